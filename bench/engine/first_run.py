@@ -37,8 +37,8 @@ from bench.harness.report import Report, installed
 from bench.harness.timing import clock_of, timed_s
 from bench.peers import qulacs as qulacs_peer
 from simenv.client.circuits import load
-from simenv.model import TaskState, Terms, decode_program
-from simenv.wire.messages.client import STATES, Assign, Assigned
+from simenv.model import TaskOptions, TaskState, decode_program
+from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask
 from simenv.worker.runner import Runner
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
@@ -47,7 +47,7 @@ from simulators.circuit.validation.admission import problem
 SHOTS = 1_024
 SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
 KINDS = ("any", "native")
-CHUNK = Assign(1, 2**30, False, "statevector", "bench", [], [])
+CHUNK = AssignChunk(1, 2**30, False, "statevector", "bench", [], [])
 Gate = tuple[str, list[int], list[float]]
 _ANY = {"h": 0, "t": 0, "rx": 1, "ry": 1, "u": 3, "cx": 0, "cz": 0, "cp": 1, "rzz": 1, "swap": 0}
 _NATIVE = {"rz": 1, "sx": 0, "x": 0, "cx": 0}
@@ -88,7 +88,7 @@ def _engine(
     clock: Callable[[], float],
 ) -> None:
     num_qubits, gates, precision = shape
-    terms = Terms(precision=precision)
+    terms = TaskOptions(precision=precision)
     first: list[float] = []
     again: list[float] = []
     theirs: list[float] = []
@@ -96,7 +96,7 @@ def _engine(
         packed = load(measured(num_qubits, gate_list)).packed
 
         def run(seed: int, packed: bytes = packed) -> None:
-            assigned = Assigned(1, 1, 0, packed, SHOTS, seed, b"", 0)
+            assigned = AssignedTask(1, 1, 0, packed, SHOTS, seed, b"", 0)
             finished = runner.run(assigned, terms, CHUNK, 0)
             assert STATES[finished.state] is TaskState.DONE, finished.payload
 

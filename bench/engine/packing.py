@@ -43,13 +43,13 @@ OPTIONS = (Option("--rounds", type=int, default=30, quick=5),)
 def run(options: Namespace) -> Report:
     """Run the benchmark."""
     report = Report("packing", "pack: from a QuantumCircuit to a task's bytes, us an operation")
-    compiled, walked = native.Choice(), native.Choice()
+    compiled, walked = native.EncoderSelector(), native.EncoderSelector()
     if not compiled.prepare():
         report.not_measured("compiled_34_us", "compiled", compiled.why_not)
         return report
     walked.why_not = "this one is to walk"
 
-    def packed(choice: native.Choice) -> Callable[[QuantumCircuit], Any]:
+    def packed(choice: native.EncoderSelector) -> Callable[[QuantumCircuit], Any]:
         def run(one: QuantumCircuit) -> Any:
             native.CHOICE = choice
             return load(one).packed

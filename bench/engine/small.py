@@ -32,8 +32,8 @@ from bench.peers import aer as aer_peer
 from bench.peers import qulacs as qulacs_peer
 from simenv.cli.bench.circuits import Gate, built, gates
 from simenv.client.circuits import load
-from simenv.model import Terms
-from simenv.wire.messages.client import Assign, Assigned
+from simenv.model import TaskOptions
+from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.worker.runner import Runner
 
 SHOTS = 1_024
@@ -44,8 +44,8 @@ CALLS = 400  # of ours and of qulacs' in a round
 AER_AT_ONCE = "aer, 100 at once"
 SWEEPS = ((4, 3, 4_096), (8, 4, 2_048))  # qubits, layers, bindings
 Calls = dict[str, Callable[[], object]]
-TERMS = Terms()
-CHUNK = Assign(1, 2**30, False, "statevector", "bench", [], [])
+TERMS = TaskOptions()
+CHUNK = AssignChunk(1, 2**30, False, "statevector", "bench", [], [])
 OPTIONS = (Option("--rounds", type=int, default=7, quick=2),)
 
 
@@ -102,7 +102,7 @@ def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
     programs, seeds = itertools.cycle(made), itertools.count(1)
 
     def call() -> object:
-        assigned = Assigned(1, 1, 0, next(programs), SHOTS, next(seeds), b"", 0)
+        assigned = AssignedTask(1, 1, 0, next(programs), SHOTS, next(seeds), b"", 0)
         return runner.run(assigned, TERMS, CHUNK, 0).payload
 
     return call
@@ -156,7 +156,7 @@ def _sweep(runner: Runner, num_qubits: int, layers: int, rows: int) -> Callable[
     seeds = itertools.count(1)
 
     def call() -> object:
-        assigned = Assigned(
+        assigned = AssignedTask(
             1, 1, 0, loaded.packed, SHOTS, next(seeds), values.tobytes(), 0, count=rows
         )
         return runner.run(assigned, TERMS, CHUNK, 0).payload

@@ -36,12 +36,12 @@ class WorkerObservables:
 
     def __init__(self, threads: int) -> None:
         from bench.harness.kernels import load_kernels
-        from simenv.wire.messages.client import Assign
+        from simenv.wire.messages.client import AssignChunk
         from simenv.worker.runner import Runner
 
         load_kernels()
         self._runner = Runner()
-        self._chunk = Assign(threads, 2**34, False, "statevector", "bench", [], [])
+        self._chunk = AssignChunk(threads, 2**34, False, "statevector", "bench", [], [])
         self._result: Any = None
 
     def prepare(self, num_qubits: int, job: tuple[str, int]) -> Any:
@@ -49,8 +49,8 @@ class WorkerObservables:
         from qiskit.circuit import ParameterVector
 
         from simenv.client.circuits import load
-        from simenv.model import Observable, Terms
-        from simenv.wire.messages.client import Assigned
+        from simenv.model import Observable, TaskOptions
+        from simenv.wire.messages.client import AssignedTask
 
         task, seed = job
         free = ParameterVector("a", LAYERS * num_qubits)
@@ -65,12 +65,12 @@ class WorkerObservables:
         if task == "values":
             one = np.ones(1).tobytes()
             sums = tuple(Observable((label,), one) for label in strings(num_qubits, seed))
-            terms = Terms(("expectation",), sums)
+            terms = TaskOptions(("expectation",), sums)
         else:
             labels, factors = energy(num_qubits)
             sums = (Observable(tuple(labels), np.array(factors).tobytes()),)
-            terms = Terms(("expectation", "gradient"), sums, ranks=1)
-        return Assigned(1, 1, 0, loaded.packed, 0, 1, values, 0), terms
+            terms = TaskOptions(("expectation", "gradient"), sums, ranks=1)
+        return AssignedTask(1, 1, 0, loaded.packed, 0, 1, values, 0), terms
 
     def run(self, job: Any) -> Any:
         assigned, terms = job
@@ -78,9 +78,9 @@ class WorkerObservables:
         return self._result
 
     def last(self) -> list[float]:
-        from simenv.client.results.decoded import Sheet
+        from simenv.client.results.decoded import DecodedResult
 
-        sheet = Sheet.read(self._result.payload, "bench")
+        sheet = DecodedResult.read(self._result.payload, "bench")
         if sheet.has("gradients"):
             return sheet.gradients(0).ravel().tolist()
         return list(sheet.estimates(0)[0::2])

@@ -12,8 +12,8 @@ from msgspec.structs import astuple
 from bench.circuits import measured, unitary_circuit
 from bench.harness.kernels import load_kernels
 from bench.peers.base import SHOTS, Counts, Gate
-from simenv.model import ResultData, TaskState, Terms, decode_program
-from simenv.wire.messages.client import STATES, Assign, Assigned
+from simenv.model import ResultData, TaskOptions, TaskState, decode_program
+from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask
 from simenv.worker.runner import Runner
 from simulators.circuit.ir import Circuit
 
@@ -36,8 +36,8 @@ class WorkerTask:
         load_kernels(all_kernels=all_kernels)
         self._runner = Runner()
         self._runner.engine(engine)
-        self._terms = Terms(precision=precision)
-        self._chunk = Assign(threads, 2**34, False, engine, "bench", [], [])
+        self._terms = TaskOptions(precision=precision)
+        self._chunk = AssignChunk(threads, 2**34, False, engine, "bench", [], [])
         self._shots = shots
         self._seeds = itertools.count(1)
         self._job = self._payload = b""
@@ -53,7 +53,7 @@ class WorkerTask:
 
     def run_planned(self, job: bytes) -> Any:
         self._job = job
-        assigned = Assigned(1, 1, 0, job, self._shots, next(self._seeds), b"", 0)
+        assigned = AssignedTask(1, 1, 0, job, self._shots, next(self._seeds), b"", 0)
         result = self._runner.run(assigned, self._terms, self._chunk, 0)
         if STATES[result.state] is not TaskState.DONE:
             raise RuntimeError(repr(result.payload))
@@ -61,9 +61,9 @@ class WorkerTask:
         return result
 
     def counts(self, result: Any) -> Counts:
-        from simenv.client.results.decoded import Sheet
+        from simenv.client.results.decoded import DecodedResult
 
-        outcomes, counts = Sheet.read(result.payload, "bench").counts(0)
+        outcomes, counts = DecodedResult.read(result.payload, "bench").counts(0)
         values = np.frombuffer(outcomes, f"<u{len(outcomes) * 4 // len(counts)}")
         return dict(zip(values.tolist(), np.frombuffer(counts, "<u4").tolist(), strict=True))
 

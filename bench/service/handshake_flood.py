@@ -27,7 +27,7 @@ from bench.harness.report import Report
 from bench.harness.timing import RepeatedCall
 from simenv.client.client import Client
 from simenv.client.keys import issue
-from simenv.wire.keyfiles import PersonFile, read_private
+from simenv.wire.keyfiles import UserKeyFile, read_private
 
 KNOCKERS = 4
 AT_ONCE = 16
@@ -47,7 +47,7 @@ def run(options: Namespace) -> Report:
     ):
         file = Path(folder) / "good.simenv"
         issue(near.people, "good", "client", file)
-        person = read_private(file, PersonFile)
+        person = read_private(file, UserKeyFile)
         with simenv.connect(service=file) as far:
             clients = {"socket": near, "tcp": far}
             quiet = {name: RepeatedCall(_question(env), 0.002) for name, env in clients.items()}
@@ -71,7 +71,7 @@ def _question(env: Client) -> Callable[[], object]:
 
 
 def _knocked(
-    person: PersonFile, file: Path, handshakes: int, a_minute: int
+    person: UserKeyFile, file: Path, handshakes: int, a_minute: int
 ) -> tuple[list[float], float]:
     """Connect good clients while the knockers are at it; those times, and how long it all took."""
     methods = multiprocessing.get_context("spawn")

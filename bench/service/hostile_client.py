@@ -43,7 +43,7 @@ from simenv.client.client import Client
 from simenv.client.environments.named import read
 from simenv.client.keys import issue
 from simenv.errors import SimenvError
-from simenv.wire.keyfiles import PersonFile, read_private
+from simenv.wire.keyfiles import UserKeyFile, read_private
 
 LOOK_S = 0.01
 PAUSE_S = 0.005
@@ -105,7 +105,7 @@ def measured(name: str, seconds: float, folder: Path) -> Told:
             prey = prepare(victim)
         methods = multiprocessing.get_context("spawn")
         results: Queue[Counter[str]] = methods.Queue()
-        person = read_private(bad, PersonFile)
+        person = read_private(bad, UserKeyFile)
         attack = methods.Process(target=_attack, args=(name, person, seconds, prey, results))
         with simenv.connect(service=good) as far:
             peaks = [0]
@@ -125,7 +125,7 @@ def measured(name: str, seconds: float, folder: Path) -> Told:
 
 
 def _attack(
-    name: str, person: PersonFile, seconds: float, prey: Prey, results: Queue[Counter[str]]
+    name: str, person: UserKeyFile, seconds: float, prey: Prey, results: Queue[Counter[str]]
 ) -> None:
     results.put(ATTACKS[name](person, seconds, prey))
 

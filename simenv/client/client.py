@@ -24,7 +24,7 @@ from simenv.client.submission.explain import explained
 from simenv.client.submission.options import Seed, SubmitOptions
 from simenv.client.submission.options import options as checked
 from simenv.client.submission.prepare import prepared
-from simenv.client.submission.send import Window, post, send
+from simenv.client.submission.send import InflightWindow, post, send
 from simenv.client.tasks.completions import Completions
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFound, OptionError, SimenvError
@@ -46,7 +46,7 @@ class Client(Environment):
         self, where: address.Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         super().__init__(where, timeout_s, as_client=as_client)
-        self._posted = Window()
+        self._posted = InflightWindow()
         self._read_up_to = max(0, self._link.channel.newest_completion)  # the unnamed cursor
         self._qpm: QPM | None = None
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from simenv.client.connection.address import Address
 from simenv.client.connection.liveness import LOST_S
-from simenv.client.connection.session import Link
-from simenv.client.history import Past
+from simenv.client.connection.session import ServiceSession
+from simenv.client.history import TaskHistory
 from simenv.client.policies import PolicySettings
 from simenv.client.reservations import (
-    Keeper,
+    LeaseRenewer,
     Reservation,
     asked,
     checked_reservation,
@@ -48,10 +48,10 @@ from simenv.wire.messages.admin import (
     Scale,
     SetLimits,
 )
-from simenv.wire.messages.queries import Collect, Collected, Devices, GetDevices
+from simenv.wire.messages.queries import CollectGarbage, Devices, GarbageCollected, GetDevices
 
 if TYPE_CHECKING:
-    from simenv.client.keys import People
+    from simenv.client.keys import KeyStore
 
 MAX_REASON_CHARS = 500
 
@@ -63,9 +63,9 @@ class Environment:
         self, where: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         self._where = where
-        self._link = Link(where, timeout_s, as_client=as_client)
-        self._keeper = Keeper()
-        self.past = Past(self._link)  # what the journal keeps of it
+        self._link = ServiceSession(where, timeout_s, as_client=as_client)
+        self._keeper = LeaseRenewer()
+        self.past = TaskHistory(self._link)  # what the journal keeps of it
 
     @property
     def name(self) -> str:
@@ -237,20 +237,22 @@ class Environment:
         return nodes[name] if name in nodes else {pool.name: pool for pool in done.pools}[name]
 
     @property
-    def people(self) -> People:
+    def people(self) -> KeyStore:
         """Who may come in from other machines."""
-        from simenv.client.keys import Asked
+        from simenv.client.keys import ServiceKeyStore
 
-        return Asked(self._link)
+        return ServiceKeyStore(self._link)
 
-    def gc(self, older_than_s: float | None = None, dry_run: bool = False) -> Collected:
+    def gc(self, older_than_s: float | None = None, dry_run: bool = False) -> GarbageCollected:
         """Give up what is kept of tasks that ended longer ago, or without a say of what the limits
         of the configuration no longer allow; what that freed, and what is left.
 
         `dry_run`: only say what would go. Tasks that have not ended are never touched.
         """
         older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
-        return self._link.ask(Collected, partial(Collect, older_s=older_s, dry=dry_run))
+        return self._link.ask(
+            GarbageCollected, partial(CollectGarbage, older_s=older_s, dry=dry_run)
+        )
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""

@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
-from simenv.client.connection.session import Link
-from simenv.client.submission.prepare import Order
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFound
@@ -31,10 +31,10 @@ PAGE_ROWS = 1_000
 EVENTS_PAGE = 1_000
 
 
-class Past:
+class TaskHistory:
     """The past of an environment, as far back as its journal goes, earlier starts included."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ServiceSession) -> None:
         self._link = link
 
     def tasks(
@@ -117,7 +117,7 @@ class Past:
 
     def resubmit(self, asked: Submitted) -> list[Task]:
         """The same again, bit for bit, under a new id: one Task for each of its bindings."""
-        return send(self._link, Order(asked.terms, [asked.spec], single=True), None)
+        return send(self._link, PreparedSubmit(asked.terms, [asked.spec], single=True), None)
 
     def last_app(self) -> str:
         """The run of an application (SIMENV_APP) that submitted last; "" if there was none."""

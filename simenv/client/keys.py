@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from simenv import config
 from simenv.client.connection.address import FileAddress, ended, find, read
-from simenv.config import Places
+from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, NoService, OptionError
 from simenv.model import OwnerReport
 from simenv.wire import keyfiles
 from simenv.wire.auth import PERSON_ROLES
-from simenv.wire.keyfiles import KEYS_FORMAT, PersonFile
+from simenv.wire.keyfiles import KEYS_FORMAT, UserKeyFile
 from simenv.wire.messages.admin import (
     AddKey,
     GetKeys,
@@ -31,15 +31,15 @@ from simenv.wire.messages.admin import (
 )
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
 
 _LISTEN = "simenv up --listen tcp://HOST:PORT"
 
 
-class People(Protocol):
+class KeyStore(Protocol):
     """What can be done about keys, wherever they are kept."""
 
-    def add(self, name: str, role: str) -> PersonFile:
+    def add(self, name: str, role: str) -> UserKeyFile:
         """Let a new key in; what its owner needs, her secret key included.
 
         Raises OptionError, ConfigError (also when nobody listens), KeyConflict, NotAllowed.
@@ -55,13 +55,13 @@ class People(Protocol):
         """Shut a key out at once; NotFound if there is none of that name."""
 
 
-class Asked:
+class ServiceKeyStore:
     """Through the service."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ServiceSession) -> None:
         self._link = link
 
-    def add(self, name: str, role: str) -> PersonFile:
+    def add(self, name: str, role: str) -> UserKeyFile:
         _check(name, role)
         channel = self._link.channel
         person = _person(channel.name, *channel.address.door(), name, role)
@@ -79,14 +79,14 @@ class Asked:
         self._link.ask(Keys, partial(RevokeKey, name=name))
 
 
-class Stopped:
+class OfflineKeyStore:
     """In the files of an environment that is down."""
 
-    def __init__(self, where: Places, name: str) -> None:
+    def __init__(self, where: EnvironmentPaths, name: str) -> None:
         self._where = where
         self._name = name
 
-    def add(self, name: str, role: str) -> PersonFile:
+    def add(self, name: str, role: str) -> UserKeyFile:
         _check(name, role)
         where = self._where
         door = keyfiles.server_file(where.server_key) if where.server_key.exists() else None
@@ -108,7 +108,7 @@ class Stopped:
             keyfiles.write_keys(self._where.keys, keyfiles.removed(self.listed(), name))
 
 
-def stopped(name: str | None, service: Path | None) -> Stopped | None:
+def stopped(name: str | None, service: Path | None) -> OfflineKeyStore | None:
     """The environment's files, if it is one of this machine's and surely down."""
     where = find(name, service)
     if not isinstance(where, FileAddress):
@@ -119,10 +119,10 @@ def stopped(name: str | None, service: Path | None) -> Stopped | None:
     home = where.path.parent
     if where.path.name != "connection.json" or not home.is_dir():
         return None
-    return Stopped(Places(home, home), home.name)
+    return OfflineKeyStore(EnvironmentPaths(home, home), home.name)
 
 
-def issue(people: People, name: str, role: str, file: Path) -> PersonFile:
+def issue(people: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
     """Let a new key in and write its owner's file, 0600; both or neither."""
     if file.exists() or file.is_symlink():
         loose = file.exists() and file.stat().st_mode & 0o077
@@ -143,11 +143,11 @@ def _check(name: str, role: str) -> None:
         raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(PERSON_ROLES))
 
 
-def _person(env: str, address: str, server_key: str, name: str, role: str) -> PersonFile:
+def _person(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
     if not address or not server_key:
         raise ConfigError(
             f"environment {env!r} does not listen for other machines",
             hint=f"{_LISTEN}; HOST is an interface or an address of its machine",
         )
     pair = keyfiles.new_pair()
-    return PersonFile(KEYS_FORMAT, env, address, server_key, name, role, pair.public, pair.secret)
+    return UserKeyFile(KEYS_FORMAT, env, address, server_key, name, role, pair.public, pair.secret)

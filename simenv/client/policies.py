@@ -7,17 +7,17 @@ from functools import partial
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.errors import OptionError
 from simenv.model import AdmissionPolicy
 from simenv.wire.messages.admin import GetPools, Pools
 from simenv.wire.messages.reservations import (
     GetPolicy,
     GetTarget,
-    Policed,
+    PolicyReply,
     SetOrder,
     SetPolicy,
-    Target,
+    TargetReply,
 )
 
 ALL = "all"  # the whole environment, in place of a pool
@@ -39,7 +39,7 @@ class PoolPolicies(msgspec.Struct, frozen=True):
 class PolicySettings:
     """Through the service; thread-safe."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ServiceSession) -> None:
         self._link = link
 
     def listed(self) -> list[PoolPolicies]:
@@ -52,8 +52,8 @@ class PolicySettings:
     def of(self, pool: str) -> PoolPolicies:
         """Those of one pool, or of "all". Raises NotFound."""
         device = _device(pool)
-        target = self._link.ask(Target, partial(GetTarget, device=device)).info
-        policy = self._link.ask(Policed, partial(GetPolicy, device=device)).policy
+        target = self._link.ask(TargetReply, partial(GetTarget, device=device)).info
+        policy = self._link.ask(PolicyReply, partial(GetPolicy, device=device)).policy
         keys = dict(target.options).get("keys", "")
         return PoolPolicies(
             pool,
@@ -73,7 +73,9 @@ class PolicySettings:
         """
         options = (("keys", ",".join(keys)),) if keys else ()
         device = _device(pool)
-        self._link.ask(Target, partial(SetOrder, device=device, policy=policy, options=options))
+        self._link.ask(
+            TargetReply, partial(SetOrder, device=device, policy=policy, options=options)
+        )
         return self.of(pool)
 
     def set_admission(
@@ -89,9 +91,9 @@ class PolicySettings:
                 f"total_credits={total_credits}, rate={rate}, span_s={span_s}", hint="0 or more"
             )
         device = _device(pool)
-        old = self._link.ask(Policed, partial(GetPolicy, device=device)).policy
+        old = self._link.ask(PolicyReply, partial(GetPolicy, device=device)).policy
         new = AdmissionPolicy(policy, old.baseline, total_credits, rate, round(span_s * 1e9))
-        self._link.ask(Policed, partial(SetPolicy, device=device, policy=new))
+        self._link.ask(PolicyReply, partial(SetPolicy, device=device, policy=new))
         return self.of(pool)
 
 

@@ -28,9 +28,9 @@ from simenv.client.submission.arguments import (
 )
 from simenv.config import application
 from simenv.errors import NotReserved, SimenvError, TimedOut
-from simenv.model import Decision, ReservationAsk, ReservationInfo, Workload, task_name
+from simenv.model import Decision, ReservationInfo, ReservationRequest, Workload, task_name
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetReservations,
     Release,
     Released,
@@ -40,7 +40,7 @@ from simenv.wire.messages.reservations import (
 )
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
 import threading
 from typing import TYPE_CHECKING
 
@@ -57,7 +57,9 @@ MOST = 2**62  # of any size
 class Reservation:
     """A claim on a pool, or on the whole environment. Thread-safe."""
 
-    def __init__(self, link: Link, keeper: Keeper, info: ReservationInfo, for_s: float) -> None:
+    def __init__(
+        self, link: ServiceSession, keeper: LeaseRenewer, info: ReservationInfo, for_s: float
+    ) -> None:
         self.for_s = for_s  # how long it lives when it is renewed
         self._link = link
         self._keeper = keeper
@@ -122,7 +124,7 @@ class Reservation:
         return f"<reservation {self.id} of {self.pool or 'all pools'}>"
 
 
-def ended(link: Link, number: int, reason: str, *, cancel: bool) -> list[str]:
+def ended(link: ServiceSession, number: int, reason: str, *, cancel: bool) -> list[str]:
     """A reservation is over; the ids of its tasks that are not."""
     words = reason[:MAX_REASON_CHARS]
     ask = partial(Release, reservation=number, reason=words, cancel=cancel)
@@ -135,14 +137,14 @@ def asked(
     workers: SupportsIndex,
     bound_s: float | None,
     sizes: Sequence[SupportsIndex],
-) -> ReservationAsk:
+) -> ReservationRequest:
     """What `reserve` asks for; its request id makes a repeat one. `sizes`: the fields of a
     Workload. OptionError."""
     fields = zip(Workload.__struct_fields__, sizes, strict=True)
     counts = [checked_whole(name, value, int(name == "count"), MOST) for name, value in fields]
     app = application()
     ttl_ns = _nanoseconds("for_s", for_s)
-    return ReservationAsk(
+    return ReservationRequest(
         request_id=secrets.token_hex(8),
         device=pool or "",
         ttl_ns=ttl_ns,
@@ -154,13 +156,13 @@ def asked(
     )
 
 
-def decided(link: Link, ask: ReservationAsk, timeout: float | None) -> Decision:
+def decided(link: ServiceSession, ask: ReservationRequest, timeout: float | None) -> Decision:
     """Accepted, after waiting where it is delayed; None: as long as that takes. Raises NotReserved
     when it is rejected, TimedOut."""
     end_s = None if timeout is None else monotonic() + timeout
     waiting = Event()
     while True:
-        decision = link.ask(Decided, partial(Reserve, ask=ask)).decision
+        decision = link.ask(DecisionReply, partial(Reserve, ask=ask)).decision
         if decision.status == "accepted":
             return decision
         if decision.status != "delayed":
@@ -174,7 +176,7 @@ def decided(link: Link, ask: ReservationAsk, timeout: float | None) -> Decision:
         waiting.wait(min(LOOK_S, left_s, decision.retry_after_ns / 1e9))
 
 
-def listed(link: Link, number: int = 0) -> list[ReservationInfo]:
+def listed(link: ServiceSession, number: int = 0) -> list[ReservationInfo]:
     """Those that one may know of."""
     return link.ask(Reservations, partial(GetReservations, reservation=number)).reservations
 
@@ -192,7 +194,7 @@ PART = 3  # of its time, after which it is renewed
 AGAIN_S = 1.0  # after a failure, at most
 
 
-class Keeper:
+class LeaseRenewer:
     """Thread-safe; begins anew in a forked child."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from simenv.config.syntax import check_name
 from simenv.errors import ConfigError
 
 
-class Places(msgspec.Struct, frozen=True):
+class EnvironmentPaths(msgspec.Struct, frozen=True):
     """Where an environment keeps its things."""
 
     home: Path  # connection file, config, logs (0700)
@@ -74,7 +74,7 @@ class Places(msgspec.Struct, frozen=True):
         return self.state / "results"
 
 
-class OwnDoor(msgspec.Struct, frozen=True):
+class OwnerEndpoint(msgspec.Struct, frozen=True):
     """How the environment's own user comes in from another machine that sees this file."""
 
     address: str  # tcp://HOST:PORT
@@ -98,7 +98,7 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     sockets: str  # folder of client.sock and worker.sock
     address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
     server_key: str = ""  # public, in ZeroMQ's base 85
-    own: OwnDoor | None = None  # None: its own user works on its node only
+    own: OwnerEndpoint | None = None  # None: its own user works on its node only
     start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
 
 
@@ -153,10 +153,10 @@ def launch_agent(config: Config, environ: Mapping[str, str] | None = None) -> st
     return environ.get("SIMENV_LAUNCH_AGENT") or config.launcher.agent
 
 
-def places(config: Config, environ: Mapping[str, str] | None = None) -> Places:
+def places(config: Config, environ: Mapping[str, str] | None = None) -> EnvironmentPaths:
     """The folders of one environment; nothing is created."""
     home = home_root(environ) / check_name(config.name)
-    return Places(home, state_folder(config, home, environ))
+    return EnvironmentPaths(home, state_folder(config, home, environ))
 
 
 def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None = None) -> Path:

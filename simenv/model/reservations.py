@@ -1,7 +1,8 @@
 """Reservations: what is asked for, what is decided, how one stands. Times are wall-clock ns.
 
 A reservation is a claim of one owner on one device: credits or rate of its admission policy, and
-perhaps workers that nobody else gets. Numbers of `reason` are those of QPM hosts, see `Code`.
+perhaps workers that nobody else gets. Numbers of `reason` are those of QPM hosts, see
+`AdmissionReason`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class ReservationState(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-class Code(enum.IntEnum):
+class AdmissionReason(enum.IntEnum):
     """Why an admission was decided so."""
 
     NONE = 0
@@ -60,7 +61,7 @@ class Workload(msgspec.Struct, frozen=True, array_like=True):
     shots: int = 0
 
 
-class ReservationAsk(msgspec.Struct, frozen=True):
+class ReservationRequest(msgspec.Struct, frozen=True):
     """What somebody wants. 0 and "": nothing said."""
 
     request_id: Text = ""
@@ -165,7 +166,7 @@ class AdmissionPolicy(msgspec.Struct, frozen=True):
     time_span_ns: int = 0
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True):
+class HeldCapacity(msgspec.Struct, frozen=True, array_like=True):
     """What unfinished tasks have of their reservations."""
 
     units: int = 0
@@ -193,5 +194,5 @@ class TargetInfo(msgspec.Struct, frozen=True):
     queued_ns: int = 0  # expected work that waits, on one slot
     wait_ns: int = -1  # until a task accepted now would begin; -1: not known
     reservations: int = 0  # active ones of it
-    held: Held = Held()  # of those, for tasks that have no worker yet
-    in_flight: Held = Held()  # and for tasks that have one
+    held: HeldCapacity = HeldCapacity()  # of those, for tasks that have no worker yet
+    in_flight: HeldCapacity = HeldCapacity()  # and for tasks that have one

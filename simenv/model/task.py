@@ -56,7 +56,7 @@ class Chain(msgspec.Struct, frozen=True, array_like=True):
     factors: bytes  # float64
 
 
-class Terms(msgspec.Struct, frozen=True, array_like=True):
+class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
 
     # Of counts, probabilities, statevector, expectation, gradient.
@@ -78,7 +78,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     chain: Chain | None = None  # of a gradient; None: slot k is parameter k
 
     @property
-    def content(self) -> Terms:
+    def content(self) -> TaskOptions:
         """What makes them these terms: another run of the application may ask for the same."""
         return msgspec.structs.replace(self, app="") if self.app else self
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.model import Code, ReservationState
+from simenv.model import AdmissionReason, ReservationState
 
 DECISIONS = {"accepted": 1, "delayed": 2, "rejected": 3}
 STATE_CODES: dict[ReservationState, int] = {
@@ -25,7 +25,11 @@ STATE_CODES: dict[ReservationState, int] = {
 def reason_text(code: int) -> str:
     """A reason code in the words of hosts: `accepted`, or `reason-7`. As a plain number: where
     Python is initialised twice in a process, as in DEFw, the text of an IntEnum is its repr."""
-    return "accepted" if code in (Code.NONE, Code.ACCEPTED) else f"reason-{int(code):d}"
+    return (
+        "accepted"
+        if code in (AdmissionReason.NONE, AdmissionReason.ACCEPTED)
+        else f"reason-{int(code):d}"
+    )
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -103,7 +103,7 @@ class Reason(enum.StrEnum):
     CLOSED = "retention-reservation"
 
 
-class Stand(msgspec.Struct, frozen=True):
+class StateMapping(msgspec.Struct, frozen=True):
     """What one of our task states is to a host.
 
     `rc`: of a record; None: not ended, so that revision 1 raises InProgress. `reason`: of a record
@@ -120,13 +120,17 @@ class Stand(msgspec.Struct, frozen=True):
         return OUTCOMES[self.lifecycle]
 
 
-STANDS: dict[TaskState, Stand] = {
-    TaskState.QUEUED: Stand(Lifecycle.QUEUED),
-    TaskState.RUNNING: Stand(Lifecycle.SUBMITTED),
-    TaskState.DONE: Stand(Lifecycle.COMPLETED, 0, None, Reason.ALREADY_COMPLETED),
-    TaskState.FAILED: Stand(Lifecycle.FAILED, 1, Reason.EXECUTION_FAILED, Reason.ALREADY_FAILED),
-    TaskState.CANCELLED: Stand(Lifecycle.CANCELLED, 2, Reason.CANCELLED, Reason.ALREADY_CANCELLED),
-    TaskState.EXPIRED: Stand(Lifecycle.FAILED, 3, Reason.EXPIRED, Reason.ALREADY_FAILED),
+STANDS: dict[TaskState, StateMapping] = {
+    TaskState.QUEUED: StateMapping(Lifecycle.QUEUED),
+    TaskState.RUNNING: StateMapping(Lifecycle.SUBMITTED),
+    TaskState.DONE: StateMapping(Lifecycle.COMPLETED, 0, None, Reason.ALREADY_COMPLETED),
+    TaskState.FAILED: StateMapping(
+        Lifecycle.FAILED, 1, Reason.EXECUTION_FAILED, Reason.ALREADY_FAILED
+    ),
+    TaskState.CANCELLED: StateMapping(
+        Lifecycle.CANCELLED, 2, Reason.CANCELLED, Reason.ALREADY_CANCELLED
+    ),
+    TaskState.EXPIRED: StateMapping(Lifecycle.FAILED, 3, Reason.EXPIRED, Reason.ALREADY_FAILED),
 }
 
 

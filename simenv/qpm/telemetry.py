@@ -59,7 +59,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
     directory_generation_faults: list[int]
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Visibility(msgspec.Struct, frozen=True):
     """The end of every snapshot: whose eyes it is for; recorded, not enforced."""
 
     object: str
@@ -67,7 +67,7 @@ class Seen(msgspec.Struct, frozen=True):
     enforced: bool = False
 
 
-class Block(msgspec.Struct, frozen=True):
+class WorkBlock(msgspec.Struct, frozen=True):
     """Work that is held (waits) or in flight. Units, credits and rate: what its tasks have of their
     reservations."""
 
@@ -95,7 +95,7 @@ def unavailable(kind: str, timestamp_ns: int, policy: dict[str, Any]) -> Estimat
     return Estimate(False, kind, Reason.UNAVAILABLE, timestamp_ns, "unavailable", policy)
 
 
-class Room(msgspec.Struct, frozen=True, omit_defaults=True):
+class AvailableCapacity(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is free now. `credits`, `rate_units`: not reserved; None where they are unlimited."""
 
     slots: int
@@ -117,14 +117,14 @@ class CapacitySnapshot(msgspec.Struct, frozen=True):
     scheduler_queue_depth: int
     scheduler_task_count: int
     active_reservation_count: int
-    held_capacity: Block
-    in_flight_capacity: Block
-    available_capacity: Room
+    held_capacity: WorkBlock
+    in_flight_capacity: WorkBlock
+    available_capacity: AvailableCapacity
     estimated_queued_device_time: Estimate
     scheduler_policy: dict[str, Any]
     device_available: bool
     confidence: str
-    telemetry: Seen
+    telemetry: Visibility
 
 
 class QueueMetrics(msgspec.Struct, frozen=True):
@@ -141,13 +141,13 @@ class QueueMetrics(msgspec.Struct, frozen=True):
     selected_task_count: int
     provider_inflight_count: int
     dispatch_limits: dict[str, int]
-    held_capacity: Block
-    in_flight_capacity: Block
+    held_capacity: WorkBlock
+    in_flight_capacity: WorkBlock
     policy_state: dict[str, Any]
     wait_estimate: Estimate
     estimated_start: Estimate
     estimated_queued_device_time: Estimate
-    telemetry: Seen
+    telemetry: Visibility
 
 
 class LifecycleEvent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -170,7 +170,7 @@ class LifecycleTelemetry(msgspec.Struct, frozen=True):
     lifecycle_events: list[LifecycleEvent]
     audit_records: list[dict[str, Any]]
     reconciliation_faults: list[dict[str, Any]]
-    telemetry: Seen
+    telemetry: Visibility
 
 
 class DeviceHead(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import Phase, Record
+from simenv.scheduler.core.types import Phase, TaskRecord
 from simenv.scheduler.events.tasks import State
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import Reservation
@@ -93,7 +93,7 @@ def _check_devices(state: State) -> None:
 
 def check(state: State) -> None:
     """AssertionError with the broken rule, if one is."""
-    waiting: dict[int, Record] = {}
+    waiting: dict[int, TaskRecord] = {}
     for pool in state.pools.values():
         listed = list(pool.queue)
         assert len(listed) == len(pool.queue), f"{pool.spec.name}: queue count is off"

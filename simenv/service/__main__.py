@@ -25,11 +25,11 @@ from simenv import config as configs
 from simenv.errors import SimenvError
 from simenv.model import WorkerState
 from simenv.scheduler.routing import capacity
-from simenv.service.bootstrap import Environment, assemble
-from simenv.service.event_loop import Daemon
+from simenv.service.bootstrap import RunningService, assemble
+from simenv.service.event_loop import EventLoop
 from simenv.service.queries.devices import seen
 from simenv.service.support.log_format import Lines
-from simenv.service.warmup import Loading, admission
+from simenv.service.warmup import Warmup, admission
 from simenv.service.workers.processes import compile_beside
 
 log = logging.getLogger("simenv.service")
@@ -76,7 +76,7 @@ def main() -> int:
     return 0
 
 
-def _end(environment: Environment) -> None:
+def _end(environment: RunningService) -> None:
     """Whatever closing meets, what only a running service has does not stay."""
     try:
         environment.daemon.close()
@@ -103,7 +103,7 @@ class Signals:
     def came(self, _number: int, _frame: object) -> None:
         self._come += 1
 
-    def obey(self, daemon: Daemon) -> None:
+    def obey(self, daemon: EventLoop) -> None:
         """The first drains, any further one stops at once."""
         come = self._come
         if come > self._obeyed:
@@ -111,7 +111,9 @@ class Signals:
             daemon.drain(now=come > 1)
 
 
-def _run(environment: Environment, beside: LocalLauncher, ready_fd: int, lifeline_fd: int) -> None:
+def _run(
+    environment: RunningService, beside: LocalLauncher, ready_fd: int, lifeline_fd: int
+) -> None:
     daemon = environment.daemon
     signals = Signals()
     signal.signal(signal.SIGTERM, signals.came)
@@ -137,14 +139,14 @@ def _run(environment: Environment, beside: LocalLauncher, ready_fd: int, lifelin
 class Start:
     """What is left of a start once the loop runs. Used from the loop's thread."""
 
-    def __init__(self, environment: Environment, beside: LocalLauncher, ready_fd: int) -> None:
+    def __init__(self, environment: RunningService, beside: LocalLauncher, ready_fd: int) -> None:
         """`beside`: runs processes that compile beside the service and its worker."""
         self.told = False
         self._environment = environment
         self._beside = beside
         self._ready_fd = ready_fd
         self._kernels = configs.kernel_folder(os.environ)
-        self._loading: Loading | None = Loading(self._kernels)
+        self._loading: Warmup | None = Warmup(self._kernels)
         self._helped = False
         self._reported = ""
 
@@ -203,7 +205,7 @@ def _settle() -> None:
     gc.enable()
 
 
-def _tell_when_ready(environment: Environment, ready_fd: int) -> bool:
+def _tell_when_ready(environment: RunningService, ready_fd: int) -> bool:
     """Ready: every pool has the workers it must have, or those that can be had now; many workers
     start one after the other, and after start_timeout_s one of each pool is enough. A pool whose
     machine cannot be held counts as ready, and `status` says why. False: not yet known."""

@@ -14,30 +14,30 @@ from launcher.base import Allocation, Launcher, LaunchError
 from launcher.selection import select_launcher
 from simenv import __version__, files
 from simenv import config as configs
-from simenv.config import Config, ConnectionFile, OwnDoor, Places, filesystems
+from simenv.config import Config, ConnectionFile, EnvironmentPaths, OwnerEndpoint, filesystems
 from simenv.config.environ import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.scheduler.events.tasks import State
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
-from simenv.service.admission.submissions import Intake
-from simenv.service.control.admin import People, check_pools
-from simenv.service.control.results import Keeping
-from simenv.service.event_loop import Daemon
-from simenv.service.journal.background import Checkpointer, Copier
+from simenv.service.admission.submissions import SubmitQueue
+from simenv.service.control.admin import KeyCommands, check_pools
+from simenv.service.control.results import ResultRequests
+from simenv.service.event_loop import EventLoop
+from simenv.service.journal.background import Checkpointer, JournalBackup
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import Devices
-from simenv.service.queries.service_view import Facts
+from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.recovery.journal_choice import settle
 from simenv.service.recovery.replay import mend, replay
 from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
-from simenv.service.support.ownership import Presence, take_lock
-from simenv.service.workers.endpoints import Rendezvous, open_door, own_door
+from simenv.service.support.ownership import ConnectionFileLease, take_lock
+from simenv.service.workers.endpoints import WorkerEndpoint, open_door, own_door
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.resources import allocate, check_time_left, limits_of
 from simenv.wire.keyfiles import ServerFile
-from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
+from simenv.wire.transport.zmq_ipc import PeerKind, ZmqListener
 from simulators import catalog
 
 CONNECTION_FORMAT = 1
@@ -46,10 +46,10 @@ SHOWN_NODES = 16
 log = logging.getLogger("simenv.service")
 
 
-class Environment:
+class RunningService:
     """A running service's parts, for `__main__`. `leaving` takes away what only that has."""
 
-    def __init__(self, daemon: Daemon, places: Places, leaving: ExitStack) -> None:
+    def __init__(self, daemon: EventLoop, places: EnvironmentPaths, leaving: ExitStack) -> None:
         self.daemon = daemon
         self.places = places
         self._leaving = leaving
@@ -59,9 +59,9 @@ class Environment:
         self._leaving.close()
 
 
-def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environment:
+def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> RunningService:
     """Everything up to the first pass of the loop; SimenvError says what stands in the way."""
-    places = Places(home, configs.state_folder(config, home, environ))
+    places = EnvironmentPaths(home, configs.state_folder(config, home, environ))
     for folder in (places.home, places.state, places.logs):
         files.private_folder(folder)
     check_file_system(places.state, config.network_state)
@@ -85,13 +85,13 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
         state = State(config.pools, limits, journal.epoch, journal.records.next_task())
         devices = Devices(config.pools)
         state.reservations.times = DeviceTimes(config.pools, state.estimator, devices.of)
-        intake = Intake(state, journal, None, limits)
+        intake = SubmitQueue(state, journal, None, limits)
         damaged = mend(journal)
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         found = replay(journal, state, intake)
         log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)
         results = files.private_folder(results_folder(places, allocation))
-        meeting = Rendezvous(
+        meeting = WorkerEndpoint(
             places, sockets, results, limits.nodes, config.launcher.interface, journal.epoch
         )
         leaving.callback(meeting.leave)
@@ -99,12 +99,12 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
         if config.listen:
             far, told = open_door(config.listen, places.server_key, node)
             own = own_door(told)
-        doors = ZmqDoors(sockets, far, meeting.door)
+        doors = ZmqListener(sockets, far, meeting.door)
         undo.callback(doors.close)
         kernels = configs.kernel_folder(environ)
-        copier = None if config.lifeline else Copier(places.journal, places.copy)
-        presence = Presence(places.connection)
-        daemon = Daemon(
+        copier = None if config.lifeline else JournalBackup(places.journal, places.copy)
+        presence = ConnectionFileLease(places.connection)
+        daemon = EventLoop(
             config,
             doors,
             journal,
@@ -116,10 +116,10 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
             ),
             Checkpointer(places.journal),
             copier,
-            People(places.keys, doors, own.public if own and told else ""),
-            Keeping(config, journal, state, completions, results),
+            KeyCommands(places.keys, doors, own.public if own and told else ""),
+            ResultRequests(config, journal, state, completions, results),
             presence,
-            Facts(
+            RuntimeFacts(
                 node,
                 journal.records.ended(),
                 resumed,
@@ -147,15 +147,15 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> Environm
             if words:
                 note(kind, config.name, words)
         undo.pop_all()
-        return Environment(daemon, places, leaving.pop_all())
+        return RunningService(daemon, places, leaving.pop_all())
 
 
-def _start_threads(daemon: Daemon, undo: ExitStack) -> None:
+def _start_threads(daemon: EventLoop, undo: ExitStack) -> None:
     for part in (daemon.checkpointer, daemon.copier):
         if part is not None:
             part.start()
             undo.callback(part.stop)
-    daemon.keeping.listen(daemon.hands.note, partial(daemon.doors.send, Door.CLIENT))
+    daemon.keeping.listen(daemon.hands.note, partial(daemon.doors.send, PeerKind.CLIENT))
     daemon.keeping.start()
     undo.callback(daemon.keeping.stop)
 
@@ -182,7 +182,7 @@ def launcher_for(
         ) from error
 
 
-def results_folder(places: Places, allocation: Allocation) -> Path:
+def results_folder(places: EnvironmentPaths, allocation: Allocation) -> Path:
     """Where files of large results are: of several nodes all must see it, so it is in the home."""
     return places.home / "results" if len(allocation.nodes) > 1 else places.results
 
@@ -228,7 +228,7 @@ def _told(
     node: str,
     epoch: int,
     door: ServerFile | None,
-    own: OwnDoor | None,
+    own: OwnerEndpoint | None,
 ) -> ConnectionFile:
     return ConnectionFile(
         CONNECTION_FORMAT,

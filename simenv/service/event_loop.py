@@ -16,27 +16,27 @@ from simenv.errors import JournalError, SimenvError
 from simenv.scheduler.dispatch.dispatcher import assign
 from simenv.scheduler.events.tasks import State
 from simenv.service.admission.decode_budget import Decoding
-from simenv.service.admission.submissions import Inquiry, Intake
-from simenv.service.control.admin import People, Steering
+from simenv.service.admission.submissions import PendingSubmit, SubmitQueue
+from simenv.service.control.admin import KeyCommands, PoolCommands
 from simenv.service.control.administration import CHANGES, Administration
 from simenv.service.control.audit import AuditLog
 from simenv.service.control.owner_limits import Owners
-from simenv.service.control.reservations import CHANGING, Reserving
-from simenv.service.control.results import Keeping
+from simenv.service.control.reservations import CHANGING, ReservationCommands
+from simenv.service.control.results import ResultRequests
 from simenv.service.control.rights import checked
-from simenv.service.journal.background import Checkpointer, Copier
+from simenv.service.journal.background import Checkpointer, JournalBackup
 from simenv.service.journal.writer import SYNC_DELAY_S, Journal
 from simenv.service.queries.devices import Devices
-from simenv.service.queries.handlers import Cancelling, Questions
-from simenv.service.queries.query_queue import LOOK_NS, Desk
-from simenv.service.queries.service_view import Facts
+from simenv.service.queries.handlers import Cancelling, QueryHandlers
+from simenv.service.queries.query_queue import LOOK_NS, QueryQueue
+from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.results.completions import Completions, acknowledge
 from simenv.service.support import fault_injection
-from simenv.service.support.log_limit import Complaints
+from simenv.service.support.log_limit import RateLimitedLog
 from simenv.service.support.loop_times import PassTimes
-from simenv.service.support.ownership import Presence
+from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.support.upkeep import Upkeep
-from simenv.service.workers.action_executor import Hands, packed
+from simenv.service.workers.action_executor import ActionExecutor, packed
 from simenv.service.workers.process_events import WorkerNews
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.worker_keys import check_worker
@@ -44,9 +44,9 @@ from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import RevokeKey
-from simenv.wire.messages.queries import Described
+from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.refusals import refusal
-from simenv.wire.transport.zmq_ipc import Door, Doors
+from simenv.wire.transport.zmq_ipc import Listener, PeerKind
 
 DRAIN_MESSAGES = 64
 SLICE_NS = 5_000_000
@@ -58,24 +58,24 @@ FAREWELL_NS = 15_000_000_000  # before the site ends the allocation: what runs g
 log = logging.getLogger("simenv.service")
 
 
-class Daemon:
+class EventLoop:
     """Carries out what the scheduler decides. Everything here runs on the main thread."""
 
     def __init__(
         self,
         config: Config,
-        doors: Doors,
+        doors: Listener,
         journal: Journal,
         state: State,
-        intake: Intake,
+        intake: SubmitQueue,
         completions: Completions,
         workers: WorkerProcesses,
         checkpointer: Checkpointer,
-        copier: Copier | None,
-        people: People,
-        keeping: Keeping,
-        presence: Presence,
-        facts: Facts,
+        copier: JournalBackup | None,
+        people: KeyCommands,
+        keeping: ResultRequests,
+        presence: ConnectionFileLease,
+        facts: RuntimeFacts,
         devices: Devices,
     ) -> None:
         self.config = config
@@ -92,28 +92,28 @@ class Daemon:
         self.checkpointer = checkpointer
         self.copier = copier
         self._presence = presence
-        self.steering = Steering(config, state, journal, workers.look)
-        self.questions = asked = Questions(self)
-        say = partial(doors.send, Door.CLIENT)
-        self.desk = Desk(asked.answer, keeping.broken, say, asked.is_ready, asked.has_room)
+        self.steering = PoolCommands(config, state, journal, workers.look)
+        self.questions = asked = QueryHandlers(self)
+        say = partial(doors.send, PeerKind.CLIENT)
+        self.desk = QueryQueue(asked.answer, keeping.broken, say, asked.is_ready, asked.has_room)
         self._decode = Decoding().of
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
-        self.hands = Hands(state, journal, doors, workers, completions)
+        self.hands = ActionExecutor(state, journal, doors, workers, completions)
         self._worker_news = WorkerNews(state, workers, keeping.beside, self.hands)
         self.audit = AuditLog(self.hands, doors.origin)
-        self.reserving = Reserving(state, journal, self.hands, self.audit)
+        self.reserving = ReservationCommands(state, journal, self.hands, self.audit)
         self.owners = Owners(config.limits, state, journal, keeping.bytes_of)
         self._upkeep = Upkeep(keeping, completions, journal)
         intake.why_full = keeping.why_full
         self.administration = Administration(
             state, self.hands, people, self.owners, self.steering, self.audit
         )
-        self._complaints = Complaints(log)
+        self._complaints = RateLimitedLog(log)
         self.trouble = ""
         self.stop_at_ns = 0  # when a drain ends by force; 0: not draining
         self.stopped = False
-        self._accepts: list[tuple[Inquiry, m.Accepted]] = []
+        self._accepts: list[tuple[PendingSubmit, m.Accepted]] = []
         self._answers: list[tuple[bytes, bytes]] = []
         self._next_tick_ns = 0
 
@@ -158,7 +158,7 @@ class Daemon:
                 return
             door, peer, body, who = received
             try:
-                if door is Door.CLIENT:
+                if door is PeerKind.CLIENT:
                     if who.owner:
                         self.owners.check_rate(who.owner, begin_ns)
                     self._from_client(peer, who, self._decode(who.owner, body), body)
@@ -166,7 +166,7 @@ class Daemon:
                     self._from_worker(peer, who, codec.from_worker(body))
             except SimenvError as error:
                 self._complaints.say("a message of %d bytes turned away: %s", len(body), error)
-                if door is Door.CLIENT:
+                if door is PeerKind.CLIENT:
                     answer = m.Refused(codec.request_of(body), [refusal(error)])
                     self._answers.append((peer, codec.encode(answer)))
             if time.monotonic_ns() - begin_ns > SLICE_NS:
@@ -209,17 +209,17 @@ class Daemon:
         """Tell, now that it is stored. Questions are answered last, so that they see it all."""
         send = self.doors.send
         for inquiry, accepted in self._accepts:
-            send(Door.CLIENT, inquiry.peer, codec.encode(accepted))
+            send(PeerKind.CLIENT, inquiry.peer, codec.encode(accepted))
             fault_injection.hit("accepted.sent")
         self._accepts.clear()
         if self.hands.results and not self.journal.pending:
             fault_injection.hit("completion.before")
             for peer, body in self.hands.results:
-                send(Door.CLIENT, peer, body)
+                send(PeerKind.CLIENT, peer, body)
             self.hands.results.clear()
             fault_injection.hit("completion.sent")
         for peer, body in self._answers:
-            send(Door.CLIENT, peer, body)
+            send(PeerKind.CLIENT, peer, body)
         self._answers.clear()
         if self.desk.busy or self.desk.holds:
             self.desk.work(time.monotonic_ns() + SLICE_NS)
@@ -256,13 +256,13 @@ class Daemon:
     def _from_worker(self, peer: bytes, who: Identity, message: m.FromWorker) -> None:
         check_worker(who, message)
         now_ns = time.monotonic_ns()
-        if type(message) is m.Done:
+        if type(message) is m.AttemptResults:
             fault_injection.hit("finished.received")
             name = self.workers.name_of(peer)
             endings = self.state.finished(name, message.results, message.slots, now_ns)
             self.hands.results += self.completions.from_worker(message, endings)
             self.keeping.unused(message, endings)
-        elif type(message) is m.Beat:
+        elif type(message) is m.Heartbeat:
             actions = None
             ours = message.epoch == self.state.epoch
             if ours and self.workers.beats(message.name, message.start, peer):
@@ -276,15 +276,15 @@ class Daemon:
                     (message.passes_done, message.passes),
                 )
             known = actions is not None
-            answer = m.Lease(self.state.epoch) if known else m.StopWorker("not one of ours")
+            answer = m.LeaseRenewed(self.state.epoch) if known else m.StopWorker("not one of ours")
             self.hands.carry_out(actions or [])
-            self.doors.send(Door.WORKER, peer, codec.encode(answer))
+            self.doors.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
             name = self.workers.name_of(peer)
             self.state.started(name, message.task, message.attempt, now_ns)
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
-        elif type(message) is Described:
+        elif type(message) is DeviceDescribed:
             self.devices.hear(message, self.state, self.hands.note)
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
@@ -296,7 +296,7 @@ class Daemon:
             self._next_tick_ns = 0  # others may wait to be started
         else:
             answer = m.StopWorker(f"start {start} of epoch {message.epoch} is over")
-            self.doors.send(Door.WORKER, peer, codec.encode(answer))
+            self.doors.send(PeerKind.WORKER, peer, codec.encode(answer))
 
     # --- decisions carried out -----------------------------------------------------------------
 
@@ -335,7 +335,7 @@ class Daemon:
             for send in sends:
                 peer = self.workers.work_peer(send.worker)
                 self.journal.sent([record.number for record in send.records])
-                if not self.doors.send(Door.WORKER, peer, packed(send)):
+                if not self.doors.send(PeerKind.WORKER, peer, packed(send)):
                     actions = self.state.dropped(send.worker, "it cannot be reached", now_ns)
                     self.hands.carry_out(actions)
             fault_injection.hit("assign.sent")

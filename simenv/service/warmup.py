@@ -17,14 +17,14 @@ from simulators.compiler import warmup
 if TYPE_CHECKING:
     from simenv.config import Config
     from simenv.scheduler.routing.capacity import Capacity
-    from simenv.scheduler.routing.engine_support import Seen
-    from simenv.service.admission.controller import Admission
+    from simenv.scheduler.routing.engine_support import RoutingSnapshot
+    from simenv.service.admission.controller import AdmissionController
 
 
 log = logging.getLogger("simenv.service")
 
 
-class Loading:
+class Warmup:
     """One thread, started at once. `cold`: something had to be compiled, or still must be.
 
     What only wide circuits need is loaded after the rest: compiled by the loop when the first of
@@ -64,9 +64,9 @@ class Loading:
 
 
 def admission(
-    config: Config, capacity: Callable[[], Capacity], look: Callable[[], Seen]
-) -> Admission:
-    """Once all is loaded. `capacity` and `look`: as for `Admission`."""
-    from simenv.service.admission.controller import Admission
+    config: Config, capacity: Callable[[], Capacity], look: Callable[[], RoutingSnapshot]
+) -> AdmissionController:
+    """Once all is loaded. `capacity` and `look`: as for `AdmissionController`."""
+    from simenv.service.admission.controller import AdmissionController
 
-    return Admission(config.pools, capacity, look)
+    return AdmissionController(config.pools, capacity, look)

@@ -16,7 +16,7 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages import queries as h
 from simenv.wire.messages import queries as k
 from simenv.wire.messages import reservations as r
-from simenv.wire.messages.queries import Described, Explain, GetDevices, GetEngines
+from simenv.wire.messages.queries import DeviceDescribed, Explain, GetDevices, GetEngines
 
 
 class Role(enum.StrEnum):
@@ -52,9 +52,9 @@ LOCAL_WORKER = Identity("", Role.WORKER)
 
 _CLIENT: frozenset[type] = frozenset(
     {
-        *(m.Hello, m.Ping, m.Submit, m.Watch, m.Cancel, m.GetStatus, m.GetQueue, m.GetTasks),
+        *(m.Hello, m.Ping, m.Submit, m.WatchResults, m.Cancel, m.GetStatus, m.GetQueue, m.GetTasks),
         *(m.GetWorkers, m.GetEvents, m.GetCompletions, m.Ack, m.GetCursor),
-        *(h.GetHistory, h.GetSpec, h.GetApp, k.FetchResult, k.Rerun, GetEngines, Explain),
+        *(h.GetHistory, h.GetSpec, h.GetApp, k.FetchResult, k.VerifyResult, GetEngines, Explain),
         *(q.GetPools, GetDevices, p.GetLimits),
         *(r.Reserve, r.Renew, r.Release, r.GetReservations),
         *(r.GetProfile, r.GetPolicy, r.GetTarget),
@@ -62,12 +62,14 @@ _CLIENT: frozenset[type] = frozenset(
 )
 _ADMIN: frozenset[type] = frozenset(
     {
-        *(m.Shutdown, k.Collect, p.AddKey, p.RevokeKey, p.GetKeys, p.SetLimits),
+        *(m.Shutdown, k.CollectGarbage, p.AddKey, p.RevokeKey, p.GetKeys, p.SetLimits),
         *(q.Scale, q.DrainNode, q.ResumeNode),
         *(r.SetProfile, r.SetPolicy, r.SteerTarget, r.SetDispatch, r.SetOrder),
     }
 )
-_WORKER: frozenset[type] = frozenset({m.Join, m.Started, m.Done, m.Beat, Described})
+_WORKER: frozenset[type] = frozenset(
+    {m.Join, m.Started, m.AttemptResults, m.Heartbeat, DeviceDescribed}
+)
 
 MAY_SEND: dict[Role, frozenset[type]] = {
     Role.CLIENT: _CLIENT,

@@ -70,7 +70,7 @@ class KeysFile(msgspec.Struct, frozen=True):
     keys: list[KeyInfo]
 
 
-class PersonFile(msgspec.Struct, frozen=True):
+class UserKeyFile(msgspec.Struct, frozen=True):
     """A connection file for one person: where, to whom, and as who."""
 
     format: int

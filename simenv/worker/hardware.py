@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CHARS = 300  # of what a factory raised: it becomes a pool's reason
 
 
-class Held:
+class HardwareSession:
     """The machine of this worker, and what was said of it last."""
 
     def __init__(self, engine: HardwareEngine, pool: str) -> None:
@@ -34,7 +34,7 @@ class Held:
         self._said: object | None = None  # the Target that was described
 
     @classmethod
-    def of(cls, provider: str, folders: str, worker: str) -> Held:
+    def of(cls, provider: str, folders: str, worker: str) -> HardwareSession:
         """The one that `module:factory` makes; see `made`."""
         return cls(made(provider, folders), worker.rpartition("-")[0])
 

@@ -18,8 +18,8 @@ from simenv.wire import codec
 from simenv.wire.messages.client import (
     EXIT_LEASE,
     EXIT_ORPHAN,
-    Beat,
-    Lease,
+    Heartbeat,
+    LeaseRenewed,
     SetTaskThreads,
     StopTask,
     StopWorker,
@@ -31,7 +31,7 @@ from simenv.worker.runner import Runner
 STOPS_KEPT = 4_096
 
 
-class Current:
+class RunningTask:
     """The main thread begins and ends tasks; the heartbeat thread asks to stop them."""
 
     def __init__(self, runner: Runner) -> None:
@@ -80,13 +80,13 @@ ASLEEP = 0.5  # of the lease, within which no pause between two beats lies
 END_S = 2.0  # for several ranks to end together, where the first is not busy
 
 
-class Heartbeat:
+class HeartbeatThread:
     """Owns the control connection."""
 
     def __init__(
         self,
         connection: Connection,
-        current: Current,
+        current: RunningTask,
         name: str,
         start: int,
         epoch: int,
@@ -121,7 +121,9 @@ class Heartbeat:
                 task, attempt = self._current.running
                 next_beat = now + (BEAT_S if task else max(BEAT_S, self._lease_s / IDLE_BEATS))
                 memory, passes = self._memory(), self._current.passes if task else (0, 0)
-                beat = Beat(self._name, self._epoch, task, attempt, memory, self._start, *passes)
+                beat = Heartbeat(
+                    self._name, self._epoch, task, attempt, memory, self._start, *passes
+                )
                 self._connection.send(codec.encode(beat))
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))
             if time.monotonic() - now > self._lease_s * ASLEEP:
@@ -149,5 +151,5 @@ class Heartbeat:
             say(f"ending: {message.reason}")
             self._last_s = min(self._last_s, time.monotonic() + END_S)
             self._end()
-        elif not isinstance(message, Lease):
+        elif not isinstance(message, LeaseRenewed):
             say(f"unexpected {type(message).__name__}")

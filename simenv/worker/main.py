@@ -14,12 +14,12 @@ from simenv import files
 from simenv.errors import SimenvError
 from simenv.wire.messages.client import EXIT_MPI
 from simenv.wire.transport import worker_endpoint
-from simenv.wire.transport.worker_endpoint import ServiceFile
-from simenv.worker.hardware import Held
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.worker.hardware import HardwareSession
 from simenv.worker.process import before_leaving, die_with, leave, say
 from simenv.worker.ranks import mpi, sockets
-from simenv.worker.ranks.leader import Follower, Leader, Watch
-from simenv.worker.result_files import Kept, Shelf, blindness
+from simenv.worker.ranks.leader import Follower, Leader, RankMonitor
+from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, blindness
 from simenv.worker.runner import Runner
 from simenv.worker.session import Session
 from simulators import registry
@@ -42,7 +42,7 @@ def main() -> int:
         runner = Runner(_shelf(told, service), kept=_kept(told))
         held = None
         if told.provider:
-            held = Held.of(told.provider, told.import_from, told.name)
+            held = HardwareSession.of(told.provider, told.import_from, told.name)
             runner.hold(held.engine)
             before_leaving(held.engine.machine.abandon)
         session = Session(service, told.name, told.start, runner, held=held)
@@ -56,7 +56,7 @@ def main() -> int:
         return error.exit_code
 
 
-def _one_of_several(told: argparse.Namespace, service: ServiceFile, parent: int) -> int:
+def _one_of_several(told: argparse.Namespace, service: WorkerBootstrap, parent: int) -> int:
     begin = time.monotonic()
     comm = mpi.begin(told.ranks)
     say(f"MPI ready in {time.monotonic() - begin:.2f} s")
@@ -65,7 +65,7 @@ def _one_of_several(told: argparse.Namespace, service: ServiceFile, parent: int)
     _load(told, runner)
     found = sockets.connect(comm, service)
     others = (0,) if comm.rank else tuple(range(1, comm.size))
-    watch = Watch(found.watch, others, told.lease_s / SILENCE_PART)
+    watch = RankMonitor(found.watch, others, told.lease_s / SILENCE_PART)
     watch.start()
     if comm.rank:
         _settle()
@@ -99,15 +99,15 @@ def _age_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _shelf(told: argparse.Namespace, service: ServiceFile) -> Shelf:
+def _shelf(told: argparse.Namespace, service: WorkerBootstrap) -> ResultFileWriter:
     blind = blindness(told.results, service.token)
     if blind:
         say(blind)
-    return Shelf(told.results, told.sync, f"{told.name}.{told.start}", blind)
+    return ResultFileWriter(told.results, told.sync, f"{told.name}.{told.start}", blind)
 
 
-def _kept(told: argparse.Namespace) -> Kept | None:
-    return Kept.below(told.results, told.checkpoint_s) if told.checkpoint_s else None
+def _kept(told: argparse.Namespace) -> RunCheckpoints | None:
+    return RunCheckpoints.below(told.results, told.checkpoint_s) if told.checkpoint_s else None
 
 
 def _serve(told: argparse.Namespace, session: Session, parent: int) -> int:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from simenv import __version__
 from simenv.errors import StoreError
-from simenv.model import Program, ResultFile, Terms, task_name
+from simenv.model import Program, ResultFile, TaskOptions, task_name
 from simenv.store import hdf5_layout, writer
 from simenv.store.reader import KEPT
-from simenv.wire.messages.client import Assign, Assigned
+from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.wire.transport.worker_endpoint import TOKEN
 from simulators.engine import RunOptions
 from simulators.results import EngineResult
@@ -30,7 +30,7 @@ ARRAY_BYTES = 64 * 2**10  # and of these, the arrays from here on
 SHARD_BITS = 12  # so many tasks, as a power of two, share a folder
 
 
-class Shelf:
+class ResultFileWriter:
     """The results folder, as one worker sees it. `sync`: what is written is on the disk. `mark`: in
     the names of its unfinished files. `blind`: why it cannot be used, see `blindness`."""
 
@@ -41,7 +41,12 @@ class Shelf:
         self._blind = blind
 
     def put(
-        self, found: EngineResult, program: Program, assigned: Assigned, terms: Terms, chunk: Assign
+        self,
+        found: EngineResult,
+        program: Program,
+        assigned: AssignedTask,
+        terms: TaskOptions,
+        chunk: AssignChunk,
     ) -> ResultFile | None:
         """The large arrays of a result, written; None where a message can carry it all.
 
@@ -114,7 +119,7 @@ def _arrays(found: EngineResult) -> dict[str, NDArray[Any]]:
 
 
 def _attributes(
-    program: Program, assigned: Assigned, terms: Terms, chunk: Assign
+    program: Program, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
 ) -> dict[str, str | int]:
     """What a reader without simenv should know."""
     return {
@@ -139,14 +144,14 @@ def _attributes(
 WIDE_QUBITS = 20  # narrower ones are never so long
 
 
-class Kept(msgspec.Struct, frozen=True):
+class RunCheckpoints(msgspec.Struct, frozen=True):
     """A folder for all tasks, and how often a run writes."""
 
     folder: Path
     every_s: float
 
     @classmethod
-    def below(cls, results: Path, every_s: float) -> Kept:
+    def below(cls, results: Path, every_s: float) -> RunCheckpoints:
         """Beside the files of results, which all ranks see."""
         return cls(results / KEPT, every_s)
 

@@ -24,13 +24,13 @@ from simenv.model import (
     Program,
     ResultData,
     ResultFile,
+    TaskOptions,
     TaskState,
-    Terms,
     decode_program,
 )
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES, Assign, Assigned, Failure, Finished
-from simenv.worker.result_files import Kept, Shelf
+from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, AttemptResult, Failure
+from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import registry
 from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel_time import spent_ns, working_ns
@@ -98,8 +98,8 @@ class PlanCache:
 class _Told(msgspec.Struct, frozen=True, eq=False):
     """What the tasks of a chunk with the same terms have in common; made once for them."""
 
-    terms: Terms
-    chunk: Assign
+    terms: TaskOptions
+    chunk: AssignChunk
     engine: Engine
     options: RunOptions
     observables: tuple[PauliSum, ...]
@@ -111,9 +111,9 @@ class Runner:
 
     def __init__(
         self,
-        shelf: Shelf | None = None,
+        shelf: ResultFileWriter | None = None,
         comm: MPI.Intracomm | None = None,
-        kept: Kept | None = None,
+        kept: RunCheckpoints | None = None,
     ) -> None:
         """`shelf`: where large results go; without one all of them travel. `comm`: of the ranks
         that run each task together. `kept`: where long runs leave what they have done."""
@@ -147,7 +147,9 @@ class Runner:
         """What they were made for is not what it was."""
         self._plans = PlanCache()
 
-    def run(self, assigned: Assigned, terms: Terms, chunk: Assign, arrived_ns: int) -> Finished:
+    def run(
+        self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk, arrived_ns: int
+    ) -> AttemptResult:
         """Run one task of a chunk; every error becomes a result that says so."""
         begin_ns, kernels_ns = working_ns(), spent_ns()
         start_ns = perf_counter_ns() - arrived_ns
@@ -164,7 +166,7 @@ class Runner:
             state, payload = self._failed(error)
         end_ns = working_ns()
         marks.append(end_ns)
-        return Finished(
+        return AttemptResult(
             assigned.task,
             assigned.attempt,
             state,
@@ -192,13 +194,13 @@ class Runner:
             return FAILED, _failure(error.code, error)
         return FAILED, _failure("engine", error)
 
-    def follow(self, assigned: Assigned, terms: Terms, chunk: Assign) -> None:
+    def follow(self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> None:
         """This rank's part of a task whose result another one has. Raises what the engine does."""
         self._marks = []
         self._compute(assigned, terms, chunk)
 
     def _compute(
-        self, assigned: Assigned, terms: Terms, chunk: Assign
+        self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
     ) -> tuple[Program, EngineResult | None]:
         try:
             program = decode_program(assigned.program)
@@ -224,7 +226,7 @@ class Runner:
             raise
 
     def _planned(
-        self, program: Program, circuit: Circuit, assigned: Assigned, told: _Told
+        self, program: Program, circuit: Circuit, assigned: AssignedTask, told: _Told
     ) -> EngineResult | None:
         """Run one task the way every engine has."""
         bindings = None
@@ -250,7 +252,7 @@ class Runner:
         self._marks.append(working_ns())
         return result
 
-    def _tell(self, terms: Terms, chunk: Assign) -> _Told:
+    def _tell(self, terms: TaskOptions, chunk: AssignChunk) -> _Told:
         engine = self.engine(chunk.engine)
         options = RunOptions(
             precision=terms.precision,
@@ -266,8 +268,8 @@ class Runner:
 
 def pack(
     program: Program,
-    assigned: Assigned,
-    terms: Terms,
+    assigned: AssignedTask,
+    terms: TaskOptions,
     found: EngineResult,
     file: ResultFile | None = None,
 ) -> bytes:

@@ -15,18 +15,18 @@ from simenv.model import Origin
 from simenv.wire import codec
 from simenv.wire.messages.client import (
     MAX_MESSAGE_BYTES,
-    Assign,
-    Done,
+    AssignChunk,
+    AttemptResult,
+    AttemptResults,
     Failure,
-    Finished,
     Join,
     Started,
     StopWorker,
 )
-from simenv.wire.messages.queries import Described
-from simenv.wire.transport.worker_endpoint import ServiceFile, connect
-from simenv.worker.hardware import Held
-from simenv.worker.heartbeat import Current, Heartbeat
+from simenv.wire.messages.queries import DeviceDescribed
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap, connect
+from simenv.worker.hardware import HardwareSession
+from simenv.worker.heartbeat import HeartbeatThread, RunningTask
 from simenv.worker.process import leave, rss_bytes
 from simenv.worker.ranks.leader import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
@@ -42,12 +42,12 @@ class Session:
 
     def __init__(
         self,
-        service: ServiceFile,
+        service: WorkerBootstrap,
         name: str,
         start: int,
         runner: Runner,
         leader: Leader | None = None,
-        held: Held | None = None,
+        held: HardwareSession | None = None,
     ) -> None:
         """`leader`: of the other ranks, where there are any. `held`: the machine, likewise."""
         self._name = name
@@ -59,7 +59,7 @@ class Session:
         self._ending = False
         self._call: Callable[[], None] = _nothing
         self._patience_s = FOREVER_S
-        self._current = Current(runner)
+        self._current = RunningTask(runner)
         nodes = (os.uname().nodename,) if leader is None else leader.nodes
         where = ",".join(dict.fromkeys(nodes))
         self._origin = Origin(name, where, os.getpid(), __version__, len(nodes))
@@ -77,7 +77,7 @@ class Session:
         memory, end = rss_bytes, None
         if self._leader is not None:
             memory, end = self._leader.rss_bytes, self._end
-        Heartbeat(
+        HeartbeatThread(
             self._control, self._current, name, start, epoch, lease_s, parent, memory, end
         ).start()
 
@@ -86,7 +86,7 @@ class Session:
         device = None if self._held is None else self._held.news()
         if device is not None:
             self._runner.forget_plans()
-            said = Described(self._name, self._epoch, self._start, device)
+            said = DeviceDescribed(self._name, self._epoch, self._start, device)
             self._work.send(codec.encode(said))
 
     def _end(self) -> None:
@@ -113,16 +113,16 @@ class Session:
         message = codec.to_worker(body)
         if isinstance(message, StopWorker):
             leave(0, message.reason)
-        if isinstance(message, Assign):
+        if isinstance(message, AssignChunk):
             if self._leader is not None:
                 self._leader.hand_on(body)
             self._run(message, time.perf_counter_ns())
             self._describe()
         return True
 
-    def _run(self, chunk: Assign, arrived_ns: int) -> None:
+    def _run(self, chunk: AssignChunk, arrived_ns: int) -> None:
         current, runner, terms = self._current, self._runner, chunk.terms
-        results: list[Finished] = []
+        results: list[AttemptResult] = []
         mark_ns = arrived_ns
         for place, assigned in enumerate(chunk.tasks):
             reason = current.begin(assigned.task, assigned.attempt)
@@ -142,7 +142,7 @@ class Session:
         if results:
             self._answer(chunk, results)
 
-    def _answer(self, chunk: Assign, results: list[Finished]) -> None:
+    def _answer(self, chunk: AssignChunk, results: list[AttemptResult]) -> None:
         for body in packed(self._origin, chunk, results):
             self._work.send(body)
 
@@ -151,9 +151,9 @@ def _nothing() -> None:
     """There is nothing left to do when idle."""
 
 
-def packed(origin: Origin, chunk: Assign, results: list[Finished]) -> list[bytes]:
+def packed(origin: Origin, chunk: AssignChunk, results: list[AttemptResult]) -> list[bytes]:
     """The Done messages that carry these results; one too large for any becomes a Failure."""
-    body = codec.encode(Done(origin, chunk.engine, chunk.route, chunk.slots, results))
+    body = codec.encode(AttemptResults(origin, chunk.engine, chunk.route, chunk.slots, results))
     if len(body) <= ANSWER_BYTES:
         return [body]
     if len(results) > 1:
@@ -171,7 +171,7 @@ def packed(origin: Origin, chunk: Assign, results: list[Finished]) -> list[bytes
     return packed(origin, chunk, [failed])
 
 
-def _skipped(task: int, attempt: int, reason: str) -> Finished:
+def _skipped(task: int, attempt: int, reason: str) -> AttemptResult:
     """A task that was stopped before it began."""
     payload = codec.encode(Failure(reason, "stopped before it ran"))
-    return Finished(task, attempt, ENDED_EARLY[reason], payload, zlib.crc32(payload))
+    return AttemptResult(task, attempt, ENDED_EARLY[reason], payload, zlib.crc32(payload))

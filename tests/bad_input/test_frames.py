@@ -9,7 +9,7 @@ import psutil
 import pytest
 from service import Bench, spec
 
-from simenv.model import Origin, TaskState, Terms
+from simenv.model import Origin, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
@@ -23,16 +23,16 @@ from simenv.wire.messages.admin import (
     Scale,
 )
 from simenv.wire.messages.queries import (
-    Collect,
+    CollectGarbage,
     Explain,
     FetchResult,
     GetApp,
     GetEngines,
     GetHistory,
     GetSpec,
-    Rerun,
+    VerifyResult,
 )
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 FRAMES = 100_000
 A_ROUND = 50  # sent before the service looks
@@ -40,9 +40,9 @@ GROWTH_BYTES = 24 * 2**20
 KEY = new_pair().public
 GOOD_CLIENT: list[object] = [
     m.Hello(1, "0.1.0", "~ana"),
-    m.Submit(2, "~k", 0, Terms(), [spec(1), spec(2)]),
-    m.Submit(3, "mine", 7, Terms(name="run"), [spec(3)]),
-    m.Watch(4, [1, 2, 3]),
+    m.Submit(2, "~k", 0, TaskOptions(), [spec(1), spec(2)]),
+    m.Submit(3, "mine", 7, TaskOptions(name="run"), [spec(3)]),
+    m.WatchResults(4, [1, 2, 3]),
     m.Cancel(5, [1, 2]),
     m.GetStatus(6),
     m.GetQueue(7, True, 10),
@@ -58,10 +58,10 @@ GOOD_CLIENT: list[object] = [
     GetSpec(16, 1),
     GetApp(17),
     FetchResult(18, 1, "f", 0, 100),
-    Rerun(19, 1),
-    Collect(20, 1e9),
+    VerifyResult(19, 1),
+    CollectGarbage(20, 1e9),
     GetEngines(24),
-    Explain(25, Terms(), b"program", 100),
+    Explain(25, TaskOptions(), b"program", 100),
     AddKey(21, "eve", "client", KEY),
     RevokeKey(22, "eve"),
     GetKeys(23),
@@ -73,8 +73,10 @@ GOOD_CLIENT: list[object] = [
 GOOD_WORKER: list[object] = [
     m.Join("0.1.0", "main-0", 1000, "here", 1, (), 1, 2),
     m.Started(1, 65_537),
-    m.Done(Origin("main-0", "here", 1, "t"), "e", "r", 1, [m.Finished(1, 65_537, 2, b"r", 1, 1)]),
-    m.Beat("main-0", 1, 1, 65_537, 10_000, 1, 7, 9),
+    m.AttemptResults(
+        Origin("main-0", "here", 1, "t"), "e", "r", 1, [m.AttemptResult(1, 65_537, 2, b"r", 1, 1)]
+    ),
+    m.Heartbeat("main-0", 1, 1, 65_537, 10_000, 1, 7, 9),
 ]
 # msgpack's ways to say a length or a kind: nil, ext, maps, arrays and strings of 2^32 - 1, ...
 HEADS = [
@@ -129,7 +131,7 @@ def test_mutated_frames_end_or_swell_the_service(bench: Bench, role: str) -> Non
     if key:
         bench.say(AddKey(1, "mallory", role, key))
     bench.join()
-    door = Door.WORKER if role == "worker" else Door.CLIENT
+    door = PeerKind.WORKER if role == "worker" else PeerKind.CLIENT
     good = [codec.encode(one) for one in (GOOD_WORKER if role == "worker" else GOOD_CLIENT)]
     rng = random.Random(f"frames of a {role}")
     process = psutil.Process()

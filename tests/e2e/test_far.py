@@ -25,7 +25,7 @@ from simenv.errors import (
     NotFound,
     SimenvError,
 )
-from simenv.wire.keyfiles import PersonFile, new_pair, read_private
+from simenv.wire.keyfiles import UserKeyFile, new_pair, read_private
 
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[3]; creg c[3]; ry(0.7) q[0]; cx q[0],q[1]; '
 BELL += "h q[2]; measure q -> c;"
@@ -65,7 +65,7 @@ def refused(file: Path) -> SimenvError:
 
 def altered(file: Path, **changes: str) -> Path:
     """The same file with something else in it."""
-    person = msgspec.structs.replace(read_private(file, PersonFile), **changes)
+    person = msgspec.structs.replace(read_private(file, UserKeyFile), **changes)
     other = file.with_suffix(".other")
     keys.keyfiles.write_private(other, person)
     return other

@@ -13,7 +13,7 @@ from live import Live, environment
 import simenv
 from simenv.cli.app import run
 from simenv.errors import KeyRefused
-from simenv.wire.keyfiles import PersonFile, create_private, read_private
+from simenv.wire.keyfiles import UserKeyFile, create_private, read_private
 
 ROOT = Path(__file__).parents[2]
 BELL = 'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; '
@@ -86,7 +86,7 @@ def test_a_secret_is_shown_unasked(
 ) -> None:
     file = tmp_path / "ana"
     assert run(["keys", "add", "ana", "--out", str(file), "--json", "--name", named.name]) == 0
-    secret = read_private(file, PersonFile).secret_key
+    secret = read_private(file, UserKeyFile).secret_key
     assert run(["keys", "list", "--json", "--name", named.name]) == 0
     shown = capsys.readouterr()
     assert secret not in shown.out + shown.err
@@ -94,7 +94,7 @@ def test_a_secret_is_shown_unasked(
         path.read_bytes() for path in named.home.rglob("*") if path.is_file()
     )
     assert run(["keys", "add", "eva", "--out", "-", "--name", named.name]) == 0
-    person = msgspec.json.decode(capsys.readouterr().out, type=PersonFile)
+    person = msgspec.json.decode(capsys.readouterr().out, type=UserKeyFile)
     file = tmp_path / "eva"
     create_private(file, person)
     with simenv.connect(service=file) as eva:

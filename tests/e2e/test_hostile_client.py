@@ -18,7 +18,7 @@ from simenv.client.client import Client
 from simenv.client.environments.named import read
 from simenv.errors import KeyRefused
 from simenv.wire import codec
-from simenv.wire.keyfiles import PersonFile, create_private, read_private
+from simenv.wire.keyfiles import UserKeyFile, create_private, read_private
 from simenv.wire.messages import client as m
 
 SECONDS = 2.0
@@ -35,11 +35,11 @@ def env() -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def prey(env: Client, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prey, PersonFile]:
+def prey(env: Client, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prey, UserKeyFile]:
     file = tmp_path_factory.mktemp("keys") / "mallory"
     keys.issue(env.people, "mallory", "client", file)
     with simenv.connect(service=file) as client:
-        return prepare(client), read_private(file, PersonFile)
+        return prepare(client), read_private(file, UserKeyFile)
 
 
 class Peak(threading.Thread):
@@ -62,7 +62,7 @@ class Peak(threading.Thread):
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ON_SMALL_DISK])
 def test_an_attack_with_a_key_leaves_the_service_alive_and_within_bounds(
-    env: Client, prey: tuple[Prey, PersonFile], tmp_path: Path, name: str
+    env: Client, prey: tuple[Prey, UserKeyFile], tmp_path: Path, name: str
 ) -> None:
     service = psutil.Process(read(Path(env.service)).pid)
     env.set_limits("mallory", {"max_queued_tasks": 1_000})  # reached sooner than the default
@@ -80,7 +80,7 @@ def test_an_attack_with_a_key_leaves_the_service_alive_and_within_bounds(
 
 
 def test_the_key_of_an_attacker_can_be_revoked(
-    env: Client, prey: tuple[Prey, PersonFile], tmp_path: Path
+    env: Client, prey: tuple[Prey, UserKeyFile], tmp_path: Path
 ) -> None:
     """While as many connections as it may have ask without end."""
     file = tmp_path / "mallory"
@@ -112,7 +112,7 @@ def test_a_client_that_fills_the_disk_is_refused_and_keys_are_revoked_and_result
     ):
         for name in ("mallory", "ben"):
             keys.issue(env.people, name, "client", tmp_path / name)
-        person = read_private(tmp_path / "mallory", PersonFile)
+        person = read_private(tmp_path / "mallory", UserKeyFile)
         codes = fills_disk(person, SECONDS, Prey(0, 0, "", b""))
         assert codes
         assert set(codes) <= {"insufficient", "journal"}

@@ -16,7 +16,7 @@ import pytest
 
 import simenv
 from simenv.client.environments import named
-from simenv.config import ConnectionFile, OwnDoor
+from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import KeyRefused, NoService
 from simenv.wire.keyfiles import new_pair
 
@@ -69,7 +69,7 @@ def test_another_key_opens_the_door(environment: live.Live, tmp_path: Path) -> N
     own = named.read(environment.home / "connection.json").own
     assert own is not None
     pair = new_pair()
-    stale = OwnDoor(own.address, own.server_key, pair.public, pair.secret)
+    stale = OwnerEndpoint(own.address, own.server_key, pair.public, pair.secret)
     there = seen_elsewhere(environment, tmp_path, own=stale)
     with pytest.raises(KeyRefused, match="does not know the key in"):
         simenv.connect(service=there)

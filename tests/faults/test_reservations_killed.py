@@ -14,7 +14,7 @@ from live import Live, resurrected
 
 import simenv
 from simenv.model import AdmissionPolicy, DeviceProfile, Workload
-from simenv.wire.messages.reservations import Policed, Profiled, SetPolicy, SetProfile
+from simenv.wire.messages.reservations import PolicyReply, ProfileReply, SetPolicy, SetProfile
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -71,9 +71,9 @@ def test_units_are_lost_or_spent_twice_when_killed(
     ledger = Ledger(oracle)
     try:
         with resurrected(live), live.client() as env:
-            env._link.ask(Profiled, lambda n: SetProfile(n, "main", PROFILE))
+            env._link.ask(ProfileReply, lambda n: SetProfile(n, "main", PROFILE))
             policy = AdmissionPolicy("credit", BASE, total_credits=2 * UNITS)
-            env._link.ask(Policed, lambda n: SetPolicy(n, "main", policy))
+            env._link.ask(PolicyReply, lambda n: SetPolicy(n, "main", policy))
             rounds = 0
             while live.armed:
                 rounds += 1

@@ -19,12 +19,19 @@ import zmq
 from simenv.client.client import Client
 from simenv.client.submission.prepare import prepared
 from simenv.errors import ProtocolError
-from simenv.model import Code, Observable, Program, ReservationAsk, TaskSpec, Terms
+from simenv.model import (
+    AdmissionReason,
+    Observable,
+    Program,
+    ReservationRequest,
+    TaskOptions,
+    TaskSpec,
+)
 from simenv.wire import codec
-from simenv.wire.keyfiles import PersonFile
+from simenv.wire.keyfiles import UserKeyFile
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, GetSpec
-from simenv.wire.messages.reservations import Decided, Reserve
+from simenv.wire.messages.reservations import DecisionReply, Reserve
 from simenv.wire.transport.connection_limiter import MAX_STRANGERS
 
 SEALED_BYTES = 4_096  # below the limit of a message by so much
@@ -84,7 +91,7 @@ def _long(gates: int) -> Program:
 
 @contextmanager
 def connections(
-    person: PersonFile, count: int, read_ahead: int = 1_000
+    person: UserKeyFile, count: int, read_ahead: int = 1_000
 ) -> Iterator[list[zmq.Socket[bytes]]]:
     """So many, each with its own socket; `read_ahead`: messages the client's library reads before
     it is asked to."""
@@ -153,21 +160,21 @@ def answers(socket: zmq.Socket[bytes]) -> Counter[str]:
             continue
         if isinstance(answer, m.Refused):
             codes.update(refusal.code for refusal in answer.refusals)
-        elif isinstance(answer, Decided) and answer.decision.status != "accepted":
-            codes[Code(answer.decision.code).name.lower()] += 1
+        elif isinstance(answer, DecisionReply) and answer.decision.status != "accepted":
+            codes[AdmissionReason(answer.decision.code).name.lower()] += 1
 
 
 # --- the attacks ---------------------------------------------------------------------------------
 
 
-def never_reads(person: PersonFile, seconds: float, prey: Prey) -> Counter[str]:
+def never_reads(person: UserKeyFile, seconds: float, prey: Prey) -> Counter[str]:
     """Asks for megabytes in questions of a few bytes, and reads nothing."""
     fetch = partial(FetchResult, task=prey.result_task, file=prey.result_file)
     asked = [
         codec.encode(fetch(1, offset=0, size_bytes=CHUNK_BYTES)),
         codec.encode(GetSpec(2, prey.large_spec)),
         codec.encode(m.GetCompletions(3)),
-        codec.encode(m.Watch(4, [prey.large_spec, prey.result_task] * 500)),
+        codec.encode(m.WatchResults(4, [prey.large_spec, prey.result_task] * 500)),
     ]
     with connections(person, 16, read_ahead=1) as sockets:
         flood(sockets, asked, seconds, reads=False)
@@ -179,18 +186,18 @@ def never_reads(person: PersonFile, seconds: float, prey: Prey) -> Counter[str]:
         return codes
 
 
-def giant_messages(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+def giant_messages(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
     """Messages as large as may be, of whatever takes long to read or to look at."""
     limit = m.FAR_MESSAGE_BYTES - SEALED_BYTES
     tiny = TaskSpec(b"", 1, 1)
-    tasks = m.Submit(1, "~k", 0, Terms(), [tiny] * (limit // len(codec.encode(tiny)) - 100))
+    tasks = m.Submit(1, "~k", 0, TaskOptions(), [tiny] * (limit // len(codec.encode(tiny)) - 100))
     labels = Observable(("X",) * (limit // 2 - 1_000), b"")
     bodies = [
         codec.encode(tasks),
-        codec.encode(m.Submit(2, "~k", 0, Terms(observables=(labels,)), [tiny])),
-        codec.encode(m.Submit(3, "~k", 0, Terms(), [TaskSpec(bytes(limit), 1, 1)])),
-        codec.encode(m.Submit(4, "k" * limit, 0, Terms(), [tiny])),
-        codec.encode(m.Watch(5, [2**40] * (limit // 9 - 100))),
+        codec.encode(m.Submit(2, "~k", 0, TaskOptions(observables=(labels,)), [tiny])),
+        codec.encode(m.Submit(3, "~k", 0, TaskOptions(), [TaskSpec(bytes(limit), 1, 1)])),
+        codec.encode(m.Submit(4, "k" * limit, 0, TaskOptions(), [tiny])),
+        codec.encode(m.WatchResults(5, [2**40] * (limit // 9 - 100))),
         b"\xc1" * limit,
         b"\x91" * limit,
     ]
@@ -202,16 +209,16 @@ def giant_messages(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
     return codes
 
 
-def half_messages(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+def half_messages(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
     """Much in flight on many connections at once, so that what is read ahead of the service is as
     much as it can be."""
     limit = m.FAR_MESSAGE_BYTES - SEALED_BYTES
-    body = codec.encode(m.Submit(1, "~k", 0, Terms(), [TaskSpec(bytes(limit - 4_096), 1, 1)]))
+    body = codec.encode(m.Submit(1, "~k", 0, TaskOptions(), [TaskSpec(bytes(limit - 4_096), 1, 1)]))
     with connections(person, 100) as sockets:
         return flood(sockets, [body], seconds, reads=True)
 
 
-def many_connections(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+def many_connections(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
     """A thousand connections, each of which asks without end. Before, as many as are not cut off
     while they are new, however slow their handshakes: of these, too many for one key are told."""
     hello = codec.encode(m.Hello(m.PROTOCOL, "0.1.0", "~hostile"))
@@ -223,7 +230,7 @@ def many_connections(person: PersonFile, seconds: float, _: Prey) -> Counter[str
     return codes
 
 
-def million_tasks(person: PersonFile, seconds: float, prey: Prey) -> Counter[str]:
+def million_tasks(person: UserKeyFile, seconds: float, prey: Prey) -> Counter[str]:
     """A million tasks of one shot each, as fast as they can be sent."""
     tasks = [TaskSpec(prey.tiny_program, 1, seed) for seed in range(MESSAGE_TASKS)]
     codes: Counter[str] = Counter()
@@ -232,7 +239,7 @@ def million_tasks(person: PersonFile, seconds: float, prey: Prey) -> Counter[str
         while sent < MANY_TASKS and (
             (now := time.monotonic()) < deadline or (not codes and now < deadline + ANSWERS_S)
         ):
-            body = codec.encode(m.Submit(sent + 1, f"~many{sent}", 0, Terms(), tasks))
+            body = codec.encode(m.Submit(sent + 1, f"~many{sent}", 0, TaskOptions(), tasks))
             try:
                 socket.send(body, zmq.NOBLOCK)
                 sent += MESSAGE_TASKS
@@ -242,19 +249,19 @@ def million_tasks(person: PersonFile, seconds: float, prey: Prey) -> Counter[str
     return codes
 
 
-def ten_years(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+def ten_years(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
     """Reservations of ten years, and of all workers for as long as is allowed."""
     asks = [
-        ReservationAsk(request_id="long", device="main", ttl_ns=TEN_YEARS_NS),
-        ReservationAsk(request_id="wide", device="main", ttl_ns=TEN_YEARS_NS, workers=1),
-        ReservationAsk(request_id="all", device="main", ttl_ns=10**9, workers=1),
+        ReservationRequest(request_id="long", device="main", ttl_ns=TEN_YEARS_NS),
+        ReservationRequest(request_id="wide", device="main", ttl_ns=TEN_YEARS_NS, workers=1),
+        ReservationRequest(request_id="all", device="main", ttl_ns=10**9, workers=1),
     ]
     bodies = [codec.encode(Reserve(number, ask)) for number, ask in enumerate(asks, 1)]
     with connections(person, 4) as sockets:
         return flood(sockets, bodies, seconds, reads=True, pause_s=0.001)
 
 
-def fills_disk(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
+def fills_disk(person: UserKeyFile, seconds: float, _: Prey) -> Counter[str]:
     """Results of 16 MiB each, until nothing more is accepted; for a service on a small disk."""
     circuit = "OPENQASM 3.0; include 'stdgates.inc'; ".replace("'", '"')
     circuit += f"qubit[{WIDE_QUBITS}] q; " + " ".join(f"h q[{k}];" for k in range(WIDE_QUBITS))
@@ -271,7 +278,7 @@ def fills_disk(person: PersonFile, seconds: float, _: Prey) -> Counter[str]:
     return codes
 
 
-Attack = Callable[[PersonFile, float, Prey], Counter[str]]
+Attack = Callable[[UserKeyFile, float, Prey], Counter[str]]
 ON_SMALL_DISK = {"fills_disk"}  # needs a service whose disk it can fill
 ATTACKS: dict[str, Attack] = {
     "never_reads": never_reads,

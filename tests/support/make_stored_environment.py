@@ -39,13 +39,13 @@ def main(archive: str) -> None:
     from simenv.client.environments import named
     from simenv.model import AdmissionPolicy, DeviceProfile, Workload
     from simenv.wire.messages.reservations import (
-        Policed,
-        Profiled,
+        PolicyReply,
+        ProfileReply,
         SetDispatch,
         SetOrder,
         SetPolicy,
         SetProfile,
-        Target,
+        TargetReply,
     )
 
     def ghz(qubits: int, measured: bool = True) -> QuantumCircuit:
@@ -74,10 +74,10 @@ def main(archive: str) -> None:
             one_q_gate_ns=0, two_q_gate_ns=0, measurement_ns=100_000, baseline=base
         )
         policy = AdmissionPolicy("credit", base, total_credits=40)
-        client._link.ask(Profiled, lambda number: SetProfile(number, "main", profile))
-        client._link.ask(Policed, lambda number: SetPolicy(number, "main", policy))
-        client._link.ask(Target, lambda number: SetOrder(number, "main", "fifo"))
-        client._link.ask(Target, lambda number: SetDispatch(number, "main", 1))
+        client._link.ask(ProfileReply, lambda number: SetProfile(number, "main", profile))
+        client._link.ask(PolicyReply, lambda number: SetPolicy(number, "main", policy))
+        client._link.ask(TargetReply, lambda number: SetOrder(number, "main", "fifo"))
+        client._link.ask(TargetReply, lambda number: SetDispatch(number, "main", 1))
         reservation = client.reserve(
             "main", count=8, qubits=2, measurements=2, shots=100, for_s=FOR_S
         )

@@ -8,20 +8,27 @@ from typing import TypeVar
 import msgspec
 from service import Bench, spec
 
-from simenv.model import AdmissionPolicy, Decision, ReservationAsk, ReservationInfo, Terms, Workload
+from simenv.model import (
+    AdmissionPolicy,
+    Decision,
+    ReservationInfo,
+    ReservationRequest,
+    TaskOptions,
+    Workload,
+)
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetReservations,
-    Policed,
+    PolicyReply,
     Reservations,
     Reserve,
     SetPolicy,
 )
 from simenv.wire.transport.memory import MemoryConnection
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 # The tests' program: two gates and two measurements, 2,060 ns a shot; 100 shots are a unit.
 BASE = Workload(1, 2, 1, 2, 0, 2, 100)
@@ -38,11 +45,12 @@ class Office(Bench):
             self.say(AddKey(1, name, "admin" if name == "ops" else "client", key))
         self.arrive()
         policy = AdmissionPolicy("credit", BASE, total_credits=10)
-        self.get(Policed, SetPolicy(1, "main", policy))
+        self.get(PolicyReply, SetPolicy(1, "main", policy))
 
     def arrive(self) -> None:
         self.ana, self.ben, self.ops = (
-            self.doors.connect(Door.CLIENT, name.encode(), key) for name, key in self.key.items()
+            self.doors.connect(PeerKind.CLIENT, name.encode(), key)
+            for name, key in self.key.items()
         )
 
     def begin_again(self) -> None:
@@ -63,7 +71,7 @@ class Office(Bench):
     ) -> Decision:
         work = msgspec.structs.replace(BASE, count=units)
         fields = {"device": "main", "workload": work, **ask}
-        return self.get(Decided, Reserve(2, ReservationAsk(**fields)), peer).decision  # type: ignore[arg-type]
+        return self.get(DecisionReply, Reserve(2, ReservationRequest(**fields)), peer).decision  # type: ignore[arg-type]
 
     def info(self, number: int, peer: MemoryConnection | None = None) -> ReservationInfo:
         return self.get(Reservations, GetReservations(3, number), peer).reservations[0]
@@ -72,7 +80,7 @@ class Office(Bench):
         self, number: int, *shots: int, key: str = "~u", peer: MemoryConnection | None = None
     ) -> m.Accepted | m.Refused:
         tasks = [spec(seed, shots=count) for seed, count in enumerate(shots)]
-        submit = m.Submit(5, key, 0, Terms(reservation=number), tasks)
+        submit = m.Submit(5, key, 0, TaskOptions(reservation=number), tasks)
         answers = self.say(submit, peer)
         return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 

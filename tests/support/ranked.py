@@ -18,8 +18,8 @@ from launcher.base import YIELD_WHEN_IDLE
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, write_private
 from simenv.wire.messages import client as m
-from simenv.wire.transport.worker_endpoint import ServiceFile
-from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.wire.transport.zmq_ipc import PeerKind, ZmqListener
 
 WAIT_S = 120.0  # on a machine where nothing is compiled yet
 EPOCH = 5
@@ -47,11 +47,11 @@ def environment(folder: Path, extra: dict[str, str]) -> dict[str, str]:
 class Ranked:
     """The worker's mpirun, and who it talks to. All messages but beats are in `heard`."""
 
-    def __init__(self, folder: Path, process: subprocess.Popen[bytes], doors: ZmqDoors) -> None:
+    def __init__(self, folder: Path, process: subprocess.Popen[bytes], doors: ZmqListener) -> None:
         self.folder = folder
         self.process = process
         self.heard: list[m.FromWorker] = []
-        self.beats: list[m.Beat] = []
+        self.beats: list[m.Heartbeat] = []
         self._doors = doors
         self._peers: dict[bool, bytes] = {}  # of the control connection, of the other
         self._change = threading.Condition()
@@ -68,19 +68,21 @@ class Ranked:
                 message = codec.from_worker(received[2])
                 with self._change:
                     self._peers[received[1].endswith(b"!")] = received[1]
-                    if isinstance(message, m.Beat):
+                    if isinstance(message, m.Heartbeat):
                         self.beats.append(message)
-                        self._doors.send(Door.WORKER, received[1], codec.encode(m.Lease(EPOCH)))
+                        self._doors.send(
+                            PeerKind.WORKER, received[1], codec.encode(m.LeaseRenewed(EPOCH))
+                        )
                     else:
                         self.heard.append(message)
                     self._change.notify_all()
             with self._change:
                 orders, self._orders = self._orders, []
                 for control, order in orders:
-                    self._doors.send(Door.WORKER, self._peers[control], codec.encode(order))
+                    self._doors.send(PeerKind.WORKER, self._peers[control], codec.encode(order))
 
     def tell(self, message: m.ToWorker) -> None:
-        control = not isinstance(message, m.Assign)
+        control = not isinstance(message, m.AssignChunk)
         self.wait(lambda: control in self._peers)
         with self._change:
             self._orders.append((control, message))
@@ -100,9 +102,9 @@ class Ranked:
     def of(self, kind: type) -> list:
         return [message for message in self.heard if isinstance(message, kind)]
 
-    def results(self, number: int) -> list[m.Finished]:
+    def results(self, number: int) -> list[m.AttemptResult]:
         """The first so many."""
-        found = lambda: [one for done in self.of(m.Done) for one in done.results]  # noqa: E731
+        found = lambda: [one for done in self.of(m.AttemptResults) for one in done.results]  # noqa: E731
         self.wait(lambda: len(found()) >= number)
         return found()[:number]
 
@@ -131,8 +133,8 @@ def ranked(ranks: int, *options: str, extra: dict[str, str] | None = None) -> It
     """A worker of so many ranks; `options` come behind those of the service."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        doors = ZmqDoors(folder)
-        told = ServiceFile(KEYS_FORMAT, os.uname().nodename, name, "token", epoch=EPOCH)
+        doors = ZmqListener(folder)
+        told = WorkerBootstrap(KEYS_FORMAT, os.uname().nodename, name, "token", epoch=EPOCH)
         write_private(folder / "worker.json", told)
         (folder / ".token").write_text("token")
         argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]

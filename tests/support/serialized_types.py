@@ -35,25 +35,25 @@ from simenv.model.reservations import (
     AdmissionPolicy,
     Decision,
     DeviceProfile,
-    Held,
-    ReservationAsk,
+    HeldCapacity,
     ReservationInfo,
+    ReservationRequest,
     TargetInfo,
     Workload,
 )
 from simenv.model.result import Origin, ResultFile, StoredArray, Timing
-from simenv.model.task import Chain, Observable, TaskSpec, Terms
+from simenv.model.task import Chain, Observable, TaskOptions, TaskSpec
 from simenv.qpm import admission, envelopes, scheduler, service, telemetry
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.device_controls import Steer
-from simenv.wire.keyfiles import KeyPair, KeysFile, PersonFile, ServerFile
+from simenv.scheduler.state.device_controls import DeviceControl
+from simenv.wire.keyfiles import KeyPair, KeysFile, ServerFile, UserKeyFile
 from simenv.wire.messages import client
 from simenv.wire.messages.admin import KeyInfo
-from simenv.wire.messages.queries import Choice, Explanation, Kept, LogRow, Sizes, Spent
-from simenv.wire.messages.worker import Assigned, Finished
-from simenv.wire.transport.worker_endpoint import ServiceFile, WorkerKey
+from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
+from simenv.wire.messages.worker import AssignedTask, AttemptResult
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerKey
 from simulators.statevector.checkpoint import Mark
 
 # Unions of tagged messages: msgpack, one byte string a message.
@@ -73,7 +73,7 @@ JOURNAL: dict[str, Any] = {
     "reservation grant": Grant,
     "reservation progress": Progress,
     "device terms": DeviceTerms,
-    "device steering": Steer,
+    "device steering": DeviceControl,
     "pool policies of the configuration": Policies,
     "limits of an owner": dict[str, int],
 }
@@ -81,7 +81,7 @@ JOURNAL: dict[str, Any] = {
 # What travels inside messages: msgpack.
 NESTED: dict[str, Any] = {
     "program": Program,
-    "task options": Terms,
+    "task options": TaskOptions,
     "task": TaskSpec,
     "observable": Observable,
     "gradient chain": Chain,
@@ -90,8 +90,8 @@ NESTED: dict[str, Any] = {
     "result timing": Timing,
     "result file": ResultFile,
     "result array in a file": StoredArray,
-    "assigned task": Assigned,
-    "result of an attempt": Finished,
+    "assigned task": AssignedTask,
+    "result of an attempt": AttemptResult,
     "failure": client.Failure,
     "refusal": client.Refusal,
     "completion": client.Completion,
@@ -113,16 +113,16 @@ NESTED: dict[str, Any] = {
     "qubit info": QubitInfo,
     "operation info": OperationInfo,
     "key info": KeyInfo,
-    "retained data": Kept,
+    "retained data": RetainedData,
     "owner limits": OwnerLimits,
     "owner use": OwnerUse,
     "owner report": OwnerReport,
     "admission policy": AdmissionPolicy,
     "device profile": DeviceProfile,
     "reservation decision": Decision,
-    "reservation request": ReservationAsk,
+    "reservation request": ReservationRequest,
     "reservation info": ReservationInfo,
-    "reserved units": Held,
+    "reserved units": HeldCapacity,
     "target info": TargetInfo,
     "workload": Workload,
 }
@@ -131,10 +131,10 @@ NESTED: dict[str, Any] = {
 FILES: dict[str, Any] = {
     "config.json": Config,
     "connection.json": ConnectionFile,
-    "worker.json": ServiceFile,
+    "worker.json": WorkerBootstrap,
     "key of a start of a worker": WorkerKey,
     "keys.json": KeysFile,
-    "key of a person": PersonFile,
+    "key of a person": UserKeyFile,
     "server-key.json": ServerFile,
     "key pair": KeyPair,
     "launchers.json": probe_cache._File,
@@ -145,7 +145,7 @@ FILES: dict[str, Any] = {
 
 # Objects that commands print with --json (tests/golden/listings has those of an environment).
 PRINTED: dict[str, Any] = {
-    "doctor": doctor.Finding,
+    "doctor": doctor.DoctorFinding,
     "explain of an environment": Fitting,
     "explain --plan": PlanLine,
     "bench": Figure,
@@ -185,7 +185,7 @@ QPM: dict[str, Any] = {
     "scheduler policy": scheduler.SchedulerPolicy,
     "scheduler status": scheduler.SchedulerStatus,
     "steered": scheduler.Steered,
-    "block": telemetry.Block,
+    "block": telemetry.WorkBlock,
     "capacity": telemetry.CapacitySnapshot,
     "device head": telemetry.DeviceHead,
     "estimate": telemetry.Estimate,
@@ -197,8 +197,8 @@ QPM: dict[str, Any] = {
     "hardware record": telemetry.QhwRecord,
     "queue metrics": telemetry.QueueMetrics,
     "reconciliation": telemetry.Reconciliation,
-    "room": telemetry.Room,
-    "seen": telemetry.Seen,
+    "room": telemetry.AvailableCapacity,
+    "seen": telemetry.Visibility,
     "self test": telemetry.SelfTest,
     "service status": telemetry.ServiceStatus,
     "shutdown request": telemetry.ShutdownRequest,

@@ -10,34 +10,34 @@ from pathlib import Path
 import numpy as np
 
 from launcher.base import Command, Exit, LauncherEvent, LaunchError
-from simenv.config import Config, Places, convert
-from simenv.model import Origin, Program, TaskSpec, TaskState, Terms
-from simenv.scheduler.core.types import Limits
+from simenv.config import Config, EnvironmentPaths, convert
+from simenv.model import Origin, Program, TaskOptions, TaskSpec, TaskState
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.events.tasks import State
 from simenv.scheduler.invariants import check
 from simenv.scheduler.routing import capacity
-from simenv.service.admission.controller import Admission
-from simenv.service.admission.submissions import Intake
-from simenv.service.control.admin import People
-from simenv.service.control.results import Keeping
-from simenv.service.event_loop import Daemon
+from simenv.service.admission.controller import AdmissionController
+from simenv.service.admission.submissions import SubmitQueue
+from simenv.service.control.admin import KeyCommands
+from simenv.service.control.results import ResultRequests
+from simenv.service.event_loop import EventLoop
 from simenv.service.journal.background import Checkpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import Devices, seen
-from simenv.service.queries.service_view import Facts
+from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.recovery.replay import mend, replay
 from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
-from simenv.service.support.ownership import Presence
+from simenv.service.support.ownership import ConnectionFileLease
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.memory import MemoryConnection, MemoryDoors
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.memory import MemoryConnection, MemoryListener
+from simenv.wire.transport.zmq_ipc import PeerKind
 from simulators.catalog import SMALL_QUBITS
 
 NODE = "here"
-LIMITS = Limits(2, 2**30, 1000, 2**24, 10 * 10**9, 60 * 10**9)
+LIMITS = ClusterLimits(2, 2**30, 1000, 2**24, 10 * 10**9, 60 * 10**9)
 
 
 def program(num_qubits: int = 2, angle: float = 0.5) -> Program:
@@ -115,7 +115,7 @@ class Paper:
 class Bench:
     """The service under test. `restart` is what a crash and `up --resume` amount to."""
 
-    def __init__(self, folder: Path, limits: Limits = LIMITS, **options: object) -> None:
+    def __init__(self, folder: Path, limits: ClusterLimits = LIMITS, **options: object) -> None:
         pools = [{"name": "main", "min": 1, "max": 1}]
         if "owner_limits" in options:  # the table [limits], whose name is taken here
             options["limits"] = options.pop("owner_limits")
@@ -126,26 +126,26 @@ class Bench:
 
     def _assemble(self) -> None:
         config = self.config
-        places = Places(self.folder, self.folder)
+        places = EnvironmentPaths(self.folder, self.folder)
         places.logs.mkdir(exist_ok=True)
         fault_injection.install(config.faults)
         self.paper = Paper()
-        self.doors = MemoryDoors()
-        self.people = People(places.keys, self.doors)
+        self.doors = MemoryListener()
+        self.people = KeyCommands(places.keys, self.doors)
         self.journal = Journal(places.journal, config.durability)
         self.mended = mend(self.journal)
         self.state = State(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
         )
         devices = Devices(config.pools)
-        admission = Admission(
+        admission = AdmissionController(
             config.pools, partial(capacity.of, self.state), partial(seen, self.state, devices)
         )
-        intake = Intake(self.state, self.journal, admission, self.limits)
+        intake = SubmitQueue(self.state, self.journal, admission, self.limits)
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
         self.replayed = replay(self.journal, self.state, intake)
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
-        self.daemon = Daemon(
+        self.daemon = EventLoop(
             config,
             self.doors,
             self.journal,
@@ -156,15 +156,15 @@ class Bench:
             Checkpointer(places.journal),
             None,
             self.people,
-            Keeping(config, self.journal, self.state, completions, places.results),
-            Presence(places.connection),
-            Facts(NODE, self.journal.records.ended()),
+            ResultRequests(config, self.journal, self.state, completions, places.results),
+            ConnectionFileLease(places.connection),
+            RuntimeFacts(NODE, self.journal.records.ended()),
             devices,
         )
         self.daemon.steering.restore()
-        say = partial(self.doors.send, Door.CLIENT)
+        say = partial(self.doors.send, PeerKind.CLIENT)
         self.daemon.keeping.listen(self.daemon.hands.note, say)
-        self.peer = self.doors.connect(Door.CLIENT, b"client")
+        self.peer = self.doors.connect(PeerKind.CLIENT, b"client")
         self.work: MemoryConnection | None = None
         self.step()
 
@@ -197,10 +197,10 @@ class Bench:
         return answers
 
     def submit(
-        self, *specs: TaskSpec, key: str = "~k", offset: int = 0, terms: Terms | None = None
+        self, *specs: TaskSpec, key: str = "~k", offset: int = 0, terms: TaskOptions | None = None
     ) -> m.ToClient:
         """The answer to a Submit (completions that come with it are left out)."""
-        message = m.Submit(5, key, offset, terms or Terms(), list(specs or (spec(),)))
+        message = m.Submit(5, key, offset, terms or TaskOptions(), list(specs or (spec(),)))
         answers = self.say(message)
         return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 
@@ -208,25 +208,25 @@ class Bench:
 
     def join(self, name: str = "main-0", epoch: int | None = None) -> MemoryConnection:
         start = self.paper.commands[name].start
-        self.work = self.doors.connect(Door.WORKER, f"{name}.{start}".encode())
+        self.work = self.doors.connect(PeerKind.WORKER, f"{name}.{start}".encode())
         number = self.journal.epoch if epoch is None else epoch
         self.work.send(codec.encode(m.Join("test", name, 1, NODE, number, (), start)))
         self.step()
         return self.work
 
-    def assigned(self) -> list[m.Assigned]:
+    def assigned(self) -> list[m.AssignedTask]:
         """Every task sent to the worker since the last call."""
         assert self.work is not None
-        tasks: list[m.Assigned] = []
+        tasks: list[m.AssignedTask] = []
         while (body := self.work.receive(0.0)) is not None:
             message = codec.to_worker(body)
-            if isinstance(message, m.Assign):
+            if isinstance(message, m.AssignChunk):
                 tasks += message.tasks
         return tasks
 
     def finish(
         self,
-        tasks: list[m.Assigned],
+        tasks: list[m.AssignedTask],
         state: TaskState = TaskState.DONE,
         payload: bytes = b"r",
         file: str = "",
@@ -236,10 +236,10 @@ class Bench:
         index = m.STATES.index(state)
         crc = zlib.crc32(payload)
         results = [
-            m.Finished(t.task, t.attempt, index, payload, crc, file, len(file), 1, 10)
+            m.AttemptResult(t.task, t.attempt, index, payload, crc, file, len(file), 1, 10)
             for t in tasks
         ]
         origin = Origin("main-0", NODE, 1, "test")
-        self.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
+        self.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, results)))
         self.step()
         return self.heard()

@@ -12,23 +12,23 @@ import zmq
 
 from simenv.wire.auth import Identity, Role
 from simenv.wire.keyfiles import KeyPair, new_pair
-from simenv.wire.transport.tcp_client import CurveConnection, Way
-from simenv.wire.transport.tcp_listener import CLIENTS, Habits, TcpDoor
-from simenv.wire.transport.zmq_ipc import Connection, Door, ZmqDoors
+from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
+from simenv.wire.transport.tcp_listener import CLIENTS, ListenerOptions, TcpListener
+from simenv.wire.transport.zmq_ipc import Connection, PeerKind, ZmqListener
 
 PATIENCE_S = 60.0
 HOST = "127.0.0.1"
-Received = tuple[Door, bytes, bytes, Identity]
+Received = tuple[PeerKind, bytes, bytes, Identity]
 
 
 class FarHouse:
     """A door that listens, served by a thread of its own; and whom it knows."""
 
-    def __init__(self, folder: Path, habits: Habits = CLIENTS) -> None:
+    def __init__(self, folder: Path, habits: ListenerOptions = CLIENTS) -> None:
         self.server = new_pair()
         self.complaints: list[str] = []
-        self.far = TcpDoor(HOST, 0, self.server, self.complaints.append, habits)
-        self.doors = ZmqDoors(folder, self.far)
+        self.far = TcpListener(HOST, 0, self.server, self.complaints.append, habits)
+        self.doors = ZmqListener(folder, self.far)
         self.keys = {name: new_pair() for name in ("ana", "ben", "ops", "hand")}
         self.people = {
             self.keys["ana"].public: Identity("ana", Role.CLIENT),
@@ -111,7 +111,7 @@ class FarHouse:
                     self._changed.notify_all()
 
 
-def way_becomes(connection: CurveConnection, way: Way) -> bool:
+def way_becomes(connection: CurveConnection, way: HandshakeState) -> bool:
     """Wait until the last attempt to connect has come to this."""
     deadline = time.monotonic() + PATIENCE_S
     while connection.way() is not way:

@@ -14,7 +14,7 @@ from simenv.errors import OptionError
 from simenv.text import elapsed
 
 if TYPE_CHECKING:
-    from simenv.wire.messages.queries import Kept
+    from simenv.wire.messages.queries import RetainedData
 
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -47,7 +47,7 @@ def gc(
     terminal.line(f"{'kept'.ljust(len(label))}  {_words(left)}{age}")
 
 
-def _words(kept: Kept) -> str:
+def _words(kept: RetainedData) -> str:
     return (
         f"{terminal.counted(kept.tasks, 'task')}, {terminal.size(kept.journal_bytes)} of journal, "
         f"{terminal.counted(kept.files, 'file')} of results with {terminal.size(kept.file_bytes)}"

@@ -19,11 +19,11 @@ from simenv.cli import options
 from simenv.cli.listing import Column, Columns, NoHeader, Style, listing
 from simenv.cli.output import terminal
 from simenv.client.connection import address
-from simenv.client.connection.remote_address import KeyAddress
+from simenv.client.connection.remote_address import KeyFileAddress
 from simenv.model import OwnerLimits, OwnerUse
 
 if TYPE_CHECKING:
-    from simenv.client.keys import People
+    from simenv.client.keys import KeyStore
 
 _SHOWN_CHARS = 10  # of a public key: enough to tell two apart
 
@@ -120,12 +120,12 @@ def _default_file(context: typer.Context, name: str) -> Path:
     folder, where that is on this machine."""
     common = options.of(context)
     where = address.find(common.name, common.service)
-    if isinstance(where, KeyAddress) or not where.path.parent.is_dir():
+    if isinstance(where, KeyFileAddress) or not where.path.parent.is_dir():
         return Path(f"{name}.simenv")
     return files.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
 
 
-def _shown(kept: People) -> list[Shown]:
+def _shown(kept: KeyStore) -> list[Shown]:
     reports = kept.reports()
     found = []
     for key in kept.listed():
@@ -144,7 +144,7 @@ def _most(key: Shown, name: str) -> str:
 
 
 @contextmanager
-def _kept(context: typer.Context) -> Iterator[People]:
+def _kept(context: typer.Context) -> Iterator[KeyStore]:
     """Through the service if it is up, else in the environment's files."""
     from simenv.client import keys as people
 

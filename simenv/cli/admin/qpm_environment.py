@@ -12,7 +12,7 @@ from pathlib import Path
 
 from simenv import config
 from simenv.client.environments import launch
-from simenv.config import Places
+from simenv.config import EnvironmentPaths
 from simenv.model import PoolSpec
 
 
@@ -21,7 +21,7 @@ class Restartable:
 
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
-        self._places = Places(self._home, self._home)
+        self._places = EnvironmentPaths(self._home, self._home)
         told = {"name": "local", "durability": "process", "pools": (PoolSpec(min=1, max=1),)}
         self._config = config.convert(told, source="simenv qpm check")
         self._lifeline = -1

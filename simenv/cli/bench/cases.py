@@ -179,18 +179,18 @@ def engine_calls(size: Size) -> list[Figure]:
 def _call_us(num_qubits: int, size: Size) -> list[float]:
     from simenv import config
     from simenv.client.circuits import load
-    from simenv.model import Terms
-    from simenv.wire.messages.client import Assign, Assigned
+    from simenv.model import TaskOptions
+    from simenv.wire.messages.client import AssignChunk, AssignedTask
     from simenv.worker.runner import Runner
     from simulators.compiler import warmup
 
     warmup.warm_up(config.kernel_folder())
-    runner, terms = Runner(), Terms(engine="statevector")
-    chunk = Assign(1, 2**30, False, "statevector", "", [terms], [])
+    runner, terms = Runner(), TaskOptions(engine="statevector")
+    chunk = AssignChunk(1, 2**30, False, "statevector", "", [terms], [])
     medians = []
     for k in range(size.rounds):
         tasks = [
-            Assigned(1, 1, 0, load(circuit).packed, SHOTS, seed, b"", 0)
+            AssignedTask(1, 1, 0, load(circuit).packed, SHOTS, seed, b"", 0)
             for seed, circuit in enumerate(layered(num_qubits, 30, size.calls, k))
         ]
         times = []

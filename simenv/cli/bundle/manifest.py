@@ -10,7 +10,7 @@ import array
 import msgspec
 
 from simenv.errors import ProgramError, VersionMismatch
-from simenv.model import Chain, EngineOptions, Observable, TaskSpec, Terms
+from simenv.model import Chain, EngineOptions, Observable, TaskOptions, TaskSpec
 from simenv.wire.messages.queries import LogRow, Submitted
 
 FORMAT = 1
@@ -66,13 +66,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranks: int = 0
 
     @property
-    def terms(self) -> Terms:
+    def terms(self) -> TaskOptions:
         """Without the pool, which changes no result and may have another name elsewhere."""
         observables = tuple(
             Observable(each.labels, array.array("d", each.coefficients).tobytes())
             for each in self.observables
         )
-        return Terms(
+        return TaskOptions(
             outputs=self.outputs,
             observables=observables,
             engine=self.engine,

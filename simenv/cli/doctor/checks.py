@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from simenv.cli.doctor import installation
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 
-__all__ = ["Finding", "findings"]
+__all__ = ["DoctorFinding", "findings"]
 
 
-def findings() -> Iterator[Finding]:
+def findings() -> Iterator[DoctorFinding]:
     """All checks, one after the other; where names are taken by others, no more than that."""
     for finding in installation.names():
         yield finding

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 
-class Finding(msgspec.Struct, frozen=True):
+class DoctorFinding(msgspec.Struct, frozen=True):
     """`level`: ok, warn (works, but worse than it could) or fail. `remedy`: what to type."""
 
     level: Literal["ok", "warn", "fail"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simenv import config
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 from simenv.cli.output import terminal
 from simenv.client.connection import address
 from simenv.config import filesystems
@@ -22,7 +22,7 @@ LEAST_FREE_BYTES = 2**30
 LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 
 
-def home() -> Iterator[Finding]:
+def home() -> Iterator[DoctorFinding]:
     """The journal needs a local file system."""
     root = config.home_root()
     there = next(path for path in (root, *root.parents) if path.exists())
@@ -32,46 +32,50 @@ def home() -> Iterator[Finding]:
         live = config.places(config.Config()).state
         if live.is_relative_to(root):
             detail = f"{root} is on {kind}, where the journal cannot be safe, as all folders here"
-            yield Finding(
+            yield DoctorFinding(
                 "fail", "state", detail, "export SIMENV_SCRATCH=/a/folder/on/a/local/disk"
             )
         else:
-            yield Finding("ok", "state", f"{root} on {kind}; live journals go to {live.parent}")
+            yield DoctorFinding(
+                "ok", "state", f"{root} on {kind}; live journals go to {live.parent}"
+            )
     elif free < LEAST_FREE_BYTES:
-        yield Finding("warn", "state", f"{root} has {terminal.size(free)} left", f"df -h {there}")
+        yield DoctorFinding(
+            "warn", "state", f"{root} has {terminal.size(free)} left", f"df -h {there}"
+        )
     else:
-        yield Finding("ok", "state", f"{root} on {kind or 'an unknown file system'}")
+        yield DoctorFinding("ok", "state", f"{root} on {kind or 'an unknown file system'}")
 
 
-def kernels() -> Iterator[Finding]:
+def kernels() -> Iterator[DoctorFinding]:
     """Compiled kernels: there, or made at the first start."""
     folder = config.kernel_cache()
     kept = [path for path in folder.rglob("*/*") if path.is_file()] if folder.exists() else []
     if not kept:
-        yield Finding("ok", "kernels", f"none in {folder}: the first start compiles them")
+        yield DoctorFinding("ok", "kernels", f"none in {folder}: the first start compiles them")
         return
     taken = sum(path.stat().st_size for path in kept)
     versions = [path for path in folder.iterdir() if path.is_dir()]
     detail = f"{terminal.size(taken)} for {len(versions)} version(s) in {folder}"
     if len(versions) > 8:
-        yield Finding("warn", "kernels", detail, f"rm -r {folder}")
+        yield DoctorFinding("warn", "kernels", detail, f"rm -r {folder}")
     else:
-        yield Finding("ok", "kernels", detail)
+        yield DoctorFinding("ok", "kernels", detail)
 
 
-def sockets() -> Iterator[Finding]:
+def sockets() -> Iterator[DoctorFinding]:
     """Where sockets go: short enough a path, and writable."""
     base = config.socket_base()
     if len(str(base)) + len("/simenv-12345678/client.sock") > LONGEST_SOCKET:
         detail = f"{base} is too long for a socket ({LONGEST_SOCKET} bytes)"
-        yield Finding("fail", "sockets", detail, "export TMPDIR=/tmp")
+        yield DoctorFinding("fail", "sockets", detail, "export TMPDIR=/tmp")
     elif not os.access(base, os.W_OK | os.X_OK):
-        yield Finding("fail", "sockets", f"{base} cannot be written", "export TMPDIR=/tmp")
+        yield DoctorFinding("fail", "sockets", f"{base} cannot be written", "export TMPDIR=/tmp")
     else:
-        yield Finding("ok", "sockets", f"in {base}")
+        yield DoctorFinding("ok", "sockets", f"in {base}")
 
 
-def connections() -> Iterator[Finding]:
+def connections() -> Iterator[DoctorFinding]:
     """Connection files of services that are gone."""
     stale = 0
     for path in sorted(config.home_root().glob("*/connection.json")):
@@ -79,17 +83,19 @@ def connections() -> Iterator[Finding]:
             file = address.read(path)
         except NoService as error:
             stale += 1
-            yield Finding("warn", "environment", error.message, error.hint)
+            yield DoctorFinding("warn", "environment", error.message, error.hint)
             continue
         if address.ended(file):
             stale += 1
             option = "" if file.name == "default" else f" --name {file.name}"
             detail = f"{file.name}: process {file.pid} is gone, its connection file is not"
-            yield Finding("warn", "environment", detail, f"simenv up{option} --resume")
+            yield DoctorFinding("warn", "environment", detail, f"simenv up{option} --resume")
         else:
-            yield Finding("ok", "environment", f"{file.name}: process {file.pid} on {file.node}")
+            yield DoctorFinding(
+                "ok", "environment", f"{file.name}: process {file.pid} on {file.node}"
+            )
     if not stale:
-        yield Finding("ok", "environment", "no connection file without a service")
+        yield DoctorFinding("ok", "environment", "no connection file without a service")
 
 
 _FILES = (
@@ -102,7 +108,7 @@ _FILES = (
 )
 
 
-def modes() -> Iterator[Finding]:
+def modes() -> Iterator[DoctorFinding]:
     """Of each environment here, and of the file SIMENV_SERVICE names."""
     root = config.home_root()
     files = [path for name in _FILES for path in sorted(root.glob(f"*/{name}"))]
@@ -113,18 +119,18 @@ def modes() -> Iterator[Finding]:
     yield from bad
     if not bad:
         count = f"{len(files)} file{'s' if len(files) != 1 else ''}"
-        yield Finding("ok", "keys", f"{count} with keys or addresses, ours alone")
+        yield DoctorFinding("ok", "keys", f"{count} with keys or addresses, ours alone")
 
 
-def _judged(path: Path) -> Finding | None:
+def _judged(path: Path) -> DoctorFinding | None:
     try:
         info = path.stat()
     except FileNotFoundError:  # of a worker that has just ended
         return None
     mode = stat.S_IMODE(info.st_mode)
     if info.st_uid != os.getuid():
-        return Finding("fail", "keys", f"{path} belongs to user {info.st_uid}", f"rm {path}")
+        return DoctorFinding("fail", "keys", f"{path} belongs to user {info.st_uid}", f"rm {path}")
     if mode & 0o077:
         detail = f"{path} can be opened by others ({mode:04o})"
-        return Finding("fail", "keys", detail, f"chmod 600 {path}")
+        return DoctorFinding("fail", "keys", detail, f"chmod 600 {path}")
     return None

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import simenv
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 
 PACKAGES = ("simenv", "simulators", "launcher")
 OLDEST = (3, 11)
@@ -24,7 +24,7 @@ EXTRAS = (  # but mpi: the checks of launchers say what is missing for ranks, in
 CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")
 
 
-def names() -> Iterator[Finding]:
+def names() -> Iterator[DoctorFinding]:
     """No other file takes the place of a package of ours."""
     house = Path(simenv.__file__).parents[1]
     wrong = []
@@ -33,35 +33,39 @@ def names() -> Iterator[Finding]:
         if spec is None or spec.origin is None or Path(spec.origin).parents[1] != house:
             wrong.append(f"{name} is {spec.origin if spec else 'nowhere'}")
     if wrong:
-        yield Finding("fail", "names", "; ".join(wrong), "pip install --force-reinstall simenv")
+        yield DoctorFinding(
+            "fail", "names", "; ".join(wrong), "pip install --force-reinstall simenv"
+        )
         return
     for near in (Path.cwd() / "simenv.py", Path.cwd() / "simenv" / "__init__.py"):
         if near.exists() and near.parent != house / "simenv":
             detail = f"a program started in {Path.cwd()} would import {near}"
-            yield Finding("warn", "names", detail, f"mv {near} {near.with_stem('my_simenv')}")
+            yield DoctorFinding("warn", "names", detail, f"mv {near} {near.with_stem('my_simenv')}")
             return
-    yield Finding("ok", "names", f"{', '.join(PACKAGES)} of {house}")
+    yield DoctorFinding("ok", "names", f"{', '.join(PACKAGES)} of {house}")
 
 
-def versions() -> Iterator[Finding]:
+def versions() -> Iterator[DoctorFinding]:
     """Python, and what the numbers depend on."""
     found = f"Python {sys.version.split()[0]}"
     if sys.version_info < OLDEST:
-        yield Finding("fail", "versions", found, "make a virtual environment of Python >= 3.11")
+        yield DoctorFinding(
+            "fail", "versions", found, "make a virtual environment of Python >= 3.11"
+        )
         return
     try:
         parts = [f"{name} {metadata.version(name)}" for name in ("simenv", *CORE)]
     except metadata.PackageNotFoundError as error:
-        yield Finding("fail", "versions", f"{error.name} is missing", "pip install simenv")
+        yield DoctorFinding("fail", "versions", f"{error.name} is missing", "pip install simenv")
         return
-    yield Finding("ok", "versions", ", ".join((found, *parts)))
+    yield DoctorFinding("ok", "versions", ", ".join((found, *parts)))
 
 
-def extras() -> Iterator[Finding]:
+def extras() -> Iterator[DoctorFinding]:
     """What could be installed besides."""
     for extra, module, use in EXTRAS:
         if importlib.util.find_spec(module) is None:
             remedy = f"pip install 'simenv[{extra}]'"
-            yield Finding("warn", "extra", f"{extra} is not installed: {use}", remedy)
+            yield DoctorFinding("warn", "extra", f"{extra} is not installed: {use}", remedy)
         else:
-            yield Finding("ok", "extra", f"{extra}: {use}")
+            yield DoctorFinding("ok", "extra", f"{extra}: {use}")

@@ -17,7 +17,7 @@ from launcher.probe_cache import mpi4py_version
 from launcher.process.agent import remote_command
 from launcher.prte.node_probe import NodeProbe
 from simenv import config as configs
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 from simenv.cli.output import terminal
 from simenv.config import Config
 from simenv.config.environ import worker_environ
@@ -26,44 +26,46 @@ SHOWN_NODES = 8
 _LOOK_S = 0.02
 
 
-def nodes() -> Iterator[Finding]:
+def nodes() -> Iterator[DoctorFinding]:
     """What the site gives, and which of its nodes the agent reaches."""
     try:
         allocation = discover(os.environ)
     except AllocationError as error:
-        yield Finding("fail", "nodes", str(error), error.hint)
+        yield DoctorFinding("fail", "nodes", str(error), error.hint)
         return
     names = [node.name for node in allocation.nodes]
     shown = ", ".join(names[:SHOWN_NODES]) + (", ..." if len(names) > SHOWN_NODES else "")
     count = terminal.counted(len(names), "node")
     slots, memory = allocation.slots, terminal.size(allocation.memory_bytes)
-    yield Finding("ok", "nodes", f"{allocation.source}: {count} ({shown}), {slots} slots, {memory}")
+    yield DoctorFinding(
+        "ok", "nodes", f"{allocation.source}: {count} ({shown}), {slots} slots, {memory}"
+    )
     yield from _agent([name for name in names if not is_this_node(name)])
 
 
-def _agent(others: list[str]) -> Iterator[Finding]:
+def _agent(others: list[str]) -> Iterator[DoctorFinding]:
     agent = configs.launch_agent(Config())
     program = remote_command(others[0] if others else "HOST", ["true"], os.environ, agent)[0]
     if shutil.which(program) is None:
         detail = f"{program} is not here: no way to other nodes"
         remedy = "export SIMENV_LAUNCH_AGENT=/path/of/a/program"
-        yield Finding("fail" if others else "warn", "agent", detail, remedy)
+        yield DoctorFinding("fail" if others else "warn", "agent", detail, remedy)
         return
     if not others:
-        yield Finding("ok", "agent", f"{program}, should there be other nodes")
+        yield DoctorFinding("ok", "agent", f"{program}, should there be other nodes")
         return
     node_probe = NodeProbe(others, os.environ, agent, time.monotonic())
     while not node_probe.poll(time.monotonic()):
         time.sleep(_LOOK_S)
     for node, why in node_probe.unreachable.items():
-        yield Finding(
+        yield DoctorFinding(
             "fail", "agent", f"{program} does not reach {node}: {why}", f"{program} {node} true"
         )
     if node_probe.reachable:
-        yield Finding("ok", "agent", f"{program} reaches {', '.join(node_probe.reachable)}")
+        yield DoctorFinding("ok", "agent", f"{program} reaches {', '.join(node_probe.reachable)}")
 
 
-def launchers() -> Iterator[Finding]:
+def launchers() -> Iterator[DoctorFinding]:
     """Two ranks through each; and which MPI Python is bound to."""
     folder = Path(tempfile.mkdtemp(prefix="simenv-doctor-"))
     try:
@@ -74,16 +76,16 @@ def launchers() -> Iterator[Finding]:
             name = " ".join(filter(None, (one.launcher, one.version, one.path and f"({one.path})")))
             if one.works:
                 detail = f"{name}: two ranks saw one another in {one.seconds:.1f} s"
-                yield Finding("ok", "launcher", detail)
+                yield DoctorFinding("ok", "launcher", detail)
             else:
-                yield Finding(
+                yield DoctorFinding(
                     "warn", "launcher", f"{name}: {one.detail}", selection.INSTALL_COMMAND
                 )
         works, words = (True, working[0].detail) if working else probe.probe_single_rank(seen)
     finally:
         shutil.rmtree(folder)
     if works:
-        yield Finding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {words}")
+        yield DoctorFinding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {words}")
     else:
         detail = f"{words}; workers have one rank each"
-        yield Finding("warn", "mpi", detail, selection.INSTALL_COMMAND)
+        yield DoctorFinding("warn", "mpi", detail, selection.INSTALL_COMMAND)

@@ -6,26 +6,26 @@ import os
 from collections.abc import Iterator
 
 from launcher.allocation.this_node import this_node
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 from simenv.cli.output import terminal
 from simulators import catalog
 
 LEAST_FREE_BYTES = 2**30
 
 
-def cores() -> Iterator[Finding]:
+def cores() -> Iterator[DoctorFinding]:
     """Affinity and cgroup quota against what is built in; who else is at work."""
     node, there = this_node(), os.cpu_count() or 1
     detail = f"{node.slots} of {there} cores are ours"
     load = os.getloadavg()[0]
     if load > there:
         detail += f", but {load:.1f} threads want to run"
-        yield Finding("warn", "cores", detail, "top -o %CPU")
+        yield DoctorFinding("warn", "cores", detail, "top -o %CPU")
     else:
-        yield Finding("ok", "cores", detail)
+        yield DoctorFinding("ok", "cores", detail)
 
 
-def memory() -> Iterator[Finding]:
+def memory() -> Iterator[DoctorFinding]:
     """The limit, what is free now, and the widest circuit it holds."""
     import psutil
 
@@ -35,6 +35,6 @@ def memory() -> Iterator[Finding]:
     width = engine.max_qubits_in(free)
     detail = f"{terminal.size(free)} free of {terminal.size(limit)}: circuits up to {width} qubits"
     if free < LEAST_FREE_BYTES:
-        yield Finding("warn", "memory", detail, "top -o %MEM")
+        yield DoctorFinding("warn", "memory", detail, "top -o %MEM")
     else:
-        yield Finding("ok", "memory", detail)
+        yield DoctorFinding("ok", "memory", detail)

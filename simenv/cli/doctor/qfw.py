@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 from simenv.config import qpm
 from simenv.errors import ConfigError, SimenvError
 from simenv.frontends.qfw import SERVICES, installing
@@ -20,14 +20,14 @@ from simenv.frontends.qfw.installing import Layout
 ASK_S = 20.0
 
 
-def findings(root: Path, environ: Mapping[str, str]) -> Iterator[Finding]:
+def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """One after the other, the first lack first."""
     try:
         places = installing.layout(root)
     except ConfigError as error:
-        yield Finding("fail", "QFw", error.message, error.hint)
+        yield DoctorFinding("fail", "QFw", error.message, error.hint)
         return
-    yield Finding("ok", "QFw", str(places.root))
+    yield DoctorFinding("ok", "QFw", str(places.root))
     yield _package()
     yield _link(places)
     yield _sourced(places)
@@ -40,37 +40,37 @@ def _install(places: Layout) -> str:
     return f"simenv qfw install {places.root}"
 
 
-def _package() -> Finding:
+def _package() -> DoctorFinding:
     where = installing.package()
     if installing.is_editable():
         words = f"{where} is an editable installation or a checkout: DEFw cannot import it"
-        return Finding("fail", "package", words, "pip install simenv  # without -e")
-    return Finding("ok", "package", f"simenv in {where}")
+        return DoctorFinding("fail", "package", words, "pip install simenv  # without -e")
+    return DoctorFinding("ok", "package", f"simenv in {where}")
 
 
-def _link(places: Layout) -> Finding:
+def _link(places: Layout) -> DoctorFinding:
     link = places.link
     if not link.is_dir():
-        return Finding("fail", "service", f"{link} is not there", _install(places))
+        return DoctorFinding("fail", "service", f"{link} is not there", _install(places))
     if link.resolve() != (SERVICES / installing.MODULE).resolve():
         words = f"{link} is of another installation: {link.resolve()}"
-        return Finding("fail", "service", words, _install(places))
-    return Finding("ok", "service", str(link))
+        return DoctorFinding("fail", "service", words, _install(places))
+    return DoctorFinding("ok", "service", str(link))
 
 
-def _sourced(places: Layout) -> Finding:
+def _sourced(places: Layout) -> DoctorFinding:
     if not installing.is_sourced(places) or not places.variables.exists():
         words = "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
-        return Finding("fail", "activation", words, _install(places))
-    return Finding("ok", "activation", str(places.variables))
+        return DoctorFinding("fail", "activation", words, _install(places))
+    return DoctorFinding("ok", "activation", str(places.variables))
 
 
-def _program(places: Layout, environ: Mapping[str, str]) -> Finding:
+def _program(places: Layout, environ: Mapping[str, str]) -> DoctorFinding:
     """DEFw has Python built in; the packages here are for this one."""
     program = Path(environ.get("DEFW_PATH") or places.root / "DEFw") / "src" / "defwp"
     ours = platform.python_version()
     if not program.exists():
-        return Finding("fail", "DEFw", f"{program} is not there", "./qfw_build.sh --defw")
+        return DoctorFinding("fail", "DEFw", f"{program} is not there", "./qfw_build.sh --defw")
     libraries = f"{program.parent}:{sysconfig.get_config_var('LIBDIR')}"
     known = {**environ, "LD_LIBRARY_PATH": f"{libraries}:{environ.get('LD_LIBRARY_PATH', '')}"}
     line = [str(program), "--py-version"]
@@ -79,21 +79,25 @@ def _program(places: Layout, environ: Mapping[str, str]) -> Finding:
             line, env=known, capture_output=True, text=True, timeout=ASK_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("fail", "DEFw", f"{program} does not run: {error}", "./qfw_build.sh --defw")
+        return DoctorFinding(
+            "fail", "DEFw", f"{program} does not run: {error}", "./qfw_build.sh --defw"
+        )
     theirs = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[:120] or "nothing"]
     if theirs[0] != ours:
         words = f"{program} has Python {theirs[0]}, simenv is installed for {ours} ({sys.prefix})"
-        return Finding("fail", "DEFw", words, "install simenv in the environment DEFw was built in")
-    return Finding("ok", "DEFw", f"{program}, Python {theirs[0]}")
+        return DoctorFinding(
+            "fail", "DEFw", words, "install simenv in the environment DEFw was built in"
+        )
+    return DoctorFinding("ok", "DEFw", f"{program}, Python {theirs[0]}")
 
 
-def _yaml() -> Finding:
+def _yaml() -> DoctorFinding:
     if importlib.util.find_spec("yaml") is None:
-        return Finding("fail", "PyYAML", "DEFw needs it here too", "pip install pyyaml")
-    return Finding("ok", "PyYAML", "is there")
+        return DoctorFinding("fail", "PyYAML", "DEFw needs it here too", "pip install pyyaml")
+    return DoctorFinding("ok", "PyYAML", "is there")
 
 
-def _told(places: Layout, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _told(places: Layout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """What the service will be told, and whether there is an environment then."""
     known = dict(environ)  # what `install` would write
     if places.variables.exists():  # then the service is told that, not what this shell has
@@ -102,15 +106,15 @@ def _told(places: Layout, environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
         told = qpm.read(known)
     except ConfigError as error:
-        yield Finding("fail", "variables", error.message, error.hint)
+        yield DoctorFinding("fail", "variables", error.message, error.hint)
         return
     shown = [f"{name}={known[name]}" for name in sorted(known) if name.startswith("SIMENV_")]
-    yield Finding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
+    yield DoctorFinding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
     if told.token_file is not None:
         words = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry none: nothing is served"
-        yield Finding("fail", "token", words, _install(places))
+        yield DoctorFinding("fail", "token", words, _install(places))
     if told.private:
-        yield Finding("ok", "environment", "a private one is started with the service")
+        yield DoctorFinding("ok", "environment", "a private one is started with the service")
         return
     service = known.get("SIMENV_SERVICE") or str(
         Path(known.get("SIMENV_HOME") or Path.home() / ".simenv") / "default" / "connection.json"
@@ -122,10 +126,10 @@ def _told(places: Layout, environ: Mapping[str, str]) -> Iterator[Finding]:
             record = client.qpm_with(pool=told.pool or None).query()
             pools = (record.properties or {}).get("controller", {}).get("pools", {})
     except SimenvError as error:
-        yield Finding("fail", "environment", error.message, "simenv up")
+        yield DoctorFinding("fail", "environment", error.message, "simenv up")
         return
     words = "; ".join(f"{name} by {', '.join(found)}" for name, found in sorted(pools.items()))
-    yield Finding("ok", "environment", f"{record.service_description}: {words}")
+    yield DoctorFinding("ok", "environment", f"{record.service_description}: {words}")
 
 
 def _exported(path: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from launcher.probe_cache import mpi4py_version
 from launcher.process import network_namespace
 from launcher.prte import installation
 from simenv import config, files
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 from simenv.cli.output import terminal
 from simenv.client.connection import address
 from simenv.errors import ConfigError, NoService
@@ -21,29 +21,29 @@ from simenv.errors import ConfigError, NoService
 _SOCKETS = ("client.sock", "worker.sock")
 
 
-def folders() -> Iterator[Finding]:
+def folders() -> Iterator[DoctorFinding]:
     """Every folder that simenv reads from: nobody else can write it or one above it."""
     found = [path for path in _folders() if path.exists()]
     bad = [finding for path in found if (finding := _judged(path)) is not None]
     yield from dict.fromkeys(bad)  # several have the weakness of one that is above them
     if not bad:
         count = terminal.counted(len(found), "folder")
-        yield Finding("ok", "folders", f"{count}: nobody else can write them or those above")
+        yield DoctorFinding("ok", "folders", f"{count}: nobody else can write them or those above")
 
 
-def kernels() -> Iterator[Finding]:
+def kernels() -> Iterator[DoctorFinding]:
     """Compiled kernels are loaded as code."""
     folder = config.kernel_cache()
     found = files.weakness(folder) if folder.exists() else None
     if found is None:
-        yield Finding("ok", "kernels", f"nobody else can write {folder}")
+        yield DoctorFinding("ok", "kernels", f"nobody else can write {folder}")
         return
     level, why = found
     remedy = f"rm -r {folder}" if level == folder else "export SIMENV_KERNELS=/a/folder/of/yours"
-    yield Finding("fail", "kernels", f"{level} {why}: its code would run as you", remedy)
+    yield DoctorFinding("fail", "kernels", f"{level} {why}: its code would run as you", remedy)
 
 
-def sockets() -> Iterator[Finding]:
+def sockets() -> Iterator[DoctorFinding]:
     """Of the environments that run here: only this user can connect."""
     checked = 0
     for path in sorted(config.home_root().glob("*/connection.json")):
@@ -57,17 +57,17 @@ def sockets() -> Iterator[Finding]:
         why = _open_socket(Path(file.sockets))
         if why:
             remedy = f"simenv down --name {file.name}; simenv up --name {file.name} --resume"
-            yield Finding("fail", "sockets", f"of {file.name}: {why}", remedy)
+            yield DoctorFinding("fail", "sockets", f"of {file.name}: {why}", remedy)
             return
-    yield Finding(
+    yield DoctorFinding(
         "ok", "sockets", f"of {terminal.counted(checked, 'environment')}: this user's alone"
     )
 
 
-def launchers() -> Iterator[Finding]:
+def launchers() -> Iterator[DoctorFinding]:
     """Can other users run programs through the launcher of workers of several ranks?"""
     if not mpi4py_version():
-        yield Finding("ok", "isolation", "no MPI: workers of one rank listen on no port")
+        yield DoctorFinding("ok", "isolation", "no MPI: workers of one rank listen on no port")
         return
     try:
         nodes = [node.name for node in discover(os.environ).nodes]
@@ -80,13 +80,15 @@ def launchers() -> Iterator[Finding]:
     present = f"{terminal.counted(others, 'other user')} here now"
     if not exposure:
         detail = "the launcher of MPI is out of reach of other users"
-        yield Finding("ok", "isolation", f"{detail}; {present}")
+        yield DoctorFinding("ok", "isolation", f"{detail}; {present}")
     elif others or len(nodes) > 1:
         detail = f"other users can run programs as you through the launcher of MPI: {exposure}"
         remedy = "simenv up --launcher local, or see docs/security.md"
-        yield Finding("warn", "isolation", f"{detail}; {present}", remedy)
+        yield DoctorFinding("warn", "isolation", f"{detail}; {present}", remedy)
     else:
-        yield Finding("ok", "isolation", f"{present}; else the launcher of MPI is open: {exposure}")
+        yield DoctorFinding(
+            "ok", "isolation", f"{present}; else the launcher of MPI is open: {exposure}"
+        )
 
 
 def _folders() -> Iterator[Path]:
@@ -102,16 +104,16 @@ def _folders() -> Iterator[Path]:
         yield where.home / "keys"
 
 
-def _judged(folder: Path) -> Finding | None:
+def _judged(folder: Path) -> DoctorFinding | None:
     found = files.weakness(folder)
     if found is not None:
         level, why = found
         remedy = f"chmod 700 {level}" if "written" in why else "export SIMENV_HOME=$HOME/.simenv"
-        return Finding("fail", "folders", f"{level} {why}", remedy)
+        return DoctorFinding("fail", "folders", f"{level} {why}", remedy)
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & 0o077 and folder != config.home_root():
         detail = f"{folder} can be read by others (mode {mode:04o})"
-        return Finding("warn", "folders", detail, f"chmod 700 {folder}")
+        return DoctorFinding("warn", "folders", detail, f"chmod 700 {folder}")
     return None
 
 

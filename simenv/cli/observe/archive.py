@@ -14,8 +14,8 @@ from simenv import config
 from simenv.cli.output import terminal
 from simenv.client.client import Client
 from simenv.client.connection import address
-from simenv.client.connection.remote_address import KeyAddress
-from simenv.config import Config, Places
+from simenv.client.connection.remote_address import KeyFileAddress
+from simenv.config import Config, EnvironmentPaths
 from simenv.errors import ConfigError, NoService, NotFound, SimenvError
 from simenv.text import elapsed
 from simenv.wire import codec
@@ -33,7 +33,7 @@ def open_archive(name: str | None, service: Path | None, reason: NoService) -> C
     JournalError where it cannot be read.
     """
     where = address.find(name, service)
-    if isinstance(where, KeyAddress) or not _is_down(where):
+    if isinstance(where, KeyFileAddress) or not _is_down(where):
         raise reason
     home = where.path.parent
     try:
@@ -43,7 +43,7 @@ def open_archive(name: str | None, service: Path | None, reason: NoService) -> C
     from simenv.service.queries.offline_journal import Archive
 
     try:
-        archive = Archive(home.name, Places(home, config.state_folder(settings, home)))
+        archive = Archive(home.name, EnvironmentPaths(home, config.state_folder(settings, home)))
     except NotFound:
         raise reason from None
     age = elapsed(time.time() - archive.path.stat().st_mtime)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.cli.perf.findings import Finding, findings
+from simenv.cli.perf.findings import PerfFinding, findings
 from simenv.cli.perf.profile import Profile, Span, profile
 from simenv.errors import NotFound
 from simenv.model import Event
@@ -42,7 +42,7 @@ class Report(msgspec.Struct, frozen=True):
     """What `--json` prints."""
 
     profile: Profile
-    findings: list[Finding]
+    findings: list[PerfFinding]
 
 
 def look(client: Client, app: str, since_s: float = 0.0) -> Report:

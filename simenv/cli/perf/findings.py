@@ -34,7 +34,7 @@ LATE_S = 0.002
 MOSTLY = 0.5
 
 
-class Finding(msgspec.Struct, frozen=True):
+class PerfFinding(msgspec.Struct, frozen=True):
     """`code` is stable; `words` are for people; `way`: what to do, "" where nothing is wrong."""
 
     code: str
@@ -43,12 +43,12 @@ class Finding(msgspec.Struct, frozen=True):
     way: str = ""
 
 
-def findings(profile: Profile) -> list[Finding]:
+def findings(profile: Profile) -> list[PerfFinding]:
     """The largest stage first, then what could be bettered, the most costly first."""
     if not profile.tasks:
         return []
     largest = profile.largest
-    first = Finding(
+    first = PerfFinding(
         "largest",
         largest.share,
         f"the largest stage is {largest.name}: {_percent(largest.share)} of "
@@ -62,12 +62,12 @@ def findings(profile: Profile) -> list[Finding]:
     return [first, *sorted(found, key=lambda finding: -finding.share)]
 
 
-def _bindings(p: Profile) -> Finding | None:
+def _bindings(p: Profile) -> PerfFinding | None:
     """Circuits that differ in angles only, sent as circuits."""
     if p.alike < MANY or p.alike < p.tasks / 2 or p.step_tasks < MANY or p.overhead < WORTH:
         return None
     many = f"{p.step_tasks:.0f} circuits a step" if p.steps > 1 else f"{p.tasks} circuits"
-    return Finding(
+    return PerfFinding(
         "bindings",
         p.overhead,
         f"{many}, {_percent(p.overhead)} overhead, and they differ in their angles only",
@@ -75,7 +75,7 @@ def _bindings(p: Profile) -> Finding | None:
     )
 
 
-def _one_by_one(p: Profile) -> Finding | None:
+def _one_by_one(p: Profile) -> PerfFinding | None:
     """A message for each circuit."""
     if p.tasks < HABIT or p.alone < MOSTLY or p.overhead < WORTH:
         return None
@@ -90,10 +90,10 @@ def _one_by_one(p: Profile) -> Finding | None:
         words += ", each waited for before the next"
         way += "; or post() them, if none depends on the last"
     words += f": {_percent(p.overhead)} overhead"
-    return Finding("one_by_one", p.overhead, words, way)
+    return PerfFinding("one_by_one", p.overhead, words, way)
 
 
-def _slots(p: Profile) -> Finding | None:
+def _slots(p: Profile) -> PerfFinding | None:
     """More work than workers; not told where workers had to start first."""
     queued_s = next(stage.task_s for stage in p.stages if stage.name == QUEUE)
     share = queued_s / sum(stage.task_s for stage in p.stages)
@@ -101,7 +101,7 @@ def _slots(p: Profile) -> Finding | None:
     full = bool(p.workers) and p.busy >= SATURATED * p.workers
     if share < MOSTLY or not (waited or full) or _start(p) is not None:
         return None
-    return Finding(
+    return PerfFinding(
         "slots",
         p.share(QUEUE),
         f"tasks waited for a slot {_percent(share)} of their time; {p.busy:.1f} of {p.workers} "
@@ -110,12 +110,12 @@ def _slots(p: Profile) -> Finding | None:
     )
 
 
-def _start(p: Profile) -> Finding | None:
+def _start(p: Profile) -> PerfFinding | None:
     """Workers that were not there yet."""
     share = p.starting_s / p.wall_s
     if share < ONCE:
         return None
-    return Finding(
+    return PerfFinding(
         "start",
         share,
         f"tasks waited {_seconds(p.starting_s)} ({_percent(share)}) for workers to start",
@@ -123,13 +123,13 @@ def _start(p: Profile) -> Finding | None:
     )
 
 
-def _plans(p: Profile) -> Finding | None:
+def _plans(p: Profile) -> PerfFinding | None:
     """Structures prepared again and again, or an engine loaded."""
     share = p.share(PLAN)
     if share < ONCE:
         return None
     each = f"{p.structures} different structures" if p.structures > 1 else "its only structure"
-    return Finding(
+    return PerfFinding(
         "plans",
         share,
         f"preparing {each} (or loading the engine) took {_percent(share)}",
@@ -137,11 +137,11 @@ def _plans(p: Profile) -> Finding | None:
     )
 
 
-def _idle(p: Profile) -> Finding | None:
+def _idle(p: Profile) -> PerfFinding | None:
     """Workers without work while others ran."""
     if p.share(ENGINE) < MOSTLY or p.workers < 2 or p.busy >= SATURATED * p.workers:
         return None
-    return Finding(
+    return PerfFinding(
         "idle",
         p.share(ENGINE) * (1 - p.busy / p.workers),
         f"{p.busy:.1f} of {p.workers} workers were busy on average",
@@ -149,12 +149,12 @@ def _idle(p: Profile) -> Finding | None:
     )
 
 
-def _application(p: Profile) -> Finding | None:
+def _application(p: Profile) -> PerfFinding | None:
     """The caller's own time."""
     share = p.share(APPLICATION)
     if share < WORTH:
         return None
-    return Finding(
+    return PerfFinding(
         "application",
         share,
         f"{_percent(share)} of the time nothing was in the house: the application computed, packed "
@@ -163,12 +163,12 @@ def _application(p: Profile) -> Finding | None:
     )
 
 
-def _packing(p: Profile) -> Finding | None:
+def _packing(p: Profile) -> PerfFinding | None:
     """Circuits to bytes, in the application's process."""
     share = p.packed_s / p.wall_s
     if share < WORTH:
         return None
-    return Finding(
+    return PerfFinding(
         "packing",
         share,
         f"packing circuits took {_seconds(p.packed_s)} ({_percent(share)})",
@@ -176,12 +176,12 @@ def _packing(p: Profile) -> Finding | None:
     )
 
 
-def _late(p: Profile) -> Finding | None:
+def _late(p: Profile) -> PerfFinding | None:
     """Results that lay ready."""
     step_s = p.wall_s / p.steps
     if p.late_s < LATE_S or p.late_s < WORTH * step_s:
         return None
-    return Finding(
+    return PerfFinding(
         "late",
         min(1.0, p.late_s / step_s),
         f"results were read late: {_seconds(p.late_s)} after they were ready, on average",
@@ -189,11 +189,11 @@ def _late(p: Profile) -> Finding | None:
     )
 
 
-def _failures(p: Profile) -> Finding | None:
+def _failures(p: Profile) -> PerfFinding | None:
     """Tasks that did not end well, or not at the first attempt."""
     if not (p.failed or p.retried):
         return None
-    return Finding(
+    return PerfFinding(
         "failures",
         0.0,
         f"{p.failed} of {p.tasks} tasks found nothing, {p.retried} needed more than one attempt",

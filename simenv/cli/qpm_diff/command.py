@@ -14,19 +14,20 @@ import typer
 
 from simenv.cli import options
 from simenv.cli.output import terminal
-from simenv.cli.qpm_diff.values import Comparison, Finding, Row
+from simenv.cli.qpm_diff.values import Comparison, Difference, Row
 from simenv.cli.tasks.circuit_input import read_circuit
 from simenv.errors import NotFound, ProgramError
 
 if TYPE_CHECKING:
-    from simenv.cli.qpm_diff.values import Source
+    from simenv.cli.qpm_diff.values import CircuitSource
 
 
 _WIDTH = 160  # where no terminal says how wide it is
 _MOST_CHARS = 160  # of a cell
 _COLOURS = {
-    Finding.SAME: "dim", Finding.FACT: "cyan", Finding.NOISE: "green", Finding.COUNTS: "yellow",
-    Finding.BEHAVIOUR: "red", Finding.BOUND: "red",
+    Difference.SAME: "dim", Difference.FACT: "cyan", Difference.NOISE: "green",
+    Difference.COUNTS: "yellow",
+    Difference.BEHAVIOUR: "red", Difference.BOUND: "red",
 }  # fmt: skip
 
 
@@ -37,7 +38,7 @@ def table(found: Comparison, *, everything: bool, stream: Any) -> None:
     from rich.text import Text
 
     console = Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
-    shown = [row for row in found.rows if everything or row.finding is not Finding.SAME]
+    shown = [row for row in found.rows if everything or row.finding is not Difference.SAME]
     if shown:
         grid = Table(box=None, pad_edge=False, show_edge=False)
         grid.add_column("FINDING", no_wrap=True)
@@ -58,7 +59,7 @@ def table(found: Comparison, *, everything: bool, stream: Any) -> None:
 def summary(found: Comparison) -> str:
     """One line: alike or not, and how many of each."""
     pair = f"{found.first} and {found.second}"
-    counts = ", ".join(f"{found.count(each)} {each}" for each in Finding if found.count(each))
+    counts = ", ".join(f"{found.count(each)} {each}" for each in Difference if found.count(each))
     if found.alike:
         return f"{pair} behave alike: {counts}"
     return f"{pair} do not behave alike: {counts}"
@@ -69,7 +70,7 @@ def plain(found: Comparison) -> dict[str, Any]:
     return {
         "pools": [found.first, found.second],
         "alike": found.alike,
-        **{str(finding): found.count(finding) for finding in Finding},
+        **{str(finding): found.count(finding) for finding in Difference},
         "rows": found.rows,
     }
 
@@ -148,14 +149,14 @@ def diff(
         raise typer.Exit(NOT_ALIKE)
 
 
-def read(files: Sequence[Path]) -> list[Source]:
+def read(files: Sequence[Path]) -> list[CircuitSource]:
     """The circuits, named by their files; NotFound, ProgramError."""
-    from simenv.cli.qpm_diff.values import Source
+    from simenv.cli.qpm_diff.values import CircuitSource
 
     found = [path for file in files for path in _inside(file)]
     names = [path.name for path in found]
     return [
-        Source(path.name if names.count(path.name) == 1 else str(path), *_text(path))
+        CircuitSource(path.name if names.count(path.name) == 1 else str(path), *_text(path))
         for path in found
     ]
 

@@ -12,8 +12,8 @@ from simenv.cli.qpm_diff.values import (
     Answer,
     Aspect,
     Comparison,
+    Difference,
     Distance,
-    Finding,
     Observed,
     Ran,
     Row,
@@ -47,7 +47,7 @@ def _calls(first: Observed, second: Observed) -> Iterator[Row]:
 
 def _call(call: str, one: Answer | None, other: Answer | None) -> Row:
     if one is None or other is None or one.outcome != other.outcome:
-        return Row(Aspect.CALL, call, _told(one), _told(other), Finding.BEHAVIOUR)
+        return Row(Aspect.CALL, call, _told(one), _told(other), Difference.BEHAVIOUR)
     apart = values.unlike(one.shape, other.shape)
     if apart:
         return Row(
@@ -55,9 +55,11 @@ def _call(call: str, one: Answer | None, other: Answer | None) -> Row:
             call,
             _paths([(path, there) for path, there, _ in apart]),
             _paths([(path, here) for path, _, here in apart]),
-            Finding.FACT if call in DESCRIBING and values.is_missing(apart) else Finding.BEHAVIOUR,
+            Difference.FACT
+            if call in DESCRIBING and values.is_missing(apart)
+            else Difference.BEHAVIOUR,
         )
-    return Row(Aspect.CALL, call, one.outcome, other.outcome, Finding.SAME)
+    return Row(Aspect.CALL, call, one.outcome, other.outcome, Difference.SAME)
 
 
 def _told(answer: Answer | None) -> str:
@@ -86,16 +88,16 @@ def _ran(one: Ran, other: Ran, bound: float | None) -> Iterator[Row]:
         name,
         ", ".join(one.reached) or NONE,
         ", ".join(other.reached) or NONE,
-        Finding.SAME if alike else Finding.BEHAVIOUR,
+        Difference.SAME if alike else Difference.BEHAVIOUR,
     )
     if one.counts and other.counts:
         if one.form != other.form:
-            yield Row(Aspect.COUNTS, f"{name}: keys", one.form, other.form, Finding.BEHAVIOUR)
+            yield Row(Aspect.COUNTS, f"{name}: keys", one.form, other.form, Difference.BEHAVIOUR)
         else:
             yield _counts(one, other, bound)
     for what in ("engine", "route", "remark"):
         left, right = getattr(one, what), getattr(other, what)
-        finding = Finding.SAME if left == right else Finding.FACT
+        finding = Difference.SAME if left == right else Difference.FACT
         yield Row(Aspect.ROUTE, f"{name}: {what}", left or NONE, right or NONE, finding)
 
 
@@ -107,7 +109,7 @@ def _states(one: Ran, other: Ran) -> Row:
         one.circuit,
         _way(one, with_words=not same),
         _way(other, with_words=not same),
-        Finding.SAME if same else Finding.BEHAVIOUR,
+        Difference.SAME if same else Difference.BEHAVIOUR,
     )
 
 
@@ -130,14 +132,14 @@ def _counts(one: Ran, other: Ran, bound: float | None) -> Row:
     )
 
 
-def _finding(one: Ran, other: Ran, found: Distance, bound: float | None) -> Finding:
+def _finding(one: Ran, other: Ran, found: Distance, bound: float | None) -> Difference:
     if one.counts == other.counts:
-        return Finding.SAME
+        return Difference.SAME
     if found.is_noise:
-        return Finding.NOISE
+        return Difference.NOISE
     if bound is not None and found.total_variation > bound:
-        return Finding.BOUND
-    return Finding.COUNTS
+        return Difference.BOUND
+    return Difference.COUNTS
 
 
 def _shots(ran: Ran) -> str:
@@ -147,5 +149,5 @@ def _shots(ran: Ran) -> str:
 def _facts(first: Observed, second: Observed) -> Iterator[Row]:
     for name in {**first.facts, **second.facts}:
         one, other = first.facts.get(name, NONE), second.facts.get(name, NONE)
-        finding = Finding.SAME if one == other else Finding.FACT
+        finding = Difference.SAME if one == other else Difference.FACT
         yield Row(Aspect.DEVICE, name, one, other, finding)

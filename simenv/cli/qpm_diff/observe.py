@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from simenv.cli.qpm_diff import probes, values
-from simenv.cli.qpm_diff.values import Answer, Observed, Ran, Source
+from simenv.cli.qpm_diff.values import Answer, CircuitSource, Observed, Ran
 from simenv.errors import TimedOut
 from simenv.qpm.errors import ExecutionError, QPMError
 from simenv.qpm.states import Lifecycle, Outcome
@@ -100,7 +100,7 @@ def observed(
     client: Client,
     watch: Client,
     pool: str,
-    sources: Sequence[Source],
+    sources: Sequence[CircuitSource],
     shots: int,
     seed: int,
     patience_s: float,
@@ -125,7 +125,7 @@ def observed(
     return Observed(pool, tuple(answers), tuple(runs), facts(watch.devices()[pool], watch))
 
 
-def request(source: Source, shots: int, seed: int) -> Plain:
+def request(source: CircuitSource, shots: int, seed: int) -> Plain:
     """The `info` of a run."""
     if source.format == "openqasm2":
         circuit: Plain = {"qasm": source.text}

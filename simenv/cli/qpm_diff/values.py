@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 
-class Source(msgspec.Struct, frozen=True):
+class CircuitSource(msgspec.Struct, frozen=True):
     """A circuit as a host hands it over. `format`: openqasm2 or openqasm3."""
 
     name: str
@@ -70,7 +70,7 @@ class Aspect(enum.StrEnum):
     ROUTE = "route"
 
 
-class Finding(enum.StrEnum):
+class Difference(enum.StrEnum):
     """What a row says."""
 
     SAME = "same"
@@ -107,7 +107,7 @@ class Row(msgspec.Struct, frozen=True):
     what: str
     first: str
     second: str
-    finding: Finding
+    finding: Difference
     distance: Distance | None = None
 
 
@@ -118,12 +118,12 @@ class Comparison(msgspec.Struct, frozen=True):
     second: str
     rows: tuple[Row, ...]
 
-    def count(self, finding: Finding) -> int:
+    def count(self, finding: Difference) -> int:
         return sum(row.finding is finding for row in self.rows)
 
     @property
     def alike(self) -> bool:
-        return not self.count(Finding.BEHAVIOUR) and not self.count(Finding.BOUND)
+        return not self.count(Difference.BEHAVIOUR) and not self.count(Difference.BOUND)
 
 
 OUTCOME = "*"  # stands for the outcomes of counts: they are data

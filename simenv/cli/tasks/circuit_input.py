@@ -16,7 +16,7 @@ from simenv.cli.options import Settings
 from simenv.errors import OptionError, ProgramError
 
 if TYPE_CHECKING:
-    from simenv.client.circuits import Loaded
+    from simenv.client.circuits import PackedCircuit
     from simenv.client.client import Client
 
 MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser's own limit speaks
@@ -83,7 +83,7 @@ Ranks = Annotated[
 
 def loaded_beside(
     common: Settings, file: str, stack: contextlib.ExitStack
-) -> tuple[Client, bool, Loaded]:
+) -> tuple[Client, bool, PackedCircuit]:
     """An environment, whether it is a private one, and the circuit.
 
     Where an environment must be started, the circuit is read meanwhile.
@@ -99,7 +99,7 @@ def loaded_beside(
         return client, True, loading.result()
 
 
-def read_circuit(file: str) -> Loaded:
+def read_circuit(file: str) -> PackedCircuit:
     """The circuit of a file or of stdin; ProgramError tells the place."""
     from simenv.client.circuits import load
 

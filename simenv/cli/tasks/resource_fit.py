@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv.errors import Infeasible
-from simenv.model import PoolSpec, Terms
-from simenv.scheduler.core.types import Limits
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simenv.scheduler.routing.engine_support import ask
 from simulators import catalog
 from simulators.catalog.costs import BASE_BYTES, ranks_used
 
 if TYPE_CHECKING:
-    from simenv.worker.ranks.mpirun import Seat
+    from simenv.worker.ranks.mpirun import RankInfo
     from simulators.catalog import EngineCard
     from simulators.circuit.analysis.profile import Profile
 
@@ -38,7 +38,7 @@ class Fitting(msgspec.Struct, frozen=True):
     memory_bytes: int  # each may hold so much in states
 
 
-def fitting(profile: Profile, terms: Terms, seats: Sequence[Seat]) -> Fitting:
+def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> Fitting:
     """The engine and what each rank may take. Raises Infeasible with the figures, OptionError."""
     memory = sum({seat.node: seat.memory_bytes for seat in seats}.values())
     pools = (PoolSpec(engine="any" if terms.engine == engine_choice.AUTO else terms.engine),)
@@ -58,18 +58,18 @@ def fitting(profile: Profile, terms: Terms, seats: Sequence[Seat]) -> Fitting:
     return Fitting(found.engine, found.reason, ranks, _threads(used), share - BASE_BYTES)
 
 
-def _limits(memory_bytes: int) -> Limits:
+def _limits(memory_bytes: int) -> ClusterLimits:
     """As if one process had it all: which engine is best does not hang on how it is divided."""
-    return Limits(1, memory_bytes, 1, 1, _HOUR_NS, _HOUR_NS)
+    return ClusterLimits(1, memory_bytes, 1, 1, _HOUR_NS, _HOUR_NS)
 
 
-def _shares(seats: Sequence[Seat]) -> dict[str, int]:
+def _shares(seats: Sequence[RankInfo]) -> dict[str, int]:
     """Of each node, what a rank there may hold."""
     count = Counter(seat.node for seat in seats)
     return {seat.node: seat.memory_bytes // count[seat.node] for seat in seats}
 
 
-def _threads(seats: Sequence[Seat]) -> int:
+def _threads(seats: Sequence[RankInfo]) -> int:
     """What each rank may use of the cores that are really ours, the same in all."""
     count = Counter(seat.node for seat in seats)
     cores: dict[str, set[int]] = {}
@@ -79,13 +79,13 @@ def _threads(seats: Sequence[Seat]) -> int:
     return max(1, least)
 
 
-def _slots(seat: Seat, cores: set[int]) -> int:
+def _slots(seat: RankInfo, cores: set[int]) -> int:
     """Of a node: its ranks may be bound to different cores, and share a quota of time."""
     return len(cores) if seat.slots >= len(seat.cores) else min(len(cores), seat.slots)
 
 
 def _too_wide(
-    card: EngineCard, profile: Profile, terms: Terms, seats: Sequence[Seat], need: int
+    card: EngineCard, profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo], need: int
 ) -> Infeasible:
     count = Counter(seat.node for seat in seats)
     shares = _shares(seats)
@@ -101,7 +101,7 @@ def _too_wide(
     return Infeasible(text, hint=_way_out(card, profile, terms, len(seats), shares[node]))
 
 
-def _way_out(card: EngineCard, profile: Profile, terms: Terms, ranks: int, share: int) -> str:
+def _way_out(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int, share: int) -> str:
     more = 2 * ranks
     while card.ranks and more <= ranks_used(profile.num_qubits, 2**20):
         need = card.costs.least_memory_bytes(profile, ask(card, terms, ranks=more))

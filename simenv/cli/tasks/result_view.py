@@ -56,9 +56,9 @@ def present(
         )
     observables: Sequence[Observable] = ()
     if found[0].has("expectations") and not as_json:
-        from simenv.client.history import Past
+        from simenv.client.history import TaskHistory
 
-        observables = Past(task.link).submitted(task).terms.observables
+        observables = TaskHistory(task.link).submitted(task).terms.observables
     shown(found, as_json, save, observables)
 
 

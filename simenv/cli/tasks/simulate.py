@@ -38,9 +38,9 @@ from simenv.model import Observable, Origin, TaskState, decode_program
 if TYPE_CHECKING:
     from simenv.cli.tasks.resource_fit import Fitting
     from simenv.client.results.result import Result
-    from simenv.client.submission.prepare import Order
-    from simenv.wire.messages.client import Assign
-    from simenv.worker.ranks.mpirun import Seat, World
+    from simenv.client.submission.prepare import PreparedSubmit
+    from simenv.wire.messages.client import AssignChunk
+    from simenv.worker.ranks.mpirun import MpiRun, RankInfo
 
 TASK = "simulate"  # what stands where a task's id would
 _FAILED = 1
@@ -78,7 +78,7 @@ def simulate(
     begin_s = time.perf_counter()
     observables: list[Observable] = []
 
-    def asked() -> Order:
+    def asked() -> PreparedSubmit:
         from simenv.client.submission.prepare import prepared
 
         loaded, values = read_circuit(file), bindings_of(param or [])
@@ -106,13 +106,13 @@ def simulate(
     shown([found], common.as_json, save, observables)
 
 
-def _joined() -> World:
+def _joined() -> MpiRun:
     """The ranks there are; where their MPI is not ours, one of them says so."""
     from simenv.worker.ranks import mpi
-    from simenv.worker.ranks.mpirun import World
+    from simenv.worker.ranks.mpirun import MpiRun
 
     try:
-        return World.begin(os.environ)
+        return MpiRun.begin(os.environ)
     except mpi.NoMpi as error:
         if mpi.rank_told(os.environ):
             raise typer.Exit(Infeasible.exit_code) from error
@@ -125,9 +125,9 @@ def _joined() -> World:
         raise Infeasible(str(error), hint=hint) from error
 
 
-def _led(world: World, asked: Callable[[], Order], begin_s: float) -> Result:
+def _led(world: MpiRun, asked: Callable[[], PreparedSubmit], begin_s: float) -> Result:
     """What the first rank does."""
-    from simenv.client.results.decoded import Provenance, Sheet, Stages
+    from simenv.client.results.decoded import DecodedResult, Provenance, Stages
     from simenv.client.results.result import Result
     from simenv.config import kernel_folder
     from simenv.wire import codec
@@ -145,7 +145,7 @@ def _led(world: World, asked: Callable[[], Order], begin_s: float) -> Result:
     if STATES[finished.state] is not TaskState.DONE:
         failure = codec.failure(finished.payload)
         raise TaskFailed(failure.message, hint=failure.hint, reason=failure.reason)
-    sheet = Sheet.read(finished.payload, TASK)
+    sheet = DecodedResult.read(finished.payload, TASK)
     run_s, total_s = 1e-6 * finished.run_us, time.perf_counter() - begin_s
     stages = Stages(0.0, 0.0, 0.0, run_s, max(0.0, total_s - run_s), total_s)
     origin = Origin(TASK, seats[0].node, os.getpid(), __version__, plan.ranks)
@@ -154,7 +154,7 @@ def _led(world: World, asked: Callable[[], Order], begin_s: float) -> Result:
     return Result(sheet, found)
 
 
-def _follow(world: World) -> None:
+def _follow(world: MpiRun) -> None:
     """What all other ranks do. They say nothing, and end well: the first one tells what went
     wrong with all of them."""
     from simenv.config import kernel_folder
@@ -171,7 +171,7 @@ def _follow(world: World) -> None:
     world.end(failure)
 
 
-def _seat() -> Seat:
+def _seat() -> RankInfo:
     from launcher.allocation.this_node import this_node
     from simenv.worker.ranks.mpirun import own_seat
 
@@ -179,11 +179,11 @@ def _seat() -> Seat:
     return own_seat(here.name, here.memory_bytes, here.slots)
 
 
-def _chunk(order: Order, seats: Sequence[Seat]) -> tuple[Assign, Fitting]:
+def _chunk(order: PreparedSubmit, seats: Sequence[RankInfo]) -> tuple[AssignChunk, Fitting]:
     """What all ranks are told, and how it fits. Raises ProgramError, Infeasible, OptionError."""
     from simenv.cli.tasks.resource_fit import fitting
     from simenv.config import kernel_folder
-    from simenv.wire.messages.client import Assign, Assigned
+    from simenv.wire.messages.client import AssignChunk, AssignedTask
     from simulators.compiler import warmup
 
     warmup.prepare(kernel_folder())  # before anything compiled is imported
@@ -198,10 +198,10 @@ def _chunk(order: Order, seats: Sequence[Seat]) -> tuple[Assign, Fitting]:
         raise ProgramError(text)
     labels = [label for observable in terms.observables for label in observable.labels]
     plan = fitting(profile(circuit, terms.outputs, labels), terms, seats)
-    assigned = Assigned(
+    assigned = AssignedTask(
         1, 1, 0, spec.program, spec.shots, spec.seed, spec.bindings, spec.binding, spec.count
     )
-    chunk = Assign(
+    chunk = AssignChunk(
         plan.threads, plan.memory_bytes, False, plan.engine, plan.reason, [terms], [assigned]
     )
     return chunk, plan

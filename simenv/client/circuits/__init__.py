@@ -6,9 +6,9 @@ neither qiskit nor numpy.
 
 from __future__ import annotations
 
-from simenv.client.circuits.common.parameters import Loaded
+from simenv.client.circuits.common.parameters import PackedCircuit
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
 from simenv.client.circuits.load import load
 from simenv.client.circuits.observables import load_observables
 
-__all__ = ["Loaded", "load", "load_observables", "to_qiskit"]
+__all__ = ["PackedCircuit", "load", "load_observables", "to_qiskit"]

@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from simenv.client.circuits import native
-from simenv.client.circuits.common.parameters import Loaded, Slots
+from simenv.client.circuits.common.parameters import PackedCircuit, ParameterSlots
 from simenv.client.circuits.common.qiskit_runtime import is_circuit
 from simenv.client.circuits.common.text_checks import (
     MAX_PACKED_BYTES,
     MAX_TEXT_BYTES,
-    Source,
+    SourceText,
     inspect,
     relocate,
     too_large,
 )
-from simenv.client.circuits.encode.encoder import Packed, Packer, pack
+from simenv.client.circuits.encode.encoder import CircuitEncoder, Packed, pack
 from simenv.client.circuits.formats import qasm2, qasm2_fast, qasm3, qpy
 from simenv.errors import LimitExceeded, ProgramError, SimenvError
 from simenv.model import Program
@@ -28,7 +28,7 @@ from simenv.model import Program
 _WANTED = "a circuit is a QuantumCircuit, OpenQASM text, the path of a file (QPY too), or a Program"
 
 
-def load(circuit: Any) -> Loaded:
+def load(circuit: Any) -> PackedCircuit:
     """Make a Program of a circuit.
 
     `circuit`: a qiskit.QuantumCircuit; a str, which is OpenQASM text if it holds a newline or ';'
@@ -57,7 +57,7 @@ def load(circuit: Any) -> Loaded:
     _refuse(circuit)
 
 
-def _from_file(path: str | bytes) -> Loaded:
+def _from_file(path: str | bytes) -> PackedCircuit:
     name = os.fsdecode(path)
     try:
         with open(path, "rb") as file:
@@ -86,7 +86,7 @@ def _from_file(path: str | bytes) -> Loaded:
     return _from_source(inspect(text, name))
 
 
-def _from_source(source: Source) -> Loaded:
+def _from_source(source: SourceText) -> PackedCircuit:
     if source.version == 2:
         program = qasm2_fast.program(source)
         if program is not None:
@@ -96,7 +96,7 @@ def _from_source(source: Source) -> Loaded:
     else:
         read = qasm3.parse(source)
         circuit = read.circuit
-    packer = Packer(circuit)
+    packer = CircuitEncoder(circuit)
     try:
         return _natively(circuit) or _loaded(packer.run(), circuit)
     except SimenvError as error:
@@ -106,31 +106,31 @@ def _from_source(source: Source) -> Loaded:
         raise
 
 
-def _natively(circuit: Any) -> Loaded | None:
+def _natively(circuit: Any) -> PackedCircuit | None:
     loaded = native.CHOICE.loaded(circuit)
     if loaded is not None and len(loaded.packed) > MAX_PACKED_BYTES:
         _refuse_size(loaded.packed)
     return loaded
 
 
-def _loaded(packed: Packed, circuit: Any) -> Loaded:
+def _loaded(packed: Packed, circuit: Any) -> PackedCircuit:
     parameters = tuple(circuit.parameters) if circuit.num_parameters else ()
     return _of_program(packed.program, parameters, packed.expressions)
 
 
 def _of_program(
     program: Program, parameters: tuple[Any, ...], expressions: tuple[Any, ...] | None
-) -> Loaded:
+) -> PackedCircuit:
     packed = program.packed()
     if len(packed) > MAX_PACKED_BYTES:
         _refuse_size(packed)
     names = tuple([getattr(parameter, "name", parameter) for parameter in parameters])
-    return Loaded(
+    return PackedCircuit(
         packed,
         program.num_qubits,
         "measure" in program.names,
         names,
-        Slots(parameters, expressions),
+        ParameterSlots(parameters, expressions),
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from simenv.client.circuits.common.parameters import Loaded
+from simenv.client.circuits.common.parameters import PackedCircuit
 from simenv.client.circuits.common.text_checks import MAX_OPERANDS, MAX_OPERATIONS
 from simenv.model import MAX_CLBITS, PROGRAM_FORMAT, Program
 
@@ -63,7 +63,7 @@ _KEPT_OPERATIONS = 2**16  # the desk of a longer circuit is given back to the sy
 Walk = Callable[[Any, float, int], int]
 
 
-class Desk:
+class Scratch:
     """Room for the columns of one circuit; memory is taken where it is written, not before."""
 
     __slots__ = ("_area", "_starts", "_words", "address")
@@ -93,7 +93,7 @@ class Desk:
         return area[shape : shape + words[17]], area[tail : tail + words[20]]
 
 
-class Shape(NamedTuple):
+class ProgramShape(NamedTuple):
     """What circuits that differ in their flat arrays alone have in common: a Program's wire form
     before and behind these."""
 
@@ -111,10 +111,10 @@ class NativePacker:
     def __init__(self, engine: Any, walk: Walk) -> None:
         self._engine = engine  # owns the code
         self._walk = walk
-        self._desks: list[Desk] = []
-        self._shapes: dict[bytes, Shape] = {}
+        self._desks: list[Scratch] = []
+        self._shapes: dict[bytes, ProgramShape] = {}
 
-    def loaded(self, data: Any) -> Loaded | None:
+    def loaded(self, data: Any) -> PackedCircuit | None:
         """The program of a `QuantumCircuit._data`; None if the walk in Python must judge it."""
         phase = data.global_phase
         if type(phase) is not float:
@@ -123,7 +123,7 @@ class NativePacker:
         try:
             desk = desks.pop()
         except IndexError:
-            desk = Desk()
+            desk = Scratch()
         found = desk.written() if self._walk(data, phase, desk.address) else None
         if desk.operations() <= _KEPT_OPERATIONS:
             desks.append(desk)
@@ -132,9 +132,9 @@ class NativePacker:
         key, tail = found
         shape = self._shapes.get(key) or self._shape(key)
         head, foot, num_qubits, measures = shape
-        return Loaded(b"".join((head, tail, foot)), num_qubits, measures)
+        return PackedCircuit(b"".join((head, tail, foot)), num_qubits, measures)
 
-    def _shape(self, key: bytes) -> Shape:
+    def _shape(self, key: bytes) -> ProgramShape:
         shape = shape_of(key)
         if len(self._shapes) >= _SHAPES:
             self._shapes.clear()
@@ -142,7 +142,7 @@ class NativePacker:
         return shape
 
 
-def shape_of(key: bytes) -> Shape:
+def shape_of(key: bytes) -> ProgramShape:
     """From the column of that name."""
     num_qubits, num_clbits, count = struct.unpack_from("<3q", key)
     at = 24
@@ -166,10 +166,12 @@ def shape_of(key: bytes) -> Shape:
     encode = msgspec.msgpack.encode
     foot = b"".join([encode(getattr(blank, field)) for field in fields[last:]])
     tail = encode(b"") * len(_TAIL_FIELDS)
-    return Shape(blank.packed().removesuffix(tail + foot), foot, num_qubits, "measure" in names)
+    return ProgramShape(
+        blank.packed().removesuffix(tail + foot), foot, num_qubits, "measure" in names
+    )
 
 
-class Choice:
+class EncoderSelector:
     """Between the walk and the code, for one process."""
 
     __slots__ = ("_left", "_lock", "packer", "why_not")
@@ -180,7 +182,7 @@ class Choice:
         self.packer: NativePacker | None = None
         self.why_not = ""  # there will never be a packer
 
-    def loaded(self, circuit: Any) -> Loaded | None:
+    def loaded(self, circuit: Any) -> PackedCircuit | None:
         """The program of a QuantumCircuit; None: walk it."""
         data = circuit._data
         packer = self.packer
@@ -237,4 +239,4 @@ def _pages(sizes: list[int]) -> list[int]:
     return starts
 
 
-CHOICE = Choice()
+CHOICE = EncoderSelector()

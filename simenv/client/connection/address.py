@@ -17,12 +17,12 @@ import msgspec
 
 from simenv import config, files
 from simenv.client.connection.local_process import SERVICE, last_lines, runs
-from simenv.client.connection.remote_address import KeyAddress, found_out, is_personal
+from simenv.client.connection.remote_address import KeyFileAddress, found_out, is_personal
 from simenv.config import ConnectionFile
 from simenv.errors import KeyRefused, NoService, SimenvError
 from simenv.text import elapsed
 from simenv.wire.keyfiles import KeyPair
-from simenv.wire.transport.tcp_client import CurveConnection, Way
+from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.zmq_ipc import Connection, ZmqConnection
 
 FORMAT = 1
@@ -106,7 +106,7 @@ class FileAddress:
 
     def refusal(self) -> SimenvError | None:
         far = self._far
-        if far is None or far.way() is not Way.REFUSED or self.moved():
+        if far is None or far.way() is not HandshakeState.REFUSED or self.moved():
             return None
         return KeyRefused(
             f"the service at {far.address} does not know the key in {self.path}",
@@ -133,13 +133,13 @@ class FileAddress:
         return f"process {file.pid} on {file.node} {state}{age}", hint
 
 
-def find(name: str | None = None, file: Path | None = None) -> FileAddress | KeyAddress:
+def find(name: str | None = None, file: Path | None = None) -> FileAddress | KeyFileAddress:
     """The address of an environment: `file`, else `name`, else SIMENV_SERVICE, else `default`."""
     path = file or (None if name else config.service_file())
     if path is None:
         path = config.connection_file(name or "default")
     elif is_personal(path):
-        return KeyAddress(path)
+        return KeyFileAddress(path)
     return FileAddress(path)
 
 

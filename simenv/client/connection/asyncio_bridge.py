@@ -17,24 +17,24 @@ from simenv.errors import SimenvError
 if TYPE_CHECKING:
     import asyncio
 
-    from simenv.client.connection.session import Link
-    from simenv.client.connection.task_handle import Entry
+    from simenv.client.connection.session import ServiceSession
+    from simenv.client.connection.task_handle import TaskHandle
 
 
-class Pump:
+class AsyncioBridge:
     """Guarded by the link's lock."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ServiceSession) -> None:
         self._link = link
         self.reset()
 
     def reset(self) -> None:
         """At the start and in a forked child, where the thread is not."""
         self._thread: threading.Thread | None = None
-        self._waiting: dict[asyncio.Future[None], Entry] = {}
+        self._waiting: dict[asyncio.Future[None], TaskHandle] = {}
         self._asked_s = 0.0  # monotonic: when something awaited last ended or was asked for
 
-    def future(self, entry: Entry) -> asyncio.Future[None]:
+    def future(self, entry: TaskHandle) -> asyncio.Future[None]:
         """Done when the task has ended; fails when the service is lost."""
         import asyncio
 

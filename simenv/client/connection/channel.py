@@ -21,7 +21,7 @@ from typing import Any
 from simenv import __version__
 from simenv.client.connection import liveness
 from simenv.client.connection.address import Address
-from simenv.client.connection.liveness import Silence
+from simenv.client.connection.liveness import Liveness
 from simenv.errors import KeyRefused, NoService, SimenvError, VersionMismatch
 from simenv.wire import codec
 from simenv.wire.auth import CLIENT_ROUTE
@@ -81,7 +81,7 @@ class Channel:
         self._outbox: deque[bytes] = deque()
         self._broken: SimenvError | None = None
         self._renewing = False
-        self._silence = Silence(self.address)
+        self._silence = Liveness(self.address)
 
     def start(self, timeout_s: float = liveness.LOST_S) -> None:
         """Open and greet. Raises NoService, KeyRefused, VersionMismatch."""

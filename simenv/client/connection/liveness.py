@@ -13,7 +13,7 @@ LOST_S = 5.0
 STOPPED_S = 2.0  # a longer gap between two looks at the clock: this process did not run
 
 
-class Silence:
+class Liveness:
     """Times are monotonic. No lock here: the channel holds its own."""
 
     def __init__(self, address: Address) -> None:

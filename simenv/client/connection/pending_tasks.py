@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simenv.client.connection.task_handle import Ending, Entry, Submission
+from simenv.client.connection.task_handle import ResultOrigin, Submission, TaskHandle
 from simenv.errors import NotFound
 from simenv.model import task_name
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
     from simenv.wire.messages.client import Accepted, Completed, Completion
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -29,19 +29,21 @@ from simenv.client.connection.requests import REPEAT_S
 EARLY_KEPT = 16_384  # beyond it a result is dropped, and asked for again by Watch
 
 
-class Ledger:
+class PendingTasks:
     """Outstanding tasks of one link."""
 
     def __init__(self) -> None:
-        self.tasks: dict[int, Entry] = {}
+        self.tasks: dict[int, TaskHandle] = {}
         self.unanswered = 0  # submits on their way: only then can a result be early
-        self._early: dict[int, tuple[Completion, Ending]] = {}
+        self._early: dict[int, tuple[Completion, ResultOrigin]] = {}
 
-    def accepted(self, link: Link, message: Accepted, submission: Submission) -> list[Entry]:
+    def accepted(
+        self, link: ServiceSession, message: Accepted, submission: Submission
+    ) -> list[TaskHandle]:
         """The entries of one accepted message, in order; known ids give those there are."""
         self.unanswered -= 1
         numbers = range(message.first, message.first + message.count)
-        entries = [Entry(link, number, submission) for number in numbers]
+        entries = [TaskHandle(link, number, submission) for number in numbers]
         if message.repeated:
             entries = [self.tasks.get(entry.number, entry) for entry in entries]
         self.tasks.update(zip(numbers, entries, strict=True))
@@ -63,7 +65,7 @@ class Ledger:
 
     def completed(self, message: Completed, read_s: float) -> None:
         """Hand each result to its task; one that nobody waits for is dropped."""
-        ending = Ending(message.origin, message.engine, message.route, read_s)
+        ending = ResultOrigin(message.origin, message.engine, message.route, read_s)
         pop = self.tasks.pop
         for completion in message.results:
             entry = pop(completion.task, None)
@@ -86,7 +88,7 @@ class Ledger:
                 hint = "another environment may: simenv --name NAME result ID"
             entry.lose(NotFound(words, hint=hint))
 
-    def expect(self, entry: Entry) -> bool:
+    def expect(self, entry: TaskHandle) -> bool:
         """Make sure `entry` hears of its end; True when the service must be asked for it."""
         known = self.tasks.get(entry.number)
         if known is None:
@@ -100,10 +102,10 @@ class Ledger:
 WATCH_TASKS = 1_000  # their results must fit into the service's send queue
 
 
-class Watches:
+class WatchQueue:
     """The ids still to be asked for."""
 
-    def __init__(self, ledger: Ledger, send: Callable[[list[int]], None]) -> None:
+    def __init__(self, ledger: PendingTasks, send: Callable[[list[int]], None]) -> None:
         self._ledger = ledger
         self._send = send
         self._open: dict[int, None] = {}

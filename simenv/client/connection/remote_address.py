@@ -9,38 +9,38 @@ from __future__ import annotations
 from pathlib import Path
 
 from simenv.errors import ConfigError, KeyRefused, SimenvError
-from simenv.wire.keyfiles import PersonFile, read_private
-from simenv.wire.transport.tcp_client import CurveConnection, Way
+from simenv.wire.keyfiles import UserKeyFile, read_private
+from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.zmq_ipc import Connection
 
 SURE_HANG_UPS = 2  # one may be a service that is just ending
 
 
-class KeyAddress:
+class KeyFileAddress:
     """The address in a file that `simenv keys add` made."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.name = path.stem
-        self._file: PersonFile | None = None
+        self._file: UserKeyFile | None = None
         self._connection: CurveConnection | None = None
 
     def open(self, identity: bytes) -> Connection:
         """ConfigError when the file cannot be used; the rest shows in `refusal` and `fate`."""
-        file = read_private(self.path, PersonFile)
+        file = read_private(self.path, UserKeyFile)
         connection = CurveConnection(file.address, file.server_key, file.keys, identity)
         self.name, self._file, self._connection = file.name, file, connection
         return connection
 
     def door(self) -> tuple[str, str]:
         """Address and public key of the service."""
-        file = self._file or read_private(self.path, PersonFile)
+        file = self._file or read_private(self.path, UserKeyFile)
         return file.address, file.server_key
 
     def moved(self) -> bool:
         """Was the file replaced by another?"""
         try:
-            return self._file is not None and read_private(self.path, PersonFile) != self._file
+            return self._file is not None and read_private(self.path, UserKeyFile) != self._file
         except ConfigError:
             return False
 
@@ -49,14 +49,14 @@ class KeyAddress:
         if connection is None or file is None:
             return None
         way = connection.way()
-        if way is Way.REFUSED:
+        if way is HandshakeState.REFUSED:
             return KeyRefused(
                 f"the service at {file.address} does not know the key in {self.path} "
                 f"({file.owner!r}): it was revoked, or is for another environment",
                 hint="ask an administrator of the environment for a new key file "
                 f"(made there by: simenv keys add {file.owner} --role {file.role})",
             )
-        if way is Way.BROKEN_OFF and connection.hang_ups >= SURE_HANG_UPS:
+        if way is HandshakeState.BROKEN_OFF and connection.hang_ups >= SURE_HANG_UPS:
             return KeyRefused(
                 f"{file.address} breaks off the handshake: its server key is not the one in "
                 f"{self.path}, or it is no simenv service",
@@ -73,15 +73,15 @@ class KeyAddress:
         return words, f"ask where it runs: simenv status --name {file.name}"
 
 
-def found_out(way: Way, address: str) -> str:
+def found_out(way: HandshakeState, address: str) -> str:
     """How far the last attempt to reach an address came, in words."""
     return {
-        Way.UNKNOWN: f"{address} does not answer",
-        Way.NOBODY: f"nothing listens at {address}",
-        Way.CONNECTED: f"{address} does not end its handshake",
-        Way.BROKEN_OFF: f"{address} broke off the handshake",
-        Way.REFUSED: f"{address} refused the key",
-        Way.OPEN: f"the connection to {address} stands, and it is silent",
+        HandshakeState.UNKNOWN: f"{address} does not answer",
+        HandshakeState.NOBODY: f"nothing listens at {address}",
+        HandshakeState.CONNECTED: f"{address} does not end its handshake",
+        HandshakeState.BROKEN_OFF: f"{address} broke off the handshake",
+        HandshakeState.REFUSED: f"{address} refused the key",
+        HandshakeState.OPEN: f"the connection to {address} stands, and it is silent",
     }[way]
 
 

@@ -13,28 +13,28 @@ from dataclasses import dataclass
 
 import msgspec
 
-from simenv.client.connection.task_handle import Entry, Submission
+from simenv.client.connection.task_handle import Submission, TaskHandle
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Keys, OwnerReports, Pools
 from simenv.wire.messages.queries import (
     App,
-    Collected,
     Devices,
     Engines,
     Explained,
+    GarbageCollected,
     History,
-    Rerunning,
     ResultChunk,
     Spent,
     Submitted,
+    VerifyReply,
 )
 from simenv.wire.messages.reservations import (
-    Decided,
-    Policed,
-    Profiled,
+    DecisionReply,
+    PolicyReply,
+    ProfileReply,
     Released,
     Reservations,
-    Target,
+    TargetReply,
 )
 
 REPEAT_S = 5.0  # what is not answered for so long is asked for again
@@ -42,16 +42,16 @@ REPEAT_S = 5.0  # what is not answered for so long is asked for again
 
 ANSWERS = (
     m.Status, m.Queue, m.Workers, m.Events, m.Cancelled, m.CompletionPage, m.Acked, m.Stopping,
-    History, Submitted, App, ResultChunk, Rerunning, Collected, Engines, Keys, Explained,
-    Pools, Decided, Reservations, Released, Profiled, Policed, Target, Devices,
+    History, Submitted, App, ResultChunk, VerifyReply, GarbageCollected, Engines, Keys, Explained,
+    Pools, DecisionReply, Reservations, Released, ProfileReply, PolicyReply, TargetReply, Devices,
     OwnerReports,
 )  # fmt: skip
 Answer = (
     m.Accepted | m.Refused | m.Status | m.Queue | m.Workers | m.Events | m.Cancelled
     | m.CompletionPage | m.Acked | m.Stopping | History | Submitted | App
-    | ResultChunk | Rerunning | Collected | Engines | Keys | Explained
-    | Pools | Decided | Reservations | Released | Profiled | Policed | Target | Devices
-    | OwnerReports
+    | ResultChunk | VerifyReply | GarbageCollected | Engines | Keys | Explained
+    | Pools | DecisionReply | Reservations | Released | ProfileReply | PolicyReply | TargetReply
+    | Devices | OwnerReports
 )  # fmt: skip
 
 
@@ -64,7 +64,7 @@ class Request(msgspec.Struct, eq=False):
     answer: Answer | None = None
     submission: Submission | None = None
     count: int = 0
-    entries: Sequence[Entry] = ()
+    entries: Sequence[TaskHandle] = ()
     repeated: bool = False  # the service knew its key: nothing new came of it
 
     def is_answered(self) -> bool:
@@ -72,14 +72,14 @@ class Request(msgspec.Struct, eq=False):
 
 
 @dataclass(slots=True, eq=False)
-class Gathering:
+class EndedTasks:
     """Of several tasks: those that have ended and nobody took yet; when they were asked for."""
 
-    ended: deque[Entry]
+    ended: deque[TaskHandle]
     asked_s: float
 
 
-class Account:
+class ClientTimings:
     """Seconds since the last submission."""
 
     __slots__ = ("accepted_s", "late_s", "packed_s", "results")

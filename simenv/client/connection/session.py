@@ -16,14 +16,21 @@ from typing import TypeVar
 import msgspec
 
 from simenv.client.connection.address import Address
-from simenv.client.connection.asyncio_bridge import Pump
+from simenv.client.connection.asyncio_bridge import AsyncioBridge
 from simenv.client.connection.channel import Channel, Take
 from simenv.client.connection.liveness import LOST_S
-from simenv.client.connection.pending_tasks import Ledger, Watches
-from simenv.client.connection.requests import ANSWERS, REPEAT_S, Account, Answer, Gathering, Request
-from simenv.client.connection.task_handle import Entry, Submission
+from simenv.client.connection.pending_tasks import PendingTasks, WatchQueue
+from simenv.client.connection.requests import (
+    ANSWERS,
+    REPEAT_S,
+    Answer,
+    ClientTimings,
+    EndedTasks,
+    Request,
+)
+from simenv.client.connection.task_handle import Submission, TaskHandle
 from simenv.errors import ProtocolError, SimenvError, TimedOut
-from simenv.model import TaskInfo, TaskSpec, Terms
+from simenv.model import TaskInfo, TaskOptions, TaskSpec
 from simenv.wire import codec, refusals
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Spent
@@ -32,20 +39,20 @@ PEEK_S = 0.5
 A = TypeVar("A", bound=Answer)
 
 
-class Link:
+class ServiceSession:
     """Thread-safe; one for each Client."""
 
     def __init__(
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
-        self.pump = Pump(self)
+        self.pump = AsyncioBridge(self)
         self._forget()
         handlers: dict[type, Take] = dict.fromkeys(ANSWERS, self._answer)
         handlers |= {
             m.Completed: self._completed,
             m.Accepted: self._accepted,
             m.Refused: self._refused,
-            m.Unknown: self._unknown,
+            m.UnknownTasks: self._unknown,
         }
         self.channel = Channel(address, handlers, self._renew, self._forget, as_client=as_client)
         self.channel.start(timeout_s)
@@ -54,10 +61,10 @@ class Link:
         """At the start, and in a forked child: nothing is asked yet."""
         self._requests: dict[int, Request] = {}
         self._numbers = 0
-        self.account = Account()
+        self.account = ClientTimings()
         self._next_offset = 0
-        self._ledger = Ledger()
-        self._watches = Watches(self._ledger, self._send_watch)
+        self._ledger = PendingTasks()
+        self._watches = WatchQueue(self._ledger, self._send_watch)
         self.pump.reset()
 
     def close(self) -> None:
@@ -128,7 +135,7 @@ class Link:
         self,
         key: str | None,
         offset: int,
-        terms: Terms,
+        terms: TaskOptions,
         specs: list[TaskSpec],
         submission: Submission,
     ) -> Request:
@@ -156,7 +163,7 @@ class Link:
 
     def claim(
         self, request: Request, timeout_s: float | None = None
-    ) -> Sequence[Entry] | list[m.Refusal]:
+    ) -> Sequence[TaskHandle] | list[m.Refusal]:
         """The entries of an accepted Submit, or why it was refused; TimedOut after `timeout_s`.
 
         What was asked before a fork, or given up when the service was lost, is asked again.
@@ -213,28 +220,28 @@ class Link:
 
     # --- waiting for tasks --------------------------------------------------------------------
 
-    def finish(self, entry: Entry, timeout_s: float | None) -> bool:
+    def finish(self, entry: TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
         if self.channel.is_stale or self._ledger.tasks.get(entry.number) is not entry:
             self.expect([entry])
         return self.channel.wait(entry.has_ended, timeout_s, partial(self._ask_again, entry))
 
-    def glance(self, entry: Entry) -> None:
+    def glance(self, entry: TaskHandle) -> None:
         """Take in what has arrived; never waits."""
         self.expect([entry])
         self.channel.glance()
 
-    def gather(self, entries: Collection[Entry]) -> Gathering:
+    def gather(self, entries: Collection[TaskHandle]) -> EndedTasks:
         """From now on, note each of these when it ends."""
         self.expect(entries)
-        gathering = Gathering(deque(), monotonic())
+        gathering = EndedTasks(deque(), monotonic())
         with self.channel.lock:
             for entry in entries:
                 entry.on_end(partial(gathering.ended.append, entry))
         return gathering
 
     def collect(
-        self, waiting: Iterable[Entry], gathering: Gathering, timeout_s: float | None
+        self, waiting: Iterable[TaskHandle], gathering: EndedTasks, timeout_s: float | None
     ) -> bool:
         """Wait until something has ended; `waiting` are all that still may. False: timeout."""
 
@@ -249,7 +256,7 @@ class Link:
             gathering.asked_s = monotonic()
         return found
 
-    def expect(self, entries: Iterable[Entry]) -> None:
+    def expect(self, entries: Iterable[TaskHandle]) -> None:
         """Make sure these hear of their ends, whoever submitted them."""
         self.channel.enter()
         with self.channel.lock:
@@ -257,17 +264,17 @@ class Link:
             if asked:
                 self._watches.add(asked)
 
-    def adopt(self, number: int, submission: Submission) -> Entry:
+    def adopt(self, number: int, submission: Submission) -> TaskHandle:
         """The task of that number as this link knows it, or a new entry for it."""
         self.channel.enter()
         with self.channel.lock:
-            return self._ledger.tasks.get(number) or Entry(self, number, submission)
+            return self._ledger.tasks.get(number) or TaskHandle(self, number, submission)
 
     def watch(self, numbers: Sequence[int]) -> None:
         """Ask for the results of these, long waited for. With the lock held."""
         self._watches.add(numbers, missed=True)
 
-    def _ask_again(self, entry: Entry, now: float) -> None:
+    def _ask_again(self, entry: TaskHandle, now: float) -> None:
         if not entry.asked_s:
             entry.asked_s = now
         elif now - entry.asked_s >= REPEAT_S:
@@ -275,7 +282,7 @@ class Link:
             self._watches.add([entry.number], missed=True)
 
     def _send_watch(self, numbers: list[int]) -> None:
-        self.channel.send(m.Watch(0, numbers))
+        self.channel.send(m.WatchResults(0, numbers))
 
     # --- called by the channel, locked --------------------------------------------------------
 
@@ -303,7 +310,7 @@ class Link:
         else:
             self.channel.refused(refusals.error_of(message.refusals))
 
-    def _unknown(self, message: m.Unknown) -> None:
+    def _unknown(self, message: m.UnknownTasks) -> None:
         self._ledger.unknown(message.tasks, message.gone)
         self._watches.answered()
 

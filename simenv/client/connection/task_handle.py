@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.client.results.decoded import Provenance, Sheet, Stages
-from simenv.client.results.large_arrays import Bulk, failed
+from simenv.client.results.decoded import DecodedResult, Provenance, Stages
+from simenv.client.results.large_arrays import LargeArrays, failed
 from simenv.errors import SimenvError, TaskCancelled, TaskExpired, TaskFailed
 from simenv.model import Origin, ResultFile, TaskState, task_name
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
     from simenv.wire.messages.client import Completion
 from functools import partial
 from typing import TYPE_CHECKING
 
 from simenv.errors import NotFound
-from simenv.wire.messages.queries import Rerun, Rerunning
+from simenv.wire.messages.queries import VerifyReply, VerifyResult
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
 
 
 _DONE = STATES.index(TaskState.DONE)
@@ -46,7 +46,7 @@ class Submission(msgspec.Struct):
     accepted_s: float = 0.0
 
 
-class Ending(msgspec.Struct, frozen=True):
+class ResultOrigin(msgspec.Struct, frozen=True):
     """What the completions of one message share; `read_s`: perf_counter when it was read."""
 
     origin: Origin
@@ -55,17 +55,17 @@ class Ending(msgspec.Struct, frozen=True):
     read_s: float
 
 
-class Entry(msgspec.Struct, eq=False, weakref=True):
+class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     """`over` is set last; the link's lock guards everything else until then."""
 
-    link: Link
+    link: ServiceSession
     number: int
     submission: Submission
     over: bool = False
     asked_s: float = 0.0  # monotonic: when somebody first waited, or its result was asked for
-    found: Sheet | None = None  # what it found, once somebody has read it; see `sheet`
+    found: DecodedResult | None = None  # what it found, once somebody has read it; see `sheet`
     _completion: Completion | None = None
-    _ending: Ending | None = None
+    _ending: ResultOrigin | None = None
     _error: SimenvError | None = None
     _provenance: Provenance | None = None
     _hooks: list[Callable[[], None]] | None = None
@@ -80,7 +80,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
     def has_ended(self) -> bool:
         return self.over
 
-    def end(self, completion: Completion, ending: Ending) -> None:
+    def end(self, completion: Completion, ending: ResultOrigin) -> None:
         """The task has ended."""
         if not self.over:
             self._completion, self._ending = completion, ending
@@ -95,7 +95,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
             self.over = True
             self._run_hooks()
 
-    def follow(self, other: Entry) -> None:
+    def follow(self, other: TaskHandle) -> None:
         """End as another entry of the same task did."""
         if other._completion is not None and other._ending is not None:
             self.end(other._completion, other._ending)
@@ -132,7 +132,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
             self._error = self._failure(self._sound())
         return self._error
 
-    def sheet(self) -> Sheet:
+    def sheet(self) -> DecodedResult:
         """What was found, for all bindings; what the task ended with instead is raised."""
         sheet = self.found
         if sheet is None:
@@ -145,8 +145,8 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
             sheet = self.found = self._opened(completion)
         return sheet
 
-    def _opened(self, completion: Completion) -> Sheet:
-        sheet = Sheet.read(completion.payload, self)
+    def _opened(self, completion: Completion) -> DecodedResult:
+        sheet = DecodedResult.read(completion.payload, self)
         if self.submission.sent_s:
             account, timing = self.link.account, completion.timing
             inside_us = timing.queued_us + timing.sent_us + timing.run_us + timing.returned_us
@@ -154,7 +154,7 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
             account.late_s += perf_counter() - self.submission.sent_s - 1e-6 * inside_us
             account.results += 1
         if sheet.data.file is not None:
-            sheet.bulk = Bulk(self.link, self.number, sheet.data.file, self._renewed_file)
+            sheet.bulk = LargeArrays(self.link, self.number, sheet.data.file, self._renewed_file)
         return sheet
 
     def _sound(self) -> Completion:
@@ -240,17 +240,17 @@ class Entry(msgspec.Struct, eq=False, weakref=True):
         )
 
 
-def renewed(link: Link, broken: Entry) -> Entry:
+def renewed(link: ServiceSession, broken: TaskHandle) -> TaskHandle:
     """The task's next end, or its stored one where the service finds that intact.
 
     Waits for it. Raises NotFound when nothing of the task is kept.
     """
-    word = link.ask(Rerunning, partial(Rerun, task=broken.number)).word
+    word = link.ask(VerifyReply, partial(VerifyResult, task=broken.number)).word
     if word in ("unknown", "removed"):
         raise NotFound(
             f"the result of task {broken.id} is no longer kept",
             hint="submit it again with its seed; results.keep_gib says how much is kept",
         )
-    fresh = Entry(link, broken.number, broken.submission)
+    fresh = TaskHandle(link, broken.number, broken.submission)
     link.finish(fresh, None)
     return fresh

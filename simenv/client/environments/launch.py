@@ -20,7 +20,7 @@ import msgspec
 
 from simenv import config, files
 from simenv.client.connection.local_process import SERVICE, last_lines, runs
-from simenv.config import Config, Places
+from simenv.config import Config, EnvironmentPaths
 from simenv.config.environ import SERVICE_NAMES, SERVICE_PREFIXES
 from simenv.errors import SimenvError, StartFailed, by_code
 
@@ -56,7 +56,7 @@ class Service:
 
 def start(
     settings: Config,
-    where: Places,
+    where: EnvironmentPaths,
     *,
     private: bool,
     meanwhile: Callable[[], object] = lambda: None,
@@ -81,7 +81,7 @@ def start(
 
 def _start(
     settings: Config,
-    where: Places,
+    where: EnvironmentPaths,
     private: bool,
     meanwhile: Callable[[], object],
     progress: Progress | None,
@@ -188,7 +188,7 @@ def clear(sockets: Path, connection: Path) -> None:
         shutil.rmtree(sockets, ignore_errors=True)
 
 
-def _spawn(where: Places, told: int, line: int) -> subprocess.Popen[bytes]:
+def _spawn(where: EnvironmentPaths, told: int, line: int) -> subprocess.Popen[bytes]:
     argv = [config.interpreter(), "-P", "-m", "simenv.service", str(where.config)]
     argv += ["--ready-fd", str(told)]
     if line >= 0:
@@ -216,7 +216,7 @@ def _spawn(where: Places, told: int, line: int) -> subprocess.Popen[bytes]:
 def _await(
     ready: int,
     process: subprocess.Popen[bytes],
-    where: Places,
+    where: EnvironmentPaths,
     timeout_s: float,
     progress: Progress | None = None,
 ) -> None:
@@ -249,7 +249,7 @@ def _await(
         raise by_code(trouble.code)(trouble.message, hint=trouble.hint)
 
 
-def _readiness(line: bytes, process: subprocess.Popen[bytes], where: Places) -> Readiness:
+def _readiness(line: bytes, process: subprocess.Popen[bytes], where: EnvironmentPaths) -> Readiness:
     """StartFailed where that is no line of a service's."""
     try:
         return msgspec.json.decode(line, type=Readiness)
@@ -259,7 +259,7 @@ def _readiness(line: bytes, process: subprocess.Popen[bytes], where: Places) -> 
         raise StartFailed(f"the service {words} before it was ready", hint=_quote(where)) from error
 
 
-def _quote(where: Places) -> str:
+def _quote(where: EnvironmentPaths) -> str:
     lines = "\n  ".join(last_lines(where.log, QUOTED_LINES))
     return f"the end of {where.log}:\n  {lines}" if lines else f"{where.log} is empty"
 

@@ -17,7 +17,7 @@ import msgspec
 from simenv import config, files
 from simenv.client.environments import launch
 from simenv.client.tasks.progress import StartLine
-from simenv.config import Config, Places
+from simenv.config import Config, EnvironmentPaths
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 
@@ -70,7 +70,7 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
         raise
 
 
-def _private(chosen: Config) -> tuple[Config, Places, list[Path]]:
+def _private(chosen: Config) -> tuple[Config, EnvironmentPaths, list[Path]]:
     """A private environment's places, and the folders to remove at its end. With nodes of its own
     the home is where they see it, and the journal on a disk of this machine."""
     afar = bool(chosen.hosts or chosen.hostfile)
@@ -80,7 +80,7 @@ def _private(chosen: Config) -> tuple[Config, Places, list[Path]]:
         made.append(Path(tempfile.mkdtemp(prefix="simenv-local-")))
         chosen = msgspec.structs.replace(chosen, state_dir=str(made[-1]))
     state = Path(chosen.state_dir).absolute() if chosen.state_dir else made[0]
-    return chosen, Places(made[0], state), made
+    return chosen, EnvironmentPaths(made[0], state), made
 
 
 def _load() -> None:

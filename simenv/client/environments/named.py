@@ -23,7 +23,7 @@ from typing import NamedTuple
 from simenv import config
 from simenv.client.client import Client
 from simenv.client.connection.address import FileAddress, ended, find, read
-from simenv.client.connection.remote_address import KeyAddress
+from simenv.client.connection.remote_address import KeyFileAddress
 from simenv.client.environments import launch
 from simenv.config import ConnectionFile
 from simenv.errors import (
@@ -100,7 +100,7 @@ _started: list[subprocess.Popen[bytes]] = []  # kept so that the children we out
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class ShutdownReport:
     """How an environment ended. `forced`: it did not answer, or not in time."""
 
     name: str
@@ -164,7 +164,7 @@ def _silence_s(path: Path) -> float:
 
 def down(
     name: str | None = None, now: bool = False, *, service: str | Path | None = None
-) -> Stopped:
+) -> ShutdownReport:
     """End an environment: running tasks finish (`now`: wait for the next start), others are kept.
 
     Returns when no process, socket or connection file of it is left: one that does not answer gets
@@ -172,7 +172,7 @@ def down(
     """
     begun = monotonic()
     where = find(name, Path(service) if service is not None else None)
-    if isinstance(where, KeyAddress):
+    if isinstance(where, KeyFileAddress):
         return _down_afar(where, now, begun)
     path = where.path
     file = read(path)
@@ -192,10 +192,10 @@ def down(
             f"the service of {file.name!r} on {file.node} does not answer",
             hint=f"it can only be ended there: process {file.pid}",
         )
-    return Stopped(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
+    return ShutdownReport(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
 
 
-def _down_afar(where: KeyAddress, now: bool, begun: float) -> Stopped:
+def _down_afar(where: KeyFileAddress, now: bool, begun: float) -> ShutdownReport:
     """Over the wire, with an admin's key; done when nobody answers there any more."""
     with Client(where, ANSWER_S) as client:
         info = client.status()
@@ -207,7 +207,7 @@ def _down_afar(where: KeyAddress, now: bool, begun: float) -> Stopped:
         except (NoService, TimedOut):
             queued = stopping.queued + (stopping.running if now else 0)
             nodes = tuple(node.name for node in info.nodes)
-            return Stopped(info.name, info.pid, queued, monotonic() - begun, False, nodes)
+            return ShutdownReport(info.name, info.pid, queued, monotonic() - begun, False, nodes)
 
 
 def _clear(file: ConnectionFile, workers: list[int], below: set[Process], path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simenv.client.qpm.answers import envelopes
-from simenv.client.qpm.answers.status import Standing
+from simenv.client.qpm.answers.status import StatusQueries
 from simenv.client.qpm.bindings.admission import AdmissionBinding
 from simenv.client.qpm.bindings.control import ControlBinding
 from simenv.client.qpm.bindings.execution import ExecutionBinding
@@ -20,20 +20,20 @@ from simenv.client.qpm.bindings.revision1 import SingleQPM
 from simenv.client.qpm.bindings.scheduler import SchedulerBinding
 from simenv.client.qpm.bindings.telemetry import TelemetryBinding
 from simenv.client.qpm.requests.run_request import MAX_STATEVECTOR_QUBITS
-from simenv.client.qpm.runtime.calls import Audit, Door, read_token
-from simenv.client.qpm.runtime.completion_queues import Book, Retention
+from simenv.client.qpm.runtime.calls import Audit, TokenGuard, read_token
+from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, Retention
 from simenv.client.qpm.runtime.event_delivery import Delivery
-from simenv.client.qpm.runtime.identity import Presence, Targets
-from simenv.client.qpm.runtime.notifications import Notices
-from simenv.client.qpm.runtime.reservations import Claims
-from simenv.client.qpm.runtime.submitter import Runner
+from simenv.client.qpm.runtime.identity import QPMIdentity, Targets
+from simenv.client.qpm.runtime.notifications import CompletionNotifier
+from simenv.client.qpm.runtime.reservations import ReservationChecks
+from simenv.client.qpm.runtime.submitter import CircuitSubmitter
 from simenv.qpm.service import ServiceRecord
 
 __all__ = ["QPM", "read_token"]
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
 
 SINGLE_RETENTION = Retention(count=65_536, size_bytes=2**30)  # an evicted one ends in an error
 
@@ -56,7 +56,7 @@ class QPM(
     def __init__(
         self,
         client: Client,
-        link: Link,
+        link: ServiceSession,
         *,
         required: bool = False,
         token: str | None = None,
@@ -64,13 +64,16 @@ class QPM(
         widest: int = MAX_STATEVECTOR_QUBITS,
         retention: Retention | None = None,
     ) -> None:
-        presence, audit, door = Presence(link, pool), Audit(), Door(token)
-        book = Book(link, retention or Retention())
-        claims = Claims(link, required=required, over=book.closed)
-        runner, targets = Runner(client, book, claims, pool, widest), Targets(link, presence)
+        presence, audit, door = QPMIdentity(link, pool), Audit(), TokenGuard(token)
+        book = CircuitRegistry(link, retention or Retention())
+        claims = ReservationChecks(link, required=required, over=book.closed)
+        runner, targets = (
+            CircuitSubmitter(client, book, claims, pool, widest),
+            Targets(link, presence),
+        )
         self._delivery = Delivery(link)
-        notices = Notices(link, book, envelopes.revision2, self._delivery, alone=False)
-        standing = Standing(link, runner, claims)
+        notices = CompletionNotifier(link, book, envelopes.revision2, self._delivery, alone=False)
+        standing = StatusQueries(link, runner, claims)
         ExecutionBinding.__init__(self, door, claims, runner, standing, notices)
         AdmissionBinding.__init__(self, link, door, claims, targets, book, lambda: self._state)
         PolicyBinding.__init__(self, link, door, targets)
@@ -84,9 +87,12 @@ class QPM(
         """The pool as one more client of revision 1 sees it: with a queue, a registration and
         circuits of its own, which end with `shutdown`. Starts no thread and asks nobody."""
         link, presence = self._link, self._presence
-        book, claims = Book(link, SINGLE_RETENTION), Claims(link, required=False)
-        runner = Runner(self._client, book, claims, presence.device, self._widest)
-        notices = Notices(link, book, envelopes.revision1, self._delivery, alone=True)
+        book, claims = (
+            CircuitRegistry(link, SINGLE_RETENTION),
+            ReservationChecks(link, required=False),
+        )
+        runner = CircuitSubmitter(self._client, book, claims, presence.device, self._widest)
+        notices = CompletionNotifier(link, book, envelopes.revision1, self._delivery, alone=True)
         return SingleQPM(runner, notices, presence)
 
     def query(self) -> ServiceRecord:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from simenv.client.results.large_arrays import Bulk
+    from simenv.client.results.large_arrays import LargeArrays
 
 
 class Stages(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ _FIELDS = (
 )
 
 
-class Sheet:
+class DecodedResult:
     """The rows of one task; row r is binding number `data.binding` + r."""
 
     __slots__ = ("_ends", "_probability_ends", "bulk", "data")
@@ -89,7 +89,7 @@ class Sheet:
         if data.count < 1:
             raise ProtocolError(f"result of task {task} has {data.count} rows")
         self.data = data
-        self.bulk: Bulk | None = None
+        self.bulk: LargeArrays | None = None
         self._ends: list[int] | None = None
         self._probability_ends: list[int] | None = None
         if not _is_plain(data):
@@ -114,7 +114,7 @@ class Sheet:
                 )
 
     @classmethod
-    def read(cls, payload: bytes, task: object) -> Sheet:
+    def read(cls, payload: bytes, task: object) -> DecodedResult:
         """From what travelled. Raises ProtocolError and VersionMismatch."""
         return cls(codec.result_data(payload), task)
 

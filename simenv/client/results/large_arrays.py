@@ -19,17 +19,17 @@ from simenv.store import reader
 from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, ResultChunk
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
 
 
-class Bulk:
+class LargeArrays:
     """One result's file. Thread-safe.
 
     `renew` is called with what is wrong; it returns the file of the result's next completion.
     """
 
     def __init__(
-        self, link: Link, task: int, file: ResultFile, renew: Callable[[str], ResultFile]
+        self, link: ServiceSession, task: int, file: ResultFile, renew: Callable[[str], ResultFile]
     ) -> None:
         self._link = link
         self._task = task

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from simenv.client.results import bitstrings as outcomes
-from simenv.client.results.decoded import Provenance, Sheet, Stages
+from simenv.client.results.decoded import DecodedResult, Provenance, Stages
 from simenv.errors import OptionError
 from simenv.model import ResultData, TaskState
 from simenv.store import hdf5_layout as arrays
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Known(Protocol):
+class ProvenanceSource(Protocol):
     """Whoever can tell where a result came from; mostly nobody asks."""
 
     def provenance(self) -> Provenance: ...
@@ -37,7 +37,7 @@ class Result:
 
     __slots__ = ("_counts", "_data", "_known", "_probabilities", "_row", "_sheet")
 
-    def __init__(self, sheet: Sheet, known: Known, row: int = 0) -> None:
+    def __init__(self, sheet: DecodedResult, known: ProvenanceSource, row: int = 0) -> None:
         self._sheet = sheet
         self._data = sheet.data
         self._row = row
@@ -321,7 +321,7 @@ class Result:
 
 def _restored(data: ResultData, provenance: Provenance) -> Result:
     """A result from its pickle. Raises VersionMismatch if another version wrote it."""
-    return Result(Sheet(data, provenance.task), provenance)
+    return Result(DecodedResult(data, provenance.task), provenance)
 
 
 def _nothing(_output: str) -> bool:

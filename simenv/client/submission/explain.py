@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Unpack
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.submission import prepare
 from simenv.client.submission.options import SubmitOptions
 from simenv.client.submission.options import options as checked
 from simenv.wire.messages.queries import Explain, Explained, Explanation
 
 
-def explained(link: Link, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Explanation:
+def explained(link: ServiceSession, circuit: Any, **wishes: Unpack[SubmitOptions]) -> Explanation:
     """Raises what `submit` would, but for Infeasible: that is an answer."""
     chosen = checked(
         wishes.get("shots", 1024),

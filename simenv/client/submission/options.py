@@ -19,7 +19,7 @@ import msgspec
 from simenv.client.submission.arguments import MAX_PREFERRED, MAX_RESERVATION, MAX_SEED, _integer
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
-from simenv.model import MAX_SHOTS, EngineOptions, Observable, Terms
+from simenv.model import MAX_SHOTS, EngineOptions, Observable, TaskOptions
 
 if TYPE_CHECKING:
     from simenv.client.reservations import Reservation
@@ -80,9 +80,9 @@ class Options(msgspec.Struct, frozen=True):
             )
         return outputs
 
-    def terms(self, measures: bool, observables: tuple[Observable, ...] | None) -> Terms:
+    def terms(self, measures: bool, observables: tuple[Observable, ...] | None) -> TaskOptions:
         """`observables` None: none were asked for."""
-        return Terms(
+        return TaskOptions(
             self.wanted(measures, observables is not None),
             observables or (),
             self.engine,

@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 
 import msgspec
 
-from simenv.client.circuits import Loaded, load, load_observables
+from simenv.client.circuits import PackedCircuit, load, load_observables
 from simenv.client.circuits.common.parameters import chain
 from simenv.client.reservations import Reservation
 from simenv.client.submission.arguments import checked_key
@@ -32,14 +32,14 @@ from simenv.client.submission.options import (
 )
 from simenv.client.submission.options import options as task_options
 from simenv.errors import OptionError, ProgramError, SimenvError
-from simenv.model import MAX_BINDINGS, Program, TaskSpec, Terms
+from simenv.model import MAX_BINDINGS, Program, TaskOptions, TaskSpec
 from simenv.wire.refusals import error_of_batch
 
 
-class Order(msgspec.Struct, frozen=True):
+class PreparedSubmit(msgspec.Struct, frozen=True):
     """What one call asks for."""
 
-    terms: Terms
+    terms: TaskOptions
     specs: list[TaskSpec]
     single: bool = False  # an error is about the call, not about one of several items
 
@@ -65,7 +65,7 @@ def prepared(
     prefer: Sequence[str] | str | None = None,
     name: str | None = None,
     key: str | None = None,
-) -> Order:
+) -> PreparedSubmit:
     """One task, checked and packed; see `Client.submit` for the options."""
     chosen = task_options(
         shots,
@@ -97,7 +97,7 @@ _AMPLITUDE_US = 1.2e-3  # one gate on one amplitude
 _SHOT_US = 3e-3
 
 
-def rows_a_task(program: Program, terms: Terms, shots: int, total: int) -> int:
+def rows_a_task(program: Program, terms: TaskOptions, shots: int, total: int) -> int:
     """Bindings in each task of a sweep of `total`."""
     cost_us = _cost_us(program, shots)
     largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
@@ -117,7 +117,7 @@ def _cost_us(program: Program, shots: int) -> float:
     return gates * (_GATE_US + amplitudes * _AMPLITUDE_US) + shots * _SHOT_US
 
 
-def _row_bytes(program: Program, terms: Terms, shots: int) -> int:
+def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:
     """What one binding's result may take."""
     qubits, bits = min(program.num_qubits, 60), min(program.num_clbits or program.num_qubits, 60)
     sizes = {
@@ -133,7 +133,7 @@ def _row_bytes(program: Program, terms: Terms, shots: int) -> int:
 Seeds = Seed | Sequence[Seed] | None
 
 
-def question(circuit: Any, observables: Any, options: Options) -> tuple[Loaded, Terms]:
+def question(circuit: Any, observables: Any, options: Options) -> tuple[PackedCircuit, TaskOptions]:
     """What would be asked of one circuit, its parameters bound or not."""
     loaded = load(circuit)
     return loaded, _terms(loaded, observables, options)
@@ -147,7 +147,7 @@ def one(
     seed: Seed | None,
     key: str | None,
     binding: SupportsIndex = 0,
-) -> Order:
+) -> PreparedSubmit:
     """One task; `binding`: the number its values have in a sweep."""
     loaded = load(circuit)
     values = _one_row(loaded, bindings)
@@ -159,7 +159,7 @@ def one(
         values,
         checked_binding(binding),
     )
-    return Order(terms, [spec], single=True)
+    return PreparedSubmit(terms, [spec], single=True)
 
 
 def sweep(
@@ -169,7 +169,7 @@ def sweep(
     options: Options,
     seed: Seeds,
     key: str | None,
-) -> Order:
+) -> PreparedSubmit:
     """One Task for each set of parameter values; what travels are tasks of many."""
     loaded = load(circuit)
     rows = loaded.bind(bindings)
@@ -179,7 +179,7 @@ def sweep(
     each = 1
     if one_seed(seed) and rows.shape[1]:
         each = rows_a_task(loaded.program, terms, shots, total)
-    return Order(
+    return PreparedSubmit(
         terms,
         [
             TaskSpec(
@@ -197,12 +197,12 @@ def sweep(
 
 def several(
     circuits: Iterable[Any], observables: Any, options: Options, seed: Seeds, key: str | None
-) -> Order:
+) -> PreparedSubmit:
     """One task for each circuit; BatchRefused names every bad one."""
     given = list(circuits)
     known: dict[int, int] = {}  # an object's first place: nothing is made here for each of many
     errors: list[SimenvError] = []
-    programs: list[Loaded] = []
+    programs: list[PackedCircuit] = []
     for index, circuit in enumerate(given):
         first = known.setdefault(id(circuit), index)
         if first != index and not errors:
@@ -218,7 +218,7 @@ def several(
         except SimenvError as error:
             errors.append(_at(error, index))
     if not given:
-        return Order(options.terms(True, None), [])
+        return PreparedSubmit(options.terms(True, None), [])
     terms = None
     if not errors:
         terms = _common_terms(programs, observables, options, errors)
@@ -226,7 +226,7 @@ def several(
         raise error_of_batch(errors, len(given))
     seeds = item_seeds(seed, len(given), key)
     shots = options.shots
-    return Order(
+    return PreparedSubmit(
         terms, [TaskSpec(p.packed, shots, s) for p, s in zip(programs, seeds, strict=True)]
     )
 
@@ -239,7 +239,7 @@ def is_sweep(work: Any) -> bool:
     return isinstance(values, Mapping | list | tuple) or hasattr(values, "__array__")
 
 
-def _one_row(loaded: Loaded, bindings: Any) -> bytes:
+def _one_row(loaded: PackedCircuit, bindings: Any) -> bytes:
     """The values of all slots, as they travel."""
     if bindings is None:
         if loaded.parameters:
@@ -254,12 +254,12 @@ def _one_row(loaded: Loaded, bindings: Any) -> bytes:
     return rows.tobytes()
 
 
-def _unbound(loaded: Loaded) -> str:
+def _unbound(loaded: PackedCircuit) -> str:
     names = ", ".join(str(name) for name in loaded.parameters[:5])
     return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
 
 
-def _terms(loaded: Loaded, observables: Any, options: Options) -> Terms:
+def _terms(loaded: PackedCircuit, observables: Any, options: Options) -> TaskOptions:
     """The terms of one circuit."""
     measures = loaded.measures
     found = None
@@ -272,7 +272,7 @@ def _terms(loaded: Loaded, observables: Any, options: Options) -> Terms:
     return terms
 
 
-def _chained(terms: Terms, loaded: Loaded, bindings: Any) -> Terms:
+def _chained(terms: TaskOptions, loaded: PackedCircuit, bindings: Any) -> TaskOptions:
     """The same with the chain rule that a gradient needs."""
     if "gradient" not in terms.outputs:
         return terms
@@ -286,8 +286,8 @@ def _chained(terms: Terms, loaded: Loaded, bindings: Any) -> Terms:
 
 
 def _common_terms(
-    programs: Sequence[Loaded], observables: Any, options: Options, errors: list[SimenvError]
-) -> Terms:
+    programs: Sequence[PackedCircuit], observables: Any, options: Options, errors: list[SimenvError]
+) -> TaskOptions:
     """The terms that hold for all of these; what cannot be run under them goes to `errors`."""
     measures = [loaded.measures for loaded in programs]
     width = programs[0].num_qubits
@@ -312,7 +312,7 @@ def _common_terms(
     return terms
 
 
-def _contradiction(terms: Terms, measures: bool, index: int) -> ProgramError | None:
+def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:
     """What cannot be had of a circuit that measures, or does not."""
     if not measures and "counts" in terms.outputs:
         return ProgramError(

@@ -13,14 +13,14 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from simenv.client.connection.task_handle import Entry
+from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.tasks.task import Task
 from simenv.wire import refusals
 from simenv.wire.messages.client import Refusal
 
 if TYPE_CHECKING:
     from simenv.client.connection.requests import Request
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
     from simenv.errors import SimenvError
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -30,9 +30,9 @@ from time import perf_counter
 import msgspec
 
 from simenv.client.connection.requests import Request
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission
-from simenv.client.submission.prepare import Order
+from simenv.client.submission.prepare import PreparedSubmit
 from simenv.errors import SimenvError
 from simenv.model import TaskSpec
 from simenv.wire.messages.client import CLIENT_MESSAGE_BYTES, CLIENT_MESSAGE_TASKS
@@ -50,18 +50,18 @@ class PostedTask(Task):
 
     __slots__ = ("_link", "_refusal", "_request")
 
-    def __init__(self, link: Link, request: Request) -> None:
+    def __init__(self, link: ServiceSession, request: Request) -> None:
         super().__init__(None)
         self._link = link
         self._request = request
         self._refusal: SimenvError | None = None
 
     @property
-    def link(self) -> Link:
+    def link(self) -> ServiceSession:
         return self._link
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> TaskHandle:
         entry = self.settled()
         if entry is None:
             assert self._refusal is not None
@@ -83,13 +83,13 @@ class PostedTask(Task):
             return self._refusal
         return super().exception(_left(timeout, begun))
 
-    def _ended(self, timeout: float | None) -> Entry:
+    def _ended(self, timeout: float | None) -> TaskHandle:
         begun = monotonic()
         if self.settled(timeout) is None and self._refusal is not None:
             raise self._refusal
         return super()._ended(_left(timeout, begun))
 
-    def settled(self, timeout: float | None = None) -> Entry | None:
+    def settled(self, timeout: float | None = None) -> TaskHandle | None:
         """Wait for the answer; None: it was refused. TimedOut after `timeout` seconds."""
         if self._entry is None and self._refusal is None:
             found = self._link.claim(self._request, timeout)[0]
@@ -123,7 +123,7 @@ def _left(timeout: float | None, begun: float) -> float | None:
     return None if timeout is None else max(0.0, timeout - (monotonic() - begun))
 
 
-class Window:
+class InflightWindow:
     """The posted tasks of a client that were not answered when last looked at. Thread-safe."""
 
     def __init__(self) -> None:
@@ -145,7 +145,9 @@ UNANSWERED = 8  # messages on their way at once
 SPEC_BYTES = 32  # of a TaskSpec beside its program and bindings
 
 
-def post(link: Link, order: Order, key: str | None, window: Window) -> PostedTask:
+def post(
+    link: ServiceSession, order: PreparedSubmit, key: str | None, window: InflightWindow
+) -> PostedTask:
     """The one task of an order, on its way; see `PostedTask`."""
     submission = Submission(order.terms.name, perf_counter())
     task = PostedTask(link, link.offer(key, 0, order.terms, order.specs, submission))
@@ -153,7 +155,7 @@ def post(link: Link, order: Order, key: str | None, window: Window) -> PostedTas
     return task
 
 
-def send(link: Link, order: Order, key: str | None) -> list[Task]:
+def send(link: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
     """The accepted tasks, in order. On a refusal nothing new stays: it is cancelled again."""
     if len(order.specs) <= 1:
         return _send_one(link, order, key) if order.specs else []
@@ -180,7 +182,7 @@ def send(link: Link, order: Order, key: str | None) -> list[Task]:
     return _tasks(received.entries, order.specs)
 
 
-def _send_one(link: Link, order: Order, key: str | None) -> list[Task]:
+def _send_one(link: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
     """The same of one message that needs no window: what is asked one by one should be quick."""
     submission = Submission(order.terms.name, perf_counter())
     request = link.offer(key, 0, order.terms, order.specs, submission)
@@ -194,11 +196,11 @@ def _send_one(link: Link, order: Order, key: str | None) -> list[Task]:
 class Received(msgspec.Struct, frozen=True):
     """Answers so far; `fresh` are the tasks that this very call brought about."""
 
-    entries: list[Entry]
-    fresh: list[Entry]
+    entries: list[TaskHandle]
+    fresh: list[TaskHandle]
     errors: list[SimenvError]
 
-    def add(self, link: Link, start: int, request: Request) -> None:
+    def add(self, link: ServiceSession, start: int, request: Request) -> None:
         for found in link.claim(request):
             if isinstance(found, Refusal):
                 self.errors.append(refusals.one(found, start))
@@ -207,7 +209,7 @@ class Received(msgspec.Struct, frozen=True):
             self.fresh.extend(request.entries)
 
 
-def _tasks(entries: Sequence[Entry], specs: Sequence[TaskSpec]) -> list[Task]:
+def _tasks(entries: Sequence[TaskHandle], specs: Sequence[TaskSpec]) -> list[Task]:
     """One for each binding."""
     if sum([spec.count for spec in specs]) == len(specs):
         return [Task(entry) for entry in entries]
@@ -232,7 +234,9 @@ def chunks(specs: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
         first = last
 
 
-def _refused(link: Link, received: Received, order: Order, key: str | None) -> SimenvError:
+def _refused(
+    link: ServiceSession, received: Received, order: PreparedSubmit, key: str | None
+) -> SimenvError:
     if order.single:
         received.errors[0].index = -1
     firsts = [0, *accumulate(spec.count for spec in order.specs)]  # a caller's items are bindings

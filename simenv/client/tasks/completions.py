@@ -14,14 +14,14 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from simenv.client.connection.task_handle import Ending, Entry, Submission
+from simenv.client.connection.task_handle import ResultOrigin, Submission, TaskHandle
 from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
+    from simenv.client.connection.session import ServiceSession
     from simenv.client.results.result import Result
 
 PAGE = 1_000
@@ -60,7 +60,7 @@ class Completion:
 class Completions:
     """An iterator and an asynchronous one; see `Client.completions`."""
 
-    def __init__(self, link: Link, since: int, follow: bool) -> None:
+    def __init__(self, link: ServiceSession, since: int, follow: bool) -> None:
         self._link = link
         self._since = since
         self._follow = follow
@@ -105,10 +105,10 @@ class Completions:
         return [found for group in groups for found in self._unpack(group)]
 
     def _unpack(self, group: m.Completed) -> Iterator[Completion]:
-        ending = Ending(group.origin, group.engine, group.route, perf_counter())
+        ending = ResultOrigin(group.origin, group.engine, group.route, perf_counter())
         for seq, completion in enumerate(group.results, group.first_seq):
             if seq > self._since:
-                entry = Entry(self._link, completion.task, Submission())
+                entry = TaskHandle(self._link, completion.task, Submission())
                 entry.end(completion, ending)
                 yield Completion(seq, Task(entry))
 

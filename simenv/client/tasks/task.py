@@ -21,12 +21,12 @@ from simenv.errors import NotFound, OptionError, SimenvError, TimedOut
 from simenv.model import TaskState
 
 if TYPE_CHECKING:
-    from simenv.client.connection.session import Link
-    from simenv.client.connection.task_handle import Entry
+    from simenv.client.connection.session import ServiceSession
+    from simenv.client.connection.task_handle import TaskHandle
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from simenv.client.connection.task_handle import Entry
+from simenv.client.connection.task_handle import TaskHandle
 from simenv.model import MAX_TASK_NUMBER, task_number
 
 SHOW_EVERY_S = 0.5
@@ -41,23 +41,23 @@ class Task:
 
     __slots__ = ("__weakref__", "_entry", "_result", "row")
 
-    def __init__(self, entry: Entry | None, row: int | None = None) -> None:
+    def __init__(self, entry: TaskHandle | None, row: int | None = None) -> None:
         self._entry = entry
         self.row = row
         self._result: Result | None = None
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> TaskHandle:
         """The task of the service that this stands for."""
         assert self._entry is not None
         return self._entry
 
-    def settled(self) -> Entry | None:
+    def settled(self) -> TaskHandle | None:
         """Its entry, once the service has answered; None: it was refused."""
         return self._entry
 
     @property
-    def link(self) -> Link:
+    def link(self) -> ServiceSession:
         """The connection it came by."""
         return self.entry.link
 
@@ -178,7 +178,7 @@ class Task:
         else:
             printer.text(f"<Task {describe(self.link.peek(self.entry.number), self.id)}>")
 
-    def _ended(self, timeout: float | None) -> Entry:
+    def _ended(self, timeout: float | None) -> TaskHandle:
         """Wait for the end; TimedOut."""
         entry = self.entry
         if not entry.over and not entry.link.finish(entry, timeout):
@@ -200,7 +200,7 @@ def step_s(deadline: float | None) -> float:
     return min(SHOW_EVERY_S, max(0.0, deadline - time.monotonic()))
 
 
-Waiting = dict[Entry, list[Task]]  # the bindings of one task end together
+Waiting = dict[TaskHandle, list[Task]]  # the bindings of one task end together
 
 
 def as_completed(

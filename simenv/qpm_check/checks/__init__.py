@@ -23,7 +23,7 @@ from simenv.qpm_check.checks import (
     telemetry,
     tokens,
 )
-from simenv.qpm_check.harness.check import Row
+from simenv.qpm_check.harness.check import Check
 
 _MODULES: tuple[ModuleType, ...] = (
     loading, service, records, single, execution, polling, events, admission, policy, scheduling,
@@ -31,8 +31,8 @@ _MODULES: tuple[ModuleType, ...] = (
 )  # fmt: skip
 
 
-def rows() -> tuple[Row, ...]:
+def rows() -> tuple[Check, ...]:
     """Every row of every module, as written down there."""
     return tuple(
-        value for module in _MODULES for value in vars(module).values() if isinstance(value, Row)
+        value for module in _MODULES for value in vars(module).values() if isinstance(value, Check)
     )

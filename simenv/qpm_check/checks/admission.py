@@ -10,7 +10,7 @@ from simenv.qpm_check.checks.single import EVENT
 from simenv.qpm_check.contract.outcomes import expect, shown
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
-from simenv.qpm_check.harness.session import LENGTHENED, Bench
+from simenv.qpm_check.harness.session import LENGTHENED, CheckSession
 from simenv.qpm_check.targets.target import FAMILY
 
 DECISION: shapes.Fields = {
@@ -49,7 +49,7 @@ def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]
     return found
 
 
-def stands(bench: Bench, number: int, *states: str) -> dict[str, Any]:
+def stands(bench: CheckSession, number: int, *states: str) -> dict[str, Any]:
     """A reservation's record, in one of these states."""
     found = shapes.has("the reservation", bench.q.get_reservation(reservation_id=number), RECORD)
     state = found["state"]
@@ -58,14 +58,14 @@ def stands(bench: Bench, number: int, *states: str) -> dict[str, Any]:
     return found
 
 
-def _listed(bench: Bench, **filters: Any) -> list[int]:
+def _listed(bench: CheckSession, **filters: Any) -> list[int]:
     found = bench.q.list_reservations(filters=filters or None)
     expect(isinstance(found, list), f"list_reservations answered {shown(found)}")
     return [one["reservation_id"] for one in found]
 
 
 @row("admission.evaluate", "evaluate: a decision, and nothing is reserved")
-def evaluate(bench: Bench) -> None:
+def evaluate(bench: CheckSession) -> None:
     before = sorted(_listed(bench))
     found = decided("evaluate", bench.q.evaluate(request={"num_shots": 100}), "accepted")
     expect_equal("reason of accepted", found["reason"], "accepted")
@@ -74,7 +74,7 @@ def evaluate(bench: Bench) -> None:
 
 
 @row("admission.reserve", "reserve: a decision with an id, and an active reservation")
-def reserve(bench: Bench) -> None:
+def reserve(bench: CheckSession) -> None:
     found = decided("reserve", bench.q.reserve(request={"request_id": "r-7"}), "accepted")
     number = found["reservation_id"]
     expect_equal("request_id", found["request_id"], "r-7")
@@ -87,7 +87,7 @@ def reserve(bench: Bench) -> None:
 
 
 @row("admission.reason", "a rejection's reason is the text reason-N, N its reason_code")
-def reason(bench: Bench) -> None:
+def reason(bench: CheckSession) -> None:
     rejected = 0
     for wrong in ({"device_id": "no-such-device"}, {"num_shots": -1}, {"walltime_ns": -1}):
         answer = bench.answers("evaluate", lambda w=wrong: bench.q.evaluate(request=w))  # type: ignore[misc]
@@ -100,7 +100,7 @@ def reason(bench: Bench) -> None:
 
 
 @row("admission.ids", "reservation ids are whole numbers, 1 to 2**64-1, each given once")
-def ids(bench: Bench) -> None:
+def ids(bench: CheckSession) -> None:
     seen = []
     for _ in range(4):
         answer = bench.q.reserve(request={})
@@ -113,19 +113,19 @@ def ids(bench: Bench) -> None:
 
 
 @row("admission.no-dict", "reserve of no dict is refused: revision 1 has that name too")
-def no_dict(bench: Bench) -> None:
+def no_dict(bench: CheckSession) -> None:
     before = sorted(_listed(bench))
     bench.refuses("reserve(request='svc')", lambda: bench.q.reserve(request="svc"))
     expect_equal("reservations afterwards", sorted(_listed(bench)), before)
 
 
 @row("admission.unknown-keys", "keys nobody knows are passed over")
-def unknown_keys(bench: Bench) -> None:
+def unknown_keys(bench: CheckSession) -> None:
     decided("evaluate", bench.q.evaluate(request={"a_key_of_tomorrow": [1, {"x": None}]}))
 
 
 @row("admission.owner", "owner, job and scope of the request stand in the record")
-def owner(bench: Bench) -> None:
+def owner(bench: CheckSession) -> None:
     for given in ({"user_id": "ada"}, {"owner": {"username": "ada"}}):
         number = bench.reserve(job_id="j-1", scope_id="s-1", **given)
         record = stands(bench, number, "active")
@@ -135,7 +135,7 @@ def owner(bench: Bench) -> None:
 
 
 @row("admission.list", "list_reservations: all, or those that fit the filters")
-def listing(bench: Bench) -> None:
+def listing(bench: CheckSession) -> None:
     mine = bench.reserve(user_id="ada", job_id="j-17")
     other = bench.reserve(user_id="grace", job_id="j-18")
     expect({mine, other} <= set(_listed(bench)), "the list lacks what was just reserved")
@@ -146,7 +146,7 @@ def listing(bench: Bench) -> None:
 
 
 @row("admission.renew", "renew: it lives longer")
-def renew(bench: Bench) -> None:
+def renew(bench: CheckSession) -> None:
     number = bench.reserve(ttl_ns=60 * 10**9)
     before = stands(bench, number, "active")["expires_at_ns"]
     answer = bench.q.renew(reservation_id=number, request={"ttl_ns": 7_200 * 10**9})
@@ -157,7 +157,7 @@ def renew(bench: Bench) -> None:
 
 
 @row("admission.release", "release: released, as often as it is asked")
-def release(bench: Bench) -> None:
+def release(bench: CheckSession) -> None:
     number = bench.reserve()
     for _ in range(2):
         answer = bench.q.release(reservation_id=number, reason="checked")
@@ -167,13 +167,13 @@ def release(bench: Bench) -> None:
 
 
 @row("admission.release-id", "release and cancel without an id are refused")
-def release_id(bench: Bench) -> None:
+def release_id(bench: CheckSession) -> None:
     bench.refuses("release()", lambda: bench.q.release())
     bench.refuses("cancel()", lambda: bench.q.cancel())
 
 
 @row("admission.unknown", "a reservation nobody has: refused, by its class")
-def unknown(bench: Bench) -> None:
+def unknown(bench: CheckSession) -> None:
     for name in ("get_reservation", "renew", "release", "cancel"):
         call = getattr(bench.q, name)
         bench.refuses(name, partial(call, reservation_id=NEVER_GIVEN), *_REFUSED)
@@ -183,7 +183,7 @@ def unknown(bench: Bench) -> None:
     "admission.release-running",
     "release while a task runs: pending with its id, or it stops",
 )
-def release_running(bench: Bench) -> None:
+def release_running(bench: CheckSession) -> None:
     for _ in range(LENGTHENED):
         number = bench.reserve()
         under = {"reservation_id": number}
@@ -203,7 +203,7 @@ def release_running(bench: Bench) -> None:
 
 
 @row("admission.cancel", "cancel: its tasks are stopped")
-def cancel(bench: Bench) -> None:
+def cancel(bench: CheckSession) -> None:
     number = bench.reserve()
     cids = [
         bench.submit(bench.long, num_shots=bench.long_shots, under={"reservation_id": number})
@@ -217,7 +217,7 @@ def cancel(bench: Bench) -> None:
 
 
 @row("admission.expires", "a reservation whose time is over is expired, and refused")
-def expires(bench: Bench) -> None:
+def expires(bench: CheckSession) -> None:
     number = bench.reserve(ttl_ns=SHORT_NS)
     deadline = time.monotonic() + bench.wait_s
     while bench.q.get_reservation(reservation_id=number)["state"] == "active":
@@ -230,7 +230,7 @@ def expires(bench: Bench) -> None:
 
 
 @row("reservation.required", "without a reservation what costs is refused")
-def required(bench: Bench) -> None:
+def required(bench: CheckSession) -> None:
     try:
         bench.q.delete_circuit(bench.q.async_run(bench.info())["cid"])
     except Exception as error:  # noqa: BLE001 - that it is refused rightly is asked below
@@ -249,7 +249,7 @@ def required(bench: Bench) -> None:
 
 
 @row("reservation.unknown", "an id nobody was given: calls refused, questions answered")
-def of_nobody(bench: Bench) -> None:
+def of_nobody(bench: CheckSession) -> None:
     bench.reserve()  # there are some
     _refused(bench, NEVER_GIVEN, "nobody has")
     ear = bench.ear()
@@ -263,21 +263,21 @@ def of_nobody(bench: Bench) -> None:
 
 
 @row("reservation.released", "a released reservation runs nothing any more")
-def released(bench: Bench) -> None:
+def released(bench: CheckSession) -> None:
     number = bench.reserve()
     bench.q.release(reservation_id=number)
     _refused(bench, number, "that was released")
 
 
 @row("reservation.cancelled", "a cancelled reservation runs nothing any more")
-def cancelled(bench: Bench) -> None:
+def cancelled(bench: CheckSession) -> None:
     number = bench.reserve()
     bench.q.cancel(reservation_id=number)
     _refused(bench, number, "that was cancelled")
 
 
 @row("reservation.mismatch", "another reservation's task: INVALID_RESERVATION, mismatch")
-def mismatch(bench: Bench) -> None:
+def mismatch(bench: CheckSession) -> None:
     mine, other = bench.reserve(), bench.reserve()
     cid = bench.submit(under={"reservation_id": mine})
     bench.completion(bench.submit(under={"reservation_id": other}), reservation_id=other)
@@ -289,7 +289,7 @@ def mismatch(bench: Bench) -> None:
 
 
 @row("reservation.queues", "read_cq without a cid reads its own reservation's queue")
-def queues(bench: Bench) -> None:
+def queues(bench: CheckSession) -> None:
     mine, other = bench.reserve(), bench.reserve()
     cids = {number: bench.submit(under={"reservation_id": number}) for number in (mine, other)}
     for number in (other, mine):
@@ -298,7 +298,7 @@ def queues(bench: Bench) -> None:
 
 
 @row("reservation.stranger", "another owner's reservation is as if there were none")
-def stranger(bench: Bench) -> None:
+def stranger(bench: CheckSession) -> None:
     number = bench.reserve()
     other = bench.stranger()
     for name in ("get_reservation", "release", "cancel", "renew"):
@@ -308,7 +308,7 @@ def stranger(bench: Bench) -> None:
     stands(bench, number, "active")
 
 
-def _refused(bench: Bench, number: int, what: str) -> None:
+def _refused(bench: CheckSession, number: int, what: str) -> None:
     under = {"reservation_id": number}
     for name in ("async_run", "sync_run"):
         call = getattr(bench.q, name)

@@ -12,8 +12,8 @@ from typing import Any
 from simenv.qpm_check.checks.single import EVENT, QUIET_S
 from simenv.qpm_check.contract.outcomes import expect
 from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
-from simenv.qpm_check.harness.clients import Caller, Ear
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.clients import CheckedClient, EventListener
+from simenv.qpm_check.harness.session import CheckSession
 
 PROMPT_S = 2.0  # an event or an answer that waits for nobody else
 CLIENTS = 10
@@ -23,7 +23,7 @@ _TRANSPORT = (Need.TRANSPORT,)
 
 @row("clients.leave-with-event", "a client that leaves when its event comes holds up no other",
      revisions=BOTH, needs=_TRANSPORT)  # fmt: skip
-def leave_with_event(bench: Bench) -> None:
+def leave_with_event(bench: CheckSession) -> None:
     bench.run()  # what a plugin loads with its first circuit is loaded
     for number in range(CLIENTS):
         ear = _listening(bench)
@@ -35,7 +35,7 @@ def leave_with_event(bench: Bench) -> None:
 
 @row("clients.stopped", "a client that is stopped (SIGSTOP) holds up no other, and loses nothing",
      revisions=BOTH, needs=_TRANSPORT)  # fmt: skip
-def stopped(bench: Bench) -> None:
+def stopped(bench: CheckSession) -> None:
     bench.run()
     other, alive = _listening(bench), _listening(bench)
     link: Any = other.q.link
@@ -65,7 +65,7 @@ def stopped(bench: Bench) -> None:
 
 @row("clients.own-events", "each client's events are of its own circuits, each once",
      revisions=(1,), needs=_TRANSPORT)  # fmt: skip
-def own_events(bench: Bench) -> None:
+def own_events(bench: CheckSession) -> None:
     first, second = _listening(bench), _listening(bench)
     third = bench.ear(bench.connect_beside(first.q))  # two backends in one application
     third.register(EVENT)
@@ -84,7 +84,7 @@ def own_events(bench: Bench) -> None:
 
 @row("clients.own-queue", "read_cq gives no client the records of another",
      revisions=(1,), needs=_TRANSPORT)  # fmt: skip
-def own_queue(bench: Bench) -> None:
+def own_queue(bench: CheckSession) -> None:
     first = bench.connect()
     others = (bench.connect(), bench.connect_beside(first))
     cids = [bench.submit(by=first) for _ in range(3)]
@@ -95,17 +95,17 @@ def own_queue(bench: Bench) -> None:
     expect_equal("cids that the client read", seen, sorted(cids))
 
 
-def _has_ended(bench: Bench, client: Caller, cid: str) -> bool:
+def _has_ended(bench: CheckSession, client: CheckedClient, cid: str) -> bool:
     return isinstance(bench.answers("peek_cq", lambda: client.peek_cq(cid)), dict)
 
 
-def _listening(bench: Bench) -> Ear:
+def _listening(bench: CheckSession) -> EventListener:
     ear = bench.ear()
     ear.register(EVENT, **(bench.under if bench.revision == 2 else {}))
     return ear
 
 
-def _hears(bench: Bench, ear: Ear, what: str) -> None:
+def _hears(bench: CheckSession, ear: EventListener, what: str) -> None:
     """Its circuit's event comes promptly; in revision 2 among those of others' circuits."""
     cid = bench.submit(by=ear.q)
     deadline = time.monotonic() + PROMPT_S

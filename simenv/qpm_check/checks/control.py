@@ -8,7 +8,7 @@ from typing import Any
 from simenv.qpm_check.contract.outcomes import expect, shown
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 
 STATES = ("running", "draining", "quiescing", "stopping", "stopped")
 STATUS: shapes.Fields = {
@@ -27,7 +27,7 @@ ASKED: shapes.Fields = {
 
 
 @row("control.status", "is_ready and get_service_status: the status")
-def status(bench: Bench) -> None:
+def status(bench: CheckSession) -> None:
     for method in (bench.q.is_ready, bench.q.get_service_status):
         found = shapes.has("the status", method(), STATUS)
         expect(found["state"] in STATES, f"state is {found['state']!r}")
@@ -38,7 +38,7 @@ def status(bench: Bench) -> None:
 
 
 @row("control.summary", "get_service_summary: a table, on hosts that ask for it")
-def summary(bench: Bench) -> None:
+def summary(bench: CheckSession) -> None:
     if "get_service_summary" not in bench.subject.signatures():
         raise Irrelevant("there is no get_service_summary: the newest hosts alone ask for it")
     found = bench.q.get_service_summary()
@@ -47,7 +47,7 @@ def summary(bench: Bench) -> None:
 
 
 @row("control.test", "test: ok, rpc_ready, the status; it submits nothing")
-def test(bench: Bench) -> None:
+def test(bench: CheckSession) -> None:
     before = bench.q.get_service_status()["active_task_count"]
     found = shapes.has("test", bench.q.test(), {"status": str, "rpc_ready": bool, "service": dict})
     expect_equal("status", found["status"], "ok")
@@ -58,7 +58,7 @@ def test(bench: Bench) -> None:
 
 
 @row("control.counts", "active_task_count counts what is under way")
-def counts(bench: Bench) -> None:
+def counts(bench: CheckSession) -> None:
     bench.until(lambda: bench.q.is_ready()["active_task_count"] == 0, "quiet")
     bench.submit(bench.long, num_shots=bench.long_shots)
     expect_equal("active_task_count", bench.q.is_ready()["active_task_count"], 1)
@@ -69,7 +69,7 @@ def counts(bench: Bench) -> None:
 
 
 @row("control.reconcile", "reconcile_runtime_state: lists of what was found")
-def reconcile(bench: Bench) -> None:
+def reconcile(bench: CheckSession) -> None:
     bench.submit()
     answer = bench.q.reconcile_runtime_state(reason="checked")
     wanted = {"target_id": str, "timestamp_ns": int, **dict.fromkeys(LISTS, list)}
@@ -77,12 +77,12 @@ def reconcile(bench: Bench) -> None:
 
 
 @row("control.reconcile-reason", "reconcile_runtime_state without a reason is refused")
-def reconcile_reason(bench: Bench) -> None:
+def reconcile_reason(bench: CheckSession) -> None:
     bench.refuses("reconcile_runtime_state()", lambda: bench.q.reconcile_runtime_state())
 
 
 @row("control.shutdown-mode", "shutdown: another mode or a negative time is refused", alone=True)
-def shutdown_mode(bench: Bench) -> None:
+def shutdown_mode(bench: CheckSession) -> None:
     bench.refuses("mode 'now'", lambda: bench.q.shutdown(mode="now"))
     bench.refuses("timeout_s=-1", lambda: bench.q.shutdown(timeout_s=-1))
     expect_equal("ready after both", bench.q.is_ready()["ready"], True)
@@ -93,7 +93,7 @@ def shutdown_mode(bench: Bench) -> None:
     "shutdown: answers before it ends; what was accepted is finished",
     alone=True,
 )
-def graceful(bench: Bench) -> None:
+def graceful(bench: CheckSession) -> None:
     cid = bench.submit(bench.long, num_shots=bench.long_shots)
     begun = time.time_ns()
     found = shapes.has("shutdown", bench.q.shutdown(reason="checked"), ASKED)
@@ -106,7 +106,7 @@ def graceful(bench: Bench) -> None:
 
 
 @row("control.shutdown-repeated", "shutdown again: the first request, repeated", alone=True)
-def repeated(bench: Bench) -> None:
+def repeated(bench: CheckSession) -> None:
     bench.submit(bench.long, num_shots=bench.long_shots)
     first = bench.q.shutdown(reason="the first")
     again = shapes.has("the second shutdown", bench.q.shutdown(mode="cancel", reason="x"), ASKED)
@@ -117,7 +117,7 @@ def repeated(bench: Bench) -> None:
 
 
 @row("control.shutdown-closed", "after shutdown nothing new is taken", alone=True)
-def closed(bench: Bench) -> None:
+def closed(bench: CheckSession) -> None:
     bench.submit(bench.long, num_shots=bench.long_shots)
     under = bench.under
     bench.q.shutdown()
@@ -132,7 +132,7 @@ def closed(bench: Bench) -> None:
 @row(
     "control.shutdown-reserve", "after shutdown reserve is rejected: service-quiescing", alone=True
 )
-def no_reservations(bench: Bench) -> None:
+def no_reservations(bench: CheckSession) -> None:
     bench.submit(bench.long, num_shots=bench.long_shots)
     bench.q.shutdown()
     found = shapes.has("reserve", bench.q.reserve(request={}), {"status": str, "reason": str})
@@ -142,7 +142,7 @@ def no_reservations(bench: Bench) -> None:
 
 
 @row("control.shutdown-cancel", "shutdown by cancel ends what is under way", alone=True)
-def cancel(bench: Bench) -> None:
+def cancel(bench: CheckSession) -> None:
     cids = [bench.submit(bench.long, num_shots=bench.long_shots) for _ in range(4)]
     found = bench.q.shutdown(mode="cancel")
     expect_equal("mode", found["mode"], "cancel")
@@ -155,12 +155,12 @@ def cancel(bench: Bench) -> None:
     "a graceful shutdown turns into cancel after its timeout",
     alone=True,
 )
-def timeout(bench: Bench) -> None:
+def timeout(bench: CheckSession) -> None:
     cids = [bench.submit(bench.long, num_shots=bench.long_shots) for _ in range(8)]
     bench.q.shutdown(timeout_s=0.05)
     records = [_ended(bench, cid) for cid in cids]
     expect(any(record["rc"] != 0 for record in records), "all of 8 long circuits ran to their ends")
 
 
-def _ended(bench: Bench, cid: str) -> dict[str, Any]:
+def _ended(bench: CheckSession, cid: str) -> dict[str, Any]:
     return bench.until(lambda: bench.poll(cid), f"the end of {cid}")

@@ -12,8 +12,8 @@ from simenv.qpm_check.checks.single import EVENT
 from simenv.qpm_check.contract.outcomes import Omitted, expect
 from simenv.qpm_check.harness import circuits
 from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
-from simenv.qpm_check.harness.clients import Caller, counts_of
-from simenv.qpm_check.harness.session import SHOTS, Bench
+from simenv.qpm_check.harness.clients import CheckedClient, counts_of
+from simenv.qpm_check.harness.session import SHOTS, CheckSession
 
 FIFTY = 50
 CALLERS = 32
@@ -28,7 +28,7 @@ QUIET_S = 0.3
     "50 circuits at once arrive exactly once each, each with its own counts",
     revisions=BOTH,
 )
-def fifty(bench: Bench) -> None:
+def fifty(bench: CheckSession) -> None:
     wanted = {}
     with ThreadPoolExecutor(8) as pool:
         for value, cid in pool.map(lambda v: (v, _number(bench, v)), range(FIFTY)):
@@ -43,7 +43,7 @@ def fifty(bench: Bench) -> None:
 @row(
     "crowd.callers", "32 callers at once: each gets the answer to its own question", revisions=BOTH
 )
-def callers(bench: Bench) -> None:
+def callers(bench: CheckSession) -> None:
     def ask(value: int) -> None:
         for turn in range(3):
             number = value * 3 + turn
@@ -58,7 +58,7 @@ def callers(bench: Bench) -> None:
     "crowd.clients",
     "several clients share one queue of work and one count of tasks",
 )
-def clients(bench: Bench) -> None:
+def clients(bench: CheckSession) -> None:
     other = bench.connect()
     cid = bench.submit(circuits.FIRST_BIT)
 
@@ -73,7 +73,7 @@ def clients(bench: Bench) -> None:
 @row(
     "crowd.order", "circuits of one caller are read in the order they were done in", revisions=BOTH
 )
-def in_order(bench: Bench) -> None:
+def in_order(bench: CheckSession) -> None:
     while bench.poll() is not None:
         pass
     for value in range(12):
@@ -85,7 +85,7 @@ def in_order(bench: Bench) -> None:
 
 @row("crowd.dead-waiting", "a client that dies while it waits does not hold up the pool",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
-def dead_waiting(bench: Bench) -> None:
+def dead_waiting(bench: CheckSession) -> None:
     more = bench.under if bench.revision == 2 else {}
     for _ in range(3):
         other = bench.connect()
@@ -103,7 +103,7 @@ def dead_waiting(bench: Bench) -> None:
 
 @row("crowd.dead-listening", "a client that dies with a registration holds nobody up",
      revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
-def dead_listening(bench: Bench) -> None:
+def dead_listening(bench: CheckSession) -> None:
     more = bench.under if bench.revision == 2 else {}
     dead, alive = bench.ear(), bench.ear()
     for ear in (alive, dead):
@@ -121,7 +121,7 @@ def dead_listening(bench: Bench) -> None:
 
 @row("transport.send-lock", "no two threads send at once: the plugin's lock holds",
      revisions=BOTH, needs=(Need.TRANSPORT,), alone=True)  # fmt: skip
-def send_lock(bench: Bench) -> None:
+def send_lock(bench: CheckSession) -> None:
     subject: Any = bench.subject
     more = bench.under if bench.revision == 2 else {}
     ear = bench.ear()
@@ -139,14 +139,14 @@ def send_lock(bench: Bench) -> None:
 
 @row("transport.errors", "errors arrive by their own class, not as a traceback",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
-def errors(bench: Bench) -> None:
+def errors(bench: CheckSession) -> None:
     more = bench.under if bench.revision == 2 else {}
     bench.refuses("sync_run", lambda: bench.q.sync_run(bench.info(circuits.UNREADABLE), **more))
 
 
 @row("transport.error-stack", "an error does not carry the stack of what caused it",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
-def error_stack(bench: Bench) -> None:
+def error_stack(bench: CheckSession) -> None:
     more = bench.under if bench.revision == 2 else {}
     strange = {"format": "quil-9", "data": "X 0"}
     wrong: tuple[dict[str, Any], ...] = ({"num_shots": "many"}, {"circuit": strange})
@@ -158,7 +158,7 @@ def error_stack(bench: Bench) -> None:
 
 
 @row("retention.count", "more unread completions than are kept: the oldest are let go, and said so")
-def count(bench: Bench) -> None:
+def count(bench: CheckSession) -> None:
     number = bench.reserve()
     under = {"reservation_id": number}
     text, over = circuits.number(1, 1), 20
@@ -189,24 +189,24 @@ def count(bench: Bench) -> None:
 
 
 @row("values.plain", "nothing but plain data in any answer or event of all checks", revisions=BOTH)
-def plain(bench: Bench) -> None:
+def plain(bench: CheckSession) -> None:
     bench.completion(bench.submit())
     found = bench.impure
     told = "; ".join(f"{method}: {place}" for method, place in sorted(found.items()))
     expect(not found, told)
 
 
-def _circuit(bench: Bench, value: int) -> str:
+def _circuit(bench: CheckSession, value: int) -> str:
     bits = min(BITS, bench.most_qubits)
     return circuits.number(value % 2**bits, bits)
 
 
-def _key(bench: Bench, value: int) -> str:
+def _key(bench: CheckSession, value: int) -> str:
     bits = min(BITS, bench.most_qubits)
     return circuits.key(value % 2**bits, bits)
 
 
-def _number(bench: Bench, value: int, by: Caller | None = None) -> str:
+def _number(bench: CheckSession, value: int, by: CheckedClient | None = None) -> str:
     return bench.submit(_circuit(bench, value), by=by)
 
 
@@ -215,7 +215,7 @@ def _gave(record: dict[str, Any], key: str) -> None:
     expect(counts.get(key, 0) >= SHOTS // 2, f"the circuit for {key} gave {counts}")
 
 
-def _again(bench: Bench, cid: str) -> Any:
+def _again(bench: CheckSession, cid: str) -> Any:
     answer = bench.answers("read_cq", lambda: bench.q.read_cq(
         cid, **(bench.under if bench.revision == 2 else {})))  # fmt: skip
     return answer if isinstance(answer, dict) and answer.get("completion_ready", True) else None

@@ -8,13 +8,13 @@ from simenv.qpm_check.checks.single import EVENT, QUIET_S
 from simenv.qpm_check.contract.outcomes import Omitted, expect
 from simenv.qpm_check.harness import circuits, shapes
 from simenv.qpm_check.harness.check import expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 
 MANY = 8
 
 
 @row("events.register", "register_event_notification: accepted, and how many there are")
-def register(bench: Bench) -> None:
+def register(bench: CheckSession) -> None:
     counts = []
     for _ in range(2):
         ear = bench.ear()
@@ -29,7 +29,7 @@ def register(bench: Bench) -> None:
 
 
 @row("events.pushed", "a completion is pushed and queued; the event carries the record")
-def pushed(bench: Bench) -> None:
+def pushed(bench: CheckSession) -> None:
     ear = bench.ear()
     ear.register(EVENT, **bench.under)
     cid = bench.submit()
@@ -42,7 +42,7 @@ def pushed(bench: Bench) -> None:
 
 
 @row("events.once", "each completion once to each registration")
-def once(bench: Bench) -> None:
+def once(bench: CheckSession) -> None:
     ears = [bench.ear(), bench.ear()]
     for ear in ears:
         ear.register(EVENT, **bench.under)
@@ -56,7 +56,7 @@ def once(bench: Bench) -> None:
 
 
 @row("events.failed", "what failed or was cancelled has an event too")
-def of_failures(bench: Bench) -> None:
+def of_failures(bench: CheckSession) -> None:
     ear = bench.ear()
     ear.register(EVENT, **bench.under)
     bad = bench.submit(circuits.UNREADABLE)
@@ -73,7 +73,7 @@ def of_failures(bench: Bench) -> None:
 
 
 @row("events.filters", "filters: a value, or one of several; what does not fit is not pushed")
-def filters(bench: Bench) -> None:
+def filters(bench: CheckSession) -> None:
     first = bench.status(bench.submit())["qtask_id"]
     one, several, none = bench.ear(), bench.ear(), bench.ear()
     ahead = [first + step for step in (1, 2, 3)]
@@ -91,7 +91,7 @@ def filters(bench: Bench) -> None:
 
 
 @row("events.type", "another event type gets nothing")
-def other_type(bench: Bench) -> None:
+def other_type(bench: CheckSession) -> None:
     right, other = bench.ear(), bench.ear()
     other.register(977, **bench.under)
     right.register(EVENT, **bench.under)
@@ -102,7 +102,7 @@ def other_type(bench: Bench) -> None:
 
 
 @row("events.reservation", "a registration under a reservation hears of its tasks only")
-def by_reservation(bench: Bench) -> None:
+def by_reservation(bench: CheckSession) -> None:
     mine, other = bench.reserve(), bench.reserve()
     ear = bench.ear()
     ear.register(EVENT, reservation_id=mine)
@@ -115,7 +115,7 @@ def by_reservation(bench: Bench) -> None:
 
 
 @row("events.put-fails", "a put that raises ends that registration only")
-def put_fails(bench: Bench) -> None:
+def put_fails(bench: CheckSession) -> None:
     broken, sound = bench.ear(), bench.ear()
     for ear in (broken, sound):
         ear.register(EVENT, **bench.under)

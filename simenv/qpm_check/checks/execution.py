@@ -9,7 +9,7 @@ from simenv.qpm_check.contract.outcomes import Omitted, expect, shown
 from simenv.qpm_check.harness import circuits, shapes
 from simenv.qpm_check.harness.check import expect_equal, row
 from simenv.qpm_check.harness.clients import counts_of
-from simenv.qpm_check.harness.session import LENGTHENED, Bench
+from simenv.qpm_check.harness.session import LENGTHENED, CheckSession
 
 AT_ONCE_S = 1.0
 LATE_S = 0.05
@@ -17,7 +17,7 @@ _CANCELLING = ("CANCELLED", "CANCEL_PENDING", "COMPLETED")
 
 
 @row("execution.sync", "sync_run: COMPLETED, with the record under result")
-def sync(bench: Bench) -> None:
+def sync(bench: CheckSession) -> None:
     answer = bench.q.sync_run(bench.info(circuits.FIRST_BIT), **bench.under)
     envelope = shapes.stands("sync_run", answer, "completed")
     record = shapes.has("its result", envelope.get("result"), shapes.COMPLETION)
@@ -27,14 +27,14 @@ def sync(bench: Bench) -> None:
 
 
 @row("execution.async", "async_run: ACCEPTED, with cid and qtask_id")
-def accepted(bench: Bench) -> None:
+def accepted(bench: CheckSession) -> None:
     _, answer = bench.accept(bench.info())
     envelope = shapes.stands("async_run", answer, *shapes.ORDER[:-1], "completed")
     expect(envelope["qtask_id"] >= 1, f"qtask_id is {envelope['qtask_id']}: they count from 1")
 
 
 @row("execution.at-once", "async_run answers before a long circuit is done")
-def at_once(bench: Bench) -> None:
+def at_once(bench: CheckSession) -> None:
     text = bench.long
     begun = time.monotonic()
     _, answer = bench.accept(bench.info(text, num_shots=bench.long_shots))
@@ -46,7 +46,7 @@ def at_once(bench: Bench) -> None:
 
 
 @row("execution.envelope", "envelopes: the contract's fields, state said twice, None left out")
-def envelopes(bench: Bench) -> None:
+def envelopes(bench: CheckSession) -> None:
     shapes.envelope("sync_run", bench.q.sync_run(bench.info(), **bench.under))
     cid, answer = bench.accept(bench.info())
     seen = shapes.envelope("async_run", answer)
@@ -64,7 +64,7 @@ def envelopes(bench: Bench) -> None:
 
 
 @row("execution.ids", "cids and qtask ids are never given twice")
-def ids(bench: Bench) -> None:
+def ids(bench: CheckSession) -> None:
     answers = [bench.accept(bench.info())[1] for _ in range(8)]
     for name in ("cid", "qtask_id"):
         seen = {answer[name] for answer in answers}
@@ -72,7 +72,7 @@ def ids(bench: Bench) -> None:
 
 
 @row("execution.order", "states come in the contract's order")
-def state_order(bench: Bench) -> None:
+def state_order(bench: CheckSession) -> None:
     cid = bench.submit(bench.long, num_shots=bench.long_shots)
     seen: list[str] = []
 
@@ -89,13 +89,13 @@ def state_order(bench: Bench) -> None:
 
 
 @row("execution.queued", "what waits says so, and runs later")
-def queued(bench: Bench) -> None:
+def queued(bench: CheckSession) -> None:
     cid = bench.waiting()
     shapes.stands("task_status", bench.status(cid), *shapes.ORDER)
 
 
 @row("execution.retained", "what has ended can be asked for until it is read")
-def retained(bench: Bench) -> None:
+def retained(bench: CheckSession) -> None:
     envelope = bench.q.async_run(bench.info(), **bench.under)
     number = envelope["qtask_id"]
     bench.until(
@@ -109,7 +109,7 @@ def retained(bench: Bench) -> None:
 
 
 @row("execution.status-after-read", "task_status of a task whose completion was read: COMPLETED")
-def status_after_read(bench: Bench) -> None:
+def status_after_read(bench: CheckSession) -> None:
     cid = bench.submit()
     bench.completion(cid)
     answer = bench.status(cid)
@@ -119,12 +119,12 @@ def status_after_read(bench: Bench) -> None:
 
 
 @row("execution.unknown", "task_status of an unknown cid: UNKNOWN")
-def unknown(bench: Bench) -> None:
+def unknown(bench: CheckSession) -> None:
     answer = bench.q.task_status("no-such-circuit", **bench.under)
     shapes.outcome("task_status", answer, "UNKNOWN")
 
 
-def _late(bench: Bench, **how: bool) -> Any:
+def _late(bench: CheckSession, **how: bool) -> Any:
     """The answer of a run that takes too long: a longer one where it was done in time."""
     for _ in range(LENGTHENED):
         info = bench.info(bench.long, num_shots=bench.long_shots)
@@ -136,7 +136,7 @@ def _late(bench: Bench, **how: bool) -> Any:
 
 
 @row("execution.sync-timeout", "sync_run beyond its timeout: TIMEOUT; the task stays")
-def sync_timeout(bench: Bench) -> None:
+def sync_timeout(bench: CheckSession) -> None:
     answer = _late(bench)
     envelope = shapes.outcome("sync_run", answer, "TIMEOUT", "sync-timeout")
     late = shapes.has(
@@ -148,14 +148,14 @@ def sync_timeout(bench: Bench) -> None:
 
 
 @row("execution.cancel-on-timeout", "sync_run with cancel_on_timeout: CANCELLED")
-def cancel_on_timeout(bench: Bench) -> None:
+def cancel_on_timeout(bench: CheckSession) -> None:
     envelope = shapes.envelope("sync_run", _late(bench, cancel_on_timeout=True))
     expect_equal("outcome of sync_run", envelope["outcome"], "CANCELLED")
     _is_cancelled(bench, envelope["cid"])
 
 
 @row("execution.cancel-queued", "cancel_task of what waits: CANCELLED, and it never runs")
-def cancel_queued(bench: Bench) -> None:
+def cancel_queued(bench: CheckSession) -> None:
     cid = bench.waiting()
     answer = bench.q.cancel_task(cid, reason="checked", **bench.under)
     shapes.outcome("cancel_task", answer, "CANCELLED")
@@ -167,7 +167,7 @@ def cancel_queued(bench: Bench) -> None:
     "execution.cancel-running",
     "cancel_task of what runs: CANCELLED, or CANCEL_PENDING first",
 )
-def cancel_running(bench: Bench) -> None:
+def cancel_running(bench: CheckSession) -> None:
     for _ in range(LENGTHENED + 1):
         cid = bench.running()
         envelope = shapes.envelope("cancel_task", bench.q.cancel_task(cid, **bench.under))
@@ -187,7 +187,7 @@ def cancel_running(bench: Bench) -> None:
 
 
 @row("execution.cancel-completed", "cancel_task of what is done: COMPLETED, already-completed")
-def cancel_completed(bench: Bench) -> None:
+def cancel_completed(bench: CheckSession) -> None:
     cid = bench.submit()
     bench.until(lambda: bench.status(cid)["lifecycle_state"] == "completed", "completed")
     answer = bench.q.cancel_task(cid, **bench.under)
@@ -196,7 +196,7 @@ def cancel_completed(bench: Bench) -> None:
 
 
 @row("execution.cancel-cancelled", "cancel_task twice: CANCELLED, already-cancelled")
-def cancel_cancelled(bench: Bench) -> None:
+def cancel_cancelled(bench: CheckSession) -> None:
     cid = bench.waiting()
     bench.q.cancel_task(cid, **bench.under)
     bench.until(lambda: bench.status(cid)["lifecycle_state"] == "cancelled", "cancelled")
@@ -205,27 +205,27 @@ def cancel_cancelled(bench: Bench) -> None:
 
 
 @row("execution.cancel-unknown", "cancel_task of an unknown cid: UNKNOWN, not-found")
-def cancel_unknown(bench: Bench) -> None:
+def cancel_unknown(bench: CheckSession) -> None:
     answer = bench.q.cancel_task("no-such-circuit", **bench.under)
     shapes.outcome("cancel_task", answer, "UNKNOWN", "not-found")
 
 
 @row("execution.cancel-by-number", "cancel_task finds a task by its qtask_id too")
-def cancel_by_number(bench: Bench) -> None:
+def cancel_by_number(bench: CheckSession) -> None:
     number = bench.status(bench.waiting())["qtask_id"]
     answer = bench.q.cancel_task(qtask_id=number, **bench.under)
     shapes.outcome("cancel_task", answer, "CANCELLED")
 
 
 @row("execution.bad-sync", "a circuit nobody can read: sync_run raises DEFwExecutionError")
-def bad_sync(bench: Bench) -> None:
+def bad_sync(bench: CheckSession) -> None:
     bench.refuses(
         "sync_run", lambda: bench.q.sync_run(bench.info(circuits.UNREADABLE), **bench.under)
     )
 
 
 @row("execution.bad-async", "a circuit nobody can read: a completion with rc not 0, no counts")
-def bad_async(bench: Bench) -> None:
+def bad_async(bench: CheckSession) -> None:
     for text in (circuits.UNREADABLE, circuits.NO_QASM):
         record = bench.completion(bench.submit(text))
         expect(record["rc"] != 0, "rc is 0, though nothing could be run")
@@ -235,7 +235,7 @@ def bad_async(bench: Bench) -> None:
 
 
 @row("execution.formats", "circuit {format, data} wins over qasm; QPY is read")
-def formats(bench: Bench) -> None:
+def formats(bench: CheckSession) -> None:
     text = {"format": "openqasm2", "data": circuits.FIRST_BIT}
     _gives(bench, text, "001")
     offered = bench.subject.card().properties or {}
@@ -244,14 +244,14 @@ def formats(bench: Bench) -> None:
 
 
 @row("execution.unknown-format", "a format nobody reads: DEFwExecutionError that names it")
-def unknown_format(bench: Bench) -> None:
+def unknown_format(bench: CheckSession) -> None:
     info = bench.info(circuit={"format": "quil-9", "data": "X 0"})
     error = bench.refuses("async_run", lambda: bench.q.async_run(info, **bench.under))
     expect("quil-9" in str(error), f"the error does not name the format: {error}")
 
 
 @row("execution.scope", "who asks is not taken from info: those keys are dropped")
-def scope(bench: Bench) -> None:
+def scope(bench: CheckSession) -> None:
     foreign = ("owner", "job_id", "allocation_id", "project_id", "session_id", "scope_id",
                "target_device_id", "workload", "policy", "run_context", "token")  # fmt: skip
     record = bench.run(**dict.fromkeys(foreign, "somebody-else"))
@@ -259,7 +259,7 @@ def scope(bench: Bench) -> None:
 
 
 @row("execution.timing", "get_task_timing: the seven times of a qtask")
-def timing(bench: Bench) -> None:
+def timing(bench: CheckSession) -> None:
     envelope = bench.q.async_run(bench.info(), **bench.under)
     bench.until(
         lambda: bench.status(envelope["cid"])["lifecycle_state"] == "completed", "completed"
@@ -274,7 +274,7 @@ def timing(bench: Bench) -> None:
 
 
 @row("execution.metadata", "get_task_metadata: an envelope with provider_metadata")
-def metadata(bench: Bench) -> None:
+def metadata(bench: CheckSession) -> None:
     envelope = bench.q.async_run(bench.info(), **bench.under)
     bench.until(
         lambda: bench.status(envelope["cid"])["lifecycle_state"] == "completed", "completed"
@@ -287,7 +287,7 @@ def metadata(bench: Bench) -> None:
 
 
 @row("execution.delete", "delete_circuit: None, also of an unknown one")
-def delete(bench: Bench) -> None:
+def delete(bench: CheckSession) -> None:
     cid = bench.submit(bench.long, num_shots=bench.long_shots)
     for what in (cid, "no-such-circuit"):
         answer = bench.q.delete_circuit(what, **bench.under)
@@ -296,19 +296,19 @@ def delete(bench: Bench) -> None:
     expect(answer["completion_ready"] is False, "a deleted circuit has a completion")
 
 
-def _gives(bench: Bench, circuit: dict[str, Any], key: str) -> None:
+def _gives(bench: CheckSession, circuit: dict[str, Any], key: str) -> None:
     record = bench.run(circuits.BELL, num_qubits=3, circuit=circuit)
     counts = counts_of(record)
     expect(counts.get(key, 0) > 0, f"circuit in {circuit['format']}: {counts}, not {key}")
 
 
-def _ended(bench: Bench, cid: str) -> dict[str, Any]:
+def _ended(bench: CheckSession, cid: str) -> dict[str, Any]:
     wanted = f"the completion of a cancelled task {cid}"
     found: dict[str, Any] = bench.until(lambda: bench.poll(cid), wanted)
     return found
 
 
-def _is_cancelled(bench: Bench, cid: str) -> dict[str, Any]:
+def _is_cancelled(bench: CheckSession, cid: str) -> dict[str, Any]:
     """Its completion, which says that it was cancelled."""
     record = _ended(bench, cid)
     _says_cancelled(record)

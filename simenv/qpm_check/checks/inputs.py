@@ -10,7 +10,7 @@ from simenv.qpm_check.checks.policy import ONE_GATE, configuration
 from simenv.qpm_check.contract.outcomes import Broken, shown
 from simenv.qpm_check.harness import circuits
 from simenv.qpm_check.harness.check import BOTH, expect_equal, row
-from simenv.qpm_check.harness.session import SHOTS, Bench
+from simenv.qpm_check.harness.session import SHOTS, CheckSession
 from simenv.qpm_check.targets.target import FAMILY, named
 
 WRONG: tuple[Any, ...] = (
@@ -51,7 +51,7 @@ def _answered(what: str, call: Call, given: Any, allowed: tuple[str, ...] = ()) 
     "each field of info mutated: a typed answer, and circuits still run",
     revisions=BOTH,
 )
-def info(bench: Bench) -> None:
+def info(bench: CheckSession) -> None:
     right = bench.info(
         circuits.BELL, return_statevector=False, backend="b", method="m", circuit=None,
         priority=1, depth=2, deadline_ns=10**18, lib="x", qubit_mapping=[0, 1],
@@ -75,7 +75,7 @@ def info(bench: Bench) -> None:
 
 
 @row("input.sync", "sync_run with mutated arguments: a typed answer")
-def sync(bench: Bench) -> None:
+def sync(bench: CheckSession) -> None:
     for name in ("reservation_id", "token", "timeout", "cancel_on_timeout"):
         for wrong in WRONG:
             given = {**bench.under, name: wrong}
@@ -87,7 +87,7 @@ def sync(bench: Bench) -> None:
 
 
 @row("input.ids", "ids of nobody, of every kind: a typed answer", revisions=BOTH)
-def ids(bench: Bench) -> None:
+def ids(bench: CheckSession) -> None:
     names = ["read_cq", "peek_cq", "delete_circuit"]
     if bench.revision == 2:
         names += ["task_status", "cancel_task"]
@@ -107,7 +107,7 @@ def ids(bench: Bench) -> None:
 
 
 @row("input.reserve", "each field of a reservation request mutated: a decision or a typed error")
-def reserve(bench: Bench) -> None:
+def reserve(bench: CheckSession) -> None:
     right = {
         "request_id": "r", "owner": {"user_id": "u"}, "job_id": "j", "scope_id": "s",
         "workload_kind": "quantum", "walltime_ns": 10**12, "ttl_ns": 10**12,
@@ -132,7 +132,7 @@ def reserve(bench: Bench) -> None:
 
 
 @row("input.policy", "policy and profile mutated: typed, and the old ones stay")
-def policy(bench: Bench) -> None:
+def policy(bench: CheckSession) -> None:
     profile = bench.q.get_device_profile()["device_profile"]
     rules = bench.q.get_admission_policy()["configuration"]
     try:
@@ -160,7 +160,7 @@ def policy(bench: Bench) -> None:
 
 
 @row("input.steering", "arguments of scheduler and control mutated: a typed answer")
-def steering(bench: Bench) -> None:
+def steering(bench: CheckSession) -> None:
     calls: dict[str, Call] = {
         "configure_scheduler_policy": lambda v: bench.q.configure_scheduler_policy(configuration=v),
         "configure_dispatch_limits": lambda v: bench.q.configure_dispatch_limits(limits=v),
@@ -188,7 +188,7 @@ def steering(bench: Bench) -> None:
     _still_well(bench)
 
 
-def _still_well(bench: Bench) -> None:
+def _still_well(bench: CheckSession) -> None:
     counts = bench.counts(circuits.FIRST_BIT)
     expect_equal("the sum of the counts afterwards", sum(counts.values()), SHOTS)
 
@@ -197,9 +197,9 @@ def _of_task(method: Call, under: dict[str, Any], given: Any) -> None:
     method(task_id=given, **under)
 
 
-def _submit(bench: Bench, given: Any) -> None:
+def _submit(bench: CheckSession, given: Any) -> None:
     bench.q.async_run(given, **(bench.under if bench.revision == 2 else {}))
 
 
-def _delete(bench: Bench, cid: str) -> None:
+def _delete(bench: CheckSession, cid: str) -> None:
     bench.q.delete_circuit(cid, **(bench.under if bench.revision == 2 else {}))

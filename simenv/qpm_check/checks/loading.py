@@ -13,7 +13,7 @@ from simenv.qpm_check.checks.single import EVENT
 from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect, shown
 from simenv.qpm_check.fake_defw.loader import OURS
 from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 
 MOST_S = 0.001
 QUICK_S = 2.0
@@ -34,7 +34,7 @@ _PACKAGE = (Need.PACKAGE,)
     needs=_PACKAGE,
     opens=False,
 )
-def imports(bench: Bench) -> None:
+def imports(bench: CheckSession) -> None:
     expect(not _facts(bench)["import_error"], _last(_facts(bench)["import_error"]))
 
 
@@ -45,7 +45,7 @@ def imports(bench: Bench) -> None:
     revisions=BOTH,
     opens=False,
 )
-def bare(bench: Bench) -> None:
+def bare(bench: CheckSession) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "simenv.qpm_check.fake_defw.bare", _facts(bench)["folder"]],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=IMPORT_S,
@@ -60,7 +60,7 @@ def bare(bench: Bench) -> None:
     needs=_PACKAGE,
     opens=False,
 )
-def metadata(bench: Bench) -> None:
+def metadata(bench: CheckSession) -> None:
     facts = _loaded(bench)
     expect(
         facts["svc_info_found"] == "dict", f"svc_info is {facts['svc_info_found'] or 'not there'}"
@@ -78,14 +78,14 @@ def metadata(bench: Bench) -> None:
 
 @row("load.singleton", "one object for all clients: instance_mode singleton",
      revisions=(2,), needs=_PACKAGE, opens=False)  # fmt: skip
-def singleton(bench: Bench) -> None:
+def singleton(bench: CheckSession) -> None:
     mode = _loaded(bench)["svc_info"].get("instance_mode", "per_connection")
     expect(mode == "singleton", f"instance_mode is {mode!r}: six clients would get six objects")
 
 
 @row("load.per-connection", "an object for each client's proxy: instance_mode per_connection",
      revisions=(1,), needs=_PACKAGE, opens=False)  # fmt: skip
-def per_connection(bench: Bench) -> None:
+def per_connection(bench: CheckSession) -> None:
     mode = _loaded(bench)["svc_info"].get("instance_mode", "per_connection")
     words = f"instance_mode is {mode!r}: clients would share one queue and one registration"
     expect(mode == "per_connection", words)
@@ -93,7 +93,7 @@ def per_connection(bench: Bench) -> None:
 
 @row("load.launcher", "in a process that is no service, such as the launcher's, nothing is begun",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
-def launcher(bench: Bench) -> None:
+def launcher(bench: CheckSession) -> None:
     disabled = "DEFW_DISABLE_RESMGR" if bench.revision == 1 else "DEFW_DISABLE_DIRSVC"
     phase = {"DEFW_AGENT_TYPE": "agent", "DEFW_SHELL_TYPE": "cmdline", disabled: "yes"}
     facts = _loaded(bench)
@@ -109,7 +109,7 @@ def launcher(bench: Bench) -> None:
 
 @row("load.executable", "sys.executable, the host's own program there, is not started as a Python",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
-def executable(bench: Bench) -> None:
+def executable(bench: CheckSession) -> None:
     _loaded(bench)
     with (
         tempfile.TemporaryDirectory(prefix="qpm-check-") as home,
@@ -130,7 +130,7 @@ def executable(bench: Bench) -> None:
     needs=_PACKAGE,
     opens=False,
 )
-def classes(bench: Bench) -> None:
+def classes(bench: CheckSession) -> None:
     facts = _loaded(bench)
     expect(facts["classes_found"] in ("list", "tuple"),
            f"service_classes is {facts['classes_found'] or 'not there'}, not a list")  # fmt: skip
@@ -139,7 +139,7 @@ def classes(bench: Bench) -> None:
 
 @row("load.initialize", "initialize() returns at once and raises nothing",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
-def initialize(bench: Bench) -> None:
+def initialize(bench: CheckSession) -> None:
     facts = _loaded(bench)
     expect(facts["has_initialize"], "there is no function initialize")
     expect(not facts["initialize_error"],
@@ -149,13 +149,13 @@ def initialize(bench: Bench) -> None:
 
 
 @row("load.opens", "a QPM comes up and says that it is ready", revisions=BOTH)
-def opens(bench: Bench) -> None:
+def opens(bench: CheckSession) -> None:
     bench.q.is_ready()
 
 
 @row("load.uninitialize", "uninitialize() ends what was begun and raises nothing",
      revisions=BOTH, needs=_PACKAGE, alone=True)  # fmt: skip
-def uninitialize(bench: Bench) -> None:
+def uninitialize(bench: CheckSession) -> None:
     facts, control = _loaded(bench), _control(bench)
     expect(facts["has_uninitialize"], "there is no function uninitialize")
     bench.run()
@@ -178,28 +178,28 @@ def uninitialize(bench: Bench) -> None:
 
 @row("load.start-false", "QPM(start=False) takes less than 1 ms",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
-def start_false(bench: Bench) -> None:
+def start_false(bench: CheckSession) -> None:
     took_s = _started(bench)["start_false_s"]
     expect(took_s < MOST_S, f"the fastest of 20 took {1e3 * took_s:.2f} ms")
 
 
 @row("load.start-false-idle", "QPM(start=False) starts and opens nothing",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
-def start_false_idle(bench: Bench) -> None:
+def start_false_idle(bench: CheckSession) -> None:
     left = _started(bench)["start_false_left"]
     expect(not left, f"20 of them left behind: {', '.join(left[:5])}")
 
 
 @row("load.start-false-anywhere", "QPM(start=False) needs no environment variable",
      revisions=BOTH, needs=_PACKAGE, opens=False)  # fmt: skip
-def start_false_anywhere(bench: Bench) -> None:
+def start_false_anywhere(bench: CheckSession) -> None:
     with _process(bench, bare=True) as control:
         facts = control.host("facts")
     expect(not facts["start_false_error"], _last(facts["start_false_error"]))
 
 
 @row("load.lookups", "50 look-ups leave nothing behind", revisions=BOTH, needs=_PACKAGE)
-def lookups(bench: Bench) -> None:
+def lookups(bench: CheckSession) -> None:
     control = _control(bench)
     before = control.host("left")
     for _ in range(50):
@@ -214,7 +214,7 @@ def lookups(bench: Bench) -> None:
 
 @row("load.clients", "30 clients that come, listen and go leave nothing behind",
      revisions=BOTH, needs=(Need.TRANSPORT,))  # fmt: skip
-def clients(bench: Bench) -> None:
+def clients(bench: CheckSession) -> None:
     bench.run()
     control = _control(bench)
     before = control.host("left")
@@ -234,32 +234,34 @@ def clients(bench: Bench) -> None:
     bench.until(settled, "the end of the threads of 30 clients that have gone")
 
 
-def _process(bench: Bench, environ: dict[str, str] | None = None, *, bare: bool = False) -> Any:
+def _process(
+    bench: CheckSession, environ: dict[str, str] | None = None, *, bare: bool = False
+) -> Any:
     """The plugin in a process of its own; see `plugin.Plugin.process`."""
     plugin: Any = bench.target
     return plugin.process(bench.revision, environ, bare=bare)
 
 
-def _facts(bench: Bench) -> dict[str, Any]:
+def _facts(bench: CheckSession) -> dict[str, Any]:
     plugin: Any = bench.target
     found: dict[str, Any] = plugin.facts(bench.revision)
     return found
 
 
-def _loaded(bench: Bench) -> dict[str, Any]:
+def _loaded(bench: CheckSession) -> dict[str, Any]:
     facts = _facts(bench)
     if facts["import_error"]:
         raise Omitted("it could not be imported")
     return facts
 
 
-def _started(bench: Bench) -> dict[str, Any]:
+def _started(bench: CheckSession) -> dict[str, Any]:
     facts = _loaded(bench)
     expect(not facts["start_false_error"], _last(facts["start_false_error"]))
     return facts
 
 
-def _control(bench: Bench) -> Any:
+def _control(bench: CheckSession) -> Any:
     subject: Any = bench.subject
     return subject.control
 

@@ -13,7 +13,7 @@ from simenv.qpm_check.checks.admission import decided, stands
 from simenv.qpm_check.contract.outcomes import Omitted, expect
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.targets.target import FAMILY
 
 PROFILE: shapes.Fields = {
@@ -55,7 +55,9 @@ def size(gates: int, shots: int = 1, count: int = 1) -> dict[str, Any]:
 
 
 @contextmanager
-def ruled(bench: Bench, name: str, capacity: dict[str, int], **profile: int) -> Iterator[None]:
+def ruled(
+    bench: CheckSession, name: str, capacity: dict[str, int], **profile: int
+) -> Iterator[None]:
     """Under that policy and profile; as it was before at the end."""
     before = bench.q.get_device_profile()["device_profile"]
     asked = {**FREE, "one_q_gate_ns": 1_000, "baseline": ONE_GATE, **profile}
@@ -73,7 +75,7 @@ def ruled(bench: Bench, name: str, capacity: dict[str, int], **profile: int) -> 
 
 
 @row("policy.profile", "a device profile: its fields, whole numbers")
-def profile(bench: Bench) -> None:
+def profile(bench: CheckSession) -> None:
     found = shapes.has(
         "get_device_profile", bench.q.get_device_profile(),
         {"version": int, "device_profile": dict},
@@ -83,7 +85,7 @@ def profile(bench: Bench) -> None:
 
 
 @row("policy.profile-set", "configure_device_profile: accepted, then unchanged")
-def profile_set(bench: Bench) -> None:
+def profile_set(bench: CheckSession) -> None:
     before = bench.q.get_device_profile()
     changed = {**before["device_profile"], "compile_ns": 4_321}
     try:
@@ -102,7 +104,7 @@ def profile_set(bench: Bench) -> None:
 
 
 @row("policy.unlimited", "by default admission is unlimited, with no capacity")
-def unlimited(bench: Bench) -> None:
+def unlimited(bench: CheckSession) -> None:
     found = shapes.has(
         "get_admission_policy", bench.q.get_admission_policy(),
         {"version": int, "configuration": dict},
@@ -114,7 +116,7 @@ def unlimited(bench: Bench) -> None:
 
 
 @row("policy.set", "set_admission_policy: accepted, then unchanged; versions grow")
-def policy_set(bench: Bench) -> None:
+def policy_set(bench: CheckSession) -> None:
     before = bench.q.get_admission_policy()["version"]
     with ruled(bench, "credit", {"total_credits": 77}):
         asked = configuration("credit", {"total_credits": 77})
@@ -127,7 +129,7 @@ def policy_set(bench: Bench) -> None:
 
 
 @row("policy.refused", "a policy that is none is refused, and the old one stays")
-def refused(bench: Bench) -> None:
+def refused(bench: CheckSession) -> None:
     before = bench.q.get_admission_policy()
     wrong = {
         "an unknown policy": configuration("auction", {}),
@@ -151,7 +153,7 @@ def refused(bench: Bench) -> None:
 
 
 @row("policy.estimate", "the estimate is the contract's, to the nanosecond")
-def estimate(bench: Bench) -> None:
+def estimate(bench: CheckSession) -> None:
     times = {
         "one_q_gate_ns": 7, "two_q_gate_ns": 11, "measurement_ns": 13, "one_q_transfer_ns": 3,
         "two_q_transfer_ns": 5, "measurement_transfer_ns": 17, "compile_ns": 19,
@@ -170,7 +172,7 @@ def estimate(bench: Bench) -> None:
 
 
 @row("policy.credit", "credits: what they do not suffice for is delayed or rejected, code 7")
-def credit(bench: Bench) -> None:
+def credit(bench: CheckSession) -> None:
     with ruled(bench, "credit", {"total_credits": 10}):
         found = decided("evaluate", bench.q.evaluate(request=size(4)), "accepted")
         expect_equal("credits_required", found["credits_required"], 4)
@@ -189,7 +191,7 @@ def credit(bench: Bench) -> None:
 
 
 @row("policy.rate", "rate: units over the time that is left for quantum work")
-def rate(bench: Bench) -> None:
+def rate(bench: CheckSession) -> None:
     with ruled(bench, "rate", {"device_rate": 30, "time_span_ns": 10**9}):
         asked = {**size(10), "walltime_ns": 7 * 10**8, "classical_runtime_ns": 10**8,
                  "overhead_ns": 10**8}  # fmt: skip
@@ -202,7 +204,7 @@ def rate(bench: Bench) -> None:
 
 
 @row("policy.walltime", "rate: no time left for quantum work is rejected, code 10")
-def walltime(bench: Bench) -> None:
+def walltime(bench: CheckSession) -> None:
     with ruled(bench, "rate", {"device_rate": 30, "time_span_ns": 10**9}):
         asked = {**size(1), "walltime_ns": 10**8, "classical_runtime_ns": 10**8}
         found = decided("evaluate", bench.q.evaluate(request=asked), "rejected")
@@ -210,7 +212,7 @@ def walltime(bench: Bench) -> None:
 
 
 @row("credits.returned", "what a task did not use of its estimate comes back")
-def returned(bench: Bench) -> None:
+def returned(bench: CheckSession) -> None:
     gates, _ = _long_estimates(bench)
     with _held(bench, gates):
         number = bench.reserve(**size(gates * 3 // 2))
@@ -230,7 +232,7 @@ def returned(bench: Bench) -> None:
 
 
 @row("credits.cancelled", "a task cancelled before it ran gives back all it held")
-def of_cancelled(bench: Bench) -> None:
+def of_cancelled(bench: CheckSession) -> None:
     gates, _ = _long_estimates(bench)
     with _held(bench, gates):
         number = bench.reserve(**size(gates * 40))
@@ -247,7 +249,7 @@ def of_cancelled(bench: Bench) -> None:
 
 
 @row("credits.delayed", "a task that waits for credits: DELAYED, pending-capacity; then it runs")
-def delayed(bench: Bench) -> None:
+def delayed(bench: CheckSession) -> None:
     gates, _ = _long_estimates(bench)
     with _held(bench, gates):
         for _ in range(TURNS):
@@ -271,7 +273,7 @@ def delayed(bench: Bench) -> None:
 
 
 @row("credits.never", "a task its reservation can never pay is refused")
-def never(bench: Bench) -> None:
+def never(bench: CheckSession) -> None:
     gates, _ = _long_estimates(bench)
     with _held(bench, gates):
         under = {"reservation_id": bench.reserve(**size(gates * 3 // 2))}
@@ -279,12 +281,12 @@ def never(bench: Bench) -> None:
         bench.refuses("async_run of twice the gates", lambda: bench.q.async_run(info, **under))
 
 
-def _long_estimates(bench: Bench) -> tuple[int, dict[str, int]]:
+def _long_estimates(bench: CheckSession) -> tuple[int, dict[str, int]]:
     """One-qubit gates of a long circuit, and the profile under which they seem to take long."""
     gates = bench.long_gates
     return gates, {"one_q_gate_ns": math.ceil(ESTIMATED_S * 1e9 / gates)}
 
 
-def _held(bench: Bench, gates: int) -> Any:
+def _held(bench: CheckSession, gates: int) -> Any:
     _, told = _long_estimates(bench)
     return ruled(bench, "credit", {"total_credits": gates * 100}, **told)

@@ -7,13 +7,13 @@ from typing import Any
 from simenv.qpm_check.contract.outcomes import expect
 from simenv.qpm_check.harness import circuits, shapes
 from simenv.qpm_check.harness.check import expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 
 _MANY = 8
 
 
 @row("polling.not-ready", "read_cq before the end: the task's envelope, completion-not-ready")
-def not_ready(bench: Bench) -> None:
+def not_ready(bench: CheckSession) -> None:
     cid = bench.submit(bench.long, num_shots=bench.long_shots)
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(bench.q, operation)(cid, **bench.under)
@@ -24,14 +24,14 @@ def not_ready(bench: Bench) -> None:
 
 
 @row("polling.unknown", "read_cq of an unknown cid: IN_PROGRESS")
-def unknown(bench: Bench) -> None:
+def unknown(bench: CheckSession) -> None:
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(bench.q, operation)("no-such-circuit", **bench.under)
         _polled(operation, shapes.outcome(operation, answer, "IN_PROGRESS"), ready=False)
 
 
 @row("polling.read", "read_cq: the record, and off the queue")
-def read(bench: Bench) -> None:
+def read(bench: CheckSession) -> None:
     cid = bench.submit()
     record = shapes.has("read_cq", bench.completion(cid), shapes.COMPLETION)
     _polled("read_cq", record, ready=True)
@@ -40,7 +40,7 @@ def read(bench: Bench) -> None:
 
 
 @row("polling.peek", "peek_cq: the record, and it stays")
-def peek(bench: Bench) -> None:
+def peek(bench: CheckSession) -> None:
     cid = bench.submit()
     seen = bench.until(lambda: _peeked(bench, cid), "peek_cq")
     shapes.has("peek_cq", seen, shapes.COMPLETION)
@@ -50,7 +50,7 @@ def peek(bench: Bench) -> None:
 
 
 @row("polling.gone", "what was read: NO_LONGER_RETAINED, since when and why")
-def gone(bench: Bench) -> None:
+def gone(bench: CheckSession) -> None:
     cid = bench.submit()
     bench.completion(cid)
     answer = bench.q.read_cq(cid, **bench.under)
@@ -61,7 +61,7 @@ def gone(bench: Bench) -> None:
 
 
 @row("polling.oldest", "read_cq without a cid: the oldest completion")
-def oldest(bench: Bench) -> None:
+def oldest(bench: CheckSession) -> None:
     _drain(bench)
     cids = {bench.submit() for _ in range(_MANY)}
     records = [bench.completion() for _ in range(_MANY)]
@@ -71,7 +71,7 @@ def oldest(bench: Bench) -> None:
 
 
 @row("polling.times", "times in ns agree with those in seconds")
-def times(bench: Bench) -> None:
+def times(bench: CheckSession) -> None:
     record = bench.completion(bench.submit())
     for name in ("enqueue", "dequeue"):
         seconds, ns = record[f"cq_{name}_time"], record[f"qpm_cq_{name}_time_ns"]
@@ -87,11 +87,11 @@ def _polled(operation: str, answer: dict[str, Any], *, ready: bool) -> None:
     expect_equal("poll_operation", answer.get("poll_operation"), operation)
 
 
-def _peeked(bench: Bench, cid: str) -> dict[str, Any] | None:
+def _peeked(bench: CheckSession, cid: str) -> dict[str, Any] | None:
     answer: dict[str, Any] = bench.q.peek_cq(cid, **bench.under)
     return answer if answer.get("completion_ready") else None
 
 
-def _drain(bench: Bench) -> None:
+def _drain(bench: CheckSession) -> None:
     while bench.q.read_cq(**bench.under).get("completion_ready"):
         pass

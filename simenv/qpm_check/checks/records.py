@@ -11,7 +11,7 @@ from simenv.qpm_check.contract.outcomes import expect
 from simenv.qpm_check.harness import circuits, shapes
 from simenv.qpm_check.harness.check import BOTH, Irrelevant, expect_equal, row
 from simenv.qpm_check.harness.clients import counts_of
-from simenv.qpm_check.harness.session import SHOTS, Bench
+from simenv.qpm_check.harness.session import SHOTS, CheckSession
 from simenv.qpm_check.targets.target import named
 
 STATEVECTOR = 2  # its bit among the capabilities
@@ -19,7 +19,7 @@ CLOCK_S = 1.0  # clocks of one machine, read in several processes
 
 
 @row("record.fields", "a record has the contract's fields", revisions=BOTH)
-def fields(bench: Bench) -> None:
+def fields(bench: CheckSession) -> None:
     record = bench.run()
     wanted = shapes.RECORD if bench.revision == 1 else shapes.COMPLETION
     shapes.has("the record", record, wanted)
@@ -27,7 +27,7 @@ def fields(bench: Bench) -> None:
 
 
 @row("record.times", "all seven times are there, as floats", revisions=BOTH)
-def seven_times(bench: Bench) -> None:
+def seven_times(bench: CheckSession) -> None:
     for what, record in (("sync_run", bench.run()), ("read_cq", bench.completion(bench.submit()))):
         for name in shapes.TIMES:
             expect(name in record, f"the record of {what} has no {name!r}")
@@ -36,7 +36,7 @@ def seven_times(bench: Bench) -> None:
 
 
 @row("record.order", "times come in their order", revisions=BOTH)
-def order(bench: Bench) -> None:
+def order(bench: CheckSession) -> None:
     record = bench.completion(bench.submit())
     reached = [(name, record[name]) for name in shapes.TIMES if record.get(name, -1) != -1]
     for (before, first), (after, second) in itertools.pairwise(reached):
@@ -45,7 +45,7 @@ def order(bench: Bench) -> None:
 
 
 @row("record.clock", "times are seconds since the epoch, of this call", revisions=BOTH)
-def clock(bench: Bench) -> None:
+def clock(bench: CheckSession) -> None:
     before = time.time()
     record = bench.run()
     after = time.time()
@@ -58,7 +58,7 @@ def clock(bench: Bench) -> None:
 
 
 @row("record.dequeued", "cq_dequeue_time: set by read_cq, -1 otherwise", revisions=BOTH)
-def dequeued(bench: Bench) -> None:
+def dequeued(bench: CheckSession) -> None:
     cid = bench.submit()
     peeked = bench.until(lambda: _peek(bench, cid), "peek_cq")
     expect_equal("cq_dequeue_time of peek_cq", float(peeked["cq_dequeue_time"]), -1.0)
@@ -70,7 +70,7 @@ def dequeued(bench: Bench) -> None:
 
 
 @row("counts.plain", "counts are {str: int}, Python's own", revisions=BOTH)
-def plain(bench: Bench) -> None:
+def plain(bench: CheckSession) -> None:
     for name, count in bench.counts(circuits.BELL).items():
         expect(type(name) is str, f"a key of the counts is of type {type(name).__name__}")
         expect(type(count) is int, f"counts[{name!r}] is of type {type(count).__name__}")
@@ -78,7 +78,7 @@ def plain(bench: Bench) -> None:
 
 
 @row("counts.sum", "counts sum to the shots", revisions=BOTH)
-def total(bench: Bench) -> None:
+def total(bench: CheckSession) -> None:
     for shots in (1, 7, 1_000):
         counts = bench.counts(circuits.BELL, num_shots=shots)
         expect_equal(f"the sum of the counts of {shots} shots", sum(counts.values()), shots)
@@ -87,18 +87,18 @@ def total(bench: Bench) -> None:
 
 
 @row("counts.bits", "clbit 0 stands rightmost", revisions=BOTH)
-def bits(bench: Bench) -> None:
+def bits(bench: CheckSession) -> None:
     expect_bits(bench, circuits.FIRST_BIT, "001", "x on qubit 0")
     expect_bits(bench, circuits.CROSSED, "100", "qubit 0 measured into bit 2")
 
 
 @row("counts.registers", "registers: last declared first, a space between", revisions=BOTH)
-def registers(bench: Bench) -> None:
+def registers(bench: CheckSession) -> None:
     expect_bits(bench, circuits.REGISTERS, "10 001", "registers a[3] and b[2]")
 
 
 @row("counts.right", "a Bell pair gives 00 and 11, near half each", revisions=BOTH)
-def right(bench: Bench) -> None:
+def right(bench: CheckSession) -> None:
     shots = 4_000
     counts = _text_keys(bench.counts(circuits.BELL, num_shots=shots), "00")
     odd = shots - counts.get("00", 0) - counts.get("11", 0)
@@ -108,18 +108,18 @@ def right(bench: Bench) -> None:
 
 
 @row("circuits.gates", "every gate of a host's text is run", revisions=BOTH)
-def gates(bench: Bench) -> None:
+def gates(bench: CheckSession) -> None:
     counts = bench.counts(circuits.EVERY_GATE)
     expect_equal("the sum of the counts", sum(counts.values()), SHOTS)
 
 
 @row("circuits.defined", "gates that the text itself defines are run", revisions=BOTH)
-def defined(bench: Bench) -> None:
+def defined(bench: CheckSession) -> None:
     expect_bits(bench, circuits.DEFINED, "01", "a gate the text defines")
 
 
 @row("statevector.shape", "a state vector comes as its table says", revisions=BOTH)
-def vector_shape(bench: Bench) -> None:
+def vector_shape(bench: CheckSession) -> None:
     vector = _vector(bench)
     expect_equal("type", vector.get("type"), "statevector")
     expect_equal("format", vector.get("format"), "complex128")
@@ -134,7 +134,7 @@ def vector_shape(bench: Bench) -> None:
 
 
 @row("statevector.order", "qubit 0 is the least bit of an amplitude's index", revisions=BOTH)
-def vector_order(bench: Bench) -> None:
+def vector_order(bench: CheckSession) -> None:
     for index, (real, imaginary) in enumerate(_vector(bench)["data"]):
         size = math.hypot(real, imaginary)
         wanted = math.sqrt(0.5) if index in (1, 5) else 0.0
@@ -144,7 +144,7 @@ def vector_order(bench: Bench) -> None:
 
 
 @row("info.unknown", "keys nobody knows are passed over", revisions=BOTH)
-def unknown_keys(bench: Bench) -> None:
+def unknown_keys(bench: CheckSession) -> None:
     counts = bench.counts(
         circuits.FIRST_BIT, qfw_backend="x", np=4, hosts={"a": 1}, a_key_of_tomorrow=[None]
     )
@@ -154,21 +154,21 @@ def unknown_keys(bench: Bench) -> None:
 @row(
     "info.width", "num_qubits below the circuit's own, 0 too: the circuit's counts", revisions=BOTH
 )
-def width(bench: Bench) -> None:
+def width(bench: CheckSession) -> None:
     for told in (0, 1):
         counts = _text_keys(bench.counts(circuits.FIRST_BIT, num_qubits=told), "001")
         expect(counts.get("001", 0) >= SHOTS // 2, f"with num_qubits={told}: {counts}, not '001'")
 
 
 @row("info.kept", "the caller's own info is left as it was", revisions=BOTH)
-def kept(bench: Bench) -> None:
+def kept(bench: CheckSession) -> None:
     info = bench.info()
     before = dict(info)
     bench.accept(info)
     expect_equal("info after async_run", info, before)
 
 
-def expect_bits(bench: Bench, qasm: str, key: str, what: str) -> None:
+def expect_bits(bench: CheckSession, qasm: str, key: str, what: str) -> None:
     """Nearly every shot of `qasm` gives `key`: on a machine not all do."""
     counts = _text_keys(bench.counts(qasm), key)
     share = counts.get(key, 0) / SHOTS
@@ -186,7 +186,7 @@ def _text_keys(counts: dict[str, int], like: str) -> dict[str, int]:
     return found
 
 
-def _vector(bench: Bench) -> dict[str, Any]:
+def _vector(bench: CheckSession) -> dict[str, Any]:
     if not bench.subject.card().capabilities & STATEVECTOR:
         raise Irrelevant("it does not say that it has state vectors")
     record = bench.run(circuits.AMPLITUDES, return_statevector=True)
@@ -196,7 +196,7 @@ def _vector(bench: Bench) -> dict[str, Any]:
     return vector
 
 
-def _peek(bench: Bench, cid: str) -> dict[str, Any] | None:
+def _peek(bench: CheckSession, cid: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = bench.q.peek_cq(cid, **(bench.under if bench.revision == 2 else {}))
     except Exception as error:

@@ -10,8 +10,8 @@ from typing import Any
 
 from simenv.qpm_check.contract.outcomes import Broken, expect
 from simenv.qpm_check.harness.check import BOTH, Need, row
-from simenv.qpm_check.harness.clients import Caller
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.clients import CheckedClient
+from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.targets.target import named
 
 POLL_S = 0.02
@@ -29,7 +29,7 @@ _NEEDS = (Need.TRANSPORT, Need.OUTAGE)
     needs=_NEEDS,
     alone=True,
 )
-def pollers(bench: Bench) -> None:
+def pollers(bench: CheckSession) -> None:
     running: list[Poller] = []
     for client, cid, under in _submitted(bench):
         # In revision 2 all ask for the oldest: a poll that names a cid would find the others', too.
@@ -51,7 +51,7 @@ def pollers(bench: Bench) -> None:
     needs=_NEEDS,
     alone=True,
 )
-def first_poll(bench: Bench) -> None:
+def first_poll(bench: CheckSession) -> None:
     under = {"reservation_id": bench.reserve()}
     cid = bench.submit(bench.long, num_shots=bench.long_shots, under=under)
     with _away(bench):
@@ -65,7 +65,7 @@ def first_poll(bench: Bench) -> None:
 
 
 @contextmanager
-def _away(bench: Bench) -> Iterator[None]:
+def _away(bench: CheckSession) -> Iterator[None]:
     """The service or machine behind the plugin is away for AWAY_S and the time of the block."""
     outage = bench.target.outage
     assert outage is not None
@@ -77,7 +77,7 @@ def _away(bench: Bench) -> Iterator[None]:
         outage.end()
 
 
-def _submitted(bench: Bench) -> list[tuple[Caller, str, dict[str, Any]]]:
+def _submitted(bench: CheckSession) -> list[tuple[CheckedClient, str, dict[str, Any]]]:
     """Circuits that take their time: whose, their cids and reservations."""
     found = []
     for _ in range(CLIENTS):
@@ -88,7 +88,7 @@ def _submitted(bench: Bench) -> list[tuple[Caller, str, dict[str, Any]]]:
     return found
 
 
-def _all_over(bench: Bench, running: list[Poller]) -> None:
+def _all_over(bench: CheckSession, running: list[Poller]) -> None:
     """Each has its record, and met nothing odd on the way."""
     bench.until(lambda: all(one.over for one in running), "all records after its return")
     for one in running:
@@ -99,7 +99,7 @@ def _all_over(bench: Bench, running: list[Poller]) -> None:
         expect(one.record["rc"] == 0, f"rc of a circuit that ran again is {one.record['rc']}")
 
 
-def _all_not_ready(bench: Bench, running: list[Poller]) -> None:
+def _all_not_ready(bench: CheckSession, running: list[Poller]) -> None:
     deadline = time.monotonic() + min(NOTICED_S, bench.wait_s)
     while not all("DEFwNotReady" in one.met for one in running):
         met = sorted(set().union(*(one.met for one in running)))
@@ -116,7 +116,7 @@ class Poller:
     """
 
     def __init__(
-        self, revision: int, client: Caller, cid: str | None, under: dict[str, Any]
+        self, revision: int, client: CheckedClient, cid: str | None, under: dict[str, Any]
     ) -> None:
         self.met: set[str] = set()
         self.record: dict[str, Any] | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from simenv.qpm_check.contract.outcomes import expect
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.targets.target import FAMILY, named
 
 STATUS: shapes.Fields = {
@@ -36,7 +36,7 @@ _REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
 
 
 @row("scheduler.status", "get_scheduler_status: active, its policy, its limits")
-def status(bench: Bench) -> None:
+def status(bench: CheckSession) -> None:
     found = shapes.has("get_scheduler_status", bench.q.get_scheduler_status(), STATUS)
     expect_equal("state", found["state"], "active")
     for name in CONTROL:
@@ -47,7 +47,7 @@ def status(bench: Bench) -> None:
 
 
 @row("scheduler.policy", "the four policies, each accepted, then unchanged")
-def policy(bench: Bench) -> None:
+def policy(bench: CheckSession) -> None:
     before = shapes.has(
         "get_scheduler_policy", bench.q.get_scheduler_policy(),
         {"version": int, "scheduler_policy": dict},
@@ -74,7 +74,7 @@ def policy(bench: Bench) -> None:
 
 
 @row("scheduler.policy-unknown", "an unknown policy is refused, and the old one stays")
-def policy_unknown(bench: Bench) -> None:
+def policy_unknown(bench: CheckSession) -> None:
     before = bench.q.get_scheduler_policy()
     asked = {"policy_name": "by-mood", "options": {}}
     bench.refuses("policy by-mood",
@@ -84,7 +84,7 @@ def policy_unknown(bench: Bench) -> None:
 
 
 @row("scheduler.pause", "paused: nothing new begins; resumed: it does")
-def pause(bench: Bench) -> None:
+def pause(bench: CheckSession) -> None:
     with _as_before(bench):
         found = shapes.has("pause_execution_target",
                            bench.q.pause_execution_target(reason="checked"), STEERED)  # fmt: skip
@@ -102,7 +102,7 @@ def pause(bench: Bench) -> None:
 
 
 @row("scheduler.drain", "draining: what was accepted ends, nothing new is taken")
-def drain(bench: Bench) -> None:
+def drain(bench: CheckSession) -> None:
     with _as_before(bench):
         cid = bench.submit(bench.long, num_shots=bench.long_shots)
         found = shapes.has("drain_execution_target", bench.q.drain_execution_target(), STEERED)
@@ -116,7 +116,7 @@ def drain(bench: Bench) -> None:
 
 
 @row("scheduler.limits", "max_inflight: so many at once are with the machine")
-def limits(bench: Bench) -> None:
+def limits(bench: CheckSession) -> None:
     before = bench.q.get_scheduler_status()["dispatch_limits"]["max_inflight"]
     try:
         bench.q.configure_dispatch_limits(limits={"max_inflight": 2})
@@ -142,7 +142,7 @@ def limits(bench: Bench) -> None:
 
 
 @row("scheduler.limits-refused", "any other limit is refused and changes nothing")
-def limits_refused(bench: Bench) -> None:
+def limits_refused(bench: CheckSession) -> None:
     before = bench.q.get_scheduler_status()["dispatch_limits"]
     for asked in ({"max_qubits": 3}, {"max_inflight": -1}, {"max_inflight": "two"},
                   {"max_inflight": 1, "other": 1}):  # fmt: skip
@@ -160,7 +160,7 @@ def limits_refused(bench: Bench) -> None:
 
 
 @row("scheduler.queue", "get_scheduler_queue_state: what is under way, as envelopes")
-def queue(bench: Bench) -> None:
+def queue(bench: CheckSession) -> None:
     cid = bench.submit(bench.long, num_shots=bench.long_shots)
     number = bench.status(cid)["qtask_id"]
     found = shapes.has("get_scheduler_queue_state", bench.q.get_scheduler_queue_state(), QUEUE)
@@ -175,7 +175,7 @@ def queue(bench: Bench) -> None:
 
 
 @contextmanager
-def _as_before(bench: Bench) -> Iterator[Any]:
+def _as_before(bench: CheckSession) -> Iterator[Any]:
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from simenv.qpm_check.contract.outcomes import Broken, expect, shown
 from simenv.qpm_check.contract.plain_data import impurities
 from simenv.qpm_check.fake_defw.directory import KEYS
 from simenv.qpm_check.harness.check import BOTH, Irrelevant, Need, expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.harness.shapes import has
 
 SIMULATOR = 2
@@ -25,7 +25,7 @@ _TRANSPORT = (Need.TRANSPORT,)
 
 
 @row("query.record", "query: one service record, by the class that answers", revisions=BOTH)
-def record(bench: Bench) -> None:
+def record(bench: CheckSession) -> None:
     card = bench.subject.card()
     for name in ("service_name", "description"):
         value = getattr(card, name)
@@ -38,7 +38,7 @@ def record(bench: Bench) -> None:
 
 
 @row("query.bits", "type and capability bits are the contract's", revisions=BOTH)
-def bits(bench: Bench) -> None:
+def bits(bench: CheckSession) -> None:
     card = bench.subject.card()
     for what, value, known in (
         ("type", card.types, TYPES[bench.revision]),
@@ -53,7 +53,7 @@ def bits(bench: Bench) -> None:
 
 
 @row("query.properties", "properties: identity, widths, kinds")
-def properties(bench: Bench) -> None:
+def properties(bench: CheckSession) -> None:
     found = has(
         "properties", bench.subject.card().properties,
         {
@@ -74,7 +74,7 @@ def properties(bench: Bench) -> None:
 
 
 @row("query.selector", "selector: name, resources with the device, aliases with QPM")
-def selector(bench: Bench) -> None:
+def selector(bench: CheckSession) -> None:
     told = bench.subject.card().properties
     found = has("selector", told.get("selector"), {"name": str, "resources": list, "aliases": list})
     expect(told["device_id"] in found["resources"],
@@ -84,7 +84,7 @@ def selector(bench: Bench) -> None:
 
 
 @row("query.bindings", "api_bindings: all six, by the names of their clients")
-def bindings(bench: Bench) -> None:
+def bindings(bench: CheckSession) -> None:
     card = bench.subject.card()
     offered = {}
     for one in card.properties.get("api_bindings") or ():
@@ -105,7 +105,7 @@ def bindings(bench: Bench) -> None:
 
 
 @row("query.default-binding", "the execution binding stands in the properties once more")
-def default_binding(bench: Bench) -> None:
+def default_binding(bench: CheckSession) -> None:
     card = bench.subject.card()
     wanted = {
         "binding_name": "execution",
@@ -120,7 +120,7 @@ def default_binding(bench: Bench) -> None:
 
 @row("query.lookup", "a client that wants any QPM, or one of its kind, finds it",
      revisions=(1,), needs=_TRANSPORT)  # fmt: skip
-def lookup(bench: Bench) -> None:
+def lookup(bench: CheckSession) -> None:
     card = bench.subject.card()
     for types, capabilities in ((-1, -1), (card.types, card.capabilities)):
         found = _control(bench).host("lookup", types, capabilities)
@@ -130,7 +130,7 @@ def lookup(bench: Bench) -> None:
 
 @row("query.examples", "a simulator is found by a host's examples: as QB, TNQVM or NWQSIM",
      revisions=(1,), needs=_TRANSPORT)  # fmt: skip
-def examples(bench: Bench) -> None:
+def examples(bench: CheckSession) -> None:
     types = bench.subject.card().types
     if not types & SIMULATOR:
         raise Irrelevant("it is no simulator")
@@ -139,7 +139,7 @@ def examples(bench: Bench) -> None:
 
 
 @row("register.directory", "it registers itself, with all a directory asks", needs=_TRANSPORT)
-def directory(bench: Bench) -> None:
+def directory(bench: CheckSession) -> None:
     records = _control(bench).host("registered")
     expect(len(records) == 1, f"{len(records)} registrations")
     for key in KEYS:
@@ -152,7 +152,7 @@ def directory(bench: Bench) -> None:
 @row(
     "register.resolve", "every binding is found by kind, name, resource and alias", needs=_TRANSPORT
 )
-def resolve(bench: Bench) -> None:
+def resolve(bench: CheckSession) -> None:
     told = bench.subject.card().properties
     selector = told["selector"]
     for wanted in (
@@ -169,14 +169,14 @@ def resolve(bench: Bench) -> None:
 @row(
     "register.again", "it registers again when the directory was lost", needs=_TRANSPORT, alone=True
 )
-def again(bench: Bench) -> None:
+def again(bench: CheckSession) -> None:
     control = _control(bench)
     control.host("lose_directory", 1.0)
     bench.until(lambda: control.host("registered"), "a registration with the new one", AGAIN_S)
 
 
 @row("register.service-id", "QFW_QPM_SERVICE_ID is its id", needs=_TRANSPORT)
-def service_id(bench: Bench) -> None:
+def service_id(bench: CheckSession) -> None:
     plugin: Any = bench.target
     with plugin.process(2, {"QFW_QPM_SERVICE_ID": "qpm:checked:1"}) as control:
         told = control.host("query")["card"]["properties"]
@@ -186,7 +186,7 @@ def service_id(bench: Bench) -> None:
 @row(
     "register.ready-file", "QFW_SERVICE_READY_FILE gets its line once it is ready", needs=_TRANSPORT
 )
-def ready_file(bench: Bench) -> None:
+def ready_file(bench: CheckSession) -> None:
     plugin: Any = bench.target
     with tempfile.TemporaryDirectory(prefix="qpm-check-") as folder:
         path = Path(folder) / "ready"
@@ -200,7 +200,7 @@ def ready_file(bench: Bench) -> None:
     has("the line", line, {"ready": bool, "message": str, "timestamp_ns": int})
 
 
-def _methods(bench: Bench, wanted: Any) -> None:
+def _methods(bench: CheckSession, wanted: Any) -> None:
     there = bench.subject.signatures()
     told = [
         text
@@ -211,7 +211,7 @@ def _methods(bench: Bench, wanted: Any) -> None:
 
 
 @row("methods.single", "the one class of revision 1 has its methods", revisions=(1,))
-def of_single(bench: Bench) -> None:
+def of_single(bench: CheckSession) -> None:
     there = bench.subject.signatures()
     wanted = {**signatures.REVISION1}
     for name in ("reserve", "release"):  # revision 2 has these names too, with other arguments
@@ -221,35 +221,35 @@ def of_single(bench: Bench) -> None:
 
 
 @row("methods.execution", "execution has its methods and arguments")
-def of_execution(bench: Bench) -> None:
+def of_execution(bench: CheckSession) -> None:
     _methods(bench, signatures.REVISION2["execution"])
 
 
 @row("methods.admission", "admission has its methods and arguments")
-def of_admission(bench: Bench) -> None:
+def of_admission(bench: CheckSession) -> None:
     _methods(bench, signatures.REVISION2["admission"])
 
 
 @row("methods.admission-policy", "admission-policy has its methods and arguments")
-def of_policy(bench: Bench) -> None:
+def of_policy(bench: CheckSession) -> None:
     _methods(bench, signatures.REVISION2["admission-policy"])
 
 
 @row("methods.scheduler", "scheduler has its methods and arguments")
-def of_scheduler(bench: Bench) -> None:
+def of_scheduler(bench: CheckSession) -> None:
     _methods(bench, signatures.REVISION2["scheduler"])
 
 
 @row("methods.telemetry", "telemetry has its methods and arguments")
-def of_telemetry(bench: Bench) -> None:
+def of_telemetry(bench: CheckSession) -> None:
     _methods(bench, signatures.REVISION2["telemetry"])
 
 
 @row("methods.control", "control has its methods and arguments")
-def of_control(bench: Bench) -> None:
+def of_control(bench: CheckSession) -> None:
     _methods(bench, signatures.REVISION2["control"])
 
 
-def _control(bench: Bench) -> Any:
+def _control(bench: CheckSession) -> Any:
     subject: Any = bench.subject
     return subject.control

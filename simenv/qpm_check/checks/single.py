@@ -10,7 +10,7 @@ from simenv.qpm_check.contract.outcomes import expect, shown
 from simenv.qpm_check.harness import circuits
 from simenv.qpm_check.harness.check import Need, expect_equal, row
 from simenv.qpm_check.harness.clients import counts_of
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 
 R1 = (1,)
 EVENT = 1  # EVENT_TYPE_CIRC_RESULT
@@ -19,13 +19,13 @@ ASKED, READY_S = 100, 0.0005  # hosts ask in a loop: the fastest of so many take
 
 
 @row("single.ready", "is_ready: True", revisions=R1)
-def ready(bench: Bench) -> None:
+def ready(bench: CheckSession) -> None:
     answer = bench.q.is_ready()
     expect(answer is True, f"is_ready answered {shown(answer)}")
 
 
 @row("single.ready-cost", "is_ready costs hardly more than test", revisions=R1)
-def ready_cost(bench: Bench) -> None:
+def ready_cost(bench: CheckSession) -> None:
     def best_s(call: Callable[[], Any]) -> float:
         best = float("inf")
         for _ in range(ASKED):
@@ -40,13 +40,13 @@ def ready_cost(bench: Bench) -> None:
 
 
 @row("single.test", "test: a text", revisions=R1)
-def test(bench: Bench) -> None:
+def test(bench: CheckSession) -> None:
     answer = bench.q.test()
     expect(isinstance(answer, str), f"test answered {shown(answer)}")
 
 
 @row("single.release", "release: None, as often as it is called; circuits go on", revisions=R1)
-def release(bench: Bench) -> None:
+def release(bench: CheckSession) -> None:
     ways: tuple[tuple[Any, ...], ...] = ((), (None,), ([],))
     for given in ways:
         answer = bench.q.release(*given)
@@ -55,7 +55,7 @@ def release(bench: Bench) -> None:
 
 
 @row("single.async", "async_run: a cid, a text, at once", revisions=R1)
-def cid(bench: Bench) -> None:
+def cid(bench: CheckSession) -> None:
     answer = bench.q.async_run(bench.info())
     expect(type(answer) is str and answer, f"async_run answered {shown(answer)}, not a cid")
     other = bench.submit()
@@ -64,34 +64,34 @@ def cid(bench: Bench) -> None:
 
 
 @row("single.at-once", "async_run answers before a long circuit is done", revisions=R1)
-def at_once(bench: Bench) -> None:
+def at_once(bench: CheckSession) -> None:
     number = bench.submit(bench.long, num_shots=bench.long_shots)
     expect(bench.poll(number) is None, "async_run waited until the circuit was done")
 
 
 @row("single.in-progress", "what is not finished raises DEFwInProgress", revisions=R1)
-def in_progress(bench: Bench) -> None:
+def in_progress(bench: CheckSession) -> None:
     number = bench.submit(bench.long, num_shots=bench.long_shots)
     bench.refuses("read_cq", lambda: bench.q.read_cq(number), "DEFwInProgress")
     bench.refuses("peek_cq", lambda: bench.q.peek_cq(number), "DEFwInProgress")
 
 
 @row("single.empty", "an empty queue raises DEFwInProgress", revisions=R1)
-def empty(bench: Bench) -> None:
+def empty(bench: CheckSession) -> None:
     while bench.poll() is not None:
         pass
     bench.refuses("read_cq()", lambda: bench.q.read_cq(), "DEFwInProgress")
 
 
 @row("single.read", "read_cq takes the record off the queue", revisions=R1)
-def read(bench: Bench) -> None:
+def read(bench: CheckSession) -> None:
     number = bench.submit()
     bench.completion(number)
     bench.refuses("a second read_cq", lambda: bench.q.read_cq(number), "DEFwInProgress")
 
 
 @row("single.peek", "peek_cq leaves it", revisions=R1)
-def peek(bench: Bench) -> None:
+def peek(bench: CheckSession) -> None:
     number = bench.submit()
     bench.until(lambda: _peek(bench, number), "peek_cq")
     expect(_peek(bench, number) is not None, "a second peek_cq has nothing")
@@ -99,7 +99,7 @@ def peek(bench: Bench) -> None:
 
 
 @row("single.by-cid", "read_cq gives the circuit asked for, else the oldest", revisions=R1)
-def by_cid(bench: Bench) -> None:
+def by_cid(bench: CheckSession) -> None:
     while bench.poll() is not None:
         pass
     first, second, third = (bench.submit() for _ in range(3))
@@ -110,7 +110,7 @@ def by_cid(bench: Bench) -> None:
 
 
 @row("single.delete", "delete_circuit: None, also of an unknown one", revisions=R1)
-def delete(bench: Bench) -> None:
+def delete(bench: CheckSession) -> None:
     number = bench.submit(bench.long, num_shots=bench.long_shots)
     for what in (number, "no-such-circuit"):
         answer = bench.q.delete_circuit(what)
@@ -121,12 +121,12 @@ def delete(bench: Bench) -> None:
 @row(
     "single.bad-sync", "a circuit nobody can read: sync_run raises DEFwExecutionError", revisions=R1
 )
-def bad_sync(bench: Bench) -> None:
+def bad_sync(bench: CheckSession) -> None:
     bench.refuses("sync_run", lambda: bench.q.sync_run(bench.info(circuits.UNREADABLE)))
 
 
 @row("single.bad-async", "a circuit nobody can read: a record with rc not 0", revisions=R1)
-def bad_async(bench: Bench) -> None:
+def bad_async(bench: CheckSession) -> None:
     for text in (circuits.UNREADABLE, circuits.NO_QASM):
         record = bench.completion(bench.submit(text))
         expect(type(record["rc"]) is int and record["rc"] != 0, f"rc is {shown(record['rc'])}")
@@ -139,7 +139,7 @@ def bad_async(bench: Bench) -> None:
     revisions=R1,
     alone=True,
 )
-def pushed(bench: Bench) -> None:
+def pushed(bench: CheckSession) -> None:
     ear = bench.ear()
     answer = ear.register(EVENT)
     expect(answer is None, f"register_event_notification answered {shown(answer)}")
@@ -161,7 +161,7 @@ def pushed(bench: Bench) -> None:
     revisions=R1,
     alone=True,
 )
-def push_fails(bench: Bench) -> None:
+def push_fails(bench: CheckSession) -> None:
     ear = bench.ear()
     ear.register(EVENT)
     ear.sink.fail()
@@ -172,7 +172,7 @@ def push_fails(bench: Bench) -> None:
 
 
 @row("single.push-last", "a client's last registration is its only one", revisions=R1, alone=True)
-def push_last(bench: Bench) -> None:
+def push_last(bench: CheckSession) -> None:
     first = bench.ear()
     last = bench.ear(first.q)
     for ear in (first, last):
@@ -189,7 +189,7 @@ def push_last(bench: Bench) -> None:
     revisions=R1,
     alone=True,
 )
-def shutdown(bench: Bench) -> None:
+def shutdown(bench: CheckSession) -> None:
     other = bench.connect()
     number = bench.submit(bench.long, num_shots=bench.long_shots)
     answer = other.shutdown()
@@ -200,12 +200,12 @@ def shutdown(bench: Bench) -> None:
 
 @row("single.reserve", "reserve takes whatever a host gives, and answers None", revisions=R1,
      needs=(Need.TRANSPORT,))  # fmt: skip
-def reserve(bench: Bench) -> None:
+def reserve(bench: CheckSession) -> None:
     for given in (("svc", "ep"), ("svc", "ep", "more")):
         answer = bench.q.reserve(*given)
         expect(answer is None, f"reserve answered {shown(answer)}")
 
 
-def _peek(bench: Bench, number: str) -> Any:
+def _peek(bench: CheckSession, number: str) -> Any:
     answer = bench.answers("peek_cq", lambda: bench.q.peek_cq(number))
     return None if isinstance(answer, Exception) else answer

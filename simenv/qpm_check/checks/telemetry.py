@@ -9,7 +9,7 @@ from simenv.qpm_check.contract.outcomes import expect, shown
 from simenv.qpm_check.contract.signatures import REVISION2
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import Irrelevant, expect_equal, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.harness.shapes import ANY, has
 
 HEAD: shapes.Fields = {
@@ -50,13 +50,13 @@ EVENTS = (
 
 
 @row("telemetry.backend", "get_backend_info: backend, target, whether there is more")
-def backend(bench: Bench) -> None:
+def backend(bench: CheckSession) -> None:
     has("get_backend_info", bench.q.get_backend_info(),
         {"backend": str, "target_id": str, "metadata_supported": bool})  # fmt: skip
 
 
 @row("telemetry.device", "get_device_info: a qhw-device-v1 record, or the simple form")
-def device(bench: Bench) -> None:
+def device(bench: CheckSession) -> None:
     found = bench.q.get_device_info()
     if "schema" not in found:
         has("get_device_info", found,
@@ -71,7 +71,7 @@ def device(bench: Bench) -> None:
 
 
 @row("telemetry.capability-map", "capability_map: calls and the libraries each of them knows")
-def capability_map(bench: Bench) -> None:
+def capability_map(bench: CheckSession) -> None:
     _of_the_newest(bench, "capability_map")
     found = bench.q.capability_map()
     expect(isinstance(found, dict) and found, f"capability_map answered {shown(found)}")
@@ -81,7 +81,7 @@ def capability_map(bench: Bench) -> None:
 
 
 @row("telemetry.allocations", "list_scheduler_allocations: a list, less of it with a filter")
-def allocations(bench: Bench) -> None:
+def allocations(bench: CheckSession) -> None:
     _of_the_newest(bench, "list_scheduler_allocations")
     found = bench.q.list_scheduler_allocations()
     expect(isinstance(found, list), f"list_scheduler_allocations answered {shown(found)}")
@@ -90,13 +90,13 @@ def allocations(bench: Bench) -> None:
     expect_equal("allocations of no such id", none, [])
 
 
-def _of_the_newest(bench: Bench, name: str) -> None:
+def _of_the_newest(bench: CheckSession, name: str) -> None:
     if name not in bench.subject.signatures():
         raise Irrelevant(f"there is no {name}: the newest hosts alone ask for it")
 
 
 @row("telemetry.coupling", "get_coupling_graph: qhw-coupling-v1, or couplings [[a, b]]")
-def coupling(bench: Bench) -> None:
+def coupling(bench: CheckSession) -> None:
     found = bench.q.get_coupling_graph()
     if "schema" not in found:
         has("get_coupling_graph", found, {"backend": str, "target_id": str, "couplings": list})
@@ -113,7 +113,7 @@ def coupling(bench: Bench) -> None:
 
 
 @row("telemetry.calibration", "get_calibration_snapshot: qhw-calibration-v1, or the simple form")
-def calibration(bench: Bench) -> None:
+def calibration(bench: CheckSession) -> None:
     found = bench.q.get_calibration_snapshot()
     if "schema" not in found:
         has("get_calibration_snapshot", found, {"backend": str, "target_id": str})
@@ -124,14 +124,14 @@ def calibration(bench: Bench) -> None:
 
 
 @row("telemetry.dynamic", "get_dynamic_backend_info: the simple form, and its calibration set")
-def dynamic(bench: Bench) -> None:
+def dynamic(bench: CheckSession) -> None:
     found = has("get_dynamic_backend_info", bench.q.get_dynamic_backend_info(),
                 {"backend": str, "target_id": str})  # fmt: skip
     expect("calibration_set_id" in found, "there is no 'calibration_set_id'")
 
 
 @row("telemetry.access", "get_telemetry_access_model: classes and methods, recorded only")
-def access(bench: Bench) -> None:
+def access(bench: CheckSession) -> None:
     found = has(
         "get_telemetry_access_model", bench.q.get_telemetry_access_model(),
         {"target_id": str, "enforcement": str, "access_classes": list, "methods": dict},
@@ -152,7 +152,7 @@ def access(bench: Bench) -> None:
 
 
 @row("telemetry.capacity", "get_capacity_snapshot: its fields, and what is under way")
-def capacity(bench: Bench) -> None:
+def capacity(bench: CheckSession) -> None:
     bench.until(lambda: bench.q.is_ready()["active_task_count"] == 0, "quiet")
     bench.submit(bench.long, num_shots=bench.long_shots)
     found = has("get_capacity_snapshot", bench.q.get_capacity_snapshot(), CAPACITY)
@@ -166,7 +166,7 @@ def capacity(bench: Bench) -> None:
 
 
 @row("telemetry.queue", "get_queue_metrics: its fields, estimates known or said not to be")
-def queue(bench: Bench) -> None:
+def queue(bench: CheckSession) -> None:
     bench.submit(bench.long, num_shots=bench.long_shots)
     found = has("get_queue_metrics", bench.q.get_queue_metrics(), QUEUE)
     _seen(found, "queue-metrics", "manager-aggregate")
@@ -185,7 +185,7 @@ def queue(bench: Bench) -> None:
 
 
 @row("telemetry.lifecycle", "get_service_lifecycle_telemetry: events by the contract's names")
-def lifecycle(bench: Bench) -> None:
+def lifecycle(bench: CheckSession) -> None:
     bench.q.reconcile_runtime_state(reason="checked")
     found = has("get_service_lifecycle_telemetry", bench.q.get_service_lifecycle_telemetry(),
                 LIFECYCLE)  # fmt: skip
@@ -197,7 +197,7 @@ def lifecycle(bench: Bench) -> None:
 
 
 @row("telemetry.now", "snapshots are of now")
-def now(bench: Bench) -> None:
+def now(bench: CheckSession) -> None:
     for method in (bench.q.get_capacity_snapshot, bench.q.get_queue_metrics):
         before = time.time_ns()
         moment = method()["timestamp_ns"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from simenv.qpm_check.contract.outcomes import expect
 from simenv.qpm_check.harness.check import Irrelevant, row
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 
 EVENT = "completion"
 # One call of each binding that changes nothing; of `execution` one more, which would.
@@ -26,7 +26,7 @@ _CALLS: dict[str, dict[str, Any]] = {
 
 
 @row("token.refused", "where a token is asked for, a wrong one and none are refused")
-def refused(bench: Bench) -> None:
+def refused(bench: CheckSession) -> None:
     right = _told(bench)
     if not right:
         raise Irrelevant("no token was told: this QPM asks for none, or --token-file names it")
@@ -38,14 +38,14 @@ def refused(bench: Bench) -> None:
 
 
 @row("token.hidden", "a token that was sent is in no answer, no error and no event")
-def hidden(bench: Bench) -> None:
+def hidden(bench: CheckSession) -> None:
     right = _told(bench)
     for sent in filter(None, (right, f"kit-{secrets.token_hex(12)}")):
         places = [place for place, text in _all_that_is_told(bench, sent).items() if sent in text]
         expect(not places, f"the token is shown by {', '.join(places[:5])}")
 
 
-def _all_that_is_told(bench: Bench, sent: str) -> dict[str, str]:
+def _all_that_is_told(bench: CheckSession, sent: str) -> dict[str, str]:
     """What is heard by one who sends that token with each call, as texts."""
     told: dict[str, str] = {}
 
@@ -77,6 +77,6 @@ def _all_that_is_told(bench: Bench, sent: str) -> dict[str, str]:
     return told
 
 
-def _told(bench: Bench) -> str:
+def _told(bench: CheckSession) -> str:
     """The token that the kit's own calls carry; "": none."""
     return str(getattr(bench.target, "token", ""))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from simenv.qpm_check.harness.session import Bench
+    from simenv.qpm_check.harness.session import CheckSession
 
-    Check = Callable[[Bench], None]
+    Check = Callable[[CheckSession], None]
 
 
 class Broken(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class Facts(msgspec.Struct, frozen=True):
+class PluginFacts(msgspec.Struct, frozen=True):
     """`*_error`: a traceback, "" where none was raised. Seconds are wall clock."""
 
     folder: str

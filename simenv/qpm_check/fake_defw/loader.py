@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.qpm_check.fake_defw.facts import Facts, Shown, left
+from simenv.qpm_check.fake_defw.facts import PluginFacts, Shown, left
 from simenv.qpm_check.fake_defw.wire import purified
 
 QPM = "QPM"
@@ -91,8 +91,8 @@ class Loaded:
         plain, impure = purified(card)
         return {"card": plain, "impure": [text for text in impure if "['properties']" in text]}
 
-    def facts(self) -> Facts:
-        return Facts(**purified(self._found)[0])
+    def facts(self) -> PluginFacts:
+        return PluginFacts(**purified(self._found)[0])
 
     def _read_metadata(self, module: ModuleType) -> None:
         info = getattr(module, "svc_info", None)

@@ -17,9 +17,9 @@ import msgspec
 from simenv.qpm_check.contract.outcomes import Broken, shown
 
 if TYPE_CHECKING:
-    from simenv.qpm_check.harness.session import Bench
+    from simenv.qpm_check.harness.session import CheckSession
 
-    Check = Callable[[Bench], None]
+    CheckFunction = Callable[[CheckSession], None]
 
 BOTH = (1, 2)
 
@@ -57,7 +57,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Check:
     """`alone`: it gets a QPM of its own, which it may ruin. `opens`:
     it needs one that is up."""
 
@@ -67,7 +67,7 @@ class Row:
     needs: frozenset[Need]
     alone: bool
     opens: bool
-    check: Check
+    check: CheckFunction
 
     def verdict(self, revision: int, state: State, why: str = "", seconds: float = 0.0) -> Verdict:
         return Verdict(self.id, self.title, revision, state, why, seconds)
@@ -81,11 +81,11 @@ def row(
     needs: tuple[Need, ...] = (),
     alone: bool = False,
     opens: bool = True,
-) -> Callable[[Check], Row]:
+) -> Callable[[CheckFunction], Check]:
     """Make a Row of a check."""
 
-    def decorate(check: Check) -> Row:
-        return Row(id, title, revisions, frozenset(needs), alone, opens, check)
+    def decorate(check: CheckFunction) -> Check:
+        return Check(id, title, revisions, frozenset(needs), alone, opens, check)
 
     return decorate
 

@@ -11,13 +11,13 @@ from typing import Any
 from simenv.qpm_check.contract.event_inbox import Pushed
 from simenv.qpm_check.contract.outcomes import expect, shown
 from simenv.qpm_check.contract.plain_data import impurities
-from simenv.qpm_check.targets.target import Link, Sink
+from simenv.qpm_check.targets.target import ClientConnection, Sink
 
 
-class Caller:
+class CheckedClient:
     """A client's methods, each answer looked at for what is not plain data."""
 
-    def __init__(self, link: Link, impure: dict[str, str]) -> None:
+    def __init__(self, link: ClientConnection, impure: dict[str, str]) -> None:
         self.link = link
         self._impure = impure
 
@@ -33,10 +33,10 @@ class Caller:
         return call
 
 
-class Ear:
+class EventListener:
     """A client and its queue of events. `register` says so to the QPM."""
 
-    def __init__(self, caller: Caller, sink: Sink, wait_s: float) -> None:
+    def __init__(self, caller: CheckedClient, sink: Sink, wait_s: float) -> None:
         self.q = caller
         self.sink = sink
         self._wait_s = wait_s

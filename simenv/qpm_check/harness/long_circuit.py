@@ -14,7 +14,7 @@ from simenv.qpm_check.contract.outcomes import Omitted
 from simenv.qpm_check.harness import circuits
 
 if TYPE_CHECKING:
-    from simenv.qpm_check.harness.session import Bench
+    from simenv.qpm_check.harness.session import CheckSession
 
 WANTED_S = 1.0
 ENOUGH = 0.4  # of that is long enough
@@ -27,7 +27,7 @@ LEAST_QUBITS, MOST_QUBITS = 2, 22
 MORE_SHOTS, MOST_SHOTS = 16, 32_768
 
 
-class Load:
+class LongCircuit:
     """`given`: what the author says is long, if he does; `most_qubits`: what is tried at most."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Load:
         self._found = False
         self._why = ""
 
-    def text(self, bench: Bench) -> str:
+    def text(self, bench: CheckSession) -> str:
         """OpenQASM 2; Omitted where there is none."""
         if self._given:
             return self._given
@@ -52,7 +52,7 @@ class Load:
             self._find(bench)
         return self._made()
 
-    def gates(self, bench: Bench) -> int:
+    def gates(self, bench: CheckSession) -> int:
         """One-qubit gates of `text`; Omitted where an author gave it."""
         self.text(bench)
         if self._given:
@@ -65,7 +65,7 @@ class Load:
             return False
         return self._grow(2 * self._layers)
 
-    def _find(self, bench: Bench) -> None:
+    def _find(self, bench: CheckSession) -> None:
         while True:
             try:
                 took_s = self._took_s(bench)
@@ -111,7 +111,7 @@ class Load:
         self._qubits, self._layers = self._fits, float(MOST_LAYERS)
         return self._grow(self._layers)
 
-    def _took_s(self, bench: Bench) -> float:
+    def _took_s(self, bench: CheckSession) -> float:
         """The shortest of several runs, unless the first was too short already."""
         took_s = float("inf")
         for _ in range(AGAIN):

@@ -15,9 +15,9 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from simenv.qpm_check.contract.outcomes import Broken, Omitted
-from simenv.qpm_check.harness.check import Irrelevant, Need, Row, State, Verdict
-from simenv.qpm_check.harness.long_circuit import WANTED_S, Load
-from simenv.qpm_check.harness.session import WAIT_S, Bench
+from simenv.qpm_check.harness.check import Check, Irrelevant, Need, State, Verdict
+from simenv.qpm_check.harness.long_circuit import WANTED_S, LongCircuit
+from simenv.qpm_check.harness.session import WAIT_S, CheckSession
 from simenv.qpm_check.targets.target import NothingToCheck, Target, named
 
 LIMIT_S = 60.0
@@ -57,7 +57,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def check(
     target: Target,
-    rows: Sequence[Row],
+    rows: Sequence[Check],
     options: Options | None = None,
     told: Callable[[Verdict], None] = lambda _: None,
 ) -> Report:
@@ -70,7 +70,7 @@ def check(
     served = {revision: target.serves(revision) for revision in chosen.revisions}
     if all(served.values()):  # then it is rows that say what is wrong
         served = dict.fromkeys(served, "")
-    load = Load(chosen.long, chosen.most_qubits, chosen.long_s)
+    load = LongCircuit(chosen.long, chosen.most_qubits, chosen.long_s)
     verdicts: list[Verdict] = []
     for revision, why in sorted(served.items()):
         of_it = [row for row in wanted if revision in row.revisions]
@@ -87,25 +87,25 @@ def check(
 class _Series:
     """The rows of one revision, one after the other, on one QPM as long as it holds."""
 
-    def __init__(self, target: Target, revision: int, load: Load, options: Options) -> None:
+    def __init__(self, target: Target, revision: int, load: LongCircuit, options: Options) -> None:
         self._target = target
         self._revision = revision
         self._load = load
         self._limit_s, self._wait_s = options.limit_s, options.wait_s
         self._probe_s = options.probe_s
         self._probed = False
-        self._bench: Bench | None = None
+        self._bench: CheckSession | None = None
         self._stack = ExitStack()
         self._closed_to_us = ""  # why no QPM could be opened: it is not tried again and again
 
-    def run(self, rows: Sequence[Row]) -> Iterable[Verdict]:
+    def run(self, rows: Sequence[Check]) -> Iterable[Verdict]:
         try:
             for row in rows:
                 yield self._judge(row)
         finally:
             self._close()
 
-    def _judge(self, row: Row) -> Verdict:
+    def _judge(self, row: Check) -> Verdict:
         for need in row.needs:
             if not _has(self._target, need):
                 return row.verdict(self._revision, State.NOT_APPLICABLE, f"this is not {need}")
@@ -118,7 +118,7 @@ class _Series:
             self._close()
         return row.verdict(self._revision, state, why, time.monotonic() - begun)
 
-    def _outcome(self, row: Row) -> tuple[State, str]:
+    def _outcome(self, row: Check) -> tuple[State, str]:
         outcome: list[tuple[State, str]] = []
         thread = threading.Thread(
             target=lambda: outcome.append(self._shown(row)), name=f"check {row.id}", daemon=True
@@ -130,7 +130,7 @@ class _Series:
             return State.FAILED, f"it has not come to an end in {self._limit_s:g} s"
         return self._after_life(*outcome[0])
 
-    def _shown(self, row: Row) -> tuple[State, str]:
+    def _shown(self, row: Check) -> tuple[State, str]:
         if self._closed_to_us and row.opens:
             return State.SKIPPED, self._closed_to_us
         try:
@@ -161,19 +161,19 @@ class _Series:
         self._close()
         return State.FAILED, f"{fate}\n{why}".strip()
 
-    def _open(self, row: Row) -> Bench:
+    def _open(self, row: Check) -> CheckSession:
         if not row.opens:
-            return Bench(self._target, None, self._revision, self._load)
+            return CheckSession(self._target, None, self._revision, self._load)
         if self._bench is None:
             subject = self._stack.enter_context(self._target.open(self._revision))
-            bench = Bench(self._target, subject, self._revision, self._load, self._wait_s)
+            bench = CheckSession(self._target, subject, self._revision, self._load, self._wait_s)
             if not self._probed:
                 self._probed = True
                 self._probe(bench)
             self._bench = bench
         return self._bench
 
-    def _probe(self, bench: Bench) -> None:
+    def _probe(self, bench: CheckSession) -> None:
         """Broken where the first circuit is not answered at all: each row would wait in vain."""
 
         def ask() -> None:
@@ -199,7 +199,7 @@ class _Series:
         thread.join(CLOSING_S)
 
 
-def _is_wanted(row: Row, only: tuple[str, ...]) -> bool:
+def _is_wanted(row: Check, only: tuple[str, ...]) -> bool:
     return not only or any(fnmatchcase(row.id, pattern) for pattern in only)
 
 
@@ -211,6 +211,6 @@ def _has(target: Target, need: Need) -> bool:
     }[need]
 
 
-def _not_served(rows: Sequence[Row], revision: int, why: str) -> Iterable[Verdict]:
+def _not_served(rows: Sequence[Check], revision: int, why: str) -> Iterable[Verdict]:
     for row in rows:
         yield row.verdict(revision, State.NOT_APPLICABLE, f"revision {revision}: {why}")

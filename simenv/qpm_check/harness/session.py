@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect, shown
 from simenv.qpm_check.harness import circuits
-from simenv.qpm_check.harness.clients import Caller, Ear, counts_of
-from simenv.qpm_check.harness.long_circuit import Load
-from simenv.qpm_check.targets.target import FAMILY, Link, Subject, Target, named
+from simenv.qpm_check.harness.clients import CheckedClient, EventListener, counts_of
+from simenv.qpm_check.harness.long_circuit import LongCircuit
+from simenv.qpm_check.targets.target import FAMILY, ClientConnection, QPMInstance, Target, named
 
 Plain = dict[str, Any]
 Found = TypeVar("Found")
@@ -28,15 +28,15 @@ SHOTS = 100
 REFUSED = "DEFwExecutionError"
 
 
-class Bench:
+class CheckSession:
     """One QPM under check, in one revision."""
 
     def __init__(
         self,
         target: Target,
-        subject: Subject | None,
+        subject: QPMInstance | None,
         revision: int,
-        load: Load,
+        load: LongCircuit,
         wait_s: float = WAIT_S,
     ) -> None:
         self.target = target
@@ -45,22 +45,22 @@ class Bench:
         self.wait_s = wait_s  # for what must come
         self._impure: dict[str, str] = {}
         self._load = load
-        self._links: list[Link] = []
-        self._cids: list[tuple[str, Plain, Caller]] = []  # under what, and whose
+        self._links: list[ClientConnection] = []
+        self._cids: list[tuple[str, Plain, CheckedClient]] = []  # under what, and whose
         self._reserved: list[int] = []
-        self._ears: list[Ear] = []
+        self._ears: list[EventListener] = []
         self._standing: int | None = None
         self._asked = False
-        self._q: Caller | None = None
+        self._q: CheckedClient | None = None
 
     @property
-    def subject(self) -> Subject:
+    def subject(self) -> QPMInstance:
         """The QPM that is up; of rows that need one."""
         assert self._subject is not None
         return self._subject
 
     @property
-    def q(self) -> Caller:
+    def q(self) -> CheckedClient:
         """The first client."""
         if self._q is None:
             self._q = self.connect()
@@ -68,32 +68,32 @@ class Bench:
 
     # --- clients ------------------------------------------------------------------------------
 
-    def connect(self) -> Caller:
+    def connect(self) -> CheckedClient:
         """Another client."""
         link = self.subject.connect()
         self._links.append(link)
-        return Caller(link, self._impure)
+        return CheckedClient(link, self._impure)
 
-    def connect_beside(self, other: Caller) -> Caller:
+    def connect_beside(self, other: CheckedClient) -> CheckedClient:
         """Another client in the process of `other`; of targets with a transport."""
         subject: Any = self.subject
         link = subject.connect_beside(other.link)
         self._links.append(link)
-        return Caller(link, self._impure)
+        return CheckedClient(link, self._impure)
 
-    def stranger(self) -> Caller:
+    def stranger(self) -> CheckedClient:
         """A client of another owner."""
         link = self.subject.stranger()
         if link is None:
             raise Omitted("all clients act for one owner here")
         self._links.append(link)
-        return Caller(link, self._impure)
+        return CheckedClient(link, self._impure)
 
-    def ear(self, caller: Caller | None = None) -> Ear:
+    def ear(self, caller: CheckedClient | None = None) -> EventListener:
         """A client with a queue of events, of its own where none is given; it hears nothing more
         after the check."""
         caller = self.connect() if caller is None else caller
-        made = Ear(caller, caller.link.sink(), self.wait_s)
+        made = EventListener(caller, caller.link.sink(), self.wait_s)
         self._ears.append(made)
         return made
 
@@ -163,7 +163,7 @@ class Bench:
         qasm: str = circuits.BELL,
         *,
         under: Plain | None = None,
-        by: Caller | None = None,
+        by: CheckedClient | None = None,
         **more: Any,
     ) -> str:
         """The cid of a circuit that is on its way; `by`: the client, the first where none is
@@ -171,7 +171,7 @@ class Bench:
         return str(self.accept(self.info(qasm, **more), under=under, by=by)[0])
 
     def accept(
-        self, info: Plain, *, under: Plain | None = None, by: Caller | None = None
+        self, info: Plain, *, under: Plain | None = None, by: CheckedClient | None = None
     ) -> tuple[str, Plain]:
         """cid and answer of `async_run`."""
         named_ones: Plain = {}
@@ -189,14 +189,14 @@ class Bench:
         return str(cid), answer
 
     def completion(
-        self, cid: str | None = None, *, by: Caller | None = None, reservation_id: int = 0
+        self, cid: str | None = None, *, by: CheckedClient | None = None, reservation_id: int = 0
     ) -> Plain:
         """Read it as a host does: again and again until it is there."""
         what = f"completion of {cid or 'anything'}"
         return self.until(lambda: self.poll(cid, by=by, reservation_id=reservation_id), what)
 
     def poll(
-        self, cid: str | None = None, *, by: Caller | None = None, reservation_id: int = 0
+        self, cid: str | None = None, *, by: CheckedClient | None = None, reservation_id: int = 0
     ) -> Plain | None:
         """The completion, or None while there is none."""
         client = self.q if by is None else by

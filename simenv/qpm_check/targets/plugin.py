@@ -21,7 +21,7 @@ from simenv.errors import SimenvError
 from simenv.qpm_check import RPC_TIMEOUT_S
 from simenv.qpm_check.contract.outcomes import Broken
 from simenv.qpm_check.contract.signatures import binding_of
-from simenv.qpm_check.fake_defw.facts import Facts
+from simenv.qpm_check.fake_defw.facts import PluginFacts
 from simenv.qpm_check.targets.target import Card, NothingToCheck, Outage, Sink, named
 
 START_S = 60.0
@@ -307,7 +307,7 @@ def _loaded_facts(control: Any, service: Path) -> dict[str, Any]:
         found: dict[str, Any] = control.host("facts")
     except Exception as error:  # noqa: BLE001 - rows say what is wrong
         words = f"it has not been loaded within the time: {named(error)}: {error}"
-        found = msgspec.to_builtins(Facts(str(service), service.name, import_error=words))
+        found = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=words))
     return found
 
 

@@ -65,7 +65,7 @@ class Sink(Protocol):
         ...
 
 
-class Link(Protocol):
+class ClientConnection(Protocol):
     """One client of a QPM."""
 
     @property
@@ -84,12 +84,12 @@ class Link(Protocol):
         ...
 
 
-class Subject(Protocol):
+class QPMInstance(Protocol):
     """One QPM that is up."""
 
-    def connect(self) -> Link: ...
+    def connect(self) -> ClientConnection: ...
 
-    def stranger(self) -> Link | None:
+    def stranger(self) -> ClientConnection | None:
         """A client that acts for another owner; None where there is no such thing."""
         ...
 
@@ -130,7 +130,7 @@ class Target(Protocol):
         """ "" where it does, else why not."""
         ...
 
-    def open(self, revision: int) -> AbstractContextManager[Subject]:
+    def open(self, revision: int) -> AbstractContextManager[QPMInstance]:
         """A QPM of its own, gone at the end of the `with` block."""
         ...
 

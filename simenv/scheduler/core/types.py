@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 import enum
 
 from launcher.base import Node, Share
-from simenv.model import TaskSpec, TaskState, Terms, Timing
-from simenv.wire.messages.client import Finished
+from simenv.model import TaskOptions, TaskSpec, TaskState, Timing
+from simenv.wire.messages.client import AttemptResult
 
 END_MARGIN_NS = 60_000_000_000  # so long before the site ends the allocation, all is put away
 
@@ -33,12 +33,12 @@ def base_of(name: str) -> str:
 START_NS = 1_000_000_000  # what a worker takes to be ready, about
 
 
-def nodes_of(limits: Limits) -> tuple[Node, ...]:
+def nodes_of(limits: ClusterLimits) -> tuple[Node, ...]:
     """The nodes there are; without any told, one with all there is."""
     return limits.nodes or (Node("", limits.slots, limits.memory_bytes),)
 
 
-def slot_memory(node: Node, limits: Limits) -> int:
+def slot_memory(node: Node, limits: ClusterLimits) -> int:
     """The memory that goes with one slot of a node."""
     share = node.memory_bytes // max(1, node.slots)
     return min(share, limits.memory_per_slot or share)
@@ -81,11 +81,11 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     ranks: int = 1  # of the worker it needs
 
 
-class Batch(msgspec.Struct, frozen=True):
+class SubmitBatch(msgspec.Struct, frozen=True):
     """What the tasks of one Submit share."""
 
     client: bytes
-    terms: Terms
+    terms: TaskOptions
     key: str
     offset: int
     first: int
@@ -94,12 +94,12 @@ class Batch(msgspec.Struct, frozen=True):
     owner: str = ""  # the name of the key it came with; "": the environment's own user
 
 
-class Record(msgspec.Struct, gc=False, eq=False):
+class TaskRecord(msgspec.Struct, gc=False, eq=False):
     """One unfinished task. No field ever refers back to a record, so the collector may skip it."""
 
     number: int
     spec: TaskSpec
-    batch: Batch
+    batch: SubmitBatch
     route: Route
     cost_us: float
     phase: int = WAITING
@@ -119,7 +119,7 @@ class Record(msgspec.Struct, gc=False, eq=False):
         return self.batch.share_bytes or len(self.spec.program)
 
 
-def timing_of(record: Record, result: Finished, now_ns: int) -> Timing:
+def timing_of(record: TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
     """How long each stage took of a task whose answer has come now."""
     start_us, run_us, sent_ns = result.start_us, result.run_us, record.sent_ns
     ways_us = (now_ns - sent_ns) // 1000 - start_us - run_us - result.compile_us
@@ -136,7 +136,7 @@ def timing_of(record: Record, result: Finished, now_ns: int) -> Timing:
     )
 
 
-class Limits(msgspec.Struct, frozen=True):
+class ClusterLimits(msgspec.Struct, frozen=True):
     """Fixed figures of this environment."""
 
     slots: int
@@ -153,20 +153,20 @@ class Limits(msgspec.Struct, frozen=True):
     overcommit: bool = False  # no bound on resident workers, see `nodes.most_resident`
 
 
-class Send(msgspec.Struct, frozen=True):
+class AssignTasks(msgspec.Struct, frozen=True):
     """A chunk for a worker."""
 
     worker: str
     slots: int  # of each rank
     memory_bytes: int  # of each rank
     announce: bool
-    records: list[Record]
+    records: list[TaskRecord]
 
 
-class Ending(msgspec.Struct, frozen=True, gc=False):
+class TaskEnded(msgspec.Struct, frozen=True, gc=False):
     """A task became final; `index` is its place in the worker's message, -1 if we ended it."""
 
-    record: Record
+    record: TaskRecord
     state: TaskState
     slots: int
     timing: Timing
@@ -179,7 +179,7 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     run_limit_s: float = 0.0  # of run_timeout: what its terms or its owner's limits allow
 
 
-class StopRunning(msgspec.Struct, frozen=True):
+class StopAttempt(msgspec.Struct, frozen=True):
     """Ask a worker to end one attempt."""
 
     worker: str
@@ -222,7 +222,7 @@ class KillWorker(msgspec.Struct, frozen=True):
     start: int = 0
 
 
-class Note(msgspec.Struct, frozen=True):
+class RecordEvent(msgspec.Struct, frozen=True):
     """A line for the event log."""
 
     kind: str
@@ -231,4 +231,6 @@ class Note(msgspec.Struct, frozen=True):
     owner: str = ""  # for whose eyes it is, beside admins'; "": for everybody's, or its task's
 
 
-Action = Ending | StopRunning | SetThreads | StartWorker | RetireWorker | KillWorker | Note
+Action = (
+    TaskEnded | StopAttempt | SetThreads | StartWorker | RetireWorker | KillWorker | RecordEvent
+)

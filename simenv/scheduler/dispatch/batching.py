@@ -6,7 +6,7 @@ Small tasks travel in chunks of CHUNK_US of expected work; a task above ALONE_US
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import ATTEMPT_BITS, SENT, WAITING, Record, Route, Send
+from simenv.scheduler.core.types import ATTEMPT_BITS, SENT, WAITING, AssignTasks, Route, TaskRecord
 from simenv.scheduler.queueing.queue import Queue
 from simenv.scheduler.state import owner_usage
 from simenv.scheduler.state.pools import Pool, Worker
@@ -24,11 +24,11 @@ def fill(
     books: Books,
     pool: Pool,
     worker: Worker,
-    head: Record,
+    head: TaskRecord,
     sharers: int,
     now_ns: int,
     own: int = 0,
-) -> Send:
+) -> AssignTasks:
     """A chunk that begins with `head`; `sharers` workers could take a part of what waits. `own`:
     of this reservation's own lanes."""
     queue, host = pool.queue, worker.host
@@ -67,11 +67,11 @@ def fill(
     if books.quotas.caps_slots:
         owner_usage.hold_back(books)
     slots = worker.slots if worker.ranks == 1 else 1
-    return Send(worker.name, slots, worker.reserved + worker.memory_bytes, announce, chunk)
+    return AssignTasks(worker.name, slots, worker.reserved + worker.memory_bytes, announce, chunk)
 
 
 def _gather(
-    queue: Queue, chunk: list[Record], count: int, most: int, own: int
+    queue: Queue, chunk: list[TaskRecord], count: int, most: int, own: int
 ) -> tuple[float, int]:
     """Add what may travel with the first task of a chunk, until it has `count`; the work they are
     together, and the memory of the largest, which is up to `most`."""
@@ -119,5 +119,5 @@ def _alike(route: Route, other: Route, most: int) -> bool:
     )
 
 
-def _bytes(record: Record) -> int:
+def _bytes(record: TaskRecord) -> int:
     return len(record.spec.program) + len(record.spec.bindings)

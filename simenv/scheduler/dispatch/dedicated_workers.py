@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from simenv.model import Code, ReservationAsk, WorkerState
+from simenv.model import AdmissionReason, ReservationRequest, WorkerState
 from simenv.scheduler.core.types import START_NS
-from simenv.scheduler.reservations.policies import DELAYED, REJECTED, Verdict
-from simenv.scheduler.state.pools import ASKED, Keep
+from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
+from simenv.scheduler.state.pools import ASKED, DedicatedWorker
 
 if TYPE_CHECKING:
     from simenv.scheduler.reservations.reservation import Reservation
@@ -30,7 +30,7 @@ def begin(books: Books, one: Reservation) -> None:
     ask = one.grant.ask
     pool = _pool_of(books, ask)
     if ask.workers and pool is not None:
-        books.keeps.all[one.grant.id] = Keep(pool.spec.name, ask.workers)
+        books.keeps.all[one.grant.id] = DedicatedWorker(pool.spec.name, ask.workers)
         books.keeps.asks.pop(pool.spec.name, None)
         for worker in _those(pool, ASKED):
             release(books, worker)
@@ -47,12 +47,12 @@ def end(books: Books, number: int) -> None:
             release(books, worker)
 
 
-def wish(books: Books, ask: ReservationAsk, wait_ns: int, wall_ns: int) -> None:
+def wish(books: Books, ask: ReservationRequest, wait_ns: int, wall_ns: int) -> None:
     """These workers could not be kept: they are sought for whoever asks again in time."""
     pool = _pool_of(books, ask)
     if pool is not None and ask.workers:
         until_ns = wall_ns + min(wait_ns, MOST_WISHED_NS) + ASK_AGAIN_NS
-        books.keeps.asks[pool.spec.name] = Keep(pool.spec.name, ask.workers, until_ns)
+        books.keeps.asks[pool.spec.name] = DedicatedWorker(pool.spec.name, ask.workers, until_ns)
 
 
 def tick(books: Books, wall_ns: int) -> None:
@@ -160,27 +160,27 @@ def _together(pool: Pool) -> list[Worker]:
 # --- what can be promised -----------------------------------------------------------------------
 
 
-def veto(books: Books, ask: ReservationAsk) -> Verdict | None:
+def veto(books: Books, ask: ReservationRequest) -> PolicyVerdict | None:
     """Why so many workers cannot be kept now; None if they can. Nothing is changed."""
     pool = _pool_of(books, ask)
     if pool is None:
         words = f"workers = {ask.workers}: say of which pool they are to be: device="
-        return Verdict(REJECTED, Code.UNSUPPORTED, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, words)
     name, spec, wanted = pool.spec.name, pool.spec, ask.workers
     if spec.ranks > 1:
         words = f"workers of pool {name} have {spec.ranks} ranks: only those of one can be kept"
-        return Verdict(REJECTED, Code.UNSUPPORTED, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, words)
     most, given = room_of(books, ask)
     if wanted > most:
         words = f"workers = {wanted}: pool {name} has at most {most} that could be kept"
-        return Verdict(REJECTED, Code.TOO_LARGE, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, words)
     if given + wanted > most:
         words = f"reservations have {given} workers of pool {name}, which has at most {most}"
-        return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
+        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, words, missing=1)
     return _not_now(books, pool, wanted)
 
 
-def _not_now(books: Books, pool: Pool, wanted: int) -> Verdict | None:
+def _not_now(books: Books, pool: Pool, wanted: int) -> PolicyVerdict | None:
     claimed = lacking(books, pool)
     asked = books.keeps.asks.get(pool.spec.name)
     if asked is not None:  # these are for whoever asks
@@ -194,16 +194,18 @@ def _not_now(books: Books, pool: Pool, wanted: int) -> Verdict | None:
         wait_ns = round((waits_us[wanted - 1] - SOON_US / 2) * 1e3)
     ready = sum(wait_us <= SOON_US for wait_us in waits_us)
     words = f"{ready} of the {wanted} workers of pool {pool.spec.name} can be kept now"
-    return Verdict(DELAYED, Code.DEVICE_UNAVAILABLE, words, wait_ns=max(LEAST_WAIT_NS, wait_ns))
+    return PolicyVerdict(
+        DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, words, wait_ns=max(LEAST_WAIT_NS, wait_ns)
+    )
 
 
-def pool_name(books: Books, ask: ReservationAsk) -> str:
+def pool_name(books: Books, ask: ReservationRequest) -> str:
     """The pool whose workers are asked for; "" if none."""
     pool = _pool_of(books, ask)
     return "" if pool is None else pool.spec.name
 
 
-def room_of(books: Books, ask: ReservationAsk) -> tuple[int, int]:
+def room_of(books: Books, ask: ReservationRequest) -> tuple[int, int]:
     """How many workers of the pool could be kept at most, and how many reservations have."""
     pool = _pool_of(books, ask)
     if pool is None:
@@ -214,7 +216,7 @@ def room_of(books: Books, ask: ReservationAsk) -> tuple[int, int]:
     return most, sum(keep.workers for keep in keeps if keep.pool == pool.spec.name)
 
 
-def _pool_of(books: Books, ask: ReservationAsk) -> Pool | None:
+def _pool_of(books: Books, ask: ReservationRequest) -> Pool | None:
     """Whose workers are meant; of all together only where there is one pool."""
     told = [pool for pool in books.pools.values() if not pool.base]
     there = [pool for pool in told if pool.spec.name == ask.device]

@@ -9,13 +9,13 @@ free slot is for the one that has the fewest.
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import Record, Send
+from simenv.scheduler.core.types import AssignTasks, TaskRecord
 from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, resizing
 from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, fill
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import owner_usage
 from simenv.scheduler.state.cost_estimator import PARALLEL_FROM_US, slots_for
-from simenv.scheduler.state.nodes import Host
+from simenv.scheduler.state.nodes import NodeState
 from simenv.scheduler.state.pools import Pool, Worker, memory_for
 from simenv.scheduler.state.state import Books
 
@@ -26,9 +26,9 @@ AHEAD_LATE_NS = 250_000_000  # without an answer, after which a worker gets noth
 _MANY = 2**31
 
 
-def assign(books: Books, now_ns: int) -> list[Send]:
+def assign(books: Books, now_ns: int) -> list[AssignTasks]:
     """Send out all that can be sent now; each Send's records are already marked."""
-    sends: list[Send] = []
+    sends: list[AssignTasks] = []
     if books.quotas.caps_slots or books.quotas.changed:
         books.quotas.changed = False
         owner_usage.hold_back(books)
@@ -61,11 +61,11 @@ def _may_send(books: Books, pool: Pool) -> bool:
     return len(pool.queue) > 0 and (not books.steers.tight or books.steers.room(pool) > 0)
 
 
-def _next(books: Books, pool: Pool, now_ns: int) -> Send | None:
+def _next(books: Books, pool: Pool, now_ns: int) -> AssignTasks | None:
     return _with_slot(books, pool, now_ns) or _ahead(books, pool, now_ns)
 
 
-def _with_slot(books: Books, pool: Pool, now_ns: int) -> Send | None:
+def _with_slot(books: Books, pool: Pool, now_ns: int) -> AssignTasks | None:
     """To an idle worker with a slot; else a short task may get one of a wide task."""
     worker, idle = _roomiest(pool)
     if worker is not None:
@@ -77,7 +77,7 @@ def _with_slot(books: Books, pool: Pool, now_ns: int) -> Send | None:
     return _to_idle(books, pool, worker, 1, now_ns, allow_long=False)
 
 
-def _to_all_kept(books: Books, sends: list[Send], now_ns: int) -> None:
+def _to_all_kept(books: Books, sends: list[AssignTasks], now_ns: int) -> None:
     """Tasks of reservations to the workers that are kept for them."""
     for pool in books.pools.values():
         whose: dict[int, None] = {}
@@ -97,7 +97,7 @@ def _to_all_kept(books: Books, sends: list[Send], now_ns: int) -> None:
                 sends.append(send)
 
 
-def _to_kept(books: Books, pool: Pool, worker: Worker, now_ns: int) -> Send | None:
+def _to_kept(books: Books, pool: Pool, worker: Worker, now_ns: int) -> AssignTasks | None:
     """It has a slot; a large task gets what is free beside."""
     own, host = worker.kept_for, worker.host
     record = pool.queue.head(True, own)
@@ -119,7 +119,7 @@ def _to_kept(books: Books, pool: Pool, worker: Worker, now_ns: int) -> Send | No
     )
 
 
-def _to_machine(books: Books, pool: Pool, now_ns: int) -> Send | None:
+def _to_machine(books: Books, pool: Pool, now_ns: int) -> AssignTasks | None:
     """The next task for the worker that holds a machine: it takes no slot, as the machine works."""
     for worker in pool.idle():
         record = pool.queue.head()
@@ -130,7 +130,7 @@ def _to_machine(books: Books, pool: Pool, now_ns: int) -> Send | None:
     return None
 
 
-def _in_turns(books: Books, waiting: list[Pool], sends: list[Send], now_ns: int) -> None:
+def _in_turns(books: Books, waiting: list[Pool], sends: list[AssignTasks], now_ns: int) -> None:
     """Several pools have work: idle workers first, that pool's first that has the fewest slots.
     Nothing goes ahead in a pool that has its part while another has idle workers and no slot."""
     taken = [_slots_of(pool) for pool in waiting]
@@ -165,7 +165,7 @@ def _slots_of(pool: Pool) -> int:
     return sum(worker.slots for worker in pool.workers.values())
 
 
-def _roomiest(pool: Pool, record: Record | None = None) -> tuple[Worker | None, int]:
+def _roomiest(pool: Pool, record: TaskRecord | None = None) -> tuple[Worker | None, int]:
     """The idle worker on the node with the most slots free for all, among those with the
     memory for that task; and how many idle workers have a slot to be had."""
     best, most, idle = None, -_MANY, 0
@@ -187,7 +187,7 @@ def _roomiest(pool: Pool, record: Record | None = None) -> tuple[Worker | None, 
 
 def _to_idle(
     books: Books, pool: Pool, worker: Worker, idle: int, now_ns: int, *, allow_long: bool
-) -> Send | None:
+) -> AssignTasks | None:
     host = worker.host
     record = pool.queue.head(allow_long)
     if books.limits.end_ns:
@@ -215,7 +215,7 @@ def _to_idle(
     return fill(books, pool, worker, record, idle, now_ns)
 
 
-def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> Send | None:
+def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> AssignTasks | None:
     """One more chunk for the least loaded of the workers that are busy with small ones; `own`: of
     those that this reservation has."""
     best, live = None, 0
@@ -253,8 +253,8 @@ def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> Send | None:
 
 
 def _in_time(
-    books: Books, pool: Pool, record: Record | None, now_ns: int, own: int = 0
-) -> Record | None:
+    books: Books, pool: Pool, record: TaskRecord | None, now_ns: int, own: int = 0
+) -> TaskRecord | None:
     """This task, or the first after it that ends before the allocation does; the others are put
     aside."""
     allow_long = record is not None and record.cost_us > LONG_US
@@ -264,7 +264,7 @@ def _in_time(
     return record
 
 
-def _may_be_long(books: Books, pool: Pool, host: Host, now_ns: int) -> bool:
+def _may_be_long(books: Books, pool: Pool, host: NodeState, now_ns: int) -> bool:
     """May the next task be a long one? Not on a node's last slot while short ones come in."""
     free = host.free_slots - host.claimed_slots - host.kept_slots
     if free <= 0:  # those that are free are kept
@@ -282,7 +282,7 @@ def _others_come(books: Books, pool: Pool, now_ns: int) -> bool:
     return pool.queue.has_short() or now_ns - books.last_short_ns < gang_scheduling.RECENT_NS
 
 
-def _slot_bound(books: Books, record: Record, host: Host, now_ns: int) -> int:
+def _slot_bound(books: Books, record: TaskRecord, host: NodeState, now_ns: int) -> int:
     """The most slots this task may get: a long one leaves a slot to the short ones."""
     free = host.free_slots - host.claimed_slots
     others = now_ns - books.last_short_ns < gang_scheduling.RECENT_NS

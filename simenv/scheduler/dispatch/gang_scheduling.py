@@ -11,10 +11,10 @@ oldest some day.
 
 from __future__ import annotations
 
-from simenv.scheduler.core.types import END_MARGIN_NS, Record, Send
+from simenv.scheduler.core.types import END_MARGIN_NS, AssignTasks, TaskRecord
 from simenv.scheduler.dispatch.batching import fill
 from simenv.scheduler.queueing.queue import LONG_US
-from simenv.scheduler.state.nodes import Host, reserve
+from simenv.scheduler.state.nodes import NodeState, reserve
 from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import Books
 
@@ -25,7 +25,7 @@ PATIENCE_NS = 10_000_000_000  # a long task may take a node's last slot after wa
 RECENT_NS = 1_000_000_000  # "others come in": within the last second
 
 
-def assign(books: Books, sends: list[Send], now_ns: int) -> None:
+def assign(books: Books, sends: list[AssignTasks], now_ns: int) -> None:
     """Send what can be sent, and make the claims of what waits anew."""
     books.ledger.forget_slot_claims()
     heads: dict[str, tuple[int, int]] = {}
@@ -51,7 +51,7 @@ def _look(books: Books, pool: Pool, heads: dict[str, tuple[int, int]], now_ns: i
     return False
 
 
-def _next(books: Books, pool: Pool, now_ns: int) -> Send | None:
+def _next(books: Books, pool: Pool, now_ns: int) -> AssignTasks | None:
     """Send what waits first in the pool, or claim slots for it."""
     record, idle = pool.queue.head(), pool.idle()
     if record is None or not idle or not may_take(books, pool.spec.ranks, record, now_ns):
@@ -79,7 +79,7 @@ def _may_claim(books: Books, worker: Worker) -> bool:
     )
 
 
-def _reserved_slots(books: Books, host: Host) -> int:
+def _reserved_slots(books: Books, host: NodeState) -> int:
     there = (w for w in books.workers.values() if w.kept_for and w.host is host)
     return sum(w.slots > 0 for w in there)
 
@@ -95,7 +95,7 @@ def _claim(books: Books, worker: Worker) -> None:
             host.claimed_slots += ranks
 
 
-def long_slots(books: Books, host: Host) -> int:
+def long_slots(books: Books, host: NodeState) -> int:
     """Slots of a node that long tasks have."""
     return sum(
         w.slots if w.ranks == 1 else n
@@ -106,13 +106,13 @@ def long_slots(books: Books, host: Host) -> int:
     )
 
 
-def long_memory(books: Books, host: Host) -> int:
+def long_memory(books: Books, host: NodeState) -> int:
     """Memory of a node that was granted to long tasks."""
     there = (w for w in books.workers.values() if w.host is host)
     return sum(w.memory_bytes for w in there if w.held_us > LONG_US)
 
 
-def claimed(host: Host) -> int:
+def claimed(host: NodeState) -> int:
     """Slots of a node that are waited for; see `nodes` for the two kinds of claims."""
     return host.claimed_slots + host.kept_slots
 
@@ -122,7 +122,7 @@ def missing(worker: Worker) -> int:
     return sum(max(0, ranks - h.free_slots + claimed(h)) for h, ranks in worker.places)
 
 
-def may_take(books: Books, ranks: int, record: Record, now_ns: int) -> bool:
+def may_take(books: Books, ranks: int, record: TaskRecord, now_ns: int) -> bool:
     """Do other slots stay for short tasks, or has it waited long enough to take the last?"""
     slots = sum(host.node.slots for host in books.ledger.up())
     gangs = sum(w.slots for pool in books.gangs for w in pool.workers.values())
@@ -139,7 +139,7 @@ def others_come(books: Books, now_ns: int) -> bool:
     return any(p.spec.ranks == 1 and p.queue.has_short() for p in books.pools.values())
 
 
-def _has_memory(books: Books, worker: Worker, record: Record, now_ns: int) -> bool:
+def _has_memory(books: Books, worker: Worker, record: TaskRecord, now_ns: int) -> bool:
     """Does it reserve enough for this task, or can it have it? Else a larger one must come."""
     more = record.route.memory_bytes - worker.reserved
     if more <= 0:
@@ -152,7 +152,7 @@ def _has_memory(books: Books, worker: Worker, record: Record, now_ns: int) -> bo
     return True
 
 
-def too_late(books: Books, record: Record, now_ns: int) -> bool:
+def too_late(books: Books, record: TaskRecord, now_ns: int) -> bool:
     """Would it not end before the allocation does, on all the slots it could get?"""
     slots = 1
     if record.route.ranks == 1:

@@ -8,7 +8,7 @@ slots. Only short tasks take a slot from a running one, and never its last.
 
 from __future__ import annotations
 
-from simenv.scheduler.core.types import Action, Phase, Record, SetThreads
+from simenv.scheduler.core.types import Action, Phase, SetThreads, TaskRecord
 from simenv.scheduler.dispatch.gang_scheduling import RECENT_NS
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import owner_usage
@@ -17,7 +17,7 @@ from simenv.scheduler.state.state import Books
 from simulators import catalog
 
 
-def note_grant(books: Books, worker: Worker, record: Record) -> None:
+def note_grant(books: Books, worker: Worker, record: TaskRecord) -> None:
     """Remember a worker whose task got several slots, if some may be taken back."""
     card = catalog.card(record.route.engine)
     if worker.slots > 1 and card is not None and card.resizable:
@@ -72,7 +72,7 @@ def give_again(books: Books, now_ns: int) -> list[Action]:
     return actions
 
 
-def _running(worker: Worker) -> Record | None:
+def _running(worker: Worker) -> TaskRecord | None:
     """Its task, if it has one alone and has said that it runs."""
     if len(worker.held) != 1 or worker.leaving:
         return None
@@ -80,6 +80,6 @@ def _running(worker: Worker) -> Record | None:
     return record if record.phase == Phase.RUNNING else None
 
 
-def _told(worker: Worker, record: Record) -> SetThreads:
+def _told(worker: Worker, record: TaskRecord) -> SetThreads:
     worker.resized = True
     return SetThreads(worker.name, record.number, record.fence, worker.slots)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv.errors import OptionError
-from simenv.scheduler.core.types import Action, Note, Route, base_of
+from simenv.scheduler.core.types import Action, RecordEvent, Route, base_of
 from simenv.scheduler.queueing.policies import order_of
 from simenv.scheduler.state.device_controls import (
     ACTIVE,
     DRAINING,
     PAUSED,
-    Steer,
+    DeviceControl,
     _held,
     _parked,
     check_device,
@@ -102,7 +102,7 @@ def reorder(books: Books, device: str, policy: str, options: tuple[tuple[str, st
     return _change(books, device, old, msgspec.structs.replace(old, policy=policy, options=options))
 
 
-def restore(books: Books, device: str, told: Steer) -> None:
+def restore(books: Books, device: str, told: DeviceControl) -> None:
     """As it was stored; nothing of a pool that is not there now."""
     books.steers.all[device] = told
     _arrange(books)
@@ -115,7 +115,7 @@ def _check_drain(mode: str, timeout_s: float) -> None:
         raise OptionError(f"timeout_s = {timeout_s}", hint=f"0 to {MAX_DRAIN_S} s; 0: none")
 
 
-def _change(books: Books, device: str, old: Steer, new: Steer) -> bool:
+def _change(books: Books, device: str, old: DeviceControl, new: DeviceControl) -> bool:
     if new == old:
         return False
     books.steers.put(device, msgspec.structs.replace(new, version=old.version + 1))
@@ -139,7 +139,7 @@ def tick(books: Books, wall_ns: int) -> list[Action]:
     for device, told in list(books.steers.all.items()):
         if told.state == DRAINING and not told.drained and not _left(books, device):
             books.steers.put(device, msgspec.structs.replace(told, drained=True))
-            found.append(Note("device.drained", device or "all", "nothing of it is left"))
+            found.append(RecordEvent("device.drained", device or "all", "nothing of it is left"))
     return found
 
 

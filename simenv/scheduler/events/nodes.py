@@ -6,10 +6,10 @@ import msgspec
 
 from simenv.errors import NotFound, OptionError
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import Action, KillWorker, Note
+from simenv.scheduler.core.types import Action, KillWorker, RecordEvent
 from simenv.scheduler.events.workers import Crew
 from simenv.scheduler.routing.capacity import stranded
-from simenv.scheduler.state.nodes import Host
+from simenv.scheduler.state.nodes import NodeState
 from simenv.scheduler.state.pools import Worker
 
 _SOUGHT = "; it is looked for"
@@ -33,7 +33,7 @@ def scale(
         )
     pool.spec = msgspec.structs.replace(pool.spec, min=least, max=most)
     pool.overcommit = overcommit
-    return [Note("pool.scaled", name, f"{least} to {most} workers")]
+    return [RecordEvent("pool.scaled", name, f"{least} to {most} workers")]
 
 
 def drain(crew: Crew, name: str, reason: str, now_ns: int) -> list[Action]:
@@ -41,7 +41,7 @@ def drain(crew: Crew, name: str, reason: str, now_ns: int) -> list[Action]:
     host = _host(crew, name)
     host.drained = reason or "no reason given"
     crew.ledger.version += 1
-    actions: list[Action] = [Note("node.drained", name, host.drained)]
+    actions: list[Action] = [RecordEvent("node.drained", name, host.drained)]
     for worker in _workers_on(crew, host):
         actions += crew.retire(worker, f"node {name} is drained", now_ns)
     return actions + stranded(crew)
@@ -53,16 +53,16 @@ def resume(crew: Crew, name: str, sought: bool = False) -> list[Action]:
     pool = crew.pools.get(name)
     if pool is not None and name not in crew.ledger.hosts:
         pool.proved()
-        return [Note("pool.resumed", name, "its workers are started again")]
+        return [RecordEvent("pool.resumed", name, "its workers are started again")]
     host = _host(crew, name)
     host.drained = ""
     crew.ledger.version += 1
     host.avoid_until_ns = 0
     if sought:
         host.lost = (host.lost or "lost").removesuffix(_SOUGHT) + _SOUGHT
-        return [Note("node.resumed", name, f"once it is back ({host.lost})")]
+        return [RecordEvent("node.resumed", name, f"once it is back ({host.lost})")]
     host.lost = ""
-    return [Note("node.resumed", name, "workers may be placed there again")]
+    return [RecordEvent("node.resumed", name, "workers may be placed there again")]
 
 
 def lost(crew: Crew, name: str, why: str, now_ns: int) -> list[Action]:
@@ -72,7 +72,7 @@ def lost(crew: Crew, name: str, why: str, now_ns: int) -> list[Action]:
         return []
     host.lost = why or "lost"
     crew.ledger.version += 1
-    actions: list[Action] = [Note("node.lost", name, host.lost)]
+    actions: list[Action] = [RecordEvent("node.lost", name, host.lost)]
     for worker in _workers_on(crew, host):
         actions.append(KillWorker(worker.name, f"node {name} was lost", worker.start))
         actions += crew.bury(worker, f"node {name} was lost: {host.lost}", now_ns, blame=False)
@@ -89,7 +89,7 @@ def back(crew: Crew, name: str) -> list[Action]:
     host.lost = ""
     crew.ledger.version += 1
     host.avoid_until_ns = 0
-    return [Note("node.back", name, f"drained: {host.drained}" if host.drained else "")]
+    return [RecordEvent("node.back", name, f"drained: {host.drained}" if host.drained else "")]
 
 
 def silence(crew: Crew, now_ns: int) -> list[Action]:
@@ -105,7 +105,7 @@ def silence(crew: Crew, now_ns: int) -> list[Action]:
     return actions + crew.silent(now_ns)
 
 
-def _host(crew: Crew, name: str) -> Host:
+def _host(crew: Crew, name: str) -> NodeState:
     host = crew.ledger.hosts.get(name)
     if host is None:
         nodes, pools = ", ".join(crew.ledger.hosts), ", ".join(crew.pools)
@@ -115,5 +115,5 @@ def _host(crew: Crew, name: str) -> Host:
     return host
 
 
-def _workers_on(crew: Crew, host: Host) -> list[Worker]:
+def _workers_on(crew: Crew, host: NodeState) -> list[Worker]:
     return [w for w in crew.workers.values() if any(h is host for h, _ in w.places)]

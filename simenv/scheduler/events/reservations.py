@@ -18,20 +18,29 @@ import msgspec
 
 from simenv.errors import NotReserved, SimenvError
 from simenv.model import (
-    Code,
+    AdmissionReason,
     Decision,
-    ReservationAsk,
     ReservationInfo,
+    ReservationRequest,
     ReservationState,
     TaskSpec,
     TaskState,
     Timing,
     Workload,
 )
-from simenv.scheduler.core.types import Action, Batch, Ending, Note, Phase, Record, Route, base_of
+from simenv.scheduler.core.types import (
+    Action,
+    Phase,
+    RecordEvent,
+    Route,
+    SubmitBatch,
+    TaskEnded,
+    TaskRecord,
+    base_of,
+)
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.reservations import admission
-from simenv.scheduler.reservations.policies import DELAYED, REJECTED, Verdict
+from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.scheduler.reservations.reservation import Reservation, units_for
 from simenv.scheduler.state import owner_usage
 from simenv.scheduler.state.state import Books
@@ -43,25 +52,25 @@ if TYPE_CHECKING:
 LEAST_BOUND_NS = 20_000_000
 
 
-def availability_veto(books: Books, ask: ReservationAsk) -> Verdict | None:
+def availability_veto(books: Books, ask: ReservationRequest) -> PolicyVerdict | None:
     """Why a `sound` ask cannot be accepted, whatever credits or rate there are."""
     pool = books.pools.get(ask.device)
     if ask.device and (pool is None or pool.base):
         told = ", ".join(name for name, each in books.pools.items() if not each.base)
         words = f"there is no device {ask.device[:64]!r}; pools: {told}"
-        return Verdict(REJECTED, Code.DEVICE_NOT_FOUND, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.DEVICE_NOT_FOUND, words)
     if pool is not None and pool.is_quarantined:
         words = f"pool {pool.spec.name} is quarantined: {pool.reason}"
-        return Verdict(DELAYED, Code.DEVICE_UNAVAILABLE, words)
+        return PolicyVerdict(DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, words)
     if books.steers.why_closed(ask.device, begins=False):
         words = f"{ask.device or 'the environment'} is draining and accepts nothing new"
-        return Verdict(DELAYED, Code.DEVICE_UNAVAILABLE, words)
+        return PolicyVerdict(DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, words)
     if ask.bound_ns and not ask.workers:
         words = "a bound on the begin of tasks needs workers of one's own: ask for workers=1"
-        return Verdict(REJECTED, Code.UNSUPPORTED, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, words)
     if ask.bound_ns and ask.bound_ns < LEAST_BOUND_NS:
         words = f"bound_ns = {ask.bound_ns} cannot be promised: {LEAST_BOUND_NS} is the least"
-        return Verdict(REJECTED, Code.UNSUPPORTED, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, words)
     return dedicated_workers.veto(books, ask) if ask.workers else None
 
 
@@ -75,7 +84,7 @@ _WORDS = {
 
 
 def reserve(
-    state: State, ask: ReservationAsk, owner: str, wall_ns: int, *, dry: bool = False
+    state: State, ask: ReservationRequest, owner: str, wall_ns: int, *, dry: bool = False
 ) -> Decision:
     """Accepted: it is there from now on, unless `dry`."""
     unsound = admission.sound(ask)
@@ -87,7 +96,11 @@ def reserve(
     if grant is not None and not dry:
         ledger.add(grant, wall_ns)
         dedicated_workers.begin(state, ledger.all[grant.id])
-    elif decision.code == Code.DEVICE_UNAVAILABLE and decision.status == DELAYED and not dry:
+    elif (
+        decision.code == AdmissionReason.DEVICE_UNAVAILABLE
+        and decision.status == DELAYED
+        and not dry
+    ):
         dedicated_workers.wish(state, ask, decision.retry_after_ns, wall_ns)
     return decision
 
@@ -122,7 +135,7 @@ def units_of(
         modelled_ns = times.task_ns(route, spec, asked) if times is not None else None
         takes, wrong = units_for(one, asked, terms, modelled_ns)
         if wrong:
-            words = f"reservation {one.grant.id}: {wrong} ({_code(Code.TOO_LARGE)})"
+            words = f"reservation {one.grant.id}: {wrong} ({_code(AdmissionReason.TOO_LARGE)})"
             errors.append(NotReserved(words, index=index))
             continue
         never = one.never(takes)
@@ -135,14 +148,14 @@ def units_of(
 
 
 def _code(code: int) -> str:
-    return f"reason {code}, {Code(code).name.lower().replace('_', ' ')}"
+    return f"reason {code}, {AdmissionReason(code).name.lower().replace('_', ' ')}"
 
 
 def hold(
     state: State,
-    batch: Batch,
+    batch: SubmitBatch,
     units: list[int],
-    by_pool: dict[str, list[Record]],
+    by_pool: dict[str, list[TaskRecord]],
 ) -> None:
     """New tasks, accepted but not yet in their queues, take their units; those that must wait for
     some leave `by_pool`. Units -1: ran before, and is paid for."""
@@ -209,7 +222,7 @@ def close(
         if one.parked:
             ledger.emptying[one.grant.id] = None
         note = why or f"it {_WORDS[how]}"
-        actions.append(Note(f"reservation.{how}", str(one.grant.id), note, eyes_of(one)))
+        actions.append(RecordEvent(f"reservation.{how}", str(one.grant.id), note, eyes_of(one)))
     if how is ReservationState.CANCELLED:
         actions += state.cancel(list(one.holds), now_ns)[1]
     return actions
@@ -279,12 +292,12 @@ def reservation_info(
 
 
 def _end(
-    state: State, record: Record, final: TaskState, reason: str, words: str, now_ns: int
-) -> Ending:
+    state: State, record: TaskRecord, final: TaskState, reason: str, words: str, now_ns: int
+) -> TaskEnded:
     """A task that no worker has becomes final."""
     if record.phase == Phase.WAITING:
         state.pools[record.route.pool].queue.drop(record)
     del state.tasks[record.number]
     state.end(record, final)
     waited_us = (now_ns - record.batch.accepted_ns) // 1000
-    return Ending(record, final, 0, Timing(waited_us, 0, 0), reason=reason, message=words)
+    return TaskEnded(record, final, 0, Timing(waited_us, 0, 0), reason=reason, message=words)

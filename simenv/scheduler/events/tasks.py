@@ -14,13 +14,13 @@ from simenv.model import NodeInfo, PoolInfo, PoolSpec, TaskSpec, TaskState, Timi
 from simenv.scheduler.core.types import (
     END_MARGIN_NS,
     Action,
-    Batch,
-    Ending,
-    Limits,
+    ClusterLimits,
     Phase,
-    Record,
     Route,
-    StopRunning,
+    StopAttempt,
+    SubmitBatch,
+    TaskEnded,
+    TaskRecord,
     early_end,
     timing_of,
 )
@@ -35,7 +35,7 @@ from simenv.scheduler.state.owner_quotas import run_limit_s
 from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.views import infos
 from simenv.scheduler.views.forecast import Forecast
-from simenv.wire.messages.client import STATES, Finished
+from simenv.wire.messages.client import STATES, AttemptResult
 
 _DONE = STATES.index(TaskState.DONE)
 _UNSENT = (Phase.WAITING, Phase.PARKED)
@@ -48,7 +48,7 @@ class State(Crew):
     """All of it."""
 
     def __init__(
-        self, pools: tuple[PoolSpec, ...], limits: Limits, epoch: int, next_task: int = 1
+        self, pools: tuple[PoolSpec, ...], limits: ClusterLimits, epoch: int, next_task: int = 1
     ) -> None:
         super().__init__(pools, limits, epoch, next_task)
         self._last_tick_ns = 0
@@ -58,7 +58,7 @@ class State(Crew):
 
     def submitted(
         self,
-        batch: Batch,
+        batch: SubmitBatch,
         specs: list[TaskSpec],
         routes: list[Route],
         attempts: list[int] | None,
@@ -67,14 +67,14 @@ class State(Crew):
         """Accept tasks `batch.first ...`; at replay, `attempts`: how often each was sent out.
         `units`: what each takes of the reservation it is under."""
         tasks = self.tasks
-        by_pool: dict[str, list[Record]] = {}
+        by_pool: dict[str, list[TaskRecord]] = {}
         last, like, cost_us, records = None, (-1, -1), 0.0, []
         for number, (spec, route) in enumerate(zip(specs, routes, strict=True), batch.first):
             if route is not last or (spec.shots, spec.count) != like:
                 last, like = route, (spec.shots, spec.count)
                 cost_us = self.estimator.cost_us(route, spec)
                 records = by_pool.setdefault(route.pool, [])
-            record = tasks[number] = Record(number, spec, batch, route, cost_us)
+            record = tasks[number] = TaskRecord(number, spec, batch, route, cost_us)
             records.append(record)
         self.queued_bytes += batch.share_bytes * len(specs) or sum(len(s.program) for s in specs)
         if attempts is not None:
@@ -123,15 +123,17 @@ class State(Crew):
 
     # --- results come --------------------------------------------------------------------------
 
-    def finished(self, name: str, results: list[Finished], slots: int, now_ns: int) -> list[Ending]:
+    def finished(
+        self, name: str, results: list[AttemptResult], slots: int, now_ns: int
+    ) -> list[TaskEnded]:
         """Those results that still count; answers of attempts that are over are left out."""
         worker = self.workers.get(name)
         if worker is None:
             return []
         worker.heard_ns, held_us = now_ns, worker.held_us
         held, tasks, under = worker.held, self.tasks, self.reservations.by_task
-        endings: list[Ending] = []
-        ended: list[Record] = []
+        endings: list[TaskEnded] = []
+        ended: list[TaskRecord] = []
         ran_us = 0
         states: list[TaskState] = []
         for index, result in enumerate(results):
@@ -166,13 +168,13 @@ class State(Crew):
         return endings
 
     def _ending(
-        self, record: Record, state: TaskState, slots: int, timing: Timing, index: int
-    ) -> Ending:
+        self, record: TaskRecord, state: TaskState, slots: int, timing: Timing, index: int
+    ) -> TaskEnded:
         if record.stopping != "run_timeout":
-            return Ending(record, state, slots, timing, index, record.stopping)
+            return TaskEnded(record, state, slots, timing, index, record.stopping)
         limits = self.quotas.of(record.batch.owner)
         most_s = run_limit_s(limits, record.batch.terms)
-        return Ending(record, state, slots, timing, index, record.stopping, run_limit_s=most_s)
+        return TaskEnded(record, state, slots, timing, index, record.stopping, run_limit_s=most_s)
 
     def _learn(self, pool: Pool, worker: Worker, ran_us: int, count: int, now_ns: int) -> None:
         """What part of a worker's time its tasks have; of what was over at once, with nothing
@@ -213,7 +215,7 @@ class State(Crew):
         looks for only when that says it is back. Raises NotFound."""
         return nodes.resume(self, name, sought)
 
-    def _stop(self, record: Record, reason: str, now_ns: int) -> list[Action]:
+    def _stop(self, record: TaskRecord, reason: str, now_ns: int) -> list[Action]:
         """End a task early: at once if it waits, through its worker if that has it."""
         if record.phase in _UNSENT:
             if record.phase == Phase.WAITING:
@@ -225,22 +227,22 @@ class State(Crew):
         deadlines = self.deadlines
         by = deadlines.skip_by if self._waits_behind(record) else deadlines.stop_by
         by(now_ns, record.number, record.fence, self.grace_ns(record))
-        return [StopRunning(record.worker, record.number, record.fence, reason)]
+        return [StopAttempt(record.worker, record.number, record.fence, reason)]
 
-    def _waits_behind(self, record: Record) -> bool:
+    def _waits_behind(self, record: TaskRecord) -> bool:
         """Was it sent to a worker behind another task, and has not begun as far as is known?"""
         if record.phase != Phase.SENT:
             return False
         return record is not next(iter(self.workers[record.worker].held.values()))
 
-    def _ended_unrun(self, record: Record, reason: str, now_ns: int) -> Ending:
+    def _ended_unrun(self, record: TaskRecord, reason: str, now_ns: int) -> TaskEnded:
         self.tasks.pop(record.number)
         state = early_end(reason)
         self.end(record, state)
         waited_us = (now_ns - record.batch.accepted_ns) // 1000
-        return Ending(record, state, 0, Timing(waited_us, 0, 0), reason=reason)
+        return TaskEnded(record, state, 0, Timing(waited_us, 0, 0), reason=reason)
 
-    def _unconfirmed(self, record: Record, now_ns: int) -> list[Action]:
+    def _unconfirmed(self, record: TaskRecord, now_ns: int) -> list[Action]:
         """Its worker was told to skip it, and has not answered within the grace. Behind another
         task it ends here: should the worker run it all the same, its heartbeat says so. Where
         nothing is before it any more, it may have begun."""

@@ -10,11 +10,11 @@ from simenv.model import WorkerState, task_name
 from simenv.scheduler.core.types import (
     Action,
     KillWorker,
-    Note,
     Phase,
-    Record,
+    RecordEvent,
     RetireWorker,
-    StopRunning,
+    StopAttempt,
+    TaskRecord,
 )
 from simenv.scheduler.state import crashes
 from simenv.scheduler.state.indexes import STOP_GRACE_NS
@@ -112,7 +112,7 @@ class Crew(Books):
             return []
         if not until_ns:
             worker.skipped[task] = fence, now_ns + STOP_GRACE_NS
-            return [StopRunning(worker.name, task, fence, "cancelled")]
+            return [StopAttempt(worker.name, task, fence, "cancelled")]
         if now_ns < until_ns or worker.killed:
             return []
         return self.kill(worker, "did not stop a task that has ended")
@@ -152,7 +152,7 @@ class Crew(Books):
         worker.state = WorkerState.GONE if retired else WorkerState.LOST
         if retired:
             return []
-        actions: list[Action] = [Note("worker.lost", worker.name, why)]
+        actions: list[Action] = [RecordEvent("worker.lost", worker.name, why)]
         if held:
             charged = blame and not worker.killed
             actions += self._lose(worker, held, why, log, charged, now_ns)
@@ -165,7 +165,7 @@ class Crew(Books):
     def _lose(
         self,
         worker: Worker,
-        held: list[Record],
+        held: list[TaskRecord],
         why: str,
         log: str,
         charged: bool,
@@ -192,7 +192,7 @@ class Crew(Books):
             if record.phase == Phase.WAITING:
                 again.append(record)
                 note = f"attempt {record.attempts + 1} ({worker.name} was lost: {why})"
-                actions.append(Note("task.requeued", task_name(record.number), note))
+                actions.append(RecordEvent("task.requeued", task_name(record.number), note))
         self.lost_attempts += len(held)
         self.pools[worker.pool].queue.give_back(again)
         return actions

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from simenv.scheduler.core.types import Record
+from simenv.scheduler.core.types import TaskRecord
 from simenv.scheduler.queueing.policies import aged
 
 OWN_USER = ""
@@ -38,11 +38,11 @@ class Turns:
         """Work of an owner was sent out while others waited."""
         self._had_us[owner] = self._had_us.get(owner, 0.0) + cost_us
 
-    def choose(self, heads: Mapping[str, Record]) -> Record:
+    def choose(self, heads: Mapping[str, TaskRecord]) -> TaskRecord:
         """The next of these tasks, which are the first of each owner."""
         return choose(heads, self._had_us)
 
-    def merged(self, queues: Mapping[str, Iterator[Record]]) -> Iterator[Record]:
+    def merged(self, queues: Mapping[str, Iterator[TaskRecord]]) -> Iterator[TaskRecord]:
         """The tasks of all owners in the order they would go one by one."""
         had_us = dict(self._had_us)
         heads = {owner: head for owner, each in queues.items() if (head := next(each, None))}
@@ -58,7 +58,7 @@ class Turns:
                 heads[owner] = following
 
 
-def choose(heads: Mapping[str, Record], had_us: Mapping[str, float]) -> Record:
+def choose(heads: Mapping[str, TaskRecord], had_us: Mapping[str, float]) -> TaskRecord:
     """The first of the own user's tasks where its priority says so, else that of the owner who has
     had least; of two who have had the same, the one that came first."""
     own = heads.get(OWN_USER)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Iterable
 
-from simenv.scheduler.core.types import Record
+from simenv.scheduler.core.types import TaskRecord
 from simenv.scheduler.queueing.lanes import Lanes
 from simenv.scheduler.queueing.policies import LaneKey, aged
 
@@ -24,9 +24,9 @@ class _Heap:
 
     def __init__(self) -> None:
         self._entries: list[tuple[int, int, int]] = []  # (aged, number, priority)
-        self.of: dict[int, Record] = {}
+        self.of: dict[int, TaskRecord] = {}
 
-    def set(self, priority: int, head: Record | None) -> None:
+    def set(self, priority: int, head: TaskRecord | None) -> None:
         known = self.of.get(priority)
         if known is head:
             return
@@ -39,7 +39,7 @@ class _Heap:
             self._entries = [(*aged(each), priority) for priority, each in self.of.items()]
             heapq.heapify(self._entries)
 
-    def first(self) -> Record | None:
+    def first(self) -> TaskRecord | None:
         while self._entries:
             _, number, priority = self._entries[0]
             head = self.of.get(priority)
@@ -48,7 +48,7 @@ class _Heap:
             heapq.heappop(self._entries)
         return None
 
-    def second(self) -> Record | None:
+    def second(self) -> TaskRecord | None:
         """That behind the first."""
         first = self.first()
         if first is None:
@@ -90,18 +90,18 @@ class LaneHeads:
                 del lanes_of[key]
         self.changed.clear()
 
-    def of_each(self, allow_long: bool, without: Collection[str] = ()) -> dict[str, Record]:
+    def of_each(self, allow_long: bool, without: Collection[str] = ()) -> dict[str, TaskRecord]:
         """The first task of each owner but those."""
         heaps = self._all if allow_long else self._short
         firsts = {owner: heap.first() for owner, heap in heaps.items() if owner not in without}
         return {owner: first for owner, first in firsts.items() if first is not None}
 
-    def short_of(self, owner: str) -> Record | None:
+    def short_of(self, owner: str) -> TaskRecord | None:
         """The first of an owner's tasks that are not long."""
         heap = self._short.get(owner)
         return None if heap is None else heap.first()
 
-    def rival_of(self, owner: str) -> Record | None:
+    def rival_of(self, owner: str) -> TaskRecord | None:
         """The first of those in the owner's other lanes than the one that `short_of` is in."""
         heap = self._short.get(owner)
         return None if heap is None else heap.second()

@@ -17,73 +17,77 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from simenv.scheduler.core.types import WAITING, Record
-from simenv.scheduler.queueing.policies import LaneKey, Order, Rank, aged
+from simenv.scheduler.core.types import WAITING, TaskRecord
+from simenv.scheduler.queueing.policies import LaneKey, QueuePolicy, Rank, aged
 
 SMALL_US = 1_500.0  # a task up to that travels with others
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
 
 
-class Work(msgspec.Struct, frozen=True, gc=False):
+class Backlog(msgspec.Struct, frozen=True, gc=False):
     """Expected slot time, of tasks that travel together and of others."""
 
     small_us: float = 0.0
     large_us: float = 0.0
 
 
-class Sorted:
+class SortedLane:
     """A lane whose first is the least by rank, whenever it came; otherwise like a deque."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: QueuePolicy) -> None:
         self._rank = order.rank
-        self._heap: list[tuple[Rank, Record]] = []
+        self._heap: list[tuple[Rank, TaskRecord]] = []
 
-    def append(self, record: Record) -> None:
+    def append(self, record: TaskRecord) -> None:
         heapq.heappush(self._heap, (self._rank(record), record))
 
     appendleft = append  # what was given back has a rank that says so
 
-    def extend(self, records: Iterable[Record]) -> None:
+    def extend(self, records: Iterable[TaskRecord]) -> None:
         self._heap += [(self._rank(record), record) for record in records]
         heapq.heapify(self._heap)
 
-    def popleft(self) -> Record:
+    def popleft(self) -> TaskRecord:
         return heapq.heappop(self._heap)[1]
 
     def clear(self) -> None:
         self._heap.clear()
 
-    def __getitem__(self, place: int) -> Record:
+    def __getitem__(self, place: int) -> TaskRecord:
         """That of place 0 alone."""
         return self._heap[place][1]
 
     def __len__(self) -> int:
         return len(self._heap)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[TaskRecord]:
         return (record for _, record in sorted(self._heap, key=lambda entry: entry[0]))
 
 
-Lane = deque[Record] | Sorted
+Lane = deque[TaskRecord] | SortedLane
 
 
 class Lanes:
     """Waiting tasks of which one order holds."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: QueuePolicy) -> None:
         self._rank = order.rank
         self.suspects: Lane
         self.short: Lane
         self.long: Lane
         if order.keys:
-            self.suspects, self.short, self.long = Sorted(order), Sorted(order), Sorted(order)
+            self.suspects, self.short, self.long = (
+                SortedLane(order),
+                SortedLane(order),
+                SortedLane(order),
+            )
         else:
             self.suspects, self.short, self.long = deque(), deque(), deque()
-        self.late: deque[Record] = deque()
+        self.late: deque[TaskRecord] = deque()
         self.small_us = 0.0  # expected work of those that wait, on one slot
         self.large_us = 0.0
 
-    def head(self, allow_long: bool) -> Record | None:
+    def head(self, allow_long: bool) -> TaskRecord | None:
         """The next task that still waits; stale entries are dropped on the way."""
         best = None
         for lane in (self.suspects, self.short, self.long if allow_long else ()):
@@ -100,15 +104,15 @@ class Lanes:
         else:
             self.large_us += cost_us
 
-    def part(self, share: float) -> Work:
+    def part(self, share: float) -> Backlog:
         """So much of its work."""
-        return Work(max(0.0, share * self.small_us), max(0.0, share * self.large_us))
+        return Backlog(max(0.0, share * self.small_us), max(0.0, share * self.large_us))
 
-    def ends(self) -> tuple[Record, Record] | None:
+    def ends(self) -> tuple[TaskRecord, TaskRecord] | None:
         """The first and the last that came of its longer lane; None if it has none that is in the
         order they came in."""
         lane = max(self.short, self.long, key=len)
-        return (lane[0], lane[-1]) if lane and not isinstance(lane, Sorted) else None
+        return (lane[0], lane[-1]) if lane and not isinstance(lane, SortedLane) else None
 
     def size(self) -> int:
         """Entries that may be tried, stale ones among them."""
@@ -127,12 +131,12 @@ class Lanes:
             lane.clear()
             lane.extend(live)
 
-    def lane_of(self, record: Record) -> Lane:
+    def lane_of(self, record: TaskRecord) -> Lane:
         if record.incident:
             return self.suspects
         return self.long if record.cost_us > LONG_US else self.short
 
-    def tried(self) -> Iterator[Record]:
+    def tried(self) -> Iterator[TaskRecord]:
         """Those that wait, in their order; late ones are not tried."""
         merged = heapq.merge(self.suspects, self.short, self.long, key=self._rank)
         return (record for record in merged if record.phase == WAITING)
@@ -141,7 +145,7 @@ class Lanes:
 _ALL = 1.0
 
 
-def of_new(order: Order, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Work:
+def of_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Backlog:
     """Of a task of priority 0, and of nobody who has others here, that comes now."""
     if order.policy == "round_robin":
         return _sum([_turns(lanes, 1) for lanes in all_lanes.values()])
@@ -153,7 +157,7 @@ def of_new(order: Order, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Wor
     return _sum([_older(lanes, now_ns) for lanes in all_lanes.values()])
 
 
-def of_one(order: Order, all_lanes: Mapping[LaneKey, Lanes], record: Record) -> Work:
+def of_one(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], record: TaskRecord) -> Backlog:
     """Of one that waits."""
     mine = all_lanes[order.lane(record)]
     if order.policy == "round_robin":
@@ -177,12 +181,12 @@ def of_one(order: Order, all_lanes: Mapping[LaneKey, Lanes], record: Record) -> 
     return _sum([own, *others])
 
 
-def within(lanes: Lanes, record: Record) -> Work:
+def within(lanes: Lanes, record: TaskRecord) -> Backlog:
     """What is ahead of it in its own lanes."""
     return lanes.part(_share(lanes, record))
 
 
-def _share(lanes: Lanes, record: Record) -> float:
+def _share(lanes: Lanes, record: TaskRecord) -> float:
     """The part of a lane that came before it: ids grow evenly enough."""
     ends = lanes.ends()
     if ends is None:
@@ -191,7 +195,7 @@ def _share(lanes: Lanes, record: Record) -> float:
     return min(1.0, max(0.0, (record.number - first) / max(1, last - first + 1)))
 
 
-def _older(lanes: Lanes, key_ns: int) -> Work:
+def _older(lanes: Lanes, key_ns: int) -> Backlog:
     """What of it goes before a task of that age."""
     ends = lanes.ends()
     if ends is None:
@@ -202,16 +206,16 @@ def _older(lanes: Lanes, key_ns: int) -> Work:
     return lanes.part(max(0.0, (key_ns - first) / max(1, last - first)))
 
 
-def _at_most(lanes: Lanes, work_us: float) -> Work:
+def _at_most(lanes: Lanes, work_us: float) -> Backlog:
     """So much of its work, or all."""
     total_us = lanes.small_us + lanes.large_us
     return lanes.part(min(_ALL, work_us / total_us) if total_us > 0 else _ALL)
 
 
-def _turns(lanes: Lanes, count: int) -> Work:
+def _turns(lanes: Lanes, count: int) -> Backlog:
     """So many tasks of it."""
     return lanes.part(min(_ALL, count / max(1, lanes.size())))
 
 
-def _sum(parts: list[Work]) -> Work:
-    return Work(sum(part.small_us for part in parts), sum(part.large_us for part in parts))
+def _sum(parts: list[Backlog]) -> Backlog:
+    return Backlog(sum(part.small_us for part in parts), sum(part.large_us for part in parts))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from simenv.errors import OptionError
-from simenv.scheduler.core.types import Record
+from simenv.scheduler.core.types import TaskRecord
 
 STEP_NS = 60_000_000_000  # of waiting, worth as much as one step of priority
 FULL_STEPS = 60  # that are worth so much each; further ones less and less, together
@@ -25,7 +25,7 @@ DEFAULT_KEYS = ("priority", "fifo")
 
 Rank = tuple[float, ...]
 LaneKey = tuple[str, int]  # an owner, and what tells her lanes apart
-_KEYS: dict[str, Callable[[Record], float]] = {
+_KEYS: dict[str, Callable[[TaskRecord], float]] = {
     "priority": lambda record: -record.batch.terms.priority,
     "shortest": lambda record: record.cost_us,
     "longest": lambda record: -record.cost_us,
@@ -33,13 +33,13 @@ _KEYS: dict[str, Callable[[Record], float]] = {
 }
 
 
-class Order(msgspec.Struct, frozen=True):
+class QueuePolicy(msgspec.Struct, frozen=True):
     """A policy; `keys` are those of ordered."""
 
     policy: str = "priority"
     keys: tuple[str, ...] = ()
 
-    def lane(self, record: Record) -> LaneKey:
+    def lane(self, record: TaskRecord) -> LaneKey:
         """Tasks of one lane are of one owner, and go in the order they came in."""
         batch = record.batch
         if self.policy == "priority":
@@ -48,13 +48,13 @@ class Order(msgspec.Struct, frozen=True):
             return batch.owner, batch.terms.reservation
         return batch.owner, 0
 
-    def rank(self, record: Record) -> Rank:
+    def rank(self, record: TaskRecord) -> Rank:
         """Within a lane, the least first."""
         if self.keys:
             return (record.attempts == 0, *(_KEYS[key](record) for key in self.keys), record.number)
         return (record.attempts == 0, record.number)
 
-    def since(self, record: Record) -> tuple[int, int]:
+    def since(self, record: TaskRecord) -> tuple[int, int]:
         """Between lanes and pools, the least first: who has waited longest, and what priorities are
         worth, where they count."""
         if self.policy == "priority" or "priority" in self.keys:
@@ -62,10 +62,10 @@ class Order(msgspec.Struct, frozen=True):
         return record.batch.accepted_ns, record.number
 
 
-PRIORITY = Order()
+PRIORITY = QueuePolicy()
 
 
-def aged(record: Record) -> tuple[int, int]:
+def aged(record: TaskRecord) -> tuple[int, int]:
     """Between priorities, the least first. Both parts stay what they are while a task waits, so
     nothing has to be sorted again."""
     batch = record.batch
@@ -83,7 +83,7 @@ def worth_ns(priority: int) -> int:
     return worth if priority >= 0 else -worth
 
 
-def order_of(policy: str, options: tuple[tuple[str, str], ...]) -> Order:
+def order_of(policy: str, options: tuple[tuple[str, str], ...]) -> QueuePolicy:
     """OptionError if there is no such policy, or it has no such options."""
     if policy not in POLICIES:
         raise OptionError(
@@ -96,11 +96,11 @@ def order_of(policy: str, options: tuple[tuple[str, str], ...]) -> Order:
         hint = "keys=" + ",".join(_KEYS) if allowed else "it takes none"
         raise OptionError(f"order {policy!r} has no option {unknown[0][:64]!r}", hint=hint)
     if policy != "ordered":
-        return Order(policy)
+        return QueuePolicy(policy)
     keys = tuple(word.strip() for word in told["keys"].split(",")) if told else DEFAULT_KEYS
     wrong = [key for key in keys if key not in _KEYS]
     if wrong or len(set(keys)) < len(keys):
         raise OptionError(
             f"keys = {told['keys'][:64]!r}", hint=f"some of: {', '.join(_KEYS)}, each once"
         )
-    return Order(policy, keys)
+    return QueuePolicy(policy, keys)

@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice, zip_longest
 
-from simenv.scheduler.core.types import WAITING, Record
+from simenv.scheduler.core.types import WAITING, TaskRecord
 from simenv.scheduler.queueing import lanes as ahead
 from simenv.scheduler.queueing.fairness import Turns
 from simenv.scheduler.queueing.lane_heads import LaneHeads
-from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US, Lane, Lanes, Sorted, Work
-from simenv.scheduler.queueing.policies import PRIORITY, STEP_NS, LaneKey, Order, aged
+from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US, Backlog, Lane, Lanes, SortedLane
+from simenv.scheduler.queueing.policies import PRIORITY, STEP_NS, LaneKey, QueuePolicy, aged
 
 __all__ = ["LONG_US", "STALE_KEPT", "Queue"]
 
@@ -29,7 +29,7 @@ _RUN = 128  # of tasks that are looked at in one go, where several lanes have so
 class Queue:
     """All waiting tasks of a pool. `len` counts live ones only."""
 
-    def __init__(self, order: Order = PRIORITY) -> None:
+    def __init__(self, order: QueuePolicy = PRIORITY) -> None:
         self.order = order
         self._plain = order == PRIORITY  # without a call: nearly always, and often
         self._lanes: dict[LaneKey, Lanes] = {}  # round_robin: whose turn it is first
@@ -50,7 +50,7 @@ class Queue:
 
     # --- tasks come -----------------------------------------------------------------------------
 
-    def append(self, records: list[Record]) -> None:
+    def append(self, records: list[TaskRecord]) -> None:
         """Newly accepted tasks of one message, in order."""
         lanes, large_us, total_us = self._of(records[0]), 0.0, 0.0
         if len(self._lanes) > 1 and not lanes.any():
@@ -67,7 +67,7 @@ class Queue:
         self.count += len(records)
         self._changed(records[0])
 
-    def _changed(self, record: Record) -> None:
+    def _changed(self, record: TaskRecord) -> None:
         """Its lane may begin with another task now."""
         if self._plain and len(self._lanes) > 1:
             batch = record.batch
@@ -78,7 +78,7 @@ class Queue:
         if owner not in waiting:
             self._turns.arrives(owner, waiting)
 
-    def give_back(self, records: list[Record]) -> None:
+    def give_back(self, records: list[TaskRecord]) -> None:
         """Tasks a worker lost: to the front, in their old order."""
         for record in reversed(records):
             lanes = self._of(record)
@@ -89,7 +89,7 @@ class Queue:
 
     # --- and go ---------------------------------------------------------------------------------
 
-    def head(self, allow_long: bool = True, own: int = 0) -> Record | None:
+    def head(self, allow_long: bool = True, own: int = 0) -> TaskRecord | None:
         """The task whose turn it is; it stays in the queue until `pop`. `own`: of those that only
         this reservation's workers take."""
         if not self.count:
@@ -104,7 +104,7 @@ class Queue:
             found = self._first(allow_long)
         return self._or_own(found, allow_long) if self._own else found
 
-    def _or_own(self, shared: Record | None, allow_long: bool) -> Record | None:
+    def _or_own(self, shared: TaskRecord | None, allow_long: bool) -> TaskRecord | None:
         """The head that all share, or a reservation's that its own workers leave waiting."""
         heads = [lanes.head(allow_long) for lanes in self._own.values()]
         since = self.order.since
@@ -113,7 +113,7 @@ class Queue:
             return shared or own
         return own if since(own)[0] + STEP_NS < since(shared)[0] else shared
 
-    def _first(self, allow_long: bool) -> Record | None:
+    def _first(self, allow_long: bool) -> TaskRecord | None:
         """The head of the lanes whose turn it is."""
         if self._plain:
             self._heads.refresh(self._lanes)
@@ -121,7 +121,7 @@ class Queue:
             if len(firsts) > 1:
                 return self._turns.choose(firsts)
             return next(iter(firsts.values()), None)
-        heads, empty = list[Record](), []
+        heads, empty = list[TaskRecord](), []
         for key, lanes in self._lanes.items():
             found = lanes.head(allow_long)
             if found is None:
@@ -135,7 +135,7 @@ class Queue:
             del self._lanes[key]
         return min(heads, key=self.order.rank, default=None)
 
-    def pop(self, record: Record) -> None:
+    def pop(self, record: TaskRecord) -> None:
         """Take what `head` returned; its lane is looked for, as suspicion may have ended since."""
         lanes = self._of(record)
         _led_by(lanes, record).popleft()
@@ -163,9 +163,9 @@ class Queue:
             return lanes.short, len(lanes.short)
         return lanes.short, self._run(lanes, record)
 
-    def _run(self, lanes: Lanes, head: Record) -> int:
+    def _run(self, lanes: Lanes, head: TaskRecord) -> int:
         """How many entries of the lane that this task leads come before those of other lanes."""
-        if self.order.policy == "round_robin" or isinstance(lanes.short, Sorted):
+        if self.order.policy == "round_robin" or isinstance(lanes.short, SortedLane):
             return 1
         before = aged if self._plain else self.order.rank
         rivals = self._rivals(lanes, head)
@@ -181,7 +181,7 @@ class Queue:
             count += 1
         return count
 
-    def _rivals(self, lanes: Lanes, head: Record) -> list[Record]:
+    def _rivals(self, lanes: Lanes, head: TaskRecord) -> list[TaskRecord]:
         """What could come before other tasks of the lanes that this one leads."""
         if self._plain:  # between owners a chunk is a turn; within one each task has its place
             rival = self._heads.rival_of(head.batch.owner)
@@ -193,7 +193,7 @@ class Queue:
         )
         return [record for record in others if record is not None]
 
-    def took(self, last: Record, count: int, cost_us: float) -> None:
+    def took(self, last: TaskRecord, count: int, cost_us: float) -> None:
         """So many waiting tasks were taken from a lane, worth so much; `last` is one of them."""
         if not count:
             return
@@ -203,7 +203,7 @@ class Queue:
         if len(self._lanes) > 1:
             self._turn(last, cost_us)
 
-    def _turn(self, record: Record, cost_us: float) -> None:
+    def _turn(self, record: TaskRecord, cost_us: float) -> None:
         """It was the turn of this task's lane: now the others'."""
         self._turns.took(record.batch.owner, cost_us)
         if self.order.policy == "round_robin":
@@ -212,13 +212,13 @@ class Queue:
             if lanes is not None:
                 self._lanes[key] = lanes
 
-    def postpone(self, record: Record) -> None:
+    def postpone(self, record: TaskRecord) -> None:
         """What `head` returned will not be sent in the time that is left; it goes on waiting."""
         lanes = self._of(record)
         lanes.late.append(_led_by(lanes, record).popleft())
         self._changed(record)
 
-    def drop(self, record: Record) -> None:
+    def drop(self, record: TaskRecord) -> None:
         """A waiting task became final; its entry is skipped when it comes up."""
         self.count -= 1
         self._stale += 1
@@ -251,7 +251,7 @@ class Queue:
 
     # --- orders ---------------------------------------------------------------------------------
 
-    def arrange(self, order: Order) -> None:
+    def arrange(self, order: QueuePolicy) -> None:
         """Another order from now on, also for what waits."""
         if order != self.order:
             self.order, self._plain = order, order == PRIORITY
@@ -281,7 +281,7 @@ class Queue:
 
     # --- looking --------------------------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[TaskRecord]:
         """Waiting tasks in the order they will be tried, if only workers that all share took them;
         those of reservations with workers of their own come last."""
         yield from self.shared()
@@ -290,7 +290,7 @@ class Queue:
         for lanes in self._all():
             yield from (record for record in lanes.late if record.phase == WAITING)
 
-    def shared(self) -> Iterator[Record]:
+    def shared(self) -> Iterator[TaskRecord]:
         """Those that all workers take, in the order they will be tried."""
         tried = [lanes.tried() for lanes in self._lanes.values()]
         if len(tried) == 1:
@@ -299,7 +299,7 @@ class Queue:
             rounds = chain.from_iterable(zip_longest(*tried))
             yield from (record for record in rounds if record is not None)
         elif self.order.policy == "priority":
-            of_each: dict[str, list[Iterator[Record]]] = {}
+            of_each: dict[str, list[Iterator[TaskRecord]]] = {}
             for key, lane in zip(self._lanes, tried, strict=True):
                 of_each.setdefault(key[0], []).append(lane)
             yield from self._turns.merged(
@@ -314,21 +314,21 @@ class Queue:
         alone = len(self._lanes) <= 1 and self.order.policy == "priority"
         return self.order.policy == "fifo" or (alone and not any(key[1] for key in self._lanes))
 
-    def is_late(self, record: Record) -> bool:
+    def is_late(self, record: TaskRecord) -> bool:
         """Is it put aside, as the allocation ends before it would?"""
         late = self._of(record).late
         return bool(late) and record in late
 
-    def own_of(self, record: Record) -> int:
+    def own_of(self, record: TaskRecord) -> int:
         """The reservation whose workers it waits for; 0: it waits for any."""
         number = record.batch.terms.reservation
         return number if number in self._own else 0
 
-    def before_new(self, now_ns: int) -> Work:
+    def before_new(self, now_ns: int) -> Backlog:
         """The work ahead of a task of no special priority that comes now."""
         return ahead.of_new(self.order, self._lanes, now_ns)
 
-    def before(self, record: Record) -> Work:
+    def before(self, record: TaskRecord) -> Backlog:
         """The work ahead of one that waits, about: nothing is looked through."""
         if self.own_of(record):
             return ahead.within(self._of(record), record)
@@ -337,7 +337,7 @@ class Queue:
     def _all(self) -> list[Lanes]:
         return [*self._lanes.values(), *self._own.values()]
 
-    def _of(self, record: Record) -> Lanes:
+    def _of(self, record: TaskRecord) -> Lanes:
         if self._own:
             own = self._own.get(record.batch.terms.reservation)
             if own is not None:
@@ -352,13 +352,13 @@ class Queue:
         return lanes
 
 
-def _led_by(lanes: Lanes, record: Record) -> Lane:
+def _led_by(lanes: Lanes, record: TaskRecord) -> Lane:
     for lane in (lanes.suspects, lanes.short, lanes.long):
         if lane and lane[0] is record:
             return lane
     raise LookupError(f"task {record.number} is not at the head of a lane")
 
 
-def _age(record: Record) -> tuple[bool, int]:
+def _age(record: TaskRecord) -> tuple[bool, int]:
     """Tasks that were lost before go first, then by id."""
     return (record.attempts == 0, record.number)

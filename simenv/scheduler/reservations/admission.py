@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import OptionError
-from simenv.model import Code, Decision, ReservationAsk
+from simenv.model import AdmissionReason, Decision, ReservationRequest
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.ledger import Reservations
 from simenv.scheduler.reservations.policies import (
@@ -18,7 +18,7 @@ from simenv.scheduler.reservations.policies import (
     REJECTED,
     DeviceTerms,
     Estimate,
-    Verdict,
+    PolicyVerdict,
     bound_of,
     check_ask,
 )
@@ -31,17 +31,21 @@ ASK_AGAIN_NS = 10**9  # where nobody knows when
 Decided = tuple[Decision, Grant | None]
 
 
-def sound(ask: ReservationAsk) -> Decision | None:
+def sound(ask: ReservationRequest) -> Decision | None:
     """None if its numbers and words are; else why it is rejected."""
     try:
         check_ask(ask)
     except OptionError as error:
-        return _rejected(Code.INVALID_REQUEST, f"{error.message}; {error.hint}")
+        return _rejected(AdmissionReason.INVALID_REQUEST, f"{error.message}; {error.hint}")
     return None
 
 
 def decide(
-    ledger: Reservations, ask: ReservationAsk, owner: str, wall_ns: int, veto: Verdict | None
+    ledger: Reservations,
+    ask: ReservationRequest,
+    owner: str,
+    wall_ns: int,
+    veto: PolicyVerdict | None,
 ) -> Decided:
     """What holds for a `sound` ask now. `veto`: what its device or its workers say against it."""
     known = ledger.asked_before(owner, ask.request_id, wall_ns)
@@ -50,7 +54,7 @@ def decide(
     terms = ledger.terms(ask.device)
     cost = ledger.estimate(ask.device, terms, ask.workload)
     stern = veto or _beyond(ledger, cost, owner)
-    takes, span_ns, device = Verdict(), 0, ask.device
+    takes, span_ns, device = PolicyVerdict(), 0, ask.device
     if stern is None:
         found = [(terms, policies.judge(cost, ask, terms, ledger.taken(device)))]
         if ask.device:  # what holds for all together holds for each
@@ -67,24 +71,24 @@ def decide(
     return _decision(stern, cost, takes, wall_ns, wait_ns, None), None
 
 
-def _beyond(ledger: Reservations, cost: Estimate, owner: str) -> Verdict | None:
+def _beyond(ledger: Reservations, cost: Estimate, owner: str) -> PolicyVerdict | None:
     """Limits that hold under every policy."""
     if cost.total_ns > MOST:
         words = f"it would take {cost.total_ns} ns; the most is {MOST}"
-        return Verdict(REJECTED, Code.TOO_LARGE, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, words)
     mine = sum(one.grant.owner == owner for one in ledger.live.values())
     if mine >= MOST_OF_OWNER:
         words = f"{mine} reservations of this owner are active, the most there may be: release some"
-        return Verdict(REJECTED, Code.SCOPE_LIMIT, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.SCOPE_LIMIT, words)
     if len(ledger.live) >= MOST_LIVE:
         words = f"{len(ledger.live)} reservations are active, the most there may be"
-        return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
+        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, words, missing=1)
     return None
 
 
 def _of_all(
-    ledger: Reservations, cost: Estimate, ask: ReservationAsk, one_ns: int
-) -> tuple[DeviceTerms, Verdict]:
+    ledger: Reservations, cost: Estimate, ask: ReservationRequest, one_ns: int
+) -> tuple[DeviceTerms, PolicyVerdict]:
     """The word of all devices together, in whose units it is judged; its figures are in units of
     `one_ns`, but for what is missing."""
     terms = ledger.terms("")
@@ -102,13 +106,13 @@ def _of_all(
 
 
 def _together(
-    found: list[tuple[DeviceTerms, Verdict]], cost: Estimate, ask: ReservationAsk
-) -> tuple[Verdict, int]:
+    found: list[tuple[DeviceTerms, PolicyVerdict]], cost: Estimate, ask: ReservationRequest
+) -> tuple[PolicyVerdict, int]:
     """What would be taken of each device it counts for, and the time span of its rate in ns."""
     verdicts = [verdict for _, verdict in found]
     limits = [v.available for v in verdicts if v.credits or v.rate]
     spans = [policies.span_ns(terms) for terms, verdict in found if verdict.rate]
-    takes = Verdict(
+    takes = PolicyVerdict(
         credits=max(v.credits for v in verdicts),
         rate=_rate(cost, ask, max(spans)) if spans else 0,
         available=min(limits, default=0),
@@ -116,15 +120,15 @@ def _together(
     return takes, max(spans, default=0)
 
 
-def _rate(cost: Estimate, ask: ReservationAsk, span_ns: int) -> int:
+def _rate(cost: Estimate, ask: ReservationRequest, span_ns: int) -> int:
     return policies.rate_of(cost.units, span_ns, policies.budget_ns(ask))
 
 
-def _sternness(verdict: Verdict) -> int:
+def _sternness(verdict: PolicyVerdict) -> int:
     return (REJECTED, DELAYED, ACCEPTED).index(verdict.status)
 
 
-def _until_free(ledger: Reservations, device: str, verdict: Verdict, wall_ns: int) -> int:
+def _until_free(ledger: Reservations, device: str, verdict: PolicyVerdict, wall_ns: int) -> int:
     """Until enough reservations have expired of the device that lacks something (of "": of all),
     if none is renewed or released, in ns."""
     scale = policies.scale(ledger.terms(device))
@@ -134,32 +138,35 @@ def _until_free(ledger: Reservations, device: str, verdict: Verdict, wall_ns: in
     there = [one for one in ledger.live.values() if device in ("", one.grant.ask.device)]
     for one in sorted(there or ledger.live.values(), key=lambda one: one.expires_ns):
         of_credit, of_rate = one.taken(device, scale)
-        freed = {Code.INSUFFICIENT_CREDITS: of_credit, Code.INSUFFICIENT_RATE: of_rate}
-        missing -= freed.get(Code(verdict.code), 1)
+        freed = {
+            AdmissionReason.INSUFFICIENT_CREDITS: of_credit,
+            AdmissionReason.INSUFFICIENT_RATE: of_rate,
+        }
+        missing -= freed.get(AdmissionReason(verdict.code), 1)
         if missing <= 0:
             return max(1, one.expires_ns - wall_ns)
     return ASK_AGAIN_NS
 
 
-def _again(one: Reservation, ask: ReservationAsk) -> Decision:
+def _again(one: Reservation, ask: ReservationRequest) -> Decision:
     """The answer to a request that a live reservation was made for."""
     grant = one.grant
     if grant.ask != ask:
         words = f"reservation {grant.id} was made for request {ask.request_id!r}, which asked else"
-        return _rejected(Code.EXISTS, words)
+        return _rejected(AdmissionReason.EXISTS, words)
     cost = Estimate(grant.total_ns, policies.units_of(grant.total_ns, grant.one_ns))
-    takes = Verdict(credits=grant.credits, rate=grant.rate)
-    return _decision(Verdict(), cost, takes, grant.created_ns, 0, grant)
+    takes = PolicyVerdict(credits=grant.credits, rate=grant.rate)
+    return _decision(PolicyVerdict(), cost, takes, grant.created_ns, 0, grant)
 
 
-def _rejected(code: Code, words: str) -> Decision:
+def _rejected(code: AdmissionReason, words: str) -> Decision:
     return Decision(REJECTED, code, words)
 
 
 def _decision(
-    verdict: Verdict,
+    verdict: PolicyVerdict,
     cost: Estimate,
-    takes: Verdict,
+    takes: PolicyVerdict,
     wall_ns: int,
     wait_ns: int,
     grant: Grant | None,

@@ -20,8 +20,8 @@ from simenv.scheduler.reservations.policies import (
     MOST,
     DeviceTerms,
     Estimate,
-    Scale,
-    Taken,
+    ReservedCapacity,
+    UnitScale,
     check_policy,
     check_profile,
     with_baseline,
@@ -144,11 +144,11 @@ class Reservations:
         self.changes.asked = True
         return True
 
-    def taken(self, device: str) -> Taken:
+    def taken(self, device: str) -> ReservedCapacity:
         """What reservations have of a device; of "" all have."""
         return self._taken(device, policies.scale(self.terms(device)))
 
-    def _taken(self, device: str, scale: Scale) -> Taken:
+    def _taken(self, device: str, scale: UnitScale) -> ReservedCapacity:
         """In that scale; units of its own reservations are what they were when these were made."""
         there = [
             one
@@ -157,7 +157,9 @@ class Reservations:
         ]
         parts = [one.taken(device, scale) for one in there]
         live = sum(not one.is_over for one in there)
-        return Taken(sum(part[0] for part in parts), sum(part[1] for part in parts), live)
+        return ReservedCapacity(
+            sum(part[0] for part in parts), sum(part[1] for part in parts), live
+        )
 
     # --- asking ---------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.model import Code, ReservationAsk
+from simenv.model import AdmissionReason, ReservationRequest
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +29,7 @@ from simenv.model.bounds import check_printable
 BOUND_NS = 100_000_000  # promised where none was asked for
 
 
-def bound_of(ask: ReservationAsk) -> int:
+def bound_of(ask: ReservationRequest) -> int:
     """Within which its tasks begin, while fewer of them are under way than it has workers."""
     return ask.bound_ns or (BOUND_NS if ask.workers else 0)
 
@@ -54,7 +54,7 @@ class DeviceTerms(msgspec.Struct, frozen=True):
         return self.modelled_unit_ns or unit_ns(self.profile)
 
 
-class Scale(msgspec.Struct, frozen=True):
+class UnitScale(msgspec.Struct, frozen=True):
     """What a device counts in; that of all devices together need not be that of each."""
 
     one_ns: int  # a unit
@@ -68,7 +68,7 @@ class Estimate(msgspec.Struct, frozen=True):
     units: int
 
 
-class Taken(msgspec.Struct, frozen=True):
+class ReservedCapacity(msgspec.Struct, frozen=True):
     """What live reservations have of a device."""
 
     credits: int = 0
@@ -76,11 +76,11 @@ class Taken(msgspec.Struct, frozen=True):
     reservations: int = 0
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class PolicyVerdict(msgspec.Struct, frozen=True):
     """What one device says to one ask; `credits` and `rate`: what it would take, 0: not limited."""
 
     status: str = ACCEPTED
-    code: int = Code.ACCEPTED
+    code: int = AdmissionReason.ACCEPTED
     words: str = ""
     credits: int = 0
     rate: int = 0
@@ -136,12 +136,12 @@ def span_ns(terms: DeviceTerms) -> int:
     return terms.policy.time_span_ns or terms.profile.time_span_ns
 
 
-def scale(terms: DeviceTerms) -> Scale:
+def scale(terms: DeviceTerms) -> UnitScale:
     """Of a device."""
-    return Scale(terms.unit_ns, span_ns(terms))
+    return UnitScale(terms.unit_ns, span_ns(terms))
 
 
-def budget_ns(ask: ReservationAsk) -> int:
+def budget_ns(ask: ReservationRequest) -> int:
     """Time for quantum work within the walltime that was asked for; 0 where none was."""
     return ask.walltime_ns - ask.classical_ns - ask.overhead_ns if ask.walltime_ns else 0
 
@@ -151,18 +151,26 @@ def rate_of(units: int, time_span_ns: int, budget: int) -> int:
     return -(-units * time_span_ns // budget)
 
 
-def unlimited(_cost: Estimate, _ask: ReservationAsk, _of: DeviceTerms, _taken: Taken) -> Verdict:
+def unlimited(
+    _cost: Estimate, _ask: ReservationRequest, _of: DeviceTerms, _taken: ReservedCapacity
+) -> PolicyVerdict:
     """Nothing runs out."""
-    return Verdict()
+    return PolicyVerdict()
 
 
-def credit(cost: Estimate, _ask: ReservationAsk, terms: DeviceTerms, taken: Taken) -> Verdict:
+def credit(
+    cost: Estimate, _ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
+) -> PolicyVerdict:
     """As many credits as units, of so many in all."""
     total = credit_capacity(terms)
-    return _measured(cost.units, total, taken.credits, "credits", Code.INSUFFICIENT_CREDITS)
+    return _measured(
+        cost.units, total, taken.credits, "credits", AdmissionReason.INSUFFICIENT_CREDITS
+    )
 
 
-def rate(cost: Estimate, ask: ReservationAsk, terms: DeviceTerms, taken: Taken) -> Verdict:
+def rate(
+    cost: Estimate, ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
+) -> PolicyVerdict:
     """Units in each time span, so that they are done within the walltime."""
     budget = budget_ns(ask)
     total = rate_capacity(terms)
@@ -172,29 +180,37 @@ def rate(cost: Estimate, ask: ReservationAsk, terms: DeviceTerms, taken: Taken) 
             "a rate needs walltime_ns above classical_ns + overhead_ns"
         )
         available = max(0, total - taken.rate)
-        return Verdict(REJECTED, Code.WALLTIME_INFEASIBLE, words, available=available)
+        return PolicyVerdict(
+            REJECTED, AdmissionReason.WALLTIME_INFEASIBLE, words, available=available
+        )
     needed = rate_of(cost.units, span_ns(terms), budget)
-    return _measured(needed, total, taken.rate, "units a time span", Code.INSUFFICIENT_RATE)
+    return _measured(
+        needed, total, taken.rate, "units a time span", AdmissionReason.INSUFFICIENT_RATE
+    )
 
 
-def _measured(needed: int, total: int, taken: int, what: str, short: Code) -> Verdict:
+def _measured(
+    needed: int, total: int, taken: int, what: str, short: AdmissionReason
+) -> PolicyVerdict:
     """So much is needed of something that runs out."""
     free = max(0, total - taken)
-    takes = (needed, 0) if short is Code.INSUFFICIENT_CREDITS else (0, needed)
+    takes = (needed, 0) if short is AdmissionReason.INSUFFICIENT_CREDITS else (0, needed)
     if needed > total:
         words = f"{needed} {what} are needed; the device has {total} in all"
-        return Verdict(REJECTED, Code.TOO_LARGE, words, *takes, free)
+        return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, words, *takes, free)
     if needed > free:
         words = f"{needed} {what} are needed, {free} of {total} are free"
-        return Verdict(DELAYED, short, words, *takes, free, needed - free)
-    return Verdict(ACCEPTED, Code.ACCEPTED, "", *takes, free)
+        return PolicyVerdict(DELAYED, short, words, *takes, free, needed - free)
+    return PolicyVerdict(ACCEPTED, AdmissionReason.ACCEPTED, "", *takes, free)
 
 
-Policy = Callable[[Estimate, ReservationAsk, DeviceTerms, Taken], Verdict]
+Policy = Callable[[Estimate, ReservationRequest, DeviceTerms, ReservedCapacity], PolicyVerdict]
 POLICIES: dict[str, Policy] = {"unlimited": unlimited, "credit": credit, "rate": rate}
 
 
-def judge(cost: Estimate, ask: ReservationAsk, terms: DeviceTerms, taken: Taken) -> Verdict:
+def judge(
+    cost: Estimate, ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
+) -> PolicyVerdict:
     """The word of one device on one ask, whose numbers are sound."""
     profile, work = terms.profile, ask.workload
     for what, asked, most in (
@@ -203,13 +219,13 @@ def judge(cost: Estimate, ask: ReservationAsk, terms: DeviceTerms, taken: Taken)
     ):
         if most and asked > most:
             words = f"{asked} {what} are asked for; the device has at most {most}"
-            return Verdict(REJECTED, Code.TOO_LARGE, words)
+            return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, words)
     if ask.walltime_ns and budget_ns(ask) <= 0:
         words = f"classical_ns + overhead_ns take all of the walltime of {ask.walltime_ns} ns"
-        return Verdict(REJECTED, Code.WALLTIME_INFEASIBLE, words)
+        return PolicyVerdict(REJECTED, AdmissionReason.WALLTIME_INFEASIBLE, words)
     if profile.concurrent_jobs and taken.reservations >= profile.concurrent_jobs:
         words = f"the device has {taken.reservations} reservations, as many as it takes at once"
-        return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
+        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, words, missing=1)
     return POLICIES[terms.policy.name](cost, ask, terms, taken)
 
 
@@ -278,7 +294,7 @@ def with_baseline(profile: DeviceProfile, baseline: Workload) -> DeviceProfile:
     return msgspec.structs.replace(profile, baseline=baseline)
 
 
-def check_ask(ask: ReservationAsk) -> None:
+def check_ask(ask: ReservationRequest) -> None:
     """OptionError: what is wrong with what is asked for, whichever device it is."""
     for name in ("request_id", "device", "scope", "user", "job"):
         _short(name, getattr(ask, name))

@@ -13,12 +13,19 @@ from collections import Counter, OrderedDict
 
 import msgspec
 
-from simenv.model import Code, Held, ReservationAsk, ReservationInfo, ReservationState, Workload
-from simenv.scheduler.core.types import Phase, Record
+from simenv.model import (
+    AdmissionReason,
+    HeldCapacity,
+    ReservationInfo,
+    ReservationRequest,
+    ReservationState,
+    Workload,
+)
+from simenv.scheduler.core.types import Phase, TaskRecord
 from simenv.scheduler.reservations.policies import (
     MOST,
     DeviceTerms,
-    Scale,
+    UnitScale,
     budget_ns,
     circuits_ns,
     rate_of,
@@ -33,7 +40,7 @@ class Grant(msgspec.Struct, frozen=True):
 
     id: int
     owner: str
-    ask: ReservationAsk
+    ask: ReservationRequest
     created_ns: int
     one_ns: int  # a unit: the device's baseline circuit as it was then
     total_ns: int  # estimate of what was asked for
@@ -79,7 +86,7 @@ class Reservation:
         self.held = 0  # units
         self.holds: dict[int, int] = {}  # units by task
         # With its estimate, in order. Nothing here looks at all of them: there may be very many.
-        self.parked: OrderedDict[int, tuple[Record, int]] = OrderedDict()
+        self.parked: OrderedDict[int, tuple[TaskRecord, int]] = OrderedDict()
         self.parked_in: Counter[str] = Counter()  # by pool
 
     @property
@@ -114,16 +121,20 @@ class Reservation:
         """Why so many units cannot be had even when all that is held comes back: code and words."""
         if self.units < 0 or units <= self.units - self.spent:
             return None
-        short = Code.INSUFFICIENT_CREDITS if self.grant.credits else Code.INSUFFICIENT_RATE
+        short = (
+            AdmissionReason.INSUFFICIENT_CREDITS
+            if self.grant.credits
+            else AdmissionReason.INSUFFICIENT_RATE
+        )
         if units > self.units:
-            short = Code.TOO_LARGE
+            short = AdmissionReason.TOO_LARGE
         words = (
             f"reservation {self.grant.id} has {self.units} units, {self.spent} of them spent; "
             f"this takes {units}"
         )
         return short, words
 
-    def take(self, record: Record, units: int) -> bool:
+    def take(self, record: TaskRecord, units: int) -> bool:
         """A task that has come: it holds its units, or is parked (False). At a replay one may be
         over: what had not begun then is parked, to be ended."""
         if self.is_over:
@@ -151,11 +162,11 @@ class Reservation:
         self.actual_ns = min(MOST, self.actual_ns + ran_ns)
         return units - spent
 
-    def unpark(self, most: int) -> tuple[list[Record], list[Record]]:
+    def unpark(self, most: int) -> tuple[list[TaskRecord], list[TaskRecord]]:
         """Those whose turn has come, and those that can never have what they take; `most` of them
         at once."""
-        ready: list[Record] = []
-        hopeless: list[Record] = []
+        ready: list[TaskRecord] = []
+        hopeless: list[TaskRecord] = []
         for number, (record, units) in itertools.islice(self.parked.items(), most):
             if self.never(units) is not None:
                 hopeless.append(record)  # it leaves when it is ended
@@ -170,7 +181,7 @@ class Reservation:
             self.parked_in[record.route.pool] -= 1
         return ready, hopeless
 
-    def put_aside(self, waiting: list[Record]) -> None:
+    def put_aside(self, waiting: list[TaskRecord]) -> None:
         """Of one that is over: tasks that hold units and have not begun wait for their end."""
         for record in reversed(waiting):  # whatever holds units came before what is parked
             units = self.holds.pop(record.number)
@@ -186,7 +197,7 @@ class Reservation:
 
     # --- figures ------------------------------------------------------------------------------
 
-    def taken(self, device: str, scale: Scale) -> tuple[int, int]:
+    def taken(self, device: str, scale: UnitScale) -> tuple[int, int]:
         """Credits and rate it has of a device with that scale: once it is over, for what still
         runs. Of the device it was made for it has units as they were then."""
         grant, total_ns = self.grant, self.grant.total_ns
@@ -198,12 +209,14 @@ class Reservation:
         units = units_of(total_ns, one_ns)
         return units if grant.credits else 0, self._rate(units, scale.span_ns)
 
-    def shown(self, units: int, device: str, scale: Scale) -> Held:
+    def shown(self, units: int, device: str, scale: UnitScale) -> HeldCapacity:
         """So many of its units, and what they are of a device, as `taken`."""
         there = units and units_of(units * self.grant.one_ns, self._unit_ns(device, scale))
-        return Held(there, there if self.grant.credits else 0, self._rate(there, scale.span_ns))
+        return HeldCapacity(
+            there, there if self.grant.credits else 0, self._rate(there, scale.span_ns)
+        )
 
-    def _unit_ns(self, device: str, scale: Scale) -> int:
+    def _unit_ns(self, device: str, scale: UnitScale) -> int:
         return self.grant.one_ns if device == self.grant.ask.device else scale.one_ns
 
     def _rate(self, units: int, span_ns: int) -> int:

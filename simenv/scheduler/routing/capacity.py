@@ -13,7 +13,14 @@ from collections import Counter
 import msgspec
 
 from launcher.placement import NodeResources, Placement, ResourceRequest, place
-from simenv.scheduler.core.types import Limits, Note, Phase, Route, base_of, slot_memory
+from simenv.scheduler.core.types import (
+    ClusterLimits,
+    Phase,
+    RecordEvent,
+    Route,
+    base_of,
+    slot_memory,
+)
 from simenv.scheduler.state.state import Books
 from simenv.text import size
 
@@ -23,8 +30,8 @@ LOOKED_AT = 10_000  # waiting tasks that are looked at when a node goes: 10 ms o
 class Capacity(msgspec.Struct, frozen=True):
     """What may be used, `limits`, of what is configured, `configured`; and why not all of it."""
 
-    configured: Limits
-    limits: Limits
+    configured: ClusterLimits
+    limits: ClusterLimits
     away: str = ""  # "n2 is lost: no answer"
 
     @property
@@ -33,7 +40,7 @@ class Capacity(msgspec.Struct, frozen=True):
         return self.limits is self.configured
 
 
-def whole(limits: Limits) -> Capacity:
+def whole(limits: ClusterLimits) -> Capacity:
     """All nodes being up."""
     return Capacity(limits, limits)
 
@@ -84,7 +91,7 @@ def misfit(books: Books, route: Route) -> str:
     return f"it needs {ranks}{size(rank_bytes)}, more than the nodes in use have: {capacity.away}"
 
 
-def stranded(books: Books) -> list[Note]:
+def stranded(books: Books) -> list[RecordEvent]:
     """Notes about the tasks that fit no node now, a line for each pool. To be called when a node
     has gone; of a longer queue only the first LOOKED_AT tasks are looked at."""
     if of(books).is_whole:
@@ -103,6 +110,8 @@ def stranded(books: Books) -> list[Note]:
             reasons.setdefault(record.route.pool, why)
     more = " or more" if len(books.tasks) > LOOKED_AT else ""
     return [
-        Note("task.unplaceable", pool, f"{count}{more} waiting tasks fit no node: {reasons[pool]}")
+        RecordEvent(
+            "task.unplaceable", pool, f"{count}{more} waiting tasks fit no node: {reasons[pool]}"
+        )
         for pool, count in counts.items()
     ]

@@ -9,24 +9,33 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import Infeasible, OptionError, SimenvError
-from simenv.model import PoolSpec, Terms
-from simenv.scheduler.core.types import Limits, Route, nodes_of
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits, Route, nodes_of
 from simenv.scheduler.routing import ranks
 from simenv.scheduler.routing.engine_support import (
     NOTHING,
-    Seen,
+    RoutingSnapshot,
     ask,
     holds_machine,
     objection,
     option_hint,
 )
-from simenv.scheduler.routing.ranks import Fit
+from simenv.scheduler.routing.ranks import RankFit
 from simenv.text import size
 from simulators import catalog
 from simulators.catalog import EngineCard
 from simulators.circuit.analysis.profile import Profile
 
-__all__ = ["AUTO", "Considered", "consider", "hangs_on_angles", "named", "route", "runs", "size"]
+__all__ = [
+    "AUTO",
+    "EngineCandidate",
+    "consider",
+    "hangs_on_angles",
+    "named",
+    "route",
+    "runs",
+    "size",
+]
 
 AUTO = "auto"
 SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
@@ -37,7 +46,7 @@ CHAIN_BITS = 8  # too wide for memory: a chain that is exact with bonds up to 2*
 CHAIN_OPERATIONS = 10**12  # splits of tensors that may be counted for it
 
 
-class Considered(msgspec.Struct, frozen=True):
+class EngineCandidate(msgspec.Struct, frozen=True):
     """One engine looked at: a route, or what speaks against it; `words` says it in short."""
 
     engine: str
@@ -48,10 +57,10 @@ class Considered(msgspec.Struct, frozen=True):
 
 def route(
     profile: Profile,
-    terms: Terms,
+    terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
-    limits: Limits,
-    seen: Seen = NOTHING,
+    limits: ClusterLimits,
+    seen: RoutingSnapshot = NOTHING,
 ) -> Route:
     """The engine for a program and what it will cost; raises a SimenvError that says why not. A
     preference among pools is not looked at here: see `preferring`."""
@@ -69,11 +78,11 @@ def route(
 
 def consider(
     profile: Profile,
-    terms: Terms,
+    terms: TaskOptions,
     pools: tuple[PoolSpec, ...],
-    limits: Limits,
-    seen: Seen = NOTHING,
-) -> list[Considered]:
+    limits: ClusterLimits,
+    seen: RoutingSnapshot = NOTHING,
+) -> list[EngineCandidate]:
     """What `terms` allows, the engine chosen first; if none can, the most likely one first."""
     candidates = _pools(terms, pools)
     machines = [pool for pool in candidates if holds_machine(pool)]
@@ -93,7 +102,7 @@ def consider(
     return found
 
 
-def hangs_on_angles(profile: Profile, terms: Terms) -> bool:
+def hangs_on_angles(profile: Profile, terms: TaskOptions) -> bool:
     """May a program of the same structure with other angles be routed otherwise?"""
     if not profile.by_angles:
         return False
@@ -108,7 +117,7 @@ def runs(pool: PoolSpec, card: EngineCard) -> bool:
     return pool.engine == card.name or (pool.engine == "any" and card.shared)
 
 
-def _order(profile: Profile, terms: Terms) -> tuple[str, ...]:
+def _order(profile: Profile, terms: TaskOptions) -> tuple[str, ...]:
     """The engines `auto` prefers, those that can first."""
     width = min(card.seen(profile, terms.outputs).num_qubits for card in catalog.CARDS)
     if width <= catalog.SMALL_QUBITS:
@@ -165,7 +174,7 @@ def _why(card: EngineCard, profile: Profile, of: int) -> str:
     return f"auto: {width}, {card.summary}"
 
 
-def _named(terms: Terms) -> EngineCard:
+def _named(terms: TaskOptions) -> EngineCard:
     card = catalog.card(terms.engine)
     if card is None:
         names = ", ".join(entry.name for entry in catalog.CARDS if entry.shared)
@@ -175,7 +184,7 @@ def _named(terms: Terms) -> EngineCard:
     return card
 
 
-def _check_options(terms: Terms) -> None:
+def _check_options(terms: TaskOptions) -> None:
     """OptionError for an option that no engine of `auto` has."""
     cards = [card for card in catalog.CARDS if card.automatic]
     for name, _ in terms.options:
@@ -190,11 +199,11 @@ def _look(
     card: EngineCard,
     candidates: tuple[PoolSpec, ...],
     profile: Profile,
-    terms: Terms,
-    limits: Limits,
+    terms: TaskOptions,
+    limits: ClusterLimits,
     by: str,
-    seen: Seen = NOTHING,
-) -> Considered:
+    seen: RoutingSnapshot = NOTHING,
+) -> EngineCandidate:
     """A route on one engine, or what speaks against it."""
     of, profile = profile.num_qubits, card.seen(profile, terms.outputs)
     error = objection(card, profile, terms)
@@ -203,7 +212,7 @@ def _look(
     fit = None
     if error is None:
         found = _fit(card, candidates, profile, terms, limits)
-        if isinstance(found, Fit):
+        if isinstance(found, RankFit):
             fit = found
         else:
             error = found
@@ -211,22 +220,24 @@ def _look(
         error = Infeasible(f"engine {card.name!r}: {words}", hint=f"engine={card.name!r}")
     if error is not None or fit is None:
         assert error is not None
-        return Considered(card.name, None, error, _short(card, error))
+        return EngineCandidate(card.name, None, error, _short(card, error))
     reason = _why(card, profile, of) if by == AUTO else f"asked for {card.name}"
     if card.machine:
         reason = f"asked for {named(fit.pool, seen)}"
     if fit.words:
         reason = f"{reason}; {fit.words}"
-    return Considered(card.name, _route(card, fit, profile, terms, limits, reason), None, reason)
+    return EngineCandidate(
+        card.name, _route(card, fit, profile, terms, limits, reason), None, reason
+    )
 
 
 def _fit(
     card: EngineCard,
     candidates: tuple[PoolSpec, ...],
     profile: Profile,
-    terms: Terms,
-    limits: Limits,
-) -> Fit | SimenvError:
+    terms: TaskOptions,
+    limits: ClusterLimits,
+) -> RankFit | SimenvError:
     """Where it fits: on one rank if that is enough, then in pools of several, then beside one."""
     able = [p for p in candidates if runs(p, card)]
     if not able:
@@ -237,10 +248,10 @@ def _fit(
         )
     able.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
     found = [ranks.fit(card, profile, terms, pool, limits) for pool in able]
-    fits = [one for one in found if isinstance(one, Fit)]
+    fits = [one for one in found if isinstance(one, RankFit)]
     if fits:
         return min(fits, key=lambda one: (one.ranks > 1, one.on_demand))
-    return next(one for one in found if not isinstance(one, Fit))
+    return next(one for one in found if not isinstance(one, RankFit))
 
 
 def _short(card: EngineCard, error: SimenvError) -> str:
@@ -250,7 +261,12 @@ def _short(card: EngineCard, error: SimenvError) -> str:
 
 
 def _route(
-    card: EngineCard, fit: Fit, profile: Profile, terms: Terms, limits: Limits, reason: str
+    card: EngineCard,
+    fit: RankFit,
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    reason: str,
 ) -> Route:
     start_s = card.costs.seconds(profile, ask(card, terms, ranks=fit.used), 1)
     many_s = card.costs.seconds(profile, ask(card, terms, SHOTS_PROBE, fit.used), 1)
@@ -270,14 +286,14 @@ def _route(
     )
 
 
-def named(pool: str, seen: Seen) -> str:
+def named(pool: str, seen: RoutingSnapshot) -> str:
     """A pool in words, with its machine where that is known."""
     device = seen.device(pool)
     return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
 
 
 def _against_machine(
-    candidates: tuple[PoolSpec, ...], profile: Profile, seen: Seen
+    candidates: tuple[PoolSpec, ...], profile: Profile, seen: RoutingSnapshot
 ) -> SimenvError | None:
     """Why the machine of the pool asked for cannot run the program, if it is known to be so."""
     pool = next((pool.name for pool in candidates if holds_machine(pool)), "")
@@ -303,7 +319,7 @@ def _against_machine(
     return None
 
 
-def _pools(terms: Terms, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:
+def _pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:
     """Those that may run it: the one named, else all that hold no machine."""
     if not terms.pool:
         return tuple(pool for pool in pools if not holds_machine(pool))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import Infeasible, OptionError, SimenvError
-from simenv.model import PoolSpec, Terms
+from simenv.model import PoolSpec, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simulators import catalog
 from simulators.catalog import Ask, EngineCard
@@ -20,7 +20,7 @@ from simulators.circuit.analysis.profile import Profile
 ELSEWHERE = "ask for another engine: engine='auto' finds one"
 
 
-def objection(card: EngineCard, profile: Profile, terms: Terms) -> SimenvError | None:
+def objection(card: EngineCard, profile: Profile, terms: TaskOptions) -> SimenvError | None:
     """Why the engine cannot run the program, whatever the memory; None if it can."""
     if card.missing:
         return OptionError(f"engine {card.name!r} is not installed here", hint=card.missing)
@@ -44,7 +44,7 @@ def objection(card: EngineCard, profile: Profile, terms: Terms) -> SimenvError |
     return None
 
 
-def ask(card: EngineCard, terms: Terms, shots: int = 0, ranks: int = 1) -> Ask:
+def ask(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int = 1) -> Ask:
     """What costs depend on, as these terms have it; `ranks`: a power of two."""
     bond = 0
     if any(option.name == "bond" for option in card.options):
@@ -60,7 +60,7 @@ def option_hint(card: EngineCard) -> str:
     return f"engine {card.name!r} has: {', '.join(listed)}"
 
 
-def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
+def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
     """What the program needs and the engine has not; "" if nothing."""
     if terms.precision not in card.precisions:
         return f"has no precision {terms.precision!r}"
@@ -85,7 +85,7 @@ def _lacks(card: EngineCard, profile: Profile, terms: Terms) -> str:
     return ""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class RoutingSnapshot(msgspec.Struct, frozen=True):
     """`closed`: pools that take no program now, and why."""
 
     devices: tuple[DeviceInfo, ...] = ()
@@ -100,7 +100,7 @@ class Seen(msgspec.Struct, frozen=True):
         return next((why for name, why in self.closed if name == pool), "")
 
 
-NOTHING = Seen()
+NOTHING = RoutingSnapshot()
 
 
 def holds_machine(pool: PoolSpec) -> bool:

@@ -6,17 +6,21 @@ from __future__ import annotations
 import msgspec
 
 from simenv.errors import Infeasible, SimenvError
-from simenv.model import PoolSpec, Terms
+from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing import preferences
 from simenv.scheduler.routing.capacity import Capacity
-from simenv.scheduler.routing.engine_choice import Considered
-from simenv.scheduler.routing.engine_support import Seen
+from simenv.scheduler.routing.engine_choice import EngineCandidate
+from simenv.scheduler.routing.engine_support import RoutingSnapshot
 from simulators.circuit.analysis.profile import Profile
 
 
 def route(
-    profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], capacity: Capacity, seen: Seen
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    capacity: Capacity,
+    seen: RoutingSnapshot,
 ) -> Route:
     """As `preferring.route`, on the nodes that are up; on all of them for a program that fits only
     there and has a `queue_timeout_s`. Infeasible names the nodes that are lacking otherwise."""
@@ -34,8 +38,12 @@ def route(
 
 
 def consider(
-    profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], capacity: Capacity, seen: Seen
-) -> list[Considered]:
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    capacity: Capacity,
+    seen: RoutingSnapshot,
+) -> list[EngineCandidate]:
     """As `preferring.consider`; an objection that only nodes out of use are behind says so."""
     found = preferences.consider(profile, terms, pools, capacity.limits, seen)
     first = found[0]
@@ -47,7 +55,11 @@ def consider(
 
 
 def _later(
-    profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], capacity: Capacity, seen: Seen
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    capacity: Capacity,
+    seen: RoutingSnapshot,
 ) -> Route | None:
     """The route it would have with all nodes; None if it has none then either."""
     if capacity.is_whole:

@@ -13,12 +13,12 @@ from difflib import get_close_matches
 import msgspec
 
 from simenv.errors import OptionError
-from simenv.model import PoolSpec, Terms
+from simenv.model import PoolSpec, TaskOptions
 from simenv.model.devices import DeviceKind
-from simenv.scheduler.core.types import Limits, Route
+from simenv.scheduler.core.types import ClusterLimits, Route
 from simenv.scheduler.routing import engine_choice
-from simenv.scheduler.routing.engine_choice import Considered
-from simenv.scheduler.routing.engine_support import Seen, kind_of
+from simenv.scheduler.routing.engine_choice import EngineCandidate
+from simenv.scheduler.routing.engine_support import RoutingSnapshot, kind_of
 from simulators.circuit.analysis.profile import Profile
 
 KINDS = {
@@ -30,7 +30,11 @@ EMULATED = ("emulator", "emulated")  # a simulator with a machine's errors: ther
 
 
 def route(
-    profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: Limits, seen: Seen
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    limits: ClusterLimits,
+    seen: RoutingSnapshot,
 ) -> Route:
     """As `routing.route`, with a preference or without."""
     if not terms.prefer:
@@ -43,8 +47,12 @@ def route(
 
 
 def consider(
-    profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: Limits, seen: Seen
-) -> list[Considered]:
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    limits: ClusterLimits,
+    seen: RoutingSnapshot,
+) -> list[EngineCandidate]:
     """As `routing.consider`, with a preference or without."""
     if not terms.prefer:
         return engine_choice.consider(profile, terms, pools, limits, seen)
@@ -61,8 +69,12 @@ def consider(
 
 
 def _preferred(
-    profile: Profile, terms: Terms, pools: tuple[PoolSpec, ...], limits: Limits, seen: Seen
-) -> tuple[Considered | None, list[str]]:
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    limits: ClusterLimits,
+    seen: RoutingSnapshot,
+) -> tuple[EngineCandidate | None, list[str]]:
     """The first that can take it now, and what was passed over before it, in words."""
     if terms.pool:
         raise OptionError(
@@ -107,18 +119,23 @@ def _check_words(words: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> None:
 
 
 def _taken(
-    word: str, pool: PoolSpec, found: Considered, by: Route, passed: list[str], seen: Seen
-) -> Considered:
+    word: str,
+    pool: PoolSpec,
+    found: EngineCandidate,
+    by: Route,
+    passed: list[str],
+    seen: RoutingSnapshot,
+) -> EngineCandidate:
     words = f"preferred {word}: {engine_choice.named(pool.name, seen)}"
     if kind_of(pool) is not DeviceKind.HARDWARE:
         words += f"; {by.reason}"
     reason = "; ".join([*passed, words])
-    return Considered(found.engine, msgspec.structs.replace(by, reason=reason), None, reason)
+    return EngineCandidate(found.engine, msgspec.structs.replace(by, reason=reason), None, reason)
 
 
 def _instead(passed: list[str], found: Route) -> str:
     return f"{'; '.join(passed)}; took pool {found.pool}: {found.reason}"
 
 
-def _plain(terms: Terms) -> Terms:
+def _plain(terms: TaskOptions) -> TaskOptions:
     return msgspec.structs.replace(terms, prefer=())

@@ -19,8 +19,8 @@ import msgspec
 from launcher.base import Node
 from launcher.placement import NodeResources, Placement, ResourceRequest, matches, place
 from simenv.errors import Infeasible, SimenvError
-from simenv.model import PoolSpec, Terms
-from simenv.scheduler.core.types import Limits, Route, gang_name, nodes_of, slot_memory
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits, Route, gang_name, nodes_of, slot_memory
 from simenv.scheduler.routing.engine_support import ELSEWHERE, ask
 from simenv.text import size
 from simulators import catalog
@@ -29,7 +29,7 @@ from simulators.catalog.costs import StateCosts
 from simulators.circuit.analysis.profile import Profile
 
 
-class Fit(msgspec.Struct, frozen=True):
+class RankFit(msgspec.Struct, frozen=True):
     """Where a program would run."""
 
     pool: str
@@ -41,8 +41,8 @@ class Fit(msgspec.Struct, frozen=True):
 
 
 def fit(
-    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
-) -> Fit | SimenvError:
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
+) -> RankFit | SimenvError:
     """The ranks a program gets of a pool, or beside it; or what speaks against both."""
     if not _nodes(pool.nodes, limits):
         return Infeasible(
@@ -68,20 +68,20 @@ def fit(
 
 
 def _alone(
-    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
-) -> Fit | None:
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
+) -> RankFit | None:
     """On one rank, if that can hold it."""
     most, asked = one_rank_bytes(pool, limits), ask(card, terms)
     if profile.num_qubits > card.max_qubits:
         return None
     if card.costs.least_memory_bytes(profile, asked) > most:
         return None
-    return Fit(pool.name, 1, min(most, card.costs.memory_bytes(profile, asked)))
+    return RankFit(pool.name, 1, min(most, card.costs.memory_bytes(profile, asked)))
 
 
 def _in_gang(
-    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
-) -> Fit | SimenvError:
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
+) -> RankFit | SimenvError:
     """In a pool whose workers have several ranks."""
     used = power(pool.ranks)
     if terms.ranks and power(terms.ranks) != used:
@@ -94,12 +94,12 @@ def _in_gang(
     if _least(card, profile, terms, used) > most or profile.num_qubits > card.max_qubits:
         return _too_wide(card, profile, terms, pool, limits)
     need = min(most, card.costs.memory_bytes(profile, ask(card, terms, ranks=used)))
-    return Fit(pool.name, pool.ranks, need, used=used, words=_words(used, pool.ranks, need))
+    return RankFit(pool.name, pool.ranks, need, used=used, words=_words(used, pool.ranks, need))
 
 
 def _on_demand(
-    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
-) -> Fit | SimenvError:
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
+) -> RankFit | SimenvError:
     """Over so many ranks as were asked for, or as it needs."""
     asked = power(terms.ranks)
     most = min(limits.max_ranks, most_ranks(pool, limits))
@@ -111,14 +111,14 @@ def _on_demand(
         if _least(card, profile, terms, ranks) <= bound:
             need = min(bound, card.costs.memory_bytes(profile, ask(card, terms, ranks=ranks)))
             words = _words(ranks, max(ranks, terms.ranks), need)
-            return Fit(gang_name(pool.name, ranks), ranks, need, True, ranks, words)
+            return RankFit(gang_name(pool.name, ranks), ranks, need, True, ranks, words)
         if asked:
             break
         ranks *= 2
     return _too_wide(card, profile, terms, pool, limits)
 
 
-def _least(card: EngineCard, profile: Profile, terms: Terms, ranks: int) -> int:
+def _least(card: EngineCard, profile: Profile, terms: TaskOptions, ranks: int) -> int:
     return card.costs.least_memory_bytes(profile, ask(card, terms, ranks=ranks))
 
 
@@ -134,11 +134,11 @@ def power(ranks: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _nodes(patterns: str, limits: Limits) -> tuple[Node, ...]:
+def _nodes(patterns: str, limits: ClusterLimits) -> tuple[Node, ...]:
     return tuple(node for node in nodes_of(limits) if matches(patterns, NodeResources.of(node)))
 
 
-def one_rank_bytes(pool: PoolSpec, limits: Limits) -> int:
+def one_rank_bytes(pool: PoolSpec, limits: ClusterLimits) -> int:
     """The most that the only rank of a pool's worker may hold."""
     nodes = _nodes(pool.nodes, limits)
     most = max((node.memory_bytes for node in nodes), default=0)
@@ -146,7 +146,7 @@ def one_rank_bytes(pool: PoolSpec, limits: Limits) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def slot_bytes(pool: PoolSpec, limits: Limits, ranks: int) -> int:
+def slot_bytes(pool: PoolSpec, limits: ClusterLimits, ranks: int) -> int:
     """The most that each of so many ranks of one worker may hold; 0 if nodes do not take them."""
     sizes = {slot_memory(node, limits) for node in _nodes(pool.nodes, limits)}
     fitting = (each for each in sizes if most_ranks(pool, limits, each) >= ranks)
@@ -154,7 +154,7 @@ def slot_bytes(pool: PoolSpec, limits: Limits, ranks: int) -> int:
     return min(most, pool.memory_bytes) if pool.memory_bytes else most
 
 
-def most_ranks(pool: PoolSpec, limits: Limits, rank_bytes: int = 0) -> int:
+def most_ranks(pool: PoolSpec, limits: ClusterLimits, rank_bytes: int = 0) -> int:
     """Ranks that one worker may have on nodes of one block whose slots have so much memory."""
     blocks: dict[int, int] = {}
     for node in _nodes(pool.nodes, limits):
@@ -163,12 +163,12 @@ def most_ranks(pool: PoolSpec, limits: Limits, rank_bytes: int = 0) -> int:
     return max(blocks.values(), default=0)
 
 
-def most_ranks_of_all(limits: Limits) -> int:
+def most_ranks_of_all(limits: ClusterLimits) -> int:
     """Ranks that any worker here could have: no more than the slots of one block's nodes."""
     return max(1, min(limits.max_ranks, most_ranks(PoolSpec("any"), limits)))
 
 
-def nodes_for(route: Route, limits: Limits) -> int:
+def nodes_for(route: Route, limits: ClusterLimits) -> int:
     """On how many nodes a worker for it would be, with nothing else about."""
     rooms = [
         NodeResources.of(node)
@@ -179,7 +179,7 @@ def nodes_for(route: Route, limits: Limits) -> int:
     return len(found.shares) if isinstance(found, Placement) else 1
 
 
-def _too_many(ranks: int, pool: PoolSpec, limits: Limits) -> Infeasible:
+def _too_many(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> Infeasible:
     if limits.max_ranks == 1:
         return Infeasible(
             f"{ranks} ranks were asked for, and a worker here has one: there is no MPI",
@@ -193,7 +193,7 @@ def _too_many(ranks: int, pool: PoolSpec, limits: Limits) -> Infeasible:
 
 
 def _too_wide(
-    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> Infeasible:
     """The figure that is too large, the one it is held against, and the widest that would do."""
     alone = _least(card, profile, terms, 1)
@@ -217,7 +217,7 @@ def _divided(ranks: int, need: int, bound: int) -> str:
 
 
 def _way_out(
-    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> str:
     kind = "dynamic program" if profile.mid_circuit else "program"
     double, single = (
@@ -236,7 +236,9 @@ def _way_out(
     return hint
 
 
-def _fits(card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits) -> bool:
+def _fits(
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
+) -> bool:
     """As `fit`, in yes or no, and without asking for its words."""
     if pool.ranks == 1 and terms.ranks <= 1 and _alone(card, profile, terms, pool, limits):
         return True
@@ -253,7 +255,7 @@ def _fits(card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limi
 
 
 def _widest(
-    card: EngineCard, profile: Profile, terms: Terms, pool: PoolSpec, limits: Limits
+    card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> int:
     """The most qubits a program of this kind may have here."""
     width = min(profile.num_qubits, card.max_qubits)
@@ -270,20 +272,20 @@ _PLAIN = Profile(64, 0, 1, 1, 0, 0, 0, 0, False, 0)
 
 
 @functools.lru_cache(maxsize=64)
-def widest(pools: tuple[PoolSpec, ...], limits: Limits) -> int:
+def widest(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Qubits of the widest program with all its amplitudes that could ever run here, in double
     precision, over as many ranks as it takes; 0 if no pool holds amplitudes."""
     return max(widest_on(card, pools, limits) for card in catalog.CARDS if is_dense(card))
 
 
-def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> int:
+def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """The same of one engine that holds all amplitudes."""
     able = [pool for pool in pools if pool.engine in ("any", card.name)]
-    return max((_widest(card, _PLAIN, Terms(), pool, limits) for pool in able), default=0)
+    return max((_widest(card, _PLAIN, TaskOptions(), pool, limits) for pool in able), default=0)
 
 
 @functools.lru_cache(maxsize=1024)
-def widest_of(pool: PoolSpec, limits: Limits) -> int:
+def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
     """Of a pool's own workers, without what is made for it on demand; where width alone says
     nothing of memory, what the engine takes."""
     card = catalog.card("statevector" if pool.engine == "any" else pool.engine)
@@ -291,7 +293,7 @@ def widest_of(pool: PoolSpec, limits: Limits) -> int:
         return 0  # it says that itself
     if card is None or not is_dense(card):
         return 0 if card is None else card.max_qubits
-    return _widest(card, _PLAIN, Terms(ranks=0 if pool.ranks > 1 else 1), pool, limits)
+    return _widest(card, _PLAIN, TaskOptions(ranks=0 if pool.ranks > 1 else 1), pool, limits)
 
 
 def is_dense(card: EngineCard) -> bool:

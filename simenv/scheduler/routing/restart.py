@@ -6,14 +6,14 @@ import msgspec
 
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
-from simenv.scheduler.core.types import Limits, Route, base_of, gang_name
+from simenv.scheduler.core.types import ClusterLimits, Route, base_of, gang_name
 from simenv.scheduler.routing import ranks as sizing
 from simenv.scheduler.routing.engine_choice import runs
 from simenv.text import size
 from simulators import catalog
 
 
-def adopted(route: Route, pools: tuple[PoolSpec, ...], limits: Limits) -> Route:
+def adopted(route: Route, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> Route:
     """The route itself, or one through another pool if its own is no longer there; ConfigError if
     it can run nowhere now. `pools`: those that were configured."""
     card = catalog.card(route.engine)
@@ -44,7 +44,7 @@ def adopted(route: Route, pools: tuple[PoolSpec, ...], limits: Limits) -> Route:
     raise ConfigError(f"tasks wait that need {of}{size(route.memory_bytes)}; {there}", hint=hint)
 
 
-def _place_in(pool: PoolSpec, route: Route, limits: Limits) -> str:
+def _place_in(pool: PoolSpec, route: Route, limits: ClusterLimits) -> str:
     """The pool's name, or that of the one beside it, if it can run there; else ""."""
     if route.ranks == 1:
         fits = pool.ranks == 1 and route.memory_bytes <= sizing.one_rank_bytes(pool, limits)

@@ -18,7 +18,7 @@ from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.events.workers import Crew
 from simenv.scheduler.scaling import relocation
-from simenv.scheduler.state.nodes import Host, most_resident, occupy
+from simenv.scheduler.state.nodes import NodeState, most_resident, occupy
 from simenv.scheduler.state.pools import Pool, Worker
 
 STARTS_PER_TICK = 8  # one start blocks the event loop for 1 to 3 ms
@@ -161,8 +161,8 @@ def _find(
     pool: Pool,
     need: ResourceRequest,
     now_ns: int,
-    memory: Callable[[Host], int] = lambda host: host.free_memory,
-    on_demand: Callable[[Host], int] = lambda host: host.on_demand,
+    memory: Callable[[NodeState], int] = lambda host: host.free_memory,
+    on_demand: Callable[[NodeState], int] = lambda host: host.on_demand,
 ) -> Placement | Infeasible | Insufficient:
     """Where a worker goes with so much memory to be had, and one made on demand beside so many
     ranks of its kind; nodes where a start failed lately are tried only if it goes nowhere else."""
@@ -196,13 +196,13 @@ def _make_room(crew: Crew, pool: Pool, need: ResourceRequest, now_ns: int) -> li
     """Retire idle workers that hold what this pool's task needs; claim what runs on there."""
     spare = _spare(crew, pool, now_ns)
 
-    def freed(host: Host) -> int:
+    def freed(host: NodeState) -> int:
         return sum(n * w.reserved for w in spare for h, n in w.places if h is host)
 
-    def held(host: Host) -> int:
+    def held(host: NodeState) -> int:
         return gang_scheduling.long_memory(crew, host)
 
-    def on_demand(host: Host) -> int:
+    def on_demand(host: NodeState) -> int:
         made = [w for w in spare if crew.pools[w.pool].base]
         return host.on_demand - sum(n for w in made for h, n in w.places if h is host)
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from launcher.placement import NodeResources, matches
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import Action, Record
+from simenv.scheduler.core.types import Action, TaskRecord
 from simenv.scheduler.events.workers import Crew
 from simenv.scheduler.queueing.queue import LONG_US
-from simenv.scheduler.state.nodes import Host
+from simenv.scheduler.state.nodes import NodeState
 from simenv.scheduler.state.pools import Pool, Worker
 
 PATIENCE_NS = 1_000_000_000  # what comes back sooner is waited for
 
 
-def better(crew: Crew, pool: Pool, now_ns: int) -> list[Host]:
+def better(crew: Crew, pool: Pool, now_ns: int) -> list[NodeState]:
     """Nodes where the first task that waits could run at once, if it can nowhere where its pool has
     workers; nothing if it should wait where it is."""
     head = pool.queue.head()
@@ -41,12 +41,12 @@ def better(crew: Crew, pool: Pool, now_ns: int) -> list[Host]:
     ]
 
 
-def _claimed(host: Host, head: Record) -> int:
+def _claimed(host: NodeState, head: TaskRecord) -> int:
     """The memory of a node that is not for this task."""
     return host.claimed_memory + host.kept_memory * (head.cost_us > LONG_US)
 
 
-def _serves(worker: Worker, head: Record, idle: bool) -> bool:
+def _serves(worker: Worker, head: TaskRecord, idle: bool) -> bool:
     """Is it enough to wait for this worker? Not where it is busy for long and another is `idle`,
     which could be of use elsewhere."""
     host = worker.host

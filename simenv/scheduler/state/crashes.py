@@ -10,32 +10,32 @@ from __future__ import annotations
 import msgspec
 
 from simenv.model import TaskState, Timing
-from simenv.scheduler.core.types import Ending, Phase, Record, early_end
+from simenv.scheduler.core.types import Phase, TaskEnded, TaskRecord, early_end
 
 POISON_DEATHS = 3
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class CrashVerdict(msgspec.Struct, frozen=True):
     """What follows for the tasks of one dead worker."""
 
-    endings: list[Ending]
-    guilty: Record | None
-    suspects: list[Record]
+    endings: list[TaskEnded]
+    guilty: TaskRecord | None
+    suspects: list[TaskRecord]
 
 
-class Incidents:
+class CrashIncidents:
     """Which deaths are not yet explained."""
 
     def __init__(self) -> None:
         self._last = 0
-        self._open: dict[int, list[Record]] = {}
+        self._open: dict[int, list[TaskRecord]] = {}
 
     @property
     def open(self) -> int:
         """How many deaths still have suspects."""
         return len(self._open)
 
-    def record(self, verdict: Verdict) -> None:
+    def record(self, verdict: CrashVerdict) -> None:
         """File a verdict: mark new suspects, clear the neighbours of a proven culprit."""
         if verdict.guilty is not None:
             for record in self._open.pop(verdict.guilty.incident, ()):
@@ -49,7 +49,7 @@ class Incidents:
             for record in group:
                 record.incident = self._last
 
-    def cleared(self, record: Record) -> None:
+    def cleared(self, record: TaskRecord) -> None:
         """A suspect has finished unharmed."""
         group = self._open.get(record.incident)
         if group is not None and record in group:
@@ -58,7 +58,7 @@ class Incidents:
                 del self._open[record.incident]
 
 
-def judge(held: list[Record], why: str, log: str, host: str, charged: bool) -> Verdict:
+def judge(held: list[TaskRecord], why: str, log: str, host: str, charged: bool) -> CrashVerdict:
     """The verdict over what a dead worker held, in the order it would have run them.
 
     A RUNNING task that was announced (its worker said Started for it) is the one that ran; of
@@ -68,7 +68,7 @@ def judge(held: list[Record], why: str, log: str, host: str, charged: bool) -> V
     endings = [_stopped(record, host) for record in held if record.stopping]
     left = [record for record in held if not record.stopping]
     if not charged or not left:
-        return Verdict(endings, None, [])
+        return CrashVerdict(endings, None, [])
     ran = [record for record in left if record.phase == Phase.RUNNING and record.announced]
     if len(held) == 1:
         ran = left
@@ -77,17 +77,19 @@ def judge(held: list[Record], why: str, log: str, host: str, charged: bool) -> V
         guilty.deaths += 1
         if guilty.deaths >= POISON_DEATHS:
             endings.append(_poison(guilty, why, log, host))
-        return Verdict(endings, guilty, [])
-    return Verdict(endings, None, left)
+        return CrashVerdict(endings, guilty, [])
+    return CrashVerdict(endings, None, left)
 
 
-def _stopped(record: Record, host: str) -> Ending:
+def _stopped(record: TaskRecord, host: str) -> TaskEnded:
     timing = Timing((record.sent_ns - record.batch.accepted_ns) // 1000, 0, 0)
-    return Ending(record, early_end(record.stopping), 1, timing, reason=record.stopping, host=host)
+    return TaskEnded(
+        record, early_end(record.stopping), 1, timing, reason=record.stopping, host=host
+    )
 
 
-def _poison(record: Record, why: str, log: str, host: str) -> Ending:
-    return Ending(
+def _poison(record: TaskRecord, why: str, log: str, host: str) -> TaskEnded:
+    return TaskEnded(
         record,
         TaskState.FAILED,
         1,

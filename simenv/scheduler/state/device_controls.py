@@ -8,7 +8,7 @@ import msgspec
 
 from simenv.errors import NotFound
 from simenv.scheduler.core.types import Phase, base_of
-from simenv.scheduler.queueing.policies import Order, order_of
+from simenv.scheduler.queueing.policies import QueuePolicy, order_of
 
 if TYPE_CHECKING:
     from simenv.scheduler.state.pools import Pool
@@ -21,7 +21,7 @@ ACTIVE, PAUSED, DRAINING = "active", "paused", "draining"
 _MANY = 2**31
 
 
-class Steer(msgspec.Struct, frozen=True):
+class DeviceControl(msgspec.Struct, frozen=True):
     """What was said of a device; all of it is kept. `policy` "": nothing."""
 
     state: str = ACTIVE
@@ -36,23 +36,23 @@ class Steer(msgspec.Struct, frozen=True):
     drained: bool = False  # nothing of it is left
 
 
-_AS_EVER = Steer()
+_AS_EVER = DeviceControl()
 
 
-class Steers:
+class DeviceControls:
     """Of all devices that anything was said of. `tight`: may less be sent than there is?"""
 
     def __init__(self) -> None:
-        self.all: dict[str, Steer] = {}
+        self.all: dict[str, DeviceControl] = {}
         self.changes: dict[str, None] = {}  # to be stored
         self.tight = False
         self.wall_ns = 0  # at the last tick
         self._left: dict[str, int] = {}
 
-    def of(self, device: str) -> Steer:
+    def of(self, device: str) -> DeviceControl:
         return self.all.get(device, _AS_EVER)
 
-    def put(self, device: str, steer: Steer) -> None:
+    def put(self, device: str, steer: DeviceControl) -> None:
         self.all[device] = steer
         self.changes[device] = None
 
@@ -64,9 +64,9 @@ class Steers:
                 return state
         return ""
 
-    def order(self, device: str) -> Order:
+    def order(self, device: str) -> QueuePolicy:
         said = self.of(device) if self.of(device).policy else self.of("")
-        return order_of(said.policy, said.options) if said.policy else Order()
+        return order_of(said.policy, said.options) if said.policy else QueuePolicy()
 
     # --- while tasks are sent -------------------------------------------------------------------
 

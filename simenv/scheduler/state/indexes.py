@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Collection, Container, Iterator
 
-from simenv.scheduler.core.types import Batch, Record
+from simenv.scheduler.core.types import SubmitBatch, TaskRecord
 
 STOP_GRACE_NS = 2_000_000_000  # an engine that has not obeyed by then is ended with its worker
 MACHINE_GRACE_NS = 5_000_000_000  # a machine's provider hears of it over a network
@@ -69,14 +69,14 @@ class Deadlines:
             yield heapq.heappop(self._skipping)[1:]
 
 
-class Owned:
+class TasksByOwner:
     """Other people's unfinished tasks, each owner's in the order of acceptance."""
 
     def __init__(self) -> None:
-        self._records: dict[str, dict[int, Record]] = {}
+        self._records: dict[str, dict[int, TaskRecord]] = {}
         self._bytes: dict[str, int] = {}
 
-    def add(self, batch: Batch, tasks: dict[int, Record], count: int) -> None:
+    def add(self, batch: SubmitBatch, tasks: dict[int, TaskRecord], count: int) -> None:
         """`tasks` now holds a batch of so many."""
         if batch.owner:
             mine = self._records.setdefault(batch.owner, {})
@@ -85,7 +85,7 @@ class Owned:
             size = sum(record.size_bytes for record in new.values())
             self._bytes[batch.owner] = self._bytes.get(batch.owner, 0) + size
 
-    def drop(self, record: Record) -> None:
+    def drop(self, record: TaskRecord) -> None:
         """A task has ended, or was withdrawn."""
         owner = record.batch.owner
         if owner:
@@ -95,7 +95,7 @@ class Owned:
             if not mine:
                 del self._records[owner], self._bytes[owner]
 
-    def of(self, owner: str) -> Collection[Record]:
+    def of(self, owner: str) -> Collection[TaskRecord]:
         """All of hers."""
         return self._records.get(owner, {}).values()
 
@@ -113,6 +113,6 @@ class Owned:
         """Of the programs and parameter values of her tasks."""
         return self._bytes.get(owner, 0)
 
-    def everything(self) -> dict[str, dict[int, Record]]:
+    def everything(self) -> dict[str, dict[int, TaskRecord]]:
         """For `check`."""
         return self._records

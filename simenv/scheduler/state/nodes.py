@@ -15,7 +15,7 @@ import msgspec
 
 from launcher.base import Node, Share
 from launcher.placement import NodeResources
-from simenv.scheduler.core.types import Limits, nodes_of
+from simenv.scheduler.core.types import ClusterLimits, nodes_of
 
 _FIRST = 10_000  # more than the ranks a node may have
 WORKERS_PER_SLOT = 32  # resident at a time: an idle worker uses memory and no slot
@@ -23,7 +23,7 @@ WORKER_BYTES = 128 * 2**20  # of an idle worker of one rank, measured: 76 to 126
 AVOID_NS = 60_000_000_000  # a node where a worker could not be started is the last choice so long
 
 
-class Host(msgspec.Struct, eq=False):
+class NodeState(msgspec.Struct, eq=False):
     """One node as it is now."""
 
     node: Node
@@ -71,15 +71,15 @@ class Host(msgspec.Struct, eq=False):
         )
 
 
-Places = tuple[tuple[Host, int], ...]  # hosts, and a worker's ranks there
+Places = tuple[tuple[NodeState, int], ...]  # hosts, and a worker's ranks there
 
 
-class Ledger:
+class NodeTable:
     """All nodes, by name."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ClusterLimits) -> None:
         self.hosts = {
-            node.name: Host(node, node.slots, node.memory_bytes) for node in nodes_of(limits)
+            node.name: NodeState(node, node.slots, node.memory_bytes) for node in nodes_of(limits)
         }
         self.version = 0  # grows when a node comes into use or goes out of it
 
@@ -91,7 +91,7 @@ class Ledger:
     def free_memory(self) -> int:
         return sum(host.free_memory for host in self.hosts.values())
 
-    def up(self) -> list[Host]:
+    def up(self) -> list[NodeState]:
         return [host for host in self.hosts.values() if host.is_up]
 
     def places(self, shares: Iterable[Share]) -> Places:

@@ -11,13 +11,13 @@ from simenv.errors import Infeasible, LimitExceeded, QueueFull, SimenvError
 from simenv.model import (
     CLIENT_LIMITS,
     UNLIMITED,
-    Code,
+    AdmissionReason,
     OwnerLimits,
     OwnerUse,
-    Terms,
+    TaskOptions,
 )
 from simenv.scheduler.core.types import Route
-from simenv.scheduler.reservations.policies import DELAYED, REJECTED, Verdict
+from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerdict
 from simenv.text import size
 
 RETRY_AFTER_S = 1.0
@@ -49,7 +49,7 @@ def raise_limit(key: str, owner: str) -> str:
     return f"an admin can raise it: simenv limits set {owner} {key}=..."
 
 
-def check_terms(limits: OwnerLimits, owner: str, terms: Terms) -> SimenvError | None:
+def check_terms(limits: OwnerLimits, owner: str, terms: TaskOptions) -> SimenvError | None:
     """The refusal of a priority or a run timeout above its limit; None if there is none."""
     if abs(terms.priority) > limits.max_priority:
         return LimitExceeded(
@@ -102,7 +102,7 @@ def check_routes(limits: OwnerLimits, owner: str, routes: list[Route]) -> Simenv
     )
 
 
-def run_limit_s(limits: OwnerLimits, terms: Terms) -> float:
+def run_limit_s(limits: OwnerLimits, terms: TaskOptions) -> float:
     """After how many seconds of running a task is ended; 0: never."""
     told = [each for each in (terms.run_timeout_s, float(limits.max_run_s)) if each]
     return min(told, default=0.0)
@@ -126,7 +126,7 @@ def veto(
     pool_workers: int,
     pool_reserved: int,
     own_reserved: int,
-) -> Verdict | None:
+) -> PolicyVerdict | None:
     """The limit that stands against a reservation; None if none does.
 
     `workers`: asked for. `ttl_ns`: of the reservation, or the default of its device.
@@ -157,7 +157,7 @@ def veto(
             f"reservations have {pool_reserved} of the {pool_workers} workers of the pool; one is "
             "left for tasks without a reservation"
         )
-        return Verdict(DELAYED, Code.OVER_LIMIT, words, missing=1)
+        return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, words, missing=1)
     return None
 
 
@@ -168,8 +168,8 @@ def _too_long(limits: OwnerLimits, owner: str, ttl_ns: int) -> str:
     )
 
 
-def _rejected(words: str) -> Verdict:
-    return Verdict(REJECTED, Code.SCOPE_LIMIT, words)
+def _rejected(words: str) -> PolicyVerdict:
+    return PolicyVerdict(REJECTED, AdmissionReason.SCOPE_LIMIT, words)
 
 
 # --- rate of messages ----------------------------------------------------------------------------

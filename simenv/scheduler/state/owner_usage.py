@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from simenv.model import OwnerUse, ReservationAsk
+from simenv.model import OwnerUse, ReservationRequest
 from simenv.scheduler.dispatch import dedicated_workers
-from simenv.scheduler.reservations.policies import Verdict
+from simenv.scheduler.reservations.policies import PolicyVerdict
 from simenv.scheduler.state import owner_quotas
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def hold_back(books: Books) -> None:
         )
 
 
-def veto(books: Books, ask: ReservationAsk, owner: str) -> Verdict | None:
+def veto(books: Books, ask: ReservationRequest, owner: str) -> PolicyVerdict | None:
     """The limit of an owner that stands against a reservation; None if none does."""
     if not owner:
         return None

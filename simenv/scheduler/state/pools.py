@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from simenv.model import PoolSpec, WorkerState
-from simenv.scheduler.core.types import Limits, gang_name, nodes_of
+from simenv.scheduler.core.types import ClusterLimits, gang_name, nodes_of
 
 if TYPE_CHECKING:
     pass
 from launcher.base import Share
-from simenv.scheduler.core.types import Note, Record
+from simenv.scheduler.core.types import RecordEvent, TaskRecord
 from simenv.scheduler.queueing.queue import LONG_US, Queue
-from simenv.scheduler.state.nodes import Host, Places
+from simenv.scheduler.state.nodes import NodeState, Places
 
 
-def gang_spec(base: PoolSpec, ranks: int, limits: Limits) -> PoolSpec:
+def gang_spec(base: PoolSpec, ranks: int, limits: ClusterLimits) -> PoolSpec:
     """Like its base, of so many ranks; as many workers as could work side by side."""
     slots = sum(node.slots for node in nodes_of(limits))
     return msgspec.structs.replace(
@@ -39,7 +39,7 @@ def gang_spec(base: PoolSpec, ranks: int, limits: Limits) -> PoolSpec:
 ASKED = -1  # in place of a reservation: somebody asked, and may ask again
 
 
-class Keep(msgspec.Struct, frozen=True):
+class DedicatedWorker(msgspec.Struct, frozen=True):
     """So many workers of a pool; `until_ns`: by the wall clock, of what is only asked for."""
 
     pool: str
@@ -47,12 +47,12 @@ class Keep(msgspec.Struct, frozen=True):
     until_ns: int = 0
 
 
-class Keeps:
+class DedicatedWorkers:
     """Empty while nobody keeps any: then nothing need be looked for."""
 
     def __init__(self) -> None:
-        self.all: dict[int, Keep] = {}  # by reservation
-        self.asks: dict[str, Keep] = {}  # by pool
+        self.all: dict[int, DedicatedWorker] = {}  # by reservation
+        self.asks: dict[str, DedicatedWorker] = {}  # by pool
 
     def __bool__(self) -> bool:
         return bool(self.all or self.asks)
@@ -84,7 +84,7 @@ class Worker(msgspec.Struct, eq=False):
     start: int
     shares: tuple[Share, ...]
     places: Places
-    host: Host  # of rank 0
+    host: NodeState  # of rank 0
     ranks: int = 1
     reserved: int = 0  # memory of each rank, as long as it lives
     restarts: int = 0
@@ -97,7 +97,7 @@ class Worker(msgspec.Struct, eq=False):
     rss_bytes: int = 0
     passes: tuple[int, int, int] = (0, 0, 0)  # at its last beat: of this task, done, of so many
     tasks: int = 0
-    held: dict[int, Record] = msgspec.field(default_factory=dict)
+    held: dict[int, TaskRecord] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
     worked_ns: int = 0  # since when it works on what it holds; 0: it does not
     idle_beats: int = 0  # in a row, while it holds tasks
@@ -115,7 +115,7 @@ class Worker(msgspec.Struct, eq=False):
         return self.state in _WORKING and not self.leaving
 
 
-def memory_for(worker: Worker, record: Record) -> int:
+def memory_for(worker: Worker, record: TaskRecord) -> int:
     """The bytes that this worker can have for that task now: what it reserves, and what is free
     on its node, not claimed and, for a long task, not kept."""
     host = worker.host
@@ -128,7 +128,7 @@ def slots_of(worker: Worker) -> int:
     return max(1, worker.slots) if worker.ranks == 1 else 1
 
 
-class Pace(msgspec.Struct):
+class WorkerEfficiency(msgspec.Struct):
     """The part of a busy worker's time that its tasks run, learned from what ended last: the rest
     is the way to and fro."""
 
@@ -155,8 +155,8 @@ class Pool:
         self.spec = spec
         self.base = base  # the pool it was made for, on demand; "": none
         self.queue = Queue()
-        self.small = Pace()  # of tasks that travel with others
-        self.large = Pace()
+        self.small = WorkerEfficiency()  # of tasks that travel with others
+        self.large = WorkerEfficiency()
         self.workers: dict[str, Worker] = {}
         self.starts: dict[str, int] = {}  # by worker name
         self.failures = 0
@@ -227,17 +227,19 @@ class Pool:
         """A worker of this pool did its work: earlier failures are forgiven."""
         self.failures, self.reason, self.next_start_ns = 0, "", 0
 
-    def failed(self, why: str, now_ns: int) -> Note:
+    def failed(self, why: str, now_ns: int) -> RecordEvent:
         """A worker died without a task to blame."""
         self.failures += 1
         wait_ns = min(BACKOFF_MAX_NS, BACKOFF_FIRST_NS << (self.failures - 1))
         self.next_start_ns = now_ns + wait_ns
         self.reason = why
         if self.is_quarantined:
-            return Note(
+            return RecordEvent(
                 "pool.quarantined", self.spec.name, f"{self.failures} failures in a row; {why}"
             )
-        return Note("pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {why}")
+        return RecordEvent(
+            "pool.backoff", self.spec.name, f"next try in {wait_ns / 1e9:.0f} s; {why}"
+        )
 
     def pause(self, now_ns: int) -> None:
         """A worker died of what is not its pool's affair: the next start does not follow at once,

@@ -14,20 +14,20 @@ from simenv.scheduler.core.types import (
     FINAL,
     RUNNING,
     Action,
-    Limits,
-    Record,
+    ClusterLimits,
     RetireWorker,
     Route,
+    TaskRecord,
     base_of,
 )
 from simenv.scheduler.reservations.ledger import Reservations
 from simenv.scheduler.state import crashes
 from simenv.scheduler.state.cost_estimator import Estimator
-from simenv.scheduler.state.device_controls import Steers
-from simenv.scheduler.state.indexes import MACHINE_GRACE_NS, STOP_GRACE_NS, Deadlines, Owned
-from simenv.scheduler.state.nodes import Ledger, vacate
+from simenv.scheduler.state.device_controls import DeviceControls
+from simenv.scheduler.state.indexes import MACHINE_GRACE_NS, STOP_GRACE_NS, Deadlines, TasksByOwner
+from simenv.scheduler.state.nodes import NodeTable, vacate
 from simenv.scheduler.state.owner_quotas import Quotas
-from simenv.scheduler.state.pools import Keeps, Pool, Worker, gang_spec
+from simenv.scheduler.state.pools import DedicatedWorkers, Pool, Worker, gang_spec
 
 if TYPE_CHECKING:
     from simenv.scheduler.routing.capacity import Capacity
@@ -38,25 +38,25 @@ class Books:
     give out; `next_start` numbers the starts of workers."""
 
     def __init__(
-        self, pools: tuple[PoolSpec, ...], limits: Limits, epoch: int, next_task: int = 1
+        self, pools: tuple[PoolSpec, ...], limits: ClusterLimits, epoch: int, next_task: int = 1
     ) -> None:
         self.limits = limits
         self.epoch = epoch
         self.next_task = next_task
         self.next_start = 1
         self.starts_left = 0  # workers that may still be started in this tick
-        self.tasks: dict[int, Record] = {}
-        self.owned = Owned()
+        self.tasks: dict[int, TaskRecord] = {}
+        self.owned = TasksByOwner()
         self.quotas = Quotas()
         self.reservations = Reservations()
-        self.steers = Steers()
-        self.keeps = Keeps()
+        self.steers = DeviceControls()
+        self.keeps = DedicatedWorkers()
         self.pools: dict[str, Pool] = {}
         self.gangs: list[Pool] = []  # those of `pools` whose workers have several ranks
         self.workers: dict[str, Worker] = {}
         self.wide: dict[str, Worker] = {}  # whose tasks may give slots back, see `resizing`
         self.ghosts: dict[str, int] = {}  # lost workers whose processes may still be there
-        self.ledger = Ledger(limits)
+        self.ledger = NodeTable(limits)
         self.capacity: tuple[int, Capacity] | None = None  # see `capacity.of`
         self.estimator = Estimator()
         self.queued_bytes = 0
@@ -67,7 +67,7 @@ class Books:
         self.taken_ns = -(10**18)  # when a running task last lost a slot to a short one
         self.gang_ended_ns = -(10**18)  # when a task of several ranks last gave back its slots
         self.draining = False
-        self.incidents = crashes.Incidents()
+        self.incidents = crashes.CrashIncidents()
         self.deadlines = Deadlines()
         self.later: list[Action] = []  # for the next tick
         for spec in pools:
@@ -83,7 +83,7 @@ class Books:
         """Bytes that nobody has, over all nodes."""
         return self.ledger.free_memory
 
-    def fence(self, record: Record) -> int:
+    def fence(self, record: TaskRecord) -> int:
         return (self.epoch << ATTEMPT_BITS) + record.attempts
 
     # --- pools ---------------------------------------------------------------------------------
@@ -111,15 +111,15 @@ class Books:
 
     # --- tasks and workers ---------------------------------------------------------------------
 
-    def end(self, record: Record, state: TaskState) -> None:
+    def end(self, record: TaskRecord, state: TaskState) -> None:
         """A task became final."""
         self.ended[state] += 1
         self.leave(record)
 
-    def end_all(self, records: list[Record], states: list[TaskState]) -> None:
+    def end_all(self, records: list[TaskRecord], states: list[TaskState]) -> None:
         """Tasks became final, each in its state."""
         running = freed = 0
-        rare: list[Record] = []
+        rare: list[TaskRecord] = []
         under = bool(self.reservations.by_task)
         for record in records:
             running += record.phase == RUNNING
@@ -135,14 +135,14 @@ class Books:
         for state in set(states):
             self.ended[state] += states.count(state)
 
-    def leave(self, record: Record) -> None:
+    def leave(self, record: TaskRecord) -> None:
         """The record is no longer ours; entries of it in lanes are stale from now on."""
         self.running -= record.phase == RUNNING
         record.phase = FINAL
         self.queued_bytes -= record.size_bytes
         self._let_go(record)
 
-    def _let_go(self, record: Record) -> None:
+    def _let_go(self, record: TaskRecord) -> None:
         """Whoever keeps a list that it may be in."""
         self.owned.drop(record)
         if record.incident:
@@ -150,7 +150,7 @@ class Books:
         if self.reservations.by_task:
             self.reservations.settle(record.number, 0)  # what ran has been settled before
 
-    def grace_ns(self, record: Record) -> int:
+    def grace_ns(self, record: TaskRecord) -> int:
         """Within which a worker stops a task it was asked to stop."""
         held = self.pools[record.route.pool].is_exclusive
         return MACHINE_GRACE_NS if held else STOP_GRACE_NS

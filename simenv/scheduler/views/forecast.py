@@ -14,8 +14,8 @@ from itertools import islice
 import msgspec
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import START_NS, Phase, Record
-from simenv.scheduler.queueing.lanes import SMALL_US, Work
+from simenv.scheduler.core.types import START_NS, Phase, TaskRecord
+from simenv.scheduler.queueing.lanes import SMALL_US, Backlog
 from simenv.scheduler.state.device_controls import limit
 from simenv.scheduler.state.pools import Pool, Worker, slots_of
 from simenv.scheduler.state.state import Books
@@ -52,7 +52,7 @@ class Forecast:
             return min(front.free_us, default=UNKNOWN)
         return self._wait_us(pool, 0, pool.queue.before_new(self._now_ns))
 
-    def task_us(self, record: Record) -> float:
+    def task_us(self, record: TaskRecord) -> float:
         """Until a task begins that waits or was sent; UNKNOWN for others."""
         pool = self._books.pools.get(record.route.pool)
         if pool is None or record.stopping or record.phase in (Phase.PARKED, Phase.RUNNING):
@@ -81,7 +81,7 @@ class Forecast:
             self._fronts[pool.spec.name] = found
         return found
 
-    def _sent_us(self, pool: Pool, record: Record) -> float:
+    def _sent_us(self, pool: Pool, record: TaskRecord) -> float:
         """Behind what its worker was sent before."""
         worker = self._books.workers[record.worker]
         ahead_us = 0.0
@@ -91,12 +91,12 @@ class Forecast:
             ahead_us += self._takes_us(pool, other)
         return max(0.0, ahead_us / slots_of(worker) - self._since_us(worker))
 
-    def _takes_us(self, pool: Pool, record: Record) -> float:
+    def _takes_us(self, pool: Pool, record: TaskRecord) -> float:
         """A worker's time for it, on one slot, as far as is known by now."""
         cost_us = self._cost_us(record)
         return cost_us / (pool.small if cost_us <= SMALL_US else pool.large).speed
 
-    def _cost_us(self, record: Record) -> float:
+    def _cost_us(self, record: TaskRecord) -> float:
         key = (id(record.route), record.spec.shots, record.spec.count)
         found = self._costs.get(key)
         if found is None:
@@ -110,7 +110,7 @@ class Forecast:
             found = self._lanes[key] = self._free_us(pool, own)
         return found
 
-    def _wait_us(self, pool: Pool, own: int, ahead: Work) -> float:
+    def _wait_us(self, pool: Pool, own: int, ahead: Backlog) -> float:
         """Until so much work is done and a slot is free; `own`: by this reservation's workers."""
         if not _begins(self._books, pool):
             return UNKNOWN

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from simenv.model import Held, NodeInfo, PoolInfo, WorkerState
+from simenv.model import HeldCapacity, NodeInfo, PoolInfo, WorkerState
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.policies import MOST
 from simenv.scheduler.routing import capacity, ranks
-from simenv.scheduler.state.nodes import Host
+from simenv.scheduler.state.nodes import NodeState
 from simenv.scheduler.state.pools import Pool
 from simenv.scheduler.state.state import Books
 
@@ -111,7 +111,7 @@ def pool_info(books: Books, pool: Pool) -> PoolInfo:
     )
 
 
-def node_info(books: Books, host: Host) -> NodeInfo:
+def node_info(books: Books, host: NodeState) -> NodeInfo:
     node = host.node
     there = [w for w in books.workers.values() if any(h is host for h, _ in w.places)]
     return NodeInfo(
@@ -129,7 +129,7 @@ def node_info(books: Books, host: Host) -> NodeInfo:
     )
 
 
-def of(books: Books, device: str) -> tuple[int, Held, Held]:
+def of(books: Books, device: str) -> tuple[int, HeldCapacity, HeldCapacity]:
     """Active reservations of the device (of "": all), what tasks without a worker hold of them,
     and what tasks with one do."""
     ledger = books.reservations
@@ -148,8 +148,8 @@ def of(books: Books, device: str) -> tuple[int, Held, Held]:
     return sum(not one.is_over for one in there), held, in_flight
 
 
-def _sum(parts: Iterable[Held]) -> Held:
+def _sum(parts: Iterable[HeldCapacity]) -> HeldCapacity:
     units = price = rate = 0
     for part in parts:
         units, price, rate = units + part.units, price + part.credits, rate + part.rate
-    return Held(min(MOST, units), min(MOST, price), min(MOST, rate))
+    return HeldCapacity(min(MOST, units), min(MOST, price), min(MOST, rate))

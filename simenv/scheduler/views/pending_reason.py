@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import Phase, Record
+from simenv.scheduler.core.types import Phase, TaskRecord
 from simenv.scheduler.dispatch import gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.queue import LONG_US
@@ -14,7 +14,7 @@ from simenv.scheduler.state.state import Books
 from simenv.text import size
 
 
-def why(books: Books, record: Record, now_ns: int) -> str:
+def why(books: Books, record: TaskRecord, now_ns: int) -> str:
     """For people; "" if it runs."""
     if record.stopping:
         return f"stopping: {record.stopping}"
@@ -87,7 +87,7 @@ def _no_worker(books: Books, pool: Pool) -> str:
     return f"pool {name} is starting"
 
 
-def _several(books: Books, record: Record, idle: list[Worker], now_ns: int) -> str:
+def _several(books: Books, record: TaskRecord, idle: list[Worker], now_ns: int) -> str:
     """For a task of several ranks, whose worker is there."""
     worker = min(idle, key=_lacks)
     if not gang_scheduling.may_take(books, worker.ranks, record, now_ns):
@@ -108,7 +108,7 @@ def _lacks(worker: Worker) -> int:
     return sum(max(0, ranks - host.free_slots) for host, ranks in worker.places)
 
 
-def _one(record: Record, idle: list[Worker]) -> str:
+def _one(record: TaskRecord, idle: list[Worker]) -> str:
     """For a task of one rank, with idle workers about."""
     need = record.route.memory_bytes
     hosts = {w.host.node.name: w.host for w in idle}.values()

@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import msgspec
 
 from simenv.errors import ProgramError, VersionMismatch
-from simenv.model import READ_FORMATS, Program, Terms, decode_program
+from simenv.model import READ_FORMATS, Program, TaskOptions, decode_program
 from simenv.service.admission import rules
-from simenv.service.support.fair_queue import Turns
+from simenv.service.support.fair_queue import FairQueue
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
@@ -34,9 +34,9 @@ class FairThread:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "examining")
         self._lock = threading.Lock()
-        self._waiting: Turns[tuple[Future[Looked], bytes, Terms]] = Turns()
+        self._waiting: FairQueue[tuple[Future[Looked], bytes, TaskOptions]] = FairQueue()
 
-    def submit(self, owner: str, packed: bytes, terms: Terms) -> Future[Looked]:
+    def submit(self, owner: str, packed: bytes, terms: TaskOptions) -> Future[Looked]:
         """What `look` will return, or the error it will raise."""
         future: Future[Looked] = Future()
         with self._lock:
@@ -71,7 +71,7 @@ class Examining:
     def __init__(self) -> None:
         self._begun: dict[object, Future[Looked]] = {}
 
-    def look(self, key: object, packed: bytes, terms: Terms, owner: str) -> Looked:
+    def look(self, key: object, packed: bytes, terms: TaskOptions, owner: str) -> Looked:
         """What a program of this owner is; SimenvError where it is not admissible, Later where that
         takes long and is not known yet."""
         future = self._begun.get((owner, key))
@@ -92,7 +92,7 @@ def _takes_long(packed: bytes) -> bool:
     return not components.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
 
 
-def look(packed: bytes, terms: Terms) -> Looked:
+def look(packed: bytes, terms: TaskOptions) -> Looked:
     """The program opened and profiled; SimenvError where no engine could run it under these
     terms."""
     program = open_program(packed)

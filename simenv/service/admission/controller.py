@@ -13,15 +13,15 @@ from collections.abc import Callable
 import msgspec
 
 from simenv.errors import SimenvError
-from simenv.model import PoolSpec, TaskSpec, Terms, digest
+from simenv.model import PoolSpec, TaskOptions, TaskSpec, digest
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.capacity import Capacity
-from simenv.scheduler.routing.engine_support import NOTHING, Seen
+from simenv.scheduler.routing.engine_support import NOTHING, RoutingSnapshot
 from simenv.service.admission import rules
 from simenv.service.admission.background_checks import Examining, Later
-from simenv.service.admission.rules import Known
-from simenv.service.admission.structure_cache import Layouts
-from simenv.service.admission.submissions import Inquiry
+from simenv.service.admission.rules import AdmittedProgram
+from simenv.service.admission.structure_cache import StructureCache
+from simenv.service.admission.submissions import PendingSubmit
 from simenv.wire.refusals import refusal
 
 KEPT = 100_000  # entries of each memory; full ones are emptied
@@ -32,14 +32,14 @@ EXAMINED_BYTES = 2**14  # what looking closely at a program is worth, beside its
 _UNKEPT_NAMES = frozenset({"delay", "delay_dt"})  # their parameters are checked beyond finiteness
 
 
-class Admission:
+class AdmissionController:
     """Remembers what it admitted; used from the loop's thread."""
 
     def __init__(
         self,
         pools: tuple[PoolSpec, ...],
         capacity: Callable[[], Capacity],
-        look: Callable[[], Seen] = lambda: NOTHING,
+        look: Callable[[], RoutingSnapshot] = lambda: NOTHING,
     ) -> None:
         """`capacity`: the nodes that are up now. `look`: what is seen of the pools and their
         machines now."""
@@ -49,16 +49,18 @@ class Admission:
         self._pools = pools
         self._capacity_now = capacity
         self._capacity = capacity()
-        self._layouts = Layouts()
-        self._programs: dict[tuple[bytes, bytes], Known] = {}  # the others, by digest and terms
+        self._layouts = StructureCache()
+        self._programs: dict[
+            tuple[bytes, bytes], AdmittedProgram
+        ] = {}  # the others, by digest and terms
         self._marks: set[bytes] = set()  # of sound terms
-        self._terms: Terms | None = None  # the last sound ones
+        self._terms: TaskOptions | None = None  # the last sound ones
         self._mark = b""  # theirs
         self._opened_bytes = 0  # since the last look at the clock
         self._checked: tuple[object, ...] = ()  # see `_check`
         self._examining = Examining()
 
-    def go_on(self, inquiry: Inquiry, deadline_ns: int) -> bool:
+    def go_on(self, inquiry: PendingSubmit, deadline_ns: int) -> bool:
         """Admit more of an inquiry's tasks; True when it is through, refused or not. A large
         program is looked at beside the loop: then this returns at once."""
         if inquiry.beside is not None:
@@ -88,7 +90,7 @@ class Admission:
                 break
         return inquiry.next >= total
 
-    def _admit(self, inquiry: Inquiry, stop: int) -> None:
+    def _admit(self, inquiry: PendingSubmit, stop: int) -> None:
         """The next task, with those after it and before `stop` that are like it."""
         index, terms, tasks = inquiry.next, inquiry.message.terms, inquiry.message.tasks
         spec, mark = tasks[index], inquiry.mark
@@ -123,9 +125,9 @@ class Admission:
     def _forget(self) -> None:
         """Routes were chosen by what was there then."""
         self._programs.clear()
-        self._layouts = Layouts()
+        self._layouts = StructureCache()
 
-    def _sound_terms(self, inquiry: Inquiry) -> bool:
+    def _sound_terms(self, inquiry: PendingSubmit) -> bool:
         terms = inquiry.message.terms
         if terms == self._terms:  # of the last message, mostly
             inquiry.mark = self._mark
@@ -146,14 +148,18 @@ class Admission:
         inquiry.mark = mark
         return True
 
-    def _check(self, spec: TaskSpec, terms: Terms, known: Known, mark: bytes) -> None:
+    def _check(
+        self, spec: TaskSpec, terms: TaskOptions, known: AdmittedProgram, mark: bytes
+    ) -> None:
         """A task against its terms; what holds for one holds for the next that is like it."""
         kind = (known, spec.shots, spec.count, spec.bindings, mark)
         if kind != self._checked or not rules.is_keyed(spec):
             rules.check_task(spec, terms, known)
             self._checked = kind
 
-    def _program(self, spec: TaskSpec, terms: Terms, inquiry: Inquiry) -> Known:
+    def _program(
+        self, spec: TaskSpec, terms: TaskOptions, inquiry: PendingSubmit
+    ) -> AdmittedProgram:
         """What is known of a program that is not told by its structure alone."""
         key = (digest(spec.program), inquiry.mark)
         known = self._programs.get(key)
@@ -168,7 +174,9 @@ class Admission:
                 raise
         return known
 
-    def _open(self, packed: bytes, terms: Terms, key: tuple[bytes, bytes], owner: str) -> Known:
+    def _open(
+        self, packed: bytes, terms: TaskOptions, key: tuple[bytes, bytes], owner: str
+    ) -> AdmittedProgram:
         program, found = self._examining.look(key, packed, terms, owner)
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
         route = live_routing.route(found, terms, self._pools, self._capacity, self._seen)

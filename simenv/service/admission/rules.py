@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from simenv.errors import Infeasible, LimitExceeded, OptionError
-from simenv.model import MAX_BINDINGS, MAX_SHOTS, Chain, Program, TaskSpec, Terms, Workload
+from simenv.model import MAX_BINDINGS, MAX_SHOTS, Chain, Program, TaskOptions, TaskSpec, Workload
 from simenv.model.bounds import check_printable
 from simenv.model.task import MAX_TIMEOUT_S
 from simenv.scheduler.core.types import Route
@@ -26,7 +26,7 @@ VALUE_BYTES = 8  # float64
 _WIDTHS = {"slots": 4, "columns": 4, "factors": 8}
 
 
-def check_gradient_terms(terms: Terms) -> None:
+def check_gradient_terms(terms: TaskOptions) -> None:
     """What does not depend on the program."""
     if "gradient" not in terms.outputs:
         if terms.chain is not None:
@@ -58,7 +58,9 @@ def check_gradient_terms(terms: Terms) -> None:
         raise OptionError("a factor of a chain rule is not a finite number")
 
 
-def check_gradient_task(spec: TaskSpec, terms: Terms, num_slots: int, most_bytes: int) -> None:
+def check_gradient_task(
+    spec: TaskSpec, terms: TaskOptions, num_slots: int, most_bytes: int
+) -> None:
     """A task that asks for a gradient, of a program with so many slots."""
     if spec.shots:
         raise OptionError(
@@ -97,7 +99,7 @@ MAX_OPTIONS = 16
 MAX_PREFERRED = 16
 
 
-class Known(msgspec.Struct, frozen=True, gc=False):
+class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
     """What is remembered of an admitted program."""
 
     num_slots: int
@@ -109,7 +111,7 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     work: Workload  # its size, for reservations; shots and count are the task's
 
 
-def check_terms(terms: Terms) -> None:
+def check_terms(terms: TaskOptions) -> None:
     """What does not depend on the program."""
     if not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
         raise OptionError(f"outputs must be distinct and at least one, got {terms.outputs}")
@@ -175,12 +177,12 @@ def check_terms(terms: Terms) -> None:
         )
 
 
-def labels(terms: Terms) -> Iterator[str]:
+def labels(terms: TaskOptions) -> Iterator[str]:
     """All Pauli strings that are asked for."""
     return (label for observable in terms.observables for label in observable.labels)
 
 
-def check_app(terms: Terms) -> None:
+def check_app(terms: TaskOptions) -> None:
     """The application's id: it is no part of what terms ask for."""
     if len(terms.app) > 64:
         raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
@@ -192,7 +194,7 @@ def is_keyed(spec: TaskSpec) -> bool:
     return 0 <= spec.seed < 2**64 and 0 <= spec.binding < 2**63
 
 
-def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
+def check_task(spec: TaskSpec, terms: TaskOptions, known: AdmittedProgram) -> None:
     """What depends on the task."""
     if not 0 <= spec.shots <= MAX_SHOTS:
         raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
@@ -243,7 +245,7 @@ def check_task(spec: TaskSpec, terms: Terms, known: Known) -> None:
             )
 
 
-def _check_rows(count: int, terms: Terms, known: Known) -> None:
+def _check_rows(count: int, terms: TaskOptions, known: AdmittedProgram) -> None:
     """Arrays of one row, as many times as there are bindings, must fit into memory too."""
     amplitude_bytes = 8 if terms.precision == "single" else 16
     row = {
@@ -261,7 +263,7 @@ def _check_rows(count: int, terms: Terms, known: Known) -> None:
         )
 
 
-def known(program: Program, found: Profile, route: Route) -> Known:
+def known(program: Program, found: Profile, route: Route) -> AdmittedProgram:
     """What to remember of it."""
     bits = min(found.num_clbits, found.measurements)
     width = outcome_width(found.num_clbits) + COUNT_BYTES
@@ -272,7 +274,9 @@ def known(program: Program, found: Profile, route: Route) -> Known:
         gates_2q=found.gates_2q + found.gates_many,
         measurements=found.measurements,
     )
-    return Known(program.num_slots, found.measurements > 0, bits, width, distribution, route, work)
+    return AdmittedProgram(
+        program.num_slots, found.measurements > 0, bits, width, distribution, route, work
+    )
 
 
 def distribution_bits(found: Profile) -> int:
@@ -281,7 +285,7 @@ def distribution_bits(found: Profile) -> int:
     return bits if found.mid_circuit else min(bits, found.num_qubits)
 
 
-def check_outputs(found: Profile, terms: Terms) -> None:
+def check_outputs(found: Profile, terms: TaskOptions) -> None:
     """A statevector is written from where it is; a distribution takes memory of its own."""
     bits = distribution_bits(found)
     most = PROBABILITY_BYTES << min(60, bits)
@@ -293,7 +297,7 @@ def check_outputs(found: Profile, terms: Terms) -> None:
         )
 
 
-def check_final_state(terms: Terms, circuit: Circuit, found: Profile) -> None:
+def check_final_state(terms: TaskOptions, circuit: Circuit, found: Profile) -> None:
     """What is asked about the final state must have an answer there."""
     if "statevector" in terms.outputs and (found.measurements or found.mid_circuit):
         raise OptionError(

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from simenv.model import Program, TaskSpec, decode_program, digest
-from simenv.service.admission.rules import Known, is_keyed
+from simenv.service.admission.rules import AdmittedProgram, is_keyed
 
 KEPT = 100_000  # structures; a full memory is emptied
 PLACES = 16  # where angles may lie in programs of one length; the oldest gives way
@@ -25,7 +25,7 @@ _ENCODE = msgspec.msgpack.Encoder().encode
 _FLIPPED = bytes(255 - byte for byte in range(256))
 
 
-class Layout(msgspec.Struct, frozen=True, gc=False):
+class ProgramTemplate(msgspec.Struct, frozen=True, gc=False):
     """Where the angles are in programs of one structure, and all that surrounds them."""
 
     mark: bytes  # of the terms it was examined for
@@ -34,20 +34,20 @@ class Layout(msgspec.Struct, frozen=True, gc=False):
     end: int
     head: bytes
     tail: bytes
-    known: Known
+    known: AdmittedProgram
     angles: struct.Struct
 
 
-class Layouts:
+class StructureCache:
     """What is known of structures, by terms."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, int, bytes, bytes], Known] = {}
+        self._known: dict[tuple[int, int, bytes, bytes], AdmittedProgram] = {}
         self._places: dict[int, dict[tuple[int, int], None]] = {}  # by bytes of a program
-        self._last: Layout | None = None  # neighbours mostly have the same
+        self._last: ProgramTemplate | None = None  # neighbours mostly have the same
         self.looked_bytes = 0  # that were gone through to tell programs, for whoever counts
 
-    def find(self, packed: bytes, mark: bytes) -> Known | None:
+    def find(self, packed: bytes, mark: bytes) -> AdmittedProgram | None:
         """What is known of a program's structure; None as well if its angles may not be finite:
         then it has to be looked at closely."""
         last = self._last
@@ -89,7 +89,7 @@ class Layouts:
             return stop
         return first + 1
 
-    def keep(self, packed: bytes, program: Program, mark: bytes, known: Known) -> bool:
+    def keep(self, packed: bytes, program: Program, mark: bytes, known: AdmittedProgram) -> bool:
         """Note a program's structure; False if it cannot be told by its bytes."""
         place = _place(packed, program)
         if place is None:
@@ -105,7 +105,7 @@ class Layouts:
         self._known[_key(packed, *place, mark)] = known
         return True
 
-    def _look(self, packed: bytes, mark: bytes) -> Layout | None:
+    def _look(self, packed: bytes, mark: bytes) -> ProgramTemplate | None:
         left = LOOKED_BYTES
         for at, end in reversed(self._places.get(len(packed), {})):
             self.looked_bytes += len(packed)
@@ -113,7 +113,7 @@ class Layouts:
             if known is not None:
                 angles = struct.Struct(f"<{(end - at) // 8}d")
                 head, tail = packed[:at], packed[end:]
-                self._last = Layout(mark, len(packed), at, end, head, tail, known, angles)
+                self._last = ProgramTemplate(mark, len(packed), at, end, head, tail, known, angles)
                 return self._last
             left -= len(packed)
             if left < 0:
@@ -152,7 +152,7 @@ def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
     return (at, end) if other == msgspec.structs.replace(program, params=flipped) else None
 
 
-def _are_finite(packed: bytes, layout: Layout) -> bool:
+def _are_finite(packed: bytes, layout: ProgramTemplate) -> bool:
     """Are all angles finite? False too if their sum overflows."""
     if layout.end - layout.at <= 8 * FEW_ANGLES:
         return math.isfinite(sum(layout.angles.unpack_from(packed, layout.at)))

@@ -25,7 +25,7 @@ from simenv.errors import (
     SimenvError,
 )
 from simenv.model import TaskSpec, Workload, digest
-from simenv.scheduler.core.types import Batch, Limits, Route
+from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.events.tasks import State
 from simenv.scheduler.routing.engine_choice import size
@@ -33,7 +33,7 @@ from simenv.scheduler.state import owner_quotas, owner_usage
 from simenv.service.journal.reader import AcceptedRow, pack_routes
 from simenv.service.journal.writer import Journal
 from simenv.service.support import fault_injection
-from simenv.service.support.fair_queue import Turns
+from simenv.service.support.fair_queue import FairQueue
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.client import (
@@ -46,10 +46,10 @@ from simenv.wire.messages.client import (
 from simenv.wire.refusals import refusal
 
 if TYPE_CHECKING:
-    from simenv.service.admission.controller import Admission
+    from simenv.service.admission.controller import AdmissionController
 
 
-def units_of(state: State, inquiry: Inquiry) -> tuple[list[int] | None, list[m.Refusal]]:
+def units_of(state: State, inquiry: PendingSubmit) -> tuple[list[int] | None, list[m.Refusal]]:
     """What each task of a Submit takes of the reservation in its terms, None without one; or why
     it is refused: then nothing has changed."""
     number = inquiry.message.terms.reservation
@@ -65,7 +65,7 @@ def units_of(state: State, inquiry: Inquiry) -> tuple[list[int] | None, list[m.R
     return units, [refusal(error, error.index) for error in errors]
 
 
-class Inquiry(msgspec.Struct):
+class PendingSubmit(msgspec.Struct):
     """A Submit on its way through admission."""
 
     peer: bytes
@@ -92,7 +92,7 @@ PARKED_NS = 1_000_000  # until a program that is examined in another thread is l
 TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 
 
-class Remembered(msgspec.Struct, frozen=True, gc=False):
+class IdempotencyEntry(msgspec.Struct, frozen=True, gc=False):
     """What a key stands for."""
 
     first: int
@@ -100,11 +100,15 @@ class Remembered(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
 
 
-class Intake:
+class SubmitQueue:
     """Used from the loop's thread."""
 
     def __init__(
-        self, state: State, journal: Journal, admission: Admission | None, limits: Limits
+        self,
+        state: State,
+        journal: Journal,
+        admission: AdmissionController | None,
+        limits: ClusterLimits,
     ) -> None:
         """`admission`: None until it is loaded; what arrives before that waits for it."""
         self.admission = admission
@@ -112,12 +116,12 @@ class Intake:
         self._journal = journal
         self._limits = limits
         self.why_full: Callable[[str], SimenvError | None] = lambda _: None  # of an owner: the disk
-        self._recent: OrderedDict[tuple[str, str, int], Remembered] = OrderedDict()
-        self._waiting: Turns[Inquiry] = Turns()
+        self._recent: OrderedDict[tuple[str, str, int], IdempotencyEntry] = OrderedDict()
+        self._waiting: FairQueue[PendingSubmit] = FairQueue()
         self._waiting_bytes: dict[str, int] = {}  # by owner
         self._parked_until_ns = 0  # all that waits does so for threads that examine programs
 
-    def remember(self, owner: str, key: str, offset: int, what: Remembered) -> None:
+    def remember(self, owner: str, key: str, offset: int, what: IdempotencyEntry) -> None:
         self._recent[owner, key, offset] = what
         if len(self._recent) > RECENT_KEYS:
             self._recent.popitem(last=False)
@@ -150,16 +154,16 @@ class Intake:
             return refusal(QueueFull(words, hint=hint, retry_after_s=RETRY_AFTER_S))
         self._waiting_bytes[owner] = waiting + len(body)
         self._parked_until_ns = 0
-        self._waiting.put(owner, peer, Inquiry(peer, owner, message, body, now_ns))
+        self._waiting.put(owner, peer, PendingSubmit(peer, owner, message, body, now_ns))
         return None
 
-    def work(self, deadline_ns: int) -> list[tuple[Inquiry, Accepted | list[Refusal]]]:
+    def work(self, deadline_ns: int) -> list[tuple[PendingSubmit, Accepted | list[Refusal]]]:
         """Admit until the deadline; the messages that are through, and what to answer.
 
         Owners take turns, and so do the connections of each, so that nobody's flood keeps another
         waiting; a connection's own messages stay in order.
         """
-        through: list[tuple[Inquiry, Accepted | list[Refusal]]] = []
+        through: list[tuple[PendingSubmit, Accepted | list[Refusal]]] = []
         admission = self.admission
         examined: set[int] = set()  # seen since anything else went on
         while self._waiting and admission is not None:
@@ -192,7 +196,7 @@ class Intake:
                 break
         return through
 
-    def _conclude(self, inquiry: Inquiry) -> Accepted | list[Refusal]:
+    def _conclude(self, inquiry: PendingSubmit) -> Accepted | list[Refusal]:
         """Into the machine and the journal's next commit, or why not."""
         message = inquiry.message
         count = len(message.tasks)
@@ -217,7 +221,7 @@ class Intake:
             return refused
         fault_injection.hit("submit.admitted")
         first = self._state.next_task
-        batch = Batch(
+        batch = SubmitBatch(
             inquiry.peer,
             message.terms,
             message.key,
@@ -228,7 +232,7 @@ class Intake:
             inquiry.owner,
         )
         self._state.submitted(batch, message.tasks, inquiry.routes, None, units)
-        remembered = Remembered(first, count, content)
+        remembered = IdempotencyEntry(first, count, content)
         self.remember(inquiry.owner, message.key, message.offset, remembered)
         self._journal.accept(
             AcceptedRow(
@@ -246,17 +250,17 @@ class Intake:
         )
         return Accepted(message.request, first, count)
 
-    def _known(self, owner: str, key: str, offset: int) -> Remembered | None:
+    def _known(self, owner: str, key: str, offset: int) -> IdempotencyEntry | None:
         known = self._recent.get((owner, key, offset))
         if known is not None and not self._is_kept(known):
             self.forget(owner, key, offset)
             known = None
         if known is None and not key.startswith("~"):
             stored = self._journal.records.accepted_by_key(owner, key, offset)
-            known = None if stored is None else Remembered(*stored)
+            known = None if stored is None else IdempotencyEntry(*stored)
         return known
 
-    def _is_kept(self, known: Remembered) -> bool:
+    def _is_kept(self, known: IdempotencyEntry) -> bool:
         """Is anything left of these tasks? What retention has removed may be submitted again."""
         tasks = self._state.tasks
         if known.first in tasks or self._journal.records.owner_of(known.first) is not None:
@@ -284,7 +288,7 @@ class Intake:
             QueueFull(words, hint="wait for results, then go on", retry_after_s=RETRY_AFTER_S)
         )
 
-    def _beyond(self, inquiry: Inquiry) -> Refusal | None:
+    def _beyond(self, inquiry: PendingSubmit) -> Refusal | None:
         """The limit of its owner that it would pass, as a refusal."""
         owner, terms = inquiry.owner, inquiry.message.terms
         full = self.why_full(owner)

@@ -33,7 +33,7 @@ from launcher.selection import INSTALL_COMMAND
 from simenv.config import Config, check_name
 from simenv.errors import ConfigError, KeyRefused, LimitExceeded, NotFound, OptionError
 from simenv.model import PoolSpec
-from simenv.scheduler.core.types import Action, Limits, nodes_of
+from simenv.scheduler.core.types import Action, ClusterLimits, nodes_of
 from simenv.scheduler.events.tasks import State
 from simenv.scheduler.state.nodes import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
 from simenv.service.control import policies
@@ -45,12 +45,12 @@ from simenv.wire.keyfiles import added, changing, identities, read_keys, removed
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, DrainNode, GetKeys, KeyInfo, Keys, ResumeNode, Scale
 from simenv.wire.refusals import refusal
-from simenv.wire.transport.zmq_ipc import Doors
+from simenv.wire.transport.zmq_ipc import Listener
 
 log = logging.getLogger("simenv.service")
 
 
-class Steering:
+class PoolCommands:
     """Used from the loop's thread."""
 
     def __init__(
@@ -128,13 +128,13 @@ class Steering:
         )
 
 
-def place_for(spec: PoolSpec, limits: Limits) -> bool:
+def place_for(spec: PoolSpec, limits: ClusterLimits) -> bool:
     """Could one worker of the pool be placed on empty nodes?"""
     need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
     return isinstance(place(need, [NodeResources.of(node) for node in nodes_of(limits)]), Placement)
 
 
-def room_for(spec: PoolSpec, limits: Limits, wanted: int) -> int:
+def room_for(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
     """How many of the `wanted` workers could be resident at once if nothing else was: bounded by
     the memory that they reserve, if they do, and by what nodes hold of any workers."""
     need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
@@ -155,7 +155,9 @@ def room_for(spec: PoolSpec, limits: Limits, wanted: int) -> int:
     return count
 
 
-def room_beside(spec: PoolSpec, others: Sequence[PoolSpec], limits: Limits, wanted: int) -> int:
+def room_beside(
+    spec: PoolSpec, others: Sequence[PoolSpec], limits: ClusterLimits, wanted: int
+) -> int:
     """How many of the `wanted` workers could be resident beside those that `others` always have."""
     if limits.overcommit or spec.provider:
         return wanted
@@ -165,13 +167,15 @@ def room_beside(spec: PoolSpec, others: Sequence[PoolSpec], limits: Limits, want
     return min(wanted, max(0, left) // spec.ranks)
 
 
-def residents(spec: PoolSpec, limits: Limits) -> int:
+def residents(spec: PoolSpec, limits: ClusterLimits) -> int:
     """The ranks of workers that the nodes hold where those of this pool may be."""
     there = [node for node in nodes_of(limits) if matches(spec.nodes, NodeResources.of(node))]
     return sum(most_resident(node, spec.memory_bytes) for node in there)
 
 
-def capacity_words(spec: PoolSpec, limits: Limits, fit: int, *, everywhere: bool = False) -> str:
+def capacity_words(
+    spec: PoolSpec, limits: ClusterLimits, fit: int, *, everywhere: bool = False
+) -> str:
     """Why no more than `fit` workers do: "2 slots x 32 ranks of workers (64), and 18.8 GiB of
     memory for 128.0 MiB a rank (150)". `everywhere`: it is the ranks on all nodes that count,
     whatever they reserve."""
@@ -189,7 +193,7 @@ def capacity_words(spec: PoolSpec, limits: Limits, fit: int, *, everywhere: bool
     )
 
 
-def check_pools(pools: tuple[PoolSpec, ...], limits: Limits) -> None:
+def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
     """ConfigError if a pool could never have a worker here."""
     rooms = [NodeResources.of(node) for node in nodes_of(limits)]
     for spec in pools:
@@ -241,10 +245,10 @@ def _way_out(error: ConfigError) -> str:
     return error.hint or "free space on that disk"
 
 
-class People:
+class KeyCommands:
     """The keys in one file. Used from the loop's thread."""
 
-    def __init__(self, path: Path, doors: Doors, own: str = "") -> None:
+    def __init__(self, path: Path, doors: Listener, own: str = "") -> None:
         """`own`: the public key of the environment's own user; it stands in no list."""
         self._path = path
         self._doors = doors

@@ -13,10 +13,10 @@ from simenv.model import ReservationState, task_name
 from simenv.scheduler.core.types import Action
 from simenv.scheduler.events import reservations
 from simenv.scheduler.events.tasks import State
-from simenv.service.control.admin import People, Steering
+from simenv.service.control.admin import KeyCommands, PoolCommands
 from simenv.service.control.audit import AuditLog
 from simenv.service.control.owner_limits import Owners
-from simenv.service.workers.action_executor import Hands
+from simenv.service.workers.action_executor import ActionExecutor
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
@@ -42,10 +42,10 @@ class Administration:
     def __init__(
         self,
         state: State,
-        hands: Hands,
-        people: People,
+        hands: ActionExecutor,
+        people: KeyCommands,
         owners: Owners,
-        steering: Steering,
+        steering: PoolCommands,
         audit: AuditLog,
     ) -> None:
         self._state = state

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from simenv.service.journal.reader import AUDIT
-from simenv.service.workers.action_executor import Hands
+from simenv.service.workers.action_executor import ActionExecutor
 from simenv.wire.auth import Identity
 
 OWN_USER = "the environment's own user"
@@ -20,7 +20,7 @@ OWN_USER = "the environment's own user"
 class AuditLog:
     """Used from the loop's thread. `origin` tells where the message in hand came from."""
 
-    def __init__(self, hands: Hands, origin: Callable[[], str]) -> None:
+    def __init__(self, hands: ActionExecutor, origin: Callable[[], str]) -> None:
         self._hands = hands
         self._origin = origin
 

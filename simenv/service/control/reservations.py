@@ -25,18 +25,18 @@ from simenv.service.journal import scheduler_tables
 from simenv.service.journal.scheduler_tables import reservation_statements
 from simenv.service.journal.writer import Journal
 from simenv.service.support import fault_injection
-from simenv.service.workers.action_executor import Hands
+from simenv.service.workers.action_executor import ActionExecutor
 from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetPolicy,
     GetProfile,
     GetReservations,
     GetTarget,
-    Policed,
-    Profiled,
+    PolicyReply,
+    ProfileReply,
     Release,
     Released,
     Renew,
@@ -47,7 +47,7 @@ from simenv.wire.messages.reservations import (
     SetPolicy,
     SetProfile,
     SteerTarget,
-    Target,
+    TargetReply,
 )
 
 STEERING = (SteerTarget, SetDispatch, SetOrder)
@@ -59,10 +59,12 @@ Steering = SteerTarget | SetDispatch | SetOrder
 Change = Reserve | Renew | Release | SetProfile | SetPolicy | Steering
 
 
-class Reserving:
+class ReservationCommands:
     """Used from the loop's thread."""
 
-    def __init__(self, state: State, journal: Journal, hands: Hands, audit: AuditLog) -> None:
+    def __init__(
+        self, state: State, journal: Journal, hands: ActionExecutor, audit: AuditLog
+    ) -> None:
         self._audit = audit
         self._state = state
         self._ledger = state.reservations
@@ -95,7 +97,7 @@ class Reserving:
                     note = f"of {q.ask.device or 'all pools'}, {decision.units} units"
                     eyes = reservations.eyes_of(one)
                     self._hands.note("reservation.made", str(one.grant.id), note, eyes)
-                return Decided(q.request, decision)
+                return DecisionReply(q.request, decision)
             case Renew():
                 one = ledger.find(q.reservation, who.scope)
                 limits = self._state.quotas.of(who.owner)
@@ -110,13 +112,13 @@ class Reserving:
                 devices.tighten(self._state)
                 self._note(who, changed, q.device, "profile")
                 terms = ledger.terms(q.device)
-                return Profiled(q.request, terms.profile_version, changed, terms.profile)
+                return ProfileReply(q.request, terms.profile_version, changed, terms.profile)
             case SetPolicy():
                 check_device(self._state, q.device)
                 changed = ledger.set_policy(q.device, q.policy, q.expected)
                 self._note(who, changed, q.device, f"admission policy {q.policy.name}")
                 terms = ledger.terms(q.device)
-                return Policed(q.request, terms.policy_version, changed, terms.policy)
+                return PolicyReply(q.request, terms.policy_version, changed, terms.policy)
             case SteerTarget() | SetDispatch() | SetOrder():
                 return self._steer(who, q)
 
@@ -139,10 +141,10 @@ class Reserving:
             self._audit.write(who, kind, q.device or "all", what)
         return self._target(q, changed)
 
-    def _target(self, q: Steering | GetTarget, changed: bool) -> Target:
+    def _target(self, q: Steering | GetTarget, changed: bool) -> TargetReply:
         info = target_info(self._state, q.device)
         wait_ns = device_ns(self._state, q.device, time.monotonic_ns())
-        return Target(q.request, changed, msgspec.structs.replace(info, wait_ns=wait_ns))
+        return TargetReply(q.request, changed, msgspec.structs.replace(info, wait_ns=wait_ns))
 
     def _release(self, who: Identity, q: Release) -> m.ToClient:
         check_printable("reason", q.reason)
@@ -171,8 +173,8 @@ class Reserving:
         check_device(self._state, q.device)
         terms = self._ledger.terms(q.device)
         if isinstance(q, GetProfile):
-            return Profiled(q.request, terms.profile_version, False, terms.profile)
-        return Policed(q.request, terms.policy_version, False, terms.policy)
+            return ProfileReply(q.request, terms.profile_version, False, terms.profile)
+        return PolicyReply(q.request, terms.policy_version, False, terms.policy)
 
     def listed(self, who: Identity, q: GetReservations) -> Iterator[bytes | None]:
         """The answer, in steps. Raises NotReserved."""

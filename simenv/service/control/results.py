@@ -16,14 +16,14 @@ from typing import Protocol
 from simenv.config import Config
 from simenv.errors import JournalError, NotFound, OptionError, SimenvError, StoreError
 from simenv.model import TaskState, task_name, task_number
-from simenv.scheduler.core.types import ATTEMPT_BITS, Ending
+from simenv.scheduler.core.types import ATTEMPT_BITS, TaskEnded
 from simenv.scheduler.events.tasks import State
 from simenv.service.journal.reader import DamagedRecord
 from simenv.service.journal.writer import Journal
-from simenv.service.recovery.replay import Reopening
+from simenv.service.recovery.replay import ResultRepair
 from simenv.service.results.completions import Completions
 from simenv.service.results.disk_reserve import DiskReserve
-from simenv.service.results.file_worker import Beside
+from simenv.service.results.file_worker import FileWorker
 from simenv.service.results.retention import Retention, Sweep
 from simenv.service.results.retention import words as swept
 from simenv.wire import codec
@@ -31,12 +31,12 @@ from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import (
     CHUNK_BYTES,
-    Collect,
-    Collected,
+    CollectGarbage,
     FetchResult,
-    Rerun,
-    Rerunning,
+    GarbageCollected,
     ResultChunk,
+    VerifyReply,
+    VerifyResult,
 )
 from simenv.wire.refusals import refusal
 
@@ -53,21 +53,21 @@ class Noting(Protocol):
     def __call__(self, kind: str, subject: str, message: str) -> None: ...
 
 
-class Keeping:
+class ResultRequests:
     """Used from the loop's thread."""
 
     def __init__(
         self, config: Config, journal: Journal, state: State, completions: Completions, root: Path
     ) -> None:
         self.root = root
-        self.beside = Beside(root)
+        self.beside = FileWorker(root)
         self.reserve = DiskReserve(journal.path.parent, config.results.keep_free_gib)
         remove, reserve = self.beside.remove, self.reserve
         self._retention = Retention(config, journal, state, completions, remove, reserve)
         self._journal = journal
         self._state = state
         self._completions = completions
-        self._reopening = Reopening(journal, state, completions)
+        self._reopening = ResultRepair(journal, state, completions)
         self._note: Noting = _unheard
         self._say: Say = _unsaid
         self._stirred = False
@@ -138,22 +138,24 @@ class Keeping:
         """May more be read for this owner now?"""
         return self._reading.get(owner, 0) < READING_BYTES
 
-    def asked(self, peer: bytes, who: Identity, q: FetchResult | Rerun | Collect) -> None:
+    def asked(
+        self, peer: bytes, who: Identity, q: FetchResult | VerifyResult | CollectGarbage
+    ) -> None:
         """Answered through `say`, now or later."""
         try:
             if isinstance(q, FetchResult):
                 self._fetch(peer, who, q)
-            elif isinstance(q, Collect):
+            elif isinstance(q, CollectGarbage):
                 self._collect(peer, q)
             else:
                 self._rerun(peer, who, q)
         except DamagedRecord as error:
             self.broken(error)
-            self._answer(peer, Rerunning(q.request, "again"))
+            self._answer(peer, VerifyReply(q.request, "again"))
         except SimenvError as error:
             self._refuse(peer, q.request, error)
 
-    def _collect(self, peer: bytes, q: Collect) -> None:
+    def _collect(self, peer: bytes, q: CollectGarbage) -> None:
         if not math.isfinite(q.older_s):
             raise OptionError(f"older_s = {q.older_s}", hint="seconds; below 0: as configured")
 
@@ -163,7 +165,7 @@ class Keeping:
             left = self._retention.kept()
             if not q.dry:
                 self._note("history.removed", "gc", swept(sweep.freed))
-            answer = Collected(q.request, sweep.freed, left)
+            answer = GarbageCollected(q.request, sweep.freed, left)
 
             def removed(_: object) -> None:
                 self.reserve.look_again()
@@ -192,25 +194,25 @@ class Keeping:
         self._count(who.owner, q.size_bytes)
         self.beside.read(q.file, q.offset, q.size_bytes, then)
 
-    def _rerun(self, peer: bytes, who: Identity, q: Rerun) -> None:
+    def _rerun(self, peer: bytes, who: Identity, q: VerifyResult) -> None:
         if not self._may_see(q.task, who.scope):
-            return self._answer(peer, Rerunning(q.request, "unknown"))
+            return self._answer(peer, VerifyReply(q.request, "unknown"))
         if q.task in self._state.tasks:
-            return self._answer(peer, Rerunning(q.request, "waits"))
+            return self._answer(peer, VerifyReply(q.request, "waits"))
         found = self._completions.find(q.task)
         if found is None:
-            return self._answer(peer, Rerunning(q.request, "unknown"))
+            return self._answer(peer, VerifyReply(q.request, "unknown"))
         completed, completion = found
         if zlib.crc32(completion.payload) != completion.checksum:
             self._again(completed.first_seq, completion, "its payload is damaged")
-            return self._answer(peer, Rerunning(q.request, "again"))
+            return self._answer(peer, VerifyReply(q.request, "again"))
         file = None
         if m.STATES[completion.state] is TaskState.DONE:
             file = codec.result_data(completion.payload).file
         if file is None:
-            return self._answer(peer, Rerunning(q.request, "intact"))
+            return self._answer(peer, VerifyReply(q.request, "intact"))
         if self._journal.records.file_of(file.name) == (q.task, 0):
-            return self._answer(peer, Rerunning(q.request, "removed"))
+            return self._answer(peer, VerifyReply(q.request, "removed"))
 
         def then(wrong: object) -> None:
             self._count(who.owner, -_CHECK_BYTES)
@@ -223,7 +225,7 @@ class Keeping:
                         self.beside.remove([file.name])
                 except SimenvError as error:
                     return self._refuse(peer, q.request, error)
-            return self._answer(peer, Rerunning(q.request, word))
+            return self._answer(peer, VerifyReply(q.request, word))
 
         self._count(who.owner, _CHECK_BYTES)
         self.beside.check(file, then)
@@ -262,7 +264,7 @@ class Keeping:
         for task in tasks:  # one by one: each is for its owner's eyes only
             self._note("task.requeued", task_name(task), "the record of its end was damaged")
 
-    def unused(self, done: m.Done, endings: list[Ending]) -> None:
+    def unused(self, done: m.AttemptResults, endings: list[TaskEnded]) -> None:
         """Remove the files of answers that came too late or were not wanted any more."""
         files = [(k, result.file) for k, result in enumerate(done.results) if result.file]
         if files:

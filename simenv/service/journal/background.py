@@ -24,7 +24,7 @@ STEP_PAGES = 256  # read in one go: 1 MiB
 PAUSE_S = 0.005  # after each: 200 MB/s at most, so that the disk serves others too
 
 
-class Copier:
+class JournalBackup:
     """Start with `start`, end with `stop`; what went wrong last is in `error`."""
 
     def __init__(self, journal: Path, copy: Path, every_s: float = EVERY_S) -> None:

@@ -18,7 +18,7 @@ from simenv.service.journal.reader import GONE, LAST_SEQ, NEXT_TASK
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed
-from simenv.wire.messages.queries import Kept
+from simenv.wire.messages.queries import RetainedData
 
 MOST_RECORDS = 25  # in one transaction
 MOST_BYTES = 2**20
@@ -52,7 +52,7 @@ class OldFile(msgspec.Struct, frozen=True):
     owner: str = ""
 
 
-class OldRecords:
+class JournalPruner:
     """Used from the loop's thread, through the journal's own connection."""
 
     def __init__(self, journal: Journal, state: State) -> None:
@@ -81,13 +81,15 @@ class OldRecords:
         oldest = self._rows("select at from finished order by seq limit 1")
         return bool(oldest) and (oldest[0][0] < before_s or self.bytes_kept() > most_bytes)
 
-    def kept(self) -> Kept:
+    def kept(self) -> RetainedData:
         """What there is."""
         tasks = self._number("select count(*) from result")
         files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
         size = self._number("pragma page_count") * self._number("pragma page_size")
         oldest = self._rows("select at from finished order by seq limit 1")
-        return Kept(tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0)
+        return RetainedData(
+            tasks, files[0], files[1] or 0, size, 0, oldest[0][0] if oldest else 0.0
+        )
 
     # --- the oldest -----------------------------------------------------------------------------
 
@@ -172,11 +174,13 @@ class OldRecords:
         kept = (tuple(states), tuple(tasks), names, size_of_files)
         return Old(seq, count, at, size, *kept, owner)
 
-    def measure(self, old: Old) -> Kept:
+    def measure(self, old: Old) -> RetainedData:
         """What goes with a record."""
         query = "select max(0, min(?, ? - min(seq))) from cursor"
         unread = self._number(query, old.count, old.first_seq + old.count - 1)
-        return Kept(len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at)
+        return RetainedData(
+            len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at
+        )
 
     # --- removed --------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from simenv.scheduler.events import devices
 from simenv.scheduler.reservations.ledger import Changes, Reservations
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
-from simenv.scheduler.state.device_controls import Steer
+from simenv.scheduler.state.device_controls import DeviceControl
 from simenv.scheduler.state.state import Books
 from simenv.service.journal.reader import WAY_OUT, Records
 
@@ -76,7 +76,7 @@ def read_reservations(records: Records, ledger: Reservations) -> dict[int, tuple
 CONTROL_SCHEMA = (
     "create table if not exists steered(device text primary key, body blob) without rowid;"
 )
-_STEER = msgspec.msgpack.Decoder(Steer)
+_STEER = msgspec.msgpack.Decoder(DeviceControl)
 
 
 def control_statements(books: Books) -> list[Statement]:

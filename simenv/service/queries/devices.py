@@ -13,11 +13,11 @@ import msgspec
 
 from simenv.model import PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.scheduler.core.types import Limits
-from simenv.scheduler.routing.engine_support import Seen
+from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.routing.engine_support import RoutingSnapshot
 from simenv.scheduler.state.state import Books
 from simenv.scheduler.views.infos import closed
-from simenv.wire.messages.queries import Described
+from simenv.wire.messages.queries import DeviceDescribed
 
 
 class Devices:
@@ -28,7 +28,9 @@ class Devices:
         self._holding = frozenset(pool.name for pool in pools if pool.provider)
         self._said: dict[str, DeviceInfo] = {}
 
-    def hear(self, message: Described, books: Books, note: Callable[[str, str, str], None]) -> None:
+    def hear(
+        self, message: DeviceDescribed, books: Books, note: Callable[[str, str, str], None]
+    ) -> None:
         """A worker's word; that of an earlier start of it counts for nothing."""
         worker = books.workers.get(message.name)
         if worker is None or (message.epoch, message.start) != (books.epoch, worker.start):
@@ -50,11 +52,11 @@ class Devices:
         """The machine of a pool; None if none is known."""
         return self._said.get(pool)
 
-    def all(self, limits: Limits) -> list[DeviceInfo]:
+    def all(self, limits: ClusterLimits) -> list[DeviceInfo]:
         """Every pool that was asked for, in that order."""
         return [self._device(pool, limits) for pool in self._pools]
 
-    def _device(self, pool: PoolSpec, limits: Limits) -> DeviceInfo:
+    def _device(self, pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
         said = self._said.get(pool.name)
         if said is not None:
             return said
@@ -75,6 +77,6 @@ def _silent(pool: str) -> DeviceInfo:
     return DeviceInfo(pool, DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
 
 
-def seen(books: Books, devices: Devices) -> Seen:
+def seen(books: Books, devices: Devices) -> RoutingSnapshot:
     """What routing is told of this moment."""
-    return Seen(devices.known, closed(books))
+    return RoutingSnapshot(devices.known, closed(books))

@@ -17,12 +17,12 @@ from simenv import __version__
 from simenv.errors import SimenvError
 from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.scheduler.core.types import Limits
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
 from simenv.scheduler.routing.capacity import Capacity
-from simenv.scheduler.routing.engine_choice import Considered
-from simenv.scheduler.routing.engine_support import ELSEWHERE, Seen
+from simenv.scheduler.routing.engine_choice import EngineCandidate
+from simenv.scheduler.routing.engine_support import ELSEWHERE, RoutingSnapshot
 from simenv.service.admission import rules
 from simenv.service.admission.background_checks import Examining, Later, Looked
 from simenv.wire.messages.client import Refused
@@ -37,7 +37,7 @@ _EXAMINING = Examining()
 
 
 def explain(
-    q: Explain, owner: str, pools: tuple[PoolSpec, ...], present: Capacity, seen: Seen
+    q: Explain, owner: str, pools: tuple[PoolSpec, ...], present: Capacity, seen: RoutingSnapshot
 ) -> Explained | Refused | Future[Looked]:
     """Refused where the program or its terms would be, whatever the engine. A future: a program of
     this owner is being looked at beside the loop; ask again when it is done."""
@@ -55,7 +55,7 @@ def explain(
     return Explained(q.request, Explanation(_sizes(found), choices))
 
 
-def _choice(one: Considered, q: Explain, limits: Limits, first: bool) -> Choice:
+def _choice(one: EngineCandidate, q: Explain, limits: ClusterLimits, first: bool) -> Choice:
     card = catalog.card(one.engine)
     assert card is not None  # routing considers no others
     if one.route is None:
@@ -100,7 +100,7 @@ PROVIDER = "simenv"
 
 
 @functools.lru_cache(maxsize=1024)
-def ideal(pool: PoolSpec, limits: Limits) -> DeviceInfo:
+def ideal(pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
     """A pool by the engine that a circuit of it would meet: its own, or of a pool of any engine the
     preferred one of those that run every gate."""
     card = engine_of(pool)
@@ -119,7 +119,7 @@ def ideal(pool: PoolSpec, limits: Limits) -> DeviceInfo:
     )
 
 
-def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> int:
+def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Qubits of the widest program in double precision; of engines whose memory the width alone
     does not tell, what they take."""
     dense = ranks.is_dense(card)
@@ -136,12 +136,12 @@ def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def engines_view(pools: tuple[PoolSpec, ...], limits: Limits) -> list[EngineInfo]:
+def engines_view(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> list[EngineInfo]:
     """All but those that only drills name."""
     return [_view(card, pools, limits) for card in catalog.CARDS if card.shared or card.automatic]
 
 
-def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: Limits) -> EngineInfo:
+def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> EngineInfo:
     return EngineInfo(
         name=card.name,
         summary=card.summary,

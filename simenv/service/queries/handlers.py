@@ -20,14 +20,14 @@ from simenv.service.queries import task_views
 from simenv.service.queries.devices import seen
 from simenv.service.queries.history import Log
 from simenv.service.queries.query_queue import Steps
-from simenv.service.queries.service_view import Subject
+from simenv.service.queries.service_view import ServiceView
 from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetKeys, GetLimits, GetPools, OwnerReports, Pools
 from simenv.wire.messages.queries import (
     App,
-    Collect,
+    CollectGarbage,
     Engines,
     Explain,
     FetchResult,
@@ -36,7 +36,7 @@ from simenv.wire.messages.queries import (
     GetEngines,
     GetHistory,
     GetSpec,
-    Rerun,
+    VerifyResult,
 )
 from simenv.wire.messages.queries import Devices as DevicesTold
 from simenv.wire.messages.reservations import GetPolicy, GetProfile, GetReservations, GetTarget
@@ -55,15 +55,15 @@ class Cancelling(m.Cancel, frozen=True):
     words: list[str]
 
 
-class Questions:
+class QueryHandlers:
     """Reads the daemon's parts, changes nothing but who watches what, who is let in and who
     shuts down."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: ServiceView) -> None:
         self._d = subject
         self._other_users: tuple[int, ...] = ()
         self._next_others_ns = 0
-        self._past = task_views.Past(subject.journal, subject.completions)
+        self._past = task_views.FinalTasks(subject.journal, subject.completions)
         self._log = Log(subject.journal, subject.completions, subject.state)
 
     def is_ready(self, q: m.FromClient) -> bool:
@@ -79,11 +79,11 @@ class Questions:
         match q:
             case m.Hello():
                 yield codec.encode(self._hello(peer, q, who))
-            case FetchResult() | Rerun() | Collect():
+            case FetchResult() | VerifyResult() | CollectGarbage():
                 self._d.keeping.asked(peer, who, q)
             case Cancelling():
                 yield from self._cancelled(peer, who.scope, q)
-            case m.Watch():
+            case m.WatchResults():
                 yield from self._watch(peer, who.scope, q)
             case m.GetTasks():
                 yield from self._tasks(who.scope, q)
@@ -169,7 +169,7 @@ class Questions:
         limit = self._d.doors.message_bytes(peer)
         return m.Welcome(epoch, __version__, name, self._d.facts.node, results, newest, limit)
 
-    def _watch(self, peer: bytes, scope: str, q: m.Watch) -> Steps:
+    def _watch(self, peer: bytes, scope: str, q: m.WatchResults) -> Steps:
         state, completions = self._d.state, self._d.completions
         ended: dict[int, list[int]] = {}  # by the message that holds their ends
         unknown = []
@@ -199,7 +199,7 @@ class Questions:
                 if completions.is_stored(number)
             ]
         gone = [number for number in unknown if self._is_gone(number, scope)]
-        yield codec.encode(m.Unknown(q.request, unknown, gone))
+        yield codec.encode(m.UnknownTasks(q.request, unknown, gone))
 
     def _is_gone(self, number: int, scope: str) -> bool:
         """Was this id given out once, as far as `scope` may know, and is its end no longer kept?"""

@@ -19,7 +19,7 @@ from simenv.model import (
     digest,
     task_name,
 )
-from simenv.scheduler.core.types import Phase, Record, Route
+from simenv.scheduler.core.types import Phase, Route, TaskRecord
 from simenv.scheduler.events.tasks import State
 from simenv.service.journal.reader import AcceptedRow, unpack_routes
 from simenv.service.journal.writer import Journal
@@ -48,7 +48,7 @@ class End(msgspec.Struct, frozen=True, gc=False):
     ranks: int = 1
 
 
-class Source(msgspec.Struct, frozen=True):
+class StoredSubmit(msgspec.Struct, frozen=True):
     """One stored Submit, opened."""
 
     name: str  # the id of its first task
@@ -64,7 +64,7 @@ class Log:
         self._journal = journal
         self._completions = completions
         self._state = state
-        self._source: Source | None = None
+        self._source: StoredSubmit | None = None
         self._ends: dict[int, End] = {}  # of the tasks in the messages kept
         self._kept: OrderedDict[int, list[int]] = OrderedDict()  # message -> its tasks
         self._walked = 0  # how far the last page came
@@ -111,7 +111,7 @@ class Log:
         terms = msgspec.structs.replace(source.submit.terms, engine=route.engine)
         return Submitted(q.request, terms, source.submit.tasks[place], route.reason, source.row.at)
 
-    def _after(self, task: int, app: str) -> Source | None:
+    def _after(self, task: int, app: str) -> StoredSubmit | None:
         """The Submit that holds the first task above `task`, opened; the last one is kept."""
         kept = self._source
         if (
@@ -123,7 +123,7 @@ class Log:
         row = self._journal.records.accepted_after(task, app)
         return None if row is None else self._opened(row)
 
-    def _below(self, task: int, q: GetHistory) -> Source | None:
+    def _below(self, task: int, q: GetHistory) -> StoredSubmit | None:
         """The Submit that holds the last task below `task`, opened, of the run and the time that
         are asked for; the last one is kept."""
         kept = self._source
@@ -136,10 +136,10 @@ class Log:
         row = self._journal.records.accepted_before(task, q.app)
         return None if row is None or row.at < q.since_s else self._opened(row)
 
-    def _opened(self, row: AcceptedRow) -> Source:
+    def _opened(self, row: AcceptedRow) -> StoredSubmit:
         submit = codec.from_client(row.body)
         assert isinstance(submit, Submit)
-        self._source = Source(task_name(row.first), row, submit, unpack_routes(row.routes))
+        self._source = StoredSubmit(task_name(row.first), row, submit, unpack_routes(row.routes))
         return self._source
 
     def _before(self, since_s: float) -> int:
@@ -156,7 +156,7 @@ class Log:
                 low = found[0]
         return after - 1
 
-    def _row(self, source: Source, task: int, structure: bool) -> LogRow | None:
+    def _row(self, source: StoredSubmit, task: int, structure: bool) -> LogRow | None:
         """None where the journal keeps nothing of the task's end any more."""
         place = task - source.row.first
         spec, terms, route = source.submit.tasks[place], source.submit.terms, source.routes[place]
@@ -214,7 +214,7 @@ class Log:
             for task in self._kept.popitem(last=False)[1]:
                 self._ends.pop(task, None)
 
-    def _so_far(self, record: Record) -> End:
+    def _so_far(self, record: TaskRecord) -> End:
         """A task that waits or runs."""
         now_ns = time.monotonic_ns()
         info = task_view(self._state, record, now_ns)

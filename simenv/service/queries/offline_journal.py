@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simenv import __version__
-from simenv.config import Places
+from simenv.config import EnvironmentPaths
 from simenv.errors import JournalError, NotFound
 from simenv.model import Origin, TaskInfo, TaskState, Timing, task_name
-from simenv.scheduler.core.types import Limits
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.events.tasks import State
 from simenv.service.journal.reader import WAY_OUT, Records
 from simenv.service.journal.writer import JOURNAL_FORMAT, Journal
@@ -72,7 +72,7 @@ class StoredLog(Log):
 class Archive:
     """The environment whose journal this is, as far as the journal tells."""
 
-    def __init__(self, name: str, places: Places) -> None:
+    def __init__(self, name: str, places: EnvironmentPaths) -> None:
         """Take the live journal or, where that is not on this machine, its copy.
 
         Raises NotFound where there is neither, JournalError.
@@ -88,8 +88,8 @@ class Archive:
         self._epoch = max(1, records.meta("epoch"))
         here_origin = Origin("", self._node, os.getpid(), __version__)
         self._completions = Completions(self._journal, here_origin)
-        self._past = task_views.Past(self._journal, self._completions)
-        empty = State((), Limits(1, 0, 1, 1, 1, 1), self._epoch)
+        self._past = task_views.FinalTasks(self._journal, self._completions)
+        empty = State((), ClusterLimits(1, 0, 1, 1, 1, 1), self._epoch)
         self._log = StoredLog(self._journal, self._completions, empty)
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class Archive:
                 yield m.Welcome(self._epoch, __version__, self._name, self._node, results, newest)
             case m.Ping():
                 yield m.Pong(q.request, self._epoch)
-            case m.Watch():
+            case m.WatchResults():
                 yield from self._watch(q)
             case m.GetTasks():
                 infos = [info for number in q.tasks if (info := self._task(number)) is not None]
@@ -131,7 +131,7 @@ class Archive:
             case _:
                 yield _refused(getattr(q, "request", 0), f"{DOWN}; only its journal was read")
 
-    def _watch(self, q: m.Watch) -> Iterator[m.ToClient]:
+    def _watch(self, q: m.WatchResults) -> Iterator[m.ToClient]:
         unknown = []
         for number in q.tasks:
             place = self._completions.place(number)
@@ -144,7 +144,7 @@ class Archive:
                 return
             unknown.append(number)
         gone = [number for number in unknown if 0 < number < self._journal.records.next_task()]
-        yield m.Unknown(q.request, unknown, gone)
+        yield m.UnknownTasks(q.request, unknown, gone)
 
     def _task(self, number: int) -> TaskInfo | None:
         return self._past.task(number, "") or self._past.waiting(number, DOWN)

@@ -18,7 +18,7 @@ import msgspec
 
 from simenv.errors import QueueFull, SimenvError
 from simenv.service.journal.reader import DamagedRecord
-from simenv.service.support.fair_queue import Turns
+from simenv.service.support.fair_queue import FairQueue
 from simenv.wire import codec
 from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
@@ -35,7 +35,7 @@ LOOK_NS = 10_000_000  # between two looks whether somebody reads again
 Steps = Iterator[bytes | Future[Any] | None]
 
 
-class Asked(msgspec.Struct, eq=False):
+class PendingQuery(msgspec.Struct, eq=False):
     """A question, and how far its answer has come."""
 
     who: Identity
@@ -45,7 +45,7 @@ class Asked(msgspec.Struct, eq=False):
     beside: Future[Any] | None = None  # in another thread, without which it cannot go on
 
 
-class Desk:
+class QueryQueue:
     """Used from the loop's thread. `answer` makes the steps of an answer; `broken` is told of a
     record that cannot be read, after which the question begins anew."""
 
@@ -61,13 +61,13 @@ class Desk:
         to that connection now?"""
         self._ready = ready
         self._room = room
-        self._early: dict[bytes, list[Asked]] = {}  # asked before they could be answered
+        self._early: dict[bytes, list[PendingQuery]] = {}  # asked before they could be answered
         self._answer = answer
         self._broken = broken
         self._say = say
-        self._waiting: Turns[Asked] = Turns()
+        self._waiting: FairQueue[PendingQuery] = FairQueue()
         # Of connections without room, or whose first question waits for another thread.
-        self._held: dict[bytes, tuple[str, deque[Asked]]] = {}
+        self._held: dict[bytes, tuple[str, deque[PendingQuery]]] = {}
         self._parked: set[bytes] = set()  # the latter of these
         self._bytes: dict[str, int] = {}  # that wait, by owner
         self._next_look_ns = 0
@@ -109,7 +109,7 @@ class Desk:
                 retry_after_s=RETRY_AFTER_S,
             )
         self._bytes[owner] = waiting + size
-        asked = Asked(who, question, size)
+        asked = PendingQuery(who, question, size)
         if not self._ready(question):
             self._early.setdefault(peer, []).append(asked)
         elif held is not None:
@@ -172,7 +172,7 @@ class Desk:
                 del self._held[peer]
                 self._waiting.put_back(owner, peer, items)
 
-    def _forget(self, asked: Asked) -> None:
+    def _forget(self, asked: PendingQuery) -> None:
         owner = asked.who.owner
         left = self._bytes[owner] - asked.size_bytes
         if left:
@@ -180,7 +180,7 @@ class Desk:
         else:
             del self._bytes[owner]
 
-    def _go_on(self, peer: bytes, asked: Asked, deadline_ns: int) -> bool:
+    def _go_on(self, peer: bytes, asked: PendingQuery, deadline_ns: int) -> bool:
         """Some steps of one answer; True when that was all."""
         try:
             try:

@@ -9,21 +9,21 @@ import msgspec
 from simenv.config import Config
 from simenv.model import TaskState
 from simenv.scheduler.events.tasks import State
-from simenv.service.admission.submissions import Intake
-from simenv.service.control.admin import People
+from simenv.service.admission.submissions import SubmitQueue
+from simenv.service.control.admin import KeyCommands
 from simenv.service.control.owner_limits import Owners
-from simenv.service.control.reservations import Reserving
-from simenv.service.control.results import Keeping
-from simenv.service.journal.background import Checkpointer, Copier
+from simenv.service.control.reservations import ReservationCommands
+from simenv.service.control.results import ResultRequests
+from simenv.service.journal.background import Checkpointer, JournalBackup
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import Devices
 from simenv.service.results.completions import Completions
 from simenv.service.support.loop_times import PassTimes
-from simenv.service.workers.action_executor import Hands
-from simenv.wire.transport.zmq_ipc import Doors
+from simenv.service.workers.action_executor import ActionExecutor
+from simenv.wire.transport.zmq_ipc import Listener
 
 
-class Facts(msgspec.Struct, frozen=True):
+class RuntimeFacts(msgspec.Struct, frozen=True):
     """What is true for the whole life of this process."""
 
     node: str
@@ -35,13 +35,13 @@ class Facts(msgspec.Struct, frozen=True):
     exposure: str = ""  # why other users of a node can run programs through the launcher
 
 
-class Subject(Protocol):
+class ServiceView(Protocol):
     """What is asked about: the parts of a running service that answers are made from."""
 
     @property
     def config(self) -> Config: ...
     @property
-    def facts(self) -> Facts: ...
+    def facts(self) -> RuntimeFacts: ...
     @property
     def state(self) -> State: ...
     @property
@@ -49,25 +49,25 @@ class Subject(Protocol):
     @property
     def completions(self) -> Completions: ...
     @property
-    def intake(self) -> Intake: ...
+    def intake(self) -> SubmitQueue: ...
     @property
-    def doors(self) -> Doors: ...
+    def doors(self) -> Listener: ...
     @property
-    def people(self) -> People: ...
+    def people(self) -> KeyCommands: ...
     @property
     def owners(self) -> Owners: ...
     @property
     def checkpointer(self) -> Checkpointer: ...
     @property
-    def copier(self) -> Copier | None: ...
+    def copier(self) -> JournalBackup | None: ...
     @property
-    def keeping(self) -> Keeping: ...
+    def keeping(self) -> ResultRequests: ...
     @property
-    def reserving(self) -> Reserving: ...
+    def reserving(self) -> ReservationCommands: ...
     @property
     def started_ns(self) -> int: ...
     @property
-    def hands(self) -> Hands: ...
+    def hands(self) -> ActionExecutor: ...
     @property
     def devices(self) -> Devices: ...
     @property

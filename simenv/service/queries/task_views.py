@@ -10,12 +10,12 @@ from simenv.model import (
     NodeInfo,
     PoolInfo,
     TaskInfo,
+    TaskOptions,
     TaskState,
-    Terms,
     WorkerInfo,
     task_name,
 )
-from simenv.scheduler.core.types import Phase, Record, Route
+from simenv.scheduler.core.types import Phase, Route, TaskRecord
 from simenv.scheduler.events.tasks import State
 from simenv.scheduler.views import pending_reason as waiting
 from simenv.scheduler.views.forecast import Forecast
@@ -29,7 +29,7 @@ MAX_LISTED = 10_000
 SOON_S = 900.0  # before the end of the allocation: people are warned
 
 
-def listed(state: State, scope: str, limit: int) -> tuple[int, list[tuple[Record, int]]]:
+def listed(state: State, scope: str, limit: int) -> tuple[int, list[tuple[TaskRecord, int]]]:
     """How many tasks there are, and the first of them with their turns (0: not told): running, then
     sent ahead, then waiting in their order. `scope`: whose they must be, see Identity.
 
@@ -51,7 +51,7 @@ def listed(state: State, scope: str, limit: int) -> tuple[int, list[tuple[Record
     return len(state.tasks), found + _parked(state, limit - len(found))
 
 
-def _parked(state: State, limit: int) -> list[tuple[Record, int]]:
+def _parked(state: State, limit: int) -> list[tuple[TaskRecord, int]]:
     """Those that wait for units of their reservations, with their turns there."""
     each = (enumerate(one.parked.values(), 1) for one in state.reservations.live.values())
     shown = itertools.islice(itertools.chain.from_iterable(each), limit)
@@ -59,7 +59,7 @@ def _parked(state: State, limit: int) -> list[tuple[Record, int]]:
 
 
 def task_view(
-    state: State, record: Record, now_ns: int, place: int = 0, forecast: Forecast | None = None
+    state: State, record: TaskRecord, now_ns: int, place: int = 0, forecast: Forecast | None = None
 ) -> TaskInfo:
     """One unfinished task; `place` is its turn in the queue if known."""
     running = record.phase == Phase.RUNNING
@@ -87,12 +87,12 @@ def task_view(
     )
 
 
-def _place(state: State, record: Record) -> int:
+def _place(state: State, record: TaskRecord) -> int:
     """Its turn among those that wait for units of its reservation."""
     return list(state.reservations.by_task[record.number].parked).index(record.number) + 1
 
 
-def _why(state: State, record: Record, now_ns: int, place: int) -> str:
+def _why(state: State, record: TaskRecord, now_ns: int, place: int) -> str:
     why = waiting.why(state, record, now_ns)
     if record.stopping or record.phase not in (Phase.WAITING, Phase.PARKED):
         return why
@@ -160,7 +160,7 @@ def exposed(exposure: str, others: Sequence[int]) -> str:
     return f"{who}: {exposure} (docs/security.md, Several nodes)"
 
 
-class Past:
+class FinalTasks:
     """Views of tasks that are final."""
 
     def __init__(self, journal: Journal, completions: Completions) -> None:
@@ -234,13 +234,13 @@ class Past:
             reservation=terms.reservation,
         )
 
-    def _asked(self, task: int) -> tuple[Terms, int, Route | None, str]:
+    def _asked(self, task: int) -> tuple[TaskOptions, int, Route | None, str]:
         """Terms, shots, route and owner of a task. Neighbours come from one Submit: the last is
         kept."""
         if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
             row = self._journal.records.accepted_of(task)
             if row is None:
-                return Terms(), 0, None, ""
+                return TaskOptions(), 0, None, ""
             submit = codec.from_client(row.body)
             assert isinstance(submit, Submit)
             self._last = (row, submit, unpack_routes(row.routes))

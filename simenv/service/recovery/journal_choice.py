@@ -15,21 +15,21 @@ from pathlib import Path
 
 import msgspec
 
-from simenv.config import Places
+from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFound
 from simenv.service.journal.reader import WAY_OUT
 
 log = logging.getLogger("simenv.service")
 
 
-class Standing(msgspec.Struct, frozen=True):
+class JournalHeader(msgspec.Struct, frozen=True):
     """What a journal says of itself."""
 
     epoch: int  # how many starts it has seen
     age_s: float  # since it was last written
 
 
-def settle(places: Places, resume: bool) -> str:
+def settle(places: EnvironmentPaths, resume: bool) -> str:
     """See to it that the live journal is the one to go on with; which that is, in words.
 
     "" where nothing need be said. Raises NotFound, ConfigError, JournalError.
@@ -62,7 +62,7 @@ def settle(places: Places, resume: bool) -> str:
     return f"from the copy {places.copy}, {_old(copy.age_s)} old"
 
 
-def _standing_copy(path: Path) -> Standing | None:
+def _standing_copy(path: Path) -> JournalHeader | None:
     """None as well if it is there and cannot be read: then it is no use to anybody."""
     try:
         return standing(path)
@@ -71,7 +71,7 @@ def _standing_copy(path: Path) -> Standing | None:
         return None
 
 
-def standing(path: Path) -> Standing | None:
+def standing(path: Path) -> JournalHeader | None:
     """None if there is no such file. Raises JournalError if it is not a journal."""
     if not path.exists():
         return None
@@ -89,7 +89,7 @@ def standing(path: Path) -> Standing | None:
             f"the journal {path} cannot be read: {error}",
             hint=WAY_OUT,
         ) from error
-    return Standing(row[0] if row is not None else 0, age_s)
+    return JournalHeader(row[0] if row is not None else 0, age_s)
 
 
 def _with_wal(path: Path) -> list[Path]:

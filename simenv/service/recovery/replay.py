@@ -17,13 +17,13 @@ from types import MappingProxyType
 import msgspec
 
 from simenv.errors import JournalError
-from simenv.model import TaskSpec, Terms, task_name
+from simenv.model import TaskOptions, TaskSpec, task_name
 from simenv.model.task import MAX_TIMEOUT_S
-from simenv.scheduler.core.types import Batch, Route
+from simenv.scheduler.core.types import Route, SubmitBatch
 from simenv.scheduler.dispatch import dedicated_workers as kept
 from simenv.scheduler.events import devices
 from simenv.scheduler.events.tasks import State
-from simenv.service.admission.submissions import RECENT_KEYS, Intake, Remembered, share
+from simenv.service.admission.submissions import RECENT_KEYS, IdempotencyEntry, SubmitQueue, share
 from simenv.service.journal import scheduler_tables
 from simenv.service.journal.reader import (
     LAST_SEQ,
@@ -51,7 +51,7 @@ class Replayed(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
+def replay(journal: Journal, state: State, intake: SubmitQueue) -> Replayed:
     """Fill the machine from the journal; JournalError or ProtocolError if a row is damaged."""
     begin = time.monotonic()
     units = read_reservations(journal.records, state.reservations)
@@ -66,7 +66,7 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
     rows = journal.records.count_accepted()
     for place, row in enumerate(journal.records.accepted()):
         if rows - place <= RECENT_KEYS:
-            what = Remembered(row.first, row.count, row.digest)
+            what = IdempotencyEntry(row.first, row.count, row.digest)
             intake.remember(row.owner, row.key, row.offset, what)
         span = final[row.first : row.first + row.count]
         if 0 not in span:
@@ -84,7 +84,7 @@ def replay(journal: Journal, state: State, intake: Intake) -> Replayed:
 class Part(msgspec.Struct, frozen=True):
     """Neighbouring tasks of one Submit that are to be queued."""
 
-    batch: Batch
+    batch: SubmitBatch
     specs: list[TaskSpec]
     routes: list[Route]
     attempts: list[int]
@@ -112,7 +112,9 @@ def parts(
         end = span.find(1, place)
         end = len(span) if end < 0 else end
         first = row.first + place
-        batch = Batch(b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner)
+        batch = SubmitBatch(
+            b"", terms, row.key, row.offset, first, accepted_ns, share_bytes, row.owner
+        )
         counts = list(attempts[place:end])
         takes = None
         if units and terms.reservation:
@@ -129,7 +131,7 @@ def queue(state: State, waiting: list[Part]) -> int:
     return sum(len(part.specs) for part in waiting)
 
 
-def _bounded(terms: Terms) -> Terms:
+def _bounded(terms: TaskOptions) -> TaskOptions:
     """Timeouts cut to what is accepted today: an earlier build let any number in."""
     queue_s, run_s = (min(t, MAX_TIMEOUT_S) for t in (terms.queue_timeout_s, terms.run_timeout_s))
     return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
@@ -172,7 +174,7 @@ def _attempts(journal: Journal, final: bytearray) -> array[int]:
 SURELY = 1  # attempts of a task whose record cannot be read
 
 
-class Reopening:
+class ResultRepair:
     """Used from the loop's thread. Whatever is raised, nothing has changed then."""
 
     def __init__(self, journal: Journal, state: State, completions: Completions) -> None:

@@ -19,10 +19,18 @@ import msgspec
 
 from simenv.errors import LimitExceeded, OptionError
 from simenv.model import Origin, TaskState
-from simenv.scheduler.core.types import Ending
+from simenv.scheduler.core.types import TaskEnded
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES, Ack, Completed, Completion, Done, Failure, Finished
+from simenv.wire.messages.client import (
+    STATES,
+    Ack,
+    AttemptResult,
+    AttemptResults,
+    Completed,
+    Completion,
+    Failure,
+)
 from simulators import catalog
 
 _Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
@@ -63,10 +71,12 @@ class Completions:
     def newest(self) -> int:
         return self.next_seq - 1
 
-    def from_worker(self, done: Done, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
+    def from_worker(
+        self, done: AttemptResults, endings: list[TaskEnded]
+    ) -> list[tuple[bytes, bytes]]:
         """Journal what a worker finished; returns (peer, message) to send after the commit."""
         by_client: _Shares = {}
-        files: dict[int, Finished] = {}
+        files: dict[int, AttemptResult] = {}
         results, last = done.results, None
         mine: list[Completion] = []
         for ending in endings:
@@ -87,7 +97,7 @@ class Completions:
             )
         return self._store(by_client, done.origin, done.engine, done.route, files)
 
-    def from_here(self, endings: list[Ending]) -> list[tuple[bytes, bytes]]:
+    def from_here(self, endings: list[TaskEnded]) -> list[tuple[bytes, bytes]]:
         """Journal what ended without a worker's word: cancelled, expired, poison."""
         groups: dict[tuple[str, str], _Shares] = {}
         for ending in endings:
@@ -201,7 +211,7 @@ class Completions:
         origin: Origin,
         engine: str,
         route: str,
-        files: Mapping[int, Finished] = MappingProxyType({}),
+        files: Mapping[int, AttemptResult] = MappingProxyType({}),
     ) -> list[tuple[bytes, bytes]]:
         out = []
         for (client, owner), completions in by_client.items():
@@ -236,12 +246,12 @@ def only(completed: Completed, completion: Completion, seq: int) -> Completed:
     return msgspec.structs.replace(completed, results=[completion], first_seq=seq)
 
 
-def _failure(ending: Ending, host: str) -> bytes:
+def _failure(ending: TaskEnded, host: str) -> bytes:
     message, hint = _words(ending)
     return codec.encode(Failure(ending.reason, message, hint, ending.host or host, ending.log))
 
 
-def _words(ending: Ending) -> tuple[str, str]:
+def _words(ending: TaskEnded) -> tuple[str, str]:
     """What happened, with the value of the limit, and the way out."""
     terms = ending.record.batch.terms
     if ending.message:

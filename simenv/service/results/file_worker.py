@@ -24,7 +24,7 @@ Job = Callable[[], Outcome]
 Then = Callable[[Outcome], None]
 
 
-class Beside:
+class FileWorker:
     """Two threads: one for what is short (a chunk), one for what may take long (a whole file)."""
 
     def __init__(self, root: Path) -> None:

@@ -21,13 +21,13 @@ import msgspec
 from simenv.config import Config
 from simenv.errors import JournalError
 from simenv.scheduler.events.tasks import State
-from simenv.service.journal.pruning import Old, OldRecords
+from simenv.service.journal.pruning import JournalPruner, Old
 from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions
 from simenv.service.results.disk_reserve import SMALL_BYTES, DiskReserve
 from simenv.service.results.event_retention import OldEvents
 from simenv.service.support import fault_injection
-from simenv.wire.messages.queries import Kept
+from simenv.wire.messages.queries import RetainedData
 
 GIB = 2**30
 DAY_S = 86_400.0
@@ -39,7 +39,7 @@ VACUUM_PAGES = 32  # given back to the file system in one slice: 128 KiB
 SPARE_PAGES = 1_024  # left in the file for what comes next
 
 
-class Limits(msgspec.Struct, frozen=True):
+class RetentionLimits(msgspec.Struct, frozen=True):
     """What to keep. `before_s`: ends before that time of day go. `most_bytes`: of files and journal
     together. `owner_bytes`: of single owners. `lacking_bytes`: of the reserve of the disk."""
 
@@ -55,8 +55,8 @@ class Sweep:
 
     def __init__(
         self,
-        old: OldRecords,
-        limits: Limits,
+        old: JournalPruner,
+        limits: RetentionLimits,
         dry: bool,
         remove: Callable[[list[str]], None],
         beside: dict[str, int] | None = None,
@@ -73,7 +73,7 @@ class Sweep:
         self._lacking = limits.lacking_bytes
         self._kept = self._by_owner()
         self._empty: set[str] = set()  # owners of whom nothing is left to take
-        self.freed = Kept()
+        self.freed = RetainedData()
         self.done = False
 
     def _by_owner(self) -> dict[str, int]:
@@ -130,7 +130,7 @@ class Sweep:
             self._old.forget_files(files)
         self._after_file[owner] = looked or -1
         size = sum(file.size_bytes for file in files)
-        self._count(owner, Kept(files=len(files), file_bytes=size))
+        self._count(owner, RetainedData(files=len(files), file_bytes=size))
         return bool(looked)
 
     def _take_records(self, owner: str, wanted_bytes: int) -> bool:
@@ -155,7 +155,7 @@ class Sweep:
             self._total -= before - self._old.journal_bytes()
             self._kept = self._by_owner()
 
-    def _count(self, owner: str, gone: Kept) -> None:
+    def _count(self, owner: str, gone: RetainedData) -> None:
         size = gone.journal_bytes + gone.file_bytes
         self._total -= size
         self._lacking -= gone.file_bytes  # rows leave their pages in the journal's file
@@ -180,7 +180,7 @@ class Retention:
     ) -> None:
         self._config = config
         self._completions = completions
-        self._old = OldRecords(journal, state)
+        self._old = JournalPruner(journal, state)
         self._events = OldEvents(journal)
         self._state = state
         self._reserve = reserve
@@ -230,7 +230,7 @@ class Retention:
                 note("history.removed", self._config.name, words(sweep.freed))
         then(sweep)
 
-    def kept(self) -> Kept:
+    def kept(self) -> RetainedData:
         """What is kept now."""
         return self._old.kept()
 
@@ -254,10 +254,10 @@ class Retention:
         self._sweep = self._new(limits, dry=False)
         return True
 
-    def _new(self, limits: Limits, dry: bool) -> Sweep:
+    def _new(self, limits: RetentionLimits, dry: bool) -> Sweep:
         return Sweep(self._old, limits, dry, self._remove, self.checkpoint_bytes)
 
-    def _is_due(self, limits: Limits) -> bool:
+    def _is_due(self, limits: RetentionLimits) -> bool:
         beside = sum(self.checkpoint_bytes.values())
         if self._old.is_due(limits.before_s, limits.most_bytes - beside):
             return True
@@ -267,14 +267,14 @@ class Retention:
         others = any(owner and size > SMALL_BYTES for owner, size in kept.items())
         return limits.lacking_bytes > 0 and others
 
-    def _limits(self) -> Limits:
+    def _limits(self) -> RetentionLimits:
         config = self._config
         before_s = time.time() - DAY_S * config.history.keep_days
         quotas = self._state.quotas
         kept = self._old.kept_by_owner()
         owners = {owner: most for owner in kept if (most := quotas.of(owner).max_kept_bytes)}
         lacking = self._reserve.lacking_bytes()
-        return Limits(before_s, round(GIB * config.results.keep_gib), owners, lacking)
+        return RetentionLimits(before_s, round(GIB * config.results.keep_gib), owners, lacking)
 
     def _tidy(self) -> None:
         """What is left to do when nothing is old."""
@@ -284,9 +284,9 @@ class Retention:
             self._forgetting = self._events.step() or self._old.forget_attempts()
 
 
-def add(one: Kept, other: Kept) -> Kept:
+def add(one: RetainedData, other: RetainedData) -> RetainedData:
     """Both together."""
-    return Kept(
+    return RetainedData(
         one.tasks + other.tasks,
         one.files + other.files,
         one.file_bytes + other.file_bytes,
@@ -296,7 +296,7 @@ def add(one: Kept, other: Kept) -> Kept:
     )
 
 
-def words(freed: Kept) -> str:
+def words(freed: RetainedData) -> str:
     """What went, for an event."""
     text = f"{freed.tasks} tasks, {freed.files} files of results ({freed.file_bytes} bytes)"
     if freed.unread:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Turns(Generic[T]):
+class FairQueue(Generic[T]):
     """Items by owner and connection. The first is the one whose turn it is."""
 
     def __init__(self) -> None:

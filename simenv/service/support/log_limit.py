@@ -9,7 +9,7 @@ LINES = 20
 WINDOW_S = 60.0
 
 
-class Complaints:
+class RateLimitedLog:
     """Warnings about what others sent."""
 
     def __init__(self, log: logging.Logger) -> None:

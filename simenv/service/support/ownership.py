@@ -24,7 +24,7 @@ TOUCH_NS = 5_000_000_000
 _READ = msgspec.json.Decoder(ConnectionFile).decode
 
 
-class Presence:
+class ConnectionFileLease:
     """Used from the loop's thread."""
 
     def __init__(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from simenv.errors import JournalError
-from simenv.service.control.results import Keeping
+from simenv.service.control.results import ResultRequests
 from simenv.service.journal.writer import SYNC_DELAY_S, Journal
 from simenv.service.results.completions import Completions
 
@@ -19,7 +19,7 @@ UPKEEP_PERIOD_NS = 50_000_000
 class Upkeep:
     """Used from the loop's thread, once a pass."""
 
-    def __init__(self, keeping: Keeping, completions: Completions, journal: Journal) -> None:
+    def __init__(self, keeping: ResultRequests, completions: Completions, journal: Journal) -> None:
         self._keeping = keeping
         self._completions = completions
         self._journal = journal

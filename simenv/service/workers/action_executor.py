@@ -11,17 +11,17 @@ from __future__ import annotations
 import logging
 import time
 
-from simenv.model import Event, Terms, task_number
+from simenv.model import Event, TaskOptions, task_number
 from simenv.scheduler.core.types import (
     Action,
-    Ending,
+    AssignTasks,
     KillWorker,
-    Note,
+    RecordEvent,
     RetireWorker,
-    Send,
     SetThreads,
     StartWorker,
-    StopRunning,
+    StopAttempt,
+    TaskEnded,
 )
 from simenv.scheduler.events.tasks import State
 from simenv.service.journal.writer import Journal
@@ -29,20 +29,20 @@ from simenv.service.results.completions import Completions
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.client import Assign, Assigned
-from simenv.wire.transport.zmq_ipc import Door, Doors
+from simenv.wire.messages.client import AssignChunk, AssignedTask
+from simenv.wire.transport.zmq_ipc import Listener, PeerKind
 
 log = logging.getLogger("simenv.service")
 
 
-class Hands:
+class ActionExecutor:
     """Carries out actions in their order."""
 
     def __init__(
         self,
         state: State,
         journal: Journal,
-        doors: Doors,
+        doors: Listener,
         workers: WorkerProcesses,
         completions: Completions,
     ) -> None:
@@ -56,15 +56,15 @@ class Hands:
 
     def carry_out(self, actions: list[Action]) -> None:
         """What the machine wants done outside itself."""
-        endings = [action for action in actions if type(action) is Ending]
+        endings = [action for action in actions if type(action) is TaskEnded]
         if endings:
             self.results += self._completions.from_here(endings)
         for action in actions:
-            if type(action) is Note:
+            if type(action) is RecordEvent:
                 self.note(action.kind, action.subject, action.message, action.owner)
             elif type(action) is StartWorker:
                 self._start(action)
-            elif type(action) is StopRunning:
+            elif type(action) is StopAttempt:
                 stop = m.StopTask(action.task, action.fence, action.reason)
                 self._tell(action.worker, stop)
             elif type(action) is SetThreads:
@@ -94,7 +94,7 @@ class Hands:
             self.note("worker.started", action.worker, f"pool {action.pool}{_where(action)}")
 
     def _tell(self, worker: str, message: m.ToWorker) -> None:
-        self._doors.send(Door.WORKER, self._workers.control_peer(worker), codec.encode(message))
+        self._doors.send(PeerKind.WORKER, self._workers.control_peer(worker), codec.encode(message))
 
 
 def _where(action: StartWorker) -> str:
@@ -105,10 +105,10 @@ def _where(action: StartWorker) -> str:
     return f" on {', '.join(words)}" if words else ""
 
 
-def packed(send: Send) -> bytes:
+def packed(send: AssignTasks) -> bytes:
     """The Assign message; terms that several tasks share are written once."""
     table: dict[int, int] = {}
-    terms: list[Terms] = []
+    terms: list[TaskOptions] = []
     tasks = []
     last, place = None, 0
     for record in send.records:
@@ -118,7 +118,7 @@ def packed(send: Send) -> bytes:
             if place == len(terms):
                 terms.append(batch.terms)
         tasks.append(
-            Assigned(
+            AssignedTask(
                 record.number,
                 record.fence,
                 place,
@@ -132,7 +132,7 @@ def packed(send: Send) -> bytes:
         )
     route = send.records[0].route
     return codec.encode(
-        Assign(
+        AssignChunk(
             send.slots,
             send.memory_bytes,
             send.announce,

@@ -26,9 +26,9 @@ import msgspec
 
 from launcher.allocation.this_node import is_this_node
 from launcher.base import Node
-from simenv.config import EVERYWHERE, OwnDoor, Places, is_any_address, listen_parts
+from simenv.config import EVERYWHERE, EnvironmentPaths, OwnerEndpoint, is_any_address, listen_parts
 from simenv.errors import ConfigError
-from simenv.service.support.log_limit import Complaints
+from simenv.service.support.log_limit import RateLimitedLog
 from simenv.service.workers.worker_keys import WorkerKeys
 from simenv.wire.auth import LOCAL
 from simenv.wire.keyfiles import (
@@ -41,14 +41,14 @@ from simenv.wire.keyfiles import (
 )
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport import worker_endpoint, zmq_ipc
-from simenv.wire.transport.tcp_listener import Habits, TcpDoor
-from simenv.wire.transport.worker_endpoint import TOKEN, ServiceFile
+from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
+from simenv.wire.transport.worker_endpoint import TOKEN, WorkerBootstrap
 
-_COMPLAINTS = Complaints(logging.getLogger("simenv.service"))
+_COMPLAINTS = RateLimitedLog(logging.getLogger("simenv.service"))
 DESCRIPTORS = 8_192  # more than the guard of the door lets strangers and clients have
 
 
-def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
+def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFile]:
     """Bind, with the keys in `path` (made at the first time); ConfigError says why not.
 
     Port 0 takes the port of last time where it is still free, so that the files people were given
@@ -62,9 +62,9 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
     last = told.address.rpartition(":")[2]
     if not port and last.isdecimal():
         with suppress(ConfigError):
-            door = TcpDoor(address, int(last), told.keys, _COMPLAINTS.say)
+            door = TcpListener(address, int(last), told.keys, _COMPLAINTS.say)
     if door is None:
-        door = TcpDoor(address, port, told.keys, _COMPLAINTS.say)
+        door = TcpListener(address, port, told.keys, _COMPLAINTS.say)
     shown = node if host == EVERYWHERE else address
     shown = f"[{shown}]" if ":" in shown else shown
     own = KeyPair(told.own_public, told.own_secret) if told.own_public else new_pair()
@@ -79,10 +79,10 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpDoor, ServerFile]:
     return door, now
 
 
-def own_door(told: ServerFile) -> OwnDoor:
+def own_door(told: ServerFile) -> OwnerEndpoint:
     """How the environment's own user comes in there from another machine: with a pair that stays,
     so that a start anew takes her connections up again."""
-    return OwnDoor(told.address, told.public_key, told.own_public, told.own_secret)
+    return OwnerEndpoint(told.address, told.public_key, told.own_public, told.own_secret)
 
 
 def resolved(host: str, told: str = "listen") -> str:
@@ -127,7 +127,7 @@ def more_descriptors() -> None:
 
 
 _DISCARD_PORT = 9  # nothing is sent there: connecting a datagram socket only asks for the route
-WORKERS = Habits(
+WORKERS = ListenerOptions(
     prefix=b"node/",
     max_known=16_384,  # two connections a worker, and those of the own user, who has one key
     max_of_one_key=16_384,
@@ -141,12 +141,12 @@ WORKERS = Habits(
 )
 
 
-class Rendezvous:
+class WorkerEndpoint:
     """The file, and the door if there is one. `leave` takes both away."""
 
     def __init__(
         self,
-        places: Places,
+        places: EnvironmentPaths,
         sockets: Path,
         results: Path,
         nodes: Sequence[Node],
@@ -155,24 +155,24 @@ class Rendezvous:
     ) -> None:
         """Raises ConfigError. `results`: a token is put there, so that a worker can tell whether it
         sees the same folder."""
-        self.door: TcpDoor | None = None
-        self.own: OwnDoor | None = None  # for clients of ours on the other nodes
+        self.door: TcpListener | None = None
+        self.own: OwnerEndpoint | None = None  # for clients of ours on the other nodes
         self._path = places.joining
         token = secrets.token_hex(16)
         _put_token(results / TOKEN, token)
         here = os.uname().nodename
         others = [node.name for node in nodes if not is_this_node(node.name)]
-        told = ServiceFile(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
+        told = WorkerBootstrap(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
         if others:
             server, own = new_pair(), new_pair()
             host = address_for(others[0], interface)
             more_descriptors()
-            self.door = TcpDoor(host, 0, server, _COMPLAINTS.say, WORKERS)
+            self.door = TcpListener(host, 0, server, _COMPLAINTS.say, WORKERS)
             self.door.admit({own.public: LOCAL}, b"")
             shown = f"[{host}]" if ":" in host else host
             address = f"tcp://{shown}:{self.door.port}"
-            self.own = OwnDoor(address, server.public, own.public, own.secret)
-            told = ServiceFile(
+            self.own = OwnerEndpoint(address, server.public, own.public, own.secret)
+            told = WorkerBootstrap(
                 KEYS_FORMAT,
                 here,
                 str(sockets),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from simenv.model import WorkerState
 from simenv.scheduler.events.tasks import State
-from simenv.service.results.file_worker import Beside
-from simenv.service.workers.action_executor import Hands
+from simenv.service.results.file_worker import FileWorker
+from simenv.service.workers.action_executor import ActionExecutor
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire.messages import client as m
 
@@ -17,7 +17,7 @@ class WorkerNews:
     """Used from the loop's thread, at each tick."""
 
     def __init__(
-        self, state: State, workers: WorkerProcesses, beside: Beside, hands: Hands
+        self, state: State, workers: WorkerProcesses, beside: FileWorker, hands: ActionExecutor
     ) -> None:
         self._state = state
         self._workers = workers

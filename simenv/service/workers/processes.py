@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from launcher.base import Command, Exit, Launcher, LauncherEvent, LaunchError
-from simenv.config import Config, Places
+from simenv.config import Config, EnvironmentPaths
 from simenv.config.environ import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
@@ -28,7 +28,7 @@ MOST_HELPERS = 4  # more would wait for one another
 MACHINE_GRACE_S = 5.0  # for a worker to cancel what its machine runs
 
 
-class Peer(msgspec.Struct):
+class WorkerPeer(msgspec.Struct):
     """How a worker is addressed; empty until it spoke through that socket."""
 
     start: int
@@ -44,7 +44,7 @@ class WorkerProcesses:
         self,
         launcher: Launcher,
         config: Config,
-        places: Places,
+        places: EnvironmentPaths,
         results: Path,
         kernels: Path,
         environ: Mapping[str, str],
@@ -57,7 +57,7 @@ class WorkerProcesses:
         self._places = places
         self._environ = worker_environ(environ)
         self._import_from = os.pathsep.join(config.import_from)
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, WorkerPeer] = {}
         self._names: dict[bytes, str] = {}  # by work socket
         self._ending: dict[str, float] = {}  # asked to end; when they are killed, monotonic
         self._argv = (
@@ -101,7 +101,7 @@ class WorkerProcesses:
             self._keys.remove(action.worker, action.start)
             return str(error)
         self._forget(action.worker)
-        self._peers[action.worker] = Peer(action.start, has_machine=bool(pool.provider))
+        self._peers[action.worker] = WorkerPeer(action.start, has_machine=bool(pool.provider))
         return ""
 
     def _machine(self, pool: PoolSpec) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from launcher.allocation.this_node import is_this_node, this_node
 from launcher.base import Allocation, AllocationError, Launcher, Node
 from simenv.config import Config
 from simenv.errors import ConfigError
-from simenv.scheduler.core.types import END_MARGIN_NS, Limits
+from simenv.scheduler.core.types import END_MARGIN_NS, ClusterLimits
 from simenv.scheduler.routing.engine_choice import size
 
 MEMORY_SHARE = 0.8  # of what is really ours, for simulators
@@ -66,11 +66,11 @@ def _check(node: Node, config: Config, here: Node) -> None:
         )
 
 
-def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> Limits:
+def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> ClusterLimits:
     """The environment's fixed figures."""
     nodes = tuple(_bounded(node, config) for node in allocation.nodes)
     left_s = allocation.end_s - time.time()
-    return Limits(
+    return ClusterLimits(
         slots=sum(node.slots for node in nodes),
         memory_bytes=sum(node.memory_bytes for node in nodes),
         max_queued_tasks=config.max_queued_tasks,
@@ -86,7 +86,7 @@ def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> Lim
     )
 
 
-def check_time_left(limits: Limits) -> None:
+def check_time_left(limits: ClusterLimits) -> None:
     """ConfigError where the site ends the allocation so soon that nothing would begin."""
     left_ns = limits.end_ns - time.monotonic_ns()
     if limits.end_ns and left_ns <= END_MARGIN_NS:

@@ -17,9 +17,9 @@ from simenv.wire import codec
 from simenv.wire.auth import Identity, Role
 from simenv.wire.keyfiles import KEYS_FORMAT, create_private, new_pair
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Described
+from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.transport import worker_endpoint
-from simenv.wire.transport.tcp_listener import TcpDoor
+from simenv.wire.transport.tcp_listener import TcpListener
 from simenv.wire.transport.worker_endpoint import WorkerKey
 
 FAREWELL = codec.encode(m.StopWorker("this start of the worker has ended"))
@@ -28,7 +28,7 @@ FAREWELL = codec.encode(m.StopWorker("this start of the worker has ended"))
 class WorkerKeys:
     """Used from the loop's thread."""
 
-    def __init__(self, service: Path, door: TcpDoor | None) -> None:
+    def __init__(self, service: Path, door: TcpListener | None) -> None:
         """`service`: the file that tells workers of the service; their keys are beside it, and
         what an earlier service has left there is removed. `door`: None where all workers are on
         the service's node: then nothing is made. Raises ConfigError."""
@@ -66,7 +66,7 @@ class WorkerKeys:
 def check_worker(who: Identity, message: m.FromWorker) -> None:
     """NotAllowed for a message in the name of another worker than the one whose key it came with.
     Those that name none belong to the socket of the worker that has joined there."""
-    if not isinstance(message, m.Join | m.Beat | Described):
+    if not isinstance(message, m.Join | m.Heartbeat | DeviceDescribed):
         return
     if who.owner not in ("", message.name):
         raise NotAllowed(

@@ -16,8 +16,8 @@ from simenv.model import (
     PoolInfo,
     ServiceInfo,
     TaskInfo,
+    TaskOptions,
     TaskSpec,
-    Terms,
     Timing,
     WorkerInfo,
 )
@@ -39,33 +39,33 @@ from simenv.wire.messages.admin import (
 from simenv.wire.messages.common import Number
 from simenv.wire.messages.queries import (
     App,
-    Collect,
-    Collected,
+    CollectGarbage,
     Devices,
     Engines,
     Explain,
     Explained,
     FetchResult,
+    GarbageCollected,
     GetApp,
     GetDevices,
     GetEngines,
     GetHistory,
     GetSpec,
     History,
-    Rerun,
-    Rerunning,
     ResultChunk,
     Spent,
     Submitted,
+    VerifyReply,
+    VerifyResult,
 )
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetPolicy,
     GetProfile,
     GetReservations,
     GetTarget,
-    Policed,
-    Profiled,
+    PolicyReply,
+    ProfileReply,
     Release,
     Released,
     Renew,
@@ -76,7 +76,7 @@ from simenv.wire.messages.reservations import (
     SetPolicy,
     SetProfile,
     SteerTarget,
-    Target,
+    TargetReply,
 )
 
 # isort: off
@@ -86,14 +86,14 @@ from simenv.wire.messages.worker import (
     EXIT_ORPHAN as EXIT_ORPHAN,
     EXIT_RANK as EXIT_RANK,
     STATES as STATES,
-    Assign as Assign,
-    Assigned as Assigned,
-    Beat as Beat,
-    Done as Done,
-    Finished as Finished,
+    AssignChunk as AssignChunk,
+    AssignedTask as AssignedTask,
+    Heartbeat as Heartbeat,
+    AttemptResults as AttemptResults,
+    AttemptResult as AttemptResult,
     FromWorker as FromWorker,
     Join as Join,
-    Lease as Lease,
+    LeaseRenewed as LeaseRenewed,
     SetTaskThreads as SetTaskThreads,
     Started as Started,
     StopTask as StopTask,
@@ -135,12 +135,12 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
     request: Number
     key: Text
     offset: Number
-    terms: Terms
+    terms: TaskOptions
     tasks: Tasks
     spent: Spent = Spent()
 
 
-class Watch(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class WatchResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Send me the results of these: now where there is one, else when it comes (idempotent)."""
 
     request: Number
@@ -334,7 +334,7 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
     epoch: int
 
 
-class Unknown(msgspec.Struct, frozen=True, array_like=True, tag=12):
+class UnknownTasks(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """Answer to Watch: these ids are not known; `gone`: those that were, and are not kept."""
 
     request: int
@@ -349,9 +349,9 @@ class Stopping(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
 
 FromClient = (
-    Hello | Submit | Watch | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers | GetEvents
-    | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
-    | FetchResult | Rerun | Collect
+    Hello | Submit | WatchResults | Cancel | GetStatus | GetQueue | GetTasks | GetWorkers
+    | GetEvents | GetCompletions | Ack | GetCursor | Ping | Shutdown | GetHistory | GetSpec | GetApp
+    | FetchResult | VerifyResult | CollectGarbage
     | AddKey | RevokeKey | GetKeys | GetLimits | SetLimits | GetEngines | Explain
     | GetPools | Scale | DrainNode | ResumeNode
     | Reserve | Renew | Release | GetReservations | SetProfile | GetProfile | SetPolicy | GetPolicy
@@ -359,7 +359,8 @@ FromClient = (
 )  # fmt: skip
 ToClient = (
     Welcome | Accepted | Refused | Completed | Status | Queue | Workers | Events | Cancelled
-    | CompletionPage | Acked | Pong | Unknown | Stopping | History | Submitted | App | Keys
-    | ResultChunk | Rerunning | Collected | Engines | Explained | Pools
-    | Decided | Reservations | Released | Profiled | Policed | Target | Devices | OwnerReports
+    | CompletionPage | Acked | Pong | UnknownTasks | Stopping | History | Submitted | App | Keys
+    | ResultChunk | VerifyReply | GarbageCollected | Engines | Explained | Pools
+    | DecisionReply | Reservations | Released | ProfileReply | PolicyReply | TargetReply
+    | Devices | OwnerReports
 )  # fmt: skip

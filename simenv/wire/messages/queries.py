@@ -18,7 +18,7 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.model import EngineInfo, TaskSpec, TaskState, Terms, Timing
+from simenv.model import EngineInfo, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.model.bounds import FEW, Text
 from simenv.model.devices import DeviceInfo
 from simenv.wire.messages.common import Number
@@ -110,7 +110,7 @@ class Submitted(msgspec.Struct, frozen=True, array_like=True, tag=15):
     """`terms.engine` is the one that was chosen; `at_s`: time of day."""
 
     request: int
-    terms: Terms
+    terms: TaskOptions
     spec: TaskSpec
     route: str
     at_s: float
@@ -136,7 +136,7 @@ class Devices(msgspec.Struct, frozen=True, array_like=True, tag=43):
     devices: list[DeviceInfo]
 
 
-class Described(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """A worker that holds a machine says what it is; sent before Join, and when it has changed."""
 
     name: str
@@ -160,7 +160,7 @@ class Explain(msgspec.Struct, frozen=True, array_like=True, tag=24):
     """Which engine would run this program, and why; nothing is run. Answered by Explained."""
 
     request: Number
-    terms: Terms
+    terms: TaskOptions
     program: bytes
     shots: Number
     count: Number = 1  # bindings
@@ -226,14 +226,14 @@ class FetchResult(msgspec.Struct, frozen=True, array_like=True, tag=17):
     size_bytes: Number
 
 
-class Rerun(msgspec.Struct, frozen=True, array_like=True, tag=18):
+class VerifyResult(msgspec.Struct, frozen=True, array_like=True, tag=18):
     """A task's result is not what was written; answered by Rerunning when that has been checked."""
 
     request: Number
     task: Number
 
 
-class Collect(msgspec.Struct, frozen=True, array_like=True, tag=19):
+class CollectGarbage(msgspec.Struct, frozen=True, array_like=True, tag=19):
     """Give up what is kept of tasks that ended longer ago, or of all that the limits do not allow.
 
     `older_s` < 0: what retention would remove by itself. `dry`: only say what would go. Answered by
@@ -252,7 +252,7 @@ class ResultChunk(msgspec.Struct, frozen=True, array_like=True, tag=17):
     data: bytes
 
 
-class Rerunning(msgspec.Struct, frozen=True, array_like=True, tag=18):
+class VerifyReply(msgspec.Struct, frozen=True, array_like=True, tag=18):
     """One word: "again" (it is queued again), "waits" (it has not ended), "intact" (what is stored
     is whole: fetch it again), "removed" (its file went by retention), "unknown"."""
 
@@ -260,7 +260,7 @@ class Rerunning(msgspec.Struct, frozen=True, array_like=True, tag=18):
     word: str
 
 
-class Kept(msgspec.Struct, frozen=True):
+class RetainedData(msgspec.Struct, frozen=True):
     """What is kept of ended tasks, or what was given up of them."""
 
     tasks: int = 0
@@ -271,7 +271,7 @@ class Kept(msgspec.Struct, frozen=True):
     oldest_s: float = 0.0  # time of day when the oldest of them ended; 0.0: none
 
 
-class Collected(msgspec.Struct, frozen=True, array_like=True, tag=19):
+class GarbageCollected(msgspec.Struct, frozen=True, array_like=True, tag=19):
     request: int
-    freed: Kept
-    left: Kept
+    freed: RetainedData
+    left: RetainedData

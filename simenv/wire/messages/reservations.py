@@ -12,8 +12,8 @@ from simenv.model.reservations import (
     AdmissionPolicy,
     Decision,
     DeviceProfile,
-    ReservationAsk,
     ReservationInfo,
+    ReservationRequest,
     TargetInfo,
 )
 from simenv.wire.messages.common import Number
@@ -26,7 +26,7 @@ class Reserve(msgspec.Struct, frozen=True, array_like=True, tag=30):
     """Answered by Decided, when stored; `dry`: only say what would be decided."""
 
     request: Number
-    ask: ReservationAsk
+    ask: ReservationRequest
     dry: bool = False
 
 
@@ -116,7 +116,7 @@ class SetOrder(msgspec.Struct, frozen=True, array_like=True, tag=41):
     options: Annotated[tuple[tuple[Name, Name], ...], FEW] = ()
 
 
-class Decided(msgspec.Struct, frozen=True, array_like=True, tag=30):
+class DecisionReply(msgspec.Struct, frozen=True, array_like=True, tag=30):
     request: int
     decision: Decision
 
@@ -134,21 +134,21 @@ class Released(msgspec.Struct, frozen=True, array_like=True, tag=32):
     running: list[int]
 
 
-class Profiled(msgspec.Struct, frozen=True, array_like=True, tag=34):
+class ProfileReply(msgspec.Struct, frozen=True, array_like=True, tag=34):
     request: int
     version: int
     changed: bool
     profile: DeviceProfile
 
 
-class Policed(msgspec.Struct, frozen=True, array_like=True, tag=36):
+class PolicyReply(msgspec.Struct, frozen=True, array_like=True, tag=36):
     request: int
     version: int
     changed: bool
     policy: AdmissionPolicy
 
 
-class Target(msgspec.Struct, frozen=True, array_like=True, tag=38):
+class TargetReply(msgspec.Struct, frozen=True, array_like=True, tag=38):
     request: int
     changed: bool
     info: TargetInfo

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import msgspec
 
-from simenv.model import Origin, TaskState, Terms
+from simenv.model import Origin, TaskOptions, TaskState
 from simenv.wire.messages.common import Number
-from simenv.wire.messages.queries import Described
+from simenv.wire.messages.queries import DeviceDescribed
 
 # How a worker ends by no task's fault: it has lost its service; its starter has gone; MPI did not
 # come up as told; one of its ranks fell silent or ended.
@@ -35,7 +35,7 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
     attempt: Number
 
 
-class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`start_us` is measured from the arrival of the chunk at the worker; the parts of `run_us`
     are those of `Timing`."""
 
@@ -55,17 +55,17 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
     compile_us: Number = 0  # not a part of `run_us`
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """Results of one chunk, or a part of it; journaled as it came."""
 
     origin: Origin
     engine: str
     route: str
     slots: Number
-    results: list[Finished]
+    results: list[AttemptResult]
 
 
-class Beat(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Sent every second by the heartbeat thread, which also reads the answers."""
 
     name: str
@@ -78,7 +78,7 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     passes: Number = 0
 
 
-class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     task: int
     attempt: int  # the fence: epoch * 2**16 + how often it was sent out
     terms: int  # index into Assign.terms
@@ -90,7 +90,7 @@ class Assigned(msgspec.Struct, frozen=True, array_like=True, gc=False):
     count: int = 1
 
 
-class Assign(msgspec.Struct, frozen=True, array_like=True, tag=0):
+class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
     """A chunk. `announce`: say Started before running (long tasks; short ones just finish)."""
 
     slots: int  # of each rank
@@ -98,11 +98,11 @@ class Assign(msgspec.Struct, frozen=True, array_like=True, tag=0):
     announce: bool
     engine: str
     route: str
-    terms: list[Terms]
-    tasks: list[Assigned]
+    terms: list[TaskOptions]
+    tasks: list[AssignedTask]
 
 
-class Lease(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Answer to a Beat: the service lives."""
 
     epoch: int
@@ -120,7 +120,7 @@ class StopWorker(msgspec.Struct, frozen=True, array_like=True, tag=3):
     reason: str
 
 
-FromWorker = Join | Started | Done | Beat | Described
+FromWorker = Join | Started | AttemptResults | Heartbeat | DeviceDescribed
 
 
 class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -131,4 +131,4 @@ class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
     threads: int
 
 
-ToWorker = Assign | Lease | SetTaskThreads | StopTask | StopWorker
+ToWorker = AssignChunk | LeaseRenewed | SetTaskThreads | StopTask | StopWorker

@@ -13,7 +13,7 @@ MAX_KNOWN = 1_024
 MAX_OF_ONE_KEY = 256
 
 
-class Guard:
+class ConnectionLimiter:
     """Connections by descriptor, as one thread hears of them."""
 
     def __init__(self, max_known: int = MAX_KNOWN, max_of_one_key: int = MAX_OF_ONE_KEY) -> None:

@@ -10,29 +10,29 @@ from simenv.errors import KeyRefused, NoService
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity, Role
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, MAX_MESSAGE_BYTES
 from simenv.wire.transport.inbox import Inbox
-from simenv.wire.transport.zmq_ipc import SEND_QUEUE_MESSAGES, Door, check_size
+from simenv.wire.transport.zmq_ipc import SEND_QUEUE_MESSAGES, PeerKind, check_size
 
 
-class MemoryDoors:
+class MemoryListener:
     """The service's end; `connect` makes the others."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inbox: tuple[deque[tuple[bytes, bytes, Identity]], ...] = (deque(), deque())
-        self._peers: dict[tuple[Door, bytes], MemoryConnection] = {}
+        self._peers: dict[tuple[PeerKind, bytes], MemoryConnection] = {}
         self._keys: Mapping[str, Identity] = {}
         self._next = 0
         self._open = True
 
-    def connect(self, door: Door, identity: bytes, key: str = "") -> MemoryConnection:
+    def connect(self, door: PeerKind, identity: bytes, key: str = "") -> MemoryConnection:
         """A new peer behind one door; its messages carry `identity`. With a `key` it comes from
         afar, through the door for clients. KeyRefused if no such key is admitted."""
         with self._changed:
-            who = LOCAL_WORKER if door is Door.WORKER else LOCAL
+            who = LOCAL_WORKER if door is PeerKind.WORKER else LOCAL
             if key:
                 if key not in self._keys:
                     raise KeyRefused("the service does not know this key")
-                who, door = self._keys[key], Door.CLIENT
+                who, door = self._keys[key], PeerKind.CLIENT
             connection = MemoryConnection(self, door, identity, who, key)
             self._peers[door, identity] = connection
         return connection
@@ -54,28 +54,28 @@ class MemoryDoors:
         with self._changed:
             return self._changed.wait_for(lambda: any(self._inbox), timeout_s)
 
-    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
         with self._changed:
             for _ in range(2):
                 turn = self._next
                 self._next = 1 - turn
                 if self._inbox[turn]:
-                    return Door(turn), *self._inbox[turn].popleft()
+                    return PeerKind(turn), *self._inbox[turn].popleft()
         return None
 
     def origin(self) -> str:
         return "this process"
 
-    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+    def send(self, door: PeerKind, peer: bytes, body: bytes) -> bool:
         connection = self._peers.get((door, peer))
         return connection is not None and connection.deliver(body)
 
     def room(self, peer: bytes) -> bool:
-        connection = self._peers.get((Door.CLIENT, peer))
+        connection = self._peers.get((PeerKind.CLIENT, peer))
         return connection is None or connection.room
 
     def message_bytes(self, peer: bytes) -> int:
-        connection = self._peers.get((Door.CLIENT, peer))
+        connection = self._peers.get((PeerKind.CLIENT, peer))
         return FAR_MESSAGE_BYTES if connection is not None and connection.key else MAX_MESSAGE_BYTES
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class MemoryDoors:
             self._open = False
             self._peers.clear()
 
-    def accept(self, door: Door, identity: bytes, body: bytes, who: Identity) -> None:
+    def accept(self, door: PeerKind, identity: bytes, body: bytes, who: Identity) -> None:
         """Called by a connection: one message has arrived. One of a peer that was cut off is
         dropped."""
         with self._changed:
@@ -94,7 +94,7 @@ class MemoryDoors:
             self._inbox[door].append((identity, body, who))
             self._changed.notify_all()
 
-    def forget(self, door: Door, identity: bytes) -> None:
+    def forget(self, door: PeerKind, identity: bytes) -> None:
         """Called by a connection that closes."""
         with self._changed:
             self._peers.pop((door, identity), None)
@@ -106,7 +106,7 @@ class MemoryConnection:
     message_bytes = MAX_MESSAGE_BYTES
 
     def __init__(
-        self, doors: MemoryDoors, door: Door, identity: bytes, who: Identity, key: str
+        self, doors: MemoryListener, door: PeerKind, identity: bytes, who: Identity, key: str
     ) -> None:
         self._doors, self._door, self._identity = doors, door, identity
         self.who, self.key = who, key

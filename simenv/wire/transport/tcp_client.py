@@ -21,7 +21,7 @@ _EVENTS = (
 )
 
 
-class Way(enum.Enum):
+class HandshakeState(enum.Enum):
     """How far the last attempt to connect came."""
 
     UNKNOWN = enum.auto()  # no answer to the first packet, so far
@@ -33,12 +33,12 @@ class Way(enum.Enum):
 
 
 _MEANS = {
-    int(zmq.EVENT_CLOSED): Way.NOBODY,
-    int(zmq.EVENT_CONNECTED): Way.CONNECTED,
-    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): Way.OPEN,
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): Way.REFUSED,
-    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): Way.BROKEN_OFF,
-    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): Way.BROKEN_OFF,
+    int(zmq.EVENT_CLOSED): HandshakeState.NOBODY,
+    int(zmq.EVENT_CONNECTED): HandshakeState.CONNECTED,
+    int(zmq.EVENT_HANDSHAKE_SUCCEEDED): HandshakeState.OPEN,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): HandshakeState.REFUSED,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): HandshakeState.BROKEN_OFF,
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): HandshakeState.BROKEN_OFF,
 }
 
 
@@ -49,7 +49,7 @@ class CurveConnection(ZmqConnection):
         self.address = address
         self._server_key = server_key
         self._keys = keys
-        self._way = Way.UNKNOWN
+        self._way = HandshakeState.UNKNOWN
         self.hang_ups = 0  # handshakes broken off, one after the other
         self._open(address, identity, None)
 
@@ -64,18 +64,22 @@ class CurveConnection(ZmqConnection):
         self._monitor.set(zmq.RCVHWM, 0)  # a full queue would stop the I/O thread
         self._monitor.connect("inproc://way")
 
-    def way(self) -> Way:
+    def way(self) -> HandshakeState:
         """Where the last attempt stands; by the thread that receives."""
         while not self._socket.closed and readable(self._monitor):
             event = self._monitor.recv_multipart(int(zmq.NOBLOCK))[0]
             found = _MEANS[int.from_bytes(event[:2], "little")]
-            if found is Way.BROKEN_OFF:
+            if found is HandshakeState.BROKEN_OFF:
                 self.hang_ups += 1
-            elif found is not Way.CONNECTED:
+            elif found is not HandshakeState.CONNECTED:
                 self.hang_ups = 0
             # A refusal ends with a hang-up, and the next attempt begins with a connection: neither
             # says anything new until it comes to an end of its own.
-            if found is not Way.CONNECTED or self._way in (Way.UNKNOWN, Way.NOBODY, Way.OPEN):
+            if found is not HandshakeState.CONNECTED or self._way in (
+                HandshakeState.UNKNOWN,
+                HandshakeState.NOBODY,
+                HandshakeState.OPEN,
+            ):
                 self._way = found
         return self._way
 

@@ -28,10 +28,10 @@ from simenv.wire.auth import Identity, Role
 from simenv.wire.keyfiles import KeyPair
 from simenv.wire.messages.client import FAR_MESSAGE_BYTES, Refusal, Refused
 from simenv.wire.transport import zmq_ipc as keepalive
-from simenv.wire.transport.connection_limiter import MAX_KNOWN, MAX_OF_ONE_KEY, Guard
+from simenv.wire.transport.connection_limiter import MAX_KNOWN, MAX_OF_ONE_KEY, ConnectionLimiter
 from simenv.wire.transport.outgoing import FAR, Bounds, Outgoing
 from simenv.wire.transport.readahead import ReadAhead
-from simenv.wire.transport.zmq_ipc import Door, Keepalive, readable
+from simenv.wire.transport.zmq_ipc import Keepalive, PeerKind, readable
 
 HANDSHAKE_MS = 3_000  # who is not through by then is cut off
 BACKLOG = 512
@@ -46,7 +46,7 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _ACCEPTED, _DISCONNECTED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
 
 
-class Habits(msgspec.Struct, frozen=True):
+class ListenerOptions(msgspec.Struct, frozen=True):
     """How a door treats those who come; as it stands, for clients."""
 
     prefix: bytes = b"far/"  # of the names of the peers behind it
@@ -63,7 +63,7 @@ class Habits(msgspec.Struct, frozen=True):
     keepalive: Keepalive = keepalive.CLIENTS
 
 
-CLIENTS = Habits()
+CLIENTS = ListenerOptions()
 
 
 class _Peer(msgspec.Struct, frozen=True, gc=False):
@@ -75,7 +75,7 @@ class _Peer(msgspec.Struct, frozen=True, gc=False):
     owner: str
 
 
-class TcpDoor:
+class TcpListener:
     """One ROUTER on one address. Used from the loop's thread. `complain` hears of keys that are not
     known, in words."""
 
@@ -85,11 +85,11 @@ class TcpDoor:
         port: int,
         keys: KeyPair,
         complain: Callable[[str], None] = lambda _: None,
-        habits: Habits = CLIENTS,
+        habits: ListenerOptions = CLIENTS,
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._habits = habits
-        self._guard = Guard(habits.max_known, habits.max_of_one_key)
+        self._guard = ConnectionLimiter(habits.max_known, habits.max_of_one_key)
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
@@ -152,7 +152,7 @@ class TcpDoor:
     # --- who comes in --------------------------------------------------------------------------
 
     def admit(self, keys: Mapping[str, Identity], farewell: bytes) -> None:
-        """The table from now on; see `Doors.admit`."""
+        """The table from now on; see `Listener.admit`."""
         if not self._habits.workers:
             keys = {key: who for key, who in keys.items() if who.role is not Role.WORKER}
         before, self._admitted = self._admitted, dict(keys)
@@ -260,7 +260,7 @@ class TcpDoor:
 
     # --- messages ------------------------------------------------------------------------------
 
-    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
         """The next message; None if it is from one who is no longer let in."""
         self._see_off()
         router = self._router
@@ -290,7 +290,7 @@ class TcpDoor:
             name, _Peer(route, key, fd, who.owner)
         ):
             return None
-        return (Door.WORKER if who.role is Role.WORKER else Door.CLIENT), name, body, who
+        return (PeerKind.WORKER if who.role is Role.WORKER else PeerKind.CLIENT), name, body, who
 
     def origin(self) -> str:
         """The address of the machine that the last message came from."""

@@ -19,10 +19,12 @@ from simenv.wire.keyfiles import KeyPair, read_private
 from simenv.wire.transport import zmq_ipc
 from simenv.wire.transport.zmq_ipc import ZmqConnection
 
-TOKEN = ".token"  # in the results folder: who reads `ServiceFile.token` there sees the right one
+TOKEN = (
+    ".token"  # in the results folder: who reads `WorkerBootstrap.token` there sees the right one
+)
 
 
-class ServiceFile(msgspec.Struct, frozen=True):
+class WorkerBootstrap(msgspec.Struct, frozen=True):
     """What a worker must know of its service."""
 
     format: int
@@ -66,10 +68,10 @@ def key_path(service: Path, worker: str, start: int) -> Path:
     return keys_folder(service) / f"{worker}.{start}.json"
 
 
-def read(path: Path, worker: str = "", start: int = 0) -> ServiceFile:
+def read(path: Path, worker: str = "", start: int = 0) -> WorkerBootstrap:
     """What is told of the service, with the key pair of that start of a worker where there is one;
     ConfigError if it is not there, or others can open it."""
-    told = read_private(path, ServiceFile)
+    told = read_private(path, WorkerBootstrap)
     own = key_path(path, worker, start)
     if not (worker and told.address and own.exists()):
         return told
@@ -77,7 +79,7 @@ def read(path: Path, worker: str = "", start: int = 0) -> ServiceFile:
     return msgspec.structs.replace(told, public_key=key.public_key, secret_key=key.secret_key)
 
 
-def connect(service: ServiceFile, identity: bytes) -> ZmqConnection:
+def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
     """To the service's door for workers: on its own node through the socket, else over TCP."""
     path = Path(service.sockets) / "worker.sock"
     here = os.uname().nodename
@@ -93,13 +95,13 @@ def connect(service: ServiceFile, identity: bytes) -> ZmqConnection:
             f"no way from {here} to the service on {service.node}: this worker has no key",
             hint="was it started by that service? its keys are in worker-keys beside worker.json",
         )
-    return SteadyConnection(service, identity)
+    return WorkerTcpConnection(service, identity)
 
 
-class SteadyConnection(ZmqConnection):
+class WorkerTcpConnection(ZmqConnection):
     """A worker's DEALER over TCP with CurveZMQ; a dead connection is noticed and made anew."""
 
-    def __init__(self, service: ServiceFile, identity: bytes) -> None:
+    def __init__(self, service: WorkerBootstrap, identity: bytes) -> None:
         self._service = service
         self._open(service.address, identity, None)
 

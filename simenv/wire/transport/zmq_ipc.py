@@ -1,4 +1,4 @@
-"""The two ends of the wire: `Doors` for the service, `Connection` for clients and workers.
+"""The two ends of the wire: `Listener` for the service, `Connection` for clients and workers.
 
 The service has two doors, one for clients and one for workers, so that a client can never pass for
 a worker. Transport is ZeroMQ over `ipc://` in a 0700 folder, and over TCP with CURVE where the
@@ -42,29 +42,29 @@ _NOBLOCK = int(zmq.NOBLOCK)
 _FAR = 2  # the first far door's turn, after the two of this machine
 
 
-class Door(enum.IntEnum):
+class PeerKind(enum.IntEnum):
     """Which door of the service a message came through."""
 
     CLIENT = 0
     WORKER = 1
 
 
-_DOORS = tuple(Door)
+_DOORS = tuple(PeerKind)
 
 
-class Doors(Protocol):
+class Listener(Protocol):
     """The service's end. Used from one thread."""
 
     def wait(self, timeout_s: float) -> bool:
         """Block until something can be received, or the time is up."""
 
-    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
         """The next (door, peer, body, sender), doors taking turns; None when there is none."""
 
     def origin(self) -> str:
         """Where the message received last came from, for the audit log."""
 
-    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+    def send(self, door: PeerKind, peer: bytes, body: bytes) -> bool:
         """False when the peer is gone or its queue is full; never blocks."""
 
     def room(self, peer: bytes) -> bool:
@@ -117,7 +117,7 @@ def check_size(body: bytes, limit: int) -> None:
         )
 
 
-class FarDoor(Protocol):
+class RemoteListener(Protocol):
     """A door to other machines, beside the two of this one; see `wire.tcp`."""
 
     sockets: tuple[zmq.Socket[bytes], ...]  # the first one brings messages
@@ -129,7 +129,7 @@ class FarDoor(Protocol):
     def tend(self) -> None:
         """Look after whoever knocks or leaves; called when any of the other sockets is ready."""
 
-    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None: ...
+    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None: ...
 
     def send(self, peer: bytes, body: bytes) -> bool: ...
 
@@ -147,12 +147,12 @@ class FarDoor(Protocol):
     def close(self) -> None: ...
 
 
-class ZmqDoors:
+class ZmqListener:
     """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and perhaps far doors: one
     for the clients of other machines, one for the workers of other nodes."""
 
     def __init__(
-        self, folder: Path, far: FarDoor | None = None, workers: FarDoor | None = None
+        self, folder: Path, far: RemoteListener | None = None, workers: RemoteListener | None = None
     ) -> None:
         self._context = zmq.Context(io_threads=1)
         self._clients = far
@@ -196,7 +196,7 @@ class ZmqDoors:
         self._ready = ready
         return bool(ready)
 
-    def receive(self) -> tuple[Door, bytes, bytes, Identity] | None:
+    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
         # Asked first and then read: an exception a pass for "nothing there" costs more than all.
         while self._ready or self.wait(0.0):
             turn = self._last = self._ready.pop(0)
@@ -215,7 +215,7 @@ class ZmqDoors:
         words = str(self._frame.get("Peer-Address")).split(":")
         return f"process {words[-1]} of uid {words[1]}" if len(words) == 4 else "this machine"
 
-    def _receive(self, door: Door) -> tuple[Door, bytes, bytes, Identity]:
+    def _receive(self, door: PeerKind) -> tuple[PeerKind, bytes, bytes, Identity]:
         socket = self._sockets[door]
         peer = socket.recv(_NOBLOCK)
         frame = socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last
@@ -226,7 +226,7 @@ class ZmqDoors:
             body = b""  # not of the protocol: refused by every decoder
         return door, peer, body, LOCAL_WORKER if door else LOCAL
 
-    def send(self, door: Door, peer: bytes, body: bytes) -> bool:
+    def send(self, door: PeerKind, peer: bytes, body: bytes) -> bool:
         for far in self._far:
             if far.holds(peer):
                 return far.send(peer, body)
@@ -236,7 +236,7 @@ class ZmqDoors:
         for far in self._far:
             if far.holds(peer):
                 return far.room(peer)
-        return self._senders[Door.CLIENT].room(peer)
+        return self._senders[PeerKind.CLIENT].room(peer)
 
     def message_bytes(self, peer: bytes) -> int:
         return next((far.message_bytes for far in self._far if far.holds(peer)), MAX_MESSAGE_BYTES)

@@ -22,10 +22,10 @@ from typing import NoReturn
 import zmq
 
 from simenv.wire import codec
-from simenv.wire.messages.client import EXIT_ORPHAN, EXIT_RANK, Assign
+from simenv.wire.messages.client import EXIT_ORPHAN, EXIT_RANK, AssignChunk
 from simenv.worker.process import leave, rss_bytes, say
 from simenv.worker.ranks import mpi
-from simenv.worker.ranks.sockets import Links
+from simenv.worker.ranks.sockets import RankSockets
 from simenv.worker.runner import Runner
 
 BEATS = 3  # within the time that counts as silence
@@ -35,7 +35,7 @@ _LOOK_S = 0.5
 _BEAT, _FAILED = b"b", b"f"
 
 
-class Watch:
+class RankMonitor:
     """Owns the watching socket. `agree` is called by the main thread of the first rank."""
 
     def __init__(
@@ -150,7 +150,7 @@ _CHUNK, _TASK, _END = b"c", b"t", b"e"
 class Leader:
     """The first rank's hold on the others. Used by its main thread."""
 
-    def __init__(self, links: Links, watch: Watch) -> None:
+    def __init__(self, links: RankSockets, watch: RankMonitor) -> None:
         self.nodes = links.nodes
         self._watch = watch
         self._followers = links.work
@@ -187,12 +187,12 @@ class Leader:
 class Follower:
     """Any other rank's life."""
 
-    def __init__(self, links: Links, runner: Runner) -> None:
+    def __init__(self, links: RankSockets, runner: Runner) -> None:
         assert links.reports is not None
         self._orders = links.work[0]
         self._reports = links.reports
         self._runner = runner
-        self._chunk: Assign | None = None
+        self._chunk: AssignChunk | None = None
         self._number = 0
 
     def follow(self) -> None:
@@ -201,7 +201,7 @@ class Follower:
             kind, body = self._orders.recv_multipart()
             if kind == _CHUNK:
                 message = codec.to_worker(body)
-                assert isinstance(message, Assign)
+                assert isinstance(message, AssignChunk)
                 self._chunk = message
             elif kind == _TASK:
                 self._run(int.from_bytes(body, "little"))

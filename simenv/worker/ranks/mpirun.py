@@ -4,7 +4,7 @@ them: what the first one reads goes to all, and they end together.
 Nobody waits in MPI for long: who has nothing to do looks, and naps between two looks. Invariant: a
 rank that fails alone ends all of them; none waits for ever.
 
-One task without a service: the ranks of a `World` run it, and the first has what it found.
+One task without a service: the ranks of a `MpiRun` run it, and the first has what it found.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simenv.wire import codec
-from simenv.wire.messages.client import Assign, Finished
+from simenv.wire.messages.client import AssignChunk, AttemptResult
 from simenv.worker.runner import Runner
 from simulators import catalog
 from simulators.compiler import warmup
@@ -40,7 +40,7 @@ _NAPS_S = (100e-6, 5e-3)
 _PIECE_BYTES = 2**30
 
 
-class Seat(msgspec.Struct, frozen=True, array_like=True):
+class RankInfo(msgspec.Struct, frozen=True, array_like=True):
     """One rank: where it is, what that node has for us, and the cores it may use there."""
 
     node: str
@@ -54,7 +54,7 @@ def size_told(environ: Mapping[str, str]) -> int:
     return max([1, *(int(environ[name]) for name in _SIZES if environ.get(name, "").isdigit())])
 
 
-class World:
+class MpiRun:
     """All ranks. `comm` None: this process is alone, and needs no MPI."""
 
     def __init__(self, comm: MPI.Intracomm | None) -> None:
@@ -64,7 +64,7 @@ class World:
         self.size = 1 if comm is None else int(comm.Get_size())
 
     @classmethod
-    def begin(cls, environ: Mapping[str, str]) -> World:
+    def begin(cls, environ: Mapping[str, str]) -> MpiRun:
         """The ranks that were told of. Raises NoMpi."""
         told = size_told(environ)
         return cls(None if told == 1 else mpi.begin(told))
@@ -84,7 +84,7 @@ class World:
             self.comm.Bcast(buffer[at : at + _PIECE_BYTES], 0)
         return data if data is not None else buffer.tobytes()
 
-    def seats(self, own: Seat) -> list[Seat]:
+    def seats(self, own: RankInfo) -> list[RankInfo]:
         """Those of all ranks, in each of them."""
         if self.comm is None:
             return [own]
@@ -98,7 +98,7 @@ class World:
         mine = np.frombuffer(packed.ljust(longest, b"\0"), np.uint8)
         self.comm.Allgather(mine, all_)
         return [
-            msgspec.msgpack.decode(row[:size].tobytes(), type=Seat)
+            msgspec.msgpack.decode(row[:size].tobytes(), type=RankInfo)
             for row, size in zip(all_, sizes.tolist(), strict=True)
         ]
 
@@ -127,12 +127,12 @@ class World:
         return True
 
 
-def own_seat(node: str, memory_bytes: int, slots: int) -> Seat:
+def own_seat(node: str, memory_bytes: int, slots: int) -> RankInfo:
     """This process's; what the node has is known to others."""
-    return Seat(node, memory_bytes, slots, tuple(sorted(os.sched_getaffinity(0))))
+    return RankInfo(node, memory_bytes, slots, tuple(sorted(os.sched_getaffinity(0))))
 
 
-def lead(world: World, chunk: Assign, kernels: Path) -> Finished:
+def lead(world: MpiRun, chunk: AssignChunk, kernels: Path) -> AttemptResult:
     """Run the task of a chunk, with the others; every error of the engine is a result that says
     so."""
     divided = _divided(world, chunk)
@@ -142,16 +142,16 @@ def lead(world: World, chunk: Assign, kernels: Path) -> Finished:
     return runner.run(assigned, chunk.terms[0], chunk, time.perf_counter_ns())
 
 
-def follow(world: World, data: bytes, kernels: Path) -> None:
+def follow(world: MpiRun, data: bytes, kernels: Path) -> None:
     """Any other rank's part of it. Raises what the engine does."""
     chunk = codec.to_worker(data)
-    assert isinstance(chunk, Assign)
+    assert isinstance(chunk, AssignChunk)
     if _divided(world, chunk):
         warmup.warm_up(kernels, chunk.engine, ranks=True)
         Runner(comm=world.comm).follow(chunk.tasks[0], chunk.terms[0], chunk)
 
 
-def _divided(world: World, chunk: Assign) -> bool:
+def _divided(world: MpiRun, chunk: AssignChunk) -> bool:
     """Does every rank take part?"""
     card = catalog.card(chunk.engine)
     return world.size > 1 and card is not None and card.ranks

@@ -20,7 +20,7 @@ from zmq.utils import z85
 
 from simenv.errors import NoService
 from simenv.wire.keyfiles import KeyPair
-from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -32,7 +32,7 @@ _CARD_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Links:
+class RankSockets:
     """One rank's sockets. `work`: of the first, a PUSH to each other; of the others, one PULL."""
 
     rank: int
@@ -42,7 +42,7 @@ class Links:
     reports: zmq.Socket[bytes] | None  # of the others: a second DEALER, for the main thread
 
 
-def connect(comm: MPI.Intracomm, service: ServiceFile) -> Links:
+def connect(comm: MPI.Intracomm, service: WorkerBootstrap) -> RankSockets:
     """Called by all ranks. Raises NoService where they are on several machines and cannot meet."""
     rank = comm.rank
     nodes = _told_all(comm, os.uname().nodename)
@@ -56,12 +56,12 @@ def connect(comm: MPI.Intracomm, service: ServiceFile) -> Links:
     doors = _told_all(comm, f"tcp://{shown}:{port}")
     if not rank:
         work = tuple(_connected(context, zmq.PUSH, keys, door) for door in doors[1:])
-        return Links(rank, nodes, work, own, None)
+        return RankSockets(rank, nodes, work, own, None)
     watch, reports = (
         _connected(context, zmq.DEALER, keys, doors[0], name)
         for name in (b"%d" % rank, b"%d!" % rank)
     )
-    return Links(rank, nodes, (own,), watch, reports)
+    return RankSockets(rank, nodes, (own,), watch, reports)
 
 
 def _shared_keys(comm: MPI.Intracomm) -> KeyPair:
@@ -88,7 +88,7 @@ def _word(card: bytes) -> str:
     return msgspec.msgpack.decode(length, type=str)
 
 
-def own_address(service: ServiceFile) -> str:
+def own_address(service: WorkerBootstrap) -> str:
     """This machine's, in the network that the service's door for other nodes is in."""
     host, _, port = service.address.removeprefix("tcp://").rpartition(":")
     if not host:

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from simenv.errors import SimenvError
-from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskSpec, TaskState, Terms, Timing
+from simenv.model import RESULT_FORMAT, Origin, ResultData, TaskOptions, TaskSpec, TaskState, Timing
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.memory import MemoryDoors
-from simenv.wire.transport.zmq_ipc import Connection, Door
+from simenv.wire.transport.memory import MemoryListener
+from simenv.wire.transport.zmq_ipc import Connection, PeerKind
 
 Handler = Callable[[m.FromClient], Iterable[m.ToClient]]
 ORIGIN = Origin("main-0", "here", 4711, "0.1.0")
@@ -54,7 +54,7 @@ class Peer:
     name = "played"
 
     def __init__(self) -> None:
-        self.doors = MemoryDoors()
+        self.doors = MemoryListener()
         self.epoch = 1
         self.heard: list[m.FromClient] = []
         self.accepted: dict[tuple[str, int], m.Accepted] = {}
@@ -63,7 +63,7 @@ class Peer:
         self.silent = False
         self._next = 1
         self._handlers: dict[type, Handler] = {}
-        self._opened: MemoryDoors | None = None
+        self._opened: MemoryListener | None = None
         self._peers: set[bytes] = set()
         self._ending = False
         self._changed = threading.Condition()
@@ -86,7 +86,7 @@ class Peer:
 
     def open(self, identity: bytes) -> Connection:
         self._opened = self.doors
-        return self.doors.connect(Door.CLIENT, identity)
+        return self.doors.connect(PeerKind.CLIENT, identity)
 
     def moved(self) -> bool:
         return self._opened is not self.doors
@@ -108,7 +108,7 @@ class Peer:
     def restart(self) -> None:
         """The service started anew, elsewhere: nothing of its old socket will be answered."""
         self.epoch += 1
-        self.doors = MemoryDoors()
+        self.doors = MemoryListener()
 
     def say(self, *messages: m.ToClient) -> None:
         """Unasked, to every client."""
@@ -117,7 +117,7 @@ class Peer:
 
     def say_bytes(self, body: bytes) -> None:
         for peer in list(self._peers):
-            self.doors.send(Door.CLIENT, peer, body)
+            self.doors.send(PeerKind.CLIENT, peer, body)
 
     def of(self, kind: type) -> list[m.FromClient]:
         return [message for message in self.heard if isinstance(message, kind)]
@@ -141,7 +141,7 @@ class Peer:
             self._peers.add(peer)
             if not self.silent:
                 for answer in self._answer(message):
-                    doors.send(Door.CLIENT, peer, codec.encode(answer))
+                    doors.send(PeerKind.CLIENT, peer, codec.encode(answer))
             with self._changed:
                 self.heard.append(message)
                 self._changed.notify_all()
@@ -157,7 +157,7 @@ class Peer:
                 return [m.Pong(message.request, self.epoch)]
             case m.Submit():
                 return self.submitted(message)
-            case m.Watch():
+            case m.WatchResults():
                 return self.watched(message)
             case m.Cancel():
                 return [m.Cancelled(message.request, ["cancelled"] * len(message.tasks))]
@@ -184,11 +184,11 @@ class Peer:
     def end(self, numbers: Iterable[int]) -> m.Completed:
         return completed(*[completion(n, self.tasks[n].seed) for n in numbers])
 
-    def watched(self, message: m.Watch) -> list[m.ToClient]:
+    def watched(self, message: m.WatchResults) -> list[m.ToClient]:
         known = [number for number in message.tasks if number in self.tasks]
         unknown = [number for number in message.tasks if number not in self.tasks]
-        return [*([self.end(known)] if known else []), m.Unknown(message.request, unknown)]
+        return [*([self.end(known)] if known else []), m.UnknownTasks(message.request, unknown)]
 
 
-def terms() -> Terms:
-    return Terms(name="played")
+def terms() -> TaskOptions:
+    return TaskOptions(name="played")

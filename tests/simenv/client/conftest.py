@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from client_peer import Peer
 
 from simenv.client.connection import liveness, pending_tasks
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def peer() -> Iterator[Peer]:
 
 
 @pytest.fixture
-def link(peer: Peer) -> Iterator[Link]:
-    connected = Link(peer)
+def link(peer: Peer) -> Iterator[ServiceSession]:
+    connected = ServiceSession(peer)
     yield connected
     connected.close()
 

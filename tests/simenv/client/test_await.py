@@ -8,16 +8,16 @@ import threading
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
 
-from simenv.client.connection.session import Link
-from simenv.client.submission.prepare import Order
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, as_completed
 from simenv.errors import NoService, OptionError, ServiceLost, TaskFailed, TimedOut
 from simenv.model import TaskState
 
 
-def submit(link: Link, count: int = 1) -> list[Task]:
-    return send(link, Order(terms(), [spec(k) for k in range(count)]), None)
+def submit(link: ServiceSession, count: int = 1) -> list[Task]:
+    return send(link, PreparedSubmit(terms(), [spec(k) for k in range(count)]), None)
 
 
 def pumps() -> list[threading.Thread]:
@@ -28,7 +28,7 @@ async def seed(task: Task) -> int:
     return (await task).seed
 
 
-def test_fifty_tasks_gathered(link: Link, peer: Peer) -> None:
+def test_fifty_tasks_gathered(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     async def main() -> list[int]:
@@ -45,7 +45,7 @@ def test_fifty_tasks_gathered(link: Link, peer: Peer) -> None:
     assert not pumps()
 
 
-def test_the_loop_turns_while_a_task_is_awaited(link: Link, peer: Peer) -> None:
+def test_the_loop_turns_while_a_task_is_awaited(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     async def main() -> int:
@@ -59,9 +59,9 @@ def test_the_loop_turns_while_a_task_is_awaited(link: Link, peer: Peer) -> None:
     assert asyncio.run(main()) == 0
 
 
-def test_submitting_while_others_are_awaited(link: Link) -> None:
+def test_submitting_while_others_are_awaited(link: ServiceSession) -> None:
     async def one(number: int) -> int:
-        [task] = send(link, Order(terms(), [spec(number)]), None)
+        [task] = send(link, PreparedSubmit(terms(), [spec(number)]), None)
         return (await task).seed
 
     async def main() -> list[int]:
@@ -70,7 +70,7 @@ def test_submitting_while_others_are_awaited(link: Link) -> None:
     assert asyncio.run(main()) == list(range(30))
 
 
-def test_an_await_that_is_cancelled_leaves_the_task(link: Link, peer: Peer) -> None:
+def test_an_await_that_is_cancelled_leaves_the_task(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     async def main() -> Task:
@@ -86,7 +86,7 @@ def test_an_await_that_is_cancelled_leaves_the_task(link: Link, peer: Peer) -> N
     assert task.result(5).seed == 0
 
 
-def test_a_loop_that_is_gone_before_the_result(link: Link, peer: Peer) -> None:
+def test_a_loop_that_is_gone_before_the_result(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     loop = asyncio.new_event_loop()
@@ -99,7 +99,7 @@ def test_a_loop_that_is_gone_before_the_result(link: Link, peer: Peer) -> None:
     del waiting
 
 
-def test_a_failure_is_raised_by_the_await(link: Link, peer: Peer) -> None:
+def test_a_failure_is_raised_by_the_await(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.say(completed(completion(1, state=TaskState.FAILED)))
@@ -108,7 +108,7 @@ def test_a_failure_is_raised_by_the_await(link: Link, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_lost_service_ends_every_await(link: Link, peer: Peer) -> None:
+def test_a_lost_service_ends_every_await(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     async def main() -> list[object]:
@@ -120,13 +120,13 @@ def test_a_lost_service_ends_every_await(link: Link, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_lost_result_is_asked_for_while_awaited(link: Link, peer: Peer) -> None:
+def test_a_lost_result_is_asked_for_while_awaited(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     assert asyncio.run(seed(task)) == 0
 
 
-def test_closing_ends_the_awaits(link: Link, peer: Peer) -> None:
+def test_closing_ends_the_awaits(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
 
     async def main() -> None:
@@ -140,7 +140,7 @@ def test_closing_ends_the_awaits(link: Link, peer: Peer) -> None:
     asyncio.run(main())
 
 
-def test_as_completed_yields_in_the_order_of_ending(link: Link, peer: Peer) -> None:
+def test_as_completed_yields_in_the_order_of_ending(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 3)
     peer.say(peer.end([2]))
@@ -150,14 +150,14 @@ def test_as_completed_yields_in_the_order_of_ending(link: Link, peer: Peer) -> N
     assert list(found) == [tasks[2], tasks[0]]
 
 
-def test_as_completed_of_ended_repeated_and_no_tasks(link: Link) -> None:
+def test_as_completed_of_ended_repeated_and_no_tasks(link: ServiceSession) -> None:
     tasks = submit(link, 2)
     tasks[0].result(5)
     assert set(as_completed([*tasks, *tasks])) == set(tasks)
     assert list(as_completed([])) == []
 
 
-def test_as_completed_gives_up_when_told(link: Link, peer: Peer) -> None:
+def test_as_completed_gives_up_when_told(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 3)
     peer.say(peer.end([1]))
@@ -168,14 +168,14 @@ def test_as_completed_gives_up_when_told(link: Link, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_as_completed_asks_for_lost_results(link: Link, peer: Peer) -> None:
+def test_as_completed_asks_for_lost_results(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 20)
     assert set(as_completed(tasks)) == set(tasks)
 
 
-def test_as_completed_of_two_clients(link: Link, peer: Peer) -> None:
-    other = Link(peer)
+def test_as_completed_of_two_clients(link: ServiceSession, peer: Peer) -> None:
+    other = ServiceSession(peer)
     with pytest.raises(OptionError, match="2 clients"):
         as_completed([*submit(link), *submit(other)])
     other.close()

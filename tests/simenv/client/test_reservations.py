@@ -15,7 +15,7 @@ import simenv
 from simenv.client.client import Client
 from simenv.errors import NotReserved, OptionError, TaskCancelled, TimedOut
 from simenv.model import AdmissionPolicy, ReservationState, TaskState
-from simenv.wire.messages.reservations import Policed, SetPolicy
+from simenv.wire.messages.reservations import PolicyReply, SetPolicy
 
 BELL = (
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;'
@@ -36,7 +36,7 @@ def live() -> Iterator[Live]:
 def env(live: Live) -> Iterator[Client]:
     with live.client() as client:
         ask = SetPolicy(0, "main", AdmissionPolicy("credit", total_credits=10))
-        client._link.ask(Policed, lambda n: SetPolicy(n, ask.device, ask.policy))
+        client._link.ask(PolicyReply, lambda n: SetPolicy(n, ask.device, ask.policy))
         yield client
         for info in client.reservations():
             client.reservation(info.id).cancel()

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from simenv.client.results.decoded import Provenance, Sheet, Stages
+from simenv.client.results.decoded import DecodedResult, Provenance, Stages
 from simenv.client.results.result import Result
 from simenv.errors import OptionError, ProtocolError, VersionMismatch
 from simenv.model import RESULT_FORMAT, Origin, ResultData
@@ -30,7 +30,9 @@ PROVENANCE = Provenance(
 
 
 def result(**changes: object) -> Result:
-    return Result(Sheet(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE)
+    return Result(
+        DecodedResult(msgspec.structs.replace(DATA, **changes), PROVENANCE.task), PROVENANCE
+    )
 
 
 def test_counts_are_made_once() -> None:
@@ -148,7 +150,7 @@ def test_a_repr_says_what_and_where() -> None:
 def everything() -> Result:
     """Two rows with every kind of array."""
     return Result(
-        Sheet(
+        DecodedResult(
             msgspec.structs.replace(
                 DATA,
                 num_qubits=1,

@@ -6,7 +6,7 @@ import enum
 
 import pytest
 
-from simenv.model import Code
+from simenv.model import AdmissionReason
 from simenv.qpm.admission import reason_text
 
 
@@ -16,6 +16,6 @@ def test_a_reason_is_a_plain_number_where_the_text_of_an_enum_is_its_repr(
     """As in a process that initialised Python twice."""
     monkeypatch.setattr(enum.IntEnum, "__str__", enum.Enum.__repr__)
     monkeypatch.setattr(enum.IntEnum, "__format__", lambda self, _: repr(self))
-    assert f"{Code.DEVICE_NOT_FOUND}".startswith("<")
-    assert reason_text(Code.DEVICE_NOT_FOUND) == "reason-2"
-    assert reason_text(Code.ACCEPTED) == "accepted"
+    assert f"{AdmissionReason.DEVICE_NOT_FOUND}".startswith("<")
+    assert reason_text(AdmissionReason.DEVICE_NOT_FOUND) == "reason-2"
+    assert reason_text(AdmissionReason.ACCEPTED) == "accepted"

@@ -12,13 +12,13 @@ from simenv.model import (
     AdmissionPolicy,
     Decision,
     PoolSpec,
-    ReservationAsk,
+    ReservationRequest,
     ReservationState,
+    TaskOptions,
     TaskSpec,
-    Terms,
     Workload,
 )
-from simenv.scheduler.core.types import Action, Batch, Ending
+from simenv.scheduler.core.types import Action, SubmitBatch, TaskEnded
 from simenv.scheduler.dispatch import dedicated_workers
 from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.events.tasks import State
@@ -66,7 +66,7 @@ class Claimant(Machine):
             "ttl_ns": 100 * SECOND,
             **ask,
         }
-        asked = ReservationAsk(**fields)  # type: ignore[arg-type]
+        asked = ReservationRequest(**fields)  # type: ignore[arg-type]
         decision = reservations.reserve(self.state, asked, owner, self.wall_ns)
         self.settle()
         return decision
@@ -88,7 +88,9 @@ class Claimant(Machine):
         if errors:
             raise errors[0]
         first = self.state.next_task
-        batch = Batch(b"client", Terms(reservation=number), "key", 0, first, self.now_ns, 0, owner)
+        batch = SubmitBatch(
+            b"client", TaskOptions(reservation=number), "key", 0, first, self.now_ns, 0, owner
+        )
         self.state.submitted(batch, specs, routes, None, units)
         self.settle()
         return list(range(first, first + count))
@@ -145,7 +147,7 @@ class Claimant(Machine):
         for name in list(self.state.workers):
             self.join(name)
 
-    def ended(self, task: int) -> Ending:
+    def ended(self, task: int) -> TaskEnded:
         return next(ending for ending in self.endings if ending.record.number == task)
 
     def digest(self) -> bytes:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import msgspec
 
 from launcher.base import Node
-from simenv.model import PoolSpec, TaskSpec, TaskState, Terms
+from simenv.model import PoolSpec, TaskOptions, TaskSpec, TaskState
 from simenv.scheduler.core.types import (
     Action,
-    Batch,
-    Ending,
-    Limits,
-    Record,
+    AssignTasks,
+    ClusterLimits,
     Route,
-    Send,
     StartWorker,
+    SubmitBatch,
+    TaskEnded,
+    TaskRecord,
 )
 from simenv.scheduler.dispatch.dispatcher import assign
 from simenv.scheduler.events.tasks import State
 from simenv.scheduler.invariants import check
-from simenv.wire.messages.client import STATES, Finished
+from simenv.wire.messages.client import STATES, AttemptResult
 
 SECOND = 1_000_000_000
-LIMITS = Limits(
+LIMITS = ClusterLimits(
     slots=2,
     memory_bytes=2**34,
     max_queued_tasks=10**6,
@@ -47,7 +47,7 @@ def route(cost_us: float = 10.0, **changes: object) -> Route:
     return Route(**fields)  # type: ignore[arg-type]
 
 
-def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> Limits:
+def cluster(*slots: int, per_slot: int = 2**29, **changes: object) -> ClusterLimits:
     """Nodes n1, n2 ... with so many slots each, and so much memory for each slot."""
     nodes = tuple(Node(f"n{k}", count, count * per_slot) for k, count in enumerate(slots, 1))
     fields: dict[str, object] = {
@@ -79,7 +79,7 @@ class Machine:
     def __init__(
         self,
         workers: int = 2,
-        limits: Limits = LIMITS,
+        limits: ClusterLimits = LIMITS,
         *,
         specs: tuple[PoolSpec, ...] = (),
         **pool: object,
@@ -89,7 +89,7 @@ class Machine:
             spec = PoolSpec(**{"name": "main", **pool})  # type: ignore[arg-type]
         self.now_ns = 1_000 * SECOND
         self.state = State(specs or (spec,), limits, epoch=1)
-        self.endings: list[Ending] = []
+        self.endings: list[TaskEnded] = []
         self.actions: list[Action] = []
         self.tick(0)
         known = 0
@@ -101,7 +101,7 @@ class Machine:
 
     def keep(self, actions: list[Action]) -> list[Action]:
         self.actions += actions
-        self.endings += [action for action in actions if isinstance(action, Ending)]
+        self.endings += [action for action in actions if isinstance(action, TaskEnded)]
         check(self.state)
         return actions
 
@@ -127,9 +127,9 @@ class Machine:
         along: Route | None = None,
         **terms: object,
     ) -> list[int]:
-        batch = Batch(
+        batch = SubmitBatch(
             b"client",
-            Terms(**terms),
+            TaskOptions(**terms),
             "key",
             0,
             self.state.next_task,
@@ -142,15 +142,17 @@ class Machine:
         check(self.state)
         return list(range(batch.first, batch.first + count))
 
-    def assign(self) -> list[Send]:
+    def assign(self) -> list[AssignTasks]:
         sends = assign(self.state, self.now_ns)
         check(self.state)
         return sends
 
-    def finish(self, records: list[Record], state: TaskState = TaskState.DONE) -> list[Ending]:
+    def finish(
+        self, records: list[TaskRecord], state: TaskState = TaskState.DONE
+    ) -> list[TaskEnded]:
         worker = records[0].worker
         results = [
-            Finished(
+            AttemptResult(
                 r.number,
                 r.fence,
                 STATES.index(state),
@@ -175,7 +177,7 @@ class Machine:
         """How many workers were started."""
         return sum(isinstance(action, StartWorker) for action in self.actions)
 
-    def begin(self, record: Record) -> None:
+    def begin(self, record: TaskRecord) -> None:
         self.state.started(record.worker, record.number, record.fence, self.now_ns)
         check(self.state)
 

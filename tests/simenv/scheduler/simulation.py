@@ -11,14 +11,14 @@ from machine import SECOND, Machine
 from simenv.model import PoolSpec, TaskState
 from simenv.scheduler.core.types import (
     Action,
+    ClusterLimits,
     KillWorker,
-    Limits,
-    Record,
     RetireWorker,
     StartWorker,
+    TaskRecord,
 )
 from simenv.scheduler.dispatch.dispatcher import assign
-from simenv.wire.messages.client import STATES, Finished
+from simenv.wire.messages.client import STATES, AttemptResult
 
 START_NS = 600_000_000
 EXIT_NS = 50_000_000
@@ -29,7 +29,7 @@ DONE = STATES.index(TaskState.DONE)
 class Simulation(Machine):
     """`run` lets time pass until all is done; `used` is the part of the slots granted since."""
 
-    def __init__(self, limits: Limits, *specs: PoolSpec) -> None:
+    def __init__(self, limits: ClusterLimits, *specs: PoolSpec) -> None:
         self._events: list[tuple[int, int, str, object]] = []
         self._order = itertools.count()
         self._busy: set[str] = set()
@@ -93,12 +93,12 @@ class Simulation(Machine):
             self._busy.discard(name)
             self.keep(self.state.lost(name, start, "exit 0", self.now_ns))
         else:
-            assert isinstance(what, Record)
+            assert isinstance(what, TaskRecord)
             self._finish(what)
 
-    def _finish(self, record: Record) -> None:
+    def _finish(self, record: TaskRecord) -> None:
         name = record.worker
-        done = Finished(
+        done = AttemptResult(
             record.number, record.fence, DONE, b"", 0, start_us=1, run_us=round(record.cost_us)
         )
         self.ended[record.number] = self.now_ns

@@ -9,7 +9,7 @@ from claimant import Claimant
 from machine import SECOND
 
 from simenv.errors import Insufficient, NotReserved, OptionError
-from simenv.model import AdmissionPolicy, Code, DeviceProfile, Workload
+from simenv.model import AdmissionPolicy, AdmissionReason, DeviceProfile, Workload
 from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations import admission
 from simenv.scheduler.reservations import ledger as ledgers
@@ -30,7 +30,7 @@ def test_capacity_is_for_all_reservations_together(host: Claimant) -> None:
     assert (delayed.status, delayed.code, delayed.capacity_available) == ("delayed", 7, 4)
     assert delayed.retry_after_ns == 100 * SECOND, "until the first one expires"
     assert delayed.reservation == 0
-    assert host.reserve(11).code == Code.TOO_LARGE
+    assert host.reserve(11).code == AdmissionReason.TOO_LARGE
     host.end(1)
     assert host.reserve(5).status == "accepted"
 
@@ -38,10 +38,10 @@ def test_capacity_is_for_all_reservations_together(host: Claimant) -> None:
 def test_a_limit_on_the_environment_holds_for_its_pools_together(host: Claimant) -> None:
     host.policy("credit", device="", total_credits=12)
     assert host.reserve(8).status == "accepted"
-    assert host.reserve(5, device="side").code == Code.INSUFFICIENT_CREDITS
+    assert host.reserve(5, device="side").code == AdmissionReason.INSUFFICIENT_CREDITS
     found = host.reserve(4, device="side")
     assert (found.status, found.credits_required) == ("accepted", 4)
-    assert host.reserve(1, device="").code == Code.INSUFFICIENT_CREDITS
+    assert host.reserve(1, device="").code == AdmissionReason.INSUFFICIENT_CREDITS
 
 
 def test_a_rate_is_shared_and_its_units_are_not_lost_to_rounding() -> None:
@@ -49,7 +49,7 @@ def test_a_rate_is_shared_and_its_units_are_not_lost_to_rounding() -> None:
     host.policy("rate", device_rate=10, time_span_ns=SECOND)
     found = host.reserve(100, walltime_ns=100 * SECOND)
     assert (found.status, found.rate_required) == ("accepted", 1)
-    assert host.reserve(100, walltime_ns=10 * SECOND).code == Code.INSUFFICIENT_RATE
+    assert host.reserve(100, walltime_ns=10 * SECOND).code == AdmissionReason.INSUFFICIENT_RATE
     tasks = host.under(found.reservation, 100)
     assert not host.ledger[1].parked, "a hundred tasks of a unit are what it was made for"
     assert reservations.reservation_info(host.state, host.ledger[1]).rate_consumed == 1
@@ -95,7 +95,7 @@ def test_a_request_that_is_repeated_is_answered_by_the_same_reservation(host: Cl
     again = host.reserve(6, request_id="r1", owner="ada")
     assert again.reservation == first.reservation
     assert (again.status, again.credits_required) == ("accepted", 6)
-    assert host.reserve(5, request_id="r1", owner="ada").code == Code.EXISTS
+    assert host.reserve(5, request_id="r1", owner="ada").code == AdmissionReason.EXISTS
     assert host.digest() == before
     assert host.reserve(4, request_id="r1", owner="eve").reservation == 2
     host.end(1)
@@ -123,7 +123,7 @@ def test_rates_of_other_time_spans_are_added_as_they_are() -> None:
     assert (ledger.taken("main").rate, ledger.taken("").rate) == (1, 3_600)
     more = host.reserve(9 * 60, walltime_ns=60 * SECOND)
     assert more.status == "accepted", more.message
-    assert host.reserve(60, walltime_ns=60 * SECOND).code == Code.INSUFFICIENT_RATE
+    assert host.reserve(60, walltime_ns=60 * SECOND).code == AdmissionReason.INSUFFICIENT_RATE
     host.under(found.reservation, shots=30_000)
     told = {device: infos.target_info(host.state, device).held.rate for device in ("main", "")}
     assert told == {"main": 1, "": 1_800}
@@ -146,22 +146,22 @@ def test_how_long_to_wait_is_told_by_the_reservations_of_another_pool(host: Clai
 @pytest.mark.parametrize(
     ("asked", "code"),
     [
-        ({"device": "nowhere"}, Code.DEVICE_NOT_FOUND),
-        ({"device": "main.x2"}, Code.DEVICE_NOT_FOUND),
-        ({"bound_ns": SECOND}, Code.UNSUPPORTED),
-        ({"ttl_ns": -1}, Code.INVALID_REQUEST),
-        ({"ttl_ns": 2**63}, Code.INVALID_REQUEST),
-        ({"walltime_ns": 2**64 - 1}, Code.INVALID_REQUEST),
-        ({"walltime_ns": 1, "overhead_ns": 1}, Code.WALLTIME_INFEASIBLE),
-        ({"workload": Workload(count=0)}, Code.INVALID_REQUEST),
-        ({"workload": Workload(shots=2**62, gates_1q=2**62)}, Code.TOO_LARGE),
-        ({"workload": Workload(shots=-1)}, Code.INVALID_REQUEST),
-        ({"workload_kind": "classical"}, Code.INVALID_REQUEST),
-        ({"user": "x" * 300}, Code.INVALID_REQUEST),
+        ({"device": "nowhere"}, AdmissionReason.DEVICE_NOT_FOUND),
+        ({"device": "main.x2"}, AdmissionReason.DEVICE_NOT_FOUND),
+        ({"bound_ns": SECOND}, AdmissionReason.UNSUPPORTED),
+        ({"ttl_ns": -1}, AdmissionReason.INVALID_REQUEST),
+        ({"ttl_ns": 2**63}, AdmissionReason.INVALID_REQUEST),
+        ({"walltime_ns": 2**64 - 1}, AdmissionReason.INVALID_REQUEST),
+        ({"walltime_ns": 1, "overhead_ns": 1}, AdmissionReason.WALLTIME_INFEASIBLE),
+        ({"workload": Workload(count=0)}, AdmissionReason.INVALID_REQUEST),
+        ({"workload": Workload(shots=2**62, gates_1q=2**62)}, AdmissionReason.TOO_LARGE),
+        ({"workload": Workload(shots=-1)}, AdmissionReason.INVALID_REQUEST),
+        ({"workload_kind": "classical"}, AdmissionReason.INVALID_REQUEST),
+        ({"user": "x" * 300}, AdmissionReason.INVALID_REQUEST),
     ],
 )
 def test_an_ask_that_is_rejected_changes_nothing(
-    host: Claimant, asked: dict[str, object], code: Code
+    host: Claimant, asked: dict[str, object], code: AdmissionReason
 ) -> None:
     before = host.digest()
     found = host.reserve(1, **asked)
@@ -175,10 +175,10 @@ def test_an_owner_has_only_so_many(host: Claimant, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(admission, "MOST_LIVE", 3)
     assert [host.reserve(owner="ada").status for _ in range(2)] == ["accepted"] * 2
     found = host.reserve(owner="ada")
-    assert (found.status, found.code) == ("rejected", Code.SCOPE_LIMIT)
+    assert (found.status, found.code) == ("rejected", AdmissionReason.SCOPE_LIMIT)
     assert host.reserve(owner="eve").status == "accepted"
     crowded = host.reserve(owner="eve")
-    assert (crowded.status, crowded.code) == ("delayed", Code.OVER_LIMIT)
+    assert (crowded.status, crowded.code) == ("delayed", AdmissionReason.OVER_LIMIT)
     host.end(1)
     assert host.reserve(owner="ada").status == "accepted"
 
@@ -241,4 +241,4 @@ def test_a_device_bounds_the_tasks_under_its_reservations(host: Claimant) -> Non
 def test_a_quarantined_pool_is_reserved_later(host: Claimant) -> None:
     host.state.pools["main"].failures = 7
     found = host.reserve(1)
-    assert (found.status, found.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+    assert (found.status, found.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)

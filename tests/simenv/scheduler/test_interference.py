@@ -8,10 +8,10 @@ from simenv.model import TaskState, WorkerState
 from simenv.scheduler.core.types import (
     Action,
     KillWorker,
-    Record,
     RetireWorker,
     StartWorker,
-    StopRunning,
+    StopAttempt,
+    TaskRecord,
 )
 from simenv.wire.messages.client import STATES
 from simenv.worker.runner import ENDED_EARLY
@@ -35,7 +35,7 @@ def test_cancel_of_a_running_task_asks_its_worker() -> None:
     machine.begin(send.records[0])
     words, actions = machine.state.cancel([number, 999], machine.now_ns)
     assert words == ["cancelling", "unknown"]
-    assert [type(action) for action in actions] == [StopRunning]
+    assert [type(action) for action in actions] == [StopAttempt]
     again, more = machine.state.cancel([number], machine.now_ns)
     assert (again, more) == (["cancelling"], [])
     (ending,) = machine.finish(send.records, TaskState.CANCELLED)
@@ -70,7 +70,7 @@ def test_a_task_is_stopped_at_its_run_timeout() -> None:
     (send,) = machine.assign()
     machine.begin(send.records[0])
     actions = machine.tick(1.5)
-    assert [a.reason for a in actions if isinstance(a, StopRunning)] == ["run_timeout"]
+    assert [a.reason for a in actions if isinstance(a, StopAttempt)] == ["run_timeout"]
 
 
 def test_a_pool_without_workers_starts_one_on_demand() -> None:
@@ -146,7 +146,7 @@ def test_a_worker_that_does_not_end_when_asked_is_ended() -> None:
     assert machine.state.workers == {}
 
 
-def sent_behind(machine: Machine, **terms: object) -> tuple[Record, Record]:
+def sent_behind(machine: Machine, **terms: object) -> tuple[TaskRecord, TaskRecord]:
     """A task that runs, and a small one that its worker holds behind it."""
     (first,) = machine.submit(1, cost=3_000.0)
     machine.assign()
@@ -157,7 +157,7 @@ def sent_behind(machine: Machine, **terms: object) -> tuple[Record, Record]:
     return machine.state.tasks[first], machine.state.tasks[number]
 
 
-def beat(machine: Machine, running: Record) -> list[Action]:
+def beat(machine: Machine, running: TaskRecord) -> list[Action]:
     worker, start = "main-0", machine.start_of("main-0")
     beaten = machine.state.beaten(worker, start, running.number, running.fence, 0, machine.now_ns)
     return machine.keep(beaten or [])
@@ -168,7 +168,7 @@ def test_task_sent_behind_another_expires_at_its_queue_timeout() -> None:
     front, behind = sent_behind(machine, queue_timeout_s=2.0)
     assert machine.tick(1.0) == []
     (stop,) = machine.tick(1.0)
-    assert stop == StopRunning("main-0", behind.number, behind.fence, "queue_timeout")
+    assert stop == StopAttempt("main-0", behind.number, behind.fence, "queue_timeout")
     machine.finish([front])
     (ending,) = machine.finish([behind], TaskState.EXPIRED)
     assert (ending.state, ending.reason) == (TaskState.EXPIRED, "queue_timeout")
@@ -194,7 +194,7 @@ def test_task_that_begins_although_it_was_to_be_skipped_is_stopped_then_killed()
     machine.keep(machine.state.cancel([behind.number], machine.now_ns)[1])
     machine.tick(2.1)
     assert [e.state for e in machine.endings] == [TaskState.CANCELLED]
-    assert [type(action) for action in beat(machine, behind)] == [StopRunning]
+    assert [type(action) for action in beat(machine, behind)] == [StopAttempt]
     machine.tick(1.0)
     assert beat(machine, behind) == []
     machine.tick(1.0)

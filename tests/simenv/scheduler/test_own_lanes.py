@@ -7,25 +7,29 @@ import random
 import pytest
 from machine import SECOND, route
 
-from simenv.model import TaskSpec, Terms
-from simenv.scheduler.core.types import Batch, Phase, Record
-from simenv.scheduler.queueing.policies import STEP_NS, Order
+from simenv.model import TaskOptions, TaskSpec
+from simenv.scheduler.core.types import Phase, SubmitBatch, TaskRecord
+from simenv.scheduler.queueing.policies import STEP_NS, QueuePolicy
 from simenv.scheduler.queueing.queue import Queue
 
 OWN = (1, 2)  # reservations whose workers are theirs alone
 KEYS = [("shortest",), ("fifo",)]
-ORDERS = (Order("fifo"), Order("round_robin"), *(Order("ordered", keys) for keys in KEYS))
+ORDERS = (
+    QueuePolicy("fifo"),
+    QueuePolicy("round_robin"),
+    *(QueuePolicy("ordered", keys) for keys in KEYS),
+)
 SPEC = TaskSpec(b"program", 100, 0)
 
 
-def record(number: int, now_ns: int, priority: int, reservation: int, cost_us: float) -> Record:
+def record(number: int, now_ns: int, priority: int, reservation: int, cost_us: float) -> TaskRecord:
     owner = "ada" if reservation else ("bob", "eve")[number % 2]
-    terms = Terms(priority=priority, reservation=reservation)
-    batch = Batch(b"c", terms, "", 0, number, now_ns, owner=owner)
-    return Record(number, SPEC, batch, route(cost_us), cost_us)
+    terms = TaskOptions(priority=priority, reservation=reservation)
+    batch = SubmitBatch(b"c", terms, "", 0, number, now_ns, owner=owner)
+    return TaskRecord(number, SPEC, batch, route(cost_us), cost_us)
 
 
-def popped(order: Order, seed: int, priorities: tuple[int, ...]) -> list[int]:
+def popped(order: QueuePolicy, seed: int, priorities: tuple[int, ...]) -> list[int]:
     """The tasks in the order in which workers that all share take them; now and then one of a
     reservation's takes what is its own."""
     chance, queue, now_ns = random.Random(seed), Queue(order), 0
@@ -48,7 +52,9 @@ def popped(order: Order, seed: int, priorities: tuple[int, ...]) -> list[int]:
 
 @pytest.mark.parametrize("order", ORDERS, ids=lambda order: "-".join((order.policy, *order.keys)))
 @pytest.mark.parametrize("seed", range(5))
-def test_priorities_count_where_the_policy_does_not_ask_for_them(order: Order, seed: int) -> None:
+def test_priorities_count_where_the_policy_does_not_ask_for_them(
+    order: QueuePolicy, seed: int
+) -> None:
     alike = popped(order, seed, (0,))
     assert len(alike) > 400
     assert popped(order, seed, (0, 1, 60, -3, 10**6)) == alike

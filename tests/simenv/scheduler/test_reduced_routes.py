@@ -7,15 +7,15 @@ import pytest
 from arrays import Arrays
 
 from simenv.errors import Infeasible
-from simenv.model import Observable, PoolSpec, Terms
-from simenv.scheduler.core.types import Limits, Route
+from simenv.model import Observable, PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits, Route
 from simenv.scheduler.routing import engine_choice
 from simenv.service.admission import rules
 from simulators import catalog
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 
-LIMITS = Limits(4, 2**30, 10**6, 2**34, 1, 1)
+LIMITS = ClusterLimits(4, 2**30, 10**6, 2**34, 1, 1)
 ENGINE = catalog.card("statevector")
 
 
@@ -44,7 +44,7 @@ def tangled(width: int, apart: int, measured: int) -> Circuit:
 def routed(circuit: Circuit, engine: str = "auto", outputs: tuple[str, ...] = ("counts",),
            labels: tuple[str, ...] = ()) -> Route:  # fmt: skip
     sums = (Observable(labels, b"\0" * 8 * len(labels)),) if labels else ()
-    terms = Terms(outputs=outputs, observables=sums, engine=engine)
+    terms = TaskOptions(outputs=outputs, observables=sums, engine=engine)
     found = profile(circuit, terms.outputs, rules.labels(terms))
     return engine_choice.route(found, terms, (PoolSpec("main"),), LIMITS)
 

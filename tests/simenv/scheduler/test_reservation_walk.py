@@ -12,7 +12,7 @@ from machine import SECOND
 
 from simenv.errors import Insufficient, NotReserved
 from simenv.model import AdmissionPolicy, ReservationState, TaskState
-from simenv.scheduler.core.types import Record
+from simenv.scheduler.core.types import TaskRecord
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.policies import POLICIES
 from simenv.scheduler.reservations import ledger as reservations
@@ -113,7 +113,7 @@ class Walk:
         final = self.chance.choice((TaskState.DONE, TaskState.DONE, TaskState.FAILED))
         return self.host.finish(done, final)
 
-    def note(self, record: Record) -> None:
+    def note(self, record: TaskRecord) -> None:
         if not record.batch.terms.reservation:
             return
         one = self.host.state.reservations.by_task[record.number]

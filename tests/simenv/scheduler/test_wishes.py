@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from claimant import Claimant
 
-from simenv.model import Code
+from simenv.model import AdmissionReason
 
 
 @pytest.mark.parametrize("short", ["workers", "credits"])
@@ -15,7 +15,9 @@ def test_a_worker_is_kept_for_one_whom_others_stand_in_the_way(short: str) -> No
         host.policy(total_credits=3)
     number = host.reserve(2, workers=1 if short == "workers" else 0).reservation
     late = host.reserve(2, workers=1)
-    wanted = Code.OVER_LIMIT if short == "workers" else Code.INSUFFICIENT_CREDITS
+    wanted = (
+        AdmissionReason.OVER_LIMIT if short == "workers" else AdmissionReason.INSUFFICIENT_CREDITS
+    )
     assert (late.status, late.code) == ("delayed", wanted)
     host.end(number)
     (task,) = host.submit(cost=10.0)

@@ -13,8 +13,8 @@ from service import Bench
 
 from simenv.config import convert
 from simenv.service import __main__ as main
-from simenv.service.bootstrap import Environment, assemble
-from simenv.service.support.ownership import Presence
+from simenv.service.bootstrap import RunningService, assemble
+from simenv.service.support.ownership import ConnectionFileLease
 
 
 def test_a_start_that_fails_late_leaves_no_socket_folder(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_an_end_that_fails_still_removes_the_connection_file(
     places.connection.touch()
     leaving = ExitStack()
     leaving.callback(shutil.rmtree, sockets)
-    leaving.callback(Presence(places.connection).leave)
-    environment = Environment(bench.daemon, places, leaving)
+    leaving.callback(ConnectionFileLease(places.connection).leave)
+    environment = RunningService(bench.daemon, places, leaving)
     bench.journal._db.close()
     with pytest.raises(Exception, match="closed database"):
         main._end(environment)

@@ -11,7 +11,7 @@ from service import Bench, program, spec
 
 from simenv.config import convert
 from simenv.errors import ConfigError, JournalError
-from simenv.model import Observable, ReservationAsk, Terms, decode_program, task_number
+from simenv.model import Observable, ReservationRequest, TaskOptions, decode_program, task_number
 from simenv.model.task import MAX_TIMEOUT_S
 from simenv.scheduler.routing.capacity import whole
 from simenv.service.admission import background_checks
@@ -29,7 +29,7 @@ BEYOND = 2**63
 @pytest.mark.parametrize(
     "question",
     [
-        m.Watch(7, [BEYOND]),
+        m.WatchResults(7, [BEYOND]),
         m.GetTasks(7, [1, BEYOND]),
         m.Cancel(7, [BEYOND]),
         m.Ack(7, "mine", BEYOND),
@@ -38,7 +38,7 @@ BEYOND = 2**63
         m.GetCompletions(7, BEYOND),
         m.GetCompletions(7, -1),
         m.GetQueue(7, True, BEYOND),
-        m.Submit(7, "mine", BEYOND, Terms(), [spec()]),
+        m.Submit(7, "mine", BEYOND, TaskOptions(), [spec()]),
     ],
     ids=lambda question: type(question).__name__,
 )
@@ -70,7 +70,7 @@ def test_an_id_beyond_the_journals_numbers_is_none() -> None:
 @pytest.mark.parametrize("field", ["queue_timeout_s", "run_timeout_s"])
 def test_a_timeout_no_clock_can_hold(tmp_path: Path, field: str, seconds: float) -> None:
     bench = Bench(tmp_path)
-    refused = bench.submit(spec(), terms=Terms(**{field: seconds}))  # type: ignore[arg-type]
+    refused = bench.submit(spec(), terms=TaskOptions(**{field: seconds}))  # type: ignore[arg-type]
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
     assert field in refused.refusals[0].message
@@ -78,7 +78,7 @@ def test_a_timeout_no_clock_can_hold(tmp_path: Path, field: str, seconds: float)
 
 def test_an_endless_timeout_in_an_old_journal_is_cut(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    endless = Terms(queue_timeout_s=1e300, run_timeout_s=1e300)
+    endless = TaskOptions(queue_timeout_s=1e300, run_timeout_s=1e300)
     bench.submit(spec())
     (row,) = bench.journal.records.accepted()
     body = codec.encode(m.Submit(5, "~old", 0, endless, [spec()]))
@@ -107,9 +107,9 @@ def test_patience_shorter_than_three_beats(key: str) -> None:
     assert getattr(convert({key: 3.0}), key) == 3.0
 
 
-@pytest.mark.parametrize("kind", [m.Watch, m.GetTasks, m.Cancel])
+@pytest.mark.parametrize("kind", [m.WatchResults, m.GetTasks, m.Cancel])
 def test_a_question_about_too_many_tasks(
-    tmp_path: Path, kind: type[m.Watch | m.GetTasks | m.Cancel]
+    tmp_path: Path, kind: type[m.WatchResults | m.GetTasks | m.Cancel]
 ) -> None:
     bench = Bench(tmp_path)
     assert not isinstance(bench.say(kind(7, [1] * m.MAX_QUESTION_TASKS))[0], m.Refused)
@@ -135,7 +135,7 @@ def test_arrays_of_many_bindings_larger_than_one_may_be(tmp_path: Path, output: 
     turned = msgspec.structs.replace(
         program(20), num_slots=1, slots=np.array([0, 0], np.int32).tobytes(), num_clbits=0
     )
-    terms = Terms(outputs=(output,))
+    terms = TaskOptions(outputs=(output,))
     names = msgspec.structs.replace(
         turned,
         registers=(),
@@ -177,9 +177,9 @@ def test_new_programs_are_admitted_beyond_a_turn(
     monkeypatch.setattr(admission, "EXAMINED_BYTES", worth)
     bench = Bench(tmp_path)
     others = [spec(program=program(k + 1).packed()) for k in range(20)]
-    message = m.Submit(7, "~many", 0, Terms(), others)
-    inquiry = admission.Inquiry(b"peer", "", message, codec.encode(message), 0)
-    entrance = admission.Admission(bench.config.pools, lambda: whole(bench.limits))
+    message = m.Submit(7, "~many", 0, TaskOptions(), others)
+    inquiry = admission.PendingSubmit(b"peer", "", message, codec.encode(message), 0)
+    entrance = admission.AdmissionController(bench.config.pools, lambda: whole(bench.limits))
     turns = 1
     while not entrance.go_on(inquiry, 0):
         turns += 1
@@ -212,7 +212,7 @@ def test_observables_count_in_the_queues_memory(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     labels = ("ZZ",) * 10_000
     sums = (Observable(labels, bytes(8 * len(labels))),)
-    terms = Terms(outputs=("expectation",), observables=sums)
+    terms = TaskOptions(outputs=("expectation",), observables=sums)
     refusals = []
     for number in range(300):
         answer = bench.submit(spec(seed=number), key=f"~{number}", terms=terms)
@@ -228,7 +228,7 @@ def test_observables_count_in_the_queues_memory(tmp_path: Path) -> None:
 def test_admission_remembers_terms_by_their_digest(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     labels = ("ZZ",) * 10_000
-    terms = Terms(outputs=("expectation",), observables=(Observable(labels, bytes(80_000)),))
+    terms = TaskOptions(outputs=("expectation",), observables=(Observable(labels, bytes(80_000)),))
     bench.submit(spec(), terms=terms)
     admission = bench.daemon.intake.admission
     assert admission is not None
@@ -238,7 +238,7 @@ def test_admission_remembers_terms_by_their_digest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ranks", [-1, 3, 2 * MAX_RANKS])
 def test_ranks_that_no_worker_can_have(tmp_path: Path, ranks: int) -> None:
     bench = Bench(tmp_path)
-    refused = bench.submit(spec(), terms=Terms(ranks=ranks))
+    refused = bench.submit(spec(), terms=TaskOptions(ranks=ranks))
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
     assert f"ranks = {ranks}" in refused.refusals[0].message
@@ -250,17 +250,17 @@ def test_a_name_that_a_terminal_would_obey_is_refused(
     tmp_path: Path, field: str, text: str
 ) -> None:
     bench = Bench(tmp_path)
-    refused = bench.submit(terms=Terms(**{field: text}))  # type: ignore[arg-type]
+    refused = bench.submit(terms=TaskOptions(**{field: text}))  # type: ignore[arg-type]
     assert isinstance(refused, m.Refused)
     assert refused.refusals[0].code == "option"
     assert refused.refusals[0].message.isprintable()
-    accepted = bench.submit(terms=Terms(**{field: "Zürich ψ 量子 (2)"}))  # type: ignore[arg-type]
+    accepted = bench.submit(terms=TaskOptions(**{field: "Zürich ψ 量子 (2)"}))  # type: ignore[arg-type]
     assert isinstance(accepted, m.Accepted)
 
 
 def test_the_words_of_a_reservation_are_printable(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
-    (refused,) = bench.say(Reserve(1, ReservationAsk(job="a\x1b[2J")))
+    (refused,) = bench.say(Reserve(1, ReservationRequest(job="a\x1b[2J")))
     assert "cannot be printed" in str(refused)
     (refused,) = bench.say(Release(1, 1, "gone\nforged"))
     assert isinstance(refused, m.Refused)

@@ -10,15 +10,15 @@ import pytest
 from service import LIMITS, Bench, program, spec
 
 from launcher.base import Node
-from simenv.model import ServiceInfo, TaskSpec, TaskState, Terms
-from simenv.scheduler.core.types import Limits
+from simenv.model import ServiceInfo, TaskOptions, TaskSpec, TaskState
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools
 from simenv.wire.messages.queries import Explain, Explained, Explanation
 
 MIB = 2**20
 NODES = (Node("n1", 1, 100 * MIB), Node("n2", 1, 1024 * MIB))
-TWO: Limits = msgspec.structs.replace(LIMITS, slots=2, memory_bytes=1124 * MIB, nodes=NODES)
+TWO: ClusterLimits = msgspec.structs.replace(LIMITS, slots=2, memory_bytes=1124 * MIB, nodes=NODES)
 WIDE = 24  # qubits: 256 MiB of amplitudes
 
 
@@ -33,7 +33,7 @@ def wide() -> TaskSpec:
 
 
 def submit(bench: Bench, key: str, **terms: object) -> m.Accepted | m.Refused:
-    (answer,) = bench.say(m.Submit(1, key, 0, Terms(**terms), [wide()]))
+    (answer,) = bench.say(m.Submit(1, key, 0, TaskOptions(**terms), [wide()]))
     assert isinstance(answer, m.Accepted | m.Refused)
     return answer
 
@@ -50,7 +50,7 @@ def status(bench: Bench) -> ServiceInfo:
 
 
 def explained(bench: Bench) -> Explanation:
-    (answer,) = bench.say(Explain(3, Terms(), program(WIDE).packed(), 100))
+    (answer,) = bench.say(Explain(3, TaskOptions(), program(WIDE).packed(), 100))
     assert isinstance(answer, Explained)
     return answer.explanation
 

@@ -8,9 +8,15 @@ import pytest
 from office import Office
 from service import spec
 
-from simenv.model import TargetInfo, Terms
+from simenv.model import TargetInfo, TaskOptions
 from simenv.wire.messages import client as m
-from simenv.wire.messages.reservations import GetTarget, SetDispatch, SetOrder, SteerTarget, Target
+from simenv.wire.messages.reservations import (
+    GetTarget,
+    SetDispatch,
+    SetOrder,
+    SteerTarget,
+    TargetReply,
+)
 
 
 @pytest.fixture
@@ -19,18 +25,18 @@ def office(tmp_path: Path) -> Office:
 
 
 def _target(office: Office, device: str = "main") -> TargetInfo:
-    return office.get(Target, GetTarget(1, device), office.ana).info
+    return office.get(TargetReply, GetTarget(1, device), office.ana).info
 
 
 def _submit(office: Office, key: str = "~a") -> m.Accepted | m.Refused:
-    answers = office.say(m.Submit(5, key, 0, Terms(), [spec()]))
+    answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec()]))
     return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 
 
 def test_a_crash_forgets_how_a_device_is_steered(office: Office) -> None:
-    office.get(Target, SteerTarget(1, "main", "pause", "cold"))
-    office.get(Target, SetOrder(2, "main", "ordered", (("keys", "shortest,fifo"),)))
-    office.get(Target, SetDispatch(3, "", 4))
+    office.get(TargetReply, SteerTarget(1, "main", "pause", "cold"))
+    office.get(TargetReply, SetOrder(2, "main", "ordered", (("keys", "shortest,fifo"),)))
+    office.get(TargetReply, SetDispatch(3, "", 4))
     before = [_target(office, device) for device in ("", "main")]
     office.begin_again()
     assert [_target(office, device) for device in ("", "main")] == before
@@ -39,14 +45,14 @@ def test_a_crash_forgets_how_a_device_is_steered(office: Office) -> None:
     office.join()
     assert office.assigned() == []
     assert (_target(office).queued, office.view(1).reason) == (1, "pool main is paused: cold")
-    office.get(Target, SteerTarget(1, "main", "resume"))
+    office.get(TargetReply, SteerTarget(1, "main", "resume"))
     assert len(office.assigned()) == 1
     assert _target(office).sent == 1
 
 
 def test_a_draining_device_accepts_tasks_or_drops_those_it_has(office: Office) -> None:
     assert isinstance(_submit(office), m.Accepted)
-    told = office.get(Target, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
+    told = office.get(TargetReply, SteerTarget(1, "main", "drain", "", "graceful", 60.0))
     assert (told.changed, told.info.state, told.info.drain_mode) == (True, "draining", "graceful")
     assert told.info.drain_started_ns > 0
     refused = _submit(office, "~b")
@@ -60,7 +66,7 @@ def test_a_draining_device_accepts_tasks_or_drops_those_it_has(office: Office) -
     kinds = [e.kind for e in office.get(m.Events, m.GetEvents(9)).events]
     assert kinds.count("device.drained") == 1
     assert _target(office).state == "draining"
-    office.get(Target, SteerTarget(1, "main", "resume"))
+    office.get(TargetReply, SteerTarget(1, "main", "resume"))
     assert isinstance(_submit(office, "~b"), m.Accepted)
 
 
@@ -71,8 +77,8 @@ def test_anybody_steers_a_device_and_what_is_so_already_is_changed(office: Offic
         SetOrder(1, "main", "fifo"),
     ):
         assert office.refusal(question, office.ana).code == "not_allowed"
-        assert office.get(Target, question, office.ops).changed
-        assert not office.get(Target, question, office.ops).changed
+        assert office.get(TargetReply, question, office.ops).changed
+        assert not office.get(TargetReply, question, office.ops).changed
     assert office.refusal(SteerTarget(1, "nowhere", "pause")).code == "not_found"
     assert office.refusal(SteerTarget(1, "main", "halt")).code == "option"
     assert _target(office).version == 4

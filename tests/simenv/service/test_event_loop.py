@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from service import Bench, program, spec
 
-from simenv.model import TaskState, Terms
+from simenv.model import TaskOptions, TaskState
 from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def test_what_was_accepted_runs_after_a_restart_with_the_next_attempt(bench: Ben
     again = bench.assigned()
     assert [(t.task, t.seed) for t in again] == [(2, 2), (3, 3)]
     assert {t.attempt for t in again}.isdisjoint({t.attempt for t in tasks})
-    unknown = [a for a in bench.say(m.Watch(9, [1, 2, 3])) if isinstance(a, m.Unknown)]
-    assert unknown == [m.Unknown(9, [])]
+    unknown = [a for a in bench.say(m.WatchResults(9, [1, 2, 3])) if isinstance(a, m.UnknownTasks)]
+    assert unknown == [m.UnknownTasks(9, [])]
     (two, three) = completions(bench.finish(again))
     assert (two.attempts, three.attempts) == (2, 2)
 
@@ -152,7 +152,7 @@ def test_garbage_is_answered_and_the_loop_goes_on(bench: Bench) -> None:
     bench.step()
     answers = bench.heard()
     assert [type(a) for a in answers] == [m.Refused] * 4
-    stranger = bench.doors.connect(Door.WORKER, b"stranger")
+    stranger = bench.doors.connect(PeerKind.WORKER, b"stranger")
     stranger.send(b"\x00" * 100)
     assert isinstance(bench.submit(spec()), m.Accepted)
 
@@ -160,8 +160,8 @@ def test_garbage_is_answered_and_the_loop_goes_on(bench: Bench) -> None:
 def test_a_client_that_watches_gets_the_result_too(bench: Bench) -> None:
     bench.join()
     bench.submit(spec())
-    other = bench.doors.connect(Door.CLIENT, b"other")
-    bench.say(m.Watch(1, [1, 99]), other)
+    other = bench.doors.connect(PeerKind.CLIENT, b"other")
+    bench.say(m.WatchResults(1, [1, 99]), other)
     bench.finish(bench.assigned())
     (done,) = completions(bench.heard(other))
     assert done.task == 1
@@ -210,12 +210,12 @@ def test_results_are_found_by_id_before_and_after_indexing(bench: Bench) -> None
     while tasks := bench.assigned():
         bench.finish(tasks)
     for _ in range(2):
-        answers = completions(bench.say(m.Watch(1, [3, 17])))
+        answers = completions(bench.say(m.WatchResults(1, [3, 17])))
         assert [c.task for c in answers] == [3, 17]
         while bench.daemon.completions.unindexed:
             bench.daemon.completions.index_some()
     bench.restart()
-    assert [c.task for c in completions(bench.say(m.Watch(1, [3, 17])))] == [3, 17]
+    assert [c.task for c in completions(bench.say(m.WatchResults(1, [3, 17])))] == [3, 17]
 
 
 def test_a_drain_lets_running_tasks_end_and_keeps_the_others(bench: Bench) -> None:
@@ -238,16 +238,16 @@ def test_a_drain_lets_running_tasks_end_and_keeps_the_others(bench: Bench) -> No
 def test_terms_that_cannot_be_are_refused(bench: Bench) -> None:
     cases = {
         "option": [
-            Terms(outputs=()),
-            Terms(outputs=("counts", "counts")),
-            Terms(outputs=("colour",)),
-            Terms(precision="half"),
-            Terms(engine="nonesuch"),
-            Terms(pool="nonesuch"),
-            Terms(outputs=("expectation",)),
-            Terms(queue_timeout_s=float("nan")),
-            Terms(run_timeout_s=-1.0),
-            Terms(priority=10**9),
+            TaskOptions(outputs=()),
+            TaskOptions(outputs=("counts", "counts")),
+            TaskOptions(outputs=("colour",)),
+            TaskOptions(precision="half"),
+            TaskOptions(engine="nonesuch"),
+            TaskOptions(pool="nonesuch"),
+            TaskOptions(outputs=("expectation",)),
+            TaskOptions(queue_timeout_s=float("nan")),
+            TaskOptions(run_timeout_s=-1.0),
+            TaskOptions(priority=10**9),
         ]
     }
     for code, terms in cases.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from service import Bench, program, spec
 
-from simenv.model import Terms
+from simenv.model import TaskOptions
 from simenv.service.admission import submissions
 from simenv.service.support import fault_injection
 from simenv.wire import codec
@@ -27,8 +27,8 @@ def test_a_flood_of_one_client_does_not_keep_another_waiting(
 ) -> None:
     monkeypatch.setattr(submissions, "TURN_NS", 0)
     queue = bench.daemon.intake
-    flood = [m.Submit(n, f"~a{n}", 0, Terms(), [spec()] * tasks) for n in range(20)]
-    single = m.Submit(99, "~b", 0, Terms(), [spec()])
+    flood = [m.Submit(n, f"~a{n}", 0, TaskOptions(), [spec()] * tasks) for n in range(20)]
+    single = m.Submit(99, "~b", 0, TaskOptions(), [spec()])
     for peer, message in [*((b"flood", each) for each in flood), (b"single", single)]:
         assert queue.receive(peer, "", message, codec.encode(message), 0) is None
     through = [inquiry.message.request for inquiry, _ in queue.work(2**62)]
@@ -90,6 +90,6 @@ def test_attempts_are_counted_over_several_restarts(bench: Bench) -> None:
         bench.join()
         (first,) = bench.assigned()
     assert bench.state.tasks[first.task].attempts == 4
-    bench.say(m.Watch(1, [first.task]))
+    bench.say(m.WatchResults(1, [first.task]))
     (done,) = [c for a in bench.finish([first]) if isinstance(a, m.Completed) for c in a.results]
     assert done.attempts == 4

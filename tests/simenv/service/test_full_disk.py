@@ -11,12 +11,12 @@ from office import Office
 from service import spec
 from small_disk import fill, small_disk
 
-from simenv.model import Origin, Terms
+from simenv.model import Origin, TaskOptions
 from simenv.wire import codec
 from simenv.wire.keyfiles import read_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Keys, RevokeKey
-from simenv.wire.messages.queries import Collect, Collected
+from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
 from simenv.wire.transport.memory import MemoryConnection
 
 MIB = 2**20
@@ -34,7 +34,7 @@ def office(tmp_path: Path) -> Iterator[Office]:
 
 
 def order(office: Office, peer: MemoryConnection, key: str) -> m.Accepted | m.Refused:
-    answers = office.say(m.Submit(5, key, 0, Terms(), [spec()]), peer)
+    answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec()]), peer)
     return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 
 
@@ -45,20 +45,20 @@ def end_with_file(office: Office, size_bytes: int) -> Path:
     path = office.daemon.keeping.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(size_bytes))
-    result = m.Finished(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"), name, size_bytes)
-    done = m.Done(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
+    result = m.AttemptResult(task.task, task.attempt, 2, b"r", zlib.crc32(b"r"), name, size_bytes)
+    done = m.AttemptResults(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
     assert office.work is not None
     office.work.send(codec.encode(done))
     office.step()
     return path
 
 
-def collected(office: Office) -> Collected:
-    office.peer.send(codec.encode(Collect(7, 0.0)))
+def collected(office: Office) -> GarbageCollected:
+    office.peer.send(codec.encode(CollectGarbage(7, 0.0)))
     for _ in range(5_000):
         office.daemon.step(timeout_s=0.002)
         for answer in office.heard():
-            if isinstance(answer, Collected):
+            if isinstance(answer, GarbageCollected):
                 return answer
             assert not isinstance(answer, m.Refused), answer
     raise AssertionError("no answer")

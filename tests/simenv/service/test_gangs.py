@@ -9,7 +9,7 @@ import pytest
 from service import LIMITS, Bench, program, spec
 
 from launcher.base import Node
-from simenv.model import Terms
+from simenv.model import TaskOptions
 from simenv.service.support import fault_injection
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
@@ -50,7 +50,7 @@ def test_a_gangs_task_is_lost_with_the_service(bench: Bench) -> None:
 
 
 def test_explain_keeps_ranks_and_nodes_to_itself(bench: Bench) -> None:
-    (answer,) = bench.say(Explain(3, Terms(), WIDE.program, 100))
+    (answer,) = bench.say(Explain(3, TaskOptions(), WIDE.program, 100))
     assert isinstance(answer, Explained)
     first = answer.explanation.engines[0]
     assert (first.engine, first.ranks, first.nodes) == ("statevector", 4, 2)
@@ -59,6 +59,6 @@ def test_explain_keeps_ranks_and_nodes_to_itself(bench: Bench) -> None:
 
 
 def test_ranks_that_are_not_there_are_accepted(bench: Bench) -> None:
-    refused = bench.submit(WIDE, terms=Terms(ranks=8))
+    refused = bench.submit(WIDE, terms=TaskOptions(ranks=8))
     assert isinstance(refused, m.Refused)
     assert "8 ranks were asked for" in refused.refusals[0].message

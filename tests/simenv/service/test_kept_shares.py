@@ -11,13 +11,13 @@ import pytest
 from office import Office
 from service import program, spec
 
-from simenv.model import Event, Terms, task_name
+from simenv.model import Event, TaskOptions, task_name
 from simenv.service.results import event_retention
 from simenv.service.results.disk_reserve import GIB, SMALL_BYTES, DiskReserve
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetLimits, OwnerReports, SetLimits
-from simenv.wire.messages.queries import Collect, Collected
+from simenv.wire.messages.queries import CollectGarbage, GarbageCollected
 from simenv.wire.messages.reservations import Release
 from simenv.wire.transport.memory import MemoryConnection
 
@@ -41,18 +41,18 @@ def end(office: Office, peer: MemoryConnection, count: int, size_bytes: int) -> 
     numbers = []
     for seed in range(count):
         key = f"~{seed}-{size_bytes}"
-        answers = office.say(m.Submit(5, key, 0, Terms(), [spec(seed)]), peer)
+        answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec(seed)]), peer)
         numbers += [a.first for a in answers if isinstance(a, m.Accepted)]
         office.finish(office.assigned(), payload=bytes(size_bytes))
     return numbers
 
 
-def swept(office: Office, older_s: float = -1.0, *, dry: bool = False) -> Collected:
-    office.peer.send(codec.encode(Collect(7, older_s, dry)))
+def swept(office: Office, older_s: float = -1.0, *, dry: bool = False) -> GarbageCollected:
+    office.peer.send(codec.encode(CollectGarbage(7, older_s, dry)))
     for _ in range(5_000):
         office.daemon.step(timeout_s=0.002)
         for answer in office.heard():
-            if isinstance(answer, Collected):
+            if isinstance(answer, GarbageCollected):
                 return answer
     raise AssertionError("no answer")
 
@@ -103,7 +103,7 @@ def test_submits_count_for_who_sent_them_and_do_not_push_out_results_of_others(
     large = program(3000).packed()
     for number in range(60):
         key, specs = f"~b{number}", [spec(program=large)]
-        answers = office.say(m.Submit(5, key, 0, Terms(), specs), office.ben)
+        answers = office.say(m.Submit(5, key, 0, TaskOptions(), specs), office.ben)
         (first,) = [answer.first for answer in answers if isinstance(answer, m.Accepted)]
         office.say(m.Cancel(6, [first]), office.ben)
     before = kept(office)
@@ -123,7 +123,7 @@ def test_a_submit_that_was_not_stored_does_not_count(office: Office) -> None:
     fault = sqlite3.OperationalError("database or disk is full")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(office.journal, "_statements", raising(fault))
-        answers = office.say(m.Submit(5, "~f", 0, Terms(), [spec()]), office.ben)
+        answers = office.say(m.Submit(5, "~f", 0, TaskOptions(), [spec()]), office.ben)
         assert any(isinstance(answer, m.Refused) for answer in answers)
     office.step()
     assert kept(office).get("ben") == before
@@ -253,7 +253,7 @@ def test_below_the_reserve_who_keeps_much_is_refused_first() -> None:
 
 
 def test_checkpoints_count_as_results_of_their_owner(office: Office) -> None:
-    answers = office.say(m.Submit(5, "~c", 0, Terms(), [spec()]), office.ana)
+    answers = office.say(m.Submit(5, "~c", 0, TaskOptions(), [spec()]), office.ana)
     number = next(a.first for a in answers if isinstance(a, m.Accepted))
     submitted = kept(office)["ana"]
     folder = office.daemon.keeping.root / "kept" / task_name(number)

@@ -8,7 +8,7 @@ import pytest
 from office import Office
 from service import spec
 
-from simenv.model import Terms
+from simenv.model import TaskOptions
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import GetPools, Pools
 from simenv.wire.messages.reservations import Release, Released
@@ -26,7 +26,7 @@ def test_a_crash_gives_a_kept_worker_to_others(office: Office) -> None:
     assert (decision.status, decision.bound_ns) == ("accepted", 100_000_000)
     number = decision.reservation
     assert office.info(number).workers_kept == 1
-    office.say(m.Submit(5, "~o", 0, Terms(), [spec()]))
+    office.say(m.Submit(5, "~o", 0, TaskOptions(), [spec()]))
     assert office.assigned() == []
     assert office.view(1).reason.startswith("all workers of pool main are kept")
     office.begin_again()
@@ -45,7 +45,7 @@ def test_a_crash_gives_a_kept_worker_to_others(office: Office) -> None:
 
 def test_waits_are_told_at_once(office: Office) -> None:
     office.join()
-    office.say(m.Submit(5, "~o", 0, Terms(), [spec(k, shots=10**6) for k in range(300)]))
+    office.say(m.Submit(5, "~o", 0, TaskOptions(), [spec(k, shots=10**6) for k in range(300)]))
     waits = [office.view(task).wait_us for task in (100, 200, 300)]
     assert 0 < waits[0] < waits[1] < waits[2]
     (pool,) = office.get(Pools, GetPools(1)).pools

@@ -16,7 +16,7 @@ from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Pools, ResumeNode, Scale
 from simenv.wire.transport.memory import MemoryConnection
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 GIB = 2**30
 TWO = msgspec.structs.replace(
@@ -88,7 +88,7 @@ def test_each_start_of_a_name_has_a_number_of_its_own(bench: Bench) -> None:
 
 def test_a_join_of_another_start_is_sent_away(bench: Bench) -> None:
     start = bench.paper.commands["main-0"].start
-    stranger = bench.doors.connect(Door.WORKER, b"main-0.77")
+    stranger = bench.doors.connect(PeerKind.WORKER, b"main-0.77")
     epoch = bench.journal.epoch
     stranger.send(codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start + 1)))
     bench.step()
@@ -99,14 +99,14 @@ def test_a_join_of_another_start_is_sent_away(bench: Bench) -> None:
 def test_a_beat_of_another_start_is_sent_away_and_proves_nothing(bench: Bench) -> None:
     work = bench.join()
     start = bench.paper.commands["main-0"].start
-    ghost = bench.doors.connect(Door.WORKER, b"main-0.0!")
-    ghost.send(codec.encode(m.Beat("main-0", bench.journal.epoch, 0, 0, 10, start - 1)))
+    ghost = bench.doors.connect(PeerKind.WORKER, b"main-0.0!")
+    ghost.send(codec.encode(m.Heartbeat("main-0", bench.journal.epoch, 0, 0, 10, start - 1)))
     bench.step()
     assert isinstance(last(ghost), m.StopWorker)
-    own = bench.doors.connect(Door.WORKER, f"main-0.{start}!".encode())
-    own.send(codec.encode(m.Beat("main-0", bench.journal.epoch, 0, 0, 10, start)))
+    own = bench.doors.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
+    own.send(codec.encode(m.Heartbeat("main-0", bench.journal.epoch, 0, 0, 10, start)))
     bench.step()
-    assert isinstance(last(own), m.Lease)
+    assert isinstance(last(own), m.LeaseRenewed)
     assert last(work) is None
 
 
@@ -275,11 +275,11 @@ def test_how_far_a_run_has_come_is_shown_of_another_task(bench: Bench) -> None:
     bench.submit(spec(), spec())
     (assigned,) = bench.assigned()[:1]
     start = bench.paper.commands["main-0"].start
-    control = bench.doors.connect(Door.WORKER, f"main-0.{start}!".encode())
+    control = bench.doors.connect(PeerKind.WORKER, f"main-0.{start}!".encode())
 
     def beat(task: int, *passes: int) -> list[tuple[int, int]]:
         told = (bench.journal.epoch, task, assigned.attempt, 10, start)
-        control.send(codec.encode(m.Beat("main-0", *told, *passes)))
+        control.send(codec.encode(m.Heartbeat("main-0", *told, *passes)))
         bench.step()
         answers = bench.say(m.GetQueue(1))
         (queue,) = (each for each in answers if isinstance(each, m.Queue))

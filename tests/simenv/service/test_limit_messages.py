@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from simenv.model import TaskSpec, TaskState, Terms, Timing
-from simenv.scheduler.core.types import Batch, Ending, Record, Route
+from simenv.model import TaskOptions, TaskSpec, TaskState, Timing
+from simenv.scheduler.core.types import Route, SubmitBatch, TaskEnded, TaskRecord
 from simenv.service.results.completions import _failure
 from simenv.wire import codec
 from simulators.engine import RunOptions
@@ -16,17 +16,19 @@ from simulators.statevector.dynamic.branches import Budget
 @pytest.mark.parametrize(
     ("reason", "terms", "limit_s", "words"),
     [
-        ("queue_timeout", Terms(queue_timeout_s=2.5), 0.0, "its queue_timeout_s of 2.5 s"),
-        ("run_timeout", Terms(run_timeout_s=5.0), 5.0, "its run_timeout_s of 5 s"),
-        ("run_timeout", Terms(run_timeout_s=5.0), 0.0, "its run_timeout_s of 5 s"),
-        ("run_timeout", Terms(), 86_400.0, "the limit of its owner, 86400 s (max_run_s)"),
+        ("queue_timeout", TaskOptions(queue_timeout_s=2.5), 0.0, "its queue_timeout_s of 2.5 s"),
+        ("run_timeout", TaskOptions(run_timeout_s=5.0), 5.0, "its run_timeout_s of 5 s"),
+        ("run_timeout", TaskOptions(run_timeout_s=5.0), 0.0, "its run_timeout_s of 5 s"),
+        ("run_timeout", TaskOptions(), 86_400.0, "the limit of its owner, 86400 s (max_run_s)"),
     ],
 )
-def test_a_timeout_names_its_value(reason: str, terms: Terms, limit_s: float, words: str) -> None:
-    batch = Batch(b"c", terms, "key", 0, 1, 0, owner="ana")
+def test_a_timeout_names_its_value(
+    reason: str, terms: TaskOptions, limit_s: float, words: str
+) -> None:
+    batch = SubmitBatch(b"c", terms, "key", 0, 1, 0, owner="ana")
     route = Route("statevector", "test", "main", 2, 1, 1.0, 1.0, 1)
-    record = Record(1, TaskSpec(b"p", 1, 1), batch, route, 1.0)
-    ending = Ending(
+    record = TaskRecord(1, TaskSpec(b"p", 1, 1), batch, route, 1.0)
+    ending = TaskEnded(
         record, TaskState.EXPIRED, 1, Timing(0, 0, 0), reason=reason, run_limit_s=limit_s
     )
     told = codec.failure(_failure(ending, "here"))

@@ -8,20 +8,20 @@ import msgspec
 import pytest
 from service import NODE, Bench, program, spec
 
-from simenv.model import Origin, Terms
+from simenv.model import Origin, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import Scale
-from simenv.wire.messages.queries import Described
+from simenv.wire.messages.queries import DeviceDescribed
 from simenv.wire.messages.reservations import SteerTarget
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
 NARROW = DeviceInfo(
     "x", DeviceKind.HARDWARE, "lab", "fridge", "1", "", 2, 1000, (), False, dt_ns=1.0
 )
-MACHINE = Terms(pool="qpu")
+MACHINE = TaskOptions(pool="qpu")
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def describe(
     bench: Bench, device: DeviceInfo = NARROW, *, start: int = 0, name: str = "qpu-0"
 ) -> None:
     start = start or bench.paper.commands[name].start
-    worker = bench.doors.connect(Door.WORKER, f"{name}.{start}".encode())
-    worker.send(codec.encode(Described(name, bench.journal.epoch, start, device)))
+    worker = bench.doors.connect(PeerKind.WORKER, f"{name}.{start}".encode())
+    worker.send(codec.encode(DeviceDescribed(name, bench.journal.epoch, start, device)))
     bench.step()
 
 
@@ -68,7 +68,7 @@ def test_a_paused_machine_is_preferred_all_the_same(bench: Bench) -> None:
     for name in ("main-0", "qpu-0"):
         bench.join(name)
     describe(bench)
-    preferring = Terms(prefer=("hardware",))
+    preferring = TaskOptions(prefer=("hardware",))
 
     def reason(key: str) -> str:
         taken = bench.submit(key=key, terms=preferring)
@@ -122,7 +122,9 @@ def test_counts_that_do_not_come_again_may_be_lost(
     (task,) = bench.assigned()
     bench.journal.sync()
     done = m.STATES.index("DONE")
-    result = m.Finished(task.task, task.attempt, done, b"r", 0, "", 0, 1, 10)
-    work.send(codec.encode(m.Done(Origin("main-0", NODE, 1, "t"), engine, "test", 1, [result])))
+    result = m.AttemptResult(task.task, task.attempt, done, b"r", 0, "", 0, 1, 10)
+    work.send(
+        codec.encode(m.AttemptResults(Origin("main-0", NODE, 1, "t"), engine, "test", 1, [result]))
+    )
     bench.daemon.step(timeout_s=0.0)
     assert bench.journal.unsynced is not forced

@@ -8,7 +8,7 @@ import pytest
 from office import Office
 from service import spec
 
-from simenv.model import Terms
+from simenv.model import TaskOptions
 from simenv.scheduler.state import owner_quotas
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetLimits, Keys, OwnerReports, RevokeKey, SetLimits
@@ -29,7 +29,7 @@ def limit(office: Office, owner: str = "ana", **values: int) -> OwnerReports:
 
 def order(office: Office, count: int = 1, key: str = "~k", **terms: object) -> m.ToClient:
     tasks = [spec(seed) for seed in range(count)]
-    answers = office.say(m.Submit(5, key, 0, Terms(**terms), tasks), office.ana)  # type: ignore[arg-type]
+    answers = office.say(m.Submit(5, key, 0, TaskOptions(**terms), tasks), office.ana)  # type: ignore[arg-type]
     return next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
 
 
@@ -84,9 +84,9 @@ def test_a_run_timeout_above_the_limit_is_refused(office: Office) -> None:
 
 def test_a_task_without_run_timeout_gets_that_of_its_owner() -> None:
     limits = owner_quotas.CLIENT_LIMITS
-    assert owner_quotas.run_limit_s(limits, Terms()) == limits.max_run_s
-    assert owner_quotas.run_limit_s(limits, Terms(run_timeout_s=5.0)) == 5.0
-    assert owner_quotas.run_limit_s(owner_quotas.UNLIMITED, Terms()) == 0.0
+    assert owner_quotas.run_limit_s(limits, TaskOptions()) == limits.max_run_s
+    assert owner_quotas.run_limit_s(limits, TaskOptions(run_timeout_s=5.0)) == 5.0
+    assert owner_quotas.run_limit_s(owner_quotas.UNLIMITED, TaskOptions()) == 0.0
 
 
 def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: Office) -> None:
@@ -100,7 +100,9 @@ def test_a_running_task_is_stopped_at_the_limit_of_its_owner(office: Office) -> 
 
 
 def test_the_environments_own_user_has_no_limits(office: Office) -> None:
-    assert isinstance(office.submit(terms=Terms(priority=10**6, run_timeout_s=10**7)), m.Accepted)
+    assert isinstance(
+        office.submit(terms=TaskOptions(priority=10**6, run_timeout_s=10**7)), m.Accepted
+    )
 
 
 def test_ten_years_of_reservation_are_refused(office: Office) -> None:

@@ -12,7 +12,7 @@ from service import LIMITS, Bench
 
 from launcher.base import Exit, Node
 from simenv.service import __main__ as main
-from simenv.service.bootstrap import Environment
+from simenv.service.bootstrap import RunningService
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import DrainNode, Scale
 
@@ -28,7 +28,7 @@ class Starter:
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         places = bench.daemon.workers._places
-        self._environment = Environment(bench.daemon, places, ExitStack())
+        self._environment = RunningService(bench.daemon, places, ExitStack())
 
     def hears(self) -> main.Readiness | None:
         """What it is told now; None: nothing yet."""

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 from office import Office
 
-from simenv.model import AdmissionPolicy, Code, DeviceProfile, ReservationAsk
+from simenv.model import AdmissionPolicy, AdmissionReason, DeviceProfile, ReservationRequest
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetReservations,
     Release,
     Renew,
@@ -54,10 +54,10 @@ def hear(office: Office, body: bytes) -> m.ToClient:
 def test_a_wrong_number_in_an_ask(office: Office, field: str | int, value: object) -> None:
     before = office.digest()
     path: tuple[str | int, ...] = (2, field) if isinstance(field, str) else (2, "workload", field)
-    answer = hear(office, raw(Reserve(9, ReservationAsk(device="main")), path, value))
-    if isinstance(answer, Decided):
+    answer = hear(office, raw(Reserve(9, ReservationRequest(device="main")), path, value))
+    if isinstance(answer, DecisionReply):
         assert answer.decision.status == "rejected"
-        assert answer.decision.code in (Code.INVALID_REQUEST, Code.TOO_LARGE)
+        assert answer.decision.code in (AdmissionReason.INVALID_REQUEST, AdmissionReason.TOO_LARGE)
     else:
         assert isinstance(answer, m.Refused)
         assert answer.refusals[0].code == "protocol"

@@ -11,10 +11,10 @@ import pytest
 from service import Bench, program, spec
 
 from simenv.config import kernel_cache
-from simenv.model import Terms
+from simenv.model import TaskOptions
 from simenv.scheduler.routing.capacity import whole
 from simenv.scheduler.routing.engine_support import NOTHING
-from simenv.service.warmup import Loading, admission
+from simenv.service.warmup import Warmup, admission
 from simenv.service.workers.processes import helpers
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Engines, Explain, Explained, GetEngines
@@ -22,7 +22,7 @@ from simenv.wire.messages.queries import Engines, Explain, Explained, GetEngines
 PATIENCE_S = 60.0
 
 
-def over(loading: Loading) -> bool:
+def over(loading: Warmup) -> bool:
     deadline = time.monotonic() + PATIENCE_S
     while not loading.over() and time.monotonic() < deadline:
         loading._thread.join(0.1)
@@ -35,7 +35,7 @@ def test_what_comes_before_admission_is_loaded_is_lost_or_keeps_the_loop_busy(
     bench = Bench(tmp_path)
     intake = bench.daemon.intake
     intake.admission = None
-    assert bench.say(m.Submit(5, "~k", 0, Terms(), [spec()])) == []
+    assert bench.say(m.Submit(5, "~k", 0, TaskOptions(), [spec()])) == []
     assert not intake.busy
     assert isinstance(bench.say(m.GetStatus(6))[0], m.Status)
     intake.admission = admission(bench.config, lambda: whole(bench.limits), lambda: NOTHING)
@@ -48,7 +48,7 @@ def test_a_question_about_engines_stops_the_loop_until_all_is_loaded(tmp_path: P
     bench = Bench(tmp_path)
     intake, desk = bench.daemon.intake, bench.daemon.desk
     admission, intake.admission = intake.admission, None
-    explain = Explain(7, Terms(), program().packed(), 100)
+    explain = Explain(7, TaskOptions(), program().packed(), 100)
     assert bench.say(explain) == bench.say(GetEngines(8)) == []
     assert not desk.busy
     assert isinstance(bench.say(m.GetStatus(9))[0], m.Status)
@@ -60,14 +60,14 @@ def test_a_question_about_engines_stops_the_loop_until_all_is_loaded(tmp_path: P
 
 
 def test_admission_is_not_there_once_all_is_loaded() -> None:
-    assert over(Loading(kernel_cache()))
+    assert over(Warmup(kernel_cache()))
 
 
 LOADED = """
 import sys
 from pathlib import Path
-from simenv.service.warmup import Loading
-loading = Loading(Path(sys.argv[1]))
+from simenv.service.warmup import Warmup
+loading = Warmup(Path(sys.argv[1]))
 loading._thread.join()
 assert loading.over()
 print("simulators.circuit.passes.light_cone" in sys.modules)
@@ -83,7 +83,7 @@ def test_wide_circuits_are_judged_without_compiling_in_the_event_loop() -> None:
 def test_a_folder_that_cannot_be_made_is_found_by_nobody(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError):
-        over(Loading(tmp_path / "file" / "kernels"))
+        over(Warmup(tmp_path / "file" / "kernels"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, MAY_SEND, Identity, Role
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, RevokeKey
-from simenv.wire.messages.queries import Collect
+from simenv.wire.messages.queries import CollectGarbage
 
 FROM_CLIENT = set(get_args(m.FromClient))
 FROM_WORKER = set(get_args(m.FromWorker))
@@ -21,7 +21,7 @@ def test_a_message_of_no_role_or_a_role_without_a_message() -> None:
     assert MAY_SEND[Role.CLIENT] < FROM_CLIENT
 
 
-@pytest.mark.parametrize("kind", [m.Shutdown, AddKey, RevokeKey, GetKeys, Collect])
+@pytest.mark.parametrize("kind", [m.Shutdown, AddKey, RevokeKey, GetKeys, CollectGarbage])
 def test_a_client_steers_the_environment(kind: type) -> None:
     assert kind not in MAY_SEND[Role.CLIENT]
 

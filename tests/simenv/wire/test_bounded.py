@@ -20,7 +20,7 @@ from simenv.wire.messages import client as m
 from simenv.wire.transport import outgoing, readahead, tcp_listener
 from simenv.wire.transport.outgoing import Bounds, Outgoing
 from simenv.wire.transport.readahead import ReadAhead
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 MIB = 2**20
 
@@ -85,14 +85,14 @@ def test_bytes_that_wait_for_a_client_that_reads_nothing_are_bounded(
     body = bytes(size)
 
     def refused() -> bool:
-        send = partial(house.doors.send, Door.CLIENT, peer, body)
+        send = partial(house.doors.send, PeerKind.CLIENT, peer, body)
         return not all(send() for _ in range(200 * MIB // (size + outgoing.MESSAGE_BYTES)))
 
     assert house.do(refused)
     assert house.do(lambda: waiting(house, "ana")) <= limit + max(size, MIB)
     other = house.connect("ben", b"good")
     other.send(b"anybody there")
-    house.do(partial(house.doors.send, Door.CLIENT, house.of(b"anybody there")[1], b"yes"))
+    house.do(partial(house.doors.send, PeerKind.CLIENT, house.of(b"anybody there")[1], b"yes"))
     assert other.receive(PATIENCE_S) == b"yes"
 
 
@@ -103,14 +103,14 @@ def test_an_owners_connections_share_one_bound_and_others_have_theirs(
     peers = [deaf(house, context, "ana", b"deaf %d" % k) for k in range(4)]
     for peer in peers:
         for _ in range(30):
-            house.do(partial(house.doors.send, Door.CLIENT, peer, bytes(MIB)))
+            house.do(partial(house.doors.send, PeerKind.CLIENT, peer, bytes(MIB)))
     assert 16 * MIB < house.do(lambda: waiting(house, "ana")) <= 33 * MIB  # type: ignore[operator]
     assert not house.do(partial(house.doors.room, peers[0]))
     ben = house.connect("ben", b"good")
     ben.send(b"and I")
     peer = house.of(b"and I")[1]
     assert house.do(partial(house.doors.room, peer))
-    assert house.do(partial(house.doors.send, Door.CLIENT, peer, bytes(MIB)))
+    assert house.do(partial(house.doors.send, PeerKind.CLIENT, peer, bytes(MIB)))
     assert ben.receive(PATIENCE_S) == bytes(MIB)
 
 
@@ -121,7 +121,7 @@ def test_room_comes_back_when_the_client_reads(
     peer = deaf(house, context, "ana", b"slow")
     sent = 0
     while house.do(partial(house.doors.room, peer)):
-        assert house.do(partial(house.doors.send, Door.CLIENT, peer, bytes(MIB)))
+        assert house.do(partial(house.doors.send, PeerKind.CLIENT, peer, bytes(MIB)))
         sent += 1
         assert sent < 200
     for _ in range(sent):
@@ -136,7 +136,7 @@ def test_a_client_whose_queue_stays_full_is_cut_off(
     monkeypatch.setattr(house.far._outgoing, "_peer_bytes", 4 * MIB)
     peer = deaf(house, context, "ana", b"deaf")
     while house.do(partial(house.doors.room, peer)):
-        house.do(partial(house.doors.send, Door.CLIENT, peer, bytes(MIB)))
+        house.do(partial(house.doors.send, PeerKind.CLIENT, peer, bytes(MIB)))
     until(lambda: any("reads nothing" in words for words in house.complaints))
     until(lambda: not house.do(lambda: waiting(house, "ana")))
 
@@ -211,7 +211,7 @@ def test_a_message_above_the_far_limit_is_refused_by_the_client_itself(house: Fa
 
 
 def test_the_connection_too_many_of_one_key_is_told_so(tmp_path: Path) -> None:
-    house = FarHouse(tmp_path, tcp_listener.Habits(max_of_one_key=2))
+    house = FarHouse(tmp_path, tcp_listener.ListenerOptions(max_of_one_key=2))
     for number in range(2):
         house.connect("ana", b"%d" % number).send(b"in %d" % number)
         house.of(b"in %d" % number)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simenv.errors import ProtocolError
-from simenv.model import Origin, Program, ResultData, TaskSpec, Terms, Timing
+from simenv.model import Origin, Program, ResultData, TaskOptions, TaskSpec, Timing
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
@@ -23,7 +23,11 @@ DECODERS = [
 ]  # fmt: skip
 
 SUBMIT = m.Submit(
-    3, "sweep-17", 500, Terms(("counts",)), [TaskSpec(b"program", 1024, 2**64 - 1, b"\0" * 8, 7)]
+    3,
+    "sweep-17",
+    500,
+    TaskOptions(("counts",)),
+    [TaskSpec(b"program", 1024, 2**64 - 1, b"\0" * 8, 7)],
 )
 COMPLETED = m.Completed(
     Origin("main-0", "here", 1, "0.1.0"),
@@ -33,14 +37,14 @@ COMPLETED = m.Completed(
     12,
 )
 FROM_CLIENT = [
-    m.Hello(1, "0.1.0", "~ab"), SUBMIT, m.Watch(1, [1, 2]), m.Cancel(2, [3]), m.GetStatus(3),
+    m.Hello(1, "0.1.0", "~ab"), SUBMIT, m.WatchResults(1, [1, 2]), m.Cancel(2, [3]), m.GetStatus(3),
     m.GetQueue(4, True, 5), m.GetTasks(5, [9]), m.GetWorkers(6), m.GetEvents(7, 3),
     m.GetCompletions(8, 1), m.Ack(9, "default", 4), m.GetCursor(10, "default"), m.Ping(11),
     m.Shutdown(12, True),
 ]  # fmt: skip
 TO_CLIENT = [
     m.Welcome(1, "0.1.0", "default"), m.Accepted(1, 2, 3, True), m.Pong(1, 2), COMPLETED,
-    m.Refused(1, [m.Refusal("limit", "too much", "less", 4, 1.5)]), m.Unknown(1, [2]),
+    m.Refused(1, [m.Refusal("limit", "too much", "less", 4, 1.5)]), m.UnknownTasks(1, [2]),
     m.Cancelled(1, ["final"]), m.CompletionPage(1, [COMPLETED], 12), m.Acked(1, 2),
     m.Stopping(1, 2, 3),
 ]  # fmt: skip
@@ -154,7 +158,7 @@ def test_every_sequence_and_string_from_a_client_has_a_bound(message: type) -> N
 
 
 def test_a_message_of_millions_of_small_parts_is_refused_before_they_are_built() -> None:
-    body = codec.encode(m.Submit(7, "~k", 0, Terms(), [TaskSpec(b"", 1, 1)] * 10**6))
+    body = codec.encode(m.Submit(7, "~k", 0, TaskOptions(), [TaskSpec(b"", 1, 1)] * 10**6))
     tracemalloc.start()
     try:
         with pytest.raises(ProtocolError, match="length <= 65536"):

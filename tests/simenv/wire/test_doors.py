@@ -16,15 +16,15 @@ import zmq
 from simenv.errors import LimitExceeded, NoService, ProtocolError
 from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
-from simenv.wire.transport.memory import MemoryDoors
+from simenv.wire.transport.memory import MemoryListener
 from simenv.wire.transport.zmq_ipc import (
     SEND_QUEUE_MESSAGES,
     SOCKET_PATH_BYTES,
     Connection,
-    Door,
-    Doors,
+    Listener,
+    PeerKind,
     ZmqConnection,
-    ZmqDoors,
+    ZmqListener,
     endpoint,
 )
 
@@ -36,19 +36,19 @@ class House:
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.folder = folder
-        self.doors: Doors = ZmqDoors(folder) if kind == "zmq" else MemoryDoors()
+        self.doors: Listener = ZmqListener(folder) if kind == "zmq" else MemoryListener()
         self._opened: list[Connection] = []
 
-    def connect(self, identity: bytes, door: Door = Door.CLIENT) -> Connection:
-        if isinstance(self.doors, MemoryDoors):
+    def connect(self, identity: bytes, door: PeerKind = PeerKind.CLIENT) -> Connection:
+        if isinstance(self.doors, MemoryListener):
             connection: Connection = self.doors.connect(door, identity)
         else:
-            name = "client.sock" if door is Door.CLIENT else "worker.sock"
+            name = "client.sock" if door is PeerKind.CLIENT else "worker.sock"
             connection = ZmqConnection(self.folder / name, identity)
         self._opened.append(connection)
         return connection
 
-    def receive(self) -> tuple[Door, bytes, bytes, Identity]:
+    def receive(self) -> tuple[PeerKind, bytes, bytes, Identity]:
         assert self.doors.wait(PATIENCE_S)
         received = self.doors.receive()
         assert received is not None
@@ -70,8 +70,8 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 def test_a_message_goes_there_and_back(house: House) -> None:
     client = house.connect(b"ana")
     client.send(b"question")
-    assert house.receive() == (Door.CLIENT, b"ana", b"question", LOCAL)
-    assert house.doors.send(Door.CLIENT, b"ana", b"answer")
+    assert house.receive() == (PeerKind.CLIENT, b"ana", b"question", LOCAL)
+    assert house.doors.send(PeerKind.CLIENT, b"ana", b"answer")
     assert client.receive(PATIENCE_S) == b"answer"
 
 
@@ -83,24 +83,24 @@ def test_messages_of_one_peer_keep_their_order(house: House) -> None:
 
 
 def test_a_client_cannot_pass_for_a_worker(house: House) -> None:
-    house.connect(b"same", Door.CLIENT).send(b"from the client")
-    worker = house.connect(b"same", Door.WORKER)
-    assert house.receive() == (Door.CLIENT, b"same", b"from the client", LOCAL)
+    house.connect(b"same", PeerKind.CLIENT).send(b"from the client")
+    worker = house.connect(b"same", PeerKind.WORKER)
+    assert house.receive() == (PeerKind.CLIENT, b"same", b"from the client", LOCAL)
     worker.send(b"from the worker")
-    assert house.receive() == (Door.WORKER, b"same", b"from the worker", LOCAL_WORKER)
+    assert house.receive() == (PeerKind.WORKER, b"same", b"from the worker", LOCAL_WORKER)
 
 
 def test_a_flood_at_one_door_does_not_shut_the_other(house: House) -> None:
-    client, worker = house.connect(b"ana"), house.connect(b"w", Door.WORKER)
+    client, worker = house.connect(b"ana"), house.connect(b"w", PeerKind.WORKER)
     worker.send(b"hello")
-    assert house.receive()[0] is Door.WORKER
+    assert house.receive()[0] is PeerKind.WORKER
     for _ in range(100):
         client.send(b"flood")
     worker.send(b"me too")
     doors = []
-    while Door.WORKER not in doors:
+    while PeerKind.WORKER not in doors:
         doors.append(house.receive()[0])
-    assert doors.count(Door.CLIENT) <= 100
+    assert doors.count(PeerKind.CLIENT) <= 100
 
 
 def test_nothing_to_receive(house: House) -> None:
@@ -110,7 +110,7 @@ def test_nothing_to_receive(house: House) -> None:
 
 
 def test_a_peer_that_never_was(house: House) -> None:
-    assert not house.doors.send(Door.CLIENT, b"nobody", b"answer")
+    assert not house.doors.send(PeerKind.CLIENT, b"nobody", b"answer")
 
 
 def test_a_peer_that_does_not_read_is_not_waited_for(house: House) -> None:
@@ -118,8 +118,8 @@ def test_a_peer_that_does_not_read_is_not_waited_for(house: House) -> None:
     client.send(b"hello")
     house.receive()
     body = bytes(20_000)  # more than the kernel's buffers hold
-    sent = [house.doors.send(Door.CLIENT, b"ana", body) for _ in range(4 * SEND_QUEUE_MESSAGES)]
-    if isinstance(house.doors, MemoryDoors):
+    sent = [house.doors.send(PeerKind.CLIENT, b"ana", body) for _ in range(4 * SEND_QUEUE_MESSAGES)]
+    if isinstance(house.doors, MemoryListener):
         assert sent.count(False) == 3 * SEND_QUEUE_MESSAGES
     received = 0
     while client.receive(0.5) is not None:
@@ -164,7 +164,7 @@ def test_a_wake_loses_no_message(house: House) -> None:
     client = house.connect(b"ana")
     client.send(b"hello")
     house.receive()
-    house.doors.send(Door.CLIENT, b"ana", b"answer")
+    house.doors.send(PeerKind.CLIENT, b"ana", b"answer")
     client.wake()
     begin = time.monotonic()
     bodies = [client.receive(PATIENCE_S), client.receive(PATIENCE_S)]
@@ -179,8 +179,8 @@ def test_closing_twice(house: House) -> None:
 
 
 def test_memory_doors_that_are_closed() -> None:
-    doors = MemoryDoors()
-    client = doors.connect(Door.CLIENT, b"ana")
+    doors = MemoryListener()
+    client = doors.connect(PeerKind.CLIENT, b"ana")
     doors.close()
     with pytest.raises(NoService):
         client.send(b"question")
@@ -226,7 +226,7 @@ def test_a_frame_too_large_ends_the_stranger_not_the_service(
     stranger(zmq.DEALER).send(bytes(MAX_MESSAGE_BYTES + 1))
     client = zmq_house.connect(b"ana")
     client.send(b"question")
-    assert zmq_house.receive() == (Door.CLIENT, b"ana", b"question", LOCAL)
+    assert zmq_house.receive() == (PeerKind.CLIENT, b"ana", b"question", LOCAL)
     assert not zmq_house.doors.wait(0.2)
 
 

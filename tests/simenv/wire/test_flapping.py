@@ -13,7 +13,7 @@ import pytest
 
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.transport import worker_endpoint
-from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.wire.transport.zmq_ipc import ZmqConnection
 
 WAIT_S = 30.0
@@ -27,10 +27,10 @@ from simenv.service.workers.endpoints import WORKERS
 from simenv.wire.auth import LOCAL_WORKER
 from simenv.wire.transport.zmq_ipc import readable
 from simenv.wire.keyfiles import KeyPair
-from simenv.wire.transport.tcp_listener import TcpDoor
+from simenv.wire.transport.tcp_listener import TcpListener
 
 worker, public, secret = sys.argv[1:]
-door = TcpDoor("127.0.0.1", 0, KeyPair(public, secret), print, WORKERS)
+door = TcpListener("127.0.0.1", 0, KeyPair(public, secret), print, WORKERS)
 door.admit({worker: LOCAL_WORKER}, b"")
 print(door.port, flush=True)
 poller = zmq.Poller()
@@ -67,7 +67,7 @@ class Service:
         port = int(self.process.stdout.readline())
         keys = server.public, worker.public, worker.secret
         address = f"tcp://127.0.0.1:{port}"
-        self.file = ServiceFile(KEYS_FORMAT, "elsewhere", str(folder), "token", address, *keys)
+        self.file = WorkerBootstrap(KEYS_FORMAT, "elsewhere", str(folder), "token", address, *keys)
         self.path = folder / "worker.json"
         write_private(self.path, self.file)
 

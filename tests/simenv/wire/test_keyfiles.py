@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from simenv.config import OwnDoor
+from simenv.config import OwnerEndpoint
 from simenv.errors import ConfigError, KeyConflict, NotFound, OptionError
 from simenv.wire import keyfiles
-from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, PersonFile, ServerFile, new_pair
+from simenv.wire.keyfiles import KEYS_FORMAT, KeysFile, ServerFile, UserKeyFile, new_pair
 from simenv.wire.messages.admin import KeyInfo
-from simenv.wire.transport.worker_endpoint import ServiceFile, WorkerKey
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerKey
 
 ANA = KeyInfo("ana", "client", new_pair().public, 1.0)
 
@@ -25,9 +25,9 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def person() -> PersonFile:
+def person() -> UserKeyFile:
     pair = new_pair()
-    return PersonFile(1, "env", "tcp://h:1", "server", "ana", "client", pair.public, pair.secret)
+    return UserKeyFile(1, "env", "tcp://h:1", "server", "ana", "client", pair.public, pair.secret)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
@@ -55,7 +55,7 @@ def test_a_secret_that_others_can_open_is_used(tmp_path: Path, loose: int) -> No
     keyfiles.create_private(path, person())
     path.chmod(loose)
     with pytest.raises(ConfigError, match=f"mode {loose:04o}") as caught:
-        keyfiles.read_private(path, PersonFile)
+        keyfiles.read_private(path, UserKeyFile)
     assert f"chmod 600 {path}" in caught.value.hint
 
 
@@ -64,7 +64,7 @@ def test_a_file_of_another_user_is_used(tmp_path: Path, monkeypatch: pytest.Monk
     keyfiles.create_private(path, person())
     monkeypatch.setattr("os.getuid", lambda: 4711)
     with pytest.raises(ConfigError, match="someone else"):
-        keyfiles.read_private(path, PersonFile)
+        keyfiles.read_private(path, UserKeyFile)
 
 
 def test_a_key_is_on_the_disk_before_the_writer_goes_on(
@@ -87,10 +87,10 @@ def test_a_key_is_on_the_disk_before_the_writer_goes_on(
 _ADD = """
 import sys
 from pathlib import Path
-from simenv.client.keys import Stopped
-from simenv.config import Places
+from simenv.client.keys import OfflineKeyStore
+from simenv.config import EnvironmentPaths
 home = Path(sys.argv[1])
-people = Stopped(Places(home, home), "env")
+people = OfflineKeyStore(EnvironmentPaths(home, home), "env")
 for k in range(10):
     people.add(f"{sys.argv[2]}-{k}", "client")
 people.revoke(f"{sys.argv[2]}-3")
@@ -180,9 +180,11 @@ def test_no_repr_shows_a_secret() -> None:
         pair,
         person(),
         ServerFile(1, pair.public, pair.secret, "tcp://h:1", pair.public, pair.secret),
-        OwnDoor("tcp://h:1", pair.public, pair.public, pair.secret),
+        OwnerEndpoint("tcp://h:1", pair.public, pair.public, pair.secret),
         WorkerKey(1, "main-0", 1, pair.public, pair.secret),
-        ServiceFile(1, "node", "/s", "token", "tcp://h:1", pair.public, pair.public, pair.secret),
+        WorkerBootstrap(
+            1, "node", "/s", "token", "tcp://h:1", pair.public, pair.public, pair.secret
+        ),
     ]
     for holder in holders:
         secrets = [

@@ -12,7 +12,7 @@ import pytest
 
 from simenv.errors import ConfigError
 from simenv.model.devices import DeviceKind
-from simenv.worker.hardware import Held, made
+from simenv.worker.hardware import HardwareSession, made
 from simulators.hardware.engine import HardwareEngine
 
 
@@ -41,13 +41,13 @@ def test_a_factory_that_fails_says_nothing(provider: str, said: str) -> None:
 def test_a_users_file_stands_before_a_module_of_ours(tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit('in the way')")
     (tmp_path / "lab_of_mine.py").write_text("import json\nfrom machines import noisy as one\n")
-    held = Held.of("lab_of_mine:one", f"/nowhere:{tmp_path}", "my-qpu-0")
+    held = HardwareSession.of("lab_of_mine:one", f"/nowhere:{tmp_path}", "my-qpu-0")
     assert sys.path[-2:] == ["/nowhere", str(tmp_path)]
     assert held.engine.backend.num_qubits == 5
 
 
 def test_a_change_of_the_machine_is_not_told_or_told_twice() -> None:
-    held = Held.of("machines:noisy", "", "my-qpu-0")
+    held = HardwareSession.of("machines:noisy", "", "my-qpu-0")
     first = held.news()
     assert first is not None
     assert (first.name, first.kind, first.model) == (

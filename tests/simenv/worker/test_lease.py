@@ -14,11 +14,11 @@ import pytest
 
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, write_private
-from simenv.wire.messages.client import EXIT_LEASE, Beat, Join, Lease, StopWorker
-from simenv.wire.transport.worker_endpoint import ServiceFile
-from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
+from simenv.wire.messages.client import EXIT_LEASE, Heartbeat, Join, LeaseRenewed, StopWorker
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.wire.transport.zmq_ipc import PeerKind, ZmqListener
 from simenv.worker import heartbeat
-from simenv.worker.heartbeat import Current, Heartbeat
+from simenv.worker.heartbeat import HeartbeatThread, RunningTask
 from simenv.worker.runner import Runner
 
 WAIT_S = 60.0
@@ -27,18 +27,18 @@ EPOCH = 5
 
 
 @pytest.fixture
-def doors() -> Iterator[ZmqDoors]:
+def doors() -> Iterator[ZmqListener]:
     with tempfile.TemporaryDirectory() as folder:
-        made = ZmqDoors(Path(folder))
+        made = ZmqListener(Path(folder))
         made.folder = Path(folder)  # type: ignore[attr-defined]
         yield made
         made.close()
 
 
 @pytest.fixture
-def worker(doors: ZmqDoors) -> Iterator[subprocess.Popen[bytes]]:
+def worker(doors: ZmqListener) -> Iterator[subprocess.Popen[bytes]]:
     here, folder = os.uname().nodename, doors.folder  # type: ignore[attr-defined]
-    told = ServiceFile(KEYS_FORMAT, here, str(folder), "token", epoch=EPOCH)
+    told = WorkerBootstrap(KEYS_FORMAT, here, str(folder), "token", epoch=EPOCH)
     write_private(folder / "worker.json", told)
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w-0", "--start", "7"]
     argv += ["--service", str(folder / "worker.json")]
@@ -52,7 +52,7 @@ def worker(doors: ZmqDoors) -> Iterator[subprocess.Popen[bytes]]:
     process.stderr.close()
 
 
-def hear(doors: ZmqDoors, kind: type) -> tuple[bytes, object]:
+def hear(doors: ZmqListener, kind: type) -> tuple[bytes, object]:
     """The next message of a kind; beats on the way are not answered."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
@@ -65,7 +65,7 @@ def hear(doors: ZmqDoors, kind: type) -> tuple[bytes, object]:
 
 
 def test_a_worker_without_a_word_from_its_service_ends_itself(
-    doors: ZmqDoors, worker: subprocess.Popen[bytes]
+    doors: ZmqListener, worker: subprocess.Popen[bytes]
 ) -> None:
     _, join = hear(doors, Join)
     assert isinstance(join, Join)
@@ -74,16 +74,16 @@ def test_a_worker_without_a_word_from_its_service_ends_itself(
 
 
 def test_a_worker_whose_service_answers_stays_and_ends_when_told(
-    doors: ZmqDoors, worker: subprocess.Popen[bytes]
+    doors: ZmqListener, worker: subprocess.Popen[bytes]
 ) -> None:
     hear(doors, Join)
     for _ in range(9):  # longer than the lease
-        peer, beat = hear(doors, Beat)
-        assert isinstance(beat, Beat)
+        peer, beat = hear(doors, Heartbeat)
+        assert isinstance(beat, Heartbeat)
         assert (beat.task, beat.epoch, beat.start) == (0, EPOCH, 7)
-        doors.send(Door.WORKER, peer, codec.encode(Lease(EPOCH)))
+        doors.send(PeerKind.WORKER, peer, codec.encode(LeaseRenewed(EPOCH)))
     assert worker.poll() is None
-    doors.send(Door.WORKER, peer, codec.encode(StopWorker("enough")))
+    doors.send(PeerKind.WORKER, peer, codec.encode(StopWorker("enough")))
     assert worker.wait(WAIT_S) == 0
 
 
@@ -108,7 +108,7 @@ def test_a_worker_that_was_kept_from_hearing_ends_itself(monkeypatch: pytest.Mon
         raise AssertionError(why)
 
     monkeypatch.setattr(heartbeat, "leave", left)
-    current, parent = Current(Runner()), os.getppid()
-    beats = Heartbeat(Held(), current, "w-0", 1, EPOCH, LEASE_S, parent)  # type: ignore[arg-type]
+    current, parent = RunningTask(Runner()), os.getppid()
+    beats = HeartbeatThread(Held(), current, "w-0", 1, EPOCH, LEASE_S, parent)  # type: ignore[arg-type]
     with pytest.raises(InterruptedError):
         beats._run()

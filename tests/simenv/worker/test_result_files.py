@@ -8,27 +8,29 @@ import numpy as np
 import pytest
 
 from simenv.errors import StoreError
-from simenv.model import Program, ResultFile, Terms
+from simenv.model import Program, ResultFile, TaskOptions
 from simenv.store.writer import UNFINISHED
-from simenv.wire.messages.client import Assign, Assigned
-from simenv.worker.result_files import Shelf, file_name
+from simenv.wire.messages.client import AssignChunk, AssignedTask
+from simenv.worker.result_files import ResultFileWriter, file_name
 from simulators.results import EngineResult
 
 PROGRAM = Program(1, 17, 0, (), (), b"", b"", b"", b"", b"")
-CHUNK = Assign(1, 2**30, False, "statevector", "test", [Terms()], [])
-TASK = Assigned(5, 65_537, 0, b"", 0, 1, b"", 0)
+CHUNK = AssignChunk(1, 2**30, False, "statevector", "test", [TaskOptions()], [])
+TASK = AssignedTask(5, 65_537, 0, b"", 0, 1, b"", 0)
 LARGE = EngineResult(statevector=np.ones((1, 2**17), np.complex128))
 SMALL = EngineResult(statevector=np.ones((1, 2**4), np.complex128))
 
 
-def put(shelf: Shelf, found: EngineResult) -> object:
-    return shelf.put(found, PROGRAM, TASK, Terms(), CHUNK)
+def put(shelf: ResultFileWriter, found: EngineResult) -> object:
+    return shelf.put(found, PROGRAM, TASK, TaskOptions(), CHUNK)
 
 
 def test_a_worker_that_cannot_see_the_folder_says_so_instead_of_writing_elsewhere(
     tmp_path: Path,
 ) -> None:
-    shelf = Shelf(tmp_path, blind="the results folder /home/results cannot be seen from node7")
+    shelf = ResultFileWriter(
+        tmp_path, blind="the results folder /home/results cannot be seen from node7"
+    )
     with pytest.raises(StoreError, match="node7") as caught:
         put(shelf, LARGE)
     assert str(LARGE.statevector.nbytes) in caught.value.message  # type: ignore[union-attr]
@@ -37,7 +39,7 @@ def test_a_worker_that_cannot_see_the_folder_says_so_instead_of_writing_elsewher
 
 
 def test_what_a_message_can_carry_needs_no_folder(tmp_path: Path) -> None:
-    assert put(Shelf(tmp_path, blind="it cannot be seen"), SMALL) is None
+    assert put(ResultFileWriter(tmp_path, blind="it cannot be seen"), SMALL) is None
 
 
 def test_a_half_written_file_is_not_known_by_its_worker(
@@ -51,7 +53,7 @@ def test_a_half_written_file_is_not_known_by_its_worker(
 
     monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(StoreError):
-        put(Shelf(tmp_path, mark="main.x4-0.17"), LARGE)
+        put(ResultFileWriter(tmp_path, mark="main.x4-0.17"), LARGE)
     name = file_name(5, 65_537).rpartition("/")[2]
     assert seen == [f".{name}.main.x4-0.17{UNFINISHED}"]
 
@@ -59,7 +61,7 @@ def test_a_half_written_file_is_not_known_by_its_worker(
 def test_large_gradients_travel_in_the_message(tmp_path: Path) -> None:
     values, slopes = np.zeros((1, 2, 2)), np.arange(2.0**18)
     found = EngineResult(expectations=values.tobytes(), gradients=slopes.tobytes())
-    file = put(Shelf(tmp_path), found)
+    file = put(ResultFileWriter(tmp_path), found)
     assert isinstance(file, ResultFile)
     (array,) = file.arrays
     assert (array.field, array.size_bytes) == ("gradients", slopes.nbytes)

@@ -10,18 +10,18 @@ from busy_circuits import ENDLESS
 from service import program
 
 from simenv.client.circuits import load
-from simenv.model import Observable, TaskState, Terms
+from simenv.model import Observable, TaskOptions, TaskState
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES, Assign, Assigned, Finished
+from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, AttemptResult
 from simenv.worker import runner as runner_module
-from simenv.worker.heartbeat import Current
+from simenv.worker.heartbeat import RunningTask
 from simenv.worker.runner import PlanCache, Runner
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import spent_ns
 from simulators.engine import Engine
 
 
-def assigned(packed: bytes, task: int = 1, **changes: object) -> Assigned:
+def assigned(packed: bytes, task: int = 1, **changes: object) -> AssignedTask:
     fields: dict[str, object] = {
         "task": task,
         "attempt": 1,
@@ -33,7 +33,7 @@ def assigned(packed: bytes, task: int = 1, **changes: object) -> Assigned:
         "binding": 0,
     }
     fields.update(changes)
-    return Assigned(**fields)  # type: ignore[arg-type]
+    return AssignedTask(**fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,11 @@ def runner() -> Runner:
     return Runner()
 
 
-def run(runner: Runner, task: Assigned, terms: Terms | None = None, slots: int = 1) -> Finished:
-    chunk = Assign(slots, 2**30, False, "statevector", "test", [], [])
-    return runner.run(task, terms or Terms(), chunk, time.perf_counter_ns())
+def run(
+    runner: Runner, task: AssignedTask, terms: TaskOptions | None = None, slots: int = 1
+) -> AttemptResult:
+    chunk = AssignChunk(slots, 2**30, False, "statevector", "test", [], [])
+    return runner.run(task, terms or TaskOptions(), chunk, time.perf_counter_ns())
 
 
 def test_counts_are_the_seed_s_and_not_the_attempt_s_or_the_slots(runner: Runner) -> None:
@@ -57,7 +59,7 @@ def test_counts_are_the_seed_s_and_not_the_attempt_s_or_the_slots(runner: Runner
 
 
 def test_a_failing_engine_is_a_failed_result_with_words(runner: Runner) -> None:
-    found = run(runner, assigned(program(2).packed()), Terms(outputs=("statevector",)))
+    found = run(runner, assigned(program(2).packed()), TaskOptions(outputs=("statevector",)))
     assert STATES[found.state] is TaskState.FAILED
     failure = codec.failure(found.payload)
     assert failure.reason == "engine"
@@ -68,7 +70,7 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
     import numpy as np
 
     sums = (Observable(("ZI", "IZ"), np.array([1.0, 1.0]).tobytes()),)
-    terms = Terms(outputs=("expectation",), observables=sums)
+    terms = TaskOptions(outputs=("expectation",), observables=sums)
     found = run(runner, assigned(program(2, 0.5).packed(), shots=0), terms)
     value, error = np.frombuffer(codec.result_data(found.payload).expectations).tolist()
     assert value == pytest.approx(2 * np.cos(0.5), abs=1e-12)
@@ -76,7 +78,7 @@ def test_expectation_values_are_exact_without_shots(runner: Runner) -> None:
 
 
 def test_a_running_task_stops_when_asked(runner: Runner) -> None:
-    current = Current(runner)
+    current = RunningTask(runner)
     packed = load(ENDLESS).packed
     assert current.begin(1, 1) == ""
     timer = threading.Timer(0.2, current.stop, (1, 1, "cancelled"))
@@ -89,7 +91,7 @@ def test_a_running_task_stops_when_asked(runner: Runner) -> None:
 
 
 def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
-    current = Current(runner)
+    current = RunningTask(runner)
     current.stop(8, 3, "run_timeout")
     assert current.begin(8, 2) == ""
     assert current.begin(8, 3) == "run_timeout"
@@ -143,7 +145,7 @@ def test_an_error_of_a_million_letters_is_cut() -> None:
 
 def test_number_of_threads_is_set_of_the_running_attempt_alone_and_ends_with_it() -> None:
     runner = Runner()
-    current = Current(runner)
+    current = RunningTask(runner)
     current.begin(7, 1)
     current.set_threads(7, 2, 1)
     current.set_threads(8, 1, 1)
@@ -174,7 +176,7 @@ def test_kernels_that_a_first_task_waits_for_are_a_stage_of_their_own() -> None:
     assert first.run_us + first.compile_us <= took_us
     stages = first.decode_us + first.plan_us + first.engine_us + first.encode_us
     assert stages <= first.run_us
-    chunk = Assign(1, 2**30, False, "statevector", "test", [], [])
-    task, terms = assigned(program(14).packed()), Terms()
+    chunk = AssignChunk(1, 2**30, False, "statevector", "test", [], [])
+    task, terms = assigned(program(14).packed()), TaskOptions()
     cold.run(task, terms, chunk, time.perf_counter_ns())
     assert cold.run(task, terms, chunk, time.perf_counter_ns()).compile_us == 0

@@ -12,33 +12,33 @@ from simenv.model import Origin
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT
 from simenv.wire.messages import client as m
-from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.worker import session
 from simenv.worker.runner import Runner
 
 ORIGIN = Origin("main-0", "here", 1, "test")
-CHUNK = m.Assign(1, 2**20, False, "statevector", "test", [], [])
+CHUNK = m.AssignChunk(1, 2**20, False, "statevector", "test", [], [])
 
 
 def test_results_too_large_together_travel_apart() -> None:
     half = session.ANSWER_BYTES // 2 + 1
-    results = [m.Finished(task, 1, 2, bytes(half), 0) for task in (1, 2)]
+    results = [m.AttemptResult(task, 1, 2, bytes(half), 0) for task in (1, 2)]
     bodies = session.packed(ORIGIN, CHUNK, results)
     found = [codec.from_worker(body) for body in bodies]
-    assert [done.results for done in found if isinstance(done, m.Done)] == [
+    assert [done.results for done in found if isinstance(done, m.AttemptResults)] == [
         results[:1],
         results[1:],
     ]
 
 
 def test_a_result_too_large_for_any_message_is_a_failure() -> None:
-    small = m.Finished(1, 1, 2, b"r", 0)
-    large = m.Finished(2, 7, 2, bytes(m.MAX_MESSAGE_BYTES), 0)
+    small = m.AttemptResult(1, 1, 2, b"r", 0)
+    large = m.AttemptResult(2, 7, 2, bytes(m.MAX_MESSAGE_BYTES), 0)
     bodies = session.packed(ORIGIN, CHUNK, [small, large])
     assert all(len(body) <= session.ANSWER_BYTES for body in bodies)
     first, second = (codec.from_worker(body) for body in bodies)
-    assert isinstance(first, m.Done)
-    assert isinstance(second, m.Done)
+    assert isinstance(first, m.AttemptResults)
+    assert isinstance(second, m.AttemptResults)
     assert first.results == [small]
     (failed,) = second.results
     assert (failed.task, failed.attempt) == (2, 7)
@@ -56,7 +56,7 @@ def test_an_idle_worker_does_what_may_wait_never_or_for_ever(
     done: list[str] = []
     with tempfile.TemporaryDirectory(prefix="simenv-") as folder:
         Path(folder, "worker.sock").touch()
-        service = ServiceFile(KEYS_FORMAT, os.uname().nodename, folder, "token", epoch=1)
+        service = WorkerBootstrap(KEYS_FORMAT, os.uname().nodename, folder, "token", epoch=1)
         idle = session.Session(service, "w", 1, Runner())
         idle.when_idle(lambda: done.append("rest"))
         assert idle.work()

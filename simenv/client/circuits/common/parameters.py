@@ -49,7 +49,7 @@ _SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class ParameterSlots:
     """Parameters (Qiskit's, or names), and the expression behind each slot.
 
     Without expressions slot k is the k-th parameter.
@@ -59,12 +59,12 @@ class Slots:
     expressions: tuple[Any, ...] | None
 
     @staticmethod
-    def of_names(names: tuple[str, ...]) -> Slots:
+    def of_names(names: tuple[str, ...]) -> ParameterSlots:
         """One slot a name."""
-        return Slots(names, None)
+        return ParameterSlots(names, None)
 
     def values(self, bindings: Any) -> NDArray[np.float64]:
-        """float64 [K, slots]; see `Loaded.bind`."""
+        """float64 [K, slots]; see `PackedCircuit.bind`."""
         import numpy as np
 
         table = self.table(bindings)
@@ -254,8 +254,8 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
-def chain(slots: Slots, bindings: Any) -> Chain | None:
-    """None where slot k is parameter k. `bindings`: as for `Slots.values`.
+def chain(slots: ParameterSlots, bindings: Any) -> Chain | None:
+    """None where slot k is parameter k. `bindings`: as for `ParameterSlots.values`.
 
     OptionError where an expression is no sum of multiples of parameters, and there are several
     sets of values: each would have a chain of its own.
@@ -313,17 +313,17 @@ def _none(expression: Any, parameter: Any, value: str) -> ProgramError:
     )
 
 
-_NO_SLOTS = Slots((), ())
+_NO_SLOTS = ParameterSlots((), ())
 
 
-class Loaded(msgspec.Struct, frozen=True, gc=False):
+class PackedCircuit(msgspec.Struct, frozen=True, gc=False):
     """A program in its wire form. Nothing in it leads back to it."""
 
     packed: bytes
     num_qubits: int
     measures: bool
     parameters: tuple[str, ...] = ()  # in the order of `circuit.parameters`
-    slots: Slots = _NO_SLOTS
+    slots: ParameterSlots = _NO_SLOTS
 
     @property
     def program(self) -> Program:

@@ -50,7 +50,7 @@ _PAD = 200  # columns kept behind a comment that ends within a line
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceText:
     """Text that passed the checks. Comments are blanked; lines and columns are the file's."""
 
     name: str  # the file's; "": text given in the call
@@ -62,13 +62,13 @@ class Source:
         return _position(self.text, offset)
 
 
-def inspect(text: str, name: str = "") -> Source:
+def inspect(text: str, name: str = "") -> SourceText:
     """Check raw text. LimitExceeded or ProgramError, with line and column where there is one."""
     _check_characters(text, name)
     if text.startswith("\ufeff"):
         text = text[1:]
     stripped = _blanked(text.replace("\r\n", "\n"), name)
-    source = Source(name, stripped, _version(stripped, name))
+    source = SourceText(name, stripped, _version(stripped, name))
     if source.version == 3 and len(stripped) > MAX_TEXT3_BYTES:
         raise LimitExceeded(
             f"{label(name)}{len(stripped)} characters of OpenQASM 3, more than {MAX_TEXT3_BYTES}",
@@ -194,7 +194,7 @@ def _version(text: str, name: str) -> int:
     )
 
 
-def _check_nesting(source: Source) -> None:
+def _check_nesting(source: SourceText) -> None:
     text = source.text
     # The quick look first: of a sound text nothing more is read.
     brackets = text.encode().translate(None, _NOT_BRACKETS)
@@ -213,7 +213,7 @@ def _check_nesting(source: Source) -> None:
             )
 
 
-def _check_includes(source: Source) -> None:
+def _check_includes(source: SourceText) -> None:
     text = source.text
     standard: set[int] = set()
     for match in _INCLUDE.finditer(text):
@@ -233,7 +233,7 @@ def _check_includes(source: Source) -> None:
                 refuse(source.name, text, match.start(), "a string outside of an include")
 
 
-def _check_registers(source: Source) -> None:
+def _check_registers(source: SourceText) -> None:
     totals = {"qubits": 0, "clbits": 0}
     limits = {"qubits": MAX_QUBITS, "clbits": MAX_CLBITS}
     found: Iterable[re.Match[str]] = _REGISTER_2.finditer(source.text)
@@ -255,7 +255,7 @@ def _check_registers(source: Source) -> None:
             )
 
 
-def _check_numbers(source: Source) -> None:
+def _check_numbers(source: SourceText) -> None:
     text = source.text
     data = text.encode()
     at = data.translate(_DIGITS).find(_LONG_NUMBER)
@@ -278,7 +278,7 @@ def _check_numbers(source: Source) -> None:
         )
 
 
-def _check_operators(source: Source) -> None:
+def _check_operators(source: SourceText) -> None:
     for match in _STATEMENT.finditer(source.text):
         if len(match[0]) > MAX_OPERATORS and len(_OPERATOR.findall(match[0])) > MAX_OPERATORS:
             refuse(

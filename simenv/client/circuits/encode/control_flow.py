@@ -16,7 +16,7 @@ from simenv.client.circuits.common.text_checks import (
     too_many_operations,
 )
 from simenv.client.circuits.encode.expressions import ExpressionWriter
-from simenv.client.circuits.encode.program_builder import BitNumber, Tape
+from simenv.client.circuits.encode.program_builder import BitNumber, ProgramBuilder
 from simenv.errors import LimitExceeded, ProgramError
 
 MAX_WRITTEN_OUT = 65_536  # passes of one loop
@@ -31,7 +31,7 @@ class BlockWriter:
 
     __slots__ = ("_expressions", "_inside", "_tape")
 
-    def __init__(self, tape: Tape, expressions: ExpressionWriter, inside: Inside) -> None:
+    def __init__(self, tape: ProgramBuilder, expressions: ExpressionWriter, inside: Inside) -> None:
         self._tape = tape
         self._expressions = expressions
         self._inside = inside

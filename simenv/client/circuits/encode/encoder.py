@@ -24,7 +24,7 @@ from simenv.client.circuits.common.text_checks import (
 from simenv.client.circuits.encode.control_flow import BlockWriter, is_jump
 from simenv.client.circuits.encode.definitions import Body, Expander, check_depth
 from simenv.client.circuits.encode.expressions import ExpressionWriter
-from simenv.client.circuits.encode.program_builder import BitNumber, Layout, Tape, layout
+from simenv.client.circuits.encode.program_builder import BitNumber, Layout, ProgramBuilder, layout
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import MAX_UNITARY_QUBITS, Program
 
@@ -38,7 +38,7 @@ class Packed(msgspec.Struct, frozen=True):
     expressions: tuple[Any, ...]
 
 
-class Packer:
+class CircuitEncoder:
     """One walk. After a refusal `at` is the number of the instruction it is about, from 0."""
 
     __slots__ = (
@@ -55,7 +55,7 @@ class Packer:
     def __init__(self, circuit: Any) -> None:
         self.at = -1
         self._circuit = circuit
-        self._tape = Tape()
+        self._tape = ProgramBuilder()
         self._plain: dict[str, tuple[int, int]] = {}
         self._expander: Expander | None = None
         self._expanding = 0  # definitions that are open
@@ -238,7 +238,7 @@ def pack(circuit: Any) -> Packed:
     ProgramError: it holds what cannot be carried; the message names the instruction. LimitExceeded:
     it is too wide or too long.
     """
-    packer = Packer(circuit)
+    packer = CircuitEncoder(circuit)
     try:
         return packer.run()
     except SimenvError as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from simenv.client.circuits.common.qiskit_runtime import names
-from simenv.client.circuits.encode.program_builder import Tape
+from simenv.client.circuits.encode.program_builder import ProgramBuilder
 from simenv.errors import LimitExceeded, ProgramError
 from simenv.model import MAX_CLBITS, MAX_VARIABLES, Token
 
@@ -25,7 +25,7 @@ class ExpressionWriter:
 
     __slots__ = ("_outside", "_registers", "_tape", "_variables")
 
-    def __init__(self, tape: Tape, registers: Registers, circuit: Any) -> None:
+    def __init__(self, tape: ProgramBuilder, registers: Registers, circuit: Any) -> None:
         self._tape = tape
         self._registers = registers
         self._variables: dict[Any, int] = {}  # by Qiskit's identity of it

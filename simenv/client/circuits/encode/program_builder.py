@@ -32,7 +32,7 @@ from simenv.model import MAX_CLBITS, MAX_MATRIX_BYTES, MAX_QUBITS, PROGRAM_FORMA
 _MAX_ROWS = 65_535
 
 
-class Tape:
+class ProgramBuilder:
     """Append-only; the walk writes to `ops`, `qubits`, `clbits`, `params` directly."""
 
     __slots__ = (

@@ -21,7 +21,7 @@ from simenv.client.circuits.common import qiskit_runtime
 from simenv.client.circuits.common.text_checks import (
     MAX_OPERANDS,
     MAX_OPERATIONS,
-    Source,
+    SourceText,
     label,
     place,
     too_many_operands,
@@ -58,7 +58,7 @@ def statements(text: str) -> Iterator[Statement]:
         yield Statement(match.start(1), match.end(1), operations, operands)
 
 
-def check_volume(source: Source) -> None:
+def check_volume(source: SourceText) -> None:
     """LimitExceeded at the statement with which the circuit becomes too long."""
     text = source.text
     sizes = {name: int(size) for name, size in _REGISTER.findall(text)}
@@ -86,7 +86,7 @@ def check_volume(source: Source) -> None:
             raise too_many_operands(where)
 
 
-def statement_of(source: Source, instruction: int) -> int:
+def statement_of(source: SourceText, instruction: int) -> int:
     """The offset of the statement that made the n-th instruction of the circuit."""
     seen = 0
     for statement in statements(source.text):
@@ -120,7 +120,7 @@ _PLACE = re.compile(r"(?:[^:\n]*):(\d+),(\d+): (.*)", re.DOTALL)
 _SEARCHED_BYTES = 2**20  # beyond this an error without a place keeps none: the search parses again
 
 
-def parse(source: Source) -> Any:
+def parse(source: SourceText) -> Any:
     """The circuit. ProgramError says where the text is wrong."""
     check_volume(source)
     try:
@@ -135,7 +135,7 @@ def parse(source: Source) -> Any:
         raise _refusal(source, error) from error
 
 
-def position(source: Source, instruction: int) -> tuple[int, int]:
+def position(source: SourceText, instruction: int) -> tuple[int, int]:
     """Line and column of the statement that made the n-th instruction of the circuit."""
     return source.position(statement_of(source, instruction))
 
@@ -167,7 +167,7 @@ def _instructions() -> tuple[Any, ...]:
     )
 
 
-def _refusal(source: Source, error: BaseException) -> ProgramError:
+def _refusal(source: SourceText, error: BaseException) -> ProgramError:
     text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
     if isinstance(error, TypeError):
         text = "the wrong number of parameters for this gate"

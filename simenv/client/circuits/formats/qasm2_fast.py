@@ -13,8 +13,8 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from simenv.client.circuits.common.text_checks import Source
-from simenv.client.circuits.encode.program_builder import Tape
+from simenv.client.circuits.common.text_checks import SourceText
+from simenv.client.circuits.encode.program_builder import ProgramBuilder
 from simenv.errors import SimenvError
 from simenv.model import Program
 
@@ -65,7 +65,7 @@ class _Else(Exception):
     """The text is not plain."""
 
 
-def program(source: Source) -> Program | None:
+def program(source: SourceText) -> Program | None:
     """The program of a plain text, where reading it so is quicker: Qiskit is not loaded."""
     if "qiskit" in sys.modules or len(source.text) > MAX_CHARACTERS:
         return None
@@ -91,7 +91,7 @@ class _Reader:
     """One text, statement by statement; raises _Else at the first that is not plain."""
 
     def __init__(self) -> None:
-        self._tape = Tape()
+        self._tape = ProgramBuilder()
         self._qubits: Registers = {}
         self._clbits: Registers = {}
         self._others: dict[str, Callable[[str], None]] = {

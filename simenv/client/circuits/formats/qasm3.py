@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from simenv.client.circuits.common import qiskit_runtime
-from simenv.client.circuits.common.text_checks import Source, label, place, too_many_bits
+from simenv.client.circuits.common.text_checks import SourceText, label, place, too_many_bits
 from simenv.errors import LimitExceeded, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS
 
@@ -21,7 +21,7 @@ _PHYSICAL = re.compile(r"\$(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Circuit3:
+class ParsedQasm3:
     """A circuit, and where its instructions come from."""
 
     circuit: Any
@@ -33,7 +33,7 @@ class Circuit3:
         return self.places[max(bisect_right(self.starts, instruction) - 1, 0)]
 
 
-def parse(source: Source) -> Circuit3:
+def parse(source: SourceText) -> ParsedQasm3:
     """The circuit. ProgramError says where the text is wrong, or what to install."""
     _check_physical(source)
     try:
@@ -60,7 +60,7 @@ def parse(source: Source) -> Circuit3:
         raise ProgramError(f"{label(source.name)}the text cannot be parsed: {text}") from error
 
 
-def _tree(source: Source) -> Any:
+def _tree(source: SourceText) -> Any:
     """The syntax tree. The parser's own entry point would print errors and drop their text."""
     import openqasm3.parser
     from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
@@ -91,7 +91,7 @@ def _tree(source: Source) -> Any:
         ) from error
 
 
-def _check_physical(source: Source) -> None:
+def _check_physical(source: SourceText) -> None:
     for match in _PHYSICAL.finditer(source.text):
         digits = match.group(1)
         if len(digits) > 9 or int(digits) >= MAX_QUBITS:

@@ -18,8 +18,8 @@ from qiskit.circuit import Gate
 from qiskit_qasm3_import.exceptions import ConversionError
 from qiskit_qasm3_import.state import State
 
-from simenv.client.circuits.common.text_checks import Source, place, relocate, too_many_bits
-from simenv.client.circuits.formats.qasm3 import Circuit3
+from simenv.client.circuits.common.text_checks import SourceText, place, relocate, too_many_bits
+from simenv.client.circuits.formats.qasm3 import ParsedQasm3
 from simenv.client.circuits.formats.qasm3_control_flow import FlowVisitor
 from simenv.client.circuits.formats.qasm3_size import check_volume
 from simenv.client.circuits.formats.qasm3_values import Resolver, condition
@@ -30,12 +30,12 @@ _MAX_POWER_QUBITS = 6  # `pow` is taken of the gate's matrix
 _PLACE = re.compile(r"(\d+),(\d+): (.*)", re.DOTALL)
 
 
-def convert(source: Source, tree: Any) -> Circuit3:
+def convert(source: SourceText, tree: Any) -> ParsedQasm3:
     """The circuit of a syntax tree."""
     converter = _Converter(source)
     converter.counter = check_volume(tree, source)
     state = converter.convert(tree)
-    return Circuit3(state.circuit, tuple(converter.starts), tuple(converter.places))
+    return ParsedQasm3(state.circuit, tuple(converter.starts), tuple(converter.places))
 
 
 class _Template:
@@ -75,7 +75,7 @@ class _DefinedGate(Gate):  # type: ignore[misc]
 
 
 class _Converter(FlowVisitor):
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceText) -> None:
         super().__init__()
         self.starts: list[int] = []
         self.places: list[tuple[int, int]] = []

@@ -13,7 +13,7 @@ from openqasm3 import ast
 from simenv.client.circuits.common.text_checks import (
     MAX_OPERANDS,
     MAX_OPERATIONS,
-    Source,
+    SourceText,
     place,
     too_many_operands,
     too_many_operations,
@@ -26,7 +26,7 @@ _POWER_BASE = 4  # a power is made of the gate's matrix, with this to the number
 _BLOCKS = ("if_block", "else_block", "block", "body")
 
 
-def check_volume(tree: Any, source: Source) -> Counter:
+def check_volume(tree: Any, source: SourceText) -> Counter:
     """LimitExceeded at the statement with which the circuit becomes too long.
 
     Each loop is counted as one pass; what the passes come to is asked of the result.
@@ -39,7 +39,7 @@ def check_volume(tree: Any, source: Source) -> Counter:
 class Counter:
     """Knows the widths and gates that it has seen."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceText) -> None:
         self._source = source
         self._widths: dict[str, int] = {}
         self._gates: dict[str, int] = {}

@@ -12,7 +12,7 @@ import msgspec
 
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.circuit_run import Run
-from simenv.client.qpm.runtime.completion_queues import Gone
+from simenv.client.qpm.runtime.completion_queues import RetiredCircuit
 from simenv.client.qpm.runtime.notifications import Registration
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TaskInfo, TaskState
@@ -58,7 +58,7 @@ def under_way(run: Run, lifecycle: Lifecycle) -> Status:
     return about(run, lifecycle, scheduler_task_id=run.task_id, wait_estimate=UNKNOWN_WAIT)
 
 
-def about(found: Run | Gone, lifecycle: Lifecycle, **more: Any) -> Status:
+def about(found: Run | RetiredCircuit, lifecycle: Lifecycle, **more: Any) -> Status:
     """An envelope with the names of a circuit, and `more`."""
     return status(
         lifecycle,
@@ -97,7 +97,7 @@ def unknown(cid: str | None, number: int | None) -> Status:
     return status(Lifecycle.UNKNOWN, cid=cid, qtask_id=number, reason=Reason.NOT_FOUND)
 
 
-def gone(found: Gone) -> Status:
+def gone(found: RetiredCircuit) -> Status:
     """Its completion was asked for."""
     return about(
         found,
@@ -108,7 +108,7 @@ def gone(found: Gone) -> Status:
     )
 
 
-def remembered(found: Gone) -> Status:
+def remembered(found: RetiredCircuit) -> Status:
     """How it ended; its result is no longer kept."""
     stand = states.STANDS[found.state]
     return about(

@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 
-from simenv.model import Event, Held, PoolInfo, ServiceInfo, TargetInfo
+from simenv.model import Event, HeldCapacity, PoolInfo, ServiceInfo, TargetInfo
 from simenv.qpm.telemetry import (
-    Block,
+    AvailableCapacity,
     CapacitySnapshot,
     Estimate,
     LifecycleEvent,
     QueueMetrics,
-    Room,
-    Seen,
+    Visibility,
+    WorkBlock,
     unavailable,
 )
 
@@ -30,7 +30,7 @@ CONFIDENCE = "observed-controller-state"
 ESTIMATED = "estimated"
 
 
-class Moment(msgspec.Struct, frozen=True):
+class DeviceSnapshot(msgspec.Struct, frozen=True):
     """What was seen of a device at `now_ns`. `room`: units of its admission policy that are not
     reserved; None where they are unlimited. `begins`: it is neither paused nor draining."""
 
@@ -84,7 +84,7 @@ def pool(info: PoolInfo) -> dict[str, Any]:
     }
 
 
-def capacity(seen: Moment, scope_id: str | None) -> CapacitySnapshot:
+def capacity(seen: DeviceSnapshot, scope_id: str | None) -> CapacitySnapshot:
     target = seen.target
     return CapacitySnapshot(
         target_id=seen.target_id,
@@ -103,11 +103,11 @@ def capacity(seen: Moment, scope_id: str | None) -> CapacitySnapshot:
         scheduler_policy=seen.scheduler,
         device_available=seen.is_available,
         confidence=CONFIDENCE,
-        telemetry=Seen("capacity-snapshot", seen.access_class),
+        telemetry=Visibility("capacity-snapshot", seen.access_class),
     )
 
 
-def queue(seen: Moment) -> QueueMetrics:
+def queue(seen: DeviceSnapshot) -> QueueMetrics:
     target = seen.target
     return QueueMetrics(
         target_id=seen.target_id,
@@ -127,53 +127,53 @@ def queue(seen: Moment) -> QueueMetrics:
         wait_estimate=wait(seen),
         estimated_start=start(seen),
         estimated_queued_device_time=queued_time(seen),
-        telemetry=Seen("queue-metrics", seen.access_class),
+        telemetry=Visibility("queue-metrics", seen.access_class),
     )
 
 
-def held(target: TargetInfo) -> Block:
+def held(target: TargetInfo) -> WorkBlock:
     """What waits. Parked tasks hold nothing yet: they are counted as pending."""
     return _block(target.queued, target.queued_ns, target.held)
 
 
-def in_flight(seen: Moment) -> Block:
+def in_flight(seen: DeviceSnapshot) -> WorkBlock:
     """What workers have."""
     expected_ns = round(1e3 * sum(pool.held_us for pool in seen.pools))
     return _block(seen.target.sent + seen.target.running, expected_ns, seen.target.in_flight)
 
 
-def wait(seen: Moment) -> Estimate:
+def wait(seen: DeviceSnapshot) -> Estimate:
     """Until a circuit sent now would begin."""
     return _forecast(seen, "wait", 0)
 
 
-def start(seen: Moment) -> Estimate:
+def start(seen: DeviceSnapshot) -> Estimate:
     """When a circuit sent now would begin, ns since 1970."""
     return _forecast(seen, "start", seen.now_ns)
 
 
-def queued_time(seen: Moment) -> Estimate:
+def queued_time(seen: DeviceSnapshot) -> Estimate:
     """Expected work that waits, on one slot."""
     return _estimate(seen, "queued-device-time", seen.target.queued_ns)
 
 
-def _forecast(seen: Moment, kind: str, since_ns: int) -> Estimate:
+def _forecast(seen: DeviceSnapshot, kind: str, since_ns: int) -> Estimate:
     if seen.target.wait_ns < 0:
         return unavailable(kind, seen.now_ns, seen.policies)
     return _estimate(seen, kind, since_ns + seen.target.wait_ns)
 
 
-def _estimate(seen: Moment, kind: str, estimated_ns: int) -> Estimate:
+def _estimate(seen: DeviceSnapshot, kind: str, estimated_ns: int) -> Estimate:
     return Estimate(True, kind, None, seen.now_ns, ESTIMATED, seen.policies, estimated_ns)
 
 
-def _block(count: int, expected_ns: int, units: Held) -> Block:
-    return Block(count, expected_ns, units.units, units.credits, units.rate)
+def _block(count: int, expected_ns: int, units: HeldCapacity) -> WorkBlock:
+    return WorkBlock(count, expected_ns, units.units, units.credits, units.rate)
 
 
-def _room(seen: Moment) -> Room:
+def _room(seen: DeviceSnapshot) -> AvailableCapacity:
     info, name = seen.service, seen.admission["name"]
-    return Room(
+    return AvailableCapacity(
         slots=info.slots - info.slots_granted,
         workers=sum(pool.workers - pool.busy for pool in seen.pools),
         memory_bytes=sum(node.memory_bytes - node.memory_granted for node in info.nodes),

@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.answers import envelopes as records
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.circuit_run import Run
-from simenv.client.qpm.runtime.completion_queues import Gone
-from simenv.client.qpm.runtime.reservations import LIVE, Claims
-from simenv.client.qpm.runtime.submitter import Runner
+from simenv.client.qpm.runtime.completion_queues import RetiredCircuit
+from simenv.client.qpm.runtime.reservations import LIVE, ReservationChecks
+from simenv.client.qpm.runtime.submitter import CircuitSubmitter
 from simenv.errors import NoService
 from simenv.model import FINAL_STATES, TaskInfo
 from simenv.qpm.envelopes import Status, Timeout, status
@@ -30,14 +30,16 @@ SEEN_S = 0.05
 HEARING_S = 1.0  # a task the service calls final: its result is on its way
 STOPPING_S = 5.0  # a task that is being stopped: it ends within that, as a rule
 
-Found = Run | Gone | None
+Found = Run | RetiredCircuit | None
 Plain = dict[str, Any]
 
 
-class Standing:
+class StatusQueries:
     """Thread-safe."""
 
-    def __init__(self, link: Link, runner: Runner, claims: Claims) -> None:
+    def __init__(
+        self, link: ServiceSession, runner: CircuitSubmitter, claims: ReservationChecks
+    ) -> None:
         self._link = link
         self._runner = runner
         self._book = runner.book
@@ -98,7 +100,7 @@ class Standing:
         """Of now; with result or error once it has ended."""
         if found is None:
             return envelopes.unknown(cid, number)
-        if isinstance(found, Gone):
+        if isinstance(found, RetiredCircuit):
             return envelopes.remembered(found)
         if found.over:
             told = records.find(found)
@@ -136,7 +138,7 @@ class Standing:
         found = None if cid is None else self._book.find(cid)
         if found is None:
             envelope = status(Lifecycle.NO_READY_COMPLETION, cid=cid, reservation_id=given)
-        elif isinstance(found, Gone):
+        elif isinstance(found, RetiredCircuit):
             return msgspec.structs.replace(
                 envelopes.gone(found), completion_ready=False, poll_operation=operation
             )
@@ -187,9 +189,9 @@ class Standing:
         return run.seen
 
 
-def already(found: Run | Gone) -> Status:
+def already(found: Run | RetiredCircuit) -> Status:
     """A cancel that comes too late."""
-    state = found.state if isinstance(found, Gone) else found.final_state()
+    state = found.state if isinstance(found, RetiredCircuit) else found.final_state()
     stand = STANDS[state]
     return envelopes.about(found, stand.lifecycle, reason=stand.already)
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments, reservation_request
-from simenv.client.qpm.runtime.calls import Door, asked, told
-from simenv.client.qpm.runtime.completion_queues import Book
+from simenv.client.qpm.runtime.calls import TokenGuard, asked, told
+from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
-from simenv.client.qpm.runtime.reservations import MAX_ASKED, Claims
+from simenv.client.qpm.runtime.reservations import MAX_ASKED, ReservationChecks
 from simenv.config import application
 from simenv.errors import Insufficient, NotReserved, SimenvError
-from simenv.model import Code, ReservationInfo
+from simenv.model import AdmissionReason, ReservationInfo
 from simenv.model import Decision as Verdict
 from simenv.qpm.admission import (
     DECISIONS,
@@ -35,7 +35,7 @@ from simenv.qpm.envelopes import plain
 from simenv.qpm.errors import ExecutionError, UnknownObject
 from simenv.qpm.states import Reason, ServiceState
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetReservations,
     Release,
     Released,
@@ -55,11 +55,11 @@ class AdmissionBinding:
 
     def __init__(
         self,
-        link: Link,
-        door: Door,
-        claims: Claims,
+        link: ServiceSession,
+        door: TokenGuard,
+        claims: ReservationChecks,
         targets: Targets,
-        book: Book,
+        book: CircuitRegistry,
         state: Callable[[], ServiceState],
     ) -> None:
         self._link = link
@@ -158,11 +158,11 @@ class AdmissionBinding:
             device = self._targets.device(reservation_request.device_of(request))
             ask = reservation_request.read(request, device, application())
         except UnknownObject as error:
-            return self._rejected(request, device, Code.DEVICE_NOT_FOUND, str(error))
+            return self._rejected(request, device, AdmissionReason.DEVICE_NOT_FOUND, str(error))
         except ExecutionError as error:
-            return self._rejected(request, device, Code.INVALID_REQUEST, str(error))
+            return self._rejected(request, device, AdmissionReason.INVALID_REQUEST, str(error))
         try:
-            verdict = self._link.ask(Decided, partial(Reserve, ask=ask, dry=dry)).decision
+            verdict = self._link.ask(DecisionReply, partial(Reserve, ask=ask, dry=dry)).decision
         except Insufficient:  # the service behind is going down
             return self._quiescing(request, ServiceState.DRAINING)
         except SimenvError as error:
@@ -190,12 +190,12 @@ class AdmissionBinding:
             bound_ns=verdict.bound_ns,
         )
 
-    def _rejected(self, request: Plain, device: str, code: Code, words: str) -> Decision:
+    def _rejected(self, request: Plain, device: str, code: AdmissionReason, words: str) -> Decision:
         return self._decision(request, device, Verdict(REJECTED, code, words), dry=True)
 
     def _quiescing(self, request: Plain, state: ServiceState) -> Decision:
         words = "nothing is reserved any more: the QPM is being shut down"
-        found = self._rejected(request, "", Code.DEVICE_UNAVAILABLE, words)
+        found = self._rejected(request, "", AdmissionReason.DEVICE_UNAVAILABLE, words)
         return msgspec.structs.replace(found, reason=Reason.QUIESCING, state=state)
 
     def _end(self, token: Any, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:

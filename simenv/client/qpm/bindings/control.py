@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import snapshots
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import Audit, Door
+from simenv.client.qpm.runtime.calls import Audit, TokenGuard
 from simenv.client.qpm.runtime.circuit_run import Run
-from simenv.client.qpm.runtime.identity import Presence
-from simenv.client.qpm.runtime.reservations import Claims
-from simenv.client.qpm.runtime.submitter import Runner
+from simenv.client.qpm.runtime.identity import QPMIdentity
+from simenv.client.qpm.runtime.reservations import ReservationChecks
+from simenv.client.qpm.runtime.submitter import CircuitSubmitter
 from simenv.errors import NoService, SimenvError
 from simenv.model import FINAL_STATES, ServiceInfo, task_number
 from simenv.qpm.envelopes import plain
@@ -39,11 +39,11 @@ class ControlBinding:
 
     def __init__(
         self,
-        link: Link,
-        door: Door,
-        claims: Claims,
-        runner: Runner,
-        presence: Presence,
+        link: ServiceSession,
+        door: TokenGuard,
+        claims: ReservationChecks,
+        runner: CircuitSubmitter,
+        presence: QPMIdentity,
         audit: Audit,
     ) -> None:
         self._link = link

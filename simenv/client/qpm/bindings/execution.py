@@ -14,14 +14,14 @@ import msgspec
 
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.answers import envelopes as records
-from simenv.client.qpm.answers.status import MAX_QTASK, Found, Standing, already, ended
+from simenv.client.qpm.answers.status import MAX_QTASK, Found, StatusQueries, already, ended
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import Door
+from simenv.client.qpm.runtime.calls import TokenGuard
 from simenv.client.qpm.runtime.circuit_run import Run
-from simenv.client.qpm.runtime.completion_queues import Gone
-from simenv.client.qpm.runtime.notifications import Notices
-from simenv.client.qpm.runtime.reservations import NONE, Claims
-from simenv.client.qpm.runtime.submitter import Runner, failure
+from simenv.client.qpm.runtime.completion_queues import RetiredCircuit
+from simenv.client.qpm.runtime.notifications import CompletionNotifier
+from simenv.client.qpm.runtime.reservations import NONE, ReservationChecks
+from simenv.client.qpm.runtime.submitter import CircuitSubmitter, failure
 from simenv.qpm.bindings import Endpoint
 from simenv.qpm.envelopes import Registered, Status, TaskTiming, plain
 from simenv.qpm.states import Lifecycle, Reason
@@ -33,7 +33,12 @@ class ExecutionBinding:
     """Thread-safe."""
 
     def __init__(
-        self, door: Door, claims: Claims, runner: Runner, standing: Standing, notices: Notices
+        self,
+        door: TokenGuard,
+        claims: ReservationChecks,
+        runner: CircuitSubmitter,
+        standing: StatusQueries,
+        notices: CompletionNotifier,
     ) -> None:
         self._door = door
         self._claims = claims
@@ -180,7 +185,7 @@ class ExecutionBinding:
             return plain(found)
         if found is None:
             return plain(TaskTiming(number, None, Lifecycle.UNKNOWN, {}))
-        times = found.times if isinstance(found, Gone) else found.times()
+        times = found.times if isinstance(found, RetiredCircuit) else found.times()
         lifecycle = self._standing.status(found, None, number).lifecycle_state
         told = msgspec.structs.asdict(times)
         return plain(TaskTiming(number, found.reservation_id, lifecycle, told))
@@ -266,7 +271,7 @@ class ExecutionBinding:
 def _known(found: Found) -> Plain:
     """Where and how it ran, or why that is not known."""
     facts = None
-    if isinstance(found, Gone):
+    if isinstance(found, RetiredCircuit):
         facts = found.facts
     elif found is not None and found.over:
         facts = found.facts()
@@ -275,6 +280,6 @@ def _known(found: Found) -> Plain:
     reason = Reason.NOT_READY
     if found is None:
         reason = Reason.NOT_FOUND
-    elif isinstance(found, Gone) or found.over:
+    elif isinstance(found, RetiredCircuit) or found.over:
         reason = Reason.EXECUTION_FAILED
     return {"available": False, "reason": str(reason)}

@@ -9,9 +9,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments, policy_tables
-from simenv.client.qpm.runtime.calls import Door, asked
+from simenv.client.qpm.runtime.calls import TokenGuard, asked
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.qpm.admission import Policy, Profile
 from simenv.qpm.envelopes import plain
@@ -19,8 +19,8 @@ from simenv.qpm.management import Device
 from simenv.wire.messages.reservations import (
     GetPolicy,
     GetProfile,
-    Policed,
-    Profiled,
+    PolicyReply,
+    ProfileReply,
     SetPolicy,
     SetProfile,
 )
@@ -31,7 +31,7 @@ Plain = dict[str, Any]
 class PolicyBinding:
     """Thread-safe."""
 
-    def __init__(self, link: Link, door: Door, targets: Targets) -> None:
+    def __init__(self, link: ServiceSession, door: TokenGuard, targets: Targets) -> None:
         self._link = link
         self._door = door
         self._targets = targets
@@ -45,9 +45,9 @@ class PolicyBinding:
         """`profile`: its fields, those that are to change at least."""
         self._door.check(token)
         device = self._targets.device(device_id)
-        now = asked(self._link, Profiled, partial(GetProfile, device=device)).profile
+        now = asked(self._link, ProfileReply, partial(GetProfile, device=device)).profile
         told = policy_tables.read_profile(profile, now)
-        answer = asked(self._link, Profiled, partial(SetProfile, device=device, profile=told))
+        answer = asked(self._link, ProfileReply, partial(SetProfile, device=device, profile=told))
         return {"status": _status(answer.changed), **_profile(answer)}
 
     def get_device_profile(
@@ -56,7 +56,7 @@ class PolicyBinding:
         """What estimates are reckoned with; times in ns."""
         self._door.check(token)
         device = self._targets.device(device_id)
-        return _profile(asked(self._link, Profiled, partial(GetProfile, device=device)))
+        return _profile(asked(self._link, ProfileReply, partial(GetProfile, device=device)))
 
     def set_admission_policy(
         self,
@@ -72,7 +72,7 @@ class PolicyBinding:
         device = self._targets.device(named)
         policy, expected = policy_tables.read_policy(table)
         ask = partial(SetPolicy, device=device, policy=policy, expected=expected)
-        answer = asked(self._link, Policed, ask)
+        answer = asked(self._link, PolicyReply, ask)
         return {"status": _status(answer.changed), **self._policy(answer, device)}
 
     def get_admission_policy(
@@ -81,15 +81,15 @@ class PolicyBinding:
         """As `set_admission_policy` takes it, and its version."""
         self._door.check(token)
         device = self._targets.device(device_id)
-        answer = asked(self._link, Policed, partial(GetPolicy, device=device))
+        answer = asked(self._link, PolicyReply, partial(GetPolicy, device=device))
         return self._policy(answer, device)
 
-    def _policy(self, answer: Policed, device: str) -> Plain:
+    def _policy(self, answer: PolicyReply, device: str) -> Plain:
         table = policy_tables.policy_table(answer.policy, self._targets.shown(device))
         return plain(Policy(answer.version, table))
 
 
-def _profile(answer: Profiled) -> Plain:
+def _profile(answer: ProfileReply) -> Plain:
     return plain(Profile(answer.version, policy_tables.profile_table(answer.profile)))
 
 

@@ -9,10 +9,10 @@ from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.answers import envelopes as records
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.circuit_run import Run
-from simenv.client.qpm.runtime.completion_queues import Gone
-from simenv.client.qpm.runtime.identity import Presence
-from simenv.client.qpm.runtime.notifications import Notices
-from simenv.client.qpm.runtime.submitter import Runner, failure
+from simenv.client.qpm.runtime.completion_queues import RetiredCircuit
+from simenv.client.qpm.runtime.identity import QPMIdentity
+from simenv.client.qpm.runtime.notifications import CompletionNotifier
+from simenv.client.qpm.runtime.submitter import CircuitSubmitter, failure
 from simenv.errors import NoService
 from simenv.qpm.bindings import Endpoint
 from simenv.qpm.errors import ExecutionError, InProgress, NotReady
@@ -26,7 +26,9 @@ EVICTED = (Reason.TOO_OLD, Reason.TOO_MANY, Reason.TOO_LARGE)
 class SingleQPM:
     """The pool as a host of revision 1 drives it. Thread-safe."""
 
-    def __init__(self, runner: Runner, notices: Notices, presence: Presence) -> None:
+    def __init__(
+        self, runner: CircuitSubmitter, notices: CompletionNotifier, presence: QPMIdentity
+    ) -> None:
         self._runner = runner
         self._book = runner.book
         self._notices = notices
@@ -121,7 +123,7 @@ class SingleQPM:
         run = self._book.first(cid)
         if run is None:
             gone = None if cid is None else self._book.find(cid)
-            if isinstance(gone, Gone) and gone.reason in EVICTED:
+            if isinstance(gone, RetiredCircuit) and gone.reason in EVICTED:
                 raise ExecutionError(
                     f"the completion of circuit {cid} is no longer kept: {gone.reason}",
                     hint="read completions sooner, or register for events",

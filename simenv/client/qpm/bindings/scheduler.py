@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import Audit, Door, asked, told
-from simenv.client.qpm.runtime.completion_queues import Book
+from simenv.client.qpm.runtime.calls import Audit, TokenGuard, asked, told
+from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.errors import SimenvError
 from simenv.model import FINAL_STATES, TargetInfo, TaskInfo, task_number
@@ -35,12 +35,12 @@ from simenv.wire.messages.reservations import (
     GetPolicy,
     GetProfile,
     GetTarget,
-    Policed,
-    Profiled,
+    PolicyReply,
+    ProfileReply,
     SetDispatch,
     SetOrder,
     SteerTarget,
-    Target,
+    TargetReply,
 )
 
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
@@ -57,7 +57,14 @@ Plain = dict[str, Any]
 class SchedulerBinding:
     """Thread-safe."""
 
-    def __init__(self, link: Link, door: Door, targets: Targets, book: Book, audit: Audit) -> None:
+    def __init__(
+        self,
+        link: ServiceSession,
+        door: TokenGuard,
+        targets: Targets,
+        book: CircuitRegistry,
+        audit: Audit,
+    ) -> None:
         self._link = link
         self._door = door
         self._targets = targets
@@ -72,8 +79,8 @@ class SchedulerBinding:
         """State, order, limits, and how many tasks there are in which state."""
         device = self._steered(token, device_id)
         info = self._told(device)
-        rules = asked(self._link, Policed, partial(GetPolicy, device=device))
-        profile = asked(self._link, Profiled, partial(GetProfile, device=device))
+        rules = asked(self._link, PolicyReply, partial(GetPolicy, device=device))
+        profile = asked(self._link, ProfileReply, partial(GetProfile, device=device))
         runtime = info.queued + info.sent + info.running
         return plain(
             SchedulerStatus(
@@ -144,7 +151,7 @@ class SchedulerBinding:
         device = self._steered(token, device_id)
         name, options = _order(configuration)
         ask = partial(SetOrder, device=device, policy=name, options=options)
-        answer = asked(self._link, Target, ask)
+        answer = asked(self._link, TargetReply, ask)
         return {
             "status": "accepted" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -195,7 +202,7 @@ class SchedulerBinding:
             raise arguments.wrong("limits", None, "a table with max_inflight and nothing else")
         most = arguments.whole("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
         ask = partial(SetDispatch, device=device, max_inflight=most)
-        answer = asked(self._link, Target, ask)
+        answer = asked(self._link, TargetReply, ask)
         return {
             "status": "dispatch-limits-updated" if answer.changed else "unchanged",
             "version": answer.info.version,
@@ -209,12 +216,12 @@ class SchedulerBinding:
         return self._targets.device(device_id)
 
     def _told(self, device: str) -> TargetInfo:
-        return asked(self._link, Target, partial(GetTarget, device=device)).info
+        return asked(self._link, TargetReply, partial(GetTarget, device=device)).info
 
     def _steer(self, token: Any, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
         device = self._steered(token, device_id)
         ask = partial(SteerTarget, device=device, verb=verb, **more)
-        info = asked(self._link, Target, ask).info
+        info = asked(self._link, TargetReply, ask).info
         self._audit.note(f"{verb}_execution_target", more.get("reason") or None)
         target = self._targets.shown(device)
         return plain(Steered(word, info.version, target, control_of(info)))

@@ -12,27 +12,27 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import devices, snapshots
-from simenv.client.qpm.answers.snapshots import Moment, lifecycle
+from simenv.client.qpm.answers.snapshots import DeviceSnapshot, lifecycle
 from simenv.client.qpm.requests import arguments, policy_tables
-from simenv.client.qpm.runtime.calls import Audit, Door, asked
-from simenv.client.qpm.runtime.identity import WHOLE, Presence, Targets, pools_of
-from simenv.model import MAX_SHOTS, AdmissionPolicy, ReservationAsk, TargetInfo
+from simenv.client.qpm.runtime.calls import Audit, TokenGuard, asked
+from simenv.client.qpm.runtime.identity import WHOLE, QPMIdentity, Targets, pools_of
+from simenv.model import MAX_SHOTS, AdmissionPolicy, ReservationRequest, TargetInfo
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.qpm.envelopes import plain
 from simenv.qpm.errors import UnknownObject
 from simenv.qpm.management import Device
 from simenv.qpm.service import PROVIDER
-from simenv.qpm.telemetry import LifecycleTelemetry, Seen
+from simenv.qpm.telemetry import LifecycleTelemetry, Visibility
 from simenv.wire.messages import client as m
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetPolicy,
     GetTarget,
-    Policed,
+    PolicyReply,
     Reserve,
-    Target,
+    TargetReply,
 )
 
 EVENTS_SHOWN = 1_000  # the newest
@@ -80,7 +80,12 @@ class TelemetryBinding:
     """Thread-safe; every answer is of now."""
 
     def __init__(
-        self, link: Link, door: Door, presence: Presence, targets: Targets, audit: Audit
+        self,
+        link: ServiceSession,
+        door: TokenGuard,
+        presence: QPMIdentity,
+        targets: Targets,
+        audit: Audit,
     ) -> None:
         self._link = link
         self._door = door
@@ -263,7 +268,7 @@ class TelemetryBinding:
                 [lifecycle(target, event) for event in events],
                 [msgspec.to_builtins(entry) for entry in self._audit.entries()],
                 [msgspec.to_builtins(fault) for fault in self._audit.faults()],
-                Seen("service-lifecycle", access),
+                Visibility("service-lifecycle", access),
             )
         )  # fmt: skip
 
@@ -287,11 +292,11 @@ class TelemetryBinding:
         engines = self._presence.engines_of(here.info, pools)
         return plain(devices.device(here.name, here.info, engines))
 
-    def _moment(self, device: str, access: str) -> Moment:
+    def _moment(self, device: str, access: str) -> DeviceSnapshot:
         info, target = self._presence.status(), self._target(device)
         whole = target if device == WHOLE else self._target(WHOLE)
-        rules = asked(self._link, Policed, partial(GetPolicy, device=device)).policy
-        return Moment(
+        rules = asked(self._link, PolicyReply, partial(GetPolicy, device=device)).policy
+        return DeviceSnapshot(
             target_id=self._presence.target_id,
             device_id=self._targets.shown(device),
             access_class=access,
@@ -310,14 +315,14 @@ class TelemetryBinding:
         )
 
     def _target(self, device: str) -> TargetInfo:
-        return asked(self._link, Target, partial(GetTarget, device=device)).info
+        return asked(self._link, TargetReply, partial(GetTarget, device=device)).info
 
     def _room(self, device: str, rules: AdmissionPolicy) -> int | None:
         """Units that the next reservation may have: what the service would tell one who asks."""
         if rules.name == UNLIMITED_POLICY:
             return None
-        ask = partial(Reserve, ask=ReservationAsk(device=device), dry=True)
-        return asked(self._link, Decided, ask).decision.capacity_available
+        ask = partial(Reserve, ask=ReservationRequest(device=device), dry=True)
+        return asked(self._link, DecisionReply, ask).decision.capacity_available
 
 
 def _simple(here: Here) -> Plain:

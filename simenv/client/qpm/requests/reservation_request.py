@@ -12,7 +12,7 @@ from typing import Any
 
 from simenv.client.qpm.requests import arguments
 from simenv.client.submission.arguments import APP, MAX_WORKERS
-from simenv.model import ReservationAsk, Workload
+from simenv.model import ReservationRequest, Workload
 from simenv.qpm.errors import ExecutionError
 
 MOST = 2**62  # of any size or time
@@ -46,7 +46,7 @@ def device_of(request: Mapping[str, Any]) -> Any:
     return request.get("device_id") if target is None else target
 
 
-def read(request: Mapping[str, Any], device: str, app: str) -> ReservationAsk:
+def read(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
     """`device`: the service's name of it; `app`: the run of an application that asks.
 
     ExecutionError names the field, its value and what it should be.
@@ -57,7 +57,7 @@ def read(request: Mapping[str, Any], device: str, app: str) -> ReservationAsk:
         arguments.whole("priority", request["priority"], -MOST, MOST)
     ttl = "ttl_ns" if request.get("ttl_ns") is not None else "expiration_ttl_ns"
     kind = request.get("workload_kind")
-    return ReservationAsk(
+    return ReservationRequest(
         request_id=_name("request_id", request.get("request_id")),
         device=device,
         scope=_name("scope_id", request.get("scope_id")),

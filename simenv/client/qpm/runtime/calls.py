@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import A, Link
+from simenv.client.connection.session import A, ServiceSession
 from simenv.client.qpm.requests import arguments
 from simenv.errors import ConfigError, Insufficient, NoService, NotFound, NotReserved, SimenvError
 from simenv.qpm.errors import ExecutionError, NotReady, OutOfResources, QPMError, UnknownObject
@@ -28,7 +28,7 @@ from simenv.qpm.states import Reason
 from simenv.wire.messages import client as m
 
 
-class Door:
+class TokenGuard:
     """Thread-safe."""
 
     def __init__(self, token: str | None = None) -> None:
@@ -69,8 +69,8 @@ def read_token(path: Path) -> str:
     return text
 
 
-def asked(link: Link, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
-    """As `Link.ask`. Raises QPMError alone."""
+def asked(link: ServiceSession, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
+    """As `ServiceSession.ask`. Raises QPMError alone."""
     try:
         return link.ask(kind, make)
     except SimenvError as error:

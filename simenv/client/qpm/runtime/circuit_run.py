@@ -17,7 +17,7 @@ from simenv.model import TaskState
 from simenv.qpm.envelopes import NOT_REACHED, Status, Times
 
 
-class Facts(msgspec.Struct, frozen=True):
+class RunFacts(msgspec.Struct, frozen=True):
     """Where and how a circuit ran: what is needed to repeat it."""
 
     where: Provenance
@@ -163,13 +163,13 @@ class Run:
             found["statevector"] = _amplitudes(self.tasks[-1])
         return found
 
-    def facts(self) -> Facts | None:
+    def facts(self) -> RunFacts | None:
         """None where nothing ran."""
         if self.final_state() is not TaskState.DONE:
             return None
         task = self.tasks[0]
         found = task.result()
-        return Facts(task.entry.provenance(), found.precision, found.seed, self.shots)
+        return RunFacts(task.entry.provenance(), found.precision, found.seed, self.shots)
 
 
 def refused(

@@ -22,8 +22,8 @@ from typing import Protocol
 import msgspec
 
 from simenv.client.connection.requests import REPEAT_S
-from simenv.client.connection.session import Link
-from simenv.client.qpm.runtime.circuit_run import Facts, Run
+from simenv.client.connection.session import ServiceSession
+from simenv.client.qpm.runtime.circuit_run import Run, RunFacts
 from simenv.model import TaskState
 from simenv.qpm.envelopes import NOT_REACHED, Times
 from simenv.qpm.states import Reason
@@ -39,7 +39,7 @@ class Retention(msgspec.Struct, frozen=True):
     purge_s: float = 60.0
 
 
-class Shelf:
+class CompletionQueue:
     """The queue of one reservation."""
 
     def __init__(self) -> None:
@@ -47,18 +47,18 @@ class Shelf:
         self.size_bytes = 0
 
 
-class Shelves:
+class CompletionQueues:
     """All queues."""
 
     def __init__(self) -> None:
-        self._shelves: dict[int, Shelf] = {}
+        self._shelves: dict[int, CompletionQueue] = {}
 
     def __contains__(self, run: Run) -> bool:
         shelf = self._shelves.get(run.reservation)
         return shelf is not None and shelf.runs.get(run.cid) is run
 
     def add(self, run: Run) -> None:
-        shelf = self._shelves.setdefault(run.reservation, Shelf())
+        shelf = self._shelves.setdefault(run.reservation, CompletionQueue())
         if run.cid not in shelf.runs:
             shelf.runs[run.cid] = run
             shelf.size_bytes += run.size_bytes
@@ -106,14 +106,14 @@ class Shelves:
 GONE_KEPT = 4_096
 
 
-class Gone(msgspec.Struct, frozen=True):
+class RetiredCircuit(msgspec.Struct, frozen=True):
     """What is remembered of a circuit whose completion is no longer kept."""
 
     cid: str
     number: int
     state: TaskState
     times: Times
-    facts: Facts | None
+    facts: RunFacts | None
     reason: Reason
     at_ns: int
     reservation: int = 0
@@ -132,18 +132,18 @@ class Reader(Protocol):
         ...
 
 
-class Book:
+class CircuitRegistry:
     """Thread-safe."""
 
-    def __init__(self, link: Link, retention: Retention) -> None:
+    def __init__(self, link: ServiceSession, retention: Retention) -> None:
         self._link = link
         self.retention = retention
         self.reader: Reader | None = None
         self._runs: dict[str, Run] = {}
         self._by_number: dict[int, str] = {}
         self._open: dict[str, Run] = {}  # not ended
-        self._ready = Shelves()  # ended and queued
-        self._gone: OrderedDict[str, Gone] = OrderedDict()
+        self._ready = CompletionQueues()  # ended and queued
+        self._gone: OrderedDict[str, RetiredCircuit] = OrderedDict()
         self._closed_s: dict[int, float] = {}  # of reservations that are over: when that was seen
         self._last = 0
         self._connected_as = link.channel.client
@@ -208,7 +208,9 @@ class Book:
         with self._link.channel.lock:
             self._link.watch([task.entry.number for task in run.tasks])
 
-    def find(self, cid: str | None = None, number: int | None = None) -> Run | Gone | None:
+    def find(
+        self, cid: str | None = None, number: int | None = None
+    ) -> Run | RetiredCircuit | None:
         """By either name."""
         with self._link.channel.lock:
             if cid is None and number is not None:
@@ -263,7 +265,7 @@ class Book:
 
     def close(self, run: Run, reason: Reason, dequeued_s: float = NOT_REACHED) -> None:
         """It has been handed back: its programs and results are let go."""
-        gone = Gone(
+        gone = RetiredCircuit(
             run.cid, run.number, run.final_state(), run.times(dequeued_s), run.facts(), reason,
             round(time() * 1e9), run.reservation,
         )  # fmt: skip

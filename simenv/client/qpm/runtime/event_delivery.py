@@ -17,7 +17,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.errors import SimenvError
 from simenv.qpm.bindings import Endpoint
 
@@ -71,7 +71,9 @@ class Source(Protocol):
 class Outlet:
     """The sender of one endpoint, and its queue. Guarded by the link's lock."""
 
-    def __init__(self, link: Link, endpoint: Endpoint, began: Callable[[Outlet], None]) -> None:
+    def __init__(
+        self, link: ServiceSession, endpoint: Endpoint, began: Callable[[Outlet], None]
+    ) -> None:
         self._link = link
         self.endpoint = endpoint
         self._began = began
@@ -162,7 +164,7 @@ class Delivery:
     """All outlets of one connection to the service, and the one thread that reads for them: while
     something is open that is to be told, it takes its turn at the socket."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ServiceSession) -> None:
         self._link = link
         self._sources: dict[Source, None] = {}
         self._outlets: dict[int, Outlet] = {}  # by the identity of their endpoints

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import A, Link
+from simenv.client.connection.session import A, ServiceSession
 from simenv.client.qpm.answers import devices, snapshots
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.calls import asked
@@ -40,17 +40,17 @@ from simenv.qpm.service import (
 )
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Devices, Engines, GetDevices, GetEngines
-from simenv.wire.messages.reservations import GetProfile, Profiled
+from simenv.wire.messages.reservations import GetProfile, ProfileReply
 
 ANY_ENGINE = "any"
 READY_S = 1.0
 WHOLE = ""  # the service's name of all pools together
 
 
-class Presence:
+class QPMIdentity:
     """Thread-safe. `device`: the pool it stands for, or WHOLE."""
 
-    def __init__(self, link: Link, device: str = WHOLE) -> None:
+    def __init__(self, link: ServiceSession, device: str = WHOLE) -> None:
         self._link = link
         self.device = device
         self._engines: tuple[int, tuple[EngineInfo, ...]] = (0, ())
@@ -232,7 +232,7 @@ MAX_NUMBER = 2**64 - 1
 class Targets:
     """Thread-safe."""
 
-    def __init__(self, link: Link, presence: Presence) -> None:
+    def __init__(self, link: ServiceSession, presence: QPMIdentity) -> None:
         self._link = link
         self._presence = presence
 
@@ -274,7 +274,7 @@ class Targets:
         return pools if self._presence.device else [WHOLE, *pools]
 
     def _profile(self, device: str) -> DeviceProfile:
-        return asked(self._link, Profiled, partial(GetProfile, device=device)).profile
+        return asked(self._link, ProfileReply, partial(GetProfile, device=device)).profile
 
 
 def _unknown(name: str, pools: list[str]) -> UnknownObject:

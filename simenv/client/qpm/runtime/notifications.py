@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.runtime.circuit_run import Run
-from simenv.client.qpm.runtime.completion_queues import Book
+from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.event_delivery import Delivery, Outlet
 from simenv.qpm.bindings import Endpoint
 from simenv.qpm.envelopes import Event
@@ -51,13 +51,19 @@ class Registration(msgspec.Struct, frozen=True, eq=False):
         return not self.reservation or run.reservation == self.reservation
 
 
-class Notices:
+class CompletionNotifier:
     """A `book.Reader` and a `delivery.Source`. `alone`: the last registration is the only one, and
     what is pushed is not queued (revision 1); else every registration counts and what is pushed is
     queued too."""
 
     def __init__(
-        self, link: Link, book: Book, make: Make, delivery: Delivery, *, alone: bool
+        self,
+        link: ServiceSession,
+        book: CircuitRegistry,
+        make: Make,
+        delivery: Delivery,
+        *,
+        alone: bool,
     ) -> None:
         self._link = link
         self.book = book
@@ -147,7 +153,9 @@ class _Parcel:
     """A `delivery.Parcel`: a completion for one registration. What has to wait for long is known by
     its name alone, so that what is kept for it is what the book keeps."""
 
-    def __init__(self, notices: Notices, registration: Registration, told: _Told) -> None:
+    def __init__(
+        self, notices: CompletionNotifier, registration: Registration, told: _Told
+    ) -> None:
         self._notices = notices
         self.registration = registration
         self._cid = told.run.cid

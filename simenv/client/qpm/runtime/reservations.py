@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.connection.session import Link
+from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.calls import told
 from simenv.errors import NotReserved, SimenvError
@@ -30,7 +30,7 @@ MAX_ASKED = 2**63 - 1  # the service counts no higher
 LIVE = (ReservationState.PENDING, ReservationState.ACTIVE)
 
 
-class Claim(msgspec.Struct, frozen=True):
+class ReservationRef(msgspec.Struct, frozen=True):
     """What of a reservation never changes. `metered`: its tasks may have to wait for credits."""
 
     number: int
@@ -38,25 +38,25 @@ class Claim(msgspec.Struct, frozen=True):
     metered: bool
 
 
-UNCLAIMED = Claim(NONE, "", metered=False)
+UNCLAIMED = ReservationRef(NONE, "", metered=False)
 
 
-class Claims:
+class ReservationChecks:
     """Thread-safe. `required`: a call that costs something must name a reservation. `over`: told
     of each that is seen to have ended."""
 
     def __init__(
-        self, link: Link, *, required: bool, over: Callable[[int], None] | None = None
+        self, link: ServiceSession, *, required: bool, over: Callable[[int], None] | None = None
     ) -> None:
         self._link = link
         self._over = over
         self.required = required
-        self._claims: dict[int, Claim] = {}
+        self._claims: dict[int, ReservationRef] = {}
         self._active_s: dict[int, float] = {}  # when it was seen to be
 
     # --- calls that cost something ------------------------------------------------------------
 
-    def claim(self, reservation_id: Any) -> Claim:
+    def claim(self, reservation_id: Any) -> ReservationRef:
         """To run under. ExecutionError where none is given and one is needed, or none is there."""
         number = arguments.reservation(reservation_id)
         if number is None:
@@ -129,7 +129,7 @@ class Claims:
             self._claims.clear()
             self._active_s.clear()
         metered = info.credits_reserved > 0 or info.rate_reserved > 0
-        self._claims[number] = Claim(number, info.device, metered)
+        self._claims[number] = ReservationRef(number, info.device, metered)
         if info.state in LIVE:
             self._active_s[number] = monotonic()
         else:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from simenv.client.qpm.requests import arguments, run_request
 from simenv.client.qpm.requests.run_request import Prepared, Request
 from simenv.client.qpm.runtime.circuit_run import Run, refused
-from simenv.client.qpm.runtime.completion_queues import Book
-from simenv.client.qpm.runtime.reservations import UNCLAIMED, Claim, Claims
+from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
+from simenv.client.qpm.runtime.reservations import UNCLAIMED, ReservationChecks, ReservationRef
 from simenv.client.tasks.task import Task
 from simenv.errors import Insufficient, NoService, NotReserved, SimenvError
 from simenv.qpm.errors import ExecutionError, NotReady, OutOfResources
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 
-class Runner:
+class CircuitSubmitter:
     """Thread-safe. `leaving`: says why nothing new is taken, or None. `pool`: where all runs; "":
     where the reservation or the request says. `widest`: of a statevector, in qubits."""
 
     def __init__(
         self,
         client: Client,
-        book: Book,
-        claims: Claims,
+        book: CircuitRegistry,
+        claims: ReservationChecks,
         pool: str = "",
         widest: int = run_request.MAX_STATEVECTOR_QUBITS,
     ) -> None:
@@ -44,7 +44,7 @@ class Runner:
         self._claims = claims
         self.leaving: str | None = None
 
-    def start(self, info: Any, *, queued: bool, under: Claim = UNCLAIMED) -> Run:
+    def start(self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED) -> Run:
         """The circuit is accepted, or refused: then the run has ended already.
 
         Raises ExecutionError (no request, or not under that reservation), OutOfResources, NotReady.
@@ -82,7 +82,9 @@ class Runner:
         self.book.enter(run, queued=queued)
         return run
 
-    def _submit(self, asked: Request, prepared: Prepared, under: Claim) -> tuple[Task, ...]:
+    def _submit(
+        self, asked: Request, prepared: Prepared, under: ReservationRef
+    ) -> tuple[Task, ...]:
         tasks: list[Task] = []
         pool = self._pool or under.device
         submit = partial(

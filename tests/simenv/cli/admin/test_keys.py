@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from simenv.cli.app import run
-from simenv.wire.keyfiles import PersonFile, ServerFile, new_pair, read_private, write_private
+from simenv.wire.keyfiles import ServerFile, UserKeyFile, new_pair, read_private, write_private
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_file_is_not_where_and_what_it_is_said_to_be(
     assert list(Path().iterdir()) == [], "a secret lies in the working folder"
     file = home / "keys" / "ana.simenv"
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
-    person = read_private(file, PersonFile)
+    person = read_private(file, UserKeyFile)
     server = read_private(home / "server-key.json", ServerFile)
     assert (person.address, person.server_key) == (server.address, server.public_key)
     assert (person.owner, person.role, person.name) == ("ana", "client", "default")

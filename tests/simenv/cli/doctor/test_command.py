@@ -15,7 +15,7 @@ import pytest
 from simenv.cli.app import run
 from simenv.cli.doctor import checks, folders, installation, machine, security
 from simenv.cli.doctor import folders as keys
-from simenv.cli.doctor.finding import Finding
+from simenv.cli.doctor.finding import DoctorFinding
 from simenv.config import ConnectionFile, filesystems
 
 Usage = namedtuple("Usage", "total used free")
@@ -47,7 +47,7 @@ def test_a_healthy_machine_is_called_ill(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_failed_check_ends_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = Finding("fail", "state", "on nfs", "export SIMENV_HOME=/scratch")
+    bad = DoctorFinding("fail", "state", "on nfs", "export SIMENV_HOME=/scratch")
     monkeypatch.setattr(checks, "findings", lambda: [bad])
     assert run(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines() == [
@@ -168,7 +168,9 @@ def test_an_extra_that_is_missing_has_no_pip_line(monkeypatch: pytest.MonkeyPatc
 def test_one_lack_that_shows_in_several_checks_has_one_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lacks = [Finding("warn", what, "no MPI", "pip install mpi") for what in ("launcher", "mpi")]
+    lacks = [
+        DoctorFinding("warn", what, "no MPI", "pip install mpi") for what in ("launcher", "mpi")
+    ]
     monkeypatch.setattr(checks, "findings", lambda: iter(lacks))
     assert run(["doctor"]) == 0
     assert capsys.readouterr().out.count("type: pip install mpi") == 1

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from simenv.cli.qpm_diff.compare import compare
-from simenv.cli.qpm_diff.values import Answer, Aspect, Finding, Observed, Ran
+from simenv.cli.qpm_diff.values import Answer, Aspect, Difference, Observed, Ran
 
 RAN = Ran(
     "bell.qasm",
@@ -34,7 +34,7 @@ def ran(**changes: object) -> tuple[Ran, ...]:
 def test_like_pools_are_not_alike() -> None:
     found = compare(SEEN, other())
     assert found.alike
-    assert found.count(Finding.SAME) == len(found.rows)
+    assert found.count(Difference.SAME) == len(found.rows)
 
 
 @pytest.mark.parametrize(
@@ -55,22 +55,22 @@ def test_like_pools_are_not_alike() -> None:
 def test_another_behaviour_is_not_seen(changed: dict[str, object]) -> None:
     for found in (compare(SEEN, other(**changed)), compare(other(**changed), SEEN)):
         assert not found.alike
-        assert found.count(Finding.BEHAVIOUR) == 1
+        assert found.count(Difference.BEHAVIOUR) == 1
 
 
 @pytest.mark.parametrize(
     ("changed", "finding"),
     [
-        ({"runs": ran(counts={"00": 530, "11": 494})}, Finding.NOISE),
-        ({"runs": ran(counts=NOISY)}, Finding.COUNTS),
-        ({"runs": ran(engine="hardware")}, Finding.FACT),
-        ({"facts": {"qubits": "27"}}, Finding.FACT),
-        ({"facts": {}}, Finding.FACT),
+        ({"runs": ran(counts={"00": 530, "11": 494})}, Difference.NOISE),
+        ({"runs": ran(counts=NOISY)}, Difference.COUNTS),
+        ({"runs": ran(engine="hardware")}, Difference.FACT),
+        ({"facts": {"qubits": "27"}}, Difference.FACT),
+        ({"facts": {}}, Difference.FACT),
     ],
     ids=["noise", "counts", "engine", "qubits", "unsaid"],
 )
 def test_what_only_shows_to_who_asks_is_held_to_be_behaviour(
-    changed: dict[str, object], finding: Finding
+    changed: dict[str, object], finding: Difference
 ) -> None:
     found = compare(SEEN, other(**changed))
     assert found.alike
@@ -98,5 +98,5 @@ def test_what_is_known_of_one_device_only_is_held_to_be_behaviour() -> None:
     wrong = Answer("get_device_info", "returned", {"id": "int", "set": "str"})
     found = compare(other(answers=(short,)), other(answers=(long,)))
     assert found.alike
-    assert found.count(Finding.FACT) == 1
+    assert found.count(Difference.FACT) == 1
     assert not compare(other(answers=(short,)), other(answers=(wrong,))).alike

@@ -7,14 +7,14 @@ import pytest
 
 from simenv.cli.tasks.resource_fit import fitting
 from simenv.errors import Infeasible, OptionError
-from simenv.model import Terms
-from simenv.worker.ranks.mpirun import Seat
+from simenv.model import TaskOptions
+from simenv.worker.ranks.mpirun import RankInfo
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import bell
 
 MIB = 2**20
-STATE = Terms(engine="statevector")
+STATE = TaskOptions(engine="statevector")
 
 
 def wide(num_qubits: int) -> Profile:
@@ -23,10 +23,10 @@ def wide(num_qubits: int) -> Profile:
     )
 
 
-def seats(*nodes: int, memory: int = 1024 * MIB, slots: int = 8) -> list[Seat]:
+def seats(*nodes: int, memory: int = 1024 * MIB, slots: int = 8) -> list[RankInfo]:
     """So many ranks on each node, all of its cores open to each."""
     return [
-        Seat(f"node{number}", memory, slots, tuple(range(slots)))
+        RankInfo(f"node{number}", memory, slots, tuple(range(slots)))
         for number, count in enumerate(nodes)
         for _ in range(count)
     ]
@@ -43,33 +43,33 @@ def test_ranks_that_hold_it_are_refused() -> None:
 @pytest.mark.parametrize("engine", ["statevector", "auto"])
 def test_too_few_ranks_are_not_told_how_many_would_do(engine: str) -> None:
     with pytest.raises(Infeasible) as caught:
-        fitting(wide(26), Terms(engine=engine), seats(2))
+        fitting(wide(26), TaskOptions(engine=engine), seats(2))
     assert "680.0 MiB in each of its ranks (26 qubits, double" in caught.value.message
     assert "1.3 GiB on node node0; that has 1.0 GiB for 2" in caught.value.message
     assert "4 ranks hold it, 388.0 MiB each: mpirun -n 4" in caught.value.hint
 
 
 def test_a_statevector_for_the_first_rank_is_promised_to_more_of_them() -> None:
-    terms = Terms(outputs=("statevector",), engine="statevector")
+    terms = TaskOptions(outputs=("statevector",), engine="statevector")
     with pytest.raises(Infeasible, match="in each of its ranks") as caught:
         fitting(wide(26), terms, seats(2, 2))
     assert "must fit into the first rank" in caught.value.hint
 
 
 def test_single_precision_is_not_thought_of() -> None:
-    terms = Terms(outputs=("statevector",), engine="statevector")
+    terms = TaskOptions(outputs=("statevector",), engine="statevector")
     with pytest.raises(Infeasible) as caught:
         fitting(wide(25), terms, seats(1, 1, 1, 1, memory=600 * MIB))
     assert caught.value.hint == "it fits with --precision single"
 
 
 def test_ranks_bound_to_cores_of_their_own_get_one_each() -> None:
-    bound = [Seat("n", 2**34, 2, (2 * rank, 2 * rank + 1)) for rank in range(4)]
+    bound = [RankInfo("n", 2**34, 2, (2 * rank, 2 * rank + 1)) for rank in range(4)]
     assert fitting(wide(20), STATE, bound).threads == 2
-    quota = [Seat("n", 2**34, 2, tuple(range(8))) for _ in range(2)]
+    quota = [RankInfo("n", 2**34, 2, tuple(range(8))) for _ in range(2)]
     assert fitting(wide(20), STATE, quota).threads == 1
 
 
 def test_an_engine_nobody_knows_is_looked_for_in_vain() -> None:
     with pytest.raises(OptionError, match="not known"):
-        fitting(wide(3), Terms(engine="statevectr"), seats(1))
+        fitting(wide(3), TaskOptions(engine="statevectr"), seats(1))

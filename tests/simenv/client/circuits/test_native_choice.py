@@ -12,7 +12,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter
 
-from simenv.client.circuits import Loaded, load, native
+from simenv.client.circuits import PackedCircuit, load, native
 from simenv.client.circuits.encode.encoder import pack
 
 PACKER = native.build()
@@ -36,7 +36,7 @@ def ladder(width: int, layers: int = 1) -> QuantumCircuit:
     return circuit
 
 
-def packed(loaded: Loaded | None) -> bytes:
+def packed(loaded: PackedCircuit | None) -> bytes:
     assert loaded is not None, "left to the walk"
     return loaded.packed
 
@@ -80,7 +80,7 @@ def test_threads_write_on_one_desk() -> None:
 
 def test_another_thread_changes_a_circuit_that_is_read() -> None:
     data = ladder(10, 2000)._data
-    desk = native.Desk()
+    desk = native.Scratch()
     turns, stop = [0], threading.Event()
 
     def spin() -> None:
@@ -115,7 +115,7 @@ def test_shapes_are_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_code_is_never_compiled_or_at_once() -> None:
-    choice = native.Choice()
+    choice = native.EncoderSelector()
     circuit = ladder(5, 10)  # 105 operations
     walked = 0
     while choice.loaded(circuit) is None:
@@ -126,7 +126,7 @@ def test_the_code_is_never_compiled_or_at_once() -> None:
 
 
 def test_one_that_compiles_holds_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = native.Choice()
+    choice = native.EncoderSelector()
     seen: list[bool] = []
 
     def build() -> native.NativePacker:
@@ -154,7 +154,7 @@ def test_another_qiskit_is_packed_wrongly_or_not_at_all(
     else:
         monkeypatch.setitem(sys.modules, "llvmlite", None)
         monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
-    choice = native.Choice()
+    choice = native.EncoderSelector()
     assert not choice.prepare()
     assert choice.why_not
     assert choice.loaded(ladder(10, 200)) is None
@@ -164,7 +164,7 @@ def test_another_qiskit_is_packed_wrongly_or_not_at_all(
 
 def test_a_door_gives_other_bytes_once_the_code_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     circuits: list[Any] = [ladder(3), branched(), free(), TEXT]
-    monkeypatch.setattr(native, "CHOICE", native.Choice())
+    monkeypatch.setattr(native, "CHOICE", native.EncoderSelector())
     before = [load(circuit) for circuit in circuits]
     assert native.CHOICE.packer is None
     assert native.CHOICE.prepare()

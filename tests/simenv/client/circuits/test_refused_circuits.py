@@ -171,7 +171,9 @@ def test_definitions_201_deep_are_expanded() -> None:
 
 def test_barriers_on_all_qubits_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("simenv.client.circuits.encode.encoder.MAX_OPERANDS", 100)
-    monkeypatch.setattr("simenv.client.circuits.native.CHOICE", native.Choice())  # the walk's limit
+    monkeypatch.setattr(
+        "simenv.client.circuits.native.CHOICE", native.EncoderSelector()
+    )  # the walk's limit
     circuit = QuantumCircuit(60)
     circuit.barrier()
     load(circuit)

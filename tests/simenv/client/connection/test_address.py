@@ -17,7 +17,7 @@ from other_user import UID, skip_without_second_user
 import simenv
 from simenv.client.connection import address, local_process
 from simenv.client.environments import launch
-from simenv.config import ConnectionFile, OwnDoor
+from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoService
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.transport.tcp_client import CurveConnection
@@ -141,7 +141,7 @@ def test_elapsed_times(seconds: float, text: str) -> None:
     assert local_process.elapsed(seconds) == text
 
 
-OWN = OwnDoor("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
+OWN = OwnerEndpoint("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))
 
 
 def test_a_service_of_another_machine_is_sought_on_this_one(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_service_of_another_machine_is_sought_on_this_one(tmp_path: Path) -> N
 
 def test_a_door_for_its_own_user_is_passed_by(tmp_path: Path) -> None:
     pair = new_pair()
-    own = OwnDoor("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
+    own = OwnerEndpoint("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
     where = address.FileAddress(write(tmp_path / "connection.json", node="elsewhere", own=own))
     connection = where.open(b"me")
     try:
@@ -189,7 +189,7 @@ def listening(tmp_path: Path) -> Iterator[Path]:
 
 def far_file(tmp_path: Path, sockets: Path, **changes: object) -> Path:
     pair = new_pair()
-    own = OwnDoor("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
+    own = OwnerEndpoint("tcp://127.0.0.1:9", pair.public, pair.public, pair.secret)
     told = {"node": "elsewhere", "own": own, "sockets": str(sockets), **changes}
     return write(tmp_path / "home" / "connection.json", **told)
 

@@ -10,22 +10,28 @@ import numpy as np
 import pytest
 from client_peer import Peer, completed, completion, spec
 
-from simenv.client.connection.session import Link
-from simenv.client.submission.prepare import Order
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
 from simenv.errors import NotFound, StoreError, TaskFailed
-from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskState, Terms
+from simenv.model import RESULT_FORMAT, ResultData, ResultFile, TaskOptions, TaskState
 from simenv.store import writer
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import CHUNK_BYTES, FetchResult, Rerun, Rerunning, ResultChunk
+from simenv.wire.messages.queries import (
+    CHUNK_BYTES,
+    FetchResult,
+    ResultChunk,
+    VerifyReply,
+    VerifyResult,
+)
 
 ARRAY = np.arange(200_000, dtype="<u4")
 
 
-def submitted(link: Link) -> Task:
-    [task] = send(link, Order(Terms(), [spec()]), None)
+def submitted(link: ServiceSession) -> Task:
+    [task] = send(link, PreparedSubmit(TaskOptions(), [spec()]), None)
     return task
 
 
@@ -35,46 +41,48 @@ def flipped(one: m.Completion) -> m.Completion:
 
 
 @pytest.mark.parametrize("word", ["again", "waits", "intact"])
-def test_a_payload_with_a_flipped_bit_is_handed_out(link: Link, peer: Peer, word: str) -> None:
+def test_a_payload_with_a_flipped_bit_is_handed_out(
+    link: ServiceSession, peer: Peer, word: str
+) -> None:
     peer.finishes = False
-    peer.on(Rerun, lambda q: [Rerunning(q.request, word)])
+    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     whole = msgspec.structs.replace(completion(1, seed=7), attempts=2)
-    peer.on(m.Watch, lambda q: [completed(whole), m.Unknown(q.request, [])])
+    peer.on(m.WatchResults, lambda q: [completed(whole), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(flipped(completion(1, seed=7))))
     found = task.result(10)
     assert (found.seed, found.attempts, found.counts) == (7, 2, {"00": 1000, "11": 24})
-    assert len(peer.of(Rerun)) == 1
+    assert len(peer.of(VerifyResult)) == 1
 
 
-def test_a_failure_with_a_flipped_bit_is_believed(link: Link, peer: Peer) -> None:
+def test_a_failure_with_a_flipped_bit_is_believed(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
-    peer.on(Rerun, lambda q: [Rerunning(q.request, "again")])
+    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
     whole = completion(1, state=TaskState.FAILED)
-    peer.on(m.Watch, lambda q: [completed(whole), m.Unknown(q.request, [])])
+    peer.on(m.WatchResults, lambda q: [completed(whole), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(flipped(whole)))
     with pytest.raises(TaskFailed, match="it broke"):
         task.result(10)
 
 
-def test_a_result_that_stays_broken_is_asked_for_for_ever(link: Link, peer: Peer) -> None:
+def test_a_result_that_stays_broken_is_asked_for_for_ever(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
-    peer.on(Rerun, lambda q: [Rerunning(q.request, "intact")])
+    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "intact")])
     broken = flipped(completion(1))
-    peer.on(m.Watch, lambda q: [completed(broken), m.Unknown(q.request, [])])
+    peer.on(m.WatchResults, lambda q: [completed(broken), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(broken))
     with pytest.raises(StoreError, match="t-1 is damaged") as caught:
         task.result(10)
     assert caught.value.hint
-    assert len(peer.of(Rerun)) == 1
+    assert len(peer.of(VerifyResult)) == 1
 
 
 @pytest.mark.parametrize("word", ["removed", "unknown"])
-def test_a_result_that_is_gone_is_waited_for(link: Link, peer: Peer, word: str) -> None:
+def test_a_result_that_is_gone_is_waited_for(link: ServiceSession, peer: Peer, word: str) -> None:
     peer.finishes = False
-    peer.on(Rerun, lambda q: [Rerunning(q.request, word)])
+    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, word)])
     task = submitted(link)
     peer.say(completed(flipped(completion(1))))
     with pytest.raises(NotFound, match="no longer kept"):
@@ -107,7 +115,9 @@ def serving(peer: Peer, folder: Path, most: int = CHUNK_BYTES) -> None:
     peer.on(FetchResult, chunk)
 
 
-def test_bytes_are_missing_when_chunks_are_short(link: Link, peer: Peer, tmp_path: Path) -> None:
+def test_bytes_are_missing_when_chunks_are_short(
+    link: ServiceSession, peer: Peer, tmp_path: Path
+) -> None:
     serving(peer, tmp_path, most=100_001)
     peer.finishes = False
     task = submitted(link)
@@ -117,7 +127,7 @@ def test_bytes_are_missing_when_chunks_are_short(link: Link, peer: Peer, tmp_pat
 
 
 def test_an_array_is_fetched_before_somebody_reads_it(
-    link: Link, peer: Peer, tmp_path: Path
+    link: ServiceSession, peer: Peer, tmp_path: Path
 ) -> None:
     serving(peer, tmp_path)
     peer.finishes = False
@@ -133,7 +143,7 @@ def test_an_array_is_fetched_before_somebody_reads_it(
 
 @pytest.mark.parametrize("how", ["flip", "short", "refused"])
 def test_a_broken_file_is_fetched_and_believed(
-    link: Link, peer: Peer, tmp_path: Path, how: str
+    link: ServiceSession, peer: Peer, tmp_path: Path, how: str
 ) -> None:
     serving(peer, tmp_path)
     peer.finishes = False
@@ -151,9 +161,9 @@ def test_a_broken_file_is_fetched_and_believed(
                 return [ResultChunk(q.request, os.pread(file.fileno(), q.size_bytes, q.offset))]
 
         peer.on(FetchResult, chunk)
-    peer.on(Rerun, lambda q: [Rerunning(q.request, "again")])
-    peer.on(m.Watch, lambda q: [completed(ended(second)), m.Unknown(q.request, [])])
+    peer.on(VerifyResult, lambda q: [VerifyReply(q.request, "again")])
+    peer.on(m.WatchResults, lambda q: [completed(ended(second)), m.UnknownTasks(q.request, [])])
     task = submitted(link)
     peer.say(completed(ended(first)))
     np.testing.assert_array_equal(task.result(10).outcome_counts, ARRAY)
-    assert len(peer.of(Rerun)) == 1
+    assert len(peer.of(VerifyResult)) == 1

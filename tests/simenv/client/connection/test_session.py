@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from client_peer import Peer, completed, completion, spec, terms
 
-from simenv.client.connection.session import Link
-from simenv.client.submission.prepare import Order
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.errors import (
     BatchRefused,
@@ -26,11 +26,11 @@ from simenv.model import TaskState
 from simenv.wire.messages import client as m
 
 
-def submit(link: Link, count: int = 1, key: str | None = None) -> list:
-    return send(link, Order(terms(), [spec(k) for k in range(count)]), key)
+def submit(link: ServiceSession, count: int = 1, key: str | None = None) -> list:
+    return send(link, PreparedSubmit(terms(), [spec(k) for k in range(count)]), key)
 
 
-def test_a_submitted_task_gives_its_own_result(link: Link) -> None:
+def test_a_submitted_task_gives_its_own_result(link: ServiceSession) -> None:
     tasks = submit(link, 3)
     assert [task.result(5).seed for task in tasks] == [0, 1, 2]
     assert tasks[0].result().counts == {"00": 1000, "11": 24}
@@ -38,14 +38,14 @@ def test_a_submitted_task_gives_its_own_result(link: Link) -> None:
     assert tasks[0].name == "played"
 
 
-def test_a_finished_task_is_forgotten_by_the_link(link: Link) -> None:
+def test_a_finished_task_is_forgotten_by_the_link(link: ServiceSession) -> None:
     for task in submit(link, 3):
         task.result(5)
     assert not link._ledger.tasks
     assert not link._requests
 
 
-def test_a_result_before_its_acceptance(link: Link, peer: Peer) -> None:
+def test_a_result_before_its_acceptance(link: ServiceSession, peer: Peer) -> None:
     def backwards(message: m.Submit) -> list[m.ToClient]:
         accepted, ended = peer.submitted(message)
         return [ended, accepted]
@@ -55,14 +55,14 @@ def test_a_result_before_its_acceptance(link: Link, peer: Peer) -> None:
     assert not link._ledger._early
 
 
-def test_results_in_another_order_than_the_tasks(link: Link, peer: Peer) -> None:
+def test_results_in_another_order_than_the_tasks(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 4)
     peer.say(*[peer.end([number]) for number in (4, 2, 3, 1)])
     assert [task.result(5).seed for task in tasks] == [0, 1, 2, 3]
 
 
-def test_a_result_that_comes_twice_is_taken_once(link: Link, peer: Peer) -> None:
+def test_a_result_that_comes_twice_is_taken_once(link: ServiceSession, peer: Peer) -> None:
     [task] = submit(link)
     first = task.result(5)
     peer.say(completed(completion(1, seed=99)))
@@ -70,7 +70,7 @@ def test_a_result_that_comes_twice_is_taken_once(link: Link, peer: Peer) -> None
     assert task.result() is first
 
 
-def test_an_acceptance_that_comes_twice(link: Link, peer: Peer) -> None:
+def test_an_acceptance_that_comes_twice(link: ServiceSession, peer: Peer) -> None:
     peer.on(m.Submit, lambda message: [peer.take(message), peer.take(message), peer.end([1])])
     [task] = submit(link)
     assert task.result(5).seed == 0
@@ -78,7 +78,7 @@ def test_an_acceptance_that_comes_twice(link: Link, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_lost_acceptance_is_asked_for_again(link: Link, peer: Peer) -> None:
+def test_a_lost_acceptance_is_asked_for_again(link: ServiceSession, peer: Peer) -> None:
     lost: list[m.Submit] = []
 
     def forgetful(message: m.Submit) -> list[m.ToClient]:
@@ -95,22 +95,22 @@ def test_a_lost_acceptance_is_asked_for_again(link: Link, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_lost_result_is_asked_for_again(link: Link, peer: Peer) -> None:
+def test_a_lost_result_is_asked_for_again(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     assert submit(link)[0].result(5).seed == 0
-    assert peer.of(m.Watch)
+    assert peer.of(m.WatchResults)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_results_lost_in_thousands_are_asked_for_in_parts(link: Link, peer: Peer) -> None:
+def test_results_lost_in_thousands_are_asked_for_in_parts(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 2_500)
     assert [task.result(5).seed for task in tasks] == list(range(2_500))
-    assert max(len(watch.tasks) for watch in peer.of(m.Watch)) <= 1_000
+    assert max(len(watch.tasks) for watch in peer.of(m.WatchResults)) <= 1_000
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_task_the_service_no_longer_knows(link: Link, peer: Peer) -> None:
+def test_a_task_the_service_no_longer_knows(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.tasks.clear()
@@ -119,7 +119,7 @@ def test_a_task_the_service_no_longer_knows(link: Link, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_silent_service_is_lost_and_the_way_out_named(link: Link, peer: Peer) -> None:
+def test_a_silent_service_is_lost_and_the_way_out_named(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.silent = True
@@ -132,17 +132,17 @@ def test_a_silent_service_is_lost_and_the_way_out_named(link: Link, peer: Peer) 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_silent_service_is_asked_whether_it_lives(link: Link, peer: Peer) -> None:
+def test_a_silent_service_is_asked_whether_it_lives(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
-    peer.on(m.Watch, lambda message: [m.Unknown(message.request, [])])
+    peer.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
     with pytest.raises(TimedOut, match=r"t-1 has no result after 1\.5 s"):
         task.result(1.5)  # more than the patience with a silent service, but this one answers
     assert peer.of(m.Ping)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_service_that_moved_is_asked_everything_again(link: Link, peer: Peer) -> None:
+def test_a_service_that_moved_is_asked_everything_again(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 2)
     peer.restart()
@@ -153,7 +153,7 @@ def test_a_service_that_moved_is_asked_everything_again(link: Link, peer: Peer) 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_submit_on_its_way_survives_a_restart(link: Link, peer: Peer) -> None:
+def test_a_submit_on_its_way_survives_a_restart(link: ServiceSession, peer: Peer) -> None:
     peer.silent = True
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(submit, link)
@@ -165,7 +165,7 @@ def test_a_submit_on_its_way_survives_a_restart(link: Link, peer: Peer) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_new_epoch_in_a_pong_has_everything_asked_again(link: Link, peer: Peer) -> None:
+def test_a_new_epoch_in_a_pong_has_everything_asked_again(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.epoch = 7  # the same place, another service
@@ -173,7 +173,7 @@ def test_a_new_epoch_in_a_pong_has_everything_asked_again(link: Link, peer: Peer
     assert link.channel.epoch == 7
 
 
-def test_a_repeated_key_gives_the_same_task(link: Link, peer: Peer) -> None:
+def test_a_repeated_key_gives_the_same_task(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [first] = submit(link, key="sweep-17")
     [again] = submit(link, key="sweep-17")
@@ -182,7 +182,7 @@ def test_a_repeated_key_gives_the_same_task(link: Link, peer: Peer) -> None:
     assert again.result(5).seed == 0
 
 
-def test_a_repeated_key_of_a_finished_task_gives_its_result(link: Link) -> None:
+def test_a_repeated_key_of_a_finished_task_gives_its_result(link: ServiceSession) -> None:
     [first] = submit(link, key="sweep-17")
     first.result(5)
     [again] = submit(link, key="sweep-17")
@@ -190,10 +190,10 @@ def test_a_repeated_key_of_a_finished_task_gives_its_result(link: Link) -> None:
     assert again.id == first.id
 
 
-def test_automatic_keys_never_meet(link: Link, peer: Peer) -> None:
+def test_automatic_keys_never_meet(link: ServiceSession, peer: Peer) -> None:
     submit(link, 3)
     submit(link, 2)
-    other = Link(peer)
+    other = ServiceSession(peer)
     submit(other)
     other.close()
     first, second, third = peer.of(m.Submit)
@@ -202,7 +202,9 @@ def test_automatic_keys_never_meet(link: Link, peer: Peer) -> None:
     assert first.key.startswith("~")
 
 
-def test_a_refused_item_refuses_the_batch_and_takes_the_rest_back(link: Link, peer: Peer) -> None:
+def test_a_refused_item_refuses_the_batch_and_takes_the_rest_back(
+    link: ServiceSession, peer: Peer
+) -> None:
     peer.finishes = False
 
     def picky(message: m.Submit) -> list[m.ToClient]:
@@ -221,7 +223,9 @@ def test_a_refused_item_refuses_the_batch_and_takes_the_rest_back(link: Link, pe
     assert cancel.tasks == list(range(1, 501))
 
 
-def test_a_refusal_does_not_take_back_what_an_earlier_call_began(link: Link, peer: Peer) -> None:
+def test_a_refusal_does_not_take_back_what_an_earlier_call_began(
+    link: ServiceSession, peer: Peer
+) -> None:
     peer.finishes = False
     submit(link, 500, key="sweep-17")
     full = m.Refusal("queue_full", "2000000 tasks are queued", "wait", retry_after_s=3.0)
@@ -238,7 +242,7 @@ def test_a_refusal_does_not_take_back_what_an_earlier_call_began(link: Link, pee
     assert not peer.of(m.Cancel)
 
 
-def test_no_more_than_eight_messages_are_unanswered(link: Link, peer: Peer) -> None:
+def test_no_more_than_eight_messages_are_unanswered(link: ServiceSession, peer: Peer) -> None:
     waiting: list[m.Submit] = []
     most = 0
 
@@ -258,7 +262,7 @@ def test_no_more_than_eight_messages_are_unanswered(link: Link, peer: Peer) -> N
     assert most == 8
 
 
-def test_garbage_is_a_protocol_error_and_the_link_goes_on(link: Link, peer: Peer) -> None:
+def test_garbage_is_a_protocol_error_and_the_link_goes_on(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [task] = submit(link)
     peer.say_bytes(b"\xc1 not msgpack")
@@ -268,7 +272,7 @@ def test_garbage_is_a_protocol_error_and_the_link_goes_on(link: Link, peer: Peer
     assert task.result(5).seed == 0
 
 
-def test_an_answer_of_another_kind_is_a_protocol_error(link: Link, peer: Peer) -> None:
+def test_an_answer_of_another_kind_is_a_protocol_error(link: ServiceSession, peer: Peer) -> None:
     peer.on(m.GetStatus, lambda message: [m.Acked(message.request, 3)])
     with pytest.raises(ProtocolError, match="answered Acked, not Status"):
         link.ask(m.Status, m.GetStatus)
@@ -278,17 +282,17 @@ def test_versions_that_do_not_meet(peer: Peer) -> None:
     words = "client 0.1.0 speaks protocol 1, service 9.9 speaks 9"
     peer.on(m.Hello, lambda _: [m.Refused(0, [m.Refusal("version", words)])])
     with pytest.raises(VersionMismatch, match=r"service 9\.9 speaks 9"):
-        Link(peer)
+        ServiceSession(peer)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_nobody_at_the_address(peer: Peer) -> None:
     peer.silent = True
     with pytest.raises(NoService, match="no service answers for 'played'"):
-        Link(peer)
+        ServiceSession(peer)
 
 
-def test_how_a_task_ended_is_what_is_raised(link: Link, peer: Peer) -> None:
+def test_how_a_task_ended_is_what_is_raised(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     failed, cancelled = submit(link, 2)
     peer.say(
@@ -307,12 +311,12 @@ def test_how_a_task_ended_is_what_is_raised(link: Link, peer: Peer) -> None:
     assert isinstance(cancelled.exception(), TaskCancelled)
 
 
-def test_threads_that_wait_each_get_their_own(link: Link) -> None:
+def test_threads_that_wait_each_get_their_own(link: ServiceSession) -> None:
     def work(thread: int) -> list[int]:
         seeds = []
         for k in range(50):
             number = 1_000 * thread + k
-            [task] = send(link, Order(terms(), [spec(number)]), None)
+            [task] = send(link, PreparedSubmit(terms(), [spec(number)]), None)
             seeds.append(task.result(30).seed)
         return seeds
 
@@ -322,7 +326,7 @@ def test_threads_that_wait_each_get_their_own(link: Link) -> None:
     assert not link._ledger.tasks
 
 
-def test_a_thread_sends_while_another_waits_for_long(link: Link, peer: Peer) -> None:
+def test_a_thread_sends_while_another_waits_for_long(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     [slow] = submit(link)
     with ThreadPoolExecutor(1) as pool:
@@ -335,7 +339,7 @@ def test_a_thread_sends_while_another_waits_for_long(link: Link, peer: Peer) -> 
         assert waiting.result(30).task == "t-1"
 
 
-def test_closing_ends_the_waits_of_other_threads(link: Link, peer: Peer) -> None:
+def test_closing_ends_the_waits_of_other_threads(link: ServiceSession, peer: Peer) -> None:
     peer.finishes = False
     tasks = submit(link, 2)
     with ThreadPoolExecutor(2) as pool:
@@ -348,7 +352,7 @@ def test_closing_ends_the_waits_of_other_threads(link: Link, peer: Peer) -> None
 
 @pytest.mark.usefixtures("impatient")
 def test_a_reader_that_is_too_slow_gets_the_rest_by_asking(
-    link: Link, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    link: ServiceSession, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("simenv.wire.transport.memory.SEND_QUEUE_MESSAGES", 5)
     peer.finishes = False

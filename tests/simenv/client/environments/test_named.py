@@ -18,7 +18,7 @@ from live import Live
 import simenv
 from simenv import config
 from simenv.client.environments import launch, local_client, named
-from simenv.config import Config, Places
+from simenv.config import Config, EnvironmentPaths
 from simenv.errors import ConfigError, NoService, ServiceLost, StartFailed
 
 BELL = """OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1];
@@ -26,13 +26,16 @@ measure q -> c;"""
 
 
 @pytest.fixture
-def where(tmp_path: Path) -> Places:
+def where(tmp_path: Path) -> EnvironmentPaths:
     (tmp_path / "service.log").write_text("one\ntwo\nthree\n")
-    return Places(tmp_path, tmp_path)
+    return EnvironmentPaths(tmp_path, tmp_path)
 
 
 def hear(
-    code: str, where: Places, timeout_s: float = 60.0, progress: launch.Progress | None = None
+    code: str,
+    where: EnvironmentPaths,
+    timeout_s: float = 60.0,
+    progress: launch.Progress | None = None,
 ) -> None:
     """Wait for the readiness of a process that is not quite a service."""
     ready, told = os.pipe()
@@ -66,15 +69,17 @@ def test_a_start_that_is_interrupted_is_told_to_end_before_it_is_waited_for(
     monkeypatch.setattr(launch, "_await", interrupt)
     monkeypatch.setattr(launch, "end", end)
     with pytest.raises(KeyboardInterrupt):
-        launch.start(Config(), Places(tmp_path / "home", tmp_path / "home"), private=False)
+        launch.start(
+            Config(), EnvironmentPaths(tmp_path / "home", tmp_path / "home"), private=False
+        )
     assert done == ["told", "waited"]
 
 
-def test_ready(where: Places) -> None:
+def test_ready(where: EnvironmentPaths) -> None:
     hear("os.write(told, b'{\"ready\":'); os.write(told, b' true}\\n')", where)
 
 
-def test_stages_of_a_start_are_reported_until_it_is_ready(where: Places) -> None:
+def test_stages_of_a_start_are_reported_until_it_is_ready(where: EnvironmentPaths) -> None:
     stages: list[str] = []
     code = """
 import fcntl, termios
@@ -99,25 +104,25 @@ def test_service_reports_how_many_workers_are_ready() -> None:
     assert any(stage.startswith("0 of 1 workers ready") for stage in stages), stages
 
 
-def test_an_error_is_raised_as_it_was_meant(where: Places) -> None:
+def test_an_error_is_raised_as_it_was_meant(where: EnvironmentPaths) -> None:
     error = '{"error": {"code": "config", "message": "slots = -1", "hint": "more"}}\\n'
     with pytest.raises(ConfigError, match="slots = -1") as caught:
         hear(f"os.write(told, b'{error}')", where)
     assert caught.value.hint == "more"
 
 
-def test_a_service_that_dies_is_quoted(where: Places) -> None:
+def test_a_service_that_dies_is_quoted(where: EnvironmentPaths) -> None:
     with pytest.raises(StartFailed, match="ended with exit code 3 before it was ready") as caught:
         hear("os._exit(3)", where)
     assert caught.value.hint == f"the end of {where.log}:\n  one\n  two\n  three"
 
 
-def test_a_service_that_says_something_else(where: Places) -> None:
+def test_a_service_that_says_something_else(where: EnvironmentPaths) -> None:
     with pytest.raises(StartFailed, match="said b'hello"):
         hear("os.write(told, b'hello\\n')", where)
 
 
-def test_a_service_that_hangs(where: Places) -> None:
+def test_a_service_that_hangs(where: EnvironmentPaths) -> None:
     with pytest.raises(StartFailed, match=r"did not become ready within 0\.2 s"):
         hear("time.sleep(60)", where, timeout_s=0.2)
 

@@ -14,7 +14,7 @@ from live import Live, environment, resurrected
 import simenv
 from simenv.client.qpm.provider import QPM
 from simenv.client.qpm.runtime.circuit_run import refused
-from simenv.client.qpm.runtime.completion_queues import Book, Retention
+from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, Retention
 from simenv.errors import ProgramError
 
 CALLERS = 32
@@ -95,7 +95,7 @@ def test_a_forked_child_hangs(qpm: QPM, busy: None) -> None:
     ids=["count", "bytes", "age"],
 )
 def test_unread_completions_pile_up(env: simenv.Client, kept: Retention, reason: str) -> None:
-    book = Book(env._link, kept)
+    book = CircuitRegistry(env._link, kept)
     for number in range(1, 11):
         run = refused(f"cid-{number}", number, 1, 0.0, ProgramError("no circuit"))
         run.size_bytes = 10

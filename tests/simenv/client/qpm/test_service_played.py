@@ -67,7 +67,7 @@ def test_a_lost_result_is_never_pushed(played: QPM) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_circuit_the_service_forgot_goes_on(played: QPM, peer: Peer) -> None:
     says(peer, None)
-    peer.on(m.Watch, lambda message: [])
+    peer.on(m.WatchResults, lambda message: [])
     number = played.async_run(info(BELL))["qtask_id"]
     found = played.reconcile_runtime_state(reason="after a loss")
     assert found["provider_handle_faults"] == [number]
@@ -75,7 +75,7 @@ def test_a_circuit_the_service_forgot_goes_on(played: QPM, peer: Peer) -> None:
     assert (fault.kind, fault.qtask_id) == ("provider-handle", number)
     answer = played.task_status(qtask_id=number)
     assert (answer["outcome"], answer["reason"]) == ("UNKNOWN", "not-found")
-    peer.on(m.Watch, lambda message: [m.Unknown(message.request, list(message.tasks))])
+    peer.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, list(message.tasks))])
     answer = played.task_status(qtask_id=number)
     assert answer["outcome"] == "FAILED"
     assert "does not know task" in answer["error"]
@@ -161,7 +161,7 @@ def test_a_word_about_a_cancel_is_misread(
     played: QPM, peer: Peer, word: str, outcome: str, reason: str | None
 ) -> None:
     if word == "unknown":
-        peer.on(m.Watch, lambda message: [m.Unknown(message.request, [])])
+        peer.on(m.WatchResults, lambda message: [m.UnknownTasks(message.request, [])])
     peer.on(m.Cancel, lambda message: [m.Cancelled(message.request, [word] * len(message.tasks))])
     cid = played.async_run(info(BELL))["cid"]
     answer = played.cancel_task(cid)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_result import PROVENANCE
 
-from simenv.client.results.decoded import Sheet
+from simenv.client.results.decoded import DecodedResult
 from simenv.client.results.result import Result
 from simenv.errors import ProtocolError
 from simenv.model import RESULT_FORMAT, ResultData
@@ -36,8 +36,8 @@ DATA = ResultData(
 )
 
 
-def sheet(**changes: object) -> Sheet:
-    return Sheet(msgspec.structs.replace(DATA, **changes), "t-8k2f")
+def sheet(**changes: object) -> DecodedResult:
+    return DecodedResult(msgspec.structs.replace(DATA, **changes), "t-8k2f")
 
 
 def test_rows_are_cut_wrongly() -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from simenv.client.results.decoded import Provenance, Sheet, Stages
+from simenv.client.results.decoded import DecodedResult, Provenance, Stages
 from simenv.client.results.result import Result
 from simenv.errors import OptionError, StoreError
 from simenv.model import RESULT_FORMAT, Origin, ResultData
@@ -38,7 +38,7 @@ PROVENANCE = Provenance(
     "t-8k2f", "bell", "statevector", "small", Origin("main-0", "here", 1, "0.1.0"), 1, 2,
     Stages(0.001, 0.002, 0.003, 0.004, 0.005, 0.014),
 )  # fmt: skip
-FOUND = Result(Sheet(DATA, PROVENANCE.task), PROVENANCE)
+FOUND = Result(DecodedResult(DATA, PROVENANCE.task), PROVENANCE)
 TOLD = {
     "task": "t-8k2f", "name": "bell", "state": "DONE", "shots": 1024, "seed": 2**64 - 1,
     "binding": 0, "engine": "statevector", "route": "small", "precision": "double", "node": "here",
@@ -113,7 +113,7 @@ def test_a_row_of_many_is_saved_as_all_of_them(tmp_path: Path) -> None:
         statevector=np.array([[1, 0, 0, 0], [0, 0, 0, 1]], "<c16").tobytes(),
         expectations=struct.pack("<4d", 1.0, 0.0, -1.0, 0.0),
     )
-    Result(Sheet(data, "t-1"), PROVENANCE, 1).save(tmp_path / "r.h5")
+    Result(DecodedResult(data, "t-1"), PROVENANCE, 1).save(tmp_path / "r.h5")
     with h5py.File(tmp_path / "r.h5") as file:
         assert file["statevector"][()].tolist() == [0, 0, 0, 1]
         assert file["counts/outcomes"][()].tolist() == [3]

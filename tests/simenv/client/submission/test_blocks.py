@@ -10,9 +10,9 @@ from qiskit.circuit import ParameterVector
 
 from simenv.client.circuits import load
 from simenv.client.submission.prepare import RESULT_BYTES, rows_a_task
-from simenv.model import MAX_BINDINGS, Program, Terms
+from simenv.model import MAX_BINDINGS, Program, TaskOptions
 
-COUNTS = Terms()
+COUNTS = TaskOptions()
 
 
 def layers(num_qubits: int, depth: int) -> Program:
@@ -52,5 +52,5 @@ def test_a_tasks_results_are_bounded(num_qubits: int, shots: int, total: int) ->
     rows = rows_a_task(program, COUNTS, shots, total)
     assert 1 <= rows <= MAX_BINDINGS
     assert rows == 1 or rows * min(shots, 2**num_qubits) * 12 <= RESULT_BYTES
-    states = rows_a_task(program, Terms(("statevector",)), 0, total)
+    states = rows_a_task(program, TaskOptions(("statevector",)), 0, total)
     assert states == 1 or states * 16 * 2**num_qubits <= RESULT_BYTES

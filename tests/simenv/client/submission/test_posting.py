@@ -8,9 +8,9 @@ import pytest
 from client_peer import Peer, spec, terms
 
 import simenv
-from simenv.client.connection.session import Link
-from simenv.client.submission.prepare import Order
-from simenv.client.submission.send import PostedTask, Window, post, send
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import InflightWindow, PostedTask, post, send
 from simenv.errors import BatchRefused, Infeasible, ServiceLost, TimedOut
 from simenv.model import TaskSpec
 from simenv.wire.messages import client as m
@@ -18,8 +18,8 @@ from simenv.wire.messages import client as m
 BAD = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=0)
 
 
-def posted(link: Link, seed: int = 0, key: str | None = None) -> PostedTask:
-    return post(link, Order(terms(), [spec(seed)], single=True), key, Window())
+def posted(link: ServiceSession, seed: int = 0, key: str | None = None) -> PostedTask:
+    return post(link, PreparedSubmit(terms(), [spec(seed)], single=True), key, InflightWindow())
 
 
 def refusing(peer: Peer, *seeds: int) -> None:
@@ -31,7 +31,7 @@ def refusing(peer: Peer, *seeds: int) -> None:
     peer.on(m.Submit, picky)
 
 
-def test_one_that_was_refused_hides_the_others(link: Link, peer: Peer) -> None:
+def test_one_that_was_refused_hides_the_others(link: ServiceSession, peer: Peer) -> None:
     refusing(peer, 1)
     tasks = [posted(link, seed) for seed in range(3)]
     ended = list(simenv.as_completed(tasks, timeout=60))
@@ -44,7 +44,7 @@ def test_one_that_was_refused_hides_the_others(link: Link, peer: Peer) -> None:
 
 
 def test_a_service_that_was_lost_and_is_back_has_the_task(
-    link: Link, peer: Peer, impatient: None
+    link: ServiceSession, peer: Peer, impatient: None
 ) -> None:
     peer.silent = True
     task = posted(link, 7)
@@ -58,7 +58,7 @@ def test_a_service_that_was_lost_and_is_back_has_the_task(
     assert link._ledger.unanswered == 0
 
 
-def test_an_answer_that_is_late_is_not_lost(link: Link, peer: Peer) -> None:
+def test_an_answer_that_is_late_is_not_lost(link: ServiceSession, peer: Peer) -> None:
     go = threading.Event()
     peer.on(m.Submit, lambda message: peer.submitted(message) if go.wait(30) else [])
     task = posted(link, 7)
@@ -72,17 +72,19 @@ def test_an_answer_that_is_late_is_not_lost(link: Link, peer: Peer) -> None:
     assert repr(task) == f"<Task {task.id} DONE>"
 
 
-def test_looking_at_a_refused_task_raises(link: Link, peer: Peer) -> None:
+def test_looking_at_a_refused_task_raises(link: ServiceSession, peer: Peer) -> None:
     refusing(peer, 1)
     task = posted(link, 1)
     assert isinstance(task.exception(5), Infeasible)
     assert repr(task) == "<Task refused>"
 
 
-def test_a_refused_binding_is_named_by_its_number_in_the_sweep(link: Link, peer: Peer) -> None:
+def test_a_refused_binding_is_named_by_its_number_in_the_sweep(
+    link: ServiceSession, peer: Peer
+) -> None:
     bad = m.Refusal("infeasible", "33 qubits do not fit", "28 do", index=2)
     peer.on(m.Submit, lambda message: [m.Refused(message.request, [bad])])
     rows = TaskSpec(spec().program, 10, 1, bytes(800), count=100)
     with pytest.raises(BatchRefused, match=r"100 of 300 items.* item 200: 33 qubits") as caught:
-        send(link, Order(terms(), [rows, rows, rows]), None)
+        send(link, PreparedSubmit(terms(), [rows, rows, rows]), None)
     assert [error.index for error in caught.value.errors] == [200]

@@ -9,8 +9,8 @@ import pytest
 
 import simenv
 from simenv.client.qpm.runtime.circuit_run import refused
-from simenv.client.qpm.runtime.completion_queues import Book, Retention
-from simenv.client.qpm.runtime.reservations import Claims
+from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, Retention
+from simenv.client.qpm.runtime.reservations import ReservationChecks
 from simenv.errors import ConfigError, ProgramError
 from simenv.frontends.qfw import deployment, environment, site_config
 
@@ -106,8 +106,8 @@ def test_the_file_does_not_reach_the_queues(site: Path) -> None:
 
 def _reservations_end(env: simenv.Client) -> None:
     """What ran under one that is over goes; what ran under others stays."""
-    book = Book(env._link, Retention(closed_s=0.0, purge_s=0.0))
-    claims = Claims(env._link, required=False, over=book.closed)
+    book = CircuitRegistry(env._link, Retention(closed_s=0.0, purge_s=0.0))
+    claims = ReservationChecks(env._link, required=False, over=book.closed)
     for number in (1, 2):
         run = refused(f"cid-{number}", number, 1, 0.0, ProgramError("no circuit"), number)
         book.enter(run, queued=True)

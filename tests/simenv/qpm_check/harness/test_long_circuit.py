@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from simenv.qpm_check.harness.long_circuit import ENOUGH, WANTED_S, Load
+from simenv.qpm_check.harness.long_circuit import ENOUGH, WANTED_S, LongCircuit
 
 
 class Machine:
@@ -28,7 +28,7 @@ class Machine:
 
 def test_long_circuit_is_found_in_few_tries_on_a_fast_simulator() -> None:
     machine = Machine(22, 1e-10)
-    Load().text(machine)  # type: ignore[arg-type]
+    LongCircuit().text(machine)  # type: ignore[arg-type]
     assert machine.took_s >= ENOUGH * WANTED_S
     assert len(machine.widths) <= 14, "each width was tried, two qubits after the other"
 
@@ -36,7 +36,7 @@ def test_long_circuit_is_found_in_few_tries_on_a_fast_simulator() -> None:
 @pytest.mark.parametrize("widest", [2, 4, 5, 6, 7])
 def test_search_goes_back_to_the_widest_circuit_that_the_device_takes(widest: int) -> None:
     machine = Machine(widest, 1e-7)
-    load = Load()
+    load = LongCircuit()
     load.text(machine)  # type: ignore[arg-type]
     assert machine.took_s >= ENOUGH * WANTED_S
     assert machine.widths[-1] == widest - widest % 2

@@ -17,9 +17,9 @@ from simenv.qpm_check.checks import rows
 from simenv.qpm_check.contract.outcomes import Broken, Omitted
 from simenv.qpm_check.contract.plain_data import impurities
 from simenv.qpm_check.harness import report
-from simenv.qpm_check.harness.check import Irrelevant, Need, Row, State, row
+from simenv.qpm_check.harness.check import Check, Irrelevant, Need, State, row
 from simenv.qpm_check.harness.runner import Options, Report, check
-from simenv.qpm_check.harness.session import Bench
+from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.targets.in_process import Objects
 from simenv.qpm_check.targets.target import NothingToCheck, named
 
@@ -43,16 +43,16 @@ class Opener:
         self.closed += 1
 
 
-def raising(error: Exception | None, **options: Any) -> Row:
+def raising(error: Exception | None, **options: Any) -> Check:
     @row("a.row", "a title", **options)
-    def made(bench: Bench) -> None:
+    def made(bench: CheckSession) -> None:
         if error is not None:
             raise error
 
     return made
 
 
-def verdicts(*given: Row, opener: Opener | None = None, **options: Any) -> Report:
+def verdicts(*given: Check, opener: Opener | None = None, **options: Any) -> Report:
     target = Objects("nothing", opener or Opener())
     return check(target, given, Options(revisions=(2,), **options))
 
@@ -78,7 +78,7 @@ def test_a_check_that_hangs_holds_up_the_others() -> None:
     never = threading.Event()
 
     @row("a.hanging", "it hangs")
-    def hanging(bench: Bench) -> None:
+    def hanging(bench: CheckSession) -> None:
         never.wait()
 
     opener = Opener()

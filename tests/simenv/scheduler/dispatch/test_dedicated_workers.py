@@ -6,7 +6,7 @@ import pytest
 from claimant import Claimant
 from machine import SECOND, Machine, cluster, route, wide
 
-from simenv.model import Code, PoolSpec, ReservationAsk, ReservationState, Workload
+from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, ReservationState, Workload
 from simenv.scheduler.core.types import RetireWorker
 from simenv.scheduler.events import reservations
 from simenv.scheduler.reservations.policies import BOUND_NS
@@ -126,14 +126,16 @@ def test_a_start_forgets_whose_the_workers_are(host: Claimant) -> None:
 
 
 def test_what_cannot_be_kept_is_promised(host: Claimant) -> None:
-    assert host.reserve(workers=3).code == Code.TOO_LARGE
-    assert host.reserve(workers=1, device="").code == Code.UNSUPPORTED  # there are two pools
-    assert host.reserve(workers=1, bound_ns=5_000_000).code == Code.UNSUPPORTED
-    assert host.reserve(bound_ns=30_000_000).code == Code.UNSUPPORTED
+    assert host.reserve(workers=3).code == AdmissionReason.TOO_LARGE
+    assert (
+        host.reserve(workers=1, device="").code == AdmissionReason.UNSUPPORTED
+    )  # there are two pools
+    assert host.reserve(workers=1, bound_ns=5_000_000).code == AdmissionReason.UNSUPPORTED
+    assert host.reserve(bound_ns=30_000_000).code == AdmissionReason.UNSUPPORTED
     promised = host.reserve(workers=1, bound_ns=30_000_000)
     assert (promised.status, promised.bound_ns) == ("accepted", 30_000_000)
     late = host.reserve(workers=2)
-    assert (late.status, late.code) == ("delayed", Code.OVER_LIMIT)
+    assert (late.status, late.code) == ("delayed", AdmissionReason.OVER_LIMIT)
     assert late.retry_after_ns == 100 * SECOND
 
 
@@ -142,7 +144,7 @@ def test_more_idle_workers_are_promised_than_there_are_slots(host: Claimant) -> 
     host.assign()
     assert host.state.free_slots == 1
     late = host.reserve(workers=2)
-    assert (late.status, late.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+    assert (late.status, late.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
     assert late.message == "1 of the 2 workers of pool main can be kept now"
     assert host.reserve(workers=1).status == "accepted"
 
@@ -192,7 +194,7 @@ def test_one_who_asks_while_long_tasks_run_never_gets_a_worker(host: Claimant) -
         host.submit(cost=cost)
     host.assign()
     decision = host.reserve(workers=1)
-    assert (decision.status, decision.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+    assert (decision.status, decision.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
     assert 0.8e9 < decision.retry_after_ns < 0.95e9
     host.assign()
     (name,) = _kept(host, ASKED)
@@ -261,7 +263,7 @@ def test_a_drained_node_goes_on_keeping_workers(host: Claimant) -> None:
 
 def test_a_machine_is_kept_without_a_slot() -> None:
     machine = Machine(specs=(PoolSpec("qpu", "hardware", min=1, max=1, provider="a:b"),))
-    ask = ReservationAsk(device="qpu", workers=1, workload=Workload(qubits=1, shots=1))
+    ask = ReservationRequest(device="qpu", workers=1, workload=Workload(qubits=1, shots=1))
     decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)
     assert decision.status == "accepted"
     machine.submit(along=route(pool="qpu"))
@@ -273,7 +275,7 @@ def test_a_machine_is_kept_without_a_slot() -> None:
 
 def test_a_gang_waits_for_a_kept_workers_slot_and_stops_its_node() -> None:
     machine = Machine(2, cluster(2))
-    ask = ReservationAsk(device="main", workers=1, ttl_ns=1_000 * SECOND)
+    ask = ReservationRequest(device="main", workers=1, ttl_ns=1_000 * SECOND)
     decision = reservations.reserve(machine.state, ask, "", 1_800_000_000 * SECOND)
     assert decision.status == "accepted"
     assert machine.assign() == []

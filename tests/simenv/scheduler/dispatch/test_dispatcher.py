@@ -5,7 +5,7 @@ from __future__ import annotations
 from machine import LIMITS, SECOND, Machine, cluster, route
 
 from simenv.model import PoolSpec, TaskSpec
-from simenv.scheduler.core.types import Limits, Phase
+from simenv.scheduler.core.types import ClusterLimits, Phase
 from simenv.scheduler.dispatch.dispatcher import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US
 from simenv.scheduler.state.cost_estimator import Estimator
 
@@ -174,7 +174,7 @@ def test_priorities_that_were_used_once_are_looked_through_for_ever() -> None:
 
 
 def test_a_task_waits_for_memory_in_use() -> None:
-    limits = Limits(2, 2**20 + 2**19, 100, 2**30, 10 * SECOND, 60 * SECOND)
+    limits = ClusterLimits(2, 2**20 + 2**19, 100, 2**30, 10 * SECOND, 60 * SECOND)
     machine = Machine(limits=limits)
     machine.submit(2, cost=60_000.0)
     (send,) = machine.assign()

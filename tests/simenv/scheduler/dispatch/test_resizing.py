@@ -5,13 +5,13 @@ from __future__ import annotations
 from machine import Machine, cluster, route
 
 from simenv.model import PoolSpec
-from simenv.scheduler.core.types import Record, SetThreads
+from simenv.scheduler.core.types import SetThreads, TaskRecord
 from simenv.scheduler.dispatch.gang_scheduling import PATIENCE_NS
 
 WIDE_US = 20e6
 
 
-def wide(machine: Machine, engine: str = "statevector") -> Record:
+def wide(machine: Machine, engine: str = "statevector") -> TaskRecord:
     """A task that runs on all slots of a node."""
     (number,) = machine.submit(1, along=route(WIDE_US, engine=engine, num_qubits=26))
     (send,) = machine.assign()

@@ -6,8 +6,8 @@ import pytest
 from machine import Machine, route, wide
 
 from simenv.errors import NotFound, OptionError
-from simenv.model import Code, PoolSpec, ReservationAsk, Workload
-from simenv.scheduler.core.types import Note
+from simenv.model import AdmissionReason, PoolSpec, ReservationRequest, Workload
+from simenv.scheduler.core.types import RecordEvent
 from simenv.scheduler.events import devices, reservations
 from simenv.scheduler.views import infos
 from simenv.scheduler.views.infos import closed
@@ -49,9 +49,9 @@ def test_workers_are_started_for_a_paused_device() -> None:
 def test_a_draining_device_is_reserved() -> None:
     machine = Machine()
     _say(machine, "drain")
-    ask = ReservationAsk(device="main", workload=Workload(qubits=1, shots=1))
+    ask = ReservationRequest(device="main", workload=Workload(qubits=1, shots=1))
     decision = reservations.reserve(machine.state, ask, "", wall_ns=10**18)
-    assert (decision.status, decision.code) == ("delayed", Code.DEVICE_UNAVAILABLE)
+    assert (decision.status, decision.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
 
 
 def test_a_pause_of_one_pool_stops_the_others() -> None:
@@ -84,7 +84,7 @@ def test_a_draining_device_drops_what_it_accepted() -> None:
     assert devices.tick(machine.state, 10) == []
     machine.finish(send.records)
     (note,) = devices.tick(machine.state, 10)
-    assert isinstance(note, Note)
+    assert isinstance(note, RecordEvent)
     assert (note.kind, note.subject) == ("device.drained", "main")
     assert devices.tick(machine.state, 11) == []  # said once
     assert infos.target_info(machine.state, "main").state == "draining"

@@ -10,8 +10,8 @@ from claimant import Claimant
 from machine import SECOND
 
 from simenv.errors import NotReserved
-from simenv.model import Code, ReservationState, TaskState
-from simenv.scheduler.core.types import Ending, Phase, StopRunning
+from simenv.model import AdmissionReason, ReservationState, TaskState
+from simenv.scheduler.core.types import Phase, StopAttempt, TaskEnded
 from simenv.scheduler.events import reservations
 from simenv.scheduler.views import infos
 from simenv.service.journal import scheduler_tables
@@ -183,7 +183,7 @@ def test_cancelling_a_reservation_stops_what_runs(host: Claimant) -> None:
     (task,) = host.under(number, shots=3_000)
     host.assign()
     actions = host.end(number, ReservationState.CANCELLED)
-    assert [a.task for a in actions if isinstance(a, StopRunning)] == [task]
+    assert [a.task for a in actions if isinstance(a, StopAttempt)] == [task]
     host.finish([host.state.tasks[task]], TaskState.CANCELLED)
     host.settle()
     assert host.ledger[number].state is ReservationState.CANCELLED
@@ -255,7 +255,7 @@ def test_what_still_runs_keeps_the_record_and_the_credits(host: Claimant) -> Non
     host.end(number)
     host.pass_time(4_000)
     assert number in host.ledger
-    assert host.reserve(7).code == Code.INSUFFICIENT_CREDITS, "four are still held"
+    assert host.reserve(7).code == AdmissionReason.INSUFFICIENT_CREDITS, "four are still held"
     assert host.reserve(6).status == "accepted"
     host.ran(task, 1_000)
     assert host.reserve(4).status == "accepted"
@@ -269,7 +269,7 @@ def test_a_queue_timeout_ends_what_is_parked_too(host: Claimant) -> None:
     host.state.deadlines.wait_until(host.now_ns, range(parked, parked + 1), host.state.tasks, 2)
     actions = host.tick()
     host.settle()
-    assert [a.record.number for a in actions if isinstance(a, Ending)] == [parked]
+    assert [a.record.number for a in actions if isinstance(a, TaskEnded)] == [parked]
     assert host.ended(parked).state is TaskState.EXPIRED
 
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from machine import LIMITS, SECOND, Machine, route
 
-from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskSpec, Terms
-from simenv.scheduler.core.types import Batch, Record
+from simenv.model import CLIENT_LIMITS, OwnerLimits, TaskOptions, TaskSpec
+from simenv.scheduler.core.types import SubmitBatch, TaskRecord
 from simenv.scheduler.events import devices
 from simenv.scheduler.invariants import check
 
@@ -18,16 +18,16 @@ def submit(
     machine: Machine, owner: str, count: int = 1, cost_us: float = ALONE_US, priority: int = 0
 ) -> list[int]:
     state = machine.state
-    terms = Terms(priority=priority)
-    batch = Batch(b"c", terms, "key", 0, state.next_task, machine.now_ns, owner=owner)
+    terms = TaskOptions(priority=priority)
+    batch = SubmitBatch(b"c", terms, "key", 0, state.next_task, machine.now_ns, owner=owner)
     specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
     state.submitted(batch, specs, [route(cost_us)] * count, None)
     return list(range(batch.first, batch.first + count))
 
 
-def sent(machine: Machine, passes: int = 10**6) -> list[Record]:
+def sent(machine: Machine, passes: int = 10**6) -> list[TaskRecord]:
     """All tasks in the order they are sent."""
-    order: list[Record] = []
+    order: list[TaskRecord] = []
     while machine.state.tasks and passes:
         passes -= 1
         for send in machine.assign():
@@ -40,7 +40,7 @@ def sent(machine: Machine, passes: int = 10**6) -> list[Record]:
     return order
 
 
-def owners(records: list[Record]) -> str:
+def owners(records: list[TaskRecord]) -> str:
     return "".join(record.batch.owner or "-" for record in records)
 
 

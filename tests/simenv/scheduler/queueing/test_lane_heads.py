@@ -7,8 +7,8 @@ import random
 import pytest
 from machine import SECOND, route
 
-from simenv.model import TaskSpec, Terms
-from simenv.scheduler.core.types import FINAL, SENT, WAITING, Batch, Record
+from simenv.model import TaskOptions, TaskSpec
+from simenv.scheduler.core.types import FINAL, SENT, WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.queueing.lanes import LONG_US, Lanes
 from simenv.scheduler.queueing.policies import aged
 from simenv.scheduler.queueing.queue import Queue
@@ -16,9 +16,11 @@ from simenv.scheduler.queueing.queue import Queue
 PRIORITIES = 201
 
 
-def record(number: int, priority: int, owner: str = "", cost_us: float = 10.0) -> Record:
-    batch = Batch(b"c", Terms(priority=priority), "k", 0, 1, number * SECOND, owner=owner)
-    return Record(number, TaskSpec(b"p", 1, 1), batch, route(cost_us), cost_us)
+def record(number: int, priority: int, owner: str = "", cost_us: float = 10.0) -> TaskRecord:
+    batch = SubmitBatch(
+        b"c", TaskOptions(priority=priority), "k", 0, 1, number * SECOND, owner=owner
+    )
+    return TaskRecord(number, TaskSpec(b"p", 1, 1), batch, route(cost_us), cost_us)
 
 
 @pytest.fixture
@@ -49,8 +51,8 @@ def test_next_task_of_one_of_many_priorities_is_found_in_a_few_lanes(asked: list
 @pytest.mark.parametrize("seed", range(20))
 def test_head_is_the_least_aged_of_all_lanes_after_any_events(seed: int) -> None:
     chosen, queue, number = random.Random(seed), Queue(), 0
-    waiting: dict[int, Record] = {}
-    sent: list[Record] = []
+    waiting: dict[int, TaskRecord] = {}
+    sent: list[TaskRecord] = []
     for _ in range(400):
         what = chosen.randrange(5)
         if what == 0 or not waiting:

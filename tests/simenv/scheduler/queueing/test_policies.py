@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from machine import SECOND, Machine, route
 
-from simenv.model import TaskSpec, Terms
-from simenv.scheduler.core.types import Batch
+from simenv.model import TaskOptions, TaskSpec
+from simenv.scheduler.core.types import SubmitBatch
 from simenv.scheduler.events import devices
 from simenv.scheduler.queueing.policies import worth_ns
 from simenv.scheduler.views import infos
@@ -37,7 +37,7 @@ def _order(machine: Machine, policy: str, **options: str) -> None:
 
 def _submit_as(machine: Machine, owner: str, count: int, cost: float = ALONE) -> list[int]:
     state = machine.state
-    batch = Batch(b"c", Terms(), "key", 0, state.next_task, machine.now_ns, owner=owner)
+    batch = SubmitBatch(b"c", TaskOptions(), "key", 0, state.next_task, machine.now_ns, owner=owner)
     specs = [TaskSpec(b"program", 100, seed) for seed in range(count)]
     state.submitted(batch, specs, [route(cost)] * count, None)
     return list(range(batch.first, batch.first + count))

@@ -6,12 +6,18 @@ import msgspec
 import pytest
 
 from simenv.errors import OptionError
-from simenv.model import AdmissionPolicy, Code, DeviceProfile, ReservationAsk, Workload
+from simenv.model import (
+    AdmissionPolicy,
+    AdmissionReason,
+    DeviceProfile,
+    ReservationRequest,
+    Workload,
+)
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.policies import (
     DeviceTerms,
     Estimate,
-    Taken,
+    ReservedCapacity,
     check_ask,
     check_policy,
     check_profile,
@@ -31,8 +37,8 @@ RICH = DeviceProfile(
 )
 
 
-def ask(**fields: object) -> ReservationAsk:
-    return ReservationAsk(**fields)  # type: ignore[arg-type]
+def ask(**fields: object) -> ReservationRequest:
+    return ReservationRequest(**fields)  # type: ignore[arg-type]
 
 
 def terms(name: str, **fields: int) -> DeviceTerms:
@@ -86,7 +92,7 @@ def test_a_rate_is_that_told_or_what_fits_into_the_time_span_rounded_up() -> Non
 
 def test_unlimited_accepts_whatever_is_taken() -> None:
     found = policies.judge(
-        Estimate(1, 10**9), ask(), terms("unlimited"), Taken(10**9, 10**9, 10**9)
+        Estimate(1, 10**9), ask(), terms("unlimited"), ReservedCapacity(10**9, 10**9, 10**9)
     )
     assert (found.status, found.code, found.credits, found.rate) == ("accepted", 1, 0, 0)
 
@@ -94,18 +100,18 @@ def test_unlimited_accepts_whatever_is_taken() -> None:
 @pytest.mark.parametrize(
     ("units", "taken", "status", "code", "available"),
     [
-        (10, 0, "accepted", Code.ACCEPTED, 10),
-        (4, 6, "accepted", Code.ACCEPTED, 4),
-        (5, 6, "delayed", Code.INSUFFICIENT_CREDITS, 4),
-        (1, 10, "delayed", Code.INSUFFICIENT_CREDITS, 0),
-        (11, 0, "rejected", Code.TOO_LARGE, 10),
+        (10, 0, "accepted", AdmissionReason.ACCEPTED, 10),
+        (4, 6, "accepted", AdmissionReason.ACCEPTED, 4),
+        (5, 6, "delayed", AdmissionReason.INSUFFICIENT_CREDITS, 4),
+        (1, 10, "delayed", AdmissionReason.INSUFFICIENT_CREDITS, 0),
+        (11, 0, "rejected", AdmissionReason.TOO_LARGE, 10),
     ],
 )
 def test_credits_at_their_edges(
-    units: int, taken: int, status: str, code: Code, available: int
+    units: int, taken: int, status: str, code: AdmissionReason, available: int
 ) -> None:
     of = terms("credit", total_credits=10)
-    found = policies.judge(Estimate(1, units), ask(), of, Taken(taken, 0, 1))
+    found = policies.judge(Estimate(1, units), ask(), of, ReservedCapacity(taken, 0, 1))
     assert (found.status, found.code, found.available) == (status, code, available)
     assert found.credits == units
 
@@ -113,17 +119,19 @@ def test_credits_at_their_edges(
 @pytest.mark.parametrize(
     ("units", "taken", "status", "code", "needed"),
     [
-        (600, 0, "accepted", Code.ACCEPTED, 10),  # within 60 s: ten a second
-        (601, 0, "rejected", Code.TOO_LARGE, 11),
-        (1, 9, "accepted", Code.ACCEPTED, 1),
-        (61, 9, "delayed", Code.INSUFFICIENT_RATE, 2),
+        (600, 0, "accepted", AdmissionReason.ACCEPTED, 10),  # within 60 s: ten a second
+        (601, 0, "rejected", AdmissionReason.TOO_LARGE, 11),
+        (1, 9, "accepted", AdmissionReason.ACCEPTED, 1),
+        (61, 9, "delayed", AdmissionReason.INSUFFICIENT_RATE, 2),
     ],
 )
-def test_a_rate_at_its_edges(units: int, taken: int, status: str, code: Code, needed: int) -> None:
+def test_a_rate_at_its_edges(
+    units: int, taken: int, status: str, code: AdmissionReason, needed: int
+) -> None:
     of = terms("rate", device_rate=10, time_span_ns=SECOND)
     asked = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=10 * SECOND)
     assert policies.budget_ns(asked) == 60 * SECOND
-    found = policies.judge(Estimate(1, units), asked, of, Taken(0, taken, 1))
+    found = policies.judge(Estimate(1, units), asked, of, ReservedCapacity(0, taken, 1))
     assert (found.status, found.code, found.rate) == (status, code, needed)
 
 
@@ -132,24 +140,30 @@ def test_a_walltime_without_quantum_time_is_infeasible(overhead_ns: int) -> None
     asked = ask(walltime_ns=100 * SECOND, classical_ns=30 * SECOND, overhead_ns=overhead_ns)
     of_rate = terms("rate", device_rate=10, time_span_ns=SECOND)
     for of in (of_rate, terms("unlimited"), terms("credit", total_credits=9)):
-        found = policies.judge(Estimate(1, 1), asked, of, Taken())
-        assert (found.status, found.code) == ("rejected", Code.WALLTIME_INFEASIBLE)
+        found = policies.judge(Estimate(1, 1), asked, of, ReservedCapacity())
+        assert (found.status, found.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
 
 
 def test_a_rate_without_a_walltime_is_infeasible() -> None:
     of_rate = terms("rate", device_rate=10, time_span_ns=SECOND)
-    found = policies.judge(Estimate(1, 1), ask(), of_rate, Taken())
-    assert (found.status, found.code) == ("rejected", Code.WALLTIME_INFEASIBLE)
+    found = policies.judge(Estimate(1, 1), ask(), of_rate, ReservedCapacity())
+    assert (found.status, found.code) == ("rejected", AdmissionReason.WALLTIME_INFEASIBLE)
 
 
 def test_the_bounds_of_a_profile_hold_under_every_policy() -> None:
     profile = msgspec.structs.replace(PROFILE, max_qubits=5, max_shots=100, concurrent_jobs=2)
     of = DeviceTerms(profile)
     wide, long = ask(workload=Workload(qubits=6)), ask(workload=Workload(shots=101))
-    assert policies.judge(Estimate(1, 1), wide, of, Taken()).code == Code.TOO_LARGE
-    assert policies.judge(Estimate(1, 1), long, of, Taken()).code == Code.TOO_LARGE
-    crowded = policies.judge(Estimate(1, 1), ask(), of, Taken(reservations=2))
-    assert (crowded.status, crowded.code) == ("delayed", Code.OVER_LIMIT)
+    assert (
+        policies.judge(Estimate(1, 1), wide, of, ReservedCapacity()).code
+        == AdmissionReason.TOO_LARGE
+    )
+    assert (
+        policies.judge(Estimate(1, 1), long, of, ReservedCapacity()).code
+        == AdmissionReason.TOO_LARGE
+    )
+    crowded = policies.judge(Estimate(1, 1), ask(), of, ReservedCapacity(reservations=2))
+    assert (crowded.status, crowded.code) == ("delayed", AdmissionReason.OVER_LIMIT)
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, 2**64 - 1])

@@ -8,8 +8,8 @@ import pytest
 from arrays import Arrays
 
 from simenv.errors import Infeasible, OptionError
-from simenv.model import PoolSpec, Terms
-from simenv.scheduler.core.types import Limits
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators import catalog
 from simulators.circuit import tokens as tk
@@ -18,7 +18,7 @@ from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 
 POOLS = (PoolSpec("main"),)
-LIMITS = Limits(4, 16 * 2**30, 10**6, 2**34, 1, 1)
+LIMITS = ClusterLimits(4, 16 * 2**30, 10**6, 2**34, 1, 1)
 MPS, STABILIZER = catalog.card("mps"), catalog.card("stabilizer")
 
 
@@ -51,9 +51,11 @@ def tangle(width: int) -> Circuit:
     return measured(arrays)
 
 
-def routed(circuit: Circuit, terms: Terms | None = None, **limits: int) -> engine_choice.Route:
+def routed(
+    circuit: Circuit, terms: TaskOptions | None = None, **limits: int
+) -> engine_choice.Route:
     within = msgspec.structs.replace(LIMITS, **limits)
-    return engine_choice.route(profile(circuit), terms or Terms(), POOLS, within)
+    return engine_choice.route(profile(circuit), terms or TaskOptions(), POOLS, within)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +108,7 @@ def test_an_engine_that_is_not_installed_is_taken(monkeypatch: pytest.MonkeyPatc
     assert "pip install 'simenv[tn]'" in caught.value.hint
     for engine, extra in (("mps", "tn"), ("stabilizer", "stabilizer"), ("aer", "aer")):
         with pytest.raises(OptionError, match="not installed here") as named:
-            routed(measured(chain(3)), Terms(engine=engine))
+            routed(measured(chain(3)), TaskOptions(engine=engine))
         assert named.value.hint == f"pip install 'simenv[{extra}]'"
 
 
@@ -114,7 +116,7 @@ def test_a_chain_takes_a_gate_too_wide_for_it() -> None:
     arrays = chain(60).add("mcx", range(10))
     assert routed(measured(arrays)).engine == "mps"
     with pytest.raises(Infeasible) as caught:
-        routed(measured(chain(60).add("mcx", range(11))), Terms(engine="mps"))
+        routed(measured(chain(60).add("mcx", range(11))), TaskOptions(engine="mps"))
     assert "gates on at most 10 qubits, not on 11" in caught.value.message
     assert routed(measured(chain(25).add("barrier", range(25)).add("ccx", [0, 1, 2]))).engine == (
         "mps"
@@ -122,19 +124,24 @@ def test_a_chain_takes_a_gate_too_wide_for_it() -> None:
 
 
 def test_a_named_engine_is_not_taken_or_not_judged() -> None:
-    assert routed(measured(chain(3)), Terms(engine="stabilizer")).reason == "asked for stabilizer"
-    assert routed(measured(chain(3)), Terms(engine="aer")).engine == "aer"
-    assert routed(tangle(60), Terms(engine="mps")).engine == "mps"  # its own bond is the limit
+    assert (
+        routed(measured(chain(3)), TaskOptions(engine="stabilizer")).reason
+        == "asked for stabilizer"
+    )
+    assert routed(measured(chain(3)), TaskOptions(engine="aer")).engine == "aer"
+    assert (
+        routed(tangle(60), TaskOptions(engine="mps")).engine == "mps"
+    )  # its own bond is the limit
     with pytest.raises(Infeasible, match="runs Clifford circuits"):
-        routed(measured(chain(3, angle=0.3)), Terms(engine="stabilizer"))
+        routed(measured(chain(3, angle=0.3)), TaskOptions(engine="stabilizer"))
     with pytest.raises(Infeasible, match="no measurements, resets or conditions"):
-        routed(dynamic(20), Terms(engine="mps"))
+        routed(dynamic(20), TaskOptions(engine="mps"))
     with pytest.raises(Infeasible, match="no output 'statevector'"):
-        routed(chain(3).circuit(), Terms(("statevector",), engine="stabilizer"))
+        routed(chain(3).circuit(), TaskOptions(("statevector",), engine="stabilizer"))
     with pytest.raises(Infeasible, match="at most 24 qubits"):
-        routed(chain(25).circuit(), Terms(("statevector",), engine="mps"))
+        routed(chain(25).circuit(), TaskOptions(("statevector",), engine="mps"))
     with pytest.raises(Infeasible, match="no pool here runs engine 'fault'"):
-        routed(measured(chain(3)), Terms(engine="fault"))
+        routed(measured(chain(3)), TaskOptions(engine="fault"))
 
 
 def dynamic(width: int) -> Circuit:
@@ -145,7 +152,7 @@ def dynamic(width: int) -> Circuit:
 
 def test_auto_relies_on_conditions_being_parities() -> None:
     assert routed(dynamic(20)).engine == "statevector"
-    assert routed(dynamic(20), Terms(engine="stabilizer")).engine == "stabilizer"
+    assert routed(dynamic(20), TaskOptions(engine="stabilizer")).engine == "stabilizer"
 
 
 def test_free_parameters_pass_for_clifford() -> None:
@@ -153,33 +160,33 @@ def test_free_parameters_pass_for_clifford() -> None:
     arrays.free(0)
     circuit = measured(arrays)
     assert routed(circuit).engine == "statevector"
-    assert routed(circuit, Terms(engine="stabilizer")).engine == "stabilizer"
+    assert routed(circuit, TaskOptions(engine="stabilizer")).engine == "stabilizer"
 
 
 def test_options_reach_engines_that_do_not_have_them() -> None:
-    bond = Terms(options=(("bond", 8),))
+    bond = TaskOptions(options=(("bond", 8),))
     assert routed(measured(chain(5)), bond).engine == "mps"
     with pytest.raises(OptionError, match="no engine has an option 'bnd'") as caught:
-        routed(measured(chain(5)), Terms(options=(("bnd", 8),)))
+        routed(measured(chain(5)), TaskOptions(options=(("bnd", 8),)))
     assert "bond" in caught.value.hint
     with pytest.raises(OptionError, match="'statevector' has no option 'bond'"):
-        routed(measured(chain(5)), Terms(engine="statevector", options=(("bond", 8),)))
+        routed(measured(chain(5)), TaskOptions(engine="statevector", options=(("bond", 8),)))
     for value in (0, 5_000, 1.5, True):
         with pytest.raises(OptionError, match="from 1 to 4096"):
-            routed(measured(chain(5)), Terms(engine="mps", options=(("bond", value),)))
+            routed(measured(chain(5)), TaskOptions(engine="mps", options=(("bond", value),)))
 
 
 def test_a_smaller_bond_does_not_need_less_memory() -> None:
     wide = tangle(60)
-    large = routed(wide, Terms(engine="mps"))
-    small = routed(wide, Terms(engine="mps", options=(("bond", 16),)))
+    large = routed(wide, TaskOptions(engine="mps"))
+    small = routed(wide, TaskOptions(engine="mps", options=(("bond", 16),)))
     assert small.memory_bytes < large.memory_bytes
     assert small.evolve_us < large.evolve_us
 
 
 def test_angles_do_not_matter_where_they_decide() -> None:
     def hangs(circuit: Circuit, engine: str = "auto") -> bool:
-        return engine_choice.hangs_on_angles(profile(circuit), Terms(engine=engine))
+        return engine_choice.hangs_on_angles(profile(circuit), TaskOptions(engine=engine))
 
     assert hangs(measured(chain(13, angle=0.3)))
     assert not hangs(measured(chain(12, angle=0.3)))  # statevector's all the same
@@ -193,7 +200,7 @@ def test_a_pool_of_its_own_is_passed_by() -> None:
     pools = (PoolSpec("main"), PoolSpec("chains", "mps"), PoolSpec("drill", "fault"))
 
     def pool_of(engine: str) -> str:
-        terms = Terms(engine=engine)
+        terms = TaskOptions(engine=engine)
         return engine_choice.route(profile(measured(chain(3))), terms, pools, LIMITS).pool
 
     found = {engine: pool_of(engine) for engine in ("statevector", "mps", "fault", "aer")}
@@ -201,19 +208,21 @@ def test_a_pool_of_its_own_is_passed_by() -> None:
 
 
 def test_an_engine_considered_is_left_out() -> None:
-    found = engine_choice.consider(profile(measured(chain(40))), Terms(), POOLS, LIMITS)
+    found = engine_choice.consider(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
     assert [one.engine for one in found] == ["stabilizer", "mps", "statevector"]
     assert [one.route is not None for one in found] == [True, True, False]
-    named = engine_choice.consider(profile(measured(chain(40))), Terms(engine="mps"), POOLS, LIMITS)
+    named = engine_choice.consider(
+        profile(measured(chain(40))), TaskOptions(engine="mps"), POOLS, LIMITS
+    )
     assert [one.engine for one in named] == ["mps"]
 
 
 def test_a_count_of_operations_is_no_cap() -> None:
     light = profile(measured(chain(30, angle=0.3)))
-    assert engine_choice.route(light, Terms(), POOLS, LIMITS).engine == "mps"
+    assert engine_choice.route(light, TaskOptions(), POOLS, LIMITS).engine == "mps"
     heavy = msgspec.structs.replace(light, gates_2q=10**6, bond_bits=8, num_qubits=60)
     with pytest.raises(Infeasible) as caught:
-        engine_choice.route(heavy, Terms(), POOLS, LIMITS)
+        engine_choice.route(heavy, TaskOptions(), POOLS, LIMITS)
     assert "1e+12 operations" in caught.value.hint
     assert isinstance(heavy, Profile)
 
@@ -224,6 +233,6 @@ def test_automatic_engine_of_a_new_card_is_considered_after_the_known_ones(
     new = msgspec.structs.replace(catalog.card("aer"), name="new", automatic=True)
     monkeypatch.setattr(catalog, "CARDS", (new, *catalog.CARDS))
     small = profile(measured(chain(3)))
-    considered = engine_choice.consider(small, Terms(), POOLS, LIMITS)
+    considered = engine_choice.consider(small, TaskOptions(), POOLS, LIMITS)
     assert [one.engine for one in considered][-1] == "new"
     assert considered[0].engine == "statevector"

@@ -9,7 +9,7 @@ from simulation import Simulation
 from launcher.base import Share
 from simenv.errors import OptionError
 from simenv.model import PoolSpec, WorkerState
-from simenv.scheduler.core.types import Note, RetireWorker, StartWorker
+from simenv.scheduler.core.types import RecordEvent, RetireWorker, StartWorker
 
 MIB = 2**20
 
@@ -306,7 +306,7 @@ def test_a_gang_that_never_starts_is_tried_for_ever_and_says_nothing() -> None:
             machine.lose(worker, "exit 5: COMM_WORLD has size 1, 2 were told")
     pool = next(p for p in machine.state.pool_infos() if p.name == "main.x2")
     assert (pool.state, "COMM_WORLD" in pool.reason) == ("quarantined", True)
-    assert any(isinstance(a, Note) and a.kind == "pool.quarantined" for a in machine.actions)
+    assert any(isinstance(a, RecordEvent) and a.kind == "pool.quarantined" for a in machine.actions)
     machine.keep(machine.state.resume("main.x2"))
     assert any(isinstance(a, StartWorker) for a in machine.tick())
 

@@ -8,11 +8,11 @@ from arrays import Arrays
 from machine import LIMITS, SECOND, Machine, route
 
 from simenv.errors import ConfigError, Infeasible, OptionError, SimenvError
-from simenv.model import PoolSpec, Terms
+from simenv.model import PoolSpec, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing import preferences
-from simenv.scheduler.routing.engine_support import NOTHING, Seen
+from simenv.scheduler.routing.engine_support import NOTHING, RoutingSnapshot
 from simenv.scheduler.routing.restart import adopted
 from simenv.scheduler.views.infos import closed
 from simulators.circuit.analysis.profiler import profile
@@ -28,7 +28,7 @@ POOLS = (
 MONTREAL = DeviceInfo(
     "qpu", DeviceKind.HARDWARE, "ibm", "fake_montreal", "1", "", 27, 1000, (), False
 )
-KNOWN = Seen((MONTREAL,))
+KNOWN = RoutingSnapshot((MONTREAL,))
 
 
 def ghz(width: int) -> Circuit:
@@ -41,9 +41,9 @@ def ghz(width: int) -> Circuit:
 
 
 def routed(
-    *prefer: str, circuit: Circuit | None = None, seen: Seen = KNOWN, **terms: object
+    *prefer: str, circuit: Circuit | None = None, seen: RoutingSnapshot = KNOWN, **terms: object
 ) -> Route:
-    asked = Terms(prefer=prefer, **terms)  # type: ignore[arg-type]
+    asked = TaskOptions(prefer=prefer, **terms)  # type: ignore[arg-type]
     found = profile(circuit or ghz(3))
     by_route = preferences.route(found, asked, POOLS, LIMITS, seen)
     first = preferences.consider(found, asked, POOLS, LIMITS, seen)[0]
@@ -52,8 +52,8 @@ def routed(
     return by_route
 
 
-def shut(*pools: str, why: str = "quarantined") -> Seen:
-    return Seen((MONTREAL,), tuple((pool, why) for pool in pools))
+def shut(*pools: str, why: str = "quarantined") -> RoutingSnapshot:
+    return RoutingSnapshot((MONTREAL,), tuple((pool, why) for pool in pools))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def shut(*pools: str, why: str = "quarantined") -> Seen:
     ],
 )  # fmt: skip
 def test_a_preference_is_not_followed(
-    prefer: tuple[str, ...], seen: Seen, pool: str, reason: str
+    prefer: tuple[str, ...], seen: RoutingSnapshot, pool: str, reason: str
 ) -> None:
     found = routed(*prefer, seen=seen)
     assert (found.pool, found.reason) == (pool, reason)
@@ -101,7 +101,7 @@ def test_a_machine_is_taken_unasked() -> None:
         routed(engine="hardware")
     only = (POOLS[2],)
     with pytest.raises(Infeasible) as caught:
-        preferences.route(profile(ghz(3)), Terms(), only, LIMITS, KNOWN)
+        preferences.route(profile(ghz(3)), TaskOptions(), only, LIMITS, KNOWN)
     assert "a machine is asked for by its pool" in caught.value.hint
 
 
@@ -122,7 +122,9 @@ def test_a_named_machine_runs_what_it_cannot() -> None:
             routed(pool="qpu", **asked)  # type: ignore[arg-type]
     assert routed(pool="qpu", circuit=ghz(28), seen=NOTHING).pool == "qpu"
     dynamic = msgspec.structs.replace(MONTREAL, dynamic=True)
-    assert routed(pool="qpu", circuit=feed_forward(), seen=Seen((dynamic,))).pool == "qpu"
+    assert (
+        routed(pool="qpu", circuit=feed_forward(), seen=RoutingSnapshot((dynamic,))).pool == "qpu"
+    )
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_unknown_word_in_a_preference_is_refused(
 
 def test_kind_without_a_pool_is_passed_over() -> None:
     found = preferences.route(
-        profile(ghz(3)), Terms(prefer=("hardware", "simulator")), POOLS[:2], LIMITS, NOTHING
+        profile(ghz(3)), TaskOptions(prefer=("hardware", "simulator")), POOLS[:2], LIMITS, NOTHING
     )
     assert found.pool == "main"
     assert found.reason.startswith("hardware: no such pool; preferred simulator: pool main")

@@ -8,8 +8,8 @@ from machine import cluster, route
 
 from launcher.base import Node
 from simenv.errors import ConfigError, Infeasible
-from simenv.model import PoolSpec, Terms
-from simenv.scheduler.core.types import Limits, Route
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits, Route
 from simenv.scheduler.routing import engine_choice, ranks
 from simenv.scheduler.routing.restart import adopted
 from simulators.circuit.analysis.profile import Profile
@@ -37,9 +37,9 @@ def program(width: int, **changes: object) -> Profile:
 
 
 def routed(
-    width: int, limits: Limits = SMALL, pools: tuple[PoolSpec, ...] = MAIN, **terms: object
+    width: int, limits: ClusterLimits = SMALL, pools: tuple[PoolSpec, ...] = MAIN, **terms: object
 ) -> Route:
-    return engine_choice.route(program(width), Terms(**terms), pools, limits)  # type: ignore[arg-type]
+    return engine_choice.route(program(width), TaskOptions(**terms), pools, limits)  # type: ignore[arg-type]
 
 
 def test_26_qubits_go_over_more_or_fewer_than_four_ranks_of_half_a_gibibyte() -> None:

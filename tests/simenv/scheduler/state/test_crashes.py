@@ -5,8 +5,8 @@ from __future__ import annotations
 from machine import Machine, cluster, route
 
 from simenv.model import PoolSpec, TaskState
-from simenv.scheduler.core.types import KillWorker, Note, Phase, StartWorker
-from simenv.wire.messages.client import STATES, Finished
+from simenv.scheduler.core.types import KillWorker, Phase, RecordEvent, StartWorker
+from simenv.wire.messages.client import STATES, AttemptResult
 
 
 def test_a_lost_task_goes_to_the_front_with_its_next_attempt() -> None:
@@ -27,7 +27,7 @@ def test_a_late_answer_of_a_lost_attempt_is_fenced_out() -> None:
     machine.submit(1, cost=60_000.0)
     (send,) = machine.assign()
     record = send.records[0]
-    late = Finished(
+    late = AttemptResult(
         record.number, record.fence, STATES.index(TaskState.DONE), b"", 0, start_us=1, run_us=1
     )
     machine.lose("main-0")
@@ -160,7 +160,7 @@ def test_start_failures_back_off_and_end_in_quarantine() -> None:
                 machine.lose(action.worker, "exit 1")
     assert starts == 6
     assert machine.state.pools["main"].is_quarantined
-    notes = [a.kind for a in machine.actions if isinstance(a, Note)]
+    notes = [a.kind for a in machine.actions if isinstance(a, RecordEvent)]
     assert notes.count("pool.quarantined") == 1
 
 

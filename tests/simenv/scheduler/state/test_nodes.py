@@ -10,7 +10,7 @@ from simulation import Simulation
 
 from simenv.errors import NotFound, OptionError
 from simenv.model import PoolSpec, WorkerState
-from simenv.scheduler.core.types import KillWorker, Note, RetireWorker, StartWorker
+from simenv.scheduler.core.types import KillWorker, RecordEvent, RetireWorker, StartWorker
 
 
 def where(machine: Machine) -> Counter[str]:
@@ -18,7 +18,7 @@ def where(machine: Machine) -> Counter[str]:
 
 
 def notes(machine: Machine) -> list[str]:
-    return [action.kind for action in machine.actions if isinstance(action, Note)]
+    return [action.kind for action in machine.actions if isinstance(action, RecordEvent)]
 
 
 def test_workers_of_one_rank_crowd_on_one_node() -> None:
@@ -108,7 +108,7 @@ def test_a_drained_node_keeps_its_workers_or_drops_its_tasks() -> None:
     busy = machine.state.workers[send.worker]
     node = busy.host.node.name
     actions = machine.keep(machine.state.drain_node(node, "disk", machine.now_ns))
-    assert [type(a) for a in actions] == [Note]  # the busy one finishes
+    assert [type(a) for a in actions] == [RecordEvent]  # the busy one finishes
     machine.revive()
     assert where(machine) == {({"n1", "n2"} - {node}).pop(): 2}
     assert len(machine.finish(send.records)) == 1

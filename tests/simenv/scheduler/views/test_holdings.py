@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from claimant import Claimant
 
-from simenv.model import Held, TargetInfo
+from simenv.model import HeldCapacity, TargetInfo
 from simenv.scheduler.events import devices
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.views import infos
@@ -18,21 +18,21 @@ def _target(host: Claimant, device: str) -> TargetInfo:
 def test_units_of_tasks_are_counted_twice_or_in_the_wrong_half() -> None:
     host = Claimant()
     host.policy("credit", total_credits=10)
-    assert (_target(host, "main").reservations, _target(host, "").held) == (0, Held())
+    assert (_target(host, "main").reservations, _target(host, "").held) == (0, HeldCapacity())
     number = host.reserve(9).reservation
     first, *_ = host.under(number, 4, shots=2_000)  # four times two units
     for device in ("main", ""):
         told = _target(host, device)
-        assert (told.reservations, told.held) == (1, Held(8, 8, 0))
-        assert told.in_flight == Held()
+        assert (told.reservations, told.held) == (1, HeldCapacity(8, 8, 0))
+        assert told.in_flight == HeldCapacity()
     devices.bound(host.state, "main", 1)
     sent = len([record for send in host.assign() for record in send.records])
     told = _target(host, "main")
     assert sent == 1
-    assert (told.in_flight, told.held) == (Held(2, 2, 0), Held(6, 6, 0))
+    assert (told.in_flight, told.held) == (HeldCapacity(2, 2, 0), HeldCapacity(6, 6, 0))
     host.ran(first, 10**6)
     told = _target(host, "main")
-    assert (told.in_flight, told.held) == (Held(), Held(6, 6, 0))
+    assert (told.in_flight, told.held) == (HeldCapacity(), HeldCapacity(6, 6, 0))
 
 
 def ten_times(host: Claimant) -> None:
@@ -62,8 +62,8 @@ def test_units_of_different_sizes_are_added() -> None:
     assert refused.retry_after_ns == 100 * 10**9  # once the first expires
     host.under(decision.reservation, 4, shots=2_000)  # of two units each
     host.assign()
-    assert _target(host, "main").in_flight == Held(8, 8, 0)
-    assert _target(host, "").in_flight == Held(1, 1, 0)
+    assert _target(host, "main").in_flight == HeldCapacity(8, 8, 0)
+    assert _target(host, "").in_flight == HeldCapacity(1, 1, 0)
 
 
 def test_rates_of_different_units_are_added() -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from service import Bench, spec
 
-from simenv.model import Program, Terms
+from simenv.model import Program, TaskOptions
 from simenv.service.admission import background_checks
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 GATES = 40_000
 
@@ -50,7 +50,7 @@ class Held:
         self.begun, self.go_on = threading.Event(), threading.Event()
         self._look = background_checks.look
 
-    def look(self, packed: bytes, terms: Terms) -> background_checks.Looked:
+    def look(self, packed: bytes, terms: TaskOptions) -> background_checks.Looked:
         if len(packed) > background_checks.BESIDE_BYTES:
             self.begun.set()
             assert self.go_on.wait(60)
@@ -68,8 +68,8 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 @pytest.mark.parametrize(
     "question",
     [
-        m.Submit(7, "~large", 0, Terms(), [spec(program=large())]),
-        Explain(7, Terms(), large(), 100),
+        m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())]),
+        Explain(7, TaskOptions(), large(), 100),
     ],
     ids=["submit", "explain"],
 )
@@ -77,11 +77,11 @@ def test_others_are_served_while_a_large_program_is_looked_at(
     tmp_path: Path, held: Held, question: m.FromClient
 ) -> None:
     bench = Bench(tmp_path)
-    other = bench.doors.connect(Door.CLIENT, b"other")
+    other = bench.doors.connect(PeerKind.CLIENT, b"other")
     bench.peer.send(codec.encode(question))
     while not held.begun.wait(0.001):
         bench.daemon.step(timeout_s=0.0)
-    other.send(codec.encode(m.Submit(8, "~small", 0, Terms(), [spec()])))
+    other.send(codec.encode(m.Submit(8, "~small", 0, TaskOptions(), [spec()])))
     other.send(codec.encode(m.Ping(9)))
     for _ in range(20):
         bench.daemon.step(timeout_s=0.0)
@@ -99,7 +99,7 @@ def test_a_large_program_that_is_wrong_is_refused(tmp_path: Path) -> None:
     refused = bench.submit(spec(program=large(sound=False)), spec(program=large(sound=False)))
     assert isinstance(refused, m.Refused)
     assert [one.code for one in refused.refusals] == ["program", "program"]
-    (refused,) = bench.say(Explain(1, Terms(), large(sound=False), 10))
+    (refused,) = bench.say(Explain(1, TaskOptions(), large(sound=False), 10))
     assert isinstance(refused, m.Refused)
     accepted = bench.submit(spec(program=large()), spec(program=large(), seed=2))
     assert isinstance(accepted, m.Accepted)
@@ -110,7 +110,7 @@ def test_the_loop_does_not_ask_again_and_again_for_a_program_that_is_examined(
     tmp_path: Path, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path)
-    bench.peer.send(codec.encode(m.Submit(7, "~large", 0, Terms(), [spec(program=large())])))
+    bench.peer.send(codec.encode(m.Submit(7, "~large", 0, TaskOptions(), [spec(program=large())])))
     while not held.begun.wait(0.001):
         bench.daemon.step(timeout_s=0.0)
     admission = bench.daemon.intake.admission
@@ -128,7 +128,7 @@ def test_explain_does_not_keep_the_loop_busy_while_its_program_is_examined(
     tmp_path: Path, held: Held
 ) -> None:
     bench = Bench(tmp_path)
-    bench.peer.send(codec.encode(Explain(7, Terms(), large(), 100)))
+    bench.peer.send(codec.encode(Explain(7, TaskOptions(), large(), 100)))
     bench.peer.send(codec.encode(m.Ping(8)))
     while not held.begun.wait(0.001):
         bench.daemon.step(timeout_s=0.0)
@@ -143,7 +143,7 @@ def test_explain_does_not_keep_the_loop_busy_while_its_program_is_examined(
 
 
 def test_owners_take_turns_at_having_their_programs_examined(held: Held) -> None:
-    thread, terms = background_checks.FairThread(), Terms()
+    thread, terms = background_checks.FairThread(), TaskOptions()
     order: list[str] = []
     futures = []
     for name in ("a1", "a2", "a3", "b1"):
@@ -159,7 +159,7 @@ def test_owners_take_turns_at_having_their_programs_examined(held: Held) -> None
 
 WIDE = """
 from service import program
-from simenv.model import Terms
+from simenv.model import TaskOptions
 from simenv.service.admission.controller.background_checks import (Examining, Later)
 from simulators import warm
 from simenv.config import kernel_cache
@@ -167,13 +167,13 @@ from simenv.config import kernel_cache
 warm.prepare(kernel_cache())
 examining = Examining()
 narrow, wide = program(2).packed(), program(30).packed()
-examining.look(1, narrow, Terms(), "")
+examining.look(1, narrow, TaskOptions(), "")
 try:
-    examining.look(2, wide, Terms(), "")
+    examining.look(2, wide, TaskOptions(), "")
 except Later as later:
     later.future.result(120)
-    print("beside", examining.look(2, wide, Terms(), "")[0].num_qubits)
-print("again", examining.look(3, wide, Terms(), "")[0].num_qubits)
+    print("beside", examining.look(2, wide, TaskOptions(), "")[0].num_qubits)
+print("again", examining.look(3, wide, TaskOptions(), "")[0].num_qubits)
 """
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from simenv.errors import ProtocolError, QueueFull
-from simenv.model import TaskSpec, Terms
+from simenv.model import TaskOptions, TaskSpec
 from simenv.service.admission import decode_budget
 from simenv.service.admission.decode_budget import LARGE_BYTES, Decoding
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
-LARGE = codec.encode(m.Submit(1, "~k", 0, Terms(), [TaskSpec(bytes(LARGE_BYTES), 1, 1)]))
+LARGE = codec.encode(m.Submit(1, "~k", 0, TaskOptions(), [TaskSpec(bytes(LARGE_BYTES), 1, 1)]))
 SMALL = codec.encode(m.Ping(1))
 
 

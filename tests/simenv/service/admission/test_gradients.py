@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from simenv.errors import LimitExceeded, OptionError, SimenvError
-from simenv.model import Chain, Observable, TaskSpec, Terms
+from simenv.model import Chain, Observable, TaskOptions, TaskSpec
 from simenv.service.admission import rules
 from simenv.service.admission import rules as gradients
 
@@ -29,13 +29,13 @@ def chain(**changes: object) -> Chain:
     return Chain(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def terms(**changes: object) -> Terms:
+def terms(**changes: object) -> TaskOptions:
     fields: dict[str, object] = {"outputs": BOTH, "observables": (ZZ,), "ranks": 1}
-    return Terms(**{**fields, **changes})  # type: ignore[arg-type]
+    return TaskOptions(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def test_sound_terms_are_refused() -> None:
-    for each in (terms(), terms(chain=chain()), Terms()):
+    for each in (terms(), terms(chain=chain()), TaskOptions()):
         gradients.check_gradient_terms(each)
     gradients.check_gradient_task(TaskSpec(b"", 0, 1), terms(chain=chain()), 3, 2**20)
 

@@ -11,15 +11,17 @@ from service import program, spec
 
 from simenv.model import Program, TaskSpec, Workload
 from simenv.scheduler.core.types import Route
-from simenv.service.admission.rules import Known
-from simenv.service.admission.structure_cache import LOOKED_BYTES, PLACES, Layouts
+from simenv.service.admission.rules import AdmittedProgram
+from simenv.service.admission.structure_cache import LOOKED_BYTES, PLACES, StructureCache
 
 MARK = b"terms"
-KNOWN = Known(0, True, 2, 5, 2, Route("statevector", "test", "main", 2, 1, 1.0, 1.0, 1), Workload())
+KNOWN = AdmittedProgram(
+    0, True, 2, 5, 2, Route("statevector", "test", "main", 2, 1, 1.0, 1.0, 1), Workload()
+)
 
 
-def kept(one: Program) -> Layouts:
-    layouts = Layouts()
+def kept(one: Program) -> StructureCache:
+    layouts = StructureCache()
     assert layouts.keep(one.packed(), one, MARK, KNOWN)
     return layouts
 
@@ -102,7 +104,7 @@ def test_angles_whose_bytes_occur_elsewhere_too_are_found_where_they_are() -> No
 
 
 def test_a_program_without_angles_or_packed_otherwise_is_not_told_by_its_bytes() -> None:
-    layouts = Layouts()
+    layouts = StructureCache()
     one = program()
     assert not layouts.keep(one.packed(), msgspec.structs.replace(one, params=b""), MARK, KNOWN)
     short = msgspec.msgpack.encode(msgspec.structs.astuple(one)[:10])  # defaults left out
@@ -111,7 +113,7 @@ def test_a_program_without_angles_or_packed_otherwise_is_not_told_by_its_bytes()
 
 
 def test_many_places_of_angles_in_programs_of_one_length_push_out_the_oldest() -> None:
-    layouts = Layouts()
+    layouts = StructureCache()
     made = [_padded(k) for k in range(PLACES + 1)]
     assert len({len(one.packed()) for one in made}) == 1
     for one in made:
@@ -121,7 +123,7 @@ def test_many_places_of_angles_in_programs_of_one_length_push_out_the_oldest() -
 
 
 def test_a_large_program_is_gone_through_once_for_each_place_of_others_angles() -> None:
-    layouts, made = Layouts(), [_padded(k, 2**16) for k in range(PLACES)]
+    layouts, made = StructureCache(), [_padded(k, 2**16) for k in range(PLACES)]
     for one in made:
         assert layouts.keep(one.packed(), one, MARK, KNOWN)
     size = len(made[0].packed())

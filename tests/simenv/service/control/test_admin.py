@@ -13,18 +13,18 @@ from launcher.base import Node
 from simenv.config import convert
 from simenv.errors import ConfigError, SimenvError
 from simenv.model import NodeInfo, PoolInfo, PoolSpec
-from simenv.scheduler.core.types import Limits
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.state.pools import Worker
 from simenv.service.control.admin import check_pools, room_for
 from simenv.wire import codec
 from simenv.wire.auth import Identity, Role
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import DrainNode, GetPools, Pools, ResumeNode, Scale
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 GIB = 2**30
 NODES = (Node("n1", 2, GIB), Node("n2", 2, GIB))
-TWO: Limits = msgspec.structs.replace(
+TWO: ClusterLimits = msgspec.structs.replace(
     LIMITS, slots=4, memory_bytes=2 * GIB, nodes=NODES, max_ranks=4
 )
 BIG = {"name": "big", "min": 0, "max": 1, "ranks": 2, "memory_bytes": GIB // 2}
@@ -139,7 +139,7 @@ def _pools(bench: Bench) -> tuple[list[PoolInfo], list[NodeInfo]]:
 )
 def test_only_an_admin_may_steer(bench: Bench, question: object) -> None:
     bench.doors.admit({"k" * 40: Identity("eve", Role.CLIENT)}, b"")
-    eve = bench.doors.connect(Door.CLIENT, b"eve", "k" * 40)
+    eve = bench.doors.connect(PeerKind.CLIENT, b"eve", "k" * 40)
     (answer,) = bench.say(question, eve)
     assert isinstance(answer, m.Refused)
     assert answer.refusals[0].code == "not_allowed"

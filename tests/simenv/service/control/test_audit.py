@@ -8,7 +8,7 @@ import pytest
 from office import Office
 from service import spec
 
-from simenv.model import Event, Terms
+from simenv.model import Event, TaskOptions
 from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -57,7 +57,7 @@ def test_a_change_by_an_admin_leaves_an_entry(
 
 def test_only_a_cancel_of_anothers_tasks_leaves_an_entry(office: Office) -> None:
     def submit(key: str) -> int:
-        answers = office.say(m.Submit(5, key, 0, Terms(), [spec()]), office.ana)
+        answers = office.say(m.Submit(5, key, 0, TaskOptions(), [spec()]), office.ana)
         return next(a.first for a in answers if isinstance(a, m.Accepted))
 
     before = len(entries(office))

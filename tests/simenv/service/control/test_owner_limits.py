@@ -9,15 +9,15 @@ import pytest
 from service import Bench, spec
 
 from simenv.errors import KeyRefused
-from simenv.model import Terms
-from simenv.service.control.admin import People
+from simenv.model import TaskOptions
+from simenv.service.control.admin import KeyCommands
 from simenv.wire import codec
 from simenv.wire.keyfiles import added, changing, new_pair, read_keys, removed, write_keys
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
-from simenv.wire.messages.queries import Collect, GetHistory, GetSpec, History, Submitted
+from simenv.wire.messages.queries import CollectGarbage, GetHistory, GetSpec, History, Submitted
 from simenv.wire.transport.memory import MemoryConnection
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 
 class Town(Bench):
@@ -34,12 +34,13 @@ class Town(Bench):
 
     def arrive(self) -> None:
         self.ana, self.ben, self.ops = (
-            self.doors.connect(Door.CLIENT, name.encode(), key) for name, key in self.key.items()
+            self.doors.connect(PeerKind.CLIENT, name.encode(), key)
+            for name, key in self.key.items()
         )
 
     def order(self, peer: MemoryConnection, key: str = "~k", count: int = 1, seed: int = 1) -> int:
         """Submit; the number of the first task, 0 if it was refused."""
-        answers = self.say(m.Submit(5, key, 0, Terms(), [spec(seed)] * count), peer)
+        answers = self.say(m.Submit(5, key, 0, TaskOptions(), [spec(seed)] * count), peer)
         found = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
         return found.first if isinstance(found, m.Accepted) else 0
 
@@ -115,12 +116,12 @@ def test_anothers_result_can_be_watched(town: Town, ended: bool) -> None:
     work = town.assigned()
     if ended:
         town.finish(work)
-    (answer,) = town.say(m.Watch(0, [task]), town.ben)
-    assert answer == m.Unknown(0, [task])
+    (answer,) = town.say(m.WatchResults(0, [task]), town.ben)
+    assert answer == m.UnknownTasks(0, [task])
     if not ended:
         town.finish(work)
         assert town.heard(town.ben) == []
-    mine = [a for a in town.say(m.Watch(0, [task]), town.ana) if isinstance(a, m.Completed)]
+    mine = [a for a in town.say(m.WatchResults(0, [task]), town.ana) if isinstance(a, m.Completed)]
     assert mine[-1].results[0].task == task
 
 
@@ -175,8 +176,11 @@ def test_owners_are_forgotten_at_a_restart(town: Town) -> None:
     assert ids(town.say(m.GetQueue(1), town.ben)) == []
     town.join()
     town.finish(town.assigned())
-    assert town.say(m.Watch(0, [task]), town.ben) == [m.Unknown(0, [task])]
-    assert [type(a) for a in town.say(m.Watch(0, [task]), town.ana)] == [m.Completed, m.Unknown]
+    assert town.say(m.WatchResults(0, [task]), town.ben) == [m.UnknownTasks(0, [task])]
+    assert [type(a) for a in town.say(m.WatchResults(0, [task]), town.ana)] == [
+        m.Completed,
+        m.UnknownTasks,
+    ]
 
 
 def test_tasks_of_two_owners_share_a_record_after_a_restart(town: Town) -> None:
@@ -186,8 +190,8 @@ def test_tasks_of_two_owners_share_a_record_after_a_restart(town: Town) -> None:
     while work := town.assigned():
         town.finish(work)
     town.arrive()
-    assert town.say(m.Watch(0, [hers]), town.ben)[-1] == m.Unknown(0, [hers])
-    found = town.say(m.Watch(0, [his]), town.ben)
+    assert town.say(m.WatchResults(0, [hers]), town.ben)[-1] == m.UnknownTasks(0, [hers])
+    found = town.say(m.WatchResults(0, [his]), town.ben)
     assert isinstance(found[0], m.Completed)
     (page,) = town.say(m.GetCompletions(1), town.ben)
     assert isinstance(page, m.CompletionPage)
@@ -230,7 +234,7 @@ def test_the_history_of_others_is_read(town: Town) -> None:
 @pytest.mark.parametrize(
     "message",
     [m.Shutdown(9), AddKey(9, "eve", "admin", new_pair().public), RevokeKey(9, "ben"), GetKeys(9),
-     Collect(9)],
+     CollectGarbage(9)],
 )  # fmt: skip
 def test_a_client_does_what_only_an_admin_may(town: Town, message: m.FromClient) -> None:
     before = read_keys(town.folder / "keys.json")
@@ -249,7 +253,7 @@ def test_a_key_gets_the_roles_client_and_admin_only(town: Town, role: str) -> No
     assert answer.refusals[0].code == "option"
     assert "client or admin" in answer.refusals[0].hint
     with pytest.raises(KeyRefused):
-        town.doors.connect(Door.CLIENT, b"hand", hand)
+        town.doors.connect(PeerKind.CLIENT, b"hand", hand)
 
 
 def test_a_worker_role_in_the_keys_file_opens_nothing(town: Town) -> None:
@@ -259,7 +263,7 @@ def test_a_worker_role_in_the_keys_file_opens_nothing(town: Town) -> None:
     write_keys(path, [*read_keys(path), KeyInfo("hand", "worker", hand, 1.0)])
     town.restart()
     with pytest.raises(KeyRefused):
-        town.doors.connect(Door.WORKER, b"hand", hand)
+        town.doors.connect(PeerKind.WORKER, b"hand", hand)
 
 
 def test_a_worker_that_has_joined_is_not_taken_over(town: Town) -> None:
@@ -267,19 +271,21 @@ def test_a_worker_that_has_joined_is_not_taken_over(town: Town) -> None:
     socket it joined with alone."""
     town.order(town.ana)
     town.join()
-    thief = town.doors.connect(Door.WORKER, b"thief")
+    thief = town.doors.connect(PeerKind.WORKER, b"thief")
     worker = town.state.workers["main-0"]
     join = m.Join("0.1.0", "main-0", 1, "here", town.state.epoch, (), worker.start)
     assert isinstance(told(town, thief, join), m.StopWorker)
     (work,) = town.assigned()
     assert town.daemon.workers.work_peer("main-0") != b"thief"
     origin = m.Origin("main-0", "here", 1, "test")
-    done = m.Done(origin, "x", "x", 1, [m.Finished(work.task, work.attempt, 2, b"false", 1, 1)])
+    done = m.AttemptResults(
+        origin, "x", "x", 1, [m.AttemptResult(work.task, work.attempt, 2, b"false", 1, 1)]
+    )
     assert told(town, thief, done) is None
     assert work.task in town.state.tasks
-    beat = m.Beat("main-0", town.state.epoch, 0, 0, 0, worker.start)
-    control = town.doors.connect(Door.WORKER, b"control")
-    assert isinstance(told(town, control, beat), m.Lease)
+    beat = m.Heartbeat("main-0", town.state.epoch, 0, 0, 0, worker.start)
+    control = town.doors.connect(PeerKind.WORKER, b"control")
+    assert isinstance(told(town, control, beat), m.LeaseRenewed)
     assert isinstance(told(town, thief, beat), m.StopWorker)
 
 
@@ -288,7 +294,9 @@ def test_a_clients_key_passes_for_a_worker(town: Town) -> None:
     town.join()
     (work,) = town.assigned()
     origin = m.Origin("main-0", "here", 1, "test")
-    done = m.Done(origin, "x", "x", 1, [m.Finished(work.task, work.attempt, 2, b"false", 1, 1)])
+    done = m.AttemptResults(
+        origin, "x", "x", 1, [m.AttemptResult(work.task, work.attempt, 2, b"false", 1, 1)]
+    )
     answers = town.say(done, town.ben)
     assert all(isinstance(answer, m.Refused) for answer in answers)
     assert work.task in town.state.tasks
@@ -301,14 +309,14 @@ def test_a_revoked_key_is_heard(town: Town) -> None:
     assert isinstance(farewell, m.Refused)
     assert (farewell.request, farewell.refusals[0].code) == (0, "key_refused")
     assert town.say(m.GetStatus(1), town.ana) == []
-    assert town.say(m.Submit(5, "~late", 0, Terms(), [spec()]), town.ana) == []
+    assert town.say(m.Submit(5, "~late", 0, TaskOptions(), [spec()]), town.ana) == []
     assert list(town.state.tasks) == [task]
     with pytest.raises(KeyRefused):
-        town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+        town.doors.connect(PeerKind.CLIENT, b"again", town.key["ana"])
     assert task in town.state.tasks, "tasks stay"
     town.restart()
     with pytest.raises(KeyRefused):
-        town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+        town.doors.connect(PeerKind.CLIENT, b"again", town.key["ana"])
 
 
 def test_a_damaged_record_tells_others_of_her_tasks(town: Town) -> None:
@@ -318,7 +326,7 @@ def test_a_damaged_record_tells_others_of_her_tasks(town: Town) -> None:
     db = sqlite3.connect(town.journal.path, isolation_level=None)
     db.execute("update finished set crc = crc + 1")
     db.close()
-    assert town.say(m.Watch(1, [hers]), town.ana)
+    assert town.say(m.WatchResults(1, [hers]), town.ana)
     assert sorted(task.task for task in town.assigned()) == [hers, hers + 1]
     told = {}
     for name, peer in (("ana", town.ana), ("ben", town.ben)):
@@ -354,7 +362,7 @@ def test_a_key_file_that_cannot_be_written_lets_somebody_in(town: Town) -> None:
     (answer,) = town.say(AddKey(1, "eve", "client", key))
     assert isinstance(answer, m.Refused)
     with pytest.raises(KeyRefused):
-        town.doors.connect(Door.CLIENT, b"eve", key)
+        town.doors.connect(PeerKind.CLIENT, b"eve", key)
 
 
 def test_changes_of_the_service_and_of_another_process_both_count(town: Town) -> None:
@@ -366,9 +374,9 @@ def test_changes_of_the_service_and_of_another_process_both_count(town: Town) ->
     assert isinstance(answer, Keys)
     assert [key.name for key in read_keys(path)] == ["ana", "ops", "zoe", "eve"]
     assert [key.name for key in answer.keys] == ["ana", "ops", "zoe", "eve"]
-    town.doors.connect(Door.CLIENT, b"zoe", other.public_key)
+    town.doors.connect(PeerKind.CLIENT, b"zoe", other.public_key)
     with pytest.raises(KeyRefused):
-        town.doors.connect(Door.CLIENT, b"again", town.key["ben"])
+        town.doors.connect(PeerKind.CLIENT, b"again", town.key["ben"])
     last = KeyInfo("max", "client", new_pair().public, 1.0)
     write_keys(path, added(read_keys(path), last))
     assert isinstance(town.say(RevokeKey(2, "eve"))[0], Keys)
@@ -384,7 +392,7 @@ def test_a_list_of_keys_that_another_process_holds_is_left_alone(town: Town) -> 
         (refused,) = town.say(AddKey(1, "eve", "client", new_pair().public))
         (revoked,) = town.say(RevokeKey(2, "ana"))
         with pytest.raises(KeyRefused):
-            town.doors.connect(Door.CLIENT, b"again", town.key["ana"])
+            town.doors.connect(PeerKind.CLIENT, b"again", town.key["ana"])
     for answer in (refused, revoked):
         assert isinstance(answer, m.Refused)
         assert "another process has held" in answer.refusals[0].message
@@ -394,6 +402,6 @@ def test_a_list_of_keys_that_another_process_holds_is_left_alone(town: Town) -> 
 
 
 def test_keys_in_the_file_are_not_known_at_a_start(town: Town) -> None:
-    again = People(town.folder / "keys.json", town.doors)
+    again = KeyCommands(town.folder / "keys.json", town.doors)
     answer = again.answer(GetKeys(1))
     assert [key.name for key in answer.keys] == ["ana", "ben", "ops"]

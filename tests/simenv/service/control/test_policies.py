@@ -14,15 +14,21 @@ from simenv.model import AdmissionPolicy
 from simenv.scheduler.queueing import policies
 from simenv.scheduler.reservations import policies as policy
 from simenv.wire.messages import client as m
-from simenv.wire.messages.reservations import GetPolicy, GetTarget, Policed, SetOrder, Target
+from simenv.wire.messages.reservations import (
+    GetPolicy,
+    GetTarget,
+    PolicyReply,
+    SetOrder,
+    TargetReply,
+)
 
 
-def target(bench: Bench, device: str = "main") -> Target:
-    return next(a for a in bench.say(GetTarget(1, device)) if isinstance(a, Target))
+def target(bench: Bench, device: str = "main") -> TargetReply:
+    return next(a for a in bench.say(GetTarget(1, device)) if isinstance(a, TargetReply))
 
 
 def admission(bench: Bench, device: str = "main") -> AdmissionPolicy:
-    return next(a for a in bench.say(GetPolicy(1, device)) if isinstance(a, Policed)).policy
+    return next(a for a in bench.say(GetPolicy(1, device)) if isinstance(a, PolicyReply)).policy
 
 
 def test_policies_of_the_configuration_hold_after_the_start(tmp_path: Path) -> None:

@@ -11,22 +11,22 @@ from service import spec
 
 from simenv.model import (
     AdmissionPolicy,
-    Code,
+    AdmissionReason,
     DeviceProfile,
-    ReservationAsk,
+    ReservationRequest,
     ReservationState,
+    TaskOptions,
     TaskState,
-    Terms,
 )
 from simenv.service.support import fault_injection
 from simenv.wire.messages import client as m
 from simenv.wire.messages.reservations import (
-    Decided,
+    DecisionReply,
     GetPolicy,
     GetProfile,
     GetReservations,
-    Policed,
-    Profiled,
+    PolicyReply,
+    ProfileReply,
     Release,
     Released,
     Renew,
@@ -183,7 +183,7 @@ def test_others_reservations_are_invisible(office: Office) -> None:
             lambda n: Renew(4, n, SECOND),
             lambda n: Release(4, n),
             lambda n: GetReservations(4, n),
-            lambda n: m.Submit(5, "~x", 0, Terms(reservation=n), [spec()]),
+            lambda n: m.Submit(5, "~x", 0, TaskOptions(reservation=n), [spec()]),
         ):
             there, never = office.refusal(ask(hidden), peer), office.refusal(ask(77), peer)
             assert there.code == never.code == "reservation"
@@ -211,18 +211,18 @@ def test_only_admins_change_a_device(office: Office) -> None:
     for ask in (SetProfile(4, "main", DeviceProfile()), SetPolicy(4, "main", AdmissionPolicy())):
         assert office.refusal(ask, office.ana).code == "not_allowed"
     assert office.digest() == before
-    assert office.get(Policed, GetPolicy(4, "main"), office.ana).policy.total_credits == 10
-    assert office.get(Profiled, GetProfile(4, "main"), office.ana).profile.baseline == BASE
+    assert office.get(PolicyReply, GetPolicy(4, "main"), office.ana).policy.total_credits == 10
+    assert office.get(ProfileReply, GetProfile(4, "main"), office.ana).profile.baseline == BASE
 
 
 def test_policies_and_profiles_are_kept(office: Office) -> None:
     profile = DeviceProfile(max_qubits=7, total_credits=10, baseline=BASE)
-    assert office.get(Profiled, SetProfile(4, "main", profile)).changed
-    again = office.get(Profiled, SetProfile(4, "main", profile))
+    assert office.get(ProfileReply, SetProfile(4, "main", profile)).changed
+    again = office.get(ProfileReply, SetProfile(4, "main", profile))
     assert (again.changed, again.version) == (False, 3)
     office.begin_again()
-    assert office.get(Profiled, GetProfile(4, "main")).profile == profile
-    found = office.get(Policed, GetPolicy(4, "main"))
+    assert office.get(ProfileReply, GetProfile(4, "main")).profile == profile
+    found = office.get(PolicyReply, GetPolicy(4, "main"))
     assert (found.version, found.policy.total_credits) == (2, 10)
 
 
@@ -235,14 +235,14 @@ def test_devices_that_are_not_there(office: Office) -> None:
         SetProfile(4, "nowhere", DeviceProfile()),
     ):
         assert office.refusal(ask).code == "not_found"
-    assert office.reserve(1, device="nowhere").code == Code.DEVICE_NOT_FOUND
+    assert office.reserve(1, device="nowhere").code == AdmissionReason.DEVICE_NOT_FOUND
     assert office.digest() == before
 
 
 def test_a_dry_run_changes_nothing(office: Office) -> None:
     before = office.digest()
-    ask = ReservationAsk(device="main", workload=msgspec.structs.replace(BASE, count=4))
-    decision = office.get(Decided, Reserve(2, ask, dry=True)).decision
+    ask = ReservationRequest(device="main", workload=msgspec.structs.replace(BASE, count=4))
+    decision = office.get(DecisionReply, Reserve(2, ask, dry=True)).decision
     assert (decision.status, decision.credits_required) == ("accepted", 4)
     assert office.digest() == before
 
@@ -251,7 +251,7 @@ def test_nothing_is_promised_that_could_not_be_stored(office: Office) -> None:
     number = office.reserve(4).reservation
     fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 9)))
     try:
-        assert office.say(Reserve(2, ReservationAsk(device="main"))) == []
+        assert office.say(Reserve(2, ReservationRequest(device="main"))) == []
         assert office.refusal(Release(4, number)).code == "journal"
         refused = office.under(number, 100)
         assert isinstance(refused, m.Refused)
@@ -261,7 +261,7 @@ def test_nothing_is_promised_that_could_not_be_stored(office: Office) -> None:
         fault_injection.install("")
     office.step(2)
     (answer,) = office.heard()
-    assert isinstance(answer, Decided), "it comes when it is stored"
+    assert isinstance(answer, DecisionReply), "it comes when it is stored"
     assert office.info(number).credits_held == 0, "a task that was never stored holds units"
     assert not office.journal._db.execute("select * from units").fetchall()
     before = office.digest()
@@ -281,7 +281,7 @@ def test_a_journal_from_before_there_were_reservations(office: Office) -> None:
 
 def test_a_service_that_drains_reserves_nothing(office: Office) -> None:
     office.daemon.drain(now=False)
-    assert office.refusal(Reserve(2, ReservationAsk())).code == "insufficient"
+    assert office.refusal(Reserve(2, ReservationRequest())).code == "insufficient"
 
 
 def test_a_task_that_runs_again_for_a_broken_result_takes_no_units_twice(office: Office) -> None:

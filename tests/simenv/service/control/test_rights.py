@@ -11,7 +11,7 @@ from simenv.wire.auth import CLIENT_ROUTE
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import AddKey, GetKeys, Scale
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 
 @pytest.mark.parametrize("with_key", [False, True], ids=["own socket", "admin key"])
@@ -22,8 +22,8 @@ def test_connection_with_the_rights_of_a_client_is_refused_administrative_reques
     key = new_pair().public if with_key else None
     if key:
         bench.say(AddKey(1, "ops", "admin", key))
-    lowered = bench.doors.connect(Door.CLIENT, CLIENT_ROUTE + b"1", key)
-    full = bench.doors.connect(Door.CLIENT, b"~2", key)
+    lowered = bench.doors.connect(PeerKind.CLIENT, CLIENT_ROUTE + b"1", key)
+    full = bench.doors.connect(PeerKind.CLIENT, b"~2", key)
     requests = (Scale(2, "main", 1, 1), GetKeys(3), m.Shutdown(4))
     for request in requests:
         (answer,) = bench.say(request, lowered)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from simenv.config import Places
+from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError, JournalError, NotFound
 from simenv.model import TaskState
 from simenv.service.journal import background
-from simenv.service.journal.background import Copier
+from simenv.service.journal.background import JournalBackup
 from simenv.service.journal.writer import Journal
 from simenv.service.recovery.journal_choice import settle, standing
 from simenv.service.support import fault_injection
@@ -28,13 +28,13 @@ def _no_faults() -> object:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
+def places(tmp_path: Path) -> EnvironmentPaths:
     (tmp_path / "home").mkdir()
     (tmp_path / "state").mkdir()
-    return Places(tmp_path / "home", tmp_path / "state")
+    return EnvironmentPaths(tmp_path / "home", tmp_path / "state")
 
 
-def journal(places: Places, ends: int = 3) -> Journal:
+def journal(places: EnvironmentPaths, ends: int = 3) -> Journal:
     """So many ends more than there were."""
     made = Journal(places.journal, "process")
     last = made.records.last_seq()
@@ -44,8 +44,8 @@ def journal(places: Places, ends: int = 3) -> Journal:
     return made
 
 
-def copied(places: Places) -> None:
-    copier = Copier(places.journal, places.copy)
+def copied(places: EnvironmentPaths) -> None:
+    copier = JournalBackup(places.journal, places.copy)
     copier.start()
     copier.stop()
     assert copier.error == ""
@@ -59,7 +59,7 @@ def ends(path: Path) -> int:
     return int(found)
 
 
-def test_a_copy_lacks_what_was_committed_before_the_end(places: Places) -> None:
+def test_a_copy_lacks_what_was_committed_before_the_end(places: EnvironmentPaths) -> None:
     live = journal(places)
     copied(places)
     assert ends(places.copy) == 3
@@ -69,7 +69,7 @@ def test_a_copy_lacks_what_was_committed_before_the_end(places: Places) -> None:
 
 
 def test_commits_while_it_copies_hold_it_up_or_get_into_it(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    places: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live = journal(places)
     for seq in range(4, 300):
@@ -77,14 +77,14 @@ def test_commits_while_it_copies_hold_it_up_or_get_into_it(
     live.commit()
     pauses = []
 
-    def pause(_self: Copier, _status: int, _remaining: int, total: int) -> None:
+    def pause(_self: JournalBackup, _status: int, _remaining: int, total: int) -> None:
         pauses.append(total)
         assert len(pauses) < 100, "every commit has it begin anew"
         other = sqlite3.connect(places.journal, isolation_level=None)
         other.execute("delete from finished where seq = ?", (len(pauses),))
         other.close()
 
-    monkeypatch.setattr(Copier, "_pause", pause)
+    monkeypatch.setattr(JournalBackup, "_pause", pause)
     copied(places)
     assert len(pauses) > 3
     assert ends(places.copy) == 299
@@ -92,13 +92,13 @@ def test_commits_while_it_copies_hold_it_up_or_get_into_it(
 
 
 @pytest.mark.parametrize("point", ["copy.before", "copy.after"])
-def test_a_copy_that_fails_takes_the_last_one_along(places: Places, point: str) -> None:
+def test_a_copy_that_fails_takes_the_last_one_along(places: EnvironmentPaths, point: str) -> None:
     live = journal(places)
     copied(places)
     fault_injection.install(f"{point}:1:error")
     live.finish(4, [TaskState.DONE], b"more")
     live.commit()
-    copier = Copier(places.journal, places.copy)
+    copier = JournalBackup(places.journal, places.copy)
     copier.start()
     copier.stop()
     assert "could not be copied" in copier.error
@@ -106,7 +106,7 @@ def test_a_copy_that_fails_takes_the_last_one_along(places: Places, point: str) 
     live.close()
 
 
-def test_nothing_is_copied_twice(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_copied_twice(places: EnvironmentPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     live = journal(places)
     done = threading.Event()
     real = background.copy_into
@@ -116,7 +116,7 @@ def test_nothing_is_copied_twice(places: Places, monkeypatch: pytest.MonkeyPatch
         done.set()
 
     monkeypatch.setattr(background, "copy_into", copy_into)
-    copier = Copier(places.journal, places.copy)
+    copier = JournalBackup(places.journal, places.copy)
     copier.start()
     copier.soon()
     assert done.wait(20)
@@ -128,13 +128,13 @@ def test_nothing_is_copied_twice(places: Places, monkeypatch: pytest.MonkeyPatch
 # --- which to go on with ------------------------------------------------------------------------
 
 
-def test_without_either_a_start_resumes_or_refuses_to_begin(places: Places) -> None:
+def test_without_either_a_start_resumes_or_refuses_to_begin(places: EnvironmentPaths) -> None:
     assert settle(places, resume=False) == ""
     with pytest.raises(NotFound, match="neither"):
         settle(places, resume=True)
 
 
-def test_a_start_begins_empty_beside_a_copy(places: Places) -> None:
+def test_a_start_begins_empty_beside_a_copy(places: EnvironmentPaths) -> None:
     journal(places).close()
     copied(places)
     places.journal.unlink()
@@ -148,7 +148,7 @@ def test_a_start_begins_empty_beside_a_copy(places: Places) -> None:
     assert places.copy.exists()
 
 
-def test_the_copy_is_taken_though_the_live_one_is_newer(places: Places) -> None:
+def test_the_copy_is_taken_though_the_live_one_is_newer(places: EnvironmentPaths) -> None:
     live = journal(places)
     copied(places)
     live.finish(4, [TaskState.DONE], b"later")
@@ -158,9 +158,9 @@ def test_the_copy_is_taken_though_the_live_one_is_newer(places: Places) -> None:
     assert ends(places.journal) == 4
 
 
-def test_a_live_journal_from_before_the_move_is_taken(places: Places) -> None:
+def test_a_live_journal_from_before_the_move_is_taken(places: EnvironmentPaths) -> None:
     journal(places, ends=9).close()
-    elsewhere = Places(places.home, places.home.with_name("other"))
+    elsewhere = EnvironmentPaths(places.home, places.home.with_name("other"))
     elsewhere.state.mkdir()
     journal(elsewhere, ends=1).close()
     journal(elsewhere, ends=1).close()  # its second start
@@ -173,14 +173,16 @@ def test_a_live_journal_from_before_the_move_is_taken(places: Places) -> None:
     assert ends(aside) == 9, "what is not taken is kept"
 
 
-def test_a_bad_copy_stops_a_start_from_a_good_journal(places: Places) -> None:
+def test_a_bad_copy_stops_a_start_from_a_good_journal(places: EnvironmentPaths) -> None:
     journal(places).close()
     places.copy.write_bytes(b"not a database" * 1000)
     assert settle(places, resume=True) == f"from the live journal {places.journal}"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database" * 1000])
-def test_a_damaged_journal_is_passed_by_in_silence(places: Places, content: bytes) -> None:
+def test_a_damaged_journal_is_passed_by_in_silence(
+    places: EnvironmentPaths, content: bytes
+) -> None:
     journal(places).close()
     copied(places)
     places.journal.write_bytes(content)

@@ -12,8 +12,8 @@ from simenv import __version__
 from simenv.model import MAX_SHOTS, GateInfo
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.wire import codec
-from simenv.wire.messages.queries import Described, Devices, Engines, GetDevices, GetEngines
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.messages.queries import DeviceDescribed, Devices, Engines, GetDevices, GetEngines
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 QPU = {"name": "qpu", "engine": "hardware", "provider": "lab:one"}
 MACHINE = DeviceInfo(
@@ -51,8 +51,8 @@ def devices(bench: Bench) -> dict[str, DeviceInfo]:
 
 def describe(bench: Bench, device: DeviceInfo = MACHINE) -> None:
     start = bench.paper.commands["qpu-0"].start
-    worker = bench.doors.connect(Door.WORKER, f"qpu-0.{start}".encode())
-    worker.send(codec.encode(Described("qpu-0", bench.journal.epoch, start, device)))
+    worker = bench.doors.connect(PeerKind.WORKER, f"qpu-0.{start}".encode())
+    worker.send(codec.encode(DeviceDescribed("qpu-0", bench.journal.epoch, start, device)))
     bench.step()
 
 

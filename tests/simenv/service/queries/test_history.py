@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from service import Bench, program, spec
 
-from simenv.client.history import Past
+from simenv.client.history import TaskHistory
 from simenv.model import (
     RESULT_FORMAT,
     ResultData,
     ResultFile,
+    TaskOptions,
     TaskState,
-    Terms,
     decode_program,
     task_number,
 )
@@ -29,8 +29,8 @@ from simenv.wire.messages.queries import (
     GetSpec,
     History,
     LogRow,
-    Rerun,
     Submitted,
+    VerifyResult,
 )
 
 
@@ -70,7 +70,9 @@ def test_a_task_is_left_out_or_told_twice(bench: Bench) -> None:
 
 
 def test_an_end_is_not_told(bench: Bench) -> None:
-    bench.submit(spec(seed=1), spec(seed=2), spec(seed=3), terms=Terms(name="scan", app="run-1"))
+    bench.submit(
+        spec(seed=1), spec(seed=2), spec(seed=3), terms=TaskOptions(name="scan", app="run-1")
+    )
     bench.join()
     first, second, third = bench.assigned()
     bench.finish([first])
@@ -89,7 +91,7 @@ def test_an_end_is_not_told(bench: Bench) -> None:
 
 
 def test_a_restart_forgets_the_past(bench: Bench) -> None:
-    bench.submit(*[spec(seed=k) for k in range(6)], terms=Terms(app="run-1"))
+    bench.submit(*[spec(seed=k) for k in range(6)], terms=TaskOptions(app="run-1"))
     bench.join()
     tasks = bench.assigned()
     bench.finish(tasks[:4])
@@ -104,7 +106,7 @@ def test_a_restart_forgets_the_past(bench: Bench) -> None:
 def test_another_run_is_mixed_in(bench: Bench) -> None:
     assert bench.say(GetApp(1)) == [App(1, "")]
     for k, app in enumerate(("a", "b", "", "a", "b")):
-        bench.submit(spec(seed=k), spec(seed=10 + k), key=f"k{k}", terms=Terms(app=app))
+        bench.submit(spec(seed=k), spec(seed=10 + k), key=f"k{k}", terms=TaskOptions(app=app))
     for limit in (1, 3, 1000):
         assert [row.seed for row in told(bench, app="a", limit=limit)] == [0, 10, 3, 13]
         assert [row.seed for row in told(bench, app="b", limit=limit)] == [1, 11, 4, 14]
@@ -113,8 +115,8 @@ def test_another_run_is_mixed_in(bench: Bench) -> None:
 
 
 def test_the_same_key_from_another_run_is_a_conflict(bench: Bench) -> None:
-    first = bench.submit(spec(), key="sweep", terms=Terms(app="run-1"))
-    again = bench.submit(spec(), key="sweep", terms=Terms(app="run-2"))
+    first = bench.submit(spec(), key="sweep", terms=TaskOptions(app="run-1"))
+    again = bench.submit(spec(), key="sweep", terms=TaskOptions(app="run-2"))
     assert isinstance(first, m.Accepted)
     assert isinstance(again, m.Accepted)
     assert (again.repeated, again.first) == (True, first.first)
@@ -152,7 +154,7 @@ class BenchLink:
 def scans(bench: Bench) -> None:
     """Ten messages of three tasks, every other one of the run `b`; the first four tasks end."""
     for k in range(10):
-        terms = Terms(app="ab"[k % 2])
+        terms = TaskOptions(app="ab"[k % 2])
         bench.submit(*[spec(seed=10 * k + j) for j in range(3)], key=f"k{k}", terms=terms)
     bench.join()
     bench.finish(bench.assigned()[:4])
@@ -164,7 +166,7 @@ def test_newest_rows_are_the_end_of_all_rows(
     bench: Bench, filters: dict[str, object], earlier: bool
 ) -> None:
     scans(bench)
-    past = Past(BenchLink(bench, earlier=earlier))  # type: ignore[arg-type]
+    past = TaskHistory(BenchLink(bench, earlier=earlier))  # type: ignore[arg-type]
     every = list(past.tasks(**filters))  # type: ignore[arg-type]
     shown = [(row.id, row.state) for row in every]
     assert len(shown) in (4, 15, 30)
@@ -176,10 +178,10 @@ def test_newest_rows_are_the_end_of_all_rows(
 def test_newest_rows_are_found_without_reading_the_rest(bench: Bench) -> None:
     scans(bench)
     link = BenchLink(bench)
-    (row,) = Past(link).newest(1)  # type: ignore[arg-type]
+    (row,) = TaskHistory(link).newest(1)  # type: ignore[arg-type]
     assert (task_number(row.id), row.seed) == (30, 92)
     assert [(page.last, page.complete) for page in link.pages] == [(30, False)]
-    (row,) = Past(link).newest(1, app="a")  # type: ignore[arg-type]
+    (row,) = TaskHistory(link).newest(1, app="a")  # type: ignore[arg-type]
     assert task_number(row.id) == 27
     assert link.pages[-1].last == 27
 
@@ -188,7 +190,7 @@ def test_newest_rows_in_pages_leave_none_out(bench: Bench, monkeypatch: pytest.M
     scans(bench)
     monkeypatch.setattr("simenv.service.queries.handlers.PAGE_NS", -1)  # a page has one row
     link = BenchLink(bench)
-    found = Past(link).newest(100)  # type: ignore[arg-type]
+    found = TaskHistory(link).newest(100)  # type: ignore[arg-type]
     assert [task_number(row.id) for row in found] == list(range(1, 31))
     assert len(link.pages) == 31
 
@@ -199,7 +201,7 @@ def test_newest_rows_end_where_since_begins(bench: Bench, monkeypatch: pytest.Mo
         monkeypatch.setattr(time, "time", lambda k=k: now + 100 * k)
         bench.submit(spec(seed=2 * k), spec(seed=2 * k + 1), key=f"k{k}")
     link = BenchLink(bench)
-    found = Past(link).newest(100, since_s=now + 650)  # type: ignore[arg-type]
+    found = TaskHistory(link).newest(100, since_s=now + 650)  # type: ignore[arg-type]
     assert [row.seed for row in found] == [14, 15, 16, 17]
     assert [(page.last, page.complete) for page in link.pages] == [(15, True)]
 
@@ -217,7 +219,9 @@ def test_a_page_holds_up_the_loop(bench: Bench, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_was_submitted_comes_back_changed(bench: Bench) -> None:
     wide = program(3).packed()
-    bench.submit(spec(), spec(program=wide, seed=9, shots=55), terms=Terms(priority=3, app="x"))
+    bench.submit(
+        spec(), spec(program=wide, seed=9, shots=55), terms=TaskOptions(priority=3, app="x")
+    )
     (found,) = bench.say(GetSpec(1, 2))
     assert isinstance(found, Submitted)
     assert (found.spec.program, found.spec.seed, found.spec.shots) == (wide, 9, 55)
@@ -246,7 +250,7 @@ def test_the_first_end_is_told_of_a_task_that_ran_again(bench: Bench) -> None:
         data = codec.encode(ResultData(RESULT_FORMAT, (("c", 17),), 17, 10, 1, 4, file=lost))
         bench.finish(bench.assigned(), payload=data, file=lost.name)
         assert [row.attempts for row in told(bench)] == [1]
-        bench.peer.send(codec.encode(Rerun(9, 1)))
+        bench.peer.send(codec.encode(VerifyResult(9, 1)))
         while not (again := bench.assigned()):
             bench.step()
         bench.finish(again)

@@ -15,7 +15,7 @@ from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.auth import LOCAL, Identity, Role
 from simenv.wire.messages import client as m
-from simenv.wire.transport.zmq_ipc import Door
+from simenv.wire.transport.zmq_ipc import PeerKind
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def ended(bench: Bench, count: int, key: str = "~many") -> None:
 @pytest.mark.parametrize(
     "long",
     [
-        m.Watch(1, list(range(1, 101))),
+        m.WatchResults(1, list(range(1, 101))),
         m.GetTasks(1, list(range(1, 101))),
         m.GetQueue(1, True, 1000),
         m.GetCompletions(1),
@@ -46,7 +46,7 @@ def test_another_waits_for_the_end_of_a_long_answer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, long: m.FromClient
 ) -> None:
     ended(bench, 100)
-    other = bench.doors.connect(Door.CLIENT, b"other")
+    other = bench.doors.connect(PeerKind.CLIENT, b"other")
     monkeypatch.setattr(event_loop, "SLICE_NS", 0)  # one step a pass
     for peer, question in ((bench.peer, long), (other, m.Ping(2))):
         peer.send(codec.encode(question))
@@ -79,12 +79,12 @@ def test_each_watched_task_is_looked_for_in_its_message_again(
     real = records.finished_at
     monkeypatch.setattr(records, "finished_at", lambda seq: looks.append(seq) or real(seq))
     numbers = [task.task for task in tasks][::2]
-    answers = bench.say(m.Watch(1, numbers))
+    answers = bench.say(m.WatchResults(1, numbers))
     assert len(looks) == 1
     groups = [answer for answer in answers if isinstance(answer, m.Completed)]
     told = {c.task: g.first_seq + k for g in groups for k, c in enumerate(g.results)}
     assert told == {number: number for number in numbers}
-    assert answers[-1] == m.Unknown(1, [])
+    assert answers[-1] == m.UnknownTasks(1, [])
 
 
 def test_an_end_that_is_not_stored_yet_is_told_to_be_gone(bench: Bench) -> None:
@@ -93,10 +93,10 @@ def test_an_end_that_is_not_stored_yet_is_told_to_be_gone(bench: Bench) -> None:
     fault_injection.install(",".join(f"journal.commit.before:{n}:error" for n in range(1, 20)))
     bench.finish(tasks)
     assert bench.daemon.trouble
-    other = bench.doors.connect(Door.CLIENT, b"other")
-    assert bench.say(m.Watch(1, [1]), other) == [m.Unknown(1, [])]
+    other = bench.doors.connect(PeerKind.CLIENT, b"other")
+    assert bench.say(m.WatchResults(1, [1]), other) == [m.UnknownTasks(1, [])]
     fault_injection.install("")
-    (completed, _) = bench.say(m.Watch(2, [1]), other)
+    (completed, _) = bench.say(m.WatchResults(2, [1]), other)
     assert isinstance(completed, m.Completed)
 
 
@@ -146,7 +146,7 @@ def test_a_task_keeps_its_newest_watchers_only(bench: Bench) -> None:
     for number in range(1000):
         completions.watch(1, b"%d" % number)
     assert len(completions._watchers[1]) <= 8
-    bench.say(m.Watch(1, [1]))
+    bench.say(m.WatchResults(1, [1]))
     assert completions._watchers[1][-1] == b"client"
 
 
@@ -155,7 +155,7 @@ def test_a_connection_that_does_not_read_gets_no_more_answers_until_it_does(
 ) -> None:
     """Its questions wait, in their order; others are answered meanwhile, and the loop rests."""
     monkeypatch.setattr("simenv.wire.transport.memory.SEND_QUEUE_MESSAGES", 8)
-    other = bench.doors.connect(Door.CLIENT, b"other")
+    other = bench.doors.connect(PeerKind.CLIENT, b"other")
     for number in range(1, 31):
         bench.peer.send(codec.encode(m.GetCursor(number, "mine")))
     bench.step()
@@ -180,7 +180,7 @@ def test_questions_that_are_woken_join_those_held_of_their_connection() -> None:
         said.append(q.request)
         yield None
 
-    table = query_queue.Desk(
+    table = query_queue.QueryQueue(
         answer,
         lambda _: None,
         lambda *_: None,
@@ -201,7 +201,9 @@ def test_questions_that_are_woken_join_those_held_of_their_connection() -> None:
 
 
 def test_questions_that_come_too_early_are_bounded() -> None:
-    table = query_queue.Desk(lambda *_: iter(()), lambda _: None, lambda *_: None, lambda _: False)
+    table = query_queue.QueryQueue(
+        lambda *_: iter(()), lambda _: None, lambda *_: None, lambda _: False
+    )
     ana = Identity("ana", Role.CLIENT)
     for number in range(query_queue.MOST_OF_ONE):
         table.take(b"p", ana, m.Ping(number))

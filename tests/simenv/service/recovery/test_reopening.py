@@ -18,7 +18,7 @@ from simenv.store import writer
 from simenv.wire import codec
 from simenv.wire.auth import Identity, Role
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import FetchResult, Rerun, Rerunning, ResultChunk
+from simenv.wire.messages.queries import FetchResult, ResultChunk, VerifyReply, VerifyResult
 
 
 @pytest.fixture(autouse=True)
@@ -38,28 +38,28 @@ def stored(bench: Bench, task: int, fence: int) -> tuple[bytes, str]:
     return codec.encode(data), name
 
 
-def finished(bench: Bench, *tasks: m.Assigned) -> list[m.ToClient]:
+def finished(bench: Bench, *tasks: m.AssignedTask) -> list[m.ToClient]:
     """Each with a file of its own, in one message."""
     assert bench.work is not None
     results = []
     for task in tasks:
         payload, name = stored(bench, task.task, task.attempt)
         results.append(
-            m.Finished(task.task, task.attempt, 2, payload, zlib.crc32(payload), name, 400_000)
+            m.AttemptResult(task.task, task.attempt, 2, payload, zlib.crc32(payload), name, 400_000)
         )
     origin = m.Origin("main-0", "here", 1, "test")
-    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
+    bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, results)))
     bench.step()
     return bench.heard()
 
 
 def asked(bench: Bench, task: int) -> str:
     """What a Rerun is answered, when the file has been looked at."""
-    bench.peer.send(codec.encode(Rerun(9, task)))
+    bench.peer.send(codec.encode(VerifyResult(9, task)))
     for _ in range(2_000):
         bench.daemon.step(timeout_s=0.002)
         for answer in bench.heard():
-            if isinstance(answer, Rerunning):
+            if isinstance(answer, VerifyReply):
                 return answer.word
             assert not isinstance(answer, m.Refused), answer
     raise AssertionError("no answer")
@@ -124,7 +124,7 @@ def test_who_watches_hears_of_the_second_end(bench: Bench) -> None:
     finished(bench, *bench.assigned())
     next(bench.daemon.keeping.root.glob("0/t-1.*")).unlink()
     assert asked(bench, 1) == "again"
-    bench.say(m.Watch(0, [1]))
+    bench.say(m.WatchResults(0, [1]))
     heard = finished(bench, *bench.assigned())
     assert [c.attempts for a in heard if isinstance(a, m.Completed) for c in a.results] == [2]
 
@@ -134,9 +134,9 @@ def test_a_payload_that_is_not_what_the_worker_wrote_is_kept(bench: Bench) -> No
     bench.submit()
     (task,) = bench.assigned()
     assert bench.work is not None
-    wrong = m.Finished(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
+    wrong = m.AttemptResult(task.task, task.attempt, 2, b"payload", zlib.crc32(b"another"))
     origin = m.Origin("main-0", "here", 1, "test")
-    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, [wrong])))
+    bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [wrong])))
     bench.step()
     assert asked(bench, 1) == "again"
 
@@ -190,7 +190,9 @@ def flip_record(bench: Bench, seq: int) -> None:
     db.close()
 
 
-@pytest.mark.parametrize("question", [m.Watch(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)])
+@pytest.mark.parametrize(
+    "question", [m.WatchResults(3, [2]), m.GetCompletions(3), m.GetQueue(3, True)]
+)
 def test_a_record_with_a_flipped_byte_is_served(bench: Bench, question: object) -> None:
     bench.join()
     bench.submit(spec(1), spec(2))
@@ -273,9 +275,9 @@ def test_what_others_found_can_be_read_or_run_again(bench: Bench) -> None:
     keeping = bench.daemon.keeping
     keeping.listen(bench.daemon.keeping._note, lambda _, body: said.append(codec.to_client(body)))
     keeping.asked(b"ana", Identity("ana", Role.CLIENT), FetchResult(3, 1, f"0/{path.name}", 0, 10))
-    keeping.asked(b"ana", Identity("ana", Role.CLIENT), Rerun(4, 1))
+    keeping.asked(b"ana", Identity("ana", Role.CLIENT), VerifyResult(4, 1))
     assert isinstance(said[0], m.Refused)
-    assert said[1:] == [Rerunning(4, "unknown")]
+    assert said[1:] == [VerifyReply(4, "unknown")]
 
 
 def test_files_of_answers_that_do_not_count_stay(bench: Bench) -> None:

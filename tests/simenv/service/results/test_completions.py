@@ -59,9 +59,9 @@ def test_a_flood_does_not_keep_the_index_waiting(
     bench.submit(*[spec(seed=k) for k in range(40)])
     tasks = bench.assigned()
     assert bench.work is not None
-    results = [m.Finished(t.task, t.attempt, 2, b"r", zlib.crc32(b"r")) for t in tasks]
+    results = [m.AttemptResult(t.task, t.attempt, 2, b"r", zlib.crc32(b"r")) for t in tasks]
     origin = Origin("main-0", "here", 1, "test")
-    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, results)))
+    bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, results)))
     bench.step(passes=1)  # busy: something arrived
     assert not bench.daemon.completions.unindexed
     assert not bench.journal.unsynced

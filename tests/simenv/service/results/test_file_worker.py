@@ -8,7 +8,7 @@ from pathlib import Path
 from service import Bench, spec
 
 from simenv.model import task_name
-from simenv.service.results.file_worker import Beside, fence_of
+from simenv.service.results.file_worker import FileWorker, fence_of
 from simenv.store.reader import KEPT
 from simenv.wire.messages import client as m
 
@@ -25,7 +25,7 @@ def half(folder: Path, attempt: int, worker: str) -> Path:
 
 def test_files_of_a_dead_worker_stay_or_take_those_of_others_along(tmp_path: Path) -> None:
     files = {worker: half(tmp_path, 65_537, worker) for worker in (DEAD, NAMESAKE, OTHER)}
-    beside = Beside(tmp_path)
+    beside = FileWorker(tmp_path)
     beside.start()
     beside.unfinished(DEAD)
     deadline = time.monotonic() + WAIT_S
@@ -40,7 +40,7 @@ def test_a_start_leaves_half_a_file_of_an_earlier_one(tmp_path: Path) -> None:
     old, new = half(tmp_path, 65_537, DEAD), half(tmp_path, 131_073, NAMESAKE)
     (tmp_path / ".token").touch()
     assert [fence_of(path.name) for path in (old, new)] == [65_537, 131_073]
-    beside = Beside(tmp_path)
+    beside = FileWorker(tmp_path)
     beside.sweep(set(), 131_072)
     beside.start()
     beside.stop()

@@ -15,7 +15,7 @@ from simenv.service.results import retention
 from simenv.service.support import fault_injection
 from simenv.wire import codec
 from simenv.wire.messages import client as m
-from simenv.wire.messages.queries import Collect, Collected, Kept
+from simenv.wire.messages.queries import CollectGarbage, GarbageCollected, RetainedData
 
 PAYLOAD = b"r" * 2_000
 
@@ -46,19 +46,21 @@ def ended(bench: Bench, count: int = 10, key: str = "~k") -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(bytes(1000))
             crc = zlib.crc32(PAYLOAD)
-            result = m.Finished(task.task, task.attempt, 2, PAYLOAD, crc, name, 1000)
-            done = m.Done(Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result])
+            result = m.AttemptResult(task.task, task.attempt, 2, PAYLOAD, crc, name, 1000)
+            done = m.AttemptResults(
+                Origin("main-0", "here", 1, "test"), "statevector", "test", 1, [result]
+            )
             bench.work.send(codec.encode(done))
             bench.step()
     bench.heard()
 
 
-def collected(bench: Bench, older_s: float = -1.0, dry: bool = False) -> Collected:
-    bench.peer.send(codec.encode(Collect(7, older_s, dry)))
+def collected(bench: Bench, older_s: float = -1.0, dry: bool = False) -> GarbageCollected:
+    bench.peer.send(codec.encode(CollectGarbage(7, older_s, dry)))
     for _ in range(2_000):
         bench.daemon.step(timeout_s=0.002)
         for answer in bench.heard():
-            if isinstance(answer, Collected):
+            if isinstance(answer, GarbageCollected):
                 return answer
             assert not isinstance(answer, m.Refused), answer
     raise AssertionError("no answer")
@@ -101,7 +103,7 @@ def test_a_dry_run_removes_something(bench: Bench) -> None:
 def test_old_tasks_stay_or_young_ones_go(bench: Bench) -> None:
     ended(bench)
     aged(bench, range(1, 5), days=8)
-    assert collected(bench).freed == Kept()
+    assert collected(bench).freed == RetainedData()
     told = collected(bench, older_s=7 * 86_400)
     assert (told.freed.tasks, told.left.tasks) == (4, 6)
     assert numbers(bench) == [5, 6, 7, 8, 9, 10]
@@ -126,7 +128,7 @@ def test_what_was_submitted_goes_before_all_of_it_has_ended_and_gone(bench: Benc
 @pytest.mark.parametrize("older_s", [float("nan"), float("inf"), float("-inf")])
 def test_an_age_that_is_no_number_removes_everything(bench: Bench, older_s: float) -> None:
     ended(bench, 2)
-    answers = bench.say(Collect(3, older_s))
+    answers = bench.say(CollectGarbage(3, older_s))
     assert [type(answer) for answer in answers] == [m.Refused]
     assert numbers(bench) == [1, 2]
 
@@ -149,7 +151,7 @@ def test_numbers_begin_again_after_all_was_removed(bench: Bench) -> None:
 def test_a_task_that_is_gone_never_existed(bench: Bench) -> None:
     ended(bench, 3)
     collected(bench, older_s=0.0)
-    unknown = ask(bench, m.Watch(3, [2, 99]), m.Unknown)
+    unknown = ask(bench, m.WatchResults(3, [2, 99]), m.UnknownTasks)
     assert (unknown.tasks, unknown.gone) == ([2, 99], [2])
 
 
@@ -239,7 +241,7 @@ def test_a_sweep_that_could_not_be_stored_stops_waiting_tasks_for_good(bench: Be
     bench.submit(spec(1), key="~waits")
     bench.assigned()
     bench.journal._db.execute("pragma query_only=on")
-    bench.peer.send(codec.encode(Collect(7, 0.0)))
+    bench.peer.send(codec.encode(CollectGarbage(7, 0.0)))
     for _ in range(5):
         bench.daemon.step(timeout_s=0.0)
     assert "cannot be written" in bench.daemon.trouble
@@ -247,7 +249,7 @@ def test_a_sweep_that_could_not_be_stored_stops_waiting_tasks_for_good(bench: Be
     freed: list[int] = []
     for _ in range(2_000):  # a thread beside the loop has its part in it
         bench.daemon.step(timeout_s=0.005)
-        freed += [a.freed.tasks for a in bench.heard() if isinstance(a, Collected)]
+        freed += [a.freed.tasks for a in bench.heard() if isinstance(a, GarbageCollected)]
         if freed:
             break
     assert bench.daemon.trouble == ""
@@ -272,10 +274,10 @@ def test_old_records_are_removed_while_a_client_asks_without_end(bench: Bench) -
 def test_the_index_is_written_while_a_client_asks_without_end(bench: Bench) -> None:
     bench.submit(spec())
     tasks = bench.assigned()
-    done = m.Finished(tasks[0].task, tasks[0].attempt, 2, b"r", zlib.crc32(b"r"))
+    done = m.AttemptResult(tasks[0].task, tasks[0].attempt, 2, b"r", zlib.crc32(b"r"))
     origin = Origin("main-0", "here", 1, "test")
     assert bench.work is not None
-    bench.work.send(codec.encode(m.Done(origin, "statevector", "test", 1, [done])))
+    bench.work.send(codec.encode(m.AttemptResults(origin, "statevector", "test", 1, [done])))
     bench.daemon.step(timeout_s=0.0)
     passes = 0
     while bench.daemon.completions.unindexed or not passes:

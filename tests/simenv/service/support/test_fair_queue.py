@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from simenv.service.support.fair_queue import Turns
+from simenv.service.support.fair_queue import FairQueue
 
 
 def test_an_owner_with_many_connections_gets_one_turn_in_two() -> None:
-    turns: Turns[str] = Turns()
+    turns: FairQueue[str] = FairQueue()
     for peer in range(100):
         for item in range(3):
             turns.put("crowd", b"%d" % peer, f"crowd {peer} {item}")
@@ -31,7 +31,7 @@ def test_an_owner_with_many_connections_gets_one_turn_in_two() -> None:
 
 
 def test_what_was_taken_out_comes_back_before_what_has_come_since() -> None:
-    turns: Turns[int] = Turns()
+    turns: FairQueue[int] = FairQueue()
     for number in range(3):
         turns.put("ana", b"a", number)
     taken = turns.take_out()

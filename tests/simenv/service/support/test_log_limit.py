@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from simenv.service.support import log_limit
-from simenv.service.support.log_limit import LINES, WINDOW_S, Complaints
+from simenv.service.support.log_limit import LINES, WINDOW_S, RateLimitedLog
 
 
 def test_a_stranger_fills_the_log(
@@ -15,7 +15,7 @@ def test_a_stranger_fills_the_log(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(log_limit.time, "monotonic", lambda: now)
-    said = Complaints(logging.getLogger("test"))
+    said = RateLimitedLog(logging.getLogger("test"))
     for k in range(5_000):
         said.say("nonsense %d", k)
     assert [record.getMessage() for record in caplog.records] == [

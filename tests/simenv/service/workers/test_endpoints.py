@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from launcher.base import Node
-from simenv.config import Places
+from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError
-from simenv.service.workers.endpoints import Rendezvous, address_for
+from simenv.service.workers.endpoints import WorkerEndpoint, address_for
 from simenv.wire.transport import worker_endpoint
 from simenv.worker.result_files import blindness
 
@@ -23,15 +23,17 @@ OTHER = Node("127.0.0.2", 2, 2**30)
 
 
 @pytest.fixture
-def places() -> Iterator[Places]:
+def places() -> Iterator[EnvironmentPaths]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         (path / "results").mkdir()
-        yield Places(path, path)
+        yield EnvironmentPaths(path, path)
 
 
-def meet(places: Places, *nodes: Node, interface: str = "", epoch: int = 3) -> Rendezvous:
-    return Rendezvous(places, places.home / "s", places.results, nodes, interface, epoch)
+def meet(
+    places: EnvironmentPaths, *nodes: Node, interface: str = "", epoch: int = 3
+) -> WorkerEndpoint:
+    return WorkerEndpoint(places, places.home / "s", places.results, nodes, interface, epoch)
 
 
 def listening() -> set[int]:
@@ -40,7 +42,9 @@ def listening() -> set[int]:
     return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
 
 
-def test_an_environment_of_one_node_opens_no_port_and_makes_no_keys(places: Places) -> None:
+def test_an_environment_of_one_node_opens_no_port_and_makes_no_keys(
+    places: EnvironmentPaths,
+) -> None:
     before = listening()
     meeting = meet(places, HERE)
     file = worker_endpoint.read(places.joining)
@@ -49,7 +53,7 @@ def test_an_environment_of_one_node_opens_no_port_and_makes_no_keys(places: Plac
     assert listening() == before
 
 
-def test_the_door_of_several_nodes_stands_on_one_address(places: Places) -> None:
+def test_the_door_of_several_nodes_stands_on_one_address(places: EnvironmentPaths) -> None:
     meeting = meet(places, HERE, OTHER, interface="127.0.0.1")
     assert meeting.door is not None
     try:
@@ -66,7 +70,7 @@ def test_the_door_of_several_nodes_stands_on_one_address(places: Places) -> None
         meeting.door.close()
 
 
-def test_each_start_has_keys_of_its_own(places: Places) -> None:
+def test_each_start_has_keys_of_its_own(places: EnvironmentPaths) -> None:
     keys = []
     for _ in range(2):
         meeting = meet(places, HERE, OTHER, interface="127.0.0.1")
@@ -79,14 +83,16 @@ def test_each_start_has_keys_of_its_own(places: Places) -> None:
     assert len(set(keys)) == 4
 
 
-def test_the_file_is_for_its_owner_alone_and_goes_with_the_service(places: Places) -> None:
+def test_the_file_is_for_its_owner_alone_and_goes_with_the_service(
+    places: EnvironmentPaths,
+) -> None:
     meeting = meet(places, HERE)
     assert places.joining.stat().st_mode & 0o777 == 0o600
     meeting.leave()
     assert not places.joining.exists()
 
 
-def test_the_file_of_the_next_service_is_left_to_it(places: Places) -> None:
+def test_the_file_of_the_next_service_is_left_to_it(places: EnvironmentPaths) -> None:
     first = meet(places, HERE)
     meet(places, HERE, epoch=4)
     first.leave()
@@ -132,7 +138,7 @@ def test_an_unknown_host_name_is_told_from_a_missing_interface() -> None:
 
 
 def test_a_folder_of_results_that_is_not_the_services_is_told_apart(
-    places: Places, tmp_path: Path
+    places: EnvironmentPaths, tmp_path: Path
 ) -> None:
     meet(places, HERE)
     token = worker_endpoint.read(places.joining).token

@@ -95,6 +95,6 @@ def test_everywhere_is_told_as_everywhere(tmp_path: Path, monkeypatch: pytest.Mo
         def __init__(self, host: str, *_: object) -> None:
             bound.append(host)
 
-    monkeypatch.setattr(endpoints, "TcpDoor", Noted)
+    monkeypatch.setattr(endpoints, "TcpListener", Noted)
     _, told = open_door("tcp://everywhere:7000", tmp_path / "server-key.json", "node-7")
     assert (bound, told.address) == (["0.0.0.0"], "tcp://node-7:7000")

@@ -12,14 +12,14 @@ from launcher.allocation.this_node import this_node
 from launcher.base import Allocation, Node
 from simenv.config import convert
 from simenv.errors import ConfigError
-from simenv.scheduler.core.types import Limits
+from simenv.scheduler.core.types import ClusterLimits
 from simenv.service.workers.resources import MEMORY_SHARE, allocate, check_time_left, limits_of
 
 GIB = 2**30
 HERE = this_node()
 
 
-def limits(nodes: tuple[Node, ...], end_s: float = 0.0, **told: object) -> Limits:
+def limits(nodes: tuple[Node, ...], end_s: float = 0.0, **told: object) -> ClusterLimits:
     return limits_of(convert(told), Allocation(nodes, "a test", end_s), Paper())
 
 

@@ -17,9 +17,9 @@ from simenv.wire.auth import Identity, Role
 from simenv.wire.keyfiles import KEYS_FORMAT, new_pair, write_private
 from simenv.wire.messages import client as m
 from simenv.wire.transport import worker_endpoint
-from simenv.wire.transport.tcp_listener import Habits, TcpDoor
-from simenv.wire.transport.worker_endpoint import ServiceFile
-from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
+from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
+from simenv.wire.transport.zmq_ipc import PeerKind, ZmqListener
 
 WAIT_S = 60.0
 SERVER = new_pair()
@@ -30,12 +30,14 @@ class Site:
     """A service's port for workers of other nodes, and the file that tells of it."""
 
     def __init__(self, folder: Path) -> None:
-        habits = Habits(prefix=b"node/", handover=True, workers=True, bounds=None)
-        self.port = TcpDoor("127.0.0.1", 0, SERVER, habits=habits)
-        self.doors = ZmqDoors(folder, None, self.port)
+        habits = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
+        self.port = TcpListener("127.0.0.1", 0, SERVER, habits=habits)
+        self.doors = ZmqListener(folder, None, self.port)
         self.service = folder / "worker.json"
         address = f"tcp://127.0.0.1:{self.port.port}"
-        told = ServiceFile(KEYS_FORMAT, "elsewhere", str(folder), "token", address, SERVER.public)
+        told = WorkerBootstrap(
+            KEYS_FORMAT, "elsewhere", str(folder), "token", address, SERVER.public
+        )
         write_private(self.service, told)
         self.keys = WorkerKeys(self.service, self.port)
 
@@ -79,7 +81,7 @@ def test_a_worker_comes_in_with_its_key_as_itself_until_it_has_ended(site: Site)
     received = site.heard()
     assert received is not None
     assert received[1:] == (b"hello", MAIN)
-    assert site.doors.send(Door.WORKER, received[0], b"work")
+    assert site.doors.send(PeerKind.WORKER, received[0], b"work")
     assert worker.receive(WAIT_S) == b"work"
     site.keys.remove("main-0", 1)
     farewell = worker.receive(WAIT_S)
@@ -132,11 +134,11 @@ def until_started(bench: Bench) -> None:
 def test_a_worker_cannot_join_or_beat_in_the_name_of_another(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     start, epoch = bench.paper.commands["main-0"].start, bench.journal.epoch
-    other = bench.doors.connect(Door.WORKER, b"other")
+    other = bench.doors.connect(PeerKind.WORKER, b"other")
     other.who = Identity("main-1", Role.WORKER)
     join = codec.encode(m.Join("test", "main-0", 1, NODE, epoch, (), start))
     other.send(join)
-    other.send(codec.encode(m.Beat("main-0", epoch, 0, 0, 1, start)))
+    other.send(codec.encode(m.Heartbeat("main-0", epoch, 0, 0, 1, start)))
     bench.step()
     assert other.receive(0.0) is None
     assert bench.daemon.workers.work_peer("main-0") == b""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from simenv.wire.transport.connection_limiter import MAX_KNOWN, MAX_OF_ONE_KEY, MAX_STRANGERS, Guard
+from simenv.wire.transport.connection_limiter import (
+    MAX_KNOWN,
+    MAX_OF_ONE_KEY,
+    MAX_STRANGERS,
+    ConnectionLimiter,
+)
 
 
 def test_strangers_without_end_are_kept() -> None:
-    guard = Guard()
+    guard = ConnectionLimiter()
     cut = [guard.accepted(fd) for fd in range(3 * MAX_STRANGERS)]
     assert cut == [None] * MAX_STRANGERS + list(range(2 * MAX_STRANGERS))
     assert len(guard) == MAX_STRANGERS
 
 
 def test_a_known_one_is_cut_for_strangers() -> None:
-    guard = Guard()
+    guard = ConnectionLimiter()
     guard.accepted(1)
     assert guard.spoke(1, "ana")
     cut = [guard.accepted(fd) for fd in range(2, 4 * MAX_STRANGERS)]
@@ -21,7 +26,7 @@ def test_a_known_one_is_cut_for_strangers() -> None:
 
 
 def test_one_key_takes_all_connections() -> None:
-    guard = Guard()
+    guard = ConnectionLimiter()
     spoke = []
     for fd in range(MAX_OF_ONE_KEY + 5):
         guard.accepted(fd)
@@ -32,7 +37,7 @@ def test_one_key_takes_all_connections() -> None:
 
 
 def test_a_connection_that_ended_still_counts() -> None:
-    guard = Guard()
+    guard = ConnectionLimiter()
     for fd in range(10 * MAX_OF_ONE_KEY):
         guard.accepted(fd)
         assert guard.spoke(fd, "ana")
@@ -41,7 +46,7 @@ def test_a_connection_that_ended_still_counts() -> None:
 
 
 def test_more_than_all_together_are_let_in() -> None:
-    guard = Guard()
+    guard = ConnectionLimiter()
     spoke = []
     for fd in range(MAX_KNOWN + 3):
         guard.accepted(fd)
@@ -50,7 +55,7 @@ def test_more_than_all_together_are_let_in() -> None:
 
 
 def test_a_descriptor_used_again_keeps_its_old_key() -> None:
-    guard = Guard()
+    guard = ConnectionLimiter()
     guard.accepted(7)
     assert guard.spoke(7, "ana")
     guard.accepted(7)  # its end was not heard of

@@ -18,9 +18,9 @@ from simenv.wire.auth import LOCAL, Identity, Role
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.transport import tcp_listener
 from simenv.wire.transport.connection_limiter import MAX_STRANGERS
-from simenv.wire.transport.tcp_client import CurveConnection, Way
-from simenv.wire.transport.tcp_listener import TcpDoor
-from simenv.wire.transport.zmq_ipc import Door, ZmqConnection
+from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
+from simenv.wire.transport.tcp_listener import TcpListener
+from simenv.wire.transport.zmq_ipc import PeerKind, ZmqConnection
 
 ANA = Identity("ana", Role.CLIENT)
 
@@ -36,7 +36,7 @@ def house(tmp_path: Path) -> Iterator[FarHouse]:
 def hasty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FarHouse]:
     """A house whose door is narrow and soon loses its patience."""
     monkeypatch.setattr(tcp_listener, "HANDSHAKE_MS", 300)
-    built = FarHouse(tmp_path, tcp_listener.Habits(message_bytes=1_000))
+    built = FarHouse(tmp_path, tcp_listener.ListenerOptions(message_bytes=1_000))
     yield built
     built.close()
 
@@ -63,9 +63,9 @@ def test_a_message_comes_without_its_owner_or_through_another_door(
     connection = house.connect(name)
     connection.send(b"question")
     received = house.of(b"question")
-    assert received[0] is Door.CLIENT
+    assert received[0] is PeerKind.CLIENT
     assert received[3] == house.people[house.keys[name].public]
-    assert house.do(lambda: house.doors.send(Door.CLIENT, received[1], b"answer"))
+    assert house.do(lambda: house.doors.send(PeerKind.CLIENT, received[1], b"answer"))
     assert connection.receive(PATIENCE_S) == b"answer"
 
 
@@ -82,7 +82,7 @@ def test_a_key_of_role_worker_is_refused_where_clients_connect(house: FarHouse) 
     assert house.people[house.keys["hand"].public].role is Role.WORKER
     hand = house.connect("hand")
     hand.send(b"a result")
-    assert way_becomes(hand, Way.REFUSED)
+    assert way_becomes(hand, HandshakeState.REFUSED)
     assert still_serves(house)
     assert all(body != b"a result" for _, _, body, _ in house.heard)
 
@@ -90,7 +90,7 @@ def test_a_key_of_role_worker_is_refused_where_clients_connect(house: FarHouse) 
 def test_a_key_nobody_knows_is_let_in(house: FarHouse) -> None:
     stranger = house.connect(new_pair())
     stranger.send(b"let me in")
-    assert way_becomes(stranger, Way.REFUSED)
+    assert way_becomes(stranger, HandshakeState.REFUSED)
     assert set(house.complaints) == {"a key that is not known was refused, from 127.0.0.1"}
     assert still_serves(house)
     assert all(body != b"let me in" for _, _, body, _ in house.heard)
@@ -99,17 +99,17 @@ def test_a_key_nobody_knows_is_let_in(house: FarHouse) -> None:
 def test_a_client_speaks_to_another_server(house: FarHouse) -> None:
     lost = house.connect("ana", server=new_pair().public)
     lost.send(b"a secret for somebody else")
-    assert way_becomes(lost, Way.BROKEN_OFF)
+    assert way_becomes(lost, HandshakeState.BROKEN_OFF)
     assert still_serves(house)
     assert len(house.heard) == 1
 
 
 def test_nobody_there_looks_like_a_refusal(house: FarHouse) -> None:
-    port = TcpDoor("127.0.0.1", 0, house.server)
+    port = TcpListener("127.0.0.1", 0, house.server)
     address = f"tcp://127.0.0.1:{port.port}"
     port.close()
     lost = CurveConnection(address, house.server.public, house.keys["ana"], b"x")
-    assert way_becomes(lost, Way.NOBODY)
+    assert way_becomes(lost, HandshakeState.NOBODY)
     lost.close()
 
 
@@ -131,10 +131,10 @@ def test_a_revoked_key_goes_on(house: FarHouse) -> None:
     house.of(b"two")
     left = {key: who for key, who in house.people.items() if who.owner != "ana"}
     house.do(lambda: house.doors.admit(left, b"farewell"))
-    assert not house.do(lambda: house.doors.send(Door.CLIENT, peer, b"a result"))
+    assert not house.do(lambda: house.doors.send(PeerKind.CLIENT, peer, b"a result"))
     ana.send(b"three")
     assert ana.receive(PATIENCE_S) == b"farewell"
-    assert way_becomes(ana, Way.REFUSED)
+    assert way_becomes(ana, HandshakeState.REFUSED)
     ben.send(b"four")
     house.of(b"four")
     assert all(body != b"three" for _, _, body, _ in house.heard)
@@ -150,7 +150,7 @@ def test_a_new_key_of_an_old_name_opens_for_the_old_one(house: FarHouse) -> None
     assert ana.receive(PATIENCE_S) == b"farewell"
     house.connect(new, b"c").send(b"new")
     assert house.of(b"new")[3] == ANA
-    assert way_becomes(ana, Way.REFUSED)
+    assert way_becomes(ana, HandshakeState.REFUSED)
 
 
 def test_results_go_to_whoever_took_the_place_of_a_client(house: FarHouse) -> None:
@@ -163,7 +163,7 @@ def test_results_go_to_whoever_took_the_place_of_a_client(house: FarHouse) -> No
         thief.send(b"mine too")  # not taken before the first connection is seen to be gone
         thief.receive(0.02)
     assert house.of(b"mine too")[1] != peer
-    assert not house.do(lambda: house.doors.send(Door.CLIENT, peer, b"for ana alone"))
+    assert not house.do(lambda: house.doors.send(PeerKind.CLIENT, peer, b"for ana alone"))
     assert thief.receive(0.1) is None
 
 
@@ -253,4 +253,4 @@ def test_descriptors_leak(house: FarHouse) -> None:
 
 def test_a_port_that_is_taken_is_no_reason_to_say_so(house: FarHouse) -> None:
     with pytest.raises(ConfigError, match=str(house.far.port)):
-        TcpDoor("127.0.0.1", house.far.port, house.server)
+        TcpListener("127.0.0.1", house.far.port, house.server)

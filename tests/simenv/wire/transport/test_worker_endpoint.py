@@ -15,9 +15,9 @@ from simenv.wire.auth import LOCAL, LOCAL_WORKER
 from simenv.wire.keyfiles import KEYS_FORMAT, KeyPair, new_pair, write_private
 from simenv.wire.transport import worker_endpoint
 from simenv.wire.transport.tcp_client import CurveConnection
-from simenv.wire.transport.tcp_listener import Habits, TcpDoor
-from simenv.wire.transport.worker_endpoint import ServiceFile, SteadyConnection
-from simenv.wire.transport.zmq_ipc import Door, ZmqDoors
+from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerTcpConnection
+from simenv.wire.transport.zmq_ipc import PeerKind, ZmqListener
 
 WAIT_S = 60.0
 HERE = os.uname().nodename
@@ -29,22 +29,22 @@ class Meeting:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        habits = Habits(prefix=b"node/", handover=True, workers=True, bounds=None)
-        door = TcpDoor("127.0.0.1", 0, SERVER, habits=habits)
+        habits = ListenerOptions(prefix=b"node/", handover=True, workers=True, bounds=None)
+        door = TcpListener("127.0.0.1", 0, SERVER, habits=habits)
         door.admit({WORKER.public: LOCAL_WORKER, OWN.public: LOCAL}, b"")
-        self.clients = TcpDoor("127.0.0.1", 0, SERVER)
+        self.clients = TcpListener("127.0.0.1", 0, SERVER)
         self.clients.admit({}, b"")
-        self.doors = ZmqDoors(folder, self.clients, door)
+        self.doors = ZmqListener(folder, self.clients, door)
         self.address = f"tcp://127.0.0.1:{door.port}"
 
-    def file(self, node: str = "elsewhere", keys: KeyPair = WORKER) -> ServiceFile:
+    def file(self, node: str = "elsewhere", keys: KeyPair = WORKER) -> WorkerBootstrap:
         public, secret = keys.public, keys.secret
         folder = str(self.folder)
-        return ServiceFile(
+        return WorkerBootstrap(
             KEYS_FORMAT, node, folder, "token", self.address, SERVER.public, public, secret
         )
 
-    def heard(self) -> tuple[Door, bytes, bytes]:
+    def heard(self) -> tuple[PeerKind, bytes, bytes]:
         deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             self.doors.wait(0.2)
@@ -86,23 +86,23 @@ def open_later() -> Iterator[Callable[..., CurveConnection]]:
 def test_a_worker_of_the_services_node_comes_through_the_socket(meeting: Meeting) -> None:
     worker = worker_endpoint.connect(meeting.file(HERE), b"main-0.1")
     worker.send(b"hello")
-    assert meeting.heard() == (Door.WORKER, b"main-0.1", b"hello")
+    assert meeting.heard() == (PeerKind.WORKER, b"main-0.1", b"hello")
     worker.close()
 
 
 def test_a_worker_of_another_node_is_heard_and_answered(meeting: Meeting) -> None:
     worker = worker_endpoint.connect(meeting.file(), b"main-0.1")
-    assert isinstance(worker, SteadyConnection)
+    assert isinstance(worker, WorkerTcpConnection)
     worker.send(b"hello")
     door, peer, body = meeting.heard()
-    assert (door, body) == (Door.WORKER, b"hello")
-    assert meeting.doors.send(Door.WORKER, peer, b"work")
+    assert (door, body) == (PeerKind.WORKER, b"hello")
+    assert meeting.doors.send(PeerKind.WORKER, peer, b"work")
     assert worker.receive(WAIT_S) == b"work"
     worker.close()
 
 
 def test_a_service_without_a_door_for_other_nodes_is_out_of_reach() -> None:
-    file = ServiceFile(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
+    file = WorkerBootstrap(KEYS_FORMAT, "elsewhere", "/tmp/none", "token")
     with pytest.raises(NoService, match="no door for other nodes"):
         worker_endpoint.connect(file, b"main-0.1")
 
@@ -124,7 +124,7 @@ def test_a_workers_key_never_comes_through_the_door_of_clients(
 ) -> None:
     by_node_door = open_later(meeting.address, WORKER)
     by_node_door.send(b"submit")
-    assert meeting.heard()[0] is Door.WORKER  # where a Submit is no message at all
+    assert meeting.heard()[0] is PeerKind.WORKER  # where a Submit is no message at all
     by_client_door = open_later(f"tcp://127.0.0.1:{meeting.clients.port}", WORKER)
     by_client_door.send(b"submit")
     assert meeting.hears_nothing()
@@ -135,7 +135,7 @@ def test_the_users_own_key_is_a_client_and_can_not_join(
 ) -> None:
     own = open_later(meeting.address, OWN)
     own.send(b"join")
-    assert meeting.heard()[0] is Door.CLIENT
+    assert meeting.heard()[0] is PeerKind.CLIENT
 
 
 def test_keys_let_in_for_clients_open_no_door_of_nodes(
@@ -146,7 +146,7 @@ def test_keys_let_in_for_clients_open_no_door_of_nodes(
     open_later(meeting.address, guest).send(b"join")
     assert meeting.hears_nothing()
     open_later(f"tcp://127.0.0.1:{meeting.clients.port}", guest).send(b"hello")
-    assert meeting.heard()[0] is Door.CLIENT
+    assert meeting.heard()[0] is PeerKind.CLIENT
 
 
 def test_who_comes_again_takes_the_place_of_its_dead_connection(meeting: Meeting) -> None:
@@ -158,8 +158,8 @@ def test_who_comes_again_takes_the_place_of_its_dead_connection(meeting: Meeting
     )  # the first was cut off, unknown to us
     second.send(b"two")
     door, peer, body = meeting.heard()
-    assert (door, body) == (Door.WORKER, b"two")
-    assert meeting.doors.send(Door.WORKER, peer, b"work")
+    assert (door, body) == (PeerKind.WORKER, b"two")
+    assert meeting.doors.send(PeerKind.WORKER, peer, b"work")
     assert second.receive(WAIT_S) == b"work"
     first.close()
     second.close()
@@ -167,7 +167,7 @@ def test_who_comes_again_takes_the_place_of_its_dead_connection(meeting: Meeting
 
 def test_a_file_that_others_can_read_is_not_believed(tmp_path: Path) -> None:
     path = tmp_path / "worker.json"
-    write_private(path, ServiceFile(KEYS_FORMAT, HERE, str(tmp_path), "token"))
+    write_private(path, WorkerBootstrap(KEYS_FORMAT, HERE, str(tmp_path), "token"))
     assert worker_endpoint.read(path).token == "token"
     path.chmod(0o644)
     with pytest.raises(ConfigError, match="can be opened by others"):

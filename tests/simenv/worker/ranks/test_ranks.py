@@ -19,18 +19,18 @@ import zmq
 from ranked import EPOCH, NAME, START, Ranked, mpirun, ranked
 from service import program
 
-from simenv.model import ResultData, TaskState, Terms
+from simenv.model import ResultData, TaskOptions, TaskState
 from simenv.wire import codec
 from simenv.wire.keyfiles import KEYS_FORMAT, write_private
 from simenv.wire.messages import client as m
-from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.worker.runner import Runner
 from simulators.fault.engine import ALONE, FAULT_BASE, RAISE, SLOW
 
 pytestmark = pytest.mark.skipif(mpirun() is None, reason="there is no mpirun")
 END_S = 60.0  # for what takes some 5 s on a quiet machine
 WIDE = 17  # qubits: four ranks and more hold them together
-CHUNK = m.Assign(1, 2**30, True, "fault", "test", [Terms()], [])
+CHUNK = m.AssignChunk(1, 2**30, True, "fault", "test", [TaskOptions()], [])
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +55,27 @@ def faulty(code: int, seconds: float = 0.0) -> bytes:
     ).packed()
 
 
-def task(number: int, packed: bytes) -> m.Assigned:
-    return m.Assigned(number, 1, 0, packed, 1000, 5, b"", 0)
+def task(number: int, packed: bytes) -> m.AssignedTask:
+    return m.AssignedTask(number, 1, 0, packed, 1000, 5, b"", 0)
 
 
-def chunk(*tasks: m.Assigned, terms: Terms | None = None) -> m.Assign:
-    return msgspec.structs.replace(CHUNK, terms=[terms or Terms()], tasks=list(tasks))
+def chunk(*tasks: m.AssignedTask, terms: TaskOptions | None = None) -> m.AssignChunk:
+    return msgspec.structs.replace(CHUNK, terms=[terms or TaskOptions()], tasks=list(tasks))
 
 
-def answers(worker: Ranked, order: m.Assign) -> list[m.Finished]:
-    before = sum(len(done.results) for done in worker.of(m.Done))
+def answers(worker: Ranked, order: m.AssignChunk) -> list[m.AttemptResult]:
+    before = sum(len(done.results) for done in worker.of(m.AttemptResults))
     worker.tell(order)
     return worker.results(before + len(order.tasks))[before:]
 
 
-def counts(found: m.Finished) -> tuple[bytes, bytes]:
+def counts(found: m.AttemptResult) -> tuple[bytes, bytes]:
     assert m.STATES[found.state] is TaskState.DONE
     data = msgspec.msgpack.decode(found.payload, type=ResultData)
     return data.outcomes, data.counts
 
 
-def alone(one: m.Assigned) -> tuple[bytes, bytes]:
+def alone(one: m.AssignedTask) -> tuple[bytes, bytes]:
     """What a worker of one rank counts."""
     order = chunk(one)
     return counts(Runner().run(one, order.terms[0], order, time.perf_counter_ns()))
@@ -93,13 +93,13 @@ def test_ranks_answer_as_one_process_does_and_say_where_they_are(pair: Ranked) -
     tasks = [task(1, program(WIDE, 0.7).packed()), task(2, program(3).packed())]
     found = answers(pair, chunk(*tasks))
     assert [counts(one) for one in found] == [alone(one) for one in tasks]
-    origin = pair.of(m.Done)[-1].origin
+    origin = pair.of(m.AttemptResults)[-1].origin
     assert (origin.worker, origin.node, origin.ranks) == (NAME, os.uname().nodename, 2)
 
 
 def test_an_error_of_all_ranks_is_the_task_s_and_the_worker_goes_on(pair: Ranked) -> None:
     refused = answers(
-        pair, chunk(task(3, program(WIDE).packed()), terms=Terms(outputs=("statevector",)))
+        pair, chunk(task(3, program(WIDE).packed()), terms=TaskOptions(outputs=("statevector",)))
     )
     raised = answers(pair, chunk(task(4, faulty(RAISE)), task(5, program(WIDE).packed())))
     assert [m.STATES[one.state] for one in (*refused, *raised)] == [
@@ -118,7 +118,7 @@ def test_a_stop_told_to_the_first_rank_stops_all_and_one_that_comes_early_skips_
     pair.tell(m.StopTask(8, 1, "cancelled"))
     pair.tell(chunk(task(7, faulty(SLOW, 600.0)), task(8, faulty(SLOW, 600.0))))
     pair.wait(lambda: len(pair.of(m.Started)) > started)
-    before = sum(len(done.results) for done in pair.of(m.Done))
+    before = sum(len(done.results) for done in pair.of(m.AttemptResults))
     pair.tell(m.StopTask(7, 1, "cancelled"))
     found = pair.results(before + 2)[before:]
     assert [(one.task, m.STATES[one.state]) for one in found] == [
@@ -220,7 +220,7 @@ def test_an_error_of_one_rank_alone_ends_the_worker_with_its_trace() -> None:
         worker.tell(chunk(task(1, faulty(ALONE))))
         worker.wait(lambda: worker.of(m.Started))
         gone(worker, worker.ranks())
-        assert not worker.of(m.Done)
+        assert not worker.of(m.AttemptResults)
         log = (worker.folder / f"{NAME}.log").read_text()
         assert "only 1 of 2 ranks failed" in log
         assert "Traceback" in log
@@ -249,7 +249,7 @@ def test_a_killed_rank_is_the_end_of_the_worker() -> None:
 
 
 def test_ranks_that_do_not_find_one_another_say_so(tmp_path: Path) -> None:
-    told = ServiceFile(KEYS_FORMAT, os.uname().nodename, str(tmp_path), "token", epoch=EPOCH)
+    told = WorkerBootstrap(KEYS_FORMAT, os.uname().nodename, str(tmp_path), "token", epoch=EPOCH)
     write_private(tmp_path / "worker.json", told)
     argv = [sys.executable, "-P", "-m", "simenv.worker", "--name", "w", "--start", "1"]
     argv += ["--service", str(tmp_path / "worker.json"), "--parent", "0", "--ranks", "4"]

@@ -6,12 +6,12 @@ import pytest
 
 from simenv.errors import NoService
 from simenv.wire.keyfiles import KEYS_FORMAT
-from simenv.wire.transport.worker_endpoint import ServiceFile
+from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.worker.ranks import sockets
 
 
-def service(address: str) -> ServiceFile:
-    return ServiceFile(KEYS_FORMAT, "elsewhere", "/nowhere", "token", address)
+def service(address: str) -> WorkerBootstrap:
+    return WorkerBootstrap(KEYS_FORMAT, "elsewhere", "/nowhere", "token", address)
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:7", "tcp://localhost:7"])

@@ -7,7 +7,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Parameter, ParameterVector
 
-from simenv.client.circuits import Loaded, load
+from simenv.client.circuits import PackedCircuit, load
 from simenv.client.circuits.common.parameters import chain
 from simenv.errors import OptionError, ProgramError
 
@@ -15,14 +15,14 @@ A, B = Parameter("a"), Parameter("b")
 V = ParameterVector("v", 3)
 
 
-def turned(*angles: object) -> Loaded:
+def turned(*angles: object) -> PackedCircuit:
     circuit = QuantumCircuit(len(angles))
     for qubit, angle in enumerate(angles):
         circuit.ry(angle, qubit)
     return load(circuit)
 
 
-def matrix(loaded: Loaded, values: np.ndarray) -> np.ndarray:
+def matrix(loaded: PackedCircuit, values: np.ndarray) -> np.ndarray:
     """d slots / d parameters, as the chain rule has it."""
     found = chain(loaded.slots, values)
     if found is None:

@@ -9,7 +9,7 @@ import pytest
 from qiskit import QuantumCircuit
 from qiskit.circuit import Gate, Parameter, ParameterExpression, ParameterVector
 
-from simenv.client.circuits import Loaded, load
+from simenv.client.circuits import PackedCircuit, load
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Program
 
@@ -24,7 +24,7 @@ def rotations(*angles: Any) -> QuantumCircuit:
     return circuit
 
 
-def loaded(*angles: Any) -> Loaded:
+def loaded(*angles: Any) -> PackedCircuit:
     return load(rotations(*angles))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from simenv.client.qpm.answers import snapshots
-from simenv.client.qpm.answers.snapshots import Moment
-from simenv.model import Held, NodeInfo, PoolInfo, ServiceInfo, TargetInfo
+from simenv.client.qpm.answers.snapshots import DeviceSnapshot
+from simenv.model import HeldCapacity, NodeInfo, PoolInfo, ServiceInfo, TargetInfo
 
 NODE = NodeInfo("n1", "up", "", 4, 1, 1_000, 300, 2, 2)
 POOLS = (
@@ -16,13 +16,13 @@ POOLS = (
 TARGET = TargetInfo(
     "main", "active", 3, "fifo", (), 5,
     queued=3, parked=2, sent=1, running=1, queued_ns=9_000, wait_ns=7_000_000,
-    reservations=1, held=Held(6, 6, 0), in_flight=Held(2, 2, 0),
+    reservations=1, held=HeldCapacity(6, 6, 0), in_flight=HeldCapacity(2, 2, 0),
 )  # fmt: skip
 SERVICE = ServiceInfo(
     "env", "1", 1, "n1", 1, 1.0, "process", 5, 1, 0, 0, 0, 0, 0, 0, 0.0, 4, 1, 1_000, 20, 0, 0.0,
     POOLS, (), nodes=(NODE,),
 )  # fmt: skip
-SEEN = Moment(
+SEEN = DeviceSnapshot(
     "env", "env/main", "operator", 1_000_000_000, SERVICE, POOLS, TARGET,
     {"name": "credit"}, 40, begins=True,
 )  # fmt: skip

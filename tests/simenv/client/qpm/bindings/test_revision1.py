@@ -12,7 +12,7 @@ from hosts import BAD, BELL, TIMES, Endpoint, info, until
 from simenv.client.qpm.bindings.revision1 import SingleQPM
 from simenv.client.qpm.provider import QPM
 from simenv.client.qpm.runtime import identity
-from simenv.client.qpm.runtime.completion_queues import Gone, Retention
+from simenv.client.qpm.runtime.completion_queues import Retention, RetiredCircuit
 from simenv.frontends.qfw import sessions
 from simenv.model import ServiceInfo
 from simenv.qpm.errors import ExecutionError, InProgress
@@ -69,7 +69,7 @@ def test_what_was_handed_back_is_kept(single: SingleQPM) -> None:
     for _ in range(2):
         cid = single.sync_run(info())["cid"]
         found = single._book.find(cid)
-        assert isinstance(found, Gone)
+        assert isinstance(found, RetiredCircuit)
         assert found.reason == "returned-to-caller"
 
 
