@@ -120,7 +120,7 @@ class StateMapping(msgspec.Struct, frozen=True):
         return OUTCOMES[self.lifecycle]
 
 
-STANDS: dict[TaskState, StateMapping] = {
+STATE_MAP: dict[TaskState, StateMapping] = {
     TaskState.QUEUED: StateMapping(Lifecycle.QUEUED),
     TaskState.RUNNING: StateMapping(Lifecycle.SUBMITTED),
     TaskState.DONE: StateMapping(Lifecycle.COMPLETED, 0, None, Reason.ALREADY_COMPLETED),
@@ -138,10 +138,10 @@ def under_way(info: TaskInfo) -> Lifecycle:
     """Of a task that has not ended. QUEUED is three things to a host: it waits for credits of its
     reservation, for its turn, or for the worker that has it to begin."""
     if info.state is not TaskState.QUEUED:
-        return STANDS[info.state].lifecycle
+        return STATE_MAP[info.state].lifecycle
     if info.parked:
         return Lifecycle.PENDING_CAPACITY
-    return Lifecycle.SELECTED if info.worker else STANDS[info.state].lifecycle
+    return Lifecycle.SELECTED if info.worker else STATE_MAP[info.state].lifecycle
 
 
 class ServiceState(enum.StrEnum):

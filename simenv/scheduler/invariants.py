@@ -162,6 +162,6 @@ def _nodes(state: State) -> None:
         assert (ranks[name], ganged[name]) == (host.ranks, host.ganged), f"{name}: ranks are off"
         assert on_demand[name] == host.on_demand, f"{name}: ranks made on demand are off"
         assert on_demand[name] <= host.node.slots, f"{name}: workers made on demand crowd"
-        assert host.claimed_slots + host.kept_slots <= host.node.slots, (
+        assert host.claimed_slots + host.backfill_slots <= host.node.slots, (
             f"{name}: two claims on its slots"
         )

@@ -29,7 +29,7 @@ from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import Devices
 from simenv.service.queries.service_view import RuntimeFacts
 from simenv.service.recovery.journal_choice import settle
-from simenv.service.recovery.replay import mend, replay
+from simenv.service.recovery.replay import drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
 from simenv.service.support.ownership import ConnectionFileLease, take_lock
@@ -86,7 +86,7 @@ def assemble(config: Config, home: Path, environ: Mapping[str, str]) -> RunningS
         devices = Devices(config.pools)
         state.reservations.times = DeviceTimes(config.pools, state.estimator, devices.of)
         intake = SubmitQueue(state, journal, None, limits)
-        damaged = mend(journal)
+        damaged = drop_damaged_records(journal)
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
         found = replay(journal, state, intake)
         log.info("replayed: %d queued, %d final, %.2f s", found.queued, found.final, found.seconds)

@@ -122,7 +122,7 @@ class EventLoop:
     def step(self, timeout_s: float | None = None) -> None:
         """One pass: wait for something (at most `timeout_s`), handle it, store it, answer it."""
         self.pass_times.wait_begins()
-        arrived = self.doors.wait(self._patience_s() if timeout_s is None else timeout_s)
+        arrived = self.doors.wait(self._poll_timeout_s() if timeout_s is None else timeout_s)
         begin_ns = self.pass_times.wait_ends()
         if arrived:
             self._drain(begin_ns)
@@ -137,7 +137,7 @@ class EventLoop:
         self.trouble = self._upkeep.run(self.trouble, idle=idle)
         self.pass_times.mark(had_messages=not idle)
 
-    def _patience_s(self) -> float:
+    def _poll_timeout_s(self) -> float:
         if self.intake.busy or self.desk.busy or (self.reserving.busy and not self.trouble):
             return 0.0
         if self.keeping.hurries or self.intake.parked or self.desk.parked:
@@ -237,7 +237,7 @@ class EventLoop:
             asked = Cancelling(message.request, message.tasks, [])
             self.desk.take(peer, who, asked, len(body))  # refused before anything is cancelled
             self.administration.cancels(who, message.tasks)
-            self.hands.carry_out(self.questions.cancel(asked, who.scope))
+            self.hands.execute(self.questions.cancel(asked, who.scope))
         elif isinstance(message, CHANGES):
             answer = self.administration.obey(who, message, self.trouble)
             self._next_tick_ns = 0
@@ -266,7 +266,7 @@ class EventLoop:
             actions = None
             ours = message.epoch == self.state.epoch
             if ours and self.workers.beats(message.name, message.start, peer):
-                actions = self.state.beaten(
+                actions = self.state.heartbeat_received(
                     message.name,
                     message.start,
                     message.task,
@@ -277,7 +277,7 @@ class EventLoop:
                 )
             known = actions is not None
             answer = m.LeaseRenewed(self.state.epoch) if known else m.StopWorker("not one of ours")
-            self.hands.carry_out(actions or [])
+            self.hands.execute(actions or [])
             self.doors.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
             name = self.workers.name_of(peer)
@@ -302,18 +302,18 @@ class EventLoop:
 
     def _tick(self, now_ns: int) -> None:
         self._worker_news.take(now_ns)
-        self.hands.carry_out(self.state.tick(now_ns))
+        self.hands.execute(self.state.tick(now_ns))
         self.reserving.tick(now_ns)
         if not (self.state.draining or self._presence.holds()):
             log.error("another service has taken over this environment: giving way")
             self.drain(now=True)
-        self._look_at_the_end(now_ns)
+        self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
         self.keeping.reserve.restore()
         wait_s = TICK_BUSY_S if self.state.is_active else TICK_IDLE_S
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
-    def _look_at_the_end(self, now_ns: int) -> None:
+    def _check_allocation_end(self, now_ns: int) -> None:
         """Nothing new begins in the last minute of the allocation: what runs may still end."""
         if self.state.ends(now_ns) and not self.state.draining:
             end_ns = self.state.limits.end_ns
@@ -336,8 +336,10 @@ class EventLoop:
                 peer = self.workers.work_peer(send.worker)
                 self.journal.sent([record.number for record in send.records])
                 if not self.doors.send(PeerKind.WORKER, peer, packed(send)):
-                    actions = self.state.dropped(send.worker, "it cannot be reached", now_ns)
-                    self.hands.carry_out(actions)
+                    actions = self.state.worker_unusable(
+                        send.worker, "it cannot be reached", now_ns
+                    )
+                    self.hands.execute(actions)
             fault_injection.hit("assign.sent")
         if self.state.later:
             self._next_tick_ns = 0

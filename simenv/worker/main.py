@@ -16,10 +16,10 @@ from simenv.wire.messages.client import EXIT_MPI
 from simenv.wire.transport import worker_endpoint
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.worker.hardware import HardwareSession
-from simenv.worker.process import before_leaving, die_with, leave, say
+from simenv.worker.process import die_with_parent, leave, on_exit, say
 from simenv.worker.ranks import mpi, sockets
 from simenv.worker.ranks.leader import Follower, Leader, RankMonitor
-from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, blindness
+from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
 from simenv.worker.runner import Runner
 from simenv.worker.session import Session
 from simulators import registry
@@ -34,7 +34,7 @@ def main() -> int:
     if told.log is not None:
         write_to(log_of(told.log, mpi.rank_told(os.environ) if told.ranks > 1 else 0))
     # One that holds a machine has something to see to; see `before_leaving`.
-    parent = die_with(told.parent, signal.SIGTERM if told.provider else signal.SIGKILL)
+    parent = die_with_parent(told.parent, signal.SIGTERM if told.provider else signal.SIGKILL)
     try:
         service = worker_endpoint.read(told.service, told.name, told.start)
         if told.ranks > 1:
@@ -44,7 +44,7 @@ def main() -> int:
         if told.provider:
             held = HardwareSession.of(told.provider, told.import_from, told.name)
             runner.hold(held.engine)
-            before_leaving(held.engine.machine.abandon)
+            on_exit(held.engine.machine.abandon)
         session = Session(service, told.name, told.start, runner, held=held)
         _load(told, runner)
         return _serve(told, session, parent)
@@ -100,7 +100,7 @@ def _age_s() -> float:
 
 
 def _shelf(told: argparse.Namespace, service: WorkerBootstrap) -> ResultFileWriter:
-    blind = blindness(told.results, service.token)
+    blind = unavailable_reason(told.results, service.token)
     if blind:
         say(blind)
     return ResultFileWriter(told.results, told.sync, f"{told.name}.{told.start}", blind)

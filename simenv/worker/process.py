@@ -31,7 +31,7 @@ def leave(code: int, why: str) -> NoReturn:
     os._exit(code)
 
 
-def before_leaving(call: Callable[[], None]) -> None:
+def on_exit(call: Callable[[], None]) -> None:
     """`call` is called whenever this process ends itself, and when it is asked to by SIGTERM; it
     has LAST_S, whatever the main thread waits for."""
     _last.append(call)
@@ -61,7 +61,7 @@ def rss_bytes() -> int:
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with(starter_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
+def die_with_parent(starter_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
     """Ask for a signal, SIGKILL, when the starter's thread ends; exit now if it is gone already.
     Returns its pid, for the caller's own checks. 0: whoever started us, of whom no more is known.
 

@@ -73,7 +73,7 @@ class ResultFileWriter:
         return writer.write(path, large, attributes, name=name, sync=self._sync, mark=self._mark)
 
 
-def blindness(folder: Path, token: str) -> str:
+def unavailable_reason(folder: Path, token: str) -> str:
     """Why this is not the results folder that the service sees, in words; "" if it is."""
     here = os.uname().nodename
     try:

@@ -58,7 +58,7 @@ class Session:
         self._held = held
         self._ending = False
         self._call: Callable[[], None] = _nothing
-        self._patience_s = FOREVER_S
+        self._poll_timeout_s = FOREVER_S
         self._current = RunningTask(runner)
         nodes = (os.uname().nodename,) if leader is None else leader.nodes
         where = ",".join(dict.fromkeys(nodes))
@@ -96,17 +96,17 @@ class Session:
 
     def when_idle(self, call: Callable[[], None]) -> None:
         """Once, when nothing has come for a moment."""
-        self._call, self._patience_s = call, IDLE_S
+        self._call, self._poll_timeout_s = call, IDLE_S
 
     def work(self) -> bool:
         """Wait for one chunk and run it; False once the worker is to end, all ranks of it."""
-        body = self._work.receive(self._patience_s)
+        body = self._work.receive(self._poll_timeout_s)
         if self._ending:
             assert self._leader is not None
             self._leader.end()
             return False
         if body is None:
-            self._patience_s = FOREVER_S
+            self._poll_timeout_s = FOREVER_S
             self._call()
             self._call = _nothing
             return True

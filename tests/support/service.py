@@ -25,7 +25,7 @@ from simenv.service.journal.background import Checkpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import Devices, seen
 from simenv.service.queries.service_view import RuntimeFacts
-from simenv.service.recovery.replay import mend, replay
+from simenv.service.recovery.replay import drop_damaged_records, replay
 from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
 from simenv.service.support.ownership import ConnectionFileLease
@@ -133,7 +133,7 @@ class Bench:
         self.doors = MemoryListener()
         self.people = KeyCommands(places.keys, self.doors)
         self.journal = Journal(places.journal, config.durability)
-        self.mended = mend(self.journal)
+        self.mended = drop_damaged_records(self.journal)
         self.state = State(
             config.pools, self.limits, self.journal.epoch, self.journal.records.next_task()
         )

@@ -140,7 +140,7 @@ class Life:
     def __init__(self, qpm: Any, watch: Client, patience_s: float) -> None:
         self._qpm = qpm
         self._watch = watch
-        self._patience_s = patience_s
+        self._poll_timeout_s = patience_s
         self.answers: list[Answer] = []
 
     def run(self, name: str, info: Plain) -> Ran:
@@ -175,7 +175,7 @@ class Life:
     def _followed(self, cid: str, taken: Plain) -> tuple[tuple[str, ...], Plain]:
         """The states it was seen in, and its envelope at the end."""
         states, task = [str(taken["lifecycle_state"])], taken.get("scheduler_task_id")
-        deadline_s = monotonic() + self._patience_s
+        deadline_s = monotonic() + self._poll_timeout_s
         while True:
             envelope: Plain = self._qpm.task_status(cid)
             state = str(envelope["lifecycle_state"])
@@ -188,7 +188,7 @@ class Life:
                 self._qpm.cancel_task(cid)
                 words = f"{self._qpm.query().service_description}: no end after"
                 raise TimedOut(
-                    f"{words} {self._patience_s:g} s, the circuit is {state}",
+                    f"{words} {self._poll_timeout_s:g} s, the circuit is {state}",
                     hint="simenv status says what the pool does; --timeout SECONDS waits longer",
                 )
             if task:
@@ -200,7 +200,7 @@ class Life:
         if not task:
             return ran
         try:
-            result = self._watch.task(task).result(self._patience_s)  # it has ended
+            result = self._watch.task(task).result(self._poll_timeout_s)  # it has ended
         except SimenvError as error:
             return msgspec.structs.replace(ran, words=ran.words or str(error))
         return msgspec.structs.replace(

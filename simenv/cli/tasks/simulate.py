@@ -138,9 +138,9 @@ def _led(world: MpiRun, asked: Callable[[], PreparedSubmit], begin_s: float) -> 
     try:
         chunk, plan = _chunk(asked(), seats)
     except BaseException:
-        world.handed(None)
+        world.broadcast(None)
         raise
-    world.handed(codec.encode(chunk))
+    world.broadcast(codec.encode(chunk))
     finished = mpirun.lead(world, chunk, kernel_folder())
     if STATES[finished.state] is not TaskState.DONE:
         failure = codec.failure(finished.payload)
@@ -163,7 +163,7 @@ def _follow(world: MpiRun) -> None:
     failure = ""
     try:
         world.seats(_seat())
-        data = world.handed(None)
+        data = world.broadcast(None)
         if data is not None:
             mpirun.follow(world, data, kernel_folder())
     except Exception as error:  # noqa: BLE001 the first rank has the same error, or all are ended

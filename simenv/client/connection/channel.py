@@ -63,7 +63,7 @@ class Channel:
         # wait for it for ever. Not at the exit, where other threads may still be reading.
         self._sockets: list[Connection] = []
         weakref.finalize(self, _close, self._sockets).atexit = False
-        self.is_stale = False  # in a forked child that has not yet connected anew; see `enter`
+        self.is_forked = False  # in a forked child that has not yet connected anew; see `enter`
         self._fresh()
         _CHANNELS.add(self)
 
@@ -104,11 +104,11 @@ class Channel:
 
     def enter(self) -> None:
         """To be called first by everything public: a forked child connects anew."""
-        if self.is_stale:
+        if self.is_forked:
             with self.lock:
-                if self.is_stale:
+                if self.is_forked:
                     self.start()
-                    self.is_stale = False
+                    self.is_forked = False
 
     def send(self, message: m.FromClient) -> bytes:
         """With the lock held. Returns what was sent, to be sent again with `resend`."""
@@ -158,7 +158,7 @@ class Channel:
                     limit = liveness.QUIET_S
                     if self._silence.lasts(now):
                         limit = liveness.LOOK_S
-                        connection = self._doubt(now, start, leading)
+                        connection = self._check_liveness(now, start, leading)
                     if end - now < limit:
                         limit = end - now
                     if not leading:
@@ -198,7 +198,7 @@ class Channel:
 
     def close(self) -> None:
         """Idempotent; threads that wait get NoService."""
-        if self.is_stale:
+        if self.is_forked:
             self.closed = True
             return
         with self.lock:
@@ -256,7 +256,7 @@ class Channel:
             raise NoService("this client is closed", hint="connect again")
         return self._connection
 
-    def _doubt(self, now: float, start: float, leading: bool) -> Connection:
+    def _check_liveness(self, now: float, start: float, leading: bool) -> Connection:
         """It has been quiet: look for it, ask it; ServiceLost when it has been for too long."""
         if self._silence.is_final(now, start):
             raise self._silence.verdict(self.name, ever=self.epoch != 0)
@@ -311,7 +311,7 @@ class Channel:
             self._broken = error
         raise error
 
-    def orphan(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child, before all else: the parent's socket and lock are not ours.
 
         Nothing is sent or waited for here; `enter` does that when it is needed.
@@ -321,7 +321,7 @@ class Channel:
         if connection is not None:
             connection.close()
         self._forked()
-        self.is_stale = not self.closed
+        self.is_forked = not self.closed
 
 
 def _close(connections: list[Connection]) -> None:
@@ -334,7 +334,7 @@ _CHANNELS: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for channel in list(_CHANNELS):
-        channel.orphan()
+        channel.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -222,7 +222,7 @@ class ServiceSession:
 
     def finish(self, entry: TaskHandle, timeout_s: float | None) -> bool:
         """Wait for the end of one task; False after `timeout_s`."""
-        if self.channel.is_stale or self._ledger.tasks.get(entry.number) is not entry:
+        if self.channel.is_forked or self._ledger.tasks.get(entry.number) is not entry:
             self.expect([entry])
         return self.channel.wait(entry.has_ended, timeout_s, partial(self._ask_again, entry))
 

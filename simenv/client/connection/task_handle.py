@@ -169,7 +169,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
     def _renew(self, why: str) -> Completion:
         """Have the task run again, as the service sees fit; StoreError if that did not help."""
 
-        fresh = renewed(self.link, self)
+        fresh = rerun_damaged(self.link, self)
         completion = fresh._completion
         if completion is None or zlib.crc32(completion.payload) != completion.checksum:
             raise fresh._error or failed(self.id, why)
@@ -240,7 +240,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         )
 
 
-def renewed(link: ServiceSession, broken: TaskHandle) -> TaskHandle:
+def rerun_damaged(link: ServiceSession, broken: TaskHandle) -> TaskHandle:
     """The task's next end, or its stored one where the service finds that intact.
 
     Waits for it. Raises NotFound when nothing of the task is kept.

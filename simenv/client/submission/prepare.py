@@ -97,7 +97,7 @@ _AMPLITUDE_US = 1.2e-3  # one gate on one amplitude
 _SHOT_US = 3e-3
 
 
-def rows_a_task(program: Program, terms: TaskOptions, shots: int, total: int) -> int:
+def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: int) -> int:
     """Bindings in each task of a sweep of `total`."""
     cost_us = _cost_us(program, shots)
     largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
@@ -178,7 +178,7 @@ def sweep(
     packed, shots, total = loaded.packed, options.shots, len(rows)
     each = 1
     if one_seed(seed) and rows.shape[1]:
-        each = rows_a_task(loaded.program, terms, shots, total)
+        each = bindings_per_task(loaded.program, terms, shots, total)
     return PreparedSubmit(
         terms,
         [

@@ -44,7 +44,7 @@ def fill(
         share = -(-(len(queue) + 1) // sharers)
         count = min(CHUNK_TASKS, share, books.steers.room(pool))
         total_us, memory = _gather(queue, chunk, count, most, own)
-    if books.steers.tight:
+    if books.steers.is_restricting:
         books.steers.took(pool, len(chunk))
     if memory > had:
         worker.memory_bytes += memory - had

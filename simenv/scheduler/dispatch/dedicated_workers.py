@@ -107,7 +107,7 @@ def _exchanged(books: Books, pool: Pool, engaged: Worker, now_ns: int) -> bool:
 
 def release(books: Books, worker: Worker) -> None:
     """It is everybody's again, once what it holds has ended."""
-    books.unkeep(worker)
+    books.release_from_reservation(worker)
 
 
 def lacking(books: Books, pool: Pool) -> int:

@@ -21,7 +21,7 @@ from simenv.scheduler.state.state import Books
 
 __all__ = ["CHUNK_BYTES", "CHUNK_TASKS", "CHUNK_US", "assign"]
 
-AHEAD_MAX_US = 50_000.0
+PREFETCH_MAX_US = 50_000.0
 AHEAD_LATE_NS = 250_000_000  # without an answer, after which a worker gets nothing more ahead
 _MANY = 2**31
 
@@ -32,7 +32,7 @@ def assign(books: Books, now_ns: int) -> list[AssignTasks]:
     if books.quotas.caps_slots or books.quotas.changed:
         books.quotas.changed = False
         owner_usage.hold_back(books)
-    if books.steers.tight:
+    if books.steers.is_restricting:
         books.steers.count(books)
     if books.keeps:
         dedicated_workers.settle(books, now_ns)
@@ -58,11 +58,11 @@ def assign(books: Books, now_ns: int) -> list[AssignTasks]:
 
 def _may_send(books: Books, pool: Pool) -> bool:
     """Does anything wait there, and may it go?"""
-    return len(pool.queue) > 0 and (not books.steers.tight or books.steers.room(pool) > 0)
+    return len(pool.queue) > 0 and (not books.steers.is_restricting or books.steers.room(pool) > 0)
 
 
 def _next(books: Books, pool: Pool, now_ns: int) -> AssignTasks | None:
-    return _with_slot(books, pool, now_ns) or _ahead(books, pool, now_ns)
+    return _with_slot(books, pool, now_ns) or _prefetch_chunk(books, pool, now_ns)
 
 
 def _with_slot(books: Books, pool: Pool, now_ns: int) -> AssignTasks | None:
@@ -91,7 +91,7 @@ def _to_all_kept(books: Books, sends: list[AssignTasks], now_ns: int) -> None:
                     sends.append(send)
         for own in whose if not pool.is_exclusive else ():
             while _may_send(books, pool):
-                send = _ahead(books, pool, now_ns, own)
+                send = _prefetch_chunk(books, pool, now_ns, own)
                 if send is None:
                     break
                 sends.append(send)
@@ -108,7 +108,7 @@ def _to_kept(books: Books, pool: Pool, worker: Worker, now_ns: int) -> AssignTas
     if record.cost_us >= PARALLEL_FROM_US and not pool.is_exclusive:
         beside = host.free_slots - host.claimed_slots
         if record.cost_us > LONG_US:
-            beside -= host.kept_slots
+            beside -= host.backfill_slots
         beside = max(0, beside)
         most = min(record.route.max_slots, 1 + beside)
         slots = slots_for(record.cost_us, most, 1 + beside, len(pool.queue), pool.live())
@@ -155,7 +155,7 @@ def _in_turns(books: Books, waiting: list[Pool], sends: list[AssignTasks], now_n
         if hungry and slots >= part:
             continue
         while _may_send(books, pool):
-            send = _ahead(books, pool, now_ns)
+            send = _prefetch_chunk(books, pool, now_ns)
             if send is None:
                 break
             sends.append(send)
@@ -177,7 +177,7 @@ def _roomiest(pool: Pool, record: TaskRecord | None = None) -> tuple[Worker | No
         if free <= 0:
             continue
         idle += 1
-        free -= host.kept_slots
+        free -= host.backfill_slots
         if free > most and (
             record is None or record.route.memory_bytes <= memory_for(worker, record)
         ):
@@ -215,7 +215,7 @@ def _to_idle(
     return fill(books, pool, worker, record, idle, now_ns)
 
 
-def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> AssignTasks | None:
+def _prefetch_chunk(books: Books, pool: Pool, now_ns: int, own: int = 0) -> AssignTasks | None:
     """One more chunk for the least loaded of the workers that are busy with small ones; `own`: of
     those that this reservation has."""
     best, live = None, 0
@@ -227,7 +227,7 @@ def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> AssignTasks |
             worker.state != WorkerState.BUSY
             or worker.slots > 1
             or worker.most_slots  # it runs a wide task, which gets its slots again
-            or worker.held_us > AHEAD_MAX_US
+            or worker.held_us > PREFETCH_MAX_US
             or (worker.held_us > CHUNK_US and len(worker.held) > 1)
             or worker.host.free_slots < worker.host.claimed_slots  # its slot is waited for
             or now_ns - worker.worked_ns > AHEAD_LATE_NS  # what it holds takes far too long
@@ -243,7 +243,7 @@ def _ahead(books: Books, pool: Pool, now_ns: int, own: int = 0) -> AssignTasks |
     record = pool.queue.head(False, own)
     if books.limits.end_ns:
         record = _in_time(books, pool, record, now_ns, own)
-    if record is None or record.incident or record.cost_us > AHEAD_MAX_US:
+    if record is None or record.incident or record.cost_us > PREFETCH_MAX_US:
         return None
     host = best.host
     free = max(0, host.free_memory - host.claimed_memory)
@@ -266,7 +266,7 @@ def _in_time(
 
 def _may_be_long(books: Books, pool: Pool, host: NodeState, now_ns: int) -> bool:
     """May the next task be a long one? Not on a node's last slot while short ones come in."""
-    free = host.free_slots - host.claimed_slots - host.kept_slots
+    free = host.free_slots - host.claimed_slots - host.backfill_slots
     if free <= 0:  # those that are free are kept
         return False
     if free > 1 or host.node.slots == 1:
@@ -287,7 +287,7 @@ def _slot_bound(books: Books, record: TaskRecord, host: NodeState, now_ns: int) 
     free = host.free_slots - host.claimed_slots
     others = now_ns - books.last_short_ns < gang_scheduling.RECENT_NS
     if record.cost_us > LONG_US:
-        free = max(1, free - host.kept_slots - (host.node.slots > 1 and others))
+        free = max(1, free - host.backfill_slots - (host.node.slots > 1 and others))
     if books.quotas.caps_slots:
         free = max(1, min(free, owner_usage.slots_left(books, record.batch.owner)))
     return min(record.route.max_slots, free)

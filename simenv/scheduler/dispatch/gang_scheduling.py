@@ -41,7 +41,7 @@ def assign(books: Books, sends: list[AssignTasks], now_ns: int) -> None:
 
 def _look(books: Books, pool: Pool, heads: dict[str, tuple[int, int]], now_ns: int) -> bool:
     """Note the turn of what waits first in a pool; False if nothing does."""
-    if books.steers.tight and not books.steers.room(pool):
+    if books.steers.is_restricting and not books.steers.room(pool):
         return False
     while (record := pool.queue.head()) is not None:
         if not (books.limits.end_ns and too_late(books, record, now_ns)):
@@ -54,7 +54,7 @@ def _look(books: Books, pool: Pool, heads: dict[str, tuple[int, int]], now_ns: i
 def _next(books: Books, pool: Pool, now_ns: int) -> AssignTasks | None:
     """Send what waits first in the pool, or claim slots for it."""
     record, idle = pool.queue.head(), pool.idle()
-    if record is None or not idle or not may_take(books, pool.spec.ranks, record, now_ns):
+    if record is None or not idle or not may_use_last_slots(books, pool.spec.ranks, record, now_ns):
         return None
     worker = min(idle, key=lambda w: (missing(w), max(0, record.route.memory_bytes - w.reserved)))
     if missing(worker):
@@ -90,7 +90,7 @@ def _claim(books: Books, worker: Worker) -> None:
     )
     for host, ranks in worker.places:
         if waits_long:
-            host.kept_slots += ranks
+            host.backfill_slots += ranks
         else:
             host.claimed_slots += ranks
 
@@ -114,7 +114,7 @@ def long_memory(books: Books, host: NodeState) -> int:
 
 def claimed(host: NodeState) -> int:
     """Slots of a node that are waited for; see `nodes` for the two kinds of claims."""
-    return host.claimed_slots + host.kept_slots
+    return host.claimed_slots + host.backfill_slots
 
 
 def missing(worker: Worker) -> int:
@@ -122,17 +122,17 @@ def missing(worker: Worker) -> int:
     return sum(max(0, ranks - h.free_slots + claimed(h)) for h, ranks in worker.places)
 
 
-def may_take(books: Books, ranks: int, record: TaskRecord, now_ns: int) -> bool:
+def may_use_last_slots(books: Books, ranks: int, record: TaskRecord, now_ns: int) -> bool:
     """Do other slots stay for short tasks, or has it waited long enough to take the last?"""
     slots = sum(host.node.slots for host in books.ledger.up())
     gangs = sum(w.slots for pool in books.gangs for w in pool.workers.values())
-    if slots - gangs > ranks or not others_come(books, now_ns):
+    if slots - gangs > ranks or not short_tasks_arriving(books, now_ns):
         return True
     patience_ns = PATIENCE_NS if record.cost_us > LONG_US else round(record.cost_us * 1e3)
     return now_ns - max(record.batch.accepted_ns, books.gang_ended_ns) > patience_ns
 
 
-def others_come(books: Books, now_ns: int) -> bool:
+def short_tasks_arriving(books: Books, now_ns: int) -> bool:
     """Do short tasks of one rank wait, or did they come just now?"""
     if now_ns - books.last_short_ns < RECENT_NS:
         return True
@@ -144,8 +144,10 @@ def _has_memory(books: Books, worker: Worker, record: TaskRecord, now_ns: int) -
     more = record.route.memory_bytes - worker.reserved
     if more <= 0:
         return True
-    if any(n * more > h.free_memory - h.claimed_memory - h.kept_memory for h, n in worker.places):
-        books.see_off(worker, "its pool needs one with more memory", now_ns)
+    if any(
+        n * more > h.free_memory - h.claimed_memory - h.backfill_memory for h, n in worker.places
+    ):
+        books.begin_retirement(worker, "its pool needs one with more memory", now_ns)
         return False
     reserve(worker.places, more)
     worker.reserved += more

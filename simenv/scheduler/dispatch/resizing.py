@@ -52,7 +52,7 @@ def take_back(books: Books, pool: Pool, now_ns: int) -> Worker | None:
     return None
 
 
-def give_again(books: Books, now_ns: int) -> list[Action]:
+def return_slots(books: Books, now_ns: int) -> list[Action]:
     """Slots that were taken back, where none has been for a while; one stays free on each node
     while short tasks still come in."""
     actions: list[Action] = []
@@ -61,7 +61,7 @@ def give_again(books: Books, now_ns: int) -> list[Action]:
     recent = now_ns - books.last_short_ns < RECENT_NS
     for worker in books.wide.values():
         host, running = worker.host, _running(worker)
-        spare = host.free_slots - host.claimed_slots - host.kept_slots - recent
+        spare = host.free_slots - host.claimed_slots - host.backfill_slots - recent
         more = min(spare, worker.most_slots - worker.slots)
         if books.quotas.caps_slots and running is not None:
             more = min(more, owner_usage.slots_left(books, running.batch.owner))

@@ -14,7 +14,7 @@ import msgspec
 
 from simenv.errors import OptionError
 from simenv.scheduler.core.types import Action, RecordEvent, Route, base_of
-from simenv.scheduler.queueing.policies import order_of
+from simenv.scheduler.queueing.policies import parse_queue_policy
 from simenv.scheduler.state.device_controls import (
     ACTIVE,
     DRAINING,
@@ -34,16 +34,16 @@ MOST_INFLIGHT = 2**31 - 1
 MAX_DRAIN_S = 10**7
 
 
-def tighten(books: Books) -> None:
+def refresh_restrictions(books: Books) -> None:
     """To be called when anything was changed that bounds what is sent."""
     steers = books.steers
     devices = {*steers.all, *books.reservations.devices}
-    steers.tight = any(steers.of(d).state != ACTIVE or limit(books, d) for d in devices)
+    steers.is_restricting = any(steers.of(d).state != ACTIVE or limit(books, d) for d in devices)
 
 
 def why_refused(books: Books, routes: list[Route]) -> str:
     """Which draining device one of these would go to, in words; "" if none."""
-    if books.steers.tight:
+    if books.steers.is_restricting:
         for name in {route.pool for route in routes}:
             device = base_of(name) or name
             if books.steers.why_closed(device, begins=False):
@@ -97,7 +97,7 @@ def reorder(books: Books, device: str, policy: str, options: tuple[tuple[str, st
     """Another order, for what waits too; False if it was so. NotFound, OptionError."""
     check_device(books, device)
     old = books.steers.of(device)
-    if order_of(policy, options) == books.steers.order(device):
+    if parse_queue_policy(policy, options) == books.steers.order(device):
         return False
     return _change(books, device, old, msgspec.structs.replace(old, policy=policy, options=options))
 
@@ -126,7 +126,7 @@ def _change(books: Books, device: str, old: DeviceControl, new: DeviceControl) -
 def _arrange(books: Books) -> None:
     for pool in books.pools.values():
         pool.queue.arrange(books.steers.order(pool.device))
-    tighten(books)
+    refresh_restrictions(books)
 
 
 # --- what people read ---------------------------------------------------------------------------

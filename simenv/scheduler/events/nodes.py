@@ -75,7 +75,9 @@ def lost(crew: Crew, name: str, why: str, now_ns: int) -> list[Action]:
     actions: list[Action] = [RecordEvent("node.lost", name, host.lost)]
     for worker in _workers_on(crew, host):
         actions.append(KillWorker(worker.name, f"node {name} was lost", worker.start))
-        actions += crew.bury(worker, f"node {name} was lost: {host.lost}", now_ns, blame=False)
+        actions += crew.declare_worker_lost(
+            worker, f"node {name} was lost: {host.lost}", now_ns, blame=False
+        )
         pool = crew.pools[worker.pool]
         pool.next_start_ns = pool.pauses = 0  # other nodes are sound
     return actions + stranded(crew)
@@ -92,7 +94,7 @@ def back(crew: Crew, name: str) -> list[Action]:
     return [RecordEvent("node.back", name, f"drained: {host.drained}" if host.drained else "")]
 
 
-def silence(crew: Crew, now_ns: int) -> list[Action]:
+def detect_silent_nodes(crew: Crew, now_ns: int) -> list[Action]:
     """Workers that said nothing for too long; a node all of whose workers did not, is lost."""
     actions: list[Action] = []
     for host in crew.ledger.hosts.values() if len(crew.ledger.hosts) > 1 else ():

@@ -217,12 +217,14 @@ def close(
         waiting = [r for r in held if r.phase == Phase.WAITING and not r.attempts]
         for record in waiting:
             state.pools[record.route.pool].queue.drop(record)
-        one.put_aside(waiting)
+        one.park_for_cancellation(waiting)
         dedicated_workers.end(state, one.grant.id)
         if one.parked:
             ledger.emptying[one.grant.id] = None
         note = why or f"it {_WORDS[how]}"
-        actions.append(RecordEvent(f"reservation.{how}", str(one.grant.id), note, eyes_of(one)))
+        actions.append(
+            RecordEvent(f"reservation.{how}", str(one.grant.id), note, event_audience(one))
+        )
     if how is ReservationState.CANCELLED:
         actions += state.cancel(list(one.holds), now_ns)[1]
     return actions
@@ -257,7 +259,7 @@ def expire(state: State, wall_ns: int, now_ns: int) -> list[Action]:
     return actions
 
 
-def eyes_of(one: Reservation) -> str:
+def event_audience(one: Reservation) -> str:
     """For whom events about it are, beside admins: its owner, or nobody where that is one."""
     return one.grant.owner or NOBODY
 

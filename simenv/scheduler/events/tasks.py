@@ -113,7 +113,7 @@ class State(Crew):
                 del worker.held[number]
                 worker.held_us -= record.cost_us
                 if not worker.held:
-                    self.run_dry(worker, now_ns)
+                    self.worker_became_idle(worker, now_ns)
             self.leave(record)
 
     @property
@@ -164,7 +164,7 @@ class State(Crew):
             pool.proved()
             self._learn(pool, worker, ran_us, len(endings), now_ns)
         if not held:
-            self.run_dry(worker, now_ns)
+            self.worker_became_idle(worker, now_ns)
         return endings
 
     def _ending(
@@ -288,9 +288,9 @@ class State(Crew):
         self._last_tick_ns = now_ns
         actions, self.later = self.later, []
         actions += self._overdue(now_ns)
-        actions += nodes.silence(self, now_ns)
+        actions += nodes.detect_silent_nodes(self, now_ns)
         if not self.draining:
-            actions += resizing.give_again(self, now_ns)
+            actions += resizing.return_slots(self, now_ns)
             actions += autoscaler.resize(self, now_ns)
         return actions
 

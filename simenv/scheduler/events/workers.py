@@ -52,7 +52,7 @@ class Crew(Books):
         worker.node, worker.pid = node, pid
         self.pools[worker.pool].joined(worker, now_ns)
         if worker.leaving:
-            self.see_off(worker, worker.leaving, now_ns)
+            self.begin_retirement(worker, worker.leaving, now_ns)
         return True
 
     def started(self, name: str, task: int, fence: int, now_ns: int) -> None:
@@ -76,7 +76,7 @@ class Crew(Books):
             if record.stopping:
                 self.deadlines.stop_by(now_ns, task, fence, self.grace_ns(record))
 
-    def beaten(
+    def heartbeat_received(
         self,
         name: str,
         start: int,
@@ -101,7 +101,7 @@ class Crew(Books):
         elif worker.held:
             worker.idle_beats += 1
             if worker.idle_beats >= IDLE_BEATS:  # what was sent, or answered, got lost on its way
-                return self.dropped(name, "it holds tasks and runs none", now_ns)
+                return self.worker_unusable(name, "it holds tasks and runs none", now_ns)
         return []
 
     def _not_skipped(self, worker: Worker, task: int, fence: int, now_ns: int) -> list[Action]:
@@ -117,12 +117,12 @@ class Crew(Books):
             return []
         return self.kill(worker, "did not stop a task that has ended")
 
-    def dropped(self, name: str, why: str, now_ns: int) -> list[Action]:
+    def worker_unusable(self, name: str, why: str, now_ns: int) -> list[Action]:
         """A worker we cannot work with: end it; its tasks go back and none of them is charged."""
         worker = self.workers.get(name)
         if worker is None:
             return []
-        return [*self.kill(worker, why), *self.bury(worker, why, now_ns)]
+        return [*self.kill(worker, why), *self.declare_worker_lost(worker, why, now_ns)]
 
     def lost(
         self, name: str, start: int, why: str, now_ns: int, log: str = "", *, blame: bool = True
@@ -130,21 +130,21 @@ class Crew(Books):
         """A worker's processes are gone; `blame`: a task or the pool may be the cause."""
         worker = self.workers.get(name)
         if worker is None or worker.start != start:
-            if self.ghosts.get(name) == start:
-                del self.ghosts[name]
+            if self.unreaped_workers.get(name) == start:
+                del self.unreaped_workers[name]
             return []
-        actions = self.bury(worker, why, now_ns, log, blame=blame)
-        del self.ghosts[name]
+        actions = self.declare_worker_lost(worker, why, now_ns, log, blame=blame)
+        del self.unreaped_workers[name]
         return actions
 
-    def bury(
+    def declare_worker_lost(
         self, worker: Worker, why: str, now_ns: int, log: str = "", *, blame: bool = True
     ) -> list[Action]:
         """A worker counts as gone; its name is not given again while its processes may live."""
         pool = self.pools[worker.pool]
         held = list(worker.held.values())
         self.remove(worker)
-        self.ghosts[worker.name] = worker.start
+        self.unreaped_workers[worker.name] = worker.start
         if worker.state == WorkerState.STARTING:
             for host, _ in worker.places:
                 host.avoid_until_ns = now_ns + AVOID_NS
@@ -205,7 +205,7 @@ class Crew(Books):
     def retire(self, worker: Worker, why: str, now_ns: int) -> list[Action]:
         """It gets nothing more, and ends when it has nothing: at once if it is idle."""
         worker.leaving = worker.leaving or why
-        self.unkeep(worker)
+        self.release_from_reservation(worker)
         if worker.state != WorkerState.IDLE:
             return []
         worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
@@ -218,7 +218,9 @@ class Crew(Books):
             if worker.state == WorkerState.DRAINING and (
                 now_ns - worker.since_ns > self.limits.silent_ns
             ):
-                actions += self.dropped(worker.name, "it was asked to end and did not", now_ns)
+                actions += self.worker_unusable(
+                    worker.name, "it was asked to end and did not", now_ns
+                )
                 continue
             starting = worker.state == WorkerState.STARTING
             limit = self.limits.start_timeout_ns if starting else self.limits.silent_ns
@@ -228,5 +230,5 @@ class Crew(Books):
                 what = "not ready" if starting else "silent"
                 why = f"{what} for {(now_ns - worker.heard_ns) / 1e9:.1f} s"
                 actions.append(KillWorker(worker.name, why, worker.start))
-                actions += self.bury(worker, why, now_ns)
+                actions += self.declare_worker_lost(worker, why, now_ns)
         return actions

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from simenv.scheduler.core.types import TaskRecord
-from simenv.scheduler.queueing.policies import aged
+from simenv.scheduler.queueing.policies import aged_priority
 
 OWN_USER = ""
 
@@ -66,8 +66,8 @@ def choose(heads: Mapping[str, TaskRecord], had_us: Mapping[str, float]) -> Task
     if own is not None and priority and len(heads) > 1:
         others = {owner: head for owner, head in heads.items() if owner}
         oldest_ns = min(head.batch.accepted_ns for head in others.values())
-        if priority > 0 and aged(own)[0] <= oldest_ns:
+        if priority > 0 and aged_priority(own)[0] <= oldest_ns:
             return own
-        if priority < 0 and aged(own)[0] > oldest_ns:
+        if priority < 0 and aged_priority(own)[0] > oldest_ns:
             heads = others
     return min(heads.values(), key=lambda head: (had_us.get(head.batch.owner, 0.0), head.number))

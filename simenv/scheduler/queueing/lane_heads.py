@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 
 from simenv.scheduler.core.types import TaskRecord
 from simenv.scheduler.queueing.lanes import Lanes
-from simenv.scheduler.queueing.policies import LaneKey, aged
+from simenv.scheduler.queueing.policies import LaneKey, aged_priority
 
 _SLACK = 64  # entries that are no longer true, beside as many as are
 
@@ -34,9 +34,9 @@ class _Heap:
             del self.of[priority]
             return
         self.of[priority] = head
-        heapq.heappush(self._entries, (*aged(head), priority))
+        heapq.heappush(self._entries, (*aged_priority(head), priority))
         if len(self._entries) > 2 * len(self.of) + _SLACK:
-            self._entries = [(*aged(each), priority) for priority, each in self.of.items()]
+            self._entries = [(*aged_priority(each), priority) for priority, each in self.of.items()]
             heapq.heapify(self._entries)
 
     def first(self) -> TaskRecord | None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from simenv.scheduler.core.types import WAITING, TaskRecord
-from simenv.scheduler.queueing.policies import LaneKey, QueuePolicy, Rank, aged
+from simenv.scheduler.queueing.policies import LaneKey, QueuePolicy, Rank, aged_priority
 
 SMALL_US = 1_500.0  # a task up to that travels with others
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
@@ -145,7 +145,7 @@ class Lanes:
 _ALL = 1.0
 
 
-def of_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Backlog:
+def work_before_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Backlog:
     """Of a task of priority 0, and of nobody who has others here, that comes now."""
     if order.policy == "round_robin":
         return _sum([_turns(lanes, 1) for lanes in all_lanes.values()])
@@ -157,7 +157,9 @@ def of_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) 
     return _sum([_older(lanes, now_ns) for lanes in all_lanes.values()])
 
 
-def of_one(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], record: TaskRecord) -> Backlog:
+def work_before_task(
+    order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], record: TaskRecord
+) -> Backlog:
     """Of one that waits."""
     mine = all_lanes[order.lane(record)]
     if order.policy == "round_robin":
@@ -170,7 +172,7 @@ def of_one(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], record: TaskR
         return _sum([within(mine, record), *others])
     owner = record.batch.owner
     older = [
-        _older(lanes, aged(record)[0])
+        _older(lanes, aged_priority(record)[0])
         for key, lanes in all_lanes.items()
         if key[0] == owner and lanes is not mine
     ]
@@ -200,7 +202,7 @@ def _older(lanes: Lanes, key_ns: int) -> Backlog:
     ends = lanes.ends()
     if ends is None:
         return lanes.part(_ALL)
-    first, last = aged(ends[0])[0], aged(ends[1])[0]
+    first, last = aged_priority(ends[0])[0], aged_priority(ends[1])[0]
     if key_ns >= last:
         return lanes.part(_ALL)
     return lanes.part(max(0.0, (key_ns - first) / max(1, last - first)))

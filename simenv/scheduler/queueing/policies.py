@@ -58,24 +58,24 @@ class QueuePolicy(msgspec.Struct, frozen=True):
         """Between lanes and pools, the least first: who has waited longest, and what priorities are
         worth, where they count."""
         if self.policy == "priority" or "priority" in self.keys:
-            return aged(record)
+            return aged_priority(record)
         return record.batch.accepted_ns, record.number
 
 
 PRIORITY = QueuePolicy()
 
 
-def aged(record: TaskRecord) -> tuple[int, int]:
+def aged_priority(record: TaskRecord) -> tuple[int, int]:
     """Between priorities, the least first. Both parts stay what they are while a task waits, so
     nothing has to be sorted again."""
     batch = record.batch
     priority = batch.terms.priority
     if -FULL_STEPS <= priority <= FULL_STEPS:
         return batch.accepted_ns - priority * STEP_NS, record.number
-    return batch.accepted_ns - worth_ns(priority), record.number
+    return batch.accepted_ns - priority_credit_ns(priority), record.number
 
 
-def worth_ns(priority: int) -> int:
+def priority_credit_ns(priority: int) -> int:
     """How much waiting a priority is worth: more for each step, and bounded."""
     steps = abs(priority)
     more = max(0, steps - FULL_STEPS)
@@ -83,7 +83,7 @@ def worth_ns(priority: int) -> int:
     return worth if priority >= 0 else -worth
 
 
-def order_of(policy: str, options: tuple[tuple[str, str], ...]) -> QueuePolicy:
+def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> QueuePolicy:
     """OptionError if there is no such policy, or it has no such options."""
     if policy not in POLICIES:
         raise OptionError(

@@ -18,7 +18,13 @@ from simenv.scheduler.queueing import lanes as ahead
 from simenv.scheduler.queueing.fairness import Turns
 from simenv.scheduler.queueing.lane_heads import LaneHeads
 from simenv.scheduler.queueing.lanes import LONG_US, SMALL_US, Backlog, Lane, Lanes, SortedLane
-from simenv.scheduler.queueing.policies import PRIORITY, STEP_NS, LaneKey, QueuePolicy, aged
+from simenv.scheduler.queueing.policies import (
+    PRIORITY,
+    STEP_NS,
+    LaneKey,
+    QueuePolicy,
+    aged_priority,
+)
 
 __all__ = ["LONG_US", "STALE_KEPT", "Queue"]
 
@@ -167,7 +173,7 @@ class Queue:
         """How many entries of the lane that this task leads come before those of other lanes."""
         if self.order.policy == "round_robin" or isinstance(lanes.short, SortedLane):
             return 1
-        before = aged if self._plain else self.order.rank
+        before = aged_priority if self._plain else self.order.rank
         rivals = self._rivals(lanes, head)
         if not rivals:
             return len(lanes.short)
@@ -303,7 +309,7 @@ class Queue:
             for key, lane in zip(self._lanes, tried, strict=True):
                 of_each.setdefault(key[0], []).append(lane)
             yield from self._turns.merged(
-                {owner: heapq.merge(*each, key=aged) for owner, each in of_each.items()}
+                {owner: heapq.merge(*each, key=aged_priority) for owner, each in of_each.items()}
             )
         else:
             yield from heapq.merge(*tried, key=self.order.rank)
@@ -326,13 +332,13 @@ class Queue:
 
     def before_new(self, now_ns: int) -> Backlog:
         """The work ahead of a task of no special priority that comes now."""
-        return ahead.of_new(self.order, self._lanes, now_ns)
+        return ahead.work_before_new(self.order, self._lanes, now_ns)
 
     def before(self, record: TaskRecord) -> Backlog:
         """The work ahead of one that waits, about: nothing is looked through."""
         if self.own_of(record):
             return ahead.within(self._of(record), record)
-        return ahead.of_one(self.order, self._lanes, record)
+        return ahead.work_before_task(self.order, self._lanes, record)
 
     def _all(self) -> list[Lanes]:
         return [*self._lanes.values(), *self._own.values()]

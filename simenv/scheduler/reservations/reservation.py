@@ -181,7 +181,7 @@ class Reservation:
             self.parked_in[record.route.pool] -= 1
         return ready, hopeless
 
-    def put_aside(self, waiting: list[TaskRecord]) -> None:
+    def park_for_cancellation(self, waiting: list[TaskRecord]) -> None:
         """Of one that is over: tasks that hold units and have not begun wait for their end."""
         for record in reversed(waiting):  # whatever holds units came before what is parked
             units = self.holds.pop(record.number)

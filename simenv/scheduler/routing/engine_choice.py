@@ -30,7 +30,7 @@ __all__ = [
     "AUTO",
     "EngineCandidate",
     "consider",
-    "hangs_on_angles",
+    "depends_on_parameter_values",
     "named",
     "route",
     "runs",
@@ -102,7 +102,7 @@ def consider(
     return found
 
 
-def hangs_on_angles(profile: Profile, terms: TaskOptions) -> bool:
+def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
     """May a program of the same structure with other angles be routed otherwise?"""
     if not profile.by_angles:
         return False

@@ -44,7 +44,7 @@ def grow(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
         return []
     actions: list[Action] = []
     missing = pool.target(dedicated_workers.lacking(crew, pool)) - pool.live()
-    if crew.steers.tight and crew.steers.is_shut(pool.device):  # nobody would use more
+    if crew.steers.is_restricting and crew.steers.is_shut(pool.device):  # nobody would use more
         missing = pool.spec.min - pool.live()
     if missing > 0 and _should_wait(crew, pool, now_ns):
         return []
@@ -92,7 +92,9 @@ def _should_wait(crew: Crew, pool: Pool, now_ns: int) -> bool:
     if head is None:
         return any(other.short and len(other.queue) for other in crew.pools.values())
     ahead_ns = now_ns + START_NS
-    if pool.spec.ranks > 1 and not gang_scheduling.may_take(crew, pool.spec.ranks, head, ahead_ns):
+    if pool.spec.ranks > 1 and not gang_scheduling.may_use_last_slots(
+        crew, pool.spec.ranks, head, ahead_ns
+    ):
         pool.short = LAST_SLOTS
         return True
     return False
@@ -101,14 +103,14 @@ def _should_wait(crew: Crew, pool: Pool, now_ns: int) -> bool:
 def _serve_better(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
     """There are workers, but what waits cannot use them where they are."""
     if not (pool.spec.ranks > 1 or pool.spec.memory_bytes):
-        evicted = relocation.memory_for_head(crew, pool, _spare(crew, pool, now_ns), now_ns)
+        evicted = relocation.memory_for_head(crew, pool, _reclaimable(crew, pool, now_ns), now_ns)
         if evicted:
             return evicted
     hosts = relocation.better(crew, pool, now_ns)
     if not hosts:
         return []
     if pool.live() >= pool.spec.max:
-        return relocation.give_way(crew, pool, now_ns)
+        return relocation.evict_idle(crew, pool, now_ns)
     found = place(
         ResourceRequest(), [host.room(host.free_memory, host.node.slots) for host in hosts]
     )
@@ -151,7 +153,7 @@ def _start(crew: Crew, pool: Pool, found: Placement, rank_bytes: int, now_ns: in
 
 def _free_name(crew: Crew, pool: Pool) -> str:
     number = 0
-    while (name := f"{pool.spec.name}-{number}") in pool.workers or name in crew.ghosts:
+    while (name := f"{pool.spec.name}-{number}") in pool.workers or name in crew.unreaped_workers:
         number += 1
     return name
 
@@ -179,7 +181,7 @@ def _find(
     own = Counter(w.host.node.name for w in pool.workers.values())
     rooms = {
         h.node.name: h.room(
-            memory(h) - h.claimed_memory - h.kept_memory,
+            memory(h) - h.claimed_memory - h.backfill_memory,
             h.node.slots - on_demand(h) if pool.base else h.node.slots,
             own.get(h.node.name, 0),
         )
@@ -194,7 +196,7 @@ def _find(
 
 def _make_room(crew: Crew, pool: Pool, need: ResourceRequest, now_ns: int) -> list[Action]:
     """Retire idle workers that hold what this pool's task needs; claim what runs on there."""
-    spare = _spare(crew, pool, now_ns)
+    spare = _reclaimable(crew, pool, now_ns)
 
     def freed(host: NodeState) -> int:
         return sum(n * w.reserved for w in spare for h, n in w.places if h is host)
@@ -222,7 +224,7 @@ def _make_room(crew: Crew, pool: Pool, need: ResourceRequest, now_ns: int) -> li
     actions: list[Action] = []
     for host, ranks in crew.ledger.places(found.shares):
         if waits_long:
-            host.kept_memory += ranks * need.memory_bytes
+            host.backfill_memory += ranks * need.memory_bytes
         else:
             host.claimed_memory += ranks * need.memory_bytes
         for worker in spare:
@@ -232,7 +234,7 @@ def _make_room(crew: Crew, pool: Pool, need: ResourceRequest, now_ns: int) -> li
     return actions
 
 
-def _spare(crew: Crew, pool: Pool, now_ns: int) -> list[Worker]:
+def _reclaimable(crew: Crew, pool: Pool, now_ns: int) -> list[Worker]:
     """Workers of other pools that could give way, and all that are on their way already."""
     return [
         w
@@ -249,7 +251,7 @@ def _may_go(crew: Crew, worker: Worker, now_ns: int) -> bool:
     head = crew.pools[worker.pool].queue.head()
     if head is None:
         return True
-    return worker.ranks > 1 and not gang_scheduling.may_take(
+    return worker.ranks > 1 and not gang_scheduling.may_use_last_slots(
         crew, worker.ranks, head, now_ns + START_NS
     )
 

@@ -43,7 +43,7 @@ def better(crew: Crew, pool: Pool, now_ns: int) -> list[NodeState]:
 
 def _claimed(host: NodeState, head: TaskRecord) -> int:
     """The memory of a node that is not for this task."""
-    return host.claimed_memory + host.kept_memory * (head.cost_us > LONG_US)
+    return host.claimed_memory + host.backfill_memory * (head.cost_us > LONG_US)
 
 
 def _serves(worker: Worker, head: TaskRecord, idle: bool) -> bool:
@@ -57,7 +57,7 @@ def _serves(worker: Worker, head: TaskRecord, idle: bool) -> bool:
     return host.free_slots > host.claimed_slots
 
 
-def give_way(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
+def evict_idle(crew: Crew, pool: Pool, now_ns: int) -> list[Action]:
     """An idle worker of a full pool ends, so that another can be started elsewhere."""
     idle = pool.idle()
     if not idle:

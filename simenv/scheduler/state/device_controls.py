@@ -8,7 +8,7 @@ import msgspec
 
 from simenv.errors import NotFound
 from simenv.scheduler.core.types import Phase, base_of
-from simenv.scheduler.queueing.policies import QueuePolicy, order_of
+from simenv.scheduler.queueing.policies import QueuePolicy, parse_queue_policy
 
 if TYPE_CHECKING:
     from simenv.scheduler.state.pools import Pool
@@ -45,7 +45,7 @@ class DeviceControls:
     def __init__(self) -> None:
         self.all: dict[str, DeviceControl] = {}
         self.changes: dict[str, None] = {}  # to be stored
-        self.tight = False
+        self.is_restricting = False
         self.wall_ns = 0  # at the last tick
         self._left: dict[str, int] = {}
 
@@ -66,7 +66,7 @@ class DeviceControls:
 
     def order(self, device: str) -> QueuePolicy:
         said = self.of(device) if self.of(device).policy else self.of("")
-        return order_of(said.policy, said.options) if said.policy else QueuePolicy()
+        return parse_queue_policy(said.policy, said.options) if said.policy else QueuePolicy()
 
     # --- while tasks are sent -------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class DeviceControls:
 
     def room(self, pool: Pool) -> int:
         """How many of its tasks may be sent."""
-        if not self.tight:
+        if not self.is_restricting:
             return _MANY
         left = self._left
         return max(0, min(left.get(pool.device, _MANY), left.get("", _MANY)))

@@ -35,8 +35,8 @@ class NodeState(msgspec.Struct, eq=False):
     on_demand: int = 0  # those of workers made on demand, never more than slots
     claimed_slots: int = 0
     claimed_memory: int = 0
-    kept_slots: int = 0  # claimed, but short tasks may have them
-    kept_memory: int = 0  # likewise
+    backfill_slots: int = 0  # claimed, but short tasks may have them
+    backfill_memory: int = 0  # likewise
     drained: str = ""  # why
     lost: str = ""  # why
     avoid_until_ns: int = 0
@@ -100,12 +100,12 @@ class NodeTable:
     def forget_claims(self) -> None:
         """Claims on memory are made anew by whoever still waits."""
         for host in self.hosts.values():
-            host.claimed_memory = host.kept_memory = 0
+            host.claimed_memory = host.backfill_memory = 0
 
     def forget_slot_claims(self) -> None:
         """Likewise those on slots."""
         for host in self.hosts.values():
-            host.claimed_slots = host.kept_slots = 0
+            host.claimed_slots = host.backfill_slots = 0
 
 
 def most_resident(node: Node, rank_bytes: int = 0) -> int:

@@ -120,7 +120,7 @@ def memory_for(worker: Worker, record: TaskRecord) -> int:
     on its node, not claimed and, for a long task, not kept."""
     host = worker.host
     free = host.free_memory - host.claimed_memory + worker.reserved
-    return free - host.kept_memory if record.cost_us > LONG_US else free
+    return free - host.backfill_memory if record.cost_us > LONG_US else free
 
 
 def slots_of(worker: Worker) -> int:

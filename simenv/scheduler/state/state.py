@@ -55,7 +55,9 @@ class Books:
         self.gangs: list[Pool] = []  # those of `pools` whose workers have several ranks
         self.workers: dict[str, Worker] = {}
         self.wide: dict[str, Worker] = {}  # whose tasks may give slots back, see `resizing`
-        self.ghosts: dict[str, int] = {}  # lost workers whose processes may still be there
+        self.unreaped_workers: dict[
+            str, int
+        ] = {}  # lost workers whose processes may still be there
         self.ledger = NodeTable(limits)
         self.capacity: tuple[int, Capacity] | None = None  # see `capacity.of`
         self.estimator = Estimator()
@@ -155,7 +157,7 @@ class Books:
         held = self.pools[record.route.pool].is_exclusive
         return MACHINE_GRACE_NS if held else STOP_GRACE_NS
 
-    def run_dry(self, worker: Worker, now_ns: int) -> None:
+    def worker_became_idle(self, worker: Worker, now_ns: int) -> None:
         """A worker holds nothing any more."""
         self.give_back(worker)
         worker.held_us = 0.0
@@ -165,16 +167,16 @@ class Books:
             worker.state = WorkerState.IDLE
             worker.since_ns = now_ns
             if worker.leaving:
-                self.see_off(worker, worker.leaving, now_ns)
+                self.begin_retirement(worker, worker.leaving, now_ns)
 
-    def see_off(self, worker: Worker, why: str, now_ns: int) -> None:
+    def begin_retirement(self, worker: Worker, why: str, now_ns: int) -> None:
         """An idle worker gets nothing more; the next tick tells it."""
         worker.leaving = why
-        self.unkeep(worker)
+        self.release_from_reservation(worker)
         worker.state, worker.since_ns = WorkerState.DRAINING, now_ns
         self.later.append(RetireWorker(worker.name, why, worker.start))
 
-    def unkeep(self, worker: Worker) -> None:
+    def release_from_reservation(self, worker: Worker) -> None:
         """It will not work for its reservation any more."""
         worker.kept_for = 0
         if worker.slots and not worker.held:

@@ -52,7 +52,7 @@ def why(books: Books, record: TaskRecord, now_ns: int) -> str:
 
 def _held_back(books: Books, pool: Pool) -> str:
     """By what was said of its device; "" if it is not."""
-    if not books.steers.tight:
+    if not books.steers.is_restricting:
         return ""
     for device in (pool.device, ""):
         told = books.steers.of(device)
@@ -90,7 +90,7 @@ def _no_worker(books: Books, pool: Pool) -> str:
 def _several(books: Books, record: TaskRecord, idle: list[Worker], now_ns: int) -> str:
     """For a task of several ranks, whose worker is there."""
     worker = min(idle, key=_lacks)
-    if not gang_scheduling.may_take(books, worker.ranks, record, now_ns):
+    if not gang_scheduling.may_use_last_slots(books, worker.ranks, record, now_ns):
         return LAST_SLOTS
     if _lacks(worker):
         free = sum(min(ranks, host.free_slots) for host, ranks in worker.places)
@@ -119,12 +119,12 @@ def _one(record: TaskRecord, idle: list[Worker]) -> str:
         return f"waiting for {size(need)} of memory"
     is_long = record.cost_us > LONG_US
     free = [h for h in hosts if h.free_slots > 0]
-    if free and all(h.free_slots <= h.claimed_slots + is_long * h.kept_slots for h in free):
+    if free and all(h.free_slots <= h.claimed_slots + is_long * h.backfill_slots for h in free):
         names = ", ".join(h.node.name for h in free if h.node.name)
         return f"free slots{' on ' if names else ''}{names} are kept for a task of several ranks"
     if free and is_long:
         return "the last slot is kept for short tasks for now"
-    claimed = [h.claimed_memory + is_long * h.kept_memory for h in hosts]
+    claimed = [h.claimed_memory + is_long * h.backfill_memory for h in hosts]
     if any(claimed) and not any(
         need <= h.free_memory - mine + reserved for h, mine in zip(hosts, claimed, strict=True)
     ):

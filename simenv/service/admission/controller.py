@@ -109,7 +109,7 @@ class AdmissionController:
             return
         inquiry.next = index + 1
         if told is not None and not is_large and inquiry.next < stop:
-            inquiry.next = self._layouts.run_end(tasks, index, stop)
+            inquiry.next = self._layouts.same_structure_run(tasks, index, stop)
         count = inquiry.next - index
         inquiry.routes += [known.route] * count
         if terms.reservation:
@@ -184,7 +184,7 @@ class AdmissionController:
         known = rules.known(program, found, route)
         is_told = (
             _UNKEPT_NAMES.isdisjoint(program.names)
-            and not engine_choice.hangs_on_angles(found, terms)
+            and not engine_choice.depends_on_parameter_values(found, terms)
             and self._layouts.keep(packed, program, key[1], known)
         )
         if not is_told:

@@ -62,7 +62,7 @@ class StructureCache:
                 return None
         return last.known if _are_finite(packed, last) else None
 
-    def run_end(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
+    def same_structure_run(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
         """How far tasks before `stop` differ from the first, which was found just now, in nothing
         but finite angles and sound keys."""
         last, like = self._last, tasks[first]

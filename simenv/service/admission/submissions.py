@@ -168,7 +168,7 @@ class SubmitQueue:
         examined: set[int] = set()  # seen since anything else went on
         while self._waiting and admission is not None:
             owner, _, inquiry = self._waiting.first()
-            refused = _misshapen(inquiry.message, len(inquiry.body))
+            refused = _shape_error(inquiry.message, len(inquiry.body))
             if refused is None:
                 turn_ns = min(deadline_ns, time.monotonic_ns() + TURN_NS)
                 if not admission.go_on(inquiry, turn_ns):
@@ -311,7 +311,7 @@ def share(body: bytes, count: int) -> int:
     return -(-len(body) // count)
 
 
-def _misshapen(message: Submit, size_bytes: int) -> Refusal | None:
+def _shape_error(message: Submit, size_bytes: int) -> Refusal | None:
     count = len(message.tasks)
     if size_bytes > MAX_SUBMIT_BYTES:
         words = f"a message of {size(size_bytes)} to submit; {size(MAX_SUBMIT_BYTES)} are the limit"

@@ -79,13 +79,13 @@ class Administration:
                 write(who, "limits.set", q.owner, self._owners.change(q))
                 return OwnerReports(q.request, self._owners.reports(who))
             case Scale():
-                self._hands.carry_out(self._steering.obey(q))
+                self._hands.execute(self._steering.obey(q))
                 write(who, "scale", q.pool, f"{q.least} to {q.most} workers")
             case DrainNode():
-                self._hands.carry_out(self._steering.obey(q))
+                self._hands.execute(self._steering.obey(q))
                 write(who, "drain", q.node, q.reason)
             case ResumeNode():
-                self._hands.carry_out(self._steering.obey(q))
+                self._hands.execute(self._steering.obey(q))
                 write(who, "resume", q.name, "used again")
         state = self._state
         return Pools(q.request, state.pool_infos(time.monotonic_ns()), state.node_infos())
@@ -109,7 +109,7 @@ class Administration:
             why = f"the key {owner!r} was revoked"
             how = ReservationState.RELEASED
             actions += reservations.close(state, one, how, why, time.time_ns(), now_ns)
-        self._hands.carry_out(actions)
+        self._hands.execute(actions)
 
     def cancels(self, who: Identity, tasks: list[int]) -> None:
         """Before they are cancelled: write down which are another's."""

@@ -60,4 +60,4 @@ def _apply(state: State, device: str, told: Policies) -> None:
             round(told.span_s * 1e9),
         )
         ledger.set_policy(device, policy, -1)
-        devices.tighten(state)
+        devices.refresh_restrictions(state)

@@ -90,12 +90,12 @@ class ReservationCommands:
                 wall_ns, next_id = time.time_ns(), ledger.next_id
                 if not q.dry:  # what has expired must not stand in its way
                     expired = self._state.expire(wall_ns, time.monotonic_ns())
-                    self._hands.carry_out(expired)
+                    self._hands.execute(expired)
                 decision = reservations.reserve(self._state, q.ask, who.owner, wall_ns, dry=q.dry)
                 if ledger.next_id > next_id:
                     one = ledger.all[next_id]
                     note = f"of {q.ask.device or 'all pools'}, {decision.units} units"
-                    eyes = reservations.eyes_of(one)
+                    eyes = reservations.event_audience(one)
                     self._hands.note("reservation.made", str(one.grant.id), note, eyes)
                 return DecisionReply(q.request, decision)
             case Renew():
@@ -109,7 +109,7 @@ class ReservationCommands:
             case SetProfile():
                 check_device(self._state, q.device)
                 changed = ledger.set_profile(q.device, q.profile)
-                devices.tighten(self._state)
+                devices.refresh_restrictions(self._state)
                 self._note(who, changed, q.device, "profile")
                 terms = ledger.terms(q.device)
                 return ProfileReply(q.request, terms.profile_version, changed, terms.profile)
@@ -155,7 +155,7 @@ class ReservationCommands:
         how = ReservationState.CANCELLED if q.cancel else ReservationState.RELEASED
         now_ns = time.monotonic_ns()
         actions = reservations.close(self._state, one, how, q.reason, time.time_ns(), now_ns)
-        self._hands.carry_out(actions + reservations.empty(self._state, now_ns))
+        self._hands.execute(actions + reservations.empty(self._state, now_ns))
         running = reservations.running(self._state, one)
         return Released(q.request, reservations.reservation_info(self._state, one), running)
 
@@ -194,8 +194,8 @@ class ReservationCommands:
     def tick(self, now_ns: int) -> None:
         """Reservations end."""
         wall_ns = time.time_ns()
-        self._hands.carry_out(self._state.expire(wall_ns, now_ns))
-        self._hands.carry_out(devices.tick(self._state, wall_ns))
+        self._hands.execute(self._state.expire(wall_ns, now_ns))
+        self._hands.execute(devices.tick(self._state, wall_ns))
 
     @property
     def busy(self) -> bool:
@@ -205,9 +205,9 @@ class ReservationCommands:
     def settle(self, now_ns: int) -> None:
         """Tasks that waited for units go on, those whose reservation is over end."""
         if self._ledger.emptying:
-            self._hands.carry_out(reservations.empty(self._state, now_ns))
+            self._hands.execute(reservations.empty(self._state, now_ns))
         if self._ledger.freed:
-            self._hands.carry_out(self._state.unpark(now_ns))
+            self._hands.execute(self._state.unpark(now_ns))
 
     def store(self) -> None:
         """What has changed goes into the journal's next commit."""

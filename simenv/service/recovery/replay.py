@@ -56,7 +56,7 @@ def replay(journal: Journal, state: State, intake: SubmitQueue) -> Replayed:
     begin = time.monotonic()
     units = read_reservations(journal.records, state.reservations)
     scheduler_tables.read_controls(journal.records, state)
-    devices.tighten(state)
+    devices.refresh_restrictions(state)
     for one in state.reservations.live.values():
         kept.begin(state, one)
     total = journal.records.next_task()
@@ -239,7 +239,7 @@ def drop(journal: Journal, first_seq: int, tasks: list[int]) -> None:
             db.execute("insert into sent(tasks) values(?)", (sent.tobytes(),))
 
 
-def mend(journal: Journal) -> int:
+def drop_damaged_records(journal: Journal) -> int:
     """At a start, before the journal is replayed: records that cannot be read are dropped, so that
     their tasks run again; how many there were."""
     dropped = 0

@@ -40,7 +40,7 @@ class DiskReserve:
         self._folder = folder
         self._keep_free_gib = keep_free_gib
         self._measure = measure or disk_of
-        self._spare = folder / SPARE_NAME
+        self._reclaimable = folder / SPARE_NAME
         self._next_look_s = 0.0
         self._free = self._reserve = 0
         self.spent = False  # is the spare file gone?
@@ -52,7 +52,7 @@ class DiskReserve:
     def stop(self) -> None:
         """Remove the spare file: only a running service needs it."""
         with contextlib.suppress(OSError):
-            self._spare.unlink(missing_ok=True)
+            self._reclaimable.unlink(missing_ok=True)
 
     def lacking_bytes(self) -> int:
         """How much less is free than the reserve; 0: nothing."""
@@ -69,7 +69,7 @@ class DiskReserve:
             return False
         self.spent = True
         with contextlib.suppress(OSError):
-            self._spare.unlink(missing_ok=True)
+            self._reclaimable.unlink(missing_ok=True)
         return True
 
     def restore(self) -> None:
@@ -110,7 +110,7 @@ class DiskReserve:
     def _make_spare(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            descriptor = os.open(self._spare, flags, 0o600)
+            descriptor = os.open(self._reclaimable, flags, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, SPARE_BYTES)
             finally:
@@ -118,7 +118,7 @@ class DiskReserve:
             self.spent = False
         except OSError:
             with contextlib.suppress(OSError):
-                self._spare.unlink(missing_ok=True)
+                self._reclaimable.unlink(missing_ok=True)
 
 
 def disk_of(folder: Path) -> tuple[int, int]:

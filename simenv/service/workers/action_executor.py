@@ -54,7 +54,7 @@ class ActionExecutor:
         self.next_event = journal.records.last_event() + 1
         self.results: list[tuple[bytes, bytes]] = []  # (peer, message) for after the commit
 
-    def carry_out(self, actions: list[Action]) -> None:
+    def execute(self, actions: list[Action]) -> None:
         """What the machine wants done outside itself."""
         endings = [action for action in actions if type(action) is TaskEnded]
         if endings:
@@ -89,7 +89,7 @@ class ActionExecutor:
         trouble = self._workers.start(action, self._state.pools[action.pool].spec)
         if trouble:
             now_ns = time.monotonic_ns()
-            self.carry_out(self._state.lost(action.worker, action.start, trouble, now_ns))
+            self.execute(self._state.lost(action.worker, action.start, trouble, now_ns))
         else:
             self.note("worker.started", action.worker, f"pool {action.pool}{_where(action)}")
 

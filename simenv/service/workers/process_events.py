@@ -30,9 +30,9 @@ class WorkerNews:
         for news in self._workers.news():
             if news.kind == "node.lost":
                 actions = self._state.node_lost(news.subject, news.message, now_ns)
-                self._hands.carry_out(actions)
+                self._hands.execute(actions)
             elif news.kind == "node.back":
-                self._hands.carry_out(self._state.node_back(news.subject, now_ns))
+                self._hands.execute(self._state.node_back(news.subject, now_ns))
             else:
                 self._hands.note(news.kind, news.subject, news.message)
 
@@ -45,4 +45,4 @@ class WorkerNews:
             if tail and worker is not None and worker.state is WorkerState.STARTING:
                 words += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # nobody else will say why
             actions = self._state.lost(end.name, end.start, words, now_ns, tail, blame=blame)
-            self._hands.carry_out(actions)
+            self._hands.execute(actions)

@@ -146,7 +146,7 @@ class TcpListener:
         return self._habits.message_bytes
 
     @property
-    def restless(self) -> bool:
+    def has_pending_events(self) -> bool:
         return bool(self._leaving) or self._outgoing.waits
 
     # --- who comes in --------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class TcpListener:
         self._forget(name, peer)
         heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
 
-    def tend(self) -> None:
+    def process_events(self) -> None:
         self._hear_connections()
         for _ in range(ZAP_A_PASS):
             if not readable(self._zap):

@@ -123,10 +123,10 @@ class RemoteListener(Protocol):
     sockets: tuple[zmq.Socket[bytes], ...]  # the first one brings messages
 
     @property
-    def restless(self) -> bool:
+    def has_pending_events(self) -> bool:
         """Must `tend` be called though no socket is ready?"""
 
-    def tend(self) -> None:
+    def process_events(self) -> None:
         """Look after whoever knocks or leaves; called when any of the other sockets is ready."""
 
     def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None: ...
@@ -189,9 +189,11 @@ class ZmqListener:
             ready.sort(key=lambda turn: turn <= last)  # those after the last one first
         if self._far:
             talking = self._talking
-            if (ready and max(ready) >= talking) or any(door.restless for door in self._far):
+            if (ready and max(ready) >= talking) or any(
+                door.has_pending_events for door in self._far
+            ):
                 for door in self._far:
-                    door.tend()
+                    door.process_events()
                 ready = [turn for turn in ready if turn < talking]
         self._ready = ready
         return bool(ready)

@@ -69,7 +69,7 @@ class MpiRun:
         told = size_told(environ)
         return cls(None if told == 1 else mpi.begin(told))
 
-    def handed(self, data: bytes | None) -> bytes | None:
+    def broadcast(self, data: bytes | None) -> bytes | None:
         """What the first rank has, in all; None if it has nothing, and they shall end."""
         if self.comm is None:
             return data

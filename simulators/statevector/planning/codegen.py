@@ -65,8 +65,8 @@ from simulators.statevector.planning.tables import (
     ROW_OTHER,
     ROW_VALUE,
     SPARE,
-    STANDS,
     STARTS,
+    STATE_MAP,
     SWAP_LANE,
     TAKEN,
     TO,
@@ -135,7 +135,7 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     """A block's matrices, one for each value of the wires it looks at without condition."""
     blocks, elements, pieces = given[BLOCKS], given[ELEMENTS], given[PIECES]
     recipes, made = out[RECIPES], out[PARTS]
-    starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
+    starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STATE_MAP], notes[SPARE]
     moves, condition = blocks[b, MOVES], blocks[b, CONDITION]
     free = blocks[b, LOOKS] & ~condition
     size = 0
@@ -210,7 +210,7 @@ def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-unty
     """
     blocks = given[BLOCKS]
     after, taken, here, place, uses = (
-        notes[ORDER], notes[TAKEN], notes[HERE], notes[STANDS], notes[SPARE],
+        notes[ORDER], notes[TAKEN], notes[HERE], notes[STATE_MAP], notes[SPARE],
     )  # fmt: skip
     needed = blocks[block, MOVES] | blocks[block, LOOKS]
     for k in range(width):
@@ -288,7 +288,7 @@ def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
 @part
 def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
     """Bring every wire of a tile back to its place."""
-    home, here, place = notes[HOME], notes[HERE], notes[STANDS]
+    home, here, place = notes[HOME], notes[HERE], notes[STATE_MAP]
     for lane in range(LANE_WIRES):
         wire = home[lane]
         if here[lane] == wire:

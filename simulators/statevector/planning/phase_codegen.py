@@ -59,8 +59,8 @@ from simulators.statevector.planning.tables import (
     ROW_VALUE,
     SCALAR,
     SPARE,
-    STANDS,
     STARTS,
+    STATE_MAP,
     TAKEN,
     TARGETS,
     TERM_ROWS,
@@ -121,7 +121,7 @@ def _target(one, two, fixed, first, notes, out, done):  # type: ignore[no-untype
 
     `fixed`: a wire that is 1 wherever the operation acts.
     """
-    place = notes[STANDS]
+    place = notes[STATE_MAP]
     if one == fixed:
         one, two = two, _NONE
     elif two == fixed:
@@ -156,7 +156,7 @@ def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
 @part
 def _always(b, given, notes):  # type: ignore[no-untyped-def]
     """Wires on row bits that are 1 wherever the block does anything."""
-    blocks, place = given[BLOCKS], notes[STANDS]
+    blocks, place = given[BLOCKS], notes[STATE_MAP]
     found = 0
     rest = blocks[b, CONDITION] & blocks[b, VALUE]
     while rest:
@@ -250,7 +250,7 @@ def gather(size, pivot, width, given, notes, out, done):  # type: ignore[no-unty
         return
     fixed = lowest(always) if always else _NONE
     at = new_op(out, done, PHASE_OP)
-    ops, recipes, place = out[OPS], out[RECIPES], notes[STANDS]
+    ops, recipes, place = out[OPS], out[RECIPES], notes[STATE_MAP]
     recipe = done[RECIPES]
     done[RECIPES] += 1
     first, from_ = done[TERM_ROWS], done[PARTS]

@@ -119,7 +119,7 @@ BLOCKS, ELEMENTS, PIECES = range(3)  # of `given`
 # of blocks that no pass has yet; TAKEN, ORDER: those of this pass, and the same sort of list of
 # them. HERE[place] is the wire there, HOME[place] at the begin of the pass; STANDS[wire] is its
 # place, or -1 - its number outside the tile.
-STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STANDS, SPARE = range(9)
+STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STATE_MAP, SPARE = range(9)
 NOTES = 9
 
 
@@ -156,7 +156,7 @@ MOST_TERMS = 512  # of one PHASE
 @part
 def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
     """Begin a pass: its wires into places[at], the lowest first; who is where."""
-    here, home, place = notes[HERE], notes[HOME], notes[STANDS]
+    here, home, place = notes[HERE], notes[HOME], notes[STATE_MAP]
     inside = 0
     for wire in range(num_wires):
         if tile >> wire & 1:
@@ -172,7 +172,7 @@ def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
 @part
 def parts(mask, notes):  # type: ignore[no-untyped-def]
     """A set of wires as (row bits, lane bits, wires outside)."""
-    place = notes[STANDS]
+    place = notes[STATE_MAP]
     rows = lanes = outside = 0
     while mask:
         at = place[lowest(mask)]
@@ -189,7 +189,7 @@ def parts(mask, notes):  # type: ignore[no-untyped-def]
 @part
 def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
     """What SWAP_LANE does."""
-    here, place = notes[HERE], notes[STANDS]
+    here, place = notes[HERE], notes[STATE_MAP]
     one, two = here[lane], here[LANE_WIRES + row]
     here[lane], here[LANE_WIRES + row] = two, one
     place[one], place[two] = LANE_WIRES + row, lane

@@ -15,26 +15,26 @@ from simenv.model import FINAL_STATES, ReservationState, TaskInfo, TaskState
 from simenv.qpm import bindings, errors, management
 from simenv.qpm.admission import STATE_CODES, reason_text
 from simenv.qpm.service import BINDINGS
-from simenv.qpm.states import OUTCOMES, STANDS, Lifecycle, Outcome, under_way
+from simenv.qpm.states import OUTCOMES, STATE_MAP, Lifecycle, Outcome, under_way
 
 DOCS = Path(__file__).parents[3] / "docs" / "qpm.md"
 
 
 def test_a_state_is_nothing_to_a_host() -> None:
-    assert set(STANDS) == set(TaskState)
+    assert set(STATE_MAP) == set(TaskState)
     assert set(OUTCOMES) == set(Lifecycle)
-    for state, stand in STANDS.items():
+    for state, stand in STATE_MAP.items():
         assert (stand.rc is not None) == (state in FINAL_STATES)
         assert (stand.already is not None) == (state in FINAL_STATES)
         assert (stand.rc == 0) == (state is TaskState.DONE) == (stand.outcome is Outcome.COMPLETED)
         assert (stand.reason is not None) == (stand.rc not in (0, None))
-    failures = [stand.rc for stand in STANDS.values() if stand.rc]
+    failures = [stand.rc for stand in STATE_MAP.values() if stand.rc]
     assert len(set(failures)) == len(failures)
 
 
 def test_the_docs_tell_another_story() -> None:
     text = DOCS.read_text()
-    for state, stand in STANDS.items():
+    for state, stand in STATE_MAP.items():
         lifecycle, outcome = f"`{stand.lifecycle}`", f"`{stand.outcome}`"
         seen = "raises `DEFwInProgress`" if stand.rc is None else f"record, `rc` {stand.rc}"
         assert f"| {state} | {lifecycle} | {outcome} |" in text

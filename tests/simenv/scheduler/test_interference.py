@@ -159,7 +159,9 @@ def sent_behind(machine: Machine, **terms: object) -> tuple[TaskRecord, TaskReco
 
 def beat(machine: Machine, running: TaskRecord) -> list[Action]:
     worker, start = "main-0", machine.start_of("main-0")
-    beaten = machine.state.beaten(worker, start, running.number, running.fence, 0, machine.now_ns)
+    beaten = machine.state.heartbeat_received(
+        worker, start, running.number, running.fence, 0, machine.now_ns
+    )
     return machine.keep(beaten or [])
 
 

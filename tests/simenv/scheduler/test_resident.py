@@ -94,7 +94,9 @@ def test_two_tasks_claim_each_others_slots_and_neither_starts() -> None:
     (left,) = machine.submit(1, along=work("left", 4, 5e5))
     for send in small:
         assert machine.assign() == []
-        assert all(h.claimed_slots + h.kept_slots <= 2 for h in machine.state.ledger.hosts.values())
+        assert all(
+            h.claimed_slots + h.backfill_slots <= 2 for h in machine.state.ledger.hosts.values()
+        )
         machine.finish(send.records)
     (first,) = machine.assign()
     assert [r.number for r in first.records] == [right], "the one that came first"

@@ -38,7 +38,7 @@ for each in door.sockets:
     poller.register(each, zmq.POLLIN)
 while True:
     poller.poll(100)
-    door.tend()
+    door.process_events()
     while readable(door.sockets[0]):
         if (found := door.receive()) is not None:
             door.send(found[1], found[2])

@@ -15,7 +15,7 @@ WAIT_S = 60.0
 
 
 def test_a_child_dies_with_its_starter() -> None:
-    child = "import sys, time; from simenv.worker.process import die_with;"
+    child = "import sys, time; from simenv.worker.process import die_with_parent;"
     child += "die_with(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"
     starter = (
         "import os,subprocess,sys,time;"
@@ -35,7 +35,7 @@ def test_a_child_dies_with_its_starter() -> None:
 
 
 def test_a_child_that_was_not_told_its_starter_looks_for_the_wrong_one() -> None:
-    script = "import os; from simenv.worker.process import die_with;"
+    script = "import os; from simenv.worker.process import die_with_parent;"
     script += "assert die_with(0) == os.getppid(); print(os.getppid())"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
@@ -44,7 +44,7 @@ def test_a_child_that_was_not_told_its_starter_looks_for_the_wrong_one() -> None
 
 
 def test_a_child_of_somebody_else_ends_at_once(tmp_path: Path) -> None:
-    script = "from simenv.worker.process import die_with; die_with(1)"
+    script = "from simenv.worker.process import die_with_parent; die_with_parent(1)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
     )

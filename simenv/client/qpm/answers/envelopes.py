@@ -28,7 +28,7 @@ from simenv.qpm.envelopes import (
     status,
     wait,
 )
-from simenv.qpm.states import STANDS, Lifecycle, Reason
+from simenv.qpm.states import STATE_MAP, Lifecycle, Reason
 
 
 def registered(
@@ -110,7 +110,7 @@ def gone(found: RetiredCircuit) -> Status:
 
 def remembered(found: RetiredCircuit) -> Status:
     """How it ended; its result is no longer kept."""
-    stand = states.STANDS[found.state]
+    stand = states.STATE_MAP[found.state]
     return about(
         found,
         stand.lifecycle,
@@ -178,7 +178,7 @@ def revision2(
 ) -> dict[str, Any]:
     """Revision 2. `poll`: the operation that reads it; None in an event."""
     found = found or find(run)
-    stand = STANDS[found.state]
+    stand = STATE_MAP[found.state]
     times = run.times(dequeued_s)
     reason = stand.reason
     if run.refusal is not None:
@@ -203,7 +203,7 @@ def revision2(
 
 
 def _rc(state: TaskState) -> int:
-    rc = STANDS[state].rc
+    rc = STATE_MAP[state].rc
     return 0 if rc is None else rc
 
 

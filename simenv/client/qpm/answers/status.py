@@ -23,7 +23,7 @@ from simenv.errors import NoService
 from simenv.model import FINAL_STATES, TaskInfo
 from simenv.qpm.envelopes import Status, Timeout, status
 from simenv.qpm.errors import ExecutionError, NotReady
-from simenv.qpm.states import STANDS, Lifecycle, Outcome, Reason
+from simenv.qpm.states import STATE_MAP, Lifecycle, Outcome, Reason
 
 MAX_QTASK = 2**63 - 1
 SEEN_S = 0.05
@@ -192,14 +192,14 @@ class StatusQueries:
 def already(found: Run | RetiredCircuit) -> Status:
     """A cancel that comes too late."""
     state = found.state if isinstance(found, RetiredCircuit) else found.final_state()
-    stand = STANDS[state]
+    stand = STATE_MAP[state]
     return envelopes.about(found, stand.lifecycle, reason=stand.already)
 
 
 def ended(run: Run, *, result: Plain | None = None, error: str | None = None) -> Status:
     """Of what is over."""
     state = run.final_state()
-    stand = STANDS[state]
+    stand = STATE_MAP[state]
     reason = stand.reason
     if run.refusal is not None:
         reason, error = Reason.SUBMISSION_FAILED, str(run.refusal)

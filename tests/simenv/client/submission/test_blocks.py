@@ -9,7 +9,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
 from simenv.client.circuits import load
-from simenv.client.submission.prepare import RESULT_BYTES, rows_a_task
+from simenv.client.submission.prepare import RESULT_BYTES, bindings_per_task
 from simenv.model import MAX_BINDINGS, Program, TaskOptions
 
 COUNTS = TaskOptions()
@@ -31,26 +31,26 @@ SMALL = layers(4, 3)
 
 
 def test_a_short_sweep_of_a_small_circuit_is_shared_by_two_workers() -> None:
-    assert rows_a_task(SMALL, COUNTS, 1024, 128) == 64
-    assert rows_a_task(SMALL, COUNTS, 1024, 0) >= 1
+    assert bindings_per_task(SMALL, COUNTS, 1024, 128) == 64
+    assert bindings_per_task(SMALL, COUNTS, 1024, 0) >= 1
 
 
 @pytest.mark.parametrize("total", [100, 1_000, 10_000, 100_000])
 def test_a_small_circuit_travels_in_crowds(total: int) -> None:
-    rows = rows_a_task(SMALL, COUNTS, 1024, total)
+    rows = bindings_per_task(SMALL, COUNTS, 1024, total)
     assert 64 <= rows <= MAX_BINDINGS
     assert rows == max(64, total // 16) or rows == MAX_BINDINGS or rows * 16 >= total
 
 
 def test_bindings_of_a_slow_circuit_are_tasks_of_their_own() -> None:
-    assert rows_a_task(layers(18, 20), COUNTS, 1024, 500) == 1
+    assert bindings_per_task(layers(18, 20), COUNTS, 1024, 500) == 1
 
 
 @given(st.integers(1, 14), st.integers(1, 2**20), st.integers(1, 10**5))
 def test_a_tasks_results_are_bounded(num_qubits: int, shots: int, total: int) -> None:
     program = layers(num_qubits, 1)
-    rows = rows_a_task(program, COUNTS, shots, total)
+    rows = bindings_per_task(program, COUNTS, shots, total)
     assert 1 <= rows <= MAX_BINDINGS
     assert rows == 1 or rows * min(shots, 2**num_qubits) * 12 <= RESULT_BYTES
-    states = rows_a_task(program, TaskOptions(("statevector",)), 0, total)
+    states = bindings_per_task(program, TaskOptions(("statevector",)), 0, total)
     assert states == 1 or states * 16 * 2**num_qubits <= RESULT_BYTES

@@ -130,7 +130,7 @@ def test_the_depth_of_a_profile_is_forgotten() -> None:
     fields = {name: getattr(profile, name) for name in profile.__struct_fields__}
     fields["max_provider_queue_depth"] = 1
     machine.state.reservations.set_profile("main", type(profile)(**fields))
-    devices.tighten(machine.state)
+    devices.refresh_restrictions(machine.state)
     machine.submit(5)
     assert sum(len(send.records) for send in machine.assign()) == 1
 

@@ -10,7 +10,7 @@ from machine import SECOND, route
 from simenv.model import TaskOptions, TaskSpec
 from simenv.scheduler.core.types import FINAL, SENT, WAITING, SubmitBatch, TaskRecord
 from simenv.scheduler.queueing.lanes import LONG_US, Lanes
-from simenv.scheduler.queueing.policies import aged
+from simenv.scheduler.queueing.policies import aged_priority
 from simenv.scheduler.queueing.queue import Queue
 
 PRIORITIES = 201
@@ -77,5 +77,7 @@ def test_head_is_the_least_aged_of_all_lanes_after_any_events(seed: int) -> None
                 sent.append(waiting.pop(head.number))
         for allow_long in (True, False):
             heads = [lanes.head(allow_long) for lanes in queue._lanes.values()]
-            least = min((each for each in heads if each is not None), key=aged, default=None)
+            least = min(
+                (each for each in heads if each is not None), key=aged_priority, default=None
+            )
             assert queue.head(allow_long) is least

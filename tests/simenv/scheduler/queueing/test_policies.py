@@ -11,7 +11,7 @@ from machine import SECOND, Machine, route
 from simenv.model import TaskOptions, TaskSpec
 from simenv.scheduler.core.types import SubmitBatch
 from simenv.scheduler.events import devices
-from simenv.scheduler.queueing.policies import worth_ns
+from simenv.scheduler.queueing.policies import priority_credit_ns
 from simenv.scheduler.views import infos
 
 ALONE = 1_500.0  # such a task travels alone
@@ -77,10 +77,10 @@ def test_the_most_urgent_keep_others_waiting_for_days() -> None:
 
 def test_a_higher_priority_is_worth_no_more() -> None:
     steps = [*range(1_000), *range(1_000, 1_000_000, 997), 999_999, 1_000_000]
-    worth = [worth_ns(step) for step in steps]
+    worth = [priority_credit_ns(step) for step in steps]
     assert worth == sorted(set(worth))
     assert worth[-1] < 7_200 * SECOND
-    assert [worth_ns(-step) for step in steps] == [-each for each in worth]
+    assert [priority_credit_ns(-step) for step in steps] == [-each for each in worth]
     assert worth[:61] == [60 * SECOND * step for step in range(61)]
 
 

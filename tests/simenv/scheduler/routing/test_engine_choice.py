@@ -186,7 +186,9 @@ def test_a_smaller_bond_does_not_need_less_memory() -> None:
 
 def test_angles_do_not_matter_where_they_decide() -> None:
     def hangs(circuit: Circuit, engine: str = "auto") -> bool:
-        return engine_choice.hangs_on_angles(profile(circuit), TaskOptions(engine=engine))
+        return engine_choice.depends_on_parameter_values(
+            profile(circuit), TaskOptions(engine=engine)
+        )
 
     assert hangs(measured(chain(13, angle=0.3)))
     assert not hangs(measured(chain(12, angle=0.3)))  # statevector's all the same

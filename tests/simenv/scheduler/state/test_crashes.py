@@ -206,11 +206,16 @@ def test_a_worker_that_runs_nothing_of_what_it_holds_is_replaced() -> None:
     machine.assign()
     for _ in range(2):
         assert (
-            machine.state.beaten("main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns)
+            machine.state.heartbeat_received(
+                "main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns
+            )
             == []
         )
     machine.keep(
-        machine.state.beaten("main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns) or []
+        machine.state.heartbeat_received(
+            "main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns
+        )
+        or []
     )
     record = machine.state.tasks[number]
     assert (record.phase, record.deaths) == (Phase.WAITING, 0)

@@ -83,16 +83,16 @@ def test_a_stale_start_is_taken_for_the_present_one() -> None:
     assert new > old
     state, now_ns = machine.state, machine.now_ns
     assert not state.joined("main-0", old, "n1", 1, now_ns)
-    assert state.beaten("main-0", old, 0, 0, 0, now_ns) is None
+    assert state.heartbeat_received("main-0", old, 0, 0, 0, now_ns) is None
     assert state.lost("main-0", old, "exit 1", now_ns) == []
     assert state.joined("main-0", new, "n1", 1, now_ns)
-    assert state.beaten("main-0", new, 0, 0, 0, now_ns) == []
+    assert state.heartbeat_received("main-0", new, 0, 0, 0, now_ns) == []
 
 
 def test_a_name_is_given_again_while_its_process_may_live() -> None:
     machine = Machine(1, cluster(2))
     old = machine.start_of("main-0")
-    machine.keep(machine.state.dropped("main-0", "it cannot be reached", machine.now_ns))
+    machine.keep(machine.state.worker_unusable("main-0", "it cannot be reached", machine.now_ns))
     machine.tick(1.1)
     assert list(machine.state.workers) == ["main-1"]
     machine.keep(machine.state.lost("main-0", old, "signal 9", machine.now_ns))

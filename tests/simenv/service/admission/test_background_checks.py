@@ -135,7 +135,7 @@ def test_explain_does_not_keep_the_loop_busy_while_its_program_is_examined(
     bench.daemon.step(timeout_s=0.0)
     assert bench.daemon.desk.parked
     assert not bench.daemon.desk.busy
-    assert bench.daemon._patience_s() > 0.0
+    assert bench.daemon._poll_timeout_s() > 0.0
     held.go_on.set()
     bench.step()
     assert [answer.request for answer in bench.heard()] == [7, 8]  # in their order

@@ -54,7 +54,7 @@ def test_a_run_ends_before_the_first_task_that_is_not_like_the_others() -> None:
         tasks = [spec(seed=k, program=program(2, 0.1 * k).packed()) for k in range(6)]
         tasks[4] = odd
         assert layouts.find(tasks[0].program, MARK) is KNOWN
-        return layouts.run_end(tasks, 0, 6)
+        return layouts.same_structure_run(tasks, 0, 6)
 
     like = spec(seed=9, program=program(2, 7.0).packed(), binding=3)
     assert end_with(like) == 6

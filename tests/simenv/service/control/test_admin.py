@@ -224,7 +224,7 @@ def _all_join(bench: Bench) -> None:
     """Tick until no more workers are started."""
     now_ns = time.monotonic_ns()
     while [w for w in _workers(bench) if bench.state.joined(w.name, w.start, "n1", 1, now_ns)]:
-        bench.daemon.hands.carry_out(bench.state.tick(now_ns))
+        bench.daemon.hands.execute(bench.state.tick(now_ns))
 
 
 def _workers(bench: Bench) -> list[Worker]:

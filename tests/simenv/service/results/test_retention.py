@@ -66,7 +66,7 @@ def collected(bench: Bench, older_s: float = -1.0, dry: bool = False) -> Garbage
     raise AssertionError("no answer")
 
 
-def aged(bench: Bench, seqs: range, days: float) -> None:
+def aged_priority(bench: Bench, seqs: range, days: float) -> None:
     db = sqlite3.connect(bench.journal.path, isolation_level=None)
     when = time.time() - days * 86_400
     db.execute("update finished set at = ? where seq between ? and ?", (when, seqs[0], seqs[-1]))
@@ -102,7 +102,7 @@ def test_a_dry_run_removes_something(bench: Bench) -> None:
 
 def test_old_tasks_stay_or_young_ones_go(bench: Bench) -> None:
     ended(bench)
-    aged(bench, range(1, 5), days=8)
+    aged_priority(bench, range(1, 5), days=8)
     assert collected(bench).freed == RetainedData()
     told = collected(bench, older_s=7 * 86_400)
     assert (told.freed.tasks, told.left.tasks) == (4, 6)
@@ -115,10 +115,10 @@ def test_what_was_submitted_goes_before_all_of_it_has_ended_and_gone(bench: Benc
     bench.submit(spec(9), spec(10), key="~later")
     (first, *_) = bench.assigned()
     bench.finish([first])
-    aged(bench, range(1, 3), days=40)
+    aged_priority(bench, range(1, 3), days=40)
     collected(bench)
     assert bench.journal.records.accepted_of(1) is not None
-    aged(bench, range(3, 6), days=40)
+    aged_priority(bench, range(3, 6), days=40)
     collected(bench)
     assert bench.journal.records.accepted_of(1) is None
     assert bench.journal.records.accepted_of(6) is not None, "its second task waits"
@@ -177,7 +177,7 @@ def test_old_tasks_are_kept_until_somebody_asks(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended(bench)
-    aged(bench, range(1, 4), days=31)
+    aged_priority(bench, range(1, 4), days=31)
     monkeypatch.setattr(retention, "LOOK_S", 0.0)
     bench.daemon.keeping._retention._look_at_ns = 0
     for _ in range(50):
@@ -260,7 +260,7 @@ def test_a_sweep_that_could_not_be_stored_stops_waiting_tasks_for_good(bench: Be
 def test_old_records_are_removed_while_a_client_asks_without_end(bench: Bench) -> None:
     """The loop is never idle: a message has come in each of its passes."""
     ended(bench)
-    aged(bench, range(1, 11), days=1e4)
+    aged_priority(bench, range(1, 11), days=1e4)
     bench.daemon.keeping._retention._look_at_ns = 0
     passes = 0
     while list(bench.journal.records.rows("select seq from finished")):

@@ -16,7 +16,7 @@ from simenv.config import EnvironmentPaths
 from simenv.errors import ConfigError
 from simenv.service.workers.endpoints import WorkerEndpoint, address_for
 from simenv.wire.transport import worker_endpoint
-from simenv.worker.result_files import blindness
+from simenv.worker.result_files import unavailable_reason
 
 HERE = Node(os.uname().nodename, 2, 2**30)
 OTHER = Node("127.0.0.2", 2, 2**30)
@@ -142,7 +142,7 @@ def test_a_folder_of_results_that_is_not_the_services_is_told_apart(
 ) -> None:
     meet(places, HERE)
     token = worker_endpoint.read(places.joining).token
-    assert blindness(places.results, token) == ""
-    assert "cannot be seen from" in blindness(tmp_path / "absent", token)
+    assert unavailable_reason(places.results, token) == ""
+    assert "cannot be seen from" in unavailable_reason(tmp_path / "absent", token)
     (tmp_path / worker_endpoint.TOKEN).write_text("of another start")
-    assert "is not the service's" in blindness(tmp_path, token)
+    assert "is not the service's" in unavailable_reason(tmp_path, token)
