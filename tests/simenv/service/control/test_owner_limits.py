@@ -6,7 +6,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from service import Bench, spec
+from service import spec
+from town import Town
 
 from simenv.errors import KeyRefused
 from simenv.model import TaskOptions
@@ -18,31 +19,6 @@ from simenv.wire.messages.admin import AddKey, GetKeys, KeyInfo, Keys, RevokeKey
 from simenv.wire.messages.queries import CollectGarbage, GetHistory, GetSpec, History, Submitted
 from simenv.wire.transport.memory import MemoryConnection
 from simenv.wire.transport.zmq_ipc import PeerKind
-
-
-class Town(Bench):
-    """A service with two clients and an admin from afar, beside the environment's own user."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, durability="process")
-        self.key = {name: new_pair().public for name in ("ana", "ben", "ops")}
-        for name, key in self.key.items():
-            role = "admin" if name == "ops" else "client"
-            answer = self.say(AddKey(1, name, role, key))[0]
-            assert isinstance(answer, Keys)
-        self.arrive()
-
-    def arrive(self) -> None:
-        self.ana, self.ben, self.ops = (
-            self.doors.connect(PeerKind.CLIENT, name.encode(), key)
-            for name, key in self.key.items()
-        )
-
-    def order(self, peer: MemoryConnection, key: str = "~k", count: int = 1, seed: int = 1) -> int:
-        """Submit; the number of the first task, 0 if it was refused."""
-        answers = self.say(m.Submit(5, key, 0, TaskOptions(), [spec(seed)] * count), peer)
-        found = next(a for a in answers if isinstance(a, m.Accepted | m.Refused))
-        return found.first if isinstance(found, m.Accepted) else 0
 
 
 @pytest.fixture
