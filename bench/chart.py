@@ -63,14 +63,16 @@ def draw(results: Sequence[Result], svg: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8.0, 3.0), constrained_layout=True)
     for place, (_, median, smallest, largest) in enumerate(reversed(rows)):
-        axes.barh(place, median, color="#4c72b0")
+        axes.barh(place, median - 1.0, left=1.0, color="#4c72b0")
         axes.plot((smallest, largest), (place, place), color="black", linewidth=1)
         axes.text(largest * 1.08, place, f"{median:.3g} x", va="center")
     axes.set_yticks(range(len(rows)), [bar.label for bar, *_ in reversed(rows)])
     axes.set_xscale("log")
-    axes.set_xlim(right=2.2 * max(largest for *_, largest in rows))
+    least = min(smallest for _, _, smallest, _ in rows)
+    axes.set_xlim(0.8 * min(1.0, least), 2.2 * max(largest for *_, largest in rows))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} x")
     axes.axvline(1.0, color="grey", linewidth=1, linestyle="--")
-    axes.set_xlabel("speed-up of simenv: median of the circuits, lines from smallest to largest")
+    axes.set_xlabel("speed-up (bar: median of the circuits; line: range)")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     svg.parent.mkdir(parents=True, exist_ok=True)

@@ -53,14 +53,14 @@ def run(options: Namespace) -> Report:
     ours = WorkerTask(1, shots=SHOTS, all_kernels=True)
     words = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
     report = Report("dynamic_circuits", words)
-    ours.run(load(made(2, options.seed - 1)).packed)  # loads what a worker has loaded
+    ours.run(load(random_circuit(2, options.seed - 1)).packed)  # loads what a worker has loaded
     aer = aer_peer.simulator() if installed("qiskit_aer") else None
     for width in WIDTHS:
         times: list[float] = []
         theirs: list[float] = []
         branches: list[int] = []
         for number in range(options.circuits):
-            circuit = made(width, options.seed + 100 * width + number)
+            circuit = random_circuit(width, options.seed + 100 * width + number)
             packed = load(circuit).packed
             took: tuple[list[float], list[float]] = [], []
             for _ in range(options.rounds):
@@ -86,7 +86,7 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def made(num_qubits: int, seed: int) -> QuantumCircuit:
+def random_circuit(num_qubits: int, seed: int) -> QuantumCircuit:
     """A random circuit with loops, measurements, resets and conditions."""
     random = np.random.default_rng(seed)
     bits = ClassicalRegister(num_qubits, "c")

@@ -71,7 +71,7 @@ def run(options: Namespace) -> Report:
     for num_qubits, gates, precision in SIZES:
         for kind in KINDS:
             seeds = range(options.seed, options.seed + options.circuits)
-            found = [made(kind, num_qubits, gates, seed) for seed in seeds]
+            found = [random_gates(kind, num_qubits, gates, seed) for seed in seeds]
             _engine(report, runner, peer, found, kind, (num_qubits, gates, precision), clock)
     if options.without != "path":
         _path(report, options)
@@ -120,7 +120,7 @@ def _path(report: Report, options: Namespace) -> None:
                 own: list[list[float]] = [[], []]
                 for number in range(options.circuits):
                     seed = options.seed + 10_000 + number
-                    circuit = measured(num_qubits, made(kind, num_qubits, gates, seed))
+                    circuit = measured(num_qubits, random_gates(kind, num_qubits, gates, seed))
                     own[0].append(timed_s(lambda c=circuit: load(c), time.thread_time))
                     program = decode_program(load(circuit).packed)
                     own[1].append(timed_s(lambda p=program: _admitted(p), time.thread_time))
@@ -148,7 +148,7 @@ def _admitted(program: Any) -> object:
     return profile(circuit, ("counts",), ())
 
 
-def made(kind: str, num_qubits: int, gates: int, seed: int) -> list[Gate]:
+def random_gates(kind: str, num_qubits: int, gates: int, seed: int) -> list[Gate]:
     """Gates of that kind on random qubits."""
     random = np.random.default_rng(seed)
     params = _ANY if kind == "any" else _NATIVE

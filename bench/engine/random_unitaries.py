@@ -61,7 +61,7 @@ def run(options: Namespace) -> Report:
     for num_qubits in map(int, options.qubits.split(",")):
         times: dict[str, list[float]] = {}
         for turn in range(options.rounds + 1):
-            circuit = made(num_qubits, options.layers, options.seed + turn)
+            circuit = random_pairs(num_qubits, options.layers, options.seed + turn)
             means: dict[str, Any] = {}
             for way in ways:
                 if way.problem or not way.prepare(num_qubits, [circuit]):
@@ -88,7 +88,7 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def made(num_qubits: int, layers: int, seed: int) -> list[Pair]:
+def random_pairs(num_qubits: int, layers: int, seed: int) -> list[Pair]:
     """A random matrix on each pair of random pairings."""
     random = np.random.default_rng(seed)
     found = []

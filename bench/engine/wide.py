@@ -81,7 +81,7 @@ def run(options: Namespace) -> Report:
 
 
 def _ways(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
-    """All that can take part; the others are options."""
+    """Start all peers that are installed; print the others."""
     made_of: list[tuple[str, Any, tuple[Any, ...], int]] = [
         ("ours f64", WorkerTask, ("double",), threads),
         ("ours f32", WorkerTask, ("single",), threads),

@@ -78,8 +78,8 @@ def _knocked(
     ready = methods.Barrier(KNOCKERS + 1)
     share = -(-handshakes // KNOCKERS)
     pause_s = 60.0 * KNOCKERS / a_minute if a_minute else 0.0
-    told = (person.address, person.server_key, share, pause_s, ready)
-    knockers = [methods.Process(target=_knock, args=told) for _ in range(KNOCKERS)]
+    args = (person.address, person.server_key, share, pause_s, ready)
+    knockers = [methods.Process(target=_knock, args=args) for _ in range(KNOCKERS)]
     for knocker in knockers:
         knocker.start()
     ready.wait(GIVE_UP_S)

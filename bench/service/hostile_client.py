@@ -51,7 +51,7 @@ DISK_BYTES = 512 * 2**20
 HEIGHT = 0.6  # of an attack's time has gone when its key is revoked
 
 
-class Told(msgspec.Struct, frozen=True):
+class AttackResult(msgspec.Struct, frozen=True):
     """What one scenario brought."""
 
     peak_gib: float
@@ -88,7 +88,7 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def measured(name: str, seconds: float, folder: Path) -> Told:
+def measured(name: str, seconds: float, folder: Path) -> AttackResult:
     """One scenario against a service of its own."""
     small = small_disk(folder / f"disk-{name}", DISK_BYTES) if name in ON_SMALL_DISK else None
     with ExitStack() as stack:
@@ -121,7 +121,7 @@ def measured(name: str, seconds: float, folder: Path) -> Told:
             times = [asker.end() for asker in askers]
             memory.end()
         lives = service.is_running() and bool(near.status())
-    return Told(peaks[0] / 2**30, *times, revoke_s, lives, codes)
+    return AttackResult(peaks[0] / 2**30, *times, revoke_s, lives, codes)
 
 
 def _attack(

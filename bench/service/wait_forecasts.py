@@ -2,10 +2,10 @@
 
 A trace of work of many kinds comes in at random times: floods of small circuits (4 to 12 qubits),
 circuits on 20 qubits, sweeps of one circuit, in three priorities. Right after each acceptance the
-service is asked how long some of its tasks will wait; when all has ended, that is held against the
-time from acceptance to begin. Right is a forecast within a factor of two; where the task began
-within 5 ms and was options to, it is right too. What had begun before it could be asked for is left
-out. The environment has run a little of each kind before.
+service forecasts the waiting time of some of its tasks; when all have ended, the forecasts are
+compared with the times from acceptance to begin. A forecast is right within a factor of two, or
+where forecast and waiting time are both below 5 ms. Tasks that began before they could be asked for
+are left out. The environment has run a few circuits of each kind before.
 
     python -m bench run wait_forecasts [--seed 2] [--seconds 40] [--load 1.0]
 """
@@ -37,8 +37,8 @@ GAP_S = 0.55  # between two submissions, on average, at a load of 1
 
 
 @dataclass
-class Told:
-    """One task: what was options of it, and when."""
+class Forecast:
+    """One task and its forecast."""
 
     kind: str
     task: Task
@@ -75,7 +75,7 @@ def _warm(env: Client, rng: Any) -> None:
                 task.result()
 
 
-def _play(env: Client, rng: Any, seconds: float, load: float) -> Iterator[Told]:
+def _play(env: Client, rng: Any, seconds: float, load: float) -> Iterator[Forecast]:
     """Submit as the trace has it."""
     begin, when = time.monotonic(), 0.0
     made = 0
@@ -90,7 +90,7 @@ def _play(env: Client, rng: Any, seconds: float, load: float) -> Iterator[Told]:
         asked = [tasks[place] for place in places]
         for task, info in zip(asked, env.tasks(asked), strict=True):
             if info.wait_us >= 0:
-                yield Told(kind, task, info.time_s + info.wait_us / 1e6, priority)
+                yield Forecast(kind, task, info.time_s + info.wait_us / 1e6, priority)
 
 
 def _work(kind: str, rng: Any, seed: int) -> Any:
@@ -103,23 +103,23 @@ def _work(kind: str, rng: Any, seed: int) -> Any:
     return (circuit, rng.uniform(0, 6, (int(rng.integers(50, 1_500)), 16)))
 
 
-def _judge(found: list[Told], each: bool) -> float:
+def _judge(found: list[Forecast], each: bool) -> float:
     """The share that is right, of all; printed by kind."""
     right: dict[str, list[bool]] = defaultdict(list)
     at_once = 0
     for one in found:
         result = one.task.result()
         wait_s = result.timing.queued_s + result.timing.sent_s
-        told_s = one.wait_s
-        both = wait_s < AT_ONCE_S and told_s < AT_ONCE_S
+        forecast_s = one.wait_s
+        both = wait_s < AT_ONCE_S and forecast_s < AT_ONCE_S
         at_once += both
-        close = both or (told_s > 0 and 0.5 <= wait_s / told_s <= 2)
+        close = both or (forecast_s > 0 and 0.5 <= wait_s / forecast_s <= 2)
         right[one.kind].append(close)
         if each:
             mark = " " if close else "!"
-            words = f"options {told_s * 1e3:9.1f} ms, was {wait_s * 1e3:9.1f} ms"
+            words = f"forecast {forecast_s * 1e3:9.1f} ms, was {wait_s * 1e3:9.1f} ms"
             print(f"{mark} {one.kind:6} {one.priority:2} {words}")
     for kind, marks in right.items():
         print(f"{kind:6} {sum(marks):4} of {len(marks):4} right")
-    print(f"{at_once} of {len(found)} began at once and were options to\n")
+    print(f"{at_once} of {len(found)} began at once, as forecast\n")
     return sum(map(sum, right.values())) / len(found)
