@@ -1,27 +1,10 @@
-"""What an engine is: a circuit becomes a plan once, a plan runs for many bindings and seeds.
+"""Cancellation, progress and threads of one run.
 
-Invariants. A plan depends on the circuit's structure, never on parameter values, so a caller may
-keep it by structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision)
-and the engine's own settings alone: the same bits on any number of threads. One instance is used by
-one thread at a time.
-
-Seed contract: the randomness of shot s of binding b is Philox 4x64-10 with key (seed, b), the same
-doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`.
-The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
-is not final is draw 1 + k, and in later passes of loops what `draws.draw_number` says; sampled term
-t of the observables, counted through, is draw 2**32 + t.
-An engine may leave out what cannot change what is asked for, and run the parts of a circuit apart
-that nothing connects (`circuit.reduced`). Operations keep their numbers, and what is final, or
-measured at all, is what it is in the rest. The joint sampling is one of each part then: with more
-than one part it is draw 1 + k, for the part's first final measurement k.
-Engines that take a library's random numbers run blocks of shots with seeds of their own (`blocks`).
-
-Threads for one run: they call compiled kernels, which release the interpreter lock, on ranges.
-
-Invariant: threads live only inside the `with` block, so an idle engine has none and uses no CPU.
-The caller's thread works too; ranges are handed out one by one, and the control flag is looked at
-between them; how many threads may work is looked at when a `run` begins. What a range computes must
-not depend on which thread computes it.
+`RunControl` is the cancel flag and the progress counter of a run. `ThreadPool` calls compiled
+kernels, which release the interpreter lock, on ranges. Its threads live only inside the `with`
+block, so an idle engine uses no CPU. The caller's thread works too. Chunks are handed out
+dynamically, and the cancel flag is read between them. A chunk's result must not depend on the
+thread that computes it.
 """
 
 from __future__ import annotations
@@ -38,7 +21,7 @@ from numpy.typing import NDArray
 from simulators.errors import Stopped
 
 
-class Control:
+class RunControl:
     """A flag that any thread may raise; engines look at it between passes (<= 1 s).
 
     `threads`: at most so many of those it was given work from its next pass on, 0 for all of them;
@@ -83,10 +66,10 @@ class Control:
 Work = Callable[[int, int, int], object]  # (first, last, number of the thread)
 
 
-class Crew:
+class ThreadPool:
     """`threads` threads, one or more, the caller's included."""
 
-    def __init__(self, threads: int, control: Control) -> None:
+    def __init__(self, threads: int, control: RunControl) -> None:
         self.size = threads
         self._control = control
         self._orders: queue.SimpleQueue[tuple[Work, Iterator[int], int, int] | None]
@@ -94,7 +77,7 @@ class Crew:
         self._done: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> ThreadPool:
         return self
 
     def __exit__(

@@ -1,20 +1,20 @@
-"""What an engine is: a circuit becomes a plan once, a plan runs for many bindings and seeds.
+"""Engine protocol: a circuit becomes a plan once, and a plan runs for many bindings and seeds.
 
-Invariants. A plan depends on the circuit's structure, never on parameter values, so a caller may
-keep it by structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision)
-and the engine's own settings alone: the same bits on any number of threads. One instance is used by
+A plan depends on the circuit's structure, never on parameter values, so a caller may cache it by
+structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision) and the
+engine's own settings: results are the same bits for any number of threads. One instance is used by
 one thread at a time.
 
-Seed contract: the randomness of shot s of binding b is Philox 4x64-10 with key (seed, b), the same
-doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`.
-The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
-is not final is draw 1 + k, and in later passes of loops what `draws.draw_number` says; sampled term
-t of the observables, counted through, is draw 2**32 + t.
-An engine may leave out what cannot change what is asked for, and run the parts of a circuit apart
-that nothing connects (`circuit.reduced`). Operations keep their numbers, and what is final, or
-measured at all, is what it is in the rest. The joint sampling is one of each part then: with more
-than one part it is draw 1 + k, for the part's first final measurement k.
-Engines that take a library's random numbers run blocks of shots with seeds of their own (`blocks`).
+Seed contract. The randomness of shot s of binding b is Philox 4x64-10 with key (seed, b): the same
+doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`. The
+joint sampling of the terminal measurements is draw 0. A measurement or reset at operation k that is
+not terminal is draw 1 + k; in later iterations of loops `rng.draw_number` gives the draw. Sampled
+term t of the observables, counted over all observables, is draw 2**32 + t. An engine may drop
+operations outside the light cone of the outputs, and run the connected components of a circuit
+separately (`circuit.passes`). Operations keep their numbers, and a measurement stays terminal. Each
+component then has a joint sampling of its own: with more than one component it is draw 1 + k, where
+k is the component's first terminal measurement. Engines that use a library's random numbers run
+fixed blocks of shots, each with its own seed (`rng`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.results import EngineResult
 
 OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
@@ -72,7 +72,7 @@ class Plan(Protocol):
 
 
 class Engine(Protocol):
-    """One way to simulate circuits. Admissible circuits only: see `circuit.check.problem`."""
+    """A simulation method. Takes only circuits that `admission.validation_error` admits."""
 
     name: str
 
@@ -88,7 +88,7 @@ class Engine(Protocol):
         circuit: Circuit,
         request: Request,
         options: RunOptions,
-        control: Control,
+        control: RunControl,
     ) -> EngineResult:
         """Run `circuit`, whose structure is that of `plan`; raises EngineError's children."""
 
@@ -106,12 +106,12 @@ class Shared(Protocol):
 
 
 @runtime_checkable
-class Quick(Protocol):
+class FastCounts(Protocol):
     """What an engine may have beside, where thousands of small circuits come in a second: counts in
     one call, without a plan, a request and options."""
 
     def quick_counts(
-        self, circuit: Circuit, shots: int, seed: int, binding: int, control: Control
+        self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
     ) -> EngineResult | None:
         """What `run` finds for the output "counts" of a circuit without free parameters, the
         options being the defaults; None where `run` has to be asked."""

@@ -77,6 +77,6 @@ class BadAnswer(EngineError):
 
 
 class Stopped(EngineError):
-    """The caller's `Control` asked the run to stop, and it did; there is no result."""
+    """The caller's `RunControl` asked the run to stop, and it did; there is no result."""
 
     code = "stopped"

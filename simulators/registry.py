@@ -1,7 +1,7 @@
-"""Engine names to engine instances; an engine is imported when it is first asked for.
+"""Engine registry: names to instances; an engine's module is imported at its first use.
 
 Engines of other distributions are found through the entry point group `simenv.engines`; each entry
-names a class without arguments that satisfies `base.Engine`.
+names a class without constructor arguments that satisfies `engine.Engine`.
 """
 
 from __future__ import annotations

@@ -1,21 +1,4 @@
-"""What an engine is: a circuit becomes a plan once, a plan runs for many bindings and seeds.
-
-Invariants. A plan depends on the circuit's structure, never on parameter values, so a caller may
-keep it by structure. A run is a function of (circuit, bindings, shots, seed, outputs, precision)
-and the engine's own settings alone: the same bits on any number of threads. One instance is used by
-one thread at a time.
-
-Seed contract: the randomness of shot s of binding b is Philox 4x64-10 with key (seed, b), the same
-doubles as numpy's `Generator(Philox(key=[seed, b], counter=[0, draw, 0, 0])).random(shots)[s]`.
-The joint sampling of the final measurements is draw 0; a measurement or reset at operation k that
-is not final is draw 1 + k, and in later passes of loops what `draws.draw_number` says; sampled term
-t of the observables, counted through, is draw 2**32 + t.
-An engine may leave out what cannot change what is asked for, and run the parts of a circuit apart
-that nothing connects (`circuit.reduced`). Operations keep their numbers, and what is final, or
-measured at all, is what it is in the rest. The joint sampling is one of each part then: with more
-than one part it is draw 1 + k, for the part's first final measurement k.
-Engines that take a library's random numbers run blocks of shots with seeds of their own (`blocks`).
-"""
+"""Results of a run: `BindingResult` for one binding, `EngineResult` for all of a request."""
 
 from __future__ import annotations
 

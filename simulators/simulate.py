@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from simulators import registry
 from simulators.circuit.ir import Circuit
-from simulators.circuit.validation.admission import problem
-from simulators.control import Control
+from simulators.circuit.validation.admission import validation_error
+from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions, Shared
 from simulators.errors import BadCircuit
 from simulators.results import BindingResult, EngineResult
@@ -31,7 +31,7 @@ def simulate(
     threads: int = ...,
     engine: str = ...,
     settings: tuple[tuple[str, int | float], ...] = ...,
-    control: Control | None = ...,
+    control: RunControl | None = ...,
 ) -> EngineResult: ...
 
 
@@ -50,7 +50,7 @@ def simulate(
     threads: int = ...,
     engine: str = ...,
     settings: tuple[tuple[str, int | float], ...] = ...,
-    control: Control | None = ...,
+    control: RunControl | None = ...,
 ) -> EngineResult | None: ...
 
 
@@ -68,7 +68,7 @@ def simulate(
     threads: int = 1,
     engine: str = "statevector",
     settings: tuple[tuple[str, int | float], ...] = (),
-    control: Control | None = None,
+    control: RunControl | None = None,
 ) -> EngineResult | None:
     """Run one circuit; the arguments are those of `base.Request` and `base.RunOptions`.
 
@@ -79,7 +79,7 @@ def simulate(
     Raises BadCircuit for arrays that contradict one another, Unsupported for an engine that does
     not run over ranks, and the engine's own errors.
     """
-    text = problem(circuit)
+    text = validation_error(circuit)
     if text:
         raise BadCircuit(text)
     options = RunOptions(precision=precision, threads=threads, settings=settings)
@@ -87,7 +87,7 @@ def simulate(
     runner = registry.create(engine, comm)
     try:
         plan = runner.plan(circuit, None, options)
-        return runner.run(plan, circuit, request, options, control or Control())
+        return runner.run(plan, circuit, request, options, control or RunControl())
     finally:
         if isinstance(runner, Shared):
             runner.close()

@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(variable, None)
     warmup.prepare(KERNELS)
     if one_of_several is not None:
-        warmup.complete(KERNELS)  # together: each would compile it all when it collects
+        warmup.compile_all(KERNELS)  # together: each would compile it all when it collects
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,9 +16,9 @@ import msgspec
 from bench.engine.distributed_rank import circuit_of
 from bench.harness.report import installed
 from simulators.catalog.costs import ranks_used
-from simulators.statevector.distributed.remap_schedule import Route, route
-from simulators.statevector.plan import Schedules
-from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.distributed.remap_schedule import CommSchedule, plan_communication
+from simulators.statevector.plan import ProgramCache
+from simulators.statevector.planning.tables import SweepTable
 
 STRONG = 36  # qubits: 1 TiB
 WEAK = 30  # of one node: 16 GiB
@@ -75,12 +75,14 @@ def model(network: Network, amplitude_s: float, plot: Path) -> None:
         print(f"  {plot}")
 
 
-def guess(plan: Sweeps, power: int, network: Network, amplitude_s: float) -> Guess:
+def guess(plan: SweepTable, power: int, network: Network, amplitude_s: float) -> Guess:
     """A plan on 2**power nodes."""
     nodes = 1 << power
     if ranks_used(plan.num_wires, nodes) != nodes:
         raise ValueError(f"{plan.num_wires} qubits do not take {nodes} nodes")
-    found: Route = route(plan, range(plan.num_wires), plan.num_wires - power, fresh=True)
+    found: CommSchedule = plan_communication(
+        plan, range(plan.num_wires), plan.num_wires - power, fresh=True
+    )
     sent = found.sent * BYTES
     messages = math.ceil(sent / CHUNK_BYTES)
     meetings = MEETINGS_A_PASS * len(plan.live) * 2 * power
@@ -92,9 +94,9 @@ def guess(plan: Sweeps, power: int, network: Network, amplitude_s: float) -> Gue
     )
 
 
-def _plan(name: str, num_qubits: int) -> Sweeps:
+def _plan(name: str, num_qubits: int) -> SweepTable:
     circuit = circuit_of(name, num_qubits, 1)
-    (stretch,) = Schedules().of(circuit, keep=False).stretches
+    (stretch,) = ProgramCache().of(circuit, keep=False).stretches
     return stretch.sweeps
 
 

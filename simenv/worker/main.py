@@ -80,7 +80,7 @@ def _load(told: argparse.Namespace, runner: Runner) -> None:
     """Everything a first task would have to wait for."""
     begin = time.monotonic()
     engine = WARM_ENGINE if told.engine == "any" else told.engine
-    warmup.warm_up(files.kernel_folder(told.kernels), engine, ranks=told.ranks > 1)
+    warmup.compile_group(files.kernel_folder(told.kernels), engine, ranks=told.ranks > 1)
     runner.engine(engine)
     say(f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start")
 
@@ -88,7 +88,7 @@ def _load(told: argparse.Namespace, runner: Runner) -> None:
 def _load_later(told: argparse.Namespace) -> None:
     """What a first small task need not wait for, and a wider one would."""
     engine = WARM_ENGINE if told.engine == "any" else told.engine
-    if warmup.load_later(told.kernels, engine):
+    if warmup.load_remaining(told.kernels, engine):
         registry.create(engine).warm_up()
     gc.freeze()
 

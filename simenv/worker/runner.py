@@ -34,8 +34,8 @@ from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import registry
 from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel_time import spent_ns, working_ns
-from simulators.control import Control
-from simulators.engine import Engine, PauliSum, Plan, Quick, Request, RunOptions
+from simulators.control import RunControl
+from simulators.engine import Engine, FastCounts, PauliSum, Plan, Request, RunOptions
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, OutOfMemory, Stopped
 from simulators.results import EngineResult
 
@@ -103,7 +103,7 @@ class _Told(msgspec.Struct, frozen=True, eq=False):
     engine: Engine
     options: RunOptions
     observables: tuple[PauliSum, ...]
-    counts: Callable[[Circuit, int, int, int, Control], EngineResult | None] | None
+    counts: Callable[[Circuit, int, int, int, RunControl], EngineResult | None] | None
 
 
 class Runner:
@@ -117,7 +117,7 @@ class Runner:
     ) -> None:
         """`shelf`: where large results go; without one all of them travel. `comm`: of the ranks
         that run each task together. `kept`: where long runs leave what they have done."""
-        self.control = Control()
+        self.control = RunControl()
         self._shelf = shelf
         self._comm = comm
         self._kept = kept
@@ -261,7 +261,7 @@ class Runner:
             settings=terms.options,
         )
         plain = terms.outputs == ("counts",) and not terms.options and terms.precision == "double"
-        counts = engine.quick_counts if plain and isinstance(engine, Quick) else None
+        counts = engine.quick_counts if plain and isinstance(engine, FastCounts) else None
         sums = tuple(_pauli_sum(observable) for observable in terms.observables)
         return _Told(terms, chunk, engine, options, sums, counts)
 

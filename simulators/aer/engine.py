@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from simulators.aer.library import ELSEWHERE, Sampler, block_shots, evolve
 from simulators.catalog import CARDS
-from simulators.circuit.analysis.measurements import Endings
+from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import pauli_sums, sampling
 from simulators.execution.qiskit_export import Dialect, convert
-from simulators.execution.requests import bound, check_plan, opened
+from simulators.execution.requests import bind, check_request, open_run
 from simulators.execution.rng import blocks
 from simulators.execution.sampling import pack_counts
 from simulators.results import BindingResult, EngineResult
@@ -49,19 +49,24 @@ class AerEngine:
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Refuses noise; what Aer cannot run is refused when it is handed over."""
-        check_plan(CARD, circuit, noise, options)
-        return Endings.of(circuit)
+        check_request(CARD, circuit, noise, options)
+        return MeasurementLayouts.of(circuit)
 
     def run(
-        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
     ) -> EngineResult:
-        """See `base.Engine`."""
-        endings, number = opened(CARD, plan, circuit, request, options)
+        """See `engine.Engine`."""
+        endings, number = open_run(CARD, plan, circuit, request, options)
         _refuse_mixed(endings, request)
         found = []
         for row in range(number):
             control.check()
-            params = bound(circuit, request, row)
+            params = bind(circuit, request, row)
             key = request.seed, request.binding + row
             if "counts" in request.outputs and endings.clbits.branching:
                 found.append(_shot_by_shot(circuit, params, request, key, options.threads, control))
@@ -77,10 +82,10 @@ class AerEngine:
         for circuit in (bell(), feed_forward()):
             options = RunOptions()
             plan = self.plan(circuit, None, options)
-            self.run(plan, circuit, Request(16, 1), options, Control())
+            self.run(plan, circuit, Request(16, 1), options, RunControl())
 
 
-def _refuse_mixed(plan: Endings, request: Request) -> None:
+def _refuse_mixed(plan: MeasurementLayouts, request: Request) -> None:
     """A dynamic circuit leaves a mixed state; Aer has counts of it and nothing else."""
     for output, end in (("probabilities", plan.clbits), ("expectation", plan.state)):
         if output in request.outputs and (end.branching or plan.clbits.branching):
@@ -97,7 +102,7 @@ def _shot_by_shot(
     request: Request,
     key: tuple[int, int],
     threads: int,
-    control: Control,
+    control: RunControl,
 ) -> BindingResult:
     """Counts of a dynamic circuit."""
     size = block_shots(circuit)
@@ -114,13 +119,13 @@ def _shot_by_shot(
 
 
 def _sampled(
-    plan: Endings,
+    plan: MeasurementLayouts,
     circuit: Circuit,
     params: NDArray[np.float64],
     request: Request,
     key: tuple[int, int],
     threads: int,
-    control: Control,
+    control: RunControl,
 ) -> BindingResult:
     """All outputs of a circuit whose measurements can wait for its end."""
     asked, source = request.outputs, plan.clbits.source

@@ -20,7 +20,7 @@ from qiskit_aer.quantum_info.states.aer_state import AerState
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
 from simulators.circuit.operations import Operation, matrix, operations
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.errors import OutOfMemory, Unsupported
 from simulators.execution.rng import BLOCK_SHOTS
 
@@ -34,7 +34,7 @@ _PHASES = frozenset({"p", "u1", "cp", "cu1", "mcphase"})
 
 
 def evolve(
-    circuit: Circuit, params: NDArray[np.float64], threads: int, control: Control
+    circuit: Circuit, params: NDArray[np.float64], threads: int, control: RunControl
 ) -> NDArray[np.complex128]:
     """The state [2**n] after the circuit's gates; measurements are left out."""
     _check_memory(circuit.num_qubits)

@@ -2,12 +2,12 @@
 
 from simulators.catalog.builtin import CARDS, card
 from simulators.catalog.cards import EngineCard, EngineOption, Options
-from simulators.catalog.costs import SMALL_QUBITS, Ask, state_bytes
+from simulators.catalog.costs import SMALL_QUBITS, CostQuery, state_bytes
 
 __all__ = [
     "CARDS",
     "SMALL_QUBITS",
-    "Ask",
+    "CostQuery",
     "EngineCard",
     "EngineOption",
     "Options",

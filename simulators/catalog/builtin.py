@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from simulators.catalog.cards import EngineCard, EngineOption
-from simulators.catalog.costs import BASE_BYTES, ChainCosts, MachineCosts, StateCosts, TableauCosts
+from simulators.catalog.costs import (
+    BASE_BYTES,
+    DeviceCost,
+    MpsCost,
+    StabilizerCost,
+    StatevectorCost,
+)
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
 _WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient")
@@ -27,7 +33,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install simenv",
         automatic=True,
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
-        costs=StateCosts(passes=True),
+        costs=StatevectorCost(passes=True),
         reduces=True,
         resizable=True,
         ranks=True,
@@ -45,7 +51,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install 'simenv[stabilizer]'",
         automatic=True,
         summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
-        costs=TableauCosts(),
+        costs=StabilizerCost(),
         clifford=True,
         loops=False,
         variables=False,
@@ -65,7 +71,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install 'simenv[tn]'",
         automatic=True,
         summary="a matrix product state, by quimb: any width, little entanglement",
-        costs=ChainCosts(bond=256),
+        costs=MpsCost(bond=256),
         loops=False,
         variables=False,
         gate_qubits=10,
@@ -89,7 +95,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install 'simenv[aer]'",
         automatic=False,
         summary="all amplitudes, by Qiskit Aer; dynamic circuits shot by shot",
-        costs=StateCosts(
+        costs=StatevectorCost(
             base_bytes=3 * BASE_BYTES, copies=2, branches=2, call_s=3e-3, shot_s=30e-6
         ),
         loops=False,
@@ -108,7 +114,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install simenv",
         automatic=False,
         summary="a machine behind Qiskit's BackendV2; counts are its own",
-        costs=MachineCosts(),
+        costs=DeviceCost(),
         shared=False,
         loops=False,
         variables=False,
@@ -128,7 +134,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install simenv",
         automatic=False,
         summary="misbehaves on request, for drills; else as statevector",
-        costs=StateCosts(passes=True),
+        costs=StatevectorCost(passes=True),
         shared=False,
         reduces=True,
         resizable=True,

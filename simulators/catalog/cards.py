@@ -10,7 +10,7 @@ import importlib.util
 
 import msgspec
 
-from simulators.catalog.costs import BASE_BYTES, Ask, Costs, norm_bytes, state_bytes
+from simulators.catalog.costs import BASE_BYTES, CostModel, CostQuery, norm_bytes, state_bytes
 from simulators.circuit.analysis.profile import Profile
 
 Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options
@@ -50,14 +50,14 @@ class EngineCard(msgspec.Struct, frozen=True):
     install: str  # the line to type where they are missing
     automatic: bool  # may be chosen without being named
     summary: str
-    costs: Costs
+    costs: CostModel
     shared: bool = True  # a pool of no engine in particular runs it
     clifford: bool = False  # Clifford circuits alone
     loops: bool = True  # while, for, switch, break, continue
     variables: bool = True  # store
     gate_qubits: int = 0  # of any gate, at most; 0: no limit
     threads: bool = True  # more slots make a wide circuit faster
-    resizable: bool = False  # a run looks at `Control.threads` between passes
+    resizable: bool = False  # a run looks at `RunControl.threads` between passes
     reduces: bool = False  # of a program it runs what can change what is asked, part by part
     ranks: bool = False  # runs over MPI ranks, any power of two of them
     machine: bool = False  # it holds something outside: a pool of its own, one task at a time
@@ -101,15 +101,15 @@ class EngineCard(msgspec.Struct, frozen=True):
         self, profile: Profile, precision: str = "double", outputs: tuple[str, ...] = ("counts",)
     ) -> int:
         """Peak memory of one run."""
-        return self.costs.memory_bytes(profile, Ask(precision, outputs))
+        return self.costs.memory_bytes(profile, CostQuery(precision, outputs))
 
     def least_memory_bytes(self, profile: Profile, precision: str = "double") -> int:
         """Below this it cannot run."""
-        return self.costs.least_memory_bytes(profile, Ask(precision))
+        return self.costs.least_memory_bytes(profile, CostQuery(precision))
 
     def seconds(self, profile: Profile, shots: int, slots: int = 1) -> float:
         """Expected time of one binding on `slots` threads."""
-        return self.costs.seconds(profile, Ask(shots=shots), slots)
+        return self.costs.seconds(profile, CostQuery(shots=shots), slots)
 
     def max_qubits_in(self, memory_bytes: int, precision: str = "double") -> int:
         """The largest width whose state fits into so much memory."""

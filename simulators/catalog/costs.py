@@ -1,7 +1,7 @@
-"""What a run costs, by family of engine: bytes at its peak, the least it can do with, seconds.
+"""Cost models of engines: peak memory, minimum memory and run time.
 
-Invariant: pure and light, like the catalog. Estimates serve forecasts and placement, never the
-choice of an engine; what refuses a task counts qubits, bytes and operations.
+Pure and light, like the catalog. Estimates serve forecasts and placement, never the choice of an
+engine; a task is refused by its number of qubits, bytes and operations.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def ranks_used(num_qubits: int, ranks: int) -> int:
     return 1 << min(max(0, num_qubits - share), max(1, ranks).bit_length() - 1)
 
 
-class Ask(msgspec.Struct, frozen=True):
+class CostQuery(msgspec.Struct, frozen=True):
     """What is asked of a circuit, as far as it changes what a run costs."""
 
     precision: str = "double"
@@ -60,20 +60,20 @@ class Ask(msgspec.Struct, frozen=True):
     ranks: int = 1  # a power of two: the state is divided among so many processes
 
 
-class Costs(Protocol):
+class CostModel(Protocol):
     """A family's model. Bytes are those of the rank that needs most, rank 0."""
 
-    def memory_bytes(self, profile: Profile, ask: Ask, /) -> int:
+    def memory_bytes(self, profile: Profile, ask: CostQuery, /) -> int:
         """Expected peak."""
 
-    def least_memory_bytes(self, profile: Profile, ask: Ask, /) -> int:
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery, /) -> int:
         """Below this it cannot run."""
 
-    def seconds(self, profile: Profile, ask: Ask, slots: int, /) -> float:
+    def seconds(self, profile: Profile, ask: CostQuery, slots: int, /) -> float:
         """One binding on so many threads in each rank."""
 
 
-class StateCosts(msgspec.Struct, frozen=True):
+class StatevectorCost(msgspec.Struct, frozen=True):
     """All amplitudes; a dynamic circuit holds several states at once."""
 
     base_bytes: int = BASE_BYTES
@@ -83,7 +83,7 @@ class StateCosts(msgspec.Struct, frozen=True):
     shot_s: float = 0.0  # of one shot of a dynamic circuit, beside its gates; 0: they branch
     passes: bool = False  # gates of a large state go in passes
 
-    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """The states it holds, its largest output, and a base amount."""
         need = self._held(profile, ask, self.branches)
         if self.passes and profile.num_qubits > SMALL_QUBITS:
@@ -94,7 +94,7 @@ class StateCosts(msgspec.Struct, frozen=True):
             need += _PROBABILITY_BYTES << profile.num_qubits
         return need + _way_back(profile, ask)
 
-    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """A dynamic circuit needs two states, its shots in groups; over ranks, the whole of a
         statevector that is asked for must fit into rank 0."""
         need = self._held(profile, ask, 2) + _way_back(profile, ask)
@@ -102,7 +102,7 @@ class StateCosts(msgspec.Struct, frozen=True):
             need += state_bytes(profile.num_qubits, ask.precision)
         return need
 
-    def _held(self, profile: Profile, ask: Ask, branches: int) -> int:
+    def _held(self, profile: Profile, ask: CostQuery, branches: int) -> int:
         """The states or a rank's shares of them, and what is needed for any."""
         share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
         states = branches if profile.mid_circuit else self.copies
@@ -114,7 +114,7 @@ class StateCosts(msgspec.Struct, frozen=True):
             held += RANK_BYTES + share // EXCHANGE_PART
         return held
 
-    def seconds(self, profile: Profile, ask: Ask, slots: int) -> float:
+    def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
         """Gates times amplitudes; a dynamic circuit's shots walk one by one, or share branches."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         threads = slots if profile.num_qubits > SMALL_QUBITS else 1
@@ -131,28 +131,28 @@ class StateCosts(msgspec.Struct, frozen=True):
             work += steps * (_BRANCH_OP_S * _LIVE_BRANCHES + ask.shots * 20 * _SHOT_S)
         return work
 
-    def _amplitude_s(self, profile: Profile, ask: Ask, gates: int) -> float:
+    def _amplitude_s(self, profile: Profile, ask: CostQuery, gates: int) -> float:
         """All gates on one amplitude."""
         if not self.passes or profile.num_qubits <= SMALL_QUBITS or profile.mid_circuit:
             return (gates + 2) * _AMPLITUDE_S
         found = _PASSED_S + gates * _PASSED_GATE_S
         return found if ask.precision == "double" else 0.5 * found
 
-    def _exchanges_s(self, profile: Profile, ask: Ask, gates: int) -> float:
+    def _exchanges_s(self, profile: Profile, ask: CostQuery, gates: int) -> float:
         """Half of each share for every qubit that is divided among ranks, from time to time."""
         divided = ask.ranks.bit_length() - 1
         share = state_bytes(profile.num_qubits, ask.precision) / ask.ranks
         return divided * (1 + gates // _EXCHANGE_GATES) * share / 2 * _EXCHANGE_S
 
 
-def _way_back(profile: Profile, ask: Ask) -> int:
+def _way_back(profile: Profile, ask: CostQuery) -> int:
     """Bytes of a gradient: the observable applied to the state, and a copy that is taken back."""
     if "gradient" not in ask.outputs:
         return 0
     return 2 * state_bytes(profile.num_qubits, ask.precision)
 
 
-class ChainCosts(msgspec.Struct, frozen=True):
+class MpsCost(msgspec.Struct, frozen=True):
     """A matrix product state: one tensor a qubit, as wide as the bonds between them."""
 
     bond: int  # the largest it keeps unless told otherwise
@@ -162,7 +162,7 @@ class ChainCosts(msgspec.Struct, frozen=True):
     gate_s: float = 1.2e-3
     flop_s: float = 2e-10
 
-    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Tensors at the largest bond the circuit can reach."""
         bond = self._bond(profile, ask)
         need = self.base_bytes + max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
@@ -170,25 +170,25 @@ class ChainCosts(msgspec.Struct, frozen=True):
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
 
-    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """As expected: it cannot do with less."""
         return self.memory_bytes(profile, ask)
 
-    def seconds(self, profile: Profile, ask: Ask, _slots: int) -> float:
+    def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Gates of more than one qubit split tensors; a shot walks all of them."""
         bond = self._bond(profile, ask)
         gates = profile.gates_2q + profile.gates_many
         split = self.gate_s + 100.0 * float(bond) ** 3 * self.flop_s
         return gates * split + ask.shots * profile.num_qubits * bond * bond * self.flop_s
 
-    def _bond(self, profile: Profile, ask: Ask) -> int:
+    def _bond(self, profile: Profile, ask: CostQuery) -> int:
         most = ask.bond or self.bond
         if profile.bond_bits < 0 or profile.bond_bits >= most.bit_length():
             return most
         return min(most, 1 << profile.bond_bits)
 
 
-class TableauCosts(msgspec.Struct, frozen=True):
+class StabilizerCost(msgspec.Struct, frozen=True):
     """A stabilizer tableau, and frames of Paulis for the shots."""
 
     base_bytes: int = 2 * BASE_BYTES  # the largest result a task may have among it
@@ -197,24 +197,24 @@ class TableauCosts(msgspec.Struct, frozen=True):
     op_s: float = 1e-6  # read, written and parsed again
     frame_s: float = 3e-10  # one operation in one shot
 
-    def memory_bytes(self, profile: Profile, _ask: Ask) -> int:
+    def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
         """A byte a pair of qubits, the text of the operations, the outcomes of a block."""
         width = profile.num_qubits
         blocks = self.block_shots * (2 * profile.num_clbits + width)
         return self.base_bytes + width * width + 400 * profile.operations + blocks
 
-    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """As expected."""
         return self.memory_bytes(profile, ask)
 
-    def seconds(self, profile: Profile, ask: Ask, _slots: int) -> float:
+    def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Conversion, one tableau, and a frame a shot."""
         gates = profile.operations
         tableau = gates * profile.num_qubits * 5e-10
         return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
 
 
-class MachineCosts(msgspec.Struct, frozen=True):
+class DeviceCost(msgspec.Struct, frozen=True):
     """A machine's jobs: what each takes beside its shots, and a shot with the pause after it."""
 
     base_bytes: int = BASE_BYTES
@@ -222,15 +222,15 @@ class MachineCosts(msgspec.Struct, frozen=True):
     job_s: float = 0.5
     shot_s: float = 250e-6
 
-    def memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """The circuit in a few forms, and the outcomes."""
         outcome = 100 + profile.num_clbits
         return self.base_bytes + self.operation_bytes * profile.operations + outcome * ask.shots
 
-    def least_memory_bytes(self, profile: Profile, ask: Ask) -> int:
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """As expected."""
         return self.memory_bytes(profile, ask)
 
-    def seconds(self, _profile: Profile, ask: Ask, _slots: int) -> float:
+    def seconds(self, _profile: Profile, ask: CostQuery, _slots: int) -> float:
         """One job; of several bindings each is one, which the scheduler corrects as it learns."""
         return self.job_s + ask.shots * self.shot_s

@@ -1,9 +1,9 @@
-"""Values of an expression for many classical records at once.
+"""Evaluation of classical expressions for many classical records at once.
 
 Integers are Python's, so registers and variables of any width are exact. An expression is evaluated
-once for each distinct setting of the bits it reads, and remembered. A Uint of width w wraps at
-2**w; a constant wider than its width keeps its value (it equals no register), until it is stored;
-division by zero yields 0; a bit beyond the width reads 0.
+once for each distinct setting of the bits it reads, and cached. A Uint of width w wraps at 2**w; a
+constant wider than its width keeps its value (it equals no register) until it is stored; division
+by zero yields 0; a bit beyond the width reads 0.
 """
 
 from __future__ import annotations

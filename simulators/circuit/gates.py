@@ -1,11 +1,11 @@
-"""Every operation the house knows: names, arities, Clifford flags, and what a gate does.
+"""Gate set: names, arities, Clifford flags, and the action of each gate.
 
-A gate is a short list of **pieces**. A piece looks at its target qubits (the last ones of the
-operation; those before them are controls that must be 1), picks the basis states whose target bits
-under `mask` equal `zero` or `one`, and applies a 2x2 matrix to each such pair. Where both patterns
-are the same the piece is a phase. So the engines need one pair kernel and one phase kernel, and the
-gates are data. Pattern bit j belongs to the j-th target, as in Qiskit's little-endian matrices.
-Matrices follow Qiskit's definitions; a test compares each with Qiskit's own.
+A gate is a short list of two-level factors (two-level unitaries, Nielsen and Chuang, sect. 4.5). A
+factor acts on its target qubits, the last ones of the operation; those before them are controls
+that must be 1. It selects the basis states whose target bits under `mask` equal `zero` or `one`,
+and applies a 2x2 matrix to each such pair. Where both patterns are equal, the factor is a phase. So
+engines need one kernel for pairs and one for phases. Pattern bit j belongs to target j, as in
+Qiskit's little-endian matrices. Matrices follow Qiskit's definitions; a test compares each of them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ UNKNOWN = -1
 MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
 
 # How a piece acts, from cheap to dear.
-PHASE, SWAP, REAL, GENERAL = range(4)
+PHASE, PERMUTATION, REAL, COMPLEX = range(4)
 
 # Where a piece's matrix comes from.
-FIXED, ROTATION, TILTED, REAL_TURN, PHASE_TURN, EULER, EULER_HALF, EULER_PHASE = range(8)
+FIXED, ROTATION, XY_ROTATION, RY, P_GATE, U3, U2, CU = range(8)
 
 
-class Piece(msgspec.Struct, frozen=True):
+class TwoLevelFactor(msgspec.Struct, frozen=True):
     """One 2x2 action: on the pairs (zero, one) of the target bits under `mask`."""
 
     targets: int
@@ -57,7 +57,7 @@ class Gate(msgspec.Struct, frozen=True):
     params: int
     clifford: bool
     controls: int  # leading qubits that act as controls; ANY: all but the last
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TwoLevelFactor, ...]
 
     @property
     def diagonal(self) -> bool:
@@ -71,21 +71,21 @@ _SX = (0.5 + 0.5j, 0.5 - 0.5j, 0.5 - 0.5j, 0.5 + 0.5j)
 _SXDG = (0.5 - 0.5j, 0.5 + 0.5j, 0.5 + 0.5j, 0.5 - 0.5j)
 
 
-def _phase(value: complex, targets: int = 1, pattern: int = -1) -> Piece:
+def _phase(value: complex, targets: int = 1, pattern: int = -1) -> TwoLevelFactor:
     mask = (1 << targets) - 1
     pattern &= mask
-    return Piece(targets, mask, pattern, pattern, PHASE, matrix=(value, 0, 0, value))
+    return TwoLevelFactor(targets, mask, pattern, pattern, PHASE, matrix=(value, 0, 0, value))
 
 
-def _turn(scale: float, targets: int = 1, pattern: int = -1) -> Piece:
+def _turn(scale: float, targets: int = 1, pattern: int = -1) -> TwoLevelFactor:
     mask = (1 << targets) - 1
     pattern &= mask
-    return Piece(targets, mask, pattern, pattern, PHASE, PHASE_TURN, scale)
+    return TwoLevelFactor(targets, mask, pattern, pattern, PHASE, P_GATE, scale)
 
 
-def _one(kind: int, *matrix: complex) -> Piece:
+def _one(kind: int, *matrix: complex) -> TwoLevelFactor:
     a, b, c, d = matrix
-    return Piece(1, 1, 0, 1, kind, matrix=(a, b, c, d))
+    return TwoLevelFactor(1, 1, 0, 1, kind, matrix=(a, b, c, d))
 
 
 def _pair(
@@ -98,21 +98,23 @@ def _pair(
     scale: float = 1.0,
     targets: int = 2,
     mask: int = 0,
-) -> Piece:
-    return Piece(targets, mask or (1 << targets) - 1, zero, one, kind, source, scale, matrix)
+) -> TwoLevelFactor:
+    return TwoLevelFactor(
+        targets, mask or (1 << targets) - 1, zero, one, kind, source, scale, matrix
+    )
 
 
-_X = _one(SWAP, 0, 1, 1, 0)
-_Y = _one(GENERAL, 0, -1j, 1j, 0)
+_X = _one(PERMUTATION, 0, 1, 1, 0)
+_Y = _one(COMPLEX, 0, -1j, 1j, 0)
 _H = _one(REAL, _R, _R, _R, -_R)
-_RX = Piece(1, 1, 0, 1, GENERAL, ROTATION)
-_RY = Piece(1, 1, 0, 1, REAL, REAL_TURN)
+_RX = TwoLevelFactor(1, 1, 0, 1, COMPLEX, ROTATION)
+_RY = TwoLevelFactor(1, 1, 0, 1, REAL, RY)
 _RZ = (_turn(-0.5, 1, 0), _turn(0.5, 1, 1))
-_U = Piece(1, 1, 0, 1, GENERAL, EULER)
+_U = TwoLevelFactor(1, 1, 0, 1, COMPLEX, U3)
 _BOTH = (0, 3), (1, 2)  # pairs of equal and of different bits
 
 # name: (qubits, params, Clifford, controls, pieces)
-_GATES: dict[str, tuple[int, int, bool, int, tuple[Piece, ...]]] = {
+_GATES: dict[str, tuple[int, int, bool, int, tuple[TwoLevelFactor, ...]]] = {
     "id": (1, 0, True, 0, ()),
     "h": (1, 0, True, 0, (_H,)),
     "x": (1, 0, True, 0, (_X,)),
@@ -122,17 +124,17 @@ _GATES: dict[str, tuple[int, int, bool, int, tuple[Piece, ...]]] = {
     "sdg": (1, 0, True, 0, (_phase(-1j),)),
     "t": (1, 0, False, 0, (_phase(_T),)),
     "tdg": (1, 0, False, 0, (_phase(_T.conjugate()),)),
-    "sx": (1, 0, True, 0, (_one(GENERAL, *_SX),)),
-    "sxdg": (1, 0, True, 0, (_one(GENERAL, *_SXDG),)),
+    "sx": (1, 0, True, 0, (_one(COMPLEX, *_SX),)),
+    "sxdg": (1, 0, True, 0, (_one(COMPLEX, *_SXDG),)),
     "p": (1, 1, False, 0, (_turn(1.0),)),
     "u1": (1, 1, False, 0, (_turn(1.0),)),
-    "r": (1, 2, False, 0, (Piece(1, 1, 0, 1, GENERAL, TILTED),)),
+    "r": (1, 2, False, 0, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, XY_ROTATION),)),
     "rx": (1, 1, False, 0, (_RX,)),
     "ry": (1, 1, False, 0, (_RY,)),
     "rz": (1, 1, False, 0, _RZ),
     "u": (1, 3, False, 0, (_U,)),
     "u3": (1, 3, False, 0, (_U,)),
-    "u2": (1, 2, False, 0, (Piece(1, 1, 0, 1, GENERAL, EULER_HALF),)),
+    "u2": (1, 2, False, 0, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, U2),)),
     "global_phase": (0, 1, True, 0, (_turn(1.0, 0),)),
     "cx": (2, 0, True, 1, (_X,)),
     "cy": (2, 0, True, 1, (_Y,)),
@@ -140,42 +142,45 @@ _GATES: dict[str, tuple[int, int, bool, int, tuple[Piece, ...]]] = {
     "ch": (2, 0, False, 1, (_H,)),
     "cs": (2, 0, False, 1, (_phase(1j),)),
     "csdg": (2, 0, False, 1, (_phase(-1j),)),
-    "csx": (2, 0, False, 1, (_one(GENERAL, *_SX),)),
+    "csx": (2, 0, False, 1, (_one(COMPLEX, *_SX),)),
     "cp": (2, 1, False, 1, (_turn(1.0),)),
     "cu1": (2, 1, False, 1, (_turn(1.0),)),
     "crx": (2, 1, False, 1, (_RX,)),
     "cry": (2, 1, False, 1, (_RY,)),
     "crz": (2, 1, False, 1, _RZ),
     "cu3": (2, 3, False, 1, (_U,)),
-    "cu": (2, 4, False, 1, (Piece(1, 1, 0, 1, GENERAL, EULER_PHASE),)),
-    "swap": (2, 0, True, 0, (_pair(1, 2, SWAP, (0, 1, 1, 0)),)),
-    "iswap": (2, 0, True, 0, (_pair(1, 2, GENERAL, (0, 1j, 1j, 0)),)),
-    "dcx": (2, 0, True, 0, (_pair(1, 3, SWAP, (0, 1, 1, 0)), _pair(2, 3, SWAP, (0, 1, 1, 0)))),
-    "ecr": (2, 0, True, 0, (
-        _pair(0, 1, SWAP, (0, 1, 1, 0), mask=1),
-        _pair(0, 2, GENERAL, (_R, 1j * _R, 1j * _R, _R)),
-        _pair(1, 3, GENERAL, (_R, -1j * _R, -1j * _R, _R)),
+    "cu": (2, 4, False, 1, (TwoLevelFactor(1, 1, 0, 1, COMPLEX, CU),)),
+    "swap": (2, 0, True, 0, (_pair(1, 2, PERMUTATION, (0, 1, 1, 0)),)),
+    "iswap": (2, 0, True, 0, (_pair(1, 2, COMPLEX, (0, 1j, 1j, 0)),)),
+    "dcx": (2, 0, True, 0, (
+        _pair(1, 3, PERMUTATION, (0, 1, 1, 0)),
+        _pair(2, 3, PERMUTATION, (0, 1, 1, 0)),
     )),
-    "rxx": (2, 1, False, 0, tuple(_pair(a, b, GENERAL, source=ROTATION) for a, b in _BOTH)),
+    "ecr": (2, 0, True, 0, (
+        _pair(0, 1, PERMUTATION, (0, 1, 1, 0), mask=1),
+        _pair(0, 2, COMPLEX, (_R, 1j * _R, 1j * _R, _R)),
+        _pair(1, 3, COMPLEX, (_R, -1j * _R, -1j * _R, _R)),
+    )),
+    "rxx": (2, 1, False, 0, tuple(_pair(a, b, COMPLEX, source=ROTATION) for a, b in _BOTH)),
     "ryy": (2, 1, False, 0, (
-        _pair(0, 3, GENERAL, source=ROTATION, scale=-1.0),
-        _pair(1, 2, GENERAL, source=ROTATION),
+        _pair(0, 3, COMPLEX, source=ROTATION, scale=-1.0),
+        _pair(1, 2, COMPLEX, source=ROTATION),
     )),
     "rzz": (2, 1, False, 0, tuple(_turn(s, 2, k) for k, s in enumerate((-0.5, 0.5, 0.5, -0.5)))),
     "rzx": (2, 1, False, 0, (
-        _pair(0, 2, GENERAL, source=ROTATION),
-        _pair(1, 3, GENERAL, source=ROTATION, scale=-1.0),
+        _pair(0, 2, COMPLEX, source=ROTATION),
+        _pair(1, 3, COMPLEX, source=ROTATION, scale=-1.0),
     )),
-    "xx_minus_yy": (2, 2, False, 0, (_pair(0, 3, GENERAL, source=TILTED),)),
-    "xx_plus_yy": (2, 2, False, 0, (_pair(1, 2, GENERAL, source=TILTED),)),
+    "xx_minus_yy": (2, 2, False, 0, (_pair(0, 3, COMPLEX, source=XY_ROTATION),)),
+    "xx_plus_yy": (2, 2, False, 0, (_pair(1, 2, COMPLEX, source=XY_ROTATION),)),
     "ccx": (3, 0, False, 2, (_X,)),
     "ccz": (3, 0, False, 2, (_phase(-1),)),
-    "cswap": (3, 0, False, 1, (_pair(1, 2, SWAP, (0, 1, 1, 0)),)),
+    "cswap": (3, 0, False, 1, (_pair(1, 2, PERMUTATION, (0, 1, 1, 0)),)),
     "rccx": (3, 0, False, 0, (
         _phase(-1, 3, 0b101),
-        _pair(0b011, 0b111, GENERAL, (0, -1j, 1j, 0), targets=3),
+        _pair(0b011, 0b111, COMPLEX, (0, -1j, 1j, 0), targets=3),
     )),
-    "c3sx": (4, 0, False, 3, (_one(GENERAL, *_SX),)),
+    "c3sx": (4, 0, False, 3, (_one(COMPLEX, *_SX),)),
     "rcccx": (4, 0, False, 0, (
         _phase(1j, 4, 0b0011),
         _phase(-1j, 4, 0b1011),
@@ -215,7 +220,9 @@ NAMES: dict[int, str] = {row[0]: name for name, row in OTHERS.items()} | {
 }
 
 
-def matrix_of(piece: Piece, params: tuple[float, ...]) -> tuple[complex, complex, complex, complex]:
+def matrix_of(
+    piece: TwoLevelFactor, params: tuple[float, ...]
+) -> tuple[complex, complex, complex, complex]:
     """The 2x2 matrix of a piece (row by row) for the operation's parameters, in radians."""
     if piece.source == FIXED:
         return piece.matrix
@@ -223,19 +230,19 @@ def matrix_of(piece: Piece, params: tuple[float, ...]) -> tuple[complex, complex
     c, s = math.cos(0.5 * angle), math.sin(0.5 * angle)
     if piece.source == ROTATION:
         return c, -1j * s, -1j * s, c
-    if piece.source == TILTED:
+    if piece.source == XY_ROTATION:
         tilt = cmath.exp(1j * params[1])
         return c, -1j * s / tilt, -1j * s * tilt, c
-    if piece.source == REAL_TURN:
+    if piece.source == RY:
         return c, -s, s, c
-    if piece.source == PHASE_TURN:
+    if piece.source == P_GATE:
         value = cmath.exp(1j * angle)
         return value, 0, 0, value
-    if piece.source == EULER_HALF:
+    if piece.source == U2:
         phi, lam, gamma, c, s = params[0], params[1], 0.0, _R, _R
     else:
         phi, lam = params[1], params[2]
-        gamma = params[3] if piece.source == EULER_PHASE else 0.0
+        gamma = params[3] if piece.source == CU else 0.0
     turn = cmath.exp(1j * gamma)
     return (
         turn * c,

@@ -1,12 +1,9 @@
-"""The table of operation names of a circuit, resolved once for names that come again and again.
+"""Circuit representation: views on flat arrays, without copies of what was received.
 
-Most circuits of a flood share a handful of tables, so resolving names costs one dictionary look-up.
-
-A circuit as views on flat arrays: what engines read, without copying what was received.
-
-The arrays have the layout of the wire form: operation k is row `ops[k]` of the table; its qubits,
+The arrays have the layout of the wire format: operation k is row `ops[k]` of the table; its qubits,
 clbits and parameters are the next ones of the flat arrays, as many as that row says. A Circuit may
-hold anything that was received; only one that passes `check.problem` may go to an engine.
+hold any received bytes; only one that `admission.validation_error` admits may go to an engine.
+Tables of operation names are resolved once and cached, since most circuits share a few of them.
 """
 
 from __future__ import annotations
@@ -137,7 +134,7 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
     constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width
     variables: tuple[int, ...] = ()  # width in bits of each; 0: a Bool
     matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q] of each row `unitary` of the table
-    fault: str = ""  # a buffer that is no array; `check.problem` reports it
+    fault: str = ""  # a buffer that is no array; `admission.validation_error` reports it
 
     if TYPE_CHECKING:
 

@@ -1,6 +1,6 @@
-"""A circuit operation by operation, for engines that hand it on to a library.
+"""Iteration over a circuit's operations, for engines that pass them to a library.
 
-Invariant: only for circuits that `check.problem` admitted.
+Only for circuits that `admission.validation_error` admitted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One buffer of bytes as arrays of other types, inside kernels.
+"""Typed views on one byte buffer, inside kernels.
 
-Every array that a kernel is given costs its caller as much as ten numbers; so what it works in is
-one buffer, cut up here. Nothing is checked: the caller's buffer is large enough and aligned.
+Each array argument costs the caller of a kernel as much as ten numbers, so scratch memory is one
+buffer that the kernel divides. Nothing is checked: the buffer must be large enough and aligned.
 """
 
 from __future__ import annotations

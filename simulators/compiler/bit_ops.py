@@ -1,11 +1,11 @@
-"""Sets of wires as masks, inside kernels: int64, since no state has 63 wires."""
+"""Bit operations on qubit masks, inside kernels: int64, since no state has 63 qubits."""
 
 from __future__ import annotations
 
-from simulators.compiler.kernel import part
+from simulators.compiler.kernel import device_function
 
 
-@part
+@device_function
 def count(mask):  # type: ignore[no-untyped-def]
     """How many wires."""
     found = 0
@@ -15,7 +15,7 @@ def count(mask):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def lowest(mask):  # type: ignore[no-untyped-def]
     """The lowest wire of a set that is not empty."""
     found = 0
@@ -25,7 +25,7 @@ def lowest(mask):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def mapped(mask, to):  # type: ignore[no-untyped-def]
     """The set of to[wire]."""
     found = 0

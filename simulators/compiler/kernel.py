@@ -1,14 +1,12 @@
-"""Work that several processes need done once: the first does it, the others wait for it.
-
-Compiled kernels: one explicit signature each, cached on disk, interpreter lock released.
+"""Compiled kernels: one explicit signature each, cached on disk, interpreter lock released.
 
 Importing a module compiles nothing. A kernel has exactly one specialisation; it is compiled, or
-loaded from the cache, by `Kernel.load` or by its first call, and never again. No kernel starts
-threads: a caller with many cores calls kernels on ranges from threads of its own (`crew`), so an
-idle process uses no CPU at all.
+loaded from the cache, by `Kernel.load` or by its first call, and never again. Processes that need
+it at the same time compile it once (`run_once`, a file lock). No kernel starts threads: callers
+call kernels on ranges from a `control.ThreadPool`.
 
 Numba's cache looks at a kernel's own file only, not at the files of the functions it calls. So the
-cache lies in a folder named by the sources of all kernels together, and never mixes two versions.
+cache folder is named by a digest of all sources of `simulators`, and never mixes two versions.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ class Busy(Exception):
 
 
 @contextmanager
-def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
+def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Let one process at a time into the block, until one has left it without an error: from then
     on nobody waits. Where no such file can be made or locked, there is no order.
 
@@ -224,7 +222,7 @@ class Kernel:
             if self._dispatcher is not None:
                 return True
             try:
-                with booked(), one_at_a_time(self._mark(), wait=wait), _compiling, _undisturbed():
+                with booked(), run_once(self._mark(), wait=wait), _compiling, _undisturbed():
                     numba.config.CACHE_DIR = str(_kept[0])
                     self._dispatcher = numba.njit(
                         self._signature, cache=True, no_cfunc_wrapper=True, **_OPTIONS
@@ -260,12 +258,12 @@ def kernel(
     return registered
 
 
-def part(function: Callable[..., Any]) -> Any:
+def device_function(function: Callable[..., Any]) -> Any:
     """A function that only kernels call: becomes part of each of them."""
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
-def inner(function: Callable[..., Any]) -> Any:
+def inline_function(function: Callable[..., Any]) -> Any:
     """A part so short, and called so often, that the call itself would be felt."""
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, **_OPTIONS)(
         function

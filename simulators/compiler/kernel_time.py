@@ -1,7 +1,7 @@
-"""The time a process has spent on its kernels: compiling them, or loading them from the cache.
+"""Time that a process has spent on compiling kernels, or on loading them from the cache.
 
-A first task of a kind waits for its kernels. That is no part of what the task takes, so whoever
-measures a run reads `working_ns`, a clock that stands still meanwhile.
+A first task of a kind waits for its kernels. That is not part of its run time: runs are measured
+with `working_ns`, a clock that stands still meanwhile.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How numba compiles our kernels: its own steps, without those that change nothing here.
+"""Numba compiler pipeline for kernels: numba's passes, without those that change nothing here.
 
-Most of a compilation is numba's front end, not LLVM. Three things make it nearly half as long: a
-part of a kernel (see `jit.part`) is only linked to what calls it, so it is neither optimised nor
-made to machine code by itself, and not once more for each number it is called with; steps for what
-kernels do not have (closures, array expressions, blocks of `with`) are left out; and what an
-operator makes of its arguments' types is remembered.
+Most of the compile time is numba's front end, not LLVM. Three changes nearly halve it. A device
+function (`kernel.device_function`) is only linked into its callers: it is neither optimised nor
+made to machine code on its own, nor again for each literal argument. Passes for features that
+kernels do not use (closures, array expressions, `with` blocks) are left out. The result type of an
+operator for given argument types is cached.
 """
 
 from __future__ import annotations

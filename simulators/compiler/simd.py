@@ -1,7 +1,7 @@
-"""Eight float64 at once, for kernels: one vector register, or two, whatever the processor has.
+"""SIMD values in kernels: eight float64, in one vector register or two.
 
-Values of type VECTOR live inside kernels only and know +, -, *. Nothing here contracts a product
-and a sum into one instruction, so each lane has the very bits of the same scalar arithmetic.
+Values of type VECTOR exist inside kernels only and support +, -, *. No product and sum are
+contracted into one instruction, so each lane has the same bits as the scalar arithmetic.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compiling and loading kernels before the first task, so that no task waits for a compiler.
+"""Compilation and loading of kernels before the first task, so that no task waits for a compiler.
 
 Kernels are kept on disk, so only the first start on a machine compiles. Processes that start
 together share the work: each compiles the kernels that no other process has begun, then loads the
@@ -60,7 +60,7 @@ def prepare(folder: Path) -> Path:
     return chosen
 
 
-def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -> None:
+def compile_group(folder: Path, engine: str = "statevector", *, ranks: bool = False) -> None:
     """Compile or load the kernels of `engine`; its own `warm_up` then runs circuits through them.
 
     `folder`: as for `prepare`, which is called. Blocks while other processes compile. An engine
@@ -74,7 +74,7 @@ def warm_up(folder: Path, engine: str = "statevector", *, ranks: bool = False) -
     _load(chosen, groups)
 
 
-def load_later(folder: Path, engine: str) -> bool:
+def load_remaining(folder: Path, engine: str) -> bool:
     """Load what a first circuit of `engine` did not wait for, as far as it is compiled: for a
     process that has nothing to do. `folder`: as for `prepare`, which has been called.
 
@@ -93,13 +93,15 @@ def load_later(folder: Path, engine: str) -> bool:
     return len(stored) == len(kernels)
 
 
-def complete(folder: Path, report: Callable[[int, int], None] = lambda _done, _all: None) -> None:
+def compile_all(
+    folder: Path, report: Callable[[int, int], None] = lambda _done, _all: None
+) -> None:
     """Compile or load all kernels. `report`: called after each of them with the number of those
     that are done, and of all."""
     _load(prepare(folder), _ALL, report)
 
 
-def is_warm(folder: Path) -> bool:
+def is_compiled(folder: Path) -> bool:
     """Whether all kernels are on disk; imports none of their modules. `folder`: as for
     `prepare`."""
     from simulators.compiler import kernel
@@ -143,7 +145,7 @@ def _load(
 
 def main() -> None:
     """Compile all kernels into the folder named on the command line."""
-    complete(Path(sys.argv[1]))
+    compile_all(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

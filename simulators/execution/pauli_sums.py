@@ -1,4 +1,4 @@
-"""Pauli sums: what is admissible, and from the strings' means to values; shared by the engines.
+"""Pauli sums: validation, and values from the expectation values of the strings.
 
 A string is a pair of masks (x, z), bit q for qubit q; both bits set is Y.
 """

@@ -1,7 +1,7 @@
-"""From our circuits to Qiskit's, operation by operation: no transpiler, no text.
+"""Export of a circuit to Qiskit, operation by operation: no transpiler, no text.
 
-Gates that a dialect does not have go as matrices. Conditions go as Qiskit's expressions; loops,
-variables, and operators that nobody behind Qiskit evaluates are refused by name.
+Gates that the target does not have are exported as matrices. Conditions become Qiskit expressions.
+Loops, variables and operators that no backend evaluates are refused by name.
 """
 
 from __future__ import annotations

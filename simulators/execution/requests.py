@@ -1,7 +1,4 @@
-"""What every engine checks of a request, in the same words; and the parameters of one binding.
-
-How a run of an engine begins whose plan is a circuit's `Endings`.
-"""
+"""Checks of a request that all engines share, and the parameters of one binding."""
 
 from __future__ import annotations
 
@@ -9,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import EngineCard
-from simulators.circuit.analysis.measurements import Endings
+from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
 from simulators.engine import OUTPUTS, Request, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 
-def check_plan(
+def check_request(
     card: EngineCard,
     circuit: Circuit,
     noise: object | None,
@@ -151,7 +148,7 @@ def refuse_gradient(request: Request, *, branches: bool) -> None:
         )
 
 
-def rows(circuit: Circuit, request: Request) -> int:
+def num_bindings(circuit: Circuit, request: Request) -> int:
     """How many bindings there are. Raises BadCircuit if they do not fit the circuit."""
     bindings = request.bindings
     if bindings is None:
@@ -171,7 +168,7 @@ def rows(circuit: Circuit, request: Request) -> int:
     return len(bindings)
 
 
-def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
+def bind(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
     """The circuit's parameters with row `row` of the bindings in their slots."""
     if request.bindings is None or not circuit.slots_data:
         return circuit.params
@@ -180,13 +177,13 @@ def bound(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
     return params
 
 
-def opened(
+def open_run(
     card: EngineCard, plan: object, circuit: Circuit, request: Request, options: RunOptions
-) -> tuple[Endings, int]:
+) -> tuple[MeasurementLayouts, int]:
     """The plan, and how many bindings there are; raises what the checks of `requests` raise."""
-    if not isinstance(plan, Endings):
+    if not isinstance(plan, MeasurementLayouts):
         raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
     check_run(circuit, options)
-    number = rows(circuit, request)
+    number = num_bindings(circuit, request)
     check_outputs(card, request, plan.clbits.measures, collapses=plan.state.branching)
     return plan, number

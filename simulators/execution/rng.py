@@ -1,19 +1,13 @@
-"""Philox 4x64-10 in compiled code, bit for bit numpy's `Generator(Philox(...)).random()`.
+"""Counter-based random numbers: Philox 4x64-10, the same bits as numpy's `Philox` generator.
 
-A uniform number is a function of (seed, binding, draw, shot) and of nothing else, so any shot may
-be drawn anywhere, in any order, on any number of threads. After Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3" (2011).
+A uniform number is a function of (seed, binding, draw, shot) alone, so any shot may be drawn in any
+order and by any thread (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011). The
+draw number of an operation depends on the operation and on the iteration counts of the loops around
+it.
 
-Numbers of draws: which of a shot's random numbers an operation takes, loops included.
-
-Invariant: a number depends on the operation and on how often each loop around it has begun anew,
-never on other shots, so that shots may be run in any groups.
-
-Seeds for engines with a generator of their own: they run fixed blocks of shots.
-
-Invariant: shot s belongs to block s // size whatever the number of shots, so fewer shots are the
-first of more; a block's seed is a function of (seed, binding, block) alone. The size is
-BLOCK_SHOTS, or less where the circuit alone asks for it.
+Engines with a generator of their own run blocks of shots. Shot s belongs to block s // size
+whatever the number of shots, so fewer shots are a prefix of more; a block's seed is a function of
+(seed, binding, block). The size is BLOCK_SHOTS, or less where the circuit demands it.
 """
 
 from __future__ import annotations
@@ -26,8 +20,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from simulators.compiler.kernel import I64, REALS, WORD, inner, kernel, part
-from simulators.control import Control
+from simulators.compiler.kernel import I64, REALS, WORD, device_function, inline_function, kernel
+from simulators.control import RunControl
 
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
@@ -51,7 +45,7 @@ def _product(_context: Any, _left: Any, _right: Any) -> Any:
     return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), codegen
 
 
-@inner
+@inline_function
 def block(counter, draw, key0, key1):  # type: ignore[no-untyped-def]
     """Four words: those of shots 4 * (counter - 1) and the three after it."""
     x0, x1, x2, x3 = counter, draw, np.uint64(0), np.uint64(0)
@@ -64,13 +58,13 @@ def block(counter, draw, key0, key1):  # type: ignore[no-untyped-def]
     return x0, x1, x2, x3
 
 
-@inner
+@inline_function
 def uniform(word):  # type: ignore[no-untyped-def]
     """The number in [0, 1) that a word stands for."""
     return np.float64(np.int64(word >> _SHIFT)) * _SCALE  # signed: one instruction on any processor
 
 
-@part
+@device_function
 def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-untyped-def]
     """How many of the uniforms of shots 0 .. shots - 1 are below `limit`; of some of them only
     where the control flag is raised meanwhile."""
@@ -143,7 +137,7 @@ def block_seed(seed: int, binding: int, block: int) -> int:
 
 
 def blocks(
-    shots: int, seed: int, binding: int, control: Control, size: int = BLOCK_SHOTS
+    shots: int, seed: int, binding: int, control: RunControl, size: int = BLOCK_SHOTS
 ) -> Iterator[tuple[int, int]]:
     """(seed, shots wanted) of each block, after a look at the control flag."""
     for block, first in enumerate(range(0, shots, size)):

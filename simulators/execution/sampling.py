@@ -1,17 +1,9 @@
-"""From sampled basis states and classical records to packed outcomes; shared by the engines.
+"""Sampling of basis states, and packing of outcomes; shared by the engines.
 
 A record is a row of uint64 words, clbit c in bit c % 64 of word c // 64. Packed outcomes are
-distinct, ascending as unsigned integers, and little-endian.
-
-Bit-packed outcomes, a row of bytes a shot, counted without a Python object a bit.
-
-A row is little-endian, bit b in bit b % 8 of byte b // 8; as wide as `sampling.outcome_width`.
-
-From a whole state as an array to samples and distributions, in plain numpy; shared by engines
-that get theirs from a library.
-
-Sampling is the house's inverse sampling (seed contract, draw 0), so a seed gives the counts that
-the statevector engine finds, up to rounding.
+distinct, ascending as unsigned integers, and little-endian. Bit-packed rows have bit b in bit b % 8
+of byte b // 8. Sampling from a dense state vector is inverse-CDF sampling (seed contract, draw 0),
+so a seed gives the counts of the statevector engine, up to rounding.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ import numpy as np
 
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.results import EngineResult
 from simulators.statevector.engine import StatevectorEngine
@@ -72,7 +72,12 @@ class FaultEngine:
         return self._inner.plan(circuit, noise, options)
 
     def run(
-        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
     ) -> EngineResult:
         """Misbehave, or run as the statevector engine does."""
         fault = fault_of(circuit)
@@ -87,13 +92,13 @@ class FaultEngine:
     def _is_last(self) -> bool:
         return self._comm is None or bool(self._comm.Get_rank() == self._comm.Get_size() - 1)
 
-    def _check(self, control: Control) -> Callable[[], None]:
+    def _check(self, control: RunControl) -> Callable[[], None]:
         """Raises Stopped; over ranks in all alike, which call it together."""
         if self._comm is None:
             return control.check
-        from simulators.statevector.distributed.error_agreement import Meeting
+        from simulators.statevector.distributed.error_agreement import ErrorAgreement
 
-        return Meeting(self._comm, control).meet
+        return ErrorAgreement(self._comm, control).meet
 
     def warm_up(self) -> None:
         """As the statevector engine."""

@@ -1,7 +1,7 @@
-"""The engine `hardware`: a machine behind Qiskit's BackendV2, one job at a time.
+"""Engine `hardware`: a device behind Qiskit's BackendV2, one job at a time.
 
-It is made with its backend, which it holds for good. Counts are the machine's own: nothing here can
-repeat them, and a seed is handed on only where the machine is a simulator that takes one.
+The engine is created with its backend and keeps it. Counts are the device's own and not repeatable;
+a seed is passed on only where the backend is a simulator that takes one.
 """
 
 from __future__ import annotations
@@ -12,13 +12,19 @@ from typing import Any
 from qiskit.transpiler import Target
 
 from simulators.catalog import CARDS
-from simulators.circuit.analysis.measurements import ending
+from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution.requests import bound, check_outputs, check_plan, check_run, rows
+from simulators.execution.requests import (
+    bind,
+    check_outputs,
+    check_request,
+    check_run,
+    num_bindings,
+)
 from simulators.execution.sampling import pack_counts
 from simulators.hardware import transpile
 from simulators.hardware.jobs import Machine
@@ -64,20 +70,25 @@ class HardwareEngine:
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Fit the structure to the machine; refuses by name what it has not."""
-        check_plan(CARD, circuit, noise, options)
+        check_request(CARD, circuit, noise, options)
         check_run(circuit, options)
-        found, target = ending(circuit), self.target
+        found, target = measurement_layout(circuit), self.target
         transpile.refuse_what_is_missing(circuit, found, target, self.machine.name)
         return transpile.fitted(circuit, found, self.backend, target)
 
     def run(
-        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
     ) -> EngineResult:
-        """See `base.Engine`; errors of the machine are MachineRefused, MachineFailed, BadAnswer."""
+        """See `Engine`; errors of the device are MachineRefused, MachineFailed, BadAnswer."""
         if not isinstance(plan, Fitted):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         check_run(circuit, options)
-        number = rows(circuit, request)
+        number = num_bindings(circuit, request)
         branching = plan.ending.branching
         check_outputs(CARD, request, plan.ending.measures, collapses=branching)
         control.check()
@@ -85,7 +96,7 @@ class HardwareEngine:
             plan = self.plan(circuit, None, options)
             assert isinstance(plan, Fitted)
         circuits = [
-            transpile.bound(plan, circuit, bound(circuit, request, row), self.backend)
+            transpile.bound(plan, circuit, bind(circuit, request, row), self.backend)
             for row in range(number)
         ]
         key = request.seed, request.binding

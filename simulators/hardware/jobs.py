@@ -20,7 +20,7 @@ from typing import Any
 
 from qiskit import QuantumCircuit
 
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
 from simulators.execution.rng import block_seed
 
@@ -54,7 +54,7 @@ class Machine:
         circuits: Sequence[QuantumCircuit],
         shots: int,
         key: tuple[int, int],
-        control: Control,
+        control: RunControl,
     ) -> list[Counter[int]]:
         """How often each outcome of each circuit came, clbit 0 in bit 0.
 
@@ -77,7 +77,7 @@ class Machine:
         return -(-circuits // self._max_circuits) * -(-shots // self.max_shots)
 
     def _once(
-        self, circuits: Sequence[QuantumCircuit], shots: int, seed: int, control: Control
+        self, circuits: Sequence[QuantumCircuit], shots: int, seed: int, control: RunControl
     ) -> list[dict[int, int]]:
         """One job."""
         control.check()
@@ -118,7 +118,7 @@ class Machine:
             with suppress(Exception):  # as below; there is nobody left to be told
                 job.cancel()
 
-    def _await(self, job: Any, control: Control) -> None:
+    def _await(self, job: Any, control: RunControl) -> None:
         """Until the job is over; one that is stopped meanwhile is cancelled."""
         nap_s = _FIRST_NAP_S
         while True:

@@ -1,7 +1,4 @@
-"""A machine that takes circuits through a sampler only (Qiskit's SamplerV2), as one that has `run`.
-
-IBM's machines are such; everything but `run` is asked of the backend itself.
-"""
+"""Adapter that gives a backend with a SamplerV2 only (as IBM's) the method `run`."""
 
 from __future__ import annotations
 

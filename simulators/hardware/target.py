@@ -1,7 +1,6 @@
-"""What a machine is, read from its own Target: a plain value for whoever shows it.
+"""Description of a device, read from its Qiskit Target, as a plain value.
 
-Invariant: nothing is guessed and nothing is asked over a network: what a Target does not say is
-NaN, "" or 0. Its technology follows from its provider, where all of his are of one.
+Nothing is guessed and no network is used: what a Target does not state is NaN, "" or 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Circuits as a machine's Target takes them: as they are written where they fit, else transpiled.
+"""Transpilation to a device's Target; circuits that fit are left as written.
 
-Invariant: classical bits are never touched, so counts need no mapping back; the transpiler's level
-and seed are fixed, so a circuit becomes the same one every time.
+Clbits are never changed, so counts need no mapping back. The transpiler's level and seed are fixed,
+so a circuit is transpiled the same way each time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qiskit.exceptions import QiskitError
 from qiskit.transpiler import PassManager, Target
 from qiskit.transpiler.passes import Optimize1qGatesDecomposition
 
-from simulators.circuit.analysis.measurements import Ending
+from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.gates import DELAY, DELAY_DT, IF, RESET
 from simulators.circuit.ir import Circuit
 from simulators.errors import Unsupported
@@ -41,7 +41,7 @@ class Fitted:
     """
 
     target: Target
-    ending: Ending
+    ending: MeasurementLayout
     whole: QuantumCircuit | None
     open: tuple[Parameter, ...]
     transpiled: bool
@@ -58,7 +58,9 @@ def has_durations(circuit: Circuit) -> bool:
     return bool(np.isin(circuit.table.rows[circuit.ops, 0], (DELAY, DELAY_DT)).any())
 
 
-def refuse_what_is_missing(circuit: Circuit, ending: Ending, target: Target, machine: str) -> None:
+def refuse_what_is_missing(
+    circuit: Circuit, ending: MeasurementLayout, target: Target, machine: str
+) -> None:
     """Unsupported for what the Target says the machine has not: qubits, or something on the way."""
     if target.num_qubits is not None and circuit.num_qubits > target.num_qubits:
         raise Unsupported(
@@ -81,7 +83,7 @@ def is_dynamic(target: Target) -> bool:
     return not {"reset", "if_else"}.isdisjoint(target.operation_names)
 
 
-def fitted(circuit: Circuit, ending: Ending, backend: Any, target: Target) -> Fitted:
+def fitted(circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Target) -> Fitted:
     """The plan for a structure; Unsupported where the transpiler finds no way."""
     if has_durations(circuit):
         return Fitted(target, ending, None, (), False)

@@ -14,7 +14,7 @@ import numpy as np
 import stim
 from numpy.typing import NDArray
 
-from simulators.circuit.analysis.measurements import DROPPED, FINAL, Ending
+from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, MeasurementLayout
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.gates import (
     BARRIER,
@@ -46,7 +46,7 @@ class Converted(msgspec.Struct, frozen=True, eq=False):
 
 
 def convert(
-    circuit: Circuit, params: NDArray[np.float64], end: Ending, *, deferred: bool = False
+    circuit: Circuit, params: NDArray[np.float64], end: MeasurementLayout, *, deferred: bool = False
 ) -> Converted:
     """The circuit with `params` in stim's terms; raises Unsupported for what is not Clifford."""
     writer = _Writer(circuit, end, deferred)
@@ -63,7 +63,7 @@ class _Block(msgspec.Struct):
 
 
 class _Writer:
-    def __init__(self, circuit: Circuit, end: Ending, deferred: bool) -> None:
+    def __init__(self, circuit: Circuit, end: MeasurementLayout, deferred: bool) -> None:
         self._circuit = circuit
         self._roles = end.roles.tolist()
         self._final = end.source
@@ -96,7 +96,7 @@ class _Writer:
             if code == END_BLOCK:
                 self._block = None
         elif code in (MEASURE, RESET) and self._block is None:
-            if self._roles[operation.place] not in (FINAL, DROPPED):
+            if self._roles[operation.place] not in (TERMINAL, NO_OP_RESET):
                 self._collapse(operation)
         else:
             what = "under a condition" if code in (MEASURE, RESET) else "in the circuit"

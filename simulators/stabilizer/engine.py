@@ -1,7 +1,7 @@
-"""The stabilizer engine: Clifford circuits of any width, through stim.
+"""Stabilizer engine: Clifford circuits of any width, through stim.
 
-Counts are sampled in blocks of shots with seeds of their own: the same on this version of stim and
-this family of processors. Probabilities and expectation values are exact.
+Counts are sampled in blocks of shots with seeds of their own: they are the same on one version of
+stim and one processor family. Probabilities and expectation values are exact.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import CARDS
-from simulators.circuit.analysis.measurements import Ending, Endings
+from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.execution import pauli_sums
-from simulators.execution.requests import bound, check_plan, opened
+from simulators.execution.requests import bind, check_request, open_run
 from simulators.execution.rng import BLOCK_SHOTS, blocks
 from simulators.execution.sampling import Counts, select
 from simulators.results import BindingResult, EngineResult
@@ -37,18 +37,23 @@ class StabilizerEngine:
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Refuses any noise; what is no Clifford gate is refused by the run."""
-        check_plan(CARD, circuit, noise, options)
-        return Endings.of(circuit)
+        check_request(CARD, circuit, noise, options)
+        return MeasurementLayouts.of(circuit)
 
     def run(
-        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
     ) -> EngineResult:
-        """See `base.Engine`."""
-        endings, number = opened(CARD, plan, circuit, request, options)
+        """See `engine.Engine`."""
+        endings, number = open_run(CARD, plan, circuit, request, options)
         found = []
         for row in range(number):
             control.check()
-            run = _Run(endings, circuit, bound(circuit, request, row), request, control)
+            run = _Run(endings, circuit, bind(circuit, request, row), request, control)
             found.append(run.result(request.binding + row))
         return EngineResult.joined(found)
 
@@ -56,7 +61,7 @@ class StabilizerEngine:
         """Run a small circuit for every output."""
         options = RunOptions()
         request = Request(16, 1, CARD.outputs)
-        self.run(self.plan(bell(), None, options), bell(), request, options, Control())
+        self.run(self.plan(bell(), None, options), bell(), request, options, RunControl())
 
 
 class _Run:
@@ -64,11 +69,11 @@ class _Run:
 
     def __init__(
         self,
-        plan: Endings,
+        plan: MeasurementLayouts,
         circuit: Circuit,
         params: NDArray[np.float64],
         request: Request,
-        control: Control,
+        control: RunControl,
     ) -> None:
         self._plan = plan
         self._circuit = circuit
@@ -99,7 +104,7 @@ class _Run:
             expectations=expectations,
         )
 
-    def _deferred(self, end: Ending) -> Converted:
+    def _deferred(self, end: MeasurementLayout) -> Converted:
         return convert(self._circuit, self._params, end, deferred=True)
 
     def _counts(self, key: tuple[int, int]) -> tuple[int, bytes, bytes]:

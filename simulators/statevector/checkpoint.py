@@ -1,14 +1,9 @@
-"""Amplitudes on disk, so that a run can go on from there: one HDF5 file a rank.
+"""Checkpoint and restart of a state's evolution: one HDF5 file a rank.
 
-Invariant: under its name a file is whole and on the disk, and nothing of it is believed before its
-checksum has been seen to fit.
-
-How far the evolution of a state has come, and what of it is kept on disk for a second attempt.
-
-A run that is short never writes. A long one writes now and then, between two passes, in turn under
-two names, so that one of them is always whole; who begins the same run again goes on from there.
-All ranks write and take the same pass, or none does. Of several states, one after the other, only
-the present one is kept: another attempt does those before it anew.
+A long run writes its amplitudes from time to time, between two sweeps, alternating between two
+names, so that one file is always complete. A second attempt of the same run restores the newest
+complete one. All ranks write and restore the same sweep, or none does. A file is valid only if its
+checksum matches. Short runs never write.
 """
 
 from __future__ import annotations
@@ -41,7 +36,7 @@ _NAME = "amplitudes"
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
 
 
-class Mark(msgspec.Struct, frozen=True):
+class CheckpointHeader(msgspec.Struct, frozen=True):
     """Which state it is."""
 
     digest: str  # of all that the state goes through
@@ -51,7 +46,7 @@ class Mark(msgspec.Struct, frozen=True):
     positions: tuple[int, ...]  # of each wire; (): in order
 
 
-def write(path: Path, mark: Mark, amplitudes: Amplitudes) -> None:
+def write(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> None:
     """Under a temporary name first. Raises OSError, and leaves nothing of it then."""
     temporary = path.with_name(path.name + _NEW)
     try:
@@ -65,7 +60,7 @@ def write(path: Path, mark: Mark, amplitudes: Amplitudes) -> None:
         raise
 
 
-def mark_of(path: Path) -> Mark | None:
+def header_of(path: Path) -> CheckpointHeader | None:
     """What a file says it is; None if it says nothing that can be read."""
     import h5py
 
@@ -73,12 +68,12 @@ def mark_of(path: Path) -> Mark | None:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs["format"] != FORMAT:
                 return None
-            return msgspec.json.decode(file.attrs["mark"], type=Mark)
+            return msgspec.json.decode(file.attrs["mark"], type=CheckpointHeader)
     except (OSError, KeyError, TypeError, ValueError):
         return None
 
 
-def read(path: Path, mark: Mark, into: Amplitudes) -> bool:
+def read(path: Path, mark: CheckpointHeader, into: Amplitudes) -> bool:
     """Fill `into` with what was written under that mark; False if the file is not, or damaged:
     then there may be anything in it."""
     import h5py
@@ -87,7 +82,7 @@ def read(path: Path, mark: Mark, into: Amplitudes) -> bool:
         with h5py.File(path, "r", locking=False) as file:
             table = file[_NAME]
             fits = table.shape == into.shape and table.dtype == into.dtype
-            if not fits or msgspec.json.decode(file.attrs["mark"], type=Mark) != mark:
+            if not fits or msgspec.json.decode(file.attrs["mark"], type=CheckpointHeader) != mark:
                 return False
             crc = 0
             for at in range(0, into.size, _BLOCK):
@@ -99,7 +94,7 @@ def read(path: Path, mark: Mark, into: Amplitudes) -> bool:
         return False
 
 
-def _fill(path: Path, mark: Mark, amplitudes: Amplitudes) -> None:
+def _fill(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> None:
     import h5py
 
     crc = 0
@@ -130,7 +125,7 @@ _HALF = 2  # of the room there is stays for others
 _WORDS = 200  # characters of what an error says
 
 
-class Place(msgspec.Struct, frozen=True):
+class RankContext(msgspec.Struct, frozen=True):
     """Which rank this is, and how all of them agree."""
 
     rank: int = 0
@@ -138,34 +133,34 @@ class Place(msgspec.Struct, frozen=True):
     least: Callable[[int], int] = int  # the least of what all ranks say
 
 
-class Way(msgspec.Struct, frozen=True):
+class Evolution(msgspec.Struct, frozen=True):
     """What a state goes through: its digest, and how many passes that are."""
 
     digest: str
     passes: int
 
 
-class Journey:
+class Checkpointer:
     """Of one state at a time. `folder`: of this run alone; None: nothing is kept."""
 
     def __init__(
-        self, folder: Path | None = None, every_s: float = 0.0, place: Place | None = None
+        self, folder: Path | None = None, every_s: float = 0.0, place: RankContext | None = None
     ) -> None:
         self._folder = folder
         self._every_s = every_s
-        self._place = place or Place()
-        self._way = Way("", 0)
+        self._place = place or RankContext()
+        self._way = Evolution("", 0)
         self._done = self._before = 0  # passes; those that an earlier attempt did
         self._turn = 0
         self._next_s = time.monotonic() + every_s
         self._begun = self._missed = ""  # words for the result
 
     @classmethod
-    def of(cls, options: RunOptions, place: Place | None = None) -> Journey:
+    def of(cls, options: RunOptions, place: RankContext | None = None) -> Checkpointer:
         """As the options say."""
         return cls(Path(options.kept) if options.kept else None, options.kept_every_s, place)
 
-    def __enter__(self) -> Journey:
+    def __enter__(self) -> Checkpointer:
         return self
 
     def __exit__(
@@ -191,9 +186,9 @@ class Journey:
         """Is anything to be written or read?"""
         return self._folder is not None and self._done < self._way.passes
 
-    def begin(self, way: Way | None) -> None:
+    def begin(self, way: Evolution | None) -> None:
         """A state sets out; None: on a way that is not kept."""
-        new = way or Way("", 0)
+        new = way or Evolution("", 0)
         if self._way.digest not in ("", new.digest):
             self._forget(f"{self._place.rank}.{self._way.digest[:_NAMED]}.*")
         self._way = new
@@ -237,7 +232,9 @@ class Journey:
         """Write what all ranks have, or nothing: then what was written before stays."""
         begin_s = time.monotonic()
         place, path = self._place, self._path(self._turn)
-        mark = Mark(self._way.digest, self._done, place.rank, place.ranks, tuple(positions))
+        mark = CheckpointHeader(
+            self._way.digest, self._done, place.rank, place.ranks, tuple(positions)
+        )
         why = self._no_room(amplitudes.nbytes)
         if place.least(int(not why)):
             why = _unwritten(path, mark, amplitudes)
@@ -280,11 +277,11 @@ class Journey:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
 
-    def _left(self) -> Iterable[tuple[int, Mark]]:
+    def _left(self) -> Iterable[tuple[int, CheckpointHeader]]:
         """What there is of this very evolution."""
         place = self._place
         for turn in (0, 1):
-            mark = checkpoint.mark_of(self._path(turn))
+            mark = checkpoint.header_of(self._path(turn))
             if mark is not None and (mark.digest, mark.rank, mark.ranks) == (
                 self._way.digest,
                 place.rank,
@@ -297,7 +294,7 @@ class Journey:
         return self._folder / f"{self._place.rank}.{self._way.digest[:_NAMED]}.{turn}.h5"
 
 
-def _unwritten(path: Path, mark: Mark, amplitudes: Amplitudes) -> str:
+def _unwritten(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> str:
     """Why a file could not be written; "": it is."""
     try:
         checkpoint.write(path, mark, amplitudes)

@@ -1,7 +1,7 @@
-"""One binding of a circuit in parts that nothing connects: part after part, each a run of its own.
+"""Combination of the results of independent components.
 
-A state is held of one part at a time. What is found of each is put together: the bits of each
-shot, products of probabilities, products of expectation values.
+The components run one after the other, so one state is held at a time. Bits of a shot are joined;
+probabilities and expectation values are multiplied.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from simulators.execution.requests import check_outputs
 from simulators.execution.sampling import tally
 from simulators.results import BindingResult
 from simulators.statevector import outputs
-from simulators.statevector.backend.protocol import States
-from simulators.statevector.backend.sampling import NOISE
+from simulators.statevector.backend.protocol import StateBackend
+from simulators.statevector.backend.sampling import ROUNDING_FLOOR
 from simulators.statevector.dynamic.branches import MAX_ROWS
-from simulators.statevector.execute import Run, shots_at_once
-from simulators.statevector.plan import Piece
+from simulators.statevector.execute import ComponentRun, shots_at_once
+from simulators.statevector.plan import ComponentPlan
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
 
 
-class Apart:
+class CombinedRun:
     """All outputs of one binding."""
 
     def __init__(
         self,
-        states: States,
+        states: StateBackend,
         circuit: Circuit,
-        pieces: Sequence[Piece],
+        pieces: Sequence[ComponentPlan],
         params: NDArray[np.float64],
         request: Request,
         key: tuple[int, int],
@@ -82,14 +82,14 @@ class Apart:
             means = pauli_sums.sampled(means, request.shots, self._key)
         return self._packed(counted, exact, means)
 
-    def _runs(self) -> Iterator[tuple[Run, list[tuple[int, int]]]]:
+    def _runs(self) -> Iterator[tuple[ComponentRun, list[tuple[int, int]]]]:
         """A run of each part, of which the one before is forgotten; and what the strings are on
         its qubits."""
         for piece in self._pieces:
             assert piece.part is not None
             width = piece.circuit.num_qubits
             request = piece.request(self._request, self._circuit.num_qubits)
-            run = Run(
+            run = ComponentRun(
                 self._states.for_width(width),
                 piece.circuit,
                 piece.schedules,
@@ -111,7 +111,7 @@ class Apart:
             )
         records = (exact.records[:, None] | other.records[None, :]).reshape(-1, self._words)
         odds = np.outer(exact.sums, other.sums).ravel()
-        likely = odds > NOISE[self._options.precision]
+        likely = odds > ROUNDING_FLOOR[self._options.precision]
         exact.records, exact.sums = tally(records[likely], odds[likely])
 
     def _packed(
@@ -137,7 +137,7 @@ class Apart:
         )
 
 
-def _means(run: Run, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
+def _means(run: ComponentRun, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
     """Of each string; most of them are on few parts."""
     place: dict[tuple[int, int], list[int]] = {}
     for number, string in enumerate(strings):

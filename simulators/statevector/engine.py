@@ -1,10 +1,10 @@
-"""The statevector engine: which path a run takes.
+"""Statevector engine: chooses the path of a run.
 
-Counts of a small circuit without branching go through one compiled call (`small`); sweeps of such a
-circuit, its probabilities and expectation values through another (`batch`); everything else through
-a state in memory, and circuits that measure or reset on the way through `branching`. All but the
-first are loaded when first needed: a first circuit shall not wait for their compilation. Over MPI
-ranks (`comm`) wide circuits go through states that the ranks share, the others through one of them.
+Counts of a small static circuit take one compiled call (`small.counts`). Sweeps of such a circuit,
+its probabilities and expectation values take another (`small.batch`). All else goes through a state
+in memory (`execute`), and mid-circuit operations through `dynamic`. All paths but the first are
+imported at first use: a first small circuit does not wait for them. Over MPI ranks (`comm`) wide
+circuits use a distributed state; narrow ones run in the root rank.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from simulators.catalog import CARDS, SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward, ghz
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.compiler import kernel
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import PauliSum, Plan, Request, RunOptions
 from simulators.errors import Stopped
 from simulators.execution.requests import (
-    bound,
-    check_plan,
+    bind,
+    check_request,
     check_run,
     check_width,
+    num_bindings,
     refuse_counts,
-    rows,
 )
 from simulators.results import EngineResult
-from simulators.statevector.plan import Piece, Reductions
+from simulators.statevector.plan import ComponentPlan, ExecutionPlan
 from simulators.statevector.small.counts import (
     MAX_CLBITS,
     NOTHING,
@@ -43,9 +43,9 @@ from simulators.statevector.small.counts import (
 
 if TYPE_CHECKING:
     from simulators.compiler.kernel import Group as KernelGroup
-    from simulators.statevector.backend.protocol import States
-    from simulators.statevector.distributed.communicator import Group
-    from simulators.statevector.distributed.executor import Traffic
+    from simulators.statevector.backend.protocol import StateBackend
+    from simulators.statevector.distributed.communicator import Communicator
+    from simulators.statevector.distributed.executor import CommStats
     from simulators.statevector.small.batch import Batch
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
@@ -57,14 +57,14 @@ _ZZ = PauliSum(("ZZ",), np.ones(1))
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
 
 
-class _Job(msgspec.Struct, frozen=True, eq=False):
+class _Execution(msgspec.Struct, frozen=True, eq=False):
     """What a run does; `pieces`: of the circuit, one is all of it."""
 
     circuit: Circuit
-    pieces: tuple[Piece, ...]
+    pieces: tuple[ComponentPlan, ...]
     request: Request
     options: RunOptions
-    control: Control
+    control: RunControl
     number: int  # rows of bindings
 
     @property
@@ -90,11 +90,11 @@ class StatevectorEngine:
         self._bytes = self._buffer.data  # cutting this is three times as fast as cutting the array
         self._batch: Batch | None = None
         self._small = SMALL_QUBITS if small else -1
-        self._group: Group | None = None
+        self._group: Communicator | None = None
         if comm is not None and comm.Get_size() > 1:
-            from simulators.statevector.distributed.communicator import Group
+            from simulators.statevector.distributed.communicator import Communicator
 
-            self._group = Group(comm)
+            self._group = Communicator(comm)
 
     def close(self) -> None:
         """Give the communicators back, where there are any."""
@@ -103,7 +103,7 @@ class StatevectorEngine:
             self._group = None
 
     @property
-    def traffic(self) -> Traffic | None:
+    def traffic(self) -> CommStats | None:
         """What this rank sent to others in the last run; None where there are no others."""
         return None if self._group is None else self._group.traffic
 
@@ -113,25 +113,30 @@ class StatevectorEngine:
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Prepare the structure; refuses any noise."""
-        check_plan(CARD, circuit, noise, options, reduced=True)
-        plan = Reductions(options.precision)
+        check_request(CARD, circuit, noise, options, reduced=True)
+        plan = ExecutionPlan(options.precision)
         if self.worth_caching(circuit):
             plan.prepare(circuit, CARD.max_qubits)
         return plan
 
     def run(
-        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
     ) -> EngineResult:
-        """See `base.Engine`; over ranks, the result is that of the first alone."""
+        """See `engine.Engine`; over ranks, the result is that of the first alone."""
         check_run(circuit, options)
         bindings = request.bindings
-        number = 1 if bindings is None and not circuit.num_slots else rows(circuit, request)
+        number = 1 if bindings is None and not circuit.num_slots else num_bindings(circuit, request)
         is_small = circuit.num_qubits <= self._small
         if is_small and self._group is None:
             found = self._compiled(circuit, request, number, control)
             if found is not None:
                 return found
-        if not isinstance(plan, Reductions):
+        if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         if circuit.num_qubits <= SMALL_QUBITS:
             pieces = plan.whole(circuit)
@@ -140,7 +145,7 @@ class StatevectorEngine:
             if len(pieces) == 1:
                 request = pieces[0].request(request, circuit.num_qubits)
                 circuit = pieces[0].circuit
-        job = _Job(circuit, pieces, request, options, control, number)
+        job = _Execution(circuit, pieces, request, options, control, number)
         check_width(CARD, job.widest)
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
@@ -153,7 +158,7 @@ class StatevectorEngine:
         )
         return found  # type: ignore[return-value]  # None in all ranks but the first
 
-    def _alone(self, job: _Job) -> EngineResult:
+    def _alone(self, job: _Execution) -> EngineResult:
         """All rows, in this process."""
         if len(job.pieces) == 1 and job.circuit.num_qubits <= self._small:
             found = self._compiled(job.circuit, job.request, job.number, job.control)
@@ -162,7 +167,7 @@ class StatevectorEngine:
         return _in_states(job)
 
     def _compiled(
-        self, circuit: Circuit, request: Request, number: int, control: Control
+        self, circuit: Circuit, request: Request, number: int, control: RunControl
     ) -> EngineResult | None:
         """One compiled call; None if the circuit or the request needs the general path."""
         outputs = request.outputs
@@ -171,7 +176,7 @@ class StatevectorEngine:
         if outputs == _COUNTS and number == 1:
             params = circuit.params_data
             if circuit.slots_data:
-                params = bound(circuit, request, 0).tobytes()
+                params = bind(circuit, request, 0).tobytes()
             found = self._counts(
                 circuit, params, request.shots, request.seed, request.binding, control
             )
@@ -195,7 +200,7 @@ class StatevectorEngine:
         return self._batch
 
     def quick_counts(
-        self, circuit: Circuit, shots: int, seed: int, binding: int, control: Control
+        self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
     ) -> EngineResult | None:
         """See `base.Quick`."""
         if (
@@ -217,7 +222,7 @@ class StatevectorEngine:
         shots: int,
         seed: int,
         binding: int,
-        control: Control,
+        control: RunControl,
     ) -> EngineResult | int:
         """Counts of one row."""
         width = _WIDTHS[circuit.num_clbits]
@@ -267,31 +272,34 @@ def _are_loaded(group: KernelGroup) -> bool:
     return bool(kernels) and all(each.is_loaded for each in kernels)
 
 
-def _in_states(job: _Job) -> EngineResult:
+def _in_states(job: _Execution) -> EngineResult:
     """All rows through the general path, in this process."""
-    from simulators.statevector.backend.local import LocalStates
-    from simulators.statevector.checkpoint import Journey
+    from simulators.statevector.backend.local import LocalBackend
+    from simulators.statevector.checkpoint import Checkpointer
 
-    with Crew(job.options.threads, job.control) as crew, Journey.of(job.options) as journey:
-        states = LocalStates(crew, job.control, journey)
+    with (
+        ThreadPool(job.options.threads, job.control) as crew,
+        Checkpointer.of(job.options) as journey,
+    ):
+        states = LocalBackend(crew, job.control, journey)
         return journey.told(_rows(states, job))
 
 
-def _rows(states: States, job: _Job) -> EngineResult:
+def _rows(states: StateBackend, job: _Execution) -> EngineResult:
     """Row after row, through the general path."""
-    from simulators.statevector.combine import Apart
-    from simulators.statevector.execute import Run
+    from simulators.statevector.combine import CombinedRun
+    from simulators.statevector.execute import ComponentRun
 
     circuit, request, options = job.circuit, job.request, job.options
     results = []
     for row in range(job.number):
         key = (request.seed, request.binding + row)
-        params = bound(circuit, request, row)
+        params = bind(circuit, request, row)
         if len(job.pieces) > 1:
-            found = Apart(states, circuit, job.pieces, params, request, key, options).result()
+            found = CombinedRun(states, circuit, job.pieces, params, request, key, options).result()
         else:
             schedules = job.pieces[0].schedules
-            found = Run(states, circuit, schedules, params, request, key, options).result()
+            found = ComponentRun(states, circuit, schedules, params, request, key, options).result()
         results.append(found)
     return EngineResult.joined(results)
 
@@ -302,4 +310,4 @@ def _run(
     options = RunOptions(precision=precision)
     plan = engine.plan(circuit, None, options)
     sums = (_ZZ,) if "expectation" in outputs else ()
-    engine.run(plan, circuit, Request(16, 1, outputs, sums), options, Control())
+    engine.run(plan, circuit, Request(16, 1, outputs, sums), options, RunControl())

@@ -1,4 +1,4 @@
-"""One binding through the general path: any width, any output, with or without branching."""
+"""Execution of one component for one binding: any width, any output, static or dynamic."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from simulators.execution.requests import check_outputs, refuse_gradient
 from simulators.execution.sampling import pack
 from simulators.results import BindingResult
 from simulators.statevector import outputs
-from simulators.statevector.backend.local import LocalStates
-from simulators.statevector.backend.protocol import States
+from simulators.statevector.backend.local import LocalBackend
+from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.dynamic.branches import Branches
 from simulators.statevector.dynamic.ensemble import Ensemble, SeparateStates
-from simulators.statevector.dynamic.interpreter import Walk
+from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.dynamic.stacked_states import MOST_QUBITS, StackedStates
 from simulators.statevector.gradient import adjoint
-from simulators.statevector.plan import Schedules
-from simulators.statevector.program import Schedule
+from simulators.statevector.plan import ProgramCache
+from simulators.statevector.program import Program
 from simulators.statevector.state import State
 
 CARD = next(entry for entry in CARDS if entry.name == "statevector")
@@ -38,14 +38,14 @@ def shots_at_once(circuit: Circuit) -> int:
     return min(SHOTS_AT_ONCE, max(1, _WORDS_AT_ONCE // record_words(circuit)))
 
 
-class Run:
+class ComponentRun:
     """All outputs of one binding."""
 
     def __init__(
         self,
-        states: States,
+        states: StateBackend,
         circuit: Circuit,
-        schedules: Schedules,
+        schedules: ProgramCache,
         params: NDArray[np.float64],
         request: Request,
         key: tuple[int, int],
@@ -98,7 +98,7 @@ class Run:
             gradients=gradients,
         )
 
-    def _schedule(self, keep: bool) -> Schedule:
+    def _schedule(self, keep: bool) -> Program:
         """With `keep`, that of a state that is looked at. Where nothing branches, and it is looked
         at, all outputs are those of one state."""
         plain = self._schedules.of(self._circuit, keep=False)
@@ -131,15 +131,15 @@ class Run:
             self._final[shared] = walk.start(start)
         return self._final[shared]
 
-    def _ensemble(self, plan: Schedule) -> Ensemble:
+    def _ensemble(self, plan: Program) -> Ensemble:
         """What holds the states of a schedule: narrow ones of many branches stand in one array."""
         num_qubits = self._circuit.num_qubits
-        if plan.branching and num_qubits <= MOST_QUBITS and isinstance(self._states, LocalStates):
+        if plan.branching and num_qubits <= MOST_QUBITS and isinstance(self._states, LocalBackend):
             return StackedStates(self._states, num_qubits, self._options)
         return SeparateStates(self._states, num_qubits, self._options)
 
-    def _walk(self, plan: Schedule, ensemble: Ensemble) -> Walk:
-        return Walk(ensemble, self._circuit, plan, self._params, self._key, self._options)
+    def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
+        return Interpreter(ensemble, self._circuit, plan, self._params, self._key, self._options)
 
     def _exactly(self, keep: bool) -> Branches:
         """Final branches with weighted records."""
@@ -164,7 +164,7 @@ class Run:
         size = shots_at_once(self._circuit)
         stack = [(k, min(k + size, shots.stop)) for k in range(shots.start, shots.stop, size)]
         stack.reverse()
-        walk: Walk | None = None
+        walk: Interpreter | None = None
         ensemble: Ensemble
         if plan.branching:
             ensemble = self._ensemble(plan)
@@ -231,21 +231,21 @@ class Run:
             outputs.add_signs(self._key, branches, strings, sums)
         return sums / self._request.shots
 
-    def _backwards(self) -> adjoint.Backwards:
+    def _backwards(self) -> adjoint.AdjointPlan:
         """The way back through the circuit; its passes are expected from the begin."""
-        if not isinstance(self._states, LocalStates):
+        if not isinstance(self._states, LocalBackend):
             raise Unsupported(
                 "gradients over several ranks", hint="ranks=1, where a worker holds two states"
             )
-        way = adjoint.backwards(self._circuit, self._params)
+        way = adjoint.plan_adjoint(self._circuit, self._params)
         self._states.expect(way.passes * len(self._request.observables))
         return way
 
     def _gradients(
-        self, way: adjoint.Backwards, strings: list[tuple[int, int]]
+        self, way: adjoint.AdjointPlan, strings: list[tuple[int, int]]
     ) -> NDArray[np.float64]:
         """Of each observable by each slot: float64 [observables, slots]."""
-        assert isinstance(self._states, LocalStates)
+        assert isinstance(self._states, LocalBackend)
         return adjoint.gradients(
             self._states,
             way,

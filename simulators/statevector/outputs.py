@@ -1,6 +1,6 @@
-"""From final states to what was asked for: counts, exact distributions, expectation values.
+"""Outputs of final states: counts, exact distributions, expectation values.
 
-Over ranks the first alone holds what was found; others take part in the sums, and find nothing.
+Over MPI ranks the root rank alone holds the results; the others take part in the sums.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from simulators.execution.pauli_sums import FIRST_TERM
 from simulators.execution.rng import uniforms
 from simulators.execution.sampling import pack, tally, write
 from simulators.statevector.dynamic.branches import MAX_ROWS, Branches
-from simulators.statevector.program import Schedule
+from simulators.statevector.program import Program
 
 
 class Tally:
@@ -42,7 +42,7 @@ class Tally:
         return *pack(self.records, num_clbits), self.sums.tobytes()
 
 
-def count(schedule: Schedule, key: tuple[int, int], branches: Branches, into: Tally) -> None:
+def count(schedule: Program, key: tuple[int, int], branches: Branches, into: Tally) -> None:
     """Sample the final measurements of each branch's shots and count the records."""
     alike = len(branches) == 1 and bool((branches.records == branches.records[:1]).all())
     records = sampled(schedule, key, branches, ordered=not alike)
@@ -51,7 +51,7 @@ def count(schedule: Schedule, key: tuple[int, int], branches: Branches, into: Ta
 
 
 def sampled(
-    schedule: Schedule, key: tuple[int, int], branches: Branches, *, ordered: bool
+    schedule: Program, key: tuple[int, int], branches: Branches, *, ordered: bool
 ) -> NDArray[np.uint64]:
     """The records of all shots after the final measurements; not `ordered` in any order."""
     records = branches.records.copy()
@@ -68,7 +68,7 @@ def sampled(
     return records
 
 
-def exact(schedule: Schedule, branches: Branches, into: Tally) -> None:
+def exact(schedule: Program, branches: Branches, into: Tally) -> None:
     """Add the exact distribution over the classical records."""
     wires = np.array(sorted(schedule.final_qubits), np.int64)
     place = {int(qubit): k for k, qubit in enumerate(wires)}

@@ -1,4 +1,4 @@
-"""The plan of the general path. Invariant: light, so that it is there before any kernel is."""
+"""Execution plan of the general path, cached by structure. Importing it loads no planner."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ import msgspec
 
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.components import Part, cut, split
-from simulators.circuit.passes.light_cone import Asked, asked
+from simulators.circuit.passes.components import Subcircuit, extract, partition
+from simulators.circuit.passes.light_cone import OutputSupport, output_support
 from simulators.engine import PauliSum, Request
 
 if TYPE_CHECKING:
-    from simulators.statevector.program import Schedule
+    from simulators.statevector.program import Program
 
 _KEPT = 4  # reductions of one circuit, the oldest forgotten
 
 
-class Schedules:
+class ProgramCache:
     """The schedules of one structure, or of a part of one, made when first needed."""
 
     def __init__(
-        self, precision: str = "double", part: Part | None = None, *, apart: bool = False
+        self, precision: str = "double", part: Subcircuit | None = None, *, apart: bool = False
     ) -> None:
         """`apart`: it is one of several parts."""
         self._precision = precision
         self._part = part
         self._apart = apart
-        self._made: dict[bool, Schedule] = {}
+        self._made: dict[bool, Program] = {}
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of its schedules: of both, though the second is made when it is needed."""
         return 2 * max((item.memory_bytes for item in self._made.values()), default=0)
 
-    def of(self, circuit: Circuit, *, keep: bool) -> Schedule:
+    def of(self, circuit: Circuit, *, keep: bool) -> Program:
         """See `schedule.schedule`."""
         if keep not in self._made:
-            from simulators.statevector.program import schedule  # small circuits do without
+            from simulators.statevector.program import build_program  # small circuits do without
 
             numbers = None if self._part is None else self._part.numbers
-            self._made[keep] = schedule(
+            self._made[keep] = build_program(
                 circuit, keep=keep, precision=self._precision, numbers=numbers, apart=self._apart
             )
         return self._made[keep]
 
 
-class Piece(msgspec.Struct, frozen=True, eq=False):
+class ComponentPlan(msgspec.Struct, frozen=True, eq=False):
     """What is run at once: a circuit with its schedules; `part`: of the circuit that was asked for,
     None if it is that."""
 
     circuit: Circuit
-    schedules: Schedules
-    part: Part | None = None
+    schedules: ProgramCache
+    part: Subcircuit | None = None
 
     def request(self, request: Request, num_qubits: int) -> Request:
         """What is asked of it, where that is asked of a circuit of so many qubits."""
@@ -68,13 +68,13 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
         return msgspec.structs.replace(request, observables=sums)
 
 
-class Reductions:
+class ExecutionPlan:
     """The plan of the general path: what is run of circuits of one structure, for what is asked."""
 
     def __init__(self, precision: str = "double") -> None:
         self._precision = precision
-        self._whole = Schedules(precision)
-        self._made: dict[Asked, tuple[tuple[Part, Schedules], ...]] = {}
+        self._whole = ProgramCache(precision)
+        self._made: dict[OutputSupport, tuple[tuple[Subcircuit, ProgramCache], ...]] = {}
 
     @property
     def memory_bytes(self) -> int:
@@ -85,36 +85,36 @@ class Reductions:
         ]
         return max([self._whole.memory_bytes, *made])
 
-    def whole(self, circuit: Circuit) -> tuple[Piece, ...]:
+    def whole(self, circuit: Circuit) -> tuple[ComponentPlan, ...]:
         """The circuit as it is."""
-        return (Piece(circuit, self._whole),)
+        return (ComponentPlan(circuit, self._whole),)
 
-    def pieces(self, circuit: Circuit, request: Request) -> tuple[Piece, ...]:
+    def pieces(self, circuit: Circuit, request: Request) -> tuple[ComponentPlan, ...]:
         """What is run of a circuit, at least one piece."""
         labels = [label for item in request.observables for label in item.labels]
-        return self._of(circuit, asked(request.outputs, labels, circuit))
+        return self._of(circuit, output_support(request.outputs, labels, circuit))
 
     def prepare(self, circuit: Circuit, most_qubits: int) -> None:
         """Make the schedules for counts, of what has no more qubits than that. What is small, and
         all that is left, mostly needs none."""
-        pieces = self._of(circuit, asked(("counts",), (), circuit))
+        pieces = self._of(circuit, output_support(("counts",), (), circuit))
         least = SMALL_QUBITS if len(pieces) == 1 and pieces[0].part is not None else -1
         for piece in pieces:
             if least < piece.circuit.num_qubits <= most_qubits:
                 piece.schedules.of(piece.circuit, keep=False)
 
-    def _of(self, circuit: Circuit, wanted: Asked | None) -> tuple[Piece, ...]:
+    def _of(self, circuit: Circuit, wanted: OutputSupport | None) -> tuple[ComponentPlan, ...]:
         if wanted is None:
             return self.whole(circuit)
         if wanted not in self._made:
             while len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
-            parts = cut(circuit, split(circuit, wanted))
+            parts = extract(circuit, partition(circuit, wanted))
             several = len(parts) > 1
             self._made[wanted] = tuple(
-                (part, Schedules(self._precision, part, apart=several)) for part in parts
+                (part, ProgramCache(self._precision, part, apart=several)) for part in parts
             )
         found = self._made[wanted]
         if not found:
             return self.whole(circuit)
-        return tuple(Piece(part.of(circuit), schedules, part) for part, schedules in found)
+        return tuple(ComponentPlan(part.of(circuit), schedules, part) for part, schedules in found)

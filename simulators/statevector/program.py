@@ -1,7 +1,4 @@
-"""What a schedule is made of: stretches of gates, and what happens between them.
-
-A circuit's structure as a short program, blocks within blocks.
-"""
+"""Program of one component: gate segments and control-flow instructions, as nested blocks."""
 
 from __future__ import annotations
 
@@ -10,7 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS
-from simulators.circuit.analysis.measurements import DROPPED, FINAL, LAST, needs_branching
+from simulators.circuit.analysis.measurements import (
+    LAST_USE,
+    NO_OP_RESET,
+    TERMINAL,
+    has_mid_circuit_ops,
+)
 from simulators.circuit.expressions import Expression, expressions_of
 from simulators.circuit.gates import (
     BREAK,
@@ -29,17 +31,23 @@ from simulators.circuit.gates import (
     WHILE,
 )
 from simulators.circuit.ir import Circuit
-from simulators.statevector.backend.gate_list import Passes, make
+from simulators.statevector.backend.gate_list import GateList, plan_gate_list
 from simulators.statevector.backend.matrix import Dense, by_columns, place
 from simulators.statevector.planning.lowering import MOST_QUBITS
-from simulators.statevector.planning.planner import Ends, Stretch, Where, plan, width_of
+from simulators.statevector.planning.planner import (
+    OperationRange,
+    SegmentContext,
+    SegmentPlan,
+    plan_segment,
+    tile_width,
+)
 
 
 class Gates(msgspec.Struct, frozen=True, eq=False):
     """Gates without anything between them; `number` counts the stretches of a schedule."""
 
     number: int
-    passes: Passes | Stretch
+    passes: GateList | SegmentPlan
 
 
 class Unitary(msgspec.Struct, frozen=True, eq=False):
@@ -74,8 +82,8 @@ class If(msgspec.Struct, frozen=True, eq=False):
     """Two blocks and what decides between them."""
 
     condition: Expression
-    then: tuple[Item, ...]
-    otherwise: tuple[Item, ...]
+    then: tuple[Instruction, ...]
+    otherwise: tuple[Instruction, ...]
 
 
 class Switch(msgspec.Struct, frozen=True, eq=False):
@@ -83,21 +91,21 @@ class Switch(msgspec.Struct, frozen=True, eq=False):
 
     target: Expression
     chosen: dict[int, int]  # number of the block
-    blocks: tuple[tuple[Item, ...], ...]
+    blocks: tuple[tuple[Instruction, ...], ...]
 
 
 class While(msgspec.Struct, frozen=True, eq=False):
     """A block that is repeated as long as the condition holds."""
 
     condition: Expression
-    body: tuple[Item, ...]
+    body: tuple[Instruction, ...]
 
 
 class For(msgspec.Struct, frozen=True, eq=False):
     """A block that is repeated so many times."""
 
     count: int
-    body: tuple[Item, ...]
+    body: tuple[Instruction, ...]
 
 
 class Break(msgspec.Struct, frozen=True):
@@ -108,18 +116,20 @@ class Continue(msgspec.Struct, frozen=True):
     """The end of this pass of the innermost loop."""
 
 
-Item = Gates | Unitary | Measure | Reset | Store | If | Switch | While | For | Break | Continue
+Instruction = (
+    Gates | Unitary | Measure | Reset | Store | If | Switch | While | For | Break | Continue
+)
 
 
-class Schedule(msgspec.Struct, frozen=True, eq=False):
+class Program(msgspec.Struct, frozen=True, eq=False):
     """What to do, and what the final measurements write: source[clbit] = qubit, or -1.
 
     Unless it is `whole`, phases that no measurement sees have been left out. `draw`: which random
     numbers sample the final measurements.
     """
 
-    items: tuple[Item, ...]
-    stretches: tuple[Passes | Stretch, ...]
+    items: tuple[Instruction, ...]
+    stretches: tuple[GateList | SegmentPlan, ...]
     matrices: tuple[NDArray[np.float64], ...]
     source: NDArray[np.int64]  # [num_clbits]
     branching: bool
@@ -139,38 +149,38 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
         return frozenset(self.source[self.source >= 0].tolist())
 
 
-def schedule(
+def build_program(
     circuit: Circuit,
     *,
     keep: bool,
     precision: str = "double",
     numbers: NDArray[np.int64] | None = None,
     apart: bool = False,
-) -> Schedule:
+) -> Program:
     """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone.
     `numbers`: of its operations, where it is a part of a circuit; `apart`: one of several.
     """
     roles = np.empty(circuit.ops.size, np.int64)
-    branching = needs_branching(circuit, roles, keep=keep)
+    branching = has_mid_circuit_ops(circuit, roles, keep=keep)
     rows = circuit.table.rows[circuit.ops]
-    final = roles == FINAL
+    final = roles == TERMINAL
     source = np.full(circuit.num_clbits, -1, np.int64)
     ends = np.cumsum(rows[:, 1:], axis=0)
     begins = ends - rows[:, 1:]
     source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
     codes = rows[:, 0]
     large = circuit.num_qubits > SMALL_QUBITS
-    marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != FINAL) & (roles != DROPPED)
+    marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != TERMINAL) & (roles != NO_OP_RESET)
     if large:
         marks &= (codes != UNITARY) | (rows[:, 1] > MOST_QUBITS)
     whole = keep or not large or bool(marks.any())
     # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
-    goal = Ends(measured=-1 if whole else (1 << circuit.num_qubits) - 1)
-    width = width_of(circuit.num_qubits, precision) if large else 0
+    goal = SegmentContext(measured=-1 if whole else (1 << circuit.num_qubits) - 1)
+    width = tile_width(circuit.num_qubits, precision) if large else 0
     known = np.arange(circuit.ops.size) if numbers is None else numbers
     builder = _Builder(circuit, roles, codes, begins, goal, width, known)
     builder.build(np.flatnonzero(marks).tolist())
-    return Schedule(
+    return Program(
         tuple(builder.items),
         tuple(builder.stretches),
         tuple(builder.matrices.values()),
@@ -187,11 +197,11 @@ class _Block:
 
     __slots__ = ("code", "done", "expression", "labels", "outer")
 
-    def __init__(self, code: int, expression: Expression, outer: list[Item]) -> None:
+    def __init__(self, code: int, expression: Expression, outer: list[Instruction]) -> None:
         self.code = code
         self.expression = expression
         self.outer = outer
-        self.done: list[tuple[Item, ...]] = []  # `then`; the cases
+        self.done: list[tuple[Instruction, ...]] = []  # `then`; the cases
         self.labels: list[tuple[int, ...] | None] = []  # of each case; None: default
 
 
@@ -204,14 +214,14 @@ class _Builder:
         roles: NDArray[np.int64],
         codes: NDArray[np.int64],
         begins: NDArray[np.int64],
-        ends: Ends,
+        ends: SegmentContext,
         width: int,
         numbers: NDArray[np.int64],
     ) -> None:
         """`width`: wires of the tiles of a large state; 0: it is small. `numbers`: those by which
         operations take their random numbers."""
-        self.items: list[Item] = []
-        self.stretches: list[Passes | Stretch] = []
+        self.items: list[Instruction] = []
+        self.stretches: list[GateList | SegmentPlan] = []
         self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
         self._circuit = circuit
         self._roles = roles
@@ -236,14 +246,16 @@ class _Builder:
         if first >= last:
             return
         at_qubit, _, at_param = self._begins[first].tolist()
-        passes: Passes | Stretch
+        passes: GateList | SegmentPlan
         if self._width:
             zero = not self.items and not self._open
             ends = msgspec.structs.replace(self._ends, zero=zero)
-            passes = plan(self._circuit, Where(first, last, at_qubit, at_param), ends, self._width)
+            passes = plan_segment(
+                self._circuit, OperationRange(first, last, at_qubit, at_param), ends, self._width
+            )
             empty = not passes.sweeps.live.size
         else:
-            passes = make(self._circuit, first, last, at_qubit, at_param)
+            passes = plan_gate_list(self._circuit, first, last, at_qubit, at_param)
             empty = not passes.steps
         if not empty:
             self.items.append(Gates(len(self.stretches), passes))
@@ -253,7 +265,7 @@ class _Builder:
         at_qubit, at_clbit, _ = self._begins[k].tolist()
         if code == MEASURE:
             qubit, clbit = int(self._circuit.qubits[at_qubit]), int(self._circuit.clbits[at_clbit])
-            last = bool(self._roles[k] == LAST)
+            last = bool(self._roles[k] == LAST_USE)
             self.items.append(Measure(int(self._numbers[k]), qubit, clbit, last))
         elif code == RESET:
             qubit = int(self._circuit.qubits[at_qubit])
@@ -307,7 +319,7 @@ class _Builder:
         elif block.code == SWITCH:
             self._switch(block, [*block.done, inner])
 
-    def _switch(self, block: _Block, blocks: list[tuple[Item, ...]]) -> None:
+    def _switch(self, block: _Block, blocks: list[tuple[Instruction, ...]]) -> None:
         chosen: dict[int, int] = {}
         for number, labels in enumerate(block.labels):
             for label in labels or ():

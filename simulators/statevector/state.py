@@ -1,13 +1,9 @@
-"""Memory for amplitudes: it begins where a cache line does, in large pages where there are any.
+"""A statevector in memory, its allocation, and per-thread scratch memory.
 
-To get memory from the system, and all its pages, takes longer than a few passes over it. So what a
-state leaves is kept for the next one of its size: no more than the processes of a machine, one for
-each core, may keep all together without being felt, and nothing once another size is asked for.
-
-A statevector in memory, and the passes over it.
-
-The state is one complex array; kernels see it as real numbers of one of two precisions, and work
-on tiles of it in double precision. No second array of its size is ever made.
+The state is one complex array, aligned to cache lines and in huge pages where available; kernels
+see it as real numbers. No second array of its size is made. Mapping memory takes longer than a few
+sweeps, so the memory of a released state is reused for the next one of the same size. At most 1 /
+(32 * cores) of the physical memory is kept by a process.
 """
 
 from __future__ import annotations
@@ -24,8 +20,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from simulators.catalog import state_bytes
 from simulators.compiler.arrays import aligned
-from simulators.compiler.kernel import part
-from simulators.control import Control, Crew, Work
+from simulators.compiler.kernel import device_function
+from simulators.control import RunControl, ThreadPool, Work
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector.planning.tables import LANES as ROW
@@ -99,7 +95,7 @@ _NO_SINGLES = np.empty(0, np.float32)
 _0, _1 = np.uint64(0), np.uint64(1)
 
 
-@part
+@device_function
 def load(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-def]
     """re, im[at + k] = amplitude start + k, for k < count."""
     if reals.size:
@@ -112,7 +108,7 @@ def load(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-d
             im[at + k] = singles[2 * (start + k) + 1]
 
 
-@part
+@device_function
 def store(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-def]
     """The inverse of `load`."""
     if reals.size:
@@ -125,7 +121,7 @@ def store(reals, singles, start, count, re, im, at):  # type: ignore[no-untyped-
             singles[2 * (start + k) + 1] = im[at + k]
 
 
-@part
+@device_function
 def spread(number, mask):  # type: ignore[no-untyped-def]
     """The lowest bits of `number` moved to the positions of `mask`."""
     result = _0
@@ -222,10 +218,10 @@ class State:
         return state
 
 
-class Sweeper:
+class BlockExecutor:
     """Runs passes over states; holds the scratch of each thread of a crew."""
 
-    def __init__(self, crew: Crew, control: Control) -> None:
+    def __init__(self, crew: ThreadPool, control: RunControl) -> None:
         self.crew = crew
         self.check = control.check
         self.flag = control.flag

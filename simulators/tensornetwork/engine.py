@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import CARDS
-from simulators.circuit.analysis.measurements import Endings
+from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution import pauli_sums, sampling
-from simulators.execution.requests import bound, check_plan, opened
+from simulators.execution.requests import bind, check_request, open_run
 from simulators.execution.sampling import Counts
 from simulators.results import BindingResult, EngineResult
 from simulators.tensornetwork.evolve import evolve, warm_up
@@ -40,8 +40,8 @@ class MpsEngine:
 
     def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
         """Refuses noise, and circuits that measure, reset or branch before their end."""
-        check_plan(CARD, circuit, noise, options)
-        endings = Endings.of(circuit)
+        check_request(CARD, circuit, noise, options)
+        endings = MeasurementLayouts.of(circuit)
         if endings.clbits.branching:
             raise Unsupported(
                 "engine 'mps' has no measurements, resets or conditions before a circuit's end",
@@ -51,17 +51,22 @@ class MpsEngine:
         return endings
 
     def run(
-        self, plan: Plan, circuit: Circuit, request: Request, options: RunOptions, control: Control
+        self,
+        plan: Plan,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
     ) -> EngineResult:
-        """See `base.Engine`."""
-        endings, number = opened(CARD, plan, circuit, request, options)
+        """See `engine.Engine`."""
+        endings, number = open_run(CARD, plan, circuit, request, options)
         _refuse_dense(circuit, request)
         found = []
         for row in range(number):
             control.check()
             chain = evolve(
                 circuit,
-                bound(circuit, request, row),
+                bind(circuit, request, row),
                 bond=int(CARD.value(options.settings, "bond")),
                 cutoff=float(CARD.value(options.settings, "cutoff")),
                 dtype=_DTYPES[options.precision],
@@ -101,10 +106,10 @@ def _refuse_dense(circuit: Circuit, request: Request) -> None:
 def _result(
     chain: Chain,
     circuit: Circuit,
-    plan: Endings,
+    plan: MeasurementLayouts,
     request: Request,
     key: tuple[int, int],
-    control: Control,
+    control: RunControl,
 ) -> BindingResult:
     """Everything the request asks for."""
     asked, end = request.outputs, plan.clbits
@@ -145,7 +150,7 @@ def _counts(
     source: NDArray[np.int64],
     shots: int,
     key: tuple[int, int],
-    control: Control,
+    control: RunControl,
 ) -> tuple[int, bytes, bytes]:
     found = Counts(source.size)
     read = np.flatnonzero(source >= 0)

@@ -1,13 +1,8 @@
-"""quimb, imported without letting it compile anything.
+"""Evolution of a circuit's gates into a matrix product state, by quimb.
 
-It has numba compile its splits of matrices when they are first called: most of a minute on a new
-machine, for functions that spend their time in LAPACK either way. Left as Python they are no
-slower, and the first task waits a second.
-
-A circuit's gates into a matrix product state, by quimb.
-
-Gates on the same one or two qubits are multiplied together first: each call of the library costs
-about a millisecond, whatever the gate.
+Gates on the same one or two qubits are multiplied first: each call of the library costs about a
+millisecond. quimb is imported without its numba functions: they compile for most of a minute on a
+new machine, and spend their time in LAPACK either way.
 """
 
 from __future__ import annotations
@@ -18,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
 from simulators.circuit.operations import matrix, operations
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.execution import rng  # noqa: F401  # our kernels first: they are to be compiled
 from simulators.tensornetwork.mps_state import Chain
 
@@ -43,7 +38,7 @@ def evolve(
     bond: int,
     cutoff: float,
     dtype: str,
-    control: Control,
+    control: RunControl,
 ) -> Chain:
     """The state after all gates; measurements are left out.
 

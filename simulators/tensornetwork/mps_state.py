@@ -1,7 +1,7 @@
-"""A matrix product state at rest: samples, expectation values, amplitudes.
+"""Matrix product state after evolution: samples, expectation values, amplitudes.
 
-Invariant: tensors [left, 2, right], one a qubit, from qubit 0; all but the last are left-canonical,
-so that whatever lies left of a qubit contracts to the identity. The norm is what truncation left.
+Tensors have shape [left, 2, right], one a qubit, from qubit 0. All but the last are left-canonical,
+so all tensors left of a qubit contract to the identity. The norm is what truncation left.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.execution.rng import uniforms
 
 Tensor = NDArray[np.complexfloating]
@@ -38,7 +38,7 @@ class Chain(msgspec.Struct, frozen=True, eq=False):
         return max((tensor.shape[2] for tensor in self.tensors), default=1)
 
     def sample(
-        self, first: int, last: int, key: tuple[int, int], control: Control
+        self, first: int, last: int, key: tuple[int, int], control: RunControl
     ) -> NDArray[np.uint8]:
         """Bits of shots first .. last - 1: uint8 [shots, qubits].
 
@@ -76,7 +76,7 @@ class Chain(msgspec.Struct, frozen=True, eq=False):
             weight = np.where(value == 1, above[parent] - edge[parent], edge[parent] - low)
         return bits
 
-    def means(self, strings: list[tuple[int, int]], control: Control) -> NDArray[np.float64]:
+    def means(self, strings: list[tuple[int, int]], control: RunControl) -> NDArray[np.float64]:
         """Expectation value of each Pauli string (x, z).
 
         Strings are taken in order of their letters, and share what they have in common from their

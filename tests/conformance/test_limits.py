@@ -15,7 +15,7 @@ from simulators import catalog
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import (
     BadCircuit,
@@ -189,7 +189,7 @@ def test_equal_states_are_not_merged(run: Runner) -> None:
 
 @pytest.mark.parametrize("width", [3, 14])
 def test_a_stop_is_not_heard(run: Runner, width: int) -> None:
-    control = Control()
+    control = RunControl()
     circuit = endless(width, 300_000)
     stopper = threading.Timer(0.2, control.stop)
     stopper.start()
@@ -214,7 +214,7 @@ def test_a_stop_in_the_last_pass_yields_a_half_made_state(run: Runner, width: in
     circuit = arrays.circuit()
     whole = run(circuit, outputs=("statevector",)).statevector
     for delay_s in (0.0, 0.001, 0.01, 0.05, 0.2):
-        control = Control()
+        control = RunControl()
         stopper = threading.Timer(delay_s, control.stop)
         stopper.start()
         with suppress(Stopped):
@@ -224,14 +224,14 @@ def test_a_stop_in_the_last_pass_yields_a_half_made_state(run: Runner, width: in
 
 
 def test_a_stop_before_the_run_is_forgotten(any_run: Runner) -> None:
-    control = Control()
+    control = RunControl()
     control.stop()
     with pytest.raises(Stopped):
         any_run(bell(), shots=10, control=control)
 
 
 def test_a_dynamic_run_does_not_stop(run: Runner) -> None:
-    control = Control()
+    control = RunControl()
     control.stop()
     with pytest.raises(Stopped):
         run(feed_forward(), shots=10, control=control)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.errors import Stopped
 
 
@@ -14,7 +14,7 @@ from simulators.errors import Stopped
 @pytest.mark.parametrize(("total", "grain"), [(1, 1), (10, 3), (10, 100), (1000, 1)])
 def test_a_range_is_left_out_or_done_twice(threads: int, total: int, grain: int) -> None:
     done: list[int] = []
-    with Crew(threads, Control()) as crew:
+    with ThreadPool(threads, RunControl()) as crew:
         for _ in range(3):
             crew.run(lambda first, last, _: done.extend(range(first, last)), total, grain)
     assert sorted(done) == sorted(list(range(total)) * 3)
@@ -23,7 +23,7 @@ def test_a_range_is_left_out_or_done_twice(threads: int, total: int, grain: int)
 def test_threads_outlive_their_run() -> None:
     before = threading.active_count()
     meeting = threading.Barrier(3, timeout=30)
-    with Crew(3, Control()) as crew:
+    with ThreadPool(3, RunControl()) as crew:
         crew.run(lambda *_: meeting.wait(), 3, 1)  # passes only if three threads come
         assert threading.active_count() == before + 2
     assert threading.active_count() == before
@@ -35,27 +35,27 @@ def test_an_error_in_a_thread_is_lost(bad: int) -> None:
         if first == bad:
             raise ZeroDivisionError
 
-    with Crew(2, Control()) as crew, pytest.raises(ZeroDivisionError):
+    with ThreadPool(2, RunControl()) as crew, pytest.raises(ZeroDivisionError):
         crew.run(work, 100, 1)
 
 
 def test_a_stop_is_heard_only_at_the_end() -> None:
-    control = Control()
+    control = RunControl()
     done: list[int] = []
 
     def work(first: int, _last: int, _number: int) -> None:
         done.append(first)
         control.stop()
 
-    with Crew(2, control) as crew, pytest.raises(Stopped):
+    with ThreadPool(2, control) as crew, pytest.raises(Stopped):
         crew.run(work, 10_000, 1)
     assert len(done) <= 2
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_range_cut_short_by_a_stop_counts_as_done(threads: int) -> None:
-    control = Control()
-    with Crew(threads, control) as crew, pytest.raises(Stopped):
+    control = RunControl()
+    with ThreadPool(threads, control) as crew, pytest.raises(Stopped):
         crew.run(lambda *_: control.stop(), threads, 1)
 
 
@@ -67,15 +67,15 @@ def test_two_threads_share_a_number() -> None:
         meeting.wait()
         numbers.append(number)
 
-    with Crew(4, Control()) as crew:
+    with ThreadPool(4, RunControl()) as crew:
         crew.run(work, 4, 1)
     assert sorted(numbers) == [0, 1, 2, 3]
 
 
 def test_crew_runs_on_no_more_threads_than_its_control_allows() -> None:
-    control = Control()
+    control = RunControl()
     numbers: set[int] = set()
-    with Crew(4, control) as crew:
+    with ThreadPool(4, control) as crew:
         control.threads = 1
         crew.run(lambda _first, _last, number: numbers.add(number), 100, 1)
         assert numbers == {0}

@@ -125,7 +125,7 @@ def _loaded(path: Path) -> ModuleType:
 def _rank(paths: Sequence[Path], report: Path, names: Sequence[str]) -> None:
     from simulators.compiler import warmup
 
-    warmup.warm_up(Path(os.environ["SIMENV_KERNELS"]))
+    warmup.compile_group(Path(os.environ["SIMENV_KERNELS"]))
     from mpi4py import MPI
 
     world = MPI.COMM_WORLD

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.statevector import checkpoint
 
 
-class Tired(Control):
+class Tired(RunControl):
     """Stops after so many passes."""
 
     __slots__ = ("left",)
@@ -31,5 +31,5 @@ class Tired(Control):
 def dying(patch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that ends tidies nothing up."""
     with patch.context() as inner:
-        inner.setattr(checkpoint.Journey, "__exit__", lambda *_given: None)
+        inner.setattr(checkpoint.Checkpointer, "__exit__", lambda *_given: None)
         yield

@@ -15,8 +15,8 @@ from simulators.catalog.costs import SHARE_QUBITS
 from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
-from simulators.circuit.validation.admission import problem
-from simulators.control import Control
+from simulators.circuit.validation.admission import validation_error
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import (
     EngineError,
@@ -38,11 +38,11 @@ def run(
     circuit: Circuit,
     request: Request,
     options: RunOptions = DOUBLE,
-    control: Control | None = None,
+    control: RunControl | None = None,
 ) -> EngineResult | None:
     engine = _engine()
     plan = engine.plan(circuit, None, options)
-    return engine.run(plan, circuit, request, options, control or Control())
+    return engine.run(plan, circuit, request, options, control or RunControl())
 
 
 @functools.cache
@@ -54,7 +54,7 @@ def _engine() -> StatevectorEngine:
 
 def alone(circuit: Circuit, request: Request, options: RunOptions = DOUBLE) -> EngineResult:
     engine = StatevectorEngine()
-    return engine.run(engine.plan(circuit, None, options), circuit, request, options, Control())
+    return engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
 
 
 def agree(comm: Any, truth: bool) -> bool:
@@ -68,7 +68,7 @@ def equal(
     comm: Any, circuit: Circuit, request: Request, options: RunOptions = DOUBLE
 ) -> EngineResult | None:
     """Run both ways; all arrays are the same bits. The result, in the first rank."""
-    assert problem(circuit) == ""
+    assert validation_error(circuit) == ""
     found = run(circuit, request, options)
     assert (found is None) == (comm.rank > 0)
     same = True

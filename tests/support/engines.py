@@ -8,8 +8,8 @@ import machines
 
 from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
-from simulators.circuit.validation.admission import problem
-from simulators.control import Control
+from simulators.circuit.validation.admission import validation_error
+from simulators.control import RunControl
 from simulators.engine import Engine, PauliSum, Request, RunOptions
 from simulators.fault.engine import FaultEngine
 from simulators.results import BindingResult
@@ -53,14 +53,14 @@ class Runner:
         observables: tuple[PauliSum, ...] = (),
         bindings: object = None,
         binding: int = 0,
-        control: Control | None = None,
+        control: RunControl | None = None,
         **options: object,
     ) -> tuple[BindingResult, ...]:
-        assert problem(circuit) == ""
+        assert validation_error(circuit) == ""
         chosen = RunOptions(**options)  # type: ignore[arg-type]
         request = Request(shots, seed, outputs, observables, bindings, binding)  # type: ignore[arg-type]
         plan = self.engine.plan(circuit, None, chosen)
-        found = self.engine.run(plan, circuit, request, chosen, control or Control())
+        found = self.engine.run(plan, circuit, request, chosen, control or RunControl())
         return tuple(found.row(k) for k in range(found.count))
 
     def __call__(self, circuit: Circuit, **keywords: object) -> BindingResult:

@@ -9,13 +9,13 @@ from arrays import Arrays
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.simulate import simulate
 from simulators.statevector.backend import protocol
-from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
-from simulators.statevector.trajectories.error_patterns import Patterns
-from simulators.statevector.trajectories.noise_table import COLUMNS, PAULI, Inserts, operators
+from simulators.statevector.trajectories.error_patterns import ErrorPatterns
+from simulators.statevector.trajectories.noise_table import COLUMNS, PAULI, NoiseTable, operators
 
 Matrix = NDArray[np.complex128]
 
@@ -39,7 +39,7 @@ def damping(gamma: float) -> list[Matrix]:
 
 def made(
     circuit: Circuit, count: int, random: np.random.Generator, *, drawn: bool
-) -> tuple[Inserts, list[list[Matrix]]]:
+) -> tuple[NoiseTable, list[list[Matrix]]]:
     """Inserts anywhere, of every kind, and their sets."""
     sets = [[unitary(2, random)], [unitary(4, random)], [np.array([[0, 1], [1, 0]], complex)]]
     if drawn:
@@ -56,19 +56,19 @@ def made(
         else:
             two = two if len(sets[which][0]) == 4 else -1
             row[:] = after, which, 0, 0, min(one, n - 1), two
-    return Inserts(rows, operators(sets)), sets
+    return NoiseTable(rows, operators(sets)), sets
 
 
-def patterns(count: int, instances: int, mean: float, random: np.random.Generator) -> Patterns:
+def patterns(count: int, instances: int, mean: float, random: np.random.Generator) -> ErrorPatterns:
     """So many instances, each insert in one with the same odds; some are alike."""
     lists = [np.flatnonzero(random.random(count) < mean / count) for _ in range(instances)]
     lists = [random.permutation(lists[int(random.integers(len(lists)))]) for _ in lists]
     ends = np.cumsum([0, *map(len, lists)])
-    return Patterns(np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int64), ends)
+    return ErrorPatterns(np.concatenate([np.zeros(0, np.int64), *lists]).astype(np.int64), ends)
 
 
 def written(
-    circuit: Circuit, inserts: Inserts, sets: list[list[Matrix]], members: Sequence[int]
+    circuit: Circuit, inserts: NoiseTable, sets: list[list[Matrix]], members: Sequence[int]
 ) -> Circuit:
     """The circuit with these inserts as gates; none of them is drawn."""
     arrays = Arrays(circuit.num_qubits, circuit.num_clbits, circuit.registers)
@@ -105,8 +105,8 @@ def run_alone(circuit: Circuit, key: tuple[int, int], shot: int, precision: str 
     """The basis state that one shot of a circuit without measurements finds."""
     found = simulate(circuit, outputs=("statevector",), seed=key[0], precision=precision)
     assert found.statevector is not None
-    control = Control()
-    with Crew(1, control) as crew:
-        states = LocalStates(crew, control)
+    control = RunControl()
+    with ThreadPool(1, control) as crew:
+        states = LocalBackend(crew, control)
         state = State(found.statevector[0].copy())
         return int(protocol.sample(states, state, key, np.array([shot]))[0])

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.statevector.planning import tables as s
-from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
 
 Amplitudes = NDArray[np.complex128]
 
 
-def run(plan: Sweeps, floats: NDArray[np.float64], state: Amplitudes) -> Amplitudes:
+def run(plan: SweepTable, floats: NDArray[np.float64], state: Amplitudes) -> Amplitudes:
     """The state after all passes."""
     found = state.astype(np.complex128).copy()
     for number in range(len(plan.starts) - 1):
@@ -19,7 +19,7 @@ def run(plan: Sweeps, floats: NDArray[np.float64], state: Amplitudes) -> Amplitu
     return found
 
 
-def _pass(plan: Sweeps, number: int, floats: NDArray[np.float64], state: Amplitudes) -> None:
+def _pass(plan: SweepTable, number: int, floats: NDArray[np.float64], state: Amplitudes) -> None:
     places = [int(wire) for wire in plan.places[number, : plan.width]]
     assert places[:LANE_WIRES] == list(range(LANE_WIRES))
     assert len(set(places)) == plan.width
@@ -42,11 +42,11 @@ def _pass(plan: Sweeps, number: int, floats: NDArray[np.float64], state: Amplitu
 
 
 def _apply(
-    plan: Sweeps, op: list[int], floats: NDArray[np.float64], base: int, tile: Amplitudes
+    plan: SweepTable, op: list[int], floats: NDArray[np.float64], base: int, tile: Amplitudes
 ) -> Amplitudes:
     rows = np.arange(len(tile))
     kind = op[s.KIND]
-    if kind == s.SWAP_LANE:
+    if kind == s.SWAP_LANE_ROW:
         at = rows[:, None] * LANES + np.arange(LANES)
         lane, row = op[s.A], op[s.B] + LANE_WIRES
         differ = (at >> lane ^ at >> row) & 1
@@ -54,7 +54,7 @@ def _apply(
     if base & op[s.OUTER_MASK] != op[s.OUTER_VALUE]:
         return tile
     out = tile.copy()
-    if kind == s.MAP:
+    if kind == s.PERMUTE_ROWS:
         here = rows[rows & op[s.ROW_MASK] == op[s.ROW_VALUE]]
         there = here ^ op[s.ROW_VALUE] ^ op[s.ROW_OTHER]
         out[here], out[there] = tile[there], tile[here]
@@ -81,7 +81,7 @@ def _apply(
 
 
 def _phases(
-    plan: Sweeps, op: list[int], floats: NDArray[np.float64], base: int, rows: int
+    plan: SweepTable, op: list[int], floats: NDArray[np.float64], base: int, rows: int
 ) -> Amplitudes:
     at = op[s.AT]
     table = floats[at : at + 2 * rows].reshape(rows, 2)

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.statevector.planning import tables as s
-from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
+from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.tiles import driver
 
 Numbers = NDArray[np.float64]
@@ -33,12 +33,12 @@ class Table:
         self.live: list[int] = []
         self.inside = 0
 
-    def plan(self) -> tuple[Sweeps, Numbers]:
+    def plan(self) -> tuple[SweepTable, Numbers]:
         """The table, and its numbers."""
         places = np.zeros((len(self.places), s.MOST_WIDTH), np.uint64)
         places[:, : self.width] = self.places
         return (
-            Sweeps(
+            SweepTable(
                 self.num_wires,
                 self.width,
                 np.array(self.starts),
@@ -65,18 +65,18 @@ class Table:
             swaps = []
             for _ in range(operations):
                 kind = int(self.rng.integers(0, s.PHASE + 1))
-                if kind == s.SWAP_LANE:
+                if kind == s.SWAP_LANE_ROW:
                     lane, row = self.rng.integers(0, (LANE_WIRES, self.height)).tolist()
                     swaps.append((lane, row))
                     self.op(KIND=kind, A=lane, B=row)
-                elif kind == s.MAP:
+                elif kind == s.PERMUTE_ROWS:
                     self.map()
                 elif kind == s.PHASE:
                     self.phase()
                 elif (kind - 1) % 3 < self.height:
                     self.matrix(kind)
             for lane, row in reversed(swaps):
-                self.op(KIND=s.SWAP_LANE, A=lane, B=row)
+                self.op(KIND=s.SWAP_LANE_ROW, A=lane, B=row)
             self.starts.append(len(self.ops))
 
     def op(self, **fields: int) -> None:
@@ -117,7 +117,7 @@ class Table:
         other = one ^ (self._some(mask, 0.5) or mask & -mask)
         fields = self.conditions()
         fields |= {"ROW_MASK": mask, "ROW_VALUE": one, "ROW_OTHER": other}
-        self.op(KIND=s.MAP, **fields)
+        self.op(KIND=s.PERMUTE_ROWS, **fields)
 
     def phase(self) -> None:
         """Tables and terms."""
@@ -175,8 +175,8 @@ def agree(num_wires: int, width: int, seed: int, dtype: str, *, fresh: bool, thr
         begin = np.zeros(1 << num_wires, np.complex128)
         begin[0] = 1.0
     state = state_of(begin.astype(dtype), fresh=fresh)
-    with Crew(threads, Control()) as crew:
-        driver.apply(Sweeper(crew, Control()), state, plan, floats)
+    with ThreadPool(threads, RunControl()) as crew:
+        driver.apply(BlockExecutor(crew, RunControl()), state, plan, floats)
     expected = plainly(plan, floats, begin)
     gap = np.abs(state.amplitudes - expected).max()
     assert gap < TOLERANCE[dtype], f"seed {seed}: {gap}"
@@ -196,8 +196,8 @@ def agree_in_halves(num_wires: int, width: int, seed: int, dtype: str) -> None:
     local = msgspec.structs.replace(plan, num_wires=num_wires)
     for rank, half in enumerate(begin.astype(dtype).reshape(2, -1)):
         state = state_of(half)
-        with Crew(1, Control()) as crew:
-            sweeper = Sweeper(crew, Control())
+        with ThreadPool(1, RunControl()) as crew:
+            sweeper = BlockExecutor(crew, RunControl())
             driver.apply(sweeper, state, local, floats, high=rank << num_wires)
         assert np.abs(state.amplitudes - expected[rank]).max() < TOLERANCE[dtype], seed
 

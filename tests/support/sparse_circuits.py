@@ -13,13 +13,13 @@ from simulators.circuit import tokens as tk
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes import components
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.execution.sampling import unpack
 from simulators.results import BindingResult
-from simulators.statevector.backend.local import LocalStates
-from simulators.statevector.execute import Run
-from simulators.statevector.plan import Schedules
+from simulators.statevector.backend.local import LocalBackend
+from simulators.statevector.execute import ComponentRun
+from simulators.statevector.plan import ProgramCache
 
 _DIAGONAL = ["rz", "cz", "cp", "rzz", "t", "ccz"]
 _PERMUTING = ["x", "cx", "ccx", "swap", "cy", "iswap", "cswap", "rccx", "dcx"]
@@ -97,11 +97,11 @@ def strings(circuit: Circuit, many: int, seed: int) -> tuple[PauliSum, ...]:
 
 def untouched(circuit: Circuit, request: Request) -> BindingResult:
     """All of the circuit, run as it is."""
-    control, options = Control(), RunOptions()
-    with Crew(1, control) as crew:
-        states = LocalStates(crew, control)
+    control, options = RunControl(), RunOptions()
+    with ThreadPool(1, control) as crew:
+        states = LocalBackend(crew, control)
         key = (request.seed, request.binding)
-        made = Run(states, circuit, Schedules(), circuit.params, request, key, options)
+        made = ComponentRun(states, circuit, ProgramCache(), circuit.params, request, key, options)
         return made.result()
 
 

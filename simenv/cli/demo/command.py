@@ -70,13 +70,13 @@ def _warm_up(kernels: Path) -> None:
     help. A line counts the modules that are done."""
     from simulators.compiler import warmup
 
-    if warmup.is_warm(kernels):
+    if warmup.is_compiled(kernels):
         return
     argv = [sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels)]
     cores = len(os.sched_getaffinity(0))
     helpers = [subprocess.Popen(argv) for _ in range(min(MOST_HELPERS, cores - 1))]
     try:
-        warmup.complete(kernels, _count)
+        warmup.compile_all(kernels, _count)
     finally:
         for helper in helpers:
             helper.terminate()

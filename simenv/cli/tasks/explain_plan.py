@@ -17,7 +17,7 @@ from simenv.model import Program
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.program import Item
+    from simulators.statevector.program import Instruction
 
 _LANES = 5
 
@@ -96,9 +96,9 @@ def lines(
     """Of all stretches of gates, in order. Raises Infeasible where there is no such plan."""
     from simulators.catalog import SMALL_QUBITS, card
     from simulators.circuit.ir import Circuit
-    from simulators.circuit.passes.components import cut, split
-    from simulators.circuit.passes.light_cone import asked
-    from simulators.circuit.validation.admission import problem
+    from simulators.circuit.passes.components import extract, partition
+    from simulators.circuit.passes.light_cone import output_support
+    from simulators.circuit.validation.admission import validation_error
 
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
     if circuit.num_qubits <= SMALL_QUBITS:
@@ -106,10 +106,10 @@ def lines(
             f"{circuit.num_qubits} qubits go through one pass, without a plan",
             hint=f"circuits of more than {SMALL_QUBITS} qubits have one",
         )
-    if text := problem(circuit):
+    if text := validation_error(circuit):
         raise ProgramError(text, hint="see what wrote it")
     known = labels or "expectation" not in outputs  # else nobody has said of what
-    found = split(circuit, asked(outputs, labels, circuit) if known else None)
+    found = partition(circuit, output_support(outputs, labels, circuit) if known else None)
     engine, widest = card("statevector"), found.widest or circuit.num_qubits
     if engine is not None and widest > engine.max_qubits:
         raise Infeasible(
@@ -122,7 +122,7 @@ def lines(
         return Planned(_numbered(_of(circuit, every, precision, keep=keep)), "")
     made = [
         line
-        for part in cut(circuit, found)
+        for part in extract(circuit, found)
         for line in _of(part.circuit, part.qubits.tolist(), precision, keep=keep)
     ]
     left = (
@@ -141,15 +141,15 @@ def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
 def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) -> Iterator[Line]:
     """Of one circuit; `qubits`: what its qubits are called."""
     from simulators.catalog import SMALL_QUBITS, state_bytes
-    from simulators.statevector.program import schedule
+    from simulators.statevector.program import build_program
 
     size = state_bytes(circuit.num_qubits, precision)
     if circuit.num_qubits <= SMALL_QUBITS:
         yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
         return
-    found = schedule(circuit, keep=False, precision=precision)
+    found = build_program(circuit, keep=False, precision=precision)
     if keep or not found.measures:
-        found = schedule(circuit, keep=True, precision=precision)
+        found = build_program(circuit, keep=True, precision=precision)
     for wires, words, amplitudes, around in _sweeps(
         found.items, 1 << circuit.num_qubits, _Around()
     ):
@@ -164,16 +164,16 @@ def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) 
 
 
 def _sweeps(
-    items: Iterable[Item], size: int, around: _Around
+    items: Iterable[Instruction], size: int, around: _Around
 ) -> Iterator[tuple[list[int], str, int, _Around]]:
     """(wires, operations, amplitudes visited, blocks around it) of each, as they are written."""
-    from simulators.statevector.planning.planner import Stretch
-    from simulators.statevector.planning.report import passes
+    from simulators.statevector.planning.planner import SegmentPlan
+    from simulators.statevector.planning.report import describe_sweeps
     from simulators.statevector.program import For, Gates, If, Switch, Unitary, While
 
     for item in items:
-        if isinstance(item, Gates) and isinstance(item.passes, Stretch):
-            for one in passes(item.passes.sweeps):
+        if isinstance(item, Gates) and isinstance(item.passes, SegmentPlan):
+            for one in describe_sweeps(item.passes.sweeps):
                 yield [*range(_LANES), *one.wires], one.words, one.amplitudes, around
         elif isinstance(item, Unitary):
             wires = item.dense.wires.tolist()
@@ -192,7 +192,7 @@ def _sweeps(
             yield from _sweeps(item.body, size, left)
 
 
-def _may_be_left(items: Iterable[Item]) -> bool:
+def _may_be_left(items: Iterable[Instruction]) -> bool:
     """Has the body of a loop a `break` or a `continue` of its own?"""
     from simulators.statevector.program import Break, Continue, If, Switch
 

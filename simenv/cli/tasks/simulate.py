@@ -189,12 +189,12 @@ def _chunk(order: PreparedSubmit, seats: Sequence[RankInfo]) -> tuple[AssignChun
     warmup.prepare(kernel_folder())  # before anything compiled is imported
     from simulators.circuit.analysis.profiler import profile
     from simulators.circuit.ir import Circuit
-    from simulators.circuit.validation.admission import problem
+    from simulators.circuit.validation.admission import validation_error
 
     spec, terms = order.specs[0], order.terms
     program = decode_program(spec.program)
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-    if text := problem(circuit):
+    if text := validation_error(circuit):
         raise ProgramError(text)
     labels = [label for observable in terms.observables for label in observable.labels]
     plan = fitting(profile(circuit, terms.outputs, labels), terms, seats)

@@ -17,7 +17,7 @@ from simenv.scheduler.core.types import Route
 from simenv.scheduler.state.cost_estimator import MACHINE, Estimator
 from simulators import catalog
 from simulators.catalog import EngineCard
-from simulators.catalog.costs import Ask, ranks_used
+from simulators.catalog.costs import CostQuery, ranks_used
 from simulators.circuit.analysis.profile import Profile
 
 MAX_MODEL_QUBITS = 512  # a wider workload costs as this: floats end at 2**1024
@@ -49,7 +49,7 @@ class DeviceTimes:
             return None if info is None else machine_ns(info, work)
         card = engine_of(pool)
         ranks = ranks_used(min(work.qubits, MAX_MODEL_QUBITS), pool.ranks)
-        ask = Ask(shots=work.shots, ranks=ranks)
+        ask = CostQuery(shots=work.shots, ranks=ranks)
         profile = profile_of(work)
         factor = self._estimator.factor(card.name, pool.ranks, profile.num_qubits)
         return work.count * max(1, math.ceil(card.costs.seconds(profile, ask, 1) * factor * 1e9))

@@ -25,7 +25,7 @@ from simenv.scheduler.routing.engine_support import ELSEWHERE, ask
 from simenv.text import size
 from simulators import catalog
 from simulators.catalog import EngineCard
-from simulators.catalog.costs import StateCosts
+from simulators.catalog.costs import StatevectorCost
 from simulators.circuit.analysis.profile import Profile
 
 
@@ -298,4 +298,4 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
 
 def is_dense(card: EngineCard) -> bool:
     """Does it hold all amplitudes, so that the width tells the memory?"""
-    return isinstance(card.costs, StateCosts)
+    return isinstance(card.costs, StatevectorCost)

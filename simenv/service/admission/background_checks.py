@@ -97,7 +97,7 @@ def look(packed: bytes, terms: TaskOptions) -> Looked:
     terms."""
     program = open_program(packed)
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-    wrong = admission.problem(circuit)
+    wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     found = profile(circuit, terms.outputs, rules.labels(terms))

@@ -1,6 +1,6 @@
-"""What is final in a circuit: which measurements can wait for the end, which resets do nothing.
+"""Classification of measurements and resets: terminal, without effect, or mid-circuit.
 
-Invariant: only for circuits that `check.problem` admitted.
+Only for circuits that `admission.validation_error` admitted.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from simulators.circuit.gates import (
     WHILE,
 )
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, kernel, part
+from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
 
 # What `flow` says of each operation.
-PLAIN, FINAL, DROPPED, LAST = range(4)
+ORDINARY, TERMINAL, NO_OP_RESET, LAST_USE = range(4)
 
 _MEASURED, _ACTED_ON = 1, 2  # how a qubit is used later
 _LOOP_END = 9  # in `roles`, on the way: this `end` closes a loop
 _ID = GATES["id"].code
 
 
-@part
+@device_function
 def _touch(tokens, end, starts, blocked):  # type: ignore[no-untyped-def]
     """Mark the clbits that one expression reads or stores; walks back from its END.
 
@@ -52,7 +52,7 @@ def _touch(tokens, end, starts, blocked):  # type: ignore[no-untyped-def]
     return k
 
 
-@part
+@device_function
 def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
     """Find resets of untouched qubits, and the ends of loops."""
     at = 0
@@ -60,7 +60,7 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
     block = np.int64(-1)  # the innermost open block; its `roles` holds the one around it
     for k in range(ops.size):
         code, count = rows[ops[k], 0], rows[ops[k], 1]
-        roles[k] = PLAIN
+        roles[k] = ORDINARY
         if code in (IF, WHILE, FOR, SWITCH):
             roles[k] = block
             block = np.int64(k)
@@ -72,10 +72,10 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
                 roles[k] = _LOOP_END
                 inside -= 1
             around = roles[block]
-            roles[block] = PLAIN
+            roles[block] = ORDINARY
             block = around
         elif code == RESET and not used[qubits[at]] and not inside:
-            roles[k] = DROPPED
+            roles[k] = NO_OP_RESET
         elif code >= UNITARY and code != _ID:
             for j in range(at, at + count):
                 used[qubits[j]] = 1
@@ -84,7 +84,7 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
 
 
 @kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission")
-def flow(  # type: ignore[no-untyped-def]
+def classify_measurements(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
 ):
     """Say of each operation what it is; 1 if the circuit needs branching, else 0.
@@ -120,24 +120,24 @@ def flow(  # type: ignore[no-untyped-def]
         elif code == END_BLOCK:
             depth += 1
             if roles[k] == _LOOP_END:
-                roles[k] = PLAIN
+                roles[k] = ORDINARY
                 inside += 1
         elif code == MEASURE:
             q, c = qubits[at], clbits[bit]
             if depth == 0 and used[q] < _ACTED_ON and not blocked[c]:
-                roles[k] = FINAL
+                roles[k] = TERMINAL
                 used[q] = _MEASURED
                 continue
             if not used[q] and not keep and not inside:
-                roles[k] = LAST
+                roles[k] = LAST_USE
             used[q] = _ACTED_ON
             blocked[c] = 1
             branching = 1
         elif code == RESET:
-            if roles[k] == DROPPED:
+            if roles[k] == NO_OP_RESET:
                 continue
             if not used[qubits[at]] and not keep and not inside:
-                roles[k] = DROPPED
+                roles[k] = NO_OP_RESET
                 continue
             used[qubits[at]] = _ACTED_ON
             branching = 1
@@ -147,9 +147,9 @@ def flow(  # type: ignore[no-untyped-def]
     return branching
 
 
-def needs_branching(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False) -> bool:
+def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False) -> bool:
     """Fill `roles` (int64 [operations], see `flow`); True if the circuit needs branching."""
-    found = flow(
+    found = classify_measurements(
         circuit.table.rows,
         circuit.ops,
         circuit.qubits,
@@ -164,7 +164,7 @@ def needs_branching(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = 
     return bool(found)
 
 
-class Ending(msgspec.Struct, frozen=True, eq=False):
+class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
     """What can wait for the end of a circuit."""
 
     roles: NDArray[np.int64]  # [operations], see `flow`
@@ -178,28 +178,28 @@ class Ending(msgspec.Struct, frozen=True, eq=False):
         return sum(1 << qubit for qubit in set(self.source[self.source >= 0].tolist()))
 
 
-def ending(circuit: Circuit, *, keep: bool = False) -> Ending:
+def measurement_layout(circuit: Circuit, *, keep: bool = False) -> MeasurementLayout:
     """What can wait for the end. `keep`: as for `flow`, the final state is looked at."""
     roles = np.empty(circuit.ops.size, np.int64)
-    branching = needs_branching(circuit, roles, keep=keep)
+    branching = has_mid_circuit_ops(circuit, roles, keep=keep)
     rows = circuit.table.rows[circuit.ops]
     begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
-    final = roles == FINAL
+    final = roles == TERMINAL
     source = np.full(circuit.num_clbits, -1, np.int64)
     source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
-    return Ending(roles, source, branching, bool((rows[:, 0] == MEASURE).any()))
+    return MeasurementLayout(roles, source, branching, bool((rows[:, 0] == MEASURE).any()))
 
 
-class Endings(msgspec.Struct, frozen=True, eq=False):
+class MeasurementLayouts(msgspec.Struct, frozen=True, eq=False):
     """A plan for engines that need no more: what can wait, for the clbits and for the state."""
 
-    clbits: Ending
-    state: Ending
+    clbits: MeasurementLayout
+    state: MeasurementLayout
 
     @classmethod
-    def of(cls, circuit: Circuit) -> Endings:
+    def of(cls, circuit: Circuit) -> MeasurementLayouts:
         """Both endings of a circuit."""
-        return cls(ending(circuit), ending(circuit, keep=True))
+        return cls(measurement_layout(circuit), measurement_layout(circuit, keep=True))
 
     @property
     def memory_bytes(self) -> int:

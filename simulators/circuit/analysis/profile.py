@@ -1,6 +1,6 @@
-"""What a circuit is made of, in numbers: all that choosing and estimating may look at.
+"""Profile of a circuit: the numbers that routing and cost models read.
 
-Invariant: importing this loads no kernel and no numpy; `profiling` finds the numbers out.
+Importing this module loads neither numpy nor a kernel; `profiler` computes the numbers.
 """
 
 from __future__ import annotations

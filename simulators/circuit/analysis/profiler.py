@@ -1,11 +1,9 @@
-"""What else decides which engine can take a circuit: is it Clifford, how entangled can it become.
+"""Computation of a circuit's `Profile`: gate counts, Clifford structure, entanglement bound.
 
-`bond_bits` is a bound: at each cut between neighbours (qubits up to k, and those after it), every
-gate across the cut multiplies the bond by at most the rank of its operator, and no bond is larger
-than the smaller side allows.
-Invariant: only for circuits that `check.problem` admitted; loops are not followed.
-
-What a circuit is made of, found out: one walk over it by each of a few kernels.
+`bond_bits` is an upper bound on log2 of the MPS bond dimension: at each cut between neighbours,
+every gate across the cut multiplies the bond dimension by at most the operator Schmidt rank, and no
+bond is larger than the smaller side allows. Only for circuits that `admission.validation_error`
+admitted; loop bodies are counted once.
 """
 
 from __future__ import annotations
@@ -18,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS
-from simulators.circuit.analysis.measurements import needs_branching
+from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import Kept, Profile
 from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.components import split
-from simulators.circuit.passes.light_cone import asked
+from simulators.circuit.passes.components import partition
+from simulators.circuit.passes.light_cone import output_support
 from simulators.circuit.validation import operations
 from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel
 
@@ -63,7 +61,7 @@ _KINDS = _kinds()
 _MCX, _MCPHASE = GATES["mcx"].code, GATES["mcphase"].code
 
 
-class Traits(msgspec.Struct, frozen=True):
+class CircuitTraits(msgspec.Struct, frozen=True):
     """See the module."""
 
     clifford: bool  # all its gates are
@@ -130,7 +128,7 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
         p += np_
 
 
-def traits(circuit: Circuit) -> Traits:
+def traits(circuit: Circuit) -> CircuitTraits:
     """The traits of an admissible circuit."""
     found = np.empty(6, np.int64)
     _look(
@@ -146,14 +144,16 @@ def traits(circuit: Circuit) -> Traits:
     )
     other, between, unknown, angled, bond_bits, longest = found.tolist()
     may_be = not (other or between)
-    return Traits(may_be and not unknown, may_be, bool(angled and not other), bond_bits, longest)
+    return CircuitTraits(
+        may_be and not unknown, may_be, bool(angled and not other), bond_bits, longest
+    )
 
 
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
     """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
     all Pauli strings; without any, what is left of it is not looked for."""
     found = np.empty(circuit.table.found_size, np.int64)
-    operations.bounds(
+    operations.check_operations(
         circuit.table.rows,
         circuit.ops,
         circuit.qubits,
@@ -166,7 +166,7 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         found,
     )
     more = traits(circuit)
-    branching = needs_branching(circuit, np.empty(circuit.ops.size, np.int64))
+    branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
     return Profile(
         num_qubits=circuit.num_qubits,
         num_clbits=circuit.num_clbits,
@@ -196,7 +196,7 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
 
 
 def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Kept | None:
-    found = split(circuit, asked(outputs, labels, circuit))
+    found = partition(circuit, output_support(outputs, labels, circuit))
     if not found.parts:
         return None
     rows = circuit.table.rows[circuit.ops[found.kept]]

@@ -1,8 +1,9 @@
-"""A circuit without what cannot change what is asked of it, and cut where nothing connects it.
+"""Reduction of a circuit to the light cone of its outputs, and its connected components.
 
-What is left is a circuit again, or several, on qubits of their own and the same classical bits: for
-each the operations, qubits and parameters it has of the whole. All of it depends on the structure
-alone, and on what is asked. Small circuits stay as they are: it would cost more than it saves.
+Each component is a circuit again, with its own qubits and the same clbits, and knows the numbers
+that its operations, qubits and parameters have in the whole circuit. The reduction depends on the
+structure and the requested outputs alone. Small circuits are not reduced: it would cost more than
+it saves.
 """
 
 from __future__ import annotations
@@ -15,15 +16,20 @@ from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit import tokens as tk
-from simulators.circuit.analysis.measurements import ending
+from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.gates import CASE, FOR, IF, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.light_cone import SEEN, Asked, cone, connected
+from simulators.circuit.passes.light_cone import (
+    FULL,
+    OutputSupport,
+    connected_components,
+    light_cone,
+)
 
 _OWNERS = np.array([IF, WHILE, FOR, SWITCH, CASE, STORE])
 
 
-class Part(msgspec.Struct, frozen=True, eq=False):
+class Subcircuit(msgspec.Struct, frozen=True, eq=False):
     """A part of a circuit that can be run alone."""
 
     circuit: Circuit  # with the parameters of the circuit it was made of
@@ -53,7 +59,7 @@ class Part(msgspec.Struct, frozen=True, eq=False):
         return tuple(text[at : at + size] for at in range(0, len(text), size))
 
 
-class Split(msgspec.Struct, frozen=True, eq=False):
+class Partition(msgspec.Struct, frozen=True, eq=False):
     """What is run of a circuit."""
 
     kept: NDArray[np.bool_]  # [operations]
@@ -72,7 +78,7 @@ class Split(msgspec.Struct, frozen=True, eq=False):
 
 
 _NONE = np.zeros(0, np.int64)
-WHOLE = Split(_NONE.view(np.bool_), (), _NONE)
+UNREDUCED = Partition(_NONE.view(np.bool_), (), _NONE)
 
 
 def is_loaded() -> bool:
@@ -83,23 +89,23 @@ def is_loaded() -> bool:
     return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
-def split(circuit: Circuit, asked: Asked | None) -> Split:
+def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
     """See the module; WHOLE where nothing can be left out or cut."""
     if asked is None or circuit.num_qubits <= SMALL_QUBITS:
-        return WHOLE
+        return UNREDUCED
     # Kernels that small circuits do without.
     seen = np.frombuffer(asked.levels, np.uint8)
-    if circuit.clbits_data and (seen == SEEN).any():
-        measured = ending(circuit, keep=True).measured
-        if any(measured >> qubit & 1 for qubit in np.flatnonzero(seen == SEEN).tolist()):
-            return WHOLE  # it has no answer: see `expectation.refuse_collapsed`
-    kept, gone = cone(circuit, asked.clbits, asked.levels)
+    if circuit.clbits_data and (seen == FULL).any():
+        measured = measurement_layout(circuit, keep=True).measured
+        if any(measured >> qubit & 1 for qubit in np.flatnonzero(seen == FULL).tolist()):
+            return UNREDUCED  # it has no answer: see `expectation.refuse_collapsed`
+    kept, gone = light_cone(circuit, asked.clbits, asked.levels)
     needed = np.zeros(circuit.num_qubits, np.bool_)
     needed[: seen.size] = seen
-    roots, of_operations, several = connected(circuit, kept, needed)
+    roots, of_operations, several = connected_components(circuit, kept, needed)
     all_needed = bool(needed.all())
     if all_needed and not gone and not several:
-        return WHOLE
+        return UNREDUCED
     needed[0] |= not needed.any()
     parts: tuple[NDArray[np.int64], ...] = (np.flatnonzero(needed),)
     places = np.zeros(circuit.ops.size, np.int64)
@@ -111,22 +117,23 @@ def split(circuit: Circuit, asked: Asked | None) -> Split:
                 number[roots[part]] = n
             places = number[of_operations]
     if all_needed and not gone and len(parts) == 1:
-        return WHOLE
-    return Split(kept, parts, places)
+        return UNREDUCED
+    return Partition(kept, parts, places)
 
 
-def cut(circuit: Circuit, found: Split) -> tuple[Part, ...]:
+def extract(circuit: Circuit, found: Partition) -> tuple[Subcircuit, ...]:
     """The parts as circuits."""
     return tuple(
-        _cut(circuit, found.kept & (found.places == n), part) for n, part in enumerate(found.parts)
+        _extract(circuit, found.kept & (found.places == n), part)
+        for n, part in enumerate(found.parts)
     )
 
 
-def _must_stay_together(circuit: Circuit, asked: Asked) -> bool:
+def _must_stay_together(circuit: Circuit, asked: OutputSupport) -> bool:
     """Samples of strings are drawn with the states of a shot, which are known part by part only."""
     if asked.together:
         return True
-    return bool(asked.levels) and ending(circuit, keep=True).branching
+    return bool(asked.levels) and measurement_layout(circuit, keep=True).branching
 
 
 def _packed(roots: NDArray[np.int64], qubits: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
@@ -152,7 +159,7 @@ def _packed(roots: NDArray[np.int64], qubits: NDArray[np.int64]) -> tuple[NDArra
     return tuple(np.split(qubits[order], np.cumsum(np.bincount(mine))[:-1]))
 
 
-def _cut(circuit: Circuit, kept: NDArray[np.bool_], qubits: NDArray[np.int64]) -> Part:
+def _extract(circuit: Circuit, kept: NDArray[np.bool_], qubits: NDArray[np.int64]) -> Subcircuit:
     """These operations, on these qubits."""
     rows = circuit.table.rows[circuit.ops]
     new = np.zeros(circuit.num_qubits, np.uint16)
@@ -169,7 +176,7 @@ def _cut(circuit: Circuit, kept: NDArray[np.bool_], qubits: NDArray[np.int64]) -
         slots_data=_slots(circuit, params),
         conditions_data=_conditions(circuit, rows[:, 0], kept),
     )
-    return Part(cut, qubits, np.flatnonzero(kept), np.flatnonzero(params))
+    return Subcircuit(cut, qubits, np.flatnonzero(kept), np.flatnonzero(params))
 
 
 def _slots(circuit: Circuit, params: NDArray[np.bool_]) -> bytes:

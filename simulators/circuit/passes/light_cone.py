@@ -1,12 +1,11 @@
-"""What of a circuit's end is looked at: all that leaving something out may depend on.
+"""Backward light cone: drops operations that cannot change the requested outputs.
 
-Which operations can change what is looked at, and which qubits have nothing to do with others.
-
-Backwards from the end it is known of each qubit how much of it is seen: nothing, its outcome, or
-anything. An operation can go if it moves amplitude along qubits of which nothing is seen, and only
-looks at others whose outcome is all that is seen: phases before a measurement, controls of what
-nobody looks at. A block under a condition, and all measurements where there is one, are kept.
-Invariant: only for circuits that `check.problem` admitted.
+Going backwards, each qubit has a level: UNUSED, Z_BASIS (only its measurement outcome is needed) or
+FULL. An operation is dropped if it moves amplitude only along qubits that are UNUSED, and acts
+diagonally on qubits that are at most Z_BASIS: phases before a measurement, controls of unused
+targets. Blocks under a condition are kept; in a circuit with conditions, so are all measurements.
+The same walk finds the connected components (union-find over qubits, clbits and blocks). Only for
+circuits that `admission.validation_error` admitted.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ from simulators.circuit.gates import (
     Gate,
 )
 from simulators.circuit.ir import Circuit, register_starts
-from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, kernel, part
+from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
 
-NOT_SEEN, OUTCOME_SEEN, SEEN = range(3)  # how much of a qubit is: only its outcome, or anything
+UNUSED, Z_BASIS, FULL = range(3)  # how much of a qubit is: only its outcome, or anything
 
 _OF_CLBITS = {"counts", "probabilities"}
 _OF_LETTERS = np.full(256, 255, np.uint8)
-_OF_LETTERS[np.frombuffer(b"IZXY", np.uint8)] = NOT_SEEN, OUTCOME_SEEN, SEEN, SEEN
+_OF_LETTERS[np.frombuffer(b"IZXY", np.uint8)] = UNUSED, Z_BASIS, FULL, FULL
 
 
-class Asked(msgspec.Struct, frozen=True):
+class OutputSupport(msgspec.Struct, frozen=True):
     """Classical bits, and qubits of Pauli strings."""
 
     clbits: bool
@@ -53,7 +52,9 @@ class Asked(msgspec.Struct, frozen=True):
     together: bool = False  # a state of all that is kept is needed
 
 
-def asked(outputs: Iterable[str], labels: Iterable[str], circuit: Circuit) -> Asked | None:
+def output_support(
+    outputs: Iterable[str], labels: Iterable[str], circuit: Circuit
+) -> OutputSupport | None:
     """None: all of the circuit counts. `labels`: of all Pauli strings, qubit 0 the last letter."""
     wanted = set(outputs)
     if "statevector" in wanted or (wanted & _OF_CLBITS and not circuit.clbits_data):
@@ -64,7 +65,7 @@ def asked(outputs: Iterable[str], labels: Iterable[str], circuit: Circuit) -> As
         if found is None:
             return None
         levels = found
-    return Asked(bool(wanted & _OF_CLBITS), levels, "gradient" in wanted)
+    return OutputSupport(bool(wanted & _OF_CLBITS), levels, "gradient" in wanted)
 
 
 def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
@@ -73,8 +74,8 @@ def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
     if any(len(label) != num_qubits or not label.isascii() for label in given):
         return None
     letters = np.frombuffer("".join(given).encode(), np.uint8).reshape(len(given), num_qubits)
-    found = _OF_LETTERS[letters].max(axis=0, initial=NOT_SEEN)
-    return None if (found > SEEN).any() else found[::-1].tobytes()
+    found = _OF_LETTERS[letters].max(axis=0, initial=UNUSED)
+    return None if (found > FULL).any() else found[::-1].tobytes()
 
 
 # Of each code: along which qubits it moves amplitude, bit k for the k-th from the end; whether it
@@ -99,11 +100,11 @@ _KINDS[UNITARY] = -1, 0, 0
 _KINDS[FIRST_GATE:] = [_kind(gate) for gate in GATES.values()]
 
 
-@part
+@device_function
 def _gate(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
     """Whether a gate can go; else what is seen of its qubits before it."""
     moves = kind[_MOVES]
-    moved = looked = np.uint8(NOT_SEEN)
+    moved = looked = np.uint8(UNUSED)
     for j in range(count):
         level = levels[qubits[first + j]]
         place = count - 1 - j
@@ -111,27 +112,27 @@ def _gate(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
             moved = max(moved, level)
         else:
             looked = max(looked, level)
-    if moved == NOT_SEEN and looked <= OUTCOME_SEEN:
+    if moved == UNUSED and looked <= Z_BASIS:
         return True
     if kind[_SWAPS]:
         one, two = qubits[first], qubits[first + 1]
         levels[one], levels[two] = levels[two], levels[one]
         return False
-    after = np.uint8(SEEN)
-    if kind[_PERMUTES] and max(moved, looked) <= OUTCOME_SEEN:
-        after = np.uint8(OUTCOME_SEEN)
+    after = np.uint8(FULL)
+    if kind[_PERMUTES] and max(moved, looked) <= Z_BASIS:
+        after = np.uint8(Z_BASIS)
     for j in range(count):
         q = qubits[first + j]
         place = count - 1 - j
         if moves < 0 or (place < _MOST and moves >> place & 1):
             levels[q] = after
         else:
-            levels[q] = max(levels[q], np.uint8(OUTCOME_SEEN))
+            levels[q] = max(levels[q], np.uint8(Z_BASIS))
     return False
 
 
 @kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INT, U8, U8, U8, U8, returns=INT, group="light_cone")
-def _cone(  # type: ignore[no-untyped-def]
+def _light_cone_kernel(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
 ):
     """Fill `kept` [operations]; how many can go that would do something, diagonal gates without
@@ -156,23 +157,23 @@ def _cone(  # type: ignore[no-untyped-def]
             kept[k] = 0
         elif depth:
             for j in range(at, at + count):
-                levels[qubits[j]] = SEEN
+                levels[qubits[j]] = FULL
         elif code == MEASURE:
             q = qubits[at]
             wanted = blocks or (bits_seen and not written[clbits[bit]])
             written[clbits[bit]] = 1
             gone += turned[q]  # with the gate that follows, it would be none of the final ones
             turned[q] = 0
-            if wanted or levels[q] == SEEN:
-                levels[q] = OUTCOME_SEEN
+            if wanted or levels[q] == FULL:
+                levels[q] = Z_BASIS
             else:
                 kept[k] = 0
                 gone += 1
         elif code == RESET:
-            if levels[qubits[at]] == NOT_SEEN:
+            if levels[qubits[at]] == UNUSED:
                 kept[k] = 0
                 gone += 1
-            levels[qubits[at]] = NOT_SEEN
+            levels[qubits[at]] = UNUSED
         elif code >= UNITARY and _gate(kinds[code], qubits, at, count, levels):
             kept[k] = 0
             if phases or kinds[code, _MOVES] != 0:
@@ -183,7 +184,7 @@ def _cone(  # type: ignore[no-untyped-def]
     return gone
 
 
-@part
+@device_function
 def _root(parent, node):  # type: ignore[no-untyped-def]
     while parent[node] != node:
         parent[node] = parent[parent[node]]
@@ -191,13 +192,15 @@ def _root(parent, node):  # type: ignore[no-untyped-def]
     return node
 
 
-@part
+@device_function
 def _join(parent, one, two):  # type: ignore[no-untyped-def]
     parent[_root(parent, one)] = _root(parent, two)
 
 
 @kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")
-def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent):  # type: ignore[no-untyped-def]
+def _components_kernel(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
+):
     """parent[node] = one node of all that are connected with it; 1 if needed qubits have
     several. Nodes: the qubits, the clbits from `first_bit` on, all variables as one, then the
     operations. `needed` [qubits]: those of operations are added."""
@@ -250,7 +253,7 @@ def _connect(rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kep
     return several
 
 
-def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
+def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
     """Of each operation whether it is kept (bool [operations]); how many do something and are not.
 
     `clbits`: they are seen; `levels`: of each qubit (see `asked`), b"" where none is. Where nothing
@@ -263,7 +266,7 @@ def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool
     seen = np.zeros(circuit.num_qubits, np.uint8)
     if levels:
         seen[:] = np.frombuffer(levels, np.uint8)
-    gone = _cone(
+    gone = _light_cone_kernel(
         circuit.table.rows,
         _KINDS,
         circuit.ops,
@@ -280,7 +283,7 @@ def cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool
     return kept.view(np.bool_), int(gone)
 
 
-def connected(
+def connected_components(
     circuit: Circuit, kept: NDArray[np.bool_], needed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
     """A number that is the same for all that is connected, of each qubit and of each operation that
@@ -290,7 +293,7 @@ def connected(
     """
     first_op = circuit.num_qubits + circuit.num_clbits + 1
     parent = np.empty(first_op + circuit.ops.size, np.int64)
-    several = _connect(
+    several = _components_kernel(
         circuit.table.rows,
         circuit.ops,
         circuit.qubits,

@@ -1,7 +1,7 @@
-"""Is a circuit admissible? The one answer for everyone, before any engine sees it.
+"""Admission check: whether a circuit is valid, before any engine sees it.
 
-Invariant: every byte pattern gets a message or "", never an exception; the engines' kernels do no
-bounds checks because this did them.
+Any received bytes give a message or "", never an exception. The engines' kernels check no bounds
+because this check did.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ _TEXTS = {
 }
 
 
-def problem(circuit: Circuit) -> str:
+def validation_error(circuit: Circuit) -> str:
     """Why the circuit cannot be run by any engine; "" if it can."""
     text = circuit.fault or circuit.table.problem or _sizes(circuit)
     if text:
         return text
     found = np.empty(circuit.table.found_size, np.int64)
-    fault = operations.bounds(
+    fault = operations.check_operations(
         circuit.table.rows,
         circuit.ops,
         circuit.qubits,
@@ -179,7 +179,7 @@ def _expressions(circuit: Circuit, owners: int, found: NDArray[np.int64]) -> str
     sizes = np.array([size for _, size in circuit.registers], np.int64)
     widths = np.array(circuit.variables, np.int64)
     shapes = np.empty(2 * (circuit.conditions.size // 3), np.int64)
-    fault = expressions.expressions(
+    fault = expressions.check_expressions(
         circuit.conditions,
         sizes,
         widths,
@@ -194,7 +194,9 @@ def _expressions(circuit: Circuit, owners: int, found: NDArray[np.int64]) -> str
         )
     if found[operations.OWNERS] != owners:
         return f"{owners} expressions are wanted, but there are {found[operations.OWNERS]}"
-    fault = expressions.owners(circuit.table.rows, circuit.ops, circuit.conditions, shapes, found)
+    fault = expressions.check_expression_owners(
+        circuit.table.rows, circuit.ops, circuit.conditions, shapes, found
+    )
     if fault != operations.SOUND:
         return _where(circuit, found) + _TEXTS[fault]
     return ""

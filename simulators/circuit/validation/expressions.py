@@ -1,7 +1,7 @@
-"""Compiled passes over a circuit's expressions: are they well formed, and fit what owns them?
+"""Compiled validation of expressions: well-formed, and of the type that their owner needs.
 
-Invariant: they may be given any tokens, and look at no array element before its index was checked;
-`owners` only follows operations that `survey.bounds` found sound.
+Any tokens may be given; no array element is read before its index was checked.
+`check_expression_owners` reads only operations that `check_operations` found valid.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from simulators.circuit import tokens as tk
 from simulators.circuit.gates import CASE, END_BLOCK, FOR, IF, STORE, SWITCH, WHILE
 from simulators.circuit.ir import FINDINGS
 from simulators.circuit.validation.operations import AT, DETAIL, OWNERS, SOUND
-from simulators.compiler.kernel import I32, I64, INT, NAMES, U16, kernel, part
+from simulators.compiler.kernel import I32, I64, INT, NAMES, U16, device_function, kernel
 
 MAX_STACK = 100  # values that are open at once; of a `case` there may be more
 
@@ -27,7 +27,7 @@ MAX_STACK = 100  # values that are open at once; of a `case` there may be more
 VALUE, CONSTANTS, SET = range(3)
 
 
-@part
+@device_function
 def _typed(token, width, left, right):  # type: ignore[no-untyped-def]
     """Whether an operator takes operands of these widths and yields `width`."""
     if token == tk.CAST:
@@ -53,7 +53,7 @@ def _typed(token, width, left, right):  # type: ignore[no-untyped-def]
     return SOUND if width == left else BAD_WIDTH
 
 
-@part
+@device_function
 def _place(token, operand, width, sizes, widths, num_clbits, num_constants, found):  # type: ignore[no-untyped-def]
     """Whether a token names something there is, with its width."""
     found[DETAIL] = operand
@@ -76,7 +76,7 @@ def _place(token, operand, width, sizes, widths, num_clbits, num_constants, foun
 
 
 @kernel(I32, I64, I64, INT, INT, I64, I64, returns=INT, group="admission")
-def expressions(  # type: ignore[no-untyped-def]
+def check_expressions(  # type: ignore[no-untyped-def]
     tokens, sizes, widths, num_clbits, num_constants, shapes, found
 ):
     """SOUND with the number of expressions in `found[OWNERS]`, or a fault at `found[AT]`.
@@ -147,7 +147,7 @@ def expressions(  # type: ignore[no-untyped-def]
     return SOUND if depth == 0 and not closed else NO_END
 
 
-@part
+@device_function
 def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-def]
     """Whether an expression, which begins at token `at`, is what its owner needs."""
     single = shape == VALUE or (shape == CONSTANTS and tokens[3 * at + 3] == tk.END)
@@ -163,7 +163,7 @@ def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-d
 
 
 @kernel(NAMES, U16, I32, I64, I64, returns=INT, group="admission")
-def owners(rows, ops, tokens, shapes, found):  # type: ignore[no-untyped-def]
+def check_expression_owners(rows, ops, tokens, shapes, found):  # type: ignore[no-untyped-def]
     """SOUND, or a fault with `found[AT]`: an operation whose expression is none for it.
 
     There must be as many expressions as operations that own one.

@@ -1,6 +1,6 @@
-"""The compiled pass that finds the first fault in a circuit's operations, and counts them.
+"""Compiled validation of operations: finds the first fault and counts the operations.
 
-Invariant: it may be given any bytes, and looks at no array element before its index was checked.
+Any bytes may be given; no array element is read before its index was checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from simulators.circuit.gates import (
     WHILE,
 )
 from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING
-from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel, part
+from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, device_function, kernel
 
 # What `bounds` finds; SOUND or the first fault.
 (
@@ -46,7 +46,7 @@ from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel, p
 _THEN, _ELSE, _LOOP, _HEAD, _CASE, _LAST = range(6)
 
 
-@part
+@device_function
 def _repeated(qubits, first, count, stamps, mark):  # type: ignore[no-untyped-def]
     """Whether one operation names a qubit twice; `stamps` keeps wide ones linear."""
     if count <= 8:
@@ -63,7 +63,7 @@ def _repeated(qubits, first, count, stamps, mark):  # type: ignore[no-untyped-de
     return False
 
 
-@part
+@device_function
 def _slots(slots, num_slots, num_params, found):  # type: ignore[no-untyped-def]
     last = np.int64(-1)
     for k in range(slots.size // 2):
@@ -80,7 +80,7 @@ def _slots(slots, num_slots, num_params, found):  # type: ignore[no-untyped-def]
     return SOUND
 
 
-@part
+@device_function
 def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
     """A marker: SOUND with the new depth in found[DETAIL], or a fault."""
     top = blocks[depth - 1] if depth else -1
@@ -114,7 +114,7 @@ def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
 
 
 @kernel(NAMES, U16, U16, U16, F64, I32, INT, INT, INT, I64, returns=INT, group="admission")
-def bounds(  # type: ignore[no-untyped-def]
+def check_operations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, found
 ):
     """SOUND, or the first fault with `found[AT]` (operation) and `found[DETAIL]` (the value).

@@ -1,12 +1,8 @@
-"""The steps of operations, and their division into passes; see `statevector.passes`.
+"""Gate lists: gates of a narrow state as placed factors, applied tile by tile.
 
-The steps of a pass over a small state, tile by tile; see `statevector.passes`.
-
-Which steps are applied together: a pass sweeps the state once, tile by tile.
-
-A tile is the 2**k amplitudes that k chosen qubits span. All steps of a pass that move amplitude do
-so within tiles; controls and phases may look at any qubit. Steps that commute because they share no
-qubit, or share it only diagonally, may change places. The choice depends on the structure alone.
+A tile is the 2**k amplitudes that k chosen qubits span. Factors of a tile's sweep move amplitude
+only within tiles; controls and phases may be on any qubit. Factors that share no qubit, or share it
+only diagonally, may be reordered. The order depends on the structure alone.
 """
 
 from __future__ import annotations
@@ -28,12 +24,12 @@ from simulators.compiler.kernel import (
     U16,
     WORD,
     WORDS2,
+    device_function,
     kernel,
-    part,
 )
 from simulators.compiler.simd import LANES
 from simulators.statevector.small.gate_kernels import COUNTS, apply, place
-from simulators.statevector.state import State, Sweeper, load, spread, store
+from simulators.statevector.state import BlockExecutor, State, load, spread, store
 
 _WINDOW = 1000  # steps left behind before a pass is closed: keeps planning linear
 _0 = np.uint64(0)
@@ -57,7 +53,7 @@ def place_all(  # type: ignore[no-untyped-def]
     return row
 
 
-@part
+@device_function
 def compress(word, tile):  # type: ignore[no-untyped-def]
     """The bits of `word` at the positions of `tile`, moved together."""
     result = _0
@@ -71,7 +67,7 @@ def compress(word, tile):  # type: ignore[no-untyped-def]
     return result
 
 
-@part
+@device_function
 def _count(word):  # type: ignore[no-untyped-def]
     total = 0
     while word:
@@ -176,7 +172,7 @@ LOW_QUBITS = 5  # always in the tile, so that memory is touched in stretches of 
 KIND, MASK, ZERO, ONE, OUTER, VALUE, STEP = range(7)
 
 
-class Passes(msgspec.Struct, frozen=True, eq=False):
+class GateList(msgspec.Struct, frozen=True, eq=False):
     """The steps of a stretch of operations, in passes; numbers (`floats`) come with a binding."""
 
     first: int  # operations first .. last - 1
@@ -189,8 +185,8 @@ class Passes(msgspec.Struct, frozen=True, eq=False):
     placed: NDArray[np.uint64]  # [steps, 7]
 
     @property
-    def table(self) -> Passes:
-        """What goes to `States.apply`."""
+    def table(self) -> GateList:
+        """What goes to `StateBackend.apply`."""
         return self
 
     @property
@@ -213,7 +209,7 @@ class Passes(msgspec.Struct, frozen=True, eq=False):
 def _place(
     circuit: Circuit,
     params: NDArray[np.float64],
-    where: Passes,
+    where: GateList,
     ints: NDArray[np.uint64],
     floats: NDArray[np.float64],
 ) -> None:
@@ -232,21 +228,23 @@ def _place(
     )
 
 
-def make(circuit: Circuit, first: int, last: int, at_qubit: int, at_param: int) -> Passes:
+def plan_gate_list(
+    circuit: Circuit, first: int, last: int, at_qubit: int, at_param: int
+) -> GateList:
     """Passes of the gates among operations first .. last - 1; other operations do nothing."""
 
     rows = circuit.table.rows
     steps = int(COUNTS[rows[circuit.ops[first:last], 0]].sum())
     ints = np.empty((steps, 4), np.uint64)
     none = np.empty(0, np.int64)
-    draft = Passes(first, last, at_qubit, at_param, steps, none, none.view(np.uint64), ints)
+    draft = GateList(first, last, at_qubit, at_param, steps, none, none.view(np.uint64), ints)
     _place(circuit, circuit.params, draft, ints, np.empty((steps, 8)))
     room = min(TILE_QUBITS, circuit.num_qubits)
     scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
     tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)
     low = (1 << LOW_QUBITS) - 1
     found = arrange(ints, circuit.num_qubits, room, low, scratch, starts, tiles, placed)
-    return Passes(
+    return GateList(
         first,
         last,
         at_qubit,
@@ -259,7 +257,7 @@ def make(circuit: Circuit, first: int, last: int, at_qubit: int, at_param: int) 
 
 
 def apply_gates(
-    sweeper: Sweeper, state: State, passes: Passes, floats: NDArray[np.float64]
+    sweeper: BlockExecutor, state: State, passes: GateList, floats: NDArray[np.float64]
 ) -> None:
     """Apply all passes to the state, tile by tile. Raises Stopped."""
 

@@ -1,8 +1,4 @@
-"""Where states live, and all that is done with a whole one: in this process, or over ranks.
-
-Invariant: the walk through a circuit and its outputs are written against `States` alone. Numbers
-that decide what happens next are the same bits in every process, so all of them decide alike.
-"""
+"""Backend for states of one process."""
 
 from __future__ import annotations
 
@@ -10,33 +6,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import state_bytes
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector.backend import pauli, reductions, sampling
-from simulators.statevector.backend.gate_list import Passes, apply_gates
+from simulators.statevector.backend.gate_list import GateList, apply_gates
 from simulators.statevector.backend.matrix import Dense, multiply
 from simulators.statevector.backend.protocol import Amplitudes
-from simulators.statevector.checkpoint import Journey, Way
-from simulators.statevector.planning.tables import Sweeps
-from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State, Sweeper, like
+from simulators.statevector.checkpoint import Checkpointer, Evolution
+from simulators.statevector.planning.tables import SweepTable
+from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExecutor, State, like
 from simulators.statevector.tiles import driver
 
 
-class LocalStates:
+class LocalBackend:
     """States of this process alone."""
 
     first = True
 
-    def __init__(self, crew: Crew, control: Control, journey: Journey | None = None) -> None:
+    def __init__(
+        self, crew: ThreadPool, control: RunControl, journey: Checkpointer | None = None
+    ) -> None:
         """`journey`: what is kept of a long run."""
-        self.sweeper = Sweeper(crew, control)
+        self.sweeper = BlockExecutor(crew, control)
         self.check = control.check
         self.expect = control.expect
-        self._journey = journey or Journey()
+        self._journey = journey or Checkpointer()
 
-    def for_width(self, _num_qubits: int) -> LocalStates:
-        """See `States`."""
+    def for_width(self, _num_qubits: int) -> LocalBackend:
+        """See `StateBackend`."""
         return self
 
     def most(self, num_qubits: int, options: RunOptions) -> int:
@@ -44,8 +42,8 @@ class LocalStates:
         room = options.memory_bytes or PHYSICAL_BYTES // 4
         return max(1, room // state_bytes(num_qubits, options.precision))
 
-    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
-        """See `States`."""
+    def zero(self, num_qubits: int, options: RunOptions, way: Evolution | None = None) -> State:
+        """See `StateBackend`."""
         state = State.zero(num_qubits, options)
         self._journey.begin(way)
         if self._journey.is_kept and self._journey.taken(state.amplitudes) is not None:
@@ -53,22 +51,24 @@ class LocalStates:
         return state
 
     def copied(self, state: State) -> State:
-        """See `States`."""
+        """See `StateBackend`."""
         found = self.blank(state)
         found.amplitudes[:] = state.amplitudes
         found.live = state.live
         return found
 
     def blank(self, state: State) -> State:
-        """See `States`."""
+        """See `StateBackend`."""
         try:
             return State(like(state.amplitudes))
         except MemoryError as error:
-            raise no_room(state) from error
+            raise out_of_memory(state) from error
 
-    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
-        """See `States`."""
-        if isinstance(passes, Passes):
+    def apply(
+        self, state: State, passes: GateList | SweepTable, floats: NDArray[np.float64]
+    ) -> None:
+        """See `StateBackend`."""
+        if isinstance(passes, GateList):
             apply_gates(self.sweeper, state, passes, floats)
             return
         end, journey = len(passes.live), self._journey
@@ -83,7 +83,7 @@ class LocalStates:
                 journey.passed(state.amplitudes)
 
     def multiply(self, state: State, matrix: Dense) -> None:
-        """See `States`."""
+        """See `StateBackend`."""
         self.sweeper.passed(1)
         if self._journey.skipped(1):
             return
@@ -101,7 +101,7 @@ class LocalStates:
         qubit: int = 0,
         turn: complex = 1.0,
     ) -> NDArray[np.float64]:
-        """See `States`."""
+        """See `StateBackend`."""
         return reductions.block_sums(self.sweeper, what, state, other, qubit=qubit, turn=turn)
 
     def project(
@@ -114,7 +114,7 @@ class LocalStates:
         factor: float,
         move: bool,
     ) -> None:
-        """See `States`."""
+        """See `StateBackend`."""
         reductions.project(
             self.sweeper, state, into, qubit=qubit, outcome=outcome, factor=factor, move=move
         )
@@ -126,7 +126,7 @@ class LocalStates:
         begins: NDArray[np.int64],
         draws: NDArray[np.float64],
     ) -> NDArray[np.int64]:
-        """See `States`."""
+        """See `StateBackend`."""
         found = np.empty(draws.size, np.int64)
         sampling.locate_samples(self.sweeper, state, edges, begins, draws, found)
         return found
@@ -134,16 +134,16 @@ class LocalStates:
     def distribution(
         self, state: State, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `States`."""
+        """See `StateBackend`."""
         table = np.zeros(1 << wires.size)
         sampling.accumulate(self.sweeper, state, wires, table)
-        return sampling.likely(table, state)
+        return sampling.nonzero_outcomes(table, state)
 
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-        """See `States`."""
+        """See `StateBackend`."""
         values = np.empty(len(strings))
         numbers = state.numbers
-        for group in pauli.groups(strings):
+        for group in pauli.pauli_groups(strings):
             sums = np.empty((numbers.size, group.zs.size))
             flip = group.x >> min(BLOCK_QUBITS, state.num_qubits)
             pauli.string_sums(self.sweeper, state, state, numbers, flip, group, sums)
@@ -151,11 +151,11 @@ class LocalStates:
         return values
 
     def whole(self, state: State) -> Amplitudes:
-        """See `States`."""
+        """See `StateBackend`."""
         return state.amplitudes
 
 
-def no_room(state: State) -> OutOfMemory:
+def out_of_memory(state: State) -> OutOfMemory:
     """There is no memory for another such state."""
     return OutOfMemory(
         f"no memory for another state of {state.amplitudes.nbytes / 2**30:.2f} GiB",

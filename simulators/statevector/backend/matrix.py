@@ -1,9 +1,7 @@
-"""A matrix times the amplitudes that some qubits span; see `statevector.dense`.
+"""Dense matrices on a few qubits of a state, in place.
 
-Matrices of any kind on a few qubits of a state, without a second state.
-
-A unit is the 2**k amplitudes that k qubits span while the others stay; each is read, multiplied and
-written back on its own, so the result is the same bits for any number of threads.
+A unit is the 2**k amplitudes that k qubits span while the others are fixed. Each unit is read,
+multiplied and written by itself, so the result has the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.compiler.kernel import I64, INT, REALS, SINGLES, kernel
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.state import BlockExecutor, State
 
 _LOOKS = 1 << 12  # numbers of a matrix that are worked through between two looks at the control
 
@@ -83,7 +81,7 @@ def place(columns: NDArray[np.float64], qubits: list[int]) -> Dense:
     return Dense(np.array(sorted(qubits), np.int64), offsets, columns)
 
 
-def multiply(sweeper: Sweeper, state: State, dense: Dense) -> None:
+def multiply(sweeper: BlockExecutor, state: State, dense: Dense) -> None:
     """Apply the matrix to a state. Ends early if the control says so; the next look raises."""
 
     unit = dense.wires.size

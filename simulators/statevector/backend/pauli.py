@@ -1,16 +1,9 @@
-"""Signs of Pauli strings over a block of numbers: index j has the sign of the parity of j & z.
+"""Expectation values of Pauli strings, without a second state.
 
-The sums of a block for all z at once are its Walsh-Hadamard transform: where a block has MANY
-strings it costs less than summing for each of them.
-
-Sums of products of amplitudes with the signs of Pauli strings; see `statevector.pauli`.
-
-Expectation values of Pauli strings, from the state as it lies in memory.
-
-A string flips the bits under x and signs by those under z: <P> is the sum over k of
+A string flips the bits under x and has the signs of those under z: <P> is the sum over k of
 conj(a[k]) a[k ^ x] (-1)^(parity of (k ^ x) & z) i^(number of Y). Strings with the same x share the
-products; of many, all signs of a block are found at once. So all diagonal strings together cost one
-sweep.
+products. For MANY strings the signs of a block are one Walsh-Hadamard transform, so all diagonal
+strings together cost one sweep.
 """
 
 from __future__ import annotations
@@ -27,9 +20,9 @@ from simulators.compiler.kernel import (
     SINGLES,
     U64,
     WORD,
-    inner,
+    device_function,
+    inline_function,
     kernel,
-    part,
 )
 from simulators.compiler.simd import (
     LANES,
@@ -45,7 +38,7 @@ from simulators.compiler.simd import (
     store,
     where,
 )
-from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper
+from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State
 
 MANY = 8
 
@@ -54,21 +47,21 @@ _LANES = np.uint64(LANES)
 _LOW = np.uint64(LANES - 1)
 
 
-@inner
-def sign(word):  # type: ignore[no-untyped-def]
+@inline_function
+def parity_sign(word):  # type: ignore[no-untyped-def]
     """1.0, or -1.0 if the word has an odd number of ones."""
     return 1.0 - 2.0 * np.float64(odd(word))
 
 
-@inner
-def moved(value, one, two, four):  # type: ignore[no-untyped-def]
+@inline_function
+def xor_lanes(value, one, two, four):  # type: ignore[no-untyped-def]
     """Lane k becomes lane k ^ gap; `one`, `two`, `four`: all lanes if the gap has that bit."""
     value = choose(one, exchange_1(value), value)
     value = choose(two, exchange_2(value), value)
     return choose(four, exchange_4(value), value)
 
 
-@part
+@device_function
 def walsh(values, end):  # type: ignore[no-untyped-def]
     """values[z] becomes the sum of all values with the signs of z; end: a power of 2, >= LANES."""
     none = splat(0.0)
@@ -94,7 +87,7 @@ def walsh(values, end):  # type: ignore[no-untyped-def]
         step += step
 
 
-@part
+@device_function
 def signed_sum(values, end, z, eight):  # type: ignore[no-untyped-def]
     """The sum of values[: end] with the signs of z; `eight`: scratch of LANES."""
     high = z & ~_LOW
@@ -102,32 +95,32 @@ def signed_sum(values, end, z, eight):  # type: ignore[no-untyped-def]
     two = splat(0.0)
     at = _0
     while at + _LANES < end:
-        one = one + splat(sign(at & high)) * load(values, at)
-        two = two + splat(sign((at + _LANES) & high)) * load(values, at + _LANES)
+        one = one + splat(parity_sign(at & high)) * load(values, at)
+        two = two + splat(parity_sign((at + _LANES) & high)) * load(values, at + _LANES)
         at += _LANES + _LANES
     if at < end:
-        one = one + splat(sign(at & high)) * load(values, at)
+        one = one + splat(parity_sign(at & high)) * load(values, at)
     store(eight, _0, one + two)
     total = 0.0
     for lane in range(LANES):
-        total += sign(np.uint64(lane) & z) * eight[lane]
+        total += parity_sign(np.uint64(lane) & z) * eight[lane]
     return total
 
 
-@part
+@device_function
 def add_signs(values, end, z, weight, eight):  # type: ignore[no-untyped-def]
     """values[: end] += weight times the signs of z."""
     high = z & ~_LOW
     for lane in range(LANES):
-        eight[lane] = sign(np.uint64(lane) & z)
+        eight[lane] = parity_sign(np.uint64(lane) & z)
     lanes = load(eight, _0)
     at = _0
     while at < end:
-        store(values, at, load(values, at) + splat(weight * sign(at & high)) * lanes)
+        store(values, at, load(values, at) + splat(weight * parity_sign(at & high)) * lanes)
         at += _LANES
 
 
-@part
+@device_function
 def clear(values, end):  # type: ignore[no-untyped-def]
     """values[: end] = 0."""
     at = _0
@@ -136,7 +129,7 @@ def clear(values, end):  # type: ignore[no-untyped-def]
         at += _LANES
 
 
-@part
+@device_function
 def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ignore[no-untyped-def]
     """even[j] + i odd[j] = conj(a[j ^ inner]) b[j], for j < end; `need`: EVEN, ODD.
 
@@ -149,7 +142,7 @@ def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ign
         k = at + _2 * (j ^ (inner & ~_LOW))
         a, b = reals_of(first, k), imags_of(first, k)
         if low:
-            a, b = moved(a, by_1, by_2, by_4), moved(b, by_1, by_2, by_4)
+            a, b = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
         c, d = reals_of(second, at2 + _2 * j), imags_of(second, at2 + _2 * j)
         if need & EVEN:
             store(even, j, a * c + b * d)
@@ -194,13 +187,13 @@ def string_sums_kernel(  # type: ignore[no-untyped-def]
             else:
                 sum_ = odd[z] if all_ & ODD else signed_sum(odd, end, z, eight)
                 sum_ *= parts[t, 1]
-            sums[block, t] = sign(partner & zs[t]) * sum_
+            sums[block, t] = parity_sign(partner & zs[t]) * sum_
 
 
 EVEN, ODD = 1, 2  # number of Y: a string looks at the products' real parts, or the imaginary ones
 
 
-class Group(msgspec.Struct, frozen=True, eq=False):
+class PauliGroup(msgspec.Struct, frozen=True, eq=False):
     """Strings that flip the same qubits."""
 
     x: int
@@ -211,7 +204,7 @@ class Group(msgspec.Struct, frozen=True, eq=False):
     all_signs: int  # those that it has many for
 
 
-def groups(strings: list[tuple[int, int]]) -> list[Group]:
+def pauli_groups(strings: list[tuple[int, int]]) -> list[PauliGroup]:
     """All strings, by what they flip."""
     found: dict[int, list[int]] = {}
     for number, (x, _) in enumerate(strings):
@@ -219,13 +212,13 @@ def groups(strings: list[tuple[int, int]]) -> list[Group]:
     return [_group(x, members, strings) for x, members in found.items()]
 
 
-def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> Group:
+def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> PauliGroup:
     masks_z = [strings[t][1] for t in members]
     factors = [1j ** ((x & z).bit_count() % 4) for z in masks_z]
     parts = np.array([(factor.real, -factor.imag) for factor in factors])
     counts = [int(np.count_nonzero(parts[:, k])) for k in (0, 1)]
     need, many = (EVEN * (counts[0] >= n) | ODD * (counts[1] >= n) for n in (1, MANY))
-    return Group(x, members, np.array(masks_z, np.uint64), parts, need, many)
+    return PauliGroup(x, members, np.array(masks_z, np.uint64), parts, need, many)
 
 
 def padded(state: State) -> State:
@@ -235,12 +228,12 @@ def padded(state: State) -> State:
 
 
 def string_sums(
-    sweeper: Sweeper,
+    sweeper: BlockExecutor,
     state: State,
     partner: State,
     numbers: NDArray[np.int64],
     flip: int,
-    group: Group,
+    group: PauliGroup,
     sums: NDArray[np.float64],
 ) -> None:
     """Fill `sums`: float64 [blocks, strings]; see `kernels.strings`."""

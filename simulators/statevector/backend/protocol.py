@@ -1,12 +1,8 @@
-"""Where states live, and all that is done with a whole one: in this process, or over ranks.
+"""Backend protocol: all operations on a whole state, in one process or over MPI ranks.
 
-Invariant: the walk through a circuit and its outputs are written against `States` alone. Numbers
-that decide what happens next are the same bits in every process, so all of them decide alike.
-
-Numbers from states wherever they live: sums over blocks, equality, samples.
-
-Invariant: block sums are added in the order of the blocks, so they are the same bits for any number
-of threads and of ranks.
+The interpreter and the outputs are written against `StateBackend` alone. Numbers that decide the
+control flow have the same bits in each rank. Block sums are added in the order of the blocks, so
+they have the same bits for any number of threads and ranks.
 """
 
 from __future__ import annotations
@@ -18,17 +14,17 @@ from numpy.typing import NDArray
 
 from simulators.engine import RunOptions
 from simulators.execution.rng import uniforms
-from simulators.statevector.backend.gate_list import Passes
+from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import Dense
 from simulators.statevector.backend.reductions import DISTANCE, NORM, OVERLAP
-from simulators.statevector.checkpoint import Way
-from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.checkpoint import Evolution
+from simulators.statevector.planning.tables import SweepTable
 from simulators.statevector.state import State
 
 Amplitudes = NDArray[np.complexfloating[Any, Any]]
 
 
-class States(Protocol):
+class StateBackend(Protocol):
     """What a run needs of its states. Every method may raise Stopped and OutOfMemory.
 
     Over ranks each method is called by all of them, in the same order, with the same arguments.
@@ -41,7 +37,7 @@ class States(Protocol):
     def check(self) -> None:
         """Raise Stopped if someone asked for it."""
 
-    def for_width(self, num_qubits: int) -> States:
+    def for_width(self, num_qubits: int) -> StateBackend:
         """The states that so wide ones are among: each process has narrow ones of its own."""
 
     def most(self, num_qubits: int, options: RunOptions) -> int:
@@ -50,7 +46,7 @@ class States(Protocol):
     def expect(self, passes: int) -> None:
         """So many more are to be done, for those who watch the run."""
 
-    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
+    def zero(self, num_qubits: int, options: RunOptions, way: Evolution | None = None) -> State:
         """The state |0...0>. `way`: what it goes through, if it may be kept on it; it is then as
         far as an earlier attempt has come, and what this has applied is not applied again."""
 
@@ -60,7 +56,9 @@ class States(Protocol):
     def blank(self, state: State) -> State:
         """Room for a second state."""
 
-    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+    def apply(
+        self, state: State, passes: GateList | SweepTable, floats: NDArray[np.float64]
+    ) -> None:
         """Apply all passes; `floats`: their numbers, as the plan says."""
 
     def multiply(self, state: State, dense: Dense) -> None:
@@ -96,7 +94,7 @@ class States(Protocol):
         begins: NDArray[np.int64],
         draws: NDArray[np.float64],
     ) -> NDArray[np.int64]:
-        """The basis state of each draw, see `draw.walk`; anything where this is not the first."""
+        """Basis state of each sorted uniform, see `sampling.locate_samples`; valid on the root."""
 
     def distribution(
         self, state: State, wires: NDArray[np.int64]
@@ -122,7 +120,7 @@ def total(sums: NDArray[np.float64]) -> tuple[float, float]:
     return float(ends[0]), float(ends[1])
 
 
-def same(states: States, one: State, two: State, tolerance: float) -> bool:
+def equal_up_to_phase(states: StateBackend, one: State, two: State, tolerance: float) -> bool:
     """Whether the states are equal up to a global phase: |one - phase * two| <= tolerance."""
     x, y = total(states.block_sums(OVERLAP, two, one))
     size = abs(complex(x, y))
@@ -133,7 +131,7 @@ def same(states: States, one: State, two: State, tolerance: float) -> bool:
 
 
 def sample(
-    states: States,
+    states: StateBackend,
     state: State,
     key: tuple[int, int],
     shots: NDArray[np.int64],

@@ -1,14 +1,7 @@
-"""Sums over the blocks of a state, and the projection on an outcome; see `statevector.reduce`.
+"""Reductions over a state (norms, qubit weights, overlaps), and projection on an outcome.
 
-Sums over a state: norms, the odds of a qubit, overlaps; and the projection on an outcome.
-
-Sums run over fixed blocks of 2**12 amplitudes, each block on its own, so they are the same bits
-for any number of threads.
-
-How much weight the rows and blocks of a state have, and where draws fall in them.
-
-A block is so many rows that no process ever holds a part of one. The weight of a row comes from the
-pass that wrote it, where one did: then no amplitude is looked at but those that draws fall among.
+Sums run over fixed blocks of 2**12 amplitudes, each block by itself, so they have the same bits for
+any number of threads. The norm of a row comes from the sweep that wrote it, if there was one.
 """
 
 from __future__ import annotations
@@ -18,7 +11,7 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import I64, INT, REAL, REALS, REALS2, SINGLES, kernel
 from simulators.statevector.planning.tables import LANE_WIRES
-from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load, zeros
+from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load, zeros
 from simulators.statevector.tiles.driver import kernels
 from simulators.statevector.tiles.norms import add_up, part_up
 
@@ -62,14 +55,14 @@ def reduce_kernel(  # type: ignore[no-untyped-def]
         if what == NORM:
             for k in range(size):
                 x += re[k] * re[k] + im[k] * im[k]
-        elif what == ODDS:
+        elif what == QUBIT_WEIGHTS:
             for k in range(size):
                 p = re[k] * re[k] + im[k] * im[k]
                 if ((base + k) >> qubit) & 1:
                     y += p
                 else:
                     x += p
-        elif what == SKETCH:
+        elif what == FINGERPRINT:
             word = np.uint64(base) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1)
             for k in range(size):
                 word = word * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
@@ -118,11 +111,11 @@ def project_kernel(  # type: ignore[no-untyped-def]
 
 
 # What `reduce` sums, two numbers a block.
-NORM, ODDS, SKETCH, OVERLAP, DISTANCE = range(5)
+NORM, QUBIT_WEIGHTS, FINGERPRINT, OVERLAP, DISTANCE = range(5)
 
 
 def block_sums(
-    sweeper: Sweeper,
+    sweeper: BlockExecutor,
     what: int,
     state: State,
     other: State | None = None,
@@ -133,7 +126,7 @@ def block_sums(
     """The two sums of each block: float64 [blocks, 2]."""
     if what == NORM and state.num_qubits > BLOCK_QUBITS:
         return norm_sums(sweeper, state)
-    if what == ODDS and state.num_qubits > BLOCK_QUBITS and qubit >= LANE_WIRES:
+    if what == QUBIT_WEIGHTS and state.num_qubits > BLOCK_QUBITS and qubit >= LANE_WIRES:
         return qubit_sums(sweeper, state, qubit)
 
     unit = min(BLOCK_QUBITS, state.num_qubits)
@@ -164,7 +157,7 @@ def block_sums(
 
 
 def project(
-    sweeper: Sweeper,
+    sweeper: BlockExecutor,
     state: State,
     into: State,
     *,
@@ -201,7 +194,7 @@ def _reals(state: State) -> NDArray[np.floating]:
     return state.reals if state.reals.size else state.singles
 
 
-def norms(sweeper: Sweeper, state: State) -> NDArray[np.float64]:
+def row_norms(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
     """The norm of each row: float64 [2**(n - LANE_WIRES)]. Raises Stopped."""
     if state.norms is None:
         found = zeros(1 << (state.num_qubits - LANE_WIRES), np.float64)
@@ -215,9 +208,9 @@ def norms(sweeper: Sweeper, state: State) -> NDArray[np.float64]:
     return state.norms
 
 
-def norm_sums(sweeper: Sweeper, state: State) -> NDArray[np.float64]:
+def norm_sums(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
     """The norm of each block, and 0: float64 [blocks, 2]. Raises Stopped."""
-    weights = norms(sweeper, state)
+    weights = row_norms(sweeper, state)
     sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), 2))
 
     def work(first: int, last: int, _number: int) -> None:
@@ -227,10 +220,10 @@ def norm_sums(sweeper: Sweeper, state: State) -> NDArray[np.float64]:
     return sums
 
 
-def qubit_sums(sweeper: Sweeper, state: State, qubit: int) -> NDArray[np.float64]:
+def qubit_sums(sweeper: BlockExecutor, state: State, qubit: int) -> NDArray[np.float64]:
     """The norm of each block where a qubit is 0, and where it is 1: float64 [blocks, 2]. The qubit
     chooses rows, not lanes. Raises Stopped."""
-    weights, numbers = norms(sweeper, state), state.numbers
+    weights, numbers = row_norms(sweeper, state), state.numbers
     sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), 2))
 
     def work(first: int, last: int, _number: int) -> None:
@@ -241,15 +234,15 @@ def qubit_sums(sweeper: Sweeper, state: State, qubit: int) -> NDArray[np.float64
 
 
 def locate_in_rows(
-    sweeper: Sweeper,
+    sweeper: BlockExecutor,
     state: State,
     edges: NDArray[np.float64],
     begins: NDArray[np.int64],
     draws: NDArray[np.float64],
     found: NDArray[np.int64],
 ) -> None:
-    """See `draw.walk`."""
-    weights = norms(sweeper, state)
+    """See `sampling.locate_samples`."""
+    weights = row_norms(sweeper, state)
     locate, reals, numbers = kernels(state).locate, _reals(state), state.numbers
 
     def work(first: int, last: int, _number: int) -> None:

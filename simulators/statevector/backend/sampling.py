@@ -1,9 +1,6 @@
-"""Where draws fall in a small state, and exact distributions; see `statevector.draw`.
+"""Inverse-CDF sampling of basis states, and exact distributions.
 
-Where random numbers fall in a state in memory, and its exact distribution.
-
-No array of 2**n probabilities is made for counts: `numbers` does the sums over blocks, and a block
-is looked at only where a draw falls into it.
+Block sums give the block, a scan inside it the index. No array of 2**n probabilities is made.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import I64, INT, REALS, SINGLES, kernel
 from simulators.statevector.backend import reductions
-from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper, load
+from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, load
 
 
 @kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS, group="deferred")
@@ -59,11 +56,11 @@ def accumulate_kernel(reals, singles, numbers, first, last, wires, within, table
 
 
 # Probabilities below these are rounding noise of amplitudes that are zero, and are left out.
-NOISE = {"double": 1e-24, "single": 1e-14}
+ROUNDING_FLOOR = {"double": 1e-24, "single": 1e-14}
 
 
 def locate_samples(
-    sweeper: Sweeper,
+    sweeper: BlockExecutor,
     state: State,
     edges: NDArray[np.float64],
     begins: NDArray[np.int64],
@@ -101,7 +98,7 @@ def locate_samples(
 
 
 def accumulate(
-    sweeper: Sweeper, state: State, wires: NDArray[np.int64], table: NDArray[np.float64]
+    sweeper: BlockExecutor, state: State, wires: NDArray[np.int64], table: NDArray[np.float64]
 ) -> None:
     """table[j] += the probability that the qubits `wires` are j (bit k is wires[k])."""
 
@@ -122,10 +119,10 @@ def accumulate(
         )
 
 
-def likely(
+def nonzero_outcomes(
     table: NDArray[np.float64], state: State
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Values that are no rounding noise of the state's amplitudes, and their probabilities."""
     precision = "double" if state.amplitudes.dtype == np.complex128 else "single"
-    values = np.flatnonzero(table > NOISE[precision])
+    values = np.flatnonzero(table > ROUNDING_FLOOR[precision])
     return values, table[values]

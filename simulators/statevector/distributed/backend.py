@@ -1,8 +1,8 @@
-"""States divided among ranks: each holds an equal share of the amplitudes.
+"""Backend for states distributed over MPI ranks: each rank holds an equal slice.
 
-A qubit that stands in the rank's number is brought home, by an exchange with another that is not
-needed soon, when a gate moves amplitude along it; phases and controls look at it where it is. Sums
-over blocks go to all ranks, so all decide alike. Kernels are those of one process, on the share.
+A global qubit (a bit of the rank's number) is exchanged with a local one that is not needed soon,
+when a gate moves amplitude along it; phases and controls act on global qubits in place. Block sums
+are broadcast, so all ranks decide alike. Kernels are those of one process, on the slice.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from simulators.catalog import state_bytes
 from simulators.catalog.costs import ranks_used
 from simulators.engine import RunOptions
 from simulators.statevector.backend import pauli, sampling
-from simulators.statevector.backend.gate_list import Passes
-from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.backend.gate_list import GateList
+from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.matrix import Dense, place
-from simulators.statevector.backend.protocol import Amplitudes, States
-from simulators.statevector.checkpoint import Journey, Way
-from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.backend.protocol import Amplitudes, StateBackend
+from simulators.statevector.checkpoint import Checkpointer, Evolution
+from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.exchange import Exchange
-from simulators.statevector.distributed.executor import Passing, Traffic
+from simulators.statevector.distributed.executor import CommStats, DistributedExecutor
 from simulators.statevector.distributed.gather import distribution, whole
-from simulators.statevector.distributed.qubit_layout import Layout, Share, swap_local
-from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
+from simulators.statevector.planning.tables import SweepTable
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State
 
 
-class RankStates:
+class DistributedBackend:
     """See `states.States`. The states that it is given are its own `Share`s."""
 
     def __init__(
-        self, meeting: Meeting, local: LocalStates, neighbours: int, journey: Journey | None = None
+        self,
+        meeting: ErrorAgreement,
+        local: LocalBackend,
+        neighbours: int,
+        journey: Checkpointer | None = None,
     ) -> None:
         """`neighbours`: ranks of this run on this machine, this one included. `journey`: what is
         kept of it."""
@@ -47,30 +51,30 @@ class RankStates:
         self._neighbours = neighbours
         self._divided = meeting.size.bit_length() - 1  # qubits that stand in the rank's number
         self._trader: Exchange | None = None
-        self._pass: Passing | None = None
-        self._journey = journey or Journey()
-        self._others: dict[int, RankStates] = {}  # of other widths than the first one
+        self._pass: DistributedExecutor | None = None
+        self._journey = journey or Checkpointer()
+        self._others: dict[int, DistributedBackend] = {}  # of other widths than the first one
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> CommStats:
         """What there was to send so far."""
-        found = self._passing.traffic if self._pass is not None else Traffic()
+        found = self._passing.traffic if self._pass is not None else CommStats()
         for other in self._others.values():
             found = found.plus(other.traffic, self._meeting.waited_cpu_s)
         return found
 
-    def for_width(self, num_qubits: int) -> States:
-        """See `States`."""
+    def for_width(self, num_qubits: int) -> StateBackend:
+        """See `StateBackend`."""
         if ranks_used(num_qubits, self._meeting.size) < self._meeting.size:
             return self._local
         if num_qubits not in self._others:
-            self._others[num_qubits] = RankStates(
+            self._others[num_qubits] = DistributedBackend(
                 self._meeting, self._local, self._neighbours, self._journey
             )
         return self._others[num_qubits]
 
     def check(self) -> None:
-        """See `States`: what one rank is asked for, all do."""
+        """See `StateBackend`: what one rank is asked for, all do."""
         self._meeting.meet()
 
     def most(self, num_qubits: int, options: RunOptions) -> int:
@@ -79,13 +83,15 @@ class RankStates:
         share = state_bytes(num_qubits - self._divided, options.precision)
         return max(1, self._meeting.least(room // share))
 
-    def zero(self, num_qubits: int, options: RunOptions, way: Way | None = None) -> State:
-        """See `States`."""
+    def zero(self, num_qubits: int, options: RunOptions, way: Evolution | None = None) -> State:
+        """See `StateBackend`."""
         layout = Layout(num_qubits, num_qubits - self._divided)
-        share = Share.empty_handed(layout, self._meeting.rank, self._neighbours, options)
+        share = StateSlice.empty_handed(layout, self._meeting.rank, self._neighbours, options)
         if self._trader is None:
             self._trader = Exchange(self._meeting, layout.num_local, share.dtype)
-            self._pass = Passing(self._meeting, self._trader, self._sweeper, self._journey)
+            self._pass = DistributedExecutor(
+                self._meeting, self._trader, self._sweeper, self._journey
+            )
         if self.first:
             share.begin()
         self._meeting.meet()
@@ -98,20 +104,22 @@ class RankStates:
         return share
 
     def copied(self, state: State) -> State:
-        """See `States`."""
+        """See `StateBackend`."""
         return self._like(state, self._local.copied(state))
 
     def blank(self, state: State) -> State:
-        """See `States`."""
+        """See `StateBackend`."""
         return self._like(state, self._local.blank(state))
 
-    def apply(self, state: State, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
-        """See `States`."""
-        self._passing(cast("Share", state), cast("Sweeps", passes), floats)
+    def apply(
+        self, state: State, passes: GateList | SweepTable, floats: NDArray[np.float64]
+    ) -> None:
+        """See `StateBackend`."""
+        self._passing(cast("StateSlice", state), cast("SweepTable", passes), floats)
 
     def multiply(self, state: State, matrix: Dense) -> None:
-        """See `States`."""
-        share = cast("Share", state)
+        """See `StateBackend`."""
+        share = cast("StateSlice", state)
         if self._journey.skipped(1):
             self._sweeper.passed(1)
             return
@@ -132,10 +140,10 @@ class RankStates:
         qubit: int = 0,
         turn: complex = 1.0,
     ) -> NDArray[np.float64]:
-        """See `States`."""
+        """See `StateBackend`."""
         share = self._settled(state)
         if other is not None:
-            self._swap_all(cast("Share", other), share.layout)
+            self._swap_all(cast("StateSlice", other), share.layout)
         mine = self._local.block_sums(what, share, other, qubit=qubit, turn=turn)
         return self._shared(share, mine)
 
@@ -149,8 +157,8 @@ class RankStates:
         factor: float,
         move: bool,
     ) -> None:
-        """See `States`."""
-        share, other = cast("Share", state), cast("Share", into)
+        """See `StateBackend`."""
+        share, other = cast("StateSlice", state), cast("StateSlice", into)
         share.fresh = other.fresh = False
         self._bring(share, 1 << qubit)
         if other is not share:
@@ -165,7 +173,7 @@ class RankStates:
         begins: NDArray[np.int64],
         draws: NDArray[np.float64],
     ) -> NDArray[np.int64]:
-        """See `States`."""
+        """See `StateBackend`."""
         share = self._settled(state)
         found, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
         sampling.locate_samples(self._sweeper, share, edges, begins, draws, found)
@@ -176,23 +184,23 @@ class RankStates:
     def distribution(
         self, state: State, wires: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """See `States`."""
+        """See `StateBackend`."""
         return distribution(self._meeting, self._sweeper, self._settled(state), wires)
 
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-        """See `States`."""
+        """See `StateBackend`."""
         share = self._settled(state)
         values = np.empty(len(strings))
-        for group in pauli.groups(strings):
+        for group in pauli.pauli_groups(strings):
             mine = self._string_sums(share, group)
             values[group.members] = np.cumsum(self._shared(share, mine), axis=0)[-1]
         return values
 
     def whole(self, state: State) -> Amplitudes | None:
-        """See `States`."""
+        """See `StateBackend`."""
         return whole(self._meeting, self._settled(state))
 
-    def _string_sums(self, share: Share, group: pauli.Group) -> NDArray[np.float64]:
+    def _string_sums(self, share: StateSlice, group: pauli.PauliGroup) -> NDArray[np.float64]:
         """Of each block of this rank; its partner block may be another rank's."""
         numbers = share.numbers
         sums = np.empty((numbers.size, group.zs.size))
@@ -214,10 +222,10 @@ class RankStates:
             )
         return sums
 
-    def _like(self, state: State, second: State) -> Share:
+    def _like(self, state: State, second: State) -> StateSlice:
         self._meeting.meet()
-        share = cast("Share", state)
-        return Share(second.amplitudes, share.layout.copy(), share.rank)
+        share = cast("StateSlice", state)
+        return StateSlice(second.amplitudes, share.layout.copy(), share.rank)
 
     @property
     def _exchange(self) -> Exchange:
@@ -226,28 +234,28 @@ class RankStates:
         return self._trader
 
     @property
-    def _passing(self) -> Passing:
+    def _passing(self) -> DistributedExecutor:
         if self._pass is None:
             raise AssertionError("there is no state yet")
         return self._pass
 
-    def _bring(self, share: Share, wanted: int) -> None:
+    def _bring(self, share: StateSlice, wanted: int) -> None:
         """Make these qubits local."""
         for there, here in share.layout.exchanges(wanted):
             self._swap(share, there, here)
 
-    def _settled(self, state: State) -> Share:
+    def _settled(self, state: State) -> StateSlice:
         """The share, its blocks whole."""
-        share = cast("Share", state)
+        share = cast("StateSlice", state)
         for one, two in share.layout.settling():
             self._swap(share, one, two)
         return share
 
-    def _swap_all(self, share: Share, like: Layout) -> None:
+    def _swap_all(self, share: StateSlice, like: Layout) -> None:
         for one, two in share.layout.aligning(like):
             self._swap(share, one, two)
 
-    def _swap(self, share: Share, one: int, two: int) -> None:
+    def _swap(self, share: StateSlice, one: int, two: int) -> None:
         """The qubits at two positions change places, wherever these are."""
         share.changed()
         layout = share.layout
@@ -262,7 +270,7 @@ class RankStates:
                 self._exchange.swap(share, there - local, local - 1)
         layout.swap(one, two)
 
-    def _shared(self, share: Share, mine: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _shared(self, share: StateSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sums of all ranks' blocks, in the order of the blocks, in each rank."""
         meeting = self._meeting
         found = np.empty((meeting.size, *mine.shape))
@@ -278,5 +286,5 @@ def _powers(matrix: Dense) -> NDArray[np.int64]:
     return 1 << np.arange(matrix.wires.size)
 
 
-def _blocks(share: Share, first: int, count: int) -> Amplitudes:
+def _blocks(share: StateSlice, first: int, count: int) -> Amplitudes:
     return share.amplitudes[first << BLOCK_QUBITS : (first + count) << BLOCK_QUBITS]

@@ -1,7 +1,7 @@
-"""The ranks of one engine: how many of them a circuit takes, and how they run it together.
+"""Communicators of one engine: the ranks that a circuit uses.
 
-A circuit runs on the largest power of two of them that leaves each rank a tile of the state at
-least; the others sleep until it is done. A narrow one is the first rank's alone.
+A circuit runs on the largest power of two of ranks that leaves each a tile of the state at least;
+the others sleep meanwhile. A narrow circuit runs in the root rank alone.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import msgspec
 from mpi4py import MPI
 
 from simulators.catalog.costs import ranks_used
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import RunOptions
 from simulators.results import EngineResult
-from simulators.statevector.backend.local import LocalStates
-from simulators.statevector.backend.protocol import States
-from simulators.statevector.checkpoint import Journey, Place
-from simulators.statevector.distributed.backend import RankStates
-from simulators.statevector.distributed.error_agreement import Meeting
-from simulators.statevector.distributed.executor import Traffic
+from simulators.statevector.backend.local import LocalBackend
+from simulators.statevector.backend.protocol import StateBackend
+from simulators.statevector.checkpoint import Checkpointer, RankContext
+from simulators.statevector.distributed.backend import DistributedBackend
+from simulators.statevector.distributed.error_agreement import ErrorAgreement
+from simulators.statevector.distributed.executor import CommStats
 
-Work = Callable[[States], EngineResult]
+Work = Callable[[StateBackend], EngineResult]
 
 
-class Group:
+class Communicator:
     """All ranks of a communicator, which is copied: its other users are not disturbed."""
 
     def __init__(self, comm: Any) -> None:
@@ -35,7 +35,7 @@ class Group:
         near = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
         self._neighbours = int(near.Get_size())
         near.Free()
-        self.traffic = Traffic()  # of the last run, in this rank
+        self.traffic = CommStats()  # of the last run, in this rank
 
     def close(self) -> None:
         """Give the communicators back. All ranks call it."""
@@ -49,7 +49,7 @@ class Group:
         self,
         num_qubits: int,
         options: RunOptions,
-        control: Control,
+        control: RunControl,
         alone: Callable[[], EngineResult],
         work: Work,
     ) -> EngineResult | None:
@@ -57,23 +57,23 @@ class Group:
 
         `alone`: the run of one rank; `work`: that of several, over states that they share.
         """
-        everyone = Meeting(self._comm, control)
+        everyone = ErrorAgreement(self._comm, control)
         count = ranks_used(num_qubits, everyone.size)
         part = self._part(count)
         if part == MPI.COMM_NULL:
             everyone.wait()
             return None
-        meeting = Meeting(part, control)
+        meeting = ErrorAgreement(part, control)
         neighbours = min(self._neighbours, count)
 
         def together() -> EngineResult:
             if count == 1:
                 return alone()
-            with Crew(options.threads, control) as crew:
-                local = LocalStates(crew, control)
-                place = Place(meeting.rank, meeting.size, meeting.least)
-                with Journey.of(options, place) as journey:
-                    states = RankStates(meeting, local, neighbours, journey)
+            with ThreadPool(options.threads, control) as crew:
+                local = LocalBackend(crew, control)
+                place = RankContext(meeting.rank, meeting.size, meeting.least)
+                with Checkpointer.of(options, place) as journey:
+                    states = DistributedBackend(meeting, local, neighbours, journey)
                     found = journey.told(work(states))
                 self.traffic = states.traffic
                 return found

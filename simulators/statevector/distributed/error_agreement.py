@@ -1,8 +1,7 @@
-"""How ranks stay together: before each communication all learn whether one of them failed.
+"""Collective error agreement (as ULFM's MPI_Comm_agree): no rank deadlocks after an error.
 
-Invariant: nothing can fail between a meeting and the communication it precedes. So a rank that
-fails anywhere else needs one more meeting only (`together`), and all raise the same error there:
-none waits for ever for what another will not send.
+Every rank reduces an error flag before each communication, so all raise the same error. Nothing can
+fail between an agreement and the communication it precedes.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 from mpi4py import MPI
 
 from simulators import errors
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.errors import EngineError, OutOfMemory, Stopped
 
 _TEXT_BYTES = 4096
@@ -28,10 +27,10 @@ _KINDS = {
 Found = TypeVar("Found")
 
 
-class Meeting:
+class ErrorAgreement:
     """The ranks of one communicator, during one run."""
 
-    def __init__(self, comm: Any, control: Control) -> None:
+    def __init__(self, comm: Any, control: RunControl) -> None:
         self.comm = comm
         self.rank: int = comm.Get_rank()
         self.size: int = comm.Get_size()

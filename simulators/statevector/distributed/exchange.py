@@ -1,8 +1,7 @@
-"""Bits of the rank's number and local positions change places, several at once, in place.
+"""Exchange of global and local qubits, several at once, in place.
 
-Invariant: what goes to another rank goes through four buffers that are made once and together take
-an eighth of a rank's share at most: two that are packed and sent, one while the other is on its
-way, and two that are received into. A message is far below what MPI can count.
+Data to another rank goes through four buffers, made once, that take an eighth of a slice at most:
+two to pack and send, two to receive. A message is far below the limit of an MPI count.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog.costs import EXCHANGE_PART
-from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.remap_schedule import Pair
 from simulators.statevector.state import BLOCK_QUBITS, State
 
@@ -30,7 +29,7 @@ class Exchange:
     """The buffers, and what goes through them."""
 
     def __init__(
-        self, meeting: Meeting, num_local: int, dtype: np.dtype[np.complexfloating]
+        self, meeting: ErrorAgreement, num_local: int, dtype: np.dtype[np.complexfloating]
     ) -> None:
         self._meeting = meeting
         share = (1 << num_local) // EXCHANGE_PART

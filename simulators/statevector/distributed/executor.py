@@ -1,9 +1,7 @@
-"""The passes of a leg as one rank does them: wires become positions of its share.
+"""Execution of a distributed sweep table: exchanges, and the local sweeps between them.
 
-Invariant: an amplitude goes through the very operations, in the very order, that it would go
-through in one process, so its bits are the same.
-
-Passes over a divided state: exchanges, and between them what one rank does.
+Each amplitude goes through the same operations in the same order as in one process, so results have
+the same bits.
 """
 
 from __future__ import annotations
@@ -14,20 +12,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.statevector.checkpoint import Journey
-from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.checkpoint import Checkpointer
+from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.exchange import Exchange
-from simulators.statevector.distributed.qubit_layout import Share
-from simulators.statevector.distributed.remap_schedule import Leg, before, route
+from simulators.statevector.distributed.qubit_layout import StateSlice
+from simulators.statevector.distributed.remap_schedule import RemapStage, before, plan_communication
 from simulators.statevector.planning import tables as s
-from simulators.statevector.planning.tables import Sweeps
-from simulators.statevector.state import Sweeper
+from simulators.statevector.planning.tables import SweepTable
+from simulators.statevector.state import BlockExecutor
 from simulators.statevector.tiles import driver
 
 _NEVER = np.uint64(1 << 63)  # a bit that no amplitude's index has
 
 
-def relocated(plan: Sweeps, leg: Leg, num_local: int, rank: int) -> Sweeps:
+def local_table(plan: SweepTable, leg: RemapStage, num_local: int, rank: int) -> SweepTable:
     """Passes leg.first .. leg.last - 1, over the share of one rank.
 
     Conditions on the rank's number are decided here: an operation that has one that does not hold
@@ -43,7 +41,7 @@ def relocated(plan: Sweeps, leg: Leg, num_local: int, rank: int) -> Sweeps:
     fails = ((number ^ values) & masks & ~below) != 0
     ops[:, s.OUTER_MASK] = np.where(fails, 0, masks & below)
     ops[:, s.OUTER_VALUE] = np.where(fails, _NEVER, values & below)
-    ops[ops[:, s.KIND] == s.SWAP_LANE, s.OUTER_MASK : s.OUTER_VALUE + 1] = 0
+    ops[ops[:, s.KIND] == s.SWAP_LANE_ROW, s.OUTER_MASK : s.OUTER_VALUE + 1] = 0
     terms = plan.terms.copy()
     masks = permuted(terms[:, s.MASK], positions)
     terms[:, s.MASK] = np.where((~number & masks & ~below) != 0, _NEVER, masks & below)
@@ -61,7 +59,7 @@ def relocated(plan: Sweeps, leg: Leg, num_local: int, rank: int) -> Sweeps:
     )
 
 
-def later(plan: Sweeps, first: int) -> Sweeps:
+def later(plan: SweepTable, first: int) -> SweepTable:
     """The passes from that one on."""
     if not first:
         return plan
@@ -81,7 +79,7 @@ def permuted(masks: NDArray[np.uint64], positions: Sequence[int]) -> NDArray[np.
 _UNHEARD = 1 << 24  # amplitudes that go through passes between two meetings
 
 
-class Traffic(msgspec.Struct, frozen=True):
+class CommStats(msgspec.Struct, frozen=True):
     """What one rank's exchanges came to in one run; where CPU time is told, MPI's own alone."""
 
     passes: int = 0
@@ -92,9 +90,9 @@ class Traffic(msgspec.Struct, frozen=True):
     exchange_s: float = 0.0
     waited_cpu_s: float = 0.0
 
-    def plus(self, other: Traffic, at_meetings_s: float) -> Traffic:
+    def plus(self, other: CommStats, at_meetings_s: float) -> CommStats:
         """Of both; the time at meetings is in each of them."""
-        return Traffic(
+        return CommStats(
             self.passes + other.passes,
             self.exchanges + other.exchanges,
             self.planned_bytes + other.planned_bytes,
@@ -105,25 +103,29 @@ class Traffic(msgspec.Struct, frozen=True):
         )
 
 
-class Passing:
+class DistributedExecutor:
     """One rank's part in the passes of one run."""
 
     def __init__(
-        self, meeting: Meeting, exchange: Exchange, sweeper: Sweeper, journey: Journey
+        self,
+        meeting: ErrorAgreement,
+        exchange: Exchange,
+        sweeper: BlockExecutor,
+        journey: Checkpointer,
     ) -> None:
         self._meeting = meeting
         self._exchange = exchange
         self._sweeper = sweeper
         self._journey = journey
-        self._traffic = Traffic()
+        self._traffic = CommStats()
 
     @property
-    def traffic(self) -> Traffic:
+    def traffic(self) -> CommStats:
         """What there was to send so far."""
         waited_s = self._meeting.waited_cpu_s + self._exchange.waited_cpu_s
         return msgspec.structs.replace(self._traffic, waited_cpu_s=waited_s)
 
-    def __call__(self, share: Share, plan: Sweeps, floats: NDArray[np.float64]) -> None:
+    def __call__(self, share: StateSlice, plan: SweepTable, floats: NDArray[np.float64]) -> None:
         """All passes that an earlier attempt has not done, leg by leg."""
         skipped = self._journey.skipped(len(plan.live))
         self._sweeper.passed(skipped)
@@ -131,7 +133,7 @@ class Passing:
             return
         plan = later(plan, skipped)
         layout = share.layout
-        found = route(plan, layout.positions, layout.num_local, fresh=share.fresh)
+        found = plan_communication(plan, layout.positions, layout.num_local, fresh=share.fresh)
         everything = (1 << plan.num_wires) - 1
         if share.fresh and not self._journey.is_kept and int(plan.live[-1]) == everything:
             share.overwritten()  # what is not live is neither read nor sent before it is written
@@ -140,10 +142,10 @@ class Passing:
         for leg in found.legs:
             self._meeting.meet()
             self._trade(share, leg)
-            part = relocated(plan, leg, layout.num_local, share.rank)
+            part = local_table(plan, leg, layout.num_local, share.rank)
             self._sweep(share, part, floats, is_last=leg is found.legs[-1])
         told, size = self._traffic, share.amplitudes.itemsize
-        self._traffic = Traffic(
+        self._traffic = CommStats(
             told.passes + len(plan.live),
             told.exchanges + sum(bool(leg.pairs) for leg in found.legs),
             told.planned_bytes + found.sent * size,
@@ -152,7 +154,7 @@ class Passing:
             told.exchange_s + self._exchange.seconds - before_s,
         )
 
-    def _trade(self, share: Share, leg: Leg) -> None:
+    def _trade(self, share: StateSlice, leg: RemapStage) -> None:
         """From the layout before a leg to its own."""
         layout, local = share.layout, share.layout.num_local
         if leg.pairs:
@@ -166,7 +168,7 @@ class Passing:
         share.live = alive & ((1 << local) - 1) if holds else 0
 
     def _sweep(
-        self, share: Share, part: Sweeps, floats: NDArray[np.float64], *, is_last: bool
+        self, share: StateSlice, part: SweepTable, floats: NDArray[np.float64], *, is_last: bool
     ) -> None:
         """The passes of a leg; between two of them a rank hears what became of the others."""
         end, journey = len(part.live), self._journey

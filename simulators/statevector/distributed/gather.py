@@ -1,4 +1,4 @@
-"""What only the first rank gets: all amplitudes, or the distribution of some qubits."""
+"""Gathering to the root rank: all amplitudes, or the distribution of some qubits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from simulators.errors import OutOfMemory
 from simulators.statevector.backend import sampling
 from simulators.statevector.backend.protocol import Amplitudes
-from simulators.statevector.distributed.error_agreement import Meeting
-from simulators.statevector.distributed.qubit_layout import Share
-from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, Sweeper
+from simulators.statevector.distributed.error_agreement import ErrorAgreement
+from simulators.statevector.distributed.qubit_layout import StateSlice
+from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExecutor
 
 _MOST = 1 << 18  # numbers that go in one message
 
 
-def whole(meeting: Meeting, share: Share) -> Amplitudes | None:
+def whole(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     """All amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
     rows = share.amplitudes.reshape(-1, 1 << BLOCK_QUBITS)
     step = _MOST >> BLOCK_QUBITS
@@ -38,7 +38,7 @@ def whole(meeting: Meeting, share: Share) -> Amplitudes | None:
     return found.reshape(-1)
 
 
-def _room(meeting: Meeting, share: Share) -> Amplitudes:
+def _room(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes:
     need = share.amplitudes.nbytes * meeting.size
     hint = "ask for counts, probabilities of few qubits, or expectation values"
     text = f"the whole statevector of {need / 2**30:,.1f} GiB does not fit into the first rank"
@@ -51,9 +51,9 @@ def _room(meeting: Meeting, share: Share) -> Amplitudes:
 
 
 def distribution(
-    meeting: Meeting, sweeper: Sweeper, share: Share, wires: NDArray[np.int64]
+    meeting: ErrorAgreement, sweeper: BlockExecutor, share: StateSlice, wires: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """See `States.distribution`. A rank's table has the wires that are not its number alone."""
+    """See `StateBackend.distribution`. A rank's table has its local qubits alone."""
     local = [k for k, wire in enumerate(wires.tolist()) if _is_local(share, wire)]
     mine = np.zeros(1 << len(local))
     sampling.accumulate(sweeper, share, wires[local], mine)
@@ -72,14 +72,14 @@ def distribution(
                 part = buffer
             base = _constant(share, wires, rank)
             table[base | _spread(places + at, local)] += part
-    return sampling.likely(table, share)
+    return sampling.nonzero_outcomes(table, share)
 
 
-def _is_local(share: Share, wire: int) -> bool:
+def _is_local(share: StateSlice, wire: int) -> bool:
     return share.layout.positions[wire] < share.num_qubits
 
 
-def _constant(share: Share, wires: NDArray[np.int64], rank: int) -> int:
+def _constant(share: StateSlice, wires: NDArray[np.int64], rank: int) -> int:
     """The bits of a value that are the rank's number."""
     found = 0
     for k, wire in enumerate(wires.tolist()):

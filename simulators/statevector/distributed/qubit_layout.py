@@ -1,11 +1,8 @@
-"""Which qubit stands where in a state that is divided among ranks.
+"""Qubit layout of a distributed state, and a rank's slice of it.
 
-Position p < num_local is bit p of an amplitude's index in a rank; the positions above are the bits
-of the rank's number. Pure: it says what should change places, others move the amplitudes.
-
-A rank's share of a state, and the memory for it.
-
-What one rank computes that one process alone would not: two local positions change places.
+Position p < num_local is bit p of an amplitude's index in a rank; higher positions are the bits of
+the rank's number. The layout is pure: it names the positions to exchange, and others move
+amplitudes.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from simulators.engine import RunOptions
 from simulators.errors import OutOfMemory
 from simulators.statevector import state
 from simulators.statevector.planning.tables import LANES
-from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, State, Sweeper
+from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExecutor, State
 
 
 class Layout:
@@ -99,7 +96,7 @@ def bits(mask: int) -> Iterator[int]:
         mask ^= low
 
 
-class Share(State):
+class StateSlice(State):
     """2**num_local amplitudes; `num_qubits` counts those of the share alone."""
 
     __slots__ = ("fresh", "layout", "rank")
@@ -132,7 +129,9 @@ class Share(State):
         return self.layout.numbers(self.rank)
 
     @classmethod
-    def empty_handed(cls, layout: Layout, rank: int, neighbours: int, options: RunOptions) -> Share:
+    def empty_handed(
+        cls, layout: Layout, rank: int, neighbours: int, options: RunOptions
+    ) -> StateSlice:
         """Amplitudes that are all 0. Raises OutOfMemory.
 
         `neighbours`: ranks on this machine, this one included.
@@ -174,7 +173,7 @@ def _swap(reals, singles, low, high, first, last):  # type: ignore[no-untyped-de
             singles[i + 1], singles[j + 1] = singles[j + 1], singles[i + 1]
 
 
-def swap_local(sweeper: Sweeper, state: State, one: int, two: int) -> None:
+def swap_local(sweeper: BlockExecutor, state: State, one: int, two: int) -> None:
     """Two positions of each rank change places."""
     low, high = sorted((one, two))
 

@@ -1,8 +1,8 @@
-"""Where each wire stands in each pass of a state divided among ranks: known before the run.
+"""Communication schedule of a distributed state: the position of each qubit in each sweep.
 
-A pass wants the wires of its tile local. Who leaves for them is wanted again last, and stands above
-the blocks if at all possible; the lanes never leave. What has never been 1 costs nothing to move,
-so the first layout is free, and what is sent early is little. Pure: others move the amplitudes.
+Each sweep needs its tile's qubits local. Belady's rule picks the local qubit to evict: the one
+whose next use is farthest. SIMD lanes are never evicted. Qubits still in |0> cost nothing to move,
+so the first layout is free and early remaps are small. Pure: others move the amplitudes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from simulators.statevector.distributed.qubit_layout import bits
-from simulators.statevector.planning.tables import LANE_WIRES, Sweeps
+from simulators.statevector.planning.tables import LANE_WIRES, SweepTable
 from simulators.statevector.state import BLOCK_QUBITS
 
 _MOST_EXTRA = 6  # wires that are brought home before they are wanted, at most
@@ -21,7 +21,7 @@ _MOST_EXTRA = 6  # wires that are brought home before they are wanted, at most
 Pair = tuple[int, int]  # a position in the rank's number, and a local one
 
 
-class Leg(msgspec.Struct, frozen=True):
+class RemapStage(msgspec.Struct, frozen=True):
     """Passes first .. last - 1, in one layout, and what changes places before them."""
 
     first: int
@@ -31,11 +31,11 @@ class Leg(msgspec.Struct, frozen=True):
     alive: int  # wires that may be 1 where an amplitude is not 0, before the exchange
 
 
-class Route(msgspec.Struct, frozen=True):
+class CommSchedule(msgspec.Struct, frozen=True):
     """The legs of a sequence of passes, and what they cost: amplitudes."""
 
     num_local: int
-    legs: tuple[Leg, ...]
+    legs: tuple[RemapStage, ...]
     visited: int  # by the rank that visits most
     sent: int  # by the rank that sends most
     sent_by_all: int
@@ -46,21 +46,23 @@ class Route(msgspec.Struct, frozen=True):
         return self.visited + self.sent
 
 
-def route(plan: Sweeps, positions: Sequence[int], num_local: int, *, fresh: bool) -> Route:
+def plan_communication(
+    plan: SweepTable, positions: Sequence[int], num_local: int, *, fresh: bool
+) -> CommSchedule:
     """The best of some ways. `fresh`: the state is |0...0>; `positions`: where wires stand now."""
     places = plan.places[:, : plan.width].tolist()
     tiles = [sum(1 << wire for wire in row) for row in places]
     lives = plan.live.tolist()
     divided = len(positions) - num_local
     ways = (
-        _Way(tiles, lives, positions, num_local, fresh=fresh).find(extra, eager=eager)
+        _Candidate(tiles, lives, positions, num_local, fresh=fresh).find(extra, eager=eager)
         for extra in range(min(divided, _MOST_EXTRA) + 1)
         for eager in ((False, True) if fresh else (False,))
     )
     return min(ways, key=lambda found: found.cost)
 
 
-class _Way:
+class _Candidate:
     """One way through the passes."""
 
     def __init__(
@@ -85,28 +87,28 @@ class _Way:
             for wire in bits(tile):
                 self._uses[wire].append(number)
 
-    def find(self, extra: int, *, eager: bool) -> Route:
+    def find(self, extra: int, *, eager: bool) -> CommSchedule:
         """`extra`: how many more are brought home with one that must be. `eager`: ranks that have
         nothing yet get their part as soon as there is one."""
-        legs: list[Leg] = []
+        legs: list[RemapStage] = []
         visited = sent = sent_by_all = 0
         for number, tile in enumerate(self._tiles):
             moved = self._relabel(number, tile)
             pairs = self._demanded(number, tile, extra)
             if eager and not pairs:
                 pairs = self._shared_out(number, tile)
-            most, all_ = volume(pairs, self._wires, self._alive, self._num_local)
+            most, all_ = communication_volume(pairs, self._wires, self._alive, self._num_local)
             sent, sent_by_all = sent + most, sent_by_all + all_
             if pairs or moved or not legs:
                 alive = self._alive
                 for there, here in pairs:
                     self._swap(there, here)
-                legs.append(Leg(number, number + 1, tuple(self._positions), pairs, alive))
+                legs.append(RemapStage(number, number + 1, tuple(self._positions), pairs, alive))
             else:
                 legs[-1] = msgspec.structs.replace(legs[-1], last=number + 1)
             self._alive = self._lives[number]
             visited += 1 << self._local(self._alive)
-        return Route(self._num_local, tuple(legs), visited, sent, sent_by_all)
+        return CommSchedule(self._num_local, tuple(legs), visited, sent, sent_by_all)
 
     def _relabel(self, number: int, tile: int) -> bool:
         """Wires that have never been 1 change places for nothing: those abroad are wanted last."""
@@ -182,7 +184,7 @@ class _Way:
         self._positions[wires[one]], self._positions[wires[two]] = one, two
 
 
-def volume(
+def communication_volume(
     pairs: Sequence[Pair], wires: Sequence[int], alive: int, num_local: int
 ) -> tuple[int, int]:
     """Amplitudes that an exchange sends: by the rank that sends most, and by all together.
@@ -209,7 +211,7 @@ def volume(
     return most << part, all_ << (part + others)
 
 
-def before(leg: Leg, wires: int) -> int:
+def before(leg: RemapStage, wires: int) -> int:
     """A mask of wires as a mask of positions, as they are before the leg's exchange."""
     found = sum(1 << leg.positions[wire] for wire in bits(wires))
     for there, here in leg.pairs:

@@ -1,18 +1,9 @@
-"""How many states a run may hold, and how many operations it may execute.
+"""Branches of a dynamic circuit: their records, budget, measurement and merging.
 
-The branches of a dynamic circuit: quantum states, and the shots or records that are in each.
-
-The classical record is kept for each shot, not for each branch, so that branches may be merged
-whatever was measured on the way. The rows of all branches stand in one array, so an operation of
-the circuit is one step over all of them, however many branches there are. While a circuit runs, its
-variables lie in the record too, behind the words of the clbits.
-
-Branches whose states are equal become one.
-
-Two states are equal if they differ by at most TOLERANCE in norm, up to a global phase: far above
-rounding and far below what 2**31 shots could tell.
-
-One measurement or reset of all branches: its outcomes, and the rows that found them.
+The classical record is kept for each shot, not for each branch, so branches can be merged whatever
+was measured before. The records of all branches are rows of one array. Variables follow the words
+of the clbits. Two states are equal if they differ by at most TOLERANCE in norm, up to a global
+phase: far above rounding, and far below what 2**31 shots could distinguish.
 """
 
 from __future__ import annotations
@@ -202,7 +193,7 @@ MAX_ROWS = 1 << 22  # classical records of an exact run
 _SKETCHES = {"double": 1e-6, "single": 1e-3}  # states this far apart in their sketch are not equal
 
 
-class Merger:
+class BranchMerger:
     """Merges branches of one run."""
 
     def __init__(self, budget: Budget, precision: str) -> None:
@@ -231,7 +222,7 @@ class Merger:
 CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than this never happens
 
 
-class Collapse:
+class Projector:
     """Splits branches; `key` is (seed, binding)."""
 
     def __init__(self, budget: Budget, key: tuple[int, int], precision: str) -> None:

@@ -1,8 +1,7 @@
-"""The quantum states of a dynamic circuit's branches, and all that is done with many of them.
+"""States of all branches of a dynamic circuit, behind one protocol.
 
-`Ensemble` is what the walk through a circuit is written against. `SeparateStates` holds one `State`
-for each branch, of any width, in this process or over ranks; `stacked.StackedStates` holds narrow
-states as rows of one array, so that a call of a compiled kernel works on all of them.
+`SeparateStates` holds one `State` for each branch, of any width, in one process or over ranks;
+`stacked_states.StackedStates` holds narrow states as rows of one array.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.engine import RunOptions
-from simulators.statevector.backend.gate_list import Passes
+from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import Dense
-from simulators.statevector.backend.protocol import States, same, sample, total
-from simulators.statevector.backend.reductions import ODDS, SKETCH
-from simulators.statevector.checkpoint import Way
-from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.backend.protocol import StateBackend, equal_up_to_phase, sample, total
+from simulators.statevector.backend.reductions import FINGERPRINT, QUBIT_WEIGHTS
+from simulators.statevector.checkpoint import Evolution
+from simulators.statevector.planning.tables import SweepTable
 from simulators.statevector.state import State
 
 Numbers = NDArray[np.int64]
@@ -28,14 +27,14 @@ class Ensemble(Protocol):
     """States, each of which has a number. Every method may raise Stopped and OutOfMemory."""
 
     @property
-    def states(self) -> States:
+    def states(self) -> StateBackend:
         """Where they live, for what is done with one state."""
 
     def clear(self) -> None:
         """Forget all states."""
 
-    def zero(self, way: Way | None = None) -> int:
-        """A new state |0...0>; `way`: see `States.zero`."""
+    def zero(self, way: Evolution | None = None) -> int:
+        """A new state |0...0>; `way`: see `StateBackend.zero`."""
 
     def copied(self, numbers: Numbers) -> Numbers:
         """New states, equal to these."""
@@ -46,7 +45,9 @@ class Ensemble(Protocol):
     def release(self, numbers: Numbers) -> None:
         """Give the room of these states to later ones."""
 
-    def apply(self, numbers: Numbers, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+    def apply(
+        self, numbers: Numbers, passes: GateList | SweepTable, floats: NDArray[np.float64]
+    ) -> None:
         """Apply a stretch of gates to each of these states."""
 
     def multiply(self, numbers: Numbers, matrix: Dense) -> None:
@@ -99,7 +100,7 @@ class Ensemble(Protocol):
 class SeparateStates:
     """An `Ensemble` of one `State` for each branch."""
 
-    def __init__(self, states: States, num_qubits: int, options: RunOptions) -> None:
+    def __init__(self, states: StateBackend, num_qubits: int, options: RunOptions) -> None:
         self.states = states
         self._num_qubits = num_qubits
         self._options = options
@@ -115,7 +116,7 @@ class SeparateStates:
         """See `Ensemble`."""
         self._held.clear()
 
-    def zero(self, way: Way | None = None) -> int:
+    def zero(self, way: Evolution | None = None) -> int:
         """See `Ensemble`."""
         return self._take(self.states.zero(self._num_qubits, self._options, way))
 
@@ -132,7 +133,9 @@ class SeparateStates:
         for number in numbers.tolist():
             del self._held[number]
 
-    def apply(self, numbers: Numbers, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+    def apply(
+        self, numbers: Numbers, passes: GateList | SweepTable, floats: NDArray[np.float64]
+    ) -> None:
         """See `Ensemble`."""
         for number in numbers.tolist():
             self.states.apply(self._held[number], passes, floats)
@@ -147,7 +150,7 @@ class SeparateStates:
         found = np.empty((numbers.size, 2))
         for k, number in enumerate(numbers.tolist()):
             self.states.check()
-            found[k] = total(self.states.block_sums(ODDS, self._held[number], qubit=qubit))
+            found[k] = total(self.states.block_sums(QUBIT_WEIGHTS, self._held[number], qubit=qubit))
         return found
 
     def project(
@@ -176,7 +179,7 @@ class SeparateStates:
     def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
         """See `Ensemble`."""
         held = [self._held[number] for number in numbers.tolist()]
-        sums = [total(self.states.block_sums(SKETCH, state)) for state in held]
+        sums = [total(self.states.block_sums(FINGERPRINT, state)) for state in held]
         sketches = [x * x + y * y for x, y in sums]
         into = np.arange(numbers.size)
         kept: list[int] = []
@@ -185,7 +188,7 @@ class SeparateStates:
                 if sketches[at] - sketches[other] > near:
                     kept.append(at)
                     break
-                if same(self.states, held[other], held[at], tolerance):
+                if equal_up_to_phase(self.states, held[other], held[at], tolerance):
                     into[at] = other
                     break
             else:

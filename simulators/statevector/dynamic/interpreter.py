@@ -1,8 +1,8 @@
-"""Dynamic circuits: what happens on the way splits the states there are, and equal ones merge.
+"""Interpreter of dynamic circuits: measurements split branches, equal states are merged.
 
-There are as many states as there are distinct ones, not distinct histories. All branches go through
-a block together, pass by pass, so how often each open loop has begun anew is one list of numbers
-for all of them, and an operation that is executed is a few calls, however many branches there are.
+The number of states is that of distinct states, not of histories. All branches execute a block
+together, iteration by iteration, so the iteration counts of the open loops are one list for all of
+them, and an operation is a few calls whatever the number of branches.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from simulators.circuit.ir import Circuit, record_words, words
 from simulators.engine import RunOptions
 from simulators.execution.rng import draw_number
-from simulators.statevector.checkpoint import Way, arrays_of, digest
+from simulators.statevector.checkpoint import Evolution, arrays_of, digest
 from simulators.statevector.dynamic.branches import (
     FOR_STEPS,
     WHILE_STEPS,
     Branches,
+    BranchMerger,
     Budget,
-    Collapse,
-    Merger,
+    Projector,
 )
 from simulators.statevector.dynamic.ensemble import Ensemble
-from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.planning.tables import SweepTable
 from simulators.statevector.program import (
     Break,
     Continue,
     For,
     Gates,
     If,
-    Item,
+    Instruction,
     Measure,
+    Program,
     Reset,
-    Schedule,
     Store,
     Switch,
     Unitary,
@@ -57,14 +57,14 @@ class _Loop:
         self.continued: list[Branches] = []
 
 
-class Walk:
+class Interpreter:
     """One way through a schedule, of some shots of one binding, or exactly."""
 
     def __init__(
         self,
         ensemble: Ensemble,
         circuit: Circuit,
-        schedule: Schedule,
+        schedule: Program,
         params: NDArray[np.float64],
         key: tuple[int, int],
         options: RunOptions,
@@ -77,8 +77,8 @@ class Walk:
         self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
         most = ensemble.states.most(circuit.num_qubits, options)
         self._budget = Budget(most, options)
-        self._merger = Merger(self._budget, options.precision)
-        self._collapse = Collapse(self._budget, key, options.precision)
+        self._merger = BranchMerger(self._budget, options.precision)
+        self._collapse = Projector(self._budget, key, options.precision)
         self._loops: list[_Loop] = []
         self._words = words(circuit.num_clbits)
         self._all_words = record_words(circuit)
@@ -92,19 +92,19 @@ class Walk:
     def passes(self) -> int:
         """Passes over a large state, where nothing branches."""
         tables = [stretch.table for stretch in self._schedule.stretches]
-        swept = sum(len(table.live) for table in tables if isinstance(table, Sweeps))
+        swept = sum(len(table.live) for table in tables if isinstance(table, SweepTable))
         return swept + sum(isinstance(item, Unitary) for item in self._schedule.items)
 
     def may_last(self, seconds: float) -> bool:
         """Could so long a time go by, on the slowest machine, before it has come to its end?"""
         tables = [stretch.table for stretch in self._schedule.stretches]
-        steps = sum(len(table.ops) for table in tables if isinstance(table, Sweeps))
+        steps = sum(len(table.ops) for table in tables if isinstance(table, SweepTable))
         steps += sum(
             1 << item.dense.wires.size for item in self._schedule.items if isinstance(item, Unitary)
         )
         return (steps << self._num_qubits) * _SLOWEST_S >= seconds
 
-    def way(self) -> Way:
+    def way(self) -> Evolution:
         """What a state goes through, where nothing branches."""
         schedule, options = self._schedule, self._options
         tables = [stretch.table for stretch in schedule.stretches]
@@ -117,7 +117,7 @@ class Walk:
             self._num_qubits,
             options.precision,
         )
-        return Way(found, self.passes)
+        return Evolution(found, self.passes)
 
     def start(self, branches: Branches) -> Branches:
         """Run the whole schedule from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
@@ -131,7 +131,7 @@ class Walk:
             branches.narrow(self._words)
         return branches
 
-    def _run(self, items: tuple[Item, ...], branches: Branches) -> Branches:
+    def _run(self, items: tuple[Instruction, ...], branches: Branches) -> Branches:
         """The branches that come to the end of a block."""
         for item in items:
             self._ensemble.states.check()
@@ -140,7 +140,7 @@ class Walk:
             branches = self._one(item, branches)
         return branches
 
-    def _one(self, item: Item, branches: Branches) -> Branches:
+    def _one(self, item: Instruction, branches: Branches) -> Branches:
         if isinstance(item, Gates):
             self._budget.step(len(branches) * item.passes.operations)
             floats = self._floats[item.number]

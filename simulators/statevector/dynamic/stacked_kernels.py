@@ -1,6 +1,6 @@
-"""Kernels of many narrow states in one array; see `statevector.stacked`.
+"""Kernels on many narrow states in one array.
 
-State k of a call is the row numbers[k] of the array: 2**n amplitudes. Calls take a range of k.
+State k of a call is row numbers[k] of the array: 2**n amplitudes. Calls take a range of k.
 """
 
 from __future__ import annotations
@@ -9,13 +9,23 @@ import math
 
 import numpy as np
 
-from simulators.compiler.kernel import I64, INT, REAL, REALS, REALS2, SINGLES, WORDS2, kernel, part
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REAL,
+    REALS,
+    REALS2,
+    SINGLES,
+    WORDS2,
+    device_function,
+    kernel,
+)
 from simulators.statevector.backend.gate_list import KIND, MASK, ONE, STEP, ZERO
 from simulators.statevector.small.gate_kernels import apply
 from simulators.statevector.state import load, store
 
 
-@part
+@device_function
 def _amplitude(reals, singles, at):  # type: ignore[no-untyped-def]
     """Real and imaginary part of one amplitude."""
     if reals.size:
@@ -23,7 +33,7 @@ def _amplitude(reals, singles, at):  # type: ignore[no-untyped-def]
     return np.float64(singles[2 * at]), np.float64(singles[2 * at + 1])
 
 
-@part
+@device_function
 def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
     if reals.size:
         reals[2 * at], reals[2 * at + 1] = x, y
@@ -89,7 +99,7 @@ def multiply(  # type: ignore[no-untyped-def]
 
 
 @kernel(REALS, SINGLES, INT, I64, INT, INT, INT, REALS2, group="deferred")
-def odds(reals, singles, n, numbers, qubit, first, last, found):  # type: ignore[no-untyped-def]
+def qubit_weights(reals, singles, n, numbers, qubit, first, last, found):  # type: ignore[no-untyped-def]
     """found[k] = weights of the qubit's outcomes 0 and 1 in state k."""
     for state in range(first, last):
         start = numbers[state] << n
@@ -125,7 +135,7 @@ def project(  # type: ignore[no-untyped-def]
 
 
 @kernel(REALS, SINGLES, INT, I64, INT, INT, REALS, group="deferred")
-def sketches(reals, singles, n, numbers, first, last, found):  # type: ignore[no-untyped-def]
+def fingerprints(reals, singles, n, numbers, first, last, found):  # type: ignore[no-untyped-def]
     """found[k] = squared overlap of state k with a fixed pseudo-random vector, as in `sums`."""
     for state in range(first, last):
         start = numbers[state] << n
@@ -141,7 +151,7 @@ def sketches(reals, singles, n, numbers, first, last, found):  # type: ignore[no
         found[state] = x * x + y * y
 
 
-@part
+@device_function
 def _same(reals, singles, size, one, two, tolerance):  # type: ignore[no-untyped-def]
     """Whether |one - phase * two| <= tolerance for some phase, as in `numbers.same`."""
     x = y = 0.0

@@ -1,10 +1,8 @@
-"""Narrow states of one process as rows of one array: a kernel's call works on many of them.
+"""Narrow states of many branches as rows of one array: one kernel call for many states.
 
-Branches of a small dynamic circuit are many and cheap, so what is paid for each call would be most
-of the time. Invariant: every state goes through the operations, in the order, of one that is alone
-(`state`, `reduce`, `draw`), so that results are the same bits. What the run was granted is the
-bound of the array: room for all states is mapped at once, and has no pages before they are written
-to, as a copy into a larger array would hold both for a while.
+Branches of a small dynamic circuit are many and cheap, so the cost of calls would dominate. Each
+state goes through the same operations in the same order as a separate state, so results have the
+same bits. Memory for the granted number of states is mapped at once; pages appear when written.
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ from numpy.typing import NDArray
 from simulators.compiler.simd import LANES
 from simulators.engine import RunOptions
 from simulators.execution.rng import uniforms
-from simulators.statevector.backend.gate_list import Passes
-from simulators.statevector.backend.local import LocalStates, no_room
+from simulators.statevector.backend.gate_list import GateList
+from simulators.statevector.backend.local import LocalBackend, out_of_memory
 from simulators.statevector.backend.matrix import Dense
-from simulators.statevector.checkpoint import Way
+from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic import stacked_kernels as kernels
-from simulators.statevector.planning.tables import Sweeps
+from simulators.statevector.planning.tables import SweepTable
 from simulators.statevector.state import State, room
 
 MOST_QUBITS = 12  # a state is one block of `reduce`, and one tile of `passes`
@@ -37,7 +35,7 @@ Numbers = NDArray[np.int64]
 class StackedStates:
     """An `Ensemble` of at most MOST_QUBITS qubits; see the module."""
 
-    def __init__(self, states: LocalStates, num_qubits: int, options: RunOptions) -> None:
+    def __init__(self, states: LocalBackend, num_qubits: int, options: RunOptions) -> None:
         self.states = states
         self._sweeper = states.sweeper
         self._num_qubits = num_qubits
@@ -59,7 +57,7 @@ class StackedStates:
         """See `Ensemble`."""
         self._free = list(range(self._numbered))[::-1]
 
-    def zero(self, _way: Way | None = None) -> int:
+    def zero(self, _way: Evolution | None = None) -> int:
         """See `Ensemble`."""
         number = int(self._new(1)[0])
         state = self._row(number)
@@ -86,7 +84,7 @@ class StackedStates:
                 raise MemoryError(f"{self._most} states are the most there may be")
             table = self._room(self._most)
         except MemoryError as error:
-            raise no_room(State(self._table)) from error
+            raise out_of_memory(State(self._table)) from error
         table[: self._table.size] = self._table
         self._table = table
 
@@ -126,9 +124,11 @@ class StackedStates:
             grain = min(grain, max(1, count // (4 * crew.size)))
         crew.run(work, count, grain)
 
-    def apply(self, numbers: Numbers, passes: Passes | Sweeps, floats: NDArray[np.float64]) -> None:
+    def apply(
+        self, numbers: Numbers, passes: GateList | SweepTable, floats: NDArray[np.float64]
+    ) -> None:
         """See `Ensemble`."""
-        assert isinstance(passes, Passes)
+        assert isinstance(passes, GateList)
         assert passes.tiles.size == 1  # which has all qubits
         reals, singles = self._parts()
         size = max(2 << self._num_qubits, 2 * LANES)
@@ -177,7 +177,9 @@ class StackedStates:
         found = np.empty((numbers.size, 2))
 
         def work(first: int, last: int, _thread: int) -> None:
-            kernels.odds(reals, singles, self._num_qubits, numbers, qubit, first, last, found)
+            kernels.qubit_weights(
+                reals, singles, self._num_qubits, numbers, qubit, first, last, found
+            )
 
         self._over(numbers.size, work)
         return found
@@ -218,7 +220,7 @@ class StackedStates:
         found = np.empty(numbers.size)
 
         def work(first: int, last: int, _thread: int) -> None:
-            kernels.sketches(reals, singles, self._num_qubits, numbers, first, last, found)
+            kernels.fingerprints(reals, singles, self._num_qubits, numbers, first, last, found)
 
         self._over(numbers.size, work)
         order = np.argsort(found, kind="stable")

@@ -1,19 +1,14 @@
-"""What a parameter does to a piece of a gate, as four numbers.
+"""Adjoint differentiation: gradients of expectation values by all parameters in one reverse pass.
 
-With U the 2x2 matrix of a piece, the derivative of <O> by one of its parameters is
+With b = O a for the final state a, both states are taken back gate by gate; at a gate with a free
+parameter the derivative is an inner product of the two (Jones and Gacon 2020). So two states are
+held, whatever the number of parameters. With U the 2x2 matrix of a factor, the derivative of <O> is
 
-    2 Im <b| G |a>,   G = i (dU/dparameter) U^-1, which is Hermitian,
+    2 Im <b| G |a>,   G = i (dU/dparameter) U^-1, which is Hermitian.
 
-where a is the state after the piece and b is O of the final state, taken back to there. Let p, q, r
-and s be conj(b0) a0, conj(b1) a1, conj(b0) a1 and conj(b1) a0, summed over all pairs (0, 1) that
-the piece acts on. Then four sums, Im p, Im q, Im (r + s), Re (r - s), are enough whatever G is;
-`weights` says how the derivative is made of them.
-
-Gradients of expectation values by all free parameters of a circuit, in one way back through it.
-
-With b = O a for the final state a, both are taken back gate by gate; before a gate with a free
-parameter is taken back, the derivative is an inner product of the two (Jones and Gacon 2020). So
-two states are held, however many parameters there are.
+Let p, q, r and s be conj(b0) a0, conj(b1) a1, conj(b0) a1 and conj(b1) a0, summed over all pairs
+(0, 1) that the factor acts on. Then the four sums Im p, Im q, Im (r + s), Re (r - s) suffice for
+any G; `weights` combines them.
 """
 
 from __future__ import annotations
@@ -26,17 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import (
-    EULER_HALF,
-    EULER_PHASE,
+    CU,
     FIXED,
     GATES,
-    PHASE_TURN,
-    REAL_TURN,
+    P_GATE,
     ROTATION,
-    TILTED,
+    RY,
+    U2,
     UNITARY,
+    XY_ROTATION,
     Gate,
-    Piece,
+    TwoLevelFactor,
     matrix_of,
 )
 from simulators.circuit.ir import Circuit
@@ -49,41 +44,41 @@ from simulators.statevector.backend.gate_list import (
     arrange,
     place_all,
 )
-from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.backend.matrix import Dense, by_columns, multiply, place
 from simulators.statevector.gradient import apply_observable
-from simulators.statevector.gradient.reverse_kernel import take_back
+from simulators.statevector.gradient.reverse_kernel import apply_inverse
 from simulators.statevector.small.gate_kernels import COUNTS
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.state import BlockExecutor, State
 
 Matrix = NDArray[np.complex128]
 
 
-def weights(piece: Piece, params: tuple[float, ...], which: int) -> NDArray[np.float64]:
+def weights(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> NDArray[np.float64]:
     """Of the four sums, for parameter number `which` of the operation; all 0 if it has no part."""
     if piece.source == FIXED:
         return np.zeros(4)
-    if piece.source == PHASE_TURN:
+    if piece.source == P_GATE:
         return np.array([-2.0 * piece.scale, 0.0, 0.0, 0.0])
     unitary = np.array(matrix_of(piece, params)).reshape(2, 2)
     g = 1j * _derivative(piece, params, which) @ unitary.conj().T
     return 2.0 * np.array([g[0, 0].real, g[1, 1].real, g[0, 1].real, g[0, 1].imag])
 
 
-def _derivative(piece: Piece, params: tuple[float, ...], which: int) -> Matrix:
+def _derivative(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> Matrix:
     """Of `gates.matrix_of`, element by element."""
     half = 0.5 * piece.scale
-    if piece.source == EULER_HALF:
+    if piece.source == U2:
         theta, phi, lam, gamma, names = 0.5 * math.pi, params[0], params[1], 0.0, "pl"
-    elif piece.source in (ROTATION, REAL_TURN, TILTED):
-        tilt = {ROTATION: 0.0, REAL_TURN: 0.5 * math.pi}.get(piece.source)
+    elif piece.source in (ROTATION, RY, XY_ROTATION):
+        tilt = {ROTATION: 0.0, RY: 0.5 * math.pi}.get(piece.source)
         if tilt is None:
             tilt = params[1]
         theta, phi, gamma, names = piece.scale * params[0], tilt - 0.5 * math.pi, 0.0, "tx"
         lam = -phi
     else:
         theta, phi, lam, names = piece.scale * params[0], params[1], params[2], "tplg"
-        gamma = params[3] if piece.source == EULER_PHASE else 0.0
+        gamma = params[3] if piece.source == CU else 0.0
     c, s = math.cos(0.5 * theta), math.sin(0.5 * theta)
     turn, up, down = cmath.exp(1j * gamma), cmath.exp(1j * phi), cmath.exp(1j * lam)
     by = {
@@ -119,7 +114,7 @@ class _Stretch(msgspec.Struct, frozen=True, eq=False):
     shares: list[tuple[int, int, int, Weights]]
 
 
-class Backwards(msgspec.Struct, frozen=True, eq=False):
+class AdjointPlan(msgspec.Struct, frozen=True, eq=False):
     """A circuit without branching, with its parameters, from its end to its begin."""
 
     parts: list[_Stretch | Dense]
@@ -131,7 +126,7 @@ class Backwards(msgspec.Struct, frozen=True, eq=False):
         return 1 + sum(1 if isinstance(part, Dense) else len(part.tiles) for part in self.parts)
 
 
-def backwards(circuit: Circuit, params: NDArray[np.float64]) -> Backwards:
+def plan_adjoint(circuit: Circuit, params: NDArray[np.float64]) -> AdjointPlan:
     """The way back; measurements at the end and other operations that do nothing are left out."""
     rows = circuit.table.rows
     codes = rows[circuit.ops, 0]
@@ -146,12 +141,12 @@ def backwards(circuit: Circuit, params: NDArray[np.float64]) -> Backwards:
         if k < circuit.ops.size:
             parts.append(_inverse(circuit, k, int(qubits[k])))
         first = k + 1
-    return Backwards(parts[::-1], circuit.num_slots)
+    return AdjointPlan(parts[::-1], circuit.num_slots)
 
 
 def gradients(
-    states: LocalStates,
-    way: Backwards,
+    states: LocalBackend,
+    way: AdjointPlan,
     state: State,
     observables: tuple[PauliSum, ...],
     strings: list[tuple[int, int]],
@@ -176,8 +171,8 @@ def gradients(
 
 
 def gradient(
-    sweeper: Sweeper,
-    way: Backwards,
+    sweeper: BlockExecutor,
+    way: AdjointPlan,
     state: State,
     other: State,
     strings: list[tuple[int, int]],
@@ -205,7 +200,7 @@ def gradient(
 
 
 def _taken_back(
-    sweeper: Sweeper, part: _Stretch, number: int, state: State, other: State
+    sweeper: BlockExecutor, part: _Stretch, number: int, state: State, other: State
 ) -> NDArray[np.float64]:
     """One pass over both states; the sums of its columns: float64 [columns, 4]."""
     unit = min(TILE_QUBITS, state.num_qubits)
@@ -215,7 +210,7 @@ def _taken_back(
     size = 4 * max(1 << unit, LANES) + LANES
 
     def work(first: int, last: int, thread: int) -> None:
-        take_back(
+        apply_inverse(
             state.reals,
             state.singles,
             other.reals,

@@ -1,11 +1,20 @@
-"""A Pauli sum applied to a state, into another one: what a gradient is taken back through gates."""
+"""Application of a Pauli sum to a state, into a second state."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import I64, INT, REALS, REALS2, SINGLES, U64, kernel, part
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REALS,
+    REALS2,
+    SINGLES,
+    U64,
+    device_function,
+    kernel,
+)
 from simulators.compiler.simd import LANES, imags_of, reals_of, splat, store, store_both, where
 from simulators.compiler.simd import load as take
 from simulators.statevector.backend import pauli
@@ -15,18 +24,18 @@ from simulators.statevector.backend.pauli import (
     ODD,
     add_signs,
     clear,
-    moved,
-    sign,
+    parity_sign,
     walsh,
+    xor_lanes,
 )
-from simulators.statevector.state import BLOCK_QUBITS, State, Sweeper
+from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State
 
 _0, _1, _2, _4 = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(4)
 _LANES = np.uint64(LANES)
 _LOW = np.uint64(LANES - 1)
 
 
-@part
+@device_function
 def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-untyped-def]
     """(re, im)[j ^ inner] += (even[j] + i odd[j]) b[j], for j < end.
 
@@ -46,13 +55,13 @@ def _add(re, im, second, at, even, odd, need, end, inner):  # type: ignore[no-un
             y = take(odd, j)
         a, b = x * a - y * b, x * b + y * a
         if low:
-            a, b = moved(a, by_1, by_2, by_4), moved(b, by_1, by_2, by_4)
+            a, b = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
         store(re, k, take(re, k) + a)
         store(im, k, take(im, k) + b)
         j += _LANES
 
 
-@part
+@device_function
 def _put(array, at, re, im, end):  # type: ignore[no-untyped-def]
     """Amplitudes from array[at] on."""
     j = _0
@@ -61,12 +70,12 @@ def _put(array, at, re, im, end):  # type: ignore[no-untyped-def]
         j += _LANES
 
 
-@part
+@device_function
 def _scaled(partner, low, zs, factors, part_, many, even, end, eight):  # type: ignore[no-untyped-def]
     """even[j] = the sum of the strings' factors with their signs; `part_`: 0 real, 1 imaginary."""
     clear(even, end)
     for t in range(zs.size):
-        weight = sign(partner & zs[t]) * factors[t, part_]
+        weight = parity_sign(partner & zs[t]) * factors[t, part_]
         if many:
             even[zs[t] & low] += weight
         elif weight != 0.0:
@@ -128,14 +137,14 @@ def _apply(  # type: ignore[no-untyped-def]
 
 
 def apply(
-    sweeper: Sweeper,
+    sweeper: BlockExecutor,
     state: State,
     into: State,
     strings: list[tuple[int, int]],
     coefficients: NDArray[np.float64],
 ) -> None:
     """`into` becomes the sum of coefficients[t] times string t, applied to the state."""
-    groups = pauli.groups(strings)
+    groups = pauli.pauli_groups(strings)
     order = [t for group in groups for t in group.members]
     sizes = [len(group.members) for group in groups]
     xs = np.array([group.x for group in groups], np.uint64)

@@ -1,9 +1,8 @@
-"""Gates taken back on two states at once, tile by tile, with the sums that derivatives are made of.
+"""Reverse pass over two states, tile by tile, with the sums for derivatives.
 
-Steps go backwards through `kernels.passes.arrange`: the inverse of a step touches the amplitudes
-that the step does. A step whose gate has a free parameter is weighed (see `derivatives`) before it
-is taken back. Sums run over fixed groups of tiles, so they are the same bits for any number of
-threads.
+Factors go backwards through `gate_list.arrange`: the inverse of a factor touches the same
+amplitudes. The sums of a factor with a free parameter are taken before its inverse is applied. They
+run over fixed groups of tiles, so they have the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from simulators.compiler.kernel import (
     SINGLES,
     WORD,
     WORDS2,
-    inner,
+    device_function,
+    inline_function,
     kernel,
-    part,
 )
 from simulators.compiler.simd import LANES, choose, imags_of, reals_of, splat, store_both, where
 from simulators.compiler.simd import load as take
 from simulators.compiler.simd import store as put
-from simulators.statevector.backend.pauli import clear, moved
+from simulators.statevector.backend.pauli import clear, xor_lanes
 from simulators.statevector.small.gate_kernels import apply
 from simulators.statevector.state import load, spread, store
 
@@ -36,7 +35,7 @@ _LANES = np.uint64(LANES)
 _LOW = np.uint64(LANES - 1)
 
 
-@part
+@device_function
 def _take(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
     """As `state.load`, LANES amplitudes or more."""
     k = _0
@@ -47,7 +46,7 @@ def _take(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
         k += _LANES
 
 
-@part
+@device_function
 def _put(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
     """The inverse of `_take`."""
     k = _0
@@ -57,7 +56,7 @@ def _put(array, start, count, re, im, at):  # type: ignore[no-untyped-def]
         k += _LANES
 
 
-@part
+@device_function
 def _total(value, eight):  # type: ignore[no-untyped-def]
     """The sum of a vector's lanes."""
     put(eight, _0, value)
@@ -67,7 +66,7 @@ def _total(value, eight):  # type: ignore[no-untyped-def]
     return total
 
 
-@inner
+@inline_function
 def _times(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
     """The 2x2 matrix times (a + ib, c + id)."""
     return (
@@ -78,7 +77,7 @@ def _times(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyp
     )
 
 
-@part
+@device_function
 def _across(re, im, re2, im2, end, kind, mask, zero, one, m, eight, into):  # type: ignore[no-untyped-def]
     """Weigh a step whose mask has none of the lowest bits, and take it back on both; m: its row."""
     m0, m1, m2, m3 = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
@@ -143,7 +142,7 @@ def _across(re, im, re2, im2, end, kind, mask, zero, one, m, eight, into):  # ty
         into[3] += _total(s, eight)
 
 
-@part
+@device_function
 def _within(re, im, re2, im2, end, kind, mask, zero, one, eight, into):  # type: ignore[no-untyped-def]
     """Weigh a step whose mask chooses among the lanes of a vector."""
     low, gap = mask & _LOW, (zero ^ one) & _LOW
@@ -161,10 +160,10 @@ def _within(re, im, re2, im2, end, kind, mask, zero, one, eight, into):  # type:
             j = base | (one & ~_LOW)
             c, d, g, h = take(re, j), take(im, j), take(re2, j), take(im2, j)
             q = q + choose(second, g * d - h * c, none)
-            c, d = moved(c, by_1, by_2, by_4), moved(d, by_1, by_2, by_4)
+            c, d = xor_lanes(c, by_1, by_2, by_4), xor_lanes(d, by_1, by_2, by_4)
             r = r + choose(first, e * d - f * c, none)
             s = s + choose(first, e * c + f * d, none)
-            a, b = moved(a, by_1, by_2, by_4), moved(b, by_1, by_2, by_4)
+            a, b = xor_lanes(a, by_1, by_2, by_4), xor_lanes(b, by_1, by_2, by_4)
             r = r + choose(second, g * b - h * a, none)
             s = s - choose(second, g * a + h * b, none)
         base = ((base | high) + _LANES) & ~high
@@ -179,7 +178,7 @@ def _within(re, im, re2, im2, end, kind, mask, zero, one, eight, into):  # type:
     REALS, SINGLES, REALS, SINGLES, INT, WORD, WORDS2, I64, INT, INT, REALS2, INT, INT, INT, I64,
     REALS, REALS3, group="gradient",
 )  # fmt: skip
-def take_back(  # type: ignore[no-untyped-def]
+def apply_inverse(  # type: ignore[no-untyped-def]
     reals, singles, reals2, singles2, n, tile, placed, columns, first_step, last_step, floats,
     tiles, first, last, control, scratch, sums,
 ):  # fmt: skip

@@ -1,7 +1,7 @@
-"""The operations of one pass, written down in an order that needs few phases and few lane swaps.
+"""Code generation for one sweep: operations in an order with few phases and few lane swaps.
 
-First whatever finds its wires on row bits; then what a lane must be swapped for; and only if
-nothing else can be done, all diagonal blocks that may come now, as one PHASE.
+Gates whose qubits are row bits come first, then those that need a lane swap. Only if neither is
+left, all diagonal gates that are ready become one PHASE operation.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.compiler.bit_ops import count, lowest
-from simulators.compiler.kernel import part
+from simulators.compiler.kernel import device_function
 from simulators.statevector.planning.fusion import (
-    CONDITION,
+    CONTROL_MASK,
+    CONTROL_VALUE,
     DENSE,
     DIAGONAL,
+    DIAGONAL_MASK,
     FIRST,
     IS_REAL,
     KIND,
     LAST,
-    LOOKS,
     MATRIX,
-    MOVES,
     PERMUTING,
-    TURNED,
-    VALUE,
+    REAL_ROTATION,
+    TARGET_MASK,
 )
-from simulators.statevector.planning.phase_codegen import gather
+from simulators.statevector.planning.phase_codegen import merge_diagonals
 from simulators.statevector.planning.real_rotations import (
     P_MASK,
     P_NUMBERS,
@@ -46,7 +46,6 @@ from simulators.statevector.planning.tables import (
     HOME,
     HOW,
     LANE_WIRES,
-    MAP,
     MEMBERS,
     MOVED,
     NUMBERS,
@@ -57,20 +56,21 @@ from simulators.statevector.planning.tables import (
     OUTER_VALUE,
     PART_MASK,
     PARTS,
+    PERMUTE_ROWS,
     PIECES,
     REAL,
     REAL_NUMBERS,
+    REAL_ROTATION_RULE,
     RECIPES,
     ROW_MASK,
     ROW_OTHER,
     ROW_VALUE,
     SPARE,
+    STANDS,
     STARTS,
-    STATE_MAP,
-    SWAP_LANE,
+    SWAP_LANE_ROW,
     TAKEN,
     TO,
-    TURN,
     WHERE,
     ZERO,
     A,
@@ -83,15 +83,15 @@ from simulators.statevector.planning.tables import DENSE as DENSE_OP
 _FAR = 1 << 40
 
 
-@part
+@device_function
 def _swap_lane(lane, row, notes, out, done):  # type: ignore[no-untyped-def]
-    at = new_op(out, done, SWAP_LANE)
+    at = new_op(out, done, SWAP_LANE_ROW)
     out[OPS, at, A] = lane
     out[OPS, at, A + 1] = row
     exchange(lane, row, notes)
 
 
-@part
+@device_function
 def _conditions(out, at, mask, value, notes):  # type: ignore[no-untyped-def]
     rows, _, outside = parts(mask, notes)
     out[OPS, at, ROW_MASK] = rows
@@ -101,16 +101,16 @@ def _conditions(out, at, mask, value, notes):  # type: ignore[no-untyped-def]
     out[OPS, at, OUTER_VALUE] = outside
 
 
-@part
+@device_function
 def _map(piece, given, notes, out, done):  # type: ignore[no-untyped-def]
-    at = new_op(out, done, MAP)
+    at = new_op(out, done, PERMUTE_ROWS)
     pieces = given[PIECES]
     _conditions(out, at, pieces[piece, P_MASK], pieces[piece, P_ZERO], notes)
     rows, _, _ = parts(pieces[piece, P_ONE], notes)
     out[OPS, at, ROW_OTHER] = rows
 
 
-@part
+@device_function
 def _local(mask, wires, many):  # type: ignore[no-untyped-def]
     """A set of wires by their numbers in a block."""
     found = 0
@@ -120,7 +120,7 @@ def _local(mask, wires, many):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def _part(numbers, mask, zero, gap, made, done):  # type: ignore[no-untyped-def]
     row = done[PARTS]
     done[PARTS] += 1
@@ -130,14 +130,14 @@ def _part(numbers, mask, zero, gap, made, done):  # type: ignore[no-untyped-def]
     made[row, ONE] = zero ^ gap
 
 
-@part
+@device_function
 def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     """A block's matrices, one for each value of the wires it looks at without condition."""
     blocks, elements, pieces = given[BLOCKS], given[ELEMENTS], given[PIECES]
     recipes, made = out[RECIPES], out[PARTS]
-    starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STATE_MAP], notes[SPARE]
-    moves, condition = blocks[b, MOVES], blocks[b, CONDITION]
-    free = blocks[b, LOOKS] & ~condition
+    starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
+    moves, condition = blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK]
+    free = blocks[b, DIAGONAL_MASK] & ~condition
     size = 0
     rest = moves
     while rest:  # moved wires by ascending row bits
@@ -163,8 +163,8 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
                 row = done[PARTS]
                 done[PARTS] += 1
                 made[row, NUMBERS] = -1 - elements[e, MATRIX]
-                made[row, PART_MASK] = count(elements[e, MOVES])
-                for c in range(count(elements[e, MOVES])):
+                made[row, PART_MASK] = count(elements[e, TARGET_MASK])
+                for c in range(count(elements[e, TARGET_MASK])):
                     made[row, ZERO + c] = _local(1 << pieces[p, c], wires, many)
                 continue
             mask = _local(pieces[p, P_MASK], wires, many)
@@ -180,17 +180,17 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     reals = blocks[b, IS_REAL]
     recipe = done[RECIPES]
     done[RECIPES] += 1
-    recipes[recipe, HOW] = TURN if blocks[b, TURNED] else BLOCK
-    recipes[recipe, DERIVED] = blocks[b, TURNED]
+    recipes[recipe, HOW] = REAL_ROTATION_RULE if blocks[b, REAL_ROTATION] else BLOCK
+    recipes[recipe, DERIVED] = blocks[b, REAL_ROTATION]
     recipes[recipe, FROM] = at_part
     recipes[recipe, TO] = done[PARTS]
     recipes[recipe, WHERE] = done[FLOATS]
     recipes[recipe, MOVED] = size
-    if not blocks[b, TURNED]:
+    if not blocks[b, REAL_ROTATION]:
         recipes[recipe, FREE] = many - size
     recipes[recipe, REAL_NUMBERS] = reals
     for pattern in range(1 << (many - size)):
-        value = blocks[b, VALUE]
+        value = blocks[b, CONTROL_VALUE]
         for k in range(size, many):
             if pattern >> (k - size) & 1:
                 value |= 1 << wires[k]
@@ -202,7 +202,7 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
         done[FLOATS] += (1 if reals else 2) << (2 * size)
 
 
-@part
+@device_function
 def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-untyped-def]
     """Swap lanes until all wires of a block are on row bits.
 
@@ -210,9 +210,9 @@ def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-unty
     """
     blocks = given[BLOCKS]
     after, taken, here, place, uses = (
-        notes[ORDER], notes[TAKEN], notes[HERE], notes[STATE_MAP], notes[SPARE],
+        notes[ORDER], notes[TAKEN], notes[HERE], notes[STANDS], notes[SPARE],
     )  # fmt: skip
-    needed = blocks[block, MOVES] | blocks[block, LOOKS]
+    needed = blocks[block, TARGET_MASK] | blocks[block, DIAGONAL_MASK]
     for k in range(width):
         uses[k] = _FAR
     k = after[0]
@@ -220,7 +220,7 @@ def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-unty
     while k < size and unseen:
         b = taken[k]
         if blocks[b, KIND] != DIAGONAL:
-            rest = blocks[b, MOVES] | blocks[b, LOOKS]
+            rest = blocks[b, TARGET_MASK] | blocks[b, DIAGONAL_MASK]
             while rest:
                 at = place[lowest(rest)]
                 if at >= 0 and uses[at] == _FAR:
@@ -241,7 +241,7 @@ def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-unty
         uses[lane], uses[chosen] = uses[chosen], uses[lane]
 
 
-@part
+@device_function
 def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
     """The operations of the blocks that the pass has taken, so many."""
     blocks = given[BLOCKS]
@@ -250,15 +250,15 @@ def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
         after[k] = k
     pivot = np.int64(0)
     for k in range(size):
-        pivot |= blocks[taken[k], MOVES]
+        pivot |= blocks[taken[k], TARGET_MASK]
     while after[0] < size:
         moved = seen = 0
         wanted = before = -1
         k = after[0]
         while k < size and (moved != pivot or not pivot):
             b = taken[k]
-            moves = blocks[b, MOVES]
-            mask = moves | blocks[b, LOOKS]
+            moves = blocks[b, TARGET_MASK]
+            mask = moves | blocks[b, DIAGONAL_MASK]
             kind = blocks[b, KIND]
             ready = kind != DIAGONAL and not (moves & seen) and not (mask & moved)
             if ready:
@@ -282,13 +282,13 @@ def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
         if wanted >= 0:
             _bring(wanted, width, size, given, notes, out, done)
         elif after[0] < size:
-            gather(size, pivot, width, given, notes, out, done)
+            merge_diagonals(size, pivot, width, given, notes, out, done)
 
 
-@part
+@device_function
 def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
     """Bring every wire of a tile back to its place."""
-    home, here, place = notes[HOME], notes[HERE], notes[STATE_MAP]
+    home, here, place = notes[HOME], notes[HERE], notes[STANDS]
     for lane in range(LANE_WIRES):
         wire = home[lane]
         if here[lane] == wire:
@@ -301,7 +301,7 @@ def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
         other = place[wire] - LANE_WIRES
         if other == row:
             continue
-        at = new_op(out, done, MAP)
+        at = new_op(out, done, PERMUTE_ROWS)
         out[OPS, at, ROW_MASK] = 1 << row | 1 << other
         out[OPS, at, ROW_VALUE] = 1 << row
         out[OPS, at, ROW_OTHER] = 1 << other

@@ -1,20 +1,29 @@
-"""Which neighbouring elements of a circuit are multiplied into one matrix before they are applied.
+"""Gate fusion: multiplies neighbouring lowered gates into one matrix where that costs less.
 
-An element says along which wires it moves amplitude, at which it only looks, and where it acts at
-all (see the columns). Elements join where one matrix costs less than its members apart. Matrices
-span at most three wires: a larger one costs more than it saves. Elements that compute little, or
-cost nothing, join matrices that span their wires anyway: any number of diagonal ones is one phase.
+Matrices span at most three qubits; wider ones cost more than they save. Diagonal gates and
+permutations join matrices that span their qubits anyway. Costs are in units of one sweep.
 """
 
 from __future__ import annotations
 
 from simulators.compiler.bit_ops import count
-from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
 
 # Columns of an element, and of a block of them; masks of wires. An element does nothing but where
 # all wires under CONDITION have their VALUE. The rest is the planner's own: see `lower`.
 # TURNED: see `turns`; 0 unless it is.
-KIND, MOVES, LOOKS, CONDITION, VALUE, IS_REAL, FIRST, LAST, MATRIX, TURNED = range(10)
+(
+    KIND,
+    TARGET_MASK,
+    DIAGONAL_MASK,
+    CONTROL_MASK,
+    CONTROL_VALUE,
+    IS_REAL,
+    FIRST,
+    LAST,
+    MATRIX,
+    REAL_ROTATION,
+) = range(10)
 COLUMNS = 10
 DIAGONAL, PERMUTING, DENSE = range(3)
 
@@ -32,7 +41,7 @@ _ONE_MORE = 0.2  # what an operation costs beside its arithmetic
 _MOST_NEAR = 4  # blocks an element may join
 
 
-@part
+@device_function
 def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
     """Of one operation."""
     if kind == DIAGONAL:
@@ -43,12 +52,12 @@ def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
     return work * 2.0 ** (count(moves) - 1 - count(condition))
 
 
-@part
+@device_function
 def _is_open(b, blocks, touched, mover):  # type: ignore[no-untyped-def]
     """Can the block wait until now? `touched`, `mover`: of each wire, the last block that touches
     it, and that moves amplitude along it."""
-    moves = blocks[b, MOVES]
-    rest = moves | blocks[b, LOOKS]
+    moves = blocks[b, TARGET_MASK]
+    rest = moves | blocks[b, DIAGONAL_MASK]
     wire = 0
     while rest:
         if rest & 1 and (mover[wire] > b or (moves >> wire & 1 and touched[wire] > b)):
@@ -58,7 +67,7 @@ def _is_open(b, blocks, touched, mover):  # type: ignore[no-untyped-def]
     return True
 
 
-@part
+@device_function
 def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-def]
     """Blocks next to an element, and the last that it cannot come before."""
     found = 0
@@ -79,20 +88,20 @@ def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-d
     return found, last
 
 
-@part
+@device_function
 def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
     """What joining these blocks saves, and into which; `joined`: the block that would be made."""
-    moves, mask = elements[e, MOVES], elements[e, MOVES] | elements[e, LOOKS]
+    moves, mask = elements[e, TARGET_MASK], elements[e, TARGET_MASK] | elements[e, DIAGONAL_MASK]
     widest = 0 if elements[e, KIND] == DIAGONAL else mask
     spanned = mask if elements[e, KIND] == DENSE else 0
-    condition, value = elements[e, CONDITION], elements[e, VALUE]
+    condition, value = elements[e, CONTROL_MASK], elements[e, CONTROL_VALUE]
     reals = elements[e, IS_REAL]
     apart = cost(elements[e, KIND], moves, condition, reals)
     target = -1
     for c in range(found):
         if chosen >> c & 1:
             target = max(target, near[c])
-            mine = blocks[near[c], MOVES] | blocks[near[c], LOOKS]
+            mine = blocks[near[c], TARGET_MASK] | blocks[near[c], DIAGONAL_MASK]
             if blocks[near[c], KIND] != DIAGONAL and count(mine) > count(widest):
                 widest = mine
     fits = elements[e, KIND] != DIAGONAL or not mask & ~widest
@@ -100,18 +109,20 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
         if not chosen >> c & 1:
             continue
         b = near[c]
-        mine = blocks[b, MOVES] | blocks[b, LOOKS]
+        mine = blocks[b, TARGET_MASK] | blocks[b, DIAGONAL_MASK]
         fits = fits and (b == target or _is_open(b, blocks, touched, mover))
         mask |= mine
         if blocks[b, KIND] == DIAGONAL:
             fits = fits and not mine & ~widest
         elif blocks[b, KIND] == DENSE:
             spanned |= mine
-        moves |= blocks[b, MOVES]
-        condition &= blocks[b, CONDITION] & ~(value ^ blocks[b, VALUE])
+        moves |= blocks[b, TARGET_MASK]
+        condition &= blocks[b, CONTROL_MASK] & ~(value ^ blocks[b, CONTROL_VALUE])
         value &= condition
         reals &= blocks[b, IS_REAL]
-        apart += cost(blocks[b, KIND], blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
+        apart += cost(
+            blocks[b, KIND], blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK], blocks[b, IS_REAL]
+        )
         apart += _ONE_MORE
     fits = fits and not mask & ~spanned and count(mask) <= MOST_WIRES
     if fits and target < last:
@@ -121,15 +132,15 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
         return -1.0, -1
     condition &= ~moves
     joined[KIND] = DENSE
-    joined[MOVES] = moves
-    joined[LOOKS] = mask & ~moves
-    joined[CONDITION] = condition
-    joined[VALUE] = value & condition
+    joined[TARGET_MASK] = moves
+    joined[DIAGONAL_MASK] = mask & ~moves
+    joined[CONTROL_MASK] = condition
+    joined[CONTROL_VALUE] = value & condition
     joined[IS_REAL] = reals
     return apart - cost(DENSE, moves, condition, reals), target
 
 
-@part
+@device_function
 def _numbered(size, blocks, into, block_of, numbers):  # type: ignore[no-untyped-def]
     """Blocks that are left, moved together; where each element is now."""
     kept = 0
@@ -162,8 +173,8 @@ def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-
         into[e] = block_of[e] = e
         for c in range(COLUMNS):
             blocks[e, c] = elements[e, c]
-        moves = elements[e, MOVES]
-        mask = moves | elements[e, LOOKS]
+        moves = elements[e, TARGET_MASK]
+        mask = moves | elements[e, DIAGONAL_MASK]
         target, best = e, e - e  # no literal 0: another type would be compiled for it
         if count(mask) <= MOST_WIRES:
             found, last = _near(mask, moves, into, touched, mover, near)
@@ -184,7 +195,7 @@ def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-
                 if best >> c & 1:
                     into[near[c]] = target
             into[e] = target
-            moves, mask = joined[MOVES], joined[MOVES] | joined[LOOKS]
+            moves, mask = joined[TARGET_MASK], joined[TARGET_MASK] | joined[DIAGONAL_MASK]
         wire = 0
         while mask >> wire:
             if mask >> wire & 1:

@@ -1,33 +1,42 @@
-"""Operations as elements: what is fused, divided into passes, and given numbers.
+"""Lowering of operations to lowered gates, which are fused and divided into sweeps.
 
-An element is one operation, or one piece of it (`gates`) where the operation spans many qubits:
-DIAGONAL (it multiplies amplitudes), PERMUTING (one piece that moves amplitudes and computes none)
-or DENSE. `moves`: the wires along which it moves amplitude; `looks`: those it only looks at; it
-does nothing but where all wires under `condition` have their `value`.
+A lowered gate is one operation, or one two-level factor of an operation on many qubits. Its kind is
+DIAGONAL, PERMUTING (moves amplitudes without arithmetic) or DENSE. TARGET_MASK holds the qubits
+along which it moves amplitude, DIAGONAL_MASK those it acts on diagonally; it acts only where all
+qubits under CONTROL_MASK have their CONTROL_VALUE.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulators.circuit.gates import FIRST_GATE, FIXED, GATES, PHASE, REAL, SWAP, UNITARY, Piece
+from simulators.circuit.gates import (
+    FIRST_GATE,
+    FIXED,
+    GATES,
+    PERMUTATION,
+    PHASE,
+    REAL,
+    UNITARY,
+    TwoLevelFactor,
+)
 from simulators.compiler.bit_ops import count, mapped
-from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, kernel, part
+from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, WORDS2, device_function, kernel
 from simulators.statevector.planning.fusion import (
     COLUMNS,
-    CONDITION,
+    CONTROL_MASK,
+    CONTROL_VALUE,
     DENSE,
     DIAGONAL,
+    DIAGONAL_MASK,
     FIRST,
     IS_REAL,
     KIND,
     LAST,
-    LOOKS,
     MATRIX,
-    MOVES,
     PERMUTING,
-    TURNED,
-    VALUE,
+    REAL_ROTATION,
+    TARGET_MASK,
 )
 from simulators.statevector.planning.real_rotations import (
     P_MASK,
@@ -48,9 +57,9 @@ _SWAP_GATE = GATES["swap"].code
 _PIECES = [piece for gate in GATES.values() for piece in gate.pieces]
 
 
-def _is_real(piece: Piece) -> bool:
+def _is_real(piece: TwoLevelFactor) -> bool:
     fixed = piece.source == FIXED and not any(complex(x).imag for x in piece.matrix)
-    return piece.kind in (REAL, SWAP) or fixed
+    return piece.kind in (REAL, PERMUTATION) or fixed
 
 
 _FIRST = np.cumsum(COUNTS) - COUNTS
@@ -61,7 +70,7 @@ for _code in range(FIRST_GATE, len(_REAL_PIECES)):
         _REAL_PIECES[_code, _k] = _is_real(_PIECES[_FIRST[_code] + _k])
 
 
-@part
+@device_function
 def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-untyped-def]
     """One element of these pieces."""
     moves = mask = ones = 0
@@ -75,19 +84,19 @@ def _put(elements, at, kind, pieces, first, last, reals):  # type: ignore[no-unt
         all_ones &= pieces[p, P_ZERO]
     condition = all_mask & ~moves & ~(ones ^ all_ones)
     elements[at, KIND] = kind
-    elements[at, MOVES] = moves
-    elements[at, LOOKS] = mask & ~moves
-    elements[at, CONDITION] = condition
-    elements[at, VALUE] = all_ones & condition
+    elements[at, TARGET_MASK] = moves
+    elements[at, DIAGONAL_MASK] = mask & ~moves
+    elements[at, CONTROL_MASK] = condition
+    elements[at, CONTROL_VALUE] = all_ones & condition
     elements[at, IS_REAL] = reals
     elements[at, FIRST] = first
     elements[at, LAST] = last
     elements[at, MATRIX] = -1
-    elements[at, TURNED] = 0
+    elements[at, REAL_ROTATION] = 0
     return at + 1
 
 
-@part
+@device_function
 def _flip(elements, at, pieces, piece, mask, target):  # type: ignore[no-untyped-def]
     """A NOT under more conditions than rows can have: a phase between two Hadamards."""
     for k in range(3):
@@ -128,15 +137,15 @@ def lower(  # type: ignore[no-untyped-def]
                     moves |= 1 << wires[qubits[j]]
                     pieces[piece, j - at_qubit] = wires[qubits[j]]
                 elements[at, KIND] = DENSE
-                elements[at, MOVES] = moves
-                elements[at, LOOKS] = 0
-                elements[at, CONDITION] = 0
-                elements[at, VALUE] = 0
+                elements[at, TARGET_MASK] = moves
+                elements[at, DIAGONAL_MASK] = 0
+                elements[at, CONTROL_MASK] = 0
+                elements[at, CONTROL_VALUE] = 0
                 elements[at, IS_REAL] = (-1 - found) & 1
                 elements[at, FIRST] = piece
                 elements[at, LAST] = piece + 1
                 elements[at, MATRIX] = (-1 - found) >> 1
-                elements[at, TURNED] = 0
+                elements[at, REAL_ROTATION] = 0
                 at += 1
                 piece += 1
         elif code == _SWAP_GATE:
@@ -155,7 +164,7 @@ def lower(  # type: ignore[no-untyped-def]
                 pieces[piece, P_ONE] = mapped(np.int64(scratch[s, 3]), wires)
                 pieces[piece, P_NUMBERS] = number + s
                 how = np.int64(scratch[s, 0])
-                swaps = swaps and how == SWAP
+                swaps = swaps and how == PERMUTATION
                 phases = phases and how == PHASE
                 reals &= _REAL_PIECES[code, s]
                 mask |= pieces[piece, P_MASK]
@@ -175,7 +184,7 @@ def lower(  # type: ignore[no-untyped-def]
                     kind = DENSE
                     if pieces[s, P_ZERO] == pieces[s, P_ONE]:
                         kind = DIAGONAL
-                    elif np.int64(scratch[s - begin, 0]) == SWAP:
+                    elif np.int64(scratch[s - begin, 0]) == PERMUTATION:
                         kind = PERMUTING
                     one = _REAL_PIECES[code, s - begin]
                     at = _put(elements, at, kind, pieces, s, s + 1, one)
@@ -213,7 +222,7 @@ def reach(elements, size, measured):  # type: ignore[no-untyped-def]
     matters, moved = measured, 0
     kept = size
     for k in range(size - 1, -1, -1):
-        moves, looks = elements[k, MOVES], elements[k, LOOKS]
+        moves, looks = elements[k, TARGET_MASK], elements[k, DIAGONAL_MASK]
         if moves & matters or looks & moved:
             matters |= moves | looks
             moved |= moves

@@ -1,29 +1,29 @@
-"""Real matrices of one wire each, two by two: one on two wires costs less than both apart.
+"""Pairing of real one-qubit matrices: their Kronecker product costs less than both apart.
 
-Not so for complex ones, and not earlier: a tile needs the wires of both.
+This does not hold for complex matrices. A tile must hold both qubits, so pairs are made last.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulators.compiler.kernel import part
+from simulators.compiler.kernel import device_function
 from simulators.statevector.planning.tables import (
     AT,
-    BOTH,
     FLOATS,
     FROM,
     HOW,
     KIND,
-    MAP,
+    KRONECKER_PAIR,
     OP_COLUMNS,
     OPS,
     OUTER_MASK,
+    PERMUTE_ROWS,
     PHASE,
     REAL,
     RECIPES,
     ROW_MASK,
-    SWAP_LANE,
+    SWAP_LANE_ROW,
     TO,
     WHERE,
     A,
@@ -36,22 +36,22 @@ _NONE = -1
 _R1, _R2 = REAL + 1, REAL + 2
 
 
-@part
+@device_function
 def _is_free(ops, o):  # type: ignore[no-untyped-def]
     """A real matrix of one wire, everywhere."""
     return ops[o, KIND] == _R1 and ops[o, ROW_MASK] == 0 and ops[o, OUTER_MASK] == 0
 
 
-@part
+@device_function
 def _bits(ops, o):  # type: ignore[no-untyped-def]
     """The row bits that an operation has to do with; all of a PHASE."""
     kind = ops[o, KIND]
     if kind == PHASE:
         return -1
-    if kind == SWAP_LANE:
+    if kind == SWAP_LANE_ROW:
         return 1 << ops[o, B]
     found = ops[o, ROW_MASK]
-    if kind != MAP:
+    if kind != PERMUTE_ROWS:
         many = (kind - 1) % REAL + 1
         found |= 1 << ops[o, A]
         if many > 1:
@@ -61,7 +61,7 @@ def _bits(ops, o):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def _partner(ops, o, last):  # type: ignore[no-untyped-def]
     """The next free one that operation o can be joined with, or none; and whether o goes there:
     what is between may have to do with one of the two."""
@@ -78,7 +78,7 @@ def _partner(ops, o, last):  # type: ignore[no-untyped-def]
     return _NONE, False
 
 
-@part
+@device_function
 def pair(first, out, done):  # type: ignore[no-untyped-def]
     """Operations from `first` on, with pairs made."""
     ops, recipes = out[OPS], out[RECIPES]
@@ -92,7 +92,7 @@ def pair(first, out, done):  # type: ignore[no-untyped-def]
         low, high = (o, other) if ops[o, A] < ops[other, A] else (other, o)
         recipe = done[RECIPES]
         done[RECIPES] += 1
-        recipes[recipe, HOW] = BOTH
+        recipes[recipe, HOW] = KRONECKER_PAIR
         recipes[recipe, FROM] = ops[low, AT]
         recipes[recipe, TO] = ops[high, AT]
         recipes[recipe, WHERE] = done[FLOATS]

@@ -1,4 +1,4 @@
-"""The numbers of a table of passes, for one binding: what the recipes say, compiled."""
+"""Parameter binding: computes the coefficients of a sweep table for one binding."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ import numpy as np
 
 from simulators.circuit.gates import FIRST_GATE
 from simulators.compiler.bit_ops import count
-from simulators.compiler.kernel import F64, INT, INTS2, NAMES, REALS, REALS2, U16, kernel, part
+from simulators.compiler.kernel import (
+    F64,
+    INT,
+    INTS2,
+    NAMES,
+    REALS,
+    REALS2,
+    U16,
+    device_function,
+    kernel,
+)
 from simulators.statevector.planning.lowering import EXCHANGE, FIXED_ROWS, HADAMARD, MINUS
 from simulators.statevector.planning.tables import (
     BLOCK,
-    BOTH,
     CROSSED,
     DERIVED,
+    DIAGONAL_RULE,
     EXPONENTS,
     FIRST_TARGET,
     FREE,
     FROM,
-    GATHER,
     HEIGHT,
     HOW,
+    KRONECKER_PAIR,
     LANE_WIRES,
     LANES,
     LANES_MASK,
     LANES_VALUE,
-    LONE,
     MOST_TERMS,
     MOST_WIDTH,
     MOVED,
@@ -36,9 +45,10 @@ from simulators.statevector.planning.tables import (
     PAIRS,
     PART_MASK,
     REAL_NUMBERS,
+    REAL_ROTATION_RULE,
     TARGETS,
     TO,
-    TURN,
+    UNIFORM_PHASE,
     WHERE,
     ZERO,
 )
@@ -70,7 +80,7 @@ def pieces_of(rows, ops, params, first, last, at_param, numbers):  # type: ignor
         at_param += rows[op, 3]
 
 
-@part
+@device_function
 def _pair(made, row, size, numbers, work):  # type: ignore[no-untyped-def]
     """Multiply a 2x2 action to the matrix in `work`, from the left."""
     mask, zero, one = made[row, PART_MASK], made[row, ZERO], made[row, ONE]
@@ -100,7 +110,7 @@ def _pair(made, row, size, numbers, work):  # type: ignore[no-untyped-def]
             )
 
 
-@part
+@device_function
 def _given(made, row, size, constants, work):  # type: ignore[no-untyped-def]
     """Multiply a given matrix to the matrix in `work`, from the left."""
     first, wires = -1 - made[row, NUMBERS], made[row, PART_MASK]
@@ -132,7 +142,7 @@ def _given(made, row, size, constants, work):  # type: ignore[no-untyped-def]
                 work[k], work[k + 1] = work[_SECOND + 2 * i], work[_SECOND + 2 * i + 1]
 
 
-@part
+@device_function
 def _product(recipes, r, size, made, numbers, constants, work):  # type: ignore[no-untyped-def]
     """The matrix of all parts, in `work`."""
     for k in range(2 * size * size):
@@ -146,7 +156,7 @@ def _product(recipes, r, size, made, numbers, constants, work):  # type: ignore[
             _pair(made, row, size, numbers, work)
 
 
-@part
+@device_function
 def _block(recipes, r, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
     moved, free = recipes[r, MOVED], recipes[r, FREE]
     size = 1 << (moved + free)
@@ -164,7 +174,7 @@ def _block(recipes, r, made, numbers, constants, work, floats):  # type: ignore[
                     at += 1
 
 
-@part
+@device_function
 def _turn(recipes, r, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
     """U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
     _product(recipes, r, np.int64(2), made, numbers, constants, work)
@@ -188,7 +198,7 @@ def _turn(recipes, r, made, numbers, constants, work, floats):  # type: ignore[n
     numbers[row + 2, 0], numbers[row + 2, 1] = bx, by
 
 
-@part
+@device_function
 def _multiply(into, to, x, y):  # type: ignore[no-untyped-def]
     """into[to], a complex number, times x + iy."""
     u, v = into[to], into[to + 1]
@@ -196,7 +206,7 @@ def _multiply(into, to, x, y):  # type: ignore[no-untyped-def]
     into[to + 1] = u * y + v * x
 
 
-@part
+@device_function
 def _collect(made, first, last, many, numbers, work):  # type: ignore[no-untyped-def]
     """The accumulators of all targets."""
     for k in range(many):
@@ -215,7 +225,7 @@ def _collect(made, first, last, many, numbers, work):  # type: ignore[no-untyped
                 power += 1
 
 
-@part
+@device_function
 def _doubled(into, at, size, x, y):  # type: ignore[no-untyped-def]
     """The next `size` complex numbers: those before, times x + iy."""
     for k in range(at, at + 2 * size, 2):
@@ -224,7 +234,7 @@ def _doubled(into, at, size, x, y):  # type: ignore[no-untyped-def]
         into[k + 2 * size + 1] = u * y + v * x
 
 
-@part
+@device_function
 def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
     """into[at ..]: of each value of `bits` places from `first` on, the factors of places and
     pairs; into[at] is given."""
@@ -242,7 +252,7 @@ def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
             into[at + 2 * size + k + 1] = x * v + y * u
 
 
-@part
+@device_function
 def _gather(recipes, r, made, numbers, work, floats):  # type: ignore[no-untyped-def]
     terms, height, crossed = recipes[r, NUM_TERMS], recipes[r, HEIGHT], recipes[r, CROSSED]
     many = FIRST_TARGET + terms
@@ -283,7 +293,7 @@ def _gather(recipes, r, made, numbers, work, floats):  # type: ignore[no-untyped
         floats[at + k] = work[2 * FIRST_TARGET + k]
 
 
-@part
+@device_function
 def _lone(recipes, r, made, numbers, floats):  # type: ignore[no-untyped-def]
     at = recipes[r, WHERE]
     for _ in range(1 << recipes[r, HEIGHT]):
@@ -297,7 +307,7 @@ def _lone(recipes, r, made, numbers, floats):  # type: ignore[no-untyped-def]
         floats[at + LANES + lane] = numbers[n, 1] if here else 0.0
 
 
-@part
+@device_function
 def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
     low, high, at = recipes[r, FROM], recipes[r, TO], recipes[r, WHERE]
     for i in range(4):
@@ -310,14 +320,14 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
 def fill(recipes, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
     """All numbers of a table. `numbers`: of the pieces; `work`: float64 [SCRATCH]."""
     for r in range(recipes.shape[0]):
-        if recipes[r, HOW] == TURN:
+        if recipes[r, HOW] == REAL_ROTATION_RULE:
             _turn(recipes, r, made, numbers, constants, work, floats)
     for r in range(recipes.shape[0]):
         if recipes[r, HOW] == BLOCK:
             _block(recipes, r, made, numbers, constants, work, floats)
-        elif recipes[r, HOW] == GATHER:
+        elif recipes[r, HOW] == DIAGONAL_RULE:
             _gather(recipes, r, made, numbers, work, floats)
-        elif recipes[r, HOW] == LONE:
+        elif recipes[r, HOW] == UNIFORM_PHASE:
             _lone(recipes, r, made, numbers, floats)
-        elif recipes[r, HOW] == BOTH:
+        elif recipes[r, HOW] == KRONECKER_PAIR:
             _both(recipes, r, floats)

@@ -1,23 +1,24 @@
-"""Diagonal blocks as PHASE operations: as many as may come now, in one.
+"""Merging of diagonal gates into PHASE operations.
 
-A block of at most two wires becomes four factors: of all amplitudes, of those where one wire is 1,
-where the other is, and where both are. Which table or term a factor goes to depends on where the
-wires stand. A block of more wires is an operation of its own, with conditions.
+A gate on at most two qubits becomes four factors: of all amplitudes, of those where one qubit is 1,
+where the other is, and where both are. The tables that a factor goes to depend on whether its
+qubits are lanes, rows or outside the tile. A gate on more qubits is an operation of its own, with
+controls.
 """
 
 from __future__ import annotations
 
 from simulators.compiler.bit_ops import count, lowest
-from simulators.compiler.kernel import part
+from simulators.compiler.kernel import device_function
 from simulators.statevector.planning.fusion import (
-    CONDITION,
+    CONTROL_MASK,
+    CONTROL_VALUE,
     DIAGONAL,
+    DIAGONAL_MASK,
     FIRST,
     KIND,
     LAST,
-    LOOKS,
-    MOVES,
-    VALUE,
+    TARGET_MASK,
 )
 from simulators.statevector.planning.real_rotations import P_MASK, P_NUMBERS, P_PARITY, P_ZERO
 from simulators.statevector.planning.tables import (
@@ -25,20 +26,19 @@ from simulators.statevector.planning.tables import (
     BLOCKS,
     CROSS,
     CROSSED,
+    DIAGONAL_RULE,
     ELEMENTS,
     EXPONENTS,
     FIRST_TARGET,
     FIRST_TERM,
     FLOATS,
     FROM,
-    GATHER,
     HEIGHT,
     HOW,
     LANE_WIRES,
     LANES,
     LANES_MASK,
     LANES_VALUE,
-    LONE,
     MASK,
     MEMBERS,
     MOST_CROSS,
@@ -65,6 +65,7 @@ from simulators.statevector.planning.tables import (
     TARGETS,
     TERM_ROWS,
     TO,
+    UNIFORM_PHASE,
     WHERE,
     new_op,
     parts,
@@ -75,7 +76,7 @@ from simulators.statevector.planning.tables import TERMS as NUM_OP_TERMS
 _NONE = -1
 
 
-@part
+@device_function
 def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-untyped-def]
     """A phase of all amplitudes whose wires under `mask` have their `value`."""
     at = new_op(out, done, PHASE_OP)
@@ -91,7 +92,7 @@ def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-unty
     ops[at, OUTER_VALUE] = outside
     recipes[recipe, LANES_VALUE] = lanes
     ops[at, AT] = done[FLOATS]
-    recipes[recipe, HOW] = LONE
+    recipes[recipe, HOW] = UNIFORM_PHASE
     recipes[recipe, FROM] = done[PARTS]
     recipes[recipe, TO] = done[PARTS] + 1
     recipes[recipe, WHERE] = done[FLOATS]
@@ -101,7 +102,7 @@ def _lone(mask, value, number, width, notes, out, done):  # type: ignore[no-unty
     done[FLOATS] += (2 << (width - LANE_WIRES)) + 2 * LANES
 
 
-@part
+@device_function
 def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
     """The target of the term with this mask and place; a new one if there is none."""
     terms = out[TERM_ROWS]
@@ -115,7 +116,7 @@ def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
     return FIRST_TARGET + at - first
 
 
-@part
+@device_function
 def _target(one, two, fixed, first, notes, out, done):  # type: ignore[no-untyped-def]
     """Where the factor of amplitudes goes that have wire `one`, and `two` if it is one, at 1.
 
@@ -144,7 +145,7 @@ def _target(one, two, fixed, first, notes, out, done):  # type: ignore[no-untype
     return PAIRS + MOST_WIDTH * max(at, other) + min(at, other)
 
 
-@part
+@device_function
 def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
     """The row bit of a pair of a row and a lane, as a mask; 0 if the wires are no such pair."""
     rows, lanes, _ = parts(mask, notes)
@@ -153,12 +154,12 @@ def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
     return rows if lanes else 0
 
 
-@part
+@device_function
 def _always(b, given, notes):  # type: ignore[no-untyped-def]
     """Wires on row bits that are 1 wherever the block does anything."""
     blocks, place = given[BLOCKS], notes[STATE_MAP]
     found = 0
-    rest = blocks[b, CONDITION] & blocks[b, VALUE]
+    rest = blocks[b, CONTROL_MASK] & blocks[b, CONTROL_VALUE]
     while rest:
         wire = lowest(rest)
         if place[wire] >= LANE_WIRES:
@@ -167,7 +168,7 @@ def _always(b, given, notes):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
     """1 if the piece acts where these of its wires are 1, else 0."""
     found = ones & pieces[p, P_MASK]
@@ -176,13 +177,13 @@ def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
     return int(found == pieces[p, P_ZERO])
 
 
-@part
+@device_function
 def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped-def]
     """The parts of one block of a PHASE."""
     elements, pieces, made = given[ELEMENTS], given[PIECES], out[PARTS]
     starts, members = notes[STARTS], notes[MEMBERS]
     one = two = _NONE
-    looks = given[BLOCKS, b, LOOKS]
+    looks = given[BLOCKS, b, DIAGONAL_MASK]
     if looks:
         one = lowest(looks)
         looks &= looks - 1
@@ -213,8 +214,8 @@ def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped
             made[row, TARGETS + 2] = to_both
 
 
-@part
-def gather(size, pivot, width, given, notes, out, done):  # type: ignore[no-untyped-def]
+@device_function
+def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignore[no-untyped-def]
     """Take the diagonal blocks that may come now off the list; at least one can."""
     blocks, elements = given[BLOCKS], given[ELEMENTS]
     after, taken, chosen = notes[ORDER], notes[TAKEN], notes[SPARE]
@@ -224,12 +225,13 @@ def gather(size, pivot, width, given, notes, out, done):  # type: ignore[no-unty
     k = after[0]
     while k < size and (moved != pivot or before < 0):
         b = taken[k]
-        moves, looks = blocks[b, MOVES], blocks[b, LOOKS]
+        moves, looks = blocks[b, TARGET_MASK], blocks[b, DIAGONAL_MASK]
         ready = blocks[b, KIND] == DIAGONAL and not looks & moved
         if ready and count(looks) > 2:
             p = elements[notes[MEMBERS, notes[STARTS, b]], FIRST]
             _lone(
-                looks, blocks[b, VALUE], given[PIECES, p, P_NUMBERS], width, notes, out, done
+                looks, blocks[b, CONTROL_VALUE], given[PIECES, p, P_NUMBERS], width, notes, out,
+                done,
             )  # fmt: skip
         elif ready:
             wanted = crossed | _crossing(looks, _NONE, notes)
@@ -257,7 +259,7 @@ def gather(size, pivot, width, given, notes, out, done):  # type: ignore[no-unty
     crossed = 0
     for k in range(found):
         b = chosen[k]
-        crossed |= _crossing(blocks[b, LOOKS], fixed, notes)
+        crossed |= _crossing(blocks[b, DIAGONAL_MASK], fixed, notes)
         _write(b, fixed, first, given, notes, out, done)
     if fixed >= 0:
         ops[at, ROW_MASK] = ops[at, ROW_VALUE] = 1 << (place[fixed] - LANE_WIRES)
@@ -265,7 +267,7 @@ def gather(size, pivot, width, given, notes, out, done):  # type: ignore[no-unty
     ops[at, CROSS] = crossed
     ops[at, FIRST_TERM] = first
     ops[at, NUM_OP_TERMS] = done[TERM_ROWS] - first
-    recipes[recipe, HOW] = GATHER
+    recipes[recipe, HOW] = DIAGONAL_RULE
     recipes[recipe, FROM] = from_
     recipes[recipe, TO] = done[PARTS]
     recipes[recipe, WHERE] = done[FLOATS]

@@ -1,45 +1,45 @@
-"""CX, phases on its target, the same CX again: phases by the parity of both wires.
+"""Merging of phase gadgets: CX, phases on the target, CX becomes one parity phase.
 
-That is how many circuits write rzz; seen as what it is, nothing moves, and any number of them is
-gathered in one phase.
+Many circuits write rzz this way. As a parity phase it moves no amplitude, and any number of them
+merges into one diagonal operation.
 """
 
 from __future__ import annotations
 
-from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
 from simulators.statevector.planning.fusion import (
     COLUMNS,
-    CONDITION,
+    CONTROL_MASK,
+    CONTROL_VALUE,
     DIAGONAL,
+    DIAGONAL_MASK,
     FIRST,
     KIND,
     LAST,
-    LOOKS,
-    MOVES,
     PERMUTING,
-    VALUE,
+    TARGET_MASK,
 )
 from simulators.statevector.planning.real_rotations import P_MASK, P_PARITY
 
 _MOST_APART = 256  # elements between the two, at most
 
 
-@part
+@device_function
 def _is_cx(elements, e):  # type: ignore[no-untyped-def]
-    moves, looks = elements[e, MOVES], elements[e, LOOKS]
+    moves, looks = elements[e, TARGET_MASK], elements[e, DIAGONAL_MASK]
     one = moves & (moves - 1) == 0 and looks != 0 and looks & (looks - 1) == 0
-    return elements[e, KIND] == PERMUTING and one and elements[e, VALUE] == looks
+    return elements[e, KIND] == PERMUTING and one and elements[e, CONTROL_VALUE] == looks
 
 
 @kernel(INTS2, INT, INTS2, I64, I64, returns=INT, group="wide")
-def parities(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-def]
+def merge_phase_gadgets(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-def]
     """Take such CX away; returns how many elements stay. `opened`, `moved`: scratch, int64 [64]:
     of each wire, the CX on it since which there were only phases on it alone, and the last element
     that moves amplitude along it."""
     for wire in range(64):
         opened[wire] = moved[wire] = -1
     for e in range(size):
-        moves, looks = elements[e, MOVES], elements[e, LOOKS]
+        moves, looks = elements[e, TARGET_MASK], elements[e, DIAGONAL_MASK]
         cx = _is_cx(elements, e)
         alone = elements[e, KIND] == DIAGONAL and looks & (looks - 1) == 0
         mask = moves | looks
@@ -61,7 +61,7 @@ def parities(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-
             if moves >> wire & 1:
                 moved[wire] = e
             wire += 1
-        if before <= last or elements[before, LOOKS] != looks or e - before > _MOST_APART:
+        if before <= last or elements[before, DIAGONAL_MASK] != looks or e - before > _MOST_APART:
             continue
         elements[before, KIND] = elements[e, KIND] = -1
         wire = 0
@@ -69,9 +69,9 @@ def parities(elements, size, pieces, opened, moved):  # type: ignore[no-untyped-
             wire += 1
         opened[wire] = -1
         for d in range(before + 1, e):
-            if elements[d, KIND] == DIAGONAL and elements[d, LOOKS] == moves:
-                elements[d, LOOKS] = mask
-                elements[d, CONDITION] = elements[d, VALUE] = 0
+            if elements[d, KIND] == DIAGONAL and elements[d, DIAGONAL_MASK] == moves:
+                elements[d, DIAGONAL_MASK] = mask
+                elements[d, CONTROL_MASK] = elements[d, CONTROL_VALUE] = 0
                 for p in range(elements[d, FIRST], elements[d, LAST]):
                     pieces[p, P_MASK] = mask
                     pieces[p, P_PARITY] = 1

@@ -1,7 +1,7 @@
-"""One stretch of gates of a large state, planned: its table of passes, and how to fill in numbers.
+"""Planner of one gate segment of a wide state: its sweep table, and its coefficient rules.
 
-The plan depends on the structure alone, and on how many wires a tile has; never on parameters,
-threads or ranks. So it is made once, and every binding only fills in its numbers.
+The plan depends on the structure and the tile width alone, never on parameters, threads or ranks.
+It is made once, and each binding only computes its coefficients.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from simulators.circuit.ir import Circuit
 from simulators.statevector.planning import lowering, parameter_binding, tables, tile_selection
 from simulators.statevector.planning.fusion import COLUMNS as ELEMENT_COLUMNS
 from simulators.statevector.planning.fusion import fuse
-from simulators.statevector.planning.phase_gadgets import parities
-from simulators.statevector.planning.real_rotations import turn
+from simulators.statevector.planning.phase_gadgets import merge_phase_gadgets
+from simulators.statevector.planning.real_rotations import factor_real_rotations
 from simulators.statevector.planning.tables import (
     BLOCKS,
     COUNTERS,
@@ -35,7 +35,7 @@ from simulators.statevector.planning.tables import (
     STARTS,
     TABLES,
     TERM_ROWS,
-    Sweeps,
+    SweepTable,
 )
 from simulators.statevector.small.gate_kernels import COUNTS, MAX_PIECES
 
@@ -50,12 +50,12 @@ _UNIT_S = 1e-10  # of an amplitude, for what is a unit of cost
 _PASS_S, _BLOCK_S = 50e-6, 3e-6  # what planning takes
 
 
-def width_of(num_qubits: int, precision: str) -> int:
+def tile_width(num_qubits: int, precision: str) -> int:
     """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it."""
     return min(WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
 
 
-class Where(msgspec.Struct, frozen=True):
+class OperationRange(msgspec.Struct, frozen=True):
     """Which operations of a circuit: first .. last - 1, and where their numbers begin."""
 
     first: int
@@ -64,7 +64,7 @@ class Where(msgspec.Struct, frozen=True):
     at_param: int
 
 
-class Ends(msgspec.Struct, frozen=True):
+class SegmentContext(msgspec.Struct, frozen=True):
     """What is known of the state before and after.
 
     `zero`: it begins as |0...0>. `measured`: what is seen in the end is outcomes of these qubits
@@ -75,19 +75,19 @@ class Ends(msgspec.Struct, frozen=True):
     measured: int = -1
 
 
-class Stretch(msgspec.Struct, frozen=True, eq=False):
+class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
     """See the module."""
 
-    where: Where
-    sweeps: Sweeps
+    where: OperationRange
+    sweeps: SweepTable
     recipes: NDArray[np.int64]
     made: NDArray[np.int64]  # parts of recipes
     constants: NDArray[np.float64]  # matrices that are given
     num_pieces: int
 
     @property
-    def table(self) -> Sweeps:
-        """What goes to `States.apply`."""
+    def table(self) -> SweepTable:
+        """What goes to `StateBackend.apply`."""
         return self.sweeps
 
     @property
@@ -133,7 +133,9 @@ class _Draft(msgspec.Struct, frozen=True, eq=False):
     rows: int  # of numbers of pieces
 
 
-def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
+def plan_segment(
+    circuit: Circuit, where: OperationRange, ends: SegmentContext, width: int
+) -> SegmentPlan:
     """The plan of the gates among these operations; other operations do nothing.
 
     `width`: wires of a tile, LEAST_WIDTH at least.
@@ -143,7 +145,7 @@ def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
     found = _divided(draft, ends, width, circuit.num_qubits)
     recipe_rows = found.out[RECIPES, : found.done[RECIPES], : tables.RULE_COLUMNS]
     part_rows = found.out[PARTS, : found.done[PARTS], : tables.PART_COLUMNS]
-    return Stretch(
+    return SegmentPlan(
         where,
         _table(found, width, circuit.num_qubits),
         np.ascontiguousarray(recipe_rows),
@@ -154,7 +156,7 @@ def plan(circuit: Circuit, where: Where, ends: Ends, width: int) -> Stretch:
 
 
 def _lowered(
-    circuit: Circuit, where: Where, ends: Ends, width: int
+    circuit: Circuit, where: OperationRange, ends: SegmentContext, width: int
 ) -> tuple[_Draft, NDArray[np.float64]]:
     """Elements, and matrices that are given.
 
@@ -195,20 +197,22 @@ def _lowered(
         make()
     lowering.settle(wires, pieces, elements, found)
     size, num_pieces = found.tolist()
-    size = parities(elements, size, pieces, np.empty(64, np.int64), np.empty(64, np.int64))
+    size = merge_phase_gadgets(
+        elements, size, pieces, np.empty(64, np.int64), np.empty(64, np.int64)
+    )
     if ends.measured >= 0:
         size = lowering.reach(elements, size, ends.measured)
     block_of = np.empty(3 * size, np.int64)
     return _Draft(given, block_of, 0, size, num_pieces, lowering.FIXED_ROWS + count), constants
 
 
-def _fused(draft: _Draft, ends: Ends) -> _Draft:
+def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
     """The same with its blocks."""
     given, block_of, size = draft.given, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
     many = fuse(given[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
     found = np.empty(4, np.int64)
-    turn(
+    factor_real_rotations(
         fused,
         many,
         block_of,
@@ -239,7 +243,7 @@ class _Division(msgspec.Struct, frozen=True, eq=False):
     price: float
 
 
-def _divided(draft: _Draft, ends: Ends, width: int, n: int) -> _Division:
+def _divided(draft: _Draft, ends: SegmentContext, width: int, n: int) -> _Division:
     """The cheapest of some ways; the more is to do, the more ways are tried."""
     many = draft.blocks
     work = np.empty(many)
@@ -249,7 +253,7 @@ def _divided(draft: _Draft, ends: Ends, width: int, n: int) -> _Division:
     )
 
     def way(done: float, seed: int) -> _Division:
-        tile_selection.weigh(draft.given[BLOCKS], many, done, seed, work)
+        tile_selection.block_weights(draft.given[BLOCKS], many, done, seed, work)
         return _one_way(draft, ends, width, n, notes, work)
 
     best = way(*_WAYS[0])
@@ -264,7 +268,7 @@ def _divided(draft: _Draft, ends: Ends, width: int, n: int) -> _Division:
 
 def _one_way(
     draft: _Draft,
-    ends: Ends,
+    ends: SegmentContext,
     width: int,
     n: int,
     notes: NDArray[np.int64],
@@ -279,7 +283,7 @@ def _one_way(
     while passes < 0:  # more operations than most stretches have: once more with more room
         out = np.empty((TABLES, room, OP_COLUMNS), np.int64)
         room *= 2
-        passes = tile_selection.divide(
+        passes = tile_selection.partition_into_sweeps(
             draft.given,
             many,
             notes,
@@ -293,13 +297,13 @@ def _one_way(
             out,
             done,
         )
-    price = tile_selection.price(out[OPS], starts, live, places, passes, width, n)
+    price = tile_selection.plan_cost(out[OPS], starts, live, places, passes, width, n)
     return _Division(starts, places, live, out, done, passes, price)
 
 
-def _table(found: _Division, width: int, n: int) -> Sweeps:
+def _table(found: _Division, width: int, n: int) -> SweepTable:
     passes, out, done = found.passes, found.out, found.done
-    return Sweeps(
+    return SweepTable(
         n,
         width,
         found.starts[: passes + 1].copy(),

@@ -1,27 +1,27 @@
-"""Complex matrices on one wire as real ones between two phases, where the phases cost nothing.
+"""Factoring of one-qubit unitaries into real rotations and phases.
 
-U = diag(a, b) R diag(1, d), R a rotation. A real matrix costs half of a complex one; a phase on one
-wire costs nothing where a diagonal block of several wires comes next to it anyway, or where it is
-not seen: before the first gate on |0>, and after the last.
+U = diag(a, b) R diag(1, d) with R real (ZYZ decomposition). Real arithmetic costs half of complex
+arithmetic; the phases cost nothing where a neighbouring diagonal gate absorbs them, before the
+first gate on |0>, or after the last gate.
 """
 
 from __future__ import annotations
 
-from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
 from simulators.statevector.planning.fusion import (
     COLUMNS,
-    CONDITION,
+    CONTROL_MASK,
+    CONTROL_VALUE,
     DENSE,
     DIAGONAL,
+    DIAGONAL_MASK,
     FIRST,
     IS_REAL,
     KIND,
     LAST,
-    LOOKS,
     MATRIX,
-    MOVES,
-    TURNED,
-    VALUE,
+    REAL_ROTATION,
+    TARGET_MASK,
 )
 
 # Columns of a piece; NUMBERS: the row of its numbers. PARITY: see `parities`; of a phase of two
@@ -34,21 +34,21 @@ ROWS = 3
 _NOTHING, _PHASES, _OTHER = range(3)  # what is next to a block on a wire
 
 
-@part
+@device_function
 def _one_wire(mask):  # type: ignore[no-untyped-def]
     return mask != 0 and mask & (mask - 1) == 0
 
 
-@part
+@device_function
 def _can_turn(blocks, b):  # type: ignore[no-untyped-def]
-    alone = _one_wire(blocks[b, MOVES]) and blocks[b, LOOKS] == 0
+    alone = _one_wire(blocks[b, TARGET_MASK]) and blocks[b, DIAGONAL_MASK] == 0
     return blocks[b, KIND] == DENSE and alone and not blocks[b, IS_REAL]
 
 
-@part
+@device_function
 def _note(blocks, b, beside):  # type: ignore[no-untyped-def]
     """What those next to block b will find on its wires."""
-    mask = blocks[b, MOVES] | blocks[b, LOOKS]
+    mask = blocks[b, TARGET_MASK] | blocks[b, DIAGONAL_MASK]
     kind = _PHASES if blocks[b, KIND] == DIAGONAL else _OTHER
     if kind == _PHASES and _one_wire(mask):
         return  # goes along with whatever comes
@@ -59,22 +59,22 @@ def _note(blocks, b, beside):  # type: ignore[no-untyped-def]
         wire += 1
 
 
-@part
+@device_function
 def _wire(blocks, b):  # type: ignore[no-untyped-def]
     wire = 0
-    while not blocks[b, MOVES] >> wire & 1:
+    while not blocks[b, TARGET_MASK] >> wire & 1:
         wire += 1
     return wire
 
 
-@part
+@device_function
 def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignore[no-untyped-def]
     """A diagonal block on one wire, of these pieces."""
     for c in range(COLUMNS):
         elements[size, c] = 0
     elements[size, KIND] = DIAGONAL
-    elements[size, LOOKS] = bit
-    elements[size, CONDITION] = elements[size, VALUE] = bit if last == piece + 1 else 0
+    elements[size, DIAGONAL_MASK] = bit
+    elements[size, CONTROL_MASK] = elements[size, CONTROL_VALUE] = bit if last == piece + 1 else 0
     elements[size, FIRST] = piece
     elements[size, LAST] = last
     elements[size, MATRIX] = -1
@@ -86,7 +86,7 @@ def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignor
 
 
 @kernel(INTS2, INT, I64, INTS2, INT, INTS2, INT, INT, INT, INT, INTS2, I64, I64, I64, group="wide")
-def turn(  # type: ignore[no-untyped-def]
+def factor_real_rotations(  # type: ignore[no-untyped-def]
     blocks, many, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
     beside, found,
 ):  # fmt: skip
@@ -118,7 +118,7 @@ def turn(  # type: ignore[no-untyped-def]
     at = 0
     elements_before = size
     for b in range(many):
-        bit = blocks[b, MOVES]
+        bit = blocks[b, TARGET_MASK]
         if sides[b] & 2:
             pieces[piece, P_ZERO] = pieces[piece, P_ONE] = bit
             pieces[piece, P_NUMBERS] = number
@@ -130,7 +130,7 @@ def turn(  # type: ignore[no-untyped-def]
         for c in range(COLUMNS):
             into[at, c] = blocks[b, c]
         if sides[b]:
-            into[at, TURNED] = number
+            into[at, REAL_ROTATION] = number
             into[at, IS_REAL] = 1
         sides[b] |= at << 4
         at += 1

@@ -1,4 +1,4 @@
-"""What a table of passes comes to: for people, and for whoever compares plans."""
+"""Reports on sweep tables, for `explain --plan` and for tests that compare plans."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from simulators.statevector.planning.fusion import (
 from simulators.statevector.planning.tables import (
     DENSE,
     KIND,
-    MAP,
     OUTER_MASK,
+    PERMUTE_ROWS,
     PHASE,
     REAL,
     ROW_MASK,
-    SWAP_LANE,
-    Sweeps,
+    SWAP_LANE_ROW,
+    SweepTable,
 )
 
 _NAMES = {
-    SWAP_LANE: "lane",
+    SWAP_LANE_ROW: "lane",
     **{DENSE + k: f"dense{k}" for k in (1, 2, 3)},
     **{REAL + k: f"real{k}" for k in (1, 2, 3)},
-    MAP: "map",
+    PERMUTE_ROWS: "map",
     PHASE: "phase",
 }
 
 
-class Pass(msgspec.Struct, frozen=True):
+class SweepReport(msgspec.Struct, frozen=True):
     """One pass."""
 
     wires: tuple[int, ...]  # of its tile, those above the lanes
@@ -48,7 +48,7 @@ class Pass(msgspec.Struct, frozen=True):
         return ", ".join(f"{many} {name}" for name, many in self.operations)
 
 
-def passes(plan: Sweeps) -> tuple[Pass, ...]:
+def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:
     """All passes of a table."""
     found = []
     for number in range(len(plan.live)):
@@ -57,7 +57,7 @@ def passes(plan: Sweeps) -> tuple[Pass, ...]:
         alive = int(plan.live[number]) | sum(1 << wire for wire in places)
         kinds = Counter(_NAMES[row[KIND]] for row in rows)
         found.append(
-            Pass(
+            SweepReport(
                 tuple(places[5:]),
                 tuple(sorted(kinds.items())),
                 1 << alive.bit_count(),
@@ -67,23 +67,23 @@ def passes(plan: Sweeps) -> tuple[Pass, ...]:
     return tuple(found)
 
 
-def cost(plan: Sweeps) -> float:
+def cost(plan: SweepTable) -> float:
     """Of all passes, in the unit of the planner: SWEEP is loading and storing the state once."""
     size = float(1 << plan.num_wires)
-    return sum((SWEEP + each.work) * each.amplitudes / size for each in passes(plan))
+    return sum((SWEEP + each.work) * each.amplitudes / size for each in describe_sweeps(plan))
 
 
-def sweeps(plan: Sweeps) -> float:
+def sweeps(plan: SweepTable) -> float:
     """How often the whole state is loaded and stored, all in all."""
-    return sum(each.amplitudes for each in passes(plan)) / float(1 << plan.num_wires)
+    return sum(each.amplitudes for each in describe_sweeps(plan)) / float(1 << plan.num_wires)
 
 
 def _cost(row: list[int]) -> float:
     kind = row[KIND]
-    if kind == SWAP_LANE:
+    if kind == SWAP_LANE_ROW:
         return LANE_SWAP
     part = 0.5 ** (row[OUTER_MASK].bit_count() + row[ROW_MASK].bit_count())
-    if kind == MAP:
+    if kind == PERMUTE_ROWS:
         return PERMUTATION
     if kind == PHASE:
         return DIAGONALS * part

@@ -1,21 +1,21 @@
-"""What a sequence of passes over a large state is made of: the table that the planner writes and
-the kernels read.
+"""Sweep table: the program that the planner writes and the sweep kernels execute.
 
-Wires are the bits of an amplitude's index. A pass visits the state tile by tile. A tile is the
+Wires are the bits of an amplitude's index: qubits, after swaps have been eliminated by renaming. A
+sweep visits the state tile by tile. A tile is the
 2**width amplitudes that `width` wires span; the lowest LANE_WIRES of them are the lowest wires of
 the state, whatever else is in it, so a tile is made of rows of LANES amplitudes that lie together.
 Within a tile, bit j of an amplitude's number is a *place*: places below LANE_WIRES choose the lane,
 the others (counted anew from 0) are the bits of the row's number. At the begin and at the end of
-each pass wire places[j] stands at place j; in between, SWAP_LANE may move wires about.
+each sweep wire places[j] is at place j; in between, SWAP_LANE_ROW may exchange wires.
 
 Every operation acts on rows that fulfil (row & ROW_MASK) == ROW_VALUE, in tiles whose base (the
 index of its first amplitude) fulfils (base & OUTER_MASK) == OUTER_VALUE.
 
-    SWAP_LANE   lane bit A and row bit B change places (rows and tiles without condition)
+    SWAP_LANE_ROW  lane bit A and row bit B are exchanged (rows and tiles without condition)
     DENSE + k   the matrix at AT, k = 1..3: complex, (re, im) row by row, on row bits A, B, C; bit 0
                 of the matrix' index is A
     REAL + k    the same with real numbers
-    MAP         rows whose bits under ROW_MASK are ROW_VALUE change places with those whose bits
+    PERMUTE_ROWS   rows whose bits under ROW_MASK are ROW_VALUE are exchanged with those whose bits
                 there are ROW_OTHER: X, CX, Toffoli, SWAP on row bits; no amplitude is computed
     PHASE       multiply by a phase that depends on the amplitude's index, see below
 
@@ -29,32 +29,30 @@ LANES imaginary ones; they follow T. scalar, row_j and lane_i are products over 
 terms, rows FIRST_TERM .. FIRST_TERM + TERMS - 1 of `terms`: a term counts in tiles whose base has
 all bits of its mask, for the place it names (SCALAR: no place); its (re, im) follow the tables.
 
-What passes are written from and to, in few arrays: compiling a call takes long with many.
+Planner arrays. Few arrays are passed to kernels, because each argument adds compile time.
+`given` [3, rows, columns]: fused gates and lowered gates (see `fusion`), and placed factors. `out`
+[4, rows, columns]: operations and terms of the sweep table, coefficient rules and their parts; `done`
+counts the rows. `notes` [9, size]: lists that functions share.
 
-`given` [3, rows, columns]: blocks and elements (see `fuse`), and pieces. `out` [4, rows, columns]:
-operations and terms (see `sweeps`), recipes and parts (see `recipes`); `done` counts the rows.
-`notes` [9, size]: lists and places that functions share.
+Coefficient rules: how the coefficients of a sweep table follow from a binding's parameters. A rule
+makes the coefficients of one fused gate, or of one PHASE. Its parts are factors of operations, or
+given matrices:
 
-How the numbers of a table of passes come from those of a binding: columns of recipes and parts.
+    BLOCK               the product of the parts, as one matrix for each value of the FREE wires;
+                        MOVED wires are its lowest bits. A part is a two-level factor (`gates`), its
+                        patterns by the block's bits
+    DIAGONAL_RULE       tables of a PHASE. A part multiplies accumulators, that of its TARGETS by the
+                        factor's number to the power of EXPONENTS: 0 is a factor of all amplitudes,
+                        1 + place of those where the place is 1, PAIRS + 16 * higher + lower where
+                        both are, and from TERMS on one is a term
+    REAL_ROTATION_RULE  a BLOCK of one wire, made real: its phases go to rows of numbers from DERIVED
+    UNIFORM_PHASE       a PHASE that is one number, where all lanes under LANES_MASK have LANES_VALUE
+    KRONECKER_PAIR      the product of two real matrices of one wire each, which begin at FROM and at
+                        TO among the numbers; the first is of the lower bit
 
-A recipe makes the numbers of one block, or of one PHASE. Its parts are pieces of operations, or
-matrices that are given:
-
-    BLOCK   the product of the parts, as one matrix for each value of the FREE wires; MOVED wires
-            are its lowest bits. A part is a 2x2 action (`gates`), its patterns by the block's bits
-    GATHER  tables of a PHASE. A part multiplies accumulators, that of its TARGETS by the piece's
-            number to the power of EXPONENTS: 0 is a factor of all amplitudes, 1 + place of those
-            where the place is 1, PAIRS + 16 * higher + lower where both are, and from TERMS on one
-            is a term
-    TURN    a BLOCK of one wire, made real: its phases go to rows of numbers from DERIVED on
-    LONE    a PHASE that is one number, where all lanes under LANES_MASK have LANES_VALUE
-    BOTH    the product of two real matrices of one wire each, which begin at FROM and at TO among
-            the numbers; the first is of the lower bit
-
-Where wires stand while a pass is written down: at the places of its tile, or outside.
-
-At the begin and at the end of a pass all of a tile stand at their own places; lanes change with row
-bits in between.
+While a sweep is written down, each wire is at a place of its tile, or outside. At the begin and at
+the end of a sweep all wires of a tile are at their own places; lanes and row bits are exchanged in
+between.
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.compiler.bit_ops import lowest
-from simulators.compiler.kernel import part
+from simulators.compiler.kernel import device_function
 
 LANE_WIRES = 5
 LANES = 1 << LANE_WIRES
@@ -79,10 +77,10 @@ MOST_WIDTH = 16  # wires of a tile, at most
 OP_COLUMNS = 13
 
 # Kinds. DENSE + k and REAL + k: a matrix on k row bits.
-SWAP_LANE = 0
+SWAP_LANE_ROW = 0
 DENSE = 0  # 1, 2, 3
 REAL = 3  # 4, 5, 6
-MAP = 7
+PERMUTE_ROWS = 7
 PHASE = 8
 
 # Columns of a term, and what its place may be beside a place of the tile.
@@ -90,7 +88,7 @@ MASK, PLACE = range(2)
 SCALAR = 255
 
 
-class Sweeps(msgspec.Struct, frozen=True, eq=False):
+class SweepTable(msgspec.Struct, frozen=True, eq=False):
     """Passes, for one structure; the numbers (`floats`) come with a binding.
 
     Pass p does operations starts[p] .. starts[p + 1] - 1 in the tiles of the wires
@@ -123,7 +121,7 @@ STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STATE_MAP, SPARE = range(9)
 NOTES = 9
 
 
-@part
+@device_function
 def new_op(out, done, kind):  # type: ignore[no-untyped-def]
     """A new operation, all 0 but its kind."""
     ops = out[OPS]
@@ -136,7 +134,7 @@ def new_op(out, done, kind):  # type: ignore[no-untyped-def]
 
 
 HOW, FROM, TO, WHERE = range(4)  # of any recipe: what, its parts, where its numbers begin
-BLOCK, GATHER, LONE, TURN, BOTH = range(5)
+BLOCK, DIAGONAL_RULE, UNIFORM_PHASE, REAL_ROTATION_RULE, KRONECKER_PAIR = range(5)
 MOVED, FREE, REAL_NUMBERS = range(4, 7)  # of a BLOCK
 DERIVED = FREE  # of a TURN
 CROSSED, HEIGHT, NUM_TERMS = range(4, 7)  # of a GATHER; HEIGHT: bits of a row's number
@@ -153,7 +151,7 @@ FIRST_TARGET = PAIRS + MOST_WIDTH * MOST_WIDTH  # of terms
 MOST_TERMS = 512  # of one PHASE
 
 
-@part
+@device_function
 def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
     """Begin a pass: its wires into places[at], the lowest first; who is where."""
     here, home, place = notes[HERE], notes[HOME], notes[STATE_MAP]
@@ -169,7 +167,7 @@ def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
     return inside
 
 
-@part
+@device_function
 def parts(mask, notes):  # type: ignore[no-untyped-def]
     """A set of wires as (row bits, lane bits, wires outside)."""
     place = notes[STATE_MAP]
@@ -186,7 +184,7 @@ def parts(mask, notes):  # type: ignore[no-untyped-def]
     return rows, lanes, outside
 
 
-@part
+@device_function
 def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
     """What SWAP_LANE does."""
     here, place = notes[HERE], notes[STATE_MAP]

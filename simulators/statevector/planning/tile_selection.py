@@ -1,10 +1,8 @@
-"""Which wires a pass has in its tile, and which blocks it does.
+"""Selection of the tile qubits and the gates of each sweep.
 
-Blocks that share no wire, or share it only diagonally, may change places; so a pass may take a
-block if no block that is left behind stands in its way. A tile grows wire by wire towards the most
-work for what the pass costs: its own sweep, over the part of the state that is not 0.
-
-Blocks into passes, pass by pass: choose the tile, take the blocks, write their operations.
+Gates that share no qubit, or share it only diagonally, commute; so a sweep may take a gate if no
+gate left behind blocks it. A tile grows qubit by qubit towards the highest score: work done per
+cost of the sweep over the nonzero part of the state.
 """
 
 from __future__ import annotations
@@ -12,19 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.compiler.bit_ops import count
-from simulators.compiler.kernel import I64, INT, INTS2, INTS3, REAL, REALS, kernel, part
+from simulators.compiler.kernel import I64, INT, INTS2, INTS3, REAL, REALS, device_function, kernel
 from simulators.statevector.planning.codegen import restore, write
 from simulators.statevector.planning.fusion import (
-    CONDITION,
+    CONTROL_MASK,
+    DIAGONAL_MASK,
     DIAGONALS,
     IS_REAL,
     KIND,
     LANE_SWAP,
-    LOOKS,
-    MOVES,
     ONE_WIRE,
     PERMUTATION,
     SWEEP,
+    TARGET_MASK,
     cost,
 )
 from simulators.statevector.planning.pairing import pair
@@ -33,15 +31,15 @@ from simulators.statevector.planning.tables import (
     BLOCKS,
     COUNTERS,
     LANE_WIRES,
-    MAP,
     OPS,
     OUTER_MASK,
     PARTS,
+    PERMUTE_ROWS,
     PHASE,
     RECIPES,
     ROW_MASK,
     SPARE,
-    SWAP_LANE,
+    SWAP_LANE_ROW,
     TAKEN,
     enter,
 )
@@ -52,7 +50,7 @@ _START = 3e4  # amplitudes that are swept in the time in which a pass is planned
 _WINDOW = 1000  # blocks left behind before no more are looked at: keeps planning linear
 
 
-@part
+@device_function
 def scan(blocks, work, after, size, tile, everything, candidates):  # type: ignore[no-untyped-def]
     """The work that a pass with this tile would take, and how many ways there are to widen it.
 
@@ -63,8 +61,8 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
     total = 0.0
     k = after[0]
     while k < size and moved != everything and left < _WINDOW:
-        moves = blocks[k, MOVES]
-        mask = moves | blocks[k, LOOKS]
+        moves = blocks[k, TARGET_MASK]
+        mask = moves | blocks[k, DIAGONAL_MASK]
         fits = not (moves & seen) and not (mask & moved)
         lacks = moves & ~tile
         if fits and not lacks:
@@ -84,14 +82,14 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
     return total, found
 
 
-@part
+@device_function
 def _worth(total, wires, width):  # type: ignore[no-untyped-def]
     """Work done for what the pass costs; `wires`: those along which something is not 0."""
     amplitudes = 2.0 ** max(wires, width)
     return total / ((SWEEP + total) * amplitudes + SWEEP * _START)
 
 
-@part
+@device_function
 def choose(  # type: ignore[no-untyped-def]
     blocks, work, after, size, lanes, width, live, num_wires, candidates, spare
 ):
@@ -126,7 +124,7 @@ def choose(  # type: ignore[no-untyped-def]
     return best
 
 
-@part
+@device_function
 def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
     """Take what a pass with this tile does, in order, off the list; returns how many blocks."""
     after, taken = notes[AFTER], notes[TAKEN]
@@ -134,8 +132,8 @@ def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
     before = -1
     k = after[0]
     while k < size and moved != everything and left < _WINDOW:
-        moves = blocks[k, MOVES]
-        mask = moves | blocks[k, LOOKS]
+        moves = blocks[k, TARGET_MASK]
+        mask = moves | blocks[k, DIAGONAL_MASK]
         if not (moves & seen) and not (mask & moved) and not (moves & ~tile):
             taken[found] = k
             found += 1
@@ -149,7 +147,7 @@ def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def filled(tile, live, width, num_wires):  # type: ignore[no-untyped-def]
     """The tile with so many wires: the lowest that are live first."""
     for round_ in range(2):
@@ -185,7 +183,7 @@ def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-
 @kernel(
     INTS3, INT, INTS2, REALS, INT, INT, INT, I64, INTS2, I64, INTS3, I64, returns=INT, group="wide"
 )
-def divide(  # type: ignore[no-untyped-def]
+def partition_into_sweeps(  # type: ignore[no-untyped-def]
     given, size, notes, work, num_wires, width, live, starts, places, lives, out, done
 ):
     """Write the table of all passes of so many blocks; returns how many passes, or -1: `out` has
@@ -211,7 +209,7 @@ def divide(  # type: ignore[no-untyped-def]
             return -1
         tile = filled(tile, live, width, num_wires)
         for k in range(found):
-            live |= blocks[notes[TAKEN, k], MOVES]
+            live |= blocks[notes[TAKEN, k], TARGET_MASK]
         enter(tile, num_wires, places, passes, notes)
         write(found, width, given, notes, out, done)
         restore(width, notes, out, done)
@@ -223,25 +221,27 @@ def divide(  # type: ignore[no-untyped-def]
 
 
 @kernel(INTS2, INT, REAL, INT, REALS, group="wide")
-def weigh(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
+def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
     """What each block costs, and `done` for its being done; up to a third off, unless `seed` is 0:
     other weights lead to other plans."""
     word = seed
     for b in range(size):
         kind = blocks[b, KIND]
-        work[b] = done + cost(kind, blocks[b, MOVES], blocks[b, CONDITION], blocks[b, IS_REAL])
+        work[b] = done + cost(
+            kind, blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK], blocks[b, IS_REAL]
+        )
         if seed:
             word = (word * 1103515245 + 12345) & 0x7FFFFFFF
             work[b] *= 1.0 - np.float64(word >> 16) / (3 << 15)
 
 
-@part
+@device_function
 def _price(ops, o):  # type: ignore[no-untyped-def]
     """Of one operation on a state that is visited as a whole."""
     kind = ops[o, OP_KIND]
-    if kind == SWAP_LANE:
+    if kind == SWAP_LANE_ROW:
         return LANE_SWAP
-    if kind == MAP:
+    if kind == PERMUTE_ROWS:
         return PERMUTATION
     part_ = 0.5 ** (count(ops[o, ROW_MASK]) + count(ops[o, OUTER_MASK]))
     if kind == PHASE:
@@ -252,7 +252,7 @@ def _price(ops, o):  # type: ignore[no-untyped-def]
 
 
 @kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL, group="wide")
-def price(ops, starts, lives, places, passes, width, num_wires):  # type: ignore[no-untyped-def]
+def plan_cost(ops, starts, lives, places, passes, width, num_wires):  # type: ignore[no-untyped-def]
     """Of all passes of a table, where SWEEP is loading and storing the whole state once."""
     total = 0.0
     for p in range(passes):

@@ -1,13 +1,8 @@
-"""The kernel of `batch`: eight bindings of a small circuit side by side.
+"""Batches of bindings of one small circuit, thousands in a compiled call, eight in SIMD lanes.
 
-Amplitude i of binding b stands at 8 * i + b % 8, so a gate is one step on all eight, each with its
-own matrix. Invariant: a binding's bits do not depend on its lane, on its neighbours or on how many
-there are: lanes never mix, and each goes through the very operations of `small`.
-
-Rows of bindings of one small circuit, thousands in one compiled call; see `lanes`.
-
-Invariant: what is found for a row is a function of the circuit, that row, its number in the sweep,
-the seed and the shots, never of the other rows; `small.count` alone gives the same counts.
+Amplitude i of binding b is element 8 * i + b % 8, so a gate is one step on eight bindings, each
+with its own matrix. A binding's bits do not depend on its lane or on the other bindings: lanes
+never mix, and `small.counts` gives the same counts.
 """
 
 from __future__ import annotations
@@ -33,11 +28,11 @@ from simulators.compiler.kernel import (
     U32,
     WORD,
     WORDS2,
+    device_function,
     kernel,
-    part,
 )
 from simulators.compiler.simd import LANES, load, odd, splat, store
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import PauliSum, Request
 from simulators.execution import pauli_sums
 from simulators.execution.pauli_sums import FIRST_TERM
@@ -49,9 +44,9 @@ from simulators.statevector.small.sampling_kernels import (
     CELLS_ROOM,
     MAPS,
     gather,
-    read_out,
+    marginalize,
+    readout_map,
     sample,
-    spread,
 )
 
 COUNTS, PROBABILITIES, EXPECTATION = 1, 2, 4  # outputs, as a mask
@@ -77,7 +72,7 @@ _APART = 8 * 40  # bytes between states, lest they meet in the cache
 _BYTES = _STATES + 3 * (8 * LANES * SIZE + _APART)
 
 
-@part
+@device_function
 def _evolve(  # type: ignore[no-untyped-def]
     buffer, rows, ops, qubits, params, slot_of, bindings, first, size, control, re, im
 ):
@@ -133,7 +128,7 @@ def _evolve(  # type: ignore[no-untyped-def]
     return True
 
 
-@part
+@device_function
 def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped-def]
     """means[at : at + 8] = the expectation values of the string (x, z); u, v: see `pauli`."""
     sum_ = splat(0.0)
@@ -148,7 +143,7 @@ def _mean(size, x, z, u, v, re, im, odds, means, at):  # type: ignore[no-untyped
     store(means, at, sum_)
 
 
-@part
+@device_function
 def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, into):  # type: ignore[no-untyped-def]
     """Value and standard error of each observable; ends[o]: its first string (and the last end)."""
     for o in range(ends.size - 1):
@@ -167,10 +162,10 @@ def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, i
         into[o, 1] = np.sqrt(square)
 
 
-@part
+@device_function
 def _distribution(size, many, maps, odds, table, width, outcomes, values):  # type: ignore[no-untyped-def]
     """The exact distribution of the measured bits, packed as counts are; returns how many."""
-    spread(size, many, maps, odds, table)
+    marginalize(size, many, maps, odds, table)
     total = 0.0
     for j in range(1 << many):
         if table[j] > _NOISE:
@@ -226,7 +221,7 @@ def run(  # type: ignore[no-untyped-def]
     edges, table = as_reals(buffer, _EDGES, SIZE), as_short(buffer, _TABLE, CELLS_ROOM)
     counts, room = as_numbers(buffer, _COUNTS, SIZE), as_numbers(buffer, _SPREAD, SIZE)
     exact, maps = as_reals(buffer, _SPREAD, SIZE), as_words(buffer, _MAPS, MAPS)
-    many, plain = read_out(n, source, source.size, maps)
+    many, plain = readout_map(n, source, source.size, maps)
     at_count = at_odds = 0
     for first in range(0, len(bindings), LANES):
         if not _evolve(
@@ -265,7 +260,7 @@ def run(  # type: ignore[no-untyped-def]
                 if plain:
                     here = gather(many, maps, counts, width, into, numbers)
                 else:
-                    spread(size, many, maps, counts, room)
+                    marginalize(size, many, maps, counts, room)
                     here = gather(many, maps, room, width, into, numbers)
                 found[r] = here
                 at_count += here
@@ -316,7 +311,7 @@ class Batch:
         self._odds = np.empty(_ROOM + 1)
         self._strings = _NONE
 
-    def run(self, circuit: Circuit, request: Request, control: Control) -> EngineResult | int:
+    def run(self, circuit: Circuit, request: Request, control: RunControl) -> EngineResult | int:
         """All rows; ELSEWHERE, NOTHING or STOPPED as `small.count` says.
 
         For outputs that are in OUTPUTS, at most SMALL_QUBITS qubits and MAX_CLBITS clbits.

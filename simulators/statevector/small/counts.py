@@ -1,7 +1,7 @@
-"""Counts of a small circuit in one compiled call: evolve, sample, gather. No plan, no threads.
+"""Counts of a small static circuit in one compiled call: evolve, sample, pack.
 
-Invariant: for at most SMALL_QUBITS qubits and 64 clbits, of circuits that need no branching; a
-circuit that does is noticed first and handed back. What the call works in is one buffer, made once.
+For at most SMALL_QUBITS qubits and 64 clbits; a circuit with mid-circuit operations is handed back.
+No plan and no threads; all scratch memory is one buffer, allocated once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from simulators.compiler.arrays import (
     read_reals,
     read_short,
 )
-from simulators.compiler.kernel import BYTES, I64, INT, NAMES, U8, WORD, kernel, part
+from simulators.compiler.kernel import BYTES, I64, INT, NAMES, U8, WORD, device_function, kernel
 from simulators.compiler.simd import LANES
 from simulators.statevector.small.gate_kernels import MAX_PIECES, apply, masks, matrices
 from simulators.statevector.small.sampling_kernels import (
     CELLS_ROOM,
     MAPS,
     gather,
-    read_out,
+    marginalize,
+    readout_map,
     sample,
-    spread,
 )
 
 MAX_CLBITS = 64
@@ -56,7 +56,7 @@ VALUES = OUTCOMES + 8 * (SIZE + 2)
 _BYTES = VALUES + 4 * (SIZE + 1)
 
 
-@part
+@device_function
 def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
     """(qubits measured, qubits reset to an end, whether it all can be done here), as masks.
 
@@ -92,7 +92,7 @@ def scan(rows, ops, qubits, clbits, source):  # type: ignore[no-untyped-def]
     return measured, cleared, True
 
 
-@part
+@device_function
 def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  # type: ignore[no-untyped-def]
     """Apply all gates to |0...0>; False if it was stopped."""
     for k in range(max(size, LANES)):
@@ -156,12 +156,12 @@ def count(  # type: ignore[no-untyped-def]
     sample(size, re, as_short(buffer, _TABLE, CELLS_ROOM), shots, seed, binding, counts, control)
     if control[0]:
         return STOPPED
-    many, plain = read_out(n, source, num_clbits, maps)
+    many, plain = readout_map(n, source, num_clbits, maps)
     outcomes, values = buffer[OUTCOMES:], as_tallies(buffer, VALUES, SIZE + 1)
     if plain:
         return gather(many, maps, counts, width, outcomes, values)
     table = as_numbers(buffer, _SPREAD, SIZE)
-    spread(size, many, maps, counts, table)
+    marginalize(size, many, maps, counts, table)
     return gather(many, maps, table, width, outcomes, values)
 
 

@@ -1,16 +1,9 @@
-"""One step on one block of amplitudes, held as two float64 arrays (real and imaginary parts).
+"""Gate kernels on a block of amplitudes, held as two float64 arrays (real, imaginary parts).
 
-Every path of the engine applies gates through here, so they agree to the last bit: a lane of a
-vector is computed by the very operations, in the very order, of `_multiply`.
-
-The indices whose bits under a mask are 0 come in runs of 2**(lowest bit of the mask). Adding a run
-to an index with the mask's bits set carries over them, so the next run costs three operations.
-
-Gates as steps: the pieces of each operation placed on the circuit's qubits, with numbers.
-
-A step is a row of integers (kind, mask, zero, one) and eight floats. It takes all basis states
-whose bits under `mask` equal `zero` or `one`, as pairs, and multiplies each pair by the 2x2 matrix
-of the floats (re, im of the four elements, row by row). `mask` holds controls and targets alike.
+A gate is a list of placed factors: a row of integers (kind, mask, zero, one) and eight floats (re,
+im of a 2x2 matrix, row by row). A placed factor pairs the basis states whose bits under `mask`
+equal `zero` or `one`; `mask` holds controls and targets. All paths for small circuits apply gates
+here, so they agree bit by bit: a SIMD lane does the operations of `_multiply` in the same order.
 """
 
 from __future__ import annotations
@@ -20,21 +13,21 @@ import math
 import numpy as np
 
 from simulators.circuit.gates import (
-    EULER_HALF,
-    EULER_PHASE,
+    CU,
     FIRST_GATE,
     FIXED,
     GATES,
+    P_GATE,
+    PERMUTATION,
     PHASE,
-    PHASE_TURN,
     REAL,
-    REAL_TURN,
     ROTATION,
-    SWAP,
-    TILTED,
-    Piece,
+    RY,
+    U2,
+    XY_ROTATION,
+    TwoLevelFactor,
 )
-from simulators.compiler.kernel import inner, part
+from simulators.compiler.kernel import device_function, inline_function
 from simulators.compiler.simd import (
     LANES,
     choose,
@@ -52,7 +45,7 @@ _LANES = np.uint64(LANES)
 _LOW = np.uint64(LANES - 1)  # the bits of an index that are a lane's number
 
 
-@inner
+@inline_function
 def _multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
     """The 2x2 matrix times (a + ib, c + id): of numbers or of vectors."""
     return (
@@ -63,7 +56,7 @@ def _multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-un
     )
 
 
-@inner
+@inline_function
 def _partner(value, one, two, four):  # type: ignore[no-untyped-def]
     """Lane k becomes lane k ^ gap; `one`, `two`, `four`: all lanes if the gap has that bit."""
     value = choose(one, exchange_1(value), value)
@@ -71,7 +64,7 @@ def _partner(value, one, two, four):  # type: ignore[no-untyped-def]
     return choose(four, exchange_4(value), value)
 
 
-@inner
+@inline_function
 def _within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
     """A step whose mask has lowest bits: it chooses among the lanes of a vector.
 
@@ -98,7 +91,7 @@ def _within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):
             i = base | start
             x, y = load(re, i), load(im, i)
             p, q = _partner(x, by_1, by_2, by_4), _partner(y, by_1, by_2, by_4)
-            if kind != SWAP:
+            if kind != PERMUTATION:
                 a, b, c, d = (
                     choose(second, p, x),
                     choose(second, q, y),
@@ -116,7 +109,7 @@ def _within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):
             a, b, c, d = load(re, i), load(im, i), load(re, j), load(im, j)
             e, f = _partner(c, by_1, by_2, by_4), _partner(d, by_1, by_2, by_4)
             g, h = _partner(a, by_1, by_2, by_4), _partner(b, by_1, by_2, by_4)
-            if kind == SWAP:
+            if kind == PERMUTATION:
                 p, q, r, s = e, f, g, h
             else:
                 p, q, _, _ = _multiply(a, b, e, f, m0, m1, m2, m3, m4, m5, m6, m7)
@@ -128,7 +121,7 @@ def _within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):
             base = ((base | high) + _LANES) & rest
 
 
-@inner
+@inline_function
 def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
     """A step whose mask has none of the lowest bits: all lanes of a vector fare alike.
 
@@ -147,7 +140,7 @@ def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7): 
                 store(re, k, a * m0 - b * m1)
                 store(im, k, a * m1 + b * m0)
                 k += _LANES
-        elif kind == SWAP:
+        elif kind == PERMUTATION:
             while k < stop:
                 a, b, c, d = load(re, k), load(im, k), load(re, k + gap), load(im, k + gap)
                 store(re, k, c)
@@ -175,7 +168,7 @@ def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7): 
         base = ((base | mask) + run) & rest
 
 
-@inner
+@inline_function
 def apply(re, im, size, kind, mask, zero, one, floats, row):  # type: ignore[no-untyped-def]
     """Apply one step to the first `size` amplitudes; all its bits lie within them.
 
@@ -208,7 +201,7 @@ _TABLE[: len(_COUNTS), 1] = COUNTS
 _TABLE[: len(_PIECES), 2:] = [(p.targets, p.mask, p.zero, p.one, p.kind, p.source) for p in _PIECES]
 
 
-def _floats(piece: Piece) -> list[float]:
+def _floats(piece: TwoLevelFactor) -> list[float]:
     parts = [(complex(x).real, complex(x).imag) for x in piece.matrix]
     return [piece.scale] + [x for pair in parts for x in pair]
 
@@ -217,7 +210,7 @@ _NUMBERS = np.array([_floats(piece) for piece in _PIECES])
 _R = 0.5**0.5
 
 
-@part
+@device_function
 def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-def]
     """`gates.matrix_of`, compiled: [[c, -s e^(i lam)], [s e^(i phi), c e^(i (phi + lam))]].
 
@@ -229,13 +222,13 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
         phi_x = lam_x = 0.0
         phi_y = -1.0
         lam_y = 1.0
-    elif source == TILTED:  # phi = tilt - pi/2 = -lam
+    elif source == XY_ROTATION:  # phi = tilt - pi/2 = -lam
         phi_x = lam_x = math.sin(params[at + 1])
         lam_y = math.cos(params[at + 1])
         phi_y = -lam_y
-    elif source != REAL_TURN:
+    elif source != RY:
         skip = 1
-        if source == EULER_HALF:
+        if source == U2:
             c = s = _R
             skip = 0
         phi_x = math.cos(params[at + skip])
@@ -250,7 +243,7 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
     floats[row, 5] = s * phi_y
     floats[row, 6] = c * (phi_x * lam_x - phi_y * lam_y)
     floats[row, 7] = c * (phi_x * lam_y + phi_y * lam_x)
-    if source == EULER_PHASE:
+    if source == CU:
         gamma_x = math.cos(params[at + 3])
         gamma_y = math.sin(params[at + 3])
         for k in range(0, 8, 2):
@@ -260,7 +253,7 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
             floats[row, k + 1] = x * gamma_y + y * gamma_x
 
 
-@inner
+@inline_function
 def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-def]
     """Write the numbers of one operation's steps from `row` on; returns the row after them."""
     table = _TABLE  # named once: every mention of a constant array is compiled anew
@@ -276,7 +269,7 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
                 floats[row, k] = numbers[piece, 1 + k]
         else:
             angle = numbers[piece, 0] * params[at_param]
-            if source != PHASE_TURN:
+            if source != P_GATE:
                 angle *= 0.5
             if angle == -known:
                 s = -s
@@ -284,7 +277,7 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
                 c = math.cos(angle)
                 s = math.sin(angle)
             known = angle
-            if source == PHASE_TURN:
+            if source == P_GATE:
                 floats[row, 0] = c
                 floats[row, 1] = s
             else:
@@ -293,7 +286,7 @@ def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-de
     return row
 
 
-@inner
+@inline_function
 def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-def]
     """Write the patterns of one operation's steps from `row` on; returns the row after them."""
     table = _TABLE
@@ -322,7 +315,7 @@ def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-
     return row
 
 
-@part
+@device_function
 def place(code, qubits, at_qubit, count, params, at_param, ints, floats, row):  # type: ignore[no-untyped-def]
     """Write the steps of one operation from `row` on; returns the row after them."""
     matrices(code, params, at_param, floats, row)

@@ -1,9 +1,8 @@
-"""From cumulative probabilities to packed outcomes: the end of every kernel for small circuits.
+"""Inverse-CDF sampling with a guide table, and packing of outcomes, for small circuits.
 
-Sampling is the inverse of the cumulative distribution in its one form (see `draw`): with
-t = u * total, the outcome is the first index whose cumulative probability is greater than t. A
-table over the highest bits of u says where to look. Most of its cells lie within one outcome, so
-that most shots cost one look and no comparison; the others compare in just that form.
+With t = u * total, the outcome is the first index whose cumulative probability is greater than t. A
+guide table over the highest bits of u gives the index to start from (Devroye 1986); most of its
+cells lie within one outcome, so most shots need one look-up and no comparison.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from simulators.compiler.arrays import put_word
-from simulators.compiler.kernel import inner, part
+from simulators.compiler.kernel import device_function, inline_function
 from simulators.compiler.simd import SHORTS, at_most, fill_short, load
 from simulators.execution.rng import LOOK, block, uniform
 
@@ -30,8 +29,8 @@ _LOOK = np.uint64(LOOK)
 _0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
 
 
-@part
-def _tabulate(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
+@device_function
+def _build_guide_table(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
     """table[cell] = the group of 2**shift outcomes that its first draw finds, and perhaps _DIRTY.
 
     There are `edges` groups; the last one's end is the total. Nothing here asks whether there is
@@ -58,8 +57,8 @@ def _tabulate(edges, shift, cumulative, table):  # type: ignore[no-untyped-def]
         next_ += np.uint64(SHORTS)
 
 
-@inner
-def _few(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
+@inline_function
+def _sample_direct(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
     """The outcome of one shot, where each outcome has its cells."""
     entry = np.uint64(table[word >> _SHIFT])
     if entry & _DIRTY:
@@ -70,8 +69,8 @@ def _few(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
     return entry
 
 
-@inner
-def _many(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
+@inline_function
+def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
     """The same, where each 16 outcomes have their cells."""
     group = np.uint64(table[word >> _SHIFT])
     t = uniform(word) * total
@@ -84,7 +83,7 @@ def _many(word, last, total, cumulative, table):  # type: ignore[no-untyped-def]
     return min(k + np.uint64(found), last)
 
 
-@part
+@device_function
 def sample(size, cumulative, table, shots, seed, binding, counts, control):  # type: ignore[no-untyped-def]
     """counts[k] = how many of the shots find outcome k < size (draw 0 of each); of some of them
     only where the control flag is raised meanwhile.
@@ -98,7 +97,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
     rest = shots & 3
     number = _0
     if size <= _FEW:
-        _tabulate(end, _0, cumulative, table)
+        _build_guide_table(end, _0, cumulative, table)
         for k in range(APART * size):
             counts[k] = 0
         while number < whole:
@@ -106,19 +105,19 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
                 return
             number += _1
             a, b, c, d = block(number, _0, seed, binding)
-            counts[_few(a, last, total, cumulative, table)] += 1
-            counts[_few(b, last, total, cumulative, table) + end] += 1
-            counts[_few(c, last, total, cumulative, table) + end + end] += 1
-            counts[_few(d, last, total, cumulative, table) + end + end + end] += 1
+            counts[_sample_direct(a, last, total, cumulative, table)] += 1
+            counts[_sample_direct(b, last, total, cumulative, table) + end] += 1
+            counts[_sample_direct(c, last, total, cumulative, table) + end + end] += 1
+            counts[_sample_direct(d, last, total, cumulative, table) + end + end + end] += 1
         if rest:
             a, b, c, d = block(number + _1, _0, seed, binding)
             for _ in range(rest):
-                counts[_few(a, last, total, cumulative, table)] += 1
+                counts[_sample_direct(a, last, total, cumulative, table)] += 1
                 a, b = b, c
         for k in range(size):
             counts[k] += counts[k + size] + counts[k + 2 * size] + counts[k + 3 * size]
         return
-    _tabulate(end >> _FINE, _FINE, cumulative, table)
+    _build_guide_table(end >> _FINE, _FINE, cumulative, table)
     for k in range(size):
         counts[k] = 0
     while number < whole:
@@ -126,19 +125,19 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
             return
         number += _1
         a, b, c, d = block(number, _0, seed, binding)
-        counts[_many(a, last, total, cumulative, table)] += 1
-        counts[_many(b, last, total, cumulative, table)] += 1
-        counts[_many(c, last, total, cumulative, table)] += 1
-        counts[_many(d, last, total, cumulative, table)] += 1
+        counts[_sample_grouped(a, last, total, cumulative, table)] += 1
+        counts[_sample_grouped(b, last, total, cumulative, table)] += 1
+        counts[_sample_grouped(c, last, total, cumulative, table)] += 1
+        counts[_sample_grouped(d, last, total, cumulative, table)] += 1
     if rest:
         a, b, c, d = block(number + _1, _0, seed, binding)
         for _ in range(rest):
-            counts[_many(a, last, total, cumulative, table)] += 1
+            counts[_sample_grouped(a, last, total, cumulative, table)] += 1
             a, b = b, c
 
 
-@part
-def read_out(n, source, clbits, maps):  # type: ignore[no-untyped-def]
+@device_function
+def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
     """What measured qubits are to the clbits: (measured qubits, whether they are 0, 1 .. n - 1).
 
     `source`: int64, clbit -> qubit or -1, `clbits` of them. Measured qubits are put in the order of
@@ -170,7 +169,7 @@ def read_out(n, source, clbits, maps):  # type: ignore[no-untyped-def]
     return many, plain
 
 
-@part
+@device_function
 def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
     """Two tables whose entries of one bit are there, of six bits each, `bits` in all."""
     for table in range(2):
@@ -180,8 +179,8 @@ def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
             maps[at + k] = maps[at + (k & (k - 1))] | maps[at + (k & -k)]
 
 
-@part
-def spread(size, many, maps, weights, into):  # type: ignore[no-untyped-def]
+@device_function
+def marginalize(size, many, maps, weights, into):  # type: ignore[no-untyped-def]
     """into[j] = the sum of the weights of all basis states whose measured bits are j."""
     for j in range(1 << many):
         into[j] = 0
@@ -189,7 +188,7 @@ def spread(size, many, maps, weights, into):  # type: ignore[no-untyped-def]
         into[maps[i & 63] | maps[64 + (i >> 6)]] += weights[i]
 
 
-@part
+@device_function
 def gather(many, maps, counts, width, outcomes, values):  # type: ignore[no-untyped-def]
     """Pack what was counted at all, ascending; returns how many.
 

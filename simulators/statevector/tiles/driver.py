@@ -1,4 +1,4 @@
-"""Passes over a state in memory, by the threads of a crew."""
+"""Driver of sweeps over a state in memory, by the threads of a pool."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.compiler.kernel import Kernel
-from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
-from simulators.statevector.state import State, Sweeper, room
+from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
+from simulators.statevector.state import BlockExecutor, State, room
 from simulators.statevector.tiles.phase_ops import FACTORS, NOTES, PRODUCTS
 from simulators.statevector.tiles.sweep_kernel import (
     fill_double,
@@ -60,9 +60,9 @@ def kernels(state: State) -> TileKernels:
 
 
 def apply(
-    sweeper: Sweeper,
+    sweeper: BlockExecutor,
     state: State,
-    plan: Sweeps,
+    plan: SweepTable,
     floats: NDArray[np.float64],
     *,
     first: int = 0,
@@ -106,9 +106,9 @@ class _Call:
 
     def __init__(
         self,
-        sweeper: Sweeper,
+        sweeper: BlockExecutor,
         amplitudes: NDArray[np.complexfloating],
-        plan: Sweeps,
+        plan: SweepTable,
         floats: NDArray[np.float64],
         high: int,
     ) -> None:

@@ -1,10 +1,8 @@
-"""Vectors of one register's width in the code of kernels: what `vector_rows` is written with.
+"""LLVM IR emitter for SIMD code of one register width; `row_ops` is written with it.
 
-A vector is as wide as a register of AVX-512 where the processor has that, and half of it elsewhere:
-of the processors with narrower registers those with AVX2 have 16, and a matrix on two qubits needs
-16 vectors at a time. Products and sums are one instruction (fma) where it is asked for and nowhere
-else, and sums of lanes are those of the wide vectors, so results depend neither on what a compiler
-finds nor on the width.
+Vectors have 64 bytes with AVX-512 and 32 bytes elsewhere: AVX2 has 16 registers, and a two-qubit
+matrix needs 16 vectors at a time. Products and sums are fused (fma) only where written so, and sums
+of lanes follow the wide order, so results depend neither on the compiler nor on the width.
 """
 
 from __future__ import annotations

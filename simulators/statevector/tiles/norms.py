@@ -1,20 +1,19 @@
-"""The norms of a state's rows, and where numbers fall in it: parts of the kernels of both
-precisions.
+"""Norms of a state's rows, and basis states of sorted uniforms, in kernels of both precisions.
 
-The norm of a row is the same bits whether a pass wrote it or it is computed afterwards. Sums of
-norms run over blocks, row by row, so no number of threads or ranks changes them.
+The norm of a row has the same bits whether a sweep wrote it or it is computed afterwards. Sums of
+norms run over blocks, row by row, so they do not depend on the number of threads or ranks.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulators.compiler.kernel import I64, INT, REALS, REALS2, kernel, part
+from simulators.compiler.kernel import I64, INT, REALS, REALS2, device_function, kernel
 from simulators.statevector.planning.tables import LANES
 from simulators.statevector.tiles import row_ops as rows
 
 
-@part
+@device_function
 def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
     """norms[r] = the sum of the squares of row r, for rows first .. last - 1."""
     for row in range(first, last):
@@ -32,13 +31,13 @@ def add_up(norms, rows_each, first, last, sums):  # type: ignore[no-untyped-def]
         sums[block, 1] = 0.0
 
 
-@part
+@device_function
 def _square(amplitudes, at):  # type: ignore[no-untyped-def]
     x, y = np.float64(amplitudes[at]), np.float64(amplitudes[at + 1])
     return x * x + y * y
 
 
-@part
+@device_function
 def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
     """found[s] = where draws[s] falls, of the ascending draws of blocks first .. last - 1: block b
     of the whole state has begins[b] .. begins[b + 1] - 1 of them, and begins at edges[b].

@@ -1,11 +1,11 @@
-"""PHASE: factors that depend on a tile's place are made for each tile, then rows are turned."""
+"""PHASE operations on a tile: factors of the tile's position, then scaling of the rows."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from simulators.compiler import bit_ops
-from simulators.compiler.kernel import part
+from simulators.compiler.kernel import device_function
 from simulators.statevector.planning.tables import (
     AT,
     CROSS,
@@ -31,7 +31,7 @@ FACTORS = (_TABLE << MOST_CROSS) + _TABLE + 2  # numbers beside two for each row
 _FEW = 3  # bits of a row whose numbers fill no vector
 
 
-@part
+@device_function
 def spread(number, mask):  # type: ignore[no-untyped-def]
     """The lowest bits of `number` moved to the positions of `mask`."""
     found = 0
@@ -44,7 +44,7 @@ def spread(number, mask):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def _products(terms, first, count, floats, at, base, fixed, value, into):  # type: ignore[no-untyped-def]
     """Multiply the terms that count in this tile, by place; returns the places, as a mask.
 
@@ -73,7 +73,7 @@ def _products(terms, first, count, floats, at, base, fixed, value, into):  # typ
     return found
 
 
-@part
+@device_function
 def _double(into, at, size, products, place):  # type: ignore[no-untyped-def]
     """into[size .. 2 * size - 1] = into[0 .. size - 1] times the product of a place, by pairs."""
     u, v = products[2 * place], products[2 * place + 1]
@@ -83,7 +83,7 @@ def _double(into, at, size, products, place):  # type: ignore[no-untyped-def]
         into[k + 2 * size + 1] = x * v + y * u
 
 
-@part
+@device_function
 def _row_factors(numbers, at, height, products, found, factors):  # type: ignore[no-untyped-def]
     """factors[0 ..] = the table at numbers[at], of 2**height rows, times what the terms say."""
     factors[0] = products[2 * _SCALAR]
@@ -91,7 +91,7 @@ def _row_factors(numbers, at, height, products, found, factors):  # type: ignore
     if not found & (((1 << height) - 1) << LANE_WIRES) and height >= _FEW:
         scalar = factors.size - 2
         factors[scalar], factors[scalar + 1] = factors[0], factors[1]
-        rows.scale_pairs(factors, 0, numbers, at, factors, scalar, 2 << height)
+        rows.complex_scale(factors, 0, numbers, at, factors, scalar, 2 << height)
         return
     for j in range(height):
         if j < _FEW:
@@ -100,9 +100,9 @@ def _row_factors(numbers, at, height, products, found, factors):  # type: ignore
             scalar = factors.size - 2
             factors[scalar] = products[2 * (LANE_WIRES + j)]
             factors[scalar + 1] = products[2 * (LANE_WIRES + j) + 1]
-            rows.scale_pairs(factors, 2 << j, factors, 0, factors, scalar, 2 << j)
+            rows.complex_scale(factors, 2 << j, factors, 0, factors, scalar, 2 << j)
     if height >= _FEW:
-        rows.multiply_pairs(factors, 0, numbers, at, 2 << height)
+        rows.complex_multiply(factors, 0, numbers, at, 2 << height)
     else:
         for k in range(0, 2 << height, 2):
             x, y, u, v = factors[k], factors[k + 1], numbers[at + k], numbers[at + k + 1]
@@ -110,7 +110,7 @@ def _row_factors(numbers, at, height, products, found, factors):  # type: ignore
             factors[k + 1] = x * v + y * u
 
 
-@part
+@device_function
 def _lane_factors(numbers, at, many, products, factors, to):  # type: ignore[no-untyped-def]
     """factors[to ..] = the lanes' tables at numbers[at], times what the terms say."""
     own = to + _TABLE * many  # pairs, one table's
@@ -127,7 +127,7 @@ def _lane_factors(numbers, at, many, products, factors, to):  # type: ignore[no-
             factors[to + place + LANES] = x * v + y * u
 
 
-@part
+@device_function
 def _is_one(table, at):  # type: ignore[no-untyped-def]
     k = at
     while k < at + LANES and table[k] == 1.0 and table[k + LANES] == 0.0:
@@ -135,7 +135,7 @@ def _is_one(table, at):  # type: ignore[no-untyped-def]
     return np.int64(k == at + LANES)
 
 
-@part
+@device_function
 def prepare(ops, o, height, terms, floats, numbers, base, factors, products, notes):  # type: ignore[no-untyped-def]
     """Make ready operation o, a PHASE, for one tile of 2**height rows.
 
@@ -165,7 +165,7 @@ def prepare(ops, o, height, terms, floats, numbers, base, factors, products, not
         notes[2] |= _is_one(table, start + _TABLE * c) << c
 
 
-@part
+@device_function
 def turn(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
     """Operation o, made ready, on the rows at | some of the bits `strip`."""
     mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
@@ -187,9 +187,9 @@ def turn(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # ty
         while True:
             row = rest | fixed
             if notes[2] >> c & 1:
-                rows.turn_row(tile, order[row], by, first + 2 * row)
+                rows.scale_row(tile, order[row], by, first + 2 * row)
             else:
-                rows.turn_lanes(tile, order[row], by, first + 2 * row, table, own)
+                rows.scale_row_by_lane(tile, order[row], by, first + 2 * row, table, own)
             rest = (rest - free) & free
             if not rest:
                 break

@@ -1,7 +1,7 @@
-"""What is done with the rows of a tile, in explicit vectors.
+"""Row operations of a tile in explicit SIMD code.
 
-A tile in its scratch: LANES real parts of a row, then LANES imaginary ones; a row is known by where
-it begins. Every intrinsic takes arrays of float64, or of float32, and works in that precision.
+A tile in scratch memory has LANES real parts of a row, then LANES imaginary parts; a row is given
+by its offset. Each intrinsic takes arrays of float64 or of float32, and computes in that precision.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ real_1, real_2, real_3 = (_dense(width, real=True) for width in (1, 2, 3))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def turn_row(_context: Any, tile: Any, _row: Any, factors: Any, _at: Any) -> Any:
+def scale_row(_context: Any, tile: Any, _row: Any, factors: Any, _at: Any) -> Any:
     """The row *= the complex number at factors[at]."""
 
     def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
@@ -266,7 +266,7 @@ def turn_row(_context: Any, tile: Any, _row: Any, factors: Any, _at: Any) -> Any
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def turn_lanes(
+def scale_row_by_lane(
     _context: Any, tile: Any, _row: Any, factors: Any, _at: Any, table: Any, _start: Any
 ) -> Any:
     """The same, and each lane *= its own number: LANES real parts from table[start], then LANES
@@ -298,7 +298,7 @@ def _pairs(to: Emitter, x: Any, re: Any, im: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def scale_pairs(
+def complex_scale(
     _context: Any, into: Any, _to: Any, one: Any, _first: Any, two: Any, _second: Any, _count: Any
 ) -> Any:
     """into[to + k] = one[first + k] * the number at two[second], for `count` numbers: complex ones
@@ -321,7 +321,7 @@ def scale_pairs(
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def multiply_pairs(_context: Any, into: Any, _to: Any, one: Any, _first: Any, _count: Any) -> Any:
+def complex_multiply(_context: Any, into: Any, _to: Any, one: Any, _first: Any, _count: Any) -> Any:
     """into[to + k] *= one[first + k], as `scale_pairs`."""
 
     def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:

@@ -1,22 +1,17 @@
-"""Passes over a state, tile by tile, by as many threads as come.
-
-Kernels of double precision: sweeps, norms of rows, and sampling.
-
-Kernels of single precision: sweeps, norms of rows, and sampling.
-"""
+"""Sweep kernels of both precisions: cache-blocked, tile by tile, by any number of threads."""
 
 from __future__ import annotations
 
 from simulators.compiler.bit_ops import count
-from simulators.compiler.kernel import I64, INT, INTS2, REALS, SINGLES, kernel, part
+from simulators.compiler.kernel import I64, INT, INTS2, REALS, SINGLES, device_function, kernel
 from simulators.statevector.planning.tables import LANE_WIRES
 from simulators.statevector.tiles.norms import fill, locate
 from simulators.statevector.tiles.phase_ops import FACTORS, spread
 from simulators.statevector.tiles.tile_ops import PHASES, concerned, load, operate, store
-from simulators.statevector.tiles.work_sharing import add, look, wait
+from simulators.statevector.tiles.work_sharing import fetch_add, load_acquire, spin_wait
 
 
-@part
+@device_function
 def _arrange(places, p, width, offsets, numbers):  # type: ignore[no-untyped-def]
     """The rows of a pass's tiles in the order of memory; returns the tile's wires, as a mask."""
     inside = 0
@@ -34,7 +29,7 @@ def _arrange(places, p, width, offsets, numbers):  # type: ignore[no-untyped-def
     return inside
 
 
-@part
+@device_function
 def run(  # type: ignore[no-untyped-def]
     amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
     known, most, me, threads, marks, control, scratch, words, products, norms,
@@ -67,10 +62,10 @@ def run(  # type: ignore[no-untyped-def]
             owner = (me + turn) % threads
             begin, end = tiles * owner // threads, tiles * (owner + 1) // threads
             while True:
-                mine = begin + add(marks, mark + owner, 1)
+                mine = begin + fetch_add(marks, mark + owner, 1)
                 if mine >= end:
                     break
-                if look(control, 0):
+                if load_acquire(control, 0):
                     return 1
                 here = spread(mine, outside)
                 base = here | high
@@ -83,8 +78,8 @@ def run(  # type: ignore[no-untyped-def]
                     store(amplitudes, here, offsets, which, tile, order, filled)
                 done += 1
         if threads > 1:
-            add(marks, mark + threads, done)
-            if not wait(marks, mark + threads, tiles, control):
+            fetch_add(marks, mark + threads, done)
+            if not spin_wait(marks, mark + threads, tiles, control):
                 return 1
         known = live[p]
     return 0

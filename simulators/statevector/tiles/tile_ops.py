@@ -1,23 +1,23 @@
-"""One tile: from the state into the scratch, all operations of a pass, and back."""
+"""Operations on one tile: load from the state, apply all operations of a sweep, store."""
 
 from __future__ import annotations
 
 from simulators.compiler.bit_ops import count
-from simulators.compiler.kernel import part
+from simulators.compiler.kernel import device_function
 from simulators.statevector.planning.tables import (
     AT,
     DENSE,
     KIND,
     LANES,
-    MAP,
     OUTER_MASK,
     OUTER_VALUE,
+    PERMUTE_ROWS,
     PHASE,
     REAL,
     ROW_MASK,
     ROW_OTHER,
     ROW_VALUE,
-    SWAP_LANE,
+    SWAP_LANE_ROW,
     A,
     B,
     C,
@@ -31,21 +31,21 @@ _AHEAD = 12  # rows: so far ahead memory is asked for what will be loaded
 _D1, _D2, _D3, _R1, _R2 = DENSE + 1, DENSE + 2, DENSE + 3, REAL + 1, REAL + 2
 
 
-@part
+@device_function
 def _fits(ops, o, base):  # type: ignore[no-untyped-def]
     return base & ops[o, OUTER_MASK] == ops[o, OUTER_VALUE]
 
 
-@part
+@device_function
 def concerned(ops, first, last, base):  # type: ignore[no-untyped-def]
     """Whether any operation changes the tile: swaps of lanes alone cancel."""
     o = first
-    while o < last and (ops[o, KIND] == SWAP_LANE or not _fits(ops, o, base)):
+    while o < last and (ops[o, KIND] == SWAP_LANE_ROW or not _fits(ops, o, base)):
         o += 1
     return o < last
 
 
-@part
+@device_function
 def load(amplitudes, base, offsets, numbers, known, tile, order):  # type: ignore[no-untyped-def]
     """The tile's rows, in the order of memory; those that must be 0 are not looked at.
 
@@ -63,7 +63,7 @@ def load(amplitudes, base, offsets, numbers, known, tile, order):  # type: ignor
             rows.load_row(amplitudes, 2 * at, tile, row)
 
 
-@part
+@device_function
 def store(amplitudes, base, offsets, numbers, tile, order, norms):  # type: ignore[no-untyped-def]
     """The inverse of `load`; and the norm of each row, where `norms` has room for them."""
     last = offsets.size - 1
@@ -76,7 +76,7 @@ def store(amplitudes, base, offsets, numbers, tile, order, norms):  # type: igno
             norms[at // LANES] = rows.norm_row(tile, row)
 
 
-@part
+@device_function
 def _swap_lanes(tile, order, strip, at, lane, bit):  # type: ignore[no-untyped-def]
     free = strip & ~bit
     rest = free - free
@@ -88,7 +88,7 @@ def _swap_lanes(tile, order, strip, at, lane, bit):  # type: ignore[no-untyped-d
             break
 
 
-@part
+@device_function
 def _map(order, free, value, other):  # type: ignore[no-untyped-def]
     rest = free - free
     while True:
@@ -100,7 +100,7 @@ def _map(order, free, value, other):  # type: ignore[no-untyped-def]
             break
 
 
-@part
+@device_function
 def _multiply(tile, order, kind, free, value, a, b, c, numbers, at):  # type: ignore[no-untyped-def]
     """A matrix on row bits a, b, c, in all rows value | some of `free`."""
     rest = free - free
@@ -123,15 +123,15 @@ def _multiply(tile, order, kind, free, value, a, b, c, numbers, at):  # type: ig
             break
 
 
-@part
+@device_function
 def _moves(ops, o):  # type: ignore[no-untyped-def]
     """The row bits of which an operation needs both values at once."""
     kind = ops[o, KIND]
     if kind == PHASE:
         return kind - kind
-    if kind == MAP:
+    if kind == PERMUTE_ROWS:
         return ops[o, ROW_VALUE] ^ ops[o, ROW_OTHER]
-    if kind == SWAP_LANE:
+    if kind == SWAP_LANE_ROW:
         return 1 << ops[o, B]
     found = 1 << ops[o, A]
     if kind not in (_D1, _R1):
@@ -141,7 +141,7 @@ def _moves(ops, o):  # type: ignore[no-untyped-def]
     return found
 
 
-@part
+@device_function
 def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
     """The strip with more of the lowest row bits, `most` in all; the whole tile if it has more."""
     found = count(strip)
@@ -155,16 +155,16 @@ def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
     return strip
 
 
-@part
+@device_function
 def _act(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
     """Operation o on the rows at | some of the bits `strip`."""
     kind = ops[o, KIND]
     mask, value = ops[o, ROW_MASK], ops[o, ROW_VALUE]
-    if kind == SWAP_LANE:
+    if kind == SWAP_LANE_ROW:
         _swap_lanes(tile, order, strip, at, ops[o, A], 1 << ops[o, B])
     elif (at ^ value) & mask & ~strip:
         return
-    elif kind == MAP:
+    elif kind == PERMUTE_ROWS:
         here, there = at | value & strip, at | ops[o, ROW_OTHER] & strip
         _map(order, strip & ~mask, here, there)
     elif kind == PHASE:
@@ -175,7 +175,7 @@ def _act(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # ty
         _multiply(tile, order, kind, free, at | value & strip, a, b, c, numbers, ops[o, AT])
 
 
-@part
+@device_function
 def operate(  # type: ignore[no-untyped-def]
     tile, order, height, most, ops, first, last, terms, floats, numbers, base, factors, products,
     notes,
@@ -192,7 +192,7 @@ def operate(  # type: ignore[no-untyped-def]
         strip = phases = acting = o - o
         end = o
         while end < last:
-            if ops[end, KIND] == SWAP_LANE or _fits(ops, end, base):
+            if ops[end, KIND] == SWAP_LANE_ROW or _fits(ops, end, base):
                 wider = strip | _moves(ops, end)
                 if acting and count(wider) > most:
                     break
@@ -212,7 +212,7 @@ def operate(  # type: ignore[no-untyped-def]
         while acting:
             phases = 0
             for k in range(o, end):
-                if ops[k, KIND] == SWAP_LANE or _fits(ops, k, base):
+                if ops[k, KIND] == SWAP_LANE_ROW or _fits(ops, k, base):
                     own = factors[phases * room : (phases + 1) * room]
                     said = notes[phases * NOTES : (phases + 1) * NOTES]
                     _act(tile, order, height, ops, k, strip, at, numbers, own, said)

@@ -1,8 +1,8 @@
-"""Threads that share the tiles of many passes without ever waiting for one that has not come.
+"""Work sharing between threads over the tiles of many sweeps, without barriers.
 
-Each thread has a range of a pass's tiles, so that it meets the same memory in every pass, and takes
-of the others' ranges what they have not begun. A pass begins when all tiles of the one before are
-done: only for tiles that somebody works on is waited.
+Each thread owns a range of a sweep's tiles, so that it finds the same memory in its cache in each
+sweep, and then takes tiles that others have not begun. A sweep begins when all tiles of the one
+before are done, so a thread waits only for tiles in progress.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from simulators.compiler.kernel import inner
+from simulators.compiler.kernel import inline_function
 
 _SPINS = 4096  # looks at another thread's work before the processor is offered to others
 _X86 = platform.machine() in ("x86_64", "AMD64")
@@ -27,7 +27,7 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> A
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
+def fetch_add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
     """marks[index] += value, in one piece; what was there before."""
 
     def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
@@ -38,7 +38,7 @@ def add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def look(_context: Any, marks: Any, _index: Any) -> Any:
+def load_acquire(_context: Any, marks: Any, _index: Any) -> Any:
     """marks[index], and all that was written before it was."""
 
     def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
@@ -75,12 +75,12 @@ def _offer(_context: Any) -> Any:
     return types.void(), codegen
 
 
-@inner
-def wait(marks, index, value, control):  # type: ignore[no-untyped-def]
+@inline_function
+def spin_wait(marks, index, value, control):  # type: ignore[no-untyped-def]
     """Until marks[index] has come to `value`; False if the control flag was raised meanwhile."""
     spins = 0
-    while look(marks, index) < value:
-        if look(control, 0):
+    while load_acquire(marks, index) < value:
+        if load_acquire(control, 0):
             return False
         spins += 1
         if spins < _SPINS:

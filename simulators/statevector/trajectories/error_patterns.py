@@ -1,7 +1,7 @@
-"""Instances of a circuit, sorted so that those that begin alike lie together.
+"""Error patterns of instances, sorted so that common prefixes are adjacent.
 
-A pattern is the list of inserts an instance has. In sorted rows a place is an insert's number in
-the order of places, so a row ascends; rows are in lexicographic order, those that end first last.
+A pattern is the list of errors of an instance. In sorted rows an error is its number in circuit
+order, so a row ascends; rows are in lexicographic order, those that end first last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from simulators.errors import BadCircuit
 
 
-class Patterns(msgspec.Struct, frozen=True, eq=False):
+class ErrorPatterns(msgspec.Struct, frozen=True, eq=False):
     """Instance i has the inserts entries[ends[i] : ends[i + 1]], in any order; no one twice."""
 
     entries: NDArray[np.int64]
@@ -25,7 +25,7 @@ class Patterns(msgspec.Struct, frozen=True, eq=False):
         return self.ends.size - 1
 
 
-class Rows(msgspec.Struct, frozen=True, eq=False):
+class SortedPatterns(msgspec.Struct, frozen=True, eq=False):
     """What the walk reads: row r of `entries` begins at begins[r] and ends with `end`."""
 
     entries: NDArray[np.int64]
@@ -35,7 +35,7 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
     end: int  # greater than any place
 
 
-def sort(patterns: Patterns, places: NDArray[np.int64]) -> Rows:
+def sort(patterns: ErrorPatterns, places: NDArray[np.int64]) -> SortedPatterns:
     """places[insert] = its place. Raises BadCircuit."""
     ends = patterns.ends
     sizes = np.diff(ends)
@@ -60,10 +60,12 @@ def sort(patterns: Patterns, places: NDArray[np.int64]) -> Rows:
         at = begins[some] + np.minimum(depth, sizes[some])
         columns.append(found[at])
     some = some[np.lexsort(columns)] if columns else some
-    return Rows(found, begins, np.concatenate((some, np.flatnonzero(sizes == 0))), deepest, end)
+    return SortedPatterns(
+        found, begins, np.concatenate((some, np.flatnonzero(sizes == 0))), deepest, end
+    )
 
 
-def alike(rows: Rows) -> NDArray[np.int64]:
+def alike(rows: SortedPatterns) -> NDArray[np.int64]:
     """Of each sorted row but the first, how many places it has in common with the one before; -1
     if they are equal."""
     order, begins, entries = rows.order, rows.begins, rows.entries
@@ -81,7 +83,7 @@ def alike(rows: Rows) -> NDArray[np.int64]:
     return found
 
 
-def least_work(rows: Rows, done: NDArray[np.int64], whole: int) -> int:
+def least_work(rows: SortedPatterns, done: NDArray[np.int64], whole: int) -> int:
     """Operations that no walk can do without: those of all distinct beginnings. done[place]: how
     many operations come before it; `whole`: of the circuit."""
     if not rows.order.size:

@@ -1,12 +1,8 @@
-"""The density matrix of one or two qubits of a large state.
+"""Trajectories of a wide circuit: states in memory, advanced by sweeps.
 
-Sums run over fixed blocks, each on its own and then in order, so they are the same bits for any
-number of threads.
-
-Patterns of a large circuit: the walk tells, and passes over tiles do it.
-
-A segment is about one pass. Inserts go into the plan of their segment, so they cost no pass of
-their own; a child is made of a copy of its parent, which has not gone through the segment yet.
+A segment is about one sweep. Errors become part of the plan of their segment, so they cost no sweep
+of their own; a child is made of a copy of its parent before the segment. Reduced density matrices
+of one or two qubits run over fixed blocks, so they have the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -15,16 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
-from simulators.compiler.kernel import I64, INT, REALS, REALS2, SINGLES, WORD, kernel, part
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REALS,
+    REALS2,
+    SINGLES,
+    WORD,
+    device_function,
+    kernel,
+)
 from simulators.engine import RunOptions
 from simulators.statevector.backend import protocol
-from simulators.statevector.backend.local import LocalStates
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.backend.local import LocalBackend
+from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.tiles import driver
 from simulators.statevector.trajectories import prefix_tree
-from simulators.statevector.trajectories.error_patterns import Rows
-from simulators.statevector.trajectories.noise_table import QUBITS, Inserts
-from simulators.statevector.trajectories.prefix_tree import ADVANCE, CALL, DRAW, FRAME, SAMPLE
+from simulators.statevector.trajectories.error_patterns import SortedPatterns
+from simulators.statevector.trajectories.noise_table import QUBITS, NoiseTable
+from simulators.statevector.trajectories.prefix_tree import (
+    ADVANCE,
+    CALL,
+    CHOOSE_KRAUS,
+    FRAME,
+    SAMPLE,
+)
 from simulators.statevector.trajectories.segments import (
     Given,
     Piece,
@@ -37,14 +48,14 @@ from simulators.statevector.trajectories.segments import (
 _BLOCK = 12  # 2**so many groups of amplitudes
 
 
-@part
+@device_function
 def _apart(number, bit):  # type: ignore[no-untyped-def]
     """The number with a 0 put in at a bit."""
     low = (np.int64(1) << bit) - 1
     return (number & ~low) << 1 | number & low
 
 
-@part
+@device_function
 def _sum(amplitudes, first, second, low, high, into):  # type: ignore[no-untyped-def]
     """Groups low .. high - 1: all amplitudes that differ in these qubits alone; second < 0: one."""
     many = 2 if second < 0 else 4
@@ -77,7 +88,9 @@ def _blocks(reals, singles, first, second, size, low, high, sums):  # type: igno
             _sum(singles, first, second, block * size, (block + 1) * size, sums[block])
 
 
-def reduced(sweeper: Sweeper, state: State, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
+def reduced(
+    sweeper: BlockExecutor, state: State, qubits: tuple[int, ...]
+) -> NDArray[np.complex128]:
     """The density matrix [2, 2] or [4, 4]; qubits[0] is bit 0 of an index. Its trace is the
     state's norm. Raises Stopped."""
     groups = state.num_qubits - len(qubits)
@@ -109,15 +122,15 @@ def _choose(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-class Wide:
+class LargeSampler:
     """One walk through rows, for one binding."""
 
     def __init__(
         self,
-        states: LocalStates,
+        states: LocalBackend,
         circuit: Circuit,
         segments: Segments,
-        inserts: Inserts,
+        inserts: NoiseTable,
         pieces: Pieces,
         options: RunOptions,
     ) -> None:
@@ -144,7 +157,7 @@ class Wide:
 
     def run(
         self,
-        rows: Rows,
+        rows: SortedPatterns,
         insert_of: NDArray[np.int64],
         place_at: NDArray[np.int64],
         params: NDArray[np.float64],
@@ -174,7 +187,7 @@ class Wide:
                 places = entries[one:last]
                 wanted = [*zip(insert_of[places].tolist(), chosen[one:last].tolist(), strict=True)]
                 self._advance(source, target, begin, end, wanted, place_at[places].tolist())
-            elif what == DRAW:
+            elif what == CHOOSE_KRAUS:
                 insert = int(insert_of[entries[begins[order[low]] + one]])
                 odds = self._odds(self._held[target], insert)
                 _choose(odds, order, low, high, begins, one, chosen, insert, first, *key, room)

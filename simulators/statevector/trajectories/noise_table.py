@@ -1,9 +1,8 @@
-"""What may be inserted into a circuit, and where: one table for all instances.
+"""Noise table: the errors that may be inserted into a circuit, and their locations.
 
-An insert is a row: it acts after operation AFTER of the circuit (-1: before all), by a Pauli string
-(masks X and Z of qubits) or by the set of operators number SET on qubits Q0 and Q1 (-1: on Q0
-alone). A set of one operator is a unitary; of several it is a channel, of which an instance gets
-one operator, drawn by its norm when the instance comes there.
+A row acts after operation AFTER_OP of the circuit (-1: before all), by a Pauli string (masks X and
+Z of qubits) or by operator set SET on qubits Q0 and Q1 (-1: on Q0 alone). A set of one operator is
+a unitary. A set of several is a channel: an instance gets one Kraus operator, drawn by its norm.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from simulators.circuit.gates import MEASURE, RESET, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.errors import BadCircuit, Unsupported
 
-AFTER, SET, X, Z, Q0, Q1 = range(6)
+AFTER_OP, SET, X, Z, Q0, Q1 = range(6)
 COLUMNS = 6
 PAULI = -1  # as a SET
 
@@ -45,7 +44,7 @@ class Operators(msgspec.Struct, frozen=True, eq=False):
         return np.maximum(found, 0.0)
 
 
-class Inserts(msgspec.Struct, frozen=True, eq=False):
+class NoiseTable(msgspec.Struct, frozen=True, eq=False):
     """See the module. Inserts at one place act in the order of the table."""
 
     table: NDArray[np.int64]  # [inserts, COLUMNS]
@@ -102,7 +101,7 @@ def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
     )
 
 
-def check(circuit: Circuit, inserts: Inserts) -> None:
+def check(circuit: Circuit, inserts: NoiseTable) -> None:
     """Refuse inserts that do not fit the circuit, or come after a measurement of their qubits."""
     if circuit.num_qubits > MOST_QUBITS:
         raise Unsupported(

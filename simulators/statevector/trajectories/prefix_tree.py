@@ -20,19 +20,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from simulators.compiler.kernel import I64, INT, INTS2, kernel, part
+from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
 from simulators.execution.rng import block, uniform
 
 # What to do next, and its columns. ADVANCE: state SOURCE (-1: |0...0>) goes from FROM to TO, with
 # inserts FIRST .. LAST - 1 of `entries`, and is state TARGET then. DRAW: the operator of the insert
 # at FIRST of each row order[LOW : HIGH], from state TARGET. SAMPLE: these rows end in that state.
-DONE, ADVANCE, DRAW, SAMPLE = range(4)
+DONE, ADVANCE, CHOOSE_KRAUS, SAMPLE = range(4)
 WHAT, SOURCE, TARGET, FROM, TO, FIRST, LAST, LOW, HIGH = range(9)
 CALL = 9
 
 # A node. DEPTH: places its state has behind it; AT: its position; DRAWN: rows before this one have
 # their operator; LOST: its state is to be made again.
-_LEVEL, _LOW, _HIGH, _DEPTH, _AT, _DRAWN, _LOST = range(7)
+_LEVEL, _LOW, _HIGH, _DEPTH, _AT, _DRAWN, _EVICTED = range(7)
 FRAME = 7
 
 FIRST_DRAW = 2**61  # number of the draw for the channel that is insert 0
@@ -43,16 +43,16 @@ def frames_of(deepest: int) -> int:
     return 2 * deepest + 3
 
 
-@part
+@device_function
 def begin(frames, low, high):  # type: ignore[no-untyped-def]
     """The walk through rows order[low : high] begins; returns how many nodes are open."""
     for k in range(FRAME):
         frames[0, k] = 0
-    frames[0, _LOW], frames[0, _HIGH], frames[0, _LOST] = low, high, 1
+    frames[0, _LOW], frames[0, _HIGH], frames[0, _EVICTED] = low, high, 1
     return 1
 
 
-@part
+@device_function
 def _same(one, two, first, last, entries, chosen):  # type: ignore[no-untyped-def]
     """Whether places first .. last - 1 of two rows are the same, their operators too."""
     for k in range(first, last):
@@ -61,8 +61,8 @@ def _same(one, two, first, last, entries, chosen):  # type: ignore[no-untyped-de
     return True
 
 
-@part
-def step(  # type: ignore[no-untyped-def]
+@device_function
+def next_action(  # type: ignore[no-untyped-def]
     frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
 ):
     """Say what is next in `call`; returns how many nodes are open then.
@@ -81,11 +81,11 @@ def step(  # type: ignore[no-untyped-def]
         depth = f[_DEPTH]
         level = f[_LEVEL]
         call[TARGET] = level
-        if f[_LOST]:
+        if f[_EVICTED]:
             known = top - 2
-            while known >= 0 and (frames[known, _LEVEL] == level or frames[known, _LOST]):
+            while known >= 0 and (frames[known, _LEVEL] == level or frames[known, _EVICTED]):
                 known -= 1
-            f[_LOST] = 0
+            f[_EVICTED] = 0
             call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, -1, 0, f[_AT]
             call[FIRST], call[LAST] = row, row + depth
             if known >= 0:
@@ -112,7 +112,7 @@ def step(  # type: ignore[no-untyped-def]
                 while high < until and entries[begins[order[high]] + depth] == place:
                     high += 1
                 f[_DRAWN] = high
-                call[WHAT], call[LOW], call[HIGH] = DRAW, f[_LOW], high
+                call[WHAT], call[LOW], call[HIGH] = CHOOSE_KRAUS, f[_LOW], high
                 call[FIRST] = depth
                 return top
             until = f[_DRAWN]
@@ -149,17 +149,17 @@ def step(  # type: ignore[no-untyped-def]
             if level + 1 < cap:
                 level += 1
             else:
-                f[_LOST] = 1
+                f[_EVICTED] = 1
             call[TARGET] = level
             f = frames[top]
             top += 1
         f[_LEVEL], f[_LOW], f[_HIGH], f[_DEPTH] = level, low, high, last
-        f[_AT], f[_DRAWN], f[_LOST] = target, low, 0
+        f[_AT], f[_DRAWN], f[_EVICTED] = target, low, 0
         return top
     return top
 
 
-@part
+@device_function
 def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
     """The uniform number of one shot."""
     a, b, c, d = block(np.uint64(shot >> 2) + np.uint64(1), draw, seed, binding)
@@ -167,7 +167,7 @@ def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
     return uniform(a if k == 0 else b if k == 1 else c if k == 2 else d)
 
 
-@part
+@device_function
 def choose(  # type: ignore[no-untyped-def]
     odds, many, order, low, high, begins, depth, chosen, insert, first, seed, binding, work
 ):
@@ -213,6 +213,6 @@ def next_call(  # type: ignore[no-untyped-def]
     frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
 ):
     """`step`, for callers in Python."""
-    return step(
+    return next_action(
         frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
     )

@@ -1,9 +1,9 @@
-"""Many instances of one circuit, each with inserts of its own: outcomes of all of them.
+"""Trajectory sampler: outcomes of many noisy instances of one circuit.
 
-The outcome of an instance is a function of the circuit, its parameters, its inserts, and (seed,
-binding, shot): not of the other instances, of how many there are, of threads or of memory. All of
-the circuit is run, and all qubits are drawn together: an instance without inserts finds what a run
-of the circuit finds where that leaves nothing out (`circuit.reduced`).
+The outcome of an instance is a function of the circuit, its parameters, its inserted errors, and
+(seed, binding, shot): not of the other instances, threads or memory. All of the circuit is run, and
+all qubits are sampled jointly; an instance without errors has the outcome of a noiseless run that
+drops nothing (`circuit.passes`).
 """
 
 from __future__ import annotations
@@ -13,23 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import SMALL_QUBITS, state_bytes
-from simulators.circuit.analysis.measurements import FINAL, needs_branching
+from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
 from simulators.circuit.ir import Circuit
 from simulators.compiler.arrays import aligned
 from simulators.compiler.simd import LANES
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
 from simulators.execution.requests import check_threads
 from simulators.execution.sampling import gather
-from simulators.statevector.backend.local import LocalStates
-from simulators.statevector.planning.planner import width_of
+from simulators.statevector.backend.local import LocalBackend
+from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories import prefix_tree, small_kernel
-from simulators.statevector.trajectories.error_patterns import Patterns, Rows, least_work, sort
-from simulators.statevector.trajectories.large import Wide
-from simulators.statevector.trajectories.noise_table import AFTER, Inserts, check
+from simulators.statevector.trajectories.error_patterns import (
+    ErrorPatterns,
+    SortedPatterns,
+    least_work,
+    sort,
+)
+from simulators.statevector.trajectories.large import LargeSampler
+from simulators.statevector.trajectories.noise_table import AFTER_OP, NoiseTable, check
 from simulators.statevector.trajectories.segments import Pieces, divide
 
 _SPARE = 4  # of memory: a quarter is for states
@@ -53,19 +58,19 @@ class Outcomes(msgspec.Struct, frozen=True, eq=False):
         return gather(self.indices[binding], self.source)
 
 
-class Instances:
+class TrajectorySampler:
     """A circuit and what may be inserted into it: planned once, run as often as needed.
 
     `small=False` forces the passes over tiles, for tests.
     """
 
     def __init__(
-        self, circuit: Circuit, inserts: Inserts, options: RunOptions, *, small: bool = True
+        self, circuit: Circuit, inserts: NoiseTable, options: RunOptions, *, small: bool = True
     ) -> None:
         """Raises Unsupported and BadCircuit."""
         check_threads(options)
         roles = np.empty(circuit.ops.size, np.int64)
-        if circuit.conditions_data or needs_branching(circuit, roles, keep=False):
+        if circuit.conditions_data or has_mid_circuit_ops(circuit, roles, keep=False):
             raise Unsupported(
                 "patterns of a circuit that branches",
                 hint="measure at the end only",
@@ -77,32 +82,32 @@ class Instances:
         self._little = small and circuit.num_qubits <= SMALL_QUBITS
         rows = circuit.table.rows[circuit.ops]
         begins = np.cumsum(rows[:, 1:3], axis=0) - rows[:, 1:3]
-        final = roles == FINAL
+        final = roles == TERMINAL
         self.source = np.full(circuit.num_clbits, -1, np.int64)
         self.source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
         if self._little:
-            at = np.append(inserts.table[:, AFTER] + 1, circuit.ops.size)
+            at = np.append(inserts.table[:, AFTER_OP] + 1, circuit.ops.size)
         else:
-            width = width_of(circuit.num_qubits, options.precision)
+            width = tile_width(circuit.num_qubits, options.precision)
             self._segments = divide(circuit, inserts, width)
             self._pieces = Pieces(circuit, self._segments.order, width)
             at = self._segments.place_at
         # Places: inserts in the order they act.
-        self._insert_of = np.lexsort((np.arange(at.size - 1), inserts.table[:, AFTER], at[:-1]))
+        self._insert_of = np.lexsort((np.arange(at.size - 1), inserts.table[:, AFTER_OP], at[:-1]))
         self._places = np.empty(at.size - 1, np.int64)
         self._places[self._insert_of] = np.arange(at.size - 1)
         self._place_at = at[np.append(self._insert_of, at.size - 1)].astype(np.int64)
 
     def run(
         self,
-        patterns: Patterns,
+        patterns: ErrorPatterns,
         *,
         seed: int,
         binding: int = 0,
         first: int = 0,
         bindings: NDArray[np.float64] | None = None,
         most_states: int = 0,
-        control: Control | None = None,
+        control: RunControl | None = None,
     ) -> Outcomes:
         """Outcomes of all instances, for each row of `bindings`; instance 0 is shot `first`, row 0
         is number `binding`. `most_states`: held at once by a thread, at most (0: as memory allows).
@@ -110,20 +115,20 @@ class Instances:
         rows = sort(patterns, self._places)
         cap = self._cap(rows, most_states)
         params = self._params(bindings)
-        control = control or Control()
+        control = control or RunControl()
         found = np.zeros((len(params), patterns.count), np.int64)
         least = len(params) * least_work(rows, self._place_at, self._circuit.ops.size)
         if not patterns.count:
             return Outcomes(found, self.source, 0, 0, 0, 0)
-        with Crew(self._options.threads, control) as crew:
+        with ThreadPool(self._options.threads, control) as crew:
             if self._little:
                 work = _Little(self._circuit, self._inserts, self._insert_of, self._place_at)
                 for k, row in enumerate(params):
                     work.run(crew, control, rows, row, (seed, binding + k), first, cap, found[k])
                 operations, states = work.stat.sum(axis=0)[0], work.stat.max(axis=0)[1]
                 return Outcomes(found, self.source, int(operations), least, int(states), 0)
-            states = LocalStates(crew, control)
-            wide = Wide(
+            states = LocalBackend(crew, control)
+            wide = LargeSampler(
                 states, self._circuit, self._segments, self._inserts, self._pieces, self._options
             )
             for k, row in enumerate(params):
@@ -131,7 +136,7 @@ class Instances:
                 found[k] = wide.run(rows, self._insert_of, self._place_at, row, key, first, cap)
             return Outcomes(found, self.source, wide.operations, least, wide.most_held, wide.passes)
 
-    def _cap(self, rows: Rows, most: int) -> int:
+    def _cap(self, rows: SortedPatterns, most: int) -> int:
         """States that may be held at once."""
         if most:
             return most
@@ -164,7 +169,7 @@ class _Little:
     def __init__(
         self,
         circuit: Circuit,
-        inserts: Inserts,
+        inserts: NoiseTable,
         insert_of: NDArray[np.int64],
         place_at: NDArray[np.int64],
     ) -> None:
@@ -188,9 +193,9 @@ class _Little:
 
     def run(
         self,
-        crew: Crew,
-        control: Control,
-        rows: Rows,
+        crew: ThreadPool,
+        control: RunControl,
+        rows: SortedPatterns,
         params: NDArray[np.float64],
         key: tuple[int, int],
         first: int,

@@ -1,13 +1,9 @@
-"""Ranges of a large circuit's operations with inserts among them, planned once for each structure.
+"""Segments of a wide circuit: ranges of operations of about one sweep, planned once.
 
-An insert's matrix is a number of a plan, not a part of it: all Paulis at one place share a plan,
-Y as a real matrix (its phase is seen by nobody).
-
-Where a large circuit is cut: ranges of operations of which each is one pass, about.
-
-A pass may change a tile's wires alone, so a segment takes all operations that move amplitudes along
-these, past others that have to wait. Operations that share a qubit never change their order, and
-neither do inserts and operations: what an insert stands behind in the circuit is before it here.
+A sweep changes its tile's qubits alone, so a segment takes all operations that move amplitude along
+these, past others that wait. Operations that share a qubit never change their order, and neither do
+errors and operations. The matrix of an error is a coefficient, not part of a plan: all Paulis at
+one location share a plan, with Y as a real matrix (its phase cannot be observed).
 """
 
 from __future__ import annotations
@@ -22,9 +18,20 @@ from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.statevector.backend.matrix import Dense, by_columns, place
 from simulators.statevector.planning.lowering import MOST_QUBITS
-from simulators.statevector.planning.planner import Ends, Stretch, Where, plan
+from simulators.statevector.planning.planner import (
+    OperationRange,
+    SegmentContext,
+    SegmentPlan,
+    plan_segment,
+)
 from simulators.statevector.planning.tables import LANE_WIRES
-from simulators.statevector.trajectories.noise_table import AFTER, FIRST, PAULI, QUBITS, Inserts
+from simulators.statevector.trajectories.noise_table import (
+    AFTER_OP,
+    FIRST,
+    PAULI,
+    QUBITS,
+    NoiseTable,
+)
 
 _MOST_BYTES = 1 << 26  # of plans that are kept
 
@@ -44,7 +51,7 @@ class Given(msgspec.Struct, frozen=True, eq=False):
     real: bool
 
 
-def given(inserts: Inserts, insert: int, choice: int, position: int) -> list[Given]:
+def given(inserts: NoiseTable, insert: int, choice: int, position: int) -> list[Given]:
     """The matrices of an insert, with this operator of its set."""
     _, which, x, z, first, second = inserts.table[insert].tolist()
     if which == PAULI:
@@ -61,7 +68,7 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
     """A range as a circuit of its own, and its plan."""
 
     circuit: Circuit
-    stretch: Stretch
+    stretch: SegmentPlan
     at_param: int
     end_param: int
     constants: NDArray[np.float64]  # matrices of the circuit itself, before those of inserts
@@ -157,8 +164,8 @@ class Pieces:
             b"",
             matrices=tuple(matrices),
         )
-        where = Where(0, len(ops), 0, 0)
-        stretch = plan(made, where, Ends(zero=zero), self._width)
+        where = OperationRange(0, len(ops), 0, 0)
+        stretch = plan_segment(made, where, SegmentContext(zero=zero), self._width)
         own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]
         constants = np.concatenate((np.zeros(0), *own))
         first, last = self._param_ends[[begin, end]].tolist()
@@ -198,7 +205,7 @@ class _Site(msgspec.Struct, frozen=True):
     after: int = -1  # of a place
 
 
-def divide(circuit: Circuit, inserts: Inserts, width: int) -> Segments:
+def divide(circuit: Circuit, inserts: NoiseTable, width: int) -> Segments:
     """`width`: wires of a tile."""
     sites, behind = _sites(circuit, inserts)
     order: list[int] = []
@@ -223,7 +230,7 @@ def divide(circuit: Circuit, inserts: Inserts, width: int) -> Segments:
         sites = waiting
         if len(order) > bounds[-1]:
             bounds.append(len(order))
-    place_at = [abs(behind[after]) for after in inserts.table[:, AFTER].tolist()]
+    place_at = [abs(behind[after]) for after in inserts.table[:, AFTER_OP].tolist()]
     return Segments(
         np.array(order, np.int64),
         np.array(bounds, np.int64),
@@ -231,13 +238,13 @@ def divide(circuit: Circuit, inserts: Inserts, width: int) -> Segments:
     )
 
 
-def _sites(circuit: Circuit, inserts: Inserts) -> tuple[list[_Site], dict[int, int]]:
+def _sites(circuit: Circuit, inserts: NoiseTable) -> tuple[list[_Site], dict[int, int]]:
     """Operations in order. Behind one whose inserts touch qubits that it does not is a place that
     holds all of these together, and where it stands is to be found out."""
     rows = circuit.table.rows[circuit.ops]
     begins = np.cumsum(rows[:, 1]) - rows[:, 1]
     touched: dict[int, int] = {}
-    for row, after in enumerate(inserts.table[:, AFTER].tolist()):
+    for row, after in enumerate(inserts.table[:, AFTER_OP].tolist()):
         touched[after] = touched.get(after, 0) | inserts.support(row)
     sites = [_Site(-1, touched[-1])] if -1 in touched else []
     behind = dict.fromkeys([-1], 0)

@@ -1,15 +1,15 @@
-"""Patterns of a small circuit: one compiled walk, no Python for an instance.
+"""Trajectories of a small circuit: one compiled traversal of the prefix tree.
 
-Positions are operations, each a segment of its own, so no operation is ever done twice for the same
-beginning. Gates go through the steps of `small`, so an instance has the bits that a run of the
-circuit with its inserts written into it would have.
+Positions are operations, each a segment of its own, so no operation is executed twice for the same
+prefix. Gates use `small.gate_kernels`, so an instance has the bits of a run of the circuit with its
+errors written into it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from simulators.circuit.gates import FIRST_GATE, GENERAL, PHASE, SWAP, UNITARY
+from simulators.circuit.gates import COMPLEX, FIRST_GATE, PERMUTATION, PHASE, UNITARY
 from simulators.compiler.kernel import (
     F64,
     I64,
@@ -21,8 +21,8 @@ from simulators.compiler.kernel import (
     U16,
     WORD,
     WORDS2,
+    device_function,
     kernel,
-    part,
 )
 from simulators.statevector.small.gate_kernels import apply, place
 from simulators.statevector.trajectories import prefix_tree
@@ -37,7 +37,7 @@ from simulators.statevector.trajectories.noise_table import (
     X,
     Z,
 )
-from simulators.statevector.trajectories.prefix_tree import ADVANCE, CALL, DRAW, SAMPLE
+from simulators.statevector.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
 
 MOST_DENSE = 10  # qubits of a matrix
 WORK = 4 << MOST_DENSE
@@ -70,7 +70,7 @@ def lay(rows, ops, qubits, params, matrix_at, laid, steps, numbers):  # type: ig
     return row
 
 
-@part
+@device_function
 def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: ignore[no-untyped-def]
     """The matrix at `first` on qubits wires[at : at + width]."""
     many = 1 << width
@@ -98,13 +98,13 @@ def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: igno
             re[i], im[i] = x, y
 
 
-@part
+@device_function
 def _step(re, im, size, kind, mask, zero, one, numbers, row):  # type: ignore[no-untyped-def]
     """One step: here all that need it find it, compiled once."""
     apply(re, im, size, kind, mask, zero, one, numbers, row)
 
 
-@part
+@device_function
 def _insert(re, im, size, table, insert, choice, sets, matrices, one, pair, work):  # type: ignore[no-untyped-def]
     """One insert; `one`: float64 [1, 8]."""
     which = table[insert, SET]
@@ -117,7 +117,7 @@ def _insert(re, im, size, table, insert, choice, sets, matrices, one, pair, work
         while bit <= x | z:
             mask = np.uint64(bit)
             if x & bit:
-                _step(re, im, size, SWAP, mask, np.uint64(0), mask, one, np.int64(0))
+                _step(re, im, size, PERMUTATION, mask, np.uint64(0), mask, one, np.int64(0))
             if z & bit:
                 _step(re, im, size, PHASE, mask, mask, mask, one, np.int64(0))
             bit <<= 1
@@ -128,13 +128,13 @@ def _insert(re, im, size, table, insert, choice, sets, matrices, one, pair, work
         for k in range(8):
             one[0, k] = matrices[first + k]
         mask = _1 << np.uint64(table[insert, Q0])
-        _step(re, im, size, GENERAL, mask, np.uint64(0), mask, one, np.int64(0))
+        _step(re, im, size, COMPLEX, mask, np.uint64(0), mask, one, np.int64(0))
         return
     pair[0], pair[1] = table[insert, Q0], table[insert, Q1]
     _dense(re, im, size, pair, np.int64(0), width, matrices, first, work)
 
 
-@part
+@device_function
 def advance(  # type: ignore[no-untyped-def]
     re, im, size, begin, end, laid, steps, numbers, wires, given, work
 ):
@@ -148,7 +148,7 @@ def advance(  # type: ignore[no-untyped-def]
             _step(re, im, size, steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3], numbers, s)
 
 
-@part
+@device_function
 def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
     """The density matrix of one or two (second >= 0) qubits, row by row, (re, im)."""
     width = 1 if second < 0 else 2
@@ -173,7 +173,7 @@ def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
                 rho[2 * (many * a + b) + 1] += im[i] * re[j] - re[i] * im[j]
 
 
-@part
+@device_function
 def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
     """odds[c] = the trace of each operator's effect with rho; returns how many there are."""
     size = 1 << sets[which, QUBITS]
@@ -189,7 +189,7 @@ def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
     return sets[which, COUNT]
 
 
-@part
+@device_function
 def sample(re, im, size, order, low, high, first, seed, binding, sums, found):  # type: ignore[no-untyped-def]
     """found[row] = the basis state of each row order[low : high], by draw 0 of its shot: the first
     whose cumulative probability is greater than u times the total."""
@@ -233,7 +233,7 @@ def run(  # type: ignore[no-untyped-def]
     while True:
         if control[0]:
             return STOPPED
-        top = prefix_tree.step(
+        top = prefix_tree.next_action(
             frames, top, cap, order, begins, entries, chosen, place_at, drawn, same, same, call
         )
         target = call[prefix_tree.TARGET]
@@ -257,7 +257,7 @@ def run(  # type: ignore[no-untyped-def]
             advance(re, im, size, position, end, laid, steps, numbers, wires, given, work)
             stat[0] += end - call[prefix_tree.FROM]
             stat[1] = max(stat[1], target + 1)
-        elif call[prefix_tree.WHAT] == DRAW:
+        elif call[prefix_tree.WHAT] == CHOOSE_KRAUS:
             depth = call[prefix_tree.FIRST]
             insert = insert_of[entries[begins[order[call[prefix_tree.LOW]]] + depth]]
             reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from simulators import catalog
-from simulators.catalog.costs import Ask, state_bytes
+from simulators.catalog.costs import CostQuery, state_bytes
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import bell, feed_forward
@@ -22,29 +22,29 @@ def wide(num_qubits: int, *, mid_circuit: bool = False) -> Profile:
 
 
 def test_26_qubits_in_half_a_gibibyte_do_not_take_four_ranks() -> None:
-    needs = {r: COSTS.least_memory_bytes(wide(26), Ask(ranks=r)) for r in (1, 2, 4, 8)}
+    needs = {r: COSTS.least_memory_bytes(wide(26), CostQuery(ranks=r)) for r in (1, 2, 4, 8)}
     assert needs[2] > GIB // 2 >= needs[4] > needs[8]
-    assert COSTS.memory_bytes(wide(26), Ask(ranks=4)) == needs[4]
-    assert needs[1] == COSTS.least_memory_bytes(wide(26), Ask())
+    assert COSTS.memory_bytes(wide(26), CostQuery(ranks=4)) == needs[4]
+    assert needs[1] == COSTS.least_memory_bytes(wide(26), CostQuery())
 
 
 @pytest.mark.parametrize("output", ["statevector", "probabilities"])
 def test_an_output_as_large_as_the_state_is_divided_among_ranks(output: str) -> None:
-    one = COSTS.memory_bytes(wide(30), Ask(ranks=16))
-    whole = COSTS.memory_bytes(wide(30), Ask(outputs=(output,), ranks=16))
+    one = COSTS.memory_bytes(wide(30), CostQuery(ranks=16))
+    whole = COSTS.memory_bytes(wide(30), CostQuery(outputs=(output,), ranks=16))
     assert whole - one >= 2 * state_bytes(30)
 
 
 def test_a_dynamic_circuit_over_ranks_needs_one_state() -> None:
     share = state_bytes(30) // 4
-    still = COSTS.least_memory_bytes(wide(30), Ask(ranks=4))
-    dynamic = COSTS.least_memory_bytes(wide(30, mid_circuit=True), Ask(ranks=4))
+    still = COSTS.least_memory_bytes(wide(30), CostQuery(ranks=4))
+    dynamic = COSTS.least_memory_bytes(wide(30, mid_circuit=True), CostQuery(ranks=4))
     assert share <= dynamic - still < 1.02 * share
-    assert COSTS.memory_bytes(wide(30, mid_circuit=True), Ask(ranks=4)) > dynamic
+    assert COSTS.memory_bytes(wide(30, mid_circuit=True), CostQuery(ranks=4)) > dynamic
 
 
 def test_ranks_do_not_make_a_wide_circuit_faster() -> None:
-    seconds = [COSTS.seconds(wide(28), Ask(ranks=r), 1) for r in (1, 2, 4, 8)]
+    seconds = [COSTS.seconds(wide(28), CostQuery(ranks=r), 1) for r in (1, 2, 4, 8)]
     assert seconds == sorted(seconds, reverse=True)
     assert seconds[1] > seconds[0] / 2  # what they send one another takes time too
 
@@ -55,14 +55,19 @@ def test_only_the_statevector_engine_runs_over_ranks() -> None:
 
 def test_a_gate_of_a_wide_circuit_costs_a_sweep_of_its_own() -> None:
     alone = msgspec.structs.replace(COSTS, passes=False)
-    assert COSTS.seconds(wide(24), Ask(), 1) < alone.seconds(wide(24), Ask(), 1) / 5
-    assert COSTS.seconds(wide(24), Ask("single"), 1) < 0.6 * COSTS.seconds(wide(24), Ask(), 1)
+    assert COSTS.seconds(wide(24), CostQuery(), 1) < alone.seconds(wide(24), CostQuery(), 1) / 5
+    assert COSTS.seconds(wide(24), CostQuery("single"), 1) < 0.6 * COSTS.seconds(
+        wide(24), CostQuery(), 1
+    )
     for profile_ in (wide(12), wide(24, mid_circuit=True)):
-        assert COSTS.seconds(profile_, Ask(), 1) == alone.seconds(profile_, Ask(), 1)
+        assert COSTS.seconds(profile_, CostQuery(), 1) == alone.seconds(profile_, CostQuery(), 1)
 
 
 def test_a_gradient_is_given_the_memory_of_one_state() -> None:
-    plain, asked = Ask(outputs=("expectation",)), Ask(outputs=("expectation", "gradient"))
+    plain, asked = (
+        CostQuery(outputs=("expectation",)),
+        CostQuery(outputs=("expectation", "gradient")),
+    )
     more = COSTS.memory_bytes(wide(26), asked) - COSTS.memory_bytes(wide(26), plain)
     assert more == 2 * state_bytes(26)
     least = COSTS.least_memory_bytes(wide(26), asked) - COSTS.least_memory_bytes(wide(26), plain)
@@ -78,13 +83,15 @@ def test_norms_and_a_plan_are_in_no_account() -> None:
     )
     for costs in (COSTS.memory_bytes, COSTS.least_memory_bytes):
         narrow = msgspec.structs.replace(plain, num_qubits=12)
-        one = costs(plain, Ask()) - costs(narrow, Ask())
+        one = costs(plain, CostQuery()) - costs(narrow, CostQuery())
         assert one >= state_bytes(24) + 2**22 - state_bytes(12)
-        assert 600e6 < costs(long, Ask()) - costs(plain, Ask()) < 800e6
-        single = costs(plain, Ask("single")) - costs(narrow, Ask("single"))
+        assert 600e6 < costs(long, CostQuery()) - costs(plain, CostQuery()) < 800e6
+        single = costs(plain, CostQuery("single")) - costs(narrow, CostQuery("single"))
         assert one - single == state_bytes(23) - state_bytes(11)
         small = msgspec.structs.replace(narrow, operations=10**6)
-        assert costs(small, Ask()) == costs(narrow, Ask())
+        assert costs(small, CostQuery()) == costs(narrow, CostQuery())
     many = msgspec.structs.replace(plain, gates_many=10**5)
-    assert COSTS.memory_bytes(many, Ask()) - COSTS.memory_bytes(plain, Ask()) > 800e6
-    assert COSTS.least_memory_bytes(many, Ask()) == COSTS.least_memory_bytes(plain, Ask())
+    assert COSTS.memory_bytes(many, CostQuery()) - COSTS.memory_bytes(plain, CostQuery()) > 800e6
+    assert COSTS.least_memory_bytes(many, CostQuery()) == COSTS.least_memory_bytes(
+        plain, CostQuery()
+    )

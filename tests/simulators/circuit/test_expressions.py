@@ -9,7 +9,7 @@ from arrays import Arrays, Token
 from simenv.model import Token as WireToken
 from simulators.circuit import tokens as tk
 from simulators.circuit.expressions import expressions_of
-from simulators.circuit.validation.admission import problem
+from simulators.circuit.validation.admission import validation_error
 
 SIZES = (("a", 4), ("b", 4), ("wide", 300), ("", 2))
 A, B, WIDE = (tk.REGISTER, 0, 4), (tk.REGISTER, 1, 4), (tk.REGISTER, 2, 300)
@@ -20,7 +20,7 @@ def value(tokens: tuple[Token, ...], bits: int, constants: tuple[int, ...] = ())
     for constant in constants:
         arrays.value(constant)
     circuit = arrays.begin(*tokens).add("end").circuit()
-    assert problem(circuit) == ""
+    assert validation_error(circuit) == ""
     (condition,) = expressions_of(circuit)
     words = [bits >> (64 * k) & (2**64 - 1) for k in range(5)]
     (found,) = condition.truths(np.array([words], np.uint64)).tolist()

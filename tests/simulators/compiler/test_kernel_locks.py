@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from simulators.compiler.kernel import one_at_a_time
+from simulators.compiler.kernel import run_once
 
 PATIENCE_S = 60.0
 
 
 def _do(lock: Path, notes: Path) -> None:
-    with one_at_a_time(lock):
+    with run_once(lock):
         (notes / f"begun-{os.getpid()}").touch()
         deadline = time.monotonic() + PATIENCE_S
         while not (notes / "go").exists() and time.monotonic() < deadline:
@@ -42,21 +42,21 @@ def test_a_second_process_waits_for_the_first_and_a_third_for_nobody(tmp_path: P
     for each in two:
         each.join(PATIENCE_S)
     assert len(list(tmp_path.glob("done-*"))) == 2
-    with one_at_a_time(lock), one_at_a_time(lock):  # it would wait for itself
+    with run_once(lock), run_once(lock):  # it would wait for itself
         pass
 
 
 def test_what_failed_is_done_again_by_one_at_a_time(tmp_path: Path) -> None:
     lock = tmp_path / "one"
-    with pytest.raises(ValueError, match="it"), one_at_a_time(lock):
+    with pytest.raises(ValueError, match="it"), run_once(lock):
         raise ValueError("it")
     assert lock.stat().st_size == 0
-    with one_at_a_time(lock):
+    with run_once(lock):
         assert lock.stat().st_size == 0
     assert lock.stat().st_size > 0
 
 
 def test_where_nothing_can_be_kept_each_is_on_its_own(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with one_at_a_time(tmp_path / "file" / "one"), one_at_a_time(tmp_path / "file" / "one"):
+    with run_once(tmp_path / "file" / "one"), run_once(tmp_path / "file" / "one"):
         pass

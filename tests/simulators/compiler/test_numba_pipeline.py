@@ -14,15 +14,24 @@ from numba.core import event
 from numba.core.errors import TypingError
 
 from simulators.compiler import numba_pipeline
-from simulators.compiler.kernel import _OPTIONS, I64, INT, REAL, REALS, REALS2, WORD, part
+from simulators.compiler.kernel import (
+    _OPTIONS,
+    I64,
+    INT,
+    REAL,
+    REALS,
+    REALS2,
+    WORD,
+    device_function,
+)
 
 
-@part
+@device_function
 def _inside(values, at):  # type: ignore[no-untyped-def]
     return values[at] + 1
 
 
-@part
+@device_function
 def _between(values, first, last):  # type: ignore[no-untyped-def]
     total = _inside(values, 0) - _inside(values, 0)  # with a number, as below with a variable
     for at in range(first, last):

@@ -82,7 +82,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {support!r}]
 from simulators.compiler import kernel, warmup
-warmup.warm_up(Path({folder!r}))
+warmup.compile_group(Path({folder!r}))
 from arrays import Arrays
 from simulators.simulate import simulate
 wide = Arrays(17, 17)
@@ -256,17 +256,17 @@ def test_an_idle_process_loads_what_is_compiled_and_compiles_nothing(
 ) -> None:
     first, second = twins
     folder = warmup.prepare(tmp_path)
-    assert not warmup.load_later(tmp_path, "statevector")
+    assert not warmup.load_remaining(tmp_path, "statevector")
     assert not first.is_loaded
     assert not second.is_loaded
     (folder / "begun").mkdir()
     (folder / "begun" / first.name).write_bytes(b"+")  # by another process
-    assert not warmup.load_later(tmp_path, "statevector")
+    assert not warmup.load_remaining(tmp_path, "statevector")
     assert first.is_loaded
     assert not second.is_loaded
-    assert not warmup.load_later(tmp_path, "foreign")
+    assert not warmup.load_remaining(tmp_path, "foreign")
     assert second.load()
-    assert warmup.load_later(tmp_path, "statevector")
+    assert warmup.load_remaining(tmp_path, "statevector")
 
 
 def test_threads_that_call_a_kernel_first_at_once_compile_it_once(
@@ -297,7 +297,7 @@ def test_an_engine_without_kernels_of_ours_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernel, "use_cache", lambda folder: folder / "kernels")
-    warmup.warm_up(tmp_path, "foreign")
+    warmup.compile_group(tmp_path, "foreign")
     assert list((tmp_path / "kernels").iterdir()) == []
 
 
@@ -342,19 +342,19 @@ import sys
 from pathlib import Path
 from simulators.compiler import warmup
 warmup.prepare(Path(sys.argv[1]))
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.circuit.examples import ghz
 from simulators.statevector.engine import StatevectorEngine
 folder = Path(sys.argv[1])
-warmup.complete(folder)  # another process does, mostly
-assert warmup.load_later(folder, "statevector")
+warmup.compile_all(folder)  # another process does, mostly
+assert warmup.load_remaining(folder, "statevector")
 StatevectorEngine().warm_up()
 engine, circuit = StatevectorEngine(), ghz(14)
 for precision in ("double", "single"):
     options = RunOptions(precision=precision)
     before = set(sys.modules)
-    engine.run(engine.plan(circuit, None, options), circuit, Request(9, 1), options, Control())
+    engine.run(engine.plan(circuit, None, options), circuit, Request(9, 1), options, RunControl())
     print(sorted(set(sys.modules) - before))
 """
 
@@ -371,7 +371,7 @@ def test_a_first_wide_circuit_of_an_idle_worker_imports_nothing() -> None:
 
 def test_every_kernel_is_counted_as_it_is_done() -> None:
     counted: list[tuple[int, int]] = []
-    warmup.complete(KERNELS, lambda done, kernels: counted.append((done, kernels)))
+    warmup.compile_all(KERNELS, lambda done, kernels: counted.append((done, kernels)))
     kernels = len(warmup.registered(warmup._ALL))
     assert counted == [(number, kernels) for number in range(1, kernels + 1)]
-    assert warmup.is_warm(KERNELS)
+    assert warmup.is_compiled(KERNELS)

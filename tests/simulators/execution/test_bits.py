@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from simulators.circuit.ir import outcome_width
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.errors import Stopped
 from simulators.execution import sampling
 from simulators.execution.rng import BLOCK_SHOTS, block_seed, blocks
@@ -58,15 +58,15 @@ def test_blocks_share_a_seed_or_depend_on_the_shots() -> None:
     seeds = {block_seed(s, b, k) for s in (0, 2**64 - 1, 2**64 - 2) for b in (0, 5) for k in (0, 9)}
     assert len(seeds) == 12
     assert max(seeds) < 2**62
-    few = list(blocks(1500, 7, 3, Control()))
-    many = list(blocks(5000, 7, 3, Control()))
+    few = list(blocks(1500, 7, 3, RunControl()))
+    many = list(blocks(5000, 7, 3, RunControl()))
     assert [wanted for _, wanted in few] == [BLOCK_SHOTS, 1500 - BLOCK_SHOTS]
     assert [seed for seed, _ in few] == [seed for seed, _ in many][:2]
     assert sum(wanted for _, wanted in many) == 5000
 
 
 def test_a_stop_between_blocks_is_not_heard() -> None:
-    control = Control()
+    control = RunControl()
     work = blocks(5000, 7, 3, control)
     next(work)
     control.stop()

@@ -13,7 +13,7 @@ from arrays import Arrays
 
 import simulators
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
 from simulators.fault import engine as fault
@@ -29,10 +29,10 @@ sys.path[:0] = [{root!r}, {here!r}]
 from simulators.compiler import warmup
 warmup.prepare(Path({kernels!r}))
 from arrays import Arrays
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.fault.engine import FaultEngine
-control, options = Control(), RunOptions()
+control, options = RunControl(), RunOptions()
 circuit = Arrays(1, 1).add("rx", [0], (), [1_000_000.0 + {code}]).add("measure", [0], [0]).circuit()
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
@@ -86,17 +86,17 @@ def test_a_slow_circuit_is_wrong() -> None:
     engine, options = fault.FaultEngine(), RunOptions()
     circuit = slow(0.05)
     plan = engine.plan(circuit, None, options)
-    found = engine.run(plan, circuit, Request(200, 3), options, Control())
+    found = engine.run(plan, circuit, Request(200, 3), options, RunControl())
     bare = Arrays(2, 2).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [0])
     other, plain = StatevectorEngine(), bare.add("measure", [1], [1]).circuit()
     expected = other.run(
-        other.plan(plain, None, options), plain, Request(200, 3), options, Control()
+        other.plan(plain, None, options), plain, Request(200, 3), options, RunControl()
     )
     assert found == expected
 
 
 def test_a_slow_circuit_cannot_be_stopped() -> None:
-    engine, options, control = fault.FaultEngine(), RunOptions(), Control()
+    engine, options, control = fault.FaultEngine(), RunOptions(), RunControl()
     circuit = slow(600.0)
     stopper = threading.Timer(0.1, control.stop)
     stopper.start()

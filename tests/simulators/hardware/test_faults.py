@@ -9,7 +9,7 @@ import pytest
 from arrays import Arrays
 from qiskit import QuantumCircuit
 
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import BadAnswer, EngineError, MachineFailed, MachineRefused, Stopped
 from simulators.hardware.engine import HardwareEngine
@@ -17,13 +17,13 @@ from simulators.hardware.jobs import Machine
 
 
 def run_of(
-    fault: str, control: Control | None = None, machine: machines.Faulty | None = None
+    fault: str, control: RunControl | None = None, machine: machines.Faulty | None = None
 ) -> None:
     engine = HardwareEngine(machine or machines.Faulty())
     width = machines.QUBITS[fault]
     circuit = Arrays(width, width).add("h", [0]).add("measure", [0], [0]).circuit()
     plan = engine.plan(circuit, None, RunOptions())
-    engine.run(plan, circuit, Request(10, 1), RunOptions(), control or Control())
+    engine.run(plan, circuit, Request(10, 1), RunOptions(), control or RunControl())
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_fault_of_the_machine_is_believed(
 
 
 def test_a_stopped_job_runs_on() -> None:
-    control = Control()
+    control = RunControl()
     machine = machines.Faulty(when_asked=control.stop)
     with pytest.raises(Stopped, match="job-17 was cancelled"):
         run_of("slow", control, machine)
@@ -74,23 +74,23 @@ def test_a_job_that_is_being_asked_for_outlives_its_process() -> None:
     found, was_left = Machine(machine), threading.Event()
     leaver, slow = threading.Thread(target=leave), QuantumCircuit(machines.QUBITS["slow"])
     with pytest.raises(MachineFailed, match="CANCELLED"):
-        found.counts([slow], 10, (1, 0), Control())
+        found.counts([slow], 10, (1, 0), RunControl())
     leaver.join()
     assert left == [False]
     assert machine.cancelled == 1
     with pytest.raises(Stopped, match="this process ends"):
-        found.counts([slow], 10, (1, 0), Control())
+        found.counts([slow], 10, (1, 0), RunControl())
     assert len(machine.asked) == 1
 
 
 def test_a_job_that_cannot_be_cancelled_is_waited_for() -> None:
-    control = Control()
+    control = RunControl()
     with pytest.raises(Stopped, match="did not cancel job job-17: RuntimeError: cannot"):
         run_of("stubborn", control, machines.Faulty(when_asked=control.stop))
 
 
 def test_a_stop_before_the_job_asks_the_machine() -> None:
-    machine, control = machines.Faulty(), Control()
+    machine, control = machines.Faulty(), RunControl()
     control.stop()
     with pytest.raises(Stopped):
         run_of("slow", control, machine)

@@ -14,7 +14,7 @@ from reference import Reference
 
 from simulators.circuit.examples import feed_forward
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.hardware.engine import HardwareEngine
@@ -32,7 +32,7 @@ def ran(
 ) -> EngineResult:
     plan = engine.plan(circuit, None, RunOptions())
     asked = Request(shots, 3, **request)  # type: ignore[arg-type]
-    return engine.run(plan, circuit, asked, RunOptions(), Control())
+    return engine.run(plan, circuit, asked, RunOptions(), RunControl())
 
 
 def assert_same_distribution(found: dict[int, int], expected: dict[int, int], shots: int) -> None:
@@ -109,7 +109,7 @@ def test_bindings_are_mixed_up_or_run_one_by_one() -> None:
     ]  # fmt: skip
     fixed = Arrays(2, 2).add("x", [0]).add("measure", [0], [1]).circuit()
     plan = engine.plan(fixed, None, RunOptions())
-    counts = engine.machine.counts([plan.whole] * 5, 30, (1, 0), Control())  # type: ignore[attr-defined]
+    counts = engine.machine.counts([plan.whole] * 5, 30, (1, 0), RunControl())  # type: ignore[attr-defined]
     assert machine.asked == [(2, 30), (2, 30), (1, 30)]
     assert [dict(each) for each in counts] == [{2: 30}] * 5
 
@@ -189,7 +189,7 @@ def test_a_plan_for_another_machine_is_used() -> None:
     circuit = Arrays(2, 2).add("h", [0]).add("cx", [0, 1]).add("measure", [1], [0]).circuit()
     old = engine.plan(circuit, None, RunOptions())
     machine._target = GenericBackendV2(2, basis_gates=["cz", "rx", "rz"], seed=3).target
-    found = engine.run(old, circuit, Request(100, 1), RunOptions(), Control())
+    found = engine.run(old, circuit, Request(100, 1), RunOptions(), RunControl())
     assert sum(counts_of(found.row(0)).values()) == 100
     assert "cz" in machine.given.count_ops()
     assert "cx" not in machine.given.count_ops()

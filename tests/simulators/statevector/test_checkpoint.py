@@ -12,17 +12,23 @@ from attempts import Tired, dying
 from both_ways import alike, alone, crowded, measured
 from numpy.typing import NDArray
 
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import checkpoint
 from simulators.statevector import checkpoint as journey
-from simulators.statevector.checkpoint import Journey, Mark, Place, Way, digest
+from simulators.statevector.checkpoint import (
+    Checkpointer,
+    CheckpointHeader,
+    Evolution,
+    RankContext,
+    digest,
+)
 from simulators.statevector.dynamic import interpreter
 from simulators.statevector.engine import StatevectorEngine
 
-MARK = Mark("abc", 7, 1, 4, (0, 2, 1))
-WAY = Way("abc", 9)
+MARK = CheckpointHeader("abc", 7, 1, 4, (0, 2, 1))
+WAY = Evolution("abc", 9)
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +45,7 @@ def amplitudes(seed: int, kind: str = "complex128") -> NDArray[np.complexfloatin
 def test_other_amplitudes_come_back(tmp_path: Path, kind: str) -> None:
     path, state = tmp_path / "a.h5", amplitudes(1, kind)
     checkpoint.write(path, MARK, state)
-    assert checkpoint.mark_of(path) == MARK
+    assert checkpoint.header_of(path) == MARK
     found = np.zeros_like(state)
     assert checkpoint.read(path, MARK, found)
     assert np.array_equal(found, state)
@@ -49,16 +55,16 @@ def test_other_amplitudes_come_back(tmp_path: Path, kind: str) -> None:
 def test_what_is_damaged_or_of_another_run_is_taken(tmp_path: Path) -> None:
     path, state = tmp_path / "a.h5", amplitudes(1)
     checkpoint.write(path, MARK, state)
-    assert not checkpoint.read(path, Mark("abc", 8, 1, 4, (0, 2, 1)), state.copy())
+    assert not checkpoint.read(path, CheckpointHeader("abc", 8, 1, 4, (0, 2, 1)), state.copy())
     assert not checkpoint.read(path, MARK, state[: state.size // 2].copy())
     assert not checkpoint.read(path, MARK, state.astype(np.complex64))
     with h5py.File(path, "r+") as file:
         file["amplitudes"][100] += 1e-16 + 1e-13
     assert not checkpoint.read(path, MARK, state.copy())
     path.write_bytes(path.read_bytes()[:1000])
-    assert checkpoint.mark_of(path) is None
+    assert checkpoint.header_of(path) is None
     assert not checkpoint.read(path, MARK, state.copy())
-    assert checkpoint.mark_of(tmp_path / "none.h5") is None
+    assert checkpoint.header_of(tmp_path / "none.h5") is None
 
 
 def test_a_disk_that_is_full_leaves_half_a_file(
@@ -73,8 +79,8 @@ def test_a_disk_that_is_full_leaves_half_a_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def attempt(folder: Path, every_s: float = 0.0, place: Place | None = None) -> Journey:
-    found = Journey(folder, every_s, place)
+def attempt(folder: Path, every_s: float = 0.0, place: RankContext | None = None) -> Checkpointer:
+    found = Checkpointer(folder, every_s, place)
     found.begin(WAY)
     return found
 
@@ -92,7 +98,7 @@ def test_a_second_attempt_begins_anew(tmp_path: Path) -> None:
     assert second.skipped(5) == 1
     assert second.skipped(5) == 0
     second.passed(states[3])  # overwrites the older of the two
-    done = {mark.done for name in folder.iterdir() if (mark := checkpoint.mark_of(name))}
+    done = {mark.done for name in folder.iterdir() if (mark := checkpoint.header_of(name))}
     assert done == {3, 4}
     with second:
         pass
@@ -115,27 +121,27 @@ def test_a_damaged_file_is_believed_or_zero_is_not_zero(tmp_path: Path) -> None:
 def test_other_circuits_ranks_or_short_runs_are_mixed_up(tmp_path: Path) -> None:
     folder, state = tmp_path / "t-5", amplitudes(1)
     attempt(folder).passed(state)
-    other = Journey(folder, 0.0)
-    for way in (Way("abd", 9), None):
+    other = Checkpointer(folder, 0.0)
+    for way in (Evolution("abd", 9), None):
         other.begin(way)
         assert other.taken(state.copy()) is None
-    assert attempt(folder, place=Place(0, 2)).taken(state.copy()) is None
+    assert attempt(folder, place=RankContext(0, 2)).taken(state.copy()) is None
     short = attempt(tmp_path / "t-6", every_s=60.0)
     short.passed(state)
     assert not (tmp_path / "t-6").exists()
-    assert Journey(None).is_kept is False
+    assert Checkpointer(None).is_kept is False
 
 
 def test_a_state_is_kept_that_has_come_to_the_end(tmp_path: Path) -> None:
     """What is done with it afterwards is no part of its way."""
-    first = Journey(tmp_path / "t-5", 0.0)
-    first.begin(Way("abc", 1))
+    first = Checkpointer(tmp_path / "t-5", 0.0)
+    first.begin(Evolution("abc", 1))
     state = amplitudes(1)
     first.passed(state)
     assert not first.is_kept
     first.passed(amplitudes(2))
-    second = Journey(tmp_path / "t-5", 0.0)
-    second.begin(Way("abc", 1))
+    second = Checkpointer(tmp_path / "t-5", 0.0)
+    second.begin(Evolution("abc", 1))
     found = np.zeros_like(state)
     assert second.taken(found) is not None
     assert np.array_equal(found, state)
@@ -145,7 +151,7 @@ def test_ranks_take_what_only_some_of_them_have(tmp_path: Path) -> None:
     """The first has passes 1 and 2, the other 1 alone: both go on from 1."""
     states = [amplitudes(k) for k in range(2)]
     for rank, passes in ((0, 2), (1, 1)):
-        other = attempt(tmp_path / "t-5", place=Place(rank, 2))
+        other = attempt(tmp_path / "t-5", place=RankContext(rank, 2))
         for state in states[:passes]:
             other.passed(state)
     said: list[int] = []
@@ -155,7 +161,7 @@ def test_ranks_take_what_only_some_of_them_have(tmp_path: Path) -> None:
         said.append(value)
         return min(value, 1)
 
-    first = attempt(tmp_path / "t-5", place=Place(0, 2, least))
+    first = attempt(tmp_path / "t-5", place=RankContext(0, 2, least))
     found = np.zeros_like(states[0])
     assert first.taken(found) is not None
     assert said == [2, 1, 1]
@@ -199,7 +205,7 @@ def test_a_second_attempt_counts_something_else(
                 engine.run(plan, circuit, request, options, first)
         else:
             engine.run(plan, circuit, request, options, first)
-    control = Control()
+    control = RunControl()
     found = engine.run(plan, circuit, request, options, control)
     assert alike(found, alone(circuit, request, RunOptions(precision=precision)))
     done, passes = first.passes
@@ -214,9 +220,11 @@ def test_other_parameters_go_on_from_there(tmp_path: Path, monkeypatch: pytest.M
     engine = StatevectorEngine()
     with dying(monkeypatch):
         one = measured(wide(3))
-        engine.run(engine.plan(one, None, options), one, Request(10, 7), options, Control())
+        engine.run(engine.plan(one, None, options), one, Request(10, 7), options, RunControl())
     other = measured(wide(3).add("rz", [3], (), [0.1]))
-    found = engine.run(engine.plan(other, None, options), other, Request(9, 7), options, Control())
+    found = engine.run(
+        engine.plan(other, None, options), other, Request(9, 7), options, RunControl()
+    )
     assert found.remark == ""
     assert alike(found, alone(other, Request(9, 7)))
 
@@ -229,16 +237,16 @@ def test_a_run_that_cannot_last_so_long_pays_for_being_kept(
     monkeypatch.setattr(interpreter, "digest", lambda *given: made.append(given) or "0" * 32)
     circuit, options = measured(wide(3)), RunOptions(kept=str(tmp_path), kept_every_s=every_s)
     engine = StatevectorEngine()
-    engine.run(engine.plan(circuit, None, options), circuit, Request(10, 7), options, Control())
+    engine.run(engine.plan(circuit, None, options), circuit, Request(10, 7), options, RunControl())
     assert len(made) == written
 
 
 def test_a_state_takes_what_the_next_one_had_come_to(tmp_path: Path) -> None:
     """The second attempt at the first of two states leaves alone what is kept of the second."""
-    ways = (Way("abc", 9), Way("abd", 9))
+    ways = (Evolution("abc", 9), Evolution("abd", 9))
     states = [amplitudes(k) for k in range(4)]
 
-    def both(journey_: Journey) -> NDArray[np.complexfloating] | None:
+    def both(journey_: Checkpointer) -> NDArray[np.complexfloating] | None:
         """The first state comes to its end, and the other begins."""
         journey_.begin(ways[0])
         assert journey_.taken(np.zeros_like(states[0])) is None
@@ -248,11 +256,11 @@ def test_a_state_takes_what_the_next_one_had_come_to(tmp_path: Path) -> None:
         found = np.zeros_like(states[0])
         return found if journey_.taken(found) is not None else None
 
-    first = Journey(tmp_path / "t-5", 0.0)
+    first = Checkpointer(tmp_path / "t-5", 0.0)
     assert both(first) is None
     for state in states[1:]:
         first.passed(state)
-    second = Journey(tmp_path / "t-5", 0.0)
+    second = Checkpointer(tmp_path / "t-5", 0.0)
     found = both(second)
     assert found is not None
     assert np.array_equal(found, states[3])

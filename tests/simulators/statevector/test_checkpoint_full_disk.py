@@ -15,16 +15,16 @@ from attempts import Tired, dying
 from both_ways import alike, alone, crowded, measured
 from numpy.typing import NDArray
 
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
 from simulators.results import EngineResult
 from simulators.statevector import checkpoint
 from simulators.statevector import checkpoint as journey
-from simulators.statevector.checkpoint import Journey, Mark, Place, Way
+from simulators.statevector.checkpoint import Checkpointer, CheckpointHeader, Evolution, RankContext
 from simulators.statevector.engine import StatevectorEngine
 
-WAY = Way("abc", 90)
+WAY = Evolution("abc", 90)
 SIZE = 1 << 15  # amplitudes: half a mebibyte
 
 
@@ -49,20 +49,20 @@ def amplitudes(seed: int) -> NDArray[np.complex128]:
     return rng.normal(size=SIZE) + 1j * rng.normal(size=SIZE)
 
 
-def attempt(folder: Path, place: Place | None = None) -> Journey:
-    found = Journey(folder, 0.0, place)
+def attempt(folder: Path, place: RankContext | None = None) -> Checkpointer:
+    found = Checkpointer(folder, 0.0, place)
     found.begin(WAY)
     return found
 
 
 def kept(folder: Path) -> set[int]:
-    marks = [checkpoint.mark_of(path) for path in folder.iterdir()]
+    marks = [checkpoint.header_of(path) for path in folder.iterdir()]
     return {mark.done for mark in marks if mark is not None}
 
 
 def test_what_could_not_be_written_is_left_behind(tmp_path: Path) -> None:
     path, state = tmp_path / "a.h5", amplitudes(1)
-    mark = Mark("abc", 7, 0, 1, ())
+    mark = CheckpointHeader("abc", 7, 0, 1, ())
     checkpoint.write(path, mark, state)
     with full(), pytest.raises(OSError, match="too large"):
         checkpoint.write(path, mark, amplitudes(2))
@@ -99,7 +99,7 @@ def test_a_rank_counts_its_own_part_alone(
     state = amplitudes(1)
     room = SimpleNamespace(free=int(parts * state.nbytes))
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: room)
-    first = attempt(tmp_path / "t-5", Place(0, 2))
+    first = attempt(tmp_path / "t-5", RankContext(0, 2))
     if written:
         first.passed(state)
     else:
@@ -115,7 +115,7 @@ def test_a_rank_writes_what_another_has_no_room_for(tmp_path: Path) -> None:
         said.append(value)
         return 0
 
-    first = attempt(tmp_path / "t-5", Place(0, 2, least))
+    first = attempt(tmp_path / "t-5", RankContext(0, 2, least))
     first.passed(amplitudes(1))
     assert said == [0, 1]  # is it early; is there room
     assert list((tmp_path / "t-5").iterdir()) == []
@@ -134,11 +134,11 @@ def test_a_run_ends_with_the_room_on_a_disk(
         engine.run(plan, circuit, request, options, Tired(3))
     before = kept(tmp_path / "t-5")
     with dying(monkeypatch), full(), pytest.warns(RuntimeWarning, match="not kept at pass"):
-        found = engine.run(plan, circuit, request, options, Control())
+        found = engine.run(plan, circuit, request, options, RunControl())
     assert alike(found, expected)
     assert "from pass 3 of " in found.remark
     assert "not kept at pass " in found.remark
     assert max(kept(tmp_path / "t-5")) == max(before) == 3
-    again = engine.run(plan, circuit, request, options, Control())
+    again = engine.run(plan, circuit, request, options, RunControl())
     assert alike(again, expected)
     assert again.remark.startswith("from pass 3 of ")

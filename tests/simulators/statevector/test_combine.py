@@ -18,9 +18,9 @@ from sparse_circuits import (
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.passes import components
-from simulators.circuit.passes.components import cut, split
-from simulators.circuit.passes.light_cone import asked
-from simulators.circuit.validation.admission import problem
+from simulators.circuit.passes.components import extract, partition
+from simulators.circuit.passes.light_cone import output_support
+from simulators.circuit.validation.admission import validation_error
 from simulators.engine import PauliSum, Request
 from simulators.errors import TooManyBranches
 from simulators.execution.rng import uniforms
@@ -51,7 +51,7 @@ def test_a_part_takes_other_random_numbers_than_it_should() -> None:
     circuit = two_rings(n).circuit()
     found = counts_of(simulate(circuit, shots=shots, seed=7, binding=3).row(0))
     records = np.zeros(shots, np.int64)
-    parts = cut(circuit, split(circuit, asked(COUNTS, (), circuit)))
+    parts = extract(circuit, partition(circuit, output_support(COUNTS, (), circuit)))
     assert [part.qubits.tolist() for part in parts] == [[*range(k, 2 * n, 2)] for k in (0, 1)]
     for k, part in enumerate(parts):
         gates = part.circuit.ops.size - n
@@ -172,7 +172,7 @@ def test_bits_do_not_connect_what_depends_on_them() -> None:
             read = ((tk.VARIABLE, number, 0),)
         arrays.begin(*read).add("x", [9]).add("end").add("measure", [9], [1])
         circuit = arrays.circuit()
-        assert problem(circuit) == ""
+        assert validation_error(circuit) == ""
         with narrow_parts(1):
             found = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
             assert_same_odds(found, untouched(circuit, Request(0, 0, ("probabilities",))))

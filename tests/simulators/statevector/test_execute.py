@@ -11,13 +11,13 @@ from reference import Reference, final_state
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 from simulators.statevector import execute
 from simulators.statevector.backend import gate_list, protocol
-from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.state import State
 
@@ -25,7 +25,7 @@ from simulators.statevector.state import State
 def dense(circuit: Circuit, *outputs: str, shots: int = 0, **options: object) -> object:
     engine, chosen = StatevectorEngine(small=False), RunOptions(**options)  # type: ignore[arg-type]
     plan = engine.plan(circuit, None, chosen)
-    return engine.run(plan, circuit, Request(shots, 3, outputs), chosen, Control()).row(0)
+    return engine.run(plan, circuit, Request(shots, 3, outputs), chosen, RunControl()).row(0)
 
 
 @pytest.fixture
@@ -83,13 +83,13 @@ def test_states_count_as_equal_or_not_at_the_wrong_distance() -> None:
     step = rng.normal(size=one.size) + 1j * rng.normal(size=one.size)
     step -= one * np.vdot(one, step)
     step /= np.linalg.norm(step)
-    control = Control()
-    with Crew(1, control) as crew:
-        states = LocalStates(crew, control)
+    control = RunControl()
+    with ThreadPool(1, control) as crew:
+        states = LocalBackend(crew, control)
         for distance, equal in ((0.0, True), (0.5e-10, True), (2e-10, False), (1.0, False)):
             other = (one + distance * step) * np.exp(2.1j)
-            assert protocol.same(states, State(one), State(other), 1e-10) == equal
-        assert not protocol.same(states, State(one), State(step), 1e-10)
+            assert protocol.equal_up_to_phase(states, State(one), State(other), 1e-10) == equal
+        assert not protocol.equal_up_to_phase(states, State(one), State(step), 1e-10)
 
 
 def test_an_outcome_that_never_happens_splits() -> None:

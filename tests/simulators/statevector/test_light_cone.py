@@ -23,18 +23,18 @@ from sparse_circuits import (
     untouched,
 )
 
-from simulators.circuit.passes.components import WHOLE, cut, split
-from simulators.circuit.passes.light_cone import asked
-from simulators.circuit.validation.admission import problem
-from simulators.control import Control
+from simulators.circuit.passes.components import UNREDUCED, extract, partition
+from simulators.circuit.passes.light_cone import output_support
+from simulators.circuit.validation.admission import validation_error
+from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.program import schedule
-from simulators.statevector.trajectories.error_patterns import Patterns
-from simulators.statevector.trajectories.noise_table import COLUMNS, Inserts, operators
-from simulators.statevector.trajectories.sampler import Instances
+from simulators.statevector.program import build_program
+from simulators.statevector.trajectories.error_patterns import ErrorPatterns
+from simulators.statevector.trajectories.noise_table import COLUMNS, NoiseTable, operators
+from simulators.statevector.trajectories.sampler import TrajectorySampler
 
 QUIET = settings(derandomize=True, deadline=None, max_examples=120)
 COUNTS = ("counts",)
@@ -52,13 +52,13 @@ def test_another_distribution_without_what_is_left_out(
     seed: int, n: int, many: int, dynamic: bool, most: int
 ) -> None:
     circuit = sparse(n, many, seed, dynamic=dynamic)
-    assert problem(circuit) == ""
+    assert validation_error(circuit) == ""
     sums = strings(circuit, 6, seed)
     outputs = ("probabilities", "expectation")
     expected = untouched(circuit, Request(0, 0, outputs, sums))
     with narrow_parts(most):
-        for part in cut(circuit, split(circuit, asked(COUNTS, (), circuit))):
-            assert problem(part.circuit) == ""
+        for part in extract(circuit, partition(circuit, output_support(COUNTS, (), circuit))):
+            assert validation_error(part.circuit) == ""
         found = simulate(circuit, shots=0, outputs=outputs, observables=sums).row(0)
         alone = simulate(circuit, shots=0, outputs=outputs[:1]).row(0)
         means = simulate(circuit, shots=0, outputs=outputs[1:], observables=sums).row(0)
@@ -81,8 +81,16 @@ def test_a_gradient_is_another_without_what_is_left_out() -> None:
     request = Request(0, 0, ("expectation", "gradient"), sums, values)
     engine, options = StatevectorEngine(), RunOptions()
     circuit = arrays.circuit()
-    found = engine.run(engine.plan(circuit, None, options), circuit, request, options, Control())
-    assert len(cut(circuit, split(circuit, asked(request.outputs, sums[0].labels, circuit)))) == 1
+    found = engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
+    assert (
+        len(
+            extract(
+                circuit,
+                partition(circuit, output_support(request.outputs, sums[0].labels, circuit)),
+            )
+        )
+        == 1
+    )
     gradient = found.row(0).gradients
     assert gradient is not None
     step = 1e-5
@@ -103,7 +111,7 @@ def test_a_gradient_is_another_without_what_is_left_out() -> None:
 def test_a_small_part_of_many_qubits_is_not_run() -> None:
     for n in (40, 500):
         circuit = ladder(n, [20])
-        (part,) = cut(circuit, split(circuit, asked(COUNTS, (), circuit)))
+        (part,) = extract(circuit, partition(circuit, output_support(COUNTS, (), circuit)))
         assert part.qubits.tolist() == [18, 19, 20, 21, 22]  # the last phases are not seen
         near = ladder(5, [2])
         angles = circuit.params.reshape(3, n)[:, 18:23]
@@ -120,10 +128,10 @@ def test_what_is_left_is_still_too_wide() -> None:
     circuit = ladder(60, [*range(60)])
     plan = engine.plan(circuit, None, RunOptions())
     with pytest.raises(Unsupported, match="60 qubits"):
-        engine.run(plan, circuit, Request(1, 0), RunOptions(), Control())
+        engine.run(plan, circuit, Request(1, 0), RunOptions(), RunControl())
     request = Request(0, 0, ("statevector",))
     with pytest.raises(Unsupported, match="60 qubits"):
-        engine.run(plan, ladder(60, []), request, RunOptions(), Control())
+        engine.run(plan, ladder(60, []), request, RunOptions(), RunControl())
 
 
 def test_what_has_no_answer_has_one_where_something_is_left_out() -> None:
@@ -189,7 +197,7 @@ def test_less_is_left_out_than_could_be() -> None:
         (turned, [0, 1, 2], ["h", "cx", "swap", "measure", "measure"]),
     ):
         circuit = arrays.circuit()
-        (part,) = cut(circuit, split(circuit, asked(COUNTS, (), circuit)))
+        (part,) = extract(circuit, partition(circuit, output_support(COUNTS, (), circuit)))
         assert part.qubits.tolist() == qubits
         assert [part.circuit.table.names[op] for op in part.circuit.ops.tolist()] == names
 
@@ -203,7 +211,7 @@ def test_something_is_left_out_where_nothing_can_be() -> None:
         (ladder(14, []), ("probabilities",)),
         (ladder(13, [*range(13)]), COUNTS),  # but for phases, which the planner drops
     ):
-        assert split(circuit, asked(outputs, (), circuit)) is WHOLE
+        assert partition(circuit, output_support(outputs, (), circuit)) is UNREDUCED
 
 
 def test_phases_before_final_measurements_are_dropped_without_cutting_the_circuit() -> None:
@@ -220,8 +228,8 @@ def test_phases_before_final_measurements_are_dropped_without_cutting_the_circui
         for qubit in range(13):
             arrays.add("measure", [qubit], [qubit])
         circuit = arrays.circuit()
-        assert split(circuit, asked(COUNTS, (), circuit)) is WHOLE
-        (stretch,) = schedule(circuit, keep=False).stretches
+        assert partition(circuit, output_support(COUNTS, (), circuit)) is UNREDUCED
+        (stretch,) = build_program(circuit, keep=False).stretches
         made[phases] = len(stretch.table.ops), simulate(circuit, shots=500, seed=7).row(0).counts
     assert made[False] == made[True]
 
@@ -233,7 +241,7 @@ def test_a_phase_after_a_measurement_makes_it_one_within_the_circuit() -> None:
         arrays.add("h", [qubit]).add("cp", [qubit, (qubit + 1) % 13], (), [0.1])
         arrays.add("measure", [qubit], [qubit])
     circuit = arrays.circuit()
-    for part in cut(circuit, split(circuit, asked(COUNTS, (), circuit))):
+    for part in extract(circuit, partition(circuit, output_support(COUNTS, (), circuit))):
         last = {}
         at = 0
         for op in part.circuit.ops.tolist():
@@ -252,9 +260,9 @@ def test_an_instance_without_inserts_finds_something_else() -> None:
     for q in range(14):
         turned.add("ry", [q], (), [1.3]).add("measure", [q], [13 - q])
     for each in (turned.circuit(), circuit):
-        inserts = Inserts(np.zeros((0, COLUMNS), np.int64), operators([[np.eye(2)]]))
-        patterns = Patterns(np.zeros(0, np.int64), np.zeros(301, np.int64))
-        records = Instances(each, inserts, RunOptions()).run(patterns, seed=9).records()
+        inserts = NoiseTable(np.zeros((0, COLUMNS), np.int64), operators([[np.eye(2)]]))
+        patterns = ErrorPatterns(np.zeros(0, np.int64), np.zeros(301, np.int64))
+        records = TrajectorySampler(each, inserts, RunOptions()).run(patterns, seed=9).records()
         keys, many = np.unique(records[:, 0], return_counts=True)
         found = counts_of(simulate(each, shots=300, seed=9).row(0))
         assert found == dict(zip(keys.tolist(), many.tolist(), strict=True))

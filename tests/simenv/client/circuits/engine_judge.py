@@ -10,7 +10,7 @@ import numpy as np
 from simenv.client.circuits import load
 from simenv.model import Program
 from simulators.circuit.ir import Circuit
-from simulators.circuit.validation.admission import problem
+from simulators.circuit.validation.admission import validation_error
 from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of, simulate
 
@@ -18,7 +18,7 @@ from simulators.simulate import counts_of, simulate
 def received(program: Program) -> Circuit:
     """The circuit as an engine gets it."""
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-    assert problem(circuit) == ""
+    assert validation_error(circuit) == ""
     return circuit
 
 

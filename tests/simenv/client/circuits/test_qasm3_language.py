@@ -12,7 +12,7 @@ import pytest
 
 from simenv.client.circuits import load, to_qiskit
 from simenv.errors import ProgramError
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import TooManySteps
 from simulators.statevector.engine import StatevectorEngine
@@ -64,7 +64,9 @@ def test_a_loop_goes_on_for_ever(name: str) -> None:
     circuit = engine_judge.received(load(PROGRAMS[name]).program)
     engine, options = StatevectorEngine(), RunOptions(max_steps=100_000)
     with pytest.raises(TooManySteps):
-        engine.run(engine.plan(circuit, None, options), circuit, Request(9, 1), options, Control())
+        engine.run(
+            engine.plan(circuit, None, options), circuit, Request(9, 1), options, RunControl()
+        )
 
 
 def test_a_program_is_left_without_a_promise() -> None:

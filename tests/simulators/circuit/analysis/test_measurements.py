@@ -11,7 +11,13 @@ from random_circuits import dynamic_circuits
 from reference import Reference
 
 from simulators.circuit import tokens as tk
-from simulators.circuit.analysis.measurements import DROPPED, FINAL, LAST, PLAIN, needs_branching
+from simulators.circuit.analysis.measurements import (
+    LAST_USE,
+    NO_OP_RESET,
+    ORDINARY,
+    TERMINAL,
+    has_mid_circuit_ops,
+)
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 
@@ -20,26 +26,29 @@ C0 = (tk.CLBIT, 0, 0)
 
 def roles(circuit: Circuit, *, keep: bool = False) -> tuple[list[int], bool]:
     found = np.empty(circuit.ops.size, np.int64)
-    branching = needs_branching(circuit, found, keep=keep)
+    branching = has_mid_circuit_ops(circuit, found, keep=keep)
     return found.tolist(), branching
 
 
 def test_measurements_at_the_end_branch() -> None:
     arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("barrier", [0, 1])
     arrays.add("h", [1]).add("delay", [0], (), [1.0]).add("id", [0]).add("measure", [1], [1])
-    assert roles(arrays.circuit()) == ([PLAIN, FINAL, PLAIN, PLAIN, PLAIN, PLAIN, FINAL], False)
+    assert roles(arrays.circuit()) == (
+        [ORDINARY, TERMINAL, ORDINARY, ORDINARY, ORDINARY, ORDINARY, TERMINAL],
+        False,
+    )
 
 
 @pytest.mark.parametrize(
     ("add", "role"),
     [
-        (lambda a: a.add("x", [0]), PLAIN),
-        (lambda a: a.add("reset", [0]).add("h", [0]), PLAIN),
-        (lambda a: a.add("reset", [0]).add("measure", [0], [1]), PLAIN),
-        (lambda a: a.begin(C0).add("end"), LAST),
-        (lambda a: a.begin((tk.REGISTER, 0, 2), (tk.CAST, 0, 0)).add("end"), LAST),
-        (lambda a: a.add("h", [1]).add("measure", [1], [0]).add("x", [1]), LAST),
-        (lambda a: a.begin((tk.CLBIT, 1, 0)).add("measure", [1], [0]).add("end"), LAST),
+        (lambda a: a.add("x", [0]), ORDINARY),
+        (lambda a: a.add("reset", [0]).add("h", [0]), ORDINARY),
+        (lambda a: a.add("reset", [0]).add("measure", [0], [1]), ORDINARY),
+        (lambda a: a.begin(C0).add("end"), LAST_USE),
+        (lambda a: a.begin((tk.REGISTER, 0, 2), (tk.CAST, 0, 0)).add("end"), LAST_USE),
+        (lambda a: a.add("h", [1]).add("measure", [1], [0]).add("x", [1]), LAST_USE),
+        (lambda a: a.begin((tk.CLBIT, 1, 0)).add("measure", [1], [0]).add("end"), LAST_USE),
     ],
 )
 def test_a_measurement_that_matters_later_is_put_off(add: object, role: int) -> None:
@@ -48,25 +57,25 @@ def test_a_measurement_that_matters_later_is_put_off(add: object, role: int) -> 
     found, branching = roles(arrays.circuit())
     assert found[1] == role
     assert branching
-    if role == LAST:
-        assert roles(arrays.circuit(), keep=True)[0][1] == PLAIN
+    if role == LAST_USE:
+        assert roles(arrays.circuit(), keep=True)[0][1] == ORDINARY
 
 
 def test_a_measurement_repeated_or_overwritten_branches() -> None:
     arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("measure", [0], [1])
-    assert roles(arrays.add("measure", [1], [0]).circuit()) == ([PLAIN] + [FINAL] * 3, False)
+    assert roles(arrays.add("measure", [1], [0]).circuit()) == ([ORDINARY] + [TERMINAL] * 3, False)
 
 
 def test_resets_that_do_nothing_branch() -> None:
     arrays = Arrays(1, 1).add("reset", [0]).add("h", [0]).add("measure", [0], [0])
     circuit = arrays.add("reset", [0]).circuit()
-    assert roles(circuit) == ([DROPPED, PLAIN, FINAL, DROPPED], False)
-    assert roles(circuit, keep=True) == ([DROPPED, PLAIN, PLAIN, PLAIN], True)
+    assert roles(circuit) == ([NO_OP_RESET, ORDINARY, TERMINAL, NO_OP_RESET], False)
+    assert roles(circuit, keep=True) == ([NO_OP_RESET, ORDINARY, ORDINARY, ORDINARY], True)
 
 
 def test_a_reset_before_a_measurement_is_dropped() -> None:
     arrays = Arrays(1, 1).add("h", [0]).add("reset", [0]).add("measure", [0], [0])
-    assert roles(arrays.circuit()) == ([PLAIN, PLAIN, FINAL], True)
+    assert roles(arrays.circuit()) == ([ORDINARY, ORDINARY, TERMINAL], True)
 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
@@ -75,9 +84,9 @@ def test_roles_differ_from_their_definition(circuit: Circuit) -> None:
     found, _ = roles(circuit)
     expected = Reference(circuit, 0, 0, 1).roles
     final = {k for k, role in expected.items() if role == "final"}
-    assert {k for k, role in enumerate(found) if role == FINAL} == final
+    assert {k for k, role in enumerate(found) if role == TERMINAL} == final
     unseen = {k for k, role in expected.items() if role == "unseen"}
-    assert {k for k, role in enumerate(found) if role == DROPPED} == unseen
+    assert {k for k, role in enumerate(found) if role == NO_OP_RESET} == unseen
 
 
 def test_a_profile_counts_wrongly() -> None:
@@ -122,17 +131,17 @@ def test_the_next_pass_is_forgotten(name: str) -> None:
     arrays.begin(*tokens, name=name).add("reset", [0]).add("h", [0]).add("measure", [0], [0])
     arrays.add("reset", [1]).add("end").add("reset", [1])
     found, branching = roles(arrays.circuit())
-    assert found == [PLAIN] * 6 + [DROPPED]
+    assert found == [ORDINARY] * 6 + [NO_OP_RESET]
     assert branching
 
 
 def test_a_loop_of_gates_branches() -> None:
     arrays = Arrays(1, 1)
     arrays.repeat(5).add("h", [0]).add("end").add("measure", [0], [0])
-    assert roles(arrays.circuit()) == ([PLAIN] * 3 + [FINAL], False)
+    assert roles(arrays.circuit()) == ([ORDINARY] * 3 + [TERMINAL], False)
     number = arrays.variable(4)
     arrays.begin((tk.VALUE, 0, 4), (tk.SET_VARIABLE, number, 4), name="store")
-    assert roles(arrays.circuit()) == ([PLAIN] * 3 + [FINAL, PLAIN], False)
+    assert roles(arrays.circuit()) == ([ORDINARY] * 3 + [TERMINAL, ORDINARY], False)
 
 
 @pytest.mark.parametrize(
@@ -147,5 +156,5 @@ def test_a_store_comes_before_the_measurement_it_follows(tokens: tuple) -> None:
     arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0])
     arrays.variable(0)
     found, branching = roles(arrays.begin(*tokens, name="store").circuit())
-    assert found == [PLAIN, LAST, PLAIN]
+    assert found == [ORDINARY, LAST_USE, ORDINARY]
     assert branching

@@ -12,7 +12,7 @@ from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation import admission
-from simulators.circuit.validation.admission import problem
+from simulators.circuit.validation.admission import validation_error
 
 FIELDS = (
     "num_qubits", "num_clbits", "registers", "names", "arities", "ops", "qubits", "clbits",
@@ -58,10 +58,10 @@ END = (tk.END, 0, 0)
 
 
 def test_a_sound_circuit_is_refused() -> None:
-    assert problem(changed()) == ""
-    assert problem(bell()) == problem(feed_forward()) == ""
-    assert problem(Arrays(0, 0).circuit()) == ""
-    assert problem(from_qiskit(QuantumCircuit(3, 3))) == ""
+    assert validation_error(changed()) == ""
+    assert validation_error(bell()) == validation_error(feed_forward()) == ""
+    assert validation_error(Arrays(0, 0).circuit()) == ""
+    assert validation_error(from_qiskit(QuantumCircuit(3, 3))) == ""
 
 
 @pytest.mark.parametrize(
@@ -111,24 +111,26 @@ def test_a_sound_circuit_is_refused() -> None:
     ],
 )  # fmt: skip
 def test_a_field_is_wrong(fields: dict[str, object], words: str) -> None:
-    assert words in problem(changed(**fields))
+    assert words in validation_error(changed(**fields))
 
 
 @pytest.mark.parametrize("angle", [np.nan, np.inf, -np.inf])
 def test_an_angle_is_not_a_number(angle: float) -> None:
     arrays = Arrays(1, 0).add("h", [0]).add("rz", [0], (), [angle])
-    assert problem(arrays.circuit()) == "operation 1 (rz): a parameter is not a finite number"
+    assert (
+        validation_error(arrays.circuit()) == "operation 1 (rz): a parameter is not a finite number"
+    )
 
 
 @pytest.mark.parametrize("count", [2, 5, 9, 5000])
 def test_a_qubit_comes_twice(count: int) -> None:
     wires = [*range(count - 1), 0]
-    assert "same qubit twice" in problem(Arrays(5000, 0).add("barrier", wires).circuit())
-    assert problem(Arrays(5000, 0).add("barrier", range(count)).circuit()) == ""
+    assert "same qubit twice" in validation_error(Arrays(5000, 0).add("barrier", wires).circuit())
+    assert validation_error(Arrays(5000, 0).add("barrier", range(count)).circuit()) == ""
 
 
 def test_a_delay_is_negative() -> None:
-    assert "negative" in problem(Arrays(1, 0).add("delay", [0], (), [-1.0]).circuit())
+    assert "negative" in validation_error(Arrays(1, 0).add("delay", [0], (), [-1.0]).circuit())
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_blocks_do_not_match(names: list[str], words: str) -> None:
     for name in names:
         arrays.add(name)
     arrays.conditions = [CLBIT, END] * len(names)
-    assert words in problem(arrays.circuit())
+    assert words in validation_error(arrays.circuit())
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_blocks_do_not_match(names: list[str], words: str) -> None:
     ],
 )  # fmt: skip
 def test_a_condition_is_wrong(tokens: list[tuple[int, int, int]], words: str) -> None:
-    assert words in problem(condition(*tokens))
+    assert words in validation_error(condition(*tokens))
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_an_owner_takes_any_expression(
         arrays.add("default")
     if name != "store":
         arrays.add("end")
-    assert words in problem(arrays.circuit())
+    assert words in validation_error(arrays.circuit())
 
 
 @pytest.mark.parametrize(
@@ -251,10 +253,10 @@ def test_a_case_has_labels_of_another_type(labels: list[tuple[int, int, int]], w
     arrays.begin((tk.REGISTER, 0, 3), name="switch").begin(FIVE, FIVE, name="case")
     arrays.begin((tk.CLBIT, 0, 0), name="switch").begin((tk.VALUE, 0, 0), name="case").add("end")
     arrays.begin(*[FIVE] * 300, name="case")
-    assert problem(arrays.add("default").add("end").circuit()) == ""
+    assert validation_error(arrays.add("default").add("end").circuit()) == ""
     arrays.ops[-2:] = []
     arrays.begin(*labels, name="case").add("end")
-    assert words in problem(arrays.circuit())
+    assert words in validation_error(arrays.circuit())
 
 
 @pytest.mark.parametrize(
@@ -268,18 +270,18 @@ def test_a_case_has_labels_of_another_type(labels: list[tuple[int, int, int]], w
     ],
 )
 def test_a_matrix_is_none(matrix: np.ndarray, words: str) -> None:
-    assert problem(Arrays(1, 0).unitary(matrix, [0]).circuit()) == words
+    assert validation_error(Arrays(1, 0).unitary(matrix, [0]).circuit()) == words
     wide = np.eye(64)
     wide[0, 0] = 0
-    assert "is not unitary" in problem(Arrays(6, 0).unitary(wide, range(6)).circuit())
-    assert problem(Arrays(6, 0).unitary(np.eye(64)[::-1], range(6)).circuit()) == ""
+    assert "is not unitary" in validation_error(Arrays(6, 0).unitary(wide, range(6)).circuit())
+    assert validation_error(Arrays(6, 0).unitary(np.eye(64)[::-1], range(6)).circuit()) == ""
 
 
 def test_a_matrix_is_too_wide() -> None:
     arrays = Arrays(11, 0).add("unitary", range(11))
-    assert problem(arrays.circuit()) == "a matrix on 11 qubits; the limit is 10"
+    assert validation_error(arrays.circuit()) == "a matrix on 11 qubits; the limit is 10"
     arrays = Arrays(1, 0).add("unitary", [])
-    assert "'unitary' takes any number of qubits" in problem(arrays.circuit())
+    assert "'unitary' takes any number of qubits" in validation_error(arrays.circuit())
 
 
 def test_matrices_of_one_width_are_checked_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +293,7 @@ def test_matrices_of_one_width_are_checked_together(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(
         admission, "_unitary", lambda stack: calls.append(len(stack)) or original(stack)
     )
-    assert problem(arrays.circuit()) == ""
+    assert validation_error(arrays.circuit()) == ""
     assert calls == [20, 20, 20]
     arrays.unitary(1.01 * random_unitary(4, seed=1).data, [0, 1]).unitary(np.ones((2, 2)), [0])
-    assert problem(arrays.circuit()) == "matrix 60 is not unitary"
+    assert validation_error(arrays.circuit()) == "matrix 60 is not unitary"

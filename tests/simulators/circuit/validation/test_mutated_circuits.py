@@ -16,8 +16,8 @@ from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.gates import OTHERS
 from simulators.circuit.ir import Circuit
-from simulators.circuit.validation.admission import problem
-from simulators.control import Control
+from simulators.circuit.validation.admission import validation_error
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import EngineError
 from simulators.statevector.engine import StatevectorEngine
@@ -114,7 +114,7 @@ def mutated(rng: np.random.Generator, value: object) -> object:
 
 
 def test_the_originals_are_refused() -> None:
-    assert [problem(arrays().circuit()) for arrays in (plain, looped)] == ["", ""]
+    assert [validation_error(arrays().circuit()) for arrays in (plain, looped)] == ["", ""]
 
 
 def run(seed: int, count: int) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def run(seed: int, count: int) -> tuple[int, int]:
             at = int(rng.integers(len(values)))
             values[at] = mutated(rng, values[at])
         circuit = Circuit.from_buffers(*values)
-        text = problem(circuit)
+        text = validation_error(circuit)
         assert isinstance(text, str)
         refused += bool(text)
         if text or circuit.num_qubits > 14:
@@ -137,7 +137,7 @@ def run(seed: int, count: int) -> tuple[int, int]:
         bindings = np.zeros((1, circuit.num_slots))
         request = Request(5, 1, ("counts",), (), bindings)
         with suppress(EngineError):
-            engine.run(engine.plan(circuit, None, options), circuit, request, options, Control())
+            engine.run(engine.plan(circuit, None, options), circuit, request, options, RunControl())
             ran += 1
     return refused, ran
 

@@ -15,7 +15,7 @@ from simulators.statevector.backend.gate_list import (  # fmt: skip
     STEP,
     TILE_QUBITS,
     ZERO,
-    make,
+    plan_gate_list,
 )
 
 
@@ -32,7 +32,7 @@ def crowded(n: int, gates: int, seed: int) -> Arrays:
 @pytest.mark.parametrize("n", [1, 6, 13, 14, 20, 33])
 def test_a_step_is_lost_or_moves_amplitude_out_of_its_tile(n: int) -> None:
     circuit = crowded(max(n, 6), 300, n).circuit()
-    passes = make(circuit, 0, circuit.ops.size, 0, 0)
+    passes = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
     taken = passes.placed[:, STEP].tolist()
     assert sorted(taken) == list(range(passes.steps))
     assert passes.starts.tolist() == sorted(set(passes.starts.tolist()))
@@ -57,10 +57,10 @@ def test_phases_take_passes_of_their_own() -> None:
         for other in range(q + 1, 20):
             arrays.add("cp", [other, q], (), [0.1])
     circuit = arrays.circuit()
-    assert len(make(circuit, 0, circuit.ops.size, 0, 0).tiles) == 2
+    assert len(plan_gate_list(circuit, 0, circuit.ops.size, 0, 0).tiles) == 2
 
 
 def test_no_steps_need_a_pass() -> None:
     circuit = Arrays(20, 0).add("barrier", range(20)).add("id", [3]).circuit()
-    passes = make(circuit, 0, circuit.ops.size, 0, 0)
+    passes = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
     assert (passes.steps, len(passes.tiles)) == (0, 0)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from paulis import applied
 
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.execution import pauli_sums
 from simulators.statevector.backend import pauli
-from simulators.statevector.backend.local import LocalStates
+from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
 
 
@@ -20,10 +20,10 @@ def random_state(num_qubits: int, seed: int) -> np.ndarray:
 
 
 def found(state: np.ndarray, labels: list[str], threads: int = 1) -> np.ndarray:
-    control = Control()
+    control = RunControl()
     strings = [pauli_sums.masks(label, len(labels[0])) for label in labels]
-    with Crew(threads, control) as crew:
-        return LocalStates(crew, control).expectations(State(state), strings)
+    with ThreadPool(threads, control) as crew:
+        return LocalBackend(crew, control).expectations(State(state), strings)
 
 
 @pytest.mark.parametrize("num_qubits", [1, 2, 3, 4, 6, 12, 14])
@@ -54,5 +54,5 @@ def test_single_precision_is_summed_in_double() -> None:
 
 def test_groups_forget_who_has_many() -> None:
     strings = [(0, z) for z in range(8)] + [(3, z) for z in (0, 1)] + [(5, z) for z in range(16)]
-    marks = {group.x: group.all_signs for group in pauli.groups(strings)}
+    marks = {group.x: group.all_signs for group in pauli.pauli_groups(strings)}
     assert marks == {0: pauli.EVEN, 3: 0, 5: pauli.EVEN | pauli.ODD}

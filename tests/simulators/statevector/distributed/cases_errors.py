@@ -27,7 +27,7 @@ from both_ways import (
 
 from simulators.catalog.costs import SHARE_QUBITS, ranks_used
 from simulators.circuit.examples import bell
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import (
     EngineError,
@@ -45,14 +45,14 @@ def case_a_stop_of_one_is_not_heard_by_all(comm: Any) -> None:
     n = width(comm)
     circuit = crowded(22, 20_000, 1, 1).add("measure", [0], [0]).circuit()
     for who in {0, comm.size - 1}:
-        control = Control()
+        control = RunControl()
         timer = threading.Timer(0.3, control.stop)
         if comm.rank == who:
             timer.start()
         assert raised(comm, circuit, Stopped, control=control) == "the run was stopped"
         if comm.rank == who:
             timer.join()
-    control = Control()
+    control = RunControl()
     if comm.rank == comm.size - 1:
         control.stop()
     assert raised(comm, histories(n, 3), Stopped, control=control)
@@ -88,23 +88,23 @@ def case_a_state_that_no_machine_holds(comm: Any) -> None:
 
 
 def case_one_rank_fails_where_the_others_do_not(comm: Any) -> None:
-    from simulators.statevector.backend.local import LocalStates
+    from simulators.statevector.backend.local import LocalBackend
 
-    whole = LocalStates.block_sums
+    whole = LocalBackend.block_sums
     calls = []
 
-    def fails(self: LocalStates, *given: Any, **named: Any) -> Any:
+    def fails(self: LocalBackend, *given: Any, **named: Any) -> Any:
         calls.append(0)
         if len(calls) == 3:
             raise RuntimeError("a bit fell over")
         return whole(self, *given, **named)
 
     if comm.rank == comm.size - 1:
-        LocalStates.block_sums = fails  # type: ignore[method-assign]
+        LocalBackend.block_sums = fails  # type: ignore[method-assign]
     try:
         text = raised(comm, histories(width(comm), 4), EngineError)
     finally:
-        LocalStates.block_sums = whole  # type: ignore[method-assign]
+        LocalBackend.block_sums = whole  # type: ignore[method-assign]
     assert text == f"rank {comm.size - 1} failed: RuntimeError: a bit fell over"
 
 
@@ -142,7 +142,7 @@ def case_an_instance_remembers_the_run_before(comm: Any) -> None:
         (measured(crowded(n, 30, 1, n)), DOUBLE),
     ):
         plan = engine.plan(circuit, None, options)
-        found = engine.run(plan, circuit, Request(50, 2), options, Control())
+        found = engine.run(plan, circuit, Request(50, 2), options, RunControl())
         same = found is None or alike(found, alone(circuit, Request(50, 2), options))
         assert agree(comm, same)
     engine.close()

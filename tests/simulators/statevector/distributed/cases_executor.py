@@ -16,13 +16,13 @@ from attempts import Tired, dying
 from both_ways import DOUBLE, SINGLE, agree, alike, alone, crowded, measured, width
 
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import checkpoint
 from simulators.statevector import checkpoint as journey
 from simulators.statevector import state as memory
-from simulators.statevector.distributed.error_agreement import Meeting
+from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.exchange import Exchange
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.state import State
@@ -58,7 +58,7 @@ def case_more_or_less_is_sent_than_was_planned(comm: Any) -> None:
         for options in (DOUBLE, SINGLE):
             request = Request(300, 4)
             plan = engine.plan(circuit, None, options)
-            found = engine.run(plan, circuit, request, options, Control())
+            found = engine.run(plan, circuit, request, options, RunControl())
             assert agree(comm, found is None or alike(found, alone(circuit, request, options)))
             traffic = engine.traffic
             assert traffic is not None
@@ -95,7 +95,7 @@ def case_an_exchange_leaves_amplitudes_elsewhere(comm: Any) -> None:
         dtype = (np.complex128, np.complex64)[seed & 1]
         shares = state.astype(dtype).reshape(comm.size, -1)
         share = State(shares[comm.rank].copy())
-        exchange = Exchange(Meeting(comm, Control()), local, np.dtype(dtype))
+        exchange = Exchange(ErrorAgreement(comm, RunControl()), local, np.dtype(dtype))
         pairs = list(zip(there, here, strict=True))
         exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
         wanted = expected.astype(dtype).reshape(comm.size, -1)[comm.rank]
@@ -121,7 +121,7 @@ def case_what_another_state_left_is_read(comm: Any) -> None:
     patch.setattr(memory, "room", left)
     for circuit in circuits:
         plan = engine.plan(circuit, None, DOUBLE)
-        found.append(engine.run(plan, circuit, Request(300, 4), DOUBLE, Control()))
+        found.append(engine.run(plan, circuit, Request(300, 4), DOUBLE, RunControl()))
     patch.undo()
     for circuit, one in zip(circuits, found, strict=True):
         assert agree(comm, one is None or alike(one, alone(circuit, Request(300, 4))))
@@ -151,12 +151,12 @@ def case_a_second_attempt_over_ranks_finds_other_counts(comm: Any) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(journey, "_SHARE", 0)
     with dying(patch), pytest.raises(Stopped):
-        engine.run(plan, circuit, request, options, Tired(5) if comm.rank else Control())
+        engine.run(plan, circuit, request, options, Tired(5) if comm.rank else RunControl())
     comm.Barrier()
-    marks = [checkpoint.mark_of(path) for path in folder.glob(f"{comm.rank}.*")]
+    marks = [checkpoint.header_of(path) for path in folder.glob(f"{comm.rank}.*")]
     done = max(mark.done for mark in marks if mark is not None)
     assert done == 4  # the fifth was not heard of by all
-    control = Control()
+    control = RunControl()
     found = engine.run(plan, circuit, request, options, control)
     traffic = engine.traffic
     assert traffic is not None
@@ -186,7 +186,7 @@ def case_a_rank_that_lost_its_part_is_left_behind(comm: Any) -> None:
         for path in folder.glob(f"{comm.rank}.*"):
             path.unlink()
     comm.Barrier()
-    control = Control()
+    control = RunControl()
     found = engine.run(plan, circuit, request, options, control)
     traffic = engine.traffic
     assert traffic is not None
@@ -218,13 +218,13 @@ def case_a_full_disk_of_one_rank_ends_what_all_have(comm: Any) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     with dying(patch), warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        found = engine.run(plan, circuit, request, options, Control())
+        found = engine.run(plan, circuit, request, options, RunControl())
     assert bool(warned) == last
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert found is None or "not kept at pass" in found.remark
     assert agree(comm, found is None or alike(found, alone(circuit, request)))
     comm.Barrier()
-    found = engine.run(plan, circuit, request, options, Control())
+    found = engine.run(plan, circuit, request, options, RunControl())
     assert found is None or found.remark.startswith("from pass 4 of ")
     assert agree(comm, found is None or alike(found, alone(circuit, request)))
     patch.undo()

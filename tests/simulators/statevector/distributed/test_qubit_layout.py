@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from simulators.catalog.costs import SHARE_QUBITS, ranks_used
 from simulators.statevector.distributed.qubit_layout import Layout, bits
-from simulators.statevector.planning.planner import width_of
+from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.state import BLOCK_QUBITS
 
 
@@ -100,5 +100,5 @@ def test_so_many_ranks_are_not_used(num_qubits: int, ranks: int, used: int) -> N
 def test_a_share_is_smaller_than_a_tile(precision: str, ranks: int) -> None:
     for num_qubits in range(SHARE_QUBITS + 1, 48):
         share = num_qubits - ranks_used(num_qubits, ranks).bit_length() + 1
-        assert share >= width_of(num_qubits, precision)
+        assert share >= tile_width(num_qubits, precision)
         assert share > BLOCK_QUBITS

@@ -11,23 +11,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from simulators.statevector.distributed.executor import relocated
+from simulators.statevector.distributed.executor import local_table
 from simulators.statevector.distributed.qubit_layout import Layout, bits
-from simulators.statevector.distributed.remap_schedule import Leg, Route, before, route, volume
+from simulators.statevector.distributed.remap_schedule import (
+    CommSchedule,
+    RemapStage,
+    before,
+    communication_volume,
+    plan_communication,
+)
 from simulators.statevector.planning import tables as s
-from simulators.statevector.planning.tables import LANE_WIRES, LANES, MOST_WIDTH, OP_COLUMNS, Sweeps
+from simulators.statevector.planning.tables import (
+    LANE_WIRES,
+    LANES,
+    MOST_WIDTH,
+    OP_COLUMNS,
+    SweepTable,
+)
 from simulators.statevector.state import BLOCK_QUBITS
 
 State = NDArray[np.complex128]
 
 
-def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> Sweeps:
+def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> SweepTable:
     """Passes over these tiles that do nothing."""
     places = np.zeros((len(tiles), MOST_WIDTH), np.uint64)
     for row, tile in zip(places, tiles, strict=True):
         row[: len(tile)] = tile
     lives = [(1 << n) - 1] * len(tiles) if live is None else live
-    return Sweeps(
+    return SweepTable(
         n,
         len(tiles[0]),
         np.zeros(len(tiles) + 1, np.int64),
@@ -40,7 +52,7 @@ def empty(n: int, tiles: list[list[int]], live: list[int] | None = None) -> Swee
 
 
 @st.composite
-def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> Sweeps:
+def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> SweepTable:
     """Tiles of any wires beside the lanes; wires that are live are never fewer later."""
     above = st.permutations(range(LANE_WIRES, n)).map(lambda wires: wires[: width - LANE_WIRES])
     tiles = [[*range(LANE_WIRES), *draw(above)] for _ in range(passes)]
@@ -56,7 +68,7 @@ def plans(draw: st.DrawFn, n: int, width: int, passes: int) -> Sweeps:
 N, LOCAL, WIDTH = 20, 17, 15
 
 
-def followed(found: Route, plan: Sweeps, layout: Layout) -> None:
+def followed(found: CommSchedule, plan: SweepTable, layout: Layout) -> None:
     """Every pass has its tile at home and its lanes where they belong."""
     at = 0
     for leg in found.legs:
@@ -73,16 +85,16 @@ def followed(found: Route, plan: Sweeps, layout: Layout) -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6), fresh=st.booleans())
-def test_a_pass_misses_a_wire(plan: Sweeps, fresh: bool) -> None:
-    found = route(plan, range(N), LOCAL, fresh=fresh)
+def test_a_pass_misses_a_wire(plan: SweepTable, fresh: bool) -> None:
+    found = plan_communication(plan, range(N), LOCAL, fresh=fresh)
     followed(found, plan, Layout(N, LOCAL))
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 6))
-def test_a_wire_moves_though_no_exchange_says_so(plan: Sweeps) -> None:
+def test_a_wire_moves_though_no_exchange_says_so(plan: SweepTable) -> None:
     """What differs from leg to leg is exchanged, or has never been 1."""
-    found = route(plan, range(N), LOCAL, fresh=True)
+    found = plan_communication(plan, range(N), LOCAL, fresh=True)
     layout = Layout(N, LOCAL)
     alive = 0
     for leg in found.legs:
@@ -102,7 +114,7 @@ def test_a_wire_moves_though_no_exchange_says_so(plan: Sweeps) -> None:
 
 def test_nothing_is_wanted_and_something_moves() -> None:
     plan = empty(N, [list(range(WIDTH))] * 3)
-    found = route(plan, range(N), LOCAL, fresh=False)
+    found = plan_communication(plan, range(N), LOCAL, fresh=False)
     assert found.sent == found.sent_by_all == 0
     (leg,) = found.legs
     assert (leg.first, leg.last, leg.pairs) == (0, 3, ())
@@ -112,14 +124,14 @@ def test_the_first_layout_is_paid_for() -> None:
     """All of the last pass's wires could be at home from the start."""
     last = [*range(LANE_WIRES), *range(N - 10, N)]
     plan = empty(N, [last, last], [(1 << N) - 1] * 2)
-    assert route(plan, range(N), LOCAL, fresh=True).sent == 0
-    assert route(plan, range(N), LOCAL, fresh=False).sent > 0
+    assert plan_communication(plan, range(N), LOCAL, fresh=True).sent == 0
+    assert plan_communication(plan, range(N), LOCAL, fresh=False).sent > 0
 
 
 def test_wires_wanted_together_come_one_by_one() -> None:
     """Three wires of the rank's number at once: 7/8 of the share go, and not 3/2."""
     tile = [*range(12), N - 3, N - 2, N - 1]
-    found = route(empty(N, [tile]), range(N), LOCAL, fresh=False)
+    found = plan_communication(empty(N, [tile]), range(N), LOCAL, fresh=False)
     assert found.sent == 7 << (LOCAL - 3)
     assert found.sent_by_all == found.sent << (N - LOCAL)
     assert [len(leg.pairs) for leg in found.legs] == [3]
@@ -130,17 +142,17 @@ def test_who_leaves_is_wanted_next() -> None:
     first = [*low, *range(5, 14), N - 1]
     second = [*low, *range(5, 12), 14, 15, N - 1]
     plan = empty(N, [first, second])
-    (leg,) = route(plan, range(N), LOCAL, fresh=False).legs
+    (leg,) = plan_communication(plan, range(N), LOCAL, fresh=False).legs
     (pair,) = leg.pairs
     assert pair == (N - 1, LOCAL - 1)
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(plan=plans(N, WIDTH, 3), fresh=st.booleans())
-def test_a_block_is_torn_without_need(plan: Sweeps, fresh: bool) -> None:
+def test_a_block_is_torn_without_need(plan: SweepTable, fresh: bool) -> None:
     """As long as others can leave, the wires of a block stay."""
     layout = Layout(N, LOCAL)
-    for leg in route(plan, range(N), LOCAL, fresh=fresh).legs:
+    for leg in plan_communication(plan, range(N), LOCAL, fresh=fresh).legs:
         wanted = set(plan.places[leg.first, : plan.width].tolist())
         free = [w for w in range(BLOCK_QUBITS, N) if w not in wanted]
         layout.become(leg.positions)
@@ -165,7 +177,7 @@ def test_a_block_is_torn_without_need(plan: Sweeps, fresh: bool) -> None:
 def test_what_is_sent_is_not_what_was_told(
     pairs: tuple[tuple[int, int], ...], alive: int, most: int, all_: int
 ) -> None:
-    assert volume(pairs, range(N), alive, LOCAL) == (most, all_)
+    assert communication_volume(pairs, range(N), alive, LOCAL) == (most, all_)
 
 
 # --- what one rank does ----------------------------------------------------------------------
@@ -173,7 +185,7 @@ def test_what_is_sent_is_not_what_was_told(
 SMALL, SMALL_LOCAL, SMALL_WIDTH = 10, 8, 7
 
 
-def drawn(seed: int, passes: int) -> tuple[Sweeps, NDArray[np.float64]]:
+def drawn(seed: int, passes: int) -> tuple[SweepTable, NDArray[np.float64]]:
     """Operations of all kinds with conditions anywhere, and their numbers."""
     rng = np.random.default_rng(seed)
     rows = SMALL_WIDTH - LANE_WIRES
@@ -184,14 +196,16 @@ def drawn(seed: int, passes: int) -> tuple[Sweeps, NDArray[np.float64]]:
     for number in range(passes):
         inside = sum(1 << int(wire) for wire in plan.places[number, :SMALL_WIDTH])
         outside = ((1 << SMALL) - 1) & ~inside
-        for kind in rng.permutation([s.SWAP_LANE, s.DENSE + 1, s.REAL + 2, s.MAP, s.PHASE]):
+        for kind in rng.permutation(
+            [s.SWAP_LANE_ROW, s.DENSE + 1, s.REAL + 2, s.PERMUTE_ROWS, s.PHASE]
+        ):
             op = np.zeros(OP_COLUMNS, np.uint64)
             op[s.KIND], op[s.A], op[s.B] = kind, 0, 1
             word, mask, value = rng.integers(1 << SMALL, size=3).tolist()
             op[s.OUTER_MASK] = word & mask & outside
             op[s.OUTER_VALUE] = word & mask & outside & value
             op[s.AT] = len(floats)
-            if kind == s.SWAP_LANE:
+            if kind == s.SWAP_LANE_ROW:
                 op[s.OUTER_MASK] = op[s.OUTER_VALUE] = 0
                 lane = int(rng.integers(LANE_WIRES))
                 op[s.A], op[s.B] = lane, 0
@@ -201,7 +215,7 @@ def drawn(seed: int, passes: int) -> tuple[Sweeps, NDArray[np.float64]]:
                 floats += rng.normal(size=8).tolist()
             elif kind == s.REAL + 2:
                 floats += rng.normal(size=16).tolist()
-            elif kind == s.MAP:
+            elif kind == s.PERMUTE_ROWS:
                 op[s.ROW_MASK], op[s.ROW_VALUE], op[s.ROW_OTHER] = 3, 1, 2
             else:
                 op[s.CROSS], op[s.FIRST_TERM], op[s.TERMS] = 1, len(terms), 6
@@ -213,7 +227,7 @@ def drawn(seed: int, passes: int) -> tuple[Sweeps, NDArray[np.float64]]:
             ops.append(op)
         starts.append(len(ops))
     return (
-        Sweeps(
+        SweepTable(
             SMALL,
             SMALL_WIDTH,
             np.array(starts, np.int64),
@@ -247,11 +261,11 @@ def test_a_rank_does_something_else_than_its_part(seed: int) -> None:
     expected = plain_sweeps.run(plan, floats, state)
     positions = list(range(SMALL))
     found = state
-    for leg in route(plan, positions, SMALL_LOCAL, fresh=False).legs:
+    for leg in plan_communication(plan, positions, SMALL_LOCAL, fresh=False).legs:
         found = rearranged(found, positions, list(leg.positions))
         positions = list(leg.positions)
         shares = found.reshape(-1, 1 << SMALL_LOCAL)
-        run = functools.partial(relocated, plan, leg, SMALL_LOCAL)
+        run = functools.partial(local_table, plan, leg, SMALL_LOCAL)
         found = np.concatenate(
             [plain_sweeps.run(run(rank), floats, share) for rank, share in enumerate(shares)]
         )
@@ -261,6 +275,6 @@ def test_a_rank_does_something_else_than_its_part(seed: int) -> None:
 
 def test_a_rank_that_has_nothing_yet_sweeps_all_the_same() -> None:
     plan = empty(N, [list(range(WIDTH))], [(1 << 17) - 1])
-    leg = Leg(0, 1, tuple(range(N)), (), 0)
-    lives = [int(relocated(plan, leg, LOCAL, rank).live[0]) for rank in range(4)]
+    leg = RemapStage(0, 1, tuple(range(N)), (), 0)
+    lives = [int(local_table(plan, leg, LOCAL, rank).live[0]) for rank in range(4)]
     assert lives == [(1 << 17) - 1, 0, 0, 0]

@@ -15,8 +15,8 @@ from shot_by_shot import EndlessShot, counts, draw_of
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit
-from simulators.circuit.validation.admission import problem
-from simulators.control import Control
+from simulators.circuit.validation.admission import validation_error
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.errors import Stopped, TooManySteps
 from simulators.execution.rng import draw_number
@@ -31,12 +31,12 @@ SHOTS = 12
 
 
 def run(circuit: Circuit, shots: int = SHOTS, *outputs: str, **options: object) -> BindingResult:
-    assert problem(circuit) == ""
+    assert validation_error(circuit) == ""
     engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
     request = Request(shots, 3, outputs or ("counts",))
-    return engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, Control()).row(
-        0
-    )
+    return engine.run(
+        engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl()
+    ).row(0)
 
 
 def exact(circuit: Circuit) -> dict[int, float]:
@@ -109,7 +109,7 @@ def test_an_endless_loop_without_a_body_goes_on() -> None:
 
 
 def test_an_endless_loop_hears_no_stop() -> None:
-    engine, control = StatevectorEngine(), Control()
+    engine, control = StatevectorEngine(), RunControl()
     circuit, options = endless(), RunOptions(max_steps=10**15)
     timer = threading.Timer(0.05, control.stop)
     timer.start()

@@ -14,7 +14,7 @@ from shot_by_shot import counts
 
 from simulators.catalog import state_bytes
 from simulators.circuit.ir import Circuit
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import TooManySteps
 from simulators.execution.sampling import unpack
@@ -32,7 +32,7 @@ def run(circuit: Circuit, shots: int, *outputs: str, **options: object) -> Bindi
     sums = (PauliSum(("Z" * circuit.num_qubits, "X" * circuit.num_qubits), np.array([1.0, 0.5])),)
     request = Request(shots, 3, outputs or ("counts",), sums if "expectation" in outputs else ())
     plan = engine.plan(circuit, None, chosen)
-    return engine.run(plan, circuit, request, chosen, Control()).row(0)
+    return engine.run(plan, circuit, request, chosen, RunControl()).row(0)
 
 
 def separately(circuit: Circuit, shots: int, *outputs: str, **options: object) -> BindingResult:
@@ -99,9 +99,11 @@ def test_calls_of_kernels_do_not_grow_with_the_number_of_branches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[int] = []
-    original = Crew.run
+    original = ThreadPool.run
     monkeypatch.setattr(
-        Crew, "run", lambda crew, work, *range_: calls.append(1) or original(crew, work, *range_)
+        ThreadPool,
+        "run",
+        lambda crew, work, *range_: calls.append(1) or original(crew, work, *range_),
     )
     made = {}
     for angles in ([1.1] * 3 + [0.0] * 5, [1.1] * 8):

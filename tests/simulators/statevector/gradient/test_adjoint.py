@@ -12,7 +12,7 @@ from reference import apply, matrix, operations
 
 from simulators.circuit.gates import ANY, GATES, Gate
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Stopped, Unsupported
 from simulators.results import BindingResult
@@ -41,13 +41,13 @@ def run(
     values: np.ndarray,
     outputs: tuple[str, ...] = BOTH,
     shots: int = 0,
-    control: Control | None = None,
+    control: RunControl | None = None,
     **options: object,
 ) -> BindingResult:
     engine, chosen = StatevectorEngine(), RunOptions(**options)  # type: ignore[arg-type]
     plan = engine.plan(circuit, None, chosen)
     request = Request(shots, 3, outputs, observables, np.array(values, float).reshape(1, -1))
-    return engine.run(plan, circuit, request, chosen, control or Control()).row(0)
+    return engine.run(plan, circuit, request, chosen, control or RunControl()).row(0)
 
 
 def exact(circuit: Circuit, observable: PauliSum, values: np.ndarray) -> float:
@@ -226,7 +226,7 @@ def test_rows_of_bindings_share_a_gradient() -> None:
     bindings = np.random.default_rng(2).uniform(-2, 2, (3, circuit.num_slots))
     request = Request(0, 3, BOTH, sums(4, 1), bindings)
     plan = engine.plan(circuit, None, options)
-    found = engine.run(plan, circuit, request, options, Control())
+    found = engine.run(plan, circuit, request, options, RunControl())
     for row in range(3):
         alone = run(circuit, sums(4, 1), bindings[row]).gradients
         np.testing.assert_array_equal(found.row(row).gradients, alone)  # type: ignore[arg-type]
@@ -256,7 +256,7 @@ def test_a_gradient_of_a_sum_of_nothing() -> None:
         run(circuit, (PauliSum((), np.zeros(0)),), values)
 
 
-class Watched(Control):
+class Watched(RunControl):
     """Remembers how far it was told to have come."""
 
     __slots__ = ("seen",)
@@ -302,7 +302,7 @@ def test_another_engine_promises_gradients() -> None:
 
 def test_a_stop_is_not_heard() -> None:
     circuit = layered(14)
-    control = Control()
+    control = RunControl()
     control.stop()
     with pytest.raises(Stopped):
         run(circuit, sums(14, 1), np.zeros(circuit.num_slots), control=control)

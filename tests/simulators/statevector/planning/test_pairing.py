@@ -7,19 +7,24 @@ import plain_sweeps
 import pytest
 from arrays import Arrays
 
-from simulators.statevector.planning.planner import Ends, Stretch, Where, plan
+from simulators.statevector.planning.planner import (
+    OperationRange,
+    SegmentContext,
+    SegmentPlan,
+    plan_segment,
+)
 from simulators.statevector.planning.tables import KIND, LANE_WIRES, REAL
 
 N = 10
 
 
-def planned(arrays: Arrays) -> Stretch:
+def planned(arrays: Arrays) -> SegmentPlan:
     circuit = arrays.circuit()
-    where = Where(0, circuit.ops.size, 0, 0)
-    return plan(circuit, where, Ends(), N)
+    where = OperationRange(0, circuit.ops.size, 0, 0)
+    return plan_segment(circuit, where, SegmentContext(), N)
 
 
-def kinds(found: Stretch) -> list[int]:
+def kinds(found: SegmentPlan) -> list[int]:
     return found.sweeps.ops[:, KIND].astype(int).tolist()
 
 

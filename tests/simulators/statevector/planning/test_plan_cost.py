@@ -10,7 +10,13 @@ import pytest
 from arrays import Arrays
 
 from simulators.statevector.planning import report
-from simulators.statevector.planning.planner import Ends, Stretch, Where, plan, width_of
+from simulators.statevector.planning.planner import (
+    OperationRange,
+    SegmentContext,
+    SegmentPlan,
+    plan_segment,
+    tile_width,
+)
 
 N = 24
 
@@ -71,12 +77,14 @@ def tfim(arrays: Arrays) -> None:
             arrays.add("rx", [qubit], (), [-0.2])
 
 
-def planned(build: Callable[[Arrays], None], precision: str = "double") -> Stretch:
+def planned(build: Callable[[Arrays], None], precision: str = "double") -> SegmentPlan:
     arrays = Arrays(N, 0)
     build(arrays)
     circuit = arrays.circuit()
-    ends = Ends(zero=True, measured=(1 << N) - 1)
-    return plan(circuit, Where(0, circuit.ops.size, 0, 0), ends, width_of(N, precision))
+    ends = SegmentContext(zero=True, measured=(1 << N) - 1)
+    return plan_segment(
+        circuit, OperationRange(0, circuit.ops.size, 0, 0), ends, tile_width(N, precision)
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +109,7 @@ def test_a_circuit_needs_more_sweeps(
 
 def test_passes_do_not_add_up() -> None:
     table = planned(tfim).sweeps
-    found = report.passes(table)
+    found = report.describe_sweeps(table)
     assert len(found) == len(table.live)
     assert sum(many for one in found for _, many in one.operations) == len(table.ops)
     assert found[0].amplitudes == 1 << table.width

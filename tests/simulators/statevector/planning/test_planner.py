@@ -14,11 +14,16 @@ from random_circuits import unitary_circuits
 from reference import apply, matrix
 
 from simulators.circuit.ir import Circuit
-from simulators.statevector.planning.planner import Ends, Stretch, Where, plan
+from simulators.statevector.planning.planner import (
+    OperationRange,
+    SegmentContext,
+    SegmentPlan,
+    plan_segment,
+)
 from simulators.statevector.planning.tables import (
     KIND,
-    MAP,
     OUTER_MASK,
+    PERMUTE_ROWS,
     PHASE,
     REAL,
     ROW_OTHER,
@@ -28,11 +33,11 @@ from simulators.statevector.planning.tables import (
 WIDTH = 9  # the least: many passes, with few qubits
 
 
-def planned(circuit: Circuit, ends: Ends, width: int = WIDTH) -> Stretch:
-    return plan(circuit, Where(0, circuit.ops.size, 0, 0), ends, width)
+def planned(circuit: Circuit, ends: SegmentContext, width: int = WIDTH) -> SegmentPlan:
+    return plan_segment(circuit, OperationRange(0, circuit.ops.size, 0, 0), ends, width)
 
 
-def carried_out(made: Stretch, circuit: Circuit, state: State) -> State:
+def carried_out(made: SegmentPlan, circuit: Circuit, state: State) -> State:
     return plain_sweeps.run(made.sweeps, made.floats(circuit, circuit.params), state)
 
 
@@ -54,7 +59,7 @@ def odds(state: State, qubits: list[int]) -> NDArray[np.float64]:
     return table.sum(axis=tuple(k for k in range(n) if k not in kept))
 
 
-def kinds(made: Stretch) -> list[int]:
+def kinds(made: SegmentPlan) -> list[int]:
     return made.sweeps.ops[:, KIND].tolist()
 
 
@@ -62,7 +67,7 @@ def kinds(made: Stretch) -> list[int]:
 @given(circuit=unitary_circuits(9, 11), zero=st.booleans())
 def test_a_plan_is_another_circuit(circuit: Circuit, zero: bool) -> None:
     state = start(circuit.num_qubits, zero)
-    made = planned(circuit, Ends(zero=zero))
+    made = planned(circuit, SegmentContext(zero=zero))
     found = carried_out(made, circuit, state)
     np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)
 
@@ -72,7 +77,7 @@ def test_a_plan_is_another_circuit(circuit: Circuit, zero: bool) -> None:
 def test_what_is_left_out_is_seen(circuit: Circuit, measured: set[int]) -> None:
     state = start(circuit.num_qubits, True)
     mask = sum(1 << qubit for qubit in measured)
-    made = planned(circuit, Ends(zero=True, measured=mask))
+    made = planned(circuit, SegmentContext(zero=True, measured=mask))
     found = odds(carried_out(made, circuit, state), sorted(measured))
     expected = odds(one_by_one(circuit, state), sorted(measured))
     np.testing.assert_allclose(found, expected, atol=1e-12)
@@ -89,7 +94,7 @@ def test_matrices_act_on_other_qubits() -> None:
         arrays.unitary(unitary, wires)
         arrays.add("ry", [wires[0]], (), [0.3]).add("cx", rng.permutation(11)[:2].tolist())
     circuit, state = arrays.circuit(), start(11, False)
-    made = planned(circuit, Ends(), 10)
+    made = planned(circuit, SegmentContext(), 10)
     index = np.arange(state.size)
     expected, position = state, 0
     for op, count in zip(circuit.ops.tolist(), circuit.table.rows[circuit.ops, 1], strict=True):
@@ -113,7 +118,7 @@ def test_new_parameters_need_a_new_plan() -> None:
         arrays.add("u", [q], (), [0.1, 0.2, 0.3]).add("rzz", [q, q + 1], (), [0.4])
         arrays.add("rx", [q], (), [0.5]).add("cp", [q, 10 - q if q != 5 else 0], (), [0.6])
     circuit, state = arrays.circuit(), start(11, True)
-    made = planned(circuit, Ends(zero=True))
+    made = planned(circuit, SegmentContext(zero=True))
     for special in (None, 0.0, np.pi, -np.pi / 2):
         params = rng.uniform(-4, 4, circuit.params.size)
         if special is not None:
@@ -125,13 +130,13 @@ def test_new_parameters_need_a_new_plan() -> None:
 
 
 def test_the_same_structure_gets_another_plan() -> None:
-    def build(shift: float) -> Stretch:
+    def build(shift: float) -> SegmentPlan:
         arrays = Arrays(20, 0)
         rng = np.random.default_rng(4)
         for _ in range(200):
             one, two = rng.permutation(20)[:2].tolist()
             arrays.add("rx", [one], (), [shift]).add("cx", [one, two])
-        return planned(arrays.circuit(), Ends(zero=True), 14)
+        return planned(arrays.circuit(), SegmentContext(zero=True), 14)
 
     one, two = build(0.1), build(0.7)
     for name in ("starts", "places", "live", "ops", "terms"):
@@ -143,10 +148,10 @@ def test_swaps_cost_something_where_all_is_zero() -> None:
     for q in range(10):
         arrays.add("swap", [q, 19 - q])
     circuit = arrays.circuit()
-    made = planned(circuit, Ends(zero=True), 14)
+    made = planned(circuit, SegmentContext(zero=True), 14)
     assert kinds(made) == [REAL + 1]
     assert 19 in made.sweeps.places[0]
-    assert set(kinds(planned(circuit, Ends(), 14))) <= {0, MAP, REAL + 1}
+    assert set(kinds(planned(circuit, SegmentContext(), 14))) <= {0, PERMUTE_ROWS, REAL + 1}
 
 
 def test_a_layer_of_phases_is_many_operations() -> None:
@@ -156,7 +161,7 @@ def test_a_layer_of_phases_is_many_operations() -> None:
     for q in range(19):
         arrays.add("rzz", [q, q + 1], (), [0.3])
         arrays.add("rz", [q], (), [0.3])
-    made = planned(arrays.circuit(), Ends(), 14)
+    made = planned(arrays.circuit(), SegmentContext(), 14)
     assert kinds(made).count(PHASE) <= len(made.sweeps.live) == 2
 
 
@@ -167,7 +172,7 @@ def test_a_rotation_between_phases_stays_complex() -> None:
             arrays.add("rx", [q], (), [0.3])
         for q in range(13):
             arrays.add("rzz", [q, q + 1], (), [0.3])
-    found = kinds(planned(arrays.circuit(), Ends(zero=True, measured=1), 14))
+    found = kinds(planned(arrays.circuit(), SegmentContext(zero=True, measured=1), 14))
     assert REAL + 1 in found
     assert not {1, 2, 3} & set(found)
 
@@ -176,7 +181,7 @@ def test_a_rotation_between_phases_stays_complex() -> None:
 def test_a_flip_under_many_conditions_needs_many_rows(qubits: int) -> None:
     arrays = Arrays(qubits, 0).add("mcx", list(range(qubits))).add("mcx", [8, 3, 1, 0, 7, 2, 5])
     circuit, state = arrays.circuit(), start(qubits, False)
-    made = planned(circuit, Ends())
+    made = planned(circuit, SegmentContext())
     np.testing.assert_allclose(
         carried_out(made, circuit, state), one_by_one(circuit, state), atol=1e-12
     )
@@ -193,8 +198,8 @@ def test_phases_between_two_cx_move_amplitude() -> None:
         for q in range(11):
             arrays.add("rx", [q], (), [0.4])
     circuit, state = arrays.circuit(), start(11, False)
-    made = planned(circuit, Ends())
-    maps = made.sweeps.ops[made.sweeps.ops[:, KIND] == MAP]
+    made = planned(circuit, SegmentContext())
+    maps = made.sweeps.ops[made.sweeps.ops[:, KIND] == PERMUTE_ROWS]
     assert not maps[:, OUTER_MASK].any()
     assert not (maps[:, ROW_VALUE] & maps[:, ROW_OTHER]).any()  # swaps of rows alone
     assert PHASE in kinds(made)
@@ -218,5 +223,5 @@ def test_something_between_two_cx_is_passed_over(between: str) -> None:
         arrays.add("rxx", [7, 2], (), [0.9])
     arrays.add("cx", [7, 2]).add("rxx", [7, 2], (), [0.1]).add("h", [5])
     circuit, state = arrays.circuit(), start(9, False)
-    found = carried_out(planned(circuit, Ends()), circuit, state)
+    found = carried_out(planned(circuit, SegmentContext()), circuit, state)
     np.testing.assert_allclose(found, one_by_one(circuit, state), atol=1e-12)

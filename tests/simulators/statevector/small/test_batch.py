@@ -15,7 +15,7 @@ from reference import final_state
 
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import Stopped, Unsupported
 from simulators.results import BindingResult
@@ -34,12 +34,12 @@ def run(
     observables: tuple[PauliSum, ...] = (),
     binding: int = 5,
     engine: StatevectorEngine = ENGINE,
-    control: Control | None = None,
+    control: RunControl | None = None,
 ) -> list[BindingResult]:
     options = RunOptions()
     request = Request(shots, SEED, outputs, observables, bindings, binding)
     plan = engine.plan(circuit, None, options)
-    found = engine.run(plan, circuit, request, options, control or Control())
+    found = engine.run(plan, circuit, request, options, control or RunControl())
     return [found.row(k) for k in range(found.count)]
 
 
@@ -175,7 +175,7 @@ def test_a_sweep_does_not_stop() -> None:
             arrays.add("ry", [q], (), [0.0])
             arrays.free(q)
     arrays.add("measure", [0], [0])
-    control = Control()
+    control = RunControl()
     timer = threading.Timer(0.2, control.stop)
     timer.start()
     with pytest.raises(Stopped):
@@ -189,7 +189,7 @@ def test_a_sweep_does_not_stop() -> None:
 @pytest.mark.parametrize("rows", [1, 2])
 def test_very_many_shots_do_not_stop(outputs: tuple[str, ...], rows: int) -> None:
     circuit = Arrays(1, 1).add("h", [0]).add("measure", [0], [0]).circuit()
-    control = Control()
+    control = RunControl()
     timer = threading.Timer(0.1, control.stop)
     timer.start()
     sums = (PauliSum(("Z",), np.ones(1)),)

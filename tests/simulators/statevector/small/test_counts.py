@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from random_circuits import unitary_circuits
 
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
-from simulators.engine import Quick, Request, RunOptions
+from simulators.control import RunControl
+from simulators.engine import FastCounts, Request, RunOptions
 from simulators.registry import create
 from simulators.statevector.engine import StatevectorEngine
 
@@ -35,11 +35,11 @@ def test_quick_counts_are_not_those_of_a_run() -> None:
     @given(gates=unitary_circuits(6, 10))
     def other(gates: Circuit) -> None:
         circuit = measured(gates)
-        found = ENGINE.quick_counts(circuit, SHOTS, SEED, BINDING, Control())
+        found = ENGINE.quick_counts(circuit, SHOTS, SEED, BINDING, RunControl())
         options = RunOptions()
         plan = ENGINE.plan(circuit, None, options)
         request = Request(SHOTS, SEED, binding=BINDING)
-        assert found == ENGINE.run(plan, circuit, request, options, Control())
+        assert found == ENGINE.run(plan, circuit, request, options, RunControl())
 
     other()
 
@@ -72,15 +72,15 @@ def _read() -> Arrays:
     ids=["free parameters", "wide", "branching", "measures nothing", "no shots"],
 )
 def test_quick_counts_are_found_where_a_run_is_needed(arrays: Arrays, shots: int) -> None:
-    assert ENGINE.quick_counts(arrays.circuit(), shots, 1, 0, Control()) is None
+    assert ENGINE.quick_counts(arrays.circuit(), shots, 1, 0, RunControl()) is None
 
 
 def test_quick_counts_of_a_run_that_was_stopped_are_kept() -> None:
-    control = Control()
+    control = RunControl()
     control.stop()
     assert ENGINE.quick_counts(_read().circuit(), 10, 1, 0, control) is None
 
 
 def test_an_engine_passes_for_quick_that_is_not() -> None:
-    assert isinstance(ENGINE, Quick)
-    assert not isinstance(create("fault"), Quick)
+    assert isinstance(ENGINE, FastCounts)
+    assert not isinstance(create("fault"), FastCounts)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from random_sweeps import Table, agree, agree_all, random_state, state_of
 
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 from simulators.engine import RunOptions
 from simulators.errors import Stopped
 from simulators.statevector import state as memory
 from simulators.statevector.backend import protocol
-from simulators.statevector.backend.local import LocalStates
-from simulators.statevector.state import State, Sweeper
+from simulators.statevector.backend.local import LocalBackend
+from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.tiles import driver
 
 
@@ -29,15 +29,15 @@ def test_threads_change_a_bit(dtype: str) -> None:
 
 
 def test_a_stop_is_not_heard() -> None:
-    control = Control()
+    control = RunControl()
     table = Table(16, 8, 1)
     table.fill(4, 4, fresh=False)
     plan, floats = table.plan()
     state = state_of(random_state(16, 1))
-    with Crew(2, control) as crew:
+    with ThreadPool(2, control) as crew:
         control.stop()
         with pytest.raises(Stopped):
-            driver.apply(Sweeper(crew, control), state, plan, floats)
+            driver.apply(BlockExecutor(crew, control), state, plan, floats)
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])
@@ -45,8 +45,8 @@ def test_samples_depend_on_how_norms_were_found(dtype: str) -> None:
     """By the last pass, or afterwards; and they are those of the distribution."""
     state = agree(16, 10, 2, dtype, fresh=False, threads=2)
     shots = np.arange(5000)
-    with Crew(2, Control()) as crew:
-        states = LocalStates(crew, Control())
+    with ThreadPool(2, RunControl()) as crew:
+        states = LocalBackend(crew, RunControl())
         found = protocol.sample(states, state, (4, 0), shots)
         inexact = state_of(state.amplitudes)
         np.testing.assert_array_equal(found, protocol.sample(states, inexact, (4, 0), shots))
@@ -61,8 +61,8 @@ def test_an_impossible_outcome_is_drawn() -> None:
     amplitudes = np.zeros(1 << 14, np.complex128)
     amplitudes[[5, 40, 4095, 9000]] = 0.5
     state = state_of(amplitudes)
-    with Crew(1, Control()) as crew:
-        found = protocol.sample(LocalStates(crew, Control()), state, (1, 0), np.arange(2000))
+    with ThreadPool(1, RunControl()) as crew:
+        found = protocol.sample(LocalBackend(crew, RunControl()), state, (1, 0), np.arange(2000))
     values, counts = np.unique(found, return_counts=True)
     assert values.tolist() == [5, 40, 4095, 9000]
     assert counts.min() > 400
@@ -88,8 +88,8 @@ def test_what_another_state_left_is_found_in_a_new_one(
             block[:] = left
             del block
             state = State.zero(19, options)
-            with Crew(2, Control()) as crew:
-                driver.apply(Sweeper(crew, Control()), state, plan, floats)
+            with ThreadPool(2, RunControl()) as crew:
+                driver.apply(BlockExecutor(crew, RunControl()), state, plan, floats)
             found.append(state)
         np.testing.assert_array_equal(found[0].amplitudes, found[1].amplitudes)
         np.testing.assert_array_equal(found[0].norms, found[1].norms)

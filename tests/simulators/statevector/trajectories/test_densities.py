@@ -7,8 +7,8 @@ import patterned
 import pytest
 import reference
 
-from simulators.control import Control, Crew
-from simulators.statevector.state import State, Sweeper
+from simulators.control import RunControl, ThreadPool
+from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.trajectories.large import reduced
 from simulators.statevector.trajectories.noise_table import operators
 
@@ -24,9 +24,9 @@ def test_the_odds_are_no_norms(qubits: tuple[int, ...], dtype: str) -> None:
     sets = operators([[patterned.unitary(2, random)], given])
     found = []
     for threads in (1, 3):
-        control = Control()
-        with Crew(threads, control) as crew:
-            found.append(reduced(Sweeper(crew, control), State(amplitudes.copy()), qubits))
+        control = RunControl()
+        with ThreadPool(threads, control) as crew:
+            found.append(reduced(BlockExecutor(crew, control), State(amplitudes.copy()), qubits))
     np.testing.assert_array_equal(*found)
     state = amplitudes.astype(complex)
     norms = [np.linalg.norm(reference.apply(state, one, qubits)) ** 2 for one in given]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from simulators.errors import BadCircuit
 from simulators.statevector.trajectories import prefix_tree
 from simulators.statevector.trajectories.error_patterns import (
-    Patterns,
-    Rows,
+    ErrorPatterns,
+    SortedPatterns,
     alike,
     least_work,
     sort,
@@ -32,7 +32,7 @@ class Recorder:
     """Does what the walk says, and keeps what each state has gone through."""
 
     def __init__(
-        self, rows: Rows, place_at: list[int], drawn: list[int], bounds: list[int]
+        self, rows: SortedPatterns, place_at: list[int], drawn: list[int], bounds: list[int]
     ) -> None:
         self.rows = rows
         self.place_at = np.array(place_at)
@@ -69,7 +69,7 @@ class Recorder:
                 states[target] = end, passed + self._ranges(begin, end, first, last, chosen)
                 self.operations += end - begin
                 self.most = max(self.most, target + 1)
-            elif what == prefix_tree.DRAW:
+            elif what == prefix_tree.CHOOSE_KRAUS:
                 self._draw(states[target], order, low, high, first, chosen)
             elif what == prefix_tree.SAMPLE:
                 for row in order[low:high].tolist():
@@ -103,7 +103,7 @@ class Recorder:
 
 
 @st.composite
-def _cases(draw: st.DrawFn) -> tuple[Patterns, list[int], list[int], list[int]]:
+def _cases(draw: st.DrawFn) -> tuple[ErrorPatterns, list[int], list[int], list[int]]:
     whole = draw(st.integers(0, 12))
     place_at = sorted(draw(st.lists(st.integers(0, whole), min_size=1, max_size=9)))
     drawn = draw(st.lists(st.integers(0, 1), min_size=len(place_at), max_size=len(place_at)))
@@ -112,12 +112,12 @@ def _cases(draw: st.DrawFn) -> tuple[Patterns, list[int], list[int], list[int]]:
         st.lists(st.sets(st.integers(0, len(place_at) - 1), max_size=5).map(list), max_size=25)
     )
     entries = np.array([place for one in lists for place in one], np.int64)
-    patterns = Patterns(entries, np.cumsum([0, *map(len, lists)]))
+    patterns = ErrorPatterns(entries, np.cumsum([0, *map(len, lists)]))
     return patterns, [*place_at, whole], [*drawn, 0], sorted({0, whole} | inner)
 
 
 def _check(
-    patterns: Patterns, place_at: list[int], drawn: list[int], bounds: list[int], cap: int
+    patterns: ErrorPatterns, place_at: list[int], drawn: list[int], bounds: list[int], cap: int
 ) -> None:
     rows = sort(patterns, np.arange(len(place_at) - 1))
     free = Recorder(rows, place_at, drawn, bounds)
@@ -135,7 +135,7 @@ def _check(
     assert tight.most <= cap
     for row in range(patterns.count):  # alone it goes the same way
         low, high = patterns.ends[row], patterns.ends[row + 1]
-        only = Patterns(patterns.entries[low:high], np.array([0, high - low]))
+        only = ErrorPatterns(patterns.entries[low:high], np.array([0, high - low]))
         alone = Recorder(sort(only, np.arange(len(place_at) - 1)), place_at, drawn, bounds)
         alone.number = row
         alone.run(cap)
@@ -145,7 +145,7 @@ def _check(
 @settings(max_examples=300, deadline=None)
 @given(_cases(), st.integers(1, 4))
 def test_a_row_goes_elsewhere(
-    case: tuple[Patterns, list[int], list[int], list[int]], cap: int
+    case: tuple[ErrorPatterns, list[int], list[int], list[int]], cap: int
 ) -> None:
     _check(*case, cap)
 
@@ -155,13 +155,13 @@ def test_a_row_goes_elsewhere(
 def test_one_of_all_sets_goes_elsewhere(cap: int, drawn: list[int]) -> None:
     lists = [[k for k in range(6) if row >> k & 1] for row in range(64)]
     entries = np.array([place for one in lists for place in one])
-    patterns = Patterns(entries, np.cumsum([0, *map(len, lists)]))
+    patterns = ErrorPatterns(entries, np.cumsum([0, *map(len, lists)]))
     _check(patterns, [0, 2, 2, 3, 5, 5, 6], drawn, [0, 1, 4, 6], cap)
 
 
 @settings(max_examples=200, deadline=None)
 @given(_cases())
-def test_work_is_done_twice(case: tuple[Patterns, list[int], list[int], list[int]]) -> None:
+def test_work_is_done_twice(case: tuple[ErrorPatterns, list[int], list[int], list[int]]) -> None:
     """Where each operation is a segment, no more is done than there are distinct beginnings; and
     never are more states held than segments with an insert on a path, and one."""
     patterns, place_at, drawn, bounds = case
@@ -187,7 +187,7 @@ def test_work_is_done_twice(case: tuple[Patterns, list[int], list[int], list[int
 
 
 def test_rows_are_in_another_order() -> None:
-    patterns = Patterns(np.array([2, 0, 1, 0, 2, 2]), np.array([0, 1, 1, 3, 5, 5, 6]))
+    patterns = ErrorPatterns(np.array([2, 0, 1, 0, 2, 2]), np.array([0, 1, 1, 3, 5, 5, 6]))
     rows = sort(patterns, np.array([1, 2, 0]))  # places of inserts 0, 1, 2
     listed = [
         rows.entries[rows.begins[row] :].tolist()[
@@ -206,4 +206,4 @@ def test_rows_are_in_another_order() -> None:
 )
 def test_a_pattern_that_cannot_be_is_sorted(entries: list[int], ends: list[int]) -> None:
     with pytest.raises(BadCircuit):
-        sort(Patterns(np.array(entries), np.array(ends)), np.arange(3))
+        sort(ErrorPatterns(np.array(entries), np.array(ends)), np.arange(3))

@@ -17,12 +17,12 @@ from random_circuits import unitary_circuits
 from scipy.stats import chisquare
 
 from simulators.circuit.ir import Circuit
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
-from simulators.statevector.trajectories.error_patterns import Patterns
-from simulators.statevector.trajectories.noise_table import PAULI, Inserts, operators
-from simulators.statevector.trajectories.sampler import Instances
+from simulators.statevector.trajectories.error_patterns import ErrorPatterns
+from simulators.statevector.trajectories.noise_table import PAULI, NoiseTable, operators
+from simulators.statevector.trajectories.sampler import TrajectorySampler
 
 KEY = (7, 3)
 
@@ -45,7 +45,9 @@ def _agree(circuit: Circuit, seed: int, *, precision: str = "double", count: int
     random = np.random.default_rng(seed)
     inserts, sets = patterned.made(circuit, count, random, drawn=False)
     patterns = patterned.patterns(count, 25, 2.5, random)
-    found = Instances(circuit, inserts, options).run(patterns, seed=KEY[0], binding=KEY[1], first=9)
+    found = TrajectorySampler(circuit, inserts, options).run(
+        patterns, seed=KEY[0], binding=KEY[1], first=9
+    )
     for k, (first, last) in enumerate(pairwise(patterns.ends.tolist())):
         members = patterns.entries[first:last].tolist()
         alone = patterned.written(circuit, inserts, sets, members)
@@ -76,10 +78,10 @@ def test_large_matrices_of_the_circuit_are_left_out() -> None:
         _agree(arrays.circuit(), 4, count=60)
 
 
-def _mixed(circuit: Circuit, inserts: Inserts, sets: list, members: list[int]) -> NDArray:
+def _mixed(circuit: Circuit, inserts: NoiseTable, sets: list, members: list[int]) -> NDArray:
     """The exact distribution, from a density matrix; channels as sums over their operators."""
     n = circuit.num_qubits
-    empty = Inserts(inserts.table, inserts.operators)
+    empty = NoiseTable(inserts.table, inserts.operators)
     rho = np.zeros((2**n, 2**n), complex)
     rho[0, 0] = 1
 
@@ -118,8 +120,8 @@ def test_a_state_is_not_what_a_dense_reference_says() -> None:
     inserts, sets = patterned.made(circuit, 6, random, drawn=False)
     shots = 20_000
     members = [0, 2, 3, 5]
-    patterns = Patterns(np.tile(members, shots), np.arange(shots + 1) * len(members))
-    found = Instances(circuit, inserts, RunOptions()).run(patterns, seed=1)
+    patterns = ErrorPatterns(np.tile(members, shots), np.arange(shots + 1) * len(members))
+    found = TrajectorySampler(circuit, inserts, RunOptions()).run(patterns, seed=1)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
     counts = np.bincount(found.indices[0], minlength=16)
     odds = _mixed(circuit, inserts, sets, order)
@@ -136,8 +138,8 @@ def test_channels_are_drawn_with_other_odds(seed: int, small: bool) -> None:
     inserts.table[:4, 5] = -1
     members = list(range(12))
     shots = 20_000 if small else 1_000
-    patterns = Patterns(np.tile(members, shots), np.arange(shots + 1) * 12)
-    found = Instances(circuit, inserts, RunOptions(), small=small).run(patterns, seed=seed)
+    patterns = ErrorPatterns(np.tile(members, shots), np.arange(shots + 1) * 12)
+    found = TrajectorySampler(circuit, inserts, RunOptions(), small=small).run(patterns, seed=seed)
     order = sorted(members, key=lambda m: int(inserts.table[m, 0]))
     exact = _mixed(circuit, inserts, sets, order)
     kept = 5  # qubits that are compared
@@ -158,17 +160,19 @@ def test_an_outcome_depends_on_others(num_qubits: int) -> None:
     inserts, _ = patterned.made(circuit, 20, random, drawn=True)
     many = 700 if num_qubits < 13 else 60
     patterns = patterned.patterns(20, many, 2.0, random)
-    every = Instances(circuit, inserts, RunOptions())
+    every = TrajectorySampler(circuit, inserts, RunOptions())
     whole = every.run(patterns, seed=5, first=4)
     for cap in (1, 2, 3):
         again = every.run(patterns, seed=5, first=4, most_states=cap)
         np.testing.assert_array_equal(again.indices, whole.indices)
         assert again.states <= cap
-    threads = Instances(circuit, inserts, RunOptions(threads=3)).run(patterns, seed=5, first=4)
+    threads = TrajectorySampler(circuit, inserts, RunOptions(threads=3)).run(
+        patterns, seed=5, first=4
+    )
     np.testing.assert_array_equal(threads.indices, whole.indices)
     for first in range(0, many, 23):
         ends = patterns.ends[first : first + 24]
-        part = Patterns(patterns.entries[ends[0] : ends[-1]], ends - ends[0])
+        part = ErrorPatterns(patterns.entries[ends[0] : ends[-1]], ends - ends[0])
         found = every.run(part, seed=5, first=4 + first)
         np.testing.assert_array_equal(found.indices[0], whole.indices[0, first : first + 23])
 
@@ -185,7 +189,7 @@ def test_bindings_are_mixed_up(num_qubits: int) -> None:
     inserts, sets = patterned.made(circuit, 10, random, drawn=False)
     patterns = patterned.patterns(10, 8, 2.0, random)
     table = random.uniform(0, 3, (3, 3))
-    found = Instances(circuit, inserts, RunOptions()).run(
+    found = TrajectorySampler(circuit, inserts, RunOptions()).run(
         patterns, seed=2, binding=40, bindings=table
     )
     for row, values in enumerate(table):
@@ -201,32 +205,38 @@ def test_bindings_are_mixed_up(num_qubits: int) -> None:
 
 def test_clbits_read_other_qubits() -> None:
     circuit = Arrays(3, 4).add("x", [0]).add("measure", [0], [2]).add("measure", [1], [0]).circuit()
-    inserts = Inserts(np.array([(0, PAULI, 2, 0, 0, 0)]), operators([]))
-    found = Instances(circuit, inserts, RunOptions()).run(
-        Patterns(np.array([0]), np.array([0, 0, 1])), seed=0
+    inserts = NoiseTable(np.array([(0, PAULI, 2, 0, 0, 0)]), operators([]))
+    found = TrajectorySampler(circuit, inserts, RunOptions()).run(
+        ErrorPatterns(np.array([0]), np.array([0, 0, 1])), seed=0
     )
     assert found.records()[:, 0].tolist() == [0b0100, 0b0101]
 
 
 def test_what_makes_no_sense_is_run() -> None:
     measured = Arrays(2, 1).add("h", [0]).add("measure", [0], [0]).circuit()
-    late = Inserts(np.array([(1, PAULI, 1, 0, 0, 0)]), operators([]))
+    late = NoiseTable(np.array([(1, PAULI, 1, 0, 0, 0)]), operators([]))
     with pytest.raises(Unsupported, match="after a measurement"):
-        Instances(measured, late, RunOptions())
+        TrajectorySampler(measured, late, RunOptions())
     reset = Arrays(1, 0).add("reset", [0]).add("h", [0]).circuit()
     with pytest.raises(Unsupported, match="before a reset"):
-        Instances(reset, Inserts(np.array([(-1, PAULI, 1, 0, 0, 0)]), operators([])), RunOptions())
-    Instances(reset, Inserts(np.array([(0, PAULI, 1, 0, 0, 0)]), operators([])), RunOptions())
+        TrajectorySampler(
+            reset, NoiseTable(np.array([(-1, PAULI, 1, 0, 0, 0)]), operators([])), RunOptions()
+        )
+    TrajectorySampler(
+        reset, NoiseTable(np.array([(0, PAULI, 1, 0, 0, 0)]), operators([])), RunOptions()
+    )
     for row in [(2, PAULI, 1, 0, 0, 0), (0, PAULI, 4, 0, 0, 0), (0, 0, 0, 0, 0, -1)]:
         with pytest.raises(BadCircuit, match="does not fit"):
-            Instances(measured, Inserts(np.array([row]), operators([])), RunOptions())
+            TrajectorySampler(measured, NoiseTable(np.array([row]), operators([])), RunOptions())
     with pytest.raises(Unsupported, match="0 threads"):
-        Instances(
-            measured, Inserts(np.zeros((0, 6), np.int64), operators([])), RunOptions(threads=0)
+        TrajectorySampler(
+            measured, NoiseTable(np.zeros((0, 6), np.int64), operators([])), RunOptions(threads=0)
         )
     again = Arrays(1, 1).add("measure", [0], [0]).add("h", [0]).circuit()
     with pytest.raises(Unsupported, match="branches"):
-        Instances(again, Inserts(np.zeros((0, 6), np.int64), operators([])), RunOptions())
+        TrajectorySampler(
+            again, NoiseTable(np.zeros((0, 6), np.int64), operators([])), RunOptions()
+        )
     with pytest.raises(BadCircuit, match="no trace"):
         operators([[np.eye(2) * 0.9]])
     with pytest.raises(BadCircuit, match="2x2"):
@@ -238,10 +248,12 @@ def test_what_makes_no_sense_is_run() -> None:
 @pytest.mark.parametrize("num_qubits", [5, 13])
 def test_a_stop_is_not_noticed(num_qubits: int) -> None:
     circuit = _layers(num_qubits, 2, np.random.default_rng(0)).circuit()
-    control = Control()
+    control = RunControl()
     control.stop()
-    instances = Instances(circuit, Inserts(np.zeros((0, 6), np.int64), operators([])), RunOptions())
+    instances = TrajectorySampler(
+        circuit, NoiseTable(np.zeros((0, 6), np.int64), operators([])), RunOptions()
+    )
     with pytest.raises(Stopped):
         instances.run(
-            Patterns(np.zeros(0, np.int64), np.zeros(4, np.int64)), seed=1, control=control
+            ErrorPatterns(np.zeros(0, np.int64), np.zeros(4, np.int64)), seed=1, control=control
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from random_circuits import unitary_circuits
 
 from simulators.circuit.ir import Circuit
-from simulators.statevector.trajectories.noise_table import PAULI, Inserts, operators
+from simulators.statevector.trajectories.noise_table import PAULI, NoiseTable, operators
 from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.segments import given as given_by
 
@@ -50,7 +50,7 @@ def test_paulis_at_one_place_are_planned_each() -> None:
         arrays.add("ry", [qubit], (), [0.3 + qubit])
     circuit = arrays.circuit()
     table = np.array([(4, PAULI, x << 4, z << 4, 0, 0) for x, z in ((1, 0), (1, 1), (0, 1))])
-    inserts = Inserts(table, operators([]))
+    inserts = NoiseTable(table, operators([]))
     segments = divide(circuit, inserts, 9)
     pieces = Pieces(circuit, segments.order, 9)
     at = int(segments.place_at[0])
