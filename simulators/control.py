@@ -52,12 +52,12 @@ class RunControl:
         if self.flag[0]:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
 
-    def expect(self, passes: int) -> None:
+    def add_sweeps(self, passes: int) -> None:
         """So many more passes are to be done."""
         done, total = self.passes
         self.passes = (done, total + passes)
 
-    def passed(self, passes: int = 1) -> None:
+    def sweeps_done(self, passes: int = 1) -> None:
         """So many have been done."""
         done, total = self.passes
         self.passes = (done + passes, total)
@@ -106,28 +106,28 @@ class ThreadPool:
         starts = itertools.count(0, grain)  # next() on it is atomic
         allowed = min(self.size, self._control.threads or self.size)
         helpers = min(max(1, allowed), ranges) - 1
-        self._hire(helpers)
+        self._start(helpers)
         for _ in range(helpers):
             self._orders.put((work, starts, total, grain))
-        failure = self._labour(work, starts, total, grain, 0)
+        failure = self._run_chunks(work, starts, total, grain, 0)
         for _ in range(helpers):
             failure = self._done.get() or failure
         if failure is not None:
             raise failure
         self._control.check()
 
-    def _hire(self, helpers: int) -> None:
+    def _start(self, helpers: int) -> None:
         while len(self._threads) < helpers:
             number = len(self._threads) + 1
-            thread = threading.Thread(target=self._serve, args=(number,), daemon=True)
+            thread = threading.Thread(target=self._worker, args=(number,), daemon=True)
             self._threads.append(thread)
             thread.start()
 
-    def _serve(self, number: int) -> None:
+    def _worker(self, number: int) -> None:
         while (order := self._orders.get()) is not None:
-            self._done.put(self._labour(*order, number))
+            self._done.put(self._run_chunks(*order, number))
 
-    def _labour(
+    def _run_chunks(
         self, work: Work, starts: Iterator[int], total: int, grain: int, number: int
     ) -> Exception | None:
         try:

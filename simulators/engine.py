@@ -48,8 +48,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     max_steps: int = 10**7  # executed operations, those of all branches together
     memory_bytes: int = 0  # for the states of a dynamic circuit; 0: a quarter of the machine's
     settings: tuple[tuple[str, int | float], ...] = ()  # the engine's own: see its card
-    kept: str = ""  # folder for what a long run has done so far, of this run alone; "": none
-    kept_every_s: float = 600.0
+    checkpoint_dir: str = ""  # directory owned by this run; empty: no checkpoints
+    checkpoint_every_s: float = 600.0
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -110,7 +110,7 @@ class FastCounts(Protocol):
     """What an engine may have beside, where thousands of small circuits come in a second: counts in
     one call, without a plan, a request and options."""
 
-    def quick_counts(
+    def fast_counts(
         self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
     ) -> EngineResult | None:
         """What `run` finds for the output "counts" of a circuit without free parameters, the

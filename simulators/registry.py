@@ -31,26 +31,28 @@ def create(name: str, comm: Any = None, backend: Any = None) -> Engine:
     machine. Raises Unsupported for an engine that runs in one rank, or holds no machine.
     """
     found = catalog.card(name)
-    if (backend is None) == (found is not None and found.machine):
+    if (backend is None) == (found is not None and found.is_device):
         raise Unsupported(
             f"engine {name[:64]!r} "
             + ("holds a machine, and none was given" if backend is None else "holds no machine"),
             hint="a pool of engine=hardware,provider=MODULE:FACTORY has one",
         )
     if comm is not None and comm.Get_size() > 1 and (found is None or not found.ranks):
-        able = ", ".join(entry.name for entry in catalog.CARDS if entry.ranks and entry.shared)
+        able = ", ".join(
+            entry.name for entry in catalog.CARDS if entry.ranks and entry.in_default_pool
+        )
         raise Unsupported(
             f"engine {name[:64]!r} runs in one rank, and {comm.Get_size()} were given",
             hint=f"over ranks there is: {able}",
         )
     if found is not None:
-        if found.missing:
+        if found.install_hint:
             raise UnknownEngine(
-                f"engine {name!r} needs {', '.join(found.needs)}", hint=found.missing
+                f"engine {name!r} needs {', '.join(found.needs)}", hint=found.install_hint
             )
         module, _, attribute = found.module.partition(":")
         maker = getattr(importlib.import_module(module), attribute)
-        if found.machine:
+        if found.is_device:
             machine: Engine = maker(backend)
             return machine
         engine: Engine = maker(comm=comm) if found.ranks else maker()

@@ -201,14 +201,15 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             continue
         card = catalog.card(pool.engine)
         if card is None:
-            known = ", ".join(entry.name for entry in catalog.CARDS if entry.shared)
+            known = ", ".join(entry.name for entry in catalog.CARDS if entry.in_default_pool)
             raise ConfigError(
                 f"pool {pool.name!r}: engine {pool.engine!r} is not known",
                 hint=f"one of: any, {known}",
             )
-        if card.missing:
+        if card.install_hint:
             raise ConfigError(
-                f"pool {pool.name!r}: engine {pool.engine!r} is not installed", hint=card.missing
+                f"pool {pool.name!r}: engine {pool.engine!r} is not installed",
+                hint=card.install_hint,
             )
 
 

@@ -261,7 +261,7 @@ class Runner:
             settings=terms.options,
         )
         plain = terms.outputs == ("counts",) and not terms.options and terms.precision == "double"
-        counts = engine.quick_counts if plain and isinstance(engine, FastCounts) else None
+        counts = engine.fast_counts if plain and isinstance(engine, FastCounts) else None
         sums = tuple(_pauli_sum(observable) for observable in terms.observables)
         return _Told(terms, chunk, engine, options, sums, counts)
 

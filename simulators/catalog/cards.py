@@ -51,28 +51,28 @@ class EngineCard(msgspec.Struct, frozen=True):
     automatic: bool  # may be chosen without being named
     summary: str
     costs: CostModel
-    shared: bool = True  # a pool of no engine in particular runs it
+    in_default_pool: bool = True  # a pool of no engine in particular runs it
     clifford: bool = False  # Clifford circuits alone
     loops: bool = True  # while, for, switch, break, continue
     variables: bool = True  # store
     gate_qubits: int = 0  # of any gate, at most; 0: no limit
     threads: bool = True  # more slots make a wide circuit faster
     resizable: bool = False  # a run looks at `RunControl.threads` between passes
-    reduces: bool = False  # of a program it runs what can change what is asked, part by part
+    uses_light_cone: bool = False  # runs the light cone of the outputs, component by component
     ranks: bool = False  # runs over MPI ranks, any power of two of them
-    machine: bool = False  # it holds something outside: a pool of its own, one task at a time
+    is_device: bool = False  # it holds something outside: a pool of its own, one task at a time
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
 
     @property
-    def missing(self) -> str:
+    def install_hint(self) -> str:
         """ "" if the engine can be used here, else what to type."""
         return "" if _installed(self.needs) else self.install
 
-    def seen(self, profile: Profile, outputs: tuple[str, ...]) -> Profile:
+    def effective_profile(self, profile: Profile, outputs: tuple[str, ...]) -> Profile:
         """The profile of what it runs of a program."""
         kept = profile.kept
-        if kept is None or not self.reduces:
+        if kept is None or not self.uses_light_cone:
             return profile
         return msgspec.structs.replace(
             profile,

@@ -158,7 +158,11 @@ class Checkpointer:
     @classmethod
     def of(cls, options: RunOptions, place: RankContext | None = None) -> Checkpointer:
         """As the options say."""
-        return cls(Path(options.kept) if options.kept else None, options.kept_every_s, place)
+        return cls(
+            Path(options.checkpoint_dir) if options.checkpoint_dir else None,
+            options.checkpoint_every_s,
+            place,
+        )
 
     def __enter__(self) -> Checkpointer:
         return self
@@ -175,7 +179,7 @@ class Checkpointer:
             with suppress(OSError):  # other ranks have theirs in it, or it has never been there
                 self._folder.rmdir()
 
-    def told(self, found: EngineResult) -> EngineResult:
+    def annotate(self, found: EngineResult) -> EngineResult:
         """A result that says where this attempt began, if another was before it, and what could
         not be kept."""
         words = ", ".join(word for word in (found.remark, self._begun, self._missed) if word)
@@ -194,7 +198,7 @@ class Checkpointer:
         self._way = new
         self._done = self._before = 0
 
-    def taken(self, amplitudes: Amplitudes) -> tuple[int, ...] | None:
+    def restore(self, amplitudes: Amplitudes) -> tuple[int, ...] | None:
         """Fill in what an earlier attempt has left: where its wires stand. None: there is nothing;
         the amplitudes are as they were."""
         if not self.is_kept:
@@ -215,13 +219,13 @@ class Checkpointer:
         self._turn = 1 - turn
         return mark.positions
 
-    def skipped(self, passes: int) -> int:
+    def skip_done(self, passes: int) -> int:
         """How many of the passes that come next an earlier attempt has done."""
         found = min(passes, max(0, self._before - self._done))
         self._done += found
         return found
 
-    def passed(self, amplitudes: Amplitudes, positions: Sequence[int] = ()) -> None:
+    def sweep_done(self, amplitudes: Amplitudes, positions: Sequence[int] = ()) -> None:
         """One more pass is done; all that is so far is kept if it is time."""
         kept = self.is_kept
         self._done += 1

@@ -76,7 +76,7 @@ class CombinedRun:
                 if "probabilities" in asked and not first:
                     self._multiply(exact, run.distribution())
                 self._remarks[run.remark] = None
-            if group and self._states.first:
+            if group and self._states.is_root:
                 counted.add(records, None)
         if request.shots:
             means = pauli_sums.sampled(means, request.shots, self._key)
@@ -92,7 +92,7 @@ class CombinedRun:
             run = ComponentRun(
                 self._states.for_width(width),
                 piece.circuit,
-                piece.schedules,
+                piece.programs,
                 self._params[piece.part.params],
                 request,
                 self._key,
@@ -102,7 +102,7 @@ class CombinedRun:
 
     def _multiply(self, exact: outputs.Tally, other: outputs.Tally) -> None:
         """The distribution of the bits of both."""
-        if not self._states.first:
+        if not self._states.is_root:
             return
         if len(exact.records) * len(other.records) > MAX_ROWS:
             raise TooManyBranches(

@@ -141,7 +141,7 @@ class StatevectorEngine:
         if circuit.num_qubits <= SMALL_QUBITS:
             pieces = plan.whole(circuit)
         else:
-            pieces = plan.pieces(circuit, request)
+            pieces = plan.components(circuit, request)
             if len(pieces) == 1:
                 request = pieces[0].request(request, circuit.num_qubits)
                 circuit = pieces[0].circuit
@@ -199,7 +199,7 @@ class StatevectorEngine:
             self._batch = Batch()
         return self._batch
 
-    def quick_counts(
+    def fast_counts(
         self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
     ) -> EngineResult | None:
         """See `base.Quick`."""
@@ -282,7 +282,7 @@ def _in_states(job: _Execution) -> EngineResult:
         Checkpointer.of(job.options) as journey,
     ):
         states = LocalBackend(crew, job.control, journey)
-        return journey.told(_rows(states, job))
+        return journey.annotate(_rows(states, job))
 
 
 def _rows(states: StateBackend, job: _Execution) -> EngineResult:
@@ -298,7 +298,7 @@ def _rows(states: StateBackend, job: _Execution) -> EngineResult:
         if len(job.pieces) > 1:
             found = CombinedRun(states, circuit, job.pieces, params, request, key, options).result()
         else:
-            schedules = job.pieces[0].schedules
+            schedules = job.pieces[0].programs
             found = ComponentRun(states, circuit, schedules, params, request, key, options).result()
         results.append(found)
     return EngineResult.joined(results)

@@ -83,7 +83,9 @@ class ComponentRun:
         values, value_width, odds = b"", 0, b""
         if "probabilities" in asked:
             values, value_width, odds = self._probabilities(measures)
-        state = self._states.whole(self._state(True)) if "statevector" in asked else None
+        state = (
+            self._states.gather_statevector(self._state(True)) if "statevector" in asked else None
+        )
         gradients = None if way is None else self._gradients(way, strings)
         return BindingResult(
             outcome_width=width,
@@ -121,10 +123,10 @@ class ComponentRun:
         if shared not in self._final:
             ensemble = self._ensemble(plan)
             walk = self._walk(plan, ensemble)
-            self._states.expect(walk.passes)
+            self._states.add_sweeps(walk.passes)
             options = self._options
             # Its digest, files looked for and passes one by one would cost a short run a third.
-            kept = options.kept and walk.may_last(options.kept_every_s)
+            kept = options.checkpoint_dir and walk.may_last(options.checkpoint_every_s)
             state = ensemble.zero(walk.way() if kept else None)
             records = np.zeros((1, self._words), np.uint64)
             start = Branches.single(ensemble, state, records, np.ones(1))
@@ -214,7 +216,7 @@ class ComponentRun:
         found = np.zeros((len(shots), self._words), np.uint64)
         schedule = self._schedule(False)
         for branches in self._groups(False, shots):
-            place = branches.tags.astype(np.int64, copy=False) - shots.start
+            place = branches.shots_or_weights.astype(np.int64, copy=False) - shots.start
             found[place] = outputs.sampled(schedule, self._key, branches, ordered=True)
         return found
 
@@ -238,7 +240,7 @@ class ComponentRun:
                 "gradients over several ranks", hint="ranks=1, where a worker holds two states"
             )
         way = adjoint.plan_adjoint(self._circuit, self._params)
-        self._states.expect(way.passes * len(self._request.observables))
+        self._states.add_sweeps(way.passes * len(self._request.observables))
         return way
 
     def _gradients(

@@ -46,7 +46,7 @@ def count(schedule: Program, key: tuple[int, int], branches: Branches, into: Tal
     """Sample the final measurements of each branch's shots and count the records."""
     alike = len(branches) == 1 and bool((branches.records == branches.records[:1]).all())
     records = sampled(schedule, key, branches, ordered=not alike)
-    if branches.ensemble.states.first:
+    if branches.ensemble.states.is_root:
         into.add(records, None)
 
 
@@ -60,7 +60,7 @@ def sampled(
             branches.states,
             branches.branch_of,
             key,
-            branches.tags.astype(np.int64, copy=False),
+            branches.shots_or_weights.astype(np.int64, copy=False),
             draw=schedule.draw,
             ordered=ordered,
         )
@@ -81,7 +81,7 @@ def exact(schedule: Program, branches: Branches, into: Tally) -> None:
                 f"more than {MAX_ROWS} distinct classical records",
                 hint="ask for counts with shots instead of exact probabilities",
             )
-        if not states.first:
+        if not states.is_root:
             continue
         records = np.repeat(records, values.size, axis=0)
         write(records, np.tile(values, tags.size), source)
@@ -97,10 +97,10 @@ def over_qubits(
     if len(branches) == 1:
         values, odds = states.distribution(ensemble.state(int(branches.states[0])), wires)
         return values, odds / odds.sum()
-    table = np.zeros(1 << num_qubits if states.first else 0)
+    table = np.zeros(1 << num_qubits if states.is_root else 0)
     for state, _, tags in branches.each():
         values, odds = states.distribution(ensemble.state(state), wires)
-        if states.first:
+        if states.is_root:
             table[values] += odds / odds.sum() * tags.sum()
     values = np.flatnonzero(table)
     return values, table[values]
@@ -125,7 +125,7 @@ def add_signs(
     ensemble = branches.ensemble
     for state, _, tags in branches.each():
         values = ensemble.states.expectations(ensemble.state(state), strings)
-        if not ensemble.states.first:
+        if not ensemble.states.is_root:
             continue
         shots = tags.astype(np.int64, copy=False)
         draws = np.empty(shots.size)

@@ -52,7 +52,7 @@ class ComponentPlan(msgspec.Struct, frozen=True, eq=False):
     None if it is that."""
 
     circuit: Circuit
-    schedules: ProgramCache
+    programs: ProgramCache
     part: Subcircuit | None = None
 
     def request(self, request: Request, num_qubits: int) -> Request:
@@ -89,7 +89,7 @@ class ExecutionPlan:
         """The circuit as it is."""
         return (ComponentPlan(circuit, self._whole),)
 
-    def pieces(self, circuit: Circuit, request: Request) -> tuple[ComponentPlan, ...]:
+    def components(self, circuit: Circuit, request: Request) -> tuple[ComponentPlan, ...]:
         """What is run of a circuit, at least one piece."""
         labels = [label for item in request.observables for label in item.labels]
         return self._of(circuit, output_support(request.outputs, labels, circuit))
@@ -101,7 +101,7 @@ class ExecutionPlan:
         least = SMALL_QUBITS if len(pieces) == 1 and pieces[0].part is not None else -1
         for piece in pieces:
             if least < piece.circuit.num_qubits <= most_qubits:
-                piece.schedules.of(piece.circuit, keep=False)
+                piece.programs.of(piece.circuit, keep=False)
 
     def _of(self, circuit: Circuit, wanted: OutputSupport | None) -> tuple[ComponentPlan, ...]:
         if wanted is None:

@@ -225,7 +225,7 @@ class BlockExecutor:
         self.crew = crew
         self.check = control.check
         self.flag = control.flag
-        self.passed = control.passed
+        self.passed = control.sweeps_done
         self._scratch: dict[tuple[int, int], NDArray[np.float64]] = {}
         self._rooms: dict[tuple[int, str, int], NDArray[Any]] = {}
 
@@ -236,14 +236,14 @@ class BlockExecutor:
             found = self._scratch[number, size] = np.empty(size)
         return found
 
-    def room(self, number: int, dtype: str, size: int) -> NDArray[Any]:
+    def aligned_scratch(self, number: int, dtype: str, size: int) -> NDArray[Any]:
         """The same of any type, at the begin of a cache line."""
         found = self._rooms.get((number, dtype, size))
         if found is None:
             found = self._rooms[number, dtype, size] = zeros(size, dtype)
         return found
 
-    def over(self, num_qubits: int, unit: int, work: Work) -> None:
+    def parallel_for(self, num_qubits: int, unit: int, work: Work) -> None:
         """Call work(first, last, thread) over the state's units of 2**unit amplitudes."""
         total = 1 << (num_qubits - unit)
         grain = max(1, _GRAIN >> unit) if (1 << num_qubits) > _ALONE else total

@@ -20,8 +20,8 @@ class Tired(RunControl):
         super().__init__()
         self.left = left
 
-    def passed(self, passes: int = 1) -> None:
-        super().passed(passes)
+    def sweeps_done(self, passes: int = 1) -> None:
+        super().sweeps_done(passes)
         self.left -= passes
         if self.left <= 0:
             self.stop()

@@ -30,7 +30,7 @@ TOLERANCES = {"aer": 1e-12, "mps": 1e-6}  # of amplitudes, where a test would as
 def present(name: str) -> bool:
     """Is what this engine needs installed here?"""
     card = catalog.card(name.partition("-")[0])
-    return card is not None and not card.missing
+    return card is not None and not card.install_hint
 
 
 class Runner:

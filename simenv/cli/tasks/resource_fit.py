@@ -48,7 +48,7 @@ def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> 
         found = engine_choice.route(profile, terms, pools, _limits(_ENDLESS_BYTES))
     card = catalog.card(found.engine)
     assert card is not None
-    profile = card.seen(profile, terms.outputs)
+    profile = card.effective_profile(profile, terms.outputs)
     ranks = ranks_used(profile.num_qubits, len(seats)) if card.ranks else 1
     used = seats[:ranks]
     share = min(_shares(used).values())

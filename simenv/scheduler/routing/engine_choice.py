@@ -114,12 +114,12 @@ def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
 
 def runs(pool: PoolSpec, card: EngineCard) -> bool:
     """May this pool run that engine? One for drills needs a pool of its own."""
-    return pool.engine == card.name or (pool.engine == "any" and card.shared)
+    return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
 
 
 def _order(profile: Profile, terms: TaskOptions) -> tuple[str, ...]:
     """The engines `auto` prefers, those that can first."""
-    width = min(card.seen(profile, terms.outputs).num_qubits for card in catalog.CARDS)
+    width = min(card.effective_profile(profile, terms.outputs).num_qubits for card in catalog.CARDS)
     if width <= catalog.SMALL_QUBITS:
         return "statevector", "stabilizer", "mps"
     if width > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS:
@@ -177,7 +177,7 @@ def _why(card: EngineCard, profile: Profile, of: int) -> str:
 def _named(terms: TaskOptions) -> EngineCard:
     card = catalog.card(terms.engine)
     if card is None:
-        names = ", ".join(entry.name for entry in catalog.CARDS if entry.shared)
+        names = ", ".join(entry.name for entry in catalog.CARDS if entry.in_default_pool)
         raise OptionError(
             f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {names}"
         )
@@ -205,9 +205,9 @@ def _look(
     seen: RoutingSnapshot = NOTHING,
 ) -> EngineCandidate:
     """A route on one engine, or what speaks against it."""
-    of, profile = profile.num_qubits, card.seen(profile, terms.outputs)
+    of, profile = profile.num_qubits, card.effective_profile(profile, terms.outputs)
     error = objection(card, profile, terms)
-    if error is None and card.machine:
+    if error is None and card.is_device:
         error = _against_machine(candidates, profile, seen)
     fit = None
     if error is None:
@@ -222,7 +222,7 @@ def _look(
         assert error is not None
         return EngineCandidate(card.name, None, error, _short(card, error))
     reason = _why(card, profile, of) if by == AUTO else f"asked for {card.name}"
-    if card.machine:
+    if card.is_device:
         reason = f"asked for {named(fit.pool, seen)}"
     if fit.words:
         reason = f"{reason}; {fit.words}"
@@ -257,7 +257,7 @@ def _fit(
 def _short(card: EngineCard, error: SimenvError) -> str:
     """An objection without the engine's name; the pip line where that is the way out."""
     words = error.message.removeprefix(f"engine {card.name!r}").removeprefix(":").strip()
-    return f"{words}: {card.missing}" if card.missing else words
+    return f"{words}: {card.install_hint}" if card.install_hint else words
 
 
 def _route(

@@ -22,8 +22,8 @@ ELSEWHERE = "ask for another engine: engine='auto' finds one"
 
 def objection(card: EngineCard, profile: Profile, terms: TaskOptions) -> SimenvError | None:
     """Why the engine cannot run the program, whatever the memory; None if it can."""
-    if card.missing:
-        return OptionError(f"engine {card.name!r} is not installed here", hint=card.missing)
+    if card.install_hint:
+        return OptionError(f"engine {card.name!r} is not installed here", hint=card.install_hint)
     wrong = card.option_problem(terms.options)
     if wrong:
         return OptionError(wrong, hint=option_hint(card))

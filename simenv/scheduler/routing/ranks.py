@@ -289,7 +289,7 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
     """Of a pool's own workers, without what is made for it on demand; where width alone says
     nothing of memory, what the engine takes."""
     card = catalog.card("statevector" if pool.engine == "any" else pool.engine)
-    if card is not None and card.machine:
+    if card is not None and card.is_device:
         return 0  # it says that itself
     if card is None or not is_dense(card):
         return 0 if card is None else card.max_qubits

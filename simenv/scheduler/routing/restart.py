@@ -18,7 +18,7 @@ def adopted(route: Route, pools: tuple[PoolSpec, ...], limits: ClusterLimits) ->
     it can run nowhere now. `pools`: those that were configured."""
     card = catalog.card(route.engine)
     able = [pool for pool in pools if card is not None and runs(pool, card)]
-    if card is not None and card.machine:  # nobody asked for another machine
+    if card is not None and card.is_device:  # nobody asked for another machine
         able = []
     own = [p for p in pools if p.name in (route.pool, base_of(route.pool))]
     for pool in (*own, *able):

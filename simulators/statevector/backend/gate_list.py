@@ -290,4 +290,4 @@ def apply_gates(
                 sweeper.scratch(thread, max(2 << unit, 2 * LANES)),
             )
 
-        sweeper.over(state.num_qubits, unit, work)
+        sweeper.parallel_for(state.num_qubits, unit, work)

@@ -22,7 +22,7 @@ from simulators.statevector.tiles import driver
 class LocalBackend:
     """States of this process alone."""
 
-    first = True
+    is_root = True
 
     def __init__(
         self, crew: ThreadPool, control: RunControl, journey: Checkpointer | None = None
@@ -30,34 +30,36 @@ class LocalBackend:
         """`journey`: what is kept of a long run."""
         self.sweeper = BlockExecutor(crew, control)
         self.check = control.check
-        self.expect = control.expect
+        self.add_sweeps = control.add_sweeps
         self._journey = journey or Checkpointer()
 
     def for_width(self, _num_qubits: int) -> LocalBackend:
         """See `StateBackend`."""
         return self
 
-    def most(self, num_qubits: int, options: RunOptions) -> int:
+    def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """A quarter of the machine's memory, if no other amount is given."""
         room = options.memory_bytes or PHYSICAL_BYTES // 4
         return max(1, room // state_bytes(num_qubits, options.precision))
 
-    def zero(self, num_qubits: int, options: RunOptions, way: Evolution | None = None) -> State:
+    def zero_state(
+        self, num_qubits: int, options: RunOptions, way: Evolution | None = None
+    ) -> State:
         """See `StateBackend`."""
         state = State.zero(num_qubits, options)
         self._journey.begin(way)
-        if self._journey.is_kept and self._journey.taken(state.amplitudes) is not None:
+        if self._journey.is_kept and self._journey.restore(state.amplitudes) is not None:
             state.changed()
         return state
 
-    def copied(self, state: State) -> State:
+    def copy(self, state: State) -> State:
         """See `StateBackend`."""
-        found = self.blank(state)
+        found = self.empty_like(state)
         found.amplitudes[:] = state.amplitudes
         found.live = state.live
         return found
 
-    def blank(self, state: State) -> State:
+    def empty_like(self, state: State) -> State:
         """See `StateBackend`."""
         try:
             return State(like(state.amplitudes))
@@ -72,7 +74,7 @@ class LocalBackend:
             apply_gates(self.sweeper, state, passes, floats)
             return
         end, journey = len(passes.live), self._journey
-        begin = journey.skipped(end)
+        begin = journey.skip_done(end)
         step = 1 if journey.is_kept else max(1, end)
         self.sweeper.passed(begin)
         for first in range(begin, end, step):
@@ -80,17 +82,17 @@ class LocalBackend:
             norms = last == end
             driver.apply(self.sweeper, state, passes, floats, first=first, last=last, norms=norms)
             if journey.is_kept:
-                journey.passed(state.amplitudes)
+                journey.sweep_done(state.amplitudes)
 
     def multiply(self, state: State, matrix: Dense) -> None:
         """See `StateBackend`."""
         self.sweeper.passed(1)
-        if self._journey.skipped(1):
+        if self._journey.skip_done(1):
             return
         state.changed()
         multiply(self.sweeper, state, matrix)
         self.check()
-        self._journey.passed(state.amplitudes)
+        self._journey.sweep_done(state.amplitudes)
 
     def block_sums(
         self,
@@ -119,7 +121,7 @@ class LocalBackend:
             self.sweeper, state, into, qubit=qubit, outcome=outcome, factor=factor, move=move
         )
 
-    def walk(
+    def locate_samples(
         self,
         state: State,
         edges: NDArray[np.float64],
@@ -150,7 +152,7 @@ class LocalBackend:
             values[group.members] = np.cumsum(sums, axis=0)[-1]
         return values
 
-    def whole(self, state: State) -> Amplitudes:
+    def gather_statevector(self, state: State) -> Amplitudes:
         """See `StateBackend`."""
         return state.amplitudes
 

@@ -99,4 +99,4 @@ def multiply(sweeper: BlockExecutor, state: State, dense: Dense) -> None:
             sweeper.scratch(thread, 4 << unit),
         )
 
-    sweeper.over(state.num_qubits, unit, work)
+    sweeper.parallel_for(state.num_qubits, unit, work)

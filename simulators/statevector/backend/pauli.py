@@ -261,4 +261,4 @@ def string_sums(
             sums,
         )
 
-    sweeper.over(state.num_qubits, unit, work)
+    sweeper.parallel_for(state.num_qubits, unit, work)

@@ -31,7 +31,7 @@ class StateBackend(Protocol):
     """
 
     @property
-    def first(self) -> bool:
+    def is_root(self) -> bool:
         """Whether this process reports: of several, one."""
 
     def check(self) -> None:
@@ -40,20 +40,22 @@ class StateBackend(Protocol):
     def for_width(self, num_qubits: int) -> StateBackend:
         """The states that so wide ones are among: each process has narrow ones of its own."""
 
-    def most(self, num_qubits: int, options: RunOptions) -> int:
+    def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """How many states a dynamic circuit may hold at once, for all that memory allows."""
 
-    def expect(self, passes: int) -> None:
+    def add_sweeps(self, passes: int) -> None:
         """So many more are to be done, for those who watch the run."""
 
-    def zero(self, num_qubits: int, options: RunOptions, way: Evolution | None = None) -> State:
+    def zero_state(
+        self, num_qubits: int, options: RunOptions, way: Evolution | None = None
+    ) -> State:
         """The state |0...0>. `way`: what it goes through, if it may be kept on it; it is then as
         far as an earlier attempt has come, and what this has applied is not applied again."""
 
-    def copied(self, state: State) -> State:
+    def copy(self, state: State) -> State:
         """A second state, equal to this one."""
 
-    def blank(self, state: State) -> State:
+    def empty_like(self, state: State) -> State:
         """Room for a second state."""
 
     def apply(
@@ -87,7 +89,7 @@ class StateBackend(Protocol):
     ) -> None:
         """`into` becomes the part of `state` with that outcome, times `factor`; see `reduce`."""
 
-    def walk(
+    def locate_samples(
         self,
         state: State,
         edges: NDArray[np.float64],
@@ -108,7 +110,7 @@ class StateBackend(Protocol):
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """<state|P|state> of each string (x, z): float64 [strings]."""
 
-    def whole(self, state: State) -> Amplitudes | None:
+    def gather_statevector(self, state: State) -> Amplitudes | None:
         """All amplitudes, qubit 0 the lowest index bit; None where this is not the first."""
 
 
@@ -156,7 +158,7 @@ def sample(
     edges = np.concatenate(([0.0], ends[:-1]))
     begins = np.zeros(ends.size + 1, np.int64)
     begins[1:] = np.searchsorted(draws, ends, side="left")
-    found = states.walk(state, edges, begins, draws)
+    found = states.locate_samples(state, edges, begins, draws)
     if order is None:
         return found
     indices = np.empty(shots.size, np.int64)

@@ -152,7 +152,7 @@ def block_sums(
             sums,
         )
 
-    sweeper.over(state.num_qubits, unit, work)
+    sweeper.parallel_for(state.num_qubits, unit, work)
     return sums
 
 
@@ -184,7 +184,7 @@ def project(
             last,
         )
 
-    sweeper.over(state.num_qubits, 1, work)
+    sweeper.parallel_for(state.num_qubits, 1, work)
 
 
 _ROWS = 1 << (BLOCK_QUBITS - LANE_WIRES)  # of a block
@@ -203,7 +203,7 @@ def row_norms(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
         def work(first: int, last: int, _number: int) -> None:
             fill(reals, first, last, found)
 
-        sweeper.over(state.num_qubits, LANE_WIRES, work)
+        sweeper.parallel_for(state.num_qubits, LANE_WIRES, work)
         state.norms = found
     return state.norms
 
@@ -216,7 +216,7 @@ def norm_sums(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
     def work(first: int, last: int, _number: int) -> None:
         add_up(weights, _ROWS, first, last, sums)
 
-    sweeper.over(state.num_qubits, BLOCK_QUBITS, work)
+    sweeper.parallel_for(state.num_qubits, BLOCK_QUBITS, work)
     return sums
 
 
@@ -229,7 +229,7 @@ def qubit_sums(sweeper: BlockExecutor, state: State, qubit: int) -> NDArray[np.f
     def work(first: int, last: int, _number: int) -> None:
         part_up(weights, _ROWS, numbers, qubit - LANE_WIRES, first, last, sums)
 
-    sweeper.over(state.num_qubits, BLOCK_QUBITS, work)
+    sweeper.parallel_for(state.num_qubits, BLOCK_QUBITS, work)
     return sums
 
 
@@ -248,4 +248,4 @@ def locate_in_rows(
     def work(first: int, last: int, _number: int) -> None:
         locate(reals, weights, _ROWS, numbers, first, last, edges, begins, draws, found)
 
-    sweeper.over(state.num_qubits, BLOCK_QUBITS, work)
+    sweeper.parallel_for(state.num_qubits, BLOCK_QUBITS, work)

@@ -94,7 +94,7 @@ def locate_samples(
             scratch,
         )
 
-    sweeper.over(state.num_qubits, unit, work)
+    sweeper.parallel_for(state.num_qubits, unit, work)
 
 
 def accumulate(

@@ -43,8 +43,8 @@ class DistributedBackend:
     ) -> None:
         """`neighbours`: ranks of this run on this machine, this one included. `journey`: what is
         kept of it."""
-        self.first = meeting.rank == 0
-        self.expect = local.expect
+        self.is_root = meeting.rank == 0
+        self.add_sweeps = local.add_sweeps
         self._meeting = meeting
         self._local = local
         self._sweeper = local.sweeper
@@ -77,13 +77,15 @@ class DistributedBackend:
         """See `StateBackend`: what one rank is asked for, all do."""
         self._meeting.meet()
 
-    def most(self, num_qubits: int, options: RunOptions) -> int:
+    def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
         """As many as the rank can hold that has least room."""
         room = options.memory_bytes or PHYSICAL_BYTES // (4 * self._neighbours)
         share = state_bytes(num_qubits - self._divided, options.precision)
-        return max(1, self._meeting.least(room // share))
+        return max(1, self._meeting.allreduce_min(room // share))
 
-    def zero(self, num_qubits: int, options: RunOptions, way: Evolution | None = None) -> State:
+    def zero_state(
+        self, num_qubits: int, options: RunOptions, way: Evolution | None = None
+    ) -> State:
         """See `StateBackend`."""
         layout = Layout(num_qubits, num_qubits - self._divided)
         share = StateSlice.empty_handed(layout, self._meeting.rank, self._neighbours, options)
@@ -92,24 +94,24 @@ class DistributedBackend:
             self._pass = DistributedExecutor(
                 self._meeting, self._trader, self._sweeper, self._journey
             )
-        if self.first:
+        if self.is_root:
             share.begin()
         self._meeting.meet()
         self._journey.begin(way)
         positions = None
         if self._journey.is_kept:
-            positions = self._journey.taken(share.amplitudes)
+            positions = self._journey.restore(share.amplitudes)
         share.fresh = positions is None
         layout.become(positions or layout.positions)
         return share
 
-    def copied(self, state: State) -> State:
+    def copy(self, state: State) -> State:
         """See `StateBackend`."""
-        return self._like(state, self._local.copied(state))
+        return self._like(state, self._local.copy(state))
 
-    def blank(self, state: State) -> State:
+    def empty_like(self, state: State) -> State:
         """See `StateBackend`."""
-        return self._like(state, self._local.blank(state))
+        return self._like(state, self._local.empty_like(state))
 
     def apply(
         self, state: State, passes: GateList | SweepTable, floats: NDArray[np.float64]
@@ -120,7 +122,7 @@ class DistributedBackend:
     def multiply(self, state: State, matrix: Dense) -> None:
         """See `StateBackend`."""
         share = cast("StateSlice", state)
-        if self._journey.skipped(1):
+        if self._journey.skip_done(1):
             self._sweeper.passed(1)
             return
         share.fresh = False
@@ -129,7 +131,7 @@ class DistributedBackend:
         positions = [share.layout.positions[qubit] for qubit in qubits]
         self._local.multiply(share, place(matrix.columns, positions))
         self._meeting.meet()
-        self._journey.passed(share.amplitudes, share.layout.positions)
+        self._journey.sweep_done(share.amplitudes, share.layout.positions)
 
     def block_sums(
         self,
@@ -166,7 +168,7 @@ class DistributedBackend:
         position = share.layout.positions[qubit]
         self._local.project(share, other, qubit=position, outcome=outcome, factor=factor, move=move)
 
-    def walk(
+    def locate_samples(
         self,
         state: State,
         edges: NDArray[np.float64],
@@ -179,7 +181,7 @@ class DistributedBackend:
         sampling.locate_samples(self._sweeper, share, edges, begins, draws, found)
         self._meeting.meet()
         self._meeting.comm.Reduce(found, all_, MPI.SUM, 0)  # each draw is found by one rank
-        return all_ if self.first else found
+        return all_ if self.is_root else found
 
     def distribution(
         self, state: State, wires: NDArray[np.int64]
@@ -196,7 +198,7 @@ class DistributedBackend:
             values[group.members] = np.cumsum(self._shared(share, mine), axis=0)[-1]
         return values
 
-    def whole(self, state: State) -> Amplitudes | None:
+    def gather_statevector(self, state: State) -> Amplitudes | None:
         """See `StateBackend`."""
         return whole(self._meeting, self._settled(state))
 
@@ -214,7 +216,7 @@ class DistributedBackend:
         beyond = flip & ~(blocks - 1)
         for first in range(0, numbers.size, blocks):
             other = first ^ beyond  # what the partner needs now, and has for this rank
-            lent = self._exchange.lend(_blocks(share, other, blocks), partner)
+            lent = self._exchange.sendrecv_block(_blocks(share, other, blocks), partner)
             here = State(_blocks(share, first, blocks))
             part = slice(first, first + blocks)
             pauli.string_sums(

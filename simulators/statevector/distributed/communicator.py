@@ -71,17 +71,17 @@ class Communicator:
                 return alone()
             with ThreadPool(options.threads, control) as crew:
                 local = LocalBackend(crew, control)
-                place = RankContext(meeting.rank, meeting.size, meeting.least)
+                place = RankContext(meeting.rank, meeting.size, meeting.allreduce_min)
                 with Checkpointer.of(options, place) as journey:
                     states = DistributedBackend(meeting, local, neighbours, journey)
-                    found = journey.told(work(states))
+                    found = journey.annotate(work(states))
                 self.traffic = states.traffic
                 return found
 
         if count == everyone.size:
-            found = meeting.together(together)
+            found = meeting.run_collective(together)
         else:
-            found = everyone.reported(lambda: meeting.together(together))
+            found = everyone.run_subset(lambda: meeting.run_collective(together))
         if everyone.rank:
             return None
         return _remarked(found, count, everyone.size)

@@ -44,14 +44,14 @@ class ErrorAgreement:
         """Raise what any rank failed with, or Stopped if any was asked to stop; in all alike."""
         self._meet(None)
 
-    def least(self, value: int) -> int:
+    def allreduce_min(self, value: int) -> int:
         """The least of what all ranks say; a meeting too."""
         self.meet()
         found = np.array([value], np.int64)
         self.comm.Allreduce(MPI.IN_PLACE, found, MPI.MIN)
         return int(found[0])
 
-    def together(self, work: Callable[[], Found]) -> Found:
+    def run_collective(self, work: Callable[[], Found]) -> Found:
         """Do the work that all do, to the end of which none may come alone."""
         try:
             found = work()
@@ -72,7 +72,7 @@ class ErrorAgreement:
             nap_s = min(2 * nap_s, longest_s)
         self._conclude(None)
 
-    def reported(self, work: Callable[[], Found]) -> Found:
+    def run_subset(self, work: Callable[[], Found]) -> Found:
         """Do what only some do, and meet those that `wait` for it."""
         failure: Exception | None = None
         try:

@@ -48,7 +48,7 @@ class Exchange:
         """Amplitudes that `lend` takes, at most."""
         return self._room.size
 
-    def trade(
+    def exchange_qubits(
         self, state: State, pairs: Sequence[Pair], alive: int = -1, alive_ranks: int = -1
     ) -> None:
         """Each pair is a bit of the rank's number, counted from 0, and a local position.
@@ -77,7 +77,7 @@ class Exchange:
 
     def swap(self, state: State, bit: int, position: int) -> None:
         """Bit `bit` of the rank's number and a local position change places."""
-        self.trade(state, ((bit, position),))
+        self.exchange_qubits(state, ((bit, position),))
 
     def _trade(self, parts: Iterator[Part], partner: int, *, sends: bool, gets: bool) -> None:
         """These parts of the state for what the partner sends: packing the next one while one is
@@ -114,7 +114,7 @@ class Exchange:
         else:
             part[...] = self._in[slot][: part.size].reshape(part.shape)
 
-    def lend(self, part: Part, partner: int) -> State:
+    def sendrecv_block(self, part: Part, partner: int) -> State:
         """What the partner has where it was asked for; it gets `part`. Valid until the next one."""
         into = self._room[: part.size]
         self._meeting.meet()

@@ -127,7 +127,7 @@ class DistributedExecutor:
 
     def __call__(self, share: StateSlice, plan: SweepTable, floats: NDArray[np.float64]) -> None:
         """All passes that an earlier attempt has not done, leg by leg."""
-        skipped = self._journey.skipped(len(plan.live))
+        skipped = self._journey.skip_done(len(plan.live))
         self._sweeper.passed(skipped)
         if skipped == len(plan.live):
             return
@@ -139,15 +139,15 @@ class DistributedExecutor:
             share.overwritten()  # what is not live is neither read nor sent before it is written
         share.fresh = False
         before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
-        for leg in found.legs:
+        for leg in found.stages:
             self._meeting.meet()
             self._trade(share, leg)
             part = local_table(plan, leg, layout.num_local, share.rank)
-            self._sweep(share, part, floats, is_last=leg is found.legs[-1])
+            self._sweep(share, part, floats, is_last=leg is found.stages[-1])
         told, size = self._traffic, share.amplitudes.itemsize
         self._traffic = CommStats(
             told.passes + len(plan.live),
-            told.exchanges + sum(bool(leg.pairs) for leg in found.legs),
+            told.exchanges + sum(bool(leg.pairs) for leg in found.stages),
             told.planned_bytes + found.sent * size,
             told.planned_bytes_of_all + found.sent_by_all * size,
             told.sent_bytes + self._exchange.sent_bytes - before_bytes,
@@ -160,7 +160,7 @@ class DistributedExecutor:
         if leg.pairs:
             alive = before(leg, leg.alive)
             pairs = [(there - local, here) for there, here in leg.pairs]
-            self._exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
+            self._exchange.exchange_qubits(share, pairs, alive & ((1 << local) - 1), alive >> local)
         layout.become(leg.positions)
         share.changed()
         alive = layout.placed(leg.alive)
@@ -180,4 +180,4 @@ class DistributedExecutor:
             norms = is_last and stop == end
             driver.apply(self._sweeper, share, part, floats, first=begin, last=stop, norms=norms)
             if journey.is_kept:
-                journey.passed(share.amplitudes, share.layout.positions)
+                journey.sweep_done(share.amplitudes, share.layout.positions)

@@ -180,4 +180,4 @@ def swap_local(sweeper: BlockExecutor, state: State, one: int, two: int) -> None
     def work(first: int, last: int, _number: int) -> None:
         _swap(state.reals, state.singles, low, high, first, last)
 
-    sweeper.over(state.num_qubits, 2, work)
+    sweeper.parallel_for(state.num_qubits, 2, work)

@@ -35,7 +35,7 @@ class CommSchedule(msgspec.Struct, frozen=True):
     """The legs of a sequence of passes, and what they cost: amplitudes."""
 
     num_local: int
-    legs: tuple[RemapStage, ...]
+    stages: tuple[RemapStage, ...]
     visited: int  # by the rank that visits most
     sent: int  # by the rank that sends most
     sent_by_all: int

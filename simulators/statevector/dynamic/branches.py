@@ -84,7 +84,7 @@ class Branches:
     shot numbers or weights, [rows].
     """
 
-    __slots__ = ("branch_of", "ensemble", "records", "states", "tags")
+    __slots__ = ("branch_of", "ensemble", "records", "shots_or_weights", "states")
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Branches:
         self.states = states
         self.branch_of = branch_of
         self.records = records
-        self.tags = tags
+        self.shots_or_weights = tags
 
     @classmethod
     def single(
@@ -119,7 +119,7 @@ class Branches:
             np.concatenate([part.states for part in parts]),
             np.concatenate([p.branch_of + k for p, k in zip(parts, begins, strict=True)]),
             np.concatenate([part.records for part in parts]),
-            np.concatenate([part.tags for part in parts]),
+            np.concatenate([part.shots_or_weights for part in parts]),
         )
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class Branches:
     @property
     def exact(self) -> bool:
         """Whether the rows carry weights, not shots."""
-        return self.tags.dtype == np.float64
+        return self.shots_or_weights.dtype == np.float64
 
     def none(self) -> Branches:
         """No branches, of the same ensemble."""
@@ -137,18 +137,18 @@ class Branches:
             self.states[:0],
             self.branch_of[:0],
             self.records[:0],
-            self.tags[:0],
+            self.shots_or_weights[:0],
         )
 
     def each(self) -> Iterator[tuple[int, NDArray[np.uint64], Tags]]:
         """State, records and tags of one branch after the other."""
         if len(self) == 1:
-            yield int(self.states[0]), self.records, self.tags
+            yield int(self.states[0]), self.records, self.shots_or_weights
             return
         order = np.argsort(self.branch_of, kind="stable")
         ends = np.cumsum(np.bincount(self.branch_of, minlength=len(self)))[:-1]
         for state, rows in zip(self.states.tolist(), np.split(order, ends), strict=True):
-            yield state, self.records[rows], self.tags[rows]
+            yield state, self.records[rows], self.shots_or_weights[rows]
 
     def merged(self, into: Numbers) -> Branches:
         """The same with branch k in branch into[k], which stays itself.
@@ -162,7 +162,7 @@ class Branches:
             self.states[stays],
             number[into][self.branch_of],
             self.records,
-            self.tags,
+            self.shots_or_weights,
         )
         found.tally()
         return found
@@ -172,7 +172,7 @@ class Branches:
         if not self.exact:
             return
         keys = np.concatenate((self.records, self.branch_of[:, None].view(np.uint64)), axis=1)
-        keys, self.tags = tally(keys, self.tags)
+        keys, self.shots_or_weights = tally(keys, self.shots_or_weights)
         self.records = np.ascontiguousarray(keys[:, :-1])
         self.branch_of = np.ascontiguousarray(keys[:, -1]).view(np.int64)
 
@@ -211,7 +211,7 @@ class BranchMerger:
             branches.ensemble.release(branches.states[gone])
             self._budget.shrink(int(gone.sum()))
             branches = branches.merged(into)
-        if branches.exact and branches.tags.size > MAX_ROWS:
+        if branches.exact and branches.shots_or_weights.size > MAX_ROWS:
             raise TooManyBranches(
                 f"more than {MAX_ROWS} distinct classical records",
                 hint="ask for counts with shots instead of exact probabilities",
@@ -238,7 +238,11 @@ class Projector:
             branch_of, records = branches.branch_of[rows], branches.records[rows]
         else:
             outcomes = self._drawn(branches, odds, draw)
-            branch_of, records, tags = branches.branch_of, branches.records, branches.tags
+            branch_of, records, tags = (
+                branches.branch_of,
+                branches.records,
+                branches.shots_or_weights,
+            )
         if isinstance(item, Measure):
             bit = np.uint64(1) << np.uint64(item.clbit & 63)
             column = records[:, item.clbit >> 6]
@@ -295,12 +299,16 @@ class Projector:
         ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
         rows = np.concatenate((ones, zeros))
         outcomes = np.arange(rows.size) < ones.size
-        return rows, outcomes, branches.tags[rows] * shares[rows, outcomes.view(np.uint8)]
+        return (
+            rows,
+            outcomes,
+            branches.shots_or_weights[rows] * shares[rows, outcomes.view(np.uint8)],
+        )
 
     def _drawn(self, branches: Branches, odds: NDArray[np.float64], draw: int) -> NDArray[np.bool_]:
         """Of a run of shots: whether each row finds 1."""
-        draws = np.empty(branches.tags.size)
-        uniforms(*self._key, draw, branches.tags, draws)
+        draws = np.empty(branches.shots_or_weights.size)
+        uniforms(*self._key, draw, branches.shots_or_weights, draws)
         sums = odds.sum(axis=1)
         limits = odds[:, 0].copy()  # a draw is less than the sum
         limits[odds[:, 1] <= self._certain * sums] = np.inf

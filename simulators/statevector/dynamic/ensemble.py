@@ -118,15 +118,17 @@ class SeparateStates:
 
     def zero(self, way: Evolution | None = None) -> int:
         """See `Ensemble`."""
-        return self._take(self.states.zero(self._num_qubits, self._options, way))
+        return self._take(self.states.zero_state(self._num_qubits, self._options, way))
 
     def copied(self, numbers: Numbers) -> Numbers:
         """See `Ensemble`."""
-        return np.array([self._take(self.states.copied(self._held[k])) for k in numbers.tolist()])
+        return np.array([self._take(self.states.copy(self._held[k])) for k in numbers.tolist()])
 
     def blank(self, numbers: Numbers) -> Numbers:
         """See `Ensemble`."""
-        return np.array([self._take(self.states.blank(self._held[k])) for k in numbers.tolist()])
+        return np.array(
+            [self._take(self.states.empty_like(self._held[k])) for k in numbers.tolist()]
+        )
 
     def release(self, numbers: Numbers) -> None:
         """See `Ensemble`."""

@@ -75,7 +75,7 @@ class Interpreter:
         self._options = options
         self._num_qubits = circuit.num_qubits
         self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
-        most = ensemble.states.most(circuit.num_qubits, options)
+        most = ensemble.states.max_live_states(circuit.num_qubits, options)
         self._budget = Budget(most, options)
         self._merger = BranchMerger(self._budget, options.precision)
         self._collapse = Projector(self._budget, key, options.precision)
@@ -225,15 +225,19 @@ class Interpreter:
                 states[part, present[part]],
                 number[part, branches.branch_of[rows]],
                 branches.records[rows],
-                branches.tags[rows],
+                branches.shots_or_weights[rows],
             )
         return found
 
     def _heavy(self, branches: Branches) -> Branches:
         """The branches without the records of an exact run that nobody would miss."""
-        if not branches.exact or not len(branches) or branches.tags.min() >= LEAST_WEIGHT:
+        if (
+            not branches.exact
+            or not len(branches)
+            or branches.shots_or_weights.min() >= LEAST_WEIGHT
+        ):
             return branches
-        rows = branches.tags >= LEAST_WEIGHT
+        rows = branches.shots_or_weights >= LEAST_WEIGHT
         present = np.bincount(branches.branch_of[rows], minlength=len(branches)) > 0
         gone = branches.states[~present]
         if gone.size:
@@ -244,5 +248,5 @@ class Interpreter:
             branches.states[present],
             (np.cumsum(present) - 1)[branches.branch_of[rows]],
             branches.records[rows],
-            branches.tags[rows],
+            branches.shots_or_weights[rows],
         )

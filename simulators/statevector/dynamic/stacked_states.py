@@ -40,7 +40,7 @@ class StackedStates:
         self._sweeper = states.sweeper
         self._num_qubits = num_qubits
         self._dtype = np.dtype(np.complex128 if options.precision == "double" else np.complex64)
-        most = min(options.max_branches, states.most(num_qubits, options))
+        most = min(options.max_branches, states.max_live_states(num_qubits, options))
         self._most = max(1, most)  # as in `budget.Budget`
         self._table = self._room(min(_FIRST, self._most))
         self._numbered = self._rows

@@ -159,13 +159,13 @@ def gradients(
     observables, counted through. Raises OutOfMemory, Stopped.
     """
     found = np.zeros((len(observables), way.num_slots))
-    other = states.blank(state)
+    other = states.empty_like(state)
     at = 0
     for number, item in enumerate(observables):
         mine = strings[at : at + len(item.labels)]
         at += len(item.labels)
         last = number == len(observables) - 1
-        moving = state if last and not keep else states.copied(state)
+        moving = state if last and not keep else states.copy(state)
         found[number] = gradient(states.sweeper, way, moving, other, mine, item.coefficients)
     return found
 

@@ -174,6 +174,6 @@ def apply(
             sweeper.scratch(number, (4 << unit) + LANES),
         )
 
-    sweeper.over(source.num_qubits, unit, work)
+    sweeper.parallel_for(source.num_qubits, unit, work)
     if target is not into:
         into.amplitudes[:] = target.amplitudes[: into.amplitudes.size]

@@ -15,8 +15,8 @@ index of its first amplitude) fulfils (base & OUTER_MASK) == OUTER_VALUE.
     DENSE + k   the matrix at AT, k = 1..3: complex, (re, im) row by row, on row bits A, B, C; bit 0
                 of the matrix' index is A
     REAL + k    the same with real numbers
-    PERMUTE_ROWS   rows whose bits under ROW_MASK are ROW_VALUE are exchanged with those whose bits
-                there are ROW_OTHER: X, CX, Toffoli, SWAP on row bits; no amplitude is computed
+    PERMUTE_ROWS   rows whose bits under ROW_MASK are ROW_VALUE are exchanged with those whose
+                bits there are ROW_OTHER: X, CX, Toffoli, SWAP on row bits; no amplitude is computed
     PHASE       multiply by a phase that depends on the amplitude's index, see below
 
 PHASE: the factor of an amplitude in row r, lane l of a tile is
@@ -31,8 +31,8 @@ all bits of its mask, for the place it names (SCALAR: no place); its (re, im) fo
 
 Planner arrays. Few arrays are passed to kernels, because each argument adds compile time.
 `given` [3, rows, columns]: fused gates and lowered gates (see `fusion`), and placed factors. `out`
-[4, rows, columns]: operations and terms of the sweep table, coefficient rules and their parts; `done`
-counts the rows. `notes` [9, size]: lists that functions share.
+[4, rows, columns]: operations and terms of the sweep table, coefficient rules and their parts;
+`done` counts the rows. `notes` [9, size]: lists that functions share.
 
 Coefficient rules: how the coefficients of a sweep table follow from a binding's parameters. A rule
 makes the coefficients of one fused gate, or of one PHASE. Its parts are factors of operations, or
@@ -41,14 +41,15 @@ given matrices:
     BLOCK               the product of the parts, as one matrix for each value of the FREE wires;
                         MOVED wires are its lowest bits. A part is a two-level factor (`gates`), its
                         patterns by the block's bits
-    DIAGONAL_RULE       tables of a PHASE. A part multiplies accumulators, that of its TARGETS by the
-                        factor's number to the power of EXPONENTS: 0 is a factor of all amplitudes,
-                        1 + place of those where the place is 1, PAIRS + 16 * higher + lower where
-                        both are, and from TERMS on one is a term
-    REAL_ROTATION_RULE  a BLOCK of one wire, made real: its phases go to rows of numbers from DERIVED
-    UNIFORM_PHASE       a PHASE that is one number, where all lanes under LANES_MASK have LANES_VALUE
-    KRONECKER_PAIR      the product of two real matrices of one wire each, which begin at FROM and at
-                        TO among the numbers; the first is of the lower bit
+    DIAGONAL_RULE       tables of a PHASE. A part multiplies accumulators, that of its TARGETS by
+                        the factor's number to the power of EXPONENTS: 0 is a factor of all
+                        amplitudes, 1 + place of those where the place is 1, PAIRS + 16 * higher +
+                        lower where both are, and from TERMS on one is a term
+    REAL_ROTATION_RULE  a BLOCK of one wire, made real: its phases are rows of numbers from DERIVED
+    UNIFORM_PHASE       a PHASE that is one number, where the lanes under LANES_MASK have
+                        LANES_VALUE
+    KRONECKER_PAIR      the product of two real matrices of one wire each, which begin at FROM and
+                        at TO among the numbers; the first is of the lower bit
 
 While a sweep is written down, each wire is at a place of its tile, or outside. At the begin and at
 the end of a sweep all wires of a tile are at their own places; lanes and row bits are exchanged in

@@ -141,9 +141,9 @@ class _Call:
 
         def work(_first: int, _last: int, me: int) -> None:
             size = 2 * LANES * (rows + rows // 8 + rows // 64)
-            scratch = sweeper.room(me, self._type, size + PHASES * (2 * rows + FACTORS))
-            words = sweeper.room(me, "int64", 3 * rows + PHASES * NOTES)
-            products = sweeper.room(me, "float64", PRODUCTS)
+            scratch = sweeper.aligned_scratch(me, self._type, size + PHASES * (2 * rows + FACTORS))
+            words = sweeper.aligned_scratch(me, "int64", 3 * rows + PHASES * NOTES)
+            products = sweeper.aligned_scratch(me, "float64", PRODUCTS)
             self._run(
                 *self._plan, first, last, self._high, known, self._most, me, threads, marks,
                 sweeper.flag, scratch, words, products, norms,

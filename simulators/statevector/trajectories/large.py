@@ -102,7 +102,7 @@ def reduced(
     def work(first: int, last: int, _thread: int) -> None:
         _blocks(state.reals, state.singles, qubits[0], second, 1 << unit, first, last, sums)
 
-    sweeper.over(groups, unit, work)
+    sweeper.parallel_for(groups, unit, work)
     lower = np.cumsum(sums, axis=0)[-1].view(np.complex128).reshape(side, side)
     found: NDArray[np.complex128] = np.tril(lower) + np.tril(lower, -1).conj().T
     return found
@@ -210,9 +210,9 @@ class LargeSampler:
         """See `walk`; inserts with the operators they have."""
         if target == len(self._held):
             if source < 0:
-                self._held.append(self._states.zero(self._num_qubits, self._options))
+                self._held.append(self._states.zero_state(self._num_qubits, self._options))
             else:
-                self._held.append(self._states.blank(self._held[source]))
+                self._held.append(self._states.empty_like(self._held[source]))
         state = self._held[target]
         if source < 0:
             state.amplitudes[:] = 0.0

@@ -90,8 +90,8 @@ def test_another_engine_is_told_of_less() -> None:
     aer = catalog.card("aer")
     assert aer is not None
     assert ENGINE is not None
-    assert aer.seen(found, ("counts",)) is found
-    seen = ENGINE.seen(found, ("counts",))
+    assert aer.effective_profile(found, ("counts",)) is found
+    seen = ENGINE.effective_profile(found, ("counts",))
     assert (seen.num_qubits, seen.operations) == (10, found.kept.operations)
     gates = seen.gates_1q + seen.gates_2q + seen.gates_many
     assert gates == seen.operations - 2

@@ -30,8 +30,8 @@ def test_the_catalog_is_heavy() -> None:
 
 @pytest.mark.parametrize("entry", catalog.CARDS, ids=lambda entry: entry.name)
 def test_a_card_leads_nowhere(entry: catalog.EngineCard) -> None:
-    assert entry.missing == ""
-    backend = GenericBackendV2(2, seed=1) if entry.machine else None
+    assert entry.install_hint == ""
+    backend = GenericBackendV2(2, seed=1) if entry.is_device else None
     engine = registry.create(entry.name, backend=backend)
     assert engine.name == entry.name
     engine.warm_up()
@@ -40,14 +40,17 @@ def test_a_card_leads_nowhere(entry: catalog.EngineCard) -> None:
 def test_faults_are_chosen_unasked() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.automatic]
     assert automatic == ["statevector", "stabilizer", "mps"]
-    assert [entry.name for entry in catalog.CARDS if not entry.shared] == ["hardware", "fault"]
+    assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
+        "hardware",
+        "fault",
+    ]
 
 
 def test_an_engine_without_its_modules_is_offered() -> None:
     import msgspec
 
     entry = msgspec.structs.replace(catalog.CARDS[0], needs=("numba", "no_such_module"))
-    assert entry.missing == "pip install simenv"
+    assert entry.install_hint == "pip install simenv"
 
 
 def test_an_unknown_engine_is_not_explained() -> None:

@@ -50,7 +50,9 @@ def test_ranks_do_not_make_a_wide_circuit_faster() -> None:
 
 
 def test_only_the_statevector_engine_runs_over_ranks() -> None:
-    assert [card.name for card in catalog.CARDS if card.ranks and card.shared] == ["statevector"]
+    assert [card.name for card in catalog.CARDS if card.ranks and card.in_default_pool] == [
+        "statevector"
+    ]
 
 
 def test_a_gate_of_a_wide_circuit_costs_a_sweep_of_its_own() -> None:

@@ -90,14 +90,14 @@ def test_a_second_attempt_begins_anew(tmp_path: Path) -> None:
     first = attempt(folder)
     states = [amplitudes(k) for k in range(4)]
     for state in states[:3]:
-        first.passed(state, (1, 0))
+        first.sweep_done(state, (1, 0))
     second, found = attempt(folder), np.zeros_like(states[0])
-    assert second.taken(found) == (1, 0)
+    assert second.restore(found) == (1, 0)
     assert np.array_equal(found, states[2])
-    assert second.skipped(2) == 2
-    assert second.skipped(5) == 1
-    assert second.skipped(5) == 0
-    second.passed(states[3])  # overwrites the older of the two
+    assert second.skip_done(2) == 2
+    assert second.skip_done(5) == 1
+    assert second.skip_done(5) == 0
+    second.sweep_done(states[3])  # overwrites the older of the two
     done = {mark.done for name in folder.iterdir() if (mark := checkpoint.header_of(name))}
     assert done == {3, 4}
     with second:
@@ -107,27 +107,27 @@ def test_a_second_attempt_begins_anew(tmp_path: Path) -> None:
 
 def test_a_damaged_file_is_believed_or_zero_is_not_zero(tmp_path: Path) -> None:
     first, state = attempt(tmp_path / "t-5"), amplitudes(1)
-    first.passed(state)
+    first.sweep_done(state)
     (path,) = (tmp_path / "t-5").iterdir()
     with h5py.File(path, "r+") as file:
         file["amplitudes"][8000] = 3.0
     second, found = attempt(tmp_path / "t-5"), np.zeros_like(state)
     found[0] = 1.0
-    assert second.taken(found) is None
+    assert second.restore(found) is None
     assert (found[0], np.count_nonzero(found)) == (1.0, 1)
-    assert second.skipped(1) == 0
+    assert second.skip_done(1) == 0
 
 
 def test_other_circuits_ranks_or_short_runs_are_mixed_up(tmp_path: Path) -> None:
     folder, state = tmp_path / "t-5", amplitudes(1)
-    attempt(folder).passed(state)
+    attempt(folder).sweep_done(state)
     other = Checkpointer(folder, 0.0)
     for way in (Evolution("abd", 9), None):
         other.begin(way)
-        assert other.taken(state.copy()) is None
-    assert attempt(folder, place=RankContext(0, 2)).taken(state.copy()) is None
+        assert other.restore(state.copy()) is None
+    assert attempt(folder, place=RankContext(0, 2)).restore(state.copy()) is None
     short = attempt(tmp_path / "t-6", every_s=60.0)
-    short.passed(state)
+    short.sweep_done(state)
     assert not (tmp_path / "t-6").exists()
     assert Checkpointer(None).is_kept is False
 
@@ -137,13 +137,13 @@ def test_a_state_is_kept_that_has_come_to_the_end(tmp_path: Path) -> None:
     first = Checkpointer(tmp_path / "t-5", 0.0)
     first.begin(Evolution("abc", 1))
     state = amplitudes(1)
-    first.passed(state)
+    first.sweep_done(state)
     assert not first.is_kept
-    first.passed(amplitudes(2))
+    first.sweep_done(amplitudes(2))
     second = Checkpointer(tmp_path / "t-5", 0.0)
     second.begin(Evolution("abc", 1))
     found = np.zeros_like(state)
-    assert second.taken(found) is not None
+    assert second.restore(found) is not None
     assert np.array_equal(found, state)
 
 
@@ -153,7 +153,7 @@ def test_ranks_take_what_only_some_of_them_have(tmp_path: Path) -> None:
     for rank, passes in ((0, 2), (1, 1)):
         other = attempt(tmp_path / "t-5", place=RankContext(rank, 2))
         for state in states[:passes]:
-            other.passed(state)
+            other.sweep_done(state)
     said: list[int] = []
 
     def least(value: int) -> int:
@@ -163,7 +163,7 @@ def test_ranks_take_what_only_some_of_them_have(tmp_path: Path) -> None:
 
     first = attempt(tmp_path / "t-5", place=RankContext(0, 2, least))
     found = np.zeros_like(states[0])
-    assert first.taken(found) is not None
+    assert first.restore(found) is not None
     assert said == [2, 1, 1]
     assert np.array_equal(found, states[0])
 
@@ -195,7 +195,9 @@ def test_a_second_attempt_counts_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, left: int
 ) -> None:
     circuit, request = measured(wide(3)), Request(500, 7)
-    options = RunOptions(precision=precision, kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    options = RunOptions(
+        precision=precision, checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0
+    )
     engine = StatevectorEngine()
     plan = engine.plan(circuit, None, options)
     first = Tired(left)
@@ -216,7 +218,7 @@ def test_a_second_attempt_counts_something_else(
 
 
 def test_other_parameters_go_on_from_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = RunOptions(kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    options = RunOptions(checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0)
     engine = StatevectorEngine()
     with dying(monkeypatch):
         one = measured(wide(3))
@@ -235,7 +237,10 @@ def test_a_run_that_cannot_last_so_long_pays_for_being_kept(
 ) -> None:
     made = []
     monkeypatch.setattr(interpreter, "digest", lambda *given: made.append(given) or "0" * 32)
-    circuit, options = measured(wide(3)), RunOptions(kept=str(tmp_path), kept_every_s=every_s)
+    circuit, options = (
+        measured(wide(3)),
+        RunOptions(checkpoint_dir=str(tmp_path), checkpoint_every_s=every_s),
+    )
     engine = StatevectorEngine()
     engine.run(engine.plan(circuit, None, options), circuit, Request(10, 7), options, RunControl())
     assert len(made) == written
@@ -249,17 +254,17 @@ def test_a_state_takes_what_the_next_one_had_come_to(tmp_path: Path) -> None:
     def both(journey_: Checkpointer) -> NDArray[np.complexfloating] | None:
         """The first state comes to its end, and the other begins."""
         journey_.begin(ways[0])
-        assert journey_.taken(np.zeros_like(states[0])) is None
+        assert journey_.restore(np.zeros_like(states[0])) is None
         for _ in range(9):
-            journey_.passed(states[0])
+            journey_.sweep_done(states[0])
         journey_.begin(ways[1])
         found = np.zeros_like(states[0])
-        return found if journey_.taken(found) is not None else None
+        return found if journey_.restore(found) is not None else None
 
     first = Checkpointer(tmp_path / "t-5", 0.0)
     assert both(first) is None
     for state in states[1:]:
-        first.passed(state)
+        first.sweep_done(state)
     second = Checkpointer(tmp_path / "t-5", 0.0)
     found = both(second)
     assert found is not None

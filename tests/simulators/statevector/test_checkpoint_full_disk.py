@@ -76,19 +76,19 @@ def test_a_full_disk_takes_what_was_kept_before(tmp_path: Path) -> None:
     folder = tmp_path / "t-5"
     first, states = attempt(folder), [amplitudes(k) for k in range(5)]
     for state in states[:2]:
-        first.passed(state)
+        first.sweep_done(state)
     with full():
         with pytest.warns(RuntimeWarning, match="not kept at pass 3: .*too large"):
-            first.passed(states[2])
-        first.passed(states[3])  # one warning is enough
+            first.sweep_done(states[2])
+        first.sweep_done(states[3])  # one warning is enough
     assert kept(folder) == {2}
-    assert "too large" in first.told(EngineResult()).remark
+    assert "too large" in first.annotate(EngineResult()).remark
     second, found = attempt(folder), np.zeros(SIZE, complex)
-    assert second.taken(found) is not None
+    assert second.restore(found) is not None
     assert np.array_equal(found, states[1])
-    first.passed(states[4])
+    first.sweep_done(states[4])
     assert kept(folder) == {2, 5}
-    assert first.told(EngineResult()).remark == ""
+    assert first.annotate(EngineResult()).remark == ""
 
 
 @pytest.mark.parametrize(("parts", "written"), [(3.9, False), (4.1, True)])
@@ -101,10 +101,10 @@ def test_a_rank_counts_its_own_part_alone(
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: room)
     first = attempt(tmp_path / "t-5", RankContext(0, 2))
     if written:
-        first.passed(state)
+        first.sweep_done(state)
     else:
         with pytest.warns(RuntimeWarning, match=r"0.000977 GiB to write, and 0.0\d+ GiB free"):
-            first.passed(state)
+            first.sweep_done(state)
     assert len(list((tmp_path / "t-5").iterdir())) == written
 
 
@@ -116,10 +116,10 @@ def test_a_rank_writes_what_another_has_no_room_for(tmp_path: Path) -> None:
         return 0
 
     first = attempt(tmp_path / "t-5", RankContext(0, 2, least))
-    first.passed(amplitudes(1))
+    first.sweep_done(amplitudes(1))
     assert said == [0, 1]  # is it early; is there room
     assert list((tmp_path / "t-5").iterdir()) == []
-    assert "by another rank" in first.told(EngineResult()).remark
+    assert "by another rank" in first.annotate(EngineResult()).remark
 
 
 def test_a_run_ends_with_the_room_on_a_disk(
@@ -127,7 +127,7 @@ def test_a_run_ends_with_the_room_on_a_disk(
 ) -> None:
     circuit, request = measured(crowded(18, 200, 3, 18)), Request(500, 7)
     expected = alone(circuit, request)
-    options = RunOptions(kept=str(tmp_path / "t-5"), kept_every_s=0.0)
+    options = RunOptions(checkpoint_dir=str(tmp_path / "t-5"), checkpoint_every_s=0.0)
     engine = StatevectorEngine()
     plan = engine.plan(circuit, None, options)
     with dying(monkeypatch), pytest.raises(Stopped):

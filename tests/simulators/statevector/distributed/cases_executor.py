@@ -26,6 +26,7 @@ from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.exchange import Exchange
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.state import State
+from simulators.statevector.tiles import driver
 
 
 def fourier(n: int) -> Circuit:
@@ -97,7 +98,7 @@ def case_an_exchange_leaves_amplitudes_elsewhere(comm: Any) -> None:
         share = State(shares[comm.rank].copy())
         exchange = Exchange(ErrorAgreement(comm, RunControl()), local, np.dtype(dtype))
         pairs = list(zip(there, here, strict=True))
-        exchange.trade(share, pairs, alive & ((1 << local) - 1), alive >> local)
+        exchange.exchange_qubits(share, pairs, alive & ((1 << local) - 1), alive >> local)
         wanted = expected.astype(dtype).reshape(comm.size, -1)[comm.rank]
         assert all_agree(comm, np.array_equal(share.amplitudes, wanted)), seed
 
@@ -118,7 +119,8 @@ def case_what_another_state_left_is_read(comm: Any) -> None:
     circuits = (fourier(n), ladder(n), measured(crowded(n, 90, 8, n)), measured(idle))
     found = []
     engine = StatevectorEngine(comm=comm)
-    patch.setattr(memory, "room", left)
+    for module in (memory, driver):
+        patch.setattr(module, "room", left)
     for circuit in circuits:
         plan = engine.plan(circuit, None, DOUBLE)
         found.append(engine.run(plan, circuit, Request(300, 4), DOUBLE, RunControl()))
@@ -145,7 +147,7 @@ def case_a_second_attempt_over_ranks_finds_other_counts(comm: Any) -> None:
     folder = Path(tempfile.gettempdir()) / "kept"
     n = width(comm) + 3
     circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
-    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    options = RunOptions(checkpoint_dir=str(folder), checkpoint_every_s=0.0)
     engine = StatevectorEngine(comm=comm)
     plan = engine.plan(circuit, None, options)
     patch = pytest.MonkeyPatch()
@@ -174,7 +176,7 @@ def case_a_rank_that_lost_its_part_is_left_behind(comm: Any) -> None:
     folder = Path(tempfile.gettempdir()) / "lost"
     n = width(comm) + 2
     circuit, request = measured(crowded(n, 150, 9, n)), Request(300, 4)
-    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    options = RunOptions(checkpoint_dir=str(folder), checkpoint_every_s=0.0)
     engine = StatevectorEngine(comm=comm)
     plan = engine.plan(circuit, None, options)
     patch = pytest.MonkeyPatch()
@@ -204,7 +206,7 @@ def case_a_full_disk_of_one_rank_ends_what_all_have(comm: Any) -> None:
     folder = Path(tempfile.gettempdir()) / "full"
     n = width(comm) + 3
     circuit, request = measured(crowded(n, 200, 9, n)), Request(300, 4)
-    options = RunOptions(kept=str(folder), kept_every_s=0.0)
+    options = RunOptions(checkpoint_dir=str(folder), checkpoint_every_s=0.0)
     engine = StatevectorEngine(comm=comm)
     plan = engine.plan(circuit, None, options)
     patch = pytest.MonkeyPatch()

@@ -71,7 +71,7 @@ N, LOCAL, WIDTH = 20, 17, 15
 def followed(found: CommSchedule, plan: SweepTable, layout: Layout) -> None:
     """Every pass has its tile at home and its lanes where they belong."""
     at = 0
-    for leg in found.legs:
+    for leg in found.stages:
         assert leg.first == at
         at = leg.last
         assert sorted(leg.positions) == list(range(N))
@@ -97,7 +97,7 @@ def test_a_wire_moves_though_no_exchange_says_so(plan: SweepTable) -> None:
     found = plan_communication(plan, range(N), LOCAL, fresh=True)
     layout = Layout(N, LOCAL)
     alive = 0
-    for leg in found.legs:
+    for leg in found.stages:
         assert leg.alive == alive
         unmoved = list(leg.positions)
         for there, here in leg.pairs:
@@ -116,7 +116,7 @@ def test_nothing_is_wanted_and_something_moves() -> None:
     plan = empty(N, [list(range(WIDTH))] * 3)
     found = plan_communication(plan, range(N), LOCAL, fresh=False)
     assert found.sent == found.sent_by_all == 0
-    (leg,) = found.legs
+    (leg,) = found.stages
     assert (leg.first, leg.last, leg.pairs) == (0, 3, ())
 
 
@@ -134,7 +134,7 @@ def test_wires_wanted_together_come_one_by_one() -> None:
     found = plan_communication(empty(N, [tile]), range(N), LOCAL, fresh=False)
     assert found.sent == 7 << (LOCAL - 3)
     assert found.sent_by_all == found.sent << (N - LOCAL)
-    assert [len(leg.pairs) for leg in found.legs] == [3]
+    assert [len(leg.pairs) for leg in found.stages] == [3]
 
 
 def test_who_leaves_is_wanted_next() -> None:
@@ -142,7 +142,7 @@ def test_who_leaves_is_wanted_next() -> None:
     first = [*low, *range(5, 14), N - 1]
     second = [*low, *range(5, 12), 14, 15, N - 1]
     plan = empty(N, [first, second])
-    (leg,) = plan_communication(plan, range(N), LOCAL, fresh=False).legs
+    (leg,) = plan_communication(plan, range(N), LOCAL, fresh=False).stages
     (pair,) = leg.pairs
     assert pair == (N - 1, LOCAL - 1)
 
@@ -152,7 +152,7 @@ def test_who_leaves_is_wanted_next() -> None:
 def test_a_block_is_torn_without_need(plan: SweepTable, fresh: bool) -> None:
     """As long as others can leave, the wires of a block stay."""
     layout = Layout(N, LOCAL)
-    for leg in plan_communication(plan, range(N), LOCAL, fresh=fresh).legs:
+    for leg in plan_communication(plan, range(N), LOCAL, fresh=fresh).stages:
         wanted = set(plan.places[leg.first, : plan.width].tolist())
         free = [w for w in range(BLOCK_QUBITS, N) if w not in wanted]
         layout.become(leg.positions)
@@ -261,7 +261,7 @@ def test_a_rank_does_something_else_than_its_part(seed: int) -> None:
     expected = plain_sweeps.run(plan, floats, state)
     positions = list(range(SMALL))
     found = state
-    for leg in plan_communication(plan, positions, SMALL_LOCAL, fresh=False).legs:
+    for leg in plan_communication(plan, positions, SMALL_LOCAL, fresh=False).stages:
         found = rearranged(found, positions, list(leg.positions))
         positions = list(leg.positions)
         shares = found.reshape(-1, 1 << SMALL_LOCAL)

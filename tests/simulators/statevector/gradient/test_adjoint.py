@@ -265,8 +265,8 @@ class Watched(RunControl):
         super().__init__()
         self.seen: list[tuple[int, int]] = []
 
-    def passed(self, passes: int = 1) -> None:
-        super().passed(passes)
+    def sweeps_done(self, passes: int = 1) -> None:
+        super().sweeps_done(passes)
         self.seen.append(self.passes)
 
 

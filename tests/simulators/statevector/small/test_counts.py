@@ -35,7 +35,7 @@ def test_quick_counts_are_not_those_of_a_run() -> None:
     @given(gates=unitary_circuits(6, 10))
     def other(gates: Circuit) -> None:
         circuit = measured(gates)
-        found = ENGINE.quick_counts(circuit, SHOTS, SEED, BINDING, RunControl())
+        found = ENGINE.fast_counts(circuit, SHOTS, SEED, BINDING, RunControl())
         options = RunOptions()
         plan = ENGINE.plan(circuit, None, options)
         request = Request(SHOTS, SEED, binding=BINDING)
@@ -72,13 +72,13 @@ def _read() -> Arrays:
     ids=["free parameters", "wide", "branching", "measures nothing", "no shots"],
 )
 def test_quick_counts_are_found_where_a_run_is_needed(arrays: Arrays, shots: int) -> None:
-    assert ENGINE.quick_counts(arrays.circuit(), shots, 1, 0, RunControl()) is None
+    assert ENGINE.fast_counts(arrays.circuit(), shots, 1, 0, RunControl()) is None
 
 
 def test_quick_counts_of_a_run_that_was_stopped_are_kept() -> None:
     control = RunControl()
     control.stop()
-    assert ENGINE.quick_counts(_read().circuit(), 10, 1, 0, control) is None
+    assert ENGINE.fast_counts(_read().circuit(), 10, 1, 0, control) is None
 
 
 def test_an_engine_passes_for_quick_that_is_not() -> None:
