@@ -12,6 +12,7 @@ from simenv.scheduler.core.types import ClusterLimits, Route
 from simenv.scheduler.routing import engine_choice
 from simenv.service.admission import rules
 from simulators import catalog
+from simulators.catalog import cards
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 
@@ -21,7 +22,7 @@ ENGINE = catalog.card("statevector")
 
 @pytest.fixture(autouse=True)
 def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_installed", lambda modules: True)
+    monkeypatch.setattr(cards, "_installed", lambda modules: True)
 
 
 def tangled(width: int, apart: int, measured: int) -> Circuit:

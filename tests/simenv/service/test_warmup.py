@@ -70,7 +70,9 @@ from simenv.service.warmup import Warmup
 loading = Warmup(Path(sys.argv[1]))
 loading._thread.join()
 assert loading.over()
-print("simulators.circuit.passes.light_cone" in sys.modules)
+from simulators.compiler import kernel
+kernels = kernel.kernels("light_cone")
+print(bool(kernels) and all(each.is_loaded for each in kernels))
 """
 
 

@@ -12,6 +12,7 @@ from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators import catalog
+from simulators.catalog import cards
 from simulators.circuit import tokens as tk
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
@@ -24,7 +25,7 @@ MPS, STABILIZER = catalog.card("mps"), catalog.card("stabilizer")
 
 @pytest.fixture(autouse=True)
 def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_installed", lambda modules: "nowhere" not in modules)
+    monkeypatch.setattr(cards, "_installed", lambda modules: "nowhere" not in modules)
 
 
 def chain(width: int, *, gate: str = "cx", angle: float | None = None) -> Arrays:
@@ -100,7 +101,7 @@ def test_what_no_engine_can_is_refused_without_their_reasons() -> None:
 
 
 def test_an_engine_that_is_not_installed_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_installed", lambda modules: modules == ("numba",))
+    monkeypatch.setattr(cards, "_installed", lambda modules: modules == ("numba",))
     assert routed(measured(chain(13))).engine == "statevector"
     with pytest.raises(Infeasible) as caught:
         routed(measured(chain(60)))
