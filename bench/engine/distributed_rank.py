@@ -19,7 +19,7 @@ from arrays import Arrays
 from bench.circuits import wide_circuit
 from simulators.circuit.ir import Circuit
 from simulators.compiler import warmup
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
@@ -62,15 +62,15 @@ class Runs(msgspec.Struct, frozen=True):
 
 def main() -> None:
     options = msgspec.json.decode(sys.argv[1], type=Settings)
-    warmup.warm_up(KERNELS, ranks=True)
+    warmup.compile_group(KERNELS, ranks=True)
     from mpi4py import MPI
 
-    from simulators.statevector.distributed.executor import Traffic
+    from simulators.statevector.distributed.executor import CommStats
     from simulators.statevector.engine import StatevectorEngine
 
     comm = MPI.COMM_WORLD
     engine = StatevectorEngine(comm=comm)
-    run_options, control = RunOptions(), Control()
+    run_options, control = RunOptions(), RunControl()
     rounds = []
     circuit = circuit_of(options.name, options.qubits, options.seed, options.layers)
     for number in range(options.rounds + 1):
@@ -80,7 +80,7 @@ def main() -> None:
         begin_s, cpu_s = time.perf_counter(), time.process_time()
         found = engine.run(plan, circuit, request, run_options, control)
         own_s = time.process_time() - cpu_s
-        traffic = engine.traffic or Traffic()
+        traffic = engine.traffic or CommStats()
         wall_s = time.perf_counter() - begin_s
         sums = np.array([own_s - traffic.waited_cpu_s, traffic.sent_bytes, _peak_bytes()], float)
         longest = np.array([wall_s, traffic.exchange_s])

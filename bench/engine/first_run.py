@@ -42,7 +42,7 @@ from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask
 from simenv.worker.runner import Runner
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.circuit.validation.admission import problem
+from simulators.circuit.validation.admission import validation_error
 
 SHOTS = 1_024
 SIZES = ((14, 450, "double"), (14, 450, "single"), (10, 1_250, "double"))
@@ -144,7 +144,7 @@ def _path(report: Report, options: Namespace) -> None:
 def _admitted(program: Any) -> object:
     """What the service looks at."""
     circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-    assert problem(circuit) == ""
+    assert validation_error(circuit) == ""
     return profile(circuit, ("counts",), ())
 
 

@@ -24,17 +24,17 @@ from bench.harness.kernels import load_kernels
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.harness.timing import Clock, clock_of
-from simulators.control import Control
+from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.statevector.engine import StatevectorEngine
-from simulators.statevector.planning.planner import Stretch
+from simulators.statevector.planning.planner import SegmentPlan
 from simulators.statevector.planning.report import sweeps
-from simulators.statevector.program import schedule
+from simulators.statevector.program import build_program
 
 SEED = 7
 
 
-class Watched(Control):
+class Watched(RunControl):
     """Remembers when a pass was done last."""
 
     __slots__ = ("_clock", "last_s")
@@ -44,8 +44,8 @@ class Watched(Control):
         self._clock = clock
         self.last_s = 0.0
 
-    def passed(self, passes: int = 1) -> None:
-        super().passed(passes)
+    def sweeps_done(self, passes: int = 1) -> None:
+        super().sweeps_done(passes)
         self.last_s = self._clock()
 
 
@@ -98,8 +98,8 @@ class Runs:
         self._clock = clock
         self._engine = StatevectorEngine()
         self._plan = self._engine.plan(self._circuit, None, self._options)
-        planned = schedule(self._circuit, keep=False, precision=options.precision)
-        stretches = [each for each in planned.stretches if isinstance(each, Stretch)]
+        planned = build_program(self._circuit, keep=False, precision=options.precision)
+        stretches = [each for each in planned.stretches if isinstance(each, SegmentPlan)]
         self.sweeps = sum(sweeps(stretch.sweeps) for stretch in stretches)
 
     def __call__(self, shots: int) -> tuple[float, float, int]:

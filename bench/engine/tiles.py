@@ -20,7 +20,7 @@ from bench.harness.kernels import load_kernels
 from bench.harness.options import Option
 from bench.harness.report import Report
 from bench.harness.timing import clock_of
-from simulators.control import Control, Crew
+from simulators.control import RunControl, ThreadPool
 
 COPIES = 4  # of an operation in one pass
 WIDTHS = {"double": 14, "single": 15}
@@ -39,7 +39,7 @@ def run(options: Namespace) -> Report:
     load_kernels()
     clock = clock_of(cpu=options.threads == 1)  # the machine may be busy
     width = options.width or WIDTHS[options.precision]
-    with Crew(options.threads, Control()) as crew:
+    with ThreadPool(options.threads, RunControl()) as crew:
         calls = dict(_calls(crew, options.qubits, width, options.precision))
         times: dict[str, list[float]] = {name: [] for name in calls}
         for call in calls.values():
@@ -64,18 +64,18 @@ _WHOLE = ("memory", "pass, low wires", "pass, high wires", "pass with norms")
 
 
 def _calls(
-    crew: Crew, num_qubits: int, width: int, precision: str
+    crew: ThreadPool, num_qubits: int, width: int, precision: str
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     from simulators.statevector.planning import tables as s
-    from simulators.statevector.planning.tables import LANE_WIRES, LANES, Sweeps
-    from simulators.statevector.state import State, Sweeper, zeros
+    from simulators.statevector.planning.tables import LANE_WIRES, LANES, SweepTable
+    from simulators.statevector.state import BlockExecutor, State, zeros
     from simulators.statevector.tiles import driver
 
     dtype = np.complex128 if precision == "double" else np.complex64
     state = State(zeros(1 << num_qubits, dtype))
     state.amplitudes[:] = 2.0 ** (-num_qubits / 2)
     reals = state.reals if state.reals.size else state.singles
-    sweeper = Sweeper(crew, Control())
+    sweeper = BlockExecutor(crew, RunControl())
     height = width - LANE_WIRES
     low = [*range(width)]
     high = [*range(LANE_WIRES), *range(num_qubits - height, num_qubits)]
@@ -91,10 +91,10 @@ def _calls(
         row += [0, 0, 0, 0, 0, fields.get("terms", 0)]
         copies = COPIES if fields else 0
         # One row put in its own place: nothing, but no tile is left out because of that.
-        nothing = [s.MAP, 0, 0, 0, (1 << height) - 1, *[0] * 8]
+        nothing = [s.PERMUTE_ROWS, 0, 0, 0, (1 << height) - 1, *[0] * 8]
         table = np.zeros((1, s.MOST_WIDTH), np.uint64)
         table[0, :width] = places
-        plan = Sweeps(
+        plan = SweepTable(
             num_qubits,
             width,
             np.array([0, 1 + copies]),
@@ -125,8 +125,8 @@ def _calls(
         yield f"real {k}", call(np.eye(1 << k).ravel(), kind=s.REAL + k, a=1, b=3, c=4)
     yield "dense 1, half", call(eye, kind=s.DENSE + 1, a=1, mask=4, value=4)
     for lane in (0, 3, 4):
-        yield f"swap lane {lane}", call(none, kind=s.SWAP_LANE, a=lane, b=2)
-    yield "map", call(none, kind=s.MAP, mask=3, value=1, other=2)
+        yield f"swap lane {lane}", call(none, kind=s.SWAP_LANE_ROW, a=lane, b=2)
+    yield "map", call(none, kind=s.PERMUTE_ROWS, mask=3, value=1, other=2)
     rows, both = np.concatenate((turns, plain)), np.concatenate((turns, lanes))
     yield "phase of rows", call(rows, kind=s.PHASE)
     yield "phase of rows, half", call(rows, kind=s.PHASE, mask=2, value=2)

@@ -26,8 +26,8 @@ from bench.peers.base import Gate
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.trajectories.error_patterns import Patterns
-    from simulators.statevector.trajectories.noise_table import Inserts
+    from simulators.statevector.trajectories.error_patterns import ErrorPatterns
+    from simulators.statevector.trajectories.noise_table import NoiseTable
 
 ONE, TWO = 3e-4, 3e-3  # chance of an error behind a gate on one and on two qubits
 ALONE = 5  # runs of one instance without errors; their median
@@ -59,14 +59,14 @@ def run(options: Namespace) -> Report:
 
 def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], float]) -> str:
     from simulators.engine import RunOptions
-    from simulators.statevector.trajectories.error_patterns import Patterns
-    from simulators.statevector.trajectories.sampler import Instances
+    from simulators.statevector.trajectories.error_patterns import ErrorPatterns
+    from simulators.statevector.trajectories.sampler import TrajectorySampler
 
     circuit = _circuit(num_qubits, wide_circuit(name, num_qubits, 1))
     inserts, patterns = errors(circuit, options.instances, options.errors)
     run_options = RunOptions(precision=options.precision, threads=options.threads)
-    none = Patterns(np.zeros(0, np.int64), np.zeros(2, np.int64))
-    alone = Instances(circuit, inserts, run_options)
+    none = ErrorPatterns(np.zeros(0, np.int64), np.zeros(2, np.int64))
+    alone = TrajectorySampler(circuit, inserts, run_options)
     alone.run(none, seed=1)  # what is planned once, and loaded
     times = []
     for _ in range(ALONE):
@@ -74,7 +74,7 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
         alone.run(none, seed=1)
         times.append(clock() - begin)
     begin = clock()
-    found = Instances(circuit, inserts, run_options).run(patterns, seed=1)
+    found = TrajectorySampler(circuit, inserts, run_options).run(patterns, seed=1)
     taken = clock() - begin
     one = statistics.median(times)
     work = found.operations / (options.instances * circuit.ops.size)
@@ -88,10 +88,10 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
     )
 
 
-def errors(circuit: Circuit, instances: int, times: float) -> tuple[Inserts, Patterns]:
+def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, ErrorPatterns]:
     """All errors there may be, and those that each instance has."""
-    from simulators.statevector.trajectories.error_patterns import Patterns
-    from simulators.statevector.trajectories.noise_table import PAULI, Inserts, operators
+    from simulators.statevector.trajectories.error_patterns import ErrorPatterns
+    from simulators.statevector.trajectories.noise_table import PAULI, NoiseTable, operators
 
     random = np.random.default_rng(7)
     counts = circuit.table.rows[circuit.ops, 1]
@@ -110,7 +110,7 @@ def errors(circuit: Circuit, instances: int, times: float) -> tuple[Inserts, Pat
     kind = (random.random(gate.size) * (4 ** counts[gate] - 1)).astype(np.int64)
     ends = np.searchsorted(instance, np.arange(instances + 1))
     entries = np.array(firsts, np.int64)[gate] + kind
-    return Inserts(np.array(rows), operators([])), Patterns(entries, ends)
+    return NoiseTable(np.array(rows), operators([])), ErrorPatterns(entries, ends)
 
 
 def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:

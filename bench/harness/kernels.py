@@ -15,4 +15,4 @@ def load_kernels(*, all_kernels: bool = False) -> None:
     worker loads later."""
     warmup.prepare(FOLDER)
     if all_kernels:
-        warmup.complete(FOLDER)
+        warmup.compile_all(FOLDER)

@@ -74,18 +74,18 @@ class WorkerTask:
 
     def swept(self) -> tuple[int, int]:
         """Return the sweeps of the circuit run last, and the bytes they read and write."""
-        from simulators.statevector.planning.planner import Stretch
-        from simulators.statevector.planning.report import passes
-        from simulators.statevector.program import schedule
+        from simulators.statevector.planning.planner import SegmentPlan
+        from simulators.statevector.planning.report import describe_sweeps
+        from simulators.statevector.program import build_program
 
         program = decode_program(self._job)
         circuit = Circuit.from_buffers(*astuple(program)[1:])
-        stretches = schedule(circuit, keep=False, precision=self._terms.precision).stretches
+        stretches = build_program(circuit, keep=False, precision=self._terms.precision).stretches
         sweeps = [
             each
             for stretch in stretches
-            if isinstance(stretch, Stretch)
-            for each in passes(stretch.sweeps)
+            if isinstance(stretch, SegmentPlan)
+            for each in describe_sweeps(stretch.sweeps)
         ]
         moved = sum(each.amplitudes for each in sweeps)
         return len(sweeps), 2 * moved * (16 if self._terms.precision == "double" else 8)
