@@ -19,13 +19,14 @@ fixed blocks of shots, each with its own seed (`rng`).
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.results import EngineResult
 
@@ -63,6 +64,13 @@ class Request(msgspec.Struct, frozen=True):
     binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
 
 
+class EngineContext(msgspec.Struct, frozen=True):
+    """What an engine may be given at its creation; its card says what it takes."""
+
+    comm: Any = None  # an mpi4py communicator, for cards with `ranks`
+    backend: Any = None  # a Qiskit BackendV2, for cards with `is_device`
+
+
 class Plan(Protocol):
     """Whatever an engine prepares for a structure; opaque to everyone else."""
 
@@ -79,7 +87,7 @@ class Engine(Protocol):
     def worth_caching(self, circuit: Circuit) -> bool:
         """False where `plan` costs less than finding a kept plan."""
 
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the structure of `circuit`. Raises Unsupported for what it cannot do."""
 
     def run(

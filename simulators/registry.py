@@ -1,65 +1,58 @@
 """Engine registry: names to instances; an engine's module is imported at its first use.
 
-Engines of other distributions are found through the entry point group `simenv.engines`; each entry
-names a class without constructor arguments that satisfies `engine.Engine`.
+Engines of other distributions are found through the entry points of `catalog.ENTRY_POINTS`: each
+names an `EngineCard`, so that they are listed and routed to as those of this distribution.
 """
 
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
-from typing import Any
 
 from simulators import catalog
-from simulators.engine import Engine
+from simulators.engine import Engine, EngineContext
 from simulators.errors import UnknownEngine, Unsupported
-
-GROUP = "simenv.engines"
 
 
 def names() -> tuple[str, ...]:
-    """Every engine name known here, installed requirements or not."""
-    others = {entry.name for entry in entry_points(group=GROUP)}
-    return tuple(sorted(others | {entry.name for entry in catalog.CARDS}))
+    """All engine names, whether the packages that an engine needs are installed or not."""
+    return tuple(sorted(card.name for card in catalog.engine_cards()))
 
 
-def create(name: str, comm: Any = None, backend: Any = None) -> Engine:
-    """A new instance of the engine; raises UnknownEngine with the names there are.
+def create(name: str, context: EngineContext | None = None) -> Engine:
+    """Create an instance of the engine; raises UnknownEngine with the names that exist.
 
-    `comm`: an mpi4py communicator; where it has several ranks, all of them create the engine
-    together, and close it together. `backend`: the Qiskit BackendV2 of an engine that holds a
-    machine. Raises Unsupported for an engine that runs in one rank, or holds no machine.
+    Over several ranks all of them create the engine together, and close it together. Raises
+    Unsupported for an engine that runs in one rank, or that holds no device.
     """
-    found = catalog.card(name)
-    if (backend is None) == (found is not None and found.is_device):
+    context = context or EngineContext()
+    card = catalog.card(name)
+    if (context.backend is None) == (card is not None and card.is_device):
         raise Unsupported(
             f"engine {name[:64]!r} "
-            + ("holds a machine, and none was given" if backend is None else "holds no machine"),
+            + ("needs a backend" if context.backend is None else "takes no backend"),
             hint="a pool of engine=hardware,provider=MODULE:FACTORY has one",
         )
-    if comm is not None and comm.Get_size() > 1 and (found is None or not found.ranks):
-        able = ", ".join(
-            entry.name for entry in catalog.CARDS if entry.ranks and entry.in_default_pool
-        )
+    ranks = 1 if context.comm is None else context.comm.Get_size()
+    if ranks > 1 and (card is None or not card.ranks):
+        cards = catalog.engine_cards()
+        able = ", ".join(each.name for each in cards if each.ranks and each.in_default_pool)
         raise Unsupported(
-            f"engine {name[:64]!r} runs in one rank, and {comm.Get_size()} were given",
+            f"engine {name[:64]!r} runs in one rank, and {ranks} were given",
             hint=f"over ranks there is: {able}",
         )
-    if found is not None:
-        if found.install_hint:
-            raise UnknownEngine(
-                f"engine {name!r} needs {', '.join(found.needs)}", hint=found.install_hint
-            )
-        module, _, attribute = found.module.partition(":")
-        maker = getattr(importlib.import_module(module), attribute)
-        if found.is_device:
-            machine: Engine = maker(backend)
-            return machine
-        engine: Engine = maker(comm=comm) if found.ranks else maker()
-        return engine
-    for entry in entry_points(group=GROUP, name=name):
-        other: Engine = entry.load()()
-        return other
-    raise UnknownEngine(
-        f"no engine is called {name[:64]!r}", hint=f"there are: {', '.join(names())}"
-    )
+    if card is None:
+        raise UnknownEngine(
+            f"no engine is called {name[:64]!r}", hint=f"there are: {', '.join(names())}"
+        )
+    if card.install_hint:
+        raise UnknownEngine(
+            f"engine {name!r} needs {', '.join(card.needs)}", hint=card.install_hint
+        )
+    module, _, attribute = card.module.partition(":")
+    maker = getattr(importlib.import_module(module), attribute)
+    engine: Engine
+    if card.is_device:
+        engine = maker(context.backend)
+    else:
+        engine = maker(comm=context.comm) if card.ranks else maker()
+    return engine

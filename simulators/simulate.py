@@ -11,7 +11,7 @@ from simulators import registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 from simulators.control import RunControl
-from simulators.engine import PauliSum, Request, RunOptions, Shared
+from simulators.engine import EngineContext, PauliSum, Request, RunOptions, Shared
 from simulators.errors import BadCircuit
 from simulators.results import BindingResult, EngineResult
 
@@ -84,7 +84,7 @@ def simulate(
         raise BadCircuit(text)
     options = RunOptions(precision=precision, threads=threads, settings=settings)
     request = Request(shots, seed, outputs, observables, bindings, binding)
-    runner = registry.create(engine, comm)
+    runner = registry.create(engine, EngineContext(comm=comm))
     try:
         plan = runner.plan(circuit, None, options)
         return runner.run(plan, circuit, request, options, control or RunControl())

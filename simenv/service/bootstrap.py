@@ -201,7 +201,9 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             continue
         card = catalog.card(pool.engine)
         if card is None:
-            known = ", ".join(entry.name for entry in catalog.CARDS if entry.in_default_pool)
+            known = ", ".join(
+                entry.name for entry in catalog.engine_cards() if entry.in_default_pool
+            )
             raise ConfigError(
                 f"pool {pool.name!r}: engine {pool.engine!r} is not known",
                 hint=f"one of: any, {known}",

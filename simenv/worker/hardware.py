@@ -17,6 +17,7 @@ from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInf
 from simenv.model.views import GateInfo
 from simenv.worker.process import say
 from simulators import registry
+from simulators.engine import EngineContext
 from simulators.errors import MachineFailed
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def made(provider: str, folders: str) -> HardwareEngine:
         if not callable(getattr(backend, "run", None)) or not hasattr(backend, "target"):
             raise TypeError(f"it returned a {type(backend).__name__}, no BackendV2 of Qiskit")
         engine: HardwareEngine = registry.create(  # type: ignore[assignment]
-            "hardware", backend=backend
+            "hardware", EngineContext(backend=backend)
         )
         engine.warm_up()
     except Exception as error:  # a provider may raise anything

@@ -33,9 +33,10 @@ from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, Attem
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import registry
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.compiler.kernel_time import spent_ns, working_ns
 from simulators.control import RunControl
-from simulators.engine import Engine, FastCounts, PauliSum, Plan, Request, RunOptions
+from simulators.engine import Engine, EngineContext, FastCounts, PauliSum, Plan, Request, RunOptions
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, OutOfMemory, Stopped
 from simulators.results import EngineResult
 
@@ -73,21 +74,29 @@ class PlanCache:
     def __init__(self, bound_bytes: int = PLAN_CACHE_BYTES) -> None:
         self._bound_bytes = bound_bytes
         self._held_bytes = 0
-        self._plans: OrderedDict[tuple[str, bytes, str], Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, bytes, str, bytes], Plan] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._plans)
 
-    def get(self, engine: Engine, program: Program, circuit: Circuit, options: RunOptions) -> Plan:
+    def get(
+        self,
+        engine: Engine,
+        program: Program,
+        circuit: Circuit,
+        options: RunOptions,
+        noise: NoiseProgram | None = None,
+    ) -> Plan:
         """The kept plan, or a new one; a plan that costs less than a look-up is not kept."""
         if not engine.worth_caching(circuit):
-            return engine.plan(circuit, None, options)
-        key = (engine.name, program.structure, options.precision)
+            return engine.plan(circuit, noise, options)
+        digest = b"" if noise is None else noise.digest
+        key = (engine.name, program.structure, options.precision, digest)
         plan = self._plans.get(key)
         if plan is not None:
             self._plans.move_to_end(key)
             return plan
-        plan = engine.plan(circuit, None, options)
+        plan = engine.plan(circuit, noise, options)
         self._plans[key] = plan
         self._held_bytes += plan.memory_bytes
         while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
@@ -133,7 +142,7 @@ class Runner:
         """The engine, loaded and warm at first use."""
         found = self._engines.get(name)
         if found is None:
-            found = registry.create(name, self._comm)
+            found = registry.create(name, EngineContext(comm=self._comm))
             found.warm_up()
             self._engines[name] = found
         return found

@@ -16,6 +16,7 @@ from simulators.catalog import CARDS
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
@@ -47,7 +48,7 @@ class AerEngine:
         """Never: a plan is two compiled passes."""
         return False
 
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Refuses noise; what Aer cannot run is refused when it is handed over."""
         check_request(CARD, circuit, noise, options)
         return MeasurementLayouts.of(circuit)

@@ -1,7 +1,7 @@
 """The catalog of engines: all that the service reads of them; imports no engine."""
 
-from simulators.catalog.builtin import CARDS, card
-from simulators.catalog.cards import EngineCard, EngineOption, Options
+from simulators.catalog.builtin import CARDS, card, engine_cards
+from simulators.catalog.cards import EngineCard, EngineOption, NoiseKind, Options
 from simulators.catalog.costs import SMALL_QUBITS, CostQuery, state_bytes
 
 __all__ = [
@@ -10,7 +10,9 @@ __all__ = [
     "CostQuery",
     "EngineCard",
     "EngineOption",
+    "NoiseKind",
     "Options",
     "card",
+    "engine_cards",
     "state_bytes",
 ]

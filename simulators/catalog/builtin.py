@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+from importlib.metadata import entry_points
+
 from simulators.catalog.cards import EngineCard, EngineOption
 from simulators.catalog.costs import (
     BASE_BYTES,
+    SMALL_QUBITS,
     DeviceCost,
     MpsCost,
     StabilizerCost,
     StatevectorCost,
 )
+from simulators.circuit.analysis.profile import Profile
+from simulators.errors import Unsupported
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
 _WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient")
@@ -19,19 +25,41 @@ _BOTH = ("double", "single")
 # 16 PiB: memory and ranks are the limit, see `simenv.scheduler.routing.ranks`.
 _WIDEST_STATE = 50
 
+ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
+LIGHT_QUBITS = 24  # up to this width all amplitudes cost less than any other method
+LIGHT_BITS = 6  # above it, an MPS with bonds of up to 2**6 costs less than all amplitudes
+
+
+def _is_light_chain(profile: Profile, num_qubits: int) -> bool:
+    return num_qubits > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS
+
+
+def _statevector_rank(profile: Profile, num_qubits: int) -> int:
+    if num_qubits <= SMALL_QUBITS:
+        return 0
+    return 30 if _is_light_chain(profile, num_qubits) else 20
+
+
+def _stabilizer_rank(_profile: Profile, _num_qubits: int) -> int:
+    return 10
+
+
+def _mps_rank(profile: Profile, num_qubits: int) -> int:
+    return 20 if _is_light_chain(profile, num_qubits) else 30
+
+
 CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="statevector",
         module="simulators.statevector.engine:StatevectorEngine",
         outputs=_WITH_GRADIENT,
         dynamic=True,
-        noise=False,
         reproducible=True,
         precisions=_BOTH,
         max_qubits=_WIDEST_STATE,
         needs=("numba",),
         install="pip install simenv",
-        automatic=True,
+        auto_rank=_statevector_rank,
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
         costs=StatevectorCost(passes=True),
         uses_light_cone=True,
@@ -43,13 +71,12 @@ CARDS: tuple[EngineCard, ...] = (
         module="simulators.stabilizer.engine:StabilizerEngine",
         outputs=("counts", "probabilities", "expectation"),
         dynamic=True,
-        noise=False,
         reproducible=False,
         precisions=_BOTH,  # it has no amplitudes to round
         max_qubits=65_535,
         needs=("stim",),
         install="pip install 'simenv[stabilizer]'",
-        automatic=True,
+        auto_rank=_stabilizer_rank,
         summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
         costs=StabilizerCost(),
         clifford=True,
@@ -63,13 +90,12 @@ CARDS: tuple[EngineCard, ...] = (
         module="simulators.tensornetwork.engine:MpsEngine",
         outputs=_ALL_OUTPUTS,
         dynamic=False,
-        noise=False,
         reproducible=False,
         precisions=_BOTH,
         max_qubits=4_096,
         needs=("quimb", "cotengra"),
         install="pip install 'simenv[tn]'",
-        automatic=True,
+        auto_rank=_mps_rank,
         summary="a matrix product state, by quimb: any width, little entanglement",
         costs=MpsCost(bond=256),
         loops=False,
@@ -87,13 +113,11 @@ CARDS: tuple[EngineCard, ...] = (
         module="simulators.aer.engine:AerEngine",
         outputs=_ALL_OUTPUTS,
         dynamic=True,
-        noise=False,
         reproducible=False,
         precisions=("double",),
         max_qubits=40,
         needs=("qiskit_aer",),
         install="pip install 'simenv[aer]'",
-        automatic=False,
         summary="all amplitudes, by Qiskit Aer; dynamic circuits shot by shot",
         costs=StatevectorCost(
             base_bytes=3 * BASE_BYTES, copies=2, branches=2, call_s=3e-3, shot_s=30e-6
@@ -106,13 +130,11 @@ CARDS: tuple[EngineCard, ...] = (
         module="simulators.hardware.engine:HardwareEngine",
         outputs=("counts",),
         dynamic=True,  # where its Target says so
-        noise=False,
         reproducible=False,
         precisions=_BOTH,  # it has no amplitudes to round
         max_qubits=65_535,
         needs=("qiskit",),
         install="pip install simenv",
-        automatic=False,
         summary="a machine behind Qiskit's BackendV2; counts are its own",
         costs=DeviceCost(),
         in_default_pool=False,
@@ -126,13 +148,11 @@ CARDS: tuple[EngineCard, ...] = (
         module="simulators.fault.engine:FaultEngine",
         outputs=_WITH_GRADIENT,
         dynamic=True,
-        noise=False,
         reproducible=True,
         precisions=_BOTH,
         max_qubits=_WIDEST_STATE,
         needs=("numba",),
         install="pip install simenv",
-        automatic=False,
         summary="misbehaves on request, for drills; else as statevector",
         costs=StatevectorCost(passes=True),
         in_default_pool=False,
@@ -143,6 +163,28 @@ CARDS: tuple[EngineCard, ...] = (
 )
 
 
+@functools.cache
+def engine_cards() -> tuple[EngineCard, ...]:
+    """All cards: of this distribution, then of the entry points, each group by name.
+
+    Raises Unsupported for an entry point that names no card, or whose name is taken.
+    """
+    cards = list(CARDS)
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name):
+        found = entry.load()
+        if not isinstance(found, EngineCard) or found.name != entry.name:
+            raise Unsupported(
+                f"entry point {entry.name!r} of {ENTRY_POINTS!r} is not an EngineCard of that name",
+                hint=f"let it name one, or remove the distribution that has {entry.value}",
+            )
+        if any(each.name == found.name for each in cards):
+            raise Unsupported(
+                f"there are two engines {found.name!r}", hint=f"remove the one of {entry.value}"
+            )
+        cards.append(found)
+    return tuple(cards)
+
+
 def card(name: str) -> EngineCard | None:
-    """The card of that name; None if the catalog has none."""
-    return next((entry for entry in CARDS if entry.name == name), None)
+    """The card of that name; None if there is none."""
+    return next((entry for entry in engine_cards() if entry.name == name), None)

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable
+from typing import Literal
 
 import msgspec
 
 from simulators.catalog.costs import BASE_BYTES, CostModel, CostQuery, norm_bytes, state_bytes
 from simulators.circuit.analysis.profile import Profile
 
+NoiseKind = Literal["kraus", "pauli", "readout"]
+AutoRank = Callable[[Profile, int], int]  # see `EngineCard.auto_rank`
 Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options
 
 
@@ -36,19 +40,21 @@ class EngineOption(msgspec.Struct, frozen=True):
 
 
 class EngineCard(msgspec.Struct, frozen=True):
-    """One engine as routing sees it."""
+    """One engine as routing sees it.
+
+    `auto_rank(profile, num_qubits)`: its place among the engines that can run a program; `auto`
+    takes the lowest. `num_qubits`: held at once, once the light cone of the outputs is taken.
+    """
 
     name: str
     module: str  # where its class is
     outputs: tuple[str, ...]
     dynamic: bool  # mid-circuit measurement, reset, if
-    noise: bool
     reproducible: bool  # the same bits on every machine and version
     precisions: tuple[str, ...]
     max_qubits: int  # whatever the memory
     needs: tuple[str, ...]  # modules to be installed
     install: str  # the line to type where they are missing
-    automatic: bool  # may be chosen without being named
     summary: str
     costs: CostModel
     in_default_pool: bool = True  # a pool of no engine in particular runs it
@@ -63,6 +69,14 @@ class EngineCard(msgspec.Struct, frozen=True):
     is_device: bool = False  # it holds something outside: a pool of its own, one task at a time
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
+    noise: frozenset[NoiseKind] = frozenset()  # of a noise program; others are refused
+    gpus: bool = False  # runs on GPUs
+    auto_rank: AutoRank | None = None  # None: runs only where it is named
+
+    @property
+    def automatic(self) -> bool:
+        """Whether `auto` may choose it."""
+        return self.auto_rank is not None
 
     @property
     def install_hint(self) -> str:

@@ -9,6 +9,7 @@ from simulators.catalog import EngineCard
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import FOR, STORE, SWITCH, WHILE
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.engine import OUTPUTS, Request, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
@@ -16,7 +17,7 @@ from simulators.errors import BadCircuit, TooManySteps, Unsupported
 def check_request(
     card: EngineCard,
     circuit: Circuit,
-    noise: object | None,
+    noise: NoiseProgram | None,
     opts: RunOptions,
     *,
     reduced: bool = False,
@@ -36,10 +37,11 @@ def check_request(
         )
     if circuit.conditions_data and not (card.loops and card.variables):
         _refuse_markers(card, circuit)
-    if noise is not None:
+    if noise is not None and (lacking := sorted(noise.kinds - card.noise)):
+        has = ", ".join(sorted(card.noise)) or "no noise"
         raise Unsupported(
-            f"engine {card.name!r} has no noise, and {type(noise).__name__} was asked for",
-            hint="leave the noise out",
+            f"engine {card.name!r} has no {' and no '.join(lacking)} noise",
+            hint=f"it has: {has}; leave the noise out",
         )
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.results import EngineResult
@@ -67,7 +68,7 @@ class FaultEngine:
         """As the statevector engine says."""
         return self._inner.worth_caching(circuit)
 
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """As the statevector engine plans."""
         return self._inner.plan(circuit, noise, options)
 

@@ -15,6 +15,7 @@ from simulators.catalog import CARDS
 from simulators.circuit.analysis.measurements import measurement_layout
 from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
@@ -68,7 +69,7 @@ class HardwareEngine:
         """All but what is fitted anew for each binding."""
         return not transpile.has_durations(circuit)
 
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Fit the structure to the machine; refuses by name what it has not."""
         check_request(CARD, circuit, noise, options)
         check_run(circuit, options)

@@ -13,6 +13,7 @@ from simulators.catalog import CARDS
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.examples import bell
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.execution import pauli_sums
@@ -35,7 +36,7 @@ class StabilizerEngine:
         """Never: a plan is two compiled passes."""
         return False
 
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Refuses any noise; what is no Clifford gate is refused by the run."""
         check_request(CARD, circuit, noise, options)
         return MeasurementLayouts.of(circuit)

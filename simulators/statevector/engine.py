@@ -17,6 +17,7 @@ import numpy as np
 from simulators.catalog import CARDS, SMALL_QUBITS
 from simulators.circuit.examples import bell, feed_forward, ghz
 from simulators.circuit.ir import Circuit, outcome_width
+from simulators.circuit.noise import NoiseProgram
 from simulators.compiler import kernel
 from simulators.control import RunControl, ThreadPool
 from simulators.engine import PauliSum, Plan, Request, RunOptions
@@ -111,7 +112,7 @@ class StatevectorEngine:
         """False for small circuits without blocks, which are run without a plan."""
         return circuit.num_qubits > self._small or circuit.conditions_data != b""
 
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Prepare the structure; refuses any noise."""
         check_request(CARD, circuit, noise, options, reduced=True)
         plan = ExecutionPlan(options.precision)

@@ -13,6 +13,7 @@ from simulators.catalog import CARDS
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
@@ -38,7 +39,7 @@ class MpsEngine:
         """Never: a plan is one compiled pass."""
         return False
 
-    def plan(self, circuit: Circuit, noise: object | None, options: RunOptions) -> Plan:
+    def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
         """Refuses noise, and circuits that measure, reset or branch before their end."""
         check_request(CARD, circuit, noise, options)
         endings = MeasurementLayouts.of(circuit)

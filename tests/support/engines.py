@@ -10,7 +10,7 @@ from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 from simulators.control import RunControl
-from simulators.engine import Engine, PauliSum, Request, RunOptions
+from simulators.engine import Engine, EngineContext, PauliSum, Request, RunOptions
 from simulators.fault.engine import FaultEngine
 from simulators.results import BindingResult
 from simulators.statevector.engine import StatevectorEngine
@@ -22,7 +22,7 @@ ENGINES: dict[str, Callable[[], Engine]] = {
     "aer": lambda: registry.create("aer"),
     "mps": lambda: registry.create("mps"),
     "stabilizer": lambda: registry.create("stabilizer"),
-    "hardware": lambda: registry.create("hardware", backend=machines.aer()),
+    "hardware": lambda: registry.create("hardware", EngineContext(backend=machines.aer())),
 }
 TOLERANCES = {"aer": 1e-12, "mps": 1e-6}  # of amplitudes, where a test would ask for more
 

@@ -73,7 +73,7 @@ def engine_of(pool: PoolSpec) -> EngineCard:
     own = catalog.card(pool.engine)
     if own is not None:
         return own
-    usable = [card for card in catalog.CARDS if card.automatic and not card.install_hint]
+    usable = [card for card in catalog.engine_cards() if card.automatic and not card.install_hint]
     return next(card for card in usable if not card.clifford)
 
 

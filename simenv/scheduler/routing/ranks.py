@@ -275,7 +275,7 @@ _PLAIN = Profile(64, 0, 1, 1, 0, 0, 0, 0, False, 0)
 def widest(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Qubits of the widest program with all its amplitudes that could ever run here, in double
     precision, over as many ranks as it takes; 0 if no pool holds amplitudes."""
-    return max(widest_on(card, pools, limits) for card in catalog.CARDS if is_dense(card))
+    return max(widest_on(card, pools, limits) for card in catalog.engine_cards() if is_dense(card))
 
 
 def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:

@@ -13,6 +13,7 @@ from qiskit.providers.fake_provider import GenericBackendV2
 from simulators import catalog, registry
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import bell, feed_forward
+from simulators.engine import EngineContext
 from simulators.errors import UnknownEngine
 
 ROOT = Path(catalog.__file__).parents[2]
@@ -32,7 +33,7 @@ def test_the_catalog_is_heavy() -> None:
 def test_a_card_leads_nowhere(entry: catalog.EngineCard) -> None:
     assert entry.install_hint == ""
     backend = GenericBackendV2(2, seed=1) if entry.is_device else None
-    engine = registry.create(entry.name, backend=backend)
+    engine = registry.create(entry.name, EngineContext(backend=backend))
     assert engine.name == entry.name
     engine.warm_up()
 

@@ -19,6 +19,7 @@ from simenv.model.devices import UNKNOWN, DeviceInfo, DeviceKind, OperationInfo,
 from simenv.qpm.envelopes import plain
 from simenv.worker.hardware import device_info
 from simulators import registry
+from simulators.engine import EngineContext
 
 
 def one_way() -> Any:
@@ -34,7 +35,9 @@ def montreal() -> Any:
 def described(make: Any) -> tuple[Target, DeviceInfo]:
     """A machine's own Target, and what its worker says of it."""
     backend = make()
-    return backend.target, device_info(registry.create("hardware", backend=backend), "qpu")
+    return backend.target, device_info(
+        registry.create("hardware", EngineContext(backend=backend)), "qpu"
+    )
 
 
 MACHINES = [noisy, ideal, one_way, montreal]

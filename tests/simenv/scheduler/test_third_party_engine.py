@@ -1,0 +1,90 @@
+"""An engine of another distribution is listed, routed to and run without a change elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_routing import LIMITS, POOLS
+
+from simenv.model import Terms
+from simenv.scheduler import routing
+from simenv.service.engines import engines_view
+from simulators import catalog, registry
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.examples import bell, ghz
+from simulators.circuit.noise import NoiseProgram
+from simulators.engine import EngineContext, RunOptions
+from simulators.errors import UnknownEngine, Unsupported
+from simulators.simulate import counts_of, simulate
+
+FOLDER = Path(__file__).parents[2] / "support" / "third_party_engine"
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The distribution is on the path, with its metadata."""
+    monkeypatch.syspath_prepend(FOLDER)
+    catalog.engine_cards.cache_clear()
+    engines_view.cache_clear()
+    yield
+    catalog.engine_cards.cache_clear()
+    engines_view.cache_clear()
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_engine_is_listed_and_auto_chooses_it_where_its_card_ranks_first() -> None:
+    assert "dense" in [view.name for view in engines_view(POOLS, LIMITS)]
+    considered = routing.consider(profile(bell()), Terms(), POOLS, LIMITS)
+    assert considered[0].engine == "dense"
+    assert considered[0].route is not None
+    wider = routing.consider(profile(ghz(5)), Terms(), POOLS, LIMITS)
+    assert (wider[0].engine, wider[-1].engine) == ("statevector", "dense")
+    assert routing.route(profile(ghz(5)), Terms(engine="dense"), POOLS, LIMITS).engine == "dense"
+
+
+@pytest.mark.usefixtures("installed")
+def test_counts_of_a_seed_are_those_of_the_statevector_engine() -> None:
+    for circuit in (bell(), ghz(9)):
+        found = [simulate(circuit, engine=name, seed=7) for name in ("dense", "statevector")]
+        assert counts_of(found[0].row(0)) == counts_of(found[1].row(0))
+
+
+@pytest.mark.usefixtures("installed")
+def test_noise_is_refused_by_engines_without_it() -> None:
+    noise = NoiseProgram(b"digest", frozenset({"pauli"}), None)  # type: ignore[arg-type]
+    for name in ("dense", "statevector", "stabilizer", "mps", "aer"):
+        with pytest.raises(Unsupported, match="no pauli noise"):
+            registry.create(name).plan(bell(), noise, RunOptions())
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_engine_runs_in_one_rank_and_takes_no_backend() -> None:
+    class TwoRanks:
+        def Get_size(self) -> int:  # noqa: N802
+            return 2
+
+    for context in (EngineContext(comm=TwoRanks()), EngineContext(backend=object())):
+        with pytest.raises(Unsupported):
+            registry.create("dense", context)
+
+
+def test_without_its_distribution_the_engine_is_unknown() -> None:
+    with pytest.raises(UnknownEngine):
+        registry.create("dense")
+
+
+@pytest.mark.usefixtures("installed")
+def test_an_entry_point_that_names_no_card_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[simenv.engines]\nbroken = dense_engine:DenseEngine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    catalog.engine_cards.cache_clear()
+    with pytest.raises(Unsupported, match="'broken'"):
+        catalog.engine_cards()
+    monkeypatch.undo()
