@@ -53,12 +53,12 @@ class RunControl:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
 
     def add_sweeps(self, passes: int) -> None:
-        """So many more passes are to be done."""
+        """Add sweeps to the total that is to be done."""
         done, total = self.passes
         self.passes = (done, total + passes)
 
     def sweeps_done(self, passes: int = 1) -> None:
-        """So many have been done."""
+        """Count sweeps as done."""
         done, total = self.passes
         self.passes = (done + passes, total)
 

@@ -41,7 +41,7 @@ class PauliSum(msgspec.Struct, frozen=True):
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """How a run may spend time and memory; `precision` and `settings` alone may change results."""
+    """Limits and settings of a run; `precision` and `settings` alone may change results."""
 
     precision: str = "double"  # double: complex128, single: complex64
     threads: int = 1
@@ -54,7 +54,7 @@ class RunOptions(msgspec.Struct, frozen=True):
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What to compute: once for each row of `bindings`."""
+    """Outputs to compute, once for each row of `bindings`."""
 
     shots: int  # 0: exact, no sampling
     seed: int  # unsigned 64-bit
@@ -65,18 +65,18 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class EngineContext(msgspec.Struct, frozen=True):
-    """What an engine may be given at its creation; its card says what it takes."""
+    """Resources that an engine may be given at its creation; its card says which it takes."""
 
     comm: Any = None  # an mpi4py communicator, for cards with `ranks`
     backend: Any = None  # a Qiskit BackendV2, for cards with `is_device`
 
 
 class Plan(Protocol):
-    """Whatever an engine prepares for a structure; opaque to everyone else."""
+    """Prepared structure; opaque to all but the engine that made it."""
 
     @property
     def memory_bytes(self) -> int:
-        """What keeping the plan costs."""
+        """Memory that a cached plan takes."""
 
 
 class Engine(Protocol):
@@ -106,8 +106,8 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Shared(Protocol):
-    """What an engine over the ranks of MPI has beside: its `run` gives a result in the first rank
-    and None in the others, and raises in all ranks what one of them failed with."""
+    """Engine over MPI ranks: `run` returns a result in the root rank and None in the others,
+    and raises the same error in all ranks."""
 
     def close(self) -> None:
         """Give the communicators back. All ranks call it, once the engine is not used any more."""
@@ -115,11 +115,11 @@ class Shared(Protocol):
 
 @runtime_checkable
 class FastCounts(Protocol):
-    """What an engine may have beside, where thousands of small circuits come in a second: counts in
-    one call, without a plan, a request and options."""
+    """Engine with a fast path for floods of small circuits: counts in one call, without a plan,
+    a request and options."""
 
     def fast_counts(
         self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
     ) -> EngineResult | None:
-        """What `run` finds for the output "counts" of a circuit without free parameters, the
-        options being the defaults; None where `run` has to be asked."""
+        """Counts as `run` gives them, of a circuit without free parameters and with default
+        options; None where `run` has to be called."""

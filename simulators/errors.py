@@ -71,7 +71,7 @@ class MachineFailed(EngineError):
 
 
 class BadAnswer(EngineError):
-    """What the machine gave back cannot be the result of what it was asked."""
+    """The device returned something that cannot be the result of the request."""
 
     code = "bad_answer"
 

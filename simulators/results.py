@@ -12,7 +12,7 @@ _REMARKS = 4  # different ones of a sweep that are kept
 
 
 class BindingResult(msgspec.Struct, frozen=True):
-    """What was found for one binding; fields of outputs not asked for stay empty.
+    """Result of one binding; fields of outputs that were not requested stay empty.
 
     An outcome is one row of `outcome_width` bytes, little-endian, clbit 0 in bit 0 of byte 0.
     """
@@ -32,7 +32,7 @@ class BindingResult(msgspec.Struct, frozen=True):
 
 
 class EngineResult(msgspec.Struct, frozen=True):
-    """What was found for all rows of the request's bindings, row after row in each array.
+    """Results of all rows of the request's bindings, row after row in each array.
 
     Fields as in BindingResult; rows may differ in their number of outcomes.
     """
@@ -79,7 +79,7 @@ class EngineResult(msgspec.Struct, frozen=True):
         )
 
     def row(self, k: int) -> BindingResult:
-        """What was found for row k."""
+        """Result of row k."""
         first, last = _part(self.rows, k, len(self.counts) // 4)
         low, high = _part(self.probability_rows, k, len(self.probabilities) // 8)
         width, wide = self.outcome_width, self.probability_width
@@ -117,7 +117,7 @@ def _sizes(numbers: list[int]) -> bytes:
 
 
 def _part(sizes: bytes, k: int, total: int) -> tuple[int, int]:
-    """Where row k of a ragged array begins and ends."""
+    """Begin and end of row k of a ragged array."""
     if not sizes:
         return 0, total
     ends = np.frombuffer(sizes, np.uint32)

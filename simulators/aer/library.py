@@ -96,7 +96,7 @@ class Sampler:
         )
 
     def counts(self, circuit: QuantumCircuit, shots: int, seed: int) -> dict[str, int]:
-        """How often each outcome came, by its number in hexadecimal."""
+        """Number of times each outcome came, by its number in hexadecimal."""
         try:
             result = self._simulator.run(circuit, shots=shots, seed_simulator=seed).result()
         except (AerError, RuntimeError) as error:

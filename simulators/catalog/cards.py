@@ -30,7 +30,7 @@ class EngineOption(msgspec.Struct, frozen=True):
     text: str
 
     def problem(self, value: object) -> str:
-        """What is wrong with a value; "" if nothing is."""
+        """Fault of a value; "" if it has none."""
         whole = isinstance(self.default, int)
         fits = isinstance(value, int) if whole else isinstance(value, int | float)
         if fits and not isinstance(value, bool) and self.low <= value <= self.high:  # type: ignore[operator]
@@ -102,7 +102,7 @@ class EngineCard(msgspec.Struct, frozen=True):
         return dict(options).get(name, next(o.default for o in self.options if o.name == name))
 
     def option_problem(self, options: Options) -> str:
-        """What is wrong with options meant for this engine; "" if nothing is."""
+        """Fault of options meant for this engine; "" if they have none."""
         known = {option.name: option for option in self.options}
         for name, value in options:
             if name not in known:

@@ -45,13 +45,14 @@ def norm_bytes(num_qubits: int) -> int:
 
 
 def ranks_used(num_qubits: int, ranks: int) -> int:
-    """How many of so many ranks hold a state of that width: a power of two, 1 for a narrow one."""
+    """Number of the given ranks that hold a state of that width: a power of two, 1 for a narrow
+    one."""
     share = max(SHARE_QUBITS, min(WIDEST_TILE, num_qubits - 4))
     return 1 << min(max(0, num_qubits - share), max(1, ranks).bit_length() - 1)
 
 
 class CostQuery(msgspec.Struct, frozen=True):
-    """What is asked of a circuit, as far as it changes what a run costs."""
+    """Request, as far as it changes what a run costs."""
 
     precision: str = "double"
     outputs: tuple[str, ...] = ("counts",)

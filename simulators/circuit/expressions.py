@@ -104,7 +104,7 @@ class Expression:
         return [self._value(row.tobytes()) for row in found], number[keys]
 
     def truths(self, records: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Of a Bool, its value for each record: bool [records]."""
+        """Value of a Bool for each record: bool [records]."""
         values, inverse = self.values(records)
         return np.array(values, bool)[inverse]
 

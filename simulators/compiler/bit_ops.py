@@ -7,7 +7,7 @@ from simulators.compiler.kernel import device_function
 
 @device_function
 def count(mask):  # type: ignore[no-untyped-def]
-    """How many wires."""
+    """Number of set bits."""
     found = 0
     while mask:
         mask &= mask - 1

@@ -35,7 +35,7 @@ _STEPS = (
 
 
 class _ToLink(JITCodeLibrary):  # type: ignore[misc]
-    """What a part is lowered to: optimised and made to machine code only with its callers."""
+    """Library of a device function: optimised and made to machine code only with its callers."""
 
     def _optimize_final_module(self) -> None:
         pass

@@ -165,7 +165,7 @@ exchange_1, exchange_2, exchange_4 = _exchange(1), _exchange(2), _exchange(4)
 
 @intrinsic  # type: ignore[untyped-decorator]
 def at_most(_context: Any, _value: Any, _limit: Any) -> Any:
-    """How many lanes are <= limit: int64."""
+    """Number of lanes that are <= limit: int64."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         below = builder.fcmp_ordered("<=", args[0], _splat(builder, args[1], _VECTOR))

@@ -48,7 +48,7 @@ _ONE = {tk.BIT_NOT: expr.Unary.Op.BIT_NOT, tk.LOGIC_NOT: expr.Unary.Op.LOGIC_NOT
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What an engine's circuits are written in. `native` None: every gate that Qiskit names."""
+    """Gates of the target. `native` None: every gate that Qiskit names."""
 
     engine: str
     elsewhere: str  # the way out where something cannot be written

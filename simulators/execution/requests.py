@@ -151,7 +151,7 @@ def refuse_gradient(request: Request, *, branches: bool) -> None:
 
 
 def num_bindings(circuit: Circuit, request: Request) -> int:
-    """How many bindings there are. Raises BadCircuit if they do not fit the circuit."""
+    """Number of bindings. Raises BadCircuit if they do not fit the circuit."""
     bindings = request.bindings
     if bindings is None:
         if circuit.num_slots:

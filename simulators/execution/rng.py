@@ -66,8 +66,8 @@ def uniform(word):  # type: ignore[no-untyped-def]
 
 @device_function
 def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-untyped-def]
-    """How many of the uniforms of shots 0 .. shots - 1 are below `limit`; of some of them only
-    where the control flag is raised meanwhile."""
+    """Number of the uniforms of shots 0 .. shots - 1 that are below `limit`; of some of them
+    only where the control flag is raised meanwhile."""
     found = np.int64(0)
     for k in range(shots // 4):
         if not k & LOOK and control[0]:

@@ -56,7 +56,7 @@ class Machine:
         key: tuple[int, int],
         control: RunControl,
     ) -> list[Counter[int]]:
-        """How often each outcome of each circuit came, clbit 0 in bit 0.
+        """Counts of each circuit, clbit 0 in bit 0.
 
         `key`: the seed and the number of the first circuit's binding, for machines that are
         simulators. More shots, or circuits, than one job takes go in several, and are added.
@@ -73,7 +73,7 @@ class Machine:
         return found
 
     def jobs(self, circuits: int, shots: int) -> int:
-        """In how many jobs so much goes."""
+        """Number of jobs that the request is divided into."""
         return -(-circuits // self._max_circuits) * -(-shots // self.max_shots)
 
     def _once(
@@ -219,7 +219,8 @@ class Machine:
 
 
 def max_shots(backend: Any) -> int:
-    """Of one run: what the machine says, or its options' bounds; else as many as counts hold."""
+    """Largest number of shots of one run: as the device or its options state; else as many as
+    counts hold."""
     told = getattr(backend, "max_shots", None)
     if not isinstance(told, int):
         bounds = getattr(getattr(backend, "options", None), "validator", {}).get("shots")

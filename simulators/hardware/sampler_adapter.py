@@ -44,6 +44,6 @@ class SampledCounts:
         self._found = found
 
     def get_counts(self, place: int) -> dict[str, int]:
-        """Of one circuit, over the bits of all its registers."""
+        """Counts of one circuit, over the bits of all its registers."""
         counts: dict[str, int] = self._found[place].join_data().get_counts()
         return counts

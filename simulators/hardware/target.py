@@ -86,7 +86,7 @@ class Description:
 
 
 def describe(backend: Any, target: Target) -> Description:
-    """Of any Qiskit BackendV2, whose Target has been read."""
+    """Description of a Qiskit BackendV2 from its Target."""
     calibration_id, calibrated_s = _calibration(backend)
     return Description(
         model=_word(getattr(backend, "name", "")) or type(backend).__name__,

@@ -51,8 +51,8 @@ _TURNS: dict[str, tuple[str, str, str, str]] = {
 
 
 def quarters(angle: float) -> int | None:
-    """How many quarter turns the angle is, from 0 to 7 (a rotation by a full turn is -1); None if
-    it is no whole number of them."""
+    """Number of quarter turns of an angle, from 0 to 7 (a rotation by a full turn is -1); None
+    if it is no multiple."""
     count = round(angle / _QUARTER)
     if abs(angle - count * _QUARTER) > min(_MOST_OFF, TOLERANCE * max(1, abs(count))):
         return None

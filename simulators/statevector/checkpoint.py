@@ -37,7 +37,7 @@ Amplitudes = NDArray[np.complexfloating[Any, Any]]
 
 
 class CheckpointHeader(msgspec.Struct, frozen=True):
-    """Which state it is."""
+    """Identity of the state in a checkpoint file."""
 
     digest: str  # of all that the state goes through
     done: int  # passes behind it
@@ -61,7 +61,7 @@ def write(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> None:
 
 
 def header_of(path: Path) -> CheckpointHeader | None:
-    """What a file says it is; None if it says nothing that can be read."""
+    """Header of a checkpoint file; None if it cannot be read."""
     import h5py
 
     try:
@@ -126,7 +126,7 @@ _WORDS = 200  # characters of what an error says
 
 
 class RankContext(msgspec.Struct, frozen=True):
-    """Which rank this is, and how all of them agree."""
+    """Rank of this process, and the collectives by which all ranks agree."""
 
     rank: int = 0
     ranks: int = 1
@@ -134,14 +134,14 @@ class RankContext(msgspec.Struct, frozen=True):
 
 
 class Evolution(msgspec.Struct, frozen=True):
-    """What a state goes through: its digest, and how many passes that are."""
+    """Evolution of a state: its digest, and its number of sweeps."""
 
     digest: str
     passes: int
 
 
 class Checkpointer:
-    """Of one state at a time. `folder`: of this run alone; None: nothing is kept."""
+    """Checkpoints of one state at a time. `folder`: owned by this run; None: no checkpoints."""
 
     def __init__(
         self, folder: Path | None = None, every_s: float = 0.0, place: RankContext | None = None
@@ -157,7 +157,7 @@ class Checkpointer:
 
     @classmethod
     def of(cls, options: RunOptions, place: RankContext | None = None) -> Checkpointer:
-        """As the options say."""
+        """Checkpointer for the options of a run."""
         return cls(
             Path(options.checkpoint_dir) if options.checkpoint_dir else None,
             options.checkpoint_every_s,
@@ -220,7 +220,7 @@ class Checkpointer:
         return mark.positions
 
     def skip_done(self, passes: int) -> int:
-        """How many of the passes that come next an earlier attempt has done."""
+        """Number of the next sweeps that an earlier attempt has done."""
         found = min(passes, max(0, self._before - self._done))
         self._done += found
         return found
@@ -308,7 +308,7 @@ def _unwritten(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> st
 
 
 def digest(arrays: Iterable[NDArray[Any]], *words: object) -> str:
-    """Of all that decides what becomes of a state."""
+    """Digest of all that determines the state."""
     found = hashlib.sha256(repr(words).encode())
     for array in arrays:
         found.update(f"{array.dtype} {array.shape}".encode())

@@ -138,7 +138,7 @@ class CombinedRun:
 
 
 def _means(run: ComponentRun, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-    """Of each string; most of them are on few parts."""
+    """Expectation value of each string; most strings act on few components."""
     place: dict[tuple[int, int], list[int]] = {}
     for number, string in enumerate(strings):
         if string != (0, 0):

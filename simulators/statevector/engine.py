@@ -59,7 +59,7 @@ _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
 
 
 class _Execution(msgspec.Struct, frozen=True, eq=False):
-    """What a run does; `pieces`: of the circuit, one is all of it."""
+    """One run: its request, and the components of the circuit."""
 
     circuit: Circuit
     pieces: tuple[ComponentPlan, ...]
@@ -105,7 +105,7 @@ class StatevectorEngine:
 
     @property
     def traffic(self) -> CommStats | None:
-        """What this rank sent to others in the last run; None where there are no others."""
+        """Statistics of this rank's exchanges in the last run; None without other ranks."""
         return None if self._group is None else self._group.traffic
 
     def worth_caching(self, circuit: Circuit) -> bool:

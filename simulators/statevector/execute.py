@@ -34,7 +34,7 @@ _WORDS_AT_ONCE = 1 << 22  # of all records of a group: 32 MiB
 
 
 def shots_at_once(circuit: Circuit) -> int:
-    """Of which all records are held."""
+    """Number of shots whose records are held at once."""
     return min(SHOTS_AT_ONCE, max(1, _WORDS_AT_ONCE // record_words(circuit)))
 
 
@@ -134,7 +134,8 @@ class ComponentRun:
         return self._final[shared]
 
     def _ensemble(self, plan: Program) -> Ensemble:
-        """What holds the states of a schedule: narrow ones of many branches stand in one array."""
+        """Ensemble of the states of a program: narrow ones of many branches are rows of one
+        array."""
         num_qubits = self._circuit.num_qubits
         if plan.branching and num_qubits <= MOST_QUBITS and isinstance(self._states, LocalBackend):
             return StackedStates(self._states, num_qubits, self._options)
@@ -246,7 +247,7 @@ class ComponentRun:
     def _gradients(
         self, way: adjoint.AdjointPlan, strings: list[tuple[int, int]]
     ) -> NDArray[np.float64]:
-        """Of each observable by each slot: float64 [observables, slots]."""
+        """Gradient of each observable by each slot: float64 [observables, slots]."""
         assert isinstance(self._states, LocalBackend)
         return adjoint.gradients(
             self._states,
@@ -259,7 +260,7 @@ class ComponentRun:
 
     @property
     def remark(self) -> str:
-        """How many branches there were, where it branches."""
+        """Number of branches, where the circuit branches."""
         if not self._schedule(False).branching:
             return ""
         return f"{self._peak} branch{'es' if self._peak > 1 else ''}"

@@ -34,7 +34,7 @@ class Tally:
         )
 
     def counts(self, num_clbits: int) -> tuple[bytes, int, bytes]:
-        """As a result has them: outcomes, their width, how often each."""
+        """Counts as in a result: outcomes, their width, number of each."""
         return *pack(self.records, num_clbits), self.sums.astype(np.uint32).tobytes()
 
     def odds(self, num_clbits: int) -> tuple[bytes, int, bytes]:

@@ -48,8 +48,8 @@ class ProgramCache:
 
 
 class ComponentPlan(msgspec.Struct, frozen=True, eq=False):
-    """What is run at once: a circuit with its schedules; `part`: of the circuit that was asked for,
-    None if it is that."""
+    """Component of a circuit with its cached programs; `part`: its place in the circuit, None
+    if it is all of it."""
 
     circuit: Circuit
     programs: ProgramCache
@@ -90,7 +90,7 @@ class ExecutionPlan:
         return (ComponentPlan(circuit, self._whole),)
 
     def components(self, circuit: Circuit, request: Request) -> tuple[ComponentPlan, ...]:
-        """What is run of a circuit, at least one piece."""
+        """Components of a circuit to run, at least one."""
         labels = [label for item in request.observables for label in item.labels]
         return self._of(circuit, output_support(request.outputs, labels, circuit))
 

@@ -122,7 +122,8 @@ Instruction = (
 
 
 class Program(msgspec.Struct, frozen=True, eq=False):
-    """What to do, and what the final measurements write: source[clbit] = qubit, or -1.
+    """Instructions of a circuit, and the clbits that terminal measurements write: source[clbit]
+    = qubit, or -1.
 
     Unless it is `whole`, phases that no measurement sees have been left out. `draw`: which random
     numbers sample the final measurements.

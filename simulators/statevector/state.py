@@ -33,7 +33,7 @@ _kept: list[mmap.mmap] = []
 
 
 def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
-    """So many numbers, and whether all are 0; else they are anything. Raises MemoryError.
+    """Allocate `count` numbers; returns them, and whether all are 0. Raises MemoryError.
 
     New memory is not touched here: each page comes to be near the thread that first works on it.
     """
@@ -57,7 +57,7 @@ def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
 
 
 def zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
-    """So many numbers, all 0. Raises MemoryError."""
+    """Allocate `count` numbers, all 0. Raises MemoryError."""
     found, clean = room(count, dtype)
     if not clean:
         found.fill(0)
@@ -186,15 +186,15 @@ class State:
         return self._amplitudes
 
     def changed(self) -> None:
-        """To be called, before threads are, by all that change amplitudes and know nothing of what
-        is known of them."""
+        """Drop cached norms and live masks; call it before threads change amplitudes."""
         _ = self.amplitudes  # no thread shall write zeros where another has been
         self.live = -1
         self.norms = None
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """Where its blocks of 2**BLOCK_QUBITS amplitudes stand in the whole state: int64 [blocks].
+        """Positions of its blocks of 2**BLOCK_QUBITS amplitudes in the full state: int64
+        [blocks].
 
         A state that is not larger is one block.
         """

@@ -165,7 +165,7 @@ def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: boo
 
 
 class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
-    """What can wait for the end of a circuit."""
+    """Terminal measurements of a circuit, and the roles of all operations."""
 
     roles: NDArray[np.int64]  # [operations], see `flow`
     source: NDArray[np.int64]  # [num_clbits]: the qubit whose final measurement it holds, or -1
@@ -179,7 +179,8 @@ class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
 
 
 def measurement_layout(circuit: Circuit, *, keep: bool = False) -> MeasurementLayout:
-    """What can wait for the end. `keep`: as for `flow`, the final state is looked at."""
+    """Layout of a circuit's measurements. `keep`: the final state is needed, see
+    `classify_measurements`."""
     roles = np.empty(circuit.ops.size, np.int64)
     branching = has_mid_circuit_ops(circuit, roles, keep=keep)
     rows = circuit.table.rows[circuit.ops]

@@ -9,7 +9,7 @@ import msgspec
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What is left of a circuit by an engine that runs no more than what is asked needs."""
+    """Numbers of a circuit's light cone, for engines that run no more than it."""
 
     num_qubits: int  # of all its parts, which nothing connects
     widest: int  # of the widest one

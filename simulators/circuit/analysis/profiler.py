@@ -42,7 +42,7 @@ _RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # beside gates with controls
 
 
 def _kinds() -> NDArray[np.int64]:
-    """Of each code: when it is Clifford, and bits of its operator's rank; 0: by its qubits."""
+    """Clifford kind of each code, and bits of its operator's Schmidt rank; 0: by its qubits."""
     table = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
     for gate in GATES.values():
         kind = _ALWAYS if gate.clifford else _NEVER

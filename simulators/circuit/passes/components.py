@@ -50,7 +50,7 @@ class Subcircuit(msgspec.Struct, frozen=True, eq=False):
         return sum(map(len, data)) + sum(array.nbytes for array in arrays)
 
     def labels(self, labels: tuple[str, ...], num_qubits: int) -> tuple[str, ...]:
-        """What is left of Pauli strings on the whole, of so many qubits."""
+        """Pauli strings of the full circuit, restricted to this component's qubits."""
         if not labels:
             return ()
         letters = np.frombuffer("".join(labels).encode(), np.uint8).reshape(-1, num_qubits)
@@ -60,7 +60,7 @@ class Subcircuit(msgspec.Struct, frozen=True, eq=False):
 
 
 class Partition(msgspec.Struct, frozen=True, eq=False):
-    """What is run of a circuit."""
+    """Operations of a circuit that are run, and its components."""
 
     kept: NDArray[np.bool_]  # [operations]
     parts: tuple[NDArray[np.int64], ...]  # qubits of each part; none: the circuit as it is
@@ -68,7 +68,7 @@ class Partition(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def num_qubits(self) -> int:
-        """Of all parts."""
+        """Number of qubits of all components."""
         return sum(part.size for part in self.parts)
 
     @property

@@ -254,7 +254,8 @@ def _components_kernel(  # type: ignore[no-untyped-def]
 
 
 def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
-    """Of each operation whether it is kept (bool [operations]); how many do something and are not.
+    """Mask of the operations that are kept (bool [operations]), and the number of removed ones
+    that act.
 
     `clbits`: they are seen; `levels`: of each qubit (see `asked`), b"" where none is. Where nothing
     but clbits is seen and nothing depends on them, diagonal gates are not counted: without the

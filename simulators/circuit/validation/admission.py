@@ -151,8 +151,8 @@ def _matrices(circuit: Circuit) -> str:
 
 
 def _unitary(stack: NDArray[np.complex128]) -> NDArray[np.bool_]:
-    """Of each matrix whether it is unitary, within rounding; of wide ones only the lengths of rows
-    and columns are looked at. stack: [matrices, size, size]."""
+    """Mask of the matrices that are unitary within rounding; of wide ones only the lengths of
+    rows and columns are checked. stack: [matrices, size, size]."""
     largest = np.abs(stack.view(np.float64)).max(axis=(1, 2))
     found: NDArray[np.bool_] = largest < 2.0  # false for nan too
     some = stack[found]

@@ -186,7 +186,7 @@ class GateList(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def table(self) -> GateList:
-        """What goes to `StateBackend.apply`."""
+        """Argument for `StateBackend.apply`."""
         return self
 
     @property

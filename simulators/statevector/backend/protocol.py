@@ -25,7 +25,7 @@ Amplitudes = NDArray[np.complexfloating[Any, Any]]
 
 
 class StateBackend(Protocol):
-    """What a run needs of its states. Every method may raise Stopped and OutOfMemory.
+    """Operations on whole states. Every method may raise Stopped and OutOfMemory.
 
     Over ranks each method is called by all of them, in the same order, with the same arguments.
     """
@@ -41,10 +41,10 @@ class StateBackend(Protocol):
         """The states that so wide ones are among: each process has narrow ones of its own."""
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
-        """How many states a dynamic circuit may hold at once, for all that memory allows."""
+        """Largest number of states that memory allows a dynamic circuit to hold at once."""
 
     def add_sweeps(self, passes: int) -> None:
-        """So many more are to be done, for those who watch the run."""
+        """Add sweeps to the run's total, for its progress."""
 
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None

@@ -57,7 +57,7 @@ class DistributedBackend:
 
     @property
     def traffic(self) -> CommStats:
-        """What there was to send so far."""
+        """Statistics of the exchanges so far."""
         found = self._passing.traffic if self._pass is not None else CommStats()
         for other in self._others.values():
             found = found.plus(other.traffic, self._meeting.waited_cpu_s)
@@ -78,7 +78,7 @@ class DistributedBackend:
         self._meeting.meet()
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
-        """As many as the rank can hold that has least room."""
+        """Number of states that fit into the rank with the least memory."""
         room = options.memory_bytes or PHYSICAL_BYTES // (4 * self._neighbours)
         share = state_bytes(num_qubits - self._divided, options.precision)
         return max(1, self._meeting.allreduce_min(room // share))
@@ -203,7 +203,7 @@ class DistributedBackend:
         return whole(self._meeting, self._settled(state))
 
     def _string_sums(self, share: StateSlice, group: pauli.PauliGroup) -> NDArray[np.float64]:
-        """Of each block of this rank; its partner block may be another rank's."""
+        """Sums of each block of this rank; its partner block may be in another rank."""
         numbers = share.numbers
         sums = np.empty((numbers.size, group.zs.size))
         flipped = share.layout.placed(group.x)

@@ -115,7 +115,7 @@ class Exchange:
             part[...] = self._in[slot][: part.size].reshape(part.shape)
 
     def sendrecv_block(self, part: Part, partner: int) -> State:
-        """What the partner has where it was asked for; it gets `part`. Valid until the next one."""
+        """Block of the partner in return for `part`. Valid until the next call."""
         into = self._room[: part.size]
         self._meeting.meet()
         self._meeting.comm.Sendrecv(part, partner, recvbuf=into, source=partner)

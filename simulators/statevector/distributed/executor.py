@@ -80,7 +80,7 @@ _UNHEARD = 1 << 24  # amplitudes that go through passes between two meetings
 
 
 class CommStats(msgspec.Struct, frozen=True):
-    """What one rank's exchanges came to in one run; where CPU time is told, MPI's own alone."""
+    """Statistics of one rank's exchanges in one run; CPU times are MPI's own alone."""
 
     passes: int = 0
     exchanges: int = 0
@@ -121,7 +121,7 @@ class DistributedExecutor:
 
     @property
     def traffic(self) -> CommStats:
-        """What there was to send so far."""
+        """Statistics of the exchanges so far."""
         waited_s = self._meeting.waited_cpu_s + self._exchange.waited_cpu_s
         return msgspec.structs.replace(self._traffic, waited_cpu_s=waited_s)
 

@@ -54,7 +54,7 @@ class Layout:
         return sum(1 << self.positions[qubit] for qubit in bits(mask))
 
     def numbers(self, rank: int) -> NDArray[np.int64]:
-        """Where a rank's blocks stand in the whole state: int64 [blocks].
+        """Positions of a rank's blocks in the full state: int64 [blocks].
 
         Right only where the lowest BLOCK_QUBITS qubits stand at their own positions.
         """

@@ -42,7 +42,8 @@ class CommSchedule(msgspec.Struct, frozen=True):
 
     @property
     def cost(self) -> int:
-        """To send an amplitude takes about as long as to have it in one pass."""
+        """Amplitudes visited and sent: sending one takes about as long as visiting it in a
+        sweep."""
         return self.visited + self.sent
 
 
@@ -121,7 +122,7 @@ class _Candidate:
         return bool(pairs)
 
     def _demanded(self, number: int, tile: int, extra: int) -> tuple[Pair, ...]:
-        """What must be exchanged, and what is worth it then."""
+        """Exchanges that a sweep needs, and those worth doing with them."""
         abroad = self._abroad()
         wanted = sum(tile >> wire & 1 for wire in abroad)
         if not wanted:

@@ -57,7 +57,7 @@ class Budget:
             )
 
     def grow(self, states: int) -> None:
-        """So many more states. Raises TooManyBranches."""
+        """Count new states. Raises TooManyBranches."""
         self._live += states
         if self._live <= self._max_states:
             self.peak = max(self.peak, self._live)
@@ -68,7 +68,7 @@ class Budget:
             )
 
     def shrink(self, states: int) -> None:
-        """So many states less."""
+        """Count released states."""
         self._live -= states
 
 
@@ -293,7 +293,7 @@ class Projector:
     def _weighted(
         self, branches: Branches, odds: NDArray[np.float64]
     ) -> tuple[Numbers, NDArray[np.bool_], NDArray[np.float64]]:
-        """Of an exact run: rows, whether they find 1, and their weights."""
+        """Rows of an exact run, whether they find 1, and their weights."""
         sums = odds.sum(axis=1, keepdims=True)
         shares = np.where(odds > self._certain * sums, odds / sums, 0.0)[branches.branch_of]
         ones, zeros = np.flatnonzero(shares[:, 1]), np.flatnonzero(shares[:, 0])
@@ -306,7 +306,7 @@ class Projector:
         )
 
     def _drawn(self, branches: Branches, odds: NDArray[np.float64], draw: int) -> NDArray[np.bool_]:
-        """Of a run of shots: whether each row finds 1."""
+        """Outcome of each shot: whether it finds 1."""
         draws = np.empty(branches.shots_or_weights.size)
         uniforms(*self._key, draw, branches.shots_or_weights, draws)
         sums = odds.sum(axis=1)

@@ -28,7 +28,7 @@ class Ensemble(Protocol):
 
     @property
     def states(self) -> StateBackend:
-        """Where they live, for what is done with one state."""
+        """Backend of the states."""
 
     def clear(self) -> None:
         """Forget all states."""
@@ -72,7 +72,7 @@ class Ensemble(Protocol):
         """
 
     def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
-        """For each state, the index into `numbers` of the state that stands for it: int64 [states].
+        """Index into `numbers` of the state that represents each state: int64 [states].
 
         Two states are equal if their distance is at most `tolerance`, up to a global phase. Only
         states whose sketches differ by at most `near` are compared.

@@ -105,7 +105,7 @@ class Interpreter:
         return (steps << self._num_qubits) * _SLOWEST_S >= seconds
 
     def way(self) -> Evolution:
-        """What a state goes through, where nothing branches."""
+        """Evolution of a state, where nothing branches."""
         schedule, options = self._schedule, self._options
         tables = [stretch.table for stretch in schedule.stretches]
         arrays = [each for table in tables for each in arrays_of(table)]

@@ -55,7 +55,8 @@ Matrix = NDArray[np.complex128]
 
 
 def weights(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> NDArray[np.float64]:
-    """Of the four sums, for parameter number `which` of the operation; all 0 if it has no part."""
+    """Weights of the four sums for parameter number `which` of the operation; all 0 if it has
+    no part."""
     if piece.source == FIXED:
         return np.zeros(4)
     if piece.source == P_GATE:
@@ -66,7 +67,7 @@ def weights(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> NDA
 
 
 def _derivative(piece: TwoLevelFactor, params: tuple[float, ...], which: int) -> Matrix:
-    """Of `gates.matrix_of`, element by element."""
+    """Derivative of `gates.matrix_of`, element by element."""
     half = 0.5 * piece.scale
     if piece.source == U2:
         theta, phi, lam, gamma, names = 0.5 * math.pi, params[0], params[1], 0.0, "pl"
@@ -153,7 +154,7 @@ def gradients(
     *,
     keep: bool,
 ) -> NDArray[np.float64]:
-    """Of each observable by each slot: float64 [observables, slots].
+    """Gradient of each observable by each slot: float64 [observables, slots].
 
     `state`: the final one; without `keep` it is not needed any more. `strings`: those of all
     observables, counted through. Raises OutOfMemory, Stopped.
@@ -236,7 +237,7 @@ def _taken_back(
 
 
 def _free(circuit: Circuit, places: NDArray[np.int64]) -> dict[int, list[tuple[int, int]]]:
-    """Of each operation with free parameters: (which of its parameters, slot)."""
+    """Free parameters of each operation: (which of its parameters, slot)."""
     found: dict[int, list[tuple[int, int]]] = {}
     positions = circuit.slots[0::2]
     ops = np.searchsorted(places[:-1], positions, side="right") - 1

@@ -43,7 +43,7 @@ _MOST_NEAR = 4  # blocks an element may join
 
 @device_function
 def cost(kind, moves, condition, reals):  # type: ignore[no-untyped-def]
-    """Of one operation."""
+    """Cost of one operation."""
     if kind == DIAGONAL:
         return A_DIAGONAL
     if kind == PERMUTING:
@@ -90,7 +90,8 @@ def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-d
 
 @device_function
 def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
-    """What joining these blocks saves, and into which; `joined`: the block that would be made."""
+    """Saving of joining these blocks, and the block that takes them; `joined`: the block that
+    would result."""
     moves, mask = elements[e, TARGET_MASK], elements[e, TARGET_MASK] | elements[e, DIAGONAL_MASK]
     widest = 0 if elements[e, KIND] == DIAGONAL else mask
     spanned = mask if elements[e, KIND] == DENSE else 0

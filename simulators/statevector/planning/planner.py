@@ -56,7 +56,8 @@ def tile_width(num_qubits: int, precision: str) -> int:
 
 
 class OperationRange(msgspec.Struct, frozen=True):
-    """Which operations of a circuit: first .. last - 1, and where their numbers begin."""
+    """Range of a circuit's operations: first .. last - 1, and where their qubits and parameters
+    begin."""
 
     first: int
     last: int
@@ -65,7 +66,7 @@ class OperationRange(msgspec.Struct, frozen=True):
 
 
 class SegmentContext(msgspec.Struct, frozen=True):
-    """What is known of the state before and after.
+    """Knowledge of the state before and after the segment.
 
     `zero`: it begins as |0...0>. `measured`: what is seen in the end is outcomes of these qubits
     alone, as a mask; -1: everything may be.
@@ -87,7 +88,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def table(self) -> SweepTable:
-        """What goes to `StateBackend.apply`."""
+        """Argument for `StateBackend.apply`."""
         return self.sweeps
 
     @property

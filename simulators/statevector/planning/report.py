@@ -68,13 +68,13 @@ def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:
 
 
 def cost(plan: SweepTable) -> float:
-    """Of all passes, in the unit of the planner: SWEEP is loading and storing the state once."""
+    """Cost of all sweeps; SWEEP is loading and storing the state once."""
     size = float(1 << plan.num_wires)
     return sum((SWEEP + each.work) * each.amplitudes / size for each in describe_sweeps(plan))
 
 
 def sweeps(plan: SweepTable) -> float:
-    """How often the whole state is loaded and stored, all in all."""
+    """Number of times that the full state is loaded and stored."""
     return sum(each.amplitudes for each in describe_sweeps(plan)) / float(1 << plan.num_wires)
 
 

@@ -222,7 +222,7 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
 
 @kernel(INTS2, INT, REAL, INT, REALS, group="wide")
 def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-def]
-    """What each block costs, and `done` for its being done; up to a third off, unless `seed` is 0:
+    """Cost of each block, and `done` for its being done; up to a third off, unless `seed` is 0:
     other weights lead to other plans."""
     word = seed
     for b in range(size):
@@ -237,7 +237,7 @@ def block_weights(blocks, size, done, seed, work):  # type: ignore[no-untyped-de
 
 @device_function
 def _price(ops, o):  # type: ignore[no-untyped-def]
-    """Of one operation on a state that is visited as a whole."""
+    """Cost of one operation on a state that is visited in full."""
     kind = ops[o, OP_KIND]
     if kind == SWAP_LANE_ROW:
         return LANE_SWAP
@@ -253,7 +253,7 @@ def _price(ops, o):  # type: ignore[no-untyped-def]
 
 @kernel(INTS2, I64, I64, INTS2, INT, INT, INT, returns=REAL, group="wide")
 def plan_cost(ops, starts, lives, places, passes, width, num_wires):  # type: ignore[no-untyped-def]
-    """Of all passes of a table, where SWEEP is loading and storing the whole state once."""
+    """Cost of a sweep table; SWEEP is loading and storing the full state once."""
     total = 0.0
     for p in range(passes):
         alive = lives[p]

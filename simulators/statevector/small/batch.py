@@ -380,7 +380,7 @@ class Batch:
 
 
 def _slots(circuit: Circuit) -> NDArray[np.int32]:
-    """Of each parameter its slot, or -1; empty if all are fixed."""
+    """Slot of each parameter, or -1; empty if all are fixed."""
     if not circuit.slots_data:
         return _NO_SLOTS
     found = np.full(circuit.params.size, -1, np.int32)

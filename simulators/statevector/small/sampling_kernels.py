@@ -138,7 +138,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
 
 @device_function
 def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
-    """What measured qubits are to the clbits: (measured qubits, whether they are 0, 1 .. n - 1).
+    """Map from measured qubits to clbits: (measured qubits, whether they are 0, 1 .. n - 1).
 
     `source`: int64, clbit -> qubit or -1, `clbits` of them. Measured qubits are put in the order of
     the highest clbit each writes, so that outcomes ascend. `maps`: uint64 [MAPS]; four tables for

@@ -47,7 +47,7 @@ class Emitter:
         self.kind = ir.VectorType(self.element, self.count)
 
     def data(self, array_type: Any, array: Any) -> Any:
-        """Where an array's numbers begin."""
+        """Address of an array's first number."""
         return cgutils.create_struct_proxy(array_type)(self.context, self.builder, array).data
 
     def at(self, data: Any, index: Any, more: int = 0) -> Any:

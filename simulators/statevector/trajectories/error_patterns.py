@@ -21,7 +21,7 @@ class ErrorPatterns(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def count(self) -> int:
-        """Of instances."""
+        """Number of instances."""
         return self.ends.size - 1
 
 
@@ -66,8 +66,8 @@ def sort(patterns: ErrorPatterns, places: NDArray[np.int64]) -> SortedPatterns:
 
 
 def alike(rows: SortedPatterns) -> NDArray[np.int64]:
-    """Of each sorted row but the first, how many places it has in common with the one before; -1
-    if they are equal."""
+    """Length of the prefix that each sorted row but the first shares with the one before; -1 if
+    they are equal."""
     order, begins, entries = rows.order, rows.begins, rows.entries
     found = np.zeros(max(0, order.size - 1), np.int64)
     open_ = np.arange(found.size)

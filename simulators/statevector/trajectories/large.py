@@ -266,7 +266,7 @@ class LargeSampler:
         return found
 
     def _odds(self, state: State, insert: int) -> NDArray[np.float64]:
-        """Of each operator of a channel, in this state."""
+        """Probability of each operator of a channel, in this state."""
         _, which, _, _, one, two = self._inserts.table[insert].tolist()
         operators = self._inserts.operators
         qubits = (one, two)[: int(operators.sets[which, QUBITS])]

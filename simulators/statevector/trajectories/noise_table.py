@@ -37,7 +37,7 @@ class Operators(msgspec.Struct, frozen=True, eq=False):
     effects: NDArray[np.float64]  # K^+ K of each, as it was given
 
     def odds(self, which: int, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
-        """Of each operator of a set, where its qubits have this density matrix."""
+        """Probability of each operator of a set, where its qubits have this density matrix."""
         at, width, many = self.sets[which].tolist()
         effects = self.effects[at : at + many * (2 << 2 * width)].view(np.complex128)
         found: NDArray[np.float64] = (effects.reshape(many, -1) @ rho.T.ravel()).real
@@ -52,7 +52,7 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def drawn(self) -> NDArray[np.bool_]:
-        """Of each insert, whether its operator is drawn."""
+        """Mask of the errors whose operator is drawn."""
         many = np.append(self.operators.sets[:, COUNT] > 1, False)
         found: NDArray[np.bool_] = many[self.table[:, SET]]
         return found

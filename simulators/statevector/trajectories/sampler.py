@@ -44,7 +44,7 @@ _LEAST_ROWS = 256  # of a range
 
 
 class Outcomes(msgspec.Struct, frozen=True, eq=False):
-    """What was found, and what it took."""
+    """Outcomes of the instances, and the work done."""
 
     indices: NDArray[np.int64]  # [bindings, instances]: basis states, all qubits measured
     source: NDArray[np.int64]  # [num_clbits]: the qubit that each clbit reads, or -1

@@ -181,12 +181,12 @@ class Segments(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def floor(self) -> NDArray[np.int64]:
-        """Of each position, where its segment begins; the end is one of its own."""
+        """Begin of the segment of each position; the end is one of its own."""
         return self.bounds[self._number]
 
     @property
     def ceil(self) -> NDArray[np.int64]:
-        """Where it ends."""
+        """End of the segment of each position."""
         last = self.bounds.size - 1
         return self.bounds[np.minimum(self._number + 1, last)]
 
