@@ -54,7 +54,7 @@ from simenv.wire.messages.admin import KeyInfo
 from simenv.wire.messages.queries import Choice, Explanation, LogRow, RetainedData, Sizes, Spent
 from simenv.wire.messages.worker import AssignedTask, AttemptResult
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap, WorkerKey
-from simulators.statevector.checkpoint import Mark
+from simulators.statevector.checkpoint import CheckpointHeader
 
 # Unions of tagged messages: msgpack, one byte string a message.
 MESSAGES: dict[str, Any] = {
@@ -139,7 +139,7 @@ FILES: dict[str, Any] = {
     "key pair": KeyPair,
     "launchers.json": probe_cache._File,
     "bundle.json": Manifest,
-    "checkpoint of a state": Mark,
+    "checkpoint of a state": CheckpointHeader,
     "readiness": Readiness,
 }
 

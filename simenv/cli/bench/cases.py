@@ -184,7 +184,7 @@ def _call_us(num_qubits: int, size: Size) -> list[float]:
     from simenv.worker.runner import Runner
     from simulators.compiler import warmup
 
-    warmup.warm_up(config.kernel_folder())
+    warmup.compile_group(config.kernel_folder())
     runner, terms = Runner(), TaskOptions(engine="statevector")
     chunk = AssignChunk(1, 2**30, False, "statevector", "", [terms], [])
     medians = []

@@ -40,8 +40,6 @@ __all__ = [
 AUTO = "auto"
 SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
 
-LIGHT_QUBITS = 24  # up to here all amplitudes cost less than thinking of something better
-LIGHT_BITS = 6  # beyond, a chain with bonds up to 2**6 is lighter than all amplitudes
 CHAIN_BITS = 8  # too wide for memory: a chain that is exact with bonds up to 2**8
 CHAIN_OPERATIONS = 10**12  # splits of tensors that may be counted for it
 
@@ -91,12 +89,10 @@ def consider(
         card = _named(msgspec.structs.replace(terms, engine=wanted))
         return [_look(card, candidates, profile, terms, limits, "", seen)]
     _check_options(terms)
-    found = []
-    for card in catalog.CARDS:
-        if card.automatic:
-            found.append(_look(card, candidates, profile, terms, limits, AUTO))
-    order = _order(profile, terms)
-    found.sort(key=lambda one: (one.route is None, _place_in(order, one.engine)))
+    cards = [card for card in catalog.engine_cards() if card.automatic]
+    cards.sort(key=lambda card: _rank(card, profile, terms))
+    found = [_look(card, candidates, profile, terms, limits, AUTO) for card in cards]
+    found.sort(key=lambda one: one.route is None)
     if found[0].route is None:  # the amplitudes' figure says most
         found.sort(key=lambda one: one.engine != "statevector")
     return found
@@ -117,23 +113,12 @@ def runs(pool: PoolSpec, card: EngineCard) -> bool:
     return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
 
 
-def _order(profile: Profile, terms: TaskOptions) -> tuple[str, ...]:
-    """The engines `auto` prefers, those that can first."""
-    width = min(card.effective_profile(profile, terms.outputs).num_qubits for card in catalog.CARDS)
-    if width <= catalog.SMALL_QUBITS:
-        return "statevector", "stabilizer", "mps"
-    if width > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS:
-        return "stabilizer", "mps", "statevector"
-    return "stabilizer", "statevector", "mps"
-
-
-def _place_in(order: tuple[str, ...], engine: str) -> int:
-    """An engine that the order does not name comes after those that it names, by its place in the
-    catalog."""
-    if engine in order:
-        return order.index(engine)
-    names = [card.name for card in catalog.CARDS]
-    return len(order) + names.index(engine)
+def _rank(card: EngineCard, profile: Profile, terms: TaskOptions) -> int:
+    """The place of an engine in the order that `auto` prefers."""
+    assert card.auto_rank is not None
+    cards = catalog.engine_cards()
+    width = min(each.effective_profile(profile, terms.outputs).num_qubits for each in cards)
+    return card.auto_rank(profile, width)
 
 
 def _against_auto(card: EngineCard, profile: Profile) -> str:
@@ -177,7 +162,7 @@ def _why(card: EngineCard, profile: Profile, of: int) -> str:
 def _named(terms: TaskOptions) -> EngineCard:
     card = catalog.card(terms.engine)
     if card is None:
-        names = ", ".join(entry.name for entry in catalog.CARDS if entry.in_default_pool)
+        names = ", ".join(entry.name for entry in catalog.engine_cards() if entry.in_default_pool)
         raise OptionError(
             f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {names}"
         )
@@ -186,7 +171,7 @@ def _named(terms: TaskOptions) -> EngineCard:
 
 def _check_options(terms: TaskOptions) -> None:
     """OptionError for an option that no engine of `auto` has."""
-    cards = [card for card in catalog.CARDS if card.automatic]
+    cards = [card for card in catalog.engine_cards() if card.automatic]
     for name, _ in terms.options:
         if not any(option.name == name for card in cards for option in card.options):
             raise OptionError(

@@ -14,7 +14,7 @@ from simenv.errors import Infeasible, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simulators import catalog
-from simulators.catalog import Ask, EngineCard
+from simulators.catalog import CostQuery, EngineCard
 from simulators.circuit.analysis.profile import Profile
 
 ELSEWHERE = "ask for another engine: engine='auto' finds one"
@@ -44,12 +44,12 @@ def objection(card: EngineCard, profile: Profile, terms: TaskOptions) -> SimenvE
     return None
 
 
-def ask(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int = 1) -> Ask:
+def ask(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int = 1) -> CostQuery:
     """What costs depend on, as these terms have it; `ranks`: a power of two."""
     bond = 0
     if any(option.name == "bond" for option in card.options):
         bond = int(card.value(terms.options, "bond"))
-    return Ask(terms.precision, terms.outputs, shots, bond, ranks)
+    return CostQuery(terms.precision, terms.outputs, shots, bond, ranks)
 
 
 def option_hint(card: EngineCard) -> str:
@@ -106,7 +106,7 @@ NOTHING = RoutingSnapshot()
 def holds_machine(pool: PoolSpec) -> bool:
     """Is a machine behind it, which nobody gets who did not ask for it?"""
     card = catalog.card(pool.engine)
-    return card is not None and card.machine
+    return card is not None and card.is_device
 
 
 def kind_of(pool: PoolSpec) -> DeviceKind:

@@ -59,7 +59,7 @@ def _choice(one: EngineCandidate, q: Explain, limits: ClusterLimits, first: bool
     card = catalog.card(one.engine)
     assert card is not None  # routing considers no others
     if one.route is None:
-        hint = card.missing or ("" if one.objection is None else one.objection.hint)
+        hint = card.install_hint or ("" if one.objection is None else one.objection.hint)
         if q.terms.engine == engine_choice.AUTO and hint == ELSEWHERE:
             hint = ""  # auto has looked at all others already
         return Choice(one.engine, False, False, one.words, hint, "", 0, 0.0, card.reproducible)
@@ -138,7 +138,11 @@ def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
 @functools.lru_cache(maxsize=1)
 def engines_view(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> list[EngineInfo]:
     """All but those that only drills name."""
-    return [_view(card, pools, limits) for card in catalog.CARDS if card.shared or card.automatic]
+    return [
+        _view(card, pools, limits)
+        for card in catalog.engine_cards()
+        if card.in_default_pool or card.automatic
+    ]
 
 
 def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> EngineInfo:
@@ -150,6 +154,6 @@ def _view(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) 
         dynamic=card.dynamic,
         clifford=card.clifford,
         max_qubits=width(card, pools, limits),
-        missing=card.missing,
+        missing=card.install_hint,
         gates=gates_of(card),
     )

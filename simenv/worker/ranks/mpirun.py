@@ -136,7 +136,7 @@ def lead(world: MpiRun, chunk: AssignChunk, kernels: Path) -> AttemptResult:
     """Run the task of a chunk, with the others; every error of the engine is a result that says
     so."""
     divided = _divided(world, chunk)
-    warmup.warm_up(kernels, chunk.engine, ranks=divided)
+    warmup.compile_group(kernels, chunk.engine, ranks=divided)
     assigned = chunk.tasks[0]
     runner = Runner(comm=world.comm if divided else None)
     return runner.run(assigned, chunk.terms[0], chunk, time.perf_counter_ns())
@@ -147,7 +147,7 @@ def follow(world: MpiRun, data: bytes, kernels: Path) -> None:
     chunk = codec.to_worker(data)
     assert isinstance(chunk, AssignChunk)
     if _divided(world, chunk):
-        warmup.warm_up(kernels, chunk.engine, ranks=True)
+        warmup.compile_group(kernels, chunk.engine, ranks=True)
         Runner(comm=world.comm).follow(chunk.tasks[0], chunk.terms[0], chunk)
 
 

@@ -59,8 +59,8 @@ from simulators.statevector.planning.tables import (
     ROW_VALUE,
     SCALAR,
     SPARE,
+    STANDS,
     STARTS,
-    STATE_MAP,
     TAKEN,
     TARGETS,
     TERM_ROWS,
@@ -122,7 +122,7 @@ def _target(one, two, fixed, first, notes, out, done):  # type: ignore[no-untype
 
     `fixed`: a wire that is 1 wherever the operation acts.
     """
-    place = notes[STATE_MAP]
+    place = notes[STANDS]
     if one == fixed:
         one, two = two, _NONE
     elif two == fixed:
@@ -157,7 +157,7 @@ def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
 @device_function
 def _always(b, given, notes):  # type: ignore[no-untyped-def]
     """Wires on row bits that are 1 wherever the block does anything."""
-    blocks, place = given[BLOCKS], notes[STATE_MAP]
+    blocks, place = given[BLOCKS], notes[STANDS]
     found = 0
     rest = blocks[b, CONTROL_MASK] & blocks[b, CONTROL_VALUE]
     while rest:
@@ -252,7 +252,7 @@ def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignor
         return
     fixed = lowest(always) if always else _NONE
     at = new_op(out, done, PHASE_OP)
-    ops, recipes, place = out[OPS], out[RECIPES], notes[STATE_MAP]
+    ops, recipes, place = out[OPS], out[RECIPES], notes[STANDS]
     recipe = done[RECIPES]
     done[RECIPES] += 1
     first, from_ = done[TERM_ROWS], done[PARTS]

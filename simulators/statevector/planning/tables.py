@@ -118,7 +118,7 @@ BLOCKS, ELEMENTS, PIECES = range(3)  # of `given`
 # of blocks that no pass has yet; TAKEN, ORDER: those of this pass, and the same sort of list of
 # them. HERE[place] is the wire there, HOME[place] at the begin of the pass; STANDS[wire] is its
 # place, or -1 - its number outside the tile.
-STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STATE_MAP, SPARE = range(9)
+STARTS, MEMBERS, AFTER, TAKEN, ORDER, HERE, HOME, STANDS, SPARE = range(9)
 NOTES = 9
 
 
@@ -155,7 +155,7 @@ MOST_TERMS = 512  # of one PHASE
 @device_function
 def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
     """Begin a pass: its wires into places[at], the lowest first; who is where."""
-    here, home, place = notes[HERE], notes[HOME], notes[STATE_MAP]
+    here, home, place = notes[HERE], notes[HOME], notes[STANDS]
     inside = 0
     for wire in range(num_wires):
         if tile >> wire & 1:
@@ -171,7 +171,7 @@ def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
 @device_function
 def parts(mask, notes):  # type: ignore[no-untyped-def]
     """A set of wires as (row bits, lane bits, wires outside)."""
-    place = notes[STATE_MAP]
+    place = notes[STANDS]
     rows = lanes = outside = 0
     while mask:
         at = place[lowest(mask)]
@@ -188,7 +188,7 @@ def parts(mask, notes):  # type: ignore[no-untyped-def]
 @device_function
 def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
     """What SWAP_LANE does."""
-    here, place = notes[HERE], notes[STATE_MAP]
+    here, place = notes[HERE], notes[STANDS]
     one, two = here[lane], here[LANE_WIRES + row]
     here[lane], here[LANE_WIRES + row] = two, one
     place[one], place[two] = LANE_WIRES + row, lane

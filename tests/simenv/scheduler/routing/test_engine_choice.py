@@ -230,12 +230,14 @@ def test_a_count_of_operations_is_no_cap() -> None:
     assert isinstance(heavy, Profile)
 
 
-def test_automatic_engine_of_a_new_card_is_considered_after_the_known_ones(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("rank", "place"), [(-1, 0), (99, -1)])
+def test_an_engine_of_a_new_card_is_considered_by_its_rank(
+    rank: int, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    new = msgspec.structs.replace(catalog.card("aer"), name="new", automatic=True)
-    monkeypatch.setattr(catalog, "CARDS", (new, *catalog.CARDS))
-    small = profile(measured(chain(3)))
-    considered = engine_choice.consider(small, TaskOptions(), POOLS, LIMITS)
-    assert [one.engine for one in considered][-1] == "new"
-    assert considered[0].engine == "statevector"
+    aer = catalog.card("aer")
+    new = msgspec.structs.replace(aer, name="new", auto_rank=lambda _profile, _num_qubits: rank)
+    cards = (*catalog.CARDS, new)
+    monkeypatch.setattr(catalog, "engine_cards", lambda: cards)
+    considered = engine_choice.consider(profile(measured(chain(3))), TaskOptions(), POOLS, LIMITS)
+    assert considered[place].engine == "new"
+    assert next(one.engine for one in considered if one.engine != "new") == "statevector"

@@ -161,10 +161,10 @@ WIDE = """
 from service import program
 from simenv.model import TaskOptions
 from simenv.service.admission.controller.background_checks import (Examining, Later)
-from simulators import warm
+from simulators.compiler import warmup
 from simenv.config import kernel_cache
 
-warm.prepare(kernel_cache())
+warmup.prepare(kernel_cache())
 examining = Examining()
 narrow, wide = program(2).packed(), program(30).packed()
 examining.look(1, narrow, TaskOptions(), "")

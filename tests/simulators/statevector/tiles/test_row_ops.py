@@ -32,7 +32,7 @@ def compiled(dtype: type[np.floating]) -> Callable[[], bytes]:
         rows.load_row, rows.store_row, rows.norm_row, rows.norm_stored,
     )  # fmt: skip
     swap_lane, dense_1, dense_2, real_3 = rows.swap_lane, rows.dense_1, rows.dense_2, rows.real_3
-    turn_row = rows.turn_row
+    turn_row = rows.scale_row
 
     @numba.njit(error_model="numpy")  # type: ignore[untyped-decorator]
     def run(amplitudes, tile, order, matrix, norms):  # type: ignore[no-untyped-def]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_routing import LIMITS, POOLS
 
-from simenv.model import Terms
-from simenv.scheduler import routing
-from simenv.service.engines import engines_view
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.routing import engine_choice
+from simenv.service.queries.engines import engines_view
 from simulators import catalog, registry
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import bell, ghz
@@ -19,7 +19,9 @@ from simulators.engine import EngineContext, RunOptions
 from simulators.errors import UnknownEngine, Unsupported
 from simulators.simulate import counts_of, simulate
 
-FOLDER = Path(__file__).parents[2] / "support" / "third_party_engine"
+POOLS = (PoolSpec("main"),)
+LIMITS = ClusterLimits(4, 16 * 2**30, 10**6, 2**34, 1, 1)
+FOLDER = Path(__file__).parents[3] / "support" / "third_party_engine"
 
 
 @pytest.fixture
@@ -36,12 +38,15 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("installed")
 def test_the_engine_is_listed_and_auto_chooses_it_where_its_card_ranks_first() -> None:
     assert "dense" in [view.name for view in engines_view(POOLS, LIMITS)]
-    considered = routing.consider(profile(bell()), Terms(), POOLS, LIMITS)
+    considered = engine_choice.consider(profile(bell()), TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine == "dense"
     assert considered[0].route is not None
-    wider = routing.consider(profile(ghz(5)), Terms(), POOLS, LIMITS)
+    wider = engine_choice.consider(profile(ghz(5)), TaskOptions(), POOLS, LIMITS)
     assert (wider[0].engine, wider[-1].engine) == ("statevector", "dense")
-    assert routing.route(profile(ghz(5)), Terms(engine="dense"), POOLS, LIMITS).engine == "dense"
+    assert (
+        engine_choice.route(profile(ghz(5)), TaskOptions(engine="dense"), POOLS, LIMITS).engine
+        == "dense"
+    )
 
 
 @pytest.mark.usefixtures("installed")
