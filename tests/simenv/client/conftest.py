@@ -35,6 +35,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "QUIET_S", 0.02)
     monkeypatch.setattr(liveness, "LOOK_S", 0.01)
     monkeypatch.setattr(liveness, "LOST_S", 1.0)
-    for module in ("link", "watches", "pump"):
-        monkeypatch.setattr(f"simenv.client.{module}.REPEAT_S", 0.05)
+    for module in ("session", "pending_tasks", "asyncio_bridge"):
+        monkeypatch.setattr(f"simenv.client.connection.{module}.REPEAT_S", 0.05)
     assert pending_tasks.REPEAT_S == 0.05

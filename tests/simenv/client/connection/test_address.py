@@ -19,6 +19,7 @@ from simenv.client.connection import address, local_process
 from simenv.client.environments import launch
 from simenv.config import ConnectionFile, OwnerEndpoint
 from simenv.errors import ConfigError, NoService
+from simenv.text import elapsed
 from simenv.wire.keyfiles import new_pair
 from simenv.wire.transport.tcp_client import CurveConnection
 from simenv.wire.transport.zmq_ipc import ZmqConnection
@@ -138,7 +139,7 @@ def test_a_service_that_moved_is_seen(tmp_path: Path) -> None:
     [(0, "0:00"), (-3, "0:00"), (191, "3:11"), (3_600, "1:00:00"), (93_784, "1-02:03:04")],
 )
 def test_elapsed_times(seconds: float, text: str) -> None:
-    assert local_process.elapsed(seconds) == text
+    assert elapsed(seconds) == text
 
 
 OWN = OwnerEndpoint("tcp://127.0.0.1:9", *(letter * 40 for letter in "abc"))

@@ -69,9 +69,9 @@ def test_a_fault_has_no_place(text: str, place: tuple[int, int], told: str) -> N
 
 def test_the_missing_package_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qiskit_qasm3_import.converter", None)
-    for name in ("qasm3_convert", "qasm3_flow"):
-        monkeypatch.delitem(sys.modules, f"simenv.client.circuits.{name}", raising=False)
-        monkeypatch.delattr(f"simenv.client.circuits.{name}", raising=False)
+    for name in ("qasm3_importer", "qasm3_control_flow"):
+        monkeypatch.delitem(sys.modules, f"simenv.client.circuits.formats.{name}", raising=False)
+        monkeypatch.delattr(f"simenv.client.circuits.formats.{name}", raising=False)
     assert fault(HEAD).hint == "pip install 'simenv[qasm3]'"
 
 
