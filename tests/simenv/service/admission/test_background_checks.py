@@ -160,7 +160,7 @@ def test_owners_take_turns_at_having_their_programs_examined(held: Held) -> None
 WIDE = """
 from service import program
 from simenv.model import TaskOptions
-from simenv.service.admission.controller.background_checks import (Examining, Later)
+from simenv.service.admission.background_checks import Examining, Later
 from simulators.compiler import warmup
 from simenv.config import kernel_cache
 
