@@ -20,7 +20,7 @@ from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes import components
+from simulators.circuit.passes import light_cone
 from simulators.circuit.validation import admission
 
 BESIDE_BYTES = 2**18  # a packed program from here on is looked at beside the loop
@@ -89,7 +89,7 @@ def _takes_long(packed: bytes) -> bool:
     """Is it large, or the first wide one, for which kernels must still be loaded or compiled?"""
     if len(packed) >= BESIDE_BYTES:
         return True
-    return not components.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
+    return not light_cone.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
 
 
 def look(packed: bytes, terms: TaskOptions) -> Looked:

@@ -8,8 +8,6 @@ it saves.
 
 from __future__ import annotations
 
-import sys
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -79,14 +77,6 @@ class Partition(msgspec.Struct, frozen=True, eq=False):
 
 _NONE = np.zeros(0, np.int64)
 UNREDUCED = Partition(_NONE.view(np.bool_), (), _NONE)
-
-
-def is_loaded() -> bool:
-    """Has the module been imported whose kernels `split` needs for wide circuits? Until then a call
-    imports it, which takes seconds where the kernels must be compiled, or waits for the thread that
-    does so."""
-    module = sys.modules.get("simulators.circuit.passes.light_cone")
-    return module is not None and not getattr(module.__spec__, "_initializing", False)
 
 
 def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:

@@ -308,3 +308,9 @@ def connected_components(
         parent,
     )
     return parent[: circuit.num_qubits], parent[first_op:], bool(several)
+
+
+def is_loaded() -> bool:
+    """Whether the kernels of this module are loaded. Until then the first call loads them: seconds
+    where they must be compiled."""
+    return _light_cone_kernel.is_loaded and _components_kernel.is_loaded
