@@ -160,4 +160,6 @@ class RunCheckpoints(msgspec.Struct, frozen=True):
         if num_qubits < WIDE_QUBITS:
             return options
         folder = str(self.folder / task_name(task))
-        return msgspec.structs.replace(options, kept=folder, kept_every_s=self.every_s)
+        return msgspec.structs.replace(
+            options, checkpoint_dir=folder, checkpoint_every_s=self.every_s
+        )
