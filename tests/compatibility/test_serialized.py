@@ -26,6 +26,7 @@ from examples_of_types import enumerations, example, structs
 from serialized_types import FILES, JOURNAL, MESSAGES, NESTED, PRINTED, QPM
 
 from simenv import errors
+from simenv.qpm import errors as qpm_errors
 from simenv.service.journal.writer import Journal
 
 ROOT = Path(__file__).parents[2]
@@ -138,8 +139,11 @@ def constants() -> dict[str, Any]:
     return {
         "values of enumerations": [found[key] for key in sorted(found)],
         "codes of errors": sorted(
-            f"{each.code}: exit {each.exit_code}" + (", retryable" if each.retryable else "")
-            for each in classes
+            {
+                f"{each.code}: exit {each.exit_code}" + (", retryable" if each.retryable else "")
+                for each in classes
+                if each.__module__ in (errors.__name__, qpm_errors.__name__)
+            }
         ),
         "columns of the journal": columns,
         "environment variables": sorted(_variables()),

@@ -12,9 +12,11 @@ from both_ways import chain
 from engines import Runner
 
 from simulators import catalog
+from simulators.catalog import NoiseKind
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import (
@@ -85,9 +87,11 @@ def test_a_setting_nobody_knows_is_ignored(any_run: Runner) -> None:
         any_run(bell(), shots=1, settings=(("bnd", 3),))
 
 
-def test_noise_is_ignored_in_silence(any_run: Runner) -> None:
+@pytest.mark.parametrize("kind", ["kraus", "pauli", "readout"])
+def test_noise_of_a_kind_that_the_card_lacks_is_refused(any_run: Runner, kind: NoiseKind) -> None:
+    noise = NoiseProgram(b"digest", frozenset({kind}), np.zeros((0, 4), np.int64))
     with pytest.raises(Unsupported, match="noise"):
-        any_run.engine.plan(bell(), object(), RunOptions())
+        any_run.engine.plan(bell(), noise, RunOptions())
 
 
 def test_a_circuit_no_memory_holds(dense_run: Runner) -> None:
