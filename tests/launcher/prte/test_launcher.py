@@ -144,7 +144,7 @@ def test_all_ranks_of_a_worker_end_together(prte: Watched) -> None:
     os.kill(pids[0], signal.SIGSEGV)
     end = prte.end_of("one")
     assert (end.code, end.reason, end.infrastructure_failure) == (-11, "signal 11 (SIGSEGV)", False)
-    deadline = time.monotonic() + WAIT_S  # the daemon reaps the other rank after it has told the end
+    deadline = time.monotonic() + WAIT_S  # the daemon reaps it after it has told the end
     while any(psutil.pid_exists(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.01)
