@@ -209,4 +209,7 @@ class SingleClass(Protocol):
         self, ep: Endpoint, evtype: int | str, class_id: str
     ) -> None: ...
 
+    def expire(self) -> bool:
+        """Whether an idle session has nothing open or unread, and so has ended."""
+
     def shutdown(self) -> None: ...

@@ -321,7 +321,7 @@ def install(
     terminal.line(f"then: qfw_setup.sh --services-config {made[-1]}")
 
 
-@qfw.command()
+@qfw.command("check")
 def check_qfw(context: typer.Context, folder: Folder = None) -> None:
     """Would QFw load the service, and find an environment behind it? What to type where not.
 

@@ -14,8 +14,8 @@ from live import Live, environment
 import simenv
 from simenv.client.client import Client
 from simenv.errors import NotReserved, OptionError, TaskCancelled, TimedOut
-from simenv.model import AdmissionPolicy, ReservationState, TaskState
-from simenv.wire.messages.reservations import PolicyReply, SetPolicy
+from simenv.model import AdmissionPolicy, DeviceProfile, ReservationState, TaskState
+from simenv.wire.messages.reservations import PolicyReply, ProfileReply, SetPolicy, SetProfile
 
 BELL = (
     'OPENQASM 2.0; include "qelib1.inc"; qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;'
@@ -37,6 +37,8 @@ def env(live: Live) -> Iterator[Client]:
     with live.client() as client:
         ask = SetPolicy(0, "main", AdmissionPolicy("credit", total_credits=10))
         client._link.ask(PolicyReply, lambda n: SetPolicy(n, ask.device, ask.policy))
+        # Units by stated gate times: without a profile they follow the engine's cost model.
+        client._link.ask(ProfileReply, lambda n: SetProfile(n, "main", DeviceProfile()))
         yield client
         for info in client.reservations():
             client.reservation(info.id).cancel()
