@@ -247,7 +247,7 @@ def test_a_token_file_with_revision_1_serves_nothing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls of revision 1 carry no token, so a plugin that was told to ask for one stays closed."""
-    monkeypatch.setattr(plugin.locking, "install", lambda: None)
+    monkeypatch.setattr(plugin.send_lock, "install", lambda: None)
     plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 2)
     assert "SIMENV_QPM_TOKEN_FILE" not in caplog.text
     closed = plugin.Plugin({"SIMENV_QPM_TOKEN_FILE": "/t"}, 1)
