@@ -36,7 +36,7 @@ def test_a_child_dies_with_its_starter() -> None:
 
 def test_a_child_that_was_not_told_its_starter_looks_for_the_wrong_one() -> None:
     script = "import os; from simenv.worker.process import die_with_parent;"
-    script += "assert die_with(0) == os.getppid(); print(os.getppid())"
+    script += "assert die_with_parent(0) == os.getppid(); print(os.getppid())"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
