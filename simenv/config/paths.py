@@ -83,7 +83,7 @@ class OwnerEndpoint(msgspec.Struct, frozen=True):
     secret: str
 
     def __repr__(self) -> str:
-        return f"OwnDoor({self.address})"
+        return f"OwnerEndpoint({self.address})"
 
 
 class ConnectionFile(msgspec.Struct, frozen=True):

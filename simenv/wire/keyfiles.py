@@ -87,7 +87,7 @@ class UserKeyFile(msgspec.Struct, frozen=True):
         return KeyPair(self.public_key, self.secret_key)
 
     def __repr__(self) -> str:
-        return f"PersonFile({self.name}, {self.address}, {self.owner}, {self.role})"
+        return f"UserKeyFile({self.name}, {self.address}, {self.owner}, {self.role})"
 
 
 def new_pair() -> KeyPair:

@@ -108,7 +108,7 @@ class SetDispatch(msgspec.Struct, frozen=True, array_like=True, tag=40):
 
 
 class SetOrder(msgspec.Struct, frozen=True, array_like=True, tag=41):
-    """In which order a device's tasks go; answered by Target."""
+    """In which order a device's tasks go; answered by TargetReply."""
 
     request: Number
     device: Name

@@ -42,7 +42,7 @@ class WorkerBootstrap(msgspec.Struct, frozen=True):
         return KeyPair(self.public_key, self.secret_key)
 
     def __repr__(self) -> str:
-        return f"ServiceFile({self.node}, {self.sockets}, {self.address})"
+        return f"WorkerBootstrap({self.node}, {self.sockets}, {self.address})"
 
 
 class WorkerKey(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ WAIT_S = 60.0
 
 def test_a_child_dies_with_its_starter() -> None:
     child = "import sys, time; from simenv.worker.process import die_with_parent;"
-    child += "die_with(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"
+    child += "die_with_parent(int(sys.argv[1])); print('armed', flush=True); time.sleep(60)"
     starter = (
         "import os,subprocess,sys,time;"
         f"p=subprocess.Popen([sys.executable,'-c',{child!r},str(os.getpid())],"
