@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import subprocess
@@ -136,9 +137,13 @@ def test_daemon_folder_is_removed_when_its_shell_is_killed(tmp_path: Path) -> No
     with contained("echo up; exec sleep 600", tmp_path) as shell:
         assert shell.stdout is not None
         shell.stdout.readline()
-        while len(below := psutil.Process(shell.pid).children(recursive=True)) < 3:
-            pass  # the daemon, the shell that will remove its folder, and what that waits with
-        (daemon,) = [process for process in below if process.cmdline() == ["sleep", "600"]]
+        daemons: list[psutil.Process] = []
+        # The daemon, the shell that will remove its folder, and what that waits with. Each is a
+        # copy of the shell at first.
+        while len(below := psutil.Process(shell.pid).children(recursive=True)) < 3 or not daemons:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                daemons = [each for each in below if each.cmdline() == ["sleep", "600"]]
+        (daemon,) = daemons
         shell.kill()
         shell.wait(WAIT_S)
         daemon.kill()
