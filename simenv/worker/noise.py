@@ -19,7 +19,7 @@ from simulators.errors import Unsupported
 
 if TYPE_CHECKING:
     from noise_models.document import Document
-    from noise_models.model import NoiseModel
+    from simulators.circuit.passes.attach_noise import NoiseAttachment
 
 MAX_MODELS = 32
 MAX_PROGRAMS = 256
@@ -31,7 +31,7 @@ class Noise:
     def __init__(self) -> None:
         self._bodies: dict[str, bytes] = {}
         self._documents: dict[str, Document] = {}
-        self._models: OrderedDict[tuple[str, NoiseFactors], NoiseModel] = OrderedDict()
+        self._models: OrderedDict[tuple[str, NoiseFactors], NoiseAttachment] = OrderedDict()
         self._programs: OrderedDict[tuple[bytes, bytes], NoiseProgram] = OrderedDict()
 
     def receive(self, message: NoiseDocument) -> None:
@@ -48,12 +48,15 @@ class Noise:
         NoiseError."""
         from simulators.circuit.passes import attach_noise
 
-        model = self._model(terms)
+        attachment = self._attachment(terms)
         times_are_parameters = attach_noise.depends_on_params(circuit)
-        key = (program.digest if times_are_parameters else program.structure, model.digest)
+        key = (
+            program.digest if times_are_parameters else program.structure,
+            attachment.model.digest,
+        )
         found = self._programs.get(key)
         if found is None:
-            found = self._programs[key] = attach_noise.attach_noise(circuit, model)
+            found = self._programs[key] = attachment.attach(circuit)
             if len(self._programs) > MAX_PROGRAMS:
                 self._programs.popitem(last=False)
         else:
@@ -92,16 +95,17 @@ class Noise:
             found = self._documents[digest] = document.load(body)
         return found
 
-    def _model(self, terms: TaskOptions) -> NoiseModel:
+    def _attachment(self, terms: TaskOptions) -> NoiseAttachment:
         from noise_models import document
         from noise_models.options import NoiseOptions
+        from simulators.circuit.passes.attach_noise import NoiseAttachment
 
         key = (terms.snapshot, terms.noise)
-        model = self._models.get(key)
-        if model is None:
+        found = self._models.get(key)
+        if found is None:
             options = NoiseOptions.parse(terms.noise)
             model = document.model(self._document(terms.snapshot), options)
-            self._models[key] = model
+            found = self._models[key] = NoiseAttachment(model)
             if len(self._models) > MAX_MODELS:
                 self._models.popitem(last=False)
-        return model
+        return found

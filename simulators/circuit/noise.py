@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from noise_models.channel import Channel
 from noise_models.readout import Readout
 from simulators.catalog import NoiseKind
+from simulators.circuit.channel_facts import ChannelFacts, channel_facts
 
 __all__ = ["AFTER_OP", "CHANNEL", "Q0", "Q1", "NoiseProgram", "Readout"]
 
@@ -28,3 +29,9 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     locations: NDArray[np.int64]  # [n, 4]
     channels: tuple[Channel, ...] = ()
     readout: Readout | None = None  # of the circuit's qubits, at each measurement
+    known_facts: ChannelFacts | None = None  # of the channels, where they are known
+
+    @property
+    def facts(self) -> ChannelFacts:
+        """What passes ask of the channels."""
+        return channel_facts(self.channels) if self.known_facts is None else self.known_facts

@@ -32,6 +32,7 @@ from simulators.circuit.gates import (
     WHILE,
 )
 from simulators.circuit.ir import Circuit, register_starts
+from simulators.circuit.operands import Operands
 from simulators.compiler.kernel import I64, INT, REAL, REALS, kernel
 
 Method = Literal["alap", "asap"]
@@ -108,18 +109,17 @@ def schedule(
     *,
     feed_forward_ns: float = 0.0,
     final: NDArray[np.bool_] | None = None,
+    operands: Operands | None = None,
 ) -> Schedule:
     """Schedule of an admissible circuit. `durations_ns` [operations]; `final` [operations]: the
-    measurements after which nothing happens to their qubits."""
-    codes = circuit.table.rows[circuit.ops]
-    kinds = np.where(codes[:, 0] == BARRIER, _WAITS, _ACTS)
+    measurements after which nothing happens to their qubits; `operands`: where they are known."""
+    known = Operands.of(circuit) if operands is None else operands
+    first, wires = known.first, known.wires
+    kinds = np.where(known.codes == BARRIER, _WAITS, _ACTS)
     if final is not None:
         kinds[final] = _ENDS
-    first = np.zeros(circuit.ops.size + 1, np.int64)
-    np.cumsum(codes[:, 1], out=first[1:])
     if circuit.conditions_data:
         return _Blocks(circuit, durations_ns, method, feed_forward_ns, kinds, first).schedule()
-    wires = circuit.qubits.astype(np.int64)
     start = np.empty(circuit.ops.size)
     idle = np.empty(wires.size)
     end, used = np.empty(circuit.num_qubits), np.empty(circuit.num_qubits, np.int64)

@@ -55,7 +55,7 @@ class StabilizerEngine:
         if noise is not None and twirl:
             channels = tuple(channel.twirled() for channel in noise.channels)
             kinds = noise.kinds - {"kraus"}
-            noise = msgspec.structs.replace(noise, channels=channels, kinds=kinds)
+            noise = msgspec.structs.replace(noise, channels=channels, kinds=kinds, known_facts=None)
         layouts = plan_layouts(CARD, circuit, noise, options)
         if noise is None:
             return layouts

@@ -10,7 +10,6 @@ from functools import cached_property
 import msgspec
 
 from noise_models.errors import NoiseError
-from noise_models.model import NoiseModel
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import TaskOptions
 from simenv.model.devices import DeviceInfo
@@ -22,7 +21,7 @@ from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
-from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.errors import EngineError
 
 
@@ -36,7 +35,8 @@ class DeviceContext:
         OptionError."""
         self.is_loaded = False  # its first look at a circuit loads what the next ones need
         self.max_shots = 0 if device is None else device.max_shots
-        self._model: NoiseModel = noise_api.model_of(source.document, terms.noise)
+        model = noise_api.model_of(source.document, terms.noise)
+        self._attachment = NoiseAttachment(model)
         self._device = device
         self._outputs = terms.outputs
         self._is_preferred = bool(terms.prefer)
@@ -78,7 +78,7 @@ class DeviceContext:
         if wrong is not None:
             raise wrong
         try:
-            program = attach_noise(circuit, self._model)
+            program = self._attachment.attach(circuit)
             noise = noise_profile(program, circuit, self._outputs, self._labels)
         except (EngineError, NoiseError) as error:
             raise InfeasibleError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
@@ -86,7 +86,7 @@ class DeviceContext:
         return noise
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:
-        most = self._model.num_qubits
+        most = self._attachment.model.num_qubits
         if not most or circuit.num_qubits <= most:
             return None
         return InfeasibleError(

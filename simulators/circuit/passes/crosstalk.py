@@ -29,6 +29,7 @@ from simulators.circuit.gates import (
     WHILE,
 )
 from simulators.circuit.ir import Circuit
+from simulators.circuit.operands import Operands
 from simulators.circuit.schedule import Schedule
 from simulators.compiler.kernel import I64, INT, INTS2, REAL, REALS, device_function, kernel
 
@@ -119,26 +120,38 @@ def _pieces(  # type: ignore[no-untyped-def]
     return count
 
 
+class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
+    """Pairs of qubits, and those of each qubit."""
+
+    ends: NDArray[np.int64]  # [pairs, 2]
+    begins: NDArray[np.int64]  # [qubits + 1]
+    mine: NDArray[np.int64]  # pairs of qubit q: mine[begins[q] : begins[q + 1]]
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], num_qubits: int) -> CoupledPairs:
+        """Pairs among the first `num_qubits` qubits keep their numbers; others have no qubits."""
+        ends = np.array(pairs, np.int64).reshape(-1, 2)
+        owners = ends.ravel()
+        here = np.flatnonzero((ends < num_qubits).all(axis=1).repeat(2))
+        mine = here[np.argsort(owners[here], kind="stable")]
+        begins = np.zeros(num_qubits + 1, np.int64)
+        np.cumsum(np.bincount(owners[here], minlength=num_qubits), out=begins[1:])
+        return cls(ends, begins, mine >> 1)
+
+
 def interaction_times(
-    circuit: Circuit, schedule: Schedule, pairs: Sequence[Pair]
+    circuit: Circuit, operands: Operands, schedule: Schedule, pairs: CoupledPairs
 ) -> InteractionTimes:
-    """See the module."""
-    rows = circuit.table.rows[circuit.ops]
-    codes = np.ascontiguousarray(rows[:, 0])
-    first = np.zeros(codes.size + 1, np.int64)
-    np.cumsum(rows[:, 1], out=first[1:])
-    ends = np.array(pairs, np.int64).reshape(-1, 2)
-    owners = ends.ravel()
-    mine = np.argsort(owners, kind="stable")
-    begins = np.zeros(circuit.num_qubits + 1, np.int64)
-    np.cumsum(np.bincount(owners, minlength=circuit.num_qubits), out=begins[1:])
-    wires = circuit.qubits.astype(np.int64)
+    """See the module. `pairs`: for as many qubits as the circuit has, or more."""
+    codes, first, wires = operands.codes, operands.first, operands.wires
+    degree = pairs.begins[wires + 1] - pairs.begins[wires]
     heads = np.isin(codes, (IF, WHILE, FOR, SWITCH)).sum() if circuit.conditions_data else 0
-    room = int(np.diff(begins)[wires].sum() + (1 + heads) * len(ends))
+    number = len(pairs.ends)
+    room = int(degree.sum() + (1 + heads) * number)
     after, which, time = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
     count = _pieces(
         codes, _DIAGONAL, first, wires, schedule.start_ns, schedule.length_ns,
-        schedule.duration_ns, ends, begins, mine >> 1, np.zeros(circuit.num_qubits, np.int64),
-        np.full(len(ends), np.inf), after, which, time,
+        schedule.duration_ns, pairs.ends, pairs.begins, pairs.mine,
+        np.zeros(pairs.begins.size - 1, np.int64), np.full(number, np.inf), after, which, time,
     )  # fmt: skip
     return InteractionTimes(after[:count], which[:count], np.round(time[:count], _DIGITS))

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.channel import Channel
+from simulators.circuit.channel_facts import CLOSED, FIRST_ALONE, SECOND_ALONE
 from simulators.circuit.gates import (
     END_BLOCK,
     FOR,
@@ -41,9 +41,7 @@ from simulators.circuit.passes.light_cone import (
 )
 from simulators.compiler.kernel import INT, INTS2, NAMES, U8, U16, kernel
 
-_CLOSED, _FIRST_ALONE, _SECOND_ALONE = 1, 2, 4  # properties of a channel
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
-_TOLERANCE = 1e-14  # of entries of a transfer matrix that are zero
 
 
 @kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, group="noise")
@@ -71,12 +69,12 @@ def _noisy_cone_kernel(  # type: ignore[no-untyped-def]
             acting[place] = depth > 0 or low > UNUSED or high > UNUSED
             if acting[place]:
                 after = np.uint8(FULL)
-                if depth == 0 and trait & _CLOSED and max(low, high) <= Z_BASIS:
+                if depth == 0 and trait & CLOSED and max(low, high) <= Z_BASIS:
                     after = np.uint8(Z_BASIS)
-                if depth > 0 or low > UNUSED or not trait & _SECOND_ALONE:
+                if depth > 0 or low > UNUSED or not trait & SECOND_ALONE:
                     levels[one] = after
                     needed[one] = 1
-                if two >= 0 and (depth > 0 or high > UNUSED or not trait & _FIRST_ALONE):
+                if two >= 0 and (depth > 0 or high > UNUSED or not trait & FIRST_ALONE):
                     levels[two] = after
                     needed[two] = 1
                 if two >= 0:
@@ -149,7 +147,7 @@ def active_support(
         int(support.clbits),
         int(bool(circuit.conditions_data)),
         noise.locations,
-        _traits(noise.channels),
+        noise.facts.traits,
         levels,
         np.zeros(circuit.num_clbits, np.uint8),
         kept,
@@ -202,32 +200,5 @@ def _renumbered(noise: NoiseProgram, part: Subcircuit, found: ActiveSupport) -> 
         locations=locations,
         channels=tuple(noise.channels[k] for k in used.tolist()),
         readout=readout,
+        known_facts=noise.facts.of(used),
     )
-
-
-def _traits(channels: tuple[Channel, ...]) -> NDArray[np.uint8]:
-    """Properties of each channel; see the module."""
-    found = np.zeros(len(channels), np.uint8)
-    for size, masks, flags in _FORBIDDEN:
-        mine = [k for k, channel in enumerate(channels) if len(channel.ptm) == size]
-        if mine:
-            entries = np.abs(np.concatenate([channels[k].ptm for k in mine]))
-            absent = entries.reshape(len(mine), -1) @ masks < _TOLERANCE
-            found[mine] = absent @ flags
-    return found
-
-
-def _forbidden(size: int) -> tuple[int, NDArray[np.float64], NDArray[np.uint8]]:
-    """Entries [size^2, properties] that are zero where a channel has a property, and the flags."""
-    index = np.arange(size)
-    diagonal = ((index & 3) % 3 == 0) & ((index >> 2) % 3 == 0)
-    first, second = index & 3 == 0, index >> 2 == 0
-    masks = [(diagonal, _CLOSED)]
-    if size == 16:
-        masks += [(second, _FIRST_ALONE), (first, _SECOND_ALONE)]
-    columns = [np.outer(mask, ~mask).ravel() for mask, _ in masks]
-    flags = np.array([flag for _, flag in masks], np.uint8)
-    return size, np.array(columns, np.float64).T, flags
-
-
-_FORBIDDEN = _forbidden(4), _forbidden(16)

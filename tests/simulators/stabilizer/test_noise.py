@@ -96,7 +96,7 @@ def test_other_noise_is_twirled_on_request_and_the_result_says_so() -> None:
         _run(circuit, noise)
     found = _run(circuit, noise, TWIRL)
     twirled = tuple(channel.twirled() for channel in noise.channels)
-    exact = Exact(circuit, msgspec.structs.replace(noise, channels=twirled))
+    exact = Exact(circuit, msgspec.structs.replace(noise, channels=twirled, known_facts=None))
     assert p_value(exact.odds, counts_of(found)) > LEAST_P
     assert found.remark == "noise twirled to Paulis"
 

@@ -5,8 +5,9 @@ from arrays import Arrays
 from device_models import DeviceModel
 
 from simulators.circuit import tokens as tk
+from simulators.circuit.operands import Operands
 from simulators.circuit.passes.attach_noise import attach_noise
-from simulators.circuit.passes.crosstalk import interaction_times
+from simulators.circuit.passes.crosstalk import CoupledPairs, interaction_times
 from simulators.circuit.schedule import schedule
 
 PAIR = (0, 1)
@@ -16,7 +17,8 @@ NS = {"h": 10.0, "x": 10.0, "cz": 100.0, "measure": 1000.0, "delay": 500.0}
 def pieces(circuit: Arrays) -> list[tuple[int, tuple[int, int], float]]:
     made = circuit.circuit()
     durations = np.array([NS.get(made.table.names[row], 0.0) for row in made.ops.tolist()])
-    found = interaction_times(made, schedule(made, durations, "asap"), [PAIR])
+    pairs = CoupledPairs.of([PAIR], made.num_qubits)
+    found = interaction_times(made, Operands.of(made), schedule(made, durations, "asap"), pairs)
     assert not found.pair.any()
     return [
         (k, PAIR, time)

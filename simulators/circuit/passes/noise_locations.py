@@ -1,0 +1,112 @@
+"""Kernels of the attachment of noise: channels after operations, and the channels of a circuit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.analysis.measurements import ORDINARY
+from simulators.circuit.gates import BARRIER, MEASURE, UNITARY
+from simulators.compiler.kernel import I64, INT, INTS2, REALS, U8, U16, device_function, kernel
+
+EMPTY = -1  # a key
+IRREGULAR = -1  # length of an entry with channels on other qubits than those of the operation
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Knuth, TAOCP 3, section 6.4)
+_QUBIT_BITS = 17
+
+
+def entry_key(gate: int, first: int, second: int) -> int:
+    """Key of a gate on qubits; `second`: -1 without one."""
+    return (gate << _QUBIT_BITS | first) << _QUBIT_BITS | (second + 1)
+
+
+def slot_of(keys: NDArray[np.int64], key: int) -> int:
+    """Where a key is, or belongs, in a table of a power of two of keys."""
+    slot = (key * int(_MULTIPLIER) & (1 << 64) - 1) >> 32 & keys.size - 1
+    while keys[slot] not in (key, EMPTY):
+        slot = slot + 1 & keys.size - 1
+    return slot
+
+
+@device_function
+def _entry(keys, entries, key):  # type: ignore[no-untyped-def]
+    """The entry of a key; -1 where there is none."""
+    mask = np.int64(keys.size - 1)
+    slot = np.int64(np.uint64(key) * _MULTIPLIER >> np.uint64(32)) & mask
+    while keys[slot] != key:
+        if keys[slot] == EMPTY:
+            return np.int64(-1)
+        slot = slot + 1 & mask
+    return entries[slot]
+
+
+@kernel(
+    I64, I64, I64, U16, I64, I64, I64, I64, REALS, I64, I64, INTS2, REALS, U8, INTS2, I64, I64, I64,
+    group="noise",
+)  # fmt: skip
+def locate(  # type: ignore[no-untyped-def]
+    codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
+    touched, locations, missing, irregular, found,
+):  # fmt: skip
+    """Fill `durations` [operations], `touched` [qubits] and `locations` (operation, channel and
+    qubits, -1 for none), as far as there are entries.
+
+    `gates`: number of each row of the circuit's table; `times`, `begins`, `lengths`: of the
+    entries; `rows`: their channels with operands. `missing`: operations without an entry;
+    `irregular`: those on more than two qubits, or with an irregular entry. `found`: how many there
+    are of locations, missing and irregular operations.
+    """
+    written = absent = other = 0
+    touched[:] = 0
+    for k in range(codes.size):
+        code, at, end = codes[k], first[k], first[k + 1]
+        durations[k] = 0.0
+        if code != BARRIER:
+            for j in range(at, end):
+                touched[wires[j]] = 1
+        if code < MEASURE or at == end:
+            continue
+        acts = code >= UNITARY or roles[k] == ORDINARY
+        if end - at > 2:
+            irregular[other] = k
+            other += 1
+            continue
+        second = wires[at + 1] if end - at == 2 else np.int64(-1)
+        key = (gates[ops[k]] << _QUBIT_BITS | wires[at]) << _QUBIT_BITS | (second + 1)
+        entry = _entry(keys, entries, key)
+        if entry < 0:
+            missing[absent] = k
+            absent += 1
+            continue
+        durations[k] = times[entry]
+        if not acts:
+            continue
+        if lengths[entry] == IRREGULAR:
+            irregular[other] = k
+            other += 1
+            continue
+        for row in range(begins[entry], begins[entry] + lengths[entry]):
+            if written < locations.shape[0]:
+                locations[written, 0] = k
+                locations[written, 1] = rows[row, 0]
+                locations[written, 2] = wires[at + rows[row, 1]]
+                locations[written, 3] = wires[at + rows[row, 2]] if rows[row, 2] >= 0 else -1
+            written += 1
+    found[0], found[1], found[2] = written, absent, other
+
+
+@kernel(INTS2, I64, I64, returns=INT, group="noise")
+def renumber_channels(locations, marks, used):  # type: ignore[no-untyped-def]
+    """Number channels by their first location; returns how many there are. `used`: their numbers
+    before. `marks`: one for each channel, all -1 before and after."""
+    count = 0
+    for k in range(locations.shape[0]):
+        number = locations[k, 1]
+        if marks[number] < 0:
+            marks[number] = count
+            used[count] = number
+            count += 1
+        locations[k, 1] = marks[number]
+    for k in range(count):
+        marks[used[k]] = -1
+    return count

@@ -1,0 +1,168 @@
+"""Channels of one noise model by numbers, and those that follow each gate on each qubits.
+
+Filled with what circuits ask for. The kernel that walks over a circuit reads the arrays: an entry
+for each gate with its qubits, found by a hash table with linear probing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.channel import Channel
+from noise_models.model import NoiseModel
+from simulators.circuit.channel_facts import ChannelFacts, channel_facts
+from simulators.circuit.passes.crosstalk import CoupledPairs
+from simulators.circuit.passes.noise_locations import EMPTY, IRREGULAR, entry_key, slot_of
+
+_NONE = -1  # no channel, or no second qubit
+_UNSEEN = -2
+
+
+class NoiseRegistry:
+    """Of one model. Not thread-safe."""
+
+    def __init__(self, model: NoiseModel) -> None:
+        self.model = model
+        self.channels: list[Channel] = []
+        self.marks = np.full(64, _NONE)  # scratch of a kernel: one for each channel, all -1
+        self.keys = np.full(256, EMPTY, np.int64)
+        self.entries = np.zeros(256, np.int64)  # of the keys
+        self.durations_ns = np.zeros(64)  # [entries]
+        self.begins = np.zeros(64, np.int64)  # [entries]: into `rows`
+        self.lengths = np.zeros(64, np.int64)  # [entries]; or IRREGULAR
+        self.rows = np.zeros((64, 3), np.int64)  # channel; operands 0, 1 or -1
+        self._numbers: dict[int, int] = {}  # of channels, by identity
+        self._gates: dict[str, int] = {}
+        self._num_entries = self._num_rows = 0
+        self._preparations = np.zeros(0, np.int64)
+        self._pairs: tuple[tuple[int, int], ...] = ()
+        self._coupled: CoupledPairs | None = None
+        self._idle: dict[tuple[int, float], int] = {}
+        self._crosstalk: dict[tuple[int, float], int] = {}
+        self._alone: dict[tuple[int, int], Channel] = {}
+        self._facts = channel_facts(())
+
+    def number(self, channel: Channel | None) -> int:
+        """That of a channel; -1 for none."""
+        if channel is None:
+            return _NONE
+        found = self._numbers.get(id(channel))
+        if found is None:
+            found = self._numbers[id(channel)] = len(self.channels)
+            self.channels.append(channel)
+            if found >= self.marks.size:
+                self.marks = np.full(2 * self.marks.size, _NONE)
+        return found
+
+    def gates(self, names: tuple[str, ...]) -> NDArray[np.int64]:
+        """Number of each gate, for the keys."""
+        known = self._gates
+        return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+
+    def learn(self, name: str, qubits: tuple[int, ...]) -> None:
+        """Make the entry of an operation on one or two qubits."""
+        entry = self._new_entry(entry_key(self._gates[name], *(*qubits, _NONE)[:2]))
+        self.durations_ns[entry] = self.model.duration_ns(name, qubits)
+        rows = []
+        if name == "reset":
+            number = self.number(self.model.after_reset(qubits[0]))
+            rows = [(number, 0, _NONE)] if number >= 0 else []
+        else:
+            for each in self.model.after_gate(name, qubits):
+                if not set(qubits).issuperset(each.qubits):
+                    self.lengths[entry] = IRREGULAR
+                    return
+                operands = [qubits.index(qubit) for qubit in each.qubits]
+                rows.append((self.number(each.channel), *(*operands, _NONE)[:2]))
+        self.begins[entry], self.lengths[entry] = self._num_rows, len(rows)
+        while self._num_rows + len(rows) > len(self.rows):
+            self.rows = np.concatenate((self.rows, np.zeros_like(self.rows)))
+        for row in rows:
+            self.rows[self._num_rows] = row
+            self._num_rows += 1
+
+    def _new_entry(self, key: int) -> int:
+        entry = self._num_entries
+        self._num_entries += 1
+        if entry >= self.begins.size:
+            self.durations_ns = np.concatenate((self.durations_ns, np.zeros(entry)))
+            self.begins = np.concatenate((self.begins, np.zeros(entry, np.int64)))
+            self.lengths = np.concatenate((self.lengths, np.zeros(entry, np.int64)))
+        if 2 * self._num_entries > self.keys.size:
+            keys, entries = self.keys, self.entries
+            self.keys = np.full(2 * keys.size, EMPTY, np.int64)
+            self.entries = np.zeros(2 * keys.size, np.int64)
+            for k in np.flatnonzero(keys != EMPTY).tolist():
+                slot = slot_of(self.keys, int(keys[k]))
+                self.keys[slot], self.entries[slot] = keys[k], entries[k]
+        slot = slot_of(self.keys, key)
+        self.keys[slot], self.entries[slot] = key, entry
+        return entry
+
+    def preparations(self, qubits: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number of the channel on |0> of each of these qubits, ascending; -1: none."""
+        if not qubits.size:
+            return qubits
+        missing = int(qubits[-1]) + 1 - self._preparations.size
+        if missing > 0:
+            more = np.full(missing, _UNSEEN, np.int64)
+            self._preparations = np.concatenate((self._preparations, more))
+        found = self._preparations[qubits]
+        unseen = qubits[found == _UNSEEN]
+        for qubit in unseen.tolist():
+            self._preparations[qubit] = self.number(self.model.preparation(qubit))
+        return self._preparations[qubits] if unseen.size else found
+
+    def idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Number of the channel of each idle time; -1: none."""
+        known = self._idle
+        keys = list(zip(qubits.tolist(), times_ns.tolist(), strict=True))
+        for key in keys:
+            if key not in known:
+                known[key] = self.number(self.model.idle(*key))
+        return np.array([known[key] for key in keys], np.int64)
+
+    def coupled(self, num_qubits: int) -> CoupledPairs:
+        """The model's pairs with crosstalk among so many qubits."""
+        found = self._coupled
+        if found is None or found.begins.size != num_qubits + 1:
+            pairs = tuple(p for p in self.model.crosstalk_pairs if max(p) < num_qubits)
+            if pairs != self._pairs:
+                self._pairs = pairs
+                self._crosstalk.clear()
+            found = self._coupled = CoupledPairs.of(pairs, num_qubits)
+        return found
+
+    def crosstalk(
+        self, pairs: NDArray[np.int64], times_ns: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Number of the channel of each interaction time of coupled pairs; -1: none."""
+        known = self._crosstalk
+        keys = list(zip(pairs.tolist(), times_ns.tolist(), strict=True))
+        for key in keys:
+            if key not in known:
+                known[key] = self.number(self.model.crosstalk(self._pairs[key[0]], key[1]))
+        return np.array([known[key] for key in keys], np.int64)
+
+    def alone(self, channel: Channel, idler: int) -> int:
+        """Number of a channel of two qubits as it acts on one, where the other, number `idler`, is
+        |0>."""
+        key = self.number(channel), idler
+        found = self._alone.get(key)
+        if found is None:
+            ptm = channel.ptm.reshape(4, 4, 4, 4)  # [out second, out first, in second, in first]
+            if idler == 1:
+                found = Channel(ptm[0, :, 0, :] + ptm[0, :, 3, :])
+            else:
+                found = Channel(ptm[:, 0, :, 0] + ptm[:, 0, :, 3])
+            self._alone[key] = found
+        return self.number(found)
+
+    @property
+    def facts(self) -> ChannelFacts:
+        """Of all channels."""
+        known = self._facts.traits.size
+        if known < len(self.channels):
+            self._facts = self._facts.joined(channel_facts(self.channels[known:]))
+        return self._facts
