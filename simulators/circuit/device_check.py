@@ -67,8 +67,8 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
     table = circuit.table
     rows = table.rows
     ops = circuit.ops
-    used = np.unique(ops)
-    for row in used.tolist():
+    used = np.bincount(ops, minlength=len(rows)) > 0
+    for row in np.flatnonzero(used).tolist():
         name = table.names[row]
         if name in ALWAYS or name in _MARKERS or (name in DYNAMIC and device.dynamic):
             continue
@@ -85,32 +85,38 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
 
 
 def _uncoupled(circuit: Circuit, device: DeviceLimits, used: NDArray[Any]) -> tuple[str, str]:
-    """The first gate on two qubits that are not coupled in that order."""
-    rows = circuit.table.rows
-    arity = rows[:, 1][circuit.ops].astype(np.int64)
-    wide = np.array(
-        [row for row in used.tolist() if device.gates.get(circuit.table.names[row]) == 2], np.int64
-    )
-    places = np.flatnonzero(np.isin(circuit.ops, wide))
+    """The first gate on two qubits that are not coupled in that order. `used`: bool [rows]."""
+    rows, names = circuit.table.rows, circuit.table.names
+    pairs = np.array([device.gates.get(name) == 2 for name in names]) & used
+    places = np.flatnonzero(pairs[circuit.ops])
     if not len(places):
         return "", ""
-    starts = (np.cumsum(arity) - arity)[places]
+    arity = rows[:, 1][circuit.ops]
+    starts = (arity.cumsum() - arity)[places]
     first = circuit.qubits[starts].astype(np.int64)
     second = circuit.qubits[starts + 1].astype(np.int64)
     codes = first * device.num_qubits + second
-    wrong = np.flatnonzero(~np.isin(codes, device.coupling))
+    wrong = np.flatnonzero(~_are_coupled(codes, device))
     if not len(wrong):
         return "", ""
     operation = int(places[wrong[0]])
     a, b = int(first[wrong[0]]), int(second[wrong[0]])
     name = circuit.table.names[int(circuit.ops[operation])]
-    backwards = bool(np.isin(b * device.num_qubits + a, device.coupling))
+    backwards = bool(_are_coupled(np.array([b * device.num_qubits + a]), device)[0])
     order = " in this order" if backwards else ""
     return (
         f"operation {operation} ({name} on qubits {a}, {b}): device {device.name} does not couple"
         f" these{order}",
         "compile='auto' inserts the swaps that this needs",
     )
+
+
+def _are_coupled(codes: NDArray[np.int64], device: DeviceLimits) -> NDArray[np.bool_]:
+    if not device.coupling.size:
+        return np.zeros(codes.size, np.bool_)
+    places = device.coupling.searchsorted(codes)
+    found: NDArray[np.bool_] = device.coupling.take(places, mode="clip") == codes
+    return found
 
 
 def _qubits(circuit: Circuit, operation: int) -> str:

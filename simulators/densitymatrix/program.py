@@ -115,14 +115,12 @@ class _Builder:
     def program(self) -> Program:
         """See `build_program`."""
         steps, _, _ = self._block(0, -1)
-        tables = np.concatenate(self._tables) if self._tables else np.zeros(BLOCK)
+        tables = _padded(self._tables)
         width = max(MIN_QUBITS, self._circuit.num_qubits)
         return Program(width, steps, tables, self._longest)
 
     def _table(self, ptm: NDArray[np.float64]) -> int:
-        padded = np.zeros(BLOCK)
-        padded[: ptm.size] = ptm.ravel()
-        self._tables.append(padded)
+        self._tables.append(ptm)
         return len(self._tables) - 1
 
     def _all_items(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -130,7 +128,7 @@ class _Builder:
         circuit, codes = self._circuit, self._codes
         names, table_rows = circuit.table.names, circuit.table.rows
         source = np.full(len(table_rows), -1, np.int64)  # of each row of the circuit's table
-        for row in np.unique(circuit.ops).tolist():
+        for row in np.flatnonzero(np.bincount(circuit.ops, minlength=len(table_rows))).tolist():
             code, width = int(table_rows[row, 0]), int(table_rows[row, 1])
             if code == UNITARY and width <= 2:
                 data = circuit.matrices[circuit.table.matrix[row]]
@@ -154,8 +152,7 @@ class _Builder:
         acting[:, Q0] = wires[first]
         acting[:, Q1] = np.where(counts > 1, wires[np.minimum(first + 1, wires.size - 1)], -1)
         locations, begin = self._noise.locations, len(self._tables)
-        for channel in self._noise.channels:
-            self._table(channel.ptm)
+        self._tables += [channel.ptm for channel in self._noise.channels]
         noisy = np.zeros((len(locations), 5), np.int64)
         noisy[:, TABLE] = begin + locations[:, CHANNEL]
         noisy[:, Q0], noisy[:, Q1] = locations[:, FIRST], locations[:, SECOND]
@@ -219,3 +216,13 @@ class _Builder:
             data = circuit.matrices[circuit.table.matrix[row]]
             matrix = np.frombuffer(data, np.complex128).reshape(1 << len(qubits), -1)
         return WideGate(circuit.table.names[row], qubits, int(self._begins[k, 2]), matrix)
+
+
+def _padded(ptms: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Transfer matrices behind each other, BLOCK floats each."""
+    found = np.zeros((len(ptms), BLOCK))
+    for size in (4, 16):
+        mine = [k for k, ptm in enumerate(ptms) if len(ptm) == size]
+        if mine:
+            found[mine, : size * size] = np.array([ptms[k] for k in mine]).reshape(len(mine), -1)
+    return found.ravel()

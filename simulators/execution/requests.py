@@ -50,7 +50,7 @@ def check_request(
 def _refuse_wide_gates(card: EngineCard, circuit: Circuit) -> None:
     rows = circuit.table.rows
     wide = np.flatnonzero((rows[:, 0] >= UNITARY) & (rows[:, 1] > card.gate_qubits))
-    for row in wide[np.isin(wide, circuit.ops)].tolist():
+    for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
         raise Unsupported(
             f"{circuit.table.names[row]} on {rows[row, 1]} qubits; engine {card.name!r} takes gates"
             f" on at most {card.gate_qubits}",

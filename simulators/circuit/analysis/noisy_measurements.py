@@ -23,13 +23,14 @@ def noisy_layout(circuit: Circuit, noise: NoiseProgram, *, keep: bool = False) -
     layout = measurement_layout(circuit, keep=keep)
     roles = layout.roles.copy()
     rows = circuit.table.rows[circuit.ops]
-    begins = np.cumsum(rows[:, 1:3], axis=0) - rows[:, 1:3]
+    begins = rows[:, 1:3].cumsum(axis=0) - rows[:, 1:3]
     last = np.full(circuit.num_qubits, -2)
     first = np.full(circuit.num_qubits, circuit.ops.size)
-    for column in (Q0, Q1):
+    for column in (Q0, Q1):  # locations are in the order of their operations
         mine = noise.locations[noise.locations[:, column] >= 0]
-        np.maximum.at(last, mine[:, column], mine[:, AFTER_OP])
-        np.minimum.at(first, mine[:, column], mine[:, AFTER_OP])
+        last[mine[:, column]] = np.maximum(last[mine[:, column]], mine[:, AFTER_OP])
+        back = mine[::-1]
+        first[back[:, column]] = np.minimum(first[back[:, column]], back[:, AFTER_OP])
     source, numbers = layout.source.copy(), layout.operations.copy()
     for k in np.flatnonzero(roles != ORDINARY).tolist():
         qubit = int(circuit.qubits[begins[k, 0]])

@@ -39,6 +39,7 @@ from simulators.circuit.passes.light_cone import (
     gate_levels,
     output_support,
 )
+from simulators.circuit.passes.noise_locations import renumber_channels
 from simulators.compiler.kernel import INT, INTS2, NAMES, U8, U16, kernel
 
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
@@ -187,10 +188,11 @@ def _renumbered(noise: NoiseProgram, part: Subcircuit, found: ActiveSupport) -> 
     wires = np.full(int(part.qubits[-1]) + 2, -1, np.int64)
     wires[part.qubits] = np.arange(part.qubits.size)
     wires[-1] = -1
-    used, channels = np.unique(old[:, CHANNEL], return_inverse=True)
-    locations = np.column_stack(
-        (numbers[old[:, AFTER_OP]], channels, wires[old[:, Q0]], wires[old[:, Q1]])
-    )
+    locations = np.empty((len(old), 4), np.int64)
+    locations[:, AFTER_OP], locations[:, CHANNEL] = numbers[old[:, AFTER_OP]], old[:, CHANNEL]
+    locations[:, Q0], locations[:, Q1] = wires[old[:, Q0]], wires[old[:, Q1]]
+    used = np.empty(len(noise.channels), np.int64)
+    used = used[: renumber_channels(locations, np.full(used.size, -1), used)]
     readout = None if noise.readout is None else noise.readout.of(part.qubits)
     digest = hashlib.blake2b(noise.digest, digest_size=32)
     digest.update(part.qubits.tobytes() + locations.tobytes())
