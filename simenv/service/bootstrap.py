@@ -38,6 +38,7 @@ from simenv.service.recovery.replay import replay
 from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
 from simenv.service.support.ownership import ConnectionFileLease, take_lock
+from simenv.service.warmup import load_noise_checks
 from simenv.service.workers.endpoints import WorkerEndpoint, open_door, own_door
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.service.workers.resources import allocate, check_time_left, limits_of
@@ -95,7 +96,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         scheduler = Scheduler(config.pools, limits, journal.epoch, next_task, devices.of)
         devices.emulated = EmulatedDevices(
             config.pools,
-            DeviceRegistry(configs.devices_folder(environ)),
+            DeviceRegistry(configs.devices_folder(environ), load_noise_checks),
             NoiseDocuments(journal, partial(named_documents, scheduler.state)),
         )
         on_leave.callback(devices.emulated.registry.close)

@@ -74,3 +74,9 @@ def admission(
     from simenv.service.admission.controller import AdmissionController
 
     return AdmissionController(config.pools, capacity, look, devices)
+
+
+def load_noise_checks() -> None:
+    """Load what the first circuit for a device would wait for, as far as it is compiled."""
+    warmup.load_stored("attachment")
+    from simenv.service.devices import context  # noqa: F401 - what circuits are judged with

@@ -168,7 +168,7 @@ CARDS: tuple[EngineCard, ...] = (
         loops=False,
         variables=False,
         gate_qubits=4,
-        later_kernels=("noise",),
+        later_kernels=("attachment", "noise"),
     ),
     EngineCard(
         name="aer",

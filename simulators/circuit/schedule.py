@@ -54,7 +54,7 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
     duration_ns: float
 
 
-@kernel(I64, I64, REALS, I64, INT, INT, REALS, REALS, REALS, I64, returns=REAL, group="noise")
+@kernel(I64, I64, REALS, I64, INT, INT, REALS, REALS, REALS, I64, returns=REAL, group="attachment")
 def _schedule_items(  # type: ignore[no-untyped-def]
     first, wires, duration, kind, late, active, start, idle, end, used
 ):
@@ -126,8 +126,8 @@ def schedule(
     total = _schedule_items(
         first, wires, durations_ns, kinds, int(method == "alap"), 0, start, idle, end, used
     )
-    operands = np.flatnonzero(idle > _LEAST_NS)
-    before = np.searchsorted(first, operands, side="right") - 1
+    waits = np.flatnonzero(idle > _LEAST_NS)
+    before = np.searchsorted(first, waits, side="right") - 1
     trailing = np.where(used, total - end, 0.0)
     late = np.flatnonzero(trailing > _LEAST_NS)
     last = np.full(late.size, circuit.ops.size - 1)
@@ -135,8 +135,8 @@ def schedule(
         start,
         durations_ns,
         np.concatenate((before - 1, last)),
-        np.concatenate((wires[operands], late)),
-        np.round(np.concatenate((idle[operands], trailing[late])), _DIGITS),
+        np.concatenate((wires[waits], late)),
+        np.round(np.concatenate((idle[waits], trailing[late])), _DIGITS),
         total,
     )
 

@@ -213,7 +213,8 @@ Group = Literal[
     "deferred",  # by an idle worker, after these: all other outputs and options
     "distributed",  # by a worker of several ranks
     "gradient",  # by the first task that asks for a gradient
-    "noise",  # by the first task with a noise model
+    "attachment",  # by a service that was asked for a device: the checks of a circuit with noise
+    "noise",  # by the first task with a noise model, or an idle worker
     "trajectories",  # by the first task with noise that this engine runs
 ]
 

@@ -33,19 +33,22 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "deferred": (*_GENERAL, f"{_STATEVECTOR}.small.batch"),
     "distributed": (f"{_STATEVECTOR}.distributed.backend",),
     "gradient": (f"{_STATEVECTOR}.gradient.adjoint",),
-    "noise": (
+    "attachment": (
         "simulators.circuit.passes.attach_noise",
         "simulators.circuit.passes.noisy_cone",
+    ),
+    "noise": (
         "simulators.execution.readout",
         "simulators.densitymatrix.evolution",
         "simulators.densitymatrix.fusion",
     ),
     "trajectories": (f"{_STATEVECTOR}.noisy.plan",),
 }
+_NOISE: tuple[Group, ...] = ("attachment", "noise")
 # A service and its worker have begun with "small" and "admission": helpers begin with wide ones.
 _ALL: tuple[Group, ...] = (
     "light_cone", "wide", "small", "admission", "deferred", "distributed", "gradient",
-    "noise", "trajectories",
+    "attachment", "noise", "trajectories",
 )  # fmt: skip
 
 
@@ -102,7 +105,13 @@ def load_remaining(folder: Path, engine: str) -> bool:
     card = catalog.card(engine)
     if card is None or not card.later_kernels:
         return False
-    kernels = registered(_groups(card.later_kernels))
+    return load_stored(*_groups(card.later_kernels)) and load_stored(*_NOISE)
+
+
+def load_stored(*groups: Group) -> bool:
+    """Load the kernels of groups that are compiled; True: all of them are. `prepare` has been
+    called."""
+    kernels = registered(groups)
     stored = [each for each in kernels if each.is_stored]
     for each in stored:
         each.load()

@@ -5,6 +5,7 @@ Imports numpy and `simulators`. Used from the loop's thread and from the one tha
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 
 import msgspec
@@ -37,6 +38,7 @@ class DeviceContext:
         self.max_shots = 0 if device is None else device.max_shots
         model = noise_api.model_of(source.document, terms.noise)
         self._attachment = NoiseAttachment(model)
+        self._lock = threading.Lock()  # of the attachment
         self._device = device
         self._outputs = terms.outputs
         self._is_preferred = bool(terms.prefer)
@@ -78,7 +80,8 @@ class DeviceContext:
         if wrong is not None:
             raise wrong
         try:
-            program = self._attachment.attach(circuit)
+            with self._lock:
+                program = self._attachment.attach(circuit)
             noise = noise_profile(program, circuit, self._outputs, self._labels)
         except (EngineError, NoiseError) as error:
             raise InfeasibleError(f"noise: {error}", hint=getattr(error, "hint", "")) from error

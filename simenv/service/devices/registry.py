@@ -7,6 +7,7 @@ and the loop gets a Future until it is done. A file that was changed is read ane
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
@@ -54,9 +55,11 @@ class _Loaded(msgspec.Struct, frozen=True, eq=False):
 class DeviceRegistry:
     """Used from the loop's thread."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder`: has NAME.json for each imported device; it need not exist."""
+    def __init__(self, folder: Path, preload: Callable[[], object] | None = None) -> None:
+        """`folder`: has NAME.json for each imported device; it need not exist. `preload`: called
+        in the thread after the first device was read, since circuits for it will follow."""
         self._folder = folder
+        self._preload = preload
         self._thread = ThreadPoolExecutor(1, "devices")
         self._known: dict[str, _Loaded] = {}
         self._documents: dict[str, Future[EmulatedDevice]] = {}
@@ -71,6 +74,9 @@ class DeviceRegistry:
             self._known.clear()
         future = self._thread.submit(_load, self._folder, name, from_file=version != (0, 0))
         self._known[name] = _Loaded(version, future, monotonic() + FAILURE_S)
+        if self._preload is not None:
+            self._thread.submit(self._preload)
+            self._preload = None
         return future
 
     def document(self, digest: str, body: bytes) -> Future[EmulatedDevice]:

@@ -9,7 +9,6 @@ that stays in |0>. Qubit q of the circuit is qubit q of the device.
 from __future__ import annotations
 
 import hashlib
-import threading
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +51,11 @@ def attach_noise(circuit: Circuit, model: NoiseModel, method: Method = "alap") -
 
 
 class NoiseAttachment:
-    """Attaches one model to circuits, and keeps its channels for the next circuit. Thread-safe."""
+    """Attaches one model to circuits, and keeps its channels for the next one. Not thread-safe."""
 
     def __init__(self, model: NoiseModel) -> None:
         self.model = model
         self._registry = NoiseRegistry(model)
-        self._lock = threading.Lock()
 
     def attach(self, circuit: Circuit, method: Method = "alap") -> NoiseProgram:
         """Noise program of an admissible circuit on the device of the model.
@@ -73,10 +71,9 @@ class NoiseAttachment:
                 f" {self.model.num_qubits}",
                 hint="compile the circuit for the device",
             )
-        with self._lock:
-            if len(self._registry.channels) > MAX_CHANNELS:
-                self._registry = NoiseRegistry(self.model)
-            return _CircuitNoise(circuit, self._registry, method).program()
+        if len(self._registry.channels) > MAX_CHANNELS:
+            self._registry = NoiseRegistry(self.model)
+        return _CircuitNoise(circuit, self._registry, method).program()
 
 
 class _CircuitNoise:
@@ -185,7 +182,7 @@ class _CircuitNoise:
                 continue
             one, two = self._touched[list(qubits)].tolist()
             if one and two:
-                rows.append((registry.number(each.channel), *qubits))
+                rows.append((registry.number(each.channel), qubits[0], qubits[1]))
             elif one or two:
                 idler = 1 if one else 0
                 rows.append((registry.alone(each.channel, idler), qubits[1 - idler], -1))

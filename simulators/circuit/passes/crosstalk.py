@@ -60,7 +60,7 @@ def _piece(k, pair, start, pairs, active, since, after, which, time, count):  # 
 
 @kernel(
     I64, I64, I64, I64, REALS, REALS, REAL, INTS2, I64, I64, I64, REALS, I64, I64, REALS,
-    returns=INT, group="noise",
+    returns=INT, group="attachment",
 )  # fmt: skip
 def _pieces(  # type: ignore[no-untyped-def]
     codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since, after,

@@ -42,7 +42,7 @@ def _entry(keys, entries, key):  # type: ignore[no-untyped-def]
 
 @kernel(
     I64, I64, I64, U16, I64, I64, I64, I64, REALS, I64, I64, INTS2, REALS, U8, INTS2, I64, I64, I64,
-    group="noise",
+    group="attachment",
 )  # fmt: skip
 def locate(  # type: ignore[no-untyped-def]
     codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
@@ -95,7 +95,7 @@ def locate(  # type: ignore[no-untyped-def]
     found[0], found[1], found[2] = written, absent, other
 
 
-@kernel(INTS2, I64, I64, returns=INT, group="noise")
+@kernel(INTS2, I64, I64, returns=INT, group="attachment")
 def renumber_channels(locations, marks, used):  # type: ignore[no-untyped-def]
     """Number channels by their first location; returns how many there are. `used`: their numbers
     before. `marks`: one for each channel, all -1 before and after."""

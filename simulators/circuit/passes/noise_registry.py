@@ -73,8 +73,8 @@ class NoiseRegistry:
                 if not set(qubits).issuperset(each.qubits):
                     self.lengths[entry] = IRREGULAR
                     return
-                operands = [qubits.index(qubit) for qubit in each.qubits]
-                rows.append((self.number(each.channel), *(*operands, _NONE)[:2]))
+                first, *others = (qubits.index(qubit) for qubit in each.qubits)
+                rows.append((self.number(each.channel), first, others[0] if others else _NONE))
         self.begins[entry], self.lengths[entry] = self._num_rows, len(rows)
         while self._num_rows + len(rows) > len(self.rows):
             self.rows = np.concatenate((self.rows, np.zeros_like(self.rows)))

@@ -45,7 +45,7 @@ from simulators.compiler.kernel import INT, INTS2, NAMES, U8, U16, kernel
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, group="noise")
+@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, group="attachment")
 def _noisy_cone_kernel(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
     acting, needed,
