@@ -1,5 +1,6 @@
 """Channels stand at the right locations of a circuit, on the qubits that it uses."""
 
+import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
@@ -7,7 +8,12 @@ from device_models import DeviceModel
 
 from noise_models import channel as channels
 from noise_models.model import LocatedChannel
-from simulators.circuit.passes.attach_noise import attach_noise, depends_on_params
+from simulators.circuit.passes import attach_noise as attachment
+from simulators.circuit.passes.attach_noise import (
+    NoiseAttachment,
+    attach_noise,
+    depends_on_params,
+)
 from simulators.errors import Unsupported
 
 
@@ -137,3 +143,43 @@ def test_operations_on_no_qubits_have_no_noise() -> None:
     found = attach_noise(circuit, DeviceModel(2, crosstalk_pairs=((0, 1),)))
     assert 2 not in found.locations[:, 0][found.locations[:, 2] < 0].tolist()
     assert attach_noise(Arrays(1, 0).add("global_phase", params=[0.3]).circuit(), DeviceModel(1))
+
+
+def random_circuit(rng: np.random.Generator, num_qubits: int) -> Arrays:
+    circuit = Arrays(num_qubits, num_qubits)
+    for _ in range(60):
+        a, b, c = rng.permutation(num_qubits)[:3].tolist()
+        match int(rng.integers(6)):
+            case 0:
+                circuit.add("cx", [a, b])
+            case 1:
+                circuit.add("ccx", [a, b, c])
+            case 2:
+                circuit.add("delay", [a], params=[float(rng.integers(1, 9) * 50)])
+            case 3:
+                circuit.add("reset", [a])
+            case _:
+                circuit.add(str(rng.choice(["sx", "x", "h"])), [a])
+    return circuit.add("measure", [0], [0])
+
+
+@pytest.mark.parametrize("limit", [attachment.MAX_CHANNELS, 8])
+def test_a_kept_attachment_gives_the_programs_of_a_new_one(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(attachment, "MAX_CHANNELS", limit)
+    model = DeviceModel(
+        9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=((0, 1), (2, 5), (7, 8))
+    )
+    kept, rng = NoiseAttachment(model), np.random.default_rng(7)
+    for _ in range(40):
+        circuit = random_circuit(rng, int(rng.integers(3, 10))).circuit()
+        found, expected = kept.attach(circuit), attach_noise(circuit, model)
+        assert found.digest == expected.digest
+        assert found.kinds == expected.kinds
+        np.testing.assert_array_equal(found.locations, expected.locations)
+        for one, two in zip(found.channels, expected.channels, strict=True):
+            np.testing.assert_array_equal(one.ptm, two.ptm)
+        facts = msgspec.structs.replace(found, known_facts=None).facts
+        np.testing.assert_array_equal(found.facts.traits, facts.traits)
+        np.testing.assert_allclose(found.facts.errors, facts.errors, rtol=1e-12)
