@@ -14,6 +14,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = {c["name"]: c for c in PROJECT["tool"]["importlinter"]["contracts"]}
 OUR_PROCESSES = {
     "__main__",
+    "calibration",
     "cli",
     "scheduler",
     "service",

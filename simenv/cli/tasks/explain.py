@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from simenv.cli import options
+from simenv.cli.calibration import error_ledger
 from simenv.cli.errors import spoken, spoken_errors
 from simenv.cli.listing import Column, Style, keyed, listing
 from simenv.cli.output import terminal
@@ -32,10 +34,15 @@ from simenv.cli.tasks.circuit_input import (
 from simenv.errors import OptionError
 from simenv.wire.messages.queries import Choice, Explanation
 
-_NOT_OF_A_PLAN = (
-    *("shots", "engine_option", "pool", "prefer", "ranks"),
+_OF_A_REQUEST = (
+    *("shots", "engine_option", "pool", "prefer", "ranks", "observable", "output", "precision"),
     *("device", "noise", "compiled"),
 )
+_DEPENDS = {
+    "--plan": "the sweeps of the engine statevector depend on the circuit, --output, --observable"
+    " and --precision",
+    "--ledger": "the losses depend on the circuit, --device, --noise and --compile",
+}
 
 COLUMNS: tuple[Column[Choice], ...] = (
     Column("ENGINE", lambda one: one.engine),
@@ -48,7 +55,9 @@ COLUMNS: tuple[Column[Choice], ...] = (
 
 def explain(
     context: typer.Context,
-    file: Annotated[str, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.")],
+    file: Annotated[
+        str | None, typer.Argument(help="OpenQASM 2 or 3, or QPY; - is stdin.", show_default=False)
+    ] = None,
     shots: Shots = 1024,
     engine: Annotated[str, typer.Option(help="Consider only this engine.")] = "auto",
     observable: Annotated[
@@ -68,16 +77,39 @@ def explain(
     plan: Annotated[
         bool, typer.Option("--plan", help="List the sweeps of the engine statevector.")
     ] = False,
+    ledger: Annotated[
+        bool,
+        typer.Option(
+            "--ledger", help="Show what costs fidelity on --device: components, gates, qubits."
+        ),
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --ledger: write a picture.")
+    ] = None,
 ) -> None:
     """Show which engine would run a circuit, and why.
 
     Uses memory, pools and engines of the environment. With none up, a private one is started.
-    `--plan` works without an environment.
+    `--plan` and `--ledger` work without an environment; `--noise FILE` in place of FILE is
+    `--ledger FILE`.
     """
     common = options.settings_of(context)
+    if file is None:
+        if noise == "on":
+            raise OptionError("no circuit", hint="simenv explain FILE")
+        file, noise, ledger = noise, "on", True
+    if plot is not None and not ledger:
+        raise OptionError("--plot without --ledger", hint="--ledger draws; --plan lists sweeps")
+    if ledger:
+        with spoken_errors():
+            _refuse_others(context, "--ledger", ("device", "noise", "compiled"))
+            if not device:
+                raise OptionError("--ledger without --device", hint="--device NAME")
+            error_ledger.show(file, device, noise, compiled.value, plot, as_json=common.as_json)
+        return
     if plan:
         with spoken_errors():
-            _refuse_others(context)
+            _refuse_others(context, "--plan", ("observable", "output", "precision"))
             wanted = tuple(each.value for each in output or ())
             explain_plan.show(
                 file, precision.value, wanted, observable or [], as_json=common.as_json
@@ -118,17 +150,16 @@ def explain(
             terminal.note(f"{each.engine}: {spoken(each.hint)}")
 
 
-def _refuse_others(context: typer.Context) -> None:
-    """What a plan does not depend on must not seem to change it."""
-    told = {name: context.get_parameter_source(name) for name in _NOT_OF_A_PLAN}
+def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
+    """What the answer does not depend on must not seem to change it."""
+    told = {name: context.get_parameter_source(name) for name in _OF_A_REQUEST if name not in own}
     names = sorted(name for name, by in told.items() if by is not None and by.name == "COMMANDLINE")
     if context.params["engine"] not in ("auto", "statevector"):
         names.append("engine")
     if names:
         raise OptionError(
-            f"--plan and {', '.join('--' + name.replace('_', '-') for name in names)}",
-            hint="the sweeps of the engine statevector depend on the circuit, --output,"
-            " --observable and --precision",
+            f"{mode} and {', '.join('--' + name.replace('_', '-') for name in names)}",
+            hint=_DEPENDS[mode],
         )
 
 

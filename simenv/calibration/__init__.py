@@ -1,0 +1,1 @@
+"""Calibration of devices: experiments, certificates, and noise models from measured counts."""

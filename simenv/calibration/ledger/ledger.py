@@ -1,0 +1,191 @@
+"""Error ledger: the loss of fidelity of one circuit on one device, by component, gate and qubit.
+
+Each component of the noise is attached alone, so every loss has one component, one operation or
+waiting time, and its qubits. Sums are first-order (see `first_order_loss`): the fidelity is about
+exp(-loss). The population of |1> in equilibrium is part of relaxation, idle and preparation.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from statistics import median
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from noise_models import document as documents
+from noise_models.custom import CustomModel
+from noise_models.document import Document
+from noise_models.options import COMPONENTS, NoiseOptions
+from simulators.circuit.analysis.first_order_loss import MAX_QUBITS, IdealStates, LocationLosses
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import AFTER_OP, Q0, Q1, NoiseProgram
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.noisy_cone import active_support
+
+_THERMAL = "qubit.thermal"
+_CORRELATED = "qubit.correlated_readout"
+_PARTS = tuple(name for name in COMPONENTS if name not in (_THERMAL, _CORRELATED))
+_OF_GATES = ("gate.depolarizing", "gate.coherent", "qubit.relaxation", "custom")
+_STANDS_OUT = 1.5  # times the median loss of a use of the circuit's other pairs
+
+Pair = tuple[int, int]
+
+
+class GateLoss(msgspec.Struct, frozen=True):
+    """Loss by all uses of one gate on one set of qubits of the device."""
+
+    name: str
+    qubits: tuple[int, ...]
+    uses: int
+    loss: float
+
+
+class EdgeLoss(msgspec.Struct, frozen=True):
+    """Loss by the gates on a pair of qubits, and by its crosstalk."""
+
+    qubits: Pair
+    uses: int
+    gates: float
+    crosstalk: float
+
+    @property
+    def loss(self) -> float:
+        """Of both."""
+        return self.gates + self.crosstalk
+
+
+class ErrorLedger(msgspec.Struct, frozen=True):
+    """First-order losses of fidelity, the largest first."""
+
+    loss: float  # of all components
+    components: tuple[tuple[str, float], ...]
+    gates: tuple[GateLoss, ...]
+    edges: tuple[EdgeLoss, ...]
+    qubits: tuple[tuple[int, float], ...]  # a loss on two qubits counts half for each
+    avoid: EdgeLoss | None  # the pair that costs most for each use, where it stands out
+    state: str  # "ideal": of the circuit's own state; "mixed": wider than MAX_QUBITS
+
+    @property
+    def fidelity(self) -> float:
+        """exp(-loss), the estimate of the fidelity of the outcomes."""
+        return float(np.exp(-self.loss))
+
+
+def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) -> ErrorLedger:
+    """The ledger of a circuit on the qubits of a device.
+
+    `document`: its calibration, or a custom noise model, which has one component. Raises
+    Unsupported, NoiseError.
+    """
+    ideal = IdealStates(circuit)
+    programs = {
+        name: attach_noise(circuit, documents.model(document, alone))
+        for name, alone in _alone(document, options).items()
+    }
+    losses = dict(zip(programs, ideal.losses(programs.values()), strict=True))
+    made = _Sums(circuit, ideal)
+    for name, program in programs.items():
+        made.add(name, program, losses[name])
+    return made.ledger()
+
+
+def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:
+    """Options with each component alone; one named `custom` where there are no components."""
+    if isinstance(document, CustomModel):
+        return {"custom": options}
+    found = {}
+    for name in _PARTS:
+        kept = {each: options.factor(each) for each in (name, _THERMAL, _CORRELATED)}
+        if not kept[name]:
+            continue
+        factors = {each: kept.get(each, 0.0) for each in COMPONENTS}
+        pairs = tuple(sorted((each, value) for each, value in factors.items() if value != 1.0))
+        found[name] = msgspec.structs.replace(options, factors=pairs)
+    return found
+
+
+class _Sums:
+    def __init__(self, circuit: Circuit, ideal: IdealStates) -> None:
+        self._circuit = circuit
+        self._ideal = ideal
+        self._components: dict[str, float] = defaultdict(float)
+        self._gates: dict[tuple[str, tuple[int, ...]], float] = defaultdict(float)
+        self._crosstalk: dict[Pair, float] = defaultdict(float)
+        self._qubits: dict[int, float] = defaultdict(float)
+
+    def add(self, name: str, program: NoiseProgram, losses: LocationLosses) -> None:
+        """Losses of one component."""
+        support = active_support(self._circuit, program, ("counts",))
+        acting = np.ones(len(program.locations)) if support is None else support.acting
+        for row, loss in zip(
+            program.locations.tolist(), (losses.channels * acting).tolist(), strict=True
+        ):
+            qubits = tuple(q for q in (row[Q0], row[Q1]) if q >= 0)
+            self._spread(name, qubits, loss)
+            if name == "gate.crosstalk":
+                self._crosstalk[min(qubits), max(qubits)] += loss
+            elif name in _OF_GATES and row[AFTER_OP] >= 0:
+                self._gates[self._gate(row[AFTER_OP])] += loss
+        for qubit, loss in losses.readout.items():
+            self._spread(name, (qubit,), loss)
+
+    def _spread(self, name: str, qubits: tuple[int, ...], loss: float) -> None:
+        self._components[name] += loss
+        for qubit in qubits:
+            self._qubits[qubit] += loss / len(qubits)
+
+    def _gate(self, k: int) -> tuple[str, tuple[int, ...]]:
+        return self._circuit.table.names[self._circuit.ops[k]], self._ideal.operands.qubits(k)
+
+    def ledger(self) -> ErrorLedger:
+        """All of it, sorted."""
+        uses: dict[tuple[str, tuple[int, ...]], int] = defaultdict(int)
+        for k in range(self._circuit.ops.size):
+            uses[self._gate(k)] += 1
+        gates = [GateLoss(*key, uses[key], loss) for key, loss in self._gates.items() if loss > 0.0]
+        edges = self._edges(gates)
+        return ErrorLedger(
+            sum(self._components.values()),
+            _sorted(self._components.items()),
+            tuple(sorted(gates, key=lambda each: -each.loss)),
+            edges,
+            _sorted(self._qubits.items()),
+            _outstanding(edges),
+            "ideal" if self._ideal.is_known else "mixed",
+        )
+
+    def _edges(self, gates: Iterable[GateLoss]) -> tuple[EdgeLoss, ...]:
+        sums: dict[Pair, tuple[int, float]] = {}
+        for gate in gates:
+            if len(gate.qubits) == 2:
+                pair = min(gate.qubits), max(gate.qubits)
+                uses, loss = sums.get(pair, (0, 0.0))
+                sums[pair] = uses + gate.uses, loss + gate.loss
+        found = [
+            EdgeLoss(pair, *sums.get(pair, (0, 0.0)), self._crosstalk.get(pair, 0.0))
+            for pair in sums.keys() | self._crosstalk.keys()
+        ]
+        return tuple(sorted(found, key=lambda edge: (-edge.loss, edge.qubits)))
+
+
+K = TypeVar("K")
+
+
+def _sorted(items: Iterable[tuple[K, float]]) -> tuple[tuple[K, float], ...]:
+    return tuple(sorted(((key, loss) for key, loss in items if loss > 0.0), key=lambda x: -x[1]))
+
+
+def _outstanding(edges: tuple[EdgeLoss, ...]) -> EdgeLoss | None:
+    """The used pair with the largest loss for each use, where that is well above the others'."""
+    used = [edge for edge in edges if edge.uses]
+    if len(used) < 2:
+        return None
+    worst = max(used, key=lambda edge: edge.loss / edge.uses)
+    others = median(edge.loss / edge.uses for edge in used if edge is not worst)
+    return worst if worst.loss / worst.uses > _STANDS_OUT * others else None
+
+
+__all__ = ["MAX_QUBITS", "EdgeLoss", "ErrorLedger", "GateLoss", "error_ledger"]

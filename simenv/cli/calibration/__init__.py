@@ -1,0 +1,1 @@
+"""`simenv certify`, `calibrate` and `score`: devices against measurements."""

@@ -1,0 +1,153 @@
+"""`simenv explain CIRCUIT --device D --ledger`: what costs a circuit its fidelity on a device."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from simenv.cli.errors import spoken_errors
+from simenv.cli.listing import Column, Style, listing
+from simenv.cli.output import terminal
+from simenv.cli.tasks.circuit_input import noise_of, read_circuit
+from simenv.errors import ConfigError, OptionError, ProgramError
+
+if TYPE_CHECKING:
+    from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, GateLoss
+
+_SHOWN = 12  # rows of gates and of qubits
+_MIXED = "a maximally mixed state: the circuit is too wide for its own"
+
+
+def show(
+    file: str, device: str, noise: str, compiled: str, plot: Path | None, *, as_json: bool
+) -> None:
+    """Compute the ledger in this process and show it. Raises SimenvError."""
+    with spoken_errors():
+        if plot is not None and importlib.util.find_spec("matplotlib") is None:
+            raise ConfigError(
+                "--plot: matplotlib is not installed", hint="pip install 'simenv[plots]'"
+            )
+        found = _ledger(file, device, noise, compiled)
+        if not found.components:
+            raise OptionError("no noise acts on this circuit", hint="--noise on, or another device")
+    if as_json:
+        terminal.json_line({"device": device, **msgspec.to_builtins(_record(found))})
+    else:
+        _print(found, "stdin" if file == "-" else file, device)
+    if plot is not None:
+        from simenv.cli.calibration import ledger_plot
+
+        try:
+            ledger_plot.draw(found, f"{Path(file).name} on {device}", plot)
+        except (OSError, ValueError) as error:
+            raise OptionError(f"--plot {plot}: {error}", hint="a file that ends in .png") from error
+        terminal.note(f"{plot} written")
+
+
+def _ledger(file: str, device: str, noise: str, compiled: str) -> ErrorLedger:
+    from noise_models import document as documents
+    from noise_models.errors import NoiseError
+    from noise_models.options import NoiseOptions
+    from simenv.calibration.ledger.ledger import error_ledger
+    from simenv.cli.tasks.local_devices import LocalDevices
+    from simenv.client.devices.choice import SubmitDevices
+    from simenv.client.submission.prepare import prepare_one
+    from simenv.model import decode_program
+    from simulators.circuit.ir import Circuit
+    from simulators.circuit.validation.admission import validation_error
+    from simulators.errors import EngineError
+
+    local = LocalDevices()
+    order = prepare_one(
+        read_circuit(file).program,
+        {"device": device, "noise": noise_of(noise), "compile": compiled},
+        SubmitDevices(local),
+    )
+    terms, _ = local.resolved(order.terms)
+    stored = local.document(terms)
+    assert stored is not None  # a device has a document
+    program = decode_program(order.specs[0].program)
+    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    if wrong := validation_error(circuit):
+        raise ProgramError(wrong)
+    try:
+        return error_ledger(circuit, documents.load(stored.body), NoiseOptions.parse(terms.noise))
+    except (NoiseError, EngineError) as error:
+        raise OptionError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
+
+
+def _record(found: ErrorLedger) -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "loss": found.loss,
+        "fidelity": found.fidelity,
+        "state": found.state,
+        "components": dict(found.components),
+        "gates": found.gates,
+        "edges": [_edge(edge) for edge in found.edges],
+        "qubits": [{"qubit": qubit, "loss": loss} for qubit, loss in found.qubits],
+        "avoid": None if found.avoid is None else _edge(found.avoid),
+    }
+
+
+def _edge(edge: EdgeLoss) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(edge), "loss": edge.loss}
+
+
+def _print(found: ErrorLedger, file: str, device: str) -> None:
+    state = "the ideal state" if found.state == "ideal" else _MIXED
+    terminal.fitted(
+        f"{file} on {device}: fidelity about {found.fidelity:.4f}, a loss of {found.loss:.3g}"
+        f" (first order, for {state})",
+        indent=2,
+    )
+    style = Style(False, aligned=True)
+    whole = found.loss or 1.0
+    components: tuple[Column[tuple[str, float]], ...] = (
+        Column("COMPONENT", lambda row: row[0]),
+        Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
+        Column("SHARE", lambda row: _share(row[1] / whole), right=True),
+    )
+    gates: tuple[Column[GateLoss], ...] = (
+        Column("GATE", lambda row: row.name),
+        Column("QUBITS", lambda row: "-".join(map(str, row.qubits))),
+        Column("USES", lambda row: str(row.uses), right=True),
+        Column("LOSS", lambda row: f"{row.loss:.2e}", right=True),
+        Column("SHARE", lambda row: _share(row.loss / whole), right=True),
+    )
+    qubits: tuple[Column[tuple[int, float]], ...] = (
+        Column("QUBIT", lambda row: str(row[0])),
+        Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
+        Column("SHARE", lambda row: _share(row[1] / whole), right=True),
+    )
+    for columns, rows in ((components, found.components), (gates, found.gates)):
+        terminal.line()
+        listing(columns, style, lambda rows=rows: rows[:_SHOWN])  # type: ignore[misc]
+    terminal.line()
+    listing(qubits, style, lambda: found.qubits[:_SHOWN])
+    terminal.line()
+    terminal.fitted(_advice(found), indent=2)
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _advice(found: ErrorLedger) -> str:
+    """Which pair to avoid."""
+    used = [edge for edge in found.edges if edge.uses]
+    if not used:
+        return "no gates on two qubits"
+    if found.avoid is None:
+        return "no pair of qubits stands out"
+    worst = found.avoid
+    a, b = worst.qubits
+    others = sorted(edge.loss / edge.uses for edge in used if edge is not worst)
+    times = worst.loss / worst.uses / others[len(others) // 2]
+    return (
+        f"avoid the pair {a}-{b}: {_share(worst.loss / found.loss)} of the loss, {times:.1f} times"
+        " as much for each use as the median of the other pairs (qubit_mapping= chooses qubits)"
+    )

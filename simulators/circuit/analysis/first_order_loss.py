@@ -1,0 +1,157 @@
+"""Loss of fidelity by each noise location of a circuit, to first order in the errors.
+
+With one channel of Kraus operators K on qubits S of an otherwise ideal circuit, the fidelity of the
+final state is sum_K |tr(rho_S K)|^2, rho_S the reduced density matrix of the ideal state at that
+place: what follows is unitary (Nielsen and Chuang, section 9.3: entanglement fidelity). Losses of
+several channels add up to first order. Where nothing but diagonal gates and measurements follow on
+the qubits of a channel, only changes of populations count. Coherent errors of several places add as
+if their phases were random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.analysis.measurements import has_mid_circuit_ops
+from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY, unitary
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.operands import Operands
+from simulators.errors import Unsupported
+
+MAX_QUBITS = 18  # of the ideal state; wider circuits are judged for a maximally mixed one
+_ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
+_DIAGONAL = [gate.code for gate in GATES.values() if gate.diagonal]
+_Place = tuple[int, int, int]  # after which operation, and the qubits
+
+
+class LocationLosses(msgspec.Struct, frozen=True, eq=False):
+    """Losses by one noise program."""
+
+    channels: NDArray[np.float64]  # [locations]
+    readout: dict[int, float]  # of each measured qubit
+
+
+class IdealStates:
+    """Reduced density matrices of the ideal state of a circuit between its operations.
+
+    Raises Unsupported for a circuit with measurements, resets or conditions before its end, or with
+    free parameters.
+    """
+
+    def __init__(self, circuit: Circuit) -> None:
+        self.circuit = circuit
+        self.operands = Operands.of(circuit)
+        if has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64)):
+            raise Unsupported(
+                "a first-order loss of a circuit that measures, resets or branches before its end",
+                hint="take a circuit with measurements at its end alone",
+            )
+        if circuit.slots_data:
+            raise Unsupported("a first-order loss of a free parameter", hint="bind all parameters")
+        codes, counts = self.operands.codes, self.operands.counts
+        touched = np.unique(self.operands.wires[np.repeat(codes != BARRIER, counts)])
+        self.axis = {qubit: k for k, qubit in enumerate(touched.tolist())}
+        self.is_known = len(self.axis) <= MAX_QUBITS
+        mixing = (codes >= UNITARY) & (codes != _ID) & ~np.isin(codes, _DIAGONAL)
+        self._params = np.zeros(codes.size + 1, np.int64)
+        np.cumsum(circuit.table.rows[circuit.ops, 3], out=self._params[1:])
+        self._last_mixing = np.full(circuit.num_qubits, -1)
+        places = np.repeat(np.arange(codes.size), counts)[np.repeat(mixing, counts)]
+        self._last_mixing[self.operands.wires[np.repeat(mixing, counts)]] = places
+
+    def losses(self, programs: Iterable[NoiseProgram]) -> list[LocationLosses]:
+        """Losses by noise programs of the circuit, each alone."""
+        made = list(programs)
+        wanted: dict[int, set[tuple[int, int]]] = {}
+        for program in made:
+            for after, _, first, second in program.locations.tolist():
+                wanted.setdefault(after, set()).add((first, second))
+        reduced, excited = self._reduced(wanted)
+        return [self._of(program, reduced, excited) for program in made]
+
+    def _of(
+        self,
+        program: NoiseProgram,
+        reduced: dict[_Place, NDArray[np.complex128]],
+        excited: dict[int, float],
+    ) -> LocationLosses:
+        kraus = [channel.kraus() for channel in program.channels]
+        found = np.empty(len(program.locations))
+        for k, (after, number, first, second) in enumerate(program.locations.tolist()):
+            classical = after >= self._last_mixing[first] and (
+                second < 0 or after >= self._last_mixing[second]
+            )
+            rho = reduced[after, first, second]
+            found[k] = _loss(kraus[number], rho, classical=bool(classical and self._measured))
+        readout = {}
+        if program.readout is not None:
+            for qubit in self._measured:
+                p01, p10 = program.readout.p01[qubit], program.readout.p10[qubit]
+                one = excited[qubit]
+                readout[qubit] = float((1.0 - one) * p01 + one * p10)
+        return LocationLosses(found, readout)
+
+    @property
+    def _measured(self) -> list[int]:
+        places = self.operands.first[:-1][self.operands.codes == MEASURE]
+        return sorted(set(self.operands.wires[places].tolist()))
+
+    def _reduced(
+        self, wanted: dict[int, set[tuple[int, int]]]
+    ) -> tuple[dict[_Place, NDArray[np.complex128]], dict[int, float]]:
+        """Reduced density matrices, the first qubit as bit 0, and the final populations of |1>."""
+        found: dict[_Place, NDArray[np.complex128]] = {}
+        if not self.is_known:
+            for after, places in wanted.items():
+                for first, second in places:
+                    side = 2 if second < 0 else 4
+                    found[after, first, second] = np.eye(side, dtype=np.complex128) / side
+            return found, dict.fromkeys(self._measured, 0.5)
+        n = max(1, len(self.axis))
+        state = np.zeros((2,) * n, np.complex128)
+        state[(0,) * n] = 1.0
+        for k in range(-1, self.circuit.ops.size):
+            if k >= 0:
+                state = self._applied(state, k)
+            for first, second in wanted.get(k, ()):
+                found[k, first, second] = self._matrix(state, first, second)
+        excited = {q: float(self._matrix(state, q, -1)[1, 1].real) for q in self._measured}
+        return found, excited
+
+    def _matrix(
+        self, state: NDArray[np.complex128], first: int, second: int
+    ) -> NDArray[np.complex128]:
+        axes = [self.axis[q] for q in (second, first) if q >= 0]
+        rows = np.moveaxis(state, axes, range(len(axes))).reshape(1 << len(axes), -1)
+        return np.asarray(rows @ rows.conj().T)
+
+    def _applied(self, state: NDArray[np.complex128], k: int) -> NDArray[np.complex128]:
+        circuit, code = self.circuit, int(self.operands.codes[k])
+        if code < UNITARY or code in (_ID, _GLOBAL):
+            return state
+        row = int(circuit.ops[k])
+        qubits = self.operands.qubits(k)
+        if code == UNITARY:
+            data = circuit.matrices[circuit.table.matrix[row]]
+            matrix = np.frombuffer(data, np.complex128).reshape(1 << len(qubits), -1)
+        else:
+            begin, end = self._params[k : k + 2].tolist()
+            given = circuit.params[begin:end]
+            matrix = unitary(circuit.table.names[row], tuple(given.tolist()), len(qubits))
+        axes = [self.axis[q] for q in reversed(qubits)]
+        moved = np.moveaxis(state, axes, range(len(axes)))
+        changed = (matrix @ moved.reshape(len(matrix), -1)).reshape(moved.shape)
+        return np.moveaxis(changed, range(len(axes)), axes)
+
+
+def _loss(kraus: NDArray[np.complex128], rho: NDArray[np.complex128], *, classical: bool) -> float:
+    if classical:
+        stays = np.square(np.abs(np.einsum("kii->ki", kraus))).sum(axis=0)
+        return max(0.0, 1.0 - float(stays @ np.diag(rho).real))
+    amplitudes = np.einsum("kij,ji->k", kraus, rho)
+    return max(0.0, 1.0 - float(np.square(np.abs(amplitudes)).sum()))

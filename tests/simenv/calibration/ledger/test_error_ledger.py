@@ -1,0 +1,158 @@
+"""First-order losses against exact success probabilities of circuits that undo themselves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import msgspec
+import numpy as np
+import pytest
+from arrays import Arrays
+
+from noise_models import document as documents
+from noise_models import library
+from noise_models.calibration import CalibrationSnapshot, GateCalibration
+from noise_models.options import NoiseOptions
+from simenv.calibration.ledger.ledger import ErrorLedger, error_ledger
+from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.errors import Unsupported
+from simulators.simulate import simulate
+
+LATTICE = library.load("superconducting-lattice")
+CHAIN = (0, 1, 2, 3)
+
+
+def mirror(layers: int, seed: int, chain: tuple[int, ...] = CHAIN) -> Circuit:
+    """Random layers of native gates, then their inverses: all qubits end in |0> without noise."""
+    rng = np.random.default_rng(seed)
+    steps: list[tuple[str, tuple[int, ...], list[float]]] = []
+    for layer in range(layers):
+        for qubit in chain:
+            steps += [("rz", (qubit,), [rng.uniform(0, 6)]), ("sx", (qubit,), [])]
+        pairs = list(itertools.pairwise(chain))
+        steps += [("cz", pair, []) for pair in pairs[layer % 2 :: 2]]
+    circuit = Arrays(LATTICE.num_qubits, len(chain))
+    for name, qubits, params in steps:
+        circuit.add(name, list(qubits), params=params)
+    for name, qubits, params in reversed(steps):
+        if name == "sx":  # its inverse in native gates
+            for inverse in ("sx", "x"):
+                circuit.add(inverse, list(qubits))
+        else:
+            circuit.add(name, list(qubits), params=[-angle for angle in params])
+    for clbit, qubit in enumerate(chain):
+        circuit.add("measure", [qubit], [clbit])
+    return circuit.circuit()
+
+
+def success(circuit: Circuit, snapshot: CalibrationSnapshot, **factors: float) -> float:
+    """Exact probability that all qubits are read as 0."""
+    options = NoiseOptions.parse({name.replace("_", ".", 1): x for name, x in factors.items()})
+    noise = attach_noise(circuit, documents.model(snapshot, options))
+    found = simulate(
+        circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
+    ).row(0)
+    odds = dict(
+        zip(found.probability_outcomes[:: found.probability_width],
+            np.frombuffer(found.probabilities).tolist(), strict=True)
+    )  # fmt: skip
+    return odds[0]
+
+
+def ledger(circuit: Circuit, snapshot: CalibrationSnapshot = LATTICE) -> ErrorLedger:
+    return error_ledger(circuit, snapshot, NoiseOptions())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_sum_of_losses_is_that_of_the_exact_success_probability(seed: int) -> None:
+    circuit = mirror(2 + seed, seed)
+    found = ledger(circuit)
+    exact = -math.log(success(circuit, LATTICE))
+    assert found.loss == pytest.approx(exact, rel=0.08)
+    assert found.state == "ideal"
+
+
+def test_each_component_is_what_its_ablation_gains() -> None:
+    circuit = mirror(4, 9)
+    whole = math.log(success(circuit, LATTICE))
+    losses = dict(ledger(circuit).components)
+    for name, loss in losses.items():
+        gained = math.log(success(circuit, LATTICE, **{name.replace(".", "_", 1): 0.0})) - whole
+        # A part of the thermal population and of crosstalk is second order.
+        assert loss == pytest.approx(gained, rel=0.15, abs=2e-3), name
+    assert {"gate.depolarizing", "qubit.readout", "qubit.idle"} <= set(losses)
+
+
+def worse(pair: tuple[int, int], factor: float) -> CalibrationSnapshot:
+    def changed(gate: GateCalibration) -> GateCalibration:
+        if set(gate.qubits) != set(pair) or gate.error is None:
+            return gate
+        return msgspec.structs.replace(gate, error=factor * gate.error)
+
+    return msgspec.structs.replace(LATTICE, gates=tuple(map(changed, LATTICE.gates)))
+
+
+def test_the_pair_with_the_largest_loss_stands_out() -> None:
+    circuit, bad = mirror(4, 3), worse((1, 2), 6.0)
+    found = ledger(circuit, bad)
+    assert found.avoid is not None
+    assert found.avoid.qubits == (1, 2)
+    gained = math.log(success(circuit, LATTICE)) - math.log(success(circuit, bad))
+    before = {edge.qubits: edge.loss for edge in ledger(circuit).edges}
+    assert found.avoid.loss - before[1, 2] == pytest.approx(gained, rel=0.1)
+
+
+def test_equal_pairs_do_not_stand_out() -> None:
+    def equal(gate: GateCalibration) -> GateCalibration:
+        two = len(gate.qubits) == 2
+        return msgspec.structs.replace(gate, error=0.004) if two else gate
+
+    alike = msgspec.structs.replace(LATTICE, gates=tuple(map(equal, LATTICE.gates)), zz=())
+    assert ledger(mirror(4, 3), alike).avoid is None
+
+
+def test_losses_of_qubits_and_of_components_have_the_same_sum() -> None:
+    found = ledger(mirror(3, 5))
+    assert sum(loss for _, loss in found.qubits) == pytest.approx(found.loss)
+    assert {qubit for qubit, _ in found.qubits} == set(CHAIN)
+    gates = sum(gate.loss for gate in found.gates)
+    names = ("gate.depolarizing", "gate.coherent", "qubit.relaxation")
+    assert gates == pytest.approx(sum(dict(found.components).get(name, 0.0) for name in names))
+
+
+def test_dephasing_of_a_qubit_that_is_only_measured_costs_nothing() -> None:
+    circuit = Arrays(27, 2).add("x", [0]).add("barrier", [0, 1]).add("cz", [0, 1])
+    circuit.add("measure", [0], [0]).add("measure", [1], [1])
+    found = dict(ledger(circuit.circuit()).components)
+    whole = math.log(success_of(circuit.circuit()))
+    assert sum(found.values()) == pytest.approx(-whole, rel=0.05)
+
+
+def success_of(circuit: Circuit) -> float:
+    """Exact probability of |01>."""
+    noise = attach_noise(circuit, documents.model(LATTICE, NoiseOptions()))
+    found = simulate(
+        circuit, noise=noise, engine="densitymatrix", outputs=("probabilities",), shots=0
+    ).row(0)
+    return float(np.frombuffer(found.probabilities)[list(found.probability_outcomes).index(1)])
+
+
+def test_wide_circuits_are_judged_for_a_mixed_state() -> None:
+    circuit = Arrays(27, 27)
+    for qubit in range(27):
+        circuit.add("sx", [qubit])
+    for pair in LATTICE.coupling[::4]:
+        circuit.add("cz", list(pair))
+    for qubit in range(27):
+        circuit.add("measure", [qubit], [qubit])
+    found = ledger(circuit.circuit())
+    assert found.state == "mixed"
+    assert 0.0 < found.fidelity < 0.9
+
+
+def test_a_circuit_that_branches_is_refused() -> None:
+    circuit = Arrays(2, 2).add("sx", [0]).add("measure", [0], [0]).add("sx", [0])
+    with pytest.raises(Unsupported, match="before its end"):
+        ledger(circuit.circuit())

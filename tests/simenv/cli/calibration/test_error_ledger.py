@@ -1,0 +1,54 @@
+"""`simenv explain --ledger`: tables, JSON, picture, refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shell import Shell
+
+BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
+ON = ("--device", "superconducting-lattice")
+
+
+def test_ledger_names_components_gates_and_qubits(shell: Shell) -> None:
+    told = shell("explain", BELL, *ON, "--ledger").out
+    assert "fidelity about 0.9" in told
+    for word in ("gate.depolarizing", "qubit.readout", "cz    0-1", "no pair of qubits stands out"):
+        assert word in told
+
+
+def test_noise_with_a_file_in_place_of_the_circuit_is_the_ledger(shell: Shell) -> None:
+    found = shell("explain", "--noise", BELL, *ON, "--json").object
+    assert found == shell("explain", BELL, *ON, "--ledger", "--json").object
+    assert found["loss"] == pytest.approx(sum(found["components"].values()))
+    assert found["edges"][0]["qubits"] == [0, 1]
+
+
+def test_components_that_are_off_cost_nothing(shell: Shell) -> None:
+    factors = ("--noise", "qubit=0,gate.crosstalk=0")
+    found = shell("explain", BELL, *ON, "--ledger", *factors, "--json").object
+    assert set(found["components"]) == {"gate.depolarizing", "gate.coherent"}
+
+
+def test_plot_is_a_png(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.png"
+    shell("explain", BELL, *ON, "--ledger", "--plot", str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((BELL, "--ledger"), "--ledger without --device"),
+        ((), "no circuit"),
+        ((BELL, *ON, "--ledger", "--shots", "5"), "--ledger and --shots"),
+        ((BELL, *ON, "--plot", "a.png"), "--plot without --ledger"),
+        ((BELL, *ON, "--ledger", "--noise", "off"), "no noise acts"),
+        ((BELL, *ON, "--ledger", "--plot", "a.nothing"), "--plot a.nothing"),
+    ],
+)
+def test_refusals_name_the_option(shell: Shell, arguments: tuple[str, ...], words: str) -> None:
+    told = shell("explain", *arguments)
+    assert told.code != 0
+    assert words in told.err
