@@ -160,7 +160,7 @@ def _switch(name: str, value: object) -> bool:
 
 def _number(name: str, value: object, largest: float) -> float:
     hint = "a number >= 0" if math.isinf(largest) else f"a number from 0 to {largest:g}"
-    if not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
     try:
         found = float(value)

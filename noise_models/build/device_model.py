@@ -101,12 +101,14 @@ class DeviceModel:
 
         It is the thermal population where no preparation error was measured.
         """
+        return _flip(self.preparation_error(qubit) * self.options.factor("qubit.preparation"))
+
+    def preparation_error(self, qubit: int) -> float:
+        """Probability of |1> at the start, before the factor of `qubit.preparation`."""
         calibration = self._qubits[qubit]
         if calibration.preparation_error is not None:
-            error = calibration.preparation_error
-        else:
-            error = self._excited(calibration)
-        return _flip(error * self.options.factor("qubit.preparation"))
+            return calibration.preparation_error
+        return self._excited(calibration)
 
     def after_reset(self, qubit: int) -> Channel | None:
         """X with the probability of |1> after a reset."""
@@ -149,11 +151,8 @@ class DeviceModel:
         """The rest of the error follows from the measured values; then every part is scaled."""
         size, factor = len(qubits), self.options.factor
         duration, angle = gate.duration_ns or 0.0, gate.over_rotation_rad or 0.0
-        coherent = gate_noise.over_rotation(gate.name, size, angle) if angle else None
-        full = self._relax_all(qubits, duration)
-        measured = product(coherent, full)
-        infidelity = 0.0 if measured is None else measured.infidelity
-        rest = gate_noise.depolarizing_rest(gate.error or 0.0, infidelity, size)
+        coherent, full = self._measured(gate, qubits)
+        rest = _rest(gate, size, product(coherent, full))
         scale = factor("gate.coherent")
         if angle and scale != 1.0:
             scaled = gate_noise.over_rotation(gate.name, size, angle * scale)
@@ -163,6 +162,19 @@ class DeviceModel:
             full = self._relax_all(qubits, duration * scale)
         depolarizing = gate_noise.depolarize(rest * factor("gate.depolarizing"), size)
         return product(coherent, depolarizing, full)
+
+    def rest(self, gate: GateCalibration, qubits: tuple[int, ...]) -> float:
+        """Depolarizing parameter of what is left of a gate's measured error, before the factor of
+        `gate.depolarizing`."""
+        return _rest(gate, len(qubits), product(*self._measured(gate, qubits)))
+
+    def _measured(
+        self, gate: GateCalibration, qubits: tuple[int, ...]
+    ) -> tuple[Channel | None, Channel | None]:
+        """Over-rotation and relaxation of a gate as they were measured."""
+        angle = gate.over_rotation_rad or 0.0
+        coherent = gate_noise.over_rotation(gate.name, len(qubits), angle) if angle else None
+        return coherent, self._relax_all(qubits, gate.duration_ns or 0.0)
 
     def _relax_all(self, qubits: tuple[int, ...], duration_ns: float) -> Channel | None:
         """Relaxation of each qubit; None: none."""
@@ -195,6 +207,12 @@ class DeviceModel:
 
 def _relaxes(calibration: QubitCalibration) -> bool:
     return calibration.t1_us is not None or calibration.t2_us is not None
+
+
+def _rest(gate: GateCalibration, size: int, other: Channel | None) -> float:
+    """Depolarizing parameter beside the `other` part of a gate's measured error."""
+    infidelity = 0.0 if other is None else other.infidelity
+    return gate_noise.depolarizing_rest(gate.error or 0.0, infidelity, size)
 
 
 def located(qubits: tuple[int, ...], channel: Channel | None) -> tuple[LocatedChannel, ...]:

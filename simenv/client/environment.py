@@ -36,6 +36,7 @@ from simenv.model import (
     ServiceInfo,
     WorkerInfo,
 )
+from simenv.model.devices import CalibrationSource
 from simenv.model.owners import check_value
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
@@ -95,10 +96,17 @@ class Environment:
 
     def devices(self) -> dict[str, DeviceInfo]:
         """The pools as devices, by name: qubits, gates, couplings, and of machines what was
-        measured. One whose machine has not told yet what it is has 0 qubits."""
+        measured. One whose machine has not told yet what it is has 0 qubits. `device_names` has
+        those that `device=` takes besides."""
         return {
             device.name: device for device in self._session.request(Devices, GetDevices).devices
         }
+
+    def device_names(self) -> dict[str, CalibrationSource]:
+        """The names that `device=` takes, sorted, with the source of each: imported, bundled or
+        qiskit-ibm-runtime. No calibration data is read; `device(name)` describes one."""
+        found = self._session.request(Devices, partial(GetDevices, names=True)).names
+        return {name: CalibrationSource(source) for name, source in found}
 
     def device(self, name: str) -> DeviceInfo:
         """An emulated device by its name, or that of a pool: as it is calibrated now. Raises

@@ -35,6 +35,14 @@ class DeviceKind(enum.StrEnum):
     HARDWARE = "hardware"  # a machine
 
 
+class CalibrationSource(enum.StrEnum):
+    """Where the calibration of an emulated device comes from."""
+
+    IMPORTED = "imported"  # a file of SIMENV_HOME/devices
+    BUNDLED = "bundled"
+    INSTALLED = "qiskit-ibm-runtime"
+
+
 class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
     """One qubit's figures."""
 

@@ -24,6 +24,10 @@ _CONSTANTS = msgspec.Meta(max_length=2**20)
 MARKERS = (
     "if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue",
 )  # fmt: skip
+# Operations that are no gates.
+NO_GATES = frozenset(
+    {"measure", "reset", "barrier", "delay", "delay_dt", "global_phase", "store", *MARKERS}
+)
 OWNERS = ("if", "while", "for", "switch", "case", "store")  # each owns one expression, in order
 
 

@@ -37,8 +37,10 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     calibrated_s: float = 0.0  # wall clock of the calibration, seconds since 1970; 0: not known
     noise: tuple[tuple[str, float], ...] = ()  # factors of components; (): all as calibrated
     compiled: str = ""  # compiler, level and seed; "": the program ran as it was written
-    layout: bytes = b""  # uint16: the device's qubit of each qubit of the circuit; b"": the same
-    gates: tuple[tuple[str, int], ...] = ()  # operations of the program that ran, by name
+    layout: bytes = b""  # uint16: the device's qubit of each at the circuit's end; b"": the same
+    gates: tuple[tuple[str, int], ...] = ()  # gates of the program that ran, by name
+    initial_layout: bytes = b""  # as `layout`, at its beginning
+    warnings: tuple[str, ...] = ()  # noise that was asked for and does not act as its numbers say
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):

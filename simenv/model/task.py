@@ -85,6 +85,8 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     noise: NoiseFactors = ()
     snapshot: Text = ""  # hex digest of the noise document; the service fills it at acceptance
     compiled: Text = ""  # by what the programs were compiled for the device; "": they were not
+    # Gates of the circuits that compilation replaced, where the noise document is the caller's own.
+    replaced_gates: Annotated[tuple[Text, ...], FEW] = ()
 
     @property
     def content(self) -> TaskOptions:
@@ -102,6 +104,7 @@ class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
     binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
     count: int = 1  # rows; row r has the random key (seed, binding + r)
     layout: bytes = b""  # uint16 [qubits before compilation]: the device's qubit of each at the end
+    initial_layout: bytes = b""  # and at the beginning
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no i, l, o, u

@@ -27,16 +27,17 @@ class Times(msgspec.Struct, frozen=True):
     cq_dequeue_time: float  # set by read_cq
 
 
-class Record(Times, frozen=True, kw_only=True):
+class Record(Times, frozen=True, kw_only=True, omit_defaults=True):
     """A completion in the shape of revision 1.
 
     `result`: counts, or {"counts", "statevector"} where amplitudes were asked for; a text where
-    `rc` is not 0.
+    `rc` is not 0. `metadata`: see `CompletionMetadata`; left out where there is nothing in it.
     """
 
     cid: str
     result: dict[str, Any] | str
     rc: int
+    metadata: dict[str, Any] = {}
 
 
 class CompletionEnvelope(Times, frozen=True, kw_only=True, omit_defaults=True):
@@ -56,6 +57,22 @@ class CompletionEnvelope(Times, frozen=True, kw_only=True, omit_defaults=True):
     poll_operation: str | None = None
     reason: str | None = None
     message: str | None = None
+    metadata: dict[str, Any] = {}  # see `CompletionMetadata`
+
+
+class CompletionMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The emulated device of a completion, and what the caller is warned of; an addition of ours
+    to the records of both revisions. Layouts have the device's qubit of each of the circuit's."""
+
+    device: str | None = None
+    snapshot: str | None = None  # SHA-256 of the calibration or noise model
+    snapshot_age_s: float | None = None
+    noise: dict[str, float] = {}  # factors that were given
+    compiled: str | None = None
+    initial_layout: list[int] | None = None
+    layout: list[int] | None = None  # at the circuit's end
+    gates: dict[str, int] | None = None  # that ran, by name
+    warnings: list[str] = []
 
 
 class Timeout(msgspec.Struct, frozen=True):

@@ -131,11 +131,12 @@ class Scheduler:
         now_ns: int,
         passes: tuple[int, int] = (0, 0),
         waiting: bool = True,
+        compiling: bool = False,
     ) -> tuple[bool, list[Action]]:
         """A worker is alive and runs this task, 0: none; False if it is no worker of ours.
-        `waiting`: it waits for a chunk."""
+        `waiting`: it waits for a chunk. `compiling`: kernels that the task needs."""
         return workers.heartbeat_received(
-            self.state, name, start, task, fence, rss_bytes, now_ns, passes, waiting
+            self.state, name, start, task, fence, rss_bytes, now_ns, passes, waiting, compiling
         )
 
     def worker_unusable(self, name: str, why: str, now_ns: int) -> list[Action]:

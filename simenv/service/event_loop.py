@@ -301,6 +301,7 @@ class EventLoop:
                     now_ns,
                     (message.passes_done, message.passes),
                     message.waiting,
+                    message.compiling,
                 )
             answer = m.LeaseRenewed(self.state.epoch) if known else m.StopWorker("not one of ours")
             self.executor.execute(actions)

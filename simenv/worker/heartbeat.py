@@ -27,6 +27,7 @@ from simenv.wire.messages.client import (
 from simenv.wire.transport.zmq_transport import Connection
 from simenv.worker.process import exit_process, log_line
 from simenv.worker.runner import Runner
+from simulators.compiler.kernel_time import busy_ns
 
 STOPS_KEPT = 4_096
 
@@ -77,6 +78,7 @@ class RunningTask:
 
 BEAT_S = 1.0
 IDLE_BEATS = 7.5  # within the lease, of a worker that has nothing to do, but no faster than others
+COMPILING_NS = 300_000_000  # to load a kernel that is on disk takes less
 ASLEEP = 0.5  # of the lease, within which no pause between two beats lies
 END_S = 2.0  # for several ranks to end together, where the first is not busy
 
@@ -124,8 +126,9 @@ class HeartbeatThread:
                 next_beat = now + (BEAT_S if task else max(BEAT_S, self._lease_s / IDLE_BEATS))
                 memory, passes = self._memory(), self._current.passes if task else (0, 0)
                 beat = Heartbeat(
-                    self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting
-                )
+                    self._name, self._epoch, task, attempt, memory, self._start, *passes, waiting,
+                    busy_ns() > COMPILING_NS,
+                )  # fmt: skip
                 self._connection.send(codec.encode(beat))
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))
             if time.monotonic() - now > self._lease_s * ASLEEP:

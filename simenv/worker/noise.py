@@ -9,10 +9,12 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import astuple
 
-from simenv.model import DeviceRecord, NoiseFactors, Program, TaskOptions
+from simenv.model import NO_GATES, DeviceRecord, NoiseFactors, Program, TaskOptions
 from simenv.model.devices import wall_clock_s
 from simenv.wire.messages.worker import AssignedTask, NoiseDocument
+from simenv.worker.noise_warnings import unused_channels
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
@@ -33,6 +35,7 @@ class Noise:
         self._documents: dict[str, Document] = {}
         self._models: OrderedDict[tuple[str, NoiseFactors], NoiseAttachment] = OrderedDict()
         self._programs: OrderedDict[tuple[bytes, bytes], NoiseProgram] = OrderedDict()
+        self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
 
     def receive(self, message: NoiseDocument) -> None:
         """Hold a document for the chunks that name it."""
@@ -70,7 +73,7 @@ class Noise:
         rows = np.bincount(ops, minlength=len(program.names)).tolist()
         gates: dict[str, int] = {}
         for name, count in zip(program.names, rows, strict=True):
-            if count:
+            if count and name not in NO_GATES:
                 gates[name] = gates.get(name, 0) + count
         return DeviceRecord(
             terms.device,
@@ -80,7 +83,30 @@ class Noise:
             terms.compiled,
             assigned.layout,
             tuple(sorted(gates.items())),
+            assigned.initial_layout,
+            self._warnings(document, program, terms),
         )
+
+    def _warnings(
+        self, document: Document, program: Program, terms: TaskOptions
+    ) -> tuple[str, ...]:
+        """Noise that was asked for and does not act as it was given."""
+        from noise_models.custom import CustomModel
+        from noise_models.limits import limited
+
+        if isinstance(document, CustomModel):
+            circuit = Circuit.from_buffers(*astuple(program)[1:])
+            acts = self.program(program, circuit, terms) is not None
+            return unused_channels(document, program, terms, acts=acts)
+        if not terms.noise:
+            return ()
+        key = (terms.snapshot, terms.noise)
+        found = self._limited.get(key)
+        if found is None:
+            if len(self._limited) >= MAX_MODELS:
+                self._limited.clear()
+            found = self._limited[key] = limited(self._model(terms))
+        return found
 
     def _document(self, digest: str) -> Document:
         from noise_models import document

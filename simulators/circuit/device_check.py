@@ -12,7 +12,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, has_mid_circuit_ops
 from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.gates import (
+    END_BLOCK,
+    FOR,
+    IF,
+    MEASURE,
+    RESET,
+    STORE,
+    SWITCH,
+    WHILE,
+)
 from simulators.circuit.ir import Circuit
 
 # Operations that every device has: they are no gates.
@@ -21,6 +32,7 @@ DYNAMIC = frozenset({"reset"})
 _MARKERS = frozenset(
     {"if", "else", "end", "while", "for", "switch", "case", "default", "break", "continue", "store"}
 )
+_BLOCKS = (IF, WHILE, FOR, SWITCH)
 _SHOWN = 12
 
 
@@ -58,10 +70,10 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
             f" {device.num_qubits}",
             "a wider device, or fewer qubits",
         )
-    if profile.mid_circuit and not device.dynamic:
+    if (profile.mid_circuit or profile.loops) and not device.dynamic:
         return (
-            f"device {device.name} has no measurements, resets or conditions before a circuit's"
-            " end",
+            f"{_mid_circuit(circuit)}: device {device.name} has no measurements, resets, conditions"
+            " or loops before a circuit's end",
             "measure at the end alone, or choose a device with dynamic circuits",
         )
     table = circuit.table
@@ -82,6 +94,32 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
     if device.all_to_all:
         return "", ""
     return _uncoupled(circuit, device, used)
+
+
+def _mid_circuit(circuit: Circuit) -> str:
+    """The first operation that a device without dynamic circuits does not have: a condition or a
+    loop, else a measurement or reset that is not final."""
+    codes = circuit.table.rows[circuit.ops, 0]
+    places = np.flatnonzero(np.isin(codes, (*_BLOCKS, STORE)))
+    if not len(places):
+        roles = np.empty(codes.size, np.int64)
+        has_mid_circuit_ops(circuit, roles, keep=True)
+        final = np.isin(roles, (TERMINAL, NO_OP_RESET))
+        places = np.flatnonzero(np.isin(codes, (MEASURE, RESET)) & ~final)
+    if not len(places):
+        return "the circuit"
+    first = int(places[0])
+    name = circuit.table.names[int(circuit.ops[first])]
+    return f"operation {first} ({name} on {_qubits(circuit, first, _end(codes, first))})"
+
+
+def _end(codes: NDArray[Any], first: int) -> int:
+    """The last operation of the block that an operation opens; itself where it opens none."""
+    if codes[first] not in _BLOCKS:
+        return first
+    opened = np.isin(codes[first:], _BLOCKS).astype(np.int64)
+    depth = np.cumsum(opened - (codes[first:] == END_BLOCK))
+    return first + int(np.flatnonzero(depth == 0)[0])
 
 
 def _uncoupled(circuit: Circuit, device: DeviceLimits, used: NDArray[Any]) -> tuple[str, str]:
@@ -119,10 +157,14 @@ def _are_coupled(codes: NDArray[np.int64], device: DeviceLimits) -> NDArray[np.b
     return found
 
 
-def _qubits(circuit: Circuit, operation: int) -> str:
-    arity = circuit.table.rows[:, 1][circuit.ops[: operation + 1]].astype(np.int64)
-    start = int(arity[:-1].sum())
-    numbers = circuit.qubits[start : start + int(arity[-1])].tolist()
+def _qubits(circuit: Circuit, operation: int, last: int | None = None) -> str:
+    """Qubits of an operation, or of those from it to the `last` one."""
+    arity = circuit.table.rows[:, 1][circuit.ops].astype(np.int64)
+    start = int(arity[:operation].sum())
+    end = int(arity[: (operation if last is None else last) + 1].sum())
+    numbers = circuit.qubits[start:end].tolist()
+    if last is not None:
+        numbers = sorted(set(numbers))
     return f"qubit{'s' if len(numbers) != 1 else ''} {', '.join(map(str, numbers))}"
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 _spent_ns = 0
 _depth = 0
+_begin_ns = 0  # of the outermost block that is open
 _lock = threading.Lock()
 
 
@@ -26,13 +27,20 @@ def working_ns() -> int:
     return time.perf_counter_ns() - _spent_ns
 
 
+def busy_ns() -> int:
+    """For how long this process has been compiling or loading a kernel; 0: it does neither."""
+    return time.perf_counter_ns() - _begin_ns if _depth else 0
+
+
 @contextmanager
 def booked() -> Iterator[None]:
     """Book the time of this block; blocks within one another are booked once."""
-    global _spent_ns, _depth
-    with _lock:
-        _depth += 1
+    global _spent_ns, _depth, _begin_ns
     begin_ns = time.perf_counter_ns()
+    with _lock:
+        if not _depth:
+            _begin_ns = begin_ns
+        _depth += 1
     try:
         yield
     finally:

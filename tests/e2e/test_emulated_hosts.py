@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import live
@@ -15,7 +15,7 @@ from qiskit import qasm2
 from simenv.client.client import Client
 from simenv.errors import OptionError
 from simenv.frontends.qrmi import Payload, QuantumResource
-from simenv.qpm.errors import ExecutionError
+from simenv.qpm.errors import ExecutionError, InProgressError
 from simenv.qpm.states import Reason
 
 
@@ -84,12 +84,96 @@ def test_host_option_that_needs_device_is_refused_by_name(
     assert caught.value.reason == Reason.UNSUPPORTED
 
 
-def test_field_of_host_that_means_nothing_is_logged(
-    env: Client, caplog: pytest.LogCaptureFixture
+def until(ask: Callable[[], Any]) -> Any:
+    """The first answer that is something."""
+    deadline = time.monotonic() + live.PATIENCE_S
+    while not (found := ask()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def completed(qpm: Any, revision: int, info: dict[str, Any], *, queued: bool) -> dict[str, Any]:
+    """The record of one run: of `sync_run`, or read from the queue."""
+    if revision == 1:
+        record: dict[str, Any] = qpm.revision1.sync_run(info)
+        if queued:
+            cid = qpm.revision1.async_run(info)
+            record = until(lambda: _read(qpm, cid))
+        return record
+    record = qpm.sync_run(info)["result"]
+    if queued:
+        accepted = qpm.async_run(info)
+        record = until(
+            lambda: (found := qpm.read_cq(accepted["cid"]))["completion_ready"] and found
+        )
+    return record
+
+
+def _read(qpm: Any, cid: str) -> Any:
+    try:
+        return qpm.revision1.read_cq(cid)
+    except InProgressError:
+        return None
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("revision", [1, 2])
+def test_record_of_host_has_device_snapshot_layouts_and_gates(
+    env: Client, revision: int, queued: bool
 ) -> None:
-    with caplog.at_level(logging.WARNING, "simenv.qpm"):
-        through(env.qpm_with(pool="main"), 2, request(loudness=3))
-    assert "loudness" in caplog.text
+    found = completed(env.qpm_with(pool="lattice"), revision, request(), queued=queued)
+    same = env.run(ghz(2), pool="lattice", shots=500, seed=3)
+    told = found["metadata"]
+    assert told["device"] == DEVICE
+    assert told["snapshot"] == same.snapshot
+    assert tuple(told["layout"]) == same.layout
+    assert tuple(told["initial_layout"]) == same.initial_layout
+    assert told["gates"] == same.gates
+    assert "warnings" not in told
+    json.dumps(told)
+    assert "metadata" not in completed(env.qpm_with(pool="main"), revision, request(), queued=False)
+
+
+def test_task_metadata_of_host_has_device_before_and_after_completion_is_read(
+    env: Client,
+) -> None:
+    qpm = env.qpm_with(pool="lattice")
+    accepted = qpm.async_run(request(loudness=3))
+    until(lambda: qpm.peek_cq(accepted["cid"])["completion_ready"])
+    for read in (False, True):
+        if read:
+            qpm.read_cq(accepted["cid"])
+        told = qpm.get_task_metadata(task_id=accepted["qtask_id"])["provider_metadata"]
+        assert told["device"] == DEVICE
+        assert told["gates"]
+        assert "loudness" in told["warnings"][0]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize("revision", [1, 2])
+def test_field_of_host_that_changes_nothing_is_named_in_record(
+    env: Client, revision: int, queued: bool
+) -> None:
+    info = request(loudness=3, method="density_matrix", compiler="staq", owner="me")
+    found = completed(env.qpm_with(pool="main"), revision, info, queued=queued)
+    hint, unknown = found["metadata"]["warnings"]
+    assert "method" in hint
+    assert unknown.endswith("loudness")
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_record_of_refused_circuit_names_fields_that_change_nothing(
+    env: Client, revision: int
+) -> None:
+    qpm = env.qpm_with(pool="lattice")
+    info = request(loudness=3, verbatim=True)
+    if revision == 1:
+        record = qpm.revision1.read_cq(qpm.revision1.async_run(info))
+    else:
+        record = qpm.read_cq(qpm.async_run(info)["cid"])
+    assert record["rc"] == 1
+    assert "loudness" in record["metadata"]["warnings"][0]
 
 
 def test_host_reads_calibration_coupling_and_gates_of_device(env: Client) -> None:

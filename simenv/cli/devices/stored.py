@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 from simenv import config, files
 from simenv.config.syntax import nearest
 from simenv.errors import ConfigError, NotFoundError, SimenvError
+from simenv.model.devices import CalibrationSource
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
-
-IMPORTED, BUNDLED, INSTALLED = "imported", "bundled", "qiskit-ibm-runtime"
 
 
 class CalibrationError(SimenvError):
@@ -98,7 +97,7 @@ def remove(name: str) -> Path:
     return path
 
 
-def load(name: str) -> tuple[CalibrationSnapshot, str]:
+def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
     """Snapshot of a device and its source: imported, bundled or qiskit-ibm-runtime.
 
     Raises CalibrationError, and NotFoundError for an unknown name.
@@ -107,12 +106,14 @@ def load(name: str) -> tuple[CalibrationSnapshot, str]:
 
     if _is_name(name) and (path := path_of(name)).is_file():
         with calibration_errors(str(path)):
-            return snapshot.load(path.read_bytes()), IMPORTED
+            return snapshot.load(path.read_bytes()), CalibrationSource.IMPORTED
     known = library.resolve(name)
     if not known:
         raise NotFoundError(f"no device {name!r}", hint=nearest(name, [*names(), *library.names()]))
     with calibration_errors(name):
-        return library.load(known), BUNDLED if known in library.BUNDLED else INSTALLED
+        is_bundled = known in library.BUNDLED
+        source = CalibrationSource.BUNDLED if is_bundled else CalibrationSource.INSTALLED
+        return library.load(known), source
 
 
 def _is_name(name: str) -> bool:

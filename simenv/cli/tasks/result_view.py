@@ -87,6 +87,8 @@ def shown(
         _show(found[0], labels)
     elif save is None:
         _sweep(found, labels)
+    for text in dict.fromkeys(text for each in found for text in each.warnings):
+        terminal.note(terminal.clean(f"warning: {text}"))
     terminal.note(summary(found))
 
 

@@ -241,6 +241,7 @@ def _chunk(
         spec.binding,
         spec.count,
         spec.layout,
+        spec.initial_layout,
     )
     chunk = AssignChunk(
         plan.threads, plan.memory_bytes, False, plan.engine, plan.reason, [terms], [assigned]

@@ -68,8 +68,11 @@ class SubmitDevices:
                 return _without_device(checked), None
             self._refuse(checked, loaded)
             compiled = self._compiler(info).compiled(loaded, checked.compile, checked.mapping)
-        if compiled.compiler != task.compiled:
-            task = msgspec.structs.replace(task, compiled=compiled.compiler)
+        replaced = compiled.replaced if checked.document else ()
+        if (compiled.compiler, replaced) != (task.compiled, task.replaced_gates):
+            task = msgspec.structs.replace(
+                task, compiled=compiled.compiler, replaced_gates=replaced
+            )
             checked = msgspec.structs.replace(checked, task=task)
         return checked, compiled
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.circuits.common.parameters import ParameterSlots
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
-from simenv.client.devices.target import NativeForm, target_of
+from simenv.client.devices.target import NativeForm, gate_names, target_of
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable
 from simenv.model.devices import DeviceInfo
@@ -26,20 +26,25 @@ SEED = 7
 MAX_TARGETS = 16
 MAX_PROGRAMS = 1_024
 
+# uint16: the device's qubit of each qubit of the circuit, at its end and at its beginning; b"": the
+# same.
+Layouts = tuple[bytes, bytes]
+
 
 class CompiledCircuit(msgspec.Struct, frozen=True):
     """A circuit in native gates on the device's qubits."""
 
     loaded: PackedCircuit
-    layout: bytes  # uint16: the device's qubit of each qubit of the circuit, at its end; b"": same
+    layouts: Layouts
     compiler: str  # name, version, level and seed; "": it was left as written
     num_qubits: int  # of the device
+    replaced: tuple[str, ...] = ()  # gates of the circuit that it has no longer
 
     def observables(self, told: tuple[Observable, ...]) -> tuple[Observable, ...]:
         """The same observables on the device's qubits."""
-        if not self.layout:
+        if not self.layouts[0]:
             return told
-        places = np.frombuffer(self.layout, np.uint16).tolist()
+        places = np.frombuffer(self.layouts[0], np.uint16).tolist()
         return tuple(
             Observable(
                 tuple(_moved(label, places, self.loaded.num_qubits) for label in each.labels),
@@ -77,7 +82,7 @@ class Compiler:
         self._info = info
         self._native = NativeForm(info)
         self._passes: Any = None
-        self._programs: OrderedDict[bytes, tuple[PackedCircuit, bytes]] = OrderedDict()
+        self._programs: OrderedDict[bytes, tuple[PackedCircuit, Layouts]] = OrderedDict()
 
     @property
     def name(self) -> str:
@@ -92,26 +97,36 @@ class Compiler:
         """`mode`: "auto": where it does not fit; "never", "always". `mapping`: the device's qubit
         of each of the circuit's at its beginning; (): any. Raises ProgramError, OptionError."""
         wide = self._info.num_qubits
-        written, layout = loaded, b""
+        written, place = loaded, b""
         if mapping:
             written = self._mapped(loaded, mapping)
-            layout = np.array(mapping, np.uint16).tobytes()
+            place = np.array(mapping, np.uint16).tobytes()
+        own = CompiledCircuit(written, (place, place), "", wide)
         if mode == "never" or (mode == "auto" and self._native.fits(written.program)):
-            return CompiledCircuit(written, layout, "", wide)
-        key = loaded.packed + layout
+            return own
+        # What no compilation makes fit is refused by the service, which names the operation.
+        if self._native.is_refused(written.program):
+            return own
+        key = loaded.packed + place
         found = self._programs.get(key)
         if found is None:
-            found = self._programs[key] = self._transpiled(loaded, mapping)
+            try:
+                found = self._programs[key] = self._transpiled(loaded, mapping)
+            except ProgramError:
+                if self._info.dynamic or "reset" not in loaded.program.names:
+                    raise
+                return own
             if len(self._programs) > MAX_PROGRAMS:
                 self._programs.popitem(last=False)
         else:
             self._programs.move_to_end(key)
-        after, layout = found
+        after, layouts = found
         slots = _CompiledSlots(loaded.slots.parameters, loaded.slots.expressions, after.slots)
         packed = PackedCircuit(
             after.packed, after.num_qubits, after.measures, loaded.parameters, slots
         )
-        return CompiledCircuit(packed, layout, self.name, wide)
+        replaced = gate_names(loaded.program) - gate_names(after.program)
+        return CompiledCircuit(packed, layouts, self.name, wide, tuple(sorted(replaced)))
 
     def _mapped(self, loaded: PackedCircuit, mapping: tuple[int, ...]) -> PackedCircuit:
         """The circuit as it is written, on these qubits of the device."""
@@ -164,10 +179,14 @@ class Compiler:
 
     def _transpiled(
         self, loaded: PackedCircuit, mapping: tuple[int, ...]
-    ) -> tuple[PackedCircuit, bytes]:
+    ) -> tuple[PackedCircuit, Layouts]:
         found = self.transpiled(to_qiskit(loaded.program), mapping)
-        places = found.layout.final_index_layout(filter_ancillas=True)
-        return load(found), np.array(places, np.uint16).tobytes()
+        last = found.layout.final_index_layout(filter_ancillas=True)
+        first = found.layout.initial_index_layout(filter_ancillas=True)
+        return load(found), (
+            np.array(last, np.uint16).tobytes(),
+            np.array(first, np.uint16).tobytes(),
+        )
 
 
 class Compilers:

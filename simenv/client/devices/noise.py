@@ -21,6 +21,7 @@ _HINT = (
     " exported noise model (bytes) or an Aer noise model"
 )
 _IDLE = "recipe.idle"
+_SWITCHES = ("idle", _IDLE)  # True or False; all others are numbers
 
 
 def factors_of(noise: Any) -> NoiseFactors:
@@ -43,6 +44,7 @@ def factors_of(noise: Any) -> NoiseFactors:
         if not isinstance(name, str) or not 0 < len(name) <= 64:
             raise OptionError(f"noise: component {name!r:.80}", hint=_HINT)
         number = isinstance(value, int | float)
+        number = number and (name in _SWITCHES or not isinstance(value, bool))
         if not number or not math.isfinite(value):
             raise OptionError(f"noise: {name} = {value!r:.80}", hint="a finite number, 0 or more")
         found[_IDLE if name == "idle" else name] = float(value)

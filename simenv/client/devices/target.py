@@ -14,12 +14,9 @@ import numpy as np
 
 from simenv.client.circuits.common import qiskit_runtime
 from simenv.errors import OptionError
-from simenv.model import MARKERS, Program
+from simenv.model import NO_GATES, OWNERS, Program
 from simenv.model.devices import DeviceInfo
 
-_FREE = frozenset(
-    {"global_phase", "measure", "barrier", "delay", "delay_dt", "reset", "store", *MARKERS}
-)
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
 
@@ -86,16 +83,26 @@ def _broken(properties: Any) -> bool:
     return properties is not None and properties.error is not None and properties.error >= 1.0
 
 
+def gate_names(program: Program) -> frozenset[str]:
+    """Names of the gates of a program; no measurements, resets, delays and markers."""
+    return frozenset(program.names) - NO_GATES
+
+
 class NativeForm:
     """Whether programs are written in a device's gates, on its couplings."""
 
     def __init__(self, info: DeviceInfo) -> None:
         self._num_qubits = width = info.num_qubits
+        self._dynamic = info.dynamic
         self._native = {gate.name: gate.qubits for gate in info.gates}
         self._coupled = np.full(width * width, info.all_to_all, np.bool_)
         if info.coupling:
             first, second = np.array(info.coupling, np.int64).T
             self._coupled[first * width + second] = True
+
+    def is_refused(self, program: Program) -> bool:
+        """Has it conditions or loops, on a device without dynamic circuits?"""
+        return not self._dynamic and not set(OWNERS).isdisjoint(program.names)
 
     def fits(self, program: Program) -> bool:
         """Does the device have all its operations, on just these qubits?"""
@@ -104,7 +111,7 @@ class NativeForm:
         arities = np.frombuffer(program.arities, np.uint16)[0::3].astype(np.int64)
         wide = np.zeros(len(arities), np.bool_)
         for row, (name, size) in enumerate(zip(program.names, arities.tolist(), strict=True)):
-            if name in _FREE:
+            if name in NO_GATES:
                 continue
             if self._native.get(name) != size:
                 return False

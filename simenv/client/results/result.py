@@ -220,15 +220,25 @@ class Result:
     def layout(self) -> tuple[int, ...] | None:
         """The device's qubit of each qubit of the circuit, at its end; None: they are the same."""
         told = self._data.device
-        if told is None or not told.layout:
-            return None
-        return tuple(memoryview(told.layout).cast("H").tolist())
+        return None if told is None else _qubits(told.layout)
+
+    @property
+    def initial_layout(self) -> tuple[int, ...] | None:
+        """The device's qubit of each qubit of the circuit, at its beginning; as `layout`."""
+        told = self._data.device
+        return None if told is None else _qubits(told.initial_layout)
 
     @property
     def gates(self) -> dict[str, int] | None:
-        """Operations that ran on the device, by name; None without a device."""
+        """Gates that ran on the device, by name; None without a device."""
         told = self._data.device
         return None if told is None else dict(told.gates)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Noise that was asked for and does not act as it was given; mostly none."""
+        told = self._data.device
+        return () if told is None else told.warnings
 
     @property
     def node(self) -> str:
@@ -262,8 +272,8 @@ class Result:
 
     @property
     def num_qubits(self) -> int:
-        """Of the circuit."""
-        return self._data.num_qubits
+        """Of the circuit; a compiled one runs on the qubits of its device."""
+        return len(self.layout or ()) or self._data.num_qubits
 
     @property
     def truncation(self) -> float | None:
@@ -321,7 +331,9 @@ class Result:
             "noise": self.noise,
             "compiled": self.compiled,
             "layout": None if self.layout is None else list(self.layout),
+            "initial_layout": None if self.initial_layout is None else list(self.initial_layout),
             "gates": self.gates,
+            "warnings": list(self.warnings),
             "node": self.node,
             "worker": self.worker,
             "version": self.version,
@@ -344,7 +356,8 @@ class Result:
         return (
             f"<Result {self.task} | {self.num_qubits} qubits, "
             f"{f'{self.shots} shots' if self.shots else 'exact'} | {self.engine}, "
-            f"{1e3 * self.timing.run_s:.3g} ms on {self.worker}>"
+            f"{1e3 * self.timing.run_s:.3g} ms on {self.worker}"
+            f"{' | warning: ' + '; '.join(self.warnings) if self.warnings else ''}>"
         )
 
     def _need(self, there: bool, output: str) -> None:
@@ -365,6 +378,10 @@ class Result:
 def _restored(data: ResultData, provenance: Provenance) -> Result:
     """A result from its pickle. Raises VersionMismatchError if another version wrote it."""
     return Result(DecodedResult(data, provenance.task), provenance)
+
+
+def _qubits(packed: bytes) -> tuple[int, ...] | None:
+    return tuple(memoryview(packed).cast("H").tolist()) if packed else None
 
 
 def _nothing(_output: str) -> bool:

@@ -34,6 +34,8 @@ from simenv.errors import OptionError, ProgramError, SimenvError
 from simenv.model import TaskOptions, TaskSpec
 from simenv.wire.refusals import error_of_batch
 
+_AS_WRITTEN = (b"", b"")  # layouts of a circuit on its own qubits
+
 
 class PreparedSubmit(msgspec.Struct, frozen=True):
     """Checked and packed tasks of one call, which share `terms`."""
@@ -51,9 +53,9 @@ def prepare_one(
     checked = _checked(options)
     values = options.get("parameter_values")
     loaded = load(circuit)
-    layout = b""
+    layouts = _AS_WRITTEN
     if checked.named:
-        checked, loaded, layout, terms = _on_device(loaded, options, checked, devices)
+        checked, loaded, layouts, terms = _on_device(loaded, options, checked, devices)
     else:
         terms = _task_options(loaded, options.get("observables"), checked)
     row = _one_row(loaded, values)
@@ -65,7 +67,7 @@ def prepare_one(
         row,
         checked_binding(options.get("binding_index", 0)),
         1,
-        layout,
+        *layouts,
     )
     return PreparedSubmit(terms, [spec], single=True)
 
@@ -75,20 +77,20 @@ def _on_device(
     options: SubmitOptions | BatchOptions,
     checked: CheckedOptions,
     devices: SubmitDevices | None,
-) -> tuple[CheckedOptions, PackedCircuit, bytes, TaskOptions]:
-    """A circuit as the device takes it that its options name, if they do: with the layout, and
+) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
+    """A circuit as the device takes it that its options name, if they do: with its layouts, and
     the options that are sent. Raises SimenvError."""
     compiled = None
     if devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
     terms = _task_options(loaded, options.get("observables"), checked)
     if compiled is None:
-        return checked, loaded, b"", terms
+        return checked, loaded, _AS_WRITTEN, terms
     moved = compiled.observables(terms.observables)
     return (
         checked,
         compiled.loaded,
-        compiled.layout,
+        compiled.layouts,
         msgspec.structs.replace(terms, observables=moved),
     )
 
@@ -142,9 +144,9 @@ def _sweep(
 ) -> PreparedSubmit:
     """Prepare one Task for each set of parameter values; few tasks of many are sent."""
     loaded = load(circuit)
-    layout = b""
+    layouts = _AS_WRITTEN
     if checked.named:
-        checked, loaded, layout, terms = _on_device(loaded, options, checked, devices)
+        checked, loaded, layouts, terms = _on_device(loaded, options, checked, devices)
     else:
         terms = _task_options(loaded, options.get("observables"), checked)
     rows = loaded.bind(values)
@@ -165,7 +167,7 @@ def _sweep(
                 rows[first : first + each].tobytes(),
                 first,
                 min(each, total - first),
-                layout,
+                *layouts,
             )
             for first in range(0, total, each)
         ],
@@ -198,7 +200,7 @@ def _several(
             errors.append(_at(error, index))
     if not circuits:
         return PreparedSubmit(checked.task_options(True, None), [])
-    terms, layouts = None, [b""] * len(programs)
+    terms, layouts = None, [_AS_WRITTEN] * len(programs)
     if checked.named and not errors:
         terms, programs, layouts = _several_on_device(programs, options, checked, devices, errors)
     elif not errors:
@@ -210,8 +212,8 @@ def _several(
     return PreparedSubmit(
         terms,
         [
-            TaskSpec(loaded.packed, shots, seed, b"", 0, 1, layout)
-            for loaded, seed, layout in zip(programs, seeds, layouts, strict=True)
+            TaskSpec(loaded.packed, shots, seed, b"", 0, 1, *places)
+            for loaded, seed, places in zip(programs, seeds, layouts, strict=True)
         ],
     )
 
@@ -222,7 +224,7 @@ def _several_on_device(
     checked: CheckedOptions,
     devices: SubmitDevices | None,
     errors: list[SimenvError],
-) -> tuple[TaskOptions | None, list[PackedCircuit], list[bytes]]:
+) -> tuple[TaskOptions | None, list[PackedCircuit], list[tuple[bytes, bytes]]]:
     """Circuits as their device takes them; append to `errors` what cannot be compiled.
 
     Observables are shared by all tasks of a call, so circuits that ask for them must end on the
@@ -230,9 +232,10 @@ def _several_on_device(
     """
     terms = _common_options(programs, options.get("observables"), checked, errors)
     if errors or devices is None:
-        return terms, programs, [b""] * len(programs)
+        return terms, programs, [_AS_WRITTEN] * len(programs)
     found: list[PackedCircuit] = []
-    layouts: list[bytes] = []
+    layouts: list[tuple[bytes, bytes]] = []
+    replaced: set[str] = set()
     moved = compiler = None
     for index, loaded in enumerate(programs):
         try:
@@ -243,10 +246,11 @@ def _several_on_device(
         if compiled is None:
             task = checked.task
             terms = msgspec.structs.replace(terms, snapshot=task.snapshot, noise=task.noise)
-            return terms, programs, [b""] * len(programs)
+            return terms, programs, [_AS_WRITTEN] * len(programs)
         compiler = compiled.compiler or compiler
         found.append(compiled.loaded)
-        layouts.append(compiled.layout)
+        layouts.append(compiled.layouts)
+        replaced.update(checked.task.replaced_gates)
         observables = compiled.observables(terms.observables)
         if moved is not None and observables != moved:
             text = "observables of circuits that end on other qubits of the device, in one call"
@@ -257,6 +261,7 @@ def _several_on_device(
         observables=moved or (),
         snapshot=checked.task.snapshot,
         compiled=compiler or "",
+        replaced_gates=tuple(sorted(replaced)),
     )
     return (None if errors else terms), found, layouts
 

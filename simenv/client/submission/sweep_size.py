@@ -31,8 +31,13 @@ def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: i
 
 def _cost_us(program: Program, shots: int) -> float:
     gates = len(program.ops) // 2 + 2
-    amplitudes = 2.0 ** min(program.num_qubits, 64)
+    amplitudes = 2.0 ** min(_touched(program), 64)
     return gates * (_GATE_US + amplitudes * _AMPLITUDE_US) + shots * _SHOT_US
+
+
+def _touched(program: Program) -> int:
+    """Number of qubits that operations act on: a circuit on a device's qubits leaves most alone."""
+    return len(set(memoryview(program.qubits).cast("H")))
 
 
 def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:

@@ -70,15 +70,18 @@ def heartbeat_received(
     now_ns: int,
     passes: tuple[int, int] = (0, 0),
     waiting: bool = True,
+    compiling: bool = False,
 ) -> tuple[bool, list[Action]]:
     """A worker is alive and runs this task, 0: none; False if it is no worker of ours. `waiting`:
-    it waits for a chunk. A worker that loads kernels runs nothing, and has lost nothing."""
+    it waits for a chunk. A worker that loads kernels runs nothing, and has lost nothing.
+    `compiling`: it compiles kernels that the task needs."""
     worker = state.workers.get(name)
     if worker is None or worker.start != start:
         return False, []
     worker.heard_ns = now_ns
     worker.rss_bytes = rss_bytes
     worker.passes = (task, *passes)
+    worker.compiling = task if compiling else 0
     if task:
         worker.idle_beats = 0
         if task in worker.skipped:

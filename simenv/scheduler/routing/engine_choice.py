@@ -197,7 +197,7 @@ def _candidate(
     snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
 ) -> EngineCandidate:
     """The route on one engine, or the objection to it."""
-    total_qubits, profile = profile.num_qubits, card.effective_profile(profile, terms.outputs)
+    total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
     error = unsupported_reason(card, profile, terms)
     if error is None and card.is_device:
         error = _hardware_refusal(candidates, profile, snapshot)

@@ -2,8 +2,8 @@
 
 Decided once, at acceptance. A pool that is closed or unable, and a kind without a pool, is skipped,
 and the route's reason says so; if all are skipped, the route is that without a preference, which is
-never hardware. A word that is neither a pool nor a kind is refused: a misspelt `hardware` must not
-become a simulator.
+never hardware, and noise is refused. A word that is neither a pool nor a kind is refused: a misspelt
+`hardware` must not become a simulator.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from difflib import get_close_matches
 
 import msgspec
 
-from simenv.errors import OptionError
+from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.model.devices import DeviceKind
 from simenv.scheduler.core.types import ClusterLimits, Route
@@ -43,6 +43,7 @@ def route(
     chosen, skipped = _preferred(profile, terms, pools, limits, snapshot)
     if chosen is not None and chosen.route is not None:
         return chosen.route
+    _check_noise(terms, skipped)
     ideal = msgspec.structs.replace(profile, noise=None)
     candidate = engine_choice.route(ideal, _without_preference(terms), pools, limits, snapshot)
     return msgspec.structs.replace(candidate, reason=_fallback_reason(skipped, candidate))
@@ -63,6 +64,7 @@ def consider(
     others = engine_choice.consider(ideal, _without_preference(terms), pools, limits, snapshot)
     if chosen is not None:
         return [chosen, *(each for each in others if each.engine != chosen.engine)]
+    _check_noise(terms, skipped)
     first = others[0]
     if first.route is None:
         return others
@@ -112,6 +114,15 @@ def _preferred(
                 return _taken(word, pool, candidate, candidate.route, skipped, snapshot), skipped
             skipped.append(f"{word}: pool {pool.name}: {candidate.text}")
     return None, skipped
+
+
+def _check_noise(terms: TaskOptions, skipped: list[str]) -> None:
+    """Raise InfeasibleError where noise that was asked for would be left out."""
+    if terms.noise and ("all", 0.0) not in terms.noise:
+        raise InfeasibleError(
+            f"noise is asked for, and no emulated device takes the circuit: {'; '.join(skipped)}",
+            hint="leave noise out, or wait for the pool of the device",
+        )
 
 
 def _check_words(words: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> None:

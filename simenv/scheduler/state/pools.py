@@ -97,6 +97,7 @@ class Worker(msgspec.Struct, eq=False):
     memory_bytes: int = 0  # granted beyond what it reserves
     rss_bytes: int = 0
     passes: tuple[int, int, int] = (0, 0, 0)  # at its last beat: of this task, done, of so many
+    compiling: int = 0  # at its last beat: the task whose kernels it compiled; 0: none
     tasks: int = 0
     held: dict[int, TaskRecord] = msgspec.field(default_factory=dict)
     held_us: float = 0.0

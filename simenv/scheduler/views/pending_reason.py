@@ -18,7 +18,9 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
     if record.stopping:
         return f"stopping: {record.stopping}"
     if record.phase == Phase.RUNNING:
-        return ""
+        worker = state.workers.get(record.worker)
+        compiles = worker is not None and worker.compiling == record.number
+        return "compiling kernels, once on this machine" if compiles else ""
     if record.phase == Phase.SENT:
         return f"next on {record.worker}"
     if record.phase == Phase.PARKED:

@@ -275,7 +275,7 @@ def known(program: Program, found: Profile, route: Route, max_shots: int = 0) ->
     width = outcome_width(found.num_clbits) + COUNT_BYTES
     distribution = distribution_bits(found)
     work = Workload(
-        qubits=found.num_qubits,
+        qubits=found.used_qubits,
         gates_1q=found.gates_1q,
         gates_2q=found.gates_2q + found.gates_many,
         measurements=found.measurements,
@@ -287,8 +287,8 @@ def known(program: Program, found: Profile, route: Route, max_shots: int = 0) ->
 
 def distribution_bits(found: Profile) -> int:
     """Two to this power outcomes may have a probability."""
-    bits = found.num_clbits if found.measurements else found.num_qubits
-    return bits if found.mid_circuit else min(bits, found.num_qubits)
+    bits = found.num_clbits if found.measurements else found.used_qubits
+    return bits if found.mid_circuit else min(bits, found.used_qubits)
 
 
 def check_outputs(found: Profile, terms: TaskOptions) -> None:

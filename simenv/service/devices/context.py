@@ -30,10 +30,15 @@ class DeviceContext:
     """One device with one set of noise options; made once for the tasks that share them."""
 
     def __init__(
-        self, device: DeviceInfo | None, source: EmulatedDevice, terms: TaskOptions
+        self,
+        device: DeviceInfo | None,
+        source: EmulatedDevice,
+        terms: TaskOptions,
+        *,
+        is_optional: bool = False,
     ) -> None:
-        """`device`: None for a noise model alone. `source`: whose document is the noise. Raises
-        OptionError."""
+        """`device`: None for a noise model alone. `source`: whose document is the noise.
+        `is_optional`: another device may take the circuit. Raises OptionError."""
         self.is_loaded = False  # its first look at a circuit loads what the next ones need
         self.max_shots = 0 if device is None else device.max_shots
         model = noise_api.model_of(source.document, terms.noise)
@@ -41,7 +46,7 @@ class DeviceContext:
         self._lock = threading.Lock()  # of the attachment
         self._device = device
         self._outputs = terms.outputs
-        self._is_preferred = bool(terms.prefer)
+        self._is_optional = is_optional
         self._labels = tuple(rules.labels(terms))
 
     @cached_property
@@ -60,12 +65,12 @@ class DeviceContext:
 
     def examined(self, circuit: Circuit, profile: Profile) -> Profile:
         """The profile with that of the circuit's noise. Raises InfeasibleError for a circuit that
-        the device does not execute as it is; where the device is only preferred, the profile is
-        then that of an ideal run."""
+        the device does not execute as it is; where the device is optional, the profile is then
+        that of an ideal run."""
         try:
             noise = self._noise(circuit, profile)
         except InfeasibleError:
-            if not self._is_preferred:
+            if not self._is_optional:
                 raise
             return profile
         return msgspec.structs.replace(profile, noise=noise)

@@ -14,6 +14,7 @@ from noise_models.errors import NoiseError
 from noise_models.model import NoiseModel
 from noise_models.options import NoiseOptions
 from simenv.errors import OptionError
+from simenv.model.devices import CalibrationSource
 
 
 @contextmanager
@@ -33,9 +34,10 @@ def read(body: bytes, what: str) -> tuple[Document, bytes, str]:
         return found, canonical, document.digest(canonical).hex()
 
 
-def library_names() -> tuple[str, ...]:
-    """Devices of the library, bundled and installed."""
-    return tuple(library.names())
+def library_names() -> dict[str, CalibrationSource]:
+    """Devices of the library by name, with the source of each."""
+    bundled = dict.fromkeys(library.BUNDLED, CalibrationSource.BUNDLED)
+    return {**dict.fromkeys(library.names(), CalibrationSource.INSTALLED), **bundled}
 
 
 def from_library(name: str) -> bytes:

@@ -7,7 +7,7 @@ and the loop gets a Future until it is done. A file that was changed is read ane
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +18,7 @@ import msgspec
 
 from simenv.config import NAME_RULE
 from simenv.errors import NotFoundError, OptionError
-from simenv.model.devices import DeviceInfo
+from simenv.model.devices import CalibrationSource, DeviceInfo
 
 if TYPE_CHECKING:
     from noise_models.document import Document
@@ -92,8 +92,8 @@ class DeviceRegistry:
         """A document of a client. The Future raises OptionError."""
         return self._thread.submit(_parsed, body, "")
 
-    def names(self) -> Future[tuple[str, ...]]:
-        """Names of all devices, sorted."""
+    def names(self) -> Future[dict[str, CalibrationSource]]:
+        """All devices by name, sorted, with the source of each."""
         return self._thread.submit(_names, self._folder)
 
     def _version(self, name: str) -> Version:
@@ -151,13 +151,15 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
     return EmulatedDevice(digest, canonical, found, info)
 
 
-def _names(folder: Path) -> tuple[str, ...]:
+def _names(folder: Path) -> dict[str, CalibrationSource]:
     from simenv.service.devices import noise_api
 
-    files = {path.stem for path in folder.glob("*.json") if NAME_RULE.match(path.stem)}
-    return tuple(sorted(files | set(noise_api.library_names())))
+    files = [path.stem for path in folder.glob("*.json") if NAME_RULE.match(path.stem)]
+    found = {**noise_api.library_names(), **dict.fromkeys(files, CalibrationSource.IMPORTED)}
+    return dict(sorted(found.items()))
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _listed(names: Iterable[str]) -> str:
+    names = tuple(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -101,9 +101,10 @@ class EmulatedDevices:
         Waiting."""
         if not terms.snapshot:
             return None
+        is_optional = not terms.noise and any(map(self._is_ideal, terms.prefer))
         key = (
             *(terms.device, terms.snapshot, terms.noise, terms.outputs, terms.observables),
-            bool(terms.prefer),
+            is_optional,
         )
         context = self._contexts.get(key)
         if context is None:
@@ -113,7 +114,8 @@ class EmulatedDevices:
                 self.registry.document(terms.snapshot, self.documents.body(terms.snapshot))
             )
             info = self._limits_of(terms, source)
-            context = DeviceContext(info, source, terms)
+            is_optional = is_optional and source.info is not None  # else noise of the caller's own
+            context = DeviceContext(info, source, terms, is_optional=is_optional)
             if len(self._contexts) >= MAX_CONTEXTS:
                 self._contexts.clear()
             self._contexts[key] = context
@@ -146,6 +148,10 @@ class EmulatedDevices:
                 if word == pool or word in EMULATORS:
                     return device
         return ""
+
+    def _is_ideal(self, word: str) -> bool:
+        """May a word of a preference mean another device than an emulated one?"""
+        return word not in EMULATORS and word not in self._by_pool
 
     def info(self, name: str) -> DeviceInfo:
         """A device as it is calibrated now. Raises NotFoundError, OptionError, Waiting."""

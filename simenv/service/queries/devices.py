@@ -88,7 +88,15 @@ def seen(state: SchedulerState, devices: DeviceRecords) -> RoutingSnapshot:
 
 
 def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices) -> ReplySteps:
-    """Every pool as a device, or one emulated device whether a pool holds it or not."""
+    """Every pool as a device, or one emulated device whether a pool holds it or not, or the names
+    of all devices that can be emulated."""
+    if message.names:
+        known = None if devices.emulated is None else devices.emulated.registry.names()
+        while known is not None and not known.done():
+            yield known
+        names = [] if known is None else [(name, str(at)) for name, at in known.result().items()]
+        yield codec.encode(DevicesReply(message.request, [], names))
+        return
     while True:
         try:
             found = [devices.named(message.name)] if message.name else devices.all(limits)

@@ -96,7 +96,7 @@ def _choice(one: EngineCandidate, message: Explain, limits: ClusterLimits, first
 
 def _sizes(found: Profile) -> Sizes:
     return Sizes(
-        num_qubits=found.num_qubits,
+        num_qubits=found.used_qubits,
         operations=found.operations,
         gates_1q=found.gates_1q,
         gates_2q=found.gates_2q,

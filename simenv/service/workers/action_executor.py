@@ -184,6 +184,7 @@ def packed(
                 spec.binding,
                 spec.count,
                 spec.layout,
+                spec.initial_layout,
             )
         )
     route = send.records[0].route

@@ -117,10 +117,12 @@ class App(msgspec.Struct, frozen=True, array_like=True, tag=16):
 
 class GetDevices(msgspec.Struct, frozen=True, array_like=True, tag=43):
     """Answered by Devices. `name`: this emulated device alone, whether a pool holds it or not;
-    "": every pool. An earlier service ignores the name."""
+    "": every pool. `names`: the names that `device=` takes, and no pools. An earlier service
+    ignores both."""
 
     request: Number
     name: Text = ""
+    names: bool = False
 
 
 class StoreNoise(msgspec.Struct, frozen=True, array_like=True, tag=46):
@@ -140,6 +142,9 @@ class Devices(msgspec.Struct, frozen=True, array_like=True, tag=43):
 
     request: int
     devices: list[DeviceInfo]
+    names: list[
+        tuple[str, str]
+    ] = []  # of devices, with the source of each: see `CalibrationSource`
 
 
 class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):

@@ -77,6 +77,7 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
     passes_done: Number = 0  # over the task's states, as far as the engine says
     passes: Number = 0
     waiting: bool = True  # for a chunk; False while it runs one, loads kernels or sends results
+    compiling: bool = False  # kernels that the task needs
 
 
 class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -90,6 +91,7 @@ class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     binding: int
     count: int = 1
     layout: bytes = b""  # see `TaskSpec`
+    initial_layout: bytes = b""
 
 
 class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):

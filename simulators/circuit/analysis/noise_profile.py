@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from simulators.circuit.analysis.profile import NoiseProfile
+from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import CHANNEL, Q1, NoiseProgram
 from simulators.circuit.passes.noisy_cone import active_support
@@ -20,9 +21,9 @@ def noise_profile(
 ) -> NoiseProfile:
     """Profile of a noise program; of what the outputs depend on, where they are given with the
     circuit. `labels`: of all Pauli strings."""
-    locations, width = program.locations, 0
+    locations, width, touched = program.locations, 0, 0
     if circuit is not None:
-        width = circuit.num_qubits
+        width, touched = circuit.num_qubits, _touched(circuit)
         found = active_support(circuit, program, outputs, labels) if outputs else None
         if found is not None:
             locations, width = locations[found.acting], int(found.needed.sum())
@@ -34,4 +35,16 @@ def noise_profile(
         float(facts.errors[numbers].sum()),
         float(facts.drawn[numbers].sum()),
         width,
+        touched=touched,
     )
+
+
+def _touched(circuit: Circuit) -> int:
+    """Number of qubits that operations other than barriers act on."""
+    rows, qubits = circuit.table.rows, circuit.qubits
+    if (rows[:, 0] == BARRIER).any():
+        used = rows[circuit.ops]
+        qubits = qubits[np.repeat(used[:, 0] != BARRIER, used[:, 1])]
+    found = np.zeros(circuit.num_qubits, np.bool_)
+    found[qubits] = True
+    return int(found.sum())

@@ -33,6 +33,7 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     drawn_weight: float = 0.0
     num_qubits: int = 0  # that the outputs depend on; 0: not known
     shots: int = 1024  # that engines are compared by; 0: exact results are asked for
+    touched: int = 0  # qubits that operations act on: a device has more; 0: not known
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -61,3 +62,9 @@ class Profile(msgspec.Struct, frozen=True):
     widest: int = 2  # qubits of its widest gate, where one has more than two
     kept: Kept | None = None  # where that is less than all
     noise: NoiseProfile | None = None
+
+    @property
+    def used_qubits(self) -> int:
+        """Qubits that operations act on, of a circuit on a device's qubits; else all."""
+        touched = 0 if self.noise is None else self.noise.touched
+        return touched or self.num_qubits

@@ -21,6 +21,7 @@ from simenv.qpm.envelopes import (
     NOT_REACHED,
     UNKNOWN_WAIT,
     CompletionEnvelope,
+    CompletionMetadata,
     Record,
     StatusEnvelope,
     Times,
@@ -137,6 +138,7 @@ class Found(msgspec.Struct, frozen=True):
     state: TaskState
     result: dict[str, Any]
     error: SimenvError | None
+    metadata: dict[str, Any] = {}
 
     @property
     def message(self) -> str | None:
@@ -148,10 +150,11 @@ def find(run: CircuitRun) -> Found:
     state, error = run.final_state(), run.error()
     if state is TaskState.DONE:
         try:
-            return Found(state, run.result(), None)
+            return Found(state, run.result(), None, run.metadata())
         except SimenvError as unreadable:
             state, error = TaskState.FAILED, unreadable
-    return Found(state, {"counts": {}}, error)
+    told = CompletionMetadata(warnings=list(run.warnings))
+    return Found(state, {"counts": {}}, error, plain(told))
 
 
 def revision1(
@@ -165,7 +168,9 @@ def revision1(
     elif not run.wants_amplitudes:
         result = found.result["counts"]
     times = run.times(dequeued_s)
-    record = Record(cid=run.cid, result=result, rc=_rc(found.state), **_fields(times))
+    record = Record(
+        cid=run.cid, result=result, rc=_rc(found.state), metadata=found.metadata, **_fields(times)
+    )
     return plain(record)
 
 
@@ -195,6 +200,7 @@ def revision2(
         poll_operation=poll,
         reason=reason,
         message=found.message,
+        metadata=found.metadata,
         qpm_cq_enqueue_time_ns=_ns(times.cq_enqueue_time),
         qpm_cq_dequeue_time_ns=_ns(times.cq_dequeue_time),
         **_fields(times),

@@ -1,9 +1,10 @@
 """What a host asks to be run: `info`, read and checked.
 
 A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which wins. In one
-process with the caller, `circuit` may also be a QuantumCircuit or a Program. Keys that are not
-known are passed over with a warning in the log: hosts add their own. Among them are those that
-would speak for somebody else (owner, project, policy ...): who asks is known from the connection.
+process with the caller, `circuit` may also be a QuantumCircuit or a Program. Hosts add keys of
+their own, so those that are not known, and hints that change nothing here, are no error: the
+completion has a warning that names them. Keys that say who asks (owner, project, policy ...) are
+left out, as the contract has it: who asks is known from the connection.
 `noise`, `verbatim` and `qubit_mapping` are for emulated devices; elsewhere they are refused by
 name, where they ask for anything.
 
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import logging
 from typing import Any
 
 import msgspec
@@ -96,11 +96,17 @@ def _in_the_middle(where: str) -> ProgramError:
     )
 
 
-log = logging.getLogger("simenv.qpm")
 FORMATS = ("openqasm2", "openqasm3", "qpy")
 MAX_PRIORITY = 1_000_000
+_FIELDS_CHARS = 500
 MAX_STATEVECTOR_QUBITS = 20  # beyond, [re, im] pairs are gigabytes of Python objects
 MAX_QPY_BYTES = 16 * 2**20
+_HINTS = {  # that a caller may have meant: why they change nothing
+    "backend": "the pool is the QPM's",
+    "method": "the engine is chosen by the service",
+    "lib": "the engine is chosen by the service",
+    "deadline_ns": "tasks have no deadline",
+}
 _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
 
 
@@ -110,7 +116,8 @@ _KNOWN = frozenset(
         *_NUMBERS,
         *("qasm", "circuit", "num_shots", "num_qubits", "seed", "priority", "return_statevector"),
         *("noise", "verbatim", "qubit_mapping", "prefer"),
-        *("compiler", "backend", "method", "lib", "qfw_backend", "np", "hosts"),
+        *("compiler", "qfw_backend", "np", "hosts"),
+        *_HINTS,
         *("owner", "job_id", "allocation_id", "project_id", "session_id", "target_device_id"),
         *("scope_id", "workload", "policy", "run_context", "token", "reservation_id"),
     }
@@ -129,6 +136,7 @@ class Request(msgspec.Struct, frozen=True):
     noise: Any = "on"  # as `Client.submit` takes it
     verbatim: bool = False  # run it as it is written, or refuse it
     qubit_mapping: tuple[int, ...] = ()  # the device's qubit of each; (): any
+    warnings: tuple[str, ...] = ()  # fields that change nothing
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -149,9 +157,6 @@ def read(info: Any) -> Request:
     given = arguments.table("info", info)
     if "num_shots" not in given:
         raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
-    unknown = given.keys() - _KNOWN
-    if unknown:
-        log.warning("fields of info that mean nothing here: %s", ", ".join(sorted(unknown))[:500])
     for name in _NUMBERS:  # estimates of the host's: sound, or refused; we make our own
         if given.get(name) is not None:
             arguments.whole(name, given[name], 0, 2**63 - 1)
@@ -173,7 +178,21 @@ def read(info: Any) -> Request:
         noise=_noise(given.get("noise")),
         verbatim=_asked(given, "verbatim"),
         qubit_mapping=_mapping(given.get("qubit_mapping")),
+        warnings=_warnings(given),
     )
+
+
+def _warnings(given: dict[str, Any]) -> tuple[str, ...]:
+    """A text for the fields that are not known, and one for each hint that changes nothing."""
+    found = [
+        f"info: {name} has no effect: {why}"
+        for name, why in _HINTS.items()
+        if given.get(name) is not None
+    ]
+    unknown = sorted(str(name) for name in given.keys() - _KNOWN)
+    if unknown:
+        found.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
+    return tuple(found)
 
 
 def _asked(given: dict[str, Any], name: str) -> bool:

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
+from simenv.client.qpm.requests.run_request import Request
 from simenv.client.results.decoded import Provenance, Stages
 from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
-from simenv.qpm.envelopes import NOT_REACHED, StatusEnvelope, Times
+from simenv.qpm.envelopes import NOT_REACHED, CompletionMetadata, StatusEnvelope, Times, plain
 
 
 class RunFacts(msgspec.Struct, frozen=True):
@@ -24,6 +25,7 @@ class RunFacts(msgspec.Struct, frozen=True):
     precision: str
     seed: int
     shots: int
+    metadata: dict[str, Any] = {}
 
     def told(self) -> dict[str, Any]:
         """As a host reads it."""
@@ -42,6 +44,7 @@ class RunFacts(msgspec.Struct, frozen=True):
             "ranks": where.origin.ranks,
             "slots": where.slots,
             "attempts": where.attempts,
+            **self.metadata,
         }
 
 
@@ -55,7 +58,7 @@ class CircuitRun:
     __slots__ = (
         "_final", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued",
         "refusal", "reservation", "seen", "seen_s", "shots", "size_bytes", "tasks",
-        "wants_amplitudes",
+        "wants_amplitudes", "warnings",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +74,7 @@ class CircuitRun:
         size_bytes: int = 0,
         refusal: SimenvError | None = None,
         reservation: int = 0,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self.cid = cid
         self.number = number
@@ -82,6 +86,7 @@ class CircuitRun:
         self.size_bytes = size_bytes
         self.refusal = refusal
         self.reservation = reservation
+        self.warnings = warnings  # about the request
         self.open = len(tasks)
         self.ended_s = NOT_REACHED  # wall clock, when its end was heard
         self.queued = False
@@ -169,16 +174,47 @@ class CircuitRun:
             return None
         task = self.tasks[0]
         found = task.result()
-        return RunFacts(task.handle.provenance(), found.precision, found.seed, self.shots)
+        where = task.handle.provenance()
+        return RunFacts(where, found.precision, found.seed, self.shots, self.metadata())
+
+    def metadata(self) -> dict[str, Any]:
+        """The emulated device it ran on, and warnings; {} where there are neither."""
+        told = CompletionMetadata(warnings=list(self.warnings))
+        if self.final_state() is TaskState.DONE:
+            found = self.tasks[0].result()
+            told = CompletionMetadata(
+                device=found.device,
+                snapshot=found.snapshot,
+                snapshot_age_s=found.snapshot_age_s,
+                noise=found.noise,
+                compiled=found.compiled,
+                initial_layout=_listed(found.initial_layout),
+                layout=_listed(found.layout),
+                gates=found.gates,
+                warnings=[*self.warnings, *found.warnings],
+            )
+        return plain(told)
 
 
 def refused(
-    cid: str, number: int, shots: int, created_s: float, why: SimenvError, reservation: int = 0
+    cid: str,
+    number: int,
+    asked: Request,
+    created_s: float,
+    why: SimenvError,
+    reservation: int = 0,
 ) -> CircuitRun:
     """A circuit that was turned away: ended before it began."""
-    run = CircuitRun(cid, number, shots, created_s, refusal=why, reservation=reservation)
+    run = CircuitRun(
+        cid, number, asked.shots, created_s,
+        refusal=why, reservation=reservation, warnings=asked.warnings,
+    )  # fmt: skip
     run.ended_s = time()
     return run
+
+
+def _listed(qubits: tuple[int, ...] | None) -> list[int] | None:
+    return None if qubits is None else list(qubits)
 
 
 def _worst(tasks: tuple[Task, ...]) -> TaskState:

@@ -89,7 +89,7 @@ class CircuitSubmitter:
         except SimenvError as error:
             if under.number:  # the service has not been asked whether it may be used
                 self._reservation_checks.check_active(under.number)
-            run = refused(cid, number, asked.shots, created_s, error, under.number)
+            run = refused(cid, number, asked, created_s, error, under.number)
         else:
             run = CircuitRun(
                 cid, number, asked.shots, created_s,
@@ -98,6 +98,7 @@ class CircuitSubmitter:
                 fixed=prepared.fixed,
                 size_bytes=prepared.size_bytes,
                 reservation=under.number,
+                warnings=asked.warnings,
             )  # fmt: skip
         self.registry.enter(run, queued=queued)
         return run

@@ -1,0 +1,70 @@
+"""Factors of noise components that are too large for a physical channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from noise_models.build.device_model import DeviceModel
+from noise_models.build.gate_noise import largest_parameter
+from noise_models.model import NoiseModel
+
+_Values = Iterable[tuple[str, float]]  # of each place: its name, the value without the factor
+
+
+def limited(model: NoiseModel) -> tuple[str, ...]:
+    """Texts of the components whose factor takes a calibrated value above its physical limit, which
+    the model then has in its place; of the whole device, whatever a circuit uses."""
+    if not isinstance(model, DeviceModel):
+        return ()  # given channels have no such factors
+    found = [
+        _text(component, model.options.factor(component), values)
+        for component, values in _components(model)
+        if model.options.factor(component) > 1.0
+    ]
+    if model.snapshot.correlated_readout:
+        factor = model.options.factor("qubit.correlated_readout")
+        if factor > 1.0:
+            found.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
+    return tuple(text for text in found if text)
+
+
+def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:
+    """Components with their values as parts of the largest one that there is."""
+    qubits = list(enumerate(model.snapshot.qubits))
+    yield "gate.depolarizing", _parameters(model)
+    yield "qubit.thermal", ((f"qubit {k}", each.excited or 0.0) for k, each in qubits)
+    yield "qubit.preparation", ((f"qubit {k}", model.preparation_error(k)) for k, _ in qubits)
+    yield "qubit.reset", ((f"qubit {k}", each.reset_error or 0.0) for k, each in qubits)
+    yield (
+        "qubit.readout",
+        ((f"qubit {k}", max(each.confusion or (0.0, 0.0))) for k, each in qubits),
+    )
+
+
+def _parameters(model: DeviceModel) -> _Values:
+    """Depolarizing parameters of the gates."""
+    sizes = {gate.name: gate.num_qubits for gate in model.snapshot.native_gates}
+    factor = model.options.factor("gate.depolarizing")
+    for gate in model.snapshot.gates:
+        size = len(gate.qubits) or sizes.get(gate.name, 0)
+        side = 1 << size
+        if size not in (1, 2) or not 0.0 < (gate.error or 0.0) < side / (side + 1):
+            continue  # no error, or a gate that does not work
+        # The parameter is at most error d / (d - 1), which costs nothing to know.
+        if gate.error * side / (side - 1) * factor <= largest_parameter(size):
+            continue
+        qubits = gate.qubits or tuple(range(size))
+        place = ", ".join(map(str, gate.qubits)) or "all qubits"
+        yield f"{gate.name} on {place}", model.rest(gate, qubits) / largest_parameter(size)
+
+
+def _text(component: str, factor: float, values: _Values) -> str:
+    """ "" where all values stay within the limit."""
+    above = [place for place, value in values if value * factor > 1.0 + 1e-12]
+    if not above:
+        return ""
+    more = f" and {len(above) - 1} more" if len(above) > 1 else ""
+    return (
+        f"{component} * {factor:g} is above the physical limit for {above[0]}{more}; the limit"
+        " acts there"
+    )

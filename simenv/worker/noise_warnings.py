@@ -1,0 +1,46 @@
+"""Warnings about noise that was asked for and does not act, or not as its numbers say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from simenv.model import NO_GATES, Program, TaskOptions
+
+if TYPE_CHECKING:
+    from noise_models.custom import CustomModel
+
+_SHOWN = 12
+
+
+def unused_channels(
+    document: CustomModel, program: Program, terms: TaskOptions, *, acts: bool
+) -> tuple[str, ...]:
+    """Of a noise model of the caller's own in one circuit. `acts`: whether any of it does."""
+    found = []
+    has = {entry.gate for entry in document.channels}
+    if not acts:
+        gates = sorted(set(program.names) - NO_GATES)
+        channels = dict.fromkeys(_place(entry.gate, entry.qubits) for entry in document.channels)
+        found.append(
+            f"the noise model does not act on this circuit, which ran without noise: channels of"
+            f" {_listed(channels)}; the circuit has {_listed(gates)}"
+        )
+    lost = [name for name in terms.replaced_gates if name in has]
+    if lost:
+        found.append(
+            f"channels of {_listed(lost)} do not act: compilation for device {terms.device}"
+            f" replaced {'these gates' if len(lost) > 1 else 'this gate'}; give channels of native"
+            " gates, or compile='never'"
+        )
+    return tuple(found)
+
+
+def _place(gate: str, qubits: tuple[int, ...]) -> str:
+    return f"{gate} on {', '.join(map(str, qubits))}" if qubits else gate
+
+
+def _listed(names: Iterable[str]) -> str:
+    words = list(names)
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return "; ".join(words[:_SHOWN]) + more if words else "no gates"
