@@ -23,7 +23,7 @@ def test_words_are_short_forms() -> None:
 
 
 def test_factors_of_groups_multiply() -> None:
-    options = NoiseOptions.parse({"all": 2, "gate": 0.5, "gate.coherent": 3, "qubit.idle": False})
+    options = NoiseOptions.parse({"all": 2, "gate": 0.5, "gate.coherent": 3, "qubit.idle": 0})
     assert options.factor("gate.coherent") == 3.0
     assert options.factor("gate.depolarizing") == 1.0
     assert options.factor("qubit.thermal") == 2.0
@@ -61,6 +61,8 @@ def test_wire_form_is_canonical(
         ({"gate": float("inf")}, "gate"),
         ({"gate": 10**400}, "gate"),
         ({"gate": "0.5"}, "gate"),
+        ({"gate": True}, "gate"),
+        ({"qubit.idle": False}, "qubit.idle"),
         ({"qubit.p01": 1.5}, "qubit.p01"),
         ({"qubit.t1_us": 0}, "qubit.t1_us"),
         ({"recipe": "best"}, "best"),

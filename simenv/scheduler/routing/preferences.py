@@ -2,8 +2,8 @@
 
 Decided once, at acceptance. A pool that is closed or unable, and a kind without a pool, is skipped,
 and the route's reason says so; if all are skipped, the route is that without a preference, which is
-never hardware, and noise is refused. A word that is neither a pool nor a kind is refused: a misspelt
-`hardware` must not become a simulator.
+never hardware, and noise is refused. A word that is neither a pool nor a kind is refused: a
+misspelt `hardware` must not become a simulator.
 """
 
 from __future__ import annotations

@@ -90,3 +90,50 @@ def test_circuit_with_measurement_on_the_way_needs_dynamic_device(dynamic: bool)
     circuit.measure(0, 1)
     found = problem(circuit, device(dynamic=dynamic))
     assert ("before a circuit's end" in found) is not dynamic
+
+
+def conditional() -> QuantumCircuit:
+    circuit = QuantumCircuit(3, 2)
+    circuit.sx(0)
+    circuit.measure(0, 0)
+    with circuit.if_test((circuit.clbits[0], 1)):
+        circuit.sx(2)
+        with circuit.if_test((circuit.clbits[1], 1)):
+            circuit.sx(1)
+    circuit.sx(0)
+    circuit.measure(1, 1)
+    return circuit
+
+
+def looped() -> QuantumCircuit:
+    circuit = QuantumCircuit(3, 1)
+    with circuit.for_loop(range(2)):
+        circuit.sx(2)
+    circuit.measure(0, 0)
+    return circuit
+
+
+def measured_again(reset: bool) -> QuantumCircuit:
+    circuit = QuantumCircuit(3, 2)
+    circuit.sx(1)
+    circuit.reset(1) if reset else circuit.measure(1, 0)
+    circuit.sx(1)
+    circuit.measure(1, 1)
+    return circuit
+
+
+@pytest.mark.parametrize(
+    ("circuit", "words"),
+    [
+        (conditional(), "operation 2 (if on qubits 1, 2): device ibis has no"),
+        (looped(), "operation 0 (for on qubit 2): device ibis has no"),
+        (measured_again(reset=True), "operation 1 (reset on qubit 1): device ibis has no"),
+        (measured_again(reset=False), "operation 1 (measure on qubit 1): device ibis has no"),
+    ],
+    ids=["if", "for", "reset", "measure"],
+)
+def test_operation_that_needs_dynamic_device_is_named_with_its_qubits(
+    circuit: QuantumCircuit, words: str
+) -> None:
+    assert problem(circuit, device()).startswith(words)
+    assert problem(circuit, device(dynamic=True)) == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from simulators.compiler import kernel
-from simulators.compiler.kernel_time import booked, spent_ns, working_ns
+from simulators.compiler.kernel_time import booked, busy_ns, spent_ns, working_ns
 
 WORK_NS = 5_000_000
 
@@ -32,3 +32,13 @@ def test_nested_booked_blocks_are_counted_once() -> None:
         while time.perf_counter_ns() - begin < WORK_NS:  # booked twice, it is more than passes
             pass
     assert spent_ns() - spent <= time.perf_counter_ns() - begin
+
+
+def test_time_of_kernel_that_is_being_loaded_is_known_meanwhile() -> None:
+    assert busy_ns() == 0
+    with booked():
+        first = busy_ns()
+        with booked():
+            assert busy_ns() >= first
+        assert busy_ns() > 0
+    assert busy_ns() == 0

@@ -20,7 +20,11 @@ def test_factors_are_read_back_as_the_same_options(noise: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "noise", [3, ["gate"], {"gate": "much"}, {"gate": float("nan")}, {3: 1}, ""]
+    "noise",
+    [
+        *(3, ["gate"], {"gate": "much"}, {"gate": float("nan")}, {3: 1}, ""),
+        *({"gate": True}, {"gate.depolarizing": False}, {"qubit.t1_us": True}),
+    ],
 )
 def test_what_is_no_noise_is_refused(noise: Any) -> None:
     assert document_of(noise) == b""

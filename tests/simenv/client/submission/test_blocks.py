@@ -9,6 +9,7 @@ from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
 
 from simenv.client.circuits import load
+from simenv.client.circuits.decode.to_qiskit import to_qiskit
 from simenv.client.submission.sweep_size import RESULT_BYTES, bindings_per_task
 from simenv.model import MAX_BINDINGS, Program, TaskOptions
 
@@ -54,3 +55,10 @@ def test_result_size_of_task_is_bounded(num_qubits: int, shots: int, total: int)
     assert rows == 1 or rows * min(shots, 2**num_qubits) * 12 <= RESULT_BYTES
     states = bindings_per_task(program, TaskOptions(("statevector",)), 0, total)
     assert states == 1 or states * 16 * 2**num_qubits <= RESULT_BYTES
+
+
+def test_qubits_of_a_device_that_a_circuit_leaves_alone_cost_nothing() -> None:
+    placed = QuantumCircuit(127, 4)
+    placed.compose(to_qiskit(SMALL), range(100, 104), range(4), inplace=True)
+    alone = bindings_per_task(SMALL, COUNTS, 1024, 1000)
+    assert bindings_per_task(load(placed).program, COUNTS, 1024, 1000) == alone > 1

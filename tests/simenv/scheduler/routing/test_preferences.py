@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from arrays import Arrays
@@ -154,6 +156,22 @@ def test_preferred_kind_without_pool_is_skipped() -> None:
     )
     assert found.pool == "main"
     assert found.reason.startswith("hardware: no such pool; preferred simulator: pool main")
+
+
+@pytest.mark.parametrize("decide", [preferences.route, preferences.consider])
+def test_noise_is_refused_where_no_emulated_pool_takes_the_circuit(
+    decide: Callable[..., object],
+) -> None:
+    closed = RoutingSnapshot((), (("lattice", "quarantined"),))
+    pools = (PoolSpec("main"), PoolSpec("lattice", device="fez"))
+
+    def asked(noise: tuple[tuple[str, float], ...]) -> TaskOptions:
+        return TaskOptions(prefer=("emulator",), device="fez", noise=noise, snapshot="00")
+
+    with pytest.raises(InfeasibleError, match=r"noise is asked for.*pool lattice is quarantined"):
+        decide(profile(ghz(3)), asked((("gate", 0.5),)), pools, LIMITS, closed)
+    for noise in ((), (("all", 0.0),)):
+        assert decide(profile(ghz(3)), asked(noise), pools, LIMITS, closed)
 
 
 def test_preference_together_with_pool_is_refused() -> None:

@@ -157,3 +157,21 @@ def test_reason_names_cancellation_and_service_shutdown() -> None:
     assert why(machine, first) == "stopping: cancelled"
     machine.state.draining = True
     assert why(machine, second) == "the service is shutting down"
+
+
+def test_running_task_whose_kernels_are_compiled_says_so_until_they_are() -> None:
+    machine = CheckedScheduler(1)
+    (number,) = machine.submit(1)
+    (send,) = machine.assign()
+    record = machine.state.tasks[number]
+
+    def beat(*, compiling: bool) -> None:
+        machine.scheduler.heartbeat_received(
+            send.worker, machine.start_of(send.worker), number, record.fence, 0, machine.now_ns,
+            compiling=compiling,
+        )  # fmt: skip
+
+    beat(compiling=True)
+    assert why(machine, number) == "compiling kernels, once on this machine"
+    beat(compiling=False)
+    assert why(machine, number) == ""

@@ -1,0 +1,92 @@
+"""Factors that a physical limit cuts are named, and no others."""
+
+from __future__ import annotations
+
+import pytest
+
+from noise_models import library
+from noise_models.build import build
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    CorrelatedReadout,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+)
+from noise_models.custom import from_values
+from noise_models.document import model
+from noise_models.limits import limited
+from noise_models.options import NoiseOptions
+
+SNAPSHOT = CalibrationSnapshot(
+    name="two",
+    num_qubits=2,
+    native_gates=(NativeGate("sx", 1), NativeGate("cz", 2)),
+    all_to_all=True,
+    qubits=(
+        QubitCalibration(t1_us=100.0, t2_us=80.0, p01=0.01, p10=0.02, excited=0.03),
+        QubitCalibration(t1_us=100.0, t2_us=80.0, p01=0.3, p10=0.4, reset_error=0.2),
+    ),
+    gates=(
+        GateCalibration("sx", error=1e-3, duration_ns=30.0),
+        GateCalibration("cz", (0, 1), error=0.3, duration_ns=60.0),
+        GateCalibration("cz", (1, 0), error=1.0),  # does not work
+    ),
+    correlated_readout=(
+        CorrelatedReadout((0, 1), ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))),
+    ),
+)
+
+
+def texts(snapshot: CalibrationSnapshot = SNAPSHOT, **factors: float) -> tuple[str, ...]:
+    named = {name.replace("_", ".", 1): value for name, value in factors.items()}
+    return limited(build(snapshot, NoiseOptions.parse(named)))
+
+
+@pytest.mark.parametrize(
+    ("factors", "component", "place"),
+    [
+        ({"gate_depolarizing": 3.0}, "gate.depolarizing * 3", "for cz on 0, 1;"),
+        ({"gate": 1e9}, "gate.depolarizing * 1e+09", "for sx on all qubits and 1 more;"),
+        ({"qubit_readout": 3.0}, "qubit.readout * 3", "for qubit 1;"),
+        ({"qubit_thermal": 40.0}, "qubit.thermal * 40", "for qubit 0;"),
+        ({"qubit_reset": 6.0}, "qubit.reset * 6", "for qubit 1;"),
+        ({"qubit_preparation": 40.0}, "qubit.preparation * 40", "for qubit 0;"),
+        ({"qubit_correlated_readout": 2.0}, "qubit.correlated_readout * 2", "acts as 1"),
+    ],
+)
+def test_component_whose_factor_is_limited_is_named_with_its_place(
+    factors: dict[str, float], component: str, place: str
+) -> None:
+    (text,) = texts(**factors)
+    assert text.startswith(component)
+    assert place in text
+
+
+def test_factors_within_limits_have_no_text() -> None:
+    assert texts() == ()
+    assert (
+        texts(gate_depolarizing=2.0, qubit_readout=2.0, qubit_reset=5.0, qubit_thermal=33.0) == ()
+    )
+    assert texts(all=0.5) == ()
+    assert texts(library.load("superconducting-lattice"), all=2.0) == ()
+
+
+def test_limit_is_that_of_the_channel() -> None:
+    """The factor below the one that is named still changes the channel."""
+    channel = {
+        factor: build(SNAPSHOT, NoiseOptions.parse({"gate.depolarizing": factor}))
+        .after_gate("cz", (0, 1))[0]
+        .channel.infidelity
+        for factor in (2.4, 2.5, 2.9, 3.5)
+    }
+    assert channel[2.4] < channel[2.5]
+    named = [bool(texts(gate_depolarizing=factor)) for factor in channel]
+    least = next(factor for factor, is_named in zip(channel, named, strict=True) if is_named)
+    assert named == [factor >= least for factor in channel]
+    assert channel[least] == pytest.approx(channel[3.5])
+
+
+def test_channels_of_the_caller_have_no_limits() -> None:
+    document = from_values({"kind": "channels", "name": "mine", "readout": [{"p01": 0.1}]})
+    assert limited(model(document)) == ()

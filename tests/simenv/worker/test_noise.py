@@ -1,0 +1,86 @@
+"""The device that a result records: gates, layouts, and warnings of noise that does not act."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+from qiskit import QuantumCircuit
+
+from noise_models import document, library
+from simenv.client.circuits import load
+from simenv.model import DeviceRecord, TaskOptions
+from simenv.wire.messages.worker import AssignedTask, NoiseDocument
+from simenv.worker.noise import Noise
+
+DEVICE = "superconducting-lattice"
+
+
+def circuit() -> QuantumCircuit:
+    found = QuantumCircuit(2, 2, global_phase=0.5)
+    found.sx(0)
+    found.cz(0, 1)
+    found.barrier()
+    found.delay(100, 1, "ns")
+    found.reset(1)
+    found.sx(1)
+    with found.if_test((found.clbits[0], 0)):
+        found.x(1)
+    found.measure([0, 1], [0, 1])
+    return found
+
+
+def recorded(body: bytes, asked: QuantumCircuit | None = None, **terms: Any) -> DeviceRecord:
+    noise, program = Noise(), load(asked or circuit()).program
+    digest = hashlib.sha256(body).hexdigest()
+    noise.receive(NoiseDocument(digest, body))
+    task = AssignedTask(
+        1, 1, 0, program.packed(), 100, 1, b"", 0, layout=b"\1\0", initial_layout=b"\0\0"
+    )
+    return noise.record(program, task, TaskOptions(snapshot=digest, **terms))
+
+
+def channels(*gates: str, **more: Any) -> bytes:
+    entries = [{"gate": gate, "depolarizing": 0.1, **more} for gate in gates]
+    return msgspec.json.encode({"kind": "channels", "name": "mine", "channels": entries})
+
+
+def calibration() -> bytes:
+    return document.dump(library.load(DEVICE))
+
+
+def test_gates_are_counted_without_measurements_barriers_and_other_operations() -> None:
+    assert recorded(calibration()).gates == (("cz", 1), ("sx", 2), ("x", 1))
+
+
+def test_both_layouts_are_recorded() -> None:
+    found = recorded(calibration())
+    assert (found.layout, found.initial_layout) == (b"\1\0", b"\0\0")
+
+
+def test_noise_model_that_acts_nowhere_is_named_with_its_gates_and_those_of_the_circuit() -> None:
+    (text,) = recorded(channels("h", "t")).warnings
+    assert "ran without noise" in text
+    assert "channels of h; t;" in text
+    assert text.endswith("the circuit has cz; sx; x")
+    (text,) = recorded(channels("sx", qubits=[7])).warnings
+    assert "channels of sx on 7;" in text
+
+
+def test_noise_model_that_acts_has_no_warning() -> None:
+    assert recorded(channels("sx", "h")).warnings == ()
+    flips = {"kind": "channels", "name": "flips", "readout": [{"p01": 0.1, "p10": 0.1}]}
+    assert recorded(msgspec.json.encode(flips)).warnings == ()
+
+
+def test_channels_of_gates_that_compilation_replaced_are_named() -> None:
+    (text,) = recorded(channels("sx", "h"), device=DEVICE, replaced_gates=("cx", "h")).warnings
+    assert text.startswith("channels of h do not act: compilation for device")
+    assert recorded(channels("sx"), device=DEVICE, replaced_gates=("cx", "h")).warnings == ()
+
+
+def test_limited_factor_is_named() -> None:
+    (text,) = recorded(calibration(), noise=(("gate.depolarizing", 1e9),)).warnings
+    assert text.startswith("gate.depolarizing * 1e+09")
+    assert recorded(calibration(), noise=(("gate.depolarizing", 2.0),)).warnings == ()
