@@ -16,6 +16,7 @@ from simenv.client.client import Client
 from simenv.errors import OptionError
 from simenv.frontends.qrmi import Payload, QuantumResource
 from simenv.qpm.errors import ExecutionError, InProgressError
+from simenv.qpm.service import QPMCapability
 from simenv.qpm.states import Reason
 
 
@@ -186,6 +187,8 @@ def test_host_reads_calibration_coupling_and_gates_of_device(env: Client) -> Non
         pair for a, b in info.coupling for pair in ((a, b), (b, a))
     }
     record = qpm.query()
+    assert record.qpm_capabilities == QPMCapability.SUPERCONDUCTING, "it has no statevector"
+    assert qpm.revision1.query().qpm_capabilities == 0
     assert record.properties["simulator"]
     assert record.properties["num_qubits"] == info.num_qubits
 

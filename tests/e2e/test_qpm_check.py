@@ -11,10 +11,10 @@ from simenv.cli.app import run
 SOME = (
     "query.*", "admission.reason", "polling.gone", "info.width", "record.*", "counts.*",
     "execution.sync*", "execution.cancel-running", "events.once",
-    "reservation.released", "credits.returned", "crowd.fifty", "control.shutdown", "clients.*",
-    "transport.error-stack",
+    "reservation.released", "credits.returned", "credits.delayed", "statevector.*", "crowd.fifty",
+    "control.shutdown", "clients.*", "transport.error-stack",
 )  # fmt: skip
-TARGETS = ("inprocess", "defw", "hardware")
+TARGETS = ("inprocess", "defw", "hardware", "emulated")
 
 
 def broken(captured: pytest.CaptureFixture[str]) -> dict[str, str]:

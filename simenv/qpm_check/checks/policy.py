@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from simenv.qpm_check.checks.admission import decided, stands
-from simenv.qpm_check.contract.outcomes import Omitted, expect
+from simenv.qpm_check.contract.outcomes import Broken, Omitted, expect
 from simenv.qpm_check.harness import shapes
 from simenv.qpm_check.harness.check import expect_equal, row
 from simenv.qpm_check.harness.session import CheckSession
@@ -216,7 +216,8 @@ def walltime(session: CheckSession) -> None:
 def returned(session: CheckSession) -> None:
     gates, _ = _long_estimates(session)
     with _held(session, gates):
-        number = session.reserve(**size(gates * 3 // 2))
+        cost = _cost(session, gates)
+        number = session.reserve(**size(cost * 3 // 2))
         under = {"reservation_id": number}
         for turn in range(3):
             answer = session.q.sync_run(
@@ -228,9 +229,7 @@ def returned(session: CheckSession) -> None:
                          answer["outcome"], "COMPLETED")  # fmt: skip
         record = stands(session, number, "active")
         used = record["credits_consumed"]
-        expect(
-            0 <= used < gates, f"{used} of {gates * 3 // 2} credits are gone after 3 short tasks"
-        )
+        expect(0 <= used < cost, f"{used} of {cost * 3 // 2} credits are gone after 3 short tasks")
         expect(record["actual_total_ns"] > 0, "actual_total_ns is 0 after 3 tasks")
 
 
@@ -238,28 +237,30 @@ def returned(session: CheckSession) -> None:
 def of_cancelled(session: CheckSession) -> None:
     gates, _ = _long_estimates(session)
     with _held(session, gates):
-        number = session.reserve(**size(gates * 40))
+        cost = _cost(session, gates)
+        number = session.reserve(**size(cost * 10))
         under = {"reservation_id": number}
         cids = [
             session.submit(session.long, num_shots=session.long_shots, under=under)
             for _ in range(6)
         ]
         held = stands(session, number, "active")["credits_consumed"]
-        expect(held >= gates, f"{held} credits are held for 6 tasks of {gates} each")
+        expect(held >= 2 * cost, f"{held} credits are held for 6 tasks of {cost} each")
         for cid in reversed(cids):
             session.q.cancel_task(cid, **under)
         for cid in cids:
             session.completion(cid, reservation_id=number)
         left = stands(session, number, "active")["credits_consumed"]
-        expect(left <= gates, f"{left} credits are gone for 6 tasks that were cancelled")
+        expect(left <= cost, f"{left} credits are gone for 6 tasks that were cancelled")
 
 
 @row("credits.delayed", "a task that waits for credits: DELAYED, pending-capacity; then it runs")
 def delayed(session: CheckSession) -> None:
     gates, _ = _long_estimates(session)
     with _held(session, gates):
+        cost = _cost(session, gates)
         for _ in range(TURNS):
-            under = {"reservation_id": session.reserve(**size(gates * 3 // 2))}
+            under = {"reservation_id": session.reserve(**size(cost * 3 // 2))}
             first = session.submit(session.long, num_shots=session.long_shots, under=under)
             second, answer = session.accept(
                 session.info(session.long, num_shots=session.long_shots), under=under
@@ -282,7 +283,7 @@ def delayed(session: CheckSession) -> None:
 def never(session: CheckSession) -> None:
     gates, _ = _long_estimates(session)
     with _held(session, gates):
-        under = {"reservation_id": session.reserve(**size(gates * 3 // 2))}
+        under = {"reservation_id": session.reserve(**size(_cost(session, gates) * 3 // 2))}
         info = session.info(session.long, num_shots=2 * session.long_shots)
         session.expect_refusal(
             "async_run of twice the gates", lambda: session.q.async_run(info, **under)
@@ -293,6 +294,21 @@ def _long_estimates(session: CheckSession) -> tuple[int, dict[str, int]]:
     """One-qubit gates of a long circuit, and the profile under which they seem to take long."""
     gates = session.long_gates
     return gates, {"one_q_gate_ns": math.ceil(ESTIMATED_S * 1e9 / gates)}
+
+
+def _cost(session: CheckSession, gates: int) -> int:
+    """Credits that one long circuit holds: of its gates, as the QPM may have compiled them."""
+    number = session.reserve(**size(gates * 40))
+    under = {"reservation_id": number}
+    for _ in range(TURNS):
+        before = stands(session, number, "active")["credits_consumed"]
+        cid = session.submit(session.long, num_shots=session.long_shots, under=under)
+        held = int(stands(session, number, "active")["credits_consumed"]) - before
+        session.q.cancel_task(cid, **under)
+        session.completion(cid, reservation_id=number)
+        if held > 0:
+            return held
+    raise Broken(f"{TURNS} times a long circuit held no credits of its reservation")
 
 
 def _held(session: CheckSession, gates: int) -> Any:

@@ -136,7 +136,9 @@ class QPMIdentity:
         main = self.device_info(self.device)
         types, capabilities = self._bits(main, info)
         properties = None
-        if with_properties:
+        if not with_properties:  # of revision 1, which does not know this bit
+            capabilities &= ~QPMCapability.SUPERCONDUCTING
+        else:
             properties = self._properties(info, main, types, capabilities, kind)
         words = f"simenv environment {info.name} on {info.node}"
         if self.device:
@@ -147,9 +149,10 @@ class QPMIdentity:
         )  # fmt: skip
 
     def _bits(self, main: DeviceInfo, info: ServiceInfo) -> tuple[QPMType, QPMCapability]:
-        if main.kind is DeviceKind.HARDWARE:
+        if main.kind is not DeviceKind.IDEAL:  # no amplitudes: its state is mixed
             cold = main.technology == "superconducting"
-            return QPMType.HARDWARE, QPMCapability(QPMCapability.SUPERCONDUCTING if cold else 0)
+            types = QPMType.HARDWARE if main.kind is DeviceKind.HARDWARE else QPMType.SIMULATOR
+            return types, QPMCapability(QPMCapability.SUPERCONDUCTING if cold else 0)
         capabilities = QPMCapability(0)
         for engine in self.engines_of(main, info.pools):
             capabilities |= _capability(engine)
@@ -158,6 +161,8 @@ class QPMIdentity:
     def _answering(self, main: DeviceInfo, info: ServiceInfo) -> dict[str, list[str]]:
         """By capability the pools that answer a request for it."""
         found: dict[str, list[str]] = {}
+        if main.kind is DeviceKind.EMULATED:
+            return found
         for pool in info.pools:
             for engine in self.engines_of(main, [pool]):
                 for bit in _capability(engine):
