@@ -47,11 +47,11 @@ def _parameters(model: DeviceModel) -> _Values:
     factor = model.options.factor("gate.depolarizing")
     for gate in model.snapshot.gates:
         size = len(gate.qubits) or sizes.get(gate.name, 0)
-        side = 1 << size
-        if size not in (1, 2) or not 0.0 < (gate.error or 0.0) < side / (side + 1):
+        side, error = 1 << size, gate.error or 0.0
+        if size not in (1, 2) or not 0.0 < error < side / (side + 1):
             continue  # no error, or a gate that does not work
         # The parameter is at most error d / (d - 1), which costs nothing to know.
-        if gate.error * side / (side - 1) * factor <= largest_parameter(size):
+        if error * side / (side - 1) * factor <= largest_parameter(size):
             continue
         qubits = gate.qubits or tuple(range(size))
         place = ", ".join(map(str, gate.qubits)) or "all qubits"

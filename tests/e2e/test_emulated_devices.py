@@ -9,7 +9,7 @@ from typing import Any
 import live
 import numpy as np
 import pytest
-from emulated import DEVICE, environment, ghz
+from emulated import DEVICE, environment, far, ghz
 from qiskit import QuantumCircuit, qasm2
 from qiskit.circuit import Parameter
 from shell import Answer, Shell
@@ -57,17 +57,6 @@ def shell(
     return call
 
 
-def far() -> QuantumCircuit:
-    """Needs swaps on a lattice, and asks for an observable that tells its qubits apart."""
-    circuit = QuantumCircuit(4)
-    for qubit, angle in enumerate((0.3, 0.7, 1.1, 1.9)):
-        circuit.ry(angle, qubit)
-    for a in range(4):
-        for b in range(a):
-            circuit.rzz(0.2 + 0.1 * a, a, b)
-    return circuit
-
-
 def test_result_names_device_snapshot_layout_and_native_gates(env: Client) -> None:
     found = env.run(ghz(), device=DEVICE, shots=2000, seed=3)
     assert found.device == DEVICE
@@ -87,16 +76,6 @@ def test_result_names_device_snapshot_layout_and_native_gates(env: Client) -> No
     assert told["initial_layout"] == list(found.initial_layout or ())
     assert told["gates"] == found.gates
     assert told["warnings"] == []
-
-
-def test_initial_and_final_layout_are_those_of_the_transpiled_circuit(env: Client) -> None:
-    compiled = env.transpile(far(), DEVICE)
-    found = env.run(far(), device=DEVICE, observables="ZZZZ", shots=None, noise="off")
-    assert found.initial_layout == tuple(compiled.layout.initial_index_layout(filter_ancillas=True))
-    assert found.layout == tuple(compiled.layout.final_index_layout(filter_ancillas=True))
-    assert found.initial_layout != found.layout, "no swaps were needed: a weak test"
-    several = env.submit_many([far()], device=DEVICE, observables="ZZZZ", shots=None, noise="off")
-    assert several[0].result().initial_layout == found.initial_layout
 
 
 def test_counts_are_equal_for_device_pool_preference_and_simulate(
@@ -274,99 +253,6 @@ def test_custom_noise_model_replaces_calibration(env: Client) -> None:
     for wrong in ({**flips, "loudness": 3}, b"{", {"kind": "nothing"}):
         with pytest.raises(OptionError, match=r"loudness|JSON|nothing"):
             env.submit(circuit, noise=wrong)
-
-
-def test_single_precision_of_density_matrix_is_refused_and_auto_honours_it(env: Client) -> None:
-    with pytest.raises(InfeasibleError, match="'densitymatrix' has no precision 'single'"):
-        env.submit(ghz(), device=DEVICE, engine="densitymatrix", precision="single")
-    with pytest.raises(InfeasibleError, match="exact"):
-        env.submit(ghz(), device=DEVICE, outputs="probabilities", shots=None, precision="single")
-    found = env.run(ghz(), device=DEVICE, precision="single", shots=500)
-    assert (found.engine, found.precision) == ("statevector", "single")
-
-
-def test_preference_with_another_word_takes_what_its_device_does_not(env: Client) -> None:
-    found = env.run(ghz(), prefer=["emulator", "main"], compile="never", shots=500, seed=3)
-    assert found.device is None
-    assert "does not take the circuit" in found.engine_reason
-
-
-def test_noise_model_of_replaced_gates_is_named_in_result(env: Client) -> None:
-    model = {
-        "kind": "channels",
-        "name": "mine",
-        "channels": [{"gate": "h", "depolarizing": 0.1}, {"gate": "cz", "depolarizing": 0.1}],
-    }
-    (text,) = env.run(ghz(), noise=model, device=DEVICE, shots=500).warnings
-    assert "channels of h do not act" in text
-    (text,) = env.submit_many([ghz()], noise=model, device=DEVICE, shots=50)[0].result().warnings
-    assert "channels of h do not act" in text
-    assert env.run(ghz(), noise=model, shots=500).warnings == ()
-    native = QuantumCircuit(1, 1)
-    native.x(0)
-    native.measure(0, 0)
-    found = env.run(native, noise=model, shots=500)
-    assert "ran without noise" in found.warnings[0]
-    assert found.counts == {"1": 500}
-    assert "warning: the noise model does not act" in repr(found)
-
-
-def test_limited_factor_is_named_in_result_and_by_command(
-    env: Client, shell: Shell, tmp_path: Path
-) -> None:
-    (text,) = env.run(ghz(), device=DEVICE, noise={"gate.depolarizing": 1e9}).warnings
-    assert text.startswith("gate.depolarizing * 1e+09 is above the physical limit")
-    path = tmp_path / "ghz.qasm"
-    path.write_text(qasm2.dumps(ghz()))
-    line = (str(path), "--device", DEVICE, "--noise", "gate.depolarizing=1e9")
-    for command in (("submit", *line, "--wait"), ("simulate", *line)):
-        told = shell(*command)
-        assert told.code == 0
-        assert f"warning: {text}" in " ".join(told.err.split())
-        assert "3 qubits" in told.err
-
-
-def test_condition_on_device_without_dynamic_circuits_is_refused_with_its_qubits(
-    env: Client,
-) -> None:
-    circuit = QuantumCircuit(3, 2)
-    circuit.h(0)
-    circuit.measure(0, 0)
-    with circuit.if_test((circuit.clbits[0], 1)):
-        circuit.h(2)
-    circuit.measure(2, 1)
-    with pytest.raises(InfeasibleError, match=r"operation 2 \(if on qubit 2\): device neutral-"):
-        env.submit(circuit, device="neutral-atoms")
-    circuit = QuantumCircuit(2, 1)
-    circuit.h(1)
-    circuit.reset(1)
-    circuit.h(1)
-    circuit.measure(1, 0)
-    with pytest.raises(InfeasibleError, match=r"operation 1 \(reset on qubit 1\): device neutral-"):
-        env.submit(circuit, device="neutral-atoms")
-
-
-def test_estimate_on_device_is_that_of_the_qubits_that_are_used(env: Client) -> None:
-    alone = env.explain(ghz(), observables="ZZZ", shots=1000)
-    for noise in ("on", "off"):
-        found = env.explain(ghz(), device=DEVICE, observables="ZZZ", shots=1000, noise=noise)
-        assert found.sizes.num_qubits == alone.sizes.num_qubits == 3
-        assert "of 27 qubits" not in found.engines[0].why
-        assert found.engines[0].memory_bytes < 100 * 2**20
-
-
-def test_names_of_devices_have_their_sources(env: Client) -> None:
-    folder = config.devices_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "listed.json"
-    path.write_bytes(document.dump(library.load(DEVICE)))
-    found = env.device_names()
-    path.unlink()
-    assert found["listed"] == "imported"
-    assert {name for name, source in found.items() if source == "bundled"} == set(library.BUNDLED)
-    assert list(found) == sorted(found)
-    assert not {"main", "lattice", "qpu"} & set(found), "pools are listed by devices()"
-    assert "listed" not in env.device_names()
 
 
 def test_noise_model_of_aer_is_taken(env: Client) -> None:

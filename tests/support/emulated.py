@@ -36,3 +36,14 @@ def ghz(qubits: int = 3) -> QuantumCircuit:
         circuit.cx(qubit, qubit + 1)
     circuit.measure(range(qubits), range(qubits))
     return circuit
+
+
+def far() -> QuantumCircuit:
+    """Needs swaps on a lattice, and asks for an observable that tells its qubits apart."""
+    circuit = QuantumCircuit(4)
+    for qubit, angle in enumerate((0.3, 0.7, 1.1, 1.9)):
+        circuit.ry(angle, qubit)
+    for a in range(4):
+        for b in range(a):
+            circuit.rzz(0.2 + 0.1 * a, a, b)
+    return circuit

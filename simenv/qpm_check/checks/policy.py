@@ -303,7 +303,7 @@ def _cost(session: CheckSession, gates: int) -> int:
     for _ in range(TURNS):
         before = stands(session, number, "active")["credits_consumed"]
         cid = session.submit(session.long, num_shots=session.long_shots, under=under)
-        held = int(stands(session, number, "active")["credits_consumed"]) - before
+        held = int(stands(session, number, "active")["credits_consumed"] - before)
         session.q.cancel_task(cid, **under)
         session.completion(cid, reservation_id=number)
         if held > 0:

@@ -1,0 +1,148 @@
+"""Results, warnings, refusals and estimates of circuits on emulated devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import live
+import pytest
+from emulated import DEVICE, environment, far, ghz
+from qiskit import QuantumCircuit, qasm2
+from shell import Answer, Shell
+
+from noise_models import document, library
+from simenv import config
+from simenv.cli.app import run
+from simenv.client.client import Client
+from simenv.errors import InfeasibleError
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[live.Live]:
+    with environment() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def env(up: live.Live) -> Iterator[Client]:
+    with up.client() as client:
+        yield client
+
+
+@pytest.fixture
+def shell(
+    up: live.Live, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    monkeypatch.setenv("SIMENV_SERVICE", "")
+
+    def call(*line: str) -> Answer:
+        capfd.readouterr()
+        code = run(["--name", up.name, *line])
+        shown = capfd.readouterr()
+        return Answer(code, shown.out, shown.err)
+
+    return call
+
+
+def test_initial_and_final_layout_are_those_of_the_transpiled_circuit(env: Client) -> None:
+    compiled = env.transpile(far(), DEVICE)
+    found = env.run(far(), device=DEVICE, observables="ZZZZ", shots=None, noise="off")
+    assert found.initial_layout == tuple(compiled.layout.initial_index_layout(filter_ancillas=True))
+    assert found.layout == tuple(compiled.layout.final_index_layout(filter_ancillas=True))
+    assert found.initial_layout != found.layout, "no swaps were needed: a weak test"
+    several = env.submit_many([far()], device=DEVICE, observables="ZZZZ", shots=None, noise="off")
+    assert several[0].result().initial_layout == found.initial_layout
+
+
+def test_single_precision_of_density_matrix_is_refused_and_auto_honours_it(env: Client) -> None:
+    with pytest.raises(InfeasibleError, match="'densitymatrix' has no precision 'single'"):
+        env.submit(ghz(), device=DEVICE, engine="densitymatrix", precision="single")
+    with pytest.raises(InfeasibleError, match="exact"):
+        env.submit(ghz(), device=DEVICE, outputs="probabilities", shots=None, precision="single")
+    found = env.run(ghz(), device=DEVICE, precision="single", shots=500)
+    assert (found.engine, found.precision) == ("statevector", "single")
+
+
+def test_preference_with_another_word_takes_what_its_device_does_not(env: Client) -> None:
+    found = env.run(ghz(), prefer=["emulator", "main"], compile="never", shots=500, seed=3)
+    assert found.device is None
+    assert "does not take the circuit" in found.engine_reason
+
+
+def test_noise_model_of_replaced_gates_is_named_in_result(env: Client) -> None:
+    model = {
+        "kind": "channels",
+        "name": "mine",
+        "channels": [{"gate": "h", "depolarizing": 0.1}, {"gate": "cz", "depolarizing": 0.1}],
+    }
+    (text,) = env.run(ghz(), noise=model, device=DEVICE, shots=500).warnings
+    assert "channels of h do not act" in text
+    (text,) = env.submit_many([ghz()], noise=model, device=DEVICE, shots=50)[0].result().warnings
+    assert "channels of h do not act" in text
+    assert env.run(ghz(), noise=model, shots=500).warnings == ()
+    native = QuantumCircuit(1, 1)
+    native.x(0)
+    native.measure(0, 0)
+    found = env.run(native, noise=model, shots=500)
+    assert "ran without noise" in found.warnings[0]
+    assert found.counts == {"1": 500}
+    assert "warning: the noise model does not act" in repr(found)
+
+
+def test_limited_factor_is_named_in_result_and_by_command(
+    env: Client, shell: Shell, tmp_path: Path
+) -> None:
+    (text,) = env.run(ghz(), device=DEVICE, noise={"gate.depolarizing": 1e9}).warnings
+    assert text.startswith("gate.depolarizing * 1e+09 is above the physical limit")
+    path = tmp_path / "ghz.qasm"
+    path.write_text(qasm2.dumps(ghz()))
+    line = (str(path), "--device", DEVICE, "--noise", "gate.depolarizing=1e9")
+    for command in (("submit", *line, "--wait"), ("simulate", *line)):
+        told = shell(*command)
+        assert told.code == 0
+        assert f"warning: {text}" in " ".join(told.err.split())
+        assert "3 qubits" in told.err
+
+
+def test_condition_on_device_without_dynamic_circuits_is_refused_with_its_qubits(
+    env: Client,
+) -> None:
+    circuit = QuantumCircuit(3, 2)
+    circuit.h(0)
+    circuit.measure(0, 0)
+    with circuit.if_test((circuit.clbits[0], 1)):
+        circuit.h(2)
+    circuit.measure(2, 1)
+    with pytest.raises(InfeasibleError, match=r"operation 2 \(if on qubit 2\): device neutral-"):
+        env.submit(circuit, device="neutral-atoms")
+    circuit = QuantumCircuit(2, 1)
+    circuit.h(1)
+    circuit.reset(1)
+    circuit.h(1)
+    circuit.measure(1, 0)
+    with pytest.raises(InfeasibleError, match=r"operation 1 \(reset on qubit 1\): device neutral-"):
+        env.submit(circuit, device="neutral-atoms")
+
+
+def test_estimate_on_device_is_that_of_the_qubits_that_are_used(env: Client) -> None:
+    alone = env.explain(ghz(), observables="ZZZ", shots=1000)
+    for noise in ("on", "off"):
+        found = env.explain(ghz(), device=DEVICE, observables="ZZZ", shots=1000, noise=noise)
+        assert found.sizes.num_qubits == alone.sizes.num_qubits == 3
+        assert "of 27 qubits" not in found.engines[0].why
+        assert found.engines[0].memory_bytes < 100 * 2**20
+
+
+def test_names_of_devices_have_their_sources(env: Client) -> None:
+    folder = config.devices_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "listed.json"
+    path.write_bytes(document.dump(library.load(DEVICE)))
+    found = env.device_names()
+    path.unlink()
+    assert found["listed"] == "imported"
+    assert {name for name, source in found.items() if source == "bundled"} == set(library.BUNDLED)
+    assert list(found) == sorted(found)
+    assert not {"main", "lattice", "qpu"} & set(found), "pools are listed by devices()"
+    assert "listed" not in env.device_names()
