@@ -1,12 +1,14 @@
-"""Circuits compiled for an emulated device: once for each program, with a fixed level and seed.
+"""Circuits compiled for an emulated device: once for each structure, with a fixed level and seed.
 
-Invariant: clbits are never changed, so counts need no mapping back. Slots of a program stay slots.
+Programs that differ in their angles have one structure; see `angles`. Invariant: clbits are never
+changed, so counts need no mapping back. Slots of a program stay slots.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -16,15 +18,16 @@ from numpy.typing import NDArray
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.circuits.common.parameters import ParameterSlots
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
+from simenv.client.devices.angles import closed, opened, opened_circuit
 from simenv.client.devices.target import NativeForm, gate_names, target_of
 from simenv.errors import OptionError, ProgramError
-from simenv.model import Observable
+from simenv.model import Observable, Program
 from simenv.model.devices import DeviceInfo
 
 LEVEL = 1  # of Qiskit's transpiler
 SEED = 7
 MAX_TARGETS = 16
-MAX_PROGRAMS = 1_024
+MAX_STRUCTURES = 1_024
 
 # uint16: the device's qubit of each qubit of the circuit, at its end and at its beginning; b"": the
 # same.
@@ -75,6 +78,19 @@ class _CompiledSlots(ParameterSlots):
         return self.compiled.values({name: before[:, int(name[1:])] for name in names})
 
 
+@dataclass(frozen=True, eq=False)
+class _CompiledStructure:
+    """What is kept of a structure."""
+
+    circuit: Any  # a QuantumCircuit in native gates
+    layouts: Layouts
+
+    @cached_property
+    def packed(self) -> PackedCircuit:
+        """The circuit, whose slots are those of the structure."""
+        return load(self.circuit)
+
+
 class Compiler:
     """Compiles for one device, and keeps what it compiled. Not thread-safe."""
 
@@ -82,7 +98,7 @@ class Compiler:
         self._info = info
         self._native = NativeForm(info)
         self._passes: Any = None
-        self._programs: OrderedDict[bytes, tuple[PackedCircuit, Layouts]] = OrderedDict()
+        self._structures: OrderedDict[bytes, _CompiledStructure] = OrderedDict()
 
     @property
     def name(self) -> str:
@@ -107,26 +123,37 @@ class Compiler:
         # What no compilation makes fit is refused by the service, which names the operation.
         if self._native.is_refused(written.program):
             return own
-        key = loaded.packed + place
-        found = self._programs.get(key)
-        if found is None:
-            try:
-                found = self._programs[key] = self._transpiled(loaded, mapping)
-            except ProgramError:
-                if self._info.dynamic or "reset" not in loaded.program.names:
-                    raise
-                return own
-            if len(self._programs) > MAX_PROGRAMS:
-                self._programs.popitem(last=False)
+        structure, values = opened(loaded.program)
+        try:
+            found = self._structure(structure, place, mapping)
+        except ProgramError:
+            if self._info.dynamic or "reset" not in loaded.program.names:
+                raise
+            return own
+        if values.size:
+            packed = load(closed(found.circuit, values, self._merging))
         else:
-            self._programs.move_to_end(key)
-        after, layouts = found
-        slots = _CompiledSlots(loaded.slots.parameters, loaded.slots.expressions, after.slots)
-        packed = PackedCircuit(
-            after.packed, after.num_qubits, after.measures, loaded.parameters, slots
-        )
-        replaced = gate_names(loaded.program) - gate_names(after.program)
-        return CompiledCircuit(packed, layouts, self.name, wide, tuple(sorted(replaced)))
+            after = found.packed
+            slots = _CompiledSlots(loaded.slots.parameters, loaded.slots.expressions, after.slots)
+            packed = PackedCircuit(
+                after.packed, after.num_qubits, after.measures, loaded.parameters, slots
+            )
+        replaced = gate_names(loaded.program) - gate_names(packed.program)
+        return CompiledCircuit(packed, found.layouts, self.name, wide, tuple(sorted(replaced)))
+
+    def _structure(
+        self, structure: Program, place: bytes, mapping: tuple[int, ...]
+    ) -> _CompiledStructure:
+        """A structure as it was compiled before, or compiled now. Raises ProgramError."""
+        key = structure.packed() + place
+        found = self._structures.get(key)
+        if found is None:
+            found = self._structures[key] = self._transpiled(structure, mapping)
+            if len(self._structures) > MAX_STRUCTURES:
+                self._structures.popitem(last=False)
+        else:
+            self._structures.move_to_end(key)
+        return found
 
     def _mapped(self, loaded: PackedCircuit, mapping: tuple[int, ...]) -> PackedCircuit:
         """The circuit as it is written, on these qubits of the device."""
@@ -145,7 +172,13 @@ class Compiler:
         )
 
     def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
-        """A QuantumCircuit in native gates on the device's qubits. Raises ProgramError."""
+        """A QuantumCircuit in native gates on the device's qubits, compiled as `compiled` does.
+        Raises ProgramError."""
+        structure, values = opened_circuit(circuit)
+        found = self._run(structure, mapping)
+        return closed(found, values, self._merging) if values.size else found
+
+    def _run(self, circuit: Any, mapping: tuple[int, ...]) -> Any:
         from qiskit.exceptions import QiskitError
 
         if circuit.num_qubits > self._info.num_qubits:
@@ -166,8 +199,21 @@ class Compiler:
                 hint="compile='never' runs it as it is written, in native gates",
             ) from error
 
+    @cached_property
+    def _target(self) -> Any:
+        return target_of(self._info)
+
+    @cached_property
+    def _merging(self) -> Any:
+        """Passes that merge gates on one qubit, as the level does where angles are numbers."""
+        target = self._target  # loads qiskit
+        from qiskit.transpiler import PassManager
+        from qiskit.transpiler.passes import Optimize1qGatesDecomposition
+
+        return PassManager([Optimize1qGatesDecomposition(target=target)])
+
     def _pass_manager(self, mapping: tuple[int, ...] = ()) -> Any:
-        target = target_of(self._info)
+        target = self._target
         from qiskit.transpiler import generate_preset_pass_manager
 
         return generate_preset_pass_manager(
@@ -177,16 +223,12 @@ class Compiler:
             initial_layout=list(mapping) or None,
         )
 
-    def _transpiled(
-        self, loaded: PackedCircuit, mapping: tuple[int, ...]
-    ) -> tuple[PackedCircuit, Layouts]:
-        found = self.transpiled(to_qiskit(loaded.program), mapping)
+    def _transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
+        found = self._run(to_qiskit(program), mapping)
         last = found.layout.final_index_layout(filter_ancillas=True)
         first = found.layout.initial_index_layout(filter_ancillas=True)
-        return load(found), (
-            np.array(last, np.uint16).tobytes(),
-            np.array(first, np.uint16).tobytes(),
-        )
+        layouts = np.array(last, np.uint16).tobytes(), np.array(first, np.uint16).tobytes()
+        return _CompiledStructure(found, layouts)
 
 
 class Compilers:

@@ -1,0 +1,79 @@
+"""Angles of rotations as parameters, so that circuits of one structure are compiled once.
+
+The rotations are those whose compiled forms have no parameter in their global phase, which Qiskit
+computes with slowly. Multiples of pi/4 stay numbers: they decide which gates a compiler needs
+(rx(pi) is x). What is compiled is a function of the circuit alone, whatever was compiled before.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.model import OWNERS, Program
+
+ROTATIONS = frozenset({"rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx"})
+MOST_ANGLES = 1_024  # of more, a circuit is compiled as it is
+_STEP = math.pi / 4
+_TOLERANCE = 1e-9
+
+
+def opened(program: Program) -> tuple[Program, NDArray[np.float64]]:
+    """The program with slot k in place of its k-th angle, and the angles; itself, and none, where
+    it has free parameters or control flow."""
+    none = np.zeros(0)
+    if program.num_slots or not program.params or not set(OWNERS).isdisjoint(program.names):
+        return program, none
+    params = np.frombuffer(program.params, np.float64).copy()
+    rotates = np.array([name in ROTATIONS for name in program.names])
+    counts = np.frombuffer(program.arities, np.uint16)[2::3]
+    ops = np.frombuffer(program.ops, np.uint16)
+    places = np.flatnonzero(np.repeat(rotates[ops], counts[ops]) & _is_generic(params))
+    if not 0 < places.size <= MOST_ANGLES:
+        return program, none
+    angles = params[places]
+    params[places] = 0.0
+    slots = np.column_stack((places, np.arange(places.size))).astype(np.int32)
+    changed = msgspec.structs.replace(
+        program, params=params.tobytes(), num_slots=places.size, slots=slots.tobytes()
+    )
+    return changed, angles
+
+
+def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
+    """As `opened`, of a QuantumCircuit, with parameters `p0`, `p1`..."""
+    from qiskit.circuit import Parameter
+
+    none = np.zeros(0)
+    if circuit.parameters or circuit.has_control_flow_op():
+        return circuit, none
+    found, angles = circuit.copy_empty_like(), []
+    for instruction in circuit.data:
+        operation = instruction.operation
+        if operation.name in ROTATIONS and _is_generic(np.array(operation.params, float)).all():
+            changed = operation.to_mutable()
+            changed.params = [Parameter(f"p{len(angles)}")]
+            angles.append(float(operation.params[0]))
+            instruction = instruction.replace(operation=changed)
+        found._append(instruction)
+    return (found, np.array(angles)) if 0 < len(angles) <= MOST_ANGLES else (circuit, none)
+
+
+def closed(compiled: Any, angles: NDArray[np.float64], passes: Any) -> Any:
+    """The compiled QuantumCircuit of an opened one with its angles. `passes`: merge the gates on
+    one qubit that its parameters kept apart."""
+    values = {each: float(angles[int(each.name[1:])]) for each in compiled.parameters}
+    found = passes.run(compiled.assign_parameters(values))
+    found._layout = compiled._layout
+    return found
+
+
+def _is_generic(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which angles become parameters."""
+    quarters = angles / _STEP
+    found: NDArray[np.bool_] = np.abs(quarters - np.round(quarters)) > _TOLERANCE
+    return found
