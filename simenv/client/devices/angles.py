@@ -51,7 +51,8 @@ def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
     none = np.zeros(0)
     if circuit.parameters or circuit.has_control_flow_op():
         return circuit, none
-    found, angles = circuit.copy_empty_like(), []
+    found = circuit.copy_empty_like()
+    angles: list[float] = []
     for instruction in circuit.data:
         operation = instruction.operation
         if operation.name in ROTATIONS and _is_generic(np.array(operation.params, float)).all():
