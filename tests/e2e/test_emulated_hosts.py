@@ -211,6 +211,14 @@ def test_qrmi_runs_on_device_and_refuses_unsupported_options(up: live.Live) -> N
 
     try:
         assert json.loads(resource.target().value)["kind"] == "emulated"
+        unused = {"kind": "channels", "name": "h", "channels": [{"gate": "h", "depolarizing": 0.1}]}
+        found = resource.task_result(
+            resource.task_start(payload(options={"simenv": {"noise": unused}}))
+        )
+        told = json.loads(found.value)["results"][0]["metadata"]
+        assert (told["shots"], told["device"]) == (300, DEVICE)
+        assert told["gates"] == {"x": 1}
+        assert "channels of h" in told["warnings"][0]
         assert ones(options={"simenv": {"noise": "off"}}) == 300
         assert ones() < 300
         for wrong, words in (

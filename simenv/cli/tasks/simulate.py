@@ -36,6 +36,7 @@ from simenv.cli.tasks.circuit_input import (
     read_circuit,
     settings_of,
 )
+from simenv.cli.tasks.kernel_wait import kernel_progress
 from simenv.cli.tasks.result_view import shown
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
 from simenv.model import Observable, Origin, TaskState, decode_program
@@ -119,7 +120,8 @@ def simulate(
 
     with spoken_errors():
         try:
-            found = _led(world, asked, begin_s, local)
+            with kernel_progress():
+                found = _led(world, asked, begin_s, local)
         except BaseException as error:
             world.end(str(error) or type(error).__name__, getattr(error, "exit_code", _FAILED))
             raise

@@ -16,6 +16,7 @@ import msgspec
 
 import simenv
 from simenv.client.client import Client
+from simenv.client.qpm.runtime.circuit_run import device_metadata
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.frontends.qrmi import sampler, variables
 from simenv.frontends.qrmi.sampler import Work
@@ -174,8 +175,10 @@ class QuantumResource:
             )
         client = self._connected()
         tasks = [client.task(name) for name in task_id.split(_JOIN)]
-        counts = [[one.counts for one in task.results()] for task in tasks]
-        return TaskResult(sampler.write(work, counts))
+        results = [task.results() for task in tasks]
+        counts = [[one.counts for one in rows] for rows in results]
+        metadata = [device_metadata(rows[0]) for rows in results]
+        return TaskResult(sampler.write(work, counts, metadata))
 
     def task_logs(self, task_id: str) -> str:
         """A line for each circuit: where it ran, or why it did not."""

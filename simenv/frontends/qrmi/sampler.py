@@ -112,13 +112,16 @@ def _asks(value: Any) -> bool:
     return value is not None and value is not False
 
 
-def write(work: Work, counts: Sequence[Sequence[Counts]]) -> str:
-    """`counts`: of each pub, one for each of its sets of values."""
+def write(
+    work: Work, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
+) -> str:
+    """`counts`: of each pub, one for each of its sets of values. `metadata`: of each pub, beside
+    its shots."""
     if work.for_qiskit:
-        return _encoded(work, counts)
+        return _encoded(work, counts, metadata)
     results = [
-        {"data": _plain(pub.registers, rows), "metadata": {"shots": pub.shots}}
-        for pub, rows in zip(work.pubs, counts, strict=True)
+        {"data": _plain(pub.registers, rows), "metadata": {"shots": pub.shots, **more}}
+        for pub, rows, more in zip(work.pubs, counts, metadata, strict=True)
     ]
     return json.dumps({"results": results, "metadata": {"version": 2}})
 
@@ -151,12 +154,14 @@ def _plain(registers: Registers, rows: Sequence[Counts]) -> dict[str, Any]:
     }
 
 
-def _encoded(work: Work, counts: Sequence[Sequence[Counts]]) -> str:
+def _encoded(
+    work: Work, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
+) -> str:
     from qiskit.primitives import BitArray, DataBin, PrimitiveResult, SamplerPubResult
     from qiskit_ibm_runtime import RuntimeEncoder
 
     results = []
-    for pub, rows in zip(work.pubs, counts, strict=True):
+    for pub, rows, more in zip(work.pubs, counts, metadata, strict=True):
         each = [samples(pub.registers, row) for row in rows]
         data = {
             name: BitArray.from_samples([one for row in each for one in row[name]], width).reshape(
@@ -165,5 +170,6 @@ def _encoded(work: Work, counts: Sequence[Sequence[Counts]]) -> str:
             for name, width in pub.registers
         }
         shape = (len(rows),) if pub.is_sweep else ()
-        results.append(SamplerPubResult(DataBin(**data, shape=shape), {"shots": pub.shots}))
+        found = DataBin(**data, shape=shape)
+        results.append(SamplerPubResult(found, {"shots": pub.shots, **more}))
     return json.dumps(PrimitiveResult(results, {"version": 2}), cls=RuntimeEncoder)

@@ -12,6 +12,7 @@ import msgspec
 
 from simenv.client.qpm.requests.run_request import Request
 from simenv.client.results.decoded import Provenance, Stages
+from simenv.client.results.result import Result
 from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
@@ -179,21 +180,27 @@ class CircuitRun:
 
     def metadata(self) -> dict[str, Any]:
         """The emulated device it ran on, and warnings; {} where there are neither."""
-        told = CompletionMetadata(warnings=list(self.warnings))
         if self.final_state() is TaskState.DONE:
-            found = self.tasks[0].result()
-            told = CompletionMetadata(
-                device=found.device,
-                snapshot=found.snapshot,
-                snapshot_age_s=found.snapshot_age_s,
-                noise=found.noise,
-                compiled=found.compiled,
-                initial_layout=_listed(found.initial_layout),
-                layout=_listed(found.layout),
-                gates=found.gates,
-                warnings=[*self.warnings, *found.warnings],
-            )
-        return plain(told)
+            return device_metadata(self.tasks[0].result(), self.warnings)
+        return plain(CompletionMetadata(warnings=list(self.warnings)))
+
+
+def device_metadata(found: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A result's emulated device and warnings, as plain data; {} where there are neither.
+    `warnings`: more of them."""
+    return plain(
+        CompletionMetadata(
+            device=found.device,
+            snapshot=found.snapshot,
+            snapshot_age_s=found.snapshot_age_s,
+            noise=found.noise,
+            compiled=found.compiled,
+            initial_layout=_listed(found.initial_layout),
+            layout=_listed(found.layout),
+            gates=found.gates,
+            warnings=[*warnings, *found.warnings],
+        )
+    )
 
 
 def refused(

@@ -1,0 +1,56 @@
+"""The line that says that kernels are compiled."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import pytest
+
+from simenv.cli.tasks.kernel_wait import kernel_progress
+from simulators.compiler.kernel_time import booked
+
+LIMIT_S = 30.0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def await_text(stream: io.StringIO, text: str) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while text not in stream.getvalue():
+        assert time.monotonic() < deadline, stream.getvalue()
+        time.sleep(0.05)
+
+
+def test_compilation_is_shown_while_it_lasts_and_taken_away_afterwards() -> None:
+    stream = Terminal()
+    with kernel_progress(stream):
+        with booked():
+            await_text(stream, "compiling kernels, once on this machine, 0:0")
+        await_text(stream, "\x1b[K")
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_line_is_taken_away_after_an_error() -> None:
+    stream = Terminal()
+
+    def failing() -> None:
+        with kernel_progress(stream), booked():
+            await_text(stream, "compiling kernels")
+            raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        failing()
+    assert stream.getvalue().endswith("\r\x1b[K")
+
+
+def test_nothing_is_written_where_nobody_sees_it_or_nothing_is_compiled() -> None:
+    pipe, idle = io.StringIO(), Terminal()
+    with kernel_progress(pipe), booked():
+        time.sleep(1.5)
+    with kernel_progress(idle):
+        time.sleep(0.5)
+    assert pipe.getvalue() == idle.getvalue() == ""
