@@ -31,6 +31,7 @@ from simenv.cli.tasks.circuit_input import (
     preferred,
     settings_of,
 )
+from simenv.cli.tasks.waiting import answer_progress
 from simenv.errors import OptionError
 from simenv.wire.messages.queries import Choice, Explanation
 
@@ -117,21 +118,22 @@ def explain(
         return
     with spoken_errors(), contextlib.ExitStack() as stack:
         client, _, loaded = loaded_beside(common, file, stack)
-        found = client.explain(
-            loaded.program,
-            shots=shots or None,
-            outputs=tuple(each.value for each in output) if output else ("counts",),
-            observables=observable or None,
-            engine=engine,
-            precision=precision.value,
-            options=settings_of(engine_option or []),
-            pool=pool,
-            prefer=preferred(prefer),
-            device=device,
-            noise=noise_of(noise),
-            compile=compiled.value,
-            ranks=ranks,
-        )
+        with answer_progress():
+            found = client.explain(
+                loaded.program,
+                shots=shots or None,
+                outputs=tuple(each.value for each in output) if output else ("counts",),
+                observables=observable or None,
+                engine=engine,
+                precision=precision.value,
+                options=settings_of(engine_option or []),
+                pool=pool,
+                prefer=preferred(prefer),
+                device=device,
+                noise=noise_of(noise),
+                compile=compiled.value,
+                ranks=ranks,
+            )
     if common.as_json:
         terminal.json_line(
             {

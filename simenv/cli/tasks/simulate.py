@@ -36,8 +36,8 @@ from simenv.cli.tasks.circuit_input import (
     read_circuit,
     settings_of,
 )
-from simenv.cli.tasks.kernel_wait import kernel_progress
 from simenv.cli.tasks.result_view import shown
+from simenv.cli.tasks.waiting import kernel_progress
 from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
 from simenv.model import Observable, Origin, TaskState, decode_program
 

@@ -36,6 +36,7 @@ from simenv.cli.tasks.circuit_input import (
 )
 from simenv.cli.tasks.result import Timeout
 from simenv.cli.tasks.result_view import present
+from simenv.cli.tasks.waiting import answer_progress
 
 
 def submit(
@@ -83,27 +84,28 @@ def submit(
     values = bindings_of(param or [])
     with spoken_errors(), contextlib.ExitStack() as stack:
         client, alone, loaded = loaded_beside(common, file, stack)
-        task = client.submit(
-            loaded.program,
-            shots=shots or None,
-            seed=seed,
-            outputs=tuple(each.value for each in output) if output else ("counts",),
-            observables=observable or None,
-            parameter_values=loaded.bind(values) if loaded.parameters or values else None,
-            engine=engine,
-            precision=precision.value,
-            pool=pool,
-            prefer=preferred(prefer),
-            device=device,
-            noise=noise_of(noise),
-            compile=compiled.value,
-            ranks=ranks,
-            priority=priority,
-            queue_timeout_s=queue_timeout,
-            run_timeout_s=run_timeout,
-            options=settings_of(engine_option or []),
-            name=task_name,
-        )
+        with answer_progress():
+            task = client.submit(
+                loaded.program,
+                shots=shots or None,
+                seed=seed,
+                outputs=tuple(each.value for each in output) if output else ("counts",),
+                observables=observable or None,
+                parameter_values=loaded.bind(values) if loaded.parameters or values else None,
+                engine=engine,
+                precision=precision.value,
+                pool=pool,
+                prefer=preferred(prefer),
+                device=device,
+                noise=noise_of(noise),
+                compile=compiled.value,
+                ranks=ranks,
+                priority=priority,
+                queue_timeout_s=queue_timeout,
+                run_timeout_s=run_timeout,
+                options=settings_of(engine_option or []),
+                name=task_name,
+            )
         if wait or alone:
             present(client, task, common.as_json, timeout, alone=alone)
         elif common.as_json:

@@ -1,4 +1,4 @@
-"""The line that says that kernels are compiled."""
+"""The line that says what a command waits for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from simenv.cli.tasks.kernel_wait import kernel_progress
+from simenv.cli.tasks.waiting import answer_progress, kernel_progress
 from simulators.compiler.kernel_time import booked
 
 LIMIT_S = 30.0
@@ -54,3 +54,14 @@ def test_nothing_is_written_where_nobody_sees_it_or_nothing_is_compiled() -> Non
     with kernel_progress(idle):
         time.sleep(0.5)
     assert pipe.getvalue() == idle.getvalue() == ""
+
+
+def test_wait_for_the_service_is_shown_from_the_first_second_on() -> None:
+    stream = Terminal()
+    with answer_progress(stream):
+        await_text(stream, "the service checks the circuit, 0:0")
+    assert stream.getvalue().endswith("\r\x1b[K")
+    quick = Terminal()
+    with answer_progress(quick):
+        pass
+    assert quick.getvalue() == ""

@@ -1,0 +1,62 @@
+"""One line that says what a command waits for: kernels of its own process, or the service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from threading import Event, Thread
+from time import monotonic
+from typing import TextIO
+
+from simenv.client.tasks.progress import PATIENCE_S, ProgressLine
+from simenv.text import elapsed
+
+_LOOK_S = 0.2
+
+
+def kernel_progress(stream: TextIO | None = None) -> AbstractContextManager[None]:
+    """Show for how long this process has been compiling, from PATIENCE_S on. `stream`: by default
+    stderr."""
+
+    def busy_s() -> float:
+        from simulators.compiler.kernel_time import busy_ns
+
+        return busy_ns() / 1e9
+
+    return _progress("compiling kernels, once on this machine", busy_s, stream)
+
+
+def answer_progress(stream: TextIO | None = None) -> AbstractContextManager[None]:
+    """Show for how long the service has been checking a circuit, from PATIENCE_S on; the first one
+    of its kind may wait for kernels there."""
+    begin_s = monotonic()
+    return _progress("the service checks the circuit", lambda: monotonic() - begin_s, stream)
+
+
+@contextmanager
+def _progress(text: str, since_s: Callable[[], float], stream: TextIO | None) -> Iterator[None]:
+    """`since_s`: for how long what is waited for has lasted."""
+    line = ProgressLine(sys.stderr if stream is None else stream)
+    if not line.visible:
+        yield
+        return
+    over = Event()
+    arguments = (line, text, since_s, over)
+    thread = Thread(target=_watch, args=arguments, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        line.clear()
+
+
+def _watch(line: ProgressLine, text: str, since_s: Callable[[], float], over: Event) -> None:
+    while not over.wait(_LOOK_S):
+        lasted_s = since_s()
+        if lasted_s >= PATIENCE_S:
+            line.show(f"{text}, {elapsed(lasted_s)}")
+        else:
+            line.clear()
