@@ -105,7 +105,7 @@ class Noise:
         if found is None:
             if len(self._limited) >= MAX_MODELS:
                 self._limited.clear()
-            found = self._limited[key] = limited(self._model(terms))
+            found = self._limited[key] = limited(self._attachment(terms).model)
         return found
 
     def _document(self, digest: str) -> Document:
