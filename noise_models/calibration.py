@@ -8,11 +8,15 @@ Units stand in the field names. A value of None was not measured. Limits that ph
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 
 FORMAT = 1
+# Time before a shot where a calibration states none: the default `rep_delay` of IBM Quantum's
+# processors, the reset of IonQ's Aria, the interval between shots of QuEra's Aquila.
+RESET_NS = {"superconducting": 250e3, "trapped-ion": 20e3, "neutral-atom": 200e6}
 Technology = Literal["superconducting", "trapped-ion", "neutral-atom", "simulator", ""]
 
 
@@ -128,6 +132,20 @@ class CalibrationSnapshot(
     source_format: str = ""  # name of the importer
     source_digest: str = ""  # SHA-256 of the imported files, hexadecimal
     coordinates: tuple[tuple[float, float], ...] = ()  # in a drawing: x right, y down; or none
+    rep_delay_ns: float = 0.0  # between two shots, for the reset of the qubits; 0.0: not known
+    overhead_ns: float = 0.0  # of a circuit, once, for loading and control; 0.0: not known
+
+    def reset_ns(self, qubits: Iterable[int]) -> float:
+        """Time before a shot for the reset of these qubits: `rep_delay_ns`, else the longest of
+        their calibrated resets, else that of RESET_NS for the technology."""
+        if self.rep_delay_ns:
+            return self.rep_delay_ns
+        calibrated = [
+            found
+            for qubit in qubits
+            if qubit < len(self.qubits) and (found := self.qubits[qubit].reset_ns) is not None
+        ]
+        return max(calibrated, default=RESET_NS.get(self.technology, 0.0))
 
     @property
     def digest(self) -> bytes:

@@ -41,6 +41,8 @@ def check(snapshot: CalibrationSnapshot) -> None:
     _count("max_shots", snapshot.max_shots, 0, 10**15)
     _range("dt_ns", snapshot.dt_ns, 0.0, _MAX_NS)
     _range("feed_forward_ns", snapshot.feed_forward_ns, 0.0, _MAX_NS)
+    _range("rep_delay_ns", snapshot.rep_delay_ns, 0.0, _MAX_NS)
+    _range("overhead_ns", snapshot.overhead_ns, 0.0, _MAX_NS)
     if snapshot.calibrated:
         _date("calibrated", snapshot.calibrated)
     _natives(snapshot)

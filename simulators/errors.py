@@ -64,6 +64,12 @@ class MachineRefused(EngineError):
     code = "machine_refused"
 
 
+class StaleCalibration(EngineError):
+    """The circuit was compiled for a calibration that is no longer in force: nothing was run."""
+
+    code = "calibration_stale"
+
+
 class MachineFailed(EngineError):
     """The machine took the circuits, and ended without a result for them."""
 

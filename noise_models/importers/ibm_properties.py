@@ -245,6 +245,10 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
             dt_ns *= 1e9
         builder.values["dt_ns"] = dt_ns
         used("dt", "dt_ns")
+    if configuration.get("default_rep_delay") is not None:
+        delay_us = values.number(configuration["default_rep_delay"], "default_rep_delay")
+        builder.values["rep_delay_ns"] = values.scaled(delay_us, 1e3)
+        used("default_rep_delay", "rep_delay_ns")
     if configuration.get("max_shots") is not None:
         builder.values["max_shots"] = values.integer(configuration["max_shots"], "max_shots")
         used("max_shots", "max_shots")
@@ -276,6 +280,7 @@ _CONFIGURED = {
     "max_shots",
     "supported_instructions",
     "coords",
+    "default_rep_delay",
 }
 
 

@@ -29,6 +29,7 @@ from simenv.client.submission.options import (
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.client.submission.send import InflightWindow, post, send
 from simenv.client.tasks.completions import CompletionIterator
+from simenv.client.tasks.fresh import fresh_result
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
@@ -98,9 +99,9 @@ class Client(Environment):
         gets it, and the result's `engine_reason` names it. `device`: the name of an emulated device
         on which it runs with noise; `noise`: "on", "off", a recipe ("aer"), factors of components
         ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto" compiles what
-        does not fit the device, "always" all, "never" nothing: what does not fit is refused;
-        `qubit_mapping`: the device's qubits. `idempotency_key`: a repeat with the same key and
-        content returns the same task, other content raises KeyConflictError.
+        does not fit the device, "fresh" also where its calibration has changed, "always" all,
+        "never" nothing; `qubit_mapping`: its qubits. `idempotency_key`: a repeat with the same key
+        and content returns the same task, other content raises KeyConflictError.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotReservedError,
         QueueFullError, KeyConflictError, ServiceLostError.
@@ -220,8 +221,8 @@ class Client(Environment):
 
     @with_options_of(submit)
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
-        """Submit and wait: the result of `submit(circuit, ...)`."""
-        return self.submit(circuit, **options).result()
+        """The result of `submit(circuit, ...)`."""
+        return fresh_result(partial(self.submit, circuit, **options), self._devices)
 
     @with_options_of(submit)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:
@@ -384,9 +385,8 @@ def connect(
     """A client of an environment that is up.
 
     `service`: its connection file; else `name`; else the file SIMENV_SERVICE names; else `default`.
-    `role`: "client" gives up the rights of an admin for this connection, whose administrative
-    requests then raise NotAllowedError; None: the role of the key. Raises NoServiceError,
-    VersionMismatchError, OptionError.
+    `role`: "client" gives up the rights of an admin, whose requests then raise NotAllowedError;
+    None: the role of the key. Raises NoServiceError, VersionMismatchError, OptionError.
     """
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from simenv.config.drift import drift_of
 from simenv.config.syntax import check_name, nearest, size
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
 
 KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),
-    *("provider", "device"),
+    *("provider", "device", "pace", "drift"),
 )
 MAX_WORKERS = 1024
 MAX_RANKS = 4096
@@ -101,6 +102,13 @@ def check_pool(pool: PoolSpec, source: str) -> None:
     _check_provider(pool, what)
     if pool.device:
         check_name(pool.device, f"{what}: device")
+    if (pool.pace or pool.drift) and not pool.device:
+        raise ConfigError(
+            f"{what}: {'pace' if pool.pace else 'drift'} without a device",
+            hint="NAME:device=DEVICE,pace=true,drift=replay",
+        )
+    if pool.drift:
+        drift_of(pool.drift, what)
     for pattern in pool.nodes.split(",") if pool.nodes else ():
         if not _PATTERN.match(pattern):
             raise ConfigError(

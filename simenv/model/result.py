@@ -41,6 +41,7 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     gates: tuple[tuple[str, int], ...] = ()  # gates of the program that ran, by name
     initial_layout: bytes = b""  # as `layout`, at its beginning
     warnings: tuple[str, ...] = ()  # noise that was asked for and does not act as its numbers say
+    stale: bool = False  # compiled for another calibration than the one in force at the start
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -101,3 +102,5 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     encode_us: int = 0  # result to bytes
     returned_us: int = 0  # the ways there and back, and waiting for the rest of its message
     compile_us: int = 0  # kernels compiled or loaded, once in a worker; not a part of `run_us`
+    device_ns: int = 0  # on the emulated device, by its calibration; 0: on none, or not known
+    begun_ns: int = 0  # on a paced device: wall clock of its begin there, since 1970; 0: not paced

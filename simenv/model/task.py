@@ -60,6 +60,9 @@ class Chain(msgspec.Struct, frozen=True, array_like=True):
     factors: bytes  # float64
 
 
+STALE, REFUSED = "stale", "refused"
+
+
 class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
 
@@ -87,6 +90,10 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     compiled: Text = ""  # by what the programs were compiled for the device; "": they were not
     # Gates of the circuits that compilation replaced, where the noise document is the caller's own.
     replaced_gates: Annotated[tuple[Text, ...], FEW] = ()
+    compiled_for: Text = ""  # hex digest of the calibration that they were compiled for
+    # Of programs compiled for a calibration that is not in force: "" or "flag": they run and their
+    # results say so; "refuse": they fail. The service writes STALE or REFUSED at the start.
+    stale: Text = ""
 
     @property
     def content(self) -> TaskOptions:

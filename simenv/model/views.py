@@ -68,6 +68,8 @@ class PoolSpec(msgspec.Struct, frozen=True):
     nodes: str = ""  # nodes of its workers, names or patterns: "gpu*,node7"; "": all
     provider: str = ""  # "module:factory" of the device that its worker holds
     device: str = ""  # the emulated device that its tasks run on
+    pace: bool = False  # the device takes as long as the machine
+    drift: str = ""  # how its calibration changes, see `simenv.config.drift`; "": it does not
 
 
 class PoolInfo(msgspec.Struct, frozen=True):

@@ -73,6 +73,7 @@ class CompletionMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_default
     layout: list[int] | None = None  # at the circuit's end
     gates: dict[str, int] | None = None  # that ran, by name
     warnings: list[str] = []
+    device_time_s: float | None = None  # that the task takes on the device
 
 
 class Timeout(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from simenv.model import WorkerState
-from simenv.scheduler.core.types import Phase, TaskRecord
+from simenv.scheduler.core.types import RUNS, Phase, TaskRecord
 from simenv.scheduler.reservations import policies
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.state.pools import REQUESTED
@@ -133,16 +133,34 @@ def check(state: SchedulerState) -> None:
     assert not waiting.keys() & held.keys(), "a task waits and is held"
     parked = check_reservations(state)
     assert not parked & (waiting.keys() | held.keys()), "a parked task waits, or is held"
-    everywhere = waiting.keys() | held.keys() | parked
+    everywhere = waiting.keys() | held.keys() | parked | _check_paced(state)
     assert everywhere == state.tasks.keys(), "a task is nowhere, or unknown"
     _nodes(state)
     check_dedicated_workers(state)
-    running = sum(r.phase == Phase.RUNNING for r in state.tasks.values())
+    running = sum(r.phase in RUNS for r in state.tasks.values())
     assert state.running == running, f"{state.running} running, {running} found"
     owned = {n: r for tasks in state.tasks_by_owner.everything().values() for n, r in tasks.items()}
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"
+
+
+def _check_paced(state: SchedulerState) -> set[int]:
+    """The runs of paced devices do not overlap. Returns the tasks whose results are held."""
+    for name, device in state.paced.all.items():
+        end_ns = 0
+        for number, run in device.runs.items():
+            assert run.record is state.tasks.get(number), f"{name}: a run of an ended task"
+            assert run.begin_ns >= max(end_ns, run.earliest_ns), f"{name}: runs overlap"
+            end_ns = run.end_ns
+            is_held = number in state.paced.held
+            assert is_held == (run.timing is not None), f"{name}: {number} is held by half"
+            assert is_held == (run.record.phase == Phase.HELD), f"{name}: {number} has no place"
+            waits = number in device.waiting
+            assert waits == (run.record.phase == Phase.WAITING), f"{name}: {number} is not sent"
+    runs = {number for device in state.paced.all.values() for number in device.runs}
+    assert state.paced.held.keys() <= runs, "a result is held for no run"
+    return set(state.paced.held)
 
 
 def _nodes(state: SchedulerState) -> None:

@@ -24,12 +24,13 @@ from simenv.model.devices import DeviceInfo
 from simenv.scheduler.core.actions import Action, RecordEvent, TaskEnded
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.dispatch import dispatcher, resizing
-from simenv.scheduler.events import devices, nodes, reservations, tasks, workers
+from simenv.scheduler.events import devices, nodes, paced, reservations, tasks, workers
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.reservations.reservation import ReservationEntry
 from simenv.scheduler.scaling import autoscaler
 from simenv.scheduler.state.device_controls import DeviceControl
+from simenv.scheduler.state.paced import StoredRun
 from simenv.scheduler.state.state import SchedulerState
 from simenv.wire.messages.client import AttemptResult
 
@@ -99,7 +100,7 @@ class Scheduler:
     def dispatch(self, now_ns: int) -> list[Action]:
         """Continue what reservations freed or ended, then assign waiting tasks to workers."""
         state = self.state
-        actions: list[Action] = []
+        actions: list[Action] = [*paced.release(state, now_ns)] if state.paced else []
         ledger = state.reservations
         if ledger.emptying:
             actions += reservations.cancel_parked(state, now_ns)
@@ -213,6 +214,11 @@ class Scheduler:
         Raises as `set_profile`."""
         return devices.set_admission_policy(self.state, device, policy, expected_version), []
 
+    def set_outage(self, device: str, *, begins: bool) -> list[Action]:
+        """A device starts nothing any more (`begins`), or starts tasks again."""
+        (self.state.outages.add if begins else self.state.outages.discard)(device)
+        return []
+
     # --- reservations and owners ---------------------------------------------------------------
 
     def reserve(
@@ -259,6 +265,16 @@ class Scheduler:
             devices.restore_control(self.state, device, control)
         reservations.restore(self.state, stored)
         devices.refresh_restrictions(self.state)
+        return []
+
+    def set_clock(self, wall_ns: int, now_ns: int) -> list[Action]:
+        """The wall clock at a monotonic time: the first event of a start of the service."""
+        paced.set_clock(self.state, wall_ns, now_ns)
+        return []
+
+    def restore_paced(self, stored: Mapping[str, StoredRun]) -> list[Action]:
+        """Restore the runs of paced devices, after tasks are restored."""
+        paced.restore(self.state, stored)
         return []
 
     def finish_restore(self, next_task: int) -> list[Action]:

@@ -25,6 +25,7 @@ from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, check_pools
 from simenv.service.control.results import ResultRequests
 from simenv.service.devices.documents import NoiseDocuments, named_documents
+from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import EmulatedDevices
 from simenv.service.event_loop import EventLoop
@@ -100,6 +101,13 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             NoiseDocuments(journal, partial(named_documents, scheduler.state)),
         )
         on_leave.callback(devices.emulated.registry.close)
+        devices.emulated.drifting = DriftingDevices(
+            config.pools,
+            devices.emulated.registry,
+            configs.devices_folder(environ),
+            journal,
+            scheduler.state,
+        )
         submit_queue = SubmitQueue(scheduler, journal, None, limits)
         damaged = drop_damaged_records(journal)
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))

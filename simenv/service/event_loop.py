@@ -107,7 +107,9 @@ class EventLoop:
         self.started_ns = time.monotonic_ns()
         self.pass_times = PassTimes()
         self.executor = executor = ActionExecutor(
-            scheduler, journal, listener, workers, completions, devices.documents
+            *(scheduler, journal, listener, workers, completions, devices.documents),
+            result_requests.file_worker.remove,
+            devices.drifting,
         )
         self._worker_news = WorkerNews(scheduler, workers, result_requests.file_worker, executor)
         self.audit = audit = AuditLog(executor, listener.origin)
@@ -162,7 +164,7 @@ class EventLoop:
             return 0.02
         if self.journal.unsynced:
             return SYNC_DELAY_S
-        left_s = (self._next_tick_ns - time.monotonic_ns()) / 1e9
+        left_s = (min(self._next_tick_ns, self.state.paced.next_ns) - time.monotonic_ns()) / 1e9
         return min(max(0.0, left_s), TICK_IDLE_S)
 
     def _drain(self, begin_ns: int) -> None:
@@ -284,8 +286,8 @@ class EventLoop:
             fault_injection.hit("finished.received")
             name = self.workers.name_of(peer)
             endings = self.scheduler.tasks_finished(name, message.results, message.slots, now_ns)
-            self.executor.finish(message, endings)
-            self.result_requests.remove_unused_files(message, endings)
+            held = self.executor.finish(message, endings)
+            self.result_requests.remove_unused_files(message, endings, held)
             return
         check_worker(identity, message)
         if type(message) is m.Heartbeat:
@@ -312,11 +314,7 @@ class EventLoop:
         elif type(message) is m.Join:
             self._join(peer, message, now_ns)
         elif type(message) is DeviceDescribed:
-            described = message.name, message.epoch, message.start, message.device
-            pool, actions = self.scheduler.device_described(*described)
-            if pool:
-                self.devices.described(pool, message.device)
-            self.executor.execute(actions)
+            self.executor.execute(self.devices.take(self.scheduler, message))
 
     def _join(self, peer: bytes, message: m.Join, now_ns: int) -> None:
         name, start = message.name, message.start
@@ -338,13 +336,15 @@ class EventLoop:
         self._worker_news.take(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
+        drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler.set_outage)
+        self.executor.execute(drifted)
         if not (self.state.draining or self._lease.holds()):
             log.error("another service has taken over this environment: giving way")
             self.drain(now=True)
         self._check_allocation_end(now_ns)
         self._check_drain(now_ns)
         self.result_requests.reserve.restore()
-        wait_s = TICK_BUSY_S if self.state.is_active else TICK_IDLE_S
+        wait_s = min(next_s, TICK_BUSY_S if self.state.is_active else TICK_IDLE_S)
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
     def _check_allocation_end(self, now_ns: int) -> None:

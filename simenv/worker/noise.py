@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from msgspec.structs import astuple
 
 from simenv.model import NO_GATES, DeviceRecord, NoiseFactors, Program, TaskOptions
 from simenv.model.devices import wall_clock_s
+from simenv.model.task import STALE
 from simenv.wire.messages.worker import AssignedTask, NoiseDocument
 from simenv.worker.noise_warnings import unused_channels
 from simulators.circuit.ir import Circuit
@@ -22,9 +24,11 @@ from simulators.errors import Unsupported
 if TYPE_CHECKING:
     from noise_models.document import Document
     from simulators.circuit.passes.attach_noise import NoiseAttachment
+    from simulators.circuit.passes.durations import ShotTimes
 
 MAX_MODELS = 32
 MAX_PROGRAMS = 256
+_DELAYS = frozenset({"delay", "delay_dt"})  # their durations may be parameters
 
 
 class Noise:
@@ -36,6 +40,8 @@ class Noise:
         self._models: OrderedDict[tuple[str, NoiseFactors], NoiseAttachment] = OrderedDict()
         self._programs: OrderedDict[tuple[bytes, bytes], NoiseProgram] = OrderedDict()
         self._limited: dict[tuple[str, NoiseFactors], tuple[str, ...]] = {}
+        self._times: dict[str, ShotTimes] = {}  # by snapshot
+        self._shots_ns: OrderedDict[tuple[bytes, str], float] = OrderedDict()
 
     def receive(self, message: NoiseDocument) -> None:
         """Hold a document for the chunks that name it."""
@@ -85,7 +91,43 @@ class Noise:
             tuple(sorted(gates.items())),
             assigned.initial_layout,
             self._warnings(document, program, terms),
+            terms.stale == STALE,
         )
+
+    def device_ns(self, program: Program, assigned: AssignedTask, terms: TaskOptions) -> int:
+        """Time of a task on its device; 0 without a device, for exact results, and for a noise
+        model that is no calibration."""
+        times = self._shot_times(terms)
+        if times is None or not assigned.shots:
+            return 0
+        if not _DELAYS.isdisjoint(program.names):
+            circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+            values = np.frombuffer(assigned.bindings, np.float64).reshape(assigned.count, -1)
+            rows = values if program.num_slots else [None] * assigned.count
+            return times.task_ns(assigned.shots, [times.shot_ns(circuit, row) for row in rows])
+        key = (program.structure, terms.snapshot)
+        shot_ns = self._shots_ns.get(key)
+        if shot_ns is None:
+            circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+            shot_ns = self._shots_ns[key] = times.shot_ns(circuit)
+            if len(self._shots_ns) > MAX_PROGRAMS:
+                self._shots_ns.popitem(last=False)
+        return times.task_ns(assigned.shots, [shot_ns] * assigned.count)
+
+    def _shot_times(self, terms: TaskOptions) -> ShotTimes | None:
+        """None where durations are not known."""
+        found = self._times.get(terms.snapshot)
+        if found is None and terms.device:
+            from noise_models.calibration import CalibrationSnapshot
+            from simulators.circuit.passes.durations import ShotTimes
+
+            document = self._document(terms.snapshot)
+            if not isinstance(document, CalibrationSnapshot):
+                return None
+            if len(self._times) >= MAX_MODELS:
+                self._times.clear()
+            found = self._times[terms.snapshot] = ShotTimes(document)
+        return found
 
     def _warnings(
         self, document: Document, program: Program, terms: TaskOptions

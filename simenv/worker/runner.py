@@ -30,6 +30,7 @@ from simenv.model import (
     TaskState,
     decode_program,
 )
+from simenv.model.task import REFUSED
 from simenv.wire import codec
 from simenv.wire.messages.client import (
     STATES,
@@ -47,7 +48,14 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.compiler.kernel_time import spent_ns, working_ns
 from simulators.control import RunControl
 from simulators.engine import Engine, EngineContext, FastCounts, PauliSum, Plan, Request, RunOptions
-from simulators.errors import BadAnswer, MachineFailed, MachineRefused, OutOfMemory, Stopped
+from simulators.errors import (
+    BadAnswer,
+    MachineFailed,
+    MachineRefused,
+    OutOfMemory,
+    StaleCalibration,
+    Stopped,
+)
 from simulators.results import EngineResult
 
 if TYPE_CHECKING:
@@ -67,7 +75,8 @@ def chained(found: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
 
 
 FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
-MACHINE_ERRORS = (MachineRefused, MachineFailed, BadAnswer)  # their codes are reasons
+# Errors whose codes are reasons.
+MACHINE_ERRORS = (MachineRefused, MachineFailed, BadAnswer, StaleCalibration)
 PLAN_CACHE_BYTES = 256 * 2**20
 _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
@@ -183,13 +192,22 @@ class Runner:
         begin_ns, kernels_ns = working_ns(), spent_ns()
         start_ns = perf_counter_ns() - arrived_ns
         marks = self._marks = [begin_ns]
-        state, file = _DONE, None
+        state, file, device_ns = _DONE, None, 0
         try:
+            if terms.stale == REFUSED:
+                raise StaleCalibration(
+                    f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in"
+                    " force",
+                    hint="submit it again: it is compiled anew; or stale='flag'",
+                )
             program, result = self._compute(assigned, terms, chunk)
             assert result is not None
             if self._result_writer is not None:
                 file = self._result_writer.put(result, program, assigned, terms, chunk)
-            device = self._noise.record(program, assigned, terms) if terms.snapshot else None
+            device = None
+            if terms.snapshot:
+                device = self._noise.record(program, assigned, terms)
+                device_ns = self._noise.device_ns(program, assigned, terms)
             payload = pack(program, assigned, terms, result, file, device)
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
@@ -208,6 +226,7 @@ class Runner:
             (end_ns - begin_ns) // 1000,
             *stages_us(marks),
             (spent_ns() - kernels_ns) // 1000,
+            device_ns,
         )
 
     def _failed(self, error: Exception) -> tuple[int, bytes]:

@@ -69,9 +69,25 @@ def test_a_sweep_and_single_circuits_give_different_costs(tmp_path: Path) -> Non
 
 
 def test_hydrogen_is_not_found_to_chemical_accuracy(tmp_path: Path) -> None:
-    text = shown("vqe_h2.py", tmp_path, "--steps", "5", "--shots", "50000")
+    shots = ("--steps", "5", "--shots", "50000")
+    text = shown("vqe_h2.py", tmp_path, *shots, "--stages", "ideal", "noisy")
     assert text.count(": within 1.6 mHa") == 2
     assert text.count("exact diagonalisation:      -1.137306") == 2
+    assert error_mha(text, "noisy") > 20.0  # with readout errors and relaxation
+
+
+def error_mha(text: str, stage: str) -> float:
+    """What a stage on a device prints as its error."""
+    found = re.search(rf"^{stage}, .* error ([+-]\d+\.\d+) mHa", text, re.MULTILINE)
+    assert found is not None, text
+    return float(found[1])
+
+
+def test_hydrogen_by_mitigation_is_not_far_from_exact(tmp_path: Path) -> None:
+    pytest.importorskip("mitiq", reason="mitiq is not installed")
+    text = shown("vqe_h2.py", tmp_path, "--steps", "5", "--stages", "noisy", "mitigated")
+    # About six standard errors of the extrapolation at 100,000 shots a basis and scale.
+    assert abs(error_mha(text, "mitigated")) < 6.0 < error_mha(text, "noisy")
 
 
 def test_the_notebook_does_not_run_as_a_script(tmp_path: Path) -> None:

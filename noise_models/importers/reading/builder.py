@@ -240,6 +240,8 @@ _UNKNOWN = {
     "technology": "not known",
     "dynamic": "false: measurements stand at the end of a circuit",
     "feed_forward_ns": "0",
+    "rep_delay_ns": "the reset of the qubits, or a value of the technology",
+    "overhead_ns": "0",
 }
 _QUBIT_UNKNOWN = {
     "t1_us": "no relaxation",

@@ -96,13 +96,15 @@ class Compile(StrEnum):
     auto = "auto"
     never = "never"
     always = "always"
+    fresh = "fresh"
 
 
 Compiled = Annotated[
     Compile,
     typer.Option(
         "--compile",
-        help="Compile for the device: auto where the circuit does not fit; never refuses it.",
+        help="Compile for the device: auto where the circuit does not fit; never refuses it; fresh"
+        " fails where the calibration has changed since.",
     ),
 ]
 Ranks = Annotated[

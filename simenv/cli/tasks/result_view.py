@@ -102,6 +102,8 @@ def summary(found: list[Result]) -> str:
         f"seed {first.seed}",
         f"{1e3 * first.timing.run_s:.3g} ms" + (f" on {first.worker}" if first.worker else ""),
     ]
+    if first.device_time_s:
+        words.append(f"{first.device_time_s:.3g} s on device {first.device}")
     if len(found) > 1:
         words.insert(2, terminal.counted(len(found), "binding"))
     task = first.task.partition(".")[0] if len(found) > 1 else first.task

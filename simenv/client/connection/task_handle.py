@@ -225,6 +225,8 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             returned_s=max(0.0, total_s - inside_s),
             total_s=total_s,
             compile_s=compile_s,
+            device_s=1e-9 * timing.device_ns,
+            begun_s=1e-9 * timing.begun_ns,
         )
         return Provenance(
             task=self.id,

@@ -70,15 +70,26 @@ class SubmitDevices:
             compiled = self._compiler(info).compiled(loaded, checked.compile, checked.mapping)
         replaced = compiled.replaced if checked.document else ()
         if (compiled.compiler, replaced) != (task.compiled, task.replaced_gates):
+            calibration = "" if checked.document or not compiled.compiler else info.calibration_id
             task = msgspec.structs.replace(
-                task, compiled=compiled.compiler, replaced_gates=replaced
+                task,
+                compiled=compiled.compiler,
+                replaced_gates=replaced,
+                compiled_for=calibration,
             )
             checked = msgspec.structs.replace(checked, task=task)
         return checked, compiled
 
-    def info(self, name: str) -> DeviceInfo:
-        """A device by its name, or that of a pool. Raises NotFoundError."""
+    def forget(self) -> None:
+        """Ask for the calibrations of devices again."""
         with self._lock:
+            self._infos.clear()
+            self._pools = None
+
+    def info(self, name: str) -> DeviceInfo:
+        """A device, or that of a pool, as it is calibrated now. Raises NotFoundError."""
+        with self._lock:
+            self._infos.pop(name, None)
             return self._info(name)
 
     def transpiled(self, circuit: Any, name: str) -> Any:

@@ -110,15 +110,16 @@ class Compiler:
     def compiled(
         self, loaded: PackedCircuit, mode: str, mapping: tuple[int, ...] = ()
     ) -> CompiledCircuit:
-        """`mode`: "auto": where it does not fit; "never", "always". `mapping`: the device's qubit
-        of each of the circuit's at its beginning; (): any. Raises ProgramError, OptionError."""
+        """`mode`: "auto" and "fresh": where it does not fit; "never", "always". `mapping`: the
+        device's qubit of each of the circuit's at its beginning; (): any. Raises ProgramError,
+        OptionError."""
         wide = self._info.num_qubits
         written, place = loaded, b""
         if mapping:
             written = self._mapped(loaded, mapping)
             place = np.array(mapping, np.uint16).tobytes()
         own = CompiledCircuit(written, (place, place), "", wide)
-        if mode == "never" or (mode == "auto" and self._native.fits(written.program)):
+        if mode == "never" or (mode != "always" and self._native.fits(written.program)):
             return own
         # What no compilation makes fit is refused by the service, which names the operation.
         if self._native.is_refused(written.program):

@@ -22,6 +22,7 @@ from simenv.client.qpm.bindings.telemetry import TelemetryBinding
 from simenv.client.qpm.requests.run_request import MAX_STATEVECTOR_QUBITS
 from simenv.client.qpm.runtime.calls import Audit, TokenGuard, read_token
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
+from simenv.client.qpm.runtime.device_events import DeviceEventNotifier
 from simenv.client.qpm.runtime.event_delivery import Delivery
 from simenv.client.qpm.runtime.identity import QPMIdentity, Targets
 from simenv.client.qpm.runtime.notifications import CompletionNotifier
@@ -78,7 +79,13 @@ class QPM(
         )
         status_queries = StatusQueries(session, submitter, reservation_checks)
         ExecutionBinding.__init__(
-            self, token_guard, reservation_checks, submitter, status_queries, notifier
+            self,
+            token_guard,
+            reservation_checks,
+            submitter,
+            status_queries,
+            notifier,
+            DeviceEventNotifier(session, self._delivery, pool),
         )
         AdmissionBinding.__init__(
             self, session, token_guard, reservation_checks, targets, registry, lambda: self._state
@@ -106,7 +113,8 @@ class QPM(
         notifier = CompletionNotifier(
             session, registry, envelopes.revision1, self._delivery, alone=True
         )
-        return SingleQPM(submitter, notifier, identity)
+        events = DeviceEventNotifier(session, self._delivery, identity.device)
+        return SingleQPM(submitter, notifier, events, identity)
 
     def query(self) -> ServiceRecord:
         """What this is, for whoever looks for a QPM."""

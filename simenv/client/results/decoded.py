@@ -32,7 +32,8 @@ class Stages(msgspec.Struct, frozen=True):
     caller's wait for the durable acceptance, in which the task may already run. `returned_s` is
     what is left of `total_s`: the ways there and back, the commits, and the time until somebody
     read the answer. A task fetched by its id was not submitted here: its `accepted_s` and
-    `returned_s` are 0.
+    `returned_s` are 0. `device_s` is the time on the emulated device by its calibration, 0 where
+    there is none; `begun_s` the wall clock of its begin there, where the device is paced.
     """
 
     accepted_s: float
@@ -42,6 +43,8 @@ class Stages(msgspec.Struct, frozen=True):
     returned_s: float
     total_s: float
     compile_s: float = 0.0
+    device_s: float = 0.0
+    begun_s: float = 0.0
 
 
 class Provenance(msgspec.Struct, frozen=True):

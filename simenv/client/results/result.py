@@ -127,9 +127,7 @@ class Result:
     @property
     def outcomes(self) -> NDArray[np.unsignedinteger[Any]]:
         """Distinct outcomes, ascending: uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits.
-
-        Clbit 0 is bit 0; in wide rows bit 0 of byte 0.
-        """
+        Clbit 0 is bit 0; in wide rows bit 0 of byte 0."""
         self._need(self._decoded.has("counts"), "counts")
         return hdf5_layout.outcomes(self._decoded.counts(self._row)[0], self._data.outcome_width)
 
@@ -217,6 +215,12 @@ class Result:
         return None if told is None else told.compiled or None
 
     @property
+    def calibration_stale(self) -> bool:
+        """Was it compiled for another calibration than that at its start?"""
+        told = self._data.device
+        return told is not None and told.stale
+
+    @property
     def layout(self) -> tuple[int, ...] | None:
         """The device's qubit of each qubit of the circuit, at its end; None: they are the same."""
         told = self._data.device
@@ -239,6 +243,11 @@ class Result:
         """Noise that was asked for and does not act as it was given; mostly none."""
         told = self._data.device
         return () if told is None else told.warnings
+
+    @property
+    def device_time_s(self) -> float | None:
+        """Seconds of the task on its device, all bindings together; None: not known."""
+        return self.timing.device_s or None
 
     @property
     def node(self) -> str:
@@ -330,10 +339,12 @@ class Result:
             "snapshot_age_s": self.snapshot_age_s,
             "noise": self.noise,
             "compiled": self.compiled,
+            "calibration_stale": self.calibration_stale,
             "layout": None if self.layout is None else list(self.layout),
             "initial_layout": None if self.initial_layout is None else list(self.initial_layout),
             "gates": self.gates,
             "warnings": list(self.warnings),
+            "device_time_s": self.device_time_s,
             "node": self.node,
             "worker": self.worker,
             "version": self.version,

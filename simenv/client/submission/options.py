@@ -26,7 +26,7 @@ from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, EngineOptions, Observable, TaskOptions
 
-MODES = ("auto", "never", "always")  # of `compile`
+MODES = ("auto", "never", "always", "fresh")  # of `compile`
 OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
 PRECISIONS = ("double", "single")
 MAX_RANKS = 4_096
@@ -126,8 +126,8 @@ DEFAULTS: SharedOptions = {
 class CheckedOptions(msgspec.Struct, frozen=True):
     """Options within their limits. `shots` 0: exact; `task`: with the outputs asked for.
 
-    `document`: a noise document of the caller's own, not yet stored; `compile`: "auto", "never" or
-    "always"; `mapping`: the device's qubit of each of the circuit's, (): any; `named`: may they
+    `document`: a noise document of the caller's own, not yet stored; `compile`: one of MODES;
+    `mapping`: the device's qubit of each of the circuit's, (): any; `named`: may they
     name a device, themselves or by a pool, or do they ask for something that needs one?
     """
 
@@ -239,6 +239,7 @@ def _checked(*values: Any) -> CheckedOptions:
         prefer=_preferred(given["prefer"], pool, device),
         device=_name("device", device) if device else "",
         noise=() if noise == "on" or document else noise,
+        stale="refuse" if mode == "fresh" else "",
     )
     mapping = tuple(
         checked_whole("qubit_mapping", qubit, 0, MAX_QUBITS)

@@ -20,7 +20,8 @@ class AssignTasks(msgspec.Struct, frozen=True):
 
 
 class TaskEnded(msgspec.Struct, frozen=True, gc=False):
-    """A task became final; `index` is its place in the worker's message, -1 if none ended it."""
+    """A task became final; `index` is its place in the worker's message, -1 if none ended it,
+    HELD_RESULT if that message was held."""
 
     record: TaskRecord
     state: TaskState

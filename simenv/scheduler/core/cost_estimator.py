@@ -26,6 +26,11 @@ class Estimator:
         self._learned: dict[str, list[float]] = {}
 
     def cost_us(self, route: Route, spec: TaskSpec) -> float:
+        """Expected microseconds of a task: on one slot, or on a paced device where that is more."""
+        cost_us = self.simulation_us(route, spec)
+        return max(cost_us, expected_ns(route, spec) / 1e3) if route.paced else cost_us
+
+    def simulation_us(self, route: Route, spec: TaskSpec) -> float:
         """Expected microseconds of a task on one slot."""
         return _model_us(route, spec) * self._factors(route)[_width(route)]
 
@@ -62,6 +67,19 @@ def _width(route: Route) -> int:
 
 def _model_us(route: Route, spec: TaskSpec) -> float:
     return (route.evolve_us + route.shot_us * spec.shots) * spec.count
+
+
+def device_ns(route: Route, shots: int, count: int) -> int:
+    """Time on the device for so many shots of so many sets of parameter values; 0 for exact
+    results."""
+    if not shots:
+        return 0
+    return round(count * (route.device_overhead_ns + shots * route.device_shot_ns))
+
+
+def expected_ns(route: Route, spec: TaskSpec) -> int:
+    """Time of a task on its device, by its calibration when it was accepted."""
+    return device_ns(route, spec.shots, spec.count)
 
 
 def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, takers: int) -> int:

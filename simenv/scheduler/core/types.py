@@ -26,6 +26,7 @@ def base_of(name: str) -> str:
     return name.rpartition(_MARK)[0]
 
 
+HELD_RESULT = -2  # in place of an index: the result of this task was held
 UNLIMITED = 2**31  # of a count: no limit
 START_NS = 1_000_000_000  # what a worker takes to be ready, about
 
@@ -52,11 +53,14 @@ class Phase(enum.IntEnum):
     RUNNING = 2
     FINAL = 3  # no longer in the state; its lane entry is stale
     PARKED = 4  # in no queue: its reservation has no units for it now
+    HELD = 5  # its result is held until its time on a paced device is over; RUNNING to its owner
 
 
 # The same as plain numbers: looking a member up costs as much as making a Record.
 WAITING, SENT = int(Phase.WAITING), int(Phase.SENT)
 RUNNING, FINAL = int(Phase.RUNNING), int(Phase.FINAL)
+HELD = int(Phase.HELD)
+RUNS = (RUNNING, HELD)  # to its owner
 
 
 def early_end(reason: str) -> TaskState:
@@ -76,6 +80,9 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     shot_us: float
     max_slots: int  # more would not help
     ranks: int = 1  # of the worker it needs
+    device_shot_ns: float = 0.0  # of one shot on the emulated device
+    device_overhead_ns: float = 0.0  # of each set of parameter values there
+    paced: bool = False  # the device takes that time
 
 
 class SubmitBatch(msgspec.Struct, frozen=True):
@@ -130,6 +137,7 @@ def timing_of(record: TaskRecord, result: AttemptResult, now_ns: int) -> Timing:
         result.encode_us,
         ways_us if ways_us > 0 else 0,
         result.compile_us,
+        result.device_ns,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from simenv.model import WorkerState
 from simenv.scheduler.core.actions import AssignTasks
 from simenv.scheduler.core.types import ATTEMPT_BITS, SENT, WAITING, Route, TaskRecord
+from simenv.scheduler.dispatch import device_clock
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import owner_usage
 from simenv.scheduler.state.pools import Pool, Worker
@@ -41,7 +42,8 @@ def build_chunk(
     chunk = [head]
     total_us = head.cost_us
     memory = head.route.memory_bytes
-    if head.cost_us < ALONE_US and not (head.incident or exclusive):
+    alone = exclusive or (pool.spec.pace and bool(pool.spec.drift))
+    if head.cost_us < ALONE_US and not (head.incident or alone):
         share = -(-(len(queue) + 1) // sharers)
         count = min(CHUNK_TASKS, share, state.controls.room(pool))
         total_us, memory = _add_similar_tasks(queue, chunk, count, max_bytes, reservation)
@@ -51,6 +53,8 @@ def build_chunk(
         worker.memory_bytes += memory - granted
         host.free_memory -= memory - granted
     announce = total_us > ANNOUNCE_US or bool(head.incident) or exclusive
+    if pool.spec.pace:
+        device_clock.reserve(state, pool, chunk, now_ns)
     fence, name, held = state.epoch << ATTEMPT_BITS, worker.name, worker.held
     for record in chunk:
         record.phase = SENT

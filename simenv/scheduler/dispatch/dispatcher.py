@@ -12,7 +12,12 @@ from simenv.model import WorkerState
 from simenv.scheduler.core.actions import AssignTasks
 from simenv.scheduler.core.cost_estimator import PARALLEL_FROM_US, slots_for
 from simenv.scheduler.core.types import UNLIMITED, TaskRecord
-from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling, resizing
+from simenv.scheduler.dispatch import (
+    dedicated_workers,
+    device_clock,
+    gang_scheduling,
+    resizing,
+)
 from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, build_chunk
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state import owner_usage
@@ -30,6 +35,7 @@ PREFETCH_LATE_NS = 250_000_000  # without an answer, after which a worker gets n
 def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
     """Assign all that can be assigned now; the tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
+    state.paced.now_ns = now_ns
     if state.quotas.caps_slots or state.quotas.changed:
         state.quotas.changed = False
         owner_usage.refresh_held_back(state)
@@ -61,10 +67,13 @@ def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
 
 
 def _may_send(state: SchedulerState, pool: Pool) -> bool:
-    """Does any task wait in the pool, and do the controls of its device allow it to go?"""
-    return len(pool.queue) > 0 and (
-        not state.controls.is_restricting or state.controls.room(pool) > 0
-    )
+    """Does any task wait in the pool, and do the controls and the clock of its device allow it to
+    go?"""
+    if not len(pool.queue) or (state.controls.is_restricting and state.controls.room(pool) <= 0):
+        return False
+    if pool.device in state.outages:
+        return False
+    return not pool.spec.pace or device_clock.may_send(state, pool, state.paced.now_ns)
 
 
 def _next_assignment(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | None:
@@ -75,7 +84,7 @@ def _with_slot(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | 
     """Assign a chunk to an idle worker with a slot, which may be taken from a wide task."""
     worker, idle = _roomiest(pool)
     if worker is not None:
-        allow_long = _may_be_long(state, pool, worker.host, now_ns)
+        allow_long = pool.spec.pace or _may_be_long(state, pool, worker.host, now_ns)
         return _to_idle(state, pool, worker, idle, now_ns, allow_long=allow_long)
     worker = resizing.take_back(state, pool, now_ns)
     if worker is None:
@@ -209,10 +218,12 @@ def _to_idle(
         if other is None:
             return None
         worker, host = other, other.host
-    slots = 1
-    if record.cost_us >= PARALLEL_FROM_US:  # else nothing need be counted
+    slots, cost_us = 1, record.cost_us
+    if pool.spec.pace:  # what a simulation takes may be far less than its time on the device
+        cost_us = state.estimator.simulation_us(record.route, record.spec)
+    if cost_us >= PARALLEL_FROM_US:  # else nothing need be counted
         slots = slots_for(
-            record.cost_us,
+            cost_us,
             _slot_bound(state, record, host, now_ns),
             sum(max(0, h.free_slots - h.claimed_slots) for h in state.nodes.hosts.values()),
             len(pool.queue),
@@ -231,6 +242,8 @@ def _prefetch_chunk(
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
     `reservation`: of its dedicated workers; 0: of the others."""
     best, live = None, 0
+    if pool.spec.pace:
+        return None
     for worker in pool.workers.values():
         if worker.leaving or worker.reservation_id != reservation:
             continue

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from simenv.scheduler.core.actions import AssignTasks
 from simenv.scheduler.core.types import END_MARGIN_NS, TaskRecord
+from simenv.scheduler.dispatch import device_clock
 from simenv.scheduler.dispatch.batching import build_chunk
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state.nodes import NodeState, reserve
@@ -44,6 +45,10 @@ def _note_head(
 ) -> bool:
     """Note the sort key of the first task that waits in a pool; False if none does."""
     if state.controls.is_restricting and not state.controls.room(pool):
+        return False
+    if pool.device in state.outages:
+        return False
+    if pool.spec.pace and not device_clock.may_send(state, pool, now_ns):
         return False
     while (record := pool.queue.head()) is not None:
         if not (state.limits.end_ns and too_late(state, record, now_ns)):

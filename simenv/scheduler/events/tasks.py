@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
+
 from simenv.model import TaskSpec, TaskState, Timing
 from simenv.scheduler.core.actions import Action, StopAttempt, TaskEnded
-from simenv.scheduler.core.types import Phase, Route, SubmitBatch, TaskRecord, early_end, timing_of
+from simenv.scheduler.core.types import (
+    HELD_RESULT,
+    Phase,
+    Route,
+    SubmitBatch,
+    TaskRecord,
+    early_end,
+    timing_of,
+)
+from simenv.scheduler.events import paced
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state.owner_quotas import run_limit_s
@@ -16,6 +27,7 @@ from simenv.wire.messages.client import STATES, AttemptResult
 
 _DONE = STATES.index(TaskState.DONE)
 _UNSENT = (Phase.WAITING, Phase.PARKED)
+_UNHELD = (*_UNSENT, Phase.HELD)  # no worker has it
 TELLING_US = 5_000.0
 OBSERVED = 8  # of so many tasks of one chunk, one teaches the estimator: they are alike
 
@@ -101,6 +113,7 @@ def rollback_submit(state: SchedulerState, first: int, count: int, now_ns: int) 
             worker.held_us -= record.cost_us
             if not worker.held:
                 state.worker_became_idle(worker, now_ns)
+        paced.withdraw(state, record, now_ns)
         state.forget_task(record)
     return []
 
@@ -121,6 +134,8 @@ def tasks_finished(
     ended: list[TaskRecord] = []
     ran_us = 0
     states: list[TaskState] = []
+    pool = state.pools[worker.pool]
+    is_paced = pool.spec.pace
     for index, result in enumerate(results):
         number = result.task
         record = held.get(number)
@@ -128,15 +143,19 @@ def tasks_finished(
             worker.skipped.pop(number, None)
             continue
         del held[number]
-        tasks.pop(number, None)
         held_us -= record.cost_us
         ran_us += result.run_us + result.compile_us
         final = STATES[result.state]
         if not (index % OBSERVED or worker.resized) and result.state == _DONE:
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
+        timing = timing_of(record, result, now_ns)
+        if is_paced:
+            if result.state == _DONE and paced.hold(state, record, timing, slots):
+                continue
+            paced.withdraw(state, record, now_ns)
+        tasks.pop(number, None)
         if by_task:
             state.reservations.settle(number, result.run_us * 1000)
-        timing = timing_of(record, result, now_ns)
         reason = record.stopping
         limit_s = _run_limit_s(state, record) if reason == "run_timeout" else 0.0
         endings.append(TaskEnded(record, final, slots, timing, index, reason, run_limit_s=limit_s))
@@ -146,11 +165,11 @@ def tasks_finished(
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
     worker.idle_beats = 0
-    pool = state.pools[worker.pool]
     if endings:
         if pool.failures or pool.next_start_ns:
             pool.record_success()
-        _learn(pool, worker, ran_us, len(endings), now_ns)
+        if not is_paced:
+            _learn(pool, worker, ran_us, len(endings), now_ns)
     if not held:
         state.worker_became_idle(worker, now_ns)
     return endings
@@ -183,15 +202,17 @@ def cancel(
         if record is None:
             answers.append("unknown")
             continue
-        answers.append("cancelled" if record.phase in _UNSENT else "cancelling")
+        answers.append("cancelled" if record.phase in _UNHELD else "cancelling")
         actions += _stop(state, record, "cancelled", now_ns)
     return answers, actions
 
 
 def _stop(state: SchedulerState, record: TaskRecord, reason: str, now_ns: int) -> list[Action]:
     """End a task early: at once if it waits, else through its worker."""
-    if record.phase in _UNSENT:
-        return [end_unrun(state, record, early_end(reason), reason, now_ns)]
+    if record.phase in _UNHELD:
+        index = HELD_RESULT if record.phase == Phase.HELD else -1
+        ended = end_unrun(state, record, early_end(reason), reason, now_ns)
+        return [msgspec.structs.replace(ended, index=index)]
     if record.stopping:
         return []
     record.stopping = reason
@@ -219,6 +240,7 @@ def end_unrun(
     """Finalize a task that no worker holds, without a result."""
     if record.phase == Phase.WAITING:
         state.pools[record.route.pool].queue.drop(record)
+    paced.withdraw(state, record, now_ns)
     del state.tasks[record.number]
     state.finalize(record, final)
     waited_us = (now_ns - record.batch.accepted_ns) // 1000

@@ -9,6 +9,7 @@ from __future__ import annotations
 from simenv.model import WorkerState, task_name
 from simenv.scheduler.core.actions import Action, KillWorker, RecordEvent, StopAttempt
 from simenv.scheduler.core.types import Phase, TaskRecord
+from simenv.scheduler.events import paced
 from simenv.scheduler.state import crashes
 from simenv.scheduler.state.indexes import STOP_GRACE_NS
 from simenv.scheduler.state.nodes import AVOID_NS
@@ -195,6 +196,7 @@ def _lose(
         number = ending.record.number
         state.tasks.pop(number)
         state.reservations.settle(number, ran_ns.get(number, 0))
+        paced.withdraw(state, ending.record, now_ns)
         state.finalize(ending.record, ending.state)
         actions.append(ending)
     for record in held:
@@ -203,7 +205,9 @@ def _lose(
             note = f"attempt {record.attempts + 1} ({worker.name} was lost: {why})"
             actions.append(RecordEvent("task.requeued", task_name(record.number), note))
     state.lost_attempts += len(held)
-    state.pools[worker.pool].queue.requeue_front(requeued)
+    pool = state.pools[worker.pool]
+    paced.lost(state, pool, requeued)
+    pool.queue.requeue_front(requeued)
     return actions
 
 

@@ -240,7 +240,11 @@ def _fit(
         )
     usable.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
     candidates_ = [ranks.fit(card, profile, terms, pool, limits) for pool in usable]
-    fits = [candidate for candidate in candidates_ if isinstance(candidate, RankFit)]
+    fits = [
+        msgspec.structs.replace(candidate, paced=pool.pace)
+        for candidate, pool in zip(candidates_, usable, strict=True)
+        if isinstance(candidate, RankFit)
+    ]
     if fits:
         return min(fits, key=lambda candidate: (candidate.ranks > 1, candidate.on_demand))
     return next(candidate for candidate in candidates_ if not isinstance(candidate, RankFit))
@@ -280,6 +284,9 @@ def _route(
         shot_us=float(f"{(many_s - start_s) * 1e6 / SHOTS_PROBE:.2g}"),
         max_slots=1 if alone else max(node.slots for node in nodes_of(limits)),
         ranks=fit.ranks,
+        device_shot_ns=0.0 if noise is None else noise.device_shot_ns,
+        device_overhead_ns=0.0 if noise is None else noise.device_overhead_ns,
+        paced=noise is not None and fit.paced,
     )
 
 

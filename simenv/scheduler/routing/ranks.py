@@ -34,6 +34,7 @@ class RankFit(msgspec.Struct, frozen=True):
     on_demand: bool = False
     used: int = 1  # of the ranks, a power of two
     text: str = ""  # about them, for the reason of a route
+    paced: bool = False  # the pool's device takes its time
 
 
 def fit(

@@ -27,7 +27,7 @@ def reroute_after_restart(
         name = _place_in(pool, route, limits)
         if name:
             ranks = route.ranks if name == pool.name else sizing.power(route.ranks)
-            return msgspec.structs.replace(route, pool=name, ranks=ranks)
+            return msgspec.structs.replace(route, pool=name, ranks=ranks, paced=pool.pace)
     if not own_pools and not usable:
         raise ConfigError(
             f"tasks wait for engine {route.engine!r} in pool {route.pool!r}, which is not there "

@@ -207,7 +207,7 @@ class Pool:
             return max(spec.min, live, min(spec.max, live + lacking - starting))
         if waiting and not (live and live - self.kept()):
             return min(spec.max, max(live + 1, spec.min))
-        if waiting and live < spec.max and not self._has_room():
+        if waiting and live < spec.max and not (spec.pace or self._has_room()):
             useful = int(self.queue.backlog_us // GROW_BACKLOG_US)
             return max(spec.min, live, min(useful, 2 * live, spec.max))
         return max(spec.min, live)

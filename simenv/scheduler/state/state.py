@@ -16,7 +16,7 @@ from simenv.scheduler.core.types import (
     ATTEMPT_BITS,
     END_MARGIN_NS,
     FINAL,
-    RUNNING,
+    RUNS,
     ClusterLimits,
     Route,
     TaskRecord,
@@ -30,6 +30,7 @@ from simenv.scheduler.state.device_controls import DeviceControls
 from simenv.scheduler.state.indexes import HARDWARE_GRACE_NS, STOP_GRACE_NS, Deadlines, TasksByOwner
 from simenv.scheduler.state.nodes import NodeTable, vacate
 from simenv.scheduler.state.owner_quotas import Quotas
+from simenv.scheduler.state.paced import LOOKAHEAD_NS, PacedDevice, PacedDevices
 from simenv.scheduler.state.pools import DedicatedWorkers, Pool, Worker, gang_spec
 
 
@@ -54,6 +55,8 @@ class SchedulerState:
         self.reservations = ReservationLedger()
         self.controls = DeviceControls()
         self.dedicated = DedicatedWorkers()
+        self.paced = PacedDevices()
+        self.outages: set[str] = set()  # devices that start nothing
         self.pools: dict[str, Pool] = {}
         self.gangs: list[Pool] = []  # those of `pools` whose workers have several ranks
         self.workers: dict[str, Worker] = {}
@@ -93,13 +96,13 @@ class SchedulerState:
 
     @property
     def is_busy(self) -> bool:
-        """Does any worker hold a task?"""
-        return any(worker.held for worker in self.workers.values())
+        """Does any worker hold a task, or a paced device run one?"""
+        return bool(self.paced.held) or any(worker.held for worker in self.workers.values())
 
     @property
     def is_active(self) -> bool:
         """Should the next tick come soon: are actions deferred, or do workers run, start or end?"""
-        return bool(self.deferred_actions) or any(
+        return bool(self.deferred_actions or self.paced.held) or any(
             worker.state in (WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING)
             for worker in self.workers.values()
         )
@@ -166,6 +169,9 @@ class SchedulerState:
 
     def _open(self, pool: Pool) -> None:
         self.pools[pool.spec.name] = pool
+        if pool.spec.pace:
+            lookahead_ns = 0 if pool.spec.drift else LOOKAHEAD_NS
+            self.paced.all.setdefault(pool.device, PacedDevice(lookahead_ns))
         pool.queue.arrange(self.controls.queue_policy(pool.device))
         if pool.spec.ranks > 1:
             self.gangs.append(pool)
@@ -189,7 +195,7 @@ class SchedulerState:
         indexed: list[TaskRecord] = []
         reserved = bool(self.reservations.by_task)
         for record in records:
-            running += record.phase == RUNNING
+            running += record.phase in RUNS
             record.phase = FINAL
             batch = record.batch
             freed += batch.share_bytes or len(record.spec.program)
@@ -204,7 +210,7 @@ class SchedulerState:
 
     def forget_task(self, record: TaskRecord) -> None:
         """Drop a task; its entries in lanes are stale from now on."""
-        self.running -= record.phase == RUNNING
+        self.running -= record.phase in RUNS
         record.phase = FINAL
         self.queued_bytes -= record.size_bytes
         self._drop_from_indexes(record)

@@ -54,7 +54,12 @@ class Forecast:
     def task_us(self, record: TaskRecord) -> float:
         """Time until a task starts that waits or was sent; UNKNOWN for others."""
         pool = self._state.pools.get(record.route.pool)
-        if pool is None or record.stopping or record.phase in (Phase.PARKED, Phase.RUNNING):
+        if pool is None or record.stopping or record.phase == Phase.PARKED:
+            return UNKNOWN
+        if pool.spec.pace and (run := self._state.paced.all[pool.device].runs.get(record.number)):
+            wait_ns = run.begin_ns - self._now_ns
+            return wait_ns / 1e3 if wait_ns > 0 else UNKNOWN
+        if record.phase in (Phase.RUNNING, Phase.HELD):
             return UNKNOWN
         if record.phase == Phase.SENT:
             return self._sent_us(pool, record)
@@ -106,7 +111,11 @@ class Forecast:
         key = (pool.spec.name, reservation)
         known = self._lanes.get(key)
         if known is None:
-            known = self._lanes[key] = self._free_us(pool, reservation)
+            known = self._free_us(pool, reservation)
+            if pool.spec.pace:  # one task at a time
+                free_ns = self._state.paced.all[pool.device].free_ns
+                known = [max(known[0], (free_ns - self._now_ns) / 1e3)] if known else known
+            self._lanes[key] = known
         return known
 
     def _wait_us(self, pool: Pool, reservation: int, backlog: Backlog) -> float:
@@ -213,4 +222,4 @@ def _starts_tasks(state: SchedulerState, pool: Pool) -> bool:
     """Does the pool start tasks: is it neither draining, quarantined, scaled to zero nor paused?"""
     if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
         return False
-    return not state.controls.is_shut(pool.device)
+    return not (state.controls.is_shut(pool.device) or pool.device in state.outages)

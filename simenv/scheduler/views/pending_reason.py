@@ -21,6 +21,8 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
         worker = state.workers.get(record.worker)
         compiles = worker is not None and worker.compiling == record.number
         return "compiling kernels, once on this machine" if compiles else ""
+    if record.phase == Phase.HELD:
+        return _on_device(state, record, now_ns)
     if record.phase == Phase.SENT:
         return f"next on {record.worker}"
     if record.phase == Phase.PARKED:
@@ -34,6 +36,8 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
     unplaceable = state.unplaceable_reason(record.route)
     if unplaceable:
         return unplaceable
+    if pool.device in state.outages:
+        return f"outage of device {pool.spec.device}"
     held_back = _held_back(state, pool)
     if held_back:
         return held_back
@@ -44,11 +48,22 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
     if not usable:
         return f"all workers of pool {pool.spec.name} are kept for reservations"
     idle = [w for w in usable if w.state == WorkerState.IDLE]
+    if pool.spec.pace and not state.paced.all[pool.device].is_open(now_ns):
+        return f"waiting for device {pool.spec.device}"
     if not idle:
         return "waiting for a worker"
     if pool.spec.ranks > 1:
         return _gang_reason(state, record, idle, now_ns)
     return _single_rank_reason(record, idle)
+
+
+def _on_device(state: SchedulerState, record: TaskRecord, now_ns: int) -> str:
+    """Where the run of a task stands whose result is held."""
+    run = state.paced.held[record.number].runs[record.number]
+    name = state.pools[record.route.pool].spec.device
+    if now_ns < run.begin_ns:
+        return f"next on device {name}"
+    return f"on device {name} for another {max(0, run.end_ns - now_ns) / 1e9:.3g} s"
 
 
 def _held_back(state: SchedulerState, pool: Pool) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from simenv.errors import SimenvError
+from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions, TaskSpec, digest
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.capacity import Capacity
@@ -184,6 +184,11 @@ class AdmissionController:
     ) -> None:
         """A task against its terms; what holds for one holds for the next that is like it."""
         kind = (admitted, spec.shots, spec.count, spec.bindings, terms_digest)
+        if admitted.route.paced and not spec.shots:
+            raise InfeasibleError(
+                f"an exact result of the paced device {terms.device}: a machine samples",
+                hint="shots=1024, or pool='NAME' of a pool that is not paced",
+            )
         if kind != self._checked or not rules.is_keyed(spec):
             rules.check_task(spec, terms, admitted)
             self._checked = kind

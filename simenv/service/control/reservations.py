@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from simenv.errors import InsufficientError, JournalError
+from simenv.errors import InsufficientError, JournalError, OptionError
 from simenv.model import ReservationState
 from simenv.model.bounds import check_printable
 from simenv.scheduler.scheduler import Scheduler
@@ -130,6 +130,8 @@ class ReservationCommands:
     def _control_device(self, identity: Identity, message: DeviceControl) -> m.ToClient:
         scheduler = self._scheduler
         match message:
+            case SteerTarget(verb="calibrate"):
+                return self._calibrate(identity, message)
             case SteerTarget():
                 check_printable("reason", message.reason)
                 arguments = (
@@ -156,6 +158,16 @@ class ReservationCommands:
             self._executor.record_event(kind, message.device or "all", what)
             self._audit.write(identity, kind, message.device or "all", what)
         return self._target(message, changed)
+
+    def _calibrate(self, identity: Identity, message: SteerTarget) -> m.ToClient:
+        """Publish the noise of now as the calibration of a device that drifts."""
+        check_device(self._state, message.device)
+        if self._executor.drifting is None:
+            raise OptionError(f"pool {message.device[:64]!r} does not drift")
+        found, event = self._executor.drifting.calibrate(message.device, time.time_ns())
+        self._executor.execute([event])
+        self._audit.write(identity, "device.calibrated", message.device, found.digest)
+        return self._target(message, True)
 
     def _target(self, message: DeviceControl | GetTarget, changed: bool) -> TargetReply:
         info = target_info(self._state, message.device)
@@ -224,3 +236,6 @@ class ReservationCommands:
         if self._state.controls.changes:
             changed = self._state.controls.take_changes()
             self._journal.put(scheduler_tables.control_statements(changed), forced=True)
+        if self._state.paced.changes:
+            runs = self._state.paced.take_changes()
+            self._journal.put(scheduler_tables.paced_statements(runs), forced=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -280,11 +280,15 @@ class ResultRequests:
                 "task.requeued", task_name(task), "the record of its end was damaged"
             )
 
-    def remove_unused_files(self, done: m.AttemptResults, endings: list[TaskEnded]) -> None:
-        """Remove the files of answers that came too late or were not wanted any more."""
+    def remove_unused_files(
+        self, done: m.AttemptResults, endings: list[TaskEnded], held: Collection[int] = ()
+    ) -> None:
+        """Remove the files of answers that came too late or were not wanted any more. `held`: the
+        places of those that are held."""
         files = [(k, result.file) for k, result in enumerate(done.results) if result.file]
         if files:
             retained = {ending.index for ending in endings if ending.state is TaskState.DONE}
+            retained.update(held)
             names = [name for k, name in files if k not in retained]
             if names:
                 self.file_worker.remove(names)

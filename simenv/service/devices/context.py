@@ -10,6 +10,7 @@ from functools import cached_property
 
 import msgspec
 
+from noise_models.calibration import CalibrationSnapshot
 from noise_models.errors import NoiseError
 from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import TaskOptions
@@ -23,6 +24,7 @@ from simulators.circuit.analysis.profile import NoiseProfile, Profile
 from simulators.circuit.device_check import DeviceLimits
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.attach_noise import NoiseAttachment
+from simulators.circuit.passes.durations import ShotTimes
 from simulators.errors import EngineError
 
 
@@ -45,6 +47,9 @@ class DeviceContext:
         self._attachment = NoiseAttachment(model)
         self._lock = threading.Lock()  # of the attachment
         self._device = device
+        self._times: ShotTimes | None = None
+        if device is not None and isinstance(source.document, CalibrationSnapshot):
+            self._times = ShotTimes(source.document)
         self._outputs = terms.outputs
         self._is_optional = is_optional
         self._labels = tuple(rules.labels(terms))
@@ -88,6 +93,12 @@ class DeviceContext:
             with self._lock:
                 program = self._attachment.attach(circuit)
             noise = noise_profile(program, circuit, self._outputs, self._labels)
+            if self._times is not None:
+                noise = msgspec.structs.replace(
+                    noise,
+                    device_shot_ns=self._times.shot_ns(circuit),
+                    device_overhead_ns=self._times.overhead_ns,
+                )
         except (EngineError, NoiseError) as error:
             raise InfeasibleError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
         self.is_loaded = True

@@ -21,7 +21,10 @@ from simenv.errors import NotFoundError, OptionError
 from simenv.model.devices import CalibrationSource, DeviceInfo
 
 if TYPE_CHECKING:
+    from noise_models.calibration import CalibrationSnapshot
     from noise_models.document import Document
+    from noise_models.drift import Drift
+    from simenv.config.drift import DriftSpec
 
 MAX_FILE_BYTES = 16 * 2**20
 MAX_KNOWN = 4_096  # names
@@ -88,6 +91,11 @@ class DeviceRegistry:
             future = self._documents[digest] = self._thread.submit(_parsed, body, "")
         return future
 
+    def drift(self, name: str, spec: DriftSpec, folder: Path) -> Future[Drift]:
+        """The drift of a device. The Future raises NotFoundError, OptionError."""
+        from_file = self._version(name) != (0, 0)
+        return self._thread.submit(_drift, folder, name, spec, from_file=from_file)
+
     def check(self, body: bytes) -> Future[EmulatedDevice]:
         """A document of a client. The Future raises OptionError."""
         return self._thread.submit(_parsed, body, "")
@@ -131,6 +139,37 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
             f"there is no device {name[:64]!r}", hint=f"{suggestion}devices: {_listed(names)}"
         )
     return _parsed(noise_api.from_library(name), name)
+
+
+def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:
+    from noise_models import snapshot
+    from noise_models.calibration import CalibrationSnapshot
+    from noise_models.drift import RandomWalk, Replay
+    from simenv.service.devices import noise_api
+
+    if spec.kind == "walk":
+        base = _load(folder, name, from_file=from_file).document
+        assert isinstance(base, CalibrationSnapshot)  # that of a device
+        return RandomWalk(base, spec.seed, spec.every_s, spec.spread)
+    files = sorted((folder / f"{name}.d").glob("*.json"))
+    found = []
+    for path in files:
+        with noise_api.reported(str(path)):
+            found.append(snapshot.load(path.read_bytes()))
+    with noise_api.reported(f"replay of {folder / f'{name}.d'}"):
+        return Replay(found)
+
+
+def emulated(name: str, found: CalibrationSnapshot) -> EmulatedDevice:
+    """A snapshot as the device `name`. Raises OptionError."""
+    from noise_models import document
+    from simenv.service.devices import noise_api
+    from simenv.service.devices.describe import device_info
+
+    with noise_api.reported(f"device {name!r}"):
+        body = document.dump(found)
+    digest = document.digest(body).hex()
+    return EmulatedDevice(digest, body, found, device_info(name, found, digest))
 
 
 def _parsed(body: bytes, name: str) -> EmulatedDevice:

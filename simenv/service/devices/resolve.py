@@ -6,8 +6,9 @@ the store.
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -18,6 +19,7 @@ from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice
 
 if TYPE_CHECKING:
     from simenv.service.devices.context import DeviceContext
+    from simenv.service.devices.drifting import DriftingDevice, DriftingDevices
 
 
 class Documents(Protocol):
@@ -35,7 +37,7 @@ EMULATORS = ("emulator", "emulated")  # kinds of devices in `prefer`
 class Waiting(Exception):
     """A document is being read in another thread: ask again when `future` is done."""
 
-    def __init__(self, future: Future[EmulatedDevice]) -> None:
+    def __init__(self, future: Future[Any]) -> None:
         self.future = future
 
 
@@ -49,6 +51,7 @@ class EmulatedDevices:
         self.documents = documents
         self._by_pool = {pool.name: pool.device for pool in pools if pool.device}
         self._contexts: dict[tuple[object, ...], DeviceContext] = {}
+        self.drifting: DriftingDevices | None = None
 
     def resolved(self, terms: TaskOptions) -> TaskOptions:
         """The same terms with the device of their pool, canonical noise options, and the digest of
@@ -78,7 +81,16 @@ class EmulatedDevices:
             )
         from simenv.service.devices import noise_api
 
-        found = _done(self.registry.get(device)) if device else None
+        drifting = None if self.drifting is None else self.drifting.of(terms.pool)
+        if drifting is None:
+            found = _done(self.registry.get(device)) if device else None
+        elif terms.snapshot:
+            raise OptionError(
+                f"a noise model of your own in pool {terms.pool!r}, whose device drifts",
+                hint="a pool whose device does not drift, or none",
+            )
+        else:
+            found = _accepted(drifting)
         digest = terms.snapshot
         if found is not None and digest in ("", found.digest):
             digest = found.digest
@@ -155,6 +167,11 @@ class EmulatedDevices:
 
     def info(self, name: str) -> DeviceInfo:
         """A device as it is calibrated now. Raises NotFoundError, OptionError, Waiting."""
+        drifting = None if self.drifting is None else self.drifting.of(name)
+        if drifting is not None:
+            found = _published(drifting).info
+            assert found is not None  # a drift has devices alone
+            return found
         found = _done(self.registry.get(self._by_pool.get(name, name))).info
         assert found is not None  # the registry holds devices alone
         return found
@@ -162,6 +179,20 @@ class EmulatedDevices:
     def held_by(self, pool: str) -> str:
         """The device of a pool; "" where it holds none."""
         return self._by_pool.get(pool, "")
+
+
+def _accepted(device: DriftingDevice) -> EmulatedDevice:
+    """What tasks are accepted by, whatever is in force at their start: so the documents that
+    waiting tasks name do not grow in number with the drift."""
+    if not device.is_ready:
+        raise Waiting(device.made)
+    return device.first()
+
+
+def _published(device: DriftingDevice) -> EmulatedDevice:
+    if not device.is_ready:
+        raise Waiting(device.made)
+    return device.published(time.time_ns())
 
 
 def _done(future: Future[EmulatedDevice]) -> EmulatedDevice:

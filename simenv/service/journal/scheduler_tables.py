@@ -19,6 +19,7 @@ from simenv.scheduler.reservations.ledger import Changes, ReservationLedger, Sto
 from simenv.scheduler.reservations.policies import DeviceTerms
 from simenv.scheduler.reservations.reservation import Grant, Progress
 from simenv.scheduler.state.device_controls import DeviceControl
+from simenv.scheduler.state.paced import StoredRun
 from simenv.service.journal.reader import WAY_OUT, Records
 
 RESERVATION_SCHEMA = """
@@ -103,3 +104,27 @@ def read_controls(records: Records) -> dict[str, DeviceControl]:
         raise JournalError(
             f"a device's steering in the journal cannot be read: {error}", hint=WAY_OUT
         ) from error
+
+
+PACED_SCHEMA = (
+    "create table if not exists paced(device text primary key, task int, begun_ns int)"
+    " without rowid;"
+)
+
+
+def paced_statements(changes: Mapping[str, StoredRun | None]) -> list[Statement]:
+    """The statements that store which run each paced device is in."""
+    found: list[Statement] = []
+    for device, run in changes.items():
+        if run is None:
+            found.append(("delete from paced where device = ?", (device,)))
+        else:
+            row = (device, run.task, run.begun_ns)
+            found.append(("insert or replace into paced values(?,?,?)", row))
+    return found
+
+
+def read_paced(records: Records) -> dict[str, StoredRun]:
+    """The run that each paced device was in."""
+    rows = records.rows("select device, task, begun_ns from paced")
+    return {device: StoredRun(task, begun_ns) for device, task, begun_ns in rows}

@@ -21,7 +21,7 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service.journal import noise_tables, quota_tables, scheduler_tables
+from simenv.service.journal import drift_tables, noise_tables, quota_tables, scheduler_tables
 from simenv.service.journal.reader import UNHAPPY, WAY_OUT, AcceptedRow, Records, checksum
 from simenv.service.support import fault_injection
 
@@ -114,6 +114,8 @@ class Journal:
             _SCHEMA,
             scheduler_tables.RESERVATION_SCHEMA,
             scheduler_tables.CONTROL_SCHEMA,
+            scheduler_tables.PACED_SCHEMA,
+            drift_tables.SCHEMA,
             quota_tables.SCHEMA,
             noise_tables.SCHEMA,
         )

@@ -6,21 +6,27 @@ in memory only: a worker sends it at every start.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.scheduler.core.actions import Action, RecordEvent
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing.engine_support import RoutingSnapshot
+from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.scheduler.views.infos import closed_pools
+from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.resolve import Documents, EmulatedDevices, Waiting
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.query_queue import ReplySteps
 from simenv.wire import codec
+from simenv.wire.messages.queries import DeviceDescribed, GetDevices, NoiseStored, StoreNoise
 from simenv.wire.messages.queries import Devices as DevicesReply
-from simenv.wire.messages.queries import GetDevices, NoiseStored, StoreNoise
 
 
 class DeviceRecords:
@@ -37,12 +43,35 @@ class DeviceRecords:
         """Noise documents of tasks."""
         return None if self.emulated is None else self.emulated.documents
 
+    @property
+    def drifting(self) -> DriftingDevices | None:
+        """The devices of pools that drift."""
+        return None if self.emulated is None else self.emulated.drifting
+
     def described(self, pool: str, info: DeviceInfo) -> bool:
         """A worker of this pool says what it holds; False if that pool holds no machine."""
         if pool not in self._holding:
             return False
         self._said[pool] = msgspec.structs.replace(info, name=pool)
         return True
+
+    def take(self, scheduler: Scheduler, message: DeviceDescribed) -> list[Action]:
+        """A worker says what it holds."""
+        described = message.name, message.epoch, message.start, message.device
+        pool, actions = scheduler.device_described(*described)
+        if pool:
+            self.described(pool, message.device)
+        return actions
+
+    def drifted(
+        self, wall_ns: int, set_outage: Callable[..., object]
+    ) -> tuple[list[RecordEvent], float]:
+        """What changed of devices that drift, and the seconds until the next change."""
+        drifting = self.drifting
+        if drifting is None:
+            return [], math.inf
+        events = list(drifting.tick(wall_ns, set_outage))
+        return events, 1e-9 * max(0, drifting.next_ns(wall_ns) - wall_ns)
 
     def of(self, pool: str) -> DeviceInfo | None:
         """The machine of a pool; None if none is known."""
@@ -66,7 +95,7 @@ class DeviceRecords:
         if pool.name in self._holding:
             return _silent(pool.name)
         if pool.device and self.emulated is not None:
-            return msgspec.structs.replace(self.emulated.info(pool.device), name=pool.name)
+            return msgspec.structs.replace(self.emulated.info(pool.name), name=pool.name)
         from simenv.service.queries.engines import ideal
 
         return ideal(pool, limits)

@@ -13,6 +13,7 @@ from simenv._version import __version__
 from simenv.errors import SimenvError
 from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.scheduler.core.cost_estimator import device_ns
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
@@ -79,6 +80,11 @@ def _choice(one: EngineCandidate, message: Explain, limits: ClusterLimits, first
         else f"{message.terms.engine} prefers another"
     )
     why = one.text if first else f"able, but {by}"
+    device_us = device_ns(route, message.shots, max(1, message.count)) / 1e3
+    if device_us:
+        why += f"; {device_us / 1e6:.3g} s on the device"
+    if route.paced:
+        micros = max(micros, device_us)
     return Choice(
         engine=one.engine,
         chosen=first,

@@ -15,7 +15,7 @@ from simenv.model import (
     WorkerInfo,
     task_name,
 )
-from simenv.scheduler.core.types import Phase, Route, TaskRecord
+from simenv.scheduler.core.types import RUNS, Phase, Route, TaskRecord
 from simenv.scheduler.state.state import SchedulerState
 from simenv.scheduler.views.forecast import Forecast
 from simenv.scheduler.views.infos import pool_infos
@@ -40,6 +40,7 @@ def listed(
     queue.
     """
     held = [r for w in state.workers.values() for r in w.held.values()]
+    held += [state.tasks[number] for number in state.paced.held]
     held = [r for r in held if scope in ("", r.batch.owner)]
     held.sort(key=lambda r: (-r.phase, r.number))
     found = [(record, 0) for record in held[:limit]]
@@ -69,7 +70,7 @@ def task_view(
     forecast: Forecast | None = None,
 ) -> TaskInfo:
     """One unfinished task; `place` is its turn in the queue if known."""
-    running = record.phase == Phase.RUNNING
+    running = record.phase in RUNS
     worker = state.workers.get(record.worker)
     told, done, passes = worker.passes if worker is not None else (0, 0, 0)
     if told != record.number:

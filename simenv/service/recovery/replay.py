@@ -27,7 +27,7 @@ from simenv.service.journal.reader import (
     AcceptedRow,
     unpack_routes,
 )
-from simenv.service.journal.scheduler_tables import read_controls, read_reservations
+from simenv.service.journal.scheduler_tables import read_controls, read_paced, read_reservations
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages.client import Completed, Submit
@@ -65,6 +65,8 @@ def replay(journal: Journal, scheduler: Scheduler, submit_queue: SubmitQueue) ->
         tried = attempts[row.first : row.first + row.count]
         waiting = parts(scheduler.state, row, span, tried, time.monotonic_ns() - age_ns, units)
         queued += queue(scheduler, waiting)
+    scheduler.set_clock(time.time_ns(), time.monotonic_ns())
+    scheduler.restore_paced(read_paced(journal.records))
     scheduler.finish_restore(total)
     return Replayed(queued, sum(final), time.monotonic() - begin)
 

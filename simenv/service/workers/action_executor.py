@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from simenv.model import Event, TaskOptions, task_number
+from simenv.model import Event, TaskOptions, TaskState, task_number
 from simenv.scheduler.core.actions import (
     Action,
     AssignTasks,
@@ -24,11 +24,14 @@ from simenv.scheduler.core.actions import (
     StopAttempt,
     TaskEnded,
 )
+from simenv.scheduler.core.types import HELD_RESULT, TaskRecord
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.devices.documents import SentDocuments
+from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.resolve import Documents
 from simenv.service.journal.writer import Journal
 from simenv.service.results.completions import Completions
+from simenv.service.results.held_results import HeldResults
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire import codec
 from simenv.wire.messages import client as m
@@ -36,6 +39,10 @@ from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.wire.transport.zmq_transport import Listener, PeerKind
 
 log = logging.getLogger("simenv.service")
+
+
+def _remove_nothing(_names: list[str]) -> None:
+    return None
 
 
 class ActionExecutor:
@@ -49,8 +56,14 @@ class ActionExecutor:
         workers: WorkerProcesses,
         completions: Completions,
         documents: Documents | None = None,
+        remove_files: Callable[[list[str]], None] = _remove_nothing,
+        drifting: DriftingDevices | None = None,
     ) -> None:
+        """`remove_files`: removes files of results that nobody gets."""
+        self._held_results = HeldResults(scheduler.state)
+        self._remove_files = remove_files
         self._documents = documents
+        self.drifting = drifting
         self._sent_documents = SentDocuments()
         self._scheduler = scheduler
         self._state = scheduler.state
@@ -69,7 +82,7 @@ class ActionExecutor:
                 peer = self._workers.work_peer(action.worker)
                 self._journal.sent([record.number for record in action.records])
                 needed: list[str] = []
-                body = packed(action, needed, self._emulates)
+                body = packed(action, needed, self._emulates, self._in_force)
                 if needed:
                     self._send_documents(action.worker, peer, needed)
                 if not self._listener.send(PeerKind.WORKER, peer, body):
@@ -94,11 +107,30 @@ class ActionExecutor:
                 self.record_event("worker.killed", action.worker, action.reason)
                 self._workers.kill(action.worker)
         if ended:
-            self.outbox += self._completions.from_here(ended)
+            self.outbox += self._completions.from_here(self._released(ended))
 
-    def finish(self, message: m.AttemptResults, ended: list[TaskEnded]) -> None:
-        """Store the results of tasks that a worker's message ended."""
-        self.outbox += self._completions.from_worker(message, ended)
+    def finish(self, message: m.AttemptResults, ended: list[TaskEnded]) -> set[int]:
+        """Store the results of tasks that a worker's message ended. Returns the places of those in
+        it that are held."""
+        if ended:
+            self.outbox += self._completions.from_worker(message, ended)
+        return self._held_results.hold(message, ended)
+
+    def _released(self, ended: list[TaskEnded]) -> list[TaskEnded]:
+        """Store the results of those whose result was held; the others."""
+        others = []
+        for ending in ended:
+            if ending.index != HELD_RESULT:
+                others.append(ending)
+                continue
+            message = self._held_results.take(ending)
+            if ending.state is TaskState.DONE:
+                found = [msgspec.structs.replace(ending, index=0)]
+                self.outbox += self._completions.from_worker(message, found)
+                continue
+            others.append(ending)
+            self._remove_files([one.file for one in message.results if one.file])
+        return others
 
     def record_event(self, kind: str, subject: str, message: str, owner: str = "") -> None:
         """A line in the event log, the journal and the service's log. `owner`: see Note."""
@@ -122,6 +154,10 @@ class ActionExecutor:
         """Do tasks run on their device there? Where it was only preferred, in its pools alone."""
         return not terms.prefer or self._state.pools[pool].spec.device == terms.device
 
+    def _in_force(self, record: TaskRecord) -> TaskOptions:
+        """The terms of a task with noise, at its start."""
+        return record.batch.terms if self.drifting is None else self.drifting.in_force(record)
+
     def _send_documents(self, worker: str, peer: bytes, needed: list[str]) -> None:
         """The noise documents of a chunk that this start of the worker has not got."""
         if self._documents is None:
@@ -129,7 +165,10 @@ class ActionExecutor:
         start = self._state.workers[worker].start
         missing, alone = self._sent_documents.missing(worker, start, needed)
         for digest in missing:
-            document = m.NoiseDocument(digest, self._documents.body(digest), alone)
+            body = self._documents.body(digest)
+            if not body and self.drifting is not None:
+                body = self.drifting.body(digest)
+            document = m.NoiseDocument(digest, body, alone)
             self._listener.send(PeerKind.WORKER, peer, codec.encode(document))
             alone = False
 
@@ -149,29 +188,36 @@ def _where(action: StartWorker) -> str:
 
 def ideal(terms: TaskOptions) -> TaskOptions:
     """The same terms without a device."""
-    return msgspec.structs.replace(terms, device="", noise=(), snapshot="", compiled="")
+    return msgspec.structs.replace(
+        terms, device="", noise=(), snapshot="", compiled="", compiled_for="", stale=""
+    )
 
 
 def packed(
-    send: AssignTasks, needed: list[str], emulates: Callable[[str, TaskOptions], bool]
+    send: AssignTasks,
+    needed: list[str],
+    emulates: Callable[[str, TaskOptions], bool],
+    in_force: Callable[[TaskRecord], TaskOptions],
 ) -> bytes:
     """The Assign message; terms that several tasks share are written once. Appends the digests of
-    their noise documents to `needed`. `emulates`: whether tasks in a pool have their noise."""
-    table: dict[int, int] = {}
+    their noise documents to `needed`. `emulates`: whether tasks in a pool have their noise;
+    `in_force`: the terms of a task with noise at its start."""
+    table: dict[tuple[int, str, str], int] = {}
     terms: list[TaskOptions] = []
     tasks = []
     last, place = None, 0
     for record in send.records:
         spec, batch = record.spec, record.batch
-        if batch is not last:
-            last, place = batch, table.setdefault(id(batch), len(terms))
+        if batch is not last or batch.terms.snapshot:
+            last, own = batch, batch.terms
+            if own.snapshot:
+                has_noise = emulates(record.route.pool, own)
+                own = in_force(record) if has_noise else ideal(own)
+            place = table.setdefault((id(batch), own.snapshot, own.stale), len(terms))
             if place == len(terms):
-                terms.append(batch.terms)
-                if batch.terms.snapshot:
-                    if emulates(record.route.pool, batch.terms):
-                        needed.append(batch.terms.snapshot)
-                    else:
-                        terms[-1] = ideal(batch.terms)
+                terms.append(own)
+                if own.snapshot:
+                    needed.append(own.snapshot)
         tasks.append(
             AssignedTask(
                 record.number,

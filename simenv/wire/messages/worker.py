@@ -53,6 +53,7 @@ class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
     engine_us: Number = 0
     encode_us: Number = 0
     compile_us: Number = 0  # not a part of `run_us`
+    device_ns: Number = 0  # on the emulated device; 0: on none, or not known
 
 
 class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -34,6 +34,8 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     num_qubits: int = 0  # that the outputs depend on; 0: not known
     shots: int = 1024  # that engines are compared by; 0: exact results are asked for
     touched: int = 0  # qubits that operations act on: a device has more; 0: not known
+    device_shot_ns: float = 0.0  # of one shot on the device; 0.0: not known
+    device_overhead_ns: float = 0.0  # of a circuit there, beside its shots
 
 
 class Profile(msgspec.Struct, frozen=True):

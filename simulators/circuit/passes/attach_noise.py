@@ -22,6 +22,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operands import Operands
 from simulators.circuit.passes.crosstalk import interaction_times
+from simulators.circuit.passes.durations import delays_ns
 from simulators.circuit.passes.noise_locations import locate, renumber_channels
 from simulators.circuit.passes.noise_registry import NoiseRegistry
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
@@ -193,22 +194,7 @@ class _CircuitNoise:
         places = self._delay_ops
         if not places.size or not self._delays_matter():
             return np.zeros(0)
-        counts = self._circuit.table.rows[self._circuit.ops, 3]
-        params = (np.cumsum(counts) - counts)[places]
-        if np.isin(params, self._circuit.slots[0::2]).any():
-            raise Unsupported(
-                "a delay by a free parameter, with idle noise", hint="bind the delay's duration"
-            )
-        durations: NDArray[np.float64] = self._circuit.params[params].copy()
-        ticks = self._operands.codes[places] == DELAY_DT
-        if ticks.any():
-            if not self._model.dt_ns > 0.0:
-                raise Unsupported(
-                    "a delay in units of dt, which the device's calibration does not state",
-                    hint="give the delay in seconds",
-                )
-            durations[ticks] *= self._model.dt_ns
-        return durations
+        return delays_ns(self._circuit, self._model)
 
     def _delays_matter(self) -> bool:
         """Whether idle times are scheduled, or a qubit that a delay names relaxes."""

@@ -18,6 +18,7 @@ from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.calls import TokenGuard
 from simenv.client.qpm.runtime.circuit_run import CircuitRun
 from simenv.client.qpm.runtime.completion_queues import RetiredCircuit
+from simenv.client.qpm.runtime.device_events import DEVICE_EVENTS, DeviceEventNotifier
 from simenv.client.qpm.runtime.notifications import CompletionNotifier
 from simenv.client.qpm.runtime.reservations import NONE, ReservationChecks
 from simenv.client.qpm.runtime.submitter import CircuitSubmitter, failure
@@ -38,7 +39,9 @@ class ExecutionBinding:
         submitter: CircuitSubmitter,
         status_queries: StatusQueries,
         notifier: CompletionNotifier,
+        device_events: DeviceEventNotifier,
     ) -> None:
+        self._device_events = device_events
         self._token_guard = token_guard
         self._reservation_checks = reservation_checks
         self._submitter = submitter
@@ -218,13 +221,17 @@ class ExecutionBinding:
     ) -> Plain:
         """From now on `ep.put(Event)` is called for each completion that fits, which is queued too.
 
-        `evtype`: 1 or "completion". `filters`: values, or lists of values, of cid, qtask_id,
+        `evtype`: 1 or "completion"; or one of DEVICE_EVENTS: then for each such event of the
+        device. `filters`: values, or lists of values, of cid, qtask_id,
         reservation_id. A `put` that raises ends this registration.
         """
         self._token_guard.check(token)
         given = self._reservation_checks.check(reservation_id)
         registration = envelopes.registered(ep, evtype, class_id, filters, given)
-        count = self._notifier.register(registration)
+        if evtype in DEVICE_EVENTS:
+            count = self._device_events.register(registration)
+        else:
+            count = self._notifier.register(registration)
         return plain(Registered("accepted", registration.class_id, count))
 
     def delete_circuit(

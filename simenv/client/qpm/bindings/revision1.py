@@ -9,6 +9,7 @@ from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.requests import arguments
 from simenv.client.qpm.runtime.circuit_run import CircuitRun
 from simenv.client.qpm.runtime.completion_queues import RetiredCircuit
+from simenv.client.qpm.runtime.device_events import DEVICE_EVENTS, DeviceEventNotifier
 from simenv.client.qpm.runtime.identity import QPMIdentity
 from simenv.client.qpm.runtime.notifications import CompletionNotifier
 from simenv.client.qpm.runtime.submitter import CircuitSubmitter, failure
@@ -26,8 +27,13 @@ class SingleQPM:
     """The pool as a host of revision 1 drives it. Thread-safe."""
 
     def __init__(
-        self, submitter: CircuitSubmitter, notifier: CompletionNotifier, identity: QPMIdentity
+        self,
+        submitter: CircuitSubmitter,
+        notifier: CompletionNotifier,
+        device_events: DeviceEventNotifier,
+        identity: QPMIdentity,
     ) -> None:
+        self._device_events = device_events
         self._submitter = submitter
         self._registry = submitter.registry
         self._notifier = notifier
@@ -98,10 +104,15 @@ class SingleQPM:
         self, ep: EventEndpoint, evtype: int | str, class_id: str
     ) -> None:
         """From now on records are put to `ep` and not queued; the last to register is the only one.
+        `evtype` of DEVICE_EVENTS: events of the device are put there, beside that.
 
         A record whose `put` raises is queued after all.
         """
-        self._notifier.register(envelopes.registered(ep, evtype, class_id))
+        registration = envelopes.registered(ep, evtype, class_id)
+        if evtype in DEVICE_EVENTS:
+            self._device_events.register(registration)
+        else:
+            self._notifier.register(registration)
 
     def expire(self) -> bool:
         """Let go of completions that were kept for as long as they are kept. True: nothing is left
@@ -112,6 +123,7 @@ class SingleQPM:
         """This client leaves: its queue, its registration and its circuits' names end. What runs
         goes on; the pool and all others stay."""
         self._notifier.close()
+        self._device_events.close()
         self._registry.clear()
 
     def _finished(self, cid: Any) -> CircuitRun:

@@ -176,6 +176,16 @@ class SchedulerBinding:
         """After a pause or a drain."""
         return self._steer(token, device_id, "resume", "resumed", reason=_words(reason))
 
+    def calibrate_execution_target(
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        reason: str | None = None,
+    ) -> Plain:
+        """Calibrate a device that drifts: the outcome is an event `calibration-update`, put to the
+        queues that are registered for it."""
+        return self._steer(token, device_id, "calibrate", "calibrating", reason=_words(reason))
+
     def drain_execution_target(
         self,
         token: str | None = None,

@@ -147,6 +147,9 @@ class CircuitRun:
                 consumed = created + first.queued_s
                 begun = consumed + first.sent_s
             ended = created + max(part.queued_s + part.sent_s + part.run_s for part in stages)
+            if first.begun_s:  # a paced device: its clock counts
+                consumed = begun = max(created, first.begun_s)
+                ended = max(begun, *(part.begun_s + part.device_s for part in stages))
         queued = max(self.ended_s, ended)
         return Times(
             creation_time=created,
@@ -199,6 +202,7 @@ def device_metadata(found: Result, warnings: tuple[str, ...] = ()) -> dict[str, 
             layout=_listed(found.layout),
             gates=found.gates,
             warnings=[*warnings, *found.warnings],
+            device_time_s=found.device_time_s,
         )
     )
 

@@ -1,0 +1,158 @@
+"""Events of devices for the queues of hosts: calibrations, changes of the noise, outages.
+
+One thread for each QPM reads the service's events while any queue is registered for them. An
+event is put to each registration once, in order, by the sender of its endpoint.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import Any
+
+from simenv.client.connection.session import ServiceSession
+from simenv.client.qpm.runtime.event_delivery import Delivery, Outlet
+from simenv.client.qpm.runtime.notifications import EventSubscription
+from simenv.errors import SimenvError
+from simenv.model import Event
+from simenv.qpm.envelopes import EventEnvelope
+from simenv.wire.messages import client as m
+
+DEVICE_EVENTS = ("calibration-update", "noise-fluctuation", "outage")
+LOOK_S = 0.25  # between two questions to the service
+PAGE = 500
+Plain = dict[str, Any]
+
+
+class DeviceEventNotifier:
+    """A `CompletionSource` without completions. `pool`: whose events are told; "": those of all."""
+
+    def __init__(self, session: ServiceSession, delivery: Delivery, pool: str) -> None:
+        self._session = session
+        self._delivery = delivery
+        self._pool = pool
+        self._registered: list[tuple[EventSubscription, Outlet]] = []
+        self._thread: threading.Thread | None = None
+        self._seen = 0  # the number of the last event that was read
+        self._wake = threading.Event()
+
+    def register(self, registration: EventSubscription) -> int:
+        """How many registrations there are now; one of the same queue is replaced. Events from now
+        on are told. Raises ServiceLostError."""
+        newest = self._events(0, 0).newest
+        with self._session.channel.lock:
+            for one, _ in list(self._registered):
+                if _same(one, registration):
+                    self.lost(one)
+            outlet = self._delivery.join(self, registration.endpoint)
+            if not self._registered:
+                self._seen = newest
+            self._registered.append((registration, outlet))
+            if self._thread is None or not self._thread.is_alive():
+                self._wake.clear()
+                self._thread = threading.Thread(
+                    target=self._serve, name="simenv-qpm-devices", daemon=True
+                )
+                self._thread.start()
+            return len(self._registered)
+
+    def close(self) -> None:
+        """Nobody is told anything from here any more."""
+        with self._session.channel.lock:
+            for one, _ in list(self._registered):
+                self.lost(one)
+            self._delivery.end(self)
+        self._wake.set()
+
+    def lost(self, registration: EventSubscription) -> None:
+        """Its endpoint has gone. With the lock held."""
+        kept = [pair for pair in self._registered if pair[0] is not registration]
+        gone = len(kept) < len(self._registered)
+        self._registered = kept
+        endpoint = registration.endpoint
+        if gone and all(one.endpoint is not endpoint for one, _ in kept):
+            self._delivery.leave(self, endpoint)
+
+    # --- a source of deliveries -----------------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        return False  # its own thread reads
+
+    def ask_again(self, now: float) -> None:  # noqa: ARG002 - the thread asks again by itself
+        return None
+
+    # --- the thread -----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while not self._session.channel.closed:
+            if self._wake.wait(LOOK_S) or not self._registered:
+                return
+            try:
+                page = self._events(self._seen, PAGE)
+            except SimenvError:  # silent, or closed: what is missed is read later
+                continue
+            with self._session.channel.lock:
+                for event in page.events:
+                    self._seen = event.seq
+                    self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        if event.kind not in DEVICE_EVENTS or self._pool not in ("", event.subject):
+            return
+        record = payload(event)
+        for registration, outlet in self._registered:
+            if registration.evtype == event.kind and registration.wants(record):
+                outlet.push(_DeviceParcel(self, registration, record))
+
+    def _events(self, since: int, limit: int) -> m.Events:
+        return self._session.request(m.Events, partial(m.GetEvents, since=since, limit=limit))
+
+
+class _DeviceParcel:
+    """A `Parcel`: an event of a device for one registration."""
+
+    def __init__(
+        self, notifier: DeviceEventNotifier, registration: EventSubscription, record: Plain
+    ) -> None:
+        self._notifier = notifier
+        self._registration = registration
+        self._record = record
+
+    def claim(self) -> bool:
+        return True
+
+    def put(self) -> bool:
+        envelope = EventEnvelope(self._registration.evtype, dict(self._record))
+        self._registration.endpoint.put(envelope)
+        return True
+
+    def shelve(self) -> None:
+        return None
+
+    def delivered(self) -> None:
+        return None
+
+    def failed(self) -> None:
+        self._notifier.lost(self._registration)
+
+
+def payload(event: Event) -> Plain:
+    """An event of a device as a host reads it."""
+    found: Plain = {
+        "event": event.kind,
+        "target_id": event.subject,
+        "timestamp_ns": round(event.time_s * 1e9),
+        "details": event.message,
+    }
+    if event.kind != "outage":
+        found["calibration_set_id"] = event.message.partition(" ")[0]
+    return found
+
+
+def _same(one: EventSubscription, other: EventSubscription) -> bool:
+    return (one.endpoint, one.class_id, one.evtype) == (
+        other.endpoint,
+        other.class_id,
+        other.evtype,
+    )

@@ -1,0 +1,277 @@
+"""Devices of pools that drift: which snapshot is the noise of each task, and what is published.
+
+Two snapshots are in force at each time: the noise, which tasks have that start then, and the
+published calibration, which clients read and compile for. A replay publishes each snapshot when it
+comes into force; a walk publishes the noise when a calibration is asked for. Times are wall-clock
+nanoseconds. Invariant: the snapshot of a task follows from the time of its start and from what is
+in the journal, so that a restart changes nothing. Used from the loop's thread.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from simenv.config.drift import DriftSpec, drift_of
+from simenv.errors import InsufficientError, OptionError
+from simenv.model import PoolSpec, TaskOptions
+from simenv.model.task import REFUSED, STALE
+from simenv.scheduler.core.actions import RecordEvent
+from simenv.scheduler.core.types import TaskRecord, base_of
+from simenv.scheduler.state.state import SchedulerState
+from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice, emulated
+from simenv.service.journal import drift_tables
+from simenv.service.journal.drift_tables import DriftState
+from simenv.service.journal.writer import Journal
+
+if TYPE_CHECKING:
+    from noise_models.drift import Drift
+
+CALIBRATION, FLUCTUATION, OUTAGE = "calibration-update", "noise-fluctuation", "outage"
+MAX_EVENTS = 1_000  # of one pool in one pass; of more the last
+MAX_KNOWN = 64  # snapshots in memory, of one pool
+FIRST_LOOK_NS = 20_000_000
+NEVER_NS = 2**63 - 1
+MAX_BODIES = 256
+MAX_STARTS = 100_000
+
+
+class DriftingDevice:
+    """The device of one pool."""
+
+    def __init__(
+        self, pool: PoolSpec, state: DriftState, made: Future[Drift], seen_ns: int
+    ) -> None:
+        """`seen_ns`: changes until then are not told any more."""
+        self.pool = pool.name
+        self.device = pool.device
+        self.state = state
+        self.spec: DriftSpec = drift_of(pool.drift, pool.name)
+        self._made = made
+        self._known: dict[int, EmulatedDevice] = {}
+        self._seen_ns = seen_ns  # changes until then were told
+
+    @property
+    def is_ready(self) -> bool:
+        """Are its snapshots read?"""
+        return self._made.done() and self._made.exception() is None
+
+    @property
+    def made(self) -> Future[Drift]:
+        return self._made
+
+    def noise(self, wall_ns: int) -> EmulatedDevice:
+        """The snapshot that is the noise at a time."""
+        return self._at(self._drift.step(self._device_s(wall_ns)))
+
+    def first(self) -> EmulatedDevice:
+        """The first snapshot, by which tasks are admitted."""
+        return self._at(0)
+
+    def published(self, wall_ns: int) -> EmulatedDevice:
+        """The calibration that is published at a time."""
+        return self._at(self._published_step(wall_ns))
+
+    def calibrated(self, wall_ns: int) -> tuple[EmulatedDevice, RecordEvent]:
+        """Publish the noise of now as calibration. Raises InsufficientError."""
+        if not self.is_ready:
+            raise InsufficientError(f"the snapshots of pool {self.pool} are being read")
+        self.state = msgspec.structs.replace(
+            self.state, calibrated_ns=(*self.state.calibrated_ns, wall_ns)
+        )
+        found = self.published(wall_ns)
+        return found, self._event(CALIBRATION, found, wall_ns)
+
+    def changes(self, wall_ns: int) -> Iterator[RecordEvent]:
+        """What changed since the last call."""
+        since_ns, self._seen_ns = self._seen_ns, wall_ns
+        drift = self._drift
+        first = drift.step(self._device_s(since_ns)) + 1
+        last = drift.step(self._device_s(wall_ns))
+        kind = CALIBRATION if self.spec.kind == "replay" else FLUCTUATION
+        for step in range(max(first, last - MAX_EVENTS + 1), last + 1):
+            yield self._event(kind, self._at(step), self._wall_ns(drift.begin_s(step)))
+        for begin_ns, end_ns in self._outages():
+            if since_ns < begin_ns <= wall_ns:
+                yield RecordEvent(OUTAGE, self.pool, f"begins, until {_text(end_ns / 1e9)}")
+            if since_ns < end_ns <= wall_ns:
+                yield RecordEvent(OUTAGE, self.pool, "ends")
+
+    def is_out(self, wall_ns: int) -> bool:
+        """Is the device in an outage?"""
+        return any(begin_ns <= wall_ns < end_ns for begin_ns, end_ns in self._outages())
+
+    def next_ns(self, wall_ns: int) -> int:
+        """When something changes next."""
+        drift = self._drift
+        times = [self._wall_ns(drift.begin_s(drift.step(self._device_s(wall_ns)) + 1))]
+        times += [time_ns for pair in self._outages() for time_ns in pair]
+        return min((time_ns for time_ns in times if time_ns > wall_ns), default=NEVER_NS)
+
+    # ------------------------------------------------------------------------------------------
+
+    @property
+    def _drift(self) -> Drift:
+        return self._made.result()
+
+    def _device_s(self, wall_ns: int) -> float:
+        """The device's time, in seconds since 1970."""
+        age_s = (wall_ns - self.state.begun_ns) * 1e-9
+        return self._drift.origin_s + self.spec.factor * age_s
+
+    def _wall_ns(self, device_s: float) -> int:
+        if math.isinf(device_s):
+            return NEVER_NS
+        age_s = (device_s - self._drift.origin_s) / self.spec.factor
+        return self.state.begun_ns + math.ceil(age_s * 1e9)
+
+    def _outages(self) -> list[tuple[int, int]]:
+        begun_ns, factor = self.state.begun_ns, self.spec.factor
+        ends = [(begin, begin + length) for begin, length in self.spec.outages]
+        return [
+            (begun_ns + round(begin * 1e9 / factor), begun_ns + round(end * 1e9 / factor))
+            for begin, end in ends
+        ]
+
+    def _published_step(self, wall_ns: int) -> int:
+        if self.spec.kind == "replay":
+            return self._drift.step(self._device_s(wall_ns))
+        place = bisect_right(self.state.calibrated_ns, wall_ns)
+        if not place:
+            return 0
+        return self._drift.step(self._device_s(self.state.calibrated_ns[place - 1]))
+
+    def _at(self, step: int) -> EmulatedDevice:
+        found = self._known.get(step)
+        if found is None:
+            if len(self._known) >= MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+            found = self._known[step] = emulated(self.device, self._drift.snapshot(step))
+        return found
+
+    def _event(self, kind: str, found: EmulatedDevice, wall_ns: int) -> RecordEvent:
+        when = _text(self._device_s(wall_ns))
+        return RecordEvent(kind, self.pool, f"{found.digest} at {when}")
+
+
+class DriftingDevices:
+    """Those of all pools, by the pool's name."""
+
+    def __init__(
+        self,
+        pools: tuple[PoolSpec, ...],
+        registry: DeviceRegistry,
+        folder: Path,
+        journal: Journal,
+        state: SchedulerState,
+    ) -> None:
+        """`folder`: of devices; the dated snapshots of DEVICE are in DEVICE.d."""
+        self._journal = journal
+        self._state = state
+        self._bodies: dict[str, bytes] = {}  # of documents that were bound lately, by digest
+        self._starts: dict[int, int] = {}  # wall clock of the first start of each task
+        stored = drift_tables.read(journal.records)
+        self.all: dict[str, DriftingDevice] = {}
+        self._changed: dict[str, DriftState] = {}
+        self._out: set[str] = set()
+        for pool in pools:
+            if not pool.drift:
+                continue
+            begun, now_ns = stored.get(pool.name), time.time_ns()
+            if begun is None or begun.drift != pool.drift:
+                begun = self._changed[pool.name] = DriftState(pool.drift, now_ns)
+            made = registry.drift(pool.device, drift_of(pool.drift, pool.name), folder)
+            self.all[pool.name] = DriftingDevice(pool, begun, made, now_ns)
+
+    def of(self, pool: str) -> DriftingDevice | None:
+        """That of a pool; None: it does not drift. Raises OptionError where its snapshots cannot
+        be read."""
+        found = self.all.get(pool)
+        if found is not None and found.made.done() and found.made.exception() is not None:
+            raise OptionError(f"pool {pool}: {found.made.exception()}")
+        return found
+
+    def tick(self, wall_ns: int, set_outage: Callable[..., object]) -> Iterator[RecordEvent]:
+        """What changed; devices whose snapshots are not read yet start nothing."""
+        if self._changed:
+            changes, self._changed = self._changed, {}
+            self._journal.put(drift_tables.statements(changes), forced=True)
+        for name, device in self.all.items():
+            is_out = not device.is_ready or device.is_out(wall_ns)
+            if is_out != (name in self._out):
+                (self._out.add if is_out else self._out.discard)(name)
+                set_outage(name, begins=is_out)
+            if device.is_ready:
+                yield from device.changes(wall_ns)
+
+    def next_ns(self, wall_ns: int) -> int:
+        """When something changes next."""
+        times = [
+            device.next_ns(wall_ns) if device.is_ready else wall_ns + FIRST_LOOK_NS
+            for device in self.all.values()
+        ]
+        return min(times, default=NEVER_NS)
+
+    def calibrate(self, pool: str, wall_ns: int) -> tuple[EmulatedDevice, RecordEvent]:
+        """Publish the noise of now as the calibration of a pool's device. Raises OptionError,
+        InsufficientError."""
+        device = self.of(pool)
+        if device is None:
+            raise OptionError(
+                f"pool {pool[:64]!r} does not drift",
+                hint=f"pools that do: {', '.join(self.all) or 'none'}",
+            )
+        found, event = device.calibrated(wall_ns)
+        self._journal.put(drift_tables.statements({pool: device.state}), forced=True)
+        return found, event
+
+    def in_force(self, record: TaskRecord) -> TaskOptions:
+        """The terms of a task that is sent: with the noise in force at its start, and whether it
+        was compiled for another calibration than that published then."""
+        terms = record.batch.terms
+        name = base_of(record.route.pool) or record.route.pool
+        device = self.all.get(name)
+        noise, published = terms.snapshot, terms.snapshot
+        if device is not None:
+            start_ns = self._start_ns(name, record)
+            found = device.noise(start_ns)
+            noise, published = found.digest, device.published(start_ns).digest
+            if noise not in self._bodies:
+                if len(self._bodies) >= MAX_BODIES:
+                    self._bodies.clear()
+                self._bodies[noise] = found.body
+        stale = ""
+        if terms.compiled_for not in ("", published):
+            stale = REFUSED if terms.stale == "refuse" else STALE
+        if (noise, stale) == (terms.snapshot, terms.stale):
+            return terms
+        return msgspec.structs.replace(terms, snapshot=noise, stale=stale)
+
+    def body(self, digest: str) -> bytes:
+        """The document of a task that was bound just now; b"": it is none of these."""
+        return self._bodies.get(digest, b"")
+
+    def _start_ns(self, name: str, record: TaskRecord) -> int:
+        """When a task starts: on a paced device its begin there, else when it was sent first."""
+        offset_ns = self._state.paced.offset_ns
+        paced = self._state.paced.all.get(name)
+        if paced is not None:
+            return paced.runs[record.number].begin_ns + offset_ns
+        if len(self._starts) >= MAX_STARTS:
+            self._starts = {n: s for n, s in self._starts.items() if n in self._state.tasks}
+        return self._starts.setdefault(record.number, record.sent_ns + offset_ns)
+
+
+def _text(time_s: float) -> str:
+    try:
+        return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{time_s:.3f} s"

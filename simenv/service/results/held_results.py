@@ -1,0 +1,45 @@
+"""Results that wait until their time on a paced device is over.
+
+They are in memory alone: a task whose result is held has not ended, and runs again after a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from simenv.scheduler.core.actions import TaskEnded
+from simenv.scheduler.state.state import SchedulerState
+from simenv.wire.messages.client import AttemptResults
+
+
+class HeldResults:
+    """By task. Used from the loop's thread."""
+
+    def __init__(self, state: SchedulerState) -> None:
+        self._state = state
+        self._held: dict[int, AttemptResults] = {}
+
+    def hold(self, message: AttemptResults, endings: Sequence[TaskEnded]) -> set[int]:
+        """Keep the results of a message that the scheduler holds; their places in it."""
+        held = self._state.paced.held
+        if not held or len(endings) == len(message.results):
+            return set()
+        ended = {ending.index for ending in endings}
+        places = {
+            place
+            for place, result in enumerate(message.results)
+            if place not in ended
+            and result.task in held
+            and self._state.tasks[result.task].fence == result.attempt
+            and result.task not in self._held
+        }
+        for place in places:
+            result = message.results[place]
+            self._held[result.task] = msgspec.structs.replace(message, results=[result])
+        return places
+
+    def take(self, ending: TaskEnded) -> AttemptResults:
+        """The result of a task that has ended, no longer held."""
+        return self._held.pop(ending.record.number)

@@ -1,0 +1,127 @@
+"""Durations of a circuit's operations on a device, and the time that its shots take there.
+
+A shot takes the reset of its qubits and then the duration of its schedule, in which readout and
+feed-forward latency are counted; a circuit takes its shots and, once, the overhead of the device:
+
+    time = overhead + shots (reset + schedule)
+
+The duration of a schedule does not depend on the noise options. Of a `while` loop it has one pass,
+of branches the longest.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.build import build
+from noise_models.calibration import CalibrationSnapshot
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE
+from simulators.circuit.ir import Circuit
+from simulators.circuit.schedule import schedule
+from simulators.errors import Unsupported
+
+
+class Durations(Protocol):
+    """The part of a NoiseModel that a schedule needs."""
+
+    @property
+    def dt_ns(self) -> float: ...
+    def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float: ...
+
+
+def delays_ns(
+    circuit: Circuit, model: Durations, values: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Duration of each delay, in the order of the circuit. `values` [slots]: of free parameters.
+    Raises Unsupported for a delay that cannot be known."""
+    codes = circuit.table.rows[circuit.ops, 0]
+    places = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
+    counts = circuit.table.rows[circuit.ops, 3]
+    params = (np.cumsum(counts) - counts)[places]
+    bound = circuit.params
+    if np.isin(params, circuit.slots[0::2]).any():
+        if values is None:
+            raise Unsupported(
+                "a delay by a free parameter, with idle noise", hint="bind the delay's duration"
+            )
+        bound = bound.copy()
+        bound[circuit.slots[0::2]] = values[circuit.slots[1::2]]
+    durations: NDArray[np.float64] = bound[params].copy()
+    ticks = codes[places] == DELAY_DT
+    if ticks.any():
+        if not model.dt_ns > 0.0:
+            raise Unsupported(
+                "a delay in units of dt, which the device's calibration does not state",
+                hint="give the delay in seconds",
+            )
+        durations[ticks] *= model.dt_ns
+    return durations
+
+
+def durations_ns(
+    circuit: Circuit, model: Durations, delays: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Duration of each operation. `delays`: as `delays_ns` has them; [0]: all are 0."""
+    rows = circuit.table.rows[circuit.ops]
+    codes, counts = rows[:, 0], rows[:, 1]
+    first = np.cumsum(counts) - counts
+    durations = np.zeros(circuit.ops.size)
+    timed = np.flatnonzero((codes >= MEASURE) & (counts > 0))
+    if timed.size:
+        wires = circuit.qubits.astype(np.int64)
+        begins, sizes = first[timed], counts[timed]
+        size = circuit.num_qubits + 1
+        second = np.where(sizes > 1, wires[np.minimum(begins + 1, wires.size - 1)], -1)
+        key = (circuit.ops[timed] * size + wires[begins]) * size + second + 1
+        _, where, inverse = np.unique(key, return_index=True, return_inverse=True)
+        each = []
+        for k in timed[where].tolist():
+            qubits = tuple(wires[first[k] : first[k] + counts[k]].tolist())
+            each.append(model.duration_ns(circuit.table.names[circuit.ops[k]], qubits))
+        durations[timed] = np.array(each)[inverse]
+    if delays.size:
+        durations[(codes == DELAY) | (codes == DELAY_DT)] = delays
+    return durations
+
+
+class ShotTimes:
+    """Times of circuits on the device of a snapshot, in nanoseconds."""
+
+    def __init__(self, snapshot: CalibrationSnapshot) -> None:
+        self._snapshot = snapshot
+        self._model = build(snapshot)
+
+    @property
+    def overhead_ns(self) -> float:
+        """Time of a circuit beside its shots."""
+        return self._snapshot.overhead_ns
+
+    def shot_ns(self, circuit: Circuit, values: NDArray[np.float64] | None = None) -> float:
+        """Time of one shot of an admissible circuit. `values` [slots]: of its free parameters.
+        A delay that cannot be known counts as 0."""
+        if values is None:
+            values = np.zeros(circuit.num_slots)
+        try:
+            delays = delays_ns(circuit, self._model, values)
+        except Unsupported:
+            delays = np.zeros(0)
+        found = schedule(
+            circuit,
+            durations_ns(circuit, self._model, delays),
+            feed_forward_ns=self._model.feed_forward_ns,
+        )
+        acting = np.repeat(
+            circuit.table.rows[circuit.ops, 0] != BARRIER, circuit.table.rows[circuit.ops, 1]
+        )
+        used = np.unique(circuit.qubits[acting]).tolist()
+        return self._snapshot.reset_ns(used) + found.duration_ns
+
+    def task_ns(self, shots: int, shot_ns: list[float]) -> int:
+        """Time of a circuit with so many shots of each set of parameter values; 0 for an exact
+        result, which no device gives."""
+        if not shots:
+            return 0
+        return round(sum(self.overhead_ns + shots * each for each in shot_ns))

@@ -1,0 +1,229 @@
+"""Devices whose calibration changes: replayed snapshots, random walks, outages."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import live
+import msgspec
+import pytest
+from qiskit import QuantumCircuit
+from small_chip import CHIP, flip
+
+from noise_models import document
+from noise_models.drift import RandomWalk
+from noise_models.snapshot import dump
+from simenv import config
+from simenv.client.client import Client
+from simenv.errors import OptionError, TaskFailedError
+from simenv.qpm.envelopes import EventEnvelope
+
+DAYS = 365
+FACTOR = 86_400.0 * 5  # 5 days a second: a year in 73 s
+FIRST = datetime(2025, 1, 1, tzinfo=UTC)
+BASE = msgspec.structs.replace(CHIP, name="dated")
+YEAR = [
+    msgspec.structs.replace(
+        BASE,
+        calibrated=(FIRST + timedelta(days=day)).isoformat(),
+        qubits=(msgspec.structs.replace(BASE.qubits[0], p10=0.01 + 0.001 * day),) * 2,
+        rep_delay_ns=4_000.0 + day,
+    )
+    for day in range(DAYS)
+]
+DIGESTS = [document.digest(dump(each)).hex() for each in YEAR]
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "year", "device": "dated", "drift": f"replay:factor={FACTOR}", "pace": True},
+    {"name": "slow", "device": "dated", "drift": "replay:factor=86400"},
+    {
+        "name": "walk",
+        "device": "dated",
+        "drift": "walk:seed=7:every_s=1:spread=0.2:factor=2:outages=3600+1",
+    },
+    {"name": "out", "device": "dated", "drift": "walk:every_s=1000:outages=4+2"},
+]
+
+
+def in_force(device_s: float) -> int:
+    """Day of the snapshot in force at a time since the first one."""
+    return max(0, bisect_right([86_400.0 * day for day in range(DAYS)], device_s) - 1)
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[live.Live]:
+    folder = config.devices_folder()
+    dated = folder / "dated.d"
+    dated.mkdir(parents=True, exist_ok=True)
+    (folder / "dated.json").write_bytes(dump(BASE))
+    for day, each in enumerate(YEAR):
+        (dated / f"{day}.json").write_bytes(dump(each))
+    with live.environment(pools=POOLS, slots=2, overcommit=True) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def env(up: live.Live) -> Iterator[Client]:
+    with up.client() as client:
+        yield client
+
+
+def test_replay_of_a_year_binds_each_result_to_the_snapshot_at_its_start(env: Client) -> None:
+    env.run(flip(), device="dated", pool="main", shots=10)  # loads what must be loaded
+    tasks, ready_s = [], time.time()
+    until = time.monotonic() + 16.0
+    while time.monotonic() < until:
+        tasks.append(env.submit(flip(), pool="year", shots=50, compile="never"))
+        time.sleep(0.02)
+    found = [task.result() for task in tasks]
+    updates = [
+        (event.message.split()[0], event.time_s)
+        for event in env.events(kinds=["calibration-update"])
+        if event.subject == "year"
+    ]
+    days = [DIGESTS.index(each.snapshot or "") for each in found]
+    assert days == sorted(days)
+    assert len(set(days)) > 40
+    # Each result names one snapshot whose time holds its begin on the device.
+    begun_s = _origin_s(found, days)
+    for result, day in zip(found, days, strict=True):
+        assert in_force(FACTOR * (result.timing.begun_s - begun_s)) == day
+        assert result.timing.device_s == pytest.approx(
+            1e-9 * (50_000 + 50 * (4_000 + day + 40 + 1_000)), rel=1e-12
+        )
+    # And each change was told within a second.
+    assert [digest for digest, _ in updates] == DIGESTS[1 : len(updates) + 1]
+    assert len(updates) >= days[-1]
+    due_s = [begun_s + day * 86_400.0 / FACTOR for day in range(1, len(updates) + 1)]
+    delays_s = [s - due for (_, s), due in zip(updates, due_s, strict=True) if due > ready_s]
+    assert len(delays_s) > 40
+    assert min(delays_s) > -0.1
+    assert max(delays_s) < 1.0
+
+
+def _origin_s(found: list, days: list[int]) -> float:  # type: ignore[type-arg]
+    """The wall clock of the begin of the replay, from which all days follow; fails where no
+    begin explains all results."""
+    day_s = 86_400.0 / FACTOR
+    pairs = [(r.timing.begun_s, day) for r, day in zip(found, days, strict=True)]
+    low = max(time_s - (day + 1) * day_s for time_s, day in pairs if day < DAYS - 1)
+    high = min(time_s - day * day_s for time_s, day in pairs)
+    assert low <= high
+    return (low + high) / 2.0
+
+
+def test_walk_changes_the_noise_and_publishes_it_when_asked(env: Client) -> None:
+    walk = RandomWalk(BASE, 7, 1.0, 0.2)
+    known = {document.digest(dump(walk.snapshot(k))).hex(): k for k in range(400)}
+    first = env.run(flip(), pool="walk", shots=50)
+    time.sleep(2.5)
+    second = env.run(flip(), pool="walk", shots=50)
+    steps = [known[each.snapshot or ""] for each in (first, second)]
+    assert steps[1] >= steps[0] + 3
+    assert env.device("walk").calibration_id == document.digest(dump(BASE)).hex()
+    told = env.qpm_with(pool="walk").calibrate_execution_target()
+    assert told["status"] == "calibrating"
+    events = [e for e in env.events() if e.subject == "walk" and e.kind == "calibration-update"]
+    assert known[events[-1].message.split()[0]] > steps[1] - 1
+    fluctuations = [e for e in env.events(kinds=["noise-fluctuation"]) if e.subject == "walk"]
+    assert [known[e.message.split()[0]] for e in fluctuations] == list(
+        range(1, len(fluctuations) + 1)
+    )
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_device_events_reach_the_queues_of_hosts_within_a_second(
+    env: Client, revision: int
+) -> None:
+    qpm = env.qpm_with(pool="walk")
+    changes, updates, others = Inbox(), Inbox(), Inbox()
+    register = (qpm if revision == 2 else qpm.revision1).register_event_notification
+    register(changes, "noise-fluctuation", "noise")
+    register(updates, "calibration-update", "calibration")
+    register(others, "outage", "outages")
+    for _ in range(3):
+        arrived_s, event = changes.get(timeout=5)
+        assert event.evtype == event.payload["event"] == "noise-fluctuation"
+        assert event.payload["target_id"] == "walk"
+        assert arrived_s - 1e-9 * event.payload["timestamp_ns"] < 1.0
+    assert updates.empty()
+    qpm.calibrate_execution_target()
+    arrived_s, event = updates.get(timeout=5)
+    assert arrived_s - 1e-9 * event.payload["timestamp_ns"] < 1.0
+    assert event.payload["calibration_set_id"] == env.device("walk").calibration_id
+    assert others.empty()
+    if revision == 1:
+        qpm.revision1.shutdown()
+
+
+def test_command_line_shows_events_within_a_second(up: live.Live) -> None:
+    words = ["-m", "simenv", "--name", up.name, "--json", "events", "--follow"]
+    command = [sys.executable, *words, "--kind", "noise-fluctuation"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            begun_s, seen = time.time(), 0
+            while seen < 5:
+                event = json.loads(process.stdout.readline())
+                arrived_s = time.time()
+                assert event["kind"] == "noise-fluctuation"
+                if event["time_s"] > begun_s + 3.0:  # not those of before it was started
+                    assert arrived_s - event["time_s"] < 1.0
+                    seen += 1
+        finally:
+            process.terminate()
+
+
+class Inbox(queue.Queue[tuple[float, EventEnvelope]]):
+    """The queue of a host, with the times at which events arrived."""
+
+    def put(self, item: EventEnvelope) -> None:  # type: ignore[override]
+        super().put((time.time(), item))
+
+
+def test_stale_compilation_is_flagged_refused_or_redone(env: Client) -> None:
+    circuit = QuantumCircuit(1, 1)
+    circuit.h(0)  # is compiled
+    circuit.measure(0, 0)
+    env.device("slow")
+    env.run(circuit, pool="slow", shots=20)  # the calibration of now is known for 10 s
+    time.sleep(1.5)
+    assert env.run(circuit, pool="slow", shots=20).calibration_stale
+    assert not env.run(flip(), pool="slow", shots=20).calibration_stale
+    with pytest.raises(TaskFailedError) as failed:
+        env.submit(circuit, pool="slow", shots=20, compile="fresh").result()
+    assert failed.value.reason == "calibration_stale"
+    assert not env.run(circuit, pool="slow", shots=20, compile="fresh").calibration_stale
+
+
+def test_device_starts_nothing_in_an_outage(env: Client) -> None:
+    events = [e for e in env.events(kinds=["outage"]) if e.subject == "out"]
+    while not any(e.message.startswith("begins") for e in events):
+        time.sleep(0.05)
+        events = [e for e in env.events(kinds=["outage"]) if e.subject == "out"]
+    began_s = next(e.time_s for e in events if e.message.startswith("begins"))
+    env.run(flip(), pool="out", shots=10)
+    assert time.time() >= began_s + 1.9
+
+
+def test_noise_model_of_ones_own_is_refused_where_the_device_drifts(env: Client) -> None:
+    with pytest.raises(OptionError, match="drifts"):
+        env.run(flip(), pool="walk", noise=dump(CHIP))
+
+
+def test_restart_of_the_service_does_not_begin_the_replay_anew(up: live.Live) -> None:
+    with up.client() as client:
+        before = DIGESTS.index(client.run(flip(), pool="slow", shots=10).snapshot or "")
+        pid = up.service().pid
+        up.kill_service()
+        up.wait_dead(pid)
+        up.up()
+        after = DIGESTS.index(client.run(flip(), pool="slow", shots=10).snapshot or "")
+    assert after > before > 0

@@ -1,0 +1,165 @@
+"""Time on emulated devices: what results say of it, and devices as slow as their machines."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+
+import live
+import msgspec
+import pytest
+from qiskit import QuantumCircuit
+from small_chip import CHIP, flip
+
+from noise_models.calibration import QubitCalibration
+from noise_models.snapshot import dump
+from simenv import config
+from simenv.client.client import Client
+from simenv.errors import InfeasibleError, TaskCancelledError
+
+SHOT_NS = 4_000 + 40 + 1_000
+POOLS = [
+    {"name": "main", "min": 1, "max": 1},
+    {"name": "lab", "device": "chip", "pace": True, "min": 2, "max": 2},
+]
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[live.Live]:
+    folder = config.devices_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "chip.json").write_bytes(dump(CHIP))
+    with live.environment(pools=POOLS) as found:
+        yield found
+    (folder / "chip.json").unlink()
+
+
+@pytest.fixture(scope="module")
+def env(up: live.Live) -> Iterator[Client]:
+    with up.client() as client:
+        yield client
+
+
+def task_ns(shots: int) -> int:
+    return 50_000 + shots * SHOT_NS
+
+
+def test_device_time_is_shots_of_reset_and_schedule_and_the_overhead(env: Client) -> None:
+    found = env.run(flip(), device="chip", shots=300, pool="main")
+    assert found.device_time_s == pytest.approx(task_ns(300) * 1e-9, rel=1e-12)
+    assert found.timing.begun_s == 0.0
+    assert env.run(flip(), shots=300, pool="main").device_time_s is None
+
+
+def test_noise_options_do_not_change_the_device_time(env: Client) -> None:
+    found = env.run(flip(), device="chip", shots=300, pool="main", noise="off")
+    assert found.device_time_s == pytest.approx(task_ns(300) * 1e-9, rel=1e-12)
+
+
+def test_feed_forward_latency_is_part_of_the_device_time(env: Client) -> None:
+    circuit = QuantumCircuit(2, 2)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    with circuit.if_test((circuit.clbits[0], 1)):
+        circuit.x(1)
+    circuit.measure(1, 1)
+    found = env.run(circuit, device="chip", shots=10, pool="main")
+    shot_ns = 4_000 + 40 + 1_000 + 700 + 40 + 1_000
+    assert found.device_time_s == pytest.approx((50_000 + 10 * shot_ns) * 1e-9, rel=1e-12)
+
+
+@pytest.mark.parametrize("latency_us", [0.0, 50.0])
+def test_a_qubit_relaxes_while_it_waits_for_feed_forward(env: Client, latency_us: float) -> None:
+    qubit = QubitCalibration(t1_us=100.0, t2_us=80.0)
+    chip = msgspec.structs.replace(
+        CHIP, qubits=(qubit, qubit), gates=(), feed_forward_ns=1e3 * latency_us
+    )
+    path = config.devices_folder() / f"latency-{latency_us:.0f}.json"
+    path.write_bytes(dump(chip))
+    circuit = QuantumCircuit(1, 2)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    with circuit.if_test((circuit.clbits[0], 1)):
+        circuit.rz(0.5, 0)
+    circuit.measure(0, 1)
+    found = env.run(
+        circuit, device=path.stem, pool="main", shots=None, outputs=("probabilities",)
+    ).probabilities
+    path.unlink()
+    assert found["11"] == pytest.approx(math.exp(-latency_us / 100.0), abs=1e-9)
+
+
+def test_5000_tasks_on_a_paced_device_do_not_overlap(env: Client) -> None:
+    shots = [1 + k % 17 for k in range(5_000)]
+    tasks = [
+        task
+        for group in range(17)
+        for task in env.submit_many([flip()] * shots.count(1 + group), shots=1 + group, pool="lab")
+    ]
+    found = [task.result() for task in tasks]
+    runs = sorted((r.timing.begun_s, r.timing.device_s, r.shots) for r in found)
+    assert [round(1e9 * length) for _, length, _ in runs] == [task_ns(n) for _, _, n in runs]
+    for (begin, length, _), (following, _, _) in itertools.pairwise(runs):
+        assert following >= begin + length - 1e-6  # of the wall clock as a double
+
+
+def test_paced_device_takes_the_time_of_the_machine(env: Client) -> None:
+    begun = time.monotonic()
+    tasks = [env.submit(flip(), pool="lab", shots=100_000) for _ in range(3)]
+    found = [task.result() for task in tasks]
+    took = time.monotonic() - begun
+    length_s = 1e-9 * task_ns(100_000)
+    assert took >= 3 * length_s
+    assert [r.device_time_s for r in found] == [pytest.approx(length_s, rel=1e-12)] * 3
+
+
+def test_wait_is_forecast_by_the_clock_of_the_device(env: Client) -> None:
+    tasks = [env.submit(flip(), pool="lab", shots=400_000) for _ in range(3)]
+    try:
+        time.sleep(0.3)  # until the first one is on the device
+        wait_s = env.tasks([tasks[2].id])[0].wait_us / 1e6
+        assert wait_s == pytest.approx(2 * 400_000 * SHOT_NS * 1e-9 - 0.3, abs=1.9)
+        (pool,) = [pool for pool in env.status().pools if pool.name == "lab"]
+        assert pool.wait_us / 1e6 == pytest.approx(3 * 400_000 * SHOT_NS * 1e-9, abs=1.9)
+    finally:
+        env.cancel([task.id for task in tasks])
+    with pytest.raises(TaskCancelledError):
+        tasks[0].result()
+    begun = time.monotonic()
+    assert env.run(flip(), pool="lab", shots=10).counts
+    assert time.monotonic() - begun < 2.0
+
+
+def test_explain_shows_the_time_on_the_device(env: Client) -> None:
+    (best, *_) = env.explain(flip(), pool="lab", shots=100_000).engines
+    assert best.seconds == pytest.approx(1e-9 * task_ns(100_000), rel=1e-12)
+    assert best.why.endswith("; 0.504 s on the device")
+    (best, *_) = env.explain(flip(), device="chip", pool="main", shots=100_000).engines
+    assert best.seconds < 0.1
+
+
+def test_exact_result_of_a_paced_device_is_refused(env: Client) -> None:
+    with pytest.raises(InfeasibleError, match="exact result of the paced device"):
+        env.run(flip(), pool="lab", shots=None, outputs=("probabilities",))
+
+
+def test_run_on_the_device_goes_on_after_a_restart_of_the_service(up: live.Live) -> None:
+    chip = msgspec.structs.replace(CHIP, rep_delay_ns=1e6)  # 1 ms a shot
+    (config.devices_folder() / "chip.json").write_bytes(dump(chip))
+    length_s = 1e-9 * (50_000 + 4_000 * (1_000_000 + 1_040))
+    with up.client() as client:
+        task = client.submit(flip(), pool="lab", shots=4_000, seed=5)
+        second = client.submit(flip(), pool="lab", shots=10, seed=6)
+        time.sleep(1.5)
+        killed_s = time.time()
+        pid = up.service().pid
+        up.kill_service()
+        up.wait_dead(pid)
+        up.up()
+        first, last = task.result(), second.result()
+    assert first.timing.device_s == pytest.approx(length_s)
+    assert first.timing.begun_s < killed_s
+    assert last.timing.begun_s >= first.timing.begun_s + length_s - 1e-6
+    (config.devices_folder() / "chip.json").write_bytes(dump(CHIP))

@@ -1,0 +1,87 @@
+"""Snapshots in force at a time: replayed ones, and those of a random walk."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from noise_models import library
+from noise_models.calibration import CalibrationSnapshot
+from noise_models.drift import RandomWalk, Replay
+from noise_models.errors import SnapshotError
+from noise_models.snapshot import check
+
+BASE = library.load("superconducting-lattice")
+
+
+def dated(*days: int) -> list[CalibrationSnapshot]:
+    return [msgspec.structs.replace(BASE, calibrated=f"2025-01-{day:02}") for day in days]
+
+
+def test_replay_has_each_snapshot_from_its_date_to_the_next() -> None:
+    replay = Replay(dated(3, 1, 2))
+    first = replay.origin_s
+    assert [replay.step(first + h * 3600.0) for h in (-1, 0, 23.99, 24, 47.99, 48, 900)] == [
+        0, 0, 0, 1, 1, 2, 2,
+    ]  # fmt: skip
+    assert replay.snapshot(1).calibrated == "2025-01-02"
+    assert replay.begin_s(2) == first + 2 * 86_400
+    assert replay.begin_s(3) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "problem"),
+    [
+        ([], "no dated snapshots"),
+        ([msgspec.structs.replace(BASE, calibrated="")], "has no date"),
+        (dated(1, 1), "two snapshots of 2025-01-01"),
+        (
+            [
+                *dated(1),
+                msgspec.structs.replace(library.load("trapped-ions"), calibrated="2025-01-02"),
+            ],
+            "27 on 2025-01-01, 32 on",
+        ),
+    ],
+)
+def test_replay_refuses_what_is_no_series_of_one_device(
+    snapshots: list[CalibrationSnapshot], problem: str
+) -> None:
+    with pytest.raises(SnapshotError, match=problem):
+        Replay(snapshots)
+
+
+def test_walk_is_a_function_of_seed_and_step_alone() -> None:
+    one, other = RandomWalk(BASE, 7, 60.0, 0.1), RandomWalk(BASE, 7, 60.0, 0.1)
+    for step in range(20):
+        one.snapshot(step)
+    assert one.snapshot(20) == other.snapshot(20)
+    assert other.snapshot(20) != RandomWalk(BASE, 8, 60.0, 0.1).snapshot(20)
+    assert one.snapshot(0) is BASE
+    assert one.step(one.origin_s + 121.0) == 2
+    assert one.begin_s(2) == one.origin_s + 120.0
+
+
+def test_walk_has_the_stated_spread_and_correlation() -> None:
+    walk = RandomWalk(BASE, 3, 60.0, 0.2)
+    logs = np.array(
+        [[qubit.t1_us or 0.0 for qubit in walk.snapshot(k).qubits] for k in range(100, 400)]
+    )
+    logs = np.log(logs / np.array([qubit.t1_us or 0.0 for qubit in BASE.qubits]))
+    # 27 qubits, 300 steps with a correlation time of 9 steps: about 900 independent values.
+    assert logs.std() == pytest.approx(0.2, rel=5 / math.sqrt(2 * 900))
+    neighbours = np.mean(logs[1:] * logs[:-1]) / np.mean(logs**2)
+    assert neighbours == pytest.approx(0.8, abs=0.1)
+
+
+def test_every_step_is_a_valid_snapshot_and_broken_gates_stay_broken() -> None:
+    gates = (msgspec.structs.replace(BASE.gates[0], error=1.0), *BASE.gates[1:])
+    base = msgspec.structs.replace(BASE, gates=gates)
+    walk = RandomWalk(base, 1, 1.0, 2.0)
+    for step in range(1, 30):
+        found = walk.snapshot(step)
+        check(found)
+        assert found.gates[0].error == 1.0

@@ -1,0 +1,226 @@
+"""A paced device runs one task at a time, as long as the machine would."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+from checked_scheduler import SECOND, CheckedScheduler, route
+
+from simenv.model import PoolSpec, TaskState
+from simenv.scheduler.core.types import Phase, TaskRecord
+from simenv.scheduler.invariants import check
+from simenv.scheduler.state.paced import LOOKAHEAD_NS, StoredRun
+from simenv.scheduler.views.forecast import Forecast
+from simenv.wire.messages.client import STATES, AttemptResult
+
+MS = 1_000_000
+WALL_NS = 1_700_000_000 * SECOND
+
+
+def paced(workers: int = 2) -> CheckedScheduler:
+    spec = PoolSpec("lab", min=workers, max=workers, device="chip", pace=True)
+    found = CheckedScheduler(specs=(spec,))
+    found.scheduler.set_clock(WALL_NS, found.now_ns)
+    return found
+
+
+def along(length_ns: float) -> dict[str, object]:
+    """A route whose 100 shots take so long."""
+    return {"along": route(pool="lab", device_shot_ns=length_ns / 100, paced=True)}
+
+
+def simulated(machine: CheckedScheduler, record: TaskRecord, device_ns: int) -> None:
+    """The worker returns the result of a task."""
+    result = AttemptResult(
+        record.number,
+        record.fence,
+        STATES.index(TaskState.DONE),
+        b"",
+        0,
+        run_us=5,
+        device_ns=device_ns,
+    )
+    ended = machine.scheduler.tasks_finished(record.worker, [result], 1, machine.now_ns)
+    machine.endings += ended
+    check(machine.state)
+
+
+def intervals(machine: CheckedScheduler) -> list[tuple[int, int]]:
+    """Begin and end of each finished task on the device, by wall clock, in the order of ends."""
+    return [
+        (each.timing.begun_ns, each.timing.begun_ns + each.timing.device_ns)
+        for each in machine.endings
+        if each.state is TaskState.DONE
+    ]
+
+
+def all_at_once(machine: CheckedScheduler, length_ns: int) -> list[TaskRecord]:
+    """Send and simulate all that may be sent now."""
+    done: list[TaskRecord] = []
+    while sent := machine.assign():
+        for assignment in sent:
+            for record in assignment.records:
+                simulated(machine, record, length_ns)
+                done.append(record)
+    return done
+
+
+def test_result_is_held_until_the_device_has_run_its_task() -> None:
+    machine = paced()
+    machine.submit(3, **along(500 * MS))
+    first = all_at_once(machine, 500 * MS)
+    assert [record.phase for record in first] == [Phase.HELD]
+    assert machine.state.running == 1
+    machine.tick(0.499)
+    machine.assign()
+    assert not machine.endings
+    machine.tick(0.001)
+    machine.assign()
+    (ending,) = machine.endings
+    assert ending.timing.begun_ns == WALL_NS
+    assert ending.timing.device_ns == 500 * MS
+
+
+def test_next_task_is_sent_before_the_device_is_free_and_not_earlier() -> None:
+    machine = paced()
+    machine.submit(2, **along(500 * MS))
+    assert len(all_at_once(machine, 500 * MS)) == 1
+    machine.tick((500 * MS - LOOKAHEAD_NS - 1) / SECOND)
+    assert not machine.assign()
+    machine.tick(1e-9)
+    assert len(machine.assign()) == 1
+
+
+def test_a_worker_is_free_while_the_device_runs() -> None:
+    machine = paced(1)
+    machine.submit(1, **along(10 * SECOND))
+    (record,) = all_at_once(machine, 10 * SECOND)
+    assert machine.state.workers[record.worker].state == "IDLE"
+    assert machine.state.free_slots == machine.state.limits.slots
+
+
+def test_5000_tasks_do_not_overlap_with_cancels_and_lost_workers() -> None:
+    random_ = random.Random(7)
+    machine = paced()
+    lengths: dict[int, int] = {}
+    cancelled: set[int] = set()
+    pending: list[TaskRecord] = []
+    while machine.state.tasks or len(lengths) < 5_000:
+        while len(machine.state.tasks) < 60 and len(lengths) < 5_000:
+            length_ns = random_.randrange(1, 40) * MS // 4
+            numbers = machine.submit(10, **along(length_ns))
+            lengths.update(dict.fromkeys(numbers, length_ns))
+        for assignment in machine.assign():
+            pending += assignment.records
+        dice = random_.random()
+        if pending and dice < 0.02:
+            machine.lose(pending[0].worker, blame=False)
+            pending = [r for r in pending if r.phase in (Phase.SENT, Phase.RUNNING)]
+            machine.revive()
+        elif dice < 0.06:
+            number = random_.choice(list(machine.state.tasks)[:8])
+            if machine.state.tasks[number].phase in (Phase.WAITING, Phase.HELD):
+                cancelled.add(number)
+                machine.keep(machine.scheduler.cancel([number], machine.now_ns)[1])
+        for record in pending:
+            if record.phase in (Phase.SENT, Phase.RUNNING):
+                simulated(machine, record, lengths[record.number])
+        pending = []
+        machine.hear()
+        machine.tick(random_.random() * 0.02)
+    ended = [each.record.number for each in machine.endings if each.state is TaskState.DONE]
+    assert set(ended) == set(lengths) - cancelled
+    assert len(cancelled) > 20
+    found = intervals(machine)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(found))
+    assert [end - begin for begin, end in found] == [lengths[number] for number in ended]
+
+
+def test_device_never_waits_while_tasks_do() -> None:
+    machine = paced()
+    machine.submit(300, **along(7 * MS))
+    while machine.state.tasks:
+        all_at_once(machine, 7 * MS)
+        machine.hear()
+        machine.tick(0.05)
+    found = intervals(machine)
+    assert found == [(WALL_NS + k * 7 * MS, WALL_NS + (k + 1) * 7 * MS) for k in range(300)]
+
+
+def test_cancelled_run_lets_those_behind_it_move_up() -> None:
+    machine = paced()
+    machine.submit(3, **along(100 * MS))
+    first, second, third = all_at_once(machine, 100 * MS)
+    machine.tick(0.04)
+    machine.keep(machine.scheduler.cancel([second.number], machine.now_ns)[1])
+    machine.keep(machine.scheduler.cancel([first.number], machine.now_ns)[1])
+    machine.tick(0.1)
+    machine.assign()
+    assert machine.endings[-1].record is third
+    assert machine.endings[-1].timing.begun_ns == WALL_NS + 40 * MS
+
+
+def test_length_by_the_calibration_in_force_replaces_the_expected_one() -> None:
+    machine = paced()
+    machine.submit(2, **along(100 * MS))
+    first, second = (a.records[0] for a in machine.assign() + machine.assign())
+    simulated(machine, second, 100 * MS)
+    simulated(machine, first, 150 * MS)
+    machine.tick(0.3)
+    machine.assign()
+    assert intervals(machine) == [
+        (WALL_NS, WALL_NS + 150 * MS),
+        (WALL_NS + 150 * MS, WALL_NS + 250 * MS),
+    ]
+
+
+def test_run_goes_on_while_its_task_is_sent_again() -> None:
+    machine = paced(1)
+    machine.submit(1, **along(2 * SECOND))
+    (assignment,) = machine.assign()
+    machine.tick(1.0)
+    machine.lose(assignment.worker, blame=False)
+    machine.revive()
+    (record,) = all_at_once(machine, 2 * SECOND)
+    machine.tick(1.0)
+    machine.assign()
+    assert record.attempts == 2
+    assert intervals(machine) == [(WALL_NS, WALL_NS + 2 * SECOND)]
+
+
+def test_run_goes_on_after_a_restart() -> None:
+    before = paced()
+    before.submit(2, **along(10 * SECOND))
+    all_at_once(before, 10 * SECOND)
+    before.tick(4.0)
+    before.assign()
+    stored = before.state.paced.take_changes()
+    assert stored == {"lab": StoredRun(1, WALL_NS)}
+
+    after = paced()
+    after.scheduler.set_clock(WALL_NS + 5 * SECOND, after.now_ns)
+    after.submit(2, **along(10 * SECOND))
+    after.scheduler.restore_paced({"lab": StoredRun(1, WALL_NS)})
+    check(after.state)
+    all_at_once(after, 10 * SECOND)
+    after.tick(5.0)
+    all_at_once(after, 10 * SECOND)
+    after.tick(10.0)
+    after.assign()
+    assert intervals(after) == [
+        (WALL_NS, WALL_NS + 10 * SECOND),
+        (WALL_NS + 10 * SECOND, WALL_NS + 20 * SECOND),
+    ]
+    assert after.state.paced.take_changes()["lab"] is None
+
+
+def test_forecast_is_that_of_the_machine() -> None:
+    machine = paced()
+    numbers = machine.submit(4, **along(10 * SECOND))
+    all_at_once(machine, 10 * SECOND)
+    machine.tick(4.0)
+    forecast = Forecast(machine.state, machine.now_ns)
+    waits_s = [forecast.task_us(machine.state.tasks[n]) / 1e6 for n in numbers[1:]]
+    assert waits_s == [6.0, 16.0, 26.0]
+    assert forecast.pool_us(machine.state.pools["lab"]) == 36e6
