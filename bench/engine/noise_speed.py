@@ -255,10 +255,10 @@ def _stages(report: Report) -> None:
     from simulators.circuit.analysis.measurements import measurement_layout
     from simulators.engine import RunOptions
     from simulators.execution.readout import ReadoutStage
-    from simulators.statevector.noisy.locations import locate
-    from simulators.statevector.trajectories.pattern_sampling import draw_patterns, sort_places
     from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
     from simulators.statevector.trajectories.sampler import TrajectorySampler
+    from simulators.trajectories.locations import locate
+    from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
 
     clock, shots = clock_of(cpu=True), 100_000
     circuit = _circuit(20, wide_circuit("ansatz", 20, 1))

@@ -26,8 +26,8 @@ from bench.peers.base import Gate
 
 if TYPE_CHECKING:
     from simulators.circuit.ir import Circuit
-    from simulators.statevector.trajectories.error_patterns import ErrorPatterns
-    from simulators.statevector.trajectories.noise_table import NoiseTable
+    from simulators.trajectories.error_patterns import ErrorPatterns
+    from simulators.trajectories.noise_table import NoiseTable
 
 ONE, TWO = 3e-4, 3e-3  # chance of an error behind a gate on one and on two qubits
 ALONE = 5  # runs of one instance without errors; their median
@@ -59,8 +59,8 @@ def run(options: Namespace) -> Report:
 
 def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], float]) -> str:
     from simulators.engine import RunOptions
-    from simulators.statevector.trajectories.error_patterns import ErrorPatterns
     from simulators.statevector.trajectories.sampler import TrajectorySampler
+    from simulators.trajectories.error_patterns import ErrorPatterns
 
     circuit = _circuit(num_qubits, wide_circuit(name, num_qubits, 1))
     inserts, patterns = errors(circuit, options.instances, options.errors)
@@ -90,8 +90,8 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
 
 def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, ErrorPatterns]:
     """All errors there may be, and those that each instance has."""
-    from simulators.statevector.trajectories.error_patterns import ErrorPatterns
-    from simulators.statevector.trajectories.noise_table import PAULI, NoiseTable, operators
+    from simulators.trajectories.error_patterns import ErrorPatterns
+    from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
     random = np.random.default_rng(7)
     counts = circuit.table.rows[circuit.ops, 1]

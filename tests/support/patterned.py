@@ -14,8 +14,8 @@ from simulators.simulate import simulate
 from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import State
-from simulators.statevector.trajectories.error_patterns import ErrorPatterns
-from simulators.statevector.trajectories.noise_table import COLUMNS, PAULI, NoiseTable, operators
+from simulators.trajectories.error_patterns import ErrorPatterns
+from simulators.trajectories.noise_table import COLUMNS, PAULI, NoiseTable, operators
 
 Matrix = NDArray[np.complex128]
 

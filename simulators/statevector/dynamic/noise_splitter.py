@@ -18,7 +18,7 @@ from simulators.statevector.backend.matrix import by_columns, place
 from simulators.statevector.backend.protocol import Ensemble, Numbers
 from simulators.statevector.dynamic.branches import Branches, Budget
 from simulators.statevector.program import Measure, Noise
-from simulators.statevector.trajectories import pattern_sampling, prefix_tree
+from simulators.trajectories import pattern_sampling, prefix_tree
 
 READOUT_DRAW = 2**59  # number of the draw of the readout error at operation 0
 

@@ -20,11 +20,11 @@ from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import bind, check_outputs
 from simulators.results import BindingResult, EngineResult
 from simulators.statevector.backend.protocol import StateBackend
-from simulators.statevector.noisy.locations import NoisyCircuit, locate
 from simulators.statevector.noisy.programs import NoisyPrograms
 from simulators.statevector.noisy.runs import BranchRun, PatternRun, refuse_outputs
 from simulators.statevector.trajectories.pauli_frames import FrameRules
 from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.trajectories.locations import NoisyCircuit, locate
 
 CARD = builtin_card("statevector")
 FRAMES_FROM = 8  # qubits: in narrower states a run costs less than finding its class

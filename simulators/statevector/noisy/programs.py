@@ -11,9 +11,9 @@ from simulators.circuit.analysis.noisy_measurements import noisy_layout
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.statevector.backend.matrix import Dense, by_columns, place
-from simulators.statevector.noisy.locations import Forms, Term, compose
 from simulators.statevector.plan import ProgramCache
 from simulators.statevector.program import Instruction, Noise, Program, Unitary, build_program
+from simulators.trajectories.locations import Forms, Term, compose
 
 
 class NoisyPrograms(ProgramCache):

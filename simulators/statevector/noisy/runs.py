@@ -21,15 +21,15 @@ from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.execute import ComponentRun
 from simulators.statevector.noisy.programs import NoisyPrograms
 from simulators.statevector.program import Program
-from simulators.statevector.trajectories.error_patterns import row_work
-from simulators.statevector.trajectories.pattern_sampling import (
+from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
+from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.statevector.trajectories.walks import Observables, Walks
+from simulators.trajectories.error_patterns import row_work
+from simulators.trajectories.pattern_sampling import (
     ErrorTable,
     draw_patterns,
     sort_places,
 )
-from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
-from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.statevector.trajectories.walks import Observables, Walks
 
 SHOTS_AT_ONCE = 1 << 20
 _MOST_ERRORS = 1 << 22  # of all shots that are run at once: 200 MB

@@ -29,16 +29,6 @@ from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.tiles import driver
-from simulators.statevector.trajectories import prefix_tree
-from simulators.statevector.trajectories.error_patterns import SortedPatterns
-from simulators.statevector.trajectories.noise_table import QUBITS, NoiseTable
-from simulators.statevector.trajectories.prefix_tree import (
-    ADVANCE,
-    CALL,
-    CHOOSE_KRAUS,
-    FRAME,
-    SAMPLE,
-)
 from simulators.statevector.trajectories.segments import (
     Given,
     Piece,
@@ -46,6 +36,16 @@ from simulators.statevector.trajectories.segments import (
     Segments,
     given,
     ranges,
+)
+from simulators.trajectories import prefix_tree
+from simulators.trajectories.error_patterns import SortedPatterns
+from simulators.trajectories.noise_table import QUBITS, NoiseTable
+from simulators.trajectories.prefix_tree import (
+    ADVANCE,
+    CALL,
+    CHOOSE_KRAUS,
+    FRAME,
+    SAMPLE,
 )
 
 _BLOCK = 12  # 2**so many groups of amplitudes

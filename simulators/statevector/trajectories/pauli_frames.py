@@ -23,8 +23,8 @@ from noise_models.channel import paulis
 from simulators.circuit.gates import FIRST_GATE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel import I64, INTS2, U64, device_function, kernel
-from simulators.statevector.trajectories.error_patterns import ErrorPatterns
-from simulators.statevector.trajectories.noise_table import (
+from simulators.trajectories.error_patterns import ErrorPatterns
+from simulators.trajectories.noise_table import (
     AFTER_OP,
     PAULI,
     Q0,

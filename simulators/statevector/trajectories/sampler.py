@@ -23,11 +23,11 @@ from simulators.execution.sampling import gather
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.state import PHYSICAL_BYTES
-from simulators.statevector.trajectories.error_patterns import ErrorPatterns, sort
 from simulators.statevector.trajectories.large import LargeSampler
-from simulators.statevector.trajectories.noise_table import AFTER_OP, NoiseTable, check
 from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, Walks
+from simulators.trajectories.error_patterns import ErrorPatterns, sort
+from simulators.trajectories.noise_table import AFTER_OP, NoiseTable, check
 
 _SPARE = 4  # of memory: a quarter is for states
 

@@ -25,7 +25,7 @@ from simulators.statevector.planning.planner import (
     plan_segment,
 )
 from simulators.statevector.planning.tables import LANE_WIRES
-from simulators.statevector.trajectories.noise_table import (
+from simulators.trajectories.noise_table import (
     AFTER_OP,
     FIRST,
     PAULI,

@@ -25,8 +25,8 @@ from simulators.compiler.kernel import (
     kernel,
 )
 from simulators.statevector.small.gate_kernels import apply, place
-from simulators.statevector.trajectories import prefix_tree
-from simulators.statevector.trajectories.noise_table import (
+from simulators.trajectories import prefix_tree
+from simulators.trajectories.noise_table import (
     COUNT,
     FIRST,
     PAULI,
@@ -37,7 +37,7 @@ from simulators.statevector.trajectories.noise_table import (
     X,
     Z,
 )
-from simulators.statevector.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
+from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, SAMPLE
 
 MOST_DENSE = 10  # qubits of a matrix
 WORK = 4 << MOST_DENSE

@@ -22,10 +22,11 @@ from simulators.errors import Stopped
 from simulators.execution import pauli_sums
 from simulators.statevector.small.gate_kernels import COUNTS
 from simulators.statevector.state import State
-from simulators.statevector.trajectories import prefix_tree, small_kernel
-from simulators.statevector.trajectories.error_patterns import SortedPatterns, row_work
+from simulators.statevector.trajectories import small_kernel
 from simulators.statevector.trajectories.large import LargeSampler, Observe
-from simulators.statevector.trajectories.noise_table import NoiseTable
+from simulators.trajectories import prefix_tree
+from simulators.trajectories.error_patterns import SortedPatterns, row_work
+from simulators.trajectories.noise_table import NoiseTable
 
 _MOST_STATES = 64  # of a small circuit and a thread, at most
 _RANGES = 8  # of rows, a thread

@@ -32,9 +32,9 @@ from simulators.errors import Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.statevector.engine import StatevectorEngine
 from simulators.statevector.program import build_program
-from simulators.statevector.trajectories.error_patterns import ErrorPatterns
-from simulators.statevector.trajectories.noise_table import COLUMNS, NoiseTable, operators
 from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.trajectories.error_patterns import ErrorPatterns
+from simulators.trajectories.noise_table import COLUMNS, NoiseTable, operators
 
 QUIET = settings(derandomize=True, deadline=None, max_examples=120)
 COUNTS = ("counts",)

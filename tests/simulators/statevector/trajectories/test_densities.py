@@ -10,7 +10,7 @@ import reference
 from simulators.control import RunControl, ThreadPool
 from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.trajectories.large import reduced
-from simulators.statevector.trajectories.noise_table import operators
+from simulators.trajectories.noise_table import operators
 
 
 @pytest.mark.parametrize("dtype", ["complex128", "complex64"])

@@ -14,9 +14,9 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.simulate import counts_of
 from simulators.statevector.noisy import plan
-from simulators.statevector.trajectories.error_patterns import ErrorPatterns
-from simulators.statevector.trajectories.noise_table import PAULI, NoiseTable, operators
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
+from simulators.trajectories.error_patterns import ErrorPatterns
+from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 
 def native(num_qubits: int, layers: int, random: np.random.Generator) -> Circuit:

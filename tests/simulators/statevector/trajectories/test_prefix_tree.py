@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from simulators.errors import BadCircuit
-from simulators.statevector.trajectories import prefix_tree
-from simulators.statevector.trajectories.error_patterns import (
+from simulators.statevector.trajectories.segments import ranges
+from simulators.trajectories import prefix_tree
+from simulators.trajectories.error_patterns import (
     ErrorPatterns,
     SortedPatterns,
     row_work,
     sort,
 )
-from simulators.statevector.trajectories.segments import ranges
 
 Range = tuple[int, int, tuple[tuple[int, int], ...]]  # operations; places, with their operators
 Trace = tuple[int, tuple[Range, ...]]  # a position, and all that was done up to there

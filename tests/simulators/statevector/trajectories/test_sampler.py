@@ -20,9 +20,9 @@ from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 from simulators.engine import RunOptions
 from simulators.errors import BadCircuit, Stopped, Unsupported
-from simulators.statevector.trajectories.error_patterns import ErrorPatterns
-from simulators.statevector.trajectories.noise_table import PAULI, NoiseTable, operators
 from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.trajectories.error_patterns import ErrorPatterns
+from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 KEY = (7, 3)
 

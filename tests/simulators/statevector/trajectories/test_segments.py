@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from random_circuits import unitary_circuits
 
 from simulators.circuit.ir import Circuit
-from simulators.statevector.trajectories.noise_table import PAULI, NoiseTable, operators
 from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.segments import given as given_by
+from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 
 @settings(max_examples=60, deadline=None)

@@ -17,16 +17,16 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl, ThreadPool
 from simulators.engine import RunOptions
-from simulators.statevector.noisy.locations import NoisyCircuit, locate
-from simulators.statevector.trajectories.error_patterns import SortedPatterns
-from simulators.statevector.trajectories.pattern_sampling import (
+from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
+from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.statevector.trajectories.walks import SmallWalks
+from simulators.trajectories.error_patterns import SortedPatterns
+from simulators.trajectories.locations import NoisyCircuit, locate
+from simulators.trajectories.pattern_sampling import (
     ErrorTable,
     draw_patterns,
     sort_places,
 )
-from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
-from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.statevector.trajectories.walks import SmallWalks
 
 KEY = (3, 0)
 

@@ -17,13 +17,13 @@ from noise_models.normal_form import NormalForm, normal_form
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
-from simulators.statevector.trajectories.noise_table import (
+from simulators.trajectories.noise_table import (
     COLUMNS,
     PAULI,
     NoiseTable,
     operators,
 )
-from simulators.statevector.trajectories.pattern_sampling import ErrorTable
+from simulators.trajectories.pattern_sampling import ErrorTable
 
 _SAME, _SWAPPED, _ON_FIRST, _ON_SECOND = range(4)  # how a channel acts on the qubits of a term
 _PASSIVE = (BARRIER, DELAY, DELAY_DT)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from simulators.compiler.kernel import I64, INT, REALS, WORD, kernel
 from simulators.execution.rng import block, uniform
-from simulators.statevector.trajectories import prefix_tree
-from simulators.statevector.trajectories.error_patterns import ErrorPatterns, SortedPatterns
+from simulators.trajectories import prefix_tree
+from simulators.trajectories.error_patterns import ErrorPatterns, SortedPatterns
 
 FIRST_DRAW = 2**60  # number of the draw for the skips of location 0
 BLOCK = 1 << 16  # shots
