@@ -47,6 +47,15 @@ class NormalForm(msgspec.Struct, frozen=True, eq=False):
         return max(0.0, 1.0 - float(self.probabilities[0]))
 
     @property
+    def leading_probability(self) -> float:
+        """Probability of the term that is the likeliest in the maximally mixed state."""
+        found = float(self.probabilities.max())
+        if len(self.rest):
+            squares = np.square(np.abs(self.rest)).sum(axis=(1, 2)) / self.rest.shape[1]
+            found = max(found, self.rest_weight * float(squares.max()))
+        return found
+
+    @property
     def channel(self) -> Channel:
         """The channel of which this is the form."""
         size = len(self.probabilities)
@@ -87,6 +96,24 @@ def _cached(size: int, values: bytes) -> NormalForm:
     return _split(chi, None)
 
 
+def norm_based_form(channel: Channel) -> NormalForm:
+    """The same unitary, and all else as R: nothing is drawn independently of the state.
+
+    Where `normal_form` leaves the identity little weight, the first Kraus operator of this form may
+    have far more: trajectories without a jump stay together.
+    """
+    return _norm_based(channel.ptm.shape[0], channel.ptm.tobytes())
+
+
+@functools.lru_cache(maxsize=1024)
+def _norm_based(size: int, values: bytes) -> NormalForm:
+    channel = Channel(np.frombuffer(values, np.float64).reshape(size, size))
+    unitary = normal_form(channel).unitary
+    if unitary is not None:
+        channel = Channel(channel.ptm @ from_unitary(unitary).ptm.T)
+    return _rest_of(_process_matrix(channel), np.zeros(size), unitary)
+
+
 def _process_matrix(channel: Channel) -> _Chi:
     """chi of E(rho) = sum_ij chi_ij P_i rho P_j, [4^n, 4^n], of trace 1."""
     side = 1 << channel.num_qubits
@@ -97,8 +124,12 @@ def _process_matrix(channel: Channel) -> _Chi:
 
 def _split(chi: _Chi, unitary: NDArray[np.complex128] | None) -> NormalForm:
     """Pauli weights of a channel and the Kraus operators of the rest."""
+    return _rest_of(chi, pauli_weights(chi), unitary)
+
+
+def _rest_of(chi: _Chi, weights: _Weights, unitary: NDArray[np.complex128] | None) -> NormalForm:
+    """The form with these Pauli weights."""
     basis = paulis(1 if len(chi) == 4 else 2)
-    weights = pauli_weights(chi)
     rest = 1.0 - float(weights.sum())
     if rest < _LEAST:
         none = np.zeros((0, *basis.shape[1:]), np.complex128)

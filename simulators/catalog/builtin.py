@@ -138,6 +138,7 @@ CARDS: tuple[EngineCard, ...] = (
         tensor_network=True,
         summary="a matrix product state, by quimb: any width, little entanglement",
         costs=MpsCost(bond=256),
+        noise=_ALL_NOISE,
         loops=False,
         variables=False,
         gate_qubits=10,

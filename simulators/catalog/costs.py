@@ -242,11 +242,13 @@ class MpsCost(msgspec.Struct, frozen=True):
     tensor_bytes: int = 16 * 2 * 6  # of one value of a bond squared; workspace included
     gate_s: float = 1.2e-3
     flop_s: float = 2e-10
+    trajectories: int = _LIVE_BRANCHES  # states held at once with noise
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Tensors at the largest bond the circuit can reach."""
         bond = self._bond(profile, ask)
-        need = self.base_bytes + max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
+        state = max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
+        need = self.base_bytes + state * (self.trajectories if profile.noise is not None else 1)
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
@@ -256,11 +258,14 @@ class MpsCost(msgspec.Struct, frozen=True):
         return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """Gates of more than one qubit split tensors; a shot walks all of them."""
+        """Gates of more than one qubit split tensors; a shot walks all of them. With noise, as many
+        circuits as trajectories need."""
         bond = self._bond(profile, ask)
         gates = profile.gates_2q + profile.gates_many
         split = self.gate_s + 100.0 * float(bond) ** 3 * self.flop_s
-        return gates * split + ask.shots * profile.num_qubits * bond * bond * self.flop_s
+        circuits = 1.0 if profile.noise is None else trajectory_work(profile.noise, ask.shots)
+        walks = ask.shots * profile.num_qubits * bond * bond * self.flop_s
+        return circuits * gates * split + walks
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         most = ask.bond or self.bond

@@ -21,7 +21,16 @@ from numpy.typing import NDArray
 
 from noise_models.readout import Readout
 from simulators.circuit.analysis.measurements import MeasurementLayout
-from simulators.compiler.kernel import I64, INT, REALS, U64, WORD, WORDS2, kernel
+from simulators.compiler.kernel import (
+    I64,
+    INT,
+    REALS,
+    U64,
+    WORD,
+    WORDS2,
+    device_function,
+    kernel,
+)
 from simulators.errors import Unsupported
 from simulators.execution.rng import block, uniform
 from simulators.execution.sampling import Distribution
@@ -34,6 +43,35 @@ _COUNTERS = np.uint64(1 << 16)  # Philox blocks of four uniforms that a block of
 _LEAST = 1e-24  # smaller probabilities are left out, as rounding noise
 _1 = np.uint64(1)
 _3 = np.uint64(3)
+
+
+@device_function
+def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, most, scale):  # type: ignore[no-untyped-def]
+    """`_flip` of one bit of its own. What is rarely predicted, the acceptance, is no branch."""
+    end = start + records.shape[0]
+    word, shift = clbit >> 6, np.uint64(clbit & 63)
+    for b in range(start // _BLOCK, (end + _BLOCK - 1) // _BLOCK):
+        shot = np.int64(b) * _BLOCK - 1
+        stop = min(end, (np.int64(b) + 1) * _BLOCK)
+        counter = np.uint64(b) * _COUNTERS
+        while shot < stop:
+            counter += _1
+            w0, w1, w2, w3 = block(counter, draw, seed, binding)
+            one, two = math.log(1.0 - uniform(w0)) * scale, math.log(1.0 - uniform(w2)) * scale
+            for half in range(2):
+                step = one if half == 0 else two
+                if step >= stop - shot:
+                    shot = stop
+                    break
+                shot += 1 + np.int64(step)
+                if shot >= stop:
+                    break
+                if shot < start:
+                    continue
+                record = records[shot - start, word]
+                chosen = uniform(w1 if half == 0 else w3) * most
+                flips = chosen < (p10 if record >> shift & _1 else p01)
+                records[shot - start, word] = record ^ np.uint64(flips) << shift
 
 
 @kernel(WORDS2, INT, WORD, WORD, U64, I64, I64, I64, REALS, REALS, group="noise")
@@ -51,6 +89,13 @@ def _flip(  # type: ignore[no-untyped-def]
             continue
         scale = 1.0 / math.log1p(-most[g]) if most[g] < 1.0 else 0.0
         first, last = begins[g], begins[g + 1]
+        if last - first == 1:
+            at = table_begins[g]
+            _flip_bit(
+                records, start, seed, binding, draws[g], clbits[first], tables[at + 1],
+                tables[at + 3], most[g], scale,
+            )  # fmt: skip
+            continue
         size = np.int64(1) << (last - first)
         for b in range(start // _BLOCK, (end + _BLOCK - 1) // _BLOCK):
             shot = np.int64(b) * _BLOCK - 1
@@ -65,7 +110,7 @@ def _flip(  # type: ignore[no-untyped-def]
                     counter += _1
                     w0, w1, w2, w3 = block(counter, draws[g], seed, binding)
                 odd = not odd
-                step = math.log1p(-uniform(w0)) * scale
+                step = math.log(1.0 - uniform(w0)) * scale
                 if step >= stop - shot:
                     break
                 shot += 1 + np.int64(step)

@@ -183,6 +183,14 @@ class StatevectorEngine:
         if self._group is None:
             found = part.local(circuit, request, options, control)
         else:
+            has_room = part.fits(options.memory_bytes, self._group.neighbours)
+            shared, found = self._group.run_shares(
+                has_room,
+                control,
+                lambda ranks: part.local(circuit, request, options, control, ranks),
+            )
+            if shared:
+                return found  # type: ignore[no-any-return]  # as below
             found = self._group.run(
                 width,
                 options,

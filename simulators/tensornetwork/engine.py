@@ -1,6 +1,7 @@
 """The engine `mps`: a matrix product state, for wide circuits of little entanglement.
 
 Exact as long as no bond needs more than the option `bond`; else the result says what was cut off.
+Circuits with noise are run by trajectories, see `noisy`.
 Qubits stand in the circuit's own order: gates between distant ones are dear.
 """
 
@@ -19,10 +20,11 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
-from simulators.execution.requests import bind, open_run, plan_layouts
+from simulators.execution.requests import bind, check_request, open_run, plan_layouts
 from simulators.execution.sampling import Distribution, distribution, select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.evolve import evolve, warm_up
+from simulators.tensornetwork.noisy import NoisyPlan, run_noisy
 
 CARD = builtin_card("mps")
 _DTYPES = {"double": "complex128", "single": "complex64"}
@@ -40,7 +42,11 @@ class MpsEngine:
         return False
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Refuses noise, and circuits that measure, reset or branch before their end."""
+        """Refuses circuits that measure, reset or branch before their end; with noise, `run`
+        does: only what its outputs depend on counts."""
+        if noise is not None:
+            check_request(CARD, circuit, noise, options)
+            return NoisyPlan(noise)
         return plan_layouts(CARD, circuit, noise, options)
 
     def run(
@@ -52,6 +58,8 @@ class MpsEngine:
         control: RunControl,
     ) -> EngineResult:
         """See `engine.Engine`."""
+        if isinstance(plan, NoisyPlan):
+            return run_noisy(plan, circuit, request, options, control)
         layouts, number = open_run(CARD, plan, circuit, request, options)
         found = []
         for row in range(number):
@@ -99,7 +107,8 @@ class _MpsState(FinalState):
         """See `FinalState`."""
         step = max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, self.num_qubits)))
         for first in range(0, shots, step):
-            bits = self._chain.sample(first, min(first + step, shots), key, self._control)
+            numbers = np.arange(first, min(first + step, shots))
+            bits = self._chain.sample(numbers, key, self._control)
             yield select_bits(bits, self._layout.source), None
 
     def probabilities(self) -> Distribution:

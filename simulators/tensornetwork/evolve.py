@@ -15,6 +15,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.operations import matrix, operations
 from simulators.control import RunControl
 from simulators.execution import rng  # noqa: F401  # our kernels first: they are to be compiled
+from simulators.tensornetwork.gate_fusion import GateFusion, Matrix
 from simulators.tensornetwork.mps_state import MatrixProductState
 
 numba.config.DISABLE_JIT = 1
@@ -26,9 +27,8 @@ finally:
 __all__ = ["CircuitMPS"]
 
 
-_LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # below it lies rounding, and fills bonds
-_ROUNDING = 1e-12  # a norm that is off by less was not truncated
-Matrix = NDArray[np.complexfloating]
+LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # below it lies rounding, and fills bonds
+ROUNDING = 1e-12  # a norm that is off by less was not truncated
 
 
 def evolve(
@@ -44,9 +44,14 @@ def evolve(
 
     `bond`: the largest bond kept; `cutoff`: the weight that may be cut off at a gate.
     """
-    cutoff = max(cutoff, _LEAST_CUTOFF[dtype])
+    cutoff = max(cutoff, LEAST_CUTOFF[dtype])
     library = CircuitMPS(max(1, circuit.num_qubits), max_bond=bond, cutoff=cutoff, dtype=dtype)
-    fused = _Fused(library, dtype)
+
+    def apply(qubits: tuple[int, ...], gate: Matrix) -> None:
+        shaped = gate.astype(dtype).reshape((2,) * (2 * len(qubits)))
+        library.apply_gate_raw(shaped, list(qubits[::-1]))  # the highest bit comes first
+
+    fused = GateFusion(apply)
     phase = 1.0 + 0.0j
     for operation in operations(circuit, params):
         control.check()
@@ -61,7 +66,7 @@ def evolve(
         return MatrixProductState((), 0.0, phase)
     fused.flush()
     lost = float(library.error_estimate())
-    truncation = lost if lost > _ROUNDING else 0.0
+    truncation = lost if lost > ROUNDING else 0.0
     return MatrixProductState(_tensors(library), truncation, phase)
 
 
@@ -72,68 +77,6 @@ def warm_up() -> None:
         size = 2 ** len(qubits)
         library.apply_gate_raw(np.eye(size).reshape((2,) * (2 * len(qubits))), list(qubits))
     library.error_estimate()
-
-
-class _Fused:
-    """Gates that wait: at most one block of one or two qubits for each qubit."""
-
-    def __init__(self, library: CircuitMPS, dtype: str) -> None:
-        self._library = library
-        self._dtype = dtype
-        self._blocks: dict[int, tuple[tuple[int, ...], Matrix]] = {}  # by each of its qubits
-
-    def take(self, qubits: tuple[int, ...], gate: Matrix) -> None:
-        """A gate [2**k, 2**k], its first qubit the lowest bit."""
-        if len(qubits) > 2:
-            for qubit in qubits:
-                self._drop(qubit)
-            self._apply(qubits, gate)
-            return
-        held = {self._blocks[q][0] for q in qubits if q in self._blocks}
-        owner = next((block for block in held if set(qubits) <= set(block)), None)
-        if owner is not None:
-            _, before = self._blocks[owner[0]]
-            self._keep(owner, _widened(gate, qubits, owner) @ before)
-            return
-        for block in held:
-            if len(block) == 2:
-                self._drop(block[0])
-        for qubit in qubits:
-            if qubit in self._blocks:
-                single, before = self._blocks.pop(qubit)
-                gate = gate @ _widened(before, single, qubits)
-        self._keep(qubits, gate)
-
-    def flush(self) -> None:
-        """Apply all that waits."""
-        for qubit in list(self._blocks):
-            self._drop(qubit)
-
-    def _keep(self, qubits: tuple[int, ...], gate: Matrix) -> None:
-        for qubit in qubits:
-            self._blocks[qubit] = qubits, gate
-
-    def _drop(self, qubit: int) -> None:
-        if qubit not in self._blocks:
-            return
-        qubits, gate = self._blocks[qubit]
-        for each in qubits:
-            del self._blocks[each]
-        self._apply(qubits, gate)
-
-    def _apply(self, qubits: tuple[int, ...], gate: Matrix) -> None:
-        shaped = gate.astype(self._dtype).reshape((2,) * (2 * len(qubits)))
-        self._library.apply_gate_raw(shaped, list(qubits[::-1]))  # the highest bit comes first
-
-
-def _widened(gate: Matrix, qubits: tuple[int, ...], onto: tuple[int, ...]) -> Matrix:
-    """A gate on `qubits` as one on `onto`, of which they are a part."""
-    if qubits == onto:
-        return gate
-    if len(qubits) == 1:
-        other = np.eye(2)
-        return np.kron(other, gate) if qubits[0] == onto[0] else np.kron(gate, other)
-    return gate.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
 
 
 def _tensors(library: CircuitMPS) -> tuple[Matrix, ...]:

@@ -38,15 +38,14 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         return max((tensor.shape[2] for tensor in self.tensors), default=1)
 
     def sample(
-        self, first: int, last: int, key: tuple[int, int], control: RunControl
+        self, shots: NDArray[np.int64], key: tuple[int, int], control: RunControl
     ) -> NDArray[np.uint8]:
-        """Bits of shots first .. last - 1: uint8 [shots, qubits].
+        """Bits of these shots: uint8 [shots, qubits].
 
         From the highest qubit down, each shot by its own uniform numbers; shots that agree so far
         share one vector, so the work grows with distinct beginnings, not with shots. Up to
         `SITES_A_DRAW` qubits this is the inverse sampling of the statevector engine.
         """
-        shots = np.arange(first, last)
         bits = np.zeros((shots.size, len(self.tensors)), np.uint8)
         draws = np.empty(shots.size)
         group = np.zeros(shots.size, np.int64)  # of shots with equal bits so far

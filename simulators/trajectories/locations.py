@@ -6,6 +6,7 @@ to the part that is drawn from the state. A composed location has the number of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import msgspec
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.channel import Channel, identity, tensor
-from noise_models.normal_form import NormalForm, normal_form
+from noise_models.normal_form import NormalForm, norm_based_form, normal_form
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
@@ -26,6 +27,9 @@ from simulators.trajectories.noise_table import (
 from simulators.trajectories.pattern_sampling import ErrorTable
 
 _SAME, _SWAPPED, _ON_FIRST, _ON_SECOND = range(4)  # how a channel acts on the qubits of a term
+_LEAST_IDENTITY = 0.95  # a smaller weight of the identity leaves little to share
+_NO_WEIGHT = 1e-9  # below it all shots share all
+DRAW_COST = 3.0  # of a small state: its reduced density matrix, an operator, and their selection
 _PASSIVE = (BARRIER, DELAY, DELAY_DT)
 
 
@@ -72,16 +76,27 @@ class Forms:
     def __init__(self, channels: tuple[Channel, ...]) -> None:
         self._channels = channels
         self._made: dict[tuple[tuple[int, int], ...], NormalForm] = {}
+        self._drawn: dict[tuple[tuple[int, int], ...], NormalForm] = {}
 
     def of(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> NormalForm:
         """The normal form of these channels one after the other."""
         found = self._made.get(parts)
         if found is None:
-            whole = identity(num_qubits)
-            for channel, how in parts:
-                whole = whole.then(self._placed(self._channels[channel], how))
-            found = self._made[parts] = normal_form(whole)
+            found = self._made[parts] = normal_form(self._whole(parts, num_qubits))
         return found
+
+    def drawn(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> NormalForm:
+        """Their norm-based form."""
+        found = self._drawn.get(parts)
+        if found is None:
+            found = self._drawn[parts] = norm_based_form(self._whole(parts, num_qubits))
+        return found
+
+    def _whole(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> Channel:
+        whole = identity(num_qubits)
+        for channel, how in parts:
+            whole = whole.then(self._placed(self._channels[channel], how))
+        return whole
 
     @staticmethod
     def _placed(channel: Channel, how: int) -> Channel:
@@ -93,14 +108,48 @@ class Forms:
         return tensor(*pair)
 
 
-def locate(circuit: Circuit, noise: NoiseProgram) -> NoisyCircuit | None:
+def locate(
+    circuit: Circuit, noise: NoiseProgram, *, local: bool = False, draw_cost: float = DRAW_COST
+) -> NoisyCircuit | None:
     """The errors of a circuit without mid-circuit operations. None if a channel acts on a measured
-    qubit and another one, or on one that is reset first: such a circuit is run as a dynamic one."""
+    qubit and another one, or on one that is reset first: such a circuit is run as a dynamic one.
+
+    `local`: masks of Paulis count the qubits of their location, so there may be any number.
+    `draw_cost`: operations that take as long as to draw one Kraus operator and apply it.
+    """
     terms = _terms(circuit, noise)
     if terms is None:
         return None
     forms = Forms(noise.channels)
-    return build(circuit, terms, [forms.of(tuple(t.parts), len(t.qubits)) for t in terms])
+    made = [forms.of(tuple(t.parts), len(t.qubits)) for t in terms]
+    made = walked_forms(terms, made, forms, circuit.ops.size, draw_cost)
+    return build(circuit, terms, made, local=local)
+
+
+def walked_forms(
+    terms: list[Term], made: list[NormalForm], forms: Forms, operations: int, draw_cost: float
+) -> list[NormalForm]:
+    """The forms that trajectories walk: norm-based ones at locations whose identity has little
+    weight, where these cost less.
+
+    A shot follows the path of the likeliest terms, which all shots share, for a mean part
+    (1 - e^-L) / L of the circuit, L = -sum log p of their probabilities. It runs the rest and the
+    draws there for itself.
+    """
+    chosen = [k for k, form in enumerate(made) if form.probabilities[0] < _LEAST_IDENTITY]
+    if not chosen:
+        return made
+    drawn = made.copy()
+    for k in chosen:
+        drawn[k] = forms.drawn(tuple(terms[k].parts), len(terms[k].qubits))
+
+    def cost(each: list[NormalForm]) -> float:
+        weight = -sum(math.log(form.leading_probability) for form in each)
+        shared = -math.expm1(-weight) / weight if weight > _NO_WEIGHT else 1.0
+        draws = sum(form.rest_weight for form in each)
+        return (1.0 - shared) * (operations + draw_cost * draws)
+
+    return drawn if cost(drawn) < cost(made) else made
 
 
 def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
@@ -184,8 +233,10 @@ def _joined(
     return term
 
 
-def build(circuit: Circuit, terms: Iterable[Term], forms: list[NormalForm]) -> NoisyCircuit:
-    """The errors of these forms, and the circuit with their unitary parts."""
+def build(
+    circuit: Circuit, terms: Iterable[Term], forms: list[NormalForm], *, local: bool = False
+) -> NoisyCircuit:
+    """The errors of these forms, and the circuit with their unitary parts; see `locate`."""
     rows: list[NDArray[np.int64]] = []
     kinds: dict[int, tuple[int, int]] = {}  # of a form: first edge, kinds of errors
     edges: list[float] = []
@@ -208,7 +259,7 @@ def build(circuit: Circuit, terms: Iterable[Term], forms: list[NormalForm]) -> N
                 set_of[id(form)] = len(sets)
                 sets.append(form.rest)
         rest = set_of.get(id(form), PAULI)
-        rows.append(_rows(term, chosen + 1, len(form.probabilities), rest))
+        rows.append(_rows(term, chosen + 1, len(form.probabilities), rest, local=local))
         rows[-1][:, 0] += len(unitaries)  # those that are operations now, up to this term
         probabilities.append(min(1.0, float(weights.sum())))
         first_insert.append(count)
@@ -233,17 +284,21 @@ def build(circuit: Circuit, terms: Iterable[Term], forms: list[NormalForm]) -> N
     )
 
 
-def _rows(term: Term, kinds: NDArray[np.int64], size: int, rest: int) -> NDArray[np.int64]:
+def _rows(
+    term: Term, kinds: NDArray[np.int64], size: int, rest: int, *, local: bool
+) -> NDArray[np.int64]:
     """The inserts of a term: kinds 1 .. size - 1 are Paulis, `size` is the rest."""
     found = np.zeros((kinds.size, COLUMNS), np.int64)
+    two = term.qubits[1] if len(term.qubits) > 1 else -1
     found[:, 0] = term.after
     found[:, 1] = PAULI
-    for j, q in enumerate(term.qubits):
+    if local:
+        found[:, 4], found[:, 5] = term.qubits[0], two
+    for j, q in enumerate(range(len(term.qubits)) if local else term.qubits):
         letter = kinds >> 2 * j & 3
         found[:, 2] |= ((letter == 1) | (letter == 2)).astype(np.int64) << q
         found[:, 3] |= (letter >= 2).astype(np.int64) << q
     last = kinds == size
-    two = term.qubits[1] if len(term.qubits) > 1 else -1
     found[last] = (term.after, rest, 0, 0, term.qubits[0], two)
     return found
 

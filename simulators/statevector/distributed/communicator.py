@@ -33,7 +33,7 @@ class Communicator:
         self._comm = comm.Dup()
         self._parts: dict[int, Any] = {}
         near = self._comm.Split_type(MPI.COMM_TYPE_SHARED)
-        self._neighbours = int(near.Get_size())
+        self.neighbours = int(near.Get_size())  # ranks of this machine
         near.Free()
         self.traffic = CommStats()  # of the last run, in this rank
 
@@ -64,7 +64,7 @@ class Communicator:
             everyone.wait()
             return None
         meeting = ErrorAgreement(part, control)
-        neighbours = min(self._neighbours, count)
+        neighbours = min(self.neighbours, count)
 
         def together() -> EngineResult:
             if count == 1:
@@ -85,6 +85,17 @@ class Communicator:
         if everyone.rank:
             return None
         return _remarked(found, count, everyone.size)
+
+    def run_shares(
+        self, fits: bool, control: RunControl, work: Callable[[ErrorAgreement], EngineResult]
+    ) -> tuple[bool, EngineResult | None]:
+        """Run the work that all ranks divide among them, if it fits into each: (whether it does,
+        the result in the first rank). Errors are raised in all alike."""
+        everyone = ErrorAgreement(self._comm, control)
+        if not everyone.run_collective(lambda: everyone.allreduce_min(int(fits))):
+            return False, None
+        found = everyone.run_collective(lambda: work(everyone))
+        return True, None if everyone.rank else _remarked(found, everyone.size, everyone.size)
 
     def _part(self, count: int) -> Any:
         if count not in self._parts:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog import builtin_card
+from simulators.catalog import SMALL_QUBITS, builtin_card, state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayouts, has_mid_circuit_ops
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -21,14 +23,21 @@ from simulators.execution.requests import bind, check_outputs
 from simulators.results import BindingResult, EngineResult
 from simulators.statevector.backend.protocol import StateBackend
 from simulators.statevector.noisy.programs import NoisyPrograms
-from simulators.statevector.noisy.runs import BranchRun, PatternRun, refuse_outputs
+from simulators.statevector.noisy.runs import BranchRun, PatternRun
+from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.pauli_frames import FrameRules
 from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.trajectories.locations import NoisyCircuit, locate
+from simulators.trajectories.locations import DRAW_COST, NoisyCircuit, locate
+from simulators.trajectories.outcomes import refuse_outputs
+
+if TYPE_CHECKING:
+    from simulators.statevector.distributed.error_agreement import ErrorAgreement
 
 CARD = builtin_card("statevector")
 FRAMES_FROM = 8  # qubits: in narrower states a run costs less than finding its class
 _LOCATION_BYTES, _OP_BYTES = 1100, 200  # of a plan, about: a pair has 15 errors
+_DRAW_PASSES = 0.2  # of a wide circuit: a draw adds two passes to about ten
+_STATES_OF_A_RANK = 4  # with fewer, beginnings are run again and again
 _KEPT = 4  # parts of one circuit, the oldest forgotten
 
 
@@ -41,6 +50,7 @@ class NoisyPart:
         """`small`: see `StatevectorEngine`; `keep`: the final state is looked at."""
         self.part = part
         self.noise = noise
+        self._precision = options.precision
         circuit = part.circuit
         self.layouts = MeasurementLayouts.of(circuit)
         self._readout = ReadoutStage.of(self.layouts.clbits, noise.readout, part.numbers)
@@ -49,7 +59,9 @@ class NoisyPart:
         self._sampler: TrajectorySampler | None = None
         roles = np.empty(circuit.ops.size, np.int64)
         if not circuit.conditions_data and not has_mid_circuit_ops(circuit, roles, keep=keep):
-            self.located = locate(circuit, noise)
+            wide = not small or circuit.num_qubits > SMALL_QUBITS
+            cost = circuit.ops.size * _DRAW_PASSES if wide else DRAW_COST
+            self.located = locate(circuit, noise, draw_cost=cost)
         self._rules: FrameRules | None = None
         if self.located is not None:
             if circuit.num_qubits >= FRAMES_FROM:
@@ -59,9 +71,14 @@ class NoisyPart:
             )
 
     def local(
-        self, circuit: Circuit, request: Request, options: RunOptions, control: RunControl
+        self,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
+        ranks: ErrorAgreement | None = None,
     ) -> EngineResult:
-        """All rows, in this process."""
+        """All rows, in this process, or by ranks that call this together."""
         from simulators.statevector.backend.local import LocalBackend
 
         with ThreadPool(options.threads, control) as crew:
@@ -69,6 +86,10 @@ class NoisyPart:
                 return self.branched(LocalBackend(crew, control), circuit, request, options)
             own = self._request(request, circuit.num_qubits)
             walks = self._sampler.open(crew, control, memory_bytes=options.memory_bytes)
+            if ranks is not None:
+                from simulators.statevector.distributed.rank_walks import RankWalks
+
+                walks = RankWalks(walks, self._sampler.operations_before, ranks)
             found = []
             for row in range(_rows(request)):
                 key = (request.seed, request.binding + row)
@@ -79,6 +100,17 @@ class NoisyPart:
                 found.append(collect(run, self.layouts, own, key, self._readout))
             self._sampler.forget_segments()
             return EngineResult.joined(found)
+
+    def fits(self, memory_bytes: int, neighbours: int) -> bool:
+        """Whether error patterns are drawn, and a rank has room for a few states.
+
+        `memory_bytes`: of a rank; 0: a quarter of the machine is for so many neighbours.
+        """
+        if self._sampler is None:
+            return False
+        room = memory_bytes or PHYSICAL_BYTES // (4 * neighbours)
+        size = state_bytes(self.part.circuit.num_qubits, self._precision)
+        return _STATES_OF_A_RANK * size <= room
 
     def branched(
         self, states: StateBackend, circuit: Circuit, request: Request, options: RunOptions

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit
 from simulators.engine import Request, RunOptions
-from simulators.errors import Unsupported
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.sampling import gather
@@ -25,58 +24,12 @@ from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.sampler import TrajectorySampler
 from simulators.statevector.trajectories.walks import Observables, Walks
 from simulators.trajectories.error_patterns import row_work
+from simulators.trajectories.outcomes import Moments, shot_blocks
 from simulators.trajectories.pattern_sampling import (
     ErrorTable,
     draw_patterns,
     sort_places,
 )
-
-SHOTS_AT_ONCE = 1 << 20
-_MOST_ERRORS = 1 << 22  # of all shots that are run at once: 200 MB
-
-
-def refuse_outputs(request: Request) -> None:
-    """Raises Unsupported for outputs that trajectories cannot give."""
-    hint = "engine='densitymatrix' gives it exactly, where its qubits fit into memory"
-    if "statevector" in request.outputs:
-        raise Unsupported(
-            "a statevector of a circuit with noise",
-            hint="its state is mixed: ask for counts or expectation values",
-        )
-    if "gradient" in request.outputs:
-        raise Unsupported(
-            "a gradient of a circuit with noise",
-            hint="shift each parameter and ask for expectation values",
-        )
-    if "probabilities" in request.outputs:
-        raise Unsupported("exact probabilities of a circuit with noise, by trajectories", hint=hint)
-    if request.shots < 1:
-        raise Unsupported("an exact result of a circuit with noise, by trajectories", hint=hint)
-
-
-class Moments:
-    """Mean and variance of values that come in parts (Chan, Golub and LeVeque, 1983)."""
-
-    def __init__(self, size: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(size)
-        self._squares = np.zeros(size)
-
-    def add(self, values: NDArray[np.float64]) -> None:
-        """Values [shots, size]."""
-        count = len(values)
-        mean = values.mean(axis=0)
-        squares = ((values - mean) ** 2).sum(axis=0)
-        total = self.count + count
-        step = mean - self.mean
-        self.mean = self.mean + step * (count / total)
-        self._squares += squares + step**2 * (self.count * count / total)
-        self.count = total
-
-    def estimates(self) -> tuple[tuple[float, float], ...]:
-        """Mean and its standard error, of each."""
-        errors = np.sqrt(self._squares / max(1, self.count - 1) / max(1, self.count))
-        return tuple(zip(self.mean.tolist(), errors.tolist(), strict=True))
 
 
 class PatternRun(FinalState):
@@ -102,10 +55,7 @@ class PatternRun(FinalState):
 
     def _blocks(self, shots: int, key: SeedKey) -> Iterator[tuple[int, int]]:
         self._walks.bind(self._params, key)
-        mean = max(1.0, float(self._errors.probabilities.sum()))
-        size = max(1, min(SHOTS_AT_ONCE, int(_MOST_ERRORS / mean)))
-        for first in range(0, shots, size):
-            yield first, min(first + size, shots)
+        yield from shot_blocks(self._errors, shots)
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
         """See `FinalState`; shots in ascending order."""

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel import (
     I64,
     INT,
     REALS,
     REALS2,
     SINGLES,
-    WORD,
     device_function,
     kernel,
 )
@@ -33,20 +32,12 @@ from simulators.statevector.trajectories.segments import (
     Given,
     Piece,
     Pieces,
-    Segments,
     given,
     ranges,
 )
-from simulators.trajectories import prefix_tree
 from simulators.trajectories.error_patterns import SortedPatterns
-from simulators.trajectories.noise_table import QUBITS, NoiseTable
-from simulators.trajectories.prefix_tree import (
-    ADVANCE,
-    CALL,
-    CHOOSE_KRAUS,
-    FRAME,
-    SAMPLE,
-)
+from simulators.trajectories.noise_table import QUBITS
+from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
 
 _BLOCK = 12  # 2**so many groups of amplitudes
 
@@ -186,18 +177,20 @@ def sample_framed(
 _MOST_FLOATS = 1 << 23  # numbers of segments without inserts that are kept
 
 
-@kernel(REALS, I64, INT, INT, I64, INT, I64, INT, INT, WORD, WORD, I64, group="trajectories")
-def _choose(  # type: ignore[no-untyped-def]
-    odds, order, low, high, begins, depth, chosen, location, first, seed, binding, work
-):
-    """`prefix_tree.choose`, for callers in Python."""
-    prefix_tree.choose(
-        odds, odds.size, order, low, high, begins, depth, chosen, location, first, seed, binding,
-        work,
-    )  # fmt: skip
+class Observation(msgspec.Struct, frozen=True, eq=False):
+    """Pauli strings (x, z), and what takes their values in the state of some rows."""
+
+    strings: list[tuple[int, int]]
+    observe: Callable[[NDArray[np.int64], NDArray[np.float64]], None]
 
 
-Observe = Callable[[NDArray[np.int64], State], None]
+class RowShare(msgspec.Struct, frozen=True, eq=False):
+    """Sorted rows low .. high - 1, and arrays of all rows."""
+
+    low: int
+    high: int
+    final_x: NDArray[np.int64]  # see `small_kernel.run`
+    found: NDArray[np.int64]  # basis states
 
 
 class LargeSampler:
@@ -206,23 +199,24 @@ class LargeSampler:
     def __init__(
         self,
         states: LocalBackend,
-        circuit: Circuit,
-        segments: Segments,
-        inserts: NoiseTable,
+        num_qubits: int,
+        tree: Tree,
         pieces: Pieces,
         options: RunOptions,
     ) -> None:
         self._states = states
-        self._num_qubits = circuit.num_qubits
-        self._segments = segments
-        self._inserts = inserts
+        self._num_qubits = num_qubits
+        self._inserts = inserts = tree.inserts
         self._pieces = pieces
         self._options = options
-        self._floor, self._ceil = segments.floor.tolist(), segments.ceil.tolist()
-        self._whole = segments.order.size
+        self._tree = tree
+        self._floor, self._ceil = tree.floor.tolist(), tree.ceil.tolist()
+        self._whole = int(tree.place_at[-1])
         self._drawn = inserts.drawn.tolist()
-        self._locations = inserts.draw_locations
         self._params = np.empty(0)
+        self._draws = Draws(0, 0, 0)
+        self._share = RowShare(0, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        self._observation: Observation | None = None
         self._numbers: dict[tuple[int, int, bool], NDArray[np.float64]] = {}
         self._room = 0
         self._held: list[State] = []
@@ -234,75 +228,41 @@ class LargeSampler:
         """States there were at once."""
         return len(self._held)
 
-    def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-        """<state|P|state> of each string (x, z), of a state of any norm."""
-        return self._states.expectations(state, strings)
-
     def run(
         self,
         rows: SortedPatterns,
-        insert_of: NDArray[np.int64],
-        place_at: NDArray[np.int64],
+        share: RowShare,
         params: NDArray[np.float64],
-        key: tuple[int, int],
-        first: int,
+        draws: Draws,
         cap: int,
-        final_x: NDArray[np.int64],
-        observe: Observe | None = None,
-    ) -> NDArray[np.int64]:
-        """The basis state of each row; row 0 is shot `first`. Raises Stopped and OutOfMemory.
-
-        final_x[row]: see `small_kernel.run`. `observe` is called with rows and their state instead.
-        """
+        observation: Observation | None = None,
+    ) -> None:
+        """Basis states of some rows; what is observed, instead. Raises
+        Stopped and OutOfMemory."""
         self._params = params[self._pieces.params_order]
         self._numbers.clear()
         self._room = _MOST_FLOATS
-        order, begins, entries = rows.order.copy(), rows.begins, rows.entries
-        chosen = np.zeros_like(entries)
-        drawn = self._inserts.drawn[insert_of].astype(np.int64)
-        floor, ceil = self._segments.floor, self._segments.ceil
-        frames = np.zeros((prefix_tree.frames_of(rows.deepest), FRAME), np.int64)
-        call = np.zeros(CALL, np.int64)
-        found = np.zeros(order.size, np.int64)
-        room = np.empty(order.size, np.int64)
-        top = prefix_tree.start(frames, 0, order.size)
-        while True:
-            top = prefix_tree.next_call(
-                frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
-            )
-            what, source, target, begin, end, one, last, low, high = call.tolist()
-            if what == ADVANCE:
-                places = entries[one:last]
-                wanted = [*zip(insert_of[places].tolist(), chosen[one:last].tolist(), strict=True)]
-                self._advance(source, target, begin, end, wanted, place_at[places].tolist())
-            elif what == CHOOSE_KRAUS:
-                insert = int(insert_of[entries[begins[order[low]] + one]])
-                odds = self._odds(self._held[target], insert)
-                location = int(self._locations[insert])
-                _choose(odds, order, low, high, begins, one, chosen, location, first, *key, room)
-            elif what == SAMPLE:
-                here, state = np.sort(order[low:high]), self._held[target]
-                frame = int(final_x[here[0]])
-                if observe is not None:
-                    observe(here, state)
-                elif frame:
-                    sweeper = self._states.sweeper
-                    found[here] = sample_framed(sweeper, state, frame, key, here + first)
-                else:
-                    found[here] = protocol.sample(self._states, state, key, here + first)
-            else:
-                return found
+        self._share, self._draws, self._observation = share, draws, observation
+        walk(self._tree, rows, self, draws, cap, share.low, share.high)
 
-    def _advance(
-        self,
-        source: int,
-        target: int,
-        begin: int,
-        end: int,
-        inserts: list[tuple[int, int]],
-        positions: list[int],
-    ) -> None:
-        """See `walk`; inserts with the operators they have."""
+    def finish(self, level: int, rows: NDArray[np.int64]) -> None:
+        """See `tree_walk.NodeStates`."""
+        state, draws, share = self._held[level], self._draws, self._share
+        if self._observation is not None:
+            strings = self._observation.strings
+            self._observation.observe(rows, self._states.expectations(state, strings))
+            return
+        frame = int(share.final_x[rows[0]])
+        key, shots = (draws.seed, draws.binding), rows + draws.first
+        if frame:
+            share.found[rows] = sample_framed(self._states.sweeper, state, frame, key, shots)
+        else:
+            share.found[rows] = protocol.sample(self._states, state, key, shots)
+
+    def advance(self, step: Advance) -> None:
+        """See `tree_walk.NodeStates`."""
+        source, target, begin, end = step.source, step.target, step.begin, step.end
+        inserts, positions = step.inserts, step.positions
         if target == len(self._held):
             if source < 0:
                 self._held.append(self._states.zero_state(self._num_qubits, self._options))
@@ -360,9 +320,9 @@ class LargeSampler:
                 self._numbers[key] = found
         return found
 
-    def _odds(self, state: State, insert: int) -> NDArray[np.float64]:
-        """Probability of each operator of a channel, in this state."""
+    def odds(self, level: int, insert: int) -> NDArray[np.float64]:
+        """See `tree_walk.NodeStates`."""
         _, which, _, _, one, two = self._inserts.table[insert].tolist()
         operators = self._inserts.operators
         qubits = (one, two)[: int(operators.sets[which, QUBITS])]
-        return operators.odds(which, reduced(self._states.sweeper, state, qubits))
+        return operators.odds(which, reduced(self._states.sweeper, self._held[level], qubits))

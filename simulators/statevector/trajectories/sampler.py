@@ -28,6 +28,7 @@ from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, Walks
 from simulators.trajectories.error_patterns import ErrorPatterns, sort
 from simulators.trajectories.noise_table import AFTER_OP, NoiseTable, check
+from simulators.trajectories.tree_walk import Tree
 
 _SPARE = 4  # of memory: a quarter is for states
 
@@ -76,18 +77,14 @@ class TrajectorySampler:
         self.source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
         if self._small:
             at = np.append(inserts.table[:, AFTER_OP] + 1, circuit.ops.size)
+            self._tree = Tree.of(inserts, at)
         else:
             width = tile_width(circuit.num_qubits, options.precision)
             self._segments = divide(circuit, inserts, width)
             self._pieces = Pieces(circuit, self._segments.order, width)
             at = self._segments.place_at
-        # Places: inserts in the order they act.
-        self._insert_of = np.lexsort((np.arange(at.size - 1), inserts.table[:, AFTER_OP], at[:-1]))
-        self._places = np.empty(at.size - 1, np.int64)
-        self._places[self._insert_of] = np.arange(at.size - 1)
-        self._place_at: NDArray[np.int64] = at[np.append(self._insert_of, at.size - 1)].astype(
-            np.int64
-        )
+            self._tree = Tree.of(inserts, at, self._segments.floor, self._segments.ceil)
+        self.places = self._tree.places  # of each insert: its number in the order they act
 
     @property
     def table(self) -> NoiseTable:
@@ -95,14 +92,9 @@ class TrajectorySampler:
         return self._inserts
 
     @property
-    def places(self) -> NDArray[np.int64]:
-        """Place of each insert: its number in the order they act."""
-        return self._places
-
-    @property
     def operations_before(self) -> NDArray[np.int64]:
         """Operations before each place, and those of the circuit: int64 [places + 1]."""
-        return self._place_at
+        return self._tree.place_at
 
     def run(
         self,
@@ -118,7 +110,7 @@ class TrajectorySampler:
         """Outcomes of all instances, for each row of `bindings`; instance 0 is shot `first`, row 0
         is number `binding`. `most_states`: held at once by a thread, at most (0: as memory allows).
         Raises Stopped and OutOfMemory."""
-        rows = sort(patterns, self._places)
+        rows = sort(patterns, self.places)
         params = self._params(bindings)
         control = control or RunControl()
         found = np.zeros((len(params), patterns.count), np.int64)
@@ -148,20 +140,18 @@ class TrajectorySampler:
         """Walks of this circuit, which share states and plans. `most_states`: of a thread, at
         most; 0: as many as fit into `memory_bytes` (0: a quarter of the machine's)."""
         if self._small:
-            noise = self._inserts, self._insert_of, self._place_at
+            tree = self._tree
+            noise = self._inserts, tree.insert_of, tree.place_at
             return SmallWalks(self._circuit, *noise, crew, control, most_states)
-        wide = LargeSampler(
-            LocalBackend(crew, control),
-            self._circuit,
-            self._segments,
-            self._inserts,
-            self._pieces,
-            self._options,
-        )
+        width = self._circuit.num_qubits
+
+        def open_sampler(own: ThreadPool) -> LargeSampler:
+            states = LocalBackend(own, control)
+            return LargeSampler(states, width, self._tree, self._pieces, self._options)
+
         room = memory_bytes or PHYSICAL_BYTES // _SPARE
-        size = state_bytes(self._circuit.num_qubits, self._options.precision)
-        cap = most_states or max(1, room // size)
-        return LargeWalks(wide, self._insert_of, self._place_at, cap)
+        cap = most_states or max(1, room // state_bytes(width, self._options.precision))
+        return LargeWalks(open_sampler, self._tree, crew, control, cap)
 
     def _params(self, bindings: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """The circuit's parameters in each binding."""

@@ -8,6 +8,7 @@ one location share a plan, with Y as a real matrix (its phase cannot be observed
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 import msgspec
@@ -89,7 +90,7 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
 
 
 class Pieces:
-    """Plans of ranges of one circuit's operations, in a given order."""
+    """Plans of ranges of one circuit's operations, in a given order. Threads may share it."""
 
     def __init__(self, circuit: Circuit, order: NDArray[np.int64], width: int) -> None:
         rows = circuit.table.rows[circuit.ops]
@@ -106,6 +107,7 @@ class Pieces:
         self._own = [np.frombuffer(data, np.complex128) for data in circuit.matrices]
         self._kept: OrderedDict[tuple[object, ...], Piece] = OrderedDict()
         self._bytes = 0
+        self._lock = threading.Lock()  # threads with rows of their own share the plans
         self.made = 0  # plans, those given up too
 
     def forget(self) -> None:
@@ -126,15 +128,19 @@ class Pieces:
         """Operations begin .. end - 1 with these matrices among them, of a state that is |0...0>,
         or any."""
         key = (begin, end, zero, *[(m.position, m.qubits, m.real) for m in members])
-        piece = self._kept.get(key)
-        if piece is not None:
-            self._kept.move_to_end(key)
-            return piece
-        piece = self._kept[key] = self._made(begin, end, members, zero=zero)
-        self.made += 1
-        self._bytes += piece.memory_bytes
-        while self._bytes > _MOST_BYTES and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1].memory_bytes
+        with self._lock:
+            piece = self._kept.get(key)
+            if piece is not None:
+                self._kept.move_to_end(key)
+                return piece
+        piece = self._made(begin, end, members, zero=zero)
+        with self._lock:
+            self.made += 1
+            if key not in self._kept:
+                self._kept[key] = piece
+                self._bytes += piece.memory_bytes
+            while self._bytes > _MOST_BYTES and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1].memory_bytes
         return piece
 
     def _made(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:

@@ -7,6 +7,7 @@ more of them than a small share of the work allows. A large state is shared by a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -21,18 +22,21 @@ from simulators.engine import PauliSum
 from simulators.errors import Stopped
 from simulators.execution import pauli_sums
 from simulators.statevector.small.gate_kernels import COUNTS
-from simulators.statevector.state import State
 from simulators.statevector.trajectories import small_kernel
-from simulators.statevector.trajectories.large import LargeSampler, Observe
+from simulators.statevector.trajectories.large import LargeSampler, Observation, RowShare
 from simulators.trajectories import prefix_tree
 from simulators.trajectories.error_patterns import SortedPatterns, row_work
 from simulators.trajectories.noise_table import NoiseTable
+from simulators.trajectories.tree_walk import Draws, Tree
 
 _MOST_STATES = 64  # of a small circuit and a thread, at most
 _RANGES = 8  # of rows, a thread
 _REPEATED = 0.02  # share of the work that ranges may repeat
 
+_STATES_A_THREAD = 2  # of a wide circuit, at least, where threads have rows of their own
+
 _NO_VALUES = np.zeros((0, 0))
+OpenSampler = Callable[[ThreadPool], LargeSampler]
 
 
 class Observables(msgspec.Struct, frozen=True, eq=False):
@@ -80,8 +84,8 @@ class Walks(Protocol):
     def indices(
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        """Basis state that each row finds; row 0 is shot `first`. final_x[row]: qubits whose bit
-        is inverted before it is sampled. Raises Stopped and OutOfMemory."""
+        """Basis state that each row of `order` finds; row 0 is shot `first`. final_x[row]: qubits
+        whose bit is inverted before it is sampled. Raises Stopped and OutOfMemory."""
 
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
@@ -141,7 +145,7 @@ class SmallWalks:
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
         """See `Walks`."""
-        found = np.zeros(rows.order.size, np.int64)
+        found = np.zeros(rows.begins.size, np.int64)
         if final_x is None:
             final_x = np.zeros_like(found)
         self._run(rows, first, final_x, found, _NOTHING, _NO_VALUES)
@@ -152,7 +156,7 @@ class SmallWalks:
     ) -> NDArray[np.float64]:
         """See `Walks`."""
         none = np.zeros(0, np.int64)
-        found = np.zeros((rows.order.size, observables.count))
+        found = np.zeros((rows.begins.size, observables.count))
         self._run(rows, first, none, none, observables, found)
         return found
 
@@ -168,7 +172,7 @@ class SmallWalks:
         """All rows, in ranges that threads share. Raises Stopped."""
         circuit = self._circuit
         size = max(1 << circuit.num_qubits, LANES)
-        cuts, least = self._cuts(rows)
+        cuts, least = cut_rows(rows, self._place_at, self._crew.size)
         stat = np.zeros((cuts.size - 1, 2), np.int64)
         order, chosen = rows.order.copy(), np.zeros_like(rows.entries)
         operators, locations = self._inserts.operators, self._inserts.draw_locations
@@ -202,50 +206,43 @@ class SmallWalks:
         self.states = max(self.states, int(stat[:, 1].max()))
         self.least += least
 
-    def _cuts(self, rows: SortedPatterns) -> tuple[NDArray[np.int64], int]:
-        """Where ranges of rows begin and end, and the operations of all distinct rows."""
-        sums = np.cumsum(row_work(rows, self._place_at))
-        least, whole = int(sums[-1]), max(1, int(self._place_at[-1]))
-        if self._crew.size == 1:
-            return np.array([0, sums.size]), least
-        ranges = int(_REPEATED * least / whole)
-        ranges = max(self._crew.size, min(_RANGES * self._crew.size, ranges))
-        inner = np.searchsorted(sums, np.arange(1, ranges) * least / ranges)
-        return np.unique(np.concatenate(([0], inner, [sums.size]))), least
-
 
 class LargeWalks:
-    """See `Walks`; states in memory, advanced by sweeps."""
+    """See `Walks`; states in memory, advanced by sweeps.
+
+    Where the patterns are many circuits of work, threads take ranges of rows, each with states of
+    its own; else all threads share each sweep.
+    """
 
     def __init__(
-        self,
-        sampler: LargeSampler,
-        insert_of: NDArray[np.int64],
-        place_at: NDArray[np.int64],
-        cap: int,
+        self, open_sampler: OpenSampler, tree: Tree, crew: ThreadPool, control: RunControl, cap: int
     ) -> None:
-        self._sampler = sampler
-        self._insert_of = insert_of
-        self._place_at = place_at
+        """`cap`: states that fit into memory."""
+        self._open = open_sampler
+        self._tree = tree
+        self._crew = crew
+        self._control = control
         self._cap = cap
+        self._samplers: dict[int, LargeSampler] = {}
         self._params = np.zeros(0)
         self._key = (0, 0)
+        self.range_operations: list[int] = []  # of each range of rows of the last walk
         self.least = 0
 
     @property
     def operations(self) -> int:
         """See `Walks`."""
-        return self._sampler.operations
+        return sum(sampler.operations for sampler in self._samplers.values())
 
     @property
     def states(self) -> int:
         """See `Walks`."""
-        return self._sampler.most_held
+        return max((sampler.most_held for sampler in self._samplers.values()), default=0)
 
     @property
     def passes(self) -> int:
         """See `Walks`."""
-        return self._sampler.passes
+        return sum(sampler.passes for sampler in self._samplers.values())
 
     def bind(self, params: NDArray[np.float64], key: tuple[int, int]) -> None:
         """See `Walks`."""
@@ -257,23 +254,23 @@ class LargeWalks:
     ) -> NDArray[np.int64]:
         """See `Walks`."""
         if final_x is None:
-            final_x = np.zeros(rows.order.size, np.int64)
+            final_x = np.zeros(rows.begins.size, np.int64)
         return self._run(rows, first, final_x)
 
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
         """See `Walks`."""
-        found = np.zeros((rows.order.size, observables.count))
+        found = np.zeros((rows.begins.size, observables.count))
         owners = observables.strings[:, 2]
         strings = [(0, 0), *((x, z) for x, z, _ in observables.strings.tolist())]
 
-        def observe(here: NDArray[np.int64], state: State) -> None:
-            each = self._sampler.expectations(state, strings)
+        def observe(here: NDArray[np.int64], each: NDArray[np.float64]) -> None:
             terms = observables.coefficients * each[1:] / each[0]
             found[here] = np.bincount(owners, terms, observables.count)
 
-        self._run(rows, first, np.zeros(rows.order.size, np.int64), observe)
+        none = np.zeros(rows.begins.size, np.int64)
+        self._run(rows, first, none, Observation(strings, observe))
         return found
 
     def _run(
@@ -281,11 +278,68 @@ class LargeWalks:
         rows: SortedPatterns,
         first: int,
         final_x: NDArray[np.int64],
-        observe: Observe | None = None,
+        observation: Observation | None = None,
     ) -> NDArray[np.int64]:
-        self.least += int(row_work(rows, self._place_at).sum())
-        cap = min(self._cap, 2 * rows.deepest + 1)
-        return self._sampler.run(
-            rows, self._insert_of, self._place_at, self._params, self._key, first, cap, final_x,
-            observe,
-        )  # fmt: skip
+        cuts, least = cut_rows(rows, self._tree.place_at, self._crew.size, most_repeated=True)
+        self.least += least
+        threads = min(self._crew.size, cuts.size - 1)
+        if self._cap < _STATES_A_THREAD * threads:
+            cuts, threads = cuts[[0, -1]], 1
+        cap = min(self._cap // threads, 2 * rows.deepest + 1)
+        found = np.zeros(rows.begins.size, np.int64)
+        draws = Draws(*self._key, first)
+        done = np.zeros(cuts.size - 1, np.int64)
+
+        def work(begin: int, end: int, thread: int) -> None:
+            sampler = self._sampler(thread, shared=threads == 1)
+            for number in range(begin, end):
+                before = sampler.operations
+                share = RowShare(int(cuts[number]), int(cuts[number + 1]), final_x, found)
+                sampler.run(rows, share, self._params, draws, cap, observation)
+                done[number] = sampler.operations - before
+
+        if threads == 1:
+            work(0, 1, 0)
+        else:
+            self._crew.run(work, cuts.size - 1, 1)
+        self.range_operations = done.tolist()
+        return found
+
+    def _sampler(self, thread: int, *, shared: bool) -> LargeSampler:
+        """The sampler of a thread; `shared`: that of all threads together."""
+        number = -1 if shared else thread
+        if number not in self._samplers:
+            crew = self._crew if shared else ThreadPool(1, self._control)
+            self._samplers[number] = self._open(crew)
+        return self._samplers[number]
+
+
+def cut_rows(
+    rows: SortedPatterns, done: NDArray[np.int64], threads: int, *, most_repeated: bool = False
+) -> tuple[NDArray[np.int64], int]:
+    """Where ranges of rows of about the same work begin and end, and the operations of all distinct
+    rows. Ranges repeat what comes before their first error.
+
+    `done`: see `row_work`. `most_repeated`: one range where that would be more than `_REPEATED`;
+    else each thread has one at least.
+    """
+    sums = np.cumsum(row_work(rows, done))
+    least, whole = int(sums[-1]), max(1, int(done[-1]))
+    ranges = min(_RANGES * threads, int(_REPEATED * least / whole))
+    if threads == 1 or (most_repeated and ranges < threads):
+        return np.array([0, sums.size]), least
+    return _cuts(sums, max(threads, ranges)), least
+
+
+def rank_cuts(rows: SortedPatterns, done: NDArray[np.int64], ranks: int) -> NDArray[np.int64]:
+    """Where the rows of each rank begin and end; only some have any where all of them would repeat
+    more than a small share of the work."""
+    sums = np.cumsum(row_work(rows, done))
+    useful = int(_REPEATED * sums[-1] / max(1, int(done[-1])))
+    found = _cuts(sums, min(ranks, max(1, useful)))
+    return np.append(found, np.full(ranks + 1 - found.size, sums.size))
+
+
+def _cuts(sums: NDArray[np.int64], ranges: int) -> NDArray[np.int64]:
+    inner = np.searchsorted(sums, np.arange(1, ranges) * int(sums[-1]) / ranges)
+    return np.unique(np.concatenate(([0], inner, [sums.size])))

@@ -1,0 +1,143 @@
+"""Matrix product state in mixed canonical form, with gates and Kraus operators.
+
+Tensors left of the center are left-canonical, those right of it right-canonical, so the center has
+the norm of the state, and a split at the center cuts off the least weight (Schollwoeck, Annals of
+Physics 326, 96, 2011, sections 4 and 7). An operation that is not unitary acts at the center.
+Tensors are never written to: a copy of a state shares them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.tensornetwork.gate_fusion import Matrix
+
+Tensor = NDArray[np.complexfloating]
+
+
+class CanonicalChain:
+    """State of qubits 0 .. n - 1: tensors [left, 2, right]."""
+
+    __slots__ = ("_bond", "_center", "_cutoff", "fidelity", "tensors")
+
+    def __init__(self, num_qubits: int, *, bond: int, cutoff: float, dtype: str) -> None:
+        """|0...0>. `bond`: the largest bond kept; `cutoff`: the weight that a split may cut off."""
+        zero = np.array([1, 0], dtype).reshape(1, 2, 1)
+        self.tensors: list[Tensor] = [zero] * num_qubits
+        self._center = 0
+        self._bond, self._cutoff = bond, cutoff
+        self.fidelity = 1.0  # with the state that nothing was cut off from, as estimated
+
+    def copy(self) -> CanonicalChain:
+        """An independent state with the same tensors."""
+        found: CanonicalChain = object.__new__(CanonicalChain)
+        found.tensors = self.tensors.copy()
+        found._center = self._center
+        found._bond, found._cutoff = self._bond, self._cutoff
+        found.fidelity = self.fidelity
+        return found
+
+    @property
+    def bond(self) -> int:
+        """The largest bond there is."""
+        return max(tensor.shape[2] for tensor in self.tensors)
+
+    def normalise(self) -> None:
+        """Divide by the norm."""
+        center = self.tensors[self._center]
+        self.tensors[self._center] = center / np.linalg.norm(center)
+
+    def apply(self, qubits: tuple[int, ...], matrix: Matrix, *, unitary: bool = True) -> None:
+        """A matrix [2**k, 2**k] on some qubits, the first one being the lowest bit."""
+        matrix = matrix.astype(self.tensors[0].dtype)
+        if len(qubits) == 1:
+            site = qubits[0]
+            if not unitary:
+                self.move_center(site)
+            tensor = self.tensors[site]
+            self.tensors[site] = np.ascontiguousarray(np.matmul(matrix, tensor))
+            return
+        sites = sorted(qubits)
+        first = sites[0]
+        swaps = []  # of a site and the next one
+        for k, site in enumerate(sites):
+            swaps += list(range(site - 1, first + k - 1, -1))
+        for site in swaps:
+            self._block(site, 2, _SWAP)
+        count = len(sites)
+        order = [count - 1 - qubits.index(site) for site in sites]  # axis of each site's qubit
+        gate = matrix.reshape((2,) * (2 * count))
+        gate = gate.transpose(*order, *(count + axis for axis in order))
+        self._block(first, count, gate.reshape(1 << count, 1 << count))
+        for site in reversed(swaps):
+            self._block(site, 2, _SWAP)
+
+    def reduced(self, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
+        """Density matrix [2**k, 2**k] of one or two qubits; qubits[0] is the lowest bit. Its trace
+        is the norm of the state. Moves the center."""
+        first, last = min(qubits), max(qubits)
+        self.move_center(first)
+        tensor = self.tensors[first]
+        if first == last:
+            found = np.einsum("lpr,lqr->pq", tensor, tensor.conj())
+            return found.astype(np.complex128)
+        carried = np.einsum("lpr,lqs->pqrs", tensor, tensor.conj())
+        for site in range(first + 1, last):
+            tensor = self.tensors[site]
+            half = np.tensordot(carried, tensor, (2, 0))  # [p, q, s, a, r]
+            carried = np.tensordot(half, tensor.conj(), ((2, 3), (0, 1)))
+        tensor = self.tensors[last]
+        half = np.tensordot(carried, tensor, (2, 0))
+        pair = np.tensordot(half, tensor.conj(), ((2, 4), (0, 2)))  # [p, q, a, b]: low, low*, high
+        axes = (2, 0, 3, 1) if qubits[0] == first else (0, 2, 1, 3)
+        return pair.transpose(axes).reshape(4, 4).astype(np.complex128)
+
+    def move_center(self, site: int) -> None:
+        """Make a site the center, by QR decompositions."""
+        tensors = self.tensors
+        while self._center < site:
+            k = self._center
+            left, _, right = tensors[k].shape
+            q, r = np.linalg.qr(tensors[k].reshape(left * 2, right))
+            tensors[k] = q.reshape(left, 2, -1)
+            tensors[k + 1] = np.tensordot(r, tensors[k + 1], (1, 0))
+            self._center += 1
+        while self._center > site:
+            k = self._center
+            left, _, right = tensors[k].shape
+            q, r = np.linalg.qr(tensors[k].reshape(left, 2 * right).conj().T)
+            tensors[k] = np.ascontiguousarray(q.conj().T).reshape(-1, 2, right)
+            tensors[k - 1] = np.tensordot(tensors[k - 1], r.conj().T, (2, 0))
+            self._center -= 1
+
+    def _block(self, first: int, count: int, matrix: Matrix) -> None:
+        """A matrix on neighbours, of which the first one is the highest bit."""
+        last = first + count - 1
+        self.move_center(min(max(self._center, first), last))
+        block = self.tensors[first]
+        for site in range(first + 1, last + 1):
+            block = np.tensordot(block, self.tensors[site], (-1, 0))
+        left, right = block.shape[0], block.shape[-1]
+        block = np.matmul(matrix, block.reshape(left, 1 << count, right)).astype(block.dtype)
+        for site in range(first, last):
+            u, values, v = np.linalg.svd(block.reshape(left * 2, -1), full_matrices=False)
+            kept, share = self._kept(values)
+            self.fidelity *= share
+            self.tensors[site] = np.ascontiguousarray(u[:, :kept]).reshape(left, 2, kept)
+            block = values[:kept, None] * v[:kept]
+            left = kept
+        self.tensors[last] = block.reshape(left, 2, right)
+        self._center = last
+
+    def _kept(self, values: NDArray[np.floating]) -> tuple[int, float]:
+        """Number of singular values kept, and their share of the weight."""
+        weights = np.square(values, dtype=np.float64)
+        behind = np.cumsum(weights[::-1])[::-1]  # of each value and those after it
+        needed = int(np.count_nonzero(behind > self._cutoff * behind[0]))
+        kept = max(1, min(needed, self._bond))
+        lost = float(behind[kept] / behind[0]) if kept < behind.size else 0.0
+        return kept, 1.0 - lost
+
+
+_SWAP = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])

@@ -1,0 +1,291 @@
+"""Trajectories of a matrix product state: error patterns drawn first, prefixes run once.
+
+Noise is drawn as for the statevector engine, by the same random numbers, and a shot's outcome is a
+function of its own errors alone. The Kraus operator of what is no mixture of Paulis is drawn from
+the reduced density matrix of its qubits. Each trajectory has its own truncation; the result's is
+their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.channel import paulis
+from simulators.catalog import builtin_card
+from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.ir import Circuit, words
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.operations import Operation, matrix, operations
+from simulators.circuit.passes.noisy_cone import active_part
+from simulators.control import RunControl
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import Unsupported
+from simulators.execution import pauli_sums
+from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
+from simulators.execution.readout import ReadoutStage
+from simulators.execution.requests import bind, check_outputs, check_run, num_bindings
+from simulators.execution.sampling import select_bits
+from simulators.results import EngineResult
+from simulators.tensornetwork.canonical_chain import CanonicalChain
+from simulators.tensornetwork.evolve import LEAST_CUTOFF, ROUNDING
+from simulators.tensornetwork.gate_fusion import GateFusion, Matrix
+from simulators.tensornetwork.mps_state import MatrixProductState
+from simulators.trajectories.error_patterns import row_work
+from simulators.trajectories.locations import NoisyCircuit, locate
+from simulators.trajectories.noise_table import AFTER_OP, FIRST, PAULI, QUBITS, NoiseTable
+from simulators.trajectories.outcomes import Moments, refuse_outputs, shot_blocks
+from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
+from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
+
+CARD = builtin_card("mps")
+MOST_STATES = 8  # held at once; beyond them a beginning is run again
+_BITS_AT_ONCE = 1 << 24
+_HINT = "engine='statevector' runs it, where its qubits fit into memory"
+
+
+class NoisyPlan(msgspec.Struct, frozen=True, eq=False):
+    """Noise of a circuit."""
+
+    noise: NoiseProgram
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays, about."""
+        return self.noise.locations.nbytes
+
+
+def run_noisy(
+    plan: NoisyPlan, circuit: Circuit, request: Request, options: RunOptions, control: RunControl
+) -> EngineResult:
+    """All bindings of a circuit with noise. Raises Unsupported for outputs that trajectories cannot
+    give, and for operations before the end that are no gates."""
+    check_run(circuit, options)
+    number = num_bindings(circuit, request)
+    check_outputs(CARD, request, bool(circuit.clbits_data))
+    refuse_outputs(request)
+    pauli_sums.terms(request.observables, circuit.num_qubits)
+    labels = [label for item in request.observables for label in item.labels]
+    part, noise = active_part(circuit, plan.noise, request.outputs, labels)
+    layouts = MeasurementLayouts.of(part.circuit)
+    layout = layouts.state if "expectation" in request.outputs else layouts.clbits
+    located = None if layout.branching else locate(part.circuit, noise, local=True)
+    if located is None:
+        raise Unsupported(
+            "engine 'mps': a measurement, reset or condition before the end of a circuit with"
+            " noise, or noise that acts on a measured qubit and another one",
+            hint=_HINT,
+        )
+    sums = tuple(
+        PauliSum(part.labels(item.labels, circuit.num_qubits), item.coefficients)
+        for item in request.observables
+    )
+    own = msgspec.structs.replace(request, observables=sums)
+    readout = ReadoutStage.of(layouts.clbits, noise.readout, part.numbers)
+    found = []
+    for row in range(number):
+        params = bind(circuit, request, row)[part.params]
+        state = _Trajectories(located, params, layouts, options, control)
+        key = request.seed, request.binding + row
+        found.append(collect(state, layouts, own, key, readout))
+    return EngineResult.joined(found)
+
+
+class _Node:
+    """A state and the gates that wait for it."""
+
+    def __init__(self, chain: CanonicalChain, fusion: GateFusion | None = None) -> None:
+        self.chain = chain
+        self.fusion = GateFusion(chain.apply) if fusion is None else fusion.copy(chain.apply)
+
+    def copy(self) -> _Node:
+        """An independent one."""
+        return _Node(self.chain.copy(), self.fusion)
+
+
+Finish = Callable[[NDArray[np.int64], MatrixProductState], None]
+
+
+class _Nodes:
+    """See `tree_walk.NodeStates`; `finish` takes the final states."""
+
+    def __init__(
+        self,
+        located: NoisyCircuit,
+        params: NDArray[np.float64],
+        empty: CanonicalChain,
+        control: RunControl,
+        finish: Finish,
+    ) -> None:
+        circuit = located.circuit
+        self._gates: list[tuple[Operation, Matrix] | None] = [
+            (each, matrix(circuit, each)) if each.is_gate and each.qubits else None
+            for each in operations(circuit, params)
+        ]
+        self._table = located.table
+        self._empty = empty
+        self._control = control
+        self._finish = finish
+        self._held: list[_Node] = []
+        self.bond = 1
+
+    def advance(self, step: Advance) -> None:
+        """See `tree_walk.NodeStates`."""
+        if step.source < 0:
+            node = _Node(self._empty.copy())
+        elif step.source == step.target:
+            node = self._held[step.source]
+        else:
+            node = self._held[step.source].copy()
+        self._held[step.target :] = [node]  # deeper ones are of no use any more
+        at = step.begin
+        for (insert, choice), position in zip(step.inserts, step.positions, strict=True):
+            self._run(node, at, position)
+            at = position
+            self._insert(node, insert, choice)
+        self._run(node, at, step.end)
+
+    def _run(self, node: _Node, begin: int, end: int) -> None:
+        for gate in self._gates[begin:end]:
+            if gate is not None:
+                self._control.check()
+                node.fusion.take(gate[0].qubits, gate[1])
+
+    def _insert(self, node: _Node, insert: int, choice: int) -> None:
+        qubits, members = _operators(self._table, insert)
+        if len(members) == 1:
+            node.fusion.take(qubits, members[0])
+            return
+        node.fusion.flush(qubits)
+        node.chain.apply(qubits, members[choice], unitary=False)
+        node.chain.normalise()
+
+    def odds(self, level: int, insert: int) -> NDArray[np.float64]:
+        """See `tree_walk.NodeStates`. The state itself stays as it is: rows without this insert go
+        on from it."""
+        _, which, _, _, one, two = self._table.table[insert].tolist()
+        qubits = (one,) if two < 0 else (one, two)
+        node = self._held[level].copy()
+        node.fusion.flush(qubits)
+        return self._table.operators.odds(which, node.chain.reduced(qubits))
+
+    def finish(self, level: int, rows: NDArray[np.int64]) -> None:
+        """See `tree_walk.NodeStates`."""
+        node = self._held[level].copy()
+        node.fusion.flush()
+        chain = node.chain
+        self.bond = max(self.bond, chain.bond)
+        chain.move_center(len(chain.tensors) - 1)
+        lost = 1.0 - chain.fidelity
+        truncation = lost if lost > ROUNDING else 0.0
+        self._finish(rows, MatrixProductState(tuple(chain.tensors), truncation))
+
+
+def _operators(table: NoiseTable, insert: int) -> tuple[tuple[int, ...], list[Matrix]]:
+    """Qubits of an insert, and its operators: one, or those that are drawn from."""
+    _, which, x, z, one, two = table.table[insert].tolist()
+    qubits = (one,) if two < 0 else (one, two)
+    if which == PAULI:  # masks count the qubits of the location
+        letters = [_LETTERS[x >> j & 1, z >> j & 1] for j in range(len(qubits))]
+        index = sum(letter << 2 * j for j, letter in enumerate(letters))
+        return qubits, [paulis(len(qubits))[index]]
+    sets, width = table.operators.sets[which], len(qubits)
+    assert int(sets[QUBITS]) == width
+    at, count, size = int(sets[FIRST]), int(sets[2]), 2 << 2 * width
+    data = table.operators.matrices[at : at + count * size].view(np.complex128)
+    return qubits, list(data.reshape(count, 1 << width, 1 << width))
+
+
+_LETTERS = {(0, 0): 0, (1, 0): 1, (1, 1): 2, (0, 1): 3}
+
+
+class _Trajectories(FinalState):
+    """Trajectories of one binding."""
+
+    def __init__(
+        self,
+        located: NoisyCircuit,
+        params: NDArray[np.float64],
+        layouts: MeasurementLayouts,
+        options: RunOptions,
+        control: RunControl,
+    ) -> None:
+        self.num_qubits = located.circuit.num_qubits
+        self._located = located
+        self._params = params
+        self._source = layouts.clbits.source
+        self._control = control
+        dtype = "complex128" if options.precision == "double" else "complex64"
+        self._empty = CanonicalChain(
+            max(1, self.num_qubits),
+            bond=int(CARD.value(options.settings, "bond")),
+            cutoff=max(float(CARD.value(options.settings, "cutoff")), LEAST_CUTOFF[dtype]),
+            dtype=dtype,
+        )
+        after = located.table.table[:, AFTER_OP]
+        self._tree = Tree.of(located.table, np.append(after + 1, located.circuit.ops.size))
+        self._lost = 0.0  # weight that was cut off, summed over shots
+        self._shots = self._patterns = 0
+
+    def _walk(self, first: int, last: int, key: SeedKey, finish: Finish) -> None:
+        """Shots first .. last - 1; `finish` gets rows, which begin at 0, and their state."""
+        tree, places = self._tree, self._tree.places
+        patterns = draw_patterns(self._located.errors, first, last, key, places)
+        rows = sort_places(patterns, places.size)
+        self._patterns += int(np.count_nonzero(row_work(rows, tree.place_at)))
+        self._shots += last - first
+
+        def note(here: NDArray[np.int64], state: MatrixProductState) -> None:
+            self._lost += here.size * state.truncation
+            finish(here, state)
+
+        nodes = _Nodes(self._located, self._params, self._empty, self._control, note)
+        walk(tree, rows, nodes, Draws(*key, first), MOST_STATES)
+        self.truncation = self._lost / self._shots
+        self.remark = f"bond {nodes.bond}, {self._patterns} error patterns"
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+        """See `FinalState`; shots in ascending order."""
+        step = max(1, _BITS_AT_ONCE // self.num_qubits)
+        for first, last in shot_blocks(self._located.errors, shots):
+            records = np.zeros((last - first, words(self._source.size)), np.uint64)
+
+            def finish(
+                rows: NDArray[np.int64],
+                state: MatrixProductState,
+                first: int = first,
+                records: NDArray[np.uint64] = records,
+            ) -> None:
+                for low in range(0, rows.size, step):
+                    here = rows[low : low + step]
+                    bits = state.sample(here + first, key, self._control)
+                    records[here] = select_bits(bits, self._source)
+
+            self._walk(first, last, key, finish)
+            yield records, None
+
+    def estimates(
+        self, strings: PauliStrings, request: Request, key: SeedKey
+    ) -> tuple[tuple[float, float], ...]:
+        """See `FinalState`: means over trajectories."""
+        count = len(request.observables)
+        owners = np.repeat(np.arange(count), [len(item.labels) for item in request.observables])
+        weights = np.concatenate([item.coefficients for item in request.observables])
+        moments = Moments(count)
+        for first, last in shot_blocks(self._located.errors, request.shots):
+            values = np.zeros((last - first, count))
+
+            def finish(
+                rows: NDArray[np.int64],
+                state: MatrixProductState,
+                values: NDArray[np.float64] = values,
+            ) -> None:
+                each = state.means(strings, self._control)
+                values[rows] = np.bincount(owners, weights * each, count)
+
+            self._walk(first, last, key, finish)
+            moments.add(values)
+        return moments.estimates()

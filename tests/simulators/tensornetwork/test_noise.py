@@ -1,0 +1,152 @@
+"""Trajectories of matrix product states: exact distributions, and the seed contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from noisy import Exact, after_gates, p_value, program
+from noisy_runs import LEAST_P, RATIOS, device_noise, layers, run
+
+from noise_models.channel import depolarizing, relaxation
+from noise_models.readout import Readout, ReadoutGroup
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.engine import PauliSum
+from simulators.errors import Unsupported
+from simulators.results import EngineResult
+from simulators.simulate import counts_of, simulate
+
+quimb = pytest.importorskip("quimb")
+
+
+def _run(circuit: Circuit, noise: NoiseProgram, shots: int, **given: object) -> EngineResult:
+    return simulate(circuit, shots=shots, engine="mps", noise=noise, **{"seed": 1, **given})  # type: ignore[call-overload,no-any-return]
+
+
+def _readout(random: np.random.Generator, num_qubits: int) -> Readout:
+    confusion = random.dirichlet(np.ones(4), 4).T * 0.1 + 0.9 * np.eye(4)
+    flips = random.uniform(0, 0.05, num_qubits), random.uniform(0, 0.1, num_qubits)
+    return Readout(*flips, (ReadoutGroup((num_qubits - 1, 1), confusion),))
+
+
+def _case(ratio: float, angle: float, seed: int = 0) -> tuple[Circuit, NoiseProgram]:
+    random = np.random.default_rng(seed + int(10 * ratio))
+    arrays = Arrays(4, 4)
+    arrays.add("h", [3]).add("cx", [3, 0]).add("ccx", [0, 3, 2])  # between distant qubits
+    for layer in range(2):
+        for qubit in range(4):
+            arrays.add("u", [qubit], (), random.uniform(0, 6, 3).tolist())
+        arrays.add("cx", [layer, layer + 2]).add("cz", [3, 1])
+    for qubit in range(4):
+        arrays.add("measure", [qubit], [qubit])
+    circuit = arrays.circuit()
+    located = [*device_noise(circuit, ratio, angle), (-1, (2,), depolarizing(0.1, 1))]
+    located = [each for each in located if len(each[1]) < 3]
+    return circuit, program(located, _readout(random, 4))
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.2])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
+    circuit, noise = _case(ratio, angle)
+    found = _run(circuit, noise, 5_000)
+    assert p_value(Exact(circuit, noise).odds, counts_of(found)) > LEAST_P
+    assert "error patterns" in found.remark
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_a_million_shots_match_the_density_matrix(ratio: float) -> None:
+    random = np.random.default_rng(int(10 * ratio))
+    circuit = layers(4, 2, random).circuit()
+    one, pair = depolarizing(0.002, 1), depolarizing(0.01, 2)
+    relax = relaxation(300, 60, 60 * ratio)
+    located = after_gates(
+        circuit,
+        lambda row: (
+            []
+            if row.name == "measure"
+            else [
+                (row.qubits, pair if len(row.qubits) == 2 else one),
+                *(((q,), relax) for q in row.qubits),
+            ]
+        ),
+    )
+    noise = program(located, _readout(random, 4))
+    exact = simulate(
+        circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("probabilities",)
+    )
+    values = np.frombuffer(exact.values, f"<u{exact.value_width}").tolist()
+    odds = dict(zip(values, np.frombuffer(exact.probabilities).tolist(), strict=True))
+    assert p_value(odds, counts_of(_run(circuit, noise, 1_000_000))) > LEAST_P
+
+
+def test_outcomes_are_those_of_the_statevector_engine_for_a_seed() -> None:
+    circuit, noise = _case(1.9, 0.1)
+    ours, theirs = counts_of(_run(circuit, noise, 3_000)), counts_of(run(circuit, noise, 3_000))
+    differ = sum(abs(ours.get(k, 0) - theirs.get(k, 0)) for k in {*ours, *theirs})
+    assert differ <= 2 * 3  # rounding moves a shot at the edge of two outcomes
+
+
+def test_a_shot_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    circuit, noise = _case(2.0, 0.0)
+    whole = _run(circuit, noise, 600)
+    monkeypatch.setattr("simulators.tensornetwork.noisy.MOST_STATES", 1)
+    monkeypatch.setattr("simulators.trajectories.outcomes.SHOTS_AT_ONCE", 70)
+    parted = _run(circuit, noise, 600)
+    assert (whole.outcomes, whole.counts) == (parted.outcomes, parted.counts)
+
+
+def test_expectation_values_have_their_standard_errors() -> None:
+    circuit, noise = _case(0.5, 0.1)
+    sums = (PauliSum(("ZZII", "IIIZ"), np.array([0.5, 1.0])), PauliSum(("ZIIZ",), np.ones(1)))
+    found = _run(circuit, noise, 4_000, outputs=("expectation",), observables=sums)
+    exact = simulate(
+        circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("expectation",),
+        observables=sums,
+    )  # fmt: skip
+    for (value, error), (wanted, _) in zip(found.expectations, exact.expectations, strict=True):
+        assert 0.0 < error < 0.05
+        assert abs(value - wanted) < 5 * error
+
+
+def test_a_bounded_bond_is_reported_as_truncation() -> None:
+    random = np.random.default_rng(3)
+    circuit = layers(8, 6, random).circuit()
+    noise = program(device_noise(circuit, 1.0))
+    full = _run(circuit, noise, 20)
+    cut = _run(circuit, noise, 20, settings=(("bond", 4),))
+    assert full.truncation == 0.0
+    assert 1e-3 < cut.truncation < 1.0
+    assert cut.remark.startswith("bond 4,")
+
+
+@pytest.mark.parametrize("num_qubits", [40, 100])
+def test_wide_chain_has_the_probabilities_of_its_errors(num_qubits: int) -> None:
+    """Each qubit of a register of X is flipped by a known probability."""
+    arrays = Arrays(num_qubits, num_qubits)
+    for qubit in range(num_qubits):
+        arrays.add("x", [qubit])
+    for qubit in range(num_qubits):
+        arrays.add("measure", [qubit], [qubit])
+    circuit = arrays.circuit()
+    decay = relaxation(1_000, 10, 10)
+    located = after_gates(
+        circuit, lambda row: [(row.qubits, decay)] if row.name == "x" and row.qubits[0] > 1 else []
+    )
+    shots = 200
+    counts = counts_of(_run(circuit, program(located), shots))
+    ones = sum(outcome.bit_count() * count for outcome, count in counts.items())
+    p = float(np.exp(-0.1))
+    mean = shots * (2 + (num_qubits - 2) * p)
+    assert abs(ones - mean) < 5 * np.sqrt(shots * (num_qubits - 2) * p * (1 - p))
+    assert all(outcome & 3 == 3 for outcome in counts)
+
+
+@pytest.mark.parametrize("output", ["probabilities", "statevector"])
+def test_exact_outputs_under_noise_are_refused(output: str) -> None:
+    circuit = Arrays(2, 0).add("h", [0]).add("cx", [0, 1]).circuit()
+    noise = program([(1, (0, 1), depolarizing(0.1, 2))])
+    with pytest.raises(Unsupported, match="noise"):
+        _run(circuit, noise, 10, outputs=(output,))
