@@ -16,8 +16,14 @@ from tests.noise_models.test_channel import random_kraus
 
 
 def checked(given: Channel) -> NormalForm:
-    """The normal form, with every part checked: channels to 1e-12 whose sum is the given one."""
-    form = normal_form.normal_form(given)
+    """The normal form, with every part checked; those of the norm-based form too."""
+    drawn = _checked(given, normal_form.norm_based_form(given))
+    assert drawn.rest_weight == 1.0
+    return _checked(given, normal_form.normal_form(given))
+
+
+def _checked(given: Channel, form: NormalForm) -> NormalForm:
+    """A form of channels to 1e-12 whose sum is the given one."""
     assert np.abs(form.channel.ptm - given.ptm).max() < 1e-12
     assert form.probabilities.min() >= 0.0
     assert form.probabilities.sum() + form.rest_weight == pytest.approx(1.0, abs=1e-12)
@@ -148,3 +154,11 @@ def test_ties_of_the_rest_are_decomposed_alike_in_spite_of_rounding() -> None:
     second = normal_form.normal_form(Channel(made.ptm + noise))
     assert first.rest.shape == second.rest.shape
     assert np.abs(first.rest - second.rest).max() < 1e-6
+
+
+def test_norm_based_form_has_a_heavier_leading_term_under_strong_damping() -> None:
+    damping = channel.depolarizing(3e-3, 1).then(channel.relaxation(1_000.0, 10.0, 20.0))
+    mixed, drawn = normal_form.normal_form(damping), normal_form.norm_based_form(damping)
+    assert mixed.probabilities[0] < 0.6
+    assert drawn.leading_probability > 0.9
+    assert drawn.leading_probability > mixed.leading_probability

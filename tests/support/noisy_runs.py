@@ -46,7 +46,7 @@ def device_noise(circuit: Circuit, ratio: float, angle: float = 0.0) -> list[Loc
     def rule(row: Operation) -> Sequence[tuple[tuple[int, ...], Channel]]:
         if row.name == "u":
             return [(row.qubits, one)]
-        if len(row.qubits) < 2:
+        if len(row.qubits) != 2:
             return []
         first, second = row.qubits
         found = [(row.qubits, pair), ((first,), fast), ((second,), slow)]

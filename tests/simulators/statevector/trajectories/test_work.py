@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 
+import msgspec
 import numpy as np
 import pytest
 from arrays import Arrays
 from noisy import after_gates, program
 from noisy_runs import device_noise, layers
 
-from noise_models.channel import depolarizing
+from noise_models.channel import depolarizing, relaxation
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -19,7 +21,7 @@ from simulators.control import RunControl, ThreadPool
 from simulators.engine import RunOptions
 from simulators.statevector.trajectories.pauli_frames import FrameRules, carry
 from simulators.statevector.trajectories.sampler import TrajectorySampler
-from simulators.statevector.trajectories.walks import SmallWalks
+from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, rank_cuts
 from simulators.trajectories.error_patterns import SortedPatterns
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.pattern_sampling import (
@@ -116,22 +118,88 @@ def test_work_is_that_of_the_cost_model_and_few_states_are_held(
         assert walks.operations == walks.least
 
 
-def test_ranges_of_rows_repeat_little_and_balance_eight_threads() -> None:
-    circuit = layers(5, 6, np.random.default_rng(1)).circuit()
+@pytest.mark.parametrize("small", [True, False])
+def test_ranges_of_rows_repeat_little_and_balance_eight_threads(small: bool) -> None:
+    circuit = layers(5 if small else 8, 6, np.random.default_rng(1)).circuit()
     located = _located(circuit, _depolarizing(circuit, 6e-3, 6e-2))
     control = RunControl()
-    sampler = TrajectorySampler(located.circuit, located.table, RunOptions(threads=8))
-    rows = _rows(sampler, located.errors, 20_000)
+    sampler = TrajectorySampler(located.circuit, located.table, RunOptions(threads=8), small=small)
+    rows = _rows(sampler, located.errors, 20_000 if small else 3_000)
     with ThreadPool(8, control) as crew:
         walks = sampler.open(crew, control)
-        assert isinstance(walks, SmallWalks)
+        assert isinstance(walks, SmallWalks | LargeWalks)
         walks.bind(located.circuit.params, KEY)
         walks.indices(rows, 0)
     assert walks.operations <= 1.02 * walks.least
+    assert len(walks.range_operations) > 8
     threads = [0] * 8  # each takes the next range as soon as it is free
     for operations in walks.range_operations:
         heapq.heapreplace(threads, threads[0] + operations)
     assert max(threads) <= 1.1 * sum(threads) / 8
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_shares_of_eight_ranks_repeat_little_and_are_balanced(small: bool) -> None:
+    circuit = layers(5 if small else 8, 6, np.random.default_rng(1)).circuit()
+    located = _located(circuit, _depolarizing(circuit, 6e-3, 6e-2))
+    control = RunControl()
+    sampler = TrajectorySampler(located.circuit, located.table, RunOptions(), small=small)
+    rows = _rows(sampler, located.errors, 20_000 if small else 3_000)
+    cuts = rank_cuts(rows, sampler.operations_before, 8)
+    operations, found = [], np.zeros(rows.begins.size, np.int64)
+    with ThreadPool(1, control) as crew:
+        whole = sampler.open(crew, control)
+        whole.bind(located.circuit.params, KEY)
+        expected = whole.indices(rows, 0)
+        for begin, end in itertools.pairwise(cuts.tolist()):
+            walks = sampler.open(crew, control)
+            walks.bind(located.circuit.params, KEY)
+            share = msgspec.structs.replace(rows, order=rows.order[begin:end].copy())
+            found += walks.indices(share, 0)
+            operations.append(walks.operations)
+    assert np.array_equal(found, expected)
+    assert sum(operations) <= 1.02 * whole.least
+    assert max(operations) <= 1.1 * sum(operations) / 8
+
+
+def test_few_patterns_stay_in_one_rank_and_one_range() -> None:
+    """Where ranges would repeat more than they divide."""
+    circuit = layers(8, 4, np.random.default_rng(1)).circuit()
+    located = _located(circuit, _depolarizing(circuit, 1e-4, 1e-3))
+    options = RunOptions(threads=8)
+    sampler = TrajectorySampler(located.circuit, located.table, options, small=False)
+    rows = _rows(sampler, located.errors, 50)
+    control = RunControl()
+    with ThreadPool(8, control) as crew:
+        walks = sampler.open(crew, control)
+        assert isinstance(walks, LargeWalks)
+        walks.bind(located.circuit.params, KEY)
+        walks.indices(rows, 0)
+    assert len(walks.range_operations) == 1
+    assert walks.operations <= 1.02 * walks.least
+    assert rank_cuts(rows, sampler.operations_before, 4).tolist() == [0, 50, 50, 50, 50]
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_norm_based_form_shares_more_under_strong_damping(small: bool) -> None:
+    circuit = layers(6, 6, np.random.default_rng(1)).circuit()
+    damping = depolarizing(3e-3, 1).then(relaxation(1_000, 10, 19))
+    noise = program(
+        after_gates(circuit, lambda row: [(row.qubits, damping)] if row.name == "u" else [])
+    )
+    done, shots = [], 400
+    for cost in (0.0, 1e9):  # of a draw: nothing, so norm-based; or too much
+        located = locate(circuit, noise, draw_cost=cost)
+        assert located is not None
+        sampler = TrajectorySampler(located.circuit, located.table, RunOptions(), small=small)
+        rows = _rows(sampler, located.errors, shots)
+        control = RunControl()
+        with ThreadPool(1, control) as crew:
+            walks = sampler.open(crew, control)
+            walks.bind(located.circuit.params, KEY)
+            walks.indices(rows, 0)
+        done.append(walks.operations)
+    assert done[0] < 0.7 * done[1]
 
 
 @pytest.mark.parametrize("precision", ["double", "single"])
