@@ -100,9 +100,13 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 @intrinsic  # type: ignore[untyped-decorator]
 def load(_context: Any, array: Any, _index: Any) -> Any:
-    """array[index : index + 8] of float64."""
+    """array[index : index + 8] of float64 or float32."""
 
     def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+        if given.args[0].dtype == types.float32:
+            narrow = ir.VectorType(ir.FloatType(), LANES)
+            pointer = _address(context, builder, given.args[0], args[0], args[1], narrow)
+            return builder.fpext(builder.load(pointer, align=4), _VECTOR)
         pointer = _address(context, builder, given.args[0], args[0], args[1], _VECTOR)
         return builder.load(pointer, align=8)
 

@@ -7,7 +7,6 @@ to the part that is drawn from the state. A composed location has the number of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -19,9 +18,14 @@ from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE, RESET
 from simulators.circuit.ir import Circuit, table_of
 from simulators.circuit.noise import NoiseProgram
 from simulators.trajectories.noise_table import (
+    AFTER_OP,
     COLUMNS,
     PAULI,
+    Q0,
+    SET,
     NoiseTable,
+    X,
+    Z,
     operators,
 )
 from simulators.trajectories.pattern_sampling import ErrorTable
@@ -234,72 +238,98 @@ def _joined(
 
 
 def build(
-    circuit: Circuit, terms: Iterable[Term], forms: list[NormalForm], *, local: bool = False
+    circuit: Circuit, terms: list[Term], forms: list[NormalForm], *, local: bool = False
 ) -> NoisyCircuit:
     """The errors of these forms, and the circuit with their unitary parts; see `locate`."""
-    rows: list[NDArray[np.int64]] = []
-    kinds: dict[int, tuple[int, int]] = {}  # of a form: first edge, kinds of errors
-    edges: list[float] = []
-    sets: list[NDArray[np.complex128]] = []
-    set_of: dict[int, int] = {}
-    unitaries: list[tuple[int, tuple[int, ...], NDArray[np.complex128]]] = []
-    probabilities, first_insert, begins, numbers = [], [], [], []
-    count = 0
-    for term, form in zip(terms, forms, strict=True):
-        if form.unitary is not None:
-            unitaries.append((term.after, term.qubits, form.unitary))
-        weights = np.append(form.probabilities[1:], form.rest_weight)
-        chosen = np.flatnonzero(weights)
-        if not chosen.size:
-            continue
-        if id(form) not in kinds:
-            kinds[id(form)] = len(edges), chosen.size
-            edges += np.append(np.cumsum(weights[chosen])[:-1] / weights.sum(), 1.0).tolist()
-            if form.rest_weight:
-                set_of[id(form)] = len(sets)
-                sets.append(form.rest)
-        rest = set_of.get(id(form), PAULI)
-        rows.append(_rows(term, chosen + 1, len(form.probabilities), rest, local=local))
-        rows[-1][:, 0] += len(unitaries)  # those that are operations now, up to this term
-        probabilities.append(min(1.0, float(weights.sum())))
-        first_insert.append(count)
-        begins.append(kinds[id(form)][0])
-        numbers.append(np.full(chosen.size, term.number))
-        count += chosen.size
-    table = np.concatenate([np.zeros((0, COLUMNS), np.int64), *rows])
+    unitaries = [
+        (term.after, term.qubits, form.unitary)
+        for term, form in zip(terms, forms, strict=True)
+        if form.unitary is not None
+    ]
     expanded, fresh = _expanded(circuit, unitaries)
-    located = np.concatenate([np.zeros(0, np.int64), *numbers])
+    distinct, form_of = _distinct(forms)
+    weights = _weights(distinct)  # [forms, kinds]: kind 0 is the identity, the last one the rest
+    sets = np.full(len(distinct), PAULI)
+    drawn = np.flatnonzero(weights[:, -1])
+    sets[drawn] = np.arange(drawn.size)
+    operator_sets = operators([list(distinct[k].rest) for k in drawn.tolist()])
+    own, kinds = np.nonzero(weights)  # the errors of each form
+    counts = np.bincount(own, minlength=len(distinct))
+    begins = np.cumsum(counts) - counts
+    totals = weights.sum(axis=1)
+    edges = (np.cumsum(weights, axis=1) / np.maximum(totals, _TINY)[:, None])[own, kinds]
+    edges[(begins + counts)[counts > 0] - 1] = 1.0
+
+    with_errors = np.flatnonzero(counts[form_of])
+    mine = form_of[with_errors]
+    firsts = np.cumsum(counts[mine]) - counts[mine]
+    which = np.repeat(np.arange(mine.size), counts[mine])  # location of each insert
+    each = np.arange(which.size) - firsts[which] + begins[mine][which]  # error of its form
+    lines = _lines(terms)
+    # A unitary is an operation now, and errors come after that of their own term.
+    is_turned = np.array([form.unitary is not None for form in forms], np.bool_)
+    lines[:, 0] += np.cumsum(is_turned)
+    lines = lines[with_errors]
+    table = _table(lines[which], kinds[each], sets[mine][which], local=local)
     errors = ErrorTable(
-        np.array(probabilities, np.float64),
-        np.array(first_insert, np.int64),
-        np.array(begins, np.int64),
-        np.array(edges, np.float64),
-        np.array([int(part[0]) for part in numbers], np.int64),
+        np.minimum(1.0, totals[mine]), firsts, begins[mine], edges, lines[:, 3].copy()
     )
-    return NoisyCircuit(
-        expanded,
-        NoiseTable(table, operators([list(members) for members in sets]), located),
-        errors,
-        fresh,
-    )
+    return NoisyCircuit(expanded, NoiseTable(table, operator_sets, lines[which, 3]), errors, fresh)
 
 
-def _rows(
-    term: Term, kinds: NDArray[np.int64], size: int, rest: int, *, local: bool
+_KINDS = 17  # columns of weights: the Paulis of a pair, and the rest
+_TINY = 1e-300
+
+
+def _distinct(forms: list[NormalForm]) -> tuple[list[NormalForm], NDArray[np.int64]]:
+    """Distinct forms, and the number of each."""
+    numbers: dict[int, int] = {}
+    found: list[NormalForm] = []
+    of = np.empty(len(forms), np.int64)
+    for k, form in enumerate(forms):
+        number = numbers.setdefault(id(form), len(found))
+        if number == len(found):
+            found.append(form)
+        of[k] = number
+    return found, of
+
+
+def _weights(forms: list[NormalForm]) -> NDArray[np.float64]:
+    """Probability of each error: [forms, _KINDS]."""
+    found = np.zeros((len(forms), _KINDS))
+    for row, form in zip(found, forms, strict=True):
+        row[1 : form.probabilities.size] = form.probabilities[1:]
+        row[-1] = form.rest_weight
+    return found
+
+
+def _lines(terms: list[Term]) -> NDArray[np.int64]:
+    """Operation, qubits (-1: none) and number of each term: int64 [terms, 4]."""
+    rows = [
+        (term.after, term.qubits[0], term.qubits[1] if len(term.qubits) > 1 else -1, term.number)
+        for term in terms
+    ]
+    return np.array(rows, np.int64).reshape(-1, 4)
+
+
+def _table(
+    lines: NDArray[np.int64], kinds: NDArray[np.int64], sets: NDArray[np.int64], *, local: bool
 ) -> NDArray[np.int64]:
-    """The inserts of a term: kinds 1 .. size - 1 are Paulis, `size` is the rest."""
+    """Inserts of these kinds at the terms of these lines; `sets`: that of each one's rest."""
     found = np.zeros((kinds.size, COLUMNS), np.int64)
-    two = term.qubits[1] if len(term.qubits) > 1 else -1
-    found[:, 0] = term.after
-    found[:, 1] = PAULI
-    if local:
-        found[:, 4], found[:, 5] = term.qubits[0], two
-    for j, q in enumerate(range(len(term.qubits)) if local else term.qubits):
+    found[:, AFTER_OP] = lines[:, 0]
+    found[:, SET] = PAULI
+    for j in range(2):
         letter = kinds >> 2 * j & 3
-        found[:, 2] |= ((letter == 1) | (letter == 2)).astype(np.int64) << q
-        found[:, 3] |= (letter >= 2).astype(np.int64) << q
-    last = kinds == size
-    found[last] = (term.after, rest, 0, 0, term.qubits[0], two)
+        shift = np.full(kinds.size, j) if local else np.maximum(lines[:, 1 + j], 0)
+        found[:, X] |= ((letter == 1) | (letter == 2)).astype(np.int64) << shift
+        found[:, Z] |= (letter >= 2).astype(np.int64) << shift
+    if local:
+        found[:, Q0:] = lines[:, 1:3]
+    rest = kinds == _KINDS - 1
+    found[rest, SET] = sets[rest]
+    found[rest, X] = found[rest, Z] = 0
+    found[rest, Q0:] = lines[rest, 1:3]
     return found
 
 

@@ -63,12 +63,14 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
         found: NDArray[np.bool_] = many[self.table[:, SET]]
         return found
 
-    def support(self, row: int) -> int:
-        """The qubits that insert touches, as a mask."""
-        _, which, x, z, first, second = self.table[row].tolist()
-        if which == PAULI:
-            return int(x | z)
-        return int(1 << first | (1 << second if second >= 0 else 0))
+    @property
+    def supports(self) -> NDArray[np.int64]:
+        """The qubits that each insert touches, as a mask: int64 [inserts]."""
+        _, which, x, z, first, second = self.table.T
+        one, two = np.maximum(first, 0), np.maximum(second, 0)
+        pair = np.int64(1) << one | np.where(second >= 0, np.int64(1) << two, 0)
+        found: NDArray[np.int64] = np.where(which == PAULI, x | z, pair)
+        return found
 
 
 def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
@@ -107,13 +109,17 @@ def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
     )
 
 
+def too_wide(circuit: Circuit) -> Unsupported:
+    """Error of a circuit whose qubits are more than masks hold."""
+    return Unsupported(
+        f"inserts in a circuit of {circuit.num_qubits} qubits", hint=f"at most {MOST_QUBITS}"
+    )
+
+
 def check(circuit: Circuit, inserts: NoiseTable) -> None:
     """Refuse inserts that do not fit the circuit, or come after a measurement of their qubits."""
     if circuit.num_qubits > MOST_QUBITS:
-        raise Unsupported(
-            f"inserts in a circuit of {circuit.num_qubits} qubits",
-            hint=f"at most {MOST_QUBITS}",
-        )
+        raise too_wide(circuit)
     table, sets = inserts.table, inserts.operators.sets
     codes = circuit.table.rows[circuit.ops]
     begins = np.cumsum(codes[:, 1]) - codes[:, 1]
@@ -130,6 +136,7 @@ def check(circuit: Circuit, inserts: NoiseTable) -> None:
                 touched |= 1 << q
             elif code >= UNITARY:
                 touched |= 1 << q
+    supports = inserts.supports.tolist()
     for row, (after, which, x, z, first, second) in enumerate(table.tolist()):
         fits = -1 <= after < circuit.ops.size and PAULI <= which < len(sets)
         if which == PAULI:
@@ -142,7 +149,7 @@ def check(circuit: Circuit, inserts: NoiseTable) -> None:
             raise BadCircuit(
                 f"insert {row} does not fit the circuit", hint="see simulators' patterns.inserts"
             )
-        wires = inserts.support(row)
+        wires = supports[row]
         while wires:
             q = wires.bit_length() - 1
             wires ^= 1 << q

@@ -67,7 +67,7 @@ class NoisyPart:
             if circuit.num_qubits >= FRAMES_FROM:
                 self._rules = FrameRules.of(self.located.circuit)
             self._sampler = TrajectorySampler(
-                self.located.circuit, self.located.table, options, small=small
+                self.located.circuit, self.located.table, options, small=small, checked=True
             )
 
     def local(

@@ -128,7 +128,7 @@ class _Call:
             numbers,
         )
         self._high = high
-        self._type = reals.dtype.name
+        self._type = "float64" if is_double else "float32"  # a dtype takes long to say
         self._rows = 1 << (plan.width - LANE_WIRES)
         tiles = 1 << (num_qubits - plan.width)
         self._most = _strip(reals.itemsize)

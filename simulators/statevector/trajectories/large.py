@@ -1,8 +1,7 @@
 """Trajectories of a wide circuit: states in memory, advanced by sweeps.
 
 A segment is about one sweep. Errors become part of the plan of their segment, so they cost no sweep
-of their own; a child is made of a copy of its parent before the segment. Reduced density matrices
-of one or two qubits run over fixed blocks, so they have the same bits for any number of threads.
+of their own; a child is made of a copy of its parent before the segment.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ from simulators.compiler.kernel import (
     I64,
     INT,
     REALS,
-    REALS2,
     SINGLES,
-    device_function,
     kernel,
 )
 from simulators.engine import RunOptions
@@ -28,6 +25,7 @@ from simulators.statevector.backend import protocol
 from simulators.statevector.backend.local import LocalBackend
 from simulators.statevector.state import BlockExecutor, State
 from simulators.statevector.tiles import driver
+from simulators.statevector.trajectories.reduced_density import reduced
 from simulators.statevector.trajectories.segments import (
     Given,
     Piece,
@@ -40,66 +38,6 @@ from simulators.trajectories.noise_table import QUBITS
 from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
 
 _BLOCK = 12  # 2**so many groups of amplitudes
-
-
-@device_function
-def _apart(number, bit):  # type: ignore[no-untyped-def]
-    """The number with a 0 put in at a bit."""
-    low = (np.int64(1) << bit) - 1
-    return (number & ~low) << 1 | number & low
-
-
-@device_function
-def _sum(amplitudes, first, second, low, high, into):  # type: ignore[no-untyped-def]
-    """Groups low .. high - 1: all amplitudes that differ in these qubits alone; second < 0: one."""
-    many = 2 if second < 0 else 4
-    for g in range(low, high):
-        if second < 0:
-            base = _apart(g, first)
-        else:
-            base = _apart(_apart(g, min(first, second)), max(first, second))
-        for a in range(many):
-            i = base | np.int64(a & 1) << first
-            if second >= 0:
-                i |= np.int64(a >> 1) << second
-            x, y = np.float64(amplitudes[2 * i]), np.float64(amplitudes[2 * i + 1])
-            for b in range(a + 1):
-                j = base | np.int64(b & 1) << first
-                if second >= 0:
-                    j |= np.int64(b >> 1) << second
-                u, v = np.float64(amplitudes[2 * j]), np.float64(amplitudes[2 * j + 1])
-                into[2 * (many * a + b)] += x * u + y * v
-                into[2 * (many * a + b) + 1] += y * u - x * v
-
-
-@kernel(REALS, SINGLES, INT, INT, INT, INT, INT, REALS2, group="trajectories")
-def _blocks(reals, singles, first, second, size, low, high, sums):  # type: ignore[no-untyped-def]
-    """Blocks low .. high - 1 of `size` groups: the lower half of each one's matrix."""
-    for block in range(low, high):
-        if reals.size:
-            _sum(reals, first, second, block * size, (block + 1) * size, sums[block])
-        else:
-            _sum(singles, first, second, block * size, (block + 1) * size, sums[block])
-
-
-def reduced(
-    sweeper: BlockExecutor, state: State, qubits: tuple[int, ...]
-) -> NDArray[np.complex128]:
-    """The density matrix [2, 2] or [4, 4]; qubits[0] is bit 0 of an index. Its trace is the
-    state's norm. Raises Stopped."""
-    groups = state.num_qubits - len(qubits)
-    unit = min(_BLOCK, groups)
-    side = 1 << len(qubits)
-    sums = np.zeros((1 << (groups - unit), 2 * side * side))
-    second = qubits[1] if len(qubits) > 1 else -1
-
-    def work(first: int, last: int, _thread: int) -> None:
-        _blocks(state.reals, state.singles, qubits[0], second, 1 << unit, first, last, sums)
-
-    sweeper.parallel_for(groups, unit, work)
-    lower = np.cumsum(sums, axis=0)[-1].view(np.complex128).reshape(side, side)
-    found: NDArray[np.complex128] = np.tril(lower) + np.tril(lower, -1).conj().T
-    return found
 
 
 @kernel(REALS, SINGLES, INT, INT, INT, INT, REALS, group="trajectories")

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from noise_models.channel import paulis
 from simulators.circuit.gates import FIRST_GATE, UNITARY, unitary
 from simulators.circuit.ir import Circuit
-from simulators.compiler.bit_ops import lowest
 from simulators.compiler.kernel import I64, INTS2, U64, device_function, kernel
 from simulators.trajectories.error_patterns import ErrorPatterns
 from simulators.trajectories.noise_table import (
@@ -50,7 +49,7 @@ class FrameRules(msgspec.Struct, frozen=True, eq=False):
 
     steps: NDArray[np.int64]  # [operations, 3]: qubits (-1: none), row of `images`
     images: NDArray[np.int64]  # [kinds, 16]: image of each Pauli, or _STOPS
-    following: NDArray[np.int64]  # [operations + 1, qubits]: the next one that may change a Pauli
+    touched: NDArray[np.int64]  # [operations]: mask of the qubits where a Pauli may change
 
     @classmethod
     def of(cls, circuit: Circuit) -> FrameRules:
@@ -78,10 +77,14 @@ class FrameRules(msgspec.Struct, frozen=True, eq=False):
         steps[:, _KIND] = circuit.ops
         wide = table.rows[circuit.ops, 1] > 2
         steps[wide, _KIND] = -1
-        following = np.empty((steps.shape[0] + 1, max(1, circuit.num_qubits)), np.int64)
-        passive = (images == np.arange(16)).all(axis=1).astype(np.int64)
-        _find_following(steps, passive, following)
-        return cls(steps, images, following)
+        passive = (images == np.arange(16)).all(axis=1)
+        touched = np.zeros(counts.size, np.int64)
+        for side in (_FIRST, _SECOND):
+            there = np.flatnonzero(steps[:, side] >= 0)
+            touched[there] |= 1 << steps[there, side]
+        touched[passive[circuit.ops]] = 0
+        touched[wide] = -1
+        return cls(steps, images, touched)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -105,30 +108,6 @@ def _mixed(value, more):  # type: ignore[no-untyped-def]
     return value ^ (value >> _S31)
 
 
-@kernel(INTS2, I64, INTS2, group="trajectories")
-def _find_following(steps, passive, following):  # type: ignore[no-untyped-def]
-    """See `FrameRules`; passive[kind]: it changes no Pauli. An operation on more than two qubits
-    changes all."""
-    total, width = steps.shape[0], following.shape[1]
-    for q in range(width):
-        following[total, q] = total
-    for k in range(total - 1, -1, -1):
-        one, two, kind = steps[k, 0], steps[k, 1], steps[k, 2]
-        for q in range(width):
-            meets = kind < 0 or (not passive[kind] and (q in (one, two)))
-            following[k, q] = k if meets else following[k + 1, q]
-
-
-@device_function
-def _next(following, at, bits):  # type: ignore[no-untyped-def]
-    """The first operation from `at` on that may change a Pauli on these qubits."""
-    found = following.shape[0] - 1
-    while bits:
-        found = min(found, np.int64(following[at, lowest(bits)]))
-        bits &= bits - 1
-    return found
-
-
 @device_function
 def _letter(x, z, qubit):  # type: ignore[no-untyped-def]
     """Index of the Pauli of a qubit: I, X, Y, Z."""
@@ -142,19 +121,25 @@ def _with(mask, qubit, bit):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    I64, I64, INTS2, INTS2, INTS2, INTS2, U64, I64, I64, U64, I64, I64, group="trajectories"
+    I64, I64, INTS2, INTS2, INTS2, I64, U64, I64, I64, U64, I64, I64, I64, group="trajectories"
 )  # fmt: skip
 def classify(  # type: ignore[no-untyped-def]
-    ends, entries, table, steps, images, following, hashes, frames, leaders, slot_hash, slot_row,
-    slot_best,
+    ends, entries, table, steps, images, touched, hashes, frames, leaders, slot_hash, slot_row,
+    slot_best, alone,
 ):  # fmt: skip
     """frames[row]: bits that the errors of a row invert at the end; leaders[row]: the row that is
     run for its class, -1: none, the circuit without errors.
 
-    Rows have inserts in the order they act. slot_*: scratch of a power of two, > rows.
+    Rows have inserts in the order they act. slot_*: scratch of a power of two, > rows. alone
+    [inserts]: -1; then the first row that has this insert alone.
     """
     rows, total = ends.size - 1, steps.shape[0]
     for row in range(rows):
+        is_single = ends[row + 1] == ends[row] + 1
+        if is_single and alone[entries[ends[row]]] >= 0:
+            same = alone[entries[ends[row]]]
+            frames[row], hashes[row] = frames[same], hashes[same]
+            continue
         x = z = np.int64(0)
         found = np.uint64(0)
         at = np.int64(0)  # operations that the frame has passed
@@ -163,7 +148,8 @@ def classify(  # type: ignore[no-untyped-def]
             insert = np.int64(-1) if last else entries[number]
             stop = total if last else table[insert, AFTER_OP] + 1
             while x | z:
-                at = _next(following, at, x | z)
+                while at < stop and not touched[at] & (x | z):
+                    at += 1
                 if at >= stop:
                     break
                 one, two, kind = steps[at, 0], steps[at, 1], steps[at, 2]
@@ -216,6 +202,8 @@ def classify(  # type: ignore[no-untyped-def]
             found = _mixed(found, ~(insert * 256))
         frames[row] = x
         hashes[row] = found
+        if is_single:
+            alone[entries[ends[row]]] = row
     for k in range(slot_row.size):
         slot_row[k] = -1
     mask = np.uint64(slot_row.size - 1)
@@ -271,8 +259,9 @@ def carry(
     leaders = np.empty(rows, np.int64)
     classify(
         patterns.ends, patterns.entries, table.table, rules.steps, rules.images,
-        rules.following, hashes, frames,
+        rules.touched, hashes, frames,
         leaders, np.empty(slots, np.uint64), np.empty(slots, np.int64), np.empty(slots, np.int64),
+        np.full(len(table.table), -1),
     )  # fmt: skip
     sizes = np.diff(patterns.ends)
     total = int(sizes[leaders[leaders >= 0]].sum())

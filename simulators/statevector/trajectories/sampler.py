@@ -27,7 +27,7 @@ from simulators.statevector.trajectories.large import LargeSampler
 from simulators.statevector.trajectories.segments import Pieces, divide
 from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, Walks
 from simulators.trajectories.error_patterns import ErrorPatterns, sort
-from simulators.trajectories.noise_table import AFTER_OP, NoiseTable, check
+from simulators.trajectories.noise_table import AFTER_OP, MOST_QUBITS, NoiseTable, check, too_wide
 from simulators.trajectories.tree_walk import Tree
 
 _SPARE = 4  # of memory: a quarter is for states
@@ -55,9 +55,16 @@ class TrajectorySampler:
     """
 
     def __init__(
-        self, circuit: Circuit, inserts: NoiseTable, options: RunOptions, *, small: bool = True
+        self,
+        circuit: Circuit,
+        inserts: NoiseTable,
+        options: RunOptions,
+        *,
+        small: bool = True,
+        checked: bool = False,
     ) -> None:
-        """Raises Unsupported and BadCircuit."""
+        """`checked`: the inserts fit, as those of `locations.locate` do. Raises Unsupported and
+        BadCircuit."""
         check_threads(options)
         roles = np.empty(circuit.ops.size, np.int64)
         if circuit.conditions_data or has_mid_circuit_ops(circuit, roles, keep=False):
@@ -65,7 +72,10 @@ class TrajectorySampler:
                 "patterns of a circuit that branches",
                 hint="measure at the end only",
             )
-        check(circuit, inserts)
+        if not checked:
+            check(circuit, inserts)
+        elif circuit.num_qubits > MOST_QUBITS:
+            raise too_wide(circuit)
         self._circuit = circuit
         self._inserts = inserts
         self._options = options

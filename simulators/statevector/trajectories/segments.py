@@ -255,8 +255,9 @@ def _sites(circuit: Circuit, inserts: NoiseTable) -> tuple[list[_Site], dict[int
     rows = circuit.table.rows[circuit.ops]
     begins = np.cumsum(rows[:, 1]) - rows[:, 1]
     touched: dict[int, int] = {}
-    for row, after in enumerate(inserts.table[:, AFTER_OP].tolist()):
-        touched[after] = touched.get(after, 0) | inserts.support(row)
+    after_ops, supports = inserts.table[:, AFTER_OP].tolist(), inserts.supports.tolist()
+    for after, support in zip(after_ops, supports, strict=True):
+        touched[after] = touched.get(after, 0) | support
     sites = [_Site(-1, touched[-1])] if -1 in touched else []
     behind = dict.fromkeys([-1], 0)
     for k, (code, count, _, _) in enumerate(rows.tolist()):

@@ -36,7 +36,7 @@ def test_operations_and_errors_sharing_qubit_keep_their_order(
             if mine & wires[earlier]:
                 assert position[earlier] < position[later]
     for row, after in enumerate(inserts.table[:, 0].tolist()):
-        touched = inserts.support(row)
+        touched = int(inserts.supports[row])
         for k, mine in enumerate(wires):
             if any(touched >> q & 1 for q in mine):
                 assert (position[k] < found.place_at[row]) == (k <= after)
