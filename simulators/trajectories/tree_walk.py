@@ -47,6 +47,12 @@ class Tree(msgspec.Struct, frozen=True, eq=False):
         )  # fmt: skip
 
     @property
+    def shared_before(self) -> NDArray[np.int64]:
+        """Operations before each place that rows share which part there: those before its segment;
+        and those of the circuit. int64 [places + 1]."""
+        return self.floor[self.place_at]
+
+    @property
     def places(self) -> NDArray[np.int64]:
         """Place of each insert: its number in the order they act."""
         found = np.empty(self.insert_of.size, np.int64)

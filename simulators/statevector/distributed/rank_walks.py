@@ -20,7 +20,7 @@ class RankWalks:
     """See `Walks`; the counters are those of this rank."""
 
     def __init__(self, walks: Walks, done: NDArray[np.int64], agreement: ErrorAgreement) -> None:
-        """`done`: operations before each place, see `error_patterns.row_work`."""
+        """`done`: see `Tree.shared_before`."""
         self._walks = walks
         self._done = done
         self._agreement = agreement

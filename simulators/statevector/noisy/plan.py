@@ -89,7 +89,7 @@ class NoisyPart:
             if ranks is not None:
                 from simulators.statevector.distributed.rank_walks import RankWalks
 
-                walks = RankWalks(walks, self._sampler.operations_before, ranks)
+                walks = RankWalks(walks, self._sampler.shared_before, ranks)
             found = []
             for row in range(_rows(request)):
                 key = (request.seed, request.binding + row)

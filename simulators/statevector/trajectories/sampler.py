@@ -102,6 +102,11 @@ class TrajectorySampler:
         return self._inserts
 
     @property
+    def shared_before(self) -> NDArray[np.int64]:
+        """See `Tree.shared_before`."""
+        return self._tree.shared_before
+
+    @property
     def operations_before(self) -> NDArray[np.int64]:
         """Operations before each place, and those of the circuit: int64 [places + 1]."""
         return self._tree.place_at

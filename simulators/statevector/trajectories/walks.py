@@ -280,8 +280,8 @@ class LargeWalks:
         final_x: NDArray[np.int64],
         observation: Observation | None = None,
     ) -> NDArray[np.int64]:
-        cuts, least = cut_rows(rows, self._tree.place_at, self._crew.size, most_repeated=True)
-        self.least += least
+        cuts, _ = cut_rows(rows, self._tree.shared_before, self._crew.size, most_repeated=True)
+        self.least += int(row_work(rows, self._tree.place_at).sum())
         threads = min(self._crew.size, cuts.size - 1)
         if self._cap < _STATES_A_THREAD * threads:
             cuts, threads = cuts[[0, -1]], 1
