@@ -328,6 +328,7 @@ def cut_rows(
     ranges = min(_RANGES * threads, int(_REPEATED * least / whole))
     if threads == 1 or (most_repeated and ranges < threads):
         return np.array([0, sums.size]), least
+    ranges -= ranges % threads  # as many for each: they are about the same work
     return _cuts(sums, max(threads, ranges)), least
 
 

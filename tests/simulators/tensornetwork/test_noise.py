@@ -114,7 +114,7 @@ def test_expectation_values_have_their_standard_errors() -> None:
 
 def test_a_bounded_bond_is_reported_as_truncation() -> None:
     random = np.random.default_rng(3)
-    circuit = layers(8, 6, random).circuit()
+    circuit = layers(8, 10, random).circuit()
     noise = program([(0, (0,), depolarizing(0.01, 1)), (20, (4,), relaxation(300, 60, 60))])
     full = _run(circuit, noise, 20)
     cut = _run(circuit, noise, 20, settings=(("bond", 4),))

@@ -1,4 +1,5 @@
-"""Noise over ranks: the counts of one process that splits branches; see `among_ranks`."""
+"""Noise over ranks: the counts of one process, whether ranks divide patterns among them or split
+branches of states that they share; see `among_ranks`."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ import numpy as np
 from arrays import Arrays
 from both_ways import agree, width
 from noisy import program
-from noisy_runs import device_noise, run_branched
+from noisy_runs import device_noise, run, run_branched
 
+from simulators.catalog.costs import state_bytes
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
@@ -38,10 +40,10 @@ def _circuit(n: int, *, dynamic: bool, measured: bool = True) -> Circuit:
 
 
 def _over_ranks(
-    comm: Any, circuit: Circuit, noise: NoiseProgram, request: Request
+    comm: Any, circuit: Circuit, noise: NoiseProgram, request: Request, memory_bytes: int = 0
 ) -> EngineResult | None:
     engine = StatevectorEngine(comm=comm)
-    options = RunOptions()
+    options = RunOptions(memory_bytes=memory_bytes)
     plan = engine.plan(circuit, noise, options)
     try:
         return engine.run(plan, circuit, request, options, RunControl())
@@ -55,11 +57,25 @@ def case_noisy_counts_equal_single_rank(comm: Any) -> None:
     for dynamic in (False, True):
         circuit = _circuit(n, dynamic=dynamic)
         noise = program(device_noise(circuit, 1.9, 0.1))
-        found = _over_ranks(comm, circuit, noise, Request(SHOTS, 4))
+        little = state_bytes(n)  # a rank has no room for states of its own
+        found = _over_ranks(comm, circuit, noise, Request(SHOTS, 4), little)
         same = True
         if found is not None:
             same = counts_of(found) == counts_of(run_branched(circuit, noise, SHOTS, seed=4))
         assert agree(comm, same)
+
+
+def case_ranks_divide_error_patterns(comm: Any) -> None:
+    """Each with whole states; more shots than one rank alone would take."""
+    circuit = _circuit(6, dynamic=False)
+    noise = program(device_noise(circuit, 1.9, 0.1))
+    found = _over_ranks(comm, circuit, noise, Request(2_000, 4))
+    same = True
+    if found is not None:
+        alone = run(circuit, noise, 2_000, seed=4)
+        same = (found.outcomes, found.counts) == (alone.outcomes, alone.counts)
+        same = same and f"{comm.size} ranks" in found.remark
+    assert agree(comm, same)
 
 
 def case_noisy_expectation_values_have_standard_errors(comm: Any) -> None:
