@@ -89,6 +89,9 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
         return stretch.floats(self.circuit, params[self.at_param : self.end_param])
 
 
+_Rows = tuple[tuple[str, ...], bytes, tuple[bytes, ...]]  # names, arities and matrices
+
+
 class Pieces:
     """Plans of ranges of one circuit's operations, in a given order. Threads may share it."""
 
@@ -101,6 +104,9 @@ class Pieces:
         self._qubits = [
             circuit.qubits[begins[k, 0] : begins[k, 0] + rows[k, 1]] for k in order.tolist()
         ]
+        self._wires = np.concatenate([np.zeros(0, np.uint16), *self._qubits])
+        self._wire_ends = np.concatenate(([0], np.cumsum(rows[order, 1])))
+        self._tables: dict[tuple[tuple[int, bool], ...], _Rows] = {}
         spans = [np.arange(begins[k, 2], begins[k, 2] + rows[k, 3]) for k in order.tolist()]
         self.params_order = np.concatenate([np.zeros(0, np.int64), *spans])
         self._param_ends = np.concatenate(([0], np.cumsum(rows[order, 3])))
@@ -143,43 +149,58 @@ class Pieces:
                 self._bytes -= self._kept.popitem(last=False)[1].memory_bytes
         return piece
 
+    def _wires_of(self, begin: int, end: int) -> NDArray[np.uint16]:
+        """Qubits of operations begin .. end - 1, one after the other."""
+        return self._wires[self._wire_ends[begin] : self._wire_ends[end]]
+
+    def _table(self, kinds: tuple[tuple[int, bool], ...]) -> _Rows:
+        """Rows of the circuit's table and of members of these kinds: qubits, and whether real."""
+        found = self._tables.get(kinds)
+        if found is None:
+            table = self._circuit.table
+            arities = table.rows[:, 1:].tolist() + [[width, 0, 0] for width, _ in kinds]
+            # Of its structure a plan sees alone whether it is real.
+            units = [
+                (np.eye(1 << width, dtype=np.complex128) * (1 if real else 1j)).tobytes()
+                for width, real in kinds
+            ]
+            found = self._tables[kinds] = (
+                (*table.names, *["unitary"] * len(kinds)),
+                np.array(arities, np.uint16).tobytes(),
+                (*self._circuit.matrices, *units),
+            )
+        return found
+
     def _made(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:
         circuit = self._circuit
-        names, arities = list(circuit.table.names), circuit.table.rows[:, 1:].tolist()
-        ops: list[int] = []
+        names, arities, matrices = self._table(tuple((len(m.qubits), m.real) for m in members))
+        ops: list[NDArray[np.uint16]] = []
         qubits: list[NDArray[np.uint16]] = []
-        matrices = list(circuit.matrices)
-        waiting = list(members)
-        for position in range(begin, end + 1):
-            while waiting and waiting[0].position == position:
-                member = waiting.pop(0)
-                ops.append(len(names))
-                names.append("unitary")
-                arities.append([len(member.qubits), 0, 0])
-                qubits.append(np.array(member.qubits, np.uint16))
-                # Of its structure a plan sees alone whether it is real.
-                shape = np.eye(1 << len(member.qubits), dtype=np.complex128)
-                matrices.append((shape if member.real else shape * 1j).tobytes())
-            if position < end:
-                ops.append(int(self._ops[position]))
-                qubits.append(self._qubits[position])
+        at = begin
+        row = len(circuit.table.names)  # of the first member
+        for number, member in enumerate(members):
+            ops += [self._ops[at : member.position], np.array([row + number], np.uint16)]
+            qubits += [self._wires_of(at, member.position), np.array(member.qubits, np.uint16)]
+            at = member.position
+        ops.append(self._ops[at:end])
+        qubits.append(self._wires_of(at, end))
         made = Circuit.from_buffers(
             circuit.num_qubits,
             circuit.num_clbits,
             circuit.registers,
-            tuple(names),
-            np.array(arities, np.uint16).tobytes(),
-            np.array(ops, np.uint16).tobytes(),
-            np.concatenate([np.zeros(0, np.uint16), *qubits]).tobytes(),
+            names,
+            arities,
+            np.concatenate(ops).tobytes(),
+            np.concatenate(qubits).tobytes(),
             b"",
             b"",
-            matrices=tuple(matrices),
+            matrices=matrices,
         )
-        where = OperationRange(0, len(ops), 0, 0)
+        where = OperationRange(0, made.ops.size, 0, 0)
         stretch = plan_segment(made, where, SegmentContext(zero=zero), self._width)
         own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]
         constants = np.concatenate((np.zeros(0), *own))
-        first, last = self._param_ends[[begin, end]].tolist()
+        first, last = int(self._param_ends[begin]), int(self._param_ends[end])
         return Piece(made, stretch, first, last, constants)
 
 
