@@ -190,7 +190,7 @@ class StatevectorEngine:
                 lambda ranks: part.local(circuit, request, options, control, ranks),
             )
             if shared:
-                return found  # type: ignore[no-any-return]  # as below
+                return found  # type: ignore[return-value]  # as below
             found = self._group.run(
                 width,
                 options,

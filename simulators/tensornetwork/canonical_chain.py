@@ -41,7 +41,7 @@ class CanonicalChain:
     @property
     def bond(self) -> int:
         """The largest bond there is."""
-        return max(tensor.shape[2] for tensor in self.tensors)
+        return max(int(tensor.shape[2]) for tensor in self.tensors)
 
     def normalise(self) -> None:
         """Divide by the norm."""
@@ -80,8 +80,8 @@ class CanonicalChain:
         self.move_center(first)
         tensor = self.tensors[first]
         if first == last:
-            found = np.einsum("lpr,lqr->pq", tensor, tensor.conj())
-            return found.astype(np.complex128)
+            single: Matrix = np.einsum("lpr,lqr->pq", tensor, tensor.conj())
+            return single.astype(np.complex128)
         carried = np.einsum("lpr,lqs->pqrs", tensor, tensor.conj())
         for site in range(first + 1, last):
             tensor = self.tensors[site]
