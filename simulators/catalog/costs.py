@@ -243,6 +243,8 @@ class MpsCost(msgspec.Struct, frozen=True):
     gate_s: float = 1.2e-3
     flop_s: float = 2e-10
     trajectories: int = _LIVE_BRANCHES  # states held at once with noise
+    trajectory_gate_s: float = 0.3e-3  # a gate there, which does not go through the library
+    trajectory_qubit_s: float = 50e-6  # samples of a trajectory, for each qubit
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Tensors at the largest bond the circuit can reach."""
@@ -262,10 +264,13 @@ class MpsCost(msgspec.Struct, frozen=True):
         circuits as trajectories need."""
         bond = self._bond(profile, ask)
         gates = profile.gates_2q + profile.gates_many
-        split = self.gate_s + 100.0 * float(bond) ** 3 * self.flop_s
-        circuits = 1.0 if profile.noise is None else trajectory_work(profile.noise, ask.shots)
+        split = 100.0 * float(bond) ** 3 * self.flop_s
         walks = ask.shots * profile.num_qubits * bond * bond * self.flop_s
-        return circuits * gates * split + walks
+        if profile.noise is None:
+            return gates * (self.gate_s + split) + walks
+        each = gates * (self.trajectory_gate_s + split)
+        each += profile.num_qubits * self.trajectory_qubit_s
+        return trajectory_work(profile.noise, ask.shots) * each + walks
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         most = ask.bond or self.bond

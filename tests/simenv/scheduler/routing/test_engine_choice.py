@@ -261,8 +261,14 @@ def test_cost_decides_between_density_matrix_and_trajectories() -> None:
         assert considered[0].engine == engine
         for name in ("densitymatrix", "statevector"):
             assert f"{name} " in considered[0].text.partition("expected time with noise:")[2]
-        refused = [each for each in considered if each.engine in ("mps", "stabilizer")]
+        refused = [each for each in considered if each.engine == "stabilizer"]
         assert all(each.route is None for each in refused)
+
+
+def test_wide_chains_with_noise_run_as_matrix_product_states() -> None:
+    considered = engine_choice.consider(noisy(26, 1_000), TaskOptions(), POOLS, LIMITS)
+    assert considered[0].engine == "mps"
+    assert considered[0].route is not None
 
 
 def test_exact_results_with_noise_come_from_the_density_matrix() -> None:
