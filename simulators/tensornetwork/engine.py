@@ -24,7 +24,7 @@ from simulators.execution.requests import bind, check_request, open_run, plan_la
 from simulators.execution.sampling import Distribution, distribution, select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.evolve import evolve, warm_up
-from simulators.tensornetwork.noisy import NoisyPlan, run_noisy
+from simulators.tensornetwork.noisy import NoisyChainPlan, run_noisy
 
 CARD = builtin_card("mps")
 _DTYPES = {"double": "complex128", "single": "complex64"}
@@ -46,7 +46,7 @@ class MpsEngine:
         does: only what its outputs depend on counts."""
         if noise is not None:
             check_request(CARD, circuit, noise, options)
-            return NoisyPlan(noise)
+            return NoisyChainPlan(noise)
         return plan_layouts(CARD, circuit, noise, options)
 
     def run(
@@ -58,7 +58,7 @@ class MpsEngine:
         control: RunControl,
     ) -> EngineResult:
         """See `engine.Engine`."""
-        if isinstance(plan, NoisyPlan):
+        if isinstance(plan, NoisyChainPlan):
             return run_noisy(plan, circuit, request, options, control)
         layouts, number = open_run(CARD, plan, circuit, request, options)
         found = []

@@ -47,7 +47,7 @@ _BITS_AT_ONCE = 1 << 24
 _HINT = "engine='statevector' runs it, where its qubits fit into memory"
 
 
-class NoisyPlan(msgspec.Struct, frozen=True, eq=False):
+class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
     """Noise of a circuit."""
 
     noise: NoiseProgram
@@ -59,7 +59,11 @@ class NoisyPlan(msgspec.Struct, frozen=True, eq=False):
 
 
 def run_noisy(
-    plan: NoisyPlan, circuit: Circuit, request: Request, options: RunOptions, control: RunControl
+    plan: NoisyChainPlan,
+    circuit: Circuit,
+    request: Request,
+    options: RunOptions,
+    control: RunControl,
 ) -> EngineResult:
     """All bindings of a circuit with noise. Raises Unsupported for outputs that trajectories cannot
     give, and for operations before the end that are no gates."""
