@@ -76,7 +76,7 @@ def test_a_million_shots_match_the_density_matrix(ratio: float) -> None:
     exact = simulate(
         circuit, shots=0, engine="densitymatrix", noise=noise, outputs=("probabilities",)
     )
-    values = np.frombuffer(exact.values, f"<u{exact.value_width}").tolist()
+    values = np.frombuffer(exact.probability_outcomes, np.uint8).tolist()
     odds = dict(zip(values, np.frombuffer(exact.probabilities).tolist(), strict=True))
     assert p_value(odds, counts_of(_run(circuit, noise, 1_000_000))) > LEAST_P
 
