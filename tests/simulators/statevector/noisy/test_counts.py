@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from noisy import Exact, p_value, program
+from noisy import Exact, after_gates, p_value, program
 from noisy_runs import LEAST_P, RATIOS, device_noise, layers, run, run_branched
 
-from noise_models.channel import depolarizing
+from noise_models.channel import depolarizing, relaxation
 from noise_models.readout import Readout, ReadoutGroup
 from simulators.engine import RunOptions
 from simulators.simulate import counts_of
+from simulators.trajectories.locations import locate
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.2])
@@ -22,6 +23,19 @@ def test_counts_match_exact_distribution(ratio: float, angle: float) -> None:
     exact = Exact(circuit, noise)
     assert p_value(exact.odds, counts_of(run(circuit, noise, 200_000))) > LEAST_P
     assert p_value(exact.odds, counts_of(run_branched(circuit, noise, 5_000))) > LEAST_P
+
+
+def test_norm_based_channels_have_the_exact_distribution() -> None:
+    """Strong damping, at whose locations nothing is drawn before the run."""
+    circuit = layers(4, 3, np.random.default_rng(4)).circuit()
+    damping = depolarizing(3e-3, 1).then(relaxation(1_000, 10, 19.5))
+    noise = program(
+        after_gates(circuit, lambda row: [(row.qubits, damping)] if row.name == "u" else [])
+    )
+    located = locate(circuit, noise)
+    assert located is not None
+    assert (located.errors.probabilities == 1.0).any()
+    assert p_value(Exact(circuit, noise).odds, counts_of(run(circuit, noise, 100_000))) > LEAST_P
 
 
 def test_counts_do_not_depend_on_number_of_threads() -> None:
