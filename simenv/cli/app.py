@@ -42,6 +42,9 @@ _GROUPS = {
         "simulate": "tasks.simulate",
         "exec": "environment.execute",
     },
+    "Calibration": {
+        "certify": "calibration.certify",
+    },
     "Observation": {
         "queue": "observe.listings",
         "pools": "observe.listings",

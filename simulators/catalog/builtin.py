@@ -166,6 +166,7 @@ CARDS: tuple[EngineCard, ...] = (
         exact_noise=True,
         only_noise=True,
         uses_light_cone=True,
+        noisy_components=True,
         loops=False,
         variables=False,
         gate_qubits=4,

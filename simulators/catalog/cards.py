@@ -68,6 +68,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     threads: bool = True  # more slots make a wide circuit faster
     resizable: bool = False  # a run looks at `RunControl.threads` between passes
     uses_light_cone: bool = False  # runs the light cone of the outputs, component by component
+    noisy_components: bool = False  # also of a circuit with noise, where counts alone are asked for
     ranks: bool = False  # runs over MPI ranks, any power of two of them
     is_device: bool = False  # it holds something outside: a pool of its own, one task at a time
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
@@ -98,14 +99,12 @@ class EngineCard(msgspec.Struct, frozen=True):
         if not self.uses_light_cone:
             return profile
         if noise is not None and noise.num_qubits:
-            profile = msgspec.structs.replace(profile, num_qubits=noise.num_qubits)
-            kept = (
-                None
-                if kept is None
-                else msgspec.structs.replace(
-                    kept, widest=noise.num_qubits, num_qubits=noise.num_qubits
-                )
-            )
+            width = noise.num_qubits
+            if self.noisy_components and outputs == ("counts",) and not profile.mid_circuit:
+                width = noise.widest or width
+            profile = msgspec.structs.replace(profile, num_qubits=width)
+            if kept is not None:
+                kept = msgspec.structs.replace(kept, widest=width, num_qubits=width)
         if kept is None:
             return profile
         return msgspec.structs.replace(

@@ -3,16 +3,19 @@
 The state of the qubits that the outputs depend on is a real vector in the Pauli basis; gates and
 the channels that follow them are fused, so noise costs nothing beyond its gates. Measurements
 before the end split the state by what is read, exactly. Results need no trajectories: probabilities
-and expectation values are exact, and counts are drawn from the exact distribution.
+and expectation values are exact, and counts are drawn from the exact distribution. Counts of parts
+that no gate and no channel connects are drawn part by part, so their number has no limit.
 """
 
 from __future__ import annotations
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import (
+    TERMINAL,
     MeasurementLayout,
     MeasurementLayouts,
     measurement_layout,
@@ -20,17 +23,20 @@ from simulators.circuit.analysis.measurements import (
 from simulators.circuit.analysis.noisy_measurements import noisy_layout
 from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.expressions import Expression, expressions_of
+from simulators.circuit.gates import MEASURE, RESET
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.components import Subcircuit
 from simulators.circuit.passes.light_cone import OutputSupport, output_support
+from simulators.circuit.passes.noisy_components import split
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.control import RunControl, ThreadPool
 from simulators.densitymatrix.execute import Branches, ExactEvolution
 from simulators.densitymatrix.program import Program, build_program
-from simulators.densitymatrix.state import MixedState
+from simulators.densitymatrix.state import CombinedState, MixedState
 from simulators.engine import PauliSum, Plan, Request, RunOptions
 from simulators.execution import pauli_sums
-from simulators.execution.outputs import collect
+from simulators.execution.outputs import FinalState, collect
 from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import (
     bind,
@@ -50,19 +56,57 @@ _KEPT = 4  # parts of one circuit, the oldest forgotten
 class _Part:
     """What some outputs depend on: circuit, noise and programs."""
 
-    def __init__(
-        self, circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...], labels: list[str]
-    ) -> None:
-        self.part, self.noise = active_part(circuit, noise, outputs, labels)
+    def __init__(self, part: Subcircuit, noise: NoiseProgram, outputs: tuple[str, ...]) -> None:
+        self.part, self.noise = part, noise
         own = self.part.circuit
         clbits = self._layout(own, keep=False)
         state = self._layout(own, keep=True) if "expectation" in outputs else clbits
         self.layouts = MeasurementLayouts(clbits, state)
         self.readout = ReadoutStage.of(self.layouts.clbits, self.noise.readout, self.part.numbers)
+        self.components = self._components(outputs)
         self.expressions: tuple[Expression, ...] = ()
         if self.part.circuit.conditions_data:
             self.expressions = expressions_of(self.part.circuit)
         self._programs: dict[bool, Program] = {}
+
+    @classmethod
+    def active(
+        cls, circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...], labels: list[str]
+    ) -> _Part:
+        """The part of a circuit that its outputs depend on."""
+        part, noise = active_part(circuit, noise, outputs, labels)
+        return cls(part, noise, outputs)
+
+    def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
+        """Parts that nothing connects, where counts alone are asked of measurements at the end;
+        (): it is run as one."""
+        roles = self.layouts.clbits.roles
+        if outputs != ("counts",) or self.part.circuit.conditions_data:
+            return ()
+        if (roles[self._splits()] != TERMINAL).any():
+            return ()
+        pieces = split(self.part, self.noise)
+        if len(pieces) == 1:
+            return ()
+        return tuple(_Part(part, noise, outputs) for part, noise in pieces)
+
+    def _splits(self) -> NDArray[np.intp]:
+        """Measurements and resets."""
+        own = self.part.circuit
+        return np.flatnonzero(np.isin(own.table.rows[own.ops, 0], (MEASURE, RESET)))
+
+    @property
+    def width(self) -> int:
+        """Qubits of the widest state."""
+        widths = [each.part.circuit.num_qubits for each in self.components]
+        return max(widths, default=self.part.circuit.num_qubits)
+
+    @property
+    def draw(self) -> int:
+        """Number of the draw of its outcomes, as one of several components: 1 + its first
+        terminal measurement."""
+        places = self.layouts.clbits.operations
+        return 1 + int(self.part.numbers[places[places >= 0]].min(initial=0))
 
     def _layout(self, circuit: Circuit, *, keep: bool) -> MeasurementLayout:
         if len(self.noise.locations):
@@ -94,7 +138,8 @@ class _Part:
     def memory_bytes(self) -> int:
         """Bytes of its arrays, about."""
         programs = sum(program.memory_bytes for program in set(self._programs.values()))
-        return self.part.memory_bytes + self.noise.locations.nbytes + programs
+        pieces = sum(each.memory_bytes for each in self.components)
+        return self.part.memory_bytes + self.noise.locations.nbytes + programs + pieces
 
 
 class DensityMatrixPlan:
@@ -117,7 +162,7 @@ class DensityMatrixPlan:
         if found is None:
             while len(self._parts) >= _KEPT:
                 del self._parts[next(iter(self._parts))]
-            found = _Part(circuit, self._noise, request.outputs, labels)
+            found = _Part.active(circuit, self._noise, request.outputs, labels)
             self._parts[key] = found
         return found
 
@@ -152,21 +197,20 @@ class DensityMatrixEngine:
         check_outputs(CARD, request, circuit.clbits_data != b"")
         pauli_sums.terms(request.observables, circuit.num_qubits)
         part = plan.part(circuit, request)
-        width = part.part.circuit.num_qubits
-        check_width(CARD, width)
+        check_width(CARD, part.width)
         own = part.request(request, circuit.num_qubits)
         rows = []
         with ThreadPool(options.threads, control) as pool:
             for row in range(number):
-                params = bind(circuit, request, row)[part.part.params]
-
-                def evolve(keep: bool, params: np.ndarray = params) -> Branches:
-                    program = part.program(keep=keep)
-                    return ExactEvolution(
-                        program, part.expressions, params, options, control, pool
-                    ).run()
-
-                state = MixedState(width, part.layouts.clbits, evolve, max(2, width))
+                params = bind(circuit, request, row)
+                if part.components:
+                    pieces = [
+                        (_state(piece, params, options, control, pool), piece.draw)
+                        for piece in part.components
+                    ]
+                    state: FinalState = CombinedState(part.part.circuit.num_qubits, pieces)
+                else:
+                    state = _state(part, params, options, control, pool)
                 key = request.seed, request.binding + row
                 rows.append(collect(state, part.layouts, own, key, part.readout))
         return EngineResult.joined(rows)
@@ -178,6 +222,24 @@ class DensityMatrixEngine:
             plan = self.plan(circuit, None, options)
             request = Request(16, 1, ("counts", "probabilities", "expectation"), (_ZZ,))
             self.run(plan, circuit, request, options, RunControl())
+
+
+def _state(
+    part: _Part,
+    params: NDArray[np.float64],
+    options: RunOptions,
+    control: RunControl,
+    pool: ThreadPool,
+) -> MixedState:
+    """The final state of a part; `params`: of the whole circuit."""
+    mine = params[part.part.params]
+    width = part.part.circuit.num_qubits
+
+    def evolve(keep: bool) -> Branches:
+        program = part.program(keep=keep)
+        return ExactEvolution(program, part.expressions, mine, options, control, pool).run()
+
+    return MixedState(width, part.layouts.clbits, evolve, max(2, width))
 
 
 _ZZ = PauliSum(("ZZ",), np.ones(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,15 +51,15 @@ class MixedState(FinalState):
         records = np.frombuffer(data, "<u8").reshape(len(found.records), -1)
         return records, found.odds[:, : 1 << self.num_qubits]
 
-    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`; in the order of the shots."""
+    def sample(self, shots: int, key: SeedKey, draw: int = 0) -> Iterator[Batch]:
+        """See `FinalState`; in the order of the shots. `draw`: number of the draw."""
         records, odds = self._joint()
         table = _CumulativeTable(odds)
         mask = (1 << self.num_qubits) - 1
         for first in range(0, shots, _SHOTS_AT_ONCE):
             numbers = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
             draws = np.empty(numbers.size)
-            uniforms(*key, 0, numbers, draws)
+            uniforms(*key, draw, numbers, draws)
             indices = table.outcomes(draws)
             if len(records) == 1:
                 yield sampling.gather(indices, self._layout.source), None
@@ -98,6 +98,24 @@ class MixedState(FinalState):
     def remark(self) -> str:  # type: ignore[override]  # known once it has run
         """Number of classical records, where there are several."""
         return f"{self._branches} branches" if self._branches > 1 else ""
+
+
+class CombinedState(FinalState):
+    """States of components that nothing connects: the bits of a shot are joined."""
+
+    def __init__(self, num_qubits: int, pieces: Sequence[tuple[MixedState, int]]) -> None:
+        """`pieces`: each with the number of its draw."""
+        self.num_qubits = num_qubits
+        self._pieces = pieces
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+        """See `FinalState`; in the order of the shots."""
+        batches = [state.sample(shots, key, draw) for state, draw in self._pieces]
+        for parts in zip(*batches, strict=True):
+            records = parts[0][0]
+            for more, _ in parts[1:]:
+                records |= more
+            yield records, None
 
 
 class _CumulativeTable:

@@ -10,6 +10,7 @@ from simulators.circuit.analysis.profile import NoiseProfile
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import CHANNEL, Q1, NoiseProgram
+from simulators.circuit.passes.noisy_components import component_qubits
 from simulators.circuit.passes.noisy_cone import active_support
 
 
@@ -21,12 +22,14 @@ def noise_profile(
 ) -> NoiseProfile:
     """Profile of a noise program; of what the outputs depend on, where they are given with the
     circuit. `labels`: of all Pauli strings."""
-    locations, width, touched = program.locations, 0, 0
+    locations, width, widest, touched = program.locations, 0, 0, 0
     if circuit is not None:
         width, touched = circuit.num_qubits, _touched(circuit)
         found = active_support(circuit, program, outputs, labels) if outputs else None
         if found is not None:
             locations, width = locations[found.acting], int(found.needed.sum())
+            parts = component_qubits(circuit, found.kept, locations, found.needed)
+            widest = max(part.size for part in parts)
     facts, numbers = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
         frozenset(program.kinds),
@@ -36,6 +39,7 @@ def noise_profile(
         float(facts.drawn[numbers].sum()),
         width,
         touched=touched,
+        widest=widest,
     )
 
 

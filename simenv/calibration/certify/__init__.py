@@ -1,0 +1,1 @@
+"""ClaimComparison of measured quantities with the claims of a calibration snapshot."""

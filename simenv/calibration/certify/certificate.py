@@ -1,0 +1,118 @@
+"""Certificate of a device: all experiments as tasks of an environment, compared with claims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.certify.claims import Claims
+from simenv.calibration.certify.compare import DEAD_ERROR, ClaimComparison, ClaimVerdict, compare
+from simenv.calibration.experiments.estimators.estimates import Estimate
+from simenv.calibration.experiments.native import native_set
+from simenv.calibration.experiments.procedure import Effort, Measured, Procedure, choose
+from simenv.calibration.experiments.runner import PoolRunner
+from simenv.errors import OptionError
+from simenv.model.devices import DeviceInfo, DeviceKind
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+CONFIDENCE = 0.99
+
+
+class Certificate(msgspec.Struct, frozen=True):
+    """Result of all experiments on one device."""
+
+    device: str
+    claims: str  # digest of the snapshot whose claims were compared; "": none
+    confidence: float
+    comparisons: tuple[ClaimComparison, ...]
+    circuits: int
+    shots: int
+    seconds: float
+    measured: Measured
+
+    @property
+    def culprits(self) -> list[ClaimComparison]:
+        """Quantities outside their bounds, the farthest first."""
+        found = [each for each in self.comparisons if each.verdict is ClaimVerdict.OUTSIDE]
+        return sorted(found, key=lambda each: -abs(each.relative_deviation))
+
+    @property
+    def unresolved(self) -> list[ClaimComparison]:
+        """Quantities whose intervals are wider than their bounds."""
+        return [each for each in self.comparisons if each.verdict is ClaimVerdict.UNRESOLVED]
+
+    @property
+    def passed(self) -> bool:
+        """Whether each claim was confirmed."""
+        return not self.culprits and not self.unresolved
+
+
+def device_under_test(client: Client, name: str) -> tuple[DeviceInfo, dict[str, Any]]:
+    """Device or pool of a name, and the options of a submit that run circuits on it verbatim.
+
+    Raises NotFoundError, and OptionError for a pool without a device.
+    """
+    pool = client.devices().get(name)
+    if pool is None:
+        return client.device(name), {"device": name, "compile": "never"}
+    if pool.kind is DeviceKind.HARDWARE:
+        return pool, {"pool": name}
+    if pool.kind is DeviceKind.EMULATED:
+        return pool, {"pool": name, "compile": "never"}
+    raise OptionError(
+        f"pool {name!r} is an ideal simulator", hint="name a device: simenv devices lists them"
+    )
+
+
+def certify(
+    client: Client,
+    name: str,
+    claims: CalibrationSnapshot | None,
+    *,
+    qubits: Sequence[int] | None = None,
+    seed: int = 0,
+    effort: Effort | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Certificate:
+    """Measure a device and compare it with the claims; None: nothing is compared.
+
+    Raises NotFoundError, OptionError, InfeasibleError, and SimenvError of failed tasks.
+    """
+    begun = time.perf_counter()
+    info, where = device_under_test(client, name)
+    tested = choose(info, qubits)
+    runner = PoolRunner(client, where, info.max_shots, seed)
+    procedure = Procedure(info, tested, runner, seed, effort or Effort(), progress)
+    measured = procedure.run()
+    comparisons = compared(info, measured, claims)
+    return Certificate(
+        name, "" if claims is None else claims.digest.hex(), CONFIDENCE, tuple(comparisons),
+        runner.circuits, runner.shots, time.perf_counter() - begun, measured,
+    )  # fmt: skip
+
+
+def compared(
+    info: DeviceInfo, measured: Measured, claims: CalibrationSnapshot | None
+) -> list[ClaimComparison]:
+    """ClaimComparison of all estimates, and of gates that do not work."""
+    known = None if claims is None else Claims(claims)
+    dead = [_dead(info, place) for place in measured.dead]
+
+    def claim(estimate: Estimate) -> float | None:
+        return None if known is None else known.value(estimate)
+
+    return compare([*measured.estimates, *dead], claim, CONFIDENCE)
+
+
+def _dead(info: DeviceInfo, place: tuple[int, ...]) -> Estimate:
+    gates = native_set(info)
+    pair = len(place) == 2 and gates.entangler is not None
+    name = gates.entangler.name if pair and gates.entangler else gates.quarter.name
+    quantity = "error_2q" if pair else "error_1q"
+    return Estimate(quantity, place, max(1.0, DEAD_ERROR), 0.0, gate=name)

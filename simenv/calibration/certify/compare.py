@@ -1,0 +1,99 @@
+"""ClaimVerdict on each quantity: claimed against recovered, with simultaneous intervals. Pure."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from simenv.calibration.experiments.estimators.estimates import Estimate, simultaneous_z
+
+GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, absolute
+ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute where that is more
+DEAD_ERROR = 0.5  # errors from here on are those of gates that do not work
+TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
+UNCLAIMED = ("detuning_khz", "error_per_clifford")  # quantities without a claim in a snapshot
+
+
+class ClaimVerdict(enum.StrEnum):
+    """Outcome of one comparison."""
+
+    WITHIN = "within"
+    OUTSIDE = "outside"
+    UNRESOLVED = "unresolved"  # the interval is wider than the bound
+    LIMIT = "limit"  # longer than can be measured, as claimed
+    UNCLAIMED = "unclaimed"
+
+
+class ClaimComparison(msgspec.Struct, frozen=True):
+    """One quantity of one qubit or pair."""
+
+    quantity: str
+    qubits: tuple[int, ...]
+    gate: str
+    claimed: float | None
+    recovered: float
+    low: float
+    high: float
+    bound: float  # largest deviation allowed, absolute
+    verdict: ClaimVerdict
+
+    @property
+    def deviation(self) -> float:
+        """Recovered less claimed; 0.0 without a claim."""
+        return 0.0 if self.claimed is None else self.recovered - self.claimed
+
+    @property
+    def relative_deviation(self) -> float:
+        """Deviation as a part of the bound: beyond 1 in size it is outside."""
+        return self.deviation / self.bound if self.bound else 0.0
+
+
+def bound(quantity: str, claimed: float) -> float:
+    """Largest deviation from a claim that is allowed."""
+    if quantity in TIMES:
+        return TIME_BOUND * claimed
+    if quantity in ("p01", "p10"):
+        return READOUT_BOUND
+    if quantity == "zz_khz":
+        return max(ZZ_BOUND * abs(claimed), ZZ_BOUND_KHZ)
+    return GATE_BOUND * claimed
+
+
+def compare(
+    estimates: Sequence[Estimate],
+    claim: Callable[[Estimate], float | None],
+    confidence: float = 0.99,
+) -> list[ClaimComparison]:
+    """Comparisons of all estimates; intervals hold together at the confidence."""
+    claims = [None if each.quantity in UNCLAIMED else claim(each) for each in estimates]
+    z = simultaneous_z(sum(value is not None for value in claims), confidence)
+    return [_compared(each, value, z) for each, value in zip(estimates, claims, strict=True)]
+
+
+def _compared(estimate: Estimate, claimed: float | None, z: float) -> ClaimComparison:
+    low, high = estimate.interval(z)
+    allowed = 0.0 if claimed is None else bound(estimate.quantity, claimed)
+    verdict = ClaimVerdict.UNCLAIMED
+    if claimed is not None:
+        verdict = _verdict(estimate, claimed, (low, high), allowed)
+    return ClaimComparison(
+        estimate.quantity, estimate.qubits, estimate.gate, claimed, estimate.value, low, high,
+        allowed, verdict,
+    )  # fmt: skip
+
+
+def _verdict(
+    estimate: Estimate, claimed: float, interval: tuple[float, float], allowed: float
+) -> ClaimVerdict:
+    low, high = interval
+    if estimate.quantity.startswith("error") and claimed >= DEAD_ERROR:
+        return ClaimVerdict.WITHIN if estimate.value >= DEAD_ERROR else ClaimVerdict.OUTSIDE
+    if math.isinf(high):
+        return ClaimVerdict.LIMIT if claimed >= low else ClaimVerdict.OUTSIDE
+    resolved = max(high - estimate.value, estimate.value - low) <= allowed
+    if abs(estimate.value - claimed) <= allowed:
+        return ClaimVerdict.WITHIN if resolved else ClaimVerdict.UNRESOLVED
+    return ClaimVerdict.UNRESOLVED if low <= claimed <= high else ClaimVerdict.OUTSIDE

@@ -1,0 +1,171 @@
+"""Clifford groups of one and two qubits, written in a device's native gates.
+
+An element is known by the images of all Pauli strings, as signed numbers. A Pauli number has base-4
+digits I, X, Y, Z, the first qubit is the lowest digit; bit `SIGN` is a minus. Group elements are
+written with the fewest quarter turns, and the fewest entangling gates (Corcoles et al., Phys. Rev.
+A 87, 030301). One-qubit elements have one quarter turn on average.
+"""
+
+from __future__ import annotations
+
+import functools
+from itertools import product
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.experiments.native import (
+    Matrix,
+    NativeOperation,
+    entangler_matrix,
+    x_turn,
+    z_turn,
+)
+
+SIGN = 16
+Images = NDArray[np.uint8]  # [..., 4^n]
+# Steps of a word in the order of time: ("z", qubit, quarters), ("quarter", qubit, 0),
+# ("entangler", 0, 0).
+Step = tuple[str, int, int]
+
+_PAULIS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
+
+
+class CliffordGroup(msgspec.Struct, frozen=True, eq=False):
+    """All elements, up to a phase."""
+
+    num_qubits: int
+    images: Images  # [elements, 4^n]
+    words: tuple[tuple[Step, ...], ...]
+    numbers: NDArray[np.int32]  # element of each key, see `_keys`; -1: none
+
+    def find(self, images: Images) -> NDArray[np.int32]:
+        """Numbers of elements by their images [..., 4^n]."""
+        return self.numbers[_keys(images)]
+
+    def pauli_x(self, bits: int) -> Images:
+        """Images under X on the qubits of a bit mask."""
+        matrix = np.eye(1, dtype=np.complex128)
+        for qubit in range(self.num_qubits):
+            matrix = np.kron(_PAULIS[bits >> qubit & 1], matrix)
+        return conjugation(matrix)
+
+    def mean_count(self, kind: str) -> float:
+        """Mean number of steps of one kind in a word."""
+        return sum(step[0] == kind for word in self.words for step in word) / len(self.words)
+
+
+def conjugation(matrix: Matrix) -> Images:
+    """Images of all Pauli strings under P -> U P U^+: uint8 [4^n]. U is a Clifford gate."""
+    size = len(matrix)
+    paulis = _PAULIS
+    if size == 4:
+        paulis = np.array([np.kron(b, a) for b in _PAULIS for a in _PAULIS])
+    moved = matrix @ paulis @ matrix.conj().T
+    overlaps = np.einsum("aij,bji->ab", paulis, moved).real / size
+    images = np.abs(overlaps).argmax(axis=0)
+    signs = overlaps[images, np.arange(len(paulis))] < 0
+    return (images + SIGN * signs).astype(np.uint8)
+
+
+def compose(first: Images, then: Images) -> Images:
+    """Images under one element after another; arrays [..., 4^n] of equal leading shape."""
+    moved = np.take_along_axis(then, (first & (SIGN - 1)).astype(np.intp), axis=-1)
+    return moved ^ (first & SIGN)
+
+
+def inverse(images: Images) -> Images:
+    """Images under the inverse elements."""
+    places = (images & (SIGN - 1)).astype(np.intp)
+    found = np.zeros_like(images)
+    numbers = np.broadcast_to(np.arange(images.shape[-1], dtype=np.uint8), images.shape)
+    np.put_along_axis(found, places, numbers | (images & SIGN), axis=-1)
+    return found
+
+
+def _keys(images: Images) -> NDArray[np.int64]:
+    """Number of an element by the images of X and Z of each qubit."""
+    generators = (1, 3) if images.shape[-1] == 4 else (1, 3, 4, 12)
+    key = np.zeros(images.shape[:-1], np.int64)
+    for generator in generators:
+        key = key * 2 * SIGN + images[..., generator]
+    return key
+
+
+def _numbered(num_qubits: int, images: Images) -> NDArray[np.int32]:
+    numbers = np.full((2 * SIGN) ** (2 * num_qubits), -1, np.int32)
+    numbers[_keys(images)] = np.arange(len(images))
+    return numbers
+
+
+@functools.cache
+def one_qubit_group() -> CliffordGroup:
+    """The 24 elements as Z (quarter Z)^k with k <= 2, fewest quarter turns first."""
+    found: dict[bytes, tuple[Step, ...]] = {}
+    for count in range(3):
+        for turns in product(range(4), repeat=count + 1):
+            matrix = z_turn(turns[0])
+            word: list[Step] = [("z", 0, turns[0])]
+            for turn in turns[1:]:
+                matrix = z_turn(turn) @ x_turn(1) @ matrix
+                word += [("quarter", 0, 0), ("z", 0, turn)]
+            key = conjugation(matrix).tobytes()
+            found.setdefault(key, tuple(step for step in word if step[0] != "z" or step[2]))
+    images = np.array([np.frombuffer(key, np.uint8) for key in found])
+    return CliffordGroup(1, images, tuple(found.values()), _numbered(1, images))
+
+
+@functools.cache
+def two_qubit_group(entangler: NativeOperation) -> CliffordGroup:
+    """The 11,520 elements as L (E L')^k: L is any pair of one-qubit elements, k as small as
+    possible, and L' one of the cheapest that lead to a new coset of local elements."""
+    one = one_qubit_group()
+    costs = np.array([sum(step[0] == "quarter" for step in word) for word in one.words])
+    locals_ = np.array([_pair(a, b) for b in one.images for a in one.images])
+    words = tuple(
+        one.words[a] + tuple((kind, 1, value) for kind, _, value in one.words[b])
+        for b in range(24)
+        for a in range(24)
+    )
+    cheapest = np.argsort(np.add.outer(costs, costs).ravel(), kind="stable")
+    gate = conjugation(entangler_matrix(entangler))
+    cosets: dict[bytes, tuple[Images, tuple[Step, ...]]] = {}
+    level = [(np.arange(16, dtype=np.uint8), ())]
+    cosets[_coset(level[0][0])] = level[0]
+    while level:
+        following: list[tuple[Images, tuple[Step, ...]]] = []
+        for images, word in level:
+            for number in cheapest.tolist():
+                longer = compose(compose(images, locals_[number]), gate)
+                key = _coset(longer)
+                if key not in cosets:
+                    cosets[key] = longer, (*word, *words[number], ("entangler", 0, 0))
+                    following.append(cosets[key])
+        level = following
+    images = np.concatenate(
+        [compose(np.broadcast_to(rep, locals_.shape), locals_) for rep, _ in cosets.values()]
+    )
+    spelled = tuple(head + tail for _, head in cosets.values() for tail in words)
+    return CliffordGroup(2, images, spelled, _numbered(2, images))
+
+
+def _coset(images: Images) -> bytes:
+    """Key that elements have in common which differ by local elements after them: letters of each
+    qubit in the order of their first appearance, without signs."""
+    found = np.zeros(16, np.uint8)
+    for shift in (0, 2):
+        letters = images >> shift & 3
+        names = dict.fromkeys(letters.tolist())
+        names.pop(0, None)
+        renamed = np.zeros(4, np.uint8)
+        renamed[list(names)] = np.arange(1, len(names) + 1)
+        found |= renamed[letters] << shift
+    return found.tobytes()
+
+
+def _pair(first: Images, second: Images) -> Images:
+    """Images of pairs of Pauli numbers under one element on each qubit."""
+    low, high = np.arange(16) & 3, np.arange(16) >> 2
+    a, b = first[low], second[high]
+    return ((a & 3) | (b & 3) << 2 | ((a ^ b) & SIGN)).astype(np.uint8)

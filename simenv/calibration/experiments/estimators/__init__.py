@@ -1,0 +1,1 @@
+"""Estimators: quantities of a device from the counts of experiments alone."""

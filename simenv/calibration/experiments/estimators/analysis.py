@@ -1,0 +1,177 @@
+"""Estimates of T1, T2, readout errors and ZZ interaction from counts.
+
+Probabilities have the variance of a binomial share with one pseudo-count for each outcome, so that
+shares of 0 and 1 have an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.experiments.estimators.decay_fit import DecayFit, fit_decay, fit_frequency
+from simenv.calibration.experiments.estimators.estimates import Estimate
+from simenv.calibration.experiments.runner import Counts, Point
+
+Place = tuple[int, ...]
+Array = NDArray[np.float64]
+NS_PER_US = 1000.0
+_TURN_KHZ = 1e6 / (2.0 * math.pi)  # of an angular frequency in rad/ns
+
+
+def tallies(counts: Counts, name: str) -> dict[Place, dict[float, dict[int, NDArray[np.int64]]]]:
+    """Counts of one experiment by place, x and arm; repeats are added."""
+    found: dict[Place, dict[float, dict[int, NDArray[np.int64]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
+    for point, tally in counts.items():
+        if point.experiment == name:
+            arms = found[point.qubits][point.x]
+            arms[point.arm] = arms[point.arm] + tally if point.arm in arms else tally
+    return found
+
+
+def share(tally: NDArray[np.int64], qubit: int = 0) -> tuple[float, float]:
+    """Share of outcomes in which a qubit (bit of the outcome) is 1, and its variance."""
+    ones = int(tally[np.arange(tally.size) >> qubit & 1 == 1].sum())
+    total = int(tally.sum())
+    smooth = (ones + 1.0) / (total + 2.0)
+    return ones / total, smooth * (1.0 - smooth) / total
+
+
+def differences(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[Array, ...]:
+    """Times, signals P(1 | arm 1) - P(1 | arm 0) and their variances, ascending in time."""
+    rows = []
+    for x in sorted(arms):
+        (one, a), (zero, b) = share(arms[x][1]), share(arms[x][0])
+        rows.append((x, one - zero, a + b))
+    return tuple(np.array(rows).T)
+
+
+def decay_of(counts: Counts, name: str) -> tuple[list[Place], DecayFit] | None:
+    """Fits of an experiment with two arms; None where it was not run."""
+    found = tallies(counts, name)
+    places = sorted(found)
+    if not places:
+        return None
+    x, signal, variance = (
+        np.array(rows) for rows in zip(*(differences(found[p]) for p in places), strict=True)
+    )
+    return places, fit_decay(x, signal, variance)
+
+
+def times(counts: Counts, name: str, quantity: str) -> list[Estimate]:
+    """T1 or T2 in us, of an experiment with two arms."""
+    found = decay_of(counts, name)
+    if found is None:
+        return []
+    places, fit = found
+    return [
+        _time(quantity, place, float(rate), float(error))
+        for place, rate, error in zip(places, fit.rate, fit.rate_error, strict=True)
+    ]
+
+
+def _time(quantity: str, place: Place, rate_ns: float, error_ns: float) -> Estimate:
+    """A time by its rate. A rate that is not above 0 is taken as a hundredth of its error."""
+    rate = max(rate_ns, 0.01 * error_ns) * NS_PER_US
+    return Estimate(quantity, place, 1.0 / rate, error_ns * NS_PER_US, "inverse")
+
+
+def _quadratures(arms: Mapping[int, NDArray[np.int64]], first: int) -> tuple[complex, float]:
+    """A exp(i theta) of a qubit that has turned by theta about Z, and the variance of its parts.
+
+    Of a pair, shots count in which the second qubit is read as it was prepared: it has not relaxed.
+    """
+    tallies_ = [arms[first + k] for k in range(4)]
+    if tallies_[0].size == 4:
+        tallies_ = [tally[2 * (first // 4) :][:2] for tally in tallies_]
+    shares = [share(tally) for tally in tallies_]
+    value = complex(shares[0][0] - shares[2][0], shares[3][0] - shares[1][0])
+    return value, 0.5 * sum(variance for _, variance in shares)
+
+
+def _signals(
+    arms: Mapping[float, Mapping[int, NDArray[np.int64]]], first: int
+) -> tuple[Array, NDArray[np.complex128], Array]:
+    times_ns = sorted(arms)
+    rows = [_quadratures(arms[x], first) for x in times_ns]
+    values = np.array([value for value, _ in rows])
+    return np.array(times_ns), values, np.array([variance for _, variance in rows])
+
+
+def ramsey(counts: Counts, name: str) -> list[Estimate]:
+    """T2 of Ramsey sequences in us, and the detuning in kHz."""
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        x, values, variance = _signals(arms, 0)
+        size = np.maximum(np.abs(values), 1e-3)
+        turn = fit_frequency(x, values / size, variance / np.square(size))
+        still = values * np.exp(-1j * turn.frequency * x)
+        phase = np.angle((still / variance).sum())
+        signal = (still * np.exp(-1j * phase)).real
+        fit = fit_decay(x[None], signal[None], variance[None])
+        estimates.append(_time("t2_ramsey_us", place, float(fit.rate[0]), float(fit.rate_error[0])))
+        estimates.append(
+            Estimate("detuning_khz", place, turn.frequency * _TURN_KHZ, turn.error * _TURN_KHZ)
+        )
+    return estimates
+
+
+def interactions(counts: Counts, name: str) -> list[Estimate]:
+    """ZZ rates in kHz of conditional Ramsey sequences."""
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        x, alone, variance_0 = _signals(arms, 0)
+        _, beside, variance_1 = _signals(arms, 4)
+        size = np.maximum(np.abs(alone), 1e-3)
+        ratio = beside * alone.conj() / np.square(size)
+        variance = (variance_1 + np.square(np.abs(ratio)) * variance_0) / np.square(size)
+        fit = fit_frequency(x, ratio, variance)
+        estimates.append(
+            Estimate("zz_khz", place, -fit.frequency * _TURN_KHZ, fit.error * _TURN_KHZ)
+        )
+    return estimates
+
+
+def readout(counts: Counts, name: str) -> list[Estimate]:
+    """Probabilities that a prepared |0> is read as 1, and |1> as 0."""
+    estimates = []
+    for place, arms in sorted(tallies(counts, name).items()):
+        for quantity, tally, wrong in (
+            ("p01", next(iter(arms.values()))[0], 1),
+            ("p10", next(iter(arms.values()))[1], 0),
+        ):
+            total = int(tally.sum())
+            p = int(tally[wrong]) / total
+            error = math.sqrt(max(p * (1.0 - p), 1.0 / total) / total)
+            estimates.append(Estimate(quantity, place, p, error, "proportion", trials=total))
+    return estimates
+
+
+def survival(tally: NDArray[np.int64], target: int) -> tuple[float, float]:
+    """Survival probability without its asymptote, scaled to 1 without noise: (P - 1/d) d/(d - 1);
+    and its variance."""
+    size, total = tally.size, int(tally.sum())
+    scale = size / (size - 1.0)
+    p = int(tally[target]) / total
+    smooth = (int(tally[target]) + 1.0) / (total + 2.0)
+    return (p - 1.0 / size) * scale, smooth * (1.0 - smooth) / total * scale * scale
+
+
+def marginal(tally: NDArray[np.int64], qubit: int) -> NDArray[np.int64]:
+    """Counts of one of two qubits."""
+    table = tally.reshape(2, 2)  # second, first
+    return np.asarray(table.sum(axis=0) if qubit == 0 else table.sum(axis=1))
+
+
+def points_of(counts: Counts, name: str) -> dict[Place, dict[float, list[Point]]]:
+    """Points of a benchmarking experiment by place and length, in the order of repeats."""
+    found: dict[Place, dict[float, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    for point in sorted((p for p in counts if p.experiment == name), key=lambda p: p.repeat):
+        found[point.qubits][point.x].append(point)
+    return found

@@ -1,0 +1,52 @@
+"""Estimated quantities with their errors. Learned from counts alone."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import Literal
+
+import msgspec
+
+Scale = Literal["linear", "inverse", "proportion"]
+
+
+class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One quantity of one qubit or pair.
+
+    `scale` says on what the normal approximation holds: the value; its inverse (a time, estimated
+    by its rate; `std_error` is that of the rate); a proportion of `trials` (Wilson's interval).
+    """
+
+    quantity: str
+    qubits: tuple[int, ...]
+    value: float
+    std_error: float
+    scale: Scale = "linear"
+    gate: str = ""
+    trials: int = 0
+
+    def interval(self, z: float) -> tuple[float, float]:
+        """Confidence interval at z standard errors; an unbounded time is infinite."""
+        if self.scale == "inverse":
+            rate, width = 1.0 / self.value, z * self.std_error
+            low = 1.0 / (rate + width) if rate + width > 0.0 else math.inf
+            return low, (1.0 / (rate - width) if rate - width > 0.0 else math.inf)
+        if self.scale == "proportion":
+            return wilson(self.value, self.trials, z)
+        return self.value - z * self.std_error, self.value + z * self.std_error
+
+
+def wilson(share: float, trials: int, z: float) -> tuple[float, float]:
+    """Score interval of a proportion (Wilson, J. Am. Stat. Assoc. 22, 209)."""
+    weight = z * z / trials
+    center = (share + weight / 2.0) / (1.0 + weight)
+    half = z / (1.0 + weight) * math.sqrt(share * (1.0 - share) / trials + weight / (4.0 * trials))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def simultaneous_z(count: int, confidence: float = 0.99) -> float:
+    """Standard errors of two-sided intervals that hold together at a confidence (Sidak, J. Am.
+    Stat. Assoc. 62, 626)."""
+    tail = -math.expm1(math.log(confidence) / max(1, count)) / 2.0
+    return -NormalDist().inv_cdf(tail)

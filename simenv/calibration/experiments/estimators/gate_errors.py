@@ -1,0 +1,184 @@
+"""Gate errors from randomized benchmarking, as average gate infidelity of one native gate.
+
+A decay S = A p^N over N gates has the depolarizing parameter p of one gate, whose average
+infidelity is (d - 1)/d (1 - p). N is the number of gates that the sequences really have, so random
+elements of different length add no error. The interleaved decay is compared with the standard one
+of equal random elements, S_I / S = p^N with the number N of gates that were added: preparation and
+measurement cancel. Scatter of sequences beyond shot noise widens all errors of an experiment by one
+factor, estimated over all qubits or pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.experiments.estimators.analysis import Place, marginal, points_of, survival
+from simenv.calibration.experiments.estimators.decay_fit import fit_decay
+from simenv.calibration.experiments.estimators.estimates import Estimate
+from simenv.calibration.experiments.runner import Counts, Point
+
+Array = NDArray[np.float64]
+Reader = Callable[[Point], tuple[float, float]]
+_LEAST_SIGNAL = 1e-3
+
+
+class Curve(msgspec.Struct, frozen=True, eq=False):
+    """Mean decay of one place; arrays [lengths]."""
+
+    place: Place
+    lengths: Array
+    gates: Array  # of the gate under test, mean of the sequences
+    signal: Array
+    variance: Array  # of the mean
+
+
+def curves(
+    counts: Counts, name: str, read: Reader | None = None, places: Sequence[Place] | None = None
+) -> tuple[list[Curve], float]:
+    """Mean decays, and the factor of variances by the scatter of sequences, at least 1."""
+
+    def plain(point: Point) -> tuple[float, float]:
+        return survival(counts[point], point.arm)
+
+    reader = read or plain
+    found, chi, freedom = [], 0.0, 0
+    for place, by_length in sorted(points_of(counts, name).items()):
+        if places is not None and place not in places:
+            continue
+        rows = []
+        for length in sorted(by_length):
+            points = by_length[length]
+            values = np.array([reader(point) for point in points])
+            gates = np.array([point.gates for point in points])
+            signal, variance = values.mean(axis=0)
+            rows.append((length, gates.mean(), signal, variance / len(points)))
+        table = np.array(rows).T
+        curve = Curve(place, *table)
+        found.append(curve)
+        rate = _rate(curve)
+        for length, mean in zip(curve.lengths, curve.gates, strict=True):
+            more, count = _scatter(by_length[float(length)], reader, rate, mean)
+            chi, freedom = chi + more, freedom + count
+    return found, max(1.0, chi / freedom) if freedom else 1.0
+
+
+def _rate(curve: Curve) -> float:
+    if curve.gates.size < 2 or np.ptp(curve.gates) == 0.0:
+        return 0.0
+    fit = fit_decay(curve.gates[None], curve.signal[None], curve.variance[None])
+    return float(fit.rate[0])
+
+
+def _scatter(
+    points: Sequence[Point], read: Reader, rate: float, mean_gates: float
+) -> tuple[float, int]:
+    """Chi-square of equal sequences about their mean, for each target outcome, and its degrees of
+    freedom; numbers of gates are brought to their mean."""
+    chi, freedom = 0.0, 0
+    for arm in {point.arm for point in points}:
+        mine = [point for point in points if point.arm == arm]
+        if len(mine) < 2:
+            continue
+        values = np.array([read(point) for point in mine])
+        shift = np.exp(rate * (np.array([point.gates for point in mine]) - mean_gates))
+        signal, variance = values[:, 0] * shift, values[:, 1] * shift * shift
+        chi += float((np.square(signal - signal.mean()) / variance).sum())
+        freedom += len(mine) - 1
+    return chi, freedom
+
+
+def infidelity(rate: float, num_qubits: int) -> float:
+    """Average gate infidelity of a depolarizing parameter exp(-rate)."""
+    size = 1 << num_qubits
+    return (size - 1.0) / size * -math.expm1(-rate)
+
+
+def _estimate(
+    quantity: str, place: Place, gate: str, rate: float, error: float, num_qubits: int
+) -> Estimate:
+    size = 1 << num_qubits
+    slope = (size - 1.0) / size * math.exp(-max(rate, 0.0))
+    return Estimate(quantity, place, infidelity(rate, num_qubits), slope * error, gate=gate)
+
+
+def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estimate]:
+    """Errors of the gate that all sequences are made of."""
+    found, factor = curves(counts, name)
+    if not found:
+        return []
+    fit = fit_decay(
+        np.array([curve.gates for curve in found]),
+        np.array([curve.signal for curve in found]),
+        factor * np.array([curve.variance for curve in found]),
+    )
+    return [
+        _estimate(quantity, curve.place, gate, float(rate), float(error), len(curve.place))
+        for curve, rate, error in zip(found, fit.rate, fit.rate_error, strict=True)
+    ]
+
+
+def interleaved(
+    counts: Counts, reference: str, name: str, quantity: str, gate: str
+) -> list[Estimate]:
+    """Errors of an interleaved gate."""
+    added, factor = curves(counts, name)
+    plain, other = curves(counts, reference)
+    by_place = {curve.place: curve for curve in plain}
+    factor = max(factor, other)
+    estimates = []
+    for curve in added:
+        base = by_place[curve.place]
+        rows = [base.lengths.tolist().index(length) for length in curve.lengths]
+        one, two = curve.signal, base.signal[rows]
+        gates = curve.gates - (base.gates[rows] if len(curve.place) == 2 else 0.0)
+        safe_one, safe_two = np.maximum(one, _LEAST_SIGNAL), np.maximum(two, _LEAST_SIGNAL)
+        y = np.log(safe_two / safe_one)
+        variance = factor * (
+            curve.variance / np.square(safe_one) + base.variance[rows] / np.square(safe_two)
+        )
+        weight = float((gates * gates / variance).sum())
+        rate = float((gates * y / variance).sum()) / weight
+        error = 1.0 / math.sqrt(weight)
+        estimates.append(_estimate(quantity, curve.place, gate, rate, error, len(curve.place)))
+    return estimates
+
+
+def per_clifford(counts: Counts, name: str) -> list[Estimate]:
+    """Error of a random element of the group."""
+    found, factor = curves(counts, name)
+    estimates = []
+    for curve in found:
+        fit = fit_decay(curve.lengths[None], curve.signal[None], factor * curve.variance[None])
+        estimates.append(
+            _estimate(
+                "error_per_clifford", curve.place, "", float(fit.rate[0]),
+                float(fit.rate_error[0]), len(curve.place),
+            )
+        )  # fmt: skip
+    return estimates
+
+
+def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
+    """Errors of one-qubit gates while a neighbour is driven: `qubits` is (qubit, neighbour)."""
+    estimates = []
+    for qubit in range(2):
+
+        def read(point: Point, qubit: int = qubit) -> tuple[float, float]:
+            return survival(marginal(counts[point], qubit), point.arm >> qubit & 1)
+
+        found, factor = curves(counts, name, read)
+        for curve in found:
+            fit = fit_decay(curve.gates[None], curve.signal[None], factor * curve.variance[None])
+            place = curve.place if qubit == 0 else curve.place[::-1]
+            estimates.append(
+                _estimate(
+                    "error_1q_simultaneous", place, gate, float(fit.rate[0]),
+                    float(fit.rate_error[0]), 1,
+                )
+            )  # fmt: skip
+    return estimates

@@ -1,0 +1,180 @@
+"""Circuits of characterization experiments as flat arrays, made without a circuit object.
+
+A circuit is a list of pieces, one for each qubit or pair that is measured. Pieces have no operation
+in common, so they act at the same time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.experiments.clifford import CliffordGroup, Step
+from simenv.calibration.experiments.native import NativeOperation, NativeSet
+from simenv.model.program import PROGRAM_FORMAT, Program
+
+# Rows of the operation table, the same in all circuits.
+Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE = range(7)
+
+
+class CircuitPiece(msgspec.Struct, frozen=True, eq=False):
+    """Operations on one qubit or pair; its qubits are numbers 0 and 1 until it is placed."""
+
+    rows: NDArray[np.uint16]  # [operations]
+    qubits: NDArray[np.int64]  # [operands]
+    params: NDArray[np.float64]
+
+
+class PlacedPiece(msgspec.Struct, frozen=True, eq=False):
+    """A piece on qubits of the device, which are measured at its end."""
+
+    qubits: tuple[int, ...]
+    piece: CircuitPiece
+
+
+class Alphabet:
+    """Native gates of a device as rows of the operation table."""
+
+    def __init__(self, gates: NativeSet) -> None:
+        half = gates.half or NativeOperation("x")
+        entangler = gates.entangler or NativeOperation("cz")
+        self.gates = gates
+        self._named = {QUARTER: gates.quarter, HALF: half, ENTANGLER: entangler}
+        self.names = (
+            gates.z, gates.quarter.name, half.name, entangler.name, "barrier", "delay", "measure",
+        )  # fmt: skip
+        self.arities = np.array(
+            [
+                (1, 0, 1),
+                (1, 0, len(gates.quarter.params)),
+                (1, 0, len(half.params)),
+                (2, 0, len(entangler.params)),
+                (2, 0, 0),
+                (1, 0, 1),
+                (1, 1, 0),
+            ],
+            np.uint16,
+        )
+        self._groups: dict[int, _Words] = {}
+
+    def z(self, angle_rad: float, qubit: int = 0) -> CircuitPiece:
+        """Rotation about Z."""
+        return _piece(Z, (qubit,), (angle_rad,))
+
+    def quarter(self, qubit: int = 0) -> CircuitPiece:
+        """Quarter turn about X."""
+        return _piece(QUARTER, (qubit,), self._named[QUARTER].params)
+
+    def half(self, qubit: int = 0) -> CircuitPiece:
+        """Half turn about X, of two quarter turns where the device has no other."""
+        if self.gates.half is None:
+            return joined([self.quarter(qubit), self.quarter(qubit)])
+        return _piece(HALF, (qubit,), self._named[HALF].params)
+
+    def entangler(self) -> CircuitPiece:
+        """The entangling gate on both qubits."""
+        return _piece(ENTANGLER, (0, 1), self._named[ENTANGLER].params)
+
+    def barrier(self) -> CircuitPiece:
+        """Synchronization of both qubits."""
+        return _piece(BARRIER, (0, 1), ())
+
+    def delay(self, duration_ns: float, qubit: int = 0) -> CircuitPiece:
+        """Idle time."""
+        return _piece(DELAY, (qubit,), (duration_ns,))
+
+    def word(self, steps: Sequence[Step]) -> CircuitPiece:
+        """Steps of a group element."""
+        makers = {
+            "z": lambda qubit, value: self.z(value * math.pi / 2.0, qubit),
+            "quarter": lambda qubit, _: self.quarter(qubit),
+            "entangler": lambda *_: self.entangler(),
+        }
+        return joined([makers[kind](qubit, value) for kind, qubit, value in steps])
+
+    def words(
+        self, group: CliffordGroup, elements: NDArray[np.int32], *, sync: bool
+    ) -> CircuitPiece:
+        """Group elements one after another; the number after the last is the gate that is
+        interleaved. `sync`: a barrier follows each."""
+        key = 2 * group.num_qubits + sync
+        if key not in self._groups:
+            ending = self.barrier() if sync else _EMPTY
+            gate = self.half() if group.num_qubits == 1 else self.entangler()
+            pieces = [*map(self.word, group.words), gate]
+            self._groups[key] = _Words([joined([piece, ending]) for piece in pieces])
+        return self._groups[key].piece(elements)
+
+    def program(self, placed: Sequence[PlacedPiece], num_qubits: int) -> Program:
+        """One circuit. Clbits are numbered in the order of the pieces and their qubits."""
+        measured = [qubit for each in placed for qubit in each.qubits]
+        qubits = [np.array(each.qubits)[each.piece.qubits] for each in placed]
+        rows = [each.piece.rows for each in placed]
+        params = [each.piece.params for each in placed]
+        rows.append(np.full(len(measured), MEASURE, np.uint16))
+        return Program(
+            format=PROGRAM_FORMAT,
+            num_qubits=num_qubits,
+            num_clbits=len(measured),
+            registers=(("c", len(measured)),),
+            names=self.names,
+            arities=self.arities.tobytes(),
+            ops=np.concatenate(rows).astype(np.uint16).tobytes(),
+            qubits=np.concatenate([*qubits, measured]).astype(np.uint16).tobytes(),
+            clbits=np.arange(len(measured), dtype=np.uint16).tobytes(),
+            params=np.concatenate([*params, []]).astype(np.float64).tobytes(),
+        )
+
+
+def joined(pieces: Sequence[CircuitPiece]) -> CircuitPiece:
+    """Pieces one after another on the same qubits."""
+    return CircuitPiece(
+        np.concatenate([_EMPTY.rows, *(each.rows for each in pieces)]),
+        np.concatenate([_EMPTY.qubits, *(each.qubits for each in pieces)]),
+        np.concatenate([_EMPTY.params, *(each.params for each in pieces)]),
+    )
+
+
+def _piece(row: int, qubits: tuple[int, ...], params: tuple[float, ...]) -> CircuitPiece:
+    return CircuitPiece(
+        np.array([row], np.uint16), np.array(qubits, np.int64), np.array(params, np.float64)
+    )
+
+
+_EMPTY = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0))
+
+
+class _Words:
+    """Pieces of all elements of a group, concatenated for fast look-up of sequences."""
+
+    def __init__(self, pieces: Sequence[CircuitPiece]) -> None:
+        self._rows = _Ragged([each.rows for each in pieces])
+        self._qubits = _Ragged([each.qubits for each in pieces])
+        self._params = _Ragged([each.params for each in pieces])
+
+    def piece(self, elements: NDArray[np.int32]) -> CircuitPiece:
+        """Pieces of these elements, one after another."""
+        return CircuitPiece(
+            self._rows.taken(elements), self._qubits.taken(elements), self._params.taken(elements)
+        )
+
+
+class _Ragged:
+    """Arrays of different lengths in one."""
+
+    def __init__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
+        self._sizes = np.array([array.size for array in arrays])
+        self._begins = np.cumsum(self._sizes) - self._sizes
+        self._values = np.concatenate(arrays)
+
+    def taken(self, numbers: NDArray[np.int32]) -> NDArray[np.generic]:
+        """The arrays of these numbers, concatenated."""
+        sizes = self._sizes[numbers]
+        ends = np.cumsum(sizes)
+        total = int(ends[-1]) if ends.size else 0
+        offsets = np.repeat(self._begins[numbers] - (ends - sizes), sizes)
+        return self._values[np.arange(total) + offsets]

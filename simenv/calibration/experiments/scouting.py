@@ -1,0 +1,90 @@
+"""Rough scales of a device from few shots: they set the times and lengths of the measurements.
+
+Delays grow by a factor from a fraction of a microsecond to the longest delay allowed; lengths of
+sequences likewise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from simenv.calibration.experiments import coherence
+from simenv.calibration.experiments.estimators.analysis import Place, differences, tallies
+from simenv.calibration.experiments.estimators.gate_errors import curves
+from simenv.calibration.experiments.plans import RB1, RB2, Planner, TestLayout
+from simenv.calibration.experiments.runner import CircuitRunner, Counts
+
+SHOTS = 1000
+FIRST_DELAY_NS = 300.0
+DELAY_FACTOR = 4.0
+LENGTHS_1Q = (1, 16, 128, 1024)
+LENGTHS_2Q = (1, 4, 16, 64)
+_DEAD = 0.15  # signal of one random element below which a gate does not work
+_PREFIX = "scout-"
+
+
+class Scales(msgspec.Struct, frozen=True):
+    """Rough values. A time that is longer than the longest delay is the longest delay."""
+
+    t1_ns: dict[int, float]
+    t2_ns: dict[int, float]
+    rate_1q: dict[Place, float]  # of a random one-qubit element: -ln p
+    rate_2q: dict[Place, float]
+    dead: tuple[Place, ...]  # without a signal after one element
+
+
+def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_ns: float) -> Scales:
+    """Run the circuits and find the scales."""
+    count = 1 + int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR))
+    ladder = [FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count)] + [longest_ns]
+    times = {(qubit,): ladder for qubit in tested.qubits}
+    names = ("t1", coherence.relaxation), ("echo", coherence.echo)
+    circuits = [
+        circuit
+        for name, arm in names
+        for circuit in planner.timed(_PREFIX + name, arm, times, 2, SHOTS)
+    ]
+    circuits += planner.sequences(RB1, {(q,): LENGTHS_1Q for q in tested.qubits}, 2, SHOTS)
+    if tested.pairs:
+        circuits += planner.sequences(RB2, dict.fromkeys(tested.pairs, LENGTHS_2Q), 4, SHOTS)
+    counts = runner.run(circuits)
+    one, two = _rates(counts, RB1), _rates(counts, RB2)
+    return Scales(
+        _times(counts, _PREFIX + "t1", longest_ns),
+        _times(counts, _PREFIX + "echo", longest_ns),
+        {place: rate for place, (rate, _) in one.items()},
+        {place: rate for place, (rate, _) in two.items()},
+        tuple(place for place, (_, works) in {**one, **two}.items() if not works),
+    )
+
+
+def _times(counts: Counts, name: str, longest_ns: float) -> dict[int, float]:
+    """Best of many decay times for each qubit, amplitudes free."""
+    found = {}
+    for place, arms in tallies(counts, name).items():
+        x, signal, variance = differences(arms)
+        rates = np.geomspace(0.1 / longest_ns, 3.0 / FIRST_DELAY_NS, 800)
+        model = np.exp(-rates[:, None] * x)
+        weight = 1.0 / (variance + 1e-4)  # scatter of a rough model
+        size = (model * signal * weight).sum(axis=1) / (model * model * weight).sum(axis=1)
+        cost = (np.square(signal - size[:, None] * model) * weight).sum(axis=1)
+        found[place[0]] = min(1.0 / float(rates[cost.argmin()]), longest_ns)
+    return found
+
+
+def _rates(counts: Counts, name: str) -> Mapping[Place, tuple[float, bool]]:
+    """Rate of decay of each place by its longest sequences that have a signal, and whether one
+    element leaves any."""
+    found = {}
+    for curve in curves(counts, name)[0]:
+        works = bool(curve.signal[0] > _DEAD)
+        seen = np.flatnonzero(curve.signal > 0.3 * max(curve.signal[0], 1e-9))
+        last = int(seen[-1]) if seen.size and seen[-1] else 1
+        ratio = max(float(curve.signal[last]), 0.02) / max(float(curve.signal[0]), 0.02)
+        span = float(curve.lengths[last] - curve.lengths[0])
+        rate = -np.log(min(ratio, 1.0 - 1e-3)) / span
+        found[curve.place] = float(rate), works
+    return found

@@ -1,0 +1,171 @@
+"""Text, JSON and plot of a certificate."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simenv.cli.output import terminal
+from simenv.errors import ConfigError, OptionError
+
+if TYPE_CHECKING:
+    from simenv.calibration.certify.certificate import Certificate
+    from simenv.calibration.certify.compare import ClaimComparison
+
+TITLES = {
+    "t1_us": "T1",
+    "t2_us": "T2 (echo)",
+    "t2_ramsey_us": "T2 (Ramsey)",
+    "p01": "readout of 0 as 1",
+    "p10": "readout of 1 as 0",
+    "error_1q": "one-qubit gate error",
+    "error_half": "half-turn gate error",
+    "error_1q_simultaneous": "one-qubit gate error beside a driven neighbour",
+    "error_2q": "two-qubit gate error",
+    "zz_khz": "ZZ interaction",
+    "detuning_khz": "detuning",
+    "error_per_clifford": "error of a two-qubit Clifford",
+}
+_UNITS = {"us": " us", "khz": " kHz"}
+_HEADERS = ("QUANTITY", "N", "MEDIAN", "WORST", "AT", "BOUND", "INTERVAL", "VERDICT")
+_ROW_HEADERS = ("QUANTITY", "QUBITS", "CLAIMED", "RECOVERED", "LOW", "HIGH", "BOUND", "VERDICT")
+_SHOWN = 20  # culprits
+
+
+def progress(stage: str) -> None:
+    """One line of what is done now, on a terminal."""
+    if sys.stderr.isatty():
+        terminal.note(f"certify: {stage}")
+
+
+def as_json(found: Certificate) -> None:
+    """One object of the whole, then one a quantity."""
+    terminal.json_line(
+        {
+            "device": found.device,
+            "claims": found.claims,
+            "confidence": found.confidence,
+            "passed": found.passed,
+            "circuits": found.circuits,
+            "shots": found.shots,
+            "seconds": round(found.seconds, 3),
+            "culprits": [name_of(each) for each in found.culprits],
+            "unresolved": [name_of(each) for each in found.unresolved],
+        }
+    )
+    for each in found.comparisons:
+        terminal.json_line(each)
+
+
+def show(found: Certificate, *, every: bool) -> None:
+    """The table, the culprits and the verdict."""
+    if every:
+        _table(_ROW_HEADERS, [_row(each) for each in found.comparisons])
+    else:
+        _table(_HEADERS, _summary(found.comparisons))
+    terminal.line()
+    for each in found.culprits[:_SHOWN]:
+        terminal.line(f"outside the bound: {sentence(each)}")
+    if len(found.culprits) > _SHOWN:
+        terminal.line(f"and {len(found.culprits) - _SHOWN} more; --all prints every quantity")
+    if found.unresolved:
+        names = ", ".join(name_of(each) for each in found.unresolved[:5])
+        more = len(found.unresolved) - 5
+        terminal.line(
+            f"not resolved: {names}{f' and {more} more' if more > 0 else ''};"
+            " a larger --effort makes intervals narrower"
+        )
+    verdict = "certified" if found.passed else "not certified"
+    terminal.line(
+        f"{found.device}: {verdict} at {found.confidence:.0%} simultaneous confidence"
+        f" ({found.circuits} circuits, {found.shots} shots, {found.seconds:.0f} s)"
+    )
+
+
+def name_of(each: ClaimComparison) -> str:
+    """Qubit or pair and quantity, such as `pair 3-5: two-qubit gate error`."""
+    place = "-".join(map(str, each.qubits))
+    kind = "qubit" if len(each.qubits) == 1 else "pair"
+    return f"{kind} {place}: {TITLES.get(each.quantity, each.quantity)}"
+
+
+def sentence(each: ClaimComparison) -> str:
+    """A comparison in words."""
+    gate = f" ({each.gate})" if each.gate else ""
+    claimed = each.claimed or 0.0
+    part = f" ({each.deviation / claimed:+.1%})" if claimed else ""
+    return (
+        f"{name_of(each)}{gate}: claimed {value(each.quantity, claimed)}, recovered"
+        f" {value(each.quantity, each.recovered)}{part}"
+    )
+
+
+def value(quantity: str, number: float) -> str:
+    """A value with its unit."""
+    unit = _UNITS.get(quantity.rpartition("_")[2], "")
+    return "infinite" if math.isinf(number) else f"{number:.4g}{unit}"
+
+
+def _row(each: ClaimComparison) -> tuple[str, ...]:
+    quantity = each.quantity
+    return (
+        TITLES.get(quantity, quantity),
+        "-".join(map(str, each.qubits)),
+        "-" if each.claimed is None else value(quantity, each.claimed),
+        value(quantity, each.recovered),
+        value(quantity, each.low),
+        value(quantity, each.high),
+        "-" if each.claimed is None else value(quantity, each.bound),
+        str(each.verdict),
+    )
+
+
+def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
+    rows = []
+    for quantity in dict.fromkeys(each.quantity for each in comparisons):
+        mine = [each for each in comparisons if each.quantity == quantity]
+        claimed = [each for each in mine if each.claimed is not None]
+        middle = sorted(each.recovered for each in mine)[len(mine) // 2]
+        cells = [TITLES.get(quantity, quantity), str(len(mine)), value(quantity, middle)]
+        if claimed:
+            worst = max(claimed, key=lambda each: abs(each.relative_deviation))
+            width = max((each.high - each.low) / 2.0 / (each.bound or 1.0) for each in claimed)
+            words = dict.fromkeys(str(each.verdict) for each in claimed)
+            cells += [
+                f"{worst.relative_deviation:+.2f}",
+                "-".join(map(str, worst.qubits)),
+                value(quantity, worst.bound),
+                "infinite" if math.isinf(width) else f"{width:.2f}",
+                ", ".join(words),
+            ]
+        else:
+            cells += ["-"] * 4 + ["unclaimed"]
+        rows.append(tuple(cells))
+    return rows
+
+
+def _table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    every = [headers, *rows]
+    widths = [max(len(row[k]) for row in every) for k in range(len(headers))]
+    for row in every:
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        terminal.line("  ".join(cells).rstrip())
+
+
+def plot(found: Certificate, path: Path) -> None:
+    """Draw the certificate. Raises ConfigError, OptionError."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("--plot: matplotlib is not installed", hint="pip install 'simenv[plots]'")
+    if path.suffix != ".png":
+        raise OptionError(f"--plot {path}: not a PNG file", hint="give a name that ends in .png")
+    from simenv.cli.calibration import certificate_plot
+
+    try:
+        certificate_plot.draw(found, path)
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {error.strerror}") from error
+    terminal.note(f"certificate drawn in {path}")

@@ -1,0 +1,119 @@
+"""`simenv certify`: measure a device and compare it with what its snapshot claims."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config
+from simenv.cli import options
+from simenv.cli.devices import stored
+from simenv.cli.errors import spoken_errors
+from simenv.cli.output import terminal
+from simenv.errors import NotFoundError, OptionError
+
+if TYPE_CHECKING:
+    from noise_models.calibration import CalibrationSnapshot
+    from simenv.calibration.certify.certificate import Certificate
+    from simenv.model.devices import DeviceInfo
+
+_WORKERS = 2  # of a private environment
+
+
+def certify(
+    context: typer.Context,
+    device: Annotated[str, typer.Argument(help="Device or pool that `simenv devices` lists.")],
+    qubits: Annotated[
+        str, typer.Option(help="Qubits such as 0-6,9 and the pairs among them; by default all.")
+    ] = "",
+    claims: Annotated[
+        str, typer.Option(help="Device whose snapshot is compared; by default that of DEVICE.")
+    ] = "",
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw claimed against recovered into this PNG file.")
+    ] = None,
+    out: Annotated[
+        str, typer.Option(help="Save the recovered snapshot as a device of this name.")
+    ] = "",
+    effort: Annotated[float, typer.Option(min=0.01, help="Factor of all numbers of shots.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sequences and shots.")] = 0,
+    every: Annotated[bool, typer.Option("--all", help="Print every quantity.")] = False,
+) -> None:
+    """Measure a device by benchmarking; compare the values with its calibration snapshot.
+
+    Exits with 1 where a quantity is outside its bound or is not resolved.
+    """
+    common = options.settings_of(context)
+    if out:
+        config.check_name(out, "device")
+    with spoken_errors(), contextlib.ExitStack() as stack:
+        from simenv.calibration.certify import certificate
+        from simenv.calibration.experiments.procedure import Effort
+        from simenv.cli.calibration import certificate_view as view
+        from simenv.cli.environment import private
+
+        client = private.found(common, stack)
+        if client is None:
+            client = stack.enter_context(private.started(_WORKERS))
+        info, _ = certificate.device_under_test(client, device)
+        claimed = _claims(claims, device, info)
+        found = certificate.certify(
+            client,
+            device,
+            claimed,
+            qubits=_qubits(qubits),
+            seed=seed,
+            effort=Effort().scaled(effort),
+            progress=view.progress,
+        )
+        if out:
+            _save(out, found, claimed, info)
+        if plot is not None:
+            view.plot(found, plot)
+    if common.as_json:
+        view.as_json(found)
+    else:
+        view.show(found, every=every)
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _claims(name: str, device: str, info: DeviceInfo) -> CalibrationSnapshot:
+    """Snapshot to compare with. Raises NotFoundError for an unknown name."""
+    from simenv.calibration.certify.snapshot import published
+
+    if name:
+        return stored.load(name)[0]
+    for known in (device, info.model):
+        with contextlib.suppress(NotFoundError):
+            snapshot = stored.load(known)[0]
+            if snapshot.digest.hex() == info.calibration_id:
+                return snapshot
+    return published(info)
+
+
+def _save(name: str, found: Certificate, claimed: CalibrationSnapshot, info: DeviceInfo) -> None:
+    from noise_models import snapshot
+    from simenv.calibration.certify.snapshot import recovered
+
+    made = recovered(claimed, found.measured, time.time(), name)
+    path, replaced = stored.save(name, snapshot.dump(made))
+    word = "replaced" if replaced else "saved"
+    terminal.note(f"{word} device {name}, the recovered snapshot of {info.name}: {path}")
+
+
+def _qubits(text: str) -> list[int] | None:
+    """Numbers of a list such as 0-6,9; None for "". Raises OptionError."""
+    if not text:
+        return None
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise OptionError(f"--qubits {text!r:.80}", hint="numbers and ranges, such as 0-6,9")
+        found += range(int(first), int(last or first) + 1)
+    return found
