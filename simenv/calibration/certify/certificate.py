@@ -101,13 +101,15 @@ def compared(
     info: DeviceInfo, measured: Measured, claims: CalibrationSnapshot | None
 ) -> list[ClaimComparison]:
     """ClaimComparison of all estimates, and of gates that do not work."""
-    known = None if claims is None else Claims(claims)
-    dead = [_dead(info, place) for place in measured.dead]
-
-    def claim(estimate: Estimate) -> float | None:
-        return None if known is None else known.value(estimate)
-
-    return compare([*measured.estimates, *dead], claim, CONFIDENCE)
+    estimates = [*measured.estimates, *(_dead(info, place) for place in measured.dead)]
+    if claims is None:
+        return compare(estimates, lambda _: None, CONFIDENCE)
+    known = Claims(claims)
+    found = compare(estimates, known.value, CONFIDENCE)
+    return [
+        msgspec.structs.replace(each, stated=known.stated(estimate))
+        for each, estimate in zip(found, estimates, strict=True)
+    ]
 
 
 def _dead(info: DeviceInfo, place: tuple[int, ...]) -> Estimate:

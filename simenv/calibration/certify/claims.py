@@ -1,19 +1,26 @@
-"""Claims of a calibration snapshot, as the experiments see them."""
+"""Claims of a calibration snapshot, as the experiments see them.
+
+A gate cannot be better than the relaxation of its qubits over its duration. Where a snapshot states
+a smaller gate error than its own T1, T2 and durations allow, the claim is the limit.
+"""
 
 from __future__ import annotations
 
+from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.options import NoiseOptions
 from simenv.calibration.experiments.estimators.estimates import Estimate
 
 _TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_limited_us"}
-_ERRORS = ("error_1q", "error_half", "error_1q_simultaneous", "error_2q")
+_ROUNDING = 1e-6  # relative, of an infidelity that is computed
+_ERRORS = ("error_1q", "error_half", "error_2q")
 
 
 class Claims:
     """Values of one snapshot by quantity and qubits."""
 
     def __init__(self, snapshot: CalibrationSnapshot) -> None:
-        self.snapshot = snapshot
+        self._model = build(snapshot, NoiseOptions())
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
@@ -33,11 +40,27 @@ class Claims:
             return _read(qubit, quantity)
         if quantity in _ERRORS:
             places = estimate.qubits if quantity == "error_2q" else estimate.qubits[:1]
-            gate = self.gate(estimate.gate, places)
-            return None if gate is None else gate.error
+            return self._gate_error(estimate.gate, places)
         if quantity == "zz_khz":
             return self._zz.get(tuple(sorted(estimate.qubits)), 0.0)
         return None
+
+    def stated(self, estimate: Estimate) -> float | None:
+        """Gate error as the snapshot states it, where that is below the limit; else None."""
+        if estimate.quantity not in _ERRORS:
+            return None
+        places = estimate.qubits if estimate.quantity == "error_2q" else estimate.qubits[:1]
+        gate, claimed = self.gate(estimate.gate, places), self.value(estimate)
+        if gate is None or gate.error is None or claimed is None:
+            return None
+        return gate.error if claimed > gate.error * (1.0 + _ROUNDING) else None
+
+    def _gate_error(self, name: str, qubits: tuple[int, ...]) -> float | None:
+        gate = self.gate(name, qubits)
+        if gate is None or gate.error is None:
+            return None
+        channels = self._model.after_gate(name, qubits)
+        return max(gate.error, sum(each.channel.infidelity for each in channels))
 
     def gate(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
         """Calibration of a gate on these qubits, in either order, or on all."""

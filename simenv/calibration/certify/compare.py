@@ -14,7 +14,8 @@ GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, 
 ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute where that is more
 DEAD_ERROR = 0.5  # errors from here on are those of gates that do not work
 TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
-UNCLAIMED = ("detuning_khz", "error_per_clifford")  # quantities without a claim in a snapshot
+# Quantities without a claim in a snapshot; errors beside a driven neighbour contain crosstalk.
+UNCLAIMED = ("detuning_khz", "error_per_clifford", "error_1q_simultaneous")
 
 
 class ClaimVerdict(enum.StrEnum):
@@ -39,6 +40,7 @@ class ClaimComparison(msgspec.Struct, frozen=True):
     high: float
     bound: float  # largest deviation allowed, absolute
     verdict: ClaimVerdict
+    stated: float | None = None  # gate error in the snapshot, where its T1 and T2 exclude it
 
     @property
     def deviation(self) -> float:

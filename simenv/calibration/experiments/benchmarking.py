@@ -1,10 +1,10 @@
 """Sequences of randomized benchmarking: standard, interleaved and simultaneous.
 
-Random Clifford elements, then the inverse of their product. Outcomes that count as survival are
-spread evenly over the sequences by a Pauli X in the last element, so that the mean survival
-decays to exactly 1/d (Harper et al., arXiv 1901.00535, section II). Elements of a pair are
-synchronized by barriers, so that an interleaved gate changes no idle time (Magesan et al., Phys.
-Rev. Lett. 109, 080505).
+Random Clifford elements, then the inverse of their product. Sequences are spread evenly over the
+basis states: X gates on the first qubits are part of the first element, and the outcome that counts
+as survival is the basis state. So the mean survival decays to exactly 1/d, whatever the readout
+error (Harper et al., Phys. Rev. A 99, 052350). Elements of a pair are synchronized by barriers, so
+that an interleaved gate changes no idle time (Magesan et al., Phys. Rev. Lett. 109, 080505).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def sequence(
     *,
     interleaved: bool = False,
 ) -> CircuitPiece:
-    """`length` random elements and their inverse, then X on the qubits of the mask `flips`.
+    """`length` random elements and their inverse, from the basis state `flips` back to it.
 
     `interleaved`: the entangling gate (of one qubit: the half turn) follows each random element.
     """
@@ -41,14 +41,21 @@ def sequence(
     if interleaved:
         gate = _interleaved_gate(alphabet, group)
         images = compose(images, np.broadcast_to(gate, images.shape))
-    total = product(images)
-    last = compose(inverse(total), group.pauli_x(flips))
-    closing = group.find(last[None])
+    closing = group.find(inverse(product(images))[None])
+    elements[:1] = _after_flips(group, elements[:1], flips)
     sync = group.num_qubits == 2
     if interleaved:
         elements = np.repeat(elements, 2)
         elements[1::2] = len(group.words)
     return alphabet.words(group, np.concatenate([elements, closing]), sync=sync)
+
+
+def _after_flips(
+    group: CliffordGroup, elements: NDArray[np.int32], flips: int
+) -> NDArray[np.int32]:
+    """Elements that act as these do after X on the qubits of a mask."""
+    images = group.images[elements]
+    return group.find(compose(np.broadcast_to(group.pauli_x(flips), images.shape), images))
 
 
 def _interleaved_gate(alphabet: Alphabet, group: CliffordGroup) -> NDArray[np.uint8]:
@@ -77,9 +84,8 @@ def simultaneous(
     Lett. 109, 240504). `group`: of two qubits, whose first 576 elements are local."""
     one = one_qubit_group()
     elements = rng.integers(24, size=(2, length), dtype=np.int32)
-    closing = [
-        one.find(compose(inverse(product(one.images[row])), one.pauli_x(flips >> k & 1))[None])
-        for k, row in enumerate(elements)
-    ]
+    closing = [one.find(inverse(product(one.images[row]))[None]) for row in elements]
+    for k in range(2):
+        elements[k, :1] = _after_flips(one, elements[k, :1], flips >> k & 1)
     first, second = np.concatenate([elements, closing], axis=1)
     return alphabet.words(group, second * np.int32(24) + first, sync=False)

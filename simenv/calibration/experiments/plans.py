@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -90,25 +90,25 @@ class Planner:
         self,
         name: str,
         lengths: Mapping[tuple[int, ...], Sequence[int]],
-        repeats: int,
+        repeats: Iterable[int],
         shots: int,
     ) -> Iterator[PlannedCircuit]:
-        """Benchmarking at each place's own lengths. Interleaved sequences have the random elements
-        of the standard ones."""
+        """Benchmarking at each place's own lengths; sequence k begins in basis state k mod d.
+        Interleaved sequences have the random elements of the standard ones."""
         for places in self._sets(lengths):
             for k in range(len(lengths[places[0]])):
-                for repeat in range(repeats):
+                for number in repeats:
                     pieces = [
-                        self._sequence(name, place, lengths[place][k], repeat) for place in places
+                        self._sequence(name, place, lengths[place][k], number) for place in places
                     ]
                     yield self._circuit(pieces, shots)
 
     def _sequence(
-        self, name: str, place: tuple[int, ...], length: int, repeat: int
+        self, name: str, place: tuple[int, ...], length: int, number: int
     ) -> tuple[Point, CircuitPiece]:
-        rng = np.random.default_rng([self._seed, *place, length, repeat])
+        rng = np.random.default_rng([self._seed, *place, length, number])
         alphabet = self._alphabet
-        flips = repeat % (1 << len(place))
+        flips = number % (1 << len(place))
         group = one_qubit_group()
         if len(place) == 2:
             assert alphabet.gates.entangler is not None
@@ -122,7 +122,7 @@ class Planner:
             )
         row = {RB2: ENTANGLER, IRB2: ENTANGLER, IRB1: HALF}.get(name, QUARTER)
         count = np.count_nonzero(piece.rows == row) / (2 if name == SIMULTANEOUS else 1)
-        return Point(name, place, float(length), flips, repeat, float(count)), piece
+        return Point(name, place, float(length), flips, number, float(count)), piece
 
     def _sets(self, settings: Mapping[tuple[int, ...], object]) -> Iterator[Places]:
         """Sets of the places that have settings."""

@@ -6,14 +6,15 @@ its rate best.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from simenv.calibration.experiments import coherence
-from simenv.calibration.experiments.batches import Pair
 from simenv.calibration.experiments.estimators import analysis, gate_errors
-from simenv.calibration.experiments.estimators.estimates import Estimate
+from simenv.calibration.experiments.estimators.analysis import Place
+from simenv.calibration.experiments.estimators.estimates import Estimate, simultaneous_z
 from simenv.calibration.experiments.native import native_set
 from simenv.calibration.experiments.plans import (
     IRB1,
@@ -26,32 +27,63 @@ from simenv.calibration.experiments.plans import (
     layout,
 )
 from simenv.calibration.experiments.programs import Alphabet
-from simenv.calibration.experiments.runner import CircuitRunner, Counts, PlannedCircuit
+from simenv.calibration.experiments.runner import CircuitRunner, Counts, PlannedCircuit, merge
 from simenv.calibration.experiments.scouting import Scales, scout
 from simenv.errors import OptionError
 from simenv.model.devices import DeviceInfo
 
+T1, ECHO, RAMSEY, READOUT, ZZ = "t1", "echo", "ramsey", "readout", "zz"
+CURVE2, ICURVE2 = "rb2-curve", "irb2-curve"  # fewer sequences, at the smaller lengths
+_SAME = {CURVE2: RB2, ICURVE2: IRB2}
+TIMED_1Q = T1, ECHO, RAMSEY, READOUT
+_ARMS: dict[str, tuple[coherence.Arm, int]] = {
+    T1: (coherence.relaxation, 2),
+    ECHO: (coherence.echo, 2),
+    RAMSEY: (coherence.ramsey, 4),
+    READOUT: (coherence.readout, 2),
+    ZZ: (coherence.conditional_ramsey, 8),
+}
+_SHOTS = {
+    T1: "t1_shots", ECHO: "echo_shots", RAMSEY: "ramsey_shots", READOUT: "readout_shots",
+    ZZ: "zz_shots", RB1: "shots_1q", IRB1: "shots_1q", SIMULTANEOUS: "shots_1q",
+    RB2: "shots_2q", IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
+}  # fmt: skip
 _T1_POINTS = 0.0, 0.7, 1.4  # of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
 _RAMSEY_POINTS = 1 / 64, 1 / 16, 0.25, 0.6, 1.2
 _RELAXED = 0.6  # of the neighbour's T1: until then half of the shots have not relaxed
 _DECAY_1Q = 0.1, 0.25  # -ln of the signal at the end of one-qubit sequences
-_DECAY_2Q = 0.25, 0.5
+_DECAY_2Q = 0.3, 0.6
 _LONGEST_1Q, _LONGEST_2Q = 2_000, 300
+_REFINEMENTS = 2  # rounds with more shots where intervals are too wide
+_RESOLVED = 0.8  # of the width that a comparison needs
+_MOST_SHOTS = 8.0  # times those of the first round
+_MOST_SEQUENCES = 100  # of one round, times those of the first
+# Largest half width of an interval, relative and absolute, that a comparison needs.
+_NEEDED = {
+    "t1_us": (0.05, 0.0), "t2_us": (0.05, 0.0), "t2_ramsey_us": (0.05, 0.0),
+    "p01": (0.0, 0.01), "p10": (0.0, 0.01), "error_1q": (0.1, 0.0), "error_half": (0.1, 0.0),
+    "error_2q": (0.1, 0.0), "zz_khz": (0.1, 0.2),
+}  # fmt: skip
+_EXPERIMENTS = {
+    "t1_us": (T1,), "t2_us": (ECHO,), "t2_ramsey_us": (RAMSEY,), "p01": (READOUT,),
+    "p10": (READOUT,), "error_1q": (RB1,), "error_half": (RB1, IRB1),
+    "error_2q": (RB2, IRB2), "zz_khz": (ZZ,),
+}  # fmt: skip
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """Shots of each experiment and numbers of random sequences."""
+    """Shots of a circuit of each experiment, and numbers of random sequences."""
 
     t1_shots: int = 24_000
     echo_shots: int = 32_000
-    ramsey_shots: int = 80_000
+    ramsey_shots: int = 20_000
     zz_shots: int = 8_000
     readout_shots: int = 24_000
-    sequences_1q: int = 8
-    shots_1q: int = 10_000  # of a sequence
-    sequences_2q: int = 8
-    shots_2q: int = 20_000
+    sequences_1q: int = 10
+    shots_1q: int = 10_000
+    sequences_2q: int = 24  # of the greatest length; of the others a quarter
+    shots_2q: int = 10_000
     longest_delay_ns: float = 1e10
 
     def scaled(self, factor: float) -> Effort:
@@ -106,87 +138,99 @@ class Procedure:
         effort: Effort,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._gates = native_set(info)
-        if self._gates.entangler is None:
+        gates = self._gates = native_set(info)
+        if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
         self._tested = tested
-        self._alphabet = Alphabet(self._gates)
-        self._planner = Planner(self._alphabet, tested, seed)
+        self._planner = Planner(Alphabet(gates), tested, seed)
         self._runner = runner
         self._effort = effort
         self._progress = progress
 
     def run(self) -> Measured:
-        """Scout, measure, estimate."""
+        """Scout, measure, estimate; what is not resolved is measured again with more shots."""
         self._progress("scales")
         scales = scout(self._runner, self._planner, self._tested, self._effort.longest_delay_ns)
         self._progress("measurements")
         counts = self._runner.run(list(self.circuits(scales)))
-        return Measured(tuple(self.estimates(counts)), scales.dead, scales, counts)
+        estimates = list(self.estimates(counts))
+        for number in range(1, 1 + _REFINEMENTS):
+            unresolved = self._unresolved(estimates)
+            if not unresolved:
+                break
+            self._progress(f"{len(unresolved)} experiments again, with more shots")
+            merge(counts, self._runner.run(list(self._again(scales, unresolved, number))))
+            estimates = list(self.estimates(counts))
+        return Measured(tuple(estimates), scales.dead, scales, counts)
 
     def circuits(self, scales: Scales) -> Iterable[PlannedCircuit]:
-        """All circuits of the measurements."""
-        yield from self._coherence(scales)
-        yield from self._single(scales)
-        if self._tested.pairs:
-            yield from self._double(scales)
-
-    def _coherence(self, scales: Scales) -> Iterable[PlannedCircuit]:
-        plan, effort = self._planner.timed, self._effort
-        qubits = self._tested.qubits
-        t1 = {(q,): [f * scales.t1_ns[q] for f in _T1_POINTS] for q in qubits}
-        t2 = {(q,): [f * scales.t2_ns[q] for f in _ECHO_POINTS] for q in qubits}
-        star = {(q,): [f * scales.t2_ns[q] for f in _RAMSEY_POINTS] for q in qubits}
-        yield from plan("t1", coherence.relaxation, t1, 2, effort.t1_shots)
-        yield from plan("echo", coherence.echo, t2, 2, effort.echo_shots)
-        yield from plan("ramsey", coherence.ramsey, star, 4, effort.ramsey_shots // 4)
-        nothing = {(q,): [0.0] for q in qubits}
-        yield from plan("readout", coherence.readout, nothing, 2, effort.readout_shots)
-
-    def _single(self, scales: Scales) -> Iterable[PlannedCircuit]:
-        effort, plan = self._effort, self._planner.sequences
-        lengths = {
-            place: _lengths(rate, _DECAY_1Q, _LONGEST_1Q)
-            for place, rate in scales.rate_1q.items()
-            if place not in scales.dead
-        }
-        starts = {place: [1] for place in lengths}
+        """Circuits of all experiments at all places."""
+        settings = _Settings(self._effort, scales)
+        qubits = [(qubit,) for qubit in self._tested.qubits]
+        live = [place for place in qubits if place not in scales.dead]
+        pairs = [
+            pair for pair in self._tested.pairs if not {pair, pair[:1], pair[1:]} & set(scales.dead)
+        ]
+        for name in TIMED_1Q:
+            yield from self._experiment(settings, name, qubits)
         for name in (RB1, IRB1) if self._gates.half is not None else (RB1,):
-            yield from plan(name, lengths, effort.sequences_1q, effort.shots_1q)
-        yield from plan(RB1, starts, effort.sequences_1q, effort.shots_1q)
+            yield from self._experiment(settings, name, live)
+        for name in (CURVE2, ICURVE2, RB2, IRB2, SIMULTANEOUS, ZZ):
+            yield from self._experiment(settings, name, pairs)
 
-    def _double(self, scales: Scales) -> Iterable[PlannedCircuit]:
-        effort, plan = self._effort, self._planner
-        live = [pair for pair in self._tested.pairs if pair not in scales.dead]
-        if not live:
+    def _experiment(
+        self,
+        settings: _Settings,
+        name: str,
+        places: Sequence[Place],
+        factor: float = 1.0,
+        part: int = 0,
+    ) -> Iterable[PlannedCircuit]:
+        """Circuits of one experiment. `factor`: of shots, or of the number of random sequences;
+        `part`: number of the round, whose sequences are its own."""
+        if not places:
             return
-        lengths = {pair: _lengths(scales.rate_2q[pair], _DECAY_2Q, _LONGEST_2Q) for pair in live}
-        starts = {pair: [1] for pair in live}
-        for name in (RB2, IRB2):
-            yield from plan.sequences(name, lengths, effort.sequences_2q, effort.shots_2q)
-        yield from plan.sequences(RB2, starts, 4, effort.shots_2q)
-        both = {
-            pair: [1, _lengths(self._shared_rate(scales, pair), _DECAY_1Q, _LONGEST_1Q)[-1]]
-            for pair in live
-        }
-        yield from plan.sequences(SIMULTANEOUS, both, 4, effort.shots_1q)
-        longest = {
-            pair: min(scales.t2_ns[pair[0]], _RELAXED * scales.t1_ns[pair[1]]) for pair in live
-        }
-        times = {pair: [f * longest[pair] for f in _RAMSEY_POINTS] for pair in live}
-        yield from plan.timed("zz", coherence.conditional_ramsey, times, 8, effort.zz_shots)
+        if name in _ARMS:
+            arm, arms = _ARMS[name]
+            times = {place: settings.times_ns(name, place) for place in places}
+            yield from self._planner.timed(name, arm, times, arms, settings.shots(name, factor))
+            return
+        lengths = {place: settings.lengths(name, place) for place in places}
+        count = settings.sequences(name)
+        first = part * _MOST_SEQUENCES * count
+        numbers = range(first, first + math.ceil(factor * count))
+        shots = settings.shots(name, 1.0)
+        yield from self._planner.sequences(_SAME.get(name, name), lengths, numbers, shots)
 
-    @staticmethod
-    def _shared_rate(scales: Scales, pair: Pair) -> float:
-        return max(scales.rate_1q[(qubit,)] for qubit in pair)
+    def _unresolved(self, estimates: Sequence[Estimate]) -> dict[str, dict[Place, float]]:
+        """Experiments and places whose intervals are too wide, with the factor of shots to add."""
+        z = simultaneous_z(len(estimates))
+        found: dict[str, dict[Place, float]] = {}
+        for each in estimates:
+            ratio = _width_ratio(each, z)
+            if ratio > _RESOLVED:
+                factor = min((ratio / _RESOLVED) ** 2 * 1.2 - 1.0, _MOST_SHOTS)
+                for name in _EXPERIMENTS[each.quantity]:
+                    place = tuple(sorted(each.qubits))
+                    places = found.setdefault(name, {})
+                    places[place] = max(factor, places.get(place, 0.0))
+        return found
+
+    def _again(
+        self, scales: Scales, unresolved: Mapping[str, Mapping[Place, float]], number: int
+    ) -> Iterable[PlannedCircuit]:
+        settings = _Settings(self._effort, scales)
+        for name, places in unresolved.items():
+            factor = max(0.1, *places.values())
+            yield from self._experiment(settings, name, list(places), factor, number)
 
     def estimates(self, counts: Counts) -> Iterable[Estimate]:
         """All quantities that the counts give."""
         gates = self._gates
-        yield from analysis.times(counts, "t1", "t1_us")
-        yield from analysis.times(counts, "echo", "t2_us")
-        yield from analysis.ramsey(counts, "ramsey")
-        yield from analysis.readout(counts, "readout")
+        yield from analysis.times(counts, T1, "t1_us")
+        yield from analysis.times(counts, ECHO, "t2_us")
+        yield from analysis.ramsey(counts, RAMSEY)
+        yield from analysis.readout(counts, READOUT)
         yield from gate_errors.standard(counts, RB1, "error_1q", gates.quarter.name)
         if gates.half is not None:
             yield from gate_errors.interleaved(counts, RB1, IRB1, "error_half", gates.half.name)
@@ -195,7 +239,61 @@ class Procedure:
             yield from gate_errors.interleaved(counts, RB2, IRB2, "error_2q", name)
             yield from gate_errors.per_clifford(counts, RB2)
             yield from gate_errors.simultaneous(counts, SIMULTANEOUS, gates.quarter.name)
-        yield from analysis.interactions(counts, "zz")
+        yield from analysis.interactions(counts, ZZ)
+
+
+class _Settings:
+    """Times, lengths, shots and sequences of experiments at the scales of a device."""
+
+    def __init__(self, effort: Effort, scales: Scales) -> None:
+        self._effort = effort
+        self._scales = scales
+
+    def times_ns(self, name: str, place: Place) -> list[float]:
+        """Times at one place."""
+        t1, t2 = self._scales.t1_ns[place[-1]], self._scales.t2_ns[place[0]]
+        if name == READOUT:
+            return [0.0]
+        if name == T1:
+            return [part * t1 for part in _T1_POINTS]
+        if name == ZZ:
+            t2 = min(t2, _RELAXED * t1)
+        return [part * t2 for part in (_ECHO_POINTS if name == ECHO else _RAMSEY_POINTS)]
+
+    def lengths(self, name: str, place: Place) -> list[int]:
+        """Numbers of random elements at one place."""
+        scales = self._scales
+        if len(place) == 2 and name != SIMULTANEOUS:
+            middle, last = _lengths(scales.rate_2q[place], _DECAY_2Q, _LONGEST_2Q)
+            return {CURVE2: [1, middle], ICURVE2: [middle]}.get(name, [last])
+        rate = max(scales.rate_1q[(qubit,)] for qubit in place)
+        found = _lengths(rate, _DECAY_1Q, _LONGEST_1Q)
+        if name == SIMULTANEOUS:
+            return [1, found[-1]]
+        return found if name == IRB1 else [1, *found]
+
+    def shots(self, name: str, factor: float) -> int:
+        """Shots of one circuit."""
+        return max(100, round(getattr(self._effort, _SHOTS[name]) * factor))
+
+    def sequences(self, name: str) -> int:
+        """Random sequences of one length."""
+        effort = self._effort
+        if name in (RB2, IRB2):
+            return effort.sequences_2q
+        return effort.sequences_2q // 4 if name in _SAME else effort.sequences_1q
+
+
+def _width_ratio(estimate: Estimate, z: float) -> float:
+    """Half width of an interval as a part of the width that a comparison needs; 0.0 where no shots
+    would help, or none are needed."""
+    needed = _NEEDED.get(estimate.quantity)
+    low, high = estimate.interval(z)
+    if needed is None or math.isinf(high):
+        return 0.0
+    relative, absolute = needed
+    allowed = max(relative * abs(estimate.value), absolute)
+    return max(high - estimate.value, estimate.value - low) / allowed if allowed else 0.0
 
 
 def _lengths(rate: float, decays: Sequence[float], longest: int) -> list[int]:

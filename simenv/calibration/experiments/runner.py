@@ -90,6 +90,12 @@ class PoolRunner:
         return found
 
 
+def merge(found: Counts, more: Counts) -> None:
+    """Add counts to those of equal points."""
+    for point, tally in more.items():
+        found[point] = found[point] + tally if point in found else tally
+
+
 def add(
     found: Counts,
     points: Sequence[Point],

@@ -22,7 +22,7 @@ FIRST_DELAY_NS = 300.0
 DELAY_FACTOR = 4.0
 LENGTHS_1Q = (1, 16, 128, 1024)
 LENGTHS_2Q = (1, 4, 16, 64)
-_DEAD = 0.15  # signal of one random element below which a gate does not work
+_DEAD_RATE = 0.3  # of a random element, from which on a gate does not work
 _PREFIX = "scout-"
 
 
@@ -33,7 +33,7 @@ class Scales(msgspec.Struct, frozen=True):
     t2_ns: dict[int, float]
     rate_1q: dict[Place, float]  # of a random one-qubit element: -ln p
     rate_2q: dict[Place, float]
-    dead: tuple[Place, ...]  # without a signal after one element
+    dead: tuple[Place, ...]  # places where random elements leave no signal
 
 
 def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_ns: float) -> Scales:
@@ -47,9 +47,9 @@ def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_n
         for name, arm in names
         for circuit in planner.timed(_PREFIX + name, arm, times, 2, SHOTS)
     ]
-    circuits += planner.sequences(RB1, {(q,): LENGTHS_1Q for q in tested.qubits}, 2, SHOTS)
+    circuits += planner.sequences(RB1, {(q,): LENGTHS_1Q for q in tested.qubits}, range(2), SHOTS)
     if tested.pairs:
-        circuits += planner.sequences(RB2, dict.fromkeys(tested.pairs, LENGTHS_2Q), 4, SHOTS)
+        circuits += planner.sequences(RB2, dict.fromkeys(tested.pairs, LENGTHS_2Q), range(4), SHOTS)
     counts = runner.run(circuits)
     one, two = _rates(counts, RB1), _rates(counts, RB2)
     return Scales(
@@ -76,15 +76,14 @@ def _times(counts: Counts, name: str, longest_ns: float) -> dict[int, float]:
 
 
 def _rates(counts: Counts, name: str) -> Mapping[Place, tuple[float, bool]]:
-    """Rate of decay of each place by its longest sequences that have a signal, and whether one
-    element leaves any."""
+    """Rate of decay of each place by its longest sequences that have a signal, and whether its
+    gates work."""
     found = {}
-    for curve in curves(counts, name)[0]:
-        works = bool(curve.signal[0] > _DEAD)
+    for curve in curves(counts, name):
         seen = np.flatnonzero(curve.signal > 0.3 * max(curve.signal[0], 1e-9))
         last = int(seen[-1]) if seen.size and seen[-1] else 1
         ratio = max(float(curve.signal[last]), 0.02) / max(float(curve.signal[0]), 0.02)
         span = float(curve.lengths[last] - curve.lengths[0])
         rate = -np.log(min(ratio, 1.0 - 1e-3)) / span
-        found[curve.place] = float(rate), works
+        found[curve.place] = float(rate), bool(rate < _DEAD_RATE)
     return found

@@ -72,6 +72,12 @@ def show(found: Certificate, *, every: bool) -> None:
         terminal.line(f"outside the bound: {sentence(each)}")
     if len(found.culprits) > _SHOWN:
         terminal.line(f"and {len(found.culprits) - _SHOWN} more; --all prints every quantity")
+    limited = [each for each in found.comparisons if each.stated is not None]
+    if limited:
+        terminal.line(
+            f"{terminal.counted(len(limited), 'gate error')} of the snapshot below the limit by its"
+            f" own T1, T2 and durations, such as {name_of(limited[0])}; the limit is compared"
+        )
     if found.unresolved:
         names = ", ".join(name_of(each) for each in found.unresolved[:5])
         more = len(found.unresolved) - 5

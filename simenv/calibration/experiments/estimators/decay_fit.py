@@ -65,7 +65,7 @@ def _solve(one: Array, two: Array, residual: Array, variance: Array) -> tuple[Ar
     a = (one * one / variance).sum(axis=1)
     b = (one * two / variance).sum(axis=1)
     c = (two * two / variance).sum(axis=1)
-    determinant = np.maximum(a * c - b * b, 1e-300)
+    determinant = np.maximum(a * c - b * b, 1e-14 * a * c + 1e-200)
     covariance = np.array([[c, -b], [-b, a]]).transpose(2, 0, 1) / determinant[:, None, None]
     right = np.stack(
         [(one * residual / variance).sum(axis=1), (two * residual / variance).sum(axis=1)], axis=1

@@ -4,8 +4,9 @@ A decay S = A p^N over N gates has the depolarizing parameter p of one gate, who
 infidelity is (d - 1)/d (1 - p). N is the number of gates that the sequences really have, so random
 elements of different length add no error. The interleaved decay is compared with the standard one
 of equal random elements, S_I / S = p^N with the number N of gates that were added: preparation and
-measurement cancel. Scatter of sequences beyond shot noise widens all errors of an experiment by one
-factor, estimated over all qubits or pairs.
+measurement cancel. Sequences scatter beyond shot noise, since relaxation acts on some Pauli
+operators more than on others: the factor of their variance is estimated for each length over all
+qubits or pairs of an experiment.
 """
 
 from __future__ import annotations
@@ -37,34 +38,36 @@ class Curve(msgspec.Struct, frozen=True, eq=False):
     variance: Array  # of the mean
 
 
-def curves(
-    counts: Counts, name: str, read: Reader | None = None, places: Sequence[Place] | None = None
-) -> tuple[list[Curve], float]:
-    """Mean decays, and the factor of variances by the scatter of sequences, at least 1."""
+def curves(counts: Counts, name: str, read: Reader | None = None) -> list[Curve]:
+    """Mean decays of all places, with variances that contain the scatter of sequences."""
 
     def plain(point: Point) -> tuple[float, float]:
         return survival(counts[point], point.arm)
 
     reader = read or plain
-    found, chi, freedom = [], 0.0, 0
+    found: list[Curve] = []
+    scatter: dict[int, list[float]] = {}  # chi-square and freedom by the number of a length
     for place, by_length in sorted(points_of(counts, name).items()):
-        if places is not None and place not in places:
-            continue
         rows = []
         for length in sorted(by_length):
             points = by_length[length]
-            values = np.array([reader(point) for point in points])
-            gates = np.array([point.gates for point in points])
-            signal, variance = values.mean(axis=0)
-            rows.append((length, gates.mean(), signal, variance / len(points)))
-        table = np.array(rows).T
-        curve = Curve(place, *table)
+            signal, variance = np.mean([reader(point) for point in points], axis=0)
+            gates = np.mean([point.gates for point in points])
+            rows.append((length, gates, signal, variance / len(points)))
+        curve = Curve(place, *np.array(rows, np.float64).T)
         found.append(curve)
         rate = _rate(curve)
-        for length, mean in zip(curve.lengths, curve.gates, strict=True):
-            more, count = _scatter(by_length[float(length)], reader, rate, mean)
-            chi, freedom = chi + more, freedom + count
-    return found, max(1.0, chi / freedom) if freedom else 1.0
+        for k, (length, gates, _, _) in enumerate(rows):
+            chi, freedom = _scatter(by_length[length], reader, rate, float(gates))
+            total = scatter.setdefault(k, [0.0, 0.0])
+            total[0], total[1] = total[0] + chi, total[1] + freedom
+    factors = [max(1.0, chi / freedom) if freedom else 1.0 for chi, freedom in scatter.values()]
+    return [
+        msgspec.structs.replace(
+            curve, variance=curve.variance * np.array(factors[: curve.variance.size])
+        )
+        for curve in found
+    ]
 
 
 def _rate(curve: Curve) -> float:
@@ -77,7 +80,7 @@ def _rate(curve: Curve) -> float:
 def _scatter(
     points: Sequence[Point], read: Reader, rate: float, mean_gates: float
 ) -> tuple[float, int]:
-    """Chi-square of equal sequences about their mean, for each target outcome, and its degrees of
+    """Chi-square of sequences about the mean of those from one basis state, and its degrees of
     freedom; numbers of gates are brought to their mean."""
     chi, freedom = 0.0, 0
     for arm in {point.arm for point in points}:
@@ -108,13 +111,13 @@ def _estimate(
 
 def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estimate]:
     """Errors of the gate that all sequences are made of."""
-    found, factor = curves(counts, name)
+    found = curves(counts, name)
     if not found:
         return []
     fit = fit_decay(
         np.array([curve.gates for curve in found]),
         np.array([curve.signal for curve in found]),
-        factor * np.array([curve.variance for curve in found]),
+        np.array([curve.variance for curve in found]),
     )
     return [
         _estimate(quantity, curve.place, gate, float(rate), float(error), len(curve.place))
@@ -126,10 +129,8 @@ def interleaved(
     counts: Counts, reference: str, name: str, quantity: str, gate: str
 ) -> list[Estimate]:
     """Errors of an interleaved gate."""
-    added, factor = curves(counts, name)
-    plain, other = curves(counts, reference)
-    by_place = {curve.place: curve for curve in plain}
-    factor = max(factor, other)
+    added = curves(counts, name)
+    by_place = {curve.place: curve for curve in curves(counts, reference)}
     estimates = []
     for curve in added:
         base = by_place[curve.place]
@@ -138,9 +139,8 @@ def interleaved(
         gates = curve.gates - (base.gates[rows] if len(curve.place) == 2 else 0.0)
         safe_one, safe_two = np.maximum(one, _LEAST_SIGNAL), np.maximum(two, _LEAST_SIGNAL)
         y = np.log(safe_two / safe_one)
-        variance = factor * (
-            curve.variance / np.square(safe_one) + base.variance[rows] / np.square(safe_two)
-        )
+        variance = curve.variance / np.square(safe_one)
+        variance += base.variance[rows] / np.square(safe_two)
         weight = float((gates * gates / variance).sum())
         rate = float((gates * y / variance).sum()) / weight
         error = 1.0 / math.sqrt(weight)
@@ -150,10 +150,10 @@ def interleaved(
 
 def per_clifford(counts: Counts, name: str) -> list[Estimate]:
     """Error of a random element of the group."""
-    found, factor = curves(counts, name)
+    found = curves(counts, name)
     estimates = []
     for curve in found:
-        fit = fit_decay(curve.lengths[None], curve.signal[None], factor * curve.variance[None])
+        fit = fit_decay(curve.lengths[None], curve.signal[None], curve.variance[None])
         estimates.append(
             _estimate(
                 "error_per_clifford", curve.place, "", float(fit.rate[0]),
@@ -171,9 +171,9 @@ def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
         def read(point: Point, qubit: int = qubit) -> tuple[float, float]:
             return survival(marginal(counts[point], qubit), point.arm >> qubit & 1)
 
-        found, factor = curves(counts, name, read)
+        found = curves(counts, name, read)
         for curve in found:
-            fit = fit_decay(curve.gates[None], curve.signal[None], factor * curve.variance[None])
+            fit = fit_decay(curve.gates[None], curve.signal[None], curve.variance[None])
             place = curve.place if qubit == 0 else curve.place[::-1]
             estimates.append(
                 _estimate(

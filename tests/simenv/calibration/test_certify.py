@@ -1,0 +1,121 @@
+"""Certificates of emulated devices: they pass, and changed devices fail with the culprit named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import simenv
+from noise_models import library, snapshot
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.certify.certificate import Certificate, certify
+from simenv.client.client import Client
+
+CLAIMED = "superconducting-lattice"
+QUBITS = (0, 1, 2)
+PAIR, SHORT, MISREAD = (1, 2), 0, 2
+
+
+def worse_pair(claimed: CalibrationSnapshot) -> CalibrationSnapshot:
+    """One pair with an error that is 25 % larger."""
+    gates = tuple(
+        msgspec.structs.replace(gate, error=1.25 * (gate.error or 0.0))
+        if gate.name == "cz" and set(gate.qubits) == set(PAIR)
+        else gate
+        for gate in claimed.gates
+    )
+    return msgspec.structs.replace(claimed, gates=gates)
+
+
+def shorter_t1(claimed: CalibrationSnapshot) -> CalibrationSnapshot:
+    """One T1 that is 15 % shorter."""
+    qubits = list(claimed.qubits)
+    t1_us = 0.85 * (qubits[SHORT].t1_us or 0.0)
+    qubits[SHORT] = msgspec.structs.replace(qubits[SHORT], t1_us=t1_us)
+    return msgspec.structs.replace(claimed, qubits=tuple(qubits))
+
+
+def misread(claimed: CalibrationSnapshot) -> CalibrationSnapshot:
+    """One readout probability that is 3 points larger."""
+    qubits = list(claimed.qubits)
+    p10 = 0.03 + (qubits[MISREAD].p10 or 0.0)
+    qubits[MISREAD] = msgspec.structs.replace(qubits[MISREAD], p10=p10, readout_error=None)
+    return msgspec.structs.replace(claimed, qubits=tuple(qubits))
+
+
+CONTROLS: dict[Callable[[CalibrationSnapshot], CalibrationSnapshot], set[tuple[str, tuple]]] = {
+    worse_pair: {("error_2q", PAIR)},
+    shorter_t1: {("t1_us", (SHORT,))},
+    misread: {("p10", (MISREAD,))},
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIMENV_HOME", str(path))
+        (path / "devices").mkdir()
+        yield path
+
+
+@pytest.fixture(scope="module")
+def client(home: Path) -> Iterator[Client]:
+    with simenv.local(workers=2) as found:
+        yield found
+
+
+def stored(home: Path, name: str, values: CalibrationSnapshot) -> str:
+    (home / "devices" / f"{name}.json").write_bytes(snapshot.dump(values))
+    return name
+
+
+def culprits(found: Certificate) -> set[tuple[str, tuple[int, ...]]]:
+    return {(each.quantity, each.qubits) for each in found.culprits}
+
+
+def test_device_that_is_as_claimed_is_certified(client: Client) -> None:
+    claims = library.load(CLAIMED)
+    found = certify(client, CLAIMED, claims, qubits=QUBITS, seed=1)
+    assert found.passed, (found.culprits, found.unresolved)
+    compared = {each.quantity for each in found.comparisons if each.claimed is not None}
+    assert compared == {
+        "t1_us", "t2_us", "t2_ramsey_us", "p01", "p10", "error_1q", "error_half", "error_2q",
+        "zz_khz",
+    }  # fmt: skip
+
+
+def test_all_culprits_are_named_and_no_others(client: Client, home: Path) -> None:
+    claims = library.load(CLAIMED)
+    changed = claims
+    for change in CONTROLS:
+        changed = change(changed)
+    name = stored(home, "changed", changed)
+    found = certify(client, name, claims, qubits=QUBITS, seed=2)
+    assert culprits(found) == set().union(*CONTROLS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", list(CONTROLS), ids=lambda change: change.__name__)
+def test_each_negative_control_fails_alone(
+    client: Client, home: Path, change: Callable[[CalibrationSnapshot], CalibrationSnapshot]
+) -> None:
+    claims = library.load(CLAIMED)
+    name = stored(home, change.__name__.replace("_", "-"), change(claims))
+    found = certify(client, name, claims, qubits=QUBITS, seed=3)
+    assert culprits(found) == CONTROLS[change]
+    assert not found.passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "qubits"), [("trapped-ions", range(8)), ("neutral-atoms", (0, 1, 2, 8, 9, 10))]
+)
+def test_other_technologies_are_certified(
+    client: Client, name: str, qubits: tuple[int, ...]
+) -> None:
+    found = certify(client, name, library.load(name), qubits=list(qubits), seed=4)
+    assert found.passed, (found.culprits, found.unresolved)
