@@ -31,7 +31,7 @@ TITLES = {
     "error_per_clifford": "error of a two-qubit Clifford",
 }
 _UNITS = {"us": " us", "khz": " kHz"}
-_HEADERS = ("QUANTITY", "N", "MEDIAN", "WORST", "AT", "BOUND", "INTERVAL", "VERDICT")
+_HEADERS = ("QUANTITY", "N", "MEDIAN", "WORST/BOUND", "AT", "BOUND", "WIDTH/BOUND", "VERDICT")
 _ROW_HEADERS = ("QUANTITY", "QUBITS", "CLAIMED", "RECOVERED", "LOW", "HIGH", "BOUND", "VERDICT")
 _SHOWN = 20  # culprits
 
@@ -94,9 +94,13 @@ def show(found: Certificate, *, every: bool) -> None:
 
 def name_of(each: ClaimComparison) -> str:
     """Qubit or pair and quantity, such as `pair 3-5: two-qubit gate error`."""
-    place = "-".join(map(str, each.qubits))
     kind = "qubit" if len(each.qubits) == 1 else "pair"
-    return f"{kind} {place}: {TITLES.get(each.quantity, each.quantity)}"
+    return f"{kind} {place_of(each)}: {TITLES.get(each.quantity, each.quantity)}"
+
+
+def place_of(each: ClaimComparison) -> str:
+    """Qubits of a comparison, such as `3-5`."""
+    return "-".join(map(str, each.qubits))
 
 
 def sentence(each: ClaimComparison) -> str:
@@ -120,7 +124,7 @@ def _row(each: ClaimComparison) -> tuple[str, ...]:
     quantity = each.quantity
     return (
         TITLES.get(quantity, quantity),
-        "-".join(map(str, each.qubits)),
+        place_of(each),
         "-" if each.claimed is None else value(quantity, each.claimed),
         value(quantity, each.recovered),
         value(quantity, each.low),
@@ -143,7 +147,7 @@ def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
             words = dict.fromkeys(str(each.verdict) for each in claimed)
             cells += [
                 f"{worst.relative_deviation:+.2f}",
-                "-".join(map(str, worst.qubits)),
+                place_of(worst),
                 value(quantity, worst.bound),
                 "infinite" if math.isinf(width) else f"{width:.2f}",
                 ", ".join(words),

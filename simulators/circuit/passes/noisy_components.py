@@ -7,14 +7,17 @@ qubits share a part, since a part costs more than its state.
 
 from __future__ import annotations
 
+import hashlib
+from itertools import pairwise
+
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import Q0, Q1, NoiseProgram
-from simulators.circuit.passes.components import Subcircuit, extract_part
-from simulators.circuit.passes.noisy_cone import ActiveSupport, renumbered
+from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
+from simulators.circuit.passes.components import Subcircuit
 
 PACKED_QUBITS = 2  # components share a part up to this width
 
@@ -73,9 +76,10 @@ def _joined(
 
 
 def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
-    """Components of an active part, with their noise; one: the part as it is.
+    """Components of an active part, with their noise but without readout error, which acts on joint
+    records; one: the part as it is.
 
-    Numbers are those in the whole circuit, as in `part`.
+    Numbers are those in the whole circuit, as in `part`. Free parameters stay where they are.
     """
     circuit = part.circuit
     everything = np.ones(circuit.ops.size, np.bool_)
@@ -83,22 +87,82 @@ def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, Nois
     groups = component_qubits(circuit, everything, noise.locations, needed)
     if len(groups) == 1:
         return ((part, noise),)
-    number = np.empty(circuit.num_qubits, np.int64)
-    for k, qubits in enumerate(groups):
-        number[qubits] = k
-    rows = circuit.table.rows[circuit.ops]
-    first = np.cumsum(rows[:, 1]) - rows[:, 1]
-    acts = np.flatnonzero((rows[:, 1] > 0) & (rows[:, 0] != BARRIER))
-    place = np.full(circuit.ops.size, -1, np.int64)
-    place[acts] = number[circuit.qubits[first[acts]]]
-    locations = number[noise.locations[:, Q0]]
-    found = []
-    for k, qubits in enumerate(groups):
-        kept = place == k
-        own = extract_part(circuit, kept, qubits)
-        active = ActiveSupport(kept, locations == k, number == k)
-        piece = Subcircuit(
-            own.circuit, part.qubits[own.qubits], part.numbers[own.numbers], part.params[own.params]
+    return _Splitter(part, noise, groups).pieces()
+
+
+class _Splitter:
+    """Arrays of a circuit sorted by component, once for all components."""
+
+    def __init__(
+        self, part: Subcircuit, noise: NoiseProgram, groups: tuple[NDArray[np.int64], ...]
+    ) -> None:
+        circuit = part.circuit
+        self._part, self._noise, self._groups = part, noise, groups
+        self._number = np.empty(circuit.num_qubits, np.int64)  # component of each qubit
+        self._new = np.empty(circuit.num_qubits, np.uint16)  # its number there
+        for k, qubits in enumerate(groups):
+            self._number[qubits] = k
+            self._new[qubits] = np.arange(qubits.size)
+        rows = circuit.table.rows[circuit.ops]
+        first = np.cumsum(rows[:, 1]) - rows[:, 1]
+        acts = np.flatnonzero((rows[:, 1] > 0) & (rows[:, 0] != BARRIER))
+        place = np.full(circuit.ops.size, -1, np.int64)
+        place[acts] = self._number[circuit.qubits[first[acts]]]
+        self._ops = self._sorted(place)
+        self._wires = self._sorted(np.repeat(place, rows[:, 1]))
+        self._clbits = self._sorted(np.repeat(place, rows[:, 2]))
+        self._params = self._sorted(np.repeat(place, rows[:, 3]))
+        self._locations = self._sorted(self._number[noise.locations[:, Q0]])
+
+    def _sorted(self, place: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+        """Positions of each component, ascending."""
+        order = np.argsort(place, kind="stable")
+        bounds = np.searchsorted(place[order], np.arange(len(self._groups) + 1))
+        return [order[a:b] for a, b in pairwise(bounds.tolist())]
+
+    def pieces(self) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
+        """All components."""
+        return tuple(self._piece(k) for k in range(len(self._groups)))
+
+    def _piece(self, k: int) -> tuple[Subcircuit, NoiseProgram]:
+        part, circuit = self._part, self._part.circuit
+        params = self._params[k]
+        cut = msgspec.structs.replace(
+            circuit,
+            num_qubits=self._groups[k].size,
+            ops_data=circuit.ops[self._ops[k]].tobytes(),
+            qubits_data=self._new[circuit.qubits[self._wires[k]]].tobytes(),
+            clbits_data=circuit.clbits[self._clbits[k]].tobytes(),
+            params_data=circuit.params[params].tobytes(),
+            slots_data=self._slots(params),
         )
-        found.append((piece, renumbered(noise, own, active)))
-    return tuple(found)
+        piece = Subcircuit(
+            cut, part.qubits[self._groups[k]], part.numbers[self._ops[k]], part.params[params]
+        )
+        return piece, self._noise_of(k)
+
+    def _slots(self, params: NDArray[np.intp]) -> bytes:
+        """Pairs of the free parameters among these."""
+        pairs = self._part.circuit.slots.reshape(-1, 2)
+        if not pairs.size:
+            return b""
+        pairs = pairs[np.isin(pairs[:, 0], params)].copy()
+        pairs[:, 0] = np.searchsorted(params, pairs[:, 0])
+        return bytes(pairs.tobytes())
+
+    def _noise_of(self, k: int) -> NoiseProgram:
+        noise = self._noise
+        old = noise.locations[self._locations[k]]
+        used, channels = np.unique(old[:, CHANNEL], return_inverse=True)
+        new = np.append(self._new.astype(np.int64), -1)  # the last one is where -1 reads
+        after = np.searchsorted(self._ops[k], old[:, AFTER_OP], side="right") - 1
+        locations = np.column_stack((after, channels, new[old[:, Q0]], new[old[:, Q1]]))
+        digest = hashlib.blake2b(noise.digest + bytes(self._groups[k]), digest_size=32)
+        digest.update(locations.tobytes())
+        return msgspec.structs.replace(
+            noise,
+            digest=digest.digest(),
+            locations=locations,
+            channels=tuple(noise.channels[number] for number in used.tolist()),
+            readout=None,
+        )

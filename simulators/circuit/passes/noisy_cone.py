@@ -176,10 +176,10 @@ def active_part(
         operations, params = np.arange(circuit.ops.size), np.arange(circuit.params.size)
         return Subcircuit(circuit, np.arange(circuit.num_qubits), operations, params), noise
     part = extract_part(circuit, found.kept, np.flatnonzero(found.needed))
-    return part, renumbered(noise, part, found)
+    return part, _renumbered(noise, part, found)
 
 
-def renumbered(noise: NoiseProgram, part: Subcircuit, found: ActiveSupport) -> NoiseProgram:
+def _renumbered(noise: NoiseProgram, part: Subcircuit, found: ActiveSupport) -> NoiseProgram:
     """The locations that stay, by the numbers of a part."""
     old = noise.locations[found.acting]
     numbers = np.append(

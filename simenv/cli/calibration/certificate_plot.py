@@ -1,0 +1,127 @@
+"""PNG of a certificate: claimed against recovered values, and deviations within their bounds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # no display is asked for
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from simenv.calibration.certify.compare import ClaimComparison, ClaimVerdict
+from simenv.cli.calibration.certificate_view import TITLES, place_of
+
+if TYPE_CHECKING:
+    from simenv.calibration.certify.certificate import Certificate
+
+_INK, _BAND, _GOOD, _BAD, _OPEN = "#22303c", "#dbe7ee", "#2a6f97", "#d1495b", "#e09f3e"
+_COLOURS = {ClaimVerdict.OUTSIDE: _BAD, ClaimVerdict.UNRESOLVED: _OPEN}
+_UNITS = {"us": "us", "khz": "kHz"}
+_MOST_LABELS = 34  # names on an axis
+_RANGE = 2.5  # bounds that a deviation axis shows at least
+_MOST_RANGE = 12.0
+
+
+def draw(found: Certificate, path: Path) -> None:
+    """Write the picture. Raises OSError."""
+    compared = [each for each in found.comparisons if each.claimed is not None]
+    quantities = [
+        quantity
+        for quantity in dict.fromkeys(each.quantity for each in compared)
+        if any(_finite(each) for each in compared if each.quantity == quantity)
+    ]
+    rows = max(1, len(quantities))
+    figure = Figure(
+        figsize=(12.0, 1.0 + 2.1 * rows),
+        layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06),
+        facecolor="white",
+    )
+    axes = figure.subplots(rows, 2, width_ratios=(1, 4), squeeze=False)
+    for (left, right), quantity in zip(axes, quantities, strict=False):
+        mine = [each for each in compared if each.quantity == quantity and _finite(each)]
+        _parity(left, quantity, mine)
+        _deviations(right, quantity, mine)
+    verdict = "certified" if found.passed else "not certified"
+    figure.suptitle(
+        f"{found.device}: {verdict}; {found.confidence:.0%} simultaneous intervals,"
+        f" {found.circuits} circuits, {found.shots:,} shots",
+        color=_INK,
+        fontsize=11,
+    )
+    figure.savefig(path, dpi=110)
+
+
+def _finite(each: ClaimComparison) -> bool:
+    """Whether a point with its interval can be drawn."""
+    return math.isfinite(each.high) and each.bound > 0.0
+
+
+def _colours(mine: Sequence[ClaimComparison]) -> list[str]:
+    return [_COLOURS.get(each.verdict, _GOOD) for each in mine]
+
+
+def _bars(axis: Any, x: Any, y: Any, low: Any, high: Any, colours: Sequence[str]) -> None:
+    axis.vlines(x, low, high, colors=colours, lw=1.4, zorder=2)
+    axis.scatter(x, y, c=colours, s=14, zorder=3)
+
+
+def _parity(axis: Any, quantity: str, mine: Sequence[ClaimComparison]) -> None:
+    claimed = np.array([each.claimed for each in mine], np.float64)
+    recovered = np.array([each.recovered for each in mine])
+    low, high = np.array([(each.low, each.high) for each in mine]).T
+    _bars(axis, claimed, recovered, low, high, _colours(mine))
+    ends = np.array([min(claimed.min(), low.min()), max(claimed.max(), high.max())])
+    margin = 0.05 * float(np.ptp(ends)) or 0.05 * abs(float(ends[0])) or 1.0
+    ends = ends + np.array([-margin, margin])
+    axis.plot(ends, ends, color=_INK, lw=0.8, ls=":", zorder=1)
+    axis.set_xlim(*ends)
+    axis.set_ylim(*ends)
+    unit = _UNITS.get(quantity.rpartition("_")[2], "")
+    axis.set_xlabel(f"claimed{f' ({unit})' if unit else ''}", fontsize=8, color=_INK)
+    axis.set_ylabel("recovered", fontsize=8, color=_INK)
+    axis.locator_params(nbins=4)
+    axis.ticklabel_format(scilimits=(-3, 4), useMathText=True)
+    axis.tick_params(labelsize=7, colors=_INK)
+    axis.xaxis.get_offset_text().set_fontsize(7)
+    axis.yaxis.get_offset_text().set_fontsize(7)
+
+
+def _deviations(axis: Any, quantity: str, mine: Sequence[ClaimComparison]) -> None:
+    """Deviations in units of their bounds."""
+    mine = sorted(mine, key=lambda each: each.qubits)
+    x = np.arange(len(mine))
+    y = np.array([each.relative_deviation for each in mine])
+    claimed = [each.claimed or 0.0 for each in mine]
+    low = np.array([(each.low - c) / each.bound for each, c in zip(mine, claimed, strict=True)])
+    high = np.array([(each.high - c) / each.bound for each, c in zip(mine, claimed, strict=True)])
+    limit = min(max(_RANGE, 1.1 * float(np.abs([low, high]).max())), _MOST_RANGE)
+    axis.axhspan(-1.0, 1.0, color=_BAND, zorder=0)
+    axis.axhline(0.0, color=_INK, lw=0.8, ls=":", zorder=1)
+    shown = np.clip(y, -0.97 * limit, 0.97 * limit)
+    _bars(axis, x, shown, np.clip(low, -limit, limit), np.clip(high, -limit, limit), _colours(mine))
+    axis.set_ylim(-limit, limit)
+    axis.set_xlim(-0.7, len(mine) - 0.3)
+    step = max(1, -(-len(mine) // _MOST_LABELS))
+    axis.set_xticks(x[::step], [place_of(each) for each in mine[::step]], fontsize=7)
+    axis.tick_params(labelsize=7, colors=_INK)
+    axis.set_ylabel("deviation / bound", fontsize=8, color=_INK)
+    axis.set_title(TITLES.get(quantity, quantity), fontsize=9, color=_INK, loc="left", pad=3)
+    for k, each in enumerate(mine):
+        if each.verdict is ClaimVerdict.OUTSIDE:
+            below = shown[k] > 0.0
+            axis.annotate(
+                place_of(each),
+                (k, shown[k]),
+                (5, -3 if below else 3),
+                textcoords="offset points",
+                color=_BAD,
+                fontsize=8,
+                va="top" if below else "bottom",
+            )
