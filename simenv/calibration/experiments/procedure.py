@@ -137,12 +137,14 @@ class Procedure:
         seed: int,
         effort: Effort,
         progress: Callable[[str], None] = lambda _: None,
+        planner: Planner | None = None,
     ) -> None:
+        """`planner`: makes the circuits; None: in the native gates of the device."""
         gates = self._gates = native_set(info)
         if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
         self._tested = tested
-        self._planner = Planner(Alphabet(gates), tested, seed)
+        self._planner = planner or Planner(Alphabet(gates), tested, seed)
         self._runner = runner
         self._effort = effort
         self._progress = progress

@@ -10,6 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ from simenv.calibration.experiments.runner import Counts, Point
 Place = tuple[int, ...]
 Array = NDArray[np.float64]
 NS_PER_US = 1000.0
+_LEAST_SIZE = 1e-3  # of a signal that is divided by
 _TURN_KHZ = 1e6 / (2.0 * math.pi)  # of an angular frequency in rad/ns
 
 
@@ -82,39 +84,55 @@ def _time(quantity: str, place: Place, rate_ns: float, error_ns: float) -> Estim
     return Estimate(quantity, place, 1.0 / rate, error_ns * NS_PER_US, "inverse")
 
 
-def _quadratures(arms: Mapping[int, NDArray[np.int64]], first: int) -> tuple[complex, float]:
-    """A exp(i theta) of a qubit that has turned by theta about Z, and the variance of its parts.
+class _Signals(msgspec.Struct, frozen=True, eq=False):
+    """Signals A exp(i theta) of a qubit that has turned by theta about Z; arrays [times]."""
+
+    times_ns: Array
+    values: NDArray[np.complex128]
+    along: Array  # variance along the signal, of its size
+    across: Array  # variance across it, of its size times its angle
+
+    @property
+    def size(self) -> Array:
+        """Absolute values, at least a small one."""
+        return np.maximum(np.abs(self.values), _LEAST_SIZE)
+
+    @property
+    def angle_variance(self) -> Array:
+        """Variance of the angle."""
+        return np.asarray(self.across / np.square(self.size))
+
+
+def _signals(arms: Mapping[float, Mapping[int, NDArray[np.int64]]], first: int) -> _Signals:
+    """Signals of the arms `first` to `first` + 3, whose phases are multiples of pi / 2.
 
     Of a pair, shots count in which the second qubit is read as it was prepared: it has not relaxed.
     """
-    tallies_ = [arms[first + k] for k in range(4)]
-    if tallies_[0].size == 4:
-        tallies_ = [tally[2 * (first // 4) :][:2] for tally in tallies_]
-    shares = [share(tally) for tally in tallies_]
-    value = complex(shares[0][0] - shares[2][0], shares[3][0] - shares[1][0])
-    return value, 0.5 * sum(variance for _, variance in shares)
-
-
-def _signals(
-    arms: Mapping[float, Mapping[int, NDArray[np.int64]]], first: int
-) -> tuple[Array, NDArray[np.complex128], Array]:
     times_ns = sorted(arms)
-    rows = [_quadratures(arms[x], first) for x in times_ns]
-    values = np.array([value for value, _ in rows])
-    return np.array(times_ns), values, np.array([variance for _, variance in rows])
+    rows = []
+    for x in times_ns:
+        mine = [arms[x][first + k] for k in range(4)]
+        if mine[0].size == 4:
+            mine = [tally[2 * (first // 4) :][:2] for tally in mine]
+        (a, va), (b, vb), (c, vc), (d, vd) = map(share, mine)
+        rows.append((a - c, d - b, va + vc, vb + vd))
+    real, imaginary, in_real, in_imaginary = np.array(rows).T
+    values = real + 1j * imaginary
+    cosine, sine = np.cos(np.angle(values)), np.sin(np.angle(values))
+    along = cosine * cosine * in_real + sine * sine * in_imaginary
+    across = sine * sine * in_real + cosine * cosine * in_imaginary
+    return _Signals(np.array(times_ns), values, along, across)
 
 
 def ramsey(counts: Counts, name: str) -> list[Estimate]:
     """T2 of Ramsey sequences in us, and the detuning in kHz."""
     estimates = []
     for place, arms in sorted(tallies(counts, name).items()):
-        x, values, variance = _signals(arms, 0)
-        size = np.maximum(np.abs(values), 1e-3)
-        turn = fit_frequency(x, values / size, variance / np.square(size))
-        still = values * np.exp(-1j * turn.frequency * x)
-        phase = np.angle((still / variance).sum())
-        signal = (still * np.exp(-1j * phase)).real
-        fit = fit_decay(x[None], signal[None], variance[None])
+        found = _signals(arms, 0)
+        x = found.times_ns
+        turn = fit_frequency(x, found.values / found.size, found.angle_variance)
+        signal = (found.values * np.exp(-1j * turn.frequency * x)).real
+        fit = fit_decay(x[None], signal[None], found.along[None])
         estimates.append(_time("t2_ramsey_us", place, float(fit.rate[0]), float(fit.rate_error[0])))
         estimates.append(
             Estimate("detuning_khz", place, turn.frequency * _TURN_KHZ, turn.error * _TURN_KHZ)
@@ -126,12 +144,10 @@ def interactions(counts: Counts, name: str) -> list[Estimate]:
     """ZZ rates in kHz of conditional Ramsey sequences."""
     estimates = []
     for place, arms in sorted(tallies(counts, name).items()):
-        x, alone, variance_0 = _signals(arms, 0)
-        _, beside, variance_1 = _signals(arms, 4)
-        size = np.maximum(np.abs(alone), 1e-3)
-        ratio = beside * alone.conj() / np.square(size)
-        variance = (variance_1 + np.square(np.abs(ratio)) * variance_0) / np.square(size)
-        fit = fit_frequency(x, ratio, variance)
+        alone, beside = _signals(arms, 0), _signals(arms, 4)
+        ratio = beside.values / beside.size * (alone.values / alone.size).conj()
+        variance = alone.angle_variance + beside.angle_variance
+        fit = fit_frequency(alone.times_ns, ratio, variance)
         estimates.append(
             Estimate("zz_khz", place, -fit.frequency * _TURN_KHZ, fit.error * _TURN_KHZ)
         )

@@ -1,0 +1,223 @@
+"""Artificial devices whose counts are drawn from decay models, without circuits.
+
+The true value of each quantity is known, so the coverage of confidence intervals can be counted
+over many devices in seconds. Sequences of benchmarking scatter: the decay of each has a random
+factor, and its number of gates is random.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.experiments.coherence import Arm
+from simenv.calibration.experiments.estimators.estimates import Estimate, simultaneous_z
+from simenv.calibration.experiments.plans import (
+    IRB1,
+    IRB2,
+    RB1,
+    RB2,
+    SIMULTANEOUS,
+    Planner,
+    TestLayout,
+)
+from simenv.calibration.experiments.procedure import Effort, Procedure, choose
+from simenv.calibration.experiments.programs import CircuitPiece
+from simenv.calibration.experiments.runner import Counts, PlannedCircuit, Point, add
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.program import Program
+from simenv.model.views import GateInfo
+
+QUBITS = 5
+_SCATTER = 0.02  # relative standard deviation of the decay of a sequence
+_EMPTY = np.zeros(0)
+_GATES = (("rz", 1, 1), ("sx", 1, 0), ("x", 1, 0), ("cz", 2, 0))
+
+
+def chain(qubits: int = QUBITS) -> DeviceInfo:
+    """A chain of qubits with the gates of a superconducting device."""
+    return DeviceInfo(
+        name="artificial",
+        kind=DeviceKind.HARDWARE,
+        provider="bench",
+        model="chain",
+        version="",
+        technology="superconducting",
+        num_qubits=qubits,
+        max_shots=10**6,
+        gates=tuple(GateInfo(*gate) for gate in _GATES),
+        all_to_all=False,
+        coupling=tuple((q, q + 1) for q in range(qubits - 1)),
+    )
+
+
+class PointPlanner(Planner):
+    """Points of all experiments without circuits; numbers of gates are those of random elements."""
+
+    def __init__(self, tested: TestLayout, seed: int) -> None:
+        self._tested = tested
+        self._seed = seed
+        self._alphabet = None  # type: ignore[assignment]  # nothing is spelled
+
+    def timed(
+        self,
+        name: str,
+        arm: Arm,  # noqa: ARG002  # no circuit is made
+        times_ns: Mapping[tuple[int, ...], Sequence[float]],
+        arms: int,
+        shots: int,
+    ) -> Iterator[PlannedCircuit]:
+        """See `Planner`."""
+        return super().timed(name, lambda *_: _NOTHING, times_ns, arms, shots)
+
+    def _sequence(
+        self, name: str, place: tuple[int, ...], length: int, number: int
+    ) -> tuple[Point, CircuitPiece]:
+        gates = _random_gates(self._seed, name, place, length, number)
+        if name == IRB2:
+            gates += length
+        if name == IRB1:
+            gates = length
+        flips = number % (1 << len(place))
+        return Point(name, place, float(length), flips, number, float(gates)), _NOTHING
+
+    def _circuit(self, pieces: Sequence[tuple[Point, CircuitPiece]], shots: int) -> PlannedCircuit:
+        return PlannedCircuit(_NO_PROGRAM, shots, tuple(point for point, _ in pieces))
+
+
+_NOTHING = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), _EMPTY)
+_NO_PROGRAM = Program(2, 0, 0, (), (), b"", b"", b"", b"", b"")
+
+
+def _random_gates(seed: int, name: str, place: tuple[int, ...], length: int, number: int) -> int:
+    """Number of entangling gates, or of quarter turns, of random elements."""
+    rng = np.random.default_rng([seed, *place, length, number])
+    mean, deviation = (1.5, 0.67) if name in (RB2, IRB2) else (1.0, 0.58)
+    return max(0, round(rng.normal(mean * (length + 1), deviation * math.sqrt(length + 1))))
+
+
+class SampledDevice:
+    """True values of one device, and counts drawn from them."""
+
+    def __init__(self, seed: int, qubits: int = QUBITS) -> None:
+        self._rng = rng = np.random.default_rng(seed)
+        self._seed = seed
+        self.t1_us = rng.uniform(50.0, 400.0, qubits)
+        self.t2_us = self.t1_us * rng.uniform(0.3, 1.5, qubits)
+        self.detuning_khz = rng.uniform(-5.0, 5.0, qubits)
+        self.p01 = rng.uniform(0.003, 0.03, qubits)
+        self.p10 = rng.uniform(0.005, 0.05, qubits)
+        self.quarter = rng.uniform(1e-4, 6e-4, qubits)
+        self.half = rng.uniform(1e-4, 6e-4, qubits)
+        self.pair = rng.uniform(2e-3, 1.5e-2, qubits)  # of pair (q, q + 1)
+        self.zz_khz = rng.uniform(-20.0, 20.0, qubits)
+        self.qubits = qubits
+
+    def truth(self, estimate: Estimate) -> float | None:
+        """True value of a quantity; None: it is not counted."""
+        values = {
+            "t1_us": self.t1_us, "t2_us": self.t2_us, "t2_ramsey_us": self.t2_us,
+            "detuning_khz": self.detuning_khz, "p01": self.p01,
+            "p10": self.p10, "error_1q": self.quarter, "error_half": self.half,
+            "error_2q": self.pair, "zz_khz": self.zz_khz,
+        }.get(estimate.quantity)  # fmt: skip
+        return None if values is None else float(values[estimate.qubits[0]])
+
+    def measured(self) -> tuple[Estimate, ...]:
+        """Estimates of the whole procedure."""
+        info = chain(self.qubits)
+        tested = choose(info, None)
+        planner = PointPlanner(tested, self._seed)
+        procedure = Procedure(info, tested, self, self._seed, Effort(), planner=planner)
+        return procedure.run().estimates
+
+    def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
+        """See `CircuitRunner`."""
+        found: Counts = {}
+        for circuit in circuits:
+            for point in circuit.points:
+                odds = self._odds(point)
+                tally = self._rng.multinomial(circuit.shots, odds)
+                add(found, (point,), np.arange(odds.size, dtype=np.uint64), tally.astype(np.uint32))
+        return found
+
+    def _odds(self, point: Point) -> NDArray[np.float64]:
+        """Probabilities of all outcomes, bit 0 is the first qubit."""
+        name, q = point.experiment, point.qubits[0]
+        if len(point.qubits) == 2:
+            if name == "zz":
+                return self._conditional(point)
+            return self._survival(point, 4)
+        if name in (RB1, IRB1):
+            return self._read(q, self._survival(point, 2)[1])
+        if name == "readout":
+            return self._read(q, float(point.arm))
+        if name.endswith("t1"):
+            return self._read(q, point.arm * math.exp(-point.x / (1e3 * self.t1_us[q])))
+        size = math.exp(-point.x / (1e3 * self.t2_us[q]))
+        if name.endswith("echo"):
+            return self._read(q, 0.5 + 0.5 * size * (1 if point.arm else -1))
+        turn = 2e-6 * math.pi * self.detuning_khz[q] * point.x
+        return self._read(q, self._phase(turn, size, point.arm))
+
+    def _phase(self, turn: float, size: float, arm: int) -> float:
+        return 0.5 + 0.5 * size * math.cos(turn + arm % 4 * math.pi / 2.0)
+
+    def _read(self, qubit: int, one: float) -> NDArray[np.float64]:
+        p01, p10 = self.p01[qubit], self.p10[qubit]
+        read = (1.0 - one) * p01 + one * (1.0 - p10)
+        return np.array([1.0 - read, read])
+
+    def _conditional(self, point: Point) -> NDArray[np.float64]:
+        q = point.qubits[0]
+        excited = point.arm >= 4
+        turn = 2e-6 * math.pi * self.detuning_khz[q] * point.x
+        if excited:
+            turn -= 2e-6 * math.pi * self.zz_khz[q] * point.x
+        size = math.exp(-point.x / (1e3 * self.t2_us[q]))
+        first = self._read(q, self._phase(turn, size, point.arm))
+        stays = float(excited)  # without relaxation: shots that relax are left out anyway
+        second = np.array([1.0 - stays, stays])
+        return np.outer(second, first).ravel()
+
+    def _survival(self, point: Point, size: int) -> NDArray[np.float64]:
+        """Decay by the gates of a point, with a random factor for each sequence."""
+        q = point.qubits[0]
+        scale = size / (size - 1.0)
+        if point.experiment in (RB1, SIMULTANEOUS):
+            decay = point.gates * -math.log1p(-scale * self.quarter[q])
+        elif point.experiment == IRB1:
+            turns = _random_gates(self._seed, RB1, point.qubits, int(point.x), point.repeat)
+            decay = turns * -math.log1p(-scale * self.quarter[q])
+            decay += point.gates * -math.log1p(-scale * self.half[q])
+        else:
+            local = 1e-3 * point.x
+            decay = local + point.gates * -math.log1p(-scale * self.pair[q])
+        decay *= math.exp(_SCATTER * self._rng.standard_normal())
+        odds = np.full(size, (1.0 - 0.96 * math.exp(-decay)) / size)
+        odds[point.arm] += 0.96 * math.exp(-decay)
+        return odds
+
+
+def coverage(devices: int, confidence: float, first_seed: int = 0) -> tuple[float, float, int]:
+    """Share of intervals at a confidence that contain the truth, share of devices whose
+    simultaneous 99 % intervals all do, and the number of intervals."""
+    z = simultaneous_z(1, confidence)
+    inside, total, together = 0, 0, 0
+    for number in range(devices):
+        device = SampledDevice(first_seed + number)
+        known = [(each, device.truth(each)) for each in device.measured()]
+        counted = [(each, truth) for each, truth in known if truth is not None]
+        inside += sum(_holds(each, truth, z) for each, truth in counted)
+        total += len(counted)
+        joint = simultaneous_z(len(counted))
+        together += all(_holds(each, truth, joint) for each, truth in counted)
+    return inside / total, together / devices, total
+
+
+def _holds(estimate: Estimate, truth: float, z: float) -> bool:
+    low, high = estimate.interval(z)
+    return low <= truth <= high

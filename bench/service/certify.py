@@ -1,0 +1,97 @@
+"""Certificate of a whole device: time, verdict, negative controls, and coverage of intervals.
+
+All experiments run on an emulated device of 27 qubits as tasks of two workers: T1, T2, readout, ZZ,
+standard, interleaved and simultaneous randomized benchmarking. Then on a device that differs from
+its claims in three places: one pair is 25 % worse, one T1 is 15 % shorter, one readout is 3
+percentage points off. Each must be named, and nothing else. The coverage of confidence intervals is
+counted over artificial devices whose counts are drawn from decay models.
+
+    python -m bench run certify [--device superconducting-lattice] [--artificial 200]
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+import msgspec
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+from bench.harness.sampled_device import coverage
+from noise_models import library, snapshot
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.certify.certificate import Certificate, certify
+
+CONFIDENCE = 0.95
+JOINT = 0.99
+OPTIONS = (
+    Option("--device", default="superconducting-lattice", help="of qiskit-ibm-runtime, or bundled"),
+    Option("--artificial", type=int, default=200, quick=20, help="devices of the coverage"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("certify", f"{options.device}: all qubits and pairs, 2 workers")
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["SIMENV_HOME"] = home
+        whole, controls = _certificates(options.device, Path(home))
+    print(f"{whole.circuits} circuits, {whole.shots:,} shots, {len(whole.comparisons)} quantities")
+    report.at_most("seconds", whole.seconds, "whole device, s")
+    wrong = len(whole.culprits) + len(whole.unresolved)
+    report.at_most("outside", wrong, "quantities outside or not resolved")
+    named = {(each.quantity, each.qubits) for each in controls.culprits}
+    print(f"controls: {', '.join(f'{q} {p}' for q, p in sorted(named))}")
+    expected = _expected(options.device)
+    right = len(named & expected) - len(named - expected)
+    report.at_least("named", right, "controls named, less wrong names")
+    share, joint, count = coverage(options.artificial, CONFIDENCE)
+    print(
+        f"{options.artificial} artificial devices, {count} intervals: {share:.4f} at {CONFIDENCE}"
+    )
+    label = f"coverage of {CONFIDENCE:.0%} intervals less nominal, points"
+    report.at_most("coverage_error", 100.0 * abs(share - CONFIDENCE), label)
+    label = f"coverage of simultaneous {JOINT:.0%} intervals less nominal, points"
+    report.at_most("joint_error", 100.0 * abs(joint - JOINT), label)
+    return report
+
+
+def _certificates(name: str, home: Path) -> tuple[Certificate, Certificate]:
+    """Of the device as it is claimed, and of the changed one."""
+    claims = library.load(name)
+    (home / "devices").mkdir()
+    (home / "devices" / "changed.json").write_bytes(snapshot.dump(_changed(claims)))
+    with simenv.local(workers=2) as client:
+        certify(client, name, claims, qubits=(0, 1), seed=7)  # kernels are loaded
+        whole = certify(client, name, claims, seed=1)
+        few = sorted({*_pair(claims), 0, 1, 2})
+        return whole, certify(client, "changed", claims, qubits=few, seed=2)
+
+
+def _pair(claims: CalibrationSnapshot) -> tuple[int, int]:
+    """The first coupled pair of qubit 1 with a larger number."""
+    return next((a, b) for a, b in sorted(claims.coupling) if a == 1 and b > a)
+
+
+def _expected(name: str) -> set[tuple[str, tuple[int, ...]]]:
+    return {("t1_us", (0,)), ("p10", (2,)), ("error_2q", _pair(library.load(name)))}
+
+
+def _changed(claims: CalibrationSnapshot) -> CalibrationSnapshot:
+    """The device with three faults."""
+    qubits = list(claims.qubits)
+    qubits[0] = msgspec.structs.replace(qubits[0], t1_us=0.85 * (qubits[0].t1_us or 0.0))
+    p01, p10 = qubits[2].confusion or (0.0, 0.0)
+    qubits[2] = msgspec.structs.replace(qubits[2], p01=p01, p10=p10 + 0.03, readout_error=None)
+    two = {gate.name for gate in claims.native_gates if gate.num_qubits == 2}
+    gates = tuple(
+        msgspec.structs.replace(gate, error=1.25 * (gate.error or 0.0))
+        if gate.name in two and set(gate.qubits) == set(_pair(claims))
+        else gate
+        for gate in claims.gates
+    )
+    return msgspec.structs.replace(claims, qubits=tuple(qubits), gates=gates)
