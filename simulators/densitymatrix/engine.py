@@ -106,7 +106,8 @@ class _Part:
         """Number of the draw of its outcomes, as one of several components: 1 + its first
         terminal measurement."""
         places = self.layouts.clbits.operations
-        return 1 + int(self.part.numbers[places[places >= 0]].min(initial=0))
+        mine = self.part.numbers[places[places >= 0]]
+        return 1 + int(mine.min()) if mine.size else 0
 
     def _layout(self, circuit: Circuit, *, keep: bool) -> MeasurementLayout:
         if len(self.noise.locations):

@@ -74,7 +74,7 @@ def product(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         images = compose(images[0::2], images[1::2])
     if not len(images):
         return np.arange(images.shape[1], dtype=np.uint8)
-    return images[0]
+    return np.asarray(images[0])
 
 
 def simultaneous(

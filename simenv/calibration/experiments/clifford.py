@@ -42,11 +42,11 @@ class CliffordGroup(msgspec.Struct, frozen=True, eq=False):
 
     def find(self, images: Images) -> NDArray[np.int32]:
         """Numbers of elements by their images [..., 4^n]."""
-        return self.numbers[_keys(images)]
+        return np.asarray(self.numbers[_keys(images)])
 
     def pauli_x(self, bits: int) -> Images:
         """Images under X on the qubits of a bit mask."""
-        matrix = np.eye(1, dtype=np.complex128)
+        matrix: Matrix = np.eye(1, dtype=np.complex128)
         for qubit in range(self.num_qubits):
             matrix = np.kron(_PAULIS[bits >> qubit & 1], matrix)
         return conjugation(matrix)
@@ -66,13 +66,13 @@ def conjugation(matrix: Matrix) -> Images:
     overlaps = np.einsum("aij,bji->ab", paulis, moved).real / size
     images = np.abs(overlaps).argmax(axis=0)
     signs = overlaps[images, np.arange(len(paulis))] < 0
-    return (images + SIGN * signs).astype(np.uint8)
+    return np.asarray(images + SIGN * signs, np.uint8)
 
 
 def compose(first: Images, then: Images) -> Images:
     """Images under one element after another; arrays [..., 4^n] of equal leading shape."""
     moved = np.take_along_axis(then, (first & (SIGN - 1)).astype(np.intp), axis=-1)
-    return moved ^ (first & SIGN)
+    return np.asarray(moved ^ (first & SIGN))
 
 
 def inverse(images: Images) -> Images:
@@ -131,7 +131,7 @@ def two_qubit_group(entangler: NativeOperation) -> CliffordGroup:
     cheapest = np.argsort(np.add.outer(costs, costs).ravel(), kind="stable")
     gate = conjugation(entangler_matrix(entangler))
     cosets: dict[bytes, tuple[Images, tuple[Step, ...]]] = {}
-    level = [(np.arange(16, dtype=np.uint8), ())]
+    level: list[tuple[Images, tuple[Step, ...]]] = [(np.arange(16, dtype=np.uint8), ())]
     cosets[_coset(level[0][0])] = level[0]
     while level:
         following: list[tuple[Images, tuple[Step, ...]]] = []
@@ -168,4 +168,4 @@ def _pair(first: Images, second: Images) -> Images:
     """Images of pairs of Pauli numbers under one element on each qubit."""
     low, high = np.arange(16) & 3, np.arange(16) >> 2
     a, b = first[low], second[high]
-    return ((a & 3) | (b & 3) << 2 | ((a ^ b) & SIGN)).astype(np.uint8)
+    return np.asarray(((a & 3) | (b & 3) << 2 | ((a ^ b) & SIGN)).astype(np.uint8))

@@ -82,10 +82,10 @@ _ZM = np.diag([1.0, -1.0]).astype(np.complex128)
 _I = np.eye(2, dtype=np.complex128)
 
 
-def _turn(generator: Matrix, angle: float) -> Matrix:
+def _turn(generator: NDArray[np.complexfloating], angle: float) -> Matrix:
     """exp(-i angle G / 2) for G^2 = 1."""
     identity = np.eye(len(generator))
-    return math.cos(angle / 2.0) * identity - 1j * math.sin(angle / 2.0) * generator
+    return np.asarray(math.cos(angle / 2.0) * identity - 1j * math.sin(angle / 2.0) * generator)
 
 
 def z_turn(quarters: int) -> Matrix:
@@ -106,9 +106,9 @@ def entangler_matrix(gate: NativeOperation) -> Matrix:
     if name in ("cz", "cp"):
         return np.diag([1, 1, 1, -1]).astype(np.complex128)
     if name == "cx":
-        return 0.5 * ((np.eye(4) + first_z) + (np.eye(4) - first_z) @ second_x)
+        return np.asarray(0.5 * (np.eye(4) + first_z + (np.eye(4) - first_z) @ second_x))
     if name == "ecr":  # X on the first qubit after a ZX rotation by -pi/2
-        return _turn(first_z @ second_x, -_HALF_PI) @ np.kron(_I, _X)
+        return np.asarray(_turn(first_z @ second_x, -_HALF_PI) @ np.kron(_I, _X))
     if name == "rzz":
         return _turn(both_z, gate.params[0])
     if name == "rxx":

@@ -276,7 +276,8 @@ class _Settings:
 
     def shots(self, name: str, factor: float) -> int:
         """Shots of one circuit."""
-        return max(100, round(getattr(self._effort, _SHOTS[name]) * factor))
+        shots: int = getattr(self._effort, _SHOTS[name])
+        return max(100, round(shots * factor))
 
     def sequences(self, name: str) -> int:
         """Random sequences of one length."""

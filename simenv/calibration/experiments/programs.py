@@ -7,7 +7,9 @@ in common, so they act at the same time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -87,15 +89,6 @@ class Alphabet:
         """Idle time."""
         return _piece(DELAY, (qubit,), (duration_ns,))
 
-    def word(self, steps: Sequence[Step]) -> CircuitPiece:
-        """Steps of a group element."""
-        makers = {
-            "z": lambda qubit, value: self.z(value * math.pi / 2.0, qubit),
-            "quarter": lambda qubit, _: self.quarter(qubit),
-            "entangler": lambda *_: self.entangler(),
-        }
-        return joined([makers[kind](qubit, value) for kind, qubit, value in steps])
-
     def words(
         self, group: CliffordGroup, elements: NDArray[np.int32], *, sync: bool
     ) -> CircuitPiece:
@@ -103,11 +96,19 @@ class Alphabet:
         interleaved. `sync`: a barrier follows each."""
         key = 2 * group.num_qubits + sync
         if key not in self._groups:
-            ending = self.barrier() if sync else _EMPTY
-            gate = self.half() if group.num_qubits == 1 else self.entangler()
-            pieces = [*map(self.word, group.words), gate]
-            self._groups[key] = _Words([joined([piece, ending]) for piece in pieces])
+            gate = ("half" if group.num_qubits == 1 else "entangler", 0, 0)
+            self._groups[key] = _Words([*group.words, (gate,)], self._steps(), sync=sync)
         return self._groups[key].piece(elements)
+
+    def _steps(self) -> dict[Step, CircuitPiece]:
+        """Piece of each step that a word may have."""
+        found = {
+            ("z", qubit, turns): self.z(turns * math.pi / 2.0, qubit)
+            for qubit in range(2)
+            for turns in range(1, 4)
+        }
+        found |= {("quarter", qubit, 0): self.quarter(qubit) for qubit in range(2)}
+        return found | {("entangler", 0, 0): self.entangler(), ("half", 0, 0): self.half()}
 
     def program(self, placed: Sequence[PlacedPiece], num_qubits: int) -> Program:
         """One circuit. Clbits are numbered in the order of the pieces and their qubits."""
@@ -151,10 +152,28 @@ _EMPTY = CircuitPiece(np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0)
 class _Words:
     """Pieces of all elements of a group, concatenated for fast look-up of sequences."""
 
-    def __init__(self, pieces: Sequence[CircuitPiece]) -> None:
-        self._rows = _Ragged([each.rows for each in pieces])
-        self._qubits = _Ragged([each.qubits for each in pieces])
-        self._params = _Ragged([each.params for each in pieces])
+    def __init__(
+        self,
+        words: Sequence[Sequence[Step]],
+        steps: Mapping[Step, CircuitPiece],
+        *,
+        sync: bool,
+    ) -> None:
+        barrier = ((BARRIER,), (0, 1), ()) if sync else ((), (), ())
+        parts = {
+            step: (each.rows.tolist(), each.qubits.tolist(), each.params.tolist())
+            for step, each in steps.items()
+        }
+        columns: list[list[list[float]]] = [[], [], []]
+        for word in words:
+            for number, column in enumerate(columns):
+                column.append(
+                    [value for step in word for value in parts[step][number]]
+                    + list(barrier[number])
+                )
+        self._rows = _Ragged(columns[0], np.dtype(np.uint16))
+        self._qubits = _Ragged(columns[1], np.dtype(np.int64))
+        self._params = _Ragged(columns[2], np.dtype(np.float64))
 
     def piece(self, elements: NDArray[np.int32]) -> CircuitPiece:
         """Pieces of these elements, one after another."""
@@ -166,15 +185,15 @@ class _Words:
 class _Ragged:
     """Arrays of different lengths in one."""
 
-    def __init__(self, arrays: Sequence[NDArray[np.generic]]) -> None:
-        self._sizes = np.array([array.size for array in arrays])
+    def __init__(self, lists: Sequence[Sequence[float]], dtype: np.dtype[Any]) -> None:
+        self._sizes = np.array([len(values) for values in lists])
         self._begins = np.cumsum(self._sizes) - self._sizes
-        self._values = np.concatenate(arrays)
+        self._values = np.fromiter(chain.from_iterable(lists), dtype)
 
-    def taken(self, numbers: NDArray[np.int32]) -> NDArray[np.generic]:
-        """The arrays of these numbers, concatenated."""
+    def taken(self, numbers: NDArray[np.int32]) -> NDArray[Any]:
+        """The lists of these numbers, concatenated."""
         sizes = self._sizes[numbers]
         ends = np.cumsum(sizes)
         total = int(ends[-1]) if ends.size else 0
         offsets = np.repeat(self._begins[numbers] - (ends - sizes), sizes)
-        return self._values[np.arange(total) + offsets]
+        return np.asarray(self._values[np.arange(total) + offsets])

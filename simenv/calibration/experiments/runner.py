@@ -14,6 +14,7 @@ from simenv.model.program import Program
 
 if TYPE_CHECKING:
     from simenv.client.client import Client
+    from simenv.client.tasks.task import Task
 
 TASKS_AT_ONCE = 200  # of one submit
 
@@ -71,7 +72,7 @@ class PoolRunner:
                 part = min(left, self._max_shots)
                 groups[part].append(circuit)
                 left -= part
-        waiting = []
+        waiting: list[tuple[Task, PlannedCircuit]] = []
         for shots, members in groups.items():
             for first in range(0, len(members), TASKS_AT_ONCE):
                 chunk = members[first : first + TASKS_AT_ONCE]

@@ -40,7 +40,7 @@ def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_n
     """Run the circuits and find the scales."""
     count = 1 + int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR))
     ladder = [FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count)] + [longest_ns]
-    times = {(qubit,): ladder for qubit in tested.qubits}
+    times: dict[Place, list[float]] = {(qubit,): ladder for qubit in tested.qubits}
     names = ("t1", coherence.relaxation), ("echo", coherence.echo)
     circuits = [
         circuit

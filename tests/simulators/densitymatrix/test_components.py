@@ -1,0 +1,146 @@
+"""Counts of noisy circuits whose parts nothing connects: drawn part by part."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from arrays import Arrays
+from device_models import DeviceModel
+from noisy import Exact
+
+from simulators.catalog import builtin_card
+from simulators.circuit.analysis.noise_profile import noise_profile
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.control import RunControl
+from simulators.densitymatrix.engine import DensityMatrixEngine
+from simulators.engine import Request, RunOptions
+from simulators.errors import Unsupported
+from simulators.simulate import counts_of
+
+ENGINE = DensityMatrixEngine()
+SHOTS = 60_000
+PAIRS = 9
+QUBITS = 2 * PAIRS + 2  # and two single qubits
+
+
+def parts() -> Circuit:
+    """Pairs that are not connected, in mixed order, and two single qubits."""
+    arrays = Arrays(QUBITS, QUBITS)
+    for layer in range(3):
+        for pair in range(PAIRS):
+            a, b = pair, QUBITS - 1 - pair
+            arrays.add("ry", [a], (), [0.3 + 0.1 * pair + layer])
+            arrays.add("cx", [a, b])
+            arrays.add("rx", [b], (), [0.7 - 0.05 * pair])
+    for qubit in (PAIRS, PAIRS + 1):
+        arrays.add("ry", [qubit], (), [0.9])
+    for qubit in range(QUBITS):
+        arrays.add("measure", [qubit], [QUBITS - 1 - qubit])
+    return arrays.circuit()
+
+
+def one_pair(pair: int) -> Circuit:
+    """One pair of `parts` alone, measured into clbits 0 and 1."""
+    arrays = Arrays(QUBITS, 2)
+    a, b = pair, QUBITS - 1 - pair
+    for layer in range(3):
+        arrays.add("ry", [a], (), [0.3 + 0.1 * pair + layer])
+        arrays.add("cx", [a, b])
+        arrays.add("rx", [b], (), [0.7 - 0.05 * pair])
+    return arrays.add("measure", [a], [0]).add("measure", [b], [1]).circuit()
+
+
+def model(**more: object) -> DeviceModel:
+    return DeviceModel(QUBITS, gate_error=0.03, t2_by_t1=1.2, readout=(0.02, 0.06), **more)  # type: ignore[arg-type]
+
+
+def seen(circuit: Circuit, noise: object, shots: int = SHOTS) -> dict[int, int]:
+    plan = ENGINE.plan(circuit, noise, RunOptions())  # type: ignore[arg-type]
+    request = Request(shots=shots, seed=11)
+    return counts_of(ENGINE.run(plan, circuit, request, RunOptions(), RunControl()).row(0))
+
+
+def test_each_pair_of_a_wide_circuit_has_its_own_distribution() -> None:
+    circuit = parts()
+    found = seen(circuit, attach_noise(circuit, model()))
+    for pair in range(PAIRS):
+        alone = one_pair(pair)
+        part = DensityMatrixEngine()
+        noise = attach_noise(alone, model())
+        plan = part.plan(alone, noise, RunOptions())
+        exact = part.run(
+            plan, alone, Request(shots=0, seed=1, outputs=("probabilities",)), RunOptions(),
+            RunControl(),
+        ).row(0)  # fmt: skip
+        odds = np.zeros(4)
+        values = np.frombuffer(exact.probabilities)
+        odds[np.frombuffer(exact.probability_outcomes, np.uint8)] = values
+        mine = np.zeros(4)
+        for outcome, count in found.items():
+            a, b = outcome >> (QUBITS - 1 - pair) & 1, outcome >> pair & 1
+            mine[a | b << 1] += count
+        assert (np.abs(mine - SHOTS * odds) < 5.0 * np.sqrt(SHOTS * odds + 1.0)).all()
+
+
+def test_different_pairs_are_independent() -> None:
+    circuit = parts()
+    found = seen(circuit, attach_noise(circuit, model()))
+    bits = np.array([[outcome >> k & 1 for k in range(QUBITS)] for outcome in found])
+    weights = np.array(list(found.values()))
+    centered = bits - np.average(bits, axis=0, weights=weights)
+    for one, two in ((0, 1), (3, 7), (PAIRS, PAIRS + 1)):
+        covariance = np.average(centered[:, one] * centered[:, two], weights=weights)
+        assert abs(covariance) < 5.0 * 0.25 / np.sqrt(SHOTS)
+
+
+def test_counts_do_not_depend_on_how_shots_are_cut() -> None:
+    circuit = parts()
+    noise = attach_noise(circuit, model())
+    assert seen(circuit, noise, 500) == seen(circuit, noise, 500)
+    assert sum(seen(circuit, noise, 500).values()) == 500
+
+
+def test_channel_of_two_parts_joins_them() -> None:
+    circuit = parts()
+    apart = attach_noise(circuit, model())
+    joined = attach_noise(circuit, model(crosstalk_pairs=((0, 1), (2, 3))))
+    assert noise_profile(apart, circuit, ("counts",)).widest == 2
+    assert noise_profile(joined, circuit, ("counts",)).widest == 4
+    assert sum(seen(circuit, joined, 200).values()) == 200
+
+
+def test_joint_distribution_of_two_parts_is_exact() -> None:
+    number = 4
+    arrays = Arrays(number, number)
+    for pair in ((0, 1), (2, 3)):
+        arrays.add("ry", [pair[0]], (), [0.8]).add("cx", list(pair))
+    for qubit in range(number):
+        arrays.add("measure", [qubit], [qubit])
+    circuit = arrays.circuit()
+    noise = attach_noise(circuit, DeviceModel(number, gate_error=0.05, readout=(0.05, 0.1)))
+    expected = Exact(circuit, noise).odds
+    found = seen(circuit, noise)
+    for outcome, p in expected.items():
+        assert abs(found.get(outcome, 0) - SHOTS * p) < 5.0 * np.sqrt(SHOTS * p + 1.0)
+
+
+def test_width_of_a_part_decides_what_fits() -> None:
+    card = builtin_card("densitymatrix")
+    circuit = parts()
+    noise = noise_profile(attach_noise(circuit, model()), circuit, ("counts",))
+    known = msgspec.structs.replace(profile(circuit, ("counts",)), noise=noise)
+    assert card.effective_profile(known, ("counts",)).num_qubits == 2
+    assert card.effective_profile(known, ("counts", "probabilities")).num_qubits == QUBITS
+    assert builtin_card("statevector").effective_profile(known, ("counts",)).num_qubits == QUBITS
+
+
+def test_exact_probabilities_of_a_wide_circuit_are_still_refused() -> None:
+    circuit = parts()
+    noise = attach_noise(circuit, model())
+    plan = ENGINE.plan(circuit, noise, RunOptions())
+    request = Request(shots=0, seed=1, outputs=("probabilities",))
+    with pytest.raises(Unsupported, match=f"{QUBITS} qubits"):
+        ENGINE.run(plan, circuit, request, RunOptions(), RunControl())
