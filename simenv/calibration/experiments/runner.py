@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simenv.errors import SimenvError
 from simenv.model.program import Program
 
 if TYPE_CHECKING:
@@ -85,9 +87,14 @@ class PoolRunner:
                 self.circuits += len(chunk)
                 self.shots += shots * len(chunk)
         found: Counts = {}
-        for task, circuit in waiting:
-            result = task.result()
-            add(found, circuit.points, result.outcomes, result.outcome_counts)
+        try:
+            for task, circuit in waiting:
+                result = task.result()
+                add(found, circuit.points, result.outcomes, result.outcome_counts)
+        except BaseException:  # also an interrupt: nothing stays in the queue
+            with suppress(SimenvError):
+                self._client.cancel([task for task, _ in waiting])
+            raise
         return found
 
 

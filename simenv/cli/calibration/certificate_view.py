@@ -1,16 +1,13 @@
-"""Text, JSON and plot of a certificate."""
+"""Text and JSON of a certificate."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simenv.cli.output import terminal
-from simenv.errors import ConfigError, OptionError
 
 if TYPE_CHECKING:
     from simenv.calibration.certify.certificate import Certificate
@@ -164,18 +161,3 @@ def _table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     for row in every:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
         terminal.line("  ".join(cells).rstrip())
-
-
-def plot(found: Certificate, path: Path) -> None:
-    """Draw the certificate. Raises ConfigError, OptionError."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("--plot: matplotlib is not installed", hint="pip install 'simenv[plots]'")
-    if path.suffix != ".png":
-        raise OptionError(f"--plot {path}: not a PNG file", hint="give a name that ends in .png")
-    from simenv.cli.calibration import certificate_plot
-
-    try:
-        certificate_plot.draw(found, path)
-    except OSError as error:
-        raise OptionError(f"cannot write {path}: {error.strerror}") from error
-    terminal.note(f"certificate drawn in {path}")

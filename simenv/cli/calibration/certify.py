@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from simenv.cli import options
 from simenv.cli.devices import stored
 from simenv.cli.errors import spoken_errors
 from simenv.cli.output import terminal
-from simenv.errors import NotFoundError, OptionError
+from simenv.errors import ConfigError, NotFoundError, OptionError
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
@@ -73,7 +74,7 @@ def certify(
         if out:
             _save(out, found, claimed, info)
         if plot is not None:
-            view.plot(found, plot)
+            _plot(found, plot)
     if common.as_json:
         view.as_json(found)
     else:
@@ -117,3 +118,18 @@ def _qubits(text: str) -> list[int] | None:
             raise OptionError(f"--qubits {text!r:.80}", hint="numbers and ranges, such as 0-6,9")
         found += range(int(first), int(last or first) + 1)
     return found
+
+
+def _plot(found: Certificate, path: Path) -> None:
+    """Draw the certificate. Raises ConfigError, OptionError."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError("--plot: matplotlib is not installed", hint="pip install 'simenv[plots]'")
+    if path.suffix != ".png":
+        raise OptionError(f"--plot {path}: not a PNG file", hint="give a name that ends in .png")
+    from simenv.cli.calibration import certificate_plot
+
+    try:
+        certificate_plot.draw(found, path)
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {error.strerror}") from error
+    terminal.note(f"certificate drawn in {path}")
