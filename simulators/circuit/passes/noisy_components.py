@@ -165,4 +165,5 @@ class _Splitter:
             locations=locations,
             channels=tuple(noise.channels[number] for number in used.tolist()),
             readout=None,
+            known_facts=noise.facts.of(used),
         )

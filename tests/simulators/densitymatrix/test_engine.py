@@ -181,9 +181,11 @@ def test_one_gate_on_127_qubits_needs_one_qubit() -> None:
 
 
 def test_qubits_beyond_its_width_are_refused() -> None:
-    circuit = measured(Arrays(15, 15).add("h", [0]))
+    arrays = Arrays(15, 15).add("h", [0])
+    for qubit in range(14):
+        arrays.add("cx", [qubit, qubit + 1])
     with pytest.raises(Unsupported, match="15 qubits"):
-        run(circuit, None, shots=1)
+        run(measured(arrays), None, shots=1)
 
 
 def test_records_beyond_the_limit_are_refused() -> None:
