@@ -44,6 +44,8 @@ _GROUPS = {
     },
     "Calibration": {
         "certify": "calibration.certify",
+        "calibrate": "calibration.calibrate",
+        "score": "calibration.score",
     },
     "Observation": {
         "queue": "observe.listings",

@@ -94,8 +94,10 @@ class _CompiledStructure:
 class Compiler:
     """Compiles for one device, and keeps what it compiled. Not thread-safe."""
 
-    def __init__(self, info: DeviceInfo) -> None:
+    def __init__(self, info: DeviceInfo, level: int = LEVEL) -> None:
+        """`level`: of Qiskit's transpiler, 0 to 3."""
         self._info = info
+        self._level = level
         self._native = NativeForm(info)
         self._passes: Any = None
         self._structures: OrderedDict[bytes, _CompiledStructure] = OrderedDict()
@@ -105,7 +107,7 @@ class Compiler:
         """What compiles, as results record it."""
         import qiskit
 
-        return f"qiskit {qiskit.__version__}, level {LEVEL}, seed {SEED}"
+        return f"qiskit {qiskit.__version__}, level {self._level}, seed {SEED}"
 
     def compiled(
         self, loaded: PackedCircuit, mode: str, mapping: tuple[int, ...] = ()
@@ -218,7 +220,7 @@ class Compiler:
         from qiskit.transpiler import generate_preset_pass_manager
 
         return generate_preset_pass_manager(
-            optimization_level=LEVEL,
+            optimization_level=self._level,
             target=target,
             seed_transpiler=SEED,
             initial_layout=list(mapping) or None,

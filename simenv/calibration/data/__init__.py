@@ -1,0 +1,1 @@
+"""Measured counts with their circuits: the file format, and readers of other sources."""

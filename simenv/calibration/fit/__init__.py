@@ -1,0 +1,1 @@
+"""Fits of a device's noise to measured counts."""

@@ -1,0 +1,305 @@
+"""The fit of a device to measured counts: choose, fit, compare with the snapshot, refuse or give.
+
+What is fitted is judged on circuits that were left out of a fit with the same prior. A device whose
+median or mean Hellinger fidelity there is below that of its snapshot is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.data.records import CountsData, DataError
+from simenv.calibration.fit.compile import DeviceCompiler
+from simenv.calibration.fit.components import Component, DeviceChannels
+from simenv.calibration.fit.device import all_components, fitted_snapshot, homogeneous
+from simenv.calibration.fit.intervals import intervals
+from simenv.calibration.fit.observations import Distributions, Observed, observe
+from simenv.calibration.fit.prior import Prior, PriorMatrix
+from simenv.calibration.fit.select import (
+    CANDIDATES,
+    DEFAULT,
+    CandidateScore,
+    folds_of,
+    held_out_losses,
+    score_of,
+)
+from simenv.calibration.fit.solve import FitProblem, Solution, solve, weights_of
+from simenv.calibration.fit.windows import (
+    WIDTH,
+    FittedWindow,
+    window_matrix,
+    window_starts,
+    windows_of,
+)
+from simenv.errors import SimenvError
+
+SMALL_DEVICE = 7  # qubits
+ROUNDS = 4  # of a fit and of the weights that follow from it
+
+
+class FitRefusedError(SimenvError):
+    """The fitted device is worse than its snapshot on circuits that it did not see."""
+
+    code = "fit_refused"
+    exit_code = 1
+
+
+class HeldOut(msgspec.Struct, frozen=True):
+    """Hellinger fidelities on circuits that were left out, by fold."""
+
+    fitted_median: float
+    fitted_mean: float
+    snapshot_median: float
+    snapshot_mean: float
+    circuits: int
+
+    @property
+    def is_worse(self) -> bool:
+        """Is the fit below its snapshot?"""
+        return self.fitted_median < self.snapshot_median or self.fitted_mean < self.snapshot_mean
+
+
+class FittedDevice(msgspec.Struct, frozen=True, eq=False):
+    """A fitted snapshot, and how it came about."""
+
+    snapshot: CalibrationSnapshot
+    base: str  # "snapshot", or "homogeneous": the medians of its values
+    prior: Prior
+    scores: tuple[CandidateScore, ...]
+    components: tuple[Component, ...]
+    values: NDArray[np.float64]
+    columns: tuple[str, ...]
+    latent: NDArray[np.float64]
+    interval: NDArray[np.float64]  # [2, columns]: of `latent`, by a bootstrap of bodies
+    widths: NDArray[np.float64]  # [columns]: logarithm of a factor, or radians, for latent 1
+    held_out: HeldOut | None  # None: fewer than two circuit bodies
+    observed: Observed
+    windows: tuple[FittedWindow, ...]  # (): one calibration for all dates
+    series: tuple[CalibrationSnapshot, ...]  # of the windows
+
+    @property
+    def factors(self) -> list[tuple[float, float, float]]:
+        """Factor of each column with its interval."""
+        table = np.exp(np.array([self.latent, *self.interval]) * self.widths)
+        return [(float(a), float(b), float(c)) for a, b, c in table.T]
+
+
+class _Attempt(msgspec.Struct, frozen=True, eq=False):
+    """A fit on one base, with its losses on folds that were left out."""
+
+    base: str
+    device: DeviceChannels
+    problem: FitProblem
+    observed: Observed
+    folds: NDArray[np.int64]
+    score: CandidateScore
+    scores: tuple[CandidateScore, ...]
+    losses: NDArray[np.float64]
+
+
+def calibrate(
+    data: CountsData,
+    snapshot: CalibrationSnapshot,
+    name: str,
+    note: Callable[[str], None] = lambda _: None,
+) -> FittedDevice:
+    """Fit of a snapshot to the training part of `data`; `name`: of the new device.
+
+    Raises DataError where no circuit can be fitted, and FitRefusedError.
+    """
+    training = data.part(test=False)
+    if not training.records:
+        raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
+    starts = window_starts(training.records)
+    first = _problem(snapshot, training, starts)
+    reference = _losses_of(first)
+    attempts = [_attempt("snapshot", first, reference, note)]
+    if any(each.was_placed for each in first[1].observations):
+        pooled = _problem(homogeneous(snapshot), training, starts)
+        attempts.append(_attempt("homogeneous", pooled, reference, note))
+    best = min(attempts, key=lambda attempt: attempt.score.ratio)
+    held_out = _compared(best, reference) if best.folds.any() else None
+    if held_out is not None and held_out.is_worse:
+        raise FitRefusedError(
+            f"the fitted device is worse than its snapshot on {held_out.circuits} circuits that it"
+            f" did not see: median fidelity {held_out.fitted_median:.4f} against"
+            f" {held_out.snapshot_median:.4f}, mean {held_out.fitted_mean:.4f} against"
+            f" {held_out.snapshot_mean:.4f}",
+            hint="give more, or more varied, circuits; the snapshot is the better model",
+        )
+    return _given(best, data, name, held_out, starts)
+
+
+def _problem(
+    snapshot: CalibrationSnapshot, data: CountsData, starts: Sequence[float]
+) -> tuple[FitProblem, Observed]:
+    found = Distributions(DeviceChannels(snapshot), DeviceCompiler(snapshot))
+    pooled = _is_pooled(data, found.compiler)
+    observed = observe(data, found, windows_of(data.records, starts), pooled=pooled)
+    if not observed.observations:
+        reasons = "; ".join(f"{count} rows: {text}" for text, count in observed.left_out)
+        raise DataError(f"no circuit can be fitted: {reasons}", hint="narrower circuits")
+    return FitProblem(found, found.components(pooled=pooled), observed.observations), observed
+
+
+def _losses_of(first: tuple[FitProblem, Observed]) -> dict[object, float]:
+    """Losses of the unchanged calibration, by circuit and window."""
+    problem = FitProblem(first[0].distributions, (), first[0].observations)
+    losses = problem.losses(np.zeros(0)).tolist()
+    return {each.key: loss for each, loss in zip(problem.observations, losses, strict=True)}
+
+
+def _attempt(
+    base: str,
+    made: tuple[FitProblem, Observed],
+    reference: dict[object, float],
+    note: Callable[[str], None],
+) -> _Attempt:
+    problem = made[0]
+    programs = problem.distributions.programs
+    qubits = [programs[each.place].qubits for each in problem.observations]
+    folds = folds_of(problem.observations, qubits)
+    note(
+        f"{base}: {len(problem.observations)} circuits, {len(problem.components)} components,"
+        f" {int(folds.max()) + 1} folds"
+    )
+    shared = np.array([each.key in reference for each in problem.observations])
+    snapshot = np.array([reference.get(each.key, 0.0) for each in problem.observations])
+    if not folds.any():
+        losses = np.zeros(len(folds))
+        return _Attempt(
+            base,
+            *_parts(made),
+            folds,
+            score_of(DEFAULT, losses, snapshot + 1.0, windows=False),
+            (),
+            losses,
+        )
+    pooled = not problem.components[0].qubits
+    dated = len({each.window for each in problem.observations}) > 1
+    starts = {robust: _start(problem, robust=robust) for robust in (False, True)}
+    tried: list[tuple[CandidateScore, NDArray[np.float64]]] = []
+    for prior in CANDIDATES:
+        if pooled and prior.own:
+            continue
+        for windows in (False, True) if dated else (False,):
+            losses = held_out_losses(problem, starts[prior.robust], folds, prior, windows=windows)
+            score = score_of(prior, losses[shared], snapshot[shared], windows=windows)
+            tried.append((score, losses))
+    score, losses = min(tried, key=lambda pair: pair[0].ratio)
+    note(f"{base}: prior {score.prior.text}, windows {score.has_windows}, ratio {score.ratio:.3f}")
+    return _Attempt(base, *_parts(made), folds, score, tuple(each for each, _ in tried), losses)
+
+
+def _parts(made: tuple[FitProblem, Observed]) -> tuple[DeviceChannels, FitProblem, Observed]:
+    return made[0].distributions.device, made[0], made[1]
+
+
+def _is_pooled(data: CountsData, compiler: DeviceCompiler) -> bool:
+    """Are the components those of all qubits? They are where the qubits of a circuit are not known,
+    unless the device is so small that its circuits use most of it."""
+    if compiler.snapshot.num_qubits <= SMALL_DEVICE:
+        return False
+    return any(compiler.run_of(record).was_placed for record in data.records)
+
+
+def _start(problem: FitProblem, *, robust: bool) -> Solution:
+    """A fit of all observations, around which candidates are fitted."""
+    return _fit(problem, msgspec.structs.replace(DEFAULT, robust=robust))
+
+
+def _fit(problem: FitProblem, prior: Prior) -> Solution:
+    """The fit by one prior; weights follow from what the fit before leaves."""
+    matrix = PriorMatrix(prior, problem.components).matrix
+    blocks = problem.blocks(np.zeros(len(problem.components)))
+    latent = None
+    for _ in range(ROUNDS):
+        weights = weights_of(problem.observations, blocks, robust=prior.robust)
+        found = solve(problem, matrix, weights, latent)
+        latent, blocks = found.latent, found.blocks
+    return found
+
+
+def _compared(attempt: _Attempt, reference: dict[object, float]) -> HeldOut:
+    keys = [each.key for each in attempt.problem.observations]
+    shared = np.array([key in reference for key in keys])
+    snapshot = _fidelity(np.array([reference[key] for key in keys if key in reference]))
+    fitted = _fidelity(attempt.losses[shared])
+    return HeldOut(
+        float(np.median(fitted)),
+        float(fitted.mean()),
+        float(np.median(snapshot)),
+        float(snapshot.mean()),
+        len(fitted),
+    )
+
+
+def _fidelity(losses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Hellinger fidelity (sum sqrt(p q))^2 of losses 2 - 2 sum sqrt(p q)."""
+    return np.asarray((1.0 - losses / 2.0) ** 2)
+
+
+def _given(
+    best: _Attempt,
+    data: CountsData,
+    name: str,
+    held_out: HeldOut | None,
+    starts: Sequence[float],
+) -> FittedDevice:
+    problem, prior = best.problem, best.score.prior
+    columns = PriorMatrix(prior, problem.components)
+    solution = _fit(problem, prior)
+    every = all_components(best.device)
+    spread = columns.extended(every)
+    values = spread @ solution.latent
+    windows = _windows(problem, solution, starts) if best.score.has_windows else ()
+    shift = PriorMatrix(WIDTH, problem.components).extended(every)
+    about = f"fitted to counts, {best.base}, {prior.text}"
+    times = [each.time_s for each in data.records if each.time_s == each.time_s]
+
+    def made(values: NDArray[np.float64], time_s: float | None) -> CalibrationSnapshot:
+        changes = {"name": name, "version": about, "source_format": "counts"}
+        if time_s is not None:
+            changes["calibrated"] = datetime.fromtimestamp(time_s, UTC).isoformat()
+        found = fitted_snapshot(best.device, every, values)
+        return msgspec.structs.replace(found, source_digest=data.digest, **changes)
+
+    return FittedDevice(
+        made(values, max(times, default=None)),
+        best.base,
+        prior,
+        best.scores,
+        problem.components,
+        solution.values,
+        tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in columns.columns),
+        solution.latent,
+        intervals(problem, solution, columns.matrix),
+        np.abs(spread).max(axis=0),
+        held_out,
+        best.observed,
+        windows,
+        tuple(made(values + shift @ window.latent, window.begin_s) for window in windows),
+    )
+
+
+def _windows(
+    problem: FitProblem, solution: Solution, starts: Sequence[float]
+) -> tuple[FittedWindow, ...]:
+    """The fit of each window around that of all."""
+    shift = window_matrix(problem.components)
+    found = []
+    for number, begin_s in enumerate(starts):
+        places = [k for k, each in enumerate(problem.observations) if each.window == number]
+        part = msgspec.structs.replace(
+            problem, observations=tuple(problem.observations[k] for k in places)
+        )
+        if places:
+            made = solve(part, shift, solution.weights[places], offset=solution.values)
+            found.append(FittedWindow(begin_s, made.latent, made.values))
+    return tuple(found)

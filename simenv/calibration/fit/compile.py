@@ -1,0 +1,67 @@
+"""Circuits as a device runs them: compiled as a submit compiles them, with the places of noise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.data.records import CountsRecord, DataError
+from simenv.client.devices.compiler import LEVEL, Compiler
+from simenv.errors import SimenvError
+from simenv.service.devices.describe import device_info
+from simulators.circuit.ir import Circuit
+from simulators.circuit.validation.admission import validation_error
+
+if TYPE_CHECKING:
+    from simenv.client.circuits import PackedCircuit
+
+
+class CompiledRun(msgspec.Struct, frozen=True, eq=False):
+    """A circuit on the device's qubits. `was_placed`: the compiler chose them."""
+
+    circuit: Circuit
+    was_placed: bool
+
+
+class DeviceCompiler:
+    """Compiles for one snapshot as `Client.submit` does with `compile="auto"`; a record that states
+    the level at which its circuit was compiled gets the same."""
+
+    def __init__(self, snapshot: CalibrationSnapshot) -> None:
+        self.snapshot = snapshot
+        self._info = device_info(snapshot.name, snapshot, snapshot.digest.hex())
+        self._compilers: dict[int, Compiler] = {}
+        self._known: dict[tuple[str, tuple[int, ...], int], CompiledRun] = {}
+
+    def run_of(self, record: CountsRecord) -> CompiledRun:
+        """The circuit of a record. Raises DataError for one that the device cannot run."""
+        key = (record.source.text, record.layout, record.level)
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._compiled(record)
+        return found
+
+    def _compiled(self, record: CountsRecord) -> CompiledRun:
+        try:
+            compiler = self._compilers.get(record.level)
+            if compiler is None:
+                level = LEVEL if record.level < 0 else record.level
+                compiler = self._compilers[record.level] = Compiler(self._info, level)
+            made = compiler.compiled(record.source.loaded, "auto", record.layout)
+        except SimenvError as error:
+            raise DataError(
+                f"circuit {record.name or record.source.body} on device {self.snapshot.name}:"
+                f" {error.message}",
+                hint=error.hint,
+            ) from error
+        circuit = circuit_of(made.loaded)
+        if text := validation_error(circuit):
+            raise DataError(f"circuit {record.name or record.source.body}: {text}")
+        return CompiledRun(circuit, bool(made.compiler) and not record.layout)
+
+
+def circuit_of(loaded: PackedCircuit) -> Circuit:
+    """A packed circuit as engines take it."""
+    return Circuit.from_buffers(*msgspec.structs.astuple(loaded.program)[1:])

@@ -1,0 +1,303 @@
+"""Components of a device's noise that a fit changes, and their channels with derivatives.
+
+A component is the logarithm of a factor on a calibrated value, or an angle in radians:
+
+    relaxation, q   factor of 1/T1
+    dephasing, q    factor of 1/T2 - 1/(2 T1)
+    error, qubits   factor of the depolarizing parameter of all gates on these qubits
+    p01, q; p10, q  factors of the readout error
+    P, gate         angle of the rotation exp(-i angle P / 2) after a gate on two qubits
+
+A pooled component has no qubits: it acts on all qubits, or on all gates on one or on two of them
+(`error 1`, `error 2`).
+
+The channel of a gate is R D V: rotations V, depolarizing D, relaxation R, as in
+`noise_models.build.gate_noise`. All components at 0 give the calibrated device, apart from the
+least values that a factor can act on (`_LEAST`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.build.device_model import DeviceModel
+from noise_models.build.gate_noise import depolarizing_rest, largest_parameter
+from noise_models.calibration import CalibrationSnapshot, GateCalibration
+from noise_models.channel import Channel, paulis
+from noise_models.options import NoiseOptions
+from simulators.transfer.dual import DualMatrix, constant
+
+RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
+ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
+POOLED = (RELAXATION, DEPHASING, P01, P10, *ERRORS[1:])
+_LEAST = 0.02  # of 1/T1 for the dephasing rate, of a gate's error for the depolarizing parameter
+_LEAST_FLIP = 1e-4  # of a readout error
+_MOST_FLIP = 0.5
+
+
+class Component(msgspec.Struct, frozen=True, order=True):
+    """One number that a fit changes; `gate` is "" but for rotations, whose kind is a Pauli name."""
+
+    kind: str
+    qubits: tuple[int, ...]
+    gate: str = ""
+
+    @property
+    def is_angle(self) -> bool:
+        """Is it an angle, and not the logarithm of a factor?"""
+        return bool(self.gate)
+
+
+class ChannelKey(msgspec.Struct, frozen=True):
+    """Where a channel comes from: a gate on its calibrated qubits, or an idle time of a qubit."""
+
+    gate: str
+    qubits: tuple[int, ...]
+    duration_ns: float = 0.0
+    is_reversed: bool = False
+
+
+class DeviceChannels:
+    """Channels of a device as functions of its components.
+
+    `rotations`: Pauli names of the rotations that gates on two qubits get; the first letter acts
+    on the gate's first qubit.
+    """
+
+    def __init__(self, snapshot: CalibrationSnapshot, rotations: Sequence[str] = ()) -> None:
+        self.snapshot = snapshot
+        self.rotations = tuple(rotations)
+        self.model = DeviceModel(snapshot, NoiseOptions())
+        self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
+        self._parameters: dict[tuple[str, tuple[int, ...]], float] = {}
+
+    def components(
+        self, qubits: Sequence[int], gates: Sequence[ChannelKey], *, pooled: bool = False
+    ) -> tuple[Component, ...]:
+        """Those of the qubits and gates that circuits use, or the pooled ones."""
+        if pooled:
+            return tuple(sorted(Component(kind, ()) for kind in POOLED))
+        found: set[Component] = set()
+        for qubit in qubits:
+            known = self.snapshot.qubits[qubit] if qubit < len(self.snapshot.qubits) else None
+            if known is not None and (known.t1_us or known.t2_us):
+                found |= {Component(RELAXATION, (qubit,)), Component(DEPHASING, (qubit,))}
+            if known is not None and known.confusion is not None:
+                found |= {Component(P01, (qubit,)), Component(P10, (qubit,))}
+        for key in gates:
+            gate = self._gates[key.gate, key.qubits]
+            if gate.error:
+                found.add(Component(ERROR, tuple(sorted(key.qubits))))
+            if len(key.qubits) == 2:
+                found |= {Component(name, key.qubits, key.gate) for name in self.rotations}
+        return tuple(sorted(found))
+
+    def key_of(self, name: str, qubits: tuple[int, ...]) -> ChannelKey:
+        """Key of the gate that is calibrated for these qubits."""
+        for found, is_reversed in ((qubits, False), (qubits[::-1], len(qubits) > 1)):
+            if (name, found) in self._gates:
+                return ChannelKey(name, found, 0.0, is_reversed)
+        return ChannelKey(name, ())
+
+    def gate(self, key: ChannelKey) -> GateCalibration:
+        """Calibration of a gate."""
+        return self._gates[key.gate, key.qubits]
+
+    def parameter(self, key: ChannelKey) -> float:
+        """Depolarizing parameter that follows from the calibrated error."""
+        name = (key.gate, key.qubits)
+        if name not in self._parameters:
+            self._parameters[name] = _parameter(self, key)
+        return self._parameters[name]
+
+
+class Setting:
+    """Channels of one value of all components."""
+
+    def __init__(
+        self,
+        device: DeviceChannels,
+        components: Sequence[Component],
+        values: NDArray[np.float64],
+    ) -> None:
+        self._device = device
+        self._number = {component: k for k, component in enumerate(components)}
+        self._values = values
+
+    def channel(self, key: ChannelKey) -> DualMatrix:
+        """Transfer matrix of a channel."""
+        if key.duration_ns:
+            return self.relaxation(key.qubits[0], key.duration_ns)
+        found = self._product(key)
+        if not key.is_reversed:
+            return found
+        size = np.arange(16)
+        order = (size & 3) << 2 | size >> 2
+        return DualMatrix(np.ascontiguousarray(found.values[:, order][:, :, order]), found.params)
+
+    def confusion(self, qubit: int) -> DualMatrix | None:
+        """Readout error [2, 2]: row read, column true."""
+        known = self._device.snapshot.qubits[qubit].confusion
+        if known is None:
+            return None
+        (up, up_slope), (down, down_slope) = (
+            self._flip(kind, qubit, base) for kind, base in zip((P01, P10), known, strict=True)
+        )
+        values = [[[1.0 - up, down], [up, 1.0 - down]]]
+        values.append([[-up_slope, 0.0], [up_slope, 0.0]])
+        values.append([[0.0, down_slope], [0.0, -down_slope]])
+        return _sorted(
+            np.array(values),
+            [self._at(P01, (qubit,)), self._at(P10, (qubit,))],
+        )
+
+    def flips(self, qubit: int) -> tuple[float, float] | None:
+        """(p01, p10) of a qubit."""
+        known = self._device.snapshot.qubits[qubit].confusion
+        if known is None:
+            return None
+        return self._flip(P01, qubit, known[0])[0], self._flip(P10, qubit, known[1])[0]
+
+    def _flip(self, kind: str, qubit: int, base: float) -> tuple[float, float]:
+        """A readout error, and its derivative."""
+        number = self._at(kind, (qubit,))
+        if number < 0:
+            return base, 0.0
+        found = max(base, _LEAST_FLIP) * math.exp(self._values[number])
+        return (found, found) if found < _MOST_FLIP else (_MOST_FLIP, 0.0)
+
+    def _at(self, kind: str, qubits: tuple[int, ...], gate: str = "") -> int:
+        """Number of a component, its own or the pooled one; -1: there is none."""
+        found = self._number.get(Component(kind, qubits, gate))
+        if found is None and not gate:
+            pooled = ERRORS[len(qubits)] if kind == ERROR else kind
+            found = self._number.get(Component(pooled, ()))
+        return -1 if found is None else found
+
+    def factor(self, kind: str, qubits: tuple[int, ...]) -> float:
+        """Factor of a calibrated value; 1 where no component changes it."""
+        number = self._at(kind, qubits)
+        return 1.0 if number < 0 else math.exp(self._values[number])
+
+    def angle(self, name: str, key: ChannelKey) -> float:
+        """Angle of a rotation after a gate."""
+        number = self._at(name, key.qubits, key.gate)
+        return 0.0 if number < 0 else float(self._values[number])
+
+    def rates(self, qubit: int) -> tuple[float, float]:
+        """1/T1 and 1/T2 - 1/(2 T1) of a qubit, 1/ns."""
+        decay, dephasing = base_rates(self._device.snapshot, qubit)
+        changes = self._at(RELAXATION, (qubit,)) >= 0
+        least = _LEAST * decay if changes else 0.0
+        return (
+            decay * self.factor(RELAXATION, (qubit,)),
+            max(dephasing, least) * self.factor(DEPHASING, (qubit,)),
+        )
+
+    def relaxation(self, qubit: int, duration_ns: float) -> DualMatrix:
+        """Relaxation of one qubit over a time."""
+        decay, dephasing = self.rates(qubit)
+        z = math.exp(-decay * duration_ns)
+        x = math.exp(-(decay / 2.0 + dephasing) * duration_ns)
+        shift = 1.0 - 2.0 * (self._device.snapshot.qubits[qubit].excited or 0.0)
+        values = np.zeros((3, 4, 4))
+        values[0] = np.diag([1.0, x, x, z])
+        values[0, 3, 0] = (1.0 - z) * shift
+        slope = decay * duration_ns
+        values[1, 1, 1] = values[1, 2, 2] = -slope / 2.0 * x
+        values[1, 3, 3] = -slope * z
+        values[1, 3, 0] = slope * z * shift
+        values[2, 1, 1] = values[2, 2, 2] = -dephasing * duration_ns * x
+        return _sorted(values, [self._at(RELAXATION, (qubit,)), self._at(DEPHASING, (qubit,))])
+
+    def parameter(self, key: ChannelKey) -> float:
+        """Depolarizing parameter of a gate."""
+        base = self._device.parameter(key)
+        number = self._at(ERROR, tuple(sorted(key.qubits)))
+        if number < 0:
+            return base
+        least = _LEAST * (self._device.gate(key).error or 0.0)
+        limit = largest_parameter(len(key.qubits))
+        return min(max(base, least) * math.exp(self._values[number]), limit)
+
+    def _product(self, key: ChannelKey) -> DualMatrix:
+        size, parameter = len(key.qubits), self.parameter(key)
+        diagonal = np.zeros((2, 4**size))
+        diagonal[0], diagonal[1, 1:] = 1.0 - parameter, -parameter
+        diagonal[0, 0] = 1.0
+        if parameter >= largest_parameter(size):
+            diagonal[1] = 0.0
+        matrices = diagonal[:, :, None] * np.eye(4**size)
+        found = _sorted(matrices, [self._at(ERROR, tuple(sorted(key.qubits)))])
+        for name in self._device.rotations[::-1] if size == 2 else ():
+            number = self._at(name, key.qubits, key.gate)
+            if number >= 0:
+                found = found.after(rotation(name, float(self._values[number]), number))
+        duration = self._device.gate(key).duration_ns or 0.0
+        if duration:
+            parts = [self.relaxation(qubit, duration) for qubit in key.qubits]
+            relaxed = parts[0] if size == 1 else parts[1].tensor(parts[0])
+            found = relaxed.after(found)
+        coherent = base_rotation(self._device.gate(key))
+        return found if coherent is None else found.after(constant(coherent.ptm))
+
+
+def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]:
+    """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 where it was not measured."""
+    known = snapshot.qubits[qubit]
+    decay = 1e-3 / known.t1_us if known.t1_us else 0.0
+    limited = known.t2_limited_us
+    return decay, max(1e-3 / limited - decay / 2.0, 0.0) if limited else 0.0
+
+
+def base_rotation(gate: GateCalibration) -> Channel | None:
+    """Coherent error that the calibration states."""
+    from noise_models.build.gate_noise import over_rotation
+
+    if not gate.over_rotation_rad:
+        return None
+    return over_rotation(gate.name, len(gate.qubits), gate.over_rotation_rad)
+
+
+def _parameter(device: DeviceChannels, key: ChannelKey) -> float:
+    gate = device.gate(key)
+    rest = Setting(device, (), np.zeros(0))
+    duration = gate.duration_ns or 0.0
+    parts = [rest.relaxation(qubit, duration) for qubit in key.qubits]
+    ptm = parts[0].values[0] if len(parts) == 1 else parts[1].tensor(parts[0]).values[0]
+    coherent = base_rotation(gate)
+    if coherent is not None:
+        ptm = ptm @ coherent.ptm
+    return depolarizing_rest(gate.error or 0.0, Channel(ptm).infidelity, len(key.qubits))
+
+
+def rotation(name: str, angle_rad: float, number: int) -> DualMatrix:
+    """exp(-i angle P / 2) on two qubits: 1 + sin(angle) K + (1 - cos(angle)) K^2."""
+    first, second = _generator(name)
+    sine, cosine = math.sin(angle_rad), math.cos(angle_rad)
+    value = np.eye(16) + sine * first + (1.0 - cosine) * second
+    return DualMatrix(np.array([value, cosine * first + sine * second]), (number,))
+
+
+@functools.cache
+def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """K[i, j] = tr(P_i (-i/2) [P, P_j]) / 4, and its square: float64 [16, 16]."""
+    basis = paulis(2)
+    low, high = ("IXYZ".index(letter) for letter in name)
+    pauli = basis[4 * high + low]
+    moved = -0.5j * (pauli @ basis - basis @ pauli)
+    found = np.einsum("iab,jba->ij", basis, moved).real / 4.0
+    return found, found @ found
+
+
+def _sorted(values: NDArray[np.float64], numbers: Sequence[int]) -> DualMatrix:
+    """Values with their derivatives in ascending order; those with number -1 are left out."""
+    order = sorted((number, 1 + k) for k, number in enumerate(numbers) if number >= 0)
+    keep = [0, *(k for _, k in order)]
+    return DualMatrix(np.ascontiguousarray(values[keep]), tuple(number for number, _ in order))

@@ -1,0 +1,217 @@
+"""Observations: circuits with the frequencies that were measured, ready for the transfer simulator.
+
+Runs of one circuit in one date window are one observation. A circuit that is too wide for the
+simulator, or that it cannot run, is not fitted; it is counted with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.channel import Channel
+from noise_models.model import LocatedChannel
+from simenv.calibration.data.records import CountsData, CountsRecord
+from simenv.calibration.fit.compile import DeviceCompiler
+from simenv.calibration.fit.components import ChannelKey, Component, DeviceChannels, Setting
+from simulators.circuit.gates import UNITARY
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.errors import Unsupported
+from simulators.transfer.dual import DualMatrix, constant
+from simulators.transfer.evaluate import ChannelSet, Outcomes, outcomes
+from simulators.transfer.program import ConstantTable, TransferProgram, build
+
+MAX_QUBITS = 11  # of a circuit that is fitted
+MAX_WORK = 2**26  # 4^qubits (1 + components) steps, of one evaluation of a circuit
+
+
+class Observation(msgspec.Struct, frozen=True, eq=False):
+    """One circuit and its measured frequencies. `place`: of its distribution (`Distributions`)."""
+
+    place: int
+    frequencies: NDArray[np.float64]  # [2^m]
+    shots: int
+    body: str
+    window: int
+    runs: int
+    two_qubit_gates: int
+    was_placed: bool
+    name: str
+    key: tuple[str, tuple[int, ...], int, int]  # text, layout, level and window
+
+
+class _KeyedModel:
+    """The noise model of a device that notes where its channels come from."""
+
+    def __init__(self, device: DeviceChannels) -> None:
+        self._device = device
+        self._model = device.model
+        self.keys: dict[int, ChannelKey] = {}
+        self._held: list[Channel] = []  # so that an identity stays its own
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._model, name)
+
+    def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
+        found = self._model.after_gate(name, qubits)
+        for each in found:
+            self.keys[id(each.channel)] = self._device.key_of(name, qubits)
+            self._held.append(each.channel)
+        return found
+
+    def idle(self, qubit: int, duration_ns: float) -> Channel | None:
+        found = self._model.idle(qubit, duration_ns)
+        if found is not None:
+            self.keys[id(found)] = ChannelKey("", (qubit,), duration_ns)
+            self._held.append(found)
+        return found
+
+    def preparation(self, qubit: int) -> Channel | None:
+        found = self._model.preparation(qubit)
+        if found is not None:
+            self._held.append(found)
+        return found
+
+
+class Distributions:
+    """Distributions of circuits on a device as functions of its components."""
+
+    def __init__(self, device: DeviceChannels, compiler: DeviceCompiler) -> None:
+        self.device = device
+        self.compiler = compiler
+        self.programs: list[TransferProgram] = []
+        self._table = ConstantTable()
+        self._model = _KeyedModel(device)
+        self._sources: list[ChannelKey | Channel] = []  # of each channel number
+        self._numbers: dict[ChannelKey, int] = {}
+        self._places: dict[int, int] = {}  # by the identity of a compiled run
+        self.two_qubit_gates: list[int] = []
+
+    def place_of(self, record: CountsRecord) -> int:
+        """Place of a record's circuit in `programs`. Raises Unsupported, DataError."""
+        run = self.compiler.run_of(record)
+        place = self._places.get(id(run))
+        if place is None:
+            noise = attach_noise(run.circuit, self._model)  # type: ignore[arg-type]
+            numbers = [self._number_of(channel) for channel in noise.channels]
+            self.programs.append(build(run.circuit, noise, self._table, numbers))
+            place = self._places[id(run)] = len(self.programs) - 1
+            rows = run.circuit.table.rows[run.circuit.ops]
+            self.two_qubit_gates.append(int(((rows[:, 1] == 2) & (rows[:, 0] >= UNITARY)).sum()))
+        return place
+
+    def _number_of(self, channel: Channel) -> int:
+        key = self._model.keys.get(id(channel))
+        if key is None:
+            self._sources.append(channel)
+            return len(self._sources) - 1
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self._sources)
+            self._sources.append(key)
+        return found
+
+    def components(self, *, pooled: bool = False) -> tuple[Component, ...]:
+        """All components of the circuits, or the pooled ones."""
+        qubits = sorted({qubit for program in self.programs for qubit in program.qubits})
+        gates = [key for key in self._numbers if key.gate]
+        return self.device.components(qubits, gates, pooled=pooled)
+
+    def channels(
+        self,
+        components: Sequence[Component],
+        values: NDArray[np.float64],
+        *,
+        derivatives: bool,
+    ) -> ChannelSet:
+        """Channels of one setting of the components."""
+        setting = Setting(self.device, components, values)
+
+        def cut(found: DualMatrix) -> DualMatrix:
+            return found if derivatives else DualMatrix(found.values[:1])
+
+        made = [
+            constant(each.ptm) if isinstance(each, Channel) else cut(setting.channel(each))
+            for each in self._sources
+        ]
+        qubits = {qubit for program in self.programs for qubit in program.qubits}
+        read = {qubit: setting.confusion(qubit) for qubit in qubits}
+        readout = {qubit: cut(found) for qubit, found in read.items() if found is not None}
+        return ChannelSet(made, readout, self._table)
+
+    def outcomes(self, place: int, channels: ChannelSet) -> Outcomes:
+        """Distribution of a circuit."""
+        return outcomes(self.programs[place], channels)
+
+
+class Observed(msgspec.Struct, frozen=True, eq=False):
+    """Observations, the circuits that are not fitted by reason, and the place of each record."""
+
+    observations: tuple[Observation, ...]
+    left_out: tuple[tuple[str, int], ...]
+
+
+def observe(
+    data: CountsData, found: Distributions, windows: Sequence[int], *, pooled: bool
+) -> Observed:
+    """Observations of all records. `windows`: date window of each record; `pooled`: the components
+    are."""
+    groups: dict[tuple[int, int], list[CountsRecord]] = {}
+    left_out: Counter[str] = Counter()
+    for record, window in zip(data.records, windows, strict=True):
+        try:
+            place = found.place_of(record)
+        except Unsupported as error:
+            left_out[error.message] += 1
+            continue
+        if _work(found.programs[place], pooled) > MAX_WORK:
+            left_out["too wide or too deep for the transfer simulator: scored, not fitted"] += 1
+            continue
+        groups.setdefault((place, window), []).append(record)
+    observations = tuple(
+        _observation(place, window, records, found) for (place, window), records in groups.items()
+    )
+    return Observed(observations, tuple(sorted(left_out.items())))
+
+
+def _work(program: TransferProgram, pooled: bool) -> int:
+    """Multiplications of one evaluation with derivatives, up to a constant."""
+    if program.num_qubits > MAX_QUBITS:
+        return MAX_WORK + 1
+    pairs = len({(step.low, step.high) for step in program.steps})
+    rows = 1 + (6 if pooled else 3 * program.num_qubits + pairs)
+    return int(4**program.num_qubits * rows * len(program.steps))
+
+
+def _observation(
+    place: int, window: int, records: list[CountsRecord], found: Distributions
+) -> Observation:
+    total = np.zeros(1 << len(found.programs[place].clbits))
+    for record in records:
+        total += histogram(record.counts, found.programs[place].clbits)
+    shots = sum(record.shots for record in records)
+    return Observation(
+        place,
+        total / shots,
+        shots,
+        records[0].body,
+        window,
+        len(records),
+        found.two_qubit_gates[place],
+        found.compiler.run_of(records[0]).was_placed,
+        records[0].name,
+        (records[0].source.text, records[0].layout, records[0].level, window),
+    )
+
+
+def histogram(counts: dict[int, int], clbits: Sequence[int]) -> NDArray[np.float64]:
+    """Counts by outcome of the measured clbits; clbits that nothing measures are 0."""
+    found = np.zeros(1 << len(clbits))
+    for outcome, count in counts.items():
+        place = sum((outcome >> clbit & 1) << k for k, clbit in enumerate(clbits))
+        found[place] += count
+    return found

@@ -1,0 +1,139 @@
+"""Choice of a prior by cross-validation inside the training part.
+
+Folds never share a circuit body, nor (where there are enough of them) a set of qubits. They are
+contiguous in the number of two-qubit gates, so that a fold is predicted from shorter or longer
+circuits. A candidate is fitted by one Gauss-Newton step from the fit of all observations, with the
+fold left out of the normal equations, and judged by its exact distributions on the fold: by the
+larger one of two ratios, of its mean and of its median loss to those of the unchanged snapshot.
+Candidates with angles must have a mean loss that is lower by more than one standard error than
+without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.fit.observations import Observation
+from simenv.calibration.fit.prior import Prior, PriorMatrix
+from simenv.calibration.fit.solve import FitProblem, Solution, linear_solution, normal_equations
+from simenv.calibration.fit.windows import window_matrix
+
+FOLDS = 4
+MANY_BODIES = 100  # from so many different circuits on, angles are tried
+DEFAULT = Prior(0.1, 0.1)
+_WIDTHS = (Prior(0.1), Prior(0.5), Prior(0.1, 0.1), Prior(0.5, 0.1), Prior(0.5, 0.3))
+CANDIDATES = tuple(
+    msgspec.structs.replace(width, robust=robust) for robust in (False, True) for width in _WIDTHS
+)
+WITH_ANGLES = (Prior(0.5, 0.1, 0.01), Prior(0.5, 0.1, 0.03), Prior(0.5, 0.3, 0.03))
+
+
+class CandidateScore(msgspec.Struct, frozen=True):
+    """Loss 2 - 2 sum sqrt(p q) of one candidate on circuits that its fit did not see."""
+
+    prior: Prior
+    has_windows: bool
+    mean_loss: float
+    median_loss: float
+    ratio: float  # the larger one of both losses' ratios to the snapshot's
+
+
+def folds_of(observations: Sequence[Observation], qubits: Sequence[object]) -> NDArray[np.int64]:
+    """Fold of each observation; all 0 where there are fewer than two bodies.
+
+    `qubits`: the device's qubits of each observation.
+    """
+    groups = _groups(observations, qubits)
+    gates: dict[int, list[int]] = {}
+    for group, each in zip(groups, observations, strict=True):
+        gates.setdefault(group, []).append(each.two_qubit_gates)
+    order = sorted(gates, key=lambda group: (float(np.mean(gates[group])), group))
+    count = min(FOLDS, len(order))
+    fold = {group: rank * count // len(order) for rank, group in enumerate(order)}
+    return np.array([fold[group] for group in groups], np.int64)
+
+
+def _groups(observations: Sequence[Observation], qubits: Sequence[object]) -> list[int]:
+    """Number of the group of each observation: bodies, joined where they share qubits if that
+    leaves enough groups."""
+    bodies = [each.body for each in observations]
+    joined = _joined(bodies, qubits)
+    if len(set(joined)) >= FOLDS:
+        return joined
+    known = {body: k for k, body in enumerate(dict.fromkeys(bodies))}
+    return [known[body] for body in bodies]
+
+
+def _joined(*labels: Sequence[object]) -> list[int]:
+    """Connected components of items that share a label."""
+    parent = list(range(len(labels[0])))
+
+    def root(item: int) -> int:
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    for kind in labels:
+        first: dict[object, int] = {}
+        for item, label in enumerate(kind):
+            parent[root(item)] = root(first.setdefault(label, item))
+    return [root(item) for item in range(len(parent))]
+
+
+def held_out_losses(
+    problem: FitProblem,
+    around: Solution,
+    folds: NDArray[np.int64],
+    prior: Prior,
+    *,
+    windows: bool,
+) -> NDArray[np.float64]:
+    """Loss of each observation by the fit of the other folds; `windows`: of its date window."""
+    matrix = PriorMatrix(prior, problem.components).matrix
+    shift = window_matrix(problem.components)
+    window = np.array([each.window for each in problem.observations])
+    found = np.zeros(len(folds))
+    for fold in range(int(folds.max()) + 1):
+        inside = folds != fold
+        values = matrix @ _step(problem, around, inside, matrix, 0.0)
+        for number in np.unique(window).tolist() if windows else [-1]:
+            here = (window == number) | (number < 0)
+            own = values
+            if number >= 0:
+                own = values + shift @ _step(problem, around, inside & here, shift, values)
+            held = np.flatnonzero(~inside & here)
+            if held.size:
+                found[held] = problem.losses(own, held.tolist())
+    return found
+
+
+def _step(
+    problem: FitProblem,
+    around: Solution,
+    used: NDArray[np.bool_],
+    matrix: NDArray[np.float64],
+    offset: NDArray[np.float64] | float,
+) -> NDArray[np.float64]:
+    weights = np.where(used, around.weights, 0.0)
+    hessian, gradient = normal_equations(around.blocks, weights, len(problem.components))
+    return linear_solution(hessian, gradient, matrix, around.values, offset)
+
+
+def score_of(
+    prior: Prior, losses: NDArray[np.float64], snapshot: NDArray[np.float64], *, windows: bool
+) -> CandidateScore:
+    """Score of a candidate; `snapshot`: losses of the unchanged calibration."""
+    mean, median = float(losses.mean()), float(np.median(losses))
+    ratio = max(mean / float(snapshot.mean()), median / float(np.median(snapshot)))
+    return CandidateScore(prior, windows, mean, median, ratio)
+
+
+def earns_angles(plain: NDArray[np.float64], angled: NDArray[np.float64]) -> bool:
+    """Is the mean loss with angles lower by more than a standard error of the difference?"""
+    gain = plain - angled
+    return float(gain.mean()) > float(gain.std(ddof=1)) / max(len(gain), 2) ** 0.5

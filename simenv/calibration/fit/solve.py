@@ -1,0 +1,179 @@
+"""Least squares of sqrt(p) - sqrt(q) under a Gaussian prior, by Gauss-Newton with damping.
+
+The components are v = B z with independent standard normal z, so that the columns of B hold the
+prior's widths: a column for a change of all qubits together, and one for each qubit's own. The cost
+is sum w (sqrt(p) - sqrt(q))^2 + |z|^2. (Nocedal and Wright, Numerical Optimization, second edition,
+sections 10.2 and 10.3; the weight is the inverse variance of sqrt(q), 1/(4 shots), plus that of
+the model.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.fit.components import Component
+from simenv.calibration.fit.observations import Distributions, Observation
+
+MOST_STEPS = 20
+_ENOUGH = 1e-5  # relative change of the cost
+_LEAST_PROBABILITY = 1e-9
+
+
+class NormalBlock(msgspec.Struct, frozen=True, eq=False):
+    """Part of one observation in the normal equations, at one value of the components."""
+
+    loss: float  # sum (sqrt(p) - sqrt(q))^2 = 2 - 2 sum sqrt(p q)
+    params: NDArray[np.int64]  # [k] its components
+    gradient: NDArray[np.float64]  # [k] J^T r
+    hessian: NDArray[np.float64]  # [k, k] J^T J
+    num_outcomes: int  # with a probability above 1 / shots
+
+
+class FitProblem(msgspec.Struct, frozen=True, eq=False):
+    """Observations of a device whose components are to be found."""
+
+    distributions: Distributions
+    components: tuple[Component, ...]
+    observations: tuple[Observation, ...]
+
+    def blocks(self, values: NDArray[np.float64]) -> list[NormalBlock]:
+        """Normal equations of all observations at these values."""
+        channels = self.distributions.channels(self.components, values, derivatives=True)
+        found: dict[int, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = {}
+        blocks = []
+        for each in self.observations:
+            if each.place not in found:
+                made = self.distributions.outcomes(each.place, channels)
+                root = np.sqrt(np.maximum(made.probabilities, _LEAST_PROBABILITY))
+                found[each.place] = (
+                    root,
+                    made.jacobian / (2.0 * root[:, None]),
+                    np.array(made.params, np.int64),
+                )
+            root, jacobian, params = found[each.place]
+            rest = root - np.sqrt(each.frequencies)
+            seen = int((root * root * each.shots > 1.0).sum())
+            blocks.append(
+                NormalBlock(
+                    float(rest @ rest), params, jacobian.T @ rest, jacobian.T @ jacobian, seen
+                )
+            )
+        return blocks
+
+    def losses(
+        self, values: NDArray[np.float64], among: Sequence[int] | None = None
+    ) -> NDArray[np.float64]:
+        """sum (sqrt(p) - sqrt(q))^2 of each observation, or of those in `among`."""
+        channels = self.distributions.channels(self.components, values, derivatives=False)
+        known: dict[int, NDArray[np.float64]] = {}
+        chosen = self.observations if among is None else [self.observations[k] for k in among]
+        found = []
+        for each in chosen:
+            if each.place not in known:
+                made = self.distributions.outcomes(each.place, channels)
+                known[each.place] = np.sqrt(np.maximum(made.probabilities, 0.0))
+            rest = known[each.place] - np.sqrt(each.frequencies)
+            found.append(float(rest @ rest))
+        return np.array(found)
+
+
+def normal_equations(
+    blocks: Sequence[NormalBlock], weights: NDArray[np.float64], size: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weighted sums of the blocks: hessian [size, size] and gradient [size]."""
+    hessian, gradient = np.zeros((size, size)), np.zeros(size)
+    for block, weight in zip(blocks, weights.tolist(), strict=True):
+        if weight:
+            hessian[np.ix_(block.params, block.params)] += weight * block.hessian
+            gradient[block.params] += weight * block.gradient
+    return hessian, gradient
+
+
+def linear_solution(
+    hessian: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    prior: NDArray[np.float64],
+    at: NDArray[np.float64],
+    offset: NDArray[np.float64] | float = 0.0,
+) -> NDArray[np.float64]:
+    """Latent values z that minimise the cost with the residuals linear around `at`."""
+    matrix = prior.T @ hessian @ prior + np.eye(prior.shape[1])
+    right = prior.T @ (hessian @ (at - offset) - gradient)
+    return np.asarray(np.linalg.solve(matrix, right))
+
+
+class Solution(msgspec.Struct, frozen=True, eq=False):
+    """Values of the components at the least cost, and the normal equations there.
+
+    `weights` [observations]: those it was found with.
+    """
+
+    values: NDArray[np.float64]
+    latent: NDArray[np.float64]
+    cost: float
+    steps: int
+    blocks: list[NormalBlock]
+    weights: NDArray[np.float64]
+
+
+def solve(
+    problem: FitProblem,
+    prior: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    start: NDArray[np.float64] | None = None,
+    offset: NDArray[np.float64] | float = 0.0,
+) -> Solution:
+    """Least cost; `weights` [observations], 0 leaves one out. `start`: latent values; `offset`:
+    values of the components where the latent ones are 0."""
+    latent = np.zeros(prior.shape[1]) if start is None else start
+    blocks = problem.blocks(offset + prior @ latent)
+    cost = _cost(blocks, weights, latent)
+    damping, steps = 0.0, 0
+    while steps < MOST_STEPS:
+        steps += 1
+        hessian, gradient = normal_equations(blocks, weights, len(prior))
+        matrix = prior.T @ hessian @ prior + np.eye(len(latent))
+        slope = prior.T @ gradient + latent
+        step = -np.linalg.solve(matrix + damping * np.diag(np.diag(matrix)), slope)
+        tried = problem.blocks(offset + prior @ (latent + step))
+        lower = _cost(tried, weights, latent + step)
+        if lower < cost:
+            gain, cost, latent, blocks = cost - lower, lower, latent + step, tried
+            damping = damping / 10.0 if damping > 1e-3 else 0.0
+            if gain <= _ENOUGH * max(cost, 1.0):
+                break
+        elif float(np.abs(step).max()) < 1e-6 or damping > 1e6:
+            break
+        else:
+            damping = max(10.0 * damping, 1e-2)
+    return Solution(offset + prior @ latent, latent, cost, steps, blocks, weights)
+
+
+def _cost(
+    blocks: Sequence[NormalBlock], weights: NDArray[np.float64], latent: NDArray[np.float64]
+) -> float:
+    losses = np.array([block.loss for block in blocks])
+    return float(weights @ losses + latent @ latent)
+
+
+def weights_of(
+    observations: Sequence[Observation], blocks: Sequence[NormalBlock], *, robust: bool
+) -> NDArray[np.float64]:
+    """Inverse variance of an outcome's residual in each observation: shot noise, and what the model
+    leaves of the squared residuals at the best fit so far.
+
+    What the model leaves is the same for all observations, their mean. With `robust` it is that of
+    each observation, but at least the median: the cost is then that of residuals with a Cauchy
+    distribution, for which a circuit that no parameters can explain counts little.
+    """
+    seen = np.array([max(block.num_outcomes, 1) for block in blocks], np.float64)
+    noise = np.array([0.25 / each.shots for each in observations])
+    losses = np.array([block.loss for block in blocks])
+    excess = np.maximum(losses / seen - noise, 0.0)
+    if robust:
+        return np.asarray(1.0 / (noise + float(np.median(excess)) + excess))
+    return np.asarray(1.0 / (noise + float((excess * seen).sum() / seen.sum())))

@@ -1,0 +1,60 @@
+"""Date windows: runs that lie close together in time, each with a calibration of its own.
+
+The components of a window differ from those of all by pooled factors with a prior of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.calibration.data.records import CountsRecord
+from simenv.calibration.fit.components import Component
+from simenv.calibration.fit.prior import Prior, PriorMatrix
+
+GAP_S = 3 * 86_400.0  # without runs, between two windows
+LEAST_CIRCUITS = 4  # of a window
+WIDTH = Prior(0.3)  # of a window's factors around those of all
+
+
+class FittedWindow(msgspec.Struct, frozen=True, eq=False):
+    """Values of one window; it begins at `begin_s` and ends where the next one begins."""
+
+    begin_s: float
+    latent: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+def window_starts(records: Sequence[CountsRecord]) -> list[float]:
+    """Begins of the windows, seconds since 1970; at most one where times are not known."""
+    known = [each for each in records if each.time_s == each.time_s]
+    if len(known) < len(records) or not known:
+        return []
+    found: list[float] = []
+    circuits: set[tuple[str, int]] = set()
+    last_s = -np.inf
+    for each in sorted(known, key=lambda record: record.time_s):
+        if each.time_s - last_s > GAP_S and (not found or len(circuits) >= LEAST_CIRCUITS):
+            found.append(each.time_s)
+            circuits = set()
+        circuits.add((each.source.text, each.level))
+        last_s = each.time_s
+    if len(found) > 1 and len(circuits) < LEAST_CIRCUITS:
+        found.pop()
+    return found
+
+
+def windows_of(records: Sequence[CountsRecord], starts: Sequence[float]) -> list[int]:
+    """Window of each record; 0 for those before the first one."""
+    if not starts:
+        return [0] * len(records)
+    times = [each.time_s for each in records]
+    return np.maximum(np.searchsorted(starts, times, side="right") - 1, 0).tolist()
+
+
+def window_matrix(components: Sequence[Component]) -> NDArray[np.float64]:
+    """B of the factors of one window."""
+    return PriorMatrix(WIDTH, components).matrix

@@ -1,0 +1,152 @@
+"""PNG plots of a score: parity, width x depth, and drift. Needs matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")  # no display is asked for
+
+import matplotlib.dates as mdates
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from simenv.calibration.score.score import CEILING, REPEAT, UNIFORM, Score
+
+INK = "#22303c"
+COLOURS = ("#2a6f97", "#d1495b", "#edae49", "#66a182", "#6c5b7b", "#8d99ae")
+_GREY = "#98a3ad"
+
+
+def _figure(width: float, height: float) -> Figure:
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)  # inches
+    return Figure(figsize=(width, height), layout=layout, facecolor="white")
+
+
+def parity(title: str, score: Score, path: Path) -> None:
+    """Predicted against measured frequencies of outcomes, a panel for each model."""
+    count = len(score.models)
+    columns = min(count, 3)
+    rows = math.ceil(count / columns)
+    figure = _figure(3.4 * columns, 3.3 * rows + 0.3)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axis, model, colour in zip(axes.flat, score.models, _cycle(count), strict=False):
+        points = score.parity[model]
+        axis.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8)
+        axis.scatter(points[:, 1], points[:, 0], s=6, alpha=0.35, color=colour, linewidths=0)
+        axis.set_title(model, fontsize=9, color=INK)
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_ylim(-0.02, 1.02)
+        axis.set_aspect("equal")
+        axis.tick_params(labelsize=8)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    figure.supxlabel("measured frequency", fontsize=9)
+    figure.supylabel("predicted probability", fontsize=9)
+    figure.suptitle(f"{title}: outcomes of test circuits", fontsize=10, color=INK)
+    figure.savefig(path, dpi=110)
+
+
+def volumetric(title: str, score: Score, path: Path) -> None:
+    """Median fidelity by width and depth, a panel for each model."""
+    count = len(score.models)
+    columns = min(count, 3)
+    rows = math.ceil(count / columns)
+    figure = _figure(3.6 * columns + 0.6, 3.0 * rows + 0.3)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    drawn = None
+    for axis, model in zip(axes.flat, score.models, strict=False):
+        cells: dict[tuple[int, int], list[float]] = defaultdict(list)
+        for row in score.rows:
+            if model in row.hf:
+                cells[row.bits, _octave(row.depth)].append(row.hf[model])
+        if cells:
+            widths, octaves = zip(*cells, strict=True)
+            values = [float(np.median(found)) for found in cells.values()]
+            depths = [2.0**octave if octave >= 0 else 0.5 for octave in octaves]
+            drawn = axis.scatter(
+                widths, depths, c=values, s=70, marker="s", cmap="viridis", vmin=0.8, vmax=1.0
+            )
+        axis.set_yscale("log", base=2)
+        axis.set_title(model, fontsize=9, color=INK)
+        axis.tick_params(labelsize=8)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    for axis in axes.flat[count:]:
+        axis.set_axis_off()
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=axes, extend="min", shrink=0.8)
+        bar.set_label("median Hellinger fidelity", fontsize=8)
+    figure.supxlabel("measured bits", fontsize=9)
+    figure.supylabel("two-qubit gates on the longest path", fontsize=9)
+    figure.suptitle(f"{title}: all circuits", fontsize=10, color=INK)
+    figure.savefig(path, dpi=110)
+
+
+def _octave(depth: int) -> int:
+    return -1 if depth < 1 else int(math.log2(depth))
+
+
+def drift(title: str, score: Score, path: Path) -> bool:
+    """Median fidelity of each day by model; False where fewer than two days are known."""
+    days: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in score.rows:
+        if row.time_s == row.time_s:
+            day = datetime.fromtimestamp(row.time_s, UTC).date().isoformat()
+            for model in (*score.models, REPEAT):
+                if model in row.hf:
+                    days[day][model].append(row.hf[model])
+    if len(days) < 2:
+        return False
+    figure = _figure(8.0, 3.6)
+    axis = figure.subplots()
+    names = [*score.models, REPEAT]
+    dates = sorted(days)
+    at = mdates.date2num([datetime.fromisoformat(day) for day in dates])
+    for name, colour in zip(names, _cycle(len(names)), strict=True):
+        medians = [float(np.median(days[day].get(name, [math.nan]))) for day in dates]
+        style = "--" if name == REPEAT else "-"
+        axis.plot(at, medians, style, marker="o", markersize=4, color=colour, label=name)
+    axis.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=9))
+    axis.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m-%d"))
+    axis.set_ylabel("median Hellinger fidelity", fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axis.set_title(f"{title}: by day of measurement", fontsize=10, color=INK)
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def comparison(title: str, score: Score, path: Path) -> None:
+    """Distribution of the fidelity of each model on test circuits, beside its limits."""
+    names = [*score.models, UNIFORM, REPEAT, CEILING]
+    found = [
+        (name, values)
+        for name in names
+        if (values := [row.hf[name] for row in score.rows if name in row.hf])
+    ]
+    figure = _figure(8.0, 0.45 * len(found) + 1.2)
+    axis = figure.subplots()
+    for place, (name, values) in enumerate(reversed(found)):
+        low, middle, high = np.percentile(values, [10, 50, 90])
+        colour = _GREY if name in (UNIFORM, REPEAT, CEILING) else COLOURS[0]
+        axis.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.45)
+        axis.plot([middle], [place], "o", color=colour)
+        axis.annotate(
+            f"{middle:.4f}", (middle, place), xytext=(0, 6), textcoords="offset points",
+            fontsize=7, ha="center", color=INK,
+        )  # fmt: skip
+    axis.set_yticks(range(len(found)), [name for name, _ in reversed(found)], fontsize=8)
+    axis.set_ylim(-0.6, len(found) - 0.2)
+    axis.set_xlabel("Hellinger fidelity of a run: median, and 10 % to 90 %", fontsize=8)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.set_title(f"{title}: test circuits", fontsize=10, color=INK)
+    figure.savefig(path, dpi=110)
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[k % len(COLOURS)] for k in range(count)]

@@ -1,0 +1,58 @@
+"""Scores as tables: values for JSON, and cells for text and HTML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from simenv.calibration.score.metrics import Statistic
+from simenv.calibration.score.score import CEILING, IDEAL, REPEAT, UNIFORM, Score
+
+HEADER = ("part", "model", "runs", "median HF", "p10", "mean", "median TVD")
+PARTS = (("train", False), ("test", True))
+
+
+def as_values(score: Score) -> list[dict[str, Any]]:
+    """One object for each part of the split and model, with all statistics and intervals."""
+    found = []
+    for part, is_test in PARTS:
+        rows = score.part(test=is_test)
+        for model in (*score.models, UNIFORM, IDEAL, REPEAT, CEILING):
+            fidelity, distance = rows.summary(model), rows.summary(model, "tvd")
+            if fidelity is not None:
+                found.append(
+                    {
+                        "part": part,
+                        "model": model,
+                        "runs": fidelity.runs,
+                        "bodies": fidelity.bodies,
+                        "hf": msgspec.to_builtins(fidelity),
+                        "tvd": None if distance is None else msgspec.to_builtins(distance),
+                    }
+                )
+    return found
+
+
+def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Rows of text with the columns of HEADER."""
+    found = []
+    for row in values:
+        hf, tvd = row["hf"], row["tvd"]
+        found.append(
+            (
+                row["part"],
+                row["model"],
+                str(row["runs"]),
+                *(
+                    _text(msgspec.convert(hf[name], Statistic))
+                    for name in ("median", "p10", "mean")
+                ),
+                "" if tvd is None else _text(msgspec.convert(tvd["median"], Statistic)),
+            )
+        )
+    return found
+
+
+def _text(found: Statistic) -> str:
+    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"

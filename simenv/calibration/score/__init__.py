@@ -1,0 +1,1 @@
+"""Scores of device models against measured counts."""

@@ -1,0 +1,44 @@
+"""Distributions of circuits without noise, as they were written."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simenv.calibration.data.records import CountsRecord
+from simenv.calibration.fit.compile import circuit_of
+from simulators.errors import EngineError
+from simulators.simulate import simulate
+
+MAX_QUBITS = 20
+
+
+class IdealDistributions:
+    """Those of equal circuits are computed once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[int, float] | None] = {}
+
+    def __call__(self, record: CountsRecord) -> dict[int, float] | None:
+        """Probability by outcome; None for a circuit that is too wide or cannot be simulated
+        exactly."""
+        key = record.source.text
+        if key not in self._known:
+            self._known[key] = _computed(record)
+        return self._known[key]
+
+
+def _computed(record: CountsRecord) -> dict[int, float] | None:
+    circuit = circuit_of(record.source.loaded)
+    if np.unique(circuit.qubits).size > MAX_QUBITS:
+        return None
+    try:
+        found = simulate(circuit, outputs=("probabilities",), shots=0).row(0)
+    except EngineError:
+        return None
+    width = found.probability_width
+    values = np.frombuffer(found.probabilities, np.float64).tolist()
+    keys = range(0, len(found.probability_outcomes), max(width, 1))
+    return {
+        int.from_bytes(found.probability_outcomes[at : at + width], "little"): value
+        for at, value in zip(keys, values, strict=True)
+    }

@@ -1,0 +1,147 @@
+"""Distributions that a device model predicts for measured circuits.
+
+A circuit is compiled as `Client.submit` compiles it. Distributions are exact up to EXACT_QUBITS
+used qubits. Wider Clifford circuits are sampled by the stabilizer engine with the Pauli twirl of
+their noise, and other ones by trajectories; what is too wide for both has no distribution.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.build import build as noise_model
+from noise_models.calibration import CalibrationSnapshot
+from noise_models.options import NoiseOptions
+from simenv.calibration.data.records import CountsRecord
+from simenv.calibration.fit.compile import CompiledRun, DeviceCompiler
+from simulators.circuit.gates import UNITARY
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.components import extract_part
+from simulators.errors import EngineError, Unsupported
+from simulators.simulate import counts_of, simulate
+from simulators.transfer.dual import constant
+from simulators.transfer.evaluate import ChannelSet, outcomes
+from simulators.transfer.program import ConstantTable, build
+
+EXACT_QUBITS = 11
+SAMPLED_QUBITS = 20  # of trajectories
+SAMPLES = 2**17
+SEED = 7
+_DEFAULT = NoiseOptions()
+
+
+class Prediction(msgspec.Struct, frozen=True, eq=False):
+    """Probabilities by outcome of the circuit's clbits. `samples`: 0 for exact ones."""
+
+    outcomes: NDArray[np.object_]  # [k] int
+    probabilities: NDArray[np.float64]  # [k]
+    num_bits: int  # measured
+    num_qubits: int  # used
+    two_qubit_gates: int
+    depth: int  # two-qubit gates on the longest path
+    samples: int
+    how: str
+
+
+class Predictor:
+    """Predictions of one snapshot with noise options; those of equal circuits are made once."""
+
+    def __init__(
+        self,
+        snapshot: CalibrationSnapshot,
+        options: NoiseOptions = _DEFAULT,
+        compiler: DeviceCompiler | None = None,
+    ) -> None:
+        """`compiler`: of another snapshot of the device, to compare noise on equal circuits."""
+        self._compiler = compiler or DeviceCompiler(snapshot)
+        self._model = noise_model(snapshot, options)
+        self._known: dict[int, Prediction | None] = {}
+
+    def prediction(self, record: CountsRecord) -> Prediction | None:
+        """Of the circuit of a record; None where it is too wide. Raises DataError."""
+        run = self._compiler.run_of(record)
+        key = id(run)
+        if key not in self._known:
+            self._known[key] = self._predicted(run)
+        return self._known[key]
+
+    def _predicted(self, run: CompiledRun) -> Prediction | None:
+        noise = attach_noise(run.circuit, self._model)
+        table = ConstantTable()
+        try:
+            program = build(run.circuit, noise, table)
+        except Unsupported:
+            program = None
+        if program is not None and program.num_qubits <= EXACT_QUBITS:
+            read = noise.readout
+            confusion = {}
+            for qubit in program.qubits if read is not None else ():
+                up, down = float(read.p01[qubit]), float(read.p10[qubit])
+                confusion[qubit] = constant(np.array([[1.0 - up, down], [up, 1.0 - down]]))
+            channels = [constant(channel.ptm) for channel in noise.channels]
+            found = outcomes(program, ChannelSet(channels, confusion, table))
+            return Prediction(
+                _spread(len(found.probabilities), program.clbits),
+                found.probabilities,
+                len(program.clbits),
+                program.num_qubits,
+                *two_qubit_gates(run.circuit),
+                0,
+                "exact",
+            )
+        return _sampled(run.circuit, noise)
+
+
+def _spread(size: int, clbits: tuple[int, ...]) -> NDArray[np.object_]:
+    """Outcome over all clbits of each outcome of the measured ones."""
+    return np.array(
+        [sum((x >> k & 1) << clbit for k, clbit in enumerate(clbits)) for x in range(size)], object
+    )
+
+
+def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
+    used = np.unique(circuit.qubits.astype(np.int64))
+    cut = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used).circuit
+    places = np.full(circuit.num_qubits + 1, -1, np.int64)
+    places[used] = np.arange(used.size)
+    locations = noise.locations.copy()
+    locations[:, 2:] = places[locations[:, 2:]]
+    read = noise.readout.of(used) if noise.readout is not None else None
+    moved = msgspec.structs.replace(noise, locations=locations, readout=read)
+    attempts = [("stabilizer", "Pauli twirl, sampled", (("twirl", 1),))]
+    if used.size <= SAMPLED_QUBITS:
+        attempts.append(("statevector", "trajectories, sampled", ()))
+    for engine, how, settings in attempts:
+        try:
+            found = simulate(
+                cut, engine=engine, noise=moved, shots=SAMPLES, seed=SEED, settings=settings
+            )
+        except EngineError:
+            continue
+        counts = counts_of(found.row(0))
+        return Prediction(
+            np.array(list(counts), object),
+            np.array(list(counts.values()), np.float64) / SAMPLES,
+            int(np.unique(circuit.clbits).size),
+            int(used.size),
+            *two_qubit_gates(circuit),
+            SAMPLES,
+            how,
+        )
+    return None
+
+
+def two_qubit_gates(circuit: Circuit) -> tuple[int, int]:
+    """Number of two-qubit gates, and of those on the longest path."""
+    rows = circuit.table.rows[circuit.ops]
+    begins = np.cumsum(rows[:, 1]) - rows[:, 1]
+    depth = np.zeros(circuit.num_qubits, np.int64)
+    places = np.flatnonzero((rows[:, 1] == 2) & (rows[:, 0] >= UNITARY)).tolist()
+    for k in places:
+        pair = circuit.qubits[begins[k] : begins[k] + 2].astype(np.int64)
+        depth[pair] = depth[pair].max() + 1
+    return len(places), int(depth.max(initial=0))

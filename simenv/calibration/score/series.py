@@ -1,0 +1,35 @@
+"""Predictions of a device with dated calibrations: by the one in force when a circuit ran."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.data.records import CountsRecord, seconds_of
+from simenv.calibration.score.predict import Prediction, Predictor
+
+
+class SeriesPredictor(Predictor):
+    """The snapshots of a series, each in force from its date on; the first one also before it.
+
+    A circuit whose date is not known is predicted by `default`.
+    """
+
+    def __init__(self, default: CalibrationSnapshot, series: Sequence[CalibrationSnapshot]) -> None:
+        """Snapshots of `series` have a date. Raises ValueError for another text."""
+        super().__init__(default)
+        dated = sorted(((seconds_of(each.calibrated), each) for each in series), key=_date)
+        self._begins = [begin_s for begin_s, _ in dated]
+        self._members = [Predictor(each) for _, each in dated]
+
+    def prediction(self, record: CountsRecord) -> Prediction | None:
+        """Of the circuit of a record by the snapshot of its date."""
+        if not self._members or record.time_s != record.time_s:
+            return super().prediction(record)
+        place = max(bisect_right(self._begins, record.time_s) - 1, 0)
+        return self._members[place].prediction(record)
+
+
+def _date(pair: tuple[float, CalibrationSnapshot]) -> float:
+    return pair[0]

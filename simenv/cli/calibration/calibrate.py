@@ -1,0 +1,127 @@
+"""`simenv calibrate`: fit the noise of a device to measured counts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv import config, files
+from simenv.cli import options
+from simenv.cli.devices import stored
+from simenv.cli.output import terminal
+from simenv.errors import OptionError
+
+if TYPE_CHECKING:
+    from simenv.calibration.fit.calibrate import FittedDevice
+
+DataFile = Annotated[Path, typer.Argument(help="Measured counts, as JSON lines.", dir_okay=False)]
+
+
+def calibrate(
+    context: typer.Context,
+    data: DataFile,
+    device: Annotated[str, typer.Option(help="The device that was measured.")],
+    out: Annotated[str, typer.Option(help="Name of the fitted device.")],
+) -> None:
+    """Fit a device's noise to measured counts, and store it as a device.
+
+    Rows with "split": "test" are not used. The fit is refused where it is worse than the device's
+    own calibration on circuits that it did not see.
+    """
+    config.check_name(out, "device")
+    if out == device:
+        raise OptionError(f"--out {out}: the name of the device itself", hint="choose another name")
+    prepare()
+    from noise_models import snapshot as snapshots
+    from simenv.calibration.data.reader import read
+    from simenv.calibration.data.records import dates_before
+    from simenv.calibration.fit import store
+    from simenv.calibration.fit.calibrate import calibrate as fit
+
+    snapshot, _ = stored.load(device)
+    counts = read(data)
+    early = dates_before(counts, snapshot.calibrated)
+    counts = counts.warned(f"rows are older than the calibration of {device}", early)
+    for text, rows in counts.warnings:
+        terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
+    note = terminal.note if sys.stderr.isatty() else (lambda _: None)
+    fitted = fit(counts, snapshot, out, note)
+    encoded = snapshots.dump(fitted.snapshot)
+    path = stored.path_of(out)
+    files.private_folder(path.parent)
+    store.save(path.with_suffix(".h5"), fitted)
+    _save_series(path.with_suffix(""), fitted)
+    path, replaced = stored.save(out, encoded)
+    if options.settings_of(context).as_json:
+        terminal.json_line(_as_object(out, path, fitted))
+        return
+    terminal.line(f"{'replaced' if replaced else 'made'} {out}, from the calibration of {device}")
+    _show(fitted)
+    terminal.line(f"file {path}")
+
+
+def _save_series(folder: Path, fitted: FittedDevice) -> None:
+    """Dated snapshots of the windows, in place of those of an earlier fit."""
+    from noise_models import snapshot as snapshots
+
+    for path in folder.glob("*.json") if folder.is_dir() else ():
+        path.unlink()
+    for each in fitted.series:
+        files.private_folder(folder)
+        files.write_atomic(folder / f"{each.calibrated[:10]}.json", snapshots.dump(each))
+
+
+def prepare() -> None:
+    """Make compiled kernels loadable; before anything that has kernels is imported."""
+    from simulators.compiler import warmup
+
+    warmup.prepare(config.kernel_folder())
+
+
+def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]:
+    return {
+        "name": name,
+        "file": str(path),
+        "digest": fitted.snapshot.digest.hex(),
+        "base": fitted.base,
+        "prior": fitted.prior,
+        "held_out": fitted.held_out,
+        "circuits": len(fitted.observed.observations),
+        "left_out": dict(fitted.observed.left_out),
+        "unknowns": [
+            {"name": name, "value": value, "low": low, "high": high}
+            for name, value, low, high in zip(
+                fitted.columns,
+                fitted.latent.tolist(),
+                *(side.tolist() for side in fitted.interval),
+                strict=True,
+            )
+        ],
+        "windows": len(fitted.windows),
+    }
+
+
+def _show(fitted: FittedDevice) -> None:
+    circuits = terminal.counted(len(fitted.observed.observations), "circuit")
+    terminal.line(f"base {fitted.base}; prior {fitted.prior.text}; fitted to {circuits}")
+    for text, rows in fitted.observed.left_out:
+        terminal.line(f"{terminal.counted(rows, 'row')}: {text}")
+    if fitted.windows:
+        terminal.line(f"date windows: {len(fitted.windows)}, each with a calibration of its own")
+    held = fitted.held_out
+    if held is None:
+        terminal.line("all circuits have one body: the fit was not checked on circuits left out")
+    else:
+        terminal.line(
+            f"on {terminal.counted(held.circuits, 'circuit')} left out of a fit: median fidelity"
+            f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}), mean"
+            f" {held.fitted_mean:.4f} ({held.snapshot_mean:.4f})"
+        )
+    rows = sorted(
+        zip(fitted.factors, fitted.columns, strict=True), key=lambda pair: -abs(pair[0][0] - 1.0)
+    )
+    for (value, low, high), name in rows[:8]:
+        terminal.line(f"  {name:24} x {value:.3f}  ({low:.3f} to {high:.3f})")

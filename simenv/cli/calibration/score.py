@@ -1,0 +1,111 @@
+"""`simenv score`: how well devices predict measured counts."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from simenv.cli import options
+from simenv.cli.calibration.calibrate import DataFile, prepare
+from simenv.cli.devices import stored
+from simenv.cli.output import terminal
+from simenv.errors import ConfigError, OptionError
+
+if TYPE_CHECKING:
+    from simenv.calibration.score.predict import Predictor
+    from simenv.calibration.score.score import Score
+
+
+def score(
+    context: typer.Context,
+    data: DataFile,
+    device: Annotated[list[str], typer.Option(help="A device to score; may be repeated.")],
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="Draw PNG plots into this folder (needs matplotlib).", file_okay=False),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write an HTML page with the plots (needs matplotlib).", dir_okay=False),
+    ] = None,
+) -> None:
+    """Score devices on measured counts: Hellinger fidelity and total variation distance.
+
+    Beside them stand the uniform distribution, the ideal circuit, the hardware against its own
+    repeat, and the ceiling that so many shots allow. Intervals are 95 %.
+    """
+    if len(set(device)) < len(device):
+        raise OptionError("--device: one device is named twice")
+    if (plots or report) and importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            "--plots and --report: matplotlib is not installed", hint="pip install 'simenv[plots]'"
+        )
+    prepare()
+    from simenv.calibration.data.reader import read
+    from simenv.calibration.report.tables import as_values
+    from simenv.calibration.score.ideal import IdealDistributions
+    from simenv.calibration.score.score import score as scored
+
+    models = {name: _predictor(name) for name in device}
+    counts = read(data)
+    for text, rows in counts.warnings:
+        terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
+    note = terminal.note if sys.stderr.isatty() else (lambda _: None)
+    found = scored(counts, models, IdealDistributions(), note)
+    if plots is not None or report is not None:
+        _draw(data.stem, found, plots, report)
+    values = as_values(found)
+    if options.settings_of(context).as_json:
+        for row in values:
+            terminal.json_line(row)
+        return
+    _show(found, values)
+
+
+def _predictor(name: str) -> Predictor:
+    """Of a device; with dated calibrations, where its folder holds some."""
+    from noise_models import snapshot as snapshots
+    from simenv.calibration.score.series import SeriesPredictor
+
+    default, _ = stored.load(name)
+    folder = stored.folder() / name
+    series = []
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        with stored.calibration_errors(str(path)):
+            series.append(snapshots.load(path.read_bytes()))
+    return SeriesPredictor(default, [each for each in series if each.calibrated])
+
+
+def _draw(title: str, found: Score, folder: Path | None, report: Path | None) -> None:
+    from simenv.calibration.report import page
+
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in page.draw(title, found, folder):
+                terminal.note(f"plot {path}")
+        if report is not None:
+            page.write(report, f"Scores of {title}", [page.Section(title, found)])
+            terminal.note(f"page {report}")
+    except OSError as error:
+        raise OptionError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def _show(found: Score, values: list[dict[str, object]]) -> None:
+    from simenv.calibration.report.tables import HEADER, cells
+
+    rows = [tuple(word.upper() for word in HEADER), *cells(values)]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADER))]
+    for row in rows:
+        terminal.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    how: dict[str, int] = {}
+    for each in found.rows:
+        how[each.how] = how.get(each.how, 0) + 1
+    told = ", ".join(f"{count} {name}" for name, count in sorted(how.items()))
+    terminal.line(f"distributions: {told or 'none'}")
+    if found.not_judged:
+        terminal.line(f"not judged, too wide: {terminal.counted(found.not_judged, 'run')}")

@@ -1,0 +1,1 @@
+"""Exact outcome probabilities of small noisy circuits, with their derivatives."""

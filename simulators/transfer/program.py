@@ -1,0 +1,193 @@
+"""Program of a circuit with noise for the transfer simulator: steps on pairs of qubits.
+
+Everything that acts on one qubit between two steps is a chain; a step is the chains of its two
+qubits and then what acts on the pair. Chains are tuples of numbers, so that equal ones, in one
+circuit or in many, are multiplied once. Only the qubits that a circuit uses count.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from noise_models.channel import from_unitary
+from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY, unitary
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
+from simulators.errors import Unsupported
+from simulators.transfer.dual import DualMatrix, constant
+
+Chain = tuple[int, ...]  # channels by number, constants by ~number; the first one acts first
+_ID, _PHASE = GATES["id"].code, GATES["global_phase"].code
+
+
+class ConstantTable:
+    """Transfer matrices of gates, each distinct one once; shared by programs."""
+
+    def __init__(self) -> None:
+        self.matrices: list[DualMatrix] = []
+        self._numbers: dict[bytes, int] = {}
+
+    def number_of(self, ptm: NDArray[np.float64]) -> int:
+        """Number of a matrix."""
+        key = np.round(ptm, 14).tobytes()
+        found = self._numbers.get(key)
+        if found is None:
+            found = self._numbers[key] = len(self.matrices)
+            self.matrices.append(constant(ptm))
+        return found
+
+    def product(self, second: int, first: int) -> int:
+        """Number of the product of two matrices of the table."""
+        return self.number_of(self.matrices[second].values[0] @ self.matrices[first].values[0])
+
+
+class PairStep(msgspec.Struct, frozen=True):
+    """A step on qubits `low` and `high`, whose matrices have index 4 * high + low."""
+
+    low: int
+    high: int
+    low_chain: Chain
+    high_chain: Chain
+    pair_chain: Chain
+
+
+class TransferProgram(msgspec.Struct, frozen=True):
+    """See the module. Qubits are numbered from 0; `qubits` are their numbers in the circuit."""
+
+    qubits: tuple[int, ...]
+    steps: tuple[PairStep, ...]
+    final: tuple[Chain, ...]  # of each qubit, after the last step
+    measured: tuple[int, ...]  # qubit of each measured clbit
+    clbits: tuple[int, ...]  # ascending; bit k of an outcome is clbits[k]
+
+    @property
+    def num_qubits(self) -> int:
+        """Qubits of the state: 4^n real numbers."""
+        return len(self.qubits)
+
+
+def build(
+    circuit: Circuit, noise: NoiseProgram, table: ConstantTable, numbers: list[int] | None = None
+) -> TransferProgram:
+    """Program of an admissible circuit.
+
+    `numbers`: of each channel of `noise`, as chains shall name it; by default its own number.
+    Raises Unsupported for mid-circuit measurements, resets, conditions, free parameters, gates on
+    more than two qubits and correlated readout.
+    """
+    return _Builder(circuit, noise, table, numbers).program()
+
+
+class _Builder:
+    def __init__(
+        self,
+        circuit: Circuit,
+        noise: NoiseProgram,
+        table: ConstantTable,
+        numbers: list[int] | None,
+    ) -> None:
+        self._circuit = circuit
+        self._table = table
+        self._numbers = numbers if numbers is not None else list(range(len(noise.channels)))
+        rows = circuit.table.rows[circuit.ops]
+        self._codes, self._counts = rows[:, 0], rows[:, 1]
+        begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
+        self._first, self._clbit, self._param = begins.T
+        self._refuse(noise)
+        acts = np.repeat(self._codes != BARRIER, self._counts)
+        used = np.unique(circuit.qubits[acts].astype(np.int64))
+        self._place = {int(qubit): k for k, qubit in enumerate(used.tolist())}
+        self._pending: list[Chain] = [()] * len(self._place)
+        self._steps: list[PairStep] = []
+        self._last: list[int] = [-1] * len(self._place)  # step that acted last on each qubit
+        self._locations = noise.locations[np.argsort(noise.locations[:, AFTER_OP], kind="stable")]
+
+    def _refuse(self, noise: NoiseProgram) -> None:
+        circuit, codes = self._circuit, self._codes
+        roles = np.empty(circuit.ops.size, np.int64)
+        mid = has_mid_circuit_ops(circuit, roles, keep=True)
+        measures = codes == MEASURE
+        gates = (codes >= UNITARY) & (self._counts > 2)
+        other = (codes < MEASURE) & ~np.isin(codes, (BARRIER, DELAY, DELAY_DT))
+        twice = np.unique(circuit.clbits).size < circuit.clbits.size
+        for wrong, text in (
+            (bool(circuit.conditions_data) or other.any(), "conditions or stored values"),
+            (mid or (roles[measures] != TERMINAL).any(), "resets or mid-circuit measurements"),
+            (twice, "a clbit that is measured twice"),
+            (circuit.num_slots > 0, "free parameters"),
+            (gates.any(), "gates on more than two qubits"),
+            (noise.readout is not None and noise.readout.groups, "correlated readout"),
+        ):
+            if wrong:
+                raise Unsupported(
+                    f"the transfer simulator and {text}", hint="run it on another engine"
+                )
+
+    def program(self) -> TransferProgram:
+        """See `build`."""
+        location = 0
+        total = len(self._locations)
+        measured: dict[int, int] = {}
+        for k in range(-1, self._circuit.ops.size):
+            if k >= 0:
+                self._operation(k, measured)
+            while location < total and self._locations[location, AFTER_OP] <= k:
+                row = self._locations[location]
+                qubits = (int(row[Q0]),) if row[Q1] < 0 else (int(row[Q0]), int(row[Q1]))
+                self._act(self._numbers[int(row[CHANNEL])], qubits)
+                location += 1
+        clbits = tuple(sorted(measured))
+        return TransferProgram(
+            tuple(self._place),
+            tuple(self._steps),
+            tuple(self._pending),
+            tuple(measured[clbit] for clbit in clbits),
+            clbits,
+        )
+
+    def _operation(self, k: int, measured: dict[int, int]) -> None:
+        code, count, first = int(self._codes[k]), int(self._counts[k]), int(self._first[k])
+        qubits = tuple(self._circuit.qubits[first : first + count].tolist())
+        if code == MEASURE:
+            measured[int(self._circuit.clbits[self._clbit[k]])] = self._place[qubits[0]]
+        elif code >= UNITARY and count and code not in (_ID, _PHASE):
+            self._act(~self._table.number_of(self._gate(k, code, count)), qubits)
+
+    def _gate(self, k: int, code: int, count: int) -> NDArray[np.float64]:
+        circuit, row = self._circuit, int(self._circuit.ops[k])
+        if code == UNITARY:
+            data = circuit.matrices[circuit.table.matrix[row]]
+            return from_unitary(np.frombuffer(data, np.complex128).reshape(1 << count, -1)).ptm
+        size = int(circuit.table.rows[row, 3])
+        params = tuple(circuit.params[self._param[k] : self._param[k] + size].tolist())
+        return from_unitary(unitary(circuit.table.names[row], params, count)).ptm
+
+    def _act(self, number: int, qubits: tuple[int, ...]) -> None:
+        """Add a channel or a constant (~number) behind what acts on its qubits."""
+        places = [self._place[qubit] for qubit in qubits]
+        if len(places) == 1:
+            self._pending[places[0]] = self._joined(self._pending[places[0]], number)
+            return
+        low, high = places
+        last = self._last[low]
+        if last >= 0 and last == self._last[high]:
+            step = self._steps[last]
+            if (step.low, step.high) == (low, high) and not (
+                self._pending[low] or self._pending[high]
+            ):
+                chain = self._joined(step.pair_chain, number)
+                self._steps[last] = msgspec.structs.replace(step, pair_chain=chain)
+                return
+        chains = self._pending[low], self._pending[high]
+        self._last[low] = self._last[high] = len(self._steps)
+        self._steps.append(PairStep(low, high, *chains, (number,)))
+        self._pending[low] = self._pending[high] = ()
+
+    def _joined(self, chain: Chain, number: int) -> Chain:
+        """The chain with one more; two constants in a row are multiplied."""
+        if number < 0 and chain and chain[-1] < 0:
+            return (*chain[:-1], ~self._table.product(~number, ~chain[-1]))
+        return (*chain, number)
