@@ -54,6 +54,10 @@ class Report:
         load = " ".join(f"{x:.1f}" for x in os.getloadavg())
         print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load}\n")
 
+    def goal(self, key: str) -> float:
+        """Goal of a figure."""
+        return self._goals[key]
+
     def at_most(self, key: str, value: float, label: str) -> None:
         """Add a figure that must not exceed its goal."""
         goal = self._goals[key]
@@ -66,7 +70,8 @@ class Report:
         goal = self._goals[key]
         figure = Figure(self._benchmark, key, label, float(value), goal, True)
         self.figures.append(figure)
-        print(f"{_verdict(figure)} {label}: {value:,.0f} (goal >= {goal:,.0f})")
+        digits = 0 if goal >= 10.0 else 4
+        print(f"{_verdict(figure)} {label}: {value:,.{digits}f} (goal >= {goal:,.{digits}f})")
 
     def not_measured(self, key: str, label: str, reason: str) -> None:
         """Add a figure that could not be measured, which counts as a missed goal."""

@@ -24,12 +24,19 @@ from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.select import (
     CANDIDATES,
     DEFAULT,
+    WIDE,
     CandidateScore,
     folds_of,
     held_out_losses,
     score_of,
 )
-from simenv.calibration.fit.solve import FitProblem, Solution, solve, weights_of
+from simenv.calibration.fit.solve import (
+    MOST_STEPS,
+    FitProblem,
+    Solution,
+    solve,
+    weights_of,
+)
 from simenv.calibration.fit.windows import (
     WIDTH,
     FittedWindow,
@@ -38,9 +45,6 @@ from simenv.calibration.fit.windows import (
     windows_of,
 )
 from simenv.errors import SimenvError
-
-SMALL_DEVICE = 7  # qubits
-ROUNDS = 4  # of a fit and of the weights that follow from it
 
 
 class FitRefusedError(SimenvError):
@@ -139,13 +143,20 @@ def calibrate(
 def _problem(
     snapshot: CalibrationSnapshot, data: CountsData, starts: Sequence[float]
 ) -> tuple[FitProblem, Observed]:
+    """Observations with components of each qubit and gate; with pooled ones, where most rows are of
+    circuits that are too wide for that."""
     found = Distributions(DeviceChannels(snapshot), DeviceCompiler(snapshot))
-    pooled = _is_pooled(data, found.compiler)
-    observed = observe(data, found, windows_of(data.records, starts), pooled=pooled)
+    windows = windows_of(data.records, starts)
+    observed, pooled = observe(data, found, windows, pooled=False), False
+    if 2 * sum(rows for _, rows in observed.left_out) > len(data.records):
+        wider = observe(data, found, windows, pooled=True)
+        pooled = len(wider.observations) > len(observed.observations)
+        observed = wider if pooled else observed
     if not observed.observations:
         reasons = "; ".join(f"{count} rows: {text}" for text, count in observed.left_out)
         raise DataError(f"no circuit can be fitted: {reasons}", hint="narrower circuits")
-    return FitProblem(found, found.components(pooled=pooled), observed.observations), observed
+    components = found.components([each.place for each in observed.observations], pooled=pooled)
+    return FitProblem(found, components, observed.observations), observed
 
 
 def _losses_of(first: tuple[FitProblem, Observed]) -> dict[object, float]:
@@ -183,46 +194,60 @@ def _attempt(
         )
     pooled = not problem.components[0].qubits
     dated = len({each.window for each in problem.observations}) > 1
-    starts = {robust: _start(problem, robust=robust) for robust in (False, True)}
+    starts = _Starts(problem)
     tried: list[tuple[CandidateScore, NDArray[np.float64]]] = []
     for prior in CANDIDATES:
         if pooled and prior.own:
             continue
-        for windows in (False, True) if dated else (False,):
-            losses = held_out_losses(problem, starts[prior.robust], folds, prior, windows=windows)
-            score = score_of(prior, losses[shared], snapshot[shared], windows=windows)
-            tried.append((score, losses))
-    score, losses = min(tried, key=lambda pair: pair[0].ratio)
+        losses = held_out_losses(problem, starts.near(prior), folds, prior, windows=False)
+        tried.append((score_of(prior, losses[shared], snapshot[shared], windows=False), losses))
+    score, losses = min(tried, key=_ratio)
+    if dated:
+        prior = score.prior
+        losses = held_out_losses(problem, starts.near(prior), folds, prior, windows=True)
+        tried.append((score_of(prior, losses[shared], snapshot[shared], windows=True), losses))
+        score, losses = min(tried, key=_ratio)
     note(f"{base}: prior {score.prior.text}, windows {score.has_windows}, ratio {score.ratio:.3f}")
     return _Attempt(base, *_parts(made), folds, score, tuple(each for each, _ in tried), losses)
+
+
+def _ratio(pair: tuple[CandidateScore, NDArray[np.float64]]) -> float:
+    return pair[0].ratio
 
 
 def _parts(made: tuple[FitProblem, Observed]) -> tuple[DeviceChannels, FitProblem, Observed]:
     return made[0].distributions.device, made[0], made[1]
 
 
-def _is_pooled(data: CountsData, compiler: DeviceCompiler) -> bool:
-    """Are the components those of all qubits? They are where the qubits of a circuit are not known,
-    unless the device is so small that its circuits use most of it."""
-    if compiler.snapshot.num_qubits <= SMALL_DEVICE:
-        return False
-    return any(compiler.run_of(record).was_placed for record in data.records)
+class _Starts:
+    """Fits of all observations, around which candidates with similar priors are fitted."""
+
+    def __init__(self, problem: FitProblem) -> None:
+        self._problem = problem
+        self._known: dict[Prior, Solution] = {}
+
+    def near(self, prior: Prior) -> Solution:
+        """That of a narrow or of a wide prior."""
+        around = msgspec.structs.replace(
+            WIDE if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust
+        )
+        found = self._known.get(around)
+        if found is None:
+            plain = self._known.get(msgspec.structs.replace(around, robust=False))
+            latent = None if plain is None else plain.latent
+            found = self._known[around] = _fit(self._problem, around, latent)
+        return found
 
 
-def _start(problem: FitProblem, *, robust: bool) -> Solution:
-    """A fit of all observations, around which candidates are fitted."""
-    return _fit(problem, msgspec.structs.replace(DEFAULT, robust=robust))
-
-
-def _fit(problem: FitProblem, prior: Prior) -> Solution:
+def _fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = None) -> Solution:
     """The fit by one prior; weights follow from what the fit before leaves."""
     matrix = PriorMatrix(prior, problem.components).matrix
-    blocks = problem.blocks(np.zeros(len(problem.components)))
-    latent = None
-    for _ in range(ROUNDS):
+    start = np.zeros(matrix.shape[1]) if latent is None else latent
+    blocks = problem.blocks(matrix @ start)
+    for most in (3, 3, MOST_STEPS):
         weights = weights_of(problem.observations, blocks, robust=prior.robust)
-        found = solve(problem, matrix, weights, latent)
-        latent, blocks = found.latent, found.blocks
+        found = solve(problem, matrix, weights, start, most=most, blocks=blocks)
+        start, blocks = found.latent, found.blocks
     return found
 
 

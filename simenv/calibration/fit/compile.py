@@ -22,6 +22,7 @@ class CompiledRun(msgspec.Struct, frozen=True, eq=False):
     """A circuit on the device's qubits. `was_placed`: the compiler chose them."""
 
     circuit: Circuit
+    loaded: PackedCircuit
     was_placed: bool
 
 
@@ -59,7 +60,7 @@ class DeviceCompiler:
         circuit = circuit_of(made.loaded)
         if text := validation_error(circuit):
             raise DataError(f"circuit {record.name or record.source.body}: {text}")
-        return CompiledRun(circuit, bool(made.compiler) and not record.layout)
+        return CompiledRun(circuit, made.loaded, bool(made.compiler) and not record.layout)
 
 
 def circuit_of(loaded: PackedCircuit) -> Circuit:

@@ -67,12 +67,17 @@ def _changes(gate: GateCalibration) -> bool:
     return bool(works) and 0 < len(gate.qubits) <= 2 and gate.name not in ("measure", "reset")
 
 
+def _is_broken(gate: GateCalibration) -> bool:
+    return gate.error is not None and gate.error >= _BROKEN
+
+
 def homogeneous(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
     """The device with the median of each calibrated value at all qubits and gates.
 
     For circuits whose qubits are not known: there no qubit differs from another. Gates that do not
-    work stay so.
+    work stay so, and nothing is compiled onto the qubits of one-qubit gates that do not.
     """
+    dead = {gate.qubits[0] for gate in snapshot.gates if len(gate.qubits) == 1 and _is_broken(gate)}
     fields = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")
     medians = {
         field: _median(snapshot.qubits, lambda q, f=field: getattr(q, f)) for field in fields
@@ -81,12 +86,12 @@ def homogeneous(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
     qubits = tuple(msgspec.structs.replace(qubit, **known) for qubit in snapshot.qubits)
     named: dict[str, list[GateCalibration]] = defaultdict(list)
     for gate in snapshot.gates:
-        if gate.error is None or gate.error < _BROKEN:
+        if not _is_broken(gate):
             named[gate.name].append(gate)
     gates = []
     for gate in snapshot.gates:
-        if gate.error is not None and gate.error >= _BROKEN:
-            gates.append(gate)
+        if _is_broken(gate) or (len(gate.qubits) == 2 and dead.intersection(gate.qubits)):
+            gates.append(msgspec.structs.replace(gate, error=_BROKEN))
             continue
         alike = named[gate.name]
         changes = {

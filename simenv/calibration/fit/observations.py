@@ -115,11 +115,20 @@ class Distributions:
             self._sources.append(key)
         return found
 
-    def components(self, *, pooled: bool = False) -> tuple[Component, ...]:
-        """All components of the circuits, or the pooled ones."""
-        qubits = sorted({qubit for program in self.programs for qubit in program.qubits})
-        gates = [key for key in self._numbers if key.gate]
-        return self.device.components(qubits, gates, pooled=pooled)
+    def components(self, places: Sequence[int], *, pooled: bool) -> tuple[Component, ...]:
+        """Components of the circuits at these places, or the pooled ones."""
+        qubits: set[int] = set()
+        numbers: set[int] = set()
+        for place in set(places):
+            program = self.programs[place]
+            qubits.update(program.qubits)
+            for step in program.steps:
+                numbers.update(step.low_chain, step.high_chain, step.pair_chain)
+            for chain in program.final:
+                numbers.update(chain)
+        sources = [self._sources[number] for number in sorted(numbers) if number >= 0]
+        gates = [key for key in sources if isinstance(key, ChannelKey) and key.gate]
+        return self.device.components(sorted(qubits), gates, pooled=pooled)
 
     def channels(
         self,

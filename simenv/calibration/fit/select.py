@@ -24,8 +24,11 @@ from simenv.calibration.fit.windows import window_matrix
 
 FOLDS = 4
 MANY_BODIES = 100  # from so many different circuits on, angles are tried
-DEFAULT = Prior(0.1, 0.1)
-_WIDTHS = (Prior(0.1), Prior(0.5), Prior(0.1, 0.1), Prior(0.5, 0.1), Prior(0.5, 0.3))
+DEFAULT, WIDE = Prior(0.3, 0.1), Prior(0.3, 0.5)  # around which others are fitted
+_WIDTHS = (
+    *(Prior(0.1), Prior(0.5), Prior(0.1, 0.1), Prior(0.5, 0.1)),
+    *(Prior(0.5, 0.3), Prior(0.1, 0.3), Prior(0.1, 1.0)),
+)
 CANDIDATES = tuple(
     msgspec.structs.replace(width, robust=robust) for robust in (False, True) for width in _WIDTHS
 )

@@ -19,7 +19,7 @@ from simenv.calibration.fit.components import Component
 from simenv.calibration.fit.observations import Distributions, Observation
 
 MOST_STEPS = 20
-_ENOUGH = 1e-5  # relative change of the cost
+_ENOUGH = 1e-4  # relative change of the cost
 _LEAST_PROBABILITY = 1e-9
 
 
@@ -126,14 +126,18 @@ def solve(
     weights: NDArray[np.float64],
     start: NDArray[np.float64] | None = None,
     offset: NDArray[np.float64] | float = 0.0,
+    *,
+    most: int = MOST_STEPS,
+    blocks: list[NormalBlock] | None = None,
 ) -> Solution:
-    """Least cost; `weights` [observations], 0 leaves one out. `start`: latent values; `offset`:
-    values of the components where the latent ones are 0."""
+    """Least cost in at most so many steps; `weights` [observations]. `start`: latent values, with
+    `blocks` there if they are known; `offset`: values where the latent ones are 0."""
     latent = np.zeros(prior.shape[1]) if start is None else start
-    blocks = problem.blocks(offset + prior @ latent)
+    if blocks is None:
+        blocks = problem.blocks(offset + prior @ latent)
     cost = _cost(blocks, weights, latent)
     damping, steps = 0.0, 0
-    while steps < MOST_STEPS:
+    while steps < most:
         steps += 1
         hessian, gradient = normal_equations(blocks, weights, len(prior))
         matrix = prior.T @ hessian @ prior + np.eye(len(latent))

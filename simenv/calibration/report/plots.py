@@ -15,6 +15,7 @@ import matplotlib.dates as mdates
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 from simenv.calibration.score.score import CEILING, REPEAT, UNIFORM, Score
 
@@ -48,7 +49,7 @@ def parity(title: str, score: Score, path: Path) -> None:
         axis.set_axis_off()
     figure.supxlabel("measured frequency", fontsize=9)
     figure.supylabel("predicted probability", fontsize=9)
-    figure.suptitle(f"{title}: outcomes of test circuits", fontsize=10, color=INK)
+    figure.suptitle(f"{title}: outcomes of all circuits", fontsize=10, color=INK)
     figure.savefig(path, dpi=110)
 
 
@@ -60,6 +61,7 @@ def volumetric(title: str, score: Score, path: Path) -> None:
     figure = _figure(3.6 * columns + 0.6, 3.0 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     drawn = None
+    bits = [row.bits for row in score.rows]
     for axis, model in zip(axes.flat, score.models, strict=False):
         cells: dict[tuple[int, int], list[float]] = defaultdict(list)
         for row in score.rows:
@@ -75,7 +77,8 @@ def volumetric(title: str, score: Score, path: Path) -> None:
         axis.set_yscale("log", base=2)
         axis.set_title(model, fontsize=9, color=INK)
         axis.tick_params(labelsize=8)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_xlim(min(bits) - 0.6, max(bits) + 0.6)
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     if drawn is not None:

@@ -1,0 +1,83 @@
+"""Counts of random circuits on an emulated device whose noise differs from its snapshot."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from noise_models import library
+from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.data.records import CountsData, CountsRecord, Source, body_of
+from simenv.calibration.score.predict import Predictor
+from simenv.client.circuits import load
+
+DEVICE = "lima"
+SHOTS = 8_000
+PATH = (0, 1, 3, 4)  # coupled qubits
+LAYERS = 6
+
+
+def random_counts(
+    circuits: int, num_qubits: int, seed: int = 1
+) -> tuple[CountsData, CalibrationSnapshot]:
+    """Counts in native gates, and the snapshot that the device of the counts differs from."""
+    snapshot = library.load(DEVICE)
+    truth = changed(snapshot, np.random.default_rng(seed))
+    device, rng = Predictor(truth), np.random.default_rng(seed + 1)
+    records = []
+    for number in range(circuits):
+        text = _circuit(PATH[:num_qubits], rng)
+        loaded = load(text)
+        source = Source(text, loaded, num_qubits, body_of(loaded))
+        record = CountsRecord(source, {0: 1}, 1, f"random-{number}", body=source.body)
+        found = device.prediction(record)
+        assert found is not None
+        drawn = rng.multinomial(SHOTS, found.probabilities / found.probabilities.sum())
+        counts = {
+            int(outcome): int(count)
+            for outcome, count in zip(found.outcomes, drawn, strict=True)
+            if count
+        }
+        records.append(msgspec.structs.replace(record, counts=counts, shots=SHOTS))
+    return CountsData(tuple(records), DEVICE), snapshot
+
+
+def changed(snapshot: CalibrationSnapshot, rng: np.random.Generator) -> CalibrationSnapshot:
+    """The snapshot with each value multiplied by a random factor between about 0.5 and 2."""
+
+    def factor() -> float:
+        return float(np.exp(rng.normal(0.0, 0.3)))
+
+    qubits = tuple(
+        msgspec.structs.replace(
+            qubit,
+            t1_us=(qubit.t1_us or 100.0) * factor(),
+            t2_us=(qubit.t2_us or 100.0) * factor(),
+            p01=min((qubit.p01 or 0.01) * factor(), 0.4),
+            p10=min((qubit.p10 or 0.01) * factor(), 0.4),
+        )
+        for qubit in snapshot.qubits
+    )
+    scales: dict[tuple[int, ...], float] = {}
+    gates = tuple(
+        msgspec.structs.replace(
+            gate,
+            error=gate.error * scales.setdefault(tuple(sorted(gate.qubits)), factor())
+            if gate.error
+            else gate.error,
+        )
+        for gate in snapshot.gates
+    )
+    return msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)
+
+
+def _circuit(path: tuple[int, ...], rng: np.random.Generator) -> str:
+    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', "qreg q[5];", f"creg c[{len(path)}];"]
+    for _ in range(LAYERS):
+        for qubit in path:
+            lines.append(f"rz({rng.uniform(0, 6.28):.4f}) q[{qubit}];")
+            lines.append(f"sx q[{qubit}];")
+        first = int(rng.integers(len(path) - 1))
+        lines.append(f"cx q[{path[first]}],q[{path[first + 1]}];")
+    lines += [f"measure q[{qubit}] -> c[{k}];" for k, qubit in enumerate(path)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,253 @@
+"""Emulated QPUs beside measured counts: calibrated from the data, from snapshots, and by Aer.
+
+For each data set of real QPUs: the device's snapshot is fitted to the training part, and four
+models predict all circuits: Aer's model of the snapshot without and with idle noise, our model of
+the snapshot, and the fitted one. Beside them: the ideal circuit, the uniform distribution, the
+ceiling by shot noise, and the hardware against its own repeat. HF is the Hellinger fidelity between
+exact distribution and counts. Test circuits (`splits.json` of the data) are never fitted. A goal is
+met as well where a model is within 0.003 of the ceiling.
+
+    python -m bench run noise_calibration [--data FOLDER] [--sets lima fez] [--page FILE.html]
+        [--scores FILE.json] [--train-only]
+
+The data are not part of the project; without them nothing is measured.
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bench.harness.kernels import load_kernels
+from bench.harness.options import Option
+from bench.harness.report import Report, installed
+from noise_models import library
+from noise_models.options import NoiseOptions
+from simenv.calibration.data.reader import read
+from simenv.calibration.data.records import CountsData, CountsRecord
+from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
+from simenv.calibration.fit.compile import DeviceCompiler
+from simenv.calibration.report import page
+from simenv.calibration.report.tables import HEADER, as_values, cells
+from simenv.calibration.score.ideal import IdealDistributions
+from simenv.calibration.score.metrics import hellinger_fidelity
+from simenv.calibration.score.predict import EXACT_QUBITS, Predictor
+from simenv.calibration.score.score import CEILING, aligned, score
+from simenv.calibration.score.series import SeriesPredictor
+
+DATA = Path(__file__).parents[2] / ".." / "shared" / "noise_data"
+AER, AER_IDLE, SNAPSHOT, FITTED = "Aer", "Aer with idle noise", "snapshot", "fitted"
+NEAR_CEILING = 0.003
+SPEED_CIRCUITS, SPEED_QUBITS = 60, 4
+AER_SHOTS = 200_000
+OPTIONS = (
+    Option("--data", type=Path, default=DATA, help="folder with splits.json"),
+    Option("--sets", nargs="+", default=[], help="parts of the names of data sets; default: all"),
+    Option("--page", type=Path, help="write an HTML page with tables and plots"),
+    Option("--scores", type=Path, help="write all rows and statistics as JSON"),
+    Option("--train-only", action="store_true", help="do not look at test circuits"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("noise_calibration", "noise models beside measured counts")
+    load_kernels()
+    report.at_most("fit_s", speed_s(), "fit of 16 parameters to 60 circuits of 4 qubits, s")
+    if not (options.data / "splits.json").is_file():
+        for key, label in _GOALS.items():
+            report.not_measured(key, label, f"no data in {options.data}")
+        return report
+    sections, medians = [], {}
+    splits = msgspec.json.decode((options.data / "splits.json").read_bytes())["files"]
+    for name, split in splits.items():
+        if options.sets and not any(word in name for word in options.sets):
+            continue
+        section = _section(options.data / name, split, train_only=options.train_only)
+        sections.append(section)
+        medians[section.title] = _goals(report, section, test=not options.train_only)
+    if medians and not options.sets:
+        median = float(np.median(list(medians.values())))
+        report.at_least("sets_median", median, _GOALS["sets_median"])
+    _write(options, sections, report)
+    return report
+
+
+_GOALS = {
+    "set_median": "test circuits of a set: median HF of the fitted device",
+    "sets_median": "median over the sets of the median HF",
+    "fez_median": "ibm_fez: median HF",
+    "fez_p10": "ibm_fez: 10th percentile of HF",
+    "above_snapshot": "test circuits of a set: mean HF above that of the snapshot",
+}
+
+
+def _section(path: Path, split: dict[str, Any], *, train_only: bool) -> page.Section:
+    data = with_split(read(path), split)
+    if train_only:
+        data = data.part(test=False)
+    snapshot = library.load(data.device)
+    title = f"{path.stem} ({snapshot.name})"
+    print(f"\n{title}: {len(data.records)} runs")
+    begin = time.perf_counter()
+    notes = []
+    try:
+        fitted: FittedDevice | None = calibrate(data, snapshot, f"{data.device}-fitted", _note)
+    except FitRefusedError as error:
+        fitted = None
+        notes.append(f"The fit was refused: {error.message}. The snapshot stands in its place.")
+    print(f"  fitted in {time.perf_counter() - begin:.1f} s")
+    if fitted is not None:
+        notes += _told(fitted)
+    print(*(f"  {note}" for note in notes), sep="\n")
+    compiler = DeviceCompiler(snapshot)
+    aer = NoiseOptions.parse({"recipe": "aer", "idle": False})
+    models: dict[str, Predictor] = {
+        AER: Predictor(snapshot, aer, compiler),
+        AER_IDLE: Predictor(snapshot, NoiseOptions.parse("aer"), compiler),
+        SNAPSHOT: Predictor(snapshot, compiler=compiler),
+    }
+    models[FITTED] = models[SNAPSHOT]
+    if fitted is not None:
+        models[FITTED] = SeriesPredictor(fitted.snapshot, fitted.series)
+    if installed("qiskit_aer"):
+        notes.append(_aer_itself(data, compiler, models[AER]))
+        print(f"  {notes[-1]}")
+    found = score(data, models, IdealDistributions(), _note)
+    for row in [HEADER, *cells(as_values(found))]:
+        print("  " + "  ".join(cell.ljust(24) for cell in row))
+    if found.not_judged:
+        notes.append(f"{found.not_judged} runs are too wide for every engine and were not judged.")
+    return page.Section(title, found, tuple(notes))
+
+
+def _note(text: str) -> None:
+    print(f"  {text}")
+
+
+def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
+    """The data with the test part that `splits.json` states, and its bodies."""
+    test = set(split["test"])
+
+    def body(record: CountsRecord) -> str:
+        if split["key"] == "name":
+            return record.name
+        return record.name.partition("_step")[2][:2]
+
+    records = tuple(
+        msgspec.structs.replace(each, is_test=body(each) in test, body=body(each))
+        for each in data.records
+    )
+    return msgspec.structs.replace(data, records=records)
+
+
+def _told(fitted: FittedDevice) -> list[str]:
+    """How a fit came about, in sentences."""
+    held = fitted.held_out
+    found = [
+        f"Base: {fitted.base}. Prior: {fitted.prior.text}."
+        f" {len(fitted.observed.observations)} circuits were fitted,"
+        f" with {len(fitted.columns)} unknowns and {max(len(fitted.windows), 1)} date windows."
+    ]
+    found += [f"{rows} training runs: {text}." for text, rows in fitted.observed.left_out]
+    if held is not None:
+        found.append(
+            f"Cross-validation inside the training part: median HF {held.fitted_median:.4f}"
+            f" (snapshot {held.snapshot_median:.4f}), mean {held.fitted_mean:.4f}"
+            f" ({held.snapshot_mean:.4f})."
+        )
+    return found
+
+
+def _aer_itself(data: CountsData, compiler: DeviceCompiler, ours: Predictor) -> str:
+    """HF between counts of Aer's own simulator and our distribution by its recipe."""
+    from qiskit_aer import AerSimulator
+    from qiskit_aer.noise import NoiseModel
+    from qiskit_ibm_runtime.fake_provider import FakeProviderForBackendV2
+
+    from simenv.client.circuits import to_qiskit
+
+    name = f"fake_{library.resolve(data.device)}"
+    noise = NoiseModel.from_backend(FakeProviderForBackendV2().backend(name))
+    for record in data.records:
+        found = ours.prediction(record)
+        if found is None or found.num_qubits > EXACT_QUBITS or not found.two_qubit_gates:
+            continue
+        circuit = to_qiskit(compiler.run_of(record).loaded.program)
+        simulator = AerSimulator(method="density_matrix", noise_model=noise, seed_simulator=7)
+        counts = simulator.run(circuit, shots=AER_SHOTS).result().get_counts()
+        measured = {int(key.replace(" ", ""), 2): n / AER_SHOTS for key, n in counts.items()}
+        table = dict(zip(found.outcomes.tolist(), found.probabilities.tolist(), strict=True))
+        pairs = aligned(table, measured)
+        value = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
+        return f"Aer itself, {AER_SHOTS:,} shots of one circuit: HF {value:.5f} to its model here."
+    return "Aer itself was not run: no circuit of this set is narrow enough."
+
+
+def _goals(report: Report, section: page.Section, *, test: bool) -> float:
+    """Add the goals of one set; returns its median."""
+    part = section.score.part(test=test)
+    fitted, limit = part.summary(FITTED), part.summary(CEILING)
+    before = part.summary(SNAPSHOT)
+    if fitted is None or limit is None or before is None:
+        report.not_measured("set_median", section.title, "no circuit could be judged")
+        return float("nan")
+    median = _reached(report, "set_median", fitted.median.value, limit.median.value, section.title)
+    gain = fitted.mean.value - before.mean.value
+    report.at_least("above_snapshot", gain, f"{section.title}: mean HF above the snapshot's")
+    if "fez" in section.title:
+        _reached(report, "fez_median", fitted.median.value, limit.median.value, "ibm_fez, median")
+        _reached(report, "fez_p10", fitted.p10.value, limit.p10.value, "ibm_fez, p10")
+    return median
+
+
+def _reached(report: Report, key: str, value: float, limit: float, label: str) -> float:
+    """Add a figure; within NEAR_CEILING of the ceiling it has reached its goal."""
+    near = value >= limit - NEAR_CEILING
+    goal = report.goal(key)
+    told = f" ({value:.4f}, ceiling {limit:.4f})" if near and value < goal else ""
+    report.at_least(key, max(value, goal) if near else value, f"{label}{told}")
+    return value
+
+
+def _write(options: Namespace, sections: list[page.Section], report: Report) -> None:
+    if options.scores is not None:
+        values = [
+            {
+                "set": section.title,
+                "statistics": as_values(section.score),
+                "rows": msgspec.to_builtins(section.score.rows),
+            }
+            for section in sections
+        ]
+        options.scores.write_bytes(msgspec.json.encode(values))
+        print(f"scores {options.scores}")
+    if options.page is not None and installed("matplotlib"):
+        goals = [
+            (each.label, f"{each.value:.4f}", f"{each.goal:g}", each.met)
+            for each in report.figures
+            if each.value is not None
+        ]
+        page.write(
+            options.page,
+            "Noise models beside measured counts",
+            sections,
+            (__doc__ or "").split("\n\n")[1:2],
+            goals,
+        )
+        print(f"page {options.page}")
+
+
+def speed_s() -> float:
+    """Seconds of a fit of 60 random circuits on 4 qubits, with the choice of its prior."""
+    from bench.calibration_data import random_counts
+
+    data, snapshot = random_counts(SPEED_CIRCUITS, SPEED_QUBITS)
+    begin = time.perf_counter()
+    calibrate(data, snapshot, "speed")
+    return time.perf_counter() - begin

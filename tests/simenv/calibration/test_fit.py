@@ -1,0 +1,170 @@
+"""Fits to counts of an emulated device whose noise is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import h5py
+import msgspec
+import numpy as np
+import pytest
+
+from bench.calibration_data import random_counts
+from noise_models import library
+from noise_models import snapshot as snapshots
+from noise_models.build import build as noise_model
+from simenv.calibration.data.records import CountsData, DataError
+from simenv.calibration.fit import calibrate as fitting
+from simenv.calibration.fit import store
+from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
+from simenv.calibration.fit.compile import DeviceCompiler
+from simenv.calibration.fit.components import ChannelKey, DeviceChannels
+from simenv.calibration.fit.device import all_components, fitted_snapshot, homogeneous
+from simenv.calibration.fit.observations import Distributions
+from simenv.calibration.fit.windows import window_starts
+from simenv.calibration.score.ideal import IdealDistributions
+from simenv.calibration.score.predict import Predictor
+from simenv.calibration.score.score import CEILING, score
+
+ROTATIONS = ("ZX", "IX", "ZZ")
+
+
+@pytest.fixture(scope="module")
+def counts() -> CountsData:
+    return random_counts(16, 3)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(counts: CountsData) -> FittedDevice:
+    return calibrate(split(counts), library.load("lima"), "fitted")
+
+
+def split(counts: CountsData) -> CountsData:
+    """Every fourth circuit is a test circuit."""
+    rows = tuple(
+        msgspec.structs.replace(each, is_test=k % 4 == 0) for k, each in enumerate(counts.records)
+    )
+    return msgspec.structs.replace(counts, records=rows)
+
+
+def test_derivatives_of_components_are_those_of_differences(counts: CountsData) -> None:
+    snapshot = library.load("lima")
+    found = Distributions(DeviceChannels(snapshot, ROTATIONS), DeviceCompiler(snapshot))
+    place = found.place_of(counts.records[0])
+    components = found.components([place], pooled=False)
+    assert {each.kind for each in components} >= {"relaxation", "p01", "error", *ROTATIONS}
+    values = np.random.default_rng(2).normal(size=len(components)) * 0.2
+
+    def at(values: np.ndarray) -> np.ndarray:
+        channels = found.channels(components, values, derivatives=False)
+        return found.outcomes(place, channels).probabilities
+
+    made = found.outcomes(place, found.channels(components, values, derivatives=True))
+    for number, param in enumerate(made.params):
+        step = 1e-5 * np.eye(len(components))[param]
+        difference = (at(values + step) - at(values - step)) / 2e-5
+        np.testing.assert_allclose(made.jacobian[:, number], difference, atol=1e-8)
+
+
+def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData) -> None:
+    snapshot = library.load("lima")
+    device = DeviceChannels(snapshot)
+    every = all_components(device)
+    values = np.random.default_rng(3).normal(size=len(every)) * 0.3
+    made = fitted_snapshot(device, every, values)
+    found = Distributions(device, DeviceCompiler(snapshot))
+    predictor = Predictor(snapshots.load(snapshots.dump(made)), compiler=found.compiler)
+    for record in counts.records[:4]:
+        place = found.place_of(record)
+        channels = found.channels(every, values, derivatives=False)
+        expected = found.outcomes(place, channels).probabilities
+        prediction = predictor.prediction(record)
+        assert prediction is not None
+        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-10)
+
+
+def test_components_at_zero_are_the_calibrated_device() -> None:
+    snapshot = library.load("lima")
+    device = DeviceChannels(snapshot)
+    made = fitted_snapshot(device, (), np.zeros(0))
+    for qubits in ((0, 1), (1, 0), (3, 4)):
+        (one,), (other,) = (
+            noise_model(each).after_gate("cx", qubits) for each in (snapshot, made)
+        )
+        np.testing.assert_allclose(one.channel.ptm, other.channel.ptm, atol=1e-12)
+    assert device.key_of("cx", (0, 1)) == ChannelKey("cx", (0, 1))
+
+
+def test_a_fit_predicts_circuits_that_it_did_not_see(
+    fitted: FittedDevice, counts: CountsData
+) -> None:
+    models = {"before": Predictor(library.load("lima")), "after": Predictor(fitted.snapshot)}
+    found = score(split(counts), models, IdealDistributions())
+    for part in (found.part(test=False), found.part(test=True)):
+        before, after, limit = (part.summary(name) for name in ("before", "after", CEILING))
+        assert before is not None
+        assert after is not None
+        assert limit is not None
+        assert after.median.value > before.median.value
+        assert after.median.value > limit.median.value - 0.003
+    assert fitted.held_out is not None
+    assert not fitted.held_out.is_worse
+    assert fitted.snapshot.name == "fitted"
+    assert len(fitted.observed.observations) == 12
+    low, high = fitted.interval
+    assert ((low <= fitted.latent + 1.0) & (fitted.latent - 1.0 <= high)).all()
+
+
+def test_a_fit_is_stored_as_hdf5(fitted: FittedDevice, tmp_path: Path) -> None:
+    store.save(tmp_path / "fit.h5", fitted)
+    with h5py.File(tmp_path / "fit.h5") as file:
+        assert file.attrs["format"] == store.FORMAT
+        np.testing.assert_array_equal(file["values"], fitted.values)
+        assert file["unknowns"].shape == file["low"].shape == file["high"].shape
+        assert msgspec.json.decode(file.attrs["columns"]) == list(fitted.columns)
+
+
+def test_a_fit_that_is_worse_on_unseen_circuits_is_refused(
+    counts: CountsData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse(*_: object, **__: object) -> np.ndarray:
+        return np.full(len(counts.records), 0.5)
+
+    monkeypatch.setattr(fitting, "held_out_losses", worse)
+    with pytest.raises(FitRefusedError, match=r"worse than its snapshot on 16 circuits"):
+        calibrate(counts, library.load("lima"), "fitted")
+
+
+def test_data_without_training_rows_are_refused(counts: CountsData) -> None:
+    rows = tuple(msgspec.structs.replace(each, is_test=True) for each in counts.records)
+    with pytest.raises(DataError, match="every row of the data is a test row"):
+        calibrate(msgspec.structs.replace(counts, records=rows), library.load("lima"), "fitted")
+
+
+def test_a_homogeneous_device_has_equal_qubits_and_its_broken_gates() -> None:
+    snapshot = library.load("lima")
+    gates = tuple(
+        msgspec.structs.replace(gate, error=1.0) if gate.qubits == (2,) and gate.name == "sx" else gate
+        for gate in snapshot.gates
+    )
+    made = homogeneous(msgspec.structs.replace(snapshot, gates=gates))
+    assert len({qubit.t1_us for qubit in made.qubits}) == 1
+    errors = {gate.qubits: gate.error for gate in made.gates if gate.name == "cx"}
+    assert errors[1, 2] == errors[2, 1] == 1.0
+    assert len({errors[pair] for pair in ((0, 1), (1, 3), (3, 4))}) == 1
+
+
+def test_windows_begin_after_gaps(counts: CountsData) -> None:
+    day = 86_400.0
+
+    def at(days: list[float]) -> list[float]:
+        rows = [
+            msgspec.structs.replace(each, time_s=when * day)
+            for each, when in zip(counts.records, days, strict=False)
+        ]
+        return window_starts(rows)
+
+    assert at([0, 0, 1, 2, 10, 10, 11, 12]) == [0, 10 * day]
+    assert at([0, 0, 1, 2, 10]) == [0]  # one circuit is no window
+    assert at([0, 1, 2, math.nan]) == []

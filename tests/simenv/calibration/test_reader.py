@@ -1,0 +1,157 @@
+"""Files of measured counts: what is read, and what is refused with file, line and field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simenv.calibration.data import writer
+from simenv.calibration.data.reader import read
+from simenv.calibration.data.records import DataError, dates_before
+
+BELL = """OPENQASM 2.0;
+include "qelib1.inc";
+qreg q[2]; creg c[2];
+h q[0]; cx q[0],q[1]; measure q -> c;
+"""
+HEADER = {"kind": "simenv-counts", "format": 1, "device": "lima"}
+
+
+def written(folder: Path, *rows: Any, header: Any = HEADER) -> Path:
+    path = folder / "counts.jsonl"
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in (header, *rows)]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {"qasm": BELL, "counts": {"00": 5, "11": 4}, **changes}
+
+
+def test_rows_with_all_fields_are_read(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        row(date="2024-03-01T10:00:00Z", layout=[3, 1], name="bell", job="j1", split="test"),
+        row(counts={"0x3": 2, "0x0": 1}, level=3, body="mine", extra=1),
+    )
+    data = read(path)
+    first, second = data.records
+    assert data.device == "lima"
+    assert len(data.digest) == 64
+    assert first.counts == {0: 5, 3: 4}
+    assert (first.shots, first.layout, first.name, first.job) == (9, (3, 1), "bell", "j1")
+    assert first.is_test
+    assert first.time_s == 1709287200.0
+    assert (second.counts, second.level, second.body) == ({3: 2, 0: 1}, 3, "mine")
+    assert second.source is first.source
+    assert data.warnings == (("field 'extra' is not used", 1),)
+    assert dates_before(data, "2024-03-02T00:00:00Z") == 1
+
+
+def test_an_object_with_a_list_of_circuits_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "counts.json"
+    rows = [row(datetime="2021-02-14 13:06:47+01:00", optimization_level=2)]
+    path.write_text(json.dumps({"device": "ibmq_lima", "circuits": rows}, indent=1))
+    data = read(path)
+    assert data.device == "ibmq_lima"
+    assert data.records[0].level == 2
+    assert data.records[0].time_s == 1613304407.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "text"),
+    [
+        ({"counts": None}, "counts", "is missing"),
+        ({"counts": {"000": 3}}, "counts", "is not 2 bits wide"),
+        ({"counts": {"0x7": 3}}, "counts", "is not 2 bits wide"),
+        ({"counts": {"0a": 3}}, "counts", "no bit string"),
+        ({"counts": {"00": -3}}, "counts", "-3"),
+        ({"counts": {"00": 1.5}}, "counts", "1.5"),
+        ({"shots": 10}, "shots", "add up to 9"),
+        ({"qasm": ""}, "qasm", "is missing"),
+        ({"qasm": "OPENQASM 2.0; qreg q[1]; nonsense q[0];"}, "qasm", "nonsense"),
+        ({"qasm": "OPENQASM 2.0; qreg q[1];"}, "qasm", "measures nothing"),
+        ({"layout": [1]}, "layout", "each of 2 qubits"),
+        ({"layout": [1, 1]}, "layout", "each of 2 qubits"),
+        ({"date": "yesterday"}, "date", "yesterday"),
+        ({"split": "dev"}, "split", "train or test"),
+        ({"level": 7}, "level", "0, 1, 2 or 3"),
+        ({"name": 3}, "name", "a text"),
+    ],
+)
+def test_bad_rows_name_file_line_and_field(
+    tmp_path: Path, changes: dict[str, Any], field: str, text: str
+) -> None:
+    path = written(tmp_path, row(), row(**changes))
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert str(caught.value.message).startswith(f"{path}:3: {field}")
+    assert text in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_rows_without_shots_are_counted_and_left_out(tmp_path: Path) -> None:
+    data = read(written(tmp_path, row(), row(counts={}), row(counts={"00": 0})))
+    assert len(data.records) == 1
+    assert data.warnings == (("rows without shots are left out", 2),)
+    with pytest.raises(DataError, match="no row with shots"):
+        read(written(tmp_path, row(counts={})))
+
+
+@pytest.mark.parametrize(
+    ("header", "text"),
+    [
+        ({"kind": "simenv-counts", "format": 9}, "format"),
+        ({"kind": "other"}, "kind"),
+        ("{", "no JSON"),
+        ([], "circuits"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, header: Any, text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        read(written(tmp_path, header=header))
+
+
+def test_too_many_rows_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simenv.calibration.data.reader.MAX_ROWS", 3)
+    with pytest.raises(DataError, match=r"counts.jsonl:5: more than 3 rows"):
+        read(written(tmp_path, *[row()] * 4))
+
+
+def test_circuits_that_differ_in_their_last_rotations_have_one_body(tmp_path: Path) -> None:
+    rotated = BELL.replace("measure", "h q[0]; sdg q[1]; h q[1]; measure")
+    other = BELL.replace("h q[0];", "x q[0];")
+    data = read(written(tmp_path, row(), row(qasm=rotated), row(qasm=other)))
+    first, second, third = (each.body for each in data.records)
+    assert first == second
+    assert third != first
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    from qiskit import QuantumCircuit
+    from qiskit_aer import AerSimulator
+
+    circuit = QuantumCircuit(2, 2, name="bell")
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    result = AerSimulator(seed_simulator=1).run([circuit], shots=100).result()
+    rows = writer.rows_from_qiskit([circuit], result, date="2024-01-01", job="j")
+    path = tmp_path / "made.jsonl"
+    assert writer.write(path, rows, "lima") == 1
+    record = read(path).records[0]
+    assert record.shots == 100
+    assert set(record.counts) == {0, 3}
+    assert (record.name, record.job) == ("bell", "j")
+
+
+def test_nothing_is_written_after_an_error(tmp_path: Path) -> None:
+    def rows() -> Any:
+        yield row()
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError):
+        writer.write(tmp_path / "counts.jsonl", rows())
+    assert not list(tmp_path.iterdir())

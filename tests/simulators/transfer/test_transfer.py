@@ -1,0 +1,176 @@
+"""The transfer simulator: equal to the density matrix engine, derivatives equal to differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qiskit import QuantumCircuit
+
+from noise_models.build import build as noise_model
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+    ZZCoupling,
+)
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.errors import Unsupported
+from simulators.simulate import simulate
+from simulators.transfer.dual import DualMatrix, constant
+from simulators.transfer.evaluate import ChannelSet, Outcomes, outcomes
+from simulators.transfer.program import ConstantTable, build
+from tests.support.arrays import from_qiskit
+
+QUBITS = 5
+
+
+def device(seed: int) -> CalibrationSnapshot:
+    """A line of qubits with all kinds of noise."""
+    rng = np.random.default_rng(seed)
+    qubits = tuple(
+        QubitCalibration(
+            t1_us=float(rng.uniform(20, 90)),
+            t2_us=float(rng.uniform(15, 100)),
+            p01=float(rng.uniform(0.005, 0.05)),
+            p10=float(rng.uniform(0.005, 0.08)),
+            readout_ns=700.0,
+            excited=0.01,
+            preparation_error=0.004,
+        )
+        for _ in range(QUBITS)
+    )
+    gates = [
+        GateCalibration(name, (q,), float(rng.uniform(1e-4, 2e-3)), 35.0, 0.01)
+        for q in range(QUBITS)
+        for name in ("sx", "x")
+    ]
+    gates += [GateCalibration("rz", (q,), 0.0, 0.0) for q in range(QUBITS)]
+    gates += [
+        GateCalibration("cx", (q, q + 1), float(rng.uniform(5e-3, 3e-2)), 300.0 + 20 * q, 0.02)
+        for q in range(QUBITS - 1)
+    ]
+    return CalibrationSnapshot(
+        "line",
+        QUBITS,
+        native_gates=(NativeGate("sx", 1), NativeGate("x", 1), NativeGate("cx", 2)),
+        qubits=qubits,
+        gates=tuple(gates),
+        zz=tuple(ZZCoupling((q, q + 1), 40.0) for q in range(QUBITS - 1)),
+    )
+
+
+def circuit(seed: int, gates: int = 40) -> Circuit:
+    """Native gates on some of the qubits, both orders of a pair, some of them measured."""
+    rng = np.random.default_rng(seed)
+    made = QuantumCircuit(QUBITS, 4)
+    for _ in range(gates):
+        qubit = int(rng.integers(QUBITS - 1))
+        kind = int(rng.integers(4))
+        if kind == 0:
+            made.sx(qubit)
+        elif kind == 1:
+            made.rz(float(rng.uniform(0, 6)), qubit)
+        elif kind == 2 and qubit:
+            made.cx(qubit - 1, qubit)
+        elif qubit:
+            made.cx(qubit, qubit - 1)
+    made.barrier()
+    for clbit, qubit in ((2, 0), (0, 3), (3, 1)):
+        made.measure(qubit, clbit)
+    return from_qiskit(made)
+
+
+def found(one: Circuit, noise: NoiseProgram, channels: list[DualMatrix] | None = None) -> Outcomes:
+    table = ConstantTable()
+    program = build(one, noise, table)
+    read = noise.readout
+    assert read is not None
+    confusion = {
+        q: constant(np.array([[1 - read.p01[q], read.p10[q]], [read.p01[q], 1 - read.p10[q]]]))
+        for q in program.qubits
+    }
+    given = channels or [constant(channel.ptm) for channel in noise.channels]
+    return outcomes(program, ChannelSet(given, confusion, table))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_probabilities_are_those_of_the_density_matrix(seed: int) -> None:
+    one = circuit(seed)
+    noise = attach_noise(one, noise_model(device(seed)))
+    exact = simulate(
+        one, engine="densitymatrix", noise=noise, outputs=("probabilities",), shots=0
+    ).row(0)
+    expected = np.zeros(16)
+    places = np.frombuffer(exact.probability_outcomes, np.uint8)
+    expected[places] = np.frombuffer(exact.probabilities, np.float64)
+    made = found(one, noise)
+    clbits = (0, 2, 3)
+    for outcome, probability in enumerate(made.probabilities):
+        place = sum((outcome >> k & 1) << clbit for k, clbit in enumerate(clbits))
+        assert abs(expected[place] - probability) < 1e-10
+    assert made.probabilities.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_derivatives_are_those_of_differences() -> None:
+    one = circuit(3)
+    noise = attach_noise(one, noise_model(device(3)))
+    rng = np.random.default_rng(0)
+    slopes = [rng.normal(size=channel.ptm.shape) * 0.1 for channel in noise.channels]
+    for slope in slopes:
+        slope[0] = 0.0
+
+    def at(values: np.ndarray) -> Outcomes:
+        channels = [
+            DualMatrix(np.array([channel.ptm + values[k % 3] * slope, slope]), (k % 3,))
+            for k, (channel, slope) in enumerate(zip(noise.channels, slopes, strict=True))
+        ]
+        return found(one, noise, channels)
+
+    made = at(np.zeros(3))
+    assert made.params == (0, 1, 2)
+    step = 1e-6
+    for param in range(3):
+        one_way, other = (at(sign * step * np.eye(3)[param]).probabilities for sign in (1, -1))
+        difference = (one_way - other) / (2 * step)
+        assert np.abs(difference).max() > 1e-3
+        np.testing.assert_allclose(made.jacobian[:, param], difference, atol=1e-7)
+
+
+def test_products_follow_the_chain_rule() -> None:
+    rng = np.random.default_rng(1)
+    one = DualMatrix(rng.normal(size=(3, 4, 4)), (0, 2))
+    two = DualMatrix(rng.normal(size=(3, 4, 4)), (1, 2))
+    made = one.after(two)
+    a, b = one.values, two.values
+    assert made.params == (0, 1, 2)
+    np.testing.assert_allclose(made.values[1], a[1] @ b[0])
+    np.testing.assert_allclose(made.values[2], a[0] @ b[1])
+    np.testing.assert_allclose(made.values[3], a[2] @ b[0] + a[0] @ b[2])
+    high = one.tensor(two)
+    np.testing.assert_allclose(high.values[3], np.kron(a[2], b[0]) + np.kron(a[0], b[2]))
+
+
+def test_what_it_cannot_run_is_refused() -> None:
+    made = QuantumCircuit(2, 2)
+    made.measure(0, 0)
+    made.x(0)
+    made.measure(0, 1)
+    one = from_qiskit(made)
+    noise = attach_noise(one, noise_model(device(0)))
+    with pytest.raises(Unsupported, match="mid-circuit"):
+        build(one, noise, ConstantTable())
+
+
+def test_a_state_that_is_too_large_is_refused() -> None:
+    made = QuantumCircuit(15, 1)
+    for qubit in range(14):
+        made.cx(qubit, qubit + 1)
+    made.measure(14, 0)
+    one = from_qiskit(made)
+    noise = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
+    table = ConstantTable()
+    with pytest.raises(Unsupported, match="15 qubits"):
+        outcomes(build(one, noise, table), ChannelSet([], {}, table))
