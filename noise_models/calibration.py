@@ -66,6 +66,13 @@ def _other(mean: float, one: float | None) -> float:
     return min(max(2.0 * mean - (one or 0.0), 0.0), 1.0)
 
 
+class PauliRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """exp(-i angle P / 2) for a Pauli P; the first letter of `pauli` acts on the first qubit."""
+
+    pauli: str
+    angle_rad: float
+
+
 class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Measured properties of one gate on one ordered set of qubits.
 
@@ -77,6 +84,7 @@ class GateCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     error: float | None = None  # average gate infidelity; 1.0 marks a gate that does not work
     duration_ns: float | None = None
     over_rotation_rad: float | None = None  # coherent excess of the gate's rotation angle
+    rotations: tuple[PauliRotation, ...] = ()  # other coherent errors, after it in this order
 
 
 class ZZCoupling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

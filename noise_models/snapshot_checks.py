@@ -11,7 +11,12 @@ import re
 from collections.abc import Iterable
 from datetime import datetime
 
-from noise_models.calibration import CalibrationSnapshot, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    PauliRotation,
+    QubitCalibration,
+)
 from noise_models.errors import SnapshotError
 from noise_models.strict_json import shown
 
@@ -173,6 +178,22 @@ def _gates(snapshot: CalibrationSnapshot) -> None:
             _range(f"{field}.duration_ns", gate.duration_ns, 0.0, _MAX_NS)
         if gate.over_rotation_rad is not None:
             _range(f"{field}.over_rotation_rad", gate.over_rotation_rad, -math.pi, math.pi)
+        for number, rotation in enumerate(gate.rotations):
+            _rotation(f"{field}.rotations[{number}]", rotation, gate, arity)
+
+
+def _rotation(
+    field: str, rotation: PauliRotation, gate: GateCalibration, arity: dict[str, int]
+) -> None:
+    size = len(gate.qubits) or arity.get(gate.name, 0)
+    letters = set(rotation.pauli)
+    if not (letters <= set("IXYZ") and letters != {"I"} and len(rotation.pauli) == size <= 2):
+        raise SnapshotError(
+            f"{field}.pauli",
+            f"{rotation.pauli[:32]!r} after {gate.name}",
+            hint="letters I, X, Y, Z, one for each qubit of a gate on one or two",
+        )
+    _range(f"{field}.angle_rad", rotation.angle_rad, -math.pi, math.pi)
 
 
 def _interactions(snapshot: CalibrationSnapshot) -> None:

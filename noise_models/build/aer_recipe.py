@@ -42,7 +42,9 @@ def _reduced(snapshot: CalibrationSnapshot, symmetric: bool) -> CalibrationSnaps
         snapshot,
         qubits=tuple(_qubit(qubit, symmetric) for qubit in snapshot.qubits),
         gates=tuple(
-            gate if gate.over_rotation_rad is None else change(gate, over_rotation_rad=None)
+            change(gate, over_rotation_rad=None, rotations=())
+            if gate.over_rotation_rad is not None or gate.rotations
+            else gate
             for gate in snapshot.gates
         ),
         zz=(),

@@ -150,13 +150,12 @@ class DeviceModel:
     def _gate_channel(self, gate: GateCalibration, qubits: tuple[int, ...]) -> Channel | None:
         """The rest of the error follows from the measured values; then every part is scaled."""
         size, factor = len(qubits), self.options.factor
-        duration, angle = gate.duration_ns or 0.0, gate.over_rotation_rad or 0.0
+        duration = gate.duration_ns or 0.0
         coherent, full = self._measured(gate, qubits)
         rest = _rest(gate, size, product(coherent, full))
         scale = factor("gate.coherent")
-        if angle and scale != 1.0:
-            scaled = gate_noise.over_rotation(gate.name, size, angle * scale)
-            coherent = scaled if scale else None
+        if scale != 1.0:
+            coherent = gate_noise.coherent_error(gate, size, scale)
         scale = factor("qubit.relaxation")
         if scale != 1.0:
             full = self._relax_all(qubits, duration * scale)
@@ -171,9 +170,8 @@ class DeviceModel:
     def _measured(
         self, gate: GateCalibration, qubits: tuple[int, ...]
     ) -> tuple[Channel | None, Channel | None]:
-        """Over-rotation and relaxation of a gate as they were measured."""
-        angle = gate.over_rotation_rad or 0.0
-        coherent = gate_noise.over_rotation(gate.name, len(qubits), angle) if angle else None
+        """Coherent error and relaxation of a gate as they were measured."""
+        coherent = gate_noise.coherent_error(gate, len(qubits))
         return coherent, self._relax_all(qubits, gate.duration_ns or 0.0)
 
     def _relax_all(self, qubits: tuple[int, ...], duration_ns: float) -> Channel | None:

@@ -14,6 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.calibration import GateCalibration
 from noise_models.channel import Channel, depolarizing, from_unitary, paulis
 
 _X, _Y, _Z = 1, 2, 3
@@ -49,6 +50,26 @@ def over_rotation(name: str, num_qubits: int, angle_rad: float) -> Channel:
     values, vectors = np.linalg.eigh(_generator(name, num_qubits))
     phases = np.exp(-0.5j * angle_rad * values)
     return from_unitary((vectors * phases) @ vectors.conj().T)
+
+
+def coherent_error(gate: GateCalibration, num_qubits: int, factor: float = 1.0) -> Channel | None:
+    """Over-rotation and then the other rotations of a gate, all angles multiplied; None: none."""
+    found: Channel | None = None
+    if gate.over_rotation_rad and factor:
+        found = over_rotation(gate.name, num_qubits, gate.over_rotation_rad * factor)
+    for each in gate.rotations if factor else ():
+        made = pauli_rotation(each.pauli, each.angle_rad * factor)
+        found = made if found is None else found.then(made)
+    return found
+
+
+def pauli_rotation(name: str, angle_rad: float) -> Channel:
+    """exp(-i angle P / 2); the first letter of the Pauli acts on the first qubit."""
+    number = sum("IXYZ".index(letter) << 2 * place for place, letter in enumerate(name))
+    size = len(name)
+    half = 0.5 * angle_rad
+    matrix = math.cos(half) * np.eye(1 << size) - 1j * math.sin(half) * paulis(size)[number]
+    return from_unitary(matrix)
 
 
 def depolarizing_rest(error: float, infidelity: float, num_qubits: int) -> float:

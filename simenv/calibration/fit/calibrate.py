@@ -22,10 +22,14 @@ from simenv.calibration.fit.intervals import intervals
 from simenv.calibration.fit.observations import Distributions, Observed, observe
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.select import (
+    ANGLES,
     CANDIDATES,
     DEFAULT,
+    MANY_BODIES,
+    UNCHECKED,
     WIDE,
     CandidateScore,
+    earns_angles,
     folds_of,
     held_out_losses,
     score_of,
@@ -145,7 +149,8 @@ def _problem(
 ) -> tuple[FitProblem, Observed]:
     """Observations with components of each qubit and gate; with pooled ones, where most rows are of
     circuits that are too wide for that."""
-    found = Distributions(DeviceChannels(snapshot), DeviceCompiler(snapshot))
+    coherent = len({each.body for each in data.records}) >= MANY_BODIES
+    found = Distributions(DeviceChannels(snapshot, coherent=coherent), DeviceCompiler(snapshot))
     windows = windows_of(data.records, starts)
     observed, pooled = observe(data, found, windows, pooled=False), False
     if 2 * sum(rows for _, rows in observed.left_out) > len(data.records):
@@ -188,7 +193,7 @@ def _attempt(
             base,
             *_parts(made),
             folds,
-            score_of(DEFAULT, losses, snapshot + 1.0, windows=False),
+            score_of(UNCHECKED, losses, snapshot + 1.0, windows=False),
             (),
             losses,
         )
@@ -202,6 +207,12 @@ def _attempt(
         losses = held_out_losses(problem, starts.near(prior), folds, prior, windows=False)
         tried.append((score_of(prior, losses[shared], snapshot[shared], windows=False), losses))
     score, losses = min(tried, key=_ratio)
+    for angle in ANGLES if problem.distributions.device.coherent else ():
+        prior = msgspec.structs.replace(score.prior, angle=angle)
+        found = held_out_losses(problem, starts.near(prior), folds, prior, windows=False)
+        tried.append((score_of(prior, found[shared], snapshot[shared], windows=False), found))
+        if earns_angles(losses[shared], found[shared]):
+            score, losses = tried[-1]
     if dated:
         prior = score.prior
         losses = held_out_losses(problem, starts.near(prior), folds, prior, windows=True)
@@ -229,7 +240,7 @@ class _Starts:
     def near(self, prior: Prior) -> Solution:
         """That of a narrow or of a wide prior."""
         around = msgspec.structs.replace(
-            WIDE if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust
+            WIDE if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust, angle=prior.angle
         )
         found = self._known.get(around)
         if found is None:

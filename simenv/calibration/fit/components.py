@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from noise_models.build import gate_noise
 from noise_models.build.device_model import DeviceModel
 from noise_models.build.gate_noise import depolarizing_rest, largest_parameter
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
@@ -66,13 +67,12 @@ class ChannelKey(msgspec.Struct, frozen=True):
 class DeviceChannels:
     """Channels of a device as functions of its components.
 
-    `rotations`: Pauli names of the rotations that gates on two qubits get; the first letter acts
-    on the gate's first qubit.
+    `coherent`: gates get rotations (`rotations_of`), besides those that are calibrated.
     """
 
-    def __init__(self, snapshot: CalibrationSnapshot, rotations: Sequence[str] = ()) -> None:
+    def __init__(self, snapshot: CalibrationSnapshot, *, coherent: bool = False) -> None:
         self.snapshot = snapshot
-        self.rotations = tuple(rotations)
+        self.coherent = coherent
         self.model = DeviceModel(snapshot, NoiseOptions())
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._parameters: dict[tuple[str, tuple[int, ...]], float] = {}
@@ -94,8 +94,9 @@ class DeviceChannels:
             gate = self._gates[key.gate, key.qubits]
             if gate.error:
                 found.add(Component(ERROR, tuple(sorted(key.qubits))))
-            if len(key.qubits) == 2:
-                found |= {Component(name, key.qubits, key.gate) for name in self.rotations}
+            if self.coherent:
+                names = rotations_of(key.gate, len(key.qubits))
+                found |= {Component(name, key.qubits, key.gate) for name in names}
         return tuple(sorted(found))
 
     def key_of(self, name: str, qubits: tuple[int, ...]) -> ChannelKey:
@@ -185,10 +186,18 @@ class Setting:
         number = self._at(kind, qubits)
         return 1.0 if number < 0 else math.exp(self._values[number])
 
-    def angle(self, name: str, key: ChannelKey) -> float:
-        """Angle of a rotation after a gate."""
-        number = self._at(name, key.qubits, key.gate)
-        return 0.0 if number < 0 else float(self._values[number])
+    def rotations(self, key: ChannelKey) -> list[tuple[str, float, int]]:
+        """Pauli, angle and number of the component (-1: none) of each rotation after a gate."""
+        gate = self._device.gate(key)
+        angles = {each.pauli: each.angle_rad for each in gate.rotations}
+        names = rotations_of(key.gate, len(key.qubits)) if self._device.coherent else ()
+        found = []
+        for name in dict.fromkeys((*angles, *names)):
+            number = self._at(name, key.qubits, key.gate)
+            change = 0.0 if number < 0 else float(self._values[number])
+            if number >= 0 or name in angles:
+                found.append((name, angles.get(name, 0.0) + change, number))
+        return found
 
     def rates(self, qubit: int) -> tuple[float, float]:
         """1/T1 and 1/T2 - 1/(2 T1) of a qubit, 1/ns."""
@@ -235,17 +244,18 @@ class Setting:
             diagonal[1] = 0.0
         matrices = diagonal[:, :, None] * np.eye(4**size)
         found = _sorted(matrices, [self._at(ERROR, tuple(sorted(key.qubits)))])
-        for name in self._device.rotations[::-1] if size == 2 else ():
-            number = self._at(name, key.qubits, key.gate)
-            if number >= 0:
-                found = found.after(rotation(name, float(self._values[number]), number))
+        for name, angle, number in reversed(self.rotations(key)):
+            found = found.after(rotation(name, angle, number))
         duration = self._device.gate(key).duration_ns or 0.0
         if duration:
             parts = [self.relaxation(qubit, duration) for qubit in key.qubits]
             relaxed = parts[0] if size == 1 else parts[1].tensor(parts[0])
             found = relaxed.after(found)
-        coherent = base_rotation(self._device.gate(key))
-        return found if coherent is None else found.after(constant(coherent.ptm))
+        gate = self._device.gate(key)
+        if not gate.over_rotation_rad:
+            return found
+        turn = gate_noise.over_rotation(gate.name, size, gate.over_rotation_rad)
+        return found.after(constant(turn.ptm))
 
 
 def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]:
@@ -256,43 +266,45 @@ def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]
     return decay, max(1e-3 / limited - decay / 2.0, 0.0) if limited else 0.0
 
 
-def base_rotation(gate: GateCalibration) -> Channel | None:
-    """Coherent error that the calibration states."""
-    from noise_models.build.gate_noise import over_rotation
-
-    if not gate.over_rotation_rad:
-        return None
-    return over_rotation(gate.name, len(gate.qubits), gate.over_rotation_rad)
-
-
 def _parameter(device: DeviceChannels, key: ChannelKey) -> float:
     gate = device.gate(key)
     rest = Setting(device, (), np.zeros(0))
     duration = gate.duration_ns or 0.0
     parts = [rest.relaxation(qubit, duration) for qubit in key.qubits]
     ptm = parts[0].values[0] if len(parts) == 1 else parts[1].tensor(parts[0]).values[0]
-    coherent = base_rotation(gate)
+    coherent = gate_noise.coherent_error(gate, len(key.qubits))
     if coherent is not None:
         ptm = ptm @ coherent.ptm
     return depolarizing_rest(gate.error or 0.0, Channel(ptm).infidelity, len(key.qubits))
 
 
+def rotations_of(gate: str, num_qubits: int) -> tuple[str, ...]:
+    """Paulis of the rotations that a gate may have besides its own (Sundaresan et al.,
+    arXiv 2007.02925: errors of the cross-resonance gate). The first letter acts on its first
+    qubit."""
+    if num_qubits == 1:
+        return ("X",)
+    return ("ZZ", "ZI", "IZ") if gate in ("cz", "rzz", "cp") else ("ZX", "ZI", "IX", "IZ", "ZZ")
+
+
 def rotation(name: str, angle_rad: float, number: int) -> DualMatrix:
-    """exp(-i angle P / 2) on two qubits: 1 + sin(angle) K + (1 - cos(angle)) K^2."""
+    """exp(-i angle P / 2): 1 + sin(angle) K + (1 - cos(angle)) K^2. `number`: of the parameter that
+    the angle is, or -1."""
     first, second = _generator(name)
     sine, cosine = math.sin(angle_rad), math.cos(angle_rad)
-    value = np.eye(16) + sine * first + (1.0 - cosine) * second
+    value = np.eye(len(first)) + sine * first + (1.0 - cosine) * second
+    if number < 0:
+        return constant(value)
     return DualMatrix(np.array([value, cosine * first + sine * second]), (number,))
 
 
 @functools.cache
 def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """K[i, j] = tr(P_i (-i/2) [P, P_j]) / 4, and its square: float64 [16, 16]."""
-    basis = paulis(2)
-    low, high = ("IXYZ".index(letter) for letter in name)
-    pauli = basis[4 * high + low]
+    """K[i, j] = tr(P_i (-i/2) [P, P_j]) / 2^n, and its square: float64 [4^n, 4^n]."""
+    basis = paulis(len(name))
+    pauli = basis[sum("IXYZ".index(letter) << 2 * place for place, letter in enumerate(name))]
     moved = -0.5j * (pauli @ basis - basis @ pauli)
-    found = np.einsum("iab,jba->ij", basis, moved).real / 4.0
+    found = np.einsum("iab,jba->ij", basis, moved).real / (1 << len(name))
     return found, found @ found
 
 

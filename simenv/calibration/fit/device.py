@@ -12,7 +12,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    PauliRotation,
+    QubitCalibration,
+)
 from noise_models.channel import Channel
 from simenv.calibration.fit.components import ChannelKey, Component, DeviceChannels, Setting
 
@@ -58,7 +63,13 @@ def _gate(gate: GateCalibration, setting: Setting) -> GateCalibration:
         return gate
     key = ChannelKey(gate.name, gate.qubits)
     error = Channel(setting.channel(key).values[0]).infidelity
-    return msgspec.structs.replace(gate, error=min(max(error, 0.0), math.nextafter(1.0, 0.0)))
+    rotations = tuple(
+        PauliRotation(name, math.remainder(angle, 2.0 * math.pi))
+        for name, angle, _ in setting.rotations(key)
+        if angle
+    )
+    error = min(max(error, 0.0), math.nextafter(1.0, 0.0))
+    return msgspec.structs.replace(gate, error=error, rotations=rotations)
 
 
 def _changes(gate: GateCalibration) -> bool:

@@ -27,7 +27,7 @@ from simenv.calibration.score.ideal import IdealDistributions
 from simenv.calibration.score.predict import Predictor
 from simenv.calibration.score.score import CEILING, score
 
-ROTATIONS = ("ZX", "IX", "ZZ")
+ROTATIONS = ("ZX", "IX", "ZZ", "X")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def split(counts: CountsData) -> CountsData:
 
 def test_derivatives_of_components_are_those_of_differences(counts: CountsData) -> None:
     snapshot = library.load("lima")
-    found = Distributions(DeviceChannels(snapshot, ROTATIONS), DeviceCompiler(snapshot))
+    found = Distributions(DeviceChannels(snapshot, coherent=True), DeviceCompiler(snapshot))
     place = found.place_of(counts.records[0])
     components = found.components([place], pooled=False)
     assert {each.kind for each in components} >= {"relaxation", "p01", "error", *ROTATIONS}
@@ -69,7 +69,7 @@ def test_derivatives_of_components_are_those_of_differences(counts: CountsData) 
 
 def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData) -> None:
     snapshot = library.load("lima")
-    device = DeviceChannels(snapshot)
+    device = DeviceChannels(snapshot, coherent=True)
     every = all_components(device)
     values = np.random.default_rng(3).normal(size=len(every)) * 0.3
     made = fitted_snapshot(device, every, values)
@@ -89,9 +89,7 @@ def test_components_at_zero_are_the_calibrated_device() -> None:
     device = DeviceChannels(snapshot)
     made = fitted_snapshot(device, (), np.zeros(0))
     for qubits in ((0, 1), (1, 0), (3, 4)):
-        (one,), (other,) = (
-            noise_model(each).after_gate("cx", qubits) for each in (snapshot, made)
-        )
+        (one,), (other,) = (noise_model(each).after_gate("cx", qubits) for each in (snapshot, made))
         np.testing.assert_allclose(one.channel.ptm, other.channel.ptm, atol=1e-12)
     assert device.key_of("cx", (0, 1)) == ChannelKey("cx", (0, 1))
 
@@ -145,7 +143,9 @@ def test_data_without_training_rows_are_refused(counts: CountsData) -> None:
 def test_a_homogeneous_device_has_equal_qubits_and_its_broken_gates() -> None:
     snapshot = library.load("lima")
     gates = tuple(
-        msgspec.structs.replace(gate, error=1.0) if gate.qubits == (2,) and gate.name == "sx" else gate
+        msgspec.structs.replace(gate, error=1.0)
+        if gate.qubits == (2,) and gate.name == "sx"
+        else gate
         for gate in snapshot.gates
     )
     made = homogeneous(msgspec.structs.replace(snapshot, gates=gates))
