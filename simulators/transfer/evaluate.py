@@ -23,7 +23,7 @@ _POPULATIONS = constant(np.array([[0.5, 0.0, 0.0, 0.5], [0.5, 0.0, 0.0, -0.5]]))
 _TRACE = constant(np.array([[1.0, 0.0, 0.0, 0.0]]))
 
 
-class Outcomes(msgspec.Struct, frozen=True, eq=False):
+class OutcomeDistribution(msgspec.Struct, frozen=True, eq=False):
     """Probabilities of all outcomes, and their derivatives.
 
     Bit k of an outcome is the k-th measured clbit. `jacobian` is [2^m, params].
@@ -74,7 +74,7 @@ class ChannelSet:
         return found
 
 
-def outcomes(program: TransferProgram, channels: ChannelSet) -> Outcomes:
+def outcomes(program: TransferProgram, channels: ChannelSet) -> OutcomeDistribution:
     """Probabilities and derivatives. Raises Unsupported for a state that is too large."""
     matrices = [channels.step(step) for step in program.steps]
     finals = [channels.chain(chain) for chain in program.final]
@@ -92,7 +92,7 @@ def outcomes(program: TransferProgram, channels: ChannelSet) -> Outcomes:
         if confusion is not None:
             evolution.act(confusion, (qubit,))
     found = evolution.ordered(program.measured[::-1])
-    return Outcomes(found[:, 0].copy(), evolution.params, found[:, 1:])
+    return OutcomeDistribution(found[:, 0].copy(), evolution.params, found[:, 1:])
 
 
 def _refuse_size(num_qubits: int, num_params: int) -> None:

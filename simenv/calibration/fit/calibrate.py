@@ -19,7 +19,7 @@ from simenv.calibration.fit.compile import DeviceCompiler
 from simenv.calibration.fit.components import Component, DeviceChannels
 from simenv.calibration.fit.device import all_components, fitted_snapshot, homogeneous
 from simenv.calibration.fit.intervals import intervals
-from simenv.calibration.fit.observations import Distributions, Observed, observe
+from simenv.calibration.fit.observations import Distributions, ObservedCircuits, observe
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.select import (
     ANGLES,
@@ -87,7 +87,7 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     interval: NDArray[np.float64]  # [2, columns]: of `latent`, by a bootstrap of bodies
     widths: NDArray[np.float64]  # [columns]: logarithm of a factor, or radians, for latent 1
     held_out: HeldOut | None  # None: fewer than two circuit bodies
-    observed: Observed
+    observed: ObservedCircuits
     windows: tuple[FittedWindow, ...]  # (): one calibration for all dates
     series: tuple[CalibrationSnapshot, ...]  # of the windows
 
@@ -104,7 +104,7 @@ class _Attempt(msgspec.Struct, frozen=True, eq=False):
     base: str
     device: DeviceChannels
     problem: FitProblem
-    observed: Observed
+    observed: ObservedCircuits
     folds: NDArray[np.int64]
     score: CandidateScore
     scores: tuple[CandidateScore, ...]
@@ -146,7 +146,7 @@ def calibrate(
 
 def _problem(
     snapshot: CalibrationSnapshot, data: CountsData, starts: Sequence[float]
-) -> tuple[FitProblem, Observed]:
+) -> tuple[FitProblem, ObservedCircuits]:
     """Observations with components of each qubit and gate; with pooled ones, where most rows are of
     circuits that are too wide for that."""
     coherent = len({each.body for each in data.records}) >= MANY_BODIES
@@ -164,7 +164,7 @@ def _problem(
     return FitProblem(found, components, observed.observations), observed
 
 
-def _losses_of(first: tuple[FitProblem, Observed]) -> dict[object, float]:
+def _losses_of(first: tuple[FitProblem, ObservedCircuits]) -> dict[object, float]:
     """Losses of the unchanged calibration, by circuit and window."""
     problem = FitProblem(first[0].distributions, (), first[0].observations)
     losses = problem.losses(np.zeros(0)).tolist()
@@ -173,7 +173,7 @@ def _losses_of(first: tuple[FitProblem, Observed]) -> dict[object, float]:
 
 def _attempt(
     base: str,
-    made: tuple[FitProblem, Observed],
+    made: tuple[FitProblem, ObservedCircuits],
     reference: dict[object, float],
     note: Callable[[str], None],
 ) -> _Attempt:
@@ -226,7 +226,9 @@ def _ratio(pair: tuple[CandidateScore, NDArray[np.float64]]) -> float:
     return pair[0].ratio
 
 
-def _parts(made: tuple[FitProblem, Observed]) -> tuple[DeviceChannels, FitProblem, Observed]:
+def _parts(
+    made: tuple[FitProblem, ObservedCircuits],
+) -> tuple[DeviceChannels, FitProblem, ObservedCircuits]:
     return made[0].distributions.device, made[0], made[1]
 
 

@@ -22,7 +22,7 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
-from simulators.transfer.evaluate import ChannelSet, Outcomes, outcomes
+from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
 from simulators.transfer.program import ConstantTable, TransferProgram, build
 
 MAX_QUBITS = 11  # of a circuit that is fitted
@@ -152,12 +152,12 @@ class Distributions:
         readout = {qubit: cut(found) for qubit, found in read.items() if found is not None}
         return ChannelSet(made, readout, self._table)
 
-    def outcomes(self, place: int, channels: ChannelSet) -> Outcomes:
+    def outcomes(self, place: int, channels: ChannelSet) -> OutcomeDistribution:
         """Distribution of a circuit."""
         return outcomes(self.programs[place], channels)
 
 
-class Observed(msgspec.Struct, frozen=True, eq=False):
+class ObservedCircuits(msgspec.Struct, frozen=True, eq=False):
     """Observations, the circuits that are not fitted by reason, and the place of each record."""
 
     observations: tuple[Observation, ...]
@@ -166,7 +166,7 @@ class Observed(msgspec.Struct, frozen=True, eq=False):
 
 def observe(
     data: CountsData, found: Distributions, windows: Sequence[int], *, pooled: bool
-) -> Observed:
+) -> ObservedCircuits:
     """Observations of all records. `windows`: date window of each record; `pooled`: the components
     are."""
     groups: dict[tuple[int, int], list[CountsRecord]] = {}
@@ -184,7 +184,7 @@ def observe(
     observations = tuple(
         _observation(place, window, records, found) for (place, window), records in groups.items()
     )
-    return Observed(observations, tuple(sorted(left_out.items())))
+    return ObservedCircuits(observations, tuple(sorted(left_out.items())))
 
 
 def _work(program: TransferProgram, pooled: bool) -> int:

@@ -27,7 +27,7 @@ MANY_BODIES = 100  # from so many different circuits on, angles are tried
 DEFAULT, WIDE = Prior(0.3, 0.1), Prior(0.3, 0.5)  # around which others are fitted
 UNCHECKED = Prior(0.1, 0.1)  # where there are too few bodies for a choice
 _WIDTHS = (
-    *(Prior(0.03, 0.03), Prior(0.1), Prior(0.5), Prior(0.1, 0.1)),
+    *(Prior(0.01, 0.01), Prior(0.1), Prior(0.5), Prior(0.1, 0.1)),
     *(Prior(0.5, 0.1), Prior(0.5, 0.3), Prior(0.03, 0.3), Prior(0.1, 1.0)),
 )
 CANDIDATES = tuple(

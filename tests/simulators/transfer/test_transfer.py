@@ -20,7 +20,7 @@ from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.errors import Unsupported
 from simulators.simulate import simulate
 from simulators.transfer.dual import DualMatrix, constant
-from simulators.transfer.evaluate import ChannelSet, Outcomes, outcomes
+from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
 from simulators.transfer.program import ConstantTable, build
 from tests.support.arrays import from_qiskit
 
@@ -83,7 +83,9 @@ def circuit(seed: int, gates: int = 40) -> Circuit:
     return from_qiskit(made)
 
 
-def found(one: Circuit, noise: NoiseProgram, channels: list[DualMatrix] | None = None) -> Outcomes:
+def found(
+    one: Circuit, noise: NoiseProgram, channels: list[DualMatrix] | None = None
+) -> OutcomeDistribution:
     table = ConstantTable()
     program = build(one, noise, table)
     read = noise.readout
@@ -122,7 +124,7 @@ def test_derivatives_are_those_of_differences() -> None:
     for slope in slopes:
         slope[0] = 0.0
 
-    def at(values: np.ndarray) -> Outcomes:
+    def at(values: np.ndarray) -> OutcomeDistribution:
         channels = [
             DualMatrix(np.array([channel.ptm + values[k % 3] * slope, slope]), (k % 3,))
             for k, (channel, slope) in enumerate(zip(noise.channels, slopes, strict=True))
