@@ -179,6 +179,7 @@ def _aer_itself(data: CountsData, compiler: DeviceCompiler, ours: Predictor) -> 
         if found is None or found.num_qubits > EXACT_QUBITS or not found.two_qubit_gates:
             continue
         circuit = to_qiskit(compiler.run_of(record).loaded.program)
+        circuit.data = [each for each in circuit.data if each.operation.name != "global_phase"]
         simulator = AerSimulator(method="density_matrix", noise_model=noise, seed_simulator=7)
         counts = simulator.run(circuit, shots=AER_SHOTS).result().get_counts()
         measured = {int(key.replace(" ", ""), 2): n / AER_SHOTS for key, n in counts.items()}

@@ -147,7 +147,7 @@ class SnapshotBuilder:
         self._complete_natives()
         self._mirror()
         gates = [
-            GateCalibration(gate, qubits, **values)
+            GateCalibration(gate, qubits, **values)  # type: ignore[arg-type]
             for (gate, qubits), values in self._gates.items()
         ]
         measured = any(self._qubits)

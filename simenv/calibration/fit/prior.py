@@ -69,6 +69,7 @@ class PriorMatrix:
     def _entries(self, component: Component) -> list[tuple[Column, float]]:
         common, own, angle = self.prior.common, self.prior.own, self.prior.angle
         kind, qubits = component.kind, component.qubits
+        found: list[tuple[Column, float]]
         if not qubits:
             found = [((kind, ()), common)]
             if kind == DEPHASING:

@@ -11,6 +11,7 @@ without.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import msgspec
@@ -140,4 +141,4 @@ def score_of(
 def earns_angles(plain: NDArray[np.float64], angled: NDArray[np.float64]) -> bool:
     """Is the mean loss with angles lower by more than a standard error of the difference?"""
     gain = plain - angled
-    return float(gain.mean()) > float(gain.std(ddof=1)) / max(len(gain), 2) ** 0.5
+    return float(gain.mean()) > float(gain.std(ddof=1)) / math.sqrt(max(len(gain), 2))

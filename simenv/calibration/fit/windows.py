@@ -52,7 +52,8 @@ def windows_of(records: Sequence[CountsRecord], starts: Sequence[float]) -> list
     if not starts:
         return [0] * len(records)
     times = [each.time_s for each in records]
-    return np.maximum(np.searchsorted(starts, times, side="right") - 1, 0).tolist()
+    found: list[int] = np.maximum(np.searchsorted(starts, times, side="right") - 1, 0).tolist()
+    return found
 
 
 def window_matrix(components: Sequence[Component]) -> NDArray[np.float64]:

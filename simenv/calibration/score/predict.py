@@ -80,7 +80,7 @@ class Predictor:
             read = noise.readout
             confusion = {}
             for qubit in program.qubits if read is not None else ():
-                up, down = float(read.p01[qubit]), float(read.p10[qubit])
+                up, down = float(read.p01[qubit]), float(read.p10[qubit])  # type: ignore[union-attr]
                 confusion[qubit] = constant(np.array([[1.0 - up, down], [up, 1.0 - down]]))
             channels = [constant(channel.ptm) for channel in noise.channels]
             found = outcomes(program, ChannelSet(channels, confusion, table))
@@ -112,6 +112,7 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
     locations[:, 2:] = places[locations[:, 2:]]
     read = noise.readout.of(used) if noise.readout is not None else None
     moved = msgspec.structs.replace(noise, locations=locations, readout=read)
+    attempts: list[tuple[str, str, tuple[tuple[str, int | float], ...]]]
     attempts = [("stabilizer", "Pauli twirl, sampled", (("twirl", 1),))]
     if used.size <= SAMPLED_QUBITS:
         attempts.append(("statevector", "trajectories, sampled", ()))

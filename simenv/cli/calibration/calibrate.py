@@ -120,8 +120,8 @@ def _show(fitted: FittedDevice) -> None:
             f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}), mean"
             f" {held.fitted_mean:.4f} ({held.snapshot_mean:.4f})"
         )
-    rows = sorted(
+    table = sorted(
         zip(fitted.factors, fitted.columns, strict=True), key=lambda pair: -abs(pair[0][0] - 1.0)
     )
-    for (value, low, high), name in rows[:8]:
+    for (value, low, high), name in table[:8]:
         terminal.line(f"  {name:24} x {value:.3f}  ({low:.3f} to {high:.3f})")
