@@ -82,7 +82,7 @@ def rows_from_history(client: Client, tasks: Iterable[Any]) -> Iterator[dict[str
 
     for task in tasks:
         told = client.history.submitted(task)
-        result = client.result(task)
+        result = client.task(task).result()
         if not result.counts:
             raise OptionError(f"task {result.task} has no counts", hint="a task with shots")
         circuit = to_qiskit(decode_program(told.spec.program))
