@@ -22,6 +22,7 @@ from simenv.calibration.score.score import CEILING, REPEAT, UNIFORM, Score
 INK = "#22303c"
 COLOURS = ("#2a6f97", "#d1495b", "#edae49", "#66a182", "#6c5b7b", "#8d99ae")
 _GREY = "#98a3ad"
+_MOST_DAYS = 8  # that have a tick each
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -32,7 +33,7 @@ def _figure(width: float, height: float) -> Figure:
 def parity(title: str, score: Score, path: Path) -> None:
     """Predicted against measured frequencies of outcomes, a panel for each model."""
     count = len(score.models)
-    columns = min(count, 3)
+    columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
     figure = _figure(3.4 * columns, 3.3 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -56,12 +57,13 @@ def parity(title: str, score: Score, path: Path) -> None:
 def volumetric(title: str, score: Score, path: Path) -> None:
     """Median fidelity by width and depth, a panel for each model."""
     count = len(score.models)
-    columns = min(count, 3)
+    columns = 2 if count == 4 else min(count, 3)
     rows = math.ceil(count / columns)
     figure = _figure(3.6 * columns + 0.6, 3.0 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     drawn = None
     bits = [row.bits for row in score.rows]
+    margin = max(0.6, 0.06 * (max(bits) - min(bits)))
     for axis, model in zip(axes.flat, score.models, strict=False):
         cells: dict[tuple[int, int], list[float]] = defaultdict(list)
         for row in score.rows:
@@ -77,7 +79,7 @@ def volumetric(title: str, score: Score, path: Path) -> None:
         axis.set_yscale("log", base=2)
         axis.set_title(model, fontsize=9, color=INK)
         axis.tick_params(labelsize=8)
-        axis.set_xlim(min(bits) - 0.6, max(bits) + 0.6)
+        axis.set_xlim(min(bits) - margin, max(bits) + margin)
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     for axis in axes.flat[count:]:
         axis.set_axis_off()
@@ -114,7 +116,10 @@ def drift(title: str, score: Score, path: Path) -> bool:
         medians = [float(np.median(days[day].get(name, [math.nan]))) for day in dates]
         style = "--" if name == REPEAT else "-"
         axis.plot(at, medians, style, marker="o", markersize=4, color=colour, label=name)
-    axis.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=9))
+    if len(dates) <= _MOST_DAYS and at[-1] - at[0] <= _MOST_DAYS:
+        axis.set_xticks(at)  # the locator would mark hours
+    else:
+        axis.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=9))
     axis.xaxis.set_major_formatter(mdates.DateFormatter("%Y-%m-%d"))
     axis.set_ylabel("median Hellinger fidelity", fontsize=9)
     axis.tick_params(labelsize=8)
