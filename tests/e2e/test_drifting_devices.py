@@ -76,7 +76,7 @@ def env(up: live.Live) -> Iterator[Client]:
 
 
 def test_replay_of_a_year_binds_each_result_to_the_snapshot_at_its_start(env: Client) -> None:
-    env.run(flip(), device="dated", pool="main", shots=10)  # loads what must be loaded
+    env.run(flip(), pool="year", shots=10)  # loads what must be loaded
     tasks, ready_s = [], time.time()
     until = time.monotonic() + 16.0
     while time.monotonic() < until:
