@@ -56,7 +56,7 @@ def run(options: Namespace) -> Report:
     label = f"coverage of {CONFIDENCE:.0%} intervals less nominal, points"
     report.at_most("coverage_error", 100.0 * abs(share - CONFIDENCE), label)
     label = f"coverage of simultaneous {JOINT:.0%} intervals less nominal, points"
-    report.at_most("joint_error", 100.0 * abs(joint - JOINT), label)
+    report.at_most("joint_error", round(100.0 * abs(joint - JOINT), 6), label)
     return report
 
 

@@ -22,6 +22,7 @@ FIRST_DELAY_NS = 300.0
 DELAY_FACTOR = 4.0
 LENGTHS_1Q = (1, 16, 128, 1024)
 LENGTHS_2Q = (1, 4, 16, 64)
+_LEAST_SIGNAL = 0.3  # of one random element of gates that work
 _DEAD_RATE = 0.3  # of a random element, from which on a gate does not work
 _PREFIX = "scout-"
 
@@ -85,5 +86,8 @@ def _rates(counts: Counts, name: str) -> Mapping[Place, tuple[float, bool]]:
         ratio = max(float(curve.signal[last]), 0.02) / max(float(curve.signal[0]), 0.02)
         span = float(curve.lengths[last] - curve.lengths[0])
         rate = -np.log(min(ratio, 1.0 - 1e-3)) / span
-        found[curve.place] = float(rate), bool(rate < _DEAD_RATE)
+        found[curve.place] = (
+            float(rate),
+            bool(curve.signal[0] > _LEAST_SIGNAL and rate < _DEAD_RATE),
+        )
     return found

@@ -8,7 +8,7 @@ import pytest
 from qiskit.quantum_info import Statevector
 
 from bench.harness.sampled_device import chain
-from simenv.calibration.experiments import benchmarking, clifford, native
+from simenv.calibration.experiments import benchmarking, clifford, native, scouting
 from simenv.calibration.experiments.batches import pair_sets, qubit_sets
 from simenv.calibration.experiments.procedure import choose
 from simenv.calibration.experiments.programs import Alphabet, PlacedPiece
@@ -98,3 +98,16 @@ def test_marginal_counts_of_wide_results() -> None:
     add(found, points, outcomes, np.array([30, 12], np.uint32))
     assert found[points[67]].tolist() == [30, 12]
     assert found[points[0]].tolist() == [42, 0]
+
+
+@pytest.mark.parametrize(("first", "later"), [(0.0, 0.0), (0.25, 0.0), (0.9, 0.8)])
+def test_gates_without_a_signal_do_not_work(first: float, later: float) -> None:
+    found: Counts = {}
+    for length, signal in ((1, first), (4, later), (16, later * later)):
+        for arm in range(4):
+            odds = np.full(4, (1.0 - signal) / 4.0)
+            odds[arm] += signal
+            point = Point("rb2", (0, 1), float(length), arm, arm, 1.5 * length)
+            found[point] = np.round(10_000 * odds).astype(np.int64)
+    _, works = scouting._rates(found, "rb2")[0, 1]
+    assert works == (first > 0.5)
