@@ -7,7 +7,7 @@ import numpy as np
 
 from noise_models import library
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.data.records import CountsData, CountsRecord, Source, body_of
+from simenv.calibration.data.records import CountsData, CountsRecord, MeasuredCircuit, body_of
 from simenv.calibration.score.predict import Predictor
 from simenv.client.circuits import load
 
@@ -28,7 +28,7 @@ def random_counts(
     for number in range(circuits):
         text = _circuit(PATH[:num_qubits], rng)
         loaded = load(text)
-        source = Source(text, loaded, num_qubits, body_of(loaded))
+        source = MeasuredCircuit(text, loaded, num_qubits, body_of(loaded))
         record = CountsRecord(source, {0: 1}, 1, f"random-{number}", body=source.body)
         found = device.prediction(record)
         assert found is not None

@@ -26,7 +26,7 @@ from simenv.calibration.data.records import (
     CountsData,
     CountsRecord,
     DataError,
-    Source,
+    MeasuredCircuit,
     body_of,
     seconds_of,
 )
@@ -60,7 +60,7 @@ class _Reader:
         self._path = path
         self._where = str(path)
         self._device = ""
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, MeasuredCircuit] = {}
         self._ignored: Counter[str] = Counter()
         self._warnings: Counter[str] = Counter()
 
@@ -166,7 +166,7 @@ class _Reader:
             self._level(row),
         )
 
-    def _source(self, row: dict[str, Any]) -> Source:
+    def _source(self, row: dict[str, Any]) -> MeasuredCircuit:
         text = self._text(row, "qasm")
         if not text:
             raise self._wrong("qasm", "is missing", "OpenQASM 2 or 3")
@@ -183,10 +183,10 @@ class _Reader:
                     "qasm", "the circuit measures nothing", "counts need measurements"
                 )
             clbits = loaded.program.num_clbits
-            found = self._sources[text] = Source(text, loaded, clbits, body_of(loaded))
+            found = self._sources[text] = MeasuredCircuit(text, loaded, clbits, body_of(loaded))
         return found
 
-    def _counts(self, row: dict[str, Any], source: Source) -> dict[int, int]:
+    def _counts(self, row: dict[str, Any], source: MeasuredCircuit) -> dict[int, int]:
         given = row.get("counts")
         if not isinstance(given, dict):
             raise self._wrong("counts", "is missing" if given is None else "is no object", _COUNTS)
@@ -211,7 +211,7 @@ class _Reader:
             )
         return value
 
-    def _layout(self, row: dict[str, Any], source: Source) -> tuple[int, ...]:
+    def _layout(self, row: dict[str, Any], source: MeasuredCircuit) -> tuple[int, ...]:
         given = row.get("layout")
         if given is None:
             return ()

@@ -1,6 +1,6 @@
 """Measured counts of one circuit, and a set of them.
 
-A row of a file is one run of one circuit. Runs of the same circuit text share one `Source`.
+A row of a file is one run of one circuit. Runs of the same circuit text share one `MeasuredCircuit`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DataError(SimenvError):
         self.field = field
 
 
-class Source(msgspec.Struct, frozen=True, eq=False):
+class MeasuredCircuit(msgspec.Struct, frozen=True, eq=False):
     """The circuit of one text."""
 
     text: str  # OpenQASM
@@ -47,7 +47,7 @@ class Source(msgspec.Struct, frozen=True, eq=False):
 class CountsRecord(msgspec.Struct, frozen=True, eq=False):
     """Counts of one run; bit k of an outcome is clbit k."""
 
-    source: Source
+    source: MeasuredCircuit
     counts: dict[int, int]
     shots: int
     name: str = ""

@@ -29,7 +29,7 @@ MAX_QUBITS = 11  # of a circuit that is fitted
 MAX_WORK = 2**26  # 4^qubits (1 + components) steps, of one evaluation of a circuit
 
 
-class Observation(msgspec.Struct, frozen=True, eq=False):
+class FittedCircuit(msgspec.Struct, frozen=True, eq=False):
     """One circuit and its measured frequencies. `place`: of its distribution (`Distributions`)."""
 
     place: int
@@ -160,7 +160,7 @@ class Distributions:
 class ObservedCircuits(msgspec.Struct, frozen=True, eq=False):
     """Observations, the circuits that are not fitted by reason, and the place of each record."""
 
-    observations: tuple[Observation, ...]
+    observations: tuple[FittedCircuit, ...]
     left_out: tuple[tuple[str, int], ...]
 
 
@@ -198,12 +198,12 @@ def _work(program: TransferProgram, pooled: bool) -> int:
 
 def _observation(
     place: int, window: int, records: list[CountsRecord], found: Distributions
-) -> Observation:
+) -> FittedCircuit:
     total = np.zeros(1 << len(found.programs[place].clbits))
     for record in records:
         total += histogram(record.counts, found.programs[place].clbits)
     shots = sum(record.shots for record in records)
-    return Observation(
+    return FittedCircuit(
         place,
         total / shots,
         shots,

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.calibration.fit.observations import Observation
+from simenv.calibration.fit.observations import FittedCircuit
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.solve import FitProblem, Solution, linear_solution, normal_equations
 from simenv.calibration.fit.windows import window_matrix
@@ -47,7 +47,7 @@ class CandidateScore(msgspec.Struct, frozen=True):
     ratio: float  # the larger one of both losses' ratios to the snapshot's
 
 
-def folds_of(observations: Sequence[Observation], qubits: Sequence[object]) -> NDArray[np.int64]:
+def folds_of(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> NDArray[np.int64]:
     """Fold of each observation; all 0 where there are fewer than two bodies.
 
     `qubits`: the device's qubits of each observation.
@@ -62,7 +62,7 @@ def folds_of(observations: Sequence[Observation], qubits: Sequence[object]) -> N
     return np.array([fold[group] for group in groups], np.int64)
 
 
-def _groups(observations: Sequence[Observation], qubits: Sequence[object]) -> list[int]:
+def _groups(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> list[int]:
     """Number of the group of each observation: bodies, joined where they share qubits if that
     leaves enough groups."""
     bodies = [each.body for each in observations]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.fit.components import Component
-from simenv.calibration.fit.observations import Distributions, Observation
+from simenv.calibration.fit.observations import Distributions, FittedCircuit
 
 MOST_STEPS = 20
 _ENOUGH = 1e-4  # relative change of the cost
@@ -38,7 +38,7 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
 
     distributions: Distributions
     components: tuple[Component, ...]
-    observations: tuple[Observation, ...]
+    observations: tuple[FittedCircuit, ...]
 
     def blocks(self, values: NDArray[np.float64]) -> list[NormalBlock]:
         """Normal equations of all observations at these values."""
@@ -165,7 +165,7 @@ def _cost(
 
 
 def weights_of(
-    observations: Sequence[Observation], blocks: Sequence[NormalBlock], *, robust: bool
+    observations: Sequence[FittedCircuit], blocks: Sequence[NormalBlock], *, robust: bool
 ) -> NDArray[np.float64]:
     """Inverse variance of an outcome's residual in each observation: shot noise, and what the model
     leaves of the squared residuals at the best fit so far.
