@@ -1,6 +1,6 @@
 """Measured counts of one circuit, and a set of them.
 
-A row of a file is one run of one circuit. Runs of the same circuit text share one `MeasuredCircuit`.
+A row of a file is one run of one circuit. Runs of one circuit text share a `MeasuredCircuit`.
 """
 
 from __future__ import annotations
