@@ -117,6 +117,13 @@ class SchedulerProtocol(Protocol):
         reason: str | None = None,
     ) -> Plain: ...
 
+    def calibrate_execution_target(  # an extension: the contract names no calibration
+        self,
+        token: str | None = None,
+        device_id: Device | None = None,
+        reason: str | None = None,
+    ) -> Plain: ...
+
     def drain_execution_target(
         self,
         token: str | None = None,

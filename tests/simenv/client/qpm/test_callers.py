@@ -13,11 +13,13 @@ from live import Live, environment, resurrected
 
 import simenv
 from simenv.client.qpm.provider import QPM
+from simenv.client.qpm.requests.run_request import Request
 from simenv.client.qpm.runtime.circuit_run import refused
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.errors import ProgramError
 
 CALLERS = 32
+REQUEST = Request("", shots=1, seed=None, statevector=False, priority=0)
 
 
 def circuit(k: int) -> str:
@@ -99,7 +101,7 @@ def test_unread_completions_are_evicted_by_count_bytes_and_age(
 ) -> None:
     book = CircuitRegistry(env._session, kept)
     for number in range(1, 11):
-        run = refused(f"cid-{number}", number, 1, 0.0, ProgramError("no circuit"))
+        run = refused(f"cid-{number}", number, REQUEST, 0.0, ProgramError("no circuit"))
         run.size_bytes = 10
         book.enter(run, queued=True)
     book.look()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import simenv
+from simenv.client.qpm.requests.run_request import Request
 from simenv.client.qpm.runtime.circuit_run import refused
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry, CompletionRetention
 from simenv.client.qpm.runtime.reservations import ReservationChecks
@@ -15,6 +16,7 @@ from simenv.errors import ConfigError, ProgramError
 from simenv.frontends.qfw import deployment, environment, site_config
 
 pytest.importorskip("yaml")
+REQUEST = Request("", shots=1, seed=None, statevector=False, priority=0)
 
 SITE = """
 install:
@@ -109,7 +111,7 @@ def _reservations_end(env: simenv.Client) -> None:
     book = CircuitRegistry(env._session, CompletionRetention(closed_s=0.0, purge_s=0.0))
     claims = ReservationChecks(env._session, required=False, over=book.closed)
     for number in (1, 2):
-        run = refused(f"cid-{number}", number, 1, 0.0, ProgramError("no circuit"), number)
+        run = refused(f"cid-{number}", number, REQUEST, 0.0, ProgramError("no circuit"), number)
         book.enter(run, queued=True)
     book.look()
     claims.ended(1)
