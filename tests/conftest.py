@@ -91,10 +91,10 @@ def _is_ours(process: psutil.Process) -> bool:
 def no_leaks() -> Iterator[None]:
     """Nothing of ours is left behind: processes, sockets' folders, threads."""
     threads = set(threading.enumerate())
-    folders = _ours()
+    folders, before = _ours(), set(psutil.Process().children(recursive=True))
     yield
-    children = psutil.Process().children(recursive=True)
-    _, alive = psutil.wait_procs(children, timeout=LEAK_PATIENCE_S)
+    children = set(psutil.Process().children(recursive=True)) - before
+    _, alive = psutil.wait_procs(list(children), timeout=LEAK_PATIENCE_S)
     assert not alive, f"processes are left: {[p.cmdline() for p in alive]}"
     for thread in set(threading.enumerate()) - threads:
         thread.join(LEAK_PATIENCE_S)
