@@ -109,7 +109,10 @@ class Noise:
         shot_ns = self._shots_ns.get(key)
         if shot_ns is None:
             circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
-            shot_ns = self._shots_ns[key] = times.shot_ns(circuit)
+            model = self._attachment(terms).model.digest
+            noise = self._programs.get((program.structure, model))
+            known_ns = -1.0 if noise is None else noise.duration_ns
+            shot_ns = self._shots_ns[key] = times.shot_ns(circuit, duration_ns=known_ns)
             if len(self._shots_ns) > MAX_PROGRAMS:
                 self._shots_ns.popitem(last=False)
         return times.task_ns(assigned.shots, [shot_ns] * assigned.count)

@@ -30,6 +30,7 @@ class NoiseProgram(msgspec.Struct, frozen=True, eq=False):
     channels: tuple[Channel, ...] = ()
     readout: Readout | None = None  # of the circuit's qubits, at each measurement
     known_facts: ChannelFacts | None = None  # of the channels, where they are known
+    duration_ns: float = -1.0  # of the circuit's schedule; -1.0: it was not made
 
     @property
     def facts(self) -> ChannelFacts:

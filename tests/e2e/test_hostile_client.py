@@ -72,6 +72,8 @@ def test_service_survives_attack_by_keyed_client_within_memory_limit(
     peak.start()
     with simenv.connect(service=file) as ben:
         codes = ATTACKS[name](prey[1], SECONDS, prey[0])
+        if not codes and name not in SILENT:  # on a busy machine it did not come to a refusal
+            codes = ATTACKS[name](prey[1], 5 * SECONDS, prey[0])
         assert ben.submit(BELL, shots=10).result(120).counts
     assert peak.end() < MOST_BYTES
     assert service.is_running()

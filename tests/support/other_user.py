@@ -86,7 +86,10 @@ def connected(targets: list[str]) -> list[str]:
 def opened(folders: list[Path]) -> list[str]:
     """Files of the folders that open for reading, and places that take a new file or a link."""
     below = [path for folder in folders for path in (folder, *folder.rglob("*"))]
-    kinds = {path: path.lstat().st_mode for path in below}  # listed with all rights
+    kinds = {}
+    for path in below:  # listed with all rights
+        with suppress(FileNotFoundError):  # of others, who come and go
+            kinds[path] = path.lstat().st_mode
     become_other_user()
     found = []
     for path, mode in kinds.items():

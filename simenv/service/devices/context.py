@@ -96,7 +96,7 @@ class DeviceContext:
             if self._times is not None:
                 noise = msgspec.structs.replace(
                     noise,
-                    device_shot_ns=self._times.shot_ns(circuit),
+                    device_shot_ns=self._times.shot_ns(circuit, duration_ns=program.duration_ns),
                     device_overhead_ns=self._times.overhead_ns,
                 )
         except (EngineError, NoiseError) as error:

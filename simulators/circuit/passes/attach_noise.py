@@ -104,9 +104,10 @@ class _CircuitNoise:
         if delays.size:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
             parts.append(self._waits(self._delay_ops, waiting, delays))
-        times = b""
+        times, duration_ns = b"", -1.0
         if self._model.has_idle_noise:
             found = self._schedule(delays)
+            duration_ns = found.duration_ns
             parts.append(self._waits(found.idle_after, found.idle_qubit, found.idle_ns))
             if self._model.crosstalk_pairs:
                 parts.append(self._crosstalk(found))
@@ -127,7 +128,9 @@ class _CircuitNoise:
         digest = hashlib.blake2b(self._model.digest, digest_size=32)
         digest.update(self._method.encode() + locations.tobytes() + times + delays.tobytes())
         channels = tuple([registry.channels[k] for k in used.tolist()])
-        return NoiseProgram(digest.digest(), frozenset(kinds), locations, channels, readout, facts)
+        return NoiseProgram(
+            digest.digest(), frozenset(kinds), locations, channels, readout, facts, duration_ns
+        )
 
     def _locate(self, touched: NDArray[np.uint8]) -> tuple[_Locations, NDArray[np.int64]]:
         """Channels after operations on one and two qubits, and the operations that are left."""

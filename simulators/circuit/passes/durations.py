@@ -99,25 +99,35 @@ class ShotTimes:
         """Time of a circuit beside its shots."""
         return self._snapshot.overhead_ns
 
-    def shot_ns(self, circuit: Circuit, values: NDArray[np.float64] | None = None) -> float:
-        """Time of one shot of an admissible circuit. `values` [slots]: of its free parameters.
-        A delay that cannot be known counts as 0."""
+    def shot_ns(
+        self,
+        circuit: Circuit,
+        values: NDArray[np.float64] | None = None,
+        duration_ns: float = -1.0,
+    ) -> float:
+        """Time of one shot of an admissible circuit. `values` [slots]: of its free parameters;
+        `duration_ns`: of its schedule, where that is known. A delay that cannot be known counts as
+        0."""
+        if duration_ns < 0.0:
+            duration_ns = self._scheduled_ns(circuit, values)
+        rows = circuit.table.rows
+        acting = (rows[:, 0] != BARRIER)[circuit.ops]
+        qubits = circuit.qubits[np.repeat(acting, rows[:, 1][circuit.ops])]
+        used = np.flatnonzero(np.bincount(qubits)).tolist()
+        return self._snapshot.reset_ns(used) + duration_ns
+
+    def _scheduled_ns(self, circuit: Circuit, values: NDArray[np.float64] | None) -> float:
         if values is None:
             values = np.zeros(circuit.num_slots)
         try:
             delays = delays_ns(circuit, self._model, values)
         except Unsupported:
             delays = np.zeros(0)
-        found = schedule(
+        return schedule(
             circuit,
             durations_ns(circuit, self._model, delays),
             feed_forward_ns=self._model.feed_forward_ns,
-        )
-        acting = np.repeat(
-            circuit.table.rows[circuit.ops, 0] != BARRIER, circuit.table.rows[circuit.ops, 1]
-        )
-        used = np.unique(circuit.qubits[acting]).tolist()
-        return self._snapshot.reset_ns(used) + found.duration_ns
+        ).duration_ns
 
     def task_ns(self, shots: int, shot_ns: list[float]) -> int:
         """Time of a circuit with so many shots of each set of parameter values; 0 for an exact
