@@ -245,6 +245,7 @@ class MpsCost(msgspec.Struct, frozen=True):
     trajectories: int = _LIVE_BRANCHES  # states held at once with noise
     trajectory_gate_s: float = 0.3e-3  # a gate there, which does not go through the library
     trajectory_qubit_s: float = 50e-6  # samples of a trajectory, for each qubit
+    noisy_call_s: float = 5e-3  # a circuit with noise, however narrow
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Tensors at the largest bond the circuit can reach."""
@@ -270,7 +271,7 @@ class MpsCost(msgspec.Struct, frozen=True):
             return gates * (self.gate_s + split) + walks
         each = gates * (self.trajectory_gate_s + split)
         each += profile.num_qubits * self.trajectory_qubit_s
-        return trajectory_work(profile.noise, ask.shots) * each + walks
+        return self.noisy_call_s + trajectory_work(profile.noise, ask.shots) * each + walks
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         most = ask.bond or self.bond

@@ -275,3 +275,11 @@ def test_exact_results_with_noise_come_from_the_density_matrix() -> None:
     terms = TaskOptions(outputs=("probabilities",))
     found = engine_choice.route(noisy(13, 0), terms, POOLS, LIMITS)
     assert found.engine == "densitymatrix"
+
+
+def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
+    circuit = measured(chain(1, angle=0.3))
+    noise = NoiseProfile(frozenset({"kraus", "readout"}), 2, 0, 1e-3, 5e-4, 1, 4_096)
+    whole = msgspec.structs.replace(profile(circuit), noise=noise)
+    considered = engine_choice.consider(whole, TaskOptions(), POOLS, LIMITS)
+    assert considered[0].engine in ("densitymatrix", "statevector")
