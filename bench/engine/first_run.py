@@ -27,7 +27,6 @@ from bench.harness.options import Option
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("QULACS_NUM_THREADS", "1")
 
-import msgspec
 import numpy as np
 
 import simenv
@@ -143,7 +142,7 @@ def _path(report: Report, options: Namespace) -> None:
 
 def _admitted(program: Any) -> object:
     """What the service looks at."""
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    circuit = Circuit.from_program(program)
     assert validation_error(circuit) == ""
     return profile(circuit, ("counts",), ())
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec.structs import astuple
 
 from bench.circuits import measured, unitary_circuit
 from bench.harness.kernels import load_kernels
@@ -79,7 +78,7 @@ class WorkerTask:
         from simulators.statevector.program import build_program
 
         program = decode_program(self._job)
-        circuit = Circuit.from_buffers(*astuple(program)[1:])
+        circuit = Circuit.from_program(program)
         stretches = build_program(circuit, keep=False, precision=self._terms.precision).stretches
         sweeps = [
             each

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
-from msgspec.structs import astuple
 
 from simenv.model import NO_GATES, DeviceRecord, NoiseFactors, Program, TaskOptions
 from simenv.model.devices import wall_clock_s
@@ -101,14 +99,14 @@ class Noise:
         if times is None or not assigned.shots:
             return 0
         if not _DELAYS.isdisjoint(program.names):
-            circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+            circuit = Circuit.from_program(program)
             values = np.frombuffer(assigned.bindings, np.float64).reshape(assigned.count, -1)
             rows = values if program.num_slots else [None] * assigned.count
             return times.task_ns(assigned.shots, [times.shot_ns(circuit, row) for row in rows])
         key = (program.structure, terms.snapshot)
         shot_ns = self._shots_ns.get(key)
         if shot_ns is None:
-            circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+            circuit = Circuit.from_program(program)
             model = self._attachment(terms).model.digest
             noise = self._programs.get((program.structure, model))
             known_ns = -1.0 if noise is None else noise.duration_ns
@@ -140,7 +138,7 @@ class Noise:
         from noise_models.limits import limited
 
         if isinstance(document, CustomModel):
-            circuit = Circuit.from_buffers(*astuple(program)[1:])
+            circuit = Circuit.from_program(program)
             acts = self.program(program, circuit, terms) is not None
             return unused_channels(document, program, terms, acts=acts)
         if not terms.noise:

@@ -15,7 +15,6 @@ from zlib import crc32
 
 import msgspec
 import numpy as np
-from msgspec.structs import astuple
 
 from simenv.errors import StoreError
 from simenv.model import (
@@ -253,7 +252,7 @@ class Runner:
     ) -> tuple[Program, EngineResult | None]:
         try:
             program = decode_program(assigned.program)
-            circuit = Circuit.from_buffers(*astuple(program)[1:])
+            circuit = Circuit.from_program(program)
             mark = self._marks.append
             mark(working_ns())
             context = self._context

@@ -169,6 +169,12 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
         conditions = _View("conditions_data", np.int32)
 
     @classmethod
+    def from_program(cls, program: msgspec.Struct) -> Circuit:
+        """A circuit over a packed program: a Struct with a format number and then the fields of
+        `from_buffers`. Never raises on any bytes."""
+        return cls.from_buffers(*msgspec.structs.astuple(program)[1:])
+
+    @classmethod
     def from_buffers(
         cls,
         num_qubits: int,

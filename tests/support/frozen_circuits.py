@@ -10,7 +10,6 @@ import math
 import random
 from pathlib import Path
 
-import msgspec
 from arrays import Arrays
 
 from simenv.model import decode_program
@@ -132,7 +131,7 @@ def with_parameters(qubits: int, layers: int, measured: bool = True) -> Circuit:
 def stored_program(name: str) -> Circuit:
     """A program whose bytes are a golden file."""
     program = decode_program((PROGRAMS / f"{name}.bin").read_bytes())
-    return Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    return Circuit.from_program(program)
 
 
 STORED = ("branches", "loops", "registers")

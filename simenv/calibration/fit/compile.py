@@ -57,12 +57,7 @@ class DeviceCompiler:
                 f" {error.message}",
                 hint=error.hint,
             ) from error
-        circuit = circuit_of(made.loaded)
+        circuit = Circuit.from_program(made.loaded.program)
         if text := validation_error(circuit):
             raise DataError(f"circuit {record.name or record.source.body}: {text}")
         return CompiledRun(circuit, made.loaded, bool(made.compiler) and not record.layout)
-
-
-def circuit_of(loaded: PackedCircuit) -> Circuit:
-    """A packed circuit as engines take it."""
-    return Circuit.from_buffers(*msgspec.structs.astuple(loaded.program)[1:])

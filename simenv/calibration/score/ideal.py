@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from simenv.calibration.data.records import CountsRecord
-from simenv.calibration.fit.compile import circuit_of
+from simulators.circuit.ir import Circuit
 from simulators.errors import EngineError
 from simulators.simulate import simulate
 
@@ -28,7 +28,7 @@ class IdealDistributions:
 
 
 def _computed(record: CountsRecord) -> dict[int, float] | None:
-    circuit = circuit_of(record.source.loaded)
+    circuit = Circuit.from_program(record.source.loaded.program)
     if np.unique(circuit.qubits).size > MAX_QUBITS:
         return None
     try:

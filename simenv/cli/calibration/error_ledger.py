@@ -70,7 +70,7 @@ def _ledger(file: str, device: str, noise: str, compiled: str) -> ErrorLedger:
     stored = local.document(terms)
     assert stored is not None  # a device has a document
     program = decode_program(order.specs[0].program)
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    circuit = Circuit.from_program(program)
     if wrong := validation_error(circuit):
         raise ProgramError(wrong)
     try:

@@ -102,7 +102,7 @@ def lines(
     from simulators.circuit.passes.light_cone import output_support
     from simulators.circuit.validation.admission import validation_error
 
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    circuit = Circuit.from_program(program)
     if circuit.num_qubits <= SMALL_QUBITS:
         raise InfeasibleError(
             f"{circuit.num_qubits} qubits need no plan",

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from simenv._version import __version__
@@ -224,7 +223,7 @@ def _chunk(
     spec = order.specs[0]
     terms, device = local.resolved(order.terms)
     program = decode_program(spec.program)
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    circuit = Circuit.from_program(program)
     if text := validation_error(circuit):
         raise ProgramError(text)
     labels = [label for observable in terms.observables for label in observable.labels]

@@ -118,7 +118,7 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
     """The program opened and profiled; SimenvError where no engine could run it under these
     terms, or the device does not execute it."""
     program = open_program(packed)
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    circuit = Circuit.from_program(program)
     wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")

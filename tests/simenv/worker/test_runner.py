@@ -99,7 +99,6 @@ def test_a_task_stopped_before_it_began_never_runs(runner: Runner) -> None:
 
 
 def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Runner) -> None:
-    import msgspec
 
     from simulators.circuit.ir import Circuit
     from simulators.engine import RunOptions
@@ -109,7 +108,7 @@ def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Run
 
     def plan(num_qubits: int, angle: float) -> object:
         made = program(num_qubits, angle)
-        circuit = Circuit.from_buffers(*msgspec.structs.astuple(made)[1:])
+        circuit = Circuit.from_program(made)
         return cache.get(engine, made, circuit, RunOptions())
 
     wide = plan(14, 0.1)
@@ -123,7 +122,6 @@ def test_plans_with_noise_are_cached_by_its_digest_and_the_settings_of_the_engin
     runner: Runner,
 ) -> None:
     """Small circuits too, whose plans without noise cost less than a look-up."""
-    import msgspec
     import numpy as np
 
     from simulators.circuit.ir import Circuit
@@ -132,7 +130,7 @@ def test_plans_with_noise_are_cached_by_its_digest_and_the_settings_of_the_engin
 
     cache = PlanCache(bound_bytes=1 << 20)
     made = program(2, 0.0)
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(made)[1:])
+    circuit = Circuit.from_program(made)
 
     def plan(name: str, digest: bytes, twirl: int = 0) -> object:
         noise = NoiseProgram(digest, frozenset(), np.zeros((0, 4), np.int64))

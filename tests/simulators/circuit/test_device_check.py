@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from qiskit import QuantumCircuit
 
@@ -38,7 +37,7 @@ def native() -> QuantumCircuit:
 
 def problem(circuit: QuantumCircuit, limits: DeviceLimits) -> str:
     program = load(circuit).program
-    packed = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    packed = Circuit.from_program(program)
     return refusal(packed, profile(packed, ("counts",), ()), limits)[0]
 
 

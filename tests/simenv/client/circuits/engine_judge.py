@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from simenv.client.circuits import load
@@ -17,7 +16,7 @@ from simulators.simulate import counts_of, simulate
 
 def received(program: Program) -> Circuit:
     """The circuit as an engine gets it."""
-    circuit = Circuit.from_buffers(*msgspec.structs.astuple(program)[1:])
+    circuit = Circuit.from_program(program)
     assert validation_error(circuit) == ""
     return circuit
 

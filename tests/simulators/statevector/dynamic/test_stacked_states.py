@@ -118,7 +118,6 @@ def test_number_of_kernel_calls_is_independent_of_number_of_branches(
 
 @pytest.mark.skipif(not SLOW.is_dir(), reason=f"there is no {SLOW}")
 def test_circuits_with_hundreds_of_branches_equal_single_shots() -> None:
-    from msgspec.structs import astuple
 
     from simenv.client.circuits import load
     from simenv.errors import ProgramError
@@ -129,7 +128,7 @@ def test_circuits_with_hundreds_of_branches_equal_single_shots() -> None:
             program = load(path).program
         except ProgramError:  # of a file that the installed Qiskit cannot read
             continue
-        circuit = Circuit.from_buffers(*astuple(program)[1:])
+        circuit = Circuit.from_program(program)
         assert counts_of(run(circuit, 60)) == counts(circuit, 3, 60)
         judged += 1
     assert judged
