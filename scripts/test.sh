@@ -9,7 +9,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 python=".venv/bin/python"
 failed=".pytest_cache/v/cache/lastfailed"
-few=3
+few=8
 
 rm -f "$failed"
 "$python" -m pytest -n "${TEST_PROCESSES:-3}" -m "not slow" --durations=20 "$@"

@@ -58,7 +58,7 @@ class Held:
         return [p for name in self.cluster.hosts for p in self.cluster.processes(name)]
 
     def names(self, host: str) -> list[str]:
-        return [process.name() for process in self.cluster.processes(host)]
+        return [program for program, _ in self.cluster.programs(host)]
 
 
 def until(happened: Callable[[], object]) -> None:
@@ -153,9 +153,11 @@ def test_killed_daemon_ends_its_dvm_and_workers(held: Held) -> None:
     held.start("one", "node1:1,node2:1,node3:1", SLEEPS)
     held.start("two", "node2:2")
     held.ranks("two", 2)
+    held.it.spawned("one")
+    held.it.spawned("two")
     old = [p for name in ("node1", "node2", "node3") for p in held.cluster.processes(name)]
-    for process in held.cluster.processes("node2"):
-        if process.name() == "prted":
+    for program, process in held.cluster.programs("node2"):
+        if program == "prted":
             process.kill()
     for name in ("one", "two"):
         end = held.it.exit(name)
@@ -172,6 +174,7 @@ def test_dvm_restarts_without_dead_host_and_uses_it_again_after_boot(held: Held)
     held.start("one", "node1:1,node3:1", SLEEPS)
     held.start("two", "node2:1")
     held.ranks("two", 1)
+    held.it.spawned("two")  # a spawn that is not answered is asked for again in the next DVM
     held.cluster.crash("node3")
     try:
         assert "node3" in held.it.exit("one")["words"]
@@ -193,6 +196,7 @@ def test_unreachable_host_is_reported_lost_and_used_again_after_its_return(held:
     held.start("one", "node1:1,node2:1", SLEEPS)
     held.start("two", "node3:1")
     held.ranks("two", 1)
+    held.it.spawned("one")
     held.cluster.unplug("node2")
     try:
         held.it.exit("one")
@@ -223,11 +227,12 @@ def test_killed_daemon_ends_only_dvm_of_its_block(hold: Callable[[str], Held]) -
     held.start("two", "node2:1,node3:1")
     held.ranks("one", 2)
     held.ranks("two", 2)
+    held.it.spawned("two")
     assert [held.names(name).count("prte") for name in held.cluster.hosts] == [2, 0, 0]
     held.start("three", "node1:1,node3:1")
     assert "not nodes of one DVM" in held.it.news("refused")["words"]
-    for process in held.cluster.processes("node3"):
-        if process.name() == "prted":
+    for program, process in held.cluster.programs("node3"):
+        if program == "prted":
             process.kill()
     held.it.exit("two")
     held.start("four", "node3:1,node2:1")
@@ -263,9 +268,10 @@ def test_slurm_job_reaches_its_nodes_through_srun(
 def test_workers_end_with_a_killed_prte(held: Held) -> None:
     held.start("one", "node1:2,node2:1,node3:1")
     held.ranks("one", 4)
+    held.it.spawned("one")
     (held.folder / "one.log").unlink()
-    for process in held.cluster.processes("node1"):
-        if process.name() == "prte":
+    for program, process in held.cluster.programs("node1"):
+        if program == "prte":
             process.kill()
     assert held.it.exit("one")["words"] == "its DVM was lost: prte ended (signal 9)"
     held.start("one", "node1:1,node3:1")

@@ -103,6 +103,14 @@ class Cluster:
         """Everything that runs on a host."""
         return self.hosts[name].processes()
 
+    def programs(self, name: str) -> list[tuple[str, psutil.Process]]:
+        """What runs on a host with the names of the programs, without what ends meanwhile."""
+        found = []
+        for process in self.processes(name):
+            with suppress(psutil.NoSuchProcess):
+                found.append((process.name(), process))
+        return found
+
     def popen(
         self,
         name: str,

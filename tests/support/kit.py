@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from simenv.qpm_check.checks import rows
-from simenv.qpm_check.harness.runner import PROBE_S, CheckReport, Options, check
+from simenv.qpm_check.harness.runner import LIMIT_S, PROBE_S, CheckReport, Options, check
 from simenv.qpm_check.targets.plugin import PluginTarget
 
 PLUGINS = Path(__file__).parent / "qpm_plugins"
@@ -35,7 +35,14 @@ def checked(
     probe_s: float = PROBE_S,
 ) -> CheckReport:
     """A report on a plugin folder; `token`: what it asks for."""
-    options = Options(only=only, revisions=revisions, long_s=long_s, wait_s=wait_s, probe_s=probe_s)
+    options = Options(
+        only=only,
+        revisions=revisions,
+        long_s=long_s,
+        limit_s=max(LIMIT_S, 2 * wait_s),
+        wait_s=wait_s,
+        probe_s=probe_s,
+    )
     outage = FileOutage(folder / "outage")
     environ = {"HONEST_OUTAGE": str(outage.path)}
     return check(PluginTarget("a plugin", folder, environ, token, outage=outage), rows(), options)

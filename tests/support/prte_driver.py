@@ -112,6 +112,10 @@ class Driver:
     def exit(self, name: str, timeout_s: float = 60.0) -> dict[str, str]:
         return self.until(lambda line: line["what"] == "exit" and line["name"] == name, timeout_s)
 
+    def spawned(self, name: str, timeout_s: float = 60.0) -> None:
+        """Wait until PRTE has answered that the job was spawned: its ranks may run before."""
+        self.until(lambda line: line["what"] == "spawned" and line["name"] == name, timeout_s)
+
     def close(self) -> None:
         with suppress(BrokenPipeError):
             self._in.close()
@@ -129,6 +133,7 @@ def main(folder: Path, agent: str, nodes: str) -> None:
     allocation = Allocation(tuple(map(node, nodes.split(","))), "a test")
     dvm_supervisor.NODE_PROBE_INTERVAL_S = 2.0
     launcher = PrteLauncher(allocation, folder, prte=here(), agent=agent)
+    spawned: set[str] = set()  # namespaces that were told of
     rest = b""
     tell(what="ready")
     while True:
@@ -148,6 +153,10 @@ def main(folder: Path, agent: str, nodes: str) -> None:
             )
         for news in launcher.poll_events():
             tell(what=news.kind, subject=news.subject, words=news.message)
+        for job in launcher._jobs.values():
+            if job.namespace and job.namespace not in spawned:
+                spawned.add(job.namespace)
+                tell(what="spawned", name=job.command.name)
     launcher.close()
     tell(what="closed")
 
