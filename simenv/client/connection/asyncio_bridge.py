@@ -1,13 +1,15 @@
-"""The one thread behind all awaits of a client, started at the first one.
+"""The one thread behind all awaits and callbacks of a client, started at the first one.
 
-It is a waiter like any other: while coroutines wait it takes its turn at reading the socket, and
-wakes their loops; while none does it sleeps.
+It is a waiter like any other: while coroutines or callbacks wait it takes its turn at reading the
+socket, wakes the loops and calls the callbacks; while none does it sleeps.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from simenv.client.connection.channel import ServiceChannel
     from simenv.client.connection.task_handle import TaskHandle
+
+    Waiter = asyncio.Future[None] | Callable[[], object]
 
 
 class AwaitedSession(Protocol):
@@ -41,7 +45,8 @@ class AsyncioBridge:
     def reset(self) -> None:
         """At the start and in a forked child, where the thread is not."""
         self._thread: threading.Thread | None = None
-        self._waiting: dict[asyncio.Future[None], TaskHandle] = {}
+        self._waiting: dict[Waiter, TaskHandle] = {}
+        self._due: deque[Callable[[], object]] = deque()  # callbacks of tasks that have ended
         self._requested_s = 0.0  # monotonic: when something awaited last ended or was asked for
 
     def future(self, handle: TaskHandle) -> asyncio.Future[None]:
@@ -49,17 +54,24 @@ class AsyncioBridge:
         import asyncio
 
         future = asyncio.get_running_loop().create_future()
+        future.add_done_callback(self._drop)  # also when the awaiting coroutine is cancelled
+        self._add(future, handle)
+        return future
+
+    def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None:
+        """Call it once, from this thread, when the task has ended or its service is lost."""
+        self._add(partial(callback), handle)  # a key of its own
+
+    def _add(self, waiter: Waiter, handle: TaskHandle) -> None:
         self._session.subscribe([handle])
         with self._session.channel.lock:
             self._requested_s = monotonic()
-            self._waiting[future] = handle
-            future.add_done_callback(self._drop)  # also when the awaiting coroutine is cancelled
-            handle.on_end(partial(self._wake, future, None))
+            self._waiting[waiter] = handle
+            handle.on_end(partial(self._wake, waiter, None))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="simenv-await", daemon=True)
                 self._thread.start()
             self._session.channel.changed.notify_all()
-        return future
 
     def join(self) -> None:
         """After the channel was closed."""
@@ -71,13 +83,15 @@ class AsyncioBridge:
         channel = self._session.channel
         while True:
             with channel.lock:
-                channel.changed.wait_for(lambda: self._waiting or channel.closed)
+                channel.changed.wait_for(lambda: self._waiting or self._due or channel.closed)
             try:
-                channel.wait(lambda: not self._waiting, repeat=self._repeat)
+                channel.wait(lambda: bool(self._due) or not self._waiting, repeat=self._repeat)
             except SimenvError as error:
                 with channel.lock:
-                    for future in list(self._waiting):
-                        self._wake(future, error)
+                    for waiter in list(self._waiting):
+                        self._wake(waiter, error)
+            while self._due:
+                _call(self._due.popleft())
             if channel.closed:
                 return
 
@@ -86,12 +100,16 @@ class AsyncioBridge:
             self._requested_s = now
             self._session.watch([handle.number for handle in self._waiting.values()])
 
-    def _wake(self, future: asyncio.Future[None], error: SimenvError | None) -> None:
-        if self._waiting.pop(future, None) is None:
+    def _wake(self, waiter: Waiter, error: SimenvError | None) -> None:
+        if self._waiting.pop(waiter, None) is None:
             return
         self._requested_s = monotonic()
+        if callable(waiter):
+            self._due.append(waiter)
+            self._session.channel.changed.notify_all()
+            return
         try:
-            future.get_loop().call_soon_threadsafe(_settle, future, error)
+            waiter.get_loop().call_soon_threadsafe(_settle, waiter, error)
         except RuntimeError:
             return  # the loop was closed: nobody awaits it any more
 
@@ -107,3 +125,10 @@ def _settle(future: asyncio.Future[None], error: SimenvError | None) -> None:
         future.set_result(None)
     else:
         future.set_exception(error)
+
+
+def _call(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception:
+        logging.getLogger("concurrent.futures").exception("exception calling callback %r", callback)

@@ -261,6 +261,10 @@ class ServiceSession:
         """Return a future of the running loop that is done when the task has ended."""
         return self.bridge.future(handle)
 
+    def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None:
+        """Call it once when the task has ended or the service is lost, from a thread of ours."""
+        self.bridge.call(handle, callback)
+
     def poll(self, handle: TaskHandle) -> None:
         """Take in what has arrived; never waits."""
         self.subscribe([handle])

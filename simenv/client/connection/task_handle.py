@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from simenv.wire.messages.client import Completion
 
 _DONE = STATES.index(TaskState.DONE)
+
+
+class CancelledTaskError(TaskCancelledError, CancelledError):
+    """A TaskCancelledError that is also that of `concurrent.futures`."""
 
 
 class Submission(msgspec.Struct):
@@ -68,6 +73,7 @@ class TaskSource(ResultSource, Protocol):
         self, waiting: Iterable[TaskHandle], ended_tasks: EndedTasks, timeout_s: float | None
     ) -> bool: ...
     def future(self, handle: TaskHandle) -> asyncio.Future[None]: ...
+    def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None: ...
     def count_result(self, late_s: float) -> None: ...
 
 
@@ -246,7 +252,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         failure = codec.failure(completion.payload)
         text = f": {failure.message}" if failure.message else ""
         if state is TaskState.CANCELLED:
-            return TaskCancelledError(f"task {self.id} was cancelled", hint=failure.hint)
+            return CancelledTaskError(f"task {self.id} was cancelled", hint=failure.hint)
         if state is TaskState.EXPIRED:
             return TaskExpiredError(f"task {self.id} expired{text}", hint=failure.hint)
         kept = f"all that is needed to run it again: simenv result {self.id} --bundle DIR"

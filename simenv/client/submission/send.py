@@ -70,12 +70,15 @@ class PostedTask(Task):
                 return False
         return self.settled() is None or super().done()
 
-    def exception(self, timeout_s: float | None = None) -> SimenvError | None:
+    def exception(
+        self, timeout: float | None = None, *, timeout_s: float | None = None
+    ) -> SimenvError | None:
         """What `result` would raise of the task's own end; its refusal, if it was refused."""
         begun = monotonic()
+        timeout_s = timeout if timeout_s is None else timeout_s
         if self.settled(timeout_s) is None:
             return self._refusal
-        return super().exception(_left(timeout_s, begun))
+        return super().exception(timeout_s=_left(timeout_s, begun))
 
     def _ended(self, timeout_s: float | None) -> TaskHandle:
         begun = monotonic()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.results.result import Result
+from simenv.client.tasks.futures import FutureWaiters, TaskFuture
 from simenv.client.tasks.progress import ProgressLine, describe
 from simenv.errors import NotFoundError, OptionError, SimenvError, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskState, task_number
@@ -24,19 +25,23 @@ if TYPE_CHECKING:
 SHOW_EVERY_S = 0.5
 
 
-class Task:
+class Task(TaskFuture):
     """One accepted task, or one binding of it. Thread-safe.
 
-    `await task` gives its result inside any running loop. `row`: which binding of a task that
-    carries several, whose bindings start, end and are cancelled together; None: the task itself.
+    A `concurrent.futures.Future`: `concurrent.futures.wait`, `asyncio.wrap_future` and libraries
+    that take futures take tasks. `await task` gives its result inside any running loop. `row`:
+    which binding of a task that carries several, whose bindings start, end and are cancelled
+    together; None: the task itself.
     """
 
-    __slots__ = ("__weakref__", "_handle", "_result", "row")
+    __slots__ = ("_found", "_handle", "_waiters_state", "row")
 
     def __init__(self, handle: TaskHandle | None, row: int | None = None) -> None:
+        # Not that of Future: its lock is made for the few tasks that are waited for in its way.
         self._handle = handle
         self.row = row
-        self._result: Result | None = None
+        self._found: Result | None = None
+        self._waiters_state: FutureWaiters | None = None
 
     @property
     def handle(self) -> TaskHandle:
@@ -77,19 +82,19 @@ class Task:
             self.session.poll(self.handle)
         return self.handle.over
 
-    def result(self, timeout_s: float | None = None) -> Result:
-        """Wait for the result.
+    def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Result:
+        """Wait for the result; `timeout`, of `concurrent.futures`, and `timeout_s` are the same.
 
         Raises TaskFailedError, TaskCancelledError or TaskExpiredError as the task ended,
-        TimedOutError after `timeout` seconds (the task goes on), ServiceLostError when the service
-        falls silent; OptionError where the task carries several bindings and none was named,
-        NotFoundError where it has none so numbered.
+        TimedOutError after `timeout_s` seconds (the task goes on), ServiceLostError when the
+        service falls silent; OptionError where the task carries several bindings and none was
+        named, NotFoundError where it has none so numbered.
         """
-        result = self._result
+        result = self._found
         if result is None:
             handle = self._handle
             if handle is None or handle.decoded is None:
-                handle = self._ended(timeout_s)
+                handle = self._ended(timeout if timeout_s is None else timeout_s)
             decoded, row = handle.decoded or handle.decode(), self.row
             if row is None:
                 count, row = decoded.data.count, 0
@@ -104,7 +109,7 @@ class Task:
                     f" {row}",
                     hint=f"the first is {handle.id}.0",
                 )
-            result = self._result = Result(decoded, handle, row)
+            result = self._found = Result(decoded, handle, row)
         return result
 
     def results(self, timeout_s: float | None = None) -> list[Result]:
@@ -116,9 +121,11 @@ class Task:
             return [self.result()]
         return [Result(decoded, handle, row) for row in range(count)]
 
-    def exception(self, timeout_s: float | None = None) -> SimenvError | None:
+    def exception(
+        self, timeout: float | None = None, *, timeout_s: float | None = None
+    ) -> SimenvError | None:
         """Wait like `result`, and return what it would raise of the task's own end."""
-        return self._ended(timeout_s).error()
+        return self._ended(timeout if timeout_s is None else timeout_s).error()
 
     def wait(self, progress: bool = False, timeout_s: float | None = None) -> TaskState:
         """Wait for the end, whatever it is.
@@ -137,6 +144,15 @@ class Task:
                     raise self._late(timeout_s)
                 line.show(describe(self.session.task_infos([handle.number]), self.id))
         return handle.final_state
+
+    def running(self) -> bool:
+        """Is it running now? Asks the service unless the task is known to have ended."""
+        return not self.done() and self.state is TaskState.RUNNING
+
+    def cancelled(self) -> bool:
+        """True once its end has been heard, and it was cancelled; never waits."""
+        handle = self.settled() if self.done() else None  # None: refused, or not ended
+        return handle is not None and handle.final_state is TaskState.CANCELLED
 
     def cancel(self) -> bool:
         """Ask for its end; False when it had ended before.

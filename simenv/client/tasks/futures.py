@@ -1,0 +1,128 @@
+"""What makes a Task a `concurrent.futures.Future`.
+
+`concurrent.futures.wait` and `as_completed` reach into the futures they are given: they hold
+`_condition`, read `_state`, and leave an object of their own in `_waiters`. A Task has these as
+properties, made for the few tasks that are waited for in that way. `add_done_callback` and they are
+called from a thread of the client.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures._base import CANCELLED_AND_NOTIFIED, FINISHED, PENDING
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from simenv.errors import OptionError
+
+if TYPE_CHECKING:
+    from simenv.client.connection.task_handle import TaskHandle, TaskSource
+    from simenv.client.results.result import Result
+
+    ResultFuture = Future[Result]
+else:
+    ResultFuture = Future
+
+
+class FutureWaiters:
+    """The waiters of `concurrent.futures` for one task."""
+
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.waiters: list[Any] = []  # objects of concurrent.futures
+        self.notified = False  # under the condition: waiters that come later read the state
+
+
+class TaskFuture(ResultFuture):
+    """Base class of Task: what `concurrent.futures` expects of a future beyond its own methods."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _waiters_state: FutureWaiters | None
+
+        @property
+        def session(self) -> TaskSource: ...
+        @property
+        def handle(self) -> TaskHandle: ...
+        def settled(self) -> TaskHandle | None: ...
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(task)` when the task has ended, whatever its end: at once if it has, else from a
+        thread of the client. Also when the service is lost: then `task.done()` is False. What it
+        raises is logged."""
+        callback = partial(fn, self)
+        if self.settled() is None or self.handle.over:
+            callback()
+        else:
+            self.session.call(self.handle, callback)
+
+    def set_running_or_notify_cancel(self) -> NoReturn:
+        """Refused: the service alone decides."""
+        raise _not_ours()
+
+    def set_result(self, result: object) -> NoReturn:  # noqa: ARG002
+        """Refused: the service alone decides."""
+        raise _not_ours()
+
+    def set_exception(self, exception: BaseException | None) -> NoReturn:  # noqa: ARG002
+        """Refused: the service alone decides."""
+        raise _not_ours()
+
+    # --- read by concurrent.futures ---------------------------------------------------------------
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        return self._kept().condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        return self._kept().waiters
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]
+        # Whoever holds the condition must not see it change, nor be told of what it has seen.
+        if not self._kept().notified:
+            return PENDING
+        return CANCELLED_AND_NOTIFIED if self.cancelled() else FINISHED
+
+    def _kept(self) -> FutureWaiters:
+        kept = self._waiters_state
+        if kept is not None:
+            return kept
+        self.done()  # takes in what has arrived: a task that has ended is seen as such at once
+        with _CREATING:
+            if self._waiters_state is None:
+                self._waiters_state = FutureWaiters()
+                created = True
+            else:
+                created = False
+            kept = self._waiters_state
+        if created:
+            self.add_done_callback(_notify)
+        return kept
+
+
+_CREATING = threading.Lock()
+
+
+def _notify(task: TaskFuture) -> None:
+    """Tell those who wait for it that it has ended, or that its service is lost."""
+    kept = task._waiters_state
+    assert kept is not None
+    with kept.condition:
+        kept.notified = True
+        for waiter in kept.waiters:
+            if task.cancelled():
+                waiter.add_cancelled(task)
+            elif task.done() and task.exception() is None:
+                waiter.add_result(task)
+            else:
+                waiter.add_exception(task)
+        kept.condition.notify_all()
+
+
+def _not_ours() -> OptionError:
+    return OptionError("the end of a task comes from the service", hint="task.cancel() asks for it")
