@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from noise_models.channel import from_unitary
 from simulators.circuit.analysis.measurements import TERMINAL, has_mid_circuit_ops
-from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY, unitary
+from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, GATES, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
+from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
 
@@ -94,8 +95,6 @@ class _Builder:
         self._numbers = numbers if numbers is not None else list(range(len(noise.channels)))
         rows = circuit.table.rows[circuit.ops]
         self._codes, self._counts = rows[:, 0], rows[:, 1]
-        begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
-        self._first, self._clbit, self._param = begins.T
         self._refuse(noise)
         acts = np.repeat(self._codes != BARRIER, self._counts)
         used = np.unique(circuit.qubits[acts].astype(np.int64))
@@ -128,17 +127,11 @@ class _Builder:
 
     def program(self) -> TransferProgram:
         """See `build`."""
-        location = 0
-        total = len(self._locations)
         measured: dict[int, int] = {}
-        for k in range(-1, self._circuit.ops.size):
-            if k >= 0:
-                self._operation(k, measured)
-            while location < total and self._locations[location, AFTER_OP] <= k:
-                row = self._locations[location]
-                qubits = (int(row[Q0]),) if row[Q1] < 0 else (int(row[Q0]), int(row[Q1]))
-                self._act(self._numbers[int(row[CHANNEL])], qubits)
-                location += 1
+        location = self._add_noise(0, -1)
+        for operation in operations(self._circuit, self._circuit.params):
+            self._operation(operation, measured)
+            location = self._add_noise(location, operation.place)
         clbits = tuple(sorted(measured))
         return TransferProgram(
             tuple(self._place),
@@ -148,22 +141,22 @@ class _Builder:
             clbits,
         )
 
-    def _operation(self, k: int, measured: dict[int, int]) -> None:
-        code, count, first = int(self._codes[k]), int(self._counts[k]), int(self._first[k])
-        qubits = tuple(self._circuit.qubits[first : first + count].tolist())
-        if code == MEASURE:
-            measured[int(self._circuit.clbits[self._clbit[k]])] = self._place[qubits[0]]
-        elif code >= UNITARY and count and code not in (_ID, _PHASE):
-            self._act(~self._table.number_of(self._gate(k, code, count)), qubits)
+    def _add_noise(self, location: int, place: int) -> int:
+        """Add the channels from a location on up to those after an operation; the next one."""
+        while location < len(self._locations) and self._locations[location, AFTER_OP] <= place:
+            row = self._locations[location]
+            qubits = (int(row[Q0]),) if row[Q1] < 0 else (int(row[Q0]), int(row[Q1]))
+            self._act(self._numbers[int(row[CHANNEL])], qubits)
+            location += 1
+        return location
 
-    def _gate(self, k: int, code: int, count: int) -> NDArray[np.float64]:
-        circuit, row = self._circuit, int(self._circuit.ops[k])
-        if code == UNITARY:
-            data = circuit.matrices[circuit.table.matrix[row]]
-            return from_unitary(np.frombuffer(data, np.complex128).reshape(1 << count, -1)).ptm
-        size = int(circuit.table.rows[row, 3])
-        params = tuple(circuit.params[self._param[k] : self._param[k] + size].tolist())
-        return from_unitary(unitary(circuit.table.names[row], params, count)).ptm
+    def _operation(self, operation: Operation, measured: dict[int, int]) -> None:
+        qubits = operation.qubits
+        if operation.code == MEASURE:
+            measured[operation.clbits[0]] = self._place[qubits[0]]
+        elif operation.is_gate and qubits and operation.code not in (_ID, _PHASE):
+            ptm = from_unitary(matrix(self._circuit, operation)).ptm
+            self._act(~self._table.number_of(ptm), qubits)
 
     def _act(self, number: int, qubits: tuple[int, ...]) -> None:
         """Add a channel or a constant (~number) behind what acts on its qubits."""

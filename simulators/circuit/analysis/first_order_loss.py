@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
-from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY, unitary
+from simulators.circuit.gates import BARRIER, GATES, MEASURE, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operands import Operands
+from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
 
 MAX_QUBITS = 18  # of the ideal state; wider circuits are judged for a maximally mixed one
@@ -58,8 +59,6 @@ class IdealStates:
         self.axis = {qubit: k for k, qubit in enumerate(touched.tolist())}
         self.is_known = len(self.axis) <= MAX_QUBITS
         mixing = (codes >= UNITARY) & (codes != _ID) & ~np.isin(codes, _DIAGONAL)
-        self._params = np.zeros(codes.size + 1, np.int64)
-        np.cumsum(circuit.table.rows[circuit.ops, 3], out=self._params[1:])
         self._last_mixing = np.full(circuit.num_qubits, -1)
         places = np.repeat(np.arange(codes.size), counts)[np.repeat(mixing, counts)]
         self._last_mixing[self.operands.wires[np.repeat(mixing, counts)]] = places
@@ -115,9 +114,10 @@ class IdealStates:
         n = max(1, len(self.axis))
         state = np.zeros((2,) * n, np.complex128)
         state[(0,) * n] = 1.0
-        for k in range(-1, self.circuit.ops.size):
-            if k >= 0:
-                state = self._applied(state, k)
+        for operation in (None, *operations(self.circuit, self.circuit.params)):
+            if operation is not None:
+                state = self._applied(state, operation)
+            k = -1 if operation is None else operation.place
             for first, second in wanted.get(k, ()):
                 found[k, first, second] = self._matrix(state, first, second)
         excited = {q: float(self._matrix(state, q, -1)[1, 1].real) for q in self._measured}
@@ -130,22 +130,15 @@ class IdealStates:
         rows = np.moveaxis(state, axes, range(len(axes))).reshape(1 << len(axes), -1)
         return np.asarray(rows @ rows.conj().T)
 
-    def _applied(self, state: NDArray[np.complex128], k: int) -> NDArray[np.complex128]:
-        circuit, code = self.circuit, int(self.operands.codes[k])
-        if code < UNITARY or code in (_ID, _GLOBAL):
+    def _applied(
+        self, state: NDArray[np.complex128], operation: Operation
+    ) -> NDArray[np.complex128]:
+        if not operation.is_gate or operation.code in (_ID, _GLOBAL):
             return state
-        row = int(circuit.ops[k])
-        qubits = self.operands.qubits(k)
-        if code == UNITARY:
-            data = circuit.matrices[circuit.table.matrix[row]]
-            matrix = np.frombuffer(data, np.complex128).reshape(1 << len(qubits), -1)
-        else:
-            begin, end = self._params[k : k + 2].tolist()
-            given = circuit.params[begin:end]
-            matrix = unitary(circuit.table.names[row], tuple(given.tolist()), len(qubits))
-        axes = [self.axis[q] for q in reversed(qubits)]
+        gate = matrix(self.circuit, operation)
+        axes = [self.axis[q] for q in reversed(operation.qubits)]
         moved = np.moveaxis(state, axes, range(len(axes)))
-        changed = (matrix @ moved.reshape(len(matrix), -1)).reshape(moved.shape)
+        changed = (gate @ moved.reshape(len(gate), -1)).reshape(moved.shape)
         return np.moveaxis(changed, range(len(axes)), axes)
 
 
