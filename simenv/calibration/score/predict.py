@@ -21,6 +21,7 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
 from simulators.circuit.passes.components import extract_part
+from simulators.circuit.passes.noise_part import noise_of_part
 from simulators.errors import EngineError, Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.transfer.dual import constant
@@ -105,13 +106,8 @@ def _spread(size: int, clbits: tuple[int, ...]) -> NDArray[np.object_]:
 
 def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
     used = np.unique(circuit.qubits.astype(np.int64))
-    cut = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used).circuit
-    places = np.full(circuit.num_qubits + 1, -1, np.int64)
-    places[used] = np.arange(used.size)
-    locations = noise.locations.copy()
-    locations[:, 2:] = places[locations[:, 2:]]
-    read = noise.readout.of(used) if noise.readout is not None else None
-    moved = msgspec.structs.replace(noise, locations=locations, readout=read)
+    part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
+    moved = noise_of_part(noise, noise.locations, part.numbers, used)
     attempts: list[tuple[str, str, tuple[tuple[str, int | float], ...]]]
     attempts = [("stabilizer", "Pauli twirl, sampled", (("twirl", 1),))]
     if used.size <= SAMPLED_QUBITS:
@@ -119,7 +115,12 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
     for engine, how, settings in attempts:
         try:
             found = simulate(
-                cut, engine=engine, noise=moved, shots=SAMPLES, seed=SEED, settings=settings
+                part.circuit,
+                engine=engine,
+                noise=moved,
+                shots=SAMPLES,
+                seed=SEED,
+                settings=settings,
             )
         except EngineError:
             continue

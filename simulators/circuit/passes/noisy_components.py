@@ -7,7 +7,6 @@ qubits share a part, since a part costs more than its state.
 
 from __future__ import annotations
 
-import hashlib
 from itertools import pairwise
 
 import msgspec
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import AFTER_OP, CHANNEL, Q0, Q1, NoiseProgram
+from simulators.circuit.noise import Q0, Q1, NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
+from simulators.circuit.passes.noise_part import noise_of_part
 
 PACKED_QUBITS = 2  # components share a part up to this width
 
@@ -139,7 +139,9 @@ class _Splitter:
         piece = Subcircuit(
             cut, part.qubits[self._groups[k]], part.numbers[self._ops[k]], part.params[params]
         )
-        return piece, self._noise_of(k)
+        noise = self._noise
+        locations = noise.locations[self._locations[k]]
+        return piece, noise_of_part(noise, locations, self._ops[k], self._groups[k], readout=False)
 
     def _slots(self, params: NDArray[np.intp]) -> bytes:
         """Pairs of the free parameters among these."""
@@ -149,21 +151,3 @@ class _Splitter:
         pairs = pairs[np.isin(pairs[:, 0], params)].copy()
         pairs[:, 0] = np.searchsorted(params, pairs[:, 0])
         return bytes(pairs.tobytes())
-
-    def _noise_of(self, k: int) -> NoiseProgram:
-        noise = self._noise
-        old = noise.locations[self._locations[k]]
-        used, channels = np.unique(old[:, CHANNEL], return_inverse=True)
-        new = np.append(self._new.astype(np.int64), -1)  # the last one is where -1 reads
-        after = np.searchsorted(self._ops[k], old[:, AFTER_OP], side="right") - 1
-        locations = np.column_stack((after, channels, new[old[:, Q0]], new[old[:, Q1]]))
-        digest = hashlib.blake2b(noise.digest + bytes(self._groups[k]), digest_size=32)
-        digest.update(locations.tobytes())
-        return msgspec.structs.replace(
-            noise,
-            digest=digest.digest(),
-            locations=locations,
-            channels=tuple(noise.channels[number] for number in used.tolist()),
-            readout=None,
-            known_facts=noise.facts.of(used),
-        )

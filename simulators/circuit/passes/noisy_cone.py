@@ -9,7 +9,6 @@ Locations inside blocks are kept. Only for circuits that `admission.validation_e
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 
 import msgspec
@@ -39,7 +38,7 @@ from simulators.circuit.passes.light_cone import (
     gate_levels,
     output_support,
 )
-from simulators.circuit.passes.noise_locations import renumber_channels
+from simulators.circuit.passes.noise_part import noise_of_part
 from simulators.compiler.kernel import INT, INTS2, NAMES, U8, U16, kernel
 
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
@@ -176,31 +175,4 @@ def active_part(
         operations, params = np.arange(circuit.ops.size), np.arange(circuit.params.size)
         return Subcircuit(circuit, np.arange(circuit.num_qubits), operations, params), noise
     part = extract_part(circuit, found.kept, np.flatnonzero(found.needed))
-    return part, _renumbered(noise, part, found)
-
-
-def _renumbered(noise: NoiseProgram, part: Subcircuit, found: ActiveSupport) -> NoiseProgram:
-    """The locations that stay, by the numbers of a part."""
-    old = noise.locations[found.acting]
-    numbers = np.append(
-        np.cumsum(found.kept, dtype=np.int64) - 1, -1
-    )  # the last one is where -1 reads
-    wires = np.full(int(part.qubits[-1]) + 2, -1, np.int64)
-    wires[part.qubits] = np.arange(part.qubits.size)
-    wires[-1] = -1
-    locations = np.empty((len(old), 4), np.int64)
-    locations[:, AFTER_OP], locations[:, CHANNEL] = numbers[old[:, AFTER_OP]], old[:, CHANNEL]
-    locations[:, Q0], locations[:, Q1] = wires[old[:, Q0]], wires[old[:, Q1]]
-    used = np.empty(len(noise.channels), np.int64)
-    used = used[: renumber_channels(locations, np.full(used.size, -1), used)]
-    readout = None if noise.readout is None else noise.readout.of(part.qubits)
-    digest = hashlib.blake2b(noise.digest, digest_size=32)
-    digest.update(part.qubits.tobytes() + locations.tobytes())
-    return msgspec.structs.replace(
-        noise,
-        digest=digest.digest(),
-        locations=locations,
-        channels=tuple(noise.channels[k] for k in used.tolist()),
-        readout=readout,
-        known_facts=noise.facts.of(used),
-    )
+    return part, noise_of_part(noise, noise.locations[found.acting], part.numbers, part.qubits)
