@@ -19,7 +19,7 @@ from simenv.calibration.data.records import CountsData, CountsRecord
 from simenv.calibration.fit.compile import DeviceCompiler
 from simenv.calibration.fit.components import ChannelKey, Component, DeviceChannels, Setting
 from simulators.circuit.gates import UNITARY
-from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
 from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
@@ -86,8 +86,9 @@ class Distributions:
         self.programs: list[TransferProgram] = []
         self._table = ConstantTable()
         self._model = _KeyedModel(device)
+        self._noise = NoiseAttachment(self._model)  # type: ignore[arg-type]
         self._sources: list[ChannelKey | Channel] = []  # of each channel number
-        self._numbers: dict[ChannelKey, int] = {}
+        self._numbers: dict[ChannelKey | int, int] = {}  # by key, else by identity
         self._places: dict[int, int] = {}  # by the identity of a compiled run
         self.two_qubit_gates: list[int] = []
 
@@ -96,7 +97,7 @@ class Distributions:
         run = self.compiler.run_of(record)
         place = self._places.get(id(run))
         if place is None:
-            noise = attach_noise(run.circuit, self._model)  # type: ignore[arg-type]
+            noise = self._noise.attach(run.circuit)
             numbers = [self._number_of(channel) for channel in noise.channels]
             self.programs.append(build(run.circuit, noise, self._table, numbers))
             place = self._places[id(run)] = len(self.programs) - 1
@@ -105,14 +106,11 @@ class Distributions:
         return place
 
     def _number_of(self, channel: Channel) -> int:
-        key = self._model.keys.get(id(channel))
-        if key is None:
-            self._sources.append(channel)
-            return len(self._sources) - 1
+        key = self._model.keys.get(id(channel), id(channel))
         found = self._numbers.get(key)
         if found is None:
             found = self._numbers[key] = len(self._sources)
-            self._sources.append(key)
+            self._sources.append(channel if isinstance(key, int) else key)
         return found
 
     def components(self, places: Sequence[int], *, pooled: bool) -> tuple[Component, ...]:

@@ -19,7 +19,7 @@ from simenv.calibration.fit.compile import CompiledRun, DeviceCompiler
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.circuit.passes.components import extract_part
 from simulators.circuit.passes.noise_part import noise_of_part
 from simulators.errors import EngineError, Unsupported
@@ -59,7 +59,7 @@ class Predictor:
     ) -> None:
         """`compiler`: of another snapshot of the device, to compare noise on equal circuits."""
         self._compiler = compiler or DeviceCompiler(snapshot)
-        self._model = noise_model(snapshot, options)
+        self._noise = NoiseAttachment(noise_model(snapshot, options))
         self._known: dict[int, Prediction | None] = {}
 
     def prediction(self, record: CountsRecord) -> Prediction | None:
@@ -71,7 +71,7 @@ class Predictor:
         return self._known[key]
 
     def _predicted(self, run: CompiledRun) -> Prediction | None:
-        noise = attach_noise(run.circuit, self._model)
+        noise = self._noise.attach(run.circuit)
         table = ConstantTable()
         try:
             program = build(run.circuit, noise, table)
