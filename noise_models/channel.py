@@ -37,6 +37,11 @@ def paulis(num_qubits: int) -> NDArray[np.complex128]:
     return np.array(found)
 
 
+def pauli_number(name: str) -> int:
+    """Place in `paulis` of a Pauli such as `ZX`, whose first letter acts on the first qubit."""
+    return sum("IXYZ".index(letter) << 2 * place for place, letter in enumerate(name))
+
+
 class Channel(msgspec.Struct, frozen=True, eq=False):
     """A channel as its Pauli transfer matrix."""
 

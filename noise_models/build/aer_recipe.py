@@ -31,7 +31,8 @@ class AerModel(DeviceModel):
         duration = self.duration_ns("reset", (qubit,))
         return self._relax(qubit, duration * self.options.factor("qubit.relaxation"))
 
-    def _calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
+    def calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
+        """That of the qubits, or of the gate on all qubits."""
         return self._gates.get((name, qubits)) or self._gates.get((name, ()))
 
 

@@ -124,7 +124,7 @@ class DeviceModel:
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """Calibrated duration of a gate, `measure` or `reset`."""
-        gate = self._calibration(name, qubits)
+        gate = self.calibration(name, qubits)
         if gate is not None and gate.duration_ns is not None:
             return gate.duration_ns
         if name == "measure":
@@ -133,13 +133,13 @@ class DeviceModel:
             return self._qubits[qubits[0]].reset_ns or 0.0
         return 0.0
 
-    def _calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
+    def calibration(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
         """That of the qubits, of their reverse, or of the gate on all qubits."""
         gates = self._gates
         return gates.get((name, qubits)) or gates.get((name, qubits[::-1])) or gates.get((name, ()))
 
     def _compute(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        gate = self._calibration(name, qubits)
+        gate = self.calibration(name, qubits)
         if gate is None or len(qubits) > 2 or name in ("measure", "reset", "delay"):
             return ()
         if gate.qubits == qubits[::-1] != qubits:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.calibration import GateCalibration
-from noise_models.channel import Channel, depolarizing, from_unitary, paulis
+from noise_models.channel import Channel, depolarizing, from_unitary, pauli_number, paulis
 
 _X, _Y, _Z = 1, 2, 3
 # Generators of one-qubit gates: Pauli numbers; X for all others.
@@ -65,10 +65,10 @@ def coherent_error(gate: GateCalibration, num_qubits: int, factor: float = 1.0) 
 
 def pauli_rotation(name: str, angle_rad: float) -> Channel:
     """exp(-i angle P / 2); the first letter of the Pauli acts on the first qubit."""
-    number = sum("IXYZ".index(letter) << 2 * place for place, letter in enumerate(name))
     size = len(name)
     half = 0.5 * angle_rad
-    matrix = math.cos(half) * np.eye(1 << size) - 1j * math.sin(half) * paulis(size)[number]
+    pauli = paulis(size)[pauli_number(name)]
+    matrix = math.cos(half) * np.eye(1 << size) - 1j * math.sin(half) * pauli
     return from_unitary(matrix)
 
 

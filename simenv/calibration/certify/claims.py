@@ -7,7 +7,7 @@ a smaller gate error than its own T1, T2 and durations allow, the claim is the l
 from __future__ import annotations
 
 from noise_models.build import build
-from noise_models.calibration import CalibrationSnapshot, GateCalibration, QubitCalibration
+from noise_models.calibration import CalibrationSnapshot, QubitCalibration
 from noise_models.options import NoiseOptions
 from simenv.calibration.experiments.estimators.estimates import Estimate
 
@@ -23,7 +23,6 @@ class Claims:
         self._model = build(snapshot, NoiseOptions())
         missing = snapshot.num_qubits - len(snapshot.qubits)
         self._qubits = snapshot.qubits + (QubitCalibration(),) * missing
-        self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
         self._zz = {tuple(sorted(zz.qubits)): zz.rate_khz for zz in snapshot.zz}
 
     def value(self, estimate: Estimate) -> float | None:
@@ -37,7 +36,7 @@ class Claims:
             found = getattr(qubit, _TIMES[quantity])
             return None if found is None else float(found)
         if quantity in ("p01", "p10"):
-            return _read(qubit, quantity)
+            return self._read(estimate.qubits[0], quantity)
         if quantity in _ERRORS:
             places = estimate.qubits if quantity == "error_2q" else estimate.qubits[:1]
             return self._gate_error(estimate.gate, places)
@@ -50,30 +49,22 @@ class Claims:
         if estimate.quantity not in _ERRORS:
             return None
         places = estimate.qubits if estimate.quantity == "error_2q" else estimate.qubits[:1]
-        gate, claimed = self.gate(estimate.gate, places), self.value(estimate)
+        gate, claimed = self._model.calibration(estimate.gate, places), self.value(estimate)
         if gate is None or gate.error is None or claimed is None:
             return None
         return gate.error if claimed > gate.error * (1.0 + _ROUNDING) else None
 
     def _gate_error(self, name: str, qubits: tuple[int, ...]) -> float | None:
-        gate = self.gate(name, qubits)
+        gate = self._model.calibration(name, qubits)
         if gate is None or gate.error is None:
             return None
         channels = self._model.after_gate(name, qubits)
         return max(gate.error, sum(each.channel.infidelity for each in channels))
 
-    def gate(self, name: str, qubits: tuple[int, ...]) -> GateCalibration | None:
-        """Calibration of a gate on these qubits, in either order, or on all."""
-        gates = self._gates
-        return gates.get((name, qubits)) or gates.get((name, qubits[::-1])) or gates.get((name, ()))
-
-
-def _read(qubit: QubitCalibration, quantity: str) -> float | None:
-    confusion = qubit.confusion
-    if confusion is None:
-        return None
-    p01, p10 = confusion
-    flip = qubit.preparation_error
-    if flip is None:
-        flip = qubit.excited or 0.0
-    return (p01 if quantity == "p01" else p10) + flip * (1.0 - p01 - p10)
+    def _read(self, qubit: int, quantity: str) -> float | None:
+        confusion = self._qubits[qubit].confusion
+        if confusion is None:
+            return None
+        p01, p10 = confusion
+        flip = self._model.preparation_error(qubit)
+        return (p01 if quantity == "p01" else p10) + flip * (1.0 - p01 - p10)

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 
 from noise_models.build import gate_noise
 from noise_models.build.device_model import DeviceModel
-from noise_models.build.gate_noise import depolarizing_rest, largest_parameter
+from noise_models.build.gate_noise import largest_parameter
 from noise_models.calibration import CalibrationSnapshot, GateCalibration
-from noise_models.channel import Channel, paulis
+from noise_models.channel import pauli_number, paulis
 from noise_models.options import NoiseOptions
 from simulators.transfer.dual import DualMatrix, constant
 
@@ -114,7 +114,7 @@ class DeviceChannels:
         """Depolarizing parameter that follows from the calibrated error."""
         name = (key.gate, key.qubits)
         if name not in self._parameters:
-            self._parameters[name] = _parameter(self, key)
+            self._parameters[name] = self.model.rest(self.gate(key), key.qubits)
         return self._parameters[name]
 
 
@@ -266,18 +266,6 @@ def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]
     return decay, max(1e-3 / limited - decay / 2.0, 0.0) if limited else 0.0
 
 
-def _parameter(device: DeviceChannels, key: ChannelKey) -> float:
-    gate = device.gate(key)
-    rest = Setting(device, (), np.zeros(0))
-    duration = gate.duration_ns or 0.0
-    parts = [rest.relaxation(qubit, duration) for qubit in key.qubits]
-    ptm = parts[0].values[0] if len(parts) == 1 else parts[1].tensor(parts[0]).values[0]
-    coherent = gate_noise.coherent_error(gate, len(key.qubits))
-    if coherent is not None:
-        ptm = ptm @ coherent.ptm
-    return depolarizing_rest(gate.error or 0.0, Channel(ptm).infidelity, len(key.qubits))
-
-
 def rotations_of(gate: str, num_qubits: int) -> tuple[str, ...]:
     """Paulis of the rotations that a gate may have besides its own (Sundaresan et al.,
     arXiv 2007.02925: errors of the cross-resonance gate). The first letter acts on its first
@@ -302,7 +290,7 @@ def rotation(name: str, angle_rad: float, number: int) -> DualMatrix:
 def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """K[i, j] = tr(P_i (-i/2) [P, P_j]) / 2^n, and its square: float64 [4^n, 4^n]."""
     basis = paulis(len(name))
-    pauli = basis[sum("IXYZ".index(letter) << 2 * place for place, letter in enumerate(name))]
+    pauli = basis[pauli_number(name)]
     moved = -0.5j * (pauli @ basis - basis @ pauli)
     found = np.einsum("iab,jba->ij", basis, moved).real / (1 << len(name))
     return found, found @ found
