@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from itertools import permutations
 
 import msgspec
 import numpy as np
@@ -67,11 +68,12 @@ class ChannelKey(msgspec.Struct, frozen=True):
 class DeviceChannels:
     """Channels of a device as functions of its components.
 
-    `coherent`: gates get rotations (`rotations_of`), besides those that are calibrated.
+    `coherent`: gates get rotations (`rotations_of`), besides those that are calibrated. Gates that
+    are calibrated for all qubits at once have an entry for each set of qubits in `snapshot`.
     """
 
     def __init__(self, snapshot: CalibrationSnapshot, *, coherent: bool = False) -> None:
-        self.snapshot = snapshot
+        self.snapshot = snapshot = with_gates_of_each_set(snapshot)
         self.coherent = coherent
         self.model = DeviceModel(snapshot, NoiseOptions())
         self._gates = {(gate.name, gate.qubits): gate for gate in snapshot.gates}
@@ -99,12 +101,12 @@ class DeviceChannels:
                 found |= {Component(name, key.qubits, key.gate) for name in names}
         return tuple(sorted(found))
 
-    def key_of(self, name: str, qubits: tuple[int, ...]) -> ChannelKey:
-        """Key of the gate that is calibrated for these qubits."""
+    def key_of(self, name: str, qubits: tuple[int, ...]) -> ChannelKey | None:
+        """Key of the gate that is calibrated for these qubits; None: a fit does not change it."""
         for found, is_reversed in ((qubits, False), (qubits[::-1], len(qubits) > 1)):
             if (name, found) in self._gates:
                 return ChannelKey(name, found, 0.0, is_reversed)
-        return ChannelKey(name, ())
+        return None
 
     def gate(self, key: ChannelKey) -> GateCalibration:
         """Calibration of a gate."""
@@ -256,6 +258,31 @@ class Setting:
             return found
         turn = gate_noise.over_rotation(gate.name, size, gate.over_rotation_rad)
         return found.after(constant(turn.ptm))
+
+
+def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
+    """The same device with one entry for each qubit or pair, in both orders, in place of the native
+    gates that are calibrated for all qubits at once."""
+    if all(gate.qubits for gate in snapshot.gates):
+        return snapshot
+    size = snapshot.num_qubits
+    pairs = set(permutations(range(size), 2) if snapshot.all_to_all else snapshot.coupling)
+    pairs |= {(second, first) for first, second in pairs}
+    places: dict[int, list[tuple[int, ...]]] = {1: [(q,) for q in range(size)], 2: sorted(pairs)}
+    sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
+    own = {
+        (gate.name, order) for gate in snapshot.gates for order in (gate.qubits, gate.qubits[::-1])
+    }
+    gates: list[GateCalibration] = []
+    for gate in snapshot.gates:
+        sets = [] if gate.qubits else places.get(sizes.get(gate.name, 0), [])
+        made = [
+            msgspec.structs.replace(gate, qubits=each)
+            for each in sets
+            if (gate.name, each) not in own
+        ]
+        gates += made if sets else [gate]
+    return msgspec.structs.replace(snapshot, gates=tuple(gates))
 
 
 def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]:

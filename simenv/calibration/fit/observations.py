@@ -58,8 +58,10 @@ class _KeyedModel:
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         found = self._model.after_gate(name, qubits)
+        key = self._device.key_of(name, qubits)
         for each in found:
-            self.keys[id(each.channel)] = self._device.key_of(name, qubits)
+            if key is not None:
+                self.keys[id(each.channel)] = key
             self._held.append(each.channel)
         return found
 
