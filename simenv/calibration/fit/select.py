@@ -22,6 +22,7 @@ from simenv.calibration.fit.observations import FittedCircuit
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.solve import FitProblem, Solution, linear_solution, normal_equations
 from simenv.calibration.fit.windows import window_matrix
+from simulators.circuit.disjoint_sets import DisjointSets
 
 FOLDS = 4
 MANY_BODIES = 100  # from so many different circuits on, angles are tried
@@ -75,19 +76,13 @@ def _groups(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> 
 
 def _joined(*labels: Sequence[object]) -> list[int]:
     """Connected components of items that share a label."""
-    parent = list(range(len(labels[0])))
-
-    def root(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
+    size = len(labels[0])
+    sets = DisjointSets(size)
     for kind in labels:
         first: dict[object, int] = {}
         for item, label in enumerate(kind):
-            parent[root(item)] = root(first.setdefault(label, item))
-    return [root(item) for item in range(len(parent))]
+            sets.join(item, first.setdefault(label, item))
+    return [sets.root(item) for item in range(size)]
 
 
 def held_out_losses(

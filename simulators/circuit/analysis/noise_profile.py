@@ -28,8 +28,9 @@ def noise_profile(
         found = active_support(circuit, program, outputs, labels) if outputs else None
         if found is not None:
             locations, width = locations[found.acting], int(found.needed.sum())
-            parts = component_qubits(circuit, found.kept, locations, found.needed)
-            widest = max(part.size for part in parts)
+            if outputs == ("counts",):
+                parts = component_qubits(circuit, found.kept, locations, found.needed)
+                widest = max(part.size for part in parts)
     facts, numbers = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
         frozenset(program.kinds),

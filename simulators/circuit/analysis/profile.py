@@ -36,7 +36,8 @@ class NoiseProfile(msgspec.Struct, frozen=True):
     touched: int = 0  # qubits that operations act on: a device has more; 0: not known
     device_shot_ns: float = 0.0  # of one shot on the device; 0.0: not known
     device_overhead_ns: float = 0.0  # of a circuit there, beside its shots
-    widest: int = 0  # qubits of the widest part that gates and channels connect; 0: not known
+    # Qubits of the widest part that gates and channels connect; 0: not known. Of counts alone.
+    widest: int = 0
 
 
 class Profile(msgspec.Struct, frozen=True):

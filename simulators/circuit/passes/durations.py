@@ -20,6 +20,7 @@ from noise_models.build import build
 from noise_models.calibration import CalibrationSnapshot
 from simulators.circuit.gates import BARRIER, DELAY, DELAY_DT, MEASURE
 from simulators.circuit.ir import Circuit
+from simulators.circuit.operands import Operands
 from simulators.circuit.schedule import schedule
 from simulators.errors import Unsupported
 
@@ -62,25 +63,23 @@ def delays_ns(
 
 
 def durations_ns(
-    circuit: Circuit, model: Durations, delays: NDArray[np.float64]
+    circuit: Circuit, operands: Operands, model: Durations, delays: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Duration of each operation. `delays`: as `delays_ns` has them; [0]: all are 0."""
-    rows = circuit.table.rows[circuit.ops]
-    codes, counts = rows[:, 0], rows[:, 1]
-    first = np.cumsum(counts) - counts
+    codes, counts = operands.codes, operands.counts
+    first, wires = operands.first, operands.wires
     durations = np.zeros(circuit.ops.size)
     timed = np.flatnonzero((codes >= MEASURE) & (counts > 0))
     if timed.size:
-        wires = circuit.qubits.astype(np.int64)
         begins, sizes = first[timed], counts[timed]
         size = circuit.num_qubits + 1
         second = np.where(sizes > 1, wires[np.minimum(begins + 1, wires.size - 1)], -1)
-        key = (circuit.ops[timed] * size + wires[begins]) * size + second + 1
+        key = (circuit.ops[timed].astype(np.int64) * size + wires[begins]) * size + second + 1
         _, where, inverse = np.unique(key, return_index=True, return_inverse=True)
         each = []
         for k in timed[where].tolist():
-            qubits = tuple(wires[first[k] : first[k] + counts[k]].tolist())
-            each.append(model.duration_ns(circuit.table.names[circuit.ops[k]], qubits))
+            name = circuit.table.names[circuit.ops[k]]
+            each.append(model.duration_ns(name, operands.qubits(k)))
         durations[timed] = np.array(each)[inverse]
     if delays.size:
         durations[(codes == DELAY) | (codes == DELAY_DT)] = delays
@@ -123,10 +122,12 @@ class ShotTimes:
             delays = delays_ns(circuit, self._model, values)
         except Unsupported:
             delays = np.zeros(0)
+        operands = Operands.of(circuit)
         return schedule(
             circuit,
-            durations_ns(circuit, self._model, delays),
+            durations_ns(circuit, operands, self._model, delays),
             feed_forward_ns=self._model.feed_forward_ns,
+            operands=operands,
         ).duration_ns
 
     def task_ns(self, shots: int, shot_ns: list[float]) -> int:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit.disjoint_sets import DisjointSets
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import Q0, Q1, NoiseProgram
@@ -32,19 +33,12 @@ def component_qubits(
 
     `kept` [operations]; `locations` [n, 4]: those that act; `needed` [qubits].
     """
-    parent = list(range(circuit.num_qubits))
-
-    def root(qubit: int) -> int:
-        while parent[qubit] != qubit:
-            parent[qubit] = parent[parent[qubit]]
-            qubit = parent[qubit]
-        return qubit
-
+    sets = DisjointSets(circuit.num_qubits)
     for one, two in _joined(circuit, kept, locations):
-        parent[root(one)] = root(two)
+        sets.join(one, two)
     groups: dict[int, list[int]] = {}
     for qubit in np.flatnonzero(needed).tolist():
-        groups.setdefault(root(qubit), []).append(qubit)
+        groups.setdefault(sets.root(qubit), []).append(qubit)
     parts: list[list[int]] = []
     shared: list[int] | None = None
     for group in groups.values():
