@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from noise_models import document, library
+from noise_models.calibration import CalibrationSnapshot
 from noise_models.document import Document
 from noise_models.errors import NoiseError
 from noise_models.model import NoiseModel
@@ -40,10 +41,10 @@ def library_names() -> dict[str, CalibrationSource]:
     return {**dict.fromkeys(library.names(), CalibrationSource.INSTALLED), **bundled}
 
 
-def from_library(name: str) -> bytes:
-    """The noise document of a device of the library. Raises OptionError."""
+def from_library(name: str) -> CalibrationSnapshot:
+    """The snapshot of a device of the library. Raises OptionError."""
     with reported(f"device {name!r}"):
-        return document.dump(library.load(library.resolve(name)))
+        return library.load(name)
 
 
 def is_in_library(name: str) -> bool:

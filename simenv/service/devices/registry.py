@@ -138,7 +138,7 @@ def _load(folder: Path, name: str, *, from_file: bool) -> EmulatedDevice:
         raise NotFoundError(
             f"there is no device {name[:64]!r}", hint=f"{suggestion}devices: {_listed(names)}"
         )
-    return _parsed(noise_api.from_library(name), name)
+    return emulated(name, noise_api.from_library(name))
 
 
 def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drift:
