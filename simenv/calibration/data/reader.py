@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from noise_models.drift import moment_s
 from simenv.calibration.data.records import (
     FORMAT,
     KIND,
@@ -28,7 +29,6 @@ from simenv.calibration.data.records import (
     DataError,
     MeasuredCircuit,
     body_of,
-    seconds_of,
 )
 from simenv.errors import SimenvError
 
@@ -241,7 +241,7 @@ class _Reader:
             text = self._text(row, field)
             if text:
                 try:
-                    return seconds_of(text)
+                    return moment_s(text)
                 except ValueError as error:
                     raise self._wrong(field, f"{text!r:.60}", "an ISO 8601 date") from error
         return math.nan

@@ -9,12 +9,12 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
+from noise_models.drift import moment_s
 from simenv.errors import SimenvError
 
 if TYPE_CHECKING:
@@ -79,18 +79,12 @@ class CountsData(msgspec.Struct, frozen=True, eq=False):
         return msgspec.structs.replace(self, warnings=(*self.warnings, (text, rows)))
 
 
-def seconds_of(text: str) -> float:
-    """Seconds since 1970 of an ISO 8601 date; UTC where it states no zone. Raises ValueError."""
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
 def dates_before(data: CountsData, calibrated: str) -> int:
     """Rows that were measured before the calibration; 0 where the time of it is not known."""
     if not calibrated:
         return 0
     try:
-        limit_s = seconds_of(calibrated)
+        limit_s = moment_s(calibrated)
     except ValueError:
         return 0
     return sum(each.time_s < limit_s for each in data.records)

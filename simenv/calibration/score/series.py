@@ -6,7 +6,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from noise_models.calibration import CalibrationSnapshot
-from simenv.calibration.data.records import CountsRecord, seconds_of
+from noise_models.drift import moment_s
+from simenv.calibration.data.records import CountsRecord
 from simenv.calibration.score.predict import Prediction, Predictor
 
 
@@ -19,7 +20,7 @@ class SeriesPredictor(Predictor):
     def __init__(self, default: CalibrationSnapshot, series: Sequence[CalibrationSnapshot]) -> None:
         """Snapshots of `series` have a date. Raises ValueError for another text."""
         super().__init__(default)
-        dated = sorted(((seconds_of(each.calibrated), each) for each in series), key=_date)
+        dated = sorted(((moment_s(each.calibrated), each) for each in series), key=_date)
         self._begins = [begin_s for begin_s, _ in dated]
         self._members = [Predictor(each) for _, each in dated]
 
