@@ -60,6 +60,7 @@ class Chain(msgspec.Struct, frozen=True, array_like=True):
     factors: bytes  # float64
 
 
+REFUSE = "refuse"  # asked of stale programs by a client; STALE, REFUSED: by the service
 STALE, REFUSED = "stale", "refused"
 
 
@@ -91,8 +92,8 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     # Gates of the circuits that compilation replaced, where the noise document is the caller's own.
     replaced_gates: Annotated[tuple[Text, ...], FEW] = ()
     compiled_for: Text = ""  # hex digest of the calibration that they were compiled for
-    # Of programs compiled for a calibration that is not in force: "" or "flag": they run and their
-    # results say so; "refuse": they fail. The service writes STALE or REFUSED at the start.
+    # Of programs compiled for a calibration that is not in force: "": they run, and their results
+    # say so; REFUSE: they fail. The service writes STALE or REFUSED at the start.
     stale: Text = ""
 
     @property

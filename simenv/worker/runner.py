@@ -197,7 +197,8 @@ class Runner:
                 raise StaleCalibration(
                     f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in"
                     " force",
-                    hint="submit it again: it is compiled anew; or stale='flag'",
+                    hint="submit it again: it is compiled anew; with compile='auto' it runs and its"
+                    " result says so",
                 )
             program, result = self._compute(assigned, terms, chunk)
             assert result is not None

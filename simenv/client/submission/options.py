@@ -25,6 +25,7 @@ from simenv.client.submission.arguments import (
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, EngineOptions, Observable, TaskOptions
+from simenv.model.task import REFUSE
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
@@ -239,7 +240,7 @@ def _checked(*values: Any) -> CheckedOptions:
         prefer=_preferred(given["prefer"], pool, device),
         device=_name("device", device) if device else "",
         noise=() if noise == "on" or document else noise,
-        stale="refuse" if mode == "fresh" else "",
+        stale=REFUSE if mode == "fresh" else "",
     )
     mapping = tuple(
         checked_whole("qubit_mapping", qubit, 0, MAX_QUBITS)

@@ -23,7 +23,7 @@ import msgspec
 from simenv.config.drift import DriftSpec, drift_of
 from simenv.errors import InsufficientError, OptionError
 from simenv.model import PoolSpec, TaskOptions
-from simenv.model.task import REFUSED, STALE
+from simenv.model.task import REFUSE, REFUSED, STALE
 from simenv.scheduler.core.actions import RecordEvent
 from simenv.scheduler.core.types import TaskRecord, base_of
 from simenv.scheduler.state.state import SchedulerState
@@ -250,7 +250,7 @@ class DriftingDevices:
                 self._bodies[noise] = found.body
         stale = ""
         if terms.compiled_for not in ("", published):
-            stale = REFUSED if terms.stale == "refuse" else STALE
+            stale = REFUSED if terms.stale == REFUSE else STALE
         if (noise, stale) == (terms.snapshot, terms.stale):
             return terms
         return msgspec.structs.replace(terms, snapshot=noise, stale=stale)
