@@ -27,6 +27,14 @@ def wall_clock_s(moment: str) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
+def device_time_ns(shots: int, circuits: int, overhead_ns: float, shot_ns: float) -> int:
+    """Time of a device for circuits of so many shots each: circuits overhead + shots shot_ns.
+
+    `shot_ns`: of one shot of every circuit, summed. 0 for exact results, which no device gives.
+    """
+    return round(circuits * overhead_ns + shots * shot_ns) if shots else 0
+
+
 class DeviceKind(enum.StrEnum):
     """What stands behind a pool."""
 

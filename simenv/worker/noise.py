@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simenv.model import NO_GATES, DeviceRecord, NoiseFactors, Program, TaskOptions
-from simenv.model.devices import wall_clock_s
+from simenv.model.devices import device_time_ns, wall_clock_s
 from simenv.model.task import STALE
 from simenv.wire.messages.worker import AssignedTask, NoiseDocument
 from simenv.worker.noise_warnings import unused_channels
@@ -102,7 +102,8 @@ class Noise:
             circuit = Circuit.from_program(program)
             values = np.frombuffer(assigned.bindings, np.float64).reshape(assigned.count, -1)
             rows = values if program.num_slots else [None] * assigned.count
-            return times.task_ns(assigned.shots, [times.shot_ns(circuit, row) for row in rows])
+            shot_ns = sum(times.shot_ns(circuit, row) for row in rows)
+            return device_time_ns(assigned.shots, assigned.count, times.overhead_ns, shot_ns)
         key = (program.structure, terms.snapshot)
         shot_ns = self._shots_ns.get(key)
         if shot_ns is None:
@@ -113,7 +114,8 @@ class Noise:
             shot_ns = self._shots_ns[key] = times.shot_ns(circuit, duration_ns=known_ns)
             if len(self._shots_ns) > MAX_PROGRAMS:
                 self._shots_ns.popitem(last=False)
-        return times.task_ns(assigned.shots, [shot_ns] * assigned.count)
+        count = assigned.count
+        return device_time_ns(assigned.shots, count, times.overhead_ns, count * shot_ns)
 
     def _shot_times(self, terms: TaskOptions) -> ShotTimes | None:
         """None where durations are not known."""

@@ -8,6 +8,7 @@ engine, so that runs are reproducible.
 from __future__ import annotations
 
 from simenv.model import TaskSpec
+from simenv.model.devices import device_time_ns
 from simenv.scheduler.core.types import Route
 
 LEARNING_RATE = 0.2
@@ -72,9 +73,7 @@ def _model_us(route: Route, spec: TaskSpec) -> float:
 def device_ns(route: Route, shots: int, count: int) -> int:
     """Time on the device for so many shots of so many sets of parameter values; 0 for exact
     results."""
-    if not shots:
-        return 0
-    return round(count * (route.device_overhead_ns + shots * route.device_shot_ns))
+    return device_time_ns(shots, count, route.device_overhead_ns, count * route.device_shot_ns)
 
 
 def expected_ns(route: Route, spec: TaskSpec) -> int:

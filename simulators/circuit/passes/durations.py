@@ -129,10 +129,3 @@ class ShotTimes:
             feed_forward_ns=self._model.feed_forward_ns,
             operands=operands,
         ).duration_ns
-
-    def task_ns(self, shots: int, shot_ns: list[float]) -> int:
-        """Time of a circuit with so many shots of each set of parameter values; 0 for an exact
-        result, which no device gives."""
-        if not shots:
-            return 0
-        return round(sum(self.overhead_ns + shots * each for each in shot_ns))
