@@ -61,9 +61,9 @@ def as_json(found: Certificate) -> None:
 def show(found: Certificate, *, every: bool) -> None:
     """The table, the culprits and the verdict."""
     if every:
-        _table(_ROW_HEADERS, [_row(each) for each in found.comparisons])
+        terminal.table([_ROW_HEADERS, *(_row(each) for each in found.comparisons)])
     else:
-        _table(_HEADERS, _summary(found.comparisons))
+        terminal.table([_HEADERS, *_summary(found.comparisons)])
     terminal.line()
     for each in found.culprits[:_SHOWN]:
         terminal.line(f"outside the bound: {sentence(each)}")
@@ -153,11 +153,3 @@ def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
             cells += ["-"] * 4 + ["unclaimed"]
         rows.append(tuple(cells))
     return rows
-
-
-def _table(headers: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    every = [headers, *rows]
-    widths = [max(len(row[k]) for row in every) for k in range(len(headers))]
-    for row in every:
-        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
-        terminal.line("  ".join(cells).rstrip())

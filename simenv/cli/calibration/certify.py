@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,8 +13,8 @@ from simenv import config
 from simenv.cli import options
 from simenv.cli.devices import stored
 from simenv.cli.errors import spoken_errors
-from simenv.cli.output import terminal
-from simenv.errors import ConfigError, NotFoundError, OptionError
+from simenv.cli.output import pictures, terminal
+from simenv.errors import NotFoundError, OptionError
 
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
@@ -122,14 +121,10 @@ def _qubits(text: str) -> list[int] | None:
 
 def _plot(found: Certificate, path: Path) -> None:
     """Draw the certificate. Raises ConfigError, OptionError."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("--plot: matplotlib is not installed", hint="pip install 'simenv[plots]'")
-    if path.suffix != ".png":
-        raise OptionError(f"--plot {path}: not a PNG file", hint="give a name that ends in .png")
-    from simenv.cli.calibration import certificate_plot
 
-    try:
+    def draw() -> None:
+        from simenv.cli.calibration import certificate_plot
+
         certificate_plot.draw(found, path)
-    except OSError as error:
-        raise OptionError(f"cannot write {path}: {error.strerror}") from error
-    terminal.note(f"certificate drawn in {path}")
+
+    pictures.plot(path, "certificate", draw)

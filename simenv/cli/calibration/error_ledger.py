@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,9 @@ import msgspec
 
 from simenv.cli.errors import spoken_errors
 from simenv.cli.listing import Column, Style, listing
-from simenv.cli.output import terminal
+from simenv.cli.output import pictures, terminal
 from simenv.cli.tasks.circuit_input import noise_of, read_circuit
-from simenv.errors import ConfigError, OptionError, ProgramError
+from simenv.errors import OptionError, ProgramError
 
 if TYPE_CHECKING:
     from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, GateLoss
@@ -26,10 +25,8 @@ def show(
 ) -> None:
     """Compute the ledger in this process and show it. Raises SimenvError."""
     with spoken_errors():
-        if plot is not None and importlib.util.find_spec("matplotlib") is None:
-            raise ConfigError(
-                "--plot: matplotlib is not installed", hint="pip install 'simenv[plots]'"
-            )
+        if plot is not None:
+            pictures.require_matplotlib("--plot")
         found = _ledger(file, device, noise, compiled)
         if not found.components:
             raise OptionError("no noise acts on this circuit", hint="--noise on, or another device")
@@ -41,8 +38,9 @@ def show(
         from simenv.cli.calibration import ledger_plot
 
         try:
-            ledger_plot.draw(found, f"{Path(file).name} on {device}", plot)
-        except (OSError, ValueError) as error:
+            with pictures.write_errors(plot):
+                ledger_plot.draw(found, f"{Path(file).name} on {device}", plot)
+        except ValueError as error:
             raise OptionError(f"--plot {plot}: {error}", hint="a file that ends in .png") from error
         terminal.note(f"{plot} written")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +11,8 @@ import typer
 from simenv.cli import options
 from simenv.cli.calibration.calibrate import DataFile, prepare
 from simenv.cli.devices import stored
-from simenv.cli.output import terminal
-from simenv.errors import ConfigError, OptionError
+from simenv.cli.output import pictures, terminal
+from simenv.errors import OptionError
 
 if TYPE_CHECKING:
     from simenv.calibration.score.predict import Predictor
@@ -40,10 +39,8 @@ def score(
     """
     if len(set(device)) < len(device):
         raise OptionError("--device: one device is named twice")
-    if (plots or report) and importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            "--plots and --report: matplotlib is not installed", hint="pip install 'simenv[plots]'"
-        )
+    if plots or report:
+        pictures.require_matplotlib("--plots and --report")
     prepare()
     from simenv.calibration.data.reader import read
     from simenv.calibration.report.tables import as_values
@@ -83,25 +80,21 @@ def _predictor(name: str) -> Predictor:
 def _draw(title: str, found: Score, folder: Path | None, report: Path | None) -> None:
     from simenv.calibration.report import page
 
-    try:
-        if folder is not None:
+    if folder is not None:
+        with pictures.write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             for path in page.draw(title, found, folder):
                 terminal.note(f"plot {path}")
-        if report is not None:
+    if report is not None:
+        with pictures.write_errors(report):
             page.write(report, f"Scores of {title}", [page.Section(title, found)])
-            terminal.note(f"page {report}")
-    except OSError as error:
-        raise OptionError(f"cannot write {error.filename}: {error.strerror}") from error
+        terminal.note(f"page {report}")
 
 
 def _show(found: Score, values: list[dict[str, object]]) -> None:
     from simenv.calibration.report.tables import HEADER, cells
 
-    rows = [tuple(word.upper() for word in HEADER), *cells(values)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(HEADER))]
-    for row in rows:
-        terminal.line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+    terminal.table([tuple(word.upper() for word in HEADER), *cells(values)])
     how: dict[str, int] = {}
     for each in found.rows:
         how[each.how] = how.get(each.how, 0) + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +13,11 @@ from simenv import config
 from simenv.cli import options
 from simenv.cli.devices import overview, stored
 from simenv.cli.listing import Columns, NoHeader, Style, Watch, listing
-from simenv.cli.output import terminal
-from simenv.errors import ConfigError, OptionError
+from simenv.cli.output import pictures, terminal
+from simenv.errors import OptionError
 
 if TYPE_CHECKING:
+    from noise_models.calibration import CalibrationSnapshot
     from noise_models.importers import ImportReport, ReportLine
 
 _LINES_SHOWN = 12  # of one part of a report
@@ -167,18 +167,13 @@ def _target(provider: str) -> dict[str, bytes]:
     return {f"{provider}.json": document(describe(backend, backend.target), backend.target)}
 
 
-def _plot(name: str, found: object, path: Path) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError("--plot: matplotlib is not installed", hint="pip install 'simenv[plots]'")
-    from simenv.cli.devices import picture
+def _plot(name: str, found: CalibrationSnapshot, path: Path) -> None:
+    def draw() -> None:
+        from simenv.cli.devices import picture
 
-    if path.suffix != ".png":
-        raise OptionError(f"--plot {path}: not a PNG file", hint="give a name that ends in .png")
-    try:
-        picture.draw(name, found, path)  # type: ignore[arg-type]
-    except OSError as error:
-        raise OptionError(f"cannot write {path}: {error.strerror}") from error
-    terminal.note(f"lattice drawn in {path}")
+        picture.draw(name, found, path)
+
+    pictures.plot(path, "lattice", draw)
 
 
 def _report(report: ImportReport) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 import msgspec
@@ -174,6 +174,14 @@ def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32)
         line(f"{key}  {texts[key].rjust(column)}  {bar}".rstrip())
     if len(shares) > limit:
         note(f"the {limit} largest of {len(shares)}; --json prints all")
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows in aligned columns; the first one is the headers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]
+        line("  ".join(cells).rstrip())
 
 
 def _coloured(stream: TextIO) -> bool:
