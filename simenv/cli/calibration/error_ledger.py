@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from simenv.cli.calibration.calibrate import prepare
 from simenv.cli.errors import spoken_errors
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.output import pictures, terminal
@@ -46,6 +47,7 @@ def show(
 
 
 def _ledger(file: str, device: str, noise: str, compiled: str) -> ErrorLedger:
+    prepare()
     from noise_models import document as documents
     from noise_models.errors import NoiseError
     from noise_models.options import NoiseOptions

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from shell import Shell
 
+from simenv import config
+from simulators.compiler import kernel
+
 BELL = str(Path(__file__).parents[4] / "examples" / "bell.qasm")
 ON = ("--device", "superconducting-lattice")
 
@@ -35,6 +38,12 @@ def test_plot_is_a_png(shell: Shell, tmp_path: Path) -> None:
     path = tmp_path / "ledger.png"
     shell("explain", BELL, *ON, "--ledger", "--plot", str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_kernels_are_kept_in_their_folder(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_chosen", [])
+    assert shell("explain", BELL, *ON, "--ledger").code == 0
+    assert kernel._chosen == [kernel.version(config.kernel_folder())]
 
 
 @pytest.mark.parametrize(
