@@ -44,6 +44,7 @@ _DEPENDS = {
     " and --precision",
     "--ledger": "the losses depend on the circuit, --device, --noise and --compile",
 }
+_ONE_ANSWER = "--plan lists sweeps, --ledger losses: ask for one of them"
 
 COLUMNS: tuple[Column[Choice], ...] = (
     Column("ENGINE", lambda one: one.engine),
@@ -98,7 +99,11 @@ def explain(
     if file is None:
         if noise == "on":
             raise OptionError("no circuit", hint="simenv explain FILE")
+        if plan:
+            raise OptionError("--plan and --noise FILE, which is --ledger FILE", hint=_ONE_ANSWER)
         file, noise, ledger = noise, "on", True
+    if plan and ledger:
+        raise OptionError("--plan and --ledger", hint=_ONE_ANSWER)
     if plot is not None and not ledger:
         raise OptionError("--plot without --ledger", hint="--ledger draws; --plan lists sweeps")
     if ledger:

@@ -53,6 +53,8 @@ def test_kernels_are_kept_in_their_folder(shell: Shell, monkeypatch: pytest.Monk
         ((), "no circuit"),
         ((BELL, *ON, "--ledger", "--shots", "5"), "--ledger and --shots"),
         ((BELL, *ON, "--plot", "a.png"), "--plot without --ledger"),
+        ((BELL, *ON, "--ledger", "--plan"), "--plan and --ledger"),
+        (("--noise", BELL, *ON, "--plan"), "--plan and --noise FILE"),
         ((BELL, *ON, "--ledger", "--noise", "off"), "no noise acts"),
         ((BELL, *ON, "--ledger", "--plot", "a.nothing"), "--plot a.nothing"),
     ],
