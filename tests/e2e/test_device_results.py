@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import live
 import pytest
-from emulated import DEVICE, environment, far, ghz
+from emulated import DEVICE, far, ghz
 from qiskit import QuantumCircuit, qasm2
-from shell import Answer, Shell
+from shell import Shell
 
 from noise_models import document, library
 from simenv import config
-from simenv.cli.app import run
 from simenv.client.client import Client
 from simenv.errors import InfeasibleError
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[live.Live]:
-    with environment() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def env(up: live.Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
-
-
-@pytest.fixture
-def shell(
-    up: live.Live, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Shell:
-    monkeypatch.setenv("SIMENV_SERVICE", "")
-
-    def call(*line: str) -> Answer:
-        capfd.readouterr()
-        code = run(["--name", up.name, *line])
-        shown = capfd.readouterr()
-        return Answer(code, shown.out, shown.err)
-
-    return call
 
 
 def test_initial_and_final_layout_are_those_of_the_transpiled_circuit(env: Client) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import live
 import pytest
-from emulated import DEVICE, environment, ghz
+from emulated import DEVICE, ghz
 from qiskit import qasm2
 
 from simenv.client.client import Client
@@ -18,18 +18,6 @@ from simenv.frontends.qrmi import Payload, QuantumResource
 from simenv.qpm.errors import ExecutionError, InProgressError
 from simenv.qpm.service import QPMCapability
 from simenv.qpm.states import Reason
-
-
-@pytest.fixture(scope="module")
-def up() -> Iterator[live.Live]:
-    with environment() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def env(up: live.Live) -> Iterator[Client]:
-    with up.client() as client:
-        yield client
 
 
 def request(**more: Any) -> dict[str, Any]:

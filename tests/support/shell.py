@@ -6,6 +6,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from simenv.cli.app import run
+
 
 class Answer:
     """What a command said."""
@@ -24,3 +28,16 @@ class Answer:
 
 
 Shell = Callable[..., Answer]
+
+
+def shell_of(environment: str, capfd: pytest.CaptureFixture[str]) -> Shell:
+    """A command line of an environment, run in this process."""
+
+    def call(*words: str, name: str = environment) -> Answer:
+        capfd.readouterr()
+        code = run(["--name", name, *words])
+        shown = capfd.readouterr()
+        assert "Traceback" not in shown.err
+        return Answer(code, shown.out, shown.err)
+
+    return call

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 import live
 import pytest
-from shell import Answer, Shell
-
-from simenv.cli.app import run
+from shell import Shell, shell_of
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +21,4 @@ def environment(request: pytest.FixtureRequest) -> Iterator[live.Live]:
 @pytest.fixture
 def shell(environment: live.Live, capfd: pytest.CaptureFixture[str]) -> Shell:
     """Run a command line of the environment, in this process."""
-
-    def call(*words: str, name: str = environment.name) -> Answer:
-        capfd.readouterr()
-        code = run(["--name", name, *words])
-        shown = capfd.readouterr()
-        assert "Traceback" not in shown.err
-        return Answer(code, shown.out, shown.err)
-
-    return call
+    return shell_of(environment.name, capfd)

@@ -1,0 +1,33 @@
+"""The environment of tests of emulated devices; other modules have fixtures of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import live
+import pytest
+from emulated import environment
+from shell import Shell, shell_of
+
+from simenv.client.client import Client
+
+
+@pytest.fixture(scope="module")
+def up() -> Iterator[live.Live]:
+    with environment() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def env(up: live.Live) -> Iterator[Client]:
+    with up.client() as client:
+        yield client
+
+
+@pytest.fixture
+def shell(
+    up: live.Live, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Shell:
+    """Run a command line of the environment, in this process."""
+    monkeypatch.setenv("SIMENV_SERVICE", "")
+    return shell_of(up.name, capfd)
