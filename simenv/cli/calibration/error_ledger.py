@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.cli.calibration.calibrate import prepare
 from simenv.cli.errors import spoken_errors
 from simenv.cli.listing import Column, Style, listing
 from simenv.cli.output import pictures, terminal
 from simenv.cli.tasks.circuit_input import noise_of, read_circuit
-from simenv.errors import OptionError, ProgramError
+from simenv.errors import OptionError
 
 if TYPE_CHECKING:
     from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, GateLoss
@@ -28,9 +27,11 @@ def show(
     with spoken_errors():
         if plot is not None:
             pictures.require_matplotlib("--plot")
-        found = _ledger(file, device, noise, compiled)
-        if not found.components:
-            raise OptionError("no noise acts on this circuit", hint="--noise on, or another device")
+        from simenv.calibration.ledger.circuits import circuit_ledger
+
+        found = circuit_ledger(
+            read_circuit(file).program, device, noise=noise_of(noise), compile=compiled
+        )
     if as_json:
         terminal.json_line({"device": device, **msgspec.to_builtins(_record(found))})
     else:
@@ -44,39 +45,6 @@ def show(
         except ValueError as error:
             raise OptionError(f"--plot {plot}: {error}", hint="a file that ends in .png") from error
         terminal.note(f"{plot} written")
-
-
-def _ledger(file: str, device: str, noise: str, compiled: str) -> ErrorLedger:
-    prepare()
-    from noise_models import document as documents
-    from noise_models.errors import NoiseError
-    from noise_models.options import NoiseOptions
-    from simenv.calibration.ledger.ledger import error_ledger
-    from simenv.cli.tasks.local_devices import LocalDevices
-    from simenv.client.devices.choice import SubmitDevices
-    from simenv.client.submission.prepare import prepare_one
-    from simenv.model import decode_program
-    from simulators.circuit.ir import Circuit
-    from simulators.circuit.validation.admission import validation_error
-    from simulators.errors import EngineError
-
-    local = LocalDevices()
-    order = prepare_one(
-        read_circuit(file).program,
-        {"device": device, "noise": noise_of(noise), "compile": compiled},
-        SubmitDevices(local),
-    )
-    terms, _ = local.resolved(order.terms)
-    stored = local.document(terms)
-    assert stored is not None  # a device has a document
-    program = decode_program(order.specs[0].program)
-    circuit = Circuit.from_program(program)
-    if wrong := validation_error(circuit):
-        raise ProgramError(wrong)
-    try:
-        return error_ledger(circuit, documents.load(stored.body), NoiseOptions.parse(terms.noise))
-    except (NoiseError, EngineError) as error:
-        raise OptionError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
 
 
 def _record(found: ErrorLedger) -> dict[str, Any]:

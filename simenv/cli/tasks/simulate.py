@@ -41,7 +41,7 @@ from simenv.errors import InfeasibleError, ProgramError, TaskFailedError
 from simenv.model import Observable, Origin, TaskState, decode_program
 
 if TYPE_CHECKING:
-    from simenv.cli.tasks.local_devices import LocalDevices
+    from simenv.calibration.local_devices import LocalDevices
     from simenv.cli.tasks.resource_fit import Fitting
     from simenv.client.results.result import Result
     from simenv.client.submission.prepare import PreparedSubmit
@@ -88,7 +88,7 @@ def simulate(
         return
     begin_s = time.perf_counter()
     observables: list[Observable] = []
-    from simenv.cli.tasks.local_devices import LocalDevices
+    from simenv.calibration.local_devices import LocalDevices
 
     local = LocalDevices()
 

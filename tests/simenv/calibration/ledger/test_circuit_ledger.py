@@ -1,0 +1,40 @@
+"""Error ledgers from Python, and the same from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from qiskit import QuantumCircuit
+
+from simenv.calibration.ledger.circuits import circuit_ledger
+from simenv.errors import NotFoundError, OptionError
+
+DEVICE = "superconducting-lattice"
+
+
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(2, 2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure([0, 1], [0, 1])
+    return circuit
+
+
+def test_circuits_and_files_have_one_ledger() -> None:
+    path = Path(__file__).parents[4] / "examples" / "bell.qasm"
+    found = circuit_ledger(bell(), DEVICE)
+    assert 0.9 < found.fidelity < 1.0
+    assert found.loss == pytest.approx(sum(loss for _, loss in found.components))
+    assert circuit_ledger(path, DEVICE) == found
+
+
+def test_noise_options_are_those_of_submit() -> None:
+    found = circuit_ledger(bell(), DEVICE, noise={"qubit": 0, "gate.crosstalk": 0})
+    assert {name for name, _ in found.components} == {"gate.depolarizing", "gate.coherent"}
+    with pytest.raises(OptionError, match="no noise acts"):
+        circuit_ledger(bell(), DEVICE, noise="off")
+    with pytest.raises(OptionError, match="compile='often'"):
+        circuit_ledger(bell(), DEVICE, compile="often")
+    with pytest.raises(NotFoundError, match="nowhere"):
+        circuit_ledger(bell(), "nowhere")
