@@ -18,19 +18,21 @@ LAYERS = 6
 
 
 def random_counts(
-    circuits: int, num_qubits: int, seed: int = 1
+    circuits: int, num_qubits: int, seed: int = 1, snapshot: CalibrationSnapshot | None = None
 ) -> tuple[CountsData, CalibrationSnapshot]:
-    """Counts in native gates, and the snapshot that the device of the counts differs from."""
-    snapshot = library.load(DEVICE)
+    """Counts in native gates of DEVICE, and the snapshot that the device of the counts differs
+    from, by default that of DEVICE."""
+    name = DEVICE if snapshot is None else snapshot.name
+    snapshot = snapshot or library.load(name)
     truth = changed(snapshot, np.random.default_rng(seed))
-    device, rng = Predictor(truth), np.random.default_rng(seed + 1)
+    predictor, rng = Predictor(truth), np.random.default_rng(seed + 1)
     records = []
     for number in range(circuits):
         text = _circuit(PATH[:num_qubits], rng)
         loaded = load(text)
         source = MeasuredCircuit(text, loaded, num_qubits, body_of(loaded))
         record = CountsRecord(source, {0: 1}, 1, f"random-{number}", body=source.body)
-        found = device.prediction(record)
+        found = predictor.prediction(record)
         assert found is not None
         drawn = rng.multinomial(SHOTS, found.probabilities / found.probabilities.sum())
         counts = {
@@ -39,7 +41,7 @@ def random_counts(
             if count
         }
         records.append(msgspec.structs.replace(record, counts=counts, shots=SHOTS))
-    return CountsData(tuple(records), DEVICE), snapshot
+    return CountsData(tuple(records), name), snapshot
 
 
 def changed(snapshot: CalibrationSnapshot, rng: np.random.Generator) -> CalibrationSnapshot:

@@ -67,8 +67,9 @@ def test_derivatives_of_components_are_those_of_differences(counts: CountsData) 
         np.testing.assert_allclose(made.jacobian[:, number], difference, atol=1e-8)
 
 
-def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData) -> None:
-    snapshot = library.load("lima")
+@pytest.mark.parametrize("name", ["lima", "trapped-ions"])
+def test_a_fitted_snapshot_has_the_noise_of_its_components(counts: CountsData, name: str) -> None:
+    snapshot = library.load(name)
     device = DeviceChannels(snapshot, coherent=True)
     every = all_components(device)
     values = np.random.default_rng(3).normal(size=len(every)) * 0.3
@@ -112,6 +113,28 @@ def test_a_fit_predicts_circuits_that_it_did_not_see(
     assert len(fitted.observed.observations) == 12
     low, high = fitted.interval
     assert ((low <= fitted.latent + 1.0) & (fitted.latent - 1.0 <= high)).all()
+
+
+def test_gates_that_are_calibrated_for_all_qubits_at_once_are_fitted() -> None:
+    ions = library.load("trapped-ions")
+    assert {gate.qubits for gate in ions.gates} == {()}
+    gates = tuple(
+        msgspec.structs.replace(gate, error=20.0 * (gate.error or 0.0)) for gate in ions.gates
+    )
+    counts, snapshot = random_counts(8, 2, snapshot=msgspec.structs.replace(ions, gates=gates))
+    made = calibrate(counts, snapshot, "fitted")
+    errors = {column for column in made.columns if column.startswith("error")}
+    assert {"error 1", "error 2"} <= errors
+    before = {gate.name: gate.error for gate in snapshot.gates}
+    after = [gate for gate in made.snapshot.gates if gate.name == "rzz"]
+    assert len(after) == 32 * 31
+    assert all(gate.error != before["rzz"] for gate in after)
+    models = {"before": Predictor(snapshot), "after": Predictor(made.snapshot)}
+    found = score(counts, models, IdealDistributions())
+    old, new = (found.summary(name) for name in ("before", "after"))
+    assert old is not None
+    assert new is not None
+    assert new.median.value > old.median.value
 
 
 def test_a_fit_is_stored_as_hdf5(fitted: FittedDevice, tmp_path: Path) -> None:
