@@ -38,7 +38,8 @@ class SimenvExecutor(Executor):
         `shutdown`; else as `Client.submit`.
         """
         self._check(circuit)
-        task = self.client.submit(circuit, **{**self._options, **options})
+        merged: Any = {**self._options, **options}
+        task = self.client.submit(circuit, **merged)
         self._tasks.add(task)
         return task
 
@@ -59,7 +60,8 @@ class SimenvExecutor(Executor):
         for circuit in circuits:
             self._check(circuit)
         deadline = None if timeout is None else time.monotonic() + timeout
-        tasks = self.client.submit_many(circuits, **{**self._options, **options})
+        merged: Any = {**self._options, **options}
+        tasks = self.client.submit_many(circuits, **merged)
         self._tasks.update(tasks)
         return _results(tasks, deadline)
 

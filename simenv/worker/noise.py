@@ -102,8 +102,8 @@ class Noise:
             circuit = Circuit.from_program(program)
             values = np.frombuffer(assigned.bindings, np.float64).reshape(assigned.count, -1)
             rows = values if program.num_slots else [None] * assigned.count
-            shot_ns = sum(times.shot_ns(circuit, row) for row in rows)
-            return device_time_ns(assigned.shots, assigned.count, times.overhead_ns, shot_ns)
+            total_ns = sum(times.shot_ns(circuit, row) for row in rows)
+            return device_time_ns(assigned.shots, assigned.count, times.overhead_ns, total_ns)
         key = (program.structure, terms.snapshot)
         shot_ns = self._shots_ns.get(key)
         if shot_ns is None:
