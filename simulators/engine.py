@@ -30,7 +30,8 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.results import EngineResult
 
-OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
+OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient", "memory")
+SAMPLED = frozenset({"counts", "memory"})  # outputs made of the classical records of the shots
 
 
 class PauliSum(msgspec.Struct, frozen=True):

@@ -29,6 +29,8 @@ class BindingResult(msgspec.Struct, frozen=True):
     truncation: float = 0.0
     remark: str = ""  # e.g. "12 branches"
     gradients: NDArray[np.float64] | None = None  # [observables, slots]
+    # uint8 [shots, ceil(clbits / 8)]: clbit c of each shot in bit c % 8 of byte c // 8
+    memory: bytes = b""
 
 
 class EngineResult(msgspec.Struct, frozen=True):
@@ -51,6 +53,7 @@ class EngineResult(msgspec.Struct, frozen=True):
     truncation: float = 0.0  # the largest of the rows
     remark: str = ""
     gradients: bytes = b""  # float64 [count, observables, slots]: of values, by free parameters
+    memory: bytes = b""  # uint8 [count, shots, ceil(clbits / 8)]
 
     @classmethod
     def joined(cls, found: Sequence[BindingResult]) -> EngineResult:
@@ -76,6 +79,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             max(row.truncation for row in found),
             ", ".join(list(dict.fromkeys(row.remark for row in found if row.remark))[:_REMARKS]),
             b"".join([row.gradients.tobytes() for row in found if row.gradients is not None]),
+            first.memory if count == 1 else b"".join([row.memory for row in found]),
         )
 
     def row(self, k: int) -> BindingResult:
@@ -83,6 +87,7 @@ class EngineResult(msgspec.Struct, frozen=True):
         first, last = _part(self.rows, k, len(self.counts) // 4)
         low, high = _part(self.probability_rows, k, len(self.probabilities) // 8)
         width, wide = self.outcome_width, self.probability_width
+        size = len(self.memory) // self.count
         return BindingResult(
             width,
             self.outcomes[first * width : last * width],
@@ -95,6 +100,7 @@ class EngineResult(msgspec.Struct, frozen=True):
             self.truncation,
             self.remark,
             self._gradients(k),
+            self.memory[k * size : (k + 1) * size],
         )
 
     def _estimates(self, k: int) -> tuple[tuple[float, float], ...]:

@@ -87,8 +87,8 @@ class Client(Environment):
 
         `circuit`: a QuantumCircuit, OpenQASM 2 or 3 text, or the path of a file (a `str` is text if
         it holds a newline or `;`). `shots=None`: exact. `seed=None`: one is drawn, and the result
-        names it. `outputs`: of counts, probabilities, statevector, expectation, gradient (of
-        expectation values by the free parameters; exact); `observables` ask for expectation by
+        names it. `outputs`: of counts, memory (the bits of each shot), probabilities, statevector,
+        expectation, gradient (exact, by the free parameters); `observables` ask for expectation by
         themselves. `parameter_values`: one set; `binding_index`: its index in a sweep, which with
         the seed of a result gives the counts of that result again. `priority`: higher goes first.
         `queue_timeout_s`, `run_timeout_s`: seconds after which a waiting or running task ends as

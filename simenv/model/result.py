@@ -78,6 +78,8 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     options: EngineOptions = ()  # those given; the engine's defaults else
     gradients: bytes = b""  # float64 [count, observables, parameters]
     device: DeviceRecord | None = None  # None: an ideal one
+    # uint8 [count, shots, ceil(clbits / 8)]: clbit c of a shot in bit c % 8 of byte c // 8
+    memory: bytes = b""
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

@@ -67,7 +67,7 @@ STALE, REFUSED = "stale", "refused"
 class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
 
-    # Of counts, probabilities, statevector, expectation, gradient.
+    # Of counts, probabilities, statevector, expectation, gradient, memory.
     outputs: Annotated[tuple[Text, ...], FEW] = ("counts",)
     observables: Annotated[tuple[Observable, ...], msgspec.Meta(max_length=MAX_OBSERVABLES)] = ()
     engine: Text = "auto"

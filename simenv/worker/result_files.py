@@ -61,7 +61,9 @@ class ResultFileWriter:
                 hint="set SIMENV_HOME to a folder that all nodes of the allocation share",
             )
         large = {
-            name: array for name, array in _arrays(found).items() if array.nbytes >= ARRAY_BYTES
+            name: array
+            for name, array in _arrays(found, assigned.shots).items()
+            if array.nbytes >= ARRAY_BYTES
         }
         name = file_name(assigned.task, assigned.attempt)
         attributes = _attributes(program, assigned, terms, chunk)
@@ -99,10 +101,11 @@ def _size(found: EngineResult) -> int:
         + len(found.probabilities)
         + len(found.expectations)
         + len(found.gradients)
+        + len(found.memory)
     )
 
 
-def _arrays(found: EngineResult) -> dict[str, NDArray[Any]]:
+def _arrays(found: EngineResult, shots: int) -> dict[str, NDArray[Any]]:
     """By their names in a ResultData."""
     known: dict[str, NDArray[Any]] = {
         "outcomes": hdf5_layout.outcomes(found.outcomes, found.outcome_width),
@@ -114,6 +117,9 @@ def _arrays(found: EngineResult) -> dict[str, NDArray[Any]]:
         "expectations": hdf5_layout.numbers(found.expectations, "<f8"),
         "gradients": hdf5_layout.numbers(found.gradients, "<f8"),
     }
+    if found.memory:
+        raw = np.frombuffer(found.memory, np.uint8)
+        known["memory"] = raw.reshape(found.count, shots, -1)
     if found.statevector is not None:
         known["statevector"] = np.ascontiguousarray(found.statevector).reshape(found.count, -1)
     return known

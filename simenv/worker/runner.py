@@ -357,6 +357,7 @@ def pack(
         terms.options,
         found.gradients,
         device,
+        found.memory,
     )
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))

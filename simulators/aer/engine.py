@@ -19,18 +19,20 @@ from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
-from simulators.engine import Plan, Request, RunOptions
+from simulators.engine import SAMPLED, Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution.outputs import (
     CountedState,
     DenseState,
     FinalState,
+    RecordedState,
     SeedKey,
     collect,
 )
 from simulators.execution.qiskit_export import Dialect, convert
 from simulators.execution.requests import bind, open_run, plan_layouts
 from simulators.execution.rng import blocks
+from simulators.execution.sampling import records_of
 from simulators.results import EngineResult
 
 # What Aer has kernels for.
@@ -75,8 +77,8 @@ class AerEngine:
             params = bind(circuit, request, row)
             key = request.seed, request.binding + row
             state: FinalState
-            if "counts" in request.outputs and layouts.clbits.branching:
-                state = _shot_by_shot(circuit, params, request.shots, key, options.threads, control)
+            if layouts.clbits.branching and not SAMPLED.isdisjoint(request.outputs):
+                state = _shot_by_shot(circuit, params, request, key, options.threads, control)
             else:
                 work = partial(evolve, circuit, params, options.threads, control)
                 state = DenseState(layouts, circuit.num_qubits, work)
@@ -106,17 +108,24 @@ def _refuse_mixed(plan: MeasurementLayouts, request: Request) -> None:
 def _shot_by_shot(
     circuit: Circuit,
     params: NDArray[np.float64],
-    shots: int,
+    request: Request,
     key: SeedKey,
     threads: int,
     control: RunControl,
-) -> CountedState:
-    """Counts of a dynamic circuit."""
+) -> FinalState:
+    """Outcomes of a dynamic circuit: counted, or in the order of the shots for `memory`."""
     size = block_shots(circuit)
     converted = convert(circuit, params, DIALECT)
     sampler = Sampler(circuit.num_qubits, threads)
     counts: Counter[int] = Counter()
-    for seed, wanted in blocks(shots, *key, control, size):
+    memory: list[int] = []
+    for seed, wanted in blocks(request.shots, *key, control, size):
+        if "memory" in request.outputs:
+            memory += [int(outcome, 16) for outcome in sampler.memory(converted, wanted, seed)]
+            continue
         for outcome, count in sampler.counts(converted, wanted, seed).items():
             counts[int(outcome, 16)] += count
-    return CountedState(circuit, counts, f"blocks of {size} shots")
+    remark = f"blocks of {size} shots"
+    if memory:
+        return RecordedState(circuit.num_qubits, records_of(memory, circuit.num_clbits), remark)
+    return CountedState(circuit, counts, remark)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,13 +98,25 @@ class Sampler:
 
     def counts(self, circuit: QuantumCircuit, shots: int, seed: int) -> dict[str, int]:
         """Number of times each outcome came, by its number in hexadecimal."""
+        found: dict[str, int] = self._run(circuit, shots, seed)["counts"]
+        return found
+
+    def memory(self, circuit: QuantumCircuit, shots: int, seed: int) -> list[str]:
+        """The outcome of each shot, in hexadecimal, in their order."""
+        found: list[str] = self._run(circuit, shots, seed, memory=True)["memory"]
+        return found
+
+    def _run(
+        self, circuit: QuantumCircuit, shots: int, seed: int, memory: bool = False
+    ) -> dict[str, Any]:
         try:
-            result = self._simulator.run(circuit, shots=shots, seed_simulator=seed).result()
+            job = self._simulator.run(circuit, shots=shots, seed_simulator=seed, memory=memory)
+            result = job.result()
         except (AerError, RuntimeError) as error:
             raise _refusal(str(error)) from error
         if not result.success:
             raise _refusal(result.results[0].status if result.results else result.status)
-        found: dict[str, int] = result.data(0)["counts"]
+        found: dict[str, Any] = result.data(0)
         return found
 
 

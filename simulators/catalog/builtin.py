@@ -17,7 +17,7 @@ from simulators.catalog.costs import (
 from simulators.circuit.analysis.profile import Profile
 from simulators.errors import Unsupported
 
-_ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation")
+_ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "memory")
 _WITH_GRADIENT = (*_ALL_OUTPUTS, "gradient")
 _BOTH = ("double", "single")
 
@@ -103,7 +103,7 @@ CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="stabilizer",
         module="simulators.stabilizer.engine:StabilizerEngine",
-        outputs=("counts", "probabilities", "expectation"),
+        outputs=("counts", "probabilities", "expectation", "memory"),
         dynamic=True,
         reproducible=False,
         precisions=_BOTH,  # it has no amplitudes to round
@@ -152,7 +152,7 @@ CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="densitymatrix",
         module="simulators.densitymatrix.engine:DensityMatrixEngine",
-        outputs=("counts", "probabilities", "expectation"),
+        outputs=("counts", "probabilities", "expectation", "memory"),
         dynamic=True,
         reproducible=True,
         precisions=("double",),

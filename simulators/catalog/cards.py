@@ -100,7 +100,8 @@ class EngineCard(msgspec.Struct, frozen=True):
             return profile
         if noise is not None and noise.num_qubits:
             width = noise.num_qubits
-            if self.noisy_components and outputs == ("counts",) and not profile.mid_circuit:
+            sampled = set(outputs) <= {"counts", "memory"}
+            if self.noisy_components and sampled and not profile.mid_circuit:
                 width = noise.widest or width
             profile = msgspec.structs.replace(profile, num_qubits=width)
             if kept is not None:

@@ -34,7 +34,7 @@ from simulators.control import RunControl, ThreadPool
 from simulators.densitymatrix.execute import Branches, ExactEvolution
 from simulators.densitymatrix.program import Program, build_program
 from simulators.densitymatrix.state import CombinedState, MixedState
-from simulators.engine import PauliSum, Plan, Request, RunOptions
+from simulators.engine import SAMPLED, PauliSum, Plan, Request, RunOptions
 from simulators.execution import pauli_sums
 from simulators.execution.outputs import FinalState, collect
 from simulators.execution.readout import ReadoutStage
@@ -78,10 +78,10 @@ class _Part:
         return cls(part, noise, outputs)
 
     def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
-        """Parts that nothing connects, where counts alone are asked of measurements at the end;
-        (): it is run as one."""
+        """Parts that nothing connects, where counts or memory alone are asked of measurements at
+        the end; (): it is run as one."""
         roles = self.layouts.clbits.roles
-        if outputs != ("counts",) or self.part.circuit.conditions_data:
+        if not SAMPLED.issuperset(outputs) or self.part.circuit.conditions_data:
             return ()
         if (roles[self._splits()] != TERMINAL).any():
             return ()

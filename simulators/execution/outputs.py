@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit
-from simulators.engine import Request
+from simulators.engine import SAMPLED, Request
 from simulators.errors import Unsupported
 from simulators.execution import pauli_sums, sampling
 from simulators.execution.readout import ReadoutStage
-from simulators.execution.sampling import Counts, Distribution, outcome_records, pack
+from simulators.execution.sampling import Counts, Distribution, Memory, outcome_records, pack
 from simulators.results import BindingResult
 
 SeedKey = tuple[int, int]  # seed and number of the binding
@@ -35,8 +35,8 @@ class FinalState:
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # an interface
         """Classical records of the shots, in batches: uint64 [n, words], and the number of shots
-        of each record (None: one each). With a readout error: in the order of the shots, as far as
-        the engine has one."""
+        of each record (None: one each). In the order of the shots where the request has the
+        output `memory`, and with a readout error as far as the engine has an order."""
         raise _missing("counts")
 
     def probabilities(self) -> Distribution:
@@ -113,6 +113,20 @@ class DenseState(FinalState):
         return self._amplitudes
 
 
+class RecordedState(FinalState):
+    """Records of the shots in their order, made elsewhere by a library."""
+
+    def __init__(self, num_qubits: int, records: NDArray[np.uint64], remark: str = "") -> None:
+        """`records`: uint64 [shots, words]."""
+        self.num_qubits = num_qubits
+        self._records = records
+        self.remark = remark
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # see `FinalState`
+        """See `FinalState`."""
+        yield self._records, None
+
+
 class CountedState(FinalState):
     """Outcomes of shots that were counted elsewhere: by a device, or by a library."""
 
@@ -144,9 +158,9 @@ def collect(
     if "expectation" in outputs:
         pauli_sums.refuse_collapsed(request.observables, strings, layouts.state.measured)
         expectations = state.estimates(strings, request, key)
-    width, outcomes, counts = 0, b"", b""
-    if "counts" in outputs:
-        width, outcomes, counts = _counts(state, layout.source.size, request.shots, key, readout)
+    width, outcomes, counts, memory = 0, b"", b"", b""
+    if not SAMPLED.isdisjoint(outputs):
+        width, outcomes, counts, memory = _sampled(state, layout.source.size, request, key, readout)
     values, value_width, probabilities = b"", 0, b""
     if "probabilities" in outputs:
         distribution = state.probabilities()
@@ -170,24 +184,35 @@ def collect(
         state.truncation,
         state.remark,
         gradients,
+        memory,
     )
 
 
-def _counts(
+def _sampled(
     state: FinalState,
     num_clbits: int,
-    shots: int,
+    request: Request,
     key: SeedKey,
     readout: ReadoutStage | None,
-) -> tuple[int, bytes, bytes]:
-    counts = Counts(num_clbits)
+) -> tuple[int, bytes, bytes, bytes]:
+    """Width, outcomes and numbers of the counts, and the memory; empty where not asked for."""
+    counts = Counts(num_clbits) if "counts" in request.outputs else None
+    memory = Memory(num_clbits) if "memory" in request.outputs else None
     first = 0
-    for records, multiplicities in state.sample(shots, key):
-        if readout is None:
-            counts.add(records, multiplicities)
-            continue
-        read = records.copy() if multiplicities is None else np.repeat(records, multiplicities, 0)
-        readout.flip(read, first, key)
-        first += len(read)
-        counts.add(read)
-    return counts.packed()
+    for records, multiplicities in state.sample(request.shots, key):
+        read, many = records, multiplicities
+        if memory is not None and many is not None:
+            raise Unsupported(
+                "the output 'memory' of outcomes that were counted: their shots have no order",
+                hint="ask for counts, or for another engine",
+            )
+        if readout is not None:
+            read, many = records.copy() if many is None else np.repeat(records, many, 0), None
+            readout.flip(read, first, key)
+            first += len(read)
+        if counts is not None:
+            counts.add(read, many)
+        if memory is not None:
+            memory.add(read)
+    width, outcomes, numbers = (0, b"", b"") if counts is None else counts.packed()
+    return width, outcomes, numbers, b"" if memory is None else memory.packed()

@@ -10,7 +10,7 @@ from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import FOR, STORE, SWITCH, UNITARY, WHILE
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
-from simulators.engine import OUTPUTS, Request, RunOptions
+from simulators.engine import OUTPUTS, SAMPLED, Request, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
 
 
@@ -110,22 +110,23 @@ def check_outputs(
                 f"engine {card.name!r} has no output {output!r}",
                 hint=f"it has {', '.join(card.outputs)}; engine 'statevector' has all",
             )
-    if "counts" in request.outputs:
-        refuse_counts(measures, request.shots)
+    for output in request.outputs:
+        if output in SAMPLED:
+            refuse_sampled(output, measures, request.shots)
     if "statevector" in request.outputs:
         refuse_statevector(measures, collapses)
 
 
-def refuse_counts(measures: bool, shots: int) -> None:
-    """Counts need a measurement and shots."""
+def refuse_sampled(output: str, measures: bool, shots: int) -> None:
+    """Outputs in SAMPLED need a measurement and shots."""
     if not measures:
         raise Unsupported(
-            "counts were asked for, and the circuit measures nothing",
+            f"output {output!r} was asked for, and the circuit measures nothing",
             hint="add measurements, or ask for probabilities or the statevector",
         )
     if shots < 1:
         raise Unsupported(
-            "counts were asked for, with 0 shots",
+            f"output {output!r} was asked for, with 0 shots",
             hint="give shots, or ask for probabilities: they are exact",
         )
 

@@ -9,7 +9,7 @@ so a seed gives the counts of the statevector engine, up to rounding.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,10 +101,14 @@ def outcome_records(
     counts: Mapping[int, int], num_bits: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Records of outcomes that are integers, and the number of shots of each."""
+    return records_of(counts, num_bits), np.fromiter(counts.values(), np.int64, len(counts))
+
+
+def records_of(outcomes: Iterable[int], num_bits: int) -> NDArray[np.uint64]:
+    """Records [outcomes, words] of outcomes that are integers, in their order."""
     size = 8 * words(num_bits)
-    data = b"".join([outcome.to_bytes(size, "little") for outcome in counts])
-    records = np.frombuffer(data, "<u8").reshape(-1, words(num_bits))
-    return records, np.fromiter(counts.values(), np.int64, len(counts))
+    data = b"".join([outcome.to_bytes(size, "little") for outcome in outcomes])
+    return np.frombuffer(data, "<u8").reshape(-1, words(num_bits))
 
 
 def unpack(outcomes: bytes, width: int) -> list[int]:
@@ -189,6 +193,28 @@ class Counts:
             records = np.concatenate((self._records, records))
             records, sums = tally(records, np.concatenate((self._sums, sums)))
         self._records, self._sums = records, sums
+
+
+class Memory:
+    """The records of all shots, in their order."""
+
+    def __init__(self, num_bits: int) -> None:
+        self._bytes = shot_bytes(num_bits)
+        self._parts: list[bytes] = []
+
+    def add(self, records: NDArray[np.uint64]) -> None:
+        """Add the records [n, words] of the next shots."""
+        raw = np.ascontiguousarray(records).view(np.uint8)
+        self._parts.append(raw[:, : self._bytes].tobytes())
+
+    def packed(self) -> bytes:
+        """uint8 [shots, ceil(bits / 8)], bit-packed."""
+        return b"".join(self._parts)
+
+
+def shot_bytes(num_bits: int) -> int:
+    """Bytes of one shot in the output `memory`."""
+    return -(-num_bits // 8)
 
 
 State = NDArray[np.complexfloating]

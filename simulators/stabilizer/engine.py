@@ -24,7 +24,7 @@ from simulators.circuit.gates import MEASURE
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
-from simulators.engine import Plan, Request, RunOptions
+from simulators.engine import SAMPLED, Plan, Request, RunOptions
 from simulators.errors import Unsupported
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
 from simulators.execution.readout import ReadoutStage
@@ -69,14 +69,14 @@ class StabilizerEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """See `engine.Engine`; under noise, counts alone."""
+        """See `engine.Engine`; under noise, counts and memory alone."""
         noisy = plan if isinstance(plan, _NoisyPlan) else None
         base = plan if noisy is None else noisy.layouts
         layouts, number = open_run(CARD, base, circuit, request, options)
-        if noisy is not None and (others := set(request.outputs) - {"counts"}):
+        if noisy is not None and (others := set(request.outputs) - SAMPLED):
             raise Unsupported(
                 f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'",
-                hint="it has counts; engine='densitymatrix' or 'statevector' has the others",
+                hint="it samples alone; engine='densitymatrix' or 'statevector' has the others",
             )
         found = []
         for row in range(number):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.ir import Circuit, words
-from simulators.engine import Request, RunOptions
+from simulators.engine import SAMPLED, Request, RunOptions
 from simulators.errors import TooManyBranches
 from simulators.execution import pauli_sums
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey, collect
@@ -94,7 +94,7 @@ class CombinedRun(FinalState):
         """All outputs, of one pass over the components: each is evolved once."""
         request = self._request
         asked = request.outputs
-        group = range(min(self._group, request.shots if "counts" in asked else 0))
+        group = range(min(self._group, 0 if SAMPLED.isdisjoint(asked) else request.shots))
         records = np.zeros((len(group), self._words), np.uint64)
         distribution: Distribution = np.zeros((1, self._words), np.uint64), np.ones(1)
         means = np.ones(sum(len(item.labels) for item in request.observables))

@@ -20,7 +20,7 @@ from simulators.circuit.ir import Circuit, outcome_width
 from simulators.circuit.noise import NoiseProgram
 from simulators.compiler import kernel
 from simulators.control import RunControl, ThreadPool
-from simulators.engine import PauliSum, Plan, Request, RunOptions
+from simulators.engine import SAMPLED, PauliSum, Plan, Request, RunOptions
 from simulators.errors import Stopped
 from simulators.execution.requests import (
     bind,
@@ -28,7 +28,7 @@ from simulators.execution.requests import (
     check_run,
     check_width,
     num_bindings,
-    refuse_counts,
+    refuse_sampled,
 )
 from simulators.results import EngineResult
 from simulators.statevector.plan import ComponentPlan, ExecutionPlan
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 CARD = builtin_card("statevector")
 _COUNTS = ("counts",)
-_BATCHED = {"counts", "probabilities", "expectation"}
+_BATCHED = {"counts", "memory", "probabilities", "expectation"}
 _QUICK_BYTES = 2**16  # of a list of operations: far from any limit of steps
 _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
@@ -213,7 +213,9 @@ class StatevectorEngine:
     ) -> EngineResult | None:
         """One compiled call; None if the circuit or the request needs the general path."""
         outputs = request.outputs
-        if circuit.num_clbits > MAX_CLBITS or (request.shots < 1 and "counts" in outputs):
+        if circuit.num_clbits > MAX_CLBITS or (
+            request.shots < 1 and not SAMPLED.isdisjoint(outputs)
+        ):
             return None
         if outputs == _COUNTS and number == 1:
             params = circuit.params_data
@@ -229,7 +231,7 @@ class StatevectorEngine:
         if not isinstance(found, int):
             return found
         if found == NOTHING:
-            refuse_counts(False, request.shots)
+            refuse_sampled(next(o for o in outputs if o in SAMPLED), False, request.shots)
         if found == STOPPED:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
         return None

@@ -6,38 +6,15 @@ import numpy as np
 import pytest
 from arrays import Arrays
 from engines import Runner
-from hypothesis import HealthCheck, given, settings
-from random_circuits import dynamic_circuits
+from hypothesis import given, settings
+from random_circuits import QUIET, dynamic_circuits, random_static
 from reference import Reference
 
 from simulators.circuit import tokens as tk
 from simulators.circuit.examples import bell, feed_forward
-from simulators.circuit.gates import GATES
 from simulators.circuit.ir import Circuit, outcome_width
 from simulators.execution.sampling import unpack
 from simulators.simulate import counts_of
-
-QUIET = settings(
-    derandomize=True,
-    deadline=None,
-    max_examples=120,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-def random_static(n: int, gates: int, seed: int, clbits: int) -> Circuit:
-    rng = np.random.default_rng(seed)
-    arrays = Arrays(n, clbits)
-    for _ in range(gates):
-        gate = GATES[str(rng.choice(["h", "cx", "rx", "rz", "ry", "cp", "swap", "rzz", "t"]))]
-        wires = rng.permutation(n)[: gate.qubits].tolist()
-        if len(wires) == gate.qubits:
-            arrays.add(gate.name, wires, (), rng.uniform(0, 6, gate.params).tolist())
-    for qubit, clbit in zip(
-        rng.permutation(n).tolist(), rng.permutation(clbits).tolist(), strict=False
-    ):
-        arrays.add("measure", [qubit], [clbit])
-    return arrays.circuit()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 from arrays import Arrays, Token
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from simulators.circuit import tokens as tk
@@ -85,4 +87,28 @@ def dynamic_circuits(draw: st.DrawFn) -> Circuit:
         arrays.add("end")
     for qubit in range(draw(st.integers(1, arrays.num_qubits))):
         arrays.add("measure", [qubit], [draw(st.integers(0, arrays.num_clbits - 1))])
+    return arrays.circuit()
+
+
+QUIET = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=120,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def random_static(n: int, gates: int, seed: int, clbits: int) -> Circuit:
+    """Gates at random, then measurements of qubits in random order into random clbits."""
+    rng = np.random.default_rng(seed)
+    arrays = Arrays(n, clbits)
+    for _ in range(gates):
+        gate = GATES[str(rng.choice(["h", "cx", "rx", "rz", "ry", "cp", "swap", "rzz", "t"]))]
+        wires = rng.permutation(n)[: gate.qubits].tolist()
+        if len(wires) == gate.qubits:
+            arrays.add(gate.name, wires, (), rng.uniform(0, 6, gate.params).tolist())
+    for qubit, clbit in zip(
+        rng.permutation(n).tolist(), rng.permutation(clbits).tolist(), strict=False
+    ):
+        arrays.add("measure", [qubit], [clbit])
     return arrays.circuit()

@@ -214,11 +214,15 @@ class Reference:
         return roles
 
     def counts(self) -> dict[int, int]:
+        return dict(Counter(self.memory()))
+
+    def memory(self) -> list[int]:
+        """The record of each shot, in order."""
         state = np.zeros(2**self.circuit.num_qubits, complex)
         state[0] = 1.0
-        self._found: Counter[int] = Counter()
+        self._found = [0] * self.shots
         self._walk(0, state, np.arange(self.shots), np.zeros(self.shots, object))
-        return dict(self._found)
+        return self._found
 
     def _walk(
         self,
@@ -276,11 +280,12 @@ class Reference:
         edges = np.cumsum(np.abs(state) ** 2)
         indices = np.searchsorted(edges, self.draws(0)[shots] * edges[-1], side="right")
         final = [row for k, row in enumerate(self.rows) if self.roles.get(k) == "final"]
-        for index, record in zip(indices.tolist(), bits.tolist(), strict=True):
+        each = zip(shots.tolist(), indices.tolist(), bits.tolist(), strict=True)
+        for shot, index, record in each:
             for row in final:
                 bit = 1 << row.clbits[0]
                 record = (record & ~bit) | bit * (index >> row.qubits[0] & 1)
-            self._found[int(record)] += 1
+            self._found[shot] = int(record)
 
 
 def final_state(circuit: Circuit) -> NDArray[np.complex128]:

@@ -30,6 +30,7 @@ class Output(StrEnum):
     statevector = "statevector"
     expectation = "expectation"
     gradient = "gradient"
+    memory = "memory"
 
 
 class Precision(StrEnum):

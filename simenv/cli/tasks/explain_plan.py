@@ -118,7 +118,7 @@ def lines(
             f"{widest} qubits; the engine statevector takes {engine.max_qubits}",
             hint="explain without --plan shows which engine can run it",
         )
-    keep = not set(outputs) <= {"counts", "probabilities"}
+    keep = not set(outputs) <= {"counts", "memory", "probabilities"}
     if not found.parts:
         every = tuple(range(circuit.num_qubits))
         return Planned(_numbered(_of(circuit, every, precision, keep=keep)), "")

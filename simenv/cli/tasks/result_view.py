@@ -145,6 +145,11 @@ def _sweep(found: list[Result], labels: Sequence[str]) -> None:
 def _show(found: Result, labels: Sequence[str]) -> None:
     if found.has("counts"):
         terminal.bars(found.counts, {key: str(count) for key, count in found.counts.items()})
+    if found.has("memory"):
+        for key in found.memory_strings()[:SHOWN]:
+            terminal.line(key)
+        if found.shots > SHOWN:
+            terminal.note(f"the first {SHOWN} of {found.shots} shots; --json prints all")
     if found.has("probabilities"):
         shares = found.probabilities
         terminal.bars(shares, {key: f"{share:.6f}" for key, share in shares.items()})

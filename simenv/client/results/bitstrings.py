@@ -42,6 +42,12 @@ def keys(rows: Packed, width: int, registers: Registers) -> Iterable[str]:
     return _keys(registers)(rows, width)
 
 
+def strings(rows: Packed, width: int, registers: Registers) -> list[str]:
+    """The same of many rows that come again and again, such as those of all shots."""
+    find = _strings(tuple([size for _, size in registers])).__getitem__
+    return [find(outcome) for outcome in integers(rows, width)]
+
+
 def integers(rows: Packed, width: int) -> Iterable[int]:
     """Outcomes as Python integers."""
     if width == 1:

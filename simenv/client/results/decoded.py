@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -64,10 +64,16 @@ class Provenance(msgspec.Struct, frozen=True):
         return self
 
 
+class ProvenanceSource(Protocol):
+    """Whoever can tell where a result came from; mostly nobody asks."""
+
+    def provenance(self) -> Provenance: ...
+
+
 Packed = bytes | memoryview
 _FIELDS = (
     *("outcomes", "counts", "probability_outcomes", "probabilities"),
-    *("statevector", "expectations", "gradients"),
+    *("statevector", "expectations", "gradients", "memory"),
 )
 
 
@@ -93,7 +99,7 @@ class DecodedResult:
 
     def _cut(self, data: ResultData, task: object) -> None:
         """Find the rows' parts; ProtocolError where they do not fit."""
-        outcomes, counts, possible, odds, state, estimates, slopes = _sizes(data)
+        outcomes, counts, possible, odds, state, estimates, slopes, memory = _sizes(data)
         self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
         self._probability_ends = _ends(
             possible, data.probability_width, odds, 8, data.probability_rows, data.count, task
@@ -103,6 +109,12 @@ class DecodedResult:
                 f"result of task {task} has {slopes} bytes of gradients for {estimates} of values"
             )
         sized = (("statevector", state), ("expectations", estimates), ("gradients", slopes))
+        width = -(-sum(size for _, size in data.registers) // 8)
+        if memory and memory != data.count * data.shots * width:
+            raise ProtocolError(
+                f"result of task {task} has {memory} bytes of memory for {data.count} rows of"
+                f" {data.shots} shots of {width}"
+            )
         for name, size in sized:
             if size % (8 * data.count):
                 raise ProtocolError(
@@ -178,6 +190,12 @@ class DecodedResult:
         found: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
         return found
 
+    def memory(self, row: int) -> Packed:
+        """The packed bits of all shots of a row, shot after shot."""
+        packed = self.packed("memory")
+        size = len(packed) // self.data.count
+        return packed[row * size : (row + 1) * size]
+
     def extract(self, row: int) -> ResultData:
         """One row with all of its arrays in memory, as a result of its own: for pickling.
 
@@ -201,6 +219,7 @@ class DecodedResult:
             statevector=part("statevector"),
             expectations=part("expectations"),
             gradients=part("gradients"),
+            memory=part("memory"),
             binding=data.binding + row,
             count=1,
             rows=b"",
@@ -225,6 +244,7 @@ def _is_plain(data: ResultData) -> bool:
             or data.statevector
             or data.expectations
             or data.gradients
+            or data.memory
         )
     )
 
@@ -239,6 +259,7 @@ def _sizes(data: ResultData) -> list[int]:
         len(data.statevector),
         len(data.expectations),
         len(data.gradients),
+        len(data.memory),
     ]
     if data.file is None:
         return here

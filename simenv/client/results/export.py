@@ -9,6 +9,7 @@ Layout, format number 1 (`format` beside the rest). Arrays, of those that were a
     probabilities/values    float64 [k]
     expectations            float64 [observables, 2]: value, standard error
     gradients               float64 [observables, parameters]
+    memory                  uint8 [shots, ceil(clbits / 8)]; clbit c: bit c % 8 of byte c // 8
 
 In HDF5 these are datasets, and the metadata are attributes of the root; in npz they are arrays with
 `/` in their names, and `metadata` is JSON text; in JSON all is one object, as `Result.to_dict`.
@@ -23,6 +24,7 @@ import msgspec
 
 from simenv.errors import OptionError
 from simenv.files import replacing
+from simenv.model import TaskState
 from simenv.store import hdf5_layout
 
 if TYPE_CHECKING:
@@ -32,7 +34,18 @@ if TYPE_CHECKING:
 
 JSON_AMPLITUDES = 2**20  # beyond it nobody wants text
 KINDS = (".h5", ".hdf5", ".npz", ".json")
-_ARRAYS = ("counts", "probabilities", "statevector", "expectations", "std_errors", "gradients")
+_ARRAYS = (
+    *("counts", "probabilities", "statevector", "expectations", "std_errors", "gradients"),
+    "memory",
+)
+# Metadata, and the properties of another name that they are.
+_PROPERTY = {"binding": "binding_index", "route": "engine_reason"}
+_TOLD = (
+    *("shots", "seed", "binding", "engine", "route", "precision", "options", "device", "snapshot"),
+    *("snapshot_age_s", "noise", "compiled", "calibration_stale", "layout", "initial_layout"),
+    *("gates", "warnings", "device_time_s", "node", "worker", "version", "ranks", "slots"),
+    *("attempts", "num_qubits", "truncation", "remark"),
+)
 
 
 class Exported(Protocol):
@@ -43,6 +56,34 @@ class Exported(Protocol):
     @property
     def num_qubits(self) -> int: ...
     def to_dict(self, arrays: bool = True) -> dict[str, Any]: ...
+
+
+def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
+    """A `Result` whose rows are `decoded`, as `Result.to_dict` describes it."""
+    has = decoded.has if arrays else (lambda _field: False)
+    told = {name: getattr(result, _PROPERTY.get(name, name)) for name in _TOLD}
+    return {
+        "task": result.task,
+        "name": result.name,
+        "state": str(TaskState.DONE),
+        "counts": result.counts if has("counts") else None,
+        "probabilities": result.probabilities if has("probabilities") else None,
+        "statevector": _amplitudes(result, decoded) if has("statevector") else None,
+        "expectations": list(result.expectations) if has("expectations") else None,
+        "std_errors": list(result.std_errors) if has("expectations") else None,
+        "gradients": result.gradients.tolist() if has("gradients") else None,
+        "memory": result.memory_strings() if has("memory") else None,
+        **{
+            name: list(value) if isinstance(value, tuple) else value for name, value in told.items()
+        },
+        "timing": msgspec.structs.asdict(result.timing),
+    }
+
+
+def _amplitudes(result: Any, decoded: DecodedResult) -> list[list[float]] | dict[str, Any]:
+    if decoded.bulk is not None and decoded.bulk.size("statevector"):
+        return decoded.bulk.where("statevector")
+    return [[float(a.real), float(a.imag)] for a in result.statevector]
 
 
 def save(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
@@ -98,6 +139,9 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
         found["expectations"] = np.array(decoded.estimates(row), "<f8").reshape(-1, 2)
     if decoded.has("gradients"):
         found["gradients"] = decoded.gradients(row)
+    if decoded.has("memory"):
+        packed = np.frombuffer(decoded.memory(row), np.uint8)
+        found["memory"] = packed.reshape(data.shots, -1)
     return found
 
 

@@ -9,25 +9,19 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from simenv.client.results import bitstrings
-from simenv.client.results.decoded import DecodedResult, Provenance, Stages
+from simenv.client.results.decoded import DecodedResult, Provenance, ProvenanceSource, Stages
 from simenv.errors import OptionError
-from simenv.model import ResultData, TaskState
+from simenv.model import ResultData
 from simenv.store import hdf5_layout
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-class ProvenanceSource(Protocol):
-    """Whoever can tell where a result came from; mostly nobody asks."""
-
-    def provenance(self) -> Provenance: ...
 
 
 class Result:
@@ -136,6 +130,27 @@ class Result:
         """uint32 [k]: how often each of `outcomes` was seen."""
         self._need(self._decoded.has("counts"), "counts")
         return hdf5_layout.numbers(self._decoded.counts(self._row)[1], "<u4")
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """Bits of each shot, in order: uint8 [shots, ceil(clbits / 8)]. Clbit c is bit c % 8 of
+        byte c // 8; `registers` lie one after the other from clbit 0."""
+        import numpy as np
+
+        self._need(self._decoded.has("memory"), "memory")
+        packed = np.frombuffer(self._decoded.memory(self._row), np.uint8)
+        return packed.reshape(self._data.shots, -1)
+
+    def memory_strings(self) -> list[str]:
+        """The outcome of each shot, in order; keys as in `counts`."""
+        memory = self.memory
+        return bitstrings.strings(memory.data.cast("B"), memory.shape[1], self._data.registers)
+
+    @property
+    def registers(self) -> tuple[tuple[str, int], ...]:
+        """Classical registers (name, size), the first from clbit 0; bits without one come last, as
+        a register without a name. Empty: the circuit measures nothing."""
+        return self._data.registers
 
     @property
     def task(self) -> str:
@@ -300,8 +315,8 @@ class Result:
         return self._provenance.timing
 
     def has(self, output: str) -> bool:
-        """Was that asked for: counts, probabilities, statevector, expectations, gradients? Reads no
-        file."""
+        """Was that asked for: counts, probabilities, statevector, expectations, gradients,
+        memory? Reads no file."""
         return self._decoded.has(output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -316,46 +331,9 @@ class Result:
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
         """All as builtins; null for what was not asked for, [re, im] pairs for amplitudes, or where
         they are if they lie in a file. `arrays`: False leaves out what was found."""
-        has = self._decoded.has if arrays else _nothing
-        return {
-            "task": self.task,
-            "name": self.name,
-            "state": str(TaskState.DONE),
-            "counts": self.counts if has("counts") else None,
-            "probabilities": self.probabilities if has("probabilities") else None,
-            "statevector": self._amplitudes() if has("statevector") else None,
-            "expectations": list(self.expectations) if has("expectations") else None,
-            "std_errors": list(self.std_errors) if has("expectations") else None,
-            "gradients": self.gradients.tolist() if has("gradients") else None,
-            "shots": self.shots,
-            "seed": self.seed,
-            "binding": self.binding_index,
-            "engine": self.engine,
-            "route": self.engine_reason,
-            "precision": self.precision,
-            "options": self.options,
-            "device": self.device,
-            "snapshot": self.snapshot,
-            "snapshot_age_s": self.snapshot_age_s,
-            "noise": self.noise,
-            "compiled": self.compiled,
-            "calibration_stale": self.calibration_stale,
-            "layout": None if self.layout is None else list(self.layout),
-            "initial_layout": None if self.initial_layout is None else list(self.initial_layout),
-            "gates": self.gates,
-            "warnings": list(self.warnings),
-            "device_time_s": self.device_time_s,
-            "node": self.node,
-            "worker": self.worker,
-            "version": self.version,
-            "ranks": self.ranks,
-            "slots": self.slots,
-            "attempts": self.attempts,
-            "num_qubits": self.num_qubits,
-            "truncation": self.truncation,
-            "remark": self.remark,
-            "timing": msgspec.structs.asdict(self.timing),
-        }
+        from simenv.client.results import export
+
+        return export.builtins(self, self._decoded, arrays)
 
     def __reduce__(self) -> tuple[Callable[..., Result], tuple[ResultData, Provenance]]:
         """Pickling and copying: self-contained, with the arrays of a large result; needs no
@@ -380,11 +358,6 @@ class Result:
             hint = hints.get(output, f'outputs=("{output}",)')
             raise OptionError(f"task {self.task} has no {output}", hint=f"submit it with {hint}")
 
-    def _amplitudes(self) -> list[list[float]] | dict[str, Any]:
-        if self._decoded.bulk is not None and self._decoded.bulk.size("statevector"):
-            return self._decoded.bulk.where("statevector")
-        return [[float(a.real), float(a.imag)] for a in self.statevector]
-
 
 def _restored(data: ResultData, provenance: Provenance) -> Result:
     """A result from its pickle. Raises VersionMismatchError if another version wrote it."""
@@ -393,7 +366,3 @@ def _restored(data: ResultData, provenance: Provenance) -> Result:
 
 def _qubits(packed: bytes) -> tuple[int, ...] | None:
     return tuple(memoryview(packed).cast("H").tolist()) if packed else None
-
-
-def _nothing(_output: str) -> bool:
-    return False

@@ -28,7 +28,9 @@ from simenv.model import MAX_QUBITS, MAX_SHOTS, EngineOptions, Observable, TaskO
 from simenv.model.task import REFUSE
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
-OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient")
+OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient", "memory")
+SAMPLED = ("counts", "memory")  # of the classical bits of each shot
+NONE_OF = {"counts": "are no counts", "memory": "is no memory"}
 PRECISIONS = ("double", "single")
 MAX_RANKS = 4_096
 MAX_BINDING = 2**63 - 1
@@ -160,9 +162,10 @@ class CheckedOptions(msgspec.Struct, frozen=True):
                 f"a gradient was asked for with shots={self.shots}",
                 hint="shots=None: gradients are exact",
             )
-        if "counts" in outputs and not self.shots:
+        sampled = [output for output in outputs if output in SAMPLED]
+        if sampled and not self.shots:
             raise OptionError(
-                "shots=None is exact: there are no counts",
+                f"shots=None is exact: there {NONE_OF[sampled[0]]}",
                 hint='outputs=("probabilities",) gives the exact distribution; or give shots=1024',
             )
         return outputs

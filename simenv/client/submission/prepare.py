@@ -19,6 +19,7 @@ from simenv.client.circuits.common.parameters import chain
 from simenv.client.devices.choice import SubmitDevices
 from simenv.client.submission.arguments import checked_key
 from simenv.client.submission.options import (
+    SAMPLED,
     BatchOptions,
     CheckedOptions,
     SubmitOptions,
@@ -352,9 +353,11 @@ def _common_options(
 
 def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:
     """What cannot be had of a circuit that measures, or does not."""
-    if not measures and "counts" in terms.outputs:
+    sampled = [output for output in terms.outputs if output in SAMPLED]
+    if sampled and not measures:
         return ProgramError(
-            "counts were asked of a circuit that measures nothing",
+            f"{sampled[0]} {'were' if sampled[0] == 'counts' else 'was'} asked of a circuit that"
+            " measures nothing",
             hint="measure (circuit.measure_all()), or ask for "
             'outputs=("statevector",), or give observables',
             index=index,

@@ -45,6 +45,7 @@ def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:
     qubits, bits = min(program.num_qubits, 60), min(program.num_clbits or program.num_qubits, 60)
     sizes = {
         "counts": min(shots, 1 << bits) * (12 + program.num_clbits // 8),
+        "memory": shots * -(-program.num_clbits // 8),
         "probabilities": 16 << bits,
         "statevector": 16 << qubits,
         "expectation": 16 * len(terms.observables),

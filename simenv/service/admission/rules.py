@@ -19,7 +19,8 @@ from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing.engine_choice import size
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.ir import Circuit, outcome_width
-from simulators.engine import OUTPUTS
+from simulators.engine import OUTPUTS, SAMPLED
+from simulators.execution.sampling import shot_bytes
 
 MAX_PARAMETERS = 2**20
 VALUE_BYTES = 8  # float64
@@ -107,6 +108,7 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
     outcome_bits: int  # at most 2 to this power different outcomes
     outcome_bytes: int  # of one outcome and its count
     distribution_bits: int  # as many outcomes can have a probability
+    memory_bytes: int  # of one shot in the output `memory`
     route: Route
     work: Workload  # its size, for reservations; shots and count are the task's
     max_shots: int = 0  # of the device; 0: MAX_SHOTS
@@ -225,17 +227,12 @@ def check_task(spec: TaskSpec, terms: TaskOptions, known: AdmittedProgram) -> No
         check_gradient_task(spec, terms, known.num_slots, RESULT_BYTES)
     if spec.count > 1:
         _check_rows(spec.count, terms, known)
+    for output in terms.outputs:
+        if output in SAMPLED:
+            _check_sampled(output, spec, known)
+    if "memory" in terms.outputs:
+        _check_memory(spec, known)
     if "counts" in terms.outputs:
-        if not known.measures:
-            raise OptionError(
-                "counts were asked of a circuit that measures nothing",
-                hint="add measurements, or ask for outputs=('probabilities',) or 'statevector'",
-            )
-        if spec.shots == 0:
-            raise OptionError(
-                "counts need shots; shots=None (exact) gives none",
-                hint="give shots=N, or ask for outputs=('probabilities',)",
-            )
         most = min(spec.shots, 1 << min(62, known.outcome_bits))
         if most * known.outcome_bytes * spec.count > RESULT_BYTES:
             if spec.count > 1:
@@ -249,6 +246,37 @@ def check_task(spec: TaskSpec, terms: TaskOptions, known: AdmittedProgram) -> No
                 f"bytes; a result may be {size(RESULT_BYTES)}",
                 hint=f"at most {RESULT_BYTES // known.outcome_bytes} shots a task: use several",
             )
+
+
+def _check_sampled(output: str, spec: TaskSpec, known: AdmittedProgram) -> None:
+    if not known.measures:
+        raise OptionError(
+            f"{output} {'were' if output == 'counts' else 'was'} asked of a circuit that measures"
+            " nothing",
+            hint="add measurements, or ask for outputs=('probabilities',) or 'statevector'",
+        )
+    if spec.shots == 0:
+        raise OptionError(
+            f"{output} {'need' if output == 'counts' else 'needs'} shots; shots=None (exact) gives"
+            " none",
+            hint="give shots=N, or ask for outputs=('probabilities',)",
+        )
+
+
+def _check_memory(spec: TaskSpec, known: AdmittedProgram) -> None:
+    row = spec.shots * known.memory_bytes
+    if row * spec.count <= RESULT_BYTES:
+        return
+    message = (
+        f"the memory of {spec.shots} shots of {known.memory_bytes} bytes, for {spec.count}"
+        f" bindings, is {size(row * spec.count)}; a result may be {size(RESULT_BYTES)}"
+    )
+    if row <= RESULT_BYTES:
+        raise LimitExceededError(message, hint="fewer bindings a task")
+    most = RESULT_BYTES // known.memory_bytes
+    raise LimitExceededError(
+        message, hint=f"ask for counts, or at most {most} shots a task: several with other seeds"
+    )
 
 
 def _check_rows(count: int, terms: TaskOptions, known: AdmittedProgram) -> None:
@@ -281,7 +309,15 @@ def known(program: Program, found: Profile, route: Route, max_shots: int = 0) ->
         measurements=found.measurements,
     )
     return AdmittedProgram(
-        program.num_slots, found.measurements > 0, bits, width, distribution, route, work, max_shots
+        program.num_slots,
+        found.measurements > 0,
+        bits,
+        width,
+        distribution,
+        shot_bytes(found.num_clbits),
+        route,
+        work,
+        max_shots,
     )
 
 

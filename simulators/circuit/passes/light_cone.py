@@ -39,7 +39,7 @@ from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_fun
 
 UNUSED, Z_BASIS, FULL = range(3)  # how much of a qubit is: only its outcome, or anything
 
-_OF_CLBITS = {"counts", "probabilities"}
+_OF_CLBITS = {"counts", "memory", "probabilities"}
 _OF_LETTERS = np.full(256, 255, np.uint8)
 _OF_LETTERS[np.frombuffer(b"IZXY", np.uint8)] = UNUSED, Z_BASIS, FULL, FULL
 

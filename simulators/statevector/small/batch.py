@@ -33,25 +33,27 @@ from simulators.compiler.kernel import (
 )
 from simulators.compiler.simd import LANES, load, odd, splat, store
 from simulators.control import RunControl
-from simulators.engine import PauliSum, Request
-from simulators.execution import pauli_sums
+from simulators.engine import Request
 from simulators.execution.pauli_sums import FIRST_TERM
 from simulators.execution.rng import count_below
+from simulators.execution.sampling import shot_bytes
 from simulators.results import EngineResult
 from simulators.statevector.small.counts import ELSEWHERE, MAX_CLBITS, NOTHING, SIZE, STOPPED, scan
 from simulators.statevector.small.gate_kernels import MAX_PIECES, across, masks, matrices
 from simulators.statevector.small.merge_rules import is_merged
 from simulators.statevector.small.merged_evolution import MergedEvolution
+from simulators.statevector.small.observable_arrays import ObservableArrays
 from simulators.statevector.small.sampling_kernels import (
     CELLS_ROOM,
     MAPS,
     gather,
     marginalize,
     readout_map,
+    record,
     sample,
 )
 
-COUNTS, PROBABILITIES, EXPECTATION = 1, 2, 4  # outputs, as a mask
+COUNTS, PROBABILITIES, EXPECTATION, MEMORY = 1, 2, 4, 8  # outputs, as a mask
 
 _MATRIX = 8 * LANES  # float64 of one step's matrices
 _NOISE = 1e-24  # a probability below is rounding of an amplitude that is zero, and is left out
@@ -181,14 +183,14 @@ def _distribution(size, many, maps, odds, table, width, outcomes, values):  # ty
 
 @kernel(
     U8, NAMES, U16, U16, U16, F64, I32, F64_2, I64, INT, INT, INT, INT, INT, WORD, WORD, INT,
-    WORDS2, REALS2, REALS, I64, REALS, U8, U32, U32, U8, REALS, U32, REALS3, INT, returns=INT,
+    WORDS2, REALS2, REALS, I64, REALS, U8, U32, U32, U8, REALS, U32, REALS3, U8, INT, returns=INT,
     group="deferred",
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     buffer, rows, ops, qubits, clbits, params, slot_of, bindings, control,
     n, num_clbits, width, wide, shots, seed, binding, outputs,
     strings, factors, coefficients, ends, means,
-    outcomes, values, found, likely, odds, possible, estimates, evolved,
+    outcomes, values, found, likely, odds, possible, estimates, memory, evolved,
 ):  # fmt: skip
     """All rows of `bindings`, the first of which has number `binding`; 0, or why not: see `small`.
 
@@ -196,7 +198,8 @@ def run(  # type: ignore[no-untyped-def]
     factors: (u, v) of `pauli`, ends: the first string of each observable, and the last one's end.
     Into: found[r] outcomes and values of row r (COUNTS), possible[r] of `likely` and `odds`
     (PROBABILITIES), one row's after another's; estimates[r, o]: value, standard error
-    (EXPECTATION). `evolved`: the states of all rows, up to eight, are in the buffer already.
+    (EXPECTATION); `memory`: ceil(num_clbits / 8) bytes a shot, and 7 more at its end (MEMORY).
+    `evolved`: the states of all rows, up to eight, are in the buffer already.
     """
     size = 1 << n
     source = as_numbers(buffer, _SOURCE, num_clbits)
@@ -208,7 +211,7 @@ def run(  # type: ignore[no-untyped-def]
             fits = fits and not strings[t, 0] & measured
         fits = fits and not cleared
     if not measured:
-        if outputs & COUNTS:
+        if outputs & (COUNTS | MEMORY):
             return NOTHING
         fits = fits and not cleared
         source = as_numbers(buffer, _SOURCE, n)
@@ -252,12 +255,17 @@ def run(  # type: ignore[no-untyped-def]
                 )
                 possible[r] = here
                 at_odds += here
-            if outputs & COUNTS:
+            if outputs & (COUNTS | MEMORY):
                 total = 0.0
                 for k in range(size):
                     total += edges[k]
                     edges[k] = total
                 sample(size, edges, table, shots, seed, number, counts, control)
+            if outputs & MEMORY:
+                bytes_ = (num_clbits + 7) >> 3
+                into = memory[r * shots * bytes_ :]
+                record(size, edges, table, shots, seed, number, maps, bytes_, into, control)
+            if outputs & COUNTS:
                 into, numbers = outcomes[at_count * width :], values[at_count:]
                 if plain:
                     here = gather(many, maps, counts, width, into, numbers)
@@ -276,30 +284,19 @@ def scratch() -> NDArray[np.uint8]:
     return aligned(_BYTES)
 
 
-OUTPUTS = {"counts": COUNTS, "probabilities": PROBABILITIES, "expectation": EXPECTATION}
+OUTPUTS = {
+    "counts": COUNTS,
+    "probabilities": PROBABILITIES,
+    "expectation": EXPECTATION,
+    "memory": MEMORY,
+}
 
 _ROOM = 1 << 16  # outcomes found in one call of the kernel; more rows go in several
 _NO_BINDINGS = np.empty((1, 0))
 _NO_SLOTS = np.empty(0, np.int32)
 
 
-class _Strings:
-    """The strings of a list of observables as the kernel reads them."""
-
-    def __init__(self, observables: tuple[PauliSum, ...], num_qubits: int) -> None:
-        terms = pauli_sums.terms(observables, num_qubits)
-        factors = [1j ** ((x & z).bit_count() % 4) for x, z in terms]
-        sizes = [len(item.labels) for item in observables]
-        self.observables = observables
-        self.num_qubits = num_qubits
-        self.masks = np.array(terms, np.uint64).reshape(-1, 2)
-        self.factors = np.array([(f.real, -f.imag) for f in factors]).reshape(-1, 2)
-        self.coefficients = np.concatenate([np.zeros(0), *[o.coefficients for o in observables]])
-        self.ends = np.cumsum([0, *sizes])
-        self.means = np.empty(LANES * len(terms))
-
-
-_NONE = _Strings((), 0)
+_NONE = ObservableArrays((), 0)
 
 
 class Batch:
@@ -336,6 +333,8 @@ class Batch:
         found, possible = np.empty((2, min(step, total)), np.uint32)
         places = self._buffer, _STATES, _STATES + 8 * LANES * size + _APART
         estimates = np.empty((total, len(strings.ends) - 1, 2))
+        row_bytes = request.shots * shot_bytes(circuit.num_clbits) if outputs & MEMORY else 0
+        memory = np.empty(total * row_bytes + 7 if row_bytes else 0, np.uint8)
         parts: list[list[bytes]] = [[], [], [], [], [], []]
         for first in range(0, total, step):
             rows = table[first : first + step]
@@ -350,7 +349,8 @@ class Batch:
                 circuit.num_clbits, width, wide, request.shots, request.seed,
                 request.binding + first, outputs, strings.masks, strings.factors,
                 strings.coefficients, strings.ends, strings.means, self._outcomes, self._values,
-                found, self._likely, self._odds, possible, estimates[first : first + step], state,
+                found, self._likely, self._odds, possible, estimates[first : first + step],
+                memory[first * row_bytes :], state,
             )  # fmt: skip
             if state < 0:
                 return int(state)
@@ -377,12 +377,13 @@ class Batch:
             probabilities=odds,
             probability_rows=possibles if total > 1 else b"",
             expectations=estimates.tobytes(),
+            memory=memory[: total * row_bytes].tobytes(),
         )
 
-    def _of(self, request: Request, circuit: Circuit) -> _Strings:
+    def _of(self, request: Request, circuit: Circuit) -> ObservableArrays:
         known = self._strings
         if known.observables is not request.observables or known.num_qubits != circuit.num_qubits:
-            known = self._strings = _Strings(request.observables, circuit.num_qubits)
+            known = self._strings = ObservableArrays(request.observables, circuit.num_qubits)
         return known
 
 

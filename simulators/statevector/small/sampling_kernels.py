@@ -27,6 +27,8 @@ _FINE = np.uint64(4)
 _SHIFT = np.uint64(64 - CELL_BITS)
 _LOOK = np.uint64(LOOK)
 _0, _1, _8 = np.uint64(0), np.uint64(1), np.uint64(8)
+_6, _64, _128, _192 = np.uint64(6), np.uint64(64), np.uint64(128), np.uint64(192)
+_LOW = np.uint64(63)
 
 
 @device_function
@@ -134,6 +136,29 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
         for _ in range(rest):
             counts[_sample_grouped(a, last, total, cumulative, table)] += 1
             a, b = b, c
+
+
+@device_function
+def record(size, cumulative, table, shots, seed, binding, maps, width, into, control):  # type: ignore[no-untyped-def]
+    """The clbits of each shot, in order: `width` bytes each of `into`, and up to 7 beyond the last.
+
+    `table`: as `sample` left it; `maps`: see `readout_map`. The shots are those of `sample`.
+    """
+    last = np.uint64(size) - _1
+    total = cumulative[last]
+    a = b = c = d = _0
+    for shot in range(shots):
+        if not shot & 3:
+            if not np.uint64(shot) & _LOOK and control[0]:
+                return
+            a, b, c, d = block(np.uint64(shot >> 2) + _1, _0, seed, binding)
+        if size <= _FEW:
+            found = _sample_direct(a, last, total, cumulative, table)
+        else:
+            found = _sample_grouped(a, last, total, cumulative, table)
+        a, b, c = b, c, d
+        bits = maps[found & _LOW] | maps[_64 + (found >> _6)]
+        put_word(into, shot * width, maps[_128 + (bits & _LOW)] | maps[_192 + (bits >> _6)])
 
 
 @device_function

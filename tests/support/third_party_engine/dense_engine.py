@@ -16,7 +16,7 @@ from simulators.results import EngineResult
 
 CARD = EngineCard(
     name="dense", module="dense_engine:DenseEngine",
-    outputs=("counts", "probabilities", "statevector", "expectation"),
+    outputs=("counts", "probabilities", "statevector", "expectation", "memory"),
     dynamic=False, reproducible=True, precisions=("double",), max_qubits=20, needs=("numpy",),
     install="pip install dense-engine", summary="all amplitudes, by numpy", costs=StatevectorCost(),
     loops=False, variables=False, threads=False, gate_qubits=8,
