@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from simenv.client.connection.address import Address
@@ -25,7 +26,8 @@ from simenv.client.reservations import (
     decided,
     listed,
 )
-from simenv.errors import NotFoundError, OptionError
+from simenv.client.results import notebook
+from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import (
     DeviceInfo,
     Event,
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from simenv.client.keys import KeyStore
 
 MAX_REASON_CHARS = 500
+SHOWN_S = 0.5  # within which the service answers, for showing only
 
 
 class Environment:
@@ -287,6 +290,14 @@ class Environment:
         return self._session.request(
             GarbageCollected, partial(CollectGarbage, older_s=older_s, dry=dry_run)
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the pools and what waits in them; brief when nobody answers."""
+        try:
+            info = self._session.request(m.Status, m.GetStatus, SHOWN_S).info
+        except SimenvError:
+            return escape(repr(self))
+        return notebook.client_html(info)
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
         """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.client.results import bitstrings
+from simenv.client.results import bitstrings, notebook
 from simenv.client.results.decoded import DecodedResult, Provenance, ProvenanceSource, Stages
 from simenv.errors import OptionError
 from simenv.model import ResultData
@@ -348,6 +348,10 @@ class Result:
             f"{1e3 * self.timing.run_s:.3g} ms on {self.worker}"
             f"{' | warning: ' + '; '.join(self.warnings) if self.warnings else ''}>"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: where it came from, and a histogram or a table of values."""
+        return notebook.result_html(self)
 
     def _need(self, there: bool, output: str) -> None:
         if not there:

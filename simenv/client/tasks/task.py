@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from simenv.client.connection.task_handle import TaskHandle
+from simenv.client.results import notebook
 from simenv.client.results.result import Result
 from simenv.client.tasks.futures import FutureWaiters, TaskFuture
 from simenv.client.tasks.progress import ProgressLine, describe
@@ -188,6 +189,19 @@ class Task(TaskFuture):
             printer.text(
                 f"<Task {describe(self.session.try_task_infos(self.handle.number), self.id)}>"
             )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the state, and what it waits for; the result once it is there."""
+        if self.done():
+            ended = self.handle.final_state
+            if ended is TaskState.DONE and (
+                self.row is not None or self.handle.decode().data.count == 1
+            ):
+                return self.result()._repr_html_()
+            return notebook.task_html(self.id, self.name, ended, None)
+        infos = self.session.try_task_infos(self.handle.number)
+        state = infos[0].state if infos else "no answer"
+        return notebook.task_html(self.id, self.name, state, infos[0] if infos else None)
 
     def _ended(self, timeout_s: float | None) -> TaskHandle:
         """Wait for the end; TimedOutError."""

@@ -1,0 +1,111 @@
+"""What a notebook shows of clients, tasks and results: HTML without scripts or files of its own.
+
+All text is escaped: names of tasks and of environments are their owners'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from simenv.client.results.result import Result
+    from simenv.model import PoolInfo, ServiceInfo, TaskInfo
+
+MAX_BARS = 16  # outcomes shown; the others are summed up
+MAX_VALUES = 16  # expectation values shown
+BAR_PX = 240
+
+
+def result_html(result: Result) -> str:
+    """A result: where it came from, then a histogram of its counts or a table of its values."""
+    shots = f"{result.shots} shots" if result.shots else "exact"
+    known = [
+        ("qubits", str(result.num_qubits)),
+        ("sampled", shots),
+        ("seed", str(result.seed)),
+        ("engine", f"{result.engine}, {1e3 * result.timing.run_s:.3g} ms on {result.worker}"),
+    ]
+    if result.device is not None or result.snapshot is not None:
+        known.append(("device", result.device or f"noise model {result.snapshot}"))
+    known += [("warning", text) for text in result.warnings]
+    parts = [_heading(f"Result {result.task}", result.name), _pairs(known)]
+    if result.has("counts"):
+        total = sum(result.counts.values())
+        shares = {key: count / total for key, count in result.counts.items()}
+        parts.append(_bars(shares, {key: str(count) for key, count in result.counts.items()}))
+    elif result.has("probabilities"):
+        chances = result.probabilities
+        parts.append(_bars(chances, {key: f"{value:.4g}" for key, value in chances.items()}))
+    if result.has("expectations"):
+        values = list(zip(result.expectations, result.std_errors, strict=True))
+        rows = [
+            (str(number), f"{value:.6g}", f"{error:.2g}" if error else "exact")
+            for number, (value, error) in enumerate(values[:MAX_VALUES])
+        ]
+        if len(values) > MAX_VALUES:
+            rows.append((f"{len(values) - MAX_VALUES} more", "", ""))
+        parts.append(_table(("observable", "value", "standard error"), rows))
+    return "".join(parts)
+
+
+def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
+    """A task: its state and, while it has not ended, what it waits for."""
+    known = [("state", state)]
+    if info is not None:
+        known += [("qubits", str(info.num_qubits)), ("pool", info.pool), ("worker", info.worker)]
+        known.append(("reason", info.reason))
+    return _heading(f"Task {task}", name) + _pairs([(key, value) for key, value in known if value])
+
+
+def client_html(info: ServiceInfo) -> str:
+    """An environment: its pools and what waits in them."""
+    heading = _heading(f"simenv {info.name}", f"on {info.node}, {info.queued} tasks waiting")
+    columns = ("pool", "engine", "workers", "busy", "waiting", "state")
+    return heading + _table(columns, map(_pool, info.pools))
+
+
+def _pool(pool: PoolInfo) -> tuple[str, ...]:
+    workers = f"{pool.workers} of {pool.target}"
+    busy, waiting = str(pool.busy), str(pool.waiting)
+    state = f"{pool.state}: {pool.reason}" if pool.reason else pool.state
+    return (pool.name, pool.engine, workers, busy, waiting, state)
+
+
+def _heading(title: str, remark: str) -> str:
+    return f"<div><b>{escape(title)}</b> {escape(remark)}</div>"
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    words = (f"{escape(key)}: {escape(value)}" for key, value in pairs)
+    return f"<div>{'<br>'.join(words)}</div>"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _bars(shares: dict[str, float], texts: dict[str, str]) -> str:
+    """A histogram of the most likely outcomes, in the order of the outcomes."""
+    best = sorted(sorted(shares, key=lambda key: -shares[key])[:MAX_BARS])
+    longest = max((shares[key] for key in best), default=1.0) or 1.0
+    rows = []
+    for key in best:
+        width = max(1, round(BAR_PX * shares[key] / longest))
+        bar = (
+            f'<div style="width:{width}px;height:0.9em;background:#4c78a8"'
+            f' title="{shares[key]:.2%}"></div>'
+        )
+        rows.append(
+            f"<tr><td><code>{escape(key)}</code></td><td>{bar}</td>"
+            f"<td>{escape(texts[key])}</td></tr>"
+        )
+    if len(shares) > len(best):
+        rest = sum(shares.values()) - sum(shares[key] for key in best)
+        rows.append(f"<tr><td>{len(shares) - len(best)} more</td><td></td><td>{rest:.2%}</td></tr>")
+    return f"<table>{''.join(rows)}</table>"
