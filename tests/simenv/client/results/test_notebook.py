@@ -67,11 +67,12 @@ def test_expectation_values_are_a_table(env: simenv.Client) -> None:
 
 
 def test_task_shows_its_state_and_then_its_result(env: simenv.Client) -> None:
-    sweep = env.submit(BELL, shots=10, name="waits")
-    assert "<table>" in sweep._repr_html_() or "state: " in sweep._repr_html_()
-    sweep.result(60)
-    assert "<table>" in sweep._repr_html_()
-    assert "waits" in sweep._repr_html_()
+    task = env.submit(BELL, shots=10, name="waits")
+    page = task._repr_html_()
+    assert "waits" in page
+    assert f"Task {task.id}" in page or f"Result {task.id}" in page
+    task.result(60)
+    assert task._repr_html_() == task.result()._repr_html_()
 
 
 def test_names_are_text() -> None:
