@@ -138,6 +138,10 @@ class TaskHistory:
                 if kinds is None or event.is_of(kinds):
                     yield event
 
+    def newest_event(self) -> int:
+        """The number of the newest event, for `since`; 0 if there is none."""
+        return self._events(0, 0).newest
+
     def latest(self, kinds: Sequence[str], among: int = 300) -> list[Event]:
         """Of the last `among` events those of these kinds, oldest first."""
         newest = self._events(0, 0).newest

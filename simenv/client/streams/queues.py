@@ -1,0 +1,137 @@
+"""Queues that a stream delivers into: completions by their type, and events of the environment."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from time import monotonic
+from typing import Generic, Protocol, TypeVar
+
+from simenv.client.streams.stream_task import FAILED, OUTPUT_TYPES, StreamTask
+from simenv.errors import OptionError, SimenvError, TimedOutError
+from simenv.model import Event
+
+TYPES = (*OUTPUT_TYPES, FAILED)
+EVENT_KINDS = {
+    "calibration-update": ("calibration-update",),
+    "noise-fluctuation": ("noise-fluctuation",),
+    "outage": ("outage",),
+    "failure": ("worker.lost", "node.lost", "dvm.lost", "pool.quarantined", "task.failed"),
+}
+Item = TypeVar("Item")
+
+
+class Source(Protocol):
+    """Whoever puts into a queue; a `Stream` is one."""
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will come from it."""
+
+    def resume(self) -> None:
+        """Go on after a `SimenvError` that a reader has been told."""
+
+
+class _StreamQueue(Generic[Item]):
+    """A queue that several streams may fill. Thread-safe; unbounded: what waits in it are
+    references to tasks that the streams' owner submitted."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items: deque[Item] = deque()
+        self._sources: list[Source] = []
+        self._error: SimenvError | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, timeout_s: float | None = None) -> Item:
+        """Wait for the next item and take it.
+
+        Raises TimedOutError after `timeout_s` seconds; EOFError when all streams that fill the
+        queue are closed and have delivered everything; ServiceLostError when the service is lost:
+        the next call goes on waiting.
+        """
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        with self._changed:
+            while not self._items and self._error is None:
+                if self._sources and all(source.finished for source in self._sources):
+                    raise EOFError("the streams of this queue have ended")
+                left_s = None if deadline is None else deadline - monotonic()
+                if left_s is not None and left_s <= 0:
+                    raise TimedOutError(f"nothing came into the queue within {timeout_s:g} s")
+                self._changed.wait(left_s)
+            if self._items:
+                return self._items.popleft()
+            error, self._error = self._error, None
+            assert error is not None
+        for source in self._sources:  # without the lock: they put into this queue
+            source.resume()
+        raise error
+
+    def __iter__(self) -> Iterator[Item]:
+        """Items until all streams that fill the queue are closed and have delivered everything."""
+        while True:
+            try:
+                item = self.get()
+            except EOFError:
+                return
+            yield item
+
+    def attach(self, source: Source) -> None:
+        """Called by a stream that will fill this queue."""
+        with self._changed:
+            self._sources.append(source)
+
+    def put(self, item: Item) -> None:
+        """Called by a stream."""
+        with self._changed:
+            self._items.append(item)
+            self._changed.notify()
+
+    def fail(self, error: SimenvError) -> None:
+        """Tell the next reader of an error."""
+        with self._changed:
+            self._error = error
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """A source may have finished."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+class CompletionQueue(_StreamQueue[StreamTask]):
+    """Takes the completions of some types: outputs of a task such as "counts", and "failed" for
+    every task that ended without a result. Without types: all.
+
+    A task with several outputs goes to every bound queue that takes one of them, once.
+    """
+
+    def __init__(self, *types: str) -> None:
+        for name in types:
+            if name not in TYPES:
+                raise OptionError(f"a queue of {name!r:.80}", hint=f"types are {', '.join(TYPES)}")
+        super().__init__()
+        self.types = frozenset(types or TYPES)
+
+
+class EventQueue(_StreamQueue[Event]):
+    """Takes events of the environment that come after it was bound: "calibration-update",
+    "noise-fluctuation", "outage" of devices, and "failure" of workers, nodes and DVMs. Without
+    kinds: all of these."""
+
+    def __init__(self, *kinds: str) -> None:
+        for name in kinds:
+            if name not in EVENT_KINDS:
+                raise OptionError(
+                    f"a queue of events {name!r:.80}", hint=f"kinds are {', '.join(EVENT_KINDS)}"
+                )
+        super().__init__()
+        self.kinds = kinds or tuple(EVENT_KINDS)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Kinds of events as `Client.events` takes them."""
+        return tuple(pattern for kind in self.kinds for pattern in EVENT_KINDS[kind])

@@ -1,0 +1,257 @@
+"""A stream: circuits over one device or several, delivered in their order or as they end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Unpack
+
+from simenv.client.client import Client
+from simenv.client.streams.delivery import DeliverySequence, GroupState, Order
+from simenv.client.streams.queues import CompletionQueue, EventQueue
+from simenv.client.streams.stages import Pipeline
+from simenv.client.streams.stream_task import StreamTask, completion_types
+from simenv.client.submission.options import SubmitOptions
+from simenv.client.tasks.task import Task
+from simenv.errors import OptionError, ServiceLostError, SimenvError
+
+EVENTS_S = 0.2  # between two looks for events
+
+
+class Stream:
+    """Circuits for one or several devices or pools. Thread-safe; use it with `with`.
+
+    `order`: "ordered" delivers completions in the order of their submission, and one group after
+    the other; "parallel" as the tasks end. Tasks run as the environment has room in either case.
+    `devices`, `pools`: where circuits may go, one of the two; a circuit that names none goes to the
+    one with the fewest tasks of this stream that have not ended. None: the environment chooses.
+    `pipeline`: stages, see `simenv.client.streams.stages`. `options`: of every submission.
+
+    Completions go to the queues that were bound when they are delivered; without a queue nothing
+    is kept, and the tasks have their results all the same.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        order: str = "parallel",
+        devices: Sequence[str] | str = (),
+        pools: Sequence[str] | str = (),
+        pipeline: Sequence[Any] = (),
+        **options: Unpack[SubmitOptions],
+    ) -> None:
+        if devices and pools:
+            raise OptionError("devices and pools of a stream", hint="give one of the two")
+        self._field = "pool" if pools else "device"
+        targets = pools or devices
+        self._targets = (targets,) if isinstance(targets, str) else tuple(targets)
+        self._client, self._options = client, options
+        self._pipeline = Pipeline(pipeline)
+        self._order = Order.of(order)
+        self._sequence = DeliverySequence(self._order)
+        self._group: GroupState | None = None  # of what is submitted outside of groups
+        self._tasks: dict[int, StreamTask] = {}  # not delivered
+        self._in_flight = dict.fromkeys(self._targets, 0)
+        self._count = 0
+        self._closed = False
+        self._lost: list[tuple[Task, StreamTask, str]] = []  # heard of no more: service was lost
+        self._queues: list[CompletionQueue] = []
+        self._events: list[tuple[EventQueue, int]] = []
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._listener: threading.Thread | None = None
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    def bind(self, queue: CompletionQueue | EventQueue) -> None:
+        """Deliver into this queue from now on; several streams may share one."""
+        with self._lock:
+            queue.attach(self)
+            if isinstance(queue, CompletionQueue):
+                self._queues.append(queue)
+                return
+            newest = self._client.history.newest_event()
+            self._events.append((queue, newest))
+            if self._listener is None:
+                self._listener = threading.Thread(
+                    target=self._listen, name="simenv-stream-events", daemon=True
+                )
+                self._listener.start()
+
+    # --- submitting -------------------------------------------------------------------------------
+
+    def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> StreamTask:
+        """Run the pipeline on a circuit and submit it; `device` or `pool` place it explicitly.
+
+        Raises what `Client.post` raises, and ProgramError for a stage that fails. What the service
+        refuses is a completion of type "failed".
+        """
+        return self._submit(None, circuit, options)
+
+    @contextmanager
+    def group(self, order: str | None = None) -> Iterator[StreamGroup]:
+        """A group of tasks; `order`: of its deliveries, None as the stream's. An ordered stream
+        delivers it after what was submitted before, and before what is submitted after it."""
+        with self._lock:
+            self._close_group()
+            state = self._sequence.open_group(self._order if order is None else Order.of(order))
+        try:
+            yield StreamGroup(self, state)
+        finally:
+            with self._lock:
+                self._deliver(self._sequence.close(state))
+
+    def _submit(self, group: GroupState | None, circuit: Any, options: SubmitOptions) -> StreamTask:
+        split = self._pipeline.apply(circuit)
+        merged: dict[str, Any] = {**self._options, **options}
+        tasks, targets = [], []
+        with self._lock:
+            if self._closed:
+                raise OptionError("the stream is closed", hint="open another one")
+            for part in split.parts:
+                own = {**merged, **part.options}
+                target = self._place(part.device, own)
+                tasks.append(self._client.post(part.circuit, **own))
+                targets.append(target)
+                self._count_in_flight(target, 1)
+            made = StreamTask(self._count, targets[0], split, tuple(tasks))
+            self._count += 1
+            self._tasks[made.number] = made
+            if group is None:
+                if self._group is None:
+                    self._group = self._sequence.open_group(self._order)
+                group = self._group
+            self._sequence.add(group, made.number)
+        for task, target in zip(tasks, targets, strict=True):
+            self._watch(task, made, target)
+        return made
+
+    def _place(self, device: str | None, options: dict[str, Any]) -> str:
+        """Put the device or pool of a circuit into its options; "" leaves it to the environment."""
+        if device is not None:
+            options["device"] = device
+        explicit = options.get("device") or options.get("pool")
+        if explicit:
+            return str(explicit)
+        least = min(self._targets, key=lambda name: self._in_flight[name], default="")
+        if least:
+            options[self._field] = least
+        return least
+
+    def _count_in_flight(self, target: str, change: int) -> None:
+        if target in self._in_flight:
+            self._in_flight[target] += change
+
+    def _close_group(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            self._deliver(self._sequence.close(group))
+
+    # --- delivering -------------------------------------------------------------------------------
+
+    def _watch(self, task: Task, made: StreamTask, target: str) -> None:
+        try:
+            task.add_done_callback(lambda _: self._ended(task, made, target))
+        except ServiceLostError as error:
+            self._lose(task, made, target, error)
+
+    def _ended(self, task: Task, made: StreamTask, target: str) -> None:
+        """Called once for each task, by a thread of the client."""
+        if not task.done():
+            self._lose(task, made, target, ServiceLostError("the service was lost"))
+            return
+        with self._lock:
+            self._count_in_flight(target, -1)
+            if made.part_ended():
+                self._deliver(self._sequence.ended(made.number))
+
+    def _lose(self, task: Task, made: StreamTask, target: str, error: SimenvError) -> None:
+        with self._lock:
+            self._lost.append((task, made, target))
+            for queue in self._queues:
+                queue.fail(error)
+
+    def resume(self) -> None:
+        """Wait again for tasks of which nothing was heard because the service was lost."""
+        with self._lock:
+            lost, self._lost = self._lost, []
+        for task, made, target in lost:
+            self._watch(task, made, target)
+
+    def _deliver(self, numbers: Iterable[int]) -> None:
+        """With the lock held, so that no two deliveries overtake each other."""
+        for number in numbers:
+            made = self._tasks.pop(number)
+            made.types = completion_types(made)
+            for queue in self._queues:
+                if not queue.types.isdisjoint(made.types):
+                    queue.put(made)
+        self._changed.notify_all()
+        if self.finished:
+            for queue in self._queues:
+                queue.wake()
+
+    @property
+    def finished(self) -> bool:
+        """Closed, and everything was delivered."""
+        return self._closed and not self._tasks
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until all that was submitted has been delivered; False after `timeout_s`."""
+        with self._lock:
+            return self._changed.wait_for(lambda: not self._tasks, timeout_s)
+
+    def close(self) -> None:
+        """Take no more circuits; queues end when everything has been delivered."""
+        with self._lock:
+            self._closed = True
+            self._close_group()
+            self._deliver(())
+            for queue, _ in self._events:
+                queue.wake()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- events -----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        """Look for events while the stream is open."""
+        while not self.finished:
+            with self._changed:
+                self._changed.wait(EVENTS_S)
+                bound = list(self._events)
+            for k, (queue, since) in enumerate(bound):
+                try:
+                    for event in self._client.events(since, queue.patterns):
+                        since = event.seq
+                        queue.put(event)
+                except SimenvError as error:
+                    queue.fail(error)
+                self._events[k] = (queue, since)
+        for queue, _ in self._events:
+            queue.wake()
+
+
+class StreamGroup:
+    """A group of a stream; made by `Stream.group`."""
+
+    def __init__(self, stream: Stream, state: GroupState) -> None:
+        self._stream, self._state = stream, state
+
+    def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> StreamTask:
+        """As `Stream.submit`, in this group."""
+        if self._state.closed:
+            raise OptionError("the group is closed", hint="submit inside its `with`")
+        return self._stream._submit(self._state, circuit, options)

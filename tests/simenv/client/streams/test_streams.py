@@ -1,0 +1,255 @@
+"""Streams over a real environment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit.library import HGate
+from qiskit.quantum_info import SparsePauliOp, Statevector
+from qiskit.transpiler import PassManager
+from qiskit.transpiler.passes import InverseCancellation
+
+import simenv
+from simenv.client.results.result import Result
+from simenv.client.streams.cutting import Cutting
+from simenv.client.streams.queues import CompletionQueue, EventQueue
+from simenv.client.streams.stages import Part, SplitCircuit, reduce_gates
+from simenv.client.streams.stream import Stream
+from simenv.errors import OptionError, ProgramError, TimedOutError
+
+WAIT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[simenv.Client]:
+    with simenv.local(workers=2) as client:
+        yield client
+
+
+def work(chance: random.Random) -> QuantumCircuit:
+    """A circuit of 2 to 17 qubits: the widest take a thousand times as long."""
+    size = chance.choice([2, 2, 3, 4, 16, 17])
+    circuit = QuantumCircuit(size)
+    for _ in range(8):
+        circuit.rx(chance.random(), range(size))
+        for qubit in range(size - 1):
+            circuit.cx(qubit, qubit + 1)
+    circuit.measure_all()
+    return circuit
+
+
+def endless() -> QuantumCircuit:
+    """Minutes, if nobody cancels it."""
+    circuit = QuantumCircuit(24)
+    for k in range(2_000):
+        circuit.rx(0.1 + k, range(24))
+        for qubit in range(23):
+            circuit.cx(qubit, qubit + 1)
+    circuit.measure_all()
+    return circuit
+
+
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    circuit.measure_all()
+    return circuit
+
+
+def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> None:
+    chance = random.Random(11)
+    queue = CompletionQueue()
+    with Stream(env, order="ordered", shots=20) as stream:
+        stream.bind(queue)
+        made = [stream.submit(work(chance)) for _ in range(150)]
+    assert list(queue) == made
+    assert all(task.result(WAIT_S).shots == 20 for task in made)
+
+
+def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
+    env: simenv.Client,
+) -> None:
+    chance = random.Random(12)
+    queue, failures = CompletionQueue(), CompletionQueue("failed")
+    events = EventQueue("failure")
+    with Stream(env, shots=20) as stream:
+        for each in (queue, failures, events):
+            stream.bind(each)
+        made = [stream.submit(work(chance)) for _ in range(100)]
+        os.kill(env.workers()[0].pid, signal.SIGKILL)
+        made += [stream.submit(work(chance)) for _ in range(200)]
+        assert events.get(WAIT_S).kind == "worker.lost"
+    delivered = list(queue)
+    assert sorted(task.number for task in delivered) == list(range(300))
+    assert list(failures) == []
+    assert {task.number for task in delivered} == {task.number for task in made}
+
+
+def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> None:
+    queue = CompletionQueue()
+    with Stream(env, order="ordered", shots=20) as stream:
+        stream.bind(queue)
+        before = stream.submit(work(random.Random(1)))
+        with stream.group("parallel") as group:
+            inside = {group.submit(work(random.Random(seed))) for seed in range(20)}
+        after = stream.submit(bell())
+    delivered = list(queue)
+    assert delivered[0] is before
+    assert set(delivered[1:21]) == inside
+    assert delivered[21] is after
+    with pytest.raises(OptionError, match="the group is closed"):
+        group.submit(bell())
+
+
+def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
+    counts, values = CompletionQueue("counts"), CompletionQueue("expectation", "statevector")
+    failed = CompletionQueue("failed")
+    plain = bell().remove_final_measurements(inplace=False)
+    with Stream(env, shots=10) as stream:
+        for queue in (counts, values, failed):
+            stream.bind(queue)
+        sampled = stream.submit(bell())
+        exact = stream.submit(plain, shots=None, outputs="statevector")
+        valued = stream.submit(plain, observables="ZZ")
+        late = stream.submit(endless())
+        assert late.cancel()
+    assert list(counts) == [sampled]
+    assert sorted(task.number for task in values) == [exact.number, valued.number]
+    assert list(failed) == [late]
+    assert late.exception() is not None
+    with pytest.raises(OptionError, match="a queue of 'count'"):
+        CompletionQueue("count")
+
+
+def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
+    queue = CompletionQueue("failed")
+    with Stream(env) as stream:
+        stream.bind(queue)
+        refused = stream.submit(bell(), pool="nowhere")
+    assert list(queue) == [refused]
+    with pytest.raises(simenv.errors.SimenvError, match="nowhere"):
+        refused.result(WAIT_S)
+
+
+def test_dynamic_placement_spreads_circuits_and_explicit_placement_holds(
+    env: simenv.Client,
+) -> None:
+    queue = CompletionQueue()
+    devices = ("superconducting-lattice", "trapped-ions")
+    with Stream(env, devices=devices, shots=10) as stream:
+        stream.bind(queue)
+        spread = [stream.submit(bell()) for _ in range(6)]
+        named = [stream.submit(bell(), device="neutral-atoms") for _ in range(2)]
+    assert {task.target for task in spread} == set(devices)
+    for task in queue:
+        assert task.result(WAIT_S).device == task.target
+    assert [task.target for task in named] == ["neutral-atoms"] * 2
+
+
+def test_pipeline_runs_functions_and_pass_managers_before_submission(env: simenv.Client) -> None:
+    circuit = QuantumCircuit(1)
+    circuit.h(0)
+    circuit.h(0)
+    circuit.x(0)
+    seen: list[int] = []
+
+    def noted(circuit: QuantumCircuit) -> QuantumCircuit:
+        seen.append(circuit.size())
+        return circuit.measure_all(inplace=False)
+
+    passes = PassManager([InverseCancellation([HGate()])])
+    with Stream(env, pipeline=[passes, noted, reduce_gates], shots=10) as stream:
+        assert stream.submit(circuit).result(WAIT_S).counts == {"1": 10}
+    assert seen == [1]
+
+    def broken(_circuit: QuantumCircuit) -> QuantumCircuit:
+        raise ValueError("no such qubit")
+
+    with Stream(env, pipeline=[broken]) as stream:
+        with pytest.raises(ProgramError, match="broken of the pipeline: no such qubit"):
+            stream.submit(circuit)
+        assert stream.wait(0.0)
+    with pytest.raises(OptionError, match="int is no stage"):
+        Stream(env, pipeline=[3])
+
+
+class Halves:
+    """Splits a circuit into two runs of half the shots."""
+
+    def split(self, circuit: Any) -> SplitCircuit:
+        parts = [Part(circuit, {"shots": 50, "seed": seed}) for seed in (1, 2)]
+        return SplitCircuit(parts, lambda results: sum(each.shots for each in results))
+
+
+def test_split_circuits_are_one_completion(env: simenv.Client) -> None:
+    queue = CompletionQueue("counts")
+    with Stream(env, pipeline=[Halves()]) as stream:
+        stream.bind(queue)
+        made = [stream.submit(bell()) for _ in range(3)]
+    assert sorted(task.number for task in queue) == [0, 1, 2]
+    assert [task.result(WAIT_S) for task in made] == [100] * 3
+    with pytest.raises(OptionError, match="two stages that split"):
+        Stream(env, pipeline=[Halves(), Halves()])
+
+
+@pytest.mark.parametrize("where", ["labels", "found"])
+def test_circuit_cut_over_a_mesh_has_the_values_of_the_whole(
+    env: simenv.Client, where: str
+) -> None:
+    pytest.importorskip("qiskit_addon_cutting")
+    circuit = QuantumCircuit(4)
+    for qubit in range(4):
+        circuit.ry(0.3 + 0.2 * qubit, qubit)
+    circuit.cx(0, 1)
+    circuit.cx(1, 2)
+    circuit.cx(2, 3)
+    circuit.rx(0.7, range(4))
+    observables = ["ZZII", "IZZI", "XXXX", "IIIZ"]
+    if where == "labels":
+        cutting = Cutting(observables, labels="AABB", devices={"A": "ideal", "B": "ideal"})
+    else:
+        cutting = Cutting(observables, max_qubits=2)
+    shots = 40_000
+    with Stream(env, pipeline=[cutting], shots=shots, seed=5) as stream:
+        made = stream.submit(circuit)
+        result = made.result(WAIT_S)
+    exact = [Statevector(circuit).expectation_value(SparsePauliOp(p)).real for p in observables]
+    error = (result.sampling_overhead / shots) ** 0.5
+    assert all(
+        abs(value - right) < 5 * error
+        for value, right in zip(result.expectations, exact, strict=True)
+    ), (result.expectations, exact, error)
+    assert all(isinstance(part, Result) for part in result.parts)
+    if where == "labels":
+        assert {part.device for part in result.parts} == {"ideal"}
+        assert max(part.num_qubits for part in result.parts) >= 2
+
+
+def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.Client) -> None:
+    queue = CompletionQueue()
+    first, second = Stream(env, shots=5), Stream(env, shots=5)
+    for stream in (first, second):
+        stream.bind(queue)
+    with pytest.raises(TimedOutError):
+        queue.get(0.01)
+    heard: list[int] = []
+    reader = threading.Thread(target=lambda: heard.extend(task.number for task in queue))
+    reader.start()
+    first.submit(bell())
+    second.submit(bell())
+    first.close()
+    second.close()
+    reader.join(WAIT_S)
+    assert heard == [0, 0]
+    with pytest.raises(EOFError):
+        queue.get()
+    with pytest.raises(OptionError, match="the stream is closed"):
+        first.submit(bell())
