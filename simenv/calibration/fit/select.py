@@ -22,7 +22,7 @@ from simenv.calibration.fit.observations import FittedCircuit
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.solve import FitProblem, Solution, linear_solution, normal_equations
 from simenv.calibration.fit.windows import window_matrix
-from simulators.circuit.disjoint_sets import DisjointSets
+from simulators.circuit.passes.disjoint_sets import DisjointSets
 
 FOLDS = 4
 MANY_BODIES = 100  # from so many different circuits on, angles are tried

@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.disjoint_sets import DisjointSets
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import Q0, Q1, NoiseProgram
 from simulators.circuit.passes.components import Subcircuit
+from simulators.circuit.passes.disjoint_sets import DisjointSets
 from simulators.circuit.passes.noise_part import noise_of_part
 
 PACKED_QUBITS = 2  # components share a part up to this width
