@@ -160,6 +160,7 @@ def _check_paced(state: SchedulerState) -> set[int]:
             assert waits == (run.record.phase == Phase.WAITING), f"{name}: {number} is not sent"
     runs = {number for device in state.paced.all.values() for number in device.runs}
     assert state.paced.held.keys() <= runs, "a result is held for no run"
+    assert state.paced.stored.keys() == runs, "a run is not stored, or one that is over is"
     return set(state.paced.held)
 
 

@@ -24,7 +24,7 @@ from simenv.model.devices import DeviceInfo
 from simenv.scheduler.core.actions import Action, RecordEvent, TaskEnded
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.dispatch import dispatcher, resizing
-from simenv.scheduler.events import devices, nodes, paced, reservations, tasks, workers
+from simenv.scheduler.events import devices, nodes, outages, paced, reservations, tasks, workers
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.reservations.reservation import ReservationEntry
@@ -214,9 +214,16 @@ class Scheduler:
         Raises as `set_profile`."""
         return devices.set_admission_policy(self.state, device, policy, expected_version), []
 
-    def set_outage(self, device: str, *, begins: bool) -> list[Action]:
-        """A device starts nothing any more (`begins`), or starts tasks again."""
-        (self.state.outages.add if begins else self.state.outages.discard)(device)
+    def begin_outage(self, device: str, begun_wall_ns: int | None) -> list[Action]:
+        """A device starts nothing any more; what it runs at `begun_wall_ns` is run again after the
+        outage. None: it goes on."""
+        offset_ns = self.state.paced.offset_ns
+        begun_ns = None if begun_wall_ns is None else begun_wall_ns - offset_ns
+        return outages.begin(self.state, device, begun_ns)
+
+    def end_outage(self, device: str) -> list[Action]:
+        """A device starts tasks again."""
+        self.state.outages.discard(device)
         return []
 
     # --- reservations and owners ---------------------------------------------------------------
@@ -272,7 +279,7 @@ class Scheduler:
         paced.set_clock(self.state, wall_ns, now_ns)
         return []
 
-    def restore_paced(self, stored: Mapping[str, StoredRun]) -> list[Action]:
+    def restore_paced(self, stored: Mapping[int, StoredRun]) -> list[Action]:
         """Restore the runs of paced devices, after tasks are restored."""
         paced.restore(self.state, stored)
         return []

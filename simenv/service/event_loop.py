@@ -336,7 +336,7 @@ class EventLoop:
         self._worker_news.take(now_ns)
         self.executor.execute(self.scheduler.tick(now_ns))
         self.executor.execute(self.scheduler.wall_clock_tick(time.time_ns()))
-        drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler.set_outage)
+        drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)
         if not (self.state.draining or self._lease.holds()):
             log.error("another service has taken over this environment: giving way")

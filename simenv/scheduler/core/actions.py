@@ -36,6 +36,12 @@ class TaskEnded(msgspec.Struct, frozen=True, gc=False):
     run_limit_s: float = 0.0  # of run_timeout: what its terms or its owner's limits allow
 
 
+class DropHeldResult(msgspec.Struct, frozen=True):
+    """Discard the held result of a task that will run again."""
+
+    task: int
+
+
 class StopAttempt(msgspec.Struct, frozen=True):
     """Ask a worker to end one attempt."""
 

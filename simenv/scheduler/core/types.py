@@ -116,6 +116,7 @@ class TaskRecord(msgspec.Struct, gc=False, eq=False):
     started_ns: int = 0
     announced: bool = False  # its worker says Started before it runs it
     stopping: str = ""  # why it was asked to stop: "cancelled", "queue_timeout" or "run_timeout"
+    interrupted: bool = False  # by an outage of its device: this attempt's result is discarded
 
     @property
     def size_bytes(self) -> int:

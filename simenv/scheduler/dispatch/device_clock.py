@@ -20,6 +20,5 @@ def may_send(state: SchedulerState, pool: Pool, now_ns: int) -> bool:
 
 def reserve(state: SchedulerState, pool: Pool, records: list[TaskRecord], now_ns: int) -> None:
     """Reserve the device's time for tasks that are sent now."""
-    device = state.paced.all[pool.device]
     for record in records:
-        device.reserve(record, expected_ns(record.route, record.spec), now_ns)
+        state.paced.reserve(pool.device, record, expected_ns(record.route, record.spec), now_ns)

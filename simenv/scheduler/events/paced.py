@@ -38,6 +38,7 @@ def withdraw(state: SchedulerState, record: TaskRecord, now_ns: int) -> None:
         state.paced.held.pop(record.number, None)
         for device in state.paced.all.values():
             device.withdraw(record.number, now_ns)
+        state.paced.forget(record.number)
 
 
 def lost(state: SchedulerState, pool: Pool, records: list[TaskRecord]) -> None:
@@ -66,6 +67,7 @@ def _ended(
     begun_ns = begin_ns + state.paced.offset_ns
     timing = msgspec.structs.replace(timing, begun_ns=begun_ns)
     del state.paced.held[number]
+    state.paced.forget(number)
     del state.tasks[number]
     if state.reservations.by_task:
         state.reservations.settle(number, timing.device_ns)
@@ -78,14 +80,16 @@ def set_clock(state: SchedulerState, wall_ns: int, now_ns: int) -> None:
     state.paced.offset_ns = wall_ns - now_ns
 
 
-def restore(state: SchedulerState, stored: Mapping[str, StoredRun]) -> None:
-    """Let the runs in which the devices were before a restart go on, and run their
-    tasks again."""
-    for name, run in stored.items():
-        device, record = state.paced.all.get(name), state.tasks.get(run.task)
-        if device is None or record is None or state.pool_of(record.route).device != name:
+def restore(state: SchedulerState, stored: Mapping[int, StoredRun]) -> None:
+    """Let the runs that devices had before a restart keep their places, and run their tasks
+    again. `stored`: by task."""
+    for number, run in sorted(stored.items(), key=lambda pair: pair[1].place):
+        record = state.tasks.get(number)
+        if (
+            record is None
+            or run.device not in state.paced.all
+            or state.pool_of(record.route).device != run.device
+        ):
+            state.paced.changes[number] = None
             continue
-        begin_ns = run.begun_ns - state.paced.offset_ns
-        device.reserve(record, expected_ns(record.route, record.spec), begin_ns)
-        device.waiting.add(record.number)
-    state.paced.restore(stored)
+        state.paced.restore(number, run, record, expected_ns(record.route, record.spec))

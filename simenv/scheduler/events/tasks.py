@@ -17,7 +17,7 @@ from simenv.scheduler.core.types import (
     early_end,
     timing_of,
 )
-from simenv.scheduler.events import paced
+from simenv.scheduler.events import outages, paced
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state.owner_quotas import run_limit_s
@@ -134,6 +134,7 @@ def tasks_finished(
     ended: list[TaskRecord] = []
     ran_us = 0
     states: list[TaskState] = []
+    interrupted: list[TaskRecord] = []
     pool = state.pools[worker.pool]
     is_paced = pool.spec.pace
     for index, result in enumerate(results):
@@ -148,6 +149,9 @@ def tasks_finished(
         final = STATES[result.state]
         if not (index % OBSERVED or worker.resized) and result.state == _DONE:
             state.estimator.observe(record.route, record.spec, slots, result.run_us)
+        if record.interrupted and not record.stopping:
+            interrupted.append(record)
+            continue
         timing = timing_of(record, result, now_ns)
         if is_paced:
             if result.state == _DONE and paced.hold(state, record, timing, slots):
@@ -162,6 +166,7 @@ def tasks_finished(
         ended.append(record)
         states.append(final)
     worker.held_us = held_us
+    outages.requeue(state, interrupted)
     state.finalize_many(ended, states)
     worker.tasks += len(endings)
     worker.idle_beats = 0

@@ -192,6 +192,7 @@ def _lose(
         state.running -= record.phase == Phase.RUNNING
         record.phase = Phase.WAITING
         record.worker = ""
+        record.interrupted = False
     for ending in verdict.endings:
         number = ending.record.number
         state.tasks.pop(number)

@@ -10,15 +10,13 @@ then. Times are monotonic nanoseconds; `offset_ns` makes them wall-clock times.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from simenv.model import Timing
 from simenv.scheduler.core.types import TaskRecord
 
 LOOKAHEAD_NS = 200_000_000
-STORED_NS = 1_000_000_000  # the begin of a run from here on is stored, so that a restart keeps it
+FORCED_NS = 1_000_000_000  # a run from here on keeps its place after a power cut too
 NEVER_NS = 2**63 - 1
 
 
@@ -38,10 +36,12 @@ class DeviceRun(msgspec.Struct, eq=False):
 
 
 class StoredRun(msgspec.Struct, frozen=True):
-    """The run that a device was in: its task, and the wall clock of its begin."""
+    """A run that is stored, so that a restart keeps its place. `place`: grows along the runs of a
+    device. `earliest_ns`: wall clock of its begin, once the device is in it."""
 
-    task: int
-    begun_ns: int
+    device: str
+    place: int
+    earliest_ns: int
 
 
 class PacedDevice:
@@ -82,6 +82,16 @@ class PacedDevice:
                     break
         self.arrange()
 
+    def interrupt(self, at_ns: int) -> list[DeviceRun]:
+        """Remove the runs that are not over at a time; their tasks have no time on the device any
+        more."""
+        found = [run for run in self.runs.values() if run.end_ns > at_ns]
+        for run in found:
+            del self.runs[run.record.number]
+            self.waiting.discard(run.record.number)
+        self.arrange()
+        return found
+
     def pop_over(self, now_ns: int) -> list[DeviceRun]:
         """Remove the runs that are over and have their result, in their order."""
         found = []
@@ -118,8 +128,10 @@ class PacedDevices:
         self.held: dict[int, PacedDevice] = {}  # by task, of those whose result is held
         self.offset_ns = 0  # from a monotonic time to the wall clock
         self.now_ns = 0  # of the present assignments
-        self.changes: dict[str, StoredRun | None] = {}  # what is not stored yet, by device
-        self._stored: dict[str, StoredRun | None] = {}
+        self.changes: dict[int, StoredRun | None] = {}  # what is not stored yet, by task
+        self.is_forced = False  # the changes must be on the disk before anybody hears of them
+        self.stored: dict[int, StoredRun] = {}  # the runs, with what is in `changes`, by task
+        self._places = 0
 
     def __bool__(self) -> bool:
         return bool(self.all)
@@ -137,21 +149,46 @@ class PacedDevices:
             default=NEVER_NS,
         )
 
-    def note_current(self, now_ns: int) -> None:
-        """Note which long runs the devices are in, to be stored."""
-        for name, device in self.all.items():
-            run = device.current(now_ns)
-            stored = None
-            if run is not None and run.length_ns >= STORED_NS:
-                stored = StoredRun(run.record.number, run.begin_ns + self.offset_ns)
-            if stored != self._stored.get(name):
-                self._stored[name] = self.changes[name] = stored
+    def reserve(self, name: str, record: TaskRecord, length_ns: int, now_ns: int) -> None:
+        """Add a run at the end of a device's; see `PacedDevice.reserve`."""
+        device = self.all[name]
+        is_new = record.number not in device.runs
+        device.reserve(record, length_ns, now_ns)
+        if is_new:
+            self._places += 1
+            earliest_ns = now_ns + self.offset_ns
+            self._store(device.runs[record.number], StoredRun(name, self._places, earliest_ns))
 
-    def take_changes(self) -> dict[str, StoredRun | None]:
+    def forget(self, number: int) -> None:
+        """A task has no run any more."""
+        if self.stored.pop(number, None) is not None:
+            self.changes[number] = None
+
+    def note_current(self, now_ns: int) -> None:
+        """Note when the runs in which the devices are have begun."""
+        for device in self.all.values():
+            run = device.current(now_ns)
+            if run is None:
+                continue
+            number, begun_ns = run.record.number, run.begin_ns + self.offset_ns
+            stored = self.stored[number]
+            if stored.earliest_ns != begun_ns:
+                self._store(run, StoredRun(stored.device, stored.place, begun_ns))
+
+    def take_changes(self) -> dict[int, StoredRun | None]:
         """What is to be stored, which counts as stored from now on."""
-        changes, self.changes = self.changes, {}
+        changes, self.changes, self.is_forced = self.changes, {}, False
         return changes
 
-    def restore(self, stored: Mapping[str, StoredRun]) -> None:
-        """What was stored before a restart."""
-        self._stored.update(stored)
+    def restore(self, number: int, stored: StoredRun, record: TaskRecord, length_ns: int) -> None:
+        """Add a run that was stored before a restart; in the order of their places."""
+        device = self.all[stored.device]
+        device.reserve(record, length_ns, stored.earliest_ns - self.offset_ns)
+        device.waiting.add(number)
+        self.stored[number] = stored
+        self._places = stored.place
+
+    def _store(self, run: DeviceRun, stored: StoredRun) -> None:
+        number = run.record.number
+        self.stored[number] = self.changes[number] = stored
+        self.is_forced |= run.length_ns >= FORCED_NS

@@ -37,7 +37,7 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
     if unplaceable:
         return unplaceable
     if pool.device in state.outages:
-        return f"outage of device {pool.spec.device}"
+        return outage_reason(pool)
     held_back = _held_back(state, pool)
     if held_back:
         return held_back
@@ -55,6 +55,11 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
     if pool.spec.ranks > 1:
         return _gang_reason(state, record, idle, now_ns)
     return _single_rank_reason(record, idle)
+
+
+def outage_reason(pool: Pool) -> str:
+    """Name the outage of the device of a pool."""
+    return f"outage of device {pool.spec.device}"
 
 
 def _on_device(state: SchedulerState, record: TaskRecord, now_ns: int) -> str:

@@ -237,5 +237,6 @@ class ReservationCommands:
             changed = self._state.controls.take_changes()
             self._journal.put(scheduler_tables.control_statements(changed), forced=True)
         if self._state.paced.changes:
-            runs = self._state.paced.take_changes()
-            self._journal.put(scheduler_tables.paced_statements(runs), forced=True)
+            forced = self._state.paced.is_forced
+            runs = scheduler_tables.paced_statements(self._state.paced.take_changes())
+            self._journal.put(runs, forced=forced)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,8 +24,9 @@ from simenv.config.drift import DriftSpec, drift_of
 from simenv.errors import InsufficientError, OptionError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.model.task import REFUSE, REFUSED, STALE
-from simenv.scheduler.core.actions import RecordEvent
+from simenv.scheduler.core.actions import Action, RecordEvent
 from simenv.scheduler.core.types import TaskRecord, base_of
+from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.service.devices.registry import DeviceRegistry, EmulatedDevice, emulated
 from simenv.service.journal import drift_tables
@@ -105,9 +106,12 @@ class DriftingDevice:
             if since_ns < end_ns <= wall_ns:
                 yield RecordEvent(OUTAGE, self.pool, "ends")
 
-    def is_out(self, wall_ns: int) -> bool:
-        """Is the device in an outage?"""
-        return any(begin_ns <= wall_ns < end_ns for begin_ns, end_ns in self._outages())
+    def outage_ns(self, wall_ns: int) -> int | None:
+        """When the outage of now began; None: there is none."""
+        for begin_ns, end_ns in self._outages():
+            if begin_ns <= wall_ns < end_ns:
+                return begin_ns
+        return None
 
     def next_ns(self, wall_ns: int) -> int:
         """When something changes next."""
@@ -181,7 +185,8 @@ class DriftingDevices:
         stored = drift_tables.read(journal.records)
         self.all: dict[str, DriftingDevice] = {}
         self._changed: dict[str, DriftState] = {}
-        self._out: set[str] = set()
+        # Of each device: whether its snapshots are read, and the begin of the outage it is in.
+        self._outages: dict[str, tuple[bool, int | None]] = {}
         for pool in pools:
             if not pool.drift:
                 continue
@@ -199,18 +204,34 @@ class DriftingDevices:
             raise OptionError(f"pool {pool}: {found.made.exception()}")
         return found
 
-    def tick(self, wall_ns: int, set_outage: Callable[..., object]) -> Iterator[RecordEvent]:
+    def tick(self, wall_ns: int, scheduler: Scheduler) -> Iterator[Action]:
         """What changed; devices whose snapshots are not read yet start nothing."""
         if self._changed:
             changes, self._changed = self._changed, {}
             self._journal.put(drift_tables.statements(changes), forced=True)
         for name, device in self.all.items():
-            is_out = not device.is_ready or device.is_out(wall_ns)
-            if is_out != (name in self._out):
-                (self._out.add if is_out else self._out.discard)(name)
-                set_outage(name, begins=is_out)
             if device.is_ready:
                 yield from device.changes(wall_ns)
+            state = device.is_ready, device.outage_ns(wall_ns) if device.is_ready else None
+            before = self._outages.get(name, (True, None))
+            if state == before:
+                continue
+            self._outages[name] = is_ready, begun_ns = state
+            if is_ready and begun_ns is None:
+                yield from scheduler.end_outage(name)
+                continue
+            if begun_ns is not None:
+                self._forget_starts(name)
+            yield from scheduler.begin_outage(name, begun_ns)
+
+    def _forget_starts(self, pool: str) -> None:
+        """Tasks that an outage interrupted start anew."""
+        tasks = self._state.tasks
+        self._starts = {
+            number: start_ns
+            for number, start_ns in self._starts.items()
+            if number in tasks and _base(tasks[number]) != pool
+        }
 
     def next_ns(self, wall_ns: int) -> int:
         """When something changes next."""
@@ -237,7 +258,7 @@ class DriftingDevices:
         """The terms of a task that is sent: with the noise in force at its start, and whether it
         was compiled for another calibration than that published then."""
         terms = record.batch.terms
-        name = base_of(record.route.pool) or record.route.pool
+        name = _base(record)
         device = self.all.get(name)
         noise, published = terms.snapshot, terms.snapshot
         if device is not None:
@@ -268,6 +289,11 @@ class DriftingDevices:
         if len(self._starts) >= MAX_STARTS:
             self._starts = {n: s for n, s in self._starts.items() if n in self._state.tasks}
         return self._starts.setdefault(record.number, record.sent_ns + offset_ns)
+
+
+def _base(record: TaskRecord) -> str:
+    """The configured pool of a task."""
+    return base_of(record.route.pool) or record.route.pool
 
 
 def _text(time_s: float) -> str:

@@ -107,24 +107,24 @@ def read_controls(records: Records) -> dict[str, DeviceControl]:
 
 
 PACED_SCHEMA = (
-    "create table if not exists paced(device text primary key, task int, begun_ns int)"
-    " without rowid;"
+    "create table if not exists paced_runs"
+    "(task integer primary key, device text, place int, earliest_ns int);"
 )
 
 
-def paced_statements(changes: Mapping[str, StoredRun | None]) -> list[Statement]:
-    """The statements that store which run each paced device is in."""
+def paced_statements(changes: Mapping[int, StoredRun | None]) -> list[Statement]:
+    """The statements that store the runs of paced devices, by task."""
     found: list[Statement] = []
-    for device, run in changes.items():
+    for task, run in changes.items():
         if run is None:
-            found.append(("delete from paced where device = ?", (device,)))
+            found.append(("delete from paced_runs where task = ?", (task,)))
         else:
-            row = (device, run.task, run.begun_ns)
-            found.append(("insert or replace into paced values(?,?,?)", row))
+            row = (task, run.device, run.place, run.earliest_ns)
+            found.append(("insert or replace into paced_runs values(?,?,?,?)", row))
     return found
 
 
-def read_paced(records: Records) -> dict[str, StoredRun]:
-    """The run that each paced device was in."""
-    rows = records.rows("select device, task, begun_ns from paced")
-    return {device: StoredRun(task, begun_ns) for device, task, begun_ns in rows}
+def read_paced(records: Records) -> dict[int, StoredRun]:
+    """The runs of paced devices, by task."""
+    rows = records.rows("select task, device, place, earliest_ns from paced_runs")
+    return {task: StoredRun(*run) for task, *run in rows}

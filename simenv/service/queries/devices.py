@@ -7,14 +7,13 @@ in memory only: a worker sends it at every start.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import msgspec
 
 from simenv.errors import NotFoundError
 from simenv.model import PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.scheduler.core.actions import Action, RecordEvent
+from simenv.scheduler.core.actions import Action
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing.engine_support import RoutingSnapshot
 from simenv.scheduler.scheduler import Scheduler
@@ -63,15 +62,13 @@ class DeviceRecords:
             self.described(pool, message.device)
         return actions
 
-    def drifted(
-        self, wall_ns: int, set_outage: Callable[..., object]
-    ) -> tuple[list[RecordEvent], float]:
+    def drifted(self, wall_ns: int, scheduler: Scheduler) -> tuple[list[Action], float]:
         """What changed of devices that drift, and the seconds until the next change."""
         drifting = self.drifting
         if drifting is None:
             return [], math.inf
-        events = list(drifting.tick(wall_ns, set_outage))
-        return events, 1e-9 * max(0, drifting.next_ns(wall_ns) - wall_ns)
+        actions = list(drifting.tick(wall_ns, scheduler))
+        return actions, 1e-9 * max(0, drifting.next_ns(wall_ns) - wall_ns)
 
     def of(self, pool: str) -> DeviceInfo | None:
         """The machine of a pool; None if none is known."""

@@ -43,3 +43,7 @@ class HeldResults:
     def take(self, ending: TaskEnded) -> AttemptResults:
         """The result of a task that has ended, no longer held."""
         return self._held.pop(ending.record.number)
+
+    def drop(self, task: int) -> list[str]:
+        """Discard the result of a task; the files that it named."""
+        return [one.file for one in self._held.pop(task).results if one.file]

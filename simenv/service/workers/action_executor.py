@@ -16,6 +16,7 @@ from simenv.model import Event, TaskOptions, TaskState, task_number
 from simenv.scheduler.core.actions import (
     Action,
     AssignTasks,
+    DropHeldResult,
     KillWorker,
     RecordEvent,
     RetireWorker,
@@ -94,6 +95,8 @@ class ActionExecutor:
                 self.record_event(action.kind, action.subject, action.message, action.owner)
             elif type(action) is StartWorker:
                 self._start(action)
+            elif type(action) is DropHeldResult:
+                self._remove_files(self._held_results.drop(action.task))
             elif type(action) is StopAttempt:
                 stop = m.StopTask(action.task, action.fence, action.reason)
                 self._send_control(action.worker, stop)

@@ -142,7 +142,10 @@ class CheckedScheduler:
         return [action for action in actions if isinstance(action, AssignTasks)]
 
     def finish(
-        self, records: list[TaskRecord], state: TaskState = TaskState.DONE
+        self,
+        records: list[TaskRecord],
+        state: TaskState = TaskState.DONE,
+        device_ns: int = 0,
     ) -> list[TaskEnded]:
         worker = records[0].worker
         results = [
@@ -154,6 +157,7 @@ class CheckedScheduler:
                 0,
                 start_us=1,
                 run_us=max(1, round(r.cost_us)),
+                device_ns=device_ns,
             )
             for r in records
         ]

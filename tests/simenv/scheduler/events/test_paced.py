@@ -12,7 +12,6 @@ from simenv.scheduler.core.types import Phase, TaskRecord
 from simenv.scheduler.invariants import check
 from simenv.scheduler.state.paced import LOOKAHEAD_NS, StoredRun
 from simenv.scheduler.views.forecast import Forecast
-from simenv.wire.messages.client import STATES, AttemptResult
 
 MS = 1_000_000
 WALL_NS = 1_700_000_000 * SECOND
@@ -32,18 +31,7 @@ def along(length_ns: float) -> dict[str, object]:
 
 def simulated(machine: CheckedScheduler, record: TaskRecord, device_ns: int) -> None:
     """The worker returns the result of a task."""
-    result = AttemptResult(
-        record.number,
-        record.fence,
-        STATES.index(TaskState.DONE),
-        b"",
-        0,
-        run_us=5,
-        device_ns=device_ns,
-    )
-    ended = machine.scheduler.tasks_finished(record.worker, [result], 1, machine.now_ns)
-    machine.endings += ended
-    check(machine.state)
+    machine.finish([record], device_ns=device_ns)
 
 
 def intervals(machine: CheckedScheduler) -> list[tuple[int, int]]:
@@ -189,20 +177,29 @@ def test_run_goes_on_while_its_task_is_sent_again() -> None:
     assert intervals(machine) == [(WALL_NS, WALL_NS + 2 * SECOND)]
 
 
+def restarted(
+    before: CheckedScheduler, tasks: int, length_ns: int, down_s: int
+) -> CheckedScheduler:
+    """A new scheduler with the stored runs; the service was down so long."""
+    elapsed_ns = before.now_ns - 1_000 * SECOND + down_s * SECOND
+    after = paced()
+    after.scheduler.set_clock(WALL_NS + elapsed_ns, after.now_ns)
+    after.submit(tasks, **along(length_ns))
+    after.scheduler.restore_paced(before.state.paced.stored)
+    check(after.state)
+    return after
+
+
 def test_run_goes_on_after_a_restart() -> None:
     before = paced()
     before.submit(2, **along(10 * SECOND))
     all_at_once(before, 10 * SECOND)
     before.tick(4.0)
     before.assign()
-    stored = before.state.paced.take_changes()
-    assert stored == {"lab": StoredRun(1, WALL_NS)}
+    assert before.state.paced.is_forced
+    assert before.state.paced.take_changes() == {1: StoredRun("lab", 1, WALL_NS)}
 
-    after = paced()
-    after.scheduler.set_clock(WALL_NS + 5 * SECOND, after.now_ns)
-    after.submit(2, **along(10 * SECOND))
-    after.scheduler.restore_paced({"lab": StoredRun(1, WALL_NS)})
-    check(after.state)
+    after = restarted(before, 2, 10 * SECOND, 1)
     all_at_once(after, 10 * SECOND)
     after.tick(5.0)
     all_at_once(after, 10 * SECOND)
@@ -212,7 +209,45 @@ def test_run_goes_on_after_a_restart() -> None:
         (WALL_NS, WALL_NS + 10 * SECOND),
         (WALL_NS + 10 * SECOND, WALL_NS + 20 * SECOND),
     ]
-    assert after.state.paced.take_changes()["lab"] is None
+    assert after.state.paced.take_changes()[1] is None
+
+
+def test_short_runs_that_were_sent_keep_their_places_after_a_restart() -> None:
+    before = paced()
+    before.submit(10, **along(60 * MS))
+    sent = all_at_once(before, 60 * MS)
+    assert [record.number for record in sent] == [1, 2, 3, 4]  # as far as 0.2 s ahead
+    before.tick(0.07)
+    before.assign()
+    stored = before.state.paced.stored
+    assert {number: run.place for number, run in stored.items()} == {2: 2, 3: 3, 4: 4, 5: 5}
+    assert before.state.paced.take_changes()[1] is None
+    assert stored[2].earliest_ns == WALL_NS + 60 * MS
+
+    after = restarted(before, 10, 60 * MS, 3)
+    ended = before.state.ended[TaskState.DONE]
+    after.keep(after.scheduler.cancel(list(range(1, 1 + ended)), after.now_ns)[1])
+    all_at_once(after, 60 * MS)
+    after.assign()
+    kept = intervals(after)
+    assert kept == [(WALL_NS + k * 60 * MS, WALL_NS + (k + 1) * 60 * MS) for k in range(1, 5)]
+    while after.state.tasks:
+        after.tick(0.05)
+        after.hear()
+        all_at_once(after, 60 * MS)
+    found = intervals(after)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(found))
+    assert found[4][0] >= WALL_NS + 3_070 * MS
+
+
+def test_run_of_a_task_that_ended_meanwhile_is_not_restored() -> None:
+    machine = paced()
+    machine.submit(1, **along(60 * MS))
+    machine.scheduler.restore_paced(
+        {7: StoredRun("lab", 3, WALL_NS), 1: StoredRun("x", 4, WALL_NS)}
+    )
+    check(machine.state)
+    assert machine.state.paced.take_changes() == {7: None, 1: None}
 
 
 def test_forecast_is_that_of_the_machine() -> None:
