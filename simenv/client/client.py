@@ -19,6 +19,7 @@ from simenv.client.environment import Environment
 from simenv.client.results.result import Result
 from simenv.client.submission.arguments import checked_whole
 from simenv.client.submission.explain import explain
+from simenv.client.submission.fresh import renewable
 from simenv.client.submission.options import (
     ReservationLike,
     Seed,
@@ -29,7 +30,6 @@ from simenv.client.submission.options import (
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.client.submission.send import InflightWindow, post, send
 from simenv.client.tasks.completions import CompletionIterator
-from simenv.client.tasks.fresh import fresh_result
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
@@ -107,36 +107,34 @@ class Client(Environment):
         QueueFullError, KeyConflictError, ServiceLostError.
         """
         begun = perf_counter()
-        prepared = prepare_one(
-            circuit,
-            {
-                "shots": shots,
-                "seed": seed,
-                "outputs": outputs,
-                "observables": observables,
-                "parameter_values": parameter_values,
-                "binding_index": binding_index,
-                "engine": engine,
-                "precision": precision,
-                "pool": pool,
-                "priority": priority,
-                "queue_timeout_s": queue_timeout_s,
-                "run_timeout_s": run_timeout_s,
-                "options": options,
-                "ranks": ranks,
-                "reservation": reservation,
-                "prefer": prefer,
-                "device": device,
-                "noise": noise,
-                "compile": compile,
-                "qubit_mapping": qubit_mapping,
-                "name": name,
-                "idempotency_key": idempotency_key,
-            },
-            self._devices,
-        )
+        given: SubmitOptions = {
+            "shots": shots,
+            "seed": seed,
+            "outputs": outputs,
+            "observables": observables,
+            "parameter_values": parameter_values,
+            "binding_index": binding_index,
+            "engine": engine,
+            "precision": precision,
+            "pool": pool,
+            "priority": priority,
+            "queue_timeout_s": queue_timeout_s,
+            "run_timeout_s": run_timeout_s,
+            "options": options,
+            "ranks": ranks,
+            "reservation": reservation,
+            "prefer": prefer,
+            "device": device,
+            "noise": noise,
+            "compile": compile,
+            "qubit_mapping": qubit_mapping,
+            "name": name,
+            "idempotency_key": idempotency_key,
+        }
+        prepared = prepare_one(circuit, given, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
-        return send(self._session, prepared, idempotency_key)[0]
+        task = send(self._session, prepared, idempotency_key)[0]
+        return renewable(self._session, task, circuit, given, prepared.specs[0].seed, self._devices)
 
     def submit_many(
         self,
@@ -222,7 +220,7 @@ class Client(Environment):
     @with_options_of(submit)
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
         """The result of `submit(circuit, ...)`."""
-        return fresh_result(partial(self.submit, circuit, **options), self._devices)
+        return self.submit(circuit, **options).result()
 
     @with_options_of(submit)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:

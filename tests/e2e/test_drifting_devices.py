@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import json
 import queue
 import subprocess
@@ -10,6 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import live
 import msgspec
@@ -22,7 +25,12 @@ from noise_models.drift import RandomWalk
 from noise_models.snapshot import dump
 from simenv import config
 from simenv.client.client import Client
+from simenv.client.connection.task_handle import TaskHandle
+from simenv.client.results.result import Result
+from simenv.client.submission.fresh import FreshTask
+from simenv.client.tasks.task import Task, as_completed
 from simenv.errors import OptionError, TaskFailedError
+from simenv.model import TaskInfo
 from simenv.qpm.envelopes import EventEnvelope
 
 DAYS = 365
@@ -198,9 +206,86 @@ def test_stale_compilation_is_flagged_refused_or_redone(env: Client) -> None:
     assert env.run(circuit, pool="slow", shots=20).calibration_stale
     assert not env.run(flip(), pool="slow", shots=20).calibration_stale
     with pytest.raises(TaskFailedError) as failed:
-        env.submit(circuit, pool="slow", shots=20, compile="fresh").result()
+        env.post(circuit, pool="slow", shots=20, compile="fresh").result()
     assert failed.value.reason == "calibration_stale"
     assert not env.run(circuit, pool="slow", shots=20, compile="fresh").calibration_stale
+
+
+def flipped(env: Client) -> QuantumCircuit:
+    """A circuit that is compiled for a calibration of before."""
+    circuit = QuantumCircuit(1, 1)
+    circuit.h(0)
+    circuit.measure(0, 0)
+    env.device("slow")
+    time.sleep(1.5)
+    return circuit
+
+
+def stale(env: Client, **options: Any) -> Task:
+    """A task with `compile="fresh"` whose first attempt is for a calibration of before."""
+    options |= {"pool": "slow", "shots": 200, "seed": 5, "compile": "fresh"}
+    return env.submit(flipped(env), **options)
+
+
+def attempts(env: Client, name: str) -> list[TaskInfo]:
+    """The tasks of this name that have ended, newest first."""
+    return [each for each in env.queue(done=True, limit=20)[1] if each.name == name]
+
+
+def test_stale_task_is_submitted_again_for_whoever_waits_in_whatever_way(env: Client) -> None:
+    task = stale(env, name="again")
+    found = task.result(timeout_s=30)
+    assert not found.calibration_stale
+    assert (found.seed, found.timing.total_s > 0.0) == (5, True)
+    states = [each.state for each in attempts(env, "again")]
+    assert (states[0], states[-1]) == ("DONE", "FAILED")
+    assert task.id == found.task
+    assert task.state == "DONE"
+    (yielded,) = as_completed([stale(env)], timeout_s=30)
+    assert not yielded.result(0.0).calibration_stale
+    (waited,) = concurrent.futures.wait([stale(env)], timeout=30).done
+    assert not waited.result().calibration_stale
+    assert stale(env).wait(timeout_s=30) == "DONE"
+    assert stale(env).exception(timeout_s=30) is None
+
+    async def awaited() -> Result:
+        return await stale(env)
+
+    assert not asyncio.run(awaited()).calibration_stale
+    called: queue.Queue[Task] = queue.Queue()
+    stale(env).add_done_callback(called.put)
+    assert not called.get(timeout=30).result(0.0).calibration_stale
+
+
+def test_stale_task_is_submitted_again_though_nobody_waits(env: Client) -> None:
+    task = stale(env, name="alone")
+    deadline = time.monotonic() + 30
+    while "DONE" not in [each.state for each in attempts(env, "alone")]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert task.done()
+
+
+def test_attempts_of_a_task_with_a_key_have_keys_of_their_own(env: Client) -> None:
+    task = stale(env, idempotency_key="fresh-key")
+    assert not task.result(timeout_s=30).calibration_stale
+
+
+def test_attempt_that_is_refused_is_the_end_of_the_task(env: Client) -> None:
+    class Refusing:
+        calls = 0
+
+        def __call__(self, _: object) -> TaskHandle:
+            self.calls += 1
+            raise OptionError("refused")
+
+    again = Refusing()
+    posted = env.post(flipped(env), pool="slow", shots=20, compile="fresh")
+    task = FreshTask(posted.handle, again)
+    with pytest.raises(OptionError, match="refused"):
+        task.result(timeout_s=30)
+    assert isinstance(task.exception(), OptionError)
+    assert again.calls == 1
 
 
 def test_device_starts_nothing_in_an_outage(env: Client) -> None:

@@ -32,10 +32,13 @@ def load(circuit: Any) -> PackedCircuit:
     """Make a Program of a circuit.
 
     `circuit`: a qiskit.QuantumCircuit; a str, which is OpenQASM text if it holds a newline or ';'
-    and else a path; an os.PathLike; a Program. A file holds OpenQASM or QPY. ProgramError: it
+    and else a path; an os.PathLike; a Program; what this returned. A file holds OpenQASM or QPY.
+    ProgramError: it
     cannot be read or carried (`line` and `column` where it is text). LimitExceededError: it is too
     large.
     """
+    if isinstance(circuit, PackedCircuit):
+        return circuit
     try:
         if is_circuit(circuit):
             return _natively(circuit) or _loaded(pack(circuit), circuit)

@@ -270,10 +270,13 @@ class ServiceSession:
         self.subscribe([handle])
         self.channel.glance()
 
-    def gather(self, handles: Collection[TaskHandle]) -> EndedTasks:
-        """From now on, note each of these when it ends."""
+    def gather(
+        self, handles: Collection[TaskHandle], ended_tasks: EndedTasks | None = None
+    ) -> EndedTasks:
+        """From now on, note each of these when it ends; `ended_tasks`: where others are noted."""
         self.subscribe(handles)
-        ended_tasks = EndedTasks(deque(), monotonic())
+        if ended_tasks is None:
+            ended_tasks = EndedTasks(deque(), monotonic())
         with self.channel.lock:
             for handle in handles:
                 handle.on_end(partial(ended_tasks.ended.append, handle))

@@ -78,13 +78,13 @@ class PostedTask(Task):
         timeout_s = timeout if timeout_s is None else timeout_s
         if self.settled(timeout_s) is None:
             return self._refusal
-        return super().exception(timeout_s=_left(timeout_s, begun))
+        return super().exception(timeout_s=time_left(timeout_s, begun))
 
     def _ended(self, timeout_s: float | None) -> TaskHandle:
         begun = monotonic()
         if self.settled(timeout_s) is None and self._refusal is not None:
             raise self._refusal
-        return super()._ended(_left(timeout_s, begun))
+        return super()._ended(time_left(timeout_s, begun))
 
     def settled(self, timeout_s: float | None = None) -> TaskHandle | None:
         """Wait for the answer; None: it was refused. TimedOutError after `timeout_s` seconds."""
@@ -116,7 +116,7 @@ class PostedTask(Task):
         return super().__repr__()
 
 
-def _left(timeout_s: float | None, begun: float) -> float | None:
+def time_left(timeout_s: float | None, begun: float) -> float | None:
     return None if timeout_s is None else max(0.0, timeout_s - (monotonic() - begun))
 
 

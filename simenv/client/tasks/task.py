@@ -269,6 +269,11 @@ def _each(waiting: Waiting, timeout_s: float | None, progress: bool) -> Iterator
             if ended_tasks.ended:
                 line.clear()  # the caller may print
                 together = waiting.pop(ended_tasks.ended.popleft())
+                again = [task for task in together if not task.done()]  # submitted again
+                if again:
+                    together = [task for task in together if task not in again]
+                    waiting.update((task.handle, [task]) for task in again)
+                    session.gather([task.handle for task in again], ended_tasks)
                 ended += len(together)
                 yield from together
                 continue
