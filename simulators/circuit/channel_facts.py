@@ -10,10 +10,45 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Channel
 
+BLOCK = 256  # floats of a transfer matrix on two qubits
 CLOSED, FIRST_ALONE, SECOND_ALONE = 1, 2, 4  # traits of a channel
 _TOLERANCE = 1e-14  # of entries of a transfer matrix that are zero
 _OFF_DIAGONAL = 1e-12  # of a Pauli channel's transfer matrix
 _CERTAIN = 1.0 - 1e-12  # the largest probability of an error
+
+
+class TransferMatrices(msgspec.Struct, frozen=True, eq=False):
+    """Pauli transfer matrices of channels in one array, which kernels read.
+
+    Channels that were selected or renumbered share the array: no matrix is copied.
+    """
+
+    blocks: NDArray[np.float64]  # [rows, BLOCK]: a matrix row by row, zeros behind it
+    rows: NDArray[np.int64]  # [channels]: where the matrix of each is
+
+    @classmethod
+    def of_channels(cls, channels: Sequence[Channel]) -> TransferMatrices:
+        """Matrices in the order of their channels."""
+        blocks = np.zeros((len(channels), BLOCK))
+        for block, channel in zip(blocks, channels, strict=True):
+            block[: channel.ptm.size] = channel.ptm.ravel()
+        return cls(blocks, np.arange(len(channels)))
+
+    def of(self, numbers: NDArray[np.int64]) -> TransferMatrices:
+        """Those of some channels."""
+        return TransferMatrices(self.blocks, self.rows[numbers])
+
+    def joined(self, other: TransferMatrices) -> TransferMatrices:
+        """These matrices, as `of_channels` made them, and others behind them, in the same array
+        while it has room."""
+        count = self.rows.size
+        total = count + other.rows.size
+        blocks = self.blocks
+        if total > len(blocks):
+            blocks = np.zeros((2 * total, BLOCK))
+            blocks[:count] = self.blocks[:count]
+        blocks[count:total] = other.blocks[other.rows]
+        return TransferMatrices(blocks, np.arange(total))
 
 
 class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
@@ -31,11 +66,16 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
     is_pauli: NDArray[np.bool_]
     errors: NDArray[np.float64]
     drawn: NDArray[np.float64]
+    matrices: TransferMatrices
 
     def of(self, numbers: NDArray[np.int64]) -> ChannelFacts:
         """Those of some channels."""
         return ChannelFacts(
-            self.traits[numbers], self.is_pauli[numbers], self.errors[numbers], self.drawn[numbers]
+            self.traits[numbers],
+            self.is_pauli[numbers],
+            self.errors[numbers],
+            self.drawn[numbers],
+            self.matrices.of(numbers),
         )
 
     def joined(self, other: ChannelFacts) -> ChannelFacts:
@@ -45,6 +85,7 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
             np.concatenate((self.is_pauli, other.is_pauli)),
             np.concatenate((self.errors, other.errors)),
             np.concatenate((self.drawn, other.drawn)),
+            self.matrices.joined(other.matrices),
         )
 
 
@@ -52,7 +93,11 @@ def channel_facts(channels: Sequence[Channel]) -> ChannelFacts:
     """Facts of channels on one and two qubits."""
     count = len(channels)
     found = ChannelFacts(
-        np.zeros(count, np.uint8), np.zeros(count, np.bool_), np.zeros(count), np.zeros(count)
+        np.zeros(count, np.uint8),
+        np.zeros(count, np.bool_),
+        np.zeros(count),
+        np.zeros(count),
+        TransferMatrices.of_channels(channels),
     )
     for size, masks, flags in _FORBIDDEN:
         mine = [k for k, channel in enumerate(channels) if len(channel.ptm) == size]

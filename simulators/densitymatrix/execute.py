@@ -86,7 +86,8 @@ class ExactEvolution:
         if not branches:
             return
         blocks, n = self._blocks, self._num_qubits
-        blocks.fill(segment.items, self._params, self._program.tables)
+        program = self._program
+        blocks.fill(segment.items, self._params, program.gates, program.channels)
         total = tiles(n)
         for state in branches.values():
             if n < _THREADED_QUBITS or self._pool.size == 1:

@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import functools
 
+import msgspec
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from noise_models.channel import from_unitary, paulis
+from noise_models.channel import Channel, from_unitary, paulis
+from simulators.circuit.channel_facts import BLOCK, TransferMatrices
 from simulators.circuit.gate_matrix import gate_matrix
-from simulators.circuit.gates import FIRST_GATE, GATES, unitary
+from simulators.circuit.gates import FIRST_GATE, GATES, RESET, unitary
 from simulators.compiler.kernel import F64, I64, INT, INTS2, REALS, device_function, kernel
 from simulators.compiler.simd import load, splat, store
 
-TABLE, CODE, PARAM, Q0, Q1 = range(5)  # columns of an item
-BLOCK = 256  # floats of a block: [16, 16], row 4 b + a of its qubits a < b
+__all__ = ["BLOCK", "Blocks", "FixedGates", "fixed_gates", "fuse"]
+
+# Columns of an item. TABLE: the row of a channel's matrix; FIXED - k: that of gate matrix k;
+# COMPUTED: the gate is computed from its parameters.
+TABLE, CODE, PARAM, Q0, Q1 = range(5)
+COMPUTED, FIXED = -1, -2
+# A block is [16, 16]: row 4 b + a of its qubits a < b.
 
 _COMPLEX = types.complex128[::1]
 _8 = np.uint64(8)
@@ -34,17 +41,24 @@ _PHASE = np.array(
 )
 
 
+_RESET = Channel(np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]]))
+
+
+class FixedGates(msgspec.Struct, frozen=True, eq=False):
+    """Transfer matrices of resets and of gates without parameters on one or two qubits."""
+
+    blocks: NDArray[np.float64]  # [matrices, BLOCK]
+    sources: NDArray[np.int64]  # [codes]: as TABLE has them
+
+
 @functools.cache
-def fixed_ptm(code: int) -> NDArray[np.float64]:
-    """Transfer matrix of a gate without parameters on one or two qubits."""
-    name = next(gate.name for gate in GATES.values() if gate.code == code)
-    return from_unitary(unitary(name)).ptm
-
-
-FIXED_CODES = frozenset(
-    gate.code for gate in GATES.values() if not gate.params and gate.qubits in (1, 2)
-)
-assert min(FIXED_CODES) >= FIRST_GATE
+def fixed_gates() -> FixedGates:
+    """All of them, made once."""
+    gates = [gate for gate in GATES.values() if not gate.params and gate.qubits in (1, 2)]
+    sources = np.full(FIRST_GATE + len(GATES), COMPUTED, np.int64)
+    sources[[RESET, *(gate.code for gate in gates)]] = FIXED - np.arange(1 + len(gates))
+    channels = [_RESET, *(from_unitary(unitary(gate.name)) for gate in gates)]
+    return FixedGates(TransferMatrices.of_channels(channels).blocks, sources)
 
 
 @device_function
@@ -132,15 +146,16 @@ def _clear(pending, qubit):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    INTS2, F64, REALS, INT, I64, I64, REALS, I64, REALS, REALS, REALS, _COMPLEX,
+    INTS2, F64, REALS, REALS, INT, I64, I64, REALS, I64, REALS, REALS, REALS, _COMPLEX,
     returns=INT, group="noise",
 )  # fmt: skip
 def fuse(  # type: ignore[no-untyped-def]
-    items, params, tables, n, low, high, mats, last, pending, work, out, matrix
+    items, params, gates, channels, n, low, high, mats, last, pending, work, out, matrix
 ):
     """Write blocks (qubits low < high, matrices `mats`) of items; returns their number.
 
-    `tables`: transfer matrices of BLOCK floats each; `params`: of the circuit, all slots filled.
+    `gates`, `channels`: transfer matrices of BLOCK floats each; `params`: of the circuit, all slots
+    filled.
     There are two qubits at least. Scratch: `last` [n], `pending` [16 n], `work` [256], `out` [256],
     `matrix` [32].
     """
@@ -152,8 +167,11 @@ def fuse(  # type: ignore[no-untyped-def]
     for k in range(items.shape[0]):
         source, code, q0, q1 = items[k, TABLE], items[k, CODE], items[k, Q0], items[k, Q1]
         if source >= 0:
-            left = tables
+            left = channels
             first = source * BLOCK
+        elif source <= FIXED:
+            left = gates
+            first = (FIXED - source) * BLOCK
         else:
             width = 1 if q1 < 0 else 2
             gate_matrix(code, width, params, items[k, PARAM], matrix)
@@ -228,13 +246,15 @@ class Blocks:
         self,
         items: NDArray[np.int64],
         params: NDArray[np.float64],
-        tables: NDArray[np.float64],
+        gates: NDArray[np.float64],
+        channels: NDArray[np.float64],
     ) -> None:
-        """Fuse items; see `fuse`."""
+        """Fuse items. `gates`, `channels`: [matrices, BLOCK]; see `fuse`."""
         self.count = fuse(
             items,
             params,
-            tables,
+            gates.reshape(-1),
+            channels.reshape(-1),
             self._num_qubits,
             self.low,
             self.high,

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from noise_models.channel import from_unitary
+from noise_models.channel import Channel, from_unitary
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, MeasurementLayout
+from simulators.circuit.channel_facts import TransferMatrices
 from simulators.circuit.gates import ELSE, END_BLOCK, GATES, IF, MEASURE, RESET, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, NoiseProgram
 from simulators.circuit.noise import Q0 as FIRST
 from simulators.circuit.noise import Q1 as SECOND
-from simulators.densitymatrix.fusion import (
-    BLOCK,
-    CODE,
-    FIXED_CODES,
-    PARAM,
-    Q0,
-    Q1,
-    TABLE,
-    fixed_ptm,
-)
+from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, kernel
+from simulators.densitymatrix.fusion import CODE, FIXED, PARAM, Q0, Q1, TABLE, fixed_gates
 from simulators.densitymatrix.wide_gates import wide_ptm
 
 MIN_QUBITS = 2  # of a state: blocks act on two
 
-_RESET = np.array([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
-_ID = GATES["id"].code
+_ID, _MCX = GATES["id"].code, GATES["mcx"].code
 
 
 class Segment(msgspec.Struct, frozen=True, eq=False):
@@ -78,13 +72,49 @@ class Program(msgspec.Struct, frozen=True, eq=False):
 
     num_qubits: int  # MIN_QUBITS at least
     steps: tuple[Step, ...]
-    tables: NDArray[np.float64]  # transfer matrices of BLOCK floats each
+    gates: NDArray[np.float64]  # transfer matrices [matrices, BLOCK] of gates
+    channels: NDArray[np.float64]  # the same of channels
     longest: int  # items of a segment
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of its arrays, about."""
-        return self.tables.nbytes + 64 * self.longest
+        return self.gates.nbytes + 64 * self.longest
+
+
+@kernel(NAMES, U16, U16, I64, I64, INTS2, I64, I64, INTS2, returns=INT, group="noise")
+def _order_items(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, roles, sources, locations, matrices, keys, items
+):
+    """Fill `keys` and `items` of everything that is fused; returns how many there are.
+
+    `sources`: TABLE of each row of the circuit's table; `matrices`: row of each channel's matrix.
+    """
+    at = param = place = count = 0
+    for k in range(-1, ops.size):
+        if k >= 0:
+            op = ops[k]
+            code, number = rows[op, 0], rows[op, 1]
+            acts = code >= UNITARY and number > 0 and number <= 2 and code != _ID
+            if acts or (code == RESET and roles[k] != NO_OP_RESET):
+                keys[count] = 2 * k
+                items[count, TABLE] = sources[op]
+                items[count, CODE] = code
+                items[count, PARAM] = param
+                items[count, Q0] = qubits[at]
+                items[count, Q1] = np.int64(qubits[at + 1]) if number > 1 else np.int64(-1)
+                count += 1
+            at += number
+            param += rows[op, 3]
+        while place < locations.shape[0] and locations[place, AFTER_OP] <= k:
+            keys[count] = 2 * k + 1
+            items[count, TABLE] = matrices[locations[place, CHANNEL]]
+            items[count, CODE] = items[count, PARAM] = 0
+            items[count, Q0] = locations[place, FIRST]
+            items[count, Q1] = locations[place, SECOND]
+            count += 1
+            place += 1
+    return count
 
 
 def build_program(circuit: Circuit, noise: NoiseProgram, layout: MeasurementLayout) -> Program:
@@ -101,9 +131,7 @@ class _Builder:
         self._roles = layout.roles
         rows = circuit.table.rows[circuit.ops]
         self._codes, self._counts = rows[:, 0], rows[:, 1]
-        ends = np.cumsum(rows[:, 1:], axis=0)
-        self._begins = ends - rows[:, 1:]
-        self._tables: list[NDArray[np.float64]] = []
+        self._own: list[Channel] = []
         self._longest = 0
         self._expression = 0
         self._keys, self._items = self._all_items()
@@ -115,56 +143,51 @@ class _Builder:
     def program(self) -> Program:
         """See `build_program`."""
         steps, _, _ = self._block(0, -1)
-        tables = _padded(self._tables)
         width = max(MIN_QUBITS, self._circuit.num_qubits)
-        return Program(width, steps, tables, self._longest)
-
-    def _table(self, ptm: NDArray[np.float64]) -> int:
-        self._tables.append(ptm)
-        return len(self._tables) - 1
+        channels = self._noise.facts.matrices.blocks
+        return Program(width, steps, self._gates, channels, self._longest)
 
     def _all_items(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Keys and items of everything that is fused, in order."""
-        circuit, codes = self._circuit, self._codes
-        names, table_rows = circuit.table.names, circuit.table.rows
-        source = np.full(len(table_rows), -1, np.int64)  # of each row of the circuit's table
-        for row in np.flatnonzero(np.bincount(circuit.ops, minlength=len(table_rows))).tolist():
-            code, width = int(table_rows[row, 0]), int(table_rows[row, 1])
-            if code == UNITARY and width <= 2:
-                data = circuit.matrices[circuit.table.matrix[row]]
-                matrix = np.frombuffer(data, np.complex128).reshape(1 << width, -1)
-                source[row] = self._table(from_unitary(matrix).ptm)
-            elif code in FIXED_CODES and code != _ID:
-                source[row] = self._table(fixed_ptm(code))
-            elif code == RESET:
-                source[row] = self._table(_RESET)
-            elif code > UNITARY and width <= 2 and names[row] in ("mcx", "mcphase"):
-                source[row] = self._multi_controlled(names[row], width)
-        gates = (codes >= UNITARY) & (self._counts > 0) & (self._counts <= 2) & (codes != _ID)
-        gates |= (codes == RESET) & (self._roles != NO_OP_RESET)
-        places = np.flatnonzero(gates)
-        wires = circuit.qubits.astype(np.int64)
-        first, counts = self._begins[places, 0], self._counts[places]
-        acting = np.empty((places.size, 5), np.int64)
-        acting[:, TABLE] = source[circuit.ops[places]]
-        acting[:, CODE] = codes[places]
-        acting[:, PARAM] = self._begins[places, 2]
-        acting[:, Q0] = wires[first]
-        acting[:, Q1] = np.where(counts > 1, wires[np.minimum(first + 1, wires.size - 1)], -1)
-        locations, begin = self._noise.locations, len(self._tables)
-        self._tables += [channel.ptm for channel in self._noise.channels]
-        noisy = np.zeros((len(locations), 5), np.int64)
-        noisy[:, TABLE] = begin + locations[:, CHANNEL]
-        noisy[:, Q0], noisy[:, Q1] = locations[:, FIRST], locations[:, SECOND]
-        keys = np.concatenate((2 * places, 2 * locations[:, AFTER_OP] + 1))
-        order = np.argsort(keys, kind="stable")
-        return keys[order], np.concatenate((acting, noisy))[order]
+        circuit, noise = self._circuit, self._noise
+        rows = circuit.table.rows
+        fixed = fixed_gates()
+        sources = fixed.sources[rows[:, 0]]
+        own = (rows[:, 0] == UNITARY) | (rows[:, 0] == _MCX)
+        for row in np.flatnonzero(own & (rows[:, 1] <= 2)).tolist():
+            if not (circuit.ops == row).any():
+                continue
+            sources[row] = FIXED - len(fixed.blocks) - len(self._own)
+            self._own.append(self._own_matrix(row))
+        room = circuit.ops.size + len(noise.locations)
+        keys, items = np.empty(room, np.int64), np.empty((room, 5), np.int64)
+        count = _order_items(
+            rows, circuit.ops, circuit.qubits, self._roles, sources, noise.locations,
+            noise.facts.matrices.rows, keys, items,
+        )  # fmt: skip
+        return keys[:count], items[:count]
 
-    def _multi_controlled(self, name: str, width: int) -> int:
-        """Table of a gate on any number of qubits that has two or one; -1 with a parameter."""
-        if name == "mcphase":
-            return -1
-        return self._table(from_unitary(unitary(name, (), width)).ptm)
+    def _own_matrix(self, row: int) -> Channel:
+        """The gate of a row of the table that is no fixed gate and has no parameters."""
+        circuit, width = self._circuit, int(self._circuit.table.rows[row, 1])
+        if circuit.table.rows[row, 0] == UNITARY:
+            data = circuit.matrices[circuit.table.matrix[row]]
+            return from_unitary(np.frombuffer(data, np.complex128).reshape(1 << width, -1))
+        return from_unitary(unitary(circuit.table.names[row], (), width))
+
+    @property
+    def _gates(self) -> NDArray[np.float64]:
+        """Matrices of gates, the circuit's own behind the fixed ones."""
+        fixed = fixed_gates().blocks
+        if not self._own:
+            return fixed
+        return np.concatenate((fixed, TransferMatrices.of_channels(self._own).blocks))
+
+    @cached_property
+    def _begins(self) -> NDArray[np.int64]:
+        """[operations, 3]: first qubit, clbit and parameter of each operation."""
+        sizes = self._circuit.table.rows[self._circuit.ops, 1:]
+        return sizes.cumsum(axis=0) - sizes
 
     def _block(self, at: int, after: int) -> tuple[tuple[Step, ...], int, int]:
         """Steps from boundary `at` on, after the operation `after`, to the end of the block: with
@@ -216,13 +239,3 @@ class _Builder:
             data = circuit.matrices[circuit.table.matrix[row]]
             matrix = np.frombuffer(data, np.complex128).reshape(1 << len(qubits), -1)
         return WideGate(circuit.table.names[row], qubits, int(self._begins[k, 2]), matrix)
-
-
-def _padded(ptms: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Transfer matrices behind each other, BLOCK floats each."""
-    found = np.zeros((len(ptms), BLOCK))
-    for size in (4, 16):
-        mine = [k for k, ptm in enumerate(ptms) if len(ptm) == size]
-        if mine:
-            found[mine, : size * size] = np.array([ptms[k] for k in mine]).reshape(len(mine), -1)
-    return found.ravel()

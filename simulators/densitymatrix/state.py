@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayout
 from simulators.circuit.ir import words
+from simulators.compiler.kernel import I64, INT, REALS, WORD, WORDS2, kernel
 from simulators.densitymatrix.execute import Branches, distribution
 from simulators.execution import sampling
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
-from simulators.execution.rng import uniforms
+from simulators.execution.rng import block, uniform
 from simulators.execution.sampling import Distribution, tally
 
 _SHOTS_AT_ONCE = 1 << 18
+_1 = np.uint64(1)
 _LEAST = 1e-15  # probabilities below this are rounding errors of zero
 
 
@@ -48,24 +50,23 @@ class MixedState(FinalState):
         found = distribution(branches, self._padded)
         size = 8 * words(self._layout.source.size)
         data = b"".join(record.to_bytes(size, "little") for record in found.records)
-        records = np.frombuffer(data, "<u8").reshape(len(found.records), -1)
+        records = np.array(np.frombuffer(data, "<u8")).reshape(len(found.records), -1)
         return records, found.odds[:, : 1 << self.num_qubits]
 
     def sample(self, shots: int, key: SeedKey, draw: int = 0) -> Iterator[Batch]:
         """See `FinalState`; in the order of the shots. `draw`: number of the draw."""
         records, odds = self._joint()
-        table = _CumulativeTable(odds)
-        mask = (1 << self.num_qubits) - 1
+        if len(records) == 1:
+            records = np.zeros_like(records)
+        edges = np.empty(odds.size)
+        size = max(1 << 10, 1 << (8 * odds.size - 1).bit_length())
+        cells = np.empty(size + 1, np.int64)
+        _cumulate(np.ascontiguousarray(odds).reshape(-1), edges, cells)
+        outcomes = np.empty((odds.size, records.shape[1]), np.uint64)
+        _outcome_records(self.num_qubits, records, self._layout.source, outcomes)
         for first in range(0, shots, _SHOTS_AT_ONCE):
-            numbers = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
-            draws = np.empty(numbers.size)
-            uniforms(*key, draw, numbers, draws)
-            indices = table.outcomes(draws)
-            if len(records) == 1:
-                yield sampling.gather(indices, self._layout.source), None
-                continue
-            found = records[indices >> self.num_qubits]
-            sampling.write(found, indices & mask, self._layout.source)
+            found = np.empty((min(_SHOTS_AT_ONCE, shots - first), records.shape[1]), np.uint64)
+            _sample(edges, cells, outcomes, *key, draw, first, found)
             yield found, None
 
     def probabilities(self) -> Distribution:
@@ -118,27 +119,64 @@ class CombinedState(FinalState):
             yield records, None
 
 
-class _CumulativeTable:
-    """Inverse of a cumulative distribution; `cells` equal parts of [0, 1) are looked up first, and
-    only draws in a part with several outcomes are searched for (Chen and Asau, 1974)."""
+@kernel(REALS, REALS, I64, group="noise")
+def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
+    """Fill `edges` [outcomes], the cumulative sums, and `cells` [cells + 1]: the first outcome
+    whose edge is above the lower bound of each of so many equal parts, a power of two.
 
-    def __init__(self, odds: NDArray[np.float64]) -> None:
-        self._edges = np.cumsum(odds)
-        self._cells = 1 << max(10, (8 * self._edges.size - 1).bit_length())
-        bounds = np.arange(self._cells + 1) / self._cells * self._edges[-1]
-        found = np.minimum(np.searchsorted(self._edges, bounds, side="right"), odds.size - 1)
-        self._first = found[:-1]
-        self._is_sure = found[:-1] == found[1:]
+    A draw is looked up by its part, and searched for from there (Chen and Asau, 1974).
+    """
+    total = 0.0
+    for k in range(odds.size):
+        total += odds[k]
+        edges[k] = total
+    last = odds.size - 1
+    outcome = 0
+    scale = 1.0 / (cells.size - 1)
+    for cell in range(cells.size):
+        bound = cell * scale * total
+        while outcome < last and edges[outcome] <= bound:
+            outcome += 1
+        cells[cell] = outcome
 
-    def outcomes(self, draws: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Outcome of each draw in [0, 1): the first whose cumulative probability is above it."""
-        cells = (draws * self._cells).astype(np.int64)
-        found: NDArray[np.int64] = self._first[cells]
-        open_ = np.flatnonzero(~self._is_sure[cells])
-        values = draws[open_] * self._edges[-1]
-        places = np.searchsorted(self._edges, values, side="right")
-        found[open_] = np.minimum(places, self._edges.size - 1)
-        return found
+
+@kernel(INT, WORDS2, I64, WORDS2, group="noise")
+def _outcome_records(num_qubits, records, source, found):  # type: ignore[no-untyped-def]
+    """Fill `found` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch
+    k // 2^num_qubits, with the record of the branch but for the clbits that a qubit is read into at
+    the end; clbit c reads qubit `source[c]`."""
+    for outcome in range(found.shape[0]):
+        branch = outcome >> num_qubits
+        for word in range(found.shape[1]):
+            found[outcome, word] = records[branch, word]
+        for clbit in range(source.size):
+            if source[clbit] >= 0:
+                bit = np.uint64(outcome >> source[clbit] & 1) << np.uint64(clbit & 63)
+                mask = ~(_1 << np.uint64(clbit & 63))
+                found[outcome, clbit >> 6] = found[outcome, clbit >> 6] & mask | bit
+
+
+@kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")
+def _sample(edges, cells, outcomes, seed, binding, draw, first, found):  # type: ignore[no-untyped-def]
+    """Fill `found` [shots, words] with the records of the shots from `first` on."""
+    total = edges[edges.size - 1]
+    last = np.int64(edges.size - 1)
+    parts = np.float64(cells.size - 1)
+    number = np.int64(-1)
+    a = b = c = d = np.uint64(0)
+    for row in range(found.shape[0]):
+        shot = first + row
+        if shot >> 2 != number:
+            number = shot >> 2
+            a, b, c, d = block(np.uint64(number) + _1, draw, seed, binding)
+        lane = shot & 3
+        value = uniform(a if lane == 0 else b if lane == 1 else c if lane == 2 else d)
+        outcome = cells[np.int64(value * parts)]
+        value *= total
+        while outcome < last and edges[outcome] <= value:
+            outcome += 1
+        for word in range(found.shape[1]):
+            found[row, word] = outcomes[outcome, word]
 
 
 _DIGITS = {(0, 0): 0, (1, 0): 1, (1, 1): 2, (0, 1): 3}

@@ -163,29 +163,35 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         """
         if readout is None:
             return None
-        groups: list[_Group] = []
-        bits: dict[int, list[int]] = {}
-        for clbit, qubit in enumerate(layout.source.tolist()):
-            if qubit >= 0:
-                bits.setdefault(qubit, []).append(clbit)
         operations = layout.operations
         if numbers is not None:
             operations = np.append(numbers, -1)[operations]
-        for group in readout.groups:
-            mine = [bits.get(qubit, []) for qubit in group.qubits]
-            if all(len(each) == 1 for each in mine):
-                clbits = [each[0] for each in mine]
-                draw = min(int(operations[clbit]) for clbit in clbits)
-                groups.append((draw, clbits, group.confusion, _cumulated(group.confusion)))
-                for qubit in group.qubits:
-                    bits[qubit] = []
-        for qubit, clbits in bits.items():
-            p01, p10 = float(readout.p01[qubit]), float(readout.p10[qubit])
-            if p01 or p10:
-                confusion = np.array([[1.0 - p01, p10], [p01, 1.0 - p10]])
-                table = np.array([[0.0, p01], [0.0, p10]])
-                groups += [(int(operations[c]), [c], confusion, table) for c in clbits]
-        return cls._packed(groups) if groups else None
+        groups, alone = _correlated(readout, layout.source, operations)
+        qubits = layout.source[alone]
+        p01, p10 = readout.p01[qubits], readout.p10[qubits]
+        wrong = (p01 > 0.0) | (p10 > 0.0)
+        if not wrong.all():
+            alone, p01, p10 = alone[wrong], p01[wrong], p10[wrong]
+        draws = operations[alone]
+        if groups:
+            rows = zip(draws.tolist(), alone.tolist(), _of_bits(p01, p10), strict=True)
+            groups += [(draw, [clbit], each, _cumulated(each)) for draw, clbit, each in rows]
+            return cls._packed(groups)
+        if not alone.size:
+            return None
+        order = np.argsort(draws)
+        p01, p10 = p01[order], p10[order]
+        tables = np.zeros((order.size, 4))
+        tables[:, 1], tables[:, 3] = p01, p10
+        return cls(
+            (draws[order] + FIRST_DRAW).view(np.uint64),
+            np.arange(order.size + 1),
+            alone[order],
+            np.arange(0, 4 * order.size, 4),
+            tables.reshape(-1),
+            np.maximum(p01, p10),
+            tuple(_of_bits(p01, p10)),
+        )
 
     @classmethod
     def _packed(cls, groups: list[_Group]) -> ReadoutStage:
@@ -252,6 +258,33 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             found[:, clbit >> 6] |= bit << np.uint64(clbit & 63)
         order = np.lexsort(found.T)
         return np.ascontiguousarray(found[order]), table[where, values][order]
+
+
+def _correlated(
+    readout: Readout, source: NDArray[np.int64], operations: NDArray[np.int64]
+) -> tuple[list[_Group], NDArray[np.int64]]:
+    """Groups each of whose qubits is measured once at the end, and the other measured clbits."""
+    clbits = np.flatnonzero(source >= 0)
+    groups: list[_Group] = []
+    if not readout.groups:
+        return groups, clbits
+    bits: dict[int, list[int]] = {}
+    for clbit in clbits.tolist():
+        bits.setdefault(int(source[clbit]), []).append(clbit)
+    for group in readout.groups:
+        mine = [bits.get(qubit, []) for qubit in group.qubits]
+        if all(len(each) == 1 for each in mine):
+            chosen = [each[0] for each in mine]
+            draw = min(int(operations[clbit]) for clbit in chosen)
+            groups.append((draw, chosen, group.confusion, _cumulated(group.confusion)))
+            for qubit in group.qubits:
+                bits[qubit] = []
+    return groups, np.array(sorted(clbit for each in bits.values() for clbit in each), np.int64)
+
+
+def _of_bits(p01: NDArray[np.float64], p10: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Confusion matrices of bits, [bits, 2, 2]."""
+    return np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]).transpose(2, 0, 1)
 
 
 def _cumulated(confusion: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -147,6 +147,23 @@ def classify_measurements(  # type: ignore[no-untyped-def]
     return branching
 
 
+@kernel(NAMES, U16, U16, U16, I64, I64, I64, returns=INT, group="admission")
+def _final_measurements(rows, ops, qubits, clbits, roles, source, operations):  # type: ignore[no-untyped-def]
+    """Fill `source` and `operations` [clbits] of a MeasurementLayout; the number of measurements."""
+    source[:] = -1
+    operations[:] = -1
+    at = bit = count = 0
+    for k in range(ops.size):
+        if rows[ops[k], 0] == MEASURE:
+            count += 1
+            if roles[k] == TERMINAL:
+                source[clbits[bit]] = qubits[at]
+                operations[clbits[bit]] = k
+        at += rows[ops[k], 1]
+        bit += rows[ops[k], 2]
+    return count
+
+
 def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False) -> bool:
     """Fill `roles` (int64 [operations]), see `classify_measurements`; True if the circuit needs
     branching."""
@@ -185,15 +202,12 @@ def measurement_layout(circuit: Circuit, *, keep: bool = False) -> MeasurementLa
     `classify_measurements`."""
     roles = np.empty(circuit.ops.size, np.int64)
     branching = has_mid_circuit_ops(circuit, roles, keep=keep)
-    rows = circuit.table.rows[circuit.ops]
-    begins = np.cumsum(rows[:, 1:], axis=0) - rows[:, 1:]
-    final = roles == TERMINAL
-    source = np.full(circuit.num_clbits, -1, np.int64)
-    source[circuit.clbits[begins[final, 1]]] = circuit.qubits[begins[final, 0]]
-    operations = np.full(circuit.num_clbits, -1, np.int64)
-    operations[circuit.clbits[begins[final, 1]]] = np.flatnonzero(final)
-    measures = bool((rows[:, 0] == MEASURE).any())
-    return MeasurementLayout(roles, source, branching, measures, operations)
+    source = np.empty(circuit.num_clbits, np.int64)
+    operations = np.empty(circuit.num_clbits, np.int64)
+    measures = _final_measurements(
+        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, roles, source, operations
+    )
+    return MeasurementLayout(roles, source, branching, measures > 0, operations)
 
 
 class MeasurementLayouts(msgspec.Struct, frozen=True, eq=False):

@@ -23,6 +23,7 @@ from simulators.circuit.passes.light_cone import (
     connected_components,
     light_cone,
 )
+from simulators.compiler.kernel import I64, NAMES, SHORTS, U8, U16, kernel
 
 _OWNERS = np.array([IF, WHILE, FOR, SWITCH, CASE, STORE])
 
@@ -153,35 +154,74 @@ def extract_part(
     circuit: Circuit, kept: NDArray[np.bool_], qubits: NDArray[np.int64]
 ) -> Subcircuit:
     """These operations, on these qubits."""
-    rows = circuit.table.rows[circuit.ops]
-    new = np.zeros(circuit.num_qubits, np.uint16)
+    new = np.zeros(circuit.num_qubits, np.int64)
     new[qubits] = np.arange(qubits.size)
-    params = np.repeat(kept, rows[:, 3])
-    wires = circuit.qubits[np.repeat(kept, rows[:, 1])]
+    ops, wires, clbits = (
+        np.empty(flat.size, np.uint16) for flat in (circuit.ops, circuit.qubits, circuit.clbits)
+    )
+    numbers, params = np.empty(ops.size, np.int64), np.empty(circuit.params.size, np.int64)
+    sizes = np.zeros(4, np.int64)
+    _extract(
+        circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, kept.view(np.uint8), new,
+        ops, wires, clbits, numbers, params, sizes,
+    )  # fmt: skip
+    count, num_wires, num_clbits, num_params = sizes.tolist()
+    params = params[:num_params]
     cut = msgspec.structs.replace(
         circuit,
         num_qubits=qubits.size,
-        ops_data=circuit.ops[kept].tobytes(),
-        qubits_data=new[wires].tobytes(),
-        clbits_data=circuit.clbits[np.repeat(kept, rows[:, 2])].tobytes(),
+        ops_data=ops[:count].tobytes(),
+        qubits_data=wires[:num_wires].tobytes(),
+        clbits_data=clbits[:num_clbits].tobytes(),
         params_data=circuit.params[params].tobytes(),
-        slots_data=_slots(circuit, params),
-        conditions_data=_conditions(circuit, rows[:, 0], kept),
+        slots_data=kept_slots(circuit, params) if circuit.slots_data else b"",
+        conditions_data=_conditions(circuit, kept) if circuit.conditions_data else b"",
     )
-    return Subcircuit(cut, qubits, np.flatnonzero(kept), np.flatnonzero(params))
+    return Subcircuit(cut, qubits, numbers[:count], params)
 
 
-def _slots(circuit: Circuit, params: NDArray[np.bool_]) -> bytes:
+@kernel(
+    NAMES, U16, U16, U16, U8, I64, SHORTS, SHORTS, SHORTS, I64, I64, I64, group="attachment"
+)  # circuits with noise are always reduced; others seldom
+def _extract(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, kept, new, kept_ops, kept_qubits, kept_clbits, numbers, params, sizes
+):
+    """Fill the flat arrays of the kept operations, with qubits renumbered by `new`, the numbers of
+    these operations and parameters, and `sizes`: operations, qubits, clbits, parameters."""
+    at = bit = param = 0
+    count = wires = bits = angles = 0
+    for k in range(ops.size):
+        op = ops[k]
+        if kept[k]:
+            kept_ops[count] = op
+            numbers[count] = k
+            count += 1
+            for j in range(at, at + rows[op, 1]):
+                kept_qubits[wires] = new[qubits[j]]
+                wires += 1
+            for j in range(bit, bit + rows[op, 2]):
+                kept_clbits[bits] = clbits[j]
+                bits += 1
+            for j in range(param, param + rows[op, 3]):
+                params[angles] = j
+                angles += 1
+        at += rows[op, 1]
+        bit += rows[op, 2]
+        param += rows[op, 3]
+    sizes[0], sizes[1], sizes[2], sizes[3] = count, wires, bits, angles
+
+
+def kept_slots(circuit: Circuit, params: NDArray[np.int64]) -> bytes:
+    """Pairs of the free parameters among these, which are ascending."""
     pairs = circuit.slots.reshape(-1, 2)
-    pairs = pairs[params[pairs[:, 0]]].copy()
-    pairs[:, 0] = (np.cumsum(params) - 1)[pairs[:, 0]]
+    pairs = pairs[np.isin(pairs[:, 0], params)].copy()
+    pairs[:, 0] = np.searchsorted(params, pairs[:, 0])
     return bytes(pairs.tobytes())
 
 
-def _conditions(circuit: Circuit, codes: NDArray[np.int64], kept: NDArray[np.bool_]) -> bytes:
+def _conditions(circuit: Circuit, kept: NDArray[np.bool_]) -> bytes:
     """The expressions of the operations that are kept."""
-    if not circuit.conditions_data:
-        return b""
+    codes = circuit.table.rows[circuit.ops, 0]
     tokens = circuit.conditions.reshape(-1, 3)
     ends = tokens[:, 0] == tk.END
     number = np.cumsum(ends) - ends  # of the expression that each token is of

@@ -185,7 +185,7 @@ def _light_cone_kernel(  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _root(parent, node):  # type: ignore[no-untyped-def]
+def root_of(parent, node):  # type: ignore[no-untyped-def]
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -193,8 +193,8 @@ def _root(parent, node):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _join(parent, one, two):  # type: ignore[no-untyped-def]
-    parent[_root(parent, one)] = _root(parent, two)
+def join(parent, one, two):  # type: ignore[no-untyped-def]
+    parent[root_of(parent, one)] = root_of(parent, two)
 
 
 @kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")
@@ -218,30 +218,30 @@ def _components_kernel(  # type: ignore[no-untyped-def]
                     block = np.int64(node)
                 depth += 1
             if depth:
-                _join(parent, node, block)
+                join(parent, node, block)
             if code == END_BLOCK:
                 depth -= 1
             for j in range(at, at + count):
                 needed[qubits[j]] = 1
-                _join(parent, np.int64(qubits[j]), node)
+                join(parent, np.int64(qubits[j]), node)
             for j in range(bit, bit + bits):
-                _join(parent, first_bit + np.int64(clbits[j]), node)
+                join(parent, first_bit + np.int64(clbits[j]), node)
             if opens or code in (CASE, STORE):
                 while tokens[3 * token] != tk.END:
                     kind, operand = tokens[3 * token], tokens[3 * token + 1]
                     token += 1
                     if kind == tk.CLBIT or kind == tk.SET_CLBIT:
-                        _join(parent, first_bit + operand, node)
+                        join(parent, first_bit + operand, node)
                     elif kind == tk.REGISTER or kind == tk.SET_REGISTER:
                         for c in range(starts[operand], starts[operand + 1]):
-                            _join(parent, first_bit + c, node)
+                            join(parent, first_bit + c, node)
                     elif kind == tk.VARIABLE or kind == tk.SET_VARIABLE:
-                        _join(parent, first_op - 1, node)
+                        join(parent, first_op - 1, node)
                 token += 1
         at += count
         bit += bits
     for node in range(parent.size):
-        parent[node] = _root(parent, node)
+        parent[node] = root_of(parent, node)
     first = np.int64(-1)
     several = 0
     for q in range(needed.size):

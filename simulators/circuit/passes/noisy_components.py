@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import BARRIER
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import Q0, Q1, NoiseProgram
-from simulators.circuit.passes.components import Subcircuit
-from simulators.circuit.passes.disjoint_sets import DisjointSets
+from simulators.circuit.passes.components import Subcircuit, kept_slots
+from simulators.circuit.passes.light_cone import join, root_of
 from simulators.circuit.passes.noise_part import noise_of_part
+from simulators.compiler.kernel import I64, INTS2, NAMES, U8, U16, kernel
 
 PACKED_QUBITS = 2  # components share a part up to this width
 
@@ -33,12 +34,14 @@ def component_qubits(
 
     `kept` [operations]; `locations` [n, 4]: those that act; `needed` [qubits].
     """
-    sets = DisjointSets(circuit.num_qubits)
-    for one, two in _joined(circuit, kept, locations):
-        sets.join(one, two)
+    roots = np.empty(circuit.num_qubits, np.int64)
+    _connect(
+        circuit.table.rows, circuit.ops, circuit.qubits, kept.view(np.uint8), locations, roots
+    )
+    root = roots.tolist()
     groups: dict[int, list[int]] = {}
     for qubit in np.flatnonzero(needed).tolist():
-        groups.setdefault(sets.root(qubit), []).append(qubit)
+        groups.setdefault(root[qubit], []).append(qubit)
     parts: list[list[int]] = []
     shared: list[int] | None = None
     for group in groups.values():
@@ -51,22 +54,23 @@ def component_qubits(
     return tuple(np.array(sorted(part), np.int64) for part in parts)
 
 
-def _joined(
-    circuit: Circuit, kept: NDArray[np.bool_], locations: NDArray[np.int64]
-) -> list[tuple[int, int]]:
-    """Distinct pairs of qubits of one operation or channel."""
-    rows = circuit.table.rows[circuit.ops]
-    counts = rows[:, 1]
-    wires = circuit.qubits.astype(np.int64)
-    first = np.cumsum(counts) - counts
-    wide = np.flatnonzero(kept & (counts > 1) & (rows[:, 0] != BARRIER))
-    size = circuit.num_qubits
-    keys = [locations[locations[:, Q1] >= 0][:, [Q0, Q1]] @ np.array([size, 1])]
-    for k in range(1, int(counts[wide].max(initial=1))):
-        mine = wide[counts[wide] > k]
-        keys.append(wires[first[mine]] * size + wires[first[mine] + k])
-    found = np.unique(np.concatenate(keys)).tolist()
-    return [divmod(key, size) for key in found]
+@kernel(NAMES, U16, U16, U8, INTS2, I64, group="attachment")
+def _connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-untyped-def]
+    """parent[qubit] = one qubit of all that operations and channels connect it with."""
+    for q in range(parent.size):
+        parent[q] = q
+    at = 0
+    for k in range(ops.size):
+        code, count = rows[ops[k], 0], rows[ops[k], 1]
+        if kept[k] and code != BARRIER:
+            for j in range(at + 1, at + count):
+                join(parent, np.int64(qubits[at]), np.int64(qubits[j]))
+        at += count
+    for place in range(locations.shape[0]):
+        if locations[place, Q1] >= 0:
+            join(parent, locations[place, Q0], locations[place, Q1])
+    for q in range(parent.size):
+        parent[q] = root_of(parent, q)
 
 
 def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
@@ -128,7 +132,7 @@ class _Splitter:
             qubits_data=self._new[circuit.qubits[self._wires[k]]].tobytes(),
             clbits_data=circuit.clbits[self._clbits[k]].tobytes(),
             params_data=circuit.params[params].tobytes(),
-            slots_data=self._slots(params),
+            slots_data=kept_slots(circuit, params) if circuit.slots_data else b"",
         )
         piece = Subcircuit(
             cut, part.qubits[self._groups[k]], part.numbers[self._ops[k]], part.params[params]
@@ -136,12 +140,3 @@ class _Splitter:
         noise = self._noise
         locations = noise.locations[self._locations[k]]
         return piece, noise_of_part(noise, locations, self._ops[k], self._groups[k], readout=False)
-
-    def _slots(self, params: NDArray[np.intp]) -> bytes:
-        """Pairs of the free parameters among these."""
-        pairs = self._part.circuit.slots.reshape(-1, 2)
-        if not pairs.size:
-            return b""
-        pairs = pairs[np.isin(pairs[:, 0], params)].copy()
-        pairs[:, 0] = np.searchsorted(params, pairs[:, 0])
-        return bytes(pairs.tobytes())

@@ -24,7 +24,7 @@ def fused(arrays: Arrays, model: DeviceModel | None = None) -> Blocks:
     (segment,) = program.steps
     assert isinstance(segment, Segment)
     blocks = Blocks(program.num_qubits, program.longest)
-    blocks.fill(segment.items, circuit.params, program.tables)
+    blocks.fill(segment.items, circuit.params, program.gates, program.channels)
     return blocks
 
 
