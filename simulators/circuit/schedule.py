@@ -33,13 +33,14 @@ from simulators.circuit.gates import (
 )
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.circuit.operands import Operands
-from simulators.compiler.kernel import I64, INT, REAL, REALS, kernel
+from simulators.compiler.kernel import I64, INT, REAL, REALS, U8, device_function, kernel
 
 Method = Literal["alap", "asap"]
 METHODS: tuple[Method, ...] = ("alap", "asap")
 
 _LEAST_NS = 1e-6  # shorter times are rounding errors of sums of durations
 _DIGITS = 6  # to which idle times are rounded, so that equal ones share a channel
+_SCALE = 10.0**_DIGITS
 _ACTS, _WAITS, _ENDS = range(3)  # kinds of an item: an operation, a barrier, a measurement
 
 
@@ -54,8 +55,8 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
     duration_ns: float
 
 
-@kernel(I64, I64, REALS, I64, INT, INT, REALS, REALS, REALS, I64, returns=REAL, group="attachment")
-def _schedule_items(  # type: ignore[no-untyped-def]
+@device_function
+def _place_items(  # type: ignore[no-untyped-def]
     first, wires, duration, kind, late, active, start, idle, end, used
 ):
     """Fill `start` [items] and `idle` [operands]; the time at which all is done.
@@ -102,6 +103,46 @@ def _schedule_items(  # type: ignore[no-untyped-def]
     return total
 
 
+@kernel(I64, I64, REALS, I64, INT, INT, REALS, REALS, REALS, I64, returns=REAL, group="attachment")
+def _schedule_items(  # type: ignore[no-untyped-def]
+    first, wires, duration, kind, late, active, start, idle, end, used
+):
+    """See `_place_items`."""
+    return _place_items(first, wires, duration, kind, late, active, start, idle, end, used)
+
+
+@kernel(
+    I64, I64, I64, U8, REALS, INT, REALS, REALS, I64, I64, I64, REALS, REALS, returns=INT,
+    group="attachment",
+)  # fmt: skip
+def _schedule_plain(  # type: ignore[no-untyped-def]
+    codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
+):
+    """Schedule operations without blocks: fill `start` [operations], `total` [1], and the idle
+    times [operands + qubits] with their operations and qubits; returns how many there are.
+
+    `final` [operations]: measurements after which a qubit may idle no more. Scratch: `end`, `used`
+    [qubits].
+    """
+    for k in range(codes.size):
+        after[k] = _WAITS if codes[k] == BARRIER else _ENDS if final[k] else _ACTS
+    total[0] = _place_items(first, wires, duration, after, late, 0, start, idle, end, used)
+    count = 0
+    for k in range(codes.size):
+        for j in range(first[k], first[k + 1]):
+            if idle[j] > _LEAST_NS:  # what is written is at or before what is read
+                idle[count] = np.rint(idle[j] * _SCALE) / _SCALE
+                after[count], qubit[count] = k - 1, wires[j]
+                count += 1
+    for q in range(end.size):
+        left = total[0] - end[q]
+        if used[q] and left > _LEAST_NS:
+            idle[count] = np.rint(left * _SCALE) / _SCALE
+            after[count], qubit[count] = codes.size - 1, q
+            count += 1
+    return count
+
+
 def schedule(
     circuit: Circuit,
     durations_ns: NDArray[np.float64],
@@ -115,29 +156,22 @@ def schedule(
     measurements after which nothing happens to their qubits; `operands`: where they are known."""
     known = Operands.of(circuit) if operands is None else operands
     first, wires = known.first, known.wires
-    kinds = np.where(known.codes == BARRIER, _WAITS, _ACTS)
-    if final is not None:
-        kinds[final] = _ENDS
     if circuit.conditions_data:
+        kinds = np.where(known.codes == BARRIER, _WAITS, _ACTS)
+        if final is not None:
+            kinds[final] = _ENDS
         return _Blocks(circuit, durations_ns, method, feed_forward_ns, kinds, first).schedule()
-    start = np.empty(circuit.ops.size)
-    idle = np.empty(wires.size)
-    end, used = np.empty(circuit.num_qubits), np.empty(circuit.num_qubits, np.int64)
-    total = _schedule_items(
-        first, wires, durations_ns, kinds, int(method == "alap"), 0, start, idle, end, used
-    )
-    waits = np.flatnonzero(idle > _LEAST_NS)
-    before = np.searchsorted(first, waits, side="right") - 1
-    trailing = np.where(used, total - end, 0.0)
-    late = np.flatnonzero(trailing > _LEAST_NS)
-    last = np.full(late.size, circuit.ops.size - 1)
+    size, num_qubits = circuit.ops.size, circuit.num_qubits
+    ends = np.zeros(size, np.bool_) if final is None else final
+    start, total = np.empty(size), np.empty(1)
+    room = size + wires.size + num_qubits
+    numbers, idle = np.empty((2, room), np.int64), np.empty(room)
+    count = _schedule_plain(
+        known.codes, first, wires, ends.view(np.uint8), durations_ns, int(method == "alap"), start,
+        np.empty(num_qubits), np.empty(num_qubits, np.int64), *numbers, idle, total,
+    )  # fmt: skip
     return Schedule(
-        start,
-        durations_ns,
-        np.concatenate((before - 1, last)),
-        np.concatenate((wires[waits], late)),
-        np.round(np.concatenate((idle[waits], trailing[late])), _DIGITS),
-        total,
+        start, durations_ns, numbers[0, :count], numbers[1, :count], idle[:count], float(total[0])
     )
 
 

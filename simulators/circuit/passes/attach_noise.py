@@ -23,7 +23,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operands import Operands
 from simulators.circuit.passes.crosstalk import interaction_times
 from simulators.circuit.passes.durations import delays_ns
-from simulators.circuit.passes.noise_locations import locate, renumber_channels
+from simulators.circuit.passes.noise_locations import append_locations, locate, order_locations
 from simulators.circuit.passes.noise_registry import NoiseRegistry
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.errors import BadCircuit, Unsupported
@@ -31,6 +31,11 @@ from simulators.errors import BadCircuit, Unsupported
 MAX_CHANNELS = 16_384  # that an attachment holds, of 2 KiB at most; then it begins anew
 _PROBE_NS = 1000.0  # an idle time whose channel shows whether a qubit relaxes
 _Locations = NDArray[np.int64]  # [n, 4], see `NoiseProgram`
+_Numbers = NDArray[np.int64]
+# Operations that channels follow, the channels (-1: none), first qubits, second ones or [0].
+_Group = tuple[_Numbers, _Numbers, _Numbers, _Numbers]
+_NO_QUBITS = np.zeros(0, np.int64)
+_NO_LOCATIONS = np.zeros((0, 4), np.int64)
 
 
 def depends_on_params(circuit: Circuit) -> bool:
@@ -100,23 +105,23 @@ class _CircuitNoise:
     def program(self) -> NoiseProgram:
         """See `NoiseAttachment.attach`."""
         delays = self._delays_ns()
-        parts = [self._preparations(), self._located, self._irregular_locations()]
+        prepared = np.flatnonzero(self._touched)
+        before = np.full(prepared.size, -1)
+        groups = [(before, self._registry.preparations(prepared), prepared, _NO_QUBITS)]
         if delays.size:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
-            parts.append(self._waits(self._delay_ops, waiting, delays))
+            groups.append(self._waits(self._delay_ops, waiting, delays))
+        irregular = self._irregular_locations()
         times, duration_ns = b"", -1.0
         if self._model.has_idle_noise:
             found = self._schedule(delays)
             duration_ns = found.duration_ns
-            parts.append(self._waits(found.idle_after, found.idle_qubit, found.idle_ns))
+            groups.append(self._waits(found.idle_after, found.idle_qubit, found.idle_ns))
             if self._model.crosstalk_pairs:
-                parts.append(self._crosstalk(found))
+                groups.append(self._crosstalk(found))
             times = found.idle_ns.tobytes()
-        locations = np.concatenate(parts)
-        locations = locations[np.argsort(locations[:, 0], kind="stable")]
+        locations, used = self._ordered(groups, irregular)
         registry = self._registry
-        used = np.empty(min(len(locations), len(registry.channels)), np.int64)
-        used = used[: renumber_channels(locations, registry.marks, used)]
         facts = registry.facts.of(used)
         readout = self._readout()
         kinds: set[NoiseKind] = set() if readout is None else {"readout"}
@@ -159,14 +164,32 @@ class _CircuitNoise:
                 return locations[:written], irregular[:other]
             room = max(room, written)
 
-    def _preparations(self) -> _Locations:
-        qubits = np.flatnonzero(self._touched)
-        return _rows(np.full(qubits.size, -1), self._registry.preparations(qubits), qubits)
+    def _ordered(
+        self, groups: list[_Group], irregular: _Locations
+    ) -> tuple[_Locations, NDArray[np.int64]]:
+        """All locations in the order they act, and the channels that they have."""
+        located, registry = self._located, self._registry
+        room = len(located) + len(irregular) + sum(group[1].size for group in groups)
+        rows = np.empty((room, 4), np.int64)
+        first, *others = groups
+        count = append_locations(*first, rows, 0)
+        for part in (located, irregular):
+            rows[count : count + len(part)] = part
+            count += len(part)
+        for group in others:
+            count = append_locations(*group, rows, count)
+        ordered = np.empty((count, 4), np.int64)
+        used = np.empty(min(count, len(registry.channels)), np.int64)
+        begins = np.zeros(self._circuit.ops.size + 2, np.int64)
+        number = order_locations(rows[:count], begins, registry.marks, used, ordered)
+        return ordered, used[:number]
 
     def _irregular_locations(self) -> _Locations:
         """Channels after the operations that have no entry of their own; their durations."""
         known: dict[tuple[str, tuple[int, ...]], list[tuple[int, int, int]]] = {}
-        rows = []
+        rows: list[tuple[int, int, int, int]] = []
+        if not self._irregular.size:
+            return _NO_LOCATIONS
         for k in self._irregular.tolist():
             key = self._circuit.table.names[self._circuit.ops[k]], self._operands.qubits(k)
             if key not in known:
@@ -218,19 +241,19 @@ class _CircuitNoise:
             operands=self._operands,
         )
 
-    def _crosstalk(self, found: Schedule) -> _Locations:
+    def _crosstalk(self, found: Schedule) -> _Group:
         """ZZ interaction of coupled qubits over the times between their operations."""
         pairs = self._registry.coupled(self._circuit.num_qubits)
         pieces = interaction_times(self._circuit, self._operands, found, pairs)
         numbers = self._registry.crosstalk(pieces.pair, pieces.time_ns)
-        ends = pairs.ends[pieces.pair]
-        return _rows(pieces.after, numbers, ends[:, 0], ends[:, 1])
+        first, second = pairs.ends[pieces.pair].T
+        return pieces.after, numbers, first.copy(), second.copy()
 
     def _waits(
         self, after: NDArray[np.int64], qubits: NDArray[np.int64], times: NDArray[np.float64]
-    ) -> _Locations:
+    ) -> _Group:
         """Idle channels of these qubits over these times."""
-        return _rows(after, self._registry.idle(qubits, times), qubits)
+        return after, self._registry.idle(qubits, times), qubits, _NO_QUBITS
 
     def _readout(self) -> Readout | None:
         """Readout error of the circuit's qubits; None where no measured qubit has one."""
@@ -254,17 +277,3 @@ class _CircuitNoise:
             if not any(seen.issuperset(group.qubits) for group in found.groups):
                 return None
         return found if found.p01.size == count else found.of(np.arange(count))
-
-
-def _rows(
-    after: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-    first: NDArray[np.int64],
-    second: NDArray[np.int64] | None = None,
-) -> _Locations:
-    """Locations, without those that have no channel."""
-    rows = np.empty((numbers.size, 4), np.int64)
-    rows[:, 0], rows[:, 1], rows[:, 2] = after, numbers, first
-    rows[:, 3] = -1 if second is None else second
-    there = numbers >= 0
-    return rows if there.all() else rows[there]

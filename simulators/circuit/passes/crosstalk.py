@@ -34,7 +34,7 @@ from simulators.circuit.schedule import Schedule
 from simulators.compiler.kernel import I64, INT, INTS2, REAL, REALS, device_function, kernel
 
 _LEAST_NS = 1e-6
-_DIGITS = 6  # to which times are rounded, so that equal ones share a channel
+_SCALE = 1e6  # of times that are rounded to whole numbers, so that equal ones share a channel
 _DIAGONAL = np.zeros(FIRST_GATE + len(GATES), np.int64)
 _DIAGONAL[[gate.code for gate in GATES.values() if gate.diagonal]] = 1
 
@@ -53,7 +53,8 @@ class InteractionTimes(msgspec.Struct, frozen=True, eq=False):
 def _piece(k, pair, start, pairs, active, since, after, which, time, count):  # type: ignore[no-untyped-def]
     """Add what acts on a pair before operation k; returns the number of pieces."""
     if active[pairs[pair, 0]] and active[pairs[pair, 1]] and start - since[pair] > _LEAST_NS:
-        after[count], which[count], time[count] = k - 1, pair, start - since[pair]
+        after[count], which[count] = k - 1, pair
+        time[count] = np.rint((start - since[pair]) * _SCALE) / _SCALE
         return count + 1
     return count
 
@@ -126,6 +127,7 @@ class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
     ends: NDArray[np.int64]  # [pairs, 2]
     begins: NDArray[np.int64]  # [qubits + 1]
     mine: NDArray[np.int64]  # pairs of qubit q: mine[begins[q] : begins[q + 1]]
+    most: int  # of one qubit
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], num_qubits: int) -> CoupledPairs:
@@ -135,8 +137,9 @@ class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
         here = np.flatnonzero((ends < num_qubits).all(axis=1).repeat(2))
         mine = here[np.argsort(owners[here], kind="stable")]
         begins = np.zeros(num_qubits + 1, np.int64)
-        np.cumsum(np.bincount(owners[here], minlength=num_qubits), out=begins[1:])
-        return cls(ends, begins, mine >> 1)
+        degrees = np.bincount(owners[here], minlength=num_qubits)
+        np.cumsum(degrees, out=begins[1:])
+        return cls(ends, begins, mine >> 1, int(degrees.max(initial=0)))
 
 
 def interaction_times(
@@ -144,14 +147,13 @@ def interaction_times(
 ) -> InteractionTimes:
     """See the module. `pairs`: for as many qubits as the circuit has, or more."""
     codes, first, wires = operands.codes, operands.first, operands.wires
-    degree = pairs.begins[wires + 1] - pairs.begins[wires]
     heads = np.isin(codes, (IF, WHILE, FOR, SWITCH)).sum() if circuit.conditions_data else 0
     number = len(pairs.ends)
-    room = int(degree.sum() + (1 + heads) * number)
-    after, which, time = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
+    room = int(wires.size * pairs.most + (1 + heads) * number)
+    (after, which), time = np.empty((2, room), np.int64), np.empty(room)
     count = _pieces(
         codes, _DIAGONAL, first, wires, schedule.start_ns, schedule.length_ns,
         schedule.duration_ns, pairs.ends, pairs.begins, pairs.mine,
         np.zeros(pairs.begins.size - 1, np.int64), np.full(number, np.inf), after, which, time,
     )  # fmt: skip
-    return InteractionTimes(after[:count], which[:count], np.round(time[:count], _DIGITS))
+    return InteractionTimes(after[:count], which[:count], time[:count])

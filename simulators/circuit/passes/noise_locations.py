@@ -95,18 +95,83 @@ def locate(  # type: ignore[no-untyped-def]
     found[0], found[1], found[2] = written, absent, other
 
 
-@kernel(INTS2, I64, I64, returns=INT, group="attachment")
-def renumber_channels(locations, marks, used):  # type: ignore[no-untyped-def]
-    """Number channels by their first location; returns how many there are. `used`: their numbers
-    before. `marks`: one for each channel, all -1 before and after."""
-    count = 0
+@kernel(I64, I64, I64, I64, INTS2, INT, returns=INT, group="attachment")
+def append_locations(after, numbers, first, second, locations, count):  # type: ignore[no-untyped-def]
+    """Write the rows of those that have a channel behind `count` rows; returns how many there are
+    then. `second`: [0] for channels on one qubit."""
+    for k in range(numbers.size):
+        if numbers[k] >= 0:
+            locations[count, 0] = after[k]
+            locations[count, 1] = numbers[k]
+            locations[count, 2] = first[k]
+            locations[count, 3] = second[k] if second.size else np.int64(-1)
+            count += 1
+    return count
+
+
+@kernel(INTS2, I64, I64, I64, INTS2, returns=INT, group="attachment")
+def order_locations(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
+    """Order locations by their operations, those of one operation as they come, and number their
+    channels by their first location; returns how many channels there are.
+
+    `begins` [operations + 2]: zeros. `marks`: one for each channel, all -1 before and after.
+    `used`: numbers of the channels before.
+    """
     for k in range(locations.shape[0]):
-        number = locations[k, 1]
+        begins[locations[k, 0] + 2] += 1  # -1 is before all operations
+    for k in range(1, begins.size):
+        begins[k] += begins[k - 1]
+    for k in range(locations.shape[0]):
+        place = begins[locations[k, 0] + 1]
+        begins[locations[k, 0] + 1] += 1
+        for column in range(4):
+            ordered[place, column] = locations[k, column]
+    count = 0
+    for k in range(ordered.shape[0]):
+        number = ordered[k, 1]
         if marks[number] < 0:
             marks[number] = count
             used[count] = number
             count += 1
-        locations[k, 1] = marks[number]
+        ordered[k, 1] = marks[number]
     for k in range(count):
         marks[used[k]] = -1
     return count
+
+
+@device_function
+def _timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
+    """Where an owner and a time are, or belong."""
+    mask = np.int64(keys.shape[0] - 1)
+    mixed = np.uint64(time) * _MULTIPLIER ^ np.uint64(owner)
+    slot = np.int64(mixed * _MULTIPLIER >> np.uint64(32)) & mask
+    while keys[slot, 0] != EMPTY and (keys[slot, 0] != owner or keys[slot, 1] != time):
+        slot = slot + 1 & mask
+    return slot
+
+
+@kernel(INTS2, I64, I64, I64, I64, returns=INT, group="attachment")
+def find_timed(keys, owners, times, found, missing):  # type: ignore[no-untyped-def]
+    """Fill `found` with the channel of each owner over each time (the bits of a float64), and
+    `missing` with the places of those that `keys` does not have; returns how many these are.
+
+    `keys` [a power of two, 3]: owner, time, channel.
+    """
+    count = 0
+    for k in range(owners.size):
+        slot = _timed_slot(keys, owners[k], times[k])
+        found[k] = keys[slot, 2]
+        if keys[slot, 0] == EMPTY:
+            missing[count] = k
+            count += 1
+    return count
+
+
+@kernel(INTS2, INTS2, group="attachment")
+def insert_timed(rows, keys):  # type: ignore[no-untyped-def]
+    """Write the rows that are not empty into `keys`."""
+    for k in range(rows.shape[0]):
+        if rows[k, 0] != EMPTY:
+            slot = _timed_slot(keys, rows[k, 0], rows[k, 1])
+            for column in range(3):
+                keys[slot, column] = rows[k, column]

@@ -6,6 +6,8 @@ for each gate with its qubits, found by a hash table with linear probing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,10 +15,54 @@ from noise_models.channel import Channel
 from noise_models.model import NoiseModel
 from simulators.circuit.channel_facts import ChannelFacts, channel_facts
 from simulators.circuit.passes.crosstalk import CoupledPairs
-from simulators.circuit.passes.noise_locations import EMPTY, IRREGULAR, entry_key, slot_of
+from simulators.circuit.passes.noise_locations import (
+    EMPTY,
+    IRREGULAR,
+    entry_key,
+    find_timed,
+    insert_timed,
+    slot_of,
+)
 
 _NONE = -1  # no channel, or no second qubit
 _UNSEEN = -2
+
+
+class _TimedChannels:
+    """Channels of qubits, or of pairs, over times."""
+
+    def __init__(self, make: Callable[[int, float], int]) -> None:
+        """`make`: returns the number of the channel of a qubit or pair over a time."""
+        self._make = make
+        self._keys = np.full((256, 3), EMPTY, np.int64)
+        self._count = 0
+
+    def numbers(
+        self, owners: NDArray[np.int64], times_ns: NDArray[np.float64]
+    ) -> NDArray[np.int64]:
+        """Numbers of their channels; -1: none."""
+        found, missing = np.empty((2, owners.size), np.int64)
+        times = times_ns.view(np.int64)
+        while count := find_timed(self._keys, owners, times, found, missing):
+            places = missing[:count]
+            pairs = dict.fromkeys(
+                zip(owners[places].tolist(), times_ns[places].tolist(), strict=True)
+            )
+            rows = np.empty((len(pairs), 3), np.int64)
+            rows[:, 0] = [owner for owner, _ in pairs]
+            rows[:, 1] = np.array([time for _, time in pairs]).view(np.int64)
+            rows[:, 2] = [self._make(*pair) for pair in pairs]
+            self._add(rows)
+        return found
+
+    def _add(self, rows: NDArray[np.int64]) -> None:
+        self._count += len(rows)
+        if 2 * self._count > len(self._keys):
+            size = 1 << (2 * self._count).bit_length()
+            keys = np.full((size, 3), EMPTY, np.int64)
+            insert_timed(self._keys, keys)
+            self._keys = keys
+        insert_timed(rows, self._keys)
 
 
 class NoiseRegistry:
@@ -38,8 +84,8 @@ class NoiseRegistry:
         self._preparations = np.zeros(0, np.int64)
         self._pairs: tuple[tuple[int, int], ...] = ()
         self._coupled: CoupledPairs | None = None
-        self._idle: dict[tuple[int, float], int] = {}
-        self._crosstalk: dict[tuple[int, float], int] = {}
+        self._idle = _TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
+        self._crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
         self._facts = channel_facts(())
 
@@ -116,12 +162,7 @@ class NoiseRegistry:
 
     def idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> NDArray[np.int64]:
         """Number of the channel of each idle time; -1: none."""
-        known = self._idle
-        keys = list(zip(qubits.tolist(), times_ns.tolist(), strict=True))
-        for key in keys:
-            if key not in known:
-                known[key] = self.number(self.model.idle(*key))
-        return np.array([known[key] for key in keys], np.int64)
+        return self._idle.numbers(qubits, times_ns)
 
     def coupled(self, num_qubits: int) -> CoupledPairs:
         """The model's pairs with crosstalk among so many qubits."""
@@ -130,20 +171,20 @@ class NoiseRegistry:
             pairs = tuple(p for p in self.model.crosstalk_pairs if max(p) < num_qubits)
             if pairs != self._pairs:
                 self._pairs = pairs
-                self._crosstalk.clear()
+                self._crosstalk = self._of_pairs()
             found = self._coupled = CoupledPairs.of(pairs, num_qubits)
         return found
+
+    def _of_pairs(self) -> _TimedChannels:
+        return _TimedChannels(
+            lambda pair, time: self.number(self.model.crosstalk(self._pairs[pair], time))
+        )
 
     def crosstalk(
         self, pairs: NDArray[np.int64], times_ns: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Number of the channel of each interaction time of coupled pairs; -1: none."""
-        known = self._crosstalk
-        keys = list(zip(pairs.tolist(), times_ns.tolist(), strict=True))
-        for key in keys:
-            if key not in known:
-                known[key] = self.number(self.model.crosstalk(self._pairs[key[0]], key[1]))
-        return np.array([known[key] for key in keys], np.int64)
+        return self._crosstalk.numbers(pairs, times_ns)
 
     def alone(self, channel: Channel, idler: int) -> int:
         """Number of a channel of two qubits as it acts on one, where the other, number `idler`, is
