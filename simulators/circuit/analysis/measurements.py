@@ -149,7 +149,7 @@ def classify_measurements(  # type: ignore[no-untyped-def]
 
 @kernel(NAMES, U16, U16, U16, I64, I64, I64, returns=INT, group="admission")
 def _final_measurements(rows, ops, qubits, clbits, roles, source, operations):  # type: ignore[no-untyped-def]
-    """Fill `source` and `operations` [clbits] of a MeasurementLayout; the number of measurements."""
+    """Fill `source` and `operations` of a MeasurementLayout; returns the number of measurements."""
     source[:] = -1
     operations[:] = -1
     at = bit = count = 0

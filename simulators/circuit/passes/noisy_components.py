@@ -35,9 +35,7 @@ def component_qubits(
     `kept` [operations]; `locations` [n, 4]: those that act; `needed` [qubits].
     """
     roots = np.empty(circuit.num_qubits, np.int64)
-    _connect(
-        circuit.table.rows, circuit.ops, circuit.qubits, kept.view(np.uint8), locations, roots
-    )
+    _connect(circuit.table.rows, circuit.ops, circuit.qubits, kept.view(np.uint8), locations, roots)
     root = roots.tolist()
     groups: dict[int, list[int]] = {}
     for qubit in np.flatnonzero(needed).tolist():
