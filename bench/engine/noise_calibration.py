@@ -150,14 +150,16 @@ def _told(fitted: FittedDevice) -> list[str]:
     """How a fit came about, in sentences."""
     held = fitted.held_out
     found = [
-        f"Base: {fitted.base}. Prior: {fitted.prior.text}."
+        f"Base: {fitted.base}. Prior: {fitted.prior.text}. Share of the way from the snapshot:"
+        f" {fitted.share:g}."
         f" {len(fitted.observed.observations)} circuits were fitted,"
         f" with {len(fitted.columns)} unknowns and {max(len(fitted.windows), 1)} date windows."
     ]
     found += [f"{rows} training runs: {text}." for text, rows in fitted.observed.left_out]
     if held is not None:
         found.append(
-            f"Cross-validation inside the training part: median HF {held.fitted_median:.4f}"
+            f"Cross-validation inside the training part: gain of mean HF {held.mean:+.5f}, at least"
+            f" {held.low:+.5f}; median HF {held.fitted_median:.4f}"
             f" (snapshot {held.snapshot_median:.4f}), mean {held.fitted_mean:.4f}"
             f" ({held.snapshot_mean:.4f})."
         )

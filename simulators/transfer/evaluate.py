@@ -51,6 +51,10 @@ class ChannelSet:
         self._chains: dict[Chain, DualMatrix] = {}
         self._steps: dict[tuple[Chain, Chain, Chain], DualMatrix] = {}
 
+    def channel(self, number: int) -> DualMatrix:
+        """A channel by its number."""
+        return self._channels[number]
+
     def chain(self, numbers: Chain) -> DualMatrix:
         """Product of a chain on one qubit."""
         found = self._chains.get(numbers)

@@ -69,6 +69,13 @@ class TransferProgram(msgspec.Struct, frozen=True):
         """Qubits of the state: 4^n real numbers."""
         return len(self.qubits)
 
+    def channel_numbers(self) -> set[int]:
+        """Channels by number."""
+        chains = [*self.final]
+        for step in self.steps:
+            chains += [step.low_chain, step.high_chain, step.pair_chain]
+        return {number for chain in chains for number in chain if number >= 0}
+
 
 def build(
     circuit: Circuit, noise: NoiseProgram, table: ConstantTable, numbers: list[int] | None = None

@@ -1,7 +1,9 @@
 """The fit of a device to measured counts: choose, fit, compare with the snapshot, refuse or give.
 
-What is fitted is judged on circuits that were left out of a fit with the same prior. A device whose
-median or mean Hellinger fidelity there is below that of its snapshot is refused.
+A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
+device would be. Of devices on the way from the snapshot to each fit, the one whose gain of fidelity
+has the highest lower bound is given (`accept.gains`). Where no gain is significant, the snapshot is
+kept; where the fits are worse than it, they are refused.
 """
 
 from __future__ import annotations
@@ -14,41 +16,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.calibration import CalibrationSnapshot
+from simenv.calibration.accept.gains import HeldOutGain, gain
+from simenv.calibration.accept.held_out import HeldOutCircuit, fidelities, held_out_circuits
+from simenv.calibration.accept.path import blended
 from simenv.calibration.data.records import CountsData, DataError
-from simenv.calibration.fit.compile import DeviceCompiler
-from simenv.calibration.fit.components import Component, DeviceChannels
-from simenv.calibration.fit.device import all_components, fitted_snapshot, homogeneous
+from simenv.calibration.fit.attempt import (
+    FitAttempt,
+    FittedSnapshots,
+    attempt,
+    fit,
+    fitted_windows,
+    losses_of,
+    problem_of,
+)
+from simenv.calibration.fit.components import Component
+from simenv.calibration.fit.device import homogeneous
 from simenv.calibration.fit.intervals import intervals
-from simenv.calibration.fit.observations import Distributions, ObservedCircuits, observe
+from simenv.calibration.fit.observations import ObservedCircuits
 from simenv.calibration.fit.prior import Prior, PriorMatrix
-from simenv.calibration.fit.select import (
-    ANGLES,
-    CANDIDATES,
-    DEFAULT,
-    MANY_BODIES,
-    UNCHECKED,
-    WIDE,
-    CandidateScore,
-    earns_angles,
-    folds_of,
-    held_out_losses,
-    score_of,
-)
-from simenv.calibration.fit.solve import (
-    MOST_STEPS,
-    FitProblem,
-    Solution,
-    solve,
-    weights_of,
-)
-from simenv.calibration.fit.windows import (
-    WIDTH,
-    FittedWindow,
-    window_matrix,
-    window_starts,
-    windows_of,
-)
+from simenv.calibration.fit.select import CandidateScore
+from simenv.calibration.fit.solve import Solution
+from simenv.calibration.fit.windows import FittedWindow, window_starts, windows_of
+from simenv.calibration.score.predict import Predictor
+from simenv.calibration.score.series import SeriesPredictor
 from simenv.errors import SimenvError
+
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, by logarithms of values
 
 
 class FitRefusedError(SimenvError):
@@ -58,21 +51,6 @@ class FitRefusedError(SimenvError):
     exit_code = 1
 
 
-class HeldOut(msgspec.Struct, frozen=True):
-    """Hellinger fidelities on circuits that were left out, by fold."""
-
-    fitted_median: float
-    fitted_mean: float
-    snapshot_median: float
-    snapshot_mean: float
-    circuits: int
-
-    @property
-    def is_worse(self) -> bool:
-        """Is the fit below its snapshot?"""
-        return self.fitted_median < self.snapshot_median or self.fitted_mean < self.snapshot_mean
-
-
 class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     """A fitted snapshot, and how it came about."""
 
@@ -80,35 +58,32 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
     base: str  # "snapshot", or "homogeneous": the medians of its values
     prior: Prior
     scores: tuple[CandidateScore, ...]
+    share: float  # of the way from the snapshot to the fit; 0.0: the snapshot is kept
     components: tuple[Component, ...]
-    values: NDArray[np.float64]
+    values: NDArray[np.float64]  # of the fit, as are `latent` and `interval`: at share 1
     columns: tuple[str, ...]
     latent: NDArray[np.float64]
     interval: NDArray[np.float64]  # [2, columns]: of `latent`, by a bootstrap of bodies
     widths: NDArray[np.float64]  # [columns]: logarithm of a factor, or radians, for latent 1
-    held_out: HeldOut | None  # None: fewer than two circuit bodies
+    held_out: HeldOutGain | None  # None: fewer than two circuit bodies
     observed: ObservedCircuits
     windows: tuple[FittedWindow, ...]  # (): one calibration for all dates
     series: tuple[CalibrationSnapshot, ...]  # of the windows
 
     @property
     def factors(self) -> list[tuple[float, float, float]]:
-        """Factor of each column with its interval."""
-        table = np.exp(np.array([self.latent, *self.interval]) * self.widths)
+        """Factor of each column with its interval, in the device that is given."""
+        table = np.exp(np.array([self.latent, *self.interval]) * self.widths * self.share)
         return [(float(a), float(b), float(c)) for a, b, c in table.T]
 
 
-class _Attempt(msgspec.Struct, frozen=True, eq=False):
-    """A fit on one base, with its losses on folds that were left out."""
+class _Choice(msgspec.Struct, frozen=True, eq=False):
+    """A share of the way to one fit, and its gain on circuits that were left out."""
 
-    base: str
-    device: DeviceChannels
-    problem: FitProblem
-    observed: ObservedCircuits
-    folds: NDArray[np.int64]
-    score: CandidateScore
-    scores: tuple[CandidateScore, ...]
-    losses: NDArray[np.float64]
+    attempt: FitAttempt
+    solution: Solution
+    share: float
+    gain: HeldOutGain | None
 
 
 def calibrate(
@@ -125,219 +100,117 @@ def calibrate(
     if not training.records:
         raise DataError("every row of the data is a test row", hint='rows with "split": "train"')
     starts = window_starts(training.records)
-    first = _problem(snapshot, training, starts)
-    reference = _losses_of(first)
-    attempts = [_attempt("snapshot", first, reference, note)]
+    first = problem_of(snapshot, training, starts)
+    reference = losses_of(first[0])
+    attempts = [attempt("snapshot", first, starts, reference, note)]
     if any(each.was_placed for each in first[1].observations):
-        pooled = _problem(homogeneous(snapshot), training, starts)
-        attempts.append(_attempt("homogeneous", pooled, reference, note))
-    best = min(attempts, key=lambda attempt: attempt.score.ratio)
-    held_out = _compared(best, reference) if best.folds.any() else None
-    if held_out is not None and held_out.is_worse:
-        raise FitRefusedError(
-            f"the fitted device is worse than its snapshot on {held_out.circuits} circuits that it"
-            f" did not see: median fidelity {held_out.fitted_median:.4f} against"
-            f" {held_out.snapshot_median:.4f}, mean {held_out.fitted_mean:.4f} against"
-            f" {held_out.snapshot_mean:.4f}",
-            hint="give more, or more varied, circuits; the snapshot is the better model",
-        )
-    return _given(best, data, name, held_out, starts)
+        pooled = problem_of(homogeneous(snapshot), training, starts)
+        attempts.append(attempt("homogeneous", pooled, starts, reference, note))
+    choices = [
+        choice for each in attempts for choice in _choices(each, snapshot, training, starts, note)
+    ]
+    return _given(_accepted(choices), data, snapshot, name)
 
 
-def _problem(
-    snapshot: CalibrationSnapshot, data: CountsData, starts: Sequence[float]
-) -> tuple[FitProblem, ObservedCircuits]:
-    """Observations with components of each qubit and gate; with pooled ones, where most rows are of
-    circuits that are too wide for that."""
-    coherent = len({each.body for each in data.records}) >= MANY_BODIES
-    found = Distributions(DeviceChannels(snapshot, coherent=coherent), DeviceCompiler(snapshot))
-    windows = windows_of(data.records, starts)
-    observed, pooled = observe(data, found, windows, pooled=False), False
-    if 2 * sum(rows for _, rows in observed.left_out) > len(data.records):
-        wider = observe(data, found, windows, pooled=True)
-        pooled = len(wider.observations) > len(observed.observations)
-        observed = wider if pooled else observed
-    if not observed.observations:
-        reasons = "; ".join(f"{count} rows: {text}" for text, count in observed.left_out)
-        raise DataError(f"no circuit can be fitted: {reasons}", hint="narrower circuits")
-    components = found.components([each.place for each in observed.observations], pooled=pooled)
-    return FitProblem(found, components, observed.observations), observed
-
-
-def _losses_of(first: tuple[FitProblem, ObservedCircuits]) -> dict[object, float]:
-    """Losses of the unchanged calibration, by circuit and window."""
-    problem = FitProblem(first[0].distributions, (), first[0].observations)
-    losses = problem.losses(np.zeros(0)).tolist()
-    return {each.key: loss for each, loss in zip(problem.observations, losses, strict=True)}
-
-
-def _attempt(
-    base: str,
-    made: tuple[FitProblem, ObservedCircuits],
-    reference: dict[object, float],
+def _choices(
+    made: FitAttempt,
+    snapshot: CalibrationSnapshot,
+    training: CountsData,
+    starts: Sequence[float],
     note: Callable[[str], None],
-) -> _Attempt:
-    problem = made[0]
-    programs = problem.distributions.programs
-    qubits = [programs[each.place].qubits for each in problem.observations]
-    folds = folds_of(problem.observations, qubits)
-    note(
-        f"{base}: {len(problem.observations)} circuits, {len(problem.components)} components,"
-        f" {int(folds.max()) + 1} folds"
-    )
-    shared = np.array([each.key in reference for each in problem.observations])
-    snapshot = np.array([reference.get(each.key, 0.0) for each in problem.observations])
-    if not folds.any():
-        losses = np.zeros(len(folds))
-        return _Attempt(
-            base,
-            *_parts(made),
-            folds,
-            score_of(UNCHECKED, losses, snapshot + 1.0, windows=False),
-            (),
-            losses,
+) -> list[_Choice]:
+    """All shares of one fit, judged on the folds."""
+    solution = fit(made.problem, made.score.prior)
+    if made.num_folds < 2:
+        return [_Choice(made, solution, 1.0, None)]
+    windows = windows_of(training.records, starts)
+    circuits = held_out_circuits(training.records, windows, made.fold_of_body)
+    before = fidelities(circuits, [Predictor(snapshot)])
+    folds = [
+        FittedSnapshots.of(made, *made.without(fold, solution)) for fold in range(made.num_folds)
+    ]
+    found = []
+    for share in SHARES:
+        devices = [_predictor(snapshot, each, share) for each in folds]
+        gained = _gain(circuits, fidelities(circuits, devices), before)
+        found.append(_Choice(made, solution, share, gained))
+        note(
+            f"{made.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
+            f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
+            f" ({gained.snapshot_median:.5f})"
         )
-    pooled = not problem.components[0].qubits
-    dated = len({each.window for each in problem.observations}) > 1
-    starts = _Starts(problem)
-    tried: list[tuple[CandidateScore, NDArray[np.float64]]] = []
-    for prior in CANDIDATES:
-        if pooled and prior.own:
-            continue
-        losses = held_out_losses(problem, starts.near(prior), folds, prior, windows=False)
-        tried.append((score_of(prior, losses[shared], snapshot[shared], windows=False), losses))
-    score, losses = min(tried, key=_ratio)
-    for angle in ANGLES if problem.distributions.device.coherent else ():
-        prior = msgspec.structs.replace(score.prior, angle=angle)
-        found = held_out_losses(problem, starts.near(prior), folds, prior, windows=False)
-        tried.append((score_of(prior, found[shared], snapshot[shared], windows=False), found))
-        if earns_angles(losses[shared], found[shared]):
-            score, losses = tried[-1]
-    if dated:
-        prior = score.prior
-        losses = held_out_losses(problem, starts.near(prior), folds, prior, windows=True)
-        tried.append((score_of(prior, losses[shared], snapshot[shared], windows=True), losses))
-        score, losses = min(tried, key=_ratio)
-    note(f"{base}: prior {score.prior.text}, windows {score.has_windows}, ratio {score.ratio:.3f}")
-    return _Attempt(base, *_parts(made), folds, score, tuple(each for each, _ in tried), losses)
-
-
-def _ratio(pair: tuple[CandidateScore, NDArray[np.float64]]) -> float:
-    return pair[0].ratio
-
-
-def _parts(
-    made: tuple[FitProblem, ObservedCircuits],
-) -> tuple[DeviceChannels, FitProblem, ObservedCircuits]:
-    return made[0].distributions.device, made[0], made[1]
-
-
-class _Starts:
-    """Fits of all observations, around which candidates with similar priors are fitted."""
-
-    def __init__(self, problem: FitProblem) -> None:
-        self._problem = problem
-        self._known: dict[Prior, Solution] = {}
-
-    def near(self, prior: Prior) -> Solution:
-        """That of a narrow or of a wide prior."""
-        around = msgspec.structs.replace(
-            WIDE if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust, angle=prior.angle
-        )
-        found = self._known.get(around)
-        if found is None:
-            plain = self._known.get(msgspec.structs.replace(around, robust=False))
-            latent = None if plain is None else plain.latent
-            found = self._known[around] = _fit(self._problem, around, latent)
-        return found
-
-
-def _fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = None) -> Solution:
-    """The fit by one prior; weights follow from what the fit before leaves."""
-    matrix = PriorMatrix(prior, problem.components).matrix
-    start = np.zeros(matrix.shape[1]) if latent is None else latent
-    blocks = problem.blocks(matrix @ start)
-    for most in (3, 3, MOST_STEPS):
-        weights = weights_of(problem.observations, blocks, robust=prior.robust)
-        found = solve(problem, matrix, weights, start, most=most, blocks=blocks)
-        start, blocks = found.latent, found.blocks
     return found
 
 
-def _compared(attempt: _Attempt, reference: dict[object, float]) -> HeldOut:
-    keys = [each.key for each in attempt.problem.observations]
-    shared = np.array([key in reference for key in keys])
-    snapshot = _fidelity(np.array([reference[key] for key in keys if key in reference]))
-    fitted = _fidelity(attempt.losses[shared])
-    return HeldOut(
-        float(np.median(fitted)),
-        float(fitted.mean()),
-        float(np.median(snapshot)),
-        float(snapshot.mean()),
-        len(fitted),
-    )
+def _predictor(snapshot: CalibrationSnapshot, made: FittedSnapshots, share: float) -> Predictor:
+    series = [blended(snapshot, each, share) for each in made.series]
+    return SeriesPredictor(blended(snapshot, made.snapshot, share), series)
 
 
-def _fidelity(losses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Hellinger fidelity (sum sqrt(p q))^2 of losses 2 - 2 sum sqrt(p q)."""
-    return np.asarray((1.0 - losses / 2.0) ** 2)
+def _gain(
+    circuits: Sequence[HeldOutCircuit], after: NDArray[np.float64], before: NDArray[np.float64]
+) -> HeldOutGain:
+    known = np.flatnonzero(np.isfinite(after) & np.isfinite(before))
+    runs = np.array([circuits[k].runs for k in known])
+    bodies = [circuits[k].record.body for k in known]
+    return gain(after[known], before[known], runs, bodies)
+
+
+def _accepted(choices: Sequence[_Choice]) -> _Choice:
+    """The choice with the highest lower bound; its share is 0 where no gain is significant. Raises
+    FitRefusedError where all are worse than the snapshot."""
+    judged = [(each, each.gain) for each in choices if each.gain is not None]
+    if not judged:
+        return choices[0]
+    good = [pair for pair in judged if not pair[1].is_worse]
+    best, found = max(good or judged, key=lambda pair: pair[1].low)
+    if not good:
+        raise FitRefusedError(
+            f"the fitted device is worse than its snapshot on {found.circuits} circuits that it"
+            f" did not see: median fidelity {found.fitted_median:.4f} against"
+            f" {found.snapshot_median:.4f}, mean {found.fitted_mean:.4f} against"
+            f" {found.snapshot_mean:.4f}",
+            hint="give more, or more varied, circuits; the snapshot is the better model",
+        )
+    return best if found.is_significant else msgspec.structs.replace(best, share=0.0)
 
 
 def _given(
-    best: _Attempt,
-    data: CountsData,
-    name: str,
-    held_out: HeldOut | None,
-    starts: Sequence[float],
+    best: _Choice, data: CountsData, snapshot: CalibrationSnapshot, name: str
 ) -> FittedDevice:
-    problem, prior = best.problem, best.score.prior
+    made, solution, share = best.attempt, best.solution, best.share
+    problem, prior = made.problem, made.score.prior
     columns = PriorMatrix(prior, problem.components)
-    solution = _fit(problem, prior)
-    every = all_components(best.device)
-    spread = columns.extended(every)
-    values = spread @ solution.latent
-    windows = _windows(problem, solution, starts) if best.score.has_windows else ()
-    shift = PriorMatrix(WIDTH, problem.components).extended(every)
-    about = f"fitted to counts, {best.base}, {prior.text}"
+    windows = fitted_windows(problem, solution, made.used_starts) if share else ()
+    snapshots = FittedSnapshots.of(made, solution, windows)
+    about = f"fitted to counts, {made.base}, {prior.text}, share {share:g}"
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
+    latest = datetime.fromtimestamp(max(times), UTC).isoformat() if times else ""
 
-    def made(values: NDArray[np.float64], time_s: float | None) -> CalibrationSnapshot:
-        changes = {"name": name, "version": about, "source_format": "counts"}
-        if time_s is not None:
-            changes["calibrated"] = datetime.fromtimestamp(time_s, UTC).isoformat()
-        found = fitted_snapshot(best.device, every, values)
-        return msgspec.structs.replace(found, source_digest=data.digest, **changes)
+    def named(fitted: CalibrationSnapshot, calibrated: str) -> CalibrationSnapshot:
+        return msgspec.structs.replace(
+            blended(snapshot, fitted, share) if share else snapshot,
+            name=name,
+            version=about,
+            source_format="counts",
+            source_digest=data.digest,
+            calibrated=calibrated or snapshot.calibrated,
+        )
 
     return FittedDevice(
-        made(values, max(times, default=None)),
-        best.base,
+        named(snapshots.snapshot, latest),
+        made.base,
         prior,
-        best.scores,
+        made.scores,
+        share,
         problem.components,
         solution.values,
         tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in columns.columns),
         solution.latent,
         intervals(problem, solution, columns.matrix),
-        np.abs(spread).max(axis=0),
-        held_out,
-        best.observed,
+        np.abs(columns.matrix).max(axis=0),
+        best.gain,
+        made.observed,
         windows,
-        tuple(made(values + shift @ window.latent, window.begin_s) for window in windows),
+        tuple(named(each, each.calibrated) for each in snapshots.series),
     )
-
-
-def _windows(
-    problem: FitProblem, solution: Solution, starts: Sequence[float]
-) -> tuple[FittedWindow, ...]:
-    """The fit of each window around that of all."""
-    shift = window_matrix(problem.components)
-    found = []
-    for number, begin_s in enumerate(starts):
-        places = [k for k, each in enumerate(problem.observations) if each.window == number]
-        part = msgspec.structs.replace(
-            problem, observations=tuple(problem.observations[k] for k in places)
-        )
-        if places:
-            made = solve(part, shift, solution.weights[places], offset=solution.values)
-            found.append(FittedWindow(begin_s, made.latent, made.values))
-    return tuple(found)

@@ -1,11 +1,13 @@
 """Observations: circuits with the frequencies that were measured, ready for the transfer simulator.
 
 Runs of one circuit in one date window are one observation. A circuit that is too wide for the
-simulator, or that it cannot run, is not fitted; it is counted with the reason.
+simulator is fitted under the Pauli twirl of its noise, if it is a Clifford circuit: an observation
+for each group of its clbits. What cannot be fitted is counted with the reason.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -23,10 +25,12 @@ from simulators.circuit.passes.attach_noise import NoiseAttachment
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
 from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
+from simulators.transfer.parity import ParityProgram, parity_outcomes, parity_program
 from simulators.transfer.program import ConstantTable, TransferProgram, build
 
 MAX_QUBITS = 11  # of a circuit that is fitted
 MAX_WORK = 2**26  # 4^qubits (1 + components) steps, of one evaluation of a circuit
+GROUP_BITS = 12  # of the clbits of a wide circuit that are fitted together
 
 
 class FittedCircuit(msgspec.Struct, frozen=True, eq=False):
@@ -41,7 +45,7 @@ class FittedCircuit(msgspec.Struct, frozen=True, eq=False):
     two_qubit_gates: int
     was_placed: bool
     name: str
-    key: tuple[str, tuple[int, ...], int, int]  # text, layout, level and window
+    key: tuple[str, tuple[int, ...], int, int, int]  # text, layout, level, window, first clbit
 
 
 class _KeyedModel:
@@ -85,13 +89,14 @@ class Distributions:
     def __init__(self, device: DeviceChannels, compiler: DeviceCompiler) -> None:
         self.device = device
         self.compiler = compiler
-        self.programs: list[TransferProgram] = []
+        self.programs: list[TransferProgram | ParityProgram] = []
         self._table = ConstantTable()
         self._model = _KeyedModel(device)
         self._noise = NoiseAttachment(self._model)  # type: ignore[arg-type]
         self._sources: list[ChannelKey | Channel] = []  # of each channel number
         self._numbers: dict[ChannelKey | int, int] = {}  # by key, else by identity
         self._places: dict[int, int] = {}  # by the identity of a compiled run
+        self._parities: dict[int, tuple[int, ...]] = {}  # by the place of the circuit
         self.two_qubit_gates: list[int] = []
 
     def place_of(self, record: CountsRecord) -> int:
@@ -106,6 +111,22 @@ class Distributions:
             rows = run.circuit.table.rows[run.circuit.ops]
             self.two_qubit_gates.append(int(((rows[:, 1] == 2) & (rows[:, 0] >= UNITARY)).sum()))
         return place
+
+    def parities_of(self, place: int) -> tuple[int, ...]:
+        """Places of the distributions of groups of clbits of a circuit. Raises Unsupported for a
+        circuit that is not a Clifford circuit."""
+        found = self._parities.get(place)
+        if found is None:
+            program = self.programs[place]
+            assert isinstance(program, TransferProgram)
+            made = [
+                parity_program(program, self._table, group) for group in _groups(program.clbits)
+            ]
+            begin = len(self.programs)
+            self.programs += made
+            self.two_qubit_gates += [self.two_qubit_gates[place]] * len(made)
+            found = self._parities[place] = tuple(range(begin, len(self.programs)))
+        return found
 
     def _number_of(self, channel: Channel) -> int:
         key = self._model.keys.get(id(channel), id(channel))
@@ -122,11 +143,8 @@ class Distributions:
         for place in set(places):
             program = self.programs[place]
             qubits.update(program.qubits)
-            for step in program.steps:
-                numbers.update(step.low_chain, step.high_chain, step.pair_chain)
-            for chain in program.final:
-                numbers.update(chain)
-        sources = [self._sources[number] for number in sorted(numbers) if number >= 0]
+            numbers |= program.channel_numbers()
+        sources = [self._sources[number] for number in sorted(numbers)]
         gates = [key for key in sources if isinstance(key, ChannelKey) and key.gate]
         return self.device.components(sorted(qubits), gates, pooled=pooled)
 
@@ -154,7 +172,10 @@ class Distributions:
 
     def outcomes(self, place: int, channels: ChannelSet) -> OutcomeDistribution:
         """Distribution of a circuit."""
-        return outcomes(self.programs[place], channels)
+        program = self.programs[place]
+        if isinstance(program, ParityProgram):
+            return parity_outcomes(program, channels)
+        return outcomes(program, channels)
 
 
 class ObservedCircuits(msgspec.Struct, frozen=True, eq=False):
@@ -177,19 +198,31 @@ def observe(
         except Unsupported as error:
             left_out[error.message] += 1
             continue
+        places: tuple[int, ...] = (place,)
         if _work(found.programs[place], pooled) > MAX_WORK:
-            left_out["too wide or too deep for the transfer simulator: scored, not fitted"] += 1
-            continue
-        groups.setdefault((place, window), []).append(record)
+            try:
+                places = found.parities_of(place)
+            except Unsupported:
+                left_out["too wide or too deep for the transfer simulator: scored, not fitted"] += 1
+                continue
+        for each in places:
+            groups.setdefault((each, window), []).append(record)
     observations = tuple(
         _observation(place, window, records, found) for (place, window), records in groups.items()
     )
     return ObservedCircuits(observations, tuple(sorted(left_out.items())))
 
 
-def _work(program: TransferProgram, pooled: bool) -> int:
+def _groups(clbits: Sequence[int]) -> list[Sequence[int]]:
+    """Clbits in groups of nearly the same size, at most GROUP_BITS."""
+    count = -(-len(clbits) // GROUP_BITS)
+    ends = [len(clbits) * k // count for k in range(count + 1)]
+    return [clbits[begin:end] for begin, end in itertools.pairwise(ends)]
+
+
+def _work(program: TransferProgram | ParityProgram, pooled: bool) -> int:
     """Multiplications of one evaluation with derivatives, up to a constant."""
-    if program.num_qubits > MAX_QUBITS:
+    if isinstance(program, ParityProgram) or program.num_qubits > MAX_QUBITS:
         return MAX_WORK + 1
     pairs = len({(step.low, step.high) for step in program.steps})
     rows = 1 + (6 if pooled else 3 * program.num_qubits + pairs)
@@ -213,7 +246,13 @@ def _observation(
         found.two_qubit_gates[place],
         found.compiler.run_of(records[0]).was_placed,
         records[0].name,
-        (records[0].source.text, records[0].layout, records[0].level, window),
+        (
+            records[0].source.text,
+            records[0].layout,
+            records[0].level,
+            window,
+            found.programs[place].clbits[0],
+        ),
     )
 
 

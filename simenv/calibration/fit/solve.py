@@ -40,6 +40,12 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     components: tuple[Component, ...]
     observations: tuple[FittedCircuit, ...]
 
+    def part(self, places: Sequence[int]) -> FitProblem:
+        """That of some of the observations."""
+        return FitProblem(
+            self.distributions, self.components, tuple(self.observations[k] for k in places)
+        )
+
     def blocks(self, values: NDArray[np.float64]) -> list[NormalBlock]:
         """Normal equations of all observations at these values."""
         channels = self.distributions.channels(self.components, values, derivatives=True)

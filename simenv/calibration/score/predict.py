@@ -1,8 +1,9 @@
 """Distributions that a device model predicts for measured circuits.
 
 A circuit is compiled as `Client.submit` compiles it. Distributions are exact up to EXACT_QUBITS
-used qubits. Wider Clifford circuits are sampled by the stabilizer engine with the Pauli twirl of
-their noise, and other ones by trajectories; what is too wide for both has no distribution.
+used qubits. Those of wider Clifford circuits are exact for the Pauli twirl of their noise up to
+`parity.MAX_BITS` bits, and sampled by the stabilizer engine beyond; other ones are sampled by
+trajectories; what is too wide for that has no distribution.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from simulators.circuit.passes.noise_part import noise_of_part
 from simulators.errors import EngineError, Unsupported
 from simulators.simulate import counts_of, simulate
 from simulators.transfer.dual import constant
-from simulators.transfer.evaluate import ChannelSet, outcomes
-from simulators.transfer.program import ConstantTable, build
+from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcomes
+from simulators.transfer.parity import parity_outcomes, parity_program
+from simulators.transfer.program import ConstantTable, TransferProgram, build
 
 EXACT_QUBITS = 11
 SAMPLED_QUBITS = 20  # of trajectories
@@ -75,26 +77,33 @@ class Predictor:
         table = ConstantTable()
         try:
             program = build(run.circuit, noise, table)
+            found, how = _exact(program, noise, table)
         except Unsupported:
-            program = None
-        if program is not None and program.num_qubits <= EXACT_QUBITS:
-            read = noise.readout
-            confusion = {}
-            for qubit in program.qubits if read is not None else ():
-                up, down = float(read.p01[qubit]), float(read.p10[qubit])  # type: ignore[union-attr]
-                confusion[qubit] = constant(np.array([[1.0 - up, down], [up, 1.0 - down]]))
-            channels = [constant(channel.ptm) for channel in noise.channels]
-            found = outcomes(program, ChannelSet(channels, confusion, table))
-            return Prediction(
-                _spread(len(found.probabilities), program.clbits),
-                found.probabilities,
-                len(program.clbits),
-                program.num_qubits,
-                *two_qubit_gates(run.circuit),
-                0,
-                "exact",
-            )
-        return _sampled(run.circuit, noise)
+            return _sampled(run.circuit, noise)
+        return Prediction(
+            _spread(len(found.probabilities), program.clbits),
+            np.maximum(found.probabilities, 0.0),
+            len(program.clbits),
+            program.num_qubits,
+            *two_qubit_gates(run.circuit),
+            0,
+            how,
+        )
+
+
+def _exact(
+    program: TransferProgram, noise: NoiseProgram, table: ConstantTable
+) -> tuple[OutcomeDistribution, str]:
+    """The distribution without sampling, and how. Raises Unsupported."""
+    read = noise.readout
+    confusion = {}
+    for qubit in program.qubits if read is not None else ():
+        up, down = float(read.p01[qubit]), float(read.p10[qubit])  # type: ignore[union-attr]
+        confusion[qubit] = constant(np.array([[1.0 - up, down], [up, 1.0 - down]]))
+    channels = ChannelSet([constant(channel.ptm) for channel in noise.channels], confusion, table)
+    if program.num_qubits <= EXACT_QUBITS:
+        return outcomes(program, channels), "exact"
+    return parity_outcomes(parity_program(program, table), channels), "Pauli twirl, exact"
 
 
 def _spread(size: int, clbits: tuple[int, ...]) -> NDArray[np.object_]:

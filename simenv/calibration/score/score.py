@@ -108,6 +108,13 @@ def score(
     return Score(tuple(models), tuple(rows), points, skipped)
 
 
+def fidelity(found: Prediction, record: CountsRecord) -> float:
+    """Hellinger fidelity between a prediction and the counts of a run."""
+    measured = {x: count / record.shots for x, count in record.counts.items()}
+    pairs = aligned(_table(found), measured)
+    return hellinger_fidelity(pairs[:, 0], pairs[:, 1])
+
+
 def _row(
     record: CountsRecord, first: Prediction, hf: dict[str, float], tvd: dict[str, float]
 ) -> ScoreRow:

@@ -28,8 +28,8 @@ def calibrate(
 ) -> None:
     """Fit a device's noise to measured counts, and store it as a device.
 
-    Rows with "split": "test" are not used. The fit is refused where it is worse than the device's
-    own calibration on circuits that it did not see.
+    Rows with "split": "test" are not used. On circuits that a fit did not see, the gain must be
+    significant: else the device's own calibration is kept, and a fit that is worse is refused.
     """
     config.check_name(out, "device")
     if out == device:
@@ -88,6 +88,7 @@ def _as_object(name: str, path: Path, fitted: FittedDevice) -> dict[str, object]
         "digest": fitted.snapshot.digest.hex(),
         "base": fitted.base,
         "prior": fitted.prior,
+        "share": fitted.share,
         "held_out": fitted.held_out,
         "circuits": len(fitted.observed.observations),
         "left_out": dict(fitted.observed.left_out),
@@ -114,7 +115,18 @@ def _show(fitted: FittedDevice) -> None:
     held = fitted.held_out
     if held is None:
         terminal.line("all circuits have one body: the fit was not checked on circuits left out")
+    elif not fitted.share:
+        terminal.line(
+            f"the calibration is kept: on {terminal.counted(held.circuits, 'circuit')} left out of"
+            f" a fit the gain of mean fidelity, {held.mean:+.5f}, is not significant"
+            f" (at least {held.low:+.5f})"
+        )
+        return
     else:
+        terminal.line(
+            f"{fitted.share:.0%} of the way from the calibration to the fit; gain of mean fidelity"
+            f" {held.mean:+.5f}, at least {held.low:+.5f}"
+        )
         terminal.line(
             f"on {terminal.counted(held.circuits, 'circuit')} left out of a fit: median fidelity"
             f" {held.fitted_median:.4f} (calibration {held.snapshot_median:.4f}), mean"

@@ -1,0 +1,1 @@
+"""Whether a fitted device is better than its snapshot, and how much of the fit is kept."""
