@@ -108,10 +108,10 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
     outcome_bits: int  # at most 2 to this power different outcomes
     outcome_bytes: int  # of one outcome and its count
     distribution_bits: int  # as many outcomes can have a probability
-    memory_bytes: int  # of one shot in the output `memory`
     route: Route
     work: Workload  # its size, for reservations; shots and count are the task's
     max_shots: int = 0  # of the device; 0: MAX_SHOTS
+    memory_bytes: int = 0  # of one shot in the output `memory`
 
 
 def check_terms(terms: TaskOptions) -> None:
@@ -268,7 +268,7 @@ def _check_memory(spec: TaskSpec, known: AdmittedProgram) -> None:
     if row * spec.count <= RESULT_BYTES:
         return
     message = (
-        f"the memory of {spec.shots} shots of {known.memory_bytes} bytes, for {spec.count}"
+        f"the memory of {spec.shots} shots of {known.memory_bytes} bytes, times {spec.count}"
         f" bindings, is {size(row * spec.count)}; a result may be {size(RESULT_BYTES)}"
     )
     if row <= RESULT_BYTES:
@@ -314,10 +314,10 @@ def known(program: Program, found: Profile, route: Route, max_shots: int = 0) ->
         bits,
         width,
         distribution,
-        shot_bytes(found.num_clbits),
         route,
         work,
         max_shots,
+        shot_bytes(found.num_clbits),
     )
 
 
