@@ -298,6 +298,32 @@ def test_device_starts_nothing_in_an_outage(env: Client) -> None:
     assert time.time() >= began_s + 1.9
 
 
+def test_task_that_an_outage_interrupts_is_run_again_after_it() -> None:
+    folder = config.devices_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "brief.json").write_bytes(dump(CHIP))
+    begins = (8, 16, 24)  # the first one at which the environment is ready
+    drift = "walk:every_s=1000:outages=" + "/".join(f"{begin}+0.5" for begin in begins)
+    pools = [{"name": "brief", "device": "brief", "drift": drift, "pace": True, "min": 1, "max": 1}]
+    length_s = 1e-9 * (50_000 + 300_000 * 5_040)
+    with live.environment(pools=pools) as up, up.client() as client:
+        tasks = [client.submit(flip(), pool="brief", shots=300_000, seed=k) for k in range(16)]
+        while not (events := list(client.events(kinds=["task.requeued"]))):
+            time.sleep(0.05)
+        (event,) = events
+        (task,) = [each for each in tasks if each.id == event.subject]
+        assert event.message == "attempt 2 (outage of device brief)"
+        assert task.state == "QUEUED"
+        found = task.result(timeout_s=30)
+        client.cancel(tasks)
+        assert found.attempts == 2
+        assert found.timing.begun_s >= event.time_s + 0.45
+        assert found.timing.device_s == pytest.approx(length_s)
+        before = [t.result().timing for t in tasks[: tasks.index(task)]]
+        assert all(each.begun_s + each.device_s <= event.time_s + 0.1 for each in before)
+    (folder / "brief.json").unlink()
+
+
 def test_noise_model_of_ones_own_is_refused_where_the_device_drifts(env: Client) -> None:
     with pytest.raises(OptionError, match="drifts"):
         env.run(flip(), pool="walk", noise=dump(CHIP))

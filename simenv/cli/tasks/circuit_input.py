@@ -105,7 +105,7 @@ Compiled = Annotated[
     typer.Option(
         "--compile",
         help="Compile for the device: auto where the circuit does not fit; never refuses it; fresh"
-        " fails where the calibration has changed since.",
+        " fails where the calibration has changed since, and is compiled again with --wait.",
     ),
 ]
 Ranks = Annotated[
