@@ -25,7 +25,7 @@ class Readout(msgspec.Struct, frozen=True, eq=False):
 
     def __post_init__(self) -> None:
         for name, values in (("p01", self.p01), ("p10", self.p10)):
-            if not ((values >= 0.0) & (values <= 1.0)).all():
+            if values.size and not (values.min() >= 0.0 and values.max() <= 1.0):  # or it is NaN
                 raise NoiseError(f"{name} has a value outside 0 to 1", hint="give probabilities")
 
     @property

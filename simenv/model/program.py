@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -31,7 +32,7 @@ NO_GATES = frozenset(
 OWNERS = ("if", "while", "for", "switch", "case", "store")  # each owns one expression, in order
 
 
-class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, dict=True):
     """A circuit as a table of operation names and flat arrays.
 
     Operation k is row `ops[k]` of the tables `names` and `arities`; its qubits, clbits and
@@ -74,7 +75,7 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
         """The wire form."""
         return _ENCODER.encode(self)
 
-    @property
+    @cached_property
     def structure(self) -> bytes:
         """16 bytes that name the shape: everything but parameter values (BLAKE2b)."""
         return digest(

@@ -17,102 +17,103 @@ _OFF_DIAGONAL = 1e-12  # of a Pauli channel's transfer matrix
 _CERTAIN = 1.0 - 1e-12  # the largest probability of an error
 
 
-class TransferMatrices(msgspec.Struct, frozen=True, eq=False):
-    """Pauli transfer matrices of channels in one array, which kernels read.
-
-    Channels that were selected or renumbered share the array: no matrix is copied.
-    """
-
-    blocks: NDArray[np.float64]  # [rows, BLOCK]: a matrix row by row, zeros behind it
-    rows: NDArray[np.int64]  # [channels]: where the matrix of each is
-
-    @classmethod
-    def of_channels(cls, channels: Sequence[Channel]) -> TransferMatrices:
-        """Matrices in the order of their channels."""
-        blocks = np.zeros((len(channels), BLOCK))
-        for block, channel in zip(blocks, channels, strict=True):
-            block[: channel.ptm.size] = channel.ptm.ravel()
-        return cls(blocks, np.arange(len(channels)))
-
-    def of(self, numbers: NDArray[np.int64]) -> TransferMatrices:
-        """Those of some channels."""
-        return TransferMatrices(self.blocks, self.rows[numbers])
-
-    def joined(self, other: TransferMatrices) -> TransferMatrices:
-        """These matrices, as `of_channels` made them, and others behind them, in the same array
-        while it has room."""
-        count = self.rows.size
-        total = count + other.rows.size
-        blocks = self.blocks
-        if total > len(blocks):
-            blocks = np.zeros((2 * total, BLOCK))
-            blocks[:count] = self.blocks[:count]
-        blocks[count:total] = other.blocks[other.rows]
-        return TransferMatrices(blocks, np.arange(total))
-
-
 class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
-    """One entry for each channel.
+    """Facts of channels, which programs with some of the same channels share.
 
     `traits`: CLOSED where the Z-diagonal part is closed; FIRST_ALONE (SECOND_ALONE) where what
     happens to the first (second) qubit does not depend on the other one. `is_pauli`: a mixture of
     Pauli operators. `errors`: -log(1 - p). p is estimated as the entanglement infidelity without
     its coherent part, which folds into the gate: (1 - sqrt(u)) (4^n - 1) / 4^n by the unitarity u
     (Wallman et al., arXiv 1503.07865). `drawn`: the part of `errors` that depends on the state: the
-    nonunital part, the probability of a reset.
+    nonunital part, the probability of a reset. `matrices`: the Pauli transfer matrix row by row,
+    zeros behind it.
     """
 
-    traits: NDArray[np.uint8]
-    is_pauli: NDArray[np.bool_]
-    errors: NDArray[np.float64]
-    drawn: NDArray[np.float64]
-    matrices: TransferMatrices
+    rows: NDArray[np.int64]  # [channels]: of each, in the arrays below
+    all_traits: NDArray[np.uint8]
+    all_is_pauli: NDArray[np.bool_]
+    all_errors: NDArray[np.float64]
+    all_drawn: NDArray[np.float64]
+    all_matrices: NDArray[np.float64]  # [rows, BLOCK]
+
+    @property
+    def traits(self) -> NDArray[np.uint8]:
+        """[channels]"""
+        return self.all_traits[self.rows]
+
+    @property
+    def is_pauli(self) -> NDArray[np.bool_]:
+        """[channels]"""
+        return self.all_is_pauli[self.rows]
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """[channels]"""
+        return self.all_errors[self.rows]
+
+    @property
+    def drawn(self) -> NDArray[np.float64]:
+        """[channels]"""
+        return self.all_drawn[self.rows]
 
     def of(self, numbers: NDArray[np.int64]) -> ChannelFacts:
         """Those of some channels."""
         return ChannelFacts(
-            self.traits[numbers],
-            self.is_pauli[numbers],
-            self.errors[numbers],
-            self.drawn[numbers],
-            self.matrices.of(numbers),
+            self.rows[numbers],
+            self.all_traits,
+            self.all_is_pauli,
+            self.all_errors,
+            self.all_drawn,
+            self.all_matrices,
         )
 
     def joined(self, other: ChannelFacts) -> ChannelFacts:
-        """Those of these channels and others behind them."""
+        """Facts of these channels and others behind them, both as `channel_facts` or this made
+        them. Matrices are written into the same array while it has room."""
+        count = self.rows.size
+        total = count + other.rows.size
+        matrices = self.all_matrices
+        if total > len(matrices):
+            matrices = np.zeros((2 * total, BLOCK))
+            matrices[:count] = self.all_matrices[:count]
+        matrices[count:total] = other.all_matrices
         return ChannelFacts(
-            np.concatenate((self.traits, other.traits)),
-            np.concatenate((self.is_pauli, other.is_pauli)),
-            np.concatenate((self.errors, other.errors)),
-            np.concatenate((self.drawn, other.drawn)),
-            self.matrices.joined(other.matrices),
+            np.arange(total),
+            np.concatenate((self.all_traits, other.all_traits)),
+            np.concatenate((self.all_is_pauli, other.all_is_pauli)),
+            np.concatenate((self.all_errors, other.all_errors)),
+            np.concatenate((self.all_drawn, other.all_drawn)),
+            matrices,
         )
+
+
+def transfer_matrices(channels: Sequence[Channel]) -> NDArray[np.float64]:
+    """Pauli transfer matrices of channels on one and two qubits, float64 [channels, BLOCK]."""
+    found = np.zeros((len(channels), BLOCK))
+    for row, channel in zip(found, channels, strict=True):
+        row[: channel.ptm.size] = channel.ptm.ravel()
+    return found
 
 
 def channel_facts(channels: Sequence[Channel]) -> ChannelFacts:
     """Facts of channels on one and two qubits."""
     count = len(channels)
-    found = ChannelFacts(
-        np.zeros(count, np.uint8),
-        np.zeros(count, np.bool_),
-        np.zeros(count),
-        np.zeros(count),
-        TransferMatrices.of_channels(channels),
-    )
+    traits, is_pauli = np.zeros(count, np.uint8), np.zeros(count, np.bool_)
+    errors, drawn = np.zeros(count), np.zeros(count)
     for size, masks, flags in _FORBIDDEN:
         mine = [k for k, channel in enumerate(channels) if len(channel.ptm) == size]
         if not mine:
             continue
         stack = np.array([channels[k].ptm for k in mine])
         flat = np.abs(stack).reshape(len(mine), -1)
-        found.traits[mine] = (flat @ masks < _TOLERANCE) @ flags
-        found.is_pauli[mine] = flat[:, ~np.eye(size, dtype=np.bool_).ravel()].max(1) < _OFF_DIAGONAL
+        traits[mine] = (flat @ masks < _TOLERANCE) @ flags
+        is_pauli[mine] = flat[:, ~np.eye(size, dtype=np.bool_).ravel()].max(1) < _OFF_DIAGONAL
         unital = np.sqrt(np.square(stack[:, 1:, 1:]).sum(axis=(1, 2)) / (size - 1))
         p = np.clip((1.0 - unital) * (size - 1) / size, 0.0, _CERTAIN)
-        errors = -np.log1p(-p)
-        found.errors[mine] = errors
-        found.drawn[mine] = np.minimum(errors, np.abs(stack[:, 1:, 0]).max(axis=1))
-    return found
+        errors[mine] = -np.log1p(-p)
+        drawn[mine] = np.minimum(errors[mine], np.abs(stack[:, 1:, 0]).max(axis=1))
+    matrices = transfer_matrices(channels)
+    return ChannelFacts(np.arange(count), traits, is_pauli, errors, drawn, matrices)
 
 
 def _forbidden(size: int) -> tuple[int, NDArray[np.float64], NDArray[np.uint8]]:

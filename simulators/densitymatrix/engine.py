@@ -80,20 +80,17 @@ class _Part:
     def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
         """Parts that nothing connects, where counts or memory alone are asked of measurements at
         the end; (): it is run as one."""
-        roles = self.layouts.clbits.roles
         if not SAMPLED.issuperset(outputs) or self.part.circuit.conditions_data:
             return ()
-        if (roles[self._splits()] != TERMINAL).any():
+        own = self.part.circuit
+        codes = own.table.rows[:, 0][own.ops]
+        roles = self.layouts.clbits.roles
+        if (((codes == MEASURE) | (codes == RESET)) & (roles != TERMINAL)).any():
             return ()
         pieces = split(self.part, self.noise)
         if len(pieces) == 1:
             return ()
         return tuple(_Part(part, noise, outputs) for part, noise in pieces)
-
-    def _splits(self) -> NDArray[np.intp]:
-        """Measurements and resets."""
-        own = self.part.circuit
-        return np.flatnonzero(np.isin(own.table.rows[own.ops, 0], (MEASURE, RESET)))
 
     @property
     def width(self) -> int:

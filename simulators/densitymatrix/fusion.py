@@ -16,7 +16,7 @@ from numba import types
 from numpy.typing import NDArray
 
 from noise_models.channel import Channel, from_unitary, paulis
-from simulators.circuit.channel_facts import BLOCK, TransferMatrices
+from simulators.circuit.channel_facts import BLOCK, transfer_matrices
 from simulators.circuit.gate_matrix import gate_matrix
 from simulators.circuit.gates import FIRST_GATE, GATES, RESET, unitary
 from simulators.compiler.kernel import F64, I64, INT, INTS2, REALS, device_function, kernel
@@ -58,7 +58,7 @@ def fixed_gates() -> FixedGates:
     sources = np.full(FIRST_GATE + len(GATES), COMPUTED, np.int64)
     sources[[RESET, *(gate.code for gate in gates)]] = FIXED - np.arange(1 + len(gates))
     channels = [_RESET, *(from_unitary(unitary(gate.name)) for gate in gates)]
-    return FixedGates(TransferMatrices.of_channels(channels).blocks, sources)
+    return FixedGates(transfer_matrices(channels), sources)
 
 
 @device_function

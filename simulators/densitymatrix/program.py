@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from noise_models.channel import Channel, from_unitary
 from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, MeasurementLayout
-from simulators.circuit.channel_facts import TransferMatrices
+from simulators.circuit.channel_facts import transfer_matrices
 from simulators.circuit.gates import ELSE, END_BLOCK, GATES, IF, MEASURE, RESET, UNITARY, unitary
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import AFTER_OP, CHANNEL, NoiseProgram
@@ -144,7 +144,7 @@ class _Builder:
         """See `build_program`."""
         steps, _, _ = self._block(0, -1)
         width = max(MIN_QUBITS, self._circuit.num_qubits)
-        channels = self._noise.facts.matrices.blocks
+        channels = self._noise.facts.all_matrices
         return Program(width, steps, self._gates, channels, self._longest)
 
     def _all_items(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -163,7 +163,7 @@ class _Builder:
         keys, items = np.empty(room, np.int64), np.empty((room, 5), np.int64)
         count = _order_items(
             rows, circuit.ops, circuit.qubits, self._roles, sources, noise.locations,
-            noise.facts.matrices.rows, keys, items,
+            noise.facts.rows, keys, items,
         )  # fmt: skip
         return keys[:count], items[:count]
 
@@ -181,7 +181,7 @@ class _Builder:
         fixed = fixed_gates().blocks
         if not self._own:
             return fixed
-        return np.concatenate((fixed, TransferMatrices.of_channels(self._own).blocks))
+        return np.concatenate((fixed, transfer_matrices(self._own)))
 
     @cached_property
     def _begins(self) -> NDArray[np.int64]:

@@ -25,6 +25,8 @@ from simulators.compiler.kernel import (
     I64,
     INT,
     REALS,
+    REALS2,
+    U8,
     U64,
     WORD,
     WORDS2,
@@ -166,31 +168,34 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         operations = layout.operations
         if numbers is not None:
             operations = np.append(numbers, -1)[operations]
-        groups, alone = _correlated(readout, layout.source, operations)
-        qubits = layout.source[alone]
-        p01, p10 = readout.p01[qubits], readout.p10[qubits]
-        wrong = (p01 > 0.0) | (p10 > 0.0)
-        if not wrong.all():
-            alone, p01, p10 = alone[wrong], p01[wrong], p10[wrong]
-        draws = operations[alone]
+        groups, grouped = _correlated(readout, layout.source, operations)
+        size = layout.source.size
+        draws, clbits, most = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size)
+        tables = np.zeros((size, 4))
+        count = _single_bits(
+            layout.source, operations, grouped, readout.p01, readout.p10, draws, clbits, tables,
+            most,
+        )  # fmt: skip
+        draws, clbits, tables, most = draws[:count], clbits[:count], tables[:count], most[:count]
+        if (draws[1:] < draws[:-1]).any():
+            order = np.argsort(draws)
+            draws, clbits = draws[order], clbits[order]
+            tables, most = tables[order], most[order]
+        confusions = _confusions(tables)
         if groups:
-            rows = zip(draws.tolist(), alone.tolist(), _of_bits(p01, p10), strict=True)
+            rows = zip(draws.tolist(), clbits.tolist(), confusions, strict=True)
             groups += [(draw, [clbit], each, _cumulated(each)) for draw, clbit, each in rows]
             return cls._packed(groups)
-        if not alone.size:
+        if not count:
             return None
-        order = np.argsort(draws)
-        p01, p10 = p01[order], p10[order]
-        tables = np.zeros((order.size, 4))
-        tables[:, 1], tables[:, 3] = p01, p10
         return cls(
-            (draws[order] + FIRST_DRAW).view(np.uint64),
-            np.arange(order.size + 1),
-            alone[order],
-            np.arange(0, 4 * order.size, 4),
+            (draws + FIRST_DRAW).view(np.uint64),
+            np.arange(count + 1),
+            clbits,
+            np.arange(0, 4 * count, 4),
             tables.reshape(-1),
-            np.maximum(p01, p10),
-            tuple(_of_bits(p01, p10)),
+            most,
+            confusions,
         )
 
     @classmethod
@@ -260,31 +265,53 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         return np.ascontiguousarray(found[order]), table[where, values][order]
 
 
+@kernel(I64, I64, U8, REALS, REALS, I64, I64, REALS2, REALS, returns=INT, group="noise")
+def _single_bits(  # type: ignore[no-untyped-def]
+    source, operations, grouped, p01, p10, draws, clbits, tables, most
+):
+    """Fill arrays of the clbits that have an error of their own; returns how many there are.
+    `tables` [clbits, 4]: zeros, see `_flip`."""
+    count = 0
+    for clbit in range(source.size):
+        qubit = source[clbit]
+        if qubit < 0 or grouped[clbit] or not (p01[qubit] > 0.0 or p10[qubit] > 0.0):
+            continue
+        draws[count], clbits[count] = operations[clbit], clbit
+        tables[count, 1], tables[count, 3] = p01[qubit], p10[qubit]
+        most[count] = max(p01[qubit], p10[qubit])
+        count += 1
+    return count
+
+
 def _correlated(
     readout: Readout, source: NDArray[np.int64], operations: NDArray[np.int64]
-) -> tuple[list[_Group], NDArray[np.int64]]:
-    """Groups each of whose qubits is measured once at the end, and the other measured clbits."""
-    clbits = np.flatnonzero(source >= 0)
+) -> tuple[list[_Group], NDArray[np.uint8]]:
+    """Groups each of whose qubits is measured once at the end, and the clbits of their qubits."""
     groups: list[_Group] = []
+    grouped = np.zeros(source.size, np.uint8)
     if not readout.groups:
-        return groups, clbits
+        return groups, grouped
     bits: dict[int, list[int]] = {}
-    for clbit in clbits.tolist():
+    for clbit in np.flatnonzero(source >= 0).tolist():
         bits.setdefault(int(source[clbit]), []).append(clbit)
     for group in readout.groups:
         mine = [bits.get(qubit, []) for qubit in group.qubits]
         if all(len(each) == 1 for each in mine):
-            chosen = [each[0] for each in mine]
-            draw = min(int(operations[clbit]) for clbit in chosen)
-            groups.append((draw, chosen, group.confusion, _cumulated(group.confusion)))
+            clbits = [each[0] for each in mine]
+            draw = min(int(operations[clbit]) for clbit in clbits)
+            groups.append((draw, clbits, group.confusion, _cumulated(group.confusion)))
+            grouped[clbits] = 1
             for qubit in group.qubits:
                 bits[qubit] = []
-    return groups, np.array(sorted(clbit for each in bits.values() for clbit in each), np.int64)
+    return groups, grouped
 
 
-def _of_bits(p01: NDArray[np.float64], p10: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Confusion matrices of bits, [bits, 2, 2]."""
-    return np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]).transpose(2, 0, 1)
+def _confusions(tables: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Confusion matrices of single bits."""
+    found = []
+    for _, p01, _, p10 in tables.tolist():
+        found.append(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]))
+    return tuple(found)
 
 
 def _cumulated(confusion: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -32,6 +32,7 @@ MAX_CHANNELS = 16_384  # that an attachment holds, of 2 KiB at most; then it beg
 _PROBE_NS = 1000.0  # an idle time whose channel shows whether a qubit relaxes
 _Locations = NDArray[np.int64]  # [n, 4], see `NoiseProgram`
 _Numbers = NDArray[np.int64]
+_DELAYS = frozenset({"delay", "delay_dt"})
 # Operations that channels follow, the channels (-1: none), first qubits, second ones or [0].
 _Group = tuple[_Numbers, _Numbers, _Numbers, _Numbers]
 _NO_QUBITS = np.zeros(0, np.int64)
@@ -47,8 +48,7 @@ def depends_on_params(circuit: Circuit) -> bool:
 
 def has_delays(circuit: Circuit) -> bool:
     """Does the table of a circuit have delays?"""
-    codes = circuit.table.rows[:, 0]
-    return bool(((codes == DELAY) | (codes == DELAY_DT)).any())
+    return not _DELAYS.isdisjoint(circuit.table.names)
 
 
 def attach_noise(circuit: Circuit, model: NoiseModel, method: Method = "alap") -> NoiseProgram:
@@ -112,14 +112,13 @@ class _CircuitNoise:
             waiting = self._operands.wires[self._operands.first[self._delay_ops]]
             groups.append(self._waits(self._delay_ops, waiting, delays))
         irregular = self._irregular_locations()
-        times, duration_ns = b"", -1.0
+        duration_ns = -1.0
         if self._model.has_idle_noise:
             found = self._schedule(delays)
             duration_ns = found.duration_ns
             groups.append(self._waits(found.idle_after, found.idle_qubit, found.idle_ns))
             if self._model.crosstalk_pairs:
                 groups.append(self._crosstalk(found))
-            times = found.idle_ns.tobytes()
         locations, used = self._ordered(groups, irregular)
         registry = self._registry
         facts = registry.facts.of(used)
@@ -130,12 +129,20 @@ class _CircuitNoise:
             kinds.add("pauli")
         if paulis < used.size:
             kinds.add("kraus")
-        digest = hashlib.blake2b(self._model.digest, digest_size=32)
-        digest.update(self._method.encode() + locations.tobytes() + times + delays.tobytes())
         channels = tuple([registry.channels[k] for k in used.tolist()])
         return NoiseProgram(
-            digest.digest(), frozenset(kinds), locations, channels, readout, facts, duration_ns
+            self._digest(delays), frozenset(kinds), locations, channels, readout, facts, duration_ns
         )
+
+    def _digest(self, delays: NDArray[np.float64]) -> bytes:
+        """Name of what the locations follow from: circuit, delays, model and method."""
+        circuit = self._circuit
+        digest = hashlib.blake2b(self._model.digest, digest_size=32)
+        digest.update(f"{self._method} {circuit.num_qubits} {circuit.table.names}".encode())
+        for data in (circuit.table.rows, circuit.ops_data, circuit.qubits_data):
+            digest.update(data)
+        digest.update(circuit.clbits_data + circuit.conditions_data + delays.tobytes())
+        return digest.digest()
 
     def _locate(self, touched: NDArray[np.uint8]) -> tuple[_Locations, NDArray[np.int64]]:
         """Channels after operations on one and two qubits, and the operations that are left."""
@@ -246,8 +253,7 @@ class _CircuitNoise:
         pairs = self._registry.coupled(self._circuit.num_qubits)
         pieces = interaction_times(self._circuit, self._operands, found, pairs)
         numbers = self._registry.crosstalk(pieces.pair, pieces.time_ns)
-        first, second = pairs.ends[pieces.pair].T
-        return pieces.after, numbers, first.copy(), second.copy()
+        return pieces.after, numbers, pairs.first[pieces.pair], pairs.second[pieces.pair]
 
     def _waits(
         self, after: NDArray[np.int64], qubits: NDArray[np.int64], times: NDArray[np.float64]

@@ -125,6 +125,8 @@ class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
     """Pairs of qubits, and those of each qubit."""
 
     ends: NDArray[np.int64]  # [pairs, 2]
+    first: NDArray[np.int64]  # [pairs]: the columns of `ends`
+    second: NDArray[np.int64]
     begins: NDArray[np.int64]  # [qubits + 1]
     mine: NDArray[np.int64]  # pairs of qubit q: mine[begins[q] : begins[q + 1]]
     most: int  # of one qubit
@@ -139,7 +141,8 @@ class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
         begins = np.zeros(num_qubits + 1, np.int64)
         degrees = np.bincount(owners[here], minlength=num_qubits)
         np.cumsum(degrees, out=begins[1:])
-        return cls(ends, begins, mine >> 1, int(degrees.max(initial=0)))
+        first, second = ends.T.copy()
+        return cls(ends, first, second, begins, mine >> 1, int(degrees.max(initial=0)))
 
 
 def interaction_times(

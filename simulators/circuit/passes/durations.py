@@ -86,6 +86,15 @@ def durations_ns(
     return durations
 
 
+def _used_qubits(circuit: Circuit) -> list[int]:
+    """Qubits that operations other than barriers act on."""
+    rows = circuit.table.rows
+    acting = (rows[:, 0] != BARRIER)[circuit.ops]
+    qubits = circuit.qubits[np.repeat(acting, rows[:, 1][circuit.ops])]
+    found: list[int] = np.flatnonzero(np.bincount(qubits)).tolist()
+    return found
+
+
 class ShotTimes:
     """Times of circuits on the device of a snapshot, in nanoseconds."""
 
@@ -109,10 +118,7 @@ class ShotTimes:
         0."""
         if duration_ns < 0.0:
             duration_ns = self._scheduled_ns(circuit, values)
-        rows = circuit.table.rows
-        acting = (rows[:, 0] != BARRIER)[circuit.ops]
-        qubits = circuit.qubits[np.repeat(acting, rows[:, 1][circuit.ops])]
-        used = np.flatnonzero(np.bincount(qubits)).tolist()
+        used = () if self._snapshot.rep_delay_ns else _used_qubits(circuit)
         return self._snapshot.reset_ns(used) + duration_ns
 
     def _scheduled_ns(self, circuit: Circuit, values: NDArray[np.float64] | None) -> float:

@@ -32,7 +32,7 @@ def noise_of_part(
     used, marks = np.empty(len(noise.channels), np.int64), np.full(len(noise.channels), -1)
     used = used[: _move_locations(locations, operations, wires, marks, used, moved)]
     digest = hashlib.blake2b(noise.digest, digest_size=32)
-    digest.update(qubits.tobytes() + moved.astype(np.int32).tobytes())
+    digest.update(qubits.tobytes() + operations.tobytes() + moved[:, CHANNEL].tobytes())
     return msgspec.structs.replace(
         noise,
         digest=digest.digest(),

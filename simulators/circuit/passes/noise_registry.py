@@ -26,6 +26,7 @@ from simulators.circuit.passes.noise_locations import (
 
 _NONE = -1  # no channel, or no second qubit
 _UNSEEN = -2
+_TABLES = 256  # of names whose gates are kept
 
 
 class _TimedChannels:
@@ -80,6 +81,7 @@ class NoiseRegistry:
         self.rows = np.zeros((64, 3), np.int64)  # channel; operands 0, 1 or -1
         self._numbers: dict[int, int] = {}  # of channels, by identity
         self._gates: dict[str, int] = {}
+        self._gates_of: dict[tuple[str, ...], NDArray[np.int64]] = {}
         self._num_entries = self._num_rows = 0
         self._preparations = np.zeros(0, np.int64)
         self._pairs: tuple[tuple[int, int], ...] = ()
@@ -103,8 +105,14 @@ class NoiseRegistry:
 
     def gates(self, names: tuple[str, ...]) -> NDArray[np.int64]:
         """Number of each gate, for the keys."""
-        known = self._gates
-        return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+        found = self._gates_of.get(names)
+        if found is None:
+            known = self._gates
+            found = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+            if len(self._gates_of) >= _TABLES:
+                self._gates_of.clear()
+            self._gates_of[names] = found
+        return found
 
     def learn(self, name: str, qubits: tuple[int, ...]) -> None:
         """Make the entry of an operation on one or two qubits."""
@@ -203,7 +211,7 @@ class NoiseRegistry:
     @property
     def facts(self) -> ChannelFacts:
         """Of all channels."""
-        known = self._facts.traits.size
+        known = self._facts.rows.size
         if known < len(self.channels):
             self._facts = self._facts.joined(channel_facts(self.channels[known:]))
         return self._facts
