@@ -1,6 +1,7 @@
 """Chunks: tasks that travel together to one worker.
 
-A chunk has up to CHUNK_US of expected work; a task above ALONE_US travels alone.
+A chunk has up to CHUNK_US of expected work, or MEDIUM_CHUNK_US of tasks that are not short; a task
+above ALONE_US travels alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 
 CHUNK_US = 1_500.0
+MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
+MEDIUM_CHUNK_US = 3_000.0  # those have more work, and its worker returns a part of it on the way
 CHUNK_TASKS = 128
 CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
 ALONE_US = 1_000.0
@@ -52,7 +55,7 @@ def build_chunk(
     if memory > granted:
         worker.memory_bytes += memory - granted
         host.free_memory -= memory - granted
-    announce = total_us > ANNOUNCE_US or bool(head.incident) or exclusive
+    announce = head.cost_us > ANNOUNCE_US or bool(head.incident) or exclusive
     if pool.spec.pace:
         device_clock.reserve(state, pool, chunk, now_ns)
     fence, name, held = state.epoch << ATTEMPT_BITS, worker.name, worker.held
@@ -84,6 +87,7 @@ def _add_similar_tasks(
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
     size = _bytes(head)
+    max_us = CHUNK_US if head.cost_us < MEDIUM_US else MEDIUM_CHUNK_US
     ends = False
     while len(chunk) < count and not ends:
         lane, ahead = queue.upcoming(reservation, batch.owner)
@@ -101,7 +105,7 @@ def _add_similar_tasks(
             if record.batch is not batch:  # its terms travel too
                 size, batch = size + record.batch.share_bytes, record.batch
             if (
-                total_us + record.cost_us > CHUNK_US
+                total_us + record.cost_us > max_us
                 or record.incident
                 or (record.route is not route and not _same_kind(record.route, route, max_bytes))
                 or size > CHUNK_BYTES

@@ -6,6 +6,8 @@ operations, never seconds, and no learned figure takes part.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from simenv.errors import InfeasibleError, OptionError, SimenvError
@@ -91,7 +93,9 @@ def consider(
         for card in catalog.engine_cards()
         if card.automatic and not (card.only_noise and profile.noise is None)
     ]
-    cards.sort(key=lambda card: _rank(card, profile, terms))
+    effective = (each.effective_profile(profile, terms.outputs) for each in catalog.engine_cards())
+    width = min(each.num_qubits for each in effective)
+    cards.sort(key=lambda card: _rank(card, profile, width))
     candidates_ = [_candidate(card, candidates, profile, terms, limits, AUTO) for card in cards]
     if profile.noise is not None and profile.noise.kinds:
         candidates_.sort(key=_expected_us)
@@ -108,13 +112,22 @@ def _expected_us(candidate: EngineCandidate) -> float:
     return 0.0 if candidate.route is None else candidate.route.evolve_us
 
 
+def _about(value: float) -> float:
+    """The nearest of 1, 2 and 5 times a power of ten: tasks share a chunk where their reasons are
+    equal, so circuits of one kind should have the same."""
+    unit = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
+    return unit * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(math.log(value / unit / step)))
+
+
 def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:
     """The first candidate, its reason with the expected times of all that can run the circuit."""
     chosen = candidates[0]
     if chosen.route is None:
         return chosen
     times = ", ".join(
-        f"{each.engine} {each.route.evolve_us * 1e-3:.3g} ms" for each in candidates if each.route
+        f"{each.engine} {_about(each.route.evolve_us * 1e-3):g} ms"
+        for each in candidates
+        if each.route
     )
     reason = f"{chosen.text}; expected time with noise: {times}"
     route = msgspec.structs.replace(chosen.route, reason=reason)
@@ -136,11 +149,9 @@ def runs(pool: PoolSpec, card: EngineCard) -> bool:
     return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
 
 
-def _rank(card: EngineCard, profile: Profile, terms: TaskOptions) -> int:
-    """The position of an engine in the preference of `auto`."""
+def _rank(card: EngineCard, profile: Profile, width: int) -> int:
+    """The position of an engine in the preference of `auto`. `width`: qubits held at once."""
     assert card.auto_rank is not None
-    cards = catalog.engine_cards()
-    width = min(each.effective_profile(profile, terms.outputs).num_qubits for each in cards)
     return card.auto_rank(profile, width)
 
 

@@ -55,6 +55,16 @@ def test_few_tasks_are_split_evenly_among_workers() -> None:
     assert sorted(len(send.records) for send in machine.assign()) == [5, 5]
 
 
+def test_tasks_of_half_a_millisecond_share_chunks_of_three_milliseconds() -> None:
+    machine = CheckedScheduler(workers=1)
+    machine.submit(12, cost=700.0)
+    sends = machine.assign()
+    assert [len(send.records) for send in sends] == [4]
+    assert not sends[0].announce
+    machine.finish(sends[0].records[:2])
+    assert [len(send.records) for send in machine.assign()] == [4]
+
+
 def test_task_above_one_millisecond_is_sent_in_its_own_chunk() -> None:
     machine = CheckedScheduler(workers=1)
     machine.submit(3, cost=1_200.0)
