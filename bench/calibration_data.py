@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
@@ -25,23 +27,34 @@ def random_counts(
     name = DEVICE if snapshot is None else snapshot.name
     snapshot = snapshot or library.load(name)
     truth = changed(snapshot, np.random.default_rng(seed))
-    predictor, rng = Predictor(truth), np.random.default_rng(seed + 1)
+    rng = np.random.default_rng(seed + 1)
+    texts = [random_circuit(PATH[:num_qubits], rng) for _ in range(circuits)]
+    return CountsData(tuple(measured(texts, truth, rng)), name), snapshot
+
+
+def measured(
+    texts: Sequence[str],
+    truth: CalibrationSnapshot,
+    rng: np.random.Generator,
+    shots: int = SHOTS,
+) -> list[CountsRecord]:
+    """Counts of circuits (OpenQASM) on a device, drawn from its exact distributions."""
+    predictor = Predictor(truth)
     records = []
-    for number in range(circuits):
-        text = _circuit(PATH[:num_qubits], rng)
+    for number, text in enumerate(texts):
         loaded = load(text)
-        source = MeasuredCircuit(text, loaded, num_qubits, body_of(loaded))
-        record = CountsRecord(source, {0: 1}, 1, f"random-{number}", body=source.body)
+        source = MeasuredCircuit(text, loaded, loaded.program.num_clbits, body_of(loaded))
+        record = CountsRecord(source, {0: 1}, 1, f"circuit-{number}", body=source.body)
         found = predictor.prediction(record)
         assert found is not None
-        drawn = rng.multinomial(SHOTS, found.probabilities / found.probabilities.sum())
+        drawn = rng.multinomial(shots, found.probabilities / found.probabilities.sum())
         counts = {
             int(outcome): int(count)
             for outcome, count in zip(found.outcomes, drawn, strict=True)
             if count
         }
-        records.append(msgspec.structs.replace(record, counts=counts, shots=SHOTS))
-    return CountsData(tuple(records), name), snapshot
+        records.append(msgspec.structs.replace(record, counts=counts, shots=shots))
+    return records
 
 
 def changed(snapshot: CalibrationSnapshot, rng: np.random.Generator) -> CalibrationSnapshot:
@@ -73,7 +86,8 @@ def changed(snapshot: CalibrationSnapshot, rng: np.random.Generator) -> Calibrat
     return msgspec.structs.replace(snapshot, qubits=qubits, gates=gates)
 
 
-def _circuit(path: tuple[int, ...], rng: np.random.Generator) -> str:
+def random_circuit(path: tuple[int, ...], rng: np.random.Generator) -> str:
+    """Layers of random one-qubit gates and one cx, on neighbours of DEVICE."""
     lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', "qreg q[5];", f"creg c[{len(path)}];"]
     for _ in range(LAYERS):
         for qubit in path:

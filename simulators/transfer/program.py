@@ -69,6 +69,11 @@ class TransferProgram(msgspec.Struct, frozen=True):
         """Qubits of the state: 4^n real numbers."""
         return len(self.qubits)
 
+    @property
+    def work(self) -> int:
+        """4^qubits for each step."""
+        return int(4**self.num_qubits * max(len(self.steps), 1))
+
     def channel_numbers(self) -> set[int]:
         """Channels by number."""
         chains = [*self.final]

@@ -1,10 +1,10 @@
 """Gains of fidelity on circuits that a fit did not see, and the bound that a fit must pass.
 
-A gain is significant where the lower end of its one-sided 95 % interval is above 0: the mean over
-runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit bodies. Percentiles of a
-bootstrap are too narrow for few bodies; they are expanded to the width that Student's t gives to a
-mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3; Hesterberg, What
-teachers should know about the bootstrap, arXiv 1411.5279, section 4.3: expanded percentiles.)
+A gain is significant where the lower end of its one-sided 95 % interval is above LEAST_GAIN: the
+mean over runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit bodies.
+Percentiles of a bootstrap are too narrow for few bodies; they are expanded to the width that
+Student's t gives to a mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3;
+Hesterberg, What teachers should know about the bootstrap, arXiv 1411.5279, section 4.3.)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95  # one-sided
+LEAST_GAIN = 1e-4  # of Hellinger fidelity: the last digit of a score
 DRAWS = 4000
 SEED = 7
 _GRID = 200_001  # of an integral
@@ -37,8 +38,8 @@ class HeldOutGain(msgspec.Struct, frozen=True):
 
     @property
     def is_significant(self) -> bool:
-        """Is the mean gain above 0 beyond chance, and the median not lower?"""
-        return self.low > 0.0 and self.fitted_median >= self.snapshot_median
+        """Is the mean gain above LEAST_GAIN beyond chance, and the median not lower?"""
+        return self.low > LEAST_GAIN and self.fitted_median >= self.snapshot_median
 
     @property
     def is_worse(self) -> bool:

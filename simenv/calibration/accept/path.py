@@ -54,7 +54,7 @@ def _gate(before: GateCalibration, after: GateCalibration, share: float) -> Gate
 def between(before: float | None, after: float | None, share: float) -> float | None:
     """A value between two; a value that is not known, or 0, at one end is that of the nearer end's
     kind: not known stays so, and from 0 the way is linear."""
-    if before is None or after is None:
+    if before is None or after is None or before == after:
         return before if share < 1.0 else after
     if before <= 0.0 or after <= 0.0:
         return (1.0 - share) * before + share * after

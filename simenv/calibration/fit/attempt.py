@@ -23,6 +23,7 @@ from simenv.calibration.fit.select import (
     ANGLES,
     CANDIDATES,
     DEFAULT,
+    HEAVY,
     MANY_BODIES,
     UNCHECKED,
     WIDE,
@@ -32,10 +33,12 @@ from simenv.calibration.fit.select import (
     held_out_losses,
     score_of,
 )
-from simenv.calibration.fit.solve import MOST_STEPS, FitProblem, Solution, solve, weights_of
-from simenv.calibration.fit.windows import WIDTH, FittedWindow, window_matrix, windows_of
+from simenv.calibration.fit.solve import FitProblem, Solution, solve, weights_of
+from simenv.calibration.fit.windows import OWN_SHIFT, POOLED_SHIFT, FittedWindow, windows_of
 
 _REFIT_STEPS = 4  # of a fold, from the fit of all
+_WINDOW_STEPS = 6  # of a window
+_STEPS = (2, 2, 8)  # of a fit, with new weights each time
 
 
 class FitAttempt(msgspec.Struct, frozen=True, eq=False):
@@ -69,15 +72,42 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         """The fit to the other folds, from that to all of them."""
         places = np.flatnonzero(self.folds != fold)
         part = self.problem.part(places.tolist())
-        matrix = PriorMatrix(self.score.prior, part.components).matrix
+        columns = self.problem.columns(self.score.prior)
         weights = start.weights[places]
-        found = solve(part, matrix, weights, start.latent, most=_REFIT_STEPS)
-        return found, fitted_windows(part, found, self.used_starts)
+        found = solve(part, columns, weights, start.latent, most=_REFIT_STEPS)
+        return found, self.windows(found, fold)
 
-    @property
-    def used_starts(self) -> tuple[float, ...]:
-        """Begins of the windows, where they have factors of their own."""
-        return self.starts if self.score.has_windows else ()
+    def windows(self, solution: Solution, without: int = -1) -> tuple[FittedWindow, ...]:
+        """The fit of each window around that of all; `without`: a fold that is left out."""
+        prior = self.score.windows
+        if prior is None:
+            return ()
+        shift, observations = self.problem.columns(prior), self.problem.observations
+        known = np.flatnonzero(self.folds != without).tolist()
+        weights = dict(zip(known, solution.weights.tolist(), strict=True))
+        found = []
+        for number, begin_s in enumerate(self.starts):
+            places = [k for k in known if observations[k].window == number]
+            if places:
+                start = np.array([weights[k] for k in places])
+                made = self._window(self.problem.part(places), shift, start, solution.values)
+                found.append(FittedWindow(begin_s, made.latent, made.values))
+        return tuple(found)
+
+    def _window(
+        self,
+        part: FitProblem,
+        shift: PriorMatrix,
+        weights: NDArray[np.float64],
+        offset: NDArray[np.float64],
+    ) -> Solution:
+        """The fit of one window, and then with weights by what it leaves: what the fit of all
+        leaves is drift too."""
+        first = solve(part, shift, weights, offset=offset, most=_WINDOW_STEPS)
+        weights = weights_of(part.observations, first.blocks, robust=self.score.prior.robust)
+        return solve(
+            part, shift, weights, first.latent, offset, most=_WINDOW_STEPS, blocks=first.blocks
+        )
 
 
 class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
@@ -92,9 +122,9 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
     ) -> FittedSnapshots:
         """Those of a solution, of all qubits and gates of the device."""
         every = all_components(attempt.device)
-        columns = PriorMatrix(attempt.score.prior, attempt.problem.components)
-        values = columns.extended(every) @ solution.latent
-        shift = PriorMatrix(WIDTH, attempt.problem.components).extended(every)
+        values = attempt.problem.columns(attempt.score.prior).extended(every) @ solution.latent
+        prior = attempt.score.windows or attempt.score.prior
+        shift = attempt.problem.columns(prior).extended(every)
 
         def dated(window: FittedWindow) -> CalibrationSnapshot:
             found = fitted_snapshot(attempt.device, every, values + shift @ window.latent)
@@ -104,21 +134,6 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
         return FittedSnapshots(
             fitted_snapshot(attempt.device, every, values), tuple(map(dated, windows))
         )
-
-
-def fitted_windows(
-    problem: FitProblem, solution: Solution, starts: Sequence[float]
-) -> tuple[FittedWindow, ...]:
-    """The fit of each window around that of all."""
-    shift = window_matrix(problem.components)
-    found = []
-    for number, begin_s in enumerate(starts):
-        places = [k for k, each in enumerate(problem.observations) if each.window == number]
-        if places:
-            part, weights = problem.part(places), solution.weights[places]
-            made = solve(part, shift, weights, offset=solution.values)
-            found.append(FittedWindow(begin_s, made.latent, made.values))
-    return tuple(found)
 
 
 Made = tuple[FitProblem, ObservedCircuits]
@@ -167,11 +182,12 @@ def attempt(
     )
     if not folds.any():
         losses = np.zeros(len(folds))
-        score = score_of(UNCHECKED, losses, losses + 1.0, windows=False)
+        score = score_of(UNCHECKED, losses, losses + 1.0)
         return FitAttempt(base, problem, observed, tuple(starts), folds, score, ())
     tried = _tried(problem, folds, reference)
     score = tried[-1]
-    note(f"{base}: prior {score.prior.text}, windows {score.has_windows}, ratio {score.ratio:.3f}")
+    shift = "none" if score.windows is None else score.windows.text
+    note(f"{base}: prior {score.prior.text}; windows: {shift}; ratio {score.ratio:.3f}")
     return FitAttempt(base, problem, observed, tuple(starts), folds, score, tuple(tried[:-1]))
 
 
@@ -184,22 +200,24 @@ def _tried(
     near = _Starts(problem)
     tried: list[CandidateScore] = []
 
-    def judged(prior: Prior, *, windows: bool) -> tuple[CandidateScore, NDArray[np.float64]]:
-        losses = held_out_losses(problem, near(prior), folds, prior, windows=windows)[shared]
-        tried.append(score_of(prior, losses, snapshot, windows=windows))
+    def judged(prior: Prior, windows: Prior | None) -> tuple[CandidateScore, NDArray[np.float64]]:
+        losses = held_out_losses(problem, near(prior), folds, prior, windows)[shared]
+        tried.append(score_of(prior, losses, snapshot, windows))
         return tried[-1], losses
 
     pooled = not problem.components[0].qubits
     priors = [each for each in CANDIDATES if not (pooled and each.own)]
-    score, losses = min((judged(prior, windows=False) for prior in priors), key=_ratio)
+    is_dated = len({each.window for each in problem.observations}) > 1
+    shift = POOLED_SHIFT if is_dated else None
+    score, losses = min((judged(prior, shift) for prior in priors), key=_ratio)
     for angle in ANGLES if problem.distributions.device.coherent else ():
         prior = msgspec.structs.replace(score.prior, angle=angle)
-        found = judged(prior, windows=False)
+        found = judged(prior, shift)
         if earns_angles(losses, found[1]):
             score, losses = found
-    if len({each.window for each in problem.observations}) > 1:
-        score, _ = min((score, losses), judged(score.prior, windows=True), key=_ratio)
-    return [*tried, score]
+    others = (None, *(() if pooled else (OWN_SHIFT,))) if is_dated else ()
+    found = [judged(score.prior, each) for each in others]
+    return [*tried, min([(score, losses), *found], key=_ratio)[0]]
 
 
 def _ratio(pair: tuple[CandidateScore, NDArray[np.float64]]) -> float:
@@ -214,9 +232,10 @@ class _Starts:
         self._known: dict[Prior, Solution] = {}
 
     def __call__(self, prior: Prior) -> Solution:
-        """That of a narrow or of a wide prior."""
+        """That of a narrow, of a wide or of a heavy-tailed prior."""
+        wide = HEAVY if prior.heavy else WIDE
         around = msgspec.structs.replace(
-            WIDE if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust, angle=prior.angle
+            wide if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust, angle=prior.angle
         )
         found = self._known.get(around)
         if found is None:
@@ -228,11 +247,11 @@ class _Starts:
 
 def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = None) -> Solution:
     """The fit by one prior; weights follow from what the fit before leaves."""
-    matrix = PriorMatrix(prior, problem.components).matrix
-    start = np.zeros(matrix.shape[1]) if latent is None else latent
-    blocks = problem.blocks(matrix @ start)
-    for most in (3, 3, MOST_STEPS):
+    columns = problem.columns(prior)
+    start = np.zeros(len(columns.columns)) if latent is None else latent
+    blocks = problem.blocks(columns.matrix @ start)
+    for most in _STEPS:
         weights = weights_of(problem.observations, blocks, robust=prior.robust)
-        found = solve(problem, matrix, weights, start, most=most, blocks=blocks)
+        found = solve(problem, columns, weights, start, most=most, blocks=blocks)
         start, blocks = found.latent, found.blocks
     return found

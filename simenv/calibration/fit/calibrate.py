@@ -25,15 +25,14 @@ from simenv.calibration.fit.attempt import (
     FittedSnapshots,
     attempt,
     fit,
-    fitted_windows,
     losses_of,
     problem_of,
 )
-from simenv.calibration.fit.components import Component
+from simenv.calibration.fit.components import Component, with_gates_of_each_set
 from simenv.calibration.fit.device import homogeneous
 from simenv.calibration.fit.intervals import intervals
 from simenv.calibration.fit.observations import ObservedCircuits
-from simenv.calibration.fit.prior import Prior, PriorMatrix
+from simenv.calibration.fit.prior import Prior
 from simenv.calibration.fit.select import CandidateScore
 from simenv.calibration.fit.solve import Solution
 from simenv.calibration.fit.windows import FittedWindow, window_starts, windows_of
@@ -41,6 +40,7 @@ from simenv.calibration.score.predict import Predictor
 from simenv.calibration.score.series import SeriesPredictor
 from simenv.errors import SimenvError
 
+MOST_CHECK_WORK = 2**26  # 4^qubits steps of a circuit that a fit is judged on
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, by logarithms of values
 
 
@@ -125,7 +125,7 @@ def _choices(
         return [_Choice(made, solution, 1.0, None)]
     windows = windows_of(training.records, starts)
     circuits = held_out_circuits(training.records, windows, made.fold_of_body)
-    before = fidelities(circuits, [Predictor(snapshot)])
+    before = fidelities(circuits, [Predictor(snapshot, most_work=MOST_CHECK_WORK)])
     folds = [
         FittedSnapshots.of(made, *made.without(fold, solution)) for fold in range(made.num_folds)
     ]
@@ -143,8 +143,9 @@ def _choices(
 
 
 def _predictor(snapshot: CalibrationSnapshot, made: FittedSnapshots, share: float) -> Predictor:
-    series = [blended(snapshot, each, share) for each in made.series]
-    return SeriesPredictor(blended(snapshot, made.snapshot, share), series)
+    before = with_gates_of_each_set(snapshot)
+    series = [blended(before, each, share) for each in made.series]
+    return SeriesPredictor(blended(before, made.snapshot, share), series, MOST_CHECK_WORK)
 
 
 def _gain(
@@ -180,8 +181,9 @@ def _given(
 ) -> FittedDevice:
     made, solution, share = best.attempt, best.solution, best.share
     problem, prior = made.problem, made.score.prior
-    columns = PriorMatrix(prior, problem.components)
-    windows = fitted_windows(problem, solution, made.used_starts) if share else ()
+    columns = problem.columns(prior)
+    windows = made.windows(solution) if share else ()
+    before = with_gates_of_each_set(snapshot)
     snapshots = FittedSnapshots.of(made, solution, windows)
     about = f"fitted to counts, {made.base}, {prior.text}, share {share:g}"
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
@@ -189,7 +191,7 @@ def _given(
 
     def named(fitted: CalibrationSnapshot, calibrated: str) -> CalibrationSnapshot:
         return msgspec.structs.replace(
-            blended(snapshot, fitted, share) if share else snapshot,
+            blended(before, fitted, share) if share else snapshot,
             name=name,
             version=about,
             source_format="counts",
@@ -207,7 +209,7 @@ def _given(
         solution.values,
         tuple(" ".join((kind, *map(str, qubits))) for kind, qubits in columns.columns),
         solution.latent,
-        intervals(problem, solution, columns.matrix),
+        intervals(problem, solution, columns),
         np.abs(columns.matrix).max(axis=0),
         best.gain,
         made.observed,

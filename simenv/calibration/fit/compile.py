@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class CompiledRun(msgspec.Struct, frozen=True, eq=False):
-    """A circuit on the device's qubits. `was_placed`: the compiler chose them."""
+    """A circuit on the device's qubits. `was_placed`: the compiler chose them; level 0 begins on
+    qubits 0, 1, 2, ..."""
 
     circuit: Circuit
     loaded: PackedCircuit
@@ -60,4 +61,5 @@ class DeviceCompiler:
         circuit = Circuit.from_program(made.loaded.program)
         if text := validation_error(circuit):
             raise DataError(f"circuit {record.name or record.source.body}: {text}")
-        return CompiledRun(circuit, made.loaded, bool(made.compiler) and not record.layout)
+        is_free = bool(made.compiler) and not record.layout and record.level != 0
+        return CompiledRun(circuit, made.loaded, is_free)

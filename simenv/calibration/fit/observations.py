@@ -29,7 +29,7 @@ from simulators.transfer.parity import ParityProgram, parity_outcomes, parity_pr
 from simulators.transfer.program import ConstantTable, TransferProgram, build
 
 MAX_QUBITS = 11  # of a circuit that is fitted
-MAX_WORK = 2**26  # 4^qubits (1 + components) steps, of one evaluation of a circuit
+MAX_WORK = 2**24  # 4^qubits (1 + components) steps, of one evaluation of a circuit
 GROUP_BITS = 12  # of the clbits of a wide circuit that are fitted together
 
 
@@ -226,7 +226,7 @@ def _work(program: TransferProgram | ParityProgram, pooled: bool) -> int:
         return MAX_WORK + 1
     pairs = len({(step.low, step.high) for step in program.steps})
     rows = 1 + (6 if pooled else 3 * program.num_qubits + pairs)
-    return int(4**program.num_qubits * rows * len(program.steps))
+    return rows * program.work
 
 
 def _observation(

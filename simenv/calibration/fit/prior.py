@@ -8,7 +8,7 @@ common column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -23,6 +23,7 @@ from simenv.calibration.fit.components import (
     Component,
 )
 
+FREEDOM = 2.0  # of Student's distribution
 Column = tuple[str, tuple[int, ...]]  # what it moves; (): of all qubits or gates
 
 
@@ -33,6 +34,7 @@ class Prior(msgspec.Struct, frozen=True):
     own: float = 0.0
     angle: float = 0.0
     robust: bool = False  # the weights of observations are, see `solve.weights_of`
+    heavy: bool = False  # own unknowns have Student's distribution with FREEDOM degrees
 
     @property
     def text(self) -> str:
@@ -40,6 +42,7 @@ class Prior(msgspec.Struct, frozen=True):
         words = [f"common {self.common:g}"]
         words += [f"own {self.own:g}"] if self.own else []
         words += [f"angles {self.angle:g} rad"] if self.angle else []
+        words += ["heavy tails"] if self.heavy else []
         words += ["robust"] if self.robust else []
         return ", ".join(words)
 
@@ -47,14 +50,36 @@ class Prior(msgspec.Struct, frozen=True):
 class PriorMatrix:
     """The columns of a prior for the components that circuits use."""
 
-    def __init__(self, prior: Prior, components: Sequence[Component]) -> None:
+    def __init__(
+        self,
+        prior: Prior,
+        components: Sequence[Component],
+        placed: Collection[int] = (),
+    ) -> None:
+        """`placed`: qubits that the compiler chose. They and their pairs have no unknown of their
+        own: what was measured was on other qubits of the device."""
         self.prior = prior
         columns: dict[Column, None] = {}
         for component in components:
+            own = not any(qubit in placed for qubit in component.qubits)
             for column, _ in self._entries(component):
-                columns[column] = None
+                if own or not column[1]:
+                    columns[column] = None
         self.columns = tuple(sorted(columns))
         self.matrix = self.extended(components)
+        self._heavy = np.array([prior.heavy and bool(qubits) for _, qubits in self.columns], bool)
+
+    def precision(self, latent: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weight of each squared unknown: 1, or that of Student's distribution at these values (the
+        parabola that touches its logarithm there; Lange et al., JASA 84, 881, 1989)."""
+        heavy = (FREEDOM + 1.0) / (FREEDOM + latent**2)
+        return np.where(self._heavy, heavy, 1.0)
+
+    def penalty(self, latent: NDArray[np.float64]) -> float:
+        """Twice the negative logarithm of the prior, less that at 0."""
+        square = latent**2
+        heavy = (FREEDOM + 1.0) * np.log1p(square / FREEDOM)
+        return float(np.where(self._heavy, heavy, square).sum())
 
     def extended(self, components: Sequence[Component]) -> NDArray[np.float64]:
         """B for any components; own columns of others than the fitted ones do not exist."""

@@ -5,6 +5,8 @@ contiguous in the number of two-qubit gates, so that a fold is predicted from sh
 circuits. A candidate is fitted by one Gauss-Newton step from the fit of all observations, with the
 fold left out of the normal equations, and judged by its exact distributions on the fold: by the
 larger one of two ratios, of its mean and of its median loss to those of the unchanged snapshot.
+Where runs lie in several date windows, candidates are compared with pooled factors of each window;
+then the best one without, and with factors of each qubit in each window.
 Candidates with angles must have a mean loss that is lower by more than one standard error than
 without.
 """
@@ -21,16 +23,17 @@ from numpy.typing import NDArray
 from simenv.calibration.fit.observations import FittedCircuit
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.solve import FitProblem, Solution, linear_solution, normal_equations
-from simenv.calibration.fit.windows import window_matrix
 from simulators.circuit.passes.disjoint_sets import DisjointSets
 
 FOLDS = 4
 MANY_BODIES = 100  # from so many different circuits on, angles are tried
-DEFAULT, WIDE = Prior(0.3, 0.1), Prior(0.3, 0.5)  # around which others are fitted
+# Around which others are fitted.
+DEFAULT, WIDE, HEAVY = Prior(0.3, 0.1), Prior(0.3, 0.5), Prior(0.3, 0.5, heavy=True)
 UNCHECKED = Prior(0.1, 0.1)  # where there are too few bodies for a choice
 _WIDTHS = (
     *(Prior(0.01, 0.01), Prior(0.1), Prior(0.5), Prior(0.1, 0.1)),
     *(Prior(0.5, 0.1), Prior(0.5, 0.3), Prior(0.03, 0.3), Prior(0.1, 1.0)),
+    *(Prior(0.1, 0.1, heavy=True), Prior(0.1, 0.3, heavy=True), Prior(0.3, 1.0, heavy=True)),
 )
 CANDIDATES = tuple(
     msgspec.structs.replace(width, robust=robust) for robust in (False, True) for width in _WIDTHS
@@ -42,7 +45,7 @@ class CandidateScore(msgspec.Struct, frozen=True):
     """Loss 2 - 2 sum sqrt(p q) of one candidate on circuits that its fit did not see."""
 
     prior: Prior
-    has_windows: bool
+    windows: Prior | None  # of the factors of each date window; None: there are none
     mean_loss: float
     median_loss: float
     ratio: float  # the larger one of both losses' ratios to the snapshot's
@@ -90,22 +93,22 @@ def held_out_losses(
     around: Solution,
     folds: NDArray[np.int64],
     prior: Prior,
-    *,
-    windows: bool,
+    windows: Prior | None,
 ) -> NDArray[np.float64]:
     """Loss of each observation by the fit of the other folds; `windows`: of its date window."""
-    matrix = PriorMatrix(prior, problem.components).matrix
-    shift = window_matrix(problem.components)
+    columns = problem.columns(prior)
+    shift = problem.columns(windows or prior)
     window = np.array([each.window for each in problem.observations])
     found = np.zeros(len(folds))
     for fold in range(int(folds.max()) + 1):
         inside = folds != fold
-        values = matrix @ _step(problem, around, inside, matrix, 0.0)
-        for number in np.unique(window).tolist() if windows else [-1]:
+        values = columns.matrix @ _step(problem, around, inside, columns, 0.0)
+        for number in np.unique(window).tolist() if windows is not None else [-1]:
             here = (window == number) | (number < 0)
             own = values
             if number >= 0:
-                own = values + shift @ _step(problem, around, inside & here, shift, values)
+                change = _step(problem, around, inside & here, shift, values)
+                own = values + shift.matrix @ change
             held = np.flatnonzero(~inside & here)
             if held.size:
                 found[held] = problem.losses(own, held.tolist())
@@ -116,16 +119,19 @@ def _step(
     problem: FitProblem,
     around: Solution,
     used: NDArray[np.bool_],
-    matrix: NDArray[np.float64],
+    columns: PriorMatrix,
     offset: NDArray[np.float64] | float,
 ) -> NDArray[np.float64]:
     weights = np.where(used, around.weights, 0.0)
     hessian, gradient = normal_equations(around.blocks, weights, len(problem.components))
-    return linear_solution(hessian, gradient, matrix, around.values, offset)
+    return linear_solution(hessian, gradient, columns, around.values, offset)
 
 
 def score_of(
-    prior: Prior, losses: NDArray[np.float64], snapshot: NDArray[np.float64], *, windows: bool
+    prior: Prior,
+    losses: NDArray[np.float64],
+    snapshot: NDArray[np.float64],
+    windows: Prior | None = None,
 ) -> CandidateScore:
     """Score of a candidate; `snapshot`: losses of the unchanged calibration."""
     mean, median = float(losses.mean()), float(np.median(losses))

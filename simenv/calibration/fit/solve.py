@@ -2,7 +2,8 @@
 
 The components are v = B z with independent standard normal z, so that the columns of B hold the
 prior's widths: a column for a change of all qubits together, and one for each qubit's own. The cost
-is sum w (sqrt(p) - sqrt(q))^2 + |z|^2. (Nocedal and Wright, Numerical Optimization, second edition,
+is sum w (sqrt(p) - sqrt(q))^2 + |z|^2, or the logarithm of Student's distribution in place of the
+square (`PriorMatrix.penalty`). (Nocedal and Wright, Numerical Optimization, second edition,
 sections 10.2 and 10.3; the weight is the inverse variance of sqrt(q), 1/(4 shots), plus that of
 the model.)
 """
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 
 from simenv.calibration.fit.components import Component
 from simenv.calibration.fit.observations import Distributions, FittedCircuit
+from simenv.calibration.fit.prior import Prior, PriorMatrix
 
 MOST_STEPS = 20
 _ENOUGH = 1e-4  # relative change of the cost
 _LEAST_PROBABILITY = 1e-9
+_PRECISION_STEPS = 8  # of the weights of a heavy-tailed prior
 
 
 class NormalBlock(msgspec.Struct, frozen=True, eq=False):
@@ -39,6 +42,18 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     distributions: Distributions
     components: tuple[Component, ...]
     observations: tuple[FittedCircuit, ...]
+
+    def columns(self, prior: Prior) -> PriorMatrix:
+        """Unknowns of a prior. Where the qubits of some circuits are known, qubits that the
+        compiler chose for other ones have none of their own."""
+        fixed = {
+            qubit
+            for each in self.observations
+            if not each.was_placed
+            for qubit in self.distributions.programs[each.place].qubits
+        }
+        used = {qubit for component in self.components for qubit in component.qubits}
+        return PriorMatrix(prior, self.components, used - fixed if fixed else ())
 
     def part(self, places: Sequence[int]) -> FitProblem:
         """That of some of the observations."""
@@ -102,14 +117,18 @@ def normal_equations(
 def linear_solution(
     hessian: NDArray[np.float64],
     gradient: NDArray[np.float64],
-    prior: NDArray[np.float64],
+    prior: PriorMatrix,
     at: NDArray[np.float64],
     offset: NDArray[np.float64] | float = 0.0,
 ) -> NDArray[np.float64]:
     """Latent values z that minimise the cost with the residuals linear around `at`."""
-    matrix = prior.T @ hessian @ prior + np.eye(prior.shape[1])
-    right = prior.T @ (hessian @ (at - offset) - gradient)
-    return np.asarray(np.linalg.solve(matrix, right))
+    columns = prior.matrix
+    matrix = columns.T @ hessian @ columns
+    right = columns.T @ (hessian @ (at - offset) - gradient)
+    found = np.zeros(len(right))
+    for _ in range(_PRECISION_STEPS if prior.prior.heavy else 1):
+        found = np.linalg.solve(matrix + np.diag(prior.precision(found)), right)
+    return np.asarray(found)
 
 
 class Solution(msgspec.Struct, frozen=True, eq=False):
@@ -128,7 +147,7 @@ class Solution(msgspec.Struct, frozen=True, eq=False):
 
 def solve(
     problem: FitProblem,
-    prior: NDArray[np.float64],
+    prior: PriorMatrix,
     weights: NDArray[np.float64],
     start: NDArray[np.float64] | None = None,
     offset: NDArray[np.float64] | float = 0.0,
@@ -138,19 +157,21 @@ def solve(
 ) -> Solution:
     """Least cost in at most so many steps; `weights` [observations]. `start`: latent values, with
     `blocks` there if they are known; `offset`: values where the latent ones are 0."""
-    latent = np.zeros(prior.shape[1]) if start is None else start
+    columns = prior.matrix
+    latent = np.zeros(columns.shape[1]) if start is None else start
     if blocks is None:
-        blocks = problem.blocks(offset + prior @ latent)
-    cost = _cost(blocks, weights, latent)
+        blocks = problem.blocks(offset + columns @ latent)
+    cost = _cost(blocks, weights, prior.penalty(latent))
     damping, steps = 0.0, 0
     while steps < most:
         steps += 1
-        hessian, gradient = normal_equations(blocks, weights, len(prior))
-        matrix = prior.T @ hessian @ prior + np.eye(len(latent))
-        slope = prior.T @ gradient + latent
+        hessian, gradient = normal_equations(blocks, weights, len(columns))
+        precision = prior.precision(latent)
+        matrix = columns.T @ hessian @ columns + np.diag(precision)
+        slope = columns.T @ gradient + precision * latent
         step = -np.linalg.solve(matrix + damping * np.diag(np.diag(matrix)), slope)
-        tried = problem.blocks(offset + prior @ (latent + step))
-        lower = _cost(tried, weights, latent + step)
+        tried = problem.blocks(offset + columns @ (latent + step))
+        lower = _cost(tried, weights, prior.penalty(latent + step))
         if lower < cost:
             gain, cost, latent, blocks = cost - lower, lower, latent + step, tried
             damping = damping / 10.0 if damping > 1e-3 else 0.0
@@ -160,14 +181,12 @@ def solve(
             break
         else:
             damping = max(10.0 * damping, 1e-2)
-    return Solution(offset + prior @ latent, latent, cost, steps, blocks, weights)
+    return Solution(offset + columns @ latent, latent, cost, steps, blocks, weights)
 
 
-def _cost(
-    blocks: Sequence[NormalBlock], weights: NDArray[np.float64], latent: NDArray[np.float64]
-) -> float:
+def _cost(blocks: Sequence[NormalBlock], weights: NDArray[np.float64], penalty: float) -> float:
     losses = np.array([block.loss for block in blocks])
-    return float(weights @ losses + latent @ latent)
+    return float(weights @ losses) + penalty
 
 
 def weights_of(

@@ -1,6 +1,6 @@
 """Date windows: runs that lie close together in time, each with a calibration of its own.
 
-The components of a window differ from those of all by pooled factors with a prior of their own.
+The components of a window differ from those of all by factors with a prior of their own.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simenv.calibration.data.records import CountsRecord
-from simenv.calibration.fit.components import Component
-from simenv.calibration.fit.prior import Prior, PriorMatrix
+from simenv.calibration.fit.prior import Prior
 
 GAP_S = 3 * 86_400.0  # without runs, between two windows
 LEAST_CIRCUITS = 4  # of a window
-WIDTH = Prior(0.3)  # of a window's factors around those of all
+# Of a window's factors around those of all: pooled, or also of each qubit and pair.
+POOLED_SHIFT, OWN_SHIFT = Prior(0.3), Prior(0.3, 0.5, heavy=True)
 
 
 class FittedWindow(msgspec.Struct, frozen=True, eq=False):
@@ -54,8 +54,3 @@ def windows_of(records: Sequence[CountsRecord], starts: Sequence[float]) -> list
     times = [each.time_s for each in records]
     found: list[int] = np.maximum(np.searchsorted(starts, times, side="right") - 1, 0).tolist()
     return found
-
-
-def window_matrix(components: Sequence[Component]) -> NDArray[np.float64]:
-    """B of the factors of one window."""
-    return PriorMatrix(WIDTH, components).matrix

@@ -58,8 +58,12 @@ class Predictor:
         snapshot: CalibrationSnapshot,
         options: NoiseOptions = _DEFAULT,
         compiler: DeviceCompiler | None = None,
+        most_work: int = 0,
     ) -> None:
-        """`compiler`: of another snapshot of the device, to compare noise on equal circuits."""
+        """`compiler`: of another snapshot of the device, to compare noise on equal circuits.
+        `most_work`: circuits that take more than so many 4^qubits steps have no distribution, nor
+        those that must be sampled; 0: no limit."""
+        self._most_work = most_work
         self._compiler = compiler or DeviceCompiler(snapshot)
         self._noise = NoiseAttachment(noise_model(snapshot, options))
         self._known: dict[int, Prediction | None] = {}
@@ -77,9 +81,11 @@ class Predictor:
         table = ConstantTable()
         try:
             program = build(run.circuit, noise, table)
+            if program.num_qubits <= EXACT_QUBITS and 0 < self._most_work < program.work:
+                return None
             found, how = _exact(program, noise, table)
         except Unsupported:
-            return _sampled(run.circuit, noise)
+            return None if self._most_work else _sampled(run.circuit, noise)
         return Prediction(
             _spread(len(found.probabilities), program.clbits),
             np.maximum(found.probabilities, 0.0),

@@ -17,12 +17,17 @@ class SeriesPredictor(Predictor):
     A circuit whose date is not known is predicted by `default`.
     """
 
-    def __init__(self, default: CalibrationSnapshot, series: Sequence[CalibrationSnapshot]) -> None:
+    def __init__(
+        self,
+        default: CalibrationSnapshot,
+        series: Sequence[CalibrationSnapshot],
+        most_work: int = 0,
+    ) -> None:
         """Snapshots of `series` have a date. Raises ValueError for another text."""
-        super().__init__(default)
+        super().__init__(default, most_work=most_work)
         dated = sorted(((moment_s(each.calibrated), each) for each in series), key=_date)
         self._begins = [begin_s for begin_s, _ in dated]
-        self._members = [Predictor(each) for _, each in dated]
+        self._members = [Predictor(each, most_work=most_work) for _, each in dated]
 
     def prediction(self, record: CountsRecord) -> Prediction | None:
         """Of the circuit of a record by the snapshot of its date."""

@@ -15,9 +15,8 @@ from noise_models import library
 from noise_models import snapshot as snapshots
 from noise_models.build import build as noise_model
 from simenv.calibration.data.records import CountsData, DataError
-from simenv.calibration.fit import calibrate as fitting
 from simenv.calibration.fit import store
-from simenv.calibration.fit.calibrate import FitRefusedError, FittedDevice, calibrate
+from simenv.calibration.fit.calibrate import FittedDevice, calibrate
 from simenv.calibration.fit.compile import DeviceCompiler
 from simenv.calibration.fit.components import ChannelKey, DeviceChannels
 from simenv.calibration.fit.device import all_components, fitted_snapshot, homogeneous
@@ -144,17 +143,6 @@ def test_a_fit_is_stored_as_hdf5(fitted: FittedDevice, tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["values"], fitted.values)
         assert file["unknowns"].shape == file["low"].shape == file["high"].shape
         assert msgspec.json.decode(file.attrs["columns"]) == list(fitted.columns)
-
-
-def test_a_fit_that_is_worse_on_unseen_circuits_is_refused(
-    counts: CountsData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def worse(*_: object, **__: object) -> np.ndarray:
-        return np.full(len(counts.records), 0.5)
-
-    monkeypatch.setattr(fitting, "held_out_losses", worse)
-    with pytest.raises(FitRefusedError, match=r"worse than its snapshot on 16 circuits"):
-        calibrate(counts, library.load("lima"), "fitted")
 
 
 def test_data_without_training_rows_are_refused(counts: CountsData) -> None:

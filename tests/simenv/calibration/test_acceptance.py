@@ -1,0 +1,112 @@
+"""A fit is given where its gain on circuits left out is significant, and as far as it is."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from bench.calibration_data import PATH, measured, random_circuit, random_counts
+from noise_models import library
+from simenv.calibration.accept.gains import LEAST_GAIN, expanded_level, gain, lower_bound
+from simenv.calibration.accept.path import between, blended
+from simenv.calibration.data.records import CountsData
+from simenv.calibration.fit import calibrate as fitting
+from simenv.calibration.fit.calibrate import SHARES, FitRefusedError, calibrate
+from simenv.calibration.score.predict import Predictor
+
+
+def test_percentiles_of_few_values_are_expanded() -> None:
+    """Student's t with 5 degrees of freedom at 5 %: -2.0150 (Abramowitz, Stegun, table 26.10)."""
+    phi = 0.5 * math.erfc(2.0150 * math.sqrt(6.0 / 5.0) / math.sqrt(2.0))
+    assert expanded_level(0.05, 6) == pytest.approx(phi, rel=1e-3)
+    assert expanded_level(0.05, 10_000) == pytest.approx(0.05, rel=1e-2)
+
+
+def test_the_bound_of_a_gain_holds_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(4)
+    misses = 0
+    for _ in range(300):
+        change = rng.normal(1.0, 1.0, size=8)
+        misses += lower_bound(change, np.ones(8, np.int64), [str(k) for k in range(8)]) > 1.0
+    assert misses / 300 == pytest.approx(0.05, abs=0.035)
+
+
+def test_runs_of_one_body_count_as_one_circuit() -> None:
+    change = np.array([0.02, 0.03, 0.025, 0.02, -0.004, -0.001])
+    runs = np.ones(6, np.int64)
+    apart = lower_bound(change, runs, ["a", "b", "c", "d", "e", "f"])
+    together = lower_bound(change, runs, ["a", "a", "a", "a", "e", "f"])
+    assert apart > 0.0 > together
+    assert lower_bound(change, runs, ["a"] * 6) == -math.inf
+
+
+def test_a_gain_needs_its_mean_and_its_median() -> None:
+    before = np.array([0.5, 0.9, 0.9, 0.9, 0.9])
+    runs, bodies = np.ones(5, np.int64), list("abcde")
+    assert gain(before + 0.05, before, runs, bodies).is_significant
+    assert not gain(before + LEAST_GAIN / 2, before, runs, bodies).is_significant
+    one = np.array([0.9, 0.899, 0.899, 0.899, 0.899])
+    found = gain(one, before, runs, bodies)
+    assert found.mean > 0.0
+    assert found.is_worse
+    assert not found.is_significant
+
+
+def test_devices_between_two_change_by_logarithms() -> None:
+    before = library.load("lima")
+    qubit = msgspec.structs.replace(before.qubits[0], t1_us=4.0 * (before.qubits[0].t1_us or 1.0))
+    after = msgspec.structs.replace(before, name="after", qubits=(qubit, *before.qubits[1:]))
+    middle = blended(before, after, 0.5)
+    assert middle.name == "after"
+    assert middle.qubits[0].t1_us == pytest.approx(2.0 * (before.qubits[0].t1_us or 0.0))
+    assert middle.qubits[1] == before.qubits[1]
+    assert blended(before, after, 1.0) is after
+    assert between(0.0, 0.1, 0.5) == pytest.approx(0.05)
+    assert between(None, 0.1, 0.5) is None
+
+
+def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
+    snapshot = library.load("lima")
+    rng = np.random.default_rng(11)
+    texts = [random_circuit(PATH[:2], rng) for _ in range(8)]
+    counts = CountsData(tuple(measured(texts, snapshot, rng, shots=1000)), "lima")
+    try:
+        made = calibrate(counts, snapshot, "same")
+    except FitRefusedError:
+        return
+    assert made.share == 0.0
+    assert made.snapshot.qubits == snapshot.qubits
+    assert made.snapshot.gates == snapshot.gates
+    assert made.held_out is not None
+    assert not made.held_out.is_significant
+
+
+def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, snapshot = random_counts(8, 2)
+    found = iter([0.9, *(0.89 for _ in SHARES)])
+
+    def fidelities(circuits: list[object], _: list[Predictor]) -> np.ndarray:
+        return np.full(len(circuits), next(found))
+
+    monkeypatch.setattr(fitting, "fidelities", fidelities)
+    with pytest.raises(FitRefusedError, match=r"worse than its snapshot on 8 circuits"):
+        calibrate(counts, snapshot, "fitted")
+
+
+def test_a_share_that_gains_least_for_certain_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At share 0.5 all circuits gain; at 1 most gain more and one loses."""
+    counts, snapshot = random_counts(8, 2)
+    even = np.full(8, 0.01)
+    mixed = np.array([0.03] * 7 + [-0.1])
+    gains = iter([np.zeros(8), 0.5 * even, even, 0.5 * mixed, mixed])
+    monkeypatch.setattr(fitting, "fidelities", lambda *_: 0.9 + next(gains))
+    made = calibrate(counts, snapshot, "fitted")
+    assert made.share == 0.5
+    full = np.exp(made.latent * made.widths)
+    factors = np.array([value for value, _, _ in made.factors])
+    np.testing.assert_allclose(factors, np.sqrt(full))

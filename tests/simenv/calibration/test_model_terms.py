@@ -1,0 +1,189 @@
+"""Terms of a device's noise that counts of a known device earn, and that others do not."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import msgspec
+import numpy as np
+import pytest
+
+from bench.calibration_data import PATH, measured, random_circuit
+from noise_models import library
+from noise_models.calibration import CalibrationSnapshot, PauliRotation
+from simenv.calibration.data.records import CountsData, CountsRecord
+from simenv.calibration.fit.attempt import fit, problem_of
+from simenv.calibration.fit.calibrate import FittedDevice, calibrate
+from simenv.calibration.fit.observations import GROUP_BITS
+from simenv.calibration.fit.prior import Prior
+from simenv.calibration.fit.select import MANY_BODIES
+from simenv.calibration.fit.windows import window_starts
+from simenv.calibration.score.ideal import IdealDistributions
+from simenv.calibration.score.predict import Predictor
+from simenv.calibration.score.score import CEILING, score
+
+DAY_S = 86_400.0
+ANGLE_RAD = 0.12  # of ZZ after cx 0, 1
+
+
+def changed_qubit(
+    snapshot: CalibrationSnapshot, number: int, **changes: float
+) -> CalibrationSnapshot:
+    qubits = list(snapshot.qubits)
+    qubits[number] = msgspec.structs.replace(qubits[number], **changes)
+    return msgspec.structs.replace(snapshot, qubits=tuple(qubits))
+
+
+def rotated(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
+    """A device whose cx 0, 1 turns by ANGLE_RAD about ZZ too; its measured errors contain that."""
+    turn = (PauliRotation("ZZ", ANGLE_RAD),)
+    gates = tuple(
+        msgspec.structs.replace(
+            gate, rotations=turn, error=gate.error + 0.8 * math.sin(ANGLE_RAD / 2) ** 2
+        )
+        if gate.name == "cx" and gate.qubits == (0, 1) and gate.error
+        else gate
+        for gate in snapshot.gates
+    )
+    return msgspec.structs.replace(snapshot, gates=gates)
+
+
+def many(truth: CalibrationSnapshot, seed: int) -> CountsData:
+    rng = np.random.default_rng(seed)
+    texts = [random_circuit(PATH[:2], rng) for _ in range(MANY_BODIES)]
+    return CountsData(tuple(measured(texts, truth, rng)), "lima")
+
+
+@pytest.fixture(scope="module")
+def coherent() -> FittedDevice:
+    lima = library.load("lima")
+    return calibrate(many(rotated(lima), 5), lima, "fitted")
+
+
+def test_an_angle_of_the_device_is_found(coherent: FittedDevice) -> None:
+    assert coherent.prior.angle > 0.0
+    place = coherent.columns.index("ZZ cx 0 1")
+    width = coherent.widths[place]
+    low, value, high = (
+        x * width
+        for x in (coherent.interval[0][place], coherent.latent[place], coherent.interval[1][place])
+    )
+    assert value == pytest.approx(ANGLE_RAD, abs=0.02)
+    assert low - 0.01 < ANGLE_RAD < high + 0.01
+    turns = {
+        each.pauli: each.angle_rad
+        for gate in coherent.snapshot.gates
+        if (gate.name, gate.qubits) == ("cx", (0, 1))
+        for each in gate.rotations
+    }
+    assert turns["ZZ"] == pytest.approx(coherent.share * value)
+
+
+def test_angles_that_the_device_has_not_are_not_used() -> None:
+    lima = library.load("lima")
+    truth = changed_qubit(lima, 0, p01=0.06, p10=0.09)
+    made = calibrate(many(truth, 6), lima, "fitted")
+    assert any(each.prior.angle for each in made.scores)  # they were tried
+    assert made.prior.angle == 0.0
+    assert not any(gate.rotations for gate in made.snapshot.gates)
+
+
+def test_a_qubit_far_worse_than_its_calibration_is_found_by_heavy_tails() -> None:
+    lima = library.load("lima")
+    truth = changed_qubit(lima, 1, t1_us=15.0, t2_us=15.0, p10=0.25)
+    rng = np.random.default_rng(8)
+    texts = [random_circuit(PATH[:3], rng) for _ in range(10)]
+    data = CountsData(tuple(measured(texts, truth, rng, shots=500)), "lima")
+    problem, _ = problem_of(lima, data, ())
+    place = [(each.kind, each.qubits) for each in problem.components].index(("relaxation", (1,)))
+    wanted = math.log((lima.qubits[1].t1_us or 0.0) / 15.0)
+    found = {
+        heavy: fit(problem, Prior(0.1, 0.3, heavy=heavy)).values[place] for heavy in (False, True)
+    }
+    assert abs(found[True] - wanted) < 0.25 * wanted
+    assert abs(found[True] - wanted) < abs(found[False] - wanted)
+
+
+def dated(records: list[CountsRecord], day: float) -> list[CountsRecord]:
+    return [msgspec.structs.replace(each, time_s=day * DAY_S) for each in records]
+
+
+def prepared(flips: str) -> str:
+    """A basis state, measured at once."""
+    measures = "measure q[0] -> c[0]; measure q[1] -> c[1];"
+    return f'OPENQASM 2.0; include "qelib1.inc"; qreg q[5]; creg c[2]; {flips} {measures}'
+
+
+def test_readout_that_drifts_is_fitted_by_date() -> None:
+    lima = library.load("lima")
+    rng = np.random.default_rng(9)
+    texts = [random_circuit(PATH[:2], rng) for _ in range(8)]
+    texts += [prepared(flips) for flips in ("", "x q[0];", "x q[1];", "x q[0]; x q[1];")]
+    levels = (0.012, 0.04)
+    rows: list[CountsRecord] = []
+    for number, level in enumerate(levels):
+        truth = lima
+        for qubit in PATH[:2]:
+            truth = changed_qubit(truth, qubit, p01=level, p10=2.0 * level)
+        rows += dated(measured(texts, truth, rng), 20_000.0 + 10.0 * number)
+    made = calibrate(CountsData(tuple(rows), "lima"), lima, "fitted")
+    assert window_starts(rows) == [20_000.0 * DAY_S, 20_010.0 * DAY_S]
+    assert len(made.series) == len(made.windows) == 2
+    for each, level in zip(made.series, levels, strict=True):
+        assert each.qubits[0].p01 == pytest.approx(level, rel=0.3)
+    assert made.series[1].calibrated.startswith("2024-10-14")
+
+
+def line(snapshot: CalibrationSnapshot, size: int) -> tuple[int, ...]:
+    """Coupled qubits, one after the other."""
+    beside: dict[int, list[int]] = {}
+    for a, b in snapshot.coupling:
+        beside.setdefault(a, []).append(b)
+        beside.setdefault(b, []).append(a)
+    paths: list[tuple[int, ...]] = [(qubit,) for qubit in beside]
+    while len(paths[0]) < size:
+        paths = [(*path, q) for path in paths for q in beside[path[-1]] if q not in path]
+    return paths[0]
+
+
+def ghz(path: tuple[int, ...], rng: np.random.Generator) -> str:
+    """GHZ state in native gates, some qubits flipped first: circuits of different bodies."""
+    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', "qreg q[27];", f"creg c[{len(path)}];"]
+    lines += [f"x q[{q}];" for q in path if rng.integers(2)]
+    half = "rz(pi/2) q[{0}]; sx q[{0}]; rz(pi/2) q[{0}];"
+    lines.append(half.format(path[0]))
+    for one, two in itertools.pairwise(path):
+        lines += [half.format(two), f"cz q[{one}],q[{two}];", half.format(two)]
+    lines += [f"measure q[{q}] -> c[{k}];" for k, q in enumerate(path)]
+    return "\n".join(lines) + "\n"
+
+
+def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted() -> None:
+    lattice = library.load("superconducting-lattice")
+    gates = tuple(
+        msgspec.structs.replace(gate, error=4.0 * gate.error)
+        if gate.error and len(gate.qubits) == 2
+        else gate
+        for gate in lattice.gates
+    )
+    truth = msgspec.structs.replace(lattice, gates=gates)
+    rng = np.random.default_rng(10)
+    path = line(lattice, 14)
+    texts = [ghz(path[:size], rng) for size in (13, 14, 13, 14, 13, 14, 13, 14)]
+    rows = measured(texts, truth, rng, shots=40_000)
+    rows = [msgspec.structs.replace(each, is_test=k >= 6) for k, each in enumerate(rows)]
+    data = CountsData(tuple(rows), lattice.name)
+    made = calibrate(data, lattice, "fitted")
+    assert made.observed.left_out == ()
+    assert len(made.observed.observations) == 2 * 6  # groups of at most GROUP_BITS clbits
+    assert all(len(each.frequencies) <= 2**GROUP_BITS for each in made.observed.observations)
+    models = {"before": Predictor(lattice), "after": Predictor(made.snapshot)}
+    found = score(data, models, IdealDistributions()).part(test=True)
+    before, after, limit = (found.summary(name) for name in ("before", "after", CEILING))
+    assert before is not None
+    assert after is not None
+    assert limit is not None
+    assert before.median.value < limit.median.value - 0.01
+    assert after.median.value > limit.median.value - 0.003
+    assert {row.how for row in found.rows} == {"Pauli twirl, exact"}
