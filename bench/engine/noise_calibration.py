@@ -63,6 +63,7 @@ def run(options: Namespace) -> Report:
         for key, label in _GOALS.items():
             report.not_measured(key, label, f"no data in {options.data}")
         return report
+    begin = time.perf_counter()
     sections, medians = [], {}
     splits = msgspec.json.decode((options.data / "splits.json").read_bytes())["files"]
     for name, split in splits.items():
@@ -74,6 +75,7 @@ def run(options: Namespace) -> Report:
     if medians and not options.sets:
         median = float(np.median(list(medians.values())))
         report.at_least("sets_median", median, _GOALS["sets_median"])
+    print(f"\n{len(sections)} sets in {time.perf_counter() - begin:.0f} s")
     _write(options, sections, report)
     return report
 
@@ -83,7 +85,7 @@ _GOALS = {
     "sets_median": "median over the sets of the median HF",
     "fez_median": "ibm_fez: median HF",
     "fez_p10": "ibm_fez: 10th percentile of HF",
-    "above_snapshot": "test circuits of a set: mean HF above that of the snapshot",
+    "above_snapshot": "test circuits of a set: mean and median HF above the snapshot's, least",
 }
 
 
@@ -201,8 +203,10 @@ def _goals(report: Report, section: page.Section, *, test: bool) -> float:
         report.not_measured("set_median", section.title, "no circuit could be judged")
         return float("nan")
     median = _reached(report, "set_median", fitted.median.value, limit.median.value, section.title)
-    gain = fitted.mean.value - before.mean.value
-    report.at_least("above_snapshot", gain, f"{section.title}: mean HF above the snapshot's")
+    gain = min(fitted.mean.value - before.mean.value, fitted.median.value - before.median.value)
+    report.at_least(
+        "above_snapshot", gain, f"{section.title}: mean and median HF above the snapshot's, least"
+    )
     if "fez" in section.title:
         _reached(report, "fez_median", fitted.median.value, limit.median.value, "ibm_fez, median")
         _reached(report, "fez_p10", fitted.p10.value, limit.p10.value, "ibm_fez, p10")

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from simenv.calibration.data import writer
-from simenv.calibration.data.reader import read
+from simenv.calibration.data.reader import MAX_ROWS, read
 from simenv.calibration.data.records import DataError, dates_before
+from simenv.cli.app import run
 
 BELL = """OPENQASM 2.0;
 include "qelib1.inc";
@@ -155,3 +156,27 @@ def test_nothing_is_written_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         writer.write(tmp_path / "counts.jsonl", rows())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_wrong_row_of_a_million_is_named_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Row MAX_ROWS is wrong: file, line and field. A row more than that is refused as well."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    monkeypatch.setenv("SIMENV_HOME", str(home))
+    path = tmp_path / "million.jsonl"
+    good = json.dumps(row()) + "\n"
+    with path.open("w") as file:
+        file.write(json.dumps(HEADER) + "\n")
+        for _ in range(MAX_ROWS - 1):
+            file.write(good)
+        file.write(json.dumps(row(counts={"00": 5, "111": 4})) + "\n")
+    assert run(["calibrate", str(path), "--device", "lima", "--out", "mine"]) == 2
+    assert f"{path}:{MAX_ROWS + 1}: counts['111']: is not 2 bits wide" in capsys.readouterr().err
+    assert not (home / "devices").exists()
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-1], good, good]))
+    with pytest.raises(DataError, match=r"1000002: more than 1,000,000 rows"):
+        read(path)
