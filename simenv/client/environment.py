@@ -83,6 +83,16 @@ class Environment:
         """What SIMENV_SERVICE must hold for another process to find it: its connection file."""
         return str(self._where.path)
 
+    @property
+    def session(self) -> ServiceSession:
+        """The connection; for frontends that send messages of their own."""
+        return self._session
+
+    @property
+    def submit_devices(self) -> SubmitDevices:
+        """What this client knows of devices, and its compilers; for frontends."""
+        return self._devices
+
     # --- how it is ----------------------------------------------------------------------------
 
     def status(self) -> ServiceInfo:

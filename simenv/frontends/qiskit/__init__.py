@@ -1,0 +1,24 @@
+"""Qiskit's interfaces over an environment: BackendV2, its jobs, SamplerV2, EstimatorV2, sessions.
+
+Importing this imports qiskit. Circuits are packed and compiled in this process; shots, noise and
+expectation values are computed by the environment's workers.
+"""
+
+from __future__ import annotations
+
+from simenv.frontends.qiskit.backend import SimenvBackend
+from simenv.frontends.qiskit.estimator import SimenvEstimator
+from simenv.frontends.qiskit.job import SimenvJob
+from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
+from simenv.frontends.qiskit.sampler import SimenvSampler
+from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession
+
+__all__ = [
+    "SimenvBackend",
+    "SimenvBatch",
+    "SimenvEstimator",
+    "SimenvJob",
+    "SimenvPrimitiveJob",
+    "SimenvSampler",
+    "SimenvSession",
+]

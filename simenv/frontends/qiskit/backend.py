@@ -1,0 +1,275 @@
+"""An environment as a Qiskit BackendV2: an emulated device, or an ideal pool of any width."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+from qiskit.providers import BackendV2, Options
+from qiskit.providers.exceptions import QiskitBackendNotFoundError
+from qiskit.transpiler import Target
+
+from simenv._version import __version__
+from simenv.client.client import Client, connect
+from simenv.client.reservations import Reservation
+from simenv.client.submission.batch import BatchItem, submit_batch
+from simenv.client.submission.options import BatchOptions, item_seeds
+from simenv.client.tasks.task import Task
+from simenv.frontends.qiskit.errors import refusals
+from simenv.frontends.qiskit.job import SimenvJob
+from simenv.frontends.qiskit.selection import selected
+from simenv.frontends.qiskit.targets import device_target, ideal_info, ideal_target
+from simenv.model.devices import DeviceInfo, DeviceKind
+
+SHOTS = 1024
+IDEAL_NAME = "simenv"
+
+
+class SimenvBackend(BackendV2):
+    """Circuits run as tasks of an environment. Thread-safe, as its client is.
+
+    Options of `run`, with their defaults: `shots` (1024), `seed` (None: one is drawn; also as
+    `seed_simulator`), `memory` (False), `noise` ("on"; see `Client.submit`), `precision`
+    ("double"), `compile` ("auto": what does not fit the device is compiled, once a structure).
+    """
+
+    def __init__(
+        self,
+        device: str | None = None,
+        client: Client | None = None,
+        *,
+        type: str | None = None,  # noqa: A002 - the name that QFw's backend has
+        capability: str | None = None,
+        pool: str | None = None,
+        engine: str | None = None,
+        **options: Any,
+    ) -> None:
+        """`device`: an emulated one by name, or the pool of a device; None: an ideal one.
+        `client`: None: `simenv.connect()`, closed by `close`. `type`: simulator, emulator or
+        hardware; `capability`: a method of simulation, such as "statevector"; `pool`: run there
+        alone; `engine`: one by name. `options`: defaults of `run`.
+
+        Raises NoServiceError without an environment, NotFoundError for an unknown device,
+        QiskitBackendNotFoundError where there is no pool of that type, ValueError for other words
+        than there are, AttributeError for an option that `run` has not.
+        """
+        choice = selected(type, capability)
+        self._own = client is None
+        self._client = connect() if client is None else client
+        self._device, self._pool, self._kind = device, pool, choice.kind
+        self._engine = engine or choice.engine
+        self._reservation: Reservation | None = None
+        self._unfinished: list[Task] = []  # under the reservation
+        self._info = self._described()
+        self._target: Target | None = None
+        super().__init__(
+            name=device or pool or IDEAL_NAME,
+            description=f"{self._info.technology} {self._info.model} of a simenv environment",
+            backend_version=self._info.version or __version__,
+        )
+        if options:
+            self.set_options(**options)
+
+    @classmethod
+    def _default_options(cls) -> Options:
+        return Options(
+            shots=SHOTS,
+            seed=None,
+            seed_simulator=None,
+            memory=False,
+            noise="on",
+            precision="double",
+            compile="auto",
+        )
+
+    def _described(self) -> DeviceInfo:
+        """The device, or the pool, that circuits go to."""
+        if self._device is not None:
+            if self._device not in self._client.pools():
+                return self._client.device(self._device)
+            self._device, self._pool = None, self._device
+        if self._kind is None or self._pool is not None:
+            return ideal_info(self._client, self._pool)
+        pools = self._client.devices()
+        for info in pools.values():
+            if info.kind is self._kind:
+                self._pool = info.name
+                return info
+        raise QiskitBackendNotFoundError(
+            f"environment {self._client.name!r} has no pool of {self._kind} kind; there are"
+            f" {', '.join(pools)}"
+        )
+
+    @property
+    def client(self) -> Client:
+        """The environment's client."""
+        return self._client
+
+    @property
+    def info(self) -> DeviceInfo:
+        """The device or pool, as it was described when this backend was made."""
+        return self._info
+
+    @property
+    def target(self) -> Target:
+        """Gates, couplings, durations in seconds and errors; of an ideal pool any width."""
+        if self._target is None:
+            ideal = self._info.kind is DeviceKind.IDEAL
+            self._target = ideal_target(self._info) if ideal else device_target(self._info)
+        return self._target
+
+    @property
+    def is_emulated(self) -> bool:
+        """Has it the noise of a device?"""
+        return self._info.kind is not DeviceKind.IDEAL
+
+    @property
+    def max_circuits(self) -> None:
+        """No limit: a long list is sent in several messages."""
+        return None
+
+    @property
+    def pool(self) -> str | None:
+        """The pool that all circuits run on; None: any."""
+        return self._pool
+
+    def reserved(self, reservation: Reservation) -> SimenvBackend:
+        """The same backend, whose circuits run under a reservation."""
+        made = SimenvBackend.__new__(SimenvBackend)
+        made.__dict__.update(self.__dict__)
+        made._options = Options(**dict(self.options.items()))
+        made._reservation, made._own = reservation, False
+        made._unfinished = []
+        return made
+
+    def run(
+        self,
+        run_input: QuantumCircuit | Sequence[QuantumCircuit],
+        *,
+        parameter_binds: Mapping[Any, Any] | Sequence[Mapping[Any, Any]] | None = None,
+        **options: Any,
+    ) -> SimenvJob:
+        """Run one circuit or many: one job, whose result has one entry for each circuit, and for
+        each set of its values.
+
+        `parameter_binds`: of each circuit a mapping from parameter to a list of values; one
+        mapping for one circuit. `options`: see the class.
+
+        Raises TypeError for what is no circuit or an unknown option, ValueError for values that do
+        not fit, QiskitError for what the environment does not run. Nothing is accepted then.
+        """
+        several = not isinstance(run_input, QuantumCircuit)
+        circuits = list(run_input) if several else [run_input]
+        for circuit in circuits:
+            if not isinstance(circuit, QuantumCircuit):
+                raise TypeError(f"run() got a {type(circuit).__name__}, and takes QuantumCircuits")
+        chosen = self._chosen(options)
+        memory = bool(chosen.pop("memory"))
+        binds = _binds(parameter_binds, len(circuits))
+        values = [_rows(circuit, bound) for circuit, bound in zip(circuits, binds, strict=True)]
+        job_id = str(uuid.uuid4())
+        outputs = ("counts", "memory") if memory else ("counts",)
+        with refusals():
+            seeds = item_seeds(chosen.pop("seed"), len(circuits), None)
+            items = [
+                BatchItem(
+                    circuit,
+                    self.submit_options(outputs=outputs, seed=seed, name=_name(job_id), **chosen),
+                    rows,
+                )
+                for circuit, seed, rows in zip(circuits, seeds, values, strict=True)
+            ]
+            tasks = self.submitted(items)
+        return SimenvJob(self, job_id, circuits, tasks, dict(chosen, memory=memory))
+
+    def submitted(self, items: Sequence[BatchItem]) -> list[list[Task]]:
+        """The tasks of each item. Raises SimenvError; then none was accepted."""
+        found = submit_batch(self._client.session, self._client.submit_devices, items)
+        if self._reservation is not None:
+            self._unfinished = [task for task in self._unfinished if not task.done()]
+            self._unfinished += [task for tasks in found for task in tasks]
+        return found
+
+    def wait(self) -> None:
+        """Wait for what was submitted under a reservation. Raises ServiceLostError."""
+        for task in self._unfinished:
+            task.wait()
+
+    def submit_options(self, **options: Any) -> BatchOptions:
+        """Options of a submit: those given, and this backend's device, pool and engine."""
+        found: dict[str, Any] = {
+            "device": self._device,
+            "pool": self._pool,
+            "engine": self._engine,
+            "reservation": self._reservation,
+            **options,
+        }
+        if not self.is_emulated and found.get("noise") == "on":
+            found.pop("noise")
+        return found  # type: ignore[return-value]
+
+    def run_options(self) -> dict[str, Any]:
+        """The options of `run` that primitives share: noise, precision and compile."""
+        return {name: getattr(self.options, name) for name in ("noise", "precision", "compile")}
+
+    def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        known = dict(self.options.items())
+        if unknown := sorted(options.keys() - known.keys()):
+            raise TypeError(
+                f"run() has no option {', '.join(unknown)}; there are {', '.join(known)}"
+            )
+        chosen = {**known, **options}
+        other = chosen.pop("seed_simulator")
+        if chosen["seed"] is None:
+            chosen["seed"] = other
+        elif other is not None and other != chosen["seed"]:
+            raise ValueError(f"seed={chosen['seed']!r} and seed_simulator={other!r}: give one")
+        return chosen
+
+    def close(self) -> None:
+        """Close the connection, if this backend made it."""
+        if self._own:
+            self._client.close()
+
+    def __repr__(self) -> str:
+        return f"<SimenvBackend {self.name!r} of {self._client.name}>"
+
+
+def _name(job_id: str) -> str:
+    """What `simenv queue` shows."""
+    return f"qiskit-{job_id[:8]}"
+
+
+def _binds(given: Any, circuits: int) -> list[Mapping[Any, Any] | None]:
+    if given is None:
+        return [None] * circuits
+    binds = [given] if isinstance(given, Mapping) else list(given)
+    if len(binds) != circuits:
+        raise ValueError(f"{len(binds)} parameter_binds for {circuits} circuits: one for each")
+    return binds
+
+
+def _rows(circuit: QuantumCircuit, bound: Mapping[Any, Any] | None) -> NDArray[np.float64] | None:
+    """float64 [K, parameters] of a circuit, in the order of `circuit.parameters`."""
+    if not bound:
+        if circuit.num_parameters:
+            raise ValueError(
+                f"circuit {circuit.name!r} has {circuit.num_parameters} parameters without a"
+                " value: give parameter_binds"
+            )
+        return None
+    named = {str(getattr(key, "name", key)): values for key, values in bound.items()}
+    names = [parameter.name for parameter in circuit.parameters]
+    if set(named) != set(names):
+        raise ValueError(
+            f"parameter_binds of {circuit.name!r} name {', '.join(sorted(named))}; its parameters"
+            f" are {', '.join(names) or 'none'}"
+        )
+    columns = [np.atleast_1d(np.asarray(named[name], np.float64)) for name in names]
+    if any(column.ndim != 1 or column.size != columns[0].size for column in columns):
+        raise ValueError(f"parameter_binds of {circuit.name!r}: lists of different lengths")
+    return np.column_stack(columns)

@@ -1,0 +1,149 @@
+"""Qiskit's EstimatorV2 over an environment: expectation values are computed where the state is."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit.primitives import BaseEstimatorV2, PrimitiveResult, PubResult
+from qiskit.primitives.containers import DataBin
+from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
+
+from simenv.client.submission.batch import BatchItem
+from simenv.client.submission.options import item_seeds
+from simenv.client.tasks.task import Task
+from simenv.frontends.qiskit.backend import SimenvBackend
+from simenv.frontends.qiskit.errors import refusals
+from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
+from simenv.frontends.qiskit.pub_plan import PubPlan, plan_of
+from simenv.frontends.qiskit.sampler import pub_values
+from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
+
+DEVICE_PRECISION = 0.015625  # 4,096 shots, as Qiskit's BackendEstimatorV2
+
+
+class _Group(NamedTuple):
+    """Tasks of one group of a plan, with the group's number."""
+
+    number: int
+    tasks: list[Task]
+
+
+class SimenvEstimator(BaseEstimatorV2):
+    """Estimates PUBs `(circuit, observables, parameter values, precision)`.
+
+    A precision p > 0 takes ceil(1 / p^2) shots of each Pauli string; 0 is exact. The values of all
+    observables of a PUB come from one state for each set of parameter values, and all PUBs of a
+    call go out together. With the same seed, PUBs and backend the results are the same.
+    """
+
+    def __init__(
+        self,
+        mode: SimenvBackend | SimenvSession | SimenvBatch,
+        *,
+        default_precision: float | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        """`default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625. `seed`: None:
+        the backend's, else one is drawn for each call. `options`: noise, precision (of amplitudes)
+        and compile, as for `SimenvBackend.run`; the backend's else. Raises TypeError for others."""
+        self._backend = backend_of(mode)
+        shared = self._backend.run_options()
+        if unknown := sorted(options.keys() - shared.keys()):
+            raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(shared)}")
+        self._options = {**shared, **options}
+        if default_precision is None:
+            default_precision = DEVICE_PRECISION if self._backend.is_emulated else 0.0
+        self.default_precision = default_precision
+        self.seed = self._backend.options.seed if seed is None else seed
+
+    @property
+    def backend(self) -> SimenvBackend:
+        """Where its PUBs run."""
+        return self._backend
+
+    def run(
+        self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
+    ) -> SimenvPrimitiveJob:
+        """Submit PUBs. `precision`: of those that name none.
+
+        Raises ValueError and TypeError for what is no PUB, QiskitError for what the
+        environment does not run. Nothing is accepted then.
+        """
+        default = self.default_precision if precision is None else precision
+        read = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        job_id = str(uuid.uuid4())
+        with refusals():
+            seeds = item_seeds(self.seed, len(read), None)
+            plans = [plan_of(pub) for pub in read]
+            items, owners = [], []
+            for number, (pub, plan) in enumerate(zip(read, plans, strict=True)):
+                values = pub_values(pub)
+                own = [seeds[number]]
+                if len(plan.groups) > 1:  # each with random numbers of its own
+                    own = item_seeds(seeds[number], len(plan.groups), None)
+                for group_number, group in enumerate(plan.groups):
+                    rows = None if values is None else values[group.rows]
+                    options = self._backend.submit_options(
+                        shots=shots_of(pub.precision) or None,
+                        seed=own[group_number],
+                        outputs=("expectation",),
+                        observables=[plan.observables[k] for k in group.observables],
+                        name=f"estimator-{job_id[:8]}",
+                        **self._options,
+                    )
+                    items.append(BatchItem(pub.circuit, options, rows))
+                    owners.append((number, group_number))
+            groups: list[list[_Group]] = [[] for _ in read]
+            sent = self._backend.submitted(items)
+            for (number, group_number), tasks in zip(owners, sent, strict=True):
+                groups[number].append(_Group(group_number, tasks))
+
+        def collect() -> PrimitiveResult[PubResult]:
+            results = list(map(_pub_result, read, plans, groups))
+            told = [{"seed": seed} for seed in seeds]
+            return PrimitiveResult(results, metadata={"version": 2, "simenv": told})
+
+        every = [task for tasks in sent for task in tasks]
+        return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
+
+
+def shots_of(precision: float) -> int:
+    """Shots of each Pauli string for a target precision; 0: exact."""
+    return math.ceil(1.0 / precision**2) if precision else 0
+
+
+def _pub_result(pub: EstimatorPub, plan: PubPlan, groups: Sequence[_Group]) -> PubResult:
+    """Values and standard errors, float64 of the PUB's shape, and its metadata."""
+    values = np.zeros(plan.shape)
+    errors = np.zeros(plan.shape)
+    for number, tasks in groups:
+        group = plan.groups[number]
+        table = _estimates(tasks)
+        values[group.places] = table[group.row_of, group.column_of, 0]
+        errors[group.places] = table[group.row_of, group.column_of, 1]
+    metadata = {
+        "target_precision": pub.precision,
+        "shots": shots_of(pub.precision),
+        "circuit_metadata": pub.circuit.metadata,
+    }
+    shape = pub.shape
+    data = DataBin(evs=values.reshape(shape), stds=errors.reshape(shape), shape=shape)
+    return PubResult(data, metadata)
+
+
+def _estimates(tasks: Sequence[Task]) -> NDArray[np.float64]:
+    """float64 [rows, observables, 2], of tasks in the order of their rows."""
+    parts, seen = [], set()
+    for task in tasks:
+        handle = task.handle
+        if handle.number not in seen:
+            seen.add(handle.number)
+            task.result()  # raises what it ended with
+            parts.append((handle.decoded or handle.decode()).expectations())
+    return np.concatenate(parts)

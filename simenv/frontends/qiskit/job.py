@@ -1,0 +1,100 @@
+"""A job of `SimenvBackend.run`: tasks of the environment, and their results as Qiskit's Result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from qiskit import QuantumCircuit
+from qiskit.providers import JobStatus, JobV1
+from qiskit.result import Result
+
+from simenv._version import __version__
+from simenv.client.tasks.task import Task
+from simenv.frontends.qiskit.conversion import experiment
+from simenv.frontends.qiskit.errors import failures
+from simenv.frontends.qiskit.progress import TaskGroup
+
+if TYPE_CHECKING:
+    from qiskit.providers import BackendV2
+
+
+class SimenvJob(JobV1):
+    """Accepted by the environment, and kept there: it goes on when this process ends."""
+
+    _async = True
+
+    def __init__(
+        self,
+        backend: BackendV2,
+        job_id: str,
+        circuits: Sequence[QuantumCircuit],
+        tasks: Sequence[Sequence[Task]],
+        options: Mapping[str, Any],
+    ) -> None:
+        """`tasks`: of each circuit, one for each set of its values."""
+        self._tasks = [task for each in tasks for task in each]
+        self._circuits = [
+            circuit for circuit, each in zip(circuits, tasks, strict=True) for _ in each
+        ]
+        self._group = TaskGroup(backend.client, self._tasks)  # type: ignore[attr-defined]
+        self._result: Result | None = None
+        super().__init__(backend, job_id, **options, tasks=self._group.ids)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The environment's tasks, one for each entry of the result."""
+        return list(self._tasks)
+
+    def submit(self) -> None:
+        """Nothing: a job is accepted when `SimenvBackend.run` returns."""
+
+    def status(self) -> JobStatus:
+        """QUEUED, RUNNING, DONE, CANCELLED or ERROR, of all circuits together."""
+        return self._group.status()
+
+    def cancel(self) -> bool:
+        """Cancel what has not ended; False where all had."""
+        return self._group.cancel()
+
+    def wait_for_final_state(
+        self,
+        timeout: float | None = None,
+        wait: float = 5,
+        callback: Callable[[str, JobStatus, SimenvJob], None] | None = None,
+    ) -> None:
+        """Wait until all tasks have ended. `callback`: called every `wait` seconds until then.
+        Raises JobTimeoutError after `timeout` seconds."""
+        if callback is not None:
+            super().wait_for_final_state(timeout, wait, callback)
+            return
+        with failures():
+            self._group.wait(timeout)
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Wait for the end. Raises JobTimeoutError after `timeout` seconds, JobError when a circuit
+        failed, was cancelled or expired."""
+        if self._result is None:
+            with failures():
+                self._group.wait(timeout)
+                found = [task.result() for task in self._tasks]
+            backend = self.backend()
+            self._result = Result(
+                backend_name=backend.name,
+                backend_version=backend.backend_version,
+                job_id=self.job_id(),
+                success=True,
+                results=list(map(experiment, self._circuits, found)),
+                status="COMPLETED",
+                simenv_version=__version__,
+                time_taken=self.usage()["run_s"],
+            )
+        return self._result
+
+    def error_message(self) -> str | None:
+        """Why the first circuit that failed did."""
+        return self._group.error()
+
+    def usage(self) -> dict[str, float]:
+        """Seconds: queued_s, run_s, device_s (by the device's calibration), total_s."""
+        return self._group.usage()

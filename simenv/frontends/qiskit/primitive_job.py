@@ -1,0 +1,84 @@
+"""The job of a primitive: tasks of the environment, and a PrimitiveResult made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from qiskit.primitives import BasePrimitiveJob, PrimitiveResult
+from qiskit.providers import JobStatus
+from qiskit.providers.jobstatus import JOB_FINAL_STATES
+
+from simenv.client.client import Client
+from simenv.client.tasks.task import Task
+from simenv.frontends.qiskit.errors import failures
+from simenv.frontends.qiskit.progress import TaskGroup
+
+
+class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
+    """Accepted by the environment when it is returned; it goes on when this process ends."""
+
+    def __init__(
+        self,
+        job_id: str,
+        client: Client,
+        tasks: Sequence[Task],
+        collect: Callable[[], PrimitiveResult[Any]],
+    ) -> None:
+        """`collect`: makes the result, once all tasks are done."""
+        self._tasks = list(tasks)
+        self._group = TaskGroup(client, self._tasks)
+        self._collect = collect
+        self._result: PrimitiveResult[Any] | None = None
+        super().__init__(job_id, tasks=self._group.ids)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The environment's tasks: of each PUB, one for each set of its values."""
+        return list(self._tasks)
+
+    def result(self, timeout: float | None = None) -> PrimitiveResult[Any]:
+        """Wait for the end. Raises JobTimeoutError after `timeout` seconds, JobError when a PUB
+        failed, was cancelled or expired."""
+        if self._result is None:
+            with failures():
+                self._group.wait(timeout)
+                self._result = self._collect()
+        return self._result
+
+    def wait_for_final_state(self, timeout: float | None = None) -> None:
+        """Wait until all tasks have ended. Raises JobTimeoutError."""
+        with failures():
+            self._group.wait(timeout)
+
+    def status(self) -> JobStatus:
+        """QUEUED, RUNNING, DONE, CANCELLED or ERROR, of all PUBs together."""
+        return self._group.status()
+
+    def done(self) -> bool:
+        """Has it a result?"""
+        return self.status() is JobStatus.DONE
+
+    def running(self) -> bool:
+        """Has a PUB begun, and not all ended?"""
+        return self.status() is JobStatus.RUNNING
+
+    def cancelled(self) -> bool:
+        """Was it cancelled?"""
+        return self.status() is JobStatus.CANCELLED
+
+    def in_final_state(self) -> bool:
+        """Have all PUBs ended, however?"""
+        return self.status() in JOB_FINAL_STATES
+
+    def cancel(self) -> bool:
+        """Cancel what has not ended; False where all had."""
+        return self._group.cancel()
+
+    def error_message(self) -> str | None:
+        """Why the first PUB that failed did."""
+        return self._group.error()
+
+    def usage(self) -> dict[str, float]:
+        """Seconds: queued_s, run_s, device_s (by the device's calibration), total_s."""
+        return self._group.usage()

@@ -1,0 +1,77 @@
+"""State of a group of tasks as Qiskit's JobStatus, and the wait for its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from qiskit.providers import JobStatus
+
+from simenv.client.client import Client
+from simenv.client.tasks.task import Task
+from simenv.model import FINAL_STATES, TaskState
+
+
+class TaskGroup:
+    """Tasks of one client, and what they are together."""
+
+    def __init__(self, client: Client, tasks: Sequence[Task]) -> None:
+        first: dict[int, Task] = {}
+        for task in tasks:
+            first.setdefault(task.handle.number, task)
+        self._client = client
+        self._each = list(first.values())  # one of each task of the service
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of the service's tasks."""
+        return [task.handle.id for task in self._each]
+
+    def status(self) -> JobStatus:
+        """QUEUED until one has begun, RUNNING until all have ended; then ERROR if one failed or
+        expired, CANCELLED if one was cancelled, DONE."""
+        waiting = [task for task in self._each if not task.done()]
+        states = {task.state for task in self._each if task.done()}
+        if waiting:
+            found = {info.id: info.state for info in self._client.tasks(waiting)}
+            states |= {found.get(task.handle.id, TaskState.QUEUED) for task in waiting}
+        if states <= {TaskState.QUEUED} and states:
+            return JobStatus.QUEUED
+        if not states <= FINAL_STATES:
+            return JobStatus.RUNNING
+        if states & {TaskState.FAILED, TaskState.EXPIRED}:
+            return JobStatus.ERROR
+        return JobStatus.CANCELLED if TaskState.CANCELLED in states else JobStatus.DONE
+
+    def wait(self, timeout_s: float | None) -> None:
+        """Until all have ended, however. Raises TimedOutError."""
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        for task in self._each:
+            task.wait(timeout_s=None if deadline is None else max(0.0, deadline - monotonic()))
+
+    def cancel(self) -> bool:
+        """Ask all for their end; False where all had ended."""
+        words = self._client.cancel(self._each)
+        return any(word in ("cancelled", "cancelling") for word in words)
+
+    def error(self) -> str | None:
+        """Why the first that failed did; None: none has."""
+        for task in self._each:
+            if task.done() and (error := task.exception(0.0)) is not None:
+                return str(error)
+        return None
+
+    def usage(self) -> dict[str, float]:
+        """Seconds of the tasks that are done, each task of the service once: `queued_s`, `run_s`
+        and `device_s` (by the device's calibration) together, `total_s` of the longest."""
+        found = [task.results()[0].timing for task in self._each if _is_done(task)]
+        return {
+            "queued_s": sum(timing.queued_s for timing in found),
+            "run_s": sum(timing.run_s for timing in found),
+            "device_s": sum(timing.device_s for timing in found),
+            "total_s": max((timing.total_s for timing in found), default=0.0),
+        }
+
+
+def _is_done(task: Task) -> bool:
+    return task.done() and task.handle.final_state is TaskState.DONE

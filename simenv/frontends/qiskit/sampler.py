@@ -1,0 +1,153 @@
+"""Qiskit's SamplerV2 over an environment: joint shots of all registers, as BitArrays."""
+
+from __future__ import annotations
+
+import math
+import uuid
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from qiskit import QuantumCircuit
+from qiskit.primitives import BaseSamplerV2, PrimitiveResult
+from qiskit.primitives.containers import BitArray, DataBin, SamplerPubResult
+from qiskit.primitives.containers.sampler_pub import SamplerPub, SamplerPubLike
+
+from simenv.client.circuits import load
+from simenv.client.submission.batch import BatchItem
+from simenv.client.submission.options import item_seeds
+from simenv.client.tasks.task import Task
+from simenv.frontends.qiskit.backend import SimenvBackend
+from simenv.frontends.qiskit.conversion import register_bits
+from simenv.frontends.qiskit.errors import refusals
+from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
+from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
+
+
+class SimenvSampler(BaseSamplerV2):
+    """Samples PUBs `(circuit, parameter values, shots)`; all PUBs of a call go out together.
+
+    Shots keep their order, and the registers of a shot belong together. With the same seed, PUBs
+    and backend the results are the same.
+    """
+
+    def __init__(
+        self,
+        mode: SimenvBackend | SimenvSession | SimenvBatch,
+        *,
+        default_shots: int | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        """`default_shots`: None: the backend's option `shots`. `seed`: None: the backend's, else
+        one is drawn for each call. `options`: noise, precision and compile, as for
+        `SimenvBackend.run`; the backend's else. Raises TypeError for others."""
+        self._backend = backend_of(mode)
+        shared = self._backend.run_options()
+        if unknown := sorted(options.keys() - shared.keys()):
+            raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(shared)}")
+        self._options = {**shared, **options}
+        self.default_shots = self._backend.options.shots if default_shots is None else default_shots
+        self.seed = self._backend.options.seed if seed is None else seed
+
+    @property
+    def backend(self) -> SimenvBackend:
+        """Where its PUBs run."""
+        return self._backend
+
+    def run(
+        self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None
+    ) -> SimenvPrimitiveJob:
+        """Submit PUBs. `shots`: of those that name none.
+
+        Raises ValueError and TypeError for what is no PUB, QiskitError for what the
+        environment does not run. Nothing is accepted then.
+        """
+        default = self.default_shots if shots is None else shots
+        read = [SamplerPub.coerce(pub, default) for pub in pubs]
+        for number, pub in enumerate(read):
+            if not pub.circuit.cregs:
+                warnings.warn(
+                    f"The {number}-th pub's circuit has no output classical registers and so the"
+                    " result will be empty. Did you mean to add measurement instructions?",
+                    UserWarning,
+                    stacklevel=2,
+                )
+        job_id = str(uuid.uuid4())
+        with refusals():
+            seeds = item_seeds(self.seed, len(read), None)
+            sampled = [number for number, pub in enumerate(read) if _is_sampled(pub.circuit)]
+            items = [
+                BatchItem(
+                    read[number].circuit,
+                    self._backend.submit_options(
+                        shots=read[number].shots,
+                        seed=seeds[number],
+                        outputs=("memory",),
+                        name=f"sampler-{job_id[:8]}",
+                        **self._options,
+                    ),
+                    pub_values(read[number]),
+                )
+                for number in sampled
+            ]
+            tasks: list[list[Task]] = [[] for _ in read]
+            for number, found in zip(sampled, self._backend.submitted(items), strict=True):
+                tasks[number] = found
+
+        def collect() -> PrimitiveResult[SamplerPubResult]:
+            results = [_pub_result(pub, each) for pub, each in zip(read, tasks, strict=True)]
+            told = [{"seed": seed} for seed in seeds]
+            return PrimitiveResult(results, metadata={"version": 2, "simenv": told})
+
+        every = [task for each in tasks for task in each]
+        return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
+
+
+def _is_sampled(circuit: QuantumCircuit) -> bool:
+    """Without a measurement or a stored value all clbits are 0."""
+    if not circuit.cregs:
+        return False
+    loaded = load(circuit)
+    return loaded.measures or "store" in loaded.program.names
+
+
+class _PubLike(Protocol):
+    """A PUB of either primitive."""
+
+    @property
+    def circuit(self) -> QuantumCircuit: ...
+    @property
+    def parameter_values(self) -> Any: ...
+
+
+def pub_values(pub: _PubLike) -> NDArray[np.float64] | None:
+    """float64 [K, parameters] of a PUB, in C order of its parameter array; None: one circuit
+    without parameters."""
+    parameters = list(pub.circuit.parameters)
+    values = pub.parameter_values
+    if not parameters and values.shape == ():
+        return None
+    rows: NDArray[np.float64] = (
+        values.as_array(parameters) if parameters else np.zeros((*values.shape, 0))
+    )
+    return np.ascontiguousarray(rows, np.float64).reshape(math.prod(values.shape), len(parameters))
+
+
+def _pub_result(pub: SamplerPub, tasks: Sequence[Task]) -> SamplerPubResult:
+    """Bits of each register, uint8 [..., shots, bytes], and the PUB's metadata."""
+    circuit, shape, shots = pub.circuit, pub.parameter_values.shape, pub.shots
+    if tasks:
+        memory = np.stack([task.result().memory for task in tasks])
+    else:
+        memory = np.zeros((math.prod(shape), shots, -(-circuit.num_clbits // 8)), np.uint8)
+    memory = memory.reshape(*shape, shots, memory.shape[-1])
+    fields, first = {}, 0
+    for register in circuit.cregs:
+        bits = register_bits(memory, first, register.size)
+        fields[register.name] = BitArray(bits, register.size)
+        first += register.size
+    metadata = {"shots": shots, "circuit_metadata": circuit.metadata}
+    return SamplerPubResult(DataBin(**fields, shape=shape), metadata)

@@ -1,0 +1,122 @@
+"""Sessions and batches: reservations of the environment, in the shape of qiskit-ibm-runtime's.
+
+with SimenvSession(backend) as session:
+    sampler = SimenvSampler(mode=session)
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from simenv.frontends.qiskit.backend import SimenvBackend
+from simenv.frontends.qiskit.errors import refusals
+
+LEASE_S = 600.0  # it is renewed until it is closed
+
+
+class _Reserved:
+    """A backend whose circuits run under one reservation."""
+
+    def __init__(
+        self, backend: SimenvBackend, *, max_time: float | None = None, workers: int = 0
+    ) -> None:
+        """`max_time`: seconds until the reservation ends by itself; None: it is renewed until it is
+        closed. `workers`: of the backend's pool, kept for this session alone.
+
+        Raises QiskitError where nothing can be reserved, ValueError.
+        """
+        with refusals():
+            self._reservation = backend.client.reserve(
+                backend.pool, workers=workers, for_s=max_time or LEASE_S
+            )
+            if max_time is None:
+                self._reservation.__enter__()
+        self._backend = backend.reserved(self._reservation)
+        self._is_open = True
+
+    @property
+    def session_id(self) -> str:
+        """Number of the reservation, as `simenv` lists it."""
+        return str(self._reservation.id)
+
+    @property
+    def reserved_backend(self) -> SimenvBackend:
+        """The backend whose circuits run under the reservation."""
+        return self._backend
+
+    def backend(self) -> str:
+        """Name of the backend."""
+        name: str = self._backend.name
+        return name
+
+    def run(self, circuits: Any, **options: Any) -> Any:
+        """As `SimenvBackend.run`, under the reservation."""
+        return self._backend.run(circuits, **options)
+
+    def status(self) -> str:
+        """What the environment says of the reservation: "active", for example."""
+        return str(self.details()["state"])
+
+    def details(self) -> dict[str, Any]:
+        """State, pool and times of the reservation."""
+        with refusals():
+            found = self._backend.client.reservations()
+        info = next((each for each in found if each.id == self._reservation.id), None)
+        return {
+            "id": self.session_id,
+            "backend_name": self.backend(),
+            "mode": type(self).__name__,
+            "state": "closed" if info is None else str(info.state),
+            "pool": None if info is None else info.device or None,
+            "workers": 0 if info is None else info.workers,
+        }
+
+    def close(self) -> None:
+        """Wait for what was submitted under it, then end the reservation. Idempotent."""
+        if self._is_open:
+            with refusals():
+                self._backend.wait()
+            self._is_open = False
+            with refusals():
+                self._reservation.release()
+
+    def cancel(self) -> None:
+        """End the reservation, and cancel what waits or runs under it. Idempotent."""
+        if self._is_open:
+            self._is_open = False
+            with refusals():
+                self._reservation.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.cancel()
+
+
+class SimenvSession(_Reserved):
+    """Many dependent jobs, one after the other, of one program."""
+
+
+class SimenvBatch(_Reserved):
+    """Many independent jobs, submitted together."""
+
+
+def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBackend:
+    """The backend of what a primitive is given; TypeError for anything else."""
+    if isinstance(mode, _Reserved):
+        return mode.reserved_backend
+    if not isinstance(mode, SimenvBackend):
+        raise TypeError(
+            f"mode is a {type(mode).__name__}; it is a SimenvBackend, SimenvSession or SimenvBatch"
+        )
+    return mode

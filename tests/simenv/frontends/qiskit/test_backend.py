@@ -1,0 +1,202 @@
+"""SimenvBackend and its jobs against a real environment: Target, options, results, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from busy_circuits import ENDLESS
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister, transpile
+from qiskit.circuit import Clbit, Parameter
+from qiskit.exceptions import QiskitError
+from qiskit.primitives import BackendEstimatorV2, BackendSamplerV2
+from qiskit.providers import BackendV2, JobStatus
+from qiskit.providers.exceptions import JobError, JobTimeoutError, QiskitBackendNotFoundError
+
+import simenv
+from simenv.errors import NotFoundError
+from simenv.frontends.qiskit import SimenvBackend
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[simenv.Client]:
+    with simenv.local(workers=2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ideal(env: simenv.Client) -> SimenvBackend:
+    return SimenvBackend(client=env)
+
+
+def ghz(width: int) -> QuantumCircuit:
+    circuit = QuantumCircuit(width)
+    circuit.h(0)
+    for qubit in range(1, width):
+        circuit.cx(0, qubit)
+    circuit.measure_all()
+    return circuit
+
+
+def test_target_of_a_device_is_its_calibration(env: simenv.Client) -> None:
+    backend = SimenvBackend("fez", env)
+    info = env.device("fez")
+    assert isinstance(backend, BackendV2)
+    assert (backend.name, backend.num_qubits) == ("fez", 156)
+    edges = set(backend.coupling_map.get_edges())
+    assert edges <= set(info.coupling)  # less the pairs that are calibrated as broken
+    assert len(edges) > 0.9 * len(info.coupling)
+    assert {"cz", "rz", "sx", "x", "measure", "reset", "if_else"} <= set(backend.operation_names)
+    told = next(each for each in info.operations if each.name == "cz")
+    properties = backend.target["cz"][told.qubits]
+    assert properties.error == pytest.approx(told.error)
+    assert properties.duration == pytest.approx(told.duration_ns * 1e-9)
+    assert SimenvBackend("fez", env).target is backend.target
+
+
+def test_ideal_backend_has_any_width(ideal: SimenvBackend) -> None:
+    assert ideal.num_qubits is None
+    circuit = transpile(ghz(40), ideal, optimization_level=1)
+    assert circuit.num_qubits == 40
+    counts = ideal.run(circuit, shots=100, seed=1).result().get_counts()
+    assert set(counts) == {"0" * 40, "1" * 40}
+
+
+def test_transpiled_circuit_runs_as_it_is_and_others_are_compiled(env: simenv.Client) -> None:
+    backend = SimenvBackend("fez", env, shots=500)
+    isa = transpile(ghz(3), backend, seed_transpiler=1)
+    job = backend.run([isa, ghz(3)], seed=3)
+    result = job.result()
+    assert [task.result().compiled is None for task in job.tasks] == [True, False]
+    for k in range(2):
+        counts = result.get_counts(k)
+        assert sum(counts.values()) == 500
+        assert counts["000"] + counts["111"] > 400
+        assert len(counts) > 2
+        assert result.results[k].header["device"] == "fez"
+    silent = backend.run(ghz(3), noise="off").result().get_counts()
+    assert set(silent) == {"000", "111"}
+
+
+def test_memory_and_registers_of_result(ideal: SimenvBackend) -> None:
+    loose = Clbit()
+    circuit = QuantumCircuit(QuantumRegister(3), [loose], ClassicalRegister(2, "a"))
+    circuit.x([0, 2])
+    circuit.measure(0, loose)
+    circuit.measure([1, 2], [1, 2])
+    circuit.metadata = {"k": 1}
+    result = ideal.run(circuit, shots=4, memory=True).result()
+    assert result.data()["counts"] == {"0x5": 4}
+    assert result.data()["memory"] == ["0x5"] * 4
+    header = result.results[0].header
+    assert header["creg_sizes"] == [["a", 2]]
+    assert header["metadata"] == {"k": 1}
+    bell = ideal.run(ghz(2), shots=100, memory=True, seed=2).result()
+    memory = bell.get_memory()
+    assert {key: memory.count(key) for key in ("00", "11")} == bell.get_counts()
+    assert "memory" not in ideal.run(ghz(2), shots=100).result().data()
+
+
+def test_parameter_binds_give_an_entry_for_each_set(ideal: SimenvBackend) -> None:
+    x, y = Parameter("x"), Parameter("y")
+    circuit = QuantumCircuit(2)
+    circuit.rx(y, 0)
+    circuit.rx(x, 1)
+    circuit.measure_all()
+    binds = [{x: [0, np.pi, np.pi], "y": [np.pi, 0, np.pi]}, {}]
+    job = ideal.run([circuit, ghz(1)], parameter_binds=binds, shots=10)
+    counts = job.result().get_counts()
+    assert counts[:3] == [{"01": 10}, {"10": 10}, {"11": 10}]
+    assert len(counts) == len(job.tasks) == 4
+    assert len(job.metadata["tasks"]) == 2
+
+
+def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) -> None:
+    backend = SimenvBackend(client=env, shots=20, seed=9)
+    first, second = (backend.run(ghz(2)).result() for _ in range(2))
+    assert first.get_counts() == second.get_counts()
+    assert sum(first.get_counts().values()) == 20
+    backend.set_options(shots=30)
+    assert sum(backend.run(ghz(2)).result().get_counts().values()) == 30
+    assert sum(backend.run(ghz(2), shots=5).result().get_counts().values()) == 5
+    with pytest.raises(TypeError, match="no option shot;"):
+        backend.run(ghz(2), shot=3)
+    with pytest.raises(AttributeError, match="shot"):
+        SimenvBackend(client=env, shot=3)
+    with pytest.raises(ValueError, match="give one"):
+        backend.run(ghz(2), seed_simulator=3)
+    with pytest.raises(ValueError, match="shots"):
+        backend.run(ghz(2), shots=-3)
+
+
+def test_faults_are_raised_before_submission(env: simenv.Client, ideal: SimenvBackend) -> None:
+    before = env.queue(done=True)[0]
+    free = QuantumCircuit(1)
+    free.rx(Parameter("x"), 0)
+    free.measure_all()
+    with pytest.raises(TypeError, match="QuantumCircuits"):
+        ideal.run(["OPENQASM 3;"])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="parameter_binds"):
+        ideal.run(free)
+    with pytest.raises(ValueError, match="its parameters are x"):
+        ideal.run(free, parameter_binds={"z": [1.0]})
+    with pytest.raises(ValueError, match="one for each"):
+        ideal.run([free, free], parameter_binds=[{"x": [1.0]}])
+    with pytest.raises(QiskitError, match=r"circuit 1: .*measures nothing"):
+        ideal.run([ghz(2), QuantumCircuit(1, 1)])
+    assert env.queue(done=True)[0] == before
+    with pytest.raises(NotFoundError, match="nowhere"):
+        SimenvBackend("nowhere", env)
+
+
+def test_running_job_is_waited_for_and_cancelled(env: simenv.Client, ideal: SimenvBackend) -> None:
+    job = ideal.run([QuantumCircuit.from_qasm_str(ENDLESS)])
+    assert job.status() in (JobStatus.QUEUED, JobStatus.RUNNING)
+    with pytest.raises(JobTimeoutError):
+        job.wait_for_final_state(timeout=0.05)
+    with pytest.raises(JobTimeoutError):
+        job.result(timeout=0.05)
+    assert job.cancel()
+    job.wait_for_final_state(timeout=60)
+    assert job.status() is JobStatus.CANCELLED
+    assert job.cancelled()
+    assert not job.cancel()
+    with pytest.raises(JobError, match="cancel"):
+        job.result()
+    assert "cancel" in (job.error_message() or "")
+
+
+def test_finished_job_tells_its_times(ideal: SimenvBackend) -> None:
+    job = ideal.run(ghz(3), shots=10)
+    result = job.result(timeout=60)
+    assert job.done()
+    assert result.job_id == job.job_id()
+    assert result.backend_name == ideal.name == job.backend().name
+    usage = job.usage()
+    assert 0 < usage["run_s"] <= usage["total_s"]
+    assert job.error_message() is None
+    assert job.metadata["shots"] == 10
+
+
+def test_type_and_capability_choose_engine(env: simenv.Client) -> None:
+    backend = SimenvBackend(client=env, type="simulator", capability="statevector")
+    job = backend.run(ghz(3))
+    assert job.result().results[0].header["engine"] == "statevector"
+    chain = SimenvBackend(client=env, type="simulator", capability="tensornetwork")
+    assert chain.run(ghz(3)).result().results[0].header["engine"] == "mps"
+    with pytest.raises(ValueError, match="statevector, densitymatrix"):
+        SimenvBackend(client=env, capability="abacus")
+    with pytest.raises(ValueError, match="simulator, emulator, hardware"):
+        SimenvBackend(client=env, type="abacus")
+    with pytest.raises(QiskitBackendNotFoundError, match="no pool of hardware kind"):
+        SimenvBackend(client=env, type="hardware")
+    assert SimenvBackend("main", env).run(ghz(2), shots=3).result().results[0].shots == 3
+
+
+def test_primitives_of_qiskit_run_on_the_backend(ideal: SimenvBackend) -> None:
+    (found,) = BackendSamplerV2(backend=ideal).run([ghz(3)], shots=40).result()
+    assert set(found.data.meas.get_counts()) <= {"000", "111"}
+    bare = ghz(2).remove_final_measurements(inplace=False)
+    (estimated,) = BackendEstimatorV2(backend=ideal).run([(bare, "ZZ")]).result()
+    assert estimated.data.evs == pytest.approx(1.0)

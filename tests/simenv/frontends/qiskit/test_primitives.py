@@ -1,0 +1,311 @@
+"""SamplerV2 and EstimatorV2 over a real environment, against Qiskit's own as the reference."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
+from qiskit.circuit import Parameter, ParameterVector
+from qiskit.exceptions import QiskitError
+from qiskit.primitives import StatevectorEstimator, StatevectorSampler
+from qiskit.primitives.containers import BindingsArray
+from qiskit.providers import JobStatus
+from qiskit.quantum_info import Operator, SparseObservable, SparsePauliOp
+
+import simenv
+from simenv.frontends.qiskit import (
+    SimenvBackend,
+    SimenvBatch,
+    SimenvEstimator,
+    SimenvSampler,
+    SimenvSession,
+)
+
+
+@pytest.fixture(scope="module")
+def env() -> Iterator[simenv.Client]:
+    with simenv.local(workers=2) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ideal(env: simenv.Client) -> SimenvBackend:
+    return SimenvBackend(client=env)
+
+
+def ansatz() -> QuantumCircuit:
+    """Two qubits, four parameters whose order in the circuit is not that of their names."""
+    x = ParameterVector("x", 4)
+    circuit = QuantumCircuit(2, metadata={"body": "ansatz"})
+    circuit.ry(x[2], 0)
+    circuit.rx(x[0] + 0.1, 1)
+    circuit.cx(0, 1)
+    circuit.rz(x[3], 1)
+    circuit.ry(2 * x[1], 1)
+    return circuit
+
+
+def measured() -> QuantumCircuit:
+    circuit = ansatz()
+    circuit.measure_all()
+    return circuit
+
+
+def teleportation() -> QuantumCircuit:
+    """`end` agrees with no bit of `mid`, and with `copy` in each shot; registers of odd sizes."""
+    mid, copy, end = (
+        ClassicalRegister(2, "mid"), ClassicalRegister(9, "copy"), ClassicalRegister(1, "end"),
+    )  # fmt: skip
+    circuit = QuantumCircuit(QuantumRegister(3, "q"), mid, copy, end)
+    circuit.ry(1.1, 0)
+    circuit.h(1)
+    circuit.cx(1, 2)
+    circuit.cx(0, 1)
+    circuit.h(0)
+    circuit.measure([0, 1], mid)
+    with circuit.if_test((mid[1], 1)):
+        circuit.x(2)
+    with circuit.if_test((mid[0], 1)):
+        circuit.z(2)
+    circuit.measure(2, end)
+    circuit.measure(2, copy[8])
+    circuit.measure(0, copy[0])
+    return circuit
+
+
+SHAPES = [
+    ((), ()),
+    ((3,), ()),
+    ((), (4,)),
+    ((4,), (4,)),
+    ((3, 1), (4,)),
+    ((2, 1, 3), (5, 1)),
+    ((1,), (2, 2)),
+]
+
+
+@pytest.mark.parametrize(("observables", "sets"), SHAPES)
+def test_estimates_of_broadcast_pub_equal_reference(
+    ideal: SimenvBackend, observables: tuple[int, ...], sets: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(1)
+    labels = ["ZZ", "XI", "IY", "XY"]
+    listed = np.empty(observables, object)
+    for place in np.ndindex(*observables):
+        listed[place] = SparsePauliOp(labels, rng.normal(size=4))
+    told = listed.tolist()
+    pub = (ansatz(), told, rng.uniform(0, 6, (*sets, 4)))
+    expected = StatevectorEstimator().run([pub]).result()[0]
+    found = SimenvEstimator(ideal).run([pub]).result()[0]
+    assert found.data.evs.shape == expected.data.evs.shape == found.data.shape
+    np.testing.assert_allclose(found.data.evs, expected.data.evs, atol=1e-12)
+    np.testing.assert_array_equal(found.data.stds, np.zeros(found.data.shape))
+    assert found.metadata == {
+        "target_precision": 0.0, "shots": 0, "circuit_metadata": {"body": "ansatz"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "observable", ["0+", {"1-": 0.5, "rl": 2.0}, SparseObservable.from_list([("0I", 1.5)]), "ZX"]
+)
+def test_estimates_of_projectors_are_exact(ideal: SimenvBackend, observable: object) -> None:
+    values = [0.3, 0.4, 0.5, 0.6]
+    found = SimenvEstimator(ideal).run([(ansatz(), observable, values)]).result()[0].data.evs
+    told = observable
+    if isinstance(told, str):
+        told = SparseObservable.from_label(told)
+    elif isinstance(told, dict):
+        told = SparseObservable.from_list(list(told.items()))
+    matrix = Operator(SparsePauliOp.from_sparse_observable(told)).data
+    state = Operator(ansatz().assign_parameters(values)).data[:, 0]
+    assert found == pytest.approx((state.conj() @ matrix @ state).real, abs=1e-12)
+
+
+def test_precision_becomes_shots_and_standard_errors(ideal: SimenvBackend) -> None:
+    values = np.random.default_rng(2).uniform(0, 6, (20, 4))
+    pub = (ansatz(), [["ZZ"], ["XI"]], values)
+    exact = SimenvEstimator(ideal).run([pub]).result()[0].data.evs
+    estimator = SimenvEstimator(ideal, seed=5, default_precision=0.05)
+    found, finer = estimator.run([pub, (*pub, 0.01)]).result()
+    assert found.metadata["shots"] == 400
+    assert finer.metadata["shots"] == 10_000
+    assert finer.metadata["target_precision"] == 0.01
+    for each, precision in ((found, 0.05), (finer, 0.01)):
+        assert 0 < each.data.stds.max() <= 1.01 * precision
+        assert (np.abs(each.data.evs - exact) < 5 * precision).all()
+        assert np.abs(each.data.evs - exact).max() > 0
+    again = estimator.run([pub, (*pub, 0.01)]).result()
+    np.testing.assert_array_equal(again[1].data.evs, finer.data.evs)
+    assert estimator.run([pub], precision=0.1).result()[0].metadata["shots"] == 100
+
+
+def test_pair_of_long_arrays_is_computed_in_groups(ideal: SimenvBackend) -> None:
+    rng = np.random.default_rng(3)
+    circuit = ansatz()
+    observables = [SparsePauliOp("ZZ", k + 1.0) for k in range(80)]
+    values = rng.uniform(0, 6, (80, 4))
+    expected = StatevectorEstimator().run([(circuit, observables, values)]).result()[0].data.evs
+    job = SimenvEstimator(ideal).run([(circuit, observables, values)])
+    np.testing.assert_allclose(job.result()[0].data.evs, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5,), (2, 3), (2, 1, 2)])
+def test_sampler_result_has_shape_of_reference(
+    ideal: SimenvBackend, shape: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(4).uniform(0, 6, (*shape, 4))
+    pub = (measured(), values, 2000)
+    (expected,) = StatevectorSampler(seed=1).run([pub]).result()
+    (found,) = SimenvSampler(ideal, seed=1).run([pub]).result()
+    ours, theirs = found.data.meas, expected.data.meas
+    assert ours.shape == theirs.shape == shape
+    assert ours.array.shape == theirs.array.shape
+    assert (ours.num_bits, ours.num_shots) == (2, 2000)
+    assert found.metadata == expected.metadata
+    for place in np.ndindex(*shape):
+        one, two = ours.get_counts(place), theirs.get_counts(place)
+        for key in ("00", "01", "10", "11"):
+            assert abs(one.get(key, 0) - two.get(key, 0)) < 5 * np.sqrt(2 * 2000 * 0.25)
+
+
+def test_values_by_name_and_array_shape_without_parameters(ideal: SimenvBackend) -> None:
+    x, y = Parameter("x"), Parameter("y")
+    circuit = QuantumCircuit(2)
+    circuit.rx(y, 0)
+    circuit.rx(x, 1)
+    circuit.measure_all()
+    sampler = SimenvSampler(ideal, default_shots=50)
+    (found,) = sampler.run([(circuit, {"y": [np.pi, 0.0], ("x",): [[0.0], [0.0]]})]).result()
+    assert [found.data.meas.get_counts(k) for k in range(2)] == [{"01": 50}, {"00": 50}]
+    plain = QuantumCircuit(1)
+    plain.h(0)
+    plain.measure_all()
+    (found,) = sampler.run([(plain, BindingsArray({}, shape=(3,)))]).result()
+    assert found.data.meas.shape == (3,)
+    memories = {found.data.meas[k].array.tobytes() for k in range(3)}
+    assert len(memories) == 3
+
+
+def test_registers_keep_their_joint_shots(ideal: SimenvBackend) -> None:
+    (found,) = SimenvSampler(ideal, seed=8).run([teleportation()], shots=4000).result()
+    mid, copy, end = found.data.mid, found.data.copy, found.data.end
+    assert list(found.data) == ["mid", "copy", "end"]
+    assert (mid.num_bits, copy.num_bits, end.num_bits) == (2, 9, 1)
+    assert copy.array.shape == (4000, 2)
+    bits = copy.to_bool_array(order="little")
+    np.testing.assert_array_equal(bits[:, 8], end.to_bool_array()[:, 0])
+    np.testing.assert_array_equal(bits[:, 0], mid.to_bool_array(order="little")[:, 0])
+    assert not bits[:, 1:8].any()
+    ones = end.get_counts()["1"]
+    assert abs(ones - 4000 * np.sin(0.55) ** 2) < 5 * np.sqrt(1000)
+    given = end.to_bool_array()[:, 0][mid.to_bool_array()[:, 0]]
+    assert abs(given.mean() - np.sin(0.55) ** 2) < 5 * 0.5 / np.sqrt(given.size)
+    joined = found.join_data()
+    assert joined.num_bits == 12
+    assert len(set(found.join_data(["mid", "end"]).get_counts())) == 8
+
+
+def test_same_seed_gives_same_bits_and_pubs_differ(ideal: SimenvBackend) -> None:
+    sampler = SimenvSampler(ideal, seed=3)
+    values = [0.3, 0.4, 0.5, 0.6]
+    one, two = sampler.run([(measured(), values), (measured(), values)], shots=200).result()
+    again = sampler.run([(measured(), values)], shots=200).result()[0]
+    assert one.data.meas == again.data.meas
+    assert one.data.meas != two.data.meas
+    drawn = SimenvSampler(ideal).run([(measured(), values)], shots=200).result()[0]
+    assert drawn.data.meas != one.data.meas
+
+
+def test_circuit_without_measurement_reads_zeros_and_without_registers_warns(
+    ideal: SimenvBackend,
+) -> None:
+    circuit = QuantumCircuit(1, 3)
+    circuit.x(0)
+    (found,) = SimenvSampler(ideal).run([circuit], shots=7).result()
+    assert found.data.c.get_counts() == {"000": 7}
+    with pytest.warns(UserWarning, match="no output classical registers"):
+        (found,) = SimenvSampler(ideal).run([QuantumCircuit(1)], shots=7).result()
+    assert not list(found.data)
+
+
+def test_faults_of_pubs_are_raised_before_submission(
+    env: simenv.Client, ideal: SimenvBackend
+) -> None:
+    before = env.queue(done=True)[0]
+    with pytest.raises(ValueError, match="parameter"):
+        SimenvSampler(ideal).run([measured()])
+    with pytest.raises(ValueError, match=r"shots|larger|positive"):
+        SimenvSampler(ideal).run([(measured(), [0.0] * 4)], shots=-1)
+    with pytest.raises(ValueError, match="qubits"):
+        SimenvEstimator(ideal).run([(ansatz(), "ZZZ", [0.0] * 4)])
+    with pytest.raises(ValueError, match=r"broadcast|shape"):
+        SimenvEstimator(ideal).run([(ansatz(), ["ZZ", "XX"], np.zeros((3, 4)))])
+    with pytest.raises(TypeError, match="mode"):
+        SimenvSampler("fez")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no option shot"):
+        SimenvSampler(ideal, shot=3)
+    wide = QuantumCircuit(60)
+    for qubit in range(60):
+        wide.rx(0.3, qubit)
+        wide.cx(qubit, (qubit + 17) % 60)
+        wide.t(qubit)
+    wide.measure_all()
+    with pytest.raises(QiskitError, match="circuit 1"):
+        SimenvSampler(ideal).run([(measured(), [0.0] * 4), wide])
+    assert env.queue(done=True)[0] == before
+
+
+def test_results_are_pickled_and_jobs_tell_their_state(ideal: SimenvBackend) -> None:
+    job = SimenvSampler(ideal, seed=1).run([teleportation()], shots=20)
+    result = job.result(timeout=60)
+    assert job.status() is JobStatus.DONE
+    assert job.done() and job.in_final_state()  # noqa: PT018
+    assert not job.running()
+    assert not job.cancelled()
+    assert not job.cancel()
+    again = pickle.loads(pickle.dumps(result))  # noqa: S301
+    assert again[0].data.mid == result[0].data.mid
+    assert job.metadata["tasks"] == [job.tasks[0].id]
+    estimated = SimenvEstimator(ideal).run([(ansatz(), "ZZ", [0.1] * 4)]).result()
+    again = pickle.loads(pickle.dumps(estimated))  # noqa: S301
+    assert again[0].data.evs == estimated[0].data.evs
+
+
+def test_primitives_on_a_device_are_noisy_and_follow_layouts(env: simenv.Client) -> None:
+    from qiskit import transpile
+
+    device = SimenvBackend("fez", env)
+    circuit = QuantumCircuit(2)
+    circuit.h(0)
+    circuit.cx(0, 1)
+    isa = transpile(circuit, device, optimization_level=1, seed_transpiler=3)
+    observable = SparsePauliOp(["ZZ", "XX"]).apply_layout(isa.layout)
+    estimator = SimenvEstimator(device, seed=2)
+    found = estimator.run([(isa, observable), (circuit, ["ZZ", "XX"])]).result()
+    assert found[0].metadata["shots"] == 4096
+    assert 1.8 < found[0].data.evs < 2.0
+    assert (found[1].data.evs < 1.0).all() and (found[1].data.evs > 0.9).all()  # noqa: PT018
+    exact = estimator.run([(circuit, "ZZ")], precision=0.0).result()[0].data.evs
+    assert 0.9 < exact < 1.0
+    ideal = SimenvEstimator(device, noise="off").run([(circuit, "ZZ")], precision=0.0).result()
+    assert ideal[0].data.evs == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", [SimenvSession, SimenvBatch])
+def test_session_runs_under_a_reservation(
+    env: simenv.Client, ideal: SimenvBackend, kind: type[SimenvSession]
+) -> None:
+    with kind(ideal, workers=1) as session:
+        number = int(session.session_id)
+        assert env.reservation(number).id == number
+        assert session.details()["workers"] == 1
+        job = SimenvSampler(mode=session).run([teleportation()], shots=10)
+        run = session.run(teleportation(), shots=10)
+        assert session.backend() == ideal.name
+    assert job.done() and run.done()  # noqa: PT018
+    assert session.status() not in ("active", "open")
+    with pytest.raises(QiskitError, match="reservation"):
+        SimenvSampler(mode=session).run([teleportation()])
