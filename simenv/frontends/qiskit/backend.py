@@ -29,7 +29,7 @@ SHOTS = 1024
 IDEAL_NAME = "simenv"
 
 
-class SimenvBackend(BackendV2):
+class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     """Circuits run as tasks of an environment. Thread-safe, as its client is.
 
     Options of `run`, with their defaults: `shots` (1024), `seed` (None: one is drawn; also as

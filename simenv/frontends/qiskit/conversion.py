@@ -7,6 +7,7 @@ the bits of `circuit.clbits`. A BitArray is big-endian, simenv's memory little-e
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
     width = outcomes.dtype.itemsize if outcomes.ndim == 1 else outcomes.shape[1]
     packed = np.ascontiguousarray(outcomes).view(np.uint8).reshape(-1, width)
     numbers = result.outcome_counts.tolist()
-    data = {"counts": dict(zip(_hexadecimal(packed, order), numbers, strict=True))}
+    data: dict[str, Any] = {"counts": dict(zip(_hexadecimal(packed, order), numbers, strict=True))}
     if result.has("memory"):
         data["memory"] = list(_hexadecimal(result.memory, order))
     header = {

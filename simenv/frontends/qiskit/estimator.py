@@ -33,7 +33,7 @@ class _Group(NamedTuple):
     tasks: list[Task]
 
 
-class SimenvEstimator(BaseEstimatorV2):
+class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyped
     """Estimates PUBs `(circuit, observables, parameter values, precision)`.
 
     A precision p > 0 takes ceil(1 / p^2) shots of each Pauli string; 0 is exact. The values of all

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qiskit.providers import BackendV2
 
 
-class SimenvJob(JobV1):
+class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
     """Accepted by the environment, and kept there: it goes on when this process ends."""
 
     _async = True
@@ -37,7 +37,7 @@ class SimenvJob(JobV1):
         self._circuits = [
             circuit for circuit, each in zip(circuits, tasks, strict=True) for _ in each
         ]
-        self._group = TaskGroup(backend.client, self._tasks)  # type: ignore[attr-defined]
+        self._group = TaskGroup(backend.client, self._tasks)
         self._result: Result | None = None
         super().__init__(backend, job_id, **options, tasks=self._group.ids)
 

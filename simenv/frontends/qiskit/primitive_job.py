@@ -15,7 +15,7 @@ from simenv.frontends.qiskit.errors import failures
 from simenv.frontends.qiskit.progress import TaskGroup
 
 
-class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):
+class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # type: ignore[misc]
     """Accepted by the environment when it is returned; it goes on when this process ends."""
 
     def __init__(

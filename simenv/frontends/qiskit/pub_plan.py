@@ -46,6 +46,10 @@ class PubGroup(NamedTuple):
     column_of: NDArray[np.intp]
 
 
+_FIRST = np.zeros(1, np.intp)
+_SINGLE = PubGroup(_FIRST, [0], _FIRST, _FIRST, _FIRST)
+
+
 class PubPlan(NamedTuple):
     """Submissions of a PUB; `shape`: its size, flat."""
 
@@ -59,6 +63,8 @@ def plan_of(pub: EstimatorPub) -> PubPlan:
     told = pub.observables
     listed: Any = [told.tolist()] if told.shape == () else told.ravel().tolist()
     observables = [_paulis(each) for each in listed]
+    if pub.size == told.size == pub.parameter_values.size == 1:
+        return PubPlan(observables, [_SINGLE], 1)
     columns = np.broadcast_to(np.arange(told.size).reshape(told.shape), pub.shape).ravel()
     sets = pub.parameter_values
     rows = np.broadcast_to(np.arange(sets.size).reshape(sets.shape), pub.shape).ravel()

@@ -26,7 +26,7 @@ from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
 from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
 
 
-class SimenvSampler(BaseSamplerV2):
+class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
     """Samples PUBs `(circuit, parameter values, shots)`; all PUBs of a call go out together.
 
     Shots keep their order, and the registers of a shot belong together. With the same seed, PUBs
