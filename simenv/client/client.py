@@ -24,6 +24,7 @@ from simenv.client.submission.options import (
     ReservationLike,
     Seed,
     Seeds,
+    Shots,
     SubmitOptions,
     with_options_of,
 )
@@ -140,7 +141,7 @@ class Client(Environment):
         self,
         work: Any,
         *,
-        shots: SupportsIndex | float | None = 1024,
+        shots: Shots | Sequence[Shots] = 1024,
         seed: Seeds = None,
         outputs: Sequence[str] | str = ("counts",),
         observables: Any = None,
@@ -163,14 +164,15 @@ class Client(Environment):
     ) -> list[Task]:
         """Submit many tasks, in order, accepted or refused as a whole; options as in `submit`.
 
-        `work`: several circuits; or (circuit, parameter values), one task for each set of values:
-        an array (K, P), columns in the order of `circuit.parameters`, or a mapping from parameter
-        to K values. A sweep is sent as few tasks of up to 4,096 sets of values (bindings), each
-        accepted, run and ended as one; each Task returned, such as `t-8k2f.17`, is one binding.
+        `work`: several circuits; or a sweep, (circuit, parameter values), one task for each set of
+        values: an array (K, P), columns in the order of `circuit.parameters`, or a mapping from
+        parameter to K values; or a list of sweeps, `shots` then one number or one each. A sweep is
+        sent as few tasks of up to 4,096 sets of values (bindings), each accepted, run and ended as
+        one; each Task returned, such as `t-8k2f.17`, is one binding.
 
-        `seed`: a list gives each task its own. One seed: circuit k gets BLAKE2b(seed, k), cut to 53
-        bits; the bindings of a sweep share it, and their number is a part of the random key. Item k
-        has the idempotency key (idempotency_key, k).
+        `seed`: a list gives each task, or each of several sweeps, its own. One seed: item k gets
+        BLAKE2b(seed, k), cut to 53 bits; the bindings of a sweep share it, and their number is a
+        part of the random key. Item k has the idempotency key (idempotency_key, k).
 
         Raises BatchRefusedError with one error for each bad item; a refusal that is about the call
         as a whole (QueueFullError, KeyConflictError) is raised as it is.
@@ -239,9 +241,7 @@ class Client(Environment):
         infos = self._session.task_infos([number])
         if not infos:
             handle = self._session.handle_for(number, Submission())
-            self._session.wait_ended(
-                handle, None
-            )  # it is answered at once: there is nothing to wait for
+            self._session.wait_ended(handle, None)  # it is answered at once
             raise handle.error() or NotFoundError(f"no task {task} here")
         return Task(self._session.handle_for(number, Submission(infos[0].name)), row_of(task))
 

@@ -35,8 +35,10 @@ PRECISIONS = ("double", "single")
 MAX_RANKS = 4_096
 MAX_BINDING = 2**63 - 1
 DRAWN_BITS = 53  # of seeds drawn and derived here: they survive readers of JSON that use doubles
+DEFAULT_SHOTS = 1024
 Seed = SupportsIndex
 Seeds = Seed | Sequence[Seed] | None
+Shots = SupportsIndex | float | None
 
 
 class ReservationLike(Protocol):
@@ -51,7 +53,7 @@ class ReservationLike(Protocol):
 class SharedOptions(TypedDict, total=False):
     """The options that all tasks of a call share; see `Client.submit` for their meaning."""
 
-    shots: SupportsIndex | float | None
+    shots: Shots | Sequence[Shots]
     outputs: Sequence[str] | str
     engine: str
     precision: str
@@ -106,7 +108,7 @@ def with_options_of(submit: Callable[..., Any]) -> Callable[[F], F]:
 
 _NAMES = SubmitOptions.__optional_keys__
 DEFAULTS: SharedOptions = {
-    "shots": 1024,
+    "shots": DEFAULT_SHOTS,
     "outputs": ("counts",),
     "engine": "auto",
     "precision": "double",

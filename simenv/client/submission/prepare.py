@@ -14,12 +14,11 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits import PackedCircuit, load, load_observables
-from simenv.client.circuits.common.parameters import chain
+from simenv.client.circuits import PackedCircuit, load
 from simenv.client.devices.choice import SubmitDevices
 from simenv.client.submission.arguments import checked_key
 from simenv.client.submission.options import (
-    SAMPLED,
+    DEFAULT_SHOTS,
     BatchOptions,
     CheckedOptions,
     SubmitOptions,
@@ -31,7 +30,14 @@ from simenv.client.submission.options import (
     sweep_seeds,
 )
 from simenv.client.submission.sweep_size import bindings_per_task
-from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.client.submission.terms import (
+    common_terms,
+    of_item,
+    terms_of,
+    unbound,
+    with_chain,
+)
+from simenv.errors import OptionError, SimenvError
 from simenv.model import TaskOptions, TaskSpec
 from simenv.wire.refusals import error_of_batch
 
@@ -58,9 +64,9 @@ def prepare_one(
     if checked.named:
         checked, loaded, layouts, terms = _on_device(loaded, options, checked, devices)
     else:
-        terms = _task_options(loaded, options.get("observables"), checked)
+        terms = terms_of(loaded, options.get("observables"), checked)
     row = _one_row(loaded, values)
-    terms = _chained(terms, loaded, values)
+    terms = with_chain(terms, loaded, values)
     spec = TaskSpec(
         loaded.packed,
         checked.shots,
@@ -84,7 +90,7 @@ def _on_device(
     compiled = None
     if devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
-    terms = _task_options(loaded, options.get("observables"), checked)
+    terms = terms_of(loaded, options.get("observables"), checked)
     if compiled is None:
         return checked, loaded, _AS_WRITTEN, terms
     moved = compiled.observables(terms.observables)
@@ -99,7 +105,14 @@ def _on_device(
 def prepare_many(
     work: Any, options: BatchOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
-    """Check and pack several circuits, or a sweep; see `Client.submit_many`."""
+    """Check and pack several circuits, a sweep or several; see `Client.submit_many`."""
+    shots = options.get("shots", DEFAULT_SHOTS)
+    if isinstance(work, list) and work and all(map(_is_sweep, work)):
+        return _several_sweeps(work, shots, options, devices)
+    if isinstance(shots, Sequence):
+        raise OptionError(
+            f"shots={shots!r:.80}", hint="one number; several go with a list of sweeps, one each"
+        )
     checked = _checked(options)
     if _is_sweep(work):
         circuit, values = work
@@ -122,7 +135,7 @@ def prepare_question(
     if checked.named:
         checked, loaded, _, terms = _on_device(loaded, options, checked, devices)
     else:
-        terms = _task_options(loaded, options.get("observables"), checked)
+        terms = terms_of(loaded, options.get("observables"), checked)
     values = options.get("parameter_values")
     count = 1 if values is None else len(loaded.bind(values))
     return loaded, terms, checked.shots, count
@@ -149,9 +162,9 @@ def _sweep(
     if checked.named:
         checked, loaded, layouts, terms = _on_device(loaded, options, checked, devices)
     else:
-        terms = _task_options(loaded, options.get("observables"), checked)
+        terms = terms_of(loaded, options.get("observables"), checked)
     rows = loaded.bind(values)
-    terms = _chained(terms, loaded, values)
+    terms = with_chain(terms, loaded, values)
     seed = options.get("seed")
     seeds = sweep_seeds(seed, len(rows), options.get("idempotency_key"))
     packed, shots, total = loaded.packed, checked.shots, len(rows)
@@ -175,6 +188,40 @@ def _sweep(
     )
 
 
+def _several_sweeps(
+    sweeps: Sequence[tuple[Any, Any]],
+    shots: Any,
+    options: BatchOptions,
+    devices: SubmitDevices | None,
+) -> PreparedSubmit:
+    """Prepare sweeps that share their options, but for shots and seeds; BatchRefusedError names
+    every bad one."""
+    key = options.get("idempotency_key")
+    seeds = item_seeds(options.get("seed"), len(sweeps), key)
+    each = shots if isinstance(shots, Sequence) else [shots] * len(sweeps)
+    if len(each) != len(sweeps):
+        raise OptionError(
+            f"{len(each)} numbers of shots for {len(sweeps)} sweeps", hint="one each, or one"
+        )
+    parts: list[PreparedSubmit] = []
+    errors: list[SimenvError] = []
+    for index, (circuit, values) in enumerate(sweeps):
+        own: BatchOptions = {**options, "seed": seeds[index], "shots": each[index]}
+        try:
+            parts.append(_sweep(circuit, values, own, _checked(own), devices))
+            if parts[-1].terms != parts[0].terms:
+                raise OptionError(
+                    "sweeps of one call share observables, device and outputs, and these differ"
+                    " once they are compiled",
+                    hint="submit them in calls of their own",
+                )
+        except SimenvError as error:
+            errors.append(of_item(error, index))
+    if errors:
+        raise error_of_batch(errors, len(sweeps))
+    return PreparedSubmit(parts[0].terms, [spec for part in parts for spec in part.specs])
+
+
 def _several(
     circuits: Sequence[Any],
     options: BatchOptions,
@@ -194,18 +241,18 @@ def _several(
             loaded = load(circuit)
             if loaded.parameters:
                 raise OptionError(
-                    _unbound(loaded), hint="submit_many((circuit, parameter_values)) binds one"
+                    unbound(loaded), hint="submit_many((circuit, parameter_values)) binds one"
                 )
             programs.append(loaded)
         except SimenvError as error:
-            errors.append(_at(error, index))
+            errors.append(of_item(error, index))
     if not circuits:
         return PreparedSubmit(checked.task_options(True, None), [])
     terms, layouts = None, [_AS_WRITTEN] * len(programs)
     if checked.named and not errors:
         terms, programs, layouts = _several_on_device(programs, options, checked, devices, errors)
     elif not errors:
-        terms = _common_options(programs, options.get("observables"), checked, errors)
+        terms = common_terms(programs, options.get("observables"), checked, errors)
     if terms is None or errors:
         raise error_of_batch(errors, len(circuits))
     seeds = item_seeds(options.get("seed"), len(circuits), options.get("idempotency_key"))
@@ -231,7 +278,7 @@ def _several_on_device(
     Observables are shared by all tasks of a call, so circuits that ask for them must end on the
     same qubits of the device.
     """
-    terms = _common_options(programs, options.get("observables"), checked, errors)
+    terms = common_terms(programs, options.get("observables"), checked, errors)
     if errors or devices is None:
         return terms, programs, [_AS_WRITTEN] * len(programs)
     found: list[PackedCircuit] = []
@@ -242,7 +289,7 @@ def _several_on_device(
         try:
             checked, compiled = devices.prepared(checked, loaded)
         except SimenvError as error:
-            errors.append(_at(error, index))
+            errors.append(of_item(error, index))
             continue
         if compiled is None:
             task = checked.task
@@ -280,7 +327,7 @@ def _one_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
     if parameter_values is None:
         if loaded.parameters:
             raise OptionError(
-                _unbound(loaded), hint="give parameter_values=, or bind them in the circuit"
+                unbound(loaded), hint="give parameter_values=, or bind them in the circuit"
             )
         return b""
     rows = loaded.bind(parameter_values)
@@ -290,91 +337,3 @@ def _one_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
             hint="submit_many((circuit, parameter_values)) gives one task for each",
         )
     return rows.tobytes()
-
-
-def _unbound(loaded: PackedCircuit) -> str:
-    names = ", ".join(str(name) for name in loaded.parameters[:5])
-    return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
-
-
-def _task_options(loaded: PackedCircuit, observables: Any, options: CheckedOptions) -> TaskOptions:
-    """Return the options sent with one circuit."""
-    measures = loaded.measures
-    pauli = None if observables is None else load_observables(observables, loaded.num_qubits)
-    terms = options.task_options(measures, pauli)
-    error = _contradiction(terms, measures, -1)
-    if error is not None:
-        raise error
-    return terms
-
-
-def _chained(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any) -> TaskOptions:
-    """Return the same options with the chain rule that a gradient needs."""
-    if "gradient" not in terms.outputs:
-        return terms
-    if not loaded.parameters:
-        raise OptionError(
-            "a gradient was asked of a circuit without free parameters",
-            hint="leave parameters free, and give parameter_values",
-        )
-    jacobian = chain(loaded.slots, parameter_values)
-    return terms if jacobian is None else msgspec.structs.replace(terms, chain=jacobian)
-
-
-def _common_options(
-    programs: Sequence[PackedCircuit],
-    observables: Any,
-    options: CheckedOptions,
-    errors: list[SimenvError],
-) -> TaskOptions:
-    """Return the options sent with several circuits; append to `errors` what contradicts them."""
-    measures = [loaded.measures for loaded in programs]
-    width = programs[0].num_qubits
-    pauli = None
-    if observables is not None:
-        pauli = load_observables(observables, width)
-        errors += [
-            OptionError(
-                f"the observables are for {width} qubits, this has {loaded.num_qubits}",
-                hint="circuits of one width in one call",
-                index=index,
-            )
-            for index, loaded in enumerate(programs)
-            if loaded.num_qubits != width
-        ]
-    terms = options.task_options(any(measures), pauli)
-    contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
-    for index, measured in enumerate(measures if contradicted else ()):
-        error = _contradiction(terms, measured, index)
-        if error is not None:
-            errors.append(error)
-    return terms
-
-
-def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:
-    """What cannot be had of a circuit that measures, or does not."""
-    sampled = [output for output in terms.outputs if output in SAMPLED]
-    if sampled and not measures:
-        return ProgramError(
-            f"{sampled[0]} {'were' if sampled[0] == 'counts' else 'was'} asked of a circuit that"
-            " measures nothing",
-            hint="measure (circuit.measure_all()), or ask for "
-            'outputs=("statevector",), or give observables',
-            index=index,
-        )
-    if measures and "statevector" in terms.outputs:
-        return ProgramError(
-            "a statevector was asked of a circuit that measures",
-            hint="remove the measurements, or ask for probabilities",
-            index=index,
-        )
-    return None
-
-
-def _at(error: SimenvError, index: int) -> SimenvError:
-    """The same error of one item of a batch."""
-    if isinstance(error, ProgramError):
-        return ProgramError(
-            error.message, hint=error.hint, index=index, line=error.line, column=error.column
-        )
-    return type(error)(error.message, hint=error.hint, index=index)

@@ -1,0 +1,103 @@
+"""The options that are sent with circuits, and refusals of what circuits cannot give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from simenv.client.circuits import PackedCircuit, load_observables
+from simenv.client.circuits.common.parameters import chain
+from simenv.client.submission.options import SAMPLED, CheckedOptions
+from simenv.errors import OptionError, ProgramError, SimenvError
+from simenv.model import TaskOptions
+
+
+def terms_of(loaded: PackedCircuit, observables: Any, options: CheckedOptions) -> TaskOptions:
+    """Return the options sent with one circuit."""
+    measures = loaded.measures
+    pauli = None if observables is None else load_observables(observables, loaded.num_qubits)
+    terms = options.task_options(measures, pauli)
+    error = _contradiction(terms, measures, -1)
+    if error is not None:
+        raise error
+    return terms
+
+
+def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any) -> TaskOptions:
+    """Return the same options with the chain rule that a gradient needs."""
+    if "gradient" not in terms.outputs:
+        return terms
+    if not loaded.parameters:
+        raise OptionError(
+            "a gradient was asked of a circuit without free parameters",
+            hint="leave parameters free, and give parameter_values",
+        )
+    jacobian = chain(loaded.slots, parameter_values)
+    return terms if jacobian is None else msgspec.structs.replace(terms, chain=jacobian)
+
+
+def common_terms(
+    programs: Sequence[PackedCircuit],
+    observables: Any,
+    options: CheckedOptions,
+    errors: list[SimenvError],
+) -> TaskOptions:
+    """Return the options sent with several circuits; append to `errors` what contradicts them."""
+    measures = [loaded.measures for loaded in programs]
+    width = programs[0].num_qubits
+    pauli = None
+    if observables is not None:
+        pauli = load_observables(observables, width)
+        errors += [
+            OptionError(
+                f"the observables are for {width} qubits, this has {loaded.num_qubits}",
+                hint="circuits of one width in one call",
+                index=index,
+            )
+            for index, loaded in enumerate(programs)
+            if loaded.num_qubits != width
+        ]
+    terms = options.task_options(any(measures), pauli)
+    contradicted = [measured for measured in (True, False) if _contradiction(terms, measured, -1)]
+    for index, measured in enumerate(measures if contradicted else ()):
+        error = _contradiction(terms, measured, index)
+        if error is not None:
+            errors.append(error)
+    return terms
+
+
+def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:
+    """What cannot be had of a circuit that measures, or does not."""
+    sampled = [output for output in terms.outputs if output in SAMPLED]
+    if sampled and not measures:
+        return ProgramError(
+            f"{sampled[0]} {'were' if sampled[0] == 'counts' else 'was'} asked of a circuit that"
+            " measures nothing",
+            hint="measure (circuit.measure_all()), or ask for "
+            'outputs=("statevector",), or give observables',
+            index=index,
+        )
+    if measures and "statevector" in terms.outputs:
+        return ProgramError(
+            "a statevector was asked of a circuit that measures",
+            hint="remove the measurements, or ask for probabilities",
+            index=index,
+        )
+    return None
+
+
+def unbound(loaded: PackedCircuit) -> str:
+    """What to say of free parameters without values."""
+    names = ", ".join(str(name) for name in loaded.parameters[:5])
+    return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
+
+
+def of_item(error: SimenvError, index: int) -> SimenvError:
+    """The same error of one item of a batch."""
+    if isinstance(error, ProgramError):
+        return ProgramError(
+            error.message, hint=error.hint, index=index, line=error.line, column=error.column
+        )
+    return type(error)(error.message, hint=error.hint, index=index)

@@ -1,0 +1,49 @@
+"""The environment of devices that name none: one connection for each process.
+
+Invariant: a private environment is started only where none is up, and ends with the process.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import simenv
+from simenv.errors import NoServiceError
+
+if TYPE_CHECKING:
+    from simenv.client.client import Client
+
+_lock = threading.Lock()
+_clients: dict[tuple[int, str], Client] = {}
+
+
+def shared_client() -> Client:
+    """The client of the environment that SIMENV_SERVICE names, else of `default`, else of a
+    private one that is started now. Raises SimenvError where SIMENV_SERVICE names one that does not
+    answer."""
+    named = os.environ.get("SIMENV_SERVICE", "")
+    key = (os.getpid(), named)
+    with _lock:
+        found = _clients.get(key)
+        if found is None:
+            found = _clients[key] = _opened(named)
+        return found
+
+
+def _opened(named: str) -> Client:
+    try:
+        return simenv.connect()
+    except NoServiceError:
+        if named:
+            raise
+    return simenv.local()
+
+
+def close_shared() -> None:
+    """Close the connections of this process; the next device opens one anew."""
+    with _lock:
+        mine = [key for key in _clients if key[0] == os.getpid()]
+        for key in mine:
+            _clients.pop(key).close()

@@ -1,0 +1,218 @@
+"""`qml.device("simenv")`: PennyLane's circuits on the workers of an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, SupportsIndex
+
+import numpy as np
+import pennylane as qml
+from pennylane.devices import Device, ExecutionConfig, MCMConfig
+from pennylane.devices.modifiers import simulator_tracking, single_tape_support
+from pennylane.exceptions import DeviceError
+from pennylane.measurements import SampleMeasurement
+
+from simenv.client.client import Client, connect
+from simenv.client.submission.options import ReservationLike, checked_options
+from simenv.frontends.pennylane.connection import shared_client
+from simenv.frontends.pennylane.execution import BatchExecutor
+from simenv.frontends.pennylane.measurements import SHADOWS
+from simenv.frontends.pennylane.preprocessing import MID_MEASURE, NAME, has_adjoint, pipeline
+from simenv.model.devices import DeviceKind
+
+_NATIVE = ("device", "one-shot", "tree-traversal")  # methods that one dynamic circuit serves
+
+
+@simulator_tracking
+@single_tape_support
+class SimenvDevice(Device):  # type: ignore[misc]
+    """Runs tapes in an environment of simenv.
+
+    `wires`: number or labels; None: those of each tape. `shots`: None is exact; better given by
+    `qml.set_shots`. `env`: a Client, or the name of an environment that is up; None: the one that
+    SIMENV_SERVICE names, else `default`, else a private one that ends with this process. `device`:
+    the name of an emulated device, whose noise results then have; all further options are those of
+    `Client.submit`. `seed`: whole number, of all that is drawn; "global": from NumPy's generator;
+    None: from the system.
+
+    A batch of tapes is one message; tapes that differ in their angles alone, such as those of a
+    parameter shift and of broadcasting, are bindings of one program. Gradients of expectation
+    values are exact by the adjoint method on an ideal device, by parameter shifts elsewhere.
+    Mid-circuit measurements and conditions run as dynamic circuits. Raises OptionError,
+    NoServiceError.
+    """
+
+    def __init__(
+        self,
+        wires: Any = None,
+        shots: Any = None,
+        *,
+        device: str | None = None,
+        env: Client | str | None = None,
+        seed: Any = "global",
+        engine: str = "auto",
+        precision: str = "double",
+        noise: Any = "on",
+        compile: str = "auto",  # noqa: A002 - the name it has in `Client.submit`
+        pool: str | None = None,
+        prefer: Sequence[str] | str | None = None,
+        priority: SupportsIndex = 0,
+        options: Mapping[str, float] | None = None,
+        reservation: ReservationLike | SupportsIndex | None = None,
+        run_timeout_s: float | None = None,
+    ) -> None:
+        super().__init__(wires=wires, shots=shots)
+        self._options: dict[str, Any] = {
+            "device": device,
+            "engine": engine,
+            "precision": precision,
+            "noise": noise,
+            "compile": compile,
+            "pool": pool,
+            "prefer": prefer,
+            "priority": priority,
+            "options": options,
+            "reservation": reservation,
+            "run_timeout_s": run_timeout_s,
+        }
+        checked_options(dict(self._options))  # type: ignore[arg-type]
+        self._client = (
+            shared_client() if env is None else env if isinstance(env, Client) else connect(env)
+        )
+        rng = np.random.default_rng(np.random.randint(2**31 - 1) if seed == "global" else seed)
+        labels = None if self.wires is None else self.wires.labels
+        self._ideal = self._is_ideal()
+        self._executor = BatchExecutor(self._client, self._options, labels, rng)
+
+    @property
+    def name(self) -> str:
+        """simenv."""
+        return NAME
+
+    @property
+    def client(self) -> Client:
+        """The connection that tapes are sent by."""
+        return self._client
+
+    def _is_ideal(self) -> bool:
+        """Is there a pure state: no noise, and no machine?"""
+        given = self._options
+        if given["device"] or given["prefer"] or given["noise"] not in ("on", "off"):
+            return False
+        if not given["pool"]:
+            return True
+        return self._client.device(given["pool"]).kind is DeviceKind.IDEAL
+
+    # --- what PennyLane asks before it runs anything --------------------------------------------
+
+    def supports_derivatives(
+        self, execution_config: ExecutionConfig | None = None, circuit: Any = None
+    ) -> bool:
+        """Adjoint gradients: first order, exact, of expectation values of Pauli sums, without
+        noise."""
+        if execution_config is None:
+            return True
+        method, order = execution_config.gradient_method, execution_config.derivative_order
+        if not self._ideal or method not in ("best", "adjoint", "device") or order != 1:
+            return False
+        return circuit is None or has_adjoint(circuit, self.wires)
+
+    def setup_execution_config(
+        self, config: ExecutionConfig | None = None, circuit: Any = None
+    ) -> ExecutionConfig:
+        """Fill in what is left open. Raises DeviceError for what cannot be had."""
+        config = config or ExecutionConfig()
+        if config.device_options:
+            raise DeviceError(
+                f"device options {sorted(config.device_options)} are not known to {NAME}: it takes"
+                " options where it is made, qml.device('simenv', ...)"
+            )
+        method = config.gradient_method
+        if method in ("best", "device"):
+            method = "adjoint"
+        adjoint = method == "adjoint"
+        found: ExecutionConfig = replace(
+            config,
+            gradient_method=method,
+            use_device_gradient=adjoint
+            if config.use_device_gradient is None
+            else config.use_device_gradient,
+            use_device_jacobian_product=False,
+            grad_on_execution=adjoint
+            if config.grad_on_execution is None
+            else config.grad_on_execution,
+            mcm_config=_mid_measurements(config.mcm_config, circuit, adjoint),
+        )
+        return found
+
+    def preprocess_transforms(
+        self, execution_config: ExecutionConfig | None = None
+    ) -> qml.CompilePipeline:
+        """The transforms that make a tape one that a program carries."""
+        config = execution_config or ExecutionConfig()
+        return pipeline(
+            self.wires,
+            deferred=config.mcm_config.mcm_method == "deferred",
+            adjoint=config.gradient_method == "adjoint",
+            ideal=self._ideal,
+        )
+
+    # --- running ------------------------------------------------------------------------------
+
+    def execute(
+        self,
+        circuits: Any,
+        execution_config: ExecutionConfig | None = None,  # noqa: ARG002 - PennyLane gives it
+    ) -> Any:
+        """A result for each tape. Raises SimenvError."""
+        return self._executor.execute(circuits)
+
+    def compute_derivatives(
+        self,
+        circuits: Any,
+        execution_config: ExecutionConfig | None = None,  # noqa: ARG002 - PennyLane gives it
+    ) -> Any:
+        """A Jacobian for each tape, by its trainable parameters. Raises SimenvError."""
+        return self._executor.derivatives(circuits)[1]
+
+    def execute_and_compute_derivatives(
+        self,
+        circuits: Any,
+        execution_config: ExecutionConfig | None = None,  # noqa: ARG002 - PennyLane gives it
+    ) -> Any:
+        """Results and Jacobians, of one message. Raises SimenvError."""
+        return self._executor.derivatives(circuits)
+
+
+def _client_of(env: Client | str | None) -> Client:
+    if isinstance(env, Client):
+        return env
+    return shared_client() if env is None else connect(env)
+
+
+def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
+    """How mid-circuit measurements run: natively, or deferred to the end of the circuit."""
+    method, mode = config.mcm_method, config.postselect_mode
+    if mode not in (None, "hw-like"):
+        raise DeviceError(
+            f"postselect_mode={str(mode)!r} is not there on {NAME}: postselection discards shots,"
+            " postselect_mode='hw-like'"
+        )
+    if method is None:
+        method = "deferred" if adjoint or _needs_pure_state(tape) else "device"
+    if method not in (*_NATIVE, "deferred"):
+        raise DeviceError(
+            f"mcm_method={str(method)!r} is not there on {NAME}: {', '.join(_NATIVE)}, deferred"
+        )
+    if method == "one-shot" and tape is not None and not tape.shots:
+        raise DeviceError("mcm_method='one-shot' needs shots; 'tree-traversal' is exact")
+    found: MCMConfig = replace(config, mcm_method=method)
+    return found
+
+
+def _needs_pure_state(tape: Any) -> bool:
+    """Does a tape with mid-circuit measurements ask for the state?"""
+    if tape is None or not any(op.name == MID_MEASURE for op in tape.operations):
+        return False
+    return not all(isinstance(each, (SampleMeasurement, *SHADOWS)) for each in tape.measurements)

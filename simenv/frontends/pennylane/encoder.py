@@ -1,0 +1,235 @@
+"""Tapes as programs: one structure for all tapes that differ in their angles alone.
+
+Angles are free parameters of a program, and each tape of a structure is one binding of it. A
+mid-circuit measurement writes a clbit of its own; `qml.cond` becomes an `if` block. Invariant: the
+key of a tape determines its program; only what the key does not hold is a value of the tape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pennylane as qml
+from numpy.typing import NDArray
+
+from simenv.client.circuits.encode.program_builder import ProgramBuilder
+from simenv.errors import ProgramError
+from simenv.frontends.pennylane.gates import FIXED, GATES, Steps, steps_of
+from simenv.model import Program, Token
+
+MAX_CONDITION_BITS = 12  # of one condition: it is written out outcome by outcome
+CLBITS = "c"  # name of the only classical register
+
+
+class TapeCircuit(NamedTuple):
+    """The operations of a tape. `key`: what its program depends on; `values`: the parameters that
+    its angles come from, in order, each a number or an array of a value for each broadcast copy;
+    `numbers`: which of the tape's parameters each value is."""
+
+    key: tuple[Any, ...]
+    values: list[Any]
+    numbers: list[int]
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """The wires, qubit 0 first."""
+        return tuple(self.key[0])
+
+
+class AngleTable(NamedTuple):
+    """Slot k of a program is value `columns[k]` times `factors[k]`."""
+
+    columns: NDArray[np.intp]
+    factors: NDArray[np.float64]
+
+    def slots(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64 [K, slots] of float64 [K, values]."""
+        return np.ascontiguousarray(values[:, self.columns] * self.factors)
+
+
+def read_tape(operations: Sequence[Any], order: tuple[Any, ...]) -> TapeCircuit:
+    """The key and the values of a tape. `order`: the wires, qubit 0 first."""
+    parts: list[Any] = [order]
+    values: list[Any] = []
+    numbers: list[int] = []
+    measured: dict[Any, int] = {}
+    number = 0
+    for op in operations:
+        name = op.name
+        data = op.data
+        if name in GATES:
+            parts.append((name, op.wires.labels))
+        else:
+            part, data = _described(op, name, data, measured)
+            parts.append(part)
+        if data:
+            values += data
+            numbers += range(number, number + len(data))
+        number += len(op.data)
+    return TapeCircuit(tuple(parts), values, numbers)
+
+
+def _described(
+    op: Any, name: str, data: Any, measured: dict[Any, int]
+) -> tuple[tuple[Any, ...], Any]:
+    """What a program depends on of an operator that is no fixed gate, and its values."""
+    wires = op.wires.labels
+    if name == "MidMeasureMP":
+        measured[op] = len(measured)
+        return (name, wires, op.reset, op.postselect), ()
+    if name.startswith("Conditional("):
+        outcomes = _outcomes(op.meas_val, measured)
+        base = op.base
+        part, data = _described(base, base.name, base.data, measured)
+        return ("if", outcomes, part), data
+    steps = steps_of(op)
+    if steps is None:
+        return (name, wires, _matrix(op).tobytes()), ()
+    return (name, wires, steps), (() if name == "BasisState" else data)
+
+
+def _outcomes(value: Any, measured: dict[Any, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The clbits of a condition, and its outcomes that are true: bit j is clbit j of them."""
+    clbits = tuple(measured[each] for each in value.measurements)
+    if len(clbits) > MAX_CONDITION_BITS:
+        raise ProgramError(
+            f"a condition on {len(clbits)} mid-circuit measurements; at most"
+            f" {MAX_CONDITION_BITS} are carried",
+            hint="nest conditions, or combine fewer measurements",
+        )
+    true = [
+        sum(bit << k for k, bit in enumerate(branch)) for branch, found in value.items() if found
+    ]
+    return clbits, tuple(true)
+
+
+def _matrix(op: Any) -> NDArray[np.complex128]:
+    """complex128 [2**wires, 2**wires], the operator's first wire most significant."""
+    if isinstance(op, qml.operation.StatePrepBase):
+        return _preparation(np.asarray(op.state_vector(), np.complex128).ravel())
+    return np.ascontiguousarray(qml.matrix(op, wire_order=op.wires), np.complex128)
+
+
+def _preparation(state: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    """A unitary whose first column is `state`: a Householder reflection, up to a phase."""
+    phase = np.exp(1j * np.angle(state[0]))
+    normal = -state / phase
+    normal[0] += 1.0
+    length = np.vdot(normal, normal).real
+    found = np.eye(len(state), dtype=np.complex128)
+    if length > 1e-30:
+        found -= (2.0 / length) * np.outer(normal, normal.conj())
+    return np.ascontiguousarray(phase * found)
+
+
+class CircuitWriter:
+    """Writes the operations of one tape to a program. `fixed`: numbers of values that are written
+    as numbers, with these values; the others become slots."""
+
+    def __init__(self, order: tuple[Any, ...], fixed: dict[int, float] | None = None) -> None:
+        self._qubits = {wire: qubit for qubit, wire in enumerate(order)}
+        self._tape = ProgramBuilder()
+        self._fixed = fixed or {}
+        self._value = 0  # number of the next value
+        self._measured: list[Any] = []  # mid-circuit measurements, by clbit
+        self._clbits: dict[Any, int] = {}
+
+    def operations(self, operations: Iterable[Any]) -> None:
+        """Append operators."""
+        for op in operations:
+            self._operation(op, op.name)
+
+    def _operation(self, op: Any, name: str) -> None:
+        steps = GATES.get(name)
+        if steps is None:
+            if name == "MidMeasureMP":
+                self._mid_measure(op)
+                return
+            if name.startswith("Conditional("):
+                self._conditional(op)
+                return
+            steps = steps_of(op)
+        qubits = [self._qubits[wire] for wire in op.wires.labels]
+        if steps is None:
+            width = len(qubits)
+            self._tape.ops.append(self._tape.unitary(_matrix(op).tobytes(), width))
+            self._tape.qubits += reversed(qubits)  # a program's matrix has its first qubit last
+            return
+        self._steps(steps, qubits)
+        if name != "BasisState":
+            self._value += op.num_params
+
+    def _steps(self, steps: Steps, qubits: Sequence[int]) -> None:
+        tape = self._tape
+        for name, wires, angles in steps:
+            tape.ops.append(tape.row(name, len(wires), 0, len(angles)))
+            tape.qubits += [qubits[wire] for wire in wires]
+            for source, factor in angles:
+                number = self._value + source
+                if source == FIXED:
+                    tape.params.append(factor)
+                elif number in self._fixed:
+                    tape.params.append(factor * self._fixed[number])
+                else:
+                    tape.slot((number, factor))
+                    tape.params.append(0.0)
+
+    def _mid_measure(self, op: Any) -> None:
+        clbit = self._clbits[op] = len(self._measured)
+        self._measured.append(op)
+        qubit = self._qubits[op.wires.labels[0]]
+        self._measure(qubit, clbit)
+        if op.reset:
+            self._tape.ops.append(self._tape.row("reset", 1, 0, 0))
+            self._tape.qubits.append(qubit)
+
+    def _measure(self, qubit: int, clbit: int) -> None:
+        tape = self._tape
+        tape.ops.append(tape.row("measure", 1, 1, 0))
+        tape.qubits.append(qubit)
+        tape.clbits.append(clbit)
+
+    def _conditional(self, op: Any) -> None:
+        clbits, true = _outcomes(op.meas_val, self._clbits)
+        base = op.base
+        if not true:
+            self._value += base.num_params
+            return
+        always = len(true) == 1 << len(clbits)
+        if not always:
+            self._condition(clbits, true)
+            self._tape.marker("if")
+        self._operation(base, base.name)
+        if not always:
+            self._tape.marker("end")
+
+    def _condition(self, clbits: tuple[int, ...], true: tuple[int, ...]) -> None:
+        """One of the outcomes in `true`: a disjunction of conjunctions."""
+        token = self._tape.token
+        for term, outcome in enumerate(true):
+            for place, clbit in enumerate(clbits):
+                token(Token.CLBIT, clbit)
+                if not outcome >> place & 1:
+                    token(Token.LOGIC_NOT)
+                if place:
+                    token(Token.LOGIC_AND)
+            if term:
+                token(Token.LOGIC_OR)
+        token(Token.END)
+
+    def program(self, measured: Sequence[Any] = ()) -> tuple[Program, AngleTable]:
+        """The program, with these wires measured at its end into the clbits after those of the
+        mid-circuit measurements. Raises LimitExceededError."""
+        first = len(self._measured)
+        for place, wire in enumerate(measured):
+            self._measure(self._qubits[wire], first + place)
+        tape = self._tape
+        tape.check()
+        count = first + len(measured)
+        registers = ((CLBITS, count),) if count else ()
+        program = tape.program(len(self._qubits), count, registers)
+        columns = [number for number, _ in tape.expressions]
+        factors = [factor for _, factor in tape.expressions]
+        return program, AngleTable(np.array(columns, np.intp), np.array(factors, np.float64))

@@ -1,0 +1,161 @@
+"""Outcomes of measured clbits, and what PennyLane's measurements make of them.
+
+One table serves exact probabilities and counts of shots: distinct outcomes and the weight of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+from numpy.typing import NDArray
+from pennylane.measurements import (
+    CountsMP,
+    ExpectationMP,
+    ProbabilityMP,
+    SampleMP,
+    VarianceMP,
+)
+
+from simenv.errors import OptionError
+
+Bits = NDArray[np.uint8]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OutcomeTable:
+    """`bits`: uint8 [k, clbits], a row for each distinct outcome, clbit 0 first; `weights`:
+    float64 [k], exact probabilities or numbers of shots; `shots`: intp [shots], the row of each
+    shot in order, or None for probabilities."""
+
+    bits: Bits
+    weights: Floats
+    shots: NDArray[np.intp] | None = None
+
+    @staticmethod
+    def of(found: dict[str, float], clbits: int) -> OutcomeTable:
+        """From outcomes as a result has them: clbit 0 rightmost."""
+        letters = np.frombuffer("".join(found).encode(), np.uint8).reshape(-1, clbits)
+        weights = np.fromiter(found.values(), np.float64, len(found))
+        return OutcomeTable(letters[:, ::-1] - ord("0"), weights)
+
+    def ordered(self, rng: np.random.Generator) -> OutcomeTable:
+        """With an order of shots: they are exchangeable, so any order is as probable."""
+        rows = np.repeat(np.arange(len(self.weights)), self.weights.astype(np.intp))
+        return OutcomeTable(self.bits, self.weights, rng.permutation(rows))
+
+    def part(self, low: int, high: int) -> OutcomeTable:
+        """The shots from `low` to `high` - 1."""
+        assert self.shots is not None  # only ordered tables are cut
+        shots = self.shots[low:high]
+        weights = np.bincount(shots, minlength=len(self.bits)).astype(np.float64)
+        return OutcomeTable(self.bits, weights, shots)
+
+    def postselected(self, wanted: Sequence[tuple[int, int]]) -> OutcomeTable:
+        """Only the outcomes with these bits: (clbit, value)."""
+        if not wanted:
+            return self
+        clbits = [clbit for clbit, _ in wanted]
+        valid = np.all(self.bits[:, clbits] == [value for _, value in wanted], axis=1)
+        shots = None if self.shots is None else self.shots[valid[self.shots]]
+        return OutcomeTable(self.bits, np.where(valid, self.weights, 0.0), shots)
+
+    def indices(self, clbits: Sequence[int]) -> NDArray[np.int64]:
+        """int64 [k]: the number that these clbits spell, the first one most significant."""
+        if len(clbits) > 62:
+            raise OptionError(
+                f"outcomes of {len(clbits)} wires have no index of 64 bits",
+                hint="measure fewer wires, or take samples",
+            )
+        powers = 1 << np.arange(len(clbits), dtype=np.int64)[::-1]
+        found: NDArray[np.int64] = self.bits[:, list(clbits)].astype(np.int64) @ powers
+        return found
+
+    def parity(self, clbits: Sequence[int]) -> float:
+        """The mean of the product of Paulis Z on these clbits."""
+        signs = 1.0 - 2.0 * (self.bits[:, list(clbits)].sum(axis=1) & 1)
+        total = self.weights.sum()
+        return float(self.weights @ signs / total) if total else np.nan
+
+
+def measured_value(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Any:
+    """What PennyLane's measurement process is of these outcomes. `clbits`: those of its wires or
+    mid-circuit measurements, in order. nan where no shot is left."""
+    if isinstance(measurement, CountsMP):
+        return _counts(measurement, table, clbits)
+    if isinstance(measurement, SampleMP):
+        return _samples(measurement, table, clbits)
+    total = table.weights.sum()
+    if isinstance(measurement, ProbabilityMP):
+        weights = np.bincount(table.indices(clbits), table.weights, minlength=1 << len(clbits))
+        return weights / total if total else np.full_like(weights, np.nan)
+    if isinstance(measurement, ExpectationMP | VarianceMP):
+        values = _eigenvalues(measurement, table, clbits)
+        if not total:
+            return np.float64(np.nan)
+        mean = table.weights @ values / total
+        if isinstance(measurement, ExpectationMP):
+            return np.float64(mean)
+        return np.float64(table.weights @ (values - mean) ** 2 / total)
+    wires = qml.wires.Wires(measurement.wires)
+    return measurement.process_samples(_shots(table, clbits), wires)
+
+
+def _eigenvalues(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Floats:
+    """float64 [k]: the eigenvalue that each outcome stands for."""
+    if not clbits:
+        return np.full(len(table.bits), float(np.squeeze(measurement.eigvals())))
+    values = np.real(np.asarray(measurement.eigvals(), dtype=complex))
+    found: Floats = values[table.indices(clbits)]
+    return found
+
+
+def _shots(table: OutcomeTable, clbits: Sequence[int]) -> NDArray[np.int64]:
+    """int64 [shots, clbits]."""
+    assert table.shots is not None
+    found: NDArray[np.int64] = table.bits[:, list(clbits)].astype(np.int64)[table.shots]
+    return found
+
+
+def _has_values(measurement: Any) -> bool:
+    """Are its outcomes values, rather than strings of bits?"""
+    single = measurement.mv is not None and not isinstance(measurement.mv, list)
+    return single or measurement.obs is not None or measurement._eigvals is not None
+
+
+def _samples(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Any:
+    if not _has_values(measurement):
+        found: Any = _shots(table, clbits)
+    else:
+        assert table.shots is not None
+        found = _eigenvalues(measurement, table, clbits)[table.shots]
+    dtype = measurement._dtype
+    return found if dtype is None else found.astype(dtype)
+
+
+def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dict[Any, Any]:
+    if _has_values(measurement):
+        values = _eigenvalues(measurement, table, clbits)
+        keys, places = np.unique(values, return_inverse=True)
+        numbers = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
+        found = {key: number for key, number in zip(keys, numbers, strict=True) if number}
+        if measurement.all_outcomes:
+            every = np.unique(np.real(np.asarray(measurement.eigvals(), dtype=complex)))
+            return {key: found.get(key, np.int64(0)) for key in every}
+        return found
+    chosen = table.bits[:, list(clbits)] + ord("0")
+    strings = np.ascontiguousarray(chosen).view(f"S{len(clbits)}").ravel()
+    keys, places = np.unique(strings, return_inverse=True)
+    numbers = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
+    named = {
+        key.decode(): number for key, number in zip(keys.tolist(), numbers, strict=True) if number
+    }
+    if measurement.all_outcomes:
+        width = len(clbits)
+        every = (f"{k:0{width}b}" for k in range(1 << width))
+        return {key: named.get(key, np.int64(0)) for key in every}
+    return named

@@ -1,0 +1,65 @@
+"""Observables of PennyLane as Pauli sums on the qubits of a program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pennylane as qml
+
+DECOMPOSED_WIRES = 4  # matrices up to this width are written out as 4**wires Pauli words
+_NOISE = 1e-12  # an imaginary part left over from arithmetic
+
+Words = dict[tuple[tuple[Any, str], ...], float]  # coefficient by ((wire, letter), ...)
+
+
+def words_of(observable: Any) -> Words | None:
+    """An observable as a real sum of Pauli words; None where it is not one, or too wide a matrix.
+
+    A matrix up to DECOMPOSED_WIRES wires is decomposed exactly.
+    """
+    sentence = observable.pauli_rep
+    if sentence is None:
+        if len(observable.wires) > DECOMPOSED_WIRES or not observable.has_matrix:
+            return None
+        matrix = np.asarray(qml.matrix(observable, wire_order=observable.wires))
+        with qml.QueuingManager.stop_recording():
+            sentence = qml.pauli_decompose(
+                matrix, wire_order=observable.wires, pauli=True, check_hermitian=False
+            )
+    return _real(sentence)
+
+
+def _real(sentence: Any) -> Words | None:
+    words: Words = {}
+    for word, coefficient in sentence.items():
+        number = complex(coefficient)
+        if abs(number.imag) > _NOISE * max(1.0, abs(number)):
+            return None
+        words[tuple(word.items())] = number.real
+    return words
+
+
+def square_of(words: Words) -> Words:
+    """The square of a Hermitian sum: anticommuting words cancel, so it is real again."""
+    if len(words) == 1:  # a word squares to the identity
+        return {(): next(iter(words.values())) ** 2}
+    sentence = qml.pauli.PauliSentence(
+        {qml.pauli.PauliWord(dict(word)): value for word, value in words.items()}
+    )
+    found = _real(sentence @ sentence)
+    assert found is not None  # the square of a Hermitian operator is Hermitian
+    return found
+
+
+def labels_of(words: Words, qubits: dict[Any, int]) -> dict[str, float]:
+    """Coefficients by label in Qiskit's order: qubit 0 is the last character."""
+    count = len(qubits)
+    found: dict[str, float] = {}
+    for word, coefficient in words.items():
+        letters = ["I"] * count
+        for wire, letter in word:
+            letters[count - 1 - qubits[wire]] = letter
+        label = "".join(letters)
+        found[label] = found.get(label, 0.0) + coefficient
+    return found or {"I" * count: 0.0}

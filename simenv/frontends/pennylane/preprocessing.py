@@ -1,0 +1,151 @@
+"""What PennyLane does to a tape before it is sent: decomposition, expansion, refusals by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pennylane as qml
+from pennylane.devices.preprocess import (
+    decompose,
+    device_resolve_dynamic_wires,
+    null_postprocessing,
+    validate_adjoint_trainable_params,
+    validate_device_wires,
+    validate_measurements,
+)
+from pennylane.exceptions import DeviceError
+from pennylane.measurements import ExpectationMP, SampleMeasurement, StateMeasurement
+from pennylane.transforms import broadcast_expand, defer_measurements
+
+from simenv.frontends.pennylane.gates import GATES, is_carried, is_gate
+from simenv.frontends.pennylane.measurements import SHADOWS, is_sampled
+from simenv.frontends.pennylane.pauli_sums import words_of
+
+NAME = "simenv"
+MID_MEASURE = "MidMeasureMP"
+Batch = tuple[Sequence[Any], Callable[[Any], Any]]
+
+
+def carried(op: Any) -> bool:
+    """Does a program carry this operator as it is?"""
+    name: str = op.name
+    if name in GATES or name == MID_MEASURE:
+        return True
+    if name.startswith("Conditional("):
+        return op.base.name != MID_MEASURE and is_carried(op.base)
+    return is_carried(op)
+
+
+def carried_deferred(op: Any) -> bool:
+    """As `carried`, of tapes whose measurements all are at the end."""
+    return op.name != MID_MEASURE and carried(op)
+
+
+def differentiable(op: Any) -> bool:
+    """Are the derivatives by all trainable parameters of this operator known to the engine?"""
+    if not carried_deferred(op):
+        return False
+    return is_gate(op) or not any(qml.math.requires_grad(value) for value in op.data)
+
+
+@qml.transform
+def expand_broadcast(tape: Any) -> Batch:
+    """Broadcast angles are bindings of one program; whatever else is broadcast is expanded."""
+    if tape.batch_size is None:
+        return (tape,), null_postprocessing
+    shadows = any(isinstance(each, SHADOWS) for each in tape.measurements)
+    if shadows or not all(_takes_broadcast(op) for op in tape.operations):
+        return broadcast_expand(tape)  # type: ignore[no-any-return]
+    return (tape,), null_postprocessing
+
+
+def _takes_broadcast(op: Any) -> bool:
+    base = op.base if op.name.startswith("Conditional(") else op
+    return base.batch_size is None or is_gate(base)
+
+
+@qml.transform
+def validate_differentiable(tape: Any) -> Batch:
+    """Raise DeviceError for measurements whose derivatives the engine does not have."""
+    for measurement in tape.measurements:
+        if not _has_gradient(measurement):
+            raise DeviceError(
+                f"{measurement} has no adjoint gradient on {NAME}: only expectation values of"
+                " Pauli sums have; take diff_method='parameter-shift'"
+            )
+    return (tape,), null_postprocessing
+
+
+def _has_gradient(measurement: Any) -> bool:
+    return (
+        type(measurement) is ExpectationMP
+        and measurement.mv is None
+        and measurement.obs is not None
+        and not isinstance(measurement.obs, qml.SparseHamiltonian)
+        and words_of(measurement.obs) is not None
+    )
+
+
+def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.CompilePipeline:
+    """The transforms of a device. `ideal`: does it have a pure state?"""
+    program = qml.CompilePipeline()
+    if deferred:
+        program.add_transform(defer_measurements, allow_postselect=False)
+    condition = carried_deferred if deferred else carried
+    program.add_transform(
+        decompose,
+        stopping_condition=condition,
+        skip_initial_state_prep=False,
+        device_wires=wires,
+        target_gates=set(GATES) | {MID_MEASURE},
+        name=NAME,
+    )
+    program.add_transform(device_resolve_dynamic_wires, wires=wires, allow_resets=not deferred)
+    program.add_transform(validate_device_wires, wires, name=NAME)
+    program.add_transform(
+        validate_measurements,
+        analytic_measurements=_exact_of_any if ideal else _exact_of_noisy,
+        sample_measurements=is_sampled,
+        name=NAME,
+    )
+    if adjoint:
+        _add_adjoint(program)
+    program.add_transform(expand_broadcast)
+    return program
+
+
+def _add_adjoint(program: qml.CompilePipeline) -> None:
+    program.add_transform(validate_differentiable)
+    program.add_transform(
+        decompose,
+        stopping_condition=differentiable,
+        skip_initial_state_prep=False,
+        target_gates=set(GATES),
+        name=f"adjoint on {NAME}",
+    )
+    program.add_transform(validate_adjoint_trainable_params)
+    program.add_transform(broadcast_expand)
+
+
+def _exact_of_any(measurement: Any) -> bool:
+    return isinstance(measurement, StateMeasurement)
+
+
+def _exact_of_noisy(measurement: Any) -> bool:
+    """A device with noise gives distributions and expectation values, and no statevector."""
+    return isinstance(measurement, StateMeasurement) and isinstance(measurement, SampleMeasurement)
+
+
+def has_adjoint(tape: Any, wires: Any) -> bool:
+    """Can the engine differentiate this tape?"""
+    if tape.shots or not all(map(_has_gradient, tape.measurements)):
+        return False
+    if all(map(differentiable, tape.operations)):
+        return True
+    deferred = any(op.name == MID_MEASURE for op in tape.operations)
+    try:
+        pipeline(wires, deferred=deferred, adjoint=True, ideal=True)((tape,))
+    except (DeviceError, ValueError, qml.exceptions.QuantumFunctionError):
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""Sweeps of programs for a batch of tapes, sent in as few messages as their outputs allow.
+
+Tapes of one program and one number of shots are rows of one sweep; sweeps of one kind are one
+message. Invariant: all messages are sent before a result is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.client.client import Client
+from simenv.client.results.result import Result
+from simenv.client.tasks.task import Task
+from simenv.frontends.pennylane.measurements import Labels
+from simenv.frontends.pennylane.programs import TapeProgram
+
+SHARED_OBSERVABLES = 16  # sets of observables up to so many in all are computed by all tapes alike
+
+COUNTS, PROBABILITIES, STATE = ("counts",), ("probabilities",), ("statevector",)
+EXPECTATION, GRADIENT = ("expectation",), ("expectation", "gradient")
+
+
+@dataclass(eq=False)
+class Run:
+    """Rows of one sweep that a tape waits for; `results` come in their order. `places`: of the
+    tape's observables among those of the message."""
+
+    observables: tuple[Labels, ...]
+    results: Sequence[Result] = ()
+    places: Sequence[int] = ()
+
+    def expectations(self, row: int) -> list[float]:
+        """The values of the tape's observables in a row."""
+        found = self.results[row].expectations
+        return [found[place] for place in self.places]
+
+
+@dataclass(eq=False)
+class _Sweep:
+    program: TapeProgram
+    shots: int | None
+    rows: list[NDArray[np.float64]] = field(default_factory=list)
+    runs: list[tuple[Run, int]] = field(default_factory=list)
+
+    def work(self) -> tuple[Any, NDArray[np.float64]]:
+        """What the client submits."""
+        return self.program.program, self.program.angles.slots(np.concatenate(self.rows))
+
+
+class SweepBatch:
+    """The sweeps of one batch of tapes."""
+
+    def __init__(self) -> None:
+        self._sweeps: dict[tuple[Any, ...], _Sweep] = {}
+        self._sent: list[tuple[list[_Sweep], list[Task]]] = []
+
+    def add(
+        self,
+        program: TapeProgram,
+        values: NDArray[np.float64],
+        outputs: tuple[str, ...],
+        *,
+        shots: int | None = None,
+        observables: tuple[Labels, ...] = (),
+    ) -> Run:
+        """Rows of a sweep. `values`: float64 [rows, values of the tape]."""
+        width = program.program.num_qubits
+        key = (outputs, width if observables else 0, observables, shots, program.key)
+        sweep = self._sweeps.get(key)
+        if sweep is None:
+            sweep = self._sweeps[key] = _Sweep(program, shots)
+        run = Run(observables)
+        sweep.rows.append(values)
+        sweep.runs.append((run, len(values)))
+        return run
+
+    def run(
+        self,
+        client: Client,
+        options: Mapping[str, Any],
+        next_seed: Callable[[], int],
+        *,
+        apart: bool = False,
+    ) -> None:
+        """Send all, then wait for all. `apart`: sweeps with observables go in messages of their
+        own, since their compilation may move them to other qubits of a device."""
+        for (outputs, observables), sweeps in self._messages(apart):
+            exact = outputs != COUNTS
+            asked = {"observables": [dict(each) for each in observables]} if observables else {}
+            tasks = client.submit_many(
+                [sweep.work() for sweep in sweeps],
+                shots=None if exact else [sweep.shots for sweep in sweeps],
+                seed=next_seed(),
+                outputs=outputs,
+                **asked,
+                **options,
+            )
+            self._sent.append((sweeps, tasks))
+        for sweeps, tasks in self._sent:
+            results = iter([task.result() for task in tasks])
+            for run, count in (each for sweep in sweeps for each in sweep.runs):
+                run.results = list(islice(results, count))
+
+    def _messages(
+        self, apart: bool
+    ) -> Iterable[tuple[tuple[tuple[str, ...], tuple[Labels, ...]], list[_Sweep]]]:
+        """Outputs and observables of each message, and its sweeps."""
+        kinds: dict[tuple[Any, ...], list[tuple[tuple[Labels, ...], _Sweep]]] = {}
+        for number, (key, sweep) in enumerate(self._sweeps.items()):
+            outputs, width, observables, _, _ = key
+            kind = (outputs, width, number if apart and observables else -1)
+            kinds.setdefault(kind, []).append((observables, sweep))
+        for (outputs, _, _), members in kinds.items():
+            union = list(dict.fromkeys(label for each, _ in members for label in each))
+            shared = len(union) <= SHARED_OBSERVABLES
+            parts: dict[tuple[Labels, ...], list[_Sweep]] = {}
+            for observables, sweep in members:
+                asked = tuple(union) if shared else observables
+                parts.setdefault(asked, []).append(sweep)
+            for asked, sweeps in parts.items():
+                places = {labels: place for place, labels in enumerate(asked)}
+                for run, _ in (each for sweep in sweeps for each in sweep.runs):
+                    run.places = [places[labels] for labels in run.observables]
+                yield (outputs, asked), sweeps
