@@ -102,7 +102,8 @@ class SimenvDevice(Device):  # type: ignore[misc]
             return False
         if not given["pool"]:
             return True
-        return self._client.device(given["pool"]).kind is DeviceKind.IDEAL
+        pool = self._client.devices().get(given["pool"])
+        return pool is not None and pool.kind is DeviceKind.IDEAL
 
     # --- what PennyLane asks before it runs anything --------------------------------------------
 

@@ -146,7 +146,7 @@ class _Plans:
             (k, op.postselect) for k, op in enumerate(measured) if op.postselect is not None
         )
         partitioned = tape.shots.has_partitioned_shots
-        sampled = bool(tape.shots) or bool(wanted)
+        sampled = bool(tape.shots) or bool(measured)  # a measured wire has no other basis
         key = (*map(id, tape.measurements), order, sampled, partitioned, *map(id, measured))
         found = self._plans.get(key)
         if found is None:

@@ -206,7 +206,7 @@ class MeasurementPlanner:
         if isinstance(measurement, SHADOWS):
             self._shadows.append(measurement)
             return _Shadow(len(self._shadows) - 1, measurement)
-        if measurement.mv is not None:
+        if measurement.mv is not None and self._measured:  # deferred ones are wires
             values = measurement.mv if isinstance(measurement.mv, list) else [measurement.mv]
             clbits = tuple(self._measured[each] for mv in values for each in mv.measurements)
             return _Measured(self._group({}, ()), clbits, measurement)

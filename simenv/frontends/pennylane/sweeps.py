@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from simenv.client.client import Client
 from simenv.client.results.result import Result
 from simenv.client.tasks.task import Task
+from simenv.errors import BatchRefusedError
 from simenv.frontends.pennylane.measurements import Labels
 from simenv.frontends.pennylane.programs import TapeProgram
 
@@ -93,14 +94,17 @@ class SweepBatch:
         for (outputs, observables), sweeps in self._messages(apart):
             exact = outputs != COUNTS
             asked = {"observables": [dict(each) for each in observables]} if observables else {}
-            tasks = client.submit_many(
-                [sweep.work() for sweep in sweeps],
-                shots=None if exact else [sweep.shots for sweep in sweeps],
-                seed=next_seed(),
-                outputs=outputs,
-                **asked,
-                **options,
-            )
+            try:
+                tasks = client.submit_many(
+                    [sweep.work() for sweep in sweeps],
+                    shots=None if exact else [sweep.shots for sweep in sweeps],
+                    seed=next_seed(),
+                    outputs=outputs,
+                    **asked,
+                    **options,
+                )
+            except BatchRefusedError as error:  # its items are sweeps, which nobody has seen
+                raise error.errors[0] from error
             self._sent.append((sweeps, tasks))
         for sweeps, tasks in self._sent:
             results = iter([task.result() for task in tasks])

@@ -37,31 +37,32 @@ def same(found: Any, wanted: Any) -> None:
 
 
 def measurements() -> list[Any]:
-    X, Y, Z = qml.X, qml.Y, qml.Z
     dense = qml.Hermitian(MATRIX, wires=1)
     return [
-        qml.expval(Z(0)),
-        qml.expval(X(0) @ Y(2)),
-        qml.expval(qml.Hamiltonian([0.5, -1.5, 2.0], [X(0) @ Z(1), Y(2), qml.Identity(0)])),
-        qml.expval(2 * X(1) - 0.3 * (Y(0) @ Y(1) @ Y(2))),
+        qml.expval(qml.Z(0)),
+        qml.expval(qml.X(0) @ qml.Y(2)),
+        qml.expval(
+            qml.Hamiltonian([0.5, -1.5, 2.0], [qml.X(0) @ qml.Z(1), qml.Y(2), qml.Identity(0)])
+        ),
+        qml.expval(2 * qml.X(1) - 0.3 * (qml.Y(0) @ qml.Y(1) @ qml.Y(2))),
         qml.expval(qml.Hadamard(2)),
         qml.expval(dense),
-        qml.expval(dense @ Z(0)),
-        qml.expval(0.5 * qml.Hadamard(0) + dense + X(2)),
+        qml.expval(dense @ qml.Z(0)),
+        qml.expval(0.5 * qml.Hadamard(0) + dense + qml.X(2)),
         qml.expval(qml.Hermitian(WIDE, wires=[2, 0, 1, 3, 4])),
         qml.expval(qml.Projector([1, 0], wires=[2, 0])),
         qml.expval(qml.Projector(np.array([0.6, 0.8j]), wires=[1])),
         qml.expval(qml.SparseHamiltonian(qml.Z(0).sparse_matrix([0, 1, 2]), wires=[0, 1, 2])),
         qml.expval(qml.Identity(1)),
-        qml.var(Z(0)),
-        qml.var(X(0) @ Z(1)),
-        qml.var(0.5 * X(0) + 1.5 * Z(0) - Y(1)),
+        qml.var(qml.Z(0)),
+        qml.var(qml.X(0) @ qml.Z(1)),
+        qml.var(0.5 * qml.X(0) + 1.5 * qml.Z(0) - qml.Y(1)),
         qml.var(dense),
         qml.var(qml.Hermitian(WIDE, wires=[2, 0, 1, 3, 4])),
         qml.probs(wires=[2, 0]),
         qml.probs(wires=range(5)),
         qml.probs(),
-        qml.probs(op=X(0) @ Y(1)),
+        qml.probs(op=qml.X(0) @ qml.Y(1)),
         qml.probs(op=qml.Hadamard(1)),
         qml.state(),
         qml.density_matrix([2, 0]),

@@ -1,0 +1,163 @@
+"""The device itself: entry point, options, environments, noise, tracker."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simenv.errors import NoServiceError, OptionError, ProgramError
+
+qml = pytest.importorskip("pennylane")
+
+
+def bell() -> Any:
+    qml.Hadamard(0)
+    qml.CNOT([0, 1])
+    return qml.expval(qml.Z(0) @ qml.Z(1)), qml.probs(wires=[0, 1])
+
+
+def test_entry_point_names_the_device(device: Any) -> None:
+    from simenv.frontends.pennylane import SimenvDevice
+
+    (point,) = metadata.entry_points(group="pennylane.plugins", name="simenv")
+    assert point.load() is SimenvDevice
+    dev = device(2)
+    assert isinstance(dev, SimenvDevice)
+    assert dev.name == "simenv"
+    assert isinstance(dev, qml.devices.Device)
+
+
+def test_device_without_environment_starts_one_that_ends_with_the_process() -> None:
+    program = (
+        "import pennylane as qml, psutil\n"
+        "dev = qml.device('simenv', wires=1)\n"
+        "node = qml.QNode(lambda: qml.probs(wires=[0]), dev)\n"
+        "assert node().tolist() == [1.0, 0.0]\n"
+        "assert qml.device('simenv', wires=1).client is dev.client\n"
+        "print(dev.client.status().pid)\n"
+        "import sys\n"
+        "assert not {'simulators', 'launcher', 'noise_models'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    psutil = pytest.importorskip("psutil")
+    assert not psutil.pid_exists(int(done.stdout.split()[-1]))
+
+
+def test_named_environment_that_is_not_up_is_refused() -> None:
+    with pytest.raises(NoServiceError):
+        qml.device("simenv", wires=1, env="nowhere-up")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "half"}, "precision"),
+        ({"compile": "maybe"}, "compile"),
+        ({"device": "Not A Name"}, "device"),
+        ({"engine": 3}, "engine"),
+        ({"options": {"bond": "wide"}}, "bond"),
+    ],
+)
+def test_impossible_options_are_refused_where_the_device_is_made(
+    options: dict[str, Any], words: str, device: Any
+) -> None:
+    with pytest.raises(OptionError, match=words):
+        device(2, **options)
+
+
+def test_unknown_options_of_an_execution_are_refused_by_name(device: Any) -> None:
+    dev = device(1)
+    config = qml.devices.ExecutionConfig(device_options={"max_workers": 3})
+    with pytest.raises(qml.exceptions.DeviceError, match="max_workers"):
+        dev.setup_execution_config(config)
+
+
+def test_options_reach_the_task(device: Any) -> None:
+    dev = device(2, engine="mps", options={"bond": 8})
+    qml.QNode(bell, dev)()
+    (newest, *_) = dev.client.queue(done=True, limit=1)[1]
+    result = dev.client.task(newest.id).results()[0]
+    assert result.engine == "mps"
+    assert result.options == {"bond": 8}
+
+
+def test_pool_of_the_environment_is_ideal(device: Any) -> None:
+    value, _ = qml.QNode(bell, device(2, pool="main"))()
+    assert value == pytest.approx(1.0)
+    config = qml.devices.ExecutionConfig(gradient_method="best")
+    assert device(2, pool="main").supports_derivatives(config)
+
+
+def test_angle_that_is_no_finite_number_is_refused(device: Any) -> None:
+    def circuit(x: float) -> Any:
+        qml.RX(x, 0)
+        return qml.expval(qml.Z(0))
+
+    with pytest.raises(OptionError, match="nan"):
+        qml.QNode(circuit, device(1))(float("nan"))
+
+
+def test_condition_on_too_many_outcomes_is_refused(device: Any) -> None:
+    def circuit() -> Any:
+        outcomes = [qml.measure(0) for _ in range(13)]
+        qml.cond(sum(outcomes[1:], outcomes[0]) == 3, qml.X)(0)
+        return qml.probs(wires=[0])
+
+    with pytest.raises(ProgramError, match="13 mid-circuit measurements"):
+        qml.set_shots(qml.QNode(circuit, device(1)), 10)()
+
+
+def test_tracker_counts_executions_and_shots(device: Any) -> None:
+    dev = device(2)
+    with dev.tracker:
+        qml.set_shots(qml.QNode(bell, dev), 100)()
+        qml.QNode(bell, dev)()
+    assert dev.tracker.totals["batches"] == 2
+    assert dev.tracker.totals["simulations"] == 2
+    assert dev.tracker.totals["shots"] == 200  # two bases, as PennyLane counts them
+
+
+# --- an emulated device -----------------------------------------------------------------------
+
+
+def test_exact_values_of_an_emulated_device_have_its_noise(device: Any) -> None:
+    value, odds = qml.QNode(bell, device(2, device="fez"))()
+    assert 0.7 < value < 0.999
+    assert odds.sum() == pytest.approx(1.0)
+    assert odds[1] > 1e-4
+    clean, _ = qml.QNode(bell, device(2, device="fez", noise="off"))()
+    assert clean == pytest.approx(1.0, abs=1e-9)
+
+
+def test_shots_of_an_emulated_device_agree_with_its_exact_values(device: Any) -> None:
+    dev = device(2, device="fez")
+    _, odds = qml.QNode(bell, dev)()
+    _, found = qml.set_shots(qml.QNode(bell, dev), 20_000)()
+    assert np.all(np.abs(found - odds) < 5 * np.sqrt((odds * (1 - odds) + 1e-9) / 20_000))
+
+
+@pytest.mark.filterwarnings("ignore::numpy.exceptions.ComplexWarning")
+def test_gradient_of_an_emulated_device_is_a_parameter_shift(device: Any) -> None:
+    def circuit(x: Any) -> Any:
+        qml.RX(x, 0)
+        qml.CNOT([0, 1])
+        return qml.expval(qml.Z(1))
+
+    dev = device(2, device="fez")
+    at = qml.numpy.array(0.8, requires_grad=True)
+    assert not dev.supports_derivatives(qml.devices.ExecutionConfig(gradient_method="best"))
+    found = qml.grad(qml.QNode(circuit, dev))(at)
+    assert -np.sin(0.8) < found < -0.5 * np.sin(0.8)  # damped
+
+
+def test_state_of_an_emulated_device_is_refused_by_name(device: Any) -> None:
+    with pytest.raises(qml.exceptions.DeviceError, match="state"):
+        qml.QNode(lambda: qml.state(), device(2, device="fez"))()
