@@ -23,6 +23,7 @@ from simenv.frontends.pennylane.sweeps import (
     COUNTS,
     EXPECTATION,
     GRADIENT,
+    MEMORY,
     PROBABILITIES,
     STATE,
     Run,
@@ -53,7 +54,7 @@ class BatchExecutor:
         batch, plans = SweepBatch(), _Plans()
         runs = [self._prepared(tape, batch, plans) for tape in tapes]
         self._run(batch)
-        return tuple([run.result(self._rng) for run in runs])
+        return tuple([run.result() for run in runs])
 
     def derivatives(self, tapes: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Results and Jacobians, of tapes with expectation values of Pauli sums alone."""
@@ -90,7 +91,8 @@ class BatchExecutor:
             exact = batch.add(program, rows, EXPECTATION, observables=plan.observables)
         if plan.state:
             state = batch.add(programs.plain(tape, circuit), rows, STATE)
-        outputs = COUNTS if shots else PROBABILITIES
+        sampled = MEMORY if plan.ordered else COUNTS
+        outputs = sampled if shots else PROBABILITIES
         tables = [
             batch.add(programs.measured(tape, circuit, basis), rows, outputs, shots=shots)
             for basis in plan.bases
@@ -176,34 +178,20 @@ class _TapeRun:
     tables: list[Run]
     shadows: list[list[ShadowRun]]  # by part of the shots
 
-    def result(self, rng: np.random.Generator) -> Any:
+    def result(self) -> Any:
         """As PennyLane nests it: parts of the shots, measurements, broadcast copies."""
         tape = self.tape
         copies = range(tape.batch_size or 1)
         parts = list(tape.shots.bins()) if tape.shots else [(0, 0)]
-        tables = [[self._table(run, row, rng) for run in self.tables] for row in copies]
+        tables = [[run.table(row) for run in self.tables] for row in copies]
         found = []
         for part, (low, high) in enumerate(parts):
-            outcomes = [self._outcome(row, tables[row], part, low, high, rng) for row in copies]
+            outcomes = [self._outcome(row, tables[row], part, low, high) for row in copies]
             found.append(self._values(outcomes))
         return tuple(found) if tape.shots.has_partitioned_shots else found[0]
 
-    def _table(self, run: Run, row: int, rng: np.random.Generator) -> OutcomeTable:
-        result = run.results[row]
-        exact = not self.tape.shots
-        found = result.probabilities if exact else result.counts
-        clbits = len(next(iter(found)))
-        table = OutcomeTable.of(dict(found), clbits)
-        return table.ordered(rng) if self.plan.ordered and not exact else table
-
     def _outcome(
-        self,
-        row: int,
-        tables: list[OutcomeTable],
-        part: int,
-        low: int,
-        high: int,
-        rng: np.random.Generator,
+        self, row: int, tables: list[OutcomeTable], part: int, low: int, high: int
     ) -> TapeOutcome:
         if self.tape.shots.has_partitioned_shots:
             tables = [table.part(low, high) for table in tables]
@@ -213,7 +201,7 @@ class _TapeRun:
             count = result.num_qubits
             axes = result.statevector.reshape((2,) * count).transpose(*reversed(range(count)))
             state = np.ascontiguousarray(axes).ravel()
-        shadows = [each.outcome(row, rng) for each in self.shadows[part]] if self.shadows else []
+        shadows = [each.outcome(row) for each in self.shadows[part]] if self.shadows else []
         return TapeOutcome(
             self.exact.expectations(row) if self.exact is not None else (),
             [table.postselected(self.wanted) for table in tables],

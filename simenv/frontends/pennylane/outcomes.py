@@ -43,10 +43,12 @@ class OutcomeTable:
         weights = np.fromiter(found.values(), np.float64, len(found))
         return OutcomeTable(letters[:, ::-1] - ord("0"), weights)
 
-    def ordered(self, rng: np.random.Generator) -> OutcomeTable:
-        """With an order of shots: they are exchangeable, so any order is as probable."""
-        rows = np.repeat(np.arange(len(self.weights)), self.weights.astype(np.intp))
-        return OutcomeTable(self.bits, self.weights, rng.permutation(rows))
+    @staticmethod
+    def of_memory(memory: NDArray[np.uint8], clbits: int) -> OutcomeTable:
+        """From the packed bits of each shot, as a result has them."""
+        packed, shots, counts = np.unique(memory, axis=0, return_inverse=True, return_counts=True)
+        bits = np.unpackbits(packed, axis=1, count=clbits, bitorder="little")
+        return OutcomeTable(bits, counts.astype(np.float64), shots.ravel())
 
     def part(self, low: int, high: int) -> OutcomeTable:
         """The shots from `low` to `high` - 1."""

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from simenv.frontends.pennylane.outcomes import OutcomeTable
 from simenv.frontends.pennylane.programs import TapeProgram
-from simenv.frontends.pennylane.sweeps import COUNTS, Run, SweepBatch
+from simenv.frontends.pennylane.sweeps import MEMORY, Run, SweepBatch
 
 _RIGHT = math.pi / 2
 # Angles of `u` that turn X, Y and Z into Z.
@@ -51,18 +50,17 @@ class ShadowRun:
                 chosen = np.flatnonzero(counts == count)
                 before = np.tile(values, (len(chosen), 1))
                 table = np.hstack([before, angles[chosen]])
-                run = batch.add(program, table, COUNTS, shots=count)
+                run = batch.add(program, table, MEMORY, shots=count)
                 of_basis |= {number: (run, row) for row, number in enumerate(chosen.tolist())}
             runs.append([of_basis[number] for number in range(len(bases))])
         return ShadowRun(recipes, basis, runs)
 
-    def outcome(self, copy: int, rng: np.random.Generator) -> NDArray[np.int8]:
+    def outcome(self, copy: int) -> NDArray[np.int8]:
         """int8 [2, shots, wires]: bits and recipes."""
         shots, wires = self.recipes.shape
         bits = np.empty((shots, wires), np.int8)
         for number, (run, row) in enumerate(self.runs[copy]):
-            counts = run.results[row].counts
-            table = OutcomeTable.of(dict(counts), len(next(iter(counts)))).ordered(rng)
+            table = run.table(row)
             assert table.shots is not None
             bits[self.basis == number] = table.bits[table.shots, -wires:]
         return np.stack([bits, self.recipes.astype(np.int8)])

@@ -19,11 +19,13 @@ from simenv.client.results.result import Result
 from simenv.client.tasks.task import Task
 from simenv.errors import BatchRefusedError
 from simenv.frontends.pennylane.measurements import Labels
+from simenv.frontends.pennylane.outcomes import OutcomeTable
 from simenv.frontends.pennylane.programs import TapeProgram
 
 SHARED_OBSERVABLES = 16  # sets of observables up to so many in all are computed by all tapes alike
 
-COUNTS, PROBABILITIES, STATE = ("counts",), ("probabilities",), ("statevector",)
+COUNTS, MEMORY = ("counts",), ("memory",)
+PROBABILITIES, STATE = ("probabilities",), ("statevector",)
 EXPECTATION, GRADIENT = ("expectation",), ("expectation", "gradient")
 
 
@@ -35,6 +37,14 @@ class Run:
     observables: tuple[Labels, ...]
     results: Sequence[Result] = ()
     places: Sequence[int] = ()
+
+    def table(self, row: int) -> OutcomeTable:
+        """The measured outcomes of a row."""
+        result = self.results[row]
+        if result.has("memory"):
+            return OutcomeTable.of_memory(result.memory, result.registers[0][1])
+        found = result.counts if result.shots else result.probabilities
+        return OutcomeTable.of(dict(found), result.registers[0][1])
 
     def expectations(self, row: int) -> list[float]:
         """The values of the tape's observables in a row."""
@@ -92,7 +102,7 @@ class SweepBatch:
         """Send all, then wait for all. `apart`: sweeps with observables go in messages of their
         own, since their compilation may move them to other qubits of a device."""
         for (outputs, observables), sweeps in self._messages(apart):
-            exact = outputs != COUNTS
+            exact = outputs not in (COUNTS, MEMORY)
             asked = {"observables": [dict(each) for each in observables]} if observables else {}
             try:
                 tasks = client.submit_many(
