@@ -1,0 +1,175 @@
+/* Status codes, their names, and the last error of each thread. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+
+enum { MESSAGE_BYTES = 1024 };
+
+typedef struct LastError {
+    char message[MESSAGE_BYTES], hint[MESSAGE_BYTES];
+    int line, column;
+    double retry_after_s;
+} LastError;
+
+static _Thread_local LastError last;
+
+/* `name`: the code of simenv.errors, which travels in refusals. */
+static const struct {
+    int status;
+    const char *name, *meaning;
+} STATUSES[] = {
+    {QPI_OK, "ok", "no error"},
+    {QPI_ERROR, "error", "simenv refused the call"},
+    {QPI_OPTION, "option", "an argument or option has an impossible value"},
+    {QPI_CONFIG, "config", "a connection file, key file or variable cannot be used"},
+    {QPI_PROGRAM, "program", "the circuit cannot be read or run"},
+    {QPI_LIMIT, "limit", "a fixed bound on sizes or numbers was passed"},
+    {QPI_INFEASIBLE, "infeasible", "this environment can never run the task"},
+    {QPI_INSUFFICIENT, "insufficient", "what the task needs is in use; try again later"},
+    {QPI_QUEUE_FULL, "queue_full", "the queue is full; try again later"},
+    {QPI_RESERVATION, "reservation", "the reservation is over, or does not cover this"},
+    {QPI_KEY_REFUSED, "key_refused", "the service does not know this key"},
+    {QPI_NOT_ALLOWED, "not_allowed", "the role of the key does not allow this"},
+    {QPI_KEY_CONFLICT, "key_conflict", "the idempotency key was used with other content"},
+    {QPI_NOT_FOUND, "not_found", "no pool, device or task of that name"},
+    {QPI_NO_SERVICE, "no_service", "no service could be reached"},
+    {QPI_SERVICE_LOST, "service_lost", "the service answered before and is silent now"},
+    {QPI_VERSION_MISMATCH, "version", "library and service are of different builds"},
+    {QPI_PROTOCOL, "protocol", "the service sent something that is not of the protocol"},
+    {QPI_RESULT_STORE, "result_store", "a stored result cannot be read"},
+    {QPI_TASK_FAILED, "task_failed", "an accepted task failed"},
+    {QPI_TASK_CANCELLED, "task_cancelled", "the task was cancelled before it had a result"},
+    {QPI_TASK_EXPIRED, "task_expired", "the task passed its queue or run timeout"},
+    {QPI_TIMEOUT, "timeout", "the deadline of the call passed"},
+    {QPI_NO_DATA, "no_data", "the row has ended without this output"},
+    {QPI_PENDING, "pending", "the row has not ended"},
+    {QPI_MEMORY, "memory", "no memory is left"},
+    {QPI_NO_LIBZMQ, "no_libzmq", "the ZeroMQ library cannot be loaded"},
+    {QPI_OPTION, "no_device", "an option needs an emulated device"}, /* further names below */
+};
+enum { NUM_STATUSES = sizeof STATUSES / sizeof *STATUSES };
+
+int qpi_abi_version(void)
+{
+    return QPI_ABI_VERSION;
+}
+
+const char *qpi_version(void)
+{
+    return QPI_PACKAGE_VERSION;
+}
+
+const char *qpi_status_name(int status)
+{
+    for (int index = 0; index < NUM_STATUSES; index++)
+        if (STATUSES[index].status == status)
+            return STATUSES[index].name;
+    return "error";
+}
+
+const char *qpi_error_string(int status)
+{
+    for (int index = 0; index < NUM_STATUSES; index++)
+        if (STATUSES[index].status == status)
+            return STATUSES[index].meaning;
+    return "no status of this library";
+}
+
+/* The status of a code that travelled; QPI_ERROR for one of a newer service. */
+int qpi_status_of(const char *name, size_t length)
+{
+    for (int index = 1; index < NUM_STATUSES; index++)
+        if (strlen(STATUSES[index].name) == length && !memcmp(STATUSES[index].name, name, length))
+            return STATUSES[index].status;
+    return QPI_ERROR;
+}
+
+const char *qpi_error_message(void)
+{
+    return last.message;
+}
+
+const char *qpi_error_hint(void)
+{
+    return last.hint;
+}
+
+int qpi_error_line(void)
+{
+    return last.line;
+}
+
+int qpi_error_column(void)
+{
+    return last.column;
+}
+
+double qpi_error_retry_after_s(void)
+{
+    return last.retry_after_s;
+}
+
+static void set_last(int line, int column, const char *hint, const char *format, va_list values)
+{
+    LastError found = {.line = line, .column = column};
+    vsnprintf(found.message, sizeof found.message, format, values);
+    snprintf(found.hint, sizeof found.hint, "%s", hint ? hint : "");
+    last = found;
+}
+
+int qpi_fail(int status, const char *hint, const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    set_last(0, 0, hint, format, values);
+    va_end(values);
+    return status;
+}
+
+int qpi_fail_at(int line, int column, const char *hint, const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    set_last(line, column, hint, format, values);
+    va_end(values);
+    return QPI_PROGRAM;
+}
+
+int qpi_fail_memory(void)
+{
+    return qpi_fail(QPI_MEMORY, "free memory, or submit fewer rows", "no memory is left");
+}
+
+int qpi_fail_as(const Failure *failure)
+{
+    const char *message = failure->message ? failure->message : qpi_error_string(failure->status);
+    qpi_fail(failure->status, failure->hint, "%s", message);
+    last.retry_after_s = failure->retry_after_s;
+    return failure->status;
+}
+
+void qpi_failure_clear(Failure *failure)
+{
+    free(failure->message);
+    free(failure->hint);
+    *failure = (Failure){0};
+}
+
+void qpi_failure_set(Failure *failure, int status, const char *message, const char *hint)
+{
+    qpi_failure_clear(failure);
+    failure->status = status;
+    failure->message = strdup(message ? message : "");
+    failure->hint = strdup(hint ? hint : "");
+}
+
+double qpi_now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
