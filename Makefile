@@ -1,9 +1,9 @@
-# make demo | test | lint | docs | slow | clean. Each sets up .venv first; the second time that is instant.
+# make demo | test | lint | docs | qpi | slow | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
 # Tests mostly wait: one process more than a small machine has cores.
 TEST_PROCESSES ?= 3
 
-.PHONY: demo test lint docs slow clean
+.PHONY: demo test lint docs qpi slow clean
 .DEFAULT_GOAL := demo
 
 demo:
@@ -24,6 +24,10 @@ docs:
 	@scripts/setup.sh all,docs
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_BIN)/python -m mkdocs build --strict
 	@echo "python3 -m http.server --directory build/site    # or open build/site/index.html"
+
+qpi:
+	@scripts/setup.sh all
+	@$(PYTHON_BIN)/simenv qpi build build/qpi
 
 slow:
 	@scripts/setup.sh all,test

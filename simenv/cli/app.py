@@ -68,6 +68,7 @@ _GROUPS = {
         "prune": "admin.prune",
         "qpm": "admin.qpm",
         "qfw": "admin.qfw",
+        "qpi": "admin.qpi",
     },
 }
 _MODULES = {name: module for group in _GROUPS.values() for name, module in group.items()}

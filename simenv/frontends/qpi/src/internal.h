@@ -122,7 +122,7 @@ int qpi_transport_receive(Transport *transport, int wakeup, double timeout_s, Bu
 /* 1 where the service has refused the key. */
 int qpi_transport_refused(Transport *transport);
 
-/* --- circuits: lexer.c, expression.c, gates.c, parser.c, qasm.c, program.c --------------------- */
+/* --- circuits: lexer.c, expression.c, gates.c, parser.c, qasm.c, program.c ------------------- */
 
 typedef struct Token {
     int kind; /* one of the enum below, or the character itself */
@@ -247,7 +247,7 @@ int qpi_parse_barrier(Parser *parser, const Scope *scope);
 /* One operand outside of gate bodies: its first bit and how many; `is_whole`: a register. */
 int qpi_parse_operand(Parser *parser, int is_qubits, size_t *first, size_t *count, int *is_whole);
 
-/* --- sessions: session.c, requests.c, loop.c, exchange.c, tasks.c ------------------------------- */
+/* --- sessions: session.c, requests.c, loop.c, exchange.c, tasks.c ---------------------------- */
 
 /* First element of messages, in both directions. */
 enum { TAG_HELLO = 0, TAG_SUBMIT = 1, TAG_WATCH = 2, TAG_CANCEL = 3, TAG_PING = 12,

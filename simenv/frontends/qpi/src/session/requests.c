@@ -1,7 +1,7 @@
 /* Requests of a session, and the calls that wait for their answers.
  *
- * Invariant: every request may be repeated, so a lost answer and a restarted service are both met by
- * sending it again. */
+ * Invariant: every request may be repeated, so a lost answer and a restarted service are both met
+ * by sending it again. */
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>

@@ -19,7 +19,8 @@ static int check_new(Parser *parser, const Token *name)
     return QPI_OK;
 }
 
-static int add_register(Parser *parser, const Token *name, int is_qubits, size_t size, int is_scalar)
+static int add_register(Parser *parser, const Token *name, int is_qubits, size_t size,
+                        int is_scalar)
 {
     size_t *total = is_qubits ? &parser->circuit->qubits : &parser->circuit->clbits;
     Register made = {*name, *total, size, is_qubits, is_scalar};

@@ -22,11 +22,13 @@ static void step(Lexer *lexer)
         lexer->column++;
 }
 
-/* Pass white space and comments; 0 for a comment that does not end. */
+/* Pass white space and comments. 0 for a comment that does not end; the lexer then stays before
+ * it. */
 static int pass_blanks(Lexer *lexer)
 {
     for (;;) {
         const char *at = lexer->at;
+        Lexer before = *lexer;
         if (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r')
             step(lexer);
         else if (at[0] == '/' && at[1] == '/')
@@ -37,8 +39,10 @@ static int pass_blanks(Lexer *lexer)
             step(lexer);
             while (*lexer->at && !(lexer->at[0] == '*' && lexer->at[1] == '/'))
                 step(lexer);
-            if (!*lexer->at)
+            if (!*lexer->at) {
+                *lexer = before;
                 return 0;
+            }
             step(lexer);
             step(lexer);
         } else
@@ -86,8 +90,10 @@ Token qpi_next_token(Lexer *lexer)
     int ends = pass_blanks(lexer);
     Token token = {TOKEN_BAD, lexer->at, 0, lexer->line, lexer->column};
     const char *at = lexer->at, *end = at + (*at != 0);
-    if (!ends)
+    if (!ends) {
+        token.length = 2;
         return token;
+    }
     if (!*at)
         token.kind = TOKEN_END;
     else if (is_letter(*at)) {

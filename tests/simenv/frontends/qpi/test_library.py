@@ -1,0 +1,192 @@
+"""The C library as it is built and installed: its symbols, structures and languages."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from qpi_programs import HERE, WARNINGS, linked, run
+
+from simenv.errors import ConfigError
+from simenv.frontends.qpi import InstalledLibrary, build
+from simenv.frontends.qpi.build import ABI
+
+# Symbols of ABI 1, with the version of simenv that brought them. One that is here stays.
+SYMBOLS = """
+qpi_abi_version qpi_cancel qpi_circuit_clbits qpi_circuit_free qpi_circuit_from_qasm
+qpi_circuit_parameter qpi_circuit_parameters qpi_circuit_qubits qpi_config_init qpi_counts_entry
+qpi_counts_size qpi_devices qpi_error_column qpi_error_hint qpi_error_line qpi_error_message
+qpi_error_retry_after_s qpi_error_string qpi_expectation qpi_finalize qpi_init qpi_job_free
+qpi_job_rows qpi_options_init qpi_poll qpi_probabilities_entry qpi_probabilities_size
+qpi_row_status qpi_statevector qpi_status_name qpi_submit qpi_task_id qpi_version qpi_wait
+"""
+LAYOUT = """
+qpi_config 48
+qpi_config.environment 8
+qpi_config.file 16
+qpi_config.timeout_s 24
+qpi_config.patience_s 32
+qpi_config.libzmq 40
+qpi_device 232
+qpi_device.kind 72
+qpi_device.model 144
+qpi_device.num_qubits 216
+qpi_device.max_shots 224
+qpi_observable 24
+qpi_observable.coefficients 8
+qpi_observable.terms 16
+qpi_options 120
+qpi_options.shots 8
+qpi_options.has_seed 16
+qpi_options.seed 24
+qpi_options.outputs 32
+qpi_options.observables 40
+qpi_options.num_observables 48
+qpi_options.device 56
+qpi_options.engine 64
+qpi_options.single_precision 72
+qpi_options.priority 80
+qpi_options.queue_timeout_s 88
+qpi_options.run_timeout_s 96
+qpi_options.name 104
+qpi_options.idempotency_key 112
+QPI_COUNTS 1
+QPI_PROBABILITIES 2
+QPI_STATEVECTOR 4
+QPI_EXPECTATION 8
+0 ok
+1 error
+2 option
+3 config
+4 program
+5 limit
+6 infeasible
+7 insufficient
+8 queue_full
+9 reservation
+10 key_refused
+11 not_allowed
+12 key_conflict
+13 not_found
+14 no_service
+15 service_lost
+16 version
+17 protocol
+18 result_store
+19 task_failed
+20 task_cancelled
+21 task_expired
+22 timeout
+23 no_data
+24 pending
+25 memory
+26 no_libzmq
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> InstalledLibrary:
+    return build(tmp_path_factory.mktemp("qpi"))
+
+
+def test_exported_symbols_are_those_of_the_abi_and_of_the_header(library: InstalledLibrary) -> None:
+    listed = run(["nm", "-D", "--defined-only", str(library.library)])
+    exported = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
+    assert exported == set(SYMBOLS.split())
+    header = (library.folder / "include" / "simenv_qpi.h").read_text()
+    assert set(re.findall(r"\b(qpi_\w+)\(", header)) == exported
+    assert f"#define QPI_ABI_VERSION {ABI}\n" in header
+
+
+def test_layout_of_structures_and_values_of_constants_are_those_of_the_abi(
+    library: InstalledLibrary, tmp_path: Path
+) -> None:
+    assert run([str(linked(HERE / "layout.c", library, tmp_path))]).split() == LAYOUT.split()
+
+
+def test_library_is_found_by_soname_and_names_its_version(
+    library: InstalledLibrary, tmp_path: Path
+) -> None:
+    dynamic = run(["readelf", "-d", str(library.library)])
+    assert f"[libsimenv_qpi.so.{ABI}]" in dynamic
+    program = linked(HERE / "layout.c", library, tmp_path)
+    assert f"[libsimenv_qpi.so.{ABI}]" in run(["readelf", "-d", str(program)])
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_header_compiles_alone(library: InstalledLibrary, language: str, tmp_path: Path) -> None:
+    compiler = {"c": "cc", "c++": "c++"}[language]
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler}")
+    source = tmp_path / "alone.x"
+    source.write_text("#include <simenv_qpi.h>\nint main(void) { return qpi_abi_version(); }\n")
+    standard = [flag for flag in WARNINGS if language == "c" or not flag.startswith("-std")]
+    flags = [*library.cflags, "-x", language, str(source), "-x", "none", *library.libs]
+    run([compiler, *standard, *flags, "-o", str(tmp_path / "alone")])
+
+
+def test_pkg_config_file_has_the_same_flags(library: InstalledLibrary) -> None:
+    told = (library.pkg_config / "simenv_qpi.pc").read_text()
+    plain = told.replace("${prefix}", str(library.folder))
+    assert f"Cflags: {' '.join(library.cflags)}\n" in plain
+    libs = re.search(r"^Libs: (.*)$", plain, re.MULTILINE)
+    assert libs is not None
+    assert sorted(libs[1].split()) == sorted(library.libs)
+
+
+def test_fortran_module_names_each_function_as_the_header_does(library: InstalledLibrary) -> None:
+    header = (library.folder / "include" / "simenv_qpi.h").read_text()
+    declared = re.findall(r"(?:function|subroutine) (qpi_\w+)\(", library.fortran.read_text())
+    bound = [name for name in declared if name != "qpi_error_text"]
+    assert bound
+    assert set(bound) <= set(re.findall(r"\b(qpi_\w+)\(", header))
+
+
+def test_second_build_replaces_the_library(library: InstalledLibrary) -> None:
+    before = library.library.resolve().stat().st_ino
+    build(library.folder)
+    assert library.library.resolve().stat().st_ino != before
+
+
+def test_missing_and_failing_compiler_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no C compiler 'no-such-cc'"):
+        build(tmp_path, compiler="no-such-cc")
+    with pytest.raises(ConfigError, match="false failed"):
+        build(tmp_path, compiler="false")
+    assert not (tmp_path / "lib" / "libsimenv_qpi.so").exists()
+
+
+def test_lines_and_modules_of_the_library_are_bounded() -> None:
+    from simenv.frontends.qpi.build import HERE as FOLDER
+
+    files = [path for path in FOLDER.rglob("*") if path.suffix in {".c", ".h", ".f90"}]
+    assert len(files) > 15
+    long = {path.name for path in files if len(path.read_text().splitlines()) > 400}
+    assert long <= {"internal.h"}
+    wide = {path.name for path in files for line in path.read_text().splitlines() if len(line) > 100}
+    assert not wide
+
+
+def test_library_without_libzmq_says_what_to_install(
+    library: InstalledLibrary, tmp_path: Path
+) -> None:
+    source = tmp_path / "lost.c"
+    source.write_text(
+        "#include <simenv_qpi.h>\n#include <stdio.h>\n"
+        "int main(void) { qpi_session *session; int status = qpi_init(NULL, &session);\n"
+        'printf("%s %s", qpi_status_name(status), qpi_error_hint()); return session != NULL; }\n'
+    )
+    program = linked(source, library, tmp_path)
+    done = subprocess.run(
+        [str(program)],
+        env={"SIMENV_LIBZMQ": str(source)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("no_libzmq name it:")
+    assert "libzmq5" in done.stdout

@@ -1,0 +1,51 @@
+"""Programs of `tests/support/qpi`, compiled with the C library or together with its sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from simenv.frontends.qpi.build import (
+    FLAGS,
+    InstalledLibrary,
+    definitions,
+    include_flags,
+    sources,
+)
+
+HERE = Path(__file__).parent / "qpi"
+WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-pthread")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1")
+SANITIZED = {"ASAN_OPTIONS": "abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "exitcode=99"}
+
+
+def run(argv: list[str], **more: object) -> str:
+    """Standard output of a program that succeeds."""
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=280, **more)  # type: ignore[call-overload]
+    told = done.stdout.decode() + done.stderr.decode()
+    assert done.returncode == 0, f"{argv[0]} ended with {done.returncode}:\n{told[-4000:]}"
+    return str(done.stdout.decode())
+
+
+def linked(source: Path, library: InstalledLibrary, folder: Path) -> Path:
+    """A program as a user compiles it."""
+    program = folder / source.stem
+    flags = (*library.cflags, *library.libs)
+    run(["cc", *WARNINGS, str(source), *flags, "-lm", "-o", str(program)])
+    return program
+
+
+def sanitized(name: str, folder: Path) -> Path:
+    """A program of this folder with all sources of the library, address and undefined behaviour
+    checked."""
+    program = folder / f"{name}-sanitized"
+    argv = ["cc", *FLAGS, *SANITIZERS, *definitions(), *include_flags()]
+    argv += [str(HERE / f"{name}.c"), *map(str, sources()), "-ldl", "-lm", "-o", str(program)]
+    run(argv)
+    return program
+
+
+def environ(**more: str) -> dict[str, str]:
+    """For a sanitized program."""
+    return {**os.environ, **SANITIZED, **more}
