@@ -23,7 +23,7 @@ program bell
    options%seed = 7
    call check(qpi_submit(session, circuit, options, rows=1_c_size_t, timeout_s=10.0_c_double, &
                          job=job))
-   call check(qpi_wait(job, 60.0_c_double))
+   call check(qpi_wait(job, 300.0_c_double))
    call check(qpi_counts_size(job, 0_c_size_t, outcomes))
    do index = 0, outcomes - 1
       call check(qpi_counts_entry(job, 0_c_size_t, index, bits, size(bits, kind=c_size_t), count))

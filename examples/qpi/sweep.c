@@ -47,7 +47,7 @@ static void run_bell(qpi_session *session)
     options.seed = 7;
     check(qpi_circuit_from_qasm(BELL, &circuit));
     check(qpi_submit(session, circuit, &options, NULL, 1, 10.0, &job));
-    check(qpi_wait(job, 60.0));
+    check(qpi_wait(job, 300.0));
     check(qpi_counts_size(job, 0, &outcomes));
     for (size_t index = 0; index < outcomes; index++) {
         char bits[3];
@@ -76,7 +76,7 @@ static void run_sweep(qpi_session *session)
         angles[row] = -0.4 + 0.1 * row;
     check(qpi_circuit_from_qasm(ANSATZ, &circuit));
     check(qpi_submit(session, circuit, &options, angles, ROWS, 10.0, &job));
-    check(qpi_wait(job, 60.0));
+    check(qpi_wait(job, 300.0));
     for (size_t row = 0; row < ROWS; row++) {
         double value, error;
         check(qpi_expectation(job, row, 0, &value, &error));

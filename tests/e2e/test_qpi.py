@@ -18,6 +18,7 @@ from live import Live, environment
 from qpi_programs import environ, linked, run, sanitized
 
 import simenv
+from simenv.client.keys import issue_key
 from simenv.frontends.qpi import InstalledLibrary, build
 
 ROOT = Path(__file__).parents[2]
@@ -258,6 +259,41 @@ def test_counts_of_wide_registers_equal_those_of_the_python_client(
         found[bits.value.decode()] = count.value
     assert found == expected
     qpi.end(session, job)
+
+
+class Config(ctypes.Structure):
+    """`qpi_config`."""
+
+    _fields_ = (
+        ("struct_bytes", ctypes.c_size_t),
+        ("environment", ctypes.c_char_p),
+        ("file", ctypes.c_char_p),
+        ("timeout_s", ctypes.c_double),
+        ("patience_s", ctypes.c_double),
+        ("libzmq", ctypes.c_char_p),
+    )
+
+
+def test_key_file_connects_over_tcp_until_it_is_revoked(
+    library: InstalledLibrary, tmp_path: Path
+) -> None:
+    file = tmp_path / "ann.simenv"
+    qpi = Library(library)
+    config = Config(ctypes.sizeof(Config), None, str(file).encode(), 30.0, 30.0, None)
+    with simenv.local(workers=1, listen="tcp://127.0.0.1:0") as env:
+        issue_key(env.keys, "ann", "client", file)
+        session = qpi.made("qpi_init", ctypes.byref(config))
+        job = qpi.run(session, BELL, qpi.options(shots=100))
+        assert [row.owner for row in env.history.tasks()] == ["ann"]
+        env.keys.revoke("ann")
+        with pytest.raises(RuntimeError, match="^10: "):  # QPI_KEY_REFUSED
+            qpi.run(session, BELL, qpi.options(shots=100))
+        qpi.end(session, job)
+        with pytest.raises(RuntimeError, match="^10: .*does not know the key"):
+            qpi.made("qpi_init", ctypes.byref(config))
+        file.chmod(0o640)
+        with pytest.raises(RuntimeError, match="^3: .*can be opened by others"):  # QPI_CONFIG
+            qpi.made("qpi_init", ctypes.byref(config))
 
 
 def test_submit_to_an_emulated_device_is_refused_by_name(library: InstalledLibrary) -> None:

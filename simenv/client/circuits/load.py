@@ -21,21 +21,23 @@ from simenv.client.circuits.common.text_checks import (
     too_large,
 )
 from simenv.client.circuits.encode.encoder import CircuitEncoder, Packed, pack
-from simenv.client.circuits.formats import qasm2, qasm2_fast, qasm3, qpy
+from simenv.client.circuits.formats import cirq_circuit, qasm2, qasm2_fast, qasm3, qpy
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import Program
 
-_WANTED = "a circuit is a QuantumCircuit, OpenQASM text, the path of a file (QPY too), or a Program"
+_WANTED = (
+    "a circuit is a QuantumCircuit, a cirq.Circuit, OpenQASM text, the path of a file (QPY too), "
+    "or a Program"
+)
 
 
 def load(circuit: Any) -> PackedCircuit:
     """Make a Program of a circuit.
 
-    `circuit`: a qiskit.QuantumCircuit; a str, which is OpenQASM text if it holds a newline or ';'
-    and else a path; an os.PathLike; a Program; what this returned. A file holds OpenQASM or QPY.
-    ProgramError: it
-    cannot be read or carried (`line` and `column` where it is text). LimitExceededError: it is too
-    large.
+    `circuit`: a qiskit.QuantumCircuit; a cirq.Circuit; a str, which is OpenQASM text if it holds a
+    newline or ';' and else a path; an os.PathLike; a Program; what this returned. A file holds
+    OpenQASM or QPY. ProgramError: it cannot be read or carried (`line` and `column` where it is
+    text). LimitExceededError: it is too large.
     """
     if isinstance(circuit, PackedCircuit):
         return circuit
@@ -51,6 +53,8 @@ def load(circuit: Any) -> PackedCircuit:
         if isinstance(circuit, Program):
             names = tuple(f"p{slot}" for slot in range(circuit.num_slots))
             return _of_program(circuit, names, None)
+        if cirq_circuit.is_cirq(circuit):
+            return _from_source(inspect(cirq_circuit.to_qasm(circuit)))
     except RecursionError as error:
         raise ProgramError(
             "the circuit is nested too deeply", hint="flatten it: circuit.decompose()"

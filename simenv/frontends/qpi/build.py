@@ -119,7 +119,12 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
 def _compile(argv: Sequence[str]) -> None:
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=BUILD_S, check=False, stdin=subprocess.DEVNULL
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired as error:
         raise ConfigError(f"{argv[0]} has not ended after {BUILD_S:g} s") from error

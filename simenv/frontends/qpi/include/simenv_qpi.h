@@ -200,8 +200,8 @@ QPI_API void qpi_options_init(qpi_options *options);
  * row by row. For a circuit without parameters `bindings` is NULL and `rows` is 1. Returns when all
  * tasks are stored by the service. `options` may be NULL: all defaults.
  *
- * On QPI_TIMEOUT and QPI_SERVICE_LOST `*job` is set as well: the submit stays under way, and
- * qpi_wait continues it. On every other error `*job` is NULL and no task exists. */
+ * On QPI_TIMEOUT and QPI_SERVICE_LOST `*job` is set as well where the submit is under way: it stays
+ * so, and qpi_wait continues it. Where `*job` is NULL after an error, no task exists. */
 QPI_API int qpi_submit(qpi_session *session, const qpi_circuit *circuit,
                        const qpi_options *options, const double *bindings, size_t rows,
                        double timeout_s, qpi_job **job);

@@ -374,6 +374,9 @@ void qpi_task_name(uint64_t task, char *text);
 void qpi_tasks_drop(qpi_session *session, Part *part);
 void qpi_part_end(qpi_session *session, Part *part, const Failure *failure);
 void qpi_job_detach(qpi_job *job, const Failure *failure);
+Part *qpi_part_of(qpi_job *job, size_t row);
+/* What is left of a call's time since `start_s`; QPI_FOREVER stays. */
+double qpi_left_s(double timeout_s, double start_s);
 
 /* devices.c: OptionError where it is emulated, QPI_NOT_FOUND where there is no such pool. */
 int qpi_check_device(qpi_session *session, const char *name, double timeout_s);

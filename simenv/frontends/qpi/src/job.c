@@ -12,6 +12,12 @@ size_t qpi_job_rows(const qpi_job *job)
     return job->rows;
 }
 
+/* The part of a row; all but the last have the same number of rows. */
+Part *qpi_part_of(qpi_job *job, size_t row)
+{
+    return &job->parts[row / job->parts[0].rows];
+}
+
 size_t qpi_poll(qpi_job *job)
 {
     qpi_lock(job->shared);
@@ -68,7 +74,7 @@ static int is_settled(void *argument)
 
 int qpi_cancel(qpi_job *job, double timeout_s)
 {
-    double end_s = qpi_now_s() + timeout_s;
+    double start_s = qpi_now_s();
     size_t next = 0;
     int status = QPI_OK;
     qpi_lock(job->shared);
@@ -78,11 +84,10 @@ int qpi_cancel(qpi_job *job, double timeout_s)
     qpi_unlock(job->shared);
     while (session && status == QPI_OK && next < job->num_parts) {
         Buffer body = {0}, answer = {0};
-        double left_s = timeout_s < 0.0 ? timeout_s : end_s - qpi_now_s();
         uint64_t number = qpi_next_number(session);
         if (put_cancel(job, &next, number, &body) > 0)
             status = qpi_ask(session, TAG_CANCELLED, number, &body,
-                             timeout_s >= 0.0 && left_s < 0.0 ? 0.0 : left_s, &answer);
+                             qpi_left_s(timeout_s, start_s), &answer);
         qpi_buffer_free(&body);
         qpi_buffer_free(&answer);
     }
@@ -130,14 +135,12 @@ void qpi_job_free(qpi_job *job)
 int qpi_task_id(qpi_job *job, size_t row, char *text, size_t capacity)
 {
     char name[24];
-    size_t index = 0;
     if (row >= job->rows)
         return qpi_fail(QPI_OPTION, NULL, "row %zu of %zu", row, job->rows);
-    while (row >= job->parts[index].first_row + job->parts[index].rows)
-        index++;
+    const Part *part = qpi_part_of(job, row);
     qpi_lock(job->shared);
-    int is_new = job->parts[index].state == PART_NEW;
-    qpi_task_name(job->parts[index].task, name);
+    int is_new = part->state == PART_NEW;
+    qpi_task_name(part->task, name);
     qpi_unlock(job->shared);
     if (is_new)
         return qpi_fail(QPI_PENDING, "qpi_wait", "row %zu is not accepted yet", row);

@@ -190,13 +190,10 @@ static int fail_absent(int field)
 
 int qpi_row_status(qpi_job *job, size_t row)
 {
-    size_t index = 0;
     if (row >= job->rows)
         return qpi_fail(QPI_OPTION, NULL, "row %zu of %zu", row, job->rows);
-    while (row >= job->parts[index].first_row + job->parts[index].rows)
-        index++;
+    const Part *part = qpi_part_of(job, row);
     qpi_lock(job->shared);
-    const Part *part = &job->parts[index];
     int status = part->state != PART_ENDED
                      ? qpi_fail(QPI_PENDING, "qpi_wait", "row %zu has not ended", row)
                  : part->failure.status ? qpi_fail_as(&part->failure)
@@ -207,12 +204,9 @@ int qpi_row_status(qpi_job *job, size_t row)
 
 static int open_row(qpi_job *job, size_t row, View *view)
 {
-    size_t index = 0;
     *view = (View){0};
     TRY(qpi_row_status(job, row));
-    while (row >= job->parts[index].first_row + job->parts[index].rows)
-        index++;
-    view->part = &job->parts[index];
+    view->part = qpi_part_of(job, row);
     view->row = row - view->part->first_row;
     return read_view(view->part, view);
 }

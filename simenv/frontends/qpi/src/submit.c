@@ -329,6 +329,7 @@ static int bind(const qpi_circuit *circuit, const double *bindings, size_t rows,
 int qpi_submit(qpi_session *session, const qpi_circuit *circuit, const qpi_options *options,
                const double *bindings, size_t rows, double timeout_s, qpi_job **job)
 {
+    double start_s = qpi_now_s();
     qpi_options checked;
     double *values = NULL;
     *job = NULL;
@@ -346,7 +347,7 @@ int qpi_submit(qpi_session *session, const qpi_circuit *circuit, const qpi_optio
     int status = bind(circuit, bindings, rows, &values);
     if (status == QPI_OK) {
         Order order = {session, circuit, &checked, values, NULL, 0};
-        status = send(&order, rows, timeout_s, job);
+        status = send(&order, rows, qpi_left_s(timeout_s, start_s), job);
     }
     free(values);
     return status;

@@ -133,7 +133,7 @@ def test_programs_with_definitions_and_expressions_have_the_same_states(pack: Pa
 @pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
 def test_text_that_is_not_read_is_refused_with_its_place(pack: Path, text: str) -> None:
     (told,) = packed(pack, text)
-    assert told.startswith("program ") or told.startswith("limit ")
+    assert told.startswith(("program ", "limit "))
     assert REFUSED[text] in told
 
 

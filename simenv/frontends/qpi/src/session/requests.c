@@ -112,6 +112,11 @@ int qpi_fail_silent(qpi_session *session, double silent_s)
     return qpi_fail(QPI_NO_SERVICE, hint, "no service answers for %s: it %s", address->name, fate);
 }
 
+double qpi_left_s(double timeout_s, double start_s)
+{
+    return timeout_s < 0.0 ? timeout_s : fmax(0.0, timeout_s - (qpi_now_s() - start_s));
+}
+
 static void wait_changed(SharedLock *shared, double until_s)
 {
     struct timespec until = {(time_t)until_s, (long)(1e9 * (until_s - floor(until_s)))};

@@ -55,7 +55,7 @@ int qpi_address_find(const qpi_config *config, char *path)
 /* Read all of a file that only its owner, this user, can write. */
 static int read_file(const char *path, char *text, struct stat *info)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0)
         return qpi_fail(QPI_NO_SERVICE, UP, "no environment is up: cannot open %s: %s", path,
                         strerror(errno));
@@ -91,6 +91,7 @@ static int is_own_socket(const char *folder, const char *path, int must_listen)
     struct stat info;
     struct sockaddr_un name = {.sun_family = AF_UNIX};
     struct ucred peer;
+    struct timeval limit = {.tv_sec = 1};
     socklen_t size = sizeof peer;
     if (lstat(folder, &info))
         return !must_listen;
@@ -99,6 +100,8 @@ static int is_own_socket(const char *folder, const char *path, int must_listen)
         return 0;
     memcpy(name.sun_path, path, strlen(path) + 1);
     int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (probe >= 0)
+        setsockopt(probe, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit); /* of the connect too */
     int connected = probe >= 0 && !connect(probe, (struct sockaddr *)&name, sizeof name);
     int own = connected ? !getsockopt(probe, SOL_SOCKET, SO_PEERCRED, &peer, &size)
                               && peer.uid == geteuid()
