@@ -1,0 +1,240 @@
+"""Devices that are as slow as their machine, and devices that drift.
+
+Pace: thousands of tasks of 1 to 5 ms of device time in random order on a paced device of two
+qubits. Their intervals are compared with one another and with overhead + shots (reset + schedule).
+Drift: a year of daily snapshots is replayed on a paced device while tasks are submitted steadily.
+Each result must name the snapshot in force at its begin; each change is timed from its due time to
+its arrival in Python (`client.events`, asked every 20 ms) and in the event queue of a QPM.
+
+    python -m bench run paced_device [--tasks 5000] [--days 365] [--days-per-s 4]
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from qiskit import QuantumCircuit
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+from noise_models import document
+from noise_models.calibration import (
+    CalibrationSnapshot,
+    GateCalibration,
+    NativeGate,
+    QubitCalibration,
+)
+from noise_models.snapshot import dump
+from simenv import config
+from simenv.client.client import Client
+from simenv.client.results.result import Result
+
+GATE_NS, READOUT_NS, RESET_NS, OVERHEAD_NS = 40.0, 1_000.0, 4_000.0, 50_000.0
+QUBIT = QubitCalibration(t1_us=100.0, t2_us=80.0, p01=0.01, p10=0.02, readout_ns=READOUT_NS)
+CHIP = CalibrationSnapshot(
+    name="chip",
+    num_qubits=2,
+    native_gates=(NativeGate("x", 1), NativeGate("rz", 1, 1)),
+    all_to_all=True,
+    qubits=(QUBIT, QUBIT),
+    gates=(GateCalibration("x", (), 0.001, GATE_NS),),
+    rep_delay_ns=RESET_NS,
+    overhead_ns=OVERHEAD_NS,
+)
+FIRST = datetime(2025, 1, 1, tzinfo=UTC)
+DAY_S = 86_400.0
+CLOCK_S = 1e-6  # of a wall clock as a double
+PAUSE_S = 0.02  # between two tasks of the replay, and two looks for events
+SHOTS = 200  # of a task of the replay
+LEAD_S = 20.0  # until the second snapshot is in force: the environment starts meanwhile
+OPTIONS = (
+    Option("--tasks", type=int, default=5_000, quick=500, help="on the paced device"),
+    Option("--days", type=int, default=365, quick=40, help="snapshots that are replayed"),
+    Option("--days-per-s", type=float, default=4.0, help="speed of the replay"),
+)
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    title = f"{options.tasks:,} tasks on a paced device; replay of {options.days} snapshots"
+    report = Report("paced_device", title)
+    with _home() as folder:
+        (folder / "chip.json").write_bytes(dump(CHIP))
+        _pace(report, options.tasks)
+        year = _year(folder, options.days, options.days_per_s)
+        _drift(report, year, options.days_per_s)
+    return report
+
+
+@contextmanager
+def _home() -> Iterator[Path]:
+    """The folder of devices of a home of its own."""
+    before = dict(os.environ)
+    os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())  # those of the home of before
+    with tempfile.TemporaryDirectory() as name:
+        os.environ["SIMENV_HOME"] = name
+        try:
+            folder = config.devices_folder()
+            folder.mkdir(parents=True)
+            yield folder
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
+def _flip() -> QuantumCircuit:
+    circuit = QuantumCircuit(1, 1)
+    circuit.x(0)
+    circuit.measure(0, 0)
+    return circuit
+
+
+def _length_ns(shots: int, reset_ns: float = RESET_NS) -> float:
+    return OVERHEAD_NS + shots * (reset_ns + GATE_NS + READOUT_NS)
+
+
+# --- pace -----------------------------------------------------------------------------------------
+
+
+def _pace(report: Report, tasks: int) -> None:
+    pools = [{"name": "lab", "device": "chip", "pace": True, "min": 2, "max": 2}]
+    shots = np.random.default_rng(1).integers(190, 980, tasks).tolist()
+    with simenv.local(pools=pools) as client:
+        client.run(_flip(), pool="lab", shots=1)
+        posted = [client.post(_flip(), pool="lab", shots=n) for n in shots]
+        found = [task.result() for task in posted]
+    begun, length = _intervals(found)
+    expected = np.array([_length_ns(result.shots) for result in found]) * 1e-9
+    order = np.argsort(begun)
+    gaps = begun[order][1:] - (begun + length)[order][:-1]
+    span_s = float((begun + length).max() - begun.min())
+    print(f"device time {length.sum():.1f} s of {span_s:.1f} s\n")
+    overlaps = int((gaps < -CLOCK_S).sum())
+    report.at_most("overlaps", overlaps, f"overlaps of {tasks:,} tasks")
+    error = float(np.abs(length / expected - 1.0).max())
+    report.at_most("time_error", error, "device time less the schedule's, relative, worst")
+    report.at_least("busy_share", float(length.sum()) / span_s, "share of time the device runs")
+
+
+def _intervals(found: list[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Begins by wall clock, and lengths, both in seconds."""
+    begun = np.array([result.timing.begun_s for result in found])
+    return begun, np.array([result.timing.device_s for result in found])
+
+
+# --- drift ----------------------------------------------------------------------------------------
+
+
+def _year(folder: Path, days: int, days_per_s: float) -> list[CalibrationSnapshot]:
+    """Snapshots of successive days, which differ in readout and reset; the first one is older, so
+    that it is in force until the environment is ready."""
+    (folder / "dated.json").write_bytes(dump(msgspec.structs.replace(CHIP, name="dated")))
+    (folder / "dated.d").mkdir()
+    found = []
+    for day in range(days):
+        qubit = msgspec.structs.replace(QUBIT, p10=0.01 + 0.001 * day)
+        date = FIRST + timedelta(days=day if day else -LEAD_S * days_per_s)
+        snapshot = msgspec.structs.replace(
+            CHIP,
+            name="dated",
+            calibrated=date.isoformat(),
+            qubits=(qubit, qubit),
+            rep_delay_ns=RESET_NS + day,
+        )
+        (folder / "dated.d" / f"{day}.json").write_bytes(dump(snapshot))
+        found.append(snapshot)
+    return found
+
+
+def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -> None:
+    digests = {document.digest(dump(each)).hex(): day for day, each in enumerate(year)}
+    drift = f"replay:factor={DAY_S * days_per_s}"
+    pool = {"name": "year", "device": "dated", "drift": drift, "pace": True, "min": 2, "max": 2}
+    with simenv.local(pools=[pool]) as client:
+        client.run(_flip(), pool="year", shots=1)
+        listener = _Listener(client)
+        qpm = _Inbox()
+        client.qpm_with(pool="year").register_event_notification(qpm, "calibration-update", "year")
+        listened_s = time.time()
+        posted = []
+        until = time.monotonic() + LEAD_S + len(year) / days_per_s
+        while time.monotonic() < until:
+            posted.append(client.post(_flip(), pool="year", shots=SHOTS, compile="never"))
+            time.sleep(PAUSE_S)
+        found = [task.result() for task in posted]
+        arrivals = listener.close()
+    days = np.array([digests[result.snapshot or ""] for result in found])
+    begun, length = _intervals(found)
+    origin_s = _origin_s(begun, days, len(year), days_per_s)
+    due = np.clip(np.floor((begun - origin_s) * days_per_s), 0, len(year) - 1)
+    expected = np.array([_length_ns(SHOTS, RESET_NS + day) for day in days]) * 1e-9
+    wrong = int((due != days).sum() + (np.abs(length / expected - 1.0) > 1e-9).sum())
+    seen = len(set(days.tolist()))
+    print(f"{len(found):,} tasks, {seen} snapshots seen\n")
+    report.at_most(
+        "wrong_snapshots", wrong, "results that name another snapshot than that in force"
+    )
+    report.at_least("seen_share", seen / len(year), "share of the snapshots that results name")
+    for key, times in (("python", arrivals), ("qpm", qpm.arrivals)):
+        late_ms = [
+            1e3 * (arrived_s - origin_s - digests[digest] / days_per_s)
+            for digest, arrived_s in times
+            if origin_s + digests[digest] / days_per_s > listened_s
+        ]
+        label = f"{len(late_ms)} events, due time to {key}, p99, ms"
+        report.at_most(f"{key}_event_ms", float(np.percentile(late_ms, 99)), label)
+
+
+def _origin_s(
+    begun: np.ndarray[Any, Any], days: np.ndarray[Any, Any], count: int, days_per_s: float
+) -> float:
+    """Wall clock of the begin of the first day: where one explains most results, since each is
+    within its day."""
+    inner = (days > 0) & (days < count - 1)
+    begins, ends = (begun - days / days_per_s)[inner], (begun - (days + 1) / days_per_s)[inner]
+    return float(np.percentile(begins, 1) + np.percentile(ends, 99)) / 2.0
+
+
+class _Inbox:
+    """The event queue of a host; `arrivals`: digest and wall clock."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[tuple[str, float]] = []
+
+    def put(self, event: Any) -> None:
+        self.arrivals.append((event.payload["calibration_set_id"], time.time()))
+
+
+class _Listener:
+    """A thread that asks a client for events; `close` returns digest and arrival of each."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._arrivals: list[tuple[str, float]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        since = 0
+        while not self._stop.wait(PAUSE_S):
+            for event in self._client.events(since, kinds=["calibration-update"]):
+                self._arrivals.append((event.message.split()[0], time.time()))
+                since = event.seq
+
+    def close(self) -> list[tuple[str, float]]:
+        self._stop.set()
+        self._thread.join()
+        return self._arrivals
