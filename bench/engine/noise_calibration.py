@@ -8,7 +8,7 @@ exact distribution and counts. Test circuits (`splits.json` of the data) are nev
 met as well where a model is within 0.003 of the ceiling.
 
     python -m bench run noise_calibration [--data FOLDER] [--sets lima fez] [--page FILE.html]
-        [--scores FILE.json] [--train-only]
+        [--scores FILE.json] [--train-only] [--test-only]
 
 The data are not part of the project; without them nothing is measured.
 """
@@ -51,6 +51,7 @@ OPTIONS = (
     Option("--page", type=Path, help="write an HTML page with tables and plots"),
     Option("--scores", type=Path, help="write all rows and statistics as JSON"),
     Option("--train-only", action="store_true", help="do not look at test circuits"),
+    Option("--test-only", action="store_true", help="score no training circuits: less time"),
 )
 
 
@@ -69,7 +70,9 @@ def run(options: Namespace) -> Report:
     for name, split in splits.items():
         if options.sets and not any(word in name for word in options.sets):
             continue
-        section = _section(options.data / name, split, train_only=options.train_only)
+        section = _section(
+            options.data / name, split, train=not options.test_only, test=not options.train_only
+        )
         sections.append(section)
         medians[section.title] = _goals(report, section, test=not options.train_only)
     if medians and not options.sets:
@@ -89,9 +92,9 @@ _GOALS = {
 }
 
 
-def _section(path: Path, split: dict[str, Any], *, train_only: bool) -> page.Section:
+def _section(path: Path, split: dict[str, Any], *, train: bool, test: bool) -> page.Section:
     data = with_split(read(path), split)
-    if train_only:
+    if not test:
         data = data.part(test=False)
     snapshot = library.load(data.device)
     title = f"{path.stem} ({snapshot.name})"
@@ -120,7 +123,8 @@ def _section(path: Path, split: dict[str, Any], *, train_only: bool) -> page.Sec
     if installed("qiskit_aer"):
         notes.append(_aer_itself(data, compiler, models[AER]))
         print(f"  {notes[-1]}")
-    found = score(data, models, IdealDistributions(), _note)
+    judged = data if train else data.part(test=True)
+    found = score(judged, models, IdealDistributions(), _note)
     for row in [HEADER, *cells(as_values(found))]:
         print("  " + "  ".join(cell.ljust(24) for cell in row))
     if found.not_judged:

@@ -151,7 +151,7 @@ def _predictor(snapshot: CalibrationSnapshot, made: FittedSnapshots, share: floa
 def _gain(
     circuits: Sequence[HeldOutCircuit], after: NDArray[np.float64], before: NDArray[np.float64]
 ) -> HeldOutGain:
-    known = np.flatnonzero(np.isfinite(after) & np.isfinite(before))
+    known = np.flatnonzero(np.isfinite(after) & np.isfinite(before)).tolist()
     runs = np.array([circuits[k].runs for k in known])
     bodies = [circuits[k].record.body for k in known]
     return gain(after[known], before[known], runs, bodies)
