@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,27 @@ def test_precision_becomes_shots_and_standard_errors(ideal: SimenvBackend) -> No
     again = estimator.run([pub, (*pub, 0.01)]).result()
     np.testing.assert_array_equal(again[1].data.evs, finer.data.evs)
     assert estimator.run([pub], precision=0.1).result()[0].metadata["shots"] == 100
+
+
+def test_parameter_values_and_all_pubs_are_sent_in_one_message(
+    ideal: SimenvBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, sizes = ideal.client.session, list[int]()
+    send = session.send_submit
+
+    def counting(*arguments: Any) -> Any:
+        sizes.append(sum(spec.count for spec in arguments[3]))
+        return send(*arguments)
+
+    monkeypatch.setattr(session, "send_submit", counting)
+    values = np.random.default_rng(5).uniform(0, 6, (200, 4))
+    listed = [[SparsePauliOp("ZZ", k + 1.0)] for k in range(50)]
+    job = SimenvEstimator(ideal).run([(ansatz(), listed, values)])
+    assert job.result()[0].data.evs.shape == (50, 200)
+    assert sizes == [200]
+    pubs = [(measured(), values[:3]), teleportation(), (measured(), values[3], 7)]
+    SimenvSampler(ideal).run(pubs).result()
+    assert sizes == [200, 5]
 
 
 def test_pair_of_long_arrays_is_computed_in_groups(ideal: SimenvBackend) -> None:
