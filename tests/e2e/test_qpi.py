@@ -286,13 +286,13 @@ def test_key_file_connects_over_tcp_until_it_is_revoked(
         job = qpi.run(session, BELL, qpi.options(shots=100))
         assert [row.owner for row in env.history.tasks()] == ["ann"]
         env.keys.revoke("ann")
-        with pytest.raises(RuntimeError, match="^10: "):  # QPI_KEY_REFUSED
+        with pytest.raises(RuntimeError, match=r"^10: "):  # QPI_KEY_REFUSED
             qpi.run(session, BELL, qpi.options(shots=100))
         qpi.end(session, job)
-        with pytest.raises(RuntimeError, match="^10: .*does not know the key"):
+        with pytest.raises(RuntimeError, match=r"^10: .*does not know the key"):
             qpi.made("qpi_init", ctypes.byref(config))
         file.chmod(0o640)
-        with pytest.raises(RuntimeError, match="^3: .*can be opened by others"):  # QPI_CONFIG
+        with pytest.raises(RuntimeError, match=r"^3: .*can be opened by others"):  # QPI_CONFIG
             qpi.made("qpi_init", ctypes.byref(config))
 
 
