@@ -97,6 +97,7 @@ class RecordEvent(msgspec.Struct, frozen=True):
 Action = (
     AssignTasks
     | TaskEnded
+    | DropHeldResult
     | StopAttempt
     | SetThreads
     | StartWorker
