@@ -56,8 +56,6 @@ class MixedState(FinalState):
     def sample(self, shots: int, key: SeedKey, draw: int = 0) -> Iterator[Batch]:
         """See `FinalState`; in the order of the shots. `draw`: number of the draw."""
         records, odds = self._joint()
-        if len(records) == 1:
-            records = np.zeros_like(records)
         edges = np.empty(odds.size)
         size = max(1 << 10, 1 << (8 * odds.size - 1).bit_length())
         cells = np.empty(size + 1, np.int64)

@@ -139,7 +139,7 @@ class _CircuitNoise:
         circuit = self._circuit
         digest = hashlib.blake2b(self._model.digest, digest_size=32)
         digest.update(f"{self._method} {circuit.num_qubits} {circuit.table.names}".encode())
-        for data in (circuit.table.rows, circuit.ops_data, circuit.qubits_data):
+        for data in (circuit.table.rows.tobytes(), circuit.ops_data, circuit.qubits_data):
             digest.update(data)
         digest.update(circuit.clbits_data + circuit.conditions_data + delays.tobytes())
         return digest.digest()

@@ -121,6 +121,13 @@ def test_counts_follow_the_distribution_with_readout_error() -> None:
         assert abs(seen.get(outcome, 0) - 1e5 * p) < 5 * np.sqrt(1e5 * p + 1)
 
 
+def test_counts_have_the_bits_of_a_record_that_is_certain() -> None:
+    arrays = Arrays(1, 2).add("x", [0]).add("measure", [0], [0])
+    circuit = arrays.add("x", [0]).add("measure", [0], [1]).circuit()
+    assert odds(circuit, None) == {1: 1.0}
+    assert counts_of(run(circuit, None, shots=16)) == {1: 16}
+
+
 def test_expectation_values_are_exact_and_without_readout_error() -> None:
     circuit = gates(3, 8).circuit()
     noise = attach_noise(circuit, DeviceModel(3, gate_error=0.02, t2_by_t1=1.5))
