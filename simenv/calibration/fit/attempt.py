@@ -164,14 +164,15 @@ def losses_of(problem: FitProblem) -> dict[object, float]:
     return {each.key: loss for each, loss in zip(problem.observations, losses, strict=True)}
 
 
-def attempt(
+def attempts_on(
     base: str,
     made: Made,
     starts: Sequence[float],
     reference: dict[object, float],
     note: Callable[[str], None],
-) -> FitAttempt:
-    """Choose the prior of a fit. `reference`: losses of the unchanged calibration."""
+) -> list[FitAttempt]:
+    """Fits with the best Gaussian prior, and with the best heavy-tailed one where its ratio is
+    lower. `reference`: losses of the unchanged calibration."""
     problem, observed = made
     programs = problem.distributions.programs
     qubits = [programs[each.place].qubits for each in problem.observations]
@@ -183,18 +184,21 @@ def attempt(
     if not folds.any():
         losses = np.zeros(len(folds))
         score = score_of(UNCHECKED, losses, losses + 1.0)
-        return FitAttempt(base, problem, observed, tuple(starts), folds, score, ())
-    tried = _tried(problem, folds, reference)
-    score = tried[-1]
-    shift = "none" if score.windows is None else score.windows.text
-    note(f"{base}: prior {score.prior.text}; windows: {shift}; ratio {score.ratio:.3f}")
-    return FitAttempt(base, problem, observed, tuple(starts), folds, score, tuple(tried[:-1]))
+        return [FitAttempt(base, problem, observed, tuple(starts), folds, score, ())]
+    tried, chosen = _tried(problem, folds, reference)
+    for score in chosen:
+        shift = "none" if score.windows is None else score.windows.text
+        note(f"{base}: prior {score.prior.text}; windows: {shift}; ratio {score.ratio:.3f}")
+    return [
+        FitAttempt(base, problem, observed, tuple(starts), folds, score, tuple(tried))
+        for score in chosen
+    ]
 
 
 def _tried(
     problem: FitProblem, folds: NDArray[np.int64], reference: dict[object, float]
-) -> list[CandidateScore]:
-    """Scores of all candidates, and then that of the chosen one."""
+) -> tuple[list[CandidateScore], list[CandidateScore]]:
+    """Scores of all candidates, and of the chosen ones."""
     shared = np.array([each.key in reference for each in problem.observations])
     snapshot = np.array([reference.get(each.key, 0.0) for each in problem.observations])[shared]
     near = _Starts(problem)
@@ -209,15 +213,22 @@ def _tried(
     priors = [each for each in CANDIDATES if not (pooled and each.own)]
     is_dated = len({each.window for each in problem.observations}) > 1
     shift = POOLED_SHIFT if is_dated else None
-    score, losses = min((judged(prior, shift) for prior in priors), key=_ratio)
-    for angle in ANGLES if problem.distributions.device.coherent else ():
-        prior = msgspec.structs.replace(score.prior, angle=angle)
-        found = judged(prior, shift)
-        if earns_angles(losses, found[1]):
-            score, losses = found
     others = (None, *(() if pooled else (OWN_SHIFT,))) if is_dated else ()
-    found = [judged(score.prior, each) for each in others]
-    return [*tried, min([(score, losses), *found], key=_ratio)[0]]
+
+    def refined(score: CandidateScore, losses: NDArray[np.float64]) -> CandidateScore:
+        for angle in ANGLES if problem.distributions.device.coherent else ():
+            prior = msgspec.structs.replace(score.prior, angle=angle)
+            found = judged(prior, shift)
+            if earns_angles(losses, found[1]):
+                score, losses = found
+        dated = [judged(score.prior, each) for each in others]
+        return min([(score, losses), *dated], key=_ratio)[0]
+
+    found = [judged(prior, shift) for prior in priors]
+    best = min((each for each in found if not each[0].prior.heavy), key=_ratio)
+    heavy = [each for each in found if each[0].prior.heavy and each[0].ratio < best[0].ratio]
+    chosen = [best, *sorted(heavy, key=_ratio)[:1]]
+    return tried, [refined(*each) for each in chosen]
 
 
 def _ratio(pair: tuple[CandidateScore, NDArray[np.float64]]) -> float:

@@ -1,9 +1,9 @@
 """The fit of a device to measured counts: choose, fit, compare with the snapshot, refuse or give.
 
 A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
-device would be. Of devices on the way from the snapshot to each fit, the one whose gain of fidelity
-has the highest lower bound is given (`accept.gains`). Where no gain is significant, the snapshot is
-kept; where the fits are worse than it, they are refused.
+device would be. Of devices on the way from the snapshot to each fit, the one with the largest gain
+of fidelity is given, of those whose gain is significant (`accept.gains`). Where none is, the
+snapshot is kept; where the fits are worse than it, they are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from simenv.calibration.data.records import CountsData, DataError
 from simenv.calibration.fit.attempt import (
     FitAttempt,
     FittedSnapshots,
-    attempt,
+    attempts_on,
     fit,
     losses_of,
     problem_of,
@@ -83,6 +83,7 @@ class _Choice(msgspec.Struct, frozen=True, eq=False):
     attempt: FitAttempt
     solution: Solution
     share: float
+    undated_share: float  # of the calibration of all dates; 0.0 where that is worse
     gain: HeldOutGain | None
 
 
@@ -102,10 +103,10 @@ def calibrate(
     starts = window_starts(training.records)
     first = problem_of(snapshot, training, starts)
     reference = losses_of(first[0])
-    attempts = [attempt("snapshot", first, starts, reference, note)]
+    attempts = attempts_on("snapshot", first, starts, reference, note)
     if any(each.was_placed for each in first[1].observations):
         pooled = problem_of(homogeneous(snapshot), training, starts)
-        attempts.append(attempt("homogeneous", pooled, starts, reference, note))
+        attempts += attempts_on("homogeneous", pooled, starts, reference, note)
     choices = [
         choice for each in attempts for choice in _choices(each, snapshot, training, starts, note)
     ]
@@ -122,7 +123,7 @@ def _choices(
     """All shares of one fit, judged on the folds."""
     solution = fit(made.problem, made.score.prior)
     if made.num_folds < 2:
-        return [_Choice(made, solution, 1.0, None)]
+        return [_Choice(made, solution, 1.0, 1.0, None)]
     windows = windows_of(training.records, starts)
     circuits = held_out_circuits(training.records, windows, made.fold_of_body)
     before = fidelities(circuits, [Predictor(snapshot, most_work=MOST_CHECK_WORK)])
@@ -131,9 +132,13 @@ def _choices(
     ]
     found = []
     for share in SHARES:
-        devices = [_predictor(snapshot, each, share) for each in folds]
-        gained = _gain(circuits, fidelities(circuits, devices), before)
-        found.append(_Choice(made, solution, share, gained))
+        undated, *dated = (
+            _gain(circuits, fidelities(circuits, devices), before)
+            for devices in _devices(snapshot, folds, share)
+        )
+        gained = dated[0] if dated else undated
+        kept = 0.0 if dated and undated.is_worse else share
+        found.append(_Choice(made, solution, share, kept, gained))
         note(
             f"{made.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
             f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
@@ -142,10 +147,21 @@ def _choices(
     return found
 
 
-def _predictor(snapshot: CalibrationSnapshot, made: FittedSnapshots, share: float) -> Predictor:
+def _devices(
+    snapshot: CalibrationSnapshot, folds: Sequence[FittedSnapshots], share: float
+) -> list[list[Predictor]]:
+    """Devices of the folds by their one calibration, as tasks use it, and by those of the date
+    windows, where there are any, as scores do."""
     before = with_gates_of_each_set(snapshot)
-    series = [blended(before, each, share) for each in made.series]
-    return SeriesPredictor(blended(before, made.snapshot, share), series, MOST_CHECK_WORK)
+
+    def device(each: FittedSnapshots, series: Sequence[CalibrationSnapshot]) -> Predictor:
+        dated = [blended(before, one, share) for one in series]
+        return SeriesPredictor(blended(before, each.snapshot, share), dated, MOST_CHECK_WORK)
+
+    found = [[device(each, ()) for each in folds]]
+    if any(each.series for each in folds):
+        found.append([device(each, each.series) for each in folds])
+    return found
 
 
 def _gain(
@@ -158,11 +174,15 @@ def _gain(
 
 
 def _accepted(choices: Sequence[_Choice]) -> _Choice:
-    """The choice with the highest lower bound; its share is 0 where no gain is significant. Raises
-    FitRefusedError where all are worse than the snapshot."""
+    """The choice with the largest mean gain of those whose gain is significant; where none is, that
+    with the highest bound, at share 0. Raises FitRefusedError where all are worse than the
+    snapshot."""
     judged = [(each, each.gain) for each in choices if each.gain is not None]
     if not judged:
         return choices[0]
+    certain = [pair for pair in judged if pair[1].is_significant]
+    if certain:
+        return max(certain, key=lambda pair: pair[1].mean)[0]
     good = [pair for pair in judged if not pair[1].is_worse]
     best, found = max(good or judged, key=lambda pair: pair[1].low)
     if not good:
@@ -173,7 +193,7 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
             f" {found.snapshot_mean:.4f}",
             hint="give more, or more varied, circuits; the snapshot is the better model",
         )
-    return best if found.is_significant else msgspec.structs.replace(best, share=0.0)
+    return msgspec.structs.replace(best, share=0.0, undated_share=0.0)
 
 
 def _given(
@@ -189,7 +209,7 @@ def _given(
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
     latest = datetime.fromtimestamp(max(times), UTC).isoformat() if times else ""
 
-    def named(fitted: CalibrationSnapshot, calibrated: str) -> CalibrationSnapshot:
+    def named(fitted: CalibrationSnapshot, calibrated: str, share: float) -> CalibrationSnapshot:
         return msgspec.structs.replace(
             blended(before, fitted, share) if share else snapshot,
             name=name,
@@ -200,7 +220,7 @@ def _given(
         )
 
     return FittedDevice(
-        named(snapshots.snapshot, latest),
+        named(snapshots.snapshot, latest, best.undated_share),
         made.base,
         prior,
         made.scores,
@@ -214,5 +234,5 @@ def _given(
         best.gain,
         made.observed,
         windows,
-        tuple(named(each, each.calibrated) for each in snapshots.series),
+        tuple(named(each, each.calibrated, share) for each in snapshots.series),
     )

@@ -125,10 +125,10 @@ def linear_solution(
     columns = prior.matrix
     matrix = columns.T @ hessian @ columns
     right = columns.T @ (hessian @ (at - offset) - gradient)
-    found = np.zeros(len(right))
+    found: NDArray[np.float64] = np.zeros(len(right))
     for _ in range(_PRECISION_STEPS if prior.prior.heavy else 1):
-        found = np.linalg.solve(matrix + np.diag(prior.precision(found)), right)
-    return np.asarray(found)
+        found = np.asarray(np.linalg.solve(matrix + np.diag(prior.precision(found)), right))
+    return found
 
 
 class Solution(msgspec.Struct, frozen=True, eq=False):

@@ -17,8 +17,8 @@ FORMAT = 1
 def save(path: Path, fitted: FittedDevice) -> None:
     """Write a fit by rename. Datasets: `values` [components] (logarithms of factors, radians),
     `unknowns` [columns] (standard normal by the prior), `low` and `high` [columns]; where there are
-    windows, `window_begin_s` [windows] and `window_unknowns` [windows, columns]. Names stand in the
-    attributes, as JSON.
+    windows, `window_begin_s` [windows] and `window_unknowns` [windows, columns]. All are of the
+    fit; the device is `share` of the way to it. Names stand in the attributes, as JSON.
 
     Raises StoreError.
     """
@@ -37,6 +37,7 @@ def save(path: Path, fitted: FittedDevice) -> None:
         "device": fitted.snapshot.name,
         "base": fitted.base,
         "prior": fitted.prior.text,
+        "share": fitted.share,
         "snapshot": fitted.snapshot.digest.hex(),
         "source": fitted.snapshot.source_digest,
         "components": msgspec.json.encode(fitted.components).decode(),

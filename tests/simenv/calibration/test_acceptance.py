@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import msgspec
@@ -86,7 +87,7 @@ def test_counts_of_the_calibrated_device_keep_its_calibration() -> None:
 
 def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     counts, snapshot = random_counts(8, 2)
-    found = iter([0.9, *(0.89 for _ in SHARES)])
+    found = itertools.cycle([0.9, *(0.89 for _ in SHARES)])
 
     def fidelities(circuits: list[object], _: list[Predictor]) -> np.ndarray:
         return np.full(len(circuits), next(found))
@@ -96,14 +97,14 @@ def test_a_fit_that_is_worse_at_every_share_is_refused(monkeypatch: pytest.Monke
         calibrate(counts, snapshot, "fitted")
 
 
-def test_a_share_that_gains_least_for_certain_is_not_taken(
+def test_a_share_with_a_larger_gain_that_is_not_certain_is_not_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """At share 0.5 all circuits gain; at 1 most gain more and one loses."""
+    """At share 0.5 all circuits gain; at 1 most gain more and one loses much."""
     counts, snapshot = random_counts(8, 2)
     even = np.full(8, 0.01)
-    mixed = np.array([0.03] * 7 + [-0.1])
-    gains = iter([np.zeros(8), 0.5 * even, even, 0.5 * mixed, mixed])
+    mixed = np.array([0.04] * 7 + [-0.15])
+    gains = itertools.cycle([np.zeros(8), 0.5 * even, even, 0.5 * mixed, mixed])
     monkeypatch.setattr(fitting, "fidelities", lambda *_: 0.9 + next(gains))
     made = calibrate(counts, snapshot, "fitted")
     assert made.share == 0.5
