@@ -97,6 +97,18 @@ def case_counts_of_each_seed_equal_single_rank(comm: Any) -> None:
             equal(comm, circuit, Request(3000, seed, binding=seed % 5), options)
 
 
+def case_memory_equals_single_rank(comm: Any) -> None:
+    """Of one state, of branches in groups of shots, and of components."""
+    n, both = width(comm), ("counts", "memory")
+    for circuit, options in (
+        (measured(crowded(n, 60, 11, n)), SINGLE),
+        (histories(n, 2), RunOptions(max_branches=3)),
+        (measured_apart(n), DOUBLE),
+    ):
+        found = equal(comm, circuit, Request(300, 7, both, binding=2), options)
+        assert agree(comm, found is None or len(found.memory) == 300 * -(-circuit.num_clbits // 8))
+
+
 def case_outcomes_have_bits_at_their_clbits(comm: Any) -> None:
     n = width(comm)
     arrays = crowded(n, 60, 12, 70)
@@ -160,12 +172,25 @@ def apart(widths: list[int]) -> Arrays:
     return found
 
 
-def case_results_of_components_equal_single_rank(comm: Any) -> None:
-    """All ranks share the first two, the others each has for itself."""
-    n = width(comm)
+def apart_with_clbits(n: int) -> tuple[Arrays, list[int]]:
+    """Components of several widths; the qubits to be measured, one for each clbit."""
     arrays = apart([n + 1, n, SHARE_QUBITS - 1, 5])
     measured_ones = [*range(12), arrays.num_qubits - 12, arrays.num_qubits - 10]
     arrays.num_clbits, arrays.registers = len(measured_ones), (("c", len(measured_ones)),)
+    return arrays, measured_ones
+
+
+def measured_apart(n: int) -> Circuit:
+    arrays, measured_ones = apart_with_clbits(n)
+    for clbit, qubit in enumerate(measured_ones):
+        arrays.add("measure", [qubit], [clbit])
+    return arrays.circuit()
+
+
+def case_results_of_components_equal_single_rank(comm: Any) -> None:
+    """All ranks share the first two, the others each has for itself."""
+    n = width(comm)
+    arrays, measured_ones = apart_with_clbits(n)
     label = "".join("Z" if q % 5 == 0 else "I" for q in reversed(range(arrays.num_qubits)))
     sums = (PauliSum((label, "I" * arrays.num_qubits), np.ones(2)),)
     for clbit, qubit in enumerate(measured_ones):
