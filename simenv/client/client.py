@@ -181,7 +181,7 @@ class Client(Environment):
         prepared = prepare_many(
             work,
             {
-                "shots": shots,
+                "shots": shots,  # type: ignore[typeddict-item]
                 "seed": seed,
                 "outputs": outputs,
                 "observables": observables,

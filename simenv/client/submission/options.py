@@ -53,7 +53,7 @@ class ReservationLike(Protocol):
 class SharedOptions(TypedDict, total=False):
     """The options that all tasks of a call share; see `Client.submit` for their meaning."""
 
-    shots: Shots | Sequence[Shots]
+    shots: Shots
     outputs: Sequence[str] | str
     engine: str
     precision: str

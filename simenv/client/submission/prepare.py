@@ -106,7 +106,7 @@ def prepare_many(
     work: Any, options: BatchOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
     """Check and pack several circuits, a sweep or several; see `Client.submit_many`."""
-    shots = options.get("shots", DEFAULT_SHOTS)
+    shots: Any = options.get("shots", DEFAULT_SHOTS)
     if isinstance(work, list) and work and all(map(_is_sweep, work)):
         return _several_sweeps(work, shots, options, devices)
     if isinstance(shots, Sequence):

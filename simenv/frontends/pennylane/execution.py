@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from simenv.client.client import Client
 from simenv.frontends.pennylane.encoder import TapeCircuit, read_tape
 from simenv.frontends.pennylane.measurements import (
+    ExactExpectation,
     MeasurementPlan,
     MeasurementPlanner,
     TapeOutcome,
@@ -241,8 +242,10 @@ class _DerivativeRun:
         table = np.zeros((len(self.plan.observables), count))
         if len(self.into):
             slopes = self.run.results[0].gradients[self.run.places] * self.factors
-            np.add.at(table, (slice(None), self.into), slopes)
-        rows = [table[reader.observable] for reader in self.plan.readers]
+            for slot, place in enumerate(self.into.tolist()):
+                table[:, place] += slopes[:, slot]
+        readers = [each for each in self.plan.readers if isinstance(each, ExactExpectation)]
+        rows = [table[reader.observable] for reader in readers]
         found = [
             np.array(row[0]) if count == 1 else tuple(np.array(value) for value in row)
             for row in rows

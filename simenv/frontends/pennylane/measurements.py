@@ -51,7 +51,9 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class _Expectation:
+class ExactExpectation:
+    """The value of one observable of the plan."""
+
     observable: int
 
     def value(self, found: TapeOutcome) -> Any:
@@ -229,7 +231,7 @@ class MeasurementPlanner:
         words = words_of(observable)
         if words is not None:
             if not self._sampled:
-                return _Expectation(self._observable(words))
+                return ExactExpectation(self._observable(words))
             if observable.pauli_rep is not None:
                 return _Sum(tuple((value, self._parity(word)) for word, value in words.items()))
         if isinstance(observable, qml.ops.Sum | qml.ops.SProd):

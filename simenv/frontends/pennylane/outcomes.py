@@ -158,6 +158,6 @@ def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dic
     }
     if measurement.all_outcomes:
         width = len(clbits)
-        every = (f"{k:0{width}b}" for k in range(1 << width))
-        return {key: named.get(key, np.int64(0)) for key in every}
+        strings_of_all = (f"{k:0{width}b}" for k in range(1 << width))
+        return {key: named.get(key, np.int64(0)) for key in strings_of_all}
     return named

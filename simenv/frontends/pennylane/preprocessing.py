@@ -49,7 +49,7 @@ def differentiable(op: Any) -> bool:
     return is_gate(op) or not any(qml.math.requires_grad(value) for value in op.data)
 
 
-@qml.transform
+@qml.transform  # type: ignore[untyped-decorator]
 def expand_broadcast(tape: Any) -> Batch:
     """Broadcast angles are bindings of one program; whatever else is broadcast is expanded."""
     if tape.batch_size is None:
@@ -65,7 +65,7 @@ def _takes_broadcast(op: Any) -> bool:
     return base.batch_size is None or is_gate(base)
 
 
-@qml.transform
+@qml.transform  # type: ignore[untyped-decorator]
 def validate_differentiable(tape: Any) -> Batch:
     """Raise DeviceError for measurements whose derivatives the engine does not have."""
     for measurement in tape.measurements:

@@ -103,7 +103,9 @@ class SweepBatch:
         own, since their compilation may move them to other qubits of a device."""
         for (outputs, observables), sweeps in self._messages(apart):
             exact = outputs not in (COUNTS, MEMORY)
-            asked = {"observables": [dict(each) for each in observables]} if observables else {}
+            asked: dict[str, Any] = dict(options)
+            if observables:
+                asked["observables"] = [dict(each) for each in observables]
             try:
                 tasks = client.submit_many(
                     [sweep.work() for sweep in sweeps],
@@ -111,7 +113,6 @@ class SweepBatch:
                     seed=next_seed(),
                     outputs=outputs,
                     **asked,
-                    **options,
                 )
             except BatchRefusedError as error:  # its items are sweeps, which nobody has seen
                 raise error.errors[0] from error
