@@ -43,6 +43,15 @@ def test_the_sweep_is_no_cosine(tmp_path: Path) -> None:
         assert abs(float(value) - float(cosine)) < 5 / math.sqrt(2000)
 
 
+def test_the_linear_system_is_solved_through_pennylane(tmp_path: Path) -> None:
+    pytest.importorskip("pennylane")
+    text = shown("vqls_pennylane.py", tmp_path, "--steps", "15")
+    fidelity = re.search(r"fidelity (\d\.\d+)", text)
+    assert fidelity is not None
+    assert float(fidelity[1]) > 0.97
+    assert "15 steps of 504 circuits" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "steps"),
     [(("--steps", "15"), "15 steps of 504"), (("--form", "cobyla"), "steps of 72")],

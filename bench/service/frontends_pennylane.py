@@ -1,0 +1,154 @@
+"""One step of a variational linear solver through PennyLane: 480 circuits, written in three ways.
+
+The step of `bench/service/vqls.py`, seven sets of angles with 72 Hadamard tests each, given for 480
+circuits: `batch`, 504 tapes that are written out and given to `qml.execute`, with the time it takes
+PennyLane to make them; `broadcast`, one QNode whose angles are arrays; `gradient`, `qml.grad` by
+parameter shifts of a QNode whose tests are broadcast (examples/vqls_pennylane.py). The same on
+PennyLane's default.qubit and lightning.qubit, in the same rounds; simenv with accepts on disk.
+
+    python -m bench run frontends_pennylane [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report, installed
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import vqls as example
+
+SHOTS, CIRCUITS, WIRES = 1_024, 480, 4
+OPTIONS = (Option("--rounds", type=int, default=7, quick=2),)
+Array = NDArray[np.float64]
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("frontends_pennylane", "frontends_pennylane: a VQLS step, for 480 circuits")
+    if not installed("pennylane"):
+        report.not_measured("batch_s", "a step of 480 circuits", "PennyLane is not installed")
+        return report
+    import pennylane as qml
+
+    times: dict[tuple[str, str], list[float]] = {}
+    rng = np.random.default_rng(5)
+    with simenv.local(workers=2, durability="accepted") as client:
+        devices = {"simenv": qml.device("simenv", wires=WIRES, env=client, seed=1)}
+        devices["default.qubit"] = qml.device("default.qubit", wires=WIRES, seed=1)
+        if installed("pennylane_lightning"):
+            devices["lightning.qubit"] = qml.device("lightning.qubit", wires=WIRES, seed=1)
+        for warm in (True, *[False] * options.rounds):
+            angles = rng.uniform(0, 3, 3)
+            sums: dict[str, list[float]] = {}
+            _timed(times, ("PennyLane", "making tapes"), warm, _tapes, angles)
+            for name, device in devices.items():
+                for way in (_batch, _broadcast, _gradient):
+                    key = name, way.__name__[1:]
+                    found = _timed(times, key, warm, way, device, angles)
+                    sums.setdefault(key[1], []).append(float(np.sum(found)))
+            for way_name, values in sums.items():  # all solve one problem, within the shots
+                assert np.ptp(values) < 5 * np.sqrt(2 * 504 / SHOTS), (way_name, values)
+    for (name, way_name), found in times.items():
+        print(f"{name:16s} {way_name:14s}{statistics.median(found) * 1e3:10.1f} ms")
+    print()
+    for key in ("batch", "broadcast", "gradient"):
+        value = statistics.median(times["simenv", key])
+        report.at_most(f"{key}_s", value, f"a step of 480 circuits, {key}, s")
+    return report
+
+
+def _timed(
+    times: dict[tuple[str, str], list[float]],
+    key: tuple[str, str],
+    warm: bool,
+    call: Callable[..., Any],
+    *arguments: Any,
+) -> Any:
+    begin = time.perf_counter()
+    found = call(*arguments)
+    seconds = (time.perf_counter() - begin) * CIRCUITS / (7 * len(example.ROWS))
+    if not warm:
+        times.setdefault(key, []).append(seconds)
+    return found
+
+
+def _bindings(angles: Array) -> Array:
+    """float64 [504, 11]."""
+    sets = np.concatenate([angles[None], angles + example.SHIFTS])
+    tests = np.tile(example.switches(), (len(sets), 1))
+    return np.hstack([np.repeat(sets, len(example.ROWS), axis=0), tests])
+
+
+def _circuit(row: Any) -> Any:
+    """One Hadamard test, or many where the elements of `row` are arrays."""
+    import pennylane as qml
+
+    qml.Hadamard(3)
+    qml.PhaseShift(row[10], 3)
+    for qubit in range(3):
+        qml.Hadamard(qubit)
+        qml.RY(row[qubit], qubit)
+    _term(row[3], row[4])
+    for qubit in range(3):
+        qml.Hadamard(qubit)
+    for qubit in range(3):
+        qml.ControlledPhaseShift(row[5 + qubit], [3, qubit])
+    for qubit in range(3):
+        qml.Hadamard(qubit)
+    _term(row[8], row[9])
+    qml.Hadamard(3)
+    return qml.expval(qml.Z(3))
+
+
+def _term(x: Any, z: Any) -> None:
+    import pennylane as qml
+
+    qml.CRX(x, [3, 0])
+    qml.PhaseShift(x / 2, 3)
+    qml.ControlledPhaseShift(z, [3, 1])
+
+
+def _tapes(angles: Array) -> list[Any]:
+    import pennylane as qml
+
+    make = qml.tape.make_qscript(_circuit, shots=SHOTS)
+    return [make(row) for row in _bindings(angles)]
+
+
+def _batch(device: Any, angles: Array) -> Any:
+    import pennylane as qml
+
+    return qml.execute(_tapes(angles), device, diff_method=None)
+
+
+def _broadcast(device: Any, angles: Array) -> Any:
+    import pennylane as qml
+
+    node = qml.set_shots(qml.QNode(_circuit, device, diff_method=None), SHOTS)
+    return node(list(_bindings(angles).T))
+
+
+def _gradient(device: Any, angles: Array) -> Any:
+    import pennylane as qml
+
+    switches = example.switches()
+
+    def tests(values: Any) -> Any:
+        columns = [values[0], values[1], values[2], *switches.T]
+        return _circuit(columns)
+
+    node = qml.set_shots(qml.QNode(tests, device, diff_method="parameter-shift"), SHOTS)
+    at = qml.numpy.array(angles, requires_grad=True)
+    return qml.jacobian(node)(at)
