@@ -34,7 +34,9 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     Options of `run`, with their defaults: `shots` (1024), `seed` (None: one is drawn; also as
     `seed_simulator`), `memory` (False), `noise` ("on"; see `Client.submit`), `precision`
-    ("double"), `compile` ("auto": what does not fit the device is compiled, once a structure).
+    ("double"), `compile` ("auto": what does not fit the device is compiled, once a structure),
+    `priority` (0; higher goes first), `run_timeout_s` (None; seconds after which a circuit ends as
+    expired).
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             noise="on",
             precision="double",
             compile="auto",
+            priority=0,
+            run_timeout_s=None,
         )
 
     def _described(self) -> DeviceInfo:
@@ -213,8 +217,9 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return found  # type: ignore[return-value]
 
     def run_options(self) -> dict[str, Any]:
-        """The options of `run` that primitives share: noise, precision and compile."""
-        return {name: getattr(self.options, name) for name in ("noise", "precision", "compile")}
+        """The options of `run` that primitives share: all but shots, seeds and memory."""
+        own = ("shots", "seed", "seed_simulator", "memory")
+        return {name: value for name, value in self.options.items() if name not in own}
 
     def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         known = dict(self.options.items())

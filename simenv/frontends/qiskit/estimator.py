@@ -50,8 +50,9 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
         **options: Any,
     ) -> None:
         """`default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625. `seed`: None:
-        the backend's, else one is drawn for each call. `options`: noise, precision (of amplitudes)
-        and compile, as for `SimenvBackend.run`; the backend's else. Raises TypeError for others."""
+        the backend's, else one is drawn for each call. `options`: noise, precision (of amplitudes),
+        compile, priority and run_timeout_s, as for `SimenvBackend.run`; the backend's else.
+        TypeError for others."""
         self._backend = backend_of(mode)
         shared = self._backend.run_options()
         if unknown := sorted(options.keys() - shared.keys()):

@@ -42,8 +42,8 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         **options: Any,
     ) -> None:
         """`default_shots`: None: the backend's option `shots`. `seed`: None: the backend's, else
-        one is drawn for each call. `options`: noise, precision and compile, as for
-        `SimenvBackend.run`; the backend's else. Raises TypeError for others."""
+        one is drawn for each call. `options`: noise, precision, compile, priority and
+        run_timeout_s, as for `SimenvBackend.run`; the backend's else. TypeError for others."""
         self._backend = backend_of(mode)
         shared = self._backend.run_options()
         if unknown := sorted(options.keys() - shared.keys()):

@@ -3,7 +3,7 @@
 In: {"pubs": [[OpenQASM 3, parameter values or null, shots or null], ...], "shots",
 "support_qiskit"}. Out, with `support_qiskit`, what Qiskit's own decoder makes a PrimitiveResult of;
 else {"results": [{"data": {REGISTER: {"samples": ["0x3", ...], "num_bits"}}}]}. Samples come
-sorted, not in the order of their shots, which a simulator does not have.
+sorted by outcome, not in the order of their shots; those of a shot's registers stay together.
 """
 
 from __future__ import annotations

@@ -167,6 +167,24 @@ def test_running_job_is_waited_for_and_cancelled(env: simenv.Client, ideal: Sime
     assert "cancel" in (job.error_message() or "")
 
 
+def test_expired_circuit_makes_the_job_an_error(ideal: SimenvBackend) -> None:
+    endless = QuantumCircuit.from_qasm_str(ENDLESS)
+    job = ideal.run([ghz(2), endless], run_timeout_s=0.5)
+    job.wait_for_final_state(timeout=120)
+    assert job.status() is JobStatus.ERROR
+    with pytest.raises(JobError, match=r"0\.5 s|expired|timeout"):
+        job.result()
+    assert job.error_message()
+
+
+def test_backend_connects_by_itself(env: simenv.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIMENV_SERVICE", env.service)
+    backend = SimenvBackend("fez", shots=10, noise="off")
+    assert set(backend.run(ghz(2)).result().get_counts()) <= {"00", "11"}
+    backend.close()
+    assert repr(backend.client).endswith("closed>")
+
+
 def test_finished_job_tells_its_times(ideal: SimenvBackend) -> None:
     job = ideal.run(ghz(3), shots=10)
     result = job.result(timeout=60)
