@@ -148,3 +148,50 @@ def test_invalid_binding_values_are_refused(env: simenv.Client) -> None:
             env.submit_many((circuit(), values))
     with pytest.raises(SimenvError):
         env.submit_many((circuit(), VALUES), shots=0)
+
+
+# --- several sweeps in one call -----------------------------------------------------------------
+
+
+def test_several_sweeps_have_their_own_shots_and_seeds(env: simenv.Client) -> None:
+    wide = circuit(4)
+    work = [(circuit(), VALUES[:3]), (wide, VALUES[3:5]), (circuit(), VALUES[5:6])]
+    tasks = env.submit_many(work, shots=[100, 200, 300], seed=9)
+    results = [task.result(60) for task in tasks]
+    assert [result.shots for result in results] == [100] * 3 + [200] * 2 + [300]
+    assert [result.binding_index for result in results] == [0, 1, 2, 0, 1, 0]
+    assert len({result.seed for result in results}) == 3
+    again = env.submit_many((wide, VALUES[3:5]), shots=200, seed=results[3].seed)
+    assert [task.result(60).counts for task in again] == [result.counts for result in results[3:5]]
+
+
+def test_several_sweeps_share_outputs_and_observables(env: simenv.Client) -> None:
+    bare = [each.remove_final_measurements(inplace=False) for each in (circuit(), circuit())]
+    work = [(bare[0], VALUES[:2]), (bare[1], VALUES[2:4])]
+    tasks = env.submit_many(work, shots=None, observables=["ZZI", "XIY"])
+    single = env.submit_many((bare[0], VALUES[:4]), shots=None, observables=["ZZI", "XIY"])
+    found = [task.result(60).expectations for task in tasks]
+    wanted = [task.result(60).expectations for task in single]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_bad_sweep_of_several_is_named(env: simenv.Client) -> None:
+    with pytest.raises(BatchRefusedError) as caught:
+        env.submit_many([(circuit(), VALUES[:2]), (circuit(), VALUES[:2, :4])])
+    assert [error.index for error in caught.value.errors] == [1]
+
+
+@pytest.mark.parametrize(
+    ("work", "shots"),
+    [
+        ([(circuit(), VALUES[:2]), (circuit(), VALUES[:2])], [100]),
+        ((circuit(), VALUES[:2]), [100, 200]),
+        ([circuit(), circuit()], [100, 200]),
+    ],
+    ids=["too few", "of one sweep", "of circuits"],
+)
+def test_shots_are_one_number_or_one_for_each_sweep(
+    work: object, shots: list[int], env: simenv.Client
+) -> None:
+    with pytest.raises(OptionError, match="shots"):
+        env.submit_many(work, shots=shots)
