@@ -26,7 +26,8 @@ TASKS = 2 * JOBS
 KILLS = 6
 ANGLE = 'OPENQASM 3.0; include "stdgates.inc"; input float a; qubit[2] q; bit[2] c;'
 TURN = ANGLE + " ry(2 * a) q[0]; cx q[0], q[1]; c = measure q;"
-POINTS = [point for point in fault_injection.POINTS if point.startswith(("submit", "journal"))]
+PARTS = ("submit", "journal", "accepted", "completion")
+POINTS = [point for point in fault_injection.POINTS if point.startswith(PARTS)]
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,13 @@ from simenv.client.circuits.common.text_checks import (
     too_large,
 )
 from simenv.client.circuits.encode.encoder import CircuitEncoder, Packed, pack
-from simenv.client.circuits.formats import cirq_circuit, qasm2, qasm2_fast, qasm3, qpy
+from simenv.client.circuits.formats import cirq_circuit, qasm2, qasm2_fast, qasm3, qir, qpy
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import Program
 
 _WANTED = (
-    "a circuit is a QuantumCircuit, a cirq.Circuit, OpenQASM text, the path of a file (QPY too), "
-    "or a Program"
+    "a circuit is a QuantumCircuit, a cirq.Circuit, OpenQASM or QIR text, the path of a file (QPY "
+    "too), or a Program"
 )
 
 
@@ -35,9 +35,10 @@ def load(circuit: Any) -> PackedCircuit:
     """Make a Program of a circuit.
 
     `circuit`: a qiskit.QuantumCircuit; a cirq.Circuit; a str, which is OpenQASM text if it holds a
-    newline or ';' and else a path; an os.PathLike; a Program; what this returned. A file holds
-    OpenQASM or QPY. ProgramError: it cannot be read or carried (`line` and `column` where it is
-    text). LimitExceededError: it is too large.
+    newline or ';' and else a path; QIR of the base profile, as text or a pyqir.Module; an
+    os.PathLike; a Program; what this returned. A file holds OpenQASM, QPY or QIR.
+    ProgramError: it cannot be read or carried (`line` and `column` where it is text).
+    LimitExceededError: it is too large.
     """
     if isinstance(circuit, PackedCircuit):
         return circuit
@@ -45,6 +46,8 @@ def load(circuit: Any) -> PackedCircuit:
         if is_circuit(circuit):
             return _natively(circuit) or _loaded(pack(circuit), circuit)
         if isinstance(circuit, str):
+            if qir.is_assembly(circuit):
+                return _from_qir(circuit)
             if "\n" in circuit or ";" in circuit:
                 return _from_source(inspect(circuit))
             return _from_file(circuit)
@@ -55,6 +58,8 @@ def load(circuit: Any) -> PackedCircuit:
             return _of_program(circuit, names, None)
         if cirq_circuit.is_cirq(circuit):
             return _from_source(inspect(cirq_circuit.to_qasm(circuit)))
+        if qir.is_qir(circuit):
+            return _from_qir(circuit)
     except RecursionError as error:
         raise ProgramError(
             "the circuit is nested too deeply", hint="flatten it: circuit.decompose()"
@@ -81,6 +86,8 @@ def _from_file(path: str | bytes) -> PackedCircuit:
     if data.startswith(qpy.MAGIC):
         circuit = qpy.parse(data, name)
         return _natively(circuit) or _loaded(pack(circuit), circuit)
+    if data.startswith(qir.BITCODE):
+        return _from_qir(data)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -90,7 +97,11 @@ def _from_file(path: str | bytes) -> PackedCircuit:
             "not UTF-8 text", hint="a file holds OpenQASM, which is UTF-8 text, or QPY"
         )
         raise relocate(refused, name, line, column) from error
-    return _from_source(inspect(text, name))
+    return _from_qir(text) if qir.is_assembly(text) else _from_source(inspect(text, name))
+
+
+def _from_qir(module: Any) -> PackedCircuit:
+    return _from_source(inspect(qir.to_qasm(module)))
 
 
 def _from_source(source: SourceText) -> PackedCircuit:
