@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from simenv.client.results.result import Result
+    from simenv.client.results.decoded import Stages
     from simenv.model import PoolInfo, ServiceInfo, TaskInfo
 
 MAX_BARS = 16  # outcomes shown; the others are summed up
@@ -18,7 +18,43 @@ MAX_VALUES = 16  # expectation values shown
 BAR_PX = 240
 
 
-def result_html(result: Result) -> str:
+class ShownResult(Protocol):
+    """What is shown of a result; see `Result`."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def shots(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def num_qubits(self) -> int: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def worker(self) -> str: ...
+    @property
+    def timing(self) -> Stages: ...
+    @property
+    def device(self) -> str | None: ...
+    @property
+    def snapshot(self) -> str | None: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def counts(self) -> dict[str, int]: ...
+    @property
+    def probabilities(self) -> dict[str, float]: ...
+    @property
+    def expectations(self) -> tuple[float, ...]: ...
+    @property
+    def std_errors(self) -> tuple[float, ...]: ...
+    def has(self, output: str) -> bool: ...
+
+
+def result_html(result: ShownResult) -> str:
     """A result: where it came from, then a histogram of its counts or a table of its values."""
     shots = f"{result.shots} shots" if result.shots else "exact"
     known = [
