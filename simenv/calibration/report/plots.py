@@ -23,6 +23,7 @@ INK = "#22303c"
 COLOURS = ("#2a6f97", "#d1495b", "#edae49", "#66a182", "#6c5b7b", "#8d99ae")
 _GREY = "#98a3ad"
 _MOST_DAYS = 8  # that have a tick each
+_MOST_WIDTHS = 8
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -80,7 +81,10 @@ def volumetric(title: str, score: Score, path: Path) -> None:
         axis.set_title(model, fontsize=9, color=INK)
         axis.tick_params(labelsize=8)
         axis.set_xlim(min(bits) - margin, max(bits) + margin)
-        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        if max(bits) - min(bits) < _MOST_WIDTHS:
+            axis.set_xticks(range(min(bits), max(bits) + 1))  # the locator would mark fractions
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(_MOST_WIDTHS, integer=True))
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     if drawn is not None:
