@@ -40,6 +40,6 @@ def to_qasm(circuit: Any) -> str:
     except (ValueError, TypeError) as error:
         raise ProgramError(
             f"OpenQASM 2 cannot carry the Cirq circuit: {str(error)[:_SHOWN]}",
-            hint="noise is an option of the task: device=..., noise=...",
+            hint="noise is an option of the task (device=, noise=); conditions are on one bit",
         ) from error
     return text

@@ -37,13 +37,13 @@ def test_measurement_keys_are_registers_and_frozen_circuits_are_taken() -> None:
     first, second = cirq.LineQubit.range(2)
     circuit = cirq.Circuit(
         cirq.X(first),
-        cirq.measure(first, second, key="one"),
+        cirq.measure(first, key="one"),
         cirq.X(second).with_classical_controls("one"),
-        cirq.measure(second, key="two", invert_mask=(True,)),
+        cirq.measure(first, second, key="two", invert_mask=(True,)),
     ).freeze()
     with simenv.local(workers=1) as env:
         result = env.run(circuit, shots=20)
-    assert result.counts == {"0 01": 20}
+    assert result.counts == {"10 1": 20}
 
 
 @pytest.mark.parametrize("case", ["parameter", "noise", "qudit", "nothing"])
