@@ -43,7 +43,19 @@ def imported() -> set[str]:
 def test_declared_dependencies_are_those_imported() -> None:
     core = {module(line) for line in PROJECT["dependencies"]}
     extras = PROJECT["optional-dependencies"]
-    names = ("aer", "ibm", "mpi", "plots", "qasm3", "qir", "qpm", "stabilizer", "tn")
+    names = (
+        "aer",
+        "cutting",
+        "ibm",
+        "mpi",
+        "pennylane",
+        "plots",
+        "qasm3",
+        "qir",
+        "qpm",
+        "stabilizer",
+        "tn",
+    )
     optional = {module(line) for name in names for line in extras[name]}
     inside = {"llvmlite", "antlr4"}  # numba's compiler, the parser's runtime: theirs to choose
     assert core <= imported()

@@ -18,7 +18,7 @@ from simenv.frontends.pennylane.measurements import (
     TapeOutcome,
 )
 from simenv.frontends.pennylane.outcomes import OutcomeTable
-from simenv.frontends.pennylane.programs import ProgramCache
+from simenv.frontends.pennylane.programs import TapeProgramCache
 from simenv.frontends.pennylane.shadows import ShadowRun
 from simenv.frontends.pennylane.sweeps import (
     COUNTS,
@@ -48,7 +48,7 @@ class BatchExecutor:
         self._options = options
         self._wires = wires
         self._rng = rng
-        self._programs = ProgramCache()
+        self._programs = TapeProgramCache()
 
     def execute(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
         """A result for each tape. Raises SimenvError."""

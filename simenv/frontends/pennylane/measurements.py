@@ -44,7 +44,7 @@ class TapeOutcome:
     shadows: Sequence[NDArray[np.int8]] = ()
 
 
-class Reader(Protocol):
+class MeasurementReader(Protocol):
     """One measurement's value, of what was found."""
 
     def value(self, found: TapeOutcome) -> Any: ...
@@ -91,7 +91,7 @@ class _Parity:
 
 @dataclass(frozen=True)
 class _Sum:
-    terms: tuple[tuple[float, Reader], ...]
+    terms: tuple[tuple[float, MeasurementReader], ...]
 
     def value(self, found: TapeOutcome) -> Any:
         return np.float64(sum(factor * reader.value(found) for factor, reader in self.terms))
@@ -172,7 +172,7 @@ class MeasurementPlan:
     bases: tuple[MeasuredBasis, ...]
     state: bool
     shadows: tuple[Any, ...]
-    readers: tuple[Reader, ...]
+    readers: tuple[MeasurementReader, ...]
     ordered: bool
 
 
@@ -204,7 +204,7 @@ class MeasurementPlanner:
             ordered and self._sampled,
         )
 
-    def _reader(self, measurement: Any) -> Reader:
+    def _reader(self, measurement: Any) -> MeasurementReader:
         if isinstance(measurement, SHADOWS):
             self._shadows.append(measurement)
             return _Shadow(len(self._shadows) - 1, measurement)
@@ -224,7 +224,7 @@ class MeasurementPlanner:
         self._state = True
         return _OfState(measurement, self._order)
 
-    def _expectation(self, observable: Any) -> Reader:
+    def _expectation(self, observable: Any) -> MeasurementReader:
         if isinstance(observable, qml.SparseHamiltonian):
             self._state = True
             return _OfState(ExpectationMP(obs=observable), self._order)
@@ -245,7 +245,7 @@ class MeasurementPlanner:
         labels = tuple(labels_of(words, self._qubits).items())
         return self._observables.setdefault(labels, len(self._observables))
 
-    def _parity(self, word: tuple[tuple[Any, str], ...]) -> Reader:
+    def _parity(self, word: tuple[tuple[Any, str], ...]) -> MeasurementReader:
         if not word:
             return _Constant(1.0)
         letters = dict(word)
@@ -253,7 +253,7 @@ class MeasurementPlanner:
         group = self._group(letters, gates)
         return _Parity(group, self._clbits(group, letters))
 
-    def _measurement(self, measurement: Any) -> Reader:
+    def _measurement(self, measurement: Any) -> MeasurementReader:
         """A measurement of the eigenvalues of an observable, or of wires."""
         observable = measurement.obs
         wires = tuple(measurement.wires or self._order)

@@ -31,7 +31,7 @@ class TapeProgram:
     angles: AngleTable
 
 
-class ProgramCache:
+class TapeProgramCache:
     """The programs of one device. Not thread-safe."""
 
     def __init__(self) -> None:
