@@ -47,8 +47,10 @@ from simenv.model.result import (
     Timing,
 )
 from simenv.model.task import (
+    DEPENDENCY,
     FINAL_STATES,
     MAX_BINDINGS,
+    MAX_PARENTS,
     MAX_SHOTS,
     MAX_TASK_NUMBER,
     Chain,
@@ -76,11 +78,13 @@ from simenv.model.views import (
 
 __all__ = [
     "CLIENT_LIMITS",
+    "DEPENDENCY",
     "FINAL_STATES",
     "MARKERS",
     "MAX_BINDINGS",
     "MAX_CLBITS",
     "MAX_MATRIX_BYTES",
+    "MAX_PARENTS",
     "MAX_QUBITS",
     "MAX_SHOTS",
     "MAX_TASK_NUMBER",

@@ -60,6 +60,10 @@ class Chain(msgspec.Struct, frozen=True, array_like=True):
     factors: bytes  # float64
 
 
+DEPENDENCY = "dependency"  # the reason of a task that failed since one that it comes after did
+MAX_PARENTS = 64  # tasks that one task comes after
+
+
 REFUSE = "refuse"  # asked of stale programs by a client; STALE, REFUSED: by the service
 STALE, REFUSED = "stale", "refused"
 
@@ -95,6 +99,8 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     # Of programs compiled for a calibration that is not in force: "": they run, and their results
     # say so; REFUSE: they fail. The service writes STALE or REFUSED at the start.
     stale: Text = ""
+    # Numbers of tasks: each must be DONE before these tasks run.
+    after: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_PARENTS)] = ()
 
     @property
     def content(self) -> TaskOptions:

@@ -132,8 +132,11 @@ def check(state: SchedulerState) -> None:
         assert not suspects or len(worker.held) == 1, "a suspect has company"
     assert not waiting.keys() & held.keys(), "a task waits and is held"
     parked = check_reservations(state)
+    dependent = _check_dependencies(state)
     assert not parked & (waiting.keys() | held.keys()), "a parked task waits, or is held"
-    everywhere = waiting.keys() | held.keys() | parked | _check_paced(state)
+    unqueued = parked | dependent
+    assert not dependent & (waiting.keys() | held.keys() | parked), "a dependent task is elsewhere"
+    everywhere = waiting.keys() | held.keys() | unqueued | _check_paced(state)
     assert everywhere == state.tasks.keys(), "a task is nowhere, or unknown"
     _nodes(state)
     check_dedicated_workers(state)
@@ -143,6 +146,34 @@ def check(state: SchedulerState) -> None:
     assert owned == {n: r for n, r in state.tasks.items() if r.batch.owner}, "an owner's are off"
     size = sum(r.size_bytes for r in state.tasks.values())
     assert state.queued_bytes == size, "queued bytes are off"
+
+
+def _check_dependencies(state: SchedulerState) -> set[int]:
+    """Tasks wait for unfinished tasks, or are about to be queued or ended. Returns those that wait
+    for other tasks alone."""
+    table = state.dependencies
+    groups = {id(group): group for group in table.by_task.values()}
+    listed = {number: group for group in groups.values() for number in group.tasks}
+    assert listed == table.by_task, "a task is in another group"
+    for group in groups.values():
+        ready, failed = group in table.ready, group in table.failed
+        assert ready + failed + bool(group.parents) == 1, "a group waits, is ready or has failed"
+        assert failed == bool(group.failed_parent), "a group failed without a parent"
+        for number, record in group.tasks.items():
+            assert record is state.tasks.get(number), f"task {number} is not there"
+            assert record.phase in (Phase.PARKED, Phase.DEPENDENT), f"task {number} does not wait"
+            assert group.parents <= set(record.batch.terms.after), f"task {number} has others"
+    by_parent: dict[int, set[int]] = {}
+    for group in groups.values():
+        for parent in group.parents:
+            assert parent in state.tasks, f"task {parent} has ended and is waited for"
+            assert parent < min(group.tasks), f"task {parent} comes after its child"
+            by_parent.setdefault(parent, set()).add(id(group))
+    found = {parent: {id(group) for group in each} for parent, each in table.by_parent.items()}
+    assert found == by_parent, "parents and children are off"
+    assert {id(g) for g in (*table.ready, *table.failed)} <= groups.keys(), "an empty group stays"
+    assert table.count("") == len(table.by_task), "dependent tasks of pools are off"
+    return {n for n, r in state.tasks.items() if r.phase == Phase.DEPENDENT}
 
 
 def _check_paced(state: SchedulerState) -> set[int]:

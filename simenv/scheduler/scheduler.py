@@ -24,7 +24,16 @@ from simenv.model.devices import DeviceInfo
 from simenv.scheduler.core.actions import Action, RecordEvent, TaskEnded
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
 from simenv.scheduler.dispatch import dispatcher, resizing
-from simenv.scheduler.events import devices, nodes, outages, paced, reservations, tasks, workers
+from simenv.scheduler.events import (
+    dependencies,
+    devices,
+    nodes,
+    outages,
+    paced,
+    reservations,
+    tasks,
+    workers,
+)
 from simenv.scheduler.reservations.circuit_times import DeviceTimes
 from simenv.scheduler.reservations.ledger import StoredReservations
 from simenv.scheduler.reservations.reservation import ReservationEntry
@@ -63,7 +72,7 @@ class Scheduler:
         units: list[int] | None = None,
     ) -> list[Action]:
         """Queue tasks with numbers from `batch.first`. `units`: what each takes of its reservation;
-        None: they are under none."""
+        None: they are under none. Tasks that they come after are unfinished or DONE."""
         return tasks.submit(self.state, batch, specs, routes, None, units)
 
     def restore_tasks(
@@ -73,9 +82,11 @@ class Scheduler:
         routes: list[Route],
         attempts: list[int],
         units: list[int] | None = None,
+        failed_parent: int = 0,
     ) -> list[Action]:
-        """Queue tasks that were accepted before; `attempts`: how often each was assigned."""
-        return tasks.submit(self.state, batch, specs, routes, attempts, units)
+        """Queue tasks that were accepted before; `attempts`: how often each was assigned.
+        `failed_parent`: a task that they come after and that did not end as DONE, 0: none."""
+        return tasks.submit(self.state, batch, specs, routes, attempts, units, failed_parent)
 
     def rollback_submit(self, first: int, count: int, now_ns: int) -> list[Action]:
         """Drop accepted tasks that could not be stored."""
@@ -98,7 +109,8 @@ class Scheduler:
         return tasks.cancel(self.state, numbers, now_ns)
 
     def dispatch(self, now_ns: int) -> list[Action]:
-        """Continue what reservations freed or ended, then assign waiting tasks to workers."""
+        """Continue what reservations and other tasks freed, then assign waiting tasks to
+        workers."""
         state = self.state
         actions: list[Action] = [*paced.release(state, now_ns)] if state.paced else []
         ledger = state.reservations
@@ -106,6 +118,8 @@ class Scheduler:
             actions += reservations.cancel_parked(state, now_ns)
         if ledger.freed:
             actions += reservations.release_parked(state, now_ns)
+        if state.dependencies.ready:
+            dependencies.release(state, now_ns)
         if not state.draining:
             actions += dispatcher.assign(state, now_ns)
         return actions
@@ -293,7 +307,8 @@ class Scheduler:
     # --- time ----------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> list[Action]:
-        """Time has passed: enforce timeouts, detect silent workers, resize pools."""
+        """Time has passed: enforce timeouts, end tasks after failed ones, detect silent workers,
+        resize pools."""
         state = self.state
         if state.last_tick_ns and now_ns - state.last_tick_ns > SUSPENDED_NS:
             for worker in state.workers.values():  # heartbeats could not be received
@@ -301,6 +316,8 @@ class Scheduler:
         state.last_tick_ns = now_ns
         actions, state.deferred_actions = state.deferred_actions, []
         actions += tasks.end_overdue(state, now_ns)
+        if state.dependencies.failed:
+            actions += dependencies.end_failed(state, now_ns)
         actions += nodes.detect_silent_nodes(state, now_ns)
         if not state.draining:
             actions += resizing.return_slots(state, now_ns)

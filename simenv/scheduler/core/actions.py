@@ -34,6 +34,7 @@ class TaskEnded(msgspec.Struct, frozen=True, gc=False):
     host: str = ""
     log: str = ""
     run_limit_s: float = 0.0  # of run_timeout: what its terms or its owner's limits allow
+    parent: int = 0  # the task that it comes after and that did not end as DONE
 
 
 class DropHeldResult(msgspec.Struct, frozen=True):

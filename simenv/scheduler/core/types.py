@@ -46,7 +46,7 @@ ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answe
 
 
 class Phase(enum.IntEnum):
-    """Where an unfinished task is. SENT and PARKED are QUEUED to its owner."""
+    """Where an unfinished task is. SENT, PARKED and DEPENDENT are QUEUED to its owner."""
 
     WAITING = 0
     SENT = 1
@@ -54,13 +54,16 @@ class Phase(enum.IntEnum):
     FINAL = 3  # no longer in the state; its lane entry is stale
     PARKED = 4  # in no queue: its reservation has no units for it now
     HELD = 5  # its result is held until its time on a paced device is over; RUNNING to its owner
+    DEPENDENT = 6  # in no queue: tasks that it comes after have not ended
 
 
 # The same as plain numbers: looking a member up costs as much as making a Record.
 WAITING, SENT = int(Phase.WAITING), int(Phase.SENT)
 RUNNING, FINAL = int(Phase.RUNNING), int(Phase.FINAL)
-HELD = int(Phase.HELD)
+HELD, DEPENDENT = int(Phase.HELD), int(Phase.DEPENDENT)
 RUNS = (RUNNING, HELD)  # to its owner
+UNQUEUED = (int(Phase.PARKED), DEPENDENT)
+UNSENT = (WAITING, *UNQUEUED)
 
 
 def early_end(reason: str) -> TaskState:

@@ -175,4 +175,5 @@ def tick(state: SchedulerState, wall_ns: int) -> list[Action]:
 
 def _unfinished(state: SchedulerState, device: str) -> int:
     waiting = sum(len(pool.queue) for pool in pools_of(state, device))
+    waiting += state.dependencies.count(device)
     return waiting + sum(inflight(state, device)) + parked(state, device)

@@ -91,8 +91,8 @@ def finish_restore(state: SchedulerState) -> None:
 
 
 def release_parked(state: SchedulerState, now_ns: int) -> list[Action]:
-    """Queue parked tasks whose reservation has units for them now; end those that can never have
-    them."""
+    """Queue parked tasks whose reservation has units for them now, unless they wait for other
+    tasks; end those that can never have units."""
     actions: list[Action] = []
     ledger, left = state.reservations, MAX_ENDED
     while ledger.freed and left > 0:  # a task that ends gives units back
@@ -106,7 +106,10 @@ def release_parked(state: SchedulerState, now_ns: int) -> list[Action]:
         if left <= 0 and reservation.parked:
             ledger.freed[number] = None
         for record in ready:
-            state.pool_of(record.route).queue.append([record])
+            if record.number in state.dependencies.by_task:
+                record.phase = Phase.DEPENDENT
+            else:
+                state.pool_of(record.route).queue.append([record])
         for record in hopeless:
             refusal = reservation.can_never_fit(reservation.parked[record.number][1])
             message = f"{refusal[1]} ({reason_text(refusal[0])})" if refusal is not None else ""
@@ -130,9 +133,11 @@ def close(
     if not reservation.is_over:
         ledger.close(reservation, how, why, wall_ns)
         held = (state.tasks[task] for task in reservation.holds)
-        waiting = [r for r in held if r.phase == Phase.WAITING and not r.attempts]
+        unsent = (Phase.WAITING, Phase.DEPENDENT)
+        waiting = [r for r in held if r.phase in unsent and not r.attempts]
         for record in waiting:
-            state.pools[record.route.pool].queue.drop(record)
+            if record.phase == Phase.WAITING:
+                state.pools[record.route.pool].queue.drop(record)
         reservation.park_for_cancellation(waiting)
         dedicated_workers.end(state, number)
         if reservation.parked:

@@ -9,7 +9,10 @@ import msgspec
 from simenv.model import TaskSpec, TaskState, Timing
 from simenv.scheduler.core.actions import Action, StopAttempt, TaskEnded
 from simenv.scheduler.core.types import (
+    HELD,
     HELD_RESULT,
+    UNQUEUED,
+    UNSENT,
     Phase,
     Route,
     SubmitBatch,
@@ -20,14 +23,14 @@ from simenv.scheduler.core.types import (
 from simenv.scheduler.events import outages, paced
 from simenv.scheduler.queueing.lanes import SMALL_US
 from simenv.scheduler.queueing.queue import LONG_US
+from simenv.scheduler.state.dependencies import unfinished
 from simenv.scheduler.state.owner_quotas import run_limit_s
 from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 from simenv.wire.messages.client import STATES, AttemptResult
 
 _DONE = STATES.index(TaskState.DONE)
-_UNSENT = (Phase.WAITING, Phase.PARKED)
-_UNHELD = (*_UNSENT, Phase.HELD)  # no worker has it
+_UNHELD = (*UNSENT, HELD)  # no worker has it
 TELLING_US = 5_000.0
 OBSERVED = 8  # of so many tasks of one chunk, one teaches the estimator: they are alike
 
@@ -42,9 +45,11 @@ def submit(
     routes: list[Route],
     attempts: list[int] | None,
     units: list[int] | None = None,
+    failed_parent: int = 0,
 ) -> list[Action]:
     """Queue tasks with numbers from `batch.first`; `attempts`, at replay: how often each was
-    assigned. `units`: what each takes of its reservation."""
+    assigned. `units`: what each takes of its reservation. Those with unfinished parents wait for
+    them first; `failed_parent`: one that did not end as DONE, 0 if there is none."""
     tasks = state.tasks
     by_pool: dict[str, list[TaskRecord]] = {}
     last, key, cost_us, records, has_short = None, (-1, -1), 0.0, [], False
@@ -65,6 +70,12 @@ def submit(
         _hold_units(state, batch, units, by_pool)
         queued = itertools.chain.from_iterable(by_pool.values())
         has_short = any(r.route.ranks == 1 and r.cost_us <= LONG_US for r in queued)
+    if batch.terms.after:
+        parents = unfinished(batch.terms.after, tasks)
+        if parents or failed_parent:
+            span = range(batch.first, batch.first + len(specs))
+            state.dependencies.add([tasks[number] for number in span], parents, failed_parent)
+            by_pool, has_short = {}, False
     for records in by_pool.values():
         state.pool_of(records[0].route).queue.append(records)
     state.next_task = max(state.next_task, batch.first + len(specs))
@@ -107,7 +118,7 @@ def rollback_submit(state: SchedulerState, first: int, count: int, now_ns: int) 
         record = state.tasks.pop(number)
         if record.phase == Phase.WAITING:
             state.pools[record.route.pool].queue.drop(record)
-        elif record.phase != Phase.PARKED:
+        elif record.phase not in UNQUEUED:
             worker = state.workers[record.worker]
             del worker.held[number]
             worker.held_us -= record.cost_us
@@ -276,7 +287,7 @@ def end_overdue(state: SchedulerState, now_ns: int) -> list[Action]:
     actions: list[Action] = []
     for number in state.deadlines.queue_timeouts(now_ns):
         record = state.tasks.get(number)
-        if record is not None and (record.phase in _UNSENT or _waits_behind(state, record)):
+        if record is not None and (record.phase in UNSENT or _waits_behind(state, record)):
             actions += _stop(state, record, "queue_timeout", now_ns)
     for number, fence in state.deadlines.run_timeouts(now_ns):
         record = state.tasks.get(number)

@@ -26,6 +26,7 @@ from simenv.scheduler.reservations.ledger import ReservationLedger
 from simenv.scheduler.routing.capacity import Capacity, all_nodes, unplaceable_reason
 from simenv.scheduler.routing.restart import reroute_after_restart
 from simenv.scheduler.state import crashes
+from simenv.scheduler.state.dependencies import Dependencies
 from simenv.scheduler.state.device_controls import DeviceControls
 from simenv.scheduler.state.indexes import HARDWARE_GRACE_NS, STOP_GRACE_NS, Deadlines, TasksByOwner
 from simenv.scheduler.state.nodes import NodeTable, vacate
@@ -52,6 +53,7 @@ class SchedulerState:
         self.tasks: dict[int, TaskRecord] = {}
         self.tasks_by_owner = TasksByOwner()
         self.quotas = Quotas()
+        self.dependencies = Dependencies()
         self.reservations = ReservationLedger()
         self.controls = DeviceControls()
         self.dedicated = DedicatedWorkers()
@@ -101,8 +103,9 @@ class SchedulerState:
 
     @property
     def is_active(self) -> bool:
-        """Should the next tick come soon: are actions deferred, or do workers run, start or end?"""
-        return bool(self.deferred_actions or self.paced.held) or any(
+        """Should the next tick come soon: are actions deferred, tasks to be ended, or do workers
+        run, start or end?"""
+        return bool(self.deferred_actions or self.dependencies.failed or self.paced.held) or any(
             worker.state in (WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING)
             for worker in self.workers.values()
         )
@@ -188,6 +191,8 @@ class SchedulerState:
         """Record that a task became final in this state."""
         self.ended[state] += 1
         self.forget_task(record)
+        if self.dependencies.by_parent:
+            self.dependencies.parent_ended(record.number, state)
 
     def finalize_many(self, records: list[TaskRecord], states: list[TaskState]) -> None:
         """Record that tasks became final, each in its state."""
@@ -207,12 +212,17 @@ class SchedulerState:
             self._drop_from_indexes(record)
         for state in set(states):
             self.ended[state] += states.count(state)
+        if self.dependencies.by_parent:
+            for record, state in zip(records, states, strict=True):
+                self.dependencies.parent_ended(record.number, state)
 
     def forget_task(self, record: TaskRecord) -> None:
         """Drop a task; its entries in lanes are stale from now on."""
         self.running -= record.phase in RUNS
         record.phase = FINAL
         self.queued_bytes -= record.size_bytes
+        if self.dependencies.by_task:
+            self.dependencies.drop(record.number)
         self._drop_from_indexes(record)
 
     def _drop_from_indexes(self, record: TaskRecord) -> None:

@@ -54,7 +54,7 @@ class Forecast:
     def task_us(self, record: TaskRecord) -> float:
         """Time until a task starts that waits or was sent; UNKNOWN for others."""
         pool = self._state.pools.get(record.route.pool)
-        if pool is None or record.stopping or record.phase == Phase.PARKED:
+        if pool is None or record.stopping or record.phase in (Phase.PARKED, Phase.DEPENDENT):
             return UNKNOWN
         if pool.spec.pace and (run := self._state.paced.all[pool.device].runs.get(record.number)):
             wait_ns = run.begin_ns - self._now_ns

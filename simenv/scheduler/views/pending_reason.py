@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from simenv.model import WorkerState
-from simenv.scheduler.core.types import Phase, TaskRecord
+from simenv.model import WorkerState, task_name
+from simenv.scheduler.core.types import RUNS, Phase, TaskRecord
 from simenv.scheduler.dispatch import gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
 from simenv.scheduler.queueing.queue import LONG_US
@@ -27,6 +27,8 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
         return f"next on {record.worker}"
     if record.phase == Phase.PARKED:
         return f"waiting for units of reservation {record.batch.terms.reservation}"
+    if record.phase == Phase.DEPENDENT:
+        return _dependency_reason(state, record)
     if state.draining:
         return "the service is shutting down"
     if state.limits.end_ns and gang_scheduling.too_late(state, record, now_ns):
@@ -60,6 +62,17 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
 def outage_reason(pool: Pool) -> str:
     """Name the outage of the device of a pool."""
     return f"outage of device {pool.spec.device}"
+
+
+def _dependency_reason(state: SchedulerState, record: TaskRecord) -> str:
+    """The first task that it waits for, with its state, and how many more there are."""
+    parent, count = state.dependencies.first_parent(record)
+    if not parent:
+        failed = state.dependencies.by_task[record.number].failed_parent
+        return f"ends: {task_name(failed)} did not end as DONE" if failed else "next in its queue"
+    runs = state.tasks[parent].phase in RUNS
+    more = f" and {count - 1} more" if count > 1 else ""
+    return f"waits for {task_name(parent)} ({'RUNNING' if runs else 'QUEUED'}){more}"
 
 
 def _on_device(state: SchedulerState, record: TaskRecord, now_ns: int) -> str:

@@ -19,7 +19,7 @@ from simenv.model import (
     digest,
     task_name,
 )
-from simenv.scheduler.core.types import Phase, Route, TaskRecord
+from simenv.scheduler.core.types import UNSENT, Route, TaskRecord
 from simenv.scheduler.state.state import SchedulerState
 from simenv.service.journal.reader import AcceptedRow, unpack_routes
 from simenv.service.journal.writer import Journal
@@ -224,7 +224,7 @@ class Log:
         """A task that waits or runs."""
         now_ns = time.monotonic_ns()
         info = task_view(self._state, record, now_ns)
-        until_ns = now_ns if record.phase in (Phase.WAITING, Phase.PARKED) else record.sent_ns
+        until_ns = now_ns if record.phase in UNSENT else record.sent_ns
         timing = Timing((until_ns - record.batch.accepted_ns) // 1000, 0, 0)
         return End(info.state, info.attempt, 0, timing, info.worker, "", info.reason)
 

@@ -15,7 +15,7 @@ from simenv.model import (
     WorkerInfo,
     task_name,
 )
-from simenv.scheduler.core.types import RUNS, Phase, Route, TaskRecord
+from simenv.scheduler.core.types import DEPENDENT, RUNS, UNSENT, Phase, Route, TaskRecord
 from simenv.scheduler.state.state import SchedulerState
 from simenv.scheduler.views.forecast import Forecast
 from simenv.scheduler.views.infos import pool_infos
@@ -34,7 +34,8 @@ def listed(
     state: SchedulerState, scope: str, limit: int
 ) -> tuple[int, list[tuple[TaskRecord, int]]]:
     """How many tasks there are, and the first of them with their turns (0: not told): running, then
-    sent ahead, then waiting in their order. `scope`: whose they must be, see Identity.
+    sent ahead, then waiting in their order, then those that wait for units or other tasks. `scope`:
+    whose they must be, see Identity.
 
     An owner is not told her turn among everybody's: finding it out means looking through the whole
     queue.
@@ -47,12 +48,13 @@ def listed(
     left = limit - len(found)
     if scope:
         mine = state.tasks_by_owner.of(scope)
-        waiting = (r for r in mine if r.phase in (Phase.WAITING, Phase.PARKED))
+        waiting = (r for r in mine if r.phase in UNSENT)
         return len(mine), found + [(record, 0) for record in itertools.islice(waiting, left)]
     queued = itertools.chain.from_iterable(pool.queue for pool in state.pools.values())
     turns = enumerate(itertools.islice(queued, left), 1)
     found += [(record, turn) for turn, record in turns]
-    return len(state.tasks), found + _parked(state, limit - len(found))
+    found += _parked(state, limit - len(found))
+    return len(state.tasks), found + _dependent(state, limit - len(found))
 
 
 def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
@@ -60,6 +62,12 @@ def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
     each = (enumerate(one.parked.values(), 1) for one in state.reservations.live.values())
     shown = itertools.islice(itertools.chain.from_iterable(each), limit)
     return [(record, turn) for turn, (record, _) in shown]
+
+
+def _dependent(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
+    """Those that wait for other tasks alone."""
+    each = (group.tasks[number] for number, group in state.dependencies.by_task.items())
+    return [(r, 0) for r in itertools.islice((r for r in each if r.phase == DEPENDENT), limit)]
 
 
 def task_view(
@@ -102,7 +110,7 @@ def _place(state: SchedulerState, record: TaskRecord) -> int:
 
 def _why(state: SchedulerState, record: TaskRecord, now_ns: int, place: int) -> str:
     why = pending_reason(state, record, now_ns)
-    if record.stopping or record.phase not in (Phase.WAITING, Phase.PARKED):
+    if record.stopping or record.phase not in UNSENT:
         return why
     if place:
         why += f", {_ordinal(place)} in line"

@@ -80,6 +80,7 @@ class Claimant(CheckedScheduler):
         pool: str = "main",
         owner: str = "",
         cost: float = 10.0,
+        after: tuple[int, ...] = (),
     ) -> list[int]:
         """Tasks of `shots` / 1,000 units each; raises NotReservedError, or the first error of
         one."""
@@ -91,7 +92,14 @@ class Claimant(CheckedScheduler):
             raise errors[0]
         first = self.state.next_task
         batch = SubmitBatch(
-            b"client", TaskOptions(reservation=number), "key", 0, first, self.now_ns, 0, owner
+            b"client",
+            TaskOptions(reservation=number, after=after),
+            "key",
+            0,
+            first,
+            self.now_ns,
+            0,
+            owner,
         )
         self.scheduler.submit(batch, specs, routes, units)
         self.settle()

@@ -1,0 +1,112 @@
+"""Tasks that come after others (their parents): they wait in no queue until all of these are DONE.
+
+Invariants: a parent has a smaller number than its children, so that no circle can arise; a task is
+in the table from its acceptance until its parents have ended as DONE, or until it ended itself.
+All tasks of one submission have the same parents, so the table holds one entry for all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+
+from simenv.model import TaskState
+from simenv.scheduler.core.types import DEPENDENT, WAITING, TaskRecord, base_of
+
+
+class DependentTasks(msgspec.Struct, eq=False):
+    """Tasks of one submission, and their parents that have not ended."""
+
+    tasks: dict[int, TaskRecord]
+    parents: set[int]
+    failed_parent: int = 0  # the first that did not end as DONE
+
+
+class Dependencies:
+    """The table; all of it is empty while no task waits for another one."""
+
+    def __init__(self) -> None:
+        self.by_task: dict[int, DependentTasks] = {}
+        self.by_parent: dict[int, dict[DependentTasks, None]] = {}
+        self.ready: dict[DependentTasks, None] = {}  # all parents are DONE: to be queued
+        self.failed: dict[DependentTasks, None] = {}  # a parent is not: to be ended
+        self._pools: Counter[str] = Counter()
+
+    def add(self, records: list[TaskRecord], parents: set[int], failed_parent: int) -> None:
+        """Let new tasks, which are in no queue yet, wait for their unfinished `parents`.
+        `failed_parent`: one that did not end as DONE, 0 if there is none."""
+        group = DependentTasks({record.number: record for record in records}, parents)
+        for record in records:
+            self.by_task[record.number] = group
+            self._pools[record.route.pool] += 1
+            if record.phase == WAITING:  # and not parked
+                record.phase = DEPENDENT
+        for parent in parents:
+            self.by_parent.setdefault(parent, {})[group] = None
+        if failed_parent:
+            self._fail(group, failed_parent)
+
+    def parent_ended(self, number: int, final: TaskState) -> None:
+        """A task has ended, on which others may depend."""
+        for group in self.by_parent.pop(number, ()):
+            group.parents.discard(number)
+            if final is not TaskState.DONE:
+                self._fail(group, number)
+            elif not group.parents:
+                self.ready[group] = None
+
+    def drop(self, number: int) -> None:
+        """A task ends, or is rolled back, before its parents have ended."""
+        group = self.by_task.pop(number, None)
+        if group is not None:
+            self._pools[group.tasks.pop(number).route.pool] -= 1
+            if not group.tasks:
+                self._forget_parents(group)
+                self.ready.pop(group, None)
+                self.failed.pop(group, None)
+
+    def take_ready(self) -> list[TaskRecord]:
+        """Remove the tasks whose parents are all DONE; those that no reservation has parked."""
+        ready, self.ready = self.ready, {}
+        found: list[TaskRecord] = []
+        for group in ready:
+            for number, record in group.tasks.items():
+                del self.by_task[number]
+                self._pools[record.route.pool] -= 1
+                if record.phase == DEPENDENT:
+                    record.phase = WAITING
+                    found.append(record)
+        return found
+
+    def count(self, device: str) -> int:
+        """Tasks of a device in the table; of all devices for ""."""
+        return sum(
+            count for name, count in self._pools.items() if device in ("", base_of(name) or name)
+        )
+
+    def first_parent(self, record: TaskRecord) -> tuple[int, int]:
+        """The first parent of a task that has not ended, and how many there are; (0, 0) if there
+        is none any more."""
+        group = self.by_task[record.number]
+        parents = (number for number in record.batch.terms.after if number in group.parents)
+        return next(parents, 0), len(group.parents)
+
+    def _fail(self, group: DependentTasks, parent: int) -> None:
+        group.failed_parent = parent
+        self._forget_parents(group)
+        group.parents.clear()
+        self.failed[group] = None
+
+    def _forget_parents(self, group: DependentTasks) -> None:
+        for parent in group.parents:
+            children = self.by_parent[parent]
+            del children[group]
+            if not children:
+                del self.by_parent[parent]
+
+
+def unfinished(after: Iterable[int], tasks: dict[int, TaskRecord]) -> set[int]:
+    """The parents that have not ended."""
+    return {number for number in after if number in tasks}

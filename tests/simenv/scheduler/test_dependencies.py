@@ -1,0 +1,328 @@
+"""Tasks that come after others: no child starts before all its parents are DONE, and a parent that
+ends otherwise ends its children."""
+
+from __future__ import annotations
+
+import pytest
+from checked_scheduler import SECOND, CheckedScheduler, route
+from claimant import Claimant
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simenv.model import DEPENDENCY, PoolSpec, ReservationState, TaskOptions, TaskSpec, TaskState
+from simenv.scheduler.core.actions import TaskEnded
+from simenv.scheduler.core.types import Phase, SubmitBatch, TaskRecord
+from simenv.scheduler.views.forecast import UNKNOWN, Forecast
+from simenv.scheduler.views.pending_reason import pending_reason
+
+UNHAPPY = [TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED]
+
+
+@pytest.fixture
+def machine() -> CheckedScheduler:
+    return CheckedScheduler()
+
+
+def sent(machine: CheckedScheduler) -> list[TaskRecord]:
+    return [record for chunk in machine.assign() for record in chunk.records]
+
+
+def phase(machine: CheckedScheduler, task: int) -> int:
+    return machine.state.tasks[task].phase
+
+
+def endings(machine: CheckedScheduler) -> dict[int, TaskEnded]:
+    return {ending.record.number: ending for ending in machine.endings}
+
+
+def is_empty(machine: CheckedScheduler) -> bool:
+    table = machine.state.dependencies
+    left = (table.by_task, table.by_parent, table.ready, table.failed, machine.state.tasks)
+    return not any(left) and not table.count("")
+
+
+def test_child_is_sent_when_all_its_parents_are_done(machine: CheckedScheduler) -> None:
+    first, second = machine.submit(2)
+    (child,) = machine.submit(after=(first, second))
+    records = sent(machine)
+    assert [r.number for r in records] == [first, second]
+    assert phase(machine, child) == Phase.DEPENDENT
+    machine.finish([r for r in records if r.number == first])
+    assert not sent(machine), "one parent is not enough"
+    machine.finish([r for r in records if r.number == second])
+    (record,) = sent(machine)
+    assert record.number == child
+    machine.finish([record])
+    assert is_empty(machine)
+
+
+def test_tasks_without_dependencies_overtake_a_dependent_one(machine: CheckedScheduler) -> None:
+    (parent,) = machine.submit()
+    (child,) = machine.submit(after=(parent,))
+    (other,) = machine.submit()
+    assert {r.number for r in sent(machine)} == {parent, other}
+    assert phase(machine, child) == Phase.DEPENDENT
+
+
+@pytest.mark.parametrize("final", UNHAPPY)
+def test_child_of_a_parent_that_is_not_done_fails_and_names_it(
+    machine: CheckedScheduler, final: TaskState
+) -> None:
+    (parent,) = machine.submit()
+    children = machine.submit(2, after=(parent,))
+    machine.finish(sent(machine), final)
+    machine.assign()
+    machine.tick()
+    ended = endings(machine)
+    for child in children:
+        assert (ended[child].state, ended[child].reason) == (TaskState.FAILED, DEPENDENCY)
+        assert ended[child].parent == parent
+    assert is_empty(machine)
+
+
+def test_cancelled_waiting_parent_fails_its_child(machine: CheckedScheduler) -> None:
+    (parent,) = machine.submit()
+    (child,) = machine.submit(after=(parent,))
+    (grandchild,) = machine.submit(after=(child,))
+    machine.keep(machine.scheduler.cancel([parent], machine.now_ns)[1])
+    assert machine.state.is_active, "the next tick comes soon"
+    machine.tick()
+    ended = endings(machine)
+    assert (ended[child].parent, ended[grandchild].parent) == (parent, child)
+    assert is_empty(machine)
+
+
+def test_chain_of_10000_ends_without_recursion_a_part_at_each_tick(
+    machine: CheckedScheduler,
+) -> None:
+    scheduler, state = machine.scheduler, machine.state
+    (last,) = machine.submit()
+    first = last
+    for _ in range(10_000):  # without checks, which look at all tasks
+        terms = TaskOptions(after=(last,))
+        batch = SubmitBatch(b"client", terms, "key", 0, state.next_task, machine.now_ns)
+        last = batch.first
+        scheduler.submit(batch, [TaskSpec(b"program", 100, 0)], [route()])
+    _, actions = scheduler.cancel([first], machine.now_ns)
+    ticks = 0
+    while state.dependencies.failed:
+        actions += scheduler.tick(machine.now_ns)
+        ticks += 1
+    ended = [action for action in actions if isinstance(action, TaskEnded)]
+    assert [e.record.number for e in ended] == list(range(first, last + 1))
+    assert [e.parent for e in ended[1:]] == list(range(first, last))
+    assert ticks == 40
+    assert is_empty(machine)
+
+
+def test_cancelled_child_leaves_the_table(machine: CheckedScheduler) -> None:
+    (parent,) = machine.submit()
+    children = machine.submit(2, after=(parent,))
+    for child in children:
+        words, actions = machine.scheduler.cancel([child], machine.now_ns)
+        machine.keep(actions)
+        assert words == ["cancelled"]
+    machine.finish(sent(machine))
+    assert not sent(machine)
+    assert is_empty(machine)
+
+
+def test_dependent_task_ends_at_its_queue_timeout(machine: CheckedScheduler) -> None:
+    (parent,) = machine.submit()
+    (child,) = machine.submit(after=(parent,), queue_timeout_s=5.0)
+    records = sent(machine)
+    machine.hear()
+    machine.tick(6)
+    assert endings(machine)[child].state is TaskState.EXPIRED
+    machine.finish(records)
+    assert is_empty(machine)
+
+
+def test_rollback_removes_parents_and_children(machine: CheckedScheduler) -> None:
+    (parent,) = machine.submit()
+    (child,) = machine.submit(after=(parent,))
+    for number in (parent, child):
+        machine.scheduler.rollback_submit(number, 1, machine.now_ns)
+    machine.tick()
+    assert is_empty(machine)
+
+
+def test_lost_worker_under_a_parent_changes_nothing(machine: CheckedScheduler) -> None:
+    (parent,) = machine.submit()
+    (child,) = machine.submit(after=(parent,))
+    (record,) = sent(machine)
+    machine.lose(record.worker)
+    machine.revive()
+    (again,) = sent(machine)
+    assert again.number == parent
+    assert phase(machine, child) == Phase.DEPENDENT
+    machine.finish([again])
+    assert [r.number for r in sent(machine)] == [child]
+
+
+def test_drained_device_waits_for_its_dependent_tasks() -> None:
+    specs = (PoolSpec("main", "any", min=1, max=1), PoolSpec("other", "any", min=1, max=1))
+    machine = CheckedScheduler(specs=specs)
+    (parent,) = machine.submit()
+    (child,) = machine.submit(after=(parent,), along=route(pool="other"))
+    scheduler, wall_ns = machine.scheduler, 10 * SECOND
+    scheduler.set_device_state("other", "drain", "", "", 0.0, wall_ns)
+    machine.keep(scheduler.wall_clock_tick(wall_ns))
+    assert not machine.state.controls.of("other").drained
+    machine.finish(sent(machine))
+    machine.finish(sent(machine))
+    assert endings(machine)[child].state is TaskState.DONE
+    machine.keep(scheduler.wall_clock_tick(wall_ns))
+    assert machine.state.controls.of("other").drained
+
+
+def test_reason_names_the_parent_and_its_state_and_the_wait_is_unknown(
+    machine: CheckedScheduler,
+) -> None:
+    first, second = machine.submit(2)
+    (child,) = machine.submit(after=(first, second))
+    record = machine.state.tasks[child]
+
+    def reason() -> str:
+        return pending_reason(machine.state, record, machine.now_ns)
+
+    assert reason() == "waits for t-1 (QUEUED) and 1 more"
+    assert Forecast(machine.state, machine.now_ns).task_us(record) == UNKNOWN
+    records = {r.number: r for r in sent(machine)}
+    machine.begin(records[first])
+    assert reason() == "waits for t-1 (RUNNING) and 1 more"
+    machine.finish([records[first]])
+    assert reason() == "waits for t-2 (QUEUED)"
+    machine.finish([records[second]], TaskState.FAILED)
+    assert reason() == "ends: t-2 did not end as DONE"
+
+
+# --- reservations ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def host() -> Claimant:
+    """A pool with 10 credits and two workers."""
+    claimant = Claimant()
+    claimant.policy("credit", total_credits=10)
+    return claimant
+
+
+def test_units_come_first_then_the_parent(host: Claimant) -> None:
+    number = host.reserve(4).reservation
+    (parent,) = host.submit()
+    (blocker,) = host.under(number, shots=4_000)
+    (child,) = host.under(number, shots=1_000, after=(parent,))
+    assert host.state.tasks[child].phase == Phase.PARKED
+    records = {r.number: r for r in sent(host)}
+    host.keep(host.scheduler.cancel([blocker], host.now_ns)[1])
+    host.finish([records[blocker]], TaskState.CANCELLED)
+    host.settle()
+    assert host.state.tasks[child].phase == Phase.DEPENDENT, "it has units, and waits on"
+    host.finish([records[parent]])
+    assert [r.number for r in sent(host)] == [child]
+
+
+def test_the_parent_comes_first_then_units(host: Claimant) -> None:
+    number = host.reserve(4).reservation
+    (parent,) = host.submit()
+    (blocker,) = host.under(number, shots=4_000)
+    (child,) = host.under(number, shots=1_000, after=(parent,))
+    records = {r.number: r for r in sent(host)}
+    host.finish([records[parent]])
+    assert not sent(host)
+    assert host.state.tasks[child].phase == Phase.PARKED
+    assert child not in host.state.dependencies.by_task
+    host.finish([records[blocker]], TaskState.FAILED)
+    assert [r.number for r in sent(host)] == [child]
+
+
+def test_failed_parent_ends_parked_children_and_returns_held_units(host: Claimant) -> None:
+    number = host.reserve(4).reservation
+    (parent,) = host.submit()
+    holds, parked = host.under(number, 2, shots=3_000, after=(parent,))
+    assert host.state.tasks[holds].phase == Phase.DEPENDENT
+    assert host.state.tasks[parked].phase == Phase.PARKED
+    host.finish(sent(host), TaskState.FAILED)
+    host.tick()
+    assert {holds, parked} <= endings(host).keys()
+    assert (host.ledger[number].held, host.ledger[number].free) == (0, 4)
+    assert not host.state.dependencies.by_task
+
+
+def test_end_of_a_reservation_cancels_its_dependent_tasks(host: Claimant) -> None:
+    number = host.reserve(4).reservation
+    (parent,) = host.submit()
+    (child,) = host.under(number, shots=1_000, after=(parent,))
+    reservation = host.ledger[number]
+    released = ReservationState.RELEASED
+    host.keep(host.scheduler.close_reservation(reservation, released, "", 0, host.now_ns))
+    assert endings(host)[child].state is TaskState.CANCELLED
+    assert not host.state.dependencies.by_task
+
+
+# --- random graphs --------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_random_graphs_end_in_their_order_and_leave_nothing(data: st.DataObject) -> None:
+    """No child starts before all its parents are DONE; it fails if and only if one of them did not
+    end as DONE; every task ends, whatever is cancelled and whichever worker dies."""
+    machine = CheckedScheduler()
+    parents: dict[int, tuple[int, ...]] = {}
+    running: dict[int, TaskRecord] = {}
+    cancelled: set[int] = set()
+    started: set[int] = set()
+    for _ in range(data.draw(st.integers(1, 40))):
+        step = data.draw(st.sampled_from(["submit", "submit", "assign", "finish", "cancel", "die"]))
+        ended = endings(machine)
+        if step == "submit":
+            usable = [n for n in parents if n not in ended or ended[n].state is TaskState.DONE]
+            some = st.lists(st.sampled_from(usable), max_size=3, unique=True) if usable else None
+            after = tuple(data.draw(some)) if some is not None else ()
+            for number in machine.submit(data.draw(st.integers(1, 3)), after=after):
+                parents[number] = after
+        elif step == "finish" and running:
+            record = running.pop(data.draw(st.sampled_from(sorted(running))))
+            machine.finish([record], data.draw(st.sampled_from([TaskState.DONE, *UNHAPPY])))
+        elif step == "cancel" and (waiting := machine.state.tasks.keys() - running.keys()):
+            number = data.draw(st.sampled_from(sorted(waiting)))
+            cancelled.add(number)
+            machine.keep(machine.scheduler.cancel([number], machine.now_ns)[1])
+        elif step == "die" and running:
+            worker = data.draw(st.sampled_from(sorted({r.worker for r in running.values()})))
+            machine.lose(worker, blame=False)
+            running = {n: r for n, r in running.items() if r.worker and r.worker != worker}
+            machine.revive()
+        else:
+            _start(machine, parents, running, started)
+        machine.hear()
+    for _ in range(4 * len(parents) + 4):
+        for record in list(running.values()):
+            machine.finish([running.pop(record.number)])
+        _start(machine, parents, running, started)
+        machine.tick(0.01)
+        machine.hear()
+    ended = endings(machine)
+    assert ended.keys() == parents.keys()
+    for number, after in parents.items():
+        is_failed = any(ended[parent].state is not TaskState.DONE for parent in after)
+        depends = ended[number].reason == DEPENDENCY
+        assert depends == (is_failed and number not in cancelled)
+        assert not (is_failed and number in started)
+    assert is_empty(machine)
+
+
+def _start(
+    machine: CheckedScheduler,
+    parents: dict[int, tuple[int, ...]],
+    running: dict[int, TaskRecord],
+    started: set[int],
+) -> None:
+    for record in sent(machine):
+        ended = endings(machine)
+        states = [ended[parent].state for parent in parents[record.number] if parent in ended]
+        assert states == [TaskState.DONE] * len(parents[record.number])
+        running[record.number] = record
+        started.add(record.number)
