@@ -28,6 +28,7 @@ from simenv.client.submission.options import (
     SubmitOptions,
     with_options_of,
 )
+from simenv.client.submission.parents import Parents
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.client.submission.send import InflightWindow, post, send
 from simenv.client.tasks.completions import CompletionIterator
@@ -81,6 +82,7 @@ class Client(Environment):
         noise: Any = "on",
         compile: str = "auto",  # noqa: A002 - the public name
         qubit_mapping: Sequence[SupportsIndex] | None = None,
+        after: Parents = None,
         name: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
@@ -101,11 +103,13 @@ class Client(Environment):
         on which it runs with noise; `noise`: "on", "off", a recipe ("aer"), factors of components
         ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto" compiles what
         does not fit the device, "fresh" also where its calibration has changed, "always" all,
-        "never" nothing; `qubit_mapping`: its qubits. `idempotency_key`: a repeat with the same key
-        and content returns the same task, other content raises KeyConflictError.
+        "never" nothing; `qubit_mapping`: its qubits. `after`: tasks, or their ids, 64 at most; it
+        runs when all are DONE, and fails with the reason `dependency` when one ends otherwise.
+        `idempotency_key`: a repeat with the same key and content returns the same task, other
+        content raises KeyConflictError.
 
-        Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotReservedError,
-        QueueFullError, KeyConflictError, ServiceLostError.
+        Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
+        NotReservedError, QueueFullError, KeyConflictError, ServiceLostError.
         """
         begun = perf_counter()
         given: SubmitOptions = {
@@ -129,6 +133,7 @@ class Client(Environment):
             "noise": noise,
             "compile": compile,
             "qubit_mapping": qubit_mapping,
+            "after": after,
             "name": name,
             "idempotency_key": idempotency_key,
         }
@@ -159,6 +164,7 @@ class Client(Environment):
         noise: Any = "on",
         compile: str = "auto",  # noqa: A002 - the public name
         qubit_mapping: Sequence[SupportsIndex] | None = None,
+        after: Parents = None,
         name: str | None = None,
         idempotency_key: str | None = None,
     ) -> list[Task]:
@@ -199,6 +205,7 @@ class Client(Environment):
                 "noise": noise,
                 "compile": compile,
                 "qubit_mapping": qubit_mapping,
+                "after": after,
                 "name": name,
                 "idempotency_key": idempotency_key,
             },
@@ -320,24 +327,10 @@ class Client(Environment):
         `statevector_qubits`: wider statevectors are refused. `retention`: of unread completions;
         None: an hour, and what the contract has. Raises OptionError, ConfigError, NotFoundError.
         """
-        from simenv.client.qpm.provider import QPM, read_token
+        from simenv.client.qpm.provider import configured
 
-        if reservations not in ("optional", "required"):
-            words = f"reservations={reservations!r:.80}"
-            raise OptionError(words, hint="optional or required")
-        if not 0 <= statevector_qubits <= 20:
-            raise OptionError(f"statevector_qubits={statevector_qubits!r:.80}", hint="0 to 20")
-        if pool is not None and pool not in (there := self.devices()):
-            raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(there)}")
-        token = None if token_file is None else read_token(Path(token_file))
-        return QPM(
-            self,
-            self._session,
-            required=reservations == "required",
-            token=token,
-            pool=pool or "",
-            widest=statevector_qubits,
-            retention=retention,
+        return configured(
+            self, self._session, pool, reservations, token_file, statevector_qubits, retention
         )
 
     def close(self) -> None:

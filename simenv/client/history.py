@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
+import msgspec
+
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
@@ -118,8 +120,10 @@ class TaskHistory:
         return self._session.request(Submitted, partial(GetSpec, task=number_of(task)))
 
     def resubmit(self, asked: Submitted) -> list[Task]:
-        """The same again, bit for bit, under a new id: one Task for each of its bindings."""
-        return send(self._session, PreparedSubmit(asked.terms, [asked.spec], single=True), None)
+        """The same again, bit for bit, under a new id: one Task for each of its bindings. It runs
+        at once, whatever tasks it came after."""
+        terms = msgspec.structs.replace(asked.terms, after=())
+        return send(self._session, PreparedSubmit(terms, [asked.spec], single=True), None)
 
     def last_run_name(self) -> str:
         """The run of an application (SIMENV_APP) that submitted last; "" if there was none."""

@@ -100,7 +100,7 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     # say so; REFUSE: they fail. The service writes STALE or REFUSED at the start.
     stale: Text = ""
     # Numbers of tasks: each must be DONE before these tasks run.
-    after: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_PARENTS)] = ()
+    after: Annotated[tuple[int, ...], FEW] = ()
 
     @property
     def content(self) -> TaskOptions:

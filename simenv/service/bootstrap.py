@@ -108,10 +108,10 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             journal,
             scheduler.state,
         )
-        submit_queue = SubmitQueue(scheduler, journal, None, limits)
         damaged = drop_damaged_records(journal)
         completions = Completions(journal, Origin("service", node, os.getpid(), __version__))
-        replayed = replay(journal, scheduler, submit_queue)
+        submit_queue = SubmitQueue(scheduler, journal, None, limits, completions)
+        replayed = replay(journal, scheduler, submit_queue, completions)
         log.info(
             "replayed: %d queued, %d final, %.2f s",
             replayed.queued,

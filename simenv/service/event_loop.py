@@ -365,7 +365,7 @@ class EventLoop:
             fault_injection.hit("assign.before")
             self.executor.execute(actions)
             fault_injection.hit("assign.sent")
-        if self.state.deferred_actions:
+        if self.state.deferred_actions or self.state.dependencies.failed:
             self._next_tick_ns = 0
 
     # --- the end -------------------------------------------------------------------------------

@@ -142,9 +142,11 @@ class ServiceHarness:
         admission = AdmissionController(
             config.pools, self.state.capacity, partial(seen, self.state, devices)
         )
-        submit_queue = SubmitQueue(self.scheduler, self.journal, admission, self.limits)
         completions = Completions(self.journal, Origin("service", NODE, os.getpid(), "test"))
-        self.replayed = replay(self.journal, self.scheduler, submit_queue)
+        submit_queue = SubmitQueue(
+            self.scheduler, self.journal, admission, self.limits, completions
+        )
+        self.replayed = replay(self.journal, self.scheduler, submit_queue, completions)
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
         self.loop = EventLoop(
             config,

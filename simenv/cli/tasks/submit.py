@@ -66,6 +66,10 @@ def submit(
     run_timeout: Annotated[
         float | None, typer.Option(help="Seconds of running after which the task is EXPIRED.")
     ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(help="Id of a task that must be DONE before; may be given several times."),
+    ] = None,
     task_name: Annotated[str | None, typer.Option(help="Name of the task in listings.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the result and show it.")] = False,
     timeout: Timeout = None,
@@ -104,6 +108,7 @@ def submit(
                 queue_timeout_s=queue_timeout,
                 run_timeout_s=run_timeout,
                 options=settings_of(engine_option or []),
+                after=after or None,
                 name=task_name,
             )
         if wait or alone:

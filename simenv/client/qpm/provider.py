@@ -8,6 +8,7 @@ Client: no other way into the service exists.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simenv.client.qpm.answers import envelopes
@@ -28,11 +29,13 @@ from simenv.client.qpm.runtime.identity import QPMIdentity, Targets
 from simenv.client.qpm.runtime.notifications import CompletionNotifier
 from simenv.client.qpm.runtime.reservations import ReservationChecks
 from simenv.client.qpm.runtime.submitter import CircuitSubmitter, TaskClient
+from simenv.errors import NotFoundError, OptionError
 from simenv.qpm.service import ServiceRecord
 
 __all__ = ["QPM", "read_token"]
 
 if TYPE_CHECKING:
+    from simenv.client.client import Client
     from simenv.client.connection.session import ServiceSession
 
 SINGLE_RETENTION = CompletionRetention(
@@ -122,3 +125,32 @@ class QPM(
 
     def __repr__(self) -> str:
         return f"<QPM {self._identity.target_id} | {self._state}>"
+
+
+def configured(
+    client: Client,
+    session: ServiceSession,
+    pool: str | None,
+    reservations: str,
+    token_file: str | Path | None,
+    statevector_qubits: int,
+    retention: CompletionRetention | None,
+) -> QPM:
+    """A QPM by the options of `Client.qpm_with`. Raises OptionError, ConfigError, NotFoundError."""
+    if reservations not in ("optional", "required"):
+        words = f"reservations={reservations!r:.80}"
+        raise OptionError(words, hint="optional or required")
+    if not 0 <= statevector_qubits <= 20:
+        raise OptionError(f"statevector_qubits={statevector_qubits!r:.80}", hint="0 to 20")
+    if pool is not None and pool not in (there := client.devices()):
+        raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(there)}")
+    token = None if token_file is None else read_token(Path(token_file))
+    return QPM(
+        client,
+        session,
+        required=reservations == "required",
+        token=token,
+        pool=pool or "",
+        widest=statevector_qubits,
+        retention=retention,
+    )

@@ -22,6 +22,7 @@ from simenv.client.submission.arguments import (
     MAX_SEED,
     checked_whole,
 )
+from simenv.client.submission.parents import Parents, checked_parents
 from simenv.config import NAME_RULE, application
 from simenv.errors import OptionError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, EngineOptions, Observable, TaskOptions
@@ -70,6 +71,7 @@ class SharedOptions(TypedDict, total=False):
     noise: Any
     compile: str
     qubit_mapping: Sequence[SupportsIndex] | None
+    after: Parents
 
 
 class BatchOptions(SharedOptions, total=False):
@@ -210,9 +212,14 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
         values["options"] = _engine_options(values["options"])
     key = values.values()  # in the order of DEFAULTS
     try:
-        return _checked(*key)
+        checked = _checked(*key)
     except TypeError:  # something that has no hash: it is none of the types allowed, or not cached
-        return _checked.__wrapped__(*key)
+        checked = _checked.__wrapped__(*key)
+    after = options.get("after")
+    if after is None:
+        return checked
+    task = msgspec.structs.replace(checked.task, after=checked_parents(after))
+    return msgspec.structs.replace(checked, task=task)
 
 
 @functools.lru_cache(maxsize=64, typed=True)  # a loop of submits asks for the same again and again

@@ -18,6 +18,7 @@ from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
 from simenv.service.admission import rules
 from simenv.service.admission.background_checks import Examining, Later
+from simenv.service.admission.dependencies import check_parents
 from simenv.service.admission.rules import AdmittedProgram
 from simenv.service.admission.structure_cache import StructureCache
 from simenv.service.admission.submissions import PendingSubmit
@@ -149,9 +150,12 @@ class AdmissionController:
         except SimenvError as error:
             pending.refusals.append(refusal(error))
             return False
-        terms_digest = digest(msgspec.msgpack.encode(terms.content))
+        # Programs are examined once, whatever tasks they come after.
+        content = msgspec.structs.replace(terms.content, after=()) if terms.after else terms.content
+        terms_digest = digest(msgspec.msgpack.encode(content))
         try:
             rules.check_app(terms)
+            check_parents(terms)
             if terms_digest not in self._checked_terms:
                 rules.check_terms(terms)
         except SimenvError as error:

@@ -29,8 +29,10 @@ from simenv.scheduler.routing.engine_choice import size
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state import owner_quotas, owner_usage
 from simenv.scheduler.views.admission import draining_refusal, reservation_units
+from simenv.service.admission.dependencies import refusal_of_parents
 from simenv.service.journal.reader import AcceptedRow, pack_routes
 from simenv.service.journal.writer import Journal
+from simenv.service.results.completions import Completions
 from simenv.service.support import fault_injection
 from simenv.service.support.fair_queue import FairQueue
 from simenv.wire import codec
@@ -99,12 +101,14 @@ class SubmitQueue:
         journal: Journal,
         admission: TaskAdmission | None,
         limits: ClusterLimits,
+        completions: Completions,
     ) -> None:
         """`admission`: None until it is loaded; what arrives before that waits for it."""
         self.admission = admission
         self._scheduler = scheduler
         self._state = scheduler.state
         self._journal = journal
+        self._completions = completions
         self._limits = limits
         self.disk_refusal: Callable[[str], SimenvError | None] = lambda _: (
             None
@@ -196,7 +200,7 @@ class SubmitQueue:
         content = digest(codec.encode((_asked(pending), message.tasks)))
         entry = self._idempotency_entry(pending.owner, message.key, message.offset)
         if entry is not None:
-            if entry.digest not in (content, _first_format(pending)):
+            if entry.digest != content and entry.digest not in _earlier_formats(pending):
                 text = f"the key {message.key!r} was used before with other content"
                 return [refusal(KeyConflictError(text, hint="choose another key"))]
             return Accepted(message.request, entry.first, entry.count, repeated=True)
@@ -214,6 +218,12 @@ class SubmitQueue:
         units, refused = self._reservation_units(pending)
         if refused:
             return refused
+        if message.terms.after:
+            error = refusal_of_parents(
+                self._state, self._completions, pending.owner, message.terms.after
+            )
+            if error is not None:
+                return [refusal(error)]
         fault_injection.hit("submit.admitted")
         first = self._state.next_task
         batch = SubmitBatch(
@@ -328,16 +338,22 @@ def _asked(pending: PendingSubmit) -> TaskOptions:
     return msgspec.structs.replace(terms, snapshot=pending.asked_snapshot)
 
 
-_OPTIONS, _SPEC = 15, 6  # fields in the first format of a message, before devices were added
+# Fields in formats of a message: before devices were added, before `after` was.
+_OPTIONS, _SPEC = 15, 6
+_OPTIONS_WITHOUT_AFTER = 22
 
 
-def _first_format(pending: PendingSubmit) -> bytes:
-    """The digest that an earlier version stored with the same message; b"": it had none such."""
-    terms, tasks = pending.message.terms.content, pending.message.tasks
-    if terms.device or terms.noise or any(task.layout for task in tasks):
-        return b""
-    specs = [msgspec.structs.astuple(task)[:_SPEC] for task in tasks]
-    return digest(codec.encode((msgspec.structs.astuple(terms)[:_OPTIONS], specs)))
+def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
+    """The digests that earlier versions stored with the same message."""
+    terms, tasks = _asked(pending), pending.message.tasks
+    if terms.after:
+        return []
+    fields = msgspec.structs.astuple(terms)
+    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_AFTER], tasks)))]
+    if not (terms.device or terms.noise or any(task.layout for task in tasks)):
+        specs = [msgspec.structs.astuple(task)[:_SPEC] for task in tasks]
+        digests.append(digest(codec.encode((fields[:_OPTIONS], specs))))
+    return digests
 
 
 def bytes_per_task(body: bytes, count: int) -> int:

@@ -201,6 +201,16 @@ class Journal:
     def _set(self, query: str, values: tuple[Any, ...]) -> None:
         self.put([(query, values)], forced=True)
 
+    def finished_at(self, first_seq: int) -> bytes | None:
+        """The packed Completed numbered from there, also one that no commit has taken yet."""
+        for row in self._finished:
+            if row[0] == first_seq:
+                body = row[6]
+                assert isinstance(body, bytes)
+                return body
+        stored = self.records.finished_at(first_seq)
+        return None if stored is None else stored[0]
+
     @property
     def owes_ends(self) -> bool:
         """Did tasks end whose ends no commit has taken yet?"""

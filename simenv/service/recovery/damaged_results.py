@@ -46,7 +46,7 @@ class ResultRepair:
         fault_injection.hit("reopen.after")
         self._completions.withdraw(number, seq)
         self._scheduler.reopen({state: 1})
-        queue(self._scheduler, waiting)
+        queue(self._scheduler, waiting, self._completions)
 
     def record(self, first_seq: int) -> list[int]:
         """All tasks of a record that cannot be read; returns them. Raises as `task`."""
@@ -60,7 +60,7 @@ class ResultRepair:
         drop(self._journal, first_seq, tasks)
         fault_injection.hit("reopen.after")
         self._scheduler.reopen(counts)
-        queue(self._scheduler, waiting)
+        queue(self._scheduler, waiting, self._completions)
         return tasks
 
     def _parts(self, number: int, attempts: int) -> list[Part]:

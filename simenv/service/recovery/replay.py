@@ -16,6 +16,7 @@ from simenv.model.task import MAX_TIMEOUT_S
 from simenv.scheduler.core.types import Route, SubmitBatch
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
+from simenv.service.admission.dependencies import failed_parent
 from simenv.service.admission.submissions import (
     RECENT_KEYS,
     IdempotencyEntry,
@@ -29,6 +30,7 @@ from simenv.service.journal.reader import (
 )
 from simenv.service.journal.scheduler_tables import read_controls, read_paced, read_reservations
 from simenv.service.journal.writer import Journal
+from simenv.service.results.completions import Completions
 from simenv.wire import codec
 from simenv.wire.messages.client import Completed, Submit
 
@@ -44,7 +46,9 @@ class Replayed(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def replay(journal: Journal, scheduler: Scheduler, submit_queue: SubmitQueue) -> Replayed:
+def replay(
+    journal: Journal, scheduler: Scheduler, submit_queue: SubmitQueue, completions: Completions
+) -> Replayed:
     """Fill the machine from the journal; JournalError or ProtocolError if a row is damaged."""
     begin = time.monotonic()
     stored, units = read_reservations(journal.records)
@@ -64,7 +68,7 @@ def replay(journal: Journal, scheduler: Scheduler, submit_queue: SubmitQueue) ->
         age_ns = max(0, round((time.time() - row.at) * 1e9))
         tried = attempts[row.first : row.first + row.count]
         waiting = parts(scheduler.state, row, span, tried, time.monotonic_ns() - age_ns, units)
-        queued += queue(scheduler, waiting)
+        queued += queue(scheduler, waiting, completions)
     scheduler.set_clock(time.time_ns(), time.monotonic_ns())
     scheduler.restore_paced(read_paced(journal.records))
     scheduler.finish_restore(total)
@@ -114,10 +118,13 @@ def parts(
     return found
 
 
-def queue(scheduler: Scheduler, waiting: list[Part]) -> int:
-    """Into the machine; how many tasks."""
+def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -> int:
+    """Into the machine; how many tasks. Those that come after a failed task are ended there."""
     for part in waiting:
-        scheduler.restore_tasks(part.batch, part.specs, part.routes, part.attempts, part.units)
+        after = part.batch.terms.after
+        parent = failed_parent(completions, after) if after else 0
+        told = (part.batch, part.specs, part.routes, part.attempts, part.units)
+        scheduler.restore_tasks(*told, parent)
     return sum(len(part.specs) for part in waiting)
 
 

@@ -16,8 +16,9 @@ from types import MappingProxyType
 import msgspec
 
 from simenv.errors import LimitExceededError, OptionError
-from simenv.model import Origin, TaskState
+from simenv.model import DEPENDENCY, Origin, TaskState, task_name
 from simenv.scheduler.core.actions import TaskEnded
+from simenv.service.journal.reader import DamagedRecord
 from simenv.service.journal.writer import Journal
 from simenv.wire import codec
 from simenv.wire.messages.client import (
@@ -36,7 +37,17 @@ INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
 MAX_FRESH = 20_000
 WATCHERS_KEPT = 8  # of a task; whoever waits asks again every few seconds
+MAX_CAUSE_CHARS = 1_000  # of the message of a failed parent
 _STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
+
+
+class TaskEnd(msgspec.Struct, frozen=True):
+    """The final state of a task; of one that is not DONE, why and what to do."""
+
+    state: TaskState
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
 
 
 class Completions:
@@ -98,9 +109,15 @@ class Completions:
     def from_here(self, endings: list[TaskEnded]) -> list[tuple[bytes, bytes]]:
         """Journal what ended without a worker's word: cancelled, expired, poison."""
         groups: dict[tuple[str, str], _Shares] = {}
+        ends: dict[int, TaskEnd | None] = {}  # of these tasks and of their parents
         for ending in endings:
             record = ending.record
             by_client = groups.setdefault((record.route.engine, record.route.reason), {})
+            if ending.parent:
+                if ending.parent not in ends:
+                    ends[ending.parent] = self.end_of(ending.parent)
+                ending = _explained(ending, ends[ending.parent])
+            ends[record.number] = TaskEnd(ending.state, ending.reason, *_words(ending))
             payload = _failure(ending, ending.host)
             completion = Completion(
                 record.number,
@@ -139,6 +156,32 @@ class Completions:
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task == task and seq not in self._replaced:
                 return only(completed, completion, seq), completion
+        return None
+
+    def end_of(self, task: int, owner: str | None = None) -> TaskEnd | None:
+        """How a task ended, also where no commit has taken its end yet. None: it has not ended, is
+        not `owner`'s (None: anybody's), or its end is no longer kept or cannot be read."""
+        place = self.place(task)
+        if place is None or owner not in (None, self._journal.records.owner_of(task)):
+            return None
+        counts = self._journal.records.ended_in(place)
+        if 0 < counts[TaskState.DONE] == sum(counts.values()):
+            return TaskEnd(TaskState.DONE)
+        try:
+            stored = self._journal.finished_at(place)
+        except DamagedRecord:
+            return None
+        if stored is None:
+            return None
+        completed = codec.to_client(stored)
+        assert isinstance(completed, Completed)
+        for seq, completion in enumerate(completed.results, completed.first_seq):
+            if completion.task == task and seq not in self._replaced:
+                state = STATES[completion.state]
+                if state is TaskState.DONE:
+                    return TaskEnd(state)
+                failure = codec.failure(completion.payload)
+                return TaskEnd(state, failure.reason, failure.message, failure.hint)
         return None
 
     def ends(self, place: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
@@ -247,6 +290,22 @@ def only(completed: Completed, completion: Completion, seq: int) -> Completed:
 def _failure(ending: TaskEnded, host: str) -> bytes:
     message, hint = _words(ending)
     return codec.encode(Failure(ending.reason, message, hint, ending.host or host, ending.log))
+
+
+def _explained(ending: TaskEnded, parent: TaskEnd | None) -> TaskEnded:
+    """The end of a task whose parent did not end as DONE, with the parent's end as its message and
+    the first failed task of a chain in its hint."""
+    name = task_name(ending.parent)
+    message = f"task {name}, which it comes after, "
+    if parent is None:
+        return msgspec.structs.replace(ending, message=f"{message}did not end as DONE")
+    message += f"ended as {parent.state}: "
+    if parent.reason == DEPENDENCY:
+        message, hint = f"{message}it was not run either", parent.hint
+    else:
+        message += parent.message[:MAX_CAUSE_CHARS]
+        hint = f"{name} failed first: simenv result {name}; then submit what comes after it again"
+    return msgspec.structs.replace(ending, message=message, hint=hint)
 
 
 def _words(ending: TaskEnded) -> tuple[str, str]:

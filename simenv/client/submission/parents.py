@@ -1,0 +1,33 @@
+"""The option `after`: the tasks that a submission comes after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from simenv.client.tasks.task import Task, number_of
+from simenv.errors import OptionError
+from simenv.model import MAX_PARENTS
+
+Parents = Iterable[Task | str | int] | Task | str | int | None
+
+
+def checked_parents(after: Parents) -> tuple[int, ...]:
+    """Return the numbers of tasks, each once; a binding such as `t-8k2f.17` stands for its task.
+
+    A posted task is waited for until it is accepted. Raises OptionError, NotFoundError, and the
+    refusal of a posted task.
+    """
+    given = (after,) if isinstance(after, Task | str | int) else after
+    if not isinstance(given, Iterable):
+        raise OptionError(f"after={after!r:.80}", hint="tasks, or their ids, such as t-8k2f")
+    numbers: dict[int, None] = {}
+    for parent in given:
+        if isinstance(parent, bool) or not isinstance(parent, Task | str | int):
+            raise OptionError(f"after={parent!r:.80}", hint="tasks, or their ids, such as t-8k2f")
+        numbers[number_of(parent)] = None
+    if len(numbers) > MAX_PARENTS:
+        raise OptionError(
+            f"after names {len(numbers)} tasks",
+            hint=f"at most {MAX_PARENTS}: let one task come after a part of them",
+        )
+    return tuple(numbers)

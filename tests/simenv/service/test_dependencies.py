@@ -1,0 +1,189 @@
+"""Tasks that come after others, through messages of the service: refusals, ends with their
+messages, and what a restart makes of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from service import ServiceHarness
+
+from simenv.model import MAX_PARENTS, Origin, TaskOptions, TaskState
+from simenv.model.task import task_name
+from simenv.wire import codec
+from simenv.wire.messages import client as m
+from simenv.wire.messages.client import STATES
+
+BOOM = codec.encode(m.Failure("engine", "boom", "", "node", ""))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> ServiceHarness:
+    harness = ServiceHarness(tmp_path)
+    harness.join()
+    return harness
+
+
+def after(bench: ServiceHarness, *parents: int, key: str = "") -> int:
+    """The number of a new task that comes after these."""
+    terms = TaskOptions(after=parents)
+    answer = bench.submit(key=key or f"~{bench.state.next_task}", terms=terms)
+    assert isinstance(answer, m.Accepted), answer
+    return answer.first
+
+
+def refused(bench: ServiceHarness, *parents: int, key: str = "~r") -> m.Refusal:
+    answer = bench.submit(key=key, terms=TaskOptions(after=parents))
+    assert isinstance(answer, m.Refused)
+    return answer.refusals[0]
+
+
+def end(bench: ServiceHarness, task: int) -> tuple[TaskState, m.Failure | None]:
+    found = bench.loop.completions.find(task)
+    assert found is not None, f"task {task} has not ended"
+    state = STATES[found[1].state]
+    return state, None if state is TaskState.DONE else codec.failure(found[1].payload)
+
+
+def reason(bench: ServiceHarness, task: int) -> str:
+    (queue,) = bench.say(m.GetTasks(7, [task]))
+    assert isinstance(queue, m.Queue)
+    return queue.tasks[0].reason
+
+
+def test_child_is_assigned_when_its_parent_is_done(bench: ServiceHarness) -> None:
+    parent = after(bench)
+    child = after(bench, parent)
+    tasks = bench.assigned()
+    assert [task.task for task in tasks] == [parent]
+    assert reason(bench, child) == f"waits for {task_name(parent)} (QUEUED)"
+    (listed,) = bench.say(m.GetQueue(8))
+    assert isinstance(listed, m.Queue)
+    assert [info.id for info in listed.tasks] == [task_name(parent), task_name(child)]
+    assert listed.tasks[1].wait_us == -1.0
+    bench.finish(tasks)
+    assert [task.task for task in bench.assigned()] == [child]
+
+
+def test_failed_parent_ends_its_children_with_its_message(bench: ServiceHarness) -> None:
+    parent = after(bench)
+    child = after(bench, parent)
+    grandchild = after(bench, child)
+    bench.finish(bench.assigned(), TaskState.FAILED, BOOM)
+    bench.step()
+    state, failure = end(bench, child)
+    assert failure is not None
+    assert (state, failure.reason) == (TaskState.FAILED, "dependency")
+    assert failure.message == "task t-1, which it comes after, ended as FAILED: boom"
+    assert failure.hint.startswith("t-1 failed first: simenv result t-1")
+    last = end(bench, grandchild)[1]
+    assert last is not None
+    expected = "task t-2, which it comes after, ended as FAILED: it was not run either"
+    assert (last.message, last.hint) == (expected, failure.hint)
+
+
+def test_cancelled_parent_is_named_with_its_state(bench: ServiceHarness) -> None:
+    running, parent = after(bench), after(bench)
+    child = after(bench, parent, running)
+    tasks = bench.assigned()
+    bench.say(m.Cancel(9, [parent]))
+    bench.finish([task for task in tasks if task.task == parent], TaskState.CANCELLED, BOOM)
+    bench.step()
+    failure = end(bench, child)[1]
+    assert failure is not None
+    assert failure.message.startswith("task t-2, which it comes after, ended as CANCELLED: ")
+
+
+def test_done_parents_are_no_obstacle_and_failed_ones_refuse(bench: ServiceHarness) -> None:
+    done, failed = after(bench), after(bench)
+    tasks = bench.assigned()
+    bench.finish([task for task in tasks if task.task == done])
+    bench.finish([task for task in tasks if task.task == failed], TaskState.FAILED, BOOM)
+    child = after(bench, done)
+    assert [task.task for task in bench.assigned()] == [child]
+    error = refused(bench, done, failed)
+    assert (error.code, error.message) == ("option", "after: task t-2 has ended as FAILED: boom")
+    assert "leave it out" in error.hint
+
+
+def test_unknown_tasks_and_those_of_others_are_not_found(bench: ServiceHarness) -> None:
+    own = after(bench)
+    assert refused(bench, own, 5).code == "not_found"
+    error = refused(bench, 2**40)
+    assert error.message == f"after: there is no task {task_name(2**40)} of yours here (any longer)"
+    assert refused(bench, -1).code == "not_found"
+    stranger = bench.state.tasks[own]
+    stranger.batch = msgspec.structs.replace(stranger.batch, owner="somebody")
+    error = refused(bench, own)
+    stranger.batch = msgspec.structs.replace(stranger.batch, owner="")
+    assert "no task t-1 of yours" in error.message
+    assert len(bench.state.tasks) == 1
+
+
+def test_more_parents_than_the_limit_are_refused(bench: ServiceHarness) -> None:
+    error = refused(bench, *range(1, MAX_PARENTS + 2))
+    assert (error.code, str(MAX_PARENTS) in error.message) == ("option", True)
+
+
+def test_parents_are_part_of_the_content_of_a_key(bench: ServiceHarness) -> None:
+    first, second = after(bench), after(bench)
+    child = after(bench, first, key="once")
+    assert after(bench, first, key="once") == child
+    assert refused(bench, second, key="once").code == "key_conflict"
+    assert refused(bench, key="once").code == "key_conflict"
+
+
+def test_restart_keeps_children_waiting_and_runs_those_whose_parents_are_done(
+    bench: ServiceHarness,
+) -> None:
+    first, second = after(bench), after(bench)
+    waits, runs = after(bench, first, second), after(bench, first)
+    tasks = bench.assigned()
+    bench.finish([task for task in tasks if task.task == first])
+    bench.restart()
+    bench.join()
+    sent = bench.assigned()
+    assert {task.task for task in sent} == {second, runs}
+    assert reason(bench, waits) == f"waits for {task_name(second)} (QUEUED)"
+    bench.finish([task for task in sent if task.task == second])
+    assert [task.task for task in bench.assigned()] == [waits]
+
+
+def test_failed_parent_ends_its_children_after_a_crash_between_both_ends(
+    bench: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = after(bench)
+    child = after(bench, parent)
+    grandchild = after(bench, child)
+    tasks = bench.assigned()
+    monkeypatch.setattr("simenv.scheduler.events.dependencies.MAX_ENDED", 0)  # no end is stored
+    bench.finish(tasks, TaskState.FAILED, BOOM)
+    assert bench.state.dependencies.failed
+    assert bench.loop.completions.find(child) is None
+    monkeypatch.undo()
+    bench.restart()
+    failure = end(bench, child)[1]
+    assert failure is not None
+    assert failure.message == "task t-1, which it comes after, ended as FAILED: boom"
+    assert failure.hint.startswith("t-1 failed first")
+    last = end(bench, grandchild)[1]
+    assert last is not None
+    assert last.message.endswith(
+        "t-2, which it comes after, ended as FAILED: it was not run either"
+    )
+    assert not bench.state.tasks
+
+
+def test_submit_in_the_pass_in_which_its_parent_fails_is_refused(bench: ServiceHarness) -> None:
+    """The end of the parent is not stored yet when the submit is examined."""
+    parent = after(bench)
+    (task,) = bench.assigned()
+    index = STATES.index(TaskState.FAILED)
+    result = m.AttemptResult(task.task, task.attempt, index, BOOM, 0, "", 0, 1, 10)
+    ended = bench.scheduler.tasks_finished("main-0", [result], 1, 0)
+    results = m.AttemptResults(Origin("main-0", "node", 1, "t"), "statevector", "test", 1, [result])
+    bench.loop.executor.finish(results, ended)
+    assert bench.journal.owes_ends
+    error = refused(bench, parent)
+    assert "t-1 has ended as FAILED: boom" in error.message
