@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from simenv.client.results.result import Result
-from simenv.client.streams.stages import Part, SplitCircuit
+from simenv.client.streams.stages import CircuitPart, SplitCircuit
 from simenv.errors import OptionError, ProgramError
 
 MAX_OVERHEAD = 1e4  # more than that many times the shots of an uncut circuit
@@ -91,7 +91,7 @@ class Cutting:
         labels = list(experiments)
         places = self._places(labels)
         parts = [
-            Part(each, {"outputs": ("counts",)}, places[label])
+            CircuitPart(each, {"outputs": ("counts",)}, places[label])
             for label in labels
             for each in experiments[label]
         ]

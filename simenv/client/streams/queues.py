@@ -102,7 +102,7 @@ class _StreamQueue(Generic[Item]):
             self._changed.notify_all()
 
 
-class CompletionQueue(_StreamQueue[StreamTask]):
+class StreamCompletions(_StreamQueue[StreamTask]):
     """Takes the completions of some types: outputs of a task such as "counts", and "failed" for
     every task that ended without a result. Without types: all.
 
@@ -117,7 +117,7 @@ class CompletionQueue(_StreamQueue[StreamTask]):
         self.types = frozenset(types or TYPES)
 
 
-class EventQueue(_StreamQueue[Event]):
+class StreamEvents(_StreamQueue[Event]):
     """Takes events of the environment that come after it was bound: "calibration-update",
     "noise-fluctuation", "outage" of devices, and "failure" of workers, nodes and DVMs. Without
     kinds: all of these."""

@@ -15,7 +15,7 @@ from simenv.errors import OptionError, ProgramError, SimenvError
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class CircuitPart:
     """One circuit of a split one. `options`: of its submission, beside those of the stream;
     `device`: where it must run; None: where the stream places it."""
 
@@ -28,7 +28,7 @@ class Part:
 class SplitCircuit:
     """The parts of a circuit, and what makes one result of theirs, which are in the same order."""
 
-    parts: Sequence[Part]
+    parts: Sequence[CircuitPart]
     combine: Callable[[Sequence[Result]], Any]
 
 
@@ -65,7 +65,7 @@ class Pipeline:
         for stage in self._before:
             circuit = _applied(stage, circuit)
         if self._split is None:
-            return SplitCircuit((Part(circuit),), _only)
+            return SplitCircuit((CircuitPart(circuit),), _only)
         found: SplitCircuit = _applied(self._split.split, circuit)
         if not self._after:
             return found
@@ -74,7 +74,7 @@ class Pipeline:
             changed = part.circuit
             for stage in self._after:
                 changed = _applied(stage, changed)
-            parts.append(Part(changed, part.options, part.device))
+            parts.append(CircuitPart(changed, part.options, part.device))
         return SplitCircuit(parts, found.combine)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from simenv.client.client import Client
 from simenv.client.streams.delivery import DeliverySequence, GroupState, Order
-from simenv.client.streams.queues import CompletionQueue, EventQueue
+from simenv.client.streams.queues import StreamCompletions, StreamEvents
 from simenv.client.streams.stages import Pipeline
 from simenv.client.streams.stream_task import StreamTask, completion_types
 from simenv.client.submission.options import SubmitOptions
@@ -58,19 +58,19 @@ class Stream:
         self._count = 0
         self._closed = False
         self._lost: list[tuple[Task, StreamTask, str]] = []  # heard of no more: service was lost
-        self._queues: list[CompletionQueue] = []
-        self._events: list[tuple[EventQueue, int]] = []
+        self._queues: list[StreamCompletions] = []
+        self._events: list[tuple[StreamEvents, int]] = []
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._listener: threading.Thread | None = None
 
     # --- queues -----------------------------------------------------------------------------------
 
-    def bind(self, queue: CompletionQueue | EventQueue) -> None:
+    def bind(self, queue: StreamCompletions | StreamEvents) -> None:
         """Deliver into this queue from now on; several streams may share one."""
         with self._lock:
             queue.attach(self)
-            if isinstance(queue, CompletionQueue):
+            if isinstance(queue, StreamCompletions):
                 self._queues.append(queue)
                 return
             newest = self._client.history.newest_event()

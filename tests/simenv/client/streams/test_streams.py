@@ -19,8 +19,8 @@ from qiskit.transpiler.passes import InverseCancellation
 import simenv
 from simenv.client.results.result import Result
 from simenv.client.streams.cutting import Cutting
-from simenv.client.streams.queues import CompletionQueue, EventQueue
-from simenv.client.streams.stages import Part, SplitCircuit, reduce_gates
+from simenv.client.streams.queues import StreamCompletions, StreamEvents
+from simenv.client.streams.stages import CircuitPart, SplitCircuit, reduce_gates
 from simenv.client.streams.stream import Stream
 from simenv.errors import OptionError, ProgramError, TimedOutError
 
@@ -66,7 +66,7 @@ def bell() -> QuantumCircuit:
 
 def test_ordered_stream_completes_in_order_of_submission(env: simenv.Client) -> None:
     chance = random.Random(11)
-    queue = CompletionQueue()
+    queue = StreamCompletions()
     with Stream(env, order="ordered", shots=20) as stream:
         stream.bind(queue)
         made = [stream.submit(work(chance)) for _ in range(150)]
@@ -78,8 +78,8 @@ def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
     env: simenv.Client,
 ) -> None:
     chance = random.Random(12)
-    queue, failures = CompletionQueue(), CompletionQueue("failed")
-    events = EventQueue("failure")
+    queue, failures = StreamCompletions(), StreamCompletions("failed")
+    events = StreamEvents("failure")
     with Stream(env, shots=20) as stream:
         for each in (queue, failures, events):
             stream.bind(each)
@@ -94,7 +94,7 @@ def test_parallel_stream_delivers_each_task_once_though_a_worker_is_killed(
 
 
 def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> None:
-    queue = CompletionQueue()
+    queue = StreamCompletions()
     with Stream(env, order="ordered", shots=20) as stream:
         stream.bind(queue)
         before = stream.submit(work(random.Random(1)))
@@ -110,8 +110,8 @@ def test_groups_of_an_ordered_stream_follow_each_other(env: simenv.Client) -> No
 
 
 def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
-    counts, values = CompletionQueue("counts"), CompletionQueue("expectation", "statevector")
-    failed = CompletionQueue("failed")
+    counts, values = StreamCompletions("counts"), StreamCompletions("expectation", "statevector")
+    failed = StreamCompletions("failed")
     plain = bell().remove_final_measurements(inplace=False)
     with Stream(env, shots=10) as stream:
         for queue in (counts, values, failed):
@@ -126,11 +126,11 @@ def test_typed_queues_receive_their_types_alone(env: simenv.Client) -> None:
     assert list(failed) == [late]
     assert late.exception() is not None
     with pytest.raises(OptionError, match="a queue of 'count'"):
-        CompletionQueue("count")
+        StreamCompletions("count")
 
 
 def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
-    queue = CompletionQueue("failed")
+    queue = StreamCompletions("failed")
     with Stream(env) as stream:
         stream.bind(queue)
         refused = stream.submit(bell(), pool="nowhere")
@@ -142,7 +142,7 @@ def test_refused_circuit_is_a_failed_completion(env: simenv.Client) -> None:
 def test_dynamic_placement_spreads_circuits_and_explicit_placement_holds(
     env: simenv.Client,
 ) -> None:
-    queue = CompletionQueue()
+    queue = StreamCompletions()
     devices = ("superconducting-lattice", "trapped-ions")
     with Stream(env, devices=devices, shots=10) as stream:
         stream.bind(queue)
@@ -185,12 +185,12 @@ class Halves:
     """Splits a circuit into two runs of half the shots."""
 
     def split(self, circuit: Any) -> SplitCircuit:
-        parts = [Part(circuit, {"shots": 50, "seed": seed}) for seed in (1, 2)]
+        parts = [CircuitPart(circuit, {"shots": 50, "seed": seed}) for seed in (1, 2)]
         return SplitCircuit(parts, lambda results: sum(each.shots for each in results))
 
 
 def test_split_circuits_are_one_completion(env: simenv.Client) -> None:
-    queue = CompletionQueue("counts")
+    queue = StreamCompletions("counts")
     with Stream(env, pipeline=[Halves()]) as stream:
         stream.bind(queue)
         made = [stream.submit(bell()) for _ in range(3)]
@@ -234,7 +234,7 @@ def test_circuit_cut_over_a_mesh_has_the_values_of_the_whole(
 
 
 def test_queue_waits_no_longer_than_asked_and_ends_with_its_streams(env: simenv.Client) -> None:
-    queue = CompletionQueue()
+    queue = StreamCompletions()
     first, second = Stream(env, shots=5), Stream(env, shots=5)
     for stream in (first, second):
         stream.bind(queue)
