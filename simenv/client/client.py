@@ -330,7 +330,14 @@ class Client(Environment):
         from simenv.client.qpm.provider import configured
 
         return configured(
-            self, self._session, pool, reservations, token_file, statevector_qubits, retention
+            self,
+            self._session,
+            self.devices,
+            pool,
+            reservations,
+            token_file,
+            statevector_qubits,
+            retention,
         )
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ Client: no other way into the service exists.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,6 @@ from simenv.qpm.service import ServiceRecord
 __all__ = ["QPM", "read_token"]
 
 if TYPE_CHECKING:
-    from simenv.client.client import Client
     from simenv.client.connection.session import ServiceSession
 
 SINGLE_RETENTION = CompletionRetention(
@@ -128,21 +128,23 @@ class QPM(
 
 
 def configured(
-    client: Client,
+    client: TaskClient,
     session: ServiceSession,
+    pools: Callable[[], Iterable[str]],
     pool: str | None,
     reservations: str,
     token_file: str | Path | None,
     statevector_qubits: int,
     retention: CompletionRetention | None,
 ) -> QPM:
-    """A QPM by the options of `Client.qpm_with`. Raises OptionError, ConfigError, NotFoundError."""
+    """A QPM by the options of `Client.qpm_with`; `pools`: asks for the names of all pools. Raises
+    OptionError, ConfigError, NotFoundError."""
     if reservations not in ("optional", "required"):
         words = f"reservations={reservations!r:.80}"
         raise OptionError(words, hint="optional or required")
     if not 0 <= statevector_qubits <= 20:
         raise OptionError(f"statevector_qubits={statevector_qubits!r:.80}", hint="0 to 20")
-    if pool is not None and pool not in (there := client.devices()):
+    if pool is not None and pool not in (there := list(pools())):
         raise NotFoundError(f"no pool {pool!r:.80} here", hint=f"there are: {', '.join(there)}")
     token = None if token_file is None else read_token(Path(token_file))
     return QPM(
