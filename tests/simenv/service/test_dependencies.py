@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
-from service import ServiceHarness
+from service import ServiceHarness, spec
 
 from simenv.errors import NotFoundError
-from simenv.model import MAX_PARENTS, Origin, TaskOptions, TaskState
+from simenv.model import MAX_PARENTS, Origin, TaskOptions, TaskState, digest
 from simenv.model.task import task_name
 from simenv.service.admission.dependencies import refusal_of_parents
 from simenv.wire import codec
@@ -131,6 +132,18 @@ def test_parents_are_part_of_the_content_of_a_key(bench: ServiceHarness) -> None
     assert after(bench, first, key="once") == child
     assert refused(bench, second, key="once").code == "key_conflict"
     assert refused(bench, key="once").code == "key_conflict"
+
+
+def test_keys_of_versions_without_dependencies_are_recognized(bench: ServiceHarness) -> None:
+    task = after(bench, key="old")
+    entry = bench.loop.submit_queue._recent["", "old", 0]
+    fields = msgspec.structs.astuple(TaskOptions())[:22]  # as they were
+    stored = digest(codec.encode((fields, [spec()])))
+    assert stored != entry.digest
+    old = msgspec.structs.replace(entry, digest=stored)
+    bench.loop.submit_queue._recent["", "old", 0] = old
+    assert after(bench, key="old") == task
+    assert refused(bench, task, key="old").code == "key_conflict"
 
 
 def test_restart_keeps_children_waiting_and_runs_those_whose_parents_are_done(
