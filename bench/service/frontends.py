@@ -48,7 +48,7 @@ def run(options: Namespace) -> Report:
     report = Report("frontends", "frontends: Qiskit's primitives and backend over an environment")
     with simenv.local(workers=2, durability="accepted") as client:
         _devices(report, client)
-        backend = SimenvBackend(client=client)
+        backend = SimenvBackend(env=client)
         _estimator(report, client, backend, options.rounds)
         _sampler(report, client, backend, options.rounds)
         _variational(report, backend, options.rounds)

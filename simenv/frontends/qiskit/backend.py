@@ -42,7 +42,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
     def __init__(
         self,
         device: str | None = None,
-        client: Client | None = None,
+        env: Client | None = None,
         *,
         type: str | None = None,  # noqa: A002 - the name that QFw's backend has
         capability: str | None = None,
@@ -51,7 +51,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         **options: Any,
     ) -> None:
         """`device`: an emulated one by name, or the pool of a device; None: an ideal one.
-        `client`: None: `simenv.connect()`, closed by `close`. `type`: simulator, emulator or
+        `env`: None: `simenv.connect()`, closed by `close`. `type`: simulator, emulator or
         hardware; `capability`: a method of simulation, such as "statevector"; `pool`: run there
         alone; `engine`: one by name. `options`: defaults of `run`.
 
@@ -60,8 +60,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         than there are, AttributeError for an option that `run` has not.
         """
         choice = selected(type, capability)
-        self._own = client is None
-        self._client = connect() if client is None else client
+        self._own = env is None
+        self._client = connect() if env is None else env
         self._device, self._pool, self._kind = device, pool, choice.kind
         self._engine = engine or choice.engine
         self._reservation: Reservation | None = None

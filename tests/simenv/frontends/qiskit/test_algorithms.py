@@ -26,7 +26,7 @@ H2 = SparsePauliOp(
 @pytest.fixture(scope="module")
 def ideal() -> Iterator[SimenvBackend]:
     with simenv.local(workers=2) as client:
-        yield SimenvBackend(client=client)
+        yield SimenvBackend(env=client)
 
 
 def test_vqe_of_qiskit_algorithms_finds_the_ground_state(ideal: SimenvBackend) -> None:

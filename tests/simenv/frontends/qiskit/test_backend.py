@@ -27,7 +27,7 @@ def env() -> Iterator[simenv.Client]:
 
 @pytest.fixture(scope="module")
 def ideal(env: simenv.Client) -> SimenvBackend:
-    return SimenvBackend(client=env)
+    return SimenvBackend(env=env)
 
 
 def ghz(width: int) -> QuantumCircuit:
@@ -113,7 +113,7 @@ def test_parameter_binds_give_an_entry_for_each_set(ideal: SimenvBackend) -> Non
 
 
 def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) -> None:
-    backend = SimenvBackend(client=env, shots=20, seed=9)
+    backend = SimenvBackend(env=env, shots=20, seed=9)
     first, second = (backend.run(ghz(2)).result() for _ in range(2))
     assert first.get_counts() == second.get_counts()
     assert sum(first.get_counts().values()) == 20
@@ -123,7 +123,7 @@ def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) 
     with pytest.raises(TypeError, match="no option shot;"):
         backend.run(ghz(2), shot=3)
     with pytest.raises(AttributeError, match="shot"):
-        SimenvBackend(client=env, shot=3)
+        SimenvBackend(env=env, shot=3)
     with pytest.raises(ValueError, match="give one"):
         backend.run(ghz(2), seed_simulator=3)
     with pytest.raises(ValueError, match="shots"):
@@ -198,17 +198,17 @@ def test_finished_job_tells_its_times(ideal: SimenvBackend) -> None:
 
 
 def test_type_and_capability_choose_engine(env: simenv.Client) -> None:
-    backend = SimenvBackend(client=env, type="simulator", capability="statevector")
+    backend = SimenvBackend(env=env, type="simulator", capability="statevector")
     job = backend.run(ghz(3))
     assert job.result().results[0].header["engine"] == "statevector"
-    chain = SimenvBackend(client=env, type="simulator", capability="tensornetwork")
+    chain = SimenvBackend(env=env, type="simulator", capability="tensornetwork")
     assert chain.run(ghz(3)).result().results[0].header["engine"] == "mps"
     with pytest.raises(ValueError, match="statevector, densitymatrix"):
-        SimenvBackend(client=env, capability="abacus")
+        SimenvBackend(env=env, capability="abacus")
     with pytest.raises(ValueError, match="simulator, emulator, hardware"):
-        SimenvBackend(client=env, type="abacus")
+        SimenvBackend(env=env, type="abacus")
     with pytest.raises(QiskitBackendNotFoundError, match="no pool of hardware kind"):
-        SimenvBackend(client=env, type="hardware")
+        SimenvBackend(env=env, type="hardware")
     assert SimenvBackend("main", env).run(ghz(2), shots=3).result().results[0].shots == 3
 
 

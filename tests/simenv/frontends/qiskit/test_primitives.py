@@ -34,7 +34,7 @@ def env() -> Iterator[simenv.Client]:
 
 @pytest.fixture(scope="module")
 def ideal(env: simenv.Client) -> SimenvBackend:
-    return SimenvBackend(client=env)
+    return SimenvBackend(env=env)
 
 
 def ansatz() -> QuantumCircuit:
