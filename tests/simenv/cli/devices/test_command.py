@@ -167,12 +167,12 @@ def test_the_picture_of_a_lattice_is_a_png_file(shell: Shell, tmp_path: Path) ->
 def test_without_matplotlib_the_picture_is_refused_with_the_pip_line(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from simenv.cli.devices import command
+    from simenv.cli.output import pictures
 
     def find_spec(name: str) -> Any:
         return None
 
-    monkeypatch.setattr(command.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(pictures.importlib.util, "find_spec", find_spec)
     monkeypatch.setattr(library.installed, "PACKAGE", "none")
     told = shell("devices", "show", "ideal", "--plot", str(tmp_path / "x.png"))
     assert told.code == 2
