@@ -28,7 +28,10 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.circuit.validation.admission",
         "simulators.circuit.analysis.profiler",
     ),
-    "light_cone": ("simulators.circuit.passes.light_cone",),
+    "light_cone": (
+        "simulators.circuit.passes.light_cone",
+        "simulators.circuit.passes.components",
+    ),
     "wide": (*_GENERAL, f"{_STATEVECTOR}.small.merged_evolution"),
     "deferred": (*_GENERAL, f"{_STATEVECTOR}.small.batch"),
     "distributed": (f"{_STATEVECTOR}.distributed.backend",),
@@ -36,6 +39,8 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "attachment": (
         "simulators.circuit.passes.attach_noise",
         "simulators.circuit.passes.noisy_cone",
+        "simulators.circuit.passes.noisy_components",
+        "simulators.circuit.analysis.noisy_measurements",
     ),
     "noise": (
         "simulators.execution.readout",

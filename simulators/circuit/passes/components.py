@@ -180,9 +180,7 @@ def extract_part(
     return Subcircuit(cut, qubits, numbers[:count], params)
 
 
-@kernel(
-    NAMES, U16, U16, U16, U8, I64, SHORTS, SHORTS, SHORTS, I64, I64, I64, group="attachment"
-)  # circuits with noise are always reduced; others seldom
+@kernel(NAMES, U16, U16, U16, U8, I64, SHORTS, SHORTS, SHORTS, I64, I64, I64, group="light_cone")
 def _extract(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, kept, new, kept_ops, kept_qubits, kept_clbits, numbers, params, sizes
 ):
