@@ -80,6 +80,7 @@ def test_an_angle_of_the_device_is_found(coherent: FittedDevice) -> None:
     assert turns["ZZ"] == pytest.approx(coherent.share * value)
 
 
+@pytest.mark.slow
 def test_angles_that_the_device_has_not_are_not_used() -> None:
     lima = library.load("lima")
     truth = changed_qubit(lima, 0, p01=0.06, p10=0.09)
@@ -159,6 +160,7 @@ def ghz(path: tuple[int, ...], rng: np.random.Generator) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_clifford_circuits_above_the_width_of_the_transfer_simulator_are_fitted() -> None:
     lattice = library.load("superconducting-lattice")
     gates = tuple(
