@@ -169,6 +169,19 @@ def test_short_runs_keep_their_places_after_a_restart_of_the_service(up: live.Li
     chip = msgspec.structs.replace(CHIP, rep_delay_ns=1e6)  # 1 ms a shot
     (config.devices_folder() / "chip.json").write_bytes(dump(chip))
     length_s = 1e-9 * (50_000 + 700 * (1_000_000 + 1_040))
+    for _ in range(8):  # a busy machine may kill the service when the first run is over
+        begun_s, killed_s = _killed_while_the_second_run_is_sent_ahead(up)
+        if killed_s < begun_s[0] + length_s:
+            break
+    assert begun_s[0] < killed_s < begun_s[0] + length_s
+    assert begun_s[1] == pytest.approx(begun_s[0] + length_s, abs=1e-6)
+    assert begun_s[2] >= begun_s[1] + length_s - 1e-6
+    (config.devices_folder() / "chip.json").write_bytes(dump(CHIP))
+
+
+def _killed_while_the_second_run_is_sent_ahead(up: live.Live) -> tuple[list[float], float]:
+    """When three runs began on the device, and when the service was killed and started anew."""
+    pid = up.service().pid
     with up.client() as client:
         tasks = client.submit_many([flip()] * 3, pool="lab", shots=700, seed=5)
         while "on device" not in client.tasks([tasks[0].id])[0].reason:
@@ -176,12 +189,7 @@ def test_short_runs_keep_their_places_after_a_restart_of_the_service(up: live.Li
         while tasks[1].state != "RUNNING":  # it is sent 0.2 s before the device is free
             time.sleep(0.01)
         killed_s = time.time()
-        pid = up.service().pid
         up.kill_service()
         up.wait_dead(pid)
         up.up()
-        begun_s = [task.result().timing.begun_s for task in tasks]
-    assert begun_s[0] < killed_s < begun_s[0] + length_s
-    assert begun_s[1] == pytest.approx(begun_s[0] + length_s, abs=1e-6)
-    assert begun_s[2] >= begun_s[1] + length_s - 1e-6
-    (config.devices_folder() / "chip.json").write_bytes(dump(CHIP))
+        return [task.result().timing.begun_s for task in tasks], killed_s
