@@ -46,6 +46,8 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.execution.readout",
         "simulators.densitymatrix.evolution",
         "simulators.densitymatrix.fusion",
+        "simulators.densitymatrix.program",
+        "simulators.densitymatrix.state",
     ),
     "trajectories": (f"{_STATEVECTOR}.noisy.plan",),
 }
