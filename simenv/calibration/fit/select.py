@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from simenv.calibration.fit.observations import FittedCircuit
 from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.solve import FitProblem, Solution, linear_solution, normal_equations
-from simulators.circuit.passes.disjoint_sets import DisjointSets
 
 FOLDS = 4
 MANY_BODIES = 100  # from so many different circuits on, angles are tried
@@ -77,10 +76,30 @@ def _groups(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> 
     return [known[body] for body in bodies]
 
 
+class _DisjointSets:
+    """Sets of the items 0 to `size` - 1, at first each alone (Cormen et al., Introduction to
+    Algorithms, chapter 19)."""
+
+    def __init__(self, size: int) -> None:
+        self._parent = list(range(size))
+
+    def root(self, item: int) -> int:
+        """The item that names the set of an item."""
+        parent = self._parent
+        while parent[item] != item:
+            parent[item] = parent[parent[item]]
+            item = parent[item]
+        return item
+
+    def join(self, first: int, second: int) -> None:
+        """Join the sets of two items; that of the second one names both."""
+        self._parent[self.root(first)] = self.root(second)
+
+
 def _joined(*labels: Sequence[object]) -> list[int]:
     """Connected components of items that share a label."""
     size = len(labels[0])
-    sets = DisjointSets(size)
+    sets = _DisjointSets(size)
     for kind in labels:
         first: dict[object, int] = {}
         for item, label in enumerate(kind):
