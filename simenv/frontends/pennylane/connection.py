@@ -39,11 +39,3 @@ def _opened(named: str) -> Client:
         if named:
             raise
     return simenv.local()
-
-
-def close_shared() -> None:
-    """Close the connections of this process; the next device opens one anew."""
-    with _lock:
-        mine = [key for key in _clients if key[0] == os.getpid()]
-        for key in mine:
-            _clients.pop(key).close()

@@ -77,9 +77,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
             "run_timeout_s": run_timeout_s,
         }
         checked_options(dict(self._options))  # type: ignore[arg-type]
-        self._client = (
-            shared_client() if env is None else env if isinstance(env, Client) else connect(env)
-        )
+        self._client = _client_of(env)
         rng = np.random.default_rng(np.random.randint(2**31 - 1) if seed == "global" else seed)
         labels = None if self.wires is None else self.wires.labels
         self._ideal = self._is_ideal()

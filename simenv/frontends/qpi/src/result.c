@@ -289,6 +289,15 @@ static int write_bits(const View *view, const uint8_t *outcome, char *text, size
     return QPI_OK;
 }
 
+static int outcomes_size(qpi_job *job, size_t row, int exact, size_t *outcomes)
+{
+    View view;
+    Outcomes found;
+    TRY(find_outcomes(job, row, exact, &view, &found));
+    *outcomes = found.size;
+    return QPI_OK;
+}
+
 static int entry(qpi_job *job, size_t row, int exact, size_t index, char *bits, size_t capacity,
                  const uint8_t **value)
 {
@@ -303,11 +312,7 @@ static int entry(qpi_job *job, size_t row, int exact, size_t index, char *bits, 
 
 int qpi_counts_size(qpi_job *job, size_t row, size_t *outcomes)
 {
-    View view;
-    Outcomes found;
-    TRY(find_outcomes(job, row, 0, &view, &found));
-    *outcomes = found.size;
-    return QPI_OK;
+    return outcomes_size(job, row, 0, outcomes);
 }
 
 int qpi_counts_entry(qpi_job *job, size_t row, size_t index, char *bits, size_t capacity,
@@ -321,11 +326,7 @@ int qpi_counts_entry(qpi_job *job, size_t row, size_t index, char *bits, size_t 
 
 int qpi_probabilities_size(qpi_job *job, size_t row, size_t *outcomes)
 {
-    View view;
-    Outcomes found;
-    TRY(find_outcomes(job, row, 1, &view, &found));
-    *outcomes = found.size;
-    return QPI_OK;
+    return outcomes_size(job, row, 1, outcomes);
 }
 
 int qpi_probabilities_entry(qpi_job *job, size_t row, size_t index, char *bits, size_t capacity,
