@@ -130,5 +130,5 @@ def _settle(future: asyncio.Future[None], error: SimenvError | None) -> None:
 def _call(callback: Callable[[], object]) -> None:
     try:
         callback()
-    except Exception:
+    except Exception:  # whatever the caller's code raises: the thread serves the others
         logging.getLogger("concurrent.futures").exception("exception calling callback %r", callback)

@@ -115,7 +115,7 @@ def _applied(stage: Callable[[Any], Any], circuit: Any) -> Any:
         found = stage(circuit)
     except SimenvError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a stage of the caller's raises
         name = getattr(stage, "__qualname__", getattr(stage, "__name__", type(stage).__name__))
         raise ProgramError(f"stage {name} of the pipeline: {error}") from error
     if found is None:
