@@ -94,14 +94,14 @@ def _without_blas() -> None:
             del sys.modules["scipy.linalg"]
 
 
-_without_blas()
-
 # numba versions that the pipeline below was tested with; others compile in numba's own way, slower.
 TESTED_NUMBA = ("0.68",)
 _COMPILER, _undisturbed = Compiler, nullcontext
+_stored_code: Any = None  # without it, numba's own cache
 if numba.__version__.rpartition(".")[0] in TESTED_NUMBA:
     compiling: Any = importlib.import_module("simulators.compiler.numba_pipeline")
     _COMPILER, _undisturbed = compiling.COMPILER, compiling.undisturbed
+    _stored_code = importlib.import_module("simulators.compiler.stored_code")
 from simulators.compiler.kernel_time import booked  # noqa: E402
 
 # Argument types, short because signatures are long. Read-only: views on received bytes.
@@ -275,13 +275,28 @@ class Kernel:
                 return True
             try:
                 with booked(), run_once(self._mark(), wait=wait), _compiling, _undisturbed():
-                    numba.config.CACHE_DIR = str(_folder())
-                    self._dispatcher = numba.njit(
-                        self._signature, cache=True, no_cfunc_wrapper=True, **_OPTIONS
-                    )(self.py_func)
+                    self._dispatcher = self._loaded()
             except Busy:
                 return False
         return True
+
+    def _loaded(self) -> Any:
+        """numba's dispatcher, with the machine code."""
+        compiled = numba.njit(no_cfunc_wrapper=True, cache=_stored_code is None, **_OPTIONS)
+        if _stored_code is None:
+            numba.config.CACHE_DIR = str(_folder())
+        dispatcher = compiled(self.py_func)
+        file = None if _stored_code is None else _stored_code.path(_folder(), self.name)
+        code = None if file is None else _stored_code.read(file)
+        if code is not None:
+            dispatcher.add_overload(code)
+        else:
+            _without_blas()
+            dispatcher.compile(self._signature)
+            if file is not None:
+                _stored_code.write(file, *dispatcher.overloads.values())
+        dispatcher.disable_compile()
+        return dispatcher
 
     def _mark(self) -> Path:
         return _folder() / "begun" / self.name

@@ -5,6 +5,9 @@ function (`kernel.device_function`) is only linked into its callers: it is neith
 made to machine code on its own, nor again for each literal argument. Passes for features that
 kernels do not use (closures, array expressions, `with` blocks) are left out. The result type of an
 operator for given argument types is cached.
+
+A kernel in the cache is machine code alone: numba's bitcode beside it, for callers that would
+inline it, is most of what loading costs.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from llvmlite import binding as llvm
 from numba import _dynfunc, types
 from numba.core import typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
@@ -46,6 +50,31 @@ class _ToLink(JITCodeLibrary):  # type: ignore[misc]
         self._finalized = True
 
 
+class _Alone(JITCodeLibrary):  # type: ignore[misc]
+    """Library of a kernel. Nothing is linked with it: the bitcode of its stored form only names the
+    functions that there are, for numba looks there."""
+
+    def serialize_using_object_code(self) -> tuple[str, str, tuple[bytes, bytes]]:
+        self._ensure_finalized()
+        names = [each.name for each in self._final_module.functions if not each.is_declaration]
+        bodies = [f'define void @"{name}"() {{ ret void }}' for name in names]
+        bitcode = llvm.parse_assembly("\n".join(bodies)).as_bitcode()
+        return self.name, "object", (self._get_compiled_object(), bitcode)
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _AsKernel(typed_passes.NativeLowering):  # type: ignore[misc]
+    """Lower a function that Python calls."""
+
+    _name = "lowering_of_a_kernel"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Alone(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.library.enable_object_caching()
+        lowered: bool = super().run_pass(state)
+        return lowered
+
+
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _AsPart(typed_passes.NativeLowering):  # type: ignore[misc]
     """Lower a function that only others call, and let them find it."""
@@ -72,9 +101,7 @@ class _AsPart(typed_passes.NativeLowering):  # type: ignore[misc]
 class _Compiler(CompilerBase):  # type: ignore[misc]
     def define_pipelines(self) -> list[Any]:
         steps = PassManager("kernels")
-        lowering = typed_passes.NativeLowering
-        if self.state.flags.no_cpython_wrapper:
-            lowering = _AsPart
+        lowering = _AsPart if self.state.flags.no_cpython_wrapper else _AsKernel
         for step in (*_STEPS, lowering, typed_passes.NoPythonBackend):
             steps.add_pass(step, step.__name__)
         steps.finalize()

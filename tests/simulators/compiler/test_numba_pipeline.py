@@ -76,7 +76,7 @@ def test_each_device_function_is_lowered_once_per_signature() -> None:
     with event.install_listener("numba:run_pass", Listener()), numba_pipeline.undisturbed():
         _compiled(_mean, REALS)
     assert lowered.count("lowering_of_a_part") == 2
-    assert lowered.count("native_lowering") == 1
+    assert lowered.count("lowering_of_a_kernel") == 1
 
 
 _CASES = [

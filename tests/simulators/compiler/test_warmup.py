@@ -171,7 +171,7 @@ compiled = []
 class Listener(event.Listener):
     def on_start(self, happened):
         function = happened.data["dispatcher"]
-        if type(function._cache).__name__ != "NullCache":  # a part is compiled with each kernel
+        if function.py_func is kernel.py_func:  # a part is compiled with each kernel
             compiled.append(function.py_func.__qualname__)
     def on_end(self, happened):
         pass
