@@ -31,6 +31,7 @@ from simulators.trajectories.noise_table import AFTER_OP, MOST_QUBITS, NoiseTabl
 from simulators.trajectories.tree_walk import Tree
 
 _SPARE = 4  # of memory: a quarter is for states
+_UNTILED_QUBITS = 8  # at most: the planner of passes over tiles expects more
 
 
 class Outcomes(msgspec.Struct, frozen=True, eq=False):
@@ -51,7 +52,7 @@ class Outcomes(msgspec.Struct, frozen=True, eq=False):
 class TrajectorySampler:
     """A circuit and what may be inserted into it: planned once, run as often as needed.
 
-    `small=False` forces the passes over tiles, for tests.
+    `small=False` forces the passes over tiles, for tests, from 9 qubits on.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class TrajectorySampler:
         self._circuit = circuit
         self._inserts = inserts
         self._options = options
-        self._small = small and circuit.num_qubits <= SMALL_QUBITS
+        self._small = circuit.num_qubits <= (SMALL_QUBITS if small else _UNTILED_QUBITS)
         rows = circuit.table.rows[circuit.ops]
         begins = np.cumsum(rows[:, 1:3], axis=0) - rows[:, 1:3]
         final = roles == TERMINAL

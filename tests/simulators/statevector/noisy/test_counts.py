@@ -63,3 +63,10 @@ def test_a_million_shots_match_exact_distribution(seed: int, ratio: float, angle
     noise = program(device_noise(circuit, ratio, angle), readout)
     counts = counts_of(run(circuit, noise, 1_000_000, seed=seed))
     assert p_value(Exact(circuit, noise).odds, counts) > LEAST_P
+
+
+@pytest.mark.parametrize("num_qubits", [2, 8, 9])
+def test_counts_do_not_depend_on_the_path_through_the_engine(num_qubits: int) -> None:
+    circuit = layers(num_qubits, 3, np.random.default_rng(num_qubits)).circuit()
+    noise = program(device_noise(circuit, 1.9, 0.1))
+    assert counts_of(run(circuit, noise, 500, small=False)) == counts_of(run(circuit, noise, 500))
