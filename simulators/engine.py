@@ -70,6 +70,7 @@ class EngineContext(msgspec.Struct, frozen=True):
 
     comm: Any = None  # an mpi4py communicator, for cards with `ranks`
     backend: Any = None  # a Qiskit BackendV2, for cards with `is_device`
+    program: Any = None  # a `simulators.external.engine.Program`, for cards with `has_program`
 
 
 class Plan(Protocol):

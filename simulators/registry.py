@@ -32,6 +32,12 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
             + ("needs a backend" if context.backend is None else "takes no backend"),
             hint="a pool of engine=hardware,provider=MODULE:FACTORY has one",
         )
+    if (context.program is None) == (card is not None and card.has_program):
+        raise Unsupported(
+            f"engine {name[:64]!r} "
+            + ("needs a program" if context.program is None else "takes no program"),
+            hint="a pool of engine=external,command='PROGRAM {circuit} {shots}' has one",
+        )
     ranks = 1 if context.comm is None else context.comm.Get_size()
     if ranks > 1 and (card is None or not card.ranks):
         cards = catalog.engine_cards()
@@ -53,6 +59,8 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
     engine: Engine
     if card.is_device:
         engine = maker(context.backend)
+    elif card.has_program:
+        engine = maker(context.program)
     else:
         engine = maker(comm=context.comm) if card.ranks else maker()
     return engine

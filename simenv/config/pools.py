@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from simenv.config.commands import EXTERNAL, check_command
 from simenv.config.drift import drift_of
 from simenv.config.syntax import check_name, nearest, size
 from simenv.errors import ConfigError
@@ -18,7 +19,7 @@ from simenv.model import PoolSpec
 
 KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),
-    *("provider", "device", "pace", "drift"),
+    *("provider", "device", "pace", "drift", "command"),
 )
 MAX_WORKERS = 1024
 MAX_RANKS = 4096
@@ -100,6 +101,7 @@ def check_pool(pool: PoolSpec, source: str) -> None:
         raise ConfigError(f"{what}: ranks = {pool.ranks} is outside 1 .. {MAX_RANKS}")
     size(pool.memory_bytes, f"{what}: memory")
     _check_provider(pool, what)
+    _check_program(pool, what)
     if pool.device:
         check_name(pool.device, f"{what}: device")
     if (pool.pace or pool.drift) and not pool.device:
@@ -137,4 +139,22 @@ def _check_provider(pool: PoolSpec, what: str) -> None:
         raise ConfigError(
             f"{what} wants {pool.min} to {pool.max} workers of {pool.ranks} ranks",
             hint="a machine is held by one worker of one rank: leave workers and ranks out",
+        )
+
+
+def _check_program(pool: PoolSpec, what: str) -> None:
+    """A program is started by workers of one rank: it brings ranks of its own."""
+    example = "NAME:engine=external,command=PROGRAM {circuit} {shots}"
+    if (pool.engine == EXTERNAL) != bool(pool.command):
+        lacks = "no command" if pool.engine == EXTERNAL else f"engine={pool.engine} with a command"
+        raise ConfigError(f"{what} has {lacks}", hint=f"an external simulator's is {example}")
+    if not pool.command:
+        return
+    check_command(pool.command, what)
+    if pool.ranks != 1 or pool.device:
+        wrong = f"device={pool.device}" if pool.device else f"ranks={pool.ranks}"
+        raise ConfigError(
+            f"{what} has a command and {wrong}",
+            hint="a program starts its own ranks: 'mpirun -n {ranks} PROGRAM ...', and has no noise"
+            " of a device",
         )

@@ -70,6 +70,7 @@ class PoolSpec(msgspec.Struct, frozen=True):
     device: str = ""  # the emulated device that its tasks run on
     pace: bool = False  # the device takes as long as the machine
     drift: str = ""  # how its calibration changes, see `simenv.config.drift`; "": it does not
+    command: str = ""  # of an external simulator, see `simenv.config.commands`
 
 
 class PoolInfo(msgspec.Struct, frozen=True):

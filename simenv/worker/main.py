@@ -25,6 +25,7 @@ from simenv.worker.runner import Runner
 from simenv.worker.session import Session
 from simulators import catalog, registry
 from simulators.compiler import warmup
+from simulators.engine import Engine, EngineContext
 
 SILENCE_PART = 3  # of the lease: a rank that is silent for so long is lost, 5 s of 15
 
@@ -49,6 +50,8 @@ def main() -> int:
             held = HardwareSession.of(arguments.provider, arguments.import_from, arguments.name)
             runner.hold(held.engine)
             on_exit(held.engine.machine.abandon)
+        if arguments.command:
+            runner.hold(_external(arguments))
         session = Session(service, arguments.name, arguments.start, runner, held=held)
         _load(arguments, runner)
         return _serve(arguments, session, parent)
@@ -80,6 +83,16 @@ def _one_of_several(arguments: argparse.Namespace, service: WorkerBootstrap, par
     return _serve(
         arguments, Session(service, arguments.name, arguments.start, runner, leader), parent
     )
+
+
+def _external(arguments: argparse.Namespace) -> Engine:
+    from simenv.worker.external import ExternalProgram  # its engine loads Qiskit
+
+    scratch = arguments.service.parent / "external" / arguments.name
+    program = ExternalProgram(arguments.command, scratch)
+    engine = registry.create("external", EngineContext(program=program))
+    engine.warm_up()
+    return engine
 
 
 def _load(arguments: argparse.Namespace, runner: Runner) -> None:
@@ -154,6 +167,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--engine", default="any")
     parser.add_argument("--provider", default="", help="MODULE:FACTORY of the machine it holds")
     parser.add_argument("--import-from", default="", help="folders of that module")
+    parser.add_argument("--command", default="", help="of an external simulator")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--lease-s", type=float, default=15.0)
     parser.add_argument("--kernels", type=Path, required=True)

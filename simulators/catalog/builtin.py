@@ -208,6 +208,23 @@ CARDS: tuple[EngineCard, ...] = (
         is_device=True,
     ),
     EngineCard(
+        name="external",
+        module="simulators.external.engine:ExternalEngine",
+        outputs=("counts",),
+        dynamic=False,
+        reproducible=False,
+        precisions=_BOTH,  # of the program, whatever it has
+        max_qubits=65_535,
+        needs=("qiskit",),
+        install="pip install simenv",
+        summary="a simulator's program that its pool names, one process a circuit",
+        costs=DeviceCost(shot_s=1e-6),
+        in_default_pool=False,
+        loops=False,
+        variables=False,
+        has_program=True,
+    ),
+    EngineCard(
         name="fault",
         module="simulators.fault.engine:FaultEngine",
         outputs=_WITH_GRADIENT,

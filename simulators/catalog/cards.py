@@ -71,6 +71,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     noisy_components: bool = False  # also of a circuit with noise, where counts alone are asked for
     ranks: bool = False  # runs over MPI ranks, any power of two of them
     is_device: bool = False  # it holds something outside: a pool of its own, one task at a time
+    has_program: bool = False  # it starts a program that its pool names
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
     noise: frozenset[NoiseKind] = frozenset()  # of a noise program; others are refused

@@ -40,7 +40,7 @@ def _has_amplitudes(card: EngineCard) -> bool:
 
 # Engines of this distribution and of a third party, by what their cards say.
 any_run = _fixture(lambda _card: True)
-every_run = _fixture(lambda card: not card.is_device)
+every_run = _fixture(lambda card: not (card.is_device or card.has_program))
 run = _fixture(lambda card: card.dynamic and card.loops and card.variables and not card.is_device)
 dense_run = _fixture(lambda card: _has_amplitudes(card) and not card.tensor_network)
 state_run = _fixture(_has_amplitudes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import external_program
 import machines
 
 from simulators import catalog, registry
@@ -39,6 +40,8 @@ CARDS["statevector-dense"] = CARDS["statevector"]  # without its path for small 
 
 def present(name: str) -> bool:
     """Is what this engine needs installed here?"""
+    if name in CARDS and CARDS[name].has_program and not external_program.compiler():
+        return False
     return name in CARDS and not CARDS[name].install_hint
 
 
@@ -46,8 +49,9 @@ def _create(name: str) -> Engine:
     if name == "statevector-dense":
         return StatevectorEngine(small=False)
     backend = machines.aer() if CARDS[name].is_device else None
+    program = external_program.program() if CARDS[name].has_program else None
     with third_party_engine():
-        return registry.create(name, EngineContext(backend=backend))
+        return registry.create(name, EngineContext(backend=backend, program=program))
 
 
 class Runner:

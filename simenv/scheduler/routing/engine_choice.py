@@ -82,9 +82,9 @@ def consider(
     """The engines that `terms` allows, the chosen one first; if none can run it, the most likely
     first."""
     candidates = _pools(terms, pools)
-    hardware = [pool for pool in candidates if holds_hardware(pool)]
-    if terms.engine != AUTO or hardware:  # the named pool holds hardware
-        wanted = hardware[0].engine if terms.engine == AUTO else terms.engine
+    bound = [pool for pool in candidates if holds_hardware(pool) or _names_engine(terms, pool)]
+    if terms.engine != AUTO or bound:  # the named pool has an engine that `auto` never chooses
+        wanted = bound[0].engine if terms.engine == AUTO else terms.engine
         card = _named(msgspec.structs.replace(terms, engine=wanted))
         return [_candidate(card, candidates, profile, terms, limits, "", snapshot)]
     _check_options(terms)
@@ -105,6 +105,12 @@ def consider(
     if candidates_[0].route is None:  # the limit of the engine that runs any circuit says most
         candidates_.sort(key=lambda candidate: candidate.engine != catalog.DEFAULT_ENGINE)
     return candidates_
+
+
+def _names_engine(terms: TaskOptions, pool: PoolSpec) -> bool:
+    """Whether the pool was asked for by name, and its engine runs only where it is named."""
+    card = catalog.card(pool.engine)
+    return bool(terms.pool) and card is not None and not card.automatic
 
 
 def _expected_us(candidate: EngineCandidate) -> float:

@@ -84,6 +84,7 @@ class WorkerProcesses:
             *("--log", str(log)),
             *("--parent", "0"),
             *(self._machine(pool) if pool.provider else ()),
+            *(("--command", pool.command) if pool.command else ()),
         )
         command = Command(
             action.worker,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from arrays import Arrays
+from external_program import program as external_simulator
 from qiskit.providers.fake_provider import GenericBackendV2
 
 from simulators import catalog, registry
@@ -33,7 +34,8 @@ def test_catalog_imports_neither_numpy_nor_numba() -> None:
 def test_each_card_creates_its_engine(entry: catalog.EngineCard) -> None:
     assert entry.install_hint == ""
     backend = GenericBackendV2(2, seed=1) if entry.is_device else None
-    engine = registry.create(entry.name, EngineContext(backend=backend))
+    program = external_simulator() if entry.has_program else None
+    engine = registry.create(entry.name, EngineContext(backend=backend, program=program))
     assert engine.name == entry.name
     engine.warm_up()
 
@@ -43,6 +45,7 @@ def test_automatic_engines_are_named() -> None:
     assert automatic == ["statevector", "stabilizer", "mps", "densitymatrix"]
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
         "hardware",
+        "external",
         "fault",
     ]
 

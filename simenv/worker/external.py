@@ -1,0 +1,127 @@
+"""Programs of pools with `engine=external`: one process a circuit, in a process group of its own.
+
+Invariant: no process outlives its run: it is killed with its group when the run ends or is stopped,
+and by the kernel when this worker dies. Nothing of the environment's own settings reaches it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from launcher.process import die_with_parent
+from simenv.worker.process import log_line
+from simulators.control import RunControl
+from simulators.errors import BadAnswer, MachineFailed, MachineRefused
+from simulators.external.counts import MAX_BYTES
+from simulators.external.engine import ProgramCall
+
+_FIRST_NAP_S, _LONGEST_NAP_S = 1e-3, 0.05
+_END_S = 5.0  # for a killed process to be gone
+_STDERR_CHARS = 2_000  # of a failure's message; all of it goes to the worker's log, up to
+_LOGGED_BYTES = 64 * 2**10
+_RESERVED = "SIMENV_"  # variables of the environment itself
+
+
+class ExternalProgram:
+    """The program of one pool. Used from the main thread, whose end kills what it started."""
+
+    def __init__(self, command: str, scratch: Path) -> None:
+        """`command`: as `config.commands` admits it. `scratch`: a folder of this worker's own; what
+        a killed worker of that name left there is removed."""
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._scratch = scratch
+        self._words = shlex.split(command)
+        self.name = Path(self._words[0]).name
+
+    def output(self, call: ProgramCall, control: RunControl) -> str:
+        """See `simulators.external.engine.Program`."""
+        program = self._words[0]
+        if shutil.which(program) is None:
+            raise MachineRefused(
+                f"the program {program[:200]!r} is not on this node ({os.uname().nodename})",
+                hint="load its module before `simenv up`, or give its path: the pool's command",
+            )
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            circuit = Path(folder) / "circuit.qasm"
+            circuit.write_text(call.circuit)
+            with (Path(folder) / "stdout").open("w+b") as out, tempfile.TemporaryFile() as err:
+                self._run(self._argv(circuit, call), folder, call.ranks, (out, err), control)
+                return _text(out)
+
+    def _argv(self, circuit: Path, call: ProgramCall) -> list[str]:
+        values = {"circuit": str(circuit), "shots": call.shots, "seed": call.seed}
+        return [word.format(**values, ranks=call.ranks) for word in self._words]
+
+    def _run(
+        self,
+        argv: list[str],
+        folder: str,
+        ranks: int,
+        streams: tuple[IO[bytes], IO[bytes]],
+        control: RunControl,
+    ) -> None:
+        out, err = streams
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(_RESERVED)}
+        process = subprocess.Popen(
+            die_with_parent.command_line(os.getpid(), argv),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=folder,
+            env={**environ, "OMP_NUM_THREADS": str(ranks)},
+            process_group=0,
+        )
+        try:
+            code = self._end(process, out, control)
+        finally:
+            _kill(process)
+            said = _tail(err)
+            if said:
+                log_line(f"{self.name}: {said}")
+        if code:
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
+            raise MachineFailed(
+                f"the program {self.name} ended with {how}: {said[-_STDERR_CHARS:] or 'no message'}"
+            )
+
+    def _end(self, process: subprocess.Popen[bytes], out: IO[bytes], control: RunControl) -> int:
+        nap_s = _FIRST_NAP_S
+        while (code := process.poll()) is None:
+            control.check()
+            if os.fstat(out.fileno()).st_size > MAX_BYTES:
+                raise BadAnswer(f"the program {self.name} printed more than {MAX_BYTES} bytes")
+            time.sleep(nap_s)
+            nap_s = min(2 * nap_s, _LONGEST_NAP_S)
+        return code
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the group, also where its first process has ended."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_S)
+
+
+def _text(out: IO[bytes]) -> str:
+    out.seek(0)
+    data = out.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise BadAnswer(f"the program printed more than {MAX_BYTES} bytes")
+    return data.decode("utf-8", "replace")
+
+
+def _tail(err: IO[bytes]) -> str:
+    size = err.seek(0, os.SEEK_END)
+    err.seek(max(0, size - _LOGGED_BYTES))
+    return err.read().decode("utf-8", "replace").strip()

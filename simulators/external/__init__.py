@@ -1,0 +1,1 @@
+"""Simulators that are programs of their own: one process a circuit."""

@@ -1,0 +1,63 @@
+"""Counts in the output of a program: strict, since nothing else is known of it.
+
+Two forms are read. NWQ-Sim's (github.com/pnnl/NWQ-Sim, `print_counts`): lines `"0101" : 12`, among
+others. Or JSON: one object of bit strings and counts as the last line that is not empty. A bit
+string has clbit 0 as its last character; spaces between registers are passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+
+from simulators.errors import BadAnswer
+
+MAX_BYTES = 64 * 2**20  # of the output
+_LINE = re.compile(r'\s*"([01 ]+)"\s*:\s*(\d{1,18})\s*\Z')
+_SHOWN = 120  # characters of the output in a message
+_FORMS = 'it prints lines "0101" : 12, or {"0101": 12} as its last line'
+
+
+def parse(text: str, num_clbits: int, shots: int) -> dict[int, int]:
+    """Counts by outcome, clbit 0 in bit 0. Raises BadAnswer with the first fault."""
+    lines = text.splitlines()
+    pairs = [found.groups() for line in lines if (found := _LINE.match(line))]
+    counts = _numbers([(bits, int(count)) for bits, count in pairs] or _json(lines), num_clbits)
+    total = sum(counts.values())
+    if total != shots:
+        raise BadAnswer(
+            f"the program counted {total:,} shots; {shots:,} were asked for",
+            hint="let its command line have {shots}",
+        )
+    return counts
+
+
+def _json(lines: list[str]) -> list[tuple[str, int]]:
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    try:
+        found = json.loads(last, object_pairs_hook=list)  # no name is lost that comes twice
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not last.lstrip().startswith("{"):
+        shown = f"its last line is {last[:_SHOWN]!r}" if last else "it printed nothing"
+        raise BadAnswer(f"the program printed no counts: {shown}", hint=_FORMS)
+    return found
+
+
+def _numbers(pairs: Iterable[tuple[str, object]], num_clbits: int) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for text, count in pairs:
+        bits = text.replace(" ", "")
+        if len(bits) != num_clbits or not set(bits) <= {"0", "1"}:
+            raise BadAnswer(
+                f"the program counted {text[:_SHOWN]!r}; the circuit has {num_clbits} clbits",
+                hint="one character 0 or 1 for each clbit, clbit 0 last",
+            )
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise BadAnswer(f"the program counted {text[:_SHOWN]!r} {str(count)[:_SHOWN]} times")
+        outcome = int(bits, 2)
+        if outcome in counts:
+            raise BadAnswer(f"the program counted {text[:_SHOWN]!r} twice")
+        counts[outcome] = count
+    return {outcome: count for outcome, count in counts.items() if count}

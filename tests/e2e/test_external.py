@@ -1,0 +1,92 @@
+"""A pool of an external simulator in a real environment: counts, refusals, a killed worker."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import external_program
+import psutil
+import pytest
+from live import Live, environment
+from noisy import p_value
+from qiskit import QuantumCircuit
+
+from simenv.errors import InfeasibleError, TaskFailedError
+from simenv.model import TaskState
+
+pytestmark = [
+    pytest.mark.usefixtures("no_leaks"),
+    pytest.mark.skipif(not external_program.compiler(), reason="no C compiler"),
+]
+PATIENCE_S = 120.0
+
+
+def _pool(name: str, command: str) -> dict[str, object]:
+    return {"name": name, "engine": "external", "command": command}
+
+
+def _circuit() -> QuantumCircuit:
+    circuit = QuantumCircuit(4, 4)
+    circuit.h(0)
+    for qubit in range(3):
+        circuit.cx(qubit, qubit + 1)
+        circuit.ry(0.3 + qubit, qubit + 1)
+    circuit.measure([0, 1, 2, 3], [3, 2, 1, 0])
+    return circuit
+
+
+def test_counts_agree_with_our_engine_and_a_missing_program_leaves_the_pool_up() -> None:
+    pools = [
+        {"name": "main"},
+        _pool("sim", external_program.command()),
+        _pool("none", "no-such-program {circuit} {shots}"),
+    ]
+    with environment(pools=pools) as live, live.client() as env:
+        exact = env.run(_circuit(), shots=None, outputs=("probabilities",)).probabilities
+        odds = {int(bits, 2): value for bits, value in exact.items() if value > 1e-12}
+        result = env.run(_circuit(), shots=20_000, seed=3, engine="external", pool="sim")
+        counts = {int(bits, 2): count for bits, count in result.counts.items()}
+        assert p_value(odds, counts) > 1e-3
+        assert "by statevector" in result.remark
+        again = env.run(_circuit(), shots=20_000, seed=3, pool="sim")  # its only engine
+        assert again.counts == result.counts
+        assert env.run(_circuit(), shots=20_000, seed=4, pool="sim").counts != result.counts
+        for _ in range(2):
+            with pytest.raises(TaskFailedError, match="no-such-program"):
+                env.run(_circuit(), shots=10, pool="none")
+        states = {name: pool.state for name, pool in env.pools().items()}
+        assert states["none"] == "up"
+        with pytest.raises(InfeasibleError, match="external"):
+            env.run(_circuit(), shots=None, outputs=("probabilities",), pool="sim")
+
+
+def test_a_killed_worker_ends_its_program_and_the_task_runs_again(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    script = tmp_path / "slow"
+    script.write_text(
+        f"#!/bin/sh\n[ -e {note} ] || {{ echo $$ >{note}; exec sleep 600; }}\n"
+        f'exec {external_program.binary()} "$@"\n'
+    )
+    script.chmod(0o700)
+    live = Live(pools=[_pool("sim", f"{script} {{circuit}} {{shots}} {{seed}}")])
+    live.up()
+    try:
+        with live.client() as env:
+            task = env.submit(_circuit(), shots=1_000, seed=9, pool="sim")
+            deadline = time.monotonic() + PATIENCE_S
+            while not note.exists() or not note.read_text().strip():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            program = psutil.Process(int(note.read_text()))
+            worker = next(
+                parent for parent in program.parents() if "simenv.worker" in parent.cmdline()
+            )
+            worker.send_signal(signal.SIGKILL)
+            result = task.result()
+            assert not program.is_running()
+            assert env.tasks([task.id])[0].state is TaskState.DONE
+            assert result.counts == env.run(_circuit(), shots=1_000, seed=9, pool="sim").counts
+    finally:
+        live.down()

@@ -1,0 +1,132 @@
+"""Processes of external simulators: what they are given, how they fail, how they end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from simenv.worker.external import ExternalProgram
+from simulators.control import RunControl
+from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
+from simulators.external.engine import ProgramCall
+
+CALL = ProgramCall("OPENQASM 2.0;\n", 7, 5, 3)
+PATIENCE_S = 30.0
+
+
+def _script(folder: Path, text: str) -> str:
+    path = folder / "program"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def _run(folder: Path, text: str, words: str = "{circuit} {shots} {seed} {ranks}") -> str:
+    program = ExternalProgram(f"{_script(folder, text)} {words}", folder / "scratch")
+    return program.output(CALL, RunControl())
+
+
+def test_a_process_gets_the_circuit_and_the_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIMENV_KEY", "secret")
+    text = 'cat "$1"; echo $2 $3 $4 $OMP_NUM_THREADS [$SIMENV_KEY]'
+    assert _run(tmp_path, text) == "OPENQASM 2.0;\n7 5 3 3 []\n"
+
+
+def test_words_with_spaces_stay_one_argument(tmp_path: Path) -> None:
+    assert _run(tmp_path, 'echo "$#:$1"', "'a b={shots}' {circuit}") == "2:a b=7\n"
+
+
+def test_a_failure_has_its_code_and_its_stderr(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MachineFailed, match="exit code 3: too many qubits"):
+        _run(tmp_path, "echo too many qubits >&2; exit 3")
+    with pytest.raises(MachineFailed, match="signal 11"):
+        _run(tmp_path, "kill -SEGV $$")
+    assert _run(tmp_path, "echo a warning >&2; echo done") == "done\n"
+    assert "program: a warning" in capfd.readouterr().err  # the worker's log
+
+
+def test_a_missing_program_is_refused_with_a_hint(tmp_path: Path) -> None:
+    program = ExternalProgram("no-such-program {circuit} {shots}", tmp_path / "scratch")
+    with pytest.raises(MachineRefused, match="'no-such-program' is not on this node") as caught:
+        program.output(CALL, RunControl())
+    assert "load its module" in caught.value.hint
+
+
+def test_endless_output_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simenv.worker.external.MAX_BYTES", 10_000)
+    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
+        _run(tmp_path, "yes")
+    with pytest.raises(BadAnswer, match="more than 10000 bytes"):
+        _run(tmp_path, "head -c 20000 /dev/zero")
+
+
+def test_a_stop_ends_the_process_and_all_that_it_started(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    program = ExternalProgram(
+        f"{_script(tmp_path, f'sleep 600 & echo $! >{note}; wait')} {{circuit}} {{shots}}",
+        tmp_path / "scratch",
+    )
+    control = RunControl()
+
+    def stop() -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not note.exists() or not note.read_text().strip():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        control.stop()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(Stopped):
+        program.output(CALL, control)
+    thread.join()
+    _wait_gone(int(note.read_text()))
+
+
+WORKER = """
+import sys
+from pathlib import Path
+from simenv.worker.external import ExternalProgram
+from simulators.control import RunControl
+from simulators.external.engine import ProgramCall
+ExternalProgram(sys.argv[1], Path(sys.argv[2])).output(ProgramCall("", 1, 1, 1), RunControl())
+"""
+
+
+def test_a_process_does_not_outlive_its_worker(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    command = f"{_script(tmp_path, f'echo $$ >{note}; exec sleep 600')} {{circuit}} {{shots}}"
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, command, str(tmp_path / "scratch")])
+    deadline = time.monotonic() + PATIENCE_S
+    while not note.exists() or not note.read_text().strip():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    worker.kill()
+    worker.wait()
+    _wait_gone(int(note.read_text()))
+
+
+def _wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} lives on"
+        time.sleep(0.01)
+
+
+def test_no_file_is_left_nor_those_of_a_killed_worker(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "old").write_text("of a worker that was killed")
+    assert _run(tmp_path, "echo x >note; pwd").startswith(str(scratch))
+    assert os.listdir(scratch) == []

@@ -1,0 +1,59 @@
+"""Counts are read from the output of programs, or refused with the first fault."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from simulators.errors import BadAnswer
+from simulators.external.counts import parse
+
+NWQ = '\n===============  Measurement (tests=10) ================\n"01" : 4\n"11" : 6\ndone\n'
+
+
+def test_lines_and_json_are_read() -> None:
+    assert parse(NWQ, 2, 10) == {1: 4, 3: 6}
+    assert parse('log\n{"01": 4, "1 1": 6}\n\n', 2, 10) == {1: 4, 3: 6}
+    assert parse('{"00": 10, "01": 0}', 2, 10) == {0: 10}
+
+
+@given(st.dictionaries(st.integers(0, 31), st.integers(1, 99), min_size=1))
+def test_all_counts_are_read_in_either_form(counts: dict[int, int]) -> None:
+    texts = {f"{outcome:05b}": count for outcome, count in counts.items()}
+    shots = sum(counts.values())
+    assert parse(json.dumps(texts), 5, shots) == counts
+    lines = "".join(f'"{bits}" : {count}\n' for bits, count in texts.items())
+    assert parse(lines, 5, shots) == counts
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "it printed nothing"),
+        ("ready\nno counts here\n", "'no counts here'"),
+        ("[1, 2]", "printed no counts"),
+        ("42", "printed no counts"),
+        ('{"01": 4, "11": 5}', "counted 9 shots; 10"),
+        ('{"011": 10}', "'011'; the circuit has 2 clbits"),
+        ('{"0x": 10}', "'0x'"),
+        ('{"01": 10.0}', "10.0 times"),
+        ('{"01": true}', "True times"),
+        ('{"01": -1, "11": 11}', "-1 times"),
+        ('{"01": 5, "01": 5}', "twice"),
+        ('"01" : 5\n"0 1" : 5\n', "twice"),
+        ('{"01": 4', "printed no counts"),
+    ],
+)
+def test_anything_else_is_refused_with_its_fault(text: str, fault: str) -> None:
+    with pytest.raises(BadAnswer) as caught:
+        parse(text, 2, 10)
+    assert fault in caught.value.message
+
+
+@given(st.text(max_size=80))
+def test_no_text_is_taken_for_counts_by_chance(text: str) -> None:
+    with pytest.raises(BadAnswer):
+        parse(text, 70, 10**9)
