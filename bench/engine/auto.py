@@ -142,7 +142,7 @@ class _Engines:
         """Seconds of the best of a few runs; None where it failed, see `problem`."""
         peer = self._peers.get(name)
         if peer is None or peer.problem:
-            peer = self._peers[name] = IsolatedPeer(name, Engine, "double", name, SHOTS, threads=1)
+            peer = self._peers[name] = IsolatedPeer(name, Engine, name, threads=1)
         if not peer.prepare(0, [packed]):
             self.problem = peer.problem
             return None
