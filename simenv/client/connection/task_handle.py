@@ -43,11 +43,13 @@ class CancelledTaskError(TaskCancelledError, CancelledError):
 
 
 class Submission(msgspec.Struct):
-    """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here."""
+    """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here,
+    and `outputs` are not known."""
 
     name: str = ""
     sent_s: float = 0.0
     accepted_s: float = 0.0
+    outputs: tuple[str, ...] = ()
 
 
 class ResultOrigin(msgspec.Struct, frozen=True):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from simenv.errors import OptionError
 
@@ -25,79 +27,87 @@ class Order(StrEnum):
             raise OptionError(f"order={name!r}", hint=hint) from None
 
 
+Item = TypeVar("Item", bound=Hashable)
+
+
 @dataclass(slots=True, eq=False)
-class GroupState:
-    """A group: numbers of its tasks that are not delivered, in the order of their submission."""
+class GroupState(Generic[Item]):
+    """A group: its tasks that are not delivered."""
 
     order: Order
-    waiting: dict[int, None] = field(default_factory=dict)
-    ended: dict[int, None] = field(default_factory=dict)  # not delivered yet; in order of the ends
+    waiting: deque[Item] = field(default_factory=deque)  # of an ordered group, as submitted
+    ended: dict[Item, None] = field(default_factory=dict)  # not delivered yet; in order of the ends
+    undelivered: int = 0
     closed: bool = False  # no task is added any more
 
     @property
     def finished(self) -> bool:
-        return self.closed and not self.waiting
+        return self.closed and not self.undelivered
 
-    def take(self) -> list[int]:
+    def take(self) -> list[Item]:
         """Remove and return what is to be delivered now."""
-        found: list[int] = []
+        found: list[Item] = []
         if self.order is Order.ORDERED:
-            for number in self.waiting:
-                if number not in self.ended:
-                    break
-                found.append(number)
+            while self.waiting and self.waiting[0] in self.ended:
+                found.append(self.waiting.popleft())
+                del self.ended[found[-1]]
         else:
-            found = list(self.ended)
-        for number in found:
-            del self.ended[number], self.waiting[number]
+            found += self.ended
+            self.ended.clear()
+        self.undelivered -= len(found)
         return found
 
 
-class DeliverySequence:
+class DeliverySequence(Generic[Item]):
     """The groups of a stream. In an ordered stream a group is delivered when all earlier ones have
-    been; in a parallel one on its own."""
+    been; in a parallel one on its own. What is kept is bounded by what is not delivered."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._groups: deque[GroupState] = deque()  # not finished
-        self._group_of: dict[int, GroupState] = {}  # of tasks that are not delivered
+        self._groups: deque[GroupState[Item]] = deque()  # of an ordered stream, not finished
+        self._group_of: dict[Item, GroupState[Item]] = {}  # of tasks that are not delivered
 
     @property
     def undelivered(self) -> int:
         return len(self._group_of)
 
-    def open_group(self, order: Order) -> GroupState:
+    def open_group(self, order: Order) -> GroupState[Item]:
         """Begin a group after those there are."""
-        group = GroupState(order)
-        self._groups.append(group)
+        group = GroupState[Item](order)
+        if self._order is Order.ORDERED:
+            self._groups.append(group)
         return group
 
-    def add(self, group: GroupState, number: int) -> None:
+    def add(self, group: GroupState[Item], task: Item) -> None:
         """Add a task at the end of an open group."""
-        group.waiting[number] = None
-        self._group_of[number] = group
+        if group.order is Order.ORDERED:
+            group.waiting.append(task)
+        group.undelivered += 1
+        self._group_of[task] = group
 
-    def ended(self, number: int) -> list[int]:
+    def ended(self, task: Item) -> list[Item]:
         """Note the end of a task; the tasks that are to be delivered now, in order."""
-        group = self._group_of.get(number)
-        if group is None or number in group.ended:
+        group = self._group_of.get(task)
+        if group is None or task in group.ended:
             return []
-        group.ended[number] = None
-        return self._deliver()
+        group.ended[task] = None
+        return self._deliver(group)
 
-    def close(self, group: GroupState) -> list[int]:
+    def close(self, group: GroupState[Item]) -> list[Item]:
         """No task is added to it any more; what is to be delivered now."""
         group.closed = True
-        return self._deliver()
+        return self._deliver(group)
 
-    def _deliver(self) -> list[int]:
-        found: list[int] = []
-        for group in list(self._groups):
-            found += group.take()
-            if group.finished:
-                self._groups.remove(group)
-            elif self._order is Order.ORDERED:
-                break
-        for number in found:
-            del self._group_of[number]
+    def _deliver(self, changed: GroupState[Item]) -> list[Item]:
+        if self._order is Order.PARALLEL:
+            found = changed.take()
+        else:
+            found = []
+            while self._groups:
+                found += self._groups[0].take()
+                if not self._groups[0].finished:
+                    break
+                self._groups.popleft()
+        for task in found:
+            del self._group_of[task]
         return found

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from simenv.client.streams.stream_task import FAILED, OUTPUT_TYPES, StreamTask
+from simenv.client.streams.stream_task import FAILED, StreamTask
+from simenv.client.submission.options import OUTPUTS
 from simenv.errors import OptionError, SimenvError, TimedOutError
 from simenv.model import Event
 
-TYPES = (*OUTPUT_TYPES, FAILED)
+TYPES = (*OUTPUTS, FAILED)
 EVENT_KINDS = {
     "calibration-update": ("calibration-update",),
     "noise-fluctuation": ("noise-fluctuation",),

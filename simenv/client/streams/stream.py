@@ -12,7 +12,7 @@ from simenv.client.client import Client
 from simenv.client.streams.delivery import DeliverySequence, GroupState, Order
 from simenv.client.streams.queues import StreamCompletions, StreamEvents
 from simenv.client.streams.stages import Pipeline
-from simenv.client.streams.stream_task import StreamTask, completion_types
+from simenv.client.streams.stream_task import StreamTask
 from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
@@ -51,9 +51,8 @@ class Stream:
         self._client, self._options = client, options
         self._pipeline = Pipeline(pipeline)
         self._order = Order.of(order)
-        self._sequence = DeliverySequence(self._order)
-        self._group: GroupState | None = None  # of what is submitted outside of groups
-        self._tasks: dict[int, StreamTask] = {}  # not delivered
+        self._sequence = DeliverySequence[StreamTask](self._order)
+        self._group: GroupState[StreamTask] | None = None  # of what is submitted outside of groups
         self._in_flight = dict.fromkeys(self._targets, 0)
         self._count = 0
         self._closed = False
@@ -104,30 +103,41 @@ class Stream:
             with self._lock:
                 self._deliver(self._sequence.close(state))
 
-    def _submit(self, group: GroupState | None, circuit: Any, options: SubmitOptions) -> StreamTask:
+    def _submit(
+        self, group: GroupState[StreamTask] | None, circuit: Any, options: SubmitOptions
+    ) -> StreamTask:
         split = self._pipeline.apply(circuit)
         merged: dict[str, Any] = {**self._options, **options}
         tasks, targets = [], []
         with self._lock:
             if self._closed:
                 raise OptionError("the stream is closed", hint="open another one")
-            for part in split.parts:
-                own = {**merged, **part.options}
-                target = self._place(part.device, own)
-                tasks.append(self._client.post(part.circuit, **own))
-                targets.append(target)
-                self._count_in_flight(target, 1)
+            try:
+                for part in split.parts:
+                    own = {**merged, **part.options}
+                    target = self._place(part.device, own)
+                    tasks.append(self._client.post(part.circuit, **own))
+                    targets.append(target)
+                    self._count_in_flight(target, 1)
+            except SimenvError:  # of one part: the others are nobody's
+                self._withdraw(tasks, targets)
+                raise
             made = StreamTask(self._count, targets[0], split, tuple(tasks))
             self._count += 1
-            self._tasks[made.number] = made
             if group is None:
                 if self._group is None:
                     self._group = self._sequence.open_group(self._order)
                 group = self._group
-            self._sequence.add(group, made.number)
+            self._sequence.add(group, made)
         for task, target in zip(tasks, targets, strict=True):
             self._watch(task, made, target)
         return made
+
+    def _withdraw(self, tasks: Sequence[Task], targets: Sequence[str]) -> None:
+        for task, target in zip(tasks, targets, strict=True):
+            self._count_in_flight(target, -1)
+            if task.settled() is not None:
+                task.cancel()
 
     def _place(self, device: str | None, options: dict[str, Any]) -> str:
         """Put the device or pool of a circuit into its options; "" leaves it to the environment."""
@@ -166,7 +176,7 @@ class Stream:
         with self._lock:
             self._count_in_flight(target, -1)
             if made.part_ended():
-                self._deliver(self._sequence.ended(made.number))
+                self._deliver(self._sequence.ended(made))
 
     def _lose(self, task: Task, made: StreamTask, target: str, error: SimenvError) -> None:
         with self._lock:
@@ -181,13 +191,12 @@ class Stream:
         for task, made, target in lost:
             self._watch(task, made, target)
 
-    def _deliver(self, numbers: Iterable[int]) -> None:
+    def _deliver(self, tasks: Iterable[StreamTask]) -> None:
         """With the lock held, so that no two deliveries overtake each other."""
-        for number in numbers:
-            made = self._tasks.pop(number)
-            made.types = completion_types(made)
+        for made in tasks:
+            types = made.types
             for queue in self._queues:
-                if not queue.types.isdisjoint(made.types):
+                if not queue.types.isdisjoint(types):
                     queue.put(made)
         self._changed.notify_all()
         if self.finished:
@@ -197,12 +206,12 @@ class Stream:
     @property
     def finished(self) -> bool:
         """Closed, and everything was delivered."""
-        return self._closed and not self._tasks
+        return self._closed and not self._sequence.undelivered
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until all that was submitted has been delivered; False after `timeout_s`."""
         with self._lock:
-            return self._changed.wait_for(lambda: not self._tasks, timeout_s)
+            return self._changed.wait_for(lambda: not self._sequence.undelivered, timeout_s)
 
     def close(self) -> None:
         """Take no more circuits; queues end when everything has been delivered."""
@@ -247,7 +256,7 @@ class Stream:
 class StreamGroup:
     """A group of a stream; made by `Stream.group`."""
 
-    def __init__(self, stream: Stream, state: GroupState) -> None:
+    def __init__(self, stream: Stream, state: GroupState[StreamTask]) -> None:
         self._stream, self._state = stream, state
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> StreamTask:

@@ -8,16 +8,9 @@ from typing import Any
 from simenv.client.streams.stages import SplitCircuit
 from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
+from simenv.model import TaskState
 
-FAILED = "failed"  # the type of a task that ended without a result
-OUTPUT_TYPES = {  # types of those with one: the outputs, and their arrays
-    "counts": "counts",
-    "memory": "memory",
-    "probabilities": "probabilities",
-    "statevector": "statevector",
-    "expectation": "expectations",
-    "gradient": "gradients",
-}
+FAILED = "failed"  # the type of a completion without a result; others have types by outputs
 
 
 class StreamTask:
@@ -27,7 +20,7 @@ class StreamTask:
     environment's own choice; of a split circuit that of its first part.
     """
 
-    __slots__ = ("_open", "_split", "number", "target", "tasks", "types")
+    __slots__ = ("_open", "_split", "number", "target", "tasks")
 
     def __init__(
         self, number: int, target: str, split: SplitCircuit, tasks: tuple[Task, ...]
@@ -35,13 +28,26 @@ class StreamTask:
         self.number = number
         self.target = target
         self.tasks = tasks
-        self.types: frozenset[str] = frozenset()  # of its completion; set before its delivery
         self._split = split
         self._open = len(tasks)
 
     def done(self) -> bool:
         """Have all its tasks ended?"""
         return all(task.done() for task in self.tasks)
+
+    @property
+    def types(self) -> frozenset[str]:
+        """Types of its completion: the outputs of its tasks, or FAILED. No result is read for it;
+        none before its end."""
+        if not self.done():
+            return frozenset()
+        found: set[str] = set()
+        for task in self.tasks:
+            handle = task.settled()
+            if handle is None or handle.final_state is not TaskState.DONE:
+                return frozenset((FAILED,))
+            found.update(handle.submission.outputs)
+        return frozenset(found)
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for the result: a `Result`, or what the stage that split the circuit makes of them.
@@ -70,13 +76,3 @@ class StreamTask:
     def __repr__(self) -> str:
         names = ", ".join(task.id for task in self.tasks[:3])
         return f"<StreamTask {self.number}: {names}{', ...' if len(self.tasks) > 3 else ''}>"
-
-
-def completion_types(made: StreamTask) -> frozenset[str]:
-    """Types of the completion of a task that has ended: its outputs, or FAILED."""
-    if any(task.exception() is not None for task in made.tasks):
-        return frozenset((FAILED,))
-    results = [task.results()[0] for task in made.tasks]
-    return frozenset(
-        name for name, array in OUTPUT_TYPES.items() if any(result.has(array) for result in results)
-    )

@@ -146,10 +146,14 @@ def post(
     session: ServiceSession, order: PreparedSubmit, key: str | None, window: InflightWindow
 ) -> PostedTask:
     """The one task of an order, on its way; see `PostedTask`."""
-    submission = Submission(order.terms.name, perf_counter())
+    submission = _submission(order)
     task = PostedTask(session, session.send_submit(key, 0, order.terms, order.specs, submission))
     window.add(task)
     return task
+
+
+def _submission(order: PreparedSubmit) -> Submission:
+    return Submission(order.terms.name, perf_counter(), outputs=order.terms.outputs)
 
 
 def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
@@ -161,7 +165,7 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
     start = 0
     try:
         for part in chunks(order.specs):
-            submission = Submission(order.terms.name, perf_counter())
+            submission = _submission(order)
             request = session.send_submit(key, start, order.terms, part, submission)
             window.append((start, request))
             start += len(part)
@@ -181,7 +185,7 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
 
 def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
     """The same of one message that needs no window: what is asked one by one should be quick."""
-    submission = Submission(order.terms.name, perf_counter())
+    submission = _submission(order)
     request = session.send_submit(key, 0, order.terms, order.specs, submission)
     answer = session.await_acceptance(request)
     if request.handles:

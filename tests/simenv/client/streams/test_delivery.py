@@ -21,7 +21,7 @@ def groups(draw: st.DrawFn) -> list[tuple[Order, int]]:
 def test_each_task_is_delivered_once_in_the_promised_order(
     order: Order, shapes: list[tuple[Order, int]], chance: random.Random
 ) -> None:
-    sequence = DeliverySequence(order)
+    sequence = DeliverySequence[int](order)
     members: list[list[int]] = []
     states = []
     number = 0
@@ -57,7 +57,7 @@ def test_each_task_is_delivered_once_in_the_promised_order(
 
 
 def test_parallel_group_delivers_at_the_end_of_each_task() -> None:
-    sequence = DeliverySequence(Order.PARALLEL)
+    sequence = DeliverySequence[int](Order.PARALLEL)
     group = sequence.open_group(Order.PARALLEL)
     for number in range(3):
         sequence.add(group, number)

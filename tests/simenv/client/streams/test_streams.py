@@ -200,6 +200,24 @@ def test_split_circuits_are_one_completion(env: simenv.Client) -> None:
         Stream(env, pipeline=[Halves(), Halves()])
 
 
+class HalfRefused:
+    """Splits a circuit into two runs, of which the second is refused at once."""
+
+    def split(self, circuit: Any) -> SplitCircuit:
+        parts = [CircuitPart(circuit, {"shots": shots}) for shots in (50, -1)]
+        return SplitCircuit(parts, list)
+
+
+def test_parts_of_a_circuit_that_is_refused_are_cancelled(env: simenv.Client) -> None:
+    for completion in env.completions():
+        env.ack(completion.seq)
+    with Stream(env, pipeline=[HalfRefused()]) as stream:
+        with pytest.raises(OptionError, match="shots=-1"):
+            stream.submit(endless())
+        assert stream.wait(0.0)
+    assert [each.state for each in env.completions()] == ["CANCELLED"]
+
+
 @pytest.mark.parametrize("where", ["labels", "found"])
 def test_circuit_cut_over_a_mesh_has_the_values_of_the_whole(
     env: simenv.Client, where: str
