@@ -19,6 +19,7 @@ import itertools
 import math
 import os
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +118,29 @@ def _parts(means: Array) -> tuple[float, float]:
     return float(weighted[1:].sum()), float(weighted[0])
 
 
+def shifted(angles: Array) -> Array:
+    """float64 [7, 3]: the angles, and those of the parameter shifts."""
+    return np.concatenate([angles[None], angles + SHIFTS])
+
+
+def bindings_of(angles: Array) -> Array:
+    """float64 [72 K, 11]: the parameters of all tests of K sets of angles, float64 [K, 3]."""
+    tests = np.tile(switches(), (len(angles), 1))
+    return np.hstack([np.repeat(angles, len(ROWS), axis=0), tests])
+
+
+def descend(step: Callable[[Array], tuple[float, Array]], steps: int) -> tuple[Array, list[float]]:
+    """Gradient descent with momentum; the last angles, and the cost before each step. `step`: cost
+    and gradient at some angles."""
+    angles, speed, costs = np.array(START), np.zeros(WIDTH), []
+    for _ in range(steps):
+        value, slope = step(angles)
+        costs.append(value)
+        speed = MOMENTUM * speed - RATE * slope
+        angles = angles + speed
+    return angles, costs
+
+
 class Solver:
     """The loop's questions to the environment, asked the one way or the other."""
 
@@ -126,7 +150,6 @@ class Solver:
         self.shots = shots
         self.seed = seed
         self.circuit = hadamard_test()
-        self.switches = switches()
         self.circuits = 0
         self.costs: list[float] = []
         self.seconds: list[float] = []
@@ -134,15 +157,12 @@ class Solver:
     def means(self, angles: Array) -> Array:
         """float64 [K, 72]: the ancilla's means for K sets of angles, float64 [K, 3]."""
         begun = time.perf_counter()
-        count = len(angles)
-        bindings = np.hstack(
-            [np.repeat(angles, len(ROWS), axis=0), np.tile(self.switches, (count, 1))]
-        )
+        bindings = bindings_of(angles)
         self.seed += 1
         found = self._sweep(bindings) if self.way == "sweep" else self._each(bindings)
         self.circuits += len(bindings)
         self.seconds.append(time.perf_counter() - begun)
-        return np.array(found).reshape(count, len(ROWS))
+        return np.array(found).reshape(-1, len(ROWS))
 
     def _sweep(self, bindings: Array) -> list[float]:
         work = (self.circuit, bindings)
@@ -175,14 +195,13 @@ class Solver:
         return np.array(found.x)
 
     def descend(self, steps: int) -> Array:
-        """Gradient descent with momentum: a step is one cost and six shifted ones, 504 circuits."""
-        angles, speed = np.array(START), np.zeros(WIDTH)
-        for _ in range(steps):
-            means = self.means(np.concatenate([angles[None], angles + SHIFTS]))
-            self.costs.append(cost(means[0]))
-            speed = MOMENTUM * speed - RATE * gradient(means[0], means[1:])
-            angles = angles + speed
+        """By gradients: a step is one cost and six shifted ones, 504 circuits."""
+        angles, self.costs = descend(self._gradient_step, steps)
         return angles
+
+    def _gradient_step(self, angles: Array) -> tuple[float, Array]:
+        means = self.means(shifted(angles))
+        return cost(means[0]), gradient(means[0], means[1:])
 
 
 def mean(result: simenv.Result) -> float:

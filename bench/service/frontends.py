@@ -198,10 +198,8 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
 
 def _step(means: Callable[[Array], Array], angles: Array) -> float:
     begin = time.perf_counter()
-    sets = np.concatenate([angles[None], angles + example.SHIFTS])
-    tests = np.tile(example.switches(), (len(sets), 1))
-    bindings = np.hstack([np.repeat(sets, len(example.ROWS), axis=0), tests])
-    table = means(bindings).reshape(len(sets), -1)
+    bindings = example.bindings_of(example.shifted(angles))
+    table = means(bindings).reshape(-1, len(example.ROWS))
     example.gradient(table[0], table[1:])
     return (time.perf_counter() - begin) * CIRCUITS / len(bindings)
 

@@ -3,7 +3,7 @@
 The step of `bench/service/vqls.py`, seven sets of angles with 72 Hadamard tests each, given for 480
 circuits: `batch`, 504 tapes that are written out and given to `qml.execute`, with the time it takes
 PennyLane to make them; `broadcast`, one QNode whose angles are arrays; `gradient`, `qml.grad` by
-parameter shifts of a QNode whose tests are broadcast (examples/vqls_pennylane.py). The same on
+parameter shifts of a QNode whose tests are broadcast (examples/vqls_frontends.py). The same on
 PennyLane's default.qubit and lightning.qubit, in the same rounds; simenv with accepts on disk.
 
     python -m bench run frontends_pennylane [--rounds 7]
@@ -28,6 +28,7 @@ from bench.harness.report import Report, installed
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import vqls as example
+from vqls_frontends import hadamard_tests
 
 SHOTS, CIRCUITS, WIRES = 1_024, 480, 4
 OPTIONS = (Option("--rounds", type=int, default=7, quick=2),)
@@ -86,44 +87,13 @@ def _timed(
 
 def _bindings(angles: Array) -> Array:
     """float64 [504, 11]."""
-    sets = np.concatenate([angles[None], angles + example.SHIFTS])
-    tests = np.tile(example.switches(), (len(sets), 1))
-    return np.hstack([np.repeat(sets, len(example.ROWS), axis=0), tests])
-
-
-def _circuit(row: Any) -> Any:
-    """One Hadamard test, or many where the elements of `row` are arrays."""
-    import pennylane as qml
-
-    qml.Hadamard(3)
-    qml.PhaseShift(row[10], 3)
-    for qubit in range(3):
-        qml.Hadamard(qubit)
-        qml.RY(row[qubit], qubit)
-    _term(row[3], row[4])
-    for qubit in range(3):
-        qml.Hadamard(qubit)
-    for qubit in range(3):
-        qml.ControlledPhaseShift(row[5 + qubit], [3, qubit])
-    for qubit in range(3):
-        qml.Hadamard(qubit)
-    _term(row[8], row[9])
-    qml.Hadamard(3)
-    return qml.expval(qml.Z(3))
-
-
-def _term(x: Any, z: Any) -> None:
-    import pennylane as qml
-
-    qml.CRX(x, [3, 0])
-    qml.PhaseShift(x / 2, 3)
-    qml.ControlledPhaseShift(z, [3, 1])
+    return example.bindings_of(example.shifted(angles))
 
 
 def _tapes(angles: Array) -> list[Any]:
     import pennylane as qml
 
-    make = qml.tape.make_qscript(_circuit, shots=SHOTS)
+    make = qml.tape.make_qscript(hadamard_tests, shots=SHOTS)
     return [make(row) for row in _bindings(angles)]
 
 
@@ -136,7 +106,7 @@ def _batch(device: Any, angles: Array) -> Any:
 def _broadcast(device: Any, angles: Array) -> Any:
     import pennylane as qml
 
-    node = qml.set_shots(qml.QNode(_circuit, device, diff_method=None), SHOTS)
+    node = qml.set_shots(qml.QNode(hadamard_tests, device, diff_method=None), SHOTS)
     return node(list(_bindings(angles).T))
 
 
@@ -147,7 +117,7 @@ def _gradient(device: Any, angles: Array) -> Any:
 
     def tests(values: Any) -> Any:
         columns = [values[0], values[1], values[2], *switches.T]
-        return _circuit(columns)
+        return hadamard_tests(columns)
 
     node = qml.set_shots(qml.QNode(tests, device, diff_method="parameter-shift"), SHOTS)
     at = qml.numpy.array(angles, requires_grad=True)

@@ -77,10 +77,8 @@ def run(options: Namespace) -> Report:
 def _step(means: Means, angles: Array) -> tuple[float, Array]:
     """Seconds for 480 circuits, and the gradient."""
     begin = time.perf_counter()
-    sets = np.concatenate([angles[None], angles + example.SHIFTS])
-    tests = np.tile(example.switches(), (len(sets), 1))
-    bindings = np.hstack([np.repeat(sets, len(example.ROWS), axis=0), tests])
-    table = np.array(means(bindings)).reshape(len(sets), -1)
+    bindings = example.bindings_of(example.shifted(angles))
+    table = np.array(means(bindings)).reshape(-1, len(example.ROWS))
     example.cost(table[0])
     slopes = example.gradient(table[0], table[1:])
     return (time.perf_counter() - begin) * CIRCUITS / len(bindings), slopes

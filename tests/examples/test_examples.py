@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
 import math
 import os
 import re
@@ -43,13 +45,33 @@ def test_the_sweep_is_no_cosine(tmp_path: Path) -> None:
         assert abs(float(value) - float(cosine)) < 5 / math.sqrt(2000)
 
 
-def test_the_linear_system_is_solved_through_pennylane(tmp_path: Path) -> None:
+def test_the_linear_system_has_one_cost_through_all_interfaces(tmp_path: Path) -> None:
     pytest.importorskip("pennylane")
-    text = shown("vqls_pennylane.py", tmp_path, "--steps", "15")
-    fidelity = re.search(r"fidelity (\d\.\d+)", text)
-    assert fidelity is not None
-    assert float(fidelity[1]) > 0.97
-    assert "15 steps of 504 circuits" in text
+    text = shown("vqls_frontends.py", tmp_path, "--steps", "3")
+    rows = {line.split()[0]: line.split() for line in text.splitlines()[1:] if line}
+    exact = [rows[way] for way in ("client", "qpm", "estimator", "pennylane")]
+    assert [row[1] for row in exact] == ["3"] * 4
+    assert all(float(row[2]) > 0.0 for row in exact)
+    assert len({row[4][:12] for row in exact}) == 1
+    assert float(exact[0][4]) < float(exact[0][3])  # a cost that falls
+    assert "exact costs after 3 steps agree" in text
+    if importlib.util.find_spec("pennylane_qiskit") is None:
+        assert "left out: pennylane_qiskit is not installed" in text
+    else:
+        assert float(rows["pennylane-qiskit"][3]) == pytest.approx(float(exact[0][3]), abs=0.02)
+
+
+@pytest.mark.parametrize("pattern", ["quantum", "classical", "balanced"])
+def test_patterns_of_applications_report_their_use(tmp_path: Path, pattern: str) -> None:
+    text = shown("patterns.py", tmp_path, "--only", pattern, "--json", "use.json")
+    (use,) = json.loads((tmp_path / "use.json").read_text())
+    assert pattern in text
+    assert f"{use['tasks']}" in text
+    assert 0.0 < use["pool_busy"] <= 1.0
+    assert 0.0 <= use["wait_median_s"] <= use["wait_longest_s"] <= use["wall_s"]
+    low, high = {"quantum": (0.0, 0.35), "classical": (0.65, 1.0), "balanced": (0.1, 0.9)}[pattern]
+    assert low <= use["classical_share"] <= high
+    assert use["error"] < use["error_limit"]
 
 
 @pytest.mark.parametrize(

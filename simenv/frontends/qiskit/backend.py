@@ -23,6 +23,7 @@ from simenv.frontends.qiskit.errors import refusals
 from simenv.frontends.qiskit.job import SimenvJob
 from simenv.frontends.qiskit.selection import selected
 from simenv.frontends.qiskit.targets import device_target, ideal_info, ideal_target
+from simenv.model import MAX_QUBITS
 from simenv.model.devices import DeviceInfo, DeviceKind
 
 SHOTS = 1024
@@ -127,9 +128,20 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return self._target
 
     @property
+    def num_qubits(self) -> int:
+        """Qubits of the device; of an ideal pool, whose Target has no limit, as many as a program
+        can have."""
+        return self.target.num_qubits or MAX_QUBITS
+
+    @property
     def is_emulated(self) -> bool:
         """Has it the noise of a device?"""
         return self._info.kind is not DeviceKind.IDEAL
+
+    @property
+    def simulator(self) -> bool:
+        """As other backends say it: are circuits free of a device's gates and couplings?"""
+        return not self.is_emulated
 
     @property
     def max_circuits(self) -> None:
@@ -143,12 +155,22 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     def reserved(self, reservation: Reservation) -> SimenvBackend:
         """The same backend, whose circuits run under a reservation."""
+        made = self.__copy__()
+        made._reservation = reservation
+        made._unfinished = []
+        return made
+
+    def __copy__(self) -> SimenvBackend:
+        """A backend with options of its own, over the same connection."""
         made = SimenvBackend.__new__(SimenvBackend)
         made.__dict__.update(self.__dict__)
         made._options = Options(**dict(self.options.items()))
-        made._reservation, made._own = reservation, False
-        made._unfinished = []
+        made._own = False
         return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SimenvBackend:
+        """As `__copy__`: qiskit-ibm-runtime copies backends, and a connection is not copied."""
+        return self.__copy__()
 
     def run(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from qiskit.exceptions import QiskitError
 from qiskit.primitives import BackendEstimatorV2, BackendSamplerV2
 from qiskit.providers import BackendV2, JobStatus
 from qiskit.providers.exceptions import JobError, JobTimeoutError, QiskitBackendNotFoundError
+from qiskit.quantum_info import SparsePauliOp
 
 import simenv
 from simenv.errors import NotFoundError
@@ -56,7 +58,8 @@ def test_target_of_a_device_is_its_calibration(env: simenv.Client) -> None:
 
 
 def test_ideal_backend_has_any_width(ideal: SimenvBackend) -> None:
-    assert ideal.num_qubits is None
+    assert ideal.target.num_qubits is None
+    assert ideal.num_qubits == 65_535
     circuit = transpile(ghz(40), ideal, optimization_level=1)
     assert circuit.num_qubits == 40
     counts = ideal.run(circuit, shots=100, seed=1).result().get_counts()
@@ -218,3 +221,32 @@ def test_primitives_of_qiskit_run_on_the_backend(ideal: SimenvBackend) -> None:
     bare = ghz(2).remove_final_measurements(inplace=False)
     (estimated,) = BackendEstimatorV2(backend=ideal).run([(bare, "ZZ")]).result()
     assert estimated.data.evs == pytest.approx(1.0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in favour of others, not yet by name
+@pytest.mark.parametrize("device", [None, "fez"])
+def test_primitives_of_qiskit_ibm_runtime_run_on_the_backend(
+    env: simenv.Client, device: str | None
+) -> None:
+    """In its local mode, which pennylane-qiskit uses too; it copies the backend."""
+    runtime = pytest.importorskip("qiskit_ibm_runtime")
+    backend = SimenvBackend(device, env)
+    measured = transpile(ghz(3), backend, seed_transpiler=1)
+    (found,) = runtime.SamplerV2(mode=backend).run([measured], shots=400).result()
+    counts = found.data.meas.get_counts()
+    assert counts["000"] + counts["111"] > 300
+    bare = transpile(ghz(2).remove_final_measurements(inplace=False), backend, seed_transpiler=1)
+    observable = SparsePauliOp("ZZ").apply_layout(bare.layout)
+    (found,) = runtime.EstimatorV2(mode=backend).run([(bare, observable)], precision=0.1).result()
+    assert found.data.evs > 0.8
+
+
+def test_copy_of_a_backend_has_its_own_options_and_the_same_environment(
+    env: simenv.Client,
+) -> None:
+    backend = SimenvBackend(env=env, shots=30)
+    made = copy.deepcopy(backend)
+    made.set_options(shots=40)
+    assert (backend.options.shots, made.options.shots) == (30, 40)
+    made.close()
+    assert sum(backend.run(ghz(2)).result().get_counts().values()) == 30
