@@ -134,7 +134,7 @@ def classical(client: simenv.Client) -> Answer:
 
 def balanced(client: simenv.Client) -> Answer:
     """The minimum of the energy over two angles by Bayesian optimization, 8 circuits a step."""
-    circuit, hamiltonian, candidates = layers(16, 12), chain(16), grid(16)
+    circuit, hamiltonian, candidates = layers(17, 8), chain(17), grid(16)
 
     def energies(angles: Array, name: str) -> Array:
         tasks = client.submit_many(
