@@ -192,7 +192,7 @@ CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="hardware",
         module="simulators.hardware.engine:HardwareEngine",
-        outputs=("counts",),
+        outputs=("counts", "memory"),  # memory where the machine's results have it
         dynamic=True,  # where its Target says so
         reproducible=False,
         precisions=_BOTH,  # it has no amplitudes to round

@@ -19,7 +19,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
 from simulators.engine import Plan, Request, RunOptions
 from simulators.errors import Unsupported
-from simulators.execution.outputs import CountedState, collect
+from simulators.execution.outputs import CountedState, FinalState, RecordedState, collect
 from simulators.execution.requests import (
     bind,
     check_outputs,
@@ -27,6 +27,7 @@ from simulators.execution.requests import (
     check_run,
     num_bindings,
 )
+from simulators.execution.sampling import records_of
 from simulators.hardware import transpile
 from simulators.hardware.jobs import Machine
 from simulators.hardware.target import TargetFigures, figures
@@ -101,15 +102,20 @@ class HardwareEngine:
             for row in range(number)
         ]
         key = request.seed, request.binding
-        counted = self.machine.counts(circuits, request.shots, key, control)
         remark = self._remark(plan, number, request.shots)
-        layouts = MeasurementLayouts(plan.ending, plan.ending)
-        return EngineResult.joined(
-            [
-                collect(CountedState(circuit, counts, remark), layouts, request, key)
-                for counts in counted
+        states: list[FinalState]
+        if "memory" in request.outputs:
+            states = [
+                RecordedState(circuit.num_qubits, records_of(shots, circuit.num_clbits), remark)
+                for shots in self.machine.memory(circuits, request.shots, key, control)
             ]
-        )
+        else:
+            states = [
+                CountedState(circuit, counts, remark)
+                for counts in self.machine.counts(circuits, request.shots, key, control)
+            ]
+        layouts = MeasurementLayouts(plan.ending, plan.ending)
+        return EngineResult.joined([collect(state, layouts, request, key) for state in states])
 
     def _remark(self, plan: Fitted, circuits: int, shots: int) -> str:
         words = self.machine.name

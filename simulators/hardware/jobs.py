@@ -1,8 +1,9 @@
-"""A machine and its jobs: circuits go there, counts come back, and nothing of it is believed.
+"""A machine and its jobs: circuits go there, counts or the outcomes of the shots come back, and
+nothing of it is believed.
 
-A machine is any Qiskit BackendV2. Invariant: what leaves here are counts of exactly the shots that
-were asked for, over exactly the circuit's classical bits; whatever else a machine does or returns
-is one of the errors MachineRefused, MachineFailed, BadAnswer. While a job is waited for, the
+A machine is any Qiskit BackendV2. Invariant: what leaves here are exactly the shots that were asked
+for, over exactly the circuit's classical bits; whatever else a machine does or returns is one of
+the errors MachineRefused, MachineFailed, BadAnswer. While a job is waited for, the
 control flag is looked at; a call of the backend's that never returns can only be ended with its
 process.
 """
@@ -14,9 +15,9 @@ import string
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from qiskit import QuantumCircuit
 
@@ -31,6 +32,8 @@ _FIRST_NAP_S, _LONGEST_NAP_S = 0.5e-3, 0.1
 _OVER = frozenset({"DONE", "ERROR", "FAILED", "CANCELLED", "COMPLETED"})
 _LOST = frozenset({"ERROR", "FAILED", "CANCELLED"})
 _MESSAGE_CHARS = 500
+Part = TypeVar("Part")
+Reader = Callable[[Any, int, int, int], Part]  # of a result, place, clbits and shots
 _HEX = frozenset(string.hexdigits)  # int() takes signs and underscores too
 
 
@@ -61,27 +64,57 @@ class Machine:
         `key`: the seed and the number of the first circuit's binding, for machines that are
         simulators. More shots, or circuits, than one job takes go in several, and are added.
         """
-        found: list[Counter[int]] = []
+        found = [Counter[int]() for _ in circuits]
+        for place, part in self._parts_of(circuits, shots, key, control, self._counted):
+            found[place].update(part)
+        return found
+
+    def memory(
+        self,
+        circuits: Sequence[QuantumCircuit],
+        shots: int,
+        key: tuple[int, int],
+        control: RunControl,
+    ) -> list[list[int]]:
+        """Outcomes of the shots of each circuit, in their order; otherwise as `counts`. BadAnswer
+        where the machine has the outcomes of no single shot."""
+        found: list[list[int]] = [[] for _ in circuits]
+        for place, part in self._parts_of(circuits, shots, key, control, self._recorded):
+            found[place] += part
+        return found
+
+    def _parts_of(
+        self,
+        circuits: Sequence[QuantumCircuit],
+        shots: int,
+        key: tuple[int, int],
+        control: RunControl,
+        read: Reader[Part],
+    ) -> Iterator[tuple[int, Part]]:
+        """What each job has of each circuit, with the circuit's number."""
         for first in range(0, len(circuits), self._max_circuits):
             some = circuits[first : first + self._max_circuits]
-            sums = [Counter[int]() for _ in some]
             for number, wanted in enumerate(_parts(shots, self.max_shots)):
                 seed = block_seed(key[0], key[1] + first, number) >> (62 - _SEED_BITS)
-                for place, each in enumerate(self._once(some, wanted, seed, control)):
-                    sums[place].update(each)
-            found += sums
-        return found
+                yield from enumerate(self._once(some, wanted, seed, control, read), first)
 
     def jobs(self, circuits: int, shots: int) -> int:
         """Number of jobs that the request is divided into."""
         return -(-circuits // self._max_circuits) * -(-shots // self.max_shots)
 
     def _once(
-        self, circuits: Sequence[QuantumCircuit], shots: int, seed: int, control: RunControl
-    ) -> list[dict[int, int]]:
+        self,
+        circuits: Sequence[QuantumCircuit],
+        shots: int,
+        seed: int,
+        control: RunControl,
+        read: Reader[Part],
+    ) -> list[Part]:
         """One job."""
         control.check()
-        options = {"seed_simulator": seed} if self._seeded else {}
+        options: dict[str, Any] = {"seed_simulator": seed} if self._seeded else {}
+        if read == self._recorded:
+            options["memory"] = True
         asked = list(circuits) if len(circuits) > 1 else circuits[0]
         with self._turn:
             if self._leaving:
@@ -102,8 +135,7 @@ class Machine:
         finally:
             self._job = None
         return [
-            self._read(result, place, circuit.num_clbits, shots)
-            for place, circuit in enumerate(circuits)
+            read(result, place, circuit.num_clbits, shots) for place, circuit in enumerate(circuits)
         ]
 
     def abandon(self) -> None:
@@ -163,8 +195,8 @@ class Machine:
             hint="message of the provider; submit it again, or ask for a simulator",
         )
 
-    def _read(self, result: Any, place: int, num_clbits: int, shots: int) -> dict[int, int]:
-        """The counts of one circuit, checked."""
+    def _answer(self, result: Any, what: str, words: str, place: int) -> Any:
+        """What a method of a result returns for one circuit."""
         try:
             failed = getattr(result, "success", True) is False
             status = str(getattr(result, "status", "")) if failed else ""
@@ -178,17 +210,32 @@ class Machine:
         if not callable(getattr(result, "get_counts", None)):
             raise self._bad(f"a {type(result).__name__} instead of a Result")
         try:
-            found = result.get_counts(place)
+            return getattr(result, what)(place)
         except Exception as error:  # as above
-            raise self._bad(f"no counts of circuit {place}: {_words(error)}") from error
+            raise self._bad(f"no {words} of circuit {place}: {_words(error)}") from error
+
+    def _counted(self, result: Any, place: int, num_clbits: int, shots: int) -> Counter[int]:
+        """The counts of one circuit, checked."""
+        found = self._answer(result, "get_counts", "counts", place)
         if not isinstance(found, Mapping):
             raise self._bad(f"a {type(found).__name__} instead of counts")
         counts: Counter[int] = Counter()
         for outcome, count in found.items():
             counts[self._outcome(outcome, num_clbits)] += self._number(outcome, count)
-        if counts.total() != shots:
-            raise self._bad(f"{counts.total()} shots, and {shots} were asked for")
-        return dict(counts)
+        self._check_shots(counts.total(), shots)
+        return counts
+
+    def _recorded(self, result: Any, place: int, num_clbits: int, shots: int) -> list[int]:
+        """The outcomes of the shots of one circuit, in their order, checked."""
+        found = self._answer(result, "get_memory", "memory of its shots", place)
+        if not isinstance(found, Sequence) or isinstance(found, str):
+            raise self._bad(f"a {type(found).__name__} instead of the memory of its shots")
+        self._check_shots(len(found), shots)
+        return [self._outcome(outcome, num_clbits) for outcome in found]
+
+    def _check_shots(self, found: int, shots: int) -> None:
+        if found != shots:
+            raise self._bad(f"{found} shots, and {shots} were asked for")
 
     def _outcome(self, outcome: object, num_clbits: int) -> int:
         """An outcome as Qiskit writes it, bits with spaces between registers or hexadecimal."""

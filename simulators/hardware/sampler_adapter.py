@@ -17,8 +17,9 @@ class Sampled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def run(self, circuits: Any, shots: int) -> SampledJob:
-        """One job for one circuit or several."""
+    def run(self, circuits: Any, shots: int, memory: bool = False) -> SampledJob:  # noqa: ARG002
+        """One job for one circuit or several; a sampler keeps the memory of the shots in any
+        case."""
         asked = list(circuits) if isinstance(circuits, Sequence) else [circuits]
         return SampledJob(self._sampler.run(asked, shots=shots))
 
@@ -38,7 +39,7 @@ class SampledJob:
 
 
 class SampledCounts:
-    """Counts by circuit; the first register's first bit is the last character."""
+    """Counts, and memory, by circuit; the first register's first bit is the last character."""
 
     def __init__(self, found: Any) -> None:
         self._found = found
@@ -47,3 +48,8 @@ class SampledCounts:
         """Counts of one circuit, over the bits of all its registers."""
         counts: dict[str, int] = self._found[place].join_data().get_counts()
         return counts
+
+    def get_memory(self, place: int) -> list[str]:
+        """Outcomes of the shots of one circuit, in their order."""
+        outcomes: list[str] = self._found[place].join_data().get_bitstrings()
+        return outcomes

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from simenv.errors import (
     SimenvError,
     TaskFailedError,
 )
+from simenv.frontends.qiskit import SimenvBackend, SimenvSampler
 from simenv.model import TaskState
 from simenv.qpm.errors import ExecutionError
 
@@ -68,6 +70,18 @@ def test_hardware_pool_returns_counts_route_and_remark(env: Client) -> None:
     assert found.engine == "hardware"
     assert found.engine_reason == "asked for pool qpu (generic_backend_5q)"
     assert found.remark.startswith("generic_backend_5q: transpiled (level 1")
+
+
+def test_sampler_of_qiskit_runs_on_hardware_and_the_memory_is_that_of_the_counts(
+    env: Client,
+) -> None:
+    found = env.run(bell(), pool="qpu", shots=300, outputs=("counts", "memory"))
+    assert Counter(found.memory_strings()) == found.counts
+    sampler = SimenvSampler(SimenvBackend("qpu", env))
+    (pub,) = sampler.run([bell()], shots=200).result()
+    counts = pub.data.c.get_counts()
+    assert set(counts) == {"00", "11"}
+    assert sum(counts.values()) == 200
 
 
 def test_hardware_is_used_only_if_requested_by_pool(env: Client) -> None:

@@ -17,13 +17,17 @@ from simulators.hardware.jobs import Machine
 
 
 def run_of(
-    fault: str, control: RunControl | None = None, machine: machines.Faulty | None = None
+    fault: str,
+    control: RunControl | None = None,
+    machine: machines.Faulty | None = None,
+    outputs: tuple[str, ...] = ("counts",),
 ) -> None:
     engine = HardwareEngine(machine or machines.Faulty())
     width = machines.QUBITS[fault]
     circuit = Arrays(width, width).add("h", [0]).add("measure", [0], [0]).circuit()
     plan = engine.plan(circuit, None, RunOptions())
-    engine.run(plan, circuit, Request(10, 1), RunOptions(), control or RunControl())
+    request = Request(10, 1, outputs=outputs)
+    engine.run(plan, circuit, request, RunOptions(), control or RunControl())
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,20 @@ def test_provider_fault_raises_typed_error_with_hint(
     with pytest.raises(kind, match=words) as caught:
         run_of(fault)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("lose shots", "9 shots, and 10 were asked for"),
+        ("no result", "a dict instead of a Result"),
+        ("wide", "no memory of its shots of circuit 0: AttributeError"),
+        ("lose circuit", "no memory of its shots of circuit 0"),
+    ],
+)
+def test_missing_memory_of_shots_raises_bad_answer(fault: str, words: str) -> None:
+    with pytest.raises(BadAnswer, match=words):
+        run_of(fault, outputs=("memory",))
 
 
 def test_stopped_job_is_cancelled() -> None:
@@ -119,4 +137,4 @@ def test_result_without_readable_state_raises_bad_answer() -> None:
             raise KeyError("success")
 
     with pytest.raises(BadAnswer, match="does not say its state: KeyError"):
-        Machine(machines.Faulty())._read(Mute(), 0, 1, 1)
+        Machine(machines.Faulty())._counted(Mute(), 0, 1, 1)

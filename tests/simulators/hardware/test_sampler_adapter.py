@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import machines
@@ -128,6 +129,18 @@ def test_shots_above_device_limit_are_split_over_jobs() -> None:
     assert found.remark.endswith("in 3 jobs")
 
 
+def test_memory_of_several_jobs_has_all_shots_of_the_counts_in_order() -> None:
+    machine = machines.Faulty(max_shots=40)
+    circuit = Arrays(2, 9).add("h", [0]).add("cx", [0, 1])
+    circuit.add("measure", [0], [0]).add("measure", [1], [8])
+    found = ran(HardwareEngine(machine), circuit.circuit(), 100, outputs=("counts", "memory"))
+    assert machine.asked == [(1, 40), (1, 40), (1, 20)]
+    row = found.row(0)
+    shots = [int.from_bytes(row.memory[k : k + 2], "little") for k in range(0, 200, 2)]
+    assert set(shots) == {0, 0b1_0000_0001}
+    assert Counter(shots) == counts_of(row)
+
+
 def test_noisy_device_gives_some_wrong_outcomes() -> None:
     arrays = Arrays(5, 5).add("h", [0])
     for q in range(4):
@@ -171,6 +184,8 @@ def test_counts_from_sampler_v2_have_registers_in_order() -> None:
         arrays.add("measure", [qubit], [clbit])
     found = ran(engine, arrays.circuit(), 30, bindings=np.array([[0.0], [np.pi]]))
     assert [counts_of(found.row(k)) for k in range(2)] == [{0b100: 30}, {0b100100: 30}]
+    recorded = ran(engine, arrays.circuit(), 30, bindings=np.array([[np.pi]]), outputs=("memory",))
+    assert recorded.row(0).memory == bytes([0b100100]) * 30
     assert found.remark.startswith("generic_backend_5q: ")
     assert engine.machine.max_shots == 2**31 - 1
 

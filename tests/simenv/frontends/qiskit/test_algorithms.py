@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from qiskit import QuantumCircuit
-from qiskit.circuit.library import n_local, zz_feature_map
+from qiskit.circuit.library import XXPlusYYGate, n_local, zz_feature_map
 from qiskit.quantum_info import SparsePauliOp
 
 import simenv
@@ -55,3 +55,45 @@ def test_kernel_of_qiskit_machine_learning_is_symmetric(ideal: SimenvBackend) ->
     found = kernel.evaluate(np.random.default_rng(1).uniform(-1, 1, (4, 2)))
     np.testing.assert_allclose(found, found.T)
     np.testing.assert_allclose(np.diag(found), 1.0)
+
+
+def test_diagonalization_of_qiskit_addon_sqd_finds_the_ground_state(ideal: SimenvBackend) -> None:
+    fermion = pytest.importorskip("qiskit_addon_sqd.fermion")
+    from pyscf import ao2mo, fci, gto, scf
+
+    molecule = gto.M(atom="H 0 0 0; H 0 0 0.735", basis="6-31g", verbose=0)
+    field = scf.RHF(molecule).run()
+    core = field.mo_coeff.T @ field.get_hcore() @ field.mo_coeff
+    repulsion = ao2mo.restore(1, ao2mo.kernel(molecule, field.mo_coeff), 4)
+    circuit = QuantumCircuit(8)
+    for first in (0, 4):  # one electron of each spin
+        circuit.x(first)
+        for orbital in range(3):
+            circuit.append(XXPlusYYGate(0.9), [first + orbital, first + orbital + 1])
+    circuit.measure_all()
+    sampler = SimenvSampler(ideal, seed=3)  # the line that differs from the package's examples
+    bits = sampler.run([circuit], shots=2_000).result()[0].data.meas
+    found = fermion.diagonalize_fermionic_hamiltonian(
+        core, repulsion, bits, samples_per_batch=100, norb=4, nelec=(1, 1), max_iterations=3, seed=1
+    )
+    exact, _ = fci.direct_spin1.kernel(core, repulsion, 4, (1, 1))
+    assert found.energy == pytest.approx(exact, abs=1e-7)
+
+
+def test_qubit_solver_of_qiskit_addon_sqd_diagonalizes_in_the_sampled_space(
+    ideal: SimenvBackend,
+) -> None:
+    qubit = pytest.importorskip("qiskit_addon_sqd.qubit")
+    counts = pytest.importorskip("qiskit_addon_sqd.counts")
+    chain = SparsePauliOp.from_sparse_list(
+        [(pair, [k, k + 1], 1.0) for k in range(5) for pair in ("XX", "YY", "ZZ")], 6
+    )
+    circuit = QuantumCircuit(6)
+    circuit.h(range(6))
+    circuit.measure_all()
+    bits = SimenvSampler(ideal, seed=2).run([circuit], shots=3_000).result()[0].data.meas
+    matrix, _ = counts.bit_array_to_arrays(bits)
+    rows = qubit.sort_and_remove_duplicates(matrix)
+    assert len(rows) == 64
+    values, _ = qubit.solve_qubit(rows, chain, k=1, which="SA")
+    assert values[0] == pytest.approx(np.linalg.eigvalsh(chain.to_matrix())[0])
