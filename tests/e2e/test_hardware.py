@@ -15,6 +15,8 @@ import psutil
 import pytest
 from machines import QUBITS
 from qiskit import QuantumCircuit
+from qiskit.exceptions import QiskitError
+from qiskit.primitives import BackendEstimatorV2
 from qiskit.qasm2 import dumps
 
 import simenv
@@ -26,7 +28,7 @@ from simenv.errors import (
     SimenvError,
     TaskFailedError,
 )
-from simenv.frontends.qiskit import SimenvBackend, SimenvSampler
+from simenv.frontends.qiskit import SimenvBackend, SimenvEstimator, SimenvSampler
 from simenv.model import TaskState
 from simenv.qpm.errors import ExecutionError
 
@@ -82,6 +84,11 @@ def test_sampler_of_qiskit_runs_on_hardware_and_the_memory_is_that_of_the_counts
     counts = pub.data.c.get_counts()
     assert set(counts) == {"00", "11"}
     assert sum(counts.values()) == 200
+    measured = (bell().remove_final_measurements(inplace=False), "ZZ")
+    with pytest.raises(QiskitError, match="expectation"):
+        SimenvEstimator(SimenvBackend("qpu", env)).run([measured])
+    (pub,) = BackendEstimatorV2(backend=SimenvBackend("qpu", env)).run([measured]).result()
+    assert pub.data.evs == pytest.approx(1.0)
 
 
 def test_hardware_is_used_only_if_requested_by_pool(env: Client) -> None:

@@ -78,7 +78,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         job_id = str(uuid.uuid4())
         with refusals():
             seeds = item_seeds(self.seed, len(read), None)
-            sampled = [number for number, pub in enumerate(read) if _is_sampled(pub.circuit)]
+            sampled = [number for number, pub in enumerate(read) if _is_sampled(pub)]
             items = [
                 BatchItem(
                     read[number].circuit,
@@ -106,11 +106,12 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
 
 
-def _is_sampled(circuit: QuantumCircuit) -> bool:
-    """Without a measurement or a stored value all clbits are 0."""
-    if not circuit.cregs:
+def _is_sampled(pub: SamplerPub) -> bool:
+    """Without a measurement or a stored value all clbits are 0; without a set of values there are
+    no shots."""
+    if not pub.circuit.cregs or 0 in pub.shape:
         return False
-    loaded = load(circuit)
+    loaded = load(pub.circuit)
     return loaded.measures or "store" in loaded.program.names
 
 
