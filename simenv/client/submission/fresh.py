@@ -58,7 +58,7 @@ class FreshTask(Task):
                 return True
         return False
 
-    def wait(self, progress: bool = False, timeout_s: float | None = None) -> TaskState:
+    def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
         """Wait for the end of the last attempt; see `Task.wait`."""
         begun = monotonic()
         super().wait(progress, timeout_s)

@@ -1,17 +1,29 @@
-"""One line of waiting text, rewritten in place; nothing where nobody sees it."""
+"""Progress of waiting: a line that is rewritten in place, or a bar of tqdm or rich; nothing where
+nobody sees it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from io import StringIO
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, NamedTuple, Self, TextIO
 
+from simenv.errors import OptionError
 from simenv.model import TaskInfo, TaskState
 from simenv.text import elapsed
 
 PATIENCE_S = 1.0  # a start that takes longer says what it does
+
+
+class Steps(NamedTuple):
+    """How far it is; `text`: for a line that shows no bar, where its text does not say it."""
+
+    done: int
+    total: int
+    unit: str
+    text: str = ""
 
 
 class ProgressLine:
@@ -32,8 +44,10 @@ class ProgressLine:
         """True where somebody can see it."""
         return self._notebook or self._stream.isatty()
 
-    def show(self, text: str) -> None:
+    def show(self, text: str, steps: Steps | None = None) -> None:
         """Replace the line; cut to the terminal's width, since a wrapped line cannot be undone."""
+        if steps is not None and steps.text:
+            text = f"{steps.text} | {text}" if text else steps.text
         if text == self._shown or not self.visible:
             return
         if not self._notebook:
@@ -72,6 +86,97 @@ class ProgressLine:
         self.clear()
 
 
+class ProgressBar(ProgressLine):
+    """A bar of a library in place of the text; where it cannot be seen, the library is not
+    loaded. A subclass draws it."""
+
+    def show(self, text: str, steps: Steps | None = None) -> None:
+        """See `ProgressLine`."""
+        if not self.visible:
+            return
+        self.draw(text, steps or Steps(0, 1, "tasks"))
+
+    def draw(self, text: str, steps: Steps) -> None:
+        """Draw the bar, with a text behind it."""
+        raise NotImplementedError
+
+
+class TqdmBar(ProgressBar):
+    """A bar of tqdm, in a notebook of its widgets where they are installed."""
+
+    _bar: Any = None
+
+    def draw(self, text: str, steps: Steps) -> None:
+        """See `ProgressBar`."""
+        if self._bar is None:
+            self._bar = self._made(steps.unit)
+        self._bar.total, self._bar.n = steps.total, steps.done
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.refresh()
+
+    def _made(self, unit: str) -> Any:
+        if self._notebook and find_spec("ipywidgets") is not None:
+            from tqdm.notebook import tqdm
+
+            return tqdm(total=0, file=self._stream, unit=f" {unit}", leave=False)
+        from tqdm.std import tqdm
+
+        # It draws nothing on a terminal that does not say its size, unless it is told one.
+        width, height = shutil.get_terminal_size()
+        size = {"ncols": width, "nrows": height}
+        return tqdm(total=0, file=self._stream, unit=f" {unit}", leave=False, **size)
+
+    def clear(self) -> None:
+        """See `ProgressLine`."""
+        if self._bar is not None:
+            self._bar.clear()
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+class RichBar(ProgressBar):
+    """A bar of rich."""
+
+    _bar: Any = None
+
+    def draw(self, text: str, steps: Steps) -> None:
+        """See `ProgressBar`."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        if self._bar is None:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"))
+            console = Console(file=self._stream)
+            self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
+            self._bar.add_task("", total=0, text="")
+            self._bar.start()
+        words = f"{steps.unit} {text}".rstrip()
+        self._bar.update(0, completed=steps.done, total=steps.total, text=words)
+        self._bar.refresh()
+
+    def clear(self) -> None:
+        """See `ProgressLine`."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+BARS = {"tqdm": TqdmBar, "rich": RichBar}
+
+
+def progress_line(progress: bool | str, stream: TextIO | None) -> ProgressLine:
+    """A bar of the library that `progress` names, if it is installed; else the line. Raises
+    OptionError for another name."""
+    if isinstance(progress, bool):
+        return ProgressLine(stream)
+    bar = BARS.get(progress)
+    if bar is None:
+        raise OptionError(f"progress={progress!r:.80}", hint=f"True, {', '.join(map(repr, BARS))}")
+    return bar(stream) if find_spec(progress) is not None else ProgressLine(stream)
+
+
 class StartLine(ProgressLine):
     """The progress of a start, from `PATIENCE_S` on; see `launch.start`."""
 
@@ -87,6 +192,18 @@ def passes(info: TaskInfo) -> str:
         return ""
     of = f" of {info.passes}" if info.passes >= info.passes_done else ""
     return f"sweep {info.passes_done}{of}"
+
+
+def ended_steps(ended: int, total: int) -> Steps:
+    """Tasks that have ended, of all that are waited for."""
+    return Steps(ended, total, "tasks", f"{ended} of {total} tasks ended")
+
+
+def sweeps(infos: Sequence[TaskInfo]) -> Steps | None:
+    """Sweeps of a task over its state; None where that is not known."""
+    if not infos or infos[0].passes < infos[0].passes_done:
+        return None
+    return Steps(infos[0].passes_done, infos[0].passes, "sweeps")
 
 
 def describe(infos: Sequence[TaskInfo], task: str) -> str:

@@ -16,7 +16,13 @@ from simenv.client.connection.task_handle import TaskHandle
 from simenv.client.results import notebook
 from simenv.client.results.result import Result
 from simenv.client.tasks.futures import FutureWaiters, TaskFuture
-from simenv.client.tasks.progress import ProgressLine, describe
+from simenv.client.tasks.progress import (
+    ProgressLine,
+    describe,
+    ended_steps,
+    progress_line,
+    sweeps,
+)
 from simenv.errors import NotFoundError, OptionError, SimenvError, TimedOutError
 from simenv.model import MAX_TASK_NUMBER, TaskState, task_number
 
@@ -128,22 +134,23 @@ class Task(TaskFuture):
         """Wait like `result`, and return what it would raise of the task's own end."""
         return self._ended(timeout if timeout_s is None else timeout_s).error()
 
-    def wait(self, progress: bool = False, timeout_s: float | None = None) -> TaskState:
+    def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
         """Wait for the end, whatever it is.
 
         `progress`: one line of state and reason on stderr, where that is a terminal or a
-        notebook's.
+        notebook's; "tqdm" or "rich": a bar of that library, where it is installed.
         """
         handle = self.handle
         if not progress:
             self.exception(timeout_s)
             return handle.final_state
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with ProgressLine(sys.stderr) as line:
+        with progress_line(progress, sys.stderr) as line:
             while not self.session.wait_ended(handle, step_s(deadline)):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise self._late(timeout_s)
-                line.show(describe(self.session.task_infos([handle.number]), self.id))
+                infos = self.session.task_infos([handle.number])
+                line.show(describe(infos, self.id), sweeps(infos))
         return handle.final_state
 
     def running(self) -> bool:
@@ -229,13 +236,14 @@ Waiting = dict[TaskHandle, list[Task]]  # the bindings of one task end together
 
 
 def as_completed(
-    tasks: Iterable[Task], timeout_s: float | None = None, progress: bool = False
+    tasks: Iterable[Task], timeout_s: float | None = None, progress: bool | str = False
 ) -> Iterator[Task]:
     """Each task as soon as it has ended, whatever its end; TimedOutError after `timeout` seconds.
 
     Those that were posted and refused come first. The tasks must belong to one client.
     `progress`: one line on stderr, where that is a terminal or a notebook's, out of the way
-    whenever a task is handed out; at the end one that stays.
+    whenever a task is handed out; at the end one that stays. "tqdm" or "rich": a bar of that
+    library, where it is installed.
     """
     waiting: Waiting = {}
     refused: list[Task] = []
@@ -251,10 +259,11 @@ def as_completed(
         raise OptionError(
             f"as_completed got tasks of {len(links)} clients", hint="call it once for each client"
         )
-    return chain(refused, _each(waiting, timeout_s, progress))
+    shown = progress_line(progress, sys.stderr if progress else None)
+    return chain(refused, _each(waiting, timeout_s, shown))
 
 
-def _each(waiting: Waiting, timeout_s: float | None, progress: bool) -> Iterator[Task]:
+def _each(waiting: Waiting, timeout_s: float | None, line: ProgressLine) -> Iterator[Task]:
     if not waiting:
         return
     begun = time.monotonic()
@@ -263,8 +272,8 @@ def _each(waiting: Waiting, timeout_s: float | None, progress: bool) -> Iterator
     ended = 0
     session = next(iter(waiting)).session
     ended_tasks = session.gather(waiting)
-    with ProgressLine(sys.stderr) as line:
-        progress = progress and line.visible
+    progress = line.visible
+    with line:
         while waiting:
             if ended_tasks.ended:
                 line.clear()  # the caller may print
@@ -278,7 +287,7 @@ def _each(waiting: Waiting, timeout_s: float | None, progress: bool) -> Iterator
                 yield from together
                 continue
             if progress:
-                line.show(f"{ended} of {total} tasks ended")
+                line.show("", ended_steps(ended, total))
             step = step_s(deadline) if progress or deadline is not None else None
             if session.wait_any(waiting, ended_tasks, step):
                 continue
@@ -290,7 +299,7 @@ def _each(waiting: Waiting, timeout_s: float | None, progress: bool) -> Iterator
             if progress:
                 first = next(iter(waiting))
                 text = describe(session.task_infos([first.number]), first.id)
-                line.show(f"{ended} of {total} tasks ended | {text}")
+                line.show(text, ended_steps(ended, total))
         if progress:
             line.finish(f"{total} of {total} tasks ended in {time.monotonic() - begun:.1f} s")
 

@@ -126,16 +126,19 @@ class Terminal(io.StringIO):
         return found
 
 
+@pytest.mark.parametrize("progress", [True, "tqdm", "rich"])
 def test_progress_of_as_completed_does_not_overwrite_printed_lines(
-    env: simenv.Client, monkeypatch: pytest.MonkeyPatch
+    env: simenv.Client, monkeypatch: pytest.MonkeyPatch, progress: bool | str
 ) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     tasks = env.submit_many([bell()] * 5, seed=8)
     printed = []
-    for task in simenv.as_completed(tasks, progress=True):
+    for task in simenv.as_completed(tasks, progress=progress):
         printed.append(f"done {task.id}")
         screen.write(printed[-1] + "\n")
     *lines, last, _ = screen.lines()
-    assert lines == printed
+    plain = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in lines]
+    assert [line for line in plain if line.startswith("done")] == printed
+    assert progress is not True or lines == printed
     assert last.startswith("5 of 5 tasks ended in ")

@@ -6,7 +6,17 @@ import io
 
 import pytest
 
-from simenv.client.tasks.progress import PATIENCE_S, ProgressLine, StartLine, describe
+from simenv.client.tasks.progress import (
+    BARS,
+    PATIENCE_S,
+    ProgressLine,
+    StartLine,
+    describe,
+    ended_steps,
+    progress_line,
+    sweeps,
+)
+from simenv.errors import OptionError
 from simenv.model import TaskInfo, TaskState
 
 
@@ -110,3 +120,49 @@ def test_unused_line_writes_nothing() -> None:
 )
 def test_task_is_described_by_state_worker_and_progress(found: list[TaskInfo], text: str) -> None:
     assert describe(found, "t-8k2g") == text
+
+
+@pytest.mark.parametrize("library", BARS)
+def test_bar_of_a_library_shows_steps_and_is_out_of_the_way(library: str) -> None:
+    pytest.importorskip(library)
+    stream = Terminal()
+    with progress_line(library, stream) as line:
+        line.show("t-8k2g RUNNING", ended_steps(3, 7))
+        assert "3/7" in stream.getvalue()
+        assert "t-8k2g RUNNING" in stream.getvalue()
+        assert "3 of 7" not in stream.getvalue()
+        line.clear()
+        stream.write("printed\n")
+        line.show("", ended_steps(5, 7))
+        assert "5/7" in stream.getvalue().partition("printed\n")[2]
+        line.finish("7 of 7 tasks ended")
+    assert stream.getvalue().rpartition("\n")[0].endswith("7 of 7 tasks ended")
+    shown = stream.getvalue().partition("printed\n")[0]
+    assert shown.endswith(("\r", "\x1b[2K", "\x1b[1A\x1b[2K")), repr(shown)
+
+
+@pytest.mark.parametrize("library", BARS)
+def test_bar_is_not_written_to_file(library: str) -> None:
+    stream = io.StringIO()
+    with progress_line(library, stream) as line:
+        line.show("one", ended_steps(0, 1))
+    assert not stream.getvalue()
+
+
+def test_missing_library_of_a_bar_leaves_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("simenv.client.tasks.progress.find_spec", lambda _: None)
+    stream = Terminal()
+    with progress_line("tqdm", stream) as line:
+        line.show("t-8k2g QUEUED", ended_steps(0, 2))
+    assert "0 of 2 tasks ended | t-8k2g QUEUED" in stream.getvalue()
+
+
+def test_unknown_bar_is_refused() -> None:
+    with pytest.raises(OptionError, match="progress='bar'"):
+        progress_line("bar", None)
+
+
+def test_sweeps_of_a_running_task_are_steps() -> None:
+    assert sweeps([info(TaskState.RUNNING, passes_done=3, passes=9)]) == (3, 9, "sweeps", "")
+    assert sweeps([]) is None
+    assert sweeps([info(TaskState.RUNNING, passes_done=3, passes=0)]) is None
