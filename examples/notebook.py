@@ -8,6 +8,7 @@ begins a cell in editors that know them. A notebook takes `await` as it stands; 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 
 from qiskit import QuantumCircuit
 
@@ -45,6 +46,16 @@ async def several(client: simenv.Client) -> None:
         print(f"{size} qubits: {len(result.counts)} different outcomes")
 
 
+# %% What a cell shows of a task: its result as a histogram, and its circuit; plots and bars
+def shown(client: simenv.Client) -> None:
+    tasks = client.submit_many([ghz(2), ghz(3)], shots=1000, seed=4)
+    for task in simenv.as_completed(tasks, progress="tqdm"):  # or "rich"; a line without both
+        print(f"{task.circuit().num_qubits} qubits: {len(task._repr_html_())} characters of HTML")
+    if importlib.util.find_spec("matplotlib") is not None:
+        axes = tasks[1].result().plot()
+        axes.figure.savefig("counts.png", bbox_inches="tight")
+
+
 # %% All that the environment has completed, in order, until nothing is left
 async def completed(client: simenv.Client) -> None:
     seen = 0
@@ -75,6 +86,7 @@ async def main() -> None:
     with simenv.local(workers=2) as client:
         await one(client)
         await several(client)
+        shown(client)
         await completed(client)
         await impatient(client)
 

@@ -23,7 +23,6 @@ from simenv.wire.messages.queries import (
     App,
     GetApp,
     GetHistory,
-    GetSpec,
     History,
     LogRow,
     Submitted,
@@ -117,7 +116,7 @@ class TaskHistory:
 
     def submitted(self, task: Task | str | int) -> Submitted:
         """What was submitted as this task; `terms.engine` is the one that was chosen."""
-        return self._session.request(Submitted, partial(GetSpec, task=number_of(task)))
+        return self._session.submitted(number_of(task))
 
     def resubmit(self, asked: Submitted) -> list[Task]:
         """The same again, bit for bit, under a new id: one Task for each of its bindings. It runs

@@ -16,7 +16,7 @@ from simenv.cli.bundle.manifest import Failed, Manifest, manifest, one_row, read
 from simenv.cli.observe.trace import lost_attempts
 from simenv.client.connection.local_process import last_lines
 from simenv.errors import NoServiceError, ProgramError, SimenvError
-from simenv.model import TaskSpec, decode_program
+from simenv.model import TaskSpec
 from simenv.wire.messages.queries import LogRow, Submitted
 
 if TYPE_CHECKING:
@@ -98,20 +98,12 @@ def _versions(client: Client) -> dict[str, str]:
 
 def _for_people(spec: TaskSpec) -> dict[str, bytes]:
     """The program as OpenQASM 3, its only binding put in; as QPY where that cannot be."""
-    import numpy as np
     from qiskit import qasm3, qpy
 
-    from simenv.client.circuits import to_qiskit
+    from simenv.client.results.drawing import circuit_of
 
-    program = decode_program(spec.program)
     try:
-        circuit = to_qiskit(program)
-        if spec.bindings and spec.count == 1:
-            # Slots are parameters p0, p1 ...; by name p10 would come before p2.
-            values = np.frombuffer(spec.bindings, np.float64).tolist()
-            named = {p.name: p for p in circuit.parameters}
-            used = {named[f"p{k}"]: value for k, value in enumerate(values) if f"p{k}" in named}
-            circuit = circuit.assign_parameters(used)
+        circuit = circuit_of(spec)
     except SimenvError:
         return {}  # the packed program says it all
     try:

@@ -35,8 +35,10 @@ from simenv.wire import codec, refusals
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import (
     FetchResult,
+    GetSpec,
     ResultChunk,
     Spent,
+    Submitted,
     VerifyReply,
     VerifyResult,
 )
@@ -116,6 +118,10 @@ class ServiceSession:
             return self.task_infos([number], PEEK_S)
         except SimenvError:
             return []
+
+    def submitted(self, number: int, timeout_s: float | None = None) -> Submitted:
+        """What was submitted as a task."""
+        return self.request(Submitted, partial(GetSpec, task=number), timeout_s)
 
     @property
     def results_folder(self) -> Path | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from simenv.client.results import bitstrings, notebook
+from simenv.client.results import bitstrings, drawing, notebook
 from simenv.client.results.decoded import DecodedResult, Provenance, ProvenanceSource, Stages
 from simenv.errors import OptionError
 from simenv.model import ResultData
@@ -348,6 +348,14 @@ class Result:
             f"{1e3 * self.timing.run_s:.3g} ms on {self.worker}"
             f"{' | warning: ' + '; '.join(self.warnings) if self.warnings else ''}>"
         )
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw a histogram of the counts, else of the exact probabilities; at most the 64 most
+        likely outcomes. `axes`: of matplotlib; None: of a new figure. Returns the axes.
+
+        Raises OptionError without matplotlib (`simenv[plots]`), or where there are neither.
+        """
+        return drawing.histogram(self, axes)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: where it came from, and a histogram or a table of values."""

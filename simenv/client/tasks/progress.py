@@ -4,6 +4,7 @@ nobody sees it."""
 from __future__ import annotations
 
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.util import find_spec
 from io import StringIO
@@ -86,7 +87,7 @@ class ProgressLine:
         self.clear()
 
 
-class ProgressBar(ProgressLine):
+class ProgressBar(ProgressLine, ABC):
     """A bar of a library in place of the text; where it cannot be seen, the library is not
     loaded. A subclass draws it."""
 
@@ -96,9 +97,9 @@ class ProgressBar(ProgressLine):
             return
         self.draw(text, steps or Steps(0, 1, "tasks"))
 
+    @abstractmethod
     def draw(self, text: str, steps: Steps) -> None:
         """Draw the bar, with a text behind it."""
-        raise NotImplementedError
 
 
 class TqdmBar(ProgressBar):

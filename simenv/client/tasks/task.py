@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from simenv.client.connection.task_handle import TaskHandle
-from simenv.client.results import notebook
+from simenv.client.results import drawing, notebook
 from simenv.client.results.result import Result
 from simenv.client.tasks.futures import FutureWaiters, TaskFuture
 from simenv.client.tasks.progress import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from simenv.client.connection.task_handle import TaskHandle, TaskSource
 
 SHOW_EVERY_S = 0.5
+DRAW_S = 0.5  # a notebook waits no longer for the circuit to draw
 
 
 class Task(TaskFuture):
@@ -134,6 +135,14 @@ class Task(TaskFuture):
         """Wait like `result`, and return what it would raise of the task's own end."""
         return self._ended(timeout if timeout_s is None else timeout_s).error()
 
+    def circuit(self) -> Any:
+        """Ask the service for the `QuantumCircuit` of this task, as it was sent: compiled, where it
+        is for a device. Parameters of a task with several bindings are p0, p1 ...
+
+        Raises ProgramError, NotFoundError where the task is no longer kept.
+        """
+        return drawing.circuit_of(self.session.submitted(self.handle.number).spec)
+
     def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
         """Wait for the end, whatever it is.
 
@@ -198,7 +207,11 @@ class Task(TaskFuture):
             )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the state, and what it waits for; the result once it is there."""
+        """What a notebook shows: the state, and what it waits for; the result once it is there;
+        a small circuit."""
+        return self._state_html() + self._circuit_html()
+
+    def _state_html(self) -> str:
         if self.done():
             ended = self.handle.final_state
             if ended is TaskState.DONE and (
@@ -209,6 +222,12 @@ class Task(TaskFuture):
         infos = self.session.try_task_infos(self.handle.number)
         state = infos[0].state if infos else "no answer"
         return notebook.task_html(self.id, self.name, state, infos[0] if infos else None)
+
+    def _circuit_html(self) -> str:
+        try:
+            return drawing.circuit_html(self.session.submitted(self.handle.number, DRAW_S).spec)
+        except SimenvError:  # it is no longer kept, or nobody answers
+            return ""
 
     def _ended(self, timeout_s: float | None) -> TaskHandle:
         """Wait for the end; TimedOutError."""

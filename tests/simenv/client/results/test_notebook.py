@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 
 import pytest
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
 
 import simenv
 from simenv.client.results import notebook
+from simenv.errors import OptionError
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc"; '
 BELL = HEAD + "qreg q[2]; creg c[2]; h q[0]; cx q[0],q[1]; measure q->c;"
@@ -72,7 +75,7 @@ def test_task_shows_its_state_and_then_its_result(env: simenv.Client) -> None:
     assert "waits" in page
     assert f"Task {task.id}" in page or f"Result {task.id}" in page
     task.result(60)
-    assert task._repr_html_() == task.result()._repr_html_()
+    assert task._repr_html_().startswith(task.result()._repr_html_())
 
 
 def test_names_are_text() -> None:
@@ -85,3 +88,44 @@ def test_client_shows_its_pools(env: simenv.Client) -> None:
     words = Text(env._repr_html_()).words
     assert "main" in words
     assert "1 of 1" in words
+
+
+def test_small_circuit_of_a_task_is_drawn(env: simenv.Client) -> None:
+    task = env.submit(BELL, shots=10)
+    task.result(60)
+    (drawing,) = [word for word in Text(task._repr_html_()).words if "\u2524 H \u251c" in word]
+    assert len(drawing.splitlines()) > 5
+    assert dict(task.circuit().count_ops()) == {"measure": 2, "h": 1, "cx": 1}
+    wide = env.submit(HEAD + "qreg q[30]; creg c[30]; h q; measure q->c;", shots=10)
+    wide.result(60)
+    assert "circuit" not in wide._repr_html_()
+
+
+def test_circuit_of_a_task_has_its_values(env: simenv.Client) -> None:
+    x = ParameterVector("x", 12)
+    circuit = QuantumCircuit(1)
+    for parameter in x:
+        circuit.rx(parameter, 0)
+    circuit.measure_all()
+    values = [0.1 * k for k in range(12)]
+    found = env.submit(circuit, parameter_values=values, shots=10).circuit()
+    assert [each.operation.params[0] for each in found.data[:12]] == pytest.approx(values)
+    sweep = env.submit_many((circuit, [values, values]), shots=10)
+    assert sweep[1].circuit().num_parameters == 12
+
+
+def test_plot_has_a_bar_for_each_likely_outcome(env: simenv.Client) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    result = env.run(BELL, shots=1000, seed=5)
+    axes = result.plot()
+    assert [bar.get_height() for bar in axes.patches] == [result.counts["00"], result.counts["11"]]
+    assert axes.get_ylabel() == "counts"
+    many = env.run(HEAD + "qreg q[8]; creg c[8]; h q; measure q->c;", shots=None,
+                   outputs="probabilities")  # fmt: skip
+    axes.clear()
+    assert many.plot(axes) is axes
+    assert len(axes.patches) == 64
+    assert "192 rarer outcomes left out" in axes.get_title()
+    values = env.run(BELL.replace("measure q->c;", ""), shots=None, observables="ZZ")
+    with pytest.raises(OptionError, match="probabilities"):
+        values.plot()
