@@ -50,6 +50,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "mpi",
         "pennylane",
         "plots",
+        "progress",
         "qasm3",
         "qir",
         "qpm",
