@@ -14,15 +14,16 @@ from simulators.errors import UnknownEngine, Unsupported
 
 
 def names() -> tuple[str, ...]:
-    """All engine names, whether the packages that an engine needs are installed or not."""
-    return tuple(sorted(card.name for card in catalog.engine_cards()))
+    """The names of all engines that run circuits, whether the packages that they need are installed
+    or not."""
+    return tuple(sorted(card.name for card in catalog.engine_cards() if not card.calls))
 
 
 def create(name: str, context: EngineContext | None = None) -> Engine:
     """Create an instance of the engine; raises UnknownEngine with the names that exist.
 
     Over several ranks all of them create the engine together, and close it together. Raises
-    Unsupported for an engine that runs in one rank, or that holds no device.
+    Unsupported for an engine that runs in one rank, that holds no device, or that runs no circuits.
     """
     context = context or EngineContext()
     card = catalog.card(name)
@@ -54,6 +55,8 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
         raise UnknownEngine(
             f"engine {name!r} needs {', '.join(card.needs)}", hint=card.install_hint
         )
+    if card.calls:
+        raise Unsupported(f"engine {name!r} runs no circuits", hint=card.summary)
     module, _, attribute = card.module.partition(":")
     maker = getattr(importlib.import_module(module), attribute)
     engine: Engine

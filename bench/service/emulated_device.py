@@ -149,7 +149,7 @@ def _on_five(circuit: QuantumCircuit) -> QuantumCircuit:
 
 def _target_s() -> float:
     """Seconds to build the Target that circuits are transpiled against."""
-    from simenv.client.devices.target import target_of
+    from simenv.transpiler.target import target_of
 
     with simenv.local(workers=1) as client:
         client.run(_one_gate(), shots=16, device=DEVICE)

@@ -6,13 +6,17 @@ Invariant: a method that changes the environment returns its new state after it 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from html import escape
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
+from simenv.client.calls.functions import FunctionExecutor
+from simenv.client.calls.tasks import CallOptions, CallTask
+from simenv.client.calls.transpile import transpile
 from simenv.client.connection.address import Address
 from simenv.client.connection.liveness import LOST_S
+from simenv.client.connection.remote_address import KeyFileAddress
 from simenv.client.connection.session import ServiceSession
 from simenv.client.devices.choice import SubmitDevices
 from simenv.client.devices.service import ServiceDevices
@@ -40,6 +44,7 @@ from simenv.model import (
 )
 from simenv.model.devices import CalibrationSource
 from simenv.model.owners import check_value
+from simenv.transpiler.transpiler import SEED
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
     MAX_WORKERS,
@@ -126,15 +131,52 @@ class Environment:
         NotFoundError, OptionError."""
         return self._devices.info(name)
 
-    def transpile(self, circuits: Any, device: str) -> Any:
-        """A QuantumCircuit, or a list of them, compiled for a device as `submit` compiles them:
-        in its native gates, on its qubits. `device`: its name, or that of a pool that holds one.
+    # --- work beside circuits -----------------------------------------------------------------
 
-        Raises ProgramError, NotFoundError, OptionError.
+    def transpile(
+        self,
+        circuits: Any,
+        device: str,
+        *,
+        level: SupportsIndex | None = None,
+        seed: SupportsIndex = SEED,
+        **options: Unpack[CallOptions],
+    ) -> Any:
+        """A QuantumCircuit, or a list of them, in the native gates of a device, on its qubits;
+        compiled by the workers of the environment, a few circuits in each task.
+
+        `device`: its name, or that of a pool that holds one. `level`: 0 to 3 is what
+        `qiskit.transpile` gives at that optimization level for the device's Target and
+        `seed_transpiler=seed`; None: what `submit` makes of the circuit for that device. The result
+        is a function of circuit, calibration, level, seed and the workers' Qiskit alone. `options`:
+        pool, priority, queue_timeout_s, run_timeout_s, reservation, after, name, idempotency_key,
+        as in `submit`.
+
+        Raises ProgramError, NotFoundError, OptionError, LimitExceededError, TaskFailedError.
         """
-        if isinstance(circuits, list | tuple):
-            return [self._devices.transpiled(each, device) for each in circuits]
-        return self._devices.transpiled(circuits, device)
+        several = isinstance(circuits, list | tuple)
+        info = self._devices.info(device)
+        asked = list(circuits) if several else [circuits]
+        found = transpile(self._session, info, asked, level, seed, options)
+        return found if several else found[0]
+
+    def functions(self, **options: Unpack[CallOptions]) -> FunctionExecutor:
+        """An executor that calls Python functions in workers of a pool of engine `functions`.
+
+        For the environment's own user alone, in an environment that was brought up with such a
+        pool. `options`: of every call, as for `transpile`. Raises NotAllowedError.
+        """
+        return FunctionExecutor(self._session, isinstance(self._where, KeyFileAddress), options)
+
+    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
+        """Call a function in a worker: a future of what it returns; see `functions`."""
+        return self.functions().submit(function, *args, **kwargs)
+
+    def map(self, function: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[CallTask]:
+        """Call a function for each of the items, taken together as by `zip`: futures, in order."""
+        return self.functions().submit_many(function, *iterables)
+
+    # --- how it is, in detail -----------------------------------------------------------------
 
     def nodes(self) -> dict[str, NodeInfo]:
         """The machines of the allocation, by name."""

@@ -86,7 +86,7 @@ class SimenvExecutor(Executor):
             raise OptionError(
                 f"{name} is a function: this executor runs circuits",
                 hint="give a QuantumCircuit, OpenQASM text or a file; functions run in"
-                " concurrent.futures.ProcessPoolExecutor",
+                " the executor that client.functions() returns",
             )
 
 

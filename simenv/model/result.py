@@ -80,6 +80,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     device: DeviceRecord | None = None  # None: an ideal one
     # uint8 [count, shots, ceil(clbits / 8)]: clbit c of a shot in bit c % 8 of byte c // 8
     memory: bytes = b""
+    value: bytes = b""  # of a call: see `simenv.model.calls`
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):

@@ -7,15 +7,13 @@ user replaces a module of ours.
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 import traceback
 from typing import TYPE_CHECKING
 
 from simenv.errors import ConfigError
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.model.views import GateInfo
-from simenv.worker.process import log_line
+from simenv.worker.process import import_also_from, log_line
 from simulators import registry
 from simulators.engine import EngineContext
 from simulators.errors import MachineFailed
@@ -60,7 +58,7 @@ def made(provider: str, folders: str) -> HardwareEngine:
     `folders`: where its module may be beside what is installed, as PYTHONPATH has them. ConfigError
     in one line, which becomes the pool's reason, whatever the factory does.
     """
-    sys.path += [folder for folder in folders.split(os.pathsep) if folder not in ("", *sys.path)]
+    import_also_from(folders)
     module, _, factory = provider.partition(":")
     try:
         backend = getattr(importlib.import_module(module), factory)()

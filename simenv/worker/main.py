@@ -17,7 +17,7 @@ from simenv.wire.messages.client import EXIT_MPI
 from simenv.wire.transport import worker_endpoint
 from simenv.wire.transport.worker_endpoint import WorkerBootstrap
 from simenv.worker.hardware import HardwareSession
-from simenv.worker.process import die_with_parent, exit_process, log_line, on_exit
+from simenv.worker.process import die_with_parent, exit_process, import_also_from, log_line, on_exit
 from simenv.worker.ranks import mpi, sockets
 from simenv.worker.ranks.leader import Follower, Leader, RankMonitor
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints, unavailable_reason
@@ -98,9 +98,11 @@ def _external(arguments: argparse.Namespace) -> Engine:
 def _load(arguments: argparse.Namespace, runner: Runner) -> None:
     """Everything a first task would have to wait for."""
     begin = time.monotonic()
+    import_also_from(arguments.import_from)
     engine = catalog.DEFAULT_ENGINE if arguments.engine == "any" else arguments.engine
     warmup.compile_group(files.kernel_folder(arguments.kernels), engine, ranks=arguments.ranks > 1)
-    runner.engine(engine)
+    if runner.calls.engine(engine) is None:
+        runner.engine(engine)
     log_line(f"kernels ready in {time.monotonic() - begin:.2f} s, {_age_s():.2f} s after the start")
 
 

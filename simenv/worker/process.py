@@ -45,6 +45,12 @@ def log_line(line: str) -> None:
     sys.stderr.flush()
 
 
+def import_also_from(folders: str) -> None:
+    """Search modules in these folders too, written as in PYTHONPATH, after all that is installed:
+    so no file of a user replaces a module of ours."""
+    sys.path += [folder for folder in folders.split(os.pathsep) if folder not in ("", *sys.path)]
+
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

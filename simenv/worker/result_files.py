@@ -55,18 +55,38 @@ class ResultFileWriter:
         """
         if _size(found) <= MESSAGE_BYTES:
             return None
-        if self._unavailable:
-            raise StoreError(
-                f"a result of {_size(found)} bytes needs a file, and {self._unavailable}",
-                hint="set SIMENV_HOME to a folder that all nodes of the allocation share",
-            )
+        self._check_available(_size(found))
         large = {
             name: array
             for name, array in _arrays(found, assigned.shots).items()
             if array.nbytes >= ARRAY_BYTES
         }
+        return self._written(large, _attributes(program, assigned, terms, chunk), assigned)
+
+    def put_value(
+        self, value: bytes, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
+    ) -> ResultFile | None:
+        """What a call returned, written as uint8; None where a message can carry it. StoreError."""
+        if len(value) <= MESSAGE_BYTES:
+            return None
+        self._check_available(len(value))
+        array = np.frombuffer(value, np.uint8)
+        return self._written({"value": array}, _common(assigned, terms, chunk), assigned)
+
+    def _check_available(self, size_bytes: int) -> None:
+        if self._unavailable:
+            raise StoreError(
+                f"a result of {size_bytes} bytes needs a file, and {self._unavailable}",
+                hint="set SIMENV_HOME to a folder that all nodes of the allocation share",
+            )
+
+    def _written(
+        self,
+        large: dict[str, NDArray[Any]],
+        attributes: dict[str, str | int],
+        assigned: AssignedTask,
+    ) -> ResultFile:
         name = file_name(assigned.task, assigned.attempt)
-        attributes = _attributes(program, assigned, terms, chunk)
         path = self._folder / name
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -130,6 +150,20 @@ def _attributes(
 ) -> dict[str, str | int]:
     """What a reader without simenv should know."""
     return {
+        **_common(assigned, terms, chunk),
+        "registers": msgspec.json.encode(program.registers).decode(),
+        "num_qubits": program.num_qubits,
+        "shots": assigned.shots,
+        "seed": assigned.seed,
+        "binding": assigned.binding,
+        "count": assigned.count,
+        "precision": terms.precision,
+    }
+
+
+def _common(assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> dict[str, str | int]:
+    """What holds of calls too."""
+    return {
         "format": hdf5_layout.FORMAT,
         "content": "arrays of a simenv result",
         "version": __version__,
@@ -138,13 +172,6 @@ def _attributes(
         "engine": chunk.engine,
         "route": chunk.route,
         "node": os.uname().nodename,
-        "registers": msgspec.json.encode(program.registers).decode(),
-        "num_qubits": program.num_qubits,
-        "shots": assigned.shots,
-        "seed": assigned.seed,
-        "binding": assigned.binding,
-        "count": assigned.count,
-        "precision": terms.precision,
     }
 
 

@@ -16,7 +16,7 @@ from zlib import crc32
 import msgspec
 import numpy as np
 
-from simenv.errors import StoreError
+from simenv.errors import ProgramError, StoreError
 from simenv.model import (
     RESULT_FORMAT,
     Chain,
@@ -29,6 +29,7 @@ from simenv.model import (
     TaskState,
     decode_program,
 )
+from simenv.model.calls import is_call
 from simenv.model.task import REFUSED
 from simenv.wire import codec
 from simenv.wire.messages.client import (
@@ -39,6 +40,8 @@ from simenv.wire.messages.client import (
     Failure,
     NoiseDocument,
 )
+from simenv.worker.calls.engine import CallFailed, ValueTooLarge
+from simenv.worker.calls.runner import CallRunner
 from simenv.worker.noise import Noise
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import registry
@@ -75,7 +78,10 @@ def chained(found: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
 
 FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
 # Errors whose codes are reasons.
-MACHINE_ERRORS = (MachineRefused, MachineFailed, BadAnswer, StaleCalibration)
+CODED_ERRORS = (
+    *(MachineRefused, MachineFailed, BadAnswer, StaleCalibration),
+    *(CallFailed, ValueTooLarge, ProgramError),
+)
 PLAN_CACHE_BYTES = 256 * 2**20
 _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
@@ -153,6 +159,7 @@ class Runner:
         # Called with every error of an engine; returns if it is the task's, and not one rank's.
         self.on_engine_error: Callable[[Exception], None] | None = None
         self.stop_reason = ""  # why the running task was asked to stop
+        self.calls = CallRunner(result_writer)
         self._engines: dict[str, Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
         self._plans = PlanCache()
@@ -193,22 +200,7 @@ class Runner:
         marks = self._marks = [begin_ns]
         state, file, device_ns = _DONE, None, 0
         try:
-            if terms.stale == REFUSED:
-                raise StaleCalibration(
-                    f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in"
-                    " force",
-                    hint="submit it again: it is compiled anew; with compile='auto' it runs and its"
-                    " result says so",
-                )
-            program, result = self._compute(assigned, terms, chunk)
-            assert result is not None
-            if self._result_writer is not None:
-                file = self._result_writer.put(result, program, assigned, terms, chunk)
-            device = None
-            if terms.snapshot:
-                device = self._noise.record(program, assigned, terms)
-                device_ns = self._noise.device_ns(program, assigned, terms)
-            payload = pack(program, assigned, terms, result, file, device)
+            payload, file, device_ns = self._packed(assigned, terms, chunk)
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
             state, payload = self._failed(error)
@@ -229,6 +221,30 @@ class Runner:
             device_ns,
         )
 
+    def _packed(
+        self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
+    ) -> tuple[bytes, ResultFile | None, int]:
+        """Packed result, its file, and the nanoseconds on an emulated device."""
+        if is_call(terms):
+            self._marks += self._marks * 2
+            return *self.calls.run(assigned, terms, chunk, self.control), 0
+        if terms.stale == REFUSED:
+            raise StaleCalibration(
+                f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in force",
+                hint="submit it again: it is compiled anew; with compile='auto' it runs and its"
+                " result says so",
+            )
+        program, result = self._compute(assigned, terms, chunk)
+        assert result is not None
+        file = None
+        if self._result_writer is not None:
+            file = self._result_writer.put(result, program, assigned, terms, chunk)
+        device, device_ns = None, 0
+        if terms.snapshot:
+            device = self._noise.record(program, assigned, terms)
+            device_ns = self._noise.device_ns(program, assigned, terms)
+        return pack(program, assigned, terms, result, file, device), file, device_ns
+
     def _failed(self, error: Exception) -> tuple[int, bytes]:
         """The state and the packed Failure that an error is."""
         if isinstance(error, Stopped):
@@ -239,7 +255,7 @@ class Runner:
             return FAILED, _failure(error.code, error)
         if isinstance(error, OutOfMemory | MemoryError):
             return FAILED, _failure("out_of_memory", error)
-        if isinstance(error, MACHINE_ERRORS):
+        if isinstance(error, CODED_ERRORS):
             return FAILED, _failure(error.code, error)
         return FAILED, _failure("engine", error)
 

@@ -50,7 +50,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     """
 
     name: str
-    module: str  # where its class is
+    module: str  # where its class is; "": the host of the engines has one
     outputs: tuple[str, ...]
     dynamic: bool  # mid-circuit measurement, reset, if
     reproducible: bool  # the same bits on every machine and version
@@ -72,6 +72,8 @@ class EngineCard(msgspec.Struct, frozen=True):
     ranks: bool = False  # runs over MPI ranks, any power of two of them
     is_device: bool = False  # it holds something outside: a pool of its own, one task at a time
     has_program: bool = False  # it starts a program that its pool names
+    calls: bool = False  # it calls functions and runs no circuits
+    owner_only: bool = False  # it runs tasks of the environment's own user alone
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
     noise: frozenset[NoiseKind] = frozenset()  # of a noise program; others are refused

@@ -326,3 +326,25 @@ class DeviceCost(msgspec.Struct, frozen=True):
     def seconds(self, _profile: Profile, ask: CostQuery, _slots: int) -> float:
         """One job; of several bindings each is one, which the scheduler corrects as it learns."""
         return self.job_s + ask.shots * self.shot_s
+
+
+class CallCost(msgspec.Struct, frozen=True):
+    """Calls of functions: so much memory, and so much time for each operation of the profile.
+
+    What a function takes is not known before; the scheduler corrects the time as it learns.
+    """
+
+    base_bytes: int
+    operation_s: float
+
+    def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
+        """Libraries, arguments and what is returned, as far as anybody can tell."""
+        return self.base_bytes
+
+    def least_memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
+        """As expected."""
+        return self.base_bytes
+
+    def seconds(self, profile: Profile, _ask: CostQuery, _slots: int) -> float:
+        """A call takes one slot."""
+        return max(1, profile.operations) * self.operation_s

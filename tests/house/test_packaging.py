@@ -46,6 +46,7 @@ def test_declared_dependencies_are_those_imported() -> None:
     names = (
         "aer",
         "cutting",
+        "functions",
         "ibm",
         "mpi",
         "pennylane",

@@ -29,6 +29,7 @@ from simenv.config.paths import ConnectionFile
 from simenv.config.startup import StartupMessage
 from simenv.model import Program, ResultData
 from simenv.model import views as info
+from simenv.model.calls import FunctionAnswer, FunctionCall, TranspileAnswer, TranspileCall
 from simenv.model.devices import DeviceInfo, OperationInfo, QubitInfo
 from simenv.model.owners import OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.reservations import (
@@ -86,6 +87,10 @@ NESTED: dict[str, Any] = {
     "observable": Observable,
     "gradient chain": Chain,
     "result": ResultData,
+    "transpilation": TranspileCall,
+    "transpiled circuits": TranspileAnswer,
+    "function": FunctionCall,
+    "value of a function": FunctionAnswer,
     "device of a result": DeviceRecord,
     "result origin": Origin,
     "result timing": Timing,

@@ -8,9 +8,10 @@ import msgspec
 
 from noise_models.calibration import CalibrationSnapshot
 from simenv.calibration.data.records import CountsRecord, DataError
-from simenv.client.devices.compiler import LEVEL, Compiler
+from simenv.client.devices.compiler import Compiler
 from simenv.errors import SimenvError
 from simenv.service.devices.describe import device_info
+from simenv.transpiler.transpiler import LEVEL
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 

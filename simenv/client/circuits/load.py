@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 from simenv.client.circuits import native
 from simenv.client.circuits.common.parameters import PackedCircuit, ParameterSlots
-from simenv.client.circuits.common.qiskit_runtime import is_circuit
 from simenv.client.circuits.common.text_checks import (
     MAX_PACKED_BYTES,
     MAX_TEXT_BYTES,
@@ -21,9 +20,11 @@ from simenv.client.circuits.common.text_checks import (
     too_large,
 )
 from simenv.client.circuits.encode.encoder import CircuitEncoder, Packed, pack
-from simenv.client.circuits.formats import cirq_circuit, qasm2, qasm2_fast, qasm3, qir, qpy
+from simenv.client.circuits.formats import cirq_circuit, qasm2, qasm2_fast, qasm3, qir
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import Program
+from simenv.transpiler import qpy
+from simenv.transpiler.qiskit_runtime import is_circuit
 
 _WANTED = (
     "a circuit is a QuantumCircuit, a cirq.Circuit, OpenQASM or QIR text, the path of a file (QPY "

@@ -92,11 +92,6 @@ class SubmitDevices:
             self._infos.pop(name, None)
             return self._info(name)
 
-    def transpiled(self, circuit: Any, name: str) -> Any:
-        """A QuantumCircuit compiled for a device. Raises ProgramError, NotFoundError."""
-        with self._lock:
-            return self._compiler(self._info(name)).transpiled(circuit)
-
     def _compiler(self, info: DeviceInfo) -> Any:
         if self._compilers is None:
             from simenv.client.devices.compiler import Compilers

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from simenv.client.circuits import PackedCircuit, load
 from simenv.client.circuits.common.parameters import ParameterSlots
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
-from simenv.client.devices.angles import closed, opened, opened_circuit
-from simenv.client.devices.target import NativeForm, gate_names, target_of
 from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable, Program
 from simenv.model.devices import DeviceInfo
+from simenv.transpiler.angles import closed, opened
+from simenv.transpiler.target import NativeForm, gate_names
+from simenv.transpiler.transpiler import LEVEL, Transpiler
 
-LEVEL = 1  # of Qiskit's transpiler
-SEED = 7
 MAX_TARGETS = 16
 MAX_STRUCTURES = 1_024
 
@@ -97,17 +96,14 @@ class Compiler:
     def __init__(self, info: DeviceInfo, level: int = LEVEL) -> None:
         """`level`: of Qiskit's transpiler, 0 to 3."""
         self._info = info
-        self._level = level
         self._native = NativeForm(info)
-        self._passes: Any = None
+        self._transpiler = Transpiler(info, level)
         self._structures: OrderedDict[bytes, _CompiledStructure] = OrderedDict()
 
     @property
     def name(self) -> str:
         """What compiles, as results record it."""
-        import qiskit
-
-        return f"qiskit {qiskit.__version__}, level {self._level}, seed {SEED}"
+        return self._transpiler.name
 
     def compiled(
         self, loaded: PackedCircuit, mode: str, mapping: tuple[int, ...] = ()
@@ -134,7 +130,7 @@ class Compiler:
                 raise
             return own
         if values.size:
-            packed = load(closed(found.circuit, values, self._merging))
+            packed = load(closed(found.circuit, values, self._transpiler.merging))
         else:
             after = found.packed
             slots = _CompiledSlots(loaded.slots.parameters, loaded.slots.expressions, after.slots)
@@ -174,60 +170,8 @@ class Compiler:
             moved.packed(), moved.num_qubits, loaded.measures, loaded.parameters, loaded.slots
         )
 
-    def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
-        """A QuantumCircuit in native gates on the device's qubits, compiled as `compiled` does.
-        Raises ProgramError."""
-        structure, values = opened_circuit(circuit)
-        found = self._run(structure, mapping)
-        return closed(found, values, self._merging) if values.size else found
-
-    def _run(self, circuit: Any, mapping: tuple[int, ...]) -> Any:
-        from qiskit.exceptions import QiskitError
-
-        if circuit.num_qubits > self._info.num_qubits:
-            raise ProgramError(
-                f"the circuit has {circuit.num_qubits} qubits; device {self._info.name} has"
-                f" {self._info.num_qubits}",
-                hint="a wider device, or fewer qubits",
-            )
-        try:
-            if mapping:
-                return self._pass_manager(mapping).run(circuit)
-            if self._passes is None:
-                self._passes = self._pass_manager()
-            return self._passes.run(circuit)
-        except QiskitError as error:
-            raise ProgramError(
-                f"the circuit cannot be compiled for device {self._info.name}: {error.message}",
-                hint="compile='never' runs it as it is written, in native gates",
-            ) from error
-
-    @cached_property
-    def _target(self) -> Any:
-        return target_of(self._info)
-
-    @cached_property
-    def _merging(self) -> Any:
-        """Passes that merge gates on one qubit, as the level does where angles are numbers."""
-        target = self._target  # loads qiskit
-        from qiskit.transpiler import PassManager
-        from qiskit.transpiler.passes import Optimize1qGatesDecomposition
-
-        return PassManager([Optimize1qGatesDecomposition(target=target)])
-
-    def _pass_manager(self, mapping: tuple[int, ...] = ()) -> Any:
-        target = self._target
-        from qiskit.transpiler import generate_preset_pass_manager
-
-        return generate_preset_pass_manager(
-            optimization_level=self._level,
-            target=target,
-            seed_transpiler=SEED,
-            initial_layout=list(mapping) or None,
-        )
-
     def _transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
-        found = self._run(to_qiskit(program), mapping)
+        found = self._transpiler.run(to_qiskit(program), mapping)
         last = found.layout.final_index_layout(filter_ancillas=True)
         first = found.layout.initial_index_layout(filter_ancillas=True)
         layouts = np.array(last, np.uint16).tobytes(), np.array(first, np.uint16).tobytes()

@@ -73,7 +73,7 @@ class ProvenanceSource(Protocol):
 Packed = bytes | memoryview
 _FIELDS = (
     *("outcomes", "counts", "probability_outcomes", "probabilities"),
-    *("statevector", "expectations", "gradients", "memory"),
+    *("statevector", "expectations", "gradients", "memory", "value"),
 )
 
 
@@ -99,7 +99,7 @@ class DecodedResult:
 
     def _cut(self, data: ResultData, task: object) -> None:
         """Find the rows' parts; ProtocolError where they do not fit."""
-        outcomes, counts, possible, odds, state, estimates, slopes, memory = _sizes(data)
+        outcomes, counts, possible, odds, state, estimates, slopes, memory, _ = _sizes(data)
         self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
         self._probability_ends = _ends(
             possible, data.probability_width, odds, 8, data.probability_rows, data.count, task
@@ -220,6 +220,7 @@ class DecodedResult:
             expectations=part("expectations"),
             gradients=part("gradients"),
             memory=part("memory"),
+            value=bytes(self.packed("value")),
             binding=data.binding + row,
             count=1,
             rows=b"",
@@ -245,6 +246,7 @@ def _is_plain(data: ResultData) -> bool:
             or data.expectations
             or data.gradients
             or data.memory
+            or data.value
         )
     )
 
@@ -260,6 +262,7 @@ def _sizes(data: ResultData) -> list[int]:
         len(data.expectations),
         len(data.gradients),
         len(data.memory),
+        len(data.value),
     ]
     if data.file is None:
         return here

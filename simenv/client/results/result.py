@@ -147,6 +147,14 @@ class Result:
         return bitstrings.strings(memory.data.cast("B"), memory.shape[1], self._data.registers)
 
     @property
+    def value(self) -> bytes:
+        """Of a call: what it returned, packed as `simenv.model.calls` says. The futures that
+        `Client.call` returns give the value itself."""
+        if not self._decoded.has("value"):
+            raise OptionError(f"task {self.task} has no value", hint="it ran a circuit, not a call")
+        return bytes(self._decoded.packed("value"))
+
+    @property
     def registers(self) -> tuple[tuple[str, int], ...]:
         """Classical registers (name, size), the first from clbit 0; bits without one come last, as
         a register without a name. Empty: the circuit measures nothing."""
@@ -316,7 +324,7 @@ class Result:
 
     def has(self, output: str) -> bool:
         """Was that asked for: counts, probabilities, statevector, expectations, gradients,
-        memory? Reads no file."""
+        memory, value? Reads no file."""
         return self._decoded.has(output)
 
     def save(self, path: str | os.PathLike[str]) -> None:

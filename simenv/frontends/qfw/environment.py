@@ -180,7 +180,7 @@ def _retention(site_config: Path | None) -> CompletionRetention | None:
 
 def _load_reader() -> None:
     """What reads circuits, before the first one that needs it comes."""
-    from simenv.client.circuits.common import qiskit_runtime
+    from simenv.transpiler import qiskit_runtime
 
     try:
         qiskit_runtime.qiskit()

@@ -21,8 +21,8 @@ from qiskit.circuit.library import get_standard_gate_name_mapping
 from qiskit.transpiler import Target
 
 from simenv.client.client import Client
-from simenv.client.devices.target import target_of
 from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.transpiler.target import target_of
 
 _KEPT = 16
 _CONTROL_FLOW = {

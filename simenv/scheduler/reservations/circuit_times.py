@@ -64,7 +64,9 @@ class DeviceTimes:
         if device:
             return self._pools.get(device)
         pools = self._pools.values()
-        return min(pools, key=lambda pool: bool(pool.provider), default=None)
+        return min(
+            pools, key=lambda pool: (engine_of(pool).calls, bool(pool.provider)), default=None
+        )
 
 
 def engine_of(pool: PoolSpec) -> EngineCard:

@@ -186,9 +186,13 @@ def _why(card: EngineCard, profile: Profile, total_qubits: int) -> str:
 def _named(terms: TaskOptions) -> EngineCard:
     card = catalog.card(terms.engine)
     if card is None:
-        names = ", ".join(entry.name for entry in catalog.engine_cards() if entry.in_default_pool)
+        names = [
+            entry.name
+            for entry in catalog.engine_cards()
+            if entry.in_default_pool and not entry.calls
+        ]
         raise OptionError(
-            f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {names}"
+            f"engine {terms.engine[:64]!r} is not known", hint=f"one of: auto, {', '.join(names)}"
         )
     return card
 

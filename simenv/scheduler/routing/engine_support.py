@@ -124,6 +124,12 @@ def holds_hardware(pool: PoolSpec) -> bool:
     return card is not None and card.is_device
 
 
+def only_calls(pool: PoolSpec) -> bool:
+    """Does the pool call functions and run no circuits?"""
+    card = catalog.card(pool.engine)
+    return card is not None and card.calls
+
+
 def kind_of(pool: PoolSpec) -> DeviceKind:
     """The kind of device of a pool."""
     if pool.device:

@@ -15,7 +15,8 @@ import msgspec
 
 from simenv.errors import ProgramError, VersionMismatchError
 from simenv.model import READ_FORMATS, Program, TaskOptions, decode_program
-from simenv.service.admission import rules
+from simenv.model.calls import is_call
+from simenv.service.admission import calls, rules
 from simenv.service.support.fair_queue import FairQueue
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.analysis.profile import Profile
@@ -98,7 +99,7 @@ class Examining:
         takes long and is not known yet."""
         future = self._begun.get((owner, key))
         if future is None:
-            if not _takes_long(packed) and (device is None or device.is_loaded):
+            if not _takes_long(packed, terms) and (device is None or device.is_loaded):
                 return look(packed, terms, device)
             future = self._begun[owner, key] = _THREAD.submit(owner, packed, terms, device)
         if not future.done():
@@ -107,16 +108,18 @@ class Examining:
         return future.result()
 
 
-def _takes_long(packed: bytes) -> bool:
+def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
     """Is it large, or the first wide one, for which kernels must still be loaded or compiled?"""
-    if len(packed) >= BESIDE_BYTES:
-        return True
+    if len(packed) >= BESIDE_BYTES or is_call(terms):
+        return len(packed) >= BESIDE_BYTES
     return not light_cone.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
 
 
 def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) -> Looked:
     """The program opened and profiled; SimenvError where no engine could run it under these
-    terms, or the device does not execute it."""
+    terms, or the device does not execute it. A call is profiled as a program without operations."""
+    if is_call(terms):
+        return calls.examined(packed, terms)
     program = open_program(packed)
     circuit = Circuit.from_program(program)
     wrong = admission.validation_error(circuit)

@@ -16,7 +16,7 @@ from simenv.model import PoolSpec, TaskOptions, TaskSpec, digest
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
-from simenv.service.admission import rules
+from simenv.service.admission import calls, rules
 from simenv.service.admission.background_checks import Examining, Later
 from simenv.service.admission.dependencies import check_parents
 from simenv.service.admission.rules import AdmittedProgram
@@ -142,10 +142,11 @@ class AdmissionController:
 
     def _terms_are_valid(self, pending: PendingSubmit) -> bool:
         terms = pending.message.terms
-        if terms == self._terms:  # of the last message, mostly
-            pending.terms_digest = self._terms_digest
-            return True
         try:
+            calls.check_owner(terms, pending.owner)
+            if terms == self._terms:  # of the last message, mostly
+                pending.terms_digest = self._terms_digest
+                return True
             terms = self._with_document(pending)
         except SimenvError as error:
             pending.refusals.append(refusal(error))

@@ -14,6 +14,7 @@ import numpy as np
 from simenv.errors import InfeasibleError, LimitExceededError, OptionError
 from simenv.model import MAX_BINDINGS, MAX_SHOTS, Chain, Program, TaskOptions, TaskSpec, Workload
 from simenv.model.bounds import check_printable
+from simenv.model.calls import VALUE, check_call_terms, is_call
 from simenv.model.task import MAX_TIMEOUT_S
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.routing.engine_choice import size
@@ -116,10 +117,12 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
 
 def check_terms(terms: TaskOptions) -> None:
     """What does not depend on the program."""
-    if not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
+    if is_call(terms):
+        check_call_terms(terms)
+    elif not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
         raise OptionError(f"outputs must be distinct and at least one, got {terms.outputs}")
     for output in terms.outputs:
-        if output not in OUTPUTS:
+        if output not in OUTPUTS and output != VALUE:
             raise OptionError(
                 f"output {output!r} is not known", hint=f"one of: {', '.join(OUTPUTS)}"
             )

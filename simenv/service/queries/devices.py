@@ -15,7 +15,7 @@ from simenv.model import PoolSpec
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core.actions import Action
 from simenv.scheduler.core.types import ClusterLimits
-from simenv.scheduler.routing.engine_support import RoutingSnapshot
+from simenv.scheduler.routing.engine_support import RoutingSnapshot, only_calls
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.state import SchedulerState
 from simenv.scheduler.views.infos import closed_pools
@@ -81,9 +81,9 @@ class DeviceRecords:
         return msgspec.structs.replace(self.emulated.info(name), name=name)
 
     def all(self, limits: ClusterLimits) -> list[DeviceInfo]:
-        """Every pool that was asked for, in that order. Raises Waiting while an emulated device is
-        being read, NotFoundError and OptionError where it cannot be."""
-        return [self._device(pool, limits) for pool in self._pools]
+        """Every pool that was asked for and runs circuits, in that order. Raises Waiting while an
+        emulated device is being read, NotFoundError and OptionError where it cannot be."""
+        return [self._device(pool, limits) for pool in self._pools if not only_calls(pool)]
 
     def _device(self, pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
         said = self._said.get(pool.name)

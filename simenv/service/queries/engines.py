@@ -20,7 +20,7 @@ from simenv.scheduler.routing import engine_choice, live_routing, ranks
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_choice import EngineCandidate
 from simenv.scheduler.routing.engine_support import ELSEWHERE, RoutingSnapshot
-from simenv.service.admission import rules
+from simenv.service.admission import calls, rules
 from simenv.service.admission.background_checks import Examining, Later
 from simenv.service.admission.controller import with_shots
 from simenv.service.devices.resolve import EmulatedDevices, Waiting
@@ -50,6 +50,7 @@ def explain(
         if devices is not None:
             terms = devices.resolved(terms)
             device = devices.context(terms)
+        calls.check_owner(terms, owner)
         rules.check_terms(terms)
         _, found = _EXAMINING.look(id(message), message.program, terms, owner, device)
         found = with_shots(found, message.shots)
@@ -155,11 +156,11 @@ def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
 
 @functools.lru_cache(maxsize=1)
 def engines_view(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> list[EngineInfo]:
-    """All but those that only drills name."""
+    """All that run circuits, but those that only drills name."""
     return [
         _view(card, pools, limits)
         for card in catalog.engine_cards()
-        if card.in_default_pool or card.automatic
+        if (card.in_default_pool or card.automatic) and not card.calls
     ]
 
 

@@ -19,6 +19,7 @@ from simenv.model import (
     digest,
     task_name,
 )
+from simenv.model.calls import is_call
 from simenv.scheduler.core.types import UNSENT, Route, TaskRecord
 from simenv.scheduler.state.state import SchedulerState
 from simenv.service.journal.reader import AcceptedRow, unpack_routes
@@ -192,7 +193,9 @@ class Log:
             attempts=end.attempts,
             slots=end.slots,
             message=source.name,
-            structure=self._structure(spec) if structure else "",
+            structure=self._structure(spec)
+            if structure and not is_call(source.submit.terms)
+            else "",
             reason=end.reason,
             ranks=end.ranks,
             owner=source.row.owner,

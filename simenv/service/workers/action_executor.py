@@ -234,6 +234,7 @@ def packed(
                 spec.count,
                 spec.layout,
                 spec.initial_layout,
+                not record.batch.owner,
             )
         )
     route = send.records[0].route

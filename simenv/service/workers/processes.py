@@ -19,6 +19,7 @@ from simenv.config import Config, EnvironmentPaths
 from simenv.config.environ import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import PoolSpec
+from simenv.model.calls import FUNCTIONS
 from simenv.scheduler.core.actions import StartWorker
 from simenv.service.workers.worker_keys import WorkerKeys
 
@@ -83,7 +84,8 @@ class WorkerProcesses:
             *("--ranks", str(ranks)),
             *("--log", str(log)),
             *("--parent", "0"),
-            *(self._machine(pool) if pool.provider else ()),
+            *(("--provider", pool.provider) if pool.provider else ()),
+            *(("--import-from", self._import_from) if _imports(pool) else ()),
             *(("--command", pool.command) if pool.command else ()),
         )
         command = Command(
@@ -104,9 +106,6 @@ class WorkerProcesses:
         self._forget(action.worker)
         self._peers[action.worker] = WorkerPeer(action.start, has_machine=bool(pool.provider))
         return ""
-
-    def _machine(self, pool: PoolSpec) -> tuple[str, ...]:
-        return "--provider", pool.provider, "--import-from", self._import_from
 
     def joined(self, name: str, start: int, peer: bytes) -> bool:
         """A worker spoke for the first time; False if it is none of ours, or if that start of it
@@ -204,6 +203,11 @@ def compile_beside(
         name = f"kernels-{number + 1}"
         log = home / f"{name}.log"
         launcher.start(Command(name, argv, worker_environ(environ), log, home))
+
+
+def _imports(pool: PoolSpec) -> bool:
+    """Do its workers import modules of the environment's user?"""
+    return bool(pool.provider) or pool.engine == FUNCTIONS
 
 
 def _rotate(log: Path) -> None:

@@ -93,6 +93,7 @@ class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     count: int = 1
     layout: bytes = b""  # see `TaskSpec`
     initial_layout: bytes = b""
+    trusted: bool = False  # of the environment's own user, not of a key's owner
 
 
 class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):

@@ -15,7 +15,7 @@ from simulators import catalog, registry
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import bell, feed_forward
 from simulators.engine import EngineContext
-from simulators.errors import UnknownEngine
+from simulators.errors import UnknownEngine, Unsupported
 
 ROOT = Path(catalog.__file__).parents[2]
 
@@ -30,7 +30,11 @@ def test_catalog_imports_neither_numpy_nor_numba() -> None:
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("entry", catalog.CARDS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "entry",
+    [entry for entry in catalog.CARDS if not entry.calls],
+    ids=lambda entry: entry.name,
+)
 def test_each_card_creates_its_engine(entry: catalog.EngineCard) -> None:
     assert entry.install_hint == ""
     backend = GenericBackendV2(2, seed=1) if entry.is_device else None
@@ -46,8 +50,17 @@ def test_automatic_engines_are_named() -> None:
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
         "hardware",
         "external",
+        "functions",
         "fault",
     ]
+    assert [entry.name for entry in catalog.CARDS if entry.calls] == ["transpiler", "functions"]
+    assert [entry.name for entry in catalog.CARDS if entry.owner_only] == ["functions"]
+
+
+def test_engines_of_calls_run_no_circuits() -> None:
+    with pytest.raises(Unsupported, match="engine 'transpiler' runs no circuits"):
+        registry.create("transpiler")
+    assert not {"transpiler", "functions"} & set(registry.names())
 
 
 def test_card_with_missing_modules_has_install_hint() -> None:

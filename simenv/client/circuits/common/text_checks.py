@@ -14,12 +14,15 @@ from typing import NoReturn
 
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
+from simenv.transpiler.limits import MAX_OPERATIONS as MAX_OPERATIONS
+from simenv.transpiler.limits import label as label
+from simenv.transpiler.limits import too_many_bits as too_many_bits
+from simenv.transpiler.limits import too_many_operations as too_many_operations
 
 MAX_TEXT_BYTES = 16 * 2**20
 MAX_TEXT3_BYTES = 2**20  # OpenQASM 3: its parser reads some 40 kB a second
 MAX_NESTING = 200  # brackets in text; definitions within definitions
 MAX_BLOCKS = 100  # blocks within blocks
-MAX_OPERATIONS = 1_000_000  # after every definition is expanded
 MAX_OPERANDS = 2**23  # qubits named by all operations together
 MAX_TOKENS = 1_000_000  # of all conditions together
 MAX_PACKED_BYTES = 64 * 2**20
@@ -90,11 +93,6 @@ def too_large(size_bytes: int, name: str) -> LimitExceededError:
     )
 
 
-def label(name: str) -> str:
-    """What a message about a text begins with."""
-    return f"{name}: " if name else ""
-
-
 def place(name: str, line: int, column: int) -> str:
     """What a message about one place in a text begins with."""
     return f"{name}:{line}:{column}: " if name else f"line {line}, column {column}: "
@@ -113,22 +111,6 @@ def relocate(error: SimenvError, name: str, line: int, column: int) -> SimenvErr
     if isinstance(error, ProgramError):
         error.line, error.column = line, column
     return error
-
-
-def too_many_bits(kind: str, count: int | str, limit: int, where: str = "") -> LimitExceededError:
-    """The refusal of a circuit by its width."""
-    return LimitExceededError(
-        f"{where}{count} {kind}; a program holds at most {limit}",
-        hint="no simulator here is wider; check the sizes of the registers",
-    )
-
-
-def too_many_operations(where: str = "") -> LimitExceededError:
-    """The refusal of a circuit by its length."""
-    return LimitExceededError(
-        f"{where}more than {MAX_OPERATIONS} operations once every gate definition is expanded",
-        hint="split the circuit; look for gates that call one another many times",
-    )
 
 
 def too_many_operands(where: str = "") -> LimitExceededError:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from simenv.client.circuits.common import qiskit_runtime
-from simenv.client.circuits.common.qiskit_runtime import names
 from simenv.client.circuits.common.text_checks import MAX_BLOCKS, MAX_OPERATIONS
 from simenv.client.circuits.decode.operations import (
     DecodedOperation,
@@ -20,6 +18,8 @@ from simenv.client.circuits.decode.operations import (
 )
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import MARKERS, Program
+from simenv.transpiler import qiskit_runtime
+from simenv.transpiler.qiskit_runtime import names
 
 
 def to_qiskit(program: Program) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from simenv.client.circuits.common.qiskit_runtime import names
 from simenv.client.circuits.common.text_checks import (
     MAX_BLOCKS,
     MAX_OPERATIONS,
@@ -18,6 +17,7 @@ from simenv.client.circuits.common.text_checks import (
 from simenv.client.circuits.encode.expressions import ExpressionWriter
 from simenv.client.circuits.encode.program_builder import BitNumber, ProgramBuilder
 from simenv.errors import LimitExceededError, ProgramError
+from simenv.transpiler.qiskit_runtime import names
 
 MAX_WRITTEN_OUT = 65_536  # passes of one loop
 

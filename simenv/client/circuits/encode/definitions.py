@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from simenv.client.circuits.common.qiskit_runtime import names
 from simenv.client.circuits.common.text_checks import (
     MAX_NESTING,
     MAX_OPERATIONS,
     too_many_operations,
 )
 from simenv.errors import ProgramError, SimenvError
+from simenv.transpiler.qiskit_runtime import names
 
 _READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules whose gates come from text
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from simenv.client.circuits.common.qiskit_runtime import names
 from simenv.client.circuits.common.text_checks import (
     MAX_OPERANDS,
     MAX_OPERATIONS,
@@ -32,6 +31,7 @@ from simenv.client.circuits.encode.program_builder import (
 )
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import MAX_UNITARY_QUBITS, Program
+from simenv.transpiler.qiskit_runtime import names
 
 _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
 

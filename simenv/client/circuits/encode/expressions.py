@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from simenv.client.circuits.common.qiskit_runtime import names
 from simenv.client.circuits.encode.program_builder import ProgramBuilder
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS, MAX_VARIABLES, Token
+from simenv.transpiler.qiskit_runtime import names
 
 ClbitNumber = Callable[[Any], int]
 Registers = dict[tuple[int, ...], int]  # the number of a register, by its clbits

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from simenv.client.circuits.common import qiskit_runtime
 from simenv.client.circuits.common.text_checks import (
     MAX_OPERANDS,
     MAX_OPERATIONS,
@@ -28,6 +27,7 @@ from simenv.client.circuits.common.text_checks import (
     too_many_operations,
 )
 from simenv.errors import LimitExceededError, ProgramError
+from simenv.transpiler import qiskit_runtime
 
 # Possessive everywhere, and an alternative that always matches: no text makes this quadratic.
 _ENDS = re.compile(r";[\s;{}]*+")

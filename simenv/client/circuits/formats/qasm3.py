@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from simenv.client.circuits.common import qiskit_runtime
 from simenv.client.circuits.common.text_checks import SourceText, label, place, too_many_bits
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import MAX_QUBITS
+from simenv.transpiler import qiskit_runtime
 
 if TYPE_CHECKING:
     from simenv.client.circuits.formats.qasm3_importer import ParsedQasm3

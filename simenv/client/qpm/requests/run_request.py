@@ -20,8 +20,6 @@ from typing import Any
 import msgspec
 
 from simenv.client.circuits import load
-from simenv.client.circuits.common.qiskit_runtime import is_circuit
-from simenv.client.circuits.formats import qpy
 from simenv.client.devices.noise import factors_of
 from simenv.client.qpm.requests import arguments
 from simenv.client.results import bitstrings
@@ -30,6 +28,8 @@ from simenv.config import NAME_RULE
 from simenv.errors import OptionError, ProgramError
 from simenv.model import MAX_QUBITS, MAX_SHOTS, OWNERS, Program
 from simenv.qpm.errors import ExecutionError
+from simenv.transpiler import qpy
+from simenv.transpiler.qiskit_runtime import is_circuit
 
 _PASSIVE = frozenset({"measure", "barrier"})  # what may follow a measurement that is still final
 

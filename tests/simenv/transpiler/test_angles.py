@@ -15,9 +15,9 @@ from qiskit.quantum_info import Statevector
 from noise_models.calibration import CalibrationSnapshot, NativeGate
 from simenv.client.circuits import load
 from simenv.client.circuits.decode.to_qiskit import to_qiskit
-from simenv.client.devices.angles import MOST_ANGLES, opened
 from simenv.client.devices.compiler import CompiledCircuit, Compiler
 from simenv.service.devices.describe import device_info
+from simenv.transpiler.angles import MOST_ANGLES, opened
 
 WIDTH = 4
 LINE = tuple((a, b) for k in range(WIDTH - 1) for a, b in ((k, k + 1), (k + 1, k)))
@@ -118,7 +118,7 @@ def test_rotations_of_one_structure_are_compiled_once_with_the_gates_of_the_tran
         compiled = made.compiled(load(circuit), "auto")
         layouts.add(compiled.layouts)
         assert np.allclose(final_state(compiled).data, Statevector(circuit).data, atol=1e-9)
-        numbers = made._run(circuit, ())  # as Qiskit compiles it with its angles
+        numbers = made._transpiler.run(circuit)  # as Qiskit compiles it with its angles
         assert counted(to_qiskit(compiled.loaded.program)) == counted(numbers)
     assert len(made._structures) == len(layouts) == 1
 
@@ -155,10 +155,13 @@ def test_angles_that_are_parameters_leave_free_ones_and_control_flow_alone() -> 
 def test_transpiled_circuit_has_the_gates_of_the_one_that_is_submitted() -> None:
     made = compiler("lattice")
     circuit = mixed(3, 1)
-    shown = made.transpiled(circuit)
+    shown = made._transpiler.transpiled(circuit)
     compiled = to_qiskit(made.compiled(load(circuit), "auto").loaded.program)
     assert counted(shown) == counted(compiled)
-    assert shown.layout.final_index_layout() == made._run(circuit, ()).layout.final_index_layout()
+    assert (
+        shown.layout.final_index_layout()
+        == made._transpiler.run(circuit).layout.final_index_layout()
+    )
     assert not shown.parameters
     assert np.allclose(Statevector(shown).data, Statevector(compiled).data, atol=1e-9)
     assert circuit.count_ops() == mixed(3, 1).count_ops(), "the caller's circuit is not changed"

@@ -8,9 +8,9 @@ from qiskit import QuantumCircuit
 from noise_models import library
 from simenv.client.circuits import load
 from simenv.client.devices.compiler import Compiler
-from simenv.client.devices.target import NativeForm, target_of
 from simenv.model.devices import DeviceInfo
 from simenv.service.devices.describe import device_info
+from simenv.transpiler.target import NativeForm, target_of
 
 
 def info(name: str = "superconducting-lattice") -> DeviceInfo:

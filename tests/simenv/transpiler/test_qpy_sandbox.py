@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 from qiskit import QuantumCircuit, qpy
 
-from simenv.client.circuits.formats import qpy_sandbox
-from simenv.client.circuits.formats.qpy_sandbox import Confined
 from simenv.client.qpm.requests import run_request
 from simenv.errors import LimitExceededError, ProgramError
+from simenv.transpiler import qpy_sandbox
+from simenv.transpiler.qpy_sandbox import Confined
 
 
 @pytest.fixture(scope="module")

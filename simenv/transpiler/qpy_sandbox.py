@@ -6,7 +6,7 @@ be read there within the limits can be read here. It gets only files whose heade
 older versions hold code. The process is started with the first file, kept,
 and started anew after a file that ended it.
 
-    python -m simenv.client.circuits.formats.qpy_sandbox  # reads files, writes verdicts
+    python -m simenv.transpiler.qpy_sandbox  # reads files, writes verdicts
 """
 
 from __future__ import annotations

@@ -14,15 +14,10 @@ import struct
 import warnings
 from typing import Any
 
-from simenv.client.circuits.common import qiskit_runtime
-from simenv.client.circuits.common.text_checks import (
-    MAX_OPERATIONS,
-    label,
-    too_many_bits,
-    too_many_operations,
-)
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
+from simenv.transpiler import qiskit_runtime
+from simenv.transpiler.limits import MAX_OPERATIONS, label, too_many_bits, too_many_operations
 
 MAGIC = b"QISKIT"
 OLDEST = 13
@@ -47,7 +42,7 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
     """
     _check(data, name)
     if not trusted:
-        from simenv.client.circuits.formats import qpy_sandbox  # few processes need one
+        from simenv.transpiler import qpy_sandbox  # few processes need one
 
         qpy_sandbox.CONFINED.check(data, name)
     from qiskit import qpy
@@ -65,6 +60,17 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
             raise
         raise _refusal(name, error) from error
     return circuit
+
+
+def written(circuit: Any, newest: int = 255) -> bytes:
+    """A QuantumCircuit as a file of that version of QPY, or of this Qiskit's newest if that is
+    older. Raises what Qiskit does."""
+    from qiskit import qpy
+    from qiskit.qpy.common import QPY_VERSION
+
+    out = io.BytesIO()
+    qpy.dump(circuit, out, version=min(newest, QPY_VERSION))
+    return out.getvalue()
 
 
 def _refusal(name: str, error: BaseException) -> ProgramError:

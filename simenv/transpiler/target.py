@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from simenv.client.circuits.common import qiskit_runtime
 from simenv.errors import OptionError
 from simenv.model import NO_GATES, OWNERS, Program
 from simenv.model.devices import DeviceInfo
+from simenv.transpiler import qiskit_runtime
 
 _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 

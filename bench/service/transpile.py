@@ -1,0 +1,130 @@
+"""Transpilation of 200 circuits for a device of 127 qubits: two workers beside one process.
+
+The circuits are different ones of 8 to 16 qubits. `qiskit` is `qiskit.transpile` in one process at
+its default level, `workers` is `Client.transpile` at the same level by two workers, QPY
+there and back included. `submit, here` and `submit, workers` are the same by the rules of `submit`,
+without a goal: they compile faster, and QPY weighs more. Rounds alternate; medians of the rounds'
+ratios, of wall time and of CPU time. The latter is that of the client and of the busier worker, as
+if nothing of them overlapped: on a machine that has other work to do it says more. Circuits must be
+equal, layouts included.
+
+    python -m bench run transpile [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import psutil
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report
+
+CIRCUITS, DEVICE, LEVEL = 200, "sherbrooke", 2
+OPTIONS = (Option("--rounds", type=int, default=5, quick=2),)
+Ways = dict[str, Callable[[], list[Any]]]
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("transpile", f"transpile: {CIRCUITS} circuits for {DEVICE}, level {LEVEL}")
+    circuits = [layered(number) for number in range(CIRCUITS)]
+    walls: dict[str, list[float]] = {}
+    cpus: dict[str, list[float]] = {}
+    with simenv.local(workers=2, durability="accepted") as client:
+        workers = [psutil.Process(each.pid) for each in client.workers()]
+        ways = _ways(client, circuits)
+        for _ in range(2):  # the first call of each worker loads Qiskit
+            client.transpile(circuits[:32], DEVICE, level=LEVEL)
+        for _ in range(options.rounds):
+            found = {name: _timed(call, name, workers, walls, cpus) for name, call in ways.items()}
+            assert same(found["qiskit"], found["workers"]), "circuits differ"
+            assert same(found["submit, here"], found["submit, workers"]), "circuits differ"
+    for name in ways:
+        wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
+        print(f"{name:18}{wall:8.3f} s wall{cpu:8.3f} s CPU")
+    print()
+    report.at_least("identical", 1, "all circuits and layouts equal to those of one process")
+    report.at_most("wall_share", _share(walls, "workers", "qiskit"), "wall time")
+    report.at_most("cpu_share", _share(cpus, "workers", "qiskit"), "CPU time")
+    return report
+
+
+def _ways(client: simenv.Client, circuits: list[Any]) -> Ways:
+    from qiskit import transpile
+
+    from simenv.transpiler.target import target_of
+    from simenv.transpiler.transpiler import SEED, Transpiler
+
+    info = client.device(DEVICE)
+    here, target = Transpiler(info), target_of(info)
+    return {
+        "qiskit": lambda: transpile(
+            circuits,
+            target=target,
+            optimization_level=LEVEL,
+            seed_transpiler=SEED,
+            num_processes=1,
+        ),
+        "workers": lambda: client.transpile(circuits, DEVICE, level=LEVEL),
+        "submit, here": lambda: [here.transpiled(each) for each in circuits],
+        "submit, workers": lambda: client.transpile(circuits, DEVICE),
+    }
+
+
+def _timed(
+    call: Callable[[], list[Any]],
+    name: str,
+    workers: list[psutil.Process],
+    walls: dict[str, list[float]],
+    cpus: dict[str, list[float]],
+) -> list[Any]:
+    own, others, begin = time.process_time(), _cpu_s(workers), time.perf_counter()
+    found = call()
+    walls.setdefault(name, []).append(time.perf_counter() - begin)
+    busiest = float(max(np.subtract(_cpu_s(workers), others)))
+    cpus.setdefault(name, []).append(time.process_time() - own + busiest)
+    return found
+
+
+def _share(times: dict[str, list[float]], some: str, others: str) -> float:
+    """The median over rounds: what slows one round down slows both down."""
+    return statistics.median(np.divide(times[some], times[others]))
+
+
+def layered(number: int) -> Any:
+    """Rotations and controlled gates on random pairs, all measured; other numbers, other ones."""
+    from qiskit import QuantumCircuit
+
+    rng = np.random.default_rng([5, number])
+    width = int(rng.integers(8, 17))
+    circuit = QuantumCircuit(width, width, name=f"layered{number}")
+    for _ in range(6):
+        for qubit in range(width):
+            circuit.u(*rng.uniform(0, 2 * np.pi, 3), qubit)
+        pairs = rng.permutation(width)
+        for first, second in zip(pairs[0::2].tolist(), pairs[1::2].tolist(), strict=False):
+            circuit.cx(first, second)
+    circuit.measure(range(width), range(width))
+    return circuit
+
+
+def same(some: list[Any], others: list[Any]) -> bool:
+    """Equal circuits on equal layouts?"""
+    return len(some) == len(others) and all(
+        one == other
+        and one.layout.final_index_layout() == other.layout.final_index_layout()
+        and one.layout.initial_index_layout() == other.layout.initial_index_layout()
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def _cpu_s(processes: list[psutil.Process]) -> list[float]:
+    times = [process.cpu_times() for process in processes]
+    return [each.user + each.system for each in times]

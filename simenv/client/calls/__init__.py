@@ -1,0 +1,1 @@
+"""Calls: functions and transpilations that workers of an environment run."""

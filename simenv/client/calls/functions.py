@@ -1,0 +1,155 @@
+"""Functions of the environment's own user, called by workers of a pool of engine `functions`.
+
+The one module of a client that builds objects from bytes: those that its own functions returned,
+in an environment of the same user. A client that came with a key neither sends nor reads pickles.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from typing import Any
+
+import msgspec
+
+from simenv.client.calls.tasks import CallOptions, CallTask, send_calls
+from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.task_handle import Submission
+from simenv.client.tasks.task import number_of
+from simenv.errors import NotAllowedError, OptionError, VersionMismatchError
+from simenv.model.calls import CALL_FORMAT, FUNCTIONS, MAX_NAME_CHARS, FunctionAnswer, FunctionCall
+from simenv.wire import codec
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+class FunctionExecutor(Executor):
+    """Calls functions in workers; its futures are tasks: durable, repeated when a worker dies.
+
+    Made by `Client.functions`. A function may be called more than once, when a worker died before
+    its value was stored. Thread-safe.
+    """
+
+    def __init__(self, session: ServiceSession, with_key: bool, options: CallOptions) -> None:
+        """`with_key`: the client came with a key, whose owner's functions no environment calls."""
+        if with_key:
+            raise NotAllowedError(
+                "functions are called for the environment's own user alone, and this client came"
+                " with a key",
+                hint="connect without a key, as that user, where the environment runs",
+            )
+        self._session = session
+        self._options = options
+        self._closed = False
+        self._tasks: weakref.WeakSet[CallTask] = weakref.WeakSet()
+
+    def submit(  # type: ignore[override]
+        self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> CallTask:
+        """Submit one call; it is durably accepted when this returns.
+
+        Raises OptionError for what cannot be pickled, LimitExceededError, NotAllowedError,
+        InfeasibleError where no pool calls functions, QueueFullError, ServiceLostError.
+        """
+        return self._sent([_packed(function, args, kwargs)])[0]
+
+    def submit_many(
+        self, function: Callable[..., Any], /, *iterables: Iterable[Any]
+    ) -> list[CallTask]:
+        """Submit function(*items) for the items of the iterables, which are taken together as by
+        `zip`, in few messages; raises as `submit`."""
+        return self._sent([_packed(function, items, {}) for items in zip(*iterables, strict=False)])
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        /,
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,  # noqa: ARG002 - of Executor: calls travel together anyway
+    ) -> Iterator[Any]:
+        """Values of `submit_many`, in order. The iterator raises TimedOutError `timeout` seconds
+        after this call, and what a call ended with; calls that are left then are cancelled."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return _values(self.submit_many(function, *iterables), deadline)
+
+    def task(self, task: str | int) -> CallTask:
+        """A call that was submitted before, here or by another process of this user."""
+        handle = self._session.handle_for(number_of(task), Submission())
+        return CallTask(handle, _read)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls. `wait`: until all tasks that somebody still holds have ended;
+        `cancel_futures`: ask for their end first. Tasks go on in the environment without it."""
+        self._closed = True
+        tasks = [task for task in self._tasks if not task.done()]
+        if cancel_futures and tasks:
+            self._session.cancel([task.handle.number for task in tasks])
+        if wait:
+            for task in tasks:
+                task.wait()
+
+    def _sent(self, calls: list[bytes]) -> list[CallTask]:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        tasks = send_calls(self._session, FUNCTIONS, calls, _read, self._options)
+        self._tasks.update(tasks)
+        return tasks
+
+
+def _cloudpickle() -> Any:
+    try:
+        import cloudpickle
+    except ImportError as error:
+        raise OptionError(
+            "functions need the package cloudpickle", hint="pip install 'simenv[functions]'"
+        ) from error
+    return cloudpickle
+
+
+def _packed(
+    function: Callable[..., Any], positional: tuple[Any, ...], named: dict[str, Any]
+) -> bytes:
+    if not callable(function):
+        raise OptionError(f"{function!r:.80} is no function", hint="client.call(function, *args)")
+    name = getattr(function, "__qualname__", type(function).__name__)
+    pickler = _cloudpickle()
+    try:
+        pickled = pickler.dumps((function, positional, named))
+    except Exception as error:  # of a user's own objects, of whatever type
+        raise OptionError(
+            f"function {name} with its arguments cannot be pickled: {error}",
+            hint="give files and connections by name, and open them in the function",
+        ) from error
+    shown = "".join(char if char.isprintable() else "?" for char in name)
+    return codec.encode(FunctionCall(CALL_FORMAT, PYTHON, shown[:MAX_NAME_CHARS], pickled))
+
+
+def _read(packed: bytes) -> Any:
+    """The value in an answer, of this user's own environment."""
+    answer = msgspec.msgpack.decode(packed, type=FunctionAnswer)
+    if answer.format != CALL_FORMAT:
+        raise VersionMismatchError(
+            f"a value of format {answer.format}, this client reads {CALL_FORMAT}"
+        )
+    try:
+        return _cloudpickle().loads(answer.pickled)
+    except Exception as error:  # of a user's own objects, of whatever type
+        raise OptionError(
+            f"what the function returned cannot be read here: {type(error).__name__}: {error}",
+            hint="this process needs the modules of the classes that were returned",
+        ) from error
+
+
+def _values(tasks: list[CallTask], deadline: float | None) -> Iterator[Any]:
+    try:
+        while tasks:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            yield tasks[0].result(left_s)
+            del tasks[0]
+    finally:
+        for task in tasks:
+            task.cancel()

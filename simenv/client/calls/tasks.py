@@ -1,0 +1,109 @@
+"""Calls as tasks: their options, their sending, and futures that give what a call returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, SupportsIndex, TypedDict
+
+import msgspec
+
+from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.task_handle import TaskHandle
+from simenv.client.results import notebook
+from simenv.client.results.result import Result
+from simenv.client.submission.arguments import checked_key
+from simenv.client.submission.options import ReservationLike, SubmitOptions, checked_options
+from simenv.client.submission.parents import Parents
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task
+from simenv.config import application
+from simenv.errors import LimitExceededError
+from simenv.model import TaskSpec
+from simenv.model.calls import MAX_CALL_BYTES, VALUE
+from simenv.text import size
+
+Read = Callable[[bytes], Any]  # a packed answer to what a call returned
+_UNREAD = object()
+
+
+class CallOptions(TypedDict, total=False):
+    """Options of calls; see `Client.submit` for their meaning."""
+
+    pool: str | None
+    priority: SupportsIndex
+    queue_timeout_s: float | None
+    run_timeout_s: float | None
+    reservation: ReservationLike | SupportsIndex | None
+    after: Parents
+    name: str | None
+    idempotency_key: str | None
+
+
+class CallTask(Task):
+    """A Task whose result is what a call returned. `details` tells where and how it ran."""
+
+    __slots__ = ("_read", "_value")
+
+    def __init__(self, handle: TaskHandle, read: Read) -> None:
+        super().__init__(handle)
+        self._read = read
+        self._value: Any = _UNREAD
+
+    def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Any:
+        """Wait for what the call returned, the same object each time.
+
+        Raises TaskFailedError where the function raised: the message has the worker's traceback;
+        else as `Task.result`.
+        """
+        found = super().result(timeout, timeout_s=timeout_s)
+        if self._value is _UNREAD:
+            self._value = self._read(found.value)
+        return self._value
+
+    def results(self, timeout_s: float | None = None) -> list[Any]:
+        """The only result, in a list."""
+        return [self.result(timeout_s)]
+
+    @property
+    def details(self) -> Result:
+        """Worker, node, attempts, slots and times of the call. Waits like `result`."""
+        return super().result()
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the state."""
+        infos = [] if self.done() else self.session.try_task_infos(self.handle.number)
+        state = self.handle.final_state if self.done() else infos[0].state if infos else "no answer"
+        return notebook.task_html(self.id, self.name, state, infos[0] if infos else None)
+
+
+def send_calls(
+    session: ServiceSession,
+    engine: str,
+    calls: Sequence[bytes],
+    read: Read,
+    options: CallOptions,
+    seed: int = 0,
+) -> list[CallTask]:
+    """Submit packed calls, all or none; their tasks in order. Raises as `Client.submit_many`."""
+    unknown = options.keys() - CallOptions.__optional_keys__
+    if unknown:
+        raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+    for index, packed in enumerate(calls):
+        if len(packed) > MAX_CALL_BYTES:
+            raise LimitExceededError(
+                f"a call of {size(len(packed))}; the limit is {size(MAX_CALL_BYTES)}",
+                hint="give large data by the name of a file that the workers see",
+                index=index,
+            )
+    key = options.get("idempotency_key")
+    if key is not None:
+        checked_key(key)
+    given: SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
+    terms = msgspec.structs.replace(
+        checked_options(given).task, outputs=(VALUE,), app=application()
+    )
+    order = PreparedSubmit(
+        terms, [TaskSpec(packed, 0, seed) for packed in calls], single=len(calls) == 1
+    )
+    return [CallTask(task.handle, read) for task in send(session, order, key)]

@@ -1,0 +1,99 @@
+"""Transpilation by workers: circuits go out in QPY, a few in each task, and come back compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, SupportsIndex
+
+import msgspec
+
+from simenv.client.calls.tasks import CallOptions, send_calls
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.arguments import checked_whole
+from simenv.errors import OptionError, ProgramError, TaskFailedError, VersionMismatchError
+from simenv.model.calls import (
+    AS_SUBMITTED,
+    CALL_FORMAT,
+    TRANSPILER,
+    TranspileAnswer,
+    TranspileCall,
+)
+from simenv.model.devices import DeviceInfo
+from simenv.transpiler import qiskit_runtime, qpy
+from simenv.wire import codec
+
+CIRCUITS = 4  # of one task: workers share the rest evenly, and a task costs little beside them
+TASK_BYTES = 4 * 2**20  # of its circuits, but of a single one
+MAX_SEED = 2**32 - 1
+
+
+def transpile(
+    session: ServiceSession,
+    info: DeviceInfo,
+    circuits: Sequence[Any],
+    level: SupportsIndex | None,
+    seed: SupportsIndex,
+    options: CallOptions,
+) -> list[Any]:
+    """QuantumCircuits compiled for the device, in order; see `Environment.transpile`."""
+    qiskit_runtime.qiskit()
+    from qiskit.qpy import common
+
+    rules = AS_SUBMITTED if level is None else checked_whole("level", level, 0, 3)
+    seed = checked_whole("seed", seed, 0, MAX_SEED)
+    device = codec.encode(info)
+    files = [_packed(circuit, number) for number, circuit in enumerate(circuits)]
+    calls = [
+        codec.encode(
+            TranspileCall(CALL_FORMAT, device, rules, seed, common.QPY_VERSION, first, some)
+        )
+        for first, some in _chunks(files)
+    ]
+    if not calls:
+        return []
+    tasks = send_calls(session, TRANSPILER, calls, _read, options, seed)
+    try:
+        return [circuit for task in tasks for circuit in task.result()]
+    except BaseException as error:
+        session.cancel([task.handle.number for task in tasks if not task.handle.over])
+        if isinstance(error, TaskFailedError) and error.reason == ProgramError.code:
+            raise ProgramError(error.message, hint=error.hint) from error
+        raise
+
+
+def _packed(circuit: Any, number: int) -> bytes:
+    if not qiskit_runtime.is_circuit(circuit):
+        raise OptionError(
+            f"circuit {number} to transpile is of type {type(circuit).__name__}",
+            hint="a QuantumCircuit",
+        )
+    try:
+        return qpy.written(circuit)
+    except Exception as error:  # of an operation that QPY does not hold, of whatever type
+        raise ProgramError(
+            f"circuit {number} cannot be written as QPY: {error}",
+            hint="replace its own operations by their definitions: circuit.decompose()",
+        ) from error
+
+
+def _chunks(files: Sequence[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+    """The files of each task, with the number of the first."""
+    first = 0
+    while first < len(files):
+        last, total = first + 1, len(files[first])
+        while last < len(files) and last - first < CIRCUITS:
+            total += len(files[last])
+            if total > TASK_BYTES:
+                break
+            last += 1
+        yield first, tuple(files[first:last])
+        first = last
+
+
+def _read(packed: bytes) -> list[Any]:
+    answer = msgspec.msgpack.decode(packed, type=TranspileAnswer)
+    if answer.format != CALL_FORMAT:
+        raise VersionMismatchError(
+            f"compiled circuits of format {answer.format}, this client reads {CALL_FORMAT}"
+        )
+    return [qpy.parse(each) for each in answer.circuits]

@@ -1,0 +1,37 @@
+"""Checks of calls: tasks that carry a function, or circuits to compile, in place of a program."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import NotAllowedError
+from simenv.model import PROGRAM_FORMAT, Program, TaskOptions
+from simenv.model.calls import TranspileCall, decode_call
+from simulators import catalog
+from simulators.circuit.analysis.profile import Profile
+
+_NO_CIRCUIT = Program(PROGRAM_FORMAT, 0, 0, (), (), b"", b"", b"", b"", b"")
+_NO_SIZES = Profile(0, 0, 0, 0, 0, 0, 0, 0, mid_circuit=False, conditions=0)
+
+
+def check_owner(terms: TaskOptions, owner: str) -> None:
+    """NotAllowedError for an engine of the environment's own user, asked for by the owner of a
+    key."""
+    card = catalog.card(terms.engine)
+    if owner and card is not None and card.owner_only:
+        raise NotAllowedError(
+            f"engine {card.name!r} runs tasks of the environment's own user alone, and this one"
+            f" came with the key {owner!r}",
+            hint="connect without a key, as that user, where the environment runs",
+        )
+
+
+def examined(packed: bytes, terms: TaskOptions) -> tuple[Program, Profile]:
+    """A call as a program without operations, and its size: one operation for each circuit, or 1.
+
+    Pickles and circuits in it are opened by workers alone. Raises ProgramError, OptionError,
+    LimitExceededError, VersionMismatchError.
+    """
+    call = decode_call(terms.engine, packed)
+    count = len(call.circuits) if isinstance(call, TranspileCall) else 1
+    return _NO_CIRCUIT, msgspec.structs.replace(_NO_SIZES, operations=count)

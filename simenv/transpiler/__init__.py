@@ -1,0 +1,1 @@
+"""Circuits of Qiskit in files, on devices: QPY, Targets, the pass manager that compiles."""

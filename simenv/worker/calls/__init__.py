@@ -1,0 +1,1 @@
+"""Calls of functions in workers: the engines that run no circuits."""

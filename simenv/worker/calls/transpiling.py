@@ -1,0 +1,75 @@
+"""Engine `transpiler`: circuits in QPY, compiled for the device that came with them.
+
+A compiled circuit depends on what came and on Qiskit's version alone, never on the worker. QPY of
+the owner of a key is read by a process of its own first: see `simenv.transpiler.qpy_sandbox`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+from simenv.errors import ProgramError
+from simenv.model.calls import (
+    AS_SUBMITTED,
+    CALL_FORMAT,
+    TRANSPILER,
+    Call,
+    TranspileAnswer,
+    TranspileCall,
+)
+from simenv.model.devices import DeviceInfo
+from simenv.transpiler import qpy
+from simenv.transpiler.transpiler import LEVEL, Transpiler
+from simenv.wire import codec
+from simulators.control import RunControl
+
+MAX_TRANSPILERS = 16
+
+
+class TranspilerEngine:
+    """Keeps the transpilers of the devices it met last: to make one takes as long as a circuit."""
+
+    name = TRANSPILER
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
+
+    def call(self, call: Call, trusted: bool, control: RunControl) -> bytes:
+        """See `CallEngine`; ProgramError names a circuit that cannot be read or compiled."""
+        assert isinstance(call, TranspileCall)
+        transpiler = self._transpiler(call)
+        control.add_sweeps(len(call.circuits))
+        as_submitted = call.level == AS_SUBMITTED
+        compile_one = transpiler.transpiled if as_submitted else transpiler.run
+        compiled: list[bytes] = []
+        for number, packed in enumerate(call.circuits):
+            control.check()
+            name = f"circuit {call.first + number}"
+            circuit = qpy.parse(packed, name, trusted=trusted)
+            try:
+                compiled.append(qpy.written(compile_one(circuit), call.qpy))
+            except ProgramError as error:
+                raise ProgramError(f"{name}: {error.message}", hint=error.hint) from error
+            control.sweeps_done()
+        return codec.encode(TranspileAnswer(CALL_FORMAT, transpiler.name, tuple(compiled)))
+
+    def warm_up(self) -> None:
+        """Load Qiskit's transpiler."""
+
+    def _transpiler(self, call: TranspileCall) -> Transpiler:
+        key = call.device, call.level, call.seed
+        found = self._known.get(key)
+        if found is None:
+            try:
+                info = msgspec.msgpack.decode(call.device, type=DeviceInfo)
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise ProgramError(f"the device cannot be read: {error}") from error
+            level = LEVEL if call.level == AS_SUBMITTED else call.level
+            found = self._known[key] = Transpiler(info, level, call.seed)
+            if len(self._known) > MAX_TRANSPILERS:
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return found
