@@ -19,6 +19,7 @@ from simenv.model.task import TaskOptions
 CALL_FORMAT = 1
 VALUE = "value"
 TRANSPILER, FUNCTIONS = "transpiler", "functions"  # engines
+CALL_ENGINES = (TRANSPILER, FUNCTIONS)
 MAX_CALL_BYTES = 16 * 2**20  # of a task's function with its arguments, or of its circuits
 MAX_VALUE_BYTES = 64 * 2**20  # of what it returns
 MAX_CIRCUITS = 256  # of one task

@@ -70,6 +70,7 @@ def closed(compiled: Any, angles: NDArray[np.float64], passes: Any) -> Any:
     values = {each: float(angles[int(each.name[1:])]) for each in compiled.parameters}
     found = passes.run(compiled.assign_parameters(values))
     found._layout = compiled._layout
+    found.name = compiled.name  # binding gave it one of a counter of the process
     return found
 
 

@@ -15,8 +15,9 @@ from simenv.cli.bundle import container
 from simenv.cli.bundle.manifest import Failed, Manifest, manifest, one_row, read
 from simenv.cli.observe.trace import lost_attempts
 from simenv.client.connection.local_process import last_lines
-from simenv.errors import NoServiceError, ProgramError, SimenvError
+from simenv.errors import NoServiceError, OptionError, ProgramError, SimenvError
 from simenv.model import TaskSpec
+from simenv.model.calls import is_call
 from simenv.wire.messages.queries import LogRow, Submitted
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ def collect(client: Client, task: Task, path: Path) -> None:
     error = task.exception()
     row = client.history.task(task)
     asked = client.history.submitted(task)
+    if is_call(asked.terms):
+        raise OptionError(
+            f"task {task.id} is a call of engine {asked.terms.engine}: bundles are of circuits",
+            hint="call the function again",
+        )
     if task.row is not None and asked.spec.count > 1:
         asked = one_row(asked, task.row)
     files = {

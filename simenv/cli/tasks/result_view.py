@@ -163,6 +163,8 @@ def _show(found: Result, labels: Sequence[str]) -> None:
     if found.has("gradients"):
         for name, slopes in zip(labels, found.gradients.tolist(), strict=True):
             terminal.line(f"gradient of {name} = " + " ".join(f"{slope:.9g}" for slope in slopes))
+    if found.has("value"):
+        terminal.line(f"a value of {terminal.size(len(found.value))}, for Python alone")
     if found.truncation:
         terminal.note(
             f"approximate: truncation {found.truncation:.2g}, 1 minus the fidelity expected"

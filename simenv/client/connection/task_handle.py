@@ -27,6 +27,7 @@ from simenv.errors import (
     TaskFailedError,
 )
 from simenv.model import Origin, ResultFile, TaskInfo, TaskState, task_name
+from simenv.model.calls import CALL_ENGINES
 from simenv.wire import codec
 from simenv.wire.messages.client import STATES
 
@@ -261,10 +262,14 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             return CancelledTaskError(f"task {self.id} was cancelled", hint=failure.hint)
         if state is TaskState.EXPIRED:
             return TaskExpiredError(f"task {self.id} expired{text}", hint=failure.hint)
-        kept = f"all that is needed to run it again: simenv result {self.id} --bundle DIR"
+        hints = [failure.hint] if failure.hint else []
+        if self._ending is None or self._ending.engine not in CALL_ENGINES:
+            hints.append(
+                f"all that is needed to run it again: simenv result {self.id} --bundle DIR"
+            )
         return TaskFailedError(
             f"task {self.id} failed{text}",
-            hint=f"{failure.hint}\n{kept}" if failure.hint else kept,
+            hint="\n".join(hints),
             reason=failure.reason,
             host=failure.host,
             log=failure.log,
