@@ -15,8 +15,9 @@ from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task, number_of, row_of
-from simenv.errors import NotFoundError
+from simenv.errors import NotFoundError, OptionError
 from simenv.model import Event, TaskState, task_name, task_number
+from simenv.model.calls import is_call
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import (
     NEWEST,
@@ -120,7 +121,13 @@ class TaskHistory:
 
     def resubmit(self, asked: Submitted) -> list[Task]:
         """The same again, bit for bit, under a new id: one Task for each of its bindings. It runs
-        at once, whatever tasks it came after."""
+        at once, whatever tasks it came after. OptionError for a call: what is given here may come
+        from a file of somebody else, and a function has all rights of this user."""
+        if is_call(asked.terms):
+            raise OptionError(
+                f"a call of engine {asked.terms.engine} is not submitted again",
+                hint="call the function, or transpile the circuits, anew",
+            )
         terms = msgspec.structs.replace(asked.terms, after=())
         return send(self._session, PreparedSubmit(terms, [asked.spec], single=True), None)
 

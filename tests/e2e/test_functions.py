@@ -295,3 +295,38 @@ def test_command_line_shows_calls(
     assert (answer.code, "bundles are of circuits" in answer.err) == (2, True)
     assert "transpiler" not in shell("engines").out
     assert set(env.devices()) == {"main"}
+
+
+def test_bundle_of_somebody_else_calls_no_function(
+    env: Client,
+    live: Live,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A bundle of a circuit, whose maker put a call in its place."""
+    monkeypatch.setenv("SIMENV_SERVICE", "")
+    shell = shell_of(live.name, capfd)
+    victim = tmp_path / "victim"
+    circuit = env.submit("OPENQASM 2.0; qreg q[1]; creg c[1]; measure q -> c;", shots=10)
+    circuit.wait()
+    assert shell("result", circuit.id, "--bundle", str(tmp_path / "bundle")).code == 0
+    assert shell("submit", str(tmp_path / "bundle"), "--wait").code == 0, "as long as it is one"
+    call = env.call(by_value(lambda path: open(path, "w").close()), str(victim))
+    call.wait()
+    assert victim.exists()
+    victim.unlink()
+    asked = env.history.submitted(call)
+    with pytest.raises(OptionError, match="a call of engine functions is not submitted again"):
+        env.history.resubmit(asked)
+    for file in (tmp_path / "bundle").rglob("*"):
+        if file.suffix == ".json":
+            manifest = msgspec.json.decode(file.read_bytes())
+            if "terms" in manifest:
+                manifest["terms"] = msgspec.to_builtins(asked.terms)
+                file.write_bytes(msgspec.json.encode(manifest))
+        elif file.name.startswith("program") and file.suffix not in (".qasm", ".qpy"):
+            file.write_bytes(asked.spec.program)
+    answer = shell("submit", str(tmp_path / "bundle"), "--wait")
+    assert answer.code != 0
+    assert not victim.exists()

@@ -1,0 +1,133 @@
+"""Calls in a worker without its sockets: who is trusted, what stops, what is kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import cloudpickle
+import msgspec
+import pytest
+from qiskit import QuantumCircuit
+
+from simenv.errors import ProgramError
+from simenv.model import TaskOptions, TaskState
+from simenv.model.calls import (
+    CALL_FORMAT,
+    FUNCTIONS,
+    TRANSPILER,
+    VALUE,
+    FunctionAnswer,
+    FunctionCall,
+    TranspileCall,
+)
+from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.model.views import GateInfo
+from simenv.transpiler import qpy
+from simenv.wire import codec
+from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, AttemptResult
+from simenv.worker.calls import transpiling
+from simenv.worker.calls.functions import PYTHON, FunctionEngine
+from simenv.worker.calls.transpiling import TranspilerEngine
+from simenv.worker.runner import Runner
+from simulators.control import RunControl
+from simulators.errors import Stopped
+
+TERMS = TaskOptions(outputs=(VALUE,), engine=FUNCTIONS)
+
+
+def pickled(function: object, *args: object) -> FunctionCall:
+    return FunctionCall(CALL_FORMAT, PYTHON, "f", cloudpickle.dumps((function, args, {})))
+
+
+def ran(call: FunctionCall, trusted: bool) -> AttemptResult:
+    task = AssignedTask(1, 1, 0, codec.encode(call), 0, 0, b"", 0, trusted=trusted)
+    chunk = AssignChunk(1, 2**30, False, FUNCTIONS, "test", [TERMS], [task])
+    return Runner().run(task, TERMS, chunk, time.perf_counter_ns())
+
+
+def test_worker_calls_functions_of_the_environments_own_user_alone() -> None:
+    found = ran(pickled(pow, 2, 5), trusted=True)
+    assert STATES[found.state] is TaskState.DONE
+    value = codec.result_data(found.payload).value
+    answer = msgspec.msgpack.decode(value, type=FunctionAnswer)
+    assert cloudpickle.loads(answer.pickled) == 32
+    found = ran(pickled(pow, 2, 5), trusted=False)
+    assert STATES[found.state] is TaskState.FAILED
+    assert "own user alone" in codec.failure(found.payload).message
+
+
+def test_times_of_a_call_are_those_of_its_engine() -> None:
+    found = ran(pickled(time.sleep, 0.05), trusted=True)
+    assert found.engine_us >= 50_000
+    assert (found.decode_us, found.plan_us) == (0, 0)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
+    engine, control = FunctionEngine(), RunControl()
+    timer = threading.Timer(0.1, control.stop)
+    timer.start()
+    endless = pickled(time.sleep, 600) if waits else pickled(sum, iter(int, 1))
+    if not waits:
+        endless = pickled(lambda: [None for _ in iter(int, 1)])
+    with pytest.raises(Stopped):
+        engine.call(endless, True, control)
+    timer.join()
+    control.clear()
+    assert engine.call(pickled(pow, 2, 5), True, control)
+    control.stop()
+    with pytest.raises(Stopped):
+        engine.call(pickled(pow, 2, 5), True, control)
+
+
+def chain(name: str = "chain") -> DeviceInfo:
+    told = (GateInfo("rz", 1, 1), GateInfo("sx", 1, 0), GateInfo("cz", 2, 0))
+    return DeviceInfo(
+        name,
+        DeviceKind.EMULATED,
+        "",
+        "",
+        "",
+        "",
+        3,
+        0,
+        told,
+        False,
+        False,
+        ((0, 1), (1, 2)),
+    )
+
+
+def bell() -> QuantumCircuit:
+    circuit = QuantumCircuit(3)
+    circuit.h(0)
+    circuit.cx(0, 2)
+    return circuit
+
+
+def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transpiling, "MAX_TRANSPILERS", 2)
+    engine, control = TranspilerEngine(), RunControl()
+    files = (qpy.written(bell()), qpy.written(bell()))
+    answers = []
+    for name, level in (("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)):
+        device = codec.encode(chain(name))
+        call = TranspileCall(CALL_FORMAT, device, level, 7, 99, 0, files)
+        answers.append(engine.call(call, True, control))
+        assert len(engine._known) <= 2
+    assert answers[0] == answers[1] == answers[2] == answers[4]
+    assert control.passes == (10, 10)
+    control.stop()
+    with pytest.raises(Stopped):
+        engine.call(call, True, control)
+
+
+def test_circuit_that_does_not_fit_is_named_by_its_callers_number() -> None:
+    call = TranspileCall(
+        CALL_FORMAT, codec.encode(chain()), 1, 7, 99, 8,
+        (qpy.written(bell()), qpy.written(QuantumCircuit(4))),
+    )  # fmt: skip
+    with pytest.raises(ProgramError, match="circuit 9: the circuit has 4 qubits; device chain"):
+        TranspilerEngine().call(call, True, RunControl())
+    assert TranspilerEngine.name == TRANSPILER
