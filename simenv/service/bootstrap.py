@@ -245,6 +245,12 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
                 f"pool {pool.name!r}: engine {pool.engine!r} is not installed",
                 hint=card.install_hint,
             )
+        if card.calls and (pool.ranks > 1 or pool.device):
+            has = f"{pool.ranks} ranks" if pool.ranks > 1 else f"device {pool.device}"
+            raise ConfigError(
+                f"pool {pool.name!r} has {has}, and its engine {pool.engine!r} runs no circuits",
+                hint="leave ranks and device out",
+            )
 
 
 def check_file_system(folder: Path, forced: bool) -> None:

@@ -256,8 +256,16 @@ def test_environment_without_the_pool_calls_nothing() -> None:
         with pytest.raises(InfeasibleError, match="no pool here runs engine 'functions'") as caught:
             env.call(pow, 2, 3)
         assert "start a pool with engine=functions" in caught.value.hint
-    with pytest.raises(ConfigError, match="'function' is not known"):
-        Live(pools=[{"name": "f", "engine": "function"}]).up()
+    for pool, words in (
+        ({"engine": "function"}, "'function' is not known"),
+        (
+            {"engine": "functions", "ranks": 2},
+            "has 2 ranks, and its engine .functions. runs no circuits",
+        ),
+        ({"engine": "functions", "device": "fez"}, "has device fez, and its engine"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Live(pools=[{"name": "f", **pool}]).up()
 
 
 def test_malformed_calls_are_refused_by_name(env: Client) -> None:
