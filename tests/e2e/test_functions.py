@@ -260,7 +260,7 @@ def test_environment_without_the_pool_calls_nothing() -> None:
         ({"engine": "function"}, "'function' is not known"),
         (
             {"engine": "functions", "ranks": 2},
-            "has 2 ranks, and its engine .functions. runs no circuits",
+            "has 2 ranks, and its engine",
         ),
         ({"engine": "functions", "device": "fez"}, "has device fez, and its engine"),
     ):
