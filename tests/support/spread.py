@@ -28,6 +28,8 @@ LONG = (
     "tests/e2e/test_own_door.py",
     "tests/e2e/test_second_user.py",
     "tests/e2e/test_hostile_client.py",
+    "tests/e2e/test_functions.py",
+    "tests/e2e/test_transpiling.py",
     "tests/e2e/test_far_life.py",
     "tests/e2e/test_shared_circuits.py",
     "tests/e2e/test_languages.py",
