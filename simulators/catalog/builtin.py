@@ -9,6 +9,7 @@ from simulators.catalog.costs import (
     BASE_BYTES,
     SMALL_QUBITS,
     CallCost,
+    ContractionCost,
     DensityMatrixCost,
     DeviceCost,
     MpsCost,
@@ -33,6 +34,7 @@ LIGHT_BITS = 6  # above it, an MPS with bonds of up to 2**6 costs less than all 
 
 
 AUTO_BITS = 8  # bonds of up to 2**8 are exact with the default of the option `bond`
+AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitude of a sample
 AUTO_OPERATIONS = 10**12  # operations for splitting tensors that `auto` allows
 
 
@@ -66,11 +68,38 @@ def _mps_objection(profile: Profile) -> str:
     return ""
 
 
+def _mps_reason(profile: Profile) -> str:
+    return f"at most 2^{profile.bond_bits} values cross any cut between them"
+
+
 def _splits(profile: Profile) -> int:
     """A count of operations for splitting tensors; distant qubits are swapped there and back."""
     gates = profile.gates_2q + profile.gates_many
     hops: int = max(1, 2 * profile.longest - 1)
     return int(gates * hops * 8 ** max(0, profile.bond_bits))
+
+
+def _contraction_rank(_profile: Profile, _num_qubits: int) -> int:
+    return 40
+
+
+def _contraction_objection(profile: Profile) -> str:
+    """It has no bound of its own before it has searched for a path, so `auto` asks for a narrow
+    one."""
+    if profile.num_qubits <= LIGHT_QUBITS or 0 <= profile.bond_bits <= LIGHT_BITS:
+        return "another engine takes narrow circuits and small bonds"
+    width = profile.contraction_width
+    if 0 <= width <= AUTO_WIDTH:
+        return ""
+    bound = "unknown, or above 2^30" if width < 0 else f"2^{width}"
+    return (
+        f"its largest tensor may have {bound} values, auto allows 2^{AUTO_WIDTH}: asked for by"
+        " name, it searches for a path and slices it, or refuses it with the bytes it needs"
+    )
+
+
+def _contraction_reason(profile: Profile) -> str:
+    return f"the largest tensor of an amplitude has at most 2^{profile.contraction_width} values"
 
 
 def _densitymatrix_rank(_profile: Profile, _num_qubits: int) -> int:
@@ -126,20 +155,22 @@ CARDS: tuple[EngineCard, ...] = (
     ),
     EngineCard(
         name="mps",
-        module="simulators.tensornetwork.engine:MpsEngine",
+        module="simulators.tensornetwork.mps.engine:MpsEngine",
         outputs=_ALL_OUTPUTS,
-        dynamic=False,
+        dynamic=True,
         reproducible=False,
         precisions=_BOTH,
         max_qubits=4_096,
-        needs=("quimb", "cotengra"),
-        install="pip install 'simenv[tn]'",
+        needs=("numba",),
+        install="pip install simenv",
         auto_rank=_mps_rank,
         auto_objection=_mps_objection,
+        auto_reason=_mps_reason,
         tensor_network=True,
-        summary="a matrix product state, by quimb: any width, little entanglement",
+        summary="a matrix product state: any width, little entanglement",
         costs=MpsCost(bond=256),
         noise=_ALL_NOISE,
+        dynamic_noise=False,
         loops=False,
         variables=False,
         gate_qubits=10,
@@ -148,6 +179,34 @@ CARDS: tuple[EngineCard, ...] = (
         options=(
             EngineOption("bond", 256, 1, 4_096, "the largest bond that is kept"),
             EngineOption("cutoff", 1e-14, 0.0, 0.1, "weight that may be cut off at a gate"),
+        ),
+    ),
+    EngineCard(
+        name="contraction",
+        module="simulators.tensornetwork.contraction.engine:ContractionEngine",
+        outputs=_ALL_OUTPUTS,
+        dynamic=False,
+        reproducible=False,
+        precisions=_BOTH,
+        max_qubits=4_096,
+        needs=("cotengra",),
+        install="pip install 'simenv[contraction]'",
+        auto_rank=_contraction_rank,
+        auto_objection=_contraction_objection,
+        auto_reason=_contraction_reason,
+        tensor_network=True,
+        summary="contraction of tensor networks, by cotengra: any width, shallow circuits",
+        costs=ContractionCost(),
+        loops=False,
+        variables=False,
+        gate_qubits=10,
+        threads=False,
+        ranks=True,
+        dense_qubits=24,
+        options=(
+            EngineOption("width", 26, 4, 34, "log2 of the values of the largest tensor"),
+            EngineOption("slices", 4_096, 1, 2**20, "parts that a contraction may be cut into"),
+            EngineOption("trials", 16, 1, 4_096, "searches for a contraction's path"),
         ),
     ),
     EngineCard(

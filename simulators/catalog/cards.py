@@ -17,6 +17,7 @@ from simulators.circuit.analysis.profile import Profile
 
 NoiseKind = Literal["kraus", "pauli", "readout"]
 AutoObjection = Callable[[Profile], str]  # see `EngineCard.auto_objection`
+AutoReason = Callable[[Profile], str]  # what of a program speaks for an engine
 AutoRank = Callable[[Profile, int], int]  # see `EngineCard.auto_rank`
 Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options
 
@@ -77,11 +78,13 @@ class EngineCard(msgspec.Struct, frozen=True):
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
     noise: frozenset[NoiseKind] = frozenset()  # of a noise program; others are refused
+    dynamic_noise: bool = True  # noise in dynamic circuits too, where it has both
     exact_noise: bool = False  # exact distributions and values of circuits with noise
     only_noise: bool = False  # `auto` considers it for circuits with noise alone
     gpus: bool = False  # runs on GPUs
     auto_rank: AutoRank | None = None  # None: runs only where it is named
     auto_objection: AutoObjection | None = None
+    auto_reason: AutoReason | None = None  # None: its summary
     tensor_network: bool = False  # memory and time grow with entanglement, not with width
     start_kernels: tuple[str, ...] = ()  # groups of kernels to load before a first task
     later_kernels: tuple[str, ...] = ()  # and by an idle worker; over ranks before a first task

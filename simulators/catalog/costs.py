@@ -237,11 +237,11 @@ class MpsCost(msgspec.Struct, frozen=True):
     """A matrix product state: one tensor a qubit, as wide as the bonds between them."""
 
     bond: int  # the largest it keeps unless told otherwise
-    base_bytes: int = 256 * 2**20  # mostly the library
+    base_bytes: int = BASE_BYTES
     dense_qubits: int = 24  # up to here whole states and distributions are made
     tensor_bytes: int = 16 * 2 * 6  # of one value of a bond squared; workspace included
-    gate_s: float = 1.2e-3
-    flop_s: float = 2e-10
+    gate_s: float = 60e-6
+    flop_s: float = 1e-10
     trajectories: int = _LIVE_BRANCHES  # states held at once with noise
     trajectory_gate_s: float = 0.3e-3  # a gate there, which does not go through the library
     trajectory_qubit_s: float = 50e-6  # samples of a trajectory, for each qubit
@@ -268,7 +268,11 @@ class MpsCost(msgspec.Struct, frozen=True):
         split = 100.0 * float(bond) ** 3 * self.flop_s
         walks = ask.shots * profile.num_qubits * bond * bond * self.flop_s
         if profile.noise is None:
-            return gates * (self.gate_s + split) + walks
+            each = gates * (self.gate_s + split)
+            if profile.mid_circuit:  # a state for each history of outcomes
+                outcomes = min(20, profile.measurements + profile.resets)
+                each *= min(max(1, ask.shots), 2.0**outcomes) / 2 + 1
+            return each + walks
         each = gates * (self.trajectory_gate_s + split)
         each += profile.num_qubits * self.trajectory_qubit_s
         return self.noisy_call_s + trajectory_work(profile.noise, ask.shots) * each + walks
@@ -278,6 +282,39 @@ class MpsCost(msgspec.Struct, frozen=True):
         if profile.bond_bits < 0 or profile.bond_bits >= most.bit_length():
             return most
         return min(most, 1 << profile.bond_bits)
+
+
+class ContractionCost(msgspec.Struct, frozen=True):
+    """A tensor network: as wide as the profile says, where that is known."""
+
+    base_bytes: int = BASE_BYTES + 128 * 2**20  # and the library
+    width: int = 26  # log2 of the largest tensor, unless told otherwise
+    dense_qubits: int = 24
+    call_s: float = 20e-3
+    gate_s: float = 2e-3  # the path of an amplitude, and its contraction
+    flop_s: float = 1e-9
+
+    def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """Three of the largest tensors."""
+        need = self.base_bytes + (3 * 16 << self._width(profile))
+        if "statevector" in ask.outputs or "probabilities" in ask.outputs:
+            need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
+        return need
+
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """As expected: its bound is an option."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
+        """An amplitude for each gate on one qubit and each shot; slices are shared by ranks."""
+        gates = profile.gates_1q + profile.gates_2q + profile.gates_many
+        rows = max(1, ask.shots)
+        each = self.gate_s + rows * 2.0 ** self._width(profile) * self.flop_s / ask.ranks
+        return self.call_s + gates * each
+
+    def _width(self, profile: Profile) -> int:
+        width = profile.contraction_width
+        return min(self.width, profile.num_qubits, width if width >= 0 else self.width)
 
 
 class StabilizerCost(msgspec.Struct, frozen=True):

@@ -47,7 +47,7 @@ REFUSED: dict[str, tuple[str, Circuit, tuple[str, ...], str]] = {
     "a conjunction": ("stabilizer", under(("x", [1]), tokens=BOTH), ("counts",), "no parity"),
     "a reset under a condition": ("stabilizer", under(("reset", [1]), tokens=BIT), ("counts",),
                                   "'reset' under a condition"),
-    "branches": ("mps", feed_forward(), ("counts",), "before a circuit's end"),
+    "branches": ("contraction", feed_forward(), ("counts",), "before a circuit's end"),
     "a wide state": ("mps", Arrays(25, 0).circuit(), ("statevector",), "at most 24"),
     "a wide distribution": ("mps", Arrays(25, 0).circuit(), ("probabilities",), "at most 24"),
     "a shift": ("aer", shifted(), ("counts",), "cannot evaluate"),

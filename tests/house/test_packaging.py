@@ -45,6 +45,7 @@ def test_declared_dependencies_are_those_imported() -> None:
     extras = PROJECT["optional-dependencies"]
     names = (
         "aer",
+        "contraction",
         "cutting",
         "functions",
         "ibm",
@@ -56,7 +57,6 @@ def test_declared_dependencies_are_those_imported() -> None:
         "qir",
         "qpm",
         "stabilizer",
-        "tn",
     )
     optional = {module(line) for name in names for line in extras[name]}
     inside = {"llvmlite", "antlr4"}  # numba's compiler, the parser's runtime: theirs to choose

@@ -178,8 +178,8 @@ def _why(card: EngineCard, profile: Profile, total_qubits: int) -> str:
         width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
     if card.clifford:
         return f"auto: {width} of Clifford gates"
-    if card.tensor_network:
-        return f"auto: {width}, at most 2^{profile.bond_bits} values cross any cut between them"
+    if card.auto_reason is not None:
+        return f"auto: {width}, {card.auto_reason(profile)}"
     return f"auto: {width}, {card.summary}"
 
 

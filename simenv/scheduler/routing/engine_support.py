@@ -79,6 +79,8 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
         return f"takes gates on at most {card.gate_qubits} qubits, not on {profile.widest}"
     if profile.noise is not None and (lack := _lacks_noise(card, profile.noise, terms)):
         return lack
+    if profile.noise is not None and profile.mid_circuit and not card.dynamic_noise:
+        return "has no noise in circuits that measure, reset or branch before their end"
     if card.dense_qubits and profile.num_qubits > card.dense_qubits:
         unsupported = [o for o in ("statevector", "probabilities") if o in terms.outputs]
         if unsupported:

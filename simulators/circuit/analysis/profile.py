@@ -63,6 +63,7 @@ class Profile(msgspec.Struct, frozen=True):
     by_angles: bool = False
     bond_bits: int = -1
     longest: int = 0
+    contraction_width: int = -1  # log2 of the largest tensor of an amplitude; -1: not known
     widest: int = 2  # qubits of its widest gate, where one has more than two
     kept: Kept | None = None  # where that is less than all
     noise: NoiseProfile | None = None

@@ -3,7 +3,8 @@
 `bond_bits` is an upper bound on log2 of the MPS bond dimension: at each cut between neighbours,
 every gate across the cut multiplies the bond dimension by at most the operator Schmidt rank, and no
 bond is larger than the smaller side allows. Only for circuits that `admission.validation_error`
-admitted; loop bodies are counted once.
+admitted; loop bodies are counted once. Where `qubit_order` puts qubits into another order, the
+bound is that of this order.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog import SMALL_QUBITS
+from simulators.catalog import LIGHT_BITS, LIGHT_QUBITS, SMALL_QUBITS
+from simulators.circuit.analysis.interaction_width import contraction_width
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import Kept, Profile
+from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.gates import ANY, FIRST_GATE, GATES, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.components import partition
@@ -130,23 +133,33 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
 
 def traits(circuit: Circuit) -> CircuitTraits:
     """The traits of an admissible circuit."""
+    other, between, unknown, angled, bond_bits, longest = _looked(circuit, circuit.qubits)
+    order = chain_order(circuit) if bond_bits > 1 else None
+    if order is not None:
+        sites = np.array(order, np.uint16)[circuit.qubits]
+        *_, ordered_bits, ordered_longest = _looked(circuit, sites)
+        bond_bits, longest = ordered_bits, ordered_longest
+    may_be = not (other or between)
+    return CircuitTraits(
+        may_be and not unknown, may_be, bool(angled and not other), bond_bits, longest
+    )
+
+
+def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
+    """What `_look` finds; `qubits`: those of the operations, by their places in a chain."""
     found = np.empty(6, np.int64)
     _look(
         circuit.table.rows,
         _KINDS,
         circuit.ops,
-        circuit.qubits,
+        qubits,
         circuit.params,
         circuit.slots,
         circuit.num_qubits,
         np.zeros(max(1, circuit.num_qubits), np.int64),
         found,
     )
-    other, between, unknown, angled, bond_bits, longest = found.tolist()
-    may_be = not (other or between)
-    return CircuitTraits(
-        may_be and not unknown, may_be, bool(angled and not other), bond_bits, longest
-    )
+    return found.tolist()
 
 
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
@@ -188,6 +201,7 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
+        contraction_width=_width(circuit, more.bond_bits),
         widest=_widest(circuit) if found[operations.MANY_QUBIT] else 2,
         kept=_kept(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs
@@ -209,6 +223,13 @@ def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> 
         gates_2q=int(np.count_nonzero(wires == 2)),
         gates_many=int(np.count_nonzero(wires > 2)),
     )
+
+
+def _width(circuit: Circuit, bond_bits: int) -> int:
+    """Width of a contraction, of circuits that neither amplitudes nor small bonds are meant for."""
+    if circuit.num_qubits <= LIGHT_QUBITS or 0 <= bond_bits <= LIGHT_BITS:
+        return -1
+    return contraction_width(circuit)
 
 
 def _widest(circuit: Circuit) -> int:

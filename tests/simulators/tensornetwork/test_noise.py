@@ -17,8 +17,6 @@ from simulators.errors import Unsupported
 from simulators.results import EngineResult
 from simulators.simulate import counts_of, simulate
 
-quimb = pytest.importorskip("quimb")
-
 
 def _run(circuit: Circuit, noise: NoiseProgram, shots: int, **given: object) -> EngineResult:
     return simulate(circuit, shots=shots, engine="mps", noise=noise, **{"seed": 1, **given})  # type: ignore[call-overload,no-any-return]
@@ -91,7 +89,7 @@ def test_outcomes_are_those_of_the_statevector_engine_for_a_seed() -> None:
 def test_a_shot_does_not_depend_on_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     circuit, noise = _case(2.0, 0.0)
     whole = _run(circuit, noise, 600)
-    monkeypatch.setattr("simulators.tensornetwork.noisy.MOST_STATES", 1)
+    monkeypatch.setattr("simulators.tensornetwork.mps.noisy.MOST_STATES", 1)
     monkeypatch.setattr("simulators.trajectories.outcomes.SHOTS_AT_ONCE", 70)
     parted = _run(circuit, noise, 600)
     assert (whole.outcomes, whole.counts) == (parted.outcomes, parted.counts)

@@ -52,6 +52,17 @@ def tangle(width: int) -> Circuit:
     return measured(arrays)
 
 
+def knot(width: int) -> Circuit:
+    """Layers of gates between random qubits: in no order few of them cross a cut."""
+    arrays, random = Arrays(width, width), np.random.default_rng(3)
+    for _ in range(20):
+        for qubit in range(width):
+            arrays.add("ry", [qubit], (), [0.3])
+        for one, two in random.permutation(width).reshape(-1, 2).tolist():
+            arrays.add("cx", [one, two])
+    return measured(arrays)
+
+
 def routed(
     circuit: Circuit, terms: TaskOptions | None = None, **limits: int
 ) -> engine_choice.Route:
@@ -91,13 +102,42 @@ def test_auto_chooses_mps_when_statevector_exceeds_memory() -> None:
     assert routed(narrow, memory_bytes=310 * 2**20).engine == "mps"
 
 
+def test_qubits_are_ordered_before_their_bonds_are_bounded() -> None:
+    found = routed(tangle(60))
+    assert found.engine == "mps"
+    assert "at most 2^1 values" in found.reason
+
+
+def test_auto_contracts_shallow_circuits_of_any_shape() -> None:
+    arrays, random = Arrays(60, 60), np.random.default_rng(1)
+    for qubit in range(60):
+        arrays.add("h", [qubit])
+    for _ in range(3):  # a random graph of degree 3
+        for one, two in random.permutation(60).reshape(-1, 2).tolist():
+            arrays.add("rzz", [one, two], (), [0.3])
+    for qubit in range(60):
+        arrays.add("rx", [qubit], (), [0.4])
+    found = routed(measured(arrays))
+    assert found.engine == "contraction"
+    assert "the largest tensor of an amplitude has at most 2^1" in found.reason
+
+
+def test_dynamic_circuit_with_noise_is_not_routed_to_mps() -> None:
+    circuit = dynamic(26)
+    noise = NoiseProfile(frozenset({"pauli"}), 10, 5, 0.1, 0.0, 26, 100)
+    noisy = msgspec.structs.replace(profile(circuit), noise=noise)
+    with pytest.raises(InfeasibleError, match="no noise in circuits that measure"):
+        engine_choice.route(noisy, TaskOptions(engine="mps"), POOLS, LIMITS)
+
+
 def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
     with pytest.raises(InfeasibleError, match="60 qubits") as caught:
-        routed(tangle(60))
+        routed(knot(60))
     for words in (
         "widest program",
         "stabilizer: runs Clifford circuits",
         "mps: its bonds may need",
+        "contraction: its largest tensor may have unknown, or above 2^30 values",
     ):
         assert words in caught.value.hint
 
@@ -108,10 +148,11 @@ def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinte
     monkeypatch.setattr(cards, "_installed", lambda modules: modules == ("numba",))
     assert routed(measured(chain(13))).engine == "statevector"
     with pytest.raises(InfeasibleError) as caught:
-        routed(measured(chain(60)))
+        routed(knot(60))
     assert "pip install 'simenv[stabilizer]'" in caught.value.hint
-    assert "pip install 'simenv[tn]'" in caught.value.hint
-    for engine, extra in (("mps", "tn"), ("stabilizer", "stabilizer"), ("aer", "aer")):
+    for engine, extra in (
+        ("contraction", "contraction"), ("stabilizer", "stabilizer"), ("aer", "aer")
+    ):  # fmt: skip
         with pytest.raises(OptionError, match="not installed here") as named:
             routed(measured(chain(3)), TaskOptions(engine=engine))
         assert named.value.hint == f"pip install 'simenv[{extra}]'"
@@ -134,13 +175,12 @@ def test_named_engine_is_used_unless_it_cannot_run_the_task() -> None:
         == "asked for stabilizer"
     )
     assert routed(measured(chain(3)), TaskOptions(engine="aer")).engine == "aer"
-    assert (
-        routed(tangle(60), TaskOptions(engine="mps")).engine == "mps"
-    )  # its own bond is the limit
+    assert routed(knot(60), TaskOptions(engine="mps")).engine == "mps"  # its own bond is the limit
     with pytest.raises(InfeasibleError, match="runs Clifford circuits"):
         routed(measured(chain(3, angle=0.3)), TaskOptions(engine="stabilizer"))
     with pytest.raises(InfeasibleError, match="no measurements, resets or conditions"):
-        routed(dynamic(20), TaskOptions(engine="mps"))
+        routed(dynamic(20), TaskOptions(engine="contraction"))
+    assert routed(dynamic(20), TaskOptions(engine="mps")).engine == "mps"
     with pytest.raises(InfeasibleError, match="no output 'statevector'"):
         routed(chain(3).circuit(), TaskOptions(("statevector",), engine="stabilizer"))
     with pytest.raises(InfeasibleError, match="at most 24 qubits"):
@@ -182,7 +222,7 @@ def test_engine_options_restrict_engine_choice_and_are_validated() -> None:
 
 
 def test_smaller_bond_needs_less_memory_and_time() -> None:
-    wide = tangle(60)
+    wide = knot(60)
     large = routed(wide, TaskOptions(engine="mps"))
     small = routed(wide, TaskOptions(engine="mps", options=(("bond", 16),)))
     assert small.memory_bytes < large.memory_bytes
@@ -216,8 +256,8 @@ def test_task_goes_to_pool_of_its_engine() -> None:
 
 def test_every_engine_of_pool_is_considered_unless_one_is_named() -> None:
     found = engine_choice.consider(profile(measured(chain(40))), TaskOptions(), POOLS, LIMITS)
-    assert [one.engine for one in found] == ["stabilizer", "mps", "statevector"]
-    assert [one.route is not None for one in found] == [True, True, False]
+    assert [one.engine for one in found] == ["stabilizer", "mps", "statevector", "contraction"]
+    assert [one.route is not None for one in found] == [True, True, False, False]
     named = engine_choice.consider(
         profile(measured(chain(40))), TaskOptions(engine="mps"), POOLS, LIMITS
     )

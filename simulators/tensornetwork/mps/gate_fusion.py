@@ -68,6 +68,9 @@ def _widened(gate: Matrix, qubits: tuple[int, ...], onto: tuple[int, ...]) -> Ma
     if qubits == onto:
         return gate
     if len(qubits) == 1:
-        other = np.eye(2)
-        return np.kron(other, gate) if qubits[0] == onto[0] else np.kron(gate, other)
+        high, low = (_ONE, gate) if qubits[0] == onto[0] else (gate, _ONE)
+        return np.asarray(high[:, None, :, None] * low[None, :, None, :]).reshape(4, 4)
     return gate.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
+
+
+_ONE: Matrix = np.eye(2, dtype=complex)

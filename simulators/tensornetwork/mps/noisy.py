@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from noise_models.channel import paulis
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.analysis.qubit_order import chain_order
 from simulators.circuit.ir import Circuit, words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operations import Operation, matrix, operations
@@ -30,10 +31,11 @@ from simulators.execution.readout import ReadoutStage
 from simulators.execution.requests import bind, check_outputs, check_run, num_bindings
 from simulators.execution.sampling import select_bits
 from simulators.results import EngineResult
-from simulators.tensornetwork.canonical_chain import CanonicalChain
-from simulators.tensornetwork.evolve import LEAST_CUTOFF, ROUNDING
-from simulators.tensornetwork.gate_fusion import GateFusion, Matrix
-from simulators.tensornetwork.mps_state import MatrixProductState
+from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
+from simulators.tensornetwork.mps.evolve import DTYPES, LEAST_CUTOFF, site_order
+from simulators.tensornetwork.mps.gate_fusion import Matrix
+from simulators.tensornetwork.mps.mps_state import MatrixProductState
+from simulators.tensornetwork.mps.nodes import ChainNode
 from simulators.trajectories.error_patterns import row_work
 from simulators.trajectories.locations import NoisyCircuit, locate
 from simulators.trajectories.noise_table import AFTER_OP, FIRST, PAULI, QUBITS, NoiseTable
@@ -98,18 +100,6 @@ def run_noisy(
     return EngineResult.joined(found)
 
 
-class _Node:
-    """A state and the gates that wait for it."""
-
-    def __init__(self, chain: CanonicalChain, fusion: GateFusion | None = None) -> None:
-        self.chain = chain
-        self.fusion = GateFusion(chain.apply) if fusion is None else fusion.copy(chain.apply)
-
-    def copy(self) -> _Node:
-        """An independent one."""
-        return _Node(self.chain.copy(), self.fusion)
-
-
 Finish = Callable[[NDArray[np.int64], MatrixProductState], None]
 
 
@@ -133,13 +123,13 @@ class _Nodes:
         self._empty = empty
         self._control = control
         self._finish = finish
-        self._held: list[_Node] = []
+        self._held: list[ChainNode] = []
         self.bond = 1
 
     def advance(self, step: Advance) -> None:
         """See `tree_walk.NodeStates`."""
         if step.source < 0:
-            node = _Node(self._empty.copy())
+            node = ChainNode(self._empty.copy())
         elif step.source == step.target:
             node = self._held[step.source]
         else:
@@ -152,13 +142,13 @@ class _Nodes:
             self._insert(node, insert, choice)
         self._run(node, at, step.end)
 
-    def _run(self, node: _Node, begin: int, end: int) -> None:
+    def _run(self, node: ChainNode, begin: int, end: int) -> None:
         for gate in self._gates[begin:end]:
             if gate is not None:
                 self._control.check()
                 node.fusion.take(gate[0].qubits, gate[1])
 
-    def _insert(self, node: _Node, insert: int, choice: int) -> None:
+    def _insert(self, node: ChainNode, insert: int, choice: int) -> None:
         qubits, members = _operators(self._table, insert)
         if len(members) == 1:
             node.fusion.take(qubits, members[0])
@@ -179,13 +169,9 @@ class _Nodes:
     def finish(self, level: int, rows: NDArray[np.int64]) -> None:
         """See `tree_walk.NodeStates`."""
         node = self._held[level].copy()
-        node.fusion.flush()
-        chain = node.chain
-        self.bond = max(self.bond, chain.bond)
-        chain.move_center(len(chain.tensors) - 1)
-        lost = 1.0 - chain.fidelity
-        truncation = lost if lost > ROUNDING else 0.0
-        self._finish(rows, MatrixProductState(tuple(chain.tensors), truncation))
+        state = node.state()
+        self.bond = max(self.bond, state.bond)
+        self._finish(rows, state)
 
 
 def _operators(table: NoiseTable, insert: int) -> tuple[tuple[int, ...], list[Matrix]]:
@@ -222,9 +208,10 @@ class _Trajectories(FinalState):
         self._params = params
         self._source = layouts.clbits.source
         self._control = control
-        dtype = "complex128" if options.precision == "double" else "complex64"
+        dtype = DTYPES[options.precision]
+        order = chain_order(located.circuit)
         self._empty = CanonicalChain(
-            max(1, self.num_qubits),
+            site_order(max(1, self.num_qubits), order),
             bond=int(CARD.value(options.settings, "bond")),
             cutoff=max(float(CARD.value(options.settings, "cutoff")), LEAST_CUTOFF[dtype]),
             dtype=dtype,

@@ -11,20 +11,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.tensornetwork.gate_fusion import Matrix
+from simulators.tensornetwork.mps.gate_blocks import SWAP
+from simulators.tensornetwork.mps.gate_fusion import Matrix
 
 Tensor = NDArray[np.complexfloating]
 
 
 class CanonicalChain:
-    """State of qubits 0 .. n - 1: tensors [left, 2, right]."""
+    """State of some qubits: tensors [left, 2, right], one a site."""
 
-    __slots__ = ("_bond", "_center", "_cutoff", "fidelity", "tensors")
+    __slots__ = ("_bond", "_center", "_cutoff", "fidelity", "sites", "tensors")
 
-    def __init__(self, num_qubits: int, *, bond: int, cutoff: float, dtype: str) -> None:
-        """|0...0>. `bond`: the largest bond kept; `cutoff`: the weight that a split may cut off."""
+    def __init__(self, sites: tuple[int, ...], *, bond: int, cutoff: float, dtype: str) -> None:
+        """|0...0>. `sites`: site of each qubit; `bond`: the largest bond kept; `cutoff`: the
+        weight that a split may cut off."""
         zero = np.array([1, 0], dtype).reshape(1, 2, 1)
-        self.tensors: list[Tensor] = [zero] * num_qubits
+        self.tensors: list[Tensor] = [zero] * len(sites)
+        self.sites = sites
         self._center = 0
         self._bond, self._cutoff = bond, cutoff
         self.fidelity = 1.0  # with the state that nothing was cut off from, as estimated
@@ -33,6 +36,7 @@ class CanonicalChain:
         """An independent state with the same tensors."""
         found: CanonicalChain = object.__new__(CanonicalChain)
         found.tensors = self.tensors.copy()
+        found.sites = self.sites
         found._center = self._center
         found._bond, found._cutoff = self._bond, self._cutoff
         found.fidelity = self.fidelity
@@ -51,32 +55,34 @@ class CanonicalChain:
     def apply(self, qubits: tuple[int, ...], matrix: Matrix, *, unitary: bool = True) -> None:
         """A matrix [2**k, 2**k] on some qubits, the first one being the lowest bit."""
         matrix = matrix.astype(self.tensors[0].dtype)
-        if len(qubits) == 1:
-            site = qubits[0]
+        places = [self.sites[qubit] for qubit in qubits]
+        if len(places) == 1:
+            site = places[0]
             if not unitary:
                 self.move_center(site)
             tensor = self.tensors[site]
             self.tensors[site] = np.ascontiguousarray(np.matmul(matrix, tensor))
             return
-        sites = sorted(qubits)
+        sites = sorted(places)
         first = sites[0]
         swaps = []  # of a site and the next one
         for k, site in enumerate(sites):
             swaps += list(range(site - 1, first + k - 1, -1))
         for site in swaps:
-            self._block(site, 2, _SWAP)
+            self._block(site, 2, SWAP)
         count = len(sites)
-        order = [count - 1 - qubits.index(site) for site in sites]  # axis of each site's qubit
+        order = [count - 1 - places.index(site) for site in sites]  # axis of each site's qubit
         gate = matrix.reshape((2,) * (2 * count))
         gate = gate.transpose(*order, *(count + axis for axis in order))
         self._block(first, count, gate.reshape(1 << count, 1 << count))
         for site in reversed(swaps):
-            self._block(site, 2, _SWAP)
+            self._block(site, 2, SWAP)
 
     def reduced(self, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
         """Density matrix [2**k, 2**k] of one or two qubits; qubits[0] is the lowest bit. Its trace
         is the norm of the state. Moves the center."""
-        first, last = min(qubits), max(qubits)
+        places = [self.sites[qubit] for qubit in qubits]
+        first, last = min(places), max(places)
         self.move_center(first)
         tensor = self.tensors[first]
         if first == last:
@@ -90,7 +96,7 @@ class CanonicalChain:
         tensor = self.tensors[last]
         half = np.tensordot(carried, tensor, (2, 0))
         pair = np.tensordot(half, tensor.conj(), ((2, 4), (0, 2)))  # [p, q, a, b]: low, low*, high
-        axes = (2, 0, 3, 1) if qubits[0] == first else (0, 2, 1, 3)
+        axes = (2, 0, 3, 1) if places[0] == first else (0, 2, 1, 3)
         return pair.transpose(axes).reshape(4, 4).astype(np.complex128)
 
     def move_center(self, site: int) -> None:
@@ -138,6 +144,3 @@ class CanonicalChain:
         kept = max(1, min(needed, self._bond))
         lost = float(behind[kept] / behind[0]) if kept < behind.size else 0.0
         return kept, 1.0 - lost
-
-
-_SWAP = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])

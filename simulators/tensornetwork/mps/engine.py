@@ -1,8 +1,9 @@
 """The engine `mps`: a matrix product state, for wide circuits of little entanglement.
 
 Exact as long as no bond needs more than the option `bond`; else the result says what was cut off.
-Circuits with noise are run by trajectories, see `noisy`.
-Qubits stand in the circuit's own order: gates between distant ones are dear.
+More than 32 qubits are put into an order in which gates reach less far (`qubit_order`). Circuits
+that measure, reset or branch before their end are run history by history (`branches`), circuits
+with noise by trajectories (`noisy`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.analysis.qubit_order import chain_order
+from simulators.circuit.examples import bell, feed_forward
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.control import RunControl
@@ -23,13 +27,25 @@ from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKe
 from simulators.execution.requests import bind, check_request, open_run, plan_layouts
 from simulators.execution.sampling import Distribution, distribution, select_bits
 from simulators.results import EngineResult
-from simulators.tensornetwork.evolve import evolve, warm_up
-from simulators.tensornetwork.noisy import NoisyChainPlan, run_noisy
+from simulators.tensornetwork.mps.dynamic import DynamicMpsState
+from simulators.tensornetwork.mps.evolve import DTYPES, evolve
+from simulators.tensornetwork.mps.noisy import NoisyChainPlan, run_noisy
 
 CARD = builtin_card("mps")
-_DTYPES = {"double": "complex128", "single": "complex64"}
 _SHOTS_AT_ONCE = 8_192
 _BITS_AT_ONCE = 1 << 24
+
+
+class MpsPlan(msgspec.Struct, frozen=True, eq=False):
+    """Measurements of a structure, and the site of each qubit."""
+
+    layouts: MeasurementLayouts
+    order: tuple[int, ...] | None  # None: the circuit's own
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays, about."""
+        return self.layouts.memory_bytes + 8 * len(self.order or ())
 
 
 class MpsEngine:
@@ -38,16 +54,16 @@ class MpsEngine:
     name = "mps"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Never: a plan is one compiled pass."""
+        """Never: a plan is a few passes over the operations."""
         return False
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Refuses circuits that measure, reset or branch before their end; with noise, `run`
-        does: only what its outputs depend on counts."""
+        """Prepare the structure. With noise, `run` refuses what is not at the end: only what its
+        outputs depend on counts."""
         if noise is not None:
             check_request(CARD, circuit, noise, options)
             return NoisyChainPlan(noise)
-        return plan_layouts(CARD, circuit, noise, options)
+        return MpsPlan(plan_layouts(CARD, circuit, noise, options), chain_order(circuit))
 
     def run(
         self,
@@ -60,18 +76,29 @@ class MpsEngine:
         """See `engine.Engine`."""
         if isinstance(plan, NoisyChainPlan):
             return run_noisy(plan, circuit, request, options, control)
-        layouts, number = open_run(CARD, plan, circuit, request, options)
+        if not isinstance(plan, MpsPlan):
+            raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
+        layouts, number = open_run(CARD, plan.layouts, circuit, request, options)
+        branches = layouts.clbits.branching or layouts.state.branching
         found = []
         for row in range(number):
             control.check()
-            state = _MpsState(layouts, circuit, bind(circuit, request, row), options, control)
+            params = bind(circuit, request, row)
+            state: FinalState
+            if branches:
+                state = DynamicMpsState(layouts, circuit, params, plan.order, options, control)
+            else:
+                state = _MpsState(layouts, circuit, params, plan.order, options, control)
             key = request.seed, request.binding + row
             found.append(collect(state, layouts, request, key))
         return EngineResult.joined(found)
 
     def warm_up(self) -> None:
         """Load and compile all that a first task would have to wait for."""
-        warm_up()
+        options = RunOptions()
+        for circuit in (bell(), feed_forward()):
+            plan = self.plan(circuit, None, options)
+            self.run(plan, circuit, Request(16, 1), options, RunControl())
 
 
 class _MpsState(FinalState):
@@ -82,6 +109,7 @@ class _MpsState(FinalState):
         layouts: MeasurementLayouts,
         circuit: Circuit,
         params: NDArray[np.float64],
+        order: tuple[int, ...] | None,
         options: RunOptions,
         control: RunControl,
     ) -> None:
@@ -91,9 +119,10 @@ class _MpsState(FinalState):
         self._chain = evolve(
             circuit,
             params,
+            order,
             bond=int(CARD.value(options.settings, "bond")),
             cutoff=float(CARD.value(options.settings, "cutoff")),
-            dtype=_DTYPES[options.precision],
+            dtype=DTYPES[options.precision],
             control=control,
         )
         self.truncation = self._chain.truncation

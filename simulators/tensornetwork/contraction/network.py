@@ -1,0 +1,135 @@
+"""Tensor network of a circuit's state, with hyperindices.
+
+An index belongs to a stretch of a qubit's line on which no gate moves amplitude: gates that are
+diagonal on a qubit share its index, so a network of phases has few indices. Qubits begin in |0>,
+which is put into their first gates.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.tensornetwork.contraction.factors import Factor, Tensor
+
+Indices = tuple[int, ...]
+
+
+class NetworkTensor(msgspec.Struct, frozen=True, gc=False):
+    """A tensor with an index for each axis, all of size 2."""
+
+    array: Tensor
+    indices: Indices
+
+
+class StateNetwork:
+    """Network of a state, grown gate by gate."""
+
+    def __init__(self, num_qubits: int) -> None:
+        self.nodes: list[NetworkTensor] = []
+        self.line: list[int | None] = [None] * num_qubits  # index of each qubit; None: still |0>
+        self.scalar = 1.0 + 0.0j
+        self.at: list[list[int]] = []  # nodes of each index
+
+    def add(self, factor: Factor) -> None:
+        """Append a gate."""
+        count = len(factor.qubits)
+        outs = list(range(count - 1, -1, -1))  # axes of the matrix: highest qubit first
+        ins = [k + count if factor.moved[k] else k for k in outs]
+        array = factor.matrix.reshape((2,) * (2 * count))
+        labels = [*outs, *ins]
+        kept: list[int] = []  # labels
+        indices: list[int] = []
+        for k, qubit in enumerate(factor.qubits):
+            before = self.line[qubit]
+            old = k + count if factor.moved[k] else k
+            if factor.moved[k]:
+                self.line[qubit] = len(self.at)
+                self.at.append([])
+                kept.append(k)
+                indices.append(len(self.at) - 1)
+            if before is None:
+                where = [slice(None) if each != old else 0 for each in labels]
+                array = array[tuple(where)]
+                labels = [each for each in labels if each != old]
+            else:
+                kept.append(old)
+                indices.append(before)
+        array = _traced(array, labels, kept)
+        if not indices:
+            self.scalar *= complex(array)
+            return
+        for index in indices:
+            self.at[index].append(len(self.nodes))
+        self.nodes.append(NetworkTensor(array, tuple(indices)))
+
+    def connected(self, opened: list[int], fixed: dict[int, int]) -> list[NetworkTensor]:
+        """Nodes that are connected with the opened indices when the indices in `fixed` are cut."""
+        seen = set(opened)
+        pending = list(opened)
+        found: dict[int, None] = {}
+        while pending:
+            for number in self.at[pending.pop()]:
+                if number in found:
+                    continue
+                found[number] = None
+                for index in self.nodes[number].indices:
+                    if index not in seen and index not in fixed:
+                        seen.add(index)
+                        pending.append(index)
+        return [self.nodes[number] for number in found]
+
+
+def _traced(array: Tensor, labels: list[int], kept: list[int]) -> Tensor:
+    """Diagonals along axes with equal labels, the axes then in the order of `kept`."""
+    letters = [chr(97 + label) for label in labels]
+    found: Tensor = np.einsum(f"{''.join(letters)}->{''.join(chr(97 + k) for k in kept)}", array)
+    return found
+
+
+def selected(
+    nodes: list[NetworkTensor], fixed: dict[int, int], bits: NDArray[np.uint8], batch: int
+) -> list[NetworkTensor]:
+    """Nodes with the fixed indices set: fixed[index] is a column of `bits` [rows, columns]. What
+    differs from row to row has the index `batch` first."""
+    found = []
+    for node in nodes:
+        cut = [k for k, index in enumerate(node.indices) if index in fixed]
+        if not cut:
+            found.append(node)
+            continue
+        free = [k for k in range(len(node.indices)) if k not in cut]
+        columns = tuple(bits[:, fixed[node.indices[k]]] for k in cut)
+        array = node.array.transpose(*cut, *free)[columns]
+        found.append(NetworkTensor(array, (batch, *(node.indices[k] for k in free))))
+    return found
+
+
+def expectation_network(
+    state: StateNetwork, x: int, z: int
+) -> tuple[list[NetworkTensor], complex] | None:
+    """Nodes whose contraction, times the factor, is the expectation value of a Pauli string; None
+    where the value is 0. Indices of the conjugated state are shifted by the number of indices."""
+    shift = len(state.at)
+    shared: dict[int, int] = {}  # indices of the conjugated state that are those of the state
+    nodes = list(state.nodes)
+    for qubit, index in enumerate(state.line):
+        flips, signs = x >> qubit & 1, z >> qubit & 1
+        if index is None:
+            if flips:
+                return None
+            continue
+        if flips:
+            pauli = np.array([[0, 1], [1, 0]], complex)
+            if signs:
+                pauli = np.array([[0, -1j], [1j, 0]])
+            nodes.append(NetworkTensor(pauli, (index + shift, index)))
+            continue
+        shared[index] = index
+        if signs:
+            nodes.append(NetworkTensor(np.array([1, -1], complex), (index,)))
+    for node in state.nodes:
+        own = tuple(shared.get(index, index + shift) for index in node.indices)
+        nodes.append(NetworkTensor(node.array.conj(), own))
+    return nodes, state.scalar * state.scalar.conjugate()

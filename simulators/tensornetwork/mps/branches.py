@@ -1,0 +1,193 @@
+"""Circuits that measure, reset or branch before their end: one chain for each history of outcomes.
+
+Histories are followed depth first, so no more states are held than there are measurements. Shots
+with the same outcomes so far share a state. Outcomes are drawn as the seed contract says (draw
+1 + operation), so they are those of the statevector engine, up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.analysis.measurements import NO_OP_RESET, TERMINAL, MeasurementLayout
+from simulators.circuit.expressions import expressions_of
+from simulators.circuit.gates import CASE, ELSE, END_BLOCK, IF, MEASURE, RESET, STORE, SWITCH, WHILE
+from simulators.circuit.ir import Circuit
+from simulators.circuit.operations import Operation, matrix, operations
+from simulators.control import RunControl
+from simulators.engine import RunOptions
+from simulators.errors import TooManyBranches, TooManySteps
+from simulators.execution.rng import uniforms
+from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
+from simulators.tensornetwork.mps.gate_fusion import Matrix
+from simulators.tensornetwork.mps.nodes import ChainNode
+
+CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than this never happens
+_OWNERS = (IF, WHILE, SWITCH, CASE, STORE)
+
+Shots = NDArray[np.int64]
+
+
+class _Step(msgspec.Struct, frozen=True, gc=False):
+    """An operation that does something here. `jump`: of an `if` and an `else`, where it goes on
+    when the block after it is left out; `expression`: the number of its condition."""
+
+    operation: Operation
+    gate: Matrix | None
+    jump: int = 0
+    expression: int = -1
+
+
+class OutcomeHistory(msgspec.Struct, gc=False):
+    """Shots with the same outcomes: their state, and where they are."""
+
+    node: ChainNode
+    record: int  # bit c: clbit c
+    shots: Shots  # numbers of the shots; of an exact run none
+    weight: float = 1.0  # of an exact run
+    at: int = 0
+
+
+class Histories:
+    """All histories of one binding; see the module."""
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        params: NDArray[np.float64],
+        layout: MeasurementLayout,
+        options: RunOptions,
+        control: RunControl,
+    ) -> None:
+        self._steps = _steps(circuit, params, layout)
+        self._expressions = expressions_of(circuit) if circuit.conditions_data else ()
+        self._certain = CERTAIN[options.precision]
+        self._options = options
+        self._control = control
+        self._executed = 0
+        self.count = 0  # histories that came to the end
+
+    def sampled(
+        self, empty: CanonicalChain, shots: int, key: tuple[int, int]
+    ) -> Iterator[OutcomeHistory]:
+        """The histories that these shots have."""
+        yield from self._walk(OutcomeHistory(ChainNode(empty.copy()), 0, np.arange(shots)), key)
+
+    def exact(self, empty: CanonicalChain) -> Iterator[OutcomeHistory]:
+        """All histories, with their weights. Raises TooManyBranches."""
+        yield from self._walk(
+            OutcomeHistory(ChainNode(empty.copy()), 0, np.zeros(0, np.int64)), None
+        )
+
+    def _walk(self, start: OutcomeHistory, key: tuple[int, int] | None) -> Iterator[OutcomeHistory]:
+        waiting = [start]
+        while waiting:
+            history = waiting.pop()
+            while history.at < len(self._steps):
+                self._control.check()
+                step = self._steps[history.at]
+                history.at += 1
+                self._count_step()
+                code = step.operation.code
+                if step.gate is not None:
+                    history.node.fusion.take(step.operation.qubits, step.gate)
+                elif code == IF:
+                    if not self._expressions[step.expression].evaluate(history.record):
+                        history.at = step.jump
+                elif code == ELSE:
+                    history.at = step.jump
+                elif code in (MEASURE, RESET):
+                    waiting += self._split(step.operation, history, key)
+            self.count += 1
+            if key is None and self.count > self._options.max_branches:
+                raise TooManyBranches(
+                    f"more than {self._options.max_branches} histories of outcomes, each with a"
+                    " matrix product state of its own",
+                    hint="ask for counts of shots, raise max_branches, or engine='statevector',"
+                    " which merges equal states",
+                )
+            yield history
+
+    def _count_step(self) -> None:
+        self._executed += 1
+        if self._executed > self._options.max_steps:
+            raise TooManySteps(
+                f"more than {self._options.max_steps} operations in all histories",
+                hint="raise max_steps or take fewer shots",
+            )
+
+    def _split(
+        self, operation: Operation, history: OutcomeHistory, key: tuple[int, int] | None
+    ) -> list[OutcomeHistory]:
+        """Let the history go on with one outcome; the history of the other one, if it has any."""
+        (qubit,) = operation.qubits
+        history.node.fusion.flush((qubit,))
+        odds = history.node.chain.reduced((qubit,)).diagonal().real
+        odds = odds / odds.sum()
+        possible = odds > self._certain
+        shares = np.where(possible, odds, 0.0) * history.weight
+        parts = [history.shots, history.shots]
+        if key is not None:
+            draws = np.empty(history.shots.size)
+            uniforms(*key, 1 + operation.place, history.shots, draws)
+            ones = draws >= odds[0] if possible.all() else np.full(draws.size, possible[1])
+            parts = [history.shots[~ones], history.shots[ones]]
+            possible = np.array([part.size > 0 for part in parts])
+        outcomes = np.flatnonzero(possible).tolist()
+        found = []
+        for outcome in outcomes[1:]:
+            other = OutcomeHistory(
+                history.node.copy(),
+                history.record,
+                parts[outcome],
+                float(shares[outcome]),
+                history.at,
+            )
+            _collapse(operation, other, outcome, odds[outcome])
+            found.append(other)
+        first = outcomes[0]
+        history.shots, history.weight = parts[first], float(shares[first])
+        _collapse(operation, history, first, odds[first])
+        return found
+
+
+def _collapse(operation: Operation, history: OutcomeHistory, outcome: int, odds: float) -> None:
+    """Project onto an outcome and note it; a reset takes it to 0 and notes nothing."""
+    resets = operation.code == RESET
+    gate = np.zeros((2, 2), complex)
+    gate[0 if resets else outcome, outcome] = 1.0 / np.sqrt(odds)
+    chain = history.node.chain
+    chain.apply(operation.qubits, gate, unitary=False)
+    if not resets:
+        (clbit,) = operation.clbits
+        history.record = history.record & ~(1 << clbit) | outcome << clbit
+
+
+def _steps(circuit: Circuit, params: NDArray[np.float64], layout: MeasurementLayout) -> list[_Step]:
+    """The operations that do something, with the jumps of conditions."""
+    found: list[_Step] = []
+    opened: list[int] = []  # steps of blocks that are open
+    expression = -1
+    for operation in operations(circuit, params):
+        code, role = operation.code, layout.roles[operation.place]
+        expression += code in _OWNERS
+        if operation.is_gate:
+            if operation.qubits:
+                found.append(_Step(operation, matrix(circuit, operation)))
+        elif code == IF:
+            opened.append(len(found))
+            found.append(_Step(operation, None, expression=expression))
+        elif code in (ELSE, END_BLOCK):
+            at = opened.pop()
+            here = len(found) + (code == ELSE)
+            found[at] = msgspec.structs.replace(found[at], jump=here)
+            if code == ELSE:
+                opened.append(len(found))
+                found.append(_Step(operation, None))
+        elif (code == MEASURE and role != TERMINAL) or (code == RESET and role != NO_OP_RESET):
+            found.append(_Step(operation, None))
+    return found

@@ -1,0 +1,112 @@
+"""Outputs of a circuit that measures, resets or branches before its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.catalog import builtin_card
+from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
+from simulators.circuit.ir import Circuit, words
+from simulators.control import RunControl
+from simulators.engine import RunOptions
+from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
+from simulators.execution.sampling import Distribution, distribution, records_of, select_bits, tally
+from simulators.tensornetwork.mps.branches import Histories
+from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
+from simulators.tensornetwork.mps.evolve import DTYPES, LEAST_CUTOFF, site_order
+from simulators.tensornetwork.mps.mps_state import MatrixProductState
+
+CARD = builtin_card("mps")
+_BITS_AT_ONCE = 1 << 24
+
+
+class DynamicMpsState(FinalState):
+    """Histories of one binding. Truncation is the mean of the histories, weighted."""
+
+    def __init__(
+        self,
+        layouts: MeasurementLayouts,
+        circuit: Circuit,
+        params: NDArray[np.float64],
+        order: tuple[int, ...] | None,
+        options: RunOptions,
+        control: RunControl,
+    ) -> None:
+        self.num_qubits = circuit.num_qubits
+        self._layouts = layouts
+        self._circuit, self._params = circuit, params
+        self._options, self._control = options, control
+        dtype = DTYPES[options.precision]
+        self._empty = CanonicalChain(
+            site_order(max(1, circuit.num_qubits), order),
+            bond=int(CARD.value(options.settings, "bond")),
+            cutoff=max(float(CARD.value(options.settings, "cutoff")), LEAST_CUTOFF[dtype]),
+            dtype=dtype,
+        )
+        self._bond = 1
+
+    def _histories(self, layout: MeasurementLayout) -> Histories:
+        return Histories(self._circuit, self._params, layout, self._options, self._control)
+
+    def _note(self, state: MatrixProductState, share: float) -> None:
+        self._bond = max(self._bond, state.bond)
+        self.truncation += share * state.truncation
+
+    def _close(self, histories: Histories) -> None:
+        self.remark = f"bond {self._bond}, {histories.count} branches"
+
+    def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
+        """See `FinalState`; in the order of the shots."""
+        layout = self._layouts.clbits
+        histories = self._histories(layout)
+        self.truncation = 0.0
+        records = np.zeros((shots, words(layout.source.size)), np.uint64)
+        step = max(1, _BITS_AT_ONCE // max(1, self.num_qubits))
+        for history in histories.sampled(self._empty, shots, key):
+            state = history.node.state()
+            self._note(state, history.shots.size / shots)
+            before = _without(history.record, layout)
+            for low in range(0, history.shots.size, step):
+                here = history.shots[low : low + step]
+                bits = state.sample(here, key, self._control)
+                records[here] = before | select_bits(bits, layout.source)
+        self._close(histories)
+        yield records, None
+
+    def probabilities(self) -> Distribution:
+        """See `FinalState`."""
+        layout = self._layouts.clbits
+        histories = self._histories(layout)
+        self.truncation = 0.0
+        source = layout.source if layout.measures else None
+        records, odds = [], []
+        for history in histories.exact(self._empty):
+            state = history.node.state()
+            self._note(state, history.weight)
+            found, shares = distribution(state.state(), source)
+            before = _without(history.record, layout)
+            records.append(found | before if source is not None else found)
+            odds.append(history.weight * shares)
+        self._close(histories)
+        return tally(np.concatenate(records), np.concatenate(odds))
+
+    def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
+        """See `FinalState`."""
+        histories = self._histories(self._layouts.state)
+        self.truncation = 0.0
+        found = np.zeros(len(strings))
+        for history in histories.exact(self._empty):
+            state = history.node.state()
+            self._note(state, history.weight)
+            found += history.weight * state.means(strings, self._control)
+        self._close(histories)
+        return found
+
+
+def _without(record: int, layout: MeasurementLayout) -> NDArray[np.uint64]:
+    """A record as a row, without the clbits that terminal measurements write."""
+    written = sum(1 << clbit for clbit in np.flatnonzero(layout.source >= 0).tolist())
+    return records_of([record & ~written], layout.source.size)

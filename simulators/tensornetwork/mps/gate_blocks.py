@@ -1,0 +1,156 @@
+"""Blocks of gates for a chain of tensors, in layers of blocks that share no site.
+
+Gates on one qubit wait for the next gate on a pair, gates on the same pair are multiplied, and
+gates between distant sites become swaps of neighbours, there and back. Blocks of one layer act on
+different sites, so that their tensors can be split together.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.ir import Circuit
+from simulators.circuit.operations import Operation, matrix, operations
+
+Matrix = NDArray[np.complex128]
+
+SWAP: Matrix = np.eye(4, dtype=complex)[[0, 2, 1, 3]]
+_KEPT = 4_096  # matrices of one circuit that are looked up
+
+
+class Block(msgspec.Struct, gc=False):
+    """A matrix [2**count, 2**count] on neighbouring sites, the first of them the highest bit."""
+
+    first: int
+    count: int
+    layer: int
+    matrix: Matrix
+
+
+class GateBlocks(msgspec.Struct, frozen=True, gc=False):
+    """Gates of a circuit: first all blocks, layer by layer, then what is left on single sites."""
+
+    layers: list[list[Block]]
+    singles: dict[int, Matrix]  # by site
+    phase: complex
+
+
+def gate_blocks(
+    circuit: Circuit, params: NDArray[np.float64], sites: tuple[int, ...]
+) -> GateBlocks:
+    """All gates of a circuit; `sites`: site of each qubit. What is no gate is left out."""
+    builder = _Builder(len(sites))
+    phase = 1.0 + 0.0j
+    matrices: dict[tuple[int, tuple[float, ...]], Matrix] = {}
+    for operation in operations(circuit, params):
+        if not operation.is_gate:
+            continue
+        gate = _looked_up(circuit, operation, matrices)
+        if not operation.qubits:
+            phase *= complex(gate[0, 0])
+        elif len(operation.qubits) == 1:
+            builder.single(sites[operation.qubits[0]], gate)
+        else:
+            builder.gate([sites[qubit] for qubit in operation.qubits], gate)
+    return GateBlocks(builder.layers(), builder.singles, phase)
+
+
+def _looked_up(
+    circuit: Circuit,
+    operation: Operation,
+    matrices: dict[tuple[int, tuple[float, ...]], Matrix],
+) -> Matrix:
+    key = operation.row, operation.params
+    found = matrices.get(key)
+    if found is None:
+        found = matrix(circuit, operation)
+        if len(matrices) < _KEPT:
+            matrices[key] = found
+    return found
+
+
+class _Builder:
+    """Blocks in the order in which they were begun; disjoint ones commute."""
+
+    def __init__(self, num_sites: int) -> None:
+        self.singles: dict[int, Matrix] = {}
+        self._blocks: list[Block] = []
+        self._open: list[Block | None] = [None] * num_sites  # the last block of each site
+        self._layer = [0] * num_sites  # the first layer that is free at each site
+
+    def single(self, site: int, gate: Matrix) -> None:
+        """A gate [2, 2]: it waits for the next block."""
+        before = self.singles.get(site)
+        self.singles[site] = gate if before is None else gate @ before
+
+    def gate(self, sites: list[int], gate: Matrix) -> None:
+        """A gate whose qubits are at these sites, the first one being the lowest bit."""
+        count = len(sites)
+        if count == 2:
+            one, two = sites
+            if one < two:  # the lowest bit stands first
+                one, two = two, one
+                gate = gate.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
+            if one == two + 1:
+                self._pair(two, gate)
+                return
+            swaps = range(one - 1, two, -1)
+            for site in swaps:
+                self._pair(site, SWAP)
+            self._pair(two, gate)
+            for site in reversed(swaps):
+                self._pair(site, SWAP)
+            return
+        order = sorted(sites)
+        first = order[0]
+        moves = [at for k, site in enumerate(order) for at in range(site - 1, first + k - 1, -1)]
+        for site in moves:
+            self._pair(site, SWAP)
+        axes = [count - 1 - sites.index(site) for site in order]
+        shaped = gate.reshape((2,) * (2 * count)).transpose(*axes, *(count + a for a in axes))
+        self._block(first, count, shaped.reshape(1 << count, 1 << count))
+        for site in reversed(moves):
+            self._pair(site, SWAP)
+
+    def _pair(self, site: int, gate: Matrix) -> None:
+        """A gate on a site and the next one."""
+        high, low = self.singles.pop(site, None), self.singles.pop(site + 1, None)
+        if high is not None or low is not None:
+            high = _ONE if high is None else high
+            low = _ONE if low is None else low
+            both = (high[:, None, :, None] * low[None, :, None, :]).reshape(4, 4)
+            gate = gate @ both
+        before = self._open[site]
+        if before is not None and before is self._open[site + 1] and before.count == 2:
+            before.matrix = gate @ before.matrix
+            return
+        self._append(site, 2, gate)
+
+    def _block(self, first: int, count: int, gate: Matrix) -> None:
+        """A gate on more neighbours than two."""
+        for k in range(count):
+            single = self.singles.pop(first + k, None)
+            if single is not None:
+                shaped = gate.reshape((1 << count) << k, 2, -1)
+                gate = np.einsum("apb,pq->aqb", shaped, single).reshape(1 << count, 1 << count)
+        self._append(first, count, gate)
+
+    def _append(self, first: int, count: int, gate: Matrix) -> None:
+        layer = max(self._layer[first : first + count])
+        block = Block(first, count, layer, gate)
+        self._blocks.append(block)
+        for site in range(first, first + count):
+            self._open[site] = block
+            self._layer[site] = layer + 1
+
+    def layers(self) -> list[list[Block]]:
+        """Blocks by layer."""
+        found: list[list[Block]] = [[] for _ in range(max(self._layer, default=0))]
+        for block in self._blocks:
+            found[block.layer].append(block)
+        return found
+
+
+_ONE: Matrix = np.eye(2, dtype=complex)

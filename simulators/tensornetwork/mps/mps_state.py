@@ -1,0 +1,168 @@
+"""Matrix product state after evolution: samples, expectation values, amplitudes.
+
+Tensors have shape [left, 2, right], one a site. All but the first are right-canonical, up to what
+truncation left, so the tensors at and right of a site contract to the identity. Sites are sampled
+from the first one on.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.control import RunControl
+from simulators.execution.rng import uniforms
+
+Tensor = NDArray[np.complexfloating]
+SiteString = tuple[int, tuple[tuple[int, int], ...]]  # first site, and letters from it on
+
+SITES_A_DRAW = 32  # one uniform decides so many qubits: 53 bits leave 21 for the rarest outcome
+_LATER_DRAWS = 2**33  # group g of qubits has draw 2**33 + g, but the first has draw 0
+_PAULIS = {
+    (0, 0): np.eye(2, dtype=complex),
+    (1, 0): np.array([[0, 1], [1, 0]], complex),
+    (0, 1): np.array([[1, 0], [0, -1]], complex),
+    (1, 1): np.array([[0, -1j], [1j, 0]]),
+}
+
+
+class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
+    """A state of `len(tensors)` qubits."""
+
+    tensors: tuple[Tensor, ...]
+    sites: tuple[int, ...]  # of each qubit
+    truncation: float  # 1 - the estimated fidelity with the state wanted
+    phase: complex = 1.0  # of the whole state
+
+    @property
+    def bond(self) -> int:
+        """The largest bond there is."""
+        return max((tensor.shape[2] for tensor in self.tensors), default=1)
+
+    def sample(
+        self, shots: NDArray[np.int64], key: tuple[int, int], control: RunControl
+    ) -> NDArray[np.uint8]:
+        """Bits of these shots: uint8 [shots, qubits].
+
+        Site by site, each shot by its own uniform numbers (Ferris and Vidal, Phys. Rev. B 85,
+        165146, 2012); shots that agree so far share one vector, so the work grows with distinct
+        beginnings, not with shots. Up to `SITES_A_DRAW` qubits in their own order this is the
+        inverse sampling of the statevector engine.
+        """
+        bits = np.zeros((len(self.tensors), shots.size), np.uint8)
+        draws = np.empty(shots.size)
+        group = np.zeros(shots.size, np.int64)  # of shots with equal bits so far
+        vectors = np.ones((1, 1), self.tensors[0].dtype) if self.tensors else np.ones((1, 1))
+        low, weight = np.zeros(1), np.ones(1)
+        for site, tensor in enumerate(self.tensors):
+            control.check()
+            if site % SITES_A_DRAW == 0:
+                number = site // SITES_A_DRAW
+                uniforms(*key, _LATER_DRAWS + number if number else 0, shots, draws)
+                low, weight = np.zeros(len(vectors)), np.ones(len(vectors))
+            left, _, right = tensor.shape
+            both = (vectors @ tensor.reshape(left, 2 * right)).reshape(-1, 2, right)
+            odds = _norms(both)
+            total = odds[:, 0] + odds[:, 1]
+            share = weight * (odds[:, 0] / total)
+            edge = low + share
+            bit = draws >= edge[group]
+            bits[site] = bit
+            child = 2 * group + bit
+            present = np.zeros(2 * len(vectors), bool)
+            present[child] = True
+            number_of = np.cumsum(present) - 1
+            group = number_of[child]
+            kept = np.flatnonzero(present)
+            parent = kept >> 1
+            vectors = both.reshape(-1, right)[kept]
+            vectors *= (1.0 / np.sqrt(odds.reshape(-1)[kept]))[:, None].astype(draws.dtype)
+            one = (kept & 1).astype(bool)
+            above = (low + weight)[parent]
+            low = np.where(one, edge[parent], low[parent])
+            weight = np.where(one, above - low, share[parent])
+        return np.ascontiguousarray(bits[list(self.sites)].T)
+
+    def means(self, strings: list[tuple[int, int]], control: RunControl) -> NDArray[np.float64]:
+        """Expectation value of each Pauli string (x, z).
+
+        Environments are contracted once from each end. Strings are taken in order of their letters,
+        and share what they have in common from their first site on.
+        """
+        spelled = sorted((self._spell(x, z), number) for number, (x, z) in enumerate(strings))
+        lefts, rights = self._environments(control)
+        norm = rights[0].ravel()[0].real
+        found = np.empty(len(strings))
+        path: list[Tensor] = []  # after each letter of the string before
+        before: SiteString = (-1, ())
+        for (first, letters), number in spelled:
+            control.check()
+            same = 0
+            if first == before[0]:
+                while same < min(len(letters), len(before[1])) and (
+                    letters[same] == before[1][same]
+                ):
+                    same += 1
+            del path[same:]
+            for place in range(same, len(letters)):
+                left = path[-1] if path else lefts[first]
+                path.append(_carry(left, self.tensors[first + place], _PAULIS[letters[place]]))
+            last = path[-1] if path else lefts[0]
+            found[number] = np.sum(last * rights[first + len(letters)]).real / norm
+            before = first, letters
+        return found
+
+    def state(self) -> NDArray[np.complexfloating]:
+        """All amplitudes, normalised: [2**qubits], qubit 0 the lowest bit."""
+        found = np.ones((1, 1), self.tensors[0].dtype if self.tensors else complex)
+        for tensor in self.tensors:
+            found = np.tensordot(found, tensor, (1, 0)).reshape(-1, tensor.shape[2])
+        count = len(self.tensors)
+        shaped = found.reshape((2,) * count)
+        axes = [self.sites[qubit] for qubit in range(count - 1, -1, -1)]
+        amplitudes = shaped.transpose(axes).reshape(-1) * np.asarray(self.phase, found.dtype)
+        normal: NDArray[np.complexfloating] = amplitudes / np.linalg.norm(amplitudes)
+        return normal
+
+    def _spell(self, x: int, z: int) -> SiteString:
+        """A string's first site, and its letters from there to its last one."""
+        support = x | z
+        letters: dict[int, tuple[int, int]] = {}
+        while support:
+            qubit = (support & -support).bit_length() - 1
+            support &= support - 1
+            letters[self.sites[qubit]] = x >> qubit & 1, z >> qubit & 1
+        if not letters:
+            return 0, ()
+        first, last = min(letters), max(letters)
+        return first, tuple(letters.get(site, (0, 0)) for site in range(first, last + 1))
+
+    def _environments(self, control: RunControl) -> tuple[list[Tensor], list[Tensor]]:
+        """What lies left of each site, [right*, right], and what lies at and right of it, each
+        contracted with itself: two lists of [sites + 1]."""
+        lefts: list[Tensor] = [np.ones((1, 1), complex)]
+        for tensor in self.tensors:
+            control.check()
+            lefts.append(_carry(lefts[-1], tensor, None))
+        rights: list[Tensor] = [np.ones((1, 1), complex)]
+        for tensor in reversed(self.tensors):
+            control.check()
+            half = np.tensordot(tensor, rights[-1], (2, 1))  # [l, p, r*]
+            rights.append(np.tensordot(tensor.conj(), half, ((1, 2), (1, 2))))
+        return lefts, rights[::-1]
+
+
+def _norms(both: Tensor) -> NDArray[np.float64]:
+    """|v|^2 of each vector of [n, 2, right]: float64 [n, 2]."""
+    flat = np.ascontiguousarray(both).view(both.real.dtype)
+    found: NDArray[np.float64] = np.einsum("npr,npr->np", flat, flat).astype(np.float64)
+    return found
+
+
+def _carry(left: Tensor, tensor: Tensor, pauli: NDArray[np.complex128] | None) -> Tensor:
+    """One site further: [right*, right]."""
+    turned = tensor.transpose(1, 0, 2) if pauli is None else np.tensordot(pauli, tensor, (1, 1))
+    half = np.matmul(left, turned)  # [p, l*, r]
+    carried: Tensor = np.tensordot(tensor.conj(), half, ((1, 0), (0, 1)))
+    return carried

@@ -1,0 +1,27 @@
+"""States of a walk: a canonical chain with the gates that wait for it."""
+
+from __future__ import annotations
+
+from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
+from simulators.tensornetwork.mps.evolve import truncation_of
+from simulators.tensornetwork.mps.gate_fusion import GateFusion
+from simulators.tensornetwork.mps.mps_state import MatrixProductState
+
+
+class ChainNode:
+    """A state and the gates that wait for it; a copy shares tensors, which are never written to."""
+
+    def __init__(self, chain: CanonicalChain, fusion: GateFusion | None = None) -> None:
+        self.chain = chain
+        self.fusion = GateFusion(chain.apply) if fusion is None else fusion.copy(chain.apply)
+
+    def copy(self) -> ChainNode:
+        """An independent one."""
+        return ChainNode(self.chain.copy(), self.fusion)
+
+    def state(self) -> MatrixProductState:
+        """The state with all gates; takes the node's own chain to its canonical form."""
+        self.fusion.flush()
+        chain = self.chain
+        chain.move_center(0)
+        return MatrixProductState(tuple(chain.tensors), chain.sites, truncation_of(chain.fidelity))

@@ -1,0 +1,183 @@
+"""Matrix product state in right-canonical form, for unitary gates: no center has to be moved.
+
+Each bond keeps its singular values. A gate multiplies two tensors; the product, weighted with the
+values of the bond to its left, is split, and the left tensor is the unweighted product times the
+conjugated right one, so nothing is divided by a small value (Hastings, J. Math. Phys. 50, 095207,
+2009). Gates of one layer touch different tensors: those of equal shape are split in one call.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.control import RunControl
+from simulators.tensornetwork.mps.gate_blocks import Block, Matrix
+
+Tensor = NDArray[np.complexfloating]
+Values = NDArray[np.floating]
+Places = list[int]
+
+_TOGETHER = 96  # splits of at most so many rows are done in one call
+_RANDOM_ROWS = (
+    128  # matrices from so many rows on are split in a subspace, where it is large enough
+)
+_MORE = 1.2  # of the rank before, in a subspace
+_LEAST_MORE = 24
+_SEED = 0x5EED  # of the vectors that span subspaces: they are the same in every run
+
+
+class RightCanonicalChain:
+    """State of sites 0 .. n - 1: tensors [left, 2, right], all but the first right-canonical."""
+
+    def __init__(self, num_sites: int, *, bond: int, cutoff: float, dtype: str) -> None:
+        """|0...0>. `bond`: the largest bond kept; `cutoff`: the weight that a split may cut off."""
+        zero = np.array([1, 0], dtype).reshape(1, 2, 1)
+        self.tensors: list[Tensor] = [zero] * num_sites
+        self.fidelity = 1.0  # with the state that nothing was cut off from, as estimated
+        one = np.ones(1, zero.real.dtype)
+        self._values: list[Values] = [one] * (num_sites + 1)  # of the bond left of each site
+        self._bond, self._cutoff, self._dtype = bond, cutoff, zero.dtype
+
+    @property
+    def bond(self) -> int:
+        """The largest bond there is."""
+        return max((int(tensor.shape[2]) for tensor in self.tensors), default=1)
+
+    def apply_layer(self, blocks: list[Block], control: RunControl) -> None:
+        """Blocks that share no site."""
+        groups: dict[tuple[int, int, int], list[Block]] = {}
+        for block in blocks:
+            if block.count > 2:
+                control.check()
+                self._apply_wide(block)
+                continue
+            left, _, middle = self.tensors[block.first].shape
+            right = self.tensors[block.first + 1].shape[2]
+            groups.setdefault((left, middle, right), []).append(block)
+        for (left, _, right), group in groups.items():
+            if 2 * min(left, right) > _TOGETHER:
+                for block in group:
+                    control.check()
+                    self._apply_pairs([block])
+            else:
+                control.check()
+                self._apply_pairs(group)
+
+    def apply_single(self, site: int, gate: Matrix) -> None:
+        """A unitary gate [2, 2]."""
+        found = np.matmul(gate.astype(self._dtype), self.tensors[site])
+        self.tensors[site] = np.ascontiguousarray(found)
+
+    def _apply_pairs(self, group: list[Block]) -> None:
+        """Gates on pairs whose tensors have the same shapes."""
+        tensors, count = self.tensors, len(group)
+        firsts = [block.first for block in group]
+        left, _, middle = tensors[firsts[0]].shape
+        right = tensors[firsts[0] + 1].shape[2]
+        one = np.array([tensors[k] for k in firsts]).reshape(count, 2 * left, middle)
+        two = np.array([tensors[k + 1] for k in firsts]).reshape(count, middle, 2 * right)
+        gates = np.array([block.matrix for block in group], self._dtype)
+        theta = np.matmul(gates[:, None], np.matmul(one, two).reshape(count, left, 4, right))
+        weights = np.array([self._values[k] for k in firsts])
+        weighted = (weights[:, :, None, None] * theta).reshape(count, 2 * left, 2 * right)
+        theta = theta.reshape(count, 2 * left, 2 * right)
+        values, vectors, lost = self._split(weighted, middle)
+        squares = np.square(values, dtype=np.float64)
+        behind = np.cumsum(squares[:, ::-1], axis=1)[:, ::-1] + lost[:, None]
+        total = behind[:, 0]
+        needed = np.count_nonzero(behind > self._cutoff * total[:, None], axis=1)
+        for kept, places in _by_rank(needed, min(self._bond, values.shape[1])).items():
+            cut = behind[places, kept] if kept < values.shape[1] else lost[places]
+            share = 1.0 - cut / total[places]
+            self.fidelity *= float(np.prod(share))
+            rows = np.ascontiguousarray(vectors[places, :kept])
+            lefts = np.matmul(theta[places], rows.conj().transpose(0, 2, 1))
+            norms = np.sqrt(squares[places, :kept].sum(axis=1))
+            kept_values = values[places, :kept] / norms[:, None].astype(values.dtype)
+            for at, place in enumerate(places):
+                site = firsts[place]
+                tensors[site] = lefts[at].reshape(left, 2, kept)
+                tensors[site + 1] = rows[at].reshape(kept, 2, right)
+                self._values[site + 1] = kept_values[at]
+
+    def _split(self, matrices: Tensor, rank: int) -> tuple[Values, Tensor, NDArray[np.float64]]:
+        """Singular values [n, k], right vectors [n, k, columns] and the weight that is missing
+        [n]. `rank`: of the bond before."""
+        count, rows, columns = matrices.shape
+        least = min(rows, columns)
+        size = int(_MORE * rank) + _LEAST_MORE
+        if count == 1 and least >= _RANDOM_ROWS and 5 * size < 4 * least:
+            values, vectors, lost = subspace_split(matrices[0], size)
+            if lost <= 0.5 * self._cutoff * float(np.square(values, dtype=np.float64).sum()):
+                return values[None], vectors[None], np.array([lost])
+        values, vectors = full_split(matrices)
+        return values, vectors, np.zeros(count)
+
+    def _apply_wide(self, block: Block) -> None:
+        """A gate on more than two neighbours: its last site is split off first."""
+        first, count = block.first, block.count
+        theta = self.tensors[first]
+        for site in range(first + 1, first + count):
+            theta = np.tensordot(theta, self.tensors[site], (-1, 0))
+        left, right = theta.shape[0], theta.shape[-1]
+        gate = block.matrix.astype(self._dtype)
+        theta = np.matmul(gate, theta.reshape(left, 1 << count, right))
+        for site in range(first + count - 1, first, -1):
+            rows = theta.size // (2 * right)
+            theta = theta.reshape(rows, 2 * right)
+            weights = self._values[first][:, None]
+            weighted = (weights * theta.reshape(left, -1)).reshape(rows, 2 * right)
+            values, vectors = (each[0] for each in full_split(weighted[None]))
+            squares = np.square(values, dtype=np.float64)
+            behind = np.cumsum(squares[::-1])[::-1]
+            needed = int(np.count_nonzero(behind > self._cutoff * behind[0]))
+            kept = max(1, min(needed, self._bond))
+            if kept < values.size:
+                self.fidelity *= 1.0 - float(behind[kept] / behind[0])
+            vectors, values = np.ascontiguousarray(vectors[:kept]), values[:kept]
+            theta = theta @ vectors.conj().T
+            self.tensors[site] = vectors.reshape(kept, 2, right)
+            self._values[site] = values / np.linalg.norm(values)
+            right = kept
+        self.tensors[first] = theta.reshape(left, 2, right)
+
+
+def full_split(matrices: Tensor) -> tuple[Values, Tensor]:
+    """Singular values, descending, and right singular vectors of each matrix of a stack."""
+    try:
+        _, values, vectors = np.linalg.svd(matrices, full_matrices=False)
+    except np.linalg.LinAlgError:  # rare: LAPACK's divide and conquer does not converge
+        gram = np.matmul(matrices.conj().transpose(0, 2, 1), matrices)
+        squares, columns = np.linalg.eigh(gram)
+        least = min(matrices.shape[1:])
+        values = np.sqrt(np.maximum(squares, 0.0))[:, ::-1][:, :least]
+        vectors = columns.conj().transpose(0, 2, 1)[:, ::-1][:, :least]
+    return values, vectors
+
+
+def subspace_split(matrix: Tensor, size: int) -> tuple[Values, Tensor, float]:
+    """The same in a subspace of `size` row vectors, and the weight outside of it.
+
+    The subspace is that of the conjugated matrix times the matrix times random vectors (Halko,
+    Martinsson and Tropp, SIAM Review 53, 217, 2011); inside it the split is exact.
+    """
+    random = np.random.default_rng(_SEED).standard_normal((matrix.shape[1], size))
+    image = matrix @ random.astype(matrix.dtype)
+    basis = np.linalg.qr(matrix.conj().T @ image)[0]
+    projected = matrix @ basis
+    squares, columns = np.linalg.eigh(projected.conj().T @ projected)
+    lost = float(np.linalg.norm(matrix) ** 2 - np.linalg.norm(projected) ** 2)
+    values = np.sqrt(np.maximum(squares[::-1], 0.0))
+    vectors = (basis @ columns[:, ::-1]).conj().T
+    return values, vectors, max(0.0, lost)
+
+
+def _by_rank(needed: NDArray[np.intp], most: int) -> dict[int, Places]:
+    """Places by the number of values they keep: a few sizes, so that shapes stay alike."""
+    found: dict[int, Places] = {}
+    for place, rank in enumerate(needed.tolist()):
+        step = max(1, (1 << max(0, rank.bit_length() - 1)) // 4)
+        rounded = -(-rank // step) * step if len(needed) > 1 else rank
+        found.setdefault(max(1, min(rounded, most)), []).append(place)
+    return found
