@@ -35,7 +35,7 @@ from simulators.execution.outputs import (
 from simulators.execution.requests import bind, open_run, plan_layouts
 from simulators.execution.sampling import Distribution, select_bits
 from simulators.results import EngineResult
-from simulators.tensornetwork.contraction.contractor import Contractor, ContractionLimits, PathCache
+from simulators.tensornetwork.contraction.contractor import ContractionLimits, Contractor, PathCache
 from simulators.tensornetwork.contraction.factors import dense_state, fused, gate_factors
 from simulators.tensornetwork.contraction.gate_sampling import sample_gates
 from simulators.tensornetwork.contraction.network import StateNetwork, expectation_network

@@ -49,9 +49,10 @@ def test_ranks_make_wide_circuit_faster_less_than_linearly() -> None:
     assert seconds[1] > seconds[0] / 2  # what they send one another takes time too
 
 
-def test_only_the_statevector_engine_runs_over_ranks() -> None:
+def test_engines_over_ranks_are_named() -> None:
     assert [card.name for card in catalog.CARDS if card.ranks and card.in_default_pool] == [
-        "statevector"
+        "statevector",
+        "contraction",
     ]
 
 

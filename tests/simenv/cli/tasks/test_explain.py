@@ -9,7 +9,7 @@ from engines import present
 from shell import Shell
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
-MPS = pytest.mark.skipif(not present("mps"), reason="quimb is not installed")
+MPS = pytest.mark.skipif(not present("mps"), reason="numba is not installed")
 
 
 def chain(width: int, more: str = "") -> str:
@@ -35,6 +35,7 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
         ["mps", "yes"],
         ["stabilizer", "no"],
         ["statevector", "no"],
+        ["contraction", "no"],
     ]
     assert "at most 2^1 values cross any cut" in rows[0]
     assert "runs Clifford circuits" in rows[1]
@@ -47,7 +48,7 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
     assert found["engine"] == "mps"
     assert found["program"]["clifford"] is False
     engines = {each["engine"]: each for each in found["engines"]}
-    assert set(engines) == {"mps", "statevector", "stabilizer"}
+    assert set(engines) == {"mps", "statevector", "stabilizer", "contraction"}
     assert engines["mps"]["chosen"]
     assert engines["mps"]["memory_bytes"] > 0
     assert engines["mps"]["seconds"] > 0
@@ -64,7 +65,10 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
 
 
 def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_path: Path) -> None:
-    pairs = "".join(f"cz q[{k}],q[{59 - k}];\n" for k in range(30))
+    steps = (7, 11, 13, 17, 23, 29)
+    pairs = "".join(
+        f"h q[{k}];\ncz q[{k}],q[{(k + step) % 60}];\n" for step in steps for k in range(60)
+    )
     file = tmp_path / "tangle.qasm"
     file.write_text(chain(60, f"t q;\n{pairs}"))
     told = shell("explain", str(file), "--json")

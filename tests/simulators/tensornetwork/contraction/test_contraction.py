@@ -1,0 +1,250 @@
+"""Tensor network contraction: values of light cones, samples, slices, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+
+from simulators import registry
+from simulators.circuit.analysis.interaction_width import contraction_width
+from simulators.circuit.ir import Circuit
+from simulators.control import RunControl
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import OutOfMemory, Stopped, Unsupported
+from simulators.results import BindingResult
+from simulators.simulate import counts_of, simulate
+
+pytest.importorskip("cotengra")
+
+from simulators.tensornetwork.contraction import engine as contraction
+from simulators.tensornetwork.contraction.contractor import PathCache
+from simulators.tensornetwork.contraction.factors import fused, gate_factors, permutation
+
+
+@pytest.fixture
+def contracted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow circuits and cones go through networks, too."""
+    monkeypatch.setattr(contraction, "DENSE_QUBITS", 0)
+    monkeypatch.setattr(contraction, "CONE_QUBITS", 0)
+
+
+def regular(num_qubits: int, degree: int, *, layers: int = 1, seed: int = 3) -> Circuit:
+    """QAOA-like layers on a random graph; with some gates that permute basis states."""
+    random = np.random.default_rng(seed)
+    arrays = Arrays(num_qubits, num_qubits)
+    for qubit in range(num_qubits):
+        arrays.add("h", [qubit])
+    for _ in range(layers):
+        for _ in range(degree):
+            order = random.permutation(num_qubits)
+            for one, two in order[: num_qubits // 2 * 2].reshape(-1, 2).tolist():
+                arrays.add("rzz", [one, two], (), [0.6])
+        for qubit in range(num_qubits):
+            arrays.add("rx", [qubit], (), [0.3 + 0.01 * qubit])
+    return arrays.circuit()
+
+
+def mixed(num_qubits: int, seed: int) -> Circuit:
+    """Gates of every kind: diagonal ones, permutations, controls, gates on three qubits."""
+    random = np.random.default_rng(seed)
+    arrays = Arrays(num_qubits, num_qubits)
+    for _ in range(3):
+        for qubit in range(num_qubits):
+            name = random.choice(["h", "t", "sx", "x", "y"])
+            arrays.add(str(name), [qubit])
+        for name in ("cx", "cz", "crx", "swap", "rxx", "cp"):
+            wires = random.permutation(num_qubits)[:2].tolist()
+            angles = [0.7] if name in ("crx", "rxx", "cp") else []
+            arrays.add(name, wires, (), angles)
+        arrays.add("ccx", random.permutation(num_qubits)[:3].tolist())
+        arrays.add("global_phase", (), (), [0.4])
+    return arrays.circuit()
+
+
+def measured(circuit: Circuit) -> Circuit:
+    arrays = Arrays(circuit.num_qubits, circuit.num_qubits)
+    return _with_measurements(arrays, circuit)
+
+
+def _with_measurements(arrays: Arrays, circuit: Circuit) -> Circuit:
+    rows, names = circuit.table.rows.tolist(), circuit.table.names
+    q = p = 0
+    for row in circuit.ops.tolist():
+        _, count, _, params = rows[row]
+        wires = circuit.qubits[q : q + count].tolist()
+        arrays.add(names[row], wires, (), circuit.params[p : p + params].tolist())
+        q, p = q + count, p + params
+    for qubit in range(circuit.num_qubits):
+        arrays.add("measure", [qubit], [qubit])
+    return arrays.circuit()
+
+
+def sums(num_qubits: int, count: int) -> tuple[PauliSum, ...]:
+    random = np.random.default_rng(5)
+    letters = random.choice(list("IXYZ"), (count, num_qubits))
+    letters[random.random((count, num_qubits)) < 0.5] = "I"
+    return tuple(PauliSum(("".join(each),), np.ones(1)) for each in letters)
+
+
+def run(circuit: Circuit, request: Request, **options: object) -> BindingResult:
+    engine = registry.create("contraction")
+    chosen = RunOptions(**options)  # type: ignore[arg-type]
+    found = engine.run(engine.plan(circuit, None, chosen), circuit, request, chosen, RunControl())
+    assert found is not None
+    return found.row(0)
+
+
+def values(found: BindingResult) -> np.ndarray:
+    return np.array(found.expectations)[:, 0]
+
+
+@pytest.mark.usefixtures("contracted")
+@pytest.mark.parametrize("seed", range(4))
+def test_contracted_values_are_those_of_the_statevector(seed: int) -> None:
+    circuit, observables = mixed(7, seed), sums(7, 25)
+    request = Request(0, 1, ("expectation",), observables)
+    exact = simulate(circuit, shots=0, outputs=("expectation",), observables=observables)
+    assert np.abs(values(run(circuit, request)) - values(exact.row(0))).max() < 1e-10
+    single = values(run(circuit, request, precision="single"))
+    assert np.abs(single - values(exact.row(0))).max() < 1e-4
+
+
+@pytest.mark.usefixtures("contracted")
+@pytest.mark.parametrize("seed", range(4))
+def test_samples_follow_the_distribution(seed: int) -> None:
+    circuit, shots = measured(mixed(5, seed)), 20_000
+    exact = simulate(circuit, shots=0, outputs=("probabilities",)).row(0)
+    outcomes = np.frombuffer(exact.probability_outcomes, np.uint8).tolist()
+    odds = dict(zip(outcomes, np.frombuffer(exact.probabilities).tolist(), strict=True))
+    counts = counts_of(run(circuit, Request(shots, 7 + seed)))
+    assert set(counts) <= set(odds)
+    for outcome, p in odds.items():
+        assert abs(counts.get(outcome, 0) - shots * p) <= 5 * np.sqrt(shots * p * (1 - p)) + 1
+
+
+def test_light_cones_of_a_wide_circuit_have_the_values_of_contractions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    circuit = regular(40, 3)
+    labels = [
+        "".join("Z" if 39 - k in (a, a + 1) else "I" for k in range(40)) for a in range(38)
+    ]
+    labels += ["X" + "I" * 39, "I" * 20 + "XY" + "I" * 18, "I" * 40]
+    observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+    request = Request(0, 1, ("expectation",), observables)
+    dense = run(circuit, request)
+    monkeypatch.setattr(contraction, "CONE_QUBITS", 2)
+    assert np.abs(values(dense) - values(run(circuit, request))).max() < 1e-10
+
+
+def test_samples_of_a_wide_circuit_have_its_expectation_values() -> None:
+    circuit, shots = regular(40, 3), 1_000
+    labels = tuple(
+        "".join("Z" if 39 - k in (a, a + 3) else "I" for k in range(40)) for a in range(37)
+    )
+    observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+    exact = values(run(circuit, Request(0, 1, ("expectation",), observables)))
+    counts = counts_of(run(measured(circuit), Request(shots, 3)))
+    for a, mean in enumerate(exact.tolist()):
+        parity = sum((1 - 2 * ((k >> a ^ k >> a + 3) & 1)) * many for k, many in counts.items())
+        assert abs(parity / shots - mean) < 5 * np.sqrt((1 - mean * mean) / shots) + 1e-9
+
+
+def test_shots_are_a_function_of_seed_binding_and_number() -> None:
+    circuit = measured(regular(24, 3))
+    few, many = (run(circuit, Request(shots, 5, ("memory",))).memory for shots in (100, 300))
+    assert many[: len(few)] == few
+    again = run(circuit, Request(100, 5, ("memory",)))
+    assert again.memory == few
+    assert run(circuit, Request(100, 6, ("memory",))).memory != few
+    assert run(circuit, Request(100, 5, ("memory",), binding=1)).memory != few
+
+
+@pytest.mark.usefixtures("contracted")
+def test_sliced_contraction_equals_the_whole_one() -> None:
+    circuit = regular(16, 3, layers=2)
+    request = Request(0, 1, ("expectation",), sums(16, 3))
+    whole = run(circuit, request)
+    width = int(whole.remark.split()[1])
+    sliced = run(circuit, request, settings=(("width", width - 3),))
+    assert "slices" in sliced.remark
+    assert int(sliced.remark.split()[1].rstrip(",")) <= width - 3
+    assert np.abs(values(whole) - values(sliced)).max() < 1e-10
+
+
+@pytest.mark.usefixtures("contracted")
+def test_samples_from_slices_are_those_of_whole_contractions() -> None:
+    circuit = measured(regular(20, 5))
+    whole = run(circuit, Request(60, 5))
+    sliced = run(circuit, Request(60, 5), settings=(("width", 4),))
+    assert counts_of(whole) == counts_of(sliced)
+    assert "slices" in sliced.remark
+
+
+@pytest.mark.usefixtures("contracted")
+def test_contraction_beyond_its_limits_is_refused_with_its_bytes() -> None:
+    circuit = regular(16, 4, layers=3)
+    request = Request(0, 1, ("expectation",), sums(16, 3))
+    with pytest.raises(OutOfMemory, match=r"2\^\d+ values, \d+ [KMG]iB: cut to 2\^4") as caught:
+        run(circuit, request, settings=(("width", 4), ("slices", 8)))
+    assert "width or slices" in caught.value.hint
+
+
+def test_noise_and_measurements_on_the_way_are_refused() -> None:
+    arrays = Arrays(2, 2).add("h", [0]).add("measure", [0], [0]).add("cx", [0, 1])
+    with pytest.raises(Unsupported, match="'contraction' has no measurements"):
+        run(arrays.add("measure", [1], [1]).circuit(), Request(10, 1))
+
+
+def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[object] = []
+    search = contraction.Contractor.__module__
+    module = __import__(search, fromlist=["_search"])
+    original = module._search
+    monkeypatch.setattr(
+        module, "_search", lambda *given: searched.append(given) or original(*given)
+    )
+    engine, circuit = registry.create("contraction"), measured(regular(24, 3))
+    for seed in (1, 2):
+        plan = engine.plan(circuit, None, RunOptions())
+        engine.run(plan, circuit, Request(20, seed), RunOptions(), RunControl())
+        if seed == 1:
+            first = len(searched)
+    assert first > 0
+    assert len(searched) == first
+    assert isinstance(engine._paths, PathCache)
+
+
+def test_stop_is_honoured_between_gates() -> None:
+    control = RunControl()
+    control.stop()
+    with pytest.raises(Stopped):
+        simulate(measured(regular(30, 3)), engine="contraction", control=control)
+
+
+def test_gates_on_one_qubit_are_multiplied_and_permutations_found() -> None:
+    arrays = Arrays(2, 0).add("h", [0]).add("h", [0]).add("t", [1]).add("cx", [0, 1]).add("y", [1])
+    circuit = arrays.circuit()
+    factors, _ = gate_factors(circuit, circuit.params, "complex128")
+    found = fused(factors)
+    assert [each.qubits for each in found] == [(0,), (1,), (0, 1), (1,)]
+    assert [each.moved for each in found] == [(True,), (False,), (False, True), (True,)]
+    assert np.allclose(found[0].matrix, np.eye(2))
+    moved = permutation(found[2])
+    assert moved is not None
+    assert moved.tolist() == [0, 3, 2, 1]
+
+
+def test_width_bound_is_that_of_the_graph() -> None:
+    assert contraction_width(regular(30, 1)) <= 2
+    chain = Arrays(40, 0)
+    for q in range(40):
+        chain.add("h", [q])
+    for q in range(39):
+        chain.add("rzz", [q, q + 1], (), [0.3])
+    for q in range(40):
+        chain.add("rx", [q], (), [0.3])
+    assert contraction_width(chain.circuit()) == 2
+    assert 5 <= contraction_width(regular(40, 3)) <= 14
+    assert contraction_width(regular(60, 4, layers=6)) == -1

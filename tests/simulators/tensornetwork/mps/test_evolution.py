@@ -1,0 +1,203 @@
+"""Evolution in right-canonical form: values, order of the qubits, truncation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.analysis.qubit_order import chain_order, cuthill_mckee
+from simulators.circuit.ir import Circuit
+from simulators.control import RunControl
+from simulators.engine import PauliSum
+from simulators.errors import Stopped
+from simulators.results import EngineResult
+from simulators.simulate import counts_of, simulate
+from simulators.tensornetwork.mps import right_canonical
+from simulators.tensornetwork.mps.right_canonical import full_split, subspace_split
+
+
+def brickwork(
+    num_qubits: int, depth: int, wires: list[int] | None = None, *, seed: int = 1
+) -> Arrays:
+    """Random gates on each qubit, then on pairs of neighbours of a chain through `wires`."""
+    random = np.random.default_rng(seed)
+    wires = list(range(num_qubits)) if wires is None else wires
+    arrays = Arrays(num_qubits, num_qubits)
+    for layer in range(depth):
+        for wire in wires:
+            arrays.add("u", [wire], (), random.uniform(0, 6, 3).tolist())
+        for k in range(layer % 2, num_qubits - 1, 2):
+            arrays.add("cz", [wires[k], wires[k + 1]])
+    return arrays
+
+
+def measured(arrays: Arrays) -> Circuit:
+    for qubit in range(arrays.num_qubits):
+        arrays.add("measure", [qubit], [qubit])
+    return arrays.circuit()
+
+
+def values(found: EngineResult) -> np.ndarray:
+    return np.frombuffer(found.expectations).reshape(-1, 2)[:, 0]
+
+
+def strings(num_qubits: int, count: int, seed: int = 5) -> tuple[PauliSum, ...]:
+    random = np.random.default_rng(seed)
+    letters = random.choice(list("IXYZ"), (count, num_qubits))
+    letters[random.random((count, num_qubits)) < 0.6] = "I"
+    return tuple(PauliSum(("".join(each),), np.ones(1)) for each in letters)
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_expectation_values_and_amplitudes_are_those_of_the_statevector(precision: str) -> None:
+    circuit = brickwork(10, 8).add("ccx", [7, 0, 4]).add("swap", [2, 9]).add("cx", [8, 1]).circuit()
+    given = {"observables": strings(10, 40), "outputs": ("expectation", "statevector")}
+    ours = simulate(circuit, shots=0, engine="mps", precision=precision, **given)  # type: ignore[call-overload]
+    exact = simulate(circuit, shots=0, engine="statevector", **given)  # type: ignore[call-overload]
+    near = 1e-10 if precision == "double" else 1e-4
+    assert np.abs(values(ours) - values(exact)).max() < near
+    assert ours.statevector is not None
+    assert np.abs(ours.statevector - exact.statevector).max() < near
+    assert ours.truncation == 0.0
+
+
+def test_shuffled_chain_is_ordered_and_has_the_values_of_the_chain() -> None:
+    """A chain through random qubits: the order finds the chain again."""
+    wires = np.random.default_rng(3).permutation(40).tolist()
+    shuffled, straight = brickwork(40, 8, wires).circuit(), brickwork(40, 8).circuit()
+    assert profile(shuffled).bond_bits == profile(straight).bond_bits
+    assert profile(shuffled).longest == 1
+    order = chain_order(shuffled)
+    assert order is not None
+    assert chain_order(straight) is None
+    steps = np.abs(np.diff([order[wire] for wire in wires]))
+    assert (steps == 1).all()
+    pairs = strings(40, 30)
+    moved = tuple(
+        PauliSum(("".join(_moved(item.labels[0], wires)),), item.coefficients) for item in pairs
+    )
+    one = simulate(straight, shots=0, engine="mps", outputs=("expectation",), observables=pairs)
+    two = simulate(shuffled, shots=0, engine="mps", outputs=("expectation",), observables=moved)
+    assert np.abs(values(one) - values(two)).max() < 1e-8
+    assert two.remark == one.remark
+
+
+def _moved(label: str, wires: list[int]) -> list[str]:
+    found = ["I"] * len(label)
+    for qubit, wire in enumerate(wires):
+        found[len(label) - 1 - wire] = label[len(label) - 1 - qubit]
+    return found
+
+
+def test_counts_of_ordered_qubits_have_their_correlations() -> None:
+    """Pairs of far qubits: in order they are neighbours; bits go back to their own places."""
+    arrays = Arrays(50, 50)
+    for qubit in range(25):
+        arrays.add("h", [qubit]).add("cx", [qubit, 49 - qubit])
+    found = simulate(measured(arrays), shots=300, seed=2, engine="mps")
+    assert found.remark == "bond 2"
+    for outcome in counts_of(found.row(0)):
+        bits = f"{outcome:050b}"
+        assert bits == bits[::-1]
+
+
+def test_cuthill_mckee_orders_every_component() -> None:
+    pairs = np.array([[0, 5], [5, 2], [1, 3]])
+    order = cuthill_mckee(pairs, 6)
+    assert sorted(order) == list(range(6))
+    places = {qubit: place for place, qubit in enumerate(order)}
+    assert all(abs(places[a] - places[b]) == 1 for a, b in pairs.tolist())
+
+
+@pytest.mark.parametrize("shape", [(150, 150), (200, 140), (130, 260)])
+def test_subspace_split_finds_the_values_and_the_weight_outside(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(1)
+    left = np.linalg.qr(random.normal(size=(shape[0], 120)))[0]
+    right = np.linalg.qr(random.normal(size=(shape[1], 120)))[0]
+    wanted = 10.0 ** -np.linspace(0, 8, 120)
+    matrix = ((left * wanted) @ right.T).astype(complex)
+    found, vectors, lost = subspace_split(matrix, 60)
+    assert np.abs(found - wanted[:60])[:40].max() < 1e-7
+    assert np.abs(vectors @ vectors.conj().T - np.eye(60)).max() < 1e-12
+    rest = matrix - (matrix @ vectors.conj().T) @ vectors
+    assert lost == pytest.approx(np.linalg.norm(rest) ** 2, rel=1e-2, abs=1e-15)
+    assert lost < 10 * np.square(wanted[60:]).sum() + 1e-15
+
+
+def test_split_whose_decomposition_does_not_converge_takes_another_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    random = np.random.default_rng(2)
+    matrices = random.normal(size=(2, 6, 8)) + 1j * random.normal(size=(2, 6, 8))
+    values_, vectors = full_split(matrices)
+
+    def fails(*_: object, **__: object) -> None:
+        raise np.linalg.LinAlgError
+
+    monkeypatch.setattr(right_canonical.np.linalg, "svd", fails)
+    other, others = full_split(matrices)
+    assert np.abs(values_ - other).max() < 1e-7
+    overlap = np.abs(np.matmul(vectors, others.conj().transpose(0, 2, 1)))
+    assert np.abs(overlap - np.eye(6)).max() < 1e-6
+
+
+def test_large_bonds_split_in_subspaces_have_the_values_of_full_splits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arrays = Arrays(18, 0)
+    for _ in range(12):  # Trotter steps of an Ising chain: values fall off fast
+        for first in (0, 1):
+            for q in range(first, 17, 2):
+                arrays.add("rzz", [q, q + 1], (), [0.6])
+        for q in range(18):
+            arrays.add("rx", [q], (), [0.7])
+    circuit = arrays.circuit()
+    monkeypatch.setattr(right_canonical, "_RANDOM_ROWS", 24)
+    monkeypatch.setattr(right_canonical, "_LEAST_MORE", 4)
+    used: list[int] = []
+    split = right_canonical.subspace_split
+
+    def counted(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, float]:
+        used.append(size)
+        return split(matrix, size)
+
+    monkeypatch.setattr(right_canonical, "subspace_split", counted)
+    given = {"observables": strings(18, 20), "outputs": ("expectation",), "shots": 0}
+    ours = simulate(circuit, engine="mps", settings=(("cutoff", 1e-13),), **given)  # type: ignore[call-overload]
+    exact = simulate(circuit, engine="statevector", **given)  # type: ignore[call-overload]
+    assert used
+    assert np.abs(values(ours) - values(exact)).max() < 1e-5
+    assert ours.truncation < 1e-9
+
+
+@pytest.mark.parametrize("bond", [3, 8])
+def test_truncation_is_the_loss_of_fidelity(bond: int) -> None:
+    circuit = brickwork(12, 12).circuit()
+    cut = simulate(
+        circuit, shots=0, engine="mps", outputs=("statevector",), settings=(("bond", bond),)
+    )
+    exact = simulate(circuit, shots=0, engine="statevector", outputs=("statevector",))
+    assert cut.statevector is not None
+    assert exact.statevector is not None
+    fidelity = abs(np.vdot(cut.statevector[0], exact.statevector[0])) ** 2
+    assert cut.remark == f"bond {bond}"
+    assert 0.0 < cut.truncation < 1.0
+    assert 1.0 - cut.truncation == pytest.approx(fidelity, abs=0.15)
+
+
+def test_counts_are_equal_whatever_number_of_shots_is_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    circuit = measured(brickwork(40, 4))
+    whole = counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0))
+    monkeypatch.setattr("simulators.tensornetwork.mps.engine._SHOTS_AT_ONCE", 77)
+    assert counts_of(simulate(circuit, shots=500, seed=3, engine="mps").row(0)) == whole
+
+
+def test_stop_is_honoured() -> None:
+    control = RunControl()
+    control.stop()
+    with pytest.raises(Stopped):
+        simulate(measured(brickwork(40, 6)), engine="mps", control=control)
