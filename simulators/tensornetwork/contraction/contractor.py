@@ -8,15 +8,19 @@ slices in turn and add up what they found.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import cotengra
+import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from simulators.control import RunControl
 from simulators.errors import OutOfMemory, Stopped
 from simulators.tensornetwork.contraction.factors import Tensor
 from simulators.tensornetwork.contraction.network import Indices, NetworkTensor
+from simulators.tensornetwork.contraction.slicing import PathSets, path_sets, sliced_indices
 
 try:  # its searches are compiled; cotengra has the same ones in Python
     import cotengrust  # noqa: F401  # cotengra finds it by itself
@@ -28,44 +32,103 @@ else:
 BATCH = -1  # the index of rows that are contracted together
 _SEED = 0x5EED  # of the searches for paths
 _KEPT = 4_096  # paths; the oldest is forgotten
-_SPREAD_WIDTH = 16  # contractions of smaller tensors are not worth a message between ranks
+_SPREAD_WIDTH = 12  # contractions of smaller tensors are not worth a message between ranks
 
-Structure = tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]
+# Indices are numbers in the order in which they are met, 0 being the batch.
+Structure = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
+
+
+class ContractionPath(msgspec.Struct, frozen=True):
+    """How a structure is contracted."""
+
+    tree: Any  # cotengra.ContractionTree
+    path: tuple[tuple[int, ...], ...]
+    sets: PathSets
+
+
+class SlicedPath(msgspec.Struct, frozen=True):
+    """How each slice of a structure is contracted; `indices`: those of the slices."""
+
+    tree: Any
+    indices: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of slices."""
+        return 1 << len(self.indices)
 
 
 class PathCache:
-    """Contraction trees by structure: bounded, oldest forgotten."""
+    """Paths by structure: bounded, oldest forgotten."""
 
     def __init__(self) -> None:
-        self._trees: dict[tuple[Structure, int], Any] = {}
+        self._paths: dict[tuple[Structure, int], ContractionPath] = {}
+        self._sliced: dict[tuple[Structure, int, int, int], SlicedPath] = {}
 
-    def tree(self, structure: Structure, trials: int) -> Any:
-        """The tree of a structure."""
+    def path(self, structure: Structure, trials: int) -> ContractionPath:
+        """The path of a structure."""
         key = structure, trials
-        found = self._trees.get(key)
+        found = self._paths.get(key)
         if found is None:
-            while len(self._trees) >= _KEPT:
-                del self._trees[next(iter(self._trees))]
-            found = self._trees[key] = _search(structure, trials)
+            _forget(self._paths)
+            found = self._paths[key] = search(structure, trials)
+        return found
+
+    def sliced(self, structure: Structure, trials: int, width: int, least: int) -> SlicedPath:
+        """The same in slices of a width, `least` at least."""
+        key = structure, trials, width, least
+        found = self._sliced.get(key)
+        if found is None:
+            _forget(self._sliced)
+            whole = self.path(structure, trials)
+            output = sum(1 << index for index in structure[1])
+            cut = sliced_indices(whole.sets, output, width, least)
+            indices = tuple(k for k in range(cut.bit_length()) if cut >> k & 1)
+            inputs = tuple(
+                tuple(index for index in each if not cut >> index & 1) for each in structure[0]
+            )
+            found = SlicedPath(_tree((inputs, structure[1]), whole.path), indices)
+            self._sliced[key] = found
         return found
 
 
-def _search(structure: Structure, trials: int) -> Any:
-    inputs, output = structure
-    sizes = {index: 2 for term in inputs for index in term}
+def _forget(kept: dict[Any, Any]) -> None:
+    while len(kept) >= _KEPT:
+        del kept[next(iter(kept))]
+
+
+def search(structure: Structure, trials: int) -> ContractionPath:
+    """Search for a path."""
     optimizer = cotengra.RandomGreedyOptimizer(
         max_repeats=trials, seed=_SEED, accel=_COMPILED, parallel=False
     )
+    tree = _tree(structure, optimizer)
+    path = tuple(tuple(step) for step in tree.get_path())
+    inputs = [sum(1 << index for index in each) for each in structure[0]]
+    output = sum(1 << index for index in structure[1])
+    return ContractionPath(tree, path, path_sets(inputs, output, path))
+
+
+def _tree(structure: Structure, optimize: Any) -> Any:
+    """A tree of cotengra's; its indices are symbols."""
+    inputs = tuple([tuple([_symbol(index) for index in each]) for each in structure[0]])
+    sizes = {symbol: 2 for each in inputs for symbol in each}
+    output = tuple([_symbol(index) for index in structure[1]])
     return cotengra.array_contract_tree(
-        inputs, output, sizes, optimize=optimizer, canonicalize=False
+        inputs, output, sizes, optimize=optimize, canonicalize=False
     )
 
 
-class ContractionLimits:
-    """ContractionLimits of contractions, see the card's options."""
+_symbol = cotengra.get_symbol
 
-    def __init__(self, width: int, slices: int, trials: int, itemsize: int) -> None:
-        self.width, self.slices, self.trials, self.itemsize = width, slices, trials, itemsize
+
+class ContractionLimits(msgspec.Struct, frozen=True):
+    """Limits of contractions, see the card's options."""
+
+    width: int
+    slices: int
+    trials: int
+    itemsize: int  # bytes of a value
 
 
 class Contractor:
@@ -75,94 +138,120 @@ class Contractor:
         self, paths: PathCache, limits: ContractionLimits, control: RunControl, comm: Any
     ) -> None:
         self._paths = paths
-        self.limits = limits
+        self._limits = limits
         self._control = control
         self._comm = comm
         self.widest = 0  # log2 of the largest tensor so far
         self.most_slices = 1
+        self.cpu_s = 0.0  # of this rank's contractions, the search for paths and MPI left out
 
     def check(self) -> None:
         """Raise Stopped if a run was asked to stop; in all ranks alike."""
         if self._comm is None:
             self._control.check()
-            return
-        if self._comm.allreduce(int(self._control.flag[0])):
+        elif self._comm.allreduce(int(self._control.flag[0])):
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
 
     def rows_at_once(self, nodes: list[NetworkTensor], output: Indices) -> int:
         """Rows of a batch whose tensors keep to the limit; 1 where they are done one by one."""
-        tree = self._paths.tree(_structure(nodes, output), self.limits.trials)
-        inner = tree.contraction_width() - (BATCH in output)
-        return 1 << int(max(0, min(20, self.limits.width - inner)))
+        structure, _ = _structure(nodes, output)
+        sets = self._paths.path(structure, self._limits.trials).sets
+        return 1 << max(0, min(20, self._limits.width - sets.width(1)))
 
     def contract(self, nodes: list[NetworkTensor], output: Indices) -> Tensor:
         """The contraction, with the axes of `output`."""
-        self._control.check()
-        structure = _structure(nodes, output)
-        tree = self._paths.tree(structure, self.limits.trials)
-        arrays = [node.array for node in nodes]
+        structure, arrays = _structure(nodes, output)
+        found = self._paths.path(structure, self._limits.trials)
         if BATCH in output:
-            self.widest = max(self.widest, int(tree.contraction_width()) - 1)
-            found: Tensor = tree.contract(arrays, backend="numpy")
-            return found
-        tree = self._within(tree)
-        self.widest = max(self.widest, int(tree.contraction_width()))
-        self.most_slices = max(self.most_slices, int(tree.nslices))
-        return self._summed(tree, arrays)
-
-    def _within(self, tree: Any) -> Any:
-        """The tree, in slices where its largest tensor is too large."""
-        width = tree.contraction_width()
+            self.widest = max(self.widest, found.sets.width(1))
+            return self._timed(found.tree, arrays)
+        width = found.sets.width()
         ranks = 1 if self._comm is None else self._comm.Get_size()
-        spread = ranks if ranks > 1 and width >= _SPREAD_WIDTH else 1
-        if width <= self.limits.width and spread == 1:
-            return tree
-        size = 1 << self.limits.width
-        if width > self.limits.width:
-            tree = tree.slice(target_size=size, seed=_SEED)
-        if tree.nslices < spread:
-            tree = tree.slice(target_slices=spread, seed=_SEED)
-        if tree.nslices > self.limits.slices:
-            need = _bytes(self.limits.itemsize * 2.0**width)
+        least = ranks if width >= _SPREAD_WIDTH else 1
+        if width <= self._limits.width and least == 1:
+            self.widest = max(self.widest, width)
+            return self._timed(found.tree, arrays)
+        sliced = self._sliced(structure, found, least)
+        return self._summed(structure, sliced, arrays)
+
+    def _sliced(self, structure: Structure, found: ContractionPath, least: int) -> SlicedPath:
+        """Slices within the limits. Raises OutOfMemory where there are none."""
+        limits, width = self._limits, found.sets.width()
+        sliced = self._paths.sliced(structure, limits.trials, limits.width, least)
+        cut = found.sets.width(sum(1 << index for index in sliced.indices))
+        if sliced.count > limits.slices or cut > limits.width:
+            need = _bytes(limits.itemsize * 2.0**width)
             raise OutOfMemory(
-                f"the largest tensor has 2^{width:.0f} values, {need}: cut to"
-                f" 2^{self.limits.width} it takes {tree.nslices} slices, and at most"
-                f" {self.limits.slices} are allowed",
+                f"the largest tensor has 2^{width} values, {need}: cut to 2^{limits.width} it takes"
+                f" {sliced.count} slices, and at most {limits.slices} are allowed",
                 hint="raise the options width or slices, or engine='mps', which truncates",
             )
-        return tree
+        self.widest = max(self.widest, cut)
+        self.most_slices = max(self.most_slices, sliced.count)
+        return sliced
 
-    def _summed(self, tree: Any, arrays: list[Tensor]) -> Tensor:
-        """The sum of all slices."""
-        if tree.nslices == 1:
-            found: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
-            return found
+    def _summed(self, structure: Structure, sliced: SlicedPath, arrays: list[Tensor]) -> Tensor:
+        """The sum of all slices; each rank has every so manyth of them."""
         ranks = 1 if self._comm is None else self._comm.Get_size()
-        rank = 0 if self._comm is None else self._comm.Get_rank()
-        shape = tuple(2 for _ in tree.output)
-        total = np.zeros(shape, arrays[0].dtype)
-        for number in range(rank, tree.nslices, ranks):
-            if self._comm is None:
-                self._control.check()
-            total += tree.contract_slice(arrays, number, backend="numpy")
+        first = 0 if self._comm is None else self._comm.Get_rank()
+        total = np.zeros((2,) * len(structure[1]), arrays[0].dtype)
+        failed: MemoryError | None = None
+        try:
+            for number in range(first, sliced.count, ranks):
+                if self._comm is None:
+                    self._control.check()
+                part = _slice(structure, sliced.indices, arrays, number)
+                total += self._timed(sliced.tree, part)
+        except MemoryError as error:
+            failed = error
         if self._comm is None:
+            if failed is not None:
+                raise _no_memory(self._limits.width) from failed
             return total
+        if self._comm.allreduce(int(failed is not None)):  # all ranks raise, or none
+            raise _no_memory(self._limits.width) from failed
         self.check()
         summed = np.empty_like(total)
         self._comm.Allreduce(total, summed)
         return summed
 
+    def _timed(self, tree: Any, arrays: list[Tensor]) -> Tensor:
+        begin_s = time.thread_time()
+        found: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
+        self.cpu_s += time.thread_time() - begin_s
+        return found
 
-def _structure(nodes: list[NetworkTensor], output: Indices) -> Structure:
-    """Indices named in the order in which they are met; the batch index is the first symbol."""
+
+def _no_memory(width: int) -> OutOfMemory:
+    return OutOfMemory(
+        f"no memory for slices whose largest tensor has 2^{width} values",
+        hint="lower the option width",
+    )
+
+
+def _slice(
+    structure: Structure, indices: tuple[int, ...], arrays: list[Tensor], number: int
+) -> list[Tensor]:
+    """The arrays with the sliced indices at the bits of a slice's number."""
+    value = {index: number >> k & 1 for k, index in enumerate(indices)}
+    return [
+        array[tuple([value.get(index, slice(None)) for index in each])]
+        for each, array in zip(structure[0], arrays, strict=True)
+    ]
+
+
+def _structure(
+    nodes: list[NetworkTensor], output: Indices
+) -> tuple[Structure, list[NDArray[np.complexfloating]]]:
+    """Indices numbered in the order in which they are met, and the arrays."""
     numbers: dict[int, int] = {BATCH: 0}
     for node in nodes:
         for index in node.indices:
             if index not in numbers:
                 numbers[index] = len(numbers)
-    symbols = {index: cotengra.get_symbol(number) for index, number in numbers.items()}
-    inputs = tuple([tuple([symbols[index] for index in node.indices]) for node in nodes])
-    return inputs, tuple([symbols[index] for index in output])
+    inputs = tuple([tuple([numbers[index] for index in node.indices]) for node in nodes])
+    structure = inputs, tuple([numbers[index] for index in output])
+    return structure, [node.array for node in nodes]
 
 
 def _bytes(count: float) -> str:

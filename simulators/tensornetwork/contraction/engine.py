@@ -55,6 +55,7 @@ class ContractionEngine:
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
         self._paths = PathCache()
+        self.cpu_s = 0.0  # of this rank's contractions in the last run
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
         """Never: paths are kept by the engine itself."""
@@ -75,6 +76,7 @@ class ContractionEngine:
         """See `engine.Engine`; over ranks see `engine.Shared`."""
         layouts, number = open_run(CARD, plan, circuit, request, options)
         found = []
+        self.cpu_s = 0.0
         for row in range(number):
             params = bind(circuit, request, row)
             contractor = Contractor(self._paths, _limits(options), control, self._comm)
@@ -86,6 +88,7 @@ class ContractionEngine:
                 state = _ContractedState(layouts, circuit, params, options, contractor)
             key = request.seed, request.binding + row
             found.append(collect(state, layouts, request, key))
+            self.cpu_s += contractor.cpu_s
         if self._comm is not None and self._comm.Get_rank():
             return None
         return EngineResult.joined(found)

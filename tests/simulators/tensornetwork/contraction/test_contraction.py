@@ -17,9 +17,10 @@ from simulators.simulate import counts_of, simulate
 
 pytest.importorskip("cotengra")
 
+from simulators.tensornetwork.contraction import contractor
 from simulators.tensornetwork.contraction import engine as contraction
-from simulators.tensornetwork.contraction.contractor import PathCache
 from simulators.tensornetwork.contraction.factors import fused, gate_factors, permutation
+from simulators.tensornetwork.contraction.slicing import path_sets, sliced_indices
 
 
 @pytest.fixture
@@ -127,9 +128,7 @@ def test_light_cones_of_a_wide_circuit_have_the_values_of_contractions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     circuit = regular(40, 3)
-    labels = [
-        "".join("Z" if 39 - k in (a, a + 1) else "I" for k in range(40)) for a in range(38)
-    ]
+    labels = ["".join("Z" if 39 - k in (a, a + 1) else "I" for k in range(40)) for a in range(38)]
     labels += ["X" + "I" * 39, "I" * 20 + "XY" + "I" * 18, "I" * 40]
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
     request = Request(0, 1, ("expectation",), observables)
@@ -199,12 +198,13 @@ def test_noise_and_measurements_on_the_way_are_refused() -> None:
 
 def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     searched: list[object] = []
-    search = contraction.Contractor.__module__
-    module = __import__(search, fromlist=["_search"])
-    original = module._search
-    monkeypatch.setattr(
-        module, "_search", lambda *given: searched.append(given) or original(*given)
-    )
+    search = contractor.search
+
+    def counted(structure: contractor.Structure, trials: int) -> contractor.ContractionPath:
+        searched.append(structure)
+        return search(structure, trials)
+
+    monkeypatch.setattr(contractor, "search", counted)
     engine, circuit = registry.create("contraction"), measured(regular(24, 3))
     for seed in (1, 2):
         plan = engine.plan(circuit, None, RunOptions())
@@ -213,7 +213,6 @@ def test_paths_are_found_once_for_a_structure(monkeypatch: pytest.MonkeyPatch) -
             first = len(searched)
     assert first > 0
     assert len(searched) == first
-    assert isinstance(engine._paths, PathCache)
 
 
 def test_stop_is_honoured_between_gates() -> None:
@@ -248,3 +247,39 @@ def test_width_bound_is_that_of_the_graph() -> None:
     assert contraction_width(chain.circuit()) == 2
     assert 5 <= contraction_width(regular(40, 3)) <= 14
     assert contraction_width(regular(60, 4, layers=6)) == -1
+
+
+def test_slices_are_chosen_by_their_operations() -> None:
+    """A ring of four tensors; slices of any index of the largest one cost twice at most."""
+    inputs = [0b0011, 0b0110, 0b1100, 0b1001]
+    sets = path_sets(inputs, 0, [(0, 1), (0, 1), (0, 1)])
+    assert sets.width() == 2
+    assert sets.operations() == 2**3 + 2**3 + 2**2
+    cut = sliced_indices(sets, 0, 1, 1)
+    assert cut.bit_count() >= 1
+    assert sets.width(cut) <= 1
+    assert sliced_indices(sets, 0, 2, 4).bit_count() == 2
+    assert sliced_indices(sets, 0b1111, 1, 1) == 0  # indices of the output are no slices
+
+
+def test_deep_networks_are_contracted() -> None:
+    """A chain of 600 qubits: thousands of tensors, each contracted after the one before."""
+    arrays = Arrays(600, 600)
+    for qubit in range(600):
+        arrays.add("h", [qubit])
+    for _ in range(2):
+        for qubit in range(599):
+            arrays.add("rzz", [qubit, qubit + 1], (), [0.6])
+        for qubit in range(600):
+            arrays.add("rx", [qubit], (), [0.4])
+    circuit = arrays.circuit()
+    labels = ("Z" * 600, "Z" + "I" * 598 + "Z")
+    observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+    request = Request(0, 1, ("expectation",), observables)
+    ours = values(run(circuit, request))
+    chain = simulate(
+        circuit, shots=0, engine="mps", outputs=("expectation",), observables=observables
+    )
+    assert np.abs(ours - values(chain.row(0))).max() < 1e-9
+    sliced = values(run(circuit, request, settings=(("width", 5),)))
+    assert np.abs(ours - sliced).max() < 1e-9

@@ -1,0 +1,107 @@
+"""What contractions give over ranks, and in one process: the same; see `among_ranks`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from arrays import Arrays
+
+from simulators.circuit.ir import Circuit
+from simulators.control import RunControl
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import OutOfMemory, Stopped, Unsupported
+from simulators.results import EngineResult
+from simulators.tensornetwork.contraction import engine as contraction
+from simulators.tensornetwork.contraction.engine import ContractionEngine
+
+
+def regular(num_qubits: int, layers: int) -> Circuit:
+    random = np.random.default_rng(5)
+    arrays = Arrays(num_qubits, num_qubits)
+    for qubit in range(num_qubits):
+        arrays.add("h", [qubit])
+    for _ in range(layers):
+        for _ in range(3):
+            for one, two in random.permutation(num_qubits).reshape(-1, 2).tolist():
+                arrays.add("rzz", [one, two], (), [0.6])
+        for qubit in range(num_qubits):
+            arrays.add("rx", [qubit], (), [0.8])
+    for qubit in range(num_qubits):
+        arrays.add("measure", [qubit], [qubit])
+    return arrays.circuit()
+
+
+def observables(num_qubits: int) -> tuple[PauliSum, ...]:
+    labels = ["Z" * k + "I" * (num_qubits - k) for k in (1, 2, num_qubits)]
+    return tuple(PauliSum((label,), np.ones(1)) for label in labels)
+
+
+def run(
+    comm: Any, circuit: Circuit, request: Request, *, stop: bool = False, **settings: int
+) -> tuple[EngineResult | None, float]:
+    options = RunOptions(settings=tuple(settings.items()))
+    engine = ContractionEngine(comm)
+    control = RunControl()
+    if stop:
+        control.stop()
+    try:
+        found = engine.run(engine.plan(circuit, None, options), circuit, request, options, control)
+        return found, engine.cpu_s
+    finally:
+        engine.close()
+
+
+def case_sliced_values_equal_those_of_one_process(comm: Any) -> None:
+    contraction.CONE_QUBITS = 0
+    circuit = regular(22, 2)
+    request = Request(0, 1, ("expectation",), observables(22))
+    whole, _ = run(None, circuit, request)
+    shared, cpu_s = run(comm, circuit, request)
+    assert whole is not None
+    assert (shared is None) == (comm.Get_rank() > 0)
+    assert cpu_s > 0.0
+    if shared is not None:
+        assert "slices" in shared.remark
+        one, two = (np.frombuffer(each.expectations) for each in (whole, shared))
+        assert np.abs(one - two).max() < 1e-10
+
+
+def case_counts_equal_those_of_one_process(comm: Any) -> None:
+    circuit = regular(22, 1)
+    whole, _ = run(None, circuit, Request(100, 3))
+    shared, _ = run(comm, circuit, Request(100, 3))
+    sliced, _ = run(comm, circuit, Request(100, 3), width=4)
+    assert whole is not None
+    for found in (shared, sliced):
+        if found is not None:
+            assert (found.outcomes, found.counts) == (whole.outcomes, whole.counts)
+
+
+def case_narrow_circuits_run_in_all_ranks(comm: Any) -> None:
+    circuit = regular(6, 1)
+    whole, _ = run(None, circuit, Request(100, 3))
+    shared, _ = run(comm, circuit, Request(100, 3))
+    assert whole is not None
+    if shared is not None:
+        assert (shared.outcomes, shared.counts) == (whole.outcomes, whole.counts)
+
+
+def case_refusals_are_raised_in_all_ranks(comm: Any) -> None:
+    contraction.CONE_QUBITS = 0
+    circuit = regular(22, 2)
+    request = Request(0, 1, ("expectation",), observables(22))
+    for settings, stop, kind in (
+        ({"width": 4, "slices": 4}, False, OutOfMemory),
+        ({}, comm.Get_rank() == 0, Stopped),
+    ):
+        try:
+            run(comm, circuit, request, stop=stop, **settings)
+        except kind:
+            continue
+        raise AssertionError(kind)
+    try:
+        run(comm, circuit, Request(0, 1))
+    except Unsupported:
+        return
+    raise AssertionError("counts of no shots")
