@@ -29,13 +29,14 @@ class WorkerTask:
         precision: str = "double",
         engine: str = "statevector",
         shots: int = SHOTS,
+        options: tuple[tuple[str, int | float], ...] = (),
         *,
         all_kernels: bool = False,
     ) -> None:
         load_kernels(all_kernels=all_kernels)
         self._runner = Runner()
         self._runner.engine(engine)
-        self._terms = TaskOptions(precision=precision)
+        self._terms = TaskOptions(precision=precision, options=options)
         self._chunk = AssignChunk(threads, 2**34, False, engine, "bench", [], [])
         self._shots = shots
         self._seeds = itertools.count(1)

@@ -1,0 +1,84 @@
+"""One contraction over several ranks: CPU time of each, started by `tensornetwork`.
+
+The expectation value of one edge of QAOA with p = 4 on 26 qubits, whose light cone has nearly all
+of them. As a program it is one of the ranks, with the path of the file that the first one writes.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
+from arrays import Arrays
+from ranked import environment, mpirun
+
+ROOT = Path(__file__).parents[2]
+QUBITS, LAYERS, DEGREE = 26, 4, 3
+KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
+WAIT_S = 900.0
+
+
+class RanksRun(msgspec.Struct, frozen=True):
+    """One run."""
+
+    value: float
+    cpu_s: list[float]  # of each rank's contractions; searches for paths and MPI left out
+    remark: str
+
+
+def over_ranks(ranks: int) -> RanksRun:
+    """The contraction over so many ranks of one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run.json"
+        argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
+        argv += [sys.executable, "-m", "bench.engine.contraction_ranks", str(out)]
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        environ = environment(Path(folder), one)
+        subprocess.run(argv, env=environ, cwd=ROOT, check=True, timeout=WAIT_S)
+        return msgspec.json.decode(out.read_bytes(), type=RanksRun)
+
+
+def main() -> None:
+    """Run one of the ranks."""
+    from mpi4py import MPI
+
+    from simulators.compiler import warmup
+    from simulators.control import RunControl
+    from simulators.engine import PauliSum, Request, RunOptions
+    from simulators.tensornetwork.contraction.engine import ContractionEngine
+
+    warmup.prepare(KERNELS)
+    random = np.random.default_rng(3)
+    arrays = Arrays(QUBITS, 0)
+    for qubit in range(QUBITS):
+        arrays.add("h", [qubit])
+    pairs = [random.permutation(QUBITS).reshape(-1, 2).tolist() for _ in range(DEGREE)]
+    for _ in range(LAYERS):
+        for one, two in (pair for each in pairs for pair in each):
+            arrays.add("rzz", [one, two], (), [0.6])
+        for qubit in range(QUBITS):
+            arrays.add("rx", [qubit], (), [0.8])
+    circuit = arrays.circuit()
+    edge = pairs[0][0]
+    label = "".join("Z" if qubit in edge else "I" for qubit in reversed(range(QUBITS)))
+    request = Request(0, 1, ("expectation",), (PauliSum((label,), np.ones(1)),))
+    comm, options = MPI.COMM_WORLD, RunOptions()
+    engine = ContractionEngine(comm)
+    plan = engine.plan(circuit, None, options)
+    result = engine.run(plan, circuit, request, options, RunControl())
+    cpu_s = comm.gather(engine.cpu_s)
+    engine.close()
+    if result is not None:
+        value = float(np.frombuffer(result.expectations)[0])
+        found = RanksRun(value, cpu_s, result.remark)
+        Path(sys.argv[1]).write_bytes(msgspec.json.encode(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""Tensor networks: matrix product states compared with Aer's, contraction compared with quimb.
+
+Chains: GHZ, Trotter steps of an Ising chain in a transverse field, and brickwork of random gates.
+Ours is a worker's task, packed Program in, packed counts out; Aer's circuit is built before the
+clock starts. Both have the same cutoff and run in turns, one thread; medians of the rounds, the
+long chain (50 steps at a cutoff of 1e-10, minutes for Aer) once. Contraction: QAOA of p = 1 on a
+graph of degree 3, through a service of one worker. Last, a contraction whose slices 4 ranks share.
+
+    python -m bench run tensornetwork [--rounds 5] [--no-long] [--no-ranks]
+
+Shares are of CPU seconds, which a busy machine can measure; whole paths are the wall's.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from typing import Any
+
+import msgspec
+import networkx
+import numpy as np
+from qiskit import QuantumCircuit
+from qiskit.quantum_info import SparsePauliOp
+
+import simenv
+from bench.circuits import measured
+from bench.engine.contraction_ranks import over_ranks
+from bench.harness.options import Option
+from bench.harness.report import Report, installed
+from bench.harness.timing import timed_s
+from bench.peers.base import Gate
+from bench.peers.simenv_engine import WorkerTask
+from simenv.client.circuits import load
+from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum
+from simulators.simulate import simulate
+
+SHOTS = 1_000
+PAIRS = 10  # of neighbours whose values are compared
+BOND = 512  # nothing is cut off but by the cutoff
+QUBITS, DEGREE, GAMMA, BETA = 40, 3, 0.6, 0.4
+RANKS = 4
+OPTIONS = (
+    Option("--rounds", type=int, default=5, quick=2),
+    Option("--no-long", action="store_true"),
+    Option("--no-ranks", action="store_true"),
+    Option("--seed", type=int, default=3),
+)
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One chain."""
+
+    name: str
+    num_qubits: int
+    gates: list[Gate]
+    cutoff: float
+    long: bool = False
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    words = "tensor networks: chains and contraction, CPU s of one thread"
+    report = Report("tensornetwork", words)
+    if installed("qiskit_aer"):
+        for case in cases(options.seed):
+            if not (case.long and options.no_long):
+                _chain(report, case, 1 if case.long else options.rounds)
+    _qaoa(report, options.rounds, options.seed)
+    if not options.no_ranks:
+        one, shared = over_ranks(1), over_ranks(RANKS)
+        if abs(one.value - shared.value) > 1e-10:
+            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one.value}")
+        cpu_s = sum(shared.cpu_s)
+        print(
+            f"contraction, width {one.remark}: {one.cpu_s[0]:.2f} s; {RANKS} ranks: {cpu_s:.2f} s"
+        )
+        label = f"{RANKS} ranks, {shared.remark}"
+        report.at_most("slices_cpu", cpu_s / one.cpu_s[0], label)
+        idle = 100.0 * (1.0 - min(shared.cpu_s) / max(shared.cpu_s))
+        report.at_most("slices_idle_percent", idle, label)
+    return report
+
+
+def cases(seed: int) -> Iterator[Case]:
+    """The chains."""
+    yield Case("GHZ, 60 qubits", 60, ghz(60), 1e-16)
+    yield Case("TFIM, 100 qubits, 10 steps", 100, tfim(100, 10), 1e-14)
+    for depth in (8, 10, 12):
+        gates = brickwork(50, depth, seed)
+        yield Case(f"brickwork, 50 qubits, depth {depth}", 50, gates, 1e-14)
+    yield Case("TFIM, 40 qubits, 50 steps, cutoff 1e-10", 40, tfim(40, 50), 1e-10, long=True)
+
+
+def ghz(num_qubits: int) -> list[Gate]:
+    """A GHZ state."""
+    return [("h", (0,), ()), *(("cx", (k, k + 1), ()) for k in range(num_qubits - 1))]
+
+
+def tfim(num_qubits: int, steps: int) -> list[Gate]:
+    """First-order Trotter steps of an Ising chain in a transverse field, J = h = 1, dt = 0.1."""
+    found: list[Gate] = []
+    for _ in range(steps):
+        for first in (0, 1):
+            found += [("rzz", (k, k + 1), (0.2,)) for k in range(first, num_qubits - 1, 2)]
+        found += [("rx", (k,), (0.2,)) for k in range(num_qubits)]
+    return found
+
+
+def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
+    """Random gates on each qubit, then CZ on every second pair of neighbours."""
+    random = np.random.default_rng(seed)
+    found: list[Gate] = []
+    for layer in range(depth):
+        for k in range(num_qubits):
+            found.append(("u", (k,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
+        found += [("cz", (k, k + 1), ()) for k in range(layer % 2, num_qubits - 1, 2)]
+    return found
+
+
+def qaoa(num_qubits: int, seed: int) -> tuple[list[Gate], list[tuple[int, int]]]:
+    """One layer on a random graph of degree 3, and its edges."""
+    graph = networkx.random_regular_graph(DEGREE, num_qubits, seed=seed)
+    edges = [(min(edge), max(edge)) for edge in graph.edges]
+    gates: list[Gate] = [("h", (k,), ()) for k in range(num_qubits)]
+    gates += [("rzz", edge, (GAMMA,)) for edge in edges]
+    gates += [("rx", (k,), (2 * BETA,)) for k in range(num_qubits)]
+    return gates, edges
+
+
+def _chain(report: Report, case: Case, rounds: int) -> None:
+    """Shots and values of one chain, ours and Aer's."""
+    from qiskit_aer import AerSimulator
+
+    aer = AerSimulator(
+        method="matrix_product_state",
+        matrix_product_state_truncation_threshold=case.cutoff,
+        max_parallel_threads=1,
+    )
+    settings = (("bond", BOND), ("cutoff", case.cutoff))
+    worker = WorkerTask(1, engine="mps", shots=SHOTS, options=settings)
+    circuit = measured(case.num_qubits, case.gates)
+    packed = load(circuit).packed
+    ours, theirs = _in_turns(
+        rounds, lambda: worker.run(packed), lambda: _succeeded(aer.run(circuit, shots=SHOTS))
+    )
+    print(f"{case.name}: ours {ours:.4f}, Aer {theirs:.4f}")
+    report.at_most("shots_of_aer", ours / theirs, f"{case.name}: 1,000 shots, share of Aer")
+    if case.long:
+        return  # two hours for Aer's values; both cut off 1e-10
+    bare = QuantumCircuit(case.num_qubits)
+    bare.compose(
+        circuit.remove_final_measurements(inplace=False), range(case.num_qubits), inplace=True
+    )
+    places = np.linspace(0, case.num_qubits - 2, PAIRS).astype(int).tolist()
+    labels = ["".join("Z" if q in (k, k + 1) else "I" for q in reversed(range(case.num_qubits)))
+              for k in places]  # fmt: skip
+    asked = bare.copy()
+    for k, place in enumerate(places):
+        asked.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
+    plain = _circuit(bare)
+    observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+    found: dict[str, Any] = {}
+
+    def our_values() -> None:
+        found["ours"] = simulate(
+            plain, shots=0, engine="mps", outputs=("expectation",), observables=observables,
+            settings=settings,
+        )  # fmt: skip
+
+    def aer_values() -> None:
+        found["aer"] = _succeeded(aer.run(asked, shots=1))
+
+    ours, theirs = _in_turns(rounds, our_values, aer_values)
+    values = np.frombuffer(found["ours"].expectations).reshape(-1, 2)[:, 0]
+    data = found["aer"].data(0)
+    off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
+    print(f"{case.name}: {PAIRS} values: ours {ours:.4f}, Aer {theirs:.4f}")
+    report.at_most("value_error", off, f"{case.name}: values, from Aer's")
+
+
+def _qaoa(report: Report, rounds: int, seed: int) -> None:
+    """Shots and values of all edges, through a service."""
+    gates, edges = qaoa(QUBITS, seed)
+    circuit = measured(QUBITS, gates)
+    bare = circuit.remove_final_measurements(inplace=False)
+    labels = ["".join("Z" if q in edge else "I" for q in reversed(range(QUBITS))) for edge in edges]
+    sums = [SparsePauliOp(label) for label in labels]
+    name = f"QAOA, {QUBITS} qubits"
+    with simenv.local(workers=1) as env:
+        shots_s, values_s = [], []
+        result = None
+        for number in range(rounds + 1):  # the first one loads the library
+            begin_s = time.perf_counter()
+            task = env.submit(circuit, shots=SHOTS, seed=number, engine="contraction")
+            result = task.result()
+            shots_s.append(time.perf_counter() - begin_s)
+            begin_s = time.perf_counter()
+            found = env.submit(bare, shots=0, observables=sums, engine="contraction").result()
+            values_s.append(time.perf_counter() - begin_s)
+        assert result is not None
+        chosen = env.submit(circuit, shots=SHOTS, seed=1).result()
+        print(f"{name}: {result.remark}; auto chooses {chosen.engine}")
+    report.at_most("qaoa_shots_s", statistics.median(shots_s[1:]), f"{name}: 1,000 shots, s")
+    report.at_most(
+        "qaoa_values_s", statistics.median(values_s[1:]), f"{name}: {len(edges)} edges, s"
+    )
+    values = [each.value for each in found.expectations]
+    if installed("quimb"):
+        import quimb.tensor as tensors
+
+        peer = tensors.Circuit(QUBITS)
+        for gate, wires, angles in gates:
+            peer.apply_gate(gate.upper(), *angles, *wires)
+        operator = np.diag([1.0, -1.0, -1.0, 1.0])
+        plain = _circuit(bare)
+        observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
+
+        def theirs() -> list[float]:
+            return [float(np.real(peer.local_expectation(operator, edge))) for edge in edges]
+
+        def ours() -> object:
+            return simulate(
+                plain, shots=0, engine="contraction", outputs=("expectation",),
+                observables=observables,
+            )  # fmt: skip
+
+        off = max(abs(one - two) for one, two in zip(values, theirs(), strict=True))
+        if off > 1e-8:
+            raise SystemExit(f"{name}: values differ from quimb's by {off}")
+        our_s, their_s = _in_turns(rounds, ours, theirs)
+        print(f"{name}: values: ours {our_s:.4f}, quimb {their_s:.4f}")
+        report.at_most("qaoa_of_quimb", our_s / their_s, f"{name}: values, share of quimb")
+
+
+def _circuit(circuit: QuantumCircuit) -> Circuit:
+    from simenv.model import decode_program
+
+    return Circuit.from_program(decode_program(load(circuit).packed))
+
+
+def _in_turns(
+    rounds: int, ours: Callable[[], object], theirs: Callable[[], object]
+) -> tuple[float, float]:
+    """Median CPU seconds of each, after one call of ours that loads what it needs."""
+    if rounds > 1:
+        ours()
+    times = [
+        (timed_s(ours, time.process_time), timed_s(theirs, time.process_time))
+        for _ in range(rounds)
+    ]
+    one, two = (statistics.median(each) for each in zip(*times, strict=True))
+    return one, two
+
+
+def _succeeded(job: Any) -> Any:
+    result = job.result()
+    if not result.success:
+        raise SystemExit(f"Aer: {result.status}")
+    return result
