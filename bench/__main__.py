@@ -18,7 +18,12 @@ from bench.harness import results
 
 ROOT = Path(__file__).parent
 FOLDERS = ("engine", "service")
-_PARTS = ("__init__", "distributed_rank", "network_model")  # modules that are no benchmarks
+_PARTS = (
+    "__init__",
+    "contraction_ranks",
+    "distributed_rank",
+    "network_model",
+)  # modules that are no benchmarks
 DEFAULT_CHART = Path("docs/images/performance.svg")
 
 

@@ -213,7 +213,7 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
     report.at_most(
         "qaoa_values_s", statistics.median(values_s[1:]), f"{name}: {len(edges)} edges, s"
     )
-    values = [each.value for each in found.expectations]
+    values = [float(each) for each in found.expectations]
     if installed("quimb"):
         import quimb.tensor as tensors
 

@@ -8,6 +8,8 @@ conjugated right one, so nothing is divided by a small value (Hastings, J. Math.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +24,8 @@ _TOGETHER = 96  # splits of at most so many rows are done in one call
 _RANDOM_ROWS = (
     128  # matrices from so many rows on are split in a subspace, where it is large enough
 )
-_MORE = 1.2  # of the rank before, in a subspace
-_LEAST_MORE = 24
+_MORE = 1.12  # of the rank before, in a subspace
+_LEAST_MORE = 12
 _SEED = 0x5EED  # of the vectors that span subspaces: they are the same in every run
 
 
@@ -162,8 +164,7 @@ def subspace_split(matrix: Tensor, size: int) -> tuple[Values, Tensor, float]:
     The subspace is that of the conjugated matrix times the matrix times random vectors (Halko,
     Martinsson and Tropp, SIAM Review 53, 217, 2011); inside it the split is exact.
     """
-    random = np.random.default_rng(_SEED).standard_normal((matrix.shape[1], size))
-    image = matrix @ random.astype(matrix.dtype)
+    image = matrix @ _random_vectors(matrix.shape[1], size, matrix.dtype)
     basis = np.linalg.qr(matrix.conj().T @ image)[0]
     projected = matrix @ basis
     squares, columns = np.linalg.eigh(projected.conj().T @ projected)
@@ -171,6 +172,13 @@ def subspace_split(matrix: Tensor, size: int) -> tuple[Values, Tensor, float]:
     values = np.sqrt(np.maximum(squares[::-1], 0.0))
     vectors = (basis @ columns[:, ::-1]).conj().T
     return values, vectors, max(0.0, lost)
+
+
+@functools.lru_cache(maxsize=64)
+def _random_vectors(rows: int, columns: int, dtype: np.dtype[np.complexfloating]) -> Tensor:
+    random = np.random.default_rng(_SEED).standard_normal((rows, columns))
+    found: Tensor = random.astype(dtype)
+    return found
 
 
 def _by_rank(needed: NDArray[np.intp], most: int) -> dict[int, Places]:
