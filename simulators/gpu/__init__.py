@@ -1,0 +1,1 @@
+"""Statevector on a GPU: all amplitudes in the memory of one device."""

@@ -1,0 +1,103 @@
+// States of at most 12 qubits, one in the shared memory of each block of threads; arithmetic in double
+// precision. Steps are two-level factors (steps.py): kind, mask, zero, one; and 8 numbers, a
+// matrix. With mask's bits fixed to `zero` and to `one`, an index has its two levels.
+#pragma once
+#include "common.cuh"
+
+enum StepKind { STEP_PHASE, STEP_PERMUTATION, STEP_REAL, STEP_COMPLEX };  // as in circuit/gates.py
+enum { STEP_WORDS = 4, STEP_NUMBERS = 8 };
+
+// Begins with a barrier before each step; the caller needs one behind.
+__device__ __forceinline__ void apply_steps(cplx<double>* state, u32 size, int steps, const u64* table, const double* matrices) {
+    for (int s = 0; s < steps; ++s, table += STEP_WORDS, matrices += STEP_NUMBERS) {
+        const u32 kind = u32(table[0]), mask = u32(table[1]), zero = u32(table[2]), one = u32(table[3]);
+        const double* m = matrices;
+        __syncthreads();  // the step before is complete
+        for (u32 k = threadIdx.x; k < size >> __popc(mask); k += blockDim.x) {
+            const u32 i = u32(insert_zeros(k, mask));
+            const cplx<double> x = state[i | zero];
+            if (kind == STEP_PHASE) {
+                state[i | zero] = mul(x, cplx<double>{m[0], m[1]});
+                continue;
+            }
+            const cplx<double> y = state[i | one];
+            if (kind == STEP_PERMUTATION) {
+                state[i | zero] = y;
+                state[i | one] = x;
+                continue;
+            }
+            state[i | zero] = mul_add(cplx<double>{m[2], m[3]}, y, mul(cplx<double>{m[0], m[1]}, x));
+            state[i | one] = mul_add(cplx<double>{m[6], m[7]}, y, mul(cplx<double>{m[4], m[5]}, x));
+        }
+    }
+}
+
+// Apply steps to state `blockIdx.x` of several, in place. `matrices_stride`: numbers between those of
+// two states, 0 where all have the same. is_zero: each begins as |0...0>.
+template <class T>
+__device__ __forceinline__ void small_steps(cplx<T>* states, int n, int steps, const u64* table, const double* matrices, u64 matrices_stride, int is_zero) {
+    SHARED_MEMORY(raw);
+    cplx<double>* state = reinterpret_cast<cplx<double>*>(raw);
+    const u32 size = 1u << n;
+    cplx<T>* own = states + (u64(blockIdx.x) << n);
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) state[k] = is_zero ? cplx<double>{k ? 0.0 : 1.0, 0.0} : widened(load_global(own + k));
+    apply_steps(state, size, steps, table, matrices + blockIdx.x * matrices_stride);
+    __syncthreads();  // the last step is complete
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) store_global(own + k, narrowed<T>(state[k]));
+}
+
+// Block of four words of Philox 4x64-10 (Salmon et al., 2011), key (seed, binding).
+__device__ __forceinline__ void philox(u64 counter, u64 draw, u64 seed, u64 binding, u64 (&out)[4]) {
+    u64 x0 = counter, x1 = draw, x2 = 0, x3 = 0, key0 = seed, key1 = binding;
+#pragma unroll 1
+    for (int round = 0; round < 10; ++round) {
+        const u64 h0 = __umul64hi(0xD2E7470EE14C6C93ull, x0), l0 = 0xD2E7470EE14C6C93ull * x0;
+        const u64 h1 = __umul64hi(0xCA5A826395121157ull, x2), l1 = 0xCA5A826395121157ull * x2;
+        x0 = h1 ^ x1 ^ key0, x1 = l1, x2 = h0 ^ x3 ^ key1, x3 = l0;
+        key0 += 0x9E3779B97F4A7C15ull, key1 += 0xBB67AE8584CAA73Bull;
+    }
+    out[0] = x0, out[1] = x1, out[2] = x2, out[3] = x3;
+}
+
+// Counts of one binding for each block of threads: counts[binding << n | outcome], from |0...0> over
+// its steps to the samples of draw 0 (seed contract of simulators/engine.py). Shared memory: 28 bytes
+// an amplitude.
+__device__ __forceinline__ void small_counts(int n, int steps, const u64* table, const double* matrices, int shots, u64 seed, u64 first_binding, u32* counts) {
+    SHARED_MEMORY(raw);
+    const u32 size = 1u << n, row = blockIdx.x;
+    cplx<double>* state = reinterpret_cast<cplx<double>*>(raw);
+    double* ends = reinterpret_cast<double*>(state + size);
+    u32* found = reinterpret_cast<u32*>(ends + size);
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) {
+        state[k] = {k ? 0.0 : 1.0, 0.0};
+        found[k] = 0;
+    }
+    apply_steps(state, size, steps, table, matrices + u64(row) * steps * STEP_NUMBERS);
+    __syncthreads();  // the last step is complete
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) ends[k] = square(state[k]);
+    __syncthreads();  // weights are complete
+    if (threadIdx.x == 0) {  // in the order of the index: the seed contract
+        double total = 0.0;
+        for (u32 k = 0; k < size; ++k) ends[k] = total += ends[k];
+    }
+    __syncthreads();  // cumulative sums are complete
+    const double total = ends[size - 1];
+    for (int block = threadIdx.x; 4ll * block < shots; block += blockDim.x) {
+        u64 words[4];
+        philox(u64(block) + 1, 0, seed, first_binding + row, words);
+#pragma unroll
+        for (int lane = 0; lane < 4; ++lane) {
+            if (4ll * block + lane >= shots) break;
+            const double draw = double(words[lane] >> 11) * (1.0 / 9007199254740992.0) * total;
+            u32 low = 0, high = size - 1;  // the first outcome whose cumulative sum is above the draw
+            while (low < high) {
+                const u32 middle = (low + high) >> 1;
+                if (ends[middle] > draw) high = middle;
+                else low = middle + 1;
+            }
+            atomicAdd(found + low, 1u);
+        }
+    }
+    __syncthreads();  // all shots are counted
+    for (u32 k = threadIdx.x; k < size; k += blockDim.x) store_global(counts + (u64(row) << n | k), found[k]);
+}

@@ -1,0 +1,109 @@
+"""Sweep kernel: tables at random against the plain reference, any order of threads, memory requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from host_device import BACKWARD, FORWARD, HostDevice
+from numpy.typing import NDArray
+from plain_sweeps import run as plainly
+from random_sweeps import TOLERANCE, Table, random_state
+
+from simulators.gpu.device import COMPLEX, MemoryLedger
+from simulators.gpu.encode import encode_sweeps
+from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
+
+SHUFFLED = 7
+
+
+def swept(
+    device: HostDevice,
+    table: Table,
+    begin: NDArray[np.complex128] | None,
+    precision: str,
+) -> NDArray[np.complexfloating]:
+    """The state after all passes; `begin` None: |0...0>."""
+    plan, floats = table.plan()
+    state = DeviceState(device, MemoryLedger(2**30, "host"), plan.num_wires, precision)
+    if begin is None:
+        state.set_zero()
+    else:
+        state.buffer[:] = begin.astype(COMPLEX[precision])
+    program = upload_program(device, encode_sweeps(plan, precision))
+    apply_program(state, program, floats, lambda: None)
+    found: NDArray[np.complexfloating] = device.download(state.settle())
+    return found
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("seed", range(12))
+def test_random_tables_agree_with_plain_reference(library: Path, seed: int, precision: str) -> None:
+    table = Table(11, 8 + seed % 4, seed)
+    table.fill(2, 10, fresh=False)
+    begin = random_state(11, seed)
+    found = swept(HostDevice(library), table, begin, precision)
+    expected = plainly(*table.plan(), begin)
+    assert np.abs(found - expected).max() < TOLERANCE[COMPLEX[precision].name]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_sweeps_from_zero_state_read_no_unwritten_amplitude(library: Path, seed: int) -> None:
+    table = Table(13, 8 + seed % 3, seed)
+    table.fill(3, 8, fresh=True)
+    begin = np.zeros(1 << 13, complex)
+    begin[0] = 1.0
+    found = swept(HostDevice(library), table, None, "double")  # what is not written is NaN
+    assert np.abs(found - plainly(*table.plan(), begin)).max() < TOLERANCE["complex128"]
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_order_of_threads_changes_no_bit(library: Path, precision: str) -> None:
+    table = Table(11, 9, 5)
+    table.fill(3, 12, fresh=False)
+    begin = random_state(11, 5)
+    found = [
+        swept(HostDevice(library, order=order), table, begin, precision)
+        for order in (FORWARD, BACKWARD, SHUFFLED, SHUFFLED + 1)
+    ]
+    assert all((each == found[0]).all() for each in found)
+
+
+def test_batch_of_states_is_swept_in_one_launch_with_numbers_of_each(library: Path) -> None:
+    table = Table(10, 9, 3)
+    table.fill(1, 8, fresh=False)
+    plan, floats = table.plan()
+    device = HostDevice(library)
+    begin = random_state(10, 1)
+    state = DeviceState(device, MemoryLedger(2**30, "host"), 10, "double", count=3)
+    state.buffer[:] = np.tile(begin, 3)
+    rows = np.stack([floats, floats * 0.5, floats * -1.0])
+    program = upload_program(device, encode_sweeps(plan, "double"))
+    apply_program(state, program, rows, lambda: None)
+    for k in range(3):
+        expected = plainly(plan, rows[k], begin)
+        assert np.abs(state.buffer.reshape(3, -1)[k] - expected).max() < 1e-12
+    assert device.launches == ["sweep_double"]
+
+
+def matrices_alone(kinds: list[int]) -> Table:
+    table = Table(12, 12, 1)
+    table.places.append([*range(12)])
+    table.inside, table.live = (1 << 12) - 1, [(1 << 12) - 1]
+    for kind in kinds:
+        table.matrix(kind)
+    table.starts.append(len(table.ops))
+    return table
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+def test_warps_ask_for_no_more_memory_than_they_need(library: Path, precision: str) -> None:
+    """Coalescing, and bank conflicts of shared memory."""
+    device = HostDevice(library, is_traced=True)
+    swept(device, matrices_alone([2] * 12), random_state(12, 1), precision)
+    found = device.tally()
+    assert set(found) == {"global load", "global store", "shared load", "shared store"}
+    for kind, each in found.items():
+        assert each.requests, kind
+        assert each.transactions <= 1.2 * each.fewest, kind

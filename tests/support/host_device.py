@@ -1,0 +1,131 @@
+"""The kernels of the engine `gpu`, compiled by g++ and run by fibers: a `Device` on any machine."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+ROOT = Path(__file__).parents[2]
+KERNELS = ROOT / "simulators" / "gpu" / "kernels"
+SUPPORT = Path(__file__).parent
+CACHE = Path(sys.prefix) / "var" / "simenv-gpu-host"
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan")
+FORWARD, BACKWARD = 0, 1  # orders of threads; any other number is the seed of a shuffled order
+_ALIGNMENT = 256  # of allocations of CUDA
+
+
+def build_library(*flags: str, kernels: Path = KERNELS, optimize: str = "-O2") -> Path:
+    """The library of these sources and flags, compiled if there is none yet.
+
+    Raises RuntimeError with what g++ says.
+    """
+    sources = [*sorted(kernels.glob("*.cuh")), *sorted(SUPPORT.glob("cuda_host*"))]
+    command = ["g++", "-std=c++17", optimize, "-march=native", "-ffp-contract=off", "-shared",
+               "-fPIC", "-Wall", "-Wextra", "-Wno-unknown-pragmas", *flags]  # fmt: skip
+    digest = hashlib.sha256(" ".join(command).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    target = CACHE / f"kernels-{digest.hexdigest()[:16]}.so"
+    if not target.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{id(command)}.new")
+        include = [f"-I{kernels}", f"-I{SUPPORT}", "-o", str(temporary)]
+        main = str(SUPPORT / "cuda_host_main.cpp")
+        found = subprocess.run([*command, *include, main], capture_output=True, text=True)
+        if found.returncode:
+            raise RuntimeError(found.stderr)
+        temporary.replace(target)
+    return target
+
+
+@functools.cache
+def _loaded(path: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(path))
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """Memory accesses of warps, of one kind: how many, in how many transactions, and the fewest."""
+
+    requests: int
+    transactions: int
+    fewest: int
+
+
+class HostDevice:
+    """Kernels in this process. `order`: of the threads between two barriers; `is_traced`: accesses
+    are counted."""
+
+    name = "host"
+
+    def __init__(
+        self,
+        library: Path | None = None,
+        *,
+        order: int = FORWARD,
+        is_traced: bool = False,
+        free_bytes: int = 2**30,
+    ) -> None:
+        self._library = _loaded(library or build_library())
+        self._order = order
+        self._is_traced = is_traced
+        self.free_bytes = free_bytes
+        self.launches: list[str] = []
+
+    def empty(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        """See `Device`; every byte is 255, and of NaN every number."""
+        size = count * np.dtype(dtype).itemsize
+        room = np.full(size + _ALIGNMENT, 0xFF, np.uint8)
+        begin = -room.ctypes.data % _ALIGNMENT
+        return room[begin : begin + size].view(dtype)
+
+    def upload(self, array: NDArray[Any]) -> NDArray[Any]:
+        """See `Device`."""
+        found = self.empty(array.size, array.dtype)
+        found[...] = array.ravel()
+        return found
+
+    def download(self, buffer: NDArray[Any]) -> NDArray[Any]:
+        """See `Device`."""
+        return buffer.copy()
+
+    def copy(self, source: NDArray[Any], target: NDArray[Any]) -> None:
+        """See `Device`."""
+        target[...] = source
+
+    def launch(
+        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
+    ) -> None:
+        """See `Device`."""
+        self.launches.append(kernel)
+        passed = [_argument(each) for each in arguments]
+        getattr(self._library, kernel)(
+            ctypes.c_uint(grid),
+            ctypes.c_uint(threads),
+            ctypes.c_size_t(shared_bytes),
+            ctypes.c_uint(self._order),
+            ctypes.c_int(self._is_traced),
+            *passed,
+        )
+
+    def tally(self) -> dict[str, Requests]:
+        """Accesses since the last call, by kind."""
+        room = np.zeros(12, np.uint64)
+        self._library.read_tally(ctypes.c_void_p(room.ctypes.data))
+        names = ("global load", "global store", "shared load", "shared store")
+        return {name: Requests(*room[k::4].tolist()) for k, name in enumerate(names)}
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return ctypes.c_void_p(value.ctypes.data)
+    types = {np.int32: ctypes.c_int, np.uint64: ctypes.c_uint64, np.float64: ctypes.c_double}
+    return types[type(value)](value.item())
