@@ -81,7 +81,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     dynamic_noise: bool = True  # noise in dynamic circuits too, where it has both
     exact_noise: bool = False  # exact distributions and values of circuits with noise
     only_noise: bool = False  # `auto` considers it for circuits with noise alone
-    gpus: bool = False  # runs on GPUs
+    gpus: bool = False  # runs on GPUs: a worker of it is given one
     auto_rank: AutoRank | None = None  # None: runs only where it is named
     auto_objection: AutoObjection | None = None
     auto_reason: AutoReason | None = None  # None: its summary
@@ -152,7 +152,9 @@ class EngineCard(msgspec.Struct, frozen=True):
         return self.costs.seconds(profile, CostQuery(shots=shots), slots)
 
     def max_qubits_in(self, memory_bytes: int, precision: str = "double") -> int:
-        """The largest width whose state fits into so much memory."""
+        """The largest width whose state fits into so much memory of the host."""
+        if self.gpus:  # its states are in the device's memory, which the engine looks at
+            return self.max_qubits
         for width in range(1, self.max_qubits + 1):
             if BASE_BYTES + state_bytes(width, precision) + norm_bytes(width) > memory_bytes:
                 return width - 1

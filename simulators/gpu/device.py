@@ -1,8 +1,8 @@
 """Device protocol and memory ledger: all that the engine asks of a GPU.
 
-A device allocates, copies and launches kernels by name; it does no arithmetic of its own. Everything
-above it runs unchanged on a device whose kernels are compiled for the processor, so it is tested
-on machines without a GPU.
+A device allocates, copies and launches kernels by name; it does no arithmetic of its own.
+Everything above it runs unchanged on a device whose kernels are compiled for the processor, so it
+is tested on machines without a GPU.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Stages of a sweep: which places of a tile stand in registers, and what is done there.
 
-A GPU keeps a tile in the registers of a block of threads, 2**REGISTERS amplitudes a thread. A stage
-says which places of the tile these are. Operations move amplitude along such places only; conditions
-and phases may look at all places. Between two stages the amplitudes go once through shared memory,
-where index maps (X, CX, SWAP, Toffoli) cost nothing. SWAP_LANE_ROW and plain SWAPs rename places.
+A GPU keeps a tile in the registers of a block of threads, 2**REGISTERS amplitudes a thread. A
+stage says which places of the tile these are. Operations move amplitude along such places only;
+conditions and phases may look at all places. Between two stages the amplitudes go once through
+shared memory, where index maps (X, CX, SWAP, Toffoli) cost nothing. SWAP_LANE_ROW and plain SWAPs
+rename places.
 
 The stages follow from the sweep table alone, never from parameters.
 """

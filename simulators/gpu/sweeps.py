@@ -52,6 +52,10 @@ class DeviceState:
         self.device.launch(name, self.count, _WARP, 0, self.buffer, stride, np.uint64(1))
         self.live = 0
 
+    def overwrite(self) -> None:
+        """Note that all amplitudes are about to be written, or have been."""
+        self.live = _ALL
+
     def settle(self) -> Buffer:
         """The amplitudes, all of them written."""
         everything = (1 << self.num_qubits) - 1

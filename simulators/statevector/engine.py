@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import numpy as np
 
 from simulators.catalog import SMALL_QUBITS, builtin_card
@@ -31,7 +30,8 @@ from simulators.execution.requests import (
     refuse_sampled,
 )
 from simulators.results import EngineResult
-from simulators.statevector.plan import ComponentPlan, ExecutionPlan
+from simulators.statevector.plan import ExecutionPlan
+from simulators.statevector.rows import Execution, run_rows
 from simulators.statevector.small.counts import (
     MAX_CLBITS,
     NOTHING,
@@ -45,7 +45,6 @@ from simulators.statevector.small.merge_rules import MIN_QUBITS, is_merged
 
 if TYPE_CHECKING:
     from simulators.compiler.kernel import Group as KernelGroup
-    from simulators.statevector.backend.protocol import StateBackend
     from simulators.statevector.distributed.communicator import Communicator
     from simulators.statevector.distributed.executor import CommStats
     from simulators.statevector.small.batch import Batch
@@ -58,22 +57,6 @@ _QUICK_BYTES = 2**16  # of a list of operations: far from any limit of steps
 _WARM = ("counts", "probabilities", "expectation")
 _ZZ = PauliSum(("ZZ",), np.ones(1))
 _WIDTHS = tuple(outcome_width(bits) for bits in range(65))
-
-
-class _Execution(msgspec.Struct, frozen=True, eq=False):
-    """One run: its request, and the components of the circuit."""
-
-    circuit: Circuit
-    pieces: tuple[ComponentPlan, ...]
-    request: Request
-    options: RunOptions
-    control: RunControl
-    number: int  # rows of bindings
-
-    @property
-    def widest(self) -> int:
-        """Qubits of the widest state it holds."""
-        return max([piece.circuit.num_qubits for piece in self.pieces])
 
 
 class StatevectorEngine:
@@ -148,14 +131,7 @@ class StatevectorEngine:
                 return found
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        if circuit.num_qubits <= SMALL_QUBITS:
-            pieces = plan.whole(circuit)
-        else:
-            pieces = plan.components(circuit, request)
-            if len(pieces) == 1:
-                request = pieces[0].request(request, circuit.num_qubits)
-                circuit = pieces[0].circuit
-        job = _Execution(circuit, pieces, request, options, control, number)
+        job = Execution.of(plan, circuit, request, options, control, number)
         check_width(CARD, job.widest)
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
@@ -164,7 +140,7 @@ class StatevectorEngine:
             options,
             control,
             lambda: self._alone(job),
-            lambda states: _rows(states, job),
+            lambda states: run_rows(states, job),
         )
         return found  # type: ignore[return-value]  # None in all ranks but the first
 
@@ -200,7 +176,7 @@ class StatevectorEngine:
             )
         return found  # type: ignore[no-any-return]  # None in all ranks but the first
 
-    def _alone(self, job: _Execution) -> EngineResult:
+    def _alone(self, job: Execution) -> EngineResult:
         """All rows, in this process."""
         if len(job.pieces) == 1 and job.circuit.num_qubits <= self._small:
             found = self._compiled(job.circuit, job.request, job.number, job.control)
@@ -330,7 +306,7 @@ def _are_loaded(group: KernelGroup) -> bool:
     return bool(kernels) and all(each.is_loaded for each in kernels)
 
 
-def _in_states(job: _Execution) -> EngineResult:
+def _in_states(job: Execution) -> EngineResult:
     """All rows through the general path, in this process."""
     from simulators.statevector.backend.local import LocalBackend
     from simulators.statevector.checkpoint import Checkpointer
@@ -340,26 +316,7 @@ def _in_states(job: _Execution) -> EngineResult:
         Checkpointer.of(job.options) as journey,
     ):
         states = LocalBackend(crew, job.control, journey)
-        return journey.annotate(_rows(states, job))
-
-
-def _rows(states: StateBackend, job: _Execution) -> EngineResult:
-    """Row after row, through the general path."""
-    from simulators.statevector.combine import CombinedRun
-    from simulators.statevector.execute import ComponentRun
-
-    circuit, request, options = job.circuit, job.request, job.options
-    results = []
-    for row in range(job.number):
-        key = (request.seed, request.binding + row)
-        params = bind(circuit, request, row)
-        if len(job.pieces) > 1:
-            found = CombinedRun(states, circuit, job.pieces, params, request, key, options).result()
-        else:
-            schedules = job.pieces[0].programs
-            found = ComponentRun(states, circuit, schedules, params, request, key, options).result()
-        results.append(found)
-    return EngineResult.joined(results)
+        return journey.annotate(run_rows(states, job))
 
 
 def _run(

@@ -22,10 +22,16 @@ class ProgramCache:
     """The schedules of one structure, or of a part of one, made when first needed."""
 
     def __init__(
-        self, precision: str = "double", part: Subcircuit | None = None, *, apart: bool = False
+        self,
+        precision: str = "double",
+        part: Subcircuit | None = None,
+        *,
+        apart: bool = False,
+        tile_wires: int = 0,
     ) -> None:
-        """`apart`: it is one of several parts."""
+        """`apart`: it is one of several parts; `tile_wires`: see `planner.tile_width`."""
         self._precision = precision
+        self._tile_wires = tile_wires
         self._part = part
         self._apart = apart
         self._made: dict[bool, Program] = {}
@@ -42,7 +48,12 @@ class ProgramCache:
 
             numbers = None if self._part is None else self._part.numbers
             self._made[keep] = build_program(
-                circuit, keep=keep, precision=self._precision, numbers=numbers, apart=self._apart
+                circuit,
+                keep=keep,
+                precision=self._precision,
+                numbers=numbers,
+                apart=self._apart,
+                tile_wires=self._tile_wires,
             )
         return self._made[keep]
 
@@ -71,9 +82,11 @@ class ComponentPlan(msgspec.Struct, frozen=True, eq=False):
 class ExecutionPlan:
     """The plan of the general path: what is run of circuits of one structure, for what is asked."""
 
-    def __init__(self, precision: str = "double") -> None:
+    def __init__(self, precision: str = "double", tile_wires: int = 0) -> None:
+        """`tile_wires`: see `planner.tile_width`."""
         self._precision = precision
-        self._whole = ProgramCache(precision)
+        self._tile_wires = tile_wires
+        self._whole = ProgramCache(precision, tile_wires=tile_wires)
         self._made: dict[OutputSupport, tuple[tuple[Subcircuit, ProgramCache], ...]] = {}
 
     @property
@@ -103,6 +116,9 @@ class ExecutionPlan:
             if least < piece.circuit.num_qubits <= most_qubits:
                 piece.programs.of(piece.circuit, keep=False)
 
+    def _programs(self, part: Subcircuit, *, apart: bool) -> ProgramCache:
+        return ProgramCache(self._precision, part, apart=apart, tile_wires=self._tile_wires)
+
     def _of(self, circuit: Circuit, wanted: OutputSupport | None) -> tuple[ComponentPlan, ...]:
         if wanted is None:
             return self.whole(circuit)
@@ -112,7 +128,7 @@ class ExecutionPlan:
             parts = extract(circuit, partition(circuit, wanted))
             several = len(parts) > 1
             self._made[wanted] = tuple(
-                (part, ProgramCache(self._precision, part, apart=several)) for part in parts
+                (part, self._programs(part, apart=several)) for part in parts
             )
         found = self._made[wanted]
         if not found:

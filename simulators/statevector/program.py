@@ -167,10 +167,12 @@ def build_program(
     apart: bool = False,
     layout: MeasurementLayout | None = None,
     noise: Mapping[int, Sequence[Instruction]] | None = None,
+    tile_wires: int = 0,
 ) -> Program:
     """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone.
     `numbers`: of its operations, where it is a part of a circuit; `apart`: one of several.
     `layout`: where it is another than the circuit's own; `noise`: by the operation it follows.
+    `tile_wires`: see `planner.tile_width`.
     """
     layout = layout or measurement_layout(circuit, keep=keep)
     roles = layout.roles
@@ -185,7 +187,7 @@ def build_program(
     whole = keep or not large or bool(marks.any()) or bool(noise)
     # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
     goal = SegmentContext(measured=-1 if whole else (1 << circuit.num_qubits) - 1)
-    width = tile_width(circuit.num_qubits, precision) if large else 0
+    width = tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
     known = np.arange(circuit.ops.size) if numbers is None else numbers
     builder = _Builder(circuit, roles, codes, begins, goal, width, known)
     builder.build(np.flatnonzero(marks).tolist(), noise)

@@ -2,7 +2,9 @@
 // blocks run one after another. Between two barriers the threads run in any order that is asked for,
 // and shared memory begins as NaN, so a missing barrier changes results.
 #pragma once
+#ifndef __x86_64__
 #include <ucontext.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -28,9 +30,58 @@ struct Touch {
     uint8_t size;
     uint64_t address;
 };
-struct Fiber {
+
+// A stack and the registers of what runs on it. On x86-64 six registers are enough: swapcontext of the
+// C library asks the kernel twice each time.
+#ifdef __x86_64__
+struct Context {
+    void* stack_pointer = nullptr;
+};
+extern "C" void host_switch(void** save, void* load);
+__asm__(R"(
+.text
+.local host_switch
+.type host_switch, @function
+host_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+.size host_switch, .-host_switch
+)");
+inline void switch_context(Context& from, Context& to) { host_switch(&from.stack_pointer, to.stack_pointer); }
+inline void begin_context(Context& context, char* stack, void (*start)()) {
+    void** top = reinterpret_cast<void**>((uintptr_t(stack) + STACK_BYTES) & ~uintptr_t(15)) - 2;
+    *top = reinterpret_cast<void*>(start);  // what `ret` finds, behind six registers
+    context.stack_pointer = top - 6;
+}
+#else
+struct Context {
     ucontext_t context;
-    std::unique_ptr<char[]> stack;
+};
+inline void switch_context(Context& from, Context& to) { swapcontext(&from.context, &to.context); }
+inline void begin_context(Context& context, char* stack, void (*start)()) {
+    getcontext(&context.context);
+    context.context.uc_stack.ss_sp = stack;
+    context.context.uc_stack.ss_size = STACK_BYTES;
+    makecontext(&context.context, start, 0);
+}
+#endif
+
+struct Fiber {
+    Context context;
+    std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
     bool is_done = false;
     std::vector<Touch> touched;
 };
@@ -40,17 +91,17 @@ struct Tally {
 };
 
 inline unsigned thread_index, block_index, threads_per_block;
-inline std::vector<Fiber>* fibers;
-inline ucontext_t scheduler;
+inline std::vector<Fiber> fibers;  // of the largest block so far
+inline Context scheduler;
 inline char* shared;
 inline uint64_t shuffled[1024];
 inline bool is_tracing;
 inline Tally tally;
 
-inline void wait_at_barrier() { swapcontext(&(*fibers)[thread_index].context, &scheduler); }
+inline void wait_at_barrier() { switch_context(fibers[thread_index].context, scheduler); }
 
 inline void trace_access(Access access, const void* at, size_t size) {
-    if (is_tracing) (*fibers)[thread_index].touched.push_back({access, uint8_t(size), uint64_t(at)});
+    if (is_tracing) fibers[thread_index].touched.push_back({access, uint8_t(size), uint64_t(at)});
 }
 
 // Wavefronts that a request of shared memory takes: 128 bytes each, of 8 threads with 16 bytes, of 16
@@ -80,12 +131,12 @@ inline unsigned sectors(const std::vector<Touch>& request) {
 }
 
 // The k-th accesses of a warp's threads are one request: traced kernels do not diverge in them.
-inline void add_to_tally(const std::vector<Fiber>& all) {
-    for (size_t first = 0; first < all.size(); first += WARP) {
+inline void add_to_tally() {
+    for (size_t first = 0; first < threads_per_block; first += WARP) {
         for (size_t k = 0;; ++k) {
             std::vector<Touch> request;
-            for (size_t t = first; t < std::min(all.size(), first + WARP); ++t)
-                if (k < all[t].touched.size()) request.push_back(all[t].touched[k]);
+            for (size_t t = first; t < std::min<size_t>(threads_per_block, first + WARP); ++t)
+                if (k < fibers[t].touched.size()) request.push_back(fibers[t].touched[k]);
             if (request.empty()) break;
             const Access access = request[0].access;
             const bool is_global = access <= GLOBAL_STORE;
@@ -100,34 +151,29 @@ inline void add_to_tally(const std::vector<Fiber>& all) {
 inline const std::function<void()>* body;
 inline void run_thread() {
     (*body)();
-    (*fibers)[thread_index].is_done = true;
-}
-
-inline void prepare(Fiber& fiber) {
-    fiber.is_done = false;
-    fiber.touched.clear();
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = STACK_BYTES;
-    fiber.context.uc_link = &scheduler;
-    makecontext(&fiber.context, run_thread, 0);
+    fibers[thread_index].is_done = true;
+    wait_at_barrier();  // it is not continued
 }
 
 // All threads of a block, from barrier to barrier. order: 0 forward, 1 backward, otherwise the seed of
 // an order that differs at each barrier.
-inline void run_block(std::vector<Fiber>& all, std::vector<unsigned>& turn, unsigned order, uint64_t& word) {
-    for (Fiber& fiber : all) prepare(fiber);
-    for (size_t left = all.size(); left;) {
+inline void run_block(std::vector<unsigned>& turn, unsigned order, uint64_t& word) {
+    for (unsigned t : turn) {
+        fibers[t].is_done = false;
+        fibers[t].touched.clear();
+        begin_context(fibers[t].context, fibers[t].stack.get(), run_thread);
+    }
+    for (size_t left = turn.size(); left;) {
         if (order > 1)
-            for (size_t k = all.size(); k > 1; --k) {
+            for (size_t k = turn.size(); k > 1; --k) {
                 word = word * 6364136223846793005ull + 1442695040888963407ull;
                 std::swap(turn[k - 1], turn[(word >> 33) % k]);
             }
         size_t ended = 0;
         for (unsigned t : turn) {
             thread_index = t;
-            swapcontext(&scheduler, &all[t].context);
-            ended += all[t].is_done;
+            switch_context(scheduler, fibers[t].context);
+            ended += fibers[t].is_done;
         }
         left -= ended;
         if (ended && left) {
@@ -138,21 +184,20 @@ inline void run_block(std::vector<Fiber>& all, std::vector<unsigned>& turn, unsi
 }
 
 inline void launch(unsigned grid, unsigned block, size_t shared_bytes, unsigned order, bool is_traced, const std::function<void()>& call) {
-    std::vector<Fiber> all(block);
-    for (Fiber& fiber : all) fiber.stack.reset(new char[STACK_BYTES]);
+    if (fibers.size() < block) fibers.resize(block);
     std::vector<unsigned> turn(block);
     std::iota(turn.begin(), turn.end(), 0u);
     if (order == 1) std::reverse(turn.begin(), turn.end());
     uint64_t word = order;
-    fibers = &all, body = &call, threads_per_block = block, is_tracing = is_traced;
+    body = &call, threads_per_block = block, is_tracing = is_traced;
     for (block_index = 0; block_index < grid; ++block_index) {
         void* memory = nullptr;
         if (posix_memalign(&memory, 128, std::max<size_t>(shared_bytes, 1))) abort();  // exact: a sanitizer knows its end
         memset(memory, 0xff, shared_bytes);  // NaN
         shared = static_cast<char*>(memory);
-        run_block(all, turn, order, word);
+        run_block(turn, order, word);
         free(memory);
-        if (is_traced) add_to_tally(all);
+        if (is_traced) add_to_tally();
     }
 }
 }  // namespace host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import external_program
 import machines
+from host_device import HostDevice
 
 from simulators import catalog, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 from simulators.control import RunControl
 from simulators.engine import Engine, EngineContext, PauliSum, Request, RunOptions
+from simulators.gpu.engine import GpuEngine
 from simulators.results import BindingResult
 from simulators.statevector.engine import StatevectorEngine
 
@@ -39,7 +42,9 @@ CARDS["statevector-dense"] = CARDS["statevector"]  # without its path for small 
 
 
 def present(name: str) -> bool:
-    """Is what this engine needs installed here?"""
+    """Is what this engine needs installed here? The engine `gpu` runs on the processor."""
+    if name == "gpu":
+        return shutil.which("g++") is not None
     if name in CARDS and CARDS[name].has_program and not external_program.compiler():
         return False
     return name in CARDS and not CARDS[name].install_hint
@@ -48,6 +53,8 @@ def present(name: str) -> bool:
 def _create(name: str) -> Engine:
     if name == "statevector-dense":
         return StatevectorEngine(small=False)
+    if name == "gpu":
+        return GpuEngine(HostDevice())
     backend = machines.aer() if CARDS[name].is_device else None
     program = external_program.program() if CARDS[name].has_program else None
     with third_party_engine():

@@ -60,7 +60,7 @@ SWEEP(float, single)
 #endif
 #if HAS(MODULE_STATES_DOUBLE)
 STATES(double, double)
-KERNEL(small_counts, 128, 1, small_counts(n, steps, table, matrices, shots, seed, first_binding, counts), int n, int steps, const u64* table,
+KERNEL(small_counts, 128, 1, evolve_and_count(n, steps, table, matrices, shots, seed, first_binding, counts), int n, int steps, const u64* table,
        const double* matrices, int shots, u64 seed, u64 first_binding, u32* counts)
 #endif
 #if HAS(MODULE_STATES_SINGLE)

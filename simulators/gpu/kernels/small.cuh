@@ -62,7 +62,7 @@ __device__ __forceinline__ void philox(u64 counter, u64 draw, u64 seed, u64 bind
 // Counts of one binding for each block of threads: counts[binding << n | outcome], from |0...0> over
 // its steps to the samples of draw 0 (seed contract of simulators/engine.py). Shared memory: 28 bytes
 // an amplitude.
-__device__ __forceinline__ void small_counts(int n, int steps, const u64* table, const double* matrices, int shots, u64 seed, u64 first_binding, u32* counts) {
+__device__ __forceinline__ void evolve_and_count(int n, int steps, const u64* table, const double* matrices, int shots, u64 seed, u64 first_binding, u32* counts) {
     SHARED_MEMORY(raw);
     const u32 size = 1u << n, row = blockIdx.x;
     cplx<double>* state = reinterpret_cast<cplx<double>*>(raw);

@@ -100,7 +100,7 @@ _BY_CODE: dict[int, Gate] = {gate.code: gate for gate in GATES.values()}
 Weights = NDArray[np.float64]
 
 
-class _Stretch(msgspec.Struct, frozen=True, eq=False):
+class ReverseSegment(msgspec.Struct, frozen=True, eq=False):
     """The steps of a stretch of gates backwards, in passes; and what its derivatives are made of.
 
     shares[k] is (pass, column, slot, weights): of the sums in that column of that pass.
@@ -118,7 +118,7 @@ class _Stretch(msgspec.Struct, frozen=True, eq=False):
 class AdjointPlan(msgspec.Struct, frozen=True, eq=False):
     """A circuit without branching, with its parameters, from its end to its begin."""
 
-    parts: list[_Stretch | Dense]
+    parts: list[ReverseSegment | Dense]
     num_slots: int
 
     @property
@@ -127,18 +127,20 @@ class AdjointPlan(msgspec.Struct, frozen=True, eq=False):
         return 1 + sum(1 if isinstance(part, Dense) else len(part.tiles) for part in self.parts)
 
 
-def plan_adjoint(circuit: Circuit, params: NDArray[np.float64]) -> AdjointPlan:
+def plan_adjoint(
+    circuit: Circuit, params: NDArray[np.float64], tile_qubits: int = TILE_QUBITS
+) -> AdjointPlan:
     """The way back; measurements at the end and other operations that do nothing are left out."""
     rows = circuit.table.rows
     codes = rows[circuit.ops, 0]
     qubits = np.concatenate(([0], np.cumsum(rows[circuit.ops, 1])))
     places = np.concatenate(([0], np.cumsum(rows[circuit.ops, 3])))
     free = _free(circuit, places)
-    parts: list[_Stretch | Dense] = []
+    parts: list[ReverseSegment | Dense] = []
     first = 0
     for k in [*np.flatnonzero(codes == UNITARY).tolist(), circuit.ops.size]:
         if COUNTS[codes[first:k]].any():
-            parts.append(_stretch(circuit, params, first, k, qubits, places, free))
+            parts.append(_stretch(circuit, params, first, k, qubits, places, free, tile_qubits))
         if k < circuit.ops.size:
             parts.append(_inverse(circuit, k, int(qubits[k])))
         first = k + 1
@@ -175,7 +177,7 @@ def gradient(
 
 
 def _taken_back(
-    sweeper: BlockExecutor, part: _Stretch, number: int, state: State, other: State
+    sweeper: BlockExecutor, part: ReverseSegment, number: int, state: State, other: State
 ) -> NDArray[np.float64]:
     """One pass over both states; the sums of its columns: float64 [columns, 4]."""
     unit = min(TILE_QUBITS, state.num_qubits)
@@ -230,7 +232,8 @@ def _stretch(
     qubits: NDArray[np.int64],
     places: NDArray[np.int64],
     free: dict[int, list[tuple[int, int]]],
-) -> _Stretch:
+    tile_qubits: int,
+) -> ReverseSegment:
     """Operations first .. last - 1; `qubits`, `places`: where those of each begin."""
     rows = circuit.table.rows
     codes = rows[circuit.ops[first:last], 0]
@@ -251,7 +254,7 @@ def _stretch(
             for k, piece in enumerate(() if gate is None else gate.pieces):
                 step = steps - 1 - (int(begins[op - first]) + k)
                 weighed[step] = [(slot, weights(piece, own, which)) for which, slot in free[op]]
-    return _arranged(circuit.num_qubits, ints, floats, weighed)
+    return _arranged(circuit.num_qubits, ints, floats, weighed, tile_qubits)
 
 
 def _arranged(
@@ -259,9 +262,10 @@ def _arranged(
     ints: NDArray[np.uint64],
     floats: NDArray[np.float64],
     weighed: dict[int, list[tuple[int, Weights]]],
-) -> _Stretch:
+    tile_qubits: int,
+) -> ReverseSegment:
     steps = len(ints)
-    room = min(TILE_QUBITS, num_qubits)
+    room = min(tile_qubits, num_qubits)
     scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
     tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)
     low = (1 << LOW_QUBITS) - 1
@@ -278,7 +282,7 @@ def _arranged(
                 shares += [(p, column, slot, weighted) for slot, weighted in parts]
                 column += 1
         counts.append(column)
-    return _Stretch(
+    return ReverseSegment(
         starts[: passes + 1].copy(), tiles[:passes, 0].copy(), placed, floats, columns, counts,
         shares,
     )  # fmt: skip

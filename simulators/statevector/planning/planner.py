@@ -56,9 +56,11 @@ _UNIT_S = 1e-10  # of an amplitude, for what is a unit of cost
 _PASS_S, _BLOCK_S = 50e-6, 3e-6  # what planning takes
 
 
-def tile_width(num_qubits: int, precision: str) -> int:
-    """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it."""
-    return min(WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
+def tile_width(num_qubits: int, precision: str, most: int = 0) -> int:
+    """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it.
+
+    `most`: of a backend whose tiles are smaller than the processor's; 0: the processor's."""
+    return min(most or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
 
 
 class OperationRange(msgspec.Struct, frozen=True):

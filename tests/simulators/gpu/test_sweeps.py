@@ -1,4 +1,4 @@
-"""Sweep kernel: tables at random against the plain reference, any order of threads, memory requests."""
+"""Sweep kernel: random tables against the plain reference, orders of threads, memory requests."""
 
 from __future__ import annotations
 

@@ -1,0 +1,175 @@
+"""Compilation of the kernels by NVRTC: machine code for one compute capability, kept on disk.
+
+Only NVRTC's library is needed, no GPU and no CUDA toolkit. The result is always a cubin, never PTX: a
+driver takes cubins of its own major version of CUDA, but refuses PTX of a compiler newer than itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import glob
+import hashlib
+import re
+import site
+from pathlib import Path
+
+import msgspec
+
+from simulators.compiler.kernel import run_once
+from simulators.errors import UnknownEngine
+
+KERNELS = Path(__file__).parent / "kernels"
+# Each is compiled by itself, at its first use; see the end of kernels.cuh for the numbers.
+MODULES = {"sweep_double": 1, "sweep_single": 2, "states_double": 3, "states_single": 4}
+OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
+_ONCE = "#pragma once\n"
+_PATTERNS = ("libnvrtc.so.[0-9]*",)  # in a folder of wheels
+_NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")  # of a CUDA toolkit
+
+
+class CompiledModule(msgspec.Struct, frozen=True):
+    """Machine code, and what the compiler said about each kernel."""
+
+    cubin: bytes
+    log: str
+
+
+class KernelUsage(msgspec.Struct, frozen=True):
+    """Resources of a kernel, as the assembler reports them."""
+
+    name: str
+    registers: int
+    stack_bytes: int
+    spilled_bytes: int  # stores
+
+
+def module_of(kernel: str) -> str:
+    """The module that has a kernel."""
+    if kernel.startswith("sweep_"):
+        return kernel
+    return "states_single" if kernel.endswith("_single") else "states_double"
+
+
+@functools.cache
+def kernel_source() -> str:
+    """All kernels as one text: NVRTC reads no files."""
+    seen: set[str] = set()
+
+    def expand(name: str) -> str:
+        if name in seen:
+            return ""
+        seen.add(name)
+        text = (KERNELS / name).read_text().replace(_ONCE, "")
+        return _INCLUDE.sub(lambda match: expand(match[1]), text)
+
+    return expand("kernels.cuh")
+
+
+class Nvrtc:
+    """NVRTC, called by its C interface."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        self.version = (major.value, minor.value)
+
+    def __repr__(self) -> str:
+        return f"Nvrtc({self.version[0]}.{self.version[1]})"
+
+    def compile(self, module: str, capability: tuple[int, int]) -> CompiledModule:
+        """Compile one of MODULES. Raises UnknownEngine with the compiler's words."""
+        nvrtc, program = self._library, ctypes.c_void_p()
+        options = [
+            f"--gpu-architecture=sm_{capability[0]}{capability[1]}",
+            f"-DMODULE={MODULES[module]}",
+            *OPTIONS,
+        ]
+        words = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        source = kernel_source().encode()
+        nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None)
+        try:
+            failed = nvrtc.nvrtcCompileProgram(program, len(options), words)
+            log = self._text(program, "ProgramLog").decode(errors="replace")
+            if failed:
+                raise UnknownEngine(
+                    f"NVRTC {self.version[0]}.{self.version[1]} did not compile {module} for"
+                    f" sm_{capability[0]}{capability[1]}: {log[:2000]}",
+                    hint="pip install --upgrade 'simenv[gpu-cu13]'",
+                )
+            return CompiledModule(self._text(program, "CUBIN"), log)
+        finally:
+            nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+
+    def _text(self, program: ctypes.c_void_p, name: str) -> bytes:
+        size = ctypes.c_size_t()
+        getattr(self._library, f"nvrtcGet{name}Size")(program, ctypes.byref(size))
+        room = ctypes.create_string_buffer(size.value)
+        getattr(self._library, f"nvrtcGet{name}")(program, room)
+        return room.raw
+
+
+@functools.cache
+def load_nvrtc() -> Nvrtc | None:
+    """NVRTC of a wheel, else of a CUDA toolkit; None if there is neither."""
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    found = [
+        path
+        for folder in folders
+        for pattern in _PATTERNS
+        for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/{pattern}"), reverse=True)
+    ]
+    for name in (*found, *_NAMES):
+        try:
+            return Nvrtc(ctypes.CDLL(name))
+        except OSError:
+            continue
+    return None
+
+
+def usage(log: str) -> tuple[KernelUsage, ...]:
+    """Resources of each kernel, from the compiler's log."""
+    found = []
+    name, stack, spilled = "", 0, 0
+    for line in log.splitlines():
+        if match := re.search(r"Compiling entry function '(\w+)'", line):
+            name = match[1]
+        elif match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", line):
+            stack, spilled = int(match[1]), int(match[2])
+        elif match := re.search(r"Used (\d+) registers", line):
+            found.append(KernelUsage(name, int(match[1]), stack, spilled))
+    return tuple(found)
+
+
+def source_digest() -> str:
+    """Names the kernels and how they are compiled; the first 16 characters of a SHA-256."""
+    text = "\n".join([kernel_source(), *OPTIONS, *MODULES])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cached_cubin(
+    folder: Path, module: str, capability: tuple[int, int], nvrtc: Nvrtc | None
+) -> bytes:
+    """The machine code of a module, compiled into `folder` if it is not there.
+
+    Processes that need it at the same time compile it once. Raises UnknownEngine where it has to be
+    compiled and NVRTC is None.
+    """
+    place = folder / f"gpu-{source_digest()}-sm{capability[0]}{capability[1]}"
+    target = place / f"{module}.cubin"
+    if target.exists():
+        return target.read_bytes()
+    if nvrtc is None:
+        raise UnknownEngine(
+            f"NVRTC is not installed, and {target} has not been compiled",
+            hint="pip install 'simenv[gpu-cu13]' (gpu-cu12 for a driver older than 580)",
+        )
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with run_once(place / f"{module}.lock"):
+        if not target.exists():
+            temporary = target.with_suffix(".new")
+            temporary.write_bytes(nvrtc.compile(module, capability).cubin)
+            temporary.replace(target)
+    return target.read_bytes()

@@ -1,0 +1,29 @@
+"""Store of the sweep programs of a device, by the segment that they were made from."""
+
+from __future__ import annotations
+
+from simulators.gpu.device import Device
+from simulators.gpu.encode import encode_sweeps
+from simulators.gpu.sweeps import UploadedProgram, upload_program
+from simulators.statevector.planning.planner import SegmentPlan
+
+_MOST = 256  # programs that are kept, the oldest forgotten: some 10 kB each
+
+
+class ProgramStore:
+    """Uploaded programs. A segment is recognized as the same object: plans are cached above."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._made: dict[tuple[int, str], tuple[SegmentPlan, UploadedProgram]] = {}
+
+    def sweeps(self, segment: SegmentPlan, precision: str) -> UploadedProgram:
+        """The program of a segment's sweeps, made at first need. Raises OutOfMemory."""
+        key = (id(segment), precision)
+        found = self._made.get(key)
+        if found is None:  # what is kept holds the segment, so its id is not used again
+            while len(self._made) >= _MOST:
+                del self._made[next(iter(self._made))]
+            program = encode_sweeps(segment.sweeps, precision)
+            found = self._made[key] = (segment, upload_program(self._device, program))
+        return found[1]

@@ -1,0 +1,90 @@
+"""States of at most 12 qubits on a GPU: a block of threads each, in shared memory.
+
+One launch takes many states through the same steps, each with its own matrices; or many bindings of
+a circuit from |0...0> to their counts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.gpu.device import Buffer, Device
+from simulators.gpu.sweeps import DeviceState
+from simulators.statevector.backend.gate_list import KIND, ONE, STEP, GateList
+
+MAX_QUBITS = 12
+_THREADS, _WARP = 256, 32
+_COUNT_THREADS = 128
+_AMPLITUDE_BYTES = 16
+_COUNTED_BYTES = 28  # of an amplitude whose counts are taken: it, its cumulative sum and its count
+_NUMBERS = 8  # of a step
+
+
+def step_table(segment: GateList) -> NDArray[np.uint64]:
+    """(kind, mask, zero, one) of each step, in the order of execution: uint64 [steps, 4]."""
+    if len(segment.tiles) != 1:
+        raise AssertionError(f"{len(segment.tiles)} passes over a state of one tile")
+    return np.ascontiguousarray(segment.placed[:, KIND : ONE + 1])
+
+
+def step_matrices(segment: GateList, floats: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrices in the order of execution; floats: float64 [..., steps, 8]."""
+    order = segment.placed[:, STEP].astype(np.int64)
+    return np.ascontiguousarray(floats[..., order, :])
+
+
+def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.float64]) -> None:
+    """Apply a segment to all states. floats: float64 [steps, 8], or [states, steps, 8]."""
+    device, size = states.device, 1 << states.num_qubits
+    matrices = step_matrices(segment, floats)
+    steps = segment.steps
+    device.launch(
+        f"small_steps_{states.precision}",
+        states.count,
+        min(_THREADS, max(_WARP, size >> 2)),
+        _AMPLITUDE_BYTES * size,
+        states.buffer,
+        np.int32(states.num_qubits),
+        np.int32(steps),
+        device.upload(step_table(segment)),
+        device.upload(matrices),
+        np.uint64(_NUMBERS * steps if floats.ndim == 3 else 0),
+        np.int32(states.live == 0),
+    )
+    states.overwrite()
+
+
+def count_shots(
+    device: Device,
+    num_qubits: int,
+    segment: GateList | None,
+    floats: NDArray[np.float64],
+    shots: int,
+    key: tuple[int, int],
+) -> NDArray[np.uint32]:
+    """Counts of basis states of each binding: uint32 [bindings, 2**num_qubits].
+
+    floats: float64 [bindings, steps, 8]; no segment: no gates. key: seed, and the number of the
+    first binding.
+    """
+    bindings, size = len(floats), 1 << num_qubits
+    counts: Buffer = device.empty(bindings * size, np.uint32)
+    steps = 0 if segment is None else segment.steps
+    table = np.zeros((1, 4), np.uint64) if segment is None else step_table(segment)
+    matrices = floats if segment is None else step_matrices(segment, floats)
+    device.launch(
+        "small_counts",
+        bindings,
+        min(_COUNT_THREADS, max(_WARP, size >> 1)),
+        _COUNTED_BYTES * size,
+        np.int32(num_qubits),
+        np.int32(steps),
+        device.upload(table),
+        device.upload(matrices if matrices.size else np.zeros(1)),
+        np.int32(shots),
+        np.uint64(key[0]),
+        np.uint64(key[1]),
+        counts,
+    )
+    return device.download(counts).reshape(bindings, size)

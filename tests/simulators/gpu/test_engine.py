@@ -1,0 +1,255 @@
+"""Engine on a device that g++ compiles: results of the engine `statevector`, and refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from host_device import BACKWARD, HostDevice
+from random_circuits import random_static
+
+from simulators.circuit.examples import feed_forward, ghz
+from simulators.circuit.ir import Circuit
+from simulators.control import RunControl
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import OutOfMemory, Stopped, Unsupported
+from simulators.gpu.engine import GpuEngine
+from simulators.results import EngineResult
+from simulators.simulate import counts_of, simulate
+from simulators.statevector.engine import StatevectorEngine
+
+
+def run(
+    engine: GpuEngine | StatevectorEngine, circuit: Circuit, request: Request, **options: object
+) -> EngineResult:
+    chosen = RunOptions(**options)  # type: ignore[arg-type]
+    plan = engine.plan(circuit, None, chosen)
+    return engine.run(plan, circuit, request, chosen, RunControl())
+
+
+@pytest.fixture
+def device(library: Path) -> HostDevice:
+    return HostDevice(library)
+
+
+@pytest.fixture
+def engine(device: HostDevice) -> GpuEngine:
+    return GpuEngine(device)
+
+
+def ansatz(n: int, layers: int = 2, *, measured: bool = True) -> Circuit:
+    """Layers of rotations with a free parameter each, and of entangling gates."""
+    arrays = Arrays(n, n if measured else 0)
+    slot = 0
+    for _ in range(layers):
+        for q in range(n):
+            arrays.add("ry", [q], (), [0.0])
+            arrays.free(slot)
+            arrays.add("rz", [q], (), [0.0])
+            arrays.free(slot + 1)
+            slot += 2
+        for q in range(n - 1):
+            arrays.add("cx", [q, q + 1])
+        arrays.add("rzz", [0, n - 1], (), [0.0])
+        arrays.free(slot)
+        slot += 1
+    for q in range(n if measured else 0):
+        arrays.add("measure", [q], [q])
+    return arrays.circuit()
+
+
+def values(circuit: Circuit, rows: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-3, 3, (rows, circuit.num_slots))
+
+
+def strings(n: int, number: int) -> tuple[PauliSum, ...]:
+    rng = np.random.default_rng(number)
+    labels = ["".join(rng.choice(list("IXYZ"), n)) for _ in range(number)]
+    return (PauliSum(tuple(labels), rng.normal(size=number)), PauliSum(("Z" * n,), np.ones(1)))
+
+
+@pytest.mark.parametrize("precision", ["double", "single"])
+@pytest.mark.parametrize("n", [1, 5, 12, 13, 16])
+def test_counts_equal_those_of_the_statevector_engine(
+    engine: GpuEngine, n: int, precision: str
+) -> None:
+    circuit = random_static(n, 60, n, n)
+    request = Request(5000, 2**63 + n, binding=3)
+    found = run(engine, circuit, request, precision=precision)
+    if precision == "double":
+        assert found == run(StatevectorEngine(), circuit, request)
+    else:
+        assert sum(counts_of(found.row(0)).values()) == 5000
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_bindings_of_a_small_circuit_are_one_launch_with_counts_of_the_statevector_engine(
+    engine: GpuEngine, device: HostDevice, n: int
+) -> None:
+    circuit = ansatz(n)
+    request = Request(1000, 77, bindings=values(circuit, 9), binding=2**40)
+    found = run(engine, circuit, request)
+    assert device.launches == ["small_counts"]
+    assert found == run(StatevectorEngine(), circuit, request)
+
+
+def test_order_of_threads_changes_no_count(library: Path) -> None:
+    circuit = ansatz(7)
+    request = Request(1000, 77, bindings=values(circuit, 3))
+    found = [
+        run(GpuEngine(HostDevice(library, order=order)), circuit, request)
+        for order in (BACKWARD, 12, 13)
+    ]
+    assert all(each == run(StatevectorEngine(), circuit, request) for each in found)
+
+
+@pytest.mark.parametrize("n", [4, 14])
+def test_expectation_values_of_many_bindings_are_reduced_together(
+    engine: GpuEngine, device: HostDevice, n: int
+) -> None:
+    circuit = ansatz(n, measured=False)
+    request = Request(0, 1, ("expectation",), strings(n, 12), values(circuit, 3))
+    found = run(engine, circuit, request)
+    groups = len({label.translate(str.maketrans("IZXY", "0011")) for item in request.observables
+                  for label in item.labels})  # fmt: skip
+    assert sum(name.startswith("pauli_sums") for name in device.launches) == groups
+    expected = run(StatevectorEngine(), circuit, request)
+    for k in range(3):
+        np.testing.assert_allclose(
+            found.row(k).expectations, expected.row(k).expectations, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("n", [3, 12, 14])
+def test_statevector_and_probabilities_agree_with_the_statevector_engine(
+    engine: GpuEngine, n: int
+) -> None:
+    circuit = random_static(n, 50, n, 0)
+    request = Request(0, 1, ("statevector", "probabilities"))
+    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    assert found.statevector is not None
+    assert expected.statevector is not None
+    assert np.abs(found.statevector - expected.statevector).max() < 1e-13
+    assert found.probability_outcomes == expected.probability_outcomes
+    np.testing.assert_allclose(
+        np.frombuffer(found.probabilities), np.frombuffer(expected.probabilities), atol=1e-13
+    )
+
+
+def test_probabilities_of_some_qubits_agree_with_the_statevector_engine(engine: GpuEngine) -> None:
+    arrays = Arrays(14, 3)
+    for q in range(14):
+        arrays.add("ry", [q], (), [0.3 + q]).add("cx", [q, (q + 5) % 14])
+    for clbit, qubit in enumerate((9, 2, 13)):
+        arrays.add("measure", [qubit], [clbit])
+    circuit, request = arrays.circuit(), Request(0, 1, ("probabilities",))
+    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    assert found.probability_outcomes == expected.probability_outcomes
+    np.testing.assert_allclose(
+        np.frombuffer(found.probabilities), np.frombuffer(expected.probabilities), atol=1e-13
+    )
+
+
+@pytest.mark.parametrize("n", [2, 5, 13])
+def test_gradients_agree_with_the_statevector_engine(engine: GpuEngine, n: int) -> None:
+    circuit = ansatz(n, 1 if n > 5 else 2, measured=False)
+    request = Request(0, 1, ("expectation", "gradient", "statevector"), strings(n, 5),
+                      values(circuit, 1))  # fmt: skip
+    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    np.testing.assert_allclose(
+        np.frombuffer(found.gradients), np.frombuffer(expected.gradients), atol=1e-12
+    )
+
+
+def test_gradient_of_more_parameters_than_a_launch_sums_is_complete(engine: GpuEngine) -> None:
+    circuit = ansatz(4, 40, measured=False)
+    assert circuit.num_slots > 256
+    request = Request(0, 1, ("expectation", "gradient"), strings(4, 3), values(circuit, 1))
+    found, expected = run(engine, circuit, request), run(StatevectorEngine(), circuit, request)
+    np.testing.assert_allclose(
+        np.frombuffer(found.gradients), np.frombuffer(expected.gradients), atol=1e-11
+    )
+
+
+@pytest.mark.parametrize("qubits", [1, 4, 6])
+def test_matrices_that_are_not_fused_agree_with_the_statevector_engine(
+    engine: GpuEngine, qubits: int
+) -> None:
+    rng = np.random.default_rng(qubits)
+    size = 1 << qubits
+    matrix = np.linalg.qr(rng.normal(size=(size, size)) + 1j * rng.normal(size=(size, size)))[0]
+    for n in (qubits, 13):
+        arrays = Arrays(n, 0)
+        for q in range(n):
+            arrays.add("ry", [q], (), [0.4 * q + 0.1])
+        arrays.unitary(matrix, rng.permutation(n)[:qubits].tolist()).add("h", [0])
+        request = Request(0, 1, ("statevector",))
+        found = run(engine, arrays.circuit(), request).statevector
+        expected = run(StatevectorEngine(), arrays.circuit(), request).statevector
+        assert found is not None
+        assert expected is not None
+        assert np.abs(found - expected).max() < 1e-13
+
+
+def test_dynamic_circuit_has_counts_of_the_statevector_engine(engine: GpuEngine) -> None:
+    request = Request(2000, 5)
+    assert counts_of(run(engine, feed_forward(), request).row(0)) == counts_of(
+        run(StatevectorEngine(), feed_forward(), request).row(0)
+    )
+
+
+def test_state_larger_than_the_device_is_refused_before_it_is_allocated(library: Path) -> None:
+    device = HostDevice(library, free_bytes=2**18)  # 14 qubits in double precision
+    engine = GpuEngine(device)
+    request = Request(0, 1, ("statevector",))
+    circuit = random_static(15, 30, 1, 0)
+    with pytest.raises(OutOfMemory, match=r"15 qubits .* needs 0\.00 GiB; host has") as caught:
+        run(engine, circuit, request)
+    assert "14 in double or 15 in single precision" in caught.value.hint
+    assert device.launches == []
+    assert run(engine, circuit, request, precision="single").statevector is not None
+    assert engine.ledger.reserved_bytes == 0
+
+
+def test_matrix_on_too_many_qubits_is_refused_by_name(engine: GpuEngine) -> None:
+    circuit = Arrays(13, 0).unitary(np.eye(1 << 13), range(13)).circuit()
+    with pytest.raises(Unsupported, match="a matrix on 13 qubits; engine 'gpu' takes 12"):
+        engine.plan(circuit, None, RunOptions())
+
+
+def test_run_is_stopped_between_launches(library: Path) -> None:
+    control = RunControl()
+
+    class StoppingDevice(HostDevice):
+        def launch(self, kernel: str, *arguments: object) -> None:
+            super().launch(kernel, *arguments)  # type: ignore[arg-type]
+            if kernel.startswith("sweep"):
+                control.stop()
+
+    device = StoppingDevice(library)
+    engine = GpuEngine(device)
+    circuit = random_static(14, 300, 1, 14)
+    plan = engine.plan(circuit, None, RunOptions())
+    with pytest.raises(Stopped):
+        engine.run(plan, circuit, Request(10, 1), RunOptions(), control)
+    assert sum(name.startswith("sweep") for name in device.launches) == 1
+    assert control.passes[0] == 1
+
+
+def test_program_of_a_structure_is_uploaded_once(engine: GpuEngine) -> None:
+    circuit = ansatz(13)
+    plan = engine.plan(circuit, None, RunOptions())
+    request = Request(100, 1, bindings=values(circuit, 2))
+    engine.run(plan, circuit, request, RunOptions(), RunControl())
+    made = dict(engine._programs._made)
+    engine.run(plan, circuit, request, RunOptions(), RunControl())
+    assert engine._programs._made == made
+    assert len(made) == 1
+
+
+def test_counts_of_wide_ghz_state_are_those_of_the_statevector_engine(engine: GpuEngine) -> None:
+    request = Request(1000, 9)
+    expected = simulate(ghz(17), shots=1000, seed=9)
+    assert counts_of(run(engine, ghz(17), request).row(0)) == counts_of(expected.row(0))
