@@ -46,6 +46,12 @@ class OutOfMemory(EngineError):
     code = "out_of_memory"
 
 
+class DeviceLost(EngineError):
+    """A GPU failed, and this process can not use it any more; another process may."""
+
+    code = "device_lost"
+
+
 class TooManyBranches(EngineError):
     """A dynamic circuit has more distinct states at once than may be held."""
 

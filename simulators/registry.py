@@ -51,6 +51,10 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
         raise UnknownEngine(
             f"no engine is called {name[:64]!r}", hint=f"there are: {', '.join(names())}"
         )
+    if card.gpus:
+        from simulators.gpu.devices.detect import require_gpu  # it names what is missing, and why
+
+        require_gpu()
     if card.install_hint:
         raise UnknownEngine(
             f"engine {name!r} needs {', '.join(card.needs)}", hint=card.install_hint

@@ -33,6 +33,7 @@ from simenv.model.calls import is_call
 from simenv.model.task import REFUSED
 from simenv.wire import codec
 from simenv.wire.messages.client import (
+    EXIT_GPU,
     STATES,
     AssignChunk,
     AssignedTask,
@@ -43,6 +44,7 @@ from simenv.wire.messages.client import (
 from simenv.worker.calls.engine import CallFailed, ValueTooLarge
 from simenv.worker.calls.runner import CallRunner
 from simenv.worker.noise import Noise
+from simenv.worker.process import exit_process
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import registry
 from simulators.circuit.ir import Circuit
@@ -52,6 +54,7 @@ from simulators.control import RunControl
 from simulators.engine import Engine, EngineContext, FastCounts, PauliSum, Plan, Request, RunOptions
 from simulators.errors import (
     BadAnswer,
+    DeviceLost,
     MachineFailed,
     MachineRefused,
     OutOfMemory,
@@ -201,6 +204,8 @@ class Runner:
         state, file, device_ns = _DONE, None, 0
         try:
             payload, file, device_ns = self._packed(assigned, terms, chunk)
+        except DeviceLost as error:  # nor would a later task succeed here: this one runs again
+            exit_process(EXIT_GPU, str(error))
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
             state, payload = self._failed(error)

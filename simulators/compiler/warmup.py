@@ -59,6 +59,14 @@ _ALL: tuple[Group, ...] = (
 )  # fmt: skip
 
 
+_prepared: list[Path] = []
+
+
+def prepared_folder() -> Path | None:
+    """The folder that `prepare` was given last; None if it has not been called."""
+    return _prepared[0] if _prepared else None
+
+
 def prepare(folder: Path) -> Path:
     """Keep kernels under `folder` (made if need be); returns the folder of this version.
 
@@ -68,6 +76,7 @@ def prepare(folder: Path) -> Path:
     from simulators.compiler import kernel  # here, because numba takes 0.3 s to import
 
     chosen = kernel.use_cache(folder)
+    _prepared[:] = [folder]
     for each in (folder, chosen):  # of parents, the mode does not count
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     return chosen

@@ -13,7 +13,7 @@ from simulators.control import RunControl
 from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
 from simulators.gpu import reductions
-from simulators.gpu.device import Device, MemoryLedger
+from simulators.gpu.devices.protocol import Device, MemoryLedger
 from simulators.gpu.gradients import DeviceAdjoint
 from simulators.gpu.programs import ProgramStore
 from simulators.gpu.small_states import apply_gate_list

@@ -19,14 +19,14 @@ from simulators.execution.outputs import FinalState, PauliStrings, collect
 from simulators.execution.requests import bind
 from simulators.execution.sampling import distinct, gather, pack
 from simulators.gpu import reductions
-from simulators.gpu.device import COMPLEX, Device, MemoryLedger
+from simulators.gpu.devices.protocol import COMPLEX, Device, MemoryLedger
 from simulators.gpu.programs import ProgramStore
 from simulators.gpu.small_states import MAX_QUBITS, apply_gate_list, count_shots
 from simulators.gpu.sweeps import DeviceState, apply_program
 from simulators.results import EngineResult
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.program import Gates, Program
-from simulators.statevector.rows import Execution
+from simulators.statevector.rows import RequestExecution
 
 _MOST_BYTES = 1 << 28  # of the numbers and results of one launch
 _MOST_ROWS = 1 << 16
@@ -42,7 +42,7 @@ class BatchContext(msgspec.Struct, frozen=True, eq=False):
     programs: ProgramStore
 
 
-def run_batch(context: BatchContext, job: Execution) -> EngineResult | None:
+def run_batch(context: BatchContext, job: RequestExecution) -> EngineResult | None:
     """All rows of a request; None where they have to be run one by one."""
     if len(job.pieces) > 1:
         return None
@@ -63,7 +63,7 @@ def _is_static(program: Program) -> bool:
     return len(items) <= 1 and all(isinstance(item, Gates) for item in items)
 
 
-def _counts(context: BatchContext, job: Execution, program: Program) -> EngineResult:
+def _counts(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
     circuit, request = job.circuit, job.request
     n, segment = circuit.num_qubits, None
     if program.stretches:
@@ -94,7 +94,7 @@ def _counts(context: BatchContext, job: Execution, program: Program) -> EngineRe
     )
 
 
-def _expectations(context: BatchContext, job: Execution, program: Program) -> EngineResult:
+def _expectations(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
     """Each row's values are those of the general path: `collect` makes all checks."""
     circuit, request, options = job.circuit, job.request, job.options
     strings = pauli_sums.terms(request.observables, circuit.num_qubits)
@@ -142,7 +142,7 @@ def _groups(number: int, row_bytes: int, most: int = _MOST_ROWS) -> Iterator[ran
         yield range(first, min(first + step, number))
 
 
-def _floats(job: Execution, program: Program, rows: range) -> NDArray[np.float64]:
+def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.float64]:
     """Numbers of the segment for each row: float64 [rows, ...]."""
     if not program.stretches:
         return np.zeros((len(rows), 0, 8))

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.gpu.device import COMPLEX
+from simulators.gpu.devices.protocol import COMPLEX
 from simulators.gpu.stages import (
     DENSE,
     FLIP,

@@ -26,11 +26,11 @@ from simulators.execution.requests import (
 )
 from simulators.gpu.backend import MAX_MATRIX_QUBITS, DeviceBackend
 from simulators.gpu.batch import BatchContext, run_batch
-from simulators.gpu.device import Device, MemoryLedger
+from simulators.gpu.devices.protocol import Device, MemoryLedger
 from simulators.gpu.programs import ProgramStore
 from simulators.results import EngineResult
 from simulators.statevector.plan import ExecutionPlan
-from simulators.statevector.rows import Execution, run_rows
+from simulators.statevector.rows import RequestExecution, run_rows
 
 CARD = builtin_card("gpu")
 TILE_WIRES = 12  # 2**12 amplitudes in the registers of a block of threads
@@ -44,7 +44,7 @@ class GpuEngine:
     def __init__(self, device: Device | None = None) -> None:
         """Raises UnknownEngine where there is no GPU that can be used, with the reason."""
         if device is None:
-            from simulators.gpu.cupy_device import open_device  # the only import of cupy
+            from simulators.gpu.devices.cupy_device import open_device  # the only import of cupy
 
             device = open_device()
         self._device = device
@@ -80,7 +80,7 @@ class GpuEngine:
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         check_outputs(CARD, request, circuit.clbits_data != b"")
-        job = Execution.of(plan, circuit, request, options, control, number)
+        job = RequestExecution.of(plan, circuit, request, options, control, number)
         check_width(CARD, job.widest)
         context = BatchContext(self._device, self.ledger, self._programs)
         found = run_batch(context, job)

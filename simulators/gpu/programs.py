@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulators.gpu.device import Device
+from simulators.gpu.devices.protocol import Device
 from simulators.gpu.encode import encode_sweeps
 from simulators.gpu.sweeps import UploadedProgram, upload_program
 from simulators.statevector.planning.planner import SegmentPlan

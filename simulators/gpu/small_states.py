@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.gpu.device import Buffer, Device
+from simulators.gpu.devices.protocol import Buffer, Device
 from simulators.gpu.sweeps import DeviceState
 from simulators.statevector.backend.gate_list import KIND, ONE, STEP, GateList
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.gpu.device import COMPLEX, REAL, Buffer, Device, MemoryLedger
+from simulators.gpu.devices.protocol import COMPLEX, REAL, Buffer, Device, MemoryLedger
 from simulators.gpu.encode import SweepProgram
 
 _ALL = (1 << 64) - 1

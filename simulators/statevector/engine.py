@@ -31,7 +31,7 @@ from simulators.execution.requests import (
 )
 from simulators.results import EngineResult
 from simulators.statevector.plan import ExecutionPlan
-from simulators.statevector.rows import Execution, run_rows
+from simulators.statevector.rows import RequestExecution, run_rows
 from simulators.statevector.small.counts import (
     MAX_CLBITS,
     NOTHING,
@@ -131,7 +131,7 @@ class StatevectorEngine:
                 return found
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
-        job = Execution.of(plan, circuit, request, options, control, number)
+        job = RequestExecution.of(plan, circuit, request, options, control, number)
         check_width(CARD, job.widest)
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
@@ -176,7 +176,7 @@ class StatevectorEngine:
             )
         return found  # type: ignore[no-any-return]  # None in all ranks but the first
 
-    def _alone(self, job: Execution) -> EngineResult:
+    def _alone(self, job: RequestExecution) -> EngineResult:
         """All rows, in this process."""
         if len(job.pieces) == 1 and job.circuit.num_qubits <= self._small:
             found = self._compiled(job.circuit, job.request, job.number, job.control)
@@ -306,7 +306,7 @@ def _are_loaded(group: KernelGroup) -> bool:
     return bool(kernels) and all(each.is_loaded for each in kernels)
 
 
-def _in_states(job: Execution) -> EngineResult:
+def _in_states(job: RequestExecution) -> EngineResult:
     """All rows through the general path, in this process."""
     from simulators.statevector.backend.local import LocalBackend
     from simulators.statevector.checkpoint import Checkpointer

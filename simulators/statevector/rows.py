@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simulators.statevector.backend.protocol import StateBackend
 
 
-class Execution(msgspec.Struct, frozen=True, eq=False):
+class RequestExecution(msgspec.Struct, frozen=True, eq=False):
     """One run: its request, and the components of the circuit."""
 
     circuit: Circuit
@@ -37,7 +37,7 @@ class Execution(msgspec.Struct, frozen=True, eq=False):
         options: RunOptions,
         control: RunControl,
         number: int,
-    ) -> Execution:
+    ) -> RequestExecution:
         """The run of what the outputs depend on; a small circuit is run as a whole."""
         if circuit.num_qubits <= SMALL_QUBITS:
             pieces = plan.whole(circuit)
@@ -54,7 +54,7 @@ class Execution(msgspec.Struct, frozen=True, eq=False):
         return max([piece.circuit.num_qubits for piece in self.pieces])
 
 
-def run_rows(states: StateBackend, job: Execution) -> EngineResult:
+def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
     """Row after row, through the general path."""
     from simulators.statevector.combine import CombinedRun  # small circuits do without
     from simulators.statevector.execute import ComponentRun

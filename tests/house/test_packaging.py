@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("simenv", "simulators", "launcher", "noise_models")
 MODULES = {  # distribution: module
+    "cupy-cuda12x": "cupy",
+    "cupy-cuda13x": "cupy",
     "PyYAML": "yaml",
     "pyzmq": "zmq",
     "qiskit-qasm3-import": "qiskit_qasm3_import",
@@ -48,6 +50,8 @@ def test_declared_dependencies_are_those_imported() -> None:
         "contraction",
         "cutting",
         "functions",
+        "gpu-cu12",
+        "gpu-cu13",
         "ibm",
         "mpi",
         "pennylane",
@@ -59,6 +63,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "stabilizer",
     )
     optional = {module(line) for name in names for line in extras[name]}
+    optional -= {"nvidia_cuda_nvrtc", "nvidia_cuda_nvrtc_cu12"}  # loaded as a library, by ctypes
     inside = {"llvmlite", "antlr4"}  # numba's compiler, the parser's runtime: theirs to choose
     assert core <= imported()
     assert optional <= imported()

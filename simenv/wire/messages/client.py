@@ -83,6 +83,7 @@ from simenv.wire.messages.reservations import (
 
 # isort: off
 from simenv.wire.messages.worker import (
+    EXIT_GPU as EXIT_GPU,
     EXIT_LEASE as EXIT_LEASE,
     EXIT_MPI as EXIT_MPI,
     EXIT_ORPHAN as EXIT_ORPHAN,

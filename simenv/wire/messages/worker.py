@@ -11,8 +11,8 @@ from simenv.wire.messages.common import Number
 from simenv.wire.messages.queries import DeviceDescribed
 
 # How a worker ends by no task's fault: it has lost its service; its starter has gone; MPI did not
-# come up as told; one of its ranks fell silent or ended.
-EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK = 3, 4, 5, 6
+# come up as told; one of its ranks fell silent or ended; its GPU failed.
+EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK, EXIT_GPU = 3, 4, 5, 6, 7
 STATES = tuple(TaskState)  # states travel as an index into this
 FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
 

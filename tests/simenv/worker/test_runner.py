@@ -12,13 +12,20 @@ from service import program
 from simenv.client.circuits import load
 from simenv.model import Observable, TaskOptions, TaskState
 from simenv.wire import codec
-from simenv.wire.messages.client import STATES, AssignChunk, AssignedTask, AttemptResult
+from simenv.wire.messages.client import (
+    EXIT_GPU,
+    STATES,
+    AssignChunk,
+    AssignedTask,
+    AttemptResult,
+)
 from simenv.worker import runner as runner_module
 from simenv.worker.heartbeat import RunningTask
 from simenv.worker.runner import PlanCache, Runner
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import spent_ns
 from simulators.engine import Engine
+from simulators.errors import DeviceLost
 
 
 def assigned(packed: bytes, task: int = 1, **changes: object) -> AssignedTask:
@@ -204,3 +211,21 @@ def test_compile_time_of_first_task_is_reported_as_its_own_stage() -> None:
     task, terms = assigned(program(14).packed()), TaskOptions()
     cold.run(task, terms, chunk, time.perf_counter_ns())
     assert cold.run(task, terms, chunk, time.perf_counter_ns()).compile_us == 0
+
+
+def test_worker_ends_when_its_gpu_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its attempt counts as lost, so another worker runs the task again."""
+
+    def leave(code: int, why: str) -> None:
+        assert "context is lost" in why
+        raise SystemExit(code)
+
+    def lose(*_args: object) -> None:
+        raise DeviceLost("the GPU failed", hint="its CUDA context is lost")
+
+    monkeypatch.setattr(runner_module, "exit_process", leave)
+    runner = Runner()
+    monkeypatch.setattr(runner, "_compute", lose)
+    with pytest.raises(SystemExit) as caught:
+        run(runner, assigned(program(2).packed()))
+    assert caught.value.code == EXIT_GPU

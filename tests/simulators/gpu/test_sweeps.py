@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from plain_sweeps import run as plainly
 from random_sweeps import TOLERANCE, Table, random_state
 
-from simulators.gpu.device import COMPLEX, MemoryLedger
+from simulators.gpu.devices.protocol import COMPLEX, MemoryLedger
 from simulators.gpu.encode import encode_sweeps
 from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
 

@@ -1,7 +1,7 @@
 """Compilation of the kernels by NVRTC: machine code for one compute capability, kept on disk.
 
-Only NVRTC's library is needed, no GPU and no CUDA toolkit. The result is always a cubin, never PTX: a
-driver takes cubins of its own major version of CUDA, but refuses PTX of a compiler newer than itself.
+Only NVRTC's library is needed, no GPU and no CUDA toolkit. The result is always a cubin, never PTX:
+a driver takes cubins of its own major version of CUDA, but refuses PTX of a newer compiler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 from simulators.compiler.kernel import run_once
 from simulators.errors import UnknownEngine
 
-KERNELS = Path(__file__).parent / "kernels"
+KERNELS = Path(__file__).parents[1] / "kernels"
 # Each is compiled by itself, at its first use; see the end of kernels.cuh for the numbers.
 MODULES = {"sweep_double": 1, "sweep_single": 2, "states_double": 3, "states_single": 4}
 OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
@@ -151,8 +151,8 @@ def source_digest() -> str:
 
 def cached_cubin(
     folder: Path, module: str, capability: tuple[int, int], nvrtc: Nvrtc | None
-) -> bytes:
-    """The machine code of a module, compiled into `folder` if it is not there.
+) -> Path:
+    """The file of a module's machine code, compiled into `folder` if it is not there.
 
     Processes that need it at the same time compile it once. Raises UnknownEngine where it has to be
     compiled and NVRTC is None.
@@ -160,7 +160,7 @@ def cached_cubin(
     place = folder / f"gpu-{source_digest()}-sm{capability[0]}{capability[1]}"
     target = place / f"{module}.cubin"
     if target.exists():
-        return target.read_bytes()
+        return target
     if nvrtc is None:
         raise UnknownEngine(
             f"NVRTC is not installed, and {target} has not been compiled",
@@ -172,4 +172,4 @@ def cached_cubin(
             temporary = target.with_suffix(".new")
             temporary.write_bytes(nvrtc.compile(module, capability).cubin)
             temporary.replace(target)
-    return target.read_bytes()
+    return target

@@ -1,0 +1,1 @@
+"""Devices: the protocol, CuPy, compilation of the kernels, and detection of GPUs."""

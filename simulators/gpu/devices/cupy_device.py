@@ -1,0 +1,126 @@
+"""Device by CuPy: the only module that imports cupy, as allocator and launcher of kernels.
+
+No arithmetic of cupy's arrays is used, so nothing but the kernels of this package is compiled.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy.cuda import runtime
+from cupy.cuda.memory import OutOfMemoryError
+from numpy.typing import DTypeLike, NDArray
+
+from simulators.compiler import warmup
+from simulators.errors import DeviceLost, OutOfMemory
+from simulators.gpu.devices.compile import cached_cubin, load_nvrtc, module_of
+from simulators.gpu.devices.detect import require_gpu
+from simulators.gpu.devices.protocol import Buffer
+
+_RESERVED_BYTES = 3 * 2**29  # of the context, tables and results
+_POOLED_BYTES = 1 << 26  # smaller buffers are kept for the next: freeing waits for the device
+_DEFAULT_SHARED_BYTES = 48 * 2**10  # more has to be asked for
+
+
+class CupyDevice:
+    """The first GPU that CUDA shows to this process. Every thread of it may use it in turn."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: of compiled kernels; None: that of `warmup.prepare`, or a temporary one."""
+        with _mapped_errors():
+            device = cupy.cuda.Device(0)
+            text = str(device.compute_capability)
+            self.capability = (int(text[:-1]), int(text[-1]))
+            self.name = str(runtime.getDeviceProperties(0)["name"].decode())
+        self._folder = folder or warmup.prepared_folder()
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="simenv-gpu-")
+            self._folder = Path(self._temporary.name)
+        self._modules: dict[str, Any] = {}
+        self._functions: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"CupyDevice({self.name!r}, {self.free_bytes / 2**30:.1f} GiB free)"
+
+    @property
+    def free_bytes(self) -> int:
+        """See `Device`."""
+        with _mapped_errors():
+            free, _ = runtime.memGetInfo()
+        return max(0, int(free) - _RESERVED_BYTES)
+
+    def empty(self, count: int, dtype: DTypeLike) -> Buffer:
+        """See `Device`. A large buffer is freed at once when it is dropped."""
+        with _mapped_errors():
+            if count * np.dtype(dtype).itemsize < _POOLED_BYTES:
+                return cupy.empty(count, dtype)
+            with cupy.cuda.using_allocator(None):
+                return cupy.empty(count, dtype)
+
+    def upload(self, array: NDArray[Any]) -> Buffer:
+        """See `Device`."""
+        found = self.empty(array.size, array.dtype)
+        with _mapped_errors():
+            found.set(np.ascontiguousarray(array).ravel())
+        return found
+
+    def download(self, buffer: Buffer) -> NDArray[Any]:
+        """See `Device`."""
+        with _mapped_errors():
+            return np.asarray(cupy.asnumpy(buffer))
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """See `Device`."""
+        with _mapped_errors():
+            target.data.copy_from_device(source.data, source.nbytes)
+
+    def launch(
+        self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
+    ) -> None:
+        """See `Device`."""
+        with _mapped_errors():
+            function = self._function(kernel)
+            if shared_bytes > max(_DEFAULT_SHARED_BYTES, function.max_dynamic_shared_size_bytes):
+                function.max_dynamic_shared_size_bytes = shared_bytes
+            function((grid,), (threads,), arguments, shared_mem=shared_bytes)
+
+    def synchronize(self) -> None:
+        """Wait for all launches: for timing."""
+        with _mapped_errors():
+            runtime.deviceSynchronize()
+
+    def _function(self, kernel: str) -> Any:
+        found = self._functions.get(kernel)
+        if found is None:
+            name = module_of(kernel)
+            if name not in self._modules:
+                assert self._folder is not None
+                path = cached_cubin(self._folder, name, self.capability, load_nvrtc())
+                self._modules[name] = cupy.RawModule(path=str(path))
+            found = self._functions[kernel] = self._modules[name].get_function(kernel)
+        return found
+
+
+def open_device() -> CupyDevice:
+    """The GPU of this process. Raises UnknownEngine where there is none that can be used."""
+    require_gpu()
+    return CupyDevice()
+
+
+@contextmanager
+def _mapped_errors() -> Iterator[None]:
+    """Errors of CUDA as those of the engines. All but a lack of memory leave no usable context."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise OutOfMemory(str(error), hint="take fewer qubits, or precision 'single'") from error
+    except (runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
+        raise DeviceLost(
+            f"the GPU failed: {error}", hint="start the process again: its CUDA context is lost"
+        ) from error
