@@ -16,8 +16,14 @@ from simulators.errors import OutOfMemory
 
 Buffer = Any  # numbers in a device's memory: its device alone knows where
 
-COMPLEX = {"double": np.dtype(np.complex128), "single": np.dtype(np.complex64)}
-REAL = {"double": np.dtype(np.float64), "single": np.dtype(np.float32)}
+COMPLEX: dict[str, np.dtype[Any]] = {
+    "double": np.dtype(np.complex128),
+    "single": np.dtype(np.complex64),
+}
+REAL: dict[str, np.dtype[Any]] = {
+    "double": np.dtype(np.float64),
+    "single": np.dtype(np.float32),
+}
 
 
 class Device(Protocol):

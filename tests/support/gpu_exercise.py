@@ -1,0 +1,117 @@
+"""Every kernel of the engine `gpu` once, compared with references: `python gpu_exercise.py LIBRARY`.
+
+Run in a process of its own, with a library that sanitizers watch: one of these ends it, and a wrong
+result ends it with 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from arrays import Arrays
+from host_device import BACKWARD, FORWARD, HostDevice
+from plain_sweeps import run as plainly
+from random_sweeps import TOLERANCE, Table, random_state
+
+from simulators.circuit.ir import Circuit
+from simulators.compiler import warmup
+from simulators.control import RunControl
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.gpu import gradients
+from simulators.gpu.devices.protocol import COMPLEX, MemoryLedger
+from simulators.gpu.encode import encode_sweeps
+from simulators.gpu.engine import GpuEngine
+from simulators.gpu.sweeps import DeviceState, apply_program, upload_program
+from simulators.results import EngineResult
+from simulators.statevector.engine import StatevectorEngine
+
+ORDERS = (FORWARD, BACKWARD, 5)
+
+
+def tables(device: HostDevice) -> bool:
+    """Whether random sweep tables agree with the reference."""
+    for seed in range(4):
+        for precision in ("double", "single"):
+            table = Table(10, 8 + seed % 3, seed)
+            table.fill(2, 12, fresh=False)
+            plan, floats = table.plan()
+            begin = random_state(10, seed)
+            state = DeviceState(device, MemoryLedger(2**20, "host"), 10, precision)
+            state.buffer[:] = begin.astype(COMPLEX[precision])
+            program = upload_program(device, encode_sweeps(plan, precision))
+            apply_program(state, program, floats, lambda: None)
+            gap = np.abs(state.buffer - plainly(plan, floats, begin)).max()
+            if not gap < TOLERANCE[COMPLEX[precision].name]:
+                return False
+    return True
+
+
+def circuit(n: int, *, measured: bool) -> Circuit:
+    """Rotations with free parameters, entangling gates and a matrix that is not fused."""
+    arrays = Arrays(n, n if measured else 0)
+    for q in range(n):
+        arrays.add("h", [q]).add("ry", [q], (), [0.0])
+        arrays.free(q)
+    for q in range(n - 1):
+        arrays.add("cx", [q, q + 1]).add("rzz", [q, q + 1], (), [0.0])
+        arrays.free(n + q)
+    arrays.add("sx", [n - 1]).add("h", [0])
+    if not measured:
+        arrays.unitary(np.linalg.qr(np.random.default_rng(n).normal(size=(16, 16)))[0], range(4))
+    for q in range(n if measured else 0):
+        arrays.add("measure", [q], [q])
+    return arrays.circuit()
+
+
+def agree(found: EngineResult, expected: EngineResult) -> bool:
+    """Whether all numbers are those of the processor's engine, and all counts the same."""
+    near = {"rtol": 0.0, "atol": 1e-11}
+    pairs = [
+        (np.frombuffer(getattr(found, name)), np.frombuffer(getattr(expected, name)))
+        for name in ("probabilities", "expectations", "gradients")
+    ]
+    if found.statevector is not None and expected.statevector is not None:
+        pairs.append((found.statevector, expected.statevector))
+    return found.counts == expected.counts and all(np.allclose(*pair, **near) for pair in pairs)
+
+
+def circuits(device: HostDevice) -> bool:
+    """Whether each output agrees with the engine `statevector`."""
+    outputs = ("expectation", "gradient", "statevector", "probabilities")
+    for n in (5, 13):
+        labels = ("XYZ" + "I" * (n - 4) + "Y", "Z" * n, "Y" + "Z" * (n - 1))
+        sums = (PauliSum(labels, np.array([0.3, 1.0, -0.6])),)
+        for request, measured in (
+            (Request(500, 3), True),
+            (Request(0, 3, outputs, sums), False),
+            (Request(0, 3, ("expectation",), sums), False),
+        ):
+            made = circuit(n, measured=measured)
+            rows = 1 if "gradient" in request.outputs else 2
+            values = np.random.default_rng(n).uniform(-3, 3, (rows, made.num_slots))
+            asked = Request(request.shots, 3, request.outputs, request.observables, values)
+            found = []
+            for engine in (GpuEngine(device), StatevectorEngine()):
+                plan = engine.plan(made, None, RunOptions())
+                found.append(engine.run(plan, made, asked, RunOptions(), RunControl()))
+            if not agree(*found):
+                return False
+    return True
+
+
+def is_right(library: Path) -> bool:
+    """Whether all results are right for each order of threads."""
+    gradients._GROUPS = 2  # a block of threads has several tiles
+    devices = [HostDevice(library, order=order) for order in ORDERS]
+    return all(tables(device) and circuits(device) for device in devices)
+
+
+def main() -> int:
+    warmup.prepare(Path(sys.prefix) / "var" / "simenv-kernels")
+    return 0 if is_right(Path(sys.argv[1])) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
