@@ -39,6 +39,12 @@ class Node:
     features: tuple[str, ...] = ()  # names that the site gives it: partition, GRES, constraints
     group: int = 0  # component of a heterogeneous job
     block: int = 0  # nodes of one block share a DVM: the ranks of a worker never leave a block
+    gpu_uuids: tuple[str, ...] = ()  # where they are known: of this machine
+
+    @property
+    def gpu_names(self) -> tuple[str, ...]:
+        """What CUDA_VISIBLE_DEVICES calls each GPU: UUIDs, else numbers in the allocation."""
+        return self.gpu_uuids or tuple(str(number) for number in range(self.gpus))
 
 
 @dataclass(frozen=True, slots=True)

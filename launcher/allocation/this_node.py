@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from launcher.allocation.gpus import local_gpus
 from launcher.allocation.hostlist import LOOPBACK, same_host
 from launcher.base import Node
 
@@ -15,8 +16,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def this_node() -> Node:
-    """Return this machine as a node, with the cores and memory this process may use."""
-    return Node(os.uname().nodename, _cores(), _memory_bytes())
+    """Return this machine as a node, with the cores, memory and GPUs this process may use."""
+    uuids = local_gpus(os.environ)
+    name = os.uname().nodename
+    return Node(name, _cores(), _memory_bytes(), len(uuids), gpu_uuids=uuids)
 
 
 def is_this_node(name: str) -> bool:

@@ -24,7 +24,8 @@ WORKER_PREFIXES = (
     *("OMPI_MCA_", "OPAL_", "PMIX_MCA_", "PRTE_MCA_", "MPICH_", "I_MPI_"),
     *("UCX_", "FI_", "MPI4PY_"),
 )
-SERVICE_NAMES = WORKER_NAMES | {"SSH_AUTH_SOCK", "KRB5CCNAME"}
+# The service divides the GPUs that it was granted among its workers.
+SERVICE_NAMES = WORKER_NAMES | {"SSH_AUTH_SOCK", "KRB5CCNAME", "CUDA_VISIBLE_DEVICES"}
 SERVICE_PREFIXES = ("SIMENV_", *WORKER_PREFIXES)
 
 

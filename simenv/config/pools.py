@@ -1,6 +1,7 @@
 """Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line.
 
-Both have the same keys. `workers=N` is min=N,max=N; `memory` is a size; node patterns are joined
+Both have the same keys. `workers=N` is min=N,max=N, and
+`workers=auto` one worker for each GPU; `memory` is a size; node patterns are joined
 by `+` on a command line, where a comma separates keys, and are a list in `simenv.toml`.
 """
 
@@ -21,6 +22,7 @@ KEYS = (
     *("name", "engine", "workers", "min", "max", "ranks", "memory", "idle_s", "nodes"),
     *("provider", "device", "pace", "drift", "command"),
 )
+AUTO = "auto"  # of workers: one for each GPU
 MAX_WORKERS = 1024
 MAX_RANKS = 4096
 MAX_IDLE_S = 10**8
@@ -69,7 +71,9 @@ def pool_of(told: Mapping[str, object], source: str) -> PoolSpec:
     if isinstance(nodes, str):
         values["nodes"] = nodes.replace("+", ",")
     try:
-        if workers is not None:
+        if workers == AUTO:
+            values["auto_workers"] = True
+        elif workers is not None:
             least = msgspec.convert(workers, int, strict=False)
             values |= {"min": least, "max": max(1, least)}
         spec = msgspec.convert(values, PoolSpec, strict=False)

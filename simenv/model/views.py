@@ -71,6 +71,7 @@ class PoolSpec(msgspec.Struct, frozen=True):
     pace: bool = False  # the device takes as long as the machine
     drift: str = ""  # how its calibration changes, see `simenv.config.drift`; "": it does not
     command: str = ""  # of an external simulator, see `simenv.config.commands`
+    auto_workers: bool = False  # as many workers as its nodes have GPUs
 
 
 class PoolInfo(msgspec.Struct, frozen=True):

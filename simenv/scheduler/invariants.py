@@ -216,6 +216,11 @@ def _nodes(state: SchedulerState) -> None:
             on_demand[name] += count * bool(state.pools[worker.pool].base)
             assert count <= host.node.slots, f"{worker.name} could never run on {name}"
         memory[worker.host.node.name] += worker.memory_bytes
+    for host in hosts.values():
+        taken = [gpu for w in state.workers.values() if w.host is host for gpu in w.gpus]
+        assert sorted([*taken, *host.free_gpus]) == sorted(host.node.gpu_names), (
+            f"GPUs of {host.node.name} are counted wrongly"
+        )
     for name, host in hosts.items():
         assert slots[name] + host.free_slots == host.node.slots, f"{name}: slots leak"
         assert reserved[name] == host.reserved, f"{name}: reserved memory is off"

@@ -10,6 +10,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from launcher.base import Allocation, Launcher, LaunchError
 from launcher.selection import select_launcher
 from simenv import config as configs
@@ -20,6 +22,8 @@ from simenv.config.environ import worker_environ
 from simenv.errors import ConfigError
 from simenv.model import Origin, PoolSpec
 from simenv.process import start_ticks
+from simenv.scheduler.core.gpus import with_workers_of_gpus
+from simenv.scheduler.core.types import nodes_of
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands, check_pools
@@ -89,6 +93,8 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         on_failure.callback(launcher.close)
         limits = limits_of(config, allocation, launcher)
         check_time_left(limits)
+        pools = with_workers_of_gpus(config.pools, nodes_of(limits))
+        config = msgspec.structs.replace(config, pools=pools)
         check_pools(config.pools, limits)
         node = os.uname().nodename
         journal = Journal(paths.journal, config.durability)

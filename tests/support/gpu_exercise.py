@@ -1,4 +1,4 @@
-"""Every kernel of the engine `gpu` once, compared with references: `python gpu_exercise.py LIBRARY`.
+"""Every kernel of the engine `gpu`, compared with references: `python gpu_exercise.py LIBRARY`.
 
 Run in a process of its own, with a library that sanitizers watch: one of these ends it, and a wrong
 result ends it with 1.

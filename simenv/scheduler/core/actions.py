@@ -68,6 +68,7 @@ class StartWorker(msgspec.Struct, frozen=True):
     worker: str
     start: int = 0
     shares: tuple[Share, ...] = ()  # (): one rank on the service's own node
+    gpus: tuple[str, ...] = ()  # as `Node.gpu_names`; of a worker of one rank
 
 
 class RetireWorker(msgspec.Struct, frozen=True):

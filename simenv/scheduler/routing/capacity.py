@@ -11,6 +11,7 @@ import msgspec
 
 from launcher.placement import NodeResources, Placement, ResourceRequest, place
 from simenv.model import PoolSpec
+from simenv.scheduler.core.gpus import rank_gpus
 from simenv.scheduler.core.types import ClusterLimits, Route, base_of, slot_memory
 from simenv.text import size
 
@@ -39,7 +40,9 @@ def unplaceable_reason(capacity: Capacity, spec: PoolSpec, route: Route) -> str:
     rank_bytes = max(route.memory_bytes, spec.memory_bytes)
     each = route.memory_bytes if base_of(route.pool) else 0
     nodes = [node for node in limits.nodes if slot_memory(node, limits) >= each]
-    need = ResourceRequest(route.ranks, memory_bytes=rank_bytes, nodes=spec.nodes)
+    need = ResourceRequest(
+        route.ranks, memory_bytes=rank_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
+    )
     if isinstance(place(need, [NodeResources.of(node) for node in nodes]), Placement):
         return ""
     ranks = f"{route.ranks} ranks of " if route.ranks > 1 else ""

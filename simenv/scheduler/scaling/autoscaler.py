@@ -13,6 +13,7 @@ from collections.abc import Callable
 from launcher.placement import Infeasible, Insufficient, Placement, ResourceRequest, place
 from simenv.model import WorkerState
 from simenv.scheduler.core.actions import Action, StartWorker
+from simenv.scheduler.core.gpus import rank_gpus
 from simenv.scheduler.core.types import START_NS, slot_memory
 from simenv.scheduler.dispatch import dedicated_workers, gang_scheduling
 from simenv.scheduler.dispatch.gang_scheduling import LAST_SLOTS
@@ -50,7 +51,12 @@ def grow(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
         return []
     for _ in range(min(missing, _may_start(state, pool))):
         rank_bytes = rank_memory(pool)
-        need = ResourceRequest(pool.spec.ranks, memory_bytes=rank_bytes, nodes=pool.spec.nodes)
+        need = ResourceRequest(
+            pool.spec.ranks,
+            memory_bytes=rank_bytes,
+            gpus=rank_gpus(pool.spec),
+            nodes=pool.spec.nodes,
+        )
         placement = _find_placement(state, pool, need, now_ns)
         if not isinstance(placement, Placement):
             pool.shortage = placement.message
@@ -111,7 +117,8 @@ def _relocate(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
     if pool.live() >= pool.spec.max:
         return relocation.evict_idle(state, pool, now_ns)
     placement = place(
-        ResourceRequest(), [host.room(host.free_memory, host.node.slots) for host in hosts]
+        ResourceRequest(gpus=rank_gpus(pool.spec)),
+        [host.room(host.free_memory, host.node.slots) for host in hosts],
     )
     return [_start(state, pool, placement, 0, now_ns)] if isinstance(placement, Placement) else []
 
@@ -144,12 +151,13 @@ def _start(
         places[0][0],
         ranks=pool.spec.ranks,
         reserved=rank_bytes,
+        gpus=places[0][0].take_gpus(rank_gpus(pool.spec)),
         restarts=restarts,
     )
     state.next_start += 1
     state.starts_left -= 1
     state.workers[name] = pool.workers[name] = worker
-    return StartWorker(pool.spec.name, name, worker.start, placement.shares)
+    return StartWorker(pool.spec.name, name, worker.start, placement.shares, worker.gpus)
 
 
 def _free_name(state: SchedulerState, pool: Pool) -> str:

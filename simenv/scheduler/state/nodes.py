@@ -40,6 +40,7 @@ class NodeState(msgspec.Struct, eq=False):
     drained: str = ""  # why
     lost: str = ""  # why
     avoid_until_ns: int = 0
+    free_gpus: list[str] = msgspec.field(default_factory=list)  # as `Node.gpu_names`
 
     @property
     def is_up(self) -> bool:
@@ -64,12 +65,24 @@ class NodeState(msgspec.Struct, eq=False):
             slots,
             memory_bytes,
             self.node.memory_bytes,
+            len(self.free_gpus),
+            self.node.gpus,
             ranks=(own + self.ganged) * _FIRST + self.ranks,
             block=self.node.block,
             features=self.node.features,
             usable=self.is_up,
             reason=f"{self.state}: {self.lost or self.drained}" if not self.is_up else "",
         )
+
+    def take_gpus(self, count: int) -> tuple[str, ...]:
+        """Give the first free GPUs to a worker, as long as it lives."""
+        taken, self.free_gpus = self.free_gpus[:count], self.free_gpus[count:]
+        return tuple(taken)
+
+    def return_gpus(self, gpus: tuple[str, ...]) -> None:
+        """Free the GPUs of a worker that is gone, in the node's order."""
+        free = {*self.free_gpus, *gpus}
+        self.free_gpus = [name for name in self.node.gpu_names if name in free]
 
 
 Places = tuple[tuple[NodeState, int], ...]  # hosts, and a worker's ranks there
@@ -80,7 +93,10 @@ class NodeTable:
 
     def __init__(self, limits: ClusterLimits) -> None:
         self.hosts = {
-            node.name: NodeState(node, node.slots, node.memory_bytes) for node in nodes_of(limits)
+            node.name: NodeState(
+                node, node.slots, node.memory_bytes, free_gpus=list(node.gpu_names)
+            )
+            for node in nodes_of(limits)
         }
         self.version = 0  # grows when a node comes into use or goes out of it
 

@@ -86,6 +86,7 @@ class Worker(msgspec.Struct, eq=False):
     host: NodeState  # of rank 0
     ranks: int = 1
     reserved: int = 0  # memory of each rank, as long as it lives
+    gpus: tuple[str, ...] = ()  # of its host, as long as it lives
     restarts: int = 0
     node: str = ""  # as the worker reported it
     pid: int = 0

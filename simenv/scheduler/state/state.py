@@ -299,3 +299,4 @@ class SchedulerState:
         worker.held, worker.reservation_id = {}, 0
         self.release_resources(worker)
         vacate(worker.places, worker.reserved, bool(self.pools[worker.pool].base))
+        worker.host.return_gpus(worker.gpus)

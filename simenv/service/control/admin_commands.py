@@ -37,6 +37,7 @@ from simenv.errors import (
 )
 from simenv.model import PoolSpec
 from simenv.scheduler.core.actions import Action
+from simenv.scheduler.core.gpus import rank_gpus
 from simenv.scheduler.core.types import ClusterLimits, nodes_of
 from simenv.scheduler.scheduler import Scheduler
 from simenv.scheduler.state.nodes import WORKER_BYTES, WORKERS_PER_SLOT, most_resident
@@ -149,19 +150,19 @@ class PoolCommands:
 
 def can_place(spec: PoolSpec, limits: ClusterLimits) -> bool:
     """Could one worker of the pool be placed on empty nodes?"""
-    need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+    need = _need(spec)
     return isinstance(place(need, [NodeResources.of(node) for node in nodes_of(limits)]), Placement)
 
 
 def room_for(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
     """How many of the `wanted` workers could be resident at once if nothing else was: bounded by
     the memory that they reserve, if they do, and by what nodes hold of any workers."""
-    need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+    need = _need(spec)
     if not can_place(spec, limits):
         return 0
     if not (limits.overcommit or spec.provider):
         wanted = min(wanted, max_residents(spec, limits) // spec.ranks)
-    if not spec.memory_bytes:
+    if not (spec.memory_bytes or need.gpus):
         return wanted
     rooms = [NodeResources.of(node) for node in nodes_of(limits)]
     count = 0
@@ -215,22 +216,32 @@ def capacity_text(
     )
 
 
+_TOO_LARGE = "fewer ranks, less memory, or other nodes"
+_NO_GPU = "ask the site for GPUs (in Slurm: --gpus-per-node=1), or engine=statevector"
+
+
 def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
     """ConfigError if a pool could never have a worker here."""
     rooms = [NodeResources.of(node) for node in nodes_of(limits)]
     for spec in pools:
+        if rank_gpus(spec) and spec.ranks > 1:
+            raise ConfigError(
+                f"pool {spec.name!r} wants {spec.ranks} ranks a worker; a worker of engine"
+                f" {spec.engine!r} has one, and one GPU",
+                hint="leave ranks out: workers=auto is one worker for each GPU",
+            )
         if spec.ranks > limits.max_ranks:
             raise ConfigError(
                 f"pool {spec.name!r} wants {spec.ranks} ranks a worker; "
                 f"{limits.max_ranks} can be had ({limits.launcher})",
                 hint=f"{INSTALL_COMMAND} brings an MPI; `simenv doctor` tells more",
             )
-        need = ResourceRequest(spec.ranks, memory_bytes=spec.memory_bytes, nodes=spec.nodes)
+        need = _need(spec)
         placement = place(need, rooms)
         if isinstance(placement, Infeasible):
             raise ConfigError(
                 f"pool {spec.name!r} could never have a worker: {placement.message}",
-                hint="fewer ranks, less memory, or other nodes",
+                hint=_NO_GPU if placement.resource == "gpus" else _TOO_LARGE,
             )
         others = [other for other in pools if other is not spec]
         fitting = room_for(spec, limits, spec.min)
@@ -248,6 +259,13 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
                 f"{capacity_text(checked_spec, limits, available, everywhere=bool(suffix))}",
                 hint=f"workers={available}; --overcommit starts more than fit",
             )
+
+
+def _need(spec: PoolSpec) -> ResourceRequest:
+    """What one worker of the pool needs."""
+    return ResourceRequest(
+        spec.ranks, memory_bytes=spec.memory_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
+    )
 
 
 def _each(spec: PoolSpec) -> str:

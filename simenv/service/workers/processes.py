@@ -91,7 +91,7 @@ class WorkerProcesses:
         command = Command(
             action.worker,
             argv,
-            self._environ,
+            (*self._environ, *gpu_environ(action.gpus)),
             log,
             self._paths.home,
             action.start,
@@ -185,6 +185,13 @@ class WorkerProcesses:
 
     def _log(self, name: str) -> Path:
         return self._paths.logs / f"{name}.log"
+
+
+def gpu_environ(gpus: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """What shows a worker its own GPUs and no others."""
+    if not gpus:
+        return ()
+    return ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", ",".join(gpus))
 
 
 def helpers(cores: int, *, starting: bool) -> range:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from launcher.allocation.discover import discover
 from launcher.allocation.this_node import is_this_node, this_node
@@ -43,7 +44,14 @@ def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
         raise ConfigError(str(error), hint=error.hint or "see `simenv doctor`") from error
     for node in found.nodes:
         _check(node, config, here)
-    return found
+    return replace(found, nodes=tuple(_with_local_gpus(node, here) for node in found.nodes))
+
+
+def _with_local_gpus(node: Node, here: Node) -> Node:
+    """This machine's GPUs by UUID, unless the site grants another number of them."""
+    if not is_this_node(node.name) or node.gpus not in (0, here.gpus):
+        return node
+    return replace(node, gpus=here.gpus, gpu_uuids=here.gpu_uuids)
 
 
 def _check(node: Node, config: Config, here: Node) -> None:
@@ -104,4 +112,4 @@ def _bounded(node: Node, config: Config) -> Node:
         memory = node.memory_bytes
         if not config.memory_per_slot:
             memory = int(MEMORY_SHARE * memory)
-    return Node(node.name, node.slots, memory, node.gpus, node.features, node.group, node.block)
+    return replace(node, memory_bytes=memory)

@@ -9,8 +9,8 @@ import gpu_exercise
 import numpy as np
 from host_device import KERNELS, HostDevice
 
-# A shuffle waits for the whole block here, as it does not on a device: it hides the barrier before a
-# second sum.
+# A shuffle waits for the whole block here, as it does not on a device: it hides the barrier before
+# a second sum.
 _HIDDEN = "the scratch of an earlier sum"
 
 
