@@ -1,9 +1,9 @@
-# make demo | test | lint | docs | qpi | slow | clean. Each sets up .venv first; the second time that is instant.
+# make demo | test | lint | docs | qpi | slow | gpu | clean. Each sets up .venv first; the second time that is instant.
 PYTHON_BIN := .venv/bin
 # Tests mostly wait: one process more than a small machine has cores.
 TEST_PROCESSES ?= 3
 
-.PHONY: demo test lint docs qpi slow clean
+.PHONY: demo test lint docs qpi slow gpu clean
 .DEFAULT_GOAL := demo
 
 demo:
@@ -33,6 +33,11 @@ slow:
 	@scripts/setup.sh all,test
 	$(PYTHON_BIN)/python -m pytest -m slow
 	@scripts/audit.sh
+
+gpu:
+	@scripts/setup.sh all,test
+	$(PYTHON_BIN)/python scripts/check_kernels.py
+	$(PYTHON_BIN)/python -m pytest -m gpu tests/gpu
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist

@@ -12,7 +12,7 @@ failed=".pytest_cache/v/cache/lastfailed"
 few=8
 
 rm -f "$failed"
-"$python" -m pytest -n "${TEST_PROCESSES:-3}" -m "not slow" --durations=20 "$@"
+"$python" -m pytest -n "${TEST_PROCESSES:-3}" -m "not slow and not gpu" --durations=20 "$@"
 code=$?
 [ "$code" -eq 1 ] && [ -f "$failed" ] || exit "$code" # 1: some failed; no other end is tried again
 
@@ -22,5 +22,5 @@ if [ "$(wc -l <<<"$names")" -gt "$few" ]; then
     exit "$code"
 fi
 printf '\nfailed beside others, once more alone:\n%s\n' "$names"
-"$python" -m pytest --last-failed --last-failed-no-failures none -m "not slow" || exit
+"$python" -m pytest --last-failed --last-failed-no-failures none -m "not slow and not gpu" || exit
 printf '\npassed, but not at once; failed beside others, not alone:\n%s\n' "$names"

@@ -164,7 +164,8 @@ class DeviceBackend:
         self, state: DeviceState, strings: list[tuple[int, int]]
     ) -> NDArray[np.float64]:
         """See `StateBackend`."""
-        return reductions.expectations(state, strings, self.check)[0]
+        values: NDArray[np.float64] = reductions.expectations(state, strings, self.check)[0]
+        return values
 
     def gather_statevector(self, state: DeviceState) -> Amplitudes:
         """See `StateBackend`."""

@@ -65,10 +65,11 @@ def _is_static(program: Program) -> bool:
 
 def _counts(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
     circuit, request = job.circuit, job.request
-    n, segment = circuit.num_qubits, None
-    if program.stretches:
-        (segment,) = program.stretches
-        assert isinstance(segment, GateList)
+    n = circuit.num_qubits
+    segment: GateList | None = None
+    for stretch in program.stretches:
+        assert isinstance(stretch, GateList)
+        segment = stretch
     records = gather(np.arange(1 << n), program.layout.source)
     values, which = distinct(records)
     order = np.argsort(which, kind="stable")

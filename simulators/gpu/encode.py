@@ -149,7 +149,9 @@ def _taken(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int6
             ranks = [sum(other < place for other in op.places) for place in op.places]
             size = 1 << len(op.places)
             index = np.arange(size)
-            own = sum((index >> rank & 1) << k for k, rank in enumerate(ranks))
+            own = np.zeros_like(index)
+            for k, rank in enumerate(ranks):
+                own |= (index >> rank & 1) << k
             each = 1 if op.kind == REAL else 2
             block = np.arange(size * size * each).reshape(size, size, each)
             end = op.at + block.size

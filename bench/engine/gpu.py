@@ -1,0 +1,166 @@
+"""The engine gpu on one GPU: bandwidth of sweeps, seconds of wide circuits, batches of bindings.
+
+The ceiling comes first, a copy within the device's memory. Times are of gates alone, from |0...0>,
+median of five after a first run, planning apart. Goals are those of an H200; another GPU misses or
+meets them by its bandwidth. `--host` is a dry run by g++ on the processor, without verdicts.
+
+    python -m bench run gpu [--host]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bench.circuits import measured, wide_circuit
+from bench.harness.kernels import load_kernels
+from bench.harness.options import Option
+from bench.harness.report import Report
+from simenv.cli.bench.circuits import built, gates
+from simenv.client.circuits import load
+from simenv.model import decode_program
+from simulators.circuit.ir import Circuit
+from simulators.control import RunControl
+from simulators.engine import Request, RunOptions
+from simulators.gpu.backend import DeviceBackend
+from simulators.gpu.devices.detect import find_gpu, refusal
+from simulators.gpu.devices.protocol import Device, MemoryLedger
+from simulators.gpu.engine import GpuEngine
+from simulators.gpu.programs import ProgramStore
+from simulators.statevector.plan import ExecutionPlan
+
+OPTIONS = (
+    Option("--host", action="store_true", help="a dry run without a GPU"),
+    Option("--rounds", type=int, default=5, quick=2),
+)
+SUPPORT = Path(__file__).parents[2] / "tests" / "support"
+KINDS = ("qft", "volume", "ansatz", "tfim", "clifford_t", "ghz")
+WIDTHS = (24, 28, 30)
+COPIED = 1 << 29  # complex numbers: 8 GiB
+BATCH = (12, 10_000)  # qubits, bindings
+BATCH_GATES, SHOTS = 30, 1_024
+HOST_WIDTHS, HOST_COPIED, HOST_BATCH = (13,), 1 << 16, (8, 4)
+SHARE_KINDS, SHARE_WIDTH = ("qft", "ansatz"), 28
+GOALS = {("qft", 30): "qft_30_s", ("volume", 30): "volume_30_s"}
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    load_kernels()
+    report = Report("gpu", "engine gpu, one GPU")
+    reason = refusal(find_gpu())
+    if reason is not None and not options.host:
+        for key in ("bandwidth_share", *GOALS.values(), "bindings_12"):
+            report.not_measured(key, key, f"{reason[0]}; --host is a dry run")
+        return report
+    bench = _Bench(_device(host=options.host), options.rounds)
+    copy_rate = bench.copy_rate(HOST_COPIED if options.host else COPIED)
+    print(f"{bench.device.name}: a copy reads and writes {copy_rate / 1e12:.3f} TB/s")
+    for n in HOST_WIDTHS if options.host else WIDTHS:
+        for kind in KINDS:
+            for precision in ("double", "single"):
+                _wide(bench, report, options.host, (kind, n, precision), copy_rate)
+    n, rows = HOST_BATCH if options.host else BATCH
+    rate = rows / bench.batch_seconds(n, rows)
+    print(f"{n} qubits, {BATCH_GATES} gates, {SHOTS} shots: {rate:,.0f} bindings/s")
+    if options.host:
+        print("a dry run on the processor: no goal is judged")
+    else:
+        report.at_least("bindings_12", rate, "bindings/s, 12 qubits")
+    return report
+
+
+def _wide(
+    bench: _Bench, report: Report, host: bool, case: tuple[str, int, str], copy_rate: float
+) -> None:
+    """Print a wide circuit, and judge it where it has a goal."""
+    kind, n, precision = case
+    spent, planned_s, moved = bench.gate_seconds(kind, n, precision)
+    share = moved / spent / copy_rate
+    print(
+        f"{kind:10s} {n} {precision}: {1e3 * spent:.2f} ms, {share:.2f} of a copy's bandwidth;"
+        f" planned in {1e3 * planned_s:.0f} ms"
+    )
+    if host or precision != "double":
+        return
+    if (kind, n) in GOALS:
+        report.at_most(GOALS[kind, n], spent, f"s, {kind} {n}")
+    if kind in SHARE_KINDS and n == SHARE_WIDTH:
+        report.at_least("bandwidth_share", share, f"of a copy's bandwidth, {kind} {n}")
+
+
+def _device(*, host: bool) -> Device:
+    if host:
+        sys.path.insert(0, str(SUPPORT))
+        from host_device import HostDevice
+
+        return HostDevice()
+    from simulators.gpu.devices.cupy_device import CupyDevice
+
+    return CupyDevice()
+
+
+class _Bench:
+    """Measurements on one device."""
+
+    def __init__(self, device: Device, rounds: int) -> None:
+        self.device = device
+        self._rounds = rounds
+        self._ledger = MemoryLedger(device.free_bytes, device.name)
+        self._programs = ProgramStore(device)
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        wait = getattr(self.device, "synchronize", lambda: None)
+        found = []
+        for _ in range(self._rounds + 1):
+            begin = time.perf_counter()
+            work()
+            wait()
+            found.append(time.perf_counter() - begin)
+        return statistics.median(found[1:])
+
+    def copy_rate(self, count: int) -> float:
+        """Bytes a second, read and written."""
+        one, two = (self.device.empty(count, np.complex128) for _ in range(2))
+        return 32 * count / self._seconds(lambda: self.device.copy(one, two))
+
+    def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
+        """Seconds of all gates, of planning, and the bytes that sweeps read and write."""
+        packed = load(measured(n, wide_circuit(kind, n, 1))).packed
+        circuit = Circuit.from_program(decode_program(packed))
+        options = RunOptions(precision=precision)
+        begin = time.perf_counter()
+        engine = GpuEngine(self.device)
+        plan = engine.plan(circuit, None, options)
+        assert isinstance(plan, ExecutionPlan)
+        (piece,) = plan.components(circuit, Request(SHOTS, 1))
+        (segment,) = piece.programs.of(piece.circuit, keep=False).stretches
+        program = self._programs.sweeps(segment, precision).program  # type: ignore[arg-type]  # wide
+        planned_s = time.perf_counter() - begin
+        floats = segment.floats(piece.circuit, piece.circuit.params)
+        states = DeviceBackend(self.device, self._ledger, self._programs, RunControl())
+        state = states.zero_state(piece.circuit.num_qubits, options)
+
+        def work() -> None:
+            state.set_zero()
+            states.apply(state, segment, floats)
+
+        size = 16 if precision == "double" else 8
+        amplitudes = sum(1 << (each.tile_bits + program.width) for each in program.passes)
+        return self._seconds(work), planned_s, 2.0 * size * amplitudes
+
+    def batch_seconds(self, n: int, rows: int) -> float:
+        """Seconds of many bindings of one circuit, counts included."""
+        circuit = Circuit.from_program(
+            decode_program(load(built(n, gates(n, BATCH_GATES, 1))).packed)
+        )
+        engine = GpuEngine(self.device)
+        plan = engine.plan(circuit, None, RunOptions())
+        request = Request(SHOTS, 1, bindings=np.zeros((rows, circuit.num_slots)))
+        return self._seconds(lambda: engine.run(plan, circuit, request, RunOptions(), RunControl()))
