@@ -29,6 +29,7 @@ from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 from simulators.engine import Request, RunOptions
 from simulators.gpu.backend import DeviceBackend
+from simulators.gpu.devices.compile import MODULES, load_nvrtc, usage
 from simulators.gpu.devices.detect import find_gpu, refusal
 from simulators.gpu.devices.protocol import Device, MemoryLedger
 from simulators.gpu.engine import GpuEngine
@@ -39,6 +40,7 @@ OPTIONS = (
     Option("--host", action="store_true", help="a dry run without a GPU"),
     Option("--rounds", type=int, default=5, quick=2),
 )
+ARCHITECTURES = ((8, 0), (9, 0), (10, 0))
 SUPPORT = Path(__file__).parents[2] / "tests" / "support"
 KINDS = ("qft", "volume", "ansatz", "tfim", "clifford_t", "ghz")
 WIDTHS = (24, 28, 30)
@@ -54,6 +56,7 @@ def run(options: Namespace) -> Report:
     """Run the benchmark."""
     load_kernels()
     report = Report("gpu", "engine gpu, one GPU")
+    _kernels(report, ARCHITECTURES[1:2] if options.host else ARCHITECTURES)
     reason = refusal(find_gpu())
     if reason is not None and not options.host:
         for key in ("bandwidth_share", *GOALS.values(), "bindings_12"):
@@ -74,6 +77,24 @@ def run(options: Namespace) -> Report:
     else:
         report.at_least("bindings_12", rate, "bindings/s, 12 qubits")
     return report
+
+
+def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None:
+    """Resources of the kernels, compiled without a GPU."""
+    keys = ("registers", "stack_bytes", "spilled_bytes")
+    nvrtc = load_nvrtc()
+    if nvrtc is None:
+        for key in keys:
+            report.not_measured(key, key, "NVRTC is not installed: pip install nvidia-cuda-nvrtc")
+        return
+    found = [
+        kernel
+        for architecture in architectures
+        for module in MODULES
+        for kernel in usage(nvrtc.compile(module, architecture).log)
+    ]
+    for key in keys:
+        report.at_most(key, max(getattr(kernel, key) for kernel in found), f"{key}, {nvrtc}")
 
 
 def _wide(
