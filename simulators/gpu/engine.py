@@ -90,12 +90,11 @@ class GpuEngine:
         return run_rows(states, job)
 
     def warm_up(self) -> None:
-        """Compile or load all kernels, and run a circuit of each path."""
+        """Compile or load the kernels of double precision, and run a circuit of each path. Those of
+        single precision come with the first task that asks for it: some 12 s once a machine."""
         for circuit in (bell(), ghz(SMALL_QUBITS + 1)):
-            for precision in CARD.precisions:
-                options = RunOptions(precision=precision)
-                plan = self.plan(circuit, None, options)
-                self.run(plan, circuit, Request(16, 1), options, RunControl())
+            plan = self.plan(circuit, None, RunOptions())
+            self.run(plan, circuit, Request(16, 1), RunOptions(), RunControl())
 
 
 def _refuse_wide_matrices(circuit: Circuit) -> None:
