@@ -13,15 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.ir import Circuit
 from simulators.engine import Request
 from simulators.execution import pauli_sums
 from simulators.execution.outputs import FinalState, PauliStrings, collect
-from simulators.execution.requests import bind
 from simulators.execution.sampling import distinct, gather, pack
 from simulators.gpu import reductions
 from simulators.gpu.devices.protocol import COMPLEX, Device, MemoryLedger
 from simulators.gpu.programs import ProgramStore
-from simulators.gpu.small_states import MAX_QUBITS, apply_gate_list, count_shots
+from simulators.gpu.small_states import (
+    MAX_QUBITS,
+    apply_gate_list,
+    count_shots,
+    gate_matrices,
+)
 from simulators.gpu.sweeps import DeviceState, apply_program
 from simulators.results import EngineResult
 from simulators.statevector.backend.gate_list import GateList
@@ -149,7 +154,19 @@ def _floats(job: RequestExecution, program: Program, rows: range) -> NDArray[np.
         return np.zeros((len(rows), 0, 8))
     (segment,) = program.stretches
     circuit = job.circuit
-    return np.stack([segment.floats(circuit, bind(circuit, job.request, row)) for row in rows])
+    params = _params(circuit, job.request, rows)
+    if isinstance(segment, GateList):
+        return gate_matrices(circuit, segment, params)
+    return np.stack([segment.floats(circuit, row) for row in params])
+
+
+def _params(circuit: Circuit, request: Request, rows: range) -> NDArray[np.float64]:
+    """The circuit's parameters of each row: float64 [rows, parameters]; see `requests.bind`."""
+    params = np.tile(circuit.params, (len(rows), 1))
+    if request.bindings is not None and circuit.slots_data:
+        values = request.bindings[rows.start : rows.stop]
+        params[:, circuit.slots[0::2]] = values[:, circuit.slots[1::2]]
+    return params
 
 
 def _apply(

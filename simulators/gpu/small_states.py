@@ -9,16 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.circuit.ir import Circuit
 from simulators.gpu.devices.protocol import Buffer, Device
 from simulators.gpu.sweeps import DeviceState
-from simulators.statevector.backend.gate_list import KIND, ONE, STEP, GateList
+from simulators.statevector.backend.gate_list import KIND, ONE, STEP, GateList, place_all
 
 MAX_QUBITS = 12
 _THREADS, _WARP = 256, 32
 _COUNT_THREADS = 128
 _AMPLITUDE_BYTES = 16
 _COUNTED_BYTES = 28  # of an amplitude whose counts are taken: it, its cumulative sum and its count
-_NUMBERS = 8  # of a step
+_NUMBERS, _STEP_WORDS = 8, 4  # of a step
 
 
 def step_table(segment: GateList) -> NDArray[np.uint64]:
@@ -32,6 +33,35 @@ def step_matrices(segment: GateList, floats: NDArray[np.float64]) -> NDArray[np.
     """Matrices in the order of execution; floats: float64 [..., steps, 8]."""
     order = segment.placed[:, STEP].astype(np.int64)
     return np.ascontiguousarray(floats[..., order, :])
+
+
+def gate_matrices(
+    circuit: Circuit, segment: GateList, params: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Matrices of all steps of each row: float64 [rows, steps, 8]; see `GateList.floats`.
+
+    params: float64 [rows, parameters of the circuit]. One compiled call takes the operations of all
+    rows as if they came one after the other.
+    """
+    ops = circuit.ops[segment.first : segment.last]
+    counts = circuit.table.rows[ops]
+    qubits, numbers = int(counts[:, 1].sum()), int(counts[:, 3].sum())
+    own = params[:, segment.at_param : segment.at_param + numbers]
+    count = len(params)
+    found = np.empty((count * segment.steps, _NUMBERS))
+    place_all(
+        circuit.table.rows,
+        np.tile(ops, count),
+        np.tile(circuit.qubits[segment.at_qubit : segment.at_qubit + qubits], count),
+        np.ascontiguousarray(own).ravel(),
+        0,
+        count * ops.size,
+        0,
+        0,
+        np.empty((count * segment.steps, _STEP_WORDS), np.uint64),
+        found,
+    )
+    return found.reshape(count, segment.steps, _NUMBERS)
 
 
 def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.float64]) -> None:

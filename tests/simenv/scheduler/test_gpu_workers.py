@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from arrays import Arrays
 from checked_scheduler import CheckedScheduler, cluster
 
 from launcher.base import Node
 from simenv.errors import ConfigError
-from simenv.model import PoolSpec
+from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.actions import StartWorker
 from simenv.scheduler.core.gpus import rank_gpus, with_workers_of_gpus
 from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.routing.engine_choice import route
 from simenv.scheduler.views.infos import pool_infos
 from simenv.service.control.admin_commands import check_pools, room_for
 from simenv.service.workers.processes import gpu_environ
+from simulators.catalog import cards
+from simulators.circuit.analysis.profiler import profile
 
 UUIDS = ("GPU-aaaa", "GPU-bbbb")
+
+
+@pytest.fixture(autouse=True)
+def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "_installed", lambda modules: True)
 
 
 def gpu_cluster(*gpus: int, uuids: tuple[str, ...] = ()) -> ClusterLimits:
@@ -110,3 +119,15 @@ def test_worker_is_shown_its_own_gpu_alone() -> None:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
     assert gpu_environ(()) == ()
+
+
+def test_states_are_bounded_by_the_gpu_and_not_by_the_memory_of_its_node() -> None:
+    """The engine refuses what its GPU cannot hold; the service knows the host's memory alone."""
+    arrays = Arrays(33, 33).add("h", [0])
+    for q in range(33):
+        arrays.add("cx", [q, (q + 1) % 33]).add("t", [q]).add("measure", [q], [q])
+    limits = gpu_cluster(1)
+    for terms in (TaskOptions(engine="gpu"), TaskOptions(pool="g")):
+        found = route(profile(arrays.circuit()), terms, (PoolSpec("main"), pool(1)), limits)
+        assert (found.engine, found.pool) == ("gpu", "g")
+        assert found.memory_bytes < 2**31

@@ -11,13 +11,17 @@ from host_device import BACKWARD, HostDevice
 from random_circuits import random_static
 
 from simulators.circuit.examples import feed_forward, ghz
+from simulators.circuit.gates import PERMUTATION, PHASE
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 from simulators.engine import PauliSum, Request, RunOptions
 from simulators.errors import OutOfMemory, Stopped, Unsupported
+from simulators.execution.requests import bind
 from simulators.gpu.engine import GpuEngine
+from simulators.gpu.small_states import gate_matrices
 from simulators.results import EngineResult
 from simulators.simulate import counts_of, simulate
+from simulators.statevector.backend.gate_list import KIND, STEP, plan_gate_list
 from simulators.statevector.engine import StatevectorEngine
 
 
@@ -253,3 +257,24 @@ def test_counts_of_wide_ghz_state_are_those_of_the_statevector_engine(engine: Gp
     request = Request(1000, 9)
     expected = simulate(ghz(17), shots=1000, seed=9)
     assert counts_of(run(engine, ghz(17), request).row(0)) == counts_of(expected.row(0))
+
+
+def test_matrices_of_many_rows_are_those_of_each_row() -> None:
+    """Among them operations without parameters, constants, and parameters used twice."""
+    arrays = Arrays(4, 2).add("h", [3]).add("rx", [0], (), [0.0])
+    arrays.free(1)
+    arrays.add("cu", [0, 2], (), [0.1, 0.2, 0.3, 0.4])
+    arrays.free(1)
+    arrays.add("barrier", [0, 1]).add("rzz", [1, 3], (), [0.0])
+    arrays.free(0)
+    circuit = arrays.add("measure", [0], [0]).add("measure", [3], [1]).circuit()
+    segment = plan_gate_list(circuit, 0, circuit.ops.size, 0, 0)
+    request = Request(1, 1, bindings=values(circuit, 5))
+    rows = [bind(circuit, request, row) for row in range(5)]
+    found = gate_matrices(circuit, segment, np.stack(rows))
+    order = np.argsort(segment.placed[:, STEP])
+    used = np.array([{PHASE: 2, PERMUTATION: 0}.get(kind, 8) for kind in segment.placed[:, KIND]])
+    for row, params in enumerate(rows):
+        expected = segment.floats(circuit, params)
+        for step, count in enumerate(used[order].tolist()):
+            assert (found[row, step, :count] == expected[step, :count]).all()
