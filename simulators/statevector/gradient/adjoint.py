@@ -128,9 +128,12 @@ class AdjointPlan(msgspec.Struct, frozen=True, eq=False):
 
 
 def plan_adjoint(
-    circuit: Circuit, params: NDArray[np.float64], tile_qubits: int = TILE_QUBITS
+    circuit: Circuit, params: NDArray[np.float64], tile_qubits: int = 0
 ) -> AdjointPlan:
-    """The way back; measurements at the end and other operations that do nothing are left out."""
+    """The way back; measurements at the end and other operations that do nothing are left out.
+
+    `tile_qubits`: of a backend whose tiles are smaller than the processor's; 0: the processor's.
+    """
     rows = circuit.table.rows
     codes = rows[circuit.ops, 0]
     qubits = np.concatenate(([0], np.cumsum(rows[circuit.ops, 1])))
@@ -265,7 +268,7 @@ def _arranged(
     tile_qubits: int,
 ) -> ReverseSegment:
     steps = len(ints)
-    room = min(tile_qubits, num_qubits)
+    room = min(tile_qubits or TILE_QUBITS, num_qubits)
     scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
     tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)
     low = (1 << LOW_QUBITS) - 1
