@@ -46,21 +46,12 @@ from simenv.worker.calls.runner import CallRunner
 from simenv.worker.noise import Noise
 from simenv.worker.process import exit_process
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
-from simulators import registry
+from simulators import errors, registry
 from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.compiler.kernel_time import spent_ns, working_ns
 from simulators.control import RunControl
 from simulators.engine import Engine, EngineContext, FastCounts, PauliSum, Plan, Request, RunOptions
-from simulators.errors import (
-    BadAnswer,
-    DeviceLost,
-    MachineFailed,
-    MachineRefused,
-    OutOfMemory,
-    StaleCalibration,
-    Stopped,
-)
 from simulators.results import EngineResult
 
 if TYPE_CHECKING:
@@ -82,7 +73,7 @@ def chained(found: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
 FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
 # Errors whose codes are reasons.
 CODED_ERRORS = (
-    *(MachineRefused, MachineFailed, BadAnswer, StaleCalibration),
+    *(errors.MachineRefused, errors.MachineFailed, errors.BadAnswer, errors.StaleCalibration),
     *(CallFailed, ValueTooLarge, ProgramError),
 )
 PLAN_CACHE_BYTES = 256 * 2**20
@@ -204,7 +195,7 @@ class Runner:
         state, file, device_ns = _DONE, None, 0
         try:
             payload, file, device_ns = self._packed(assigned, terms, chunk)
-        except DeviceLost as error:  # nor would a later task succeed here: this one runs again
+        except errors.DeviceLost as error:  # no later task would succeed here
             exit_process(EXIT_GPU, str(error))
         except Exception as error:  # noqa: BLE001  # engines of others may raise anything; a
             # task's error is its result, never the worker's end
@@ -234,7 +225,7 @@ class Runner:
             self._marks += self._marks * 2
             return *self.calls.run(assigned, terms, chunk, self.control), 0
         if terms.stale == REFUSED:
-            raise StaleCalibration(
+            raise errors.StaleCalibration(
                 f"compiled for calibration {terms.compiled_for[:16]}, which is no longer in force",
                 hint="submit it again: it is compiled anew; with compile='auto' it runs and its"
                 " result says so",
@@ -252,13 +243,13 @@ class Runner:
 
     def _failed(self, error: Exception) -> tuple[int, bytes]:
         """The state and the packed Failure that an error is."""
-        if isinstance(error, Stopped):
+        if isinstance(error, errors.Stopped):
             reason = self.stop_reason or "stopped"
             state = ENDED_EARLY.get(self.stop_reason, FAILED)
             return state, codec.encode(Failure(reason, "stopped while it ran"))
         if isinstance(error, StoreError):
             return FAILED, _failure(error.code, error)
-        if isinstance(error, OutOfMemory | MemoryError):
+        if isinstance(error, errors.OutOfMemory | MemoryError):
             return FAILED, _failure("out_of_memory", error)
         if isinstance(error, CODED_ERRORS):
             return FAILED, _failure(error.code, error)

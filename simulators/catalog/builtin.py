@@ -12,11 +12,11 @@ from simulators.catalog.costs import (
     ContractionCost,
     DensityMatrixCost,
     DeviceCost,
-    GpuCost,
     MpsCost,
     StabilizerCost,
     StatevectorCost,
 )
+from simulators.catalog.gpu_costs import GpuCost
 from simulators.circuit.analysis.profile import Profile
 from simulators.errors import Unsupported
 
