@@ -6,7 +6,7 @@ clock starts. Both have the same cutoff and run in turns, one thread; medians of
 long chain (50 steps at a cutoff of 1e-10, minutes for Aer) once. Contraction: QAOA of p = 1 on a
 graph of degree 3, through a service of one worker. Last, a contraction whose slices 4 ranks share.
 
-    python -m bench run tensornetwork [--rounds 5] [--no-long] [--no-ranks]
+    python -m bench run tensornetwork [--rounds 5] [--no-long] [--no-chains] [--no-ranks]
 
 Shares are of CPU seconds, which a busy machine can measure; whole paths are the wall's.
 """
@@ -51,6 +51,7 @@ RANKS = 4
 OPTIONS = (
     Option("--rounds", type=int, default=5, quick=2),
     Option("--no-long", action="store_true"),
+    Option("--no-chains", action="store_true"),
     Option("--no-ranks", action="store_true"),
     Option("--seed", type=int, default=3),
 )
@@ -70,7 +71,7 @@ def run(options: Namespace) -> Report:
     """Run the benchmark."""
     words = "tensor networks: chains and contraction, CPU s of one thread"
     report = Report("tensornetwork", words)
-    if installed("qiskit_aer"):
+    if not options.no_chains and installed("qiskit_aer"):
         for case in cases(options.seed):
             if not (case.long and options.no_long):
                 _chain(report, case, 1 if case.long else options.rounds)
