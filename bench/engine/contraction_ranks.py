@@ -1,6 +1,6 @@
 """One contraction over several ranks: CPU time of each, started by `tensornetwork`.
 
-The expectation value of one edge of QAOA with p = 4 on 26 qubits, whose light cone has nearly all
+The expectation value of one edge of QAOA with p = 4 on 32 qubits, whose light cone has nearly all
 of them. As a program it is one of the ranks, with the path of the file that the first one writes.
 """
 
@@ -19,7 +19,7 @@ from arrays import Arrays
 from ranked import environment, mpirun
 
 ROOT = Path(__file__).parents[2]
-QUBITS, LAYERS, DEGREE = 26, 4, 3
+QUBITS, LAYERS, DEGREE = 32, 4, 3
 KERNELS = Path(sys.prefix) / "var" / "simenv-kernels"
 WAIT_S = 900.0
 
