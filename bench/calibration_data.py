@@ -45,12 +45,12 @@ def measured(
         loaded = load(text)
         source = MeasuredCircuit(text, loaded, loaded.program.num_clbits, body_of(loaded))
         record = CountsRecord(source, {0: 1}, 1, f"circuit-{number}", body=source.body)
-        found = predictor.prediction(record)
-        assert found is not None
-        drawn = rng.multinomial(shots, found.probabilities / found.probabilities.sum())
+        result = predictor.prediction(record)
+        assert result is not None
+        drawn = rng.multinomial(shots, result.probabilities / result.probabilities.sum())
         counts = {
             int(outcome): int(count)
-            for outcome, count in zip(found.outcomes, drawn, strict=True)
+            for outcome, count in zip(result.outcomes, drawn, strict=True)
             if count
         }
         records.append(msgspec.structs.replace(record, counts=counts, shots=shots))

@@ -37,23 +37,23 @@ def latest(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
         if not result.quick:
             by_goal.setdefault((result.benchmark, result.key), []).append(result)
     return {
-        goal: list({each.label: each for each in found if each.commit == found[-1].commit}.values())
-        for goal, found in by_goal.items()
+        goal: list({each.label: each for each in match if each.commit == match[-1].commit}.values())
+        for goal, match in by_goal.items()
     }
 
 
 def performance_tables(stored: Path = STORED) -> str:
     """Return a section with a table for each benchmark, and the machines of the measurements."""
-    texts, found = catalogue(), latest(read(stored))
+    texts, match = catalogue(), latest(read(stored))
     all_goals = goals()
-    lines = [*_machines(found)]
+    lines = [*_machines(match)]
     for benchmark, entry in texts.items():
         if benchmark == "readme":
             continue
         lines += [f"\n## {entry['title']}\n", f"`python -m bench run {benchmark}`\n", _HEADER]
         for key, goal in all_goals[benchmark].items():
             text, unit = entry[key]
-            results = found.get((benchmark, key))
+            results = match.get((benchmark, key))
             if results:
                 lines += [_row(text, unit, result) for result in results]
             else:
@@ -63,11 +63,11 @@ def performance_tables(stored: Path = STORED) -> str:
 
 def readme_table(stored: Path = STORED) -> str:
     """Return the README's table: of each goal the case that is farthest from it."""
-    texts, found = catalogue(), latest(read(stored))
+    texts, match = catalogue(), latest(read(stored))
     lines = ["| figure | measured | goal | command |", "|---|---|---|---|"]
     for benchmark, key, text in texts["readme"]:
         unit = texts[benchmark][key][1]
-        results = found[benchmark, key]
+        results = match[benchmark, key]
         worst = (min if results[0].at_least else max)(results, key=lambda each: each.value or 0.0)
         missed = "" if worst.met else " (**missed**)"
         bound = f"{'>=' if worst.at_least else '<='} {number(worst.goal)} {unit}"

@@ -44,14 +44,14 @@ def native_circuit(num_qubits: int, seed: int, min_gates: int, max_gates: int) -
     names, is_line = BASES[basis]
     gates: list[Gate] = []
     while len(gates) < wanted:
-        found = transpile(
+        result = transpile(
             _logical(kind, num_qubits, random),
             basis_gates=names,
             coupling_map=CouplingMap.from_line(num_qubits) if is_line else None,
             optimization_level=level,
             seed_transpiler=seed,
         )
-        gates += _gates(found)
+        gates += _gates(result)
     return NativeCircuit(kind, basis, level, num_qubits, gates[:max_gates])
 
 
@@ -68,15 +68,15 @@ def _logical(kind: str, num_qubits: int, random: Random) -> QuantumCircuit:
 
 def _random_gates(num_qubits: int, random: Random) -> list[Gate]:
     """Return layers of random gates on one qubit and on random pairs."""
-    found: list[Gate] = []
+    results: list[Gate] = []
     for _ in range(6):
         for table, size in ((_LAYER_GATES, 1), (_PAIR_GATES, 2)):
             order = random.permutation(num_qubits).tolist()
             for first in range(0, num_qubits - size + 1, size):
                 name = list(table)[int(random.integers(len(table)))]
                 angles = random.uniform(-np.pi, np.pi, table[name]).tolist()
-                found.append((name, tuple(order[first : first + size]), tuple(angles)))
-    return found
+                results.append((name, tuple(order[first : first + size]), tuple(angles)))
+    return results
 
 
 def _gates(circuit: QuantumCircuit) -> list[Gate]:

@@ -149,9 +149,9 @@ class CalibrationSnapshot(
         if self.rep_delay_ns:
             return self.rep_delay_ns
         calibrated = [
-            found
+            result
             for qubit in qubits
-            if qubit < len(self.qubits) and (found := self.qubits[qubit].reset_ns) is not None
+            if qubit < len(self.qubits) and (result := self.qubits[qubit].reset_ns) is not None
         ]
         return max(calibrated, default=RESET_NS.get(self.technology, 0.0))
 

@@ -33,8 +33,8 @@ def paulis(num_qubits: int) -> NDArray[np.complex128]:
     """Pauli matrices, complex128 [4^n, 2^n, 2^n]."""
     if num_qubits == 1:
         return _SINGLE
-    found = [np.kron(second, first) for second in _SINGLE for first in _SINGLE]
-    return np.array(found)
+    results = [np.kron(second, first) for second in _SINGLE for first in _SINGLE]
+    return np.array(results)
 
 
 def pauli_number(name: str) -> int:
@@ -71,16 +71,18 @@ class Channel(msgspec.Struct, frozen=True, eq=False):
         basis = paulis(self.num_qubits)
         size = len(basis)
         mapped = np.tensordot(self.ptm, basis, (0, 0))  # [j, c, d]: E(P_j)
-        found = np.tensordot(basis, mapped, (0, 0)).transpose(1, 2, 0, 3)  # from [b, a, c, d]
-        return np.asarray(found.reshape(size, size) / size, np.complex128)
+        result = np.tensordot(basis, mapped, (0, 0)).transpose(1, 2, 0, 3)  # from [b, a, c, d]
+        return np.asarray(result.reshape(size, size) / size, np.complex128)
 
     def kraus(self) -> NDArray[np.complex128]:
         """Kraus operators, the weightiest first: complex128 [k, 2^n, 2^n]."""
         side = 1 << self.num_qubits
         weights, vectors = np.linalg.eigh(self.choi)
         order = [k for k in np.argsort(weights)[::-1] if weights[k] > _NEGLIGIBLE]
-        found = [math.sqrt(side * weights[k]) * vectors[:, k].reshape(side, side).T for k in order]
-        return np.array(found)
+        results = [
+            math.sqrt(side * weights[k]) * vectors[:, k].reshape(side, side).T for k in order
+        ]
+        return np.array(results)
 
     @property
     def cptp_error(self) -> float:
@@ -136,20 +138,20 @@ def from_kraus(operators: Sequence[NDArray[np.complex128]]) -> Channel:
 
     Operators that preserve the trace to 1e-9 are multiplied by (sum K^+ K)^(-1/2).
     """
-    given = [np.asarray(each, np.complex128) for each in operators]
-    side = len(given[0]) if given else 0
-    if side not in (2, 4) or any(each.shape != (side, side) for each in given):
+    inputs = [np.asarray(each, np.complex128) for each in operators]
+    side = len(inputs[0]) if inputs else 0
+    if side not in (2, 4) or any(each.shape != (side, side) for each in inputs):
         raise NoiseError(
             "Kraus operators that are not all 2x2 or all 4x4",
             hint="give the matrices of a channel on one or two qubits",
         )
-    off = float(np.abs(sum(each.conj().T @ each for each in given) - np.eye(side)).max())
+    off = float(np.abs(sum(each.conj().T @ each for each in inputs) - np.eye(side)).max())
     if not off <= TOLERANCE:
         raise NoiseError(
             f"Kraus operators that do not preserve the trace: off by {off:.2g}",
             hint="sum K^+ K must be the identity",
         )
-    stack = np.array(given)
+    stack = np.array(inputs)
     if off > _EXACT:
         values, kets = np.linalg.eigh((stack.conj().transpose(0, 2, 1) @ stack).sum(axis=0))
         stack = stack @ (kets / np.sqrt(values)) @ kets.conj().T
@@ -184,16 +186,16 @@ def _controlled_phase() -> tuple[NDArray[np.float64], ...]:
 
 def from_paulis(probabilities: NDArray[np.float64]) -> Channel:
     """Mixture of Paulis with these probabilities, float64 [4^n]. Raises NoiseError."""
-    given = np.asarray(probabilities, np.float64)
+    inputs = np.asarray(probabilities, np.float64)
     if (
-        given.shape not in ((4,), (16,))
-        or (given < 0.0).any()
-        or abs(given.sum() - 1.0) > TOLERANCE
+        inputs.shape not in ((4,), (16,))
+        or (inputs < 0.0).any()
+        or abs(inputs.sum() - 1.0) > TOLERANCE
     ):
         raise NoiseError(
-            f"Pauli probabilities {given.tolist()}", hint="4 or 16 of them, >= 0, whose sum is 1"
+            f"Pauli probabilities {inputs.tolist()}", hint="4 or 16 of them, >= 0, whose sum is 1"
         )
-    return Channel(np.diag(_signs(1 if given.size == 4 else 2) @ given))
+    return Channel(np.diag(_signs(1 if inputs.size == 4 else 2) @ inputs))
 
 
 def depolarizing(parameter: float, num_qubits: int) -> Channel:
@@ -224,9 +226,9 @@ def relaxation(duration_ns: float, t1_us: float, t2_us: float, excited: float = 
         raise NoiseError(f"T2 = {t2_us} us > 2 T1 = {2 * t1_us} us", hint="T2 is at most 2 T1")
     decay = math.exp(-duration_ns / (1e3 * t1_us))
     dephasing = math.exp(-duration_ns / (1e3 * min(t2_us, 2.0 * t1_us)))
-    found = np.diag([1.0, dephasing, dephasing, decay])
-    found[3, 0] = (1.0 - decay) * (1.0 - 2.0 * excited)
-    return Channel(found)
+    result = np.diag([1.0, dephasing, dephasing, decay])
+    result[3, 0] = (1.0 - decay) * (1.0 - 2.0 * excited)
+    return Channel(result)
 
 
 def tensor(first: Channel, second: Channel) -> Channel:

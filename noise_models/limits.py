@@ -16,7 +16,7 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
     the model then has in its place; of the whole device, whatever a circuit uses."""
     if not isinstance(model, DeviceModel):
         return ()  # given channels have no such factors
-    found = [
+    results = [
         _text(component, model.options.factor(component), values)
         for component, values in _components(model)
         if model.options.factor(component) > 1.0
@@ -24,8 +24,8 @@ def limited(model: NoiseModel) -> tuple[str, ...]:
     if model.snapshot.correlated_readout:
         factor = model.options.factor("qubit.correlated_readout")
         if factor > 1.0:
-            found.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
-    return tuple(text for text in found if text)
+            results.append(f"qubit.correlated_readout * {factor:g} acts as 1: as it was measured")
+    return tuple(text for text in results if text)
 
 
 def _components(model: DeviceModel) -> Iterable[tuple[str, _Values]]:

@@ -49,23 +49,23 @@ class NormalForm(msgspec.Struct, frozen=True, eq=False):
     @property
     def leading_probability(self) -> float:
         """Probability of the term that is the likeliest in the maximally mixed state."""
-        found = float(self.probabilities.max())
+        result = float(self.probabilities.max())
         if len(self.rest):
             squares = np.square(np.abs(self.rest)).sum(axis=(1, 2)) / self.rest.shape[1]
-            found = max(found, self.rest_weight * float(squares.max()))
-        return found
+            result = max(result, self.rest_weight * float(squares.max()))
+        return result
 
     @property
     def channel(self) -> Channel:
         """The channel of which this is the form."""
         size = len(self.probabilities)
-        found = np.zeros((size, size))
+        result = np.zeros((size, size))
         if self.rest_weight < 1.0:
             mixture = self.probabilities / self.probabilities.sum()
-            found += (1.0 - self.rest_weight) * from_paulis(mixture).ptm
+            result += (1.0 - self.rest_weight) * from_paulis(mixture).ptm
         if self.rest_weight > 0.0:
-            found += self.rest_weight * from_kraus(list(self.rest)).ptm
-        return Channel(found if self.unitary is None else found @ from_unitary(self.unitary).ptm)
+            result += self.rest_weight * from_kraus(list(self.rest)).ptm
+        return Channel(result if self.unitary is None else result @ from_unitary(self.unitary).ptm)
 
 
 def normal_form(channel: Channel) -> NormalForm:
@@ -168,11 +168,11 @@ def identity_weight(chi: _Chi) -> float:
 
 def pauli_weights(chi: _Chi) -> _Weights:
     """Weights p >= 0 with chi - diag(p) >= 0: the largest p_0, then the largest sum."""
-    found = np.zeros(len(chi))
+    result = np.zeros(len(chi))
     left = chi.copy()
     first = _blocks(chi)[0]
-    found[0] = identity_weight(chi[np.ix_(first, first)])
-    left[0, 0] -= found[0]
+    result[0] = identity_weight(chi[np.ix_(first, first)])
+    left[0, 0] -= result[0]
     problems: dict[int, list[tuple[NDArray[np.intp], _Chi]]] = {}
     for block in _blocks(chi):
         for indices, matrix in _regular_parts(left[np.ix_(block, block)], block > 0):
@@ -181,9 +181,9 @@ def pauli_weights(chi: _Chi) -> _Weights:
         matrices = np.array([matrix for _, matrix in group])
         solved = _largest_pairs(matrices) if size <= 2 else _barrier(matrices)
         for (indices, _), weights in zip(group, solved, strict=True):
-            found[indices] += weights
-    found[found < _LEAST] = 0.0
-    return found
+            result[indices] += weights
+    result[result < _LEAST] = 0.0
+    return result
 
 
 def _blocks(matrix: _Chi) -> list[NDArray[np.intp]]:
@@ -191,7 +191,7 @@ def _blocks(matrix: _Chi) -> list[NDArray[np.intp]]:
     linked = np.abs(matrix) > _ROUNDING
     np.fill_diagonal(linked, True)
     left = np.ones(len(matrix), np.bool_)
-    found = []
+    results = []
     while left.any():
         block = np.zeros(len(matrix), np.bool_)
         grown = np.zeros(len(matrix), np.bool_)
@@ -199,9 +199,9 @@ def _blocks(matrix: _Chi) -> list[NDArray[np.intp]]:
         while (grown != block).any():
             block = grown
             grown = np.asarray(linked[block].any(axis=0))
-        found.append(np.flatnonzero(block))
+        results.append(np.flatnonzero(block))
         left &= ~block
-    return found
+    return results
 
 
 def _regular_parts(matrix: _Chi, is_open: NDArray[np.bool_]) -> list[tuple[NDArray[np.intp], _Chi]]:
@@ -248,21 +248,23 @@ def _barrier(matrices: _Chi) -> _Weights:
     scale = diagonal.max(axis=1)[:, None]
     scaled = matrices / scale[:, :, None]
     on = np.arange(size)
-    found = np.repeat(0.5 * np.linalg.eigvalsh(scaled)[:, :1], size, axis=1)
+    result = np.repeat(0.5 * np.linalg.eigvalsh(scaled)[:, :1], size, axis=1)
     least = _GAP * float((diagonal / scale).sum(axis=1).min()) / (2 * size)
     barrier = 1.0
     while barrier > least:
         barrier = max(barrier * 0.05, 0.99 * least)
         for _ in range(100):
             rest = scaled.copy()
-            rest[:, on, on] -= found
+            rest[:, on, on] -= result
             inverse = np.linalg.inv(rest)
-            gradient = 1.0 / barrier - inverse[:, on, on].real + 1.0 / found
+            gradient = 1.0 / barrier - inverse[:, on, on].real + 1.0 / result
             curvature = np.abs(inverse) ** 2
-            curvature[:, on, on] += found**-2.0
+            curvature[:, on, on] += result**-2.0
             step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
             decrement = np.sqrt((gradient * step).sum(axis=1))[:, None]
-            found = found + step / (1.0 + decrement)  # stays inside: the barrier is self-concordant
+            result = result + step / (
+                1.0 + decrement
+            )  # stays inside: the barrier is self-concordant
             if decrement.max() < 0.3:
                 break
-    return np.asarray(found * scale)
+    return np.asarray(result * scale)

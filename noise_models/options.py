@@ -78,12 +78,12 @@ class NoiseOptions(msgspec.Struct, frozen=True):
 
     def wire(self) -> tuple[tuple[str, float], ...]:
         """Canonical pairs, sorted by name; `parse` returns equal options for them."""
-        found = [*self.factors, *self.values]
+        results = [*self.factors, *self.values]
         if self.recipe != "simenv":
-            found.append((_RECIPE + self.recipe, 1.0))
+            results.append((_RECIPE + self.recipe, 1.0))
         if not self.idle:
-            found.append((_IDLE, 0.0))
-        return tuple(sorted(found))
+            results.append((_IDLE, 0.0))
+        return tuple(sorted(results))
 
     def factor(self, component: str) -> float:
         """Factor of one component: the product over its name and the groups that contain it."""
@@ -116,9 +116,9 @@ def _parsed(items: list[tuple[str, object]]) -> NoiseOptions:
     recipe, idle = "simenv", True
     factors: dict[str, float] = {}
     values: dict[str, float] = {}
-    given = [name for name, _ in items]
+    inputs = [name for name, _ in items]
     for name, value in items:
-        if given.count(name) > 1:
+        if inputs.count(name) > 1:
             raise NoiseError(f"noise option {name!r} is given twice", hint="give it once")
         if name == "recipe" or (name.startswith(_RECIPE) and name != _IDLE):
             recipe = _recipe(name, value)
@@ -142,14 +142,14 @@ def _parsed(items: list[tuple[str, object]]) -> NoiseOptions:
 
 def _recipe(name: str, value: object) -> str:
     if name == "recipe":
-        found = value
+        result = value
     elif value == 1.0:
-        found = name.removeprefix(_RECIPE)
+        result = name.removeprefix(_RECIPE)
     else:
         raise NoiseError(f"{name} = {value!r}", hint="1.0 chooses the recipe")
-    if found not in RECIPES:
-        raise NoiseError(f"noise recipe {found!r}", hint=f"one of {', '.join(RECIPES)}")
-    return str(found)
+    if result not in RECIPES:
+        raise NoiseError(f"noise recipe {result!r}", hint=f"one of {', '.join(RECIPES)}")
+    return str(result)
 
 
 def _switch(name: str, value: object) -> bool:
@@ -163,12 +163,12 @@ def _number(name: str, value: object, largest: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
     try:
-        found = float(value)
+        result = float(value)
     except OverflowError:
-        found = math.inf
-    if not (math.isfinite(found) and 0.0 <= found <= largest):
+        result = math.inf
+    if not (math.isfinite(result) and 0.0 <= result <= largest):
         raise NoiseError(f"noise option {name} = {value!r}", hint=hint)
-    return found + 0.0  # -0.0 becomes 0.0
+    return result + 0.0  # -0.0 becomes 0.0
 
 
 def _unknown(name: str) -> NoiseError:

@@ -72,8 +72,8 @@ def from_values(values: Any) -> CalibrationSnapshot:
             hint=f"this version reads format {FORMAT}",
         )
     try:
-        found = msgspec.convert(values, CalibrationSnapshot)
+        result = msgspec.convert(values, CalibrationSnapshot)
     except msgspec.ValidationError as error:
         raise strict_json.type_error(error) from None
-    check(found)
-    return found
+    check(result)
+    return result

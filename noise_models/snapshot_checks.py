@@ -80,10 +80,10 @@ def clamps(snapshot: CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
     T2 above 2 T1; an error that is 1, which marks a gate that does not work, or beyond what a
     depolarizing channel can have: d / (d + 1) with d = 2^n, as average gate infidelity.
     """
-    found = []
+    results = []
     for index, qubit in enumerate(snapshot.qubits):
         if qubit.t1_us is not None and qubit.t2_us is not None and qubit.t2_us > 2 * qubit.t1_us:
-            found.append(
+            results.append(
                 (
                     f"qubits[{index}].t2_us",
                     f"T2 = {qubit.t2_us:g} us is above 2 T1; used: {2 * qubit.t1_us:g} us",
@@ -94,14 +94,14 @@ def clamps(snapshot: CalibrationSnapshot) -> tuple[tuple[str, str], ...]:
         side = 1 << (len(gate.qubits) or arity.get(gate.name, 1))
         if gate.error is not None and gate.error > side / (side + 1):
             place = f"{gate.name} on {list(gate.qubits) or 'all qubits'}"
-            found.append(
+            results.append(
                 (
                     f"gates[{index}].error",
                     f"{gate.error:g} of {place} marks a gate that does not work; used:"
                     f" {side / (side + 1):g}, complete depolarization",
                 )
             )
-    return tuple(found)
+    return tuple(results)
 
 
 def _natives(snapshot: CalibrationSnapshot) -> None:
@@ -267,14 +267,14 @@ def _range(field: str, value: float, low: float, high: float) -> None:
 
 
 def _qubits(field: str, qubits: Iterable[int], num_qubits: int) -> None:
-    given = tuple(qubits)
-    for qubit in given:
+    inputs = tuple(qubits)
+    for qubit in inputs:
         if not 0 <= qubit < num_qubits:
             raise SnapshotError(
                 field, f"qubit {shown(qubit)} is out of range", hint=f"0 to {num_qubits - 1}"
             )
-    if len(set(given)) < len(given):
-        raise SnapshotError(field, f"a qubit twice in {list(given)}", hint="name each qubit once")
+    if len(set(inputs)) < len(inputs):
+        raise SnapshotError(field, f"a qubit twice in {list(inputs)}", hint="name each qubit once")
 
 
 def _once(field: str, key: tuple[int, ...], seen: set[tuple[int, ...]]) -> None:

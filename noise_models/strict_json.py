@@ -37,7 +37,7 @@ def parse(data: bytes, name: str = "document") -> Any:
             name, f"byte {error.start} is not UTF-8", hint="save the file as UTF-8"
         ) from None
     try:
-        found = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, name))
+        result = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, name))
     except json.JSONDecodeError as error:
         raise SnapshotError(
             name,
@@ -53,8 +53,8 @@ def parse(data: bytes, name: str = "document") -> Any:
             name, f"a number that is too long: {error}"[:200], hint="give numbers of usual size"
         ) from None
     if _SURROGATE.search(text):
-        _check_texts(found, name)
-    return found
+        _check_texts(result, name)
+    return result
 
 
 def _check_texts(tree: Any, name: str) -> None:
@@ -74,13 +74,13 @@ def _check_texts(tree: Any, name: str) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise SnapshotError(
             name, f"an object has the key {shown(twice)} twice", hint="remove one of the two"
         )
-    return found
+    return result
 
 
 def shown(value: object) -> str:

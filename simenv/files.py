@@ -53,9 +53,9 @@ def kernel_folder(path: Path) -> Path:
 def check_private(path: Path, setting: str = "SIMENV_HOME") -> None:
     """Raise ConfigError unless the folder is ours alone to write, and nobody else can put another
     one in its place: see `weakness`."""
-    found = weakness(path)
-    if found is not None:
-        level, why = found
+    result = weakness(path)
+    if result is not None:
+        level, why = result
         mend = f"chmod go-w {level}, or " if "written" in why else ""
         raise ConfigError(
             f"{level} {why}" + ("" if level == path else f", and {path} is reached through it"),

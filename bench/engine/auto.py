@@ -123,8 +123,8 @@ def _candidates(packed: bytes, engine: str = "auto") -> list[engine_choice.Engin
     circuit = Circuit.from_program(decode_program(packed))
     limits = ClusterLimits(1, psutil.virtual_memory().available * 3 // 4, 10**6, 2**34, 1, 1)
     terms = TaskOptions(engine=engine)
-    found = profile(circuit, terms.outputs)
-    return engine_choice.consider(found, terms, (PoolSpec("main"),), limits)
+    result = profile(circuit, terms.outputs)
+    return engine_choice.consider(result, terms, (PoolSpec("main"),), limits)
 
 
 def _may_run(engine: str, packed: bytes) -> bool:

@@ -76,8 +76,8 @@ def main() -> None:
     engine.close()
     if result is not None:
         value = float(np.frombuffer(result.expectations)[0])
-        found = RanksRun(value, cpu_s, result.remark)
-        Path(sys.argv[1]).write_bytes(msgspec.json.encode(found))
+        entry = RanksRun(value, cpu_s, result.remark)
+        Path(sys.argv[1]).write_bytes(msgspec.json.encode(entry))
 
 
 if __name__ == "__main__":

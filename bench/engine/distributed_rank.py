@@ -78,7 +78,7 @@ def main() -> None:
         request = Request(SHOTS, options.seed)
         comm.Barrier()
         begin_s, cpu_s = time.perf_counter(), time.process_time()
-        found = engine.run(plan, circuit, request, run_options, control)
+        result = engine.run(plan, circuit, request, run_options, control)
         own_s = time.process_time() - cpu_s
         traffic = engine.traffic or CommStats()
         wall_s = time.perf_counter() - begin_s
@@ -86,7 +86,7 @@ def main() -> None:
         longest = np.array([wall_s, traffic.exchange_s])
         comm.Allreduce(MPI.IN_PLACE, sums, MPI.SUM)
         comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
-        if found is not None and (number or not options.rounds):  # the first loads what there is
+        if result is not None and (number or not options.rounds):  # the first loads what there is
             rounds.append(
                 Round(
                     float(longest[0]),
@@ -96,7 +96,7 @@ def main() -> None:
                     traffic.exchanges,
                     traffic.planned_bytes_of_all,
                     int(sums[1]),
-                    zlib.crc32(found.outcomes + found.counts),
+                    zlib.crc32(result.outcomes + result.counts),
                     int(sums[2]),
                 )
             )

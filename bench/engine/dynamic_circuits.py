@@ -78,11 +78,11 @@ def run(options: Namespace) -> Report:
         except ProgramError as error:
             print(f"left out: {path.name}: {error}")
             continue
-        found = [
+        results = [
             timed_s(lambda packed=packed: ours.run(packed), clock) for _ in range(options.rounds)
         ]
         words = f"{path.name}, {ours.branches()} branches"
-        report.at_most("circuit_ms", 1e3 * statistics.median(found), words)
+        report.at_most("circuit_ms", 1e3 * statistics.median(results), words)
     return report
 
 

@@ -70,8 +70,8 @@ def run(options: Namespace) -> Report:
     for num_qubits, gates, precision in SIZES:
         for kind in KINDS:
             seeds = range(options.seed, options.seed + options.circuits)
-            found = [random_gates(kind, num_qubits, gates, seed) for seed in seeds]
-            _engine(report, runner, peer, found, kind, (num_qubits, gates, precision), clock)
+            results = [random_gates(kind, num_qubits, gates, seed) for seed in seeds]
+            _engine(report, runner, peer, results, kind, (num_qubits, gates, precision), clock)
     if options.without != "path":
         _path(report, options)
     return report
@@ -152,12 +152,12 @@ def random_gates(kind: str, num_qubits: int, gates: int, seed: int) -> list[Gate
     random = np.random.default_rng(seed)
     params = _ANY if kind == "any" else _NATIVE
     names = list(params)
-    found = []
+    results = []
     for _ in range(gates + int(random.integers(-gates // 10, gates // 10))):
         name = names[int(random.integers(len(names)))]
         qubits = random.choice(num_qubits, 2 if name in _PAIRS else 1, replace=False).tolist()
-        found.append((name, qubits, random.uniform(-3, 3, params[name]).tolist()))
-    return found
+        results.append((name, qubits, random.uniform(-3, 3, params[name]).tolist()))
+    return results
 
 
 def _prepare_qulacs(num_qubits: int, gates: list[Gate]) -> Callable[[], object]:

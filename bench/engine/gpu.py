@@ -87,14 +87,14 @@ def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None
         for key in keys:
             report.not_measured(key, key, "NVRTC is not installed: pip install nvidia-cuda-nvrtc")
         return
-    found = [
+    results = [
         kernel
         for architecture in architectures
         for module in MODULES
         for kernel in usage(nvrtc.compile(module, architecture).log)
     ]
     for key in keys:
-        report.at_most(key, max(getattr(kernel, key) for kernel in found), f"{key}, {nvrtc}")
+        report.at_most(key, max(getattr(kernel, key) for kernel in results), f"{key}, {nvrtc}")
 
 
 def _wide(
@@ -138,13 +138,13 @@ class _Bench:
 
     def _seconds(self, work: Callable[[], object]) -> float:
         wait = getattr(self.device, "synchronize", lambda: None)
-        found = []
+        results = []
         for _ in range(self._rounds + 1):
             begin = time.perf_counter()
             work()
             wait()
-            found.append(time.perf_counter() - begin)
-        return statistics.median(found[1:])
+            results.append(time.perf_counter() - begin)
+        return statistics.median(results[1:])
 
     def copy_rate(self, count: int) -> float:
         """Bytes a second, read and written."""

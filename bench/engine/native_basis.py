@@ -66,8 +66,8 @@ def run(options: Namespace) -> Report:
             ratios: dict[str, list[float]] = {}
             for number in range(options.circuits):
                 circuit = native_circuit(width, options.seed + number, least, most)
-                found = _measured(peers, circuit, options)
-                for name, ratio in _ratios(circuit, found).items():
+                result = _measured(peers, circuit, options)
+                for name, ratio in _ratios(circuit, result).items():
                     ratios.setdefault(name, []).append(ratio)
             _judge(report, width, ratios, path=not options.cpu)
     finally:
@@ -109,7 +109,7 @@ def _peers(options: Namespace) -> list[IsolatedPeer]:
 
 def _measured(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namespace) -> Times:
     """Seconds of each peer on one circuit."""
-    found: Times = {}
+    entries: Times = {}
     means: dict[str, Any] = {}
     for peer in peers:
         if peer.problem or not peer.prepare(circuit.num_qubits, [circuit.gates]):
@@ -126,15 +126,15 @@ def _measured(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namesp
         if is_engine:  # its first call may load kernels; `run` plans in each call
             first = peer.times(rounds, options.cap * rounds, cpu=options.cpu)
         if is_engine or peer.name.startswith("path"):
-            found[f"{peer.name} first"] = statistics.median(first)
-            found[f"{peer.name} again"] = statistics.median(again)
+            entries[f"{peer.name} first"] = statistics.median(first)
+            entries[f"{peer.name} again"] = statistics.median(again)
         else:
-            found[peer.name] = statistics.median(again)
+            entries[peer.name] = statistics.median(again)
     reference = next(iter(means.values()))
     for name, each in means.items():
         off = np.abs(each - reference).max()
         assert off < 6 * (2 / SHOTS) ** 0.5, f"{name} ran another circuit: {off:.2f}"
-    return found
+    return entries
 
 
 def _ratios(circuit: NativeCircuit, found: Times) -> Times:

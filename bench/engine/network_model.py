@@ -80,15 +80,15 @@ def guess(plan: SweepTable, power: int, network: Network, amplitude_s: float) ->
     nodes = 1 << power
     if ranks_used(plan.num_wires, nodes) != nodes:
         raise ValueError(f"{plan.num_wires} qubits do not take {nodes} nodes")
-    found: CommSchedule = plan_communication(
+    result: CommSchedule = plan_communication(
         plan, range(plan.num_wires), plan.num_wires - power, fresh=True
     )
-    sent = found.sent * BYTES
+    sent = result.sent * BYTES
     messages = math.ceil(sent / CHUNK_BYTES)
     meetings = MEETINGS_A_PASS * len(plan.live) * 2 * power
     return Guess(
         nodes,
-        found.visited * amplitude_s,
+        result.visited * amplitude_s,
         sent / network.bandwidth,
         (messages + meetings) * network.latency_s,
     )

@@ -124,12 +124,12 @@ def _section(path: Path, split: dict[str, Any], *, train: bool, test: bool) -> p
         notes.append(_aer_itself(data, compiler, models[AER]))
         print(f"  {notes[-1]}")
     judged = data if train else data.part(test=True)
-    found = score(judged, models, IdealDistributions(), _note)
-    for row in [HEADER, *cells(as_values(found))]:
+    result = score(judged, models, IdealDistributions(), _note)
+    for row in [HEADER, *cells(as_values(result))]:
         print("  " + "  ".join(cell.ljust(24) for cell in row))
-    if found.not_judged:
-        notes.append(f"{found.not_judged} runs are too wide for every engine and were not judged.")
-    return page.Section(title, found, tuple(notes))
+    if result.not_judged:
+        notes.append(f"{result.not_judged} runs are too wide for every engine and were not judged.")
+    return page.Section(title, result, tuple(notes))
 
 
 def _note(text: str) -> None:
@@ -155,21 +155,21 @@ def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
 def _told(fitted: FittedDevice) -> list[str]:
     """How a fit came about, in sentences."""
     held = fitted.held_out
-    found = [
+    results = [
         f"Base: {fitted.base}. Prior: {fitted.prior.text}. Share of the way from the snapshot:"
         f" {fitted.share:g}."
         f" {len(fitted.observed.observations)} circuits were fitted,"
         f" with {len(fitted.columns)} unknowns and {max(len(fitted.windows), 1)} date windows."
     ]
-    found += [f"{rows} training runs: {text}." for text, rows in fitted.observed.left_out]
+    results += [f"{rows} training runs: {text}." for text, rows in fitted.observed.left_out]
     if held is not None:
-        found.append(
+        results.append(
             f"Cross-validation inside the training part: gain of mean HF {held.mean:+.5f}, at least"
             f" {held.low:+.5f}; median HF {held.fitted_median:.4f}"
             f" (snapshot {held.snapshot_median:.4f}), mean {held.fitted_mean:.4f}"
             f" ({held.snapshot_mean:.4f})."
         )
-    return found
+    return results
 
 
 def _aer_itself(data: CountsData, compiler: DeviceCompiler, ours: Predictor) -> str:
@@ -183,15 +183,15 @@ def _aer_itself(data: CountsData, compiler: DeviceCompiler, ours: Predictor) -> 
     name = f"fake_{library.resolve(data.device)}"
     noise = NoiseModel.from_backend(FakeProviderForBackendV2().backend(name))
     for record in data.records:
-        found = ours.prediction(record)
-        if found is None or found.num_qubits > EXACT_QUBITS or not found.two_qubit_gates:
+        result = ours.prediction(record)
+        if result is None or result.num_qubits > EXACT_QUBITS or not result.two_qubit_gates:
             continue
         circuit = to_qiskit(compiler.run_of(record).loaded.program)
         circuit.data = [each for each in circuit.data if each.operation.name != "global_phase"]
         simulator = AerSimulator(method="density_matrix", noise_model=noise, seed_simulator=7)
         counts = simulator.run(circuit, shots=AER_SHOTS).result().get_counts()
         measured = {int(key.replace(" ", ""), 2): n / AER_SHOTS for key, n in counts.items()}
-        table = dict(zip(found.outcomes.tolist(), found.probabilities.tolist(), strict=True))
+        table = dict(zip(result.outcomes.tolist(), result.probabilities.tolist(), strict=True))
         pairs = aligned(table, measured)
         value = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
         return f"Aer itself, {AER_SHOTS:,} shots of one circuit: HF {value:.5f} to its model here."
@@ -221,8 +221,8 @@ def _reached(report: Report, key: str, value: float, limit: float, label: str) -
     """Add a figure; within NEAR_CEILING of the ceiling it has reached its goal."""
     near = value >= limit - NEAR_CEILING
     goal = report.goal(key)
-    told = f" ({value:.4f}, ceiling {limit:.4f})" if near and value < goal else ""
-    report.at_least(key, max(value, goal) if near else value, f"{label}{told}")
+    settings = f" ({value:.4f}, ceiling {limit:.4f})" if near and value < goal else ""
+    report.at_least(key, max(value, goal) if near else value, f"{label}{settings}")
     return value
 
 

@@ -123,7 +123,7 @@ def _ours(case: _Case) -> tuple[float, str]:
     from simulators.engine import Request, RunOptions
 
     clock = clock_of(cpu=True)
-    found: list[tuple[float, str]] = []
+    results: list[tuple[float, str]] = []
     names = ["statevector"] + ["densitymatrix"] * (case.num_qubits <= DENSITY_QUBITS)
     for name in names:
         engine = registry.create(name)
@@ -139,8 +139,8 @@ def _ours(case: _Case) -> tuple[float, str]:
             case.shots / few if name == "statevector" else 1.0
         )
         if bound <= 20 * case.most_s:
-            found.append((timed_s(lambda call=call: call(case.shots), clock), name))
-    return min(found, default=(float("nan"), "(too long)"))
+            results.append((timed_s(lambda call=call: call(case.shots), clock), name))
+    return min(results, default=(float("nan"), "(too long)"))
 
 
 def _aer_seconds(case: _Case) -> dict[str, float]:
@@ -154,18 +154,18 @@ def _aer_seconds(case: _Case) -> dict[str, float]:
         engine = AerSimulator(noise_model=noise, max_parallel_threads=1, **settings)
         return lambda: engine.run(circuit, shots=shots).result().get_counts(0)
 
-    found = {}
+    entries = {}
     if case.num_qubits <= AER_DENSITY_QUBITS:
         run_ = call(case.shots, method="density_matrix")
         run_()
-        found["density"] = timed_s(run_, clock)
+        entries["density"] = timed_s(run_, clock)
     few = call(FEW_SHOTS, method="statevector")
     few()
     base = timed_s(few, clock)
     slope = (timed_s(call(3 * FEW_SHOTS, method="statevector"), clock) - base) / (2 * FEW_SHOTS)
-    found["vector"] = base + max(slope, 0.0) * (case.shots - FEW_SHOTS)
-    if case.num_qubits >= BRANCHED_QUBITS and found["vector"] <= 10 * case.most_s:
-        found["br"] = timed_s(
+    entries["vector"] = base + max(slope, 0.0) * (case.shots - FEW_SHOTS)
+    if case.num_qubits >= BRANCHED_QUBITS and entries["vector"] <= 10 * case.most_s:
+        entries["br"] = timed_s(
             call(
                 case.shots,
                 method="statevector",
@@ -174,7 +174,7 @@ def _aer_seconds(case: _Case) -> dict[str, float]:
             ),
             clock,
         )
-    return found
+    return entries
 
 
 def _aer_noise(*, relax: bool) -> Any:
@@ -185,17 +185,17 @@ def _aer_noise(*, relax: bool) -> Any:
         thermal_relaxation_error,
     )
 
-    found = NoiseModel()
+    result = NoiseModel()
     one, two = depolarizing_error(ONE, 1), depolarizing_error(TWO, 2)
     if relax:
         time_us = RELAXATION_US
         single = thermal_relaxation_error(time_us, time_us, 1e-3 * ONE_NS)
         pair = thermal_relaxation_error(time_us, time_us, 1e-3 * TWO_NS)
         one, two = one.compose(single), two.compose(pair.tensor(pair))
-    found.add_all_qubit_quantum_error(one, ["h", "x", "rx", "ry", "rz", "u"])
-    found.add_all_qubit_quantum_error(two, ["cx", "cz", "cp", "rzz", "swap"])
-    found.add_all_qubit_readout_error(ReadoutError([[1 - P01, P01], [P10, 1 - P10]]))
-    return found
+    result.add_all_qubit_quantum_error(one, ["h", "x", "rx", "ry", "rz", "u"])
+    result.add_all_qubit_quantum_error(two, ["cx", "cz", "cp", "rzz", "swap"])
+    result.add_all_qubit_readout_error(ReadoutError([[1 - P01, P01], [P10, 1 - P10]]))
+    return result
 
 
 def noise_program(circuit: Circuit, *, relax: bool) -> NoiseProgram:

@@ -53,7 +53,7 @@ def run(options: Namespace) -> Report:
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(options.rounds + 1):
         for what in ("values", "gradient"):
-            found = {}
+            entries = {}
             for way in ways:
                 if way.problem or not way.prepare(options.qubits, [(what, options.seed + turn)]):
                     print(f"left out: {way.name}: {way.problem}")
@@ -67,9 +67,9 @@ def run(options: Namespace) -> Report:
                 if values is None:
                     print(f"left out from here: {way.name}: {way.problem}")
                     continue
-                found[way.name] = np.array(values)
-            for name, values in found.items():
-                assert np.abs(values - found.get("ours", values)).max() < 1e-9, (
+                entries[way.name] = np.array(values)
+            for name, values in entries.items():
+                assert np.abs(values - entries.get("ours", values)).max() < 1e-9, (
                     f"{what}: {name} differs"
                 )
     for way in ways:

@@ -89,17 +89,17 @@ def run(options: Namespace) -> Report:
 def circuit(qubits: int, gates: int, seed: int) -> QuantumCircuit:
     """Rotations and entangling gates, measured."""
     rng = np.random.default_rng(seed)
-    made = QuantumCircuit(qubits, qubits)
+    built = QuantumCircuit(qubits, qubits)
     for gate in range(gates):
         qubit = gate % qubits
         if gate // qubits % 3 == 2:
-            made.cx(qubit, (qubit + 1) % qubits)
+            built.cx(qubit, (qubit + 1) % qubits)
         elif gate // qubits % 3:
-            made.rz(rng.uniform(0, 6), qubit)
+            built.rz(rng.uniform(0, 6), qubit)
         else:
-            made.ry(rng.uniform(0, 6), qubit)
-    made.measure(range(qubits), range(qubits))
-    return made
+            built.ry(rng.uniform(0, 6), qubit)
+    built.measure(range(qubits), range(qubits))
+    return built
 
 
 def _qpy(one: QuantumCircuit) -> None:

@@ -66,9 +66,9 @@ def run(options: Namespace) -> Report:
             for way in ways:
                 if way.problem or not way.prepare(num_qubits, [circuit]):
                     continue
-                found = way.times(1, 300.0, cpu=options.cpu)
+                result = way.times(1, 300.0, cpu=options.cpu)
                 if turn:  # the first loads what a process loads once
-                    times.setdefault(way.name, []).extend(found)
+                    times.setdefault(way.name, []).extend(result)
                 else:
                     means[way.name] = np.array(way.correlations())
             for name, each in means.items():
@@ -91,9 +91,9 @@ def run(options: Namespace) -> Report:
 def random_pairs(num_qubits: int, layers: int, seed: int) -> list[Pair]:
     """A random matrix on each pair of random pairings."""
     random = np.random.default_rng(seed)
-    found = []
+    results = []
     for _ in range(layers):
         order = random.permutation(num_qubits).tolist()
         for one, two in zip(order[0::2], order[1::2], strict=False):
-            found.append(((one, two), unitary_group.rvs(4, random_state=random)))
-    return found
+            results.append(((one, two), unitary_group.rvs(4, random_state=random)))
+    return results

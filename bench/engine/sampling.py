@@ -77,15 +77,18 @@ def run(options: Namespace) -> Report:
         read_s, written_s = _memory(options, clock)
         times["read"].append(read_s)
         times["written"].append(written_s)
-    found = {name: statistics.median(each) for name, each in times.items()}
+    entries = {name: statistics.median(each) for name, each in times.items()}
     size = (16 if options.precision == "double" else 8) << options.qubits
-    sweep_s = found["simulation"] / run.sweeps
+    sweep_s = entries["simulation"] / run.sweeps
     print(f"{options.circuit}, {options.threads} threads")
-    print(f"simulation {found['simulation']:.2f} s, {run.sweeps:.1f} sweeps")
-    print(f"sampling {found['sampling']:.3f} s, {outcomes:,} different outcomes")
-    print(f"all amplitudes read once: {found['read']:.3f} s, {size / found['read'] / 1e9:.1f} GB/s")
-    print(f"read and written once: {found['written']:.3f} s\n")
-    report.at_most("of_sweep", found["sampling"] / sweep_s, "sampling, in sweeps of this run")
+    print(f"simulation {entries['simulation']:.2f} s, {run.sweeps:.1f} sweeps")
+    print(f"sampling {entries['sampling']:.3f} s, {outcomes:,} different outcomes")
+    print(
+        f"all amplitudes read once: {entries['read']:.3f} s,"
+        f" {size / entries['read'] / 1e9:.1f} GB/s"
+    )
+    print(f"read and written once: {entries['written']:.3f} s\n")
+    report.at_most("of_sweep", entries["sampling"] / sweep_s, "sampling, in sweeps of this run")
     return report
 
 
@@ -106,10 +109,10 @@ class Runs:
         """Seconds of the passes, of what comes after them, and outcomes found."""
         control, request = Watched(self._clock), Request(shots, SEED)
         begin_s = self._clock()
-        found = self._engine.run(self._plan, self._circuit, request, self._options, control)
+        result = self._engine.run(self._plan, self._circuit, request, self._options, control)
         end_s = self._clock()
         assert control.passes[0] == control.passes[1] > 0
-        return control.last_s - begin_s, end_s - control.last_s, len(found.counts) // 4
+        return control.last_s - begin_s, end_s - control.last_s, len(result.counts) // 4
 
 
 def _memory(options: Namespace, clock: Clock) -> tuple[float, float]:

@@ -57,7 +57,7 @@ def run(options: Namespace) -> Report:
     report = Report("small", f"engine call: {GATES} gates, {SHOTS} shots, new seeds, us")
     for num_qubits in WIDTHS:
         calls = {"ours": _ours(runner, num_qubits), **_peers(num_qubits)}
-        times = {name: statistics.median(found) for name, found in _rounds(calls, options.rounds)}
+        times = {name: statistics.median(result) for name, result in _rounds(calls, options.rounds)}
         ours = times["ours"]
         print(f"{num_qubits:2d} qubits: " + ", ".join(f"{k} {v:.1f}" for k, v in times.items()))
         report.at_most(f"us_{num_qubits}", ours, f"{num_qubits} qubits")
@@ -71,15 +71,15 @@ def run(options: Namespace) -> Report:
                 )
     for num_qubits, layers, rows in SWEEPS:
         sweep = {"": _sweep(runner, num_qubits, layers, rows)}
-        ((_, found),) = _rounds(sweep, options.rounds)
-        rate = rows / (1e-6 * statistics.median(found))
+        ((_, result),) = _rounds(sweep, options.rounds)
+        rate = rows / (1e-6 * statistics.median(result))
         report.at_least(f"bindings_{num_qubits}", rate, f"bindings/s, {num_qubits} qubits, 1 core")
     return report
 
 
 def _rounds(calls: Calls, rounds: int) -> Iterator[tuple[str, list[float]]]:
     """Of each call, the median of every round in us."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
+    entries: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
             times = []
@@ -89,8 +89,8 @@ def _rounds(calls: Calls, rounds: int) -> Iterator[tuple[str, list[float]]]:
                 times.append(1e-3 * (time.perf_counter_ns() - begin))
             if name == AER_AT_ONCE:
                 times = [us / 100 for us in times]
-            found[name].append(statistics.median(times))
-    return iter((name, times[1:]) for name, times in found.items())  # the first round warms up
+            entries[name].append(statistics.median(times))
+    return iter((name, times[1:]) for name, times in entries.items())  # the first round warms up
 
 
 def _made(num_qubits: int) -> list[list[Gate]]:
@@ -98,8 +98,8 @@ def _made(num_qubits: int) -> list[list[Gate]]:
 
 
 def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
-    made = [load(built(num_qubits, one)).packed for one in _made(num_qubits)]
-    programs, seeds = itertools.cycle(made), itertools.count(1)
+    created = [load(built(num_qubits, one)).packed for one in _made(num_qubits)]
+    programs, seeds = itertools.cycle(created), itertools.count(1)
 
     def call() -> object:
         assigned = AssignedTask(1, 1, 0, next(programs), SHOTS, next(seeds), b"", 0)
@@ -110,13 +110,13 @@ def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
 
 def _peers(num_qubits: int) -> Calls:
     """Those that are installed."""
-    found: Calls = {}
-    made = _made(num_qubits)
+    entries: Calls = {}
+    created = _made(num_qubits)
     if installed("qulacs"):
-        found["qulacs"] = _qulacs(num_qubits, made)
+        entries["qulacs"] = _qulacs(num_qubits, created)
     if installed("qiskit_aer"):
-        found |= _aer(num_qubits, made)
-    return found
+        entries |= _aer(num_qubits, created)
+    return entries
 
 
 def _qulacs(num_qubits: int, made: list[list[Gate]]) -> Callable[[], object]:

@@ -108,23 +108,23 @@ def ghz(num_qubits: int) -> list[Gate]:
 
 def tfim(num_qubits: int, steps: int) -> list[Gate]:
     """First-order Trotter steps of an Ising chain in a transverse field, J = h = 1, dt = 0.1."""
-    found: list[Gate] = []
+    results: list[Gate] = []
     for _ in range(steps):
         for first in (0, 1):
-            found += [("rzz", (k, k + 1), (0.2,)) for k in range(first, num_qubits - 1, 2)]
-        found += [("rx", (k,), (0.2,)) for k in range(num_qubits)]
-    return found
+            results += [("rzz", (k, k + 1), (0.2,)) for k in range(first, num_qubits - 1, 2)]
+        results += [("rx", (k,), (0.2,)) for k in range(num_qubits)]
+    return results
 
 
 def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
     """Random gates on each qubit, then CZ on every second pair of neighbours."""
     random = np.random.default_rng(seed)
-    found: list[Gate] = []
+    results: list[Gate] = []
     for layer in range(depth):
         for k in range(num_qubits):
-            found.append(("u", (k,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
-        found += [("cz", (k, k + 1), ()) for k in range(layer % 2, num_qubits - 1, 2)]
-    return found
+            results.append(("u", (k,), tuple(random.uniform(0, 2 * np.pi, 3).tolist())))
+        results += [("cz", (k, k + 1), ()) for k in range(layer % 2, num_qubits - 1, 2)]
+    return results
 
 
 def qaoa(num_qubits: int, seed: int) -> tuple[list[Gate], list[tuple[int, int]]]:
@@ -169,20 +169,20 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
         asked.save_expectation_value(SparsePauliOp("ZZ"), [place, place + 1], label=str(k))
     plain = _circuit(bare)
     observables = tuple(PauliSum((label,), np.ones(1)) for label in labels)
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
 
     def our_values() -> None:
-        found["ours"] = simulate(
+        entries["ours"] = simulate(
             plain, shots=0, engine="mps", outputs=("expectation",), observables=observables,
             settings=settings,
         )  # fmt: skip
 
     def aer_values() -> None:
-        found["aer"] = _succeeded(aer.run(asked, shots=1))
+        entries["aer"] = _succeeded(aer.run(asked, shots=1))
 
     ours, theirs = _in_turns(rounds, our_values, aer_values)
-    values = np.frombuffer(found["ours"].expectations).reshape(-1, 2)[:, 0]
-    data = found["aer"].data(0)
+    values = np.frombuffer(entries["ours"].expectations).reshape(-1, 2)[:, 0]
+    data = entries["aer"].data(0)
     off = max(abs(data[str(k)] - value) for k, value in enumerate(values.tolist()))
     print(f"{case.name}: {PAIRS} values: ours {ours:.4f}, Aer {theirs:.4f}")
     report.at_most("value_error", off, f"{case.name}: values, from Aer's")
@@ -205,7 +205,7 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
             result = task.result()
             shots_s.append(time.perf_counter() - begin_s)
             begin_s = time.perf_counter()
-            found = env.submit(bare, shots=0, observables=sums, engine="contraction").result()
+            entry = env.submit(bare, shots=0, observables=sums, engine="contraction").result()
             values_s.append(time.perf_counter() - begin_s)
         assert result is not None
         chosen = env.submit(circuit, shots=SHOTS, seed=1).result()
@@ -214,7 +214,7 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
     report.at_most(
         "qaoa_values_s", statistics.median(values_s[1:]), f"{name}: {len(edges)} edges, s"
     )
-    values = [float(each) for each in found.expectations]
+    values = [float(each) for each in entry.expectations]
     if installed("quimb"):
         import quimb.tensor as tensors
 

@@ -49,12 +49,12 @@ def run(options: Namespace) -> Report:
                 begin = clock()
                 call()
                 times[name].append(1e3 * (clock() - begin))
-    found = {name: statistics.median(each) for name, each in times.items()}
+    entries = {name: statistics.median(each) for name, each in times.items()}
     size = (32 if options.precision == "double" else 16) << options.qubits  # read and written
     size_words = f"{options.qubits} qubits, {options.precision}"
     print(f"{size_words}, width {width}, {options.threads} threads, ms")
-    for name, taken in found.items():
-        one = taken if name in _WHOLE else (taken - found["pass, low wires"]) / COPIES
+    for name, taken in entries.items():
+        one = taken if name in _WHOLE else (taken - entries["pass, low wires"]) / COPIES
         rate = f"{size / taken / 1e6:8.1f} GB/s" if name in _WHOLE else ""
         print(f"{name:24}{one:9.2f}{rate}")
     return report

@@ -69,8 +69,8 @@ def run(options: Namespace) -> Report:
         for width in map(int, options.qubits.split(",")):
             for name in options.circuits.split(","):
                 many = 1 if width >= ONCE else rounds
-                found, speeds = _case(ways, memory, name, width, many, options)
-                best = _shown(name, width, found)
+                result, speeds = _case(ways, memory, name, width, many, options)
+                best = _shown(name, width, result)
                 _judge(report, name, width, best)
                 if name in SWEPT and width in (24, ONCE):
                     _swept(report, ways, name, width, best, statistics.median(speeds))
@@ -102,10 +102,10 @@ def _ways(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
         ("qsim f32 fused 4, 1 thread", Qsim, (4,), 1),
     ]
     ways = []
-    for name, make, given, number in made_of:
+    for name, make, values, number in made_of:
         if name.split()[0] in without or (threads == 1 and "1 thread" in name):
             continue
-        way = IsolatedPeer(name, make, *given, threads=number)
+        way = IsolatedPeer(name, make, *values, threads=number)
         if way.problem:
             print(f"left out: {name}: {way.problem}")
             way.close()
@@ -137,11 +137,11 @@ def _case(
                 continue
             if not turn:
                 way.times(1, options.cap)  # what is loaded or allocated once
-            found = way.times(SMALL_CALLS if small else 1, options.cap, cpu=options.cpu)
-            if not found:
+            result = way.times(SMALL_CALLS if small else 1, options.cap, cpu=options.cpu)
+            if not result:
                 _say(way)
                 continue
-            times.setdefault(way.name, []).append(statistics.median(found))
+            times.setdefault(way.name, []).append(statistics.median(result))
             if way.name.startswith("ours"):
                 kept = way.times(
                     SMALL_CALLS if small else 1, options.cap, "run_planned", cpu=options.cpu
@@ -175,8 +175,8 @@ def _kind(name: str) -> str:
 def _same_circuits(means: dict[str, Any]) -> None:
     """All must have run the same circuit: their means differ by their shots' chance alone."""
     first = np.array(means["ours f64"])
-    for name, found in means.items():
-        off = np.abs(first - np.array(found)).max()
+    for name, result in means.items():
+        off = np.abs(first - np.array(result)).max()
         assert off < 6 * (2 / 1_024) ** 0.5, f"{name} ran another circuit: {off:.2f}"
 
 
@@ -184,12 +184,12 @@ def _shown(name: str, width: int, times: Times) -> dict[str, float]:
     """Medians: of ours, and of each library's best way."""
     best: dict[str, float] = {}
     words: dict[str, str] = {}
-    for way, found in sorted(times.items()):
-        median = statistics.median(found)
+    for way, result in sorted(times.items()):
+        median = statistics.median(result)
         kind = way if way.startswith("ours") else _kind(way)
         if median <= best.get(kind, np.inf):
             best[kind] = median
-            words[kind] = f"{way} {1e3 * median:.3g} ({len(found)})"
+            words[kind] = f"{way} {1e3 * median:.3g} ({len(result)})"
     print(f"{width} qubits {name}, ms (rounds): {', '.join(words.values())}", flush=True)
     return best
 
@@ -229,11 +229,11 @@ def _swept(
     for way in ways:
         if not way.name.startswith("ours f") or way.problem:
             continue
-        found = way.call("swept")
-        if found is None:
+        result = way.call("swept")
+        if result is None:
             _say(way)
             continue
-        number, moved = found
+        number, moved = result
         share = 100 * moved / speed / best[f"{way.name} planned"]
         words = f"{number} passes, {moved / 2**30:.2f} GiB; memory {speed / 1e9:.1f} GB/s"
         print(f"{width} qubits {name} {way.name}: {words}")

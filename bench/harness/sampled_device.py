@@ -136,13 +136,18 @@ class SampledDevice:
 
     def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
         """See `CircuitRunner`."""
-        found: Counts = {}
+        entries: Counts = {}
         for circuit in circuits:
             for point in circuit.points:
                 odds = self._odds(point)
                 tally = self._rng.multinomial(circuit.shots, odds)
-                add(found, (point,), np.arange(odds.size, dtype=np.uint64), tally.astype(np.uint32))
-        return found
+                add(
+                    entries,
+                    (point,),
+                    np.arange(odds.size, dtype=np.uint64),
+                    tally.astype(np.uint32),
+                )
+        return entries
 
     def _odds(self, point: Point) -> NDArray[np.float64]:
         """Probabilities of all outcomes, bit 0 is the first qubit."""

@@ -39,10 +39,10 @@ def run(options: Namespace) -> Report:
     report = Report("certify", f"{options.device}: all qubits and pairs, 2 workers")
     with tempfile.TemporaryDirectory() as home:
         os.environ["SIMENV_HOME"] = home
-        whole, controls = _certificates(options.device, Path(home))
-    print(f"{whole.circuits} circuits, {whole.shots:,} shots, {len(whole.comparisons)} quantities")
-    report.at_most("seconds", whole.seconds, "whole device, s")
-    wrong = len(whole.culprits) + len(whole.unresolved)
+        full, controls = _certificates(options.device, Path(home))
+    print(f"{full.circuits} circuits, {full.shots:,} shots, {len(full.comparisons)} quantities")
+    report.at_most("seconds", full.seconds, "whole device, s")
+    wrong = len(full.culprits) + len(full.unresolved)
     report.at_most("outside", wrong, "quantities outside or not resolved")
     named = {(each.quantity, each.qubits) for each in controls.culprits}
     print(f"controls: {', '.join(f'{q} {p}' for q, p in sorted(named))}")
@@ -67,9 +67,9 @@ def _certificates(name: str, home: Path) -> tuple[Certificate, Certificate]:
     (home / "devices" / "changed.json").write_bytes(snapshot.dump(_changed(claims)))
     with simenv.local(workers=2) as client:
         certify(client, name, claims, qubits=(0, 1), seed=7)  # kernels are loaded
-        whole = certify(client, name, claims, seed=1)
+        full = certify(client, name, claims, seed=1)
         few = sorted({*_pair(claims), 0, 1, 2})
-        return whole, certify(client, "changed", claims, qubits=few, seed=2)
+        return full, certify(client, "changed", claims, qubits=few, seed=2)
 
 
 def _pair(claims: CalibrationSnapshot) -> tuple[int, int]:

@@ -140,11 +140,11 @@ def _on_five(circuit: QuantumCircuit) -> QuantumCircuit:
     """The circuit without its idle qubits, which Aer would hold: the noise of other qubits of the
     device, and as much work."""
     used = sorted({circuit.find_bit(q).index for item in circuit.data for q in item.qubits})
-    found = QuantumCircuit(len(used), circuit.num_clbits)
+    entry = QuantumCircuit(len(used), circuit.num_clbits)
     for item in circuit.data:
         qubits = [used.index(circuit.find_bit(q).index) for q in item.qubits]
-        found.append(item.operation, qubits, [circuit.find_bit(c).index for c in item.clbits])
-    return found
+        entry.append(item.operation, qubits, [circuit.find_bit(c).index for c in item.clbits])
+    return entry
 
 
 def _target_s() -> float:

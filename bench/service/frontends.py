@@ -87,8 +87,8 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     times: Timed = {}
     for _ in range(min(rounds, 3)):  # Aer takes seconds
         _round(ways, times)
-    found = {name: way()[0].data.evs for name, way in ways.items()}
-    for name, each in found.items():
+    entries = {name: way()[0].data.evs for name, way in ways.items()}
+    for name, each in entries.items():
         assert np.allclose(each, reference, atol=1e-9), name
     few = (circuit, observables, values[:4])  # it binds and evolves each pair of them anew
     begin = time.perf_counter()
@@ -176,12 +176,12 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
     rng = np.random.default_rng(5)
 
     def one(bindings: Array) -> Array:
-        (found,) = estimator.run([(circuit, observable, bindings)]).result()
-        return np.asarray(found.data.evs)
+        (result,) = estimator.run([(circuit, observable, bindings)]).result()
+        return np.asarray(result.data.evs)
 
     def each(bindings: Array) -> Array:
-        found = estimator.run([(circuit, observable, row) for row in bindings]).result()
-        return np.array([float(pub.data.evs) for pub in found])
+        result = estimator.run([(circuit, observable, row) for row in bindings]).result()
+        return np.array([float(pub.data.evs) for pub in result])
 
     ways = {"one PUB": one, "a PUB for each": each}
     times: Timed = {}
@@ -192,8 +192,8 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
             if number:
                 times.setdefault(name, []).append(seconds)
     _print("a gradient step of 480 circuits through SimenvEstimator", times)
-    for name, found in times.items():
-        report.at_most("vqls_estimator_s", statistics.median(found), f"such a step, {name}, s")
+    for name, result in times.items():
+        report.at_most("vqls_estimator_s", statistics.median(result), f"such a step, {name}, s")
 
 
 def _step(means: Callable[[Array], Array], angles: Array) -> float:
@@ -213,7 +213,7 @@ def _round(ways: dict[str, Callable[[], Any]], times: Timed) -> None:
 
 def _print(words: str, times: Timed) -> None:
     print(words)
-    for name, found in times.items():
-        median = statistics.median(found)
-        print(f"  {name:22s}{median * 1e3:10.1f} ms  best {min(found) * 1e3:.1f}")
+    for name, result in times.items():
+        median = statistics.median(result)
+        print(f"  {name:22s}{median * 1e3:10.1f} ms  best {min(result) * 1e3:.1f}")
     print()

@@ -57,12 +57,12 @@ def run(options: Namespace) -> Report:
             for name, device in devices.items():
                 for way in (_batch, _broadcast, _gradient):
                     key = name, way.__name__[1:]
-                    found = _timed(times, key, warm, way, device, angles)
-                    sums.setdefault(key[1], []).append(float(np.sum(found)))
+                    result = _timed(times, key, warm, way, device, angles)
+                    sums.setdefault(key[1], []).append(float(np.sum(result)))
             for way_name, values in sums.items():  # all solve one problem, within the shots
                 assert np.ptp(values) < 5 * np.sqrt(2 * 504 / SHOTS), (way_name, values)
-    for (name, way_name), found in times.items():
-        print(f"{name:16s} {way_name:14s}{statistics.median(found) * 1e3:10.1f} ms")
+    for (name, way_name), result in times.items():
+        print(f"{name:16s} {way_name:14s}{statistics.median(result) * 1e3:10.1f} ms")
     print()
     for key in ("batch", "broadcast", "gradient"):
         value = statistics.median(times["simenv", key])
@@ -78,11 +78,11 @@ def _timed(
     *arguments: Any,
 ) -> Any:
     begin = time.perf_counter()
-    found = call(*arguments)
+    result = call(*arguments)
     seconds = (time.perf_counter() - begin) * CIRCUITS / (7 * len(example.ROWS))
     if not warm:
         times.setdefault(key, []).append(seconds)
-    return found
+    return result
 
 
 def _bindings(angles: Array) -> Array:

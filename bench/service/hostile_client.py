@@ -76,15 +76,17 @@ def run(options: Namespace) -> Report:
             if name in ON_SMALL_DISK and os.geteuid():
                 print(f"\n{name}: left out, only root can mount a small disk")
                 continue
-            found = measured(name, options.seconds, Path(folder))
-            codes = ", ".join(f"{count} {code}" for code, count in found.codes.most_common()) or "-"
-            print(f"\n{name}: refusals: {codes}; {len(found.far_s)} answers to the good client")
-            report.at_least("lives", found.lives, "the service lives")
-            report.at_most("peak_gib", found.peak_gib, "memory of the service, GiB")
-            for where, times in (("here", found.near_s), ("far", found.far_s)):
+            result = measured(name, options.seconds, Path(folder))
+            codes = (
+                ", ".join(f"{count} {code}" for code, count in result.codes.most_common()) or "-"
+            )
+            print(f"\n{name}: refusals: {codes}; {len(result.far_s)} answers to the good client")
+            report.at_least("lives", result.lives, "the service lives")
+            report.at_most("peak_gib", result.peak_gib, "memory of the service, GiB")
+            for where, times in (("here", result.near_s), ("far", result.far_s)):
                 p99_ms = float(np.percentile(times, 99)) * 1e3
                 report.at_most("p99_ms", p99_ms, f"answers to a good client {where}, p99, ms")
-            report.at_most("revoke_s", found.revoke_s, "to revoke the key, s")
+            report.at_most("revoke_s", result.revoke_s, "to revoke the key, s")
     return report
 
 

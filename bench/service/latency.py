@@ -120,8 +120,8 @@ def _far(rounds: int, circuits: int) -> Report:
         far = stack.enter_context(simenv.connect(service=file))
         for _ in range(rounds + 1):
             for name, client in (("ipc", near), ("tcp", far)):
-                made = [four_qubit_circuit(next(seeds)) for _ in range(circuits)]
-                _measure(client, made, series[name], next(seeds))
+                built = [four_qubit_circuit(next(seeds)) for _ in range(circuits)]
+                _measure(client, built, series[name], next(seeds))
     for one in series.values():
         del one.medians[0]  # the first round warms up
     p50s = {name: statistics.median(one.medians) * 1e3 for name, one in series.items()}
@@ -158,10 +158,10 @@ def _measure(client: Client, circuits: list[QuantumCircuit], into: Series, seed:
 
 
 def _processes(client: Client) -> dict[str, psutil.Process]:
-    found = {"client": psutil.Process(), "service": psutil.Process(client.status().pid)}
+    entries = {"client": psutil.Process(), "service": psutil.Process(client.status().pid)}
     for k, worker in enumerate(client.workers()):
-        found[f"worker {k}"] = psutil.Process(worker.pid)
-    return found
+        entries[f"worker {k}"] = psutil.Process(worker.pid)
+    return entries
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -58,17 +58,17 @@ def _wide_s(client: Client, pairs: int) -> tuple[float, float]:
 
 
 def _small() -> QuantumCircuit:
-    made = QuantumCircuit(3)
-    made.h(range(3))
-    made.measure_all()
-    return made
+    built = QuantumCircuit(3)
+    built.h(range(3))
+    built.measure_all()
+    return built
 
 
 def _wide() -> QuantumCircuit:
-    made = QuantumCircuit(WIDE)
+    built = QuantumCircuit(WIDE)
     for layer in range(LAYERS):
         for qubit in range(WIDE):
-            made.rx(0.1 + 0.01 * layer, qubit)
-            made.cz(qubit, (qubit + 1) % WIDE)
-    made.measure_all()
-    return made
+            built.rx(0.1 + 0.01 * layer, qubit)
+            built.cz(qubit, (qubit + 1) % WIDE)
+    built.measure_all()
+    return built

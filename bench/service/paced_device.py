@@ -117,15 +117,15 @@ def _pace(report: Report, tasks: int) -> None:
         groups = [
             client.submit_many([_flip()] * (tasks // GROUPS), pool="lab", shots=n) for n in shots
         ]
-        found = [task.result() for group in groups for task in group]
-    begun, length = _intervals(found)
-    expected = np.array([_length_ns(result.shots) for result in found]) * 1e-9
+        results = [task.result() for group in groups for task in group]
+    begun, length = _intervals(results)
+    expected = np.array([_length_ns(result.shots) for result in results]) * 1e-9
     order = np.argsort(begun)
     gaps = begun[order][1:] - (begun + length)[order][:-1]
     span_s = float((begun + length).max() - begun.min())
     print(f"device time {length.sum():.1f} s of {span_s:.1f} s\n")
     overlaps = int((gaps < -CLOCK_S).sum())
-    report.at_most("overlaps", overlaps, f"overlaps of {len(found):,} tasks")
+    report.at_most("overlaps", overlaps, f"overlaps of {len(results):,} tasks")
     error = float(np.abs(length / expected - 1.0).max())
     report.at_most("time_error", error, "device time less the schedule's, relative, worst")
     report.at_least("busy_share", float(length.sum()) / span_s, "share of time the device runs")
@@ -145,7 +145,7 @@ def _year(folder: Path, days: int, days_per_s: float) -> list[CalibrationSnapsho
     that it is in force until the environment is ready."""
     (folder / "dated.json").write_bytes(dump(msgspec.structs.replace(CHIP, name="dated")))
     (folder / "dated.d").mkdir()
-    found = []
+    results = []
     for day in range(days):
         qubit = msgspec.structs.replace(QUBIT, p10=0.01 + 0.001 * day)
         date = FIRST + timedelta(days=day if day else -LEAD_S * days_per_s)
@@ -157,8 +157,8 @@ def _year(folder: Path, days: int, days_per_s: float) -> list[CalibrationSnapsho
             rep_delay_ns=RESET_NS + day,
         )
         (folder / "dated.d" / f"{day}.json").write_bytes(dump(snapshot))
-        found.append(snapshot)
-    return found
+        results.append(snapshot)
+    return results
 
 
 def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -> None:
@@ -176,16 +176,16 @@ def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -
         while time.monotonic() < until:
             posted.append(client.post(_flip(), pool="year", shots=SHOTS, compile="never"))
             time.sleep(PAUSE_S)
-        found = [task.result() for task in posted]
+        results = [task.result() for task in posted]
         arrivals = listener.close()
-    days = np.array([digests[result.snapshot or ""] for result in found])
-    begun, length = _intervals(found)
+    days = np.array([digests[result.snapshot or ""] for result in results])
+    begun, length = _intervals(results)
     origin_s = _origin_s(begun, days, len(year), days_per_s)
     due = np.clip(np.floor((begun - origin_s) * days_per_s), 0, len(year) - 1)
     expected = np.array([_length_ns(SHOTS, RESET_NS + day) for day in days]) * 1e-9
     wrong = int((due != days).sum() + (np.abs(length / expected - 1.0) > 1e-9).sum())
     seen = len(set(days.tolist()))
-    print(f"{len(found):,} tasks, {seen} snapshots seen\n")
+    print(f"{len(results):,} tasks, {seen} snapshots seen\n")
     report.at_most(
         "wrong_snapshots", wrong, "results that name another snapshot than that in force"
     )

@@ -261,9 +261,9 @@ class App:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as result:
+        result.bind(("127.0.0.1", 0))
+        port: int = result.getsockname()[1]
         return port
 
 
@@ -332,12 +332,12 @@ def stopped(host: Host, report: Report, _: int) -> None:
 
 def rows(host: Host, report: Report, _: int) -> None:
     """What applications rely on, one by one."""
-    found = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
-    for line in found:
+    results = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
+    for line in results:
         if line["why"]:
             print(f"       {line['name']}: {line['why']}")
     report.at_least(
-        f"rows{host.revision}", sum(not line["why"] for line in found), "rows that pass"
+        f"rows{host.revision}", sum(not line["why"] for line in results), "rows that pass"
     )
 
 

@@ -122,8 +122,8 @@ def _info(seed: int) -> dict[str, Any]:
 
 def _counts(answer: dict[str, Any]) -> dict[str, int]:
     """Of a record of revision 1, or of the one in an envelope of revision 2."""
-    found = answer["result"]
-    counts: dict[str, int] = found["result"]["counts"] if "outcome" in answer else found
+    result = answer["result"]
+    counts: dict[str, int] = result["result"]["counts"] if "outcome" in answer else result
     return counts
 
 

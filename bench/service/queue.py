@@ -93,10 +93,10 @@ def _ten_thousand(client: Client, report: Report) -> None:
     accepts = _accepts_of_another(client)
     blocker.cancel()
     running = _accepts_of_another(client)
-    for words, found in (("waiting", accepts), ("being worked off", running)):
-        p50 = statistics.median(found)
+    for words, result in (("waiting", accepts), ("being worked off", running)):
+        p50 = statistics.median(result)
         report.at_most("accept_p50_ms", p50, f"another client's accept, queue {words}, p50 ms")
-        report.at_most("accept_max_ms", max(found), f"the same, max of {len(found)}, ms")
+        report.at_most("accept_max_ms", max(result), f"the same, max of {len(result)}, ms")
     for task in tasks:
         task.result(timeout_s=120)
     report.at_most("loop_lag_p99_ms", client.status().loop_lag_p99_ms, "loop lag p99, ms")
@@ -120,25 +120,25 @@ def _million(client: Client, report: Report) -> None:
     pool = {"name": "main", "min": 1, "max": 1}
     named.up({"name": NAME, "pools": [pool], "slots": 1})
     with connect(NAME) as again:
-        found = again.status()
-        assert found.queued + found.running == MILLION + 1, f"{found.queued} queued"
+        result = again.status()
+        assert result.queued + result.running == MILLION + 1, f"{result.queued} queued"
         log = Path(config.home_root() / NAME / "service.log").read_text()
         replays = [line for line in log.splitlines() if "replayed:" in line]
         seconds = float(replays[-1].rsplit(",", 1)[1].strip().removesuffix(" s"))
         report.at_most("million_replay_s", seconds, "replay of the queue at the restart, s")
-        report.at_most("million_rss_mb", found.rss_bytes / 1e6, "service RSS after it, MB")
+        report.at_most("million_rss_mb", result.rss_bytes / 1e6, "service RSS after it, MB")
         assert task_number(tasks[-1].id) is not None
 
 
 def _long(num_qubits: int, layers: int) -> QuantumCircuit:
-    made = QuantumCircuit(num_qubits, 1)
+    built = QuantumCircuit(num_qubits, 1)
     for layer in range(layers):
         for qubit in range(num_qubits):
-            made.ry(0.1 + layer + qubit, qubit)
+            built.ry(0.1 + layer + qubit, qubit)
         for qubit in range(num_qubits - 1):
-            made.cx(qubit, qubit + 1)
-    made.measure(0, 0)
-    return made
+            built.cx(qubit, qubit + 1)
+    built.measure(0, 0)
+    return built
 
 
 def _slowest_ms(ask: Callable[[], object]) -> float:

@@ -57,7 +57,7 @@ def run(options: Namespace) -> Report:
                 _sweep(client, num_qubits, parameters, operations, number, next(seeds), rates)
             _loop(client, next(seeds), rates)
             _dicts(client, next(seeds), rates)
-    _verdicts(report, {name: statistics.median(found) for name, found in (rates | cpu).items()})
+    _verdicts(report, {name: statistics.median(entry) for name, entry in (rates | cpu).items()})
     return report
 
 
@@ -75,10 +75,10 @@ def _circuits(
     before = _cpu(client)
     begin = time.perf_counter()
     tasks = client.submit_many(circuits, shots=SHOTS, seed=seed)
-    found = [task.result().counts for task in tasks]
+    entries = [task.result().counts for task in tasks]
     seconds = time.perf_counter() - begin
     after = _cpu(client)
-    assert all(sum(counts.values()) == SHOTS for counts in found)
+    assert all(sum(counts.values()) == SHOTS for counts in entries)
     rates.setdefault(f"ours {num_qubits}", []).append(number / seconds)
     kernel_us = sum(task.result().timing.run_s for task in tasks) / number * 1e6
     for name in after:
@@ -89,9 +89,9 @@ def _circuits(
 
 def _cpu(client: Client) -> dict[str, float]:
     """Seconds of CPU so far: client, service, both workers together."""
-    found = {"client": _cpu_s(os.getpid()), "service": _cpu_s(client.status().pid)}
-    found["worker"] = sum(_cpu_s(worker.pid) for worker in client.workers())
-    return found
+    entries = {"client": _cpu_s(os.getpid()), "service": _cpu_s(client.status().pid)}
+    entries["worker"] = sum(_cpu_s(worker.pid) for worker in client.workers())
+    return entries
 
 
 def _cpu_s(pid: int) -> float:
@@ -100,25 +100,25 @@ def _cpu_s(pid: int) -> float:
 
 
 def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
-    made = [shapes.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
-    circuits = [shapes.built(num_qubits, one) for one in made]
+    built = [shapes.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
+    circuits = [shapes.built(num_qubits, one) for one in built]
     work: dict[str, Callable[[], object]] = {}
     if installed("qiskit_aer"):
         work["aer"] = lambda: run_batch(circuits, SHOTS)
     if installed("qulacs"):
         work["qulacs"] = lambda: [
             qulacs_peer.sample(num_qubits, qulacs_peer.single_angle_circuit(num_qubits, one), SHOTS)
-            for one in made
+            for one in built
         ]
     if installed("pennylane_lightning"):
         lightning = counting_qnode(num_qubits, SHOTS)
-        work["lightning"] = lambda: [lightning(one) for one in made[:10]]
+        work["lightning"] = lambda: [lightning(one) for one in built[:10]]
     for name, run in work.items():
         begin = time.perf_counter()
-        found = run()
+        entry = run()
         seconds = time.perf_counter() - begin
-        assert isinstance(found, list)
-        rates.setdefault(f"{name} {num_qubits}", []).append(len(found) / seconds)
+        assert isinstance(entry, list)
+        rates.setdefault(f"{name} {num_qubits}", []).append(len(entry) / seconds)
 
 
 def _alone(client: Client, seed: int, rates: Rates) -> None:
@@ -126,9 +126,9 @@ def _alone(client: Client, seed: int, rates: Rates) -> None:
     circuits = shapes.layered(4, 30, ALONE, seed)
     begin = time.perf_counter()
     tasks = [client.post(circuit, shots=SHOTS, seed=seed + k) for k, circuit in enumerate(circuits)]
-    found = [task.result().counts for task in tasks]
+    entries = [task.result().counts for task in tasks]
     seconds = time.perf_counter() - begin
-    assert len(found) == ALONE
+    assert len(entries) == ALONE
     rates.setdefault("alone", []).append(ALONE / seconds)
 
 
@@ -148,9 +148,9 @@ def _sweep(
     tasks = client.submit_many((circuit, values), shots=SHOTS, seed=seed)
     results = [task.result() for task in tasks]
     packed = time.perf_counter() - begin
-    found = [result.counts for result in results]
+    entries = [result.counts for result in results]
     seconds = time.perf_counter() - begin
-    assert all(sum(counts.values()) == SHOTS for counts in found)
+    assert all(sum(counts.values()) == SHOTS for counts in entries)
     rates.setdefault(f"packed {num_qubits}", []).append(number / packed)
     rates.setdefault(f"bindings {num_qubits}", []).append(number / seconds)
 

@@ -43,9 +43,11 @@ def run(options: Namespace) -> Report:
         for _ in range(2):  # the first call of each worker loads Qiskit
             client.transpile(circuits[:32], DEVICE, level=LEVEL)
         for _ in range(options.rounds):
-            found = {name: _timed(call, name, workers, walls, cpus) for name, call in ways.items()}
-            assert same(found["qiskit"], found["workers"]), "circuits differ"
-            assert same(found["submit, here"], found["submit, workers"]), "circuits differ"
+            entries = {
+                name: _timed(call, name, workers, walls, cpus) for name, call in ways.items()
+            }
+            assert same(entries["qiskit"], entries["workers"]), "circuits differ"
+            assert same(entries["submit, here"], entries["submit, workers"]), "circuits differ"
     for name in ways:
         wall, cpu = statistics.median(walls[name]), statistics.median(cpus[name])
         print(f"{name:18}{wall:8.3f} s wall{cpu:8.3f} s CPU")
@@ -86,11 +88,11 @@ def _timed(
     cpus: dict[str, list[float]],
 ) -> list[Any]:
     own, others, begin = time.process_time(), _cpu_s(workers), time.perf_counter()
-    found = call()
+    result = call()
     walls.setdefault(name, []).append(time.perf_counter() - begin)
     busiest = float(max(np.subtract(_cpu_s(workers), others)))
     cpus.setdefault(name, []).append(time.process_time() - own + busiest)
-    return found
+    return result
 
 
 def _share(times: dict[str, list[float]], some: str, others: str) -> float:

@@ -65,8 +65,8 @@ def run(options: Namespace) -> Report:
                 times.setdefault(name, []).append(seconds)
             spread = np.ptp(list(slopes.values()), axis=0)
             assert np.all(spread < 1.0), slopes  # all solve the same problem, within the shots
-    for name, found in times.items():
-        print(f"{name:16s}{statistics.median(found) * 1e3:10.1f} ms  best {min(found) * 1e3:.1f}")
+    for name, entry in times.items():
+        print(f"{name:16s}{statistics.median(entry) * 1e3:10.1f} ms  best {min(entry) * 1e3:.1f}")
     print()
     words = "a step of 480 circuits"
     report.at_most("step_s", statistics.median(times["one sweep"]), f"{words}, one sweep, s")
@@ -99,8 +99,8 @@ def _aer(bindings: Array) -> list[float]:
     circuit = example.hadamard_test()
     binds = [{p: list(bindings[:, k]) for k, p in enumerate(circuit.parameters)}]
     result = _aer_simulator().run(circuit, parameter_binds=binds, shots=SHOTS).result()
-    found = [result.get_counts(k) for k in range(len(bindings))]
-    return [(c.get("0", 0) - c.get("1", 0)) / SHOTS for c in found]
+    results = [result.get_counts(k) for k in range(len(bindings))]
+    return [(c.get("0", 0) - c.get("1", 0)) / SHOTS for c in results]
 
 
 @functools.cache

@@ -62,8 +62,8 @@ def run(options: Namespace) -> Report:
     rng = np.random.default_rng(options.seed)
     with simenv.local(workers=2) as client:
         _warm(client, np.random.default_rng(options.seed + 1_000))
-        found = list(_play(client, rng, options.seconds, options.load))
-        share = _judge(found, options.each)
+        entry = list(_play(client, rng, options.seconds, options.load))
+        share = _judge(entry, options.each)
     report.at_least("share_percent", 100 * share, "forecasts within a factor of two, percent")
     return report
 
@@ -78,14 +78,14 @@ def _warm(client: Client, rng: Any) -> None:
 def _play(client: Client, rng: Any, seconds: float, load: float) -> Iterator[Forecast]:
     """Submit as the trace has it."""
     begin, when = time.monotonic(), 0.0
-    made = 0
+    built = 0
     while when < seconds:
         kind = KINDS[int(rng.choice(3, p=SHARES))]
-        work, priority = _work(kind, rng, made), int(rng.choice((-1, 0, 1), p=(0.2, 0.6, 0.2)))
-        made += 1
+        work, priority = _work(kind, rng, built), int(rng.choice((-1, 0, 1), p=(0.2, 0.6, 0.2)))
+        built += 1
         when += rng.exponential(GAP_S / load)
         time.sleep(max(0.0, begin + when - time.monotonic()))
-        tasks = client.submit_many(work, shots=SHOTS, seed=made, priority=priority)
+        tasks = client.submit_many(work, shots=SHOTS, seed=built, priority=priority)
         places = np.unique(np.linspace(0, len(tasks) - 1, ASKED).astype(int))
         asked = [tasks[place] for place in places]
         for task, info in zip(asked, client.tasks(asked), strict=True):

@@ -116,8 +116,8 @@ def _stages(
 
 def _last(pattern: str, text: str) -> float:
     """The newest of a figure in a log that goes on from start to start."""
-    found = re.findall(pattern, text)
-    return float(found[-1]) if found else 0.0
+    entry = re.findall(pattern, text)
+    return float(entry[-1]) if entry else 0.0
 
 
 def _median(seconds: list[float]) -> str:
@@ -157,13 +157,13 @@ def _idle() -> float:
 
 def _ranks(service: str) -> list[psutil.Process]:
     """Ranks of all workers of this service."""
-    found = []
+    results = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = process.cmdline()
             if "simenv.worker" in words and service in words and "-c" not in words:
-                found.append(process)
-    return found
+                results.append(process)
+    return results
 
 
 def _until(true: Callable[[], bool], timeout_s: float = READY_S) -> None:

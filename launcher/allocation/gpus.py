@@ -22,8 +22,8 @@ def local_gpus(environ: Mapping[str, str], folder: Path = _FOLDER) -> tuple[str,
         texts = [file.read_text()[:_MOST] for file in files]
     except OSError:
         return ()
-    found = [match[1] for match in map(_UUID.search, texts) if match]
-    return granted(found, environ.get("CUDA_VISIBLE_DEVICES"))
+    results = [match[1] for match in map(_UUID.search, texts) if match]
+    return granted(results, environ.get("CUDA_VISIBLE_DEVICES"))
 
 
 def granted(uuids: list[str], visible: str | None) -> tuple[str, ...]:
@@ -34,10 +34,10 @@ def granted(uuids: list[str], visible: str | None) -> tuple[str, ...]:
     chosen: list[str] = []
     for word in (part.strip() for part in visible.split(",")):
         if word.isdigit() and int(word) < len(uuids):
-            found = [uuids[int(word)]]
+            results = [uuids[int(word)]]
         else:
-            found = [uuid for uuid in uuids if word.startswith("GPU-") and uuid.startswith(word)]
-        if len(found) != 1 or found[0] in chosen:
+            results = [uuid for uuid in uuids if word.startswith("GPU-") and uuid.startswith(word)]
+        if len(results) != 1 or results[0] in chosen:
             break
-        chosen += found
+        chosen += results
     return tuple(chosen)

@@ -57,9 +57,9 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
         if name.startswith("qubit.")
     }
     qubits = snapshot.qubits or (QubitCalibration(),) * snapshot.num_qubits
-    found = change(snapshot, qubits=tuple(change(qubit, **of_qubits) for qubit in qubits))
+    result = change(snapshot, qubits=tuple(change(qubit, **of_qubits) for qubit in qubits))
     if "gate.zz_khz" in values:
-        found = change(found, zz=_coupled(snapshot, values["gate.zz_khz"]))
+        result = change(result, zz=_coupled(snapshot, values["gate.zz_khz"]))
     of_gates = {name: value for name, value in values.items() if name in _OF_GATES}
     if of_gates:
         sizes = {gate.name: gate.num_qubits for gate in snapshot.native_gates}
@@ -69,8 +69,8 @@ def _replaced(snapshot: CalibrationSnapshot, values: dict[str, float]) -> Calibr
                 f"noise option {min(of_gates)}: device {snapshot.name} has no such gate with noise",
                 hint="leave it out, or use a custom noise model",
             )
-        found = change(found, gates=gates)
-    return found
+        result = change(result, gates=gates)
+    return result
 
 
 _OF_GATES = ("gate.error_1q", "gate.error_2q", "gate.over_rotation_rad")

@@ -69,10 +69,10 @@ class DeviceModel:
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """Over-rotation, depolarizing rest and relaxation of a gate, composed."""
         key = (name, qubits)
-        found = self._after.get(key)
-        if found is None:
-            found = self._after[key] = self._compute(name, qubits)
-        return found
+        result = self._after.get(key)
+        if result is None:
+            result = self._after[key] = self._compute(name, qubits)
+        return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
         """Relaxation of a qubit that waits."""
@@ -86,15 +86,15 @@ class DeviceModel:
         """diag(1, 1, 1, exp(-2 pi i rate t)): the ZZ interaction in the frame in which a qubit's
         frequency is that with its neighbours in |0>."""
         key = (*pair, duration_ns)
-        found = self._crosstalk.get(key)
-        if found is None:
+        result = self._crosstalk.get(key)
+        if result is None:
             angle = 2e-6 * math.pi * self._zz_khz.get(pair, 0.0) * duration_ns
             if angle == 0.0:
                 return None
             if len(self._crosstalk) >= _MOST_CROSSTALK:
                 self._crosstalk.clear()
-            found = self._crosstalk[key] = controlled_phase(-angle)
-        return found
+            result = self._crosstalk[key] = controlled_phase(-angle)
+        return result
 
     def preparation(self, qubit: int) -> Channel | None:
         """X with the probability of |1> at the start of a circuit.
@@ -143,8 +143,8 @@ class DeviceModel:
         if gate is None or len(qubits) > 2 or name in ("measure", "reset", "delay"):
             return ()
         if gate.qubits == qubits[::-1] != qubits:
-            made = self._gate_channel(gate, gate.qubits)
-            return located(qubits, None if made is None else made.reversed())
+            built = self._gate_channel(gate, gate.qubits)
+            return located(qubits, None if built is None else built.reversed())
         return located(qubits, self._gate_channel(gate, qubits))
 
     def _gate_channel(self, gate: GateCalibration, qubits: tuple[int, ...]) -> Channel | None:
@@ -176,11 +176,11 @@ class DeviceModel:
 
     def _relax_all(self, qubits: tuple[int, ...], duration_ns: float) -> Channel | None:
         """Relaxation of each qubit; None: none."""
-        found = [self._relax(qubit, duration_ns) for qubit in qubits]
-        if all(each is None for each in found):
+        results = [self._relax(qubit, duration_ns) for qubit in qubits]
+        if all(each is None for each in results):
             return None
-        made = [each if each is not None else Channel(np.eye(4)) for each in found]
-        return made[0] if len(made) == 1 else tensor(made[0], made[1])
+        built = [each if each is not None else Channel(np.eye(4)) for each in results]
+        return built[0] if len(built) == 1 else tensor(built[0], built[1])
 
     def _relax(self, qubit: int, duration_ns: float) -> Channel | None:
         calibration = self._qubits[qubit]
@@ -221,11 +221,11 @@ def located(qubits: tuple[int, ...], channel: Channel | None) -> tuple[LocatedCh
 
 def product(*channels: Channel | None) -> Channel | None:
     """Channels one after another; None does nothing."""
-    found: Channel | None = None
+    result: Channel | None = None
     for each in channels:
         if each is not None:
-            found = each if found is None else found.then(each)
-    return found
+            result = each if result is None else result.then(each)
+    return result
 
 
 def _flip(probability: float) -> Channel | None:
@@ -237,10 +237,10 @@ def _flip(probability: float) -> Channel | None:
 
 def _independent(flips: NDArray[np.float64]) -> NDArray[np.float64]:
     """Confusion matrix of qubits that are read independently; the first one is bit 0."""
-    found = np.ones((1, 1))
+    result = np.ones((1, 1))
     for p01, p10 in flips:
-        found = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), found)
-    return found
+        result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
+    return result
 
 
 def scaled_readout(
@@ -261,8 +261,8 @@ def scaled_readout(
         apart = _independent(measured[list(qubits)])
         mixed = scaled_confusion(share * confusion + (1.0 - share) * apart, factor)
         groups.append(ReadoutGroup(qubits, mixed))
-    found = Readout(flips[:, 0].copy(), flips[:, 1].copy(), tuple(groups))
-    return None if found.is_exact else found
+    result = Readout(flips[:, 0].copy(), flips[:, 1].copy(), tuple(groups))
+    return None if result.is_exact else result
 
 
 def scaled_confusion(confusion: NDArray[np.float64], factor: float) -> NDArray[np.float64]:

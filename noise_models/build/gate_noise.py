@@ -37,8 +37,8 @@ _PAIRS = {
 def _generator(name: str, num_qubits: int) -> NDArray[np.complex128]:
     """Hermitian generator of a gate's rotation with tr H^2 = 2^n."""
     numbers = _AXES.get(name, (_X,)) if num_qubits == 1 else _PAIRS.get(name, (_ZZ,))
-    found = sum(paulis(num_qubits)[number] for number in numbers)
-    return np.asarray(found / math.sqrt(len(numbers)))
+    result = sum(paulis(num_qubits)[number] for number in numbers)
+    return np.asarray(result / math.sqrt(len(numbers)))
 
 
 def over_rotation(name: str, num_qubits: int, angle_rad: float) -> Channel:
@@ -54,13 +54,13 @@ def over_rotation(name: str, num_qubits: int, angle_rad: float) -> Channel:
 
 def coherent_error(gate: GateCalibration, num_qubits: int, factor: float = 1.0) -> Channel | None:
     """Over-rotation and then the other rotations of a gate, all angles multiplied; None: none."""
-    found: Channel | None = None
+    result: Channel | None = None
     if gate.over_rotation_rad and factor:
-        found = over_rotation(gate.name, num_qubits, gate.over_rotation_rad * factor)
+        result = over_rotation(gate.name, num_qubits, gate.over_rotation_rad * factor)
     for each in gate.rotations if factor else ():
-        made = pauli_rotation(each.pauli, each.angle_rad * factor)
-        found = made if found is None else found.then(made)
-    return found
+        built = pauli_rotation(each.pauli, each.angle_rad * factor)
+        result = built if result is None else result.then(built)
+    return result
 
 
 def pauli_rotation(name: str, angle_rad: float) -> Channel:

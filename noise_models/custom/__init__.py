@@ -53,11 +53,11 @@ def from_values(values: Any) -> CustomModel:
             "kind", "the document is not a noise model", hint='it has "kind": "channels"'
         )
     try:
-        found = msgspec.convert(values, CustomModel)
+        result = msgspec.convert(values, CustomModel)
     except msgspec.ValidationError as error:
         raise strict_json.type_error(error) from None
-    check(found)
-    return found
+    check(result)
+    return result
 
 
 def dump(model: CustomModel) -> bytes:

@@ -65,12 +65,12 @@ class _Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def from_aer(values: Any) -> CustomModel:
     """Custom model of Aer's dictionary. Raises SnapshotError, which names the field."""
     try:
-        given = msgspec.convert(values, _Model)
+        inputs = msgspec.convert(values, _Model)
     except msgspec.ValidationError as error:
         raise strict_json.type_error(error) from None
     channels: list[ChannelEntry] = []
     readout: list[ReadoutEntry] = []
-    for index, each in enumerate(given.errors):
+    for index, each in enumerate(inputs.errors):
         field = f"errors[{index}]"
         try:
             if each.type == "qerror":
@@ -83,21 +83,21 @@ def from_aer(values: Any) -> CustomModel:
             if isinstance(problem, SnapshotError):
                 raise
             raise SnapshotError(field, problem.message, hint=problem.hint) from None
-    num_qubits = given.num_qubits
+    num_qubits = inputs.num_qubits
     named = [q for reading in readout for q in reading.qubits]
     if not num_qubits and named:  # readout errors are listed for each qubit of the device
         named += [q for entry in channels for q in entry.qubits]
-        named += [q for waiting in given.idle for q in waiting.qubits]
+        named += [q for waiting in inputs.idle for q in waiting.qubits]
         num_qubits = max(named) + 1
-    found = CustomModel(
-        name=given.name,
+    result = CustomModel(
+        name=inputs.name,
         num_qubits=num_qubits,
         channels=tuple(channels),
-        idle=given.idle,
+        idle=inputs.idle,
         readout=tuple(readout),
     )
-    check(found)
-    return found
+    check(result)
+    return result
 
 
 def _quantum(error: _Error, field: str) -> list[ChannelEntry]:
@@ -115,11 +115,11 @@ def _quantum(error: _Error, field: str) -> list[ChannelEntry]:
         )
     total = np.zeros((4**size, 4**size))
     for k, (weight, circuit) in enumerate(zip(weights, error.instructions, strict=True)):
-        made = identity(size)
+        built = identity(size)
         for i, instruction in enumerate(circuit):
             place = f"{field}.instructions[{k}][{i}]"
-            made = made.then(_embedded(_channel(instruction, place), instruction, size, place))
-        total += weight / sum(weights) * made.ptm
+            built = built.then(_embedded(_channel(instruction, place), instruction, size, place))
+        total += weight / sum(weights) * built.ptm
     entry = _entry_fields(Channel(total))
     return [
         ChannelEntry(gate=operation, qubits=qubits, **entry)
@@ -210,10 +210,10 @@ def _readout(error: _Error, field: str) -> list[ReadoutEntry]:
     if len({len(rows), *map(len, rows)}) != 1:
         raise SnapshotError(f"{field}.probabilities", "not square", hint="rows of one length")
     confusion = tuple(zip(*rows, strict=True))
-    found = []
+    results = []
     for qubits in error.gate_qubits:
         if len(rows) == 2:
-            found.append(ReadoutEntry(qubits=qubits, p01=rows[0][1], p10=rows[1][0]))
+            results.append(ReadoutEntry(qubits=qubits, p01=rows[0][1], p10=rows[1][0]))
         else:
-            found.append(ReadoutEntry(qubits=qubits, confusion=confusion))
-    return found
+            results.append(ReadoutEntry(qubits=qubits, confusion=confusion))
+    return results

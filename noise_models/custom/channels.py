@@ -33,33 +33,33 @@ def entry_channel(entry: ChannelEntry, num_qubits: int, duration_ns: float) -> C
     """Channel of an entry on 1 or 2 qubits. Raises NoiseError."""
     fields = given_fields(entry)
     if len(fields) != 1:
-        found = " and ".join(fields) if fields else "none"
-        raise NoiseError(f"{found} given", hint=f"give one of {', '.join(FIELDS)}")
+        result = " and ".join(fields) if fields else "none"
+        raise NoiseError(f"{result} given", hint=f"give one of {', '.join(FIELDS)}")
     if entry.depolarizing is not None:
         return depolarizing(entry.depolarizing, num_qubits)
     if entry.relaxation is not None:
         one = relaxed(entry.relaxation, duration_ns)
         return one if num_qubits == 1 else tensor(one, one)
     if entry.paulis:
-        made = _pauli_mixture(entry.paulis)
+        built = _pauli_mixture(entry.paulis)
     elif entry.unitary:
-        made = from_unitary(matrix(entry.unitary))
+        built = from_unitary(matrix(entry.unitary))
     else:
-        made = from_kraus([matrix(each) for each in entry.kraus])
-    if made.num_qubits != num_qubits:
+        built = from_kraus([matrix(each) for each in entry.kraus])
+    if built.num_qubits != num_qubits:
         raise NoiseError(
-            f"{fields[0]} of {made.num_qubits} qubits for {num_qubits}",
+            f"{fields[0]} of {built.num_qubits} qubits for {num_qubits}",
             hint="name the operands or qubits that the channel acts on",
         )
-    return made
+    return built
 
 
 def channel_size(entry: ChannelEntry) -> int:
     """Number of qubits of an entry's channel; 0: it fits any. Raises NoiseError."""
     if entry.paulis:
         return len(next(iter(entry.paulis)))
-    given = entry.unitary or (entry.kraus[0] if entry.kraus else ())
-    return {0: 0, 2: 1, 4: 2}.get(len(given), -1)
+    values = entry.unitary or (entry.kraus[0] if entry.kraus else ())
+    return {0: 0, 2: 1, 4: 2}.get(len(values), -1)
 
 
 def relaxed(times: RelaxationTimes, duration_ns: float) -> Channel:

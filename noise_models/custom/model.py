@@ -85,12 +85,12 @@ class ChannelModel:
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
         """The given channels: those of the qubits, or else those of the gate on all qubits."""
         key = (name, qubits)
-        found = self._after.get(key)
-        if found is None:
+        result = self._after.get(key)
+        if result is None:
             entries = () if name == PREPARATION else self._found(name, qubits)
-            made = [self._located(entry, qubits, "gate") for entry in entries]
-            found = self._after[key] = tuple(each for part in made for each in part)
-        return found
+            built = [self._located(entry, qubits, "gate") for entry in entries]
+            result = self._after[key] = tuple(each for part in built for each in part)
+        return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
         """Relaxation of a qubit that waits."""
@@ -123,8 +123,8 @@ class ChannelModel:
 
     def duration_ns(self, name: str, qubits: tuple[int, ...]) -> float:
         """The given duration: that of the qubits, or else that of the gate on all qubits."""
-        found = self._durations.get((name, qubits))
-        return self._durations.get((name, ()), 0.0) if found is None else found
+        result = self._durations.get((name, qubits))
+        return self._durations.get((name, ()), 0.0) if result is None else result
 
     def _found(self, name: str, qubits: tuple[int, ...]) -> list[ChannelEntry]:
         return self._entries.get((name, qubits)) or self._entries.get((name, ())) or []
@@ -153,11 +153,11 @@ class ChannelModel:
         duration = self.duration_ns(entry.gate, qubits)
         if entry.relaxation is not None:
             entry = msgspec.structs.replace(entry, relaxation=self._heated(entry.relaxation))
-        made = entry_channel(entry, size, duration)
+        built = entry_channel(entry, size, duration)
         share = self.options.factor(component)
         if share < 1.0:
-            made = Channel((1.0 - share) * np.eye(4**size) + share * made.ptm)
-        return located(acts, made)
+            built = Channel((1.0 - share) * np.eye(4**size) + share * built.ptm)
+        return located(acts, built)
 
     def _heated(self, times: RelaxationTimes) -> RelaxationTimes:
         """Relaxation times with the factor of the thermal population applied."""

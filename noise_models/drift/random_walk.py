@@ -64,10 +64,10 @@ class RandomWalk:
 
     def _logarithm(self, step: int) -> NDArray[np.float64]:
         """x_k of every value, in units of s; 0 at step 0."""
-        found = np.zeros(self._size)
+        result = np.zeros(self._size)
         for age in range(min(step, TERMS)):
-            found += CORRELATION**age * self._draws(step - age)
-        return found * math.sqrt(1.0 - CORRELATION**2)
+            result += CORRELATION**age * self._draws(step - age)
+        return result * math.sqrt(1.0 - CORRELATION**2)
 
     @property
     def _size(self) -> int:

@@ -14,8 +14,8 @@ from noise_models.errors import SnapshotError
 
 def moment_s(text: str) -> float:
     """Seconds since 1970 of an ISO 8601 time, in UTC where it names no zone. Raises ValueError."""
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    result = datetime.fromisoformat(text)
+    return (result if result.tzinfo else result.replace(tzinfo=UTC)).timestamp()
 
 
 class Replay:

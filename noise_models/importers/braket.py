@@ -83,9 +83,9 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         builder.recorder.ignored(_key(key), "not used by the noise model")
     header = values.mapping(document.get("braketSchemaHeader", {}), "braketSchemaHeader")
     vendor = str(header.get("name", "")).split(".")
-    given = vendor[2] if len(vendor) > 3 and vendor[2].isidentifier() else ""
-    if given:
-        builder.values["provider"] = given
+    inputs = vendor[2] if len(vendor) > 3 and vendor[2].isidentifier() else ""
+    if inputs:
+        builder.values["provider"] = inputs
         builder.recorder.used("braketSchemaHeader.name", "provider")
     return builder.finish(name, source.digest)
 
@@ -115,21 +115,23 @@ def _natives(paradigm: dict[str, Any]) -> list[str]:
 
 
 def _time_ns(entry: Any, at: str) -> float:
-    found = values.mapping(entry, at)
-    factor = values.time_factor(found.get("unit"), f"{at}.unit")
-    return values.scaled(values.number(found.get("value"), f"{at}.value"), factor)
+    result = values.mapping(entry, at)
+    factor = values.time_factor(result.get("unit"), f"{at}.unit")
+    return values.scaled(values.number(result.get("value"), f"{at}.value"), factor)
 
 
 def _fidelities(entries: Any, at: str) -> list[tuple[str, str, dict[str, Any], float]]:
     """(place, type, entry, value) of a list of fidelities."""
-    found = []
+    results = []
     for place, entry in values.items(entries, at):
         each = values.mapping(entry, place)
         kind = each.get("fidelityType") or {}
         name = values.mapping(kind, f"{place}.fidelityType").get("name", "")
         number = values.probability(each.get("fidelity"), f"{place}.fidelity")
-        found.append((place, values.text(name, f"{place}.fidelityType.name").upper(), each, number))
-    return found
+        results.append(
+            (place, values.text(name, f"{place}.fidelityType.name").upper(), each, number)
+        )
+    return results
 
 
 def _qubit(
@@ -166,9 +168,9 @@ def _pairs(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
         at = f"twoQubitProperties.{_key(key)}"
         if named is None:
             raise SnapshotError(at, "not a pair", hint="as 0-1")
-        found = values.mapping(entry, at)
+        result = values.mapping(entry, at)
         for place, _, each, value in _fidelities(
-            found.get("twoQubitGateFidelity", []), f"{at}.twoQubitGateFidelity"
+            result.get("twoQubitGateFidelity", []), f"{at}.twoQubitGateFidelity"
         ):
             gate = qiskit_name(values.text(each.get("gateName", "cz"), f"{place}.gateName"))
             if gate not in SHAPES:
@@ -185,9 +187,9 @@ def _pairs(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
 
 
 def _direction(direction: Any, at: str, ends: tuple[int, int]) -> tuple[int, int]:
-    found = values.mapping(direction, at)
-    control = values.qubit_index(found.get("control"), f"{at}.control")
-    target = values.qubit_index(found.get("target"), f"{at}.target")
+    result = values.mapping(direction, at)
+    control = values.qubit_index(result.get("control"), f"{at}.control")
+    target = values.qubit_index(result.get("target"), f"{at}.target")
     if {control, target} != set(ends):
         raise SnapshotError(at, f"qubits {control} and {target} in {ends[0]}-{ends[1]}")
     return control, target
@@ -214,16 +216,16 @@ def _whole(builder: SnapshotBuilder, section: dict[str, Any]) -> None:
     duration_1 = gates.get("singleQubitGateDuration")
     duration_2 = gates.get("twoQubitGateDuration")
     for gate, qubits in builder.gate_keys:
-        given, key = (
+        inputs, key = (
             (duration_1, "singleQubitGateDuration")
             if len(qubits) == 1
             else (duration_2, "twoQubitGateDuration")
         )
-        if given is not None:
-            builder.set_gate(gate, qubits, "duration_ns", _time_ns(given, key), key)
-    whole = _fidelities(section.get("twoQubitGateFidelity") or [], "twoQubitGateFidelity")
-    if whole:
-        at, value = whole[0][0], whole[0][3]
+        if inputs is not None:
+            builder.set_gate(gate, qubits, "duration_ns", _time_ns(inputs, key), key)
+    full = _fidelities(section.get("twoQubitGateFidelity") or [], "twoQubitGateFidelity")
+    if full:
+        at, value = full[0][0], full[0][3]
         builder.set_gate("rzz", (), "error", values.infidelity(value, at), at)
         if duration_2 is not None:
             duration_ns = _time_ns(duration_2, "twoQubitGateDuration")

@@ -55,8 +55,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     for key, entry in values.mapping(document.get("Q1Gates"), "Q1Gates").items():
         qubit = _number(key, f"Q1Gates.{_key(key)}")
         at = f"Q1Gates.q[{qubit}]"
-        for gate, found in values.mapping(entry, at).items():
-            _gate(builder, gate, (qubit,), f"{at}.{_key(gate)}", found)
+        for gate, result in values.mapping(entry, at).items():
+            _gate(builder, gate, (qubit,), f"{at}.{_key(gate)}", result)
     _pairs(builder, document)
     for key in sorted(document.keys() - {"Qubits", "Q1Gates", "Q2Gates(RB)", "Q2Gates (RB)"}):
         builder.recorder.ignored(_key(key), "not used by the noise model")
@@ -66,18 +66,18 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 def _pairs(builder: SnapshotBuilder, document: dict[str, Any]) -> None:
     section = "Q2Gates(RB)" if "Q2Gates(RB)" in document else "Q2Gates (RB)"
     for key, entry in values.mapping(document.get(section, {}), section).items():
-        found = _PAIR.fullmatch(key)
-        if found is None:
+        result = _PAIR.fullmatch(key)
+        if result is None:
             raise SnapshotError(f"{section}.{_key(key)}", "not a pair", hint="as 0-1")
         place = f"{section}.{key}"
-        for gate, given in values.mapping(entry, place).items():
+        for gate, inputs in values.mapping(entry, place).items():
             at = f"{place}.{_key(gate)}"
-            ends = values.mapping(given, at)
-            first = values.qubit_index(ends.get("Control", int(found[1])), f"{at}.Control")
-            second = values.qubit_index(ends.get("Target", int(found[2])), f"{at}.Target")
-            if {first, second} != {int(found[1]), int(found[2])}:
+            ends = values.mapping(inputs, at)
+            first = values.qubit_index(ends.get("Control", int(result[1])), f"{at}.Control")
+            second = values.qubit_index(ends.get("Target", int(result[2])), f"{at}.Target")
+            if {first, second} != {int(result[1]), int(result[2])}:
                 raise SnapshotError(f"{at}.Control", f"qubits {first} and {second} in {key}")
-            _gate(builder, gate, (first, second), at, given)
+            _gate(builder, gate, (first, second), at, inputs)
             builder.couple((first, second), at)
 
 
@@ -86,10 +86,10 @@ def _key(key: str) -> str:
 
 
 def _number(key: str, field: str) -> int:
-    found = _QUBIT.fullmatch(key)
-    if found is None:
+    result = _QUBIT.fullmatch(key)
+    if result is None:
         raise SnapshotError(field, f"{shown(key)} is not a qubit", hint="as q[3]")
-    return int(found[1])
+    return int(result[1])
 
 
 def _qubit(builder: SnapshotBuilder, qubit: int, place: str, entry: Any) -> None:

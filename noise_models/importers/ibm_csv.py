@@ -96,8 +96,8 @@ def _cells(table: Table, column: str, numbers: list[int]) -> Iterator[tuple[int,
 
 def _column(builder: SnapshotBuilder, table: Table, column: str, numbers: list[int]) -> None:
     lower = column.lower()
-    found = _UNIT.fullmatch(lower)
-    stem, unit = (found[1], found[2]) if found else (lower, "")
+    result = _UNIT.fullmatch(lower)
+    stem, unit = (result[1], result[2]) if result else (lower, "")
     cells = _cells(table, column, numbers)
     if stem in ("t1", "t2"):
         factor = values.time_factor(unit, f"header: {column}")
@@ -137,11 +137,11 @@ def _entries(qubit: int, place: str, cell: str) -> Iterator[tuple[tuple[int, ...
         yield (qubit,), values.parsed_number(cell, place)
         return
     for part in filter(None, (part.strip() for part in cell.split(";"))):
-        found = _ENTRY.fullmatch(part)
-        if found is None:
+        result = _ENTRY.fullmatch(part)
+        if result is None:
             raise SnapshotError(place, f"{part[:60]!r} is not an entry", hint="as 1_0:0.0137")
-        first = qubit if found[1] is None else int(found[1])
-        yield (first, int(found[2])), values.parsed_number(found[3], place)
+        first = qubit if result[1] is None else int(result[1])
+        yield (first, int(result[2])), values.parsed_number(result[3], place)
 
 
 def _gate(

@@ -70,8 +70,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         _general(builder, general)
     for key in sorted(properties.keys() - _KNOWN):
         builder.recorder.ignored(shown(key)[1:-1], "not used by the noise model")
-    given = properties.get("backend_name") or configuration.get("backend_name") or ""
-    return builder.finish(name or values.text(given, "backend_name"), source.digest)
+    inputs = properties.get("backend_name") or configuration.get("backend_name") or ""
+    return builder.finish(name or values.text(inputs, "backend_name"), source.digest)
 
 
 _KNOWN = {"backend_name", "backend_version", "last_update_date", "qubits", "gates", "general"}
@@ -97,36 +97,36 @@ def _documents(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _named(entry: object, field: str) -> tuple[str, dict[str, Any]]:
-    found = values.mapping(entry, field)
-    return values.text(found.get("name"), f"{field}.name"), found
+    result = values.mapping(entry, field)
+    return values.text(result.get("name"), f"{field}.name"), result
 
 
 def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) -> None:
     for place, entry in values.items(entries, field):
-        name, found = _named(entry, place)
+        name, result = _named(entry, place)
         at = f"{field}.{name}"
         if name in _TIMES_US:
-            factor = values.time_factor(found.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(found.get("value"), at), factor / 1e3)
+            factor = values.time_factor(result.get("unit"), f"{at}.unit")
+            value = values.scaled(values.number(result.get("value"), at), factor / 1e3)
             target = _TIMES_US[name]
         elif name == "readout_length":
-            factor = values.time_factor(found.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(found.get("value"), at), factor)
+            factor = values.time_factor(result.get("unit"), f"{at}.unit")
+            value = values.scaled(values.number(result.get("value"), at), factor)
             target = "readout_ns"
         elif name == "frequency":
-            factor = values.frequency_factor(found.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(found.get("value"), at), factor)
+            factor = values.frequency_factor(result.get("unit"), f"{at}.unit")
+            value = values.scaled(values.number(result.get("value"), at), factor)
             target = "frequency_ghz"
         elif name in _PROBABILITIES:
-            _no_unit(found, at)
-            value = values.probability(found.get("value"), at)
+            _no_unit(result, at)
+            value = values.probability(result.get("value"), at)
             target = _PROBABILITIES[name]
         else:
-            _other_of_qubit(builder, index, name, found, at)
+            _other_of_qubit(builder, index, name, result, at)
             continue
         builder.set_qubit(index, target, value, at)
-        if found.get("date") is not None:
-            builder.date_qubit(index, target, values.text(found["date"], f"{at}.date"))
+        if result.get("date") is not None:
+            builder.date_qubit(index, target, values.text(result["date"], f"{at}.date"))
 
 
 def _other_of_qubit(
@@ -153,17 +153,17 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
     if not instruction:
         builder.add_gate(name, qubits, f"{field}.qubits")
     for place, each in values.items(entry.get("parameters", []), f"{field}.parameters"):
-        key, found = _named(each, place)
+        key, result = _named(each, place)
         at = f"{field}.{key}"
         if key == "gate_length":
-            factor = values.time_factor(found.get("unit"), f"{at}.unit")
-            value = values.scaled(values.number(found.get("value"), at), factor)
+            factor = values.time_factor(result.get("unit"), f"{at}.unit")
+            value = values.scaled(values.number(result.get("value"), at), factor)
             target = "duration_ns"
         elif key == "gate_error":
-            _no_unit(found, at)
-            value, target = values.probability(found.get("value"), at), "error"
+            _no_unit(result, at)
+            value, target = values.probability(result.get("value"), at), "error"
         elif key == "operational" and not instruction:
-            if not values.number(found.get("value"), at):
+            if not values.number(result.get("value"), at):
                 builder.replace_error(name, qubits, 1.0)
                 builder.recorder.clamped(at, "the gate does not work: its error is 1")
             continue
@@ -175,8 +175,8 @@ def _gate(builder: SnapshotBuilder, field: str, entry: dict[str, Any]) -> None:
             _instruction(builder, name, qubits, target, value, at)
             continue
         builder.set_gate(name, qubits, target, value, at)
-        if found.get("date") is not None:
-            builder.date_gate(name, qubits, target, values.text(found["date"], f"{at}.date"))
+        if result.get("date") is not None:
+            builder.date_gate(name, qubits, target, values.text(result["date"], f"{at}.date"))
 
 
 def _instruction(
@@ -234,8 +234,8 @@ def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:
         if gate in ("measure", "delay"):
             builder.recorder.ignored(place, f"{gate} is an instruction, not a gate")
             continue
-        given = params.get(gate)
-        count = len(given) if isinstance(given, list) else None
+        inputs = params.get(gate)
+        count = len(inputs) if isinstance(inputs, list) else None
         builder.add_native(gate, arity.get(gate, 2 if gate[:1] == "c" else 1), count, place)
         used(place, "native_gates[*]")
     if configuration.get("dt") is not None:
@@ -285,23 +285,23 @@ _CONFIGURED = {
 
 
 def _place(pair: object, place: str) -> tuple[float, float]:
-    found = [values.number(each, at) for at, each in values.items(pair, place)]
-    if len(found) != 2:
-        raise SnapshotError(place, f"{len(found)} numbers", hint="x and y")
-    return found[0], found[1]
+    results = [values.number(each, at) for at, each in values.items(pair, place)]
+    if len(results) != 2:
+        raise SnapshotError(place, f"{len(results)} numbers", hint="x and y")
+    return results[0], results[1]
 
 
 def _general(builder: SnapshotBuilder, general: object) -> None:
     """Static ZZ rates: `zz_<i><j>`, whose digits are split so that the pair is coupled."""
     entries = [(at, *_named(each, at)) for at, each in values.items(general, "general")]
-    rates = [(at, name, found) for at, name, found in entries if name.startswith("zz_")]
+    rates = [(at, name, result) for at, name, result in entries if name.startswith("zz_")]
     for _, name, _ in entries:
         if not name.startswith("zz_"):
             kind = name.split("_")[0] if name.isascii() and name.isprintable() else "(other)"
             builder.recorder.ignored(f"general.{kind}_*", "not used by the noise model")
-    for at, name, found in rates:
-        factor = values.frequency_factor(found.get("unit"), f"{at}.unit")
-        value = values.number(found.get("value"), at)
+    for at, name, result in rates:
+        factor = values.frequency_factor(result.get("unit"), f"{at}.unit")
+        value = values.number(result.get("value"), at)
         if value == 0.0:
             builder.recorder.ignored("general.zz_*", "0: not measured")
             continue
@@ -316,10 +316,12 @@ def _pair(builder: SnapshotBuilder, digits: str) -> tuple[int, int] | None:
     """The coupled pair whose numbers, one after the other, are these digits."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 10):
         return None
-    found = {
+    results = {
         (int(digits[:cut]), int(digits[cut:]))
         for cut in range(1, len(digits))
         if (digits[cut] != "0" or cut == len(digits) - 1) and (digits[0] != "0" or cut == 1)
     }
-    coupled = [pair for pair in found if pair in builder.coupling or pair[::-1] in builder.coupling]
+    coupled = [
+        pair for pair in results if pair in builder.coupling or pair[::-1] in builder.coupling
+    ]
     return coupled[0] if len(coupled) == 1 else None

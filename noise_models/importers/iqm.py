@@ -52,12 +52,12 @@ def _observations(document: Any) -> list[tuple[str, str, Any, dict[str, Any]]] |
             raise SnapshotError("observations", "an entry is not an object")
     else:
         return None
-    found = []
+    results = []
     for place, name, entry in entries:
         if not isinstance(entry, dict) or "value" not in entry:
             raise SnapshotError(place, "an observation without a value")
-        found.append((place, values.text(name, f"{place}.dut_field"), entry["value"], entry))
-    return found
+        results.append((place, values.text(name, f"{place}.dut_field"), entry["value"], entry))
+    return results
 
 
 def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
@@ -129,8 +129,8 @@ def _choose(
         if known and method.endswith("ssro") and metric in _READOUT and len(numbers) == 1:
             target = ("qubit", numbers[0], _READOUT[metric])
             rank = 0 if method == "ssro" and gate == "measure" else 1
-            given = values.probability(_number(value, at), at)
-            number = values.infidelity(given, at) if metric == "fidelity" else given
+            inputs = values.probability(_number(value, at), at)
+            number = values.infidelity(inputs, at) if metric == "fidelity" else inputs
         elif known and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
             target = ("gate", qiskit_name(gate), numbers)
             rank = _RANK_METHOD[method]

@@ -23,16 +23,16 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     """The snapshot itself, renamed where a name is given."""
     if len(source.documents) != 1 or source.tables:
         raise SnapshotError("files", "a snapshot is one JSON file", hint="give that file alone")
-    found = from_values(next(iter(source.documents.values())))
+    result = from_values(next(iter(source.documents.values())))
     if name:
-        found = msgspec.structs.replace(found, name=name)
+        result = msgspec.structs.replace(result, name=name)
     recorder = Recorder()
-    for field in found.__struct_fields__:
-        if getattr(found, field) != getattr(_EMPTY, field):
+    for field in result.__struct_fields__:
+        if getattr(result, field) != getattr(_EMPTY, field):
             recorder.used(field, field)
-    for field, note in clamps(found):
+    for field, note in clamps(result):
         recorder.clamped(field, note)
-    return found, recorder.report(NAME)
+    return result, recorder.report(NAME)
 
 
 _EMPTY = CalibrationSnapshot(name="", num_qubits=0)

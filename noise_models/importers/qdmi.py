@@ -63,8 +63,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         _operation(builder, place, values.mapping(entry, place), factor)
     for key in sorted(document.keys() - _KNOWN):
         builder.recorder.ignored(shown(key)[1:-1], "not used by the noise model")
-    given = values.text(document.get("name", ""), "name")
-    return builder.finish(name or given, source.digest)
+    inputs = values.text(document.get("name", ""), "name")
+    return builder.finish(name or inputs, source.digest)
 
 
 def _duration_factor(builder: SnapshotBuilder, document: dict[str, Any]) -> float:
@@ -85,27 +85,27 @@ def _sites(builder: SnapshotBuilder, document: dict[str, Any], factor: float) ->
     common = values.mapping(section.get("defaults", {}), "qubitProperties.defaults")
     own: dict[int, tuple[str, dict[str, Any]]] = {}
     for place, entry in values.items(section.get("overrides", []), "qubitProperties.overrides"):
-        found = values.mapping(entry, place)
-        qubit = values.qubit_index(found.get("qubit"), f"{place}.qubit")
+        result = values.mapping(entry, place)
+        qubit = values.qubit_index(result.get("qubit"), f"{place}.qubit")
         builder.check_qubits((qubit,), f"{place}.qubit")
         if qubit in own:
             raise SnapshotError(f"{place}.qubit", f"qubit {qubit} a second time")
-        own[qubit] = (place, found)
+        own[qubit] = (place, result)
     for qubit in range(builder.num_qubits):
-        place, found = own.get(qubit, ("", {}))
+        place, result = own.get(qubit, ("", {}))
         for key in ("t1", "t2"):
-            at = f"{place}.{key}" if key in found else f"qubitProperties.defaults.{key}"
-            value = found[key] if key in found else common.get(key)
+            at = f"{place}.{key}" if key in result else f"qubitProperties.defaults.{key}"
+            value = result[key] if key in result else common.get(key)
             if value is not None:
                 number = values.scaled(values.number(value, at) * factor, 1e-3)
                 builder.set_qubit(qubit, f"{key}_us", number, at)
-        for key in sorted(found.keys() - {"qubit", "t1", "t2"}):
+        for key in sorted(result.keys() - {"qubit", "t1", "t2"}):
             builder.recorder.ignored(f"{place}.{shown(key)[1:-1]}", "not used by the noise model")
 
 
 def _operation(builder: SnapshotBuilder, place: str, found: dict[str, Any], factor: float) -> None:
-    given = values.text(found.get("name"), f"{place}.name")
-    name = qiskit_name(given)
+    inputs = values.text(found.get("name"), f"{place}.name")
+    name = qiskit_name(inputs)
     arity = values.integer(found.get("numQubits", found.get("num_qubits", 1)), f"{place}.numQubits")
     sites: list[tuple[str, tuple[int, ...], dict[str, Any]]] = []
     for at, entry in values.items(found.get("siteOverrides", []), f"{place}.siteOverrides"):
@@ -115,7 +115,7 @@ def _operation(builder: SnapshotBuilder, place: str, found: dict[str, Any], fact
             for where, qubit in values.items(each.get("sites"), f"{at}.sites")
         )
         if len(qubits) != arity:
-            raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {shown(given)}")
+            raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {shown(inputs)}")
         sites.append((at, qubits, each))
     if name in ("measure", "reset"):
         _instruction(builder, name, place, found, sites, factor)

@@ -49,9 +49,9 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     metrics = [each for each in extensions.values() if isinstance(each, dict)]
     builder = SnapshotBuilder(NAME, _num_qubits(head, metrics), "device.num_qubits")
     for key in _HEAD:
-        given = main.get(key) if key == "provider" else head.get(key)
-        if given:
-            builder.values[key] = values.text(given, key)
+        inputs = main.get(key) if key == "provider" else head.get(key)
+        if inputs:
+            builder.values[key] = values.text(inputs, key)
             builder.recorder.used(f"device.{key}" if key != "provider" else key, key)
     calibration = values.mapping(main.get("calibration", {}), "calibration")
     if calibration.get("timestamp"):
@@ -65,8 +65,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         _metrics(builder, f"extensions.{shown(extension)[1:-1]}", each)
     _device(builder, records.get("qhw-device-v1", {}))
     _coupling(builder, records.get("qhw-coupling-v1", {}))
-    given = head.get("name") or head.get("id") or ""
-    return builder.finish(name or values.text(given, "device.name"), source.digest)
+    inputs = head.get("name") or head.get("id") or ""
+    return builder.finish(name or values.text(inputs, "device.name"), source.digest)
 
 
 def _num_qubits(head: dict[str, Any], metrics: list[dict[str, Any]]) -> int:
@@ -75,8 +75,8 @@ def _num_qubits(head: dict[str, Any], metrics: list[dict[str, Any]]) -> int:
     numbers = [-1]
     for each in metrics:
         for place, entry in values.items(each.get("qubit_metrics", []), "qubit_metrics"):
-            found = values.mapping(entry, place)
-            numbers.append(values.qubit_index(found.get("qubit"), f"{place}.qubit"))
+            result = values.mapping(entry, place)
+            numbers.append(values.qubit_index(result.get("qubit"), f"{place}.qubit"))
     return max(numbers) + 1
 
 
@@ -132,8 +132,8 @@ def _gate(builder: SnapshotBuilder, place: str, found: dict[str, Any], factor: f
         error = values.infidelity(found["fidelity"], f"{place}.fidelity")
     duration_ns = None
     if found.get("duration") is not None:
-        given = values.number(found["duration"], f"{place}.duration")
-        duration_ns = values.scaled(given, factor)
+        inputs = values.number(found["duration"], f"{place}.duration")
+        duration_ns = values.scaled(inputs, factor)
     for key in sorted(found.keys() - {"operation", "locus", "error", "fidelity", "duration"}):
         builder.recorder.ignored(f"{place}.{shown(key)[1:-1]}", "not used by the noise model")
     if name in ("measure", "reset"):

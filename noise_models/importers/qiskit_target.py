@@ -71,8 +71,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         builder.values["all_to_all"] = True
     for key in sorted(document.keys() - _KNOWN):
         builder.recorder.ignored(shown(key)[1:-1], "not used by the noise model")
-    given = values.text(document.get("name", ""), "name")
-    return builder.finish(name or given, source.digest)
+    inputs = values.text(document.get("name", ""), "name")
+    return builder.finish(name or inputs, source.digest)
 
 
 _KNOWN = {
@@ -93,25 +93,25 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
     everywhere = False
     dynamic = False
     for place, entry in values.items(document.get("operations"), "operations"):
-        found = values.mapping(entry, place)
-        gate = values.text(found.get("name"), f"{place}.name")
-        given = found.get("qubits")
+        result = values.mapping(entry, place)
+        gate = values.text(result.get("name"), f"{place}.name")
+        inputs = result.get("qubits")
         qubits: tuple[int, ...] = ()
-        if given is not None:
+        if inputs is not None:
             qubits = tuple(
-                values.qubit_index(each, at) for at, each in values.items(given, f"{place}.qubits")
+                values.qubit_index(each, at) for at, each in values.items(inputs, f"{place}.qubits")
             )
         builder.check_qubits(qubits, f"{place}.qubits")
         dynamic = dynamic or gate in _CONTROL_FLOW
-        arity = values.integer(found.get("num_qubits", len(qubits)), f"{place}.num_qubits")
-        figures = [key for key in ("error", "duration_s") if found.get(key) is not None]
-        is_gate = found.get("gate")
+        arity = values.integer(result.get("num_qubits", len(qubits)), f"{place}.num_qubits")
+        figures = [key for key in ("error", "duration_s") if result.get(key) is not None]
+        is_gate = result.get("gate")
         if not isinstance(is_gate, bool):
             raise SnapshotError(f"{place}.gate", f"{shown(is_gate)} is neither true nor false")
-        params = values.integer(found.get("num_params", 0), f"{place}.num_params")
+        params = values.integer(result.get("num_params", 0), f"{place}.num_params")
         if not is_gate:
             for key in figures:
-                _instruction(builder, gate, qubits, key, found[key], f"{place}.{key}")
+                _instruction(builder, gate, qubits, key, result[key], f"{place}.{key}")
             continue
         if gate not in builder.natives:
             builder.add_native(gate, arity, params, f"{place}.name")
@@ -124,9 +124,9 @@ def _operations(builder: SnapshotBuilder, document: dict[str, Any]) -> bool:
         for key in figures:
             at = f"{place}.{key}"
             if key == "error":
-                builder.set_gate(gate, qubits, "error", values.probability(found[key], at), at)
+                builder.set_gate(gate, qubits, "error", values.probability(result[key], at), at)
             else:
-                duration = values.number(found[key], at) * 1e9
+                duration = values.number(result[key], at) * 1e9
                 builder.set_gate(gate, qubits, "duration_ns", duration, at)
     builder.values["dynamic"] = dynamic
     builder.recorder.used("operations", "dynamic")

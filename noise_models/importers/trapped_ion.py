@@ -47,18 +47,18 @@ def recognizes(source: Source) -> bool:
 
 def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     """(place, value) of each parameter, with the sections and groups in them unfolded."""
-    found: dict[str, tuple[str, Any]] = {}
+    entries: dict[str, tuple[str, Any]] = {}
     for key, value in document.items():
         if key in _SECTIONS and isinstance(value, dict):
             for name, each in value.items():
                 if isinstance(each, dict):
                     for inner, one in each.items():
-                        _put(found, inner, f"{key}.{_key(name)}.{_key(inner)}", one)
+                        _put(entries, inner, f"{key}.{_key(name)}.{_key(inner)}", one)
                 else:
-                    _put(found, name, f"{key}.{_key(name)}", each)
+                    _put(entries, name, f"{key}.{_key(name)}", each)
         else:
-            _put(found, key, _key(key), value)
-    return found
+            _put(entries, key, _key(key), value)
+    return entries
 
 
 def _put(found: dict[str, tuple[str, Any]], name: str, place: str, value: Any) -> None:
@@ -80,14 +80,14 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     documents = source.objects()
     if len(documents) != 1 or source.tables:
         raise SnapshotError("files", "emulator parameters are one JSON file")
-    given = _flat(documents[0][1])
-    count = [key for key in _COUNTS if key in given and not isinstance(given[key][1], list)]
+    inputs = _flat(documents[0][1])
+    count = [key for key in _COUNTS if key in inputs and not isinstance(inputs[key][1], list)]
     num_qubits = DEFAULT_QUBITS
     if count:
-        num_qubits = values.integer(given[count[0]][1], given[count[0]][0])
-    builder = SnapshotBuilder(NAME, num_qubits, given[count[0]][0] if count else "num_qubits")
+        num_qubits = values.integer(inputs[count[0]][1], inputs[count[0]][0])
+    builder = SnapshotBuilder(NAME, num_qubits, inputs[count[0]][0] if count else "num_qubits")
     if count:
-        builder.recorder.used(given[count[0]][0], "num_qubits")
+        builder.recorder.used(inputs[count[0]][0], "num_qubits")
     else:
         builder.recorder.defaulted("num_qubits", str(DEFAULT_QUBITS))
     builder.values.update(technology="trapped-ion", all_to_all=True, dynamic=True)
@@ -99,24 +99,24 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     used = {*count}
     for key, gate, side in (("p1", "r", 2), ("p2", "rzz", 4)):
         used.add(key)
-        if key in given:
-            at, value = given[key]
+        if key in inputs:
+            at, value = inputs[key]
             error = values.probability(value, at) * side / (side + 1)
             builder.set_gate(gate, (), "error", error, at)
     for key, gate in (("duration_1q_s", "r"), ("duration_2q_s", "rzz")):
         used.add(key)
-        if key in given:
-            at, value = given[key]
+        if key in inputs:
+            at, value = inputs[key]
             builder.set_gate(gate, (), "duration_ns", values.number(value, at) * 1e9, at)
         else:
             builder.set_gate(gate, (), "duration_ns", _DEFAULT_TIMES_NS[key], f"({key})")
             builder.recorder.defaulted(key, f"{_DEFAULT_TIMES_NS[key] / 1e9:g}")
-    used |= _qubits(builder, given)
-    _texts(builder, given, used)
-    for key in sorted(given.keys() - used):
-        place, value = given[key]
+    used |= _qubits(builder, inputs)
+    _texts(builder, inputs, used)
+    for key in sorted(inputs.keys() - used):
+        place, value = inputs[key]
         builder.recorder.ignored(place, _IGNORED.get(key, "not used by the noise model"))
-    label = given.get("name", ("", ""))[1]
+    label = inputs.get("name", ("", ""))[1]
     return builder.finish(name or values.text(label, "name"), source.digest)
 
 

@@ -48,12 +48,12 @@ def read(name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 def _folder() -> Path | None:
     """Folder with one folder of files for each device."""
     try:
-        found = importlib.util.find_spec(PACKAGE)
+        result = importlib.util.find_spec(PACKAGE)
     except ValueError:  # a module without a specification is not the package
         return None
-    if found is None or found.origin is None:
+    if result is None or result.origin is None:
         return None
-    folder = Path(found.origin).parent / "fake_provider" / "backends"
+    folder = Path(result.origin).parent / "fake_provider" / "backends"
     return folder if folder.is_dir() else None
 
 

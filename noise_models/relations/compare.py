@@ -81,18 +81,18 @@ def _gates(document: Document) -> Iterable[tuple[str, tuple[int, ...]]]:
 
 def _after_gate(noise: NoiseModel, name: str, qubits: tuple[int, ...]) -> Channel:
     """Composed channel of a gate on its own qubits; what acts on neighbours is left out."""
-    found = identity(len(qubits))
+    result = identity(len(qubits))
     for located in noise.after_gate(name, qubits):
         channel = located.channel
         if located.qubits == qubits:
-            found = found.then(channel)
+            result = result.then(channel)
         elif located.qubits == qubits[::-1]:
-            found = found.then(channel.reversed())
+            result = result.then(channel.reversed())
         elif located.qubits[0] == qubits[0] and len(located.qubits) == 1:
-            found = found.then(tensor(channel, identity(1)))
+            result = result.then(tensor(channel, identity(1)))
         elif located.qubits[0] == qubits[-1] and len(located.qubits) == 1:
-            found = found.then(tensor(identity(1), channel))
-    return found
+            result = result.then(tensor(identity(1), channel))
+    return result
 
 
 def _of_qubit(models: tuple[NoiseModel, NoiseModel], qubit: int) -> list[Difference]:

@@ -56,20 +56,20 @@ class _Composition:
         """Both channels of an idle time; a model without idle noise has none."""
         key = (qubit, duration_ns)
         if key not in self._idle:
-            found = [
+            results = [
                 model.idle(qubit, duration_ns) if model.has_idle_noise else None
                 for model in (self._first, self._second)
             ]
-            self._idle[key] = _both(found[0], found[1])
+            self._idle[key] = _both(results[0], results[1])
         return self._idle[key]
 
     def crosstalk(self, pair: tuple[int, int], duration_ns: float) -> Channel | None:
         """Both interactions of a pair."""
-        found = [
+        results = [
             model.crosstalk(pair, duration_ns) if pair in model.crosstalk_pairs else None
             for model in (self._first, self._second)
         ]
-        return _both(found[0], found[1])
+        return _both(results[0], results[1])
 
     def preparation(self, qubit: int) -> Channel | None:
         """Both channels at the start of a circuit."""
@@ -119,9 +119,9 @@ def _confusion(readout: Readout, qubits: tuple[int, ...]) -> NDArray[np.float64]
                 f"readout groups {group.qubits} and {qubits} of two composed models",
                 hint="the groups of both must be equal or have no common qubit",
             )
-    found = np.ones((1, 1))
+    result = np.ones((1, 1))
     for qubit in qubits:
         at = qubit if len(readout.p01) > 1 else 0
         p01, p10 = float(readout.p01[at]), float(readout.p10[at])
-        found = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), found)
-    return found
+        result = np.kron(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]), result)
+    return result

@@ -55,15 +55,15 @@ class LocalDevices:
 
     def store(self, document: bytes) -> str:
         """Hold a noise document; its digest in hexadecimal. Raises OptionError."""
-        found = self._registry.check(document).result()
-        self._documents.keep(found.digest, found.body)
-        return found.digest
+        result = self._registry.check(document).result()
+        self._documents.keep(result.digest, result.body)
+        return result.digest
 
     def resolved(self, terms: TaskOptions) -> tuple[TaskOptions, DeviceContext | None]:
         """Terms that name their noise document, and what a circuit must meet. Raises OptionError,
         NotFoundError."""
-        found = _awaited(lambda: self._emulated.resolved(terms))
-        return found, _awaited(lambda: self._emulated.context(found))
+        result = _awaited(lambda: self._emulated.resolved(terms))
+        return result, _awaited(lambda: self._emulated.context(result))
 
     def document(self, terms: TaskOptions) -> NoiseDocument | None:
         """The noise document of resolved terms; None without noise."""

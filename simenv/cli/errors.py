@@ -125,8 +125,8 @@ def spoken(text: str) -> str:
     """The text with arguments of `Client.submit` turned into options of `simenv submit`."""
     for phrase, words in _PHRASES:
         text = phrase.sub(words, text)
-    found = _ARGUMENT.match(text)
-    return f"--{_NAMES.get(found[1], found[1])} {found[2]}" if found else text
+    result = _ARGUMENT.match(text)
+    return f"--{_NAMES.get(result[1], result[1])} {result[2]}" if result else text
 
 
 @contextmanager

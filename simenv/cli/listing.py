@@ -113,8 +113,8 @@ def listing(
     """Show what `fetch` returns, again and again if asked to watch (until interrupted)."""
     chosen = _choose(columns, style.columns)
     while True:
-        found = fetch()
-        rows, note = (found.rows, found.note) if isinstance(found, Rows) else (found, "")
+        result = fetch()
+        rows, note = (result.rows, result.note) if isinstance(result, Rows) else (result, "")
         if style.watch_s and sys.stdout.isatty():
             terminal.clear()
         _show(chosen, style, _blocks(rows))

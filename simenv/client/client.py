@@ -112,7 +112,7 @@ class Client(Environment):
         NotReservedError, QueueFullError, KeyConflictError, ServiceLostError.
         """
         begun = perf_counter()
-        given: SubmitOptions = {
+        values: SubmitOptions = {
             "shots": shots,
             "seed": seed,
             "outputs": outputs,
@@ -137,10 +137,12 @@ class Client(Environment):
             "name": name,
             "idempotency_key": idempotency_key,
         }
-        prepared = prepare_one(circuit, given, self._devices)
+        prepared = prepare_one(circuit, values, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
         task = send(self._session, prepared, idempotency_key)[0]
-        return renewable(self._session, task, circuit, given, prepared.specs[0].seed, self._devices)
+        return renewable(
+            self._session, task, circuit, values, prepared.specs[0].seed, self._devices
+        )
 
     def submit_many(
         self,

@@ -123,8 +123,8 @@ class Environment:
     def device_names(self) -> dict[str, CalibrationSource]:
         """The names that `device=` takes, sorted, with the source of each: imported, bundled or
         qiskit-ibm-runtime. No calibration data is read; `device(name)` describes one."""
-        found = self._session.request(Devices, partial(GetDevices, names=True)).names
-        return {name: CalibrationSource(source) for name, source in found}
+        result = self._session.request(Devices, partial(GetDevices, names=True)).names
+        return {name: CalibrationSource(source) for name, source in result}
 
     def device(self, name: str) -> DeviceInfo:
         """An emulated device by its name, or that of a pool: as it is calibrated now. Raises
@@ -157,8 +157,8 @@ class Environment:
         several = isinstance(circuits, list | tuple)
         info = self._devices.info(device)
         asked = list(circuits) if several else [circuits]
-        found = transpile(self._session, info, asked, level, seed, options)
-        return found if several else found[0]
+        result = transpile(self._session, info, asked, level, seed, options)
+        return result if several else result[0]
 
     def functions(self, **options: Unpack[CallOptions]) -> FunctionExecutor:
         """An executor that calls Python functions in workers of a pool of engine `functions`.
@@ -196,8 +196,8 @@ class Environment:
     def limits(self) -> dict[str, OwnerReport]:
         """Limits and use, by owner: of all for an admin, else of one's own. "" is the
         environment's own user, who has no limits."""
-        found = self._session.request(OwnerReports, GetLimits).owners
-        return {report.owner: report for report in found}
+        result = self._session.request(OwnerReports, GetLimits).owners
+        return {report.owner: report for report in result}
 
     def set_limits(
         self, owner: str, values: Mapping[str, int] | None = None, *, reset: bool = False
@@ -207,12 +207,12 @@ class Environment:
         `values`: fields of OwnerLimits; 0 means no limit. `reset`: first forget what was set
         before. Raises NotFoundError, OptionError, NotAllowedError.
         """
-        told = dict(values or {})
-        for key, value in told.items():
+        settings = dict(values or {})
+        for key, value in settings.items():
             check_value(key, value)
-        ask = partial(SetLimits, owner=owner, values=told, reset=reset)
-        found = self._session.request(OwnerReports, ask).owners
-        return next(report for report in found if report.owner == owner)
+        ask = partial(SetLimits, owner=owner, values=settings, reset=reset)
+        result = self._session.request(OwnerReports, ask).owners
+        return next(report for report in result if report.owner == owner)
 
     # --- reserving ----------------------------------------------------------------------------
 

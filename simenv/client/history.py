@@ -107,13 +107,13 @@ class TaskHistory:
         """
         number = number_of(task)
         ask = partial(GetHistory, after=number - 1, limit=1, structure=True)
-        found = self._session.request(History, ask).rows if number else []
-        if not found or task_number(found[0].id) != number:
+        result = self._session.request(History, ask).rows if number else []
+        if not result or task_number(result[0].id) != number:
             raise NotFoundError(
                 f"no task {task_name(number)} here", hint="simenv history lists them"
             )
-        _check_row(found[0], task.row if isinstance(task, Task) else row_of(task))
-        return found[0]
+        _check_row(result[0], task.row if isinstance(task, Task) else row_of(task))
+        return result[0]
 
     def submitted(self, task: Task | str | int) -> Submitted:
         """What was submitted as this task; `terms.engine` is the one that was chosen."""
@@ -155,17 +155,17 @@ class TaskHistory:
     def latest(self, kinds: Sequence[str], among: int = 300) -> list[Event]:
         """Of the last `among` events those of these kinds, oldest first."""
         newest = self._events(0, 0).newest
-        found = self._events(max(0, newest - among), among).events
-        return [event for event in found if event.is_of(kinds)]
+        result = self._events(max(0, newest - among), among).events
+        return [event for event in result if event.is_of(kinds)]
 
     def events_before(self, time_s: float) -> int:
         """The number of the last event before a time of day, for `since`; 0 if there is none."""
         low, high = 0, self._events(0, 0).newest
         while low < high:
             middle = (low + high) // 2
-            found = self._events(middle, 1).events
-            if found and found[0].time_s < time_s:
-                low = found[0].seq
+            result = self._events(middle, 1).events
+            if result and result[0].time_s < time_s:
+                low = result[0].seq
             else:
                 high = middle
         return low

@@ -47,24 +47,24 @@ def drift_of(text: str, source: str) -> DriftSpec:
             )
         values[key] = _outages(value, source) if key == "outages" else value
     try:
-        found = msgspec.convert(values, DriftSpec, strict=False)
+        result = msgspec.convert(values, DriftSpec, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{source}: drift: {error}", hint=EXAMPLE) from error
     if not (
-        0 < found.factor <= MAX_FACTOR
-        and 0 < found.every_s <= MAX_FACTOR
-        and 0 <= found.spread <= 2
-        and 0 <= found.seed < 2**63
+        0 < result.factor <= MAX_FACTOR
+        and 0 < result.every_s <= MAX_FACTOR
+        and 0 <= result.spread <= 2
+        and 0 <= result.seed < 2**63
     ):
         raise ConfigError(
             f"{source}: drift = {text[:80]!r} is out of range",
             hint="factor and every_s above 0, at most 1e9; spread 0 to 2; seed 0 or more",
         )
-    return found
+    return result
 
 
 def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
-    found = []
+    results = []
     for part in text.split("/"):
         begin, _, length = part.partition("+")
         try:
@@ -75,5 +75,5 @@ def _outages(text: str, source: str) -> tuple[tuple[float, float], ...]:
             raise ConfigError(
                 f"{source}: drift: outages={text[:80]!r} is not understood", hint=EXAMPLE
             )
-        found.append(pair)
-    return tuple(sorted(found))
+        results.append(pair)
+    return tuple(sorted(results))

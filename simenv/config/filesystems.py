@@ -33,7 +33,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 def kind(folder: PurePath, mounts: str) -> str:
     """The type of the file system that holds an absolute folder, by the text of
     /proc/self/mountinfo; "" if that does not say."""
-    best, found = -1, ""
+    best, result = -1, ""
     for line in mounts.splitlines():
         before, dash, after = line.partition(" - ")
         fields = before.split()
@@ -41,8 +41,8 @@ def kind(folder: PurePath, mounts: str) -> str:
             continue
         mount = PurePath(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4]))
         if (folder == mount or mount in folder.parents) and len(mount.parts) >= best:
-            best, found = len(mount.parts), after.split()[0]  # of two on one place the later holds
-    return found
+            best, result = len(mount.parts), after.split()[0]  # of two on one place the later holds
+    return result
 
 
 def is_network(kind: str) -> bool:

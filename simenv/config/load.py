@@ -40,7 +40,7 @@ def load(
     where it was changed since, then `options`.
     """
     name = check_name(str(options.get("name", "default")))
-    source, last, told = "options", dict[str, object](), dict[str, object]()
+    source, last, settings = "options", dict[str, object](), dict[str, object]()
     path = file
     if path is None:
         last = kept(name, environ, resume=bool(options.get("resume")))
@@ -48,9 +48,11 @@ def load(
         if own.exists() and not (last and _older(own, own.with_name("config.json"))):
             path = own
     if path is not None:
-        source, told = str(path), _toml(path)
-    merged = _merged(last, told, options)
-    if "pools" in told or "pools" in options:  # those of the last start are where they were then
+        source, settings = str(path), _toml(path)
+    merged = _merged(last, settings, options)
+    if (
+        "pools" in settings or "pools" in options
+    ):  # those of the last start are where they were then
         merged["import_from"] = import_folders(environ)
     return convert({**merged, "name": name}, source)
 
@@ -65,15 +67,15 @@ def import_folders(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
 def _merged(*layers: Mapping[str, object]) -> dict[str, object]:
     """Later words win: key by key also inside [launcher], and the nodes as one thing, whether
     `hosts` names them or `hostfile`."""
-    found: dict[str, object] = {}
+    entries: dict[str, object] = {}
     launcher: dict[str, object] = {}
     for layer in layers:
         if "hosts" in layer or "hostfile" in layer:
-            found.pop("hosts", None)
-            found.pop("hostfile", None)
-        found |= layer
+            entries.pop("hosts", None)
+            entries.pop("hostfile", None)
+        entries |= layer
         launcher |= _table(layer.get("launcher", {}))
-    return {**found, "launcher": launcher} if launcher else found
+    return {**entries, "launcher": launcher} if launcher else entries
 
 
 def _table(launcher: object) -> dict[str, object]:
@@ -157,14 +159,14 @@ def write(config: Config, path: Path) -> None:
 def _toml(path: Path) -> dict[str, object]:
     """A hostfile's path counts from the file that names it."""
     try:
-        told = tomllib.loads(path.read_text())
+        settings = tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    if isinstance(told.get("hostfile"), str) and told["hostfile"]:
-        told["hostfile"] = str(path.absolute().parent / told["hostfile"])
-    return told
+    if isinstance(settings.get("hostfile"), str) and settings["hostfile"]:
+        settings["hostfile"] = str(path.absolute().parent / settings["hostfile"])
+    return settings
 
 
 def _older(path: Path, other: Path) -> bool:

@@ -185,13 +185,13 @@ def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None =
 def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
     """A fresh 0700 folder for sockets, under `socket_base`. ConfigError if others could put one of
     their own in its place."""
-    made = Path(tempfile.mkdtemp(prefix="simenv-", dir=socket_base(environ)))
+    built = Path(tempfile.mkdtemp(prefix="simenv-", dir=socket_base(environ)))
     try:
-        files.check_private(made, "TMPDIR")
+        files.check_private(built, "TMPDIR")
     except ConfigError:
-        made.rmdir()
+        built.rmdir()
         raise
-    return made
+    return built
 
 
 def socket_base(environ: Mapping[str, str] | None = None) -> Path:

@@ -37,15 +37,15 @@ _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9_.*?-]{0,254}\Z")
 def pool_text(text: str) -> PoolSpec:
     """`NAME:engine=E,workers=N` to what is asked for."""
     name, _, rest = text.partition(":")
-    told: dict[str, object] = {"name": name}
+    settings: dict[str, object] = {"name": name}
     for word in rest.split(",") if rest else ():
         key, equals, value = word.partition("=")
         if not equals or key == "name":
             raise ConfigError(f"--pool {text[:80]!r}: {word!r} is not understood", hint=_EXAMPLE)
-        if key in told:
+        if key in settings:
             raise ConfigError(f"--pool {text[:80]!r}: {key} is given twice")
-        told[key] = value
-    return pool_of(told, f"--pool {text[:80]!r}")
+        settings[key] = value
+    return pool_of(settings, f"--pool {text[:80]!r}")
 
 
 def pool_of(told: Mapping[str, object], source: str) -> PoolSpec:

@@ -36,14 +36,14 @@ def limits_of(told: object, source: str) -> Limits:
 
 def limit_values(told: object, what: str) -> dict[str, int]:
     """Names and values of some limits; sizes may have units."""
-    found: dict[str, int] = {}
+    entries: dict[str, int] = {}
     for key, value in _table(told, what).items():
         if key in _BYTES:
             value = size(value, f"{what}: {key}")
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError(f"{what}: {key} = {str(value)[:80]!r} is not a whole number")
-        found[key] = value
-    return found
+        entries[key] = value
+    return entries
 
 
 def _of_role(told: object, base: OwnerLimits, what: str) -> OwnerLimits:

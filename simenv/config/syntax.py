@@ -39,12 +39,12 @@ def size(told: object, what: str) -> int:
     if isinstance(told, int) and not isinstance(told, bool):
         count = float(told)
     else:
-        found = _SIZE.match(told.strip()) if isinstance(told, str) else None
-        if found is None:
+        result = _SIZE.match(told.strip()) if isinstance(told, str) else None
+        if result is None:
             raise ConfigError(
                 f"{what} = {str(told)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
             )
-        count = float(found[1]) * 1024 ** _POWERS.get((found[2] or "")[:1].lower(), 0)
+        count = float(result[1]) * 1024 ** _POWERS.get((result[2] or "")[:1].lower(), 0)
     if not 0 <= count <= MAX_BYTES:
         raise ConfigError(f"{what} = {str(told)[:80]} is outside 0 .. 1024 PiB")
     return int(count)

@@ -21,10 +21,10 @@ def wall_clock_s(moment: str) -> float:
     """Seconds since 1970 of an ISO 8601 time, in UTC where it names no zone; 0.0 where it is
     none."""
     try:
-        found = datetime.fromisoformat(moment)
+        result = datetime.fromisoformat(moment)
     except ValueError:
         return 0.0
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return (result if result.tzinfo else result.replace(tzinfo=UTC)).timestamp()
 
 
 def device_time_ns(shots: int, circuits: int, overhead_ns: float, shot_ns: float) -> int:

@@ -169,8 +169,8 @@ def _check_dependencies(state: SchedulerState) -> set[int]:
             assert parent in state.tasks, f"task {parent} has ended and is waited for"
             assert parent < min(group.tasks), f"task {parent} comes after its child"
             by_parent.setdefault(parent, set()).add(id(group))
-    found = {parent: {id(group) for group in each} for parent, each in table.by_parent.items()}
-    assert found == by_parent, "parents and children are off"
+    entries = {parent: {id(group) for group in each} for parent, each in table.by_parent.items()}
+    assert entries == by_parent, "parents and children are off"
     assert {id(g) for g in (*table.ready, *table.failed)} <= groups.keys(), "an empty group stays"
     assert table.count("") == len(table.by_task), "dependent tasks of pools are off"
     return {n for n, r in state.tasks.items() if r.phase == Phase.DEPENDENT}

@@ -66,7 +66,7 @@ def _make_room(file: Any, name: str, field: Field) -> int:
     wanted.set_fill_time(h5d.FILL_TIME_NEVER)
     folder, _, leaf = name.rpartition("/")
     group = file.require_group(folder) if folder else file
-    made = h5d.create(
+    built = h5d.create(
         group.id,
         leaf.encode(),
         h5t.py_create(field.dtype, logical=True),
@@ -75,7 +75,7 @@ def _make_room(file: Any, name: str, field: Field) -> int:
     )
     for key, value in field.attributes.items():
         group[leaf].attrs[key] = value
-    offset: int = made.get_offset()
+    offset: int = built.get_offset()
     return offset
 
 

@@ -67,10 +67,10 @@ def mapped(descriptor: int, array: StoredArray) -> memoryview:
             return memoryview(b"")
         page = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
         held = mmap.mmap(descriptor, end - page, access=mmap.ACCESS_READ, offset=page)
-        found = checksum(descriptor, array.offset, array.size_bytes)
+        result = checksum(descriptor, array.offset, array.size_bytes)
     except OSError as error:
         raise StoreError(f"{array.field} cannot be read: {error.strerror}") from error
-    if found != array.checksum:
+    if result != array.checksum:
         raise StoreError(f"{array.field} is damaged: its checksum does not fit")
     return memoryview(held)[array.offset - page :]
 

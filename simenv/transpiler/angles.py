@@ -51,7 +51,7 @@ def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
     none = np.zeros(0)
     if circuit.parameters or circuit.has_control_flow_op():
         return circuit, none
-    found = circuit.copy_empty_like()
+    result = circuit.copy_empty_like()
     angles: list[float] = []
     for instruction in circuit.data:
         operation = instruction.operation
@@ -60,22 +60,22 @@ def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
             changed.params = [Parameter(f"p{len(angles)}")]
             angles.append(float(operation.params[0]))
             instruction = instruction.replace(operation=changed)
-        found._append(instruction)
-    return (found, np.array(angles)) if 0 < len(angles) <= MOST_ANGLES else (circuit, none)
+        result._append(instruction)
+    return (result, np.array(angles)) if 0 < len(angles) <= MOST_ANGLES else (circuit, none)
 
 
 def closed(compiled: Any, angles: NDArray[np.float64], passes: Any) -> Any:
     """The compiled QuantumCircuit of an opened one with its angles. `passes`: merge the gates on
     one qubit that its parameters kept apart."""
     values = {each: float(angles[int(each.name[1:])]) for each in compiled.parameters}
-    found = passes.run(compiled.assign_parameters(values))
-    found._layout = compiled._layout
-    found.name = compiled.name  # binding gave it one of a counter of the process
-    return found
+    result = passes.run(compiled.assign_parameters(values))
+    result._layout = compiled._layout
+    result.name = compiled.name  # binding gave it one of a counter of the process
+    return result
 
 
 def _is_generic(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which angles become parameters."""
     quarters = angles / _STEP
-    found: NDArray[np.bool_] = np.abs(quarters - np.round(quarters)) > _TOLERANCE
-    return found
+    result: NDArray[np.bool_] = np.abs(quarters - np.round(quarters)) > _TOLERANCE
+    return result

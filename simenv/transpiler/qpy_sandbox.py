@@ -122,17 +122,17 @@ class Confined:
     def _read(self, process: subprocess.Popen[bytes], size: int, seconds: float) -> bytes:
         """So many bytes, or those before its end. TimeoutError."""
         assert process.stdout is not None
-        descriptor, found, end = process.stdout.fileno(), b"", monotonic() + seconds
+        descriptor, result, end = process.stdout.fileno(), b"", monotonic() + seconds
         poll = select.poll()  # select.select takes no descriptor above 1023
         poll.register(descriptor, select.POLLIN)
-        while len(found) < size:
+        while len(result) < size:
             if not poll.poll(max(0.0, end - monotonic()) * 1e3):
                 raise TimeoutError
-            part = os.read(descriptor, size - len(found))
+            part = os.read(descriptor, size - len(result))
             if not part:
                 break
-            found += part
-        return found
+            result += part
+        return result
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -158,8 +158,8 @@ def main() -> int:
     from qiskit import qpy
 
     warnings.simplefilter("ignore")
-    with open("/proc/self/statm", encoding="ascii") as told:
-        has_bytes = int(told.read().split()[0]) * resource.getpagesize()
+    with open("/proc/self/statm", encoding="ascii") as settings:
+        has_bytes = int(settings.read().split()[0]) * resource.getpagesize()
     limit = has_bytes + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -52,13 +52,15 @@ def target_of(info: DeviceInfo) -> Any:
                 f"device {info.name}: Qiskit has no gate {gate.name!r}",
                 hint="compile='never' runs circuits as they are written",
             )
-        told = figures[gate.name]
-        default = told.get(())
+        settings = figures[gate.name]
+        default = settings.get(())
         places = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []
         if not places:  # on more qubits: wherever it is calibrated
-            places = [each for each in told if each]
+            places = [each for each in settings if each]
         properties = {
-            place: told.get(place, default) for place in places if not _broken(told.get(place))
+            place: settings.get(place, default)
+            for place in places
+            if not _broken(settings.get(place))
         }
         target.add_instruction(standard, properties)
     measured = figures["measure"]

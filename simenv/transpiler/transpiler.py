@@ -39,8 +39,8 @@ class Transpiler:
         """A QuantumCircuit in native gates on the device's qubits, compiled once for its structure:
         see `angles`. `mapping`: as for `run`. Raises ProgramError."""
         structure, values = opened_circuit(circuit)
-        found = self.run(structure, mapping)
-        return closed(found, values, self.merging) if values.size else found
+        result = self.run(structure, mapping)
+        return closed(result, values, self.merging) if values.size else result
 
     def run(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
         """A QuantumCircuit after the preset passes. `mapping`: the device's qubit of each of its

@@ -220,13 +220,13 @@ def _overwritten(path: Path, content: msgspec.Struct) -> bool:
             room = os.fstat(descriptor).st_size
             if len(body) > room:
                 return False
-            whole = os.pwrite(descriptor, body.ljust(room), 0) == room
+            full = os.pwrite(descriptor, body.ljust(room), 0) == room
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     except OSError:
         return False
-    return whole
+    return full
 
 
 def create_private(path: Path, content: msgspec.Struct) -> None:
@@ -251,16 +251,16 @@ def read_private(path: Path, kind: type[T]) -> T:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     try:
-        found = msgspec.json.decode(body, type=kind)
+        result = msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path} is not what it should be: {error}") from error
-    format_number = getattr(found, "format", 0)
+    format_number = getattr(result, "format", 0)
     if format_number != KEYS_FORMAT:
         raise ConfigError(
             f"{path} has format {format_number}, this build reads {KEYS_FORMAT}",
             hint="use the simenv version that wrote it",
         )
-    return found
+    return result
 
 
 def check_private(path: Path, info: os.stat_result) -> None:

@@ -70,15 +70,15 @@ def _one_of_several(arguments: argparse.Namespace, service: WorkerBootstrap, par
     result_writer = None if comm.rank else _result_writer(arguments, service)
     runner = Runner(result_writer, comm, _checkpoints(arguments))
     _load(arguments, runner)
-    found = sockets.connect(comm, service)
+    result = sockets.connect(comm, service)
     others = (0,) if comm.rank else tuple(range(1, comm.size))
-    monitor = RankMonitor(found.watch, others, arguments.lease_s / SILENCE_PART)
+    monitor = RankMonitor(result.watch, others, arguments.lease_s / SILENCE_PART)
     monitor.start()
     if comm.rank:
         freeze_gc()
-        Follower(found, runner).follow()
+        Follower(result, runner).follow()
         exit_process(0, "on request")
-    leader = Leader(found, monitor)
+    leader = Leader(result, monitor)
     runner.on_engine_error = leader.failed
     return _serve(
         arguments, Session(service, arguments.name, arguments.start, runner, leader), parent

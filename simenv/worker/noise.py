@@ -61,14 +61,14 @@ class Noise:
             program.digest if times_are_parameters else program.structure,
             attachment.model.digest,
         )
-        found = self._programs.get(key)
-        if found is None:
-            found = self._programs[key] = attachment.attach(circuit)
+        result = self._programs.get(key)
+        if result is None:
+            result = self._programs[key] = attachment.attach(circuit)
             if len(self._programs) > MAX_PROGRAMS:
                 self._programs.popitem(last=False)
         else:
             self._programs.move_to_end(key)
-        return found if found.kinds else None
+        return result if result.kinds else None
 
     def record(self, program: Program, assigned: AssignedTask, terms: TaskOptions) -> DeviceRecord:
         """The device of a task, for its result."""
@@ -119,8 +119,8 @@ class Noise:
 
     def _shot_times(self, terms: TaskOptions) -> ShotTimes | None:
         """None where durations are not known."""
-        found = self._times.get(terms.snapshot)
-        if found is None and terms.device:
+        result = self._times.get(terms.snapshot)
+        if result is None and terms.device:
             from noise_models.calibration import CalibrationSnapshot
             from simulators.circuit.passes.durations import ShotTimes
 
@@ -129,8 +129,8 @@ class Noise:
                 return None
             if len(self._times) >= MAX_MODELS:
                 self._times.clear()
-            found = self._times[terms.snapshot] = ShotTimes(document)
-        return found
+            result = self._times[terms.snapshot] = ShotTimes(document)
+        return result
 
     def _warnings(
         self, document: Document, program: Program, terms: TaskOptions
@@ -146,25 +146,25 @@ class Noise:
         if not terms.noise:
             return ()
         key = (terms.snapshot, terms.noise)
-        found = self._limited.get(key)
-        if found is None:
+        result = self._limited.get(key)
+        if result is None:
             if len(self._limited) >= MAX_MODELS:
                 self._limited.clear()
-            found = self._limited[key] = limited(self._attachment(terms).model)
-        return found
+            result = self._limited[key] = limited(self._attachment(terms).model)
+        return result
 
     def _document(self, digest: str) -> Document:
         from noise_models import document
 
-        found = self._documents.get(digest)
-        if found is None:
+        result = self._documents.get(digest)
+        if result is None:
             body = self._bodies.get(digest, b"")
             if not body:
                 raise Unsupported(
                     f"the noise document {digest[:16]} is not here", hint="submit the task again"
                 )
-            found = self._documents[digest] = document.load(body)
-        return found
+            result = self._documents[digest] = document.load(body)
+        return result
 
     def _attachment(self, terms: TaskOptions) -> NoiseAttachment:
         from noise_models import document
@@ -172,11 +172,11 @@ class Noise:
         from simulators.circuit.passes.attach_noise import NoiseAttachment
 
         key = (terms.snapshot, terms.noise)
-        found = self._models.get(key)
-        if found is None:
+        result = self._models.get(key)
+        if result is None:
             options = NoiseOptions.parse(terms.noise)
             model = document.model(self._document(terms.snapshot), options)
-            found = self._models[key] = NoiseAttachment(model)
+            result = self._models[key] = NoiseAttachment(model)
             if len(self._models) > MAX_MODELS:
                 self._models.popitem(last=False)
-        return found
+        return result

@@ -17,23 +17,23 @@ def unused_channels(
     document: CustomModel, program: Program, terms: TaskOptions, *, acts: bool
 ) -> tuple[str, ...]:
     """Of a noise model of the caller's own in one circuit. `acts`: whether any of it does."""
-    found = []
+    results = []
     has = {entry.gate for entry in document.channels}
     if not acts:
         gates = sorted(set(program.names) - NO_GATES)
         channels = dict.fromkeys(_place(entry.gate, entry.qubits) for entry in document.channels)
-        found.append(
+        results.append(
             f"the noise model does not act on this circuit, which ran without noise: channels of"
             f" {_listed(channels)}; the circuit has {_listed(gates)}"
         )
     lost = [name for name in terms.replaced_gates if name in has]
     if lost:
-        found.append(
+        results.append(
             f"channels of {_listed(lost)} do not act: compilation for device {terms.device}"
             f" replaced {'these gates' if len(lost) > 1 else 'this gate'}; give channels of native"
             " gates, or compile='never'"
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def _place(gate: str, qubits: tuple[int, ...]) -> str:

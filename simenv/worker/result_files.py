@@ -100,10 +100,10 @@ def unavailable_reason(folder: Path, token: str) -> str:
     """Why this is not the results folder that the service sees, in words; "" if it is."""
     here = os.uname().nodename
     try:
-        found = (folder / TOKEN).read_text()
+        result = (folder / TOKEN).read_text()
     except OSError as error:
         return f"the results folder {folder} cannot be seen from {here}: {error.strerror}"
-    return "" if found == token else f"{folder} on {here} is not the service's results folder"
+    return "" if result == token else f"{folder} on {here} is not the service's results folder"
 
 
 def file_name(task: int, fence: int) -> str:

@@ -163,12 +163,12 @@ class Runner:
 
     def engine(self, name: str) -> Engine:
         """The engine, loaded and warm at first use."""
-        found = self._engines.get(name)
-        if found is None:
-            found = registry.create(name, EngineContext(comm=self._comm))
-            found.warm_up()
-            self.hold(found)
-        return found
+        entry = self._engines.get(name)
+        if entry is None:
+            entry = registry.create(name, EngineContext(comm=self._comm))
+            entry.warm_up()
+            self.hold(entry)
+        return entry
 
     def hold(self, engine: Engine) -> None:
         """An engine that was made elsewhere, with what it holds."""
@@ -273,12 +273,12 @@ class Runner:
                 context = self._context = self._chunk_context(terms, chunk)
             if context.counts is not None and not assigned.bindings and assigned.count == 1:
                 mark(working_ns())
-                found = context.counts(
+                entry = context.counts(
                     circuit, assigned.shots, assigned.seed, assigned.binding, self.control
                 )
-                if found is not None:
+                if entry is not None:
                     mark(working_ns())
-                    return program, found
+                    return program, entry
                 self._marks.pop()
             return program, self._planned(program, circuit, assigned, context)
         except Exception as error:

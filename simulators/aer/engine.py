@@ -71,7 +71,7 @@ class AerEngine:
         """See `engine.Engine`."""
         layouts, number = open_run(CARD, plan, circuit, request, options)
         _refuse_mixed(layouts, request)
-        found = []
+        results = []
         for row in range(number):
             control.check()
             params = bind(circuit, request, row)
@@ -82,9 +82,9 @@ class AerEngine:
             else:
                 work = partial(evolve, circuit, params, options.threads, control)
                 state = DenseState(layouts, circuit.num_qubits, work)
-            found.append(collect(state, layouts, request, key))
+            results.append(collect(state, layouts, request, key))
             control.check()
-        return EngineResult.joined(found)
+        return EngineResult.joined(results)
 
     def warm_up(self) -> None:
         """Run small circuits, dynamic and not."""

@@ -59,8 +59,8 @@ def evolve(
                 control.check()
                 waiting = 0
         state.flush()
-        found: NDArray[np.complex128] = state.move_to_ndarray()  # its own from here on
-        return found
+        entry: NDArray[np.complex128] = state.move_to_ndarray()  # its own from here on
+        return entry
     except (AerError, RuntimeError) as error:
         raise _refusal(str(error)) from error
     finally:
@@ -98,13 +98,13 @@ class Sampler:
 
     def counts(self, circuit: QuantumCircuit, shots: int, seed: int) -> dict[str, int]:
         """Number of times each outcome came, by its number in hexadecimal."""
-        found: dict[str, int] = self._run(circuit, shots, seed)["counts"]
-        return found
+        entries: dict[str, int] = self._run(circuit, shots, seed)["counts"]
+        return entries
 
     def memory(self, circuit: QuantumCircuit, shots: int, seed: int) -> list[str]:
         """The outcome of each shot, in hexadecimal, in their order."""
-        found: list[str] = self._run(circuit, shots, seed, memory=True)["memory"]
-        return found
+        results: list[str] = self._run(circuit, shots, seed, memory=True)["memory"]
+        return results
 
     def _run(
         self, circuit: QuantumCircuit, shots: int, seed: int, memory: bool = False
@@ -116,8 +116,8 @@ class Sampler:
             raise _refusal(str(error)) from error
         if not result.success:
             raise _refusal(result.results[0].status if result.results else result.status)
-        found: dict[str, Any] = result.data(0)
-        return found
+        entries: dict[str, Any] = result.data(0)
+        return entries
 
 
 def _check_memory(num_qubits: int) -> None:

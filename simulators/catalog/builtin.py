@@ -375,17 +375,17 @@ def engine_cards() -> tuple[EngineCard, ...]:
 
     cards = list(CARDS)
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda each: each.name):
-        found = entry.load()
-        if not isinstance(found, EngineCard) or found.name != entry.name:
+        result = entry.load()
+        if not isinstance(result, EngineCard) or result.name != entry.name:
             raise Unsupported(
                 f"entry point {entry.name!r} of {ENTRY_POINTS!r} is not an EngineCard of that name",
                 hint=f"let it name one, or remove the distribution that has {entry.value}",
             )
-        if any(each.name == found.name for each in cards):
+        if any(each.name == result.name for each in cards):
             raise Unsupported(
-                f"there are two engines {found.name!r}", hint=f"remove the one of {entry.value}"
+                f"there are two engines {result.name!r}", hint=f"remove the one of {entry.value}"
             )
-        cards.append(found)
+        cards.append(result)
     return tuple(cards)
 
 

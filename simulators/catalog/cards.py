@@ -33,11 +33,11 @@ class EngineOption(msgspec.Struct, frozen=True):
 
     def problem(self, value: object) -> str:
         """Fault of a value; "" if it has none."""
-        whole = isinstance(self.default, int)
-        fits = isinstance(value, int) if whole else isinstance(value, int | float)
+        full = isinstance(self.default, int)
+        fits = isinstance(value, int) if full else isinstance(value, int | float)
         if fits and not isinstance(value, bool) and self.low <= value <= self.high:  # type: ignore[operator]
             return ""
-        kind = "a whole number" if whole else "a number"
+        kind = "a whole number" if full else "a number"
         return f"option {self.name} = {value!r} is not {kind} from {self.low} to {self.high}"
 
 

@@ -154,8 +154,8 @@ class StatevectorCost(msgspec.Struct, frozen=True):
         """All gates on one amplitude."""
         if not self.passes or profile.num_qubits <= SMALL_QUBITS or profile.mid_circuit:
             return (gates + 2) * _AMPLITUDE_S
-        found = _PASSED_S + gates * _PASSED_GATE_S
-        return found if ask.precision == "double" else 0.5 * found
+        result = _PASSED_S + gates * _PASSED_GATE_S
+        return result if ask.precision == "double" else 0.5 * result
 
     def _exchanges_s(self, profile: Profile, ask: CostQuery, gates: int) -> float:
         """Half of each share for every qubit that is divided among ranks, from time to time."""

@@ -89,10 +89,10 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
 
 def transfer_matrices(channels: Sequence[Channel]) -> NDArray[np.float64]:
     """Pauli transfer matrices of channels on one and two qubits, float64 [channels, BLOCK]."""
-    found = np.zeros((len(channels), BLOCK))
-    for row, channel in zip(found, channels, strict=True):
+    result = np.zeros((len(channels), BLOCK))
+    for row, channel in zip(result, channels, strict=True):
         row[: channel.ptm.size] = channel.ptm.ravel()
-    return found
+    return result
 
 
 def channel_facts(channels: Sequence[Channel]) -> ChannelFacts:

@@ -153,8 +153,8 @@ def _are_coupled(codes: NDArray[np.int64], device: DeviceLimits) -> NDArray[np.b
     if not device.coupling.size:
         return np.zeros(codes.size, np.bool_)
     places = device.coupling.searchsorted(codes)
-    found: NDArray[np.bool_] = device.coupling.take(places, mode="clip") == codes
-    return found
+    result: NDArray[np.bool_] = device.coupling.take(places, mode="clip") == codes
+    return result
 
 
 def _qubits(circuit: Circuit, operation: int, last: int | None = None) -> str:

@@ -89,19 +89,19 @@ class Expression:
             keys = seen[:, 0]
             if self._span <= _SPAN:
                 return self._tabulated((keys >> self._low).view(np.int64))
-            found, inverse = np.unique(keys, return_inverse=True)
+            result, inverse = np.unique(keys, return_inverse=True)
         else:
-            whole = np.dtype((np.void, seen.itemsize * seen.shape[1]))
-            rows = np.ascontiguousarray(seen).view(whole).ravel()
-            found, inverse = np.unique(rows, return_inverse=True)
-        return [self._value(row.tobytes()) for row in found], inverse
+            full = np.dtype((np.void, seen.itemsize * seen.shape[1]))
+            rows = np.ascontiguousarray(seen).view(full).ravel()
+            result, inverse = np.unique(rows, return_inverse=True)
+        return [self._value(row.tobytes()) for row in result], inverse
 
     def _tabulated(self, keys: NDArray[np.int64]) -> tuple[list[int], NDArray[np.intp]]:
         """The same for bits that lie near one another: keys[record], a small number."""
         present = np.bincount(keys, minlength=1 << self._span) > 0
         number = np.cumsum(present) - 1
-        found = np.flatnonzero(present).astype(np.uint64) << self._low
-        return [self._value(row.tobytes()) for row in found], number[keys]
+        result = np.flatnonzero(present).astype(np.uint64) << self._low
+        return [self._value(row.tobytes()) for row in result], number[keys]
 
     def truths(self, records: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Value of a Bool for each record: bool [records]."""
@@ -170,14 +170,14 @@ def expressions_of(circuit: Circuit) -> tuple[Expression, ...]:
     registers = register_starts(circuit).tolist()
     variables = variable_starts(circuit)
     constants = tuple(int.from_bytes(value, "little") for value in circuit.constants)
-    found: list[Expression] = []
+    results: list[Expression] = []
     tokens: list[tuple[int, int, int]] = []
     target: tuple[int, int] | None = None
     flat = circuit.conditions.tolist()
     for at in range(0, len(flat), 3):
         token, operand, width = flat[at : at + 3]
         if token == tk.END:
-            found.append(Expression(tokens, constants, target))
+            results.append(Expression(tokens, constants, target))
             tokens, target = [], None
             continue
         if token in (tk.CLBIT, tk.SET_CLBIT):
@@ -190,4 +190,4 @@ def expressions_of(circuit: Circuit) -> tuple[Expression, ...]:
             target = operand, width
         else:
             tokens.append((token, operand, width))
-    return tuple(found)
+    return tuple(results)

@@ -41,14 +41,14 @@ class Table(msgspec.Struct, frozen=True, eq=False):
 def table_of(names: tuple[str, ...], arities: bytes) -> Table:
     """The table of `names` and their `arities` (uint16 [names, 3]); never raises."""
     key = (names, arities)
-    found = _cache.get(key)
-    if found is None:
-        found = _build(names, arities)
+    result = _cache.get(key)
+    if result is None:
+        result = _build(names, arities)
         if len(names) <= _KEPT_ROWS:
             if len(_cache) >= _KEPT:
                 _cache.clear()
-            _cache[key] = found
-    return found
+            _cache[key] = result
+    return result
 
 
 def _build(names: tuple[str, ...], arities: bytes) -> Table:
@@ -110,10 +110,10 @@ class _View:
     def __get__(self, circuit: Any, owner: type | None = None) -> Any:
         if circuit is None:
             return self
-        made = circuit.__dict__[self._name] = np.frombuffer(
+        built = circuit.__dict__[self._name] = np.frombuffer(
             getattr(circuit, self._data), self._dtype
         )
-        return made
+        return built
 
 
 class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):

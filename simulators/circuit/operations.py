@@ -56,6 +56,6 @@ def matrix(circuit: Circuit, operation: Operation) -> NDArray[np.complex128]:
     """The matrix [2**k, 2**k] of a gate, its first qubit the lowest bit of an index."""
     count = len(operation.qubits)
     if operation.code == UNITARY:
-        found = circuit.matrices[circuit.table.matrix[operation.row]]
-        return np.frombuffer(found, np.complex128).reshape(1 << count, 1 << count)
+        result = circuit.matrices[circuit.table.matrix[operation.row]]
+        return np.frombuffer(result, np.complex128).reshape(1 << count, 1 << count)
     return unitary(operation.name, operation.params, count)

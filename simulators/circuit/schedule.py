@@ -325,14 +325,14 @@ def _expressions(circuit: Circuit) -> list[tuple[list[int], tuple[int, ...]]]:
     """Wires that each expression reads or stores, and its constants."""
     registers = register_starts(circuit).tolist()
     base, variables = circuit.num_qubits, circuit.num_qubits + circuit.num_clbits
-    found: list[tuple[list[int], tuple[int, ...]]] = []
+    results: list[tuple[list[int], tuple[int, ...]]] = []
     wires: list[int] = []
     values: list[int] = []
     flat = circuit.conditions.tolist()
     for at in range(0, len(flat), 3):
         token, operand = flat[at], flat[at + 1]
         if token == tk.END:
-            found.append((sorted(set(wires)), tuple(values)))
+            results.append((sorted(set(wires)), tuple(values)))
             wires, values = [], []
         elif token in (tk.CLBIT, tk.SET_CLBIT):
             wires.append(base + operand)
@@ -342,4 +342,4 @@ def _expressions(circuit: Circuit) -> list[tuple[list[int], tuple[int, ...]]]:
             wires.append(variables + operand)
         elif token == tk.VALUE:
             values.append(int.from_bytes(circuit.constants[operand], "little"))
-    return found
+    return results

@@ -8,28 +8,28 @@ from simulators.compiler.kernel import device_function
 @device_function
 def count(mask):  # type: ignore[no-untyped-def]
     """Number of set bits."""
-    found = 0
+    result = 0
     while mask:
         mask &= mask - 1
-        found += 1
-    return found
+        result += 1
+    return result
 
 
 @device_function
 def lowest(mask):  # type: ignore[no-untyped-def]
     """The lowest wire of a set that is not empty."""
-    found = 0
+    result = 0
     while not mask & 1:
         mask >>= 1
-        found += 1
-    return found
+        result += 1
+    return result
 
 
 @device_function
 def mapped(mask, to):  # type: ignore[no-untyped-def]
     """The set of to[wire]."""
-    found = 0
+    result = 0
     while mask:
-        found |= 1 << to[lowest(mask)]
+        result |= 1 << to[lowest(mask)]
         mask &= mask - 1
-    return found
+    return result

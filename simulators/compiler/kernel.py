@@ -130,11 +130,11 @@ REAL = types.float64
 
 def sources_digest() -> str:
     """16 hex digits that name the kernels' sources and their compiler."""
-    found = hashlib.blake2b(digest_size=8)
-    found.update(f"{numba.__version__} {np.__version__}".encode())
+    result = hashlib.blake2b(digest_size=8)
+    result.update(f"{numba.__version__} {np.__version__}".encode())
     for path, text in sorted(kernel_sources().items()):
-        found.update(path.name.encode() + b"\0" + text)
-    return found.hexdigest()
+        result.update(path.name.encode() + b"\0" + text)
+    return result.hexdigest()
 
 
 _digest = functools.cache(sources_digest)  # reading all sources takes 10 ms
@@ -152,15 +152,15 @@ def kernel_sources() -> dict[Path, bytes]:
         for path, text in texts.items()
         if path.parent.name == "compiler" or _COMPILED.search(text)
     ]
-    found: dict[Path, bytes] = {}
+    entries: dict[Path, bytes] = {}
     while pending:
         path = pending.pop()
-        if path in found:
+        if path in entries:
             continue
-        found[path] = texts[path]
+        entries[path] = texts[path]
         for package, names in _IMPORTS.findall(texts[path]):
             pending += _modules(texts, package.decode(), names.decode())
-    return found
+    return entries
 
 
 _COMPILED = re.compile(rb"\n@(?:kernel|device_function|intrinsic)\b")
@@ -318,9 +318,9 @@ def kernel(
     """Register a function as a kernel for exactly these argument types, callable from Python."""
 
     def registered(function: Callable[..., Any]) -> Kernel:
-        made = Kernel(function, returns(*signature), group)
-        _kernels[made.name] = made
-        return made
+        built = Kernel(function, returns(*signature), group)
+        _kernels[built.name] = built
+        return built
 
     return registered
 

@@ -89,12 +89,12 @@ class _AsPart(typed_passes.NativeLowering):  # type: ignore[misc]
         super().run_pass(state)
         lowered = state["cr"]
         name = lowered.fndesc.qualname
-        found = _dynfunc.make_function(  # only a name: it has no code to call
+        result = _dynfunc.make_function(  # only a name: it has no code to call
             lowered.fndesc.lookup_module(), name, name, 0, lowered.env, (library,)
         )
         library.finalize()
-        state.targetctx.insert_user_function(found, lowered.fndesc, [library])
-        state["cr"] = lowered._replace(cfunc=found)
+        state.targetctx.insert_user_function(result, lowered.fndesc, [library])
+        state["cr"] = lowered._replace(cfunc=result)
         return True
 
 
@@ -141,12 +141,12 @@ def _remembered(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any
     if kws:
         return _asked(self, context, args, kws)
     key = (id(self), id(context), args)
-    found = _known.get(key)
-    if found is None:
+    result = _known.get(key)
+    if result is None:
         signature = _asked(self, context, args, kws)
         _known[key] = self, context, signature, self.get_impl_key(signature)
         return signature
-    _, _, signature, implementation = found
+    _, _, signature, implementation = result
     self._impl_keys[signature.args] = implementation
     return signature
 

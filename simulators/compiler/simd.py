@@ -246,8 +246,8 @@ def _every_second(first: int) -> Any:
                 halves.append(builder.load(pointer, align=size))
             order = [ir.Constant(_I32, first + 2 * k) for k in range(LANES)]
             lanes = ir.Constant(ir.VectorType(_I32, LANES), order)
-            found = builder.shuffle_vector(*halves, lanes)
-            return found if kind == _VECTOR else builder.fpext(found, _VECTOR)
+            result = builder.shuffle_vector(*halves, lanes)
+            return result if kind == _VECTOR else builder.fpext(result, _VECTOR)
 
         return VECTOR(array, types.uint64), codegen
 

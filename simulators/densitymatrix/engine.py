@@ -113,14 +113,14 @@ class _Part:
 
     def program(self, *, keep: bool) -> Program:
         """The program for outputs of clbits, or (`keep`) of the final state."""
-        found = self._programs.get(keep)
-        if found is None:
+        result = self._programs.get(keep)
+        if result is None:
             layout = self.layouts.state if keep else self.layouts.clbits
-            found = build_program(self.part.circuit, self.noise, layout)
-            self._programs[keep] = found
+            result = build_program(self.part.circuit, self.noise, layout)
+            self._programs[keep] = result
             if np.array_equal(self.layouts.state.roles, self.layouts.clbits.roles):
-                self._programs[not keep] = found
-        return found
+                self._programs[not keep] = result
+        return result
 
     def request(self, request: Request, num_qubits: int) -> Request:
         """A request to the whole circuit, for this part."""
@@ -156,13 +156,13 @@ class DensityMatrixPlan:
         """What is run for a request."""
         labels = [label for item in request.observables for label in item.labels]
         key = output_support(request.outputs, labels, circuit), "expectation" in request.outputs
-        found = self._parts.get(key)
-        if found is None:
+        result = self._parts.get(key)
+        if result is None:
             while len(self._parts) >= _KEPT:
                 del self._parts[next(iter(self._parts))]
-            found = _Part.active(circuit, self._noise, request.outputs, labels)
-            self._parts[key] = found
-        return found
+            result = _Part.active(circuit, self._noise, request.outputs, labels)
+            self._parts[key] = result
+        return result
 
 
 class DensityMatrixEngine:

@@ -121,7 +121,7 @@ class ExactEvolution:
 
     def _measure(self, step: Measurement, branches: Branches) -> Branches:
         """Split by the true outcome, then sum by what is read."""
-        found: Branches = {}
+        entries: Branches = {}
         for record, state in branches.items():
             parts = state.reshape(-1, 4, 4**step.qubit)
             for true in range(2):
@@ -134,14 +134,14 @@ class ExactEvolution:
                     if weight == 0.0:
                         continue
                     key = record & ~(1 << step.clbit) | read << step.clbit
-                    into = found.get(key)
+                    into = entries.get(key)
                     if into is None:
-                        self._check(len(found) + 1)
-                        into = found[key] = np.zeros_like(state)
+                        self._check(len(entries) + 1)
+                        into = entries[key] = np.zeros_like(state)
                     view = into.reshape(-1, 4, 4**step.qubit)
                     view[:, 0] += weight * kept
                     view[:, 3] += sign * weight * kept
-        return found
+        return entries
 
     def _check(self, states: int) -> None:
         if states > self._most:
@@ -157,14 +157,14 @@ class ExactEvolution:
         no: Branches = {}
         for record, state in branches.items():
             (yes if expression.evaluate(record) else no)[record] = state
-        found = self._steps(step.then, yes) if yes else {}
+        result = self._steps(step.then, yes) if yes else {}
         for record, state in (self._steps(step.otherwise, no) if no else {}).items():
-            if record in found:
-                found[record] += state
+            if record in result:
+                result[record] += state
             else:
-                self._check(len(found) + 1)
-                found[record] = state
-        return found
+                self._check(len(result) + 1)
+                result[record] = state
+        return result
 
 
 class Distribution(msgspec.Struct, frozen=True, eq=False):

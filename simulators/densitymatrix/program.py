@@ -44,8 +44,8 @@ class WideGate(msgspec.Struct, frozen=True, eq=False):
         if self.matrix is not None:
             return wide_ptm(self.matrix)
         count = GATES[self.name].params
-        given = tuple(params[self.param : self.param + count].tolist())
-        return wide_ptm(unitary(self.name, given, len(self.qubits)))
+        values = tuple(params[self.param : self.param + count].tolist())
+        return wide_ptm(unitary(self.name, values, len(self.qubits)))
 
 
 class Measurement(msgspec.Struct, frozen=True, eq=False):

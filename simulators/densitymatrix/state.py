@@ -47,11 +47,11 @@ class MixedState(FinalState):
         """Record of each branch, and probabilities [branches, 2^n]."""
         branches = self._evolve(False)
         self._branches = len(branches)
-        found = distribution(branches, self._padded)
+        result = distribution(branches, self._padded)
         size = 8 * words(self._layout.source.size)
-        data = b"".join(record.to_bytes(size, "little") for record in found.records)
-        records = np.array(np.frombuffer(data, "<u8")).reshape(len(found.records), -1)
-        return records, found.odds[:, : 1 << self.num_qubits]
+        data = b"".join(record.to_bytes(size, "little") for record in result.records)
+        records = np.array(np.frombuffer(data, "<u8")).reshape(len(result.records), -1)
+        return records, result.odds[:, : 1 << self.num_qubits]
 
     def sample(self, shots: int, key: SeedKey, draw: int = 0) -> Iterator[Batch]:
         """See `FinalState`; in the order of the shots. `draw`: number of the draw."""
@@ -63,9 +63,9 @@ class MixedState(FinalState):
         outcomes = np.empty((odds.size, records.shape[1]), np.uint64)
         _outcome_records(self.num_qubits, records, self._layout.source, outcomes)
         for first in range(0, shots, _SHOTS_AT_ONCE):
-            found = np.empty((min(_SHOTS_AT_ONCE, shots - first), records.shape[1]), np.uint64)
-            _sample(edges, cells, outcomes, *key, draw, first, found)
-            yield found, None
+            result = np.empty((min(_SHOTS_AT_ONCE, shots - first), records.shape[1]), np.uint64)
+            _sample(edges, cells, outcomes, *key, draw, first, result)
+            yield result, None
 
     def probabilities(self) -> Distribution:
         """See `FinalState`."""
@@ -75,9 +75,9 @@ class MixedState(FinalState):
         weights = odds[row, index]
         if not self._layout.measures:
             return index.astype(np.uint64).reshape(-1, 1), weights
-        found = records[row]
-        sampling.write(found, index, self._layout.source)
-        return tally(found, weights)
+        result = records[row]
+        sampling.write(result, index, self._layout.source)
+        return tally(result, weights)
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`: entries of the vector."""
@@ -88,10 +88,10 @@ class MixedState(FinalState):
             for x, z in strings
         ]
         total = sum(float(state[0]) for state in branches.values())
-        found = np.zeros(len(strings))
+        result = np.zeros(len(strings))
         for state in branches.values():
-            found += state[places]
-        return np.clip(found / total, -1.0, 1.0)
+            result += state[places]
+        return np.clip(result / total, -1.0, 1.0)
 
     @property
     def remark(self) -> str:  # type: ignore[override]  # known once it has run

@@ -22,8 +22,8 @@ def wide_ptm(matrix: NDArray[np.complex128]) -> NDArray[np.float64]:
             4 * len(full), 2 * full.shape[1], 2 * full.shape[2]
         )
     moved = matrix @ full @ matrix.conj().T
-    found = full.reshape(len(full), -1).conj() @ moved.reshape(len(full), -1).T / side
-    return np.ascontiguousarray(found.real)
+    result = full.reshape(len(full), -1).conj() @ moved.reshape(len(full), -1).T / side
+    return np.ascontiguousarray(result.real)
 
 
 def apply_wide(

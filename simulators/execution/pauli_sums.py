@@ -86,7 +86,7 @@ def estimates(
     observables: tuple[PauliSum, ...], means: NDArray[np.float64], shots: int
 ) -> tuple[tuple[float, float], ...]:
     """(value, standard error) of each observable from its strings' means; shots 0: exact."""
-    found: list[tuple[float, float]] = []
+    results: list[tuple[float, float]] = []
     at = 0
     for item in observables:
         mean = means[at : at + len(item.labels)]
@@ -96,5 +96,5 @@ def estimates(
         if shots:
             spread = np.maximum(0.0, 1.0 - mean * mean) / max(1, shots - 1)
             error = math.sqrt(float(item.coefficients**2 @ spread))
-        found.append((value, error))
-    return tuple(found)
+        results.append((value, error))
+    return tuple(results)

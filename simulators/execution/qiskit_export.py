@@ -173,12 +173,12 @@ class _Writer:
 
 def _conditions(circuit: Circuit) -> list[list[tuple[int, int, int]]]:
     """The tokens of each expression, without its END."""
-    found: list[list[tuple[int, int, int]]] = [[]]
+    results: list[list[tuple[int, int, int]]] = [[]]
     flat = circuit.conditions.tolist()
     for at in range(0, len(flat), 3):
         token, operand, width = flat[at : at + 3]
         if token == tk.END:
-            found.append([])
+            results.append([])
         else:
-            found[-1].append((token, operand, width))
-    return found[:-1]
+            results[-1].append((token, operand, width))
+    return results[:-1]

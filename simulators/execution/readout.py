@@ -257,12 +257,12 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             high += size.bit_length() - 1
         table = table.reshape(len(others), -1)
         where, values = np.nonzero(table > _LEAST)
-        found = others[where]
+        result = others[where]
         for number, clbit in enumerate(bits.tolist()):
             bit = (values >> number & 1).astype(np.uint64)
-            found[:, clbit >> 6] |= bit << np.uint64(clbit & 63)
-        order = np.lexsort(found.T)
-        return np.ascontiguousarray(found[order]), table[where, values][order]
+            result[:, clbit >> 6] |= bit << np.uint64(clbit & 63)
+        order = np.lexsort(result.T)
+        return np.ascontiguousarray(result[order]), table[where, values][order]
 
 
 @kernel(I64, I64, U8, REALS, REALS, I64, I64, REALS2, REALS, returns=INT, group="noise")
@@ -308,10 +308,10 @@ def _correlated(
 
 def _confusions(tables: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """Confusion matrices of single bits."""
-    found = []
+    results = []
     for _, p01, _, p10 in tables.tolist():
-        found.append(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]))
-    return tuple(found)
+        results.append(np.array([[1.0 - p01, p10], [p01, 1.0 - p10]]))
+    return tuple(results)
 
 
 def _cumulated(confusion: NDArray[np.float64]) -> NDArray[np.float64]:

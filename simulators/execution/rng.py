@@ -68,19 +68,19 @@ def uniform(word):  # type: ignore[no-untyped-def]
 def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-untyped-def]
     """Number of the uniforms of shots 0 .. shots - 1 that are below `limit`; of some of them
     only where the control flag is raised meanwhile."""
-    found = np.int64(0)
+    result = np.int64(0)
     for k in range(shots // 4):
         if not k & LOOK and control[0]:
             break
         a, b, c, d = block(np.uint64(k) + _1, draw, seed, binding)
-        found += (uniform(a) < limit) + (uniform(b) < limit)
-        found += (uniform(c) < limit) + (uniform(d) < limit)
+        result += (uniform(a) < limit) + (uniform(b) < limit)
+        result += (uniform(c) < limit) + (uniform(d) < limit)
     if shots & 3:
         a, b, c, _ = block(np.uint64(shots // 4) + _1, draw, seed, binding)
-        found += uniform(a) < limit
-        found += (shots & 3) > 1 and uniform(b) < limit
-        found += (shots & 3) > 2 and uniform(c) < limit
-    return found
+        result += uniform(a) < limit
+        result += (shots & 3) > 1 and uniform(b) < limit
+        result += (shots & 3) > 2 and uniform(c) < limit
+    return result
 
 
 @kernel(WORD, WORD, WORD, I64, REALS, group="small")

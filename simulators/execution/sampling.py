@@ -58,8 +58,8 @@ def distinct(
 ) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
     """Distinct records in ascending order, and for each record which of them it is."""
     if records.shape[1] == 1:
-        found, inverse = np.unique(records[:, 0], return_inverse=True)
-        return found.reshape(-1, 1), inverse
+        result, inverse = np.unique(records[:, 0], return_inverse=True)
+        return result.reshape(-1, 1), inverse
     order = np.lexsort(records.T)  # the last word is the most significant: lexsort's first key
     ordered = records[order]
     fresh = np.ones(len(ordered), bool)
@@ -84,8 +84,8 @@ def tally(
         begins = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
         counts = np.diff(begins, append=ordered.size)
         return ordered[begins].reshape(-1, 1), counts.astype(np.float64)
-    found, inverse = distinct(records)
-    return found, np.bincount(inverse, weights, len(found)).astype(np.float64)
+    result, inverse = distinct(records)
+    return result, np.bincount(inverse, weights, len(result)).astype(np.float64)
 
 
 def pack(records: NDArray[np.uint64], num_bits: int) -> tuple[bytes, int]:
@@ -227,9 +227,9 @@ _SHOTS_AT_ONCE = 1 << 18
 
 def odds_of(state: State) -> NDArray[np.float64]:
     """|a|^2 of each amplitude: float64 [2**n]."""
-    found = np.square(state.real, dtype=np.float64)
-    found += np.square(state.imag, dtype=np.float64)
-    return found
+    result = np.square(state.real, dtype=np.float64)
+    result += np.square(state.imag, dtype=np.float64)
+    return result
 
 
 def sample(
@@ -267,10 +267,10 @@ def distribution(state: State, source: NDArray[np.int64] | None) -> Distribution
 def means(state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
     """<state|P|state> of each Pauli string (x, z), of a normalised state."""
     places = np.arange(state.size)
-    found = np.empty(len(strings))
+    result = np.empty(len(strings))
     for number, (x, z) in enumerate(strings):
         partner = places ^ x
         signs = 1.0 - 2.0 * (np.bitwise_count(partner & z) & 1)
         total = complex(np.sum(state.conj() * state[partner] * signs, dtype=complex))
-        found[number] = (total * 1j ** ((x & z).bit_count() % 4)).real
-    return found
+        result[number] = (total * 1j ** ((x & z).bit_count() % 4)).real
+    return result

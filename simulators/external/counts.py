@@ -22,7 +22,7 @@ _FORMS = 'it prints lines "0101" : 12, or {"0101": 12} as its last line'
 def parse(text: str, num_clbits: int, shots: int) -> dict[int, int]:
     """Counts by outcome, clbit 0 in bit 0. Raises BadAnswer with the first fault."""
     lines = text.splitlines()
-    pairs = [found.groups() for line in lines if (found := _LINE.match(line))]
+    pairs = [result.groups() for line in lines if (result := _LINE.match(line))]
     counts = _numbers([(bits, int(count)) for bits, count in pairs] or _json(lines), num_clbits)
     total = sum(counts.values())
     if total != shots:
@@ -36,13 +36,13 @@ def parse(text: str, num_clbits: int, shots: int) -> dict[int, int]:
 def _json(lines: list[str]) -> list[tuple[str, int]]:
     last = next((line for line in reversed(lines) if line.strip()), "")
     try:
-        found = json.loads(last, object_pairs_hook=list)  # no name is lost that comes twice
+        result = json.loads(last, object_pairs_hook=list)  # no name is lost that comes twice
     except ValueError:
-        found = None
-    if not isinstance(found, list) or not last.lstrip().startswith("{"):
+        result = None
+    if not isinstance(result, list) or not last.lstrip().startswith("{"):
         shown = f"its last line is {last[:_SHOWN]!r}" if last else "it printed nothing"
         raise BadAnswer(f"the program printed no counts: {shown}", hint=_FORMS)
-    return found
+    return result
 
 
 def _numbers(pairs: Iterable[tuple[str, object]], num_clbits: int) -> dict[int, int]:

@@ -78,10 +78,10 @@ class ExternalEngine:
             seed = block_seed(request.seed, request.binding + row, 0) >> (62 - _SEED_BITS)
             text = qasm.dump(circuit, bind(circuit, request, row))
             call = ProgramCall(text, request.shots, seed, options.threads)
-            found = counts.parse(
+            result = counts.parse(
                 self._program.output(call, control), circuit.num_clbits, request.shots
             )
-            state = CountedState(circuit, found, f"by {self._program.name}")
+            state = CountedState(circuit, result, f"by {self._program.name}")
             key = request.seed, request.binding + row
             results.append(collect(state, layouts, request, key))
         return EngineResult.joined(results)

@@ -24,13 +24,13 @@ def dump(circuit: Circuit, params: NDArray[Any]) -> str:
     Angles have 16 decimals and no exponent, which not every parser knows. Raises Unsupported for
     what OpenQASM 2 has not.
     """
-    whole = transpile(
+    full = transpile(
         convert(circuit, params, _DIALECT), basis_gates=list(BASIS), optimization_level=0
     )
-    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{max(1, whole.num_qubits)}];"]
-    if whole.num_clbits:
-        lines.append(f"creg c[{whole.num_clbits}];")
-    lines += [_line(whole, item) for item in whole.data]
+    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{max(1, full.num_qubits)}];"]
+    if full.num_clbits:
+        lines.append(f"creg c[{full.num_clbits}];")
+    lines += [_line(full, item) for item in full.data]
     return "\n".join(lines) + "\n"
 
 

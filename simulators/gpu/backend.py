@@ -71,9 +71,9 @@ class DeviceBackend:
 
     def copy(self, state: DeviceState) -> DeviceState:
         """See `StateBackend`."""
-        found = self.empty_like(state)
-        self._device.copy(state.settle(), found.buffer)
-        return found
+        result = self.empty_like(state)
+        self._device.copy(state.settle(), result.buffer)
+        return result
 
     def empty_like(self, state: DeviceState) -> DeviceState:
         """See `StateBackend`."""
@@ -169,8 +169,8 @@ class DeviceBackend:
 
     def gather_statevector(self, state: DeviceState) -> Amplitudes:
         """See `StateBackend`."""
-        found: Amplitudes = self._device.download(state.settle())
-        return found
+        result: Amplitudes = self._device.download(state.settle())
+        return result
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
@@ -181,12 +181,12 @@ class DeviceBackend:
 
         def gradients(state: DeviceState, keep: bool) -> NDArray[np.float64]:
             other = self.empty_like(state)
-            found = np.zeros((len(observables), circuit.num_slots))
+            result = np.zeros((len(observables), circuit.num_slots))
             for number, item in enumerate(observables):
                 is_last = number == len(observables) - 1
                 moving = state if is_last and not keep else self.copy(state)
-                found[number] = plan.gradient(moving, other, item)
-            return found
+                result[number] = plan.gradient(moving, other, item)
+            return result
 
         return gradients
 

@@ -80,7 +80,7 @@ def _counts(context: BatchContext, job: RequestExecution, program: Program) -> E
     order = np.argsort(which, kind="stable")
     begins = np.searchsorted(which[order], np.arange(len(values)))
     steps = 0 if segment is None else segment.steps
-    found: list[tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]] = []
+    entries: list[tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint32]]] = []
     for rows in _groups(job.number, 64 * steps + (4 << n)):
         job.control.check()
         key = (request.seed, request.binding + rows.start)
@@ -89,12 +89,12 @@ def _counts(context: BatchContext, job: RequestExecution, program: Program) -> E
         table = np.add.reduceat(counts[:, order], begins, axis=1)
         row, column = np.nonzero(table)
         sizes = np.bincount(row, minlength=len(rows))
-        found.append(
+        entries.append(
             (values[column], table[row, column].astype(np.uint32), sizes.astype(np.uint32))
         )
-    outcomes, width = pack(np.concatenate([each[0] for each in found]), circuit.num_clbits)
-    all_counts = np.concatenate([each[1] for each in found]).tobytes()
-    all_sizes = np.concatenate([each[2] for each in found]).tobytes()
+    outcomes, width = pack(np.concatenate([each[0] for each in entries]), circuit.num_clbits)
+    all_counts = np.concatenate([each[1] for each in entries]).tobytes()
+    all_sizes = np.concatenate([each[2] for each in entries]).tobytes()
     return EngineResult(
         job.number, width, outcomes, all_counts, all_sizes if job.number > 1 else b""
     )

@@ -141,7 +141,7 @@ def _operation_words(op: TileOperation, registers: tuple[int, ...]) -> list[int]
 
 def _taken(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int64]:
     """Positions of the numbers: a matrix' index has its lowest register first."""
-    found = np.arange(max(2, plan.num_floats + plan.num_floats % 2))
+    result = np.arange(max(2, plan.num_floats + plan.num_floats % 2))
     for stage in (stage for stages in passes for stage in stages):
         for op in stage.operations:
             if op.kind not in (DENSE, REAL) or len(op.places) == 1:
@@ -155,6 +155,6 @@ def _taken(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int6
             each = 1 if op.kind == REAL else 2
             block = np.arange(size * size * each).reshape(size, size, each)
             end = op.at + block.size
-            found[op.at : end] = op.at + block[np.ix_(own, own)].ravel()
-    found[plan.num_floats :] = 0
-    return found
+            result[op.at : end] = op.at + block[np.ix_(own, own)].ravel()
+    result[plan.num_floats :] = 0
+    return result

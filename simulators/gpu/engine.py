@@ -83,9 +83,9 @@ class GpuEngine:
         job = RequestExecution.of(plan, circuit, request, options, control, number)
         check_width(CARD, job.widest)
         context = BatchContext(self._device, self.ledger, self._programs)
-        found = run_batch(context, job)
-        if found is not None:
-            return found
+        result = run_batch(context, job)
+        if result is not None:
+            return result
         states = DeviceBackend(self._device, self.ledger, self._programs, control)
         return run_rows(states, job)
 

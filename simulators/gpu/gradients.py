@@ -55,7 +55,7 @@ class DeviceAdjoint:
 
         `state`: the final one; it is taken back to the begin. `other`: room for a second.
         """
-        found = np.zeros(self._plan.num_slots)
+        result = np.zeros(self._plan.num_slots)
         _apply_observable(state, other, observable)
         self._pass_done()
         for part in self._plan.parts:
@@ -69,8 +69,8 @@ class DeviceAdjoint:
                 sums.append(_take_back(state, other, part, number))
                 self._pass_done()
             for number, column, slot, weights in part.shares:
-                found[slot] += weights @ sums[number][column]
-        return found
+                result[slot] += weights @ sums[number][column]
+        return result
 
 
 def _apply_observable(state: DeviceState, into: DeviceState, observable: PauliSum) -> None:
@@ -98,11 +98,11 @@ def _take_back(
     state: DeviceState, other: DeviceState, segment: ReverseSegment, number: int
 ) -> NDArray[np.float64]:
     """One pass over both states; the sums of its columns: float64 [columns, 4]."""
-    found = [
+    results = [
         _launch(state, other, segment, int(segment.tiles[number]), rows)
         for rows in _chunks(segment, number)
     ]
-    return np.concatenate(found)
+    return np.concatenate(results)
 
 
 def _chunks(segment: ReverseSegment, number: int) -> Iterator[slice]:
@@ -148,6 +148,6 @@ def _launch(
     )
     if not count:
         return np.zeros((0, 4))
-    found = device.download(sums).reshape(groups, count, 4)
-    ends: NDArray[np.float64] = np.cumsum(found, axis=0)[-1]
+    result = device.download(sums).reshape(groups, count, 4)
+    ends: NDArray[np.float64] = np.cumsum(result, axis=0)[-1]
     return ends

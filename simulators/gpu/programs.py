@@ -20,10 +20,10 @@ class ProgramStore:
     def sweeps(self, segment: SegmentPlan, precision: str) -> UploadedProgram:
         """The program of a segment's sweeps, made at first need. Raises OutOfMemory."""
         key = (id(segment), precision)
-        found = self._made.get(key)
-        if found is None:  # what is kept holds the segment, so its id is not used again
+        results = self._made.get(key)
+        if results is None:  # what is kept holds the segment, so its id is not used again
             while len(self._made) >= _MOST:
                 del self._made[next(iter(self._made))]
             program = encode_sweeps(segment.sweeps, precision)
-            found = self._made[key] = (segment, upload_program(self._device, program))
-        return found[1]
+            results = self._made[key] = (segment, upload_program(self._device, program))
+        return results[1]

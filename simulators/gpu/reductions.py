@@ -68,7 +68,7 @@ def locate_samples(
     device, bits = state.device, _block_bits(state)
     hits = np.flatnonzero(begins[1:] > begins[:-1])
     size = 1 << bits
-    found = device.empty(draws.size, np.int64)
+    result = device.empty(draws.size, np.int64)
     device.launch(
         f"locate_{state.precision}",
         hits.size,
@@ -80,9 +80,9 @@ def locate_samples(
         device.upload(edges[hits]),
         device.upload(np.append(begins[hits], draws.size)),
         device.upload(draws),
-        found,
+        result,
     )
-    return device.download(found)
+    return device.download(result)
 
 
 def outcome_weights(state: DeviceState, wires: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -110,8 +110,8 @@ def outcome_weights(state: DeviceState, wires: NDArray[np.int64]) -> NDArray[np.
     sorted_index = np.zeros_like(index)
     for place, bit in enumerate(order.tolist()):
         sorted_index |= (index >> bit & 1) << place
-    found: NDArray[np.float64] = table[sorted_index]
-    return found
+    result: NDArray[np.float64] = table[sorted_index]
+    return result
 
 
 def expectations(

@@ -48,7 +48,7 @@ def gate_matrices(
     qubits, numbers = int(counts[:, 1].sum()), int(counts[:, 3].sum())
     own = params[:, segment.at_param : segment.at_param + numbers]
     count = len(params)
-    found = np.empty((count * segment.steps, _NUMBERS))
+    result = np.empty((count * segment.steps, _NUMBERS))
     place_all(
         circuit.table.rows,
         np.tile(ops, count),
@@ -59,9 +59,9 @@ def gate_matrices(
         0,
         0,
         np.empty((count * segment.steps, _STEP_WORDS), np.uint64),
-        found,
+        result,
     )
-    return found.reshape(count, segment.steps, _NUMBERS)
+    return result.reshape(count, segment.steps, _NUMBERS)
 
 
 def apply_gate_list(states: DeviceState, segment: GateList, floats: NDArray[np.float64]) -> None:

@@ -108,8 +108,8 @@ class _TableReader:
             is_real = kind > t.REAL
             wires = kind - (t.REAL if is_real else t.DENSE)
             places = tuple(self._at[LANE_WIRES + row[t.A + k]] for k in range(wires))
-            made = REAL if is_real else DENSE
-            self.found.append(TileOperation(made, places, mask, value, *outer, at=row[t.AT]))
+            built = REAL if is_real else DENSE
+            self.found.append(TileOperation(built, places, mask, value, *outer, at=row[t.AT]))
 
     def restore(self) -> None:
         """Exchange what renaming left at another place than its own."""
@@ -166,19 +166,19 @@ def divide_into_stages(
     everywhere, above = _register_sets(width, 0), _register_sets(width, num_low)
     top = tuple(range(width - REGISTERS, width))
     chosen, done, left = _best_stage(operations, above, top)
-    found = [Stage(chosen, (), tuple(done))]
+    results = [Stage(chosen, (), tuple(done))]
     while left:
         maps, left = _split(left, lambda op: op.kind in (MAP, FLIP))
-        chosen, done, rest = _best_stage(left, everywhere, found[-1].registers)
+        chosen, done, rest = _best_stage(left, everywhere, results[-1].registers)
         if not rest and chosen[0] < num_low:  # another choice may make this stage the last one
             other, more, remaining = _best_stage(left, above, top)
             if not remaining:
                 chosen, done, rest = other, more, remaining
-        found.append(Stage(chosen, tuple(maps), tuple(done)))
+        results.append(Stage(chosen, tuple(maps), tuple(done)))
         left = rest
-    if found[-1].registers[0] < num_low:
-        found.append(Stage(top, (), ()))
-    return tuple(found)
+    if results[-1].registers[0] < num_low:
+        results.append(Stage(top, (), ()))
+    return tuple(results)
 
 
 @functools.cache

@@ -56,11 +56,11 @@ class HardwareEngine:
     def target(self) -> Target:
         """The machine's: the same object as long as it says the same. Raises MachineFailed."""
         try:
-            found = self.backend.target
-            if self._target is None or found is not self._target:
-                said = figures(found)  # some make it anew each time they are asked
+            result = self.backend.target
+            if self._target is None or result is not self._target:
+                said = figures(result)  # some make it anew each time they are asked
                 if said != self._figures:
-                    self._target, self._figures = found, said
+                    self._target, self._figures = result, said
         except Exception as error:
             raise self.machine.failed("does not say what it is", error) from error
         assert self._target is not None
@@ -74,9 +74,9 @@ class HardwareEngine:
         """Fit the structure to the machine; refuses by name what it has not."""
         check_request(CARD, circuit, noise, options)
         check_run(circuit, options)
-        found, target = measurement_layout(circuit), self.target
-        transpile.refuse_what_is_missing(circuit, found, target, self.machine.name)
-        return transpile.fitted(circuit, found, self.backend, target)
+        result, target = measurement_layout(circuit), self.target
+        transpile.refuse_what_is_missing(circuit, result, target, self.machine.name)
+        return transpile.fitted(circuit, result, self.backend, target)
 
     def run(
         self,

@@ -64,10 +64,10 @@ class Machine:
         `key`: the seed and the number of the first circuit's binding, for machines that are
         simulators. More shots, or circuits, than one job takes go in several, and are added.
         """
-        found = [Counter[int]() for _ in circuits]
+        results = [Counter[int]() for _ in circuits]
         for place, part in self._parts_of(circuits, shots, key, control, self._counted):
-            found[place].update(part)
-        return found
+            results[place].update(part)
+        return results
 
     def memory(
         self,
@@ -78,10 +78,10 @@ class Machine:
     ) -> list[list[int]]:
         """Outcomes of the shots of each circuit, in their order; otherwise as `counts`. BadAnswer
         where the machine has the outcomes of no single shot."""
-        found: list[list[int]] = [[] for _ in circuits]
+        results: list[list[int]] = [[] for _ in circuits]
         for place, part in self._parts_of(circuits, shots, key, control, self._recorded):
-            found[place] += part
-        return found
+            results[place] += part
+        return results
 
     def _parts_of(
         self,
@@ -216,22 +216,22 @@ class Machine:
 
     def _counted(self, result: Any, place: int, num_clbits: int, shots: int) -> Counter[int]:
         """The counts of one circuit, checked."""
-        found = self._answer(result, "get_counts", "counts", place)
-        if not isinstance(found, Mapping):
-            raise self._bad(f"a {type(found).__name__} instead of counts")
+        entry = self._answer(result, "get_counts", "counts", place)
+        if not isinstance(entry, Mapping):
+            raise self._bad(f"a {type(entry).__name__} instead of counts")
         counts: Counter[int] = Counter()
-        for outcome, count in found.items():
+        for outcome, count in entry.items():
             counts[self._outcome(outcome, num_clbits)] += self._number(outcome, count)
         self._check_shots(counts.total(), shots)
         return counts
 
     def _recorded(self, result: Any, place: int, num_clbits: int, shots: int) -> list[int]:
         """The outcomes of the shots of one circuit, in their order, checked."""
-        found = self._answer(result, "get_memory", "memory of its shots", place)
-        if not isinstance(found, Sequence) or isinstance(found, str):
-            raise self._bad(f"a {type(found).__name__} instead of the memory of its shots")
-        self._check_shots(len(found), shots)
-        return [self._outcome(outcome, num_clbits) for outcome in found]
+        entry = self._answer(result, "get_memory", "memory of its shots", place)
+        if not isinstance(entry, Sequence) or isinstance(entry, str):
+            raise self._bad(f"a {type(entry).__name__} instead of the memory of its shots")
+        self._check_shots(len(entry), shots)
+        return [self._outcome(outcome, num_clbits) for outcome in entry]
 
     def _check_shots(self, found: int, shots: int) -> None:
         if found != shots:
@@ -268,11 +268,11 @@ class Machine:
 def max_shots(backend: Any) -> int:
     """Largest number of shots of one run: as the device or its options state; else as many as
     counts hold."""
-    told = getattr(backend, "max_shots", None)
-    if not isinstance(told, int):
+    settings = getattr(backend, "max_shots", None)
+    if not isinstance(settings, int):
         bounds = getattr(getattr(backend, "options", None), "validator", {}).get("shots")
-        told = bounds[1] if isinstance(bounds, tuple) and len(bounds) == 2 else None
-    return told if isinstance(told, int) and 0 < told < MOST_SHOTS else MOST_SHOTS
+        settings = bounds[1] if isinstance(bounds, tuple) and len(bounds) == 2 else None
+    return settings if isinstance(settings, int) and 0 < settings < MOST_SHOTS else MOST_SHOTS
 
 
 def _parts(shots: int, most: int) -> Iterator[int]:

@@ -134,10 +134,10 @@ def _pairs(target: Target) -> tuple[set[tuple[int, int]], bool]:
 
 
 def _gates(target: Target) -> tuple[TargetGate, ...]:
-    found = [(name, target.operation_from_name(name)) for name in target.operation_names]
+    results = [(name, target.operation_from_name(name)) for name in target.operation_names]
     return tuple(
         TargetGate(name, gate.num_qubits, len(gate.params))
-        for name, gate in found
+        for name, gate in results
         if isinstance(gate, Gate)
     )
 
@@ -157,29 +157,29 @@ def _operations(target: Target) -> tuple[OperationFigures, ...]:
 
 def _qubits(target: Target, count: int) -> tuple[QubitFigures, ...]:
     """() where neither the qubits nor their readout have any figure."""
-    told = target.qubit_properties or [None] * count
+    settings = target.qubit_properties or [None] * count
     readout = target["measure"] if "measure" in target.operation_names else {}
-    found = []
+    results = []
     for qubit in range(count):
         measured = None if None in readout else readout.get((qubit,))
-        found.append(
+        results.append(
             QubitFigures(
-                t1_us=_scaled(getattr(told[qubit], "t1", None), 1e6),
-                t2_us=_scaled(getattr(told[qubit], "t2", None), 1e6),
-                frequency_ghz=_scaled(getattr(told[qubit], "frequency", None), 1e-9),
+                t1_us=_scaled(getattr(settings[qubit], "t1", None), 1e6),
+                t2_us=_scaled(getattr(settings[qubit], "t2", None), 1e6),
+                frequency_ghz=_scaled(getattr(settings[qubit], "frequency", None), 1e-9),
                 readout_error=_scaled(getattr(measured, "error", None)),
                 readout_ns=_scaled(getattr(measured, "duration", None), 1e9),
             )
         )
     known = any(
         not math.isnan(figure)
-        for qubit in found
+        for qubit in results
         for figure in (
             *(qubit.t1_us, qubit.t2_us, qubit.frequency_ghz),
             *(qubit.readout_error, qubit.readout_ns),
         )
     )
-    return tuple(found) if known else ()
+    return tuple(results) if known else ()
 
 
 def _scaled(value: Any, factor: float = 1.0) -> float:
@@ -191,8 +191,8 @@ def _calibration(backend: Any) -> tuple[str, float]:
     """Its name and time, where the backend keeps properties; both are of its last calibration."""
     properties = getattr(backend, "properties", None)
     try:
-        found = properties() if callable(properties) else properties
-        when = getattr(found, "last_update_date", None)
+        result = properties() if callable(properties) else properties
+        when = getattr(result, "last_update_date", None)
     except Exception:  # noqa: BLE001  # a machine may raise anything; it works without
         return "", 0.0
     if not isinstance(when, datetime):

@@ -91,12 +91,12 @@ def fitted(circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Ta
     values = np.empty(len(parameters), object)
     values[:] = parameters
     try:
-        whole, transpiled = _fit(convert(circuit, values, DIALECT), backend, target)
+        full, transpiled = _fit(convert(circuit, values, DIALECT), backend, target)
     except Unsupported:
         if not parameters:
             raise
         return Fitted(target, ending, None, (), False)
-    return Fitted(target, ending, whole, tuple(parameters), transpiled)
+    return Fitted(target, ending, full, tuple(parameters), transpiled)
 
 
 def bound(
@@ -106,8 +106,8 @@ def bound(
     if plan.whole is None:
         return _fit(convert(circuit, params, DIALECT), backend, plan.target)[0]
     left = plan.whole.parameters  # the transpiler may have removed some
-    told = dict(zip(plan.open, params.tolist(), strict=True))
-    values = {parameter: value for parameter, value in told.items() if parameter in left}
+    settings = dict(zip(plan.open, params.tolist(), strict=True))
+    values = {parameter: value for parameter, value in settings.items() if parameter in left}
     ready = plan.whole.assign_parameters(values) if values else plan.whole
     if plan.transpiled and values:  # gates that can be one only now that their angles are known
         ready = PassManager(Optimize1qGatesDecomposition(target=plan.target)).run(ready)
@@ -120,7 +120,7 @@ def _fit(written: QuantumCircuit, backend: Any, target: Target) -> tuple[Quantum
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the machine's own plugins
-            found = transpile(
+            result = transpile(
                 written, backend=backend, optimization_level=LEVEL, seed_transpiler=SEED
             )
     except (QiskitError, CircuitError) as error:
@@ -128,7 +128,7 @@ def _fit(written: QuantumCircuit, backend: Any, target: Target) -> tuple[Quantum
             f"the circuit cannot be written in the machine's gates: {error.message}",
             hint=ELSEWHERE,
         ) from error
-    return found, True
+    return result, True
 
 
 def fits(circuit: QuantumCircuit, target: Target) -> bool:

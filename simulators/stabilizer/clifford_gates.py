@@ -65,9 +65,9 @@ def instructions(
     """The gate by these quarter turns in stim's terms; None if it is no Clifford gate."""
     if name == "global_phase":
         return ()
-    found = _NAMED.get(name)
-    if found is not None:
-        return found
+    result = _NAMED.get(name)
+    if result is not None:
+        return result
     if name in _TURNS:
         turn = _TURNS[name][turns[0] % 4]
         return ((turn, (0,)),) if turn else ()
@@ -93,12 +93,12 @@ def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
     if num_qubits == 1:
         single = _single_qubit().get(str(tableau))
         return ((single, (0,)),) if single else ()
-    found: list[Instruction] = []
+    results: list[Instruction] = []
     for item in tableau.to_circuit("elimination"):
         targets = tuple(target.value for target in item.targets_copy())
         step = 2 if stim.gate_data(item.name).is_two_qubit_gate else 1
-        found += [(item.name, targets[k : k + step]) for k in range(0, len(targets), step)]
-    return tuple(found)
+        results += [(item.name, targets[k : k + step]) for k in range(0, len(targets), step)]
+    return tuple(results)
 
 
 def _alike(found: NDArray[np.complex64], matrix: NDArray[np.complex128]) -> bool:

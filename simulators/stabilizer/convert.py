@@ -107,12 +107,12 @@ class _Writer:
         """Write one operation."""
         code = operation.code
         if operation.is_gate:
-            found = self._instructions(operation)
+            result = self._instructions(operation)
             if self._block is not None:
-                self._under_condition(operation, found)
+                self._under_condition(operation, result)
                 return
             qubits = operation.qubits
-            for name, targets in found:
+            for name, targets in result:
                 self._lines.append(f"{name} {' '.join([str(qubits[k]) for k in targets])}")
         elif code in (BARRIER, DELAY, DELAY_DT):
             return
@@ -154,16 +154,16 @@ class _Writer:
                 angle = operation.params[counts.index(None)]
                 raise _refusal(operation, f"its angle {angle:.6g} is no multiple of pi/2")
         key = operation.row, turns
-        found = self._known.get(key)
-        if found is None:
+        result = self._known.get(key)
+        if result is None:
             if operation.code == UNITARY:
-                made = of_matrix(matrix(self._circuit, operation))
+                built = of_matrix(matrix(self._circuit, operation))
             else:
-                made = instructions(operation.name, len(operation.qubits), turns)
-            if made is None:
+                built = instructions(operation.name, len(operation.qubits), turns)
+            if built is None:
                 raise _refusal(operation, "it is no Clifford gate")
-            found = self._known[key] = made
-        return found
+            result = self._known[key] = built
+        return result
 
     def _open(self, operation: Operation) -> None:
         if self._block is not None:

@@ -78,14 +78,14 @@ class StabilizerEngine:
                 f"{' and '.join(sorted(others))} of a circuit with noise, by engine 'stabilizer'",
                 hint="it samples alone; engine='densitymatrix' or 'statevector' has the others",
             )
-        found = []
+        results = []
         for row in range(number):
             control.check()
             state = _StabilizerState(layouts, circuit, bind(circuit, request, row), control, noisy)
             key = request.seed, request.binding + row
             readout = None if noisy is None else noisy.readout
-            found.append(collect(state, layouts, request, key, readout))
-        return EngineResult.joined(found)
+            results.append(collect(state, layouts, request, key, readout))
+        return EngineResult.joined(results)
 
     def warm_up(self) -> None:
         """Run a small circuit for every output."""

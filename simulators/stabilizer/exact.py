@@ -26,7 +26,7 @@ def means(
     simulator: stim.TableauSimulator, strings: list[tuple[int, int]], num_qubits: int
 ) -> NDArray[np.float64]:
     """Expectation value of each Pauli string (x, z): -1, 0 or 1."""
-    found = np.empty(len(strings))
+    result = np.empty(len(strings))
     for number, (x, z) in enumerate(strings):
         pauli = stim.PauliString(num_qubits)
         support = x | z
@@ -34,8 +34,8 @@ def means(
             qubit = (support & -support).bit_length() - 1
             support &= support - 1
             pauli[qubit] = _LETTER[(x >> qubit & 1) + 2 * (z >> qubit & 1)]
-        found[number] = simulator.peek_observable_expectation(pauli)
-    return found
+        result[number] = simulator.peek_observable_expectation(pauli)
+    return result
 
 
 _LETTER = {1: "X", 2: "Z", 3: "Y"}
@@ -59,10 +59,10 @@ def distribution(simulator: stim.TableauSimulator, source: NDArray[np.int64]) ->
         other, _ = _forced(simulator, wires, number)
         rows = np.concatenate((rows, rows ^ (base ^ other)))
     place = {wire: k for k, wire in enumerate(wires)}
-    found = np.zeros((len(rows), source.size), np.uint8)
+    result = np.zeros((len(rows), source.size), np.uint8)
     for bit in np.flatnonzero(source >= 0).tolist():
-        found[:, bit] = rows[:, place[int(source[bit])]]
-    return found
+        result[:, bit] = rows[:, place[int(source[bit])]]
+    return result
 
 
 def _forced(

@@ -21,7 +21,7 @@ def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
     codes = circuit.table.rows[circuit.ops, 0]
     depth = np.cumsum((codes == IF).astype(np.int64) - (codes == END_BLOCK))
     texts = [_text(channel) for channel in noise.channels]
-    found: dict[int, list[str]] = {}
+    entries: dict[int, list[str]] = {}
     for after, channel, one, two in noise.locations.tolist():
         if after >= 0 and depth[after]:
             raise Unsupported(
@@ -31,8 +31,8 @@ def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
         if texts[channel]:
             # stim's first letter is that of its first target; ours is the low digit.
             where = f"{one}" if two < 0 else f"{two} {one}"
-            found.setdefault(after, []).append(f"{texts[channel]} {where}")
-    return found
+            entries.setdefault(after, []).append(f"{texts[channel]} {where}")
+    return entries
 
 
 def _text(channel: Channel) -> str:

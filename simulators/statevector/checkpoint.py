@@ -204,11 +204,11 @@ class Checkpointer:
         if not self.is_kept:
             return None
         least = self._place.least
-        found = {mark.done: (turn, mark) for turn, mark in self._left()}
-        done = least(max(found, default=0))
-        if not least(int(done in found)):
+        entries = {mark.done: (turn, mark) for turn, mark in self._left()}
+        done = least(max(entries, default=0))
+        if not least(int(done in entries)):
             return None
-        turn, mark = found[done]
+        turn, mark = entries[done]
         begin = amplitudes[0]
         if not least(int(checkpoint.read(self._path(turn), mark, amplitudes))):
             amplitudes[:] = 0.0
@@ -221,9 +221,9 @@ class Checkpointer:
 
     def skip_done(self, passes: int) -> int:
         """Number of the next sweeps that an earlier attempt has done."""
-        found = min(passes, max(0, self._before - self._done))
-        self._done += found
-        return found
+        result = min(passes, max(0, self._before - self._done))
+        self._done += result
+        return result
 
     def sweep_done(self, amplitudes: Amplitudes, positions: Sequence[int] = ()) -> None:
         """One more pass is done; all that is so far is kept if it is time."""
@@ -309,11 +309,11 @@ def _unwritten(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> st
 
 def digest(arrays: Iterable[NDArray[Any]], *words: object) -> str:
     """Digest of all that determines the state."""
-    found = hashlib.sha256(repr(words).encode())
+    result = hashlib.sha256(repr(words).encode())
     for array in arrays:
-        found.update(f"{array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        result.update(f"{array.dtype} {array.shape}".encode())
+        result.update(np.ascontiguousarray(array).data)
+    return result.hexdigest()
 
 
 def arrays_of(table: msgspec.Struct) -> list[NDArray[Any]]:

@@ -152,10 +152,10 @@ def _means(run: ComponentRun, strings: PauliStrings) -> NDArray[np.float64]:
     for number, string in enumerate(strings):
         if string != (0, 0):
             place.setdefault(string, []).append(number)
-    found = np.ones(len(strings))
+    entry = np.ones(len(strings))
     if place:
         for value, numbers in zip(
             run.expectations(list(place)).tolist(), place.values(), strict=True
         ):
-            found[numbers] = value
-    return found
+            entry[numbers] = value
+    return entry

@@ -126,23 +126,23 @@ class StatevectorEngine:
             return self._noisy(plan, circuit, request, options, control)
         is_small = circuit.num_qubits <= self._small
         if is_small and self._group is None:
-            found = self._compiled(circuit, request, number, control)
-            if found is not None:
-                return found
+            result = self._compiled(circuit, request, number, control)
+            if result is not None:
+                return result
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         job = RequestExecution.of(plan, circuit, request, options, control, number)
         check_width(CARD, job.widest)
         if self._group is None:
             return _in_states(job) if is_small else self._alone(job)
-        found = self._group.run(
+        result = self._group.run(
             job.widest,
             options,
             control,
             lambda: self._alone(job),
             lambda states: run_rows(states, job),
         )
-        return found  # type: ignore[return-value]  # None in all ranks but the first
+        return result  # type: ignore[return-value]  # None in all ranks but the first
 
     def _noisy(
         self,
@@ -157,31 +157,31 @@ class StatevectorEngine:
         width = part.part.circuit.num_qubits
         check_width(CARD, width)
         if self._group is None:
-            found = part.local(circuit, request, options, control)
+            result = part.local(circuit, request, options, control)
         else:
             has_room = part.fits(options.memory_bytes, self._group.neighbours)
-            shared, found = self._group.run_shares(
+            shared, result = self._group.run_shares(
                 has_room,
                 control,
                 lambda ranks: part.local(circuit, request, options, control, ranks),
             )
             if shared:
-                return found  # type: ignore[return-value]  # as below
-            found = self._group.run(
+                return result  # type: ignore[return-value]  # as below
+            result = self._group.run(
                 width,
                 options,
                 control,
                 lambda: part.local(circuit, request, options, control),
                 lambda states: part.branched(states, circuit, request, options),
             )
-        return found  # type: ignore[no-any-return]  # None in all ranks but the first
+        return result  # type: ignore[no-any-return]  # None in all ranks but the first
 
     def _alone(self, job: RequestExecution) -> EngineResult:
         """All rows, in this process."""
         if len(job.pieces) == 1 and job.circuit.num_qubits <= self._small:
-            found = self._compiled(job.circuit, job.request, job.number, job.control)
-            if found is not None:
-                return found
+            result = self._compiled(job.circuit, job.request, job.number, job.control)
+            if result is not None:
+                return result
         return _in_states(job)
 
     def _compiled(
@@ -197,18 +197,18 @@ class StatevectorEngine:
             params = circuit.params_data
             if circuit.slots_data:
                 params = bind(circuit, request, 0).tobytes()
-            found = self._counts(
+            result = self._counts(
                 circuit, params, request.shots, request.seed, request.binding, control
             )
         elif set(outputs) <= _BATCHED:
-            found = self._rows().run(circuit, request, control)
+            result = self._rows().run(circuit, request, control)
         else:
             return None
-        if not isinstance(found, int):
-            return found
-        if found == NOTHING:
+        if not isinstance(result, int):
+            return result
+        if result == NOTHING:
             refuse_sampled(next(o for o in outputs if o in SAMPLED), False, request.shots)
-        if found == STOPPED:
+        if result == STOPPED:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
         return None
 
@@ -232,8 +232,8 @@ class StatevectorEngine:
             or self._group is not None
         ):
             return None
-        found = self._counts(circuit, circuit.params_data, shots, seed, binding, control)
-        return None if isinstance(found, int) else found
+        result = self._counts(circuit, circuit.params_data, shots, seed, binding, control)
+        return None if isinstance(result, int) else result
 
     def _counts(
         self,
@@ -251,7 +251,7 @@ class StatevectorEngine:
             evolved = self._evolved(circuit, params, control)
             if evolved < 0:
                 return evolved
-        found: int = self._count(
+        result: int = self._count(
             self._buffer,
             circuit.table.rows,
             circuit.ops_data,
@@ -267,14 +267,14 @@ class StatevectorEngine:
             binding,
             evolved,
         )
-        if found < 0:
-            return found
+        if result < 0:
+            return result
         data = self._bytes
         return EngineResult(
             1,
             width,
-            data[OUTCOMES : OUTCOMES + found * width].tobytes(),
-            data[VALUES : VALUES + 4 * found].tobytes(),
+            data[OUTCOMES : OUTCOMES + result * width].tobytes(),
+            data[VALUES : VALUES + 4 * result].tobytes(),
         )
 
     def _evolved(self, circuit: Circuit, params: bytes, control: RunControl) -> int:

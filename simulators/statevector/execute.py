@@ -175,9 +175,9 @@ class ComponentRun(FinalState):
         if "memory" in self._request.outputs:
             step = shots_at_once(self._circuit)
             for first in range(0, shots, step):
-                found = self.records(range(first, min(first + step, shots)))
+                entry = self.records(range(first, min(first + step, shots)))
                 if self._states.is_root:
-                    yield found, None
+                    yield entry, None
             return
         program = self._schedule(False)
         for branches in self._groups(False, range(shots)):
@@ -202,12 +202,12 @@ class ComponentRun(FinalState):
 
     def records(self, shots: range) -> NDArray[np.uint64]:
         """The classical records of these shots, in their order; of the first process alone."""
-        found = np.zeros((len(shots), self._words), np.uint64)
+        entry = np.zeros((len(shots), self._words), np.uint64)
         schedule = self._schedule(False)
         for branches in self._groups(False, shots):
             place = branches.shots_or_weights.astype(np.int64, copy=False) - shots.start
-            found[place] = outputs.sample(schedule, self._key, branches, ordered=True)
-        return found
+            entry[place] = outputs.sample(schedule, self._key, branches, ordered=True)
+        return entry
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""

@@ -54,10 +54,10 @@ def over_clbits(program: Program, branches: Branches) -> Distribution:
             continue
         records = np.repeat(records, values.size, axis=0)
         write(records, np.tile(values, tags.size), source)
-        found = tally(records, np.outer(tags, odds / odds.sum()).ravel())
+        result = tally(records, np.outer(tags, odds / odds.sum()).ravel())
         if len(total[0]):
-            found = tally(*(np.concatenate(pair) for pair in zip(total, found, strict=True)))
-        total = found
+            result = tally(*(np.concatenate(pair) for pair in zip(total, result, strict=True)))
+        total = result
     return total
 
 

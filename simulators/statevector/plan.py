@@ -92,11 +92,11 @@ class ExecutionPlan:
     @property
     def memory_bytes(self) -> int:
         """Bytes of its parts and their schedules, of one way of asking."""
-        made = [
+        built = [
             sum(part.memory_bytes + each.memory_bytes for part, each in own)
             for own in self._made.values()
         ]
-        return max([self._whole.memory_bytes, *made])
+        return max([self._whole.memory_bytes, *built])
 
     def whole(self, circuit: Circuit) -> tuple[ComponentPlan, ...]:
         """The circuit as it is."""
@@ -130,7 +130,7 @@ class ExecutionPlan:
             self._made[wanted] = tuple(
                 (part, self._programs(part, apart=several)) for part in parts
             )
-        found = self._made[wanted]
-        if not found:
+        result = self._made[wanted]
+        if not result:
             return self.whole(circuit)
-        return tuple(ComponentPlan(part.of(circuit), schedules, part) for part, schedules in found)
+        return tuple(ComponentPlan(part.of(circuit), schedules, part) for part, schedules in result)

@@ -184,9 +184,9 @@ def build_program(
     marks = (codes >= MEASURE) & (codes <= UNITARY) & (roles != TERMINAL) & (roles != NO_OP_RESET)
     if large:
         marks &= (codes != UNITARY) | (rows[:, 1] > MOST_QUBITS)
-    whole = keep or not large or bool(marks.any()) or bool(noise)
+    full = keep or not large or bool(marks.any()) or bool(noise)
     # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
-    goal = SegmentContext(measured=-1 if whole else (1 << circuit.num_qubits) - 1)
+    goal = SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
     width = tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
     known = np.arange(circuit.ops.size) if numbers is None else numbers
     builder = _Builder(circuit, roles, codes, begins, goal, width, known)
@@ -196,7 +196,7 @@ def build_program(
         tuple(builder.stretches),
         tuple(builder.matrices.values()),
         layout,
-        whole,
+        full,
         1 + int(known[roles == TERMINAL][0]) if apart and layout.measured else 0,
     )
 

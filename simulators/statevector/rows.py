@@ -65,9 +65,13 @@ def run_rows(states: StateBackend, job: RequestExecution) -> EngineResult:
         key = (request.seed, request.binding + row)
         params = bind(circuit, request, row)
         if len(job.pieces) > 1:
-            found = CombinedRun(states, circuit, job.pieces, params, request, key, options).result()
+            result = CombinedRun(
+                states, circuit, job.pieces, params, request, key, options
+            ).result()
         else:
             schedules = job.pieces[0].programs
-            found = ComponentRun(states, circuit, schedules, params, request, key, options).result()
-        results.append(found)
+            result = ComponentRun(
+                states, circuit, schedules, params, request, key, options
+            ).result()
+        results.append(result)
     return EngineResult.joined(results)

@@ -40,11 +40,11 @@ def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
     size = count * np.dtype(dtype).itemsize
     if size < _MAPPED:
         return aligned(size).view(dtype), True
-    found = next((block for block in _kept if len(block) == size), None)
-    if found is not None:
+    entry = next((block for block in _kept if len(block) == size), None)
+    if entry is not None:
         with contextlib.suppress(ValueError):  # another thread has just taken it
-            _kept.remove(found)
-            return _numbers(found, dtype), False
+            _kept.remove(entry)
+            return _numbers(entry, dtype), False
     release()
     try:
         new = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -58,10 +58,10 @@ def room(count: int, dtype: DTypeLike) -> tuple[NDArray[Any], bool]:
 
 def zeros(count: int, dtype: DTypeLike) -> NDArray[Any]:
     """Allocate `count` numbers, all 0. Raises MemoryError."""
-    found, clean = room(count, dtype)
+    entry, clean = room(count, dtype)
     if not clean:
-        found.fill(0)
-    return found
+        entry.fill(0)
+    return entry
 
 
 def like(array: NDArray[Any]) -> NDArray[Any]:
@@ -76,10 +76,10 @@ def release() -> None:
 
 def _numbers(block: mmap.mmap, dtype: DTypeLike) -> NDArray[Any]:
     """The block as an array; it is kept once nobody has the array or a view of it."""
-    found = np.frombuffer(block, dtype)
+    entry = np.frombuffer(block, dtype)
     if len(block) <= _KEPT_BYTES:
-        weakref.finalize(found, _keep, block).atexit = False
-    return found
+        weakref.finalize(entry, _keep, block).atexit = False
+    return entry
 
 
 def _keep(block: mmap.mmap) -> None:
@@ -179,14 +179,14 @@ class State:
     @property
     def reals(self) -> NDArray[np.float64]:
         """The amplitudes as real numbers in double precision; none if they are not."""
-        found = self.amplitudes
-        return found.view(np.float64) if found.dtype == np.complex128 else _NO_REALS
+        entry = self.amplitudes
+        return entry.view(np.float64) if entry.dtype == np.complex128 else _NO_REALS
 
     @property
     def singles(self) -> NDArray[np.float32]:
         """The same in single precision."""
-        found = self.amplitudes
-        return found.view(np.float32) if found.dtype == np.complex64 else _NO_SINGLES
+        entry = self.amplitudes
+        return entry.view(np.float32) if entry.dtype == np.complex64 else _NO_SINGLES
 
     def overwritten(self) -> NDArray[np.complexfloating]:
         """The amplitudes, for one who writes all and reads none before but the first row."""
@@ -239,17 +239,17 @@ class BlockExecutor:
 
     def scratch(self, number: int, size: int) -> NDArray[np.float64]:
         """float64 [size], for thread `number` alone."""
-        found = self._scratch.get((number, size))
-        if found is None:
-            found = self._scratch[number, size] = np.empty(size)
-        return found
+        entry = self._scratch.get((number, size))
+        if entry is None:
+            entry = self._scratch[number, size] = np.empty(size)
+        return entry
 
     def aligned_scratch(self, number: int, dtype: str, size: int) -> NDArray[Any]:
         """The same of any type, at the begin of a cache line."""
-        found = self._rooms.get((number, dtype, size))
-        if found is None:
-            found = self._rooms[number, dtype, size] = zeros(size, dtype)
-        return found
+        entry = self._rooms.get((number, dtype, size))
+        if entry is None:
+            entry = self._rooms[number, dtype, size] = zeros(size, dtype)
+        return entry
 
     def parallel_for(self, num_qubits: int, unit: int, work: Work) -> None:
         """Call work(first, last, thread) over the state's units of 2**unit amplitudes."""

@@ -47,31 +47,31 @@ def sort(patterns: ErrorPatterns, places: NDArray[np.int64]) -> SortedPatterns:
         raise BadCircuit("a pattern names an insert that is not there", hint="count from 0")
     end = places.size
     begins = ends[:-1] + np.arange(sizes.size)
-    found = np.full(entries.size + sizes.size, end, np.int64)
+    result = np.full(entries.size + sizes.size, end, np.int64)
     owner = np.repeat(np.arange(sizes.size), sizes)
     placed = places[entries]
     inner = np.lexsort((placed, owner))
-    found[np.arange(entries.size) + owner] = placed[inner]
-    if (np.diff(found) == 0)[found[1:] != end].any():
+    result[np.arange(entries.size) + owner] = placed[inner]
+    if (np.diff(result) == 0)[result[1:] != end].any():
         raise BadCircuit("a pattern has an insert twice", hint="put it into the table twice")
     deepest = int(sizes.max(initial=0))
     some = np.flatnonzero(sizes)
     columns = []
     for depth in reversed(range(deepest)):
         at = begins[some] + np.minimum(depth, sizes[some])
-        columns.append(found[at])
+        columns.append(result[at])
     some = some[np.lexsort(columns)] if columns else some
     return SortedPatterns(
-        found, begins, np.concatenate((some, np.flatnonzero(sizes == 0))), deepest, end
+        result, begins, np.concatenate((some, np.flatnonzero(sizes == 0))), deepest, end
     )
 
 
 def row_work(rows: SortedPatterns, done: NDArray[np.int64]) -> NDArray[np.int64]:
     """Operations that each sorted row adds to those of the rows before it, 0 for one that equals
     its neighbour: int64 [rows]. done[place]: how many operations come before it; done[-1]: all."""
-    found = np.zeros(rows.order.size, np.int64)
-    _row_work(rows.order, rows.begins, rows.entries, done, found)
-    return found
+    result = np.zeros(rows.order.size, np.int64)
+    _row_work(rows.order, rows.begins, rows.entries, done, result)
+    return result
 
 
 @kernel(I64, I64, I64, I64, I64, group="trajectories")

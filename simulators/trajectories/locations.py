@@ -84,23 +84,23 @@ class Forms:
 
     def of(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> NormalForm:
         """The normal form of these channels one after the other."""
-        found = self._made.get(parts)
-        if found is None:
-            found = self._made[parts] = normal_form(self._whole(parts, num_qubits))
-        return found
+        result = self._made.get(parts)
+        if result is None:
+            result = self._made[parts] = normal_form(self._whole(parts, num_qubits))
+        return result
 
     def drawn(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> NormalForm:
         """Their norm-based form."""
-        found = self._drawn.get(parts)
-        if found is None:
-            found = self._drawn[parts] = norm_based_form(self._whole(parts, num_qubits))
-        return found
+        result = self._drawn.get(parts)
+        if result is None:
+            result = self._drawn[parts] = norm_based_form(self._whole(parts, num_qubits))
+        return result
 
     def _whole(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> Channel:
-        whole = identity(num_qubits)
+        full = identity(num_qubits)
         for channel, how in parts:
-            whole = whole.then(self._placed(self._channels[channel], how))
-        return whole
+            full = full.then(self._placed(self._channels[channel], how))
+        return full
 
     @staticmethod
     def _placed(channel: Channel, how: int) -> Channel:
@@ -125,9 +125,9 @@ def locate(
     if terms is None:
         return None
     forms = Forms(noise.channels)
-    made = [forms.of(tuple(t.parts), len(t.qubits)) for t in terms]
-    made = walked_forms(terms, made, forms, circuit.ops.size, draw_cost)
-    return build(circuit, terms, made, local=local)
+    built = [forms.of(tuple(t.parts), len(t.qubits)) for t in terms]
+    built = walked_forms(terms, built, forms, circuit.ops.size, draw_cost)
+    return build(circuit, terms, built, local=local)
 
 
 def walked_forms(
@@ -165,7 +165,7 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
     ended, begun = set[int](), set[int]()
     resets = _resets(kinds, counts, wires)
     open_: dict[int, Term] = {}  # by qubit, if no operation came after it
-    found: list[Term] = []
+    results: list[Term] = []
     for number, (after, channel, one, two) in enumerate(noise.locations.tolist()):
         while done <= after:
             kind, at = kinds[done], int(begins[done])
@@ -183,36 +183,36 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
             continue
         if any(gone):
             return None
-        term = _joined(number, after, qubits, open_, found)
+        term = _joined(number, after, qubits, open_, results)
         term.add(channel, qubits)
-    return [term for term in found if term.parts]
+    return [term for term in results if term.parts]
 
 
 def compose(noise: NoiseProgram) -> list[Term]:
     """Channels composed where they follow the same operation, whatever the circuit is."""
     open_: dict[int, Term] = {}
-    found: list[Term] = []
+    results: list[Term] = []
     here = -2
     for number, (after, channel, one, two) in enumerate(noise.locations.tolist()):
         if after != here:
             open_.clear()
             here = after
         qubits = (one,) if two < 0 else (one, two)
-        _joined(number, after, qubits, open_, found).add(channel, qubits)
-    return [term for term in found if term.parts]
+        _joined(number, after, qubits, open_, results).add(channel, qubits)
+    return [term for term in results if term.parts]
 
 
 def _resets(kinds: list[int], counts: list[int], wires: list[int]) -> set[int]:
     """Qubits that are reset before anything else."""
-    found, touched = set[int](), set[int]()
+    result, touched = set[int](), set[int]()
     at = 0
     for kind, count in zip(kinds, counts, strict=True):
         if kind == RESET and wires[at] not in touched:
-            found.add(wires[at])
+            result.add(wires[at])
         if kind not in _PASSIVE:
             touched.update(wires[at : at + count])
         at += count
-    return found
+    return result
 
 
 def _joined(
@@ -284,23 +284,23 @@ _TINY = 1e-300
 def _distinct(forms: list[NormalForm]) -> tuple[list[NormalForm], NDArray[np.int64]]:
     """Distinct forms, and the number of each."""
     numbers: dict[int, int] = {}
-    found: list[NormalForm] = []
+    results: list[NormalForm] = []
     of = np.empty(len(forms), np.int64)
     for k, form in enumerate(forms):
-        number = numbers.setdefault(id(form), len(found))
-        if number == len(found):
-            found.append(form)
+        number = numbers.setdefault(id(form), len(results))
+        if number == len(results):
+            results.append(form)
         of[k] = number
-    return found, of
+    return results, of
 
 
 def _weights(forms: list[NormalForm]) -> NDArray[np.float64]:
     """Probability of each error: [forms, _KINDS]."""
-    found = np.zeros((len(forms), _KINDS))
-    for row, form in zip(found, forms, strict=True):
+    result = np.zeros((len(forms), _KINDS))
+    for row, form in zip(result, forms, strict=True):
         row[1 : form.probabilities.size] = form.probabilities[1:]
         row[-1] = form.rest_weight
-    return found
+    return result
 
 
 def _lines(terms: list[Term]) -> NDArray[np.int64]:
@@ -316,21 +316,21 @@ def _table(
     lines: NDArray[np.int64], kinds: NDArray[np.int64], sets: NDArray[np.int64], *, local: bool
 ) -> NDArray[np.int64]:
     """Inserts of these kinds at the terms of these lines; `sets`: that of each one's rest."""
-    found = np.zeros((kinds.size, COLUMNS), np.int64)
-    found[:, AFTER_OP] = lines[:, 0]
-    found[:, SET] = PAULI
+    result = np.zeros((kinds.size, COLUMNS), np.int64)
+    result[:, AFTER_OP] = lines[:, 0]
+    result[:, SET] = PAULI
     for j in range(2):
         letter = kinds >> 2 * j & 3
         shift = np.full(kinds.size, j) if local else np.maximum(lines[:, 1 + j], 0)
-        found[:, X] |= ((letter == 1) | (letter == 2)).astype(np.int64) << shift
-        found[:, Z] |= (letter >= 2).astype(np.int64) << shift
+        result[:, X] |= ((letter == 1) | (letter == 2)).astype(np.int64) << shift
+        result[:, Z] |= (letter >= 2).astype(np.int64) << shift
     if local:
-        found[:, Q0:] = lines[:, 1:3]
+        result[:, Q0:] = lines[:, 1:3]
     rest = kinds == _KINDS - 1
-    found[rest, SET] = sets[rest]
-    found[rest, X] = found[rest, Z] = 0
-    found[rest, Q0:] = lines[rest, 1:3]
-    return found
+    result[rest, SET] = sets[rest]
+    result[rest, X] = result[rest, Z] = 0
+    result[rest, Q0:] = lines[rest, 1:3]
+    return result
 
 
 def _expanded(

@@ -40,8 +40,8 @@ class Operators(msgspec.Struct, frozen=True, eq=False):
         """Probability of each operator of a set, where its qubits have this density matrix."""
         at, width, many = self.sets[which].tolist()
         effects = self.effects[at : at + many * (2 << 2 * width)].view(np.complex128)
-        found: NDArray[np.float64] = (effects.reshape(many, -1) @ rho.T.ravel()).real
-        return np.maximum(found, 0.0)
+        result: NDArray[np.float64] = (effects.reshape(many, -1) @ rho.T.ravel()).real
+        return np.maximum(result, 0.0)
 
 
 class NoiseTable(msgspec.Struct, frozen=True, eq=False):
@@ -60,8 +60,8 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
     def drawn(self) -> NDArray[np.bool_]:
         """Mask of the errors whose operator is drawn."""
         many = np.append(self.operators.sets[:, COUNT] > 1, False)
-        found: NDArray[np.bool_] = many[self.table[:, SET]]
-        return found
+        result: NDArray[np.bool_] = many[self.table[:, SET]]
+        return result
 
     @property
     def supports(self) -> NDArray[np.int64]:
@@ -69,8 +69,8 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
         _, which, x, z, first, second = self.table.T
         one, two = np.maximum(first, 0), np.maximum(second, 0)
         pair = np.int64(1) << one | np.where(second >= 0, np.int64(1) << two, 0)
-        found: NDArray[np.int64] = np.where(which == PAULI, x | z, pair)
-        return found
+        result: NDArray[np.int64] = np.where(which == PAULI, x | z, pair)
+        return result
 
 
 def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
@@ -79,27 +79,27 @@ def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
     rows, matrices, effects = [], [np.zeros(0)], [np.zeros(0)]
     first = 0
     for number, members in enumerate(sets):
-        given = [np.asarray(member, np.complex128) for member in members]
-        size = len(given[0]) if given else 0
-        if size not in (2, 4) or any(member.shape != (size, size) for member in given):
+        values = [np.asarray(member, np.complex128) for member in members]
+        size = len(values[0]) if values else 0
+        if size not in (2, 4) or any(member.shape != (size, size) for member in values):
             raise BadCircuit(
                 f"the operators of set {number} are not all 2x2 or all 4x4",
                 hint="give at least one matrix on one or two qubits",
             )
-        if len(given) > MOST_OPERATORS:
+        if len(values) > MOST_OPERATORS:
             raise BadCircuit(
-                f"{len(given)} operators in set {number}", hint=f"at most {MOST_OPERATORS}"
+                f"{len(values)} operators in set {number}", hint=f"at most {MOST_OPERATORS}"
             )
-        squares = [member.conj().T @ member for member in given]
+        squares = [member.conj().T @ member for member in values]
         off = float(np.abs(sum(squares) - np.eye(size)).max())
         if not off <= _TOLERANCE:
             raise BadCircuit(
                 f"the operators of set {number} keep no trace: off by {off:.1g}",
                 hint="sum K^+ K is the identity, for a unitary and for a channel",
             )
-        rows.append((first, size.bit_length() - 1, len(given)))
-        for member, square in zip(given, squares, strict=True):
-            largest = float(np.linalg.norm(member, 2)) if len(given) > 1 else 1.0
+        rows.append((first, size.bit_length() - 1, len(values)))
+        for member, square in zip(values, squares, strict=True):
+            largest = float(np.linalg.norm(member, 2)) if len(values) > 1 else 1.0
             scaled = member / largest if largest > 0.0 else member
             matrices.append(np.ascontiguousarray(scaled).view(np.float64).ravel())
             effects.append(np.ascontiguousarray(square).view(np.float64).ravel())

@@ -44,7 +44,7 @@ def draw_errors(  # type: ignore[no-untyped-def]
 
     Returns how many there are, and writes no more than there is room for.
     """
-    found = np.int64(0)
+    result = np.int64(0)
     for location in range(probabilities.size):
         p = probabilities[location]
         if p <= 0.0:
@@ -68,16 +68,16 @@ def draw_errors(  # type: ignore[no-untyped-def]
                 number += 1
                 if shot < first:
                     continue
-                if found < shots.size:
+                if result < shots.size:
                     at = begins[location]
                     choice = prefix_tree.number_of(seed, binding, draw + np.uint64(1), shot)
                     kind = np.int64(0)
                     while edges[at + kind] <= choice:
                         kind += 1
-                    shots[found] = shot
-                    inserts[found] = first_insert[location] + kind
-                found += 1
-    return found
+                    shots[result] = shot
+                    inserts[result] = first_insert[location] + kind
+                result += 1
+    return result
 
 
 @kernel(I64, I64, INT, INT, I64, I64, I64, group="trajectories")

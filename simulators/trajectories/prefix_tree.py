@@ -70,7 +70,7 @@ def next_action(  # type: ignore[no-untyped-def]
     place_at[place]: its position; the last, that of rows' ends: of the circuit's.
     """
     end = place_at.size - 1
-    whole = place_at[end]
+    full = place_at[end]
     call[WHAT] = DONE
     while top:
         f = frames[top - 1]
@@ -94,7 +94,7 @@ def next_action(  # type: ignore[no-untyped-def]
             return top
         place = entries[row + depth]
         at = f[_AT]
-        start = whole if place == end else floor[place_at[place]]
+        start = full if place == end else floor[place_at[place]]
         if at < start:
             f[_AT] = start
             call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, level, at, start

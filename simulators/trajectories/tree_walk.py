@@ -55,9 +55,9 @@ class Tree(msgspec.Struct, frozen=True, eq=False):
     @property
     def places(self) -> NDArray[np.int64]:
         """Place of each insert: its number in the order they act."""
-        found = np.empty(self.insert_of.size, np.int64)
-        found[self.insert_of] = np.arange(found.size)
-        return found
+        result = np.empty(self.insert_of.size, np.int64)
+        result[self.insert_of] = np.arange(result.size)
+        return result
 
 
 class Advance(msgspec.Struct, frozen=True, eq=False):

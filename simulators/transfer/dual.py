@@ -31,21 +31,21 @@ class DualMatrix(msgspec.Struct, frozen=True, eq=False):
         if not self.params:
             return DualMatrix(mine[0] @ its, first.params)
         params, where_mine, where_its = _union(self.params, first.params)
-        found = np.zeros((1 + len(params), mine.shape[1], its.shape[2]))
-        found[where_mine] = mine @ its[0]
-        found[where_its] += mine[0] @ its[1:]
-        return DualMatrix(found, params)
+        result = np.zeros((1 + len(params), mine.shape[1], its.shape[2]))
+        result[where_mine] = mine @ its[0]
+        result[where_its] += mine[0] @ its[1:]
+        return DualMatrix(result, params)
 
     def tensor(self, low: DualMatrix) -> DualMatrix:
         """The Kronecker product of this matrix, the high digit, and `low`."""
         params, where_high, where_low = _union(self.params, low.params)
         high, its = self.values, low.values
         rows, columns = high.shape[1] * its.shape[1], high.shape[2] * its.shape[2]
-        found = np.zeros((1 + len(params), rows, columns))
-        found[where_high] = _kron(high, its[:1])
+        result = np.zeros((1 + len(params), rows, columns))
+        result[where_high] = _kron(high, its[:1])
         if low.params:
-            found[where_low] += _kron(high[:1], its[1:])
-        return DualMatrix(found, params)
+            result[where_low] += _kron(high[:1], its[1:])
+        return DualMatrix(result, params)
 
 
 def constant(matrix: NDArray[np.float64]) -> DualMatrix:
@@ -54,9 +54,9 @@ def constant(matrix: NDArray[np.float64]) -> DualMatrix:
 
 
 def _kron(high: NDArray[np.float64], low: NDArray[np.float64]) -> NDArray[np.float64]:
-    found = high[:, :, None, :, None] * low[:, None, :, None, :]
+    result = high[:, :, None, :, None] * low[:, None, :, None, :]
     rows = high.shape[1] * low.shape[1]
-    return np.asarray(found.reshape(len(found), rows, -1))
+    return np.asarray(result.reshape(len(result), rows, -1))
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -57,19 +57,19 @@ class ChannelSet:
 
     def chain(self, numbers: Chain) -> DualMatrix:
         """Product of a chain on one qubit."""
-        found = self._chains.get(numbers)
-        if found is None:
-            found = self._chains[numbers] = self._product(_IDENTITY, numbers)
-        return found
+        result = self._chains.get(numbers)
+        if result is None:
+            result = self._chains[numbers] = self._product(_IDENTITY, numbers)
+        return result
 
     def step(self, step: PairStep) -> DualMatrix:
         """Matrix of a step, [16, 16]."""
         key = (step.low_chain, step.high_chain, step.pair_chain)
-        found = self._steps.get(key)
-        if found is None:
+        result = self._steps.get(key)
+        if result is None:
             apart = self.chain(step.high_chain).tensor(self.chain(step.low_chain))
-            found = self._steps[key] = self._product(apart, step.pair_chain)
-        return found
+            result = self._steps[key] = self._product(apart, step.pair_chain)
+        return result
 
     def _product(self, found: DualMatrix, numbers: Chain) -> DualMatrix:
         for number in numbers:
@@ -95,8 +95,8 @@ def outcomes(program: TransferProgram, channels: ChannelSet) -> OutcomeDistribut
         confusion = channels.readout.get(program.qubits[qubit])
         if confusion is not None:
             evolution.act(confusion, (qubit,))
-    found = evolution.ordered(program.measured[::-1])
-    return OutcomeDistribution(found[:, 0].copy(), evolution.params, found[:, 1:])
+    result = evolution.ordered(program.measured[::-1])
+    return OutcomeDistribution(result[:, 0].copy(), evolution.params, result[:, 1:])
 
 
 def _refuse_size(num_qubits: int, num_params: int) -> None:
@@ -128,14 +128,14 @@ class _Evolution:
         moved = self._data.transpose(*order, len(order))
         shape = moved.shape
         before = moved.reshape(matrix.values.shape[2], -1)
-        found = matrix.values[0] @ before
+        result = matrix.values[0] @ before
         if matrix.params:
             value = np.ascontiguousarray(before.reshape(len(before), -1, shape[-1])[..., 0])
-            columns = found.reshape(len(found), -1, shape[-1])
+            columns = result.reshape(len(result), -1, shape[-1])
             for number, param in enumerate(matrix.params):
                 columns[..., 1 + self.params.index(param)] += matrix.values[1 + number] @ value
-        digits = (len(found),) if len(qubits) == 1 else (4, 4)
-        self._data = found.reshape(*digits, *shape[len(qubits) :])
+        digits = (len(result),) if len(qubits) == 1 else (4, 4)
+        self._data = result.reshape(*digits, *shape[len(qubits) :])
         self._axes = [*qubits, *rest]
 
     def _add_params(self, params: tuple[int, ...]) -> None:

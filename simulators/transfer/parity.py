@@ -142,17 +142,17 @@ def parity_outcomes(program: ParityProgram, channels: ChannelSet) -> OutcomeDist
     for column, param in enumerate(params, 1):
         if param in slopes:
             values[alive, column] = means * slopes[param]
-    found = read.applied(_walsh(values, len(program.measured)), params)
-    return OutcomeDistribution(found[:, 0].copy(), params, found[:, 1:])
+    result = read.applied(_walsh(values, len(program.measured)), params)
+    return OutcomeDistribution(result[:, 0].copy(), params, result[:, 1:])
 
 
 def _walsh(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
     """2^-m sum_S (-1)^(x S) values[S] of each column."""
-    found = values
+    result = values
     for bit in range(bits):
-        pairs = found.reshape(-1, 2, 1 << bit, found.shape[-1])
-        found = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
-    return found.reshape(values.shape) / float(1 << bits)
+        pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
+        result = np.stack((pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]), axis=1)
+    return result.reshape(values.shape) / float(1 << bits)
 
 
 class _Readout:
@@ -165,13 +165,13 @@ class _Readout:
 
     def applied(self, values: NDArray[np.float64], params: tuple[int, ...]) -> NDArray[np.float64]:
         """Act on a distribution and its derivatives, [2^m, 1 + params]."""
-        found = values
+        result = values
         for bit, matrix in self._matrices:
-            pairs = found.reshape(-1, 2, 1 << bit, found.shape[-1])
+            pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
             moved = np.einsum("xy,aybp->axbp", matrix.values[0], pairs)
             for row, param in enumerate(matrix.params, 1):
                 moved[..., 1 + params.index(param)] += np.einsum(
                     "xy,ayb->axb", matrix.values[row], pairs[..., 0]
                 )
-            found = moved.reshape(found.shape)
-        return found
+            result = moved.reshape(result.shape)
+        return result

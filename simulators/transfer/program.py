@@ -34,11 +34,11 @@ class ConstantTable:
     def number_of(self, ptm: NDArray[np.float64]) -> int:
         """Number of a matrix."""
         key = np.round(ptm, 14).tobytes()
-        found = self._numbers.get(key)
-        if found is None:
-            found = self._numbers[key] = len(self.matrices)
+        result = self._numbers.get(key)
+        if result is None:
+            result = self._numbers[key] = len(self.matrices)
             self.matrices.append(constant(ptm))
-        return found
+        return result
 
     def product(self, second: int, first: int) -> int:
         """Number of the product of two matrices of the table."""

@@ -21,9 +21,9 @@ def work(backend: QFwBackend, bits: str, count: int) -> None:
             circuit.x(qubit)
     circuit.measure(range(len(bits)), range(len(bits)))
     try:
-        found = backend.run([circuit] * count, shots=10).result()
-        own = sum(found.get_counts(k) == {bits: 10} for k in range(len(found.results)))
-        say("own", bits=bits, own=own, all=len(found.results))
+        result = backend.run([circuit] * count, shots=10).result()
+        own = sum(result.get_counts(k) == {bits: 10} for k in range(len(result.results)))
+        say("own", bits=bits, own=own, all=len(result.results))
     except Exception as error:  # noqa: BLE001 - the drill counts what is there
         say("failed", bits=bits, why=f"{type(error).__name__}: {error}")
 

@@ -38,8 +38,8 @@ def backend_counts() -> None:
 
 
 def batch_of_50() -> None:
-    found = QFwBackend().run([MEASURED] * 50, shots=10).result()
-    assert [sum(found.get_counts(k).values()) for k in range(50)] == [10] * 50
+    result = QFwBackend().run([MEASURED] * 50, shots=10).result()
+    assert [sum(result.get_counts(k).values()) for k in range(50)] == [10] * 50
 
 
 def statevector() -> None:
@@ -47,8 +47,8 @@ def statevector() -> None:
         betype=QFwBackendType.QFW_TYPE_NWQSIM,
         capability=QFwBackendCapability.QFW_CAP_STATEVECTOR,
     )
-    found = backend.run(MEASURED).result().get_statevector()
-    assert abs(abs(found.data[0]) ** 2 - 0.5) < 1e-9, found
+    result = backend.run(MEASURED).result().get_statevector()
+    assert abs(abs(result.data[0]) ** 2 - 0.5) < 1e-9, result
 
 
 def tensor_network_type() -> None:

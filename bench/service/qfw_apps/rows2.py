@@ -18,10 +18,10 @@ directory = defw_get_directory_service()
 
 
 def bound(name: str) -> Any:
-    (found,) = defw_connect_service_by_name(
+    (result,) = defw_connect_service_by_name(
         directory, "QPM", service_type="qfw.qpm", binding_name=name
     )
-    return found
+    return result
 
 
 execution, control, admission = bound("execution"), bound("control"), bound("admission")
@@ -140,8 +140,8 @@ def scheduler_and_policy() -> None:
 def timing() -> None:
     answer = execution.async_run(INFO)
     read(answer["cid"])
-    told = execution.get_task_timing(task_id=answer["qtask_id"])
-    assert told["timing"]["completion_time"] >= told["timing"]["creation_time"] > 0
+    settings = execution.get_task_timing(task_id=answer["qtask_id"])
+    assert settings["timing"]["completion_time"] >= settings["timing"]["creation_time"] > 0
 
 
 ROWS: list[Callable[[], None]] = [

@@ -152,7 +152,7 @@ class SnapshotBuilder:
         ]
         measured = any(self._qubits)
         self._default_fields(measured)
-        found = CalibrationSnapshot(
+        result = CalibrationSnapshot(
             name=name,
             num_qubits=self.num_qubits,
             native_gates=tuple(self.natives.values()),
@@ -165,10 +165,10 @@ class SnapshotBuilder:
             source_digest=digest,
             **self.values,
         )
-        check(found)
-        for field, note in clamps(found):
+        check(result)
+        for field, note in clamps(result):
             self.recorder.clamped(field, note)
-        return found, self.recorder.report(self.source_format)
+        return result, self.recorder.report(self.source_format)
 
     def _complete_natives(self) -> None:
         """Without a list of native gates, all gates that were measured are native."""
@@ -221,15 +221,15 @@ class SnapshotBuilder:
     def _all_dates(self) -> dict[str, str]:
         """Dates that differ from that of the snapshot; of a gate one where its values agree."""
         calibrated = self.values.get("calibrated", "")
-        found = {field: when for field, when in self._dates.items() if when != calibrated}
+        entries = {field: when for field, when in self._dates.items() if when != calibrated}
         for index, key in enumerate(self._gates):
             dates = self._gate_dates.get(key, {})
             if len(set(dates.values())) == 1:
                 dates = {"": next(iter(dates.values()))}
             for name, when in dates.items():
                 if when != calibrated:
-                    found[f"gates[{index}]" + (f".{name}" if name else "")] = when
-        return found
+                    entries[f"gates[{index}]" + (f".{name}" if name else "")] = when
+        return entries
 
 
 _READOUT = ("p01", "p10")

@@ -81,11 +81,11 @@ def _table(data: bytes, name: str) -> Table:
     named = [column for column in columns if column]
     if len(set(named)) < len(named):
         raise SnapshotError(f"{name}: header", "a column has the same name as another one")
-    found = []
+    results = []
     for number, row in enumerate(rows[1:], start=2):
         if len(row) > len(columns):
             raise SnapshotError(
                 f"{name}: row {number}", f"{len(row)} cells in {len(columns)} columns"
             )
-        found.append(dict(zip(columns, (cell.strip() for cell in row), strict=False)))
-    return Table(columns, tuple(found))
+        results.append(dict(zip(columns, (cell.strip() for cell in row), strict=False)))
+    return Table(columns, tuple(results))

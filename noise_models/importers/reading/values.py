@@ -48,12 +48,12 @@ def number(value: object, field: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise SnapshotError(field, f"{shown(value)} is not a number")
     try:
-        found = float(value)
+        result = float(value)
     except OverflowError:
-        found = math.inf
-    if not math.isfinite(found):
+        result = math.inf
+    if not math.isfinite(result):
         raise SnapshotError(field, f"{shown(value)} is not a finite number")
-    return found
+    return result
 
 
 def integer(value: object, field: str) -> int:
@@ -79,18 +79,18 @@ def qubit_index(value: object, field: str) -> int:
     """Number of a qubit, given as a number or as digits. Raises SnapshotError."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 9:
         value = int(value)
-    found = integer(value, field)
-    if found < 0:
+    result = integer(value, field)
+    if result < 0:
         raise SnapshotError(field, f"{shown(value)} is not the number of a qubit")
-    return found
+    return result
 
 
 def probability(value: object, field: str) -> float:
     """A number from 0 to 1. Raises SnapshotError."""
-    found = number(value, field)
-    if not 0.0 <= found <= 1.0:
+    result = number(value, field)
+    if not 0.0 <= result <= 1.0:
         raise SnapshotError(field, f"{shown(value)} is not a probability", hint="0 to 1")
-    return found
+    return result
 
 
 def infidelity(value: object, field: str) -> float:
@@ -109,12 +109,12 @@ def frequency_factor(unit: object, field: str) -> float:
 
 
 def _factor(unit: object, field: str, known: dict[str, float]) -> float:
-    found = known.get(unit.lower()) if isinstance(unit, str) else None
-    if found is None:
+    result = known.get(unit.lower()) if isinstance(unit, str) else None
+    if result is None:
         raise SnapshotError(
             field, f"the unit {shown(unit)} is unknown", hint=f"known: {', '.join(known)}"
         )
-    return found
+    return result
 
 
 def scaled(value: float, factor: float) -> float:

@@ -50,8 +50,8 @@ def fidelities(
 ) -> NDArray[np.float64]:
     """Hellinger fidelity of each circuit by the device of its fold; nan where it has no
     distribution."""
-    found = []
+    results = []
     for each in circuits:
         prediction = devices[each.fold % len(devices)].prediction(each.record)
-        found.append(np.nan if prediction is None else fidelity(prediction, each.record))
-    return np.array(found)
+        results.append(np.nan if prediction is None else fidelity(prediction, each.record))
+    return np.array(results)

@@ -39,8 +39,8 @@ class Certificate(msgspec.Struct, frozen=True):
     @property
     def culprits(self) -> list[ClaimComparison]:
         """Quantities outside their bounds, the farthest first."""
-        found = [each for each in self.comparisons if each.verdict is ClaimVerdict.OUTSIDE]
-        return sorted(found, key=lambda each: -abs(each.relative_deviation))
+        results = [each for each in self.comparisons if each.verdict is ClaimVerdict.OUTSIDE]
+        return sorted(results, key=lambda each: -abs(each.relative_deviation))
 
     @property
     def unresolved(self) -> list[ClaimComparison]:
@@ -105,10 +105,10 @@ def compared(
     if claims is None:
         return compare(estimates, lambda _: None, CONFIDENCE)
     known = Claims(claims)
-    found = compare(estimates, known.value, CONFIDENCE)
+    result = compare(estimates, known.value, CONFIDENCE)
     return [
         msgspec.structs.replace(each, stated=known.stated(estimate))
-        for each, estimate in zip(found, estimates, strict=True)
+        for each, estimate in zip(result, estimates, strict=True)
     ]
 
 

@@ -33,8 +33,8 @@ class Claims:
         """
         quantity, qubit = estimate.quantity, self._qubits[estimate.qubits[0]]
         if quantity in _TIMES:
-            found = getattr(qubit, _TIMES[quantity])
-            return None if found is None else float(found)
+            result = getattr(qubit, _TIMES[quantity])
+            return None if result is None else float(result)
         if quantity in ("p01", "p10"):
             return self._read(estimate.qubits[0], quantity)
         if quantity in _ERRORS:

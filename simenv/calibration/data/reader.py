@@ -70,9 +70,9 @@ class _Reader:
         for number, row in enumerate(self._rows()):
             if number >= MAX_ROWS:
                 raise self._wrong("", f"more than {MAX_ROWS:,} rows", "split the file")
-            found = self._record(row)
-            if found is not None:
-                records.append(found)
+            result = self._record(row)
+            if result is not None:
+                records.append(result)
         if not records:
             self._where = str(self._path)
             raise self._wrong("", "no row with shots", "give at least one circuit with its counts")
@@ -113,17 +113,17 @@ class _Reader:
 
     def _document(self) -> Iterator[dict[str, Any]]:
         try:
-            found = msgspec.json.decode(self._path.read_bytes())
+            result = msgspec.json.decode(self._path.read_bytes())
         except msgspec.DecodeError as error:
             raise self._wrong(
                 "", f"no JSON: {error}", f'the first line is a header with "kind": "{KIND}"'
             ) from error
-        rows = found.get("circuits") if isinstance(found, dict) else None
+        rows = result.get("circuits") if isinstance(result, dict) else None
         if not isinstance(rows, list):
             raise self._wrong(
                 "circuits", "is missing", f'a list of rows, or JSON lines with "kind": "{KIND}"'
             )
-        self._device = str(found.get("device", ""))
+        self._device = str(result.get("device", ""))
         for number, row in enumerate(rows):
             self._where = f"{self._path}: circuits[{number}]"
             if not isinstance(row, dict):
@@ -170,8 +170,8 @@ class _Reader:
         text = self._text(row, "qasm")
         if not text:
             raise self._wrong("qasm", "is missing", "OpenQASM 2 or 3")
-        found = self._sources.get(text)
-        if found is None:
+        result = self._sources.get(text)
+        if result is None:
             from simenv.client.circuits import load
 
             try:
@@ -183,21 +183,21 @@ class _Reader:
                     "qasm", "the circuit measures nothing", "counts need measurements"
                 )
             clbits = loaded.program.num_clbits
-            found = self._sources[text] = MeasuredCircuit(text, loaded, clbits, body_of(loaded))
-        return found
+            result = self._sources[text] = MeasuredCircuit(text, loaded, clbits, body_of(loaded))
+        return result
 
     def _counts(self, row: dict[str, Any], source: MeasuredCircuit) -> dict[int, int]:
-        given = row.get("counts")
-        if not isinstance(given, dict):
-            raise self._wrong("counts", "is missing" if given is None else "is no object", _COUNTS)
-        found: dict[int, int] = {}
-        for key, count in given.items():
+        values = row.get("counts")
+        if not isinstance(values, dict):
+            raise self._wrong("counts", "is missing" if values is None else "is no object", _COUNTS)
+        entries: dict[int, int] = {}
+        for key, count in values.items():
             if type(count) is not int or not 0 <= count <= MAX_COUNT:
                 raise self._wrong(f"counts[{key!r:.40}]", f"{count!r:.40}", "a whole number >= 0")
             outcome = self._outcome(key, source.num_clbits)
             if count:
-                found[outcome] = found.get(outcome, 0) + count
-        return found
+                entries[outcome] = entries.get(outcome, 0) + count
+        return entries
 
     def _outcome(self, key: str, width: int) -> int:
         bits = key.replace(" ", "")
@@ -212,20 +212,20 @@ class _Reader:
         return value
 
     def _layout(self, row: dict[str, Any], source: MeasuredCircuit) -> tuple[int, ...]:
-        given = row.get("layout")
-        if given is None:
+        values = row.get("layout")
+        if values is None:
             return ()
         size = source.loaded.num_qubits
         right = (
-            isinstance(given, list)
-            and len(given) == size == len(set(map(str, given)))
-            and all(type(qubit) is int and 0 <= qubit < 65_535 for qubit in given)
+            isinstance(values, list)
+            and len(values) == size == len(set(map(str, values)))
+            and all(type(qubit) is int and 0 <= qubit < 65_535 for qubit in values)
         )
         if not right:
             raise self._wrong(
-                "layout", f"{given!r:.80}", f"the device's qubit of each of {size} qubits"
+                "layout", f"{values!r:.80}", f"the device's qubit of each of {size} qubits"
             )
-        return tuple(given)
+        return tuple(values)
 
     def _level(self, row: dict[str, Any]) -> int:
         for field in ("level", "optimization_level"):

@@ -25,11 +25,11 @@ def row(
     **texts: str,
 ) -> dict[str, Any]:
     """One row as it is written; `texts`: date, name, body, job, split. What is "" is left out."""
-    found: dict[str, Any] = {"qasm": qasm, "counts": dict(counts)}
+    entries: dict[str, Any] = {"qasm": qasm, "counts": dict(counts)}
     if layout:
-        found["layout"] = list(layout)
-    found.update({field: text for field, text in texts.items() if text})
-    return found
+        entries["layout"] = list(layout)
+    entries.update({field: text for field, text in texts.items() if text})
+    return entries
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]], device: str = "") -> int:
@@ -66,8 +66,8 @@ def rows_from_qiskit(
             f"{len(circuits)} circuits and {len(counts)} results", hint="one result for each"
         )
     return [
-        row(qasm_of(circuit), found, date=date, name=circuit.name or "", job=job)
-        for circuit, found in zip(circuits, counts, strict=True)
+        row(qasm_of(circuit), entry, date=date, name=circuit.name or "", job=job)
+        for circuit, entry in zip(circuits, counts, strict=True)
     ]
 
 
@@ -81,13 +81,15 @@ def rows_from_history(client: Client, tasks: Iterable[Any]) -> Iterator[dict[str
     from simenv.model import decode_program
 
     for task in tasks:
-        told = client.history.submitted(task)
+        settings = client.history.submitted(task)
         result = client.task(task).result()
         if not result.counts:
             raise OptionError(f"task {result.task} has no counts", hint="a task with shots")
-        circuit = to_qiskit(decode_program(told.spec.program))
-        date = datetime.fromtimestamp(told.at_s, UTC).isoformat()
-        yield row(qasm_of(circuit), result.counts, date=date, name=told.terms.name, job=result.task)
+        circuit = to_qiskit(decode_program(settings.spec.program))
+        date = datetime.fromtimestamp(settings.at_s, UTC).isoformat()
+        yield row(
+            qasm_of(circuit), result.counts, date=date, name=settings.terms.name, job=result.task
+        )
 
 
 def qasm_of(circuit: Any) -> str:

@@ -33,11 +33,11 @@ def pair_sets(pairs: Sequence[Pair], couplings: Sequence[Pair]) -> list[list[Pai
 
 
 def _neighbours(couplings: Sequence[Pair]) -> dict[int, set[int]]:
-    found: dict[int, set[int]] = {}
+    entries: dict[int, set[int]] = {}
     for one, two in couplings:
-        found.setdefault(one, set()).add(two)
-        found.setdefault(two, set()).add(one)
-    return found
+        entries.setdefault(one, set()).add(two)
+        entries.setdefault(two, set()).add(one)
+    return entries
 
 
 def _colored(conflicts: dict[_Vertex, set[_Vertex]]) -> list[list[_Vertex]]:

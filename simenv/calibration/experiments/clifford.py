@@ -78,10 +78,10 @@ def compose(first: Images, then: Images) -> Images:
 def inverse(images: Images) -> Images:
     """Images under the inverse elements."""
     places = (images & (SIGN - 1)).astype(np.intp)
-    found = np.zeros_like(images)
+    result = np.zeros_like(images)
     numbers = np.broadcast_to(np.arange(images.shape[-1], dtype=np.uint8), images.shape)
-    np.put_along_axis(found, places, numbers | (images & SIGN), axis=-1)
-    return found
+    np.put_along_axis(result, places, numbers | (images & SIGN), axis=-1)
+    return result
 
 
 def _keys(images: Images) -> NDArray[np.int64]:
@@ -102,7 +102,7 @@ def _numbered(num_qubits: int, images: Images) -> NDArray[np.int32]:
 @functools.cache
 def one_qubit_group() -> CliffordGroup:
     """The 24 elements as Z (quarter Z)^k with k <= 2, fewest quarter turns first."""
-    found: dict[bytes, tuple[Step, ...]] = {}
+    entries: dict[bytes, tuple[Step, ...]] = {}
     for count in range(3):
         for turns in product(range(4), repeat=count + 1):
             matrix = z_turn(turns[0])
@@ -111,9 +111,9 @@ def one_qubit_group() -> CliffordGroup:
                 matrix = z_turn(turn) @ x_turn(1) @ matrix
                 word += [("quarter", 0, 0), ("z", 0, turn)]
             key = conjugation(matrix).tobytes()
-            found.setdefault(key, tuple(step for step in word if step[0] != "z" or step[2]))
-    images = np.array([np.frombuffer(key, np.uint8) for key in found])
-    return CliffordGroup(1, images, tuple(found.values()), _numbered(1, images))
+            entries.setdefault(key, tuple(step for step in word if step[0] != "z" or step[2]))
+    images = np.array([np.frombuffer(key, np.uint8) for key in entries])
+    return CliffordGroup(1, images, tuple(entries.values()), _numbered(1, images))
 
 
 @functools.cache
@@ -153,15 +153,15 @@ def two_qubit_group(entangler: NativeOperation) -> CliffordGroup:
 def _coset(images: Images) -> bytes:
     """Key that elements have in common which differ by local elements after them: letters of each
     qubit in the order of their first appearance, without signs."""
-    found = np.zeros(16, np.uint8)
+    result = np.zeros(16, np.uint8)
     for shift in (0, 2):
         letters = images >> shift & 3
         names = dict.fromkeys(letters.tolist())
         names.pop(0, None)
         renamed = np.zeros(4, np.uint8)
         renamed[list(names)] = np.arange(1, len(names) + 1)
-        found |= renamed[letters] << shift
-    return found.tobytes()
+        result |= renamed[letters] << shift
+    return result.tobytes()
 
 
 def _pair(first: Images, second: Images) -> Images:

@@ -207,16 +207,16 @@ class Procedure:
     def _unresolved(self, estimates: Sequence[Estimate]) -> dict[str, dict[Place, float]]:
         """Experiments and places whose intervals are too wide, with the factor of shots to add."""
         z = simultaneous_z(len(estimates))
-        found: dict[str, dict[Place, float]] = {}
+        entries: dict[str, dict[Place, float]] = {}
         for each in estimates:
             ratio = _width_ratio(each, z)
             if ratio > _RESOLVED:
                 factor = min((ratio / _RESOLVED) ** 2 * 1.2 - 1.0, _MOST_SHOTS)
                 for name in _EXPERIMENTS[each.quantity]:
                     place = tuple(sorted(each.qubits))
-                    places = found.setdefault(name, {})
+                    places = entries.setdefault(name, {})
                     places[place] = max(factor, places.get(place, 0.0))
-        return found
+        return entries
 
     def _again(
         self, scales: Scales, unresolved: Mapping[str, Mapping[Place, float]], number: int
@@ -269,10 +269,10 @@ class _Settings:
             middle, last = _lengths(scales.rate_2q[place], _DECAY_2Q, _LONGEST_2Q)
             return {CURVE2: [1, middle], ICURVE2: [middle]}.get(name, [last])
         rate = max(scales.rate_1q[(qubit,)] for qubit in place)
-        found = _lengths(rate, _DECAY_1Q, _LONGEST_1Q)
+        result = _lengths(rate, _DECAY_1Q, _LONGEST_1Q)
         if name == SIMULTANEOUS:
-            return [1, found[-1]]
-        return found if name == IRB1 else [1, *found]
+            return [1, result[-1]]
+        return result if name == IRB1 else [1, *result]
 
     def shots(self, name: str, factor: float) -> int:
         """Shots of one circuit."""
@@ -301,7 +301,7 @@ def _width_ratio(estimate: Estimate, z: float) -> float:
 
 def _lengths(rate: float, decays: Sequence[float], longest: int) -> list[int]:
     """Distinct lengths above 1 at which the signal has fallen by these exponents."""
-    found = [min(longest, max(2 + k, round(decay / rate))) for k, decay in enumerate(decays)]
-    if found[1] <= found[0]:
-        found[0] = found[1] // 2
-    return found
+    results = [min(longest, max(2 + k, round(decay / rate))) for k, decay in enumerate(decays)]
+    if results[1] <= results[0]:
+        results[0] = results[1] // 2
+    return results

@@ -102,13 +102,13 @@ class Alphabet:
 
     def _steps(self) -> dict[Step, CircuitPiece]:
         """Piece of each step that a word may have."""
-        found = {
+        entries = {
             ("z", qubit, turns): self.z(turns * math.pi / 2.0, qubit)
             for qubit in range(2)
             for turns in range(1, 4)
         }
-        found |= {("quarter", qubit, 0): self.quarter(qubit) for qubit in range(2)}
-        return found | {("entangler", 0, 0): self.entangler(), ("half", 0, 0): self.half()}
+        entries |= {("quarter", qubit, 0): self.quarter(qubit) for qubit in range(2)}
+        return entries | {("entangler", 0, 0): self.entangler(), ("half", 0, 0): self.half()}
 
     def program(self, placed: Sequence[PlacedPiece], num_qubits: int) -> Program:
         """One circuit. Clbits are numbered in the order of the pieces and their qubits."""

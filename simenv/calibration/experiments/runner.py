@@ -86,16 +86,16 @@ class PoolRunner:
                 waiting += zip(tasks, chunk, strict=True)
                 self.circuits += len(chunk)
                 self.shots += shots * len(chunk)
-        found: Counts = {}
+        entries: Counts = {}
         try:
             for task, circuit in waiting:
                 result = task.result()
-                add(found, circuit.points, result.outcomes, result.outcome_counts)
+                add(entries, circuit.points, result.outcomes, result.outcome_counts)
         except BaseException:  # also an interrupt: nothing stays in the queue
             with suppress(SimenvError):
                 self._client.cancel([task for task, _ in waiting])
             raise
-        return found
+        return entries
 
 
 def merge(found: Counts, more: Counts) -> None:

@@ -64,7 +64,7 @@ def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_n
 
 def _times(counts: Counts, name: str, longest_ns: float) -> dict[int, float]:
     """Best of many decay times for each qubit, amplitudes free."""
-    found = {}
+    entries = {}
     for place, arms in tallies(counts, name).items():
         x, signal, variance = differences(arms)
         rates = np.geomspace(0.1 / longest_ns, 3.0 / FIRST_DELAY_NS, 800)
@@ -72,22 +72,22 @@ def _times(counts: Counts, name: str, longest_ns: float) -> dict[int, float]:
         weight = 1.0 / (variance + 1e-4)  # scatter of a rough model
         size = (model * signal * weight).sum(axis=1) / (model * model * weight).sum(axis=1)
         cost = (np.square(signal - size[:, None] * model) * weight).sum(axis=1)
-        found[place[0]] = min(1.0 / float(rates[cost.argmin()]), longest_ns)
-    return found
+        entries[place[0]] = min(1.0 / float(rates[cost.argmin()]), longest_ns)
+    return entries
 
 
 def _rates(counts: Counts, name: str) -> Mapping[Place, tuple[float, bool]]:
     """Rate of decay of each place by its longest sequences that have a signal, and whether its
     gates work."""
-    found = {}
+    entries = {}
     for curve in curves(counts, name):
         seen = np.flatnonzero(curve.signal > 0.3 * max(curve.signal[0], 1e-9))
         last = int(seen[-1]) if seen.size and seen[-1] else 1
         ratio = max(float(curve.signal[last]), 0.02) / max(float(curve.signal[0]), 0.02)
         span = float(curve.lengths[last] - curve.lengths[0])
         rate = -np.log(min(ratio, 1.0 - 1e-3)) / span
-        found[curve.place] = (
+        entries[curve.place] = (
             float(rate),
             bool(curve.signal[0] > _LEAST_SIGNAL and rate < _DEAD_RATE),
         )
-    return found
+    return entries

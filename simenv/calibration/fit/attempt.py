@@ -74,8 +74,8 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         part = self.problem.part(places.tolist())
         columns = self.problem.columns(self.score.prior)
         weights = start.weights[places]
-        found = solve(part, columns, weights, start.latent, most=_REFIT_STEPS)
-        return found, self.windows(found, fold)
+        result = solve(part, columns, weights, start.latent, most=_REFIT_STEPS)
+        return result, self.windows(result, fold)
 
     def windows(self, solution: Solution, without: int = -1) -> tuple[FittedWindow, ...]:
         """The fit of each window around that of all; `without`: a fold that is left out."""
@@ -85,14 +85,14 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         shift, observations = self.problem.columns(prior), self.problem.observations
         known = np.flatnonzero(self.folds != without).tolist()
         weights = dict(zip(known, solution.weights.tolist(), strict=True))
-        found = []
+        results = []
         for number, begin_s in enumerate(self.starts):
             places = [k for k in known if observations[k].window == number]
             if places:
                 start = np.array([weights[k] for k in places])
-                made = self._window(self.problem.part(places), shift, start, solution.values)
-                found.append(FittedWindow(begin_s, made.latent, made.values))
-        return tuple(found)
+                built = self._window(self.problem.part(places), shift, start, solution.values)
+                results.append(FittedWindow(begin_s, built.latent, built.values))
+        return tuple(results)
 
     def _window(
         self,
@@ -127,9 +127,9 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
         shift = attempt.problem.columns(prior).extended(every)
 
         def dated(window: FittedWindow) -> CalibrationSnapshot:
-            found = fitted_snapshot(attempt.device, every, values + shift @ window.latent)
+            result = fitted_snapshot(attempt.device, every, values + shift @ window.latent)
             begin = datetime.fromtimestamp(window.begin_s, UTC).isoformat()
-            return msgspec.structs.replace(found, calibrated=begin)
+            return msgspec.structs.replace(result, calibrated=begin)
 
         return FittedSnapshots(
             fitted_snapshot(attempt.device, every, values), tuple(map(dated, windows))
@@ -143,18 +143,18 @@ def problem_of(snapshot: CalibrationSnapshot, data: CountsData, starts: Sequence
     """Observations with components of each qubit and gate; with pooled ones, where most rows are of
     circuits that are too wide for that. Raises DataError."""
     coherent = len({each.body for each in data.records}) >= MANY_BODIES
-    found = Distributions(DeviceChannels(snapshot, coherent=coherent), DeviceCompiler(snapshot))
+    result = Distributions(DeviceChannels(snapshot, coherent=coherent), DeviceCompiler(snapshot))
     windows = windows_of(data.records, starts)
-    observed, pooled = observe(data, found, windows, pooled=False), False
+    observed, pooled = observe(data, result, windows, pooled=False), False
     if 2 * sum(rows for _, rows in observed.left_out) > len(data.records):
-        wider = observe(data, found, windows, pooled=True)
+        wider = observe(data, result, windows, pooled=True)
         pooled = len(wider.observations) > len(observed.observations)
         observed = wider if pooled else observed
     if not observed.observations:
         reasons = "; ".join(f"{count} rows: {text}" for text, count in observed.left_out)
         raise DataError(f"no circuit can be fitted: {reasons}", hint="narrower circuits")
-    components = found.components([each.place for each in observed.observations], pooled=pooled)
-    return FitProblem(found, components, observed.observations), observed
+    components = result.components([each.place for each in observed.observations], pooled=pooled)
+    return FitProblem(result, components, observed.observations), observed
 
 
 def losses_of(problem: FitProblem) -> dict[object, float]:
@@ -218,15 +218,15 @@ def _tried(
     def refined(score: CandidateScore, losses: NDArray[np.float64]) -> CandidateScore:
         for angle in ANGLES if problem.distributions.device.coherent else ():
             prior = msgspec.structs.replace(score.prior, angle=angle)
-            found = judged(prior, shift)
-            if earns_angles(losses, found[1]):
-                score, losses = found
+            results = judged(prior, shift)
+            if earns_angles(losses, results[1]):
+                score, losses = results
         dated = [judged(score.prior, each) for each in others]
         return min([(score, losses), *dated], key=_ratio)[0]
 
-    found = [judged(prior, shift) for prior in priors]
-    best = min((each for each in found if not each[0].prior.heavy), key=_ratio)
-    heavy = [each for each in found if each[0].prior.heavy and each[0].ratio < best[0].ratio]
+    results = [judged(prior, shift) for prior in priors]
+    best = min((each for each in results if not each[0].prior.heavy), key=_ratio)
+    heavy = [each for each in results if each[0].prior.heavy and each[0].ratio < best[0].ratio]
     chosen = [best, *sorted(heavy, key=_ratio)[:1]]
     return tried, [refined(*each) for each in chosen]
 
@@ -248,12 +248,12 @@ class _Starts:
         around = msgspec.structs.replace(
             wide if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust, angle=prior.angle
         )
-        found = self._known.get(around)
-        if found is None:
+        result = self._known.get(around)
+        if result is None:
             plain = self._known.get(msgspec.structs.replace(around, robust=False))
             latent = None if plain is None else plain.latent
-            found = self._known[around] = fit(self._problem, around, latent)
-        return found
+            result = self._known[around] = fit(self._problem, around, latent)
+        return result
 
 
 def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = None) -> Solution:
@@ -263,6 +263,6 @@ def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = 
     blocks = problem.blocks(columns.matrix @ start)
     for most in _STEPS:
         weights = weights_of(problem.observations, blocks, robust=prior.robust)
-        found = solve(problem, columns, weights, start, most=most, blocks=blocks)
-        start, blocks = found.latent, found.blocks
-    return found
+        result = solve(problem, columns, weights, start, most=most, blocks=blocks)
+        start, blocks = result.latent, result.blocks
+    return result

@@ -130,7 +130,7 @@ def _choices(
     folds = [
         FittedSnapshots.of(made, *made.without(fold, solution)) for fold in range(made.num_folds)
     ]
-    found = []
+    results = []
     for share in SHARES:
         undated, *dated = (
             _gain(circuits, fidelities(circuits, devices), before)
@@ -138,13 +138,13 @@ def _choices(
         )
         gained = dated[0] if dated else undated
         kept = 0.0 if dated and undated.is_worse else share
-        found.append(_Choice(made, solution, share, kept, gained))
+        results.append(_Choice(made, solution, share, kept, gained))
         note(
             f"{made.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
             f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
             f" ({gained.snapshot_median:.5f})"
         )
-    return found
+    return results
 
 
 def _devices(
@@ -158,10 +158,10 @@ def _devices(
         dated = [blended(before, one, share) for one in series]
         return SeriesPredictor(blended(before, each.snapshot, share), dated, MOST_CHECK_WORK)
 
-    found = [[device(each, ()) for each in folds]]
+    results = [[device(each, ()) for each in folds]]
     if any(each.series for each in folds):
-        found.append([device(each, each.series) for each in folds])
-    return found
+        results.append([device(each, each.series) for each in folds])
+    return results
 
 
 def _gain(
@@ -184,13 +184,13 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
     if certain:
         return max(certain, key=lambda pair: pair[1].mean)[0]
     good = [pair for pair in judged if not pair[1].is_worse]
-    best, found = max(good or judged, key=lambda pair: pair[1].low)
+    best, result = max(good or judged, key=lambda pair: pair[1].low)
     if not good:
         raise FitRefusedError(
-            f"the fitted device is worse than its snapshot on {found.circuits} circuits that it"
-            f" did not see: median fidelity {found.fitted_median:.4f} against"
-            f" {found.snapshot_median:.4f}, mean {found.fitted_mean:.4f} against"
-            f" {found.snapshot_mean:.4f}",
+            f"the fitted device is worse than its snapshot on {result.circuits} circuits that it"
+            f" did not see: median fidelity {result.fitted_median:.4f} against"
+            f" {result.snapshot_median:.4f}, mean {result.fitted_mean:.4f} against"
+            f" {result.snapshot_mean:.4f}",
             hint="give more, or more varied, circuits; the snapshot is the better model",
         )
     return msgspec.structs.replace(best, share=0.0, undated_share=0.0)
@@ -199,13 +199,13 @@ def _accepted(choices: Sequence[_Choice]) -> _Choice:
 def _given(
     best: _Choice, data: CountsData, snapshot: CalibrationSnapshot, name: str
 ) -> FittedDevice:
-    made, solution, share = best.attempt, best.solution, best.share
-    problem, prior = made.problem, made.score.prior
+    built, solution, share = best.attempt, best.solution, best.share
+    problem, prior = built.problem, built.score.prior
     columns = problem.columns(prior)
-    windows = made.windows(solution) if share else ()
+    windows = built.windows(solution) if share else ()
     before = with_gates_of_each_set(snapshot)
-    snapshots = FittedSnapshots.of(made, solution, windows)
-    about = f"fitted to counts, {made.base}, {prior.text}, share {share:g}"
+    snapshots = FittedSnapshots.of(built, solution, windows)
+    about = f"fitted to counts, {built.base}, {prior.text}, share {share:g}"
     times = [each.time_s for each in data.records if each.time_s == each.time_s]
     latest = datetime.fromtimestamp(max(times), UTC).isoformat() if times else ""
 
@@ -221,9 +221,9 @@ def _given(
 
     return FittedDevice(
         named(snapshots.snapshot, latest, best.undated_share),
-        made.base,
+        built.base,
         prior,
-        made.scores,
+        built.scores,
         share,
         problem.components,
         solution.values,
@@ -232,7 +232,7 @@ def _given(
         intervals(problem, solution, columns),
         np.abs(columns.matrix).max(axis=0),
         best.gain,
-        made.observed,
+        built.observed,
         windows,
         tuple(named(each, each.calibrated, share) for each in snapshots.series),
     )

@@ -41,10 +41,10 @@ class DeviceCompiler:
     def run_of(self, record: CountsRecord) -> CompiledRun:
         """The circuit of a record. Raises DataError for one that the device cannot run."""
         key = (record.source.text, record.layout, record.level)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = self._compiled(record)
-        return found
+        result = self._known.get(key)
+        if result is None:
+            result = self._known[key] = self._compiled(record)
+        return result
 
     def _compiled(self, record: CountsRecord) -> CompiledRun:
         try:
@@ -52,15 +52,15 @@ class DeviceCompiler:
             if compiler is None:
                 level = LEVEL if record.level < 0 else record.level
                 compiler = self._compilers[record.level] = Compiler(self._info, level)
-            made = compiler.compiled(record.source.loaded, "auto", record.layout)
+            built = compiler.compiled(record.source.loaded, "auto", record.layout)
         except SimenvError as error:
             raise DataError(
                 f"circuit {record.name or record.source.body} on device {self.snapshot.name}:"
                 f" {error.message}",
                 hint=error.hint,
             ) from error
-        circuit = Circuit.from_program(made.loaded.program)
+        circuit = Circuit.from_program(built.loaded.program)
         if text := validation_error(circuit):
             raise DataError(f"circuit {record.name or record.source.body}: {text}")
-        is_free = bool(made.compiler) and not record.layout and record.level != 0
-        return CompiledRun(circuit, made.loaded, is_free)
+        is_free = bool(built.compiler) and not record.layout and record.level != 0
+        return CompiledRun(circuit, built.loaded, is_free)

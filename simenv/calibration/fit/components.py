@@ -85,27 +85,27 @@ class DeviceChannels:
         """Those of the qubits and gates that circuits use, or the pooled ones."""
         if pooled:
             return tuple(sorted(Component(kind, ()) for kind in POOLED))
-        found: set[Component] = set()
+        results: set[Component] = set()
         for qubit in qubits:
             known = self.snapshot.qubits[qubit] if qubit < len(self.snapshot.qubits) else None
             if known is not None and (known.t1_us or known.t2_us):
-                found |= {Component(RELAXATION, (qubit,)), Component(DEPHASING, (qubit,))}
+                results |= {Component(RELAXATION, (qubit,)), Component(DEPHASING, (qubit,))}
             if known is not None and known.confusion is not None:
-                found |= {Component(P01, (qubit,)), Component(P10, (qubit,))}
+                results |= {Component(P01, (qubit,)), Component(P10, (qubit,))}
         for key in gates:
             gate = self._gates[key.gate, key.qubits]
             if gate.error:
-                found.add(Component(ERROR, tuple(sorted(key.qubits))))
+                results.add(Component(ERROR, tuple(sorted(key.qubits))))
             if self.coherent:
                 names = rotations_of(key.gate, len(key.qubits))
-                found |= {Component(name, key.qubits, key.gate) for name in names}
-        return tuple(sorted(found))
+                results |= {Component(name, key.qubits, key.gate) for name in names}
+        return tuple(sorted(results))
 
     def key_of(self, name: str, qubits: tuple[int, ...]) -> ChannelKey | None:
         """Key of the gate that is calibrated for these qubits; None: a fit does not change it."""
-        for found, is_reversed in ((qubits, False), (qubits[::-1], len(qubits) > 1)):
-            if (name, found) in self._gates:
-                return ChannelKey(name, found, 0.0, is_reversed)
+        for result, is_reversed in ((qubits, False), (qubits[::-1], len(qubits) > 1)):
+            if (name, result) in self._gates:
+                return ChannelKey(name, result, 0.0, is_reversed)
         return None
 
     def gate(self, key: ChannelKey) -> GateCalibration:
@@ -137,12 +137,12 @@ class Setting:
         """Transfer matrix of a channel."""
         if key.duration_ns:
             return self.relaxation(key.qubits[0], key.duration_ns)
-        found = self._product(key)
+        result = self._product(key)
         if not key.is_reversed:
-            return found
+            return result
         size = np.arange(16)
         order = (size & 3) << 2 | size >> 2
-        return DualMatrix(np.ascontiguousarray(found.values[:, order][:, :, order]), found.params)
+        return DualMatrix(np.ascontiguousarray(result.values[:, order][:, :, order]), result.params)
 
     def confusion(self, qubit: int) -> DualMatrix | None:
         """Readout error [2, 2]: row read, column true."""
@@ -172,16 +172,16 @@ class Setting:
         number = self._at(kind, (qubit,))
         if number < 0:
             return base, 0.0
-        found = max(base, _LEAST_FLIP) * math.exp(self._values[number])
-        return (found, found) if found < _MOST_FLIP else (_MOST_FLIP, 0.0)
+        result = max(base, _LEAST_FLIP) * math.exp(self._values[number])
+        return (result, result) if result < _MOST_FLIP else (_MOST_FLIP, 0.0)
 
     def _at(self, kind: str, qubits: tuple[int, ...], gate: str = "") -> int:
         """Number of a component, its own or the pooled one; -1: there is none."""
-        found = self._number.get(Component(kind, qubits, gate))
-        if found is None and not gate:
+        result = self._number.get(Component(kind, qubits, gate))
+        if result is None and not gate:
             pooled = ERRORS[len(qubits)] if kind == ERROR else kind
-            found = self._number.get(Component(pooled, ()))
-        return -1 if found is None else found
+            result = self._number.get(Component(pooled, ()))
+        return -1 if result is None else result
 
     def factor(self, kind: str, qubits: tuple[int, ...]) -> float:
         """Factor of a calibrated value; 1 where no component changes it."""
@@ -193,13 +193,13 @@ class Setting:
         gate = self._device.gate(key)
         angles = {each.pauli: each.angle_rad for each in gate.rotations}
         names = rotations_of(key.gate, len(key.qubits)) if self._device.coherent else ()
-        found = []
+        results = []
         for name in dict.fromkeys((*angles, *names)):
             number = self._at(name, key.qubits, key.gate)
             change = 0.0 if number < 0 else float(self._values[number])
             if number >= 0 or name in angles:
-                found.append((name, angles.get(name, 0.0) + change, number))
-        return found
+                results.append((name, angles.get(name, 0.0) + change, number))
+        return results
 
     def rates(self, qubit: int) -> tuple[float, float]:
         """1/T1 and 1/T2 - 1/(2 T1) of a qubit, 1/ns."""
@@ -245,19 +245,19 @@ class Setting:
         if parameter >= largest_parameter(size):
             diagonal[1] = 0.0
         matrices = diagonal[:, :, None] * np.eye(4**size)
-        found = _sorted(matrices, [self._at(ERROR, tuple(sorted(key.qubits)))])
+        result = _sorted(matrices, [self._at(ERROR, tuple(sorted(key.qubits)))])
         for name, angle, number in reversed(self.rotations(key)):
-            found = found.after(rotation(name, angle, number))
+            result = result.after(rotation(name, angle, number))
         duration = self._device.gate(key).duration_ns or 0.0
         if duration:
             parts = [self.relaxation(qubit, duration) for qubit in key.qubits]
             relaxed = parts[0] if size == 1 else parts[1].tensor(parts[0])
-            found = relaxed.after(found)
+            result = relaxed.after(result)
         gate = self._device.gate(key)
         if not gate.over_rotation_rad:
-            return found
+            return result
         turn = gate_noise.over_rotation(gate.name, size, gate.over_rotation_rad)
-        return found.after(constant(turn.ptm))
+        return result.after(constant(turn.ptm))
 
 
 def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
@@ -276,12 +276,12 @@ def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot
     gates: list[GateCalibration] = []
     for gate in snapshot.gates:
         sets = [] if gate.qubits else places.get(sizes.get(gate.name, 0), [])
-        made = [
+        built = [
             msgspec.structs.replace(gate, qubits=each)
             for each in sets
             if (gate.name, each) not in own
         ]
-        gates += made if sets else [gate]
+        gates += built if sets else [gate]
     return msgspec.structs.replace(snapshot, gates=tuple(gates))
 
 
@@ -319,8 +319,8 @@ def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     basis = paulis(len(name))
     pauli = basis[pauli_number(name)]
     moved = -0.5j * (pauli @ basis - basis @ pauli)
-    found = np.einsum("iab,jba->ij", basis, moved).real / (1 << len(name))
-    return found, found @ found
+    result = np.einsum("iab,jba->ij", basis, moved).real / (1 << len(name))
+    return result, result @ result
 
 
 def _sorted(values: NDArray[np.float64], numbers: Sequence[int]) -> DualMatrix:

@@ -114,5 +114,5 @@ def homogeneous(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
 
 
 def _median(items: Sequence[object], value: Callable[..., float | None]) -> float | None:
-    found = [each for each in map(value, items) if each is not None]
-    return statistics.median(found) if found else None
+    results = [each for each in map(value, items) if each is not None]
+    return statistics.median(results) if results else None

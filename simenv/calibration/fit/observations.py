@@ -61,26 +61,26 @@ class _KeyedModel:
         return getattr(self._model, name)
 
     def after_gate(self, name: str, qubits: tuple[int, ...]) -> tuple[LocatedChannel, ...]:
-        found = self._model.after_gate(name, qubits)
+        result = self._model.after_gate(name, qubits)
         key = self._device.key_of(name, qubits)
-        for each in found:
+        for each in result:
             if key is not None:
                 self.keys[id(each.channel)] = key
             self._held.append(each.channel)
-        return found
+        return result
 
     def idle(self, qubit: int, duration_ns: float) -> Channel | None:
-        found = self._model.idle(qubit, duration_ns)
-        if found is not None:
-            self.keys[id(found)] = ChannelKey("", (qubit,), duration_ns)
-            self._held.append(found)
-        return found
+        result = self._model.idle(qubit, duration_ns)
+        if result is not None:
+            self.keys[id(result)] = ChannelKey("", (qubit,), duration_ns)
+            self._held.append(result)
+        return result
 
     def preparation(self, qubit: int) -> Channel | None:
-        found = self._model.preparation(qubit)
-        if found is not None:
-            self._held.append(found)
-        return found
+        result = self._model.preparation(qubit)
+        if result is not None:
+            self._held.append(result)
+        return result
 
 
 class Distributions:
@@ -115,26 +115,26 @@ class Distributions:
     def parities_of(self, place: int) -> tuple[int, ...]:
         """Places of the distributions of groups of clbits of a circuit. Raises Unsupported for a
         circuit that is not a Clifford circuit."""
-        found = self._parities.get(place)
-        if found is None:
+        result = self._parities.get(place)
+        if result is None:
             program = self.programs[place]
             assert isinstance(program, TransferProgram)
-            made = [
+            built = [
                 parity_program(program, self._table, group) for group in _groups(program.clbits)
             ]
             begin = len(self.programs)
-            self.programs += made
-            self.two_qubit_gates += [self.two_qubit_gates[place]] * len(made)
-            found = self._parities[place] = tuple(range(begin, len(self.programs)))
-        return found
+            self.programs += built
+            self.two_qubit_gates += [self.two_qubit_gates[place]] * len(built)
+            result = self._parities[place] = tuple(range(begin, len(self.programs)))
+        return result
 
     def _number_of(self, channel: Channel) -> int:
         key = self._model.keys.get(id(channel), id(channel))
-        found = self._numbers.get(key)
-        if found is None:
-            found = self._numbers[key] = len(self._sources)
+        result = self._numbers.get(key)
+        if result is None:
+            result = self._numbers[key] = len(self._sources)
             self._sources.append(channel if isinstance(key, int) else key)
-        return found
+        return result
 
     def components(self, places: Sequence[int], *, pooled: bool) -> tuple[Component, ...]:
         """Components of the circuits at these places, or the pooled ones."""
@@ -161,14 +161,14 @@ class Distributions:
         def cut(found: DualMatrix) -> DualMatrix:
             return found if derivatives else DualMatrix(found.values[:1])
 
-        made = [
+        built = [
             constant(each.ptm) if isinstance(each, Channel) else cut(setting.channel(each))
             for each in self._sources
         ]
         qubits = {qubit for program in self.programs for qubit in program.qubits}
         read = {qubit: setting.confusion(qubit) for qubit in qubits}
         readout = {qubit: cut(found) for qubit, found in read.items() if found is not None}
-        return ChannelSet(made, readout, self._table)
+        return ChannelSet(built, readout, self._table)
 
     def outcomes(self, place: int, channels: ChannelSet) -> OutcomeDistribution:
         """Distribution of a circuit."""
@@ -258,8 +258,8 @@ def _observation(
 
 def histogram(counts: dict[int, int], clbits: Sequence[int]) -> NDArray[np.float64]:
     """Counts by outcome of the measured clbits; clbits that nothing measures are 0."""
-    found = np.zeros(1 << len(clbits))
+    result = np.zeros(1 << len(clbits))
     for outcome, count in counts.items():
         place = sum((outcome >> clbit & 1) << k for k, clbit in enumerate(clbits))
-        found[place] += count
-    return found
+        result[place] += count
+    return result

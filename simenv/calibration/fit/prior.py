@@ -84,32 +84,32 @@ class PriorMatrix:
     def extended(self, components: Sequence[Component]) -> NDArray[np.float64]:
         """B for any components; own columns of others than the fitted ones do not exist."""
         place = {column: k for k, column in enumerate(self.columns)}
-        found = np.zeros((len(components), len(place)))
+        result = np.zeros((len(components), len(place)))
         for row, component in enumerate(components):
             for column, width in self._entries(component):
                 if column in place:
-                    found[row, place[column]] = width
-        return found
+                    result[row, place[column]] = width
+        return result
 
     def _entries(self, component: Component) -> list[tuple[Column, float]]:
         common, own, angle = self.prior.common, self.prior.own, self.prior.angle
         kind, qubits = component.kind, component.qubits
-        found: list[tuple[Column, float]]
+        results: list[tuple[Column, float]]
         if not qubits:
-            found = [((kind, ()), common)]
+            results = [((kind, ()), common)]
             if kind == DEPHASING:
-                found.append(((RELAXATION, ()), common))
-            return [(column, width) for column, width in found if width]
+                results.append(((RELAXATION, ()), common))
+            return [(column, width) for column, width in results if width]
         if component.is_angle:
-            found = [((f"{kind} {component.gate}", qubits), angle)]
+            results = [((f"{kind} {component.gate}", qubits), angle)]
         elif kind in (RELAXATION, DEPHASING):
-            found = [((RELAXATION, ()), common), ((RELAXATION, qubits), own)]
+            results = [((RELAXATION, ()), common), ((RELAXATION, qubits), own)]
             if kind == DEPHASING:
-                found.append(((DEPHASING, ()), common))
+                results.append(((DEPHASING, ()), common))
         elif kind in (P01, P10):
-            found = [((kind, ()), common), ((kind, qubits), own)]
+            results = [((kind, ()), common), ((kind, qubits), own)]
         elif kind == ERROR and len(qubits) == 1:
-            found = [((f"{ERROR} 1", ()), common)]
+            results = [((f"{ERROR} 1", ()), common)]
         else:
-            found = [((f"{ERROR} 2", ()), common), ((f"{ERROR} 2", qubits), own)]
-        return [(column, width) for column, width in found if width]
+            results = [((f"{ERROR} 2", ()), common), ((f"{ERROR} 2", qubits), own)]
+        return [(column, width) for column, width in results if width]

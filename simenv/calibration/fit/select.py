@@ -118,7 +118,7 @@ def held_out_losses(
     columns = problem.columns(prior)
     shift = problem.columns(windows or prior)
     window = np.array([each.window for each in problem.observations])
-    found = np.zeros(len(folds))
+    result = np.zeros(len(folds))
     for fold in range(int(folds.max()) + 1):
         inside = folds != fold
         values = columns.matrix @ _step(problem, around, inside, columns, 0.0)
@@ -130,8 +130,8 @@ def held_out_losses(
                 own = values + shift.matrix @ change
             held = np.flatnonzero(~inside & here)
             if held.size:
-                found[held] = problem.losses(own, held.tolist())
-    return found
+                result[held] = problem.losses(own, held.tolist())
+    return result
 
 
 def _step(

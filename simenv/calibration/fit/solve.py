@@ -64,18 +64,18 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     def blocks(self, values: NDArray[np.float64]) -> list[NormalBlock]:
         """Normal equations of all observations at these values."""
         channels = self.distributions.channels(self.components, values, derivatives=True)
-        found: dict[int, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = {}
+        entries: dict[int, tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = {}
         blocks = []
         for each in self.observations:
-            if each.place not in found:
-                made = self.distributions.outcomes(each.place, channels)
-                root = np.sqrt(np.maximum(made.probabilities, _LEAST_PROBABILITY))
-                found[each.place] = (
+            if each.place not in entries:
+                built = self.distributions.outcomes(each.place, channels)
+                root = np.sqrt(np.maximum(built.probabilities, _LEAST_PROBABILITY))
+                entries[each.place] = (
                     root,
-                    made.jacobian / (2.0 * root[:, None]),
-                    np.array(made.params, np.int64),
+                    built.jacobian / (2.0 * root[:, None]),
+                    np.array(built.params, np.int64),
                 )
-            root, jacobian, params = found[each.place]
+            root, jacobian, params = entries[each.place]
             rest = root - np.sqrt(each.frequencies)
             seen = int((root * root * each.shots > 1.0).sum())
             blocks.append(
@@ -92,14 +92,14 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
         channels = self.distributions.channels(self.components, values, derivatives=False)
         known: dict[int, NDArray[np.float64]] = {}
         chosen = self.observations if among is None else [self.observations[k] for k in among]
-        found = []
+        results = []
         for each in chosen:
             if each.place not in known:
-                made = self.distributions.outcomes(each.place, channels)
-                known[each.place] = np.sqrt(np.maximum(made.probabilities, 0.0))
+                built = self.distributions.outcomes(each.place, channels)
+                known[each.place] = np.sqrt(np.maximum(built.probabilities, 0.0))
             rest = known[each.place] - np.sqrt(each.frequencies)
-            found.append(float(rest @ rest))
-        return np.array(found)
+            results.append(float(rest @ rest))
+        return np.array(results)
 
 
 def normal_equations(
@@ -125,10 +125,10 @@ def linear_solution(
     columns = prior.matrix
     matrix = columns.T @ hessian @ columns
     right = columns.T @ (hessian @ (at - offset) - gradient)
-    found: NDArray[np.float64] = np.zeros(len(right))
+    result: NDArray[np.float64] = np.zeros(len(right))
     for _ in range(_PRECISION_STEPS if prior.prior.heavy else 1):
-        found = np.asarray(np.linalg.solve(matrix + np.diag(prior.precision(found)), right))
-    return found
+        result = np.asarray(np.linalg.solve(matrix + np.diag(prior.precision(result)), right))
+    return result
 
 
 class Solution(msgspec.Struct, frozen=True, eq=False):

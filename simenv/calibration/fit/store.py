@@ -46,5 +46,5 @@ def save(path: Path, fitted: FittedDevice) -> None:
         "held_out": msgspec.json.encode(fitted.held_out).decode(),
         "left_out": msgspec.json.encode(fitted.observed.left_out).decode(),
     }
-    found = {name: np.ascontiguousarray(array, "<f8") for name, array in arrays.items()}
-    writer.write(path, found, attributes)
+    entries = {name: np.ascontiguousarray(array, "<f8") for name, array in arrays.items()}
+    writer.write(path, entries, attributes)

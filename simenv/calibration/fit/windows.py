@@ -33,18 +33,18 @@ def window_starts(records: Sequence[CountsRecord]) -> list[float]:
     known = [each for each in records if each.time_s == each.time_s]
     if len(known) < len(records) or not known:
         return []
-    found: list[float] = []
+    results: list[float] = []
     circuits: set[tuple[str, int]] = set()
     last_s = -np.inf
     for each in sorted(known, key=lambda record: record.time_s):
-        if each.time_s - last_s > GAP_S and (not found or len(circuits) >= LEAST_CIRCUITS):
-            found.append(each.time_s)
+        if each.time_s - last_s > GAP_S and (not results or len(circuits) >= LEAST_CIRCUITS):
+            results.append(each.time_s)
             circuits = set()
         circuits.add((each.source.text, each.level))
         last_s = each.time_s
-    if len(found) > 1 and len(circuits) < LEAST_CIRCUITS:
-        found.pop()
-    return found
+    if len(results) > 1 and len(circuits) < LEAST_CIRCUITS:
+        results.pop()
+    return results
 
 
 def windows_of(records: Sequence[CountsRecord], starts: Sequence[float]) -> list[int]:
@@ -52,5 +52,5 @@ def windows_of(records: Sequence[CountsRecord], starts: Sequence[float]) -> list
     if not starts:
         return [0] * len(records)
     times = [each.time_s for each in records]
-    found: list[int] = np.maximum(np.searchsorted(starts, times, side="right") - 1, 0).tolist()
-    return found
+    results: list[int] = np.maximum(np.searchsorted(starts, times, side="right") - 1, 0).tolist()
+    return results

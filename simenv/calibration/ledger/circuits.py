@@ -44,11 +44,11 @@ def circuit_ledger(
     if wrong := validation_error(packed):
         raise ProgramError(wrong)
     try:
-        found = error_ledger(packed, documents.load(stored.body), NoiseOptions.parse(terms.noise))
+        result = error_ledger(packed, documents.load(stored.body), NoiseOptions.parse(terms.noise))
     except (NoiseError, EngineError) as error:
         raise OptionError(f"noise: {error}", hint=getattr(error, "hint", "")) from error
-    if not found.components:
+    if not result.components:
         raise OptionError(
             "no noise acts on this circuit", hint="turn the noise on, or name another device"
         )
-    return found
+    return result

@@ -86,25 +86,25 @@ def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) ->
         for name, alone in _alone(document, options).items()
     }
     losses = dict(zip(programs, ideal.losses(programs.values()), strict=True))
-    made = _Sums(circuit, ideal)
+    built = _Sums(circuit, ideal)
     for name, program in programs.items():
-        made.add(name, program, losses[name])
-    return made.ledger()
+        built.add(name, program, losses[name])
+    return built.ledger()
 
 
 def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:
     """Options with each component alone; one named `custom` where there are no components."""
     if isinstance(document, CustomModel):
         return {"custom": options}
-    found = {}
+    entries = {}
     for name in _PARTS:
         kept = {each: options.factor(each) for each in (name, _THERMAL, _CORRELATED)}
         if not kept[name]:
             continue
         factors = {each: kept.get(each, 0.0) for each in COMPONENTS}
         pairs = tuple(sorted((each, value) for each, value in factors.items() if value != 1.0))
-        found[name] = msgspec.structs.replace(options, factors=pairs)
-    return found
+        entries[name] = msgspec.structs.replace(options, factors=pairs)
+    return entries
 
 
 class _Sums:
@@ -164,11 +164,11 @@ class _Sums:
                 pair = min(gate.qubits), max(gate.qubits)
                 uses, loss = sums.get(pair, (0, 0.0))
                 sums[pair] = uses + gate.uses, loss + gate.loss
-        found = [
+        results = [
             EdgeLoss(pair, *sums.get(pair, (0, 0.0)), self._crosstalk.get(pair, 0.0))
             for pair in sums.keys() | self._crosstalk.keys()
         ]
-        return tuple(sorted(found, key=lambda edge: (-edge.loss, edge.qubits)))
+        return tuple(sorted(results, key=lambda edge: (-edge.loss, edge.qubits)))
 
 
 K = TypeVar("K")

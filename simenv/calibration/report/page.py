@@ -38,7 +38,7 @@ class Section(msgspec.Struct, frozen=True, eq=False):
 def draw(title: str, score: Score, folder: Path) -> list[Path]:
     """Write the plots of a score as PNG files; returns them."""
     stem = "".join(letter if letter.isalnum() else "-" for letter in title)
-    found = []
+    results = []
     for name, function in (
         ("comparison", plots.comparison),
         ("parity", plots.parity),
@@ -50,8 +50,8 @@ def draw(title: str, score: Score, folder: Path) -> list[Path]:
         if not shown.rows:
             shown = score
         if function(title, shown, path) is not False:
-            found.append(path)
-    return found
+            results.append(path)
+    return results
 
 
 def write(

@@ -72,7 +72,7 @@ def volumetric(title: str, score: Score, path: Path) -> None:
                 cells[row.bits, _octave(row.depth)].append(row.hf[model])
         if cells:
             widths, octaves = zip(*cells, strict=True)
-            values = [float(np.median(found)) for found in cells.values()]
+            values = [float(np.median(result)) for result in cells.values()]
             depths = [2.0**octave if octave >= 0 else 0.5 for octave in octaves]
             drawn = axis.scatter(
                 widths, depths, c=values, s=70, marker="s", cmap="viridis", vmin=0.8, vmax=1.0
@@ -136,14 +136,14 @@ def drift(title: str, score: Score, path: Path) -> bool:
 def comparison(title: str, score: Score, path: Path) -> None:
     """Distribution of the fidelity of each model on test circuits, beside its limits."""
     names = [*score.models, UNIFORM, REPEAT, CEILING]
-    found = [
+    results = [
         (name, values)
         for name in names
         if (values := [row.hf[name] for row in score.rows if name in row.hf])
     ]
-    figure = _figure(8.0, 0.45 * len(found) + 1.2)
+    figure = _figure(8.0, 0.45 * len(results) + 1.2)
     axis = figure.subplots()
-    for place, (name, values) in enumerate(reversed(found)):
+    for place, (name, values) in enumerate(reversed(results)):
         low, middle, high = np.percentile(values, [10, 50, 90])
         colour = _GREY if name in (UNIFORM, REPEAT, CEILING) else COLOURS[0]
         axis.plot([low, high], [place, place], color=colour, linewidth=5, alpha=0.45)
@@ -152,8 +152,8 @@ def comparison(title: str, score: Score, path: Path) -> None:
             f"{middle:.4f}", (middle, place), xytext=(0, 6), textcoords="offset points",
             fontsize=7, ha="center", color=INK,
         )  # fmt: skip
-    axis.set_yticks(range(len(found)), [name for name, _ in reversed(found)], fontsize=8)
-    axis.set_ylim(-0.6, len(found) - 0.2)
+    axis.set_yticks(range(len(results)), [name for name, _ in reversed(results)], fontsize=8)
+    axis.set_ylim(-0.6, len(results) - 0.2)
     axis.set_xlabel("Hellinger fidelity of a run: median, and 10 % to 90 %", fontsize=8)
     axis.tick_params(axis="x", labelsize=8)
     axis.set_title(f"{title}: test circuits", fontsize=10, color=INK)

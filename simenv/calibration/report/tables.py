@@ -15,13 +15,13 @@ PARTS = (("train", False), ("test", True))
 
 def as_values(score: Score) -> list[dict[str, Any]]:
     """One object for each part of the split and model, with all statistics and intervals."""
-    found = []
+    results = []
     for part, is_test in PARTS:
         rows = score.part(test=is_test)
         for model in (*score.models, UNIFORM, IDEAL, REPEAT, CEILING):
             fidelity, distance = rows.summary(model), rows.summary(model, "tvd")
             if fidelity is not None:
-                found.append(
+                results.append(
                     {
                         "part": part,
                         "model": model,
@@ -31,15 +31,15 @@ def as_values(score: Score) -> list[dict[str, Any]]:
                         "tvd": None if distance is None else msgspec.to_builtins(distance),
                     }
                 )
-    return found
+    return results
 
 
 def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """Rows of text with the columns of HEADER."""
-    found = []
+    results = []
     for row in values:
         hf, tvd = row["hf"], row["tvd"]
-        found.append(
+        results.append(
             (
                 row["part"],
                 row["model"],
@@ -51,7 +51,7 @@ def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
                 "" if tvd is None else _text(msgspec.convert(tvd["median"], Statistic)),
             )
         )
-    return found
+    return results
 
 
 def _text(found: Statistic) -> str:

@@ -32,13 +32,13 @@ def _computed(record: CountsRecord) -> dict[int, float] | None:
     if np.unique(circuit.qubits).size > MAX_QUBITS:
         return None
     try:
-        found = simulate(circuit, outputs=("probabilities",), shots=0).row(0)
+        result = simulate(circuit, outputs=("probabilities",), shots=0).row(0)
     except EngineError:
         return None
-    width = found.probability_width
-    values = np.frombuffer(found.probabilities, np.float64).tolist()
-    keys = range(0, len(found.probability_outcomes), max(width, 1))
+    width = result.probability_width
+    values = np.frombuffer(result.probabilities, np.float64).tolist()
+    keys = range(0, len(result.probability_outcomes), max(width, 1))
     return {
-        int.from_bytes(found.probability_outcomes[at : at + width], "little"): value
+        int.from_bytes(result.probability_outcomes[at : at + width], "little"): value
         for at, value in zip(keys, values, strict=True)
     }

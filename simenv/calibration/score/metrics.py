@@ -55,26 +55,26 @@ class Summary(msgspec.Struct, frozen=True):
 
 def summary(values: Sequence[float], bodies: Sequence[str], seed: int = 7) -> Summary | None:
     """Statistics of the values that are numbers; None where there is none."""
-    found = np.array(values, np.float64)
-    known = np.isfinite(found)
+    result = np.array(values, np.float64)
+    known = np.isfinite(result)
     if not known.any():
         return None
     labels = np.array(bodies, object)[known]
-    found = found[known]
+    result = result[known]
     names, number = np.unique(labels.astype(str), return_inverse=True)
     members = [np.flatnonzero(number == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)
     samples = []
     for _ in range(RESAMPLES):
         drawn = rng.integers(len(members), size=len(members))
-        samples.append(_statistics(found[np.concatenate([members[k] for k in drawn])]))
+        samples.append(_statistics(result[np.concatenate([members[k] for k in drawn])]))
     edge = 50.0 * (1.0 - COVERAGE)
     low, high = np.percentile(np.array(samples), [edge, 100.0 - edge], axis=0)
-    value = _statistics(found)
+    value = _statistics(result)
     median, p10, mean = (
         Statistic(value[k], float(low[k]), float(high[k])) for k in range(len(value))
     )
-    return Summary(int(found.size), len(names), median, p10, mean)
+    return Summary(int(result.size), len(names), median, p10, mean)
 
 
 def _statistics(values: NDArray[np.float64]) -> tuple[float, float, float]:

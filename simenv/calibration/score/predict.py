@@ -83,12 +83,12 @@ class Predictor:
             program = build(run.circuit, noise, table)
             if program.num_qubits <= EXACT_QUBITS and 0 < self._most_work < program.work:
                 return None
-            found, how = _exact(program, noise, table)
+            result, how = _exact(program, noise, table)
         except Unsupported:
             return None if self._most_work else _sampled(run.circuit, noise)
         return Prediction(
-            _spread(len(found.probabilities), program.clbits),
-            np.maximum(found.probabilities, 0.0),
+            _spread(len(result.probabilities), program.clbits),
+            np.maximum(result.probabilities, 0.0),
             len(program.clbits),
             program.num_qubits,
             *two_qubit_gates(run.circuit),
@@ -129,7 +129,7 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
         attempts.append(("statevector", "trajectories, sampled", ()))
     for engine, how, settings in attempts:
         try:
-            found = simulate(
+            result = simulate(
                 part.circuit,
                 engine=engine,
                 noise=moved,
@@ -139,7 +139,7 @@ def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
             )
         except EngineError:
             continue
-        counts = counts_of(found.row(0))
+        counts = counts_of(result.row(0))
         return Prediction(
             np.array(list(counts), object),
             np.array(list(counts.values()), np.float64) / SAMPLES,

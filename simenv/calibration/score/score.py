@@ -77,14 +77,14 @@ def score(
     ceilings: dict[tuple[int, int], float] = {}
     skipped = 0
     for record, repeat in with_repeats(data.records):
-        found = {name: each.prediction(record) for name, each in models.items()}
-        first = next((each for each in found.values() if each is not None), None)
+        entries = {name: each.prediction(record) for name, each in models.items()}
+        first = next((each for each in entries.values() if each is not None), None)
         if first is None:
             skipped += 1
             continue
         measured = {x: count / record.shots for x, count in record.counts.items()}
         hf, tvd = {}, {}
-        for name, each in found.items():
+        for name, each in entries.items():
             if each is not None:
                 pairs = aligned(_table(each), measured)
                 hf[name] = hellinger_fidelity(pairs[:, 0], pairs[:, 1])
@@ -103,7 +103,8 @@ def score(
         rows.append(_row(record, first, hf, tvd))
     note(f"{len(rows)} runs judged, {skipped} too wide")
     points = {
-        name: np.concatenate(found) if found else np.zeros((0, 2)) for name, found in parity.items()
+        name: np.concatenate(entries) if entries else np.zeros((0, 2))
+        for name, entries in parity.items()
     }
     return Score(tuple(models), tuple(rows), points, skipped)
 

@@ -126,12 +126,12 @@ def _default_file(context: typer.Context, name: str) -> Path:
 
 def _shown(kept: KeyStore) -> list[KeyRow]:
     reports = kept.reports()
-    found = []
+    results = []
     for key in kept.listed():
         report = reports.get(key.name)
         limits, use = (report.limits, report.use) if report is not None else (None, None)
-        found.append(KeyRow(key.name, key.role, key.public_key, key.at_s, limits, use))
-    return found
+        results.append(KeyRow(key.name, key.role, key.public_key, key.at_s, limits, use))
+    return results
 
 
 def _most(key: KeyRow, name: str) -> str:

@@ -84,10 +84,10 @@ def set_limits(
     ],
 ) -> None:
     """Set limits of one owner; they persist over restarts. 0 means no limit."""
-    told = _told(values)
+    settings = _told(values)
     common = options.settings_of(context)
     with common.connect() as client:
-        _tell(client.set_limits(owner, told), common.as_json)
+        _tell(client.set_limits(owner, settings), common.as_json)
 
 
 @limits.command()
@@ -120,14 +120,14 @@ def _of(report: OwnerReport) -> Iterator[LimitRow]:
 
 
 def _told(words: list[str]) -> dict[str, int]:
-    found: dict[str, object] = {}
+    entries: dict[str, object] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise OptionError(f"{word[:80]!r} is not understood", hint="KEY=VALUE")
-        found[key] = int(value) if value.isdecimal() else value
+        entries[key] = int(value) if value.isdecimal() else value
     try:
-        return limit_values(found, "simenv limits set")
+        return limit_values(entries, "simenv limits set")
     except ConfigError as error:
         raise OptionError(error.message, hint=error.hint) from error
 

@@ -54,9 +54,9 @@ def queue(
 ) -> None:
     """Set the policy of a queue, also for waiting tasks; it persists over restarts."""
     common = options.settings_of(context)
-    told = [key.strip() for key in keys.split(",")] if keys else []
+    settings = [key.strip() for key in keys.split(",")] if keys else []
     with common.connect() as client:
-        _tell(client.policies.set_queue(pool, name, told), common.as_json)
+        _tell(client.policies.set_queue(pool, name, settings), common.as_json)
 
 
 @policy.command()

@@ -57,7 +57,7 @@ def _words(kept: RetainedData) -> str:
 
 
 def _seconds(text: str) -> float:
-    found = _AGE.match(text)
-    if found is None:
+    result = _AGE.match(text)
+    if result is None:
         raise OptionError(f"--older-than {text!r:.40}", hint="a number and s, m, h, d or w: 7d")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(result[1]) * _SECONDS[result[2]]

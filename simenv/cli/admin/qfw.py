@@ -41,24 +41,24 @@ def install(
     from simenv import config
     from simenv.frontends.qfw import installing
 
-    told = {
+    settings = {
         "SIMENV_QPM_PRIVATE": "yes" if private else "no",
         "SIMENV_HOME": str(config.home_root()),
     }
     if private:
-        told["SIMENV_PYTHON"] = config.interpreter()
+        settings["SIMENV_PYTHON"] = config.interpreter()
     elif service := _service(options.settings_of(context)):
-        told["SIMENV_SERVICE"] = str(service)
+        settings["SIMENV_SERVICE"] = str(service)
     if pool:
-        told["SIMENV_QPM_POOL"] = pool
-    made = installing.install(_folder(folder), told)
+        settings["SIMENV_QPM_POOL"] = pool
+    built = installing.install(_folder(folder), settings)
     if options.settings_of(context).as_json:
-        terminal.json_line({"made": [str(path) for path in made], "variables": told})
+        terminal.json_line({"made": [str(path) for path in built], "variables": settings})
         return
-    for path in made:
+    for path in built:
         terminal.line(str(path))
     terminal.line(f"next: simenv up; then: simenv qfw check {_folder(folder)}")
-    terminal.line(f"then: qfw_setup.sh --services-config {made[-1]}")
+    terminal.line(f"then: qfw_setup.sh --services-config {built[-1]}")
 
 
 @qfw.command()
@@ -118,10 +118,10 @@ def _service(common: options.Settings) -> Path | None:
     """Return the absolute path of the connection file: DEFw changes its folder."""
     from simenv import config
 
-    found = common.service or config.service_file()
-    if found is None and common.name:
-        found = config.connection_file(common.name)
-    return None if found is None else found.expanduser().absolute()
+    result = common.service or config.service_file()
+    if result is None and common.name:
+        result = config.connection_file(common.name)
+    return None if result is None else result.expanduser().absolute()
 
 
 def _folder(given: Path | None) -> Path:

@@ -28,11 +28,11 @@ def build(context: typer.Context, folder: Folder = DEFAULT) -> None:
     """Compile the library with CC, default cc, and install it in a folder."""
     from simenv.frontends.qpi import build
 
-    made = build(folder)
+    built = build(folder)
     if options.settings_of(context).as_json:
-        terminal.json_line({"folder": str(made.folder), "library": str(made.library)})
+        terminal.json_line({"folder": str(built.folder), "library": str(built.library)})
         return
-    terminal.line(str(made.library))
+    terminal.line(str(built.library))
     terminal.line(f"next: cc program.c $(simenv qpi flags {folder}) -o program")
 
 
@@ -42,12 +42,12 @@ def flags(context: typer.Context, folder: Folder = DEFAULT) -> None:
     from simenv.errors import NotFoundError
     from simenv.frontends.qpi import InstalledLibrary
 
-    found = InstalledLibrary(folder.absolute())
-    if not found.library.exists():
+    result = InstalledLibrary(folder.absolute())
+    if not result.library.exists():
         raise NotFoundError(
-            f"there is no {found.library}", hint=f"build it: simenv qpi build {folder}"
+            f"there is no {result.library}", hint=f"build it: simenv qpi build {folder}"
         )
     if options.settings_of(context).as_json:
-        terminal.json_line({"cflags": found.cflags, "libs": found.libs})
+        terminal.json_line({"cflags": result.cflags, "libs": result.libs})
         return
-    terminal.line(" ".join([*found.cflags, *found.libs]))
+    terminal.line(" ".join([*result.cflags, *result.libs]))

@@ -117,10 +117,10 @@ def check(
     chosen = runner.Options(
         tuple(only or ()), revisions, "" if long is None else _text(long), qubits
     )
-    told = _progress(as_json)
+    settings = _progress(as_json)
     _refuse_unused(context, target)
-    with _opened(target, (provider, device), token_file, rpc_timeout, restart) as found:
-        done = runner.check(found, rows, chosen, told)
+    with _opened(target, (provider, device), token_file, rpc_timeout, restart) as result:
+        done = runner.check(result, rows, chosen, settings)
     if junit is not None:
         junit.write_text(report.junit(done), encoding="utf-8")
     if as_json:

@@ -22,8 +22,8 @@ class Restartable:
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
         self._places = EnvironmentPaths(self._home, self._home)
-        told = {"name": "local", "durability": "process", "pools": (PoolSpec(min=1, max=1),)}
-        self._config = config.convert(told, source="simenv qpm check")
+        settings = {"name": "local", "durability": "process", "pools": (PoolSpec(min=1, max=1),)}
+        self._config = config.convert(settings, source="simenv qpm check")
         self._lifeline = -1
         self._start()
 

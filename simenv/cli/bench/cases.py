@@ -213,14 +213,14 @@ def warm_up(client: Client) -> None:
 
 def cases(size: Size) -> list[Callable[[Client], list[Figure]]]:
     """All that need an environment, in the order they are shown."""
-    found: list[Callable[[Client], list[Figure]]] = [lambda client: latency(client, size)]
+    results: list[Callable[[Client], list[Figure]]] = [lambda client: latency(client, size)]
     for width in CIRCUITS:
-        found.append(lambda client, width=width: [throughput(client, size, width)])  # type: ignore[misc]
-    found.append(lambda client: [alone(client, size)])
+        results.append(lambda client, width=width: [throughput(client, size, width)])  # type: ignore[misc]
+    results.append(lambda client: [alone(client, size)])
     for width in BINDINGS:
-        found.append(lambda client, width=width: [bindings(client, size, width)])  # type: ignore[misc]
-    found.append(lambda client: [loop(client, size)])
-    return found
+        results.append(lambda client, width=width: [bindings(client, size, width)])  # type: ignore[misc]
+    results.append(lambda client: [loop(client, size)])
+    return results
 
 
 def _check(counts: dict[str, int]) -> None:

@@ -15,14 +15,14 @@ Gate = tuple[str, tuple[int, ...], float]  # name, qubits, angle
 def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     """Layers of ry, rz and a ring of cx until there are so many operations, measurements aside."""
     rng = np.random.default_rng(seed)
-    found: list[Gate] = []
-    while len(found) < operations:
+    results: list[Gate] = []
+    while len(results) < operations:
         for qubit in range(num_qubits):
-            found.append(("ry", (qubit,), rng.uniform(0, 6)))
-            found.append(("rz", (qubit,), rng.uniform(0, 6)))
+            results.append(("ry", (qubit,), rng.uniform(0, 6)))
+            results.append(("rz", (qubit,), rng.uniform(0, 6)))
         for qubit in range(num_qubits):
-            found.append(("cx", (qubit, (qubit + 1) % num_qubits), 0.0))
-    return found[:operations]
+            results.append(("cx", (qubit, (qubit + 1) % num_qubits), 0.0))
+    return results[:operations]
 
 
 def built(num_qubits: int, made: list[Gate]) -> QuantumCircuit:

@@ -73,9 +73,11 @@ def collect(client: Client, task: Task, path: Path) -> None:
 def load(path: Path) -> Submitted:
     """What the bundle asks for; its engine is the one that ran it."""
     files = container.read(path)
-    told = read(files[container.MANIFEST], str(path))
-    spec = told.spec(files[container.PROGRAM], _values(files.get(container.BINDINGS), told, path))
-    return Submitted(0, told.terms, spec, told.route, told.submitted_s)
+    settings = read(files[container.MANIFEST], str(path))
+    spec = settings.spec(
+        files[container.PROGRAM], _values(files.get(container.BINDINGS), settings, path)
+    )
+    return Submitted(0, settings.terms, spec, settings.route, settings.submitted_s)
 
 
 def _manifest(
@@ -86,20 +88,20 @@ def _manifest(
         reason, host = getattr(error, "reason", ""), getattr(error, "host", "")
         failure = Failed(error.code, reason, error.message, error.hint, host)
     lost = tuple(each.reason for each in lost_attempts(client, row))
-    told = manifest(asked, row, task.id, failure, _versions(client), lost)
-    return msgspec.json.format(msgspec.json.encode(told)) + b"\n"
+    settings = manifest(asked, row, task.id, failure, _versions(client), lost)
+    return msgspec.json.format(msgspec.json.encode(settings)) + b"\n"
 
 
 def _versions(client: Client) -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    entries = {"python": platform.python_version()}
     with suppress(NoServiceError):  # of a service that is down the journal tells nothing
-        found["service"] = client.status().version
+        entries["service"] = client.status().version
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            entries[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {**found, "machine": platform.machine(), "system": platform.platform()}
+    return {**entries, "machine": platform.machine(), "system": platform.platform()}
 
 
 def _for_people(spec: TaskSpec) -> dict[str, bytes]:

@@ -51,16 +51,16 @@ def read(path: Path) -> dict[str, bytes]:
     import zipfile  # here, so that every command starts without it
 
     try:
-        found = _unzipped(path) if path.is_file() else _unfolded(path)
+        result = _unzipped(path) if path.is_file() else _unfolded(path)
     except (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise ProgramError(f"{path} cannot be read: {error}") from error
     for name in (MANIFEST, PROGRAM):
-        if name not in found:
+        if name not in result:
             raise ProgramError(
                 f"{path} is no bundle: it holds no {name}",
                 hint="simenv result ID --bundle makes one",
             )
-    return found
+    return result
 
 
 def _unzipped(path: Path) -> dict[str, bytes]:
@@ -97,12 +97,12 @@ def _member(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
 
 
 def _unfolded(path: Path) -> dict[str, bytes]:
-    found = {}
+    entries = {}
     for name in NAMES:
         member = path / name
         if _fits(path, name, member.stat().st_size if member.is_file() else None):
-            found[name] = member.read_bytes()
-    return found
+            entries[name] = member.read_bytes()
+    return entries
 
 
 def _fits(path: Path, name: str, size: int | None) -> bool:

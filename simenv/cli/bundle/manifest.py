@@ -156,12 +156,12 @@ def one_row(asked: Submitted, row: int) -> Submitted:
 def read(text: bytes, where: str) -> Manifest:
     """ProgramError if it is none; VersionMismatchError if it is of another format."""
     try:
-        found = msgspec.json.decode(text, type=Manifest)
+        result = msgspec.json.decode(text, type=Manifest)
     except msgspec.MsgspecError as error:
         raise ProgramError(f"{where}: bundle.json cannot be read: {error}") from error
-    if found.format != FORMAT:
-        raise VersionMismatchError(f"{where} has format {found.format}, this build reads {FORMAT}")
-    return found
+    if result.format != FORMAT:
+        raise VersionMismatchError(f"{where} has format {result.format}, this build reads {FORMAT}")
+    return result
 
 
 def _readable(observable: Observable) -> ReadableObservable:

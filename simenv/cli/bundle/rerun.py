@@ -36,8 +36,8 @@ def rerun(
             client = stack.enter_context(private.started(workers=1))
         tasks = client.history.resubmit(asked)
         if wait or alone:
-            whole = tasks[0] if len(tasks) == 1 else client.task(tasks[0].handle.id)
-            present(client, whole, common.as_json, timeout, alone=alone)
+            full = tasks[0] if len(tasks) == 1 else client.task(tasks[0].handle.id)
+            present(client, full, common.as_json, timeout, alone=alone)
         elif common.as_json:
             terminal.json_line({"task": tasks[0].handle.id})
         else:

@@ -61,7 +61,7 @@ def certify(
             client = stack.enter_context(private.started(_WORKERS))
         info, _ = certificate.device_under_test(client, device)
         claimed = _claims(claims, device, info)
-        found = certificate.certify(
+        result = certificate.certify(
             client,
             device,
             claimed,
@@ -71,14 +71,14 @@ def certify(
             progress=view.progress,
         )
         if out:
-            _save(out, found, claimed, info)
+            _save(out, result, claimed, info)
         if plot is not None:
-            _plot(found, plot)
+            _plot(result, plot)
     if common.as_json:
-        view.as_json(found)
+        view.as_json(result)
     else:
-        view.show(found, every=every)
-    if not found.passed:
+        view.show(result, every=every)
+    if not result.passed:
         raise typer.Exit(1)
 
 
@@ -100,8 +100,8 @@ def _save(name: str, found: Certificate, claimed: CalibrationSnapshot, info: Dev
     from noise_models import snapshot
     from simenv.calibration.certify.snapshot import recovered
 
-    made = recovered(claimed, found.measured, time.time(), name)
-    path, replaced = stored.save(name, snapshot.dump(made))
+    built = recovered(claimed, found.measured, time.time(), name)
+    path, replaced = stored.save(name, snapshot.dump(built))
     word = "replaced" if replaced else "saved"
     terminal.note(f"{word} device {name}, the recovered snapshot of {info.name}: {path}")
 
@@ -110,13 +110,13 @@ def _qubits(text: str) -> list[int] | None:
     """Numbers of a list such as 0-6,9; None for "". Raises OptionError."""
     if not text:
         return None
-    found: list[int] = []
+    results: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise OptionError(f"--qubits {text!r:.80}", hint="numbers and ranges, such as 0-6,9")
-        found += range(int(first), int(last or first) + 1)
-    return found
+        results += range(int(first), int(last or first) + 1)
+    return results
 
 
 def _plot(found: Certificate, path: Path) -> None:

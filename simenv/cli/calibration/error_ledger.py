@@ -29,19 +29,19 @@ def show(
             pictures.require_matplotlib("--plot")
         from simenv.calibration.ledger.circuits import circuit_ledger
 
-        found = circuit_ledger(
+        result = circuit_ledger(
             read_circuit(file).program, device, noise=noise_of(noise), compile=compiled
         )
     if as_json:
-        terminal.json_line({"device": device, **msgspec.to_builtins(_record(found))})
+        terminal.json_line({"device": device, **msgspec.to_builtins(_record(result))})
     else:
-        _print(found, "stdin" if file == "-" else file, device)
+        _print(result, "stdin" if file == "-" else file, device)
     if plot is not None:
         from simenv.cli.calibration import ledger_plot
 
         try:
             with pictures.write_errors(plot):
-                ledger_plot.draw(found, f"{Path(file).name} on {device}", plot)
+                ledger_plot.draw(result, f"{Path(file).name} on {device}", plot)
         except ValueError as error:
             raise OptionError(f"--plot {plot}: {error}", hint="a file that ends in .png") from error
         terminal.note(f"{plot} written")
@@ -73,23 +73,23 @@ def _print(found: ErrorLedger, file: str, device: str) -> None:
         indent=2,
     )
     style = Style(False, aligned=True)
-    whole = found.loss or 1.0
+    full = found.loss or 1.0
     components: tuple[Column[tuple[str, float]], ...] = (
         Column("COMPONENT", lambda row: row[0]),
         Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
-        Column("SHARE", lambda row: _share(row[1] / whole), right=True),
+        Column("SHARE", lambda row: _share(row[1] / full), right=True),
     )
     gates: tuple[Column[GateLoss], ...] = (
         Column("GATE", lambda row: row.name),
         Column("QUBITS", lambda row: "-".join(map(str, row.qubits))),
         Column("USES", lambda row: str(row.uses), right=True),
         Column("LOSS", lambda row: f"{row.loss:.2e}", right=True),
-        Column("SHARE", lambda row: _share(row.loss / whole), right=True),
+        Column("SHARE", lambda row: _share(row.loss / full), right=True),
     )
     qubits: tuple[Column[tuple[int, float]], ...] = (
         Column("QUBIT", lambda row: str(row[0])),
         Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
-        Column("SHARE", lambda row: _share(row[1] / whole), right=True),
+        Column("SHARE", lambda row: _share(row[1] / full), right=True),
     )
     for columns, rows in ((components, found.components), (gates, found.gates)):
         terminal.line()

@@ -52,15 +52,15 @@ def score(
     for text, rows in counts.warnings:
         terminal.note(f"warning: {text} ({terminal.counted(rows, 'row')})")
     note = terminal.note if sys.stderr.isatty() else (lambda _: None)
-    found = scored(counts, models, IdealDistributions(), note)
+    result = scored(counts, models, IdealDistributions(), note)
     if plots is not None or report is not None:
-        _draw(data.stem, found, plots, report)
-    values = as_values(found)
+        _draw(data.stem, result, plots, report)
+    values = as_values(result)
     if options.settings_of(context).as_json:
         for row in values:
             terminal.json_line(row)
         return
-    _show(found, values)
+    _show(result, values)
 
 
 def _predictor(name: str) -> Predictor:
@@ -98,7 +98,7 @@ def _show(found: Score, values: list[dict[str, object]]) -> None:
     how: dict[str, int] = {}
     for each in found.rows:
         how[each.how] = how.get(each.how, 0) + 1
-    told = ", ".join(f"{count} {name}" for name, count in sorted(how.items()))
-    terminal.line(f"distributions: {told or 'none'}")
+    settings = ", ".join(f"{count} {name}" for name, count in sorted(how.items()))
+    terminal.line(f"distributions: {settings or 'none'}")
     if found.not_judged:
         terminal.line(f"not judged, too wide: {terminal.counted(found.not_judged, 'run')}")

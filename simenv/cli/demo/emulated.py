@@ -60,12 +60,12 @@ def compare(client: Client) -> list[EmulatedComparison]:
         ]
         for piece in chosen
     ]
-    found = []
+    results = []
     for piece, (ideal, emulated) in zip(chosen, pairs, strict=True):
         assert isinstance(piece.answer, ExpectedOutcomes)
         noisy = emulated.result()
         theory = piece.answer.probabilities
-        found.append(
+        results.append(
             EmulatedComparison(
                 circuit=piece.circuit.name,
                 qubits=piece.circuit.num_qubits,
@@ -81,7 +81,7 @@ def compare(client: Client) -> list[EmulatedComparison]:
                 hellinger=_hellinger(noisy.counts, theory),
             )
         )
-    return found
+    return results
 
 
 _TWO_QUBITS = {"cx", "cz", "ecr", "rzz", "rxx"}

@@ -78,7 +78,7 @@ def minimise(client: Client, seed: int = 7, device: str | None = None) -> Variat
     energies, step_ms, run_ms = [], [], []
 
     def energy(step: int) -> float:
-        found = client.run(
+        entry = client.run(
             circuit,
             parameter_values=angles[None],
             observables=[observable],
@@ -86,7 +86,7 @@ def minimise(client: Client, seed: int = 7, device: str | None = None) -> Variat
             seed=seed + step,
             device=device,
         )
-        return found.expectation
+        return entry.expectation
 
     begun = time.perf_counter()
     for step in range(STEPS):

@@ -44,8 +44,8 @@ def list_devices(
     common = options.settings_of(context)
     style = Style(common.as_json, columns, no_header, watch)
     with overview.environment(common) as client:
-        found = overview.Overview(client, every)
-        listing(overview.columns(found), style, found.rows)
+        result = overview.Overview(client, every)
+        listing(overview.columns(result), style, result.rows)
 
 
 @devices.command("import")
@@ -75,15 +75,15 @@ def import_device(
 
     if bool(files) == bool(provider):
         raise OptionError("give either FILES or --provider", hint="see: simenv devices import -h")
-    given = _target(provider) if provider else _read(files or [])
+    values = _target(provider) if provider else _read(files or [])
     if device:
         config.check_name(device, "device")
     with stored.calibration_errors():
-        found, report = import_snapshot(given, form)
+        result, report = import_snapshot(values, form)
         if device and any(line.field == "name" for line in report.defaulted):
-            found = msgspec.structs.replace(found, name=device)  # else it keeps its own name
-        data = snapshots.dump(found)
-    device = config.check_name(device or found.name.lower().replace(" ", "-"), "device")
+            result = msgspec.structs.replace(result, name=device)  # else it keeps its own name
+        data = snapshots.dump(result)
+    device = config.check_name(device or result.name.lower().replace(" ", "-"), "device")
     path, replaced = stored.save(device, data)
     if options.settings_of(context).as_json:
         terminal.json_line(
@@ -91,15 +91,15 @@ def import_device(
                 "name": device,
                 "file": str(path),
                 "replaced": replaced,
-                "digest": found.digest.hex(),
-                "num_qubits": found.num_qubits,
+                "digest": result.digest.hex(),
+                "num_qubits": result.num_qubits,
                 "report": report,
             }
         )
         return
     terminal.line(
-        f"{'replaced' if replaced else 'imported'} {device}: {found.num_qubits} qubits,"
-        f" format {report.format}, snapshot {found.digest.hex()[:12]}"
+        f"{'replaced' if replaced else 'imported'} {device}: {result.num_qubits} qubits,"
+        f" format {report.format}, snapshot {result.digest.hex()[:12]}"
     )
     terminal.line(f"file {path}")
     _report(report)
@@ -119,19 +119,19 @@ def show(
     """Show calibration data: medians, and the lattice coloured by error."""
     from simenv.cli.devices import details, drawing
 
-    found, source = stored.load(name)
+    result, source = stored.load(name)
     if plot is not None:
-        _plot(name, found, plot)
-    if qubit is not None and qubit >= found.num_qubits:
-        raise OptionError(f"--qubit {qubit}: {name} has {found.num_qubits} qubits")
+        _plot(name, result, plot)
+    if qubit is not None and qubit >= result.num_qubits:
+        raise OptionError(f"--qubit {qubit}: {name} has {result.num_qubits} qubits")
     if options.settings_of(context).as_json:
-        terminal.json_line(details.as_object(name, found, source, qubit))
+        terminal.json_line(details.as_object(name, result, source, qubit))
         return
     if qubit is not None:
-        details.show_qubit(found, qubit)
+        details.show_qubit(result, qubit)
         return
-    details.show(name, found, source)
-    drawing.show(found)
+    details.show(name, result, source)
+    drawing.show(result)
 
 
 @devices.command()
@@ -145,15 +145,15 @@ def remove(context: typer.Context, name: Name) -> None:
 
 
 def _read(paths: Iterable[Path]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    entries: dict[str, bytes] = {}
     for path in paths:
-        if path.name in found:
+        if path.name in entries:
             raise OptionError(f"two files with the name {path.name}", hint="give each file once")
         try:
-            found[path.name] = path.read_bytes()
+            entries[path.name] = path.read_bytes()
         except OSError as error:
             raise OptionError(f"cannot read {path}: {error.strerror}") from error
-    return found
+    return entries
 
 
 def _target(provider: str) -> dict[str, bytes]:

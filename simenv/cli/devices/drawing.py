@@ -63,9 +63,9 @@ def draw(snapshot: CalibrationSnapshot) -> Drawing | None:
     centres = places + np.array([(digits - 1) // 2, 0])
     errors = summary.pair_errors(snapshot)
     edges = sorted({(min(pair), max(pair)) for pair in snapshot.coupling})
-    found = levels({k: errors[pair] for k, pair in enumerate(edges) if pair in errors})
+    result = levels({k: errors[pair] for k, pair in enumerate(edges) if pair in errors})
     for k, (a, b) in enumerate(edges):
-        canvas.join(centres[a], centres[b], found.get(k, -1))
+        canvas.join(centres[a], centres[b], result.get(k, -1))
     qubits = levels(summary.readout_errors(snapshot))
     for qubit, (x, y) in enumerate(places.tolist()):
         canvas.put(x, y, str(qubit).rjust(digits), qubits.get(qubit, -1))
@@ -80,17 +80,17 @@ def _cells(positions: NDArray[np.float64], count: int) -> NDArray[np.int64] | No
     for scale in (1.0, 2.0, 3.0, 4.0) if on_grid else (2.0, 3.0, 4.0):
         across = np.round(origin[:, 0] * scale * (digits + 2)).astype(np.int64)
         down = np.round(origin[:, 1] * scale * _ROWS_PER_UNIT).astype(np.int64)
-        found = np.stack([across, down], axis=1)
+        result = np.stack([across, down], axis=1)
         if across.max() + digits > _MAX_COLUMNS:
             return None
         taken: dict[tuple[int, int], None] = {}
         free = True
-        for x, y in found.tolist():
+        for x, y in result.tolist():
             cells = [(x + k, y) for k in range(-1, digits)]
             free = free and taken.keys().isdisjoint(cells)
             taken |= dict.fromkeys(cells[1:])
         if free:
-            return found
+            return result
     return None
 
 
@@ -115,7 +115,7 @@ class _Canvas:
 
     def lines(self) -> list[list[tuple[str, int]]]:
         """Rows as pieces of one level each."""
-        found = []
+        results = []
         for chars, row_levels in zip(self._chars, self._levels, strict=True):
             pieces: list[tuple[str, int]] = []
             for char, level in zip(chars, row_levels, strict=True):
@@ -125,13 +125,13 @@ class _Canvas:
                     pieces.append((char, level))
             while pieces and pieces[-1][1] == -1 and not pieces[-1][0].strip():
                 pieces.pop()
-            found.append(pieces)
-        return found
+            results.append(pieces)
+        return results
 
 
 def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
     """Lines that explain the levels, with the limits of this device."""
-    found: list[list[tuple[str, int]]] = []
+    results: list[list[tuple[str, int]]] = []
     errors = list(summary.pair_errors(snapshot).values())
     readout = list(summary.readout_errors(snapshot).values())
     for what, values, shown in (
@@ -151,20 +151,20 @@ def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
             pieces += [(f"{mark}{limit}", level), ("  ", -1)]
         if shown and any(value >= 1.0 for value in errors):
             pieces.append(("xx does not work", BROKEN))
-        found.append(pieces)
-    return found
+        results.append(pieces)
+    return results
 
 
 def show(snapshot: CalibrationSnapshot) -> None:
     """Print the drawing with its legend, or say why there is none."""
-    found = draw(snapshot)
+    result = draw(snapshot)
     room = terminal.width()
-    if found is None or (room and found.width > room):
-        needed = f"{found.width} columns" if found else "more room than a terminal has"
+    if result is None or (room and result.width > room):
+        needed = f"{result.width} columns" if result else "more room than a terminal has"
         terminal.note(f"the lattice is not drawn, it needs {needed}; --plot FILE.png draws it")
         return
     terminal.line()
-    for pieces in [*found.lines, [], *legend(snapshot)]:
+    for pieces in [*result.lines, [], *legend(snapshot)]:
         terminal.line("".join(terminal.shade(text, level) for text, level in pieces).rstrip())
     if snapshot.all_to_all:
         terminal.line("all to all: a two-qubit gate acts on every pair")

@@ -53,21 +53,21 @@ def _distances(count: int, edges: set[tuple[int, int]]) -> NDArray[np.float64]:
     for a, b in edges:
         neighbours[a].append(b)
         neighbours[b].append(a)
-    found = np.full((count, count), -1.0)
+    result = np.full((count, count), -1.0)
     for start in range(count):
-        found[start, start] = 0.0
+        result[start, start] = 0.0
         level, steps = [start], 0.0
         while level:
             steps += 1.0
             following = []
             for at in level:
                 for other in neighbours[at]:
-                    if found[start, other] < 0.0:
-                        found[start, other] = steps
+                    if result[start, other] < 0.0:
+                        result[start, other] = steps
                         following.append(other)
             level = following
-    found[found < 0.0] = found.max() + 2.0
-    return found
+    result[result < 0.0] = result.max() + 2.0
+    return result
 
 
 def _majorized(distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -77,18 +77,18 @@ def _majorized(distances: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.zeros((1, 2))
     centred = np.eye(count) - 1.0 / count
     values, vectors = np.linalg.eigh(-0.5 * centred @ distances**2 @ centred)
-    found = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-9))
+    result = vectors[:, -2:] * np.sqrt(np.maximum(values[-2:], 1e-9))
     with np.errstate(divide="ignore"):
         weights = np.where(distances > 0.0, distances**-2.0, 0.0)
     laplacian = np.diag(weights.sum(1)) - weights
     inverse = np.linalg.pinv(laplacian)
     for _ in range(_STEPS):
-        between = np.linalg.norm(found[:, None] - found[None], axis=2)
+        between = np.linalg.norm(result[:, None] - result[None], axis=2)
         between[between < 1e-9] = 1e-9
         pull = weights * distances / between
         np.fill_diagonal(pull, 0.0)
-        found = inverse @ ((np.diag(pull.sum(1)) - pull) @ found)
-    return np.asarray(found)
+        result = inverse @ ((np.diag(pull.sum(1)) - pull) @ result)
+    return np.asarray(result)
 
 
 def _embedded(
@@ -121,12 +121,12 @@ def _embedded(
     def candidates(k: int) -> list[NDArray[np.int64]]:
         at, placed = order[k], np.array(order[:k])
         parent = next(other for other in order[:k] if other in neighbours[at])
-        found = []
+        results = []
         for cell in cells[parent] + steps:
             apart = np.abs(cells[placed] - cell).sum(1)
             if (apart > 0).all() and (apart <= distances[at, placed]).all():
-                found.append(cell)
-        return sorted(found, key=lambda cell: float(np.linalg.norm(cell + centre - guide[at])))
+                results.append(cell)
+        return sorted(results, key=lambda cell: float(np.linalg.norm(cell + centre - guide[at])))
 
     waiting = [candidates(1)] if count > 1 else []
     tries = 0

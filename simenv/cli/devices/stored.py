@@ -51,10 +51,10 @@ def folder() -> Path:
 def names() -> list[str]:
     """Names of imported devices, sorted."""
     try:
-        found = [path.stem for path in folder().iterdir() if path.suffix == ".json"]
+        results = [path.stem for path in folder().iterdir() if path.suffix == ".json"]
     except FileNotFoundError:
         return []
-    return sorted(name for name in found if _is_name(name))
+    return sorted(name for name in results if _is_name(name))
 
 
 def path_of(name: str) -> Path:

@@ -41,7 +41,7 @@ class SpreadFigure(msgspec.Struct, frozen=True):
 
 def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
     """Figures of the qubits, then error and duration of each gate, then ZZ rates."""
-    found = [
+    results = [
         _figure(name.removesuffix(f"_{unit.lower()}") if unit else name, unit, values)
         for name, unit in _QUBIT_FIGURES.items()
         if (values := [v for q in snapshot.qubits if (v := getattr(q, name)) is not None])
@@ -51,10 +51,10 @@ def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
         for key, unit in (("error", ""), ("duration_ns", "ns")):
             values = [v for each in same if (v := getattr(each, key)) is not None]
             if values:
-                found.append(_figure(f"{gate} {key.removesuffix('_ns')}", unit, values))
+                results.append(_figure(f"{gate} {key.removesuffix('_ns')}", unit, values))
     if snapshot.zz:
-        found.append(_figure("zz rate", "kHz", [abs(each.rate_khz) for each in snapshot.zz]))
-    return found
+        results.append(_figure("zz rate", "kHz", [abs(each.rate_khz) for each in snapshot.zz]))
+    return results
 
 
 def _figure(name: str, unit: str, values: list[float]) -> SpreadFigure:
@@ -76,12 +76,12 @@ def broken(snapshot: CalibrationSnapshot) -> list[str]:
 def pair_errors(snapshot: CalibrationSnapshot) -> dict[tuple[int, int], float]:
     """Smallest error of a native two-qubit gate of each pair (a < b), in either direction."""
     native = {gate.name for gate in snapshot.native_gates}
-    found: dict[tuple[int, int], float] = {}
+    entries: dict[tuple[int, int], float] = {}
     for gate in snapshot.gates:
         if len(gate.qubits) == 2 and gate.error is not None and gate.name in native:
             pair = (min(gate.qubits), max(gate.qubits))
-            found[pair] = min(found.get(pair, 1.0), gate.error)
-    return found
+            entries[pair] = min(entries.get(pair, 1.0), gate.error)
+    return entries
 
 
 def readout_errors(snapshot: CalibrationSnapshot) -> dict[int, float]:

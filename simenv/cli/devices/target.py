@@ -77,9 +77,9 @@ def _operations(target: Target, name: str) -> list[dict[str, Any]]:
 
     operation = target.operation_from_name(name)
     is_gate = isinstance(operation, Gate)
-    found = []
+    results = []
     for qubits, properties in target[name].items():
-        found.append(
+        results.append(
             {
                 "name": name,
                 "gate": is_gate,
@@ -90,7 +90,7 @@ def _operations(target: Target, name: str) -> list[dict[str, Any]]:
                 "duration_s": _number(getattr(properties, "duration", None)),
             }
         )
-    return found
+    return results
 
 
 def _number(value: Any) -> float | None:

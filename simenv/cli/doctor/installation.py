@@ -46,10 +46,10 @@ def names() -> Iterator[DoctorFinding]:
 
 def versions() -> Iterator[DoctorFinding]:
     """Python, and what the numbers depend on."""
-    found = f"Python {sys.version.split()[0]}"
+    result = f"Python {sys.version.split()[0]}"
     if sys.version_info < OLDEST:
         yield DoctorFinding(
-            "fail", "versions", found, "make a virtual environment of Python >= 3.11"
+            "fail", "versions", result, "make a virtual environment of Python >= 3.11"
         )
         return
     try:
@@ -57,7 +57,7 @@ def versions() -> Iterator[DoctorFinding]:
     except metadata.PackageNotFoundError as error:
         yield DoctorFinding("fail", "versions", f"{error.name} is missing", "pip install simenv")
         return
-    yield DoctorFinding("ok", "versions", ", ".join((found, *parts)))
+    yield DoctorFinding("ok", "versions", ", ".join((result, *parts)))
 
 
 def extras() -> Iterator[DoctorFinding]:

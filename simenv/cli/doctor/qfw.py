@@ -104,16 +104,16 @@ def _told(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFindi
         known = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
         known |= _exported(places.variables)
     try:
-        told = qpm.read(known)
+        settings = qpm.read(known)
     except ConfigError as error:
         yield DoctorFinding("fail", "variables", error.message, error.hint)
         return
     shown = [f"{name}={known[name]}" for name in sorted(known) if name.startswith("SIMENV_")]
     yield DoctorFinding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
-    if told.token_file is not None:
+    if settings.token_file is not None:
         words = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry none: nothing is served"
         yield DoctorFinding("fail", "token", words, _install(places))
-    if told.private:
+    if settings.private:
         yield DoctorFinding("ok", "environment", "a private one is started with the service")
         return
     service = known.get("SIMENV_SERVICE") or str(
@@ -123,21 +123,21 @@ def _told(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFindi
 
     try:
         with simenv.connect(service=service) as client:
-            record = client.qpm_with(pool=told.pool or None).query()
+            record = client.qpm_with(pool=settings.pool or None).query()
             pools = (record.properties or {}).get("controller", {}).get("pools", {})
     except SimenvError as error:
         yield DoctorFinding("fail", "environment", error.message, "simenv up")
         return
-    words = "; ".join(f"{name} by {', '.join(found)}" for name, found in sorted(pools.items()))
+    words = "; ".join(f"{name} by {', '.join(result)}" for name, result in sorted(pools.items()))
     yield DoctorFinding("ok", "environment", f"{record.service_description}: {words}")
 
 
 def _exported(path: Path) -> dict[str, str]:
     """NAME=value of the lines `install` wrote."""
-    found = {}
+    entries = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         words = shlex.split(line, comments=True)
         if len(words) == 2 and words[0] == "export":
             name, _, value = words[1].partition("=")
-            found[name] = value
-    return found
+            entries[name] = value
+    return entries

@@ -23,22 +23,22 @@ _SOCKETS = ("client.sock", "worker.sock")
 
 def folders() -> Iterator[DoctorFinding]:
     """Every folder that simenv reads from: nobody else can write it or one above it."""
-    found = [path for path in _folders() if path.exists()]
-    bad = [finding for path in found if (finding := _judged(path)) is not None]
+    results = [path for path in _folders() if path.exists()]
+    bad = [finding for path in results if (finding := _judged(path)) is not None]
     yield from dict.fromkeys(bad)  # several have the weakness of one that is above them
     if not bad:
-        count = terminal.counted(len(found), "folder")
+        count = terminal.counted(len(results), "folder")
         yield DoctorFinding("ok", "folders", f"{count}: nobody else can write them or those above")
 
 
 def kernels() -> Iterator[DoctorFinding]:
     """Compiled kernels are loaded as code."""
     folder = config.kernel_cache()
-    found = files.weakness(folder) if folder.exists() else None
-    if found is None:
+    result = files.weakness(folder) if folder.exists() else None
+    if result is None:
         yield DoctorFinding("ok", "kernels", f"nobody else can write {folder}")
         return
-    level, why = found
+    level, why = result
     remedy = f"rm -r {folder}" if level == folder else "export SIMENV_KERNELS=/a/folder/of/yours"
     yield DoctorFinding("fail", "kernels", f"{level} {why}: its code would run as you", remedy)
 
@@ -105,9 +105,9 @@ def _folders() -> Iterator[Path]:
 
 
 def _judged(folder: Path) -> DoctorFinding | None:
-    found = files.weakness(folder)
-    if found is not None:
-        level, why = found
+    result = files.weakness(folder)
+    if result is not None:
+        level, why = result
         remedy = f"chmod 700 {level}" if "written" in why else "export SIMENV_HOME=$HOME/.simenv"
         return DoctorFinding("fail", "folders", f"{level} {why}", remedy)
     mode = stat.S_IMODE(folder.stat().st_mode)
@@ -119,9 +119,9 @@ def _judged(folder: Path) -> DoctorFinding | None:
 
 def _open_socket(folder: Path) -> str:
     """Why others could connect, or listen in the service's place; "" if they cannot."""
-    found = files.weakness(folder)
-    if found is not None:
-        return f"{found[0]} {found[1]}"
+    result = files.weakness(folder)
+    if result is not None:
+        return f"{result[0]} {result[1]}"
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         return f"{folder} can be entered by others"
     for name in _SOCKETS:

@@ -70,12 +70,12 @@ def _until_it_ends(child: int, watched: frozenset[signal.Signals]) -> int:
         if ended:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-        told = signal.sigwaitinfo(watched)
-        if told.si_signo == signal.SIGCHLD:
+        settings = signal.sigwaitinfo(watched)
+        if settings.si_signo == signal.SIGCHLD:
             continue
         # What a terminal sends goes to its whole foreground group: the child has it already.
-        if told.si_pid or told.si_signo not in _SENT_BY_TERMINAL:
-            os.kill(child, told.si_signo)
+        if settings.si_pid or settings.si_signo not in _SENT_BY_TERMINAL:
+            os.kill(child, settings.si_signo)
 
 
 def _forget_pending(watched: frozenset[signal.Signals]) -> None:

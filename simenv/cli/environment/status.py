@@ -35,10 +35,10 @@ STATES = ("up", "drained", "lost")  # of nodes
 def recent_events(events: list[Event], info: ServiceInfo) -> list[Event]:
     """What is worth a line, since this service began."""
     since_s = time.time() - info.up_s
-    found = [event for event in events if event.time_s >= since_s]
-    while found and found[0].kind in AT_THE_START:  # later they are news
-        del found[0]
-    return found[-SHOWN_EVENTS:]
+    results = [event for event in events if event.time_s >= since_s]
+    while results and results[0].kind in AT_THE_START:  # later they are news
+        del results[0]
+    return results[-SHOWN_EVENTS:]
 
 
 def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
@@ -226,8 +226,8 @@ def logs(
 
     with path.open("rb") as source:
         source.seek(max(0, os.fstat(source.fileno()).st_size - _TAIL_BYTES))
-        found = source.read().decode(errors="replace").splitlines()
-        for text in found[-lines:] if lines else ():
+        result = source.read().decode(errors="replace").splitlines()
+        for text in result[-lines:] if lines else ():
             show(text)
         while follow:
             terminal.flush()

@@ -101,7 +101,7 @@ def up(
         raise OptionError(
             "--workers cannot be combined with --pool", hint="write workers=N in the pool"
         )
-    told: dict[str, object] = {
+    args: dict[str, object] = {
         "name": common.environment,
         "pools": [config.pool_text(each) for each in pool] if pool else None,
         "launcher": launcher,
@@ -114,19 +114,19 @@ def up(
         "overcommit": overcommit or None,
     }
     if workers:
-        told["pools"] = [PoolSpec(min=workers, max=workers)]
-    options = {key: value for key, value in told.items() if value is not None}
+        args["pools"] = [PoolSpec(min=workers, max=workers)]
+    options = {key: value for key, value in args.items() if value is not None}
     kept = {} if file is not None else config.kept(common.environment, resume=restore)
     begun = time.monotonic()
     with StartLine(sys.stderr) as line:
         report = line.report if line.visible else _Notes().report
-        found = named.up(options, file, restore, force_lock, report)
+        result = named.up(options, file, restore, force_lock, report)
     with common.connect() as client:
         info = client.status()
     if common.as_json:
         terminal.json_line(info)
         return
-    _tell(info, found, time.monotonic() - begun)
+    _tell(info, result, time.monotonic() - begun)
     path = config.places(config.Config(name=common.environment)).connection
     now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
     again = _kept({key: kept[key] for key in kept if key not in options and kept[key] == now[key]})
@@ -187,5 +187,5 @@ def _words(value: object) -> str:
     if not isinstance(value, msgspec.Struct):
         return str(value)
     usual = msgspec.structs.asdict(type(value)())
-    told = msgspec.structs.asdict(value)
-    return " ".join(f"{key} {word}" for key, word in told.items() if word != usual[key])
+    args = msgspec.structs.asdict(value)
+    return " ".join(f"{key} {word}" for key, word in args.items() if word != usual[key])

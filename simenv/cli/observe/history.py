@@ -129,10 +129,10 @@ def resolve_run_name(client: Client, run_name: str) -> str:
     """Return the run that `--run-name` means; NotFoundError if there is no last one."""
     if run_name != LAST:
         return run_name
-    found = client.history.last_run_name()
-    if not found:
+    result = client.history.last_run_name()
+    if not result:
         raise NotFoundError("no run has ended here", hint="simenv exec -- CMD ARGS runs one")
-    return found
+    return result
 
 
 def _followed(client: Client, since: int, kinds: Sequence[str] | None) -> Iterator[list[Event]]:

@@ -134,19 +134,19 @@ def queue(
     since_s = formats.since(since)
     if done and since:
         return _ended(client, since_s, limit)
-    total, found = client.queue(done=done, limit=limit)
+    total, result = client.queue(done=done, limit=limit)
     if since:
         age_s = time.time() - since_s
-        return Rows([info for info in found if info.time_s <= age_s], "")
-    way = "--limit shows more" if len(found) == limit else "no more are listed at once"
-    note = f"{len(found)} of {total} shown; {way}" if total > len(found) else ""
-    return Rows(found, note)
+        return Rows([info for info in result if info.time_s <= age_s], "")
+    way = "--limit shows more" if len(result) == limit else "no more are listed at once"
+    note = f"{len(result)} of {total} shown; {way}" if total > len(result) else ""
+    return Rows(result, note)
 
 
 def _runs(task: TaskInfo) -> str:
     """Return the worker of a running task, and its progress."""
-    told = passes(task)
-    return f"{task.worker}, {told}" if told else task.worker
+    settings = passes(task)
+    return f"{task.worker}, {settings}" if settings else task.worker
 
 
 def _ended(client: Client, since_s: float, limit: int) -> Rows[TaskInfo]:

@@ -62,11 +62,11 @@ def trace(
         row = client.history.task(task)
         route = client.history.submitted(task).route
         lost = lost_attempts(client, row)
-    found = Trace(keyed(row), route, stages(row), lost)
+    result = Trace(keyed(row), route, stages(row), lost)
     if common.as_json:
-        terminal.json_line(found)
+        terminal.json_line(result)
     else:
-        _show(row, found, task)
+        _show(row, result, task)
 
 
 def stages(row: LogRow) -> list[TraceStage]:
@@ -86,11 +86,11 @@ def stages(row: LogRow) -> list[TraceStage]:
     if not timing.compile_us:
         del parts[2]
     begun = timing.run_us > 0
-    found, at_us = [], 0
+    result, at_us = [], 0
     for name, took_us, what in parts if begun else parts[:1]:
-        found.append(TraceStage(name, at_us / 1000, took_us / 1000, what))
+        result.append(TraceStage(name, at_us / 1000, took_us / 1000, what))
         at_us += took_us
-    return found
+    return result
 
 
 def lost_attempts(client: Client, row: LogRow) -> list[Lost]:

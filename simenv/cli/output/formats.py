@@ -19,11 +19,11 @@ def folded(names: Iterable[str]) -> str:
     """`gpu07 gpu08 gpu11 login` is gpu[07-08,11],login; in the order of first appearance."""
     groups: dict[tuple[str, str, int], list[int]] = {}
     for name in dict.fromkeys(names):
-        found = _NUMBERED.match(name)
-        if found is None:
+        result = _NUMBERED.match(name)
+        if result is None:
             groups[(name, "", -1)] = []
             continue
-        before, digits, after = found.groups()
+        before, digits, after = result.groups()
         width = len(digits) if digits.startswith("0") and len(digits) > 1 else 0
         kind = (before, after, width)
         # 099 and 100 are of one series, which has three digits.

@@ -45,11 +45,11 @@ def report_of(client: Client, run_name: str, since_s: float = 0.0) -> ProfileRep
     if rows:
         before = client.history.events_before(rows[0].submitted_s - EARLY_S)
         starts = worker_starts(client.events(before, ["worker.started", "worker.ready"]))
-    found = profile_of(rows, starts, run_name)
-    if not found.tasks:
+    result = profile_of(rows, starts, run_name)
+    if not result.tasks:
         what = f"of {run_name}" if run_name else "since then"
         raise NotFoundError(f"no task {what} has ended", hint="simenv history lists the tasks")
-    return ProfileReport(found, findings(found))
+    return ProfileReport(result, findings(result))
 
 
 def worker_starts(events: Iterable[Event]) -> list[Span]:
@@ -96,22 +96,22 @@ def profile(context: typer.Context, run_name: RunName = "", since: Since = "") -
 
 
 def _show(report: ProfileReport) -> None:
-    found = report.profile
-    terminal.line(f"RUN       {found.app or '-'}   {_counts(found)}   {_begun(found)}")
+    result = report.profile
+    terminal.line(f"RUN       {result.app or '-'}   {_counts(result)}   {_begun(result)}")
     terminal.line(
-        f"STEPS     {terminal.number(found.steps)} of {found.step_circuits:.0f} circuits   "
-        f"{terminal.number(found.messages)} messages"
+        f"STEPS     {terminal.number(result.steps)} of {result.step_circuits:.0f} circuits   "
+        f"{terminal.number(result.messages)} messages"
     )
     terminal.line(
-        f"TIME      {found.wall_s:.3f} s   {found.busy:.1f} workers busy while there was work; "
-        f"{found.workers} used"
+        f"TIME      {result.wall_s:.3f} s   {result.busy:.1f} workers busy while there was work; "
+        f"{result.workers} used"
     )
     terminal.line(
-        f"CLIENT    packing {found.packed_s:.3f} s, acceptance {found.accepted_s:.3f} s; "
-        f"results read {1e3 * found.late_s:.1f} ms after they were ready"
+        f"CLIENT    packing {result.packed_s:.3f} s, acceptance {result.accepted_s:.3f} s; "
+        f"results read {1e3 * result.late_s:.1f} ms after they were ready"
     )
     terminal.line()
-    stages: Sequence[ProfileStage] = sorted(found.stages, key=lambda stage: -stage.wall_s)
+    stages: Sequence[ProfileStage] = sorted(result.stages, key=lambda stage: -stage.wall_s)
     listing(_STAGES, Style(False), lambda: stages)
     terminal.line()
     for finding in report.findings:

@@ -57,8 +57,8 @@ def findings(profile: RunProfile) -> list[PerfFinding]:
         _bindings, _one_by_one, _slots, _start, _plans, _idle, _application, _packing, _late,
         _failures,
     )  # fmt: skip
-    found = [finding for rule in rules if (finding := rule(profile)) is not None]
-    return [first, *sorted(found, key=lambda finding: -finding.share)]
+    results = [finding for rule in rules if (finding := rule(profile)) is not None]
+    return [first, *sorted(results, key=lambda finding: -finding.share)]
 
 
 def _bindings(p: RunProfile) -> PerfFinding | None:

@@ -200,30 +200,30 @@ def _steps(spans: Sequence[_Spans], inside: Sequence[Span]) -> list[list[_Spans]
 
 def merged(spans: Sequence[Span]) -> list[Span]:
     """The same moments as stretches that neither meet nor overlap, in order."""
-    found: list[Span] = []
+    results: list[Span] = []
     for begin, end in sorted(spans):
-        if found and begin <= found[-1][1]:
-            if end > found[-1][1]:
-                found[-1] = (found[-1][0], end)
+        if results and begin <= results[-1][1]:
+            if end > results[-1][1]:
+                results[-1] = (results[-1][0], end)
         else:
-            found.append((begin, end))
-    return found
+            results.append((begin, end))
+    return results
 
 
 def common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
     """The moments in both; each side merged."""
-    found: list[Span] = []
+    results: list[Span] = []
     i = j = 0
     while i < len(left) and j < len(right):
         begin = max(left[i][0], right[j][0])
         end = min(left[i][1], right[j][1])
         if begin < end:
-            found.append((begin, end))
+            results.append((begin, end))
         if left[i][1] < right[j][1]:
             i += 1
         else:
             j += 1
-    return found
+    return results
 
 
 def _length(spans: Sequence[Span]) -> float:

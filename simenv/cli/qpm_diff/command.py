@@ -140,12 +140,12 @@ def diff(
                         terminal.note(f"{pool}: {terminal.clean(name)}")
 
                 seen.append(observed(own, watch, pool, sources, shots, seed, timeout, told))
-    found = compare(seen[0], seen[1], bound)
+    result = compare(seen[0], seen[1], bound)
     if common.as_json:
-        terminal.json_line(plain(found))
+        terminal.json_line(plain(result))
     else:
-        table(found, everything=every, stream=sys.stdout)
-    if not found.alike:
+        table(result, everything=every, stream=sys.stdout)
+    if not result.alike:
         raise typer.Exit(NOT_ALIKE)
 
 
@@ -153,21 +153,21 @@ def read(files: Sequence[Path]) -> list[CircuitSource]:
     """The circuits, named by their files; NotFoundError, ProgramError."""
     from simenv.cli.qpm_diff.values import CircuitSource
 
-    found = [path for file in files for path in _inside(file)]
-    names = [path.name for path in found]
+    results = [path for file in files for path in _inside(file)]
+    names = [path.name for path in results]
     return [
         CircuitSource(path.name if names.count(path.name) == 1 else str(path), *_text(path))
-        for path in found
+        for path in results
     ]
 
 
 def _inside(file: Path) -> list[Path]:
     if not file.is_dir():
         return [file]
-    found = sorted(file.glob("*.qasm"))
-    if not found:
+    result = sorted(file.glob("*.qasm"))
+    if not result:
         raise NotFoundError(f"there is no *.qasm in {file}", hint="name the files")
-    return found
+    return result
 
 
 def _text(path: Path) -> tuple[str, str]:

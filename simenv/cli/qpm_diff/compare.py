@@ -121,14 +121,14 @@ def _way(ran: Ran, with_words: bool) -> str:
 def _counts(one: Ran, other: Ran, bound: float | None) -> Row:
     from simenv.cli.qpm_diff.distances import distance
 
-    found = distance(one.counts, other.counts)
+    result = distance(one.counts, other.counts)
     return Row(
         Aspect.COUNTS,
         one.circuit,
         _shots(one),
         _shots(other),
-        _finding(one, other, found, bound),
-        found,
+        _finding(one, other, result, bound),
+        result,
     )
 
 

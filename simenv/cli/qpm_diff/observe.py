@@ -72,10 +72,10 @@ def _yes(value: bool) -> str:
 
 def _takes_amplitudes(client: Client, pool: str) -> bool:
     try:
-        found = client.explain(_NO_CLIFFORD, pool=pool, shots=None, outputs="statevector")
+        entry = client.explain(_NO_CLIFFORD, pool=pool, shots=None, outputs="statevector")
     except SimenvError:
         return False
-    return bool(found.engine)
+    return bool(entry.engine)
 
 
 LOOK_S = 0.05  # between looks at a circuit's state; its end is heard at once
@@ -200,9 +200,9 @@ class Life:
         )
 
     def _call(self, name: str, call: Callable[[], Any]) -> Plain | None:
-        answer, found = asked(f"a circuit's {name}", call)
+        answer, entry = asked(f"a circuit's {name}", call)
         self.answers.append(answer)
-        return found if isinstance(found, dict) else None
+        return entry if isinstance(entry, dict) else None
 
     def _tell(self, name: str, envelope: Plain) -> None:
         self.answers.append(_answer(f"a circuit's {name}", envelope))
@@ -211,7 +211,7 @@ class Life:
 def asked(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
     """How it ended, and what it returned: None where it raised."""
     try:
-        found = call()
+        entry = call()
     except ExecutionError as error:
         outcome = f"{error.defw_name} ({error.reason})"
         return CallOutcome(name, outcome, words=error.message), None
@@ -221,7 +221,7 @@ def asked(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
         return CallOutcome(
             name, f"{type(error).__name__} (not of the contract)", words=str(error)
         ), None
-    return _answer(name, found), found
+    return _answer(name, entry), entry
 
 
 def _asked(found: Iterable[probes.Probe]) -> list[CallOutcome]:
@@ -239,5 +239,5 @@ def _answer(name: str, found: Any) -> CallOutcome:
 
 def _reached(record: Plain) -> tuple[str, ...]:
     """The times that are there and not -1, in the order of their clocks; equal ones as listed."""
-    found = [name for name in _TIMES if record.get(name, -1) != -1]
-    return tuple(sorted(found, key=lambda name: float(record[name])))
+    results = [name for name in _TIMES if record.get(name, -1) != -1]
+    return tuple(sorted(results, key=lambda name: float(record[name])))

@@ -138,9 +138,9 @@ _MOMENTARY = {"wait_estimate", "pending_queue_position", "provider_handle", "est
 
 def shape(value: Any) -> dict[str, str]:
     """Path -> type, for all that is in `value`: {"result.counts.*": "int", ...}."""
-    found: dict[str, str] = {}
-    _enter(found, "", value)
-    return found
+    entries: dict[str, str] = {}
+    _enter(entries, "", value)
+    return entries
 
 
 def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:

@@ -75,12 +75,12 @@ def cancel(
             f"there is no task {', '.join(unknown)}", hint="simenv queue lists them"
         )
     if not tasks and not common.as_json:
-        told = [
+        settings = [
             f"{terminal.counted(outcomes[word], 'task')} {text}"
             for word, text in _OUTCOMES.items()
             if outcomes[word]
         ]
-        terminal.line(", ".join(told) or "no task matches")
+        terminal.line(", ".join(settings) or "no task matches")
 
 
 def _matching(client: Client, run_name: str, state: TaskState | None, user: str) -> Iterator[str]:

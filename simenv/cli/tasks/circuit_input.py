@@ -215,14 +215,14 @@ def noise_of(text: str) -> Any:
             raise OptionError(f"--noise {text[:80]!r}: {error.strerror}") from error
     if "=" not in text:
         return text
-    found: dict[str, float | str] = {}
+    entries: dict[str, float | str] = {}
     for word in text.split(","):
         name, _, value = word.partition("=")
         try:
-            found[name.strip()] = value.strip() if name.strip() == "recipe" else float(value)
+            entries[name.strip()] = value.strip() if name.strip() == "recipe" else float(value)
         except ValueError as error:
             raise OptionError(
                 f"--noise: {word[:80]!r} is not COMPONENT=FACTOR",
                 hint="such as gate.depolarizing=0.5,qubit.relaxation=0",
             ) from error
-    return found
+    return entries

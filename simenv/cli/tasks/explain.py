@@ -124,7 +124,7 @@ def explain(
     with spoken_errors(), contextlib.ExitStack() as stack:
         client, _, loaded = loaded_beside(common, file, stack)
         with answer_progress():
-            found = client.explain(
+            result = client.explain(
                 loaded.program,
                 shots=shots or None,
                 outputs=tuple(each.value for each in output) if output else ("counts",),
@@ -142,25 +142,29 @@ def explain(
     if common.as_json:
         terminal.json_line(
             {
-                "engine": found.engine,
-                "program": keyed(found.sizes),
-                "engines": [keyed(each) for each in found.engines],
+                "engine": result.engine,
+                "program": keyed(result.sizes),
+                "engines": [keyed(each) for each in result.engines],
             }
         )
         return
-    terminal.fitted(f"{'stdin' if file == '-' else file}: {words(found)}", indent=2)
-    listing(COLUMNS, Style(False, aligned=True), lambda: found.engines)
-    if not found.engine:
+    terminal.fitted(f"{'stdin' if file == '-' else file}: {words(result)}", indent=2)
+    listing(COLUMNS, Style(False, aligned=True), lambda: result.engines)
+    if not result.engine:
         terminal.note("this request would be refused; possible changes:")
-    for each in found.engines:
+    for each in result.engines:
         if each.hint and not each.able:
             terminal.note(f"{each.engine}: {spoken(each.hint)}")
 
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
     """What the answer does not depend on must not seem to change it."""
-    told = {name: context.get_parameter_source(name) for name in _OF_A_REQUEST if name not in own}
-    names = sorted(name for name, by in told.items() if by is not None and by.name == "COMMANDLINE")
+    settings = {
+        name: context.get_parameter_source(name) for name in _OF_A_REQUEST if name not in own
+    }
+    names = sorted(
+        name for name, by in settings.items() if by is not None and by.name == "COMMANDLINE"
+    )
     if context.params["engine"] not in ("auto", "statevector"):
         names.append("engine")
     if names:

@@ -70,16 +70,16 @@ def show(
     sums = load_observables(list(observables), program.num_qubits) if observables else ()
     labels = [label for one in sums for label in one.labels]
     wanted = outputs or (("expectation",) if labels else ("counts",))
-    found = lines(program, precision, wanted, labels)
+    result = lines(program, precision, wanted, labels)
     if not as_json:
-        total = sum(each.memory_bytes * each.times for each in found.lines)
-        many = sum(each.times for each in found.lines)
+        total = sum(each.memory_bytes * each.times for each in result.lines)
+        many = sum(each.times for each in result.lines)
         name = "stdin" if file == "-" else file
         terminal.line(f"{name}: {terminal.counted(many, 'sweep')} over {terminal.size(total)}")
-        if found.left:
-            terminal.line(found.left)
-    listing(COLUMNS, Style(as_json, aligned=True), lambda: found.lines)
-    if any(each.under for each in found.lines):
+        if result.left:
+            terminal.line(result.left)
+    listing(COLUMNS, Style(as_json, aligned=True), lambda: result.lines)
+    if any(each.under for each in result.lines):
         terminal.note(
             "sweeps INSIDE control flow: the number of executions is known when the circuit runs"
         )
@@ -111,29 +111,29 @@ def lines(
     if text := validation_error(circuit):
         raise ProgramError(text, hint="check the program that wrote it")
     known = labels or "expectation" not in outputs  # else nobody has said of what
-    found = partition(circuit, output_support(outputs, labels, circuit) if known else None)
-    engine, widest = card("statevector"), found.widest or circuit.num_qubits
+    result = partition(circuit, output_support(outputs, labels, circuit) if known else None)
+    engine, widest = card("statevector"), result.widest or circuit.num_qubits
     if engine is not None and widest > engine.max_qubits:
         raise InfeasibleError(
             f"{widest} qubits; the engine statevector takes {engine.max_qubits}",
             hint="explain without --plan shows which engine can run it",
         )
     keep = not set(outputs) <= {"counts", "memory", "probabilities"}
-    if not found.parts:
+    if not result.parts:
         every = tuple(range(circuit.num_qubits))
         return Planned(_numbered(_of(circuit, every, precision, keep=keep)), "")
-    made = [
+    built = [
         line
-        for part in extract(circuit, found)
+        for part in extract(circuit, result)
         for line in _of(part.circuit, part.qubits.tolist(), precision, keep=keep)
     ]
     left = (
-        f"kept {found.num_qubits} of {terminal.counted(circuit.num_qubits, 'qubit')},"
-        f" {int(found.kept.sum())} of {terminal.counted(circuit.ops.size, 'operation')}"
+        f"kept {result.num_qubits} of {terminal.counted(circuit.num_qubits, 'qubit')},"
+        f" {int(result.kept.sum())} of {terminal.counted(circuit.ops.size, 'operation')}"
     )
-    if len(found.parts) > 1:
-        left += f"; in {len(found.parts)} parts, which nothing connects"
-    return Planned(_numbered(made), left)
+    if len(result.parts) > 1:
+        left += f"; in {len(result.parts)} parts, which nothing connects"
+    return Planned(_numbered(built), left)
 
 
 def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
@@ -149,11 +149,11 @@ def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) 
     if circuit.num_qubits <= SMALL_QUBITS:
         yield Line(0, _ranges(qubits), "all of a small state's", 2 * size, 1, "")
         return
-    found = build_program(circuit, keep=False, precision=precision)
-    if keep or not found.layout.measures:
-        found = build_program(circuit, keep=True, precision=precision)
+    result = build_program(circuit, keep=False, precision=precision)
+    if keep or not result.layout.measures:
+        result = build_program(circuit, keep=True, precision=precision)
     for wires, words, amplitudes, around in _sweeps(
-        found.items, 1 << circuit.num_qubits, _Around()
+        result.items, 1 << circuit.num_qubits, _Around()
     ):
         yield Line(
             0,
@@ -211,10 +211,10 @@ def _may_be_left(items: Iterable[Instruction]) -> bool:
 
 def _ranges(wires: Sequence[int]) -> str:
     """'0-4,7,9-12'"""
-    found: list[list[int]] = []
+    results: list[list[int]] = []
     for wire in wires:
-        if found and wire == found[-1][1] + 1:
-            found[-1][1] = wire
+        if results and wire == results[-1][1] + 1:
+            results[-1][1] = wire
         else:
-            found.append([wire, wire])
-    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in found)
+            results.append([wire, wire])
+    return ",".join(f"{a}-{b}" if b > a else str(a) for a, b in results)

@@ -44,10 +44,10 @@ def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> 
     memory = sum({seat.node: seat.memory_bytes for seat in seats}.values())
     pools = (PoolSpec(engine="any" if terms.engine == engine_choice.AUTO else terms.engine),)
     try:
-        found = engine_choice.route(profile, terms, pools, _limits(memory))
+        result = engine_choice.route(profile, terms, pools, _limits(memory))
     except InfeasibleError:  # of the engine it would be, our own figures say more
-        found = engine_choice.route(profile, terms, pools, _limits(_ENDLESS_BYTES))
-    card = catalog.card(found.engine)
+        result = engine_choice.route(profile, terms, pools, _limits(_ENDLESS_BYTES))
+    card = catalog.card(result.engine)
     assert card is not None
     profile = card.effective_profile(profile, terms.outputs)
     ranks = ranks_used(profile.num_qubits, len(seats)) if card.ranks else 1
@@ -56,7 +56,7 @@ def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> 
     need = card.costs.least_memory_bytes(profile, cost_query(card, terms, ranks=ranks))
     if need > share:
         raise _too_wide(card, profile, terms, used, need)
-    return Fitting(found.engine, found.reason, ranks, _threads(used), share - BASE_BYTES)
+    return Fitting(result.engine, result.reason, ranks, _threads(used), share - BASE_BYTES)
 
 
 def _limits(memory_bytes: int) -> ClusterLimits:

@@ -40,11 +40,11 @@ def result(
     """
     common = options.settings_of(context)
     with common.connect_or_read() as client:
-        found = client.task(task)
+        entry = client.task(task)
         if bundle is not None:
             from simenv.cli.bundle.collect import collect
 
-            found.wait(progress=sys.stderr.isatty(), timeout_s=timeout)
-            collect(client, found, bundle)
+            entry.wait(progress=sys.stderr.isatty(), timeout_s=timeout)
+            collect(client, entry, bundle)
             terminal.note(f"run it again: simenv submit {bundle} --wait")
-        present(client, found, common.as_json, timeout, save)
+        present(client, entry, common.as_json, timeout, save)

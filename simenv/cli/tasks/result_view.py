@@ -50,22 +50,22 @@ def present(
     """
     _wait(task, timeout, alone)
     try:
-        found = task.results(0.0)
+        result = task.results(0.0)
     except (TaskFailedError, TaskCancelledError, TaskExpiredError) as error:
         show_error(error)
         if as_json:
             ended = {"task": task.id, "state": str(task.state), "error": as_object(error)}
             terminal.json_line(ended)
         raise typer.Exit(error.exit_code) from error
-    if save is not None and len(found) > 1:
+    if save is not None and len(result) > 1:
         raise OptionError(
-            f"--save {save}: task {task.id} carries {len(found)} bindings",
+            f"--save {save}: task {task.id} carries {len(result)} bindings",
             hint=f"one by one: simenv result {task.id}.0 --save {save}",
         )
     observables: Sequence[Observable] = ()
-    if found[0].has("expectations") and not as_json:
+    if result[0].has("expectations") and not as_json:
         observables = client.history.submitted(task).terms.observables
-    shown(found, as_json, save, observables)
+    shown(result, as_json, save, observables)
 
 
 def shown(

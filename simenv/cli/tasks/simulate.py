@@ -120,12 +120,12 @@ def simulate(
     with spoken_errors():
         try:
             with kernel_progress():
-                found = _led(world, asked, begin_s, local)
+                result = _led(world, asked, begin_s, local)
         except BaseException as error:
             world.end(str(error) or type(error).__name__, getattr(error, "exit_code", _FAILED))
             raise
     world.end()
-    shown([found], common.as_json, save, observables)
+    shown([result], common.as_json, save, observables)
 
 
 def _joined() -> MpiRun:
@@ -175,8 +175,8 @@ def _led(
     stages = Stages(0.0, 0.0, 0.0, run_s, max(0.0, total_s - run_s), total_s)
     origin = Origin(TASK, seats[0].node, os.getpid(), __version__, plan.ranks)
     slots = plan.ranks * plan.threads
-    found = Provenance(TASK, "", plan.engine, plan.reason, origin, slots, 1, stages)
-    return Result(sheet, found)
+    result = Provenance(TASK, "", plan.engine, plan.reason, origin, slots, 1, stages)
+    return Result(sheet, result)
 
 
 def _follow(world: MpiRun) -> None:

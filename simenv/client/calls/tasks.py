@@ -56,9 +56,9 @@ class CallTask(Task):
         Raises TaskFailedError where the function raised: the message has the worker's traceback;
         else as `Task.result`.
         """
-        found = super().result(timeout, timeout_s=timeout_s)
+        entry = super().result(timeout, timeout_s=timeout_s)
         if self._value is _UNREAD:
-            self._value = self._read(found.value)
+            self._value = self._read(entry.value)
         return self._value
 
     def results(self, timeout_s: float | None = None) -> list[Any]:
@@ -99,9 +99,9 @@ def send_calls(
     key = options.get("idempotency_key")
     if key is not None:
         checked_key(key)
-    given: SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
+    values: SubmitOptions = {**options, "engine": engine}  # type: ignore[typeddict-item]
     terms = msgspec.structs.replace(
-        checked_options(given).task, outputs=(VALUE,), app=application()
+        checked_options(values).task, outputs=(VALUE,), app=application()
     )
     order = PreparedSubmit(
         terms, [TaskSpec(packed, 0, seed) for packed in calls], single=len(calls) == 1

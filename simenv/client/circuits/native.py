@@ -130,12 +130,12 @@ class NativePacker:
             desk = desks.pop()
         except IndexError:
             desk = Scratch()
-        found = desk.written() if self._walk(data, phase, desk.address) else None
+        result = desk.written() if self._walk(data, phase, desk.address) else None
         if desk.operations() <= _KEPT_OPERATIONS:
             desks.append(desk)
-        if found is None:
+        if result is None:
             return None
-        key, tail = found
+        key, tail = result
         shape = self._shapes.get(key) or self._shape(key)
         head, foot, num_qubits, measures = shape
         return PackedCircuit(b"".join((head, tail, foot)), num_qubits, measures)

@@ -107,10 +107,10 @@ class ServiceSession:
 
     def task_infos(self, numbers: Sequence[int], timeout_s: float | None = None) -> list[TaskInfo]:
         """What the service knows of these tasks; unknown ones are left out."""
-        found: list[TaskInfo] = []
+        results: list[TaskInfo] = []
         for part in _parts(numbers):
-            found += self.request(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
-        return found
+            results += self.request(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
+        return results
 
     def try_task_infos(self, number: int) -> list[TaskInfo]:
         """Like `infos`, for showing only: brief, and [] when nobody answers."""
@@ -299,10 +299,10 @@ class ServiceSession:
                 self._watches.add([handle.number for handle in waiting], missed=True)
 
         self.channel.enter()
-        found = self.channel.wait(lambda: bool(ended_tasks.ended), timeout_s, repeat)
-        if found:
+        result = self.channel.wait(lambda: bool(ended_tasks.ended), timeout_s, repeat)
+        if result:
             ended_tasks.requested_s = monotonic()
-        return found
+        return result
 
     def subscribe(self, handles: Iterable[TaskHandle]) -> None:
         """Make sure these hear of their ends, whoever submitted them."""

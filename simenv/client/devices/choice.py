@@ -123,9 +123,9 @@ class SubmitDevices:
         pools = self._known_pools()
         emulated = [each for each in pools.values() if each.kind is DeviceKind.EMULATED]
         for word in (pool, *prefer):
-            found = [each for each in emulated if each.name == word or word in EMULATORS]
-            if found:
-                return found[0]
+            results = [each for each in emulated if each.name == word or word in EMULATORS]
+            if results:
+                return results[0]
         return None
 
     def _info(self, name: str) -> DeviceInfo:

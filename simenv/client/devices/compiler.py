@@ -57,10 +57,10 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
 
 
 def _moved(label: str, places: list[int], num_qubits: int) -> str:
-    found = ["I"] * num_qubits
+    result = ["I"] * num_qubits
     for letter, place in zip(reversed(label), places, strict=True):
-        found[num_qubits - 1 - place] = letter
-    return "".join(found)
+        result[num_qubits - 1 - place] = letter
+    return "".join(result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,35 +124,35 @@ class Compiler:
             return own
         structure, values = opened(loaded.program)
         try:
-            found = self._structure(structure, place, mapping)
+            result = self._structure(structure, place, mapping)
         except ProgramError:
             if self._info.dynamic or "reset" not in loaded.program.names:
                 raise
             return own
         if values.size:
-            packed = load(closed(found.circuit, values, self._transpiler.merging))
+            packed = load(closed(result.circuit, values, self._transpiler.merging))
         else:
-            after = found.packed
+            after = result.packed
             slots = _CompiledSlots(loaded.slots.parameters, loaded.slots.expressions, after.slots)
             packed = PackedCircuit(
                 after.packed, after.num_qubits, after.measures, loaded.parameters, slots
             )
         replaced = gate_names(loaded.program) - gate_names(packed.program)
-        return CompiledCircuit(packed, found.layouts, self.name, wide, tuple(sorted(replaced)))
+        return CompiledCircuit(packed, result.layouts, self.name, wide, tuple(sorted(replaced)))
 
     def _structure(
         self, structure: Program, place: bytes, mapping: tuple[int, ...]
     ) -> _CompiledStructure:
         """A structure as it was compiled before, or compiled now. Raises ProgramError."""
         key = structure.packed() + place
-        found = self._structures.get(key)
-        if found is None:
-            found = self._structures[key] = self._transpiled(structure, mapping)
+        result = self._structures.get(key)
+        if result is None:
+            result = self._structures[key] = self._transpiled(structure, mapping)
             if len(self._structures) > MAX_STRUCTURES:
                 self._structures.popitem(last=False)
         else:
             self._structures.move_to_end(key)
-        return found
+        return result
 
     def _mapped(self, loaded: PackedCircuit, mapping: tuple[int, ...]) -> PackedCircuit:
         """The circuit as it is written, on these qubits of the device."""
@@ -171,11 +171,11 @@ class Compiler:
         )
 
     def _transpiled(self, program: Program, mapping: tuple[int, ...]) -> _CompiledStructure:
-        found = self._transpiler.run(to_qiskit(program), mapping)
-        last = found.layout.final_index_layout(filter_ancillas=True)
-        first = found.layout.initial_index_layout(filter_ancillas=True)
+        result = self._transpiler.run(to_qiskit(program), mapping)
+        last = result.layout.final_index_layout(filter_ancillas=True)
+        first = result.layout.initial_index_layout(filter_ancillas=True)
         layouts = np.array(last, np.uint16).tobytes(), np.array(first, np.uint16).tobytes()
-        return _CompiledStructure(found, layouts)
+        return _CompiledStructure(result, layouts)
 
 
 class Compilers:
@@ -187,9 +187,9 @@ class Compilers:
     def of(self, info: DeviceInfo) -> Compiler:
         """The compiler for a device as it is calibrated now."""
         key = (info.name, info.calibration_id)
-        found = self._known.get(key)
-        if found is None:
-            found = self._known[key] = Compiler(info)
+        result = self._known.get(key)
+        if result is None:
+            result = self._known[key] = Compiler(info)
             if len(self._known) > MAX_TARGETS:
                 self._known.popitem(last=False)
-        return found
+        return result

@@ -35,11 +35,11 @@ def factors_of(noise: Any) -> NoiseFactors:
         return ((f"recipe.{_short(noise)}", 1.0),)
     if not isinstance(noise, Mapping):
         raise OptionError(f"noise={noise!r:.80}", hint=_HINT)
-    found: dict[str, float] = {}
+    entries: dict[str, float] = {}
     for name, value in noise.items():
         if name == "recipe":
             if value != "simenv":
-                found[f"recipe.{_short(value)}"] = 1.0
+                entries[f"recipe.{_short(value)}"] = 1.0
             continue
         if not isinstance(name, str) or not 0 < len(name) <= 64:
             raise OptionError(f"noise: component {name!r:.80}", hint=_HINT)
@@ -47,8 +47,8 @@ def factors_of(noise: Any) -> NoiseFactors:
         number = number and (name in _SWITCHES or not isinstance(value, bool))
         if not number or not math.isfinite(value):
             raise OptionError(f"noise: {name} = {value!r:.80}", hint="a finite number, 0 or more")
-        found[_IDLE if name == "idle" else name] = float(value)
-    return tuple(sorted(found.items()))
+        entries[_IDLE if name == "idle" else name] = float(value)
+    return tuple(sorted(entries.items()))
 
 
 def document_of(noise: Any) -> bytes:

@@ -22,8 +22,8 @@ class ServiceDevices:
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Pools as devices, by name."""
-        found = self._session.request(Devices, GetDevices).devices
-        return {device.name: device for device in found}
+        result = self._session.request(Devices, GetDevices).devices
+        return {device.name: device for device in result}
 
     def store(self, document: bytes) -> str:
         """Store a noise document; its digest in hexadecimal. Raises OptionError,

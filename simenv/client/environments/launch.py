@@ -56,12 +56,12 @@ def start(
     Raises StartFailedError or the service's error. Folders that were created for a service that
     refused its settings are removed; those of a failed one stay, for its logs.
     """
-    made = [folder for folder in {where.home, where.state} if not folder.exists()]
+    built = [folder for folder in {where.home, where.state} if not folder.exists()]
     try:
         return _start(settings, where, private, meanwhile, progress)
     except SimenvError as error:
         if not isinstance(error, StartFailedError):
-            for folder in made:
+            for folder in built:
                 shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -76,14 +76,14 @@ def _start(
     for folder in (where.home, where.state):
         files.private_folder(folder)
     config.write(settings, where.config)
-    ready, told = os.pipe()
+    ready, args = os.pipe()
     line, lifeline = os.pipe() if private else (-1, -1)
     try:
-        process = _spawn(where, told, line)
+        process = _spawn(where, args, line)
     except BaseException:
-        _close(ready, told, line, lifeline)
+        _close(ready, args, line, lifeline)
         raise
-    _close(told, line)
+    _close(args, line)
     try:
         meanwhile()
         _await(ready, process, where, settings.start_timeout_s + GRACE_S, progress)
@@ -124,13 +124,13 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
     """As `process.wait`, which looks every 50 ms only, where the system can tell of an end."""
     if process.poll() is None and hasattr(os, "pidfd_open"):
         with suppress(OSError):
-            told = os.pidfd_open(process.pid)
+            args = os.pidfd_open(process.pid)
             try:
                 watch = select.poll()
-                watch.register(told, select.POLLIN)
+                watch.register(args, select.POLLIN)
                 timeout_s = 0.0 if not watch.poll(1000 * timeout_s) else timeout_s
             finally:
-                os.close(told)
+                os.close(args)
     process.wait(timeout_s)
 
 

@@ -48,21 +48,21 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
             f"simenv.local: workers={workers!r:.80}", hint="a whole number"
         ) from error
     pool = PoolSpec(min=workers, max=max(1, workers))
-    told: dict[str, Any] = {"name": "local", "durability": "process", "pools": (pool,)}
-    told |= {"slots": slots or 0, "import_from": config.import_folders()}
-    chosen = config.convert({**told, **settings}, source="simenv.local")
-    chosen, where, made = _private(chosen)
+    args: dict[str, Any] = {"name": "local", "durability": "process", "pools": (pool,)}
+    args |= {"slots": slots or 0, "import_from": config.import_folders()}
+    chosen = config.convert({**args, **settings}, source="simenv.local")
+    chosen, where, built = _private(chosen)
     try:
         with StartLine(sys.stderr) as line:
             report = line.report if line.visible else None
             process = launch.start(chosen, where, private=True, meanwhile=_load, progress=report)
     except BaseException:
-        for folder in made:
+        for folder in built:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     from simenv.client.environments.local_client import LocalClient, PrivateService
 
-    service = PrivateService(process, where.connection, made)
+    service = PrivateService(process, where.connection, built)
     try:
         return LocalClient(service)
     except BaseException:
@@ -75,12 +75,12 @@ def _private(chosen: Config) -> tuple[Config, EnvironmentPaths, list[Path]]:
     the home is where they see it, and the journal on a disk of this machine."""
     afar = bool(chosen.hosts or chosen.hostfile)
     base = files.private_folder(config.home_root()) if afar else None
-    made = [Path(tempfile.mkdtemp(prefix="simenv-local-", dir=base))]
+    built = [Path(tempfile.mkdtemp(prefix="simenv-local-", dir=base))]
     if afar and not chosen.state_dir:
-        made.append(Path(tempfile.mkdtemp(prefix="simenv-local-")))
-        chosen = msgspec.structs.replace(chosen, state_dir=str(made[-1]))
-    state = Path(chosen.state_dir).absolute() if chosen.state_dir else made[0]
-    return chosen, EnvironmentPaths(made[0], state), made
+        built.append(Path(tempfile.mkdtemp(prefix="simenv-local-")))
+        chosen = msgspec.structs.replace(chosen, state_dir=str(built[-1]))
+    state = Path(chosen.state_dir).absolute() if chosen.state_dir else built[0]
+    return chosen, EnvironmentPaths(built[0], state), built
 
 
 def _load() -> None:

@@ -86,11 +86,11 @@ class _Few(dict[Packed, tuple[str, ...]]):
 
     def __missing__(self, rows: Packed) -> tuple[str, ...]:
         table = self._table
-        found = tuple([table[outcome] for outcome in rows])
+        result = tuple([table[outcome] for outcome in rows])
         if len(self) >= SETS_KEPT:
             self.clear()
-        self[bytes(rows)] = found
-        return found
+        self[bytes(rows)] = result
+        return result
 
     def keys_of(self, rows: Packed, width: int) -> tuple[str, ...]:
         if width == 1:

@@ -134,8 +134,8 @@ class DecodedResult:
 
     def packed(self, field: str) -> Packed:
         """The bytes of an array of all rows; StoreError where they are in a file and damaged."""
-        found: bytes = getattr(self.data, field)
-        return self.bulk.view(field) if not found and self.bulk is not None else found
+        result: bytes = getattr(self.data, field)
+        return self.bulk.view(field) if not result and self.bulk is not None else result
 
     def counts(self, row: int) -> tuple[Packed, Packed]:
         """Packed outcomes of a row and uint32 numbers, one each."""
@@ -187,8 +187,8 @@ class DecodedResult:
 
         observables = len(self.packed("expectations")) // (16 * self.data.count)
         table = np.frombuffer(self.packed("gradients"), np.dtype("<f8"))
-        found: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
-        return found
+        result: NDArray[np.float64] = table.reshape(self.data.count, observables, -1)[row]
+        return result
 
     def memory(self, row: int) -> Packed:
         """The packed bits of all shots of a row, shot after shot."""

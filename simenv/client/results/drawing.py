@@ -53,13 +53,13 @@ def histogram(result: ShownResult, axes: Any) -> Any:
         raise OptionError(
             "a plot needs matplotlib, which is not installed", hint="pip install 'simenv[plots]'"
         ) from None
-    found = result.counts if result.has("counts") else result.probabilities
-    best = sorted(sorted(found, key=lambda key: -found[key])[:MAX_BARS])
+    entry = result.counts if result.has("counts") else result.probabilities
+    best = sorted(sorted(entry, key=lambda key: -entry[key])[:MAX_BARS])
     if axes is None:
         _, axes = pyplot.subplots(figsize=(min(12.0, 2.0 + 0.35 * len(best)), 3.5))
-    axes.bar(best, [found[key] for key in best])
+    axes.bar(best, [entry[key] for key in best])
     axes.tick_params(axis="x", labelrotation=90 if len(best) > 4 else 0)
     axes.set_ylabel("counts" if result.has("counts") else "probability")
-    left = len(found) - len(best)
+    left = len(entry) - len(best)
     axes.set_title(f"{result.task}{f', {left} rarer outcomes left out' if left else ''}")
     return axes

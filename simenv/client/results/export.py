@@ -61,7 +61,7 @@ class Exported(Protocol):
 def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
     """A `Result` whose rows are `decoded`, as `Result.to_dict` describes it."""
     has = decoded.has if arrays else (lambda _field: False)
-    told = {name: getattr(result, _PROPERTY.get(name, name)) for name in _TOLD}
+    settings = {name: getattr(result, _PROPERTY.get(name, name)) for name in _TOLD}
     return {
         "task": result.task,
         "name": result.name,
@@ -74,7 +74,8 @@ def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any
         "gradients": result.gradients.tolist() if has("gradients") else None,
         "memory": result.memory_strings() if has("memory") else None,
         **{
-            name: list(value) if isinstance(value, tuple) else value for name, value in told.items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in settings.items()
         },
         "timing": msgspec.structs.asdict(result.timing),
     }
@@ -109,13 +110,13 @@ def save(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None
 
 def metadata(result: Exported, decoded: DecodedResult) -> dict[str, Any]:
     """All but the arrays, as builtins."""
-    told = {k: v for k, v in result.to_dict(arrays=False).items() if k not in _ARRAYS}
+    settings = {k: v for k, v in result.to_dict(arrays=False).items() if k not in _ARRAYS}
     registers = [list(register) for register in decoded.data.registers]
     return {
         "format": hdf5_layout.FORMAT,
         "content": "a simenv result",
         "registers": registers,
-        **told,
+        **settings,
     }
 
 
@@ -124,34 +125,34 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
     import numpy as np
 
     data = decoded.data
-    found: dict[str, NDArray[Any]] = {}
+    entries: dict[str, NDArray[Any]] = {}
     if decoded.has("statevector"):
-        found["statevector"] = decoded.statevector(row)
+        entries["statevector"] = decoded.statevector(row)
     if decoded.has("counts"):
         rows, counts = decoded.counts(row)
-        found["counts/outcomes"] = hdf5_layout.outcomes(rows, data.outcome_width)
-        found["counts/counts"] = hdf5_layout.numbers(counts, "<u4")
+        entries["counts/outcomes"] = hdf5_layout.outcomes(rows, data.outcome_width)
+        entries["counts/counts"] = hdf5_layout.numbers(counts, "<u4")
     if decoded.has("probabilities"):
         rows, values = decoded.probabilities(row)
-        found["probabilities/outcomes"] = hdf5_layout.outcomes(rows, data.probability_width)
-        found["probabilities/values"] = hdf5_layout.numbers(values, "<f8")
+        entries["probabilities/outcomes"] = hdf5_layout.outcomes(rows, data.probability_width)
+        entries["probabilities/values"] = hdf5_layout.numbers(values, "<f8")
     if decoded.has("expectations"):
-        found["expectations"] = np.array(decoded.estimates(row), "<f8").reshape(-1, 2)
+        entries["expectations"] = np.array(decoded.estimates(row), "<f8").reshape(-1, 2)
     if decoded.has("gradients"):
-        found["gradients"] = decoded.gradients(row)
+        entries["gradients"] = decoded.gradients(row)
     if decoded.has("memory"):
         packed = np.frombuffer(decoded.memory(row), np.uint8)
-        found["memory"] = packed.reshape(data.shots, -1)
-    return found
+        entries["memory"] = packed.reshape(data.shots, -1)
+    return entries
 
 
 def _hdf5(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
     from simenv.store import writer
 
-    told = metadata(result, decoded)
+    settings = metadata(result, decoded)
     attributes = {
         key: value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()
-        for key, value in told.items()
+        for key, value in settings.items()
         if value is not None
     }
     writer.write(path, contents(decoded, row), attributes, mode=0o666)  # less the umask
@@ -171,8 +172,8 @@ def _json(result: Exported, decoded: DecodedResult, row: int, path: Path) -> Non
             f"cannot save {path}: {2**result.num_qubits} amplitudes are too many for text",
             hint=f"save {path.with_suffix('.h5')}",
         )
-    told = result.to_dict()
-    if told["statevector"] is not None:  # though it may lie in a file here
-        told["statevector"] = [[a.real, a.imag] for a in decoded.statevector(row).tolist()]
+    settings = result.to_dict()
+    if settings["statevector"] is not None:  # though it may lie in a file here
+        settings["statevector"] = [[a.real, a.imag] for a in decoded.statevector(row).tolist()]
     with replacing(path, mode=0o666, sync=True) as out:
-        out.write(msgspec.json.format(msgspec.json.encode(told)) + b"\n")
+        out.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")

@@ -47,15 +47,15 @@ class Result:
     @property
     def counts(self) -> dict[str, int]:
         """Outcome -> number of shots. Clbit 0 rightmost, last register leftmost, one space."""
-        found = self._counts
-        if found is None:
+        result = self._counts
+        if result is None:
             data, decoded = self._data, self._decoded
             if not data.counts:
                 self._need(decoded.has("counts"), "counts")
             rows, numbers = decoded.counts(self._row)
-            found = bitstrings.counts(rows, data.outcome_width, numbers, data.registers)
-            self._counts = found
-        return found
+            result = bitstrings.counts(rows, data.outcome_width, numbers, data.registers)
+            self._counts = result
+        return result
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -110,12 +110,12 @@ class Result:
     @property
     def gradient(self) -> NDArray[np.float64]:
         """float64 [parameters]: that of the only observable."""
-        found = self.gradients
-        if len(found) != 1:
+        result = self.gradients
+        if len(result) != 1:
             raise OptionError(
-                f"this result has gradients of {len(found)} observables", hint="read .gradients"
+                f"this result has gradients of {len(result)} observables", hint="read .gradients"
             )
-        only: NDArray[np.float64] = found[0]
+        only: NDArray[np.float64] = result[0]
         return only
 
     @property
@@ -210,62 +210,66 @@ class Result:
     @property
     def device(self) -> str | None:
         """The emulated device whose noise it has; None: an ideal one, or a noise model alone."""
-        told = self._data.device
-        return None if told is None else told.name or None
+        settings = self._data.device
+        return None if settings is None else settings.name or None
 
     @property
     def snapshot(self) -> str | None:
         """Digest of the calibration or noise model, in hexadecimal; None: without noise."""
-        told = self._data.device
-        return None if told is None else told.snapshot
+        settings = self._data.device
+        return None if settings is None else settings.snapshot
 
     @property
     def snapshot_age_s(self) -> float | None:
         """Seconds from the calibration until now; None where its time is not known."""
-        told = self._data.device
-        return None if told is None or not told.calibrated_s else time() - told.calibrated_s
+        settings = self._data.device
+        return (
+            None
+            if settings is None or not settings.calibrated_s
+            else time() - settings.calibrated_s
+        )
 
     @property
     def noise(self) -> dict[str, float]:
         """Factors of the noise components that were given; empty: all as calibrated."""
-        told = self._data.device
-        return {} if told is None else dict(told.noise)
+        settings = self._data.device
+        return {} if settings is None else dict(settings.noise)
 
     @property
     def compiled(self) -> str | None:
         """Compiler, level and seed; None: the circuit ran as it was written."""
-        told = self._data.device
-        return None if told is None else told.compiled or None
+        settings = self._data.device
+        return None if settings is None else settings.compiled or None
 
     @property
     def calibration_stale(self) -> bool:
         """Was it compiled for another calibration than that at its start?"""
-        told = self._data.device
-        return told is not None and told.stale
+        settings = self._data.device
+        return settings is not None and settings.stale
 
     @property
     def layout(self) -> tuple[int, ...] | None:
         """The device's qubit of each qubit of the circuit, at its end; None: they are the same."""
-        told = self._data.device
-        return None if told is None else _qubits(told.layout)
+        settings = self._data.device
+        return None if settings is None else _qubits(settings.layout)
 
     @property
     def initial_layout(self) -> tuple[int, ...] | None:
         """The device's qubit of each qubit of the circuit, at its beginning; as `layout`."""
-        told = self._data.device
-        return None if told is None else _qubits(told.initial_layout)
+        settings = self._data.device
+        return None if settings is None else _qubits(settings.initial_layout)
 
     @property
     def gates(self) -> dict[str, int] | None:
         """Gates that ran on the device, by name; None without a device."""
-        told = self._data.device
-        return None if told is None else dict(told.gates)
+        settings = self._data.device
+        return None if settings is None else dict(settings.gates)
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Noise that was asked for and does not act as it was given; mostly none."""
-        told = self._data.device
-        return () if told is None else told.warnings
+        settings = self._data.device
+        return () if settings is None else settings.warnings
 
     @property
     def device_time_s(self) -> float | None:

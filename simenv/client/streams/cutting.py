@@ -153,7 +153,7 @@ def _combined(
     from qiskit.primitives import SamplerResult
     from qiskit.result import QuasiDistribution
 
-    found: dict[Hashable, SamplerResult] = {}
+    entries: dict[Hashable, SamplerResult] = {}
     first = 0
     for label, size in sizes.items():
         shares = []
@@ -164,7 +164,7 @@ def _combined(
                     {int(key.replace(" ", ""), 2): n / total for key, n in result.counts.items()}
                 )
             )
-        found[label] = SamplerResult(shares, [{}] * size)
+        entries[label] = SamplerResult(shares, [{}] * size)
         first += size
-    values = _addon().reconstruct_expectation_values(found, coefficients, observables)
+    values = _addon().reconstruct_expectation_values(entries, coefficients, observables)
     return CutResult(tuple(map(float, values)), overhead, tuple(results))

@@ -46,16 +46,16 @@ class GroupState(Generic[Item]):
 
     def take(self) -> list[Item]:
         """Remove and return what is to be delivered now."""
-        found: list[Item] = []
+        results: list[Item] = []
         if self.order is Order.ORDERED:
             while self.waiting and self.waiting[0] in self.ended:
-                found.append(self.waiting.popleft())
-                del self.ended[found[-1]]
+                results.append(self.waiting.popleft())
+                del self.ended[results[-1]]
         else:
-            found += self.ended
+            results += self.ended
             self.ended.clear()
-        self.undelivered -= len(found)
-        return found
+        self.undelivered -= len(results)
+        return results
 
 
 class DeliverySequence(Generic[Item]):
@@ -100,14 +100,14 @@ class DeliverySequence(Generic[Item]):
 
     def _deliver(self, changed: GroupState[Item]) -> list[Item]:
         if self._order is Order.PARALLEL:
-            found = changed.take()
+            results = changed.take()
         else:
-            found = []
+            results = []
             while self._groups:
-                found += self._groups[0].take()
+                results += self._groups[0].take()
                 if not self._groups[0].finished:
                     break
                 self._groups.popleft()
-        for task in found:
+        for task in results:
             del self._group_of[task]
-        return found
+        return results

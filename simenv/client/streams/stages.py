@@ -66,16 +66,16 @@ class Pipeline:
             circuit = _applied(stage, circuit)
         if self._split is None:
             return SplitCircuit((CircuitPart(circuit),), _only)
-        found: SplitCircuit = _applied(self._split.split, circuit)
+        result: SplitCircuit = _applied(self._split.split, circuit)
         if not self._after:
-            return found
+            return result
         parts = []
-        for part in found.parts:
+        for part in result.parts:
             changed = part.circuit
             for stage in self._after:
                 changed = _applied(stage, changed)
             parts.append(CircuitPart(changed, part.options, part.device))
-        return SplitCircuit(parts, found.combine)
+        return SplitCircuit(parts, result.combine)
 
 
 def reduce_gates(circuit: Any) -> Any:
@@ -112,16 +112,16 @@ class _PassManager:
 
 def _applied(stage: Callable[[Any], Any], circuit: Any) -> Any:
     try:
-        found = stage(circuit)
+        result = stage(circuit)
     except SimenvError:
         raise
     except Exception as error:  # whatever a stage of the caller's raises
         name = getattr(stage, "__qualname__", getattr(stage, "__name__", type(stage).__name__))
         raise ProgramError(f"stage {name} of the pipeline: {error}") from error
-    if found is None:
+    if result is None:
         name = getattr(stage, "__name__", type(stage).__name__)
         raise ProgramError(f"stage {name} of the pipeline returned no circuit")
-    return found
+    return result
 
 
 def _only(results: Sequence[Result]) -> Result:

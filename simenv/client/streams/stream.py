@@ -122,16 +122,16 @@ class Stream:
             except SimenvError:  # of one part: the others are nobody's
                 self._withdraw(tasks, targets)
                 raise
-            made = StreamTask(self._count, targets[0], split, tuple(tasks))
+            built = StreamTask(self._count, targets[0], split, tuple(tasks))
             self._count += 1
             if group is None:
                 if self._group is None:
                     self._group = self._sequence.open_group(self._order)
                 group = self._group
-            self._sequence.add(group, made)
+            self._sequence.add(group, built)
         for task, target in zip(tasks, targets, strict=True):
-            self._watch(task, made, target)
-        return made
+            self._watch(task, built, target)
+        return built
 
     def _withdraw(self, tasks: Sequence[Task], targets: Sequence[str]) -> None:
         for task, target in zip(tasks, targets, strict=True):
@@ -188,16 +188,16 @@ class Stream:
         """Wait again for tasks of which nothing was heard because the service was lost."""
         with self._lock:
             lost, self._lost = self._lost, []
-        for task, made, target in lost:
-            self._watch(task, made, target)
+        for task, built, target in lost:
+            self._watch(task, built, target)
 
     def _deliver(self, tasks: Iterable[StreamTask]) -> None:
         """With the lock held, so that no two deliveries overtake each other."""
-        for made in tasks:
-            types = made.types
+        for built in tasks:
+            types = built.types
             for queue in self._queues:
                 if not queue.types.isdisjoint(types):
-                    queue.put(made)
+                    queue.put(built)
         self._changed.notify_all()
         if self.finished:
             for queue in self._queues:

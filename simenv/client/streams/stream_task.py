@@ -41,13 +41,13 @@ class StreamTask:
         none before its end."""
         if not self.done():
             return frozenset()
-        found: set[str] = set()
+        entries: set[str] = set()
         for task in self.tasks:
             handle = task.settled()
             if handle is None or handle.final_state is not TaskState.DONE:
                 return frozenset((FAILED,))
-            found.update(handle.submission.outputs)
-        return frozenset(found)
+            entries.update(handle.submission.outputs)
+        return frozenset(entries)
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for the result: a `Result`, or what the stage that split the circuit makes of them.
@@ -61,8 +61,8 @@ class StreamTask:
 
     def exception(self, timeout_s: float | None = None) -> SimenvError | None:
         """Wait like `result`; why there is no result, or None."""
-        found = [task.exception(timeout_s) for task in self.tasks]
-        return next((error for error in found if error is not None), None)
+        entries = [task.exception(timeout_s) for task in self.tasks]
+        return next((error for error in entries if error is not None), None)
 
     def cancel(self) -> bool:
         """Ask for its end; False when it had ended before."""

@@ -44,7 +44,7 @@ def submit_batch(
         except SimenvError as error:
             raise _of_item(error, index) from error
         groups.setdefault(prepared.terms, []).append((index, prepared.specs))
-    found: list[list[Task]] = [[] for _ in items]
+    results: list[list[Task]] = [[] for _ in items]
     sent: list[Task] = []
     try:
         for terms, members in groups.items():
@@ -57,12 +57,12 @@ def submit_batch(
             rest = iter(tasks)
             for index, each in members:
                 count = sum(spec.count for spec in each)
-                found[index] = [next(rest) for _ in range(count)]
+                results[index] = [next(rest) for _ in range(count)]
     except BaseException:
         if sent:
             session.cancel(sorted({task.handle.number for task in sent}))
         raise
-    return found
+    return results
 
 
 def _of_item(error: SimenvError, index: int) -> SimenvError:

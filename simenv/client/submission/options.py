@@ -194,8 +194,8 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
     option, its value and the values allowed."""
     if not _NAMES.issuperset(options):
         raise TypeError(f"there is no option {', '.join(sorted(options.keys() - _NAMES))}")
-    given: dict[str, Any] = {**DEFAULTS, **options}
-    values = {name: given[name] for name in DEFAULTS}
+    inputs: dict[str, Any] = {**DEFAULTS, **options}
+    values = {name: inputs[name] for name in DEFAULTS}
     outputs, prefer, reservation = values["outputs"], values["prefer"], values["reservation"]
     if not isinstance(outputs, str):
         values["outputs"] = tuple(outputs)
@@ -225,38 +225,38 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
 @functools.lru_cache(maxsize=64, typed=True)  # a loop of submits asks for the same again and again
 def _checked(*values: Any) -> CheckedOptions:
     """Check the values of DEFAULTS' options, in that order."""
-    given = dict(zip(DEFAULTS, values, strict=True))
-    precision, pool, name = given["precision"], given["pool"], given["name"]
-    reservation = given["reservation"]
+    inputs = dict(zip(DEFAULTS, values, strict=True))
+    precision, pool, name = inputs["precision"], inputs["pool"], inputs["name"]
+    reservation = inputs["reservation"]
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r}", hint=f"one of: {', '.join(PRECISIONS)}")
-    shots = _shots(given["shots"])
-    device, noise, mode = given["device"], given["noise"], given["compile"]
+    shots = _shots(inputs["shots"])
+    device, noise, mode = inputs["device"], inputs["noise"], inputs["compile"]
     document = noise if isinstance(noise, bytes) else b""
     if mode not in MODES:
         raise OptionError(f"compile={mode!r:.80}", hint=f"one of: {', '.join(MODES)}")
     task = TaskOptions(
-        outputs=_outputs(given["outputs"]),
-        engine=_name("engine", given["engine"]),
+        outputs=_outputs(inputs["outputs"]),
+        engine=_name("engine", inputs["engine"]),
         precision=precision,
         pool=_name("pool", pool) if pool else "",
-        priority=checked_whole("priority", given["priority"], -1_000_000, 1_000_000),
-        queue_timeout_s=_timeout("queue_timeout_s", given["queue_timeout_s"]),
-        run_timeout_s=_timeout("run_timeout_s", given["run_timeout_s"]),
+        priority=checked_whole("priority", inputs["priority"], -1_000_000, 1_000_000),
+        queue_timeout_s=_timeout("queue_timeout_s", inputs["queue_timeout_s"]),
+        run_timeout_s=_timeout("run_timeout_s", inputs["run_timeout_s"]),
         name=_name("name", name) if name else "",
-        options=given["options"] or (),
-        ranks=_ranks(given["ranks"]),
+        options=inputs["options"] or (),
+        ranks=_ranks(inputs["ranks"]),
         reservation=0
         if reservation is None
         else checked_whole("reservation", reservation, 1, MAX_RESERVATION),
-        prefer=_preferred(given["prefer"], pool, device),
+        prefer=_preferred(inputs["prefer"], pool, device),
         device=_name("device", device) if device else "",
         noise=() if noise == "on" or document else noise,
         stale=REFUSE if mode == "fresh" else "",
     )
     mapping = tuple(
         checked_whole("qubit_mapping", qubit, 0, MAX_QUBITS)
-        for qubit in given["qubit_mapping"] or ()
+        for qubit in inputs["qubit_mapping"] or ()
     )
     if len(set(mapping)) < len(mapping):
         raise OptionError(f"qubit_mapping={mapping!r:.80}", hint="each qubit of the device once")
@@ -289,9 +289,9 @@ def item_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int
     begun = hashlib.blake2b(first.to_bytes(8, "little"), digest_size=8)  # what all begin with
     seeds: list[int] = []
     for k in range(count):
-        whole = begun.copy()
-        whole.update(k.to_bytes(8, "little"))
-        seeds.append(_cut(whole.digest()))
+        full = begun.copy()
+        full.update(k.to_bytes(8, "little"))
+        seeds.append(_cut(full.digest()))
     return seeds
 
 

@@ -17,11 +17,11 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
     A posted task is waited for until it is accepted. Raises OptionError, NotFoundError, and the
     refusal of a posted task.
     """
-    given = (after,) if isinstance(after, Task | str | int) else after
-    if not isinstance(given, Iterable):
+    values = (after,) if isinstance(after, Task | str | int) else after
+    if not isinstance(values, Iterable):
         raise OptionError(f"after={after!r:.80}", hint="tasks, or their ids, such as t-8k2f")
     numbers: dict[int, None] = {}
-    for parent in given:
+    for parent in values:
         if isinstance(parent, bool) or not isinstance(parent, Task | str | int):
             raise OptionError(f"after={parent!r:.80}", hint="tasks, or their ids, such as t-8k2f")
         numbers[number_of(parent)] = None

@@ -281,7 +281,7 @@ def _several_on_device(
     terms = common_terms(programs, options.get("observables"), checked, errors)
     if errors or devices is None:
         return terms, programs, [_AS_WRITTEN] * len(programs)
-    found: list[PackedCircuit] = []
+    results: list[PackedCircuit] = []
     layouts: list[tuple[bytes, bytes]] = []
     replaced: set[str] = set()
     moved = compiler = None
@@ -296,7 +296,7 @@ def _several_on_device(
             terms = msgspec.structs.replace(terms, snapshot=task.snapshot, noise=task.noise)
             return terms, programs, [_AS_WRITTEN] * len(programs)
         compiler = compiled.compiler or compiler
-        found.append(compiled.loaded)
+        results.append(compiled.loaded)
         layouts.append(compiled.layouts)
         replaced.update(checked.task.replaced_gates)
         observables = compiled.observables(terms.observables)
@@ -311,7 +311,7 @@ def _several_on_device(
         compiled=compiler or "",
         replaced_gates=tuple(sorted(replaced)),
     )
-    return (None if errors else terms), found, layouts
+    return (None if errors else terms), results, layouts
 
 
 def _is_sweep(work: Any) -> bool:

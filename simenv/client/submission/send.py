@@ -89,13 +89,13 @@ class PostedTask(Task):
     def settled(self, timeout_s: float | None = None) -> TaskHandle | None:
         """Wait for the answer; None: it was refused. TimedOutError after `timeout_s` seconds."""
         if self._handle is None and self._refusal is None:
-            found = self._session.await_acceptance(self._request, timeout_s)[0]
-            if isinstance(found, Refusal):
-                refusal = refusals.one(found, 0)
+            result = self._session.await_acceptance(self._request, timeout_s)[0]
+            if isinstance(result, Refusal):
+                refusal = refusals.one(result, 0)
                 refusal.index = -1
                 self._refusal = refusal
             else:
-                self._handle = found
+                self._handle = result
         return self._handle
 
     def __eq__(self, other: object) -> bool:
@@ -190,7 +190,7 @@ def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -
     answer = session.await_acceptance(request)
     if request.handles:
         return _tasks(request.handles, order.specs)
-    errors = [refusals.one(found) for found in answer if isinstance(found, Refusal)]
+    errors = [refusals.one(result) for result in answer if isinstance(result, Refusal)]
     raise _refused(session, Received([], [], errors), order, key)
 
 
@@ -202,9 +202,9 @@ class Received(msgspec.Struct, frozen=True):
     errors: list[SimenvError]
 
     def add(self, session: ServiceSession, start: int, request: PendingRequest) -> None:
-        for found in session.await_acceptance(request):
-            if isinstance(found, Refusal):
-                self.errors.append(refusals.one(found, start))
+        for result in session.await_acceptance(request):
+            if isinstance(result, Refusal):
+                self.errors.append(refusals.one(result, start))
         self.handles.extend(request.handles)
         if not request.repeated:
             self.fresh.extend(request.handles)

@@ -102,7 +102,7 @@ class CompletionIterator:
     def _page(self) -> list[Completion]:
         ask = partial(m.GetCompletions, since=self._since, limit=PAGE)
         groups = self._session.request(m.CompletionPage, ask).groups
-        return [found for group in groups for found in self._unpack(group)]
+        return [entry for group in groups for entry in self._unpack(group)]
 
     def _unpack(self, group: m.Completed) -> Iterator[Completion]:
         ending = ResultOrigin(group.origin, group.engine, group.route, perf_counter())

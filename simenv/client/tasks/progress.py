@@ -217,8 +217,8 @@ def describe(infos: Sequence[TaskInfo], task: str) -> str:
         words.append(f"try {info.attempt}")
     if info.state is TaskState.RUNNING:
         words.append(f"on {info.worker},")
-        if told := passes(info):
-            words.append(f"{told},")
+        if settings := passes(info):
+            words.append(f"{settings},")
     words.append(elapsed(info.time_s))
     if info.reason:
         words.append(f"({info.reason})")

@@ -26,10 +26,10 @@ def shared_client() -> Client:
     named = os.environ.get("SIMENV_SERVICE", "")
     key = (os.getpid(), named)
     with _lock:
-        found = _clients.get(key)
-        if found is None:
-            found = _clients[key] = _opened(named)
-        return found
+        result = _clients.get(key)
+        if result is None:
+            result = _clients[key] = _opened(named)
+        return result
 
 
 def _opened(named: str) -> Client:

@@ -95,12 +95,12 @@ class SimenvDevice(Device):  # type: ignore[misc]
 
     def _is_ideal(self) -> bool:
         """Is there a pure state: no noise, and no machine?"""
-        given = self._options
-        if given["device"] or given["prefer"] or given["noise"] not in ("on", "off"):
+        values = self._options
+        if values["device"] or values["prefer"] or values["noise"] not in ("on", "off"):
             return False
-        if not given["pool"]:
+        if not values["pool"]:
             return True
-        pool = self._client.devices().get(given["pool"])
+        pool = self._client.devices().get(values["pool"])
         return pool is not None and pool.kind is DeviceKind.IDEAL
 
     # --- what PennyLane asks before it runs anything --------------------------------------------
@@ -131,7 +131,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
         if method in ("best", "device"):
             method = "adjoint"
         adjoint = method == "adjoint"
-        found: ExecutionConfig = replace(
+        result: ExecutionConfig = replace(
             config,
             gradient_method=method,
             use_device_gradient=adjoint
@@ -143,7 +143,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
             else config.grad_on_execution,
             mcm_config=_mid_measurements(config.mcm_config, circuit, adjoint),
         )
-        return found
+        return result
 
     def preprocess_transforms(
         self, execution_config: ExecutionConfig | None = None
@@ -206,8 +206,8 @@ def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
         )
     if method == "one-shot" and tape is not None and not tape.shots:
         raise DeviceError("mcm_method='one-shot' needs shots; 'tree-traversal' is exact")
-    found: MCMConfig = replace(config, mcm_method=method)
-    return found
+    result: MCMConfig = replace(config, mcm_method=method)
+    return result
 
 
 def _needs_pure_state(tape: Any) -> bool:

@@ -100,7 +100,7 @@ def _outcomes(value: Any, measured: dict[Any, int]) -> tuple[tuple[int, ...], tu
             hint="nest conditions, or combine fewer measurements",
         )
     true = [
-        sum(bit << k for k, bit in enumerate(branch)) for branch, found in value.items() if found
+        sum(bit << k for k, bit in enumerate(branch)) for branch, result in value.items() if result
     ]
     return clbits, tuple(true)
 
@@ -118,10 +118,10 @@ def _preparation(state: NDArray[np.complex128]) -> NDArray[np.complex128]:
     normal = -state / phase
     normal[0] += 1.0
     length = np.vdot(normal, normal).real
-    found = np.eye(len(state), dtype=np.complex128)
+    result = np.eye(len(state), dtype=np.complex128)
     if length > 1e-30:
-        found -= (2.0 / length) * np.outer(normal, normal.conj())
-    return np.ascontiguousarray(phase * found)
+        result -= (2.0 / length) * np.outer(normal, normal.conj())
+    return np.ascontiguousarray(phase * result)
 
 
 class CircuitWriter:

@@ -151,12 +151,12 @@ class _Plans:
         partitioned = tape.shots.has_partitioned_shots
         sampled = bool(tape.shots) or bool(measured)  # a measured wire has no other basis
         key = (*map(id, tape.measurements), order, sampled, partitioned, *map(id, measured))
-        found = self._plans.get(key)
-        if found is None:
+        entry = self._plans.get(key)
+        if entry is None:
             clbits = {op: k for k, op in enumerate(measured)}
             planner = MeasurementPlanner(order, clbits, sampled)
-            found = self._plans[key] = planner.plan(tape.measurements, partitioned)
-        return found, wanted
+            entry = self._plans[key] = planner.plan(tape.measurements, partitioned)
+        return entry, wanted
 
 
 def _rows(circuit: TapeCircuit, batch_size: int | None) -> NDArray[np.float64]:
@@ -185,11 +185,11 @@ class _TapeRun:
         copies = range(tape.batch_size or 1)
         parts = list(tape.shots.bins()) if tape.shots else [(0, 0)]
         tables = [[run.table(row) for run in self.tables] for row in copies]
-        found = []
+        results = []
         for part, (low, high) in enumerate(parts):
             outcomes = [self._outcome(row, tables[row], part, low, high) for row in copies]
-            found.append(self._values(outcomes))
-        return tuple(found) if tape.shots.has_partitioned_shots else found[0]
+            results.append(self._values(outcomes))
+        return tuple(results) if tape.shots.has_partitioned_shots else results[0]
 
     def _outcome(
         self, row: int, tables: list[OutcomeTable], part: int, low: int, high: int
@@ -211,8 +211,8 @@ class _TapeRun:
         )
 
     def _values(self, outcomes: list[TapeOutcome]) -> Any:
-        found = [self._stacked([r.value(o) for o in outcomes]) for r in self.plan.readers]
-        return found[0] if len(found) == 1 else tuple(found)
+        results = [self._stacked([r.value(o) for o in outcomes]) for r in self.plan.readers]
+        return results[0] if len(results) == 1 else tuple(results)
 
     def _stacked(self, values: list[Any]) -> Any:
         if self.tape.batch_size is None:
@@ -233,8 +233,8 @@ class _DerivativeRun:
     def values(self) -> Any:
         """The expectation values."""
         outcome = TapeOutcome(self.run.expectations(0))
-        found = [reader.value(outcome) for reader in self.plan.readers]
-        return found[0] if len(found) == 1 else tuple(found)
+        results = [reader.value(outcome) for reader in self.plan.readers]
+        return results[0] if len(results) == 1 else tuple(results)
 
     def jacobian(self) -> Any:
         """As PennyLane nests it: measurements, trainable parameters."""
@@ -246,8 +246,8 @@ class _DerivativeRun:
                 table[:, place] += slopes[:, slot]
         readers = [each for each in self.plan.readers if isinstance(each, ExactExpectation)]
         rows = [table[reader.observable] for reader in readers]
-        found = [
+        results = [
             np.array(row[0]) if count == 1 else tuple(np.array(value) for value in row)
             for row in rows
         ]
-        return found[0] if len(found) == 1 else tuple(found)
+        return results[0] if len(results) == 1 else tuple(results)

@@ -120,9 +120,9 @@ _WIDE = ("MultiRZ", "MultiControlledX", "C(PhaseShift)")
 def steps_of(op: Any) -> Steps | None:
     """The steps of an operator; None: it has none, and may be carried as a matrix."""
     name: str = op.name
-    found = GATES.get(name)
-    if found is not None:
-        return found
+    result = GATES.get(name)
+    if result is not None:
+        return result
     if name in CONTROLLED:
         return CONTROLLED[name] if _all_ones(op) and len(op.wires) == 2 else None
     if name in _WIDE:

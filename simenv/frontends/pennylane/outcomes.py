@@ -74,8 +74,8 @@ class OutcomeTable:
                 hint="measure fewer wires, or take samples",
             )
         powers = 1 << np.arange(len(clbits), dtype=np.int64)[::-1]
-        found: NDArray[np.int64] = self.bits[:, list(clbits)].astype(np.int64) @ powers
-        return found
+        result: NDArray[np.int64] = self.bits[:, list(clbits)].astype(np.int64) @ powers
+        return result
 
     def parity(self, clbits: Sequence[int]) -> float:
         """The mean of the product of Paulis Z on these clbits."""
@@ -112,15 +112,15 @@ def _eigenvalues(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -
     if not clbits:
         return np.full(len(table.bits), float(np.squeeze(measurement.eigvals())))
     values = np.real(np.asarray(measurement.eigvals(), dtype=complex))
-    found: Floats = values[table.indices(clbits)]
-    return found
+    result: Floats = values[table.indices(clbits)]
+    return result
 
 
 def _shots(table: OutcomeTable, clbits: Sequence[int]) -> NDArray[np.int64]:
     """int64 [shots, clbits]."""
     assert table.shots is not None
-    found: NDArray[np.int64] = table.bits[:, list(clbits)].astype(np.int64)[table.shots]
-    return found
+    result: NDArray[np.int64] = table.bits[:, list(clbits)].astype(np.int64)[table.shots]
+    return result
 
 
 def _has_values(measurement: Any) -> bool:
@@ -131,12 +131,12 @@ def _has_values(measurement: Any) -> bool:
 
 def _samples(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Any:
     if not _has_values(measurement):
-        found: Any = _shots(table, clbits)
+        result: Any = _shots(table, clbits)
     else:
         assert table.shots is not None
-        found = _eigenvalues(measurement, table, clbits)[table.shots]
+        result = _eigenvalues(measurement, table, clbits)[table.shots]
     dtype = measurement._dtype
-    return found if dtype is None else found.astype(dtype)
+    return result if dtype is None else result.astype(dtype)
 
 
 def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dict[Any, Any]:
@@ -144,11 +144,11 @@ def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dic
         values = _eigenvalues(measurement, table, clbits)
         keys, places = np.unique(values, return_inverse=True)
         numbers = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
-        found = {key: number for key, number in zip(keys, numbers, strict=True) if number}
+        entries = {key: number for key, number in zip(keys, numbers, strict=True) if number}
         if measurement.all_outcomes:
             every = np.unique(np.real(np.asarray(measurement.eigvals(), dtype=complex)))
-            return {key: found.get(key, np.int64(0)) for key in every}
-        return found
+            return {key: entries.get(key, np.int64(0)) for key in every}
+        return entries
     chosen = table.bits[:, list(clbits)] + ord("0")
     strings = np.ascontiguousarray(chosen).view(f"S{len(clbits)}").ravel()
     keys, places = np.unique(strings, return_inverse=True)

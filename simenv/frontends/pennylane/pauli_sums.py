@@ -47,19 +47,19 @@ def square_of(words: Words) -> Words:
     sentence = qml.pauli.PauliSentence(
         {qml.pauli.PauliWord(dict(word)): value for word, value in words.items()}
     )
-    found = _real(sentence @ sentence)
-    assert found is not None  # the square of a Hermitian operator is Hermitian
-    return found
+    result = _real(sentence @ sentence)
+    assert result is not None  # the square of a Hermitian operator is Hermitian
+    return result
 
 
 def labels_of(words: Words, qubits: dict[Any, int]) -> dict[str, float]:
     """Coefficients by label in Qiskit's order: qubit 0 is the last character."""
     count = len(qubits)
-    found: dict[str, float] = {}
+    entries: dict[str, float] = {}
     for word, coefficient in words.items():
         letters = ["I"] * count
         for wire, letter in word:
             letters[count - 1 - qubits[wire]] = letter
         label = "".join(letters)
-        found[label] = found.get(label, 0.0) + coefficient
-    return found or {"I" * count: 0.0}
+        entries[label] = entries.get(label, 0.0) + coefficient
+    return entries or {"I" * count: 0.0}

@@ -75,26 +75,26 @@ class TapeProgramCache:
         wires: tuple[Any, ...],
         fixed: dict[int, float],
     ) -> TapeProgram:
-        found = self._programs.get(key)
-        if found is not None:
+        result = self._programs.get(key)
+        if result is not None:
             self._programs.move_to_end(key)
-            return found
+            return result
         writer = CircuitWriter(circuit.order, fixed)
         writer.operations(tape.operations)
         writer.operations(gates)
-        found = self._programs[key] = TapeProgram(key, *writer.program(wires))
+        result = self._programs[key] = TapeProgram(key, *writer.program(wires))
         if len(self._programs) > MAX_PROGRAMS:
             self._programs.popitem(last=False)
-        return found
+        return result
 
 
 def _decomposed(gates: Sequence[Any]) -> list[Any]:
     """Diagonalising gates as gates of the table or matrices: their angles are not values."""
-    found: list[Any] = []
+    results: list[Any] = []
     for gate in gates:
         if is_carried(gate):
-            found.append(gate)
+            results.append(gate)
         else:
             with qml.QueuingManager.stop_recording():
-                found += _decomposed(gate.decomposition())
-    return found
+                results += _decomposed(gate.decomposition())
+    return results

@@ -43,13 +43,13 @@ class Run:
         result = self.results[row]
         if result.has("memory"):
             return OutcomeTable.of_memory(result.memory, result.registers[0][1])
-        found = result.counts if result.shots else result.probabilities
-        return OutcomeTable.of(dict(found), result.registers[0][1])
+        entry = result.counts if result.shots else result.probabilities
+        return OutcomeTable.of(dict(entry), result.registers[0][1])
 
     def expectations(self, row: int) -> list[float]:
         """The values of the tape's observables in a row."""
-        found = self.results[row].expectations
-        return [found[place] for place in self.places]
+        entry = self.results[row].expectations
+        return [entry[place] for place in self.places]
 
 
 @dataclass(eq=False)

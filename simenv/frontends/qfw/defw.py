@@ -27,10 +27,10 @@ def module(name: str) -> ModuleType | None:
 
 def loaded(name: str) -> ModuleType | None:
     """One of DEFw's, where DEFw is up; nothing is imported before: it could not be finished."""
-    found = sys.modules.get(name)
-    if found is None and is_up():
-        found = module(name)
-    return found
+    result = sys.modules.get(name)
+    if result is None and is_up():
+        result = module(name)
+    return result
 
 
 def is_up() -> bool:
@@ -69,10 +69,10 @@ def error(name: str, message: str) -> BaseException | None:
     kind = getattr(exceptions, name, None) or getattr(exceptions, "DEFwError", None)
     if kind is None:
         return None
-    made: BaseException = kind(message)
-    if hasattr(made, "stacktrace"):
-        made.stacktrace = ""  # DEFw notes the stack of whoever makes it, which is ours
-    return made
+    built: BaseException = kind(message)
+    if hasattr(built, "stacktrace"):
+        built.stacktrace = ""  # DEFw notes the stack of whoever makes it, which is ours
+    return built
 
 
 def capability(types: int, capabilities: int) -> Any:
@@ -108,13 +108,13 @@ def peers() -> set[str]:
     """The processes DEFw has a connection to; empty where that cannot be said. Revision 1 alone:
     later ones end what is asked of a peer that has gone by themselves."""
     defw = here()
-    found: set[str] = set()
+    results: set[str] = set()
     for name in ("client_agents", "active_client_agents", "service_agents"):
         agents = getattr(defw, name, None)
         if agents is None:
             return set()
-        found.update(str(key) for key in agents.keys())  # noqa: SIM118 - it looks anew
-    return found
+        results.update(str(key) for key in agents.keys())  # noqa: SIM118 - it looks anew
+    return results
 
 
 def give_up(gone: str) -> None:
@@ -146,9 +146,9 @@ def words(types: int, capabilities: int) -> str:
     info = module("defw_agent_info")
     try:
         listed = _of("get_bit_list", names, info)
-        told = _of("get_bit_desc", names, info)
+        settings = _of("get_bit_desc", names, info)
         return str(
-            told(listed(types, names.QPMType), listed(capabilities, names.QPMCapability))  # type: ignore[union-attr]
+            settings(listed(types, names.QPMType), listed(capabilities, names.QPMCapability))  # type: ignore[union-attr]
         )
     except AttributeError:
         return f"types {types}, capabilities {capabilities}"

@@ -62,10 +62,10 @@ class Hub:
 
     def now(self) -> QPM:
         """NotReadyError says why not."""
-        found = self.qpm
-        if found is None:
+        result = self.qpm
+        if result is None:
             raise NotReadyError(f"no environment yet: {self.why}", hint="ask again")
-        return found
+        return result
 
     def close(self) -> None:
         """Let go of it; a private one ends."""
@@ -119,22 +119,22 @@ class Hub:
     def _found(self, stack: ExitStack) -> Client:
         import simenv
 
-        told = self._told
-        if told.private is not True:
+        settings = self._told
+        if settings.private is not True:
             try:
                 client = stack.enter_context(
-                    simenv.connect(role="client" if told.role == "client" else None)
+                    simenv.connect(role="client" if settings.role == "client" else None)
                 )
                 info = client.status()
             except NoServiceError:
-                if told.private is False or told.service_named:
+                if settings.private is False or settings.service_named:
                     raise
             else:
                 log.info("environment %r on %s", info.name, info.node)
                 return client
         log.warning(
             "a private environment is started, which ends with this process: %s",
-            "SIMENV_QPM_PRIVATE says so" if told.private else "none is up, and none is named",
+            "SIMENV_QPM_PRIVATE says so" if settings.private else "none is up, and none is named",
         )
         return self._start(stack)
 

@@ -25,11 +25,11 @@ def carried(call: Callable[P, R]) -> Callable[P, R]:
         try:
             return call(*given, **named)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
-            told = error_of(error)
+            settings = error_of(error)
         try:
-            raise told
+            raise settings
         finally:
-            del told  # else the error, its traceback and these frames keep each other
+            del settings  # else the error, its traceback and these frames keep each other
 
     return answered
 

@@ -63,7 +63,7 @@ class Ears:
             )
         name = (class_id, *(str(getattr(endpoint, part, "")) for part in _PARTS))
         with self._lock:
-            found = self._known.get(name)
-        made = Ear(endpoint, class_id) if found is None else found  # it may reach for the client
+            result = self._known.get(name)
+        built = Ear(endpoint, class_id) if result is None else result  # it may reach for the client
         with self._lock:
-            return self._known.setdefault(name, made)
+            return self._known.setdefault(name, built)

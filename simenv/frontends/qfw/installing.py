@@ -63,15 +63,15 @@ class QfwLayout(msgspec.Struct, frozen=True):
 
 def layout(root: Path) -> QfwLayout:
     """ConfigError where this is no QFw of revision 1."""
-    found = QfwLayout(root.expanduser().absolute())
+    result = QfwLayout(root.expanduser().absolute())
     needed = ("services", "service-apis/api_qpm", "setup", f"environment/{SOURCED}")
-    missing = [name for name in needed if not (found.root / name).exists()]
+    missing = [name for name in needed if not (result.root / name).exists()]
     if missing:
         raise ConfigError(
-            f"{found.root} is no QFw: it has no {', '.join(missing)}",
+            f"{result.root} is no QFw: it has no {', '.join(missing)}",
             hint="the folder that QFW_PATH names, a checkout of openQSE/QFw",
         )
-    return found
+    return result
 
 
 def install(root: Path, told: Mapping[str, str]) -> list[Path]:

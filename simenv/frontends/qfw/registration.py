@@ -63,17 +63,17 @@ class DirectoryRegistration:
         if record is None or record.properties is None:
             return True  # looked for again soon
         words = defw.words(record.qpm_type, record.qpm_capabilities)
-        told = service_record.context(record, words)
+        settings = service_record.context(record, words)
         send_lock.install()  # from now on others send too
         try:
-            answer = directory.register_service(defw.endpoint(), context=told)
+            answer = directory.register_service(defw.endpoint(), context=settings)
         except Exception as error:  # noqa: BLE001 - a stranger's: refused, away, or of another kind
-            log.warning("the directory does not take %s: %s", told["service_id"], error)
+            log.warning("the directory does not take %s: %s", settings["service_id"], error)
             return False
         records = [
-            {"service_id": told["service_id"], **found}
-            for found in (answer if isinstance(answer, list) else [answer])
-            if isinstance(found, dict)
+            {"service_id": settings["service_id"], **result}
+            for result in (answer if isinstance(answer, list) else [answer])
+            if isinstance(result, dict)
         ]
         with self._lock:
             self._known_to, self._records = directory, records
@@ -81,7 +81,7 @@ class DirectoryRegistration:
             self.leave()
             return True
         self.done = True
-        log.info("registered as %s", told["service_id"])
+        log.info("registered as %s", settings["service_id"])
         say_ready(self._ready_file)
         return True
 

@@ -33,10 +33,10 @@ class Locks:
         """`given`: a sender's arguments, of which the first says to whom; "": to all alike."""
         peer = str(given[0]) if given else ""
         with self._looking:
-            found = self._known.get(peer)
-            if found is None:
-                found = self._known[peer] = _PeerLock()
-            return found
+            result = self._known.get(peer)
+            if result is None:
+                result = self._known[peer] = _PeerLock()
+            return result
 
 
 class _PeerLock:

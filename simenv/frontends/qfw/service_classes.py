@@ -154,8 +154,8 @@ class Bound(Served):
         """Does a call get through? Submits nothing."""
         if plugin.the_plugin().hub.qpm is None:
             return plain(SelfTest("not-ready", True, _unreached()))
-        found: Plain = self._qpm().test(token)
-        return found
+        result: Plain = self._qpm().test(token)
+        return result
 
     @carried
     def register_event_notification(
@@ -172,10 +172,10 @@ class Bound(Served):
         qpm = mine.hub.wait(REACH_S)
         qpm.get_service_status(token)  # nothing is built for a caller who may not come in
         ear = mine.ears.of(ep, class_id)
-        found: Plain = qpm.register_event_notification(
+        result: Plain = qpm.register_event_notification(
             ear, evtype, class_id, token, reservation_id, filters
         )
-        return found
+        return result
 
     @carried
     def reserve(self, token: Any = None, request: Plain | None = None) -> Plain | None:
@@ -183,8 +183,8 @@ class Bound(Served):
         if defw.is_service_info(token):
             return None
         words = service_record.own_words({"request": request}, plugin.the_plugin().deployed)
-        found: Plain = self._qpm().reserve(token, **words)
-        return found
+        result: Plain = self._qpm().reserve(token, **words)
+        return result
 
     @carried
     def release(
@@ -193,8 +193,8 @@ class Bound(Served):
         """Of a reservation; of the service as a whole, nothing is to be done."""
         if token is not None and not isinstance(token, str) and reservation_id is None:
             return None
-        found: Plain = self._qpm().release(token, reservation_id, reason)
-        return found
+        result: Plain = self._qpm().release(token, reservation_id, reason)
+        return result
 
     @carried
     def shutdown(
@@ -205,16 +205,16 @@ class Bound(Served):
         reason: str | None = None,
     ) -> Plain:
         """This QPM takes nothing new, and leaves the directory; the environment stays."""
-        found: Plain = self._qpm().shutdown(token, mode, timeout_s, reason)
+        result: Plain = self._qpm().shutdown(token, mode, timeout_s, reason)
         plugin.the_plugin().registration.leave()
-        return found
+        return result
 
     def _status(self, token: str | None) -> Plain:
         mine = plugin.the_plugin()
         if mine.hub.qpm is None:
             return plain(_unreached())
-        found: Plain = self._qpm().get_service_status(token)
-        return found | {"ready": found["ready"] and mine.is_registered()}
+        result: Plain = self._qpm().get_service_status(token)
+        return result | {"ready": result["ready"] and mine.is_registered()}
 
 
 def _unreached() -> ServiceStatus:

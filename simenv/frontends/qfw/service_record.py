@@ -132,14 +132,14 @@ def own_words(arguments: dict[str, Any], deployed: Deployment) -> dict[str, Any]
     names = {deployed.device_id, deployed.target_id} - {""}
     if not names:
         return arguments
-    found = {**arguments}
+    entries = {**arguments}
     for name, value in arguments.items():
         if name in _NAMING and isinstance(value, str) and value in names:
-            found[name] = None
+            entries[name] = None
         elif name in _ASKING and isinstance(value, dict):
-            found[name] = {
+            entries[name] = {
                 key: item
                 for key, item in value.items()
                 if not (key in _NAMING and isinstance(item, str) and item in names)
             }
-    return found
+    return entries

@@ -36,11 +36,11 @@ class QfwSession:
 
     def qpm(self, timeout_s: float = 0.0) -> SingleQPM:
         """NotReadyError where the environment is not reached after `timeout_s`."""
-        found = self._hub.wait(timeout_s)
+        result = self._hub.wait(timeout_s)
         with self._lock:
             self._used_s = monotonic()
             if self._qpm is None:
-                self._qpm = found.connection()
+                self._qpm = result.connection()
             return self._qpm
 
     def register(self, ear: Ear, evtype: Any, class_id: str, timeout_s: float) -> None:
@@ -78,10 +78,10 @@ class Sessions:
     def open(self) -> QfwSession:
         """One more client."""
         self.sweep()
-        made = QfwSession(self._hub)
+        built = QfwSession(self._hub)
         with self._lock:
-            self._known.add(made)
-        return made
+            self._known.add(built)
+        return built
 
     def sweep(self) -> None:
         """Close those whose client has gone, and those that have long been idle; looks every

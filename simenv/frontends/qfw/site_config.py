@@ -26,9 +26,9 @@ log = logging.getLogger("simenv.qfw")
 
 def retention(path: Path) -> CompletionRetention:
     """What the file says; the contract's own where it says nothing. ConfigError."""
-    found = _section(_read(path), path)
-    told: dict[str, int] = {}
-    for key, value in found.items():
+    result = _section(_read(path), path)
+    settings: dict[str, int] = {}
+    for key, value in result.items():
         if key not in _KEYS:
             log.warning("%s: nothing here knows %s", path, ".".join((*PLACE, str(key)[:80])))
             continue
@@ -38,8 +38,8 @@ def retention(path: Path) -> CompletionRetention:
                 f"{path}: {'.'.join(PLACE)}.{key} = {value!r:.80}",
                 hint=f"a whole number from {least}",
             )
-        told[field] = value
-    return msgspec.structs.replace(CompletionRetention(), **told)
+        settings[field] = value
+    return msgspec.structs.replace(CompletionRetention(), **settings)
 
 
 def _read(path: Path) -> Any:

@@ -155,18 +155,18 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     def reserved(self, reservation: Reservation) -> SimenvBackend:
         """The same backend, whose circuits run under a reservation."""
-        made = self.__copy__()
-        made._reservation = reservation
-        made._unfinished = []
-        return made
+        built = self.__copy__()
+        built._reservation = reservation
+        built._unfinished = []
+        return built
 
     def __copy__(self) -> SimenvBackend:
         """A backend with options of its own, over the same connection."""
-        made = SimenvBackend.__new__(SimenvBackend)
-        made.__dict__.update(self.__dict__)
-        made._options = Options(**dict(self.options.items()))
-        made._own = False
-        return made
+        built = SimenvBackend.__new__(SimenvBackend)
+        built.__dict__.update(self.__dict__)
+        built._options = Options(**dict(self.options.items()))
+        built._own = False
+        return built
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SimenvBackend:
         """As `__copy__`: qiskit-ibm-runtime copies backends, and a connection is not copied."""
@@ -214,11 +214,11 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     def submitted(self, items: Sequence[BatchItem]) -> list[list[Task]]:
         """The tasks of each item. Raises SimenvError; then none was accepted."""
-        found = submit_batch(self._client.session, self._client.submit_devices, items)
+        result = submit_batch(self._client.session, self._client.submit_devices, items)
         if self._reservation is not None:
             self._unfinished = [task for task in self._unfinished if not task.done()]
-            self._unfinished += [task for tasks in found for task in tasks]
-        return found
+            self._unfinished += [task for tasks in result for task in tasks]
+        return result
 
     def wait(self) -> None:
         """Wait for what was submitted under a reservation. Raises ServiceLostError."""
@@ -227,16 +227,16 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     def submit_options(self, **options: Any) -> BatchOptions:
         """Options of a submit: those given, and this backend's device, pool and engine."""
-        found: dict[str, Any] = {
+        entries: dict[str, Any] = {
             "device": self._device,
             "pool": self._pool,
             "engine": self._engine,
             "reservation": self._reservation,
             **options,
         }
-        if not self.is_emulated and found.get("noise") == "on":
-            found.pop("noise")
-        return found  # type: ignore[return-value]
+        if not self.is_emulated and entries.get("noise") == "on":
+            entries.pop("noise")
+        return entries  # type: ignore[return-value]
 
     def run_options(self) -> dict[str, Any]:
         """The options of `run` that primitives share: all but shots, seeds and memory."""

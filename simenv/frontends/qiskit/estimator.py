@@ -107,8 +107,8 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
         def collect() -> PrimitiveResult[PubResult]:
             results = list(map(_pub_result, read, plans, groups))
-            told = [{"seed": seed} for seed in seeds]
-            return PrimitiveResult(results, metadata={"version": 2, "simenv": told})
+            settings = [{"seed": seed} for seed in seeds]
+            return PrimitiveResult(results, metadata={"version": 2, "simenv": settings})
 
         every = [task for tasks in sent for task in tasks]
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)

@@ -77,14 +77,14 @@ class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
         if self._result is None:
             with failures():
                 self._group.wait(timeout)
-                found = [task.result() for task in self._tasks]
+                results = [task.result() for task in self._tasks]
             backend = self.backend()
             self._result = Result(
                 backend_name=backend.name,
                 backend_version=backend.backend_version,
                 job_id=self.job_id(),
                 success=True,
-                results=list(map(experiment, self._circuits, found)),
+                results=list(map(experiment, self._circuits, results)),
                 status="COMPLETED",
                 simenv_version=__version__,
                 time_taken=self.usage()["run_s"],

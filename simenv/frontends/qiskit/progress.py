@@ -33,8 +33,8 @@ class TaskGroup:
         waiting = [task for task in self._each if not task.done()]
         states = {task.state for task in self._each if task.done()}
         if waiting:
-            found = {info.id: info.state for info in self._client.tasks(waiting)}
-            states |= {found.get(task.handle.id, TaskState.QUEUED) for task in waiting}
+            entries = {info.id: info.state for info in self._client.tasks(waiting)}
+            states |= {entries.get(task.handle.id, TaskState.QUEUED) for task in waiting}
         if states <= {TaskState.QUEUED} and states:
             return JobStatus.QUEUED
         if not states <= FINAL_STATES:
@@ -64,12 +64,12 @@ class TaskGroup:
     def usage(self) -> dict[str, float]:
         """Seconds of the tasks that are done, each task of the service once: `queued_s`, `run_s`
         and `device_s` (by the device's calibration) together, `total_s` of the longest."""
-        found = [task.results()[0].timing for task in self._each if _is_done(task)]
+        results = [task.results()[0].timing for task in self._each if _is_done(task)]
         return {
-            "queued_s": sum(timing.queued_s for timing in found),
-            "run_s": sum(timing.run_s for timing in found),
-            "device_s": sum(timing.device_s for timing in found),
-            "total_s": max((timing.total_s for timing in found), default=0.0),
+            "queued_s": sum(timing.queued_s for timing in results),
+            "run_s": sum(timing.run_s for timing in results),
+            "device_s": sum(timing.device_s for timing in results),
+            "total_s": max((timing.total_s for timing in results), default=0.0),
         }
 
 

@@ -60,12 +60,12 @@ class PubPlan(NamedTuple):
 
 def plan_of(pub: EstimatorPub) -> PubPlan:
     """The submissions of a PUB. Raises LimitExceededError for an observable of too many terms."""
-    told = pub.observables
-    listed: Any = [told.tolist()] if told.shape == () else told.ravel().tolist()
+    settings = pub.observables
+    listed: Any = [settings.tolist()] if settings.shape == () else settings.ravel().tolist()
     observables = [_paulis(each) for each in listed]
-    if pub.size == told.size == pub.parameter_values.size == 1:
+    if pub.size == settings.size == pub.parameter_values.size == 1:
         return PubPlan(observables, [_SINGLE], 1)
-    columns = np.broadcast_to(np.arange(told.size).reshape(told.shape), pub.shape).ravel()
+    columns = np.broadcast_to(np.arange(settings.size).reshape(settings.shape), pub.shape).ravel()
     sets = pub.parameter_values
     rows = np.broadcast_to(np.arange(sets.size).reshape(sets.shape), pub.shape).ravel()
     return PubPlan(observables, list(_groups(rows, columns, observables)), columns.size)
@@ -128,10 +128,10 @@ def _paulis(observable: dict[str, float]) -> dict[str, float]:
             f"an observable of {total} Pauli strings; the limit is {MOST_TERMS}",
             hint="fewer projectors (0, 1, +, -, r, l) in one term",
         )
-    found: dict[str, float] = {}
+    entries: dict[str, float] = {}
     for label, weight in observable.items():
         for letters in product(*(_LETTERS[letter] for letter in label)):
             key = "".join(letter for letter, _ in letters)
             factor = math.prod(factor for _, factor in letters)
-            found[key] = found.get(key, 0.0) + weight * factor
-    return found
+            entries[key] = entries.get(key, 0.0) + weight * factor
+    return entries

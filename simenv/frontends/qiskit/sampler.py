@@ -94,13 +94,13 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
                 for number in sampled
             ]
             tasks: list[list[Task]] = [[] for _ in read]
-            for number, found in zip(sampled, self._backend.submitted(items), strict=True):
-                tasks[number] = found
+            for number, result in zip(sampled, self._backend.submitted(items), strict=True):
+                tasks[number] = result
 
         def collect() -> PrimitiveResult[SamplerPubResult]:
             results = [_pub_result(pub, each) for pub, each in zip(read, tasks, strict=True)]
-            told = [{"seed": seed} for seed in seeds]
-            return PrimitiveResult(results, metadata={"version": 2, "simenv": told})
+            settings = [{"seed": seed} for seed in seeds]
+            return PrimitiveResult(results, metadata={"version": 2, "simenv": settings})
 
         every = [task for each in tasks for task in each]
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)

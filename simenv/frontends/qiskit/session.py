@@ -61,8 +61,8 @@ class _Reserved:
     def details(self) -> dict[str, Any]:
         """State, pool and times of the reservation."""
         with refusals():
-            found = self._backend.client.reservations()
-        info = next((each for each in found if each.id == self._reservation.id), None)
+            result = self._backend.client.reservations()
+        info = next((each for each in result if each.id == self._reservation.id), None)
         return {
             "id": self.session_id,
             "backend_name": self.backend(),

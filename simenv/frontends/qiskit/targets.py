@@ -42,13 +42,13 @@ def device_target(info: DeviceInfo) -> Target:
     """Gates, couplings, durations in seconds and errors of a device as it is calibrated."""
     key = info.name, info.calibration_id
     with _lock:
-        found = _known.get(key) if info.calibration_id else None
-        if found is None:
-            found = _known[key] = target_of(info)
+        result = _known.get(key) if info.calibration_id else None
+        if result is None:
+            result = _known[key] = target_of(info)
             if len(_known) > _KEPT:
                 _known.popitem(last=False)
         _known.move_to_end(key)
-        return found
+        return result
 
 
 def ideal_target(info: DeviceInfo) -> Target:

@@ -100,19 +100,19 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
         part.mkdir(parents=True, exist_ok=True)
     versioned = library.with_name(f"{LIBRARY}.{ABI}")
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
-        made = Path(scratch) / LIBRARY
+        built = Path(scratch) / LIBRARY
         argv = [compiler, *FLAGS, *extra, *definitions(), *include_flags()]
-        argv += ["-shared", f"-Wl,-soname,{versioned.name}", "-Wl,-z,defs", "-o", str(made)]
+        argv += ["-shared", f"-Wl,-soname,{versioned.name}", "-Wl,-z,defs", "-o", str(built)]
         argv += [*map(str, sources()), "-ldl", "-lm"]
         _compile(argv)
-        os.replace(made, versioned)  # a program that runs keeps the library that it has
+        os.replace(built, versioned)  # a program that runs keeps the library that it has
         link = Path(scratch) / "link"
         link.symlink_to(versioned.name)
         os.replace(link, library)
     shutil.copyfile(HERE / "include" / "simenv_qpi.h", folder / "include" / "simenv_qpi.h")
     shutil.copyfile(HERE / "fortran" / "simenv_qpi.f90", installed.fortran)
-    told = _PKG_CONFIG.format(folder=installed.folder, version=__version__)
-    (installed.pkg_config / "simenv_qpi.pc").write_text(told)
+    settings = _PKG_CONFIG.format(folder=installed.folder, version=__version__)
+    (installed.pkg_config / "simenv_qpi.pc").write_text(settings)
     return installed
 
 

@@ -31,8 +31,8 @@ _JOIN = "+"  # between the names of the tasks of one payload
 def resources(environ: Mapping[str, str] | None = None) -> list[QuantumResource]:
     """Those of this job that are pools of ours and can be reached. ConfigError."""
     environ = os.environ if environ is None else environ
-    found = [QuantumResource(name, environ=environ) for name in variables.names(environ)]
-    return [one for one in found if one.is_accessible()]
+    entries = [QuantumResource(name, environ=environ) for name in variables.names(environ)]
+    return [one for one in entries if one.is_accessible()]
 
 
 class QuantumResource:
@@ -77,10 +77,10 @@ class QuantumResource:
             pool = self._connected().pools().get(self._pool)
         except SimenvError:
             return False
-        found = pool is not None and pool.state in ("up", "starting")
-        if not found:
+        result = pool is not None and pool.state in ("up", "starting")
+        if not result:
             self.close()
-        return found
+        return result
 
     def acquire(self) -> str:
         """A reservation, under which tasks run from now on; its number, which is the token. It is
@@ -219,14 +219,14 @@ class QuantumResource:
         self, client: Client, pub: sampler.Pub, device_options: Mapping[str, Any]
     ) -> str:
         """The name of the one task that carries it."""
-        told, reservation = self._told, self._reservation or None
+        settings, reservation = self._told, self._reservation or None
         if not pub.is_sweep:
             return client.submit(
                 pub.text,
                 parameter_values=pub.values,
                 shots=pub.shots,
                 pool=self._pool,
-                run_timeout_s=told.run_timeout_s,
+                run_timeout_s=settings.run_timeout_s,
                 reservation=reservation,
                 **device_options,
             ).id
@@ -234,7 +234,7 @@ class QuantumResource:
             (pub.text, pub.values),
             shots=pub.shots,
             pool=self._pool,
-            run_timeout_s=told.run_timeout_s,
+            run_timeout_s=settings.run_timeout_s,
             reservation=reservation,
             **device_options,
         )

@@ -64,10 +64,10 @@ def read(payload: Any) -> Work:
             hint="expectation values: Client.submit(circuit, observables=...)",
         )
     try:
-        told = json.loads(text)
-        default_shots, device_options = _options(told)
-        pubs, shots = told["pubs"], told.get("shots") or default_shots
-        for_qiskit = bool(told.get("support_qiskit", False))
+        settings = json.loads(text)
+        default_shots, device_options = _options(settings)
+        pubs, shots = settings["pubs"], settings.get("shots") or default_shots
+        for_qiskit = bool(settings.get("support_qiskit", False))
         read_pubs = tuple(_pub(pub, shots) for pub in pubs)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise OptionError(
@@ -136,11 +136,11 @@ def _pub(given: Any, shots: int) -> Pub:
 
 def samples(registers: Registers, counts: Counts) -> dict[str, list[int]]:
     """Register -> its value in each shot, sorted by outcome; the last register stands leftmost."""
-    found: dict[str, list[int]] = {name: [] for name, _ in registers}
+    entries: dict[str, list[int]] = {name: [] for name, _ in registers}
     for outcome, count in sorted(counts.items()):
         for (name, _), word in zip(registers, reversed(outcome.split(" ")), strict=True):
-            found[name] += repeat(int(word, 2), count)
-    return found
+            entries[name] += repeat(int(word, 2), count)
+    return entries
 
 
 def _plain(registers: Registers, rows: Sequence[Counts]) -> dict[str, Any]:
@@ -170,6 +170,6 @@ def _encoded(
             for name, width in pub.registers
         }
         shape = (len(rows),) if pub.is_sweep else ()
-        found = DataBin(**data, shape=shape)
-        results.append(SamplerPubResult(found, {"shots": pub.shots, **more}))
+        result = DataBin(**data, shape=shape)
+        results.append(SamplerPubResult(result, {"shots": pub.shots, **more}))
     return json.dumps(PrimitiveResult(results, {"version": 2}), cls=RuntimeEncoder)

@@ -25,13 +25,13 @@ class Told(msgspec.Struct, frozen=True):
 
 def names(environ: Mapping[str, str]) -> list[str]:
     """The resources of this job that are pools of ours, in order. ConfigError."""
-    found, types = _listed(environ, RESOURCES), _listed(environ, TYPES)
-    if len(found) != len(types):
+    result, types = _listed(environ, RESOURCES), _listed(environ, TYPES)
+    if len(result) != len(types):
         raise ConfigError(
-            f"{RESOURCES} names {len(found)} resources, {TYPES} {len(types)} types",
+            f"{RESOURCES} names {len(result)} resources, {TYPES} {len(types)} types",
             hint=f"one type for each, {TYPE} for a pool",
         )
-    return [name for name, kind in zip(found, types, strict=True) if kind == TYPE]
+    return [name for name, kind in zip(result, types, strict=True) if kind == TYPE]
 
 
 def told(environ: Mapping[str, str], resource: str) -> Told:

@@ -38,46 +38,48 @@ _REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
 
 def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]:
     """A decision with all its fields, and that status."""
-    found = shapes.has(what, answer, DECISION)
+    result = shapes.has(what, answer, DECISION)
     for name in DECISION_NAMES:
-        expect(name in found, f"{what} has no {name!r}")
-    expect(found["status"] in DECISIONS, f"{what}: status {found['status']!r}")
-    expect_equal(f"decision of {what}", found["decision"], DECISIONS[found["status"]])
+        expect(name in result, f"{what} has no {name!r}")
+    expect(result["status"] in DECISIONS, f"{what}: status {result['status']!r}")
+    expect_equal(f"decision of {what}", result["decision"], DECISIONS[result["status"]])
     if status is not None:
-        message = f"{what}: {found['status']}, {found['reason']}, {found['message']}; not {status}"
-        expect(found["status"] == status, message)
-    return found
+        message = (
+            f"{what}: {result['status']}, {result['reason']}, {result['message']}; not {status}"
+        )
+        expect(result["status"] == status, message)
+    return result
 
 
 def stands(session: CheckSession, number: int, *states: str) -> dict[str, Any]:
     """A reservation's record, in one of these states."""
-    found = shapes.has("the reservation", session.q.get_reservation(reservation_id=number), RECORD)
-    state = found["state"]
+    result = shapes.has("the reservation", session.q.get_reservation(reservation_id=number), RECORD)
+    state = result["state"]
     expect(state in states, f"reservation {number} is {state!r}, not {' or '.join(states)}")
-    expect_equal(f"state_code of {state}", found["state_code"], CODES[state])
-    return found
+    expect_equal(f"state_code of {state}", result["state_code"], CODES[state])
+    return result
 
 
 def _listed(session: CheckSession, **filters: Any) -> list[int]:
-    found = session.q.list_reservations(filters=filters or None)
-    expect(isinstance(found, list), f"list_reservations answered {shown(found)}")
-    return [one["reservation_id"] for one in found]
+    result = session.q.list_reservations(filters=filters or None)
+    expect(isinstance(result, list), f"list_reservations answered {shown(result)}")
+    return [one["reservation_id"] for one in result]
 
 
 @row("admission.evaluate", "evaluate: a decision, and nothing is reserved")
 def evaluate(session: CheckSession) -> None:
     before = sorted(_listed(session))
-    found = decided("evaluate", session.q.evaluate(request={"num_shots": 100}), "accepted")
-    expect_equal("reason of accepted", found["reason"], "accepted")
-    expect(found["reason_code"] in (0, 1), f"reason_code is {found['reason_code']}")
+    result = decided("evaluate", session.q.evaluate(request={"num_shots": 100}), "accepted")
+    expect_equal("reason of accepted", result["reason"], "accepted")
+    expect(result["reason_code"] in (0, 1), f"reason_code is {result['reason_code']}")
     expect_equal("reservations after a dry run", sorted(_listed(session)), before)
 
 
 @row("admission.reserve", "reserve: a decision with an id, and an active reservation")
 def reserve(session: CheckSession) -> None:
-    found = decided("reserve", session.q.reserve(request={"request_id": "r-7"}), "accepted")
-    number = found["reservation_id"]
-    expect_equal("request_id", found["request_id"], "r-7")
+    result = decided("reserve", session.q.reserve(request={"request_id": "r-7"}), "accepted")
+    number = result["reservation_id"]
+    expect_equal("request_id", result["request_id"], "r-7")
     record = stands(session, number, "active")
     for name in RECORD_NAMES:
         expect(name in record, f"the reservation has no {name!r}")
@@ -93,8 +95,8 @@ def reason(session: CheckSession) -> None:
         answer = session.answers("evaluate", lambda w=wrong: session.q.evaluate(request=w))  # type: ignore[misc]
         if not isinstance(answer, dict) or answer.get("status") != "rejected":
             continue
-        found, rejected = decided("evaluate", answer), rejected + 1
-        expect_equal(f"reason of {wrong}", found["reason"], f"reason-{found['reason_code']}")
+        result, rejected = decided("evaluate", answer), rejected + 1
+        expect_equal(f"reason of {wrong}", result["reason"], f"reason-{result['reason_code']}")
     if not rejected:
         raise Irrelevant("it rejects none of the requests that are wrong here")
 
@@ -126,10 +128,10 @@ def unknown_keys(session: CheckSession) -> None:
 
 @row("admission.owner", "owner, job and scope of the request stand in the record")
 def owner(session: CheckSession) -> None:
-    for given in ({"user_id": "ada"}, {"owner": {"username": "ada"}}):
-        number = session.reserve(job_id="j-1", scope_id="s-1", **given)
+    for values in ({"user_id": "ada"}, {"owner": {"username": "ada"}}):
+        number = session.reserve(job_id="j-1", scope_id="s-1", **values)
         record = stands(session, number, "active")
-        expect_equal(f"user_id of {given}", record["user_id"], "ada")
+        expect_equal(f"user_id of {values}", record["user_id"], "ada")
         expect_equal("job_id", str(record["job_id"]), "j-1")
         expect_equal("scope_id", str(record["scope_id"]), "s-1")
 
@@ -140,8 +142,8 @@ def listing(session: CheckSession) -> None:
     other = session.reserve(user_id="grace", job_id="j-18")
     expect({mine, other} <= set(_listed(session)), "the list lacks what was just reserved")
     for filters in ({"user_id": "ada"}, {"job_id": "j-17"}):
-        found = _listed(session, **filters)
-        expect(mine in found and other not in found, f"{filters} lists {found}")
+        result = _listed(session, **filters)
+        expect(mine in result and other not in result, f"{filters} lists {result}")
     expect_equal("of a job nobody has", _listed(session, job_id="no-such-job"), [])
 
 
@@ -244,9 +246,9 @@ def required(session: CheckSession) -> None:
     session.expect_refusal("sync_run", lambda: session.q.sync_run(session.info()))
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(session.q, operation)("a-circuit")
-        found = shapes.outcome(operation, answer, "INVALID_RESERVATION", "reservation-required")
-        expect_equal("completion_ready", found.get("completion_ready"), False)
-        expect_equal("poll_operation", found.get("poll_operation"), operation)
+        result = shapes.outcome(operation, answer, "INVALID_RESERVATION", "reservation-required")
+        expect_equal("completion_ready", result.get("completion_ready"), False)
+        expect_equal("poll_operation", result.get("poll_operation"), operation)
 
 
 @row("reservation.unknown", "an unknown id: calls refused, queries answered")

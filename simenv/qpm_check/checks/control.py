@@ -29,32 +29,32 @@ ASKED: shapes.Fields = {
 @row("control.status", "is_ready and get_service_status: the status")
 def status(session: CheckSession) -> None:
     for method in (session.q.is_ready, session.q.get_service_status):
-        found = shapes.has("the status", method(), STATUS)
-        expect(found["state"] in STATES, f"state is {found['state']!r}")
-        expect_equal("state", found["state"], "running")
-        expect_equal("ready", found["ready"], True)
-        expect_equal("accepting_requests", found["accepting_requests"], True)
-        expect_equal("shutdown", found["shutdown"], None)
+        result = shapes.has("the status", method(), STATUS)
+        expect(result["state"] in STATES, f"state is {result['state']!r}")
+        expect_equal("state", result["state"], "running")
+        expect_equal("ready", result["ready"], True)
+        expect_equal("accepting_requests", result["accepting_requests"], True)
+        expect_equal("shutdown", result["shutdown"], None)
 
 
 @row("control.summary", "get_service_summary: a table, on hosts that ask for it")
 def summary(session: CheckSession) -> None:
     if "get_service_summary" not in session.subject.signatures():
         raise Irrelevant("there is no get_service_summary: the newest hosts alone ask for it")
-    found = session.q.get_service_summary()
-    expect(isinstance(found, dict) and found, f"get_service_summary answered {shown(found)}")
-    expect_equal("state", found.get("state", "running"), "running")
+    result = session.q.get_service_summary()
+    expect(isinstance(result, dict) and result, f"get_service_summary answered {shown(result)}")
+    expect_equal("state", result.get("state", "running"), "running")
 
 
 @row("control.test", "test: ok, rpc_ready, the status; it submits nothing")
 def test(session: CheckSession) -> None:
     before = session.q.get_service_status()["active_task_count"]
-    found = shapes.has(
+    result = shapes.has(
         "test", session.q.test(), {"status": str, "rpc_ready": bool, "service": dict}
     )
-    expect_equal("status", found["status"], "ok")
-    expect_equal("rpc_ready", found["rpc_ready"], True)
-    shapes.has("service", found["service"], STATUS)
+    expect_equal("status", result["status"], "ok")
+    expect_equal("rpc_ready", result["rpc_ready"], True)
+    shapes.has("service", result["service"], STATUS)
     after = session.q.get_service_status()["active_task_count"]
     expect(after <= before, f"test made {after - before} tasks")
 
@@ -98,12 +98,12 @@ def shutdown_mode(session: CheckSession) -> None:
 def graceful(session: CheckSession) -> None:
     cid = session.submit(session.long, num_shots=session.long_shots)
     begun = time.time_ns()
-    found = shapes.has("shutdown", session.q.shutdown(reason="checked"), ASKED)
-    expect_equal("status", found["status"], "accepted")
-    expect_equal("mode", found["mode"], "graceful")
-    expect(found["state"] in STATES[1:], f"state is {found['state']!r}")
-    expect(begun - 10**9 <= found["requested_at_ns"] <= time.time_ns() + 10**9,
-           f"requested_at_ns is {found['requested_at_ns']}")  # fmt: skip
+    result = shapes.has("shutdown", session.q.shutdown(reason="checked"), ASKED)
+    expect_equal("status", result["status"], "accepted")
+    expect_equal("mode", result["mode"], "graceful")
+    expect(result["state"] in STATES[1:], f"state is {result['state']!r}")
+    expect(begun - 10**9 <= result["requested_at_ns"] <= time.time_ns() + 10**9,
+           f"requested_at_ns is {result['requested_at_ns']}")  # fmt: skip
     expect_equal("rc of what was accepted", session.completion(cid)["rc"], 0)
 
 
@@ -125,10 +125,10 @@ def closed(session: CheckSession) -> None:
     session.q.shutdown()
     session.expect_refusal("async_run", lambda: session.q.async_run(session.info(), **under),
                   "DEFwExecutionError", "DEFwNotReady", "DEFwOutOfResources")  # fmt: skip
-    found = session.q.is_ready()
-    expect_equal("accepting_requests", found["accepting_requests"], False)
-    expect_equal("ready", found["ready"], False)
-    expect(isinstance(found["shutdown"], dict), "the status does not show the request")
+    result = session.q.is_ready()
+    expect_equal("accepting_requests", result["accepting_requests"], False)
+    expect_equal("ready", result["ready"], False)
+    expect(isinstance(result["shutdown"], dict), "the status does not show the request")
 
 
 @row(
@@ -137,17 +137,17 @@ def closed(session: CheckSession) -> None:
 def no_reservations(session: CheckSession) -> None:
     session.submit(session.long, num_shots=session.long_shots)
     session.q.shutdown()
-    found = shapes.has("reserve", session.q.reserve(request={}), {"status": str, "reason": str})
-    expect_equal("status", found["status"], "rejected")
-    expect_equal("reason", found["reason"], "service-quiescing")
-    expect(found.get("state") in STATES[1:], f"state is {found.get('state')!r}")
+    result = shapes.has("reserve", session.q.reserve(request={}), {"status": str, "reason": str})
+    expect_equal("status", result["status"], "rejected")
+    expect_equal("reason", result["reason"], "service-quiescing")
+    expect(result.get("state") in STATES[1:], f"state is {result.get('state')!r}")
 
 
 @row("control.shutdown-cancel", "shutdown by cancel ends what is under way", alone=True)
 def cancel(session: CheckSession) -> None:
     cids = [session.submit(session.long, num_shots=session.long_shots) for _ in range(4)]
-    found = session.q.shutdown(mode="cancel")
-    expect_equal("mode", found["mode"], "cancel")
+    result = session.q.shutdown(mode="cancel")
+    expect_equal("mode", result["mode"], "cancel")
     records = [_ended(session, cid) for cid in cids]
     expect(any(record["rc"] != 0 for record in records), "all of 4 long circuits ran to their ends")
 

@@ -193,9 +193,9 @@ def count(session: CheckSession) -> None:
 @row("values.plain", "nothing but plain data in any answer or event of all checks", revisions=BOTH)
 def plain(session: CheckSession) -> None:
     session.completion(session.submit())
-    found = session.impure
-    reported = "; ".join(f"{method}: {place}" for method, place in sorted(found.items()))
-    expect(not found, reported)
+    result = session.impure
+    reported = "; ".join(f"{method}: {place}" for method, place in sorted(result.items()))
+    expect(not result, reported)
 
 
 def _circuit(session: CheckSession, value: int) -> str:

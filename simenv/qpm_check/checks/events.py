@@ -18,13 +18,13 @@ def register(session: CheckSession) -> None:
     counts = []
     for _ in range(2):
         listener = session.listener()
-        found = shapes.has(
+        result = shapes.has(
             "register_event_notification", listener.register(EVENT, **session.reservation_kwargs),
             {"status": str, "class_id": str, "registration_count": int},
         )  # fmt: skip
-        expect_equal("status", found["status"], "accepted")
-        expect_equal("class_id", found["class_id"], listener.sink.class_id)
-        counts.append(found["registration_count"])
+        expect_equal("status", result["status"], "accepted")
+        expect_equal("class_id", result["class_id"], listener.sink.class_id)
+        counts.append(result["registration_count"])
     expect_equal("registration_count after one more", counts[1], counts[0] + 1)
 
 

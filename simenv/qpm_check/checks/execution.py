@@ -272,12 +272,12 @@ def timing(session: CheckSession) -> None:
         lambda: session.status(envelope["cid"])["lifecycle_state"] == "completed", "completed"
     )
     answer = session.q.get_task_timing(task_id=envelope["qtask_id"], **session.reservation_kwargs)
-    found = shapes.has(
+    result = shapes.has(
         "get_task_timing", answer, {"task_id": int, "lifecycle_state": str, "timing": dict}
     )
-    expect("reservation_id" in found, "get_task_timing has no 'reservation_id'")
-    expect_equal("task_id", found["task_id"], envelope["qtask_id"])
-    expect(bool(found["timing"]), "timing of what has run is empty")
+    expect("reservation_id" in result, "get_task_timing has no 'reservation_id'")
+    expect_equal("task_id", result["task_id"], envelope["qtask_id"])
+    expect(bool(result["timing"]), "timing of what has run is empty")
 
 
 @row("execution.metadata", "get_task_metadata: an envelope with provider_metadata")
@@ -287,10 +287,10 @@ def metadata(session: CheckSession) -> None:
         lambda: session.status(envelope["cid"])["lifecycle_state"] == "completed", "completed"
     )
     answer = session.q.get_task_metadata(task_id=envelope["qtask_id"], **session.reservation_kwargs)
-    found = shapes.envelope("get_task_metadata", answer)
-    shapes.has("get_task_metadata", found, {"task_id": int, "provider_metadata": dict})
-    if found["provider_metadata"].get("available") is False:
-        shapes.has("provider_metadata", found["provider_metadata"], {"reason": str})
+    result = shapes.envelope("get_task_metadata", answer)
+    shapes.has("get_task_metadata", result, {"task_id": int, "provider_metadata": dict})
+    if result["provider_metadata"].get("available") is False:
+        shapes.has("provider_metadata", result["provider_metadata"], {"reason": str})
 
 
 @row("execution.delete", "delete_circuit: None, also of an unknown one")
@@ -311,8 +311,8 @@ def _gives(session: CheckSession, circuit: dict[str, Any], key: str) -> None:
 
 def _ended(session: CheckSession, cid: str) -> dict[str, Any]:
     expected = f"the completion of a cancelled task {cid}"
-    found: dict[str, Any] = session.until(lambda: session.poll(cid), expected)
-    return found
+    entries: dict[str, Any] = session.until(lambda: session.poll(cid), expected)
+    return entries
 
 
 def _is_cancelled(session: CheckSession, cid: str) -> dict[str, Any]:

@@ -23,16 +23,16 @@ Call = Callable[..., Any]
 
 def _mutations(request: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Each field, also of tables inside, with each wrong value; each field left out."""
-    found = []
+    results = []
     for name, value in request.items():
         without = {key: item for key, item in request.items() if key != name}
-        found.append((f"without {name}", without))
-        found += [(f"{name}={shown(wrong)}", {**request, name: wrong}) for wrong in WRONG]
+        results.append((f"without {name}", without))
+        results += [(f"{name}={shown(wrong)}", {**request, name: wrong}) for wrong in WRONG]
         if isinstance(value, dict):
-            found += [
+            results += [
                 (f"{name}: {what}", {**request, name: inner}) for what, inner in _mutations(value)
             ]
-    return found
+    return results
 
 
 def _answered(what: str, call: Call, given: Any, allowed: tuple[str, ...] = ()) -> bool:
@@ -78,11 +78,11 @@ def info(session: CheckSession) -> None:
 def sync(session: CheckSession) -> None:
     for name in ("reservation_id", "token", "timeout", "cancel_on_timeout"):
         for wrong in WRONG:
-            given = {**session.reservation_kwargs, name: wrong}
+            values = {**session.reservation_kwargs, name: wrong}
             if name == "timeout" and not isinstance(wrong, float | int):
-                given["cancel_on_timeout"] = True
+                values["cancel_on_timeout"] = True
             what = f"sync_run({name}={shown(wrong)})"
-            _answered(what, lambda more: session.q.sync_run(session.info(), **more), given)
+            _answered(what, lambda more: session.q.sync_run(session.info(), **more), values)
     _still_well(session)
 
 
@@ -116,7 +116,7 @@ def reserve(session: CheckSession) -> None:
         "num_qubits": 2, "num_shots": SHOTS, "policy": {}, "workload": {}, "run_context": {},
     }  # fmt: skip
     before = len(session.q.list_reservations())
-    made = 0
+    built = 0
     for what, wrong in _mutations(right):
         _answered(f"evaluate with {what}", lambda given: session.q.evaluate(request=given), wrong)
     for what, wrong in _mutations(right)[:: max(1, len(WRONG) // 4)]:
@@ -126,7 +126,7 @@ def reserve(session: CheckSession) -> None:
         )
         if isinstance(decision, dict) and decision.get("status") == "accepted":
             session.q.cancel(reservation_id=decision["reservation_id"])
-            made += 1
+            built += 1
     after = [one for one in session.q.list_reservations() if one["state"] == "active"]
     expect_equal("active reservations that were not there", max(0, len(after) - before), 0)
 
@@ -140,8 +140,8 @@ def policy(session: CheckSession) -> None:
             if not _answered(f"set_admission_policy with {what}",
                              lambda given: session.q.set_admission_policy(configuration=given),
                              wrong):  # fmt: skip
-                found = session.q.get_admission_policy()["configuration"]
-                expect_equal(f"the policy after {what}", found, rules)
+                result = session.q.get_admission_policy()["configuration"]
+                expect_equal(f"the policy after {what}", result, rules)
             else:
                 session.q.set_admission_policy(configuration=configuration("unlimited", {}))
                 rules = session.q.get_admission_policy()["configuration"]
@@ -149,8 +149,8 @@ def policy(session: CheckSession) -> None:
             if not _answered(f"configure_device_profile with {what}",
                              lambda given: session.q.configure_device_profile(profile=given),
                              wrong):  # fmt: skip
-                found = session.q.get_device_profile()["device_profile"]
-                expect_equal(f"the profile after {what}", found, profile)
+                result = session.q.get_device_profile()["device_profile"]
+                expect_equal(f"the profile after {what}", result, profile)
             else:
                 session.q.configure_device_profile(profile=profile)
     finally:

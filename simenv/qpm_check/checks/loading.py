@@ -168,8 +168,8 @@ def uninitialize(session: CheckSession) -> None:
         names = [name.rpartition(" (")[0] for name in now["threads"]]
         known = {name.rpartition(" (")[0] for name in before}  # of another process of the plugin's
         threads = [n for n in names if n not in known and not n.startswith(OURS)]
-        found = [f"thread {name}" for name in threads] if len(threads) > MOST_LEFT else []
-        return found + [f"process {number}" for number in now["children"]]
+        result = [f"thread {name}" for name in threads] if len(threads) > MOST_LEFT else []
+        return result + [f"process {number}" for number in now["children"]]
 
     with suppress(Broken):
         session.until(lambda: not left(), "the end of what was begun", ENDS_S)
@@ -244,8 +244,8 @@ def _process(
 
 def _facts(session: CheckSession) -> dict[str, Any]:
     plugin: Any = session.target
-    found: dict[str, Any] = plugin.facts(session.revision)
-    return found
+    entries: dict[str, Any] = plugin.facts(session.revision)
+    return entries
 
 
 def _loaded(session: CheckSession) -> dict[str, Any]:

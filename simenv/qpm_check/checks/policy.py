@@ -75,11 +75,11 @@ def ruled(
 
 @row("policy.profile", "a device profile: its fields, whole numbers")
 def profile(session: CheckSession) -> None:
-    found = shapes.has(
+    result = shapes.has(
         "get_device_profile", session.q.get_device_profile(),
         {"version": int, "device_profile": dict},
     )  # fmt: skip
-    reported = shapes.has("device_profile", found["device_profile"], PROFILE)
+    reported = shapes.has("device_profile", result["device_profile"], PROFILE)
     shapes.has("its baseline", reported["baseline"], dict.fromkeys(ONE_GATE, int))
 
 
@@ -96,22 +96,22 @@ def profile_set(session: CheckSession) -> None:
             expect_equal("status", answer["status"], status)
         expect(first["version"] > before["version"], "the version does not grow with a change")
         expect_equal("version of what is unchanged", again["version"], first["version"])
-        found = session.q.get_device_profile()["device_profile"]
-        expect_equal("compile_ns", found["compile_ns"], 4_321)
+        result = session.q.get_device_profile()["device_profile"]
+        expect_equal("compile_ns", result["compile_ns"], 4_321)
     finally:
         session.q.configure_device_profile(profile=before["device_profile"])
 
 
 @row("policy.unlimited", "by default admission is unlimited, with no capacity")
 def unlimited(session: CheckSession) -> None:
-    found = shapes.has(
+    result = shapes.has(
         "get_admission_policy", session.q.get_admission_policy(),
         {"version": int, "configuration": dict},
     )["configuration"]  # fmt: skip
-    shapes.has("configuration", found, {"policy": dict, "estimator": dict, "baseline": dict})
-    expect_equal("policy", found["policy"].get("name"), "unlimited")
-    expect_equal("capacity", found.get("capacity", {}), {})
-    shapes.has("its baseline", found["baseline"], dict.fromkeys(ONE_GATE, int))
+    shapes.has("configuration", result, {"policy": dict, "estimator": dict, "baseline": dict})
+    expect_equal("policy", result["policy"].get("name"), "unlimited")
+    expect_equal("capacity", result.get("capacity", {}), {})
+    shapes.has("its baseline", result["baseline"], dict.fromkeys(ONE_GATE, int))
 
 
 @row("policy.set", "set_admission_policy: accepted, then unchanged; versions grow")
@@ -121,10 +121,10 @@ def policy_set(session: CheckSession) -> None:
         asked = configuration("credit", {"total_credits": 77})
         again = session.q.set_admission_policy(configuration=asked)
         expect_equal("status", again["status"], "unchanged")
-        found = session.q.get_admission_policy()
-        expect(found["version"] > before, f"version {before}, then {found['version']}")
-        expect_equal("policy", found["configuration"]["policy"]["name"], "credit")
-        expect_equal("capacity", found["configuration"]["capacity"], {"total_credits": 77})
+        result = session.q.get_admission_policy()
+        expect(result["version"] > before, f"version {before}, then {result['version']}")
+        expect_equal("policy", result["configuration"]["policy"]["name"], "credit")
+        expect_equal("capacity", result["configuration"]["capacity"], {"total_credits": 77})
 
 
 @row("policy.refused", "a policy that is none is refused, and the old one stays")
@@ -165,17 +165,17 @@ def estimate(session: CheckSession) -> None:
     each = (4 * 7 + 2 * 11 + 3 * 13) * 10 + (4 * 3 + 2 * 5 + 3 * 17) + 19 + 23 + 29
     baseline = 7 + 3 + 19 + 23 + 29
     with ruled(session, "credit", {"total_credits": 1_000}, **times):
-        found = decided("evaluate", session.q.evaluate(request=asked), "accepted")
-        expect_equal("estimated_total_ns", found["estimated_total_ns"], 2 * each)
-        expect_equal("credits_required", found["credits_required"], math.ceil(2 * each / baseline))
+        result = decided("evaluate", session.q.evaluate(request=asked), "accepted")
+        expect_equal("estimated_total_ns", result["estimated_total_ns"], 2 * each)
+        expect_equal("credits_required", result["credits_required"], math.ceil(2 * each / baseline))
 
 
 @row("policy.credit", "credits: what they do not suffice for is delayed or rejected, code 7")
 def credit(session: CheckSession) -> None:
     with ruled(session, "credit", {"total_credits": 10}):
-        found = decided("evaluate", session.q.evaluate(request=size(4)), "accepted")
-        expect_equal("credits_required", found["credits_required"], 4)
-        expect_equal("capacity_available", found["capacity_available"], 10)
+        result = decided("evaluate", session.q.evaluate(request=size(4)), "accepted")
+        expect_equal("credits_required", result["credits_required"], 4)
+        expect_equal("capacity_available", result["capacity_available"], 10)
         numbers = [session.reserve(**size(4)) for _ in range(2)]
         for number in numbers:
             expect_equal(
@@ -196,8 +196,8 @@ def rate(session: CheckSession) -> None:
     with ruled(session, "rate", {"device_rate": 30, "time_span_ns": 10**9}):
         asked = {**size(10), "walltime_ns": 7 * 10**8, "classical_runtime_ns": 10**8,
                  "overhead_ns": 10**8}  # fmt: skip
-        found = decided("evaluate", session.q.evaluate(request=asked), "accepted")
-        expect_equal("rate_required", found["rate_required"], 20)
+        result = decided("evaluate", session.q.evaluate(request=asked), "accepted")
+        expect_equal("rate_required", result["rate_required"], 20)
         session.reserve(**asked)
         short = decided("a second one", session.q.reserve(request=asked))
         expect(short["status"] != "accepted", "40 of a rate of 30 were handed out")
@@ -208,8 +208,8 @@ def rate(session: CheckSession) -> None:
 def walltime(session: CheckSession) -> None:
     with ruled(session, "rate", {"device_rate": 30, "time_span_ns": 10**9}):
         asked = {**size(1), "walltime_ns": 10**8, "classical_runtime_ns": 10**8}
-        found = decided("evaluate", session.q.evaluate(request=asked), "rejected")
-        expect_equal("reason_code", found["reason_code"], 10)
+        result = decided("evaluate", session.q.evaluate(request=asked), "rejected")
+        expect_equal("reason_code", result["reason_code"], 10)
 
 
 @row("credits.returned", "what a task did not use of its estimate comes back")
@@ -268,8 +268,8 @@ def delayed(session: CheckSession) -> None:
             state = session.q.get_scheduler_queue_state()
             if session.q.task_status(first, **under)["lifecycle_state"] == "completed":
                 continue  # too late: the credits are back
-            found = shapes.stands("async_run", answer, "pending-capacity")
-            expect_equal("pending_queue_position", found.get("pending_queue_position"), 1)
+            result = shapes.stands("async_run", answer, "pending-capacity")
+            expect_equal("pending_queue_position", result.get("pending_queue_position"), 1)
             expect_equal("pending_capacity of the queue", len(state["pending_capacity"]), 1)
             for cid in (first, second):
                 expect_equal(

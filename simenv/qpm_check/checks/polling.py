@@ -17,10 +17,10 @@ def not_ready(session: CheckSession) -> None:
     cid = session.submit(session.long, num_shots=session.long_shots)
     for operation in ("read_cq", "peek_cq"):
         answer = getattr(session.q, operation)(cid, **session.reservation_kwargs)
-        found = shapes.stands(operation, answer, *shapes.ORDER[:-1])
-        _polled(operation, found, ready=False)
-        expect_equal("reason", found.get("reason"), "completion-not-ready")
-        expect_equal("cid", found["cid"], cid)
+        result = shapes.stands(operation, answer, *shapes.ORDER[:-1])
+        _polled(operation, result, ready=False)
+        expect_equal("reason", result.get("reason"), "completion-not-ready")
+        expect_equal("cid", result["cid"], cid)
 
 
 @row("polling.unknown", "read_cq of an unknown cid: IN_PROGRESS")
@@ -55,9 +55,9 @@ def gone(session: CheckSession) -> None:
     session.completion(cid)
     answer = session.q.read_cq(cid, **session.reservation_kwargs)
     reason = "completion-no-longer-retained"
-    found = shapes.outcome("read_cq", answer, "NO_LONGER_RETAINED", reason)
-    _polled("read_cq", found, ready=False)
-    shapes.has("read_cq", found, {"evicted_at_ns": int, "retention_reason": str})
+    result = shapes.outcome("read_cq", answer, "NO_LONGER_RETAINED", reason)
+    _polled("read_cq", result, ready=False)
+    shapes.has("read_cq", result, {"evicted_at_ns": int, "retention_reason": str})
 
 
 @row("polling.oldest", "read_cq without a cid: the oldest completion")
@@ -82,8 +82,8 @@ def times(session: CheckSession) -> None:
 
 
 def _polled(operation: str, answer: dict[str, Any], *, ready: bool) -> None:
-    found = answer.get("completion_ready")
-    expect(found is ready, f"completion_ready of {operation} is {found!r}, not {ready}")
+    result = answer.get("completion_ready")
+    expect(result is ready, f"completion_ready of {operation} is {result!r}, not {ready}")
     expect_equal("poll_operation", answer.get("poll_operation"), operation)
 
 

@@ -183,32 +183,32 @@ def expect_bits(session: CheckSession, qasm: str, key: str, what: str) -> None:
 
 def _text_keys(counts: dict[str, int], like: str) -> dict[str, int]:
     """Hex keys as bits, spaced like `like`; hosts take either."""
-    found = {}
+    entries = {}
     for name, count in counts.items():
         if name.startswith("0x"):
             digits = iter(format(int(name, 16), f"0{len(like.replace(' ', ''))}b"))
             name = "".join(" " if sign == " " else next(digits) for sign in like)
-        found[name] = count
-    return found
+        entries[name] = count
+    return entries
 
 
 def _vector(session: CheckSession) -> dict[str, Any]:
     if not session.subject.card().capabilities & STATEVECTOR:
         raise Irrelevant("it does not say that it has state vectors")
     record = session.run(circuits.AMPLITUDES, return_statevector=True)
-    found = record["result"].get("statevector")
-    expect(isinstance(found, dict), "result has no 'statevector'")
-    vector: dict[str, Any] = found
+    result = record["result"].get("statevector")
+    expect(isinstance(result, dict), "result has no 'statevector'")
+    vector: dict[str, Any] = result
     return vector
 
 
 def _peek(session: CheckSession, cid: str) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = session.q.peek_cq(
+        entries: dict[str, Any] = session.q.peek_cq(
             cid, **(session.reservation_kwargs if session.revision == 2 else {})
         )
     except Exception as error:
         if named(error) != "DEFwInProgress":
             raise
         return None
-    return found if found.get("completion_ready", True) else None
+    return entries if entries.get("completion_ready", True) else None

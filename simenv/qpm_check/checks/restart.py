@@ -79,13 +79,13 @@ def _away(session: CheckSession) -> Iterator[None]:
 
 def _submitted(session: CheckSession) -> list[tuple[CheckedClient, str, dict[str, Any]]]:
     """Circuits that take their time: whose, their cids and reservations."""
-    found = []
+    results = []
     for _ in range(CLIENTS):
         client = session.connect()
         under = {"reservation_id": session.reserve()} if session.revision == 2 else {}
         cid = session.submit(session.long, num_shots=session.long_shots, by=client, under=under)
-        found.append((client, cid, under))
-    return found
+        results.append((client, cid, under))
+    return results
 
 
 def _all_over(session: CheckSession, running: list[Poller]) -> None:

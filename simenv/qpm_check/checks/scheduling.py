@@ -37,13 +37,13 @@ _REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
 
 @row("scheduler.status", "get_scheduler_status: active, its policy, its limits")
 def status(session: CheckSession) -> None:
-    found = shapes.has("get_scheduler_status", session.q.get_scheduler_status(), STATUS)
-    expect_equal("state", found["state"], "active")
+    result = shapes.has("get_scheduler_status", session.q.get_scheduler_status(), STATUS)
+    expect_equal("state", result["state"], "active")
     for name in CONTROL:
-        expect(name in found["control"], f"control has no {name!r}")
-    expect_equal("paused", found["control"]["paused"], False)
-    expect_equal("draining", found["control"]["draining"], False)
-    shapes.has("dispatch_limits", found["dispatch_limits"], {"max_inflight": int})
+        expect(name in result["control"], f"control has no {name!r}")
+    expect_equal("paused", result["control"]["paused"], False)
+    expect_equal("draining", result["control"]["draining"], False)
+    shapes.has("dispatch_limits", result["dispatch_limits"], {"max_inflight": int})
 
 
 @row("scheduler.policy", "the four policies, each accepted, then unchanged")
@@ -65,9 +65,9 @@ def policy(session: CheckSession) -> None:
                 {"status": str, "version": int, "scheduler_policy": dict},
             )  # fmt: skip
             expect_equal("status of what is so already", again["status"], "unchanged")
-            found = session.q.get_scheduler_policy()
-            expect_equal("policy_name", found["scheduler_policy"]["policy_name"], name)
-        expect(found["version"] > before["version"], "the version does not grow with changes")
+            result = session.q.get_scheduler_policy()
+            expect_equal("policy_name", result["scheduler_policy"]["policy_name"], name)
+        expect(result["version"] > before["version"], "the version does not grow with changes")
         expect_equal("rc of a circuit meanwhile", session.run()["rc"], 0)
     finally:
         session.q.configure_scheduler_policy(configuration=before["scheduler_policy"])
@@ -86,18 +86,18 @@ def policy_unknown(session: CheckSession) -> None:
 @row("scheduler.pause", "paused: nothing new begins; resumed: it does")
 def pause(session: CheckSession) -> None:
     with _as_before(session):
-        found = shapes.has("pause_execution_target",
+        result = shapes.has("pause_execution_target",
                            session.q.pause_execution_target(reason="checked"), STEERED)  # fmt: skip
-        expect_equal("status", found["status"], "paused")
-        expect_equal("paused", found["control"]["paused"], True)
-        expect_equal("pause_reason", found["control"]["pause_reason"], "checked")
+        expect_equal("status", result["status"], "paused")
+        expect_equal("paused", result["control"]["paused"], True)
+        expect_equal("pause_reason", result["control"]["pause_reason"], "checked")
         expect_equal("state", session.q.get_scheduler_status()["state"], "paused")
         cid = session.submit()
         time.sleep(QUIET_S)
         state = session.status(cid)["lifecycle_state"]
         expect(state not in BEGUN, f"a task of a paused target is {state!r}")
-        found = session.q.resume_execution_target()
-        expect_equal("status", found["status"], "resumed")
+        result = session.q.resume_execution_target()
+        expect_equal("status", result["status"], "resumed")
         expect_equal("rc after resuming", session.completion(cid)["rc"], 0)
 
 
@@ -105,10 +105,10 @@ def pause(session: CheckSession) -> None:
 def drain(session: CheckSession) -> None:
     with _as_before(session):
         cid = session.submit(session.long, num_shots=session.long_shots)
-        found = shapes.has("drain_execution_target", session.q.drain_execution_target(), STEERED)
-        expect_equal("status", found["status"], "draining")
-        expect_equal("draining", found["control"]["draining"], True)
-        expect_equal("drain_mode", found["control"]["drain_mode"], "graceful")
+        result = shapes.has("drain_execution_target", session.q.drain_execution_target(), STEERED)
+        expect_equal("status", result["status"], "draining")
+        expect_equal("draining", result["control"]["draining"], True)
+        expect_equal("drain_mode", result["control"]["drain_mode"], "graceful")
         session.expect_refusal(
             "async_run",
             lambda: session.q.async_run(session.info(), **session.reservation_kwargs),
@@ -125,12 +125,12 @@ def limits(session: CheckSession) -> None:
     before = session.q.get_scheduler_status()["dispatch_limits"]["max_inflight"]
     try:
         session.q.configure_dispatch_limits(limits={"max_inflight": 2})
-        found = shapes.has(
+        result = shapes.has(
             "configure_dispatch_limits",
             session.q.configure_dispatch_limits(limits={"max_inflight": 1}),
             {"status": str, "version": int, "dispatch_limits": dict},
         )  # fmt: skip
-        expect_equal("status", found["status"], "dispatch-limits-updated")
+        expect_equal("status", result["status"], "dispatch-limits-updated")
         again = session.q.configure_dispatch_limits(limits={"max_inflight": 1})
         expect_equal("status of what is so already", again["status"], "unchanged")
         cids = [session.submit(session.long, num_shots=session.long_shots) for _ in range(4)]
@@ -160,21 +160,21 @@ def limits_refused(session: CheckSession) -> None:
             )
         else:
             expect(False, f"{asked} was not refused; it answered {answer}")
-        found = session.q.get_scheduler_status()["dispatch_limits"]
-        expect_equal(f"limits after {asked}", found, before)
+        result = session.q.get_scheduler_status()["dispatch_limits"]
+        expect_equal(f"limits after {asked}", result, before)
 
 
 @row("scheduler.queue", "get_scheduler_queue_state: what is under way, as envelopes")
 def queue(session: CheckSession) -> None:
     cid = session.submit(session.long, num_shots=session.long_shots)
     number = session.status(cid)["qtask_id"]
-    found = shapes.has("get_scheduler_queue_state", session.q.get_scheduler_queue_state(), QUEUE)
-    expect_equal("include_restricted", found["include_restricted"], False)
-    there = {one.get("qtask_id") for one in found["runtime_tasks"]}
+    result = shapes.has("get_scheduler_queue_state", session.q.get_scheduler_queue_state(), QUEUE)
+    expect_equal("include_restricted", result["include_restricted"], False)
+    there = {one.get("qtask_id") for one in result["runtime_tasks"]}
     expect(number in there, f"runtime_tasks has {sorted(map(str, there))}, not {number}")
-    for one in found["runtime_tasks"]:
+    for one in result["runtime_tasks"]:
         shapes.envelope("a runtime task", one)
-    expect(found["scheduler_task_count"] >= 1, "scheduler_task_count is 0")
+    expect(result["scheduler_task_count"] >= 1, "scheduler_task_count is 0")
     reported = session.q.get_scheduler_queue_state(include_restricted=True)
     expect_equal("include_restricted", reported["include_restricted"], True)
 

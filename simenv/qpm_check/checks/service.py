@@ -54,7 +54,7 @@ def bits(session: CheckSession) -> None:
 
 @row("query.properties", "properties: identity, widths, kinds")
 def properties(session: CheckSession) -> None:
-    found = has(
+    result = has(
         "properties", session.subject.card().properties,
         {
             "service_type": str, "service_id": str, "provider": str, "device_id": str,
@@ -64,26 +64,28 @@ def properties(session: CheckSession) -> None:
         },
         {"circuit_formats": list},
     )  # fmt: skip
-    expect_equal("service_type", found["service_type"], "qfw.qpm")
-    expect(found["num_qubits"] >= 1, f"num_qubits is {found['num_qubits']}")
-    expect(found["max_shots"] >= 1, f"max_shots is {found['max_shots']}")
+    expect_equal("service_type", result["service_type"], "qfw.qpm")
+    expect(result["num_qubits"] >= 1, f"num_qubits is {result['num_qubits']}")
+    expect(result["max_shots"] >= 1, f"max_shots is {result['max_shots']}")
     card = session.subject.card()
-    expect_equal("qpm_type", found["qpm_type"], int(card.types))
-    expect_equal("qpm_capabilities", found["qpm_capabilities"], int(card.capabilities))
-    expect(not (bad := impurities(found, "properties")), f"{bad[:1]}")
+    expect_equal("qpm_type", result["qpm_type"], int(card.types))
+    expect_equal("qpm_capabilities", result["qpm_capabilities"], int(card.capabilities))
+    expect(not (bad := impurities(result, "properties")), f"{bad[:1]}")
 
 
 @row("query.selector", "selector: name, resources with the device, aliases with QPM")
 def selector(session: CheckSession) -> None:
     reported = session.subject.card().properties
-    found = has(
+    result = has(
         "selector", reported.get("selector"), {"name": str, "resources": list, "aliases": list}
     )
-    expect(reported["device_id"] in found["resources"],
-           f"resources {found['resources']} lack the device {reported['device_id']!r}")  # fmt: skip
-    expect("QPM" in found["aliases"], f"aliases {found['aliases']} lack 'QPM'")
     expect(
-        reported["provider"] in found["aliases"], f"aliases {found['aliases']} lack the provider"
+        reported["device_id"] in result["resources"],
+        f"resources {result['resources']} lack the device {reported['device_id']!r}",
+    )
+    expect("QPM" in result["aliases"], f"aliases {result['aliases']} lack 'QPM'")
+    expect(
+        reported["provider"] in result["aliases"], f"aliases {result['aliases']} lack the provider"
     )
 
 
@@ -118,8 +120,8 @@ def default_binding(session: CheckSession) -> None:
         "service_module": card.home[0],
         "service_class": card.home[1],
     }
-    found = {name: card.properties.get(name) for name in expected}
-    expect_equal("the default binding", found, expected)
+    entries = {name: card.properties.get(name) for name in expected}
+    expect_equal("the default binding", entries, expected)
 
 
 @row("query.lookup", "a client that wants any QPM, or one of its kind, finds it",
@@ -127,8 +129,8 @@ def default_binding(session: CheckSession) -> None:
 def lookup(session: CheckSession) -> None:
     card = session.subject.card()
     for types, capabilities in ((-1, -1), (card.types, card.capabilities)):
-        found = _control(session).host("lookup", types, capabilities)
-        expect(found, f"type {types} with capabilities {capabilities} does not find it")
+        result = _control(session).host("lookup", types, capabilities)
+        expect(result, f"type {types} with capabilities {capabilities} does not find it")
     expect(not _control(session).host("lookup", 1 << 20, -1), "it matches bits it does not have")
 
 
@@ -138,8 +140,8 @@ def examples(session: CheckSession) -> None:
     types = session.subject.card().types
     if not types & SIMULATOR:
         raise Irrelevant("it is no simulator")
-    found = [name for name, bit in EXAMPLES.items() if _control(session).host("lookup", bit, -1)]
-    expect(found, f"type bits {types}: no example finds it, they ask for {EXAMPLES}")
+    results = [name for name, bit in EXAMPLES.items() if _control(session).host("lookup", bit, -1)]
+    expect(results, f"type bits {types}: no example finds it, they ask for {EXAMPLES}")
 
 
 @row("register.directory", "it registers itself, with all a directory asks", needs=_TRANSPORT)
@@ -166,8 +168,8 @@ def resolve(session: CheckSession) -> None:
         {"qpm_type": reported["qpm_type"], "qpm_capabilities": reported["qpm_capabilities"]},
     ):  # fmt: skip
         for binding in signatures.CLIENTS:
-            found = _control(session).host("resolve", {**expected, "binding_name": binding})
-            expect(len(found) == 1, f"{expected} finds {len(found)} entries of {binding}")
+            result = _control(session).host("resolve", {**expected, "binding_name": binding})
+            expect(len(result) == 1, f"{expected} finds {len(result)} entries of {binding}")
 
 
 @row(

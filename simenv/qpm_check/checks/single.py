@@ -48,9 +48,9 @@ def test(session: CheckSession) -> None:
 @row("single.release", "release: None, as often as it is called; circuits go on", revisions=R1)
 def release(session: CheckSession) -> None:
     ways: tuple[tuple[Any, ...], ...] = ((), (None,), ([],))
-    for given in ways:
-        answer = session.q.release(*given)
-        expect(answer is None, f"release{given} answered {shown(answer)}")
+    for values in ways:
+        answer = session.q.release(*values)
+        expect(answer is None, f"release{values} answered {shown(answer)}")
     expect_equal("rc after release", session.run()["rc"], 0)
 
 
@@ -201,8 +201,8 @@ def shutdown(session: CheckSession) -> None:
 @row("single.reserve", "reserve takes whatever a host gives, and answers None", revisions=R1,
      needs=(Need.TRANSPORT,))  # fmt: skip
 def reserve(session: CheckSession) -> None:
-    for given in (("svc", "ep"), ("svc", "ep", "more")):
-        answer = session.q.reserve(*given)
+    for values in (("svc", "ep"), ("svc", "ep", "more")):
+        answer = session.q.reserve(*values)
         expect(answer is None, f"reserve answered {shown(answer)}")
 
 

@@ -57,25 +57,25 @@ def backend(session: CheckSession) -> None:
 
 @row("telemetry.device", "get_device_info: a qhw-device-v1 record, or the simple form")
 def device(session: CheckSession) -> None:
-    found = session.q.get_device_info()
-    if "schema" not in found:
-        has("get_device_info", found,
+    result = session.q.get_device_info()
+    if "schema" not in result:
+        has("get_device_info", result,
             {"backend": str, "target_id": str, "num_qubits": int, "max_shots": int})  # fmt: skip
         return
-    _qhw(found, "qhw-device-v1", {"qubits": list})
-    for qubit in found["qubits"]:
+    _qhw(result, "qhw-device-v1", {"qubits": list})
+    for qubit in result["qubits"]:
         has("a qubit", qubit, {"id": str})
-    expect(bool(found["qubits"]), "a device without qubits")
-    technology = found["device"].get("technology", "simulator")
+    expect(bool(result["qubits"]), "a device without qubits")
+    technology = result["device"].get("technology", "simulator")
     expect(technology in TECHNOLOGIES, f"technology is {technology!r}")
 
 
 @row("telemetry.capability-map", "capability_map: calls and the libraries each of them knows")
 def capability_map(session: CheckSession) -> None:
     _of_the_newest(session, "capability_map")
-    found = session.q.capability_map()
-    expect(isinstance(found, dict) and found, f"capability_map answered {shown(found)}")
-    for call, libraries in found.items():
+    result = session.q.capability_map()
+    expect(isinstance(result, dict) and result, f"capability_map answered {shown(result)}")
+    for call, libraries in result.items():
         names = isinstance(libraries, list) and all(isinstance(one, str) for one in libraries)
         expect(isinstance(call, str) and names, f"capability_map[{call!r}] is {shown(libraries)}")
 
@@ -83,9 +83,9 @@ def capability_map(session: CheckSession) -> None:
 @row("telemetry.allocations", "list_scheduler_allocations: a list, less of it with a filter")
 def allocations(session: CheckSession) -> None:
     _of_the_newest(session, "list_scheduler_allocations")
-    found = session.q.list_scheduler_allocations()
-    expect(isinstance(found, list), f"list_scheduler_allocations answered {shown(found)}")
-    expect(all(isinstance(one, dict) for one in found), f"an entry is no table: {shown(found)}")
+    result = session.q.list_scheduler_allocations()
+    expect(isinstance(result, list), f"list_scheduler_allocations answered {shown(result)}")
+    expect(all(isinstance(one, dict) for one in result), f"an entry is no table: {shown(result)}")
     none = session.q.list_scheduler_allocations(filters={"allocation_id": "no-such-allocation"})
     expect_equal("allocations of no such id", none, [])
 
@@ -97,54 +97,54 @@ def _of_the_newest(session: CheckSession, name: str) -> None:
 
 @row("telemetry.coupling", "get_coupling_graph: qhw-coupling-v1, or couplings [[a, b]]")
 def coupling(session: CheckSession) -> None:
-    found = session.q.get_coupling_graph()
-    if "schema" not in found:
-        has("get_coupling_graph", found, {"backend": str, "target_id": str, "couplings": list})
+    result = session.q.get_coupling_graph()
+    if "schema" not in result:
+        has("get_coupling_graph", result, {"backend": str, "target_id": str, "couplings": list})
         return
-    _qhw(found, "qhw-coupling-v1", {"coupling": dict, "operations": list})
-    graph = has("coupling", found["coupling"],
+    _qhw(result, "qhw-coupling-v1", {"coupling": dict, "operations": list})
+    graph = has("coupling", result["coupling"],
                 {"nodes": list, "edges": list, "directed": bool, "source": list})  # fmt: skip
     nodes = set(graph["nodes"])
     expect(all(isinstance(node, str) for node in nodes), "a node is no text")
     for edge in graph["edges"]:
         expect(len(edge) == 2 and set(edge) <= nodes, f"edge {edge} joins what are no nodes")
-    for operation in found["operations"]:
+    for operation in result["operations"]:
         has("an operation", operation, {"name": str, "arity": int})
 
 
 @row("telemetry.calibration", "get_calibration_snapshot: qhw-calibration-v1, or the simple form")
 def calibration(session: CheckSession) -> None:
-    found = session.q.get_calibration_snapshot()
-    if "schema" not in found:
-        has("get_calibration_snapshot", found, {"backend": str, "target_id": str})
+    result = session.q.get_calibration_snapshot()
+    if "schema" not in result:
+        has("get_calibration_snapshot", result, {"backend": str, "target_id": str})
         return
-    _qhw(found, "qhw-calibration-v1", {"calibration": dict})
-    has("calibration", found["calibration"],
+    _qhw(result, "qhw-calibration-v1", {"calibration": dict})
+    has("calibration", result["calibration"],
         {"observation_count": int, "quality_metric_count": int, "summaries": dict})  # fmt: skip
 
 
 @row("telemetry.dynamic", "get_dynamic_backend_info: the simple form, and its calibration set")
 def dynamic(session: CheckSession) -> None:
-    found = has("get_dynamic_backend_info", session.q.get_dynamic_backend_info(),
+    result = has("get_dynamic_backend_info", session.q.get_dynamic_backend_info(),
                 {"backend": str, "target_id": str})  # fmt: skip
-    expect("calibration_set_id" in found, "there is no 'calibration_set_id'")
+    expect("calibration_set_id" in result, "there is no 'calibration_set_id'")
 
 
 @row("telemetry.access", "get_telemetry_access_model: classes and methods, recorded only")
 def access(session: CheckSession) -> None:
-    found = has(
+    result = has(
         "get_telemetry_access_model", session.q.get_telemetry_access_model(),
         {"target_id": str, "enforcement": str, "access_classes": list, "methods": dict},
     )  # fmt: skip
-    expect_equal("enforcement", found["enforcement"], "record-only")
+    expect_equal("enforcement", result["enforcement"], "record-only")
     there = {
         has("an access class", one, {"name": str, "description": str})["name"]
-        for one in found["access_classes"]
+        for one in result["access_classes"]
     }
     expect(set(CLASSES) <= there, f"access classes are {sorted(there)}")
     for name in REVISION2["telemetry"]:
-        expect(name in found["methods"], f"methods has no {name!r}")
-    for name, one in found["methods"].items():
+        expect(name in result["methods"], f"methods has no {name!r}")
+    for name, one in result["methods"].items():
         has(f"methods[{name!r}]", one, {"access_class": str, "enforced": bool,
             "object_visibility": ANY, "field_visibility": ANY})  # fmt: skip
         expect(one["access_class"] in CLASSES, f"{name}: access class {one['access_class']!r}")
@@ -155,12 +155,12 @@ def access(session: CheckSession) -> None:
 def capacity(session: CheckSession) -> None:
     session.until(lambda: session.q.is_ready()["active_task_count"] == 0, "quiet")
     session.submit(session.long, num_shots=session.long_shots)
-    found = has("get_capacity_snapshot", session.q.get_capacity_snapshot(), CAPACITY)
-    _seen(found, "capacity-snapshot", "manager-aggregate")
-    blocks = [has(name, found[name], BLOCK) for name in ("held_capacity", "in_flight_capacity")]
+    result = has("get_capacity_snapshot", session.q.get_capacity_snapshot(), CAPACITY)
+    _seen(result, "capacity-snapshot", "manager-aggregate")
+    blocks = [has(name, result[name], BLOCK) for name in ("held_capacity", "in_flight_capacity")]
     under_way = sum(block["qtask_count"] for block in blocks)
     expect(under_way >= 1, "one circuit is under way; held and in flight are none")
-    expect_equal("device_available", found["device_available"], True)
+    expect_equal("device_available", result["device_available"], True)
     reported = session.q.get_capacity_snapshot(access_class="operator")
     expect_equal("the access class asked for", reported["access_class"], "operator")
 
@@ -168,13 +168,13 @@ def capacity(session: CheckSession) -> None:
 @row("telemetry.queue", "get_queue_metrics: its fields, estimates known or said not to be")
 def queue(session: CheckSession) -> None:
     session.submit(session.long, num_shots=session.long_shots)
-    found = has("get_queue_metrics", session.q.get_queue_metrics(), QUEUE)
-    _seen(found, "queue-metrics", "manager-aggregate")
+    result = has("get_queue_metrics", session.q.get_queue_metrics(), QUEUE)
+    _seen(result, "queue-metrics", "manager-aggregate")
     for name in ("held_capacity", "in_flight_capacity"):
-        has(name, found[name], BLOCK)
-    has("policy_state", found["policy_state"], {"scheduler": ANY, "admission": ANY})
+        has(name, result[name], BLOCK)
+    has("policy_state", result["policy_state"], {"scheduler": ANY, "admission": ANY})
     for name in ("wait_estimate", "estimated_start", "estimated_queued_device_time"):
-        one = has(name, found[name], {"available": bool})
+        one = has(name, result[name], {"available": bool})
         if one["available"]:
             has(name, one, {"estimated_ns": int})
         else:
@@ -187,11 +187,11 @@ def queue(session: CheckSession) -> None:
 @row("telemetry.lifecycle", "get_service_lifecycle_telemetry: events by the contract's names")
 def lifecycle(session: CheckSession) -> None:
     session.q.reconcile_runtime_state(reason="checked")
-    found = has("get_service_lifecycle_telemetry", session.q.get_service_lifecycle_telemetry(),
+    result = has("get_service_lifecycle_telemetry", session.q.get_service_lifecycle_telemetry(),
                 LIFECYCLE)  # fmt: skip
-    _seen(found, "service-lifecycle", "operator")
-    expect(bool(found["lifecycle_events"]), "a service that is up has no lifecycle event")
-    for event in found["lifecycle_events"]:
+    _seen(result, "service-lifecycle", "operator")
+    expect(bool(result["lifecycle_events"]), "a service that is up has no lifecycle event")
+    for event in result["lifecycle_events"]:
         one = has("an event", event, {"event": str, "target_id": str, "timestamp_ns": int})
         expect(one["event"] in EVENTS, f"an event is called {one['event']!r}")
 

@@ -32,8 +32,8 @@ def refused(session: CheckSession) -> None:
         raise Irrelevant("no token was told: this QPM asks for none, or --token-file names it")
     calls = {**_CALLS, "async_run": {"info": session.info(), **session.reservation_kwargs}}
     for wrong in (f"{right}x", right[:-1], secrets.token_hex(8), None):
-        for name, given in calls.items():
-            call = partial(getattr(session.q, name), token=wrong, **given)
+        for name, values in calls.items():
+            call = partial(getattr(session.q, name), token=wrong, **values)
             session.expect_refusal(f"{name} with {'another' if wrong else 'no'} token", call)
 
 

@@ -11,9 +11,9 @@ _MOST = 5  # places named of one value
 def impurities(value: Any, place: str = "answer") -> list[str]:
     """Where and what is not plain, the first few. Subclasses count as impure: they travel as
     objects of their class."""
-    found: list[str] = []
-    _look(value, place, found)
-    return found[:_MOST]
+    results: list[str] = []
+    _look(value, place, results)
+    return results[:_MOST]
 
 
 def _look(value: Any, place: str, found: list[str]) -> None:

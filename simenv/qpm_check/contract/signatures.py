@@ -121,25 +121,29 @@ def misfits(method: str, found: inspect.Signature | None, wanted: Arguments) -> 
     names = list(found.parameters)
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in found.parameters.values())
     takes_named = any(p.kind is p.VAR_KEYWORD for p in found.parameters.values())
-    told = []
+    settings = []
     for place, (name, default) in enumerate(wanted):
         parameter = found.parameters.get(name)
         if parameter is None:
             if not (takes_any and takes_named):
-                told.append(f"{method} has no argument {name!r}")
+                settings.append(f"{method} has no argument {name!r}")
             continue
         by_name_only = parameter.kind is parameter.KEYWORD_ONLY
         if not by_name_only and names.index(name) != place:
-            told.append(f"{method}: {name!r} is argument {names.index(name) + 1}, not {place + 1}")
+            settings.append(
+                f"{method}: {name!r} is argument {names.index(name) + 1}, not {place + 1}"
+            )
         if default is not NEEDED and parameter.default is NEEDED:
-            told.append(f"{method}: {name!r} must be given, but a host may leave it out")
+            settings.append(f"{method}: {name!r} must be given, but a host may leave it out")
         elif default is not NEEDED and parameter.default != default:
-            told.append(f"{method}: {name!r} is {parameter.default!r} by default, not {default!r}")
+            settings.append(
+                f"{method}: {name!r} is {parameter.default!r} by default, not {default!r}"
+            )
     known = {name for name, _ in wanted}
-    told += [
+    settings += [
         f"{method} needs an argument {name!r} that no host gives"
         for name, parameter in found.parameters.items()
         if name not in known and parameter.default is NEEDED
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]  # fmt: skip
-    return told
+    return settings

@@ -61,28 +61,28 @@ class Connection:
             if self.lost:
                 raise errors.DEFwCommError(self.lost)
             self._sender.send(document)
-            found = answer.get(timeout=self._timeout_s)
+            result = answer.get(timeout=self._timeout_s)
         except (PeerGone, queue.Empty) as error:
             words = f"{method or kind}: no answer within {self._timeout_s:g} s"
             raise errors.DEFwCommError(words) from error
         finally:
             self._waiting.pop(number, None)
-        if found is None:
+        if result is None:
             raise errors.DEFwCommError(f"{method}: {self.lost}")
-        if found.get("error"):
-            raise errors.received(found["error"])
-        for place in found.get("impure") or ():
+        if result.get("error"):
+            raise errors.received(result["error"])
+        for place in result.get("impure") or ():
             self.impure.setdefault(method, place)
-        return found.get("value")
+        return result.get("value")
 
     def host(self, method: str, *given: Any) -> Any:
         """Ask the stand-in itself."""
         return self.call("host", method, given)
 
     def sink(self) -> EventQueue:
-        made = EventQueue()
-        self._sinks[made.class_id] = made
-        return made
+        built = EventQueue()
+        self._sinks[built.class_id] = built
+        return built
 
     def hold_events(self) -> None:
         """Answer no event until `resume`; answers to calls are still read."""
@@ -120,9 +120,9 @@ class Connection:
             if document["kind"] == "put":
                 self._take(document)
                 continue
-            found = self._waiting.get(document.get("id", 0))
-            if found is not None:
-                found.put(document)
+            result = self._waiting.get(document.get("id", 0))
+            if result is not None:
+                result.put(document)
 
     def _take(self, document: Document) -> None:
         if self._held is not None:

@@ -24,13 +24,13 @@ class Directory:
 
     def register_service(self, endpoint: Any, context: Any = None, **more: Any) -> dict[str, Any]:
         """A service is there; again by the same: its next generation."""
-        told = {**(context or {}), **more}
+        settings = {**(context or {}), **more}
         with self._lock:
-            self.impure += impurities({k: v for k, v in told.items() if k != "capability"})
-            name = str(told.get("service_id"))
+            self.impure += impurities({k: v for k, v in settings.items() if k != "capability"})
+            name = str(settings.get("service_id"))
             self.generations[name] = self.generations.get(name, 0) + 1
             record = {
-                **told,
+                **settings,
                 "endpoint": getattr(endpoint, "name", None),
                 "generation": self.generations[name],
                 "state": "UP",
@@ -63,10 +63,10 @@ class Directory:
         properties: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         """An entry for each record that fits and each binding of it."""
-        found = []
+        results = []
         for record in self.records():
             selector = record.get("selector") or {}
-            told = record.get("properties") or {}
+            settings = record.get("properties") or {}
             fits = (
                 record["state"] == "UP"
                 and service_type in (None, record.get("service_type"))
@@ -77,15 +77,15 @@ class Directory:
                 and selector_name in (None, selector.get("name"))
                 and selector_resource in (None, *selector.get("resources", ()))
                 and selector_alias in (None, *selector.get("aliases", ()))
-                and all(told.get(key) == value for key, value in (properties or {}).items())
+                and all(settings.get(key) == value for key, value in (properties or {}).items())
             )
             if fits:
-                found += [
+                results += [
                     {**record, "binding": binding}
                     for binding in record.get("api_bindings") or ()
                     if binding_name in (None, binding.get("binding_name"))
                 ]
-        return found
+        return results
 
 
 def is_subset(wanted: int, offered: int) -> bool:

@@ -41,8 +41,8 @@ class ProcessFacts(msgspec.Struct, frozen=True):
 
 def left(before: ProcessFacts, after: ProcessFacts) -> list[str]:
     """What is there now and was not."""
-    found = [f"thread {name}" for name in after.threads if name not in before.threads]
-    found += [f"process {pid}" for pid in after.children if pid not in before.children]
+    results = [f"thread {name}" for name in after.threads if name not in before.threads]
+    results += [f"process {pid}" for pid in after.children if pid not in before.children]
     if after.files > before.files:
-        found.append(f"{after.files - before.files} open files")
-    return found
+        results.append(f"{after.files - before.files} open files")
+    return results

@@ -66,16 +66,16 @@ class Peer:
             if not self.alive:
                 raise errors.DEFwCommError("the client has gone")
             fakes.send("req", self, document)
-            found = answer.get(timeout=self._rpc_timeout_s)
+            result = answer.get(timeout=self._rpc_timeout_s)
         except PeerGone as error:
             raise errors.DEFwCommError(f"sending failed: {error}") from error
         except queue.Empty as error:
             raise errors.DEFwCommError("response timed out") from error
         finally:
             self._waiting.pop(number, None)
-        if found.get("error"):
-            raise errors.received(found["error"])
-        return found.get("value")
+        if result.get("error"):
+            raise errors.received(result["error"])
+        return result.get("value")
 
     def answered(self, document: Document) -> None:
         waiting = self._waiting.get(document.get("id", 0))
@@ -126,9 +126,9 @@ class Host:
 
     def _peer(self, connection: socket.socket, number: int) -> Peer:
         fails_pending = self.revision == 2
-        made = Peer(connection, number, self._rpc_timeout_s, fails_pending=fails_pending)
-        fakes.PEERS[made.uuid] = made
-        return made
+        built = Peer(connection, number, self._rpc_timeout_s, fails_pending=fails_pending)
+        fakes.PEERS[built.uuid] = built
+        return built
 
     def _read(self, peer: Peer) -> None:
         while True:
@@ -165,9 +165,9 @@ class Host:
         target = self._objects.get(document["class_id"])
         if target is None:
             raise errors.DEFwNotFound(f"no {document['class_id']} in database")
-        given = [_argument(value, peer) for value in document["args"]]
+        values = [_argument(value, peer) for value in document["args"]]
         named = {key: _argument(value, peer) for key, value in document["kwargs"].items()}
-        return getattr(target, document["method"])(*given, **named)
+        return getattr(target, document["method"])(*values, **named)
 
     def _made(self, *, one: bool) -> Any:
         kind = self._plugin.kind
@@ -221,8 +221,8 @@ class Host:
         return [purified({**record, "capability": None})[0] for record in self._directory.records()]
 
     def host_resolve(self, wanted: dict[str, Any]) -> Any:
-        found = self._directory.resolve_services(**wanted)
-        return [purified({**entry, "capability": None})[0] for entry in found]
+        result = self._directory.resolve_services(**wanted)
+        return [purified({**entry, "capability": None})[0] for entry in result]
 
     def host_lose_directory(self, away_s: float) -> None:
         """The directory goes, and another one comes; it knows the generations."""

@@ -156,7 +156,7 @@ def now() -> ProcessFacts:
 
 
 def _signatures(kind: type) -> dict[str, list[list[Any]]]:
-    found = {}
+    entries = {}
     for name, method in inspect.getmembers(kind, callable):
         if name.startswith("_"):
             continue
@@ -166,9 +166,9 @@ def _signatures(kind: type) -> dict[str, list[list[Any]]]:
             continue
         if not isinstance(inspect.getattr_static(kind, name), staticmethod | classmethod):
             parameters = parameters[1:]
-        found[name] = [
+        entries[name] = [
             [one.name, one.kind.name, one.default is not one.empty,
              None if one.default is one.empty else purified(one.default)[0]]
             for one in parameters
         ]  # fmt: skip
-    return found
+    return entries

@@ -42,16 +42,16 @@ def receive(connection: socket.socket) -> Document:
     magic, size = _HEAD.unpack(_exactly(connection, _HEAD.size))
     if magic != _MAGIC or size > MOST_BYTES:
         raise PeerGone("the stream has lost its framing")
-    found = yaml.load(_exactly(connection, size), Loader=_LOADER)  # noqa: S506 - a safe loader
-    if not isinstance(found, dict):
-        raise PeerGone(f"a document of type {type(found).__name__}")
-    return found
+    result = yaml.load(_exactly(connection, size), Loader=_LOADER)  # noqa: S506 - a safe loader
+    if not isinstance(result, dict):
+        raise PeerGone(f"a document of type {type(result).__name__}")
+    return result
 
 
 def purified(value: Any) -> tuple[Any, list[str]]:
     """The value as plain data, and where it was not."""
-    found = impurities(value)
-    return (_plain(value), found) if found else (value, found)
+    result = impurities(value)
+    return (_plain(value), result) if result else (value, result)
 
 
 class Sender:

@@ -58,9 +58,9 @@ class EventListener:
 
 def counts_of(record: Any) -> dict[str, int]:
     """Counts of a record of either shape."""
-    found = record.get("result") if isinstance(record, dict) else None
-    if isinstance(found, dict) and isinstance(found.get("counts"), dict):
-        found = found["counts"]
-    expect(isinstance(found, dict), f"the record has no counts: {shown(record)}")
-    counts: dict[str, int] = found  # type: ignore[assignment]
+    result = record.get("result") if isinstance(record, dict) else None
+    if isinstance(result, dict) and isinstance(result.get("counts"), dict):
+        result = result["counts"]
+    expect(isinstance(result, dict), f"the record has no counts: {shown(record)}")
+    counts: dict[str, int] = result  # type: ignore[assignment]
     return counts

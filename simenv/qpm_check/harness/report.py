@@ -27,19 +27,19 @@ def table(report: CheckReport, *, everything: bool, stream: Any) -> None:
     console = Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
     shown = [v for v in report.verdicts if everything or v.state is not VerdictState.PASSED]
     if shown:
-        found = Table(box=None, pad_edge=False, show_edge=False)
+        result = Table(box=None, pad_edge=False, show_edge=False)
         for header in ("ROW", "REV", "VERDICT", "PROMISE, AND WHAT CAME INSTEAD"):
-            found.add_column(header, no_wrap=header != "PROMISE, AND WHAT CAME INSTEAD")
+            result.add_column(header, no_wrap=header != "PROMISE, AND WHAT CAME INSTEAD")
         for verdict in shown:
             message = (
                 verdict.title if not verdict.why else f"{verdict.title}\n  {_short(verdict.why)}"
             )
-            found.add_row(
+            result.add_row(
                 verdict.id, str(verdict.revision),
                 Text(str(verdict.state), _COLOURS[verdict.state]),
                 Text(message),
             )  # fmt: skip
-        console.print(found)
+        console.print(result)
     console.print(Text(summary(report)))
 
 

@@ -77,10 +77,10 @@ def check(
     for revision, why in sorted(served.items()):
         of_it = [row for row in expected if revision in row.revisions]
         if why:
-            found = _not_served(of_it, revision, why)
+            result = _not_served(of_it, revision, why)
         else:
-            found = _Series(target, revision, long_circuit, chosen).run(of_it)
-        for verdict in found:
+            result = _Series(target, revision, long_circuit, chosen).run(of_it)
+        for verdict in result:
             verdicts.append(verdict)
             told(verdict)
     return CheckReport(target.name, tuple(verdicts), time.monotonic() - begun)

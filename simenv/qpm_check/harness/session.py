@@ -99,9 +99,9 @@ class CheckSession:
         """A client with a queue of events, of its own where none is given; it hears nothing more
         after the check."""
         client = self.connect() if client is None else client
-        made = EventListener(client, client.link.sink(), self.wait_s)
-        self._listeners.append(made)
-        return made
+        built = EventListener(client, client.link.sink(), self.wait_s)
+        self._listeners.append(built)
+        return built
 
     @property
     def impure(self) -> dict[str, str]:
@@ -159,8 +159,8 @@ class CheckSession:
         answer = self.q.sync_run(info, **self.reservation_kwargs)
         expect(isinstance(answer, dict) and isinstance(answer.get("result"), dict),
                f"sync_run answered {shown(answer)}: no record under 'result'")  # fmt: skip
-        found: Plain = answer["result"]
-        return found
+        result: Plain = answer["result"]
+        return result
 
     def counts(self, qasm: str, **more: Any) -> dict[str, int]:
         """The counts of a record, wherever the revision has them."""
@@ -210,12 +210,12 @@ class CheckSession:
         client = self.q if by is None else by
         if self.revision == 1:
             try:
-                found: Plain = client.read_cq(cid)
+                result: Plain = client.read_cq(cid)
             except Exception as error:
                 if named(error) != "DEFwInProgress":
                     raise
                 return None
-            return found
+            return result
         under = {"reservation_id": reservation_id} if reservation_id else self.reservation_kwargs
         answer: Plain = client.read_cq(cid, **under)
         ready = answer.get("completion_ready")
@@ -224,8 +224,8 @@ class CheckSession:
         return answer if ready else None
 
     def status(self, cid: str) -> Plain:
-        found: Plain = self.q.task_status(cid, **self.reservation_kwargs)
-        return found
+        result: Plain = self.q.task_status(cid, **self.reservation_kwargs)
+        return result
 
     # --- circuits that take their time --------------------------------------------------------
 
@@ -265,8 +265,8 @@ class CheckSession:
         """Waits until it is submitted; False when it is completed and was never seen so."""
 
         def state() -> str:
-            found = status()["lifecycle_state"]
-            return found if found in ("submitted", "completed") else ""
+            result = status()["lifecycle_state"]
+            return result if result in ("submitted", "completed") else ""
 
         return self.until(state, "submitted") == "submitted"
 
@@ -292,10 +292,10 @@ class CheckSession:
         """The first answer that is true, of something that nobody is notified about."""
         wait_s = self.wait_s if wait_s is None else wait_s
         deadline = time.monotonic() + wait_s
-        while not (found := ask()):
+        while not (result := ask()):
             expect(time.monotonic() < deadline, f"{what}: not within {wait_s:g} s")
             time.sleep(LOOK_S)
-        return found
+        return result
 
     # --- errors -------------------------------------------------------------------------------
 
@@ -307,10 +307,10 @@ class CheckSession:
         except (Broken, Omitted):
             raise
         except Exception as error:
-            found = named(error)
-            if found in expected:
+            result = named(error)
+            if result in expected:
                 return error
-            raise Broken(f"{what} raised {found}: {error}; not {' or '.join(expected)}") from error
+            raise Broken(f"{what} raised {result}: {error}; not {' or '.join(expected)}") from error
         raise Broken(f"{what} was not refused; it answered {shown(answer)}")
 
     def answers(self, what: str, call: Callable[[], Any]) -> Any:

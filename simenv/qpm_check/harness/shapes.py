@@ -93,34 +93,38 @@ def envelope(what: str, answer: Any, expected: Fields = OF_A_TASK) -> dict[str, 
     """A status envelope: its fields, the state said twice, None left out."""
     for name, value in answer.items() if isinstance(answer, dict) else ():
         expect(value is not None, f"{what}[{name!r}] is None: what is None is left out")
-    found = has(what, answer, expected, MAYBE)
-    state = found["lifecycle_state"]
+    result = has(what, answer, expected, MAYBE)
+    state = result["lifecycle_state"]
     expect(state in OUTCOMES, f"{what}['lifecycle_state'] is {state!r}: there is no such state")
-    expect(found["state"] == state, f"{what}: state {found['state']!r}, lifecycle_state {state!r}")
-    return found
+    expect(
+        result["state"] == state, f"{what}: state {result['state']!r}, lifecycle_state {state!r}"
+    )
+    return result
 
 
 def stands(what: str, answer: Any, *states: str) -> dict[str, Any]:
     """An envelope in one of `states`, with the outcome of its state."""
-    found = envelope(what, answer)
-    state = found["lifecycle_state"]
+    result = envelope(what, answer)
+    state = result["lifecycle_state"]
     expect(state in states, f"{what} says {state!r}, not {' or '.join(states)}")
-    outcome = found["outcome"]
+    outcome = result["outcome"]
     expect(
         outcome == OUTCOMES[state],
         f"{what}: outcome {outcome!r} with state {state!r}, not {OUTCOMES[state]!r}",
     )
-    return found
+    return result
 
 
 def outcome(what: str, answer: Any, expected: str, reason: str | None = None) -> dict[str, Any]:
     """An envelope of any kind with that outcome, and that reason."""
-    found = envelope(what, answer, ENVELOPE)
-    expect(found["outcome"] == expected, f"{what}: outcome {found['outcome']!r}, not {expected!r}")
+    result = envelope(what, answer, ENVELOPE)
+    expect(
+        result["outcome"] == expected, f"{what}: outcome {result['outcome']!r}, not {expected!r}"
+    )
     if reason is not None:
-        given = found.get("reason")
-        expect(given == reason, f"{what}: reason {given!r}, not {reason!r}")
-    return found
+        values = result.get("reason")
+        expect(values == reason, f"{what}: reason {values!r}, not {reason!r}")
+    return result
 
 
 def _is(what: str, value: Any, kind: Kind) -> None:

@@ -58,11 +58,11 @@ class _Subject:
         return ""
 
     def card(self) -> Card:
-        found, kind = self._qpm.query(), type(self._qpm)
+        result, kind = self._qpm.query(), type(self._qpm)
         return Card(
-            found.service_name, found.service_description, found.class_name, found.module_name,
-            found.qpm_type, found.qpm_capabilities, found.service_description, found.max_capacity,
-            found.properties, (kind.__module__, kind.__name__),
+            result.service_name, result.service_description, result.class_name, result.module_name,
+            result.qpm_type, result.qpm_capabilities, result.service_description,
+            result.max_capacity, result.properties, (kind.__module__, kind.__name__),
         )  # fmt: skip
 
     def signatures(self) -> dict[str, inspect.Signature]:
@@ -97,9 +97,9 @@ class _Sink(EventInbox):
 
 def signatures(kind: type) -> dict[str, inspect.Signature]:
     """Of the public methods of a class, without self."""
-    found = {}
+    entries = {}
     for name, method in inspect.getmembers(kind, callable):
         if not name.startswith("_"):
             signature = inspect.signature(method)
-            found[name] = signature.replace(parameters=list(signature.parameters.values())[1:])
-    return found
+            entries[name] = signature.replace(parameters=list(signature.parameters.values())[1:])
+    return entries

@@ -60,17 +60,17 @@ class PluginTarget:
         from simenv.qpm_check.fake_defw.loader import candidates
 
         self.name = name
-        found = candidates(folder)
-        if not found:
+        result = candidates(folder)
+        if not result:
             raise NothingToCheckError(
                 f"{folder} has no plugin", hint="one is PLUGIN/services/svc_NAME/__init__.py"
             )
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
+        if len(result) > 1:
+            names = ", ".join(path.name for path in result)
             raise NothingToCheckError(
-                f"{folder} has {len(found)} services: {names}", hint="one QPM a plugin folder"
+                f"{folder} has {len(result)} services: {names}", hint="one QPM a plugin folder"
             )
-        self.service = found[0]
+        self.service = result[0]
         self.environ = dict(environ or {})
         self.token = token
         self.outage = outage
@@ -197,16 +197,16 @@ class _Subject:
             link.die()
 
     def exit_reason(self) -> str:
-        told: str = self.control.exit_reason()
-        return told
+        settings: str = self.control.exit_reason()
+        return settings
 
     def other_owner(self) -> None:
         """DEFw's transport says of nobody who he is."""
         return None
 
     def card(self) -> Card:
-        found = self.control.host("query")["card"]
-        return msgspec.convert(found, Card)
+        result = self.control.host("query")["card"]
+        return msgspec.convert(result, Card)
 
     def signatures(self) -> dict[str, inspect.Signature]:
         return {
@@ -226,13 +226,13 @@ class _Link:
         self.methods = _Methods(self._proxy, token)
 
     def sink(self) -> Sink:
-        found: Sink = self.connection.sink()
-        return found
+        result: Sink = self.connection.sink()
+        return result
 
     def impure(self) -> dict[str, str]:
         """Methods whose answers were no plain data before they were sent."""
-        found: dict[str, str] = self.connection.impure
-        return found
+        entries: dict[str, str] = self.connection.impure
+        return entries
 
     def leave(self) -> None:
         """In good order: its proxies are destroyed first."""
@@ -304,11 +304,11 @@ def _lines(path: Path) -> list[str]:
 def _loaded_facts(control: Any, service: Path) -> dict[str, Any]:
     """What the stand-in says of the plugin; a plugin that holds it up has not been loaded."""
     try:
-        found: dict[str, Any] = control.host("facts")
+        entries: dict[str, Any] = control.host("facts")
     except Exception as error:  # noqa: BLE001 - rows say what is wrong
         words = f"it has not been loaded within the time: {named(error)}: {error}"
-        found = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=words))
-    return found
+        entries = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=words))
+    return entries
 
 
 def _connected(kind: Any, path: Path, process: subprocess.Popen[bytes], folder: Path) -> Any:

@@ -25,7 +25,7 @@ def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tu
     Raises ConfigError for `workers=auto` of an engine without GPUs.
     """
     rooms = [NodeResources.of(node) for node in nodes]
-    found = []
+    results = []
     for spec in pools:
         if spec.auto_workers:
             if not rank_gpus(spec):
@@ -36,5 +36,5 @@ def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tu
                 )
             count = max(1, sum(room.gpus_total for room in rooms if matches(spec.nodes, room)))
             spec = msgspec.structs.replace(spec, min=count, max=count)
-        found.append(spec)
-    return tuple(found)
+        results.append(spec)
+    return tuple(results)

@@ -49,10 +49,10 @@ def requeue(state: SchedulerState, records: list[TaskRecord]) -> None:
 def _interrupted(state: SchedulerState, device: str, begun_ns: int) -> list[TaskRecord]:
     paced = state.paced.all.get(device)
     if paced is not None:
-        found = [run.record for run in paced.interrupt(begun_ns)]
-        for record in found:
+        results = [run.record for run in paced.interrupt(begun_ns)]
+        for record in results:
             state.paced.forget(record.number)
-        return found
+        return results
     return [
         record
         for pool in state.pools.values()

@@ -87,18 +87,18 @@ def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> Que
         raise OptionError(
             f"there is no queue policy {policy[:64]!r}", hint=f"one of: {', '.join(POLICIES)}"
         )
-    given = dict(options)
+    values = dict(options)
     allowed = {"keys"} if policy == "ordered" else set()
-    unknown = sorted(given.keys() - allowed)
+    unknown = sorted(values.keys() - allowed)
     if unknown:
         hint = "keys=" + ",".join(_KEYS) if allowed else "it takes none"
         raise OptionError(f"order {policy!r} has no option {unknown[0][:64]!r}", hint=hint)
     if policy != "ordered":
         return QueuePolicy(policy)
-    keys = tuple(word.strip() for word in given["keys"].split(",")) if given else DEFAULT_KEYS
+    keys = tuple(word.strip() for word in values["keys"].split(",")) if values else DEFAULT_KEYS
     invalid = [key for key in keys if key not in _KEYS]
     if invalid or len(set(keys)) < len(keys):
         raise OptionError(
-            f"keys = {given['keys'][:64]!r}", hint=f"some of: {', '.join(_KEYS)}, each once"
+            f"keys = {values['keys'][:64]!r}", hint=f"some of: {', '.join(_KEYS)}, each once"
         )
     return QueuePolicy(policy, keys)

@@ -117,15 +117,15 @@ def units_of(total_ns: int, one_ns: int) -> int:
 def credit_capacity(terms: DeviceTerms) -> int:
     """Credits of a device in all: as configured, or what fits into the time span."""
     profile = terms.profile
-    given = terms.policy.total_credits or profile.total_credits
-    return given or span_ns(terms) // terms.unit_ns
+    values = terms.policy.total_credits or profile.total_credits
+    return values or span_ns(terms) // terms.unit_ns
 
 
 def rate_capacity(terms: DeviceTerms) -> int:
     """Units in each time span: as configured, or what fits into it."""
     profile = terms.profile
-    given = terms.policy.device_rate or profile.device_rate
-    return given or -(-span_ns(terms) // terms.unit_ns)
+    values = terms.policy.device_rate or profile.device_rate
+    return values or -(-span_ns(terms) // terms.unit_ns)
 
 
 def span_ns(terms: DeviceTerms) -> int:
@@ -264,11 +264,11 @@ def check_policy(device: str, policy: AdmissionPolicy, profile: DeviceProfile) -
             f"{_of(device)}: admission policy {policy.name[:64]!r} is not known",
             hint=f"one of: {', '.join(POLICIES)}",
         )
-    given = ("total_credits", "device_rate", "time_span_ns")
-    for name in given:
+    values = ("total_credits", "device_rate", "time_span_ns")
+    for name in values:
         _whole(f"{_of(device)}: {name}", getattr(policy, name))
-    goes = {"credit": given[:1], "rate": given[1:], "unlimited": ()}[policy.name]
-    for name in given:
+    goes = {"credit": values[:1], "rate": values[1:], "unlimited": ()}[policy.name]
+    for name in values:
         if getattr(policy, name) and name not in goes:
             raise OptionError(
                 f"{_of(device)}: {name} = {getattr(policy, name)} does not go with the policy "

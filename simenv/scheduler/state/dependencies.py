@@ -70,15 +70,15 @@ class Dependencies:
     def take_ready(self) -> list[TaskRecord]:
         """Remove the tasks whose parents are all DONE; those that no reservation has parked."""
         ready, self.ready = self.ready, {}
-        found: list[TaskRecord] = []
+        results: list[TaskRecord] = []
         for group in ready:
             for number, record in group.tasks.items():
                 del self.by_task[number]
                 self._pools[record.route.pool] -= 1
                 if record.phase == DEPENDENT:
                     record.phase = WAITING
-                    found.append(record)
-        return found
+                    results.append(record)
+        return results
 
     def count(self, device: str) -> int:
         """Tasks of a device in the table; of all devices for ""."""

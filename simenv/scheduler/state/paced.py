@@ -85,24 +85,24 @@ class PacedDevice:
     def interrupt(self, at_ns: int) -> list[DeviceRun]:
         """Remove the runs that are not over at a time; their tasks have no time on the device any
         more."""
-        found = [run for run in self.runs.values() if run.end_ns > at_ns]
-        for run in found:
+        results = [run for run in self.runs.values() if run.end_ns > at_ns]
+        for run in results:
             del self.runs[run.record.number]
             self.waiting.discard(run.record.number)
         self.arrange()
-        return found
+        return results
 
     def pop_over(self, now_ns: int) -> list[DeviceRun]:
         """Remove the runs that are over and have their result, in their order."""
-        found = []
+        results = []
         for run in self.runs.values():
             if run.timing is None or run.end_ns > now_ns:
                 break
-            found.append(run)
-        for run in found:
+            results.append(run)
+        for run in results:
             del self.runs[run.record.number]
             self._over_ns = run.end_ns
-        return found
+        return results
 
     def arrange(self) -> None:
         """Compute anew when each run begins."""

@@ -125,9 +125,9 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
     wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
-    found = profile(circuit, terms.outputs, rules.labels(terms))
-    rules.check_final_state(terms, circuit, found)
-    return program, found if device is None else device.examined(circuit, found)
+    result = profile(circuit, terms.outputs, rules.labels(terms))
+    rules.check_final_state(terms, circuit, result)
+    return program, result if device is None else device.examined(circuit, result)
 
 
 def open_program(packed: bytes) -> Program:

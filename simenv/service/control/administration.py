@@ -129,9 +129,9 @@ class Administration:
         """Before they are cancelled: write down which are another's."""
         if identity.scope:
             return
-        found = (self._state.tasks.get(number) for number in tasks)
+        result = (self._state.tasks.get(number) for number in tasks)
         others: dict[str, list[int]] = {}
-        for record in found:
+        for record in result:
             if record is not None and record.batch.owner != identity.owner:
                 others.setdefault(record.batch.owner, []).append(record.number)
         for owner, numbers in others.items():

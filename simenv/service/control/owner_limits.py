@@ -75,8 +75,8 @@ class Owners:
             self._set.pop(message.owner, None)
         self._journal.put([quota_tables.statement(message.owner, values)], forced=True)
         self._arrange()
-        told = [f"{key} = {value}" for key, value in message.values.items()]
-        return ", ".join((["as configured"] if message.reset else []) + told)
+        settings = [f"{key} = {value}" for key, value in message.values.items()]
+        return ", ".join((["as configured"] if message.reset else []) + settings)
 
     def reports(self, identity: Identity) -> list[OwnerReport]:
         """Limits and use: of all owners for an admin, else of one's own."""
@@ -97,5 +97,5 @@ class Owners:
 
     def _of(self, name: str, role: str) -> OwnerLimits:
         limits = self._limits.admin if role == Role.ADMIN else self._limits.client
-        told: Mapping[str, int] = {**self._limits.keys.get(name, {}), **self._set.get(name, {})}
-        return merged(limits, told)
+        settings: Mapping[str, int] = {**self._limits.keys.get(name, {}), **self._set.get(name, {})}
+        return merged(limits, settings)

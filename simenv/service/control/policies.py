@@ -27,7 +27,7 @@ def apply(config: Config, scheduler: Scheduler, told: dict[str, bytes]) -> list[
 
     Raises ConfigError.
     """
-    found: list[Statement] = []
+    results: list[Statement] = []
     for name, policies in config.policies.items():
         body = msgspec.msgpack.encode(policies)
         if told.get(name) != body:
@@ -38,11 +38,11 @@ def apply(config: Config, scheduler: Scheduler, told: dict[str, bytes]) -> list[
             except InsufficientError as error:  # live reservations have more: they keep it
                 log.warning("policies.%s is not applied: %s", name, error)
                 continue
-            found.append(("insert or replace into policy_told values(?,?)", (name, body)))
+            results.append(("insert or replace into policy_told values(?,?)", (name, body)))
     for name in told:
         if name not in config.policies:
-            found.append(("delete from policy_told where pool = ?", (name,)))
-    return found
+            results.append(("delete from policy_told where pool = ?", (name,)))
+    return results
 
 
 def _apply(scheduler: Scheduler, device: str, told: Policies) -> None:

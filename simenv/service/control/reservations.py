@@ -164,9 +164,9 @@ class ReservationCommands:
         check_device(self._state, message.device)
         if self._executor.drifting is None:
             raise OptionError(f"pool {message.device[:64]!r} does not drift")
-        found, event = self._executor.drifting.calibrate(message.device, time.time_ns())
+        result, event = self._executor.drifting.calibrate(message.device, time.time_ns())
         self._executor.execute([event])
-        self._audit.write(identity, "device.calibrated", message.device, found.digest)
+        self._audit.write(identity, "device.calibrated", message.device, result.digest)
         return self._target(message, True)
 
     def _target(self, message: DeviceControl | GetTarget, changed: bool) -> TargetReply:

@@ -88,8 +88,8 @@ class DriftingDevice:
         self.state = msgspec.structs.replace(
             self.state, calibrated_ns=(*self.state.calibrated_ns, wall_ns)
         )
-        found = self.published(wall_ns)
-        return found, self._event(CALIBRATION, found, wall_ns)
+        result = self.published(wall_ns)
+        return result, self._event(CALIBRATION, result, wall_ns)
 
     def changes(self, wall_ns: int) -> Iterator[RecordEvent]:
         """What changed since the last call."""
@@ -154,12 +154,12 @@ class DriftingDevice:
         return self._drift.step(self._device_s(self.state.calibrated_ns[place - 1]))
 
     def _at(self, step: int) -> EmulatedDevice:
-        found = self._known.get(step)
-        if found is None:
+        result = self._known.get(step)
+        if result is None:
             if len(self._known) >= MAX_KNOWN:
                 del self._known[next(iter(self._known))]
-            found = self._known[step] = emulated(self.device, self._drift.snapshot(step))
-        return found
+            result = self._known[step] = emulated(self.device, self._drift.snapshot(step))
+        return result
 
     def _event(self, kind: str, found: EmulatedDevice, wall_ns: int) -> RecordEvent:
         when = _text(self._device_s(wall_ns))
@@ -193,16 +193,16 @@ class DriftingDevices:
             begun, now_ns = stored.get(pool.name), time.time_ns()
             if begun is None or begun.drift != pool.drift:
                 begun = self._changed[pool.name] = DriftState(pool.drift, now_ns)
-            made = registry.drift(pool.device, drift_of(pool.drift, pool.name), folder)
-            self.all[pool.name] = DriftingDevice(pool, begun, made, now_ns)
+            built = registry.drift(pool.device, drift_of(pool.drift, pool.name), folder)
+            self.all[pool.name] = DriftingDevice(pool, begun, built, now_ns)
 
     def of(self, pool: str) -> DriftingDevice | None:
         """That of a pool; None: it does not drift. Raises OptionError where its snapshots cannot
         be read."""
-        found = self.all.get(pool)
-        if found is not None and found.made.done() and found.made.exception() is not None:
-            raise OptionError(f"pool {pool}: {found.made.exception()}")
-        return found
+        result = self.all.get(pool)
+        if result is not None and result.made.done() and result.made.exception() is not None:
+            raise OptionError(f"pool {pool}: {result.made.exception()}")
+        return result
 
     def tick(self, wall_ns: int, scheduler: Scheduler) -> Iterator[Action]:
         """What changed; devices whose snapshots are not read yet start nothing."""
@@ -250,9 +250,9 @@ class DriftingDevices:
                 f"pool {pool[:64]!r} does not drift",
                 hint=f"pools that do: {', '.join(self.all) or 'none'}",
             )
-        found, event = device.calibrated(wall_ns)
+        result, event = device.calibrated(wall_ns)
         self._journal.put(drift_tables.statements({pool: device.state}), forced=True)
-        return found, event
+        return result, event
 
     def in_force(self, record: TaskRecord) -> TaskOptions:
         """The terms of a task that is sent: with the noise in force at its start, and whether it
@@ -263,12 +263,12 @@ class DriftingDevices:
         noise, published = terms.snapshot, terms.snapshot
         if device is not None:
             start_ns = self._start_ns(name, record)
-            found = device.noise(start_ns)
-            noise, published = found.digest, device.published(start_ns).digest
+            result = device.noise(start_ns)
+            noise, published = result.digest, device.published(start_ns).digest
             if noise not in self._bodies:
                 if len(self._bodies) >= MAX_BODIES:
                     self._bodies.clear()
-                self._bodies[noise] = found.body
+                self._bodies[noise] = result.body
         stale = ""
         if terms.compiled_for not in ("", published):
             stale = REFUSED if terms.stale == REFUSE else STALE

@@ -30,9 +30,9 @@ def reported(what: str) -> Iterator[None]:
 def read(body: bytes, what: str) -> tuple[Document, bytes, str]:
     """A document, its canonical bytes and their digest in hexadecimal. Raises OptionError."""
     with reported(what):
-        found = document.load(body)
-        canonical = document.dump(found)
-        return found, canonical, document.digest(canonical).hex()
+        result = document.load(body)
+        canonical = document.dump(result)
+        return result, canonical, document.digest(canonical).hex()
 
 
 def library_names() -> dict[str, CalibrationSource]:

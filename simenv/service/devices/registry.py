@@ -108,10 +108,10 @@ class DeviceRegistry:
         if not NAME_RULE.match(name):
             return (0, 0)
         try:
-            found = os.stat(self._folder / f"{name}.json")
+            result = os.stat(self._folder / f"{name}.json")
         except OSError:
             return (0, 0)
-        return (found.st_mtime_ns, found.st_size)
+        return (result.st_mtime_ns, result.st_size)
 
     def close(self) -> None:
         """End the thread."""
@@ -152,12 +152,12 @@ def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drif
         assert isinstance(base, CalibrationSnapshot)  # that of a device
         return RandomWalk(base, spec.seed, spec.every_s, spec.spread)
     files = sorted((folder / f"{name}.d").glob("*.json"))
-    found = []
+    results = []
     for path in files:
         with noise_api.reported(str(path)):
-            found.append(snapshot.load(path.read_bytes()))
+            results.append(snapshot.load(path.read_bytes()))
     with noise_api.reported(f"replay of {folder / f'{name}.d'}"):
-        return Replay(found)
+        return Replay(results)
 
 
 def emulated(name: str, found: CalibrationSnapshot) -> EmulatedDevice:
@@ -178,24 +178,24 @@ def _parsed(body: bytes, name: str) -> EmulatedDevice:
     from simenv.service.devices import noise_api
     from simenv.service.devices.describe import device_info
 
-    found, canonical, digest = noise_api.read(body, f"device {name!r}" if name else "noise")
+    result, canonical, digest = noise_api.read(body, f"device {name!r}" if name else "noise")
     info = None
-    if isinstance(found, CalibrationSnapshot):
-        info = device_info(name or found.name, found, digest)
+    if isinstance(result, CalibrationSnapshot):
+        info = device_info(name or result.name, result, digest)
     elif name:
         raise OptionError(
             f"device {name!r} is a noise model, not a calibration snapshot",
             hint="give it as noise=; a device needs native gates and a coupling",
         )
-    return EmulatedDevice(digest, canonical, found, info)
+    return EmulatedDevice(digest, canonical, result, info)
 
 
 def _names(folder: Path) -> dict[str, CalibrationSource]:
     from simenv.service.devices import noise_api
 
     files = [path.stem for path in folder.glob("*.json") if NAME_RULE.match(path.stem)]
-    found = {**noise_api.library_names(), **dict.fromkeys(files, CalibrationSource.IMPORTED)}
-    return dict(sorted(found.items()))
+    entries = {**noise_api.library_names(), **dict.fromkeys(files, CalibrationSource.IMPORTED)}
+    return dict(sorted(entries.items()))
 
 
 def _listed(names: Iterable[str]) -> str:

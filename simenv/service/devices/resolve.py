@@ -83,18 +83,18 @@ class EmulatedDevices:
 
         drifting = None if self.drifting is None else self.drifting.of(terms.pool)
         if drifting is None:
-            found = _done(self.registry.get(device)) if device else None
+            result = _done(self.registry.get(device)) if device else None
         elif terms.snapshot:
             raise OptionError(
                 f"a noise model of your own in pool {terms.pool!r}, whose device drifts",
                 hint="a pool whose device does not drift, or none",
             )
         else:
-            found = _accepted(drifting)
+            result = _accepted(drifting)
         digest = terms.snapshot
-        if found is not None and digest in ("", found.digest):
-            digest = found.digest
-            self.documents.keep(digest, found.body, "")
+        if result is not None and digest in ("", result.digest):
+            digest = result.digest
+            self.documents.keep(digest, result.body, "")
         elif digest not in self.documents:
             raise OptionError(
                 f"there is no noise document {digest[:16]!r} here",
@@ -169,12 +169,12 @@ class EmulatedDevices:
         """A device as it is calibrated now. Raises NotFoundError, OptionError, Waiting."""
         drifting = None if self.drifting is None else self.drifting.of(name)
         if drifting is not None:
-            found = _published(drifting).info
-            assert found is not None  # a drift has devices alone
-            return found
-        found = _done(self.registry.get(self._by_pool.get(name, name))).info
-        assert found is not None  # the registry holds devices alone
-        return found
+            result = _published(drifting).info
+            assert result is not None  # a drift has devices alone
+            return result
+        result = _done(self.registry.get(self._by_pool.get(name, name))).info
+        assert result is not None  # the registry holds devices alone
+        return result
 
     def held_by(self, pool: str) -> str:
         """The device of a pool; "" where it holds none."""

@@ -107,16 +107,16 @@ class JournalPruner:
             f"select name, task, seq, bytes, {of} from file where seq > ? and bytes > 0"
             " order by seq limit ?"
         )
-        found: list[OldFile] = []
+        results: list[OldFile] = []
         rows = self._rows(query, after_seq, LOOK_FILES)
         for name, task, seq, size, whose in rows:
             if (whose or "") == owner:
-                if wanted_bytes <= 0 or len(found) == MOST_FILES:
-                    return found, after_seq
-                found.append(OldFile(name, task, seq, size, owner))
+                if wanted_bytes <= 0 or len(results) == MOST_FILES:
+                    return results, after_seq
+                results.append(OldFile(name, task, seq, size, owner))
                 wanted_bytes -= size
             after_seq = seq
-        return found, after_seq if rows else 0
+        return results, after_seq if rows else 0
 
     def too_old(self, after_seq: int, before_s: float) -> list[Old]:
         """Some of the oldest records above a completion number that ended before that time."""
@@ -130,24 +130,24 @@ class JournalPruner:
         query = "select seq, count, at, length(body), owner from finished where owner = ?"
         indexed = " and owner <> ''" if owner else ""
         query += f"{indexed} and seq > ? order by seq limit ?"
-        found: list[Old] = []
+        results: list[Old] = []
         for record in self._some(self._rows(query, owner, after_seq, MOST_RECORDS)):
             if wanted_bytes <= 0:
                 break
-            found.append(record)
+            results.append(record)
             wanted_bytes -= record.body_bytes + record.file_bytes
-        return found
+        return results
 
     def _some(self, rows: Iterable[tuple[Any, ...]]) -> list[Old]:
         """As many as fit into one transaction."""
-        found: list[Old] = []
+        results: list[Old] = []
         taken = tasks = 0
         for seq, count, at, size, owner in rows:
             taken, tasks = taken + size, tasks + count
-            if found and (taken > MOST_BYTES or tasks > MOST_TASKS):
+            if results and (taken > MOST_BYTES or tasks > MOST_TASKS):
                 break
-            found.append(self._opened(seq, count, at, size, owner))
-        return found
+            results.append(self._opened(seq, count, at, size, owner))
+        return results
 
     def _opened(self, seq: int, count: int, at: float, size: int, owner: str) -> Old:
         states, tasks = [], []
@@ -226,7 +226,7 @@ class JournalPruner:
 
     def _submits_of(self, tasks: list[int]) -> list[tuple[int, int]]:
         """(first id, count) of the Submits that brought these and have wholly ended."""
-        found: list[tuple[int, int]] = []
+        results: list[tuple[int, int]] = []
         end = 0
         query = "select first, count from accepted where first <= ? order by first desc limit 1"
         for task in sorted(tasks):
@@ -234,11 +234,11 @@ class JournalPruner:
                 continue
             for first, count in self._rows(query, task):
                 end = first + count
-                found.append((first, count))
+                results.append((first, count))
         waiting = self._state.tasks
         return [
             (first, count)
-            for first, count in found
+            for first, count in results
             if not any(number in waiting for number in range(first, first + count))
         ]
 

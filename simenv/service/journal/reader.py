@@ -134,8 +134,8 @@ class Records:
     def owner_of(self, task: int) -> str | None:
         """Whose task this is; None if there is none of that number."""
         query = "select first + count, owner from accepted where first <= ? order by first desc"
-        found = self._row(f"{query} limit 1", task)
-        return found[1] if found is not None and task < found[0] else None
+        result = self._row(f"{query} limit 1", task)
+        return result[1] if result is not None and task < result[0] else None
 
     def accepted_after(self, task: int, app: str) -> AcceptedRow | None:
         """The first Submit that holds a task numbered above `task`; `app`: of that run only."""
@@ -159,8 +159,8 @@ class Records:
     def accepted_at(self, task: int) -> tuple[int, float] | None:
         """First task and time of day of the Submit that holds `task`, or of the next one."""
         query = "select first, at from accepted where first >= ? order by first limit 1"
-        found: tuple[int, float] | None = self._row(query, task)
-        return found
+        results: tuple[int, float] | None = self._row(query, task)
+        return results
 
     def last_app(self, scope: str = "") -> str:
         """Which run of an application submitted last, among the newest messages; "" if none did."""
@@ -177,8 +177,8 @@ class Records:
             "select first, count, digest from accepted"
             " where owner = ? and key = ? and offset = ? and key not like '~%'"
         )
-        found: tuple[int, int, bytes] | None = self._row(query, owner, key, offset)
-        return found
+        results: tuple[int, int, bytes] | None = self._row(query, owner, key, offset)
+        return results
 
     def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
         """(first_seq, packed Completed) in order; DamagedRecord at one that is damaged."""
@@ -188,8 +188,8 @@ class Records:
 
     def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:
         """The packed Completed whose completions are numbered from there, and its owner."""
-        found = self._row("select seq, body, crc, owner from finished where seq = ?", first_seq)
-        return None if found is None else (self._intact(*found[:3]), found[3])
+        result = self._row("select seq, body, crc, owner from finished where seq = ?", first_seq)
+        return None if result is None else (self._intact(*result[:3]), result[3])
 
     def finished_after(self, seq: int, owner: str = "") -> bytes | None:
         """The packed Completed that holds the first completion numbered above `seq`; of those of
@@ -257,10 +257,10 @@ class Records:
 
     def file_of(self, name: str) -> tuple[int, int] | None:
         """Whose file of results this is, and its bytes (0: it was removed); None: nobody's."""
-        found: tuple[int, int] | None = self._row(
+        results: tuple[int, int] | None = self._row(
             "select task, bytes from file where name = ?", name
         )
-        return found
+        return results
 
     def files(self) -> Iterator[str]:
         """The names of all files that should be there."""
@@ -303,7 +303,7 @@ class Records:
 
     def kept_by_owner(self) -> dict[str, int]:
         """Bytes of the submits, completions and files of results of each owner."""
-        found: dict[str, int] = {}
+        entries: dict[str, int] = {}
         owner_of = (
             "(select owner from finished where finished.seq <= file.seq order by seq desc limit 1)"
         )
@@ -313,8 +313,8 @@ class Records:
             f"select {owner_of}, sum(bytes) from file where bytes > 0 group by 1",
         ):
             for owner, size in self.rows(query):
-                found[owner or ""] = found.get(owner or "", 0) + size
-        return found
+                entries[owner or ""] = entries.get(owner or "", 0) + size
+        return entries
 
     def last_event(self) -> int:
         return self._one("select max(seq) from event") or 0

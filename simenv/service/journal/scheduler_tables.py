@@ -36,24 +36,24 @@ _DEVICE = msgspec.msgpack.Decoder(DeviceTerms)
 
 def reservation_statements(ledger: ReservationLedger, changes: Changes) -> list[Statement]:
     """What stores these changes."""
-    found: list[Statement] = []
+    results: list[Statement] = []
     for number in changes.reservations:
         one = ledger.all[number]
         row = (number, _encode((one.grant, one.progress)))
-        found.append(("insert or replace into reservation values(?,?)", row))
+        results.append(("insert or replace into reservation values(?,?)", row))
     for device in changes.devices:
         row_of_it = (device, _encode(ledger.devices[device]))
-        found.append(("insert or replace into device values(?,?)", row_of_it))
+        results.append(("insert or replace into device values(?,?)", row_of_it))
     for task, held in changes.units.items():
         if held is None:
-            found.append(("delete from units where task = ?", (task,)))
+            results.append(("delete from units where task = ?", (task,)))
         else:
-            found.append(("insert or replace into units values(?,?,?)", (task, *held)))
+            results.append(("insert or replace into units values(?,?,?)", (task, *held)))
     for number in changes.forgotten:
-        found.append(("delete from reservation where id = ?", (number,)))
+        results.append(("delete from reservation where id = ?", (number,)))
     if changes.asked:
-        found.append(("insert or replace into meta values(?,?)", (NEXT_ID, ledger.next_id)))
-    return found
+        results.append(("insert or replace into meta values(?,?)", (NEXT_ID, ledger.next_id)))
+    return results
 
 
 def read_reservations(
@@ -114,14 +114,14 @@ PACED_SCHEMA = (
 
 def paced_statements(changes: Mapping[int, StoredRun | None]) -> list[Statement]:
     """The statements that store the runs of paced devices, by task."""
-    found: list[Statement] = []
+    results: list[Statement] = []
     for task, run in changes.items():
         if run is None:
-            found.append(("delete from paced_runs where task = ?", (task,)))
+            results.append(("delete from paced_runs where task = ?", (task,)))
         else:
             row = (task, run.device, run.place, run.earliest_ns)
-            found.append(("insert or replace into paced_runs values(?,?,?,?)", row))
-    return found
+            results.append(("insert or replace into paced_runs values(?,?,?,?)", row))
+    return results
 
 
 def read_paced(records: Records) -> dict[int, StoredRun]:

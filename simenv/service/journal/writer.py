@@ -101,10 +101,10 @@ class Journal:
         run("pragma busy_timeout=5000")
         self._level = "OFF"
         self._synchronous("FULL" if self._durability != "process" else "NORMAL")
-        found = run("pragma user_version").fetchone()[0]
-        if found not in (0, JOURNAL_FORMAT):
+        result = run("pragma user_version").fetchone()[0]
+        if result not in (0, JOURNAL_FORMAT):
             raise JournalError(
-                f"{self.path} has format {found}, this build reads {JOURNAL_FORMAT}",
+                f"{self.path} has format {result}, this build reads {JOURNAL_FORMAT}",
                 hint="use the simenv version that wrote it, or move it and its copy away",
             )
         damaged = run("pragma quick_check(1)").fetchone()[0]
@@ -265,7 +265,7 @@ class Journal:
 
     def _statements(self) -> list[tuple[str, tuple[Any, ...]]]:
         """What is pending, as rows to insert."""
-        found: list[tuple[str, tuple[Any, ...]]] = []
+        results: list[tuple[str, tuple[Any, ...]]] = []
         if self._accepted:
             sent = set(self._sent)
             for row in self._accepted:
@@ -274,11 +274,11 @@ class Journal:
                 while at_once < row.count and row.first + at_once in sent:
                     at_once += 1
                 sent.difference_update(range(row.first, row.first + at_once))
-                found.append((_ACCEPT, (*row.values(), checksum(row), at_once)))
+                results.append((_ACCEPT, (*row.values(), checksum(row), at_once)))
             if len(sent) < len(self._sent):
                 self._sent = array("q", sorted(sent))
         if self._sent:
-            found.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
+            results.append(("insert into sent(tasks) values(?)", (self._sent.tobytes(),)))
         for query, rows in (
             (_FINISH, self._finished),
             (_FILE, self._files),
@@ -286,9 +286,9 @@ class Journal:
             (_CURSOR, self._cursors),
         ):
             if rows:
-                found += [(query, values) for values in rows]
-        found += self._settings
-        return found
+                results += [(query, values) for values in rows]
+        results += self._settings
+        return results
 
     def sync(self) -> None:
         """Bring earlier unforced commits to the disk: WAL keeps the order, one write does it."""

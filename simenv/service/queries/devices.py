@@ -125,11 +125,11 @@ def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices
         return
     while True:
         try:
-            found = [devices.named(message.name)] if message.name else devices.all(limits)
+            result = [devices.named(message.name)] if message.name else devices.all(limits)
         except Waiting as waiting:
             yield waiting.future
             continue
-        yield codec.encode(DevicesReply(message.request, found))
+        yield codec.encode(DevicesReply(message.request, result))
         return
 
 
@@ -142,7 +142,7 @@ def store_noise(
     checked = emulated.registry.check(message.body)
     while not checked.done():
         yield checked
-    found = checked.result()
-    emulated.documents.keep(found.digest, found.body, owner)
+    result = checked.result()
+    emulated.documents.keep(result.digest, result.body, owner)
     journal.commit()
-    yield codec.encode(NoiseStored(message.request, found.digest))
+    yield codec.encode(NoiseStored(message.request, result.digest))

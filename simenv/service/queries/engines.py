@@ -52,9 +52,9 @@ def explain(
             device = devices.context(terms)
         calls.check_owner(terms, owner)
         rules.check_terms(terms)
-        _, found = _EXAMINING.look(id(message), message.program, terms, owner, device)
-        found = with_shots(found, message.shots)
-        considered = live_routing.consider(found, terms, pools, present, seen)
+        _, result = _EXAMINING.look(id(message), message.program, terms, owner, device)
+        result = with_shots(result, message.shots)
+        considered = live_routing.consider(result, terms, pools, present, seen)
     except (Later, Waiting) as later:
         return later.future
     except SimenvError as error:
@@ -62,7 +62,7 @@ def explain(
     choices = [
         _choice(one, message, present.limits, number == 0) for number, one in enumerate(considered)
     ]
-    return Explained(message.request, Explanation(_sizes(found), choices))
+    return Explained(message.request, Explanation(_sizes(result), choices))
 
 
 def _choice(one: EngineCandidate, message: Explain, limits: ClusterLimits, first: bool) -> Choice:

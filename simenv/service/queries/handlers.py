@@ -122,7 +122,7 @@ class QueryHandlers:
         service = self._service
         while True:
             now = service.state.capacity()
-            found = explain(
+            result = explain(
                 message,
                 owner,
                 service.config.pools,
@@ -130,10 +130,10 @@ class QueryHandlers:
                 seen(service.state, service.devices),
                 service.devices.emulated,
             )
-            if not isinstance(found, Future):
-                yield codec.encode(found)
+            if not isinstance(result, Future):
+                yield codec.encode(result)
                 return
-            yield found
+            yield result
 
     def _one(self, identity: Identity, message: m.FromClient) -> m.ToClient:
         service, scope, now_ns = self._service, identity.scope, time.monotonic_ns()
@@ -212,9 +212,9 @@ class QueryHandlers:
                 ended.setdefault(place, []).append(number)
         for place, numbers in ended.items():
             yield None
-            found = completions.ends(place, set(numbers), scope)
-            yield from map(codec.encode, found)
-            there = {completion.task for group in found for completion in group.results}
+            result = completions.ends(place, set(numbers), scope)
+            yield from map(codec.encode, result)
+            there = {completion.task for group in result for completion in group.results}
             # What is only about to be stored, or has just been queued again, is asked for again.
             unknown += [
                 number
@@ -262,8 +262,8 @@ class QueryHandlers:
         for number in message.tasks:
             infos.append(self._task(number, scope, forecast))
             yield None
-        found = [info for info in infos if info is not None]
-        yield codec.encode(m.Queue(message.request, len(found), found))
+        entries = [info for info in infos if info is not None]
+        yield codec.encode(m.Queue(message.request, len(entries), entries))
 
     def _task(self, number: int, scope: str, forecast: Forecast) -> TaskInfo | None:
         record = self._service.state.tasks.get(number)

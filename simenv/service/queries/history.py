@@ -156,11 +156,11 @@ class Log:
         low, high = 0, after  # the Submit looked for begins in (low, high]
         while high - low > 1:
             middle = (low + high) // 2
-            found = records.accepted_at(middle)
-            if found is None or found[1] >= since_s:
-                high, after = middle, after if found is None else found[0]
+            result = records.accepted_at(middle)
+            if result is None or result[1] >= since_s:
+                high, after = middle, after if result is None else result[0]
             else:
-                low = found[0]
+                low = result[0]
         return after - 1
 
     def _row(self, source: StoredSubmit, task: int, structure: bool) -> LogRow | None:
@@ -238,14 +238,14 @@ class Log:
             return {}
         completed = codec.to_client(stored[0])
         assert isinstance(completed, Completed)
-        origin, found = completed.origin, {}
+        origin, result = completed.origin, {}
         for completion in completed.results:
             state = STATES[completion.state]
             reason = ""
             if state is not TaskState.DONE:
                 failure = codec.failure(completion.payload)
                 reason = f"{failure.reason}: {failure.message}"
-            found[completion.task] = End(
+            result[completion.task] = End(
                 state,
                 completion.attempts,
                 completion.slots,
@@ -255,13 +255,13 @@ class Log:
                 reason,
                 origin.ranks,
             )
-        return found
+        return result
 
     def _structure(self, spec: TaskSpec) -> str:
         key = digest(spec.program)
-        found = self._structures.get(key)
-        if found is None:
+        result = self._structures.get(key)
+        if result is None:
             if len(self._structures) >= STRUCTURES_KEPT:
                 self._structures.clear()
-            found = self._structures[key] = decode_program(spec.program).structure.hex()
-        return found
+            result = self._structures[key] = decode_program(spec.program).structure.hex()
+        return result

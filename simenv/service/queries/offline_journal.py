@@ -43,14 +43,14 @@ class StoredJournal(Journal):
             self._db = sqlite3.connect(
                 f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
             )
-            found = self._db.execute("pragma user_version").fetchone()[0]
+            result = self._db.execute("pragma user_version").fetchone()[0]
         except sqlite3.Error as error:
             raise JournalError(
                 f"the journal {path} cannot be opened: {error}", hint=f"is it damaged? {WAY_OUT}"
             ) from error
-        if found != JOURNAL_FORMAT:
+        if result != JOURNAL_FORMAT:
             raise JournalError(
-                f"{path} has format {found}, this build reads {JOURNAL_FORMAT}",
+                f"{path} has format {result}, this build reads {JOURNAL_FORMAT}",
                 hint="use the simenv version that wrote it",
             )
         self.records = Records(self._db, path)
@@ -120,8 +120,8 @@ class Archive:
             case m.GetQueue():
                 yield self._queue(message)
             case m.GetEvents():
-                found = records.events(message.since, message.limit)
-                yield m.Events(message.request, found, records.last_event())
+                result = records.events(message.since, message.limit)
+                yield m.Events(message.request, result, records.last_event())
             case GetHistory():
                 yield self._log.page(message, "", time.monotonic_ns() + HISTORY_NS)
             case GetSpec():
@@ -137,9 +137,9 @@ class Archive:
         unknown = []
         for number in message.tasks:
             place = self._completions.place(number)
-            found = [] if place is None else self._completions.ends(place, {number})
-            yield from found
-            if found:
+            result = [] if place is None else self._completions.ends(place, {number})
+            yield from result
+            if result:
                 continue
             if self._journal.records.accepted_of(number) is not None:
                 yield _refused(0, f"task {task_name(number)} has not ended, and {DOWN}")
@@ -164,8 +164,10 @@ class Archive:
             open_tasks = [number for number in span if not final[number]]
             total += len(open_tasks)
             waiting += open_tasks[: limit - len(waiting)]
-        found = [info for n in waiting if (info := self._final_tasks.waiting(n, DOWN)) is not None]
-        return m.Queue(message.request, total, found)
+        entries = [
+            info for n in waiting if (info := self._final_tasks.waiting(n, DOWN)) is not None
+        ]
+        return m.Queue(message.request, total, entries)
 
 
 def _refused(request: int, message: str) -> m.Refused:

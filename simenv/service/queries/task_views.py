@@ -44,17 +44,17 @@ def listed(
     held += [state.tasks[number] for number in state.paced.held]
     held = [r for r in held if scope in ("", r.batch.owner)]
     held.sort(key=lambda r: (-r.phase, r.number))
-    found = [(record, 0) for record in held[:limit]]
-    left = limit - len(found)
+    results = [(record, 0) for record in held[:limit]]
+    left = limit - len(results)
     if scope:
         mine = state.tasks_by_owner.of(scope)
         waiting = (r for r in mine if r.phase in UNSENT)
-        return len(mine), found + [(record, 0) for record in itertools.islice(waiting, left)]
+        return len(mine), results + [(record, 0) for record in itertools.islice(waiting, left)]
     queued = itertools.chain.from_iterable(pool.queue for pool in state.pools.values())
     turns = enumerate(itertools.islice(queued, left), 1)
-    found += [(record, turn) for turn, record in turns]
-    found += _parked(state, limit - len(found))
-    return len(state.tasks), found + _dependent(state, limit - len(found))
+    results += [(record, turn) for turn, record in turns]
+    results += _parked(state, limit - len(results))
+    return len(state.tasks), results + _dependent(state, limit - len(results))
 
 
 def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
@@ -80,8 +80,8 @@ def task_view(
     """One unfinished task; `place` is its turn in the queue if known."""
     running = record.phase in RUNS
     worker = state.workers.get(record.worker)
-    told, done, passes = worker.passes if worker is not None else (0, 0, 0)
-    if told != record.number:
+    settings, done, passes = worker.passes if worker is not None else (0, 0, 0)
+    if settings != record.number:
         done = passes = 0
     return TaskInfo(
         id=task_name(record.number),
@@ -187,17 +187,17 @@ class FinalTasks:
         self._last: tuple[AcceptedRow, Submit, list[Route]] | None = None
 
     def task(self, number: int, scope: str) -> TaskInfo | None:
-        found = self._completions.find(number, scope)
-        return None if found is None else self._view(*found)
+        result = self._completions.find(number, scope)
+        return None if result is None else self._view(*result)
 
     def newest(self, limit: int, scope: str) -> Iterator[TaskInfo | None]:
         """The newest first; None where a step brought nothing."""
         left, below = limit, self._completions.next_seq
         while left > 0:
-            found = self._journal.records.finished_before(below, scope)
-            if found is None:
+            result = self._journal.records.finished_before(below, scope)
+            if result is None:
                 return
-            below, completed = found[0], codec.to_client(found[1])
+            below, completed = result[0], codec.to_client(result[1])
             assert isinstance(completed, Completed)
             yield None
             for group in reversed(self._completions.standing(completed)):

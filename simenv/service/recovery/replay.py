@@ -100,7 +100,7 @@ def parts(
     terms = _bounded(submit.terms)
     routes = [state.reroute(route) for route in unpack_routes(row.routes)]
     share_bytes = bytes_per_task(row.body, row.count)
-    found = []
+    results = []
     place = 0
     while (place := span.find(0, place)) >= 0:
         end = span.find(1, place)
@@ -113,9 +113,9 @@ def parts(
         takes = None
         if units and terms.reservation:
             takes = [units.get(task, _FREE)[1] for task in range(first, row.first + end)]
-        found.append(Part(batch, submit.tasks[place:end], routes[place:end], counts, takes))
+        results.append(Part(batch, submit.tasks[place:end], routes[place:end], counts, takes))
         place = end
-    return found
+    return results
 
 
 def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -> int:
@@ -123,8 +123,8 @@ def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -
     for part in waiting:
         after = part.batch.terms.after
         parent = failed_parent(completions, after) if after else 0
-        told = (part.batch, part.specs, part.routes, part.attempts, part.units)
-        scheduler.restore_tasks(*told, parent)
+        settings = (part.batch, part.specs, part.routes, part.attempts, part.units)
+        scheduler.restore_tasks(*settings, parent)
     return sum(len(part.specs) for part in waiting)
 
 

@@ -148,10 +148,10 @@ class Completions:
     def find(self, task: int, scope: str = "") -> tuple[Completed, Completion] | None:
         """The stored end of a task; None as well if it is out of `scope` (see Identity)."""
         place = self.place(task)
-        found = None if place is None else self._journal.records.finished_at(place)
-        if found is None or scope not in ("", found[1]):
+        entry = None if place is None else self._journal.records.finished_at(place)
+        if entry is None or scope not in ("", entry[1]):
             return None
-        completed = codec.to_client(found[0])
+        completed = codec.to_client(entry[0])
         assert isinstance(completed, Completed)
         for seq, completion in enumerate(completed.results, completed.first_seq):
             if completion.task == task and seq not in self._replaced:
@@ -201,8 +201,8 @@ class Completions:
             else:
                 runs.append((seq, [completion]))
         return [
-            msgspec.structs.replace(completed, results=found, first_seq=first)
-            for first, found in runs
+            msgspec.structs.replace(completed, results=entry, first_seq=first)
+            for first, entry in runs
         ]
 
     def is_stored(self, task: int) -> bool:

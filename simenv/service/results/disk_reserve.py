@@ -124,7 +124,7 @@ class DiskReserve:
 def disk_of(folder: Path) -> tuple[int, int]:
     """Size of the disk of a folder, and what of it we may still use, in bytes."""
     try:
-        found = os.statvfs(folder)
+        result = os.statvfs(folder)
     except OSError:
         return 0, 0
-    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    return result.f_blocks * result.f_frsize, result.f_bavail * result.f_frsize

@@ -163,11 +163,11 @@ def _kept(root: Path) -> dict[str, int]:
 
 
 def _size(folder: Path) -> int:
-    found = 0
+    result = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # it is just being replaced
-            found += path.lstat().st_size
-    return found
+            result += path.lstat().st_size
+    return result
 
 
 def _forget(root: Path, tasks: list[str]) -> None:

@@ -95,10 +95,10 @@ class Sweep:
         return bool(records)
 
     def _take_too_much(self) -> bool:
-        found = self._whose()
-        if found is None:
+        result = self._whose()
+        if result is None:
             return False
-        owner, wanted = found
+        owner, wanted = result
         if not (self._take_files(owner, wanted) or self._take_records(owner, wanted)):
             self._empty.add(owner)
         return True

@@ -58,11 +58,11 @@ class ConnectionFileLease:
             file = _READ(self._path.read_bytes())
         except (OSError, msgspec.MsgspecError):
             return False  # it tells of nobody
-        told = self._told
-        return told is not None and (file.pid, file.node, file.epoch) != (
-            told.pid,
-            told.node,
-            told.epoch,
+        settings = self._told
+        return settings is not None and (file.pid, file.node, file.epoch) != (
+            settings.pid,
+            settings.node,
+            settings.epoch,
         )
 
 
@@ -82,8 +82,8 @@ def take_lock(path: Path, force: bool = False) -> int:
     except OSError as error:
         holder = os.read(descriptor, 200).decode("utf-8", "replace").strip()
         os.close(descriptor)
-        found = _HOLDER.match(holder)
-        is_elsewhere = found is not None and found[2] != os.uname().nodename
+        result = _HOLDER.match(holder)
+        is_elsewhere = result is not None and result[2] != os.uname().nodename
         if error.errno not in _HELD:
             raise JournalError(
                 f"{path} cannot be locked: {error.strerror}",

@@ -128,8 +128,8 @@ class ActionExecutor:
                 continue
             message = self._held_results.take(ending)
             if ending.state is TaskState.DONE:
-                found = [msgspec.structs.replace(ending, index=0)]
-                self.outbox += self._completions.from_worker(message, found)
+                results = [msgspec.structs.replace(ending, index=0)]
+                self.outbox += self._completions.from_worker(message, results)
                 continue
             others.append(ending)
             self._remove_files([one.file for one in message.results if one.file])

@@ -52,26 +52,26 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFi
     stay right.
     """
     host, port = listen_parts(listen)
-    told = server_file(path)
+    settings = server_file(path)
     address = resolved(host)
     more_descriptors()
     door = None
-    last = told.address.rpartition(":")[2]
+    last = settings.address.rpartition(":")[2]
     if not port and last.isdecimal():
         with suppress(ConfigError):
-            door = TcpListener(address, int(last), told.keys, _COMPLAINTS.warning)
+            door = TcpListener(address, int(last), settings.keys, _COMPLAINTS.warning)
     if door is None:
-        door = TcpListener(address, port, told.keys, _COMPLAINTS.warning)
+        door = TcpListener(address, port, settings.keys, _COMPLAINTS.warning)
     shown = node if host == EVERYWHERE else address
     shown = f"[{shown}]" if ":" in shown else shown
-    own = KeyPair(told.own_public, told.own_secret) if told.own_public else new_pair()
+    own = KeyPair(settings.own_public, settings.own_secret) if settings.own_public else new_pair()
     now = msgspec.structs.replace(
-        told,
+        settings,
         address=f"tcp://{shown}:{door.port}",
         own_public=own.public,
         own_secret=own.secret,
     )
-    if now != told:
+    if now != settings:
         write_private(path, now)
     return door, now
 
@@ -87,13 +87,13 @@ def resolved(host: str, told: str = "listen") -> str:
     from, for the ConfigError, which is also raised for a name that stands for all interfaces."""
     if host == EVERYWHERE:
         return "0.0.0.0"
-    found = _looked_up(host, told)
-    if is_any_address(found):
+    result = _looked_up(host, told)
+    if is_any_address(result):
         raise ConfigError(
-            f"{told}: {host!r} is {found}, which would open every interface of this machine",
+            f"{told}: {host!r} is {result}, which would open every interface of this machine",
             hint=f"name one interface; to open all of them: {EVERYWHERE}",
         )
-    return found
+    return result
 
 
 def _looked_up(host: str, told: str) -> str:
@@ -105,14 +105,14 @@ def _looked_up(host: str, told: str) -> str:
         if entry.family == socket.AF_INET:
             return str(entry.address)
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        result = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         names = ", ".join(sorted(psutil.net_if_addrs()))
         raise ConfigError(
             f"{told}: {host!r} is neither an interface nor a host: {error.strerror}",
             hint=f"interfaces here: {names}; or an IP address of this machine",
         ) from error
-    return str(found[0][4][0])
+    return str(result[0][4][0])
 
 
 def more_descriptors() -> None:
@@ -162,7 +162,7 @@ class WorkerEndpoint:
             raise ConfigError(f"cannot write {results / TOKEN}: {error.strerror}") from error
         here = os.uname().nodename
         others = [node.name for node in nodes if not is_this_node(node.name)]
-        told = WorkerBootstrap(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
+        settings = WorkerBootstrap(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
         if others:
             server, own = new_pair(), new_pair()
             host = address_for(others[0], interface)
@@ -172,7 +172,7 @@ class WorkerEndpoint:
             shown = f"[{host}]" if ":" in host else host
             address = f"tcp://{shown}:{self.door.port}"
             self.own = OwnerEndpoint(address, server.public, own.public, own.secret)
-            told = WorkerBootstrap(
+            settings = WorkerBootstrap(
                 KEYS_FORMAT,
                 here,
                 str(sockets),
@@ -181,9 +181,9 @@ class WorkerEndpoint:
                 server.public,
                 epoch=epoch,
             )
-        self.address = told.address
+        self.address = settings.address
         self._token = token
-        write_private(self._path, told)
+        write_private(self._path, settings)
         self.worker_keys = WorkerKeys(self._path, self.door)
 
     def leave(self) -> None:

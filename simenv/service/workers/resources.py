@@ -31,7 +31,7 @@ def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
             "memory_bytes and memory_per_slot both bound a node's memory", hint="give one of them"
         )
     try:
-        found = discover(
+        result = discover(
             environ,
             hosts=config.hosts,
             hostfile=config.hostfile,
@@ -42,9 +42,9 @@ def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
         )
     except AllocationError as error:
         raise ConfigError(str(error), hint=error.hint or "see `simenv doctor`") from error
-    for node in found.nodes:
+    for node in result.nodes:
         _check(node, config, here)
-    return replace(found, nodes=tuple(_with_local_gpus(node, here) for node in found.nodes))
+    return replace(result, nodes=tuple(_with_local_gpus(node, here) for node in result.nodes))
 
 
 def _with_local_gpus(node: Node, here: Node) -> Node:

@@ -120,11 +120,11 @@ class Outgoing:
         limit_s = time.monotonic() - STUCK_S
         self._remove_settled()
         lines = self._lines.items()
-        found = [peer for peer, line in lines if line.full and line.moved_s < limit_s]
+        results = [peer for peer, line in lines if line.full and line.moved_s < limit_s]
         for line in self._gone:
             self._settle(line)
         self._gone = [line for line in self._gone if line.marks]
-        return found
+        return results
 
     def _remove_settled(self) -> None:
         """Remove the lines of peers that have read everything or are gone."""

@@ -68,19 +68,19 @@ class CurveConnection(ZmqConnection):
         """Where the last attempt stands; by the thread that receives."""
         while not self._socket.closed and readable(self._monitor):
             event = self._monitor.recv_multipart(int(zmq.NOBLOCK))[0]
-            found = _MEANS[int.from_bytes(event[:2], "little")]
-            if found is HandshakeState.BROKEN_OFF:
+            result = _MEANS[int.from_bytes(event[:2], "little")]
+            if result is HandshakeState.BROKEN_OFF:
                 self.hang_ups += 1
-            elif found is not HandshakeState.CONNECTED:
+            elif result is not HandshakeState.CONNECTED:
                 self.hang_ups = 0
             # A refusal ends with a hang-up, and the next attempt begins with a connection: neither
             # says anything new until it comes to an end of its own.
-            if found is not HandshakeState.CONNECTED or self._way in (
+            if result is not HandshakeState.CONNECTED or self._way in (
                 HandshakeState.UNKNOWN,
                 HandshakeState.NOBODY,
                 HandshakeState.OPEN,
             ):
-                self._way = found
+                self._way = result
         return self._way
 
     def close(self) -> None:

@@ -252,11 +252,11 @@ class TcpListener:
         with contextlib.suppress(OSError):
             copy = os.dup(fd)
             try:
-                with sockets.socket(fileno=copy) as found:
+                with sockets.socket(fileno=copy) as result:
                     copy = -1
-                    inet = found.family in (sockets.AF_INET, sockets.AF_INET6)
-                    if inet and found.getsockname()[1] == self.port:
-                        found.shutdown(sockets.SHUT_RDWR)
+                    inet = result.family in (sockets.AF_INET, sockets.AF_INET6)
+                    if inet and result.getsockname()[1] == self.port:
+                        result.shutdown(sockets.SHUT_RDWR)
             finally:
                 if copy >= 0:
                     os.close(copy)

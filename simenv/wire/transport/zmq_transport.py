@@ -179,8 +179,8 @@ class ZmqListener:
         return socket
 
     def wait(self, timeout_s: float) -> bool:
-        found = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
-        ready = [self._turn[socket] for socket, _ in found]
+        result = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
+        ready = [self._turn[socket] for socket, _ in result]
         if len(ready) > 1:
             last = self._last
             ready.sort(key=lambda turn: turn <= last)  # those after the last one first
@@ -315,10 +315,12 @@ class ZmqConnection:
             ) from error
 
     def receive(self, timeout_s: float) -> bytes | None:
-        found: list[tuple[Any, int]] = zmq_poll(self._watched, max(0, math.ceil(timeout_s * 1000)))
-        if not found:
+        results: list[tuple[Any, int]] = zmq_poll(
+            self._watched, max(0, math.ceil(timeout_s * 1000))
+        )
+        if not results:
             return None
-        for one, _ in found:
+        for one, _ in results:
             if one is not self._socket:
                 os.read(self._woken, 4096)
                 return None

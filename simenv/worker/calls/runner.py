@@ -42,11 +42,11 @@ class CallRunner:
 
     def engine(self, name: str) -> CallEngine | None:
         """The engine of calls of that name, loaded and warm; None where that is one of circuits."""
-        found = self._engines.get(name) or call_engine(name)
-        if found is not None and name not in self._engines:
-            found.warm_up()
-            self._engines[name] = found
-        return found
+        result = self._engines.get(name) or call_engine(name)
+        if result is not None and name not in self._engines:
+            result.warm_up()
+            self._engines[name] = result
+        return result
 
     def run(
         self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk, control: RunControl

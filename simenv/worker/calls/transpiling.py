@@ -60,16 +60,16 @@ class TranspilerEngine:
 
     def _transpiler(self, call: TranspileCall) -> Transpiler:
         key = call.device, call.level, call.seed
-        found = self._known.get(key)
-        if found is None:
+        result = self._known.get(key)
+        if result is None:
             try:
                 info = msgspec.msgpack.decode(call.device, type=DeviceInfo)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 raise ProgramError(f"the device cannot be read: {error}") from error
             level = LEVEL if call.level == AS_SUBMITTED else call.level
-            found = self._known[key] = Transpiler(info, level, call.seed)
+            result = self._known[key] = Transpiler(info, level, call.seed)
             if len(self._known) > MAX_TRANSPILERS:
                 self._known.popitem(last=False)
         else:
             self._known.move_to_end(key)
-        return found
+        return result

@@ -77,9 +77,9 @@ def _shared_keys(comm: MPI.Intracomm) -> KeyPair:
 def _all_gather(comm: MPI.Intracomm, word: str) -> tuple[str, ...]:
     """The words of all ranks."""
     card = msgspec.msgpack.encode(word)
-    found = bytearray(_CARD_BYTES * comm.size)
-    comm.Allgather(card.ljust(_CARD_BYTES, b"\0"), found)
-    cards = [found[at : at + _CARD_BYTES] for at in range(0, len(found), _CARD_BYTES)]
+    result = bytearray(_CARD_BYTES * comm.size)
+    comm.Allgather(card.ljust(_CARD_BYTES, b"\0"), result)
+    cards = [result[at : at + _CARD_BYTES] for at in range(0, len(result), _CARD_BYTES)]
     return tuple(_word(bytes(card)) for card in cards)
 
 

@@ -65,13 +65,13 @@ class IdealStates:
 
     def losses(self, programs: Iterable[NoiseProgram]) -> list[LocationLosses]:
         """Losses by noise programs of the circuit, each alone."""
-        made = list(programs)
+        built = list(programs)
         wanted: dict[int, set[tuple[int, int]]] = {}
-        for program in made:
+        for program in built:
             for after, _, first, second in program.locations.tolist():
                 wanted.setdefault(after, set()).add((first, second))
         reduced, excited = self._reduced(wanted)
-        return [self._of(program, reduced, excited) for program in made]
+        return [self._of(program, reduced, excited) for program in built]
 
     def _of(
         self,
@@ -80,20 +80,20 @@ class IdealStates:
         excited: dict[int, float],
     ) -> LocationLosses:
         kraus = [channel.kraus() for channel in program.channels]
-        found = np.empty(len(program.locations))
+        result = np.empty(len(program.locations))
         for k, (after, number, first, second) in enumerate(program.locations.tolist()):
             classical = after >= self._last_mixing[first] and (
                 second < 0 or after >= self._last_mixing[second]
             )
             rho = reduced[after, first, second]
-            found[k] = _loss(kraus[number], rho, classical=bool(classical and self._measured))
+            result[k] = _loss(kraus[number], rho, classical=bool(classical and self._measured))
         readout = {}
         if program.readout is not None:
             for qubit in self._measured:
                 p01, p10 = program.readout.p01[qubit], program.readout.p10[qubit]
                 one = excited[qubit]
                 readout[qubit] = float((1.0 - one) * p01 + one * p10)
-        return LocationLosses(found, readout)
+        return LocationLosses(result, readout)
 
     @property
     def _measured(self) -> list[int]:
@@ -104,13 +104,13 @@ class IdealStates:
         self, wanted: dict[int, set[tuple[int, int]]]
     ) -> tuple[dict[_Place, NDArray[np.complex128]], dict[int, float]]:
         """Reduced density matrices, the first qubit as bit 0, and the final populations of |1>."""
-        found: dict[_Place, NDArray[np.complex128]] = {}
+        entries: dict[_Place, NDArray[np.complex128]] = {}
         if not self.is_known:
             for after, places in wanted.items():
                 for first, second in places:
                     side = 2 if second < 0 else 4
-                    found[after, first, second] = np.eye(side, dtype=np.complex128) / side
-            return found, dict.fromkeys(self._measured, 0.5)
+                    entries[after, first, second] = np.eye(side, dtype=np.complex128) / side
+            return entries, dict.fromkeys(self._measured, 0.5)
         n = max(1, len(self.axis))
         state = np.zeros((2,) * n, np.complex128)
         state[(0,) * n] = 1.0
@@ -119,9 +119,9 @@ class IdealStates:
                 state = self._applied(state, operation)
             k = -1 if operation is None else operation.place
             for first, second in wanted.get(k, ()):
-                found[k, first, second] = self._matrix(state, first, second)
+                entries[k, first, second] = self._matrix(state, first, second)
         excited = {q: float(self._matrix(state, q, -1)[1, 1].real) for q in self._measured}
-        return found, excited
+        return entries, excited
 
     def _matrix(
         self, state: NDArray[np.complex128], first: int, second: int

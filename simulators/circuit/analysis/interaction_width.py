@@ -61,14 +61,14 @@ def _interactions(circuit: Circuit) -> dict[int, set[int]] | None:
             return None
         cliques.append(clique)
     fixed = {*range(circuit.num_qubits), *line}
-    found: dict[int, set[int]] = {index: set() for index in range(fresh) if index not in fixed}
+    entries: dict[int, set[int]] = {index: set() for index in range(fresh) if index not in fixed}
     for clique in cliques:
         free = [index for index in clique if index not in fixed]
         for index in free:
-            found[index].update(free)
-    for index, near in found.items():
+            entries[index].update(free)
+    for index, near in entries.items():
         near.discard(index)
-    return found
+    return entries
 
 
 def _eliminated(neighbours: dict[int, set[int]]) -> int:

@@ -167,7 +167,7 @@ def _final_measurements(rows, ops, qubits, clbits, roles, source, operations):  
 def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: bool = False) -> bool:
     """Fill `roles` (int64 [operations]), see `classify_measurements`; True if the circuit needs
     branching."""
-    found = classify_measurements(
+    result = classify_measurements(
         circuit.table.rows,
         circuit.ops,
         circuit.qubits,
@@ -179,7 +179,7 @@ def has_mid_circuit_ops(circuit: Circuit, roles: NDArray[np.int64], *, keep: boo
         1 if keep else 0,
         roles,
     )
-    return bool(found)
+    return bool(result)
 
 
 class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):

@@ -25,11 +25,11 @@ def noise_profile(
     locations, width, widest, touched = program.locations, 0, 0, 0
     if circuit is not None:
         width, touched = circuit.num_qubits, _touched(circuit)
-        found = active_support(circuit, program, outputs, labels) if outputs else None
-        if found is not None:
-            locations, width = locations[found.acting], int(found.needed.sum())
+        result = active_support(circuit, program, outputs, labels) if outputs else None
+        if result is not None:
+            locations, width = locations[result.acting], int(result.needed.sum())
             if outputs == ("counts",):
-                parts = component_qubits(circuit, found.kept, locations, found.needed)
+                parts = component_qubits(circuit, result.kept, locations, result.needed)
                 widest = max(part.size for part in parts)
     facts, numbers = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
@@ -50,6 +50,6 @@ def _touched(circuit: Circuit) -> int:
     if (rows[:, 0] == BARRIER).any():
         used = rows[circuit.ops]
         qubits = qubits[np.repeat(used[:, 0] != BARRIER, used[:, 1])]
-    found = np.zeros(circuit.num_qubits, np.bool_)
-    found[qubits] = True
-    return int(found.sum())
+    result = np.zeros(circuit.num_qubits, np.bool_)
+    result[qubits] = True
+    return int(result.sum())

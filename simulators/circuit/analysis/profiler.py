@@ -147,7 +147,7 @@ def traits(circuit: Circuit) -> CircuitTraits:
 
 def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
     """What `_look` finds; `qubits`: those of the operations, by their places in a chain."""
-    found = np.empty(6, np.int64)
+    result = np.empty(6, np.int64)
     _look(
         circuit.table.rows,
         _KINDS,
@@ -157,15 +157,15 @@ def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
         circuit.slots,
         circuit.num_qubits,
         np.zeros(max(1, circuit.num_qubits), np.int64),
-        found,
+        result,
     )
-    return found.tolist()
+    return result.tolist()
 
 
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
     """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
     all Pauli strings; without any, what is left of it is not looked for."""
-    found = np.empty(circuit.table.found_size, np.int64)
+    result = np.empty(circuit.table.found_size, np.int64)
     operations.check_operations(
         circuit.table.rows,
         circuit.ops,
@@ -176,7 +176,7 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         circuit.num_slots,
         circuit.num_qubits,
         circuit.num_clbits,
-        found,
+        result,
     )
     more = traits(circuit)
     branching = has_mid_circuit_ops(circuit, np.empty(circuit.ops.size, np.int64))
@@ -184,25 +184,25 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         num_qubits=circuit.num_qubits,
         num_clbits=circuit.num_clbits,
         operations=circuit.ops.size,
-        gates_1q=int(found[operations.ONE_QUBIT]),
-        gates_2q=int(found[operations.TWO_QUBIT]),
-        gates_many=int(found[operations.MANY_QUBIT]),
-        measurements=int(found[operations.MEASUREMENTS]),
-        resets=int(found[operations.RESETS]),
+        gates_1q=int(result[operations.ONE_QUBIT]),
+        gates_2q=int(result[operations.TWO_QUBIT]),
+        gates_many=int(result[operations.MANY_QUBIT]),
+        measurements=int(result[operations.MEASUREMENTS]),
+        resets=int(result[operations.RESETS]),
         mid_circuit=branching,
-        conditions=int(found[operations.IFS] + found[operations.SWITCHES]),
-        loops=int(found[operations.LOOPS]),
-        switches=int(found[operations.SWITCHES]),
+        conditions=int(result[operations.IFS] + result[operations.SWITCHES]),
+        loops=int(result[operations.LOOPS]),
+        switches=int(result[operations.SWITCHES]),
         variables=len(circuit.variables),
-        stores=int(found[operations.STORES]),
-        unitaries=int(found[operations.UNITARIES]),
+        stores=int(result[operations.STORES]),
+        unitaries=int(result[operations.UNITARIES]),
         clifford=more.clifford,
         may_be_clifford=more.may_be_clifford,
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
         contraction_width=_width(circuit, more.bond_bits),
-        widest=_widest(circuit) if found[operations.MANY_QUBIT] else 2,
+        widest=_widest(circuit) if result[operations.MANY_QUBIT] else 2,
         kept=_kept(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs
         else None,
@@ -210,14 +210,14 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
 
 
 def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> Kept | None:
-    found = partition(circuit, output_support(outputs, labels, circuit))
-    if not found.parts:
+    result = partition(circuit, output_support(outputs, labels, circuit))
+    if not result.parts:
         return None
-    rows = circuit.table.rows[circuit.ops[found.kept]]
+    rows = circuit.table.rows[circuit.ops[result.kept]]
     wires = rows[rows[:, 0] >= UNITARY, 1]
     return Kept(
-        num_qubits=found.num_qubits,
-        widest=found.widest,
+        num_qubits=result.num_qubits,
+        widest=result.widest,
         operations=len(rows),
         gates_1q=int(np.count_nonzero(wires <= 1)),
         gates_2q=int(np.count_nonzero(wires == 2)),

@@ -23,15 +23,15 @@ def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
     counts = rows[:, 1]
     begins = np.cumsum(counts) - counts
     qubits = circuit.qubits.astype(np.int64)
-    found = []
+    results = []
     for count in np.unique(counts[(rows[:, 0] >= UNITARY) & (counts > 1)]).tolist():
         first = begins[(rows[:, 0] >= UNITARY) & (counts == count)]
         wires = qubits[first[:, None] + np.arange(count)]
         low, high = np.triu_indices(count, 1)
-        found.append(wires[:, np.stack((low, high), 1)].reshape(-1, 2))
-    if not found:
+        results.append(wires[:, np.stack((low, high), 1)].reshape(-1, 2))
+    if not results:
         return np.zeros((0, 2), np.int64)
-    return np.unique(np.sort(np.concatenate(found), axis=1), axis=0)
+    return np.unique(np.sort(np.concatenate(results), axis=1), axis=0)
 
 
 def chain_order(circuit: Circuit) -> tuple[int, ...] | None:
@@ -82,11 +82,11 @@ def cuthill_mckee(pairs: NDArray[np.int64], num_qubits: int) -> list[int]:
 
 def _breadth_first(neighbours: list[list[int]], start: int) -> list[int]:
     """All qubits that can be reached, nearest first."""
-    found = [start]
+    results = [start]
     reached = {start}
-    for qubit in found:
+    for qubit in results:
         for each in neighbours[qubit]:
             if each not in reached:
                 reached.add(each)
-                found.append(each)
-    return found
+                results.append(each)
+    return results

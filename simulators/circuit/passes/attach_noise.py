@@ -114,11 +114,11 @@ class _CircuitNoise:
         irregular = self._irregular_locations()
         duration_ns = -1.0
         if self._model.has_idle_noise:
-            found = self._schedule(delays)
-            duration_ns = found.duration_ns
-            groups.append(self._waits(found.idle_after, found.idle_qubit, found.idle_ns))
+            result = self._schedule(delays)
+            duration_ns = result.duration_ns
+            groups.append(self._waits(result.idle_after, result.idle_qubit, result.idle_ns))
             if self._model.crosstalk_pairs:
-                groups.append(self._crosstalk(found))
+                groups.append(self._crosstalk(result))
         locations, used = self._ordered(groups, irregular)
         registry = self._registry
         facts = registry.facts.of(used)
@@ -150,7 +150,7 @@ class _CircuitNoise:
         size = circuit.ops.size
         gates = registry.gates(circuit.table.names)
         missing, irregular = np.empty(size, np.int64), np.empty(size, np.int64)
-        found = np.empty(3, np.int64)
+        result = np.empty(3, np.int64)
         room = 2 * size
         while True:
             locations = np.empty((room, 4), np.int64)
@@ -158,9 +158,9 @@ class _CircuitNoise:
                 operands.codes, operands.first, operands.wires, circuit.ops, gates, self._roles,
                 registry.keys, registry.entries, registry.durations_ns, registry.begins,
                 registry.lengths, registry.rows, self._durations, touched, locations, missing,
-                irregular, found,
+                irregular, result,
             )  # fmt: skip
-            written, absent, other = found.tolist()
+            written, absent, other = result.tolist()
             names = circuit.table.names
             unknown = {
                 (names[circuit.ops[k]], operands.qubits(k)) for k in missing[:absent].tolist()
@@ -265,21 +265,21 @@ class _CircuitNoise:
         """Readout error of the circuit's qubits; None where no measured qubit has one."""
         places = self._operands.first[:-1][self._operands.codes == MEASURE]
         measured = self._operands.wires[places]
-        found = self._model.readout() if measured.size else None
-        if found is None:
+        result = self._model.readout() if measured.size else None
+        if result is None:
             return None
         count = self._circuit.num_qubits
-        if found.p01.size == 1 and count > 1 and self._model.num_qubits == 0:
+        if result.p01.size == 1 and count > 1 and self._model.num_qubits == 0:
             one = np.zeros(count, np.int64)
-            found = Readout(found.p01[one], found.p10[one], found.groups)
-        if found.p01.size < count:
+            result = Readout(result.p01[one], result.p10[one], result.groups)
+        if result.p01.size < count:
             raise BadCircuit(
-                f"the readout error of {found.p01.size} qubits, for a circuit of {count}",
+                f"the readout error of {result.p01.size} qubits, for a circuit of {count}",
                 hint="give the readout error of each qubit",
             )
-        wrong = found.p01[measured].any() or found.p10[measured].any()
+        wrong = result.p01[measured].any() or result.p10[measured].any()
         if not wrong:
             seen = set(measured.tolist())
-            if not any(seen.issuperset(group.qubits) for group in found.groups):
+            if not any(seen.issuperset(group.qubits) for group in result.groups):
                 return None
-        return found if found.p01.size == count else found.of(np.arange(count))
+        return result if result.p01.size == count else result.of(np.arange(count))

@@ -91,8 +91,8 @@ def _used_qubits(circuit: Circuit) -> list[int]:
     rows = circuit.table.rows
     acting = (rows[:, 0] != BARRIER)[circuit.ops]
     qubits = circuit.qubits[np.repeat(acting, rows[:, 1][circuit.ops])]
-    found: list[int] = np.flatnonzero(np.bincount(qubits)).tolist()
-    return found
+    results: list[int] = np.flatnonzero(np.bincount(qubits)).tolist()
+    return results
 
 
 class ShotTimes:

@@ -61,21 +61,21 @@ def output_support(
         return None
     levels = b""
     if "expectation" in wanted:
-        found = _levels(labels, circuit.num_qubits)
-        if found is None:
+        result = _levels(labels, circuit.num_qubits)
+        if result is None:
             return None
-        levels = found
+        levels = result
     return OutputSupport(bool(wanted & _OF_CLBITS), levels, "gradient" in wanted)
 
 
 def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
     """None: these are no Pauli strings of so many qubits."""
-    given = list(labels)
-    if any(len(label) != num_qubits or not label.isascii() for label in given):
+    values = list(labels)
+    if any(len(label) != num_qubits or not label.isascii() for label in values):
         return None
-    letters = np.frombuffer("".join(given).encode(), np.uint8).reshape(len(given), num_qubits)
-    found = _OF_LETTERS[letters].max(axis=0, initial=UNUSED)
-    return None if (found > FULL).any() else found[::-1].tobytes()
+    letters = np.frombuffer("".join(values).encode(), np.uint8).reshape(len(values), num_qubits)
+    result = _OF_LETTERS[letters].max(axis=0, initial=UNUSED)
+    return None if (result > FULL).any() else result[::-1].tobytes()
 
 
 # Of each code: along which qubits it moves amplitude, bit k for the k-th from the end; whether it

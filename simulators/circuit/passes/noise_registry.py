@@ -42,9 +42,9 @@ class _TimedChannels:
         self, owners: NDArray[np.int64], times_ns: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Numbers of their channels; -1: none."""
-        found, missing = np.empty((2, owners.size), np.int64)
+        result, missing = np.empty((2, owners.size), np.int64)
         times = times_ns.view(np.int64)
-        while count := find_timed(self._keys, owners, times, found, missing):
+        while count := find_timed(self._keys, owners, times, result, missing):
             places = missing[:count]
             pairs = dict.fromkeys(
                 zip(owners[places].tolist(), times_ns[places].tolist(), strict=True)
@@ -54,7 +54,7 @@ class _TimedChannels:
             rows[:, 1] = np.array([time for _, time in pairs]).view(np.int64)
             rows[:, 2] = [self._make(*pair) for pair in pairs]
             self._add(rows)
-        return found
+        return result
 
     def _add(self, rows: NDArray[np.int64]) -> None:
         self._count += len(rows)
@@ -95,24 +95,24 @@ class NoiseRegistry:
         """That of a channel; -1 for none."""
         if channel is None:
             return _NONE
-        found = self._numbers.get(id(channel))
-        if found is None:
-            found = self._numbers[id(channel)] = len(self.channels)
+        result = self._numbers.get(id(channel))
+        if result is None:
+            result = self._numbers[id(channel)] = len(self.channels)
             self.channels.append(channel)
-            if found >= self.marks.size:
+            if result >= self.marks.size:
                 self.marks = np.full(2 * self.marks.size, _NONE)
-        return found
+        return result
 
     def gates(self, names: tuple[str, ...]) -> NDArray[np.int64]:
         """Number of each gate, for the keys."""
-        found = self._gates_of.get(names)
-        if found is None:
+        result = self._gates_of.get(names)
+        if result is None:
             known = self._gates
-            found = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+            result = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
             if len(self._gates_of) >= _TABLES:
                 self._gates_of.clear()
-            self._gates_of[names] = found
-        return found
+            self._gates_of[names] = result
+        return result
 
     def learn(self, name: str, qubits: tuple[int, ...]) -> None:
         """Make the entry of an operation on one or two qubits."""
@@ -162,11 +162,11 @@ class NoiseRegistry:
         if missing > 0:
             more = np.full(missing, _UNSEEN, np.int64)
             self._preparations = np.concatenate((self._preparations, more))
-        found = self._preparations[qubits]
-        unseen = qubits[found == _UNSEEN]
+        result = self._preparations[qubits]
+        unseen = qubits[result == _UNSEEN]
         for qubit in unseen.tolist():
             self._preparations[qubit] = self.number(self.model.preparation(qubit))
-        return self._preparations[qubits] if unseen.size else found
+        return self._preparations[qubits] if unseen.size else result
 
     def idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> NDArray[np.int64]:
         """Number of the channel of each idle time; -1: none."""
@@ -174,14 +174,14 @@ class NoiseRegistry:
 
     def coupled(self, num_qubits: int) -> CoupledPairs:
         """The model's pairs with crosstalk among so many qubits."""
-        found = self._coupled
-        if found is None or found.begins.size != num_qubits + 1:
+        result = self._coupled
+        if result is None or result.begins.size != num_qubits + 1:
             pairs = tuple(p for p in self.model.crosstalk_pairs if max(p) < num_qubits)
             if pairs != self._pairs:
                 self._pairs = pairs
                 self._crosstalk = self._of_pairs()
-            found = self._coupled = CoupledPairs.of(pairs, num_qubits)
-        return found
+            result = self._coupled = CoupledPairs.of(pairs, num_qubits)
+        return result
 
     def _of_pairs(self) -> _TimedChannels:
         return _TimedChannels(
@@ -198,15 +198,15 @@ class NoiseRegistry:
         """Number of a channel of two qubits as it acts on one, where the other, number `idler`, is
         |0>."""
         key = self.number(channel), idler
-        found = self._alone.get(key)
-        if found is None:
+        result = self._alone.get(key)
+        if result is None:
             ptm = channel.ptm.reshape(4, 4, 4, 4)  # [out second, out first, in second, in first]
             if idler == 1:
-                found = Channel(ptm[0, :, 0, :] + ptm[0, :, 3, :])
+                result = Channel(ptm[0, :, 0, :] + ptm[0, :, 3, :])
             else:
-                found = Channel(ptm[:, 0, :, 0] + ptm[:, 0, :, 3])
-            self._alone[key] = found
-        return self.number(found)
+                result = Channel(ptm[:, 0, :, 0] + ptm[:, 0, :, 3])
+            self._alone[key] = result
+        return self.number(result)
 
     @property
     def facts(self) -> ChannelFacts:

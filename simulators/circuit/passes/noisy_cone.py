@@ -170,9 +170,9 @@ def active_part(
     `labels`: of all Pauli strings. Qubits and operations are renumbered; `Subcircuit` has their
     numbers in the whole circuit. Barriers and delays go, their noise stays.
     """
-    found = active_support(circuit, noise, outputs, labels)
-    if found is None:
+    result = active_support(circuit, noise, outputs, labels)
+    if result is None:
         operations, params = np.arange(circuit.ops.size), np.arange(circuit.params.size)
         return Subcircuit(circuit, np.arange(circuit.num_qubits), operations, params), noise
-    part = extract_part(circuit, found.kept, np.flatnonzero(found.needed))
-    return part, noise_of_part(noise, noise.locations[found.acting], part.numbers, part.qubits)
+    part = extract_part(circuit, result.kept, np.flatnonzero(result.needed))
+    return part, noise_of_part(noise, noise.locations[result.acting], part.numbers, part.qubits)

@@ -68,7 +68,7 @@ def validation_error(circuit: Circuit) -> str:
     text = circuit.fault or circuit.table.problem or _sizes(circuit)
     if text:
         return text
-    found = np.empty(circuit.table.found_size, np.int64)
+    result = np.empty(circuit.table.found_size, np.int64)
     fault = operations.check_operations(
         circuit.table.rows,
         circuit.ops,
@@ -79,16 +79,16 @@ def validation_error(circuit: Circuit) -> str:
         circuit.num_slots,
         circuit.num_qubits,
         circuit.num_clbits,
-        found,
+        result,
     )
     if fault != operations.SOUND:
-        return _where(circuit, found) + _TEXTS[fault].format(found[operations.DETAIL])
+        return _where(circuit, result) + _TEXTS[fault].format(result[operations.DETAIL])
     text = _matrices(circuit)
     if text:
         return text
-    if not found[operations.OWNERS] and not circuit.conditions.size:
+    if not result[operations.OWNERS] and not circuit.conditions.size:
         return ""
-    return _expressions(circuit, int(found[operations.OWNERS]), found)
+    return _expressions(circuit, int(result[operations.OWNERS]), result)
 
 
 def _sizes(circuit: Circuit) -> str:
@@ -154,16 +154,16 @@ def _unitary(stack: NDArray[np.complex128]) -> NDArray[np.bool_]:
     """Mask of the matrices that are unitary within rounding; of wide ones only the lengths of
     rows and columns are checked. stack: [matrices, size, size]."""
     largest = np.abs(stack.view(np.float64)).max(axis=(1, 2))
-    found: NDArray[np.bool_] = largest < 2.0  # false for nan too
-    some = stack[found]
+    result: NDArray[np.bool_] = largest < 2.0  # false for nan too
+    some = stack[result]
     if stack.shape[1] <= _MULTIPLIED:
         gap = some @ some.conj().transpose(0, 2, 1) - np.eye(stack.shape[1])
-        found[found] = np.abs(gap).max(axis=(1, 2)) <= _TOLERANCE
+        result[result] = np.abs(gap).max(axis=(1, 2)) <= _TOLERANCE
     else:
         weights = some.real**2 + some.imag**2
         gaps = [np.abs(weights.sum(axis) - 1.0).max(axis=1) for axis in (1, 2)]
-        found[found] = np.maximum(*gaps) <= _TOLERANCE
-    return found
+        result[result] = np.maximum(*gaps) <= _TOLERANCE
+    return result
 
 
 def _where(circuit: Circuit, found: NDArray[np.int64]) -> str:

@@ -115,13 +115,13 @@ class Nvrtc:
 def load_nvrtc() -> Nvrtc | None:
     """NVRTC of a wheel, else of a CUDA toolkit; None if there is neither."""
     folders = [*site.getsitepackages(), site.getusersitepackages()]
-    found = [
+    results = [
         path
         for folder in folders
         for pattern in _PATTERNS
         for path in sorted(glob.glob(f"{folder}/nvidia/*/lib/{pattern}"), reverse=True)
     ]
-    for name in (*found, *_NAMES):
+    for name in (*results, *_NAMES):
         try:
             return Nvrtc(ctypes.CDLL(name))
         except OSError:
@@ -131,7 +131,7 @@ def load_nvrtc() -> Nvrtc | None:
 
 def usage(log: str) -> tuple[KernelUsage, ...]:
     """Resources of each kernel, from the compiler's log."""
-    found = []
+    results = []
     name, stack, spilled = "", 0, 0
     for line in log.splitlines():
         if match := re.search(r"Compiling entry function '(\w+)'", line):
@@ -139,8 +139,8 @@ def usage(log: str) -> tuple[KernelUsage, ...]:
         elif match := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", line):
             stack, spilled = int(match[1]), int(match[2])
         elif match := re.search(r"Used (\d+) registers", line):
-            found.append(KernelUsage(name, int(match[1]), stack, spilled))
-    return tuple(found)
+            results.append(KernelUsage(name, int(match[1]), stack, spilled))
+    return tuple(results)
 
 
 def source_digest() -> str:

@@ -65,10 +65,10 @@ class CupyDevice:
 
     def upload(self, array: NDArray[Any]) -> Buffer:
         """See `Device`."""
-        found = self.empty(array.size, array.dtype)
+        result = self.empty(array.size, array.dtype)
         with _mapped_errors():
-            found.set(np.ascontiguousarray(array).ravel())
-        return found
+            result.set(np.ascontiguousarray(array).ravel())
+        return result
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
         """See `Device`."""
@@ -96,15 +96,15 @@ class CupyDevice:
             runtime.deviceSynchronize()
 
     def _function(self, kernel: str) -> Any:
-        found = self._functions.get(kernel)
-        if found is None:
+        result = self._functions.get(kernel)
+        if result is None:
             name = module_of(kernel)
             if name not in self._modules:
                 assert self._folder is not None
                 path = cached_cubin(self._folder, name, self.capability, load_nvrtc())
                 self._modules[name] = cupy.RawModule(path=str(path))
-            found = self._functions[kernel] = self._modules[name].get_function(kernel)
-        return found
+            result = self._functions[kernel] = self._modules[name].get_function(kernel)
+        return result
 
 
 def open_device() -> CupyDevice:

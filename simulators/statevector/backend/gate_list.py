@@ -247,15 +247,15 @@ def plan_gate_list(
     scratch, starts = np.empty(steps + 1, np.int64), np.empty(steps + 1, np.int64)
     tiles, placed = np.empty((steps, 1), np.uint64), np.empty((steps, 7), np.uint64)
     low = (1 << LOW_QUBITS) - 1
-    found = arrange(ints, circuit.num_qubits, room, low, scratch, starts, tiles, placed)
+    entry = arrange(ints, circuit.num_qubits, room, low, scratch, starts, tiles, placed)
     return GateList(
         first,
         last,
         at_qubit,
         at_param,
         steps,
-        starts[: found + 1].copy(),
-        tiles[:found, 0].copy(),
+        starts[: entry + 1].copy(),
+        tiles[:entry, 0].copy(),
         placed,
     )
 

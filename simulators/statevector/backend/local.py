@@ -72,10 +72,10 @@ class LocalBackend:
 
     def copy(self, state: State) -> State:
         """See `StateBackend`."""
-        found = self.empty_like(state)
-        found.amplitudes[:] = state.amplitudes
-        found.live = state.live
-        return found
+        result = self.empty_like(state)
+        result.amplitudes[:] = state.amplitudes
+        result.live = state.live
+        return result
 
     def empty_like(self, state: State) -> State:
         """See `StateBackend`."""
@@ -156,9 +156,9 @@ class LocalBackend:
         draws: NDArray[np.float64],
     ) -> NDArray[np.int64]:
         """See `StateBackend`."""
-        found = np.empty(draws.size, np.int64)
-        sampling.locate_samples(self.sweeper, state, edges, begins, draws, found)
-        return found
+        result = np.empty(draws.size, np.int64)
+        sampling.locate_samples(self.sweeper, state, edges, begins, draws, result)
+        return result
 
     def distribution(
         self, state: State, wires: NDArray[np.int64]
@@ -192,11 +192,11 @@ class LocalBackend:
 
         def gradients(state: State, keep: bool) -> NDArray[np.float64]:
             other = self.empty_like(state)
-            found = np.zeros((len(observables), plan.num_slots))
+            result = np.zeros((len(observables), plan.num_slots))
             for number, item in enumerate(observables):
                 last = number == len(observables) - 1
                 moving = state if last and not keep else self.copy(state)
-                found[number] = adjoint.gradient(self.sweeper, plan, moving, other, item)
-            return found
+                result[number] = adjoint.gradient(self.sweeper, plan, moving, other, item)
+            return result
 
         return gradients

@@ -206,10 +206,10 @@ class PauliGroup(msgspec.Struct, frozen=True, eq=False):
 
 def pauli_groups(strings: list[tuple[int, int]]) -> list[PauliGroup]:
     """All strings, by what they flip."""
-    found: dict[int, list[int]] = {}
+    entries: dict[int, list[int]] = {}
     for number, (x, _) in enumerate(strings):
-        found.setdefault(x, []).append(number)
-    return [_group(x, members, strings) for x, members in found.items()]
+        entries.setdefault(x, []).append(number)
+    return [_group(x, members, strings) for x, members in entries.items()]
 
 
 def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> PauliGroup:

@@ -284,9 +284,9 @@ def sample(
     edges = np.concatenate(([0.0], ends[:-1]))
     begins = np.zeros(ends.size + 1, np.int64)
     begins[1:] = np.searchsorted(draws, ends, side="left")
-    found = states.locate_samples(state, edges, begins, draws)
+    result = states.locate_samples(state, edges, begins, draws)
     if order is None:
-        return found
+        return result
     indices = np.empty(shots.size, np.int64)
-    indices[order] = found
+    indices[order] = result
     return indices

@@ -197,14 +197,14 @@ def _reals(state: State) -> NDArray[np.floating]:
 def row_norms(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
     """The norm of each row: float64 [2**(n - LANE_WIRES)]. Raises Stopped."""
     if state.norms is None:
-        found = zeros(1 << (state.num_qubits - LANE_WIRES), np.float64)
+        result = zeros(1 << (state.num_qubits - LANE_WIRES), np.float64)
         fill, reals = kernels(state).row_norms, _reals(state)
 
         def work(first: int, last: int, _number: int) -> None:
-            fill(reals, first, last, found)
+            fill(reals, first, last, result)
 
         sweeper.parallel_for(state.num_qubits, LANE_WIRES, work)
-        state.norms = found
+        state.norms = result
     return state.norms
 
 

@@ -66,10 +66,10 @@ class DistributedBackend:
     @property
     def traffic(self) -> CommStats:
         """Statistics of the exchanges so far."""
-        found = self._passing.traffic if self._pass is not None else CommStats()
+        result = self._passing.traffic if self._pass is not None else CommStats()
         for other in self._others.values():
-            found = found.plus(other.traffic, self._meeting.waited_cpu_s)
-        return found
+            result = result.plus(other.traffic, self._meeting.waited_cpu_s)
+        return result
 
     def for_width(self, num_qubits: int) -> StateBackend:
         """See `StateBackend`."""
@@ -187,11 +187,11 @@ class DistributedBackend:
     ) -> NDArray[np.int64]:
         """See `StateBackend`."""
         share = self._settled(state)
-        found, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
-        sampling.locate_samples(self._sweeper, share, edges, begins, draws, found)
+        result, all_ = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
+        sampling.locate_samples(self._sweeper, share, edges, begins, draws, result)
         self._meeting.meet()
-        self._meeting.comm.Reduce(found, all_, MPI.SUM, 0)  # each draw is found by one rank
-        return all_ if self.is_root else found
+        self._meeting.comm.Reduce(result, all_, MPI.SUM, 0)  # each draw is found by one rank
+        return all_ if self.is_root else result
 
     def distribution(
         self, state: State, wires: NDArray[np.int64]
@@ -294,12 +294,12 @@ class DistributedBackend:
     def _shared(self, share: StateSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sums of all ranks' blocks, in the order of the blocks, in each rank."""
         meeting = self._meeting
-        found = np.empty((meeting.size, *mine.shape))
+        result = np.empty((meeting.size, *mine.shape))
         order = np.concatenate([share.layout.numbers(rank) for rank in range(meeting.size)])
         placed = np.empty((order.size, *mine.shape[1:]))
         meeting.meet()
-        meeting.comm.Allgather(mine, found)
-        placed[order] = found.reshape(placed.shape)
+        meeting.comm.Allgather(mine, result)
+        placed[order] = result.reshape(placed.shape)
         return placed
 
 

@@ -74,17 +74,17 @@ class Communicator:
                 place = RankContext(meeting.rank, meeting.size, meeting.allreduce_min)
                 with Checkpointer.of(options, place) as journey:
                     states = DistributedBackend(meeting, local, neighbours, journey)
-                    found = journey.annotate(work(states))
+                    result = journey.annotate(work(states))
                 self.traffic = states.traffic
-                return found
+                return result
 
         if count == everyone.size:
-            found = meeting.run_collective(together)
+            result = meeting.run_collective(together)
         else:
-            found = everyone.run_subset(lambda: meeting.run_collective(together))
+            result = everyone.run_subset(lambda: meeting.run_collective(together))
         if everyone.rank:
             return None
-        return _remarked(found, count, everyone.size)
+        return _remarked(result, count, everyone.size)
 
     def run_shares(
         self, fits: bool, control: RunControl, work: Callable[[ErrorAgreement], EngineResult]
@@ -94,8 +94,8 @@ class Communicator:
         everyone = ErrorAgreement(self._comm, control)
         if not everyone.run_collective(lambda: everyone.allreduce_min(int(fits))):
             return False, None
-        found = everyone.run_collective(lambda: work(everyone))
-        return True, None if everyone.rank else _remarked(found, everyone.size, everyone.size)
+        result = everyone.run_collective(lambda: work(everyone))
+        return True, None if everyone.rank else _remarked(result, everyone.size, everyone.size)
 
     def _part(self, count: int) -> Any:
         if count not in self._parts:

@@ -47,20 +47,20 @@ class ErrorAgreement:
     def allreduce_min(self, value: int) -> int:
         """The least of what all ranks say; a meeting too."""
         self.meet()
-        found = np.array([value], np.int64)
-        self.comm.Allreduce(MPI.IN_PLACE, found, MPI.MIN)
-        return int(found[0])
+        result = np.array([value], np.int64)
+        self.comm.Allreduce(MPI.IN_PLACE, result, MPI.MIN)
+        return int(result[0])
 
     def run_collective(self, work: Callable[[], Found]) -> Found:
         """Do the work that all do, to the end of which none may come alone."""
         try:
-            found = work()
+            result = work()
         except Exception as error:
             if error is self._agreed:
                 raise
             self._meet(error)
             self._meet(None)
-        return found
+        return result
 
     def wait(self) -> None:
         """A meeting for a rank that has had nothing to do: it sleeps until the others come."""
@@ -76,13 +76,13 @@ class ErrorAgreement:
         """Do what only some do, and meet those that `wait` for it."""
         failure: Exception | None = None
         try:
-            found = work()
+            result = work()
         except Exception as error:  # noqa: BLE001 raised again, in all ranks
             failure = error
         self._mine[:] = self.size - self.rank if failure is not None else 0, 0
         self.comm.Iallreduce(self._mine, self._all, MPI.MAX).Wait()
         self._conclude(failure)
-        return found
+        return result
 
     def _meet(self, error: Exception | None) -> None:
         self._mine[:] = self.size - self.rank if error is not None else 0, self._flag[0]

@@ -70,10 +70,10 @@ def later(plan: SweepTable, first: int) -> SweepTable:
 
 def permuted(masks: NDArray[np.uint64], positions: Sequence[int]) -> NDArray[np.uint64]:
     """Masks of wires as masks of positions."""
-    found = np.zeros_like(masks)
+    result = np.zeros_like(masks)
     for wire, position in enumerate(positions):
-        found |= (masks >> np.uint64(wire) & np.uint64(1)) << np.uint64(position)
-    return found
+        result |= (masks >> np.uint64(wire) & np.uint64(1)) << np.uint64(position)
+    return result
 
 
 _UNHEARD = 1 << 24  # amplitudes that go through passes between two meetings
@@ -133,25 +133,25 @@ class DistributedExecutor:
             return
         plan = later(plan, skipped)
         layout = share.layout
-        found = plan_communication(plan, layout.positions, layout.num_local, fresh=share.fresh)
+        result = plan_communication(plan, layout.positions, layout.num_local, fresh=share.fresh)
         everything = (1 << plan.num_wires) - 1
         if share.fresh and not self._journey.is_kept and int(plan.live[-1]) == everything:
             share.overwritten()  # what is not live is neither read nor sent before it is written
         share.fresh = False
         before_bytes, before_s = self._exchange.sent_bytes, self._exchange.seconds
-        for leg in found.stages:
+        for leg in result.stages:
             self._meeting.meet()
             self._trade(share, leg)
             part = local_table(plan, leg, layout.num_local, share.rank)
-            self._sweep(share, part, floats, is_last=leg is found.stages[-1])
-        told, size = self._traffic, share.amplitudes.itemsize
+            self._sweep(share, part, floats, is_last=leg is result.stages[-1])
+        settings, size = self._traffic, share.amplitudes.itemsize
         self._traffic = CommStats(
-            told.passes + len(plan.live),
-            told.exchanges + sum(bool(leg.pairs) for leg in found.stages),
-            told.planned_bytes + found.sent * size,
-            told.planned_bytes_of_all + found.sent_by_all * size,
-            told.sent_bytes + self._exchange.sent_bytes - before_bytes,
-            told.exchange_s + self._exchange.seconds - before_s,
+            settings.passes + len(plan.live),
+            settings.exchanges + sum(bool(leg.pairs) for leg in result.stages),
+            settings.planned_bytes + result.sent * size,
+            settings.planned_bytes_of_all + result.sent_by_all * size,
+            settings.sent_bytes + self._exchange.sent_bytes - before_bytes,
+            settings.exchange_s + self._exchange.seconds - before_s,
         )
 
     def _trade(self, share: StateSlice, leg: RemapStage) -> None:

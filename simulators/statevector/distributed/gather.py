@@ -19,14 +19,14 @@ def whole(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     """All amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
     rows = share.amplitudes.reshape(-1, 1 << BLOCK_QUBITS)
     step = _MOST >> BLOCK_QUBITS
-    found: Amplitudes | None = None
+    result: Amplitudes | None = None
     if meeting.rank == 0:
-        found = _room(meeting, share).reshape(-1, 1 << BLOCK_QUBITS)
+        result = _room(meeting, share).reshape(-1, 1 << BLOCK_QUBITS)
         buffer = np.empty_like(rows[:step])
         orders = [share.layout.numbers(rank) for rank in range(meeting.size)]
-        found[orders[0]] = rows
+        result[orders[0]] = rows
     meeting.meet()
-    if found is None:
+    if result is None:
         for at in range(0, len(rows), step):
             meeting.comm.Send(rows[at : at + step], 0)
         return None
@@ -34,8 +34,8 @@ def whole(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
         for at in range(0, len(rows), step):
             part = buffer[: min(step, len(rows) - at)]
             meeting.comm.Recv(part, rank)
-            found[orders[rank][at : at + step]] = part
-    return found.reshape(-1)
+            result[orders[rank][at : at + step]] = part
+    return result.reshape(-1)
 
 
 def _room(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes:
@@ -81,17 +81,17 @@ def _is_local(share: StateSlice, wire: int) -> bool:
 
 def _constant(share: StateSlice, wires: NDArray[np.int64], rank: int) -> int:
     """The bits of a value that are the rank's number."""
-    found = 0
+    result = 0
     for k, wire in enumerate(wires.tolist()):
         bit = share.layout.positions[wire] - share.num_qubits
         if bit >= 0 and rank >> bit & 1:
-            found |= 1 << k
-    return found
+            result |= 1 << k
+    return result
 
 
 def _spread(values: NDArray[np.int64], places: list[int]) -> NDArray[np.int64]:
     """Bit k of each value moved to places[k]."""
-    found = np.zeros_like(values)
+    result = np.zeros_like(values)
     for k, place in enumerate(places):
-        found |= (values >> k & 1) << place
-    return found
+        result |= (values >> k & 1) << place
+    return result

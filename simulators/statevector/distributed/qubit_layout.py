@@ -33,9 +33,9 @@ class Layout:
 
     def copy(self) -> Layout:
         """Another one, equal to this."""
-        found = Layout(0, self.num_local)
-        found.positions, found.qubits = self.positions.copy(), self.qubits.copy()
-        return found
+        result = Layout(0, self.num_local)
+        result.positions, result.qubits = self.positions.copy(), self.qubits.copy()
+        return result
 
     def become(self, positions: Sequence[int]) -> None:
         """The wires stand there now."""
@@ -58,15 +58,15 @@ class Layout:
 
         Right only where the lowest BLOCK_QUBITS qubits stand at their own positions.
         """
-        found = np.zeros(1 << (self.num_local - BLOCK_QUBITS), np.int64)
-        blocks = np.arange(found.size)
+        result = np.zeros(1 << (self.num_local - BLOCK_QUBITS), np.int64)
+        blocks = np.arange(result.size)
         for position in range(BLOCK_QUBITS, self.num_local):
             bit = blocks >> (position - BLOCK_QUBITS) & 1
-            found |= bit << (self.qubits[position] - BLOCK_QUBITS)
+            result |= bit << (self.qubits[position] - BLOCK_QUBITS)
         for position in range(self.num_local, len(self.qubits)):
             if rank >> (position - self.num_local) & 1:
-                found |= 1 << (self.qubits[position] - BLOCK_QUBITS)
-        return found
+                result |= 1 << (self.qubits[position] - BLOCK_QUBITS)
+        return result
 
     def exchanges(self, wanted: int) -> list[tuple[int, int]]:
         """Pairs (position in the rank's number, local position) that bring all `wanted` home. Who

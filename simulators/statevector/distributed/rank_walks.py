@@ -54,24 +54,24 @@ class RankWalks:
     ) -> NDArray[np.int64]:
         """See `Walks`; the same in all ranks."""
         mine = self._mine(rows)
-        found = np.zeros(rows.begins.size, np.int64)
+        result = np.zeros(rows.begins.size, np.int64)
         if mine.order.size:
-            found = self._walks.indices(mine, first, final_x)
+            result = self._walks.indices(mine, first, final_x)
         self._agreement.meet()
-        self._agreement.comm.Allreduce(MPI.IN_PLACE, found, MPI.SUM)
-        return found
+        self._agreement.comm.Allreduce(MPI.IN_PLACE, result, MPI.SUM)
+        return result
 
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
         """See `Walks`; the same in all ranks."""
         mine = self._mine(rows)
-        found = np.zeros((rows.begins.size, observables.count))
+        result = np.zeros((rows.begins.size, observables.count))
         if mine.order.size:
-            found = self._walks.values(mine, first, observables)
+            result = self._walks.values(mine, first, observables)
         self._agreement.meet()
-        self._agreement.comm.Allreduce(MPI.IN_PLACE, found, MPI.SUM)
-        return found
+        self._agreement.comm.Allreduce(MPI.IN_PLACE, result, MPI.SUM)
+        return result
 
     def _mine(self, rows: SortedPatterns) -> SortedPatterns:
         """The rows of this rank."""

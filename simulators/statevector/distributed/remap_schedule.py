@@ -143,13 +143,13 @@ class _Candidate:
         self, number: int, tile: int, coming: Iterable[int], leaving: Sequence[int], most: int
     ) -> tuple[Pair, ...]:
         """At most so many of `coming`, the next wanted first, for those that are wanted later."""
-        found = []
+        results = []
         order = sorted(coming, key=lambda wire: (self._next(wire, number), wire))
         for one, two in zip(order[:most], leaving, strict=False):
             sooner = two >= BLOCK_QUBITS and self._next(one, number) < self._next(two, number)
             if tile >> one & 1 or sooner:
-                found.append((self._positions[one], self._positions[two]))
-        return tuple(found)
+                results.append((self._positions[one], self._positions[two]))
+        return tuple(results)
 
     def _leaving(self, number: int, tile: int) -> list[int]:
         """Local wires that the tile does without, who should leave first."""
@@ -214,8 +214,8 @@ def communication_volume(
 
 def before(leg: RemapStage, wires: int) -> int:
     """A mask of wires as a mask of positions, as they are before the leg's exchange."""
-    found = sum(1 << leg.positions[wire] for wire in bits(wires))
+    result = sum(1 << leg.positions[wire] for wire in bits(wires))
     for there, here in leg.pairs:
-        if (found >> there ^ found >> here) & 1:
-            found ^= 1 << there | 1 << here
-    return found
+        if (result >> there ^ result >> here) & 1:
+            result ^= 1 << there | 1 << here
+    return result

@@ -156,15 +156,15 @@ class Branches:
         """
         stays = into == np.arange(into.size)
         number = np.cumsum(stays) - 1
-        found = Branches(
+        result = Branches(
             self.ensemble,
             self.states[stays],
             number[into][self.branch_of],
             self.records,
             self.shots_or_weights,
         )
-        found.tally()
-        return found
+        result.tally()
+        return result
 
     def tally(self) -> None:
         """Join the rows of a branch that carry weights and have equal records."""
@@ -312,5 +312,5 @@ class Projector:
         limits = odds[:, 0].copy()  # a draw is less than the sum
         limits[odds[:, 1] <= self._certain * sums] = np.inf
         limits[odds[:, 0] <= self._certain * sums] = -np.inf
-        found: NDArray[np.bool_] = draws * sums[branches.branch_of] >= limits[branches.branch_of]
-        return found
+        result: NDArray[np.bool_] = draws * sums[branches.branch_of] >= limits[branches.branch_of]
+        return result

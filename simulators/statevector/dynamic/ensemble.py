@@ -72,11 +72,13 @@ class SeparateStates:
 
     def odds(self, numbers: Numbers, qubit: int) -> NDArray[np.float64]:
         """See `Ensemble`."""
-        found = np.empty((numbers.size, 2))
+        result = np.empty((numbers.size, 2))
         for k, number in enumerate(numbers.tolist()):
             self.states.check()
-            found[k] = total(self.states.block_sums(QUBIT_WEIGHTS, self._held[number], qubit=qubit))
-        return found
+            result[k] = total(
+                self.states.block_sums(QUBIT_WEIGHTS, self._held[number], qubit=qubit)
+            )
+        return result
 
     def project(
         self,
@@ -134,12 +136,12 @@ class SeparateStates:
         if numbers.size == 1:
             state = self._held[int(numbers[0])]
             return sample(self.states, state, key, shots, draw=draw, ordered=ordered)
-        found = np.empty(shots.size, np.int64)
+        result = np.empty(shots.size, np.int64)
         order = np.argsort(branch_of, kind="stable")
         ends = np.cumsum(np.bincount(branch_of, minlength=numbers.size))[:-1]
         for number, rows in zip(numbers.tolist(), np.split(order, ends), strict=True):
-            found[rows] = sample(self.states, self._held[number], key, shots[rows], draw=draw)
-        return found
+            result[rows] = sample(self.states, self._held[number], key, shots[rows], draw=draw)
+        return result
 
     def state(self, number: int) -> StateHandle:
         """See `Ensemble`."""

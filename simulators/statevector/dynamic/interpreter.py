@@ -113,13 +113,13 @@ class Interpreter:
         arrays = [array for segment in schedule.stretches for array in segment.arrays()]
         where = [item.dense.wires for item in schedule.items if isinstance(item, Unitary)]
         order = [type(item).__name__ for item in schedule.items]
-        found = digest(
+        result = digest(
             [*arrays, *self._floats, *schedule.matrices, *where],
             order,
             self._num_qubits,
             options.precision,
         )
-        return Evolution(found, self.passes)
+        return Evolution(result, self.passes)
 
     def start(self, branches: Branches) -> Branches:
         """Run the whole schedule from one branch. Raises TooManyBranches, TooManySteps, Stopped."""
@@ -157,10 +157,10 @@ class Interpreter:
         self._budget.step(len(branches))
         if isinstance(item, Measure | Reset):
             passes = [loop.passes for loop in self._loops]
-            found = self._collapse.split(item, branches, draw_number(item.op, passes))
+            result = self._collapse.split(item, branches, draw_number(item.op, passes))
             if self._readout is not None and isinstance(item, Measure):
-                self._readout.flip(item, found, passes)
-            return self._merger.merge(found)
+                self._readout.flip(item, result, passes)
+            return self._merger.merge(result)
         if isinstance(item, Noise):
             return self._errors.split(item, branches, [loop.passes for loop in self._loops])
         if isinstance(item, If):
@@ -213,11 +213,11 @@ class Interpreter:
         cell = chosen * size + branches.branch_of
         present = (np.bincount(cell, minlength=count * size) > 0).reshape(count, size)
         parts = np.flatnonzero(present.any(axis=1)).tolist()
-        found = [branches.none()] * count
+        result = [branches.none()] * count
         if len(parts) <= 1:
             for part in parts:
-                found[part] = branches
-            return found
+                result[part] = branches
+            return result
         # The first part that a branch takes part in gets its state, the others copies.
         states = np.tile(branches.states, (count, 1))
         copies = present & (np.cumsum(present, axis=0) > 1)
@@ -227,14 +227,14 @@ class Interpreter:
         number = np.cumsum(present, axis=1) - 1
         for part in parts:
             rows = chosen == part
-            found[part] = Branches(
+            result[part] = Branches(
                 self._ensemble,
                 states[part, present[part]],
                 number[part, branches.branch_of[rows]],
                 branches.records[rows],
                 branches.shots_or_weights[rows],
             )
-        return found
+        return result
 
     def _heavy(self, branches: Branches) -> Branches:
         """The branches without the records of an exact run that nobody would miss."""

@@ -27,9 +27,9 @@ def _uniforms(
     key: tuple[int, int], number: int, passes: Sequence[int], shots: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """The draw `number` of these shots; another one in each later pass of a loop."""
-    found = np.empty(shots.size)
-    uniforms(*key, draw_number(number - 1, passes), shots, found)
-    return found
+    result = np.empty(shots.size)
+    uniforms(*key, draw_number(number - 1, passes), shots, result)
+    return result
 
 
 def reduced(ensemble: Ensemble, number: int, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
@@ -42,8 +42,8 @@ def reduced(ensemble: Ensemble, number: int, qubits: tuple[int, ...]) -> NDArray
         z = sum(1 << q for q, letter in zip(qubits, letters, strict=True) if letter >= 2)
         strings.append((x, z))
     values = ensemble.states.expectations(ensemble.state(number), strings)
-    found: NDArray[np.complex128] = np.tensordot(values, paulis(len(qubits)), 1) / 2 ** len(qubits)
-    return found
+    result: NDArray[np.complex128] = np.tensordot(values, paulis(len(qubits)), 1) / 2 ** len(qubits)
+    return result
 
 
 class NoiseSplitter:
@@ -77,12 +77,12 @@ class NoiseSplitter:
 
     def _odds(self, item: Noise, branches: Branches, rows: Numbers) -> NDArray[np.float64]:
         """Probability of each Kraus operator in the state of each branch that needs it."""
-        found = np.zeros((len(branches), len(item.kraus)))
+        result = np.zeros((len(branches), len(item.kraus)))
         for branch in np.unique(branches.branch_of[rows]).tolist():
             rho = reduced(branches.ensemble, int(branches.states[branch]), item.qubits)
             weights = np.einsum("kab,bc,kac->k", item.kraus, rho, item.kraus.conj()).real
-            found[branch] = np.where(weights > 1e-14 * weights.sum(), weights, 0.0)
-        return found
+            result[branch] = np.where(weights > 1e-14 * weights.sum(), weights, 0.0)
+        return result
 
     def _apply(
         self, item: Noise, branches: Branches, kinds: Numbers, odds: NDArray[np.float64]

@@ -76,9 +76,9 @@ class StackedStates:
                 self._widen()
             self._numbered = min(2 * first, self._rows)
             self._free = [*range(self._numbered - 1, first - 1, -1), *self._free]
-        found = np.array(self._free[len(self._free) - count :], np.int64)
+        result = np.array(self._free[len(self._free) - count :], np.int64)
         del self._free[len(self._free) - count :]
-        return found
+        return result
 
     def _widen(self) -> None:
         """From the few states that most runs come to, to room for as many as there may be."""
@@ -96,15 +96,15 @@ class StackedStates:
 
     def copied(self, numbers: Numbers) -> Numbers:
         """See `Ensemble`."""
-        found = self._new(numbers.size)
+        result = self._new(numbers.size)
         table = self._table.reshape(-1, 1 << self._num_qubits)
         step = max(
             1, _COPIED >> self._num_qubits
         )  # what is taken out is a copy before it is put in
         for first in range(0, numbers.size, step):
             part = slice(first, first + step)
-            table[found[part]] = table[numbers[part]]
-        return found
+            table[result[part]] = table[numbers[part]]
+        return result
 
     def blank(self, numbers: Numbers) -> Numbers:
         """See `Ensemble`."""
@@ -177,15 +177,15 @@ class StackedStates:
     def odds(self, numbers: Numbers, qubit: int) -> NDArray[np.float64]:
         """See `Ensemble`."""
         reals, singles = self._parts()
-        found = np.empty((numbers.size, 2))
+        result = np.empty((numbers.size, 2))
 
         def work(first: int, last: int, _thread: int) -> None:
             kernels.qubit_weights(
-                reals, singles, self._num_qubits, numbers, qubit, first, last, found
+                reals, singles, self._num_qubits, numbers, qubit, first, last, result
             )
 
         self._over(numbers.size, work)
-        return found
+        return result
 
     def project(
         self,
@@ -220,13 +220,13 @@ class StackedStates:
     def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
         """See `Ensemble`."""
         reals, singles = self._parts()
-        found = np.empty(numbers.size)
+        result = np.empty(numbers.size)
 
         def work(first: int, last: int, _thread: int) -> None:
-            kernels.fingerprints(reals, singles, self._num_qubits, numbers, first, last, found)
+            kernels.fingerprints(reals, singles, self._num_qubits, numbers, first, last, result)
 
         self._over(numbers.size, work)
-        order = np.argsort(found, kind="stable")
+        order = np.argsort(result, kind="stable")
         into, kept = np.empty(numbers.size, np.int64), np.empty(numbers.size, np.int64)
         kernels.equals(
             reals,
@@ -234,7 +234,7 @@ class StackedStates:
             self._num_qubits,
             numbers,
             order,
-            found,
+            result,
             near,
             tolerance,
             self._sweeper.flag,
@@ -257,7 +257,7 @@ class StackedStates:
         """See `Ensemble`; in the order of the shots, `ordered` or not."""
         del ordered
         reals, singles = self._parts()
-        draws, found = np.empty(shots.size), np.empty(shots.size, np.int64)
+        draws, result = np.empty(shots.size), np.empty(shots.size, np.int64)
         uniforms(*key, draw, shots, draws)
         order = np.argsort(branch_of, kind="stable")
         begins = np.zeros(numbers.size + 1, np.int64)
@@ -275,11 +275,11 @@ class StackedStates:
                 first,
                 last,
                 self._sweeper.scratch(thread, 1 << self._num_qubits),
-                found,
+                result,
             )
 
         self._over(numbers.size, work)
-        return found
+        return result
 
     def state(self, number: int) -> State:
         """See `Ensemble`."""

@@ -162,7 +162,7 @@ def gradient(
     `state`: the final one; it is taken back to the begin. `other`: room for a second. Raises
     Stopped.
     """
-    found = np.zeros(way.num_slots)
+    result = np.zeros(way.num_slots)
     strings = pauli_sums.terms((observable,), state.num_qubits)
     apply_observable.apply(sweeper, state, other, strings, observable.coefficients)
     sweeper.passed(1)
@@ -175,8 +175,8 @@ def gradient(
             continue
         sums = [_taken_back(sweeper, part, p, state, other) for p in range(len(part.tiles))]
         for p, column, slot, weighted in part.shares:
-            found[slot] += weighted @ sums[p][column]
-    return found
+            result[slot] += weighted @ sums[p][column]
+    return result
 
 
 def _taken_back(
@@ -217,14 +217,14 @@ def _taken_back(
 
 def _free(circuit: Circuit, places: NDArray[np.int64]) -> dict[int, list[tuple[int, int]]]:
     """Free parameters of each operation: (which of its parameters, slot)."""
-    found: dict[int, list[tuple[int, int]]] = {}
+    entries: dict[int, list[tuple[int, int]]] = {}
     positions = circuit.slots[0::2]
     ops = np.searchsorted(places[:-1], positions, side="right") - 1
     for op, at, slot in zip(
         ops.tolist(), positions.tolist(), circuit.slots[1::2].tolist(), strict=True
     ):
-        found.setdefault(op, []).append((at - int(places[op]), slot))
-    return found
+        entries.setdefault(op, []).append((at - int(places[op]), slot))
+    return entries
 
 
 def _stretch(

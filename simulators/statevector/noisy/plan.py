@@ -90,16 +90,16 @@ class NoisyPart:
                 from simulators.statevector.distributed.rank_walks import RankWalks
 
                 walks = RankWalks(walks, self._sampler.shared_before, ranks)
-            found = []
+            results = []
             for row in range(_rows(request)):
                 key = (request.seed, request.binding + row)
                 params = self._params(circuit, request, row)
                 width = self.part.circuit.num_qubits
                 errors = self.located.errors
                 run = PatternRun(self._sampler, errors, walks, params, width, self._rules)
-                found.append(collect(run, self.layouts, own, key, self._readout))
+                results.append(collect(run, self.layouts, own, key, self._readout))
             self._sampler.forget_segments()
-            return EngineResult.joined(found)
+            return EngineResult.joined(results)
 
     def fits(self, memory_bytes: int, neighbours: int) -> bool:
         """Whether error patterns are drawn, and a rank has room for a few states.
@@ -117,11 +117,11 @@ class NoisyPart:
     ) -> EngineResult:
         """All rows, by splitting branches."""
         own = self._request(request, circuit.num_qubits)
-        found: list[BindingResult] = []
+        results: list[BindingResult] = []
         for row in range(_rows(request)):
             key = (request.seed, request.binding + row)
             params = self._params(circuit, request, row)
-            found.append(
+            results.append(
                 BranchRun(
                     states,
                     self.part.circuit,
@@ -133,7 +133,7 @@ class NoisyPart:
                     self.part.numbers,
                 ).result()
             )
-        return EngineResult.joined(found)
+        return EngineResult.joined(results)
 
     def _params(self, circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
         return bind(circuit, request, row)[self.part.params]
@@ -174,10 +174,10 @@ class NoisyPlan:
         labels = [label for item in request.observables for label in item.labels]
         keep = "expectation" in request.outputs
         key = output_support(request.outputs, labels, circuit), keep
-        found = self._made.get(key)
-        if found is None:
+        result = self._made.get(key)
+        if result is None:
             while len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
             part, noise = active_part(circuit, self._noise, request.outputs, labels)
-            found = self._made[key] = NoisyPart(part, noise, self._options, self._small, keep)
-        return found
+            result = self._made[key] = NoisyPart(part, noise, self._options, self._small, keep)
+        return result

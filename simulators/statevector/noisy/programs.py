@@ -45,16 +45,16 @@ class NoisyPrograms(ProgramCache):
 def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
     """Channels as instructions, by the operation they follow."""
     forms = Forms(noise.channels)
-    found: dict[int, list[Instruction]] = {}
+    entries: dict[int, list[Instruction]] = {}
     for term in compose(noise):
         form = forms.of(tuple(term.parts), len(term.qubits))
-        here = found.setdefault(term.after, [])
+        here = entries.setdefault(term.after, [])
         if form.unitary is not None:
             here.append(Unitary(_placed(form.unitary, term.qubits)))
         item = _instruction(term, form)
         if item is not None:
             here.append(item)
-    return {after: items for after, items in found.items() if items}
+    return {after: items for after, items in entries.items() if items}
 
 
 def _placed(matrix: NDArray[np.complex128], qubits: tuple[int, ...]) -> Dense:

@@ -70,10 +70,10 @@ class PatternRun(FinalState):
                 patterns, final_x, frames = carried.patterns, carried.final_x, carried.frames
             rows = sort_places(patterns, places.size)
             self._patterns += int(np.count_nonzero(row_work(rows, before)))
-            found = self._walks.indices(rows, first, final_x)
+            entry = self._walks.indices(rows, first, final_x)
             if frames is not None:
-                found ^= frames
-            yield gather(found, self._sampler.source), None
+                entry ^= frames
+            yield gather(entry, self._sampler.source), None
 
     def estimates(
         self, strings: PauliStrings, request: Request, key: SeedKey
@@ -155,10 +155,10 @@ class BranchRun(ComponentRun):
         moments = Moments(len(request.observables))
         for branches in self._groups(True, range(request.shots)):
             states = branches.ensemble.states
-            found = np.empty((len(branches), len(request.observables)))
+            entry = np.empty((len(branches), len(request.observables)))
             for k, state in enumerate(branches.states.tolist()):
                 each = states.expectations(branches.ensemble.state(state), strings)
-                found[k] = np.bincount(owners, weights * each, len(request.observables))
+                entry[k] = np.bincount(owners, weights * each, len(request.observables))
             order = np.argsort(branches.shots_or_weights)
-            moments.add(found[branches.branch_of[order]])
+            moments.add(entry[branches.branch_of[order]])
         return moments.estimates()

@@ -113,11 +113,11 @@ def _map(piece, given, notes, out, done):  # type: ignore[no-untyped-def]
 @device_function
 def _local(mask, wires, many):  # type: ignore[no-untyped-def]
     """A set of wires by their numbers in a block."""
-    found = 0
+    result = 0
     for k in range(many):
         if mask >> wires[k] & 1:
-            found |= 1 << k
-    return found
+            result |= 1 << k
+    return result
 
 
 @device_function
@@ -134,7 +134,7 @@ def _part(numbers, mask, zero, gap, made, done):  # type: ignore[no-untyped-def]
 def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     """A block's matrices, one for each value of the wires it looks at without condition."""
     blocks, elements, pieces = given[BLOCKS], given[ELEMENTS], given[PIECES]
-    recipes, made = out[RECIPES], out[PARTS]
+    recipes, built = out[RECIPES], out[PARTS]
     starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
     moves, condition = blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK]
     free = blocks[b, DIAGONAL_MASK] & ~condition
@@ -162,20 +162,20 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
             if elements[e, MATRIX] >= 0:
                 row = done[PARTS]
                 done[PARTS] += 1
-                made[row, NUMBERS] = -1 - elements[e, MATRIX]
-                made[row, PART_MASK] = count(elements[e, TARGET_MASK])
+                built[row, NUMBERS] = -1 - elements[e, MATRIX]
+                built[row, PART_MASK] = count(elements[e, TARGET_MASK])
                 for c in range(count(elements[e, TARGET_MASK])):
-                    made[row, ZERO + c] = _local(1 << pieces[p, c], wires, many)
+                    built[row, ZERO + c] = _local(1 << pieces[p, c], wires, many)
                 continue
             mask = _local(pieces[p, P_MASK], wires, many)
             zero, one = pieces[p, P_ZERO], pieces[p, P_ONE]
             if pieces[p, P_PARITY]:  # as two: with one of the wires, or with none and both
                 one = pieces[p, P_MASK] & ~zero
-                _part(pieces[p, P_NUMBERS], mask, _local(one, wires, many), 0, made, done)
+                _part(pieces[p, P_NUMBERS], mask, _local(one, wires, many), 0, built, done)
                 one = zero
             _part(
                 pieces[p, P_NUMBERS], mask, _local(zero, wires, many),
-                _local(one ^ zero, wires, many), made, done,
+                _local(one ^ zero, wires, many), built, done,
             )  # fmt: skip
     reals = blocks[b, IS_REAL]
     recipe = done[RECIPES]

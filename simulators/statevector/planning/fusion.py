@@ -70,7 +70,7 @@ def _is_open(b, blocks, touched, mover):  # type: ignore[no-untyped-def]
 @device_function
 def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-def]
     """Blocks next to an element, and the last that it cannot come before."""
-    found = 0
+    result = 0
     last = -1
     wire = 0
     while mask >> wire:
@@ -79,13 +79,13 @@ def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-d
             for k in range(2):
                 b = touched[wire] if k else mover[wire]
                 known = b < 0 or into[b] != b
-                for c in range(found):
+                for c in range(result):
                     known = known or near[c] == b
-                if not known and found < _MOST_NEAR:
-                    near[found] = b
-                    found += 1
+                if not known and result < _MOST_NEAR:
+                    near[result] = b
+                    result += 1
         wire += 1
-    return found, last
+    return result, last
 
 
 @device_function
@@ -178,21 +178,21 @@ def fuse(elements, size, blocks, block_of, scratch):  # type: ignore[no-untyped-
         mask = moves | elements[e, DIAGONAL_MASK]
         target, best = e, e - e  # no literal 0: another type would be compiled for it
         if count(mask) <= MOST_WIRES:
-            found, last = _near(mask, moves, into, touched, mover, near)
+            result, last = _near(mask, moves, into, touched, mover, near)
             top = _SAVED
-            for chosen in range(1, 1 << found):
+            for chosen in range(1, 1 << result):
                 saved, _ = _try(
-                    e, chosen, found, last, elements, blocks, touched, mover, near, joined
+                    e, chosen, result, last, elements, blocks, touched, mover, near, joined
                 )
                 if saved > top:
                     top, best = saved, chosen
         if best:
-            _, target = _try(e, best, found, last, elements, blocks, touched, mover, near, joined)
+            _, target = _try(e, best, result, last, elements, blocks, touched, mover, near, joined)
             if target < 0:
                 target = e
             for c in range(IS_REAL + 1):
                 blocks[target, c] = joined[c]
-            for c in range(found):
+            for c in range(result):
                 if best >> c & 1:
                     into[near[c]] = target
             into[e] = target

@@ -130,8 +130,8 @@ def lower(  # type: ignore[no-untyped-def]
         op = ops[k]
         code, nq = rows[op, 0], rows[op, 1]
         if code == UNITARY:
-            found = offsets[matrix[op]]
-            if found < 0:
+            result = offsets[matrix[op]]
+            if result < 0:
                 moves = 0
                 for j in range(at_qubit, at_qubit + nq):
                     moves |= 1 << wires[qubits[j]]
@@ -141,10 +141,10 @@ def lower(  # type: ignore[no-untyped-def]
                 elements[at, DIAGONAL_MASK] = 0
                 elements[at, CONTROL_MASK] = 0
                 elements[at, CONTROL_VALUE] = 0
-                elements[at, IS_REAL] = (-1 - found) & 1
+                elements[at, IS_REAL] = (-1 - result) & 1
                 elements[at, FIRST] = piece
                 elements[at, LAST] = piece + 1
-                elements[at, MATRIX] = (-1 - found) >> 1
+                elements[at, MATRIX] = (-1 - result) >> 1
                 elements[at, REAL_ROTATION] = 0
                 at += 1
                 piece += 1

@@ -50,15 +50,15 @@ def _bits(ops, o):  # type: ignore[no-untyped-def]
         return -1
     if kind == SWAP_LANE_ROW:
         return 1 << ops[o, B]
-    found = ops[o, ROW_MASK]
+    result = ops[o, ROW_MASK]
     if kind != PERMUTE_ROWS:
         many = (kind - 1) % REAL + 1
-        found |= 1 << ops[o, A]
+        result |= 1 << ops[o, A]
         if many > 1:
-            found |= 1 << ops[o, B]
+            result |= 1 << ops[o, B]
         if many > 2:
-            found |= 1 << ops[o, C]
-    return found
+            result |= 1 << ops[o, C]
+    return result
 
 
 @device_function

@@ -158,29 +158,29 @@ def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
 def _always(b, given, notes):  # type: ignore[no-untyped-def]
     """Wires on row bits that are 1 wherever the block does anything."""
     blocks, place = given[BLOCKS], notes[STANDS]
-    found = 0
+    result = 0
     rest = blocks[b, CONTROL_MASK] & blocks[b, CONTROL_VALUE]
     while rest:
         wire = lowest(rest)
         if place[wire] >= LANE_WIRES:
-            found |= 1 << wire
+            result |= 1 << wire
         rest &= rest - 1
-    return found
+    return result
 
 
 @device_function
 def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
     """1 if the piece acts where these of its wires are 1, else 0."""
-    found = ones & pieces[p, P_MASK]
+    result = ones & pieces[p, P_MASK]
     if pieces[p, P_PARITY]:
-        return int(count(found) & 1 == int(pieces[p, P_ZERO] != 0))
-    return int(found == pieces[p, P_ZERO])
+        return int(count(result) & 1 == int(pieces[p, P_ZERO] != 0))
+    return int(result == pieces[p, P_ZERO])
 
 
 @device_function
 def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped-def]
     """The parts of one block of a PHASE."""
-    elements, pieces, made = given[ELEMENTS], given[PIECES], out[PARTS]
+    elements, pieces, built = given[ELEMENTS], given[PIECES], out[PARTS]
     starts, members = notes[STARTS], notes[MEMBERS]
     one = two = _NONE
     looks = given[BLOCKS, b, DIAGONAL_MASK]
@@ -204,14 +204,14 @@ def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped
                 f3 = _acts(pieces, p, 1 << one | 1 << two)
             row = done[PARTS]
             done[PARTS] += 1
-            made[row, NUMBERS] = pieces[p, P_NUMBERS]
-            made[row, EXPONENTS] = f0
-            made[row, EXPONENTS + 1] = f1 - f0 if one >= 0 else 0
-            made[row, EXPONENTS + 2] = f2 - f0 if two >= 0 else 0
-            made[row, EXPONENTS + 3] = f3 + f0 - f1 - f2 if two >= 0 else 0
-            made[row, TARGETS] = to_one
-            made[row, TARGETS + 1] = to_two
-            made[row, TARGETS + 2] = to_both
+            built[row, NUMBERS] = pieces[p, P_NUMBERS]
+            built[row, EXPONENTS] = f0
+            built[row, EXPONENTS + 1] = f1 - f0 if one >= 0 else 0
+            built[row, EXPONENTS + 2] = f2 - f0 if two >= 0 else 0
+            built[row, EXPONENTS + 3] = f3 + f0 - f1 - f2 if two >= 0 else 0
+            built[row, TARGETS] = to_one
+            built[row, TARGETS + 1] = to_two
+            built[row, TARGETS + 2] = to_both
 
 
 @device_function
@@ -219,7 +219,7 @@ def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignor
     """Take the diagonal blocks that may come now off the list; at least one can."""
     blocks, elements = given[BLOCKS], given[ELEMENTS]
     after, taken, chosen = notes[ORDER], notes[TAKEN], notes[SPARE]
-    moved = crossed = found = 0
+    moved = crossed = result = 0
     always = -1
     before = -1
     k = after[0]
@@ -236,10 +236,10 @@ def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignor
         elif ready:
             wanted = crossed | _crossing(looks, _NONE, notes)
             here = always & _always(b, given, notes)
-            ready = found < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or here != 0)
+            ready = result < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or here != 0)
             if ready:
-                chosen[found] = b
-                found += 1
+                chosen[result] = b
+                result += 1
                 crossed = wanted
                 always = here
         if ready:
@@ -248,7 +248,7 @@ def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignor
             moved |= moves
             before = k
         k = after[k + 1]
-    if not found:
+    if not result:
         return
     fixed = lowest(always) if always else _NONE
     at = new_op(out, done, PHASE_OP)
@@ -257,7 +257,7 @@ def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignor
     done[RECIPES] += 1
     first, from_ = done[TERM_ROWS], done[PARTS]
     crossed = 0
-    for k in range(found):
+    for k in range(result):
         b = chosen[k]
         crossed |= _crossing(blocks[b, DIAGONAL_MASK], fixed, notes)
         _write(b, fixed, first, given, notes, out, done)

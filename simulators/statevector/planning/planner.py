@@ -134,10 +134,10 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
             where.at_param,
             numbers,
         )
-        found = np.empty(self.sweeps.num_floats)
+        result = np.empty(self.sweeps.num_floats)
         work = np.empty(parameter_binding.SCRATCH)
-        parameter_binding.fill(self.recipes, self.made, numbers, self.constants, work, found)
-        return found
+        parameter_binding.fill(self.recipes, self.made, numbers, self.constants, work, result)
+        return result
 
 
 class _Draft(msgspec.Struct, frozen=True, eq=False):
@@ -187,12 +187,12 @@ def fuse_segment(
 def tile_program(segment: FusedSegment, width: int) -> SegmentPlan:
     """The sweeps of a fused segment over tiles of `width` wires, for the CPU kernels."""
     draft, num_qubits = segment.gates, segment.num_qubits
-    found = _divided(draft, segment.context, width, num_qubits)
-    recipe_rows = found.out[RECIPES, : found.done[RECIPES], : tables.RULE_COLUMNS]
-    part_rows = found.out[PARTS, : found.done[PARTS], : tables.PART_COLUMNS]
+    result = _divided(draft, segment.context, width, num_qubits)
+    recipe_rows = result.out[RECIPES, : result.done[RECIPES], : tables.RULE_COLUMNS]
+    part_rows = result.out[PARTS, : result.done[PARTS], : tables.PART_COLUMNS]
     return SegmentPlan(
         segment.where,
-        _table(found, width, num_qubits),
+        _table(result, width, num_qubits),
         np.ascontiguousarray(recipe_rows),
         np.ascontiguousarray(part_rows),
         segment.constants,
@@ -214,9 +214,9 @@ def _lowered(
     count = int(COUNTS[codes].sum()) + matrices
     offsets, constants = _given(circuit, matrices)
     n = circuit.num_qubits
-    given = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
-    elements, pieces = given[ELEMENTS], given[PIECES]
-    found, wires = np.empty(2, np.int64), np.arange(n)
+    values = np.empty((3, 6 * count + n, ELEMENT_COLUMNS), np.int64)
+    elements, pieces = values[ELEMENTS], values[PIECES]
+    result, wires = np.empty(2, np.int64), np.arange(n)
 
     def make() -> None:
         lowering.lower(
@@ -233,47 +233,47 @@ def _lowered(
             np.empty((MAX_PIECES, 4), np.uint64),
             pieces,
             elements,
-            found,
+            result,
         )
 
     make()
     if ends.zero and (wires != np.arange(n)).any():
         wires = np.argsort(wires)
         make()
-    lowering.settle(wires, pieces, elements, found)
-    size, num_pieces = found.tolist()
+    lowering.settle(wires, pieces, elements, result)
+    size, num_pieces = result.tolist()
     size = merge_phase_gadgets(
         elements, size, pieces, np.empty(64, np.int64), np.empty(64, np.int64)
     )
     if ends.measured >= 0:
         size = lowering.reach(elements, size, ends.measured)
     block_of = np.empty(3 * size, np.int64)
-    return _Draft(given, block_of, 0, size, num_pieces, lowering.FIXED_ROWS + count), constants
+    return _Draft(values, block_of, 0, size, num_pieces, lowering.FIXED_ROWS + count), constants
 
 
 def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
     """The same with its blocks."""
-    given, block_of, size = draft.given, draft.block_of, draft.elements
+    values, block_of, size = draft.given, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
-    many = fuse(given[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
-    found = np.empty(4, np.int64)
+    many = fuse(values[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
+    result = np.empty(4, np.int64)
     factor_real_rotations(
         fused,
         many,
         block_of,
-        given[ELEMENTS],
+        values[ELEMENTS],
         size,
-        given[PIECES],
+        values[PIECES],
         draft.pieces,
         draft.rows,
         1 if ends.zero else 0,
         1 if ends.measured >= 0 else 0,
-        given[BLOCKS],
+        values[BLOCKS],
         np.empty(many, np.int64),
         np.empty(64, np.int64),
-        found,
+        result,
     )
-    return _Draft(given, block_of, *found.tolist())
+    return _Draft(values, block_of, *result.tolist())
 
 
 class _Division(msgspec.Struct, frozen=True, eq=False):
@@ -305,9 +305,9 @@ def _divided(draft: _Draft, ends: SegmentContext, width: int, n: int) -> _Divisi
     spent = _PASS_S * best.passes + _BLOCK_S * many
     more = int(_WORTH * best.price * _UNIT_S * 2.0**n / spent) if many else 0
     for done, seed in _WAYS[1 : 1 + more]:
-        found = way(done, seed)
-        if found.price < best.price:
-            best = found
+        result = way(done, seed)
+        if result.price < best.price:
+            best = result
     return best
 
 
@@ -365,13 +365,13 @@ def _given(circuit: Circuit, used: int) -> tuple[NDArray[np.int64], NDArray[np.f
     if not used:
         return np.zeros(1, np.int64), np.empty(0)
     offsets = np.zeros(len(circuit.matrices), np.int64)
-    found: list[NDArray[np.complex128]] = []
+    results: list[NDArray[np.complex128]] = []
     place = 0
     for number, data in enumerate(circuit.matrices):
         matrix = np.frombuffer(data, np.complex128)
         if matrix.size <= 4**lowering.MOST_QUBITS:
             offsets[number] = -1 - 2 * place - int(not matrix.imag.any())
-            found.append(matrix)
+            results.append(matrix)
             place += matrix.size
-    constants = np.concatenate(found).view(np.float64) if found else np.empty(0)
+    constants = np.concatenate(results).view(np.float64) if results else np.empty(0)
     return offsets, constants

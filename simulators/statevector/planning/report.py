@@ -50,13 +50,13 @@ class SweepReport(msgspec.Struct, frozen=True):
 
 def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:
     """All passes of a table."""
-    found = []
+    results = []
     for number in range(len(plan.live)):
         places = plan.places[number, : plan.width].tolist()
         rows = plan.ops[plan.starts[number] : plan.starts[number + 1]].tolist()
         alive = int(plan.live[number]) | sum(1 << wire for wire in places)
         kinds = Counter(_NAMES[row[KIND]] for row in rows)
-        found.append(
+        results.append(
             SweepReport(
                 tuple(places[5:]),
                 tuple(sorted(kinds.items())),
@@ -64,7 +64,7 @@ def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:
                 sum(_cost(row) for row in rows),
             )
         )
-    return tuple(found)
+    return tuple(results)
 
 
 def cost(plan: SweepTable) -> float:

@@ -57,7 +57,7 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
     `after`: a list of the blocks not yet taken, after[k + 1] follows k. `candidates`: what blocks
     that could be taken lack.
     """
-    moved = seen = left = found = 0
+    moved = seen = left = result = 0
     total = 0.0
     k = after[0]
     while k < size and moved != everything and left < _WINDOW:
@@ -68,18 +68,18 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
         if fits and not lacks:
             total += work[k]
         else:
-            if fits and found < candidates.size:
+            if fits and result < candidates.size:
                 known = False
-                for c in range(found):
+                for c in range(result):
                     known = known or candidates[c] == lacks
                 if not known:
-                    candidates[found] = lacks
-                    found += 1
+                    candidates[result] = lacks
+                    result += 1
             moved |= moves
             seen |= mask
             left += 1
         k = after[k + 1]
-    return total, found
+    return total, result
 
 
 @device_function
@@ -96,13 +96,13 @@ def choose(  # type: ignore[no-untyped-def]
     """The tile of the next pass: `lanes`, and what work is gained by; not filled up."""
     everything = (1 << num_wires) - 1
     tile = best = lanes
-    total, found = scan(blocks, work, after, size, tile, everything, candidates)
+    total, result = scan(blocks, work, after, size, tile, everything, candidates)
     top = _worth(total, count(live | tile), width)
-    while found and count(tile) < width:
+    while result and count(tile) < width:
         wide = max(count(live | tile), width)
         gain = -1.0
         chosen = tile
-        for c in range(found):
+        for c in range(result):
             wider = tile | candidates[c]
             more = count(wider) - count(tile)
             if more + count(tile) > width:
@@ -116,7 +116,7 @@ def choose(  # type: ignore[no-untyped-def]
         if chosen == tile:
             break
         tile = chosen
-        total, found = scan(blocks, work, after, size, tile, everything, candidates)
+        total, result = scan(blocks, work, after, size, tile, everything, candidates)
         worth = _worth(total, count(live | tile), width)
         if worth >= top:
             top = worth
@@ -128,15 +128,15 @@ def choose(  # type: ignore[no-untyped-def]
 def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
     """Take what a pass with this tile does, in order, off the list; returns how many blocks."""
     after, taken = notes[AFTER], notes[TAKEN]
-    moved = seen = left = found = 0
+    moved = seen = left = result = 0
     before = -1
     k = after[0]
     while k < size and moved != everything and left < _WINDOW:
         moves = blocks[k, TARGET_MASK]
         mask = moves | blocks[k, DIAGONAL_MASK]
         if not (moves & seen) and not (mask & moved) and not (moves & ~tile):
-            taken[found] = k
-            found += 1
+            taken[result] = k
+            result += 1
             after[before + 1] = after[k + 1]
         else:
             moved |= moves
@@ -144,7 +144,7 @@ def take(blocks, size, tile, everything, notes):  # type: ignore[no-untyped-def]
             left += 1
             before = k
         k = after[k + 1]
-    return found
+    return result
 
 
 @device_function
@@ -203,15 +203,15 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
     starts[0] = 0
     while after[0] < size:
         tile = choose(blocks, work, after, size, lanes, width, live, num_wires, candidates, spare)
-        found = take(blocks, size, tile, everything, notes)
+        result = take(blocks, size, tile, everything, notes)
         full = max(done[OPS], max(done[RECIPES], done[PARTS]))
-        if full + _MOST_OPS * (found + 2) > out.shape[1]:
+        if full + _MOST_OPS * (result + 2) > out.shape[1]:
             return -1
         tile = filled(tile, live, width, num_wires)
-        for k in range(found):
+        for k in range(result):
             live |= blocks[notes[TAKEN, k], TARGET_MASK]
         enter(tile, num_wires, places, passes, notes)
-        write(found, width, given, notes, out, done)
+        write(result, width, given, notes, out, done)
         restore(width, notes, out, done)
         pair(starts[passes], out, done)
         lives[passes] = live

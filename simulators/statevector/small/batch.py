@@ -330,7 +330,7 @@ class Batch:
         most = size if outputs & PROBABILITIES else max(1, min(size, request.shots))
         merged, state = is_merged(circuit.num_qubits, circuit.ops.size), 0
         step = LANES if merged else max(LANES, _ROOM // most & -LANES)
-        found, possible = np.empty((2, min(step, total)), np.uint32)
+        result, possible = np.empty((2, min(step, total)), np.uint32)
         places = self._buffer, _STATES, _STATES + 8 * LANES * size + _APART
         estimates = np.empty((total, len(strings.ends) - 1, 2))
         row_bytes = request.shots * shot_bytes(circuit.num_clbits) if outputs & MEMORY else 0
@@ -349,17 +349,17 @@ class Batch:
                 circuit.num_clbits, width, wide, request.shots, request.seed,
                 request.binding + first, outputs, strings.masks, strings.factors,
                 strings.coefficients, strings.ends, strings.means, self._outcomes, self._values,
-                found, self._likely, self._odds, possible, estimates[first : first + step],
+                result, self._likely, self._odds, possible, estimates[first : first + step],
                 memory[first * row_bytes :], state,
             )  # fmt: skip
             if state < 0:
                 return int(state)
             count = len(rows)
             if outputs & COUNTS:
-                many = int(found[:count].sum())
+                many = int(result[:count].sum())
                 parts[0].append(self._outcomes[: many * width].tobytes())
                 parts[1].append(self._values[:many].tobytes())
-                parts[2].append(found[:count].tobytes())
+                parts[2].append(result[:count].tobytes())
             if outputs & PROBABILITIES:
                 many = int(possible[:count].sum())
                 parts[3].append(self._likely[: many * wide].tobytes())
@@ -391,6 +391,6 @@ def _slots(circuit: Circuit) -> NDArray[np.int32]:
     """Slot of each parameter, or -1; empty if all are fixed."""
     if not circuit.slots_data:
         return _NO_SLOTS
-    found = np.full(circuit.params.size, -1, np.int32)
-    found[circuit.slots[0::2]] = circuit.slots[1::2]
-    return found
+    result = np.full(circuit.params.size, -1, np.int32)
+    result[circuit.slots[0::2]] = circuit.slots[1::2]
+    return result

@@ -365,12 +365,12 @@ class MergedEvolution:
         self, circuit: Circuit, params: bytes, states: NDArray[np.uint8], control: RunControl
     ) -> int:
         """Evolve the state of `counts.count`, for these parameters."""
-        found: int = evolve(
+        result: int = evolve(
             self._scratch, states, RE, IM, circuit.table.rows, circuit.ops, circuit.qubits,
             circuit.clbits, np.frombuffer(params), _NO_SLOTS, _NO_BINDINGS, control.flag,
             circuit.num_qubits, circuit.num_clbits, 0, 0,
         )  # fmt: skip
-        return found
+        return result
 
     def eight(
         self,
@@ -383,9 +383,9 @@ class MergedEvolution:
     ) -> int:
         """Evolve the states of up to eight rows of bindings. `states`: a buffer, and the bytes at
         which real and imaginary parts begin."""
-        found: int = evolve(
+        result: int = evolve(
             self._scratch, *states, circuit.table.rows, circuit.ops, circuit.qubits,
             circuit.clbits, circuit.params, slot_of, bindings, control.flag,
             circuit.num_qubits, circuit.num_clbits, 3, int(phases),
         )  # fmt: skip
-        return found
+        return result

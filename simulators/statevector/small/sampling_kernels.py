@@ -81,8 +81,8 @@ def _sample_grouped(word, last, total, cumulative, table):  # type: ignore[no-un
         while cumulative[(group << _FINE) + np.uint64(15)] <= t and group < last >> _FINE:
             group += _1
     k = group << _FINE
-    found = at_most(load(cumulative, k), t) + at_most(load(cumulative, k + _8), t)
-    return min(k + np.uint64(found), last)
+    result = at_most(load(cumulative, k), t) + at_most(load(cumulative, k + _8), t)
+    return min(k + np.uint64(result), last)
 
 
 @device_function
@@ -95,14 +95,14 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
     end = np.uint64(size)
     last = end - _1
     total = cumulative[last]
-    whole = np.uint64(shots >> 2)
+    full = np.uint64(shots >> 2)
     rest = shots & 3
     number = _0
     if size <= _FEW:
         _build_guide_table(end, _0, cumulative, table)
         for k in range(APART * size):
             counts[k] = 0
-        while number < whole:
+        while number < full:
             if not number & _LOOK and control[0]:
                 return
             number += _1
@@ -122,7 +122,7 @@ def sample(size, cumulative, table, shots, seed, binding, counts, control):  # t
     _build_guide_table(end >> _FINE, _FINE, cumulative, table)
     for k in range(size):
         counts[k] = 0
-    while number < whole:
+    while number < full:
         if not number & _LOOK and control[0]:
             return
         number += _1
@@ -153,11 +153,11 @@ def record(size, cumulative, table, shots, seed, binding, maps, width, into, con
                 return
             a, b, c, d = block(np.uint64(shot >> 2) + _1, _0, seed, binding)
         if size <= _FEW:
-            found = _sample_direct(a, last, total, cumulative, table)
+            result = _sample_direct(a, last, total, cumulative, table)
         else:
-            found = _sample_grouped(a, last, total, cumulative, table)
+            result = _sample_grouped(a, last, total, cumulative, table)
         a, b, c = b, c, d
-        bits = maps[found & _LOW] | maps[_64 + (found >> _6)]
+        bits = maps[result & _LOW] | maps[_64 + (result >> _6)]
         put_word(into, shot * width, maps[_128 + (bits & _LOW)] | maps[_192 + (bits >> _6)])
 
 
@@ -219,9 +219,9 @@ def gather(many, maps, counts, width, outcomes, values):  # type: ignore[no-unty
 
     Writes up to 8 bytes beyond the last of `outcomes`, and one number beyond the last of `values`.
     """
-    found = 0
+    result = 0
     for j in range(1 << many):
-        put_word(outcomes, found * width, maps[128 + (j & 63)] | maps[192 + (j >> 6)])
-        values[found] = counts[j]
-        found += counts[j] != 0
-    return found
+        put_word(outcomes, result * width, maps[128 + (j & 63)] | maps[192 + (j >> 6)])
+        values[result] = counts[j]
+        result += counts[j] != 0
+    return result

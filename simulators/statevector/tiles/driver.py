@@ -80,15 +80,15 @@ def apply(
         return
     known = state.live
     here = (1 << state.num_qubits) - 1 | high
-    whole = int(plan.live[end - 1]) & here == here  # the last pass goes through all tiles
+    full = int(plan.live[end - 1]) & here == here  # the last pass goes through all tiles
     # Where it does, all passes together write all amplitudes before they read them.
-    all_written = whole and first == 0 and end == len(plan.starts) - 1
+    all_written = full and first == 0 and end == len(plan.starts) - 1
     amplitudes = state.overwritten() if all_written else state.amplitudes
     state.changed()
     filled = _NO_NORMS
     if norms:
         filled, clean = room(1 << (state.num_qubits - LANE_WIRES), np.float64)
-        if not clean and not whole:
+        if not clean and not full:
             filled.fill(0.0)
     call = _Call(sweeper, amplitudes, plan, floats, high)
     step = max(1, min(_MOST_PASSES, _AT_ONCE >> state.num_qubits))

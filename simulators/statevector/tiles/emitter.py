@@ -113,12 +113,12 @@ class Emitter:
 
     def joined(self, values: Sequence[Any]) -> list[Any]:
         """Vectors of `summed` lanes, of the lanes of these one after the other."""
-        found = list(values)
-        while found[0].type.count < self.summed:
-            lanes = range(2 * found[0].type.count)
-            pairs = zip(found[0::2], found[1::2], strict=True)
-            found = [self.shuffled(one, two, lanes) for one, two in pairs]
-        return found
+        results = list(values)
+        while results[0].type.count < self.summed:
+            lanes = range(2 * results[0].type.count)
+            pairs = zip(results[0::2], results[1::2], strict=True)
+            results = [self.shuffled(one, two, lanes) for one, two in pairs]
+        return results
 
     def wide(self, value: Any) -> Any:
         """A vector's numbers as float64."""

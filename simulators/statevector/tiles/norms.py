@@ -24,10 +24,10 @@ def fill(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
 def add_up(norms, rows_each, first, last, sums):  # type: ignore[no-untyped-def]
     """sums[b, 0] = the sum of the norms of block b, for blocks first .. last - 1."""
     for block in range(first, last):
-        found = 0.0
+        result = 0.0
         for row in range(block * rows_each, (block + 1) * rows_each):
-            found += norms[row]
-        sums[block, 0] = found
+            result += norms[row]
+        sums[block, 0] = result
         sums[block, 1] = 0.0
 
 

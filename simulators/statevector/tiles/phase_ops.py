@@ -34,14 +34,14 @@ _FEW = 3  # bits of a row whose numbers fill no vector
 @device_function
 def spread(number, mask):  # type: ignore[no-untyped-def]
     """The lowest bits of `number` moved to the positions of `mask`."""
-    found = 0
+    result = 0
     while mask:
         low = mask & -mask
         if number & 1:
-            found |= low
+            result |= low
         number >>= 1
         mask ^= low
-    return found
+    return result
 
 
 @device_function
@@ -53,7 +53,7 @@ def _products(terms, first, count, floats, at, base, fixed, value, into):  # typ
     for place in range(MOST_WIDTH + 1):
         into[2 * place] = 1.0
         into[2 * place + 1] = 0.0
-    found = 0
+    result = 0
     for t in range(count):
         mask = terms[first + t, MASK]
         if base & mask != mask:
@@ -69,8 +69,8 @@ def _products(terms, first, count, floats, at, base, fixed, value, into):  # typ
         x, y = into[2 * place], into[2 * place + 1]
         into[2 * place] = x * u - y * v
         into[2 * place + 1] = x * v + y * u
-        found |= 1 << place
-    return found
+        result |= 1 << place
+    return result
 
 
 @device_function
@@ -149,14 +149,14 @@ def prepare(ops, o, height, terms, floats, numbers, base, factors, products, not
     table, start = numbers, lanes
     notes[0] = notes[1] = 0
     if ops[o, TERMS]:
-        found = _products(
+        result = _products(
             terms, ops[o, FIRST_TERM], ops[o, TERMS], floats, lanes + _TABLE * many, base,
             ops[o, ROW_MASK], ops[o, ROW_VALUE], products,
         )  # fmt: skip
-        if found >> LANE_WIRES:
-            _row_factors(numbers, at, height, products, found, factors)
+        if result >> LANE_WIRES:
+            _row_factors(numbers, at, height, products, result, factors)
             notes[0] = 1
-        if found & ((1 << LANE_WIRES) - 1):
+        if result & ((1 << LANE_WIRES) - 1):
             table, start = factors, 2 << height
             _lane_factors(numbers, lanes, many, products, factors, start)
             notes[1] = 1

@@ -133,25 +133,25 @@ def _moves(ops, o):  # type: ignore[no-untyped-def]
         return ops[o, ROW_VALUE] ^ ops[o, ROW_OTHER]
     if kind == SWAP_LANE_ROW:
         return 1 << ops[o, B]
-    found = 1 << ops[o, A]
+    result = 1 << ops[o, A]
     if kind not in (_D1, _R1):
-        found |= 1 << ops[o, B]
+        result |= 1 << ops[o, B]
         if kind not in (_D2, _R2):
-            found |= 1 << ops[o, C]
-    return found
+            result |= 1 << ops[o, C]
+    return result
 
 
 @device_function
 def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
     """The strip with more of the lowest row bits, `most` in all; the whole tile if it has more."""
-    found = count(strip)
-    if found > most:
+    result = count(strip)
+    if result > most:
         return whole
     rest = whole & ~strip
-    while found < most and rest:
+    while result < most and rest:
         strip |= rest & -rest
         rest &= rest - 1
-        found += 1
+        result += 1
     return strip
 
 
@@ -185,7 +185,7 @@ def operate(  # type: ignore[no-untyped-def]
     Operations that follow one another go together over strips of 2**most rows, which stay in the
     first cache. `factors` and `notes`: room for PHASES operations.
     """
-    whole = (1 << height) - 1
+    full = (1 << height) - 1
     room = factors.size // PHASES
     o = first
     while o < last:
@@ -206,8 +206,8 @@ def operate(  # type: ignore[no-untyped-def]
                 strip = wider
                 acting += 1
             end += 1
-        strip = _filled(strip, whole, most) if acting > 1 else whole
-        outside = whole & ~strip
+        strip = _filled(strip, full, most) if acting > 1 else full
+        outside = full & ~strip
         at = o - o
         while acting:
             phases = 0

@@ -99,16 +99,16 @@ def sample_framed(
     begins = np.zeros(ends.size + 1, np.int64)
     begins[1:] = np.searchsorted(draws, ends, side="left")
     edges = np.concatenate(([0.0], ends[:-1]))
-    found = np.empty(shots.size, np.int64)
+    result = np.empty(shots.size, np.int64)
 
     def find(first: int, last: int, _thread: int) -> None:
         _framed_locate(
-            state.reals, state.singles, frame, 1 << unit, first, last, edges, begins, draws, found
+            state.reals, state.singles, frame, 1 << unit, first, last, edges, begins, draws, result
         )
 
     sweeper.parallel_for(state.num_qubits, unit, find)
     indices = np.empty(shots.size, np.int64)
-    indices[order] = found
+    indices[order] = result
     return indices
 
 
@@ -250,13 +250,13 @@ class LargeSampler:
         if members:
             return piece.floats(self._params, members)
         key = (begin, end, zero)
-        found = self._numbers.get(key)
-        if found is None:
-            found = piece.floats(self._params, members)
-            if self._room >= found.size:
-                self._room -= found.size
-                self._numbers[key] = found
-        return found
+        result = self._numbers.get(key)
+        if result is None:
+            result = piece.floats(self._params, members)
+            if self._room >= result.size:
+                self._room -= result.size
+                self._numbers[key] = result
+        return result
 
     def odds(self, level: int, insert: int) -> NDArray[np.float64]:
         """See `tree_walk.NodeStates`."""

@@ -141,7 +141,7 @@ def classify(  # type: ignore[no-untyped-def]
             frames[row], hashes[row] = frames[same], hashes[same]
             continue
         x = z = np.int64(0)
-        found = np.uint64(0)
+        result = np.uint64(0)
         at = np.int64(0)  # operations that the frame has passed
         for number in range(ends[row], ends[row + 1] + 1):
             last = number == ends[row + 1]
@@ -161,7 +161,7 @@ def classify(  # type: ignore[no-untyped-def]
                             qubit += 1
                         bits &= bits - 1
                         entry = (at * 64 + qubit) * 4 + _letter(x, z, qubit)
-                        found = _mixed(found, entry + 1)
+                        result = _mixed(result, entry + 1)
                     x = z = np.int64(0)
                 elif one >= 0:
                     first = _letter(x, z, one)
@@ -172,10 +172,10 @@ def classify(  # type: ignore[no-untyped-def]
                             keep_first = first > 0 and images[kind, first] >= 0
                             keep_second = second > 0 and images[kind, 4 * second] >= 0
                             if not keep_first or keep_second:
-                                found = _mixed(found, (at * 64 + one) * 4 + first + 1)
+                                result = _mixed(result, (at * 64 + one) * 4 + first + 1)
                                 first = np.int64(0)
                             if not keep_second and second > 0:
-                                found = _mixed(found, (at * 64 + two) * 4 + second + 1)
+                                result = _mixed(result, (at * 64 + two) * 4 + second + 1)
                                 second = np.int64(0)
                         image = images[kind, 4 * second + first]
                         first, second = image & 3, image >> 2
@@ -196,12 +196,12 @@ def classify(  # type: ignore[no-untyped-def]
                 qubit = table[insert, Q0] if side == 0 else table[insert, Q1]
                 if qubit >= 0 and (x | z) >> qubit & 1:
                     entry = ~((insert * 64 + qubit) * 4 + _letter(x, z, qubit))
-                    found = _mixed(found, entry)
+                    result = _mixed(result, entry)
                     x = _with(x, qubit, 0)
                     z = _with(z, qubit, 0)
-            found = _mixed(found, ~(insert * 256))
+            result = _mixed(result, ~(insert * 256))
         frames[row] = x
-        hashes[row] = found
+        hashes[row] = result
         if is_single:
             alone[entries[ends[row]]] = row
     for k in range(slot_row.size):

@@ -143,5 +143,5 @@ def reduced(
 
     sweeper.parallel_for(groups, unit, work)
     lower = np.cumsum(sums, axis=0)[-1].view(np.complex128).reshape(side, side)
-    found: NDArray[np.complex128] = np.tril(lower) + np.tril(lower, -1).conj().T
-    return found
+    result: NDArray[np.complex128] = np.tril(lower) + np.tril(lower, -1).conj().T
+    return result

@@ -129,16 +129,16 @@ class TrajectorySampler:
         rows = sort(patterns, self.places)
         params = self._params(bindings)
         control = control or RunControl()
-        found = np.zeros((len(params), patterns.count), np.int64)
+        result = np.zeros((len(params), patterns.count), np.int64)
         if not patterns.count:
-            return Outcomes(found, self.source, 0, 0, 0, 0)
+            return Outcomes(result, self.source, 0, 0, 0, 0)
         with ThreadPool(self._options.threads, control) as crew:
             memory = self._options.memory_bytes
             walk = self.open(crew, control, most_states, memory_bytes=memory)
             for k, row in enumerate(params):
                 walk.bind(row, (seed, binding + k))
-                found[k] = walk.indices(rows, first)
-        return Outcomes(found, self.source, walk.operations, walk.least, walk.states, walk.passes)
+                result[k] = walk.indices(rows, first)
+        return Outcomes(result, self.source, walk.operations, walk.least, walk.states, walk.passes)
 
     def forget_segments(self) -> None:
         """Give back the memory of the plans of segments, which the next run makes again."""
@@ -179,7 +179,7 @@ class TrajectorySampler:
                 f"{bindings.shape[1]} values for {circuit.num_slots} free parameters",
                 hint="give one finite value for each",
             )
-        found = np.repeat(circuit.params[None, :], len(bindings), axis=0)
+        result = np.repeat(circuit.params[None, :], len(bindings), axis=0)
         if circuit.num_slots:
-            found[:, circuit.slots[0::2]] = bindings[:, circuit.slots[1::2]]
-        return found
+            result[:, circuit.slots[0::2]] = bindings[:, circuit.slots[1::2]]
+        return result

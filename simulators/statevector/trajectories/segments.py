@@ -155,8 +155,8 @@ class Pieces:
 
     def _table(self, kinds: tuple[tuple[int, bool], ...]) -> _Rows:
         """Rows of the circuit's table and of members of these kinds: qubits, and whether real."""
-        found = self._tables.get(kinds)
-        if found is None:
+        results = self._tables.get(kinds)
+        if results is None:
             table = self._circuit.table
             arities = table.rows[:, 1:].tolist() + [[width, 0, 0] for width, _ in kinds]
             # Of its structure a plan sees alone whether it is real.
@@ -164,12 +164,12 @@ class Pieces:
                 (np.eye(1 << width, dtype=np.complex128) * (1 if real else 1j)).tobytes()
                 for width, real in kinds
             ]
-            found = self._tables[kinds] = (
+            results = self._tables[kinds] = (
                 (*table.names, *["unitary"] * len(kinds)),
                 np.array(arities, np.uint16).tobytes(),
                 (*self._circuit.matrices, *units),
             )
-        return found
+        return results
 
     def _made(self, begin: int, end: int, members: list[Given], *, zero: bool) -> Piece:
         circuit = self._circuit
@@ -184,7 +184,7 @@ class Pieces:
             at = member.position
         ops.append(self._ops[at:end])
         qubits.append(self._wires_of(at, end))
-        made = Circuit.from_buffers(
+        built = Circuit.from_buffers(
             circuit.num_qubits,
             circuit.num_clbits,
             circuit.registers,
@@ -196,12 +196,12 @@ class Pieces:
             b"",
             matrices=matrices,
         )
-        where = OperationRange(0, made.ops.size, 0, 0)
-        stretch = plan_segment(made, where, SegmentContext(zero=zero), self._width)
+        where = OperationRange(0, built.ops.size, 0, 0)
+        stretch = plan_segment(built, where, SegmentContext(zero=zero), self._width)
         own = [m.view(np.float64) for m in self._own if m.size <= 4**MOST_QUBITS]
         constants = np.concatenate((np.zeros(0), *own))
         first, last = int(self._param_ends[begin]), int(self._param_ends[end])
-        return Piece(made, stretch, first, last, constants)
+        return Piece(built, stretch, first, last, constants)
 
 
 class Segments(msgspec.Struct, frozen=True, eq=False):
@@ -295,12 +295,12 @@ def _sites(circuit: Circuit, inserts: NoiseTable) -> tuple[list[_Site], dict[int
 def _moved(code: int, qubits: list[int]) -> set[int]:
     if code == UNITARY:
         return set(qubits)
-    found = set()
+    result = set()
     for piece in _PIECES.get(code, ()):
         targets = qubits[len(qubits) - piece.targets :]
         moves = piece.zero ^ piece.one
-        found |= {q for j, q in enumerate(targets) if moves >> j & 1}
-    return found
+        result |= {q for j, q in enumerate(targets) if moves >> j & 1}
+    return result
 
 
 _IDLE = {BARRIER, DELAY, DELAY_DT}
@@ -318,19 +318,19 @@ def ranges(
     """(first, last, low, high): operations first .. last - 1 are done in one go, with inserts
     low .. high - 1 among them. These are the same for a row however much of it is done at once:
     they end with segments, and before a channel. `positions`, `drawn`: of each insert."""
-    found: list[tuple[int, int, int, int]] = []
+    results: list[tuple[int, int, int, int]] = []
     at, low = begin, 0
     for k, position in enumerate(positions):
         while floor[position] > floor[at]:
-            found.append((at, ceil[at], low, k))
+            results.append((at, ceil[at], low, k))
             at, low = ceil[at], k
         if drawn[k] and (position > at or low < k):
-            found.append((at, position, low, k))
+            results.append((at, position, low, k))
             at, low = position, k
     while at < end:
         stop = min(ceil[at], end)
-        found.append((at, stop, low, len(positions)))
+        results.append((at, stop, low, len(positions)))
         at, low = stop, len(positions)
     if low < len(positions):
-        found.append((at, at, low, len(positions)))
-    return found
+        results.append((at, at, low, len(positions)))
+    return results

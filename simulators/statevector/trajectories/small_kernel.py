@@ -179,12 +179,12 @@ def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
     size = 1 << sets[which, QUBITS]
     at = sets[which, FIRST]
     for c in range(sets[which, COUNT]):
-        found = 0.0
+        result = 0.0
         for a in range(size):
             for b in range(size):
                 e, r = 2 * (size * a + b), 2 * (size * b + a)
-                found += effects[at + e] * rho[r] - effects[at + e + 1] * rho[r + 1]
-        odds[c] = max(0.0, found)
+                result += effects[at + e] * rho[r] - effects[at + e + 1] * rho[r + 1]
+        odds[c] = max(0.0, result)
         at += 2 * size * size
     return sets[which, COUNT]
 

@@ -145,20 +145,20 @@ class SmallWalks:
         self, rows: SortedPatterns, first: int, final_x: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
         """See `Walks`."""
-        found = np.zeros(rows.begins.size, np.int64)
+        result = np.zeros(rows.begins.size, np.int64)
         if final_x is None:
-            final_x = np.zeros_like(found)
-        self._run(rows, first, final_x, found, _NOTHING, _NO_VALUES)
-        return found
+            final_x = np.zeros_like(result)
+        self._run(rows, first, final_x, result, _NOTHING, _NO_VALUES)
+        return result
 
     def values(
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
         """See `Walks`."""
         none = np.zeros(0, np.int64)
-        found = np.zeros((rows.begins.size, observables.count))
-        self._run(rows, first, none, none, observables, found)
-        return found
+        result = np.zeros((rows.begins.size, observables.count))
+        self._run(rows, first, none, none, observables, result)
+        return result
 
     def _run(
         self,
@@ -261,17 +261,17 @@ class LargeWalks:
         self, rows: SortedPatterns, first: int, observables: Observables
     ) -> NDArray[np.float64]:
         """See `Walks`."""
-        found = np.zeros((rows.begins.size, observables.count))
+        result = np.zeros((rows.begins.size, observables.count))
         owners = observables.strings[:, 2]
         strings = [(0, 0), *((x, z) for x, z, _ in observables.strings.tolist())]
 
         def observe(here: NDArray[np.int64], each: NDArray[np.float64]) -> None:
             terms = observables.coefficients * each[1:] / each[0]
-            found[here] = np.bincount(owners, terms, observables.count)
+            result[here] = np.bincount(owners, terms, observables.count)
 
         none = np.zeros(rows.begins.size, np.int64)
         self._run(rows, first, none, Observation(strings, observe))
-        return found
+        return result
 
     def _run(
         self,
@@ -286,7 +286,7 @@ class LargeWalks:
         if self._cap < _STATES_A_THREAD * threads:
             cuts, threads = cuts[[0, -1]], 1
         cap = min(self._cap // threads, 2 * rows.deepest + 1)
-        found = np.zeros(rows.begins.size, np.int64)
+        result = np.zeros(rows.begins.size, np.int64)
         draws = Draws(*self._key, first)
         done = np.zeros(cuts.size - 1, np.int64)
 
@@ -294,7 +294,7 @@ class LargeWalks:
             sampler = self._sampler(thread, shared=threads == 1)
             for number in range(begin, end):
                 before = sampler.operations
-                share = RowShare(int(cuts[number]), int(cuts[number + 1]), final_x, found)
+                share = RowShare(int(cuts[number]), int(cuts[number + 1]), final_x, result)
                 sampler.run(rows, share, self._params, draws, cap, observation)
                 done[number] = sampler.operations - before
 
@@ -303,7 +303,7 @@ class LargeWalks:
         else:
             self._crew.run(work, cuts.size - 1, 1)
         self.range_operations = done.tolist()
-        return found
+        return result
 
     def _sampler(self, thread: int, *, shared: bool) -> LargeSampler:
         """The sampler of a thread; `shared`: that of all threads together."""
@@ -324,8 +324,8 @@ def cut_rows(
     else each thread has one at least.
     """
     sums = np.cumsum(row_work(rows, done))
-    least, whole = int(sums[-1]), max(1, int(done[-1]))
-    ranges = min(_RANGES * threads, int(_REPEATED * least / whole))
+    least, full = int(sums[-1]), max(1, int(done[-1]))
+    ranges = min(_RANGES * threads, int(_REPEATED * least / full))
     if threads == 1 or (most_repeated and ranges < threads):
         return np.array([0, sums.size]), least
     ranges -= ranges % threads  # as many for each: they are about the same work
@@ -337,8 +337,8 @@ def rank_cuts(rows: SortedPatterns, done: NDArray[np.int64], ranks: int) -> NDAr
     more than a small share of the work."""
     sums = np.cumsum(row_work(rows, done))
     useful = int(_REPEATED * sums[-1] / max(1, int(done[-1])))
-    found = _cuts(sums, min(ranks, max(1, useful)))
-    return np.append(found, np.full(ranks + 1 - found.size, sums.size))
+    result = _cuts(sums, min(ranks, max(1, useful)))
+    return np.append(result, np.full(ranks + 1 - result.size, sums.size))
 
 
 def _cuts(sums: NDArray[np.int64], ranges: int) -> NDArray[np.int64]:

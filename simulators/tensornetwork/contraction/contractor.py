@@ -68,28 +68,28 @@ class PathCache:
     def path(self, structure: Structure, trials: int) -> ContractionPath:
         """The path of a structure."""
         key = structure, trials
-        found = self._paths.get(key)
-        if found is None:
+        result = self._paths.get(key)
+        if result is None:
             _forget(self._paths)
-            found = self._paths[key] = search(structure, trials)
-        return found
+            result = self._paths[key] = search(structure, trials)
+        return result
 
     def sliced(self, structure: Structure, trials: int, width: int, least: int) -> SlicedPath:
         """The same in slices of a width, `least` at least."""
         key = structure, trials, width, least
-        found = self._sliced.get(key)
-        if found is None:
+        result = self._sliced.get(key)
+        if result is None:
             _forget(self._sliced)
-            whole = self.path(structure, trials)
+            full = self.path(structure, trials)
             output = sum(1 << index for index in structure[1])
-            cut = sliced_indices(whole.sets, output, width, least)
+            cut = sliced_indices(full.sets, output, width, least)
             indices = tuple(k for k in range(cut.bit_length()) if cut >> k & 1)
             inputs = tuple(
                 tuple(index for index in each if not cut >> index & 1) for each in structure[0]
             )
-            found = SlicedPath(_tree((inputs, structure[1]), whole.path), indices)
-            self._sliced[key] = found
-        return found
+            result = SlicedPath(_tree((inputs, structure[1]), full.path), indices)
+            self._sliced[key] = result
+        return result
 
 
 def _forget(kept: dict[Any, Any]) -> None:
@@ -161,17 +161,17 @@ class Contractor:
     def contract(self, nodes: list[NetworkTensor], output: Indices) -> Tensor:
         """The contraction, with the axes of `output`."""
         structure, arrays = _structure(nodes, output)
-        found = self._paths.path(structure, self._limits.trials)
+        result = self._paths.path(structure, self._limits.trials)
         if BATCH in output:
-            self.widest = max(self.widest, found.sets.width(1))
-            return self._timed(found.tree, arrays)
-        width = found.sets.width()
+            self.widest = max(self.widest, result.sets.width(1))
+            return self._timed(result.tree, arrays)
+        width = result.sets.width()
         ranks = 1 if self._comm is None else self._comm.Get_size()
         least = ranks if width >= _SPREAD_WIDTH else 1
         if width <= self._limits.width and least == 1:
             self.widest = max(self.widest, width)
-            return self._timed(found.tree, arrays)
-        sliced = self._sliced(structure, found, least)
+            return self._timed(result.tree, arrays)
+        sliced = self._sliced(structure, result, least)
         return self._summed(structure, sliced, arrays)
 
     def _sliced(self, structure: Structure, found: ContractionPath, least: int) -> SlicedPath:
@@ -217,9 +217,9 @@ class Contractor:
 
     def _timed(self, tree: Any, arrays: list[Tensor]) -> Tensor:
         begin_s = time.thread_time()
-        found: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
+        result: Tensor = np.asarray(tree.contract(arrays, backend="numpy"))
         self.cpu_s += time.thread_time() - begin_s
-        return found
+        return result
 
 
 def _no_memory(width: int) -> OutOfMemory:

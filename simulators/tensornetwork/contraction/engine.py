@@ -75,7 +75,7 @@ class ContractionEngine:
     ) -> EngineResult | None:
         """See `engine.Engine`; over ranks see `engine.Shared`."""
         layouts, number = open_run(CARD, plan, circuit, request, options)
-        found = []
+        results = []
         self.cpu_s = 0.0
         for row in range(number):
             params = bind(circuit, request, row)
@@ -87,11 +87,11 @@ class ContractionEngine:
             else:
                 state = _ContractedState(layouts, circuit, params, options, contractor)
             key = request.seed, request.binding + row
-            found.append(collect(state, layouts, request, key))
+            results.append(collect(state, layouts, request, key))
             self.cpu_s += contractor.cpu_s
         if self._comm is not None and self._comm.Get_rank():
             return None
-        return EngineResult.joined(found)
+        return EngineResult.joined(results)
 
     def warm_up(self) -> None:
         """Load all that a first task would have to wait for."""
@@ -107,10 +107,10 @@ class ContractionEngine:
 
 
 def _limits(options: RunOptions) -> ContractionLimits:
-    given = {
+    values = {
         name: int(CARD.value(options.settings, name)) for name in ("width", "slices", "trials")
     }
-    return ContractionLimits(**given, itemsize=np.dtype(_DTYPES[options.precision]).itemsize)
+    return ContractionLimits(**values, itemsize=np.dtype(_DTYPES[options.precision]).itemsize)
 
 
 def _amplitudes(
@@ -183,7 +183,7 @@ class _ContractedState(FinalState):
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
         """See `FinalState`."""
-        found = np.empty(len(strings))
+        result = np.empty(len(strings))
         cones: dict[bytes, tuple[tuple[int, ...], NDArray[np.complexfloating] | StateNetwork]] = {}
         for number, (x, z) in enumerate(strings):
             self._contractor.check()
@@ -195,11 +195,13 @@ class _ContractedState(FinalState):
                 cones[levels] = self._cone(levels)
             qubits, state = cones[levels]
             if isinstance(state, StateNetwork):
-                found[number] = self._contracted(state, x, z)
+                result[number] = self._contracted(state, x, z)
             else:
-                found[number] = sampling.means(state, [(_within(x, qubits), _within(z, qubits))])[0]
+                result[number] = sampling.means(state, [(_within(x, qubits), _within(z, qubits))])[
+                    0
+                ]
         self._note()
-        return found
+        return result
 
     def _cone(
         self, levels: bytes

@@ -30,12 +30,12 @@ def gate_factors(
     circuit: Circuit, params: NDArray[np.float64], dtype: str
 ) -> tuple[list[Factor | None], complex]:
     """A factor for each operation, None for what is no gate on qubits; and the global phase."""
-    found: list[Factor | None] = []
+    results: list[Factor | None] = []
     phase = 1.0 + 0.0j
     matrices: dict[tuple[int, tuple[float, ...]], Matrix] = {}
     for operation in operations(circuit, params):
         if not operation.is_gate:
-            found.append(None)
+            results.append(None)
             continue
         key = operation.row, operation.params
         gate = matrices.get(key)
@@ -44,16 +44,16 @@ def gate_factors(
         count = len(operation.qubits)
         if not count:
             phase *= complex(gate[0, 0])
-            found.append(None)
+            results.append(None)
             continue
         moved = moved_qubits(operation.code, count)
-        found.append(Factor(operation.place, operation.qubits, gate, moved))
-    return found, phase
+        results.append(Factor(operation.place, operation.qubits, gate, moved))
+    return results, phase
 
 
 def fused(factors: Iterable[Factor | None]) -> list[Factor]:
     """The same gates, those on one qubit multiplied up to the next gate on several."""
-    found: list[Factor] = []
+    results: list[Factor] = []
     waiting: dict[int, Factor] = {}
     for factor in factors:
         if factor is None:
@@ -61,8 +61,8 @@ def fused(factors: Iterable[Factor | None]) -> list[Factor]:
         if len(factor.qubits) > 1:
             for qubit in factor.qubits:
                 if qubit in waiting:
-                    found.append(_single(waiting.pop(qubit)))
-            found.append(factor)
+                    results.append(_single(waiting.pop(qubit)))
+            results.append(factor)
             continue
         (qubit,) = factor.qubits
         before = waiting.get(qubit)
@@ -70,8 +70,8 @@ def fused(factors: Iterable[Factor | None]) -> list[Factor]:
             product = factor.matrix @ before.matrix
             factor = Factor(factor.place, factor.qubits, product, (True,))
         waiting[qubit] = factor
-    found += [_single(factor) for factor in waiting.values()]
-    return found
+    results += [_single(factor) for factor in waiting.values()]
+    return results
 
 
 def _single(factor: Factor) -> Factor:
@@ -87,8 +87,8 @@ def permutation(factor: Factor) -> NDArray[np.int64] | None:
     nonzero = factor.matrix != 0.0
     if (np.count_nonzero(nonzero, axis=0) != 1).any():
         return None
-    found: NDArray[np.int64] = np.argmax(nonzero, axis=0)
-    return found
+    result: NDArray[np.int64] = np.argmax(nonzero, axis=0)
+    return result
 
 
 def dense_state(factors: Iterable[Factor], qubits: tuple[int, ...], dtype: str) -> Tensor:

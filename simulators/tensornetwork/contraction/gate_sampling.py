@@ -105,15 +105,15 @@ def _amplitudes(
         return contractor.contract(nodes, output).reshape(1, size)
     first = selected(nodes, fixed, bits[:1], BATCH)
     step = contractor.rows_at_once(first, (BATCH, *output))
-    found = []
+    results = []
     for at in range(0, len(bits), step):
         part = selected(nodes, fixed, bits[at : at + step], BATCH)
         if step == 1:  # a contraction that may be sliced has no batch index
             part = [_first_row(node) for node in part]
-            found.append(contractor.contract(part, output).reshape(1, size))
+            results.append(contractor.contract(part, output).reshape(1, size))
         else:
-            found.append(contractor.contract(part, (BATCH, *output)).reshape(-1, size))
-    return np.concatenate(found)
+            results.append(contractor.contract(part, (BATCH, *output)).reshape(-1, size))
+    return np.concatenate(results)
 
 
 def _first_row(node: NetworkTensor) -> NetworkTensor:

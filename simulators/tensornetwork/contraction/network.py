@@ -68,24 +68,24 @@ class StateNetwork:
         """Nodes that are connected with the opened indices when the indices in `fixed` are cut."""
         seen = set(opened)
         pending = list(opened)
-        found: dict[int, None] = {}
+        entries: dict[int, None] = {}
         while pending:
             for number in self.at[pending.pop()]:
-                if number in found:
+                if number in entries:
                     continue
-                found[number] = None
+                entries[number] = None
                 for index in self.nodes[number].indices:
                     if index not in seen and index not in fixed:
                         seen.add(index)
                         pending.append(index)
-        return [self.nodes[number] for number in found]
+        return [self.nodes[number] for number in entries]
 
 
 def _traced(array: Tensor, labels: list[int], kept: list[int]) -> Tensor:
     """Diagonals along axes with equal labels, the axes then in the order of `kept`."""
     letters = [chr(97 + label) for label in labels]
-    found: Tensor = np.einsum(f"{''.join(letters)}->{''.join(chr(97 + k) for k in kept)}", array)
-    return found
+    result: Tensor = np.einsum(f"{''.join(letters)}->{''.join(chr(97 + k) for k in kept)}", array)
+    return result
 
 
 def selected(
@@ -93,17 +93,17 @@ def selected(
 ) -> list[NetworkTensor]:
     """Nodes with the fixed indices set: fixed[index] is a column of `bits` [rows, columns]. What
     differs from row to row has the index `batch` first."""
-    found = []
+    results = []
     for node in nodes:
         cut = [k for k, index in enumerate(node.indices) if index in fixed]
         if not cut:
-            found.append(node)
+            results.append(node)
             continue
         free = [k for k in range(len(node.indices)) if k not in cut]
         columns = tuple(bits[:, fixed[node.indices[k]]] for k in cut)
         array = node.array.transpose(*cut, *free)[columns]
-        found.append(NetworkTensor(array, (batch, *(node.indices[k] for k in free))))
-    return found
+        results.append(NetworkTensor(array, (batch, *(node.indices[k] for k in free))))
+    return results
 
 
 def expectation_network(

@@ -70,8 +70,8 @@ def sliced_indices(sets: PathSets, output: int, width: int, least: int) -> int:
 
 
 def _bits(mask: int) -> list[int]:
-    found = []
+    entries = []
     while mask:
-        found.append(mask & -mask)
+        entries.append(mask & -mask)
         mask &= mask - 1
-    return found
+    return entries

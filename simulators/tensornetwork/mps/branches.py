@@ -138,7 +138,7 @@ class Histories:
             parts = [history.shots[~ones], history.shots[ones]]
             possible = np.array([part.size > 0 for part in parts])
         outcomes = np.flatnonzero(possible).tolist()
-        found = []
+        results = []
         for outcome in outcomes[1:]:
             other = OutcomeHistory(
                 history.node.copy(),
@@ -148,11 +148,11 @@ class Histories:
                 history.at,
             )
             _collapse(operation, other, outcome, odds[outcome])
-            found.append(other)
+            results.append(other)
         first = outcomes[0]
         history.shots, history.weight = parts[first], float(shares[first])
         _collapse(operation, history, first, odds[first])
-        return found
+        return results
 
 
 def _collapse(operation: Operation, history: OutcomeHistory, outcome: int, odds: float) -> None:
@@ -169,7 +169,7 @@ def _collapse(operation: Operation, history: OutcomeHistory, outcome: int, odds:
 
 def _steps(circuit: Circuit, params: NDArray[np.float64], layout: MeasurementLayout) -> list[_Step]:
     """The operations that do something, with the jumps of conditions."""
-    found: list[_Step] = []
+    results: list[_Step] = []
     opened: list[int] = []  # steps of blocks that are open
     expression = -1
     for operation in operations(circuit, params):
@@ -177,17 +177,17 @@ def _steps(circuit: Circuit, params: NDArray[np.float64], layout: MeasurementLay
         expression += code in _OWNERS
         if operation.is_gate:
             if operation.qubits:
-                found.append(_Step(operation, matrix(circuit, operation)))
+                results.append(_Step(operation, matrix(circuit, operation)))
         elif code == IF:
-            opened.append(len(found))
-            found.append(_Step(operation, None, expression=expression))
+            opened.append(len(results))
+            results.append(_Step(operation, None, expression=expression))
         elif code in (ELSE, END_BLOCK):
             at = opened.pop()
-            here = len(found) + (code == ELSE)
-            found[at] = msgspec.structs.replace(found[at], jump=here)
+            here = len(results) + (code == ELSE)
+            results[at] = msgspec.structs.replace(results[at], jump=here)
             if code == ELSE:
-                opened.append(len(found))
-                found.append(_Step(operation, None))
+                opened.append(len(results))
+                results.append(_Step(operation, None))
         elif (code == MEASURE and role != TERMINAL) or (code == RESET and role != NO_OP_RESET):
-            found.append(_Step(operation, None))
-    return found
+            results.append(_Step(operation, None))
+    return results

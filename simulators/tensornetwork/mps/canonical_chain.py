@@ -34,13 +34,13 @@ class CanonicalChain:
 
     def copy(self) -> CanonicalChain:
         """An independent state with the same tensors."""
-        found: CanonicalChain = object.__new__(CanonicalChain)
-        found.tensors = self.tensors.copy()
-        found.sites = self.sites
-        found._center = self._center
-        found._bond, found._cutoff = self._bond, self._cutoff
-        found.fidelity = self.fidelity
-        return found
+        result: CanonicalChain = object.__new__(CanonicalChain)
+        result.tensors = self.tensors.copy()
+        result.sites = self.sites
+        result._center = self._center
+        result._bond, result._cutoff = self._bond, self._cutoff
+        result.fidelity = self.fidelity
+        return result
 
     @property
     def bond(self) -> int:

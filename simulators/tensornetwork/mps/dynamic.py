@@ -86,9 +86,9 @@ class DynamicMpsState(FinalState):
         for history in histories.exact(self._empty):
             state = history.node.state()
             self._note(state, history.weight)
-            found, shares = distribution(state.state(), source)
+            result, shares = distribution(state.state(), source)
             before = _without(history.record, layout)
-            records.append(found | before if source is not None else found)
+            records.append(result | before if source is not None else result)
             odds.append(history.weight * shares)
         self._close(histories)
         return tally(np.concatenate(records), np.concatenate(odds))
@@ -97,13 +97,13 @@ class DynamicMpsState(FinalState):
         """See `FinalState`."""
         histories = self._histories(self._layouts.state)
         self.truncation = 0.0
-        found = np.zeros(len(strings))
+        result = np.zeros(len(strings))
         for history in histories.exact(self._empty):
             state = history.node.state()
             self._note(state, history.weight)
-            found += history.weight * state.means(strings, self._control)
+            result += history.weight * state.means(strings, self._control)
         self._close(histories)
-        return found
+        return result
 
 
 def _without(record: int, layout: MeasurementLayout) -> NDArray[np.uint64]:

@@ -80,7 +80,7 @@ class MpsEngine:
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         layouts, number = open_run(CARD, plan.layouts, circuit, request, options)
         branches = layouts.clbits.branching or layouts.state.branching
-        found = []
+        results = []
         for row in range(number):
             control.check()
             params = bind(circuit, request, row)
@@ -90,8 +90,8 @@ class MpsEngine:
             else:
                 state = _MpsState(layouts, circuit, params, plan.order, options, control)
             key = request.seed, request.binding + row
-            found.append(collect(state, layouts, request, key))
-        return EngineResult.joined(found)
+            results.append(collect(state, layouts, request, key))
+        return EngineResult.joined(results)
 
     def warm_up(self) -> None:
         """Load and compile all that a first task would have to wait for."""

@@ -63,12 +63,12 @@ def _looked_up(
     matrices: dict[tuple[int, tuple[float, ...]], Matrix],
 ) -> Matrix:
     key = operation.row, operation.params
-    found = matrices.get(key)
-    if found is None:
-        found = matrix(circuit, operation)
+    result = matrices.get(key)
+    if result is None:
+        result = matrix(circuit, operation)
         if len(matrices) < _KEPT:
-            matrices[key] = found
-    return found
+            matrices[key] = result
+    return result
 
 
 class _Builder:
@@ -147,10 +147,10 @@ class _Builder:
 
     def layers(self) -> list[list[Block]]:
         """Blocks by layer."""
-        found: list[list[Block]] = [[] for _ in range(max(self._layer, default=0))]
+        results: list[list[Block]] = [[] for _ in range(max(self._layer, default=0))]
         for block in self._blocks:
-            found[block.layer].append(block)
-        return found
+            results[block.layer].append(block)
+        return results
 
 
 _ONE: Matrix = np.eye(2, dtype=complex)

@@ -20,9 +20,9 @@ class GateFusion:
 
     def copy(self, apply: Apply) -> GateFusion:
         """The same gates, waiting for another state."""
-        found = GateFusion(apply)
-        found._blocks = self._blocks.copy()
-        return found
+        result = GateFusion(apply)
+        result._blocks = self._blocks.copy()
+        return result
 
     def take(self, qubits: tuple[int, ...], gate: Matrix) -> None:
         """A gate [2**k, 2**k], its first qubit the lowest bit."""

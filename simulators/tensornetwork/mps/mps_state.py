@@ -93,7 +93,7 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         spelled = sorted((self._spell(x, z), number) for number, (x, z) in enumerate(strings))
         lefts, rights = self._environments(control)
         norm = rights[0].ravel()[0].real
-        found = np.empty(len(strings))
+        result = np.empty(len(strings))
         path: list[Tensor] = []  # after each letter of the string before
         before: SiteString = (-1, ())
         for (first, letters), number in spelled:
@@ -109,19 +109,19 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
                 left = path[-1] if path else lefts[first]
                 path.append(_carry(left, self.tensors[first + place], _PAULIS[letters[place]]))
             last = path[-1] if path else lefts[0]
-            found[number] = np.sum(last * rights[first + len(letters)]).real / norm
+            result[number] = np.sum(last * rights[first + len(letters)]).real / norm
             before = first, letters
-        return found
+        return result
 
     def state(self) -> NDArray[np.complexfloating]:
         """All amplitudes, normalised: [2**qubits], qubit 0 the lowest bit."""
-        found = np.ones((1, 1), self.tensors[0].dtype if self.tensors else complex)
+        result = np.ones((1, 1), self.tensors[0].dtype if self.tensors else complex)
         for tensor in self.tensors:
-            found = np.tensordot(found, tensor, (1, 0)).reshape(-1, tensor.shape[2])
+            result = np.tensordot(result, tensor, (1, 0)).reshape(-1, tensor.shape[2])
         count = len(self.tensors)
-        shaped = found.reshape((2,) * count)
+        shaped = result.reshape((2,) * count)
         axes = [self.sites[qubit] for qubit in range(count - 1, -1, -1)]
-        amplitudes = shaped.transpose(axes).reshape(-1) * np.asarray(self.phase, found.dtype)
+        amplitudes = shaped.transpose(axes).reshape(-1) * np.asarray(self.phase, result.dtype)
         normal: NDArray[np.complexfloating] = amplitudes / np.linalg.norm(amplitudes)
         return normal
 
@@ -156,8 +156,8 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
 def _norms(both: Tensor) -> NDArray[np.float64]:
     """|v|^2 of each vector of [n, 2, right]: float64 [n, 2]."""
     flat = np.ascontiguousarray(both).view(both.real.dtype)
-    found: NDArray[np.float64] = np.einsum("npr,npr->np", flat, flat).astype(np.float64)
-    return found
+    result: NDArray[np.float64] = np.einsum("npr,npr->np", flat, flat).astype(np.float64)
+    return result
 
 
 def _carry(left: Tensor, tensor: Tensor, pauli: NDArray[np.complex128] | None) -> Tensor:

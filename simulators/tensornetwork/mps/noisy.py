@@ -91,13 +91,13 @@ def run_noisy(
     )
     own = msgspec.structs.replace(request, observables=sums)
     readout = ReadoutStage.of(layouts.clbits, noise.readout, part.numbers)
-    found = []
+    results = []
     for row in range(number):
         params = bind(circuit, request, row)[part.params]
         state = _Trajectories(located, params, layouts, options, control)
         key = request.seed, request.binding + row
-        found.append(collect(state, layouts, own, key, readout))
-    return EngineResult.joined(found)
+        results.append(collect(state, layouts, own, key, readout))
+    return EngineResult.joined(results)
 
 
 Finish = Callable[[NDArray[np.int64], MatrixProductState], None]

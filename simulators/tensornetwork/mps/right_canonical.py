@@ -68,8 +68,8 @@ class RightCanonicalChain:
 
     def apply_single(self, site: int, gate: Matrix) -> None:
         """A unitary gate [2, 2]."""
-        found = np.matmul(gate.astype(self._dtype), self.tensors[site])
-        self.tensors[site] = np.ascontiguousarray(found)
+        result = np.matmul(gate.astype(self._dtype), self.tensors[site])
+        self.tensors[site] = np.ascontiguousarray(result)
 
     def _apply_pairs(self, group: list[Block]) -> None:
         """Gates on pairs whose tensors have the same shapes."""
@@ -177,15 +177,15 @@ def subspace_split(matrix: Tensor, size: int) -> tuple[Values, Tensor, float]:
 @functools.lru_cache(maxsize=64)
 def _random_vectors(rows: int, columns: int, dtype: np.dtype[np.complexfloating]) -> Tensor:
     random = np.random.default_rng(_SEED).standard_normal((rows, columns))
-    found: Tensor = random.astype(dtype)
-    return found
+    result: Tensor = random.astype(dtype)
+    return result
 
 
 def _by_rank(needed: NDArray[np.intp], most: int) -> dict[int, Places]:
     """Places by the number of values they keep: a few sizes, so that shapes stay alike."""
-    found: dict[int, Places] = {}
+    entries: dict[int, Places] = {}
     for place, rank in enumerate(needed.tolist()):
         step = max(1, (1 << max(0, rank.bit_length() - 1)) // 4)
         rounded = -(-rank // step) * step if len(needed) > 1 else rank
-        found.setdefault(max(1, min(rounded, most)), []).append(place)
-    return found
+        entries.setdefault(max(1, min(rounded, most)), []).append(place)
+    return entries

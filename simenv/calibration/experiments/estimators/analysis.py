@@ -27,14 +27,14 @@ _TURN_KHZ = 1e6 / (2.0 * math.pi)  # of an angular frequency in rad/ns
 
 def tallies(counts: Counts, name: str) -> dict[Place, dict[float, dict[int, NDArray[np.int64]]]]:
     """Counts of one experiment by place, x and arm; repeats are added."""
-    found: dict[Place, dict[float, dict[int, NDArray[np.int64]]]] = defaultdict(
+    entries: dict[Place, dict[float, dict[int, NDArray[np.int64]]]] = defaultdict(
         lambda: defaultdict(dict)
     )
     for point, tally in counts.items():
         if point.experiment == name:
-            arms = found[point.qubits][point.x]
+            arms = entries[point.qubits][point.x]
             arms[point.arm] = arms[point.arm] + tally if point.arm in arms else tally
-    return found
+    return entries
 
 
 def share(tally: NDArray[np.int64], qubit: int = 0) -> tuple[float, float]:
@@ -56,22 +56,22 @@ def differences(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[
 
 def decay_of(counts: Counts, name: str) -> tuple[list[Place], DecayFit] | None:
     """Fits of an experiment with two arms; None where it was not run."""
-    found = tallies(counts, name)
-    places = sorted(found)
+    result = tallies(counts, name)
+    places = sorted(result)
     if not places:
         return None
     x, signal, variance = (
-        np.array(rows) for rows in zip(*(differences(found[p]) for p in places), strict=True)
+        np.array(rows) for rows in zip(*(differences(result[p]) for p in places), strict=True)
     )
     return places, fit_decay(x, signal, variance)
 
 
 def times(counts: Counts, name: str, quantity: str) -> list[Estimate]:
     """T1 or T2 in us, of an experiment with two arms."""
-    found = decay_of(counts, name)
-    if found is None:
+    result = decay_of(counts, name)
+    if result is None:
         return []
-    places, fit = found
+    places, fit = result
     return [
         _time(quantity, place, float(rate), float(error))
         for place, rate, error in zip(places, fit.rate, fit.rate_error, strict=True)
@@ -128,11 +128,11 @@ def ramsey(counts: Counts, name: str) -> list[Estimate]:
     """T2 of Ramsey sequences in us, and the detuning in kHz."""
     estimates = []
     for place, arms in sorted(tallies(counts, name).items()):
-        found = _signals(arms, 0)
-        x = found.times_ns
-        turn = fit_frequency(x, found.values / found.size, found.angle_variance)
-        signal = (found.values * np.exp(-1j * turn.frequency * x)).real
-        fit = fit_decay(x[None], signal[None], found.along[None])
+        result = _signals(arms, 0)
+        x = result.times_ns
+        turn = fit_frequency(x, result.values / result.size, result.angle_variance)
+        signal = (result.values * np.exp(-1j * turn.frequency * x)).real
+        fit = fit_decay(x[None], signal[None], result.along[None])
         estimates.append(_time("t2_ramsey_us", place, float(fit.rate[0]), float(fit.rate_error[0])))
         estimates.append(
             Estimate("detuning_khz", place, turn.frequency * _TURN_KHZ, turn.error * _TURN_KHZ)
@@ -187,7 +187,7 @@ def marginal(tally: NDArray[np.int64], qubit: int) -> NDArray[np.int64]:
 
 def points_of(counts: Counts, name: str) -> dict[Place, dict[float, list[Point]]]:
     """Points of a benchmarking experiment by place and length, in the order of repeats."""
-    found: dict[Place, dict[float, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    entries: dict[Place, dict[float, list[Point]]] = defaultdict(lambda: defaultdict(list))
     for point in sorted((p for p in counts if p.experiment == name), key=lambda p: p.repeat):
-        found[point.qubits][point.x].append(point)
-    return found
+        entries[point.qubits][point.x].append(point)
+    return entries

@@ -45,7 +45,7 @@ def curves(counts: Counts, name: str, read: Reader | None = None) -> list[Curve]
         return survival(counts[point], point.arm)
 
     reader = read or plain
-    found: list[Curve] = []
+    results: list[Curve] = []
     scatter: dict[int, list[float]] = {}  # chi-square and freedom by the number of a length
     for place, by_length in sorted(points_of(counts, name).items()):
         rows = []
@@ -55,7 +55,7 @@ def curves(counts: Counts, name: str, read: Reader | None = None) -> list[Curve]
             gates = np.mean([point.gates for point in points])
             rows.append((length, gates, signal, variance / len(points)))
         curve = Curve(place, *np.array(rows, np.float64).T)
-        found.append(curve)
+        results.append(curve)
         rate = _rate(curve)
         for k, (length, gates, _, _) in enumerate(rows):
             chi, freedom = _scatter(by_length[length], reader, rate, float(gates))
@@ -66,7 +66,7 @@ def curves(counts: Counts, name: str, read: Reader | None = None) -> list[Curve]
         msgspec.structs.replace(
             curve, variance=curve.variance * np.array(factors[: curve.variance.size])
         )
-        for curve in found
+        for curve in results
     ]
 
 
@@ -111,17 +111,17 @@ def _estimate(
 
 def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estimate]:
     """Errors of the gate that all sequences are made of."""
-    found = curves(counts, name)
-    if not found:
+    result = curves(counts, name)
+    if not result:
         return []
     fit = fit_decay(
-        np.array([curve.gates for curve in found]),
-        np.array([curve.signal for curve in found]),
-        np.array([curve.variance for curve in found]),
+        np.array([curve.gates for curve in result]),
+        np.array([curve.signal for curve in result]),
+        np.array([curve.variance for curve in result]),
     )
     return [
         _estimate(quantity, curve.place, gate, float(rate), float(error), len(curve.place))
-        for curve, rate, error in zip(found, fit.rate, fit.rate_error, strict=True)
+        for curve, rate, error in zip(result, fit.rate, fit.rate_error, strict=True)
     ]
 
 
@@ -150,9 +150,9 @@ def interleaved(
 
 def per_clifford(counts: Counts, name: str) -> list[Estimate]:
     """Error of a random element of the group."""
-    found = curves(counts, name)
+    result = curves(counts, name)
     estimates = []
-    for curve in found:
+    for curve in result:
         fit = fit_decay(curve.lengths[None], curve.signal[None], curve.variance[None])
         estimates.append(
             _estimate(
@@ -171,8 +171,8 @@ def simultaneous(counts: Counts, name: str, gate: str) -> list[Estimate]:
         def read(point: Point, qubit: int = qubit) -> tuple[float, float]:
             return survival(marginal(counts[point], qubit), point.arm >> qubit & 1)
 
-        found = curves(counts, name, read)
-        for curve in found:
+        result = curves(counts, name, read)
+        for curve in result:
             fit = fit_decay(curve.gates[None], curve.signal[None], curve.variance[None])
             place = curve.place if qubit == 0 else curve.place[::-1]
             estimates.append(

@@ -106,8 +106,8 @@ def order_finding(num_counting: int = 6) -> DemoCircuit:
     Modulo 15, multiplying by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8.
     """
     counting, work = QuantumRegister(num_counting, "counting"), QuantumRegister(4, "work")
-    found = ClassicalRegister(num_counting, "found")
-    circuit = QuantumCircuit(counting, work, found, name=f"order-finding-{num_counting + 4}")
+    result = ClassicalRegister(num_counting, "found")
+    circuit = QuantumCircuit(counting, work, result, name=f"order-finding-{num_counting + 4}")
     circuit.h(counting)
     circuit.x(work[0])
     for low in range(3):  # times 7
@@ -117,7 +117,7 @@ def order_finding(num_counting: int = 6) -> DemoCircuit:
     for low in range(2):  # times 7^2 = 4; from 7^4 = 1 on nothing is left to do
         circuit.cswap(counting[1], work[low], work[low + 2])
     fourier(circuit, counting, inverse=True)
-    circuit.measure(counting, found)
+    circuit.measure(counting, result)
     spacing = 2**num_counting // 4
     return DemoCircuit(
         circuit, ExpectedOutcomes({bits(k * spacing, num_counting): 0.25 for k in range(4)})

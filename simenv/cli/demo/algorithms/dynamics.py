@@ -62,8 +62,8 @@ def _magnetisation(num_spins: int, steps: int, angle: float) -> NDArray[np.float
 def quantum_walk(log_nodes: int = 5, steps: int = 10) -> DemoCircuit:
     """A walker with a Hadamard coin on a ring of 2^m nodes; it spreads like t, not like sqrt(t)."""
     position, coin = QuantumRegister(log_nodes, "position"), QuantumRegister(1, "coin")
-    found = ClassicalRegister(log_nodes, "found")
-    circuit = QuantumCircuit(position, coin, found, name=f"quantum-walk-{log_nodes + 1}")
+    result = ClassicalRegister(log_nodes, "found")
+    circuit = QuantumCircuit(position, coin, result, name=f"quantum-walk-{log_nodes + 1}")
     circuit.x(position[log_nodes - 1])
     circuit.h(coin)
     circuit.s(coin)  # a coin in |0> + i|1> makes the walk even to both sides
@@ -75,7 +75,7 @@ def quantum_walk(log_nodes: int = 5, steps: int = 10) -> DemoCircuit:
         for bit in range(log_nodes):  # coin 0: position - 1
             circuit.mcx([coin[0], *position[:bit]], position[bit])
         circuit.x(coin)
-    circuit.measure(position, found)
+    circuit.measure(position, result)
     return DemoCircuit(
         circuit,
         ExpectedOutcomes(

@@ -24,9 +24,9 @@ def grover_exact_cover(
     elements = 1 + max(max(members) for members in sets)
     chosen, once = QuantumRegister(len(sets), "chosen"), QuantumRegister(elements, "once")
     mark = QuantumRegister(1, "mark")
-    found = ClassicalRegister(len(sets), "found")
+    result = ClassicalRegister(len(sets), "found")
     width = len(sets) + elements + 1
-    circuit = QuantumCircuit(chosen, once, mark, found, name=f"grover-{width}")
+    circuit = QuantumCircuit(chosen, once, mark, result, name=f"grover-{width}")
     circuit.h(chosen)
     circuit.x(mark)
     circuit.h(mark)
@@ -41,7 +41,7 @@ def grover_exact_cover(
         circuit.h(chosen[-1])
         circuit.x(chosen)
         circuit.h(chosen)
-    circuit.measure(chosen, found)
+    circuit.measure(chosen, result)
     return DemoCircuit(circuit, ExpectedOutcomes(_amplified(sets, elements, iterations)))
 
 

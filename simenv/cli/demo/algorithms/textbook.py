@@ -59,8 +59,8 @@ def simon(secret: int = 0b10110, num_bits: int = 5) -> DemoCircuit:
     The oracle copies x and, where x has the secret's lowest bit, adds the secret: two-to-one.
     """
     x, y = QuantumRegister(num_bits, "x"), QuantumRegister(num_bits, "y")
-    found = ClassicalRegister(num_bits, "found")
-    circuit = QuantumCircuit(x, y, found, name=f"simon-{num_bits}")
+    result = ClassicalRegister(num_bits, "found")
+    circuit = QuantumCircuit(x, y, result, name=f"simon-{num_bits}")
     lowest = (secret & -secret).bit_length() - 1
     circuit.h(x)
     circuit.cx(x, y)
@@ -68,7 +68,7 @@ def simon(secret: int = 0b10110, num_bits: int = 5) -> DemoCircuit:
         if secret >> bit & 1:
             circuit.cx(x[lowest], y[bit])
     circuit.h(x)
-    circuit.measure(x, found)
+    circuit.measure(x, result)
     answer = {
         bits(value, num_bits): 2.0 / 2**num_bits
         for value in range(2**num_bits)
@@ -97,14 +97,14 @@ def kernel(phase: float, num_bits: int) -> ExpectedOutcomes:
 def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoCircuit:
     """The eigenvalue exp(2 pi i phase) of a phase gate, to `num_bits` binary places."""
     counting, eigenstate = QuantumRegister(num_bits, "counting"), QuantumRegister(1, "eigenstate")
-    found = ClassicalRegister(num_bits, "found")
-    circuit = QuantumCircuit(counting, eigenstate, found, name=f"phase-estimation-{num_bits + 1}")
+    result = ClassicalRegister(num_bits, "found")
+    circuit = QuantumCircuit(counting, eigenstate, result, name=f"phase-estimation-{num_bits + 1}")
     circuit.h(counting)
     circuit.x(eigenstate)
     for bit in range(num_bits):
         circuit.cp(2 * math.pi * phase * 2**bit, counting[bit], eigenstate[0])
     fourier(circuit, counting, inverse=True)
-    circuit.measure(counting, found)
+    circuit.measure(counting, result)
     return DemoCircuit(circuit, kernel(phase, num_bits))
 
 
@@ -115,16 +115,16 @@ def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoC
     is read (the semiclassical transform of Griffiths and Niu).
     """
     probe, eigenstate = QuantumRegister(1, "probe"), QuantumRegister(1, "eigenstate")
-    found = ClassicalRegister(num_bits, "found")
-    circuit = QuantumCircuit(probe, eigenstate, found, name=f"iterative-phase-{num_bits}")
+    result = ClassicalRegister(num_bits, "found")
+    circuit = QuantumCircuit(probe, eigenstate, result, name=f"iterative-phase-{num_bits}")
     circuit.x(eigenstate)
     for bit in range(num_bits):
         circuit.reset(probe)
         circuit.h(probe)
         circuit.cp(2 * math.pi * phase * 2 ** (num_bits - 1 - bit), probe[0], eigenstate[0])
         for known in range(bit):
-            with circuit.if_test((found[known], 1)):
+            with circuit.if_test((result[known], 1)):
                 circuit.p(-math.pi / 2 ** (bit - known), probe[0])
         circuit.h(probe)
-        circuit.measure(probe[0], found[bit])
+        circuit.measure(probe[0], result[bit])
     return DemoCircuit(circuit, kernel(phase, num_bits))

@@ -106,29 +106,29 @@ class ParameterSlots:
 
         names = self._names()
         columns = {name: k for k, name in enumerate(names)}
-        given: dict[int, NDArray[np.float64]] = {}
+        inputs: dict[int, NDArray[np.float64]] = {}
         for key, value in parameter_values.items():
             for name, values in _columns_of(key, value):
                 column = columns.get(name)
                 if column is None:
                     _refuse_unknown(name, names)
-                if column in given:
+                if column in inputs:
                     raise OptionError(f"parameter {name!r} is given twice")
-                given[column] = values
-        missing = [name for k, name in enumerate(names) if k not in given]
+                inputs[column] = values
+        missing = [name for k, name in enumerate(names) if k not in inputs]
         if missing:
             raise OptionError(
                 f"no value for {_listed(missing)}", hint="parameter_values name them all"
             )
-        lengths = {len(values): names[k] for k, values in given.items() if values.ndim}
+        lengths = {len(values): names[k] for k, values in inputs.items() if values.ndim}
         if len(lengths) > 1 or 0 in lengths:
-            told = ", ".join(f"{name!r} has {length}" for length, name in lengths.items())
+            settings = ", ".join(f"{name!r} has {length}" for length, name in lengths.items())
             raise OptionError(
-                f"the numbers of values differ or are 0: {told}",
+                f"the numbers of values differ or are 0: {settings}",
                 hint="one value, or K of them, for each parameter",
             )
         table = np.empty((next(iter(lengths), 1), len(names)), np.float64)
-        for column, values in given.items():
+        for column, values in inputs.items():
             table[:, column] = values
         return table
 
@@ -254,19 +254,19 @@ def chain(slots: ParameterSlots, parameter_values: Any) -> Chain | None:
         return None
     columns = {parameter: k for k, parameter in enumerate(slots.parameters)}
     table = slots.table(parameter_values)
-    found: list[tuple[int, int, float]] = []
+    results: list[tuple[int, int, float]] = []
     for slot, expression in enumerate(slots.expressions):
         if expression in columns:
-            found.append((slot, columns[expression], 1.0))
+            results.append((slot, columns[expression], 1.0))
             continue
         for parameter, column in columns.items():
             if parameter in expression.parameters:
-                found.append((slot, column, _factor(expression, parameter, columns, table)))
+                results.append((slot, column, _factor(expression, parameter, columns, table)))
     return Chain(
         len(columns),
-        array.array("i", [slot for slot, _, _ in found]).tobytes(),
-        array.array("i", [column for _, column, _ in found]).tobytes(),
-        array.array("d", [factor for _, _, factor in found]).tobytes(),
+        array.array("i", [slot for slot, _, _ in results]).tobytes(),
+        array.array("i", [column for _, column, _ in results]).tobytes(),
+        array.array("d", [factor for _, _, factor in results]).tobytes(),
     )
 
 

@@ -167,12 +167,12 @@ def _version(text: str, name: str) -> int:
         return int(match.group(1))
     start = len(text) - len(text.lstrip())
     other = _OTHER_VERSION.match(text)
-    given = f"OpenQASM version {other.group(1).strip()!r}" if other else "no version line"
+    values = f"OpenQASM version {other.group(1).strip()!r}" if other else "no version line"
     refuse(
         name,
         text,
         min(start, max(len(text) - 1, 0)),
-        f"{given}; the first statement must be 'OPENQASM 2.0;' or 'OPENQASM 3.0;'",
+        f"{values}; the first statement must be 'OPENQASM 2.0;' or 'OPENQASM 3.0;'",
         hint="" if name or other else "text in a call is OpenQASM; a path has no ';' in it",
     )
 
@@ -219,17 +219,17 @@ def _check_includes(source: SourceText) -> None:
 def _check_registers(source: SourceText) -> None:
     totals = {"qubits": 0, "clbits": 0}
     limits = {"qubits": MAX_QUBITS, "clbits": MAX_CLBITS}
-    found: Iterable[re.Match[str]] = _REGISTER_2.finditer(source.text)
+    result: Iterable[re.Match[str]] = _REGISTER_2.finditer(source.text)
     if source.version == 3:
-        found = chain(found, _REGISTER_3.finditer(source.text))
-    for number, match in enumerate(found):
+        result = chain(result, _REGISTER_3.finditer(source.text))
+    for number, match in enumerate(result):
         kind = "qubits" if match.group(1) == "q" else "clbits"
         digits = match.group(2).replace("_", "").lstrip("0") or "0"
         totals[kind] += int(digits[:9])
         if len(digits) > 9 or totals[kind] > limits[kind]:
             where = place(source.name, *source.position(match.start()))
-            told = digits[:9] + "..." if len(digits) > 9 else str(totals[kind])
-            raise too_many_bits(kind, told, limits[kind], where)
+            settings = digits[:9] + "..." if len(digits) > 9 else str(totals[kind])
+            raise too_many_bits(kind, settings, limits[kind], where)
         if number == MAX_CLBITS:
             raise LimitExceededError(
                 f"{place(source.name, *source.position(match.start()))}"

@@ -182,10 +182,10 @@ def _instruction(operation: DecodedOperation, values: list[Any]) -> Any:
     make = makers.get(operation.name) or _standard().get(operation.name)
     if make is None:
         raise ProgramError(f"the operation {operation.name!r} is unknown")
-    made = make(*values)
-    if (made.num_qubits, made.num_clbits) != (width, len(operation.clbits)):
+    built = make(*values)
+    if (built.num_qubits, built.num_clbits) != (width, len(operation.clbits)):
         raise ProgramError(f"no {operation.name!r} has {width} qubits")
-    return made
+    return built
 
 
 def _matrix(operation: DecodedOperation) -> Any:

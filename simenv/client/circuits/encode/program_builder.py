@@ -178,12 +178,12 @@ class ProgramLayout(msgspec.Struct, frozen=True):
 
     def by_bits(self) -> dict[tuple[int, ...], int]:
         """The number of each register, found by its clbits."""
-        found: dict[tuple[int, ...], int] = {}
+        entries: dict[tuple[int, ...], int] = {}
         start = 0
         for number, (_, size) in enumerate(self.registers):
-            found.setdefault(tuple(range(start, start + size)), number)
+            entries.setdefault(tuple(range(start, start + size)), number)
             start += size
-        return found
+        return entries
 
 
 def layout(circuit: Any) -> ProgramLayout:

@@ -171,11 +171,11 @@ def _refusal(source: SourceText, error: BaseException) -> ProgramError:
     text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
     if isinstance(error, TypeError):
         text = "the wrong number of parameters for this gate"
-    found = _PLACE.fullmatch(text)
-    if found:
-        line, column = int(found.group(1)), int(found.group(2)) + 1
+    result = _PLACE.fullmatch(text)
+    if result:
+        line, column = int(result.group(1)), int(result.group(2)) + 1
         return ProgramError(
-            place(source.name, line, column) + found.group(3), line=line, column=column
+            place(source.name, line, column) + result.group(3), line=line, column=column
         )
     line, column = source.position(_first_failing(source.text))
     return ProgramError(place(source.name, line, column) + text, line=line, column=column)
@@ -185,15 +185,15 @@ def _first_failing(text: str) -> int:
     """Where the first statement begins without which the text would be read."""
     if len(text) > _SEARCHED_BYTES:
         return 0
-    found = list(statements(text))
-    low, high = 0, len(found) - 1
+    result = list(statements(text))
+    low, high = 0, len(result) - 1
     while low < high:
         middle = (low + high) // 2
-        if _fails(text[: found[middle].end]):
+        if _fails(text[: result[middle].end]):
             high = middle
         else:
             low = middle + 1
-    return found[low].start if found else 0
+    return result[low].start if result else 0
 
 
 def _fails(text: str) -> bool:

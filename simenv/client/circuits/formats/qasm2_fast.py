@@ -103,10 +103,10 @@ class _Reader:
         }
 
     def take(self, statement: str) -> None:
-        found = _STATEMENT.fullmatch(statement)
-        if found is None:
+        result = _STATEMENT.fullmatch(statement)
+        if result is None:
             raise _Else
-        word, angles, rest = found.groups()
+        word, angles, rest = result.groups()
         gate = _GATES.get(word)
         if gate is not None:
             self._gate(gate, angles, rest)
@@ -124,10 +124,10 @@ class _Reader:
         return self._tape.program(_end(self._qubits), _end(self._clbits), registers)
 
     def _register(self, registers: Registers, rest: str) -> None:
-        found = _OPERAND.fullmatch(rest)
-        name = "" if found is None else found[1]
+        result = _OPERAND.fullmatch(rest)
+        name = "" if result is None else result[1]
         taken = name in self._qubits or name in self._clbits or name in _GATES or name in _RESERVED
-        size = 0 if found is None or found[2] is None else int(found[2])
+        size = 0 if result is None or result[2] is None else int(result[2])
         if taken or not size:
             raise _Else
         registers[name] = _end(registers), size
@@ -188,7 +188,7 @@ def _end(registers: Registers) -> int:
 
 def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
     """The bits of each operand: one, or those of a register."""
-    found: list[Sequence[int]] = []
+    results: list[Sequence[int]] = []
     for word in text.split(","):
         operand = _OPERAND.fullmatch(word.strip(_SPACE))
         if operand is None:
@@ -196,12 +196,12 @@ def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
         name, index = operand.groups()
         start, size = registers.get(name, (0, 0))
         if index is None and size:
-            found.append(range(start, start + size))
+            results.append(range(start, start + size))
         elif index is not None and int(index) < size:
-            found.append((start + int(index),))
+            results.append((start + int(index),))
         else:
             raise _Else
-    return found
+    return results
 
 
 def _angle(text: str) -> float:
@@ -210,14 +210,14 @@ def _angle(text: str) -> float:
     is_negative = text.startswith("-")
     place, before, value = int(is_negative), "", 1.0
     while place < len(text) or not before:
-        found = _FACTOR.match(text, place)
-        if found is None:
+        result = _FACTOR.match(text, place)
+        if result is None:
             raise _Else
-        factor = math.pi if found[1] else float(found[0].rstrip(_SPACE + "*/"))
+        factor = math.pi if result[1] else float(result[0].rstrip(_SPACE + "*/"))
         if before == "/" and not factor:
             raise _Else
         value = factor if not before else value * factor if before == "*" else value / factor
-        place, before = found.end(), found[2] or "."
+        place, before = result.end(), result[2] or "."
     if before != "." or not math.isfinite(value):
         raise _Else
     return -value if is_negative else value

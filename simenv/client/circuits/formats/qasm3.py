@@ -59,8 +59,8 @@ def _tree(source: SourceText) -> Any:
         def syntaxError(  # noqa: N802  the parser calls it by this name
             self, _parser: Any, _symbol: Any, line: int, column: int, message: str, _error: Any
         ) -> None:
-            told = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
-            text = place(source.name, line, column + 1) + told
+            settings = message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
+            text = place(source.name, line, column + 1) + settings
             raise ProgramError(text, line=line, column=column + 1)
 
     lexer = openqasm.qasm3Lexer(openqasm.InputStream(source.text))
@@ -71,9 +71,9 @@ def _tree(source: SourceText) -> Any:
     try:
         return openqasm.QASMNodeVisitor().visitProgram(parser.program())
     except openqasm.QASM3ParsingError as error:
-        found = re.fullmatch(r"L(\d+):C(\d+): (.*)", str(error), re.DOTALL)
-        line, column = (int(found.group(1)), int(found.group(2)) + 1) if found else (1, 1)
-        text = found.group(3) if found else str(error)
+        result = re.fullmatch(r"L(\d+):C(\d+): (.*)", str(error), re.DOTALL)
+        line, column = (int(result.group(1)), int(result.group(2)) + 1) if result else (1, 1)
+        text = result.group(3) if result else str(error)
         raise ProgramError(
             place(source.name, line, column) + text, line=line, column=column
         ) from error

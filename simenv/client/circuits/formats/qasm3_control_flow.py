@@ -62,10 +62,10 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         self._passes = 0
 
     def generic_visit(self, node: Any, context: Any = None) -> Any:
-        told = _REFUSED.get(type(node).__name__)
-        if told is None:
+        settings = _REFUSED.get(type(node).__name__)
+        if settings is None:
             return super().generic_visit(node, context)
-        raise ProgramError(f"{told[0]} is not carried", hint=told[1])
+        raise ProgramError(f"{settings[0]} is not carried", hint=settings[1])
 
     def visit_Box(self, node: Any, context: Any) -> Any:  # noqa: N802
         return self.generic_visit(node, context)
@@ -221,13 +221,13 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         step = 1 if declared.step is None else self._whole(declared.step, context)
         if not step:
             raise ProgramError("a range with step 0")
-        found = range(start, end + (1 if step > 0 else -1), step)
+        entry = range(start, end + (1 if step > 0 else -1), step)
         if (end - start) // step >= 1 << 62:
             raise LimitExceededError(
                 f"{self.counter.place(node)}a loop of more than 2**62 passes",
                 hint="no machine comes to its end",
             )
-        return found
+        return entry
 
     def _pass(self, node: Any, value: int, context: State) -> None:
         kind = importer_types.Int(const=True)
@@ -263,11 +263,11 @@ def _as_expression(node: Any) -> Any:
     """What an assignment's left side is on the right side."""
     if isinstance(node, ast.Identifier):
         return copy.copy(node)
-    found = node.name
+    entry = node.name
     for index in node.indices:
-        found = ast.IndexExpression(found, index)
-        found.span = node.span
-    return found
+        entry = ast.IndexExpression(entry, index)
+        entry.span = node.span
+    return entry
 
 
 def _type_name(node: Any) -> str:

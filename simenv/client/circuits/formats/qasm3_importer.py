@@ -119,10 +119,10 @@ class _Converter(FlowVisitor):
     def _refusal(self, node: Any, error: Exception) -> ProgramError:
         text = str(getattr(error, "message", "")) or str(error) or type(error).__name__
         line, column = _start(node)
-        found = _PLACE.fullmatch(text) if isinstance(error, ConversionError) else None
-        if found:
-            text = found.group(3)
-            line, column = int(found.group(1)), self._column(found)
+        result = _PLACE.fullmatch(text) if isinstance(error, ConversionError) else None
+        if result:
+            text = result.group(3)
+            line, column = int(result.group(1)), self._column(result)
         return ProgramError(place(self._source.name, line, column) + text, line=line, column=column)
 
     def _column(self, found: re.Match[str]) -> int:

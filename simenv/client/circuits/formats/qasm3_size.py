@@ -51,9 +51,9 @@ class Counter:
         before = self._operations, self._operands
         self._operations = self._operands = 0
         self.statements([node for node in nodes if not isinstance(node, ast.ForInLoop)])
-        found = max(1, self._operations, self._operands)
+        result = max(1, self._operations, self._operands)
         self._operations, self._operands = before
-        return found
+        return result
 
     def statements(self, nodes: list[Any]) -> None:
         """Count them."""
@@ -98,8 +98,8 @@ class Counter:
         elif isinstance(node, ast.QuantumMeasurementStatement):
             operands = [node.measure.qubit]
         elif isinstance(node, ast.ClassicalDeclaration):
-            made = node.init_expression
-            operands = [made.qubit] if isinstance(made, ast.QuantumMeasurement) else []
+            built = node.init_expression
+            operands = [built.qubit] if isinstance(built, ast.QuantumMeasurement) else []
         else:
             return
         for modifier in getattr(node, "modifiers", ()):

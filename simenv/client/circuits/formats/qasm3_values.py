@@ -73,10 +73,10 @@ class Resolver(ValueResolver):  # type: ignore[misc]
     """The importer's, with what it lacks: functions of constants, indices kept within registers."""
 
     def generic_visit(self, node: Any, context: Any = None) -> Any:
-        told = _REFUSED.get(type(node).__name__)
-        if told is None:
+        settings = _REFUSED.get(type(node).__name__)
+        if settings is None:
             return super().generic_visit(node, context)
-        raise ConversionError(f"{told} is not carried", node)
+        raise ConversionError(f"{settings} is not carried", node)
 
     def visit_FunctionCall(self, node: Any) -> Any:  # noqa: N802
         function = _FUNCTIONS.get(node.name.name)
@@ -88,8 +88,8 @@ class Resolver(ValueResolver):  # type: ignore[misc]
         try:
             return float(function(*values)), importer_types.Float(const=True)
         except (ArithmeticError, ValueError, TypeError) as error:
-            told = ", ".join(map(str, values))
-            raise ConversionError(f"{node.name.name}({told}): {error}", node) from error
+            settings = ", ".join(map(str, values))
+            raise ConversionError(f"{node.name.name}({settings}): {error}", node) from error
 
     def _index_collection(self, collection: Any, kind: Any, indexer: Any, base: Any) -> Any:
         is_range = (

@@ -86,10 +86,12 @@ def coupling(name: str, info: DeviceInfo) -> QhwCoupling:
 
 def calibration(name: str, info: DeviceInfo) -> QhwCalibration:
     """What was measured, and how much of it; of an ideal device nothing, because nothing errs."""
-    qubits_told = [told for told in map(_qubit, range(len(info.qubits)), info.qubits) if told]
-    gates_told = [told for each in info.operations if (told := _measured(each, info))]
+    qubits_told = [
+        settings for settings in map(_qubit, range(len(info.qubits)), info.qubits) if settings
+    ]
+    gates_told = [settings for each in info.operations if (settings := _measured(each, info))]
     figures = [*qubits_told, *gates_told]
-    known = [key for told in figures for key in _FIGURES if key in told]
+    known = [key for settings in figures for key in _FIGURES if key in settings]
     extensions: Plain = {}
     if known:
         extensions[EXTENSION] = {
@@ -237,14 +239,16 @@ def _known(figures: dict[str, float]) -> dict[str, float]:
 
 
 def _summaries(qubits_told: list[Plain], gates_told: list[Plain]) -> Plain:
-    found = {
-        name: _summary(told[name] for told in qubits_told if name in told)
+    entries = {
+        name: _summary(settings[name] for settings in qubits_told if name in settings)
         for name in ("t1", "t2", "readout_error")
     }
-    for name in dict.fromkeys(told["operation"] for told in gates_told):
-        same = [told for told in gates_told if told["operation"] == name]
-        found[f"{name}_error"] = _summary(told["error"] for told in same if "error" in told)
-    return {name: summary for name, summary in found.items() if summary}
+    for name in dict.fromkeys(settings["operation"] for settings in gates_told):
+        same = [settings for settings in gates_told if settings["operation"] == name]
+        entries[f"{name}_error"] = _summary(
+            settings["error"] for settings in same if "error" in settings
+        )
+    return {name: summary for name, summary in entries.items() if summary}
 
 
 def _summary(values: Iterable[float]) -> dict[str, float]:

@@ -153,8 +153,8 @@ def find(run: CircuitRun) -> Found:
             return Found(state, run.result(), None, run.metadata())
         except SimenvError as unreadable:
             state, error = TaskState.FAILED, unreadable
-    told = CompletionMetadata(warnings=list(run.warnings))
-    return Found(state, {"counts": {}}, error, plain(told))
+    settings = CompletionMetadata(warnings=list(run.warnings))
+    return Found(state, {"counts": {}}, error, plain(settings))
 
 
 def revision1(

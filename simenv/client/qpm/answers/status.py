@@ -69,9 +69,9 @@ class StatusQueries:
 
     def asked(self, cid: Any, number: Any, reservation_id: Any) -> Found | StatusEnvelope:
         """What a question is about; or the answer to one that may not be asked."""
-        given = arguments.reservation(reservation_id)
-        found = self.find(cid, number)
-        return self.objection(found, given) or found
+        values = arguments.reservation(reservation_id)
+        entry = self.find(cid, number)
+        return self.objection(entry, values) or entry
 
     def objection(self, found: Found, given: int | None) -> StatusEnvelope | None:
         """Why a question about that circuit, or about a whole reservation, is not answered."""
@@ -107,8 +107,8 @@ class StatusQueries:
         if isinstance(found, RetiredCircuit):
             return envelopes.remembered(found)
         if found.over:
-            told = envelopes.find(found)
-            return ended(found, result=told.result, error=told.message)
+            settings = envelopes.find(found)
+            return ended(found, result=settings.result, error=settings.message)
         infos = self.infos(found)
         if all(info.state in FINAL_STATES for info in infos):  # or it knows none of them
             self._registry.ask_for(found)
@@ -141,15 +141,15 @@ class StatusQueries:
 
     def not_ready(self, operation: str, cid: str | None, given: int | None) -> StatusEnvelope:
         """There is nothing to read."""
-        found = None if cid is None else self._registry.find(cid)
-        if found is None:
+        entry = None if cid is None else self._registry.find(cid)
+        if entry is None:
             envelope = status(Lifecycle.NO_READY_COMPLETION, cid=cid, reservation_id=given)
-        elif isinstance(found, RetiredCircuit):
+        elif isinstance(entry, RetiredCircuit):
             return msgspec.structs.replace(
-                envelopes.gone(found), completion_ready=False, poll_operation=operation
+                envelopes.gone(entry), completion_ready=False, poll_operation=operation
             )
         else:
-            envelope = self._seen(found)
+            envelope = self._seen(entry)
         return msgspec.structs.replace(
             envelope,
             reason=Reason.NOT_READY,

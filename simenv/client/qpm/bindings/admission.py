@@ -201,8 +201,8 @@ class AdmissionBinding:
 
     def _quiescing(self, request: Plain, state: ServiceState) -> AdmissionDecision:
         words = "nothing is reserved any more: the QPM is being shut down"
-        found = self._rejected(request, "", AdmissionReason.DEVICE_UNAVAILABLE, words)
-        return msgspec.structs.replace(found, reason=Reason.QUIESCING, state=state)
+        result = self._rejected(request, "", AdmissionReason.DEVICE_UNAVAILABLE, words)
+        return msgspec.structs.replace(result, reason=Reason.QUIESCING, state=state)
 
     def _end(self, token: Any, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:
         self._token_guard.check(token)

@@ -209,10 +209,10 @@ class ControlBinding:
             raise NotReadyError(error.message, hint=error.hint) from error
         stale, lost, unfinished = [], [], []
         for run in runs:
-            found = [infos.get(task.handle.number) for task in run.tasks]
-            if any(info is None for info in found):
+            results = [infos.get(task.handle.number) for task in run.tasks]
+            if any(info is None for info in results):
                 lost.append(run.number)
-            elif all(info is not None and info.state in FINAL_STATES for info in found):
+            elif all(info is not None and info.state in FINAL_STATES for info in results):
                 was_heard = run.over
                 run.wait(HEARING_S)
                 if not was_heard:

@@ -75,11 +75,11 @@ class ExecutionBinding:
             raise
         if not in_time:
             return plain(self._status_queries.late(run, cancels, patience_s or 0.0))
-        found = envelopes.find(run)
+        result = envelopes.find(run)
         self._registry.close(run, Reason.RETURNED)
-        if found.error is not None:
-            raise failure(found.error)
-        record = envelopes.revision2(run, found)
+        if result.error is not None:
+            raise failure(result.error)
+        record = envelopes.revision2(run, result)
         envelope = plain(ended(run))
         envelope["result"] = record
         return envelope
@@ -114,10 +114,10 @@ class ExecutionBinding:
     ) -> Plain:
         """The completion of that name, else the oldest of the reservation, or of what runs under
         none; it is nobody else's from then on."""
-        found = self._ready("read_cq", cid, reservation_id, token)
-        if not isinstance(found, CircuitRun):
-            return plain(found)
-        taken = self._registry.take(found.cid)
+        result = self._ready("read_cq", cid, reservation_id, token)
+        if not isinstance(result, CircuitRun):
+            return plain(result)
+        taken = self._registry.take(result.cid)
         if taken is None:  # somebody else was quicker
             return plain(self._status_queries.not_ready("read_cq", cid, reservation_id))
         now_s = time()
@@ -132,10 +132,10 @@ class ExecutionBinding:
         token: str | None = None,
     ) -> Plain:
         """As `read_cq`; it stays."""
-        found = self._ready("peek_cq", cid, reservation_id, token)
-        if not isinstance(found, CircuitRun):
-            return plain(found)
-        return envelopes.revision2(found, poll="peek_cq")
+        result = self._ready("peek_cq", cid, reservation_id, token)
+        if not isinstance(result, CircuitRun):
+            return plain(result)
+        return envelopes.revision2(result, poll="peek_cq")
 
     def task_status(
         self,
@@ -146,10 +146,10 @@ class ExecutionBinding:
     ) -> Plain:
         """How it stands, with `result` or `error` once it has ended."""
         self._token_guard.check(token)
-        found = self._status_queries.asked(cid, qtask_id, reservation_id)
-        if isinstance(found, StatusEnvelope):
-            return plain(found)
-        return plain(self._status_queries.status(found, cid, qtask_id))
+        result = self._status_queries.asked(cid, qtask_id, reservation_id)
+        if isinstance(result, StatusEnvelope):
+            return plain(result)
+        return plain(self._status_queries.status(result, cid, qtask_id))
 
     def cancel_task(
         self,
@@ -162,16 +162,16 @@ class ExecutionBinding:
         """CANCELLED; CANCEL_PENDING while it is asked to stop; how it had ended; UNKNOWN."""
         self._token_guard.check(token)
         arguments.optional_text("reason", reason)
-        given = self._reservation_checks.check(reservation_id)
-        found = self._status_queries.find(cid, qtask_id)
-        foreign = self._foreign(found, given)
+        values = self._reservation_checks.check(reservation_id)
+        result = self._status_queries.find(cid, qtask_id)
+        foreign = self._foreign(result, values)
         if foreign is not None:
             return plain(foreign)
-        if found is None:
+        if result is None:
             return plain(envelopes.unknown(cid, qtask_id))
-        if isinstance(found, CircuitRun) and not found.over:
-            return plain(self._status_queries.cancel(found))
-        return plain(already(found))
+        if isinstance(result, CircuitRun) and not result.over:
+            return plain(self._status_queries.cancel(result))
+        return plain(already(result))
 
     def get_task_timing(
         self,
@@ -182,15 +182,15 @@ class ExecutionBinding:
         """The seven times of a task, also after its completion was read."""
         self._token_guard.check(token)
         number = arguments.whole("task_id", task_id, 1, MAX_QTASK)
-        found = self._status_queries.asked(None, number, reservation_id)
-        if isinstance(found, StatusEnvelope):
-            return plain(found)
-        if found is None:
+        result = self._status_queries.asked(None, number, reservation_id)
+        if isinstance(result, StatusEnvelope):
+            return plain(result)
+        if result is None:
             return plain(TaskTiming(number, None, Lifecycle.UNKNOWN, {}))
-        times = found.times if isinstance(found, RetiredCircuit) else found.times()
-        lifecycle = self._status_queries.status(found, None, number).lifecycle_state
-        told = msgspec.structs.asdict(times)
-        return plain(TaskTiming(number, found.reservation_id, lifecycle, told))
+        times = result.times if isinstance(result, RetiredCircuit) else result.times()
+        lifecycle = self._status_queries.status(result, None, number).lifecycle_state
+        settings = msgspec.structs.asdict(times)
+        return plain(TaskTiming(number, result.reservation_id, lifecycle, settings))
 
     def get_task_metadata(
         self,
@@ -201,11 +201,11 @@ class ExecutionBinding:
         """Where and how it ran: all that is needed to get its counts again."""
         self._token_guard.check(token)
         number = arguments.whole("task_id", task_id, 1, MAX_QTASK)
-        found = self._status_queries.asked(None, number, reservation_id)
-        if isinstance(found, StatusEnvelope):
-            return plain(found)
-        known = _known(found)
-        envelope = self._status_queries.status(found, None, number)
+        result = self._status_queries.asked(None, number, reservation_id)
+        if isinstance(result, StatusEnvelope):
+            return plain(result)
+        known = _known(result)
+        envelope = self._status_queries.status(result, None, number)
         return plain(
             msgspec.structs.replace(envelope, result=None, task_id=number, provider_metadata=known)
         )
@@ -226,8 +226,8 @@ class ExecutionBinding:
         reservation_id. A `put` that raises ends this registration.
         """
         self._token_guard.check(token)
-        given = self._reservation_checks.check(reservation_id)
-        registration = envelopes.registered(ep, evtype, class_id, filters, given)
+        values = self._reservation_checks.check(reservation_id)
+        registration = envelopes.registered(ep, evtype, class_id, filters, values)
         if evtype in DEVICE_EVENTS:
             count = self._device_events.register(registration)
         else:
@@ -239,8 +239,8 @@ class ExecutionBinding:
     ) -> Plain | None:
         """Stop it and forget it, also where it is not known."""
         self._token_guard.check(token)
-        given = self._reservation_checks.check(reservation_id)
-        foreign = self._foreign(self._registry.find(arguments.text("cid", cid)), given)
+        values = self._reservation_checks.check(reservation_id)
+        foreign = self._foreign(self._registry.find(arguments.text("cid", cid)), values)
         if foreign is not None:
             return plain(foreign)
         self._submitter.delete(cid)
@@ -252,20 +252,20 @@ class ExecutionBinding:
         self, operation: str, cid: Any, reservation_id: Any, token: Any
     ) -> CircuitRun | StatusEnvelope:
         self._token_guard.check(token)
-        given = arguments.reservation(reservation_id)
+        values = arguments.reservation(reservation_id)
         if cid is not None:
             arguments.text("cid", cid)
         self._status_queries.look()
-        found = None if cid is None else self._registry.find(cid)
-        invalid = self._status_queries.objection(found, given)
+        result = None if cid is None else self._registry.find(cid)
+        invalid = self._status_queries.objection(result, values)
         if invalid is not None:
             return msgspec.structs.replace(
                 invalid, completion_ready=False, poll_operation=operation
             )
-        ready = self._registry.first(cid, given or 0)
+        ready = self._registry.first(cid, values or 0)
         if ready is None:
-            answer = self._status_queries.not_ready(operation, cid, given)
-            ready = self._registry.first(cid, given or 0)  # it may have been heard of as we asked
+            answer = self._status_queries.not_ready(operation, cid, values)
+            ready = self._registry.first(cid, values or 0)  # it may have been heard of as we asked
         return ready or answer
 
     def _foreign(self, found: Found, given: int) -> StatusEnvelope | None:

@@ -46,9 +46,9 @@ class PolicyBinding:
         self._token_guard.check(token)
         device = self._targets.device(device_id)
         now = asked(self._session, ProfileReply, partial(GetProfile, device=device)).profile
-        told = policy_tables.read_profile(profile, now)
+        settings = policy_tables.read_profile(profile, now)
         answer = asked(
-            self._session, ProfileReply, partial(SetProfile, device=device, profile=told)
+            self._session, ProfileReply, partial(SetProfile, device=device, profile=settings)
         )
         return {"status": _status(answer.changed), **_profile(answer)}
 

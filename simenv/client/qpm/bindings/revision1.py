@@ -70,11 +70,11 @@ class SingleQPM:
         except BaseException:
             self._registry.queue_from_now_on(run)  # interrupted: what comes of it is not lost
             raise
-        found = envelopes.find(run)
+        result = envelopes.find(run)
         self._registry.close(run, Reason.RETURNED)
-        if found.error is not None:
-            raise failure(found.error)
-        return envelopes.revision1(run, found)
+        if result.error is not None:
+            raise failure(result.error)
+        return envelopes.revision1(run, result)
 
     def async_run(self, info: Plain) -> str:
         """Its cid, at once. A circuit that is refused has one too, and a record with `rc` not 0."""

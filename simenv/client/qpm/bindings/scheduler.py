@@ -244,13 +244,13 @@ class SchedulerBinding:
         except SimenvError as error:
             raise told(error) from error
         by_number = {task_number(info.id): info for info in infos}
-        found = []
+        results = []
         for run in runs:
             seen = [by_number.get(task.handle.number) for task in run.tasks]
             open_ones = [i for i in seen if i is not None and _is_of(i, device)]
             if open_ones:
-                found.append(envelopes.current_status(run, open_ones))
-        return found
+                results.append(envelopes.current_status(run, open_ones))
+        return results
 
     def _others(self, device: str) -> list[StatusEnvelope]:
         infos = asked(self._session, m.Queue, partial(m.GetQueue, limit=MOST_LISTED)).tasks

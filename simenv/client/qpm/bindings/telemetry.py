@@ -294,7 +294,7 @@ class TelemetryBinding:
 
     def _moment(self, device: str, access: str) -> DeviceSnapshot:
         info, target = self._identity.status(), self._target(device)
-        whole = target if device == WHOLE else self._target(WHOLE)
+        full = target if device == WHOLE else self._target(WHOLE)
         rules = asked(self._session, PolicyReply, partial(GetPolicy, device=device)).policy
         return DeviceSnapshot(
             target_id=self._identity.target_id,
@@ -311,7 +311,7 @@ class TelemetryBinding:
                 "baseline": policy_tables.baseline_table(rules.baseline),
             },
             room=self._room(device, rules),
-            begins=snapshots.begins(target, whole),
+            begins=snapshots.begins(target, full),
         )
 
     def _target(self, device: str) -> TargetInfo:

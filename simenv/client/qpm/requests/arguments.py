@@ -33,12 +33,12 @@ def optional_text(what: str, value: Any) -> str | None:
 
 def travelling(what: str, value: Any) -> str:
     """As `text`, and the service can be told it."""
-    found = text(what, value)
+    result = text(what, value)
     try:
-        found.encode()
+        result.encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair
         raise wrong(what, value, "text in Unicode") from error
-    return found
+    return result
 
 
 def whole(what: str, value: Any, low: int, high: int) -> int:

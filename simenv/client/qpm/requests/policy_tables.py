@@ -44,15 +44,15 @@ def read_profile(given: Any, now: DeviceProfile) -> DeviceProfile:
     """What is not told stays as it is `now`."""
     table = arguments.table("profile", given)
     _known("profile", table, DeviceProfile.__struct_fields__)
-    told: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for name, value in table.items():
         if name == "baseline":
-            told[name] = read_baseline(value)
+            settings[name] = read_baseline(value)
         elif name == "external_device_id":
-            told[name] = "" if value == "" else _short(name, value)
+            settings[name] = "" if value == "" else _short(name, value)
         else:
-            told[name] = arguments.whole(name, value, 0, MOST)
-    return msgspec.structs.replace(now, **told)
+            settings[name] = arguments.whole(name, value, 0, MOST)
+    return msgspec.structs.replace(now, **settings)
 
 
 def policy_table(policy: AdmissionPolicy, device_id: str) -> dict[str, Any]:

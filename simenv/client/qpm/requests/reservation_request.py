@@ -89,7 +89,7 @@ def _workload(request: Mapping[str, Any]) -> Workload:
     sizes = arguments.optional_table("task_class", request.get("task_class"))
     others = arguments.optional_table("workload", request.get("workload"))
     last = {"qubits": "num_qubits", "shots": "num_shots"}
-    found: dict[str, int] = {}
+    entries: dict[str, int] = {}
     for ours, theirs in _SIZES.items():
         for where, table, key in (
             ("task_class.", sizes, theirs),
@@ -98,9 +98,9 @@ def _workload(request: Mapping[str, Any]) -> Workload:
         ):
             if table.get(key) is not None:
                 least = 1 if ours == "count" else 0
-                found[ours] = arguments.whole(f"{where}{key}", table[key], least, MOST)
+                entries[ours] = arguments.whole(f"{where}{key}", table[key], least, MOST)
                 break
-    return Workload(**found)
+    return Workload(**entries)
 
 
 def _figure(what: str, value: Any, most: int = MOST) -> int:
@@ -130,14 +130,14 @@ def _travels(text: str) -> bool:
 
 def _words(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
     """What else was told."""
-    told = [(APP, app)] if app else []
+    settings = [(APP, app)] if app else []
     for key, value in request.items():
         if key in _READ or value is None or _is_secret(key):
             continue
-        if len(told) == MAX_WORDS:
+        if len(settings) == MAX_WORDS:
             break
-        told.append((_short(key), _short(_text(value))))
-    return tuple(told)
+        settings.append((_short(key), _short(_text(value))))
+    return tuple(settings)
 
 
 def _text(value: Any) -> str:

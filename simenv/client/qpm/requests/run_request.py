@@ -154,45 +154,45 @@ class Prepared(msgspec.Struct, frozen=True):
 
 def read(info: Any) -> Request:
     """ExecutionError names the field, its value and what it should be."""
-    given = arguments.table("info", info)
-    if "num_shots" not in given:
+    inputs = arguments.table("info", info)
+    if "num_shots" not in inputs:
         raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
     for name in _NUMBERS:  # estimates of the host's: sound, or refused; we make our own
-        if given.get(name) is not None:
-            arguments.whole(name, given[name], 0, 2**63 - 1)
+        if inputs.get(name) is not None:
+            arguments.whole(name, inputs[name], 0, 2**63 - 1)
     for name in ("compiler", "backend", "method", "lib"):
-        arguments.optional_text(name, given.get(name))
-    seed, width = given.get("seed"), given.get("num_qubits")
+        arguments.optional_text(name, inputs.get(name))
+    seed, width = inputs.get("seed"), inputs.get("num_qubits")
     if width is not None:  # a host's estimate; the circuit's own counts
         arguments.whole("num_qubits", width, 0, 2**31 - 1)
-    priority = given.get("priority")
+    priority = inputs.get("priority")
     return Request(
-        source=_source(given),
-        shots=arguments.whole("num_shots", given["num_shots"], 1, MAX_SHOTS),
+        source=_source(inputs),
+        shots=arguments.whole("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
         seed=None if seed is None else arguments.whole("seed", seed, 0, MAX_SEED),
-        statevector=arguments.truth("return_statevector", given.get("return_statevector", False)),
+        statevector=arguments.truth("return_statevector", inputs.get("return_statevector", False)),
         priority=0
         if priority is None
         else arguments.whole("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
-        prefer=_preferred(given.get("prefer")),
-        noise=_noise(given.get("noise")),
-        verbatim=_asked(given, "verbatim"),
-        qubit_mapping=_mapping(given.get("qubit_mapping")),
-        warnings=_warnings(given),
+        prefer=_preferred(inputs.get("prefer")),
+        noise=_noise(inputs.get("noise")),
+        verbatim=_asked(inputs, "verbatim"),
+        qubit_mapping=_mapping(inputs.get("qubit_mapping")),
+        warnings=_warnings(inputs),
     )
 
 
 def _warnings(given: dict[str, Any]) -> tuple[str, ...]:
     """A text for the fields that are not known, and one for each hint that changes nothing."""
-    found = [
+    results = [
         f"info: {name} has no effect: {why}"
         for name, why in _HINTS.items()
         if given.get(name) is not None
     ]
     unknown = sorted(str(name) for name in given.keys() - _KNOWN)
     if unknown:
-        found.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
-    return tuple(found)
+        results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
+    return tuple(results)
 
 
 def _asked(given: dict[str, Any], name: str) -> bool:
@@ -225,8 +225,8 @@ def _mapping(value: Any) -> tuple[int, ...]:
         keys = [str(number) for number in range(len(value))]
         if {str(key) for key in value} != set(keys):
             raise arguments.wrong("qubit_mapping", value, "a table with a key for each qubit")
-        told = {str(key): each for key, each in value.items()}
-        value = [told[key] for key in keys]
+        settings = {str(key): each for key, each in value.items()}
+        value = [settings[key] for key in keys]
     if not isinstance(value, list | tuple):
         raise arguments.wrong("qubit_mapping", value, "a list of the device's qubits")
     return tuple(arguments.whole("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
@@ -260,10 +260,10 @@ def _preferred(value: Any) -> tuple[str, ...]:
     words = value.split(",") if isinstance(value, str) else value or ()
     if not isinstance(words, list | tuple) or len(words) > MAX_PREFERRED:
         raise arguments.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
-    found = tuple(arguments.text("prefer", word).strip() for word in words)
-    if not all(NAME_RULE.match(word) for word in found):
+    result = tuple(arguments.text("prefer", word).strip() for word in words)
+    if not all(NAME_RULE.match(word) for word in result):
         raise arguments.wrong("prefer", value, "pools, or hardware, simulator, in order")
-    return found
+    return result
 
 
 def _source(given: dict[str, Any]) -> Any:

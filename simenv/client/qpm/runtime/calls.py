@@ -49,13 +49,13 @@ class TokenGuard:
 
     def check(self, token: Any) -> None:
         """ExecutionError where it is no token, or not the one."""
-        given = arguments.optional_text("token", token)
+        values = arguments.optional_text("token", token)
         if self._token is None:
             return
-        shown = b"" if given is None else given.encode("utf-8", "surrogatepass")
+        shown = b"" if values is None else values.encode("utf-8", "surrogatepass")
         if not hmac.compare_digest(shown, self._token):
             raise ExecutionError(
-                "this call carries no token" if given is None else "this call's token is wrong",
+                "this call carries no token" if values is None else "this call's token is wrong",
                 hint="token=: what the QPM's token file holds",
                 reason=Reason.CREDENTIAL,
             )
@@ -65,11 +65,11 @@ def read_token(path: Path) -> str:
     """The first line of a file that nobody else may read. ConfigError."""
     try:
         with path.open(encoding="utf-8") as file:
-            found = os.fstat(file.fileno())
+            result = os.fstat(file.fileno())
             text = file.readline().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"token file {path}: {error}", hint="a file with a token") from error
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    if result.st_uid != os.geteuid() or stat.S_IMODE(result.st_mode) & 0o077:
         raise ConfigError(
             f"token file {path} can be read by others",
             hint=f"chmod 600 {path}, and it must be yours",

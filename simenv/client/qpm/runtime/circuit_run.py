@@ -140,7 +140,7 @@ class CircuitRun:
         consumed = begun = ended = NOT_REACHED
         stages = []
         if self.over:
-            stages = [found for task in self.tasks if (found := _stages(task)) is not None]
+            stages = [entry for task in self.tasks if (entry := _stages(task)) is not None]
         if stages:
             first = stages[0]
             if first.run_s > 0 or self.tasks[0].handle.final_state is TaskState.DONE:
@@ -165,21 +165,21 @@ class CircuitRun:
         """{"counts"} and, if asked for, {"statevector"}: plain numbers; of a failure, no counts."""
         if self.final_state() is not TaskState.DONE:
             return {"counts": {}}
-        found: dict[str, Any] = {
+        entries: dict[str, Any] = {
             "counts": self.tasks[0].result().counts if self.fixed is None else self.fixed
         }
         if self.wants_amplitudes:
-            found["statevector"] = _amplitudes(self.tasks[-1])
-        return found
+            entries["statevector"] = _amplitudes(self.tasks[-1])
+        return entries
 
     def facts(self) -> RunFacts | None:
         """None where nothing ran."""
         if self.final_state() is not TaskState.DONE:
             return None
         task = self.tasks[0]
-        found = task.result()
+        entry = task.result()
         where = task.handle.provenance()
-        return RunFacts(where, found.precision, found.seed, self.shots, self.metadata())
+        return RunFacts(where, entry.precision, entry.seed, self.shots, self.metadata())
 
     def metadata(self) -> dict[str, Any]:
         """The emulated device it ran on, and warnings; {} where there are neither."""
@@ -246,15 +246,15 @@ def _stages(task: Task) -> Stages | None:
 
 def _amplitudes(task: Task) -> dict[str, Any]:
     """[[re, im], ...], qubit 0 the least significant index bit."""
-    found = task.result()
-    vector = found.statevector.astype("<c16")
+    entry = task.result()
+    vector = entry.statevector.astype("<c16")
     pairs = vector.view("<f8").reshape(-1, 2).tolist()
     return {
         "type": "statevector",
         "format": "complex128",
-        "num_qubits": found.num_qubits,
+        "num_qubits": entry.num_qubits,
         "num_amplitudes": len(pairs),
         "data": pairs,
         "source": "simenv",
-        "metadata": {"engine": found.engine, "precision": found.precision},
+        "metadata": {"engine": entry.engine, "precision": entry.precision},
     }

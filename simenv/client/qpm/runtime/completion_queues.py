@@ -98,13 +98,13 @@ class CompletionQueues:
 
     def older_than(self, wall_s: float) -> list[CircuitRun]:
         """Those that ended before."""
-        found: list[CircuitRun] = []
+        results: list[CircuitRun] = []
         for completion_queue in self._shelves.values():
             for run in completion_queue.runs.values():
                 if run.ended_s >= wall_s:
                     break
-                found.append(run)
-        return found
+                results.append(run)
+        return results
 
 
 GONE_KEPT = 4_096
@@ -345,8 +345,8 @@ class CircuitRegistry:
         if not run.queued or self._runs.get(run.cid) is not run:
             return
         self._ready.add(run)
-        while (found := self._ready.too_much(run.reservation, self.retention)) is not None:
-            self._evict(*found)
+        while (result := self._ready.too_much(run.reservation, self.retention)) is not None:
+            self._evict(*result)
 
     def _forget(self, run: CircuitRun) -> None:
         self._runs.pop(run.cid, None)

@@ -139,15 +139,15 @@ class _DeviceParcel:
 
 def payload(event: Event) -> Plain:
     """An event of a device as a host reads it."""
-    found: Plain = {
+    entries: Plain = {
         "event": event.kind,
         "target_id": event.subject,
         "timestamp_ns": round(event.time_s * 1e9),
         "details": event.message,
     }
     if event.kind != "outage":
-        found["calibration_set_id"] = event.message.partition(" ")[0]
-    return found
+        entries["calibration_set_id"] = event.message.partition(" ")[0]
+    return entries
 
 
 def _same(one: EventSubscription, other: EventSubscription) -> bool:

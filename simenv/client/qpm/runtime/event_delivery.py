@@ -105,9 +105,9 @@ class Outlet:
 
     def discard(self, unwanted: Callable[[Parcel], bool]) -> list[Parcel]:
         """What no longer waits here, in order."""
-        found = [parcel for parcel in self._queue if unwanted(parcel)]
+        results = [parcel for parcel in self._queue if unwanted(parcel)]
         self._queue = deque(parcel for parcel in self._queue if not unwanted(parcel))
-        return found
+        return results
 
     def retire(self) -> None:
         """Nothing is put any more; what waits can be read."""

@@ -92,14 +92,14 @@ class QPMIdentity:
         """All that could be used here."""
         epoch = self._session.channel.epoch
         if self._engines[0] != epoch or not epoch:
-            found = self._ask(Engines, GetEngines).engines
-            self._engines = (self._session.channel.epoch, tuple(found))
+            result = self._ask(Engines, GetEngines).engines
+            self._engines = (self._session.channel.epoch, tuple(result))
         return self._engines[1]
 
     def devices(self) -> dict[str, DeviceInfo]:
         """Those it stands for, by their pools."""
-        found = self._ask(Devices, GetDevices).devices
-        return {one.name: one for one in found if self.device in (WHOLE, one.name)}
+        result = self._ask(Devices, GetDevices).devices
+        return {one.name: one for one in result if self.device in (WHOLE, one.name)}
 
     def _ask(self, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
         try:
@@ -112,11 +112,11 @@ class QPMIdentity:
     def device_info(self, device: str) -> DeviceInfo:
         """A pool as a device; of the environment what a circuit meets there that names no pool: the
         widest simulator of the preferred engine, a machine only where there is nothing else."""
-        found = self.devices()
+        result = self.devices()
         if device:
-            return found[device]
+            return result[device]
         order = [engine.name for engine in self.engines() if not engine.clifford]
-        ranked = sorted(found.values(), key=lambda one: _rank(one, order))
+        ranked = sorted(result.values(), key=lambda one: _rank(one, order))
         if not ranked:
             raise NotReadyError(f"{self.target_id!r} has no pool", hint="simenv status says why")
         return ranked[0]
@@ -160,16 +160,16 @@ class QPMIdentity:
 
     def _answering(self, main: DeviceInfo, info: ServiceInfo) -> dict[str, list[str]]:
         """By capability the pools that answer a request for it."""
-        found: dict[str, list[str]] = {}
+        entries: dict[str, list[str]] = {}
         if main.kind is DeviceKind.EMULATED:
-            return found
+            return entries
         for pool in info.pools:
             for engine in self.engines_of(main, [pool]):
                 for bit in _capability(engine):
-                    names = found.setdefault(str(bit.name).lower(), [])
+                    names = entries.setdefault(str(bit.name).lower(), [])
                     if pool.name not in names:
                         names.append(pool.name)
-        return found
+        return entries
 
     def _properties(
         self,
@@ -256,9 +256,9 @@ class Targets:
         if name == self._identity.target_id:
             return self._identity.device
         pools = self._pools()
-        found = name.removeprefix(f"{self._identity.environment}/")
-        if found in pools:
-            return found
+        result = name.removeprefix(f"{self._identity.environment}/")
+        if result in pools:
+            return result
         if name.isdecimal() and name.isascii() and len(name) <= 20:
             return self._by_number(int(name))
         for device in self._devices(pools):

@@ -39,8 +39,8 @@ class EventSubscription(msgspec.Struct, frozen=True, eq=False):
 
     def wants(self, record: Plain) -> bool:
         for name, wanted in self.filters.items():
-            found = record.get(name)
-            if found != wanted and not (isinstance(wanted, list) and found in wanted):
+            result = record.get(name)
+            if result != wanted and not (isinstance(wanted, list) and result in wanted):
                 return False
         return True
 
@@ -106,10 +106,10 @@ class CompletionNotifier:
     def offer(self, run: CircuitRun) -> bool:
         """Is it pushed instead of being queued?"""
         is_held = False
-        told = _Told(run, self._make)
+        settings = _Told(run, self._make)
         for registration, outlet in self._registered:
             if registration.concerns(run):
-                parcel = _Parcel(self, registration, told)
+                parcel = _Parcel(self, registration, settings)
                 is_held = outlet.push(parcel)
                 if not is_held:
                     parcel.forget()
@@ -166,15 +166,15 @@ class _Parcel:
         self._told = None
 
     def claim(self) -> bool:
-        told = self._told
-        if told is None or self._notifier.alone:
+        settings = self._told
+        if settings is None or self._notifier.alone:
             run = self._notifier.registry.hold(self._cid, unread=self._notifier.alone)
             if run is None:
                 return False
-            if told is None:
+            if settings is None:
                 self._told = self._notifier.told(run)
             return True
-        return told.run.queued  # it was not deleted
+        return settings.run.queued  # it was not deleted
 
     def put(self) -> bool:
         assert self._told is not None

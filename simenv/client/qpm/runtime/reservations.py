@@ -149,7 +149,7 @@ class ReservationChecks:
     def active(self) -> list[ReservationInfo]:
         """Those that one may know of, and that have not ended."""
         try:
-            found = self._session.request(Reservations, GetReservations).reservations
+            result = self._session.request(Reservations, GetReservations).reservations
         except SimenvError as error:
             raise told(error) from error
-        return [info for info in found if info.state in LIVE]
+        return [info for info in result if info.state in LIVE]

@@ -144,11 +144,11 @@ class CircuitSubmitter:
 
     def delete(self, cid: Any) -> None:
         """Stop it if it runs, forget it; nothing where it is not known."""
-        found = self.registry.find(arguments.text("cid", cid))
-        if isinstance(found, CircuitRun):
-            self.registry.drop(found)
-            if not found.over:
-                self.cancel(found)
+        result = self.registry.find(arguments.text("cid", cid))
+        if isinstance(result, CircuitRun):
+            self.registry.drop(result)
+            if not result.over:
+                self.cancel(result)
 
 
 def failure(error: SimenvError) -> ExecutionError:

@@ -27,11 +27,11 @@ class QPM:
         from defw_agent_info import Capability, DEFwServiceInfo
 
         kind = type(self)
-        given = ("QPM", "nothing", kind.__name__, kind.__module__, Capability(2, 2, ""), -1)
+        values = ("QPM", "nothing", kind.__name__, kind.__module__, Capability(2, 2, ""), -1)
         try:
-            return DEFwServiceInfo(*given, properties={"service_id": "nothing"})
+            return DEFwServiceInfo(*values, properties={"service_id": "nothing"})
         except TypeError:  # of revision 1
-            return DEFwServiceInfo(*given)
+            return DEFwServiceInfo(*values)
 
     def is_ready(self, token: str | None = None) -> dict[str, bool]:  # noqa: ARG002
         """At once."""
@@ -51,8 +51,8 @@ class QPM:
         if "revision1" in info:
             return {**record, "result": COUNTS}
         full = {**record, "result": {"counts": COUNTS}, "outcome": "COMPLETED", "qtask_id": 1}
-        told = {"lifecycle_state": "completed", "state": "completed", "outcome": "COMPLETED"}
-        return {**told, "cid": record["cid"], "qtask_id": 1, "result": full}
+        settings = {"lifecycle_state": "completed", "state": "completed", "outcome": "COMPLETED"}
+        return {**settings, "cid": record["cid"], "qtask_id": 1, "result": full}
 
 
 svc_info = {
