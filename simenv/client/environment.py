@@ -44,7 +44,7 @@ from simenv.model import (
 )
 from simenv.model.devices import CalibrationSource
 from simenv.model.owners import check_value
-from simenv.transpiler.transpiler import SEED
+from simenv.transpiler.limits import SEED
 from simenv.wire.messages import client as m
 from simenv.wire.messages.admin import (
     MAX_WORKERS,

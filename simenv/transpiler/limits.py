@@ -1,9 +1,11 @@
-"""Bounds on circuits that whoever reads one refuses alike."""
+"""Defaults of the transpiler, and bounds on circuits that whoever reads one refuses alike."""
 
 from __future__ import annotations
 
 from simenv.errors import LimitExceededError
 
+LEVEL = 1  # of Qiskit's transpiler
+SEED = 7  # of its random choices
 MAX_OPERATIONS = 1_000_000  # after every definition is expanded
 
 

@@ -12,10 +12,8 @@ from typing import Any
 from simenv.errors import ProgramError
 from simenv.model.devices import DeviceInfo
 from simenv.transpiler.angles import closed, opened_circuit
+from simenv.transpiler.limits import LEVEL, SEED
 from simenv.transpiler.target import target_of
-
-LEVEL = 1  # of Qiskit's transpiler
-SEED = 7
 
 
 class Transpiler:

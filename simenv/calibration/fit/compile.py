@@ -11,7 +11,7 @@ from simenv.calibration.data.records import CountsRecord, DataError
 from simenv.client.devices.compiler import Compiler
 from simenv.errors import SimenvError
 from simenv.service.devices.describe import device_info
-from simenv.transpiler.transpiler import LEVEL
+from simenv.transpiler.limits import LEVEL
 from simulators.circuit.ir import Circuit
 from simulators.circuit.validation.admission import validation_error
 

@@ -22,8 +22,9 @@ from simenv.errors import OptionError, ProgramError
 from simenv.model import Observable, Program
 from simenv.model.devices import DeviceInfo
 from simenv.transpiler.angles import closed, opened
+from simenv.transpiler.limits import LEVEL
 from simenv.transpiler.target import NativeForm, gate_names
-from simenv.transpiler.transpiler import LEVEL, Transpiler
+from simenv.transpiler.transpiler import Transpiler
 
 MAX_TARGETS = 16
 MAX_STRUCTURES = 1_024

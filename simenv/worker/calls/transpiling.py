@@ -21,7 +21,8 @@ from simenv.model.calls import (
 )
 from simenv.model.devices import DeviceInfo
 from simenv.transpiler import qpy
-from simenv.transpiler.transpiler import LEVEL, Transpiler
+from simenv.transpiler.limits import LEVEL
+from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
 from simulators.control import RunControl
 

@@ -36,7 +36,7 @@ def test_service_refuses_kernel_folder_writable_by_others(tmp_path: Path, loose:
 
 
 def test_worker_refuses_kernel_folder_writable_by_others(loose: Path) -> None:
-    told = argparse.Namespace(kernels=loose, engine="any", ranks=1)
+    told = argparse.Namespace(kernels=loose, engine="any", ranks=1, import_from="")
     with pytest.raises(ConfigError, match=REFUSED):
         main._load(told, None)  # type: ignore[arg-type]
 

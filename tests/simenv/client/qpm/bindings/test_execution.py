@@ -234,9 +234,11 @@ def test_refused_circuit_is_a_failed_completion_or_sync_run_error(qpm: QPM) -> N
 
 def test_circuit_infeasible_for_all_engines_raises_execution_error(qpm: QPM) -> None:
     wide = BELL.replace("q[2]", "q[60]").replace("c[2]", "c[60]")
-    pairs = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain holds these
-    ring = "".join(f"cx q[{k}],q[{k + 1}];" for k in range(59))  # and all are one piece
-    wide = wide.replace("h q[0];", f"h q;\nt q;\n{pairs}h q;\nt q;\n{ring}h q;\n")
+    layers = [  # far neighbours in many ways: no chain and no small tensors hold these
+        "".join(f"cx q[{k}],q[{(k + step) % 60}];" for k in range(60)) + "h q;\nt q;\n"
+        for step in (7, 11, 13, 17, 19, 23, 29, 31)
+    ]
+    wide = wide.replace("h q[0];", f"h q;\nt q;\n{''.join(layers)}")
     with pytest.raises(ExecutionError):
         qpm.sync_run(info(wide, num_qubits=60))
 
