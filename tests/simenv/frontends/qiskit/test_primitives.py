@@ -270,10 +270,11 @@ def test_faults_of_pubs_are_raised_before_submission(
     with pytest.raises(TypeError, match="no option shot"):
         SimenvSampler(ideal, shot=3)
     wide = QuantumCircuit(60)
-    for qubit in range(60):
-        wide.rx(0.3, qubit)
-        wide.cx(qubit, (qubit + 17) % 60)
-        wide.t(qubit)
+    for step in (7, 11, 13, 17, 19, 23, 29, 31):
+        for qubit in range(60):
+            wide.rx(0.3, qubit)
+            wide.cx(qubit, (qubit + step) % 60)
+            wide.t(qubit)
     wide.measure_all()
     with pytest.raises(QiskitError, match="circuit 1"):
         SimenvSampler(ideal).run([(measured(), [0.0] * 4), wide])
