@@ -88,7 +88,7 @@ def test_pool_of_single_engine_has_gates_and_limits_of_that_engine(tmp_path: Pat
     assert "t" not in names
     assert "t" in {gate.name for gate in chain.gates}
     assert (cliff.num_qubits, chain.num_qubits) == (65_535, 4_096)
-    assert (cliff.dynamic, chain.dynamic) == (True, False)
+    assert (cliff.dynamic, chain.dynamic) == (True, True)
 
 
 def test_hardware_device_has_no_properties_before_it_is_described(bench: ServiceHarness) -> None:
