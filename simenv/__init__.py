@@ -15,6 +15,7 @@ from simenv._version import __version__
 
 if TYPE_CHECKING:
     from simenv import errors
+    from simenv.client.calls.detection import DetectionResult
     from simenv.client.client import Client, connect
     from simenv.client.environments.local import local
     from simenv.client.reservations import Reservation
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Client",
+    "DetectionResult",
     "Reservation",
     "Result",
     "Task",
@@ -35,6 +37,7 @@ __all__ = [
 
 _HOMES = {
     "Client": "simenv.client.client",
+    "DetectionResult": "simenv.client.calls.detection",
     "Reservation": "simenv.client.reservations",
     "Result": "simenv.client.results.result",
     "Task": "simenv.client.tasks.task",

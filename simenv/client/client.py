@@ -12,10 +12,12 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
+from simenv.client.calls.detection import is_stim, submit_detection
 from simenv.client.connection import address
 from simenv.client.connection.liveness import LOST_S
 from simenv.client.connection.task_handle import Submission
 from simenv.client.environment import Environment
+from simenv.client.results import notebook
 from simenv.client.results.result import Result
 from simenv.client.submission.arguments import checked_whole
 from simenv.client.submission.explain import explain
@@ -82,6 +84,7 @@ class Client(Environment):
         noise: Any = "on",
         compile: str = "auto",  # noqa: A002 - the public name
         qubit_mapping: Sequence[SupportsIndex] | None = None,
+        decoder: str | None = None,
         after: Parents = None,
         name: str | None = None,
         idempotency_key: str | None = None,
@@ -106,7 +109,8 @@ class Client(Environment):
         "never" nothing; `qubit_mapping`: its qubits. `after`: tasks, or their ids, 64 at most; it
         runs when all are DONE, and fails with the reason `dependency` when one ends otherwise.
         `idempotency_key`: a repeat with the same key and content returns the same task, other
-        content raises KeyConflictError.
+        content raises KeyConflictError. Of a stim.Circuit detectors and observables are sampled,
+        and decoded by `decoder` ("pymatching", or None); its result is a `DetectionResult`.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
         NotReservedError, QueueFullError, KeyConflictError, ServiceLostError.
@@ -133,16 +137,18 @@ class Client(Environment):
             "noise": noise,
             "compile": compile,
             "qubit_mapping": qubit_mapping,
+            "decoder": decoder,
             "after": after,
             "name": name,
             "idempotency_key": idempotency_key,
         }
+        if is_stim(circuit):
+            return submit_detection(self._session, circuit, values)
         prepared = prepare_one(circuit, values, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
         task = send(self._session, prepared, idempotency_key)[0]
-        return renewable(
-            self._session, task, circuit, values, prepared.specs[0].seed, self._devices
-        )
+        used = prepared.specs[0].seed
+        return renewable(self._session, task, circuit, values, used, self._devices)
 
     def submit_many(
         self,
@@ -366,13 +372,7 @@ class Client(Environment):
             info = self._session.request(m.Status, m.GetStatus, 0.5).info
         except SimenvError:
             return f"<simenv {self.name} | no answer>"
-        up = sum(pool.workers for pool in info.pools)
-        wanted = sum(pool.target for pool in info.pools)
-        pools = f"{len(info.pools)} pool{'s' if len(info.pools) != 1 else ''}"
-        return (
-            f"<simenv {info.name}@{info.node} | {pools}, {up}/{wanted} workers up | "
-            f"{info.queued} waiting>"
-        )
+        return notebook.client_text(info)
 
 
 def connect(

@@ -1,7 +1,7 @@
 """Calls: what a task carries in place of a circuit, and the value that it returns.
 
 A task is a call where its only output is VALUE. Its engine says which struct its `program` holds:
-TRANSPILER a `TranspileCall`, FUNCTIONS a `FunctionCall`. All of them are encoded as msgpack arrays
+TRANSPILER a `TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`. All of them are encoded as msgpack arrays
 whose first element is CALL_FORMAT. Bytes of `pickle` are in a `FunctionCall` and a `FunctionAnswer`
 alone, which only the environment's own user sends and receives.
 """
@@ -14,12 +14,13 @@ import msgspec
 
 from simenv.errors import LimitExceededError, OptionError, ProgramError, VersionMismatchError
 from simenv.model.bounds import Text, check_printable
+from simenv.model.detection import DETECTORS, DetectionCall, check_detection
 from simenv.model.task import TaskOptions
 
 CALL_FORMAT = 1
 VALUE = "value"
 TRANSPILER, FUNCTIONS = "transpiler", "functions"  # engines
-CALL_ENGINES = (TRANSPILER, FUNCTIONS)
+CALL_ENGINES = (TRANSPILER, FUNCTIONS, DETECTORS)
 MAX_CALL_BYTES = 16 * 2**20  # of a task's function with its arguments, or of its circuits
 MAX_VALUE_BYTES = 64 * 2**20  # of what it returns
 MAX_CIRCUITS = 256  # of one task
@@ -64,10 +65,11 @@ class FunctionAnswer(msgspec.Struct, frozen=True, array_like=True):
     pickled: bytes
 
 
-Call = TranspileCall | FunctionCall
-_CALLS: dict[str, type[TranspileCall] | type[FunctionCall]] = {
+Call = TranspileCall | FunctionCall | DetectionCall
+_CALLS: dict[str, type[TranspileCall] | type[FunctionCall] | type[DetectionCall]] = {
     TRANSPILER: TranspileCall,
     FUNCTIONS: FunctionCall,
+    DETECTORS: DetectionCall,
 }
 
 
@@ -81,7 +83,7 @@ def check_call_terms(terms: TaskOptions) -> None:
     if terms.engine not in _CALLS:
         raise OptionError(
             f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}",
-            hint=f"it is that of calls: engine={TRANSPILER!r} or {FUNCTIONS!r}",
+            hint=f"it is that of calls: engine= one of {', '.join(CALL_ENGINES)}",
         )
     if (terms.outputs, terms.precision) != ((VALUE,), "double"):
         raise OptionError(f"a call has the output {VALUE!r} and no other, and no precision")
@@ -111,6 +113,8 @@ def decode_call(engine: str, packed: bytes) -> Call:
         if len(call.name) > MAX_NAME_CHARS:
             raise OptionError(f"the name of a function has {len(call.name)} characters")
         check_printable("the name of a function", call.name)
+    elif isinstance(call, DetectionCall):
+        check_detection(call)
     elif not call.circuits or call.level not in LEVELS or not 0 <= call.seed < 2**32:
         raise OptionError(
             f"{len(call.circuits)} circuits at level {call.level} with seed {call.seed}",

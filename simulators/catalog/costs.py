@@ -343,6 +343,32 @@ class StabilizerCost(msgspec.Struct, frozen=True):
         return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
 
 
+class DetectionCost(msgspec.Struct, frozen=True):
+    """Detectors sampled in frames of Paulis, and matched: `num_clbits` counts them."""
+
+    base_bytes: int = 4 * BASE_BYTES  # the text, read, and the largest result
+    detector_bytes: int = 4_096  # of its errors in the decoder, and of a block's events
+    qubit_bytes: int = 2_048  # of a block's frames
+    call_s: float = 5e-3
+    op_s: float = 5e-6  # read, and analysed for the decoder
+    frame_s: float = 2e-11  # one operation in one shot
+    decode_s: float = 5e-8  # one detector in one shot
+
+    def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
+        """Of a block: shots run one block after the other."""
+        frames = self.qubit_bytes * profile.num_qubits
+        return self.base_bytes + frames + self.detector_bytes * profile.num_clbits
+
+    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """As expected."""
+        return self.memory_bytes(profile, ask)
+
+    def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
+        """One analysis; then frames and matching by shots."""
+        shot = profile.operations * self.frame_s + profile.num_clbits * self.decode_s
+        return self.call_s + profile.operations * self.op_s + ask.shots * shot
+
+
 class DeviceCost(msgspec.Struct, frozen=True):
     """A machine's jobs: what each takes beside its shots, and a shot with the pause after it."""
 

@@ -84,6 +84,7 @@ def send_calls(
     read: Read,
     options: CallOptions,
     seed: int = 0,
+    shots: int = 0,
 ) -> list[CallTask]:
     """Submit packed calls, all or none; their tasks in order. Raises as `Client.submit_many`."""
     unknown = options.keys() - CallOptions.__optional_keys__
@@ -104,6 +105,6 @@ def send_calls(
         checked_options(values).task, outputs=(VALUE,), app=application()
     )
     order = PreparedSubmit(
-        terms, [TaskSpec(packed, 0, seed) for packed in calls], single=len(calls) == 1
+        terms, [TaskSpec(packed, shots, seed) for packed in calls], single=len(calls) == 1
     )
     return [CallTask(task.handle, read) for task in send(session, order, key)]

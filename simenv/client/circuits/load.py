@@ -21,6 +21,7 @@ from simenv.client.circuits.common.text_checks import (
 )
 from simenv.client.circuits.encode.encoder import CircuitEncoder, Packed, pack
 from simenv.client.circuits.formats import cirq_circuit, qasm2, qasm2_fast, qasm3, qir
+from simenv.client.circuits.formats.stim_circuit import is_stim
 from simenv.errors import LimitExceededError, ProgramError, SimenvError
 from simenv.model import Program
 from simenv.transpiler import qpy
@@ -165,6 +166,8 @@ def _refuse(circuit: Any) -> NoReturn:
     hint = _WANTED
     if isinstance(circuit, bytes | bytearray | memoryview):
         hint = "decode it first: " + _WANTED
+    elif is_stim(circuit):
+        hint = "a circuit of stim goes to `submit` or `run`, one by one; " + _WANTED
     elif isinstance(circuit, list | tuple | Mapping):
         hint = "several circuits go to submit_many; " + _WANTED
     raise ProgramError(f"a {kind} is no circuit", hint=hint)

@@ -54,6 +54,17 @@ class ShownResult(Protocol):
     def has(self, output: str) -> bool: ...
 
 
+def client_text(info: ServiceInfo) -> str:
+    """An environment in one line, for terminals."""
+    up = sum(pool.workers for pool in info.pools)
+    wanted = sum(pool.target for pool in info.pools)
+    pools = f"{len(info.pools)} pool{'s' if len(info.pools) != 1 else ''}"
+    return (
+        f"<simenv {info.name}@{info.node} | {pools}, {up}/{wanted} workers up | "
+        f"{info.queued} waiting>"
+    )
+
+
 def result_html(result: ShownResult) -> str:
     """A result: where it came from, then a histogram of its counts or a table of its values."""
     shots = f"{result.shots} shots" if result.shots else "exact"

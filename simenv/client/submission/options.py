@@ -89,6 +89,7 @@ class SubmitOptions(SharedOptions, total=False):
     observables: Any
     parameter_values: Any
     binding_index: SupportsIndex
+    decoder: str | None
     idempotency_key: str | None
 
 

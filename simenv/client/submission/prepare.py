@@ -146,6 +146,11 @@ def _checked(options: SubmitOptions | BatchOptions) -> CheckedOptions:
     key = options.get("idempotency_key")
     if key is not None:
         checked_key(key)
+    if options.get("decoder") is not None:
+        raise OptionError(
+            f"decoder={options.get('decoder')!r:.80}",
+            hint="circuits of stim with detectors are decoded, by `submit` and `run`",
+        )
     return checked_options(options)
 
 

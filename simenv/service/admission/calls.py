@@ -1,4 +1,5 @@
-"""Checks of calls: tasks that carry a function, or circuits to compile, in place of a program."""
+"""Checks of calls: tasks that carry a function, circuits to compile, or a circuit with detectors,
+in place of a program."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import msgspec
 from simenv.errors import NotAllowedError
 from simenv.model import PROGRAM_FORMAT, Program, TaskOptions
 from simenv.model.calls import TranspileCall, decode_call
+from simenv.model.detection import DetectionCall
 from simulators import catalog
 from simulators.circuit.analysis.profile import Profile
 
@@ -27,11 +29,20 @@ def check_owner(terms: TaskOptions, owner: str) -> None:
 
 
 def examined(packed: bytes, terms: TaskOptions) -> tuple[Program, Profile]:
-    """A call as a program without operations, and its size: one operation for each circuit, or 1.
+    """A call as a program without operations, and its size: one operation for each circuit, or 1; of
+    a circuit with detectors its own.
 
     Pickles and circuits in it are opened by workers alone. Raises ProgramError, OptionError,
     LimitExceededError, VersionMismatchError.
     """
     call = decode_call(terms.engine, packed)
+    if isinstance(call, DetectionCall):
+        sizes = call.sizes
+        return _NO_CIRCUIT, msgspec.structs.replace(
+            _NO_SIZES,
+            num_qubits=sizes.qubits,
+            num_clbits=sizes.detectors + sizes.observables,
+            operations=sizes.operations,
+        )
     count = len(call.circuits) if isinstance(call, TranspileCall) else 1
     return _NO_CIRCUIT, msgspec.structs.replace(_NO_SIZES, operations=count)

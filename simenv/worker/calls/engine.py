@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from simenv.model.calls import Call
+from simenv.wire.messages.client import AssignedTask
 from simulators.control import RunControl
 from simulators.errors import EngineError
 
@@ -26,9 +27,9 @@ class CallEngine(Protocol):
 
     name: str
 
-    def call(self, call: Call, trusted: bool, control: RunControl) -> bytes:
-        """Return the packed answer. `trusted`: of the environment's own user. Raises Stopped,
-        EngineError, SimenvError."""
+    def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
+        """Return the packed answer to the call of this task. Raises Stopped, EngineError,
+        SimenvError."""
 
     def warm_up(self) -> None:
         """Load all that a first call would wait for."""

@@ -19,6 +19,7 @@ import cloudpickle
 
 from simenv.model.calls import CALL_FORMAT, FUNCTIONS, Call, FunctionAnswer, FunctionCall
 from simenv.wire import codec
+from simenv.wire.messages.client import AssignedTask
 from simenv.worker.calls.engine import CallFailed
 from simulators.control import RunControl
 from simulators.errors import Stopped, Unsupported
@@ -41,10 +42,10 @@ class FunctionEngine:
     def __init__(self) -> None:
         self._interruption = _Interruption()
 
-    def call(self, call: Call, trusted: bool, control: RunControl) -> bytes:
+    def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
         """See `CallEngine`; CallFailed has the traceback of what the function raised."""
         assert isinstance(call, FunctionCall)
-        if not trusted:
+        if not assigned.trusted:
             raise Unsupported(
                 "functions of the environment's own user alone are called",
                 hint="connect without a key, as that user, where the environment runs",

@@ -13,6 +13,7 @@ from simenv.model.calls import (
     TRANSPILER,
     decode_call,
 )
+from simenv.model.detection import DETECTORS
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignChunk, AssignedTask
 from simenv.worker.calls.engine import CallEngine, CallFailed, ValueTooLarge
@@ -30,6 +31,10 @@ def call_engine(name: str) -> CallEngine | None:
         from simenv.worker.calls.functions import FunctionEngine
 
         return FunctionEngine()
+    if name == DETECTORS:
+        from simenv.worker.calls.detecting import DetectorEngine  # and those few, stim
+
+        return DetectorEngine()
     return None
 
 
@@ -55,7 +60,7 @@ class CallRunner:
         engine = self.engine(chunk.engine)
         if engine is None:
             raise CallFailed(f"engine {chunk.engine!r} calls no functions")
-        value = engine.call(decode_call(chunk.engine, assigned.program), assigned.trusted, control)
+        value = engine.call(decode_call(chunk.engine, assigned.program), assigned, control)
         if len(value) > MAX_VALUE_BYTES:
             raise ValueTooLarge(
                 f"it returned {len(value)} bytes; the limit is {MAX_VALUE_BYTES}",
@@ -72,7 +77,7 @@ def _packed(assigned: AssignedTask, value: bytes, file: ResultFile | None) -> by
         RESULT_FORMAT,
         (),
         0,
-        0,
+        assigned.shots,
         assigned.seed,
         file=file,
         value=b"" if file is not None else value,

@@ -24,6 +24,7 @@ from simenv.transpiler import qpy
 from simenv.transpiler.limits import LEVEL
 from simenv.transpiler.transpiler import Transpiler
 from simenv.wire import codec
+from simenv.wire.messages.client import AssignedTask
 from simulators.control import RunControl
 
 MAX_TRANSPILERS = 16
@@ -37,7 +38,7 @@ class TranspilerEngine:
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
 
-    def call(self, call: Call, trusted: bool, control: RunControl) -> bytes:
+    def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
         """See `CallEngine`; ProgramError names a circuit that cannot be read or compiled."""
         assert isinstance(call, TranspileCall)
         transpiler = self._transpiler(call)
@@ -48,7 +49,7 @@ class TranspilerEngine:
         for number, packed in enumerate(call.circuits):
             control.check()
             name = f"circuit {call.first + number}"
-            circuit = qpy.parse(packed, name, trusted=trusted)
+            circuit = qpy.parse(packed, name, trusted=assigned.trusted)
             try:
                 compiled.append(qpy.written(compile_one(circuit), call.qpy))
             except ProgramError as error:

@@ -1,0 +1,183 @@
+"""Circuits of stim with detectors: sampled, and decoded, by workers of the environment.
+
+Invariant: stim is not imported here; a circuit of it has brought it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simenv.client.calls.tasks import CallOptions, CallTask, send_calls
+from simenv.client.circuits.formats.stim_circuit import is_stim
+from simenv.client.connection.session import ServiceSession
+from simenv.client.submission.options import (
+    DEFAULTS,
+    SAMPLED,
+    SubmitOptions,
+    checked_options,
+    checked_seed,
+)
+from simenv.errors import OptionError, VersionMismatchError
+from simenv.model.calls import CALL_FORMAT
+from simenv.model.detection import (
+    DECODERS,
+    DETECTORS,
+    DetectionAnswer,
+    DetectionCall,
+    check_detection,
+    check_events,
+    sizes_of,
+)
+from simenv.wire import codec
+
+__all__ = ["DetectionResult", "is_stim", "submit_detection"]
+
+_DEFAULTS: dict[str, Any] = {
+    **DEFAULTS,
+    "observables": None,
+    "parameter_values": None,
+    "binding_index": 0,
+}
+_OWN = {"shots", "seed", "outputs", "engine", "decoder"}
+
+
+class DetectionResult:
+    """How often detectors fired, observables flipped, and a decoder was wrong.
+
+    Detectors and observables have stim's numbers. Raises OptionError when something is read that
+    was not asked for.
+    """
+
+    def __init__(self, value: bytes) -> None:
+        """`value`: that of a task's Result, as `client.task(id).result().value` has it."""
+        answer = msgspec.msgpack.decode(value, type=DetectionAnswer)
+        if answer.format != CALL_FORMAT:
+            raise VersionMismatchError(
+                f"samples of format {answer.format}, this client reads {CALL_FORMAT}"
+            )
+        self._answer = answer
+        self.shots = answer.shots
+        self.seed = answer.seed
+        self.sampler = answer.sampler  # name and version
+        self.decoder = answer.decoder  # name and version; "": there was none
+        self.num_detectors = answer.sizes.detectors
+        self.num_observables = answer.sizes.observables
+
+    @property
+    def logical_errors(self) -> int:
+        """Shots in which the decoder predicted an observable wrongly."""
+        self._need_decoder()
+        return self._answer.errors
+
+    @property
+    def logical_error_rate(self) -> float:
+        """`logical_errors` in shares of the shots."""
+        return self.logical_errors / self.shots
+
+    @property
+    def observable_errors(self) -> NDArray[np.int64]:
+        """int64 [observables]: shots in which each was predicted wrongly."""
+        self._need_decoder()
+        return _numbers(self._answer.observable_errors)
+
+    @property
+    def detection_counts(self) -> NDArray[np.int64]:
+        """int64 [detectors]: shots in which each fired."""
+        return _numbers(self._answer.detections)
+
+    @property
+    def detection_rates(self) -> NDArray[np.float64]:
+        """float64 [detectors]: in shares of the shots."""
+        return self.detection_counts / self.shots
+
+    @property
+    def flip_rates(self) -> NDArray[np.float64]:
+        """float64 [observables]: shares of the shots that flipped each, before any correction."""
+        return _numbers(self._answer.flips) / self.shots
+
+    @property
+    def detection_events(self) -> NDArray[np.uint8]:
+        """Bits of each shot, with outputs="memory": uint8 [shots, ceil(detectors / 8)]; detector d
+        is bit d % 8 of byte d // 8, as stim and PyMatching pack them."""
+        return self._rows(self._answer.detection_events, self.num_detectors)
+
+    @property
+    def observable_flips(self) -> NDArray[np.uint8]:
+        """The same of the observables: uint8 [shots, ceil(observables / 8)]."""
+        return self._rows(self._answer.observable_flips, self.num_observables)
+
+    @property
+    def predictions(self) -> NDArray[np.uint8]:
+        """The flips that the decoder predicts, packed like `observable_flips`."""
+        self._need_decoder()
+        return self._rows(self._answer.predictions, self.num_observables)
+
+    def __repr__(self) -> str:
+        errors = f", {self.logical_errors} logical errors" if self.decoder else ""
+        return (
+            f"<DetectionResult: {self.num_detectors} detectors, {self.num_observables}"
+            f" observables, {self.shots} shots{errors}>"
+        )
+
+    def _need_decoder(self) -> None:
+        if not self.decoder:
+            raise OptionError("the samples were not decoded", hint='decoder="pymatching"')
+
+    def _rows(self, packed: bytes, width: int) -> NDArray[np.uint8]:
+        if not self._answer.detection_events and not self._answer.observable_flips:
+            raise OptionError("the bits of each shot were not asked for", hint='outputs="memory"')
+        return np.frombuffer(packed, np.uint8).reshape(self.shots, -(-width // 8))
+
+
+def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptions) -> CallTask:
+    """A task that samples a stim.Circuit; its result is a DetectionResult. See `Client.submit`."""
+    outputs, calls = _checked(options)
+    decoder = options.get("decoder")
+    if decoder is not None and decoder not in DECODERS[1:]:
+        raise OptionError(f"decoder={decoder!r:.80}", hint=f"one of: {', '.join(DECODERS[1:])}")
+    seed = checked_seed(options.get("seed"), options.get("idempotency_key"))
+    call = DetectionCall(
+        CALL_FORMAT, str(circuit), decoder or "", "memory" in outputs, sizes_of(circuit)
+    )
+    shots = checked_options({"shots": options.get("shots", DEFAULTS["shots"])}).shots
+    check_detection(call)
+    check_events(call, shots)
+    packed = codec.encode(call)
+    return send_calls(session, DETECTORS, [packed], DetectionResult, calls, seed, shots)[0]
+
+
+def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
+    """The outputs, and the options that every call has; OptionError for those of other circuits."""
+    calls: dict[str, Any] = {}
+    for name, value in options.items():
+        if name in CallOptions.__optional_keys__:
+            calls[name] = value
+        elif name not in _OWN and not _is_default(value, _DEFAULTS[name]):
+            raise OptionError(
+                f"{name}= of a circuit of stim: {value!r:.60}",
+                hint="its noise and observables are instructions in it; options are shots, seed,"
+                " decoder, outputs and those of tasks",
+            )
+    engine = options.get("engine", "auto")
+    if engine not in ("auto", DETECTORS):
+        raise OptionError(
+            f"engine {engine!r:.80} samples no detectors", hint=f"engine={DETECTORS!r}, or none"
+        )
+    outputs = checked_options({"outputs": options.get("outputs", "counts")}).task.outputs
+    if not set(outputs) <= set(SAMPLED):
+        raise OptionError(
+            f"outputs {outputs} of a circuit of stim", hint=f"of: {', '.join(SAMPLED)}"
+        )
+    return outputs, calls  # type: ignore[return-value]
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    return value is default or (isinstance(value, type(default)) and bool(value == default))
+
+
+def _numbers(packed: bytes) -> NDArray[np.int64]:
+    return np.frombuffer(packed, "<u8").astype(np.int64)

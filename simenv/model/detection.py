@@ -1,0 +1,141 @@
+"""Sampling of detectors as a call: stim's text of a circuit, and what its samples sum up to.
+
+Invariant: a circuit travels as text and is read by workers alone. The service knows its size by
+the numbers that came with it; a worker refuses a circuit that has others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from simenv.errors import LimitExceededError, OptionError, ProgramError
+from simenv.text import size
+
+DETECTORS = "detectors"  # the engine
+PYMATCHING = "pymatching"
+DECODERS = ("", PYMATCHING)  # "": none
+MAX_TEXT_BYTES = 8 * 2**20
+MAX_EVENT_BYTES = 48 * 2**20  # of the packed bits of all shots
+MAX_REPEATS = 1_000  # REPEAT blocks in the text, which bounds how deep they are nested
+_LIMITS = {
+    "qubits": 65_535,
+    "measurements": 2**24,
+    "detectors": 2**20,
+    "observables": 1_024,
+    "operations": 10**8,
+}
+
+
+class DetectionSizes(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Of a circuit with its REPEAT blocks written out. `operations`: targets of all instructions."""
+
+    qubits: int
+    measurements: int
+    detectors: int
+    observables: int
+    operations: int
+
+
+class DetectionCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A circuit with detectors or observables; shots and seed are those of the task."""
+
+    format: int
+    circuit: str  # as stim writes it
+    decoder: str  # of DECODERS
+    events: bool  # are the bits of each shot asked for?
+    sizes: DetectionSizes
+
+
+class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """Sums over all shots, and their bits where they were asked for.
+
+    Arrays of numbers are uint64 [detectors] or [observables], little-endian; rows of bits are
+    uint8 [shots, bytes], bit k in byte k // 8, lowest first. Without a decoder there are no errors.
+    """
+
+    format: int
+    shots: int
+    seed: int
+    sizes: DetectionSizes
+    sampler: str  # name and version
+    decoder: str  # name and version; "": none
+    errors: int  # shots in which the prediction of an observable or more was wrong
+    observable_errors: bytes
+    detections: bytes  # shots in which each detector fired
+    flips: bytes  # shots in which each observable was flipped
+    detection_events: bytes
+    observable_flips: bytes
+    predictions: bytes
+
+
+def sizes_of(circuit: Any) -> DetectionSizes:
+    """The sizes of a stim.Circuit, which brought stim along."""
+    return DetectionSizes(
+        circuit.num_qubits,
+        circuit.num_measurements,
+        circuit.num_detectors,
+        circuit.num_observables,
+        _operations(circuit),
+    )
+
+
+def _operations(circuit: Any) -> int:
+    total = 0
+    for item in circuit:
+        if item.name == "REPEAT":
+            total += int(item.repeat_count) * _operations(item.body_copy())
+        else:
+            total += 1 + len(item.targets_copy())
+    return total
+
+
+def check_detection(call: DetectionCall) -> None:
+    """What can be told without stim. Raises OptionError, LimitExceededError, ProgramError."""
+    if call.decoder not in DECODERS:
+        raise OptionError(
+            f"decoder={call.decoder[:64]!r}", hint=f"{PYMATCHING!r}, or None for samples alone"
+        )
+    for name, most in _LIMITS.items():
+        value = getattr(call.sizes, name)
+        if not 0 <= value <= most:
+            raise LimitExceededError(
+                f"the circuit has {value} {name}; the limit is {most}",
+                hint="fewer rounds, or a smaller code, in each task",
+            )
+    if not call.sizes.detectors + call.sizes.observables:
+        raise ProgramError(
+            "the stim circuit has no DETECTOR and no OBSERVABLE_INCLUDE: nothing to sample",
+            hint="for its measurements, write it as OpenQASM: circuit.to_qasm(open_qasm_version=2)",
+        )
+    if len(call.circuit) > MAX_TEXT_BYTES:
+        raise LimitExceededError(
+            f"the text of the circuit is {size(len(call.circuit))}; the limit is"
+            f" {size(MAX_TEXT_BYTES)}",
+            hint="write its rounds as a REPEAT block",
+        )
+    blocks = call.circuit.count("{")
+    if blocks > MAX_REPEATS:
+        raise LimitExceededError(f"{blocks} REPEAT blocks; the limit is {MAX_REPEATS}")
+
+
+def check_events(call: DetectionCall, shots: int) -> None:
+    """LimitExceededError where the bits of all shots are more than a result may hold; OptionError
+    for no shots."""
+    if shots < 1:
+        raise OptionError("detectors are sampled: they need shots", hint="shots=10_000")
+    row = row_bytes(call)
+    if call.events and row * shots > MAX_EVENT_BYTES:
+        raise LimitExceededError(
+            f"the bits of {shots} shots are {size(row * shots)}; the limit is"
+            f" {size(MAX_EVENT_BYTES)}",
+            hint=f"at most {MAX_EVENT_BYTES // row} shots a task, several with other seeds; or"
+            " leave outputs= out: rates and numbers of errors take no memory by shots",
+        )
+
+
+def row_bytes(call: DetectionCall) -> int:
+    """Bytes of one shot's bits: events, flips, and predictions where it is decoded."""
+    flips = -(-call.sizes.observables // 8)
+    return -(-call.sizes.detectors // 8) + flips * (2 if call.decoder else 1)

@@ -1,0 +1,112 @@
+"""Engine `detectors`: samples of detectors and observables of stim's circuits, decoded here.
+
+A result depends on the circuit, shots, seed and decoder, on stim's version and the processor
+family, never on the worker or the attempt.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+import numpy as np
+import stim
+
+from simenv.errors import ProgramError
+from simenv.model.calls import CALL_FORMAT, Call
+from simenv.model.detection import (
+    DETECTORS,
+    DetectionAnswer,
+    DetectionCall,
+    DetectionSizes,
+    check_events,
+    sizes_of,
+)
+from simenv.wire import codec
+from simenv.wire.messages.client import AssignedTask
+from simulators.control import RunControl
+from simulators.errors import Unsupported
+from simulators.stabilizer.detectors import SAMPLER, MatchingDecoder, sampled
+
+MAX_KEPT = 8
+MAX_KEPT_TEXT = 2**20  # characters of a circuit that is kept: its matching may be large
+_TEXT = 300  # characters of stim's own message
+_WARM = "X_ERROR(0.5) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]"
+Prepared = tuple[stim.Circuit, MatchingDecoder | None]
+
+
+class DetectorEngine:
+    """Keeps the circuits that it met last, with their decoders."""
+
+    name = DETECTORS
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
+
+    def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
+        """See `CallEngine`; ProgramError for what stim does not read, or sizes that are others."""
+        assert isinstance(call, DetectionCall)
+        check_events(call, assigned.shots)
+        control.check()
+        circuit, decoder = self._prepared(call)
+        found = sampled(
+            circuit, decoder, assigned.shots, assigned.seed, control, keep=call.events
+        )
+        return codec.encode(
+            DetectionAnswer(
+                CALL_FORMAT,
+                assigned.shots,
+                assigned.seed,
+                call.sizes,
+                SAMPLER,
+                "" if decoder is None else decoder.name,
+                found.errors,
+                found.observable_errors.astype("<u8").tobytes(),
+                found.detections.astype("<u8").tobytes(),
+                found.flips.astype("<u8").tobytes(),
+                found.events.tobytes(),
+                found.observable_flips.tobytes(),
+                found.predictions.tobytes(),
+            )
+        )
+
+    def warm_up(self) -> None:
+        """Load the decoder, if there is one."""
+        try:
+            decoder = MatchingDecoder(stim.Circuit(_WARM))
+        except Unsupported:
+            return
+        decoder.predictions(np.zeros((1, 1), np.uint8), RunControl())
+
+    def _prepared(self, call: DetectionCall) -> Prepared:
+        key = call.circuit, call.decoder
+        found = self._known.get(key)
+        if found is not None:
+            self._known.move_to_end(key)
+            return found
+        circuit = _read(call)
+        found = circuit, MatchingDecoder(circuit) if call.decoder else None
+        if len(call.circuit) <= MAX_KEPT_TEXT:
+            self._known[key] = found
+            if len(self._known) > MAX_KEPT:
+                self._known.popitem(last=False)
+        return found
+
+
+def _read(call: DetectionCall) -> stim.Circuit:
+    """The circuit, with the sizes that it came with: those that limits were checked for."""
+    try:
+        circuit = stim.Circuit(call.circuit)
+    except (ValueError, IndexError) as error:
+        raise ProgramError(f"stim cannot read the circuit: {str(error)[:_TEXT]}") from error
+    sizes = sizes_of(circuit)
+    if sizes != call.sizes:
+        raise ProgramError(
+            f"the circuit has {_told(sizes)}; it came with {_told(call.sizes)}",
+            hint="client and service should be of one version",
+        )
+    return circuit
+
+
+def _told(sizes: DetectionSizes) -> str:
+    return ", ".join(f"{value} {name}" for name, value in msgspec.structs.asdict(sizes).items())

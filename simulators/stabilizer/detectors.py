@@ -1,0 +1,152 @@
+"""Detectors and observables of a circuit with noise, sampled by stim and decoded by PyMatching.
+
+Shots run in blocks with seeds of their own, always whole ones: fewer shots are a prefix of more,
+and memory does not grow with their number. A block's samples are decoded where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import stim
+from numpy.typing import NDArray
+
+from simulators.control import RunControl
+from simulators.errors import Unsupported
+from simulators.execution.rng import blocks
+
+SAMPLER = f"stim {stim.__version__}"
+DECODE_SHOTS = 1024  # between two looks at the control flag
+# Shots of a block, by the most of (qubits, measurements, detectors) that it may have.
+_BLOCKS = ((2**15, 8192), (2**20, 1024))
+_LEAST_BLOCK = 256
+_TEXT = 400  # characters of stim's own message
+_BITS_OF = np.unpackbits(
+    np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1, bitorder="little"
+).astype(np.int64)  # [value of a byte, bit]
+Bits = NDArray[np.uint8]  # [shots, bytes], bit k in byte k // 8, lowest first
+
+
+class DetectionSamples(msgspec.Struct, frozen=True, eq=False):
+    """Sums over shots, and the shots' bits where they were asked for; else empty."""
+
+    errors: int  # shots with an observable or more that was predicted wrongly
+    observable_errors: NDArray[np.int64]  # [observables]; all 0 without a decoder
+    detections: NDArray[np.int64]  # [detectors]
+    flips: NDArray[np.int64]  # [observables]
+    events: Bits
+    observable_flips: Bits
+    predictions: Bits
+
+
+class MatchingDecoder:
+    """Minimum-weight perfect matching on the circuit's own error model.
+
+    Correlated errors are split into parts that flip one or two detectors each; channels of
+    disjoint errors count as independent ones, for the weights.
+    """
+
+    def __init__(self, circuit: stim.Circuit) -> None:
+        """Raises Unsupported for a circuit whose errors cannot be matched, or where PyMatching is
+        not installed."""
+        try:
+            import pymatching
+        except ImportError as error:
+            raise Unsupported(
+                "this worker has no PyMatching", hint="pip install 'simenv[qec]'"
+            ) from error
+        self.name = f"pymatching {pymatching.__version__}"
+        try:
+            model = circuit.detector_error_model(
+                decompose_errors=True, approximate_disjoint_errors=True
+            )
+            self._matching: Any = pymatching.Matching.from_detector_error_model(model)
+        except ValueError as error:
+            raise Unsupported(
+                f"the circuit cannot be decoded by matching: {_first(error)}",
+                hint="detectors must be deterministic without noise, and errors split into parts"
+                " that flip at most two of them; decoder=None with outputs='memory' gives the"
+                " events for a decoder of your own",
+            ) from error
+        self._matching.ensure_num_fault_ids(circuit.num_observables)
+
+    def predictions(self, events: Bits, control: RunControl) -> Bits:
+        """The observables that each shot is predicted to have flipped. Raises Stopped."""
+        found = []
+        for first in range(0, len(events), DECODE_SHOTS):
+            control.check()
+            part = events[first : first + DECODE_SHOTS]
+            found.append(
+                self._matching.decode_batch(
+                    part, bit_packed_shots=True, bit_packed_predictions=True
+                )
+            )
+        return np.concatenate(found)
+
+
+def block_shots(circuit: stim.Circuit) -> int:
+    """Shots of a block: a function of the circuit alone."""
+    most = max(circuit.num_qubits, circuit.num_measurements, circuit.num_detectors)
+    return next((shots for bound, shots in _BLOCKS if most <= bound), _LEAST_BLOCK)
+
+
+def sampled(
+    circuit: stim.Circuit,
+    decoder: MatchingDecoder | None,
+    shots: int,
+    seed: int,
+    control: RunControl,
+    *,
+    keep: bool = False,
+) -> DetectionSamples:
+    """Sample so many shots, and decode them if there is a decoder. `keep`: the bits of each shot
+    too. Raises Stopped."""
+    errors, width = 0, circuit.num_observables
+    wrong = np.zeros(width, np.int64)
+    detections = np.zeros(circuit.num_detectors, np.int64)
+    flips = np.zeros(width, np.int64)
+    kept: list[tuple[Bits, Bits, Bits]] = []
+    for events, flipped in _samples(circuit, shots, seed, control):
+        predicted = np.zeros((len(events), 0), np.uint8)
+        detections += _ones(events, detections.size)
+        flips += _ones(flipped, width)
+        if decoder is not None:
+            predicted = decoder.predictions(events, control)
+            differ = predicted ^ flipped
+            errors += int(np.count_nonzero(differ.any(axis=1)))
+            wrong += _ones(differ, width)
+        if keep:
+            kept.append((events, flipped, predicted))
+        control.sweeps_done()
+    none = np.zeros((0, 0), np.uint8)
+    bits = [np.concatenate(part) for part in zip(*kept, strict=True)] if keep else [none] * 3
+    return DetectionSamples(errors, wrong, detections, flips, *bits)
+
+
+def _samples(
+    circuit: stim.Circuit, shots: int, seed: int, control: RunControl
+) -> Iterator[tuple[Bits, Bits]]:
+    """Detection events and observable flips of each block's shots."""
+    block = block_shots(circuit)
+    control.add_sweeps(-(-shots // block))
+    for own, wanted in blocks(shots, seed, 0, control, block):
+        # Always a full block: stim's random numbers depend on how many shots it makes.
+        sampler = circuit.compile_detector_sampler(seed=own)
+        events, flips = sampler.sample(block, separate_observables=True, bit_packed=True)
+        yield events[:wanted], flips[:wanted]
+
+
+def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
+    """In how many rows each bit is set: [width], from the histogram of each column of bytes."""
+    found = np.zeros((bits.shape[1], 8), np.int64)
+    for number, column in enumerate(np.ascontiguousarray(bits.T)):
+        found[number] = np.bincount(column, minlength=256) @ _BITS_OF
+    return found.reshape(-1)[:width]
+
+
+def _first(error: ValueError) -> str:
+    """The first paragraph of stim's message."""
+    return " ".join(str(error).partition("\n\n")[0].split())[:_TEXT]
