@@ -58,6 +58,7 @@ def test_declared_dependencies_are_those_imported() -> None:
         "plots",
         "progress",
         "qasm3",
+        "qec",
         "qir",
         "qpm",
         "stabilizer",

@@ -30,6 +30,7 @@ from simenv.config.startup import StartupMessage
 from simenv.model import Program, ResultData
 from simenv.model import views as info
 from simenv.model.calls import FunctionAnswer, FunctionCall, TranspileAnswer, TranspileCall
+from simenv.model.detection import DetectionAnswer, DetectionCall
 from simenv.model.devices import DeviceInfo, OperationInfo, QubitInfo
 from simenv.model.owners import OwnerLimits, OwnerReport, OwnerUse
 from simenv.model.reservations import (
@@ -91,6 +92,8 @@ NESTED: dict[str, Any] = {
     "transpiled circuits": TranspileAnswer,
     "function": FunctionCall,
     "value of a function": FunctionAnswer,
+    "circuit with detectors": DetectionCall,
+    "samples of detectors": DetectionAnswer,
     "device of a result": DeviceRecord,
     "result origin": Origin,
     "result timing": Timing,

@@ -41,7 +41,7 @@ class DetectorEngine:
     name = DETECTORS
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], Prepared] = OrderedDict()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
         """See `CallEngine`; ProgramError for what stim does not read, or sizes that are others."""
@@ -79,7 +79,7 @@ class DetectorEngine:
         decoder.predictions(np.zeros((1, 1), np.uint8), RunControl())
 
     def _prepared(self, call: DetectionCall) -> Prepared:
-        key = call.circuit, call.decoder
+        key = call.circuit, call.decoder, call.sizes  # sizes were compared before it was kept
         found = self._known.get(key)
         if found is not None:
             self._known.move_to_end(key)

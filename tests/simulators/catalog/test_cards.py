@@ -54,14 +54,18 @@ def test_automatic_engines_are_named() -> None:
         "functions",
         "fault",
     ]
-    assert [entry.name for entry in catalog.CARDS if entry.calls] == ["transpiler", "functions"]
+    assert [entry.name for entry in catalog.CARDS if entry.calls] == [
+        "transpiler",
+        "detectors",
+        "functions",
+    ]
     assert [entry.name for entry in catalog.CARDS if entry.owner_only] == ["functions"]
 
 
 def test_engines_of_calls_run_no_circuits() -> None:
     with pytest.raises(Unsupported, match="engine 'transpiler' runs no circuits"):
         registry.create("transpiler")
-    assert not {"transpiler", "functions"} & set(registry.names())
+    assert not {"transpiler", "detectors", "functions"} & set(registry.names())
 
 
 def test_card_with_missing_modules_has_install_hint() -> None:

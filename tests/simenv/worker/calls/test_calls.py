@@ -34,6 +34,7 @@ from simulators.control import RunControl
 from simulators.errors import Stopped
 
 TERMS = TaskOptions(outputs=(VALUE,), engine=FUNCTIONS)
+TRUSTED = AssignedTask(1, 1, 0, b"", 0, 0, b"", 0, trusted=True)
 
 
 def pickled(function: object, *args: object) -> FunctionCall:
@@ -72,13 +73,13 @@ def test_function_is_interrupted_and_the_next_one_is_not(waits: bool) -> None:
     if not waits:
         endless = pickled(lambda: [None for _ in iter(int, 1)])
     with pytest.raises(Stopped):
-        engine.call(endless, True, control)
+        engine.call(endless, TRUSTED, control)
     timer.join()
     control.clear()
-    assert engine.call(pickled(pow, 2, 5), True, control)
+    assert engine.call(pickled(pow, 2, 5), TRUSTED, control)
     control.stop()
     with pytest.raises(Stopped):
-        engine.call(pickled(pow, 2, 5), True, control)
+        engine.call(pickled(pow, 2, 5), TRUSTED, control)
 
 
 def chain(name: str = "chain") -> DeviceInfo:
@@ -114,13 +115,13 @@ def test_transpilers_are_kept_by_device_level_and_seed(monkeypatch: pytest.Monke
     for name, level in (("a", 1), ("a", 1), ("b", 1), ("a", 2), ("a", 1)):
         device = codec.encode(chain(name))
         call = TranspileCall(CALL_FORMAT, device, level, 7, 99, 0, files)
-        answers.append(engine.call(call, True, control))
+        answers.append(engine.call(call, TRUSTED, control))
         assert len(engine._known) <= 2
     assert answers[0] == answers[1] == answers[2] == answers[4]
     assert control.passes == (10, 10)
     control.stop()
     with pytest.raises(Stopped):
-        engine.call(call, True, control)
+        engine.call(call, TRUSTED, control)
 
 
 def test_circuit_that_does_not_fit_is_named_by_its_callers_number() -> None:
@@ -129,5 +130,5 @@ def test_circuit_that_does_not_fit_is_named_by_its_callers_number() -> None:
         (qpy.written(bell()), qpy.written(QuantumCircuit(4))),
     )  # fmt: skip
     with pytest.raises(ProgramError, match="circuit 9: the circuit has 4 qubits; device chain"):
-        TranspilerEngine().call(call, True, RunControl())
+        TranspilerEngine().call(call, TRUSTED, RunControl())
     assert TranspilerEngine.name == TRANSPILER

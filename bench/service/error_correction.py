@@ -1,0 +1,145 @@
+"""Detectors of a surface code sampled and decoded by a worker, beside stim and PyMatching called
+directly in this process; and a Clifford circuit of 1,000 qubits from its text to counts.
+
+The code has distance 5, 5 rounds and circuit-level noise of 0.1, 0.3 and 0.5 %. Both ways start
+from the circuit alone: the error model and the decoder are made in each run. Rounds alternate, since
+the machine's speed drifts; the share of a rate is the median over rounds, and the figure the worst
+of them. The worker has met no circuit before: its text differs each time. The Clifford circuit has
+20 layers, each of random one-qubit gates on all qubits, then CX or CZ on random pairs; the figure is
+the median over rounds. CPU times are of client, service and worker together: on a machine that has
+other work to do they say more.
+
+    python -m bench run error_correction [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+import psutil
+
+import simenv
+from bench.harness.options import Option
+from bench.harness.report import Report, installed
+
+RATES = (0.001, 0.003, 0.005)
+SHOTS, DISTANCE = 100_000, 5
+QUBITS, DEPTH, CLIFFORD_SHOTS = 1_000, 20, 10_000
+ONE_QUBIT = ("h", "s", "sdg", "x", "y", "z")
+OPTIONS = (Option("--rounds", type=int, default=7, quick=2),)
+
+
+class _Clock:
+    """Wall and CPU time of this process and of some others."""
+
+    def __init__(self, others: list[psutil.Process]) -> None:
+        self._others = others
+
+    def now(self) -> np.ndarray[Any, Any]:
+        times = [each.cpu_times() for each in self._others]
+        others = sum(each.user + each.system for each in times)
+        return np.array([time.perf_counter(), time.process_time() + others])
+
+
+def run(options: Namespace) -> Report:
+    """Run the benchmark."""
+    report = Report("error_correction", f"error correction: surface code d={DISTANCE}")
+    if not (installed("stim") and installed("pymatching")):
+        for key in ("time_share", "cpu_share", "sigmas", "clifford_s", "clifford_cpu_s"):
+            report.not_measured(key, key, "stim or PyMatching is not installed")
+        return report
+    with simenv.local(workers=1, durability="accepted") as client:
+        pids = [client.status().pid, *(worker.pid for worker in client.workers())]
+        clock = _Clock([psutil.Process(pid) for pid in pids])
+        _decoded(report, client, clock, options.rounds)
+        _clifford(report, client, clock, options.rounds)
+    return report
+
+
+def _decoded(report: Report, client: simenv.Client, clock: _Clock, rounds: int) -> None:
+    shares, sigmas = [], []
+    client.run(memory(0.01), shots=100, decoder="pymatching")  # loads the engine
+    for rate in RATES:
+        times: dict[str, list[Any]] = {"direct": [], "simenv": []}
+        errors = {"direct": 0, "simenv": 0}
+        for number in range(rounds):
+            circuit = memory(rate, number)
+            begin = clock.now()
+            errors["direct"] += direct(circuit, number)
+            middle = clock.now()
+            found: Any = client.run(circuit, shots=SHOTS, seed=number, decoder="pymatching")
+            errors["simenv"] += found.logical_errors
+            times["direct"].append(middle - begin)
+            times["simenv"].append(clock.now() - middle)
+        shares.append(np.median(np.divide(times["simenv"], times["direct"]), axis=0))
+        total = sum(errors.values())
+        sigmas.append(abs(errors["direct"] - errors["simenv"]) / max(1.0, total**0.5))
+        wall = {name: statistics.median(each[0] for each in found) for name, found in times.items()}
+        print(f"p = {rate}: direct {wall['direct']:.3f} s, simenv {wall['simenv']:.3f} s; ", end="")
+        print(", ".join(f"{name} {n / rounds / SHOTS:.2e}" for name, n in errors.items()))
+    report.at_most("time_share", max(share[0] for share in shares), "wall time, worst rate")
+    report.at_most("cpu_share", max(share[1] for share in shares), "CPU time, worst rate")
+    report.at_most("sigmas", max(sigmas), "logical error rates apart, standard errors")
+
+
+def _clifford(report: Report, client: simenv.Client, clock: _Clock, rounds: int) -> None:
+    times = []
+    for number in range(rounds + 1):
+        text = clifford(number)
+        begin = clock.now()
+        found = client.run(text, shots=CLIFFORD_SHOTS, seed=number)
+        assert sum(found.counts.values()) == CLIFFORD_SHOTS
+        assert found.engine == "stabilizer"
+        times.append(clock.now() - begin)
+    wall, cpu = np.median(times[1:], axis=0)  # the first one loads the engine
+    report.at_most("clifford_s", wall, f"{QUBITS} qubits, depth {DEPTH}, text to counts")
+    report.at_most("clifford_cpu_s", cpu, "the same in CPU time")
+
+
+def memory(rate: float, number: int = 0) -> Any:
+    """A memory experiment; its text depends on the number, the circuit does not."""
+    import stim
+
+    circuit = stim.Circuit.generated(
+        "surface_code:rotated_memory_z",
+        distance=DISTANCE,
+        rounds=DISTANCE,
+        after_clifford_depolarization=rate,
+        after_reset_flip_probability=rate,
+        before_measure_flip_probability=rate,
+        before_round_data_depolarization=rate,
+    )
+    circuit.append("SHIFT_COORDS", [], [0, 0, number])
+    return circuit
+
+
+def direct(circuit: Any, seed: int) -> int:
+    """Logical errors, by the two libraries alone."""
+    import pymatching
+
+    sampler = circuit.compile_detector_sampler(seed=seed)
+    events, flips = sampler.sample(SHOTS, separate_observables=True, bit_packed=True)
+    model = circuit.detector_error_model(decompose_errors=True)
+    matching = pymatching.Matching.from_detector_error_model(model)
+    predicted = matching.decode_batch(events, bit_packed_shots=True, bit_packed_predictions=True)
+    return int((predicted != flips).any(axis=1).sum())
+
+
+def clifford(number: int) -> str:
+    """OpenQASM 2 of a random circuit, all measured."""
+    rng = np.random.default_rng([7, number])
+    lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{QUBITS}];", f"creg c[{QUBITS}];"]
+    for _ in range(DEPTH):
+        names = rng.integers(0, len(ONE_QUBIT), QUBITS).tolist()
+        lines += [f"{ONE_QUBIT[name]} q[{qubit}];" for qubit, name in enumerate(names)]
+        pairs = rng.permutation(QUBITS).reshape(-1, 2).tolist()
+        kinds = rng.integers(0, 2, len(pairs)).tolist()
+        lines += [
+            f"{('cx', 'cz')[kind]} q[{first}],q[{second}];"
+            for kind, (first, second) in zip(kinds, pairs, strict=True)
+        ]
+    return "\n".join([*lines, "measure q -> c;"])

@@ -1,0 +1,221 @@
+"""Circuits of stim through `submit`: values, options, limits, and workers that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import stim
+from live import Live, environment
+
+import simenv
+from simenv.client.client import Client
+from simenv.client.keys import issue_key
+from simenv.client.submission.prepare import PreparedSubmit
+from simenv.client.submission.send import send
+from simenv.errors import (
+    BatchRefusedError,
+    LimitExceededError,
+    OptionError,
+    ProgramError,
+    TaskFailedError,
+)
+from simenv.model import TaskOptions, TaskSpec, TaskState
+from simenv.model import detection as limits
+from simenv.model.calls import CALL_FORMAT, VALUE
+from simenv.model.detection import DETECTORS, DetectionCall, sizes_of
+from simenv.wire import codec
+from simulators.control import RunControl
+from simulators.stabilizer.detectors import MatchingDecoder, sampled
+
+PATIENCE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with environment(listen="tcp://127.0.0.1:0") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def env(live: Live) -> Iterator[Client]:
+    with live.client() as client:
+        yield client
+
+
+def code(distance: int = 3, rate: float = 0.01, rounds: int = 0) -> stim.Circuit:
+    return stim.Circuit.generated(
+        "surface_code:rotated_memory_z",
+        distance=distance,
+        rounds=rounds or distance,
+        after_clifford_depolarization=rate,
+        before_measure_flip_probability=rate,
+    )
+
+
+def test_samples_are_decoded_where_they_are(env: Client) -> None:
+    circuit = code()
+    task = env.submit(circuit, shots=20_000, seed=5, decoder="pymatching", name="memory")
+    found: Any = task.result(PATIENCE_S)
+    here = sampled(circuit, MatchingDecoder(circuit), 20_000, 5, RunControl())
+    assert found.logical_errors == here.errors > 0
+    assert found.logical_error_rate == here.errors / 20_000
+    assert found.observable_errors.tolist() == here.observable_errors.tolist()
+    assert np.array_equal(found.detection_counts, here.detections)
+    assert np.array_equal(found.detection_rates, here.detections / 20_000)
+    assert found.flip_rates.tolist() == [here.flips[0] / 20_000]
+    assert (found.shots, found.seed, found.num_detectors) == (20_000, 5, circuit.num_detectors)
+    assert found.sampler.startswith("stim ")
+    assert found.decoder.startswith("pymatching ")
+    assert "logical errors" in repr(found)
+    with pytest.raises(OptionError, match="bits of each shot"):
+        _ = found.detection_events
+    value = env.task(task.id).result(PATIENCE_S).value
+    assert simenv.DetectionResult(value).logical_errors == here.errors
+    assert task.details.engine == DETECTORS  # type: ignore[attr-defined]
+    assert task.details.shots == 20_000  # type: ignore[attr-defined]
+    assert task.name == "memory"
+
+
+def test_bits_of_each_shot_come_back_where_they_are_asked_for(env: Client) -> None:
+    circuit = code()
+    found: Any = env.run(circuit, shots=300_000, seed=5, outputs="memory", engine=DETECTORS)
+    here = sampled(circuit, None, 300_000, 5, RunControl(), keep=True)
+    assert np.array_equal(found.detection_events, here.events)
+    assert np.array_equal(found.observable_flips, here.observable_flips)
+    for name in ("logical_errors", "predictions", "observable_errors"):
+        with pytest.raises(OptionError, match="not decoded"):
+            getattr(found, name)
+    few: Any = env.run(circuit, shots=10, seed=5, outputs="memory", decoder="pymatching")
+    assert np.array_equal(few.detection_events, here.events[:10])
+    assert few.predictions.shape == (10, 1)
+
+
+def test_thousands_of_qubits_and_a_million_shots_stay_within_blocks(env: Client) -> None:
+    circuit = stim.Circuit.generated(
+        "repetition_code:memory", distance=1_001, rounds=20, after_clifford_depolarization=1e-3
+    )
+    assert circuit.num_qubits == 2_001
+    found: Any = env.run(circuit, shots=2_000, seed=1)
+    assert found.detection_rates.shape == (20_000 + 1_000,)
+    assert 0 < found.detection_rates.mean() < 0.02
+    worker = env.workers()[0]
+    before = _peak_bytes(worker.pid)
+    env.run(code(), shots=1_000_000, seed=1)
+    assert _peak_bytes(worker.pid) - before < 100 * 2**20
+
+
+def _peak_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"decoder": "bposd"}, "decoder='bposd'"),
+        ({"shots": None}, "need shots"),
+        ({"noise": "off"}, "noise= of a circuit of stim"),
+        ({"observables": "ZZ"}, "observables= of a circuit of stim"),
+        ({"parameter_values": np.zeros(2)}, "parameter_values= of a circuit of stim"),
+        ({"outputs": "statevector"}, "outputs .* of a circuit of stim"),
+        ({"engine": "statevector"}, "samples no detectors"),
+        ({"precision": "single"}, "precision= of a circuit of stim"),
+    ],
+)
+def test_options_of_other_circuits_are_refused(
+    env: Client, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        env.submit(code(), **options)
+
+
+def test_other_ways_to_submit_name_this_one(env: Client) -> None:
+    with pytest.raises(BatchRefusedError, match="no circuit"):
+        env.submit_many([code()])
+    with pytest.raises(ProgramError, match="goes to `submit` or `run`"):
+        env.post(code())
+    with pytest.raises(OptionError, match="decoder='pymatching'"):
+        env.submit("OPENQASM 2.0; qreg q[1];", decoder="pymatching")
+
+
+def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, error, message in (
+        ("H 0\nM 0", ProgramError, "no DETECTOR and no OBSERVABLE_INCLUDE"),
+        ("M 70000\nDETECTOR rec[-1]", LimitExceededError, "70001 qubits; the limit is 65535"),
+        ("REPEAT 2000000 {\nM 0\nDETECTOR rec[-1]\n}", LimitExceededError, "2000000 detectors"),
+        ("M 0\nDETECTOR rec[-1]\nREPEAT 900000000 {\nH 0\n}", LimitExceededError, "operations"),
+        ("M 0\nOBSERVABLE_INCLUDE(5000) rec[-1]", LimitExceededError, "5001 observables"),
+        ("M 0\nDETECTOR rec[-1]\n" + "REPEAT 2 {\nH 0\n}\n" * 1_001, LimitExceededError, "REPEAT"),
+    ):
+        with pytest.raises(error, match=message):
+            env.submit(stim.Circuit(text))
+    with pytest.raises(LimitExceededError, match="at most .* shots a task"):
+        env.submit(code(), shots=100_000_000, outputs="memory")
+    monkeypatch.setattr(limits, "MAX_TEXT_BYTES", 100)
+    with pytest.raises(LimitExceededError, match="text of the circuit"):
+        env.submit(code())
+    with pytest.raises(TaskFailedError, match="cannot be decoded by matching"):
+        monkeypatch.undo()
+        env.run(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), decoder="pymatching")
+
+
+def test_worker_refuses_what_a_client_says_wrongly(env: Client, tmp_path: Path) -> None:
+    file = tmp_path / "ana.simenv"
+    issue_key(env.keys, "ana", "client", file)
+    terms = TaskOptions(outputs=(VALUE,), engine=DETECTORS)
+    honest = sizes_of(code())
+    fewer = msgspec.structs.replace(honest, operations=1)
+    with simenv.connect(service=file) as far:
+        assert far.run(code(), shots=10, seed=1).shots == 10
+        for text, message in ((str(code()), "it came with"), ("H rec[-1]", "stim cannot read")):
+            call = DetectionCall(CALL_FORMAT, text, "", False, fewer)
+            order = PreparedSubmit(terms, [TaskSpec(codec.encode(call), 10, 1)], single=True)
+            task = send(far.session, order, None)[0]
+            with pytest.raises(TaskFailedError, match=message) as failed:
+                task.result(PATIENCE_S)
+            assert failed.value.reason == "program"
+        huge = DetectionCall(
+            CALL_FORMAT, "", "", False, msgspec.structs.replace(honest, qubits=10**6)
+        )
+        order = PreparedSubmit(terms, [TaskSpec(codec.encode(huge), 10, 1)], single=True)
+        with pytest.raises(LimitExceededError, match="1000000 qubits"):
+            send(far.session, order, None)
+
+
+def test_killed_worker_leaves_the_same_answer() -> None:
+    circuit = code(5, 0.008)
+    shots = 400_000
+    with simenv.local(workers=1) as client:
+        task = client.submit(circuit, shots=shots, seed=11, decoder="pymatching")
+        end = time.monotonic() + PATIENCE_S
+        while client.tasks([task])[0].state is not TaskState.RUNNING:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        time.sleep(0.3)
+        os.kill(client.workers()[0].pid, signal.SIGKILL)
+        found: Any = task.result(PATIENCE_S)
+        assert task.details.attempts == 2  # type: ignore[attr-defined]
+    here = sampled(circuit, MatchingDecoder(circuit), shots, 11, RunControl())
+    assert found.logical_errors == here.errors
+    assert np.array_equal(found.detection_counts, here.detections)
+
+
+def test_decoding_is_cancelled_between_blocks(env: Client) -> None:
+    task = env.submit(code(7, 0.02), shots=2_000_000_000, seed=1, decoder="pymatching")
+    end = time.monotonic() + PATIENCE_S
+    while env.tasks([task])[0].state is not TaskState.RUNNING:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    pid = env.workers()[0].pid
+    task.cancel()
+    assert task.wait(timeout_s=PATIENCE_S) is TaskState.CANCELLED
+    assert env.run(code(), shots=10, seed=1).shots == 10
+    assert env.workers()[0].pid == pid
