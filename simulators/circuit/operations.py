@@ -5,7 +5,7 @@ Only for circuits that `admission.validation_error` admitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -32,14 +32,25 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
         return self.code >= FIRST_GATE or self.code == UNITARY
 
 
-def operations(circuit: Circuit, params: NDArray[np.float64]) -> Iterator[Operation]:
-    """All operations in order; `params` as the circuit's own, with all slots filled."""
+def operations(
+    circuit: Circuit,
+    params: NDArray[np.float64],
+    known: Mapping[int, Callable[[list[int]], object]] | None = None,
+) -> Iterator[Operation]:
+    """All operations in order; `params` as the circuit's own, with all slots filled. Those whose
+    row of the table is in `known` are left out: its function is called with their qubits."""
+    known = {} if known is None else known  # it may grow meanwhile
     rows, names = circuit.table.rows.tolist(), circuit.table.names
     qubits, clbits = circuit.qubits.tolist(), circuit.clbits.tolist()
     values = params.tolist()
     q = c = p = 0
     for place, row in enumerate(circuit.ops.tolist()):
         code, num_qubits, num_clbits, num_params = rows[row]
+        taken = known.get(row)
+        if taken is not None:
+            taken(qubits[q : q + num_qubits])
+            q, c, p = q + num_qubits, c + num_clbits, p + num_params
+            continue
         yield Operation(
             place,
             row,

@@ -9,7 +9,7 @@ and expectation values are those of the circuit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 import numpy as np
@@ -69,7 +69,7 @@ def convert(
     noise = noise or NoiseLines({}, {})
     writer = _Writer(circuit, end, deferred, noise.flips)
     writer.append(noise.after.get(-1, ()))
-    for operation in operations(circuit, params):
+    for operation in operations(circuit, params, None if noise.after else writer.known_gates):
         writer.take(operation)
         writer.append(noise.after.get(operation.place, ()))
     return writer.done()
@@ -97,6 +97,9 @@ class _Writer:
         self._value: dict[int, int] = {}  # of a clbit: record, or the qubit that keeps it
         self._conditions = iter(expressions_of(circuit))
         self._block: _Block | None = None
+        # What writes a gate without angles, by its row of the table; none where there are blocks.
+        self.known_gates: dict[int, Callable[[list[int]], None]] = {}
+        self._has_blocks = bool(np.any(circuit.table.rows[:, 0] == IF))
         self._known: dict[tuple[int, tuple[int, ...]], tuple[Instruction, ...]] = {}
 
     def append(self, lines: Iterable[str]) -> None:
@@ -114,6 +117,8 @@ class _Writer:
             qubits = operation.qubits
             for name, targets in result:
                 self._lines.append(f"{name} {' '.join([str(qubits[k]) for k in targets])}")
+            if not operation.params and not self._has_blocks:
+                self.known_gates[operation.row] = self._writing(found)
         elif code in (BARRIER, DELAY, DELAY_DT):
             return
         elif code == IF:
@@ -128,6 +133,14 @@ class _Writer:
         else:
             what = "under a condition" if code in (MEASURE, RESET) else "in the circuit"
             raise _refusal(operation, f"stim has no {operation.name!r} {what}")
+
+    def _writing(self, found: tuple[Instruction, ...]) -> Callable[[list[int]], None]:
+        """What writes these instructions for other qubits: most operations of a long circuit."""
+        form = "\n".join(f"{name} {' '.join(f'{{{k}}}' for k in each)}" for name, each in found)
+        if not form:
+            return lambda _qubits: None
+        append, write = self._lines.append, form.format
+        return lambda qubits: append(write(*qubits))
 
     def done(self) -> Converted:
         """The whole circuit, with what waited for its end."""

@@ -142,13 +142,15 @@ def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
     """In how many rows each bit is set: [width]. Eight columns are added up at once, in the bytes
     of a word, by groups of rows that no byte overflows in."""
     rows, columns = bits.shape
-    padded = np.zeros((-(-rows // _GROUP), _GROUP, -(-columns // 8) * 8), np.uint8)
-    padded.reshape(len(padded) * _GROUP, padded.shape[2])[:rows, :columns] = bits
-    words = padded.view("<u8")
-    found = np.empty((padded.shape[2], 8), np.int64)
+    groups, width_bytes = -(-rows // _GROUP), -(-columns // 8) * 8
+    padded = np.zeros((groups * _GROUP, width_bytes), np.uint8)
+    padded[:rows, :columns] = bits
+    words = padded.view("<u8").reshape(_GROUP, groups * width_bytes // 8)  # rows of many words
+    found = np.empty((width_bytes, 8), np.int64)
     for bit in range(8):
-        sums = ((words >> np.uint64(bit)) & _LOW_BITS).sum(axis=1, dtype="<u8")
-        found[:, bit] = sums.view(np.uint8).sum(axis=0, dtype=np.int64)
+        sums = ((words >> np.uint64(bit)) & _LOW_BITS).sum(axis=0, dtype="<u8")
+        by_group = sums.view(np.uint8).reshape(groups, width_bytes)
+        found[:, bit] = by_group.sum(axis=0, dtype=np.int64)
     return found.reshape(-1)[:width]
 
 
