@@ -137,3 +137,18 @@ def test_the_long_run_is_not_random(tmp_path: Path) -> None:
     assert squared is not None
     assert float(squared[1]) == pytest.approx(2.0, abs=0.1)  # its spread is 4 / sqrt(D) = 0.016
     assert "norm 1.000000000" in text
+
+
+def test_larger_codes_have_no_fewer_errors_below_threshold(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    text = shown("error_correction.py", tmp_path, "plot.png", "--shots", "3000", "--points", "2")
+    rates = {
+        (code, int(distance), float(rate)): float(share)
+        for code, distance, rate, share in re.findall(
+            r"(repetition|surface) code\s+d = (\d)\s+p = (\S+)\s+(\S+)", text
+        )
+    }
+    assert len(rates) == 2 * (4 + 3)
+    assert rates["surface", 7, 0.013] > rates["surface", 3, 0.013], "above the threshold"
+    assert rates["repetition", 9, 0.01] < rates["repetition", 3, 0.01], "below it"
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
