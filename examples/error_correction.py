@@ -16,7 +16,7 @@ import stim
 import simenv
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - after the choice of its backend
+from matplotlib import pyplot as plt
 
 CODES = {
     "repetition code": ("repetition_code:memory", (3, 5, 7, 9), (0.01, 0.08)),

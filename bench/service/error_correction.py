@@ -2,12 +2,12 @@
 directly in this process; and a Clifford circuit of 1,000 qubits from its text to counts.
 
 The code has distance 5, 5 rounds and circuit-level noise of 0.1, 0.3 and 0.5 %. Both ways start
-from the circuit alone: the error model and the decoder are made in each run. Rounds alternate, since
-the machine's speed drifts; the share of a rate is the median over rounds, and the figure the worst
-of them. The worker has met no circuit before: its text differs each time. The Clifford circuit has
-20 layers, each of random one-qubit gates on all qubits, then CX or CZ on random pairs; the figure is
-the median over rounds. CPU times are of client, service and worker together: on a machine that has
-other work to do they say more.
+from the circuit alone: the error model and the decoder are made in each run. Rounds alternate,
+since the machine's speed drifts; the share of a rate is the median over rounds, and the figure the
+worst of them. The worker has met no circuit before: its text differs each time. The Clifford
+circuit has 20 layers, each of random one-qubit gates on all qubits, then CX or CZ on random pairs;
+the figure is the median over rounds. CPU times are of client, service and worker together: on a
+machine that has other work to do they say more.
 
     python -m bench run error_correction [--rounds 7]
 """

@@ -1,9 +1,10 @@
 """Calls: what a task carries in place of a circuit, and the value that it returns.
 
 A task is a call where its only output is VALUE. Its engine says which struct its `program` holds:
-TRANSPILER a `TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`. All of them are encoded as msgpack arrays
-whose first element is CALL_FORMAT. Bytes of `pickle` are in a `FunctionCall` and a `FunctionAnswer`
-alone, which only the environment's own user sends and receives.
+TRANSPILER a `TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`. All of them
+are encoded as msgpack arrays whose first element is CALL_FORMAT. Bytes of `pickle` are in a
+`FunctionCall` and a `FunctionAnswer` alone, which only the environment's own user sends and
+receives.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _LIMITS = {
 
 
 class DetectionSizes(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Of a circuit with its REPEAT blocks written out. `operations`: targets of all instructions."""
+    """Of a circuit with its REPEAT blocks written out. `operations`: instructions and targets."""
 
     qubits: int
     measurements: int

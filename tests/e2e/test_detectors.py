@@ -157,13 +157,13 @@ def test_circuits_beyond_a_limit_are_refused(env: Client, monkeypatch: pytest.Mo
     ):
         with pytest.raises(error, match=message):
             env.submit(stim.Circuit(text))
-    with pytest.raises(LimitExceededError, match="at most .* shots a task"):
+    with pytest.raises(LimitExceededError, match=r"at most .* shots a task"):
         env.submit(code(), shots=100_000_000, outputs="memory")
     monkeypatch.setattr(limits, "MAX_TEXT_BYTES", 100)
     with pytest.raises(LimitExceededError, match="text of the circuit"):
         env.submit(code())
+    monkeypatch.undo()
     with pytest.raises(TaskFailedError, match="cannot be decoded by matching"):
-        monkeypatch.undo()
         env.run(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"), decoder="pymatching")
 
 

@@ -8,6 +8,7 @@ import simenv
 def test_public_names_are_these() -> None:
     assert sorted(simenv.__all__) == [
         "Client",
+        "DetectionResult",
         "Reservation",
         "Result",
         "Task",

@@ -10,8 +10,10 @@ import msgspec
 from simenv.errors import InfeasibleError, OptionError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
+from simenv.text import size
 from simulators import catalog
 from simulators.catalog import CostQuery, EngineCard
+from simulators.catalog.costs import state_bytes
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
 ELSEWHERE = "ask for another engine: engine='auto' finds one"
@@ -64,7 +66,7 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
     if terms.precision not in card.precisions:
         return f"has no precision {terms.precision!r}"
     if card.clifford and not profile.may_be_clifford:
-        return "runs Clifford circuits, and this program has other gates or angles"
+        return f"runs Clifford circuits, and this program has {_non_clifford(profile)}"
     if profile.mid_circuit and not card.dynamic:
         return "has no measurements, resets or conditions before a program's end"
     if profile.loops and not card.loops:
@@ -86,6 +88,28 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
         if unsupported:
             return f"gives {unsupported[0]} of at most {card.dense_qubits} qubits"
     return ""
+
+
+def _non_clifford(profile: Profile) -> str:
+    """How many gates are in the way, and what they would cost. A sum over stabilizer states has
+    about 2^(0.228 k) terms for k T gates (Bravyi et al., Quantum 3, 181, 2019), with the error of
+    its sampling left out."""
+    count = profile.non_clifford
+    if not count:
+        return "other gates or angles"
+    gates = "1 other gate" if count == 1 else f"{count} other gates"
+    width = profile.num_qubits
+    state = size(state_bytes(width)) if width <= 50 else f"2^{width} amplitudes"
+    return (
+        f"{gates}: as a sum of stabilizer states, which no engine here forms, about"
+        f" 2^{0.228 * count:.1f} terms if all are T gates, else more; as a statevector {state}"
+    )
+
+
+def takes_clifford_alone(engine: str) -> bool:
+    """Is it the name of an engine for Clifford circuits?"""
+    card = catalog.card(engine)
+    return card is not None and card.clifford
 
 
 def _lacks_noise(card: EngineCard, noise: NoiseProfile, terms: TaskOptions) -> str:

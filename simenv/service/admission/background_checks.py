@@ -16,11 +16,13 @@ import msgspec
 from simenv.errors import ProgramError, VersionMismatchError
 from simenv.model import READ_FORMATS, Program, TaskOptions, decode_program
 from simenv.model.calls import is_call
+from simenv.scheduler.routing.engine_choice import AUTO
+from simenv.scheduler.routing.engine_support import takes_clifford_alone
 from simenv.service.admission import calls, rules
 from simenv.service.support.fair_queue import FairQueue
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.analysis.profile import Profile
-from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.analysis.profiler import non_clifford_gates, profile
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes import light_cone
 from simulators.circuit.validation import admission
@@ -126,6 +128,8 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
     result = profile(circuit, terms.outputs, rules.labels(terms))
+    if not result.may_be_clifford and terms.engine != AUTO and takes_clifford_alone(terms.engine):
+        result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
     rules.check_final_state(terms, circuit, result)
     return program, result if device is None else device.examined(circuit, result)
 

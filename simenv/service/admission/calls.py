@@ -29,8 +29,8 @@ def check_owner(terms: TaskOptions, owner: str) -> None:
 
 
 def examined(packed: bytes, terms: TaskOptions) -> tuple[Program, Profile]:
-    """A call as a program without operations, and its size: one operation for each circuit, or 1; of
-    a circuit with detectors its own.
+    """A call as a program without operations, and its size: one operation for each circuit, or 1;
+    of a circuit with detectors its own.
 
     Pickles and circuits in it are opened by workers alone. Raises ProgramError, OptionError,
     LimitExceededError, VersionMismatchError.

@@ -49,9 +49,7 @@ class DetectorEngine:
         check_events(call, assigned.shots)
         control.check()
         circuit, decoder = self._prepared(call)
-        found = sampled(
-            circuit, decoder, assigned.shots, assigned.seed, control, keep=call.events
-        )
+        found = sampled(circuit, decoder, assigned.shots, assigned.seed, control, keep=call.events)
         return codec.encode(
             DetectionAnswer(
                 CALL_FORMAT,

@@ -60,6 +60,7 @@ class Profile(msgspec.Struct, frozen=True):
     unitaries: int = 0  # operations given by a matrix; counted among the gates too
     clifford: bool = False  # the rest as in `traits.Traits`
     may_be_clifford: bool = False
+    non_clifford: int = 0  # gates; counted only where an engine for Clifford circuits was named
     by_angles: bool = False
     bond_bits: int = -1
     longest: int = 0

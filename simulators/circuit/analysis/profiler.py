@@ -162,6 +162,25 @@ def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
     return result.tolist()
 
 
+def non_clifford_gates(circuit: Circuit) -> int:
+    """Number of gates that are no Clifford gates, by the rules of `traits`: free parameters and
+    matrices are open, and not counted."""
+    rows = circuit.table.rows[circuit.ops]
+    codes, widths = rows[:, 0], rows[:, 1]
+    kinds = np.where(codes > UNITARY, _KINDS[np.minimum(codes, len(_KINDS) - 1), 0], _ALWAYS)
+    kinds[(codes == _MCX) & (widths <= 2)] = _ALWAYS
+    phases = (codes == _MCPHASE) & (widths <= 2)
+    kinds[phases] = np.where(widths[phases] == 1, _QUARTERS, _HALVES)
+    unit = np.where(kinds == _QUARTERS, _QUARTER, 2.0 * _QUARTER)
+    owner = np.repeat(np.arange(len(rows)), rows[:, 3])  # of each angle
+    count = np.round(circuit.params / unit[owner])
+    gap = np.abs(circuit.params - count * unit[owner])
+    between = gap > np.minimum(_MOST_OFF, _TOLERANCE * np.maximum(1.0, np.abs(count)))
+    between[circuit.slots[::2]] = False
+    between &= (kinds[owner] == _QUARTERS) | (kinds[owner] == _HALVES)
+    return int(np.count_nonzero(kinds == _NEVER) + np.unique(owner[between]).size)
+
+
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
     """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
     all Pauli strings; without any, what is left of it is not looked for."""

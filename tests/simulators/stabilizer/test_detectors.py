@@ -94,7 +94,7 @@ def test_several_observables_are_counted_each_and_together() -> None:
 
 
 def test_what_cannot_be_matched_is_refused() -> None:
-    with pytest.raises(Unsupported, match="cannot be decoded by matching: .*non-deterministic"):
+    with pytest.raises(Unsupported, match=r"cannot be decoded by matching: .*non-deterministic"):
         MatchingDecoder(stim.Circuit("H 0\nM 0\nDETECTOR rec[-1]"))
     flips_three = "X_ERROR(0.1) 0\nM 0\n" + "DETECTOR rec[-1]\n" * 3
     with pytest.raises(Unsupported, match="cannot be decoded by matching"):

@@ -158,6 +158,14 @@ def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinte
         assert named.value.hint == f"pip install 'simenv[{extra}]'"
 
 
+def test_refusal_of_other_gates_has_their_number_and_cost() -> None:
+    found = msgspec.structs.replace(profile(measured(chain(30, angle=0.3))), non_clifford=12)
+    with pytest.raises(InfeasibleError) as caught:
+        engine_choice.route(found, TaskOptions(engine="stabilizer"), POOLS, LIMITS)
+    for words in ("12 other gates", "2^2.7 terms if all are T gates", "statevector 16.0 GiB"):
+        assert words in caught.value.message
+
+
 def test_mps_refuses_gates_on_more_than_ten_qubits() -> None:
     arrays = chain(60).add("mcx", range(10))
     assert routed(measured(arrays)).engine == "mps"

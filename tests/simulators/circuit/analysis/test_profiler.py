@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from random_circuits import unitary_circuits
 from reference import final_state
 
-from simulators.circuit.analysis.profiler import traits
+from simulators.circuit.analysis.profiler import non_clifford_gates, traits
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 
@@ -55,6 +55,22 @@ def test_cx_chain_has_bond_bound_of_one_bit() -> None:
     arrays.add("swap", [0, 999])
     assert traits(arrays.circuit()).bond_bits == 3
     assert traits(arrays.circuit()).longest == 999
+
+
+def test_gates_that_are_no_clifford_gates_are_counted() -> None:
+    arrays = Arrays(4, 4).add("h", [0]).add("cx", [0, 1]).add("barrier", range(4))
+    arrays.add("rz", [0], (), [np.pi / 2]).add("mcx", [0, 1]).add("mcphase", [0, 1], (), [np.pi])
+    arrays.add("cp", [0, 1], (), [np.pi]).add("measure", [0], [0])
+    assert non_clifford_gates(arrays.circuit()) == 0
+    arrays.add("t", [0]).add("rz", [0], (), [0.3]).add("u", [1], (), [0.1, 0.2, 0.3])
+    assert non_clifford_gates(arrays.circuit()) == 3
+    arrays.add("cp", [0, 1], (), [np.pi / 2]).add("ccx", [0, 1, 2]).add("mcx", [0, 1, 2])
+    arrays.add("mcphase", [0, 1], (), [np.pi / 2]).add("mcphase", [1], (), [np.pi / 2])
+    assert non_clifford_gates(arrays.circuit()) == 7
+    arrays.add("rz", [2], (), [0.3])
+    arrays.free(len(arrays.circuit().params) - 1)
+    assert non_clifford_gates(arrays.circuit()) == 7
+    assert non_clifford_gates(Arrays(1, 0).circuit()) == 0
 
 
 def test_bond_bound_of_very_long_circuit_is_unknown() -> None:
