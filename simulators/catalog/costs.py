@@ -343,32 +343,6 @@ class StabilizerCost(msgspec.Struct, frozen=True):
         return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
 
 
-class DetectionCost(msgspec.Struct, frozen=True):
-    """Detectors sampled in frames of Paulis, and matched: `num_clbits` counts them."""
-
-    base_bytes: int = 4 * BASE_BYTES  # the text, read, and the largest result
-    detector_bytes: int = 4_096  # of its errors in the decoder, and of a block's events
-    qubit_bytes: int = 2_048  # of a block's frames
-    call_s: float = 5e-3
-    op_s: float = 5e-6  # read, and analysed for the decoder
-    frame_s: float = 2e-11  # one operation in one shot
-    decode_s: float = 5e-8  # one detector in one shot
-
-    def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
-        """Of a block: shots run one block after the other."""
-        frames = self.qubit_bytes * profile.num_qubits
-        return self.base_bytes + frames + self.detector_bytes * profile.num_clbits
-
-    def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """As expected."""
-        return self.memory_bytes(profile, ask)
-
-    def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """One analysis; then frames and matching by shots."""
-        shot = profile.operations * self.frame_s + profile.num_clbits * self.decode_s
-        return self.call_s + profile.operations * self.op_s + ask.shots * shot
-
-
 class DeviceCost(msgspec.Struct, frozen=True):
     """A machine's jobs: what each takes beside its shots, and a shot with the pause after it."""
 
@@ -389,25 +363,3 @@ class DeviceCost(msgspec.Struct, frozen=True):
     def seconds(self, _profile: Profile, ask: CostQuery, _slots: int) -> float:
         """One job; of several bindings each is one, which the scheduler corrects as it learns."""
         return self.job_s + ask.shots * self.shot_s
-
-
-class CallCost(msgspec.Struct, frozen=True):
-    """Calls of functions: so much memory, and so much time for each operation of the profile.
-
-    What a function takes is not known before; the scheduler corrects the time as it learns.
-    """
-
-    base_bytes: int
-    operation_s: float
-
-    def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
-        """Libraries, arguments and what is returned, as far as anybody can tell."""
-        return self.base_bytes
-
-    def least_memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
-        """As expected."""
-        return self.base_bytes
-
-    def seconds(self, profile: Profile, _ask: CostQuery, _slots: int) -> float:
-        """A call takes one slot."""
-        return max(1, profile.operations) * self.operation_s

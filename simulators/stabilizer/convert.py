@@ -118,7 +118,7 @@ class _Writer:
             for name, targets in result:
                 self._lines.append(f"{name} {' '.join([str(qubits[k]) for k in targets])}")
             if not operation.params and not self._has_blocks:
-                self.known_gates[operation.row] = self._writing(found)
+                self.known_gates[operation.row] = self._writing(result)
         elif code in (BARRIER, DELAY, DELAY_DT):
             return
         elif code == IF:
@@ -134,9 +134,9 @@ class _Writer:
             what = "under a condition" if code in (MEASURE, RESET) else "in the circuit"
             raise _refusal(operation, f"stim has no {operation.name!r} {what}")
 
-    def _writing(self, found: tuple[Instruction, ...]) -> Callable[[list[int]], None]:
+    def _writing(self, gate: tuple[Instruction, ...]) -> Callable[[list[int]], None]:
         """What writes these instructions for other qubits: most operations of a long circuit."""
-        form = "\n".join(f"{name} {' '.join(f'{{{k}}}' for k in each)}" for name, each in found)
+        form = "\n".join(f"{name} {' '.join(f'{{{k}}}' for k in each)}" for name, each in gate)
         if not form:
             return lambda _qubits: None
         append, write = self._lines.append, form.format

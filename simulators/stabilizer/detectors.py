@@ -74,16 +74,16 @@ class MatchingDecoder:
 
     def predictions(self, events: Bits, control: RunControl) -> Bits:
         """The observables that each shot is predicted to have flipped. Raises Stopped."""
-        found = []
+        predicted = []
         for first in range(0, len(events), DECODE_SHOTS):
             control.check()
             part = events[first : first + DECODE_SHOTS]
-            found.append(
+            predicted.append(
                 self._matching.decode_batch(
                     part, bit_packed_shots=True, bit_packed_predictions=True
                 )
             )
-        return np.concatenate(found)
+        return np.concatenate(predicted)
 
 
 def block_shots(circuit: stim.Circuit) -> int:
@@ -146,12 +146,12 @@ def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
     padded = np.zeros((groups * _GROUP, width_bytes), np.uint8)
     padded[:rows, :columns] = bits
     words = padded.view("<u8").reshape(_GROUP, groups * width_bytes // 8)  # rows of many words
-    found = np.empty((width_bytes, 8), np.int64)
+    ones = np.empty((width_bytes, 8), np.int64)
     for bit in range(8):
         sums = ((words >> np.uint64(bit)) & _LOW_BITS).sum(axis=0, dtype="<u8")
         by_group = sums.view(np.uint8).reshape(groups, width_bytes)
-        found[:, bit] = by_group.sum(axis=0, dtype=np.int64)
-    return found.reshape(-1)[:width]
+        ones[:, bit] = by_group.sum(axis=0, dtype=np.int64)
+    return ones.reshape(-1)[:width]
 
 
 def _first(error: ValueError) -> str:

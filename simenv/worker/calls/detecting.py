@@ -49,7 +49,9 @@ class DetectorEngine:
         check_events(call, assigned.shots)
         control.check()
         circuit, decoder = self._prepared(call)
-        found = sampled(circuit, decoder, assigned.shots, assigned.seed, control, keep=call.events)
+        samples = sampled(
+            circuit, decoder, assigned.shots, assigned.seed, control, keep=call.events
+        )
         return codec.encode(
             DetectionAnswer(
                 CALL_FORMAT,
@@ -58,13 +60,13 @@ class DetectorEngine:
                 call.sizes,
                 SAMPLER,
                 "" if decoder is None else decoder.name,
-                found.errors,
-                found.observable_errors.astype("<u8").tobytes(),
-                found.detections.astype("<u8").tobytes(),
-                found.flips.astype("<u8").tobytes(),
-                found.events.tobytes(),
-                found.observable_flips.tobytes(),
-                found.predictions.tobytes(),
+                samples.errors,
+                samples.observable_errors.astype("<u8").tobytes(),
+                samples.detections.astype("<u8").tobytes(),
+                samples.flips.astype("<u8").tobytes(),
+                samples.events.tobytes(),
+                samples.observable_flips.tobytes(),
+                samples.predictions.tobytes(),
             )
         )
 
@@ -78,17 +80,17 @@ class DetectorEngine:
 
     def _prepared(self, call: DetectionCall) -> Prepared:
         key = call.circuit, call.decoder, call.sizes  # sizes were compared before it was kept
-        found = self._known.get(key)
-        if found is not None:
+        prepared = self._known.get(key)
+        if prepared is not None:
             self._known.move_to_end(key)
-            return found
+            return prepared
         circuit = _read(call)
-        found = circuit, MatchingDecoder(circuit) if call.decoder else None
+        prepared = circuit, MatchingDecoder(circuit) if call.decoder else None
         if len(call.circuit) <= MAX_KEPT_TEXT:
-            self._known[key] = found
+            self._known[key] = prepared
             if len(self._known) > MAX_KEPT:
                 self._known.popitem(last=False)
-        return found
+        return prepared
 
 
 def _read(call: DetectionCall) -> stim.Circuit:
