@@ -5,11 +5,9 @@ Invariant: stim is not imported here; a circuit of it has brought it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from simenv.client.calls.tasks import CallOptions, CallTask, send_calls
 from simenv.client.circuits.formats.stim_circuit import is_stim
@@ -33,6 +31,10 @@ from simenv.model.detection import (
     sizes_of,
 )
 from simenv.wire import codec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["DetectionResult", "is_stim", "submit_detection"]
 
@@ -130,6 +132,8 @@ class DetectionResult:
     def _rows(self, packed: bytes, width: int) -> NDArray[np.uint8]:
         if not self._answer.detection_events and not self._answer.observable_flips:
             raise OptionError("the bits of each shot were not asked for", hint='outputs="memory"')
+        import numpy as np
+
         return np.frombuffer(packed, np.uint8).reshape(self.shots, -(-width // 8))
 
 
@@ -180,4 +184,6 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def _numbers(packed: bytes) -> NDArray[np.int64]:
+    import numpy as np
+
     return np.frombuffer(packed, "<u8").astype(np.int64)
