@@ -14,8 +14,11 @@ import pytest
 from live import Live, environment
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
-PAIRS = "".join(f"cz q[{k}],q[{59 - k}];" for k in range(30))  # no chain of tensors holds these
-CHAIN = "".join(f"cz q[{k}],q[{k + 1}];" for k in range(59))
+# Far neighbours in many ways: neither a chain of tensors nor small contractions hold these.
+LAYERS = "".join(
+    "".join(f"cx q[{k}],q[{(k + step) % 60}];" for k in range(60)) + "h q;t q;"
+    for step in (7, 11, 13, 17, 19, 23, 29, 31)
+)
 REFUSE_S = 60.0  # that nothing hangs; the benchmark cold_start has the figure
 
 
@@ -38,7 +41,7 @@ def submit(live: Live, text: bytes, tmp_path: Path, *options: str) -> tuple[int,
 
 CASES = {
     "too wide": (
-        f"{HEAD}qreg q[60];creg c[60];h q;t q;{PAIRS}{CHAIN}h q;measure q->c;".encode(),
+        f"{HEAD}qreg q[60];creg c[60];h q;t q;{LAYERS}measure q->c;".encode(),
         3,
         "qubits",
     ),
