@@ -64,7 +64,7 @@ def started(drill: Path, live: Live) -> subprocess.Popen[str]:
 def check(program: subprocess.Popen[str], live: Live, oracle: set[str]) -> None:
     said, errors = program.communicate(timeout=280)
     assert program.returncode == 0, errors
-    rows = [line for line in said.splitlines() if not line.startswith("submitted")]
+    rows = [line for line in said.splitlines() if line[0].isdigit()]
     assert len(rows) == len(set(rows)) == JOBS * ROWS
     assert set(rows) == oracle
     with live.client() as client:
@@ -78,6 +78,8 @@ def test_program_gets_every_row_once_after_random_kills(drill: Path, oracle: set
     try:
         with resurrected(live) as deaths:
             program = started(drill, live)
+            assert program.stdout is not None
+            assert program.stdout.readline() == "connected\n"  # a start needs a service
             while len(deaths) < KILLS and program.poll() is None:
                 seen = len(deaths)
                 time.sleep(chance.uniform(0.0, 0.1))

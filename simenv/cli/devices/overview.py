@@ -85,15 +85,15 @@ def columns(found: Overview) -> Sequence[Column[DeviceInfo]]:
         Column("SOURCE", found.source),
         Column("KIND", lambda device: KINDS[device.kind]),
         Column("QUBITS", lambda device: str(device.num_qubits or "-"), right=True),
-        Column("COUPLING", _coupling, optional=1),
-        Column("GATES", _gates, optional=2),
+        Column("COUPLING", _coupling, optional=3),
+        Column("GATES", _gates, optional=4),
         Column("2Q_ERROR", lambda device: _error(_pair_error(device)), right=True),
-        Column("READOUT", lambda device: _error(_readout(device)), right=True),
-        Column("T1_US", lambda device: _short(_t1_us(device)), right=True),
-        Column("CALIBRATED", lambda device: formats.shown(device.calibrated_s)[:10], optional=3),
-        Column("MODEL", lambda device: device.model or "-", optional=6),
-        Column("PROVIDER", lambda device: device.provider or "-", optional=5),
-        Column("TECHNOLOGY", lambda device: device.technology or "-", optional=4),
+        Column("READOUT", lambda device: _error(_readout(device)), right=True, optional=1),
+        Column("T1_US", lambda device: _short(_t1_us(device)), right=True, optional=2),
+        Column("CALIBRATED", lambda device: formats.shown(device.calibrated_s)[:10], optional=5),
+        Column("MODEL", lambda device: device.model or "-", optional=8),
+        Column("PROVIDER", lambda device: device.provider or "-", optional=7),
+        Column("TECHNOLOGY", lambda device: device.technology or "-", optional=6),
     )
 
 

@@ -170,7 +170,7 @@ def cancel_queued(session: CheckSession) -> None:
     "cancel_task of what runs: CANCELLED, or CANCEL_PENDING first",
 )
 def cancel_running(session: CheckSession) -> None:
-    for _ in range(LENGTHENED + 1):
+    for _ in range(2 * LENGTHENED):
         cid = session.running()
         envelope = shapes.envelope(
             "cancel_task", session.q.cancel_task(cid, **session.reservation_kwargs)

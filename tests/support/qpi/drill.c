@@ -242,10 +242,12 @@ static void print_row(qpi_job *job, int number, size_t row)
     fflush(stdout);
 }
 
-/* A job is submitted for each line of stdin, and its rows are printed when all have ended. */
+/* One job after the other: it is submitted, and its rows are printed when all have ended. */
 static void sweeps(size_t rows)
 {
     qpi_session *session = open_session(200.0);
+    printf("connected\n");
+    fflush(stdout);
     double *angles = malloc(rows * sizeof *angles);
     qpi_circuit *circuit;
     qpi_options options;

@@ -169,7 +169,16 @@ def test_each_missing_extra_has_pip_command(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert [one.remedy for one in installation.extras()] == [
         f"pip install 'simenv[{extra}]'"
-        for extra in ("qasm3", "plots", "qpm", "stabilizer", "contraction", "aer", "functions")
+        for extra in (
+            "qasm3",
+            "plots",
+            "qpm",
+            "stabilizer",
+            "contraction",
+            "aer",
+            "qec",
+            "functions",
+        )
     ]
 
 

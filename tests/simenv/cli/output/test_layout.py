@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from live import Live
 
+from noise_models import library, snapshot
+from simenv.cli.devices import stored
 from simenv.cli.output.layout import LEAST_TEXT, fitting, wrap
 
 ROOT = Path(__file__).parents[4]
@@ -70,6 +72,14 @@ def on_terminal(columns: int, *words: str) -> list[str]:
 def test_listings_fit_a_terminal_of_80_columns(environment: Live, command: str) -> None:
     with environment.client() as env:
         env.run(ROOT / "examples" / "bell.qasm")
+    imported, _ = stored.save("neutral-atoms-of-may", snapshot.dump(library.load("neutral-atoms")))
+    try:
+        check_listing(environment, command)
+    finally:
+        imported.unlink()
+
+
+def check_listing(environment: Live, command: str) -> None:
     wide = on_terminal(400, command, "--name", environment.name)
     narrow = on_terminal(80, command, "--name", environment.name)
     assert max(map(len, wide)) > 80
