@@ -27,18 +27,8 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
     """
     context = context or EngineContext()
     card = catalog.card(name)
-    if (context.backend is None) == (card is not None and card.is_device):
-        raise Unsupported(
-            f"engine {name[:64]!r} "
-            + ("needs a backend" if context.backend is None else "takes no backend"),
-            hint="a pool of engine=hardware,provider=MODULE:FACTORY has one",
-        )
-    if (context.program is None) == (card is not None and card.has_program):
-        raise Unsupported(
-            f"engine {name[:64]!r} "
-            + ("needs a program" if context.program is None else "takes no program"),
-            hint="a pool of engine=external,command='PROGRAM {circuit} {shots}' has one",
-        )
+    _check_part(name, "backend", context.backend, card is not None and card.is_device)
+    _check_part(name, "program", context.program, card is not None and card.has_program)
     ranks = 1 if context.comm is None else context.comm.Get_size()
     if ranks > 1 and (card is None or not card.ranks):
         cards = catalog.engine_cards()
@@ -71,3 +61,15 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
     else:
         engine = maker(comm=context.comm) if card.ranks else maker()
     return engine
+
+
+_POOLS = {  # of engines with a part of the user's
+    "backend": "a pool of engine=hardware,provider=MODULE:FACTORY has one",
+    "program": "a pool of engine=external,command='PROGRAM {circuit} {shots}' has one",
+}
+
+
+def _check_part(name: str, part: str, given: object, needed: bool) -> None:
+    if (given is not None) != needed:
+        verb = "needs a" if needed else "takes no"
+        raise Unsupported(f"engine {name[:64]!r} {verb} {part}", hint=_POOLS[part])

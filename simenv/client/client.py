@@ -12,7 +12,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
-from simenv.client.calls.detection import is_stim, submit_detection
+from simenv.client.circuits.formats.stim_circuit import is_stim
 from simenv.client.connection import address
 from simenv.client.connection.liveness import LOST_S
 from simenv.client.connection.task_handle import Submission
@@ -33,7 +33,7 @@ from simenv.client.submission.options import (
 from simenv.client.submission.parents import Parents
 from simenv.client.submission.prepare import prepare_many, prepare_one
 from simenv.client.submission.send import InflightWindow, post, send
-from simenv.client.tasks.completions import CompletionIterator
+from simenv.client.tasks.completions import CompletionIterator, checked_cursor
 from simenv.client.tasks.task import Task, number_of, row_of
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import TaskInfo
@@ -143,6 +143,8 @@ class Client(Environment):
             "idempotency_key": idempotency_key,
         }
         if is_stim(circuit):
+            from simenv.client.calls.detection import submit_detection
+
             return submit_detection(self._session, circuit, values)
         prepared = prepare_one(circuit, values, self._devices)
         self._session.timings.packed_s += perf_counter() - begun
@@ -291,7 +293,9 @@ class Client(Environment):
         if since is None and cursor is None:
             since = self._read_up_to
         elif since is None:
-            since = self._session.request(m.Acked, partial(m.GetCursor, cursor=_cursor(cursor))).seq
+            since = self._session.request(
+                m.Acked, partial(m.GetCursor, cursor=checked_cursor(cursor))
+            ).seq
         return CompletionIterator(self._session, since, follow)
 
     def ack(self, seq: int, cursor: str | None = None) -> int:
@@ -302,7 +306,7 @@ class Client(Environment):
         """
         if cursor is not None:
             return self._session.request(
-                m.Acked, partial(m.Ack, cursor=_cursor(cursor), seq=seq)
+                m.Acked, partial(m.Ack, cursor=checked_cursor(cursor), seq=seq)
             ).seq
         self._read_up_to = checked_whole("seq", seq, 0, MAX_SEQ)
         return self._read_up_to
@@ -392,9 +396,3 @@ def connect(
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")
     where = address.find(name, Path(service) if service is not None else None)
     return Client(where, timeout_s, as_client=role is not None)
-
-
-def _cursor(cursor: object) -> str:
-    if not isinstance(cursor, str) or not 0 < len(cursor) <= 64:
-        raise OptionError(f"cursor={cursor!r:.80}", hint="a name of 1 to 64 characters")
-    return cursor

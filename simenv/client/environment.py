@@ -11,9 +11,6 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, SupportsIndex, Unpack
 
-from simenv.client.calls.functions import FunctionExecutor
-from simenv.client.calls.tasks import CallOptions, CallTask
-from simenv.client.calls.transpile import transpile
 from simenv.client.connection.address import Address
 from simenv.client.connection.liveness import LOST_S
 from simenv.client.connection.remote_address import KeyFileAddress
@@ -60,6 +57,8 @@ from simenv.wire.messages.admin import (
 from simenv.wire.messages.queries import CollectGarbage, Devices, GarbageCollected, GetDevices
 
 if TYPE_CHECKING:
+    from simenv.client.calls.functions import FunctionExecutor
+    from simenv.client.calls.tasks import CallOptions, CallTask
     from simenv.client.keys import KeyStore
 
 MAX_REASON_CHARS = 500
@@ -154,6 +153,8 @@ class Environment:
 
         Raises ProgramError, NotFoundError, OptionError, LimitExceededError, TaskFailedError.
         """
+        from simenv.client.calls.transpile import transpile
+
         several = isinstance(circuits, list | tuple)
         info = self._devices.info(device)
         asked = list(circuits) if several else [circuits]
@@ -166,6 +167,8 @@ class Environment:
         For the environment's own user alone, in an environment that was brought up with such a
         pool. `options`: of every call, as for `transpile`. Raises NotAllowedError.
         """
+        from simenv.client.calls.functions import FunctionExecutor
+
         return FunctionExecutor(self._session, isinstance(self._where, KeyFileAddress), options)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import time
-import weakref
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Unpack
 
 from simenv.client.client import Client, connect
 from simenv.client.results.result import Result
 from simenv.client.submission.options import SubmitOptions
+from simenv.client.tasks.executor import TaskExecutor, deadline_of, results_in_order
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError
 
 
-class SimenvExecutor(Executor):
+class SimenvExecutor(TaskExecutor[Task]):
     """Runs circuits where libraries want an executor; its futures are tasks.
 
     `client`: None connects to the environment of this machine, and closes that connection at
@@ -23,11 +21,10 @@ class SimenvExecutor(Executor):
     """
 
     def __init__(self, client: Client | None = None, **options: Unpack[SubmitOptions]) -> None:
+        super().__init__()
         self._own = client is None
         self.client = connect() if client is None else client
         self._options = options
-        self._closed = False
-        self._tasks: weakref.WeakSet[Task] = weakref.WeakSet()  # whoever drops one does not wait
 
     def submit(  # type: ignore[override]
         self, circuit: Any, /, **options: Unpack[SubmitOptions]
@@ -59,28 +56,23 @@ class SimenvExecutor(Executor):
         circuits = list(circuits)
         for circuit in circuits:
             self._check(circuit)
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_of(timeout)
         merged: Any = {**self._options, **options}
         tasks = self.client.submit_many(circuits, **merged)
         self._tasks.update(tasks)
-        return _results(tasks, deadline)
+        return results_in_order(tasks, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more circuits. `wait`: until all tasks that somebody still holds have ended;
-        `cancel_futures`: ask for their end first. Tasks go on in the environment without it."""
-        self._closed = True
-        tasks = [task for task in self._tasks if not task.done()]
-        if cancel_futures and tasks:
-            self.client.cancel(tasks)
-        if wait:
-            for task in tasks:
-                task.wait()
-        if self._own and (wait or not tasks):
+        """As `concurrent.futures.Executor.shutdown`; tasks go on in the environment without it."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        if self._own and (wait or all(task.done() for task in self._tasks)):
             self.client.close()
 
+    def _cancel(self, tasks: Sequence[Task]) -> object:
+        return self.client.cancel(tasks)
+
     def _check(self, circuit: object) -> None:
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._check_open()
         if callable(circuit):
             name = getattr(circuit, "__name__", type(circuit).__name__)
             raise OptionError(
@@ -88,14 +80,3 @@ class SimenvExecutor(Executor):
                 hint="give a QuantumCircuit, OpenQASM text or a file; functions run in"
                 " the executor that client.functions() returns",
             )
-
-
-def _results(tasks: list[Task], deadline: float | None) -> Iterator[Result]:
-    try:
-        while tasks:
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            yield tasks[0].result(left_s)
-            del tasks[0]
-    finally:
-        for task in tasks:
-            task.cancel()

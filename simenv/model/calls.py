@@ -9,6 +9,7 @@ receives.
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import msgspec
@@ -28,6 +29,7 @@ MAX_CIRCUITS = 256  # of one task
 AS_SUBMITTED = -1  # in place of a level: as `submit` compiles circuits for a device
 LEVELS = range(AS_SUBMITTED, 4)  # the others are those of Qiskit's transpiler
 MAX_NAME_CHARS = 256
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # pickles of functions need the same
 
 
 class TranspileCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

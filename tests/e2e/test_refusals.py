@@ -11,14 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from circuits import tangled
 from live import Live, environment
+from qiskit import qasm2
 
 HEAD = 'OPENQASM 2.0;\ninclude "qelib1.inc";\n'
-# Far neighbours in many ways: neither a chain of tensors nor small contractions hold these.
-LAYERS = "".join(
-    "".join(f"cx q[{k}],q[{(k + step) % 60}];" for k in range(60)) + "h q;t q;"
-    for step in (7, 11, 13, 17, 19, 23, 29, 31)
-)
 REFUSE_S = 60.0  # that nothing hangs; the benchmark cold_start has the figure
 
 
@@ -41,7 +38,7 @@ def submit(live: Live, text: bytes, tmp_path: Path, *options: str) -> tuple[int,
 
 CASES = {
     "too wide": (
-        f"{HEAD}qreg q[60];creg c[60];h q;t q;{LAYERS}measure q->c;".encode(),
+        qasm2.dumps(tangled()).encode(),
         3,
         "qubits",
     ),

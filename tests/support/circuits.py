@@ -30,6 +30,19 @@ def chain(num_qubits: int) -> QuantumCircuit:
     return circuit
 
 
+def tangled(num_qubits: int = 60) -> QuantumCircuit:
+    """Far neighbours in many ways, and not Clifford, all measured: above the width of statevectors
+    no engine runs it, for neither a chain of tensors nor small contractions hold it."""
+    circuit = QuantumCircuit(num_qubits, num_qubits)
+    for step in (7, 11, 13, 17, 19, 23, 29, 31):
+        circuit.h(range(num_qubits))
+        circuit.t(range(num_qubits))
+        for qubit in range(num_qubits):
+            circuit.cx(qubit, (qubit + step) % num_qubits)
+    circuit.measure(range(num_qubits), range(num_qubits))
+    return circuit
+
+
 def bell() -> QuantumCircuit:
     circuit = QuantumCircuit(2, 2)
     circuit.h(0)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from simenv.client.calls.tasks import CallOptions, CallTask, send_calls
-from simenv.client.circuits.formats.stim_circuit import is_stim
+from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.options import (
     DEFAULTS,
@@ -19,7 +16,7 @@ from simenv.client.submission.options import (
     checked_options,
     checked_seed,
 )
-from simenv.errors import OptionError, VersionMismatchError
+from simenv.errors import OptionError
 from simenv.model.calls import CALL_FORMAT
 from simenv.model.detection import (
     DECODERS,
@@ -35,8 +32,6 @@ from simenv.wire import codec
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-__all__ = ["DetectionResult", "is_stim", "submit_detection"]
 
 _DEFAULTS: dict[str, Any] = {
     **DEFAULTS,
@@ -56,11 +51,7 @@ class DetectionResult:
 
     def __init__(self, value: bytes) -> None:
         """`value`: that of a task's Result, as `client.task(id).result().value` has it."""
-        answer = msgspec.msgpack.decode(value, type=DetectionAnswer)
-        if answer.format != CALL_FORMAT:
-            raise VersionMismatchError(
-                f"samples of format {answer.format}, this client reads {CALL_FORMAT}"
-            )
+        answer = decode_answer(value, DetectionAnswer)
         self._answer = answer
         self.shots = answer.shots
         self.seed = answer.seed

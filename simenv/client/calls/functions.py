@@ -6,27 +6,27 @@ in an environment of the same user. A client that came with a key neither sends 
 
 from __future__ import annotations
 
-import sys
-import time
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import msgspec
-
-from simenv.client.calls.tasks import CallOptions, CallTask, send_calls
+from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission
+from simenv.client.tasks.executor import TaskExecutor, deadline_of, results_in_order
 from simenv.client.tasks.task import number_of
-from simenv.errors import NotAllowedError, OptionError, VersionMismatchError
-from simenv.model.calls import CALL_FORMAT, FUNCTIONS, MAX_NAME_CHARS, FunctionAnswer, FunctionCall
+from simenv.errors import NotAllowedError, OptionError
+from simenv.model.calls import (
+    CALL_FORMAT,
+    FUNCTIONS,
+    MAX_NAME_CHARS,
+    PYTHON,
+    FunctionAnswer,
+    FunctionCall,
+)
 from simenv.wire import codec
 
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
-
-class FunctionExecutor(Executor):
+class FunctionExecutor(TaskExecutor[CallTask]):
     """Calls functions in workers; its futures are tasks: durable, repeated when a worker dies.
 
     Made by `Client.functions`. A function may be called more than once, when a worker died before
@@ -41,10 +41,9 @@ class FunctionExecutor(Executor):
                 " with a key",
                 hint="connect without a key, as that user, where the environment runs",
             )
+        super().__init__()
         self._session = session
         self._options = options
-        self._closed = False
-        self._tasks: weakref.WeakSet[CallTask] = weakref.WeakSet()
 
     def submit(  # type: ignore[override]
         self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -73,28 +72,19 @@ class FunctionExecutor(Executor):
     ) -> Iterator[Any]:
         """Values of `submit_many`, in order. The iterator raises TimedOutError `timeout` seconds
         after this call, and what a call ended with; calls that are left then are cancelled."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return _values(self.submit_many(function, *iterables), deadline)
+        deadline = deadline_of(timeout)
+        return results_in_order(self.submit_many(function, *iterables), deadline)
 
     def task(self, task: str | int) -> CallTask:
         """A call that was submitted before, here or by another process of this user."""
         handle = self._session.handle_for(number_of(task), Submission())
         return CallTask(handle, _read)
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. `wait`: until all tasks that somebody still holds have ended;
-        `cancel_futures`: ask for their end first. Tasks go on in the environment without it."""
-        self._closed = True
-        tasks = [task for task in self._tasks if not task.done()]
-        if cancel_futures and tasks:
-            self._session.cancel([task.handle.number for task in tasks])
-        if wait:
-            for task in tasks:
-                task.wait()
+    def _cancel(self, tasks: Sequence[CallTask]) -> object:
+        return self._session.cancel([task.handle.number for task in tasks])
 
     def _sent(self, calls: list[bytes]) -> list[CallTask]:
-        if self._closed:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._check_open()
         tasks = send_calls(self._session, FUNCTIONS, calls, _read, self._options)
         self._tasks.update(tasks)
         return tasks
@@ -130,11 +120,7 @@ def _packed(
 
 def _read(packed: bytes) -> Any:
     """The value in an answer, of this user's own environment."""
-    answer = msgspec.msgpack.decode(packed, type=FunctionAnswer)
-    if answer.format != CALL_FORMAT:
-        raise VersionMismatchError(
-            f"a value of format {answer.format}, this client reads {CALL_FORMAT}"
-        )
+    answer = decode_answer(packed, FunctionAnswer)
     try:
         return _cloudpickle().loads(answer.pickled)
     except Exception as error:  # of a user's own objects, of whatever type
@@ -142,14 +128,3 @@ def _read(packed: bytes) -> Any:
             f"what the function returned cannot be read here: {type(error).__name__}: {error}",
             hint="this process needs the modules of the classes that were returned",
         ) from error
-
-
-def _values(tasks: list[CallTask], deadline: float | None) -> Iterator[Any]:
-    try:
-        while tasks:
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            yield tasks[0].result(left_s)
-            del tasks[0]
-    finally:
-        for task in tasks:
-            task.cancel()

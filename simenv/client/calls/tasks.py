@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, SupportsIndex, TypedDict
+from typing import Any, Protocol, SupportsIndex, TypedDict, TypeVar
 
 import msgspec
 
@@ -18,13 +18,21 @@ from simenv.client.submission.prepare import PreparedSubmit
 from simenv.client.submission.send import send
 from simenv.client.tasks.task import Task
 from simenv.config import application
-from simenv.errors import LimitExceededError
+from simenv.errors import LimitExceededError, VersionMismatchError
 from simenv.model import TaskSpec
-from simenv.model.calls import MAX_CALL_BYTES, VALUE
+from simenv.model.calls import CALL_FORMAT, MAX_CALL_BYTES, VALUE
 from simenv.text import size
 
 Read = Callable[[bytes], Any]  # a packed answer to what a call returned
 _UNREAD = object()
+
+
+class _Answer(Protocol):
+    @property
+    def format(self) -> int: ...
+
+
+Answer = TypeVar("Answer", bound=_Answer)
 
 
 class CallOptions(TypedDict, total=False):
@@ -108,3 +116,14 @@ def send_calls(
         terms, [TaskSpec(packed, shots, seed) for packed in calls], single=len(calls) == 1
     )
     return [CallTask(task.handle, read) for task in send(session, order, key)]
+
+
+def decode_answer(packed: bytes, kind: type[Answer]) -> Answer:
+    """What a call returned. Raises VersionMismatchError."""
+    answer = msgspec.msgpack.decode(packed, type=kind)
+    if answer.format != CALL_FORMAT:
+        raise VersionMismatchError(
+            f"an answer of format {answer.format}, this client reads {CALL_FORMAT}",
+            hint="client and service should be of one version",
+        )
+    return answer

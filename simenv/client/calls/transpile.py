@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
 
-import msgspec
-
-from simenv.client.calls.tasks import CallOptions, send_calls
+from simenv.client.calls.tasks import CallOptions, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.arguments import checked_whole
-from simenv.errors import OptionError, ProgramError, TaskFailedError, VersionMismatchError
+from simenv.errors import OptionError, ProgramError, TaskFailedError
 from simenv.model.calls import (
     AS_SUBMITTED,
     CALL_FORMAT,
@@ -91,9 +89,4 @@ def _chunks(files: Sequence[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
 
 
 def _read(packed: bytes) -> list[Any]:
-    answer = msgspec.msgpack.decode(packed, type=TranspileAnswer)
-    if answer.format != CALL_FORMAT:
-        raise VersionMismatchError(
-            f"compiled circuits of format {answer.format}, this client reads {CALL_FORMAT}"
-        )
-    return [qpy.parse(each) for each in answer.circuits]
+    return [qpy.parse(each) for each in decode_answer(packed, TranspileAnswer).circuits]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from simenv.client.connection.task_handle import ResultOrigin, Submission, TaskHandle
 from simenv.client.tasks.task import Task
-from simenv.errors import SimenvError
+from simenv.errors import OptionError, SimenvError
 from simenv.model import TaskState
 from simenv.wire.messages import client as m
 
@@ -119,3 +119,10 @@ class CompletionIterator:
             return False
         queue = self._session.request(m.Queue, partial(m.GetQueue, limit=0))
         return not queue.total and not self._page()
+
+
+def checked_cursor(cursor: object) -> str:
+    """The name of a cursor; OptionError."""
+    if not isinstance(cursor, str) or not 0 < len(cursor) <= 64:
+        raise OptionError(f"cursor={cursor!r:.80}", hint="a name of 1 to 64 characters")
+    return cursor

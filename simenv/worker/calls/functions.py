@@ -8,7 +8,6 @@ end by that is killed by the service.
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -17,7 +16,14 @@ from types import FrameType, TracebackType
 
 import cloudpickle
 
-from simenv.model.calls import CALL_FORMAT, FUNCTIONS, Call, FunctionAnswer, FunctionCall
+from simenv.model.calls import (
+    CALL_FORMAT,
+    FUNCTIONS,
+    PYTHON,
+    Call,
+    FunctionAnswer,
+    FunctionCall,
+)
 from simenv.wire import codec
 from simenv.wire.messages.client import AssignedTask
 from simenv.worker.calls.engine import CallFailed
@@ -27,7 +33,6 @@ from simulators.errors import Stopped, Unsupported
 LOOK_S = 0.05  # between two looks at the flag of the control
 TRACE_CHARS = 1_500  # of a traceback: its end
 VALUE_CHARS = 300  # of the error's own text
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 class Interrupted(BaseException):

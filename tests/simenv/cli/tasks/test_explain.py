@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from circuits import tangled
 from engines import present
+from qiskit import qasm2
 from shell import Shell
 
 HEAD = 'OPENQASM 2.0; include "qelib1.inc";\n'
@@ -65,12 +67,8 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
 
 
 def test_explain_of_circuit_no_engine_can_run_chooses_none(shell: Shell, tmp_path: Path) -> None:
-    steps = (7, 11, 13, 17, 23, 29)
-    pairs = "".join(
-        f"h q[{k}];\ncz q[{k}],q[{(k + step) % 60}];\n" for step in steps for k in range(60)
-    )
     file = tmp_path / "tangle.qasm"
-    file.write_text(chain(60, f"t q;\n{pairs}"))
+    file.write_text(qasm2.dumps(tangled()))
     told = shell("explain", str(file), "--json")
     assert told.code == 0
     assert told.object["engine"] == ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from circuits import tangled
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
 from qiskit.circuit import Parameter, ParameterVector
 from qiskit.exceptions import QiskitError
@@ -269,15 +270,8 @@ def test_faults_of_pubs_are_raised_before_submission(
         SimenvSampler("fez")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="no option shot"):
         SimenvSampler(ideal, shot=3)
-    wide = QuantumCircuit(60)
-    for step in (7, 11, 13, 17, 19, 23, 29, 31):
-        for qubit in range(60):
-            wide.rx(0.3, qubit)
-            wide.cx(qubit, (qubit + step) % 60)
-            wide.t(qubit)
-    wide.measure_all()
     with pytest.raises(QiskitError, match="circuit 1"):
-        SimenvSampler(ideal).run([(measured(), [0.0] * 4), wide])
+        SimenvSampler(ideal).run([(measured(), [0.0] * 4), tangled()])
     assert env.queue(done=True)[0] == before
 
 

@@ -8,6 +8,7 @@ import json
 
 import numpy as np
 import pytest
+from circuits import tangled
 from hosts import (
     BAD,
     BELL,
@@ -23,7 +24,7 @@ from hosts import (
     until,
 )
 from live import Live
-from qiskit import QuantumCircuit, qpy
+from qiskit import QuantumCircuit, qasm2, qpy
 
 import simenv
 from simenv.client.circuits import load
@@ -233,12 +234,7 @@ def test_refused_circuit_is_a_failed_completion_or_sync_run_error(qpm: QPM) -> N
 
 
 def test_circuit_infeasible_for_all_engines_raises_execution_error(qpm: QPM) -> None:
-    wide = BELL.replace("q[2]", "q[60]").replace("c[2]", "c[60]")
-    layers = [  # far neighbours in many ways: no chain and no small tensors hold these
-        "".join(f"cx q[{k}],q[{(k + step) % 60}];" for k in range(60)) + "h q;\nt q;\n"
-        for step in (7, 11, 13, 17, 19, 23, 29, 31)
-    ]
-    wide = wide.replace("h q[0];", f"h q;\nt q;\n{''.join(layers)}")
+    wide = qasm2.dumps(tangled())
     with pytest.raises(ExecutionError):
         qpm.sync_run(info(wide, num_qubits=60))
 
