@@ -22,7 +22,7 @@ from simenv.model import (
 )
 from simenv.model.devices import DeviceInfo
 from simenv.scheduler.core.actions import Action, RecordEvent, TaskEnded
-from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch
+from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch, WorkerHeartbeat
 from simenv.scheduler.dispatch import dispatcher, resizing
 from simenv.scheduler.events import (
     dependencies,
@@ -136,23 +136,9 @@ class Scheduler:
         """A worker runs a task: announced at once for long tasks, else by its heartbeat."""
         return workers.task_started(self.state, worker, task, fence, now_ns)
 
-    def heartbeat_received(
-        self,
-        name: str,
-        start: int,
-        task: int,
-        fence: int,
-        rss_bytes: int,
-        now_ns: int,
-        passes: tuple[int, int] = (0, 0),
-        waiting: bool = True,
-        compiling: bool = False,
-    ) -> tuple[bool, list[Action]]:
-        """A worker is alive and runs this task, 0: none; False if it is no worker of ours.
-        `waiting`: it waits for a chunk. `compiling`: kernels that the task needs."""
-        return workers.heartbeat_received(
-            self.state, name, start, task, fence, rss_bytes, now_ns, passes, waiting, compiling
-        )
+    def heartbeat_received(self, beat: WorkerHeartbeat, now_ns: int) -> tuple[bool, list[Action]]:
+        """A worker is alive; False if it is no worker of ours."""
+        return workers.heartbeat_received(self.state, beat, now_ns)
 
     def worker_unusable(self, name: str, why: str, now_ns: int) -> list[Action]:
         """A worker must be killed; its tasks are queued again and none of them is charged."""

@@ -32,7 +32,7 @@ from simenv.service.devices.documents import NoiseDocuments, named_documents
 from simenv.service.devices.drifting import DriftingDevices
 from simenv.service.devices.registry import DeviceRegistry
 from simenv.service.devices.resolve import EmulatedDevices
-from simenv.service.event_loop import EventLoop
+from simenv.service.event_loop import EventLoop, ServiceParts
 from simenv.service.journal.background import JournalBackup, WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords
@@ -138,7 +138,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         kernels = configs.kernel_folder(environ)
         backup = None if config.lifeline else JournalBackup(paths.journal, paths.copy)
         lease = ConnectionFileLease(paths.connection)
-        loop = EventLoop(
+        parts = ServiceParts(
             config,
             listener,
             journal,
@@ -164,6 +164,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
             ),
             devices,
         )
+        loop = EventLoop(parts)
         loop.pool_commands.restore()
         _start_threads(loop, on_failure)
         lease.announce(_connection_file(config, sockets, node, journal.epoch, server_file, own))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from functools import partial
 
 from simenv.config import Config
 from simenv.errors import JournalError, SimenvError
 from simenv.scheduler.core.actions import Action
+from simenv.scheduler.core.types import WorkerHeartbeat
 from simenv.scheduler.scheduler import Scheduler
 from simenv.service.admission.decode_budget import Decoding
 from simenv.service.admission.submissions import PendingSubmit, SubmitQueue
@@ -59,41 +61,45 @@ DRAIN_MARGIN_NS = 15_000_000_000  # before the site ends the allocation: what ru
 log = logging.getLogger("simenv.service")
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """What a service is built of. `backup`: None where there is nothing to copy the journal to."""
+
+    config: Config
+    listener: Listener
+    journal: Journal
+    scheduler: Scheduler
+    submit_queue: SubmitQueue
+    completions: Completions
+    workers: WorkerProcesses
+    checkpointer: WalCheckpointer
+    backup: JournalBackup | None
+    key_commands: KeyCommands
+    result_requests: ResultRequests
+    lease: ConnectionFileLease
+    facts: RuntimeFacts
+    devices: DeviceRecords
+
+
 class EventLoop:
     """Runs on the main thread of the service."""
 
-    def __init__(
-        self,
-        config: Config,
-        listener: Listener,
-        journal: Journal,
-        scheduler: Scheduler,
-        submit_queue: SubmitQueue,
-        completions: Completions,
-        workers: WorkerProcesses,
-        checkpointer: WalCheckpointer,
-        backup: JournalBackup | None,
-        key_commands: KeyCommands,
-        result_requests: ResultRequests,
-        lease: ConnectionFileLease,
-        facts: RuntimeFacts,
-        devices: DeviceRecords,
-    ) -> None:
-        self.config = config
-        self.facts = facts
-        self.devices = devices
-        self.listener = listener
-        self.key_commands = key_commands
-        self.result_requests = result_requests
-        self.journal = journal
-        self.scheduler = scheduler
+    def __init__(self, parts: ServiceParts) -> None:
+        self.config = config = parts.config
+        self.facts = parts.facts
+        self.devices = devices = parts.devices
+        self.listener = listener = parts.listener
+        self.key_commands = key_commands = parts.key_commands
+        self.result_requests = result_requests = parts.result_requests
+        self.journal = journal = parts.journal
+        self.scheduler = scheduler = parts.scheduler
         self.state = scheduler.state
-        self.submit_queue = submit_queue
-        self.completions = completions
-        self.workers = workers
-        self.checkpointer = checkpointer
-        self.backup = backup
-        self._lease = lease
+        self.submit_queue = submit_queue = parts.submit_queue
+        self.completions = completions = parts.completions
+        self.workers = workers = parts.workers
+        self.checkpointer = parts.checkpointer
+        self.backup = parts.backup
+        self._lease = parts.lease
         self.pool_commands = PoolCommands(config, scheduler, journal, workers.look)
         self.query_handlers = handlers = QueryHandlers(self)
         self.query_queue = QueryQueue(
@@ -294,17 +300,11 @@ class EventLoop:
             known, actions = False, list[Action]()
             ours = message.epoch == self.state.epoch
             if ours and self.workers.beats(message.name, message.start, peer):
-                known, actions = self.scheduler.heartbeat_received(
-                    message.name,
-                    message.start,
-                    message.task,
-                    message.attempt,
-                    message.rss_bytes,
-                    now_ns,
-                    (message.passes_done, message.passes),
-                    message.waiting,
-                    message.compiling,
-                )
+                beat = WorkerHeartbeat(
+                    message.name, message.start, message.task, message.attempt, message.rss_bytes,
+                    (message.passes_done, message.passes), message.waiting, message.compiling,
+                )  # fmt: skip
+                known, actions = self.scheduler.heartbeat_received(beat, now_ns)
             answer = m.LeaseRenewed(self.state.epoch) if known else m.StopWorker("not one of ours")
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))

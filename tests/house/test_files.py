@@ -71,3 +71,42 @@ def test_files_contain_no_open_todos_or_machine_specific_paths() -> None:
 def test_scripts_are_executable() -> None:
     for path in [ROOT / ".ci" / "run", *(ROOT / "scripts").glob("*.sh")]:
         assert path.stat().st_mode & 0o111, name(path)
+
+
+MAX_PARAMETERS = 8  # of a function; of a constructor MAX_CONSTRUCTOR
+MAX_CONSTRUCTOR = 10
+KERNELS = re.compile(r"kernel|deferred|device_function|inline_function|intrinsic")  # decorators
+LONG_SIGNATURES = {  # options by keyword, and signatures that others fix
+    "launcher/pmix/tool.py": {"_event"},  # PMIx calls it
+    "simenv/client/client.py": {"submit", "submit_many"},
+    "simenv/client/environment.py": {"reserve"},
+    "simenv/frontends/pennylane/device.py": {"__init__"},
+    "simenv/qpm_check/fake_defw/directory.py": {"resolve_services"},  # DEFw's
+    "simulators/circuit/ir.py": {"from_buffers"},
+    "simulators/simulate.py": {"simulate"},
+}
+
+
+def test_functions_have_at_most_8_parameters() -> None:
+    """Commands are left out, whose parameters are their options, and compiled functions, which take
+    arrays one by one."""
+    long = {}
+    for package in ("launcher", "noise_models", "simenv", "simulators"):
+        for path in (ROOT / package).rglob("*.py"):
+            name = path.relative_to(ROOT).as_posix()
+            if name.startswith("simenv/cli/"):
+                continue
+            for function in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                    continue
+                if function.name in LONG_SIGNATURES.get(name, ()):
+                    continue
+                if any(KERNELS.search(ast.unparse(each)) for each in function.decorator_list):
+                    continue
+                arguments = function.args
+                names = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                count = sum(each.arg not in ("self", "cls") for each in names)
+                limit = MAX_CONSTRUCTOR if function.name == "__init__" else MAX_PARAMETERS
+                if count > limit:
+                    long[f"{name}:{function.name}"] = count
+    assert not long

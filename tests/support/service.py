@@ -19,7 +19,7 @@ from simenv.service.admission.controller import AdmissionController
 from simenv.service.admission.submissions import SubmitQueue
 from simenv.service.control.admin_commands import KeyCommands
 from simenv.service.control.results import ResultRequests
-from simenv.service.event_loop import EventLoop
+from simenv.service.event_loop import EventLoop, ServiceParts
 from simenv.service.journal.background import WalCheckpointer
 from simenv.service.journal.writer import Journal
 from simenv.service.queries.devices import DeviceRecords, seen
@@ -148,7 +148,7 @@ class ServiceHarness:
         )
         self.replayed = replay(self.journal, self.scheduler, submit_queue, completions)
         processes = WorkerProcesses(self.paper, config, places, places.results, self.folder, {})
-        self.loop = EventLoop(
+        parts = ServiceParts(
             config,
             self.listener,
             self.journal,
@@ -164,6 +164,7 @@ class ServiceHarness:
             RuntimeFacts(NODE, self.journal.records.ended()),
             devices,
         )
+        self.loop = EventLoop(parts)
         self.loop.pool_commands.restore()
         say = partial(self.listener.send, PeerKind.CLIENT)
         self.loop.result_requests.listen(self.loop.executor.record_event, say)

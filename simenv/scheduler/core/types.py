@@ -45,6 +45,19 @@ def slot_memory(node: Node, limits: ClusterLimits) -> int:
 ATTEMPT_BITS = 16  # a fence is epoch * 2**16 + attempt, so an old epoch's answer never matches
 
 
+class WorkerHeartbeat(msgspec.Struct, frozen=True, gc=False):
+    """What a worker says of itself once a second, or sooner."""
+
+    name: str
+    start: int  # number of this start of it
+    task: int = 0  # that it runs; 0: none
+    fence: int = 0  # of its attempt
+    rss_bytes: int = 0
+    passes: tuple[int, int] = (0, 0)  # of the task over the state: done, in all
+    waiting: bool = True  # for a chunk; False while it loads kernels
+    compiling: bool = False  # kernels that the task needs
+
+
 class Phase(enum.IntEnum):
     """Where an unfinished task is. SENT, PARKED and DEPENDENT are QUEUED to its owner."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from simenv.model import WorkerState, task_name
 from simenv.scheduler.core.actions import Action, KillWorker, RecordEvent, StopAttempt
-from simenv.scheduler.core.types import Phase, TaskRecord
+from simenv.scheduler.core.types import Phase, TaskRecord, WorkerHeartbeat
 from simenv.scheduler.events import paced
 from simenv.scheduler.state import crashes
 from simenv.scheduler.state.indexes import STOP_GRACE_NS
@@ -62,33 +62,24 @@ def task_started(
 
 
 def heartbeat_received(
-    state: SchedulerState,
-    name: str,
-    start: int,
-    task: int,
-    fence: int,
-    rss_bytes: int,
-    now_ns: int,
-    passes: tuple[int, int] = (0, 0),
-    waiting: bool = True,
-    compiling: bool = False,
+    state: SchedulerState, beat: WorkerHeartbeat, now_ns: int
 ) -> tuple[bool, list[Action]]:
-    """A worker is alive and runs this task, 0: none; False if it is no worker of ours. `waiting`:
-    it waits for a chunk. A worker that loads kernels runs nothing, and has lost nothing.
-    `compiling`: it compiles kernels that the task needs."""
+    """A worker is alive; False if it is no worker of ours. One that loads kernels runs nothing, and
+    has lost nothing."""
+    name, task, fence = beat.name, beat.task, beat.fence
     worker = state.workers.get(name)
-    if worker is None or worker.start != start:
+    if worker is None or worker.start != beat.start:
         return False, []
     worker.heard_ns = now_ns
-    worker.rss_bytes = rss_bytes
-    worker.passes = (task, *passes)
-    worker.compiling = task if compiling else 0
+    worker.rss_bytes = beat.rss_bytes
+    worker.passes = (task, *beat.passes)
+    worker.compiling = task if beat.compiling else 0
     if task:
         worker.idle_beats = 0
         if task in worker.skipped:
             return True, _not_skipped(state, worker, task, fence, now_ns)
         task_started(state, name, task, fence, now_ns)
-    elif worker.held and waiting:
+    elif worker.held and beat.waiting:
         worker.idle_beats += 1
         if worker.idle_beats >= IDLE_BEATS:  # what was sent, or answered, got lost on its way
             return True, worker_unusable(state, name, "it holds tasks and runs none", now_ns)

@@ -6,7 +6,7 @@ from checked_scheduler import CheckedScheduler, cluster
 
 from simenv.model import TaskState, WorkerState
 from simenv.scheduler.core.actions import Action, KillWorker, RetireWorker, StartWorker, StopAttempt
-from simenv.scheduler.core.types import TaskRecord
+from simenv.scheduler.core.types import TaskRecord, WorkerHeartbeat
 from simenv.wire.messages.client import STATES
 from simenv.worker.runner import ENDED_EARLY
 
@@ -154,7 +154,7 @@ def sent_behind(machine: CheckedScheduler, **terms: object) -> tuple[TaskRecord,
 def beat(machine: CheckedScheduler, running: TaskRecord) -> list[Action]:
     worker, start = "main-0", machine.start_of("main-0")
     _, actions = machine.scheduler.heartbeat_received(
-        worker, start, running.number, running.fence, 0, machine.now_ns
+        WorkerHeartbeat(worker, start, running.number, running.fence), machine.now_ns
     )
     return machine.keep(actions)
 

@@ -5,6 +5,7 @@ Invariant: what changes (`open`, `ended_s`, `queued`) changes under the session'
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
 
@@ -49,51 +50,30 @@ class RunFacts(msgspec.Struct, frozen=True):
         }
 
 
+@dataclass(slots=True, eq=False)
 class CircuitRun:
-    """`tasks`: the one that gives counts, then the one that gives amplitudes; either may lack.
+    """One circuit of a host, from its acceptance or refusal to its end."""
 
-    `refusal`: why there is no task at all. `queued`: its completion belongs into the queue of its
-    `reservation`; 0: it runs under none.
-    """
+    cid: str
+    number: int
+    shots: int
+    created_s: float  # wall clock
+    tasks: tuple[Task, ...] = ()  # one that gives counts, one that gives amplitudes; or either
+    wants_amplitudes: bool = False
+    fixed: dict[str, int] | None = None
+    size_bytes: int = 0
+    refusal: SimenvError | None = None  # why there is no task at all
+    reservation: int = 0  # under which it runs; 0: none
+    warnings: tuple[str, ...] = ()  # about the request
+    open: int = field(init=False)  # tasks that have not ended
+    ended_s: float = NOT_REACHED  # wall clock, when its end was heard
+    queued: bool = False  # its completion belongs into the queue of its reservation
+    seen: StatusEnvelope | None = None  # its last envelope before it ended
+    seen_s: float = 0.0  # monotonic: when that was true
+    _final: TaskState | None = None
 
-    __slots__ = (
-        "_final", "cid", "created_s", "ended_s", "fixed", "number", "open", "queued",
-        "refusal", "reservation", "seen", "seen_s", "shots", "size_bytes", "tasks",
-        "wants_amplitudes", "warnings",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        cid: str,
-        number: int,
-        shots: int,
-        created_s: float,
-        *,
-        tasks: tuple[Task, ...] = (),
-        wants_amplitudes: bool = False,
-        fixed: dict[str, int] | None = None,
-        size_bytes: int = 0,
-        refusal: SimenvError | None = None,
-        reservation: int = 0,
-        warnings: tuple[str, ...] = (),
-    ) -> None:
-        self.cid = cid
-        self.number = number
-        self.shots = shots
-        self.created_s = created_s  # wall clock
-        self.tasks = tasks
-        self.wants_amplitudes = wants_amplitudes
-        self.fixed = fixed
-        self.size_bytes = size_bytes
-        self.refusal = refusal
-        self.reservation = reservation
-        self.warnings = warnings  # about the request
-        self.open = len(tasks)
-        self.ended_s = NOT_REACHED  # wall clock, when its end was heard
-        self.queued = False
-        self.seen: StatusEnvelope | None = None  # its last envelope before it ended
-        self.seen_s = 0.0  # monotonic: when that was true
-        self._final: TaskState | None = None
+    def __post_init__(self) -> None:
+        self.open = len(self.tasks)
 
     @property
     def over(self) -> bool:

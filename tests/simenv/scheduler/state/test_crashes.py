@@ -6,7 +6,7 @@ from checked_scheduler import CheckedScheduler, cluster, route
 
 from simenv.model import PoolSpec, TaskState
 from simenv.scheduler.core.actions import KillWorker, RecordEvent, StartWorker
-from simenv.scheduler.core.types import Phase
+from simenv.scheduler.core.types import Phase, WorkerHeartbeat
 from simenv.wire.messages.client import STATES, AttemptResult
 
 
@@ -205,7 +205,7 @@ def test_worker_that_runs_none_of_its_tasks_is_replaced() -> None:
     machine = CheckedScheduler(workers=1)
     (number,) = machine.submit(1, cost=60_000.0)
     machine.assign()
-    heartbeat = "main-0", machine.start_of("main-0"), 0, 0, 0, machine.now_ns
+    heartbeat = WorkerHeartbeat("main-0", machine.start_of("main-0")), machine.now_ns
     for _ in range(2):
         assert machine.scheduler.heartbeat_received(*heartbeat) == (True, [])
     machine.keep(machine.scheduler.heartbeat_received(*heartbeat)[1])
@@ -220,8 +220,8 @@ def test_a_worker_that_loads_kernels_keeps_the_tasks_it_was_sent() -> None:
     machine.assign()
     start = machine.start_of("main-0")
     for _ in range(20):
-        beat = ("main-0", start, 0, 0, 0, machine.now_ns)
-        assert machine.scheduler.heartbeat_received(*beat, waiting=False) == (True, [])
+        beat = WorkerHeartbeat("main-0", start, waiting=False)
+        assert machine.scheduler.heartbeat_received(beat, machine.now_ns) == (True, [])
     assert machine.state.tasks[number].worker == "main-0"
 
 

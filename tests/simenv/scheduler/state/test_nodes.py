@@ -11,6 +11,7 @@ from simulation import Simulation
 from simenv.errors import NotFoundError, OptionError
 from simenv.model import PoolSpec, WorkerState
 from simenv.scheduler.core.actions import KillWorker, RecordEvent, RetireWorker, StartWorker
+from simenv.scheduler.core.types import WorkerHeartbeat
 from simenv.scheduler.views.infos import node_infos
 
 
@@ -84,10 +85,10 @@ def test_messages_of_earlier_worker_start_are_ignored() -> None:
     assert new > old
     scheduler, now_ns = machine.scheduler, machine.now_ns
     assert scheduler.worker_joined("main-0", old, "n1", 1, now_ns) == (False, [])
-    assert scheduler.heartbeat_received("main-0", old, 0, 0, 0, now_ns) == (False, [])
+    assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", old), now_ns) == (False, [])
     assert scheduler.worker_lost("main-0", old, "exit 1", now_ns) == []
     assert scheduler.worker_joined("main-0", new, "n1", 1, now_ns) == (True, [])
-    assert scheduler.heartbeat_received("main-0", new, 0, 0, 0, now_ns) == (True, [])
+    assert scheduler.heartbeat_received(WorkerHeartbeat("main-0", new), now_ns) == (True, [])
 
 
 def test_worker_name_is_reused_only_after_its_process_ended() -> None:

@@ -6,6 +6,7 @@ from checked_scheduler import SECOND, CheckedScheduler, cluster, route, wide
 
 from simenv.model import PoolSpec
 from simenv.scheduler.core.actions import RetireWorker
+from simenv.scheduler.core.types import WorkerHeartbeat
 from simenv.scheduler.views.pending_reason import pending_reason
 
 MIB = 2**20
@@ -166,10 +167,10 @@ def test_running_task_whose_kernels_are_compiled_says_so_until_they_are() -> Non
     record = machine.state.tasks[number]
 
     def beat(*, compiling: bool) -> None:
-        machine.scheduler.heartbeat_received(
-            send.worker, machine.start_of(send.worker), number, record.fence, 0, machine.now_ns,
-            compiling=compiling,
-        )  # fmt: skip
+        sign = WorkerHeartbeat(
+            send.worker, machine.start_of(send.worker), number, record.fence, compiling=compiling
+        )
+        machine.scheduler.heartbeat_received(sign, machine.now_ns)
 
     beat(compiling=True)
     assert why(machine, number) == "compiling kernels, once on this machine"
