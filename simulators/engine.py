@@ -13,7 +13,9 @@ term t of the observables, counted over all observables, is draw 2**32 + t. An e
 operations outside the light cone of the outputs, and run the connected components of a circuit
 separately (`circuit.passes`). Operations keep their numbers, and a measurement stays terminal. Each
 component then has a joint sampling of its own: with more than one component it is draw 1 + k, where
-k is the component's first terminal measurement. Engines that use a library's random numbers run
+k is the component's first terminal measurement. Parts of a circuit (`CircuitParts`) are run once:
+all their measurements and resets have the randomness of shot 0 of binding 0, and none is terminal.
+What follows them is run for each shot, from the state that they left. Engines that use a library's random numbers run
 fixed blocks of shots, each with its own seed (`rng`).
 """
 
@@ -41,6 +43,16 @@ class PauliSum(msgspec.Struct, frozen=True):
     coefficients: NDArray[np.float64]  # [len(labels)]
 
 
+class CircuitParts(msgspec.Struct, frozen=True):
+    """Leading parts of a circuit, each run once for all shots; see `statevector.parts`."""
+
+    ends: tuple[int, ...]  # ascending, within the operations: part k ends before operation ends[k]
+    keep_s: float = 0.0  # how long the state after the last part is kept for later runs; 0: not
+    # Little-endian clbits after the last part, clbit 0 in bit 0 of byte 0, as an earlier run found
+    # them: a run that finds others fails. b"": not known.
+    outcome: bytes = b""
+
+
 class RunOptions(msgspec.Struct, frozen=True):
     """Limits and settings of a run; `precision` and `settings` alone may change results."""
 
@@ -52,6 +64,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     settings: tuple[tuple[str, int | float], ...] = ()  # the engine's own: see its card
     checkpoint_dir: str = ""  # directory owned by this run; empty: no checkpoints
     checkpoint_every_s: float = 600.0
+    parts: CircuitParts | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -113,6 +126,23 @@ class Shared(Protocol):
 
     def close(self) -> None:
         """Give the communicators back. All ranks call it, once the engine is not used any more."""
+
+
+class StateCache(Protocol):
+    """States that an engine keeps between runs."""
+
+    def limit(self, bound_bytes: int) -> None:
+        """Keep no more than that from now on."""
+
+    def expire(self) -> float:
+        """Drop the states whose time is over; seconds until the next one's is, inf: none is kept."""
+
+
+@runtime_checkable
+class KeepsStates(Protocol):
+    """Engine that runs `CircuitParts`; its card says so too."""
+
+    kept_states: StateCache
 
 
 @runtime_checkable

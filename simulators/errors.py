@@ -76,6 +76,12 @@ class StaleCalibration(EngineError):
     code = "calibration_stale"
 
 
+class OtherOutcome(EngineError):
+    """Parts of a circuit that were run again found other outcomes than before."""
+
+    code = "other_outcome"
+
+
 class MachineFailed(EngineError):
     """The machine took the circuits, and ended without a result for them."""
 

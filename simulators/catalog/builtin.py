@@ -128,6 +128,7 @@ CARDS: tuple[EngineCard, ...] = (
         uses_light_cone=True,
         resizable=True,
         ranks=True,
+        keeps_states=True,
         start_kernels=("small",),
         later_kernels=_LATER_KERNELS,
     ),

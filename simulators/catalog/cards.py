@@ -81,6 +81,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     dynamic_noise: bool = True  # noise in dynamic circuits too, where it has both
     exact_noise: bool = False  # exact distributions and values of circuits with noise
     only_noise: bool = False  # `auto` considers it for circuits with noise alone
+    keeps_states: bool = False  # runs a circuit in parts, and keeps its state between them
     gpus: bool = False  # runs on GPUs: a worker of it is given one
     auto_rank: AutoRank | None = None  # None: runs only where it is named
     auto_objection: AutoObjection | None = None

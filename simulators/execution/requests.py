@@ -31,6 +31,11 @@ def check_request(
         )
     if not reduced:
         check_width(card, circuit.num_qubits)
+    if opts.parts is not None and not card.keeps_states:
+        raise Unsupported(
+            f"engine {card.name!r} keeps no state between the parts of a circuit",
+            hint="engine='statevector' does",
+        )
     if opts.settings and (wrong := card.option_problem(opts.settings)):
         raise Unsupported(
             wrong, hint=f"it has: {', '.join(o.name for o in card.options) or 'no options'}"

@@ -20,7 +20,7 @@ from simulators.circuit.noise import NoiseProgram
 from simulators.compiler import kernel
 from simulators.control import RunControl, ThreadPool
 from simulators.engine import SAMPLED, PauliSum, Plan, Request, RunOptions
-from simulators.errors import Stopped
+from simulators.errors import Stopped, Unsupported
 from simulators.execution.requests import (
     bind,
     check_request,
@@ -30,6 +30,7 @@ from simulators.execution.requests import (
     refuse_sampled,
 )
 from simulators.results import EngineResult
+from simulators.statevector.kept_states import KeptStates
 from simulators.statevector.plan import ExecutionPlan
 from simulators.statevector.rows import RequestExecution, run_rows
 from simulators.statevector.small.counts import (
@@ -77,6 +78,7 @@ class StatevectorEngine:
         self._batch: Batch | None = None
         self._merged: MergedEvolution | None = None
         self._small = SMALL_QUBITS if small else -1
+        self.kept_states = KeptStates()
         self._group: Communicator | None = None
         if comm is not None and comm.Get_size() > 1:
             from simulators.statevector.distributed.communicator import Communicator
@@ -105,6 +107,10 @@ class StatevectorEngine:
             from simulators.statevector.noisy.plan import NoisyPlan
 
             return NoisyPlan(circuit, noise, options, small=self._small >= 0)
+        if options.parts is not None:
+            from simulators.statevector.parts import PartsPlan
+
+            return PartsPlan(circuit, options.parts, options.precision)
         plan = ExecutionPlan(options.precision)
         if self.worth_caching(circuit):
             plan.prepare(circuit, CARD.max_qubits)
@@ -124,6 +130,8 @@ class StatevectorEngine:
         number = 1 if bindings is None and not circuit.num_slots else num_bindings(circuit, request)
         if getattr(plan, "is_noisy", False):
             return self._noisy(plan, circuit, request, options, control)
+        if options.parts is not None:
+            return self._in_parts(plan, circuit, request, options, control, number)
         is_small = circuit.num_qubits <= self._small
         if is_small and self._group is None:
             result = self._compiled(circuit, request, number, control)
@@ -143,6 +151,27 @@ class StatevectorEngine:
             lambda states: run_rows(states, job),
         )
         return result  # type: ignore[return-value]  # None in all ranks but the first
+
+    def _in_parts(
+        self,
+        plan: Any,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
+        number: int,
+    ) -> EngineResult:
+        """All rows of a circuit in parts."""
+        if self._group is not None:
+            raise Unsupported(
+                "a circuit in parts, over several ranks", hint="ranks=1: in one process"
+            )
+        from simulators.statevector.backend.local import LocalBackend
+        from simulators.statevector.parts import run_parts
+
+        with ThreadPool(options.threads, control) as crew:
+            states = LocalBackend(crew, control)
+            return run_parts(states, plan, circuit, request, options, number, self.kept_states)
 
     def _noisy(
         self,

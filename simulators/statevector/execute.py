@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
-from simulators.circuit.analysis.measurements import MeasurementLayouts
+from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, record_words, words
 from simulators.engine import Request, RunOptions
 from simulators.errors import TooManyBranches
@@ -24,7 +24,8 @@ from simulators.statevector.backend.protocol import (
     StateBackend,
     StateHandle,
 )
-from simulators.statevector.dynamic.branches import Branches
+from simulators.statevector.checkpoint import Evolution
+from simulators.statevector.dynamic.branches import Branches, Tags
 from simulators.statevector.dynamic.interpreter import Interpreter
 from simulators.statevector.plan import ProgramCache
 from simulators.statevector.program import Program
@@ -72,7 +73,7 @@ class ComponentRun(FinalState):
         asked, request = self._request.outputs, self._request
         layout = self._schedule(False).layout
         collapses = "statevector" in asked and self._schedule(True).layout.branching
-        check_outputs(CARD, request, layout.measures, collapses=collapses)
+        self._check(request, layout, collapses=collapses)
         if "gradient" in asked:
             refuse_gradient(request, branches=self._schedule(True).layout.branching)
             pauli_sums.terms(request.observables, self.num_qubits)  # before any work is planned
@@ -81,6 +82,10 @@ class ComponentRun(FinalState):
             )
         seen = self._schedule(True).layout if "expectation" in asked else layout
         return collect(self, MeasurementLayouts(layout, seen), request, self._key)
+
+    def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
+        """Raises Unsupported for what has no answer."""
+        check_outputs(CARD, request, layout.measures, collapses=collapses)
 
     def _schedule(self, keep: bool) -> Program:
         """With `keep`, that of a state that is looked at. Where nothing branches, and it is looked
@@ -109,9 +114,7 @@ class ComponentRun(FinalState):
             options = self._options
             # Its digest, files looked for and passes one by one would cost a short run a third.
             kept = options.checkpoint_dir and walk.may_last(options.checkpoint_every_s)
-            state = ensemble.zero(walk.way() if kept else None)
-            records = np.zeros((1, self._words), np.uint64)
-            start = Branches.single(ensemble, state, records, np.ones(1))
+            start = self._start(ensemble, np.ones(1), walk.way() if kept else None)
             self._final[shared] = walk.start(start)
         return self._final[shared]
 
@@ -119,19 +122,32 @@ class ComponentRun(FinalState):
         branching = program.layout.branching
         return self._states.ensemble(self.num_qubits, self._options, branching=branching)
 
+    def _start(self, ensemble: Ensemble, tags: Tags, way: Evolution | None = None) -> Branches:
+        """The branch that all rows begin in."""
+        return Branches.single(ensemble, self._first(ensemble, way), self._records(tags.size), tags)
+
+    def _first(self, ensemble: Ensemble, way: Evolution | None) -> int:
+        """The state that all rows begin with."""
+        return ensemble.zero(way)
+
+    def _records(self, rows: int) -> NDArray[np.uint64]:
+        """What they have in their clbits then."""
+        return np.zeros((rows, self._words), np.uint64)
+
     def _walk(self, plan: Program, ensemble: Ensemble) -> Interpreter:
         return Interpreter(ensemble, self._circuit, plan, self._params, self._key, self._options)
 
     def _exactly(self, keep: bool) -> Branches:
         """Final branches with weighted records."""
         plan = self._schedule(keep)
-        records = np.zeros((1, self._words), np.uint64)
         if not plan.layout.branching:
             final = self._final_branch(keep)
-            return Branches.single(final.ensemble, int(final.states[0]), records, np.ones(1))
+            return Branches.single(
+                final.ensemble, int(final.states[0]), self._records(1), np.ones(1)
+            )
         ensemble = self._ensemble(plan)
         walk = self._walk(plan, ensemble)
-        branches = walk.start(Branches.single(ensemble, ensemble.zero(), records, np.ones(1)))
+        branches = walk.start(self._start(ensemble, np.ones(1)))
         self._peak = max(self._peak, walk.peak)
         return branches
 
@@ -153,14 +169,14 @@ class ComponentRun(FinalState):
         while stack:
             first, last = stack.pop()
             tags = np.arange(first, last)
-            records = np.zeros((last - first, self._words), np.uint64)
             if walk is None:
                 final = self._final_branch(keep)
+                records = self._records(tags.size)
                 yield Branches.single(final.ensemble, int(final.states[0]), records, tags)
                 continue
             ensemble.clear()
             try:
-                branches = walk.start(Branches.single(ensemble, ensemble.zero(), records, tags))
+                branches = walk.start(self._start(ensemble, tags))
             except TooManyBranches:
                 middle = (first + last) // 2
                 if middle == first:

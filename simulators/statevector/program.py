@@ -168,11 +168,12 @@ def build_program(
     layout: MeasurementLayout | None = None,
     noise: Mapping[int, Sequence[Instruction]] | None = None,
     tile_wires: int = 0,
+    zero: bool = True,
 ) -> Program:
     """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone.
     `numbers`: of its operations, where it is a part of a circuit; `apart`: one of several.
     `layout`: where it is another than the circuit's own; `noise`: by the operation it follows.
-    `tile_wires`: see `planner.tile_width`.
+    `tile_wires`: see `planner.tile_width`. `zero`: it begins with |0...0>.
     """
     layout = layout or measurement_layout(circuit, keep=keep)
     roles = layout.roles
@@ -189,7 +190,7 @@ def build_program(
     goal = SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
     width = tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
     known = np.arange(circuit.ops.size) if numbers is None else numbers
-    builder = _Builder(circuit, roles, codes, begins, goal, width, known)
+    builder = _Builder(circuit, roles, codes, begins, goal, width, known, zero)
     builder.build(np.flatnonzero(marks).tolist(), noise)
     return Program(
         tuple(builder.items),
@@ -226,9 +227,10 @@ class _Builder:
         ends: SegmentContext,
         width: int,
         numbers: NDArray[np.int64],
+        zero: bool,
     ) -> None:
         """`width`: wires of the tiles of a large state; 0: it is small. `numbers`: those by which
-        operations take their random numbers."""
+        operations take their random numbers. `zero`: it begins with |0...0>."""
         self.items: list[Instruction] = []
         self.stretches: list[GateList | SegmentPlan] = []
         self.matrices: dict[int, NDArray[np.float64]] = {}  # by row of the table
@@ -239,6 +241,7 @@ class _Builder:
         self._ends = ends
         self._width = width
         self._numbers = numbers
+        self._zero = zero
         self._expressions = iter(expressions_of(circuit))
         self._open: list[_Block] = []
 
@@ -263,7 +266,7 @@ class _Builder:
         at_qubit, _, at_param = self._begins[first].tolist()
         passes: GateList | SegmentPlan
         if self._width:
-            zero = not self.items and not self._open
+            zero = self._zero and not self.items and not self._open
             ends = msgspec.structs.replace(self._ends, zero=zero)
             passes = plan_segment(
                 self._circuit, OperationRange(first, last, at_qubit, at_param), ends, self._width

@@ -225,3 +225,33 @@ class MeasurementLayouts(msgspec.Struct, frozen=True, eq=False):
     def memory_bytes(self) -> int:
         """Bytes of its arrays."""
         return 2 * (self.clbits.roles.nbytes + self.clbits.source.nbytes)
+
+
+def once_layout(circuit: Circuit, first: int, part: Circuit) -> MeasurementLayout:
+    """Layout of operations of `circuit` that are run once, `part`, from number `first` on: no
+    measurement waits for the end."""
+    roles = measurement_layout(circuit, keep=True).roles[first : first + part.ops.size].copy()
+    roles[roles == TERMINAL] = ORDINARY
+    nothing = np.full(circuit.num_clbits, -1, np.int64)
+    codes = part.table.rows[part.ops, 0]
+    return MeasurementLayout(roles, nothing, False, bool((codes == MEASURE).any()), nothing)
+
+
+def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> MeasurementLayout:
+    """Layout of the operations of `circuit` from number `first` on, `rest`, which begin with the
+    state that those before them left. What was measured there counts as measured."""
+    roles = measurement_layout(circuit, keep=keep).roles[first:].copy()
+    source = np.empty(circuit.num_clbits, np.int64)
+    operations = np.empty(circuit.num_clbits, np.int64)
+    _final_measurements(
+        rest.table.rows, rest.ops, rest.qubits, rest.clbits, roles, source, operations
+    )
+    codes = rest.table.rows[rest.ops, 0]
+    branching = ((codes == MEASURE) & (roles != TERMINAL)) | np.isin(
+        codes, (IF, WHILE, SWITCH, STORE)
+    )
+    branching |= (codes == RESET) & (roles != NO_OP_RESET)
+    measures = circuit.table.rows[circuit.ops, 0] == MEASURE
+    return MeasurementLayout(
+        roles, source, bool(branching.any()), bool(measures.any()), operations
+    )

@@ -180,6 +180,9 @@ class Ensemble(Protocol):
     def copied(self, numbers: Numbers) -> Numbers:
         """New states, equal to these."""
 
+    def copy_of(self, state: StateHandle) -> int:
+        """A new state, equal to one of the same backend that is in no ensemble, or another."""
+
     def blank(self, numbers: Numbers) -> Numbers:
         """Room for as many new states, which may hold anything."""
 

@@ -47,6 +47,10 @@ class SeparateStates:
         """See `Ensemble`."""
         return np.array([self._take(self.states.copy(self._held[k])) for k in numbers.tolist()])
 
+    def copy_of(self, state: StateHandle) -> int:
+        """See `Ensemble`."""
+        return self._take(self.states.copy(state))
+
     def blank(self, numbers: Numbers) -> Numbers:
         """See `Ensemble`."""
         return np.array(

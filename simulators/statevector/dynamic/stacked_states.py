@@ -16,7 +16,12 @@ from simulators.compiler.simd import LANES
 from simulators.execution.rng import uniforms
 from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.backend.matrix import Dense
-from simulators.statevector.backend.protocol import CompiledSegment, Numbers, StateBackend
+from simulators.statevector.backend.protocol import (
+    CompiledSegment,
+    Numbers,
+    StateBackend,
+    StateHandle,
+)
 from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic import stacked_kernels as kernels
 from simulators.statevector.state import BlockExecutor, State, out_of_memory, room
@@ -105,6 +110,12 @@ class StackedStates:
             part = slice(first, first + step)
             table[result[part]] = table[numbers[part]]
         return result
+
+    def copy_of(self, state: StateHandle) -> int:
+        """See `Ensemble`; of a state of the process."""
+        number = int(self._new(1)[0])
+        self._row(number)[:] = state.amplitudes
+        return number
 
     def blank(self, numbers: Numbers) -> Numbers:
         """See `Ensemble`."""

@@ -1,0 +1,248 @@
+"""Circuits in parts: leading operations run once, and what follows them for each shot.
+
+A part is one trajectory: its measurements and resets have the random numbers of shot 0 of binding
+0, by their numbers in the circuit, so the state and the clbits it leaves are a function of
+operations, seed and precision. They are kept under a digest of these, and computed again where they
+are not kept. Each part is planned by itself, and nothing of a state but its amplitudes is carried
+from one part to the next, so a run has the same bits whatever was kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.catalog import builtin_card, state_bytes
+from simulators.circuit.analysis.measurements import MeasurementLayout, once_layout, rest_layout
+from simulators.circuit.gates import MEASURE
+from simulators.circuit.ir import Circuit, words
+from simulators.circuit.passes.slicing import content, parameter_range, parts_problem, sliced
+from simulators.engine import CircuitParts, Request, RunOptions
+from simulators.errors import BadCircuit, OtherOutcome
+from simulators.execution.requests import bind, check_outputs, check_width, refuse_statevector
+from simulators.results import EngineResult
+from simulators.statevector.backend.protocol import Ensemble, StateBackend
+from simulators.statevector.checkpoint import Evolution
+from simulators.statevector.dynamic.branches import Branches
+from simulators.statevector.dynamic.interpreter import Interpreter
+from simulators.statevector.execute import ComponentRun
+from simulators.statevector.kept_states import KeptState, KeptStates
+from simulators.statevector.plan import ProgramCache
+from simulators.statevector.program import Program, build_program
+from simulators.statevector.state import State
+
+CARD = builtin_card("statevector")
+
+
+class RestPrograms(ProgramCache):
+    """Schedules of what follows the parts."""
+
+    def __init__(self, whole: Circuit, first: int, precision: str) -> None:
+        super().__init__(precision)
+        self._whole = whole
+        self._first = first
+
+    def of(self, circuit: Circuit, *, keep: bool) -> Program:
+        """See `ProgramCache`."""
+        if keep not in self._made:
+            first = self._first
+            self._made[keep] = build_program(
+                circuit,
+                keep=keep,
+                precision=self._precision,
+                numbers=np.arange(first, first + circuit.ops.size),
+                layout=rest_layout(self._whole, first, circuit, keep=keep),
+                zero=False,
+            )
+        return self._made[keep]
+
+
+class PartsPlan:
+    """Schedules of the parts of a structure and of what follows, made when first needed."""
+
+    def __init__(self, circuit: Circuit, parts: CircuitParts, precision: str) -> None:
+        """Raises BadCircuit for parts that the circuit cannot be divided into."""
+        check_width(CARD, circuit.num_qubits)
+        if problem := parts_problem(circuit, parts.ends):
+            raise BadCircuit(problem)
+        self.ends = (0, *parts.ends)
+        self._precision = precision
+        self.rest = RestPrograms(circuit, self.ends[-1], precision)
+        self._once: dict[int, Program] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its schedules; those that are not made yet are taken to be as large."""
+        made = sum(program.memory_bytes for program in self._once.values())
+        return self.rest.memory_bytes + made
+
+    def once(self, circuit: Circuit, number: int, part: Circuit) -> Program:
+        """The schedule of a part."""
+        if number not in self._once:
+            first = self.ends[number]
+            self._once[number] = build_program(
+                part,
+                keep=True,
+                precision=self._precision,
+                numbers=np.arange(first, first + part.ops.size),
+                layout=once_layout(circuit, first, part),
+                zero=first == 0,
+            )
+        return self._once[number]
+
+
+class _PartsRun:
+    """The parts of one circuit, for one seed."""
+
+    def __init__(
+        self,
+        states: StateBackend,
+        plan: PartsPlan,
+        circuit: Circuit,
+        seed: int,
+        options: RunOptions,
+        kept: KeptStates,
+    ) -> None:
+        self._states = states
+        self._plan = plan
+        self._circuit = circuit
+        self._seed = seed
+        self._options = options
+        self._kept = kept
+        ends = plan.ends
+        self._parts = [sliced(circuit, *span) for span in zip(ends, ends[1:], strict=False)]
+        self._keys = self._digests()
+        self.found = 0  # so many parts were kept
+
+    def _digests(self) -> list[bytes]:
+        """What each part's end is kept under."""
+        result = hashlib.blake2b(digest_size=16)
+        head = (self._circuit.num_qubits, self._options.precision, self._seed)
+        result.update(repr(head).encode())
+        keys = []
+        for part in self._parts:
+            for piece in content(part):
+                result.update(len(piece).to_bytes(8, "little"))
+                result.update(piece)
+            keys.append(result.copy().digest())
+        return keys
+
+    def end(self) -> KeptState:
+        """The state and the clbits after the last part."""
+        last = None
+        for number in reversed(range(len(self._parts))):
+            last = self._kept.find(self._keys[number])
+            if last is not None:
+                self.found = number + 1
+                break
+        for number in range(self.found, len(self._parts)):
+            last = self._after(number, last)
+        assert last is not None
+        parts = self._options.parts
+        assert parts is not None
+        self._kept.keep(self._keys[-1], last, parts.keep_s)
+        if parts.outcome:
+            self._compare(last.record, parts.outcome)
+        return last
+
+    def _after(self, number: int, before: KeptState | None) -> KeptState:
+        """The end of a part, from that of the part before it."""
+        part, width = self._parts[number], self._circuit.num_qubits
+        program = self._plan.once(self._circuit, number, part)
+        ensemble = self._states.ensemble(width, self._options, branching=False)
+        walk = Interpreter(
+            ensemble, part, program, part.params, (self._seed, 0), self._options
+        )
+        self._states.add_sweeps(walk.passes)
+        state = ensemble.zero() if before is None else ensemble.copy_of(before.state)
+        record = record_of(before, self._circuit)
+        shot = np.zeros(1, np.int64)
+        branches = walk.start(Branches.single(ensemble, state, record[None, :], shot))
+        result = cast(State, ensemble.state(int(branches.states[0])))
+        result.changed()  # what else is known of it is not known of a copy
+        size = state_bytes(width, self._options.precision)
+        return KeptState(result, branches.records[0].copy(), size)
+
+    def _compare(self, record: NDArray[np.uint64], outcome: bytes) -> None:
+        found = record.astype("<u8").tobytes()[: len(outcome)]
+        if found != outcome:
+            raise OtherOutcome(
+                "the parts found other outcomes here than where they were first run",
+                hint="workers of one kind of processor round alike; begin again with another seed",
+            )
+
+
+def record_of(before: KeptState | None, circuit: Circuit) -> NDArray[np.uint64]:
+    """A copy of the clbits after a part, uint64 [words]; all 0 before the first."""
+    result = np.zeros(words(circuit.num_clbits), np.uint64)
+    if before is not None:
+        result[: before.record.size] = before.record
+    return result
+
+
+class _Continuation(ComponentRun):
+    """What follows the parts, for one binding."""
+
+    def __init__(
+        self,
+        states: StateBackend,
+        circuit: Circuit,
+        schedules: RestPrograms,
+        params: NDArray[np.float64],
+        request: Request,
+        key: tuple[int, int],
+        options: RunOptions,
+        start: KeptState,
+    ) -> None:
+        super().__init__(states, circuit, schedules, params, request, key, options)
+        self._begin = start
+
+    def _first(self, ensemble: Ensemble, way: Evolution | None) -> int:  # noqa: ARG002  # none is kept
+        return ensemble.copy_of(self._begin.state)
+
+    def _records(self, rows: int) -> NDArray[np.uint64]:
+        return np.repeat(record_of(self._begin, self._circuit)[None, :], rows, axis=0)
+
+    def _check(self, request: Request, layout: MeasurementLayout, *, collapses: bool) -> None:
+        """The state after the parts is pure, whatever they measured."""
+        others = tuple(output for output in request.outputs if output != "statevector")
+        check_outputs(CARD, msgspec.structs.replace(request, outputs=others), layout.measures)
+        if "statevector" in request.outputs:
+            codes = self._circuit.table.rows[self._circuit.ops, 0]
+            refuse_statevector(bool((codes == MEASURE).any()), collapses)
+
+
+def run_parts(
+    states: StateBackend,
+    plan: PartsPlan,
+    circuit: Circuit,
+    request: Request,
+    options: RunOptions,
+    number: int,
+    kept: KeptStates,
+) -> EngineResult:
+    """All rows of a circuit in parts. Raises EngineError's children."""
+    options = msgspec.structs.replace(options, checkpoint_dir="")
+    run = _PartsRun(states, plan, circuit, request.seed, options, kept)
+    start = run.end()
+    first, last = plan.ends[-1], circuit.ops.size
+    rest, span = sliced(circuit, first, last), parameter_range(circuit, first, last)
+    results = [
+        _Continuation(
+            states,
+            rest,
+            plan.rest,
+            bind(circuit, request, row)[span],
+            request,
+            (request.seed, request.binding + row),
+            options,
+            start,
+        ).result()
+        for row in range(number)
+    ]
+    remark = f"{run.found} of {len(plan.ends) - 1} parts from the state kept"
+    return msgspec.structs.replace(EngineResult.joined(results), remark=remark)
