@@ -15,8 +15,8 @@ separately (`circuit.passes`). Operations keep their numbers, and a measurement 
 component then has a joint sampling of its own: with more than one component it is draw 1 + k, where
 k is the component's first terminal measurement. Parts of a circuit (`CircuitParts`) are run once:
 all their measurements and resets have the randomness of shot 0 of binding 0, and none is terminal.
-What follows them is run for each shot, from the state that they left. Engines that use a library's random numbers run
-fixed blocks of shots, each with its own seed (`rng`).
+What follows them is run for each shot, from the state that they left. Engines that use a library's
+random numbers run fixed blocks of shots, each with its own seed (`rng`).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class CircuitParts(msgspec.Struct, frozen=True):
 
     ends: tuple[int, ...]  # ascending, within the operations: part k ends before operation ends[k]
     keep_s: float = 0.0  # how long the state after the last part is kept for later runs; 0: not
-    # Little-endian clbits after the last part, clbit 0 in bit 0 of byte 0, as an earlier run found
-    # them: a run that finds others fails. b"": not known.
-    outcome: bytes = b""
+    # Clbits after each of the first parts, clbit 0 in bit 0 of byte 0, as an earlier run found
+    # them: a run that finds others fails.
+    outcomes: tuple[bytes, ...] = ()
 
 
 class RunOptions(msgspec.Struct, frozen=True):
@@ -135,7 +135,7 @@ class StateCache(Protocol):
         """Keep no more than that from now on."""
 
     def expire(self) -> float:
-        """Drop the states whose time is over; seconds until the next one's is, inf: none is kept."""
+        """Drop the states whose time is over; seconds until the next one's is (inf: none)."""
 
 
 @runtime_checkable

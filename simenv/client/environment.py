@@ -28,6 +28,7 @@ from simenv.client.reservations import (
     listed,
 )
 from simenv.client.results import notebook
+from simenv.client.tasks.parts import KEEP_S, PartOptions, PartTask, submit_part
 from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import (
     DeviceInfo,
@@ -160,6 +161,19 @@ class Environment:
         asked = list(circuits) if several else [circuits]
         result = transpile(self._session, info, asked, level, seed, options)
         return result if several else result[0]
+
+    def submit_part(
+        self, circuit: Any, *, keep_s: float = KEEP_S, **options: Unpack[PartOptions]
+    ) -> PartTask:
+        """Submit the first part of a circuit, which runs once; its state stays with its worker for
+        `keep_s` seconds. The program decides by `measured` what `submit`, `run` and `submit_part`
+        of the PartTask go on with. A function of circuits, seed and precision alone.
+
+        `options`: seed, engine, precision, pool, priority, queue_timeout_s, run_timeout_s,
+        reservation, after, name, idempotency_key, as in `submit`; noise there is none. Raises as
+        `submit`.
+        """
+        return submit_part(self._session, circuit, keep_s, options)
 
     def functions(self, **options: Unpack[CallOptions]) -> FunctionExecutor:
         """An executor that calls Python functions in workers of a pool of engine `functions`.

@@ -90,7 +90,7 @@ def check_call_terms(terms: TaskOptions) -> None:
         )
     if (terms.outputs, terms.precision) != ((VALUE,), "double"):
         raise OptionError(f"a call has the output {VALUE!r} and no other, and no precision")
-    for name in ("observables", "options", "chain", "device", "noise", "prefer"):
+    for name in ("observables", "options", "chain", "device", "noise", "prefer", "parts"):
         if getattr(terms, name):
             raise OptionError(f"a call has no {name}", hint="that is of circuits")
 

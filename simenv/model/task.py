@@ -64,6 +64,22 @@ DEPENDENCY = "dependency"  # the reason of a task that failed since one that it 
 MAX_PARENTS = 64  # tasks that one task comes after
 
 
+MAX_PARTS = 256  # of one circuit
+MAX_KEEP_S = 600.0
+
+
+class TaskParts(msgspec.Struct, frozen=True, array_like=True):
+    """Leading parts of a program, each run once for all shots: measurements of shot 0 of binding 0.
+    What follows the last is run for each shot, from the state that it left."""
+
+    # Part k ends before operation ends[k].
+    ends: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_PARTS)]
+    keep_s: float  # seconds that the worker keeps the state after the last part; 0: it does not
+    # Clbits after the first parts, as the tasks that ran them found them: see `CircuitParts`.
+    outcomes: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_PARTS)] = ()
+    worker: Text = ""  # which has the state, perhaps: it is preferred
+
+
 REFUSE = "refuse"  # asked of stale programs by a client; STALE, REFUSED: by the service
 STALE, REFUSED = "stale", "refused"
 
@@ -101,6 +117,7 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     stale: Text = ""
     # Numbers of tasks: each must be DONE before these tasks run.
     after: Annotated[tuple[int, ...], FEW] = ()
+    parts: TaskParts | None = None
 
     @property
     def content(self) -> TaskOptions:

@@ -215,7 +215,7 @@ def _nodes(state: SchedulerState) -> None:
             ganged[name] += count * (worker.ranks > 1)
             on_demand[name] += count * bool(state.pools[worker.pool].base)
             assert count <= host.node.slots, f"{worker.name} could never run on {name}"
-        memory[worker.host.node.name] += worker.memory_bytes
+        memory[worker.host.node.name] += worker.memory_bytes + worker.kept_bytes
     for host in hosts.values():
         taken = [gpu for w in state.workers.values() if w.host is host for gpu in w.gpus]
         assert sorted([*taken, *host.free_gpus]) == sorted(host.node.gpu_names), (

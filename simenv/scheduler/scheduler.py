@@ -23,7 +23,7 @@ from simenv.model import (
 from simenv.model.devices import DeviceInfo
 from simenv.scheduler.core.actions import Action, RecordEvent, TaskEnded
 from simenv.scheduler.core.types import ClusterLimits, Route, SubmitBatch, WorkerHeartbeat
-from simenv.scheduler.dispatch import dispatcher, resizing
+from simenv.scheduler.dispatch import dispatcher, kept_states, resizing
 from simenv.scheduler.events import (
     dependencies,
     devices,
@@ -302,6 +302,7 @@ class Scheduler:
         state.last_tick_ns = now_ns
         actions, state.deferred_actions = state.deferred_actions, []
         actions += tasks.end_overdue(state, now_ns)
+        kept_states.expire(state, now_ns)
         if state.dependencies.failed:
             actions += dependencies.end_failed(state, now_ns)
         actions += nodes.detect_silent_nodes(state, now_ns)

@@ -6,7 +6,7 @@ circuit's parameters through the chain rule.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from time import perf_counter_ns
@@ -26,6 +26,7 @@ from simenv.model import (
     ResultData,
     ResultFile,
     TaskOptions,
+    TaskParts,
     TaskState,
     decode_program,
 )
@@ -44,14 +45,24 @@ from simenv.wire.messages.client import (
 from simenv.worker.calls.engine import CallFailed, ValueTooLarge
 from simenv.worker.calls.runner import CallRunner
 from simenv.worker.noise import Noise
+from simenv.worker.plan_cache import PlanCache
 from simenv.worker.process import exit_process
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import errors, registry
 from simulators.circuit.ir import Circuit
-from simulators.circuit.noise import NoiseProgram
 from simulators.compiler.kernel_time import spent_ns, working_ns
 from simulators.control import RunControl
-from simulators.engine import Engine, EngineContext, FastCounts, PauliSum, Plan, Request, RunOptions
+from simulators.engine import (
+    CircuitParts,
+    Engine,
+    EngineContext,
+    FastCounts,
+    KeepsStates,
+    PauliSum,
+    Request,
+    RunOptions,
+    StateCache,
+)
 from simulators.results import EngineResult
 
 if TYPE_CHECKING:
@@ -74,9 +85,8 @@ FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of t
 # Errors whose codes are reasons.
 CODED_ERRORS = (
     *(errors.MachineRefused, errors.MachineFailed, errors.BadAnswer, errors.StaleCalibration),
-    *(CallFailed, ValueTooLarge, ProgramError),
+    *(errors.OtherOutcome, CallFailed, ValueTooLarge, ProgramError),
 )
-PLAN_CACHE_BYTES = 256 * 2**20
 _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
 ENDED_EARLY = {  # by why it was asked to stop
@@ -84,44 +94,6 @@ ENDED_EARLY = {  # by why it was asked to stop
     "queue_timeout": STATES.index(TaskState.EXPIRED),
     "run_timeout": STATES.index(TaskState.EXPIRED),
 }
-
-
-class PlanCache:
-    """Plans by (engine, structure, precision), the least recently used dropped first."""
-
-    def __init__(self, bound_bytes: int = PLAN_CACHE_BYTES) -> None:
-        self._bound_bytes = bound_bytes
-        self._held_bytes = 0
-        self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._plans)
-
-    def get(
-        self,
-        engine: Engine,
-        program: Program,
-        circuit: Circuit,
-        options: RunOptions,
-        noise: NoiseProgram | None = None,
-    ) -> Plan:
-        """The kept plan, or a new one; a plan that costs less than a look-up is not kept. Plans
-        with noise cost more, and may depend on the engine's own settings."""
-        if noise is None and not engine.worth_caching(circuit):
-            return engine.plan(circuit, noise, options)
-        digest = b"" if noise is None else noise.digest
-        settings = () if noise is None else options.settings
-        key = (engine.name, program.structure, options.precision, digest, settings)
-        plan = self._plans.get(key)
-        if plan is not None:
-            self._plans.move_to_end(key)
-            return plan
-        plan = engine.plan(circuit, noise, options)
-        self._plans[key] = plan
-        self._held_bytes += plan.memory_bytes
-        while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
-            self._held_bytes -= self._plans.popitem(last=False)[1].memory_bytes
-        return plan
 
 
 class _ChunkContext(msgspec.Struct, frozen=True, eq=False):
@@ -156,6 +128,7 @@ class Runner:
         self.calls = CallRunner(result_writer)
         self._engines: dict[str, Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
+        self._kept_states: list[StateCache] = []  # those of the engines that keep any
         self._plans = PlanCache()
         self._noise = Noise()
         self._context: _ChunkContext | None = None
@@ -175,11 +148,22 @@ class Runner:
         self._engines[engine.name] = engine
         if isinstance(engine, FastCounts):  # too slow a question for each chunk
             self._with_fast_counts.add(engine.name)
+        if isinstance(engine, KeepsStates):
+            self._kept_states.append(engine.kept_states)
         self._context = None
 
     def receive_noise(self, message: NoiseDocument) -> None:
         """Hold a noise document for the chunks that name it."""
         self._noise.receive(message)
+
+    def limit_states(self, bound_bytes: int) -> None:
+        """Bound the states that engines keep between tasks."""
+        for states in self._kept_states:
+            states.limit(bound_bytes)
+
+    def expire_states(self) -> float:
+        """Drop kept states whose time is over; seconds until the next one's is."""
+        return min((states.expire() for states in self._kept_states), default=math.inf)
 
     def forget_plans(self) -> None:
         """What they were made for is not what it was."""
@@ -323,9 +307,11 @@ class Runner:
             threads=max(1, chunk.slots),
             memory_bytes=chunk.memory_bytes,
             settings=terms.options,
+            parts=_circuit_parts(terms.parts),
         )
         plain = terms.outputs == ("counts",) and not terms.options and terms.precision == "double"
-        plain = plain and chunk.engine in self._with_fast_counts and not terms.snapshot
+        plain = plain and chunk.engine in self._with_fast_counts
+        plain = plain and not terms.snapshot and terms.parts is None
         counts = cast(FastCounts, engine).fast_counts if plain else None
         sums = tuple(_pauli_sum(observable) for observable in terms.observables)
         return _ChunkContext(terms, chunk, engine, options, sums, counts)
@@ -374,6 +360,10 @@ def pack(
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))
     return codec.encode(data)
+
+
+def _circuit_parts(parts: TaskParts | None) -> CircuitParts | None:
+    return None if parts is None else CircuitParts(parts.ends, parts.keep_s, parts.outcomes)
 
 
 def _pauli_sum(observable: Observable) -> PauliSum:

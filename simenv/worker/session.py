@@ -36,6 +36,7 @@ from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
 FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
 FOREVER_S = 3_600.0
 IDLE_S = 1.0
+EXPIRY_S = 0.01  # after the time of a kept state
 ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what the service adds on the way on
 
 
@@ -103,7 +104,7 @@ class Session:
     def work(self) -> bool:
         """Wait for one chunk and run it; False once the worker is to end, all ranks of it."""
         self._current.waiting = True
-        body = self._work.receive(self._poll_timeout_s)
+        body = self._receive()
         self._current.waiting = False
         if self._ending:
             assert self._leader is not None
@@ -128,8 +129,18 @@ class Session:
             self._describe()
         return True
 
+    def _receive(self) -> bytes | None:
+        """The next message; None when nothing has come for so long. Kept states expire."""
+        until_s = time.monotonic() + self._poll_timeout_s
+        while (left_s := until_s - time.monotonic()) > 0.0:
+            body = self._work.receive(min(left_s, self._runner.expire_states() + EXPIRY_S))
+            if body is not None or self._ending:
+                return body
+        return None
+
     def _run(self, chunk: AssignChunk, arrived_ns: int) -> None:
         current, runner, terms = self._current, self._runner, chunk.terms
+        runner.limit_states(chunk.kept_bytes)
         results: list[AttemptResult] = []
         mark_ns = arrived_ns
         for place, assigned in enumerate(chunk.tasks):

@@ -17,6 +17,7 @@ SHARE_QUBITS = 13  # a rank's share of a state has so many at least
 WIDEST_TILE = 15  # and so many where a pass has tiles as wide as that
 SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan and threads
 BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
+FREE_STATES_BYTES = 64 * 2**20  # of states that a worker may keep between tasks beside any grant
 RANK_BYTES = 32 * 2**20  # what MPI holds in each rank, its shared memory included
 EXCHANGE_PART = 8  # a rank's buffers for exchanges take this part of its share of a state, at most
 _NORM_QUBITS = 5  # the norms of so wide rows are kept beside a large state, in float64

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-FREE_BYTES = 64 * 2**20  # of small states, kept beside whatever memory is granted
+from simulators.catalog.costs import FREE_STATES_BYTES
 
 
 class KeptState(msgspec.Struct, frozen=True, eq=False):
@@ -32,7 +32,7 @@ class KeptStates:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._bound_bytes = FREE_BYTES
+        self._bound_bytes = FREE_STATES_BYTES
         self._held_bytes = 0
         self._kept: OrderedDict[bytes, KeptState] = OrderedDict()
 
@@ -57,12 +57,12 @@ class KeptStates:
         self._shrink()
 
     def limit(self, bound_bytes: int) -> None:
-        """Keep no more than that from now on, or FREE_BYTES."""
-        self._bound_bytes = max(FREE_BYTES, bound_bytes)
+        """Keep no more than that from now on, or FREE_STATES_BYTES."""
+        self._bound_bytes = max(FREE_STATES_BYTES, bound_bytes)
         self._shrink()
 
     def expire(self) -> float:
-        """Drop the states whose time is over; seconds until the next one's is, inf: none is kept."""
+        """Drop the states whose time is over; seconds until the next one's is (inf: none)."""
         now_s = self._clock()
         for key in [key for key, kept in self._kept.items() if kept.until_s <= now_s]:
             self._drop(key)

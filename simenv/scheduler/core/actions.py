@@ -17,6 +17,7 @@ class AssignTasks(msgspec.Struct, frozen=True):
     memory_bytes: int  # of each rank
     announce: bool
     records: list[TaskRecord]
+    kept_bytes: int = 0  # for states that it keeps between tasks
 
 
 class TaskEnded(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from simenv.model import WorkerState
 from simenv.scheduler.core.actions import AssignTasks
 from simenv.scheduler.core.types import ATTEMPT_BITS, SENT, WAITING, Route, TaskRecord
-from simenv.scheduler.dispatch import device_clock
+from simenv.scheduler.dispatch import device_clock, kept_states
 from simenv.scheduler.queueing.queue import PoolQueue
 from simenv.scheduler.state import owner_usage
 from simenv.scheduler.state.pools import Pool, Worker
@@ -55,6 +55,8 @@ def build_chunk(
     if memory > granted:
         worker.memory_bytes += memory - granted
         host.free_memory -= memory - granted
+    if head.batch.terms.parts is not None:
+        kept_states.grant(state, worker, head)
     announce = head.cost_us > ANNOUNCE_US or bool(head.incident) or exclusive
     if pool.spec.pace:
         device_clock.reserve(state, pool, chunk, now_ns)
@@ -75,7 +77,8 @@ def build_chunk(
     if state.quotas.caps_slots:
         owner_usage.refresh_held_back(state)
     slots = worker.slots if worker.ranks == 1 else 1
-    return AssignTasks(worker.name, slots, worker.reserved + worker.memory_bytes, announce, chunk)
+    memory_bytes = worker.reserved + worker.memory_bytes
+    return AssignTasks(worker.name, slots, memory_bytes, announce, chunk, worker.kept_bytes)
 
 
 def _add_similar_tasks(

@@ -16,6 +16,7 @@ from simenv.scheduler.dispatch import (
     dedicated_workers,
     device_clock,
     gang_scheduling,
+    kept_states,
     resizing,
 )
 from simenv.scheduler.dispatch.batching import CHUNK_BYTES, CHUNK_TASKS, CHUNK_US, build_chunk
@@ -213,6 +214,9 @@ def _to_idle(
         record = _in_time(state, pool, record, now_ns)
     if record is None:
         return None
+    if record.batch.terms.parts is not None:
+        worker = kept_states.keeper(pool, record) or worker
+        host = worker.host
     if record.route.memory_bytes > memory_for(worker, record):
         other, _ = _roomiest(pool, record)
         if other is None:

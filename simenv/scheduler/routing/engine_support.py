@@ -34,6 +34,11 @@ def unsupported_reason(
             f"engine {card.name!r} has no output {missing[0]!r}",
             hint=f"it has: {', '.join(card.outputs)}",
         )
+    if terms.parts is not None and not card.keeps_states:
+        return InfeasibleError(
+            f"engine {card.name!r} keeps no state between the parts of a circuit",
+            hint="engine='statevector' does, in a pool of simulators",
+        )
     lack = _lacks(card, profile, terms)
     if lack:
         return InfeasibleError(f"engine {card.name!r} {lack}", hint=ELSEWHERE)

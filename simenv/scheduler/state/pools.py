@@ -96,6 +96,9 @@ class Worker(msgspec.Struct, eq=False):
     )
     resized: bool = False  # its task ran on different numbers of slots
     memory_bytes: int = 0  # granted beyond what it reserves
+    kept_bytes: int = 0  # granted to states that it keeps between tasks
+    kept_s: float = 0.0  # how long after the task that keeps one has ended
+    kept_until_ns: int = 0  # when that grant ends; 0: there is none, or that task has not ended
     rss_bytes: int = 0
     passes: tuple[int, int, int] = (0, 0, 0)  # at its last beat: of this task, done, of so many
     compiling: int = 0  # at its last beat: the task whose kernels it compiled; 0: none

@@ -34,6 +34,8 @@ from simenv.scheduler.state.owner_quotas import Quotas
 from simenv.scheduler.state.paced import LOOKAHEAD_NS, PacedDevice, PacedDevices
 from simenv.scheduler.state.pools import DedicatedWorkers, Pool, Worker, gang_spec
 
+KEPT_MARGIN_NS = 2_000_000_000  # after a worker has dropped a state that it kept
+
 
 class SchedulerState:
     """All tasks, workers, pools, nodes and reservations of one environment.
@@ -241,6 +243,8 @@ class SchedulerState:
     def worker_became_idle(self, worker: Worker, now_ns: int) -> None:
         """Release what a worker was granted: it holds no task any more."""
         self.release_resources(worker)
+        if worker.kept_bytes and not worker.kept_until_ns:
+            worker.kept_until_ns = now_ns + round(worker.kept_s * 1e9) + KEPT_MARGIN_NS
         worker.held_us = 0.0
         if worker.ranks > 1:
             self.gang_ended_ns = now_ns
@@ -298,5 +302,7 @@ class SchedulerState:
         del self.pools[worker.pool].workers[worker.name]
         worker.held, worker.reservation_id = {}, 0
         self.release_resources(worker)
+        worker.host.free_memory += worker.kept_bytes
+        worker.kept_bytes = worker.kept_until_ns = 0
         vacate(worker.places, worker.reserved, bool(self.pools[worker.pool].base))
         worker.host.return_gpus(worker.gpus)

@@ -18,7 +18,7 @@ from simenv.model import READ_FORMATS, Program, TaskOptions, decode_program
 from simenv.model.calls import is_call
 from simenv.scheduler.routing.engine_choice import AUTO
 from simenv.scheduler.routing.engine_support import takes_clifford_alone
-from simenv.service.admission import calls, rules
+from simenv.service.admission import calls, parts, rules
 from simenv.service.support.fair_queue import FairQueue
 from simulators.catalog import SMALL_QUBITS
 from simulators.circuit.analysis.profile import Profile
@@ -130,6 +130,8 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
     result = profile(circuit, terms.outputs, rules.labels(terms))
     if not result.may_be_clifford and terms.engine != AUTO and takes_clifford_alone(terms.engine):
         result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
+    if terms.parts is not None:
+        return program, parts.examined(circuit, terms.parts, terms, result)
     rules.check_final_state(terms, circuit, result)
     return program, result if device is None else device.examined(circuit, result)
 

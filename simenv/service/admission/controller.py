@@ -16,7 +16,7 @@ from simenv.model import PoolSpec, TaskOptions, TaskSpec, digest
 from simenv.scheduler.routing import engine_choice, live_routing
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_support import EMPTY_SNAPSHOT, RoutingSnapshot
-from simenv.service.admission import calls, rules
+from simenv.service.admission import calls, parts, rules
 from simenv.service.admission.background_checks import Examining, Later
 from simenv.service.admission.dependencies import check_parents
 from simenv.service.admission.rules import AdmittedProgram
@@ -159,6 +159,7 @@ class AdmissionController:
             check_parents(terms)
             if terms_digest not in self._checked_terms:
                 rules.check_terms(terms)
+                parts.check_terms(terms)
         except SimenvError as error:
             pending.refusals.append(refusal(error))
             return False

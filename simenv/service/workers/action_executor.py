@@ -247,5 +247,6 @@ def packed(
             route.reason,
             terms,
             tasks,
+            send.kept_bytes,
         )
     )

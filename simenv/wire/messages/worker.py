@@ -106,6 +106,7 @@ class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
     route: str
     terms: list[TaskOptions]
     tasks: list[AssignedTask]
+    kept_bytes: int = 0  # granted to states that are kept between tasks
 
 
 class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -252,6 +252,4 @@ def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> M
     )
     branching |= (codes == RESET) & (roles != NO_OP_RESET)
     measures = circuit.table.rows[circuit.ops, 0] == MEASURE
-    return MeasurementLayout(
-        roles, source, bool(branching.any()), bool(measures.any()), operations
-    )
+    return MeasurementLayout(roles, source, bool(branching.any()), bool(measures.any()), operations)

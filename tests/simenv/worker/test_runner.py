@@ -21,7 +21,8 @@ from simenv.wire.messages.client import (
 )
 from simenv.worker import runner as runner_module
 from simenv.worker.heartbeat import RunningTask
-from simenv.worker.runner import PlanCache, Runner
+from simenv.worker.plan_cache import PlanCache
+from simenv.worker.runner import Runner
 from simulators.compiler import kernel
 from simulators.compiler.kernel_time import spent_ns
 from simulators.engine import Engine

@@ -1,0 +1,144 @@
+"""One program after another: the operations of both, on the same qubits.
+
+Classical registers of one name and size are the same bits; others are added behind. The tables of
+the first program are a prefix of the joined ones, so its operations keep their arrays.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from simenv.errors import LimitExceededError, ProgramError
+from simenv.model import MAX_CLBITS, Program, Token
+
+_BITS = (Token.CLBIT, Token.SET_CLBIT)
+_REGISTERS = (Token.REGISTER, Token.SET_REGISTER)
+_VARIABLES = (Token.VARIABLE, Token.SET_VARIABLE)
+_UNITARY = "unitary"  # each row of that name has a matrix of its own
+_ARITY = struct.Struct("<3H")
+_TOKEN = struct.Struct("<3i")
+
+
+def joined(first: Program, then: Program) -> Program:
+    """The program that does both. Raises ProgramError where their qubits or registers differ, or
+    the first has free parameters; LimitExceededError."""
+    if first.num_qubits != then.num_qubits:
+        raise ProgramError(
+            f"a part of {then.num_qubits} qubits, after one of {first.num_qubits}",
+            hint="all parts of a circuit have the same qubits",
+        )
+    if first.num_slots:
+        raise ProgramError(
+            f"a part with {first.num_slots} free parameters", hint="circuit.assign_parameters(...)"
+        )
+    registers, places = _registers(first.registers, then.registers)
+    names, arities, rows = _table(first, then)
+    offset = len(first.params) // 8
+    return msgspec.structs.replace(
+        then,
+        format=max(first.format, then.format),
+        num_clbits=sum(size for _, size in registers),
+        registers=registers,
+        names=names,
+        arities=arities,
+        ops=first.ops + _mapped(then.ops, rows),
+        qubits=first.qubits + then.qubits,
+        clbits=first.clbits + _mapped(then.clbits, _bits(then.registers, registers, places)),
+        params=first.params + then.params,
+        slots=b"".join(
+            struct.pack("<2i", position + offset, slot)
+            for position, slot in struct.iter_unpack("<2i", then.slots)
+        ),
+        conditions=first.conditions + _conditions(first, then, registers, places),
+        constants=first.constants + then.constants,
+        variables=first.variables + then.variables,
+        matrices=first.matrices + then.matrices,
+    )
+
+
+Registers = tuple[tuple[str, int], ...]
+
+
+def _registers(first: Registers, then: Registers) -> tuple[Registers, list[int]]:
+    """All registers, and the number of each of the second program's among them."""
+    numbers = {name: number for number, (name, _) in enumerate(first)}
+    result = list(first)
+    places: list[int] = []
+    for name, size in then:
+        number = numbers.get(name)
+        if number is None:
+            number = len(result)
+            result.append((name, size))
+        elif result[number][1] != size:
+            raise ProgramError(
+                f"register {name[:64]!r} has {size} bits, and {result[number][1]} in the part"
+                " before",
+                hint="a register of a part before is the same one; give another another name",
+            )
+        places.append(number)
+    if any(not name for name, _ in result[:-1]):
+        raise ProgramError(
+            "a new register in a part, after one with classical bits outside registers",
+            hint="give all classical bits a ClassicalRegister",
+        )
+    if sum(size for _, size in result) > MAX_CLBITS:
+        raise LimitExceededError(f"more than {MAX_CLBITS} classical bits in all parts")
+    return tuple(result), places
+
+
+def _starts(registers: Registers) -> list[int]:
+    return [*itertools.accumulate((size for _, size in registers), initial=0)]
+
+
+def _bits(then: Registers, registers: Registers, places: list[int]) -> list[int]:
+    """The clbit that each clbit of the second program is."""
+    starts = _starts(registers)
+    return [
+        starts[place] + k
+        for (_, size), place in zip(then, places, strict=True)
+        for k in range(size)
+    ]
+
+
+def _table(first: Program, then: Program) -> tuple[tuple[str, ...], bytes, list[int]]:
+    """Names and arities of both, and the row of each of the second program's."""
+    names, arities = list(first.names), list(_ARITY.iter_unpack(first.arities))
+    known = {pair: row for row, pair in enumerate(zip(names, arities, strict=True))}
+    rows: list[int] = []
+    for name, arity in zip(then.names, _ARITY.iter_unpack(then.arities), strict=True):
+        row = known.get((name, arity))
+        if row is None or name == _UNITARY:
+            row = len(names)
+            names.append(name)
+            arities.append(arity)
+        rows.append(row)
+    return tuple(names), b"".join(_ARITY.pack(*arity) for arity in arities), rows
+
+
+def _mapped(numbers: bytes, into: list[int]) -> bytes:
+    """uint16 numbers, each replaced."""
+    old = struct.unpack(f"<{len(numbers) // 2}H", numbers)
+    return struct.pack(f"<{len(old)}H", *(into[number] for number in old))
+
+
+def _conditions(first: Program, then: Program, registers: Registers, places: list[int]) -> bytes:
+    """The second program's tokens, with operands as they stand in the joined tables."""
+    bits = _bits(then.registers, registers, places)
+
+    def moved() -> Iterator[bytes]:
+        for token, operand, width in _TOKEN.iter_unpack(then.conditions):
+            if token in _BITS:
+                operand = bits[operand]
+            elif token in _REGISTERS:
+                operand = places[operand]
+            elif token in _VARIABLES:
+                operand += len(first.variables)
+            elif token == Token.VALUE:
+                operand += len(first.constants)
+            yield _TOKEN.pack(token, operand, width)
+
+    return b"".join(moved())

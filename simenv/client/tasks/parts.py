@@ -1,0 +1,204 @@
+"""Circuits in parts: host code decides between them what comes next.
+
+A part is a task that runs once and leaves its state with its worker. What is submitted to it goes
+on from there; it carries all parts before it, so any worker can run it, and one that does not have
+the state runs them again, to the same outcomes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex, TypedDict, Unpack
+
+import msgspec
+
+from simenv.client.circuits import PackedCircuit, load
+from simenv.client.circuits.encode.joined import joined
+from simenv.client.connection.session import ServiceSession
+from simenv.client.connection.task_handle import TaskHandle
+from simenv.client.results.result import Result
+from simenv.client.submission.options import (
+    ReservationLike,
+    Seed,
+    SubmitOptions,
+    checked_seed,
+)
+from simenv.client.submission.parents import Parents
+from simenv.client.submission.prepare import prepare_one
+from simenv.client.submission.send import send
+from simenv.client.tasks.task import Task
+from simenv.errors import LimitExceededError, OptionError
+from simenv.model import MAX_KEEP_S, TaskParts
+from simenv.model.task import MAX_PARTS
+
+KEEP_S = 60.0
+
+
+class PartOptions(TypedDict, total=False):
+    """Options of parts; see `Client.submit` for their meaning."""
+
+    seed: Seed | None
+    engine: str
+    precision: str
+    pool: str | None
+    priority: SupportsIndex
+    queue_timeout_s: float | None
+    run_timeout_s: float | None
+    reservation: ReservationLike | SupportsIndex | None
+    after: Parents
+    name: str | None
+    idempotency_key: str | None
+
+
+_INHERITED = ("engine", "precision", "pool", "priority", "reservation", "name")
+_OF_ALL_PARTS = ("seed", "engine", "precision")  # as the first part has them
+_WITHOUT_PARTS = ("ranks", "device", "noise", "compile", "qubit_mapping", "prefer")
+
+
+class PartSequence(msgspec.Struct, frozen=True):
+    """Some parts of a circuit in a row."""
+
+    circuit: PackedCircuit  # all of them
+    ends: tuple[int, ...]  # as `TaskParts` has them
+    outcomes: tuple[bytes, ...]  # likewise
+    seed: int
+    keep_s: float
+    options: PartOptions
+
+
+class PartTask(Task):
+    """A part of a circuit that has been submitted: a Task, and what goes on from its state.
+
+    Every task of the parts has the same seed. `submit`, `run` and `submit_part` may be called any
+    number of times: each goes on from the same state.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, handle: TaskHandle, parts: PartSequence) -> None:
+        super().__init__(handle)
+        self._parts = parts
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """Bits of each classical register after this part, bit 0 rightmost; waits for the part.
+
+        Bits that no part has written are 0. Classical bits outside registers have the name "".
+        Raises as `result`.
+        """
+        result = self.result()
+        if not self._parts.circuit.measures:
+            return {name: "0" * size for name, size in self._parts.circuit.program.registers}
+        values = result.memory_strings()[0].split(" ")
+        names = [name for name, _ in result.registers]
+        return dict(zip(names, reversed(values), strict=True))
+
+    def submit_part(
+        self, circuit: Any, *, keep_s: float | None = None, **options: Unpack[PartOptions]
+    ) -> PartTask:
+        """Submit the next part, which goes on from this one's state; see `Client.submit_part`.
+
+        Options that are not given are those of this part. Waits for this part's end.
+        """
+        _refuse(options, _OF_ALL_PARTS)
+        parts = self._parts
+        own: PartOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
+        known = msgspec.structs.replace(
+            parts,
+            circuit=_joined(parts.circuit, circuit),
+            outcomes=self._outcomes(),
+            keep_s=parts.keep_s if keep_s is None else checked_keep(keep_s),
+            options=own,
+        )
+        return _send_part(self.session, known, self.result().worker)
+
+    def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
+        """Submit a circuit that goes on from this part's state: a task with the options of
+        `Client.submit`, but those of devices and noise.
+
+        It has the same qubits, may have free parameters (`parameter_values`), and asks for what it
+        likes: counts of `shots` from that state, exact expectation values, the statevector. Its
+        result has the registers of all parts. Waits for this part's end.
+
+        Raises as `Client.submit`, and as `result` where this part failed.
+        """
+        _refuse(options, (*_OF_ALL_PARTS, *_WITHOUT_PARTS))
+        parts = self._parts
+        asked: SubmitOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
+        terms = TaskParts(parts.ends, parts.keep_s, self._outcomes(), self.result().worker)
+        return _send(self.session, _joined(parts.circuit, circuit), asked, parts.seed, terms)
+
+    def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
+        """The result of `submit(circuit, ...)`."""
+        return self.submit(circuit, **options).result()
+
+    def _outcomes(self) -> tuple[bytes, ...]:
+        """The clbits after each part, once this one has ended."""
+        result = self.result()
+        own = result.memory.tobytes() if self._parts.circuit.measures else b""
+        return (*self._parts.outcomes, own)
+
+
+def submit_part(
+    session: ServiceSession, circuit: Any, keep_s: float, options: PartOptions
+) -> PartTask:
+    """The first part of a circuit; see `Client.submit_part`."""
+    seed = checked_seed(options.get("seed"), options.get("idempotency_key"))
+    parts = PartSequence(load(circuit), (), (), seed, checked_keep(keep_s), options)
+    return _send_part(session, parts, "")
+
+
+def checked_keep(keep_s: float) -> float:
+    """Seconds for which a state is kept. Raises OptionError."""
+    if not 0.0 <= keep_s <= MAX_KEEP_S:
+        raise OptionError(
+            f"keep_s={keep_s!r:.80}", hint=f"seconds, from 0 to {MAX_KEEP_S:g}; 0: it is not kept"
+        )
+    return float(keep_s)
+
+
+def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
+    """Submit the parts up to the end of their circuit, which is a new one."""
+    unknown = parts.options.keys() - PartOptions.__optional_keys__
+    if unknown:
+        raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
+    program = parts.circuit.program
+    ends = (*parts.ends, len(program.ops) // 2)
+    if len(ends) > MAX_PARTS:
+        raise LimitExceededError(f"{len(ends)} parts of one circuit; the limit is {MAX_PARTS}")
+    circuit = msgspec.structs.replace(parts.circuit, measures="measure" in program.names)
+    asked: dict[str, Any] = {"outputs": "memory", "shots": 1}
+    if not circuit.measures:  # every task has an output: the norm
+        asked = {"observables": "I" * circuit.num_qubits, "shots": None}
+    terms = TaskParts(ends, parts.keep_s, parts.outcomes, worker)
+    task = _send(session, circuit, {**parts.options, **asked}, parts.seed, terms)
+    return PartTask(task.handle, msgspec.structs.replace(parts, circuit=circuit, ends=ends))
+
+
+def _send(session: Any, circuit: PackedCircuit, options: Any, seed: int, terms: TaskParts) -> Task:
+    values: SubmitOptions = {**options, "seed": seed, "ranks": 1}  # type: ignore[typeddict-item]
+    prepared = prepare_one(circuit, values)
+    prepared = msgspec.structs.replace(
+        prepared, terms=msgspec.structs.replace(prepared.terms, parts=terms)
+    )
+    return send(session, prepared, options.get("idempotency_key"))[0]
+
+
+def _joined(parts: PackedCircuit, circuit: Any) -> PackedCircuit:
+    """All parts, and a circuit after them; what is asked of it is asked of the circuit."""
+    loaded = load(circuit)
+    program = joined(parts.program, loaded.program)
+    return msgspec.structs.replace(loaded, packed=program.packed())
+
+
+def _inherited(options: PartOptions) -> dict[str, Any]:
+    return {name: options.get(name) for name in _INHERITED if name in options}
+
+
+def _refuse(options: Any, names: tuple[str, ...]) -> None:
+    for name in names:
+        if name in options:
+            raise OptionError(
+                f"{name}= of a circuit that goes on from a part",
+                hint="seed, engine and precision are those of the first part; the others are of"
+                " circuits without parts",
+            )

@@ -1,0 +1,45 @@
+"""Checks of tasks whose programs run in parts: see `TaskParts`."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import OptionError, ProgramError
+from simenv.model import MAX_KEEP_S, TaskOptions, TaskParts
+from simenv.service.admission import rules
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.slicing import parts_problem, sliced
+
+
+def check_terms(terms: TaskOptions) -> None:
+    """OptionError for what parts cannot have."""
+    parts = terms.parts
+    if parts is None:
+        return
+    if terms.ranks != 1:
+        raise OptionError(
+            f"a circuit in parts, over ranks = {terms.ranks}",
+            hint="ranks=1: its state is kept by one",
+        )
+    if terms.device or terms.noise or terms.snapshot:
+        raise OptionError(
+            "a circuit in parts, on an emulated device or with noise",
+            hint="leave the noise out: the state after a part is one pure state",
+        )
+    if not 0.0 <= parts.keep_s <= MAX_KEEP_S:
+        raise OptionError(
+            f"keep_s = {parts.keep_s}", hint=f"seconds, from 0 to {MAX_KEEP_S:g}; 0: not kept"
+        )
+
+
+def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, whole: Profile) -> Profile:
+    """The profile by which a circuit in parts is routed: as of one that branches, all its qubits
+    held at once. Raises ProgramError for parts that it cannot be divided into, OptionError for
+    outputs that what follows them does not have."""
+    if problem := parts_problem(circuit, parts.ends):
+        raise ProgramError(f"the program is not valid: {problem}")
+    rest = sliced(circuit, parts.ends[-1], circuit.ops.size)
+    rules.check_final_state(terms, rest, profile(rest, terms.outputs, rules.labels(terms)))
+    return msgspec.structs.replace(whole, mid_circuit=True, kept=None)

@@ -1,0 +1,51 @@
+"""Cache of plans by what they are made for."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from simenv.model import Program
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.engine import Engine, Plan, RunOptions
+
+PLAN_CACHE_BYTES = 256 * 2**20
+
+
+class PlanCache:
+    """Plans by (engine, structure, precision), the least recently used dropped first."""
+
+    def __init__(self, bound_bytes: int = PLAN_CACHE_BYTES) -> None:
+        self._bound_bytes = bound_bytes
+        self._held_bytes = 0
+        self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def get(
+        self,
+        engine: Engine,
+        program: Program,
+        circuit: Circuit,
+        options: RunOptions,
+        noise: NoiseProgram | None = None,
+    ) -> Plan:
+        """The kept plan, or a new one; a plan that costs less than a look-up is not kept. Plans
+        with noise cost more, and may depend on the engine's own settings."""
+        if noise is None and options.parts is None and not engine.worth_caching(circuit):
+            return engine.plan(circuit, noise, options)
+        digest = b"" if noise is None else noise.digest
+        settings = () if noise is None else options.settings
+        ends = () if options.parts is None else options.parts.ends
+        key = (engine.name, program.structure, options.precision, digest, settings, ends)
+        plan = self._plans.get(key)
+        if plan is not None:
+            self._plans.move_to_end(key)
+            return plan
+        plan = engine.plan(circuit, noise, options)
+        self._plans[key] = plan
+        self._held_bytes += plan.memory_bytes
+        while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
+            self._held_bytes -= self._plans.popitem(last=False)[1].memory_bytes
+        return plan
