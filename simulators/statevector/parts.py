@@ -141,6 +141,7 @@ class _PartsRun:
             last = self._kept.find(self._keys[number])
             if last is not None:
                 self.found = number + 1
+                self._compare(number, last.record)
                 break
         for number in range(self.found, len(self._parts)):
             last = self._after(number, last)
