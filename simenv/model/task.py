@@ -122,7 +122,12 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     @property
     def content(self) -> TaskOptions:
         """What makes them these terms: another run of the application may ask for the same."""
-        return msgspec.structs.replace(self, app="") if self.app else self
+        parts = self.parts
+        if parts is not None and parts.worker:
+            parts = msgspec.structs.replace(parts, worker="")
+        if not self.app and parts is self.parts:
+            return self
+        return msgspec.structs.replace(self, app="", parts=parts)
 
 
 class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):

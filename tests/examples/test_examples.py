@@ -45,6 +45,16 @@ def test_the_sweep_is_no_cosine(tmp_path: Path) -> None:
         assert abs(float(value) - float(cosine)) < 5 / math.sqrt(2000)
 
 
+def test_the_phase_of_each_run_is_the_energy_of_the_state_it_left(tmp_path: Path) -> None:
+    energies, *runs = shown("phase_estimation.py", tmp_path, "--seeds", "3").splitlines()
+    exact = [float(word) for word in energies.split()[1:]]
+    assert len(runs) == 3
+    for line in runs:
+        by_bits, left = (float(word) for word in re.findall(r"[+-]\d\.\d{4}", line))
+        assert abs(by_bits - left) < 2 * math.pi / 2**7
+        assert min(abs(left - energy) for energy in exact) < 0.05
+
+
 def test_the_linear_system_has_one_cost_through_all_interfaces(tmp_path: Path) -> None:
     pytest.importorskip("pennylane")
     text = shown("vqls_frontends.py", tmp_path, "--steps", "3")

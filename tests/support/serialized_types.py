@@ -44,7 +44,7 @@ from simenv.model.reservations import (
     Workload,
 )
 from simenv.model.result import DeviceRecord, Origin, ResultFile, StoredArray, Timing
-from simenv.model.task import Chain, Observable, TaskOptions, TaskSpec
+from simenv.model.task import Chain, Observable, TaskOptions, TaskParts, TaskSpec
 from simenv.qpm import admission, envelopes, scheduler, service, telemetry
 from simenv.scheduler.core.types import Route
 from simenv.scheduler.reservations.policies import DeviceTerms
@@ -87,6 +87,7 @@ NESTED: dict[str, Any] = {
     "task": TaskSpec,
     "observable": Observable,
     "gradient chain": Chain,
+    "parts of a circuit": TaskParts,
     "result": ResultData,
     "transpilation": TranspileCall,
     "transpiled circuits": TranspileAnswer,

@@ -338,18 +338,22 @@ def _asked(pending: PendingSubmit) -> TaskOptions:
     return msgspec.structs.replace(terms, snapshot=pending.asked_snapshot)
 
 
-# Fields in formats of a message: before devices were added, before `after` was.
+# Fields in formats of a message: before devices were added, before `after` was, before `parts`.
 _OPTIONS, _SPEC = 15, 6
 _OPTIONS_WITHOUT_AFTER = 22
+_OPTIONS_WITHOUT_PARTS = 23
 
 
 def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
     """The digests that earlier versions stored with the same message."""
     terms, tasks = _asked(pending), pending.message.tasks
-    if terms.after:
+    if terms.parts is not None:
         return []
     fields = msgspec.structs.astuple(terms)
-    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_AFTER], tasks)))]
+    digests = [digest(codec.encode((fields[:_OPTIONS_WITHOUT_PARTS], tasks)))]
+    if terms.after:
+        return digests
+    digests.append(digest(codec.encode((fields[:_OPTIONS_WITHOUT_AFTER], tasks))))
     if not (terms.device or terms.noise or any(task.layout for task in tasks)):
         specs = [msgspec.structs.astuple(task)[:_SPEC] for task in tasks]
         digests.append(digest(codec.encode((fields[:_OPTIONS], specs))))

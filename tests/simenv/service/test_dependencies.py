@@ -134,10 +134,11 @@ def test_parents_are_part_of_the_content_of_a_key(bench: ServiceHarness) -> None
     assert refused(bench, key="once").code == "key_conflict"
 
 
-def test_keys_of_versions_without_dependencies_are_recognized(bench: ServiceHarness) -> None:
+@pytest.mark.parametrize("count", [22, 23])  # before there were dependencies, and parts
+def test_keys_of_earlier_versions_are_recognized(bench: ServiceHarness, count: int) -> None:
     task = after(bench, key="old")
     entry = bench.loop.submit_queue._recent["", "old", 0]
-    fields = msgspec.structs.astuple(TaskOptions())[:22]  # as they were
+    fields = msgspec.structs.astuple(TaskOptions())[:count]  # as they were
     stored = digest(codec.encode((fields, [spec()])))
     assert stored != entry.digest
     old = msgspec.structs.replace(entry, digest=stored)
