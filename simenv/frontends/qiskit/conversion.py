@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit import QuantumCircuit
+from qiskit import ClassicalRegister, QuantumCircuit
+from qiskit.circuit.exceptions import CircuitError
 from qiskit.result.models import ExperimentResult, ExperimentResultData
 
 from simenv.client.results.result import Result
+from simenv.errors import ProgramError
 
 Bits = NDArray[np.uint8]
 
@@ -72,6 +74,41 @@ def _hexadecimal(packed: Bits, order: NDArray[np.int64] | None) -> Iterable[str]
     return [
         hex(int.from_bytes(data[at : at + width], "little")) for at in range(0, len(data), width)
     ]
+
+
+def in_one_register(circuit: QuantumCircuit) -> QuantumCircuit:
+    """The same circuit with all clbits in one register, for registers that share bits.
+
+    Raises ProgramError where a value of such a register is stored.
+    """
+    register = ClassicalRegister(name="bits", bits=circuit.clbits)
+    result = QuantumCircuit(circuit.qubits, register, global_phase=circuit.global_phase)
+    result.metadata = circuit.metadata
+    result._layout = circuit.layout  # there is no other way to copy it
+    for variable in circuit.iter_declared_vars():
+        result.add_uninitialized_var(variable)
+    try:
+        for item in circuit.data:
+            result.append(item.operation, item.qubits, item.clbits)
+    except CircuitError as error:
+        raise ProgramError(
+            f"a value of registers that share bits is stored: {error}",
+            hint="write the value with their bits",
+        ) from error
+    return result
+
+
+def share_bits(circuit: QuantumCircuit) -> bool:
+    """Does any clbit belong to several registers?"""
+    bits = [bit for register in circuit.cregs for bit in register]
+    return len(set(bits)) < len(bits)
+
+
+def scattered_bits(memory: Bits, places: NDArray[np.int64]) -> Bits:
+    """The bits of a register that has these clbits, as `register_bits`."""
+    bits = np.unpackbits(memory, axis=-1, bitorder="little")[..., places]
+    packed = np.packbits(bits, axis=-1, bitorder="little")
+    return np.ascontiguousarray(packed[..., ::-1])
 
 
 def register_bits(memory: Bits, first: int, size: int) -> Bits:

@@ -20,7 +20,12 @@ from simenv.client.submission.batch import BatchItem
 from simenv.client.submission.options import item_seeds
 from simenv.client.tasks.task import Task
 from simenv.frontends.qiskit.backend import SimenvBackend
-from simenv.frontends.qiskit.conversion import register_bits
+from simenv.frontends.qiskit.conversion import (
+    in_one_register,
+    register_bits,
+    scattered_bits,
+    share_bits,
+)
 from simenv.frontends.qiskit.errors import refusals
 from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
 from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
@@ -78,10 +83,13 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         job_id = str(uuid.uuid4())
         with refusals():
             seeds = item_seeds(self.seed, len(read), None)
-            sampled = [number for number, pub in enumerate(read) if _is_sampled(pub)]
+            circuits = [_disjoint(pub.circuit) for pub in read]
+            sampled = [
+                number for number, pub in enumerate(read) if _is_sampled(pub, circuits[number])
+            ]
             items = [
                 BatchItem(
-                    read[number].circuit,
+                    circuits[number],
                     self._backend.submit_options(
                         shots=read[number].shots,
                         seed=seeds[number],
@@ -106,12 +114,17 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
 
 
-def _is_sampled(pub: SamplerPub) -> bool:
+def _disjoint(circuit: QuantumCircuit) -> QuantumCircuit:
+    """The circuit itself, or one that simenv has a layout for, where registers share bits."""
+    return in_one_register(circuit) if share_bits(circuit) else circuit
+
+
+def _is_sampled(pub: SamplerPub, circuit: QuantumCircuit) -> bool:
     """Without a measurement or a stored value all clbits are 0; without a set of values there are
-    no shots."""
-    if not pub.circuit.cregs or 0 in pub.shape:
+    no shots. `circuit`: as it is sent."""
+    if not circuit.cregs or 0 in pub.shape:
         return False
-    loaded = load(pub.circuit)
+    loaded = load(circuit)
     return loaded.measures or "store" in loaded.program.names
 
 
@@ -145,9 +158,13 @@ def _pub_result(pub: SamplerPub, tasks: Sequence[Task]) -> SamplerPubResult:
     else:
         memory = np.zeros((math.prod(shape), shots, -(-circuit.num_clbits // 8)), np.uint8)
     memory = memory.reshape(*shape, shots, memory.shape[-1])
-    fields, first = {}, 0
+    fields, first, shared = {}, 0, share_bits(circuit)
     for register in circuit.cregs:
-        bits = register_bits(memory, first, register.size)
+        if shared:
+            places = np.array([circuit.find_bit(bit).index for bit in register])
+            bits = scattered_bits(memory, places)
+        else:
+            bits = register_bits(memory, first, register.size)
         fields[register.name] = BitArray(bits, register.size)
         first += register.size
     metadata = {"shots": shots, "circuit_metadata": circuit.metadata}

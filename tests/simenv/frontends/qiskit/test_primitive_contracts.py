@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from busy_circuits import ENDLESS
 from qiskit import ClassicalRegister, QuantumCircuit, QuantumRegister
-from qiskit.circuit import Parameter, ParameterVector
+from qiskit.circuit import Clbit, Parameter, ParameterVector
+from qiskit.circuit.classical import expr
 from qiskit.circuit.library import PauliEvolutionGate, PauliGate, QFTGate, RYGate
 from qiskit.exceptions import QiskitError
 from qiskit.primitives import (
@@ -77,6 +78,17 @@ def wide() -> QuantumCircuit:
     for clbit in (3, 69):
         circuit.measure(0, clbit)
     circuit.measure(1, 64)
+    return circuit
+
+
+def sharing(size: int = 9) -> QuantumCircuit:
+    """Registers that share bits: a wide one, its odd bits and a bit of its own, reversed."""
+    every = ClassicalRegister(size, "every")
+    odd = ClassicalRegister(name="odd", bits=[Clbit(), *every[::-2]])
+    circuit = QuantumCircuit(QuantumRegister(size + 1, "q"), every, odd)
+    circuit.x([0, 3, 4, size])
+    circuit.measure(range(size), every)
+    circuit.measure(size, odd[0])
     return circuit
 
 
@@ -151,6 +163,10 @@ SAMPLED: dict[str, Case] = {
     "complex value": lambda s: s.run([(turned(), [1j])]),
     "unknown and known name": lambda s: s.run([(turned(), {"x": 1.0, "y": 2.0})]),
     "bindings": lambda s: counts_of(s, (turned(), BindingsArray({"x": np.full((2, 3), np.pi)}))),
+    "shared bits": lambda s: counts_of(s, sharing()),
+    "shared bits, values": lambda s: counts_of(
+        s, (sharing().compose(turned(measured=False), [0], front=True), [[np.pi], [0.0]])
+    ),
     "wide register": lambda s: counts_of(s, wide()),
     "kinds of instructions": lambda s: counts_of(s, every_kind()),
     "types": lambda s: [type(each).__name__ for each in _chain(s.run([flipped()]))],
@@ -211,6 +227,24 @@ def outcome(case: Case, primitive: Any) -> Any:
 def test_sampler_gives_or_raises_what_the_reference_does(name: str, ideal: SimenvBackend) -> None:
     expected = outcome(SAMPLED[name], StatevectorSampler(default_shots=20))
     assert outcome(SAMPLED[name], SimenvSampler(ideal, default_shots=20)) == expected
+
+
+@pytest.mark.parametrize(("value", "first"), [(41, "0"), (40, "1")])
+def test_conditions_look_at_registers_that_share_bits(
+    value: int, first: str, ideal: SimenvBackend
+) -> None:
+    circuit = sharing()
+    every, odd = circuit.cregs
+    seen = circuit.add_var("seen", expr.lift(odd[3]))
+    with circuit.if_test((odd, value)), circuit.if_test(expr.lift(seen)):
+        circuit.x(0)
+    circuit.measure(0, every[0])
+    (found,) = SimenvSampler(ideal).run([circuit], shots=10).result()
+    assert found.data.every.get_counts() == {f"00001100{first}": 10}
+    assert found.data.odd.get_counts() == {f"{first}01001": 10}
+    circuit.add_var("stored", expr.lift(odd))
+    with pytest.raises(QiskitError, match=r"share bits is stored.*odd"):
+        SimenvSampler(ideal).run([circuit])
 
 
 @pytest.mark.parametrize("name", ESTIMATED)

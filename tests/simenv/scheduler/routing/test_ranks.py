@@ -121,8 +121,6 @@ def test_pool_of_several_ranks_gets_only_tasks_that_need_or_name_it() -> None:
     parts = TaskParts((1,), 1.0)
     with pytest.raises(InfeasibleError, match="1 ranks were asked for, and workers of pool 'big'"):
         routed(10, pools=pools, pool="big", ranks=1, parts=parts)
-    with pytest.raises(InfeasibleError, match="a worker here has"):
-        routed(26, pools=pools, ranks=1, parts=parts)
     mixed = (PoolSpec("big", ranks=4),)
     with pytest.raises(InfeasibleError, match="workers of pool 'big' have 4"):
         routed(10, pools=mixed, engine="mps")
