@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from machines import QUBITS
 from qiskit import QuantumCircuit
+from qiskit.circuit import Parameter
 from qiskit.exceptions import QiskitError
-from qiskit.primitives import BackendEstimatorV2
 from qiskit.qasm2 import dumps
+from qiskit.quantum_info import SparsePauliOp
 
 import simenv
 from simenv.client.client import Client
@@ -84,11 +86,32 @@ def test_sampler_of_qiskit_runs_on_hardware_and_the_memory_is_that_of_the_counts
     counts = pub.data.c.get_counts()
     assert set(counts) == {"00", "11"}
     assert sum(counts.values()) == 200
-    measured = (bell().remove_final_measurements(inplace=False), "ZZ")
-    with pytest.raises(QiskitError, match="expectation"):
-        SimenvEstimator(SimenvBackend("qpu", env)).run([measured])
-    (pub,) = BackendEstimatorV2(backend=SimenvBackend("qpu", env)).run([measured]).result()
+
+
+def test_estimator_measures_the_bases_of_observables_on_hardware(env: Client) -> None:
+    angle = Parameter("a")
+    circuit = QuantumCircuit(2)
+    circuit.ry(angle, 0)
+    circuit.cx(0, 1)
+    values = np.array([[0.3], [1.2], [2.5]])
+    sum_ = SparsePauliOp(["ZZ", "XX", "IZ", "YY", "II"], [0.5, 1.0, -0.7, 0.2, 0.1])
+    observables = [["ZI"], [sum_]]
+    exact = SimenvEstimator(SimenvBackend(env=env)).run([(circuit, observables, values)]).result()
+    estimator = SimenvEstimator(SimenvBackend("qpu", env), seed=3, priority=1)
+    before = len(env.queue(done=True)[1])
+    (pub,) = estimator.run([(circuit, observables, values)], precision=0.02).result()
+    assert pub.data.shape == (2, 3)
+    assert pub.metadata["shots"] == 2_500
+    error = np.abs(pub.data.evs - exact[0].data.evs)
+    assert (error <= 5 * pub.data.stds + 1e-12).all()
+    assert len(env.queue(done=True)[1]) - before == 9  # three sets, in the bases Z, X and Y
+    (pub,) = estimator.run([(circuit, "ZZ", [0.4])]).result()
+    assert pub.metadata["shots"] == 4_096
     assert pub.data.evs == pytest.approx(1.0)
+    with pytest.raises(QiskitError, match="PUB 0 has the precision 0"):
+        estimator.run([(circuit, "ZZ", [0.4])], precision=0.0)
+    with pytest.raises(QiskitError, match="has 5"):
+        estimator.run([(QuantumCircuit(6), "ZIIIII")]).result()
 
 
 def test_hardware_is_used_only_if_requested_by_pool(env: Client) -> None:

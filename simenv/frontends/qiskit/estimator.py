@@ -5,11 +5,20 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from qiskit.primitives import BaseEstimatorV2, PrimitiveResult, PubResult
+from qiskit.exceptions import QiskitError
+from qiskit.primitives import (
+    BackendEstimatorV2,
+    BaseEstimatorV2,
+    BasePrimitiveJob,
+    PrimitiveJob,
+    PrimitiveResult,
+    PubResult,
+)
 from qiskit.primitives.containers import DataBin
 from qiskit.primitives.containers.estimator_pub import EstimatorPub, EstimatorPubLike
 
@@ -22,6 +31,7 @@ from simenv.frontends.qiskit.primitive_job import SimenvPrimitiveJob
 from simenv.frontends.qiskit.pub_plan import PubPlan, plan_of
 from simenv.frontends.qiskit.sampler import pub_values
 from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_of
+from simenv.model.devices import DeviceKind
 
 DEVICE_PRECISION = 0.015625  # 4,096 shots, as Qiskit's BackendEstimatorV2
 
@@ -38,7 +48,8 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
     A precision p > 0 takes ceil(1 / p^2) shots of each Pauli string; 0 is exact. The values of all
     observables of a PUB come from one state for each set of parameter values, and all PUBs of a
-    call go out together. With the same seed, PUBs and backend the results are the same.
+    call go out together. With the same seed, PUBs and backend the results are the same. On a
+    machine the bases of the observables are measured, as by Qiskit's BackendEstimatorV2.
     """
 
     def __init__(
@@ -70,14 +81,17 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
-    ) -> SimenvPrimitiveJob:
+    ) -> BasePrimitiveJob[PrimitiveResult[PubResult], Any]:
         """Submit PUBs. `precision`: of those that name none.
 
         Raises ValueError and TypeError for what is no PUB, QiskitError for what the
-        environment does not run. Nothing is accepted then.
+        environment does not run. Nothing is accepted then. On a machine, what it does not run is
+        raised by the job's `result`.
         """
         default = self.default_precision if precision is None else precision
         read = [EstimatorPub.coerce(pub, default) for pub in pubs]
+        if self._backend.info.kind is DeviceKind.HARDWARE:
+            return self._measured(read)
         job_id = str(uuid.uuid4())
         with refusals():
             seeds = item_seeds(self.seed, len(read), None)
@@ -112,6 +126,19 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
         every = [task for tasks in sent for task in tasks]
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
+
+    def _measured(self, pubs: Sequence[EstimatorPub]) -> PrimitiveJob[PrimitiveResult[PubResult]]:
+        """A machine has no expectation values: Qiskit's estimator measures what commutes qubit by
+        qubit together, ceil(1 / p^2) shots each."""
+        for number, pub in enumerate(pubs):
+            if not pub.precision:
+                raise QiskitError(
+                    f"PUB {number} has the precision 0: a machine gives no exact values; ask for"
+                    f" {DEVICE_PRECISION}, for example"
+                )
+        backend = copy(self._backend)
+        backend.set_options(**self._options)
+        return BackendEstimatorV2(backend=backend, options={"seed_simulator": self.seed}).run(pubs)
 
 
 def shots_of(precision: float) -> int:
