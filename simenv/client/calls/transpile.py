@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, SupportsIndex
 
-from simenv.client.calls.tasks import CallOptions, decode_answer, send_calls
+from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
 from simenv.client.submission.arguments import checked_whole
 from simenv.errors import OptionError, ProgramError, TaskFailedError
@@ -20,7 +21,9 @@ from simenv.model.devices import DeviceInfo
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.wire import codec
 
-CIRCUITS = 4  # of one task: workers share the rest evenly, and a task costs little beside them
+# Of one task: so short a task is sent to its worker before that has ended the one before.
+CIRCUITS = 2
+FIRST_TASKS = 8  # they are sent first, and run while the other circuits are packed
 TASK_BYTES = 4 * 2**20  # of its circuits, but of a single one
 MAX_SEED = 2**32 - 1
 
@@ -40,17 +43,21 @@ def transpile(
     rules = AS_SUBMITTED if level is None else checked_whole("level", level, 0, 3)
     seed = checked_whole("seed", seed, 0, MAX_SEED)
     device = codec.encode(info)
-    files = [_packed(circuit, number) for number, circuit in enumerate(circuits)]
-    calls = [
+    for number, circuit in enumerate(circuits):
+        _check_circuit(circuit, number)
+    calls = (
         codec.encode(
             TranspileCall(CALL_FORMAT, device, rules, seed, common.QPY_VERSION, first, some)
         )
-        for first, some in _chunks(files)
-    ]
-    if not calls:
-        return []
-    tasks = send_calls(session, TRANSPILER, calls, _read, options, seed)
+        for first, some in _chunks(map(_packed, circuits, itertools.count()))
+    )
+    # A key stands for all tasks of one message.
+    most = None if options.get("idempotency_key") is not None else FIRST_TASKS
+    tasks: list[CallTask] = []
     try:
+        for number in (most, None):
+            wave = list(itertools.islice(calls, number))
+            tasks += send_calls(session, TRANSPILER, wave, _read, options, seed)
         return [circuit for task in tasks for circuit in task.result()]
     except BaseException as error:
         session.cancel([task.handle.number for task in tasks if not task.handle.over])
@@ -59,12 +66,15 @@ def transpile(
         raise
 
 
-def _packed(circuit: Any, number: int) -> bytes:
+def _check_circuit(circuit: Any, number: int) -> None:
     if not qiskit_runtime.is_circuit(circuit):
         raise OptionError(
             f"circuit {number} to transpile is of type {type(circuit).__name__}",
             hint="a QuantumCircuit",
         )
+
+
+def _packed(circuit: Any, number: int) -> bytes:
     try:
         return qpy.written(circuit)
     except Exception as error:  # of an operation that QPY does not hold, of whatever type
@@ -74,18 +84,17 @@ def _packed(circuit: Any, number: int) -> bytes:
         ) from error
 
 
-def _chunks(files: Sequence[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
+def _chunks(files: Iterable[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
     """The files of each task, with the number of the first."""
-    first = 0
-    while first < len(files):
-        last, total = first + 1, len(files[first])
-        while last < len(files) and last - first < CIRCUITS:
-            total += len(files[last])
-            if total > TASK_BYTES:
-                break
-            last += 1
-        yield first, tuple(files[first:last])
-        first = last
+    first, chunk, total = 0, list[bytes](), 0
+    for file in files:
+        if len(chunk) == CIRCUITS or (chunk and total + len(file) > TASK_BYTES):
+            yield first, tuple(chunk)
+            first, chunk, total = first + len(chunk), [], 0
+        chunk.append(file)
+        total += len(file)
+    if chunk:
+        yield first, tuple(chunk)
 
 
 def _read(packed: bytes) -> list[Any]:
