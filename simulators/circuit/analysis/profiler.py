@@ -134,7 +134,8 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
 def traits(circuit: Circuit) -> CircuitTraits:
     """The traits of an admissible circuit."""
     other, between, unknown, angled, bond_bits, longest = _looked(circuit, circuit.qubits)
-    order = chain_order(circuit) if bond_bits > 1 else None
+    # A chain of neighbours is in the best order already.
+    order = chain_order(circuit) if bond_bits > 1 and longest > 1 else None
     if order is not None:
         sites = np.array(order, np.uint16)[circuit.qubits]
         *_, ordered_bits, ordered_longest = _looked(circuit, sites)

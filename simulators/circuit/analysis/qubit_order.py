@@ -15,23 +15,26 @@ from simulators.circuit.ir import Circuit
 
 ORDERED_QUBITS = 32  # circuits of more qubits are reordered: below, counts are those of all engines
 _MOST_EDGES = 1 << 16  # pairs of qubits that gates connect; beyond, no order is much better
+_FIRST_TWO = np.triu_indices(2, 1)
 
 
 def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
     """Pairs of qubits that some gate connects: int64 [pairs, 2], each once, the lower one first."""
-    rows = circuit.table.rows[circuit.ops]
-    counts = rows[:, 1]
-    begins = np.cumsum(counts) - counts
-    qubits = circuit.qubits.astype(np.int64)
-    results = []
-    for count in np.unique(counts[(rows[:, 0] >= UNITARY) & (counts > 1)]).tolist():
-        first = begins[(rows[:, 0] >= UNITARY) & (counts == count)]
-        wires = qubits[first[:, None] + np.arange(count)]
-        low, high = np.triu_indices(count, 1)
-        results.append(wires[:, np.stack((low, high), 1)].reshape(-1, 2))
-    if not results:
+    counts = circuit.table.rows[:, 1][circuit.ops]
+    joining = (circuit.table.rows[:, 0] >= UNITARY) & (circuit.table.rows[:, 1] > 1)
+    joins = np.flatnonzero(joining[circuit.ops])
+    widths = counts[joins]
+    first = (counts.cumsum() - counts)[joins]
+    qubits, size = circuit.qubits.astype(np.int64), circuit.num_qubits
+    codes = []
+    for width in sorted(set(widths.tolist())):
+        wires = qubits[first[widths == width, None] + np.arange(width)]
+        low, high = _FIRST_TWO if width == 2 else np.triu_indices(width, 1)
+        one, two = wires[:, low], wires[:, high]
+        codes.append((np.minimum(one, two) * size + np.maximum(one, two)).ravel())
+    if not codes:
         return np.zeros((0, 2), np.int64)
-    return np.unique(np.sort(np.concatenate(results), axis=1), axis=0)
+    return np.stack(np.divmod(np.unique(np.concatenate(codes)), size), axis=1)
 
 
 def chain_order(circuit: Circuit) -> tuple[int, ...] | None:

@@ -10,6 +10,7 @@ from random_circuits import unitary_circuits
 from reference import final_state
 
 from simulators.circuit.analysis.profiler import non_clifford_gates, traits
+from simulators.circuit.analysis.qubit_order import gate_pairs
 from simulators.circuit.gates import ANY, GATES
 from simulators.circuit.ir import Circuit
 
@@ -99,3 +100,10 @@ def test_free_parameters_leave_clifford_property_undecided() -> None:
     assert (found.clifford, found.may_be_clifford, found.by_angles) == (False, False, True)
     arrays.add("t", [0])
     assert not traits(arrays.circuit()).by_angles
+
+
+def test_pairs_of_gates_are_listed_once_with_the_lower_qubit_first() -> None:
+    arrays = Arrays(5, 0).add("cx", [3, 1]).add("ccx", [4, 0, 2]).add("cz", [1, 3]).add("h", [2])
+    arrays.add("barrier", [0, 1, 2, 3, 4])
+    assert gate_pairs(arrays.circuit()).tolist() == [[0, 2], [0, 4], [1, 3], [2, 4]]
+    assert gate_pairs(Arrays(2, 0).add("h", [0]).circuit()).tolist() == []
