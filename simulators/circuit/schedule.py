@@ -111,11 +111,8 @@ def _schedule_items(  # type: ignore[no-untyped-def]
     return _place_items(first, wires, duration, kind, late, active, start, idle, end, used)
 
 
-@kernel(
-    I64, I64, I64, U8, REALS, INT, REALS, REALS, I64, I64, I64, REALS, REALS, returns=INT,
-    group="attachment",
-)  # fmt: skip
-def _schedule_plain(  # type: ignore[no-untyped-def]
+@device_function
+def schedule_operations(  # type: ignore[no-untyped-def]
     codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
 ):
     """Schedule operations without blocks: fill `start` [operations], `total` [1], and the idle
@@ -141,6 +138,19 @@ def _schedule_plain(  # type: ignore[no-untyped-def]
             after[count], qubit[count] = codes.size - 1, q
             count += 1
     return count
+
+
+@kernel(
+    I64, I64, I64, U8, REALS, INT, REALS, REALS, I64, I64, I64, REALS, REALS, returns=INT,
+    group="attachment",
+)  # fmt: skip
+def _schedule_plain(  # type: ignore[no-untyped-def]
+    codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
+):
+    """See `schedule_operations`."""
+    return schedule_operations(
+        codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
+    )
 
 
 def schedule(

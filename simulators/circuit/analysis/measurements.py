@@ -83,8 +83,8 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
     return at
 
 
-@kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission")
-def classify_measurements(  # type: ignore[no-untyped-def]
+@device_function
+def classify(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
 ):
     """Say of each operation what it is; 1 if the circuit needs branching, else 0.
@@ -145,6 +145,14 @@ def classify_measurements(  # type: ignore[no-untyped-def]
             for j in range(at, at + rows[ops[k], 1]):
                 used[qubits[j]] = _ACTED_ON
     return branching
+
+
+@kernel(NAMES, U16, U16, U16, I32, I64, U8, U8, INT, I64, returns=INT, group="admission")
+def classify_measurements(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
+):
+    """See `classify`."""
+    return classify(rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles)
 
 
 @kernel(NAMES, U16, U16, U16, I64, I64, I64, returns=INT, group="admission")

@@ -24,9 +24,10 @@ from simulators.circuit.operands import Operands
 from simulators.circuit.passes.crosstalk import interaction_times
 from simulators.circuit.passes.durations import delays_ns
 from simulators.circuit.passes.noise_locations import append_locations, locate, order_locations
-from simulators.circuit.passes.noise_registry import NoiseRegistry
+from simulators.circuit.passes.noise_registry import NO_READOUT, NoiseRegistry
+from simulators.circuit.passes.plain_locations import PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
-from simulators.errors import BadCircuit, Unsupported
+from simulators.errors import Unsupported
 
 MAX_CHANNELS = 16_384  # that an attachment holds, of 2 KiB at most; then it begins anew
 _PROBE_NS = 1000.0  # an idle time whose channel shows whether a qubit relaxes
@@ -61,7 +62,11 @@ class NoiseAttachment:
 
     def __init__(self, model: NoiseModel) -> None:
         self.model = model
-        self._registry = NoiseRegistry(model)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._registry = NoiseRegistry(self.model)
+        self._plain = PlainLocator(self._registry)
 
     def attach(self, circuit: Circuit, method: Method = "alap") -> NoiseProgram:
         """Noise program of an admissible circuit on the device of the model.
@@ -78,8 +83,30 @@ class NoiseAttachment:
                 hint="compile the circuit for the device",
             )
         if len(self._registry.channels) > MAX_CHANNELS:
-            self._registry = NoiseRegistry(self.model)
-        return _CircuitNoise(circuit, self._registry, method).program()
+            self._begin()
+        result = self._attach_plain(circuit, method)
+        return (
+            _CircuitNoise(circuit, self._registry, method).program() if result is None else result
+        )
+
+    def _attach_plain(self, circuit: Circuit, method: Method) -> NoiseProgram | None:
+        """Noise program of a circuit without blocks and delays whose channels are all known; None
+        where it has others, or that has to be looked at more closely."""
+        if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
+            return None
+        registry, count = self._registry, circuit.num_qubits
+        own = registry.readout(count) if circuit.clbits_data else NO_READOUT
+        misread = own.misread if circuit.clbits_data else np.zeros(count, np.uint8)
+        result = self._plain.locate(circuit, method, misread)
+        if result is None:
+            return None
+        readout = own.readout if result.misread else None
+        if readout is None and result.measures and own.readout is not None and own.readout.groups:
+            return None
+        digest = _digest(circuit, self.model, method, b"")
+        return _assembled(
+            registry, digest, result.locations, result.used, readout, result.duration_ns
+        )
 
 
 class _CircuitNoise:
@@ -120,29 +147,8 @@ class _CircuitNoise:
             if self._model.crosstalk_pairs:
                 groups.append(self._crosstalk(result))
         locations, used = self._ordered(groups, irregular)
-        registry = self._registry
-        facts = registry.facts.of(used)
-        readout = self._readout()
-        kinds: set[NoiseKind] = set() if readout is None else {"readout"}
-        paulis = np.count_nonzero(facts.is_pauli)
-        if paulis:
-            kinds.add("pauli")
-        if paulis < used.size:
-            kinds.add("kraus")
-        channels = tuple([registry.channels[k] for k in used.tolist()])
-        return NoiseProgram(
-            self._digest(delays), frozenset(kinds), locations, channels, readout, facts, duration_ns
-        )
-
-    def _digest(self, delays: NDArray[np.float64]) -> bytes:
-        """Name of what the locations follow from: circuit, delays, model and method."""
-        circuit = self._circuit
-        digest = hashlib.blake2b(self._model.digest, digest_size=32)
-        digest.update(f"{self._method} {circuit.num_qubits} {circuit.table.names}".encode())
-        for data in (circuit.table.rows.tobytes(), circuit.ops_data, circuit.qubits_data):
-            digest.update(data)
-        digest.update(circuit.clbits_data + circuit.conditions_data + delays.tobytes())
-        return digest.digest()
+        digest = _digest(self._circuit, self._model, self._method, delays.tobytes())
+        return _assembled(self._registry, digest, locations, used, self._readout(), duration_ns)
 
     def _locate(self, touched: NDArray[np.uint8]) -> tuple[_Locations, NDArray[np.int64]]:
         """Channels after operations on one and two qubits, and the operations that are left."""
@@ -265,21 +271,39 @@ class _CircuitNoise:
         """Readout error of the circuit's qubits; None where no measured qubit has one."""
         places = self._operands.first[:-1][self._operands.codes == MEASURE]
         measured = self._operands.wires[places]
-        result = self._model.readout() if measured.size else None
-        if result is None:
-            return None
-        count = self._circuit.num_qubits
-        if result.p01.size == 1 and count > 1 and self._model.num_qubits == 0:
-            one = np.zeros(count, np.int64)
-            result = Readout(result.p01[one], result.p10[one], result.groups)
-        if result.p01.size < count:
-            raise BadCircuit(
-                f"the readout error of {result.p01.size} qubits, for a circuit of {count}",
-                hint="give the readout error of each qubit",
-            )
-        wrong = result.p01[measured].any() or result.p10[measured].any()
-        if not wrong:
-            seen = set(measured.tolist())
-            if not any(seen.issuperset(group.qubits) for group in result.groups):
-                return None
-        return result if result.p01.size == count else result.of(np.arange(count))
+        own = self._registry.readout(self._circuit.num_qubits) if measured.size else NO_READOUT
+        result = own.readout
+        if result is None or own.misread[measured].any():
+            return result
+        seen = set(measured.tolist())
+        return result if any(seen.issuperset(group.qubits) for group in result.groups) else None
+
+
+def _digest(circuit: Circuit, model: NoiseModel, method: Method, delays: bytes) -> bytes:
+    """Name of what the locations follow from: circuit, delays, model and method."""
+    digest = hashlib.blake2b(model.digest, digest_size=32)
+    digest.update(f"{method} {circuit.num_qubits} {circuit.table.names}".encode())
+    for data in (circuit.table.rows.tobytes(), circuit.ops_data, circuit.qubits_data):
+        digest.update(data)
+    digest.update(circuit.clbits_data + circuit.conditions_data + delays)
+    return digest.digest()
+
+
+def _assembled(
+    registry: NoiseRegistry,
+    digest: bytes,
+    locations: _Locations,
+    used: _Numbers,
+    readout: Readout | None,
+    duration_ns: float,
+) -> NoiseProgram:
+    """The program of these locations; `used`: numbers of their channels."""
+    facts = registry.facts.of(used)
+    kinds: set[NoiseKind] = set() if readout is None else {"readout"}
+    paulis = np.count_nonzero(facts.is_pauli)
+    if paulis:
+        kinds.add("pauli")
+    if paulis < used.size:
+        kinds.add("kraus")
+    channels = tuple([registry.channels[k] for k in used.tolist()])
+    return NoiseProgram(digest, frozenset(kinds), locations, channels, readout, facts, duration_ns)

@@ -35,8 +35,8 @@ from simulators.compiler.kernel import I64, INT, INTS2, REAL, REALS, device_func
 
 _LEAST_NS = 1e-6
 _SCALE = 1e6  # of times that are rounded to whole numbers, so that equal ones share a channel
-_DIAGONAL = np.zeros(FIRST_GATE + len(GATES), np.int64)
-_DIAGONAL[[gate.code for gate in GATES.values() if gate.diagonal]] = 1
+DIAGONAL = np.zeros(FIRST_GATE + len(GATES), np.int64)
+DIAGONAL[[gate.code for gate in GATES.values() if gate.diagonal]] = 1
 
 Pair = tuple[int, int]
 
@@ -59,11 +59,8 @@ def _piece(k, pair, start, pairs, active, since, after, which, time, count):  # 
     return count
 
 
-@kernel(
-    I64, I64, I64, I64, REALS, REALS, REAL, INTS2, I64, I64, I64, REALS, I64, I64, REALS,
-    returns=INT, group="attachment",
-)  # fmt: skip
-def _pieces(  # type: ignore[no-untyped-def]
+@device_function
+def interaction_pieces(  # type: ignore[no-untyped-def]
     codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since, after,
     which, time,
 ):  # fmt: skip
@@ -121,6 +118,21 @@ def _pieces(  # type: ignore[no-untyped-def]
     return count
 
 
+@kernel(
+    I64, I64, I64, I64, REALS, REALS, REAL, INTS2, I64, I64, I64, REALS, I64, I64, REALS,
+    returns=INT, group="attachment",
+)  # fmt: skip
+def _pieces(  # type: ignore[no-untyped-def]
+    codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since, after,
+    which, time,
+):  # fmt: skip
+    """See `interaction_pieces`."""
+    return interaction_pieces(
+        codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since,
+        after, which, time,
+    )  # fmt: skip
+
+
 class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
     """Pairs of qubits, and those of each qubit."""
 
@@ -155,7 +167,7 @@ def interaction_times(
     room = int(wires.size * pairs.most + (1 + heads) * number)
     (after, which), time = np.empty((2, room), np.int64), np.empty(room)
     count = _pieces(
-        codes, _DIAGONAL, first, wires, schedule.start_ns, schedule.length_ns,
+        codes, DIAGONAL, first, wires, schedule.start_ns, schedule.length_ns,
         schedule.duration_ns, pairs.ends, pairs.begins, pairs.mine,
         np.zeros(pairs.begins.size - 1, np.int64), np.full(number, np.inf), after, which, time,
     )  # fmt: skip

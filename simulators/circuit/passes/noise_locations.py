@@ -40,11 +40,8 @@ def _entry(keys, entries, key):  # type: ignore[no-untyped-def]
     return entries[slot]
 
 
-@kernel(
-    I64, I64, I64, U16, I64, I64, I64, I64, REALS, I64, I64, INTS2, REALS, U8, INTS2, I64, I64, I64,
-    group="attachment",
-)  # fmt: skip
-def locate(  # type: ignore[no-untyped-def]
+@device_function
+def locate_operations(  # type: ignore[no-untyped-def]
     codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
     touched, locations, missing, irregular, found,
 ):  # fmt: skip
@@ -95,6 +92,21 @@ def locate(  # type: ignore[no-untyped-def]
     found[0], found[1], found[2] = written, absent, other
 
 
+@kernel(
+    I64, I64, I64, U16, I64, I64, I64, I64, REALS, I64, I64, INTS2, REALS, U8, INTS2, I64, I64, I64,
+    group="attachment",
+)  # fmt: skip
+def locate(  # type: ignore[no-untyped-def]
+    codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
+    touched, locations, missing, irregular, found,
+):  # fmt: skip
+    """See `locate_operations`."""
+    locate_operations(
+        codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows,
+        durations, touched, locations, missing, irregular, found,
+    )  # fmt: skip
+
+
 @kernel(I64, I64, I64, I64, INTS2, INT, returns=INT, group="attachment")
 def append_locations(after, numbers, first, second, locations, count):  # type: ignore[no-untyped-def]
     """Write the rows of those that have a channel behind `count` rows; returns how many there are
@@ -109,8 +121,8 @@ def append_locations(after, numbers, first, second, locations, count):  # type: 
     return count
 
 
-@kernel(INTS2, I64, I64, I64, INTS2, returns=INT, group="attachment")
-def order_locations(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
+@device_function
+def order_by_operation(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
     """Order locations by their operations, those of one operation as they come, and number their
     channels by their first location; returns how many channels there are.
 
@@ -139,8 +151,14 @@ def order_locations(locations, begins, marks, used, ordered):  # type: ignore[no
     return count
 
 
+@kernel(INTS2, I64, I64, I64, INTS2, returns=INT, group="attachment")
+def order_locations(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
+    """See `order_by_operation`."""
+    return order_by_operation(locations, begins, marks, used, ordered)
+
+
 @device_function
-def _timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
+def timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
     """Where an owner and a time are, or belong."""
     mask = np.int64(keys.shape[0] - 1)
     mixed = np.uint64(time) * _MULTIPLIER ^ np.uint64(owner)
@@ -159,7 +177,7 @@ def find_timed(keys, owners, times, found, missing):  # type: ignore[no-untyped-
     """
     count = 0
     for k in range(owners.size):
-        slot = _timed_slot(keys, owners[k], times[k])
+        slot = timed_slot(keys, owners[k], times[k])
         found[k] = keys[slot, 2]
         if keys[slot, 0] == EMPTY:
             missing[count] = k
@@ -172,6 +190,6 @@ def insert_timed(rows, keys):  # type: ignore[no-untyped-def]
     """Write the rows that are not empty into `keys`."""
     for k in range(rows.shape[0]):
         if rows[k, 0] != EMPTY:
-            slot = _timed_slot(keys, rows[k, 0], rows[k, 1])
+            slot = timed_slot(keys, rows[k, 0], rows[k, 1])
             for column in range(3):
                 keys[slot, column] = rows[k, column]

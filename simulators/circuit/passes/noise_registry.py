@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from noise_models.channel import Channel
 from noise_models.model import NoiseModel
+from noise_models.readout import Readout
 from simulators.circuit.channel_facts import ChannelFacts, channel_facts
 from simulators.circuit.passes.crosstalk import CoupledPairs
 from simulators.circuit.passes.noise_locations import (
@@ -23,10 +25,21 @@ from simulators.circuit.passes.noise_locations import (
     insert_timed,
     slot_of,
 )
+from simulators.errors import BadCircuit
 
 _NONE = -1  # no channel, or no second qubit
-_UNSEEN = -2
-_TABLES = 256  # of names whose gates are kept
+UNSEEN = -2
+_TABLES = 256  # of names whose gates are kept, and widths whose readout errors are
+
+
+class CircuitReadout(msgspec.Struct, frozen=True, eq=False):
+    """Readout error of the qubits of a circuit."""
+
+    readout: Readout | None
+    misread: NDArray[np.uint8]  # [qubits]: 1 where a qubit has an error of its own
+
+
+NO_READOUT = CircuitReadout(None, np.zeros(0, np.uint8))
 
 
 class _TimedChannels:
@@ -35,7 +48,7 @@ class _TimedChannels:
     def __init__(self, make: Callable[[int, float], int]) -> None:
         """`make`: returns the number of the channel of a qubit or pair over a time."""
         self._make = make
-        self._keys = np.full((256, 3), EMPTY, np.int64)
+        self.keys = np.full((256, 3), EMPTY, np.int64)
         self._count = 0
 
     def numbers(
@@ -44,7 +57,7 @@ class _TimedChannels:
         """Numbers of their channels; -1: none."""
         result, missing = np.empty((2, owners.size), np.int64)
         times = times_ns.view(np.int64)
-        while count := find_timed(self._keys, owners, times, result, missing):
+        while count := find_timed(self.keys, owners, times, result, missing):
             places = missing[:count]
             pairs = dict.fromkeys(
                 zip(owners[places].tolist(), times_ns[places].tolist(), strict=True)
@@ -58,12 +71,12 @@ class _TimedChannels:
 
     def _add(self, rows: NDArray[np.int64]) -> None:
         self._count += len(rows)
-        if 2 * self._count > len(self._keys):
+        if 2 * self._count > len(self.keys):
             size = 1 << (2 * self._count).bit_length()
             keys = np.full((size, 3), EMPTY, np.int64)
-            insert_timed(self._keys, keys)
-            self._keys = keys
-        insert_timed(rows, self._keys)
+            insert_timed(self.keys, keys)
+            self.keys = keys
+        insert_timed(rows, self.keys)
 
 
 class NoiseRegistry:
@@ -89,6 +102,7 @@ class NoiseRegistry:
         self._idle = _TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
         self._crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
+        self._readouts: dict[int, CircuitReadout] = {}  # by the number of qubits
         self._facts = channel_facts(())
 
     def number(self, channel: Channel | None) -> int:
@@ -160,10 +174,10 @@ class NoiseRegistry:
             return qubits
         missing = int(qubits[-1]) + 1 - self._preparations.size
         if missing > 0:
-            more = np.full(missing, _UNSEEN, np.int64)
+            more = np.full(missing, UNSEEN, np.int64)
             self._preparations = np.concatenate((self._preparations, more))
         result = self._preparations[qubits]
-        unseen = qubits[result == _UNSEEN]
+        unseen = qubits[result == UNSEEN]
         for qubit in unseen.tolist():
             self._preparations[qubit] = self.number(self.model.preparation(qubit))
         return self._preparations[qubits] if unseen.size else result
@@ -171,6 +185,22 @@ class NoiseRegistry:
     def idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> NDArray[np.int64]:
         """Number of the channel of each idle time; -1: none."""
         return self._idle.numbers(qubits, times_ns)
+
+    @property
+    def known_preparations(self) -> NDArray[np.int64]:
+        """Number of the channel on |0> of each qubit, as far as it was asked for; UNSEEN: it was
+        not."""
+        return self._preparations
+
+    @property
+    def idle_keys(self) -> NDArray[np.int64]:
+        """Channels of idle times that were asked for: see `find_timed`."""
+        return self._idle.keys
+
+    @property
+    def pair_keys(self) -> NDArray[np.int64]:
+        """The same of interaction times of the pairs of `coupled`."""
+        return self._crosstalk.keys
 
     def coupled(self, num_qubits: int) -> CoupledPairs:
         """The model's pairs with crosstalk among so many qubits."""
@@ -207,6 +237,30 @@ class NoiseRegistry:
                 result = Channel(ptm[:, 0, :, 0] + ptm[:, 0, :, 3])
             self._alone[key] = result
         return self.number(result)
+
+    def readout(self, num_qubits: int) -> CircuitReadout:
+        """Readout error of so many qubits. Raises BadCircuit where that of some is missing."""
+        known = self._readouts.get(num_qubits)
+        if known is not None:
+            return known
+        result = self.model.readout()
+        misread = np.zeros(num_qubits, np.uint8)
+        if result is not None:
+            if result.p01.size == 1 and num_qubits > 1 and self.model.num_qubits == 0:
+                one = np.zeros(num_qubits, np.int64)
+                result = Readout(result.p01[one], result.p10[one], result.groups)
+            if result.p01.size < num_qubits:
+                raise BadCircuit(
+                    f"the readout error of {result.p01.size} qubits, for a circuit of {num_qubits}",
+                    hint="give the readout error of each qubit",
+                )
+            if result.p01.size > num_qubits:
+                result = result.of(np.arange(num_qubits))
+            misread[:] = (result.p01 != 0.0) | (result.p10 != 0.0)
+        if len(self._readouts) >= _TABLES:
+            self._readouts.clear()
+        known = self._readouts[num_qubits] = CircuitReadout(result, misread)
+        return known
 
     @property
     def facts(self) -> ChannelFacts:

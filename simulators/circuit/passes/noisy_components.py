@@ -19,7 +19,7 @@ from simulators.circuit.noise import Q0, Q1, NoiseProgram
 from simulators.circuit.passes.components import Subcircuit, kept_slots
 from simulators.circuit.passes.light_cone import join, root_of
 from simulators.circuit.passes.noise_part import noise_of_part
-from simulators.compiler.kernel import I64, INTS2, NAMES, U8, U16, kernel
+from simulators.compiler.kernel import I64, INTS2, NAMES, U8, U16, device_function, kernel
 
 PACKED_QUBITS = 2  # components share a part up to this width
 
@@ -52,8 +52,8 @@ def component_qubits(
     return tuple(np.array(sorted(part), np.int64) for part in parts)
 
 
-@kernel(NAMES, U16, U16, U8, INTS2, I64, group="attachment")
-def _connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-untyped-def]
+@device_function
+def connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-untyped-def]
     """parent[qubit] = one qubit of all that operations and channels connect it with."""
     for q in range(parent.size):
         parent[q] = q
@@ -69,6 +69,12 @@ def _connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-unt
             join(parent, locations[place, Q0], locations[place, Q1])
     for q in range(parent.size):
         parent[q] = root_of(parent, q)
+
+
+@kernel(NAMES, U16, U16, U8, INTS2, I64, group="attachment")
+def _connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-untyped-def]
+    """See `connect`."""
+    connect(rows, ops, qubits, kept, locations, parent)
 
 
 def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:

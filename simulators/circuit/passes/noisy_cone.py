@@ -39,13 +39,13 @@ from simulators.circuit.passes.light_cone import (
     output_support,
 )
 from simulators.circuit.passes.noise_part import noise_of_part
-from simulators.compiler.kernel import INT, INTS2, NAMES, U8, U16, kernel
+from simulators.compiler.kernel import INT, INTS2, NAMES, U8, U16, device_function, kernel
 
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 
 
-@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, group="attachment")
-def _noisy_cone_kernel(  # type: ignore[no-untyped-def]
+@device_function
+def noisy_cone(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
     acting, needed,
 ):  # fmt: skip
@@ -112,6 +112,18 @@ def _noisy_cone_kernel(  # type: ignore[no-untyped-def]
         if kept[k]:
             for j in range(at, at + count):
                 needed[qubits[j]] = 1
+
+
+@kernel(NAMES, NAMES, U16, U16, U16, INT, INT, INTS2, U8, U8, U8, U8, U8, U8, group="attachment")
+def _noisy_cone_kernel(  # type: ignore[no-untyped-def]
+    rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
+    acting, needed,
+):  # fmt: skip
+    """See `noisy_cone`."""
+    noisy_cone(
+        rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
+        acting, needed,
+    )  # fmt: skip
 
 
 class ActiveSupport(msgspec.Struct, frozen=True, eq=False):

@@ -8,6 +8,7 @@ from device_models import DeviceModel
 
 from noise_models import channel as channels
 from noise_models.model import LocatedChannel
+from noise_models.readout import ReadoutGroup
 from simulators.circuit.passes import attach_noise as attachment
 from simulators.circuit.passes.attach_noise import (
     NoiseAttachment,
@@ -145,16 +146,17 @@ def test_operations_on_no_qubits_have_no_noise() -> None:
     assert attach_noise(Arrays(1, 0).add("global_phase", params=[0.3]).circuit(), DeviceModel(1))
 
 
-def random_circuit(rng: np.random.Generator, num_qubits: int) -> Arrays:
+def random_circuit(rng: np.random.Generator, num_qubits: int, *, plain: bool = False) -> Arrays:
+    """`plain`: without delays and gates on three qubits."""
     circuit = Arrays(num_qubits, num_qubits)
     for _ in range(60):
         a, b, c = rng.permutation(num_qubits)[:3].tolist()
         match int(rng.integers(6)):
             case 0:
                 circuit.add("cx", [a, b])
-            case 1:
+            case 1 if not plain:
                 circuit.add("ccx", [a, b, c])
-            case 2:
+            case 2 if not plain:
                 circuit.add("delay", [a], params=[float(rng.integers(1, 9) * 50)])
             case 3:
                 circuit.add("reset", [a])
@@ -183,3 +185,47 @@ def test_a_kept_attachment_gives_the_programs_of_a_new_one(
         facts = msgspec.structs.replace(found, known_facts=None).facts
         np.testing.assert_array_equal(found.facts.traits, facts.traits)
         np.testing.assert_allclose(found.facts.errors, facts.errors, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["alap", "asap"])
+def test_circuits_of_known_channels_are_attached_in_one_pass_with_equal_results(
+    monkeypatch: pytest.MonkeyPatch, method: attachment.Method
+) -> None:
+    model = DeviceModel(
+        9, preparation_error=0.01, readout=(0.1, 0.2), crosstalk_pairs=((0, 1), (2, 5), (7, 8))
+    )
+    kept, rng, seen = NoiseAttachment(model), np.random.default_rng(11), []
+    locate = attachment.PlainLocator.locate
+
+    def recorded(*arguments: object) -> object:
+        seen.append(locate(*arguments) is not None)  # type: ignore[arg-type]
+        return locate(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attachment.PlainLocator, "locate", recorded)
+    for _ in range(60):
+        circuit = random_circuit(rng, int(rng.integers(3, 10)), plain=True).circuit()
+        kept.attach(circuit, method)  # learns its channels
+        found = kept.attach(circuit, method)
+        with monkeypatch.context() as patch:
+            patch.setattr(attachment.PlainLocator, "locate", lambda *_: None)
+            expected = kept.attach(circuit, method)
+        assert found.digest == expected.digest
+        assert found.kinds == expected.kinds
+        assert found.channels == expected.channels
+        assert found.duration_ns == expected.duration_ns
+        np.testing.assert_array_equal(found.locations, expected.locations)
+        assert (found.readout is None) == (expected.readout is None)
+    assert sum(seen) >= 60  # the first look may lack channels
+
+
+def test_correlated_readout_alone_is_kept_where_its_qubits_are_measured() -> None:
+    pair = ReadoutGroup(
+        (0, 1), np.array([[0.9, 0, 0, 0], [0.1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    )
+    kept = NoiseAttachment(DeviceModel(3, t2_by_t1=1.0, groups=(pair,)))
+    both = Arrays(3, 3).add("h", [0]).add("cx", [0, 1])
+    both = both.add("measure", [0], [0]).add("measure", [1], [1])
+    one = Arrays(3, 3).add("h", [0]).add("cx", [0, 1]).add("measure", [0], [0])
+    for _ in range(2):  # the second time all channels are known
+        assert kept.attach(both.circuit()).readout is not None
+        assert kept.attach(one.circuit()).readout is None

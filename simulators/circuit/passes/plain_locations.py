@@ -1,0 +1,225 @@
+"""Noise locations of a circuit without blocks and delays, in one kernel call.
+
+The steps are those of `attach_noise`, on entries that earlier circuits made: where one is missing,
+or an operation has channels on other qubits than its own, the kernel gives up.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.analysis.measurements import TERMINAL, classify
+from simulators.circuit.gates import MEASURE
+from simulators.circuit.ir import Circuit, register_starts
+from simulators.circuit.passes.crosstalk import DIAGONAL, interaction_pieces
+from simulators.circuit.passes.noise_locations import (
+    EMPTY,
+    locate_operations,
+    order_by_operation,
+    timed_slot,
+)
+from simulators.circuit.passes.noise_registry import UNSEEN, NoiseRegistry
+from simulators.circuit.schedule import Method, schedule_operations
+from simulators.compiler.arrays import aligned, as_numbers, as_reals
+from simulators.compiler.kernel import (
+    I32,
+    I64,
+    INT,
+    INTS2,
+    NAMES,
+    REALS,
+    U8,
+    U16,
+    device_function,
+    kernel,
+)
+
+_MAX_OPERATIONS = 4_096  # of a circuit whose scratch arrays are kept
+_CHANNELS_EACH = 4  # of an operation, for which there is room
+
+
+class PlainLocations(msgspec.Struct, frozen=True, eq=False):
+    """Locations in the order they act, their channels by number, and the duration of the
+    schedule."""
+
+    locations: NDArray[np.int64]  # [n, 4], see `NoiseProgram`
+    used: NDArray[np.int64]  # [channels]: number in the registry
+    duration_ns: float
+    measures: bool
+    misread: bool  # a measured qubit is read with an error of its own
+
+
+class PlainLocator:
+    """Of one registry, with its scratch arrays. Not thread-safe."""
+
+    def __init__(self, registry: NoiseRegistry) -> None:
+        self._registry = registry
+        self._scratch = aligned(0)
+        self._rows = np.empty((2, 0, 4), np.int64)
+        self._found, self._total = np.empty(4, np.int64), np.empty(1)
+
+    def locate(
+        self, circuit: Circuit, method: Method, misread: NDArray[np.uint8]
+    ) -> PlainLocations | None:
+        """Locations of an admissible circuit without blocks and delays, for a model with idle
+        noise; None where the kernel gave up. `misread` [qubits]: 1 for a readout error."""
+        registry, size = self._registry, circuit.ops.size
+        if size > _MAX_OPERATIONS:
+            return None
+        pairs = registry.coupled(circuit.num_qubits)
+        wires, qubits = circuit.qubits.size, circuit.num_qubits
+        pieces = wires * pairs.most + len(pairs.ends)
+        need = 8 * (12 * size + 4 * wires + 6 * qubits + 3 * pieces + len(pairs.ends) + 8)
+        need += 2 * qubits + circuit.num_clbits + size
+        if need > self._scratch.size:
+            self._scratch = aligned(2 * need)
+        room = _CHANNELS_EACH * size + size + wires + 2 * qubits + pieces
+        if room > self._rows.shape[1]:
+            self._rows = np.empty((2, 2 * room, 4), np.int64)
+        used = np.empty(registry.marks.size, np.int64)
+        located = _plain_locations(
+            circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, circuit.conditions,
+            register_starts(circuit), registry.gates(circuit.table.names), registry.keys,
+            registry.entries, registry.durations_ns, registry.begins, registry.lengths,
+            registry.rows, registry.known_preparations, registry.idle_keys, registry.pair_keys,
+            pairs.ends, pairs.begins, pairs.mine, registry.marks, misread, circuit.num_clbits,
+            int(method == "alap"), pieces, self._scratch, *self._rows, used, self._found,
+            self._total,
+        )  # fmt: skip
+        if not located:
+            return None
+        count, channels, measured, wrong = self._found.tolist()
+        return PlainLocations(
+            self._rows[1, :count].copy(),
+            used[:channels],
+            float(self._total[0]),
+            measured > 0,
+            wrong > 0,
+        )
+
+
+@device_function
+def _append(locations, count, after, channel, one, two):  # type: ignore[no-untyped-def]
+    """Write a row, where there is a channel; returns how many rows there are."""
+    if channel < 0:
+        return count
+    locations[count, 0], locations[count, 1] = after, channel
+    locations[count, 2], locations[count, 3] = one, two
+    return count + 1
+
+
+@kernel(
+    NAMES, U16, U16, U16, I32, I64, I64, I64, I64, REALS, I64, I64, INTS2, I64, INTS2, INTS2, INTS2,
+    I64, I64, I64, U8, INT, INT, INT, U8, INTS2, INTS2, I64, I64, REALS, returns=INT,
+    group="attachment",
+)  # fmt: skip
+def _plain_locations(  # type: ignore[no-untyped-def]
+    rows, ops, qubits, clbits, tokens, starts, gates, keys, entries, times, begins, lengths,
+    entry_rows, preparations, idle_keys, pair_keys, ends, pair_begins, mine, marks, misread,
+    num_clbits, late, pieces, scratch, locations, ordered, used, found, total,
+):  # fmt: skip
+    """Fill `ordered`, `used`, `found` (how many there are of locations, channels, measurements and
+    misread measurements) and `total`; 0 where something is missing, else 1.
+
+    `keys` .. `pair_keys`: of the registry; `ends` .. `mine`: its coupled pairs. `pieces`: most
+    interaction times. `locations`: rows before they are ordered; `scratch`: bytes.
+    """
+    size, num_wires, num_qubits = ops.size, qubits.size, misread.size
+    room = size + num_wires + num_qubits
+    at = 0
+    codes = as_numbers(scratch, at, size)
+    at += 8 * size
+    first = as_numbers(scratch, at, size + 1)
+    at += 8 * (size + 1)
+    wires = as_numbers(scratch, at, num_wires)
+    at += 8 * num_wires
+    roles = as_numbers(scratch, at, size)
+    at += 8 * size
+    missing = as_numbers(scratch, at, size)
+    at += 8 * size
+    irregular = as_numbers(scratch, at, size)
+    at += 8 * size
+    after = as_numbers(scratch, at, room)
+    at += 8 * room
+    waiting = as_numbers(scratch, at, room)
+    at += 8 * room
+    idle, idle_bits = as_reals(scratch, at, room), as_numbers(scratch, at, room)
+    at += 8 * room
+    in_use = as_numbers(scratch, at, num_qubits)
+    at += 8 * num_qubits
+    active = as_numbers(scratch, at, num_qubits)
+    at += 8 * num_qubits
+    end = as_reals(scratch, at, num_qubits)
+    at += 8 * num_qubits
+    start = as_reals(scratch, at, size)
+    at += 8 * size
+    durations = as_reals(scratch, at, size)
+    at += 8 * size
+    since = as_reals(scratch, at, ends.shape[0])
+    at += 8 * ends.shape[0]
+    piece_after = as_numbers(scratch, at, pieces)
+    at += 8 * pieces
+    piece_pair = as_numbers(scratch, at, pieces)
+    at += 8 * pieces
+    piece_time, piece_bits = as_reals(scratch, at, pieces), as_numbers(scratch, at, pieces)
+    at += 8 * pieces
+    first_of = as_numbers(scratch, at, size + 2)
+    at += 8 * (size + 2)
+    touched, seen = scratch[at : at + num_qubits], scratch[at + num_qubits : at + 2 * num_qubits]
+    at += 2 * num_qubits
+    blocked, final = scratch[at : at + num_clbits], scratch[at + num_clbits :]
+
+    place = 0
+    for k in range(size):
+        codes[k], first[k] = rows[ops[k], 0], place
+        place += rows[ops[k], 1]
+    first[size] = place
+    for j in range(num_wires):
+        wires[j] = qubits[j]
+    classify(rows, ops, qubits, clbits, tokens, starts, seen, blocked, 1, roles)
+    locate_operations(
+        codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, entry_rows,
+        durations, touched, locations, missing, irregular, found,
+    )  # fmt: skip
+    if found[1] or found[2] or found[0] > _CHANNELS_EACH * size:
+        return 0
+    count = found[0]
+    for q in range(num_qubits):
+        if touched[q]:
+            if q >= preparations.size or preparations[q] == UNSEEN:
+                return 0
+            count = _append(locations, count, -1, preparations[q], q, -1)
+    measured = wrong = 0
+    for k in range(size):
+        final[k] = roles[k] == TERMINAL
+        if codes[k] == MEASURE:
+            measured += 1
+            wrong += misread[wires[first[k]]]
+    number = schedule_operations(
+        codes, first, wires, final, durations, late, start, end, in_use, after, waiting, idle, total
+    )
+    for k in range(number):
+        slot = timed_slot(idle_keys, waiting[k], idle_bits[k])
+        if idle_keys[slot, 0] == EMPTY:
+            return 0
+        count = _append(locations, count, after[k], idle_keys[slot, 2], waiting[k], -1)
+    if ends.shape[0]:
+        active[:] = 0
+        since[:] = np.inf
+        number = interaction_pieces(
+            codes, DIAGONAL, first, wires, start, durations, total[0], ends, pair_begins, mine,
+            active, since, piece_after, piece_pair, piece_time,
+        )  # fmt: skip
+        for k in range(number):
+            pair = piece_pair[k]
+            slot = timed_slot(pair_keys, pair, piece_bits[k])
+            if pair_keys[slot, 0] == EMPTY:
+                return 0
+            channel = pair_keys[slot, 2]
+            count = _append(locations, count, piece_after[k], channel, ends[pair, 0], ends[pair, 1])
+    first_of[:] = 0
+    found[1] = order_by_operation(locations[:count], first_of, marks, used, ordered[:count])
+    found[0], found[2], found[3] = count, measured, wrong
+    return 1
