@@ -32,6 +32,7 @@ from simulators.circuit.passes.noisy_components import split
 from simulators.circuit.passes.noisy_cone import active_part
 from simulators.control import RunControl, ThreadPool
 from simulators.densitymatrix.execute import Branches, ExactEvolution
+from simulators.densitymatrix.plain_part import PlainPart, plain_part
 from simulators.densitymatrix.program import Program, build_program
 from simulators.densitymatrix.state import CombinedState, MixedState
 from simulators.engine import SAMPLED, PauliSum, Plan, Request, RunOptions
@@ -93,10 +94,14 @@ class _Part:
         return tuple(_Part(part, noise, outputs) for part, noise in pieces)
 
     @property
+    def num_qubits(self) -> int:
+        """Qubits of the part."""
+        return self.part.circuit.num_qubits
+
+    @property
     def width(self) -> int:
         """Qubits of the widest state."""
-        widths = [each.part.circuit.num_qubits for each in self.components]
-        return max(widths, default=self.part.circuit.num_qubits)
+        return max((each.num_qubits for each in self.components), default=self.num_qubits)
 
     @property
     def draw(self) -> int:
@@ -122,6 +127,10 @@ class _Part:
                 self._programs[not keep] = result
         return result
 
+    def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Its parameters among those of the whole circuit."""
+        return params[self.part.params]
+
     def request(self, request: Request, num_qubits: int) -> Request:
         """A request to the whole circuit, for this part."""
         if not request.observables:
@@ -145,14 +154,14 @@ class DensityMatrixPlan:
 
     def __init__(self, noise: NoiseProgram | None) -> None:
         self._noise = noise or _NO_NOISE
-        self._parts: dict[tuple[OutputSupport | None, bool], _Part] = {}
+        self._parts: dict[tuple[OutputSupport | None, bool], _Part | PlainPart] = {}
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of its parts."""
         return self._noise.locations.nbytes + sum(p.memory_bytes for p in self._parts.values())
 
-    def part(self, circuit: Circuit, request: Request) -> _Part:
+    def part(self, circuit: Circuit, request: Request) -> _Part | PlainPart:
         """What is run for a request."""
         labels = [label for item in request.observables for label in item.labels]
         key = output_support(request.outputs, labels, circuit), "expectation" in request.outputs
@@ -160,7 +169,9 @@ class DensityMatrixPlan:
         if result is None:
             while len(self._parts) >= _KEPT:
                 del self._parts[next(iter(self._parts))]
-            result = _Part.active(circuit, self._noise, request.outputs, labels)
+            result = plain_part(circuit, self._noise, request.outputs)
+            if result is None:
+                result = _Part.active(circuit, self._noise, request.outputs, labels)
             self._parts[key] = result
         return result
 
@@ -206,7 +217,7 @@ class DensityMatrixEngine:
                         (_state(piece, params, options, control, pool), piece.draw)
                         for piece in part.components
                     ]
-                    state: FinalState = CombinedState(part.part.circuit.num_qubits, pieces)
+                    state: FinalState = CombinedState(part.num_qubits, pieces)
                 else:
                     state = _state(part, params, options, control, pool)
                 key = request.seed, request.binding + row
@@ -223,15 +234,14 @@ class DensityMatrixEngine:
 
 
 def _state(
-    part: _Part,
+    part: _Part | PlainPart,
     params: NDArray[np.float64],
     options: RunOptions,
     control: RunControl,
     pool: ThreadPool,
 ) -> MixedState:
     """The final state of a part; `params`: of the whole circuit."""
-    mine = params[part.part.params]
-    width = part.part.circuit.num_qubits
+    mine, width = part.own_params(params), part.num_qubits
 
     def evolve(keep: bool) -> Branches:
         program = part.program(keep=keep)

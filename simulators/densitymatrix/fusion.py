@@ -1,9 +1,10 @@
 """Fusion of gates and channels into blocks on two qubits, in the Pauli basis.
 
-An item is a gate or a channel as its Pauli transfer matrix (see `noise_models.channel`). Items on
-one qubit join the last block of their qubit; an item on two qubits joins the last block of both or
-starts a new one. So noise adds no block where it follows the gates of its pair, and a run costs
-16 4^n multiply-adds a block. Blocks are fused for each binding: planning and binding are one step.
+An item is a gate or a channel as its Pauli transfer matrix (see `noise_models.channel`). An item on
+two qubits joins the last block of both or starts a new one. Items on one qubit wait, as one matrix,
+for the next item on two qubits, or for the end, where they join the last block. So noise adds no
+block where it follows the gates of its pair, and a run costs 16 4^n multiply-adds a block. Blocks
+are fused for each binding: planning and binding are one step.
 """
 
 from __future__ import annotations
@@ -140,6 +141,20 @@ def _begin(mats, at, pending, a, b):  # type: ignore[no-untyped-def]
 
 
 @device_function
+def _multiply_pending(left, first, pending, qubit, out):  # type: ignore[no-untyped-def]
+    """The pending matrix of a qubit = left[first:] of 4 x 4 times it."""
+    at = 16 * qubit
+    for r in range(4):
+        for c in range(4):
+            total = 0.0
+            for j in range(4):
+                total += left[first + 4 * r + j] * pending[at + 4 * j + c]
+            out[4 * r + c] = total
+    for j in range(16):
+        pending[at + j] = out[j]
+
+
+@device_function
 def _clear(pending, qubit):  # type: ignore[no-untyped-def]
     for k in range(16):
         pending[16 * qubit + k] = 1.0 if k % 5 == 0 else 0.0
@@ -156,12 +171,14 @@ def fuse(  # type: ignore[no-untyped-def]
 
     `gates`, `channels`: transfer matrices of BLOCK floats each; `params`: of the circuit, all slots
     filled.
-    There are two qubits at least. Scratch: `last` [n], `pending` [16 n], `work` [256], `out` [256],
-    `matrix` [32].
+    There are two qubits at least. Scratch: `last` [2 n], `pending` [16 n], `work` [256],
+    `out` [256], `matrix` [32].
     """
     count = 0
+    waits = last[n:]
     for q in range(n):
         last[q] = -1
+        waits[q] = 0
         _clear(pending, q)
     moved = matrix[16:]
     for k in range(items.shape[0]):
@@ -179,19 +196,8 @@ def fuse(  # type: ignore[no-untyped-def]
             left = work
             first = np.int64(0)
         if q1 < 0:
-            block = last[q0]
-            if block >= 0:
-                _multiply_single(left, first, high[block] == q0, mats, block * BLOCK, out)
-            else:
-                for r in range(4):
-                    for c in range(4):
-                        total = 0.0
-                        for j in range(4):
-                            total += left[first + 4 * r + j] * pending[16 * q0 + 4 * j + c]
-                        out[4 * r + c] = total
-                for j in range(16):
-                    pending[16 * q0 + j] = out[j]
-                last[q0] = -2
+            _multiply_pending(left, first, pending, q0, out)
+            waits[q0] = 1
             continue
         a, b = min(q0, q1), max(q0, q1)
         block = last[a]
@@ -201,13 +207,25 @@ def fuse(  # type: ignore[no-untyped-def]
             low[block] = a
             high[block] = b
             _begin(mats, block * BLOCK, pending, a, b)
-            _clear(pending, a)
-            _clear(pending, b)
             last[a] = last[b] = block
+            for q in (a, b):
+                _clear(pending, q)
+                waits[q] = 0
+        for q in (a, b):
+            if waits[q]:
+                _multiply_single(pending, 16 * q, q == b, mats, block * BLOCK, out)
+                _clear(pending, q)
+                waits[q] = 0
         _multiply_pair(left, first, q0 != a, mats, block * BLOCK, out)
     waiting = -1
     for q in range(n):
-        if last[q] == -2:
+        if not waits[q]:
+            continue
+        block = last[q]
+        if block >= 0:
+            _multiply_single(pending, 16 * q, high[block] == q, mats, block * BLOCK, out)
+            _clear(pending, q)
+        else:
             if waiting < 0:
                 waiting = q
                 continue
@@ -237,7 +255,7 @@ class Blocks:
         self.mats = np.empty(room * BLOCK)
         self.count = 0
         self._num_qubits = num_qubits
-        self._last = np.empty(num_qubits, np.int64)
+        self._last = np.empty(2 * num_qubits, np.int64)
         self._pending = np.empty(16 * num_qubits)
         self._work, self._out = np.empty(BLOCK), np.empty(BLOCK)
         self._matrix = np.empty(32, np.complex128)

@@ -148,7 +148,13 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
     table_begins: NDArray[np.int64]  # [groups]
     tables: NDArray[np.float64]
     most: NDArray[np.float64]  # [groups]
-    confusions: tuple[NDArray[np.float64], ...]  # [2^k, 2^k] of each group: row read, column true
+    # [2^k, 2^k] of each group: row read, column true; (): groups of one bit, as `tables` has them.
+    own_confusions: tuple[NDArray[np.float64], ...] = ()
+
+    @property
+    def confusions(self) -> tuple[NDArray[np.float64], ...]:
+        """[2^k, 2^k] of each group: row read, column true."""
+        return self.own_confusions or _confusions(self.tables.reshape(-1, 4))
 
     @classmethod
     def of(
@@ -181,9 +187,8 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             order = np.argsort(draws)
             draws, clbits = draws[order], clbits[order]
             tables, most = tables[order], most[order]
-        confusions = _confusions(tables)
         if groups:
-            rows = zip(draws.tolist(), clbits.tolist(), confusions, strict=True)
+            rows = zip(draws.tolist(), clbits.tolist(), _confusions(tables), strict=True)
             groups += [(draw, [clbit], each, _cumulated(each)) for draw, clbit, each in rows]
             return cls._packed(groups)
         if not count:
@@ -195,7 +200,6 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             np.arange(0, 4 * count, 4),
             tables.reshape(-1),
             most,
-            confusions,
         )
 
     @classmethod

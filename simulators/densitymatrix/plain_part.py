@@ -1,0 +1,225 @@
+"""Part of a circuit whose counts are asked for, in one kernel call.
+
+For circuits without blocks and resets, with fixed gates or gates with parameters on at most two
+qubits, whose measurements are final and whose qubits are all connected. The steps are those of
+`noisy_cone`, `noisy_layout`, `noisy_components` and `program`; other circuits go through these.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
+from simulators.circuit.channel_facts import ChannelFacts
+from simulators.circuit.gates import GATES, MEASURE, RESET, UNITARY
+from simulators.circuit.ir import Circuit, Table
+from simulators.circuit.noise import AFTER_OP, CHANNEL, NoiseProgram
+from simulators.circuit.noise import Q0 as FIRST
+from simulators.circuit.noise import Q1 as SECOND
+from simulators.circuit.passes.light_cone import GATE_KINDS
+from simulators.circuit.passes.noisy_components import connect
+from simulators.circuit.passes.noisy_cone import noisy_cone
+from simulators.compiler.arrays import as_numbers
+from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U8, U16, kernel
+from simulators.densitymatrix.fusion import CODE, PARAM, Q0, Q1, TABLE, fixed_gates
+from simulators.densitymatrix.program import MIN_QUBITS, Program, Segment
+from simulators.engine import SAMPLED, Request
+from simulators.execution.readout import ReadoutStage
+
+_MCX = GATES["mcx"].code
+_NO_ROLES = np.zeros(0, np.int64)  # nobody asks which operations were measurements
+
+
+class PlainPart(msgspec.Struct, frozen=True, eq=False):
+    """What counts depend on: the qubits that are simulated, one segment and the readout error."""
+
+    num_qubits: int
+    layouts: MeasurementLayouts  # of the part; operations are those of the whole circuit
+    readout: ReadoutStage | None
+    items: NDArray[np.int64]  # see `fusion`; parameters are those of the whole circuit
+    facts: ChannelFacts
+    components: tuple[()] = ()
+    expressions: tuple[()] = ()
+
+    @property
+    def width(self) -> int:
+        """Qubits of its state."""
+        return self.num_qubits
+
+    def program(self, *, keep: bool) -> Program:  # noqa: ARG002  # no final state is asked for
+        """The program for outputs of clbits."""
+        steps = (Segment(self.items),) if len(self.items) else ()
+        width, gates = max(MIN_QUBITS, self.num_qubits), fixed_gates().blocks
+        return Program(width, steps, gates, self.facts.all_matrices, len(self.items))
+
+    def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Its parameters among those of the whole circuit: all of them."""
+        return params
+
+    def request(self, request: Request, num_qubits: int) -> Request:  # noqa: ARG002  # no observables
+        """A request to the whole circuit, for this part."""
+        return request
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays, about."""
+        return self.items.nbytes + 2 * self.layouts.memory_bytes
+
+
+def plain_part(circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...]) -> PlainPart | None:
+    """The part of an admissible circuit, for counts or memory alone; None where the circuit is
+    another than those of the module."""
+    if not SAMPLED.issuperset(outputs) or circuit.conditions_data:
+        return None
+    sources = _sources(circuit.table)
+    if sources is None:
+        return None
+    size, wires, bits = circuit.ops.size, circuit.num_qubits, circuit.num_clbits
+    locations, facts = noise.locations, noise.facts
+    items = np.empty((size + len(locations), 5), np.int64)
+    layout, found = np.empty((3, bits), np.int64), np.empty(2, np.int64)
+    room = 8 * 3 * wires + 3 * wires + bits + size + len(locations) + facts.rows.size
+    fits = _plain_part(
+        circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits, sources,
+        locations, facts.rows, facts.all_traits, wires, np.empty(room, np.uint8), items, layout,
+        found,
+    )  # fmt: skip
+    if not fits:
+        return None
+    count, width = found.tolist()
+    source, operations, source_in_whole = layout
+    within = MeasurementLayout(_NO_ROLES, source, True, True, operations)
+    readout = None
+    if noise.readout is not None:
+        whole = MeasurementLayout(_NO_ROLES, source_in_whole, True, True, operations)
+        readout = ReadoutStage.of(whole, noise.readout)
+    return PlainPart(width, MeasurementLayouts(within, within), readout, items[:count], facts)
+
+
+@functools.lru_cache(maxsize=256)
+def _sources(table: Table) -> NDArray[np.int64] | None:
+    """TABLE of each row of a circuit's table, see `fusion`; None where it has others than those of
+    the module."""
+    codes, widths = table.rows[:, 0], table.rows[:, 1]
+    others = (codes == RESET) | (codes == UNITARY) | (codes == _MCX)
+    others |= (codes > UNITARY) & (widths > 2)
+    if others.any():
+        return None
+    return np.ascontiguousarray(fixed_gates().sources[codes])
+
+
+@kernel(
+    NAMES, NAMES, U16, U16, U16, I64, INTS2, I64, U8, INT, U8, INTS2, INTS2, I64, returns=INT,
+    group="noise",
+)  # fmt: skip
+def _plain_part(  # type: ignore[no-untyped-def]
+    rows, kinds, ops, qubits, clbits, sources, locations, channels, all_traits, num_qubits, scratch,
+    items, layout, found,
+):  # fmt: skip
+    """Fill `items` (see `program`), `layout` [3, clbits] (the qubit of the part that each clbit
+    reads at the end, the operation, and the qubit of the circuit; -1: none) and `found` (items,
+    qubits); 0 where the circuit is another than those of the module, else 1.
+
+    `sources`: TABLE of each row of the circuit's table; `channels`: row of each channel in
+    `all_traits` and among the matrices. `scratch`: bytes.
+    """
+    at = 0
+    parent = as_numbers(scratch, at, num_qubits)
+    at += 8 * num_qubits
+    new = as_numbers(scratch, at, num_qubits)
+    at += 8 * num_qubits
+    last = as_numbers(scratch, at, num_qubits)
+    at += 8 * num_qubits
+    levels = scratch[at : at + num_qubits]
+    at += num_qubits
+    needed = scratch[at : at + num_qubits]
+    at += num_qubits
+    used = scratch[at : at + num_qubits]
+    at += num_qubits
+    written = scratch[at : at + layout.shape[1]]
+    at += layout.shape[1]
+    kept = scratch[at : at + ops.size]
+    at += ops.size
+    acting = scratch[at : at + locations.shape[0]]
+    at += locations.shape[0]
+    traits = scratch[at : at + channels.size]
+    for k in range(channels.size):
+        traits[k] = all_traits[channels[k]]
+    levels[:] = 0
+    written[:] = 0
+    noisy_cone(
+        rows, kinds, ops, qubits, clbits, 1, 0, locations, traits, levels, written, kept, acting,
+        needed,
+    )  # fmt: skip
+
+    last[:] = -2
+    act = 0
+    for place in range(locations.shape[0]):  # those that act, to the front of `items`
+        if acting[place]:
+            for column in range(4):
+                items[act, column] = locations[place, column]
+            for column in (FIRST, SECOND):
+                if locations[place, column] >= 0:
+                    last[locations[place, column]] = locations[place, AFTER_OP]
+            act += 1
+    connect(rows, ops, qubits, kept, items[:act], parent)
+    width = 0
+    root = np.int64(-1)
+    for q in range(num_qubits):
+        if needed[q]:
+            if width > 0 and parent[q] != root:
+                return 0
+            root = parent[q]
+            new[q] = width
+            width += 1
+    if width == 0:
+        return 0
+
+    layout[:] = -1
+    used[:] = 0
+    at, bit = qubits.size, clbits.size
+    for k in range(ops.size - 1, -1, -1):
+        code = rows[ops[k], 0]
+        at -= rows[ops[k], 1]
+        bit -= rows[ops[k], 2]
+        if not kept[k]:
+            continue
+        if code == MEASURE:
+            q, clbit = qubits[at], clbits[bit]
+            if used[q] or last[q] >= k:
+                return 0
+            if layout[0, clbit] < 0:
+                layout[0, clbit], layout[1, clbit], layout[2, clbit] = new[q], k, q
+        else:
+            for j in range(at, at + rows[ops[k], 1]):
+                used[qubits[j]] = 1
+
+    at = param = place = count = 0
+    for k in range(-1, ops.size):
+        if k >= 0:
+            op = ops[k]
+            code, number = rows[op, 0], rows[op, 1]
+            if kept[k] and code >= UNITARY and number > 0:
+                items[count, TABLE] = sources[op]
+                items[count, CODE] = code
+                items[count, PARAM] = param
+                items[count, Q0] = new[qubits[at]]
+                items[count, Q1] = new[qubits[at + 1]] if number > 1 else np.int64(-1)
+                count += 1
+            at += number
+            param += rows[op, 3]
+        while place < locations.shape[0] and locations[place, AFTER_OP] <= k:
+            if acting[place]:
+                items[count, TABLE] = channels[locations[place, CHANNEL]]
+                items[count, CODE] = items[count, PARAM] = 0
+                items[count, Q0] = new[locations[place, FIRST]]
+                second = locations[place, SECOND]
+                items[count, Q1] = new[second] if second >= 0 else np.int64(-1)
+                count += 1
+            place += 1
+    found[0], found[1] = count, width
+    return 1

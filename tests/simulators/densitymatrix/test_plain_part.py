@@ -1,0 +1,104 @@
+"""Counts of circuits whose part is found in one pass equal those of the passes one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from arrays import Arrays
+from device_models import DeviceModel
+
+from noise_models.readout import ReadoutGroup
+from simulators.circuit.ir import Circuit
+from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.control import RunControl
+from simulators.densitymatrix import engine
+from simulators.densitymatrix.plain_part import plain_part
+from simulators.engine import Request, RunOptions
+from simulators.results import BindingResult
+
+ENGINE = engine.DensityMatrixEngine()
+_PAIR = ReadoutGroup(
+    (0, 2), np.array([[0.9, 0.1, 0, 0.05], [0.1, 0.8, 0.1, 0], [0, 0.1, 0.9, 0.05], [0, 0, 0, 0.9]])
+)
+MODELS: list[dict[str, object]] = [
+    {"gate_error": 0.02, "t2_by_t1": 0.5, "idle": False},
+    {"gate_error": 0.01, "t2_by_t1": 1.0, "excited": 0.1, "preparation_error": 0.03},
+    {"gate_error": 0.03, "t2_by_t1": 1.9, "over_rotation": 0.2, "readout": (0.03, 0.08)},
+    {"t2_by_t1": 2.0, "readout": (0.02, 0.05), "groups": (_PAIR,)},
+    {"crosstalk_pairs": ((0, 1), (1, 2), (3, 4)), "readout": (0.01, 0.2)},
+]
+
+
+def random_circuit(rng: np.random.Generator, qubits: int) -> Arrays:
+    """A connected circuit: some gates follow the last measurement of other qubits, some clbits are
+    written twice."""
+    result = Arrays(qubits, qubits + 1)
+    for _ in range(20):
+        kind = int(rng.integers(4))
+        if kind == 0:
+            result.add("rz", [int(rng.integers(qubits))], (), [float(rng.normal())])
+        elif kind == 1:
+            result.add("sx", [int(rng.integers(qubits))])
+        elif kind == 2:
+            result.add("id", [int(rng.integers(qubits))])
+        else:
+            result.add("cx", rng.permutation(qubits)[:2].tolist())
+    for qubit in range(qubits - 1):
+        result.add("cx", [qubit, qubit + 1])
+    result.add("barrier", list(range(qubits)))
+    for qubit in rng.permutation(qubits)[: int(rng.integers(1, qubits + 1))].tolist():
+        result.add("measure", [qubit], [int(rng.integers(qubits + 1))])
+    return result
+
+
+def run(circuit: Circuit, model: DeviceModel, *outputs: str) -> BindingResult:
+    options = RunOptions()
+    noise = attach_noise(circuit, model)
+    plan = ENGINE.plan(circuit, noise, options)
+    request = Request(3_000, 7, outputs)
+    return ENGINE.run(plan, circuit, request, options, RunControl()).row(0)
+
+
+@pytest.mark.parametrize("number", range(len(MODELS)))
+def test_counts_and_memory_equal_those_of_the_single_passes(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    rng = np.random.default_rng(number)
+    taken = 0
+    for _ in range(12):
+        qubits = int(rng.integers(3, 6))
+        circuit = random_circuit(rng, qubits).circuit()
+        model = DeviceModel(5, **MODELS[number])  # type: ignore[arg-type]
+        taken += plain_part(circuit, attach_noise(circuit, model), ("counts",)) is not None
+        found = run(circuit, model, "counts", "memory")
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "plain_part", lambda *_: None)
+            assert run(circuit, model, "counts", "memory") == found
+    assert taken >= 6
+
+
+def bell() -> Arrays:
+    return Arrays(3, 3).add("h", [0]).add("cx", [0, 1])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        bell().add("measure", [0], [0]).add("x", [0]).add("measure", [0], [1]),
+        bell().add("reset", [0]).add("measure", [1], [1]),
+        bell().add("h", [2]).add("measure", [0], [0]).add("measure", [2], [2]),
+        bell().add("ccx", [0, 1, 2]).add("measure", [2], [2]),
+    ],
+    ids=["mid-circuit measurement", "reset", "two components", "gate on three qubits"],
+)
+def test_other_circuits_are_left_to_the_single_passes(arrays: Arrays) -> None:
+    circuit = arrays.circuit()
+    noise = attach_noise(circuit, DeviceModel(3, gate_error=0.01))
+    assert plain_part(circuit, noise, ("counts",)) is None
+
+
+def test_exact_outputs_are_left_to_the_single_passes() -> None:
+    circuit = bell().add("measure", [0], [0]).circuit()
+    noise = attach_noise(circuit, DeviceModel(3, gate_error=0.01))
+    assert plain_part(circuit, noise, ("counts",)) is not None
+    assert plain_part(circuit, noise, ("counts", "probabilities")) is None
