@@ -68,7 +68,8 @@ class CostQuery(msgspec.Struct, frozen=True):
 
 
 class CostModel(Protocol):
-    """A family's model. Bytes are those of the rank that needs most, rank 0."""
+    """A family's model. Bytes are those of the rank that needs most, rank 0; of a circuit with
+    noise they follow from its kinds and qubits, never from the number and weights of its errors."""
 
     def memory_bytes(self, profile: Profile, ask: CostQuery, /) -> int:
         """Expected peak."""
@@ -194,9 +195,9 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
     """A density matrix as 4^n floats; noise is part of the blocks of its gates."""
 
     base_bytes: int = BASE_BYTES
-    call_s: float = 800e-6
+    call_s: float = 300e-6
     shot_s: float = 30e-9
-    item_s: float = 0.5e-6  # a gate or channel, planned and fused
+    item_s: float = 0.3e-6  # a gate or channel, planned and fused
     multiply_s: float = 1.0 / 12e9  # one multiply-add, one thread
     threaded_qubits: int = 9  # from here on threads share a state
 

@@ -5,6 +5,7 @@ Pure and on arrays: the time is that of a few passes over the operations.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ from simulators.circuit.gates import (
     SWITCH,
     WHILE,
 )
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, Table
 
 # Operations that every device has: they are no gates.
 ALWAYS = frozenset({"measure", "barrier", "delay", "delay_dt", "global_phase"})
@@ -76,24 +77,34 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
             " or loops before a circuit's end",
             "measure at the end alone, or choose a device with dynamic circuits",
         )
-    table = circuit.table
-    rows = table.rows
-    ops = circuit.ops
-    used = np.bincount(ops, minlength=len(rows)) > 0
-    for row in np.flatnonzero(used).tolist():
-        name = table.names[row]
-        if name in ALWAYS or name in _MARKERS or (name in DYNAMIC and device.dynamic):
-            continue
-        if device.gates.get(name) != int(rows[row, 1]):
-            operation = int(np.flatnonzero(ops == row)[0])
+    foreign, _ = _gate_rows(circuit.table, device)
+    for row in foreign:
+        operations = np.flatnonzero(circuit.ops == row)
+        if operations.size:
+            first = int(operations[0])
+            name = circuit.table.names[row]
             return (
-                f"operation {operation} ({name} on {_qubits(circuit, operation)}) is no native gate"
+                f"operation {first} ({name} on {_qubits(circuit, first)}) is no native gate"
                 f" of device {device.name}",
                 f"native gates: {_listed(device.gates)}; compile='auto' compiles for them",
             )
     if device.all_to_all:
         return "", ""
-    return _uncoupled(circuit, device, used)
+    return _uncoupled(circuit, device)
+
+
+@functools.lru_cache(maxsize=1024)
+def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], NDArray[np.bool_]]:
+    """Rows of a table that are no operations of a device; and [rows] which are its gates on two
+    qubits."""
+    foreign = []
+    for row, name in enumerate(table.names):
+        if name in ALWAYS or name in _MARKERS or (name in DYNAMIC and device.dynamic):
+            continue
+        if device.gates.get(name) != int(table.rows[row, 1]):
+            foreign.append(row)
+    pairs = np.array([device.gates.get(name) == 2 for name in table.names], np.bool_)
+    return tuple(foreign), pairs
 
 
 def _mid_circuit(circuit: Circuit) -> str:
@@ -122,21 +133,20 @@ def _end(codes: NDArray[Any], first: int) -> int:
     return first + int(np.flatnonzero(depth == 0)[0])
 
 
-def _uncoupled(circuit: Circuit, device: DeviceLimits, used: NDArray[Any]) -> tuple[str, str]:
-    """The first gate on two qubits that are not coupled in that order. `used`: bool [rows]."""
-    rows, names = circuit.table.rows, circuit.table.names
-    pairs = np.array([device.gates.get(name) == 2 for name in names]) & used
-    places = np.flatnonzero(pairs[circuit.ops])
+def _uncoupled(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
+    """The first gate on two qubits that are not coupled in that order."""
+    _, pairs = _gate_rows(circuit.table, device)
+    places = pairs[circuit.ops].nonzero()[0]
     if not len(places):
         return "", ""
-    arity = rows[:, 1][circuit.ops]
+    arity = circuit.table.rows[:, 1][circuit.ops]
     starts = (arity.cumsum() - arity)[places]
     first = circuit.qubits[starts].astype(np.int64)
     second = circuit.qubits[starts + 1].astype(np.int64)
-    codes = first * device.num_qubits + second
-    wrong = np.flatnonzero(~_are_coupled(codes, device))
-    if not len(wrong):
+    coupled = _are_coupled(first * device.num_qubits + second, device)
+    if coupled.all():
         return "", ""
+    wrong = np.flatnonzero(~coupled)
     operation = int(places[wrong[0]])
     a, b = int(first[wrong[0]]), int(second[wrong[0]])
     name = circuit.table.names[int(circuit.ops[operation])]

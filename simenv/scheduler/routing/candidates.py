@@ -1,0 +1,214 @@
+"""One engine as a candidate for a program: its route, or the objection to it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from simenv.errors import InfeasibleError, OptionError, SimenvError
+from simenv.model import PoolSpec, TaskOptions
+from simenv.scheduler.core.types import ClusterLimits, Route, nodes_of
+from simenv.scheduler.routing import ranks
+from simenv.scheduler.routing.engine_support import (
+    EMPTY_SNAPSHOT,
+    RoutingSnapshot,
+    cost_query,
+    holds_hardware,
+    unsupported_reason,
+)
+from simenv.scheduler.routing.ranks import RankFit
+from simulators import catalog
+from simulators.catalog import EngineCard
+from simulators.circuit.analysis.profile import Profile
+
+AUTO = "auto"
+SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the line
+
+
+class EngineCandidate(msgspec.Struct, frozen=True):
+    """One engine that was considered: a route or an objection, and a short text about it."""
+
+    engine: str
+    route: Route | None
+    objection: SimenvError | None
+    text: str
+
+
+def runs(pool: PoolSpec, card: EngineCard) -> bool:
+    """May this pool run that engine? Engines for fault drills need a pool of their own."""
+    return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
+
+
+def _against_auto(card: EngineCard, profile: Profile) -> str:
+    """Why `auto` does not choose an engine that may be able to run the program; "": it may."""
+    if card.clifford:
+        if not profile.clifford:
+            return "free parameters or matrices may not be Clifford: ask for it by name to try"
+        if profile.conditions:
+            return "conditions may be more than parities of clbits: ask for it by name to try"
+    return "" if card.auto_objection is None else card.auto_objection(profile)
+
+
+def _why(card: EngineCard, profile: Profile, total_qubits: int) -> str:
+    """Why `auto` chooses this engine; `total_qubits`: of the program before its reduction."""
+    width = f"{profile.num_qubits} qubits"
+    if profile.num_qubits < total_qubits:
+        width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
+    if card.clifford:
+        return f"auto: {width} of Clifford gates"
+    if card.auto_reason is not None:
+        return f"auto: {width}, {card.auto_reason(profile)}"
+    return f"auto: {width}, {card.summary}"
+
+
+def candidate(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    chosen_by: str,
+    snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
+) -> EngineCandidate:
+    """The route on one engine, or the objection to it."""
+    fit, reason = judged(card, candidates, profile, terms, limits, chosen_by, snapshot)
+    if not isinstance(fit, RankFit):
+        return EngineCandidate(card.name, None, fit, _short(card, fit))
+    profile = card.effective_profile(profile, terms.outputs)
+    return EngineCandidate(
+        card.name, route_on(card, fit, profile, terms, limits, reason), None, reason
+    )
+
+
+def judged(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    chosen_by: str,
+    snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
+) -> tuple[RankFit | SimenvError, str]:
+    """Where one engine can run it, with the reason for the engine; or the objection to it."""
+    total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
+    error = unsupported_reason(card, profile, terms)
+    if error is None and card.is_device:
+        error = _hardware_refusal(candidates, profile, snapshot)
+    fit = None
+    if error is None:
+        candidates_ = _fit(card, candidates, profile, terms, limits)
+        if isinstance(candidates_, RankFit):
+            fit = candidates_
+        else:
+            error = candidates_
+    if error is None and chosen_by == AUTO and (text := _against_auto(card, profile)):
+        error = InfeasibleError(f"engine {card.name!r}: {text}", hint=f"engine={card.name!r}")
+    if error is not None or fit is None:
+        assert error is not None
+        return error, ""
+    reason = _why(card, profile, total_qubits) if chosen_by == AUTO else f"asked for {card.name}"
+    if card.is_device:
+        reason = f"asked for {describe_pool(fit.pool, snapshot)}"
+    if fit.text:
+        reason = f"{reason}; {fit.text}"
+    return fit, reason
+
+
+def _fit(
+    card: EngineCard,
+    candidates: tuple[PoolSpec, ...],
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+) -> RankFit | SimenvError:
+    """Where it fits: one rank if possible, then pools of several ranks, then on demand."""
+    usable = [p for p in candidates if runs(p, card)]
+    if not usable:
+        return InfeasibleError(
+            f"no pool here runs engine {card.name!r}",
+            hint=f"ask for another engine, or start a pool with engine={card.name}"
+            + ("; a machine is asked for by its pool" if not candidates else ""),
+        )
+    usable.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
+    candidates_ = [ranks.fit(card, profile, terms, pool, limits) for pool in usable]
+    fits = [
+        msgspec.structs.replace(candidate, paced=pool.pace)
+        for candidate, pool in zip(candidates_, usable, strict=True)
+        if isinstance(candidate, RankFit)
+    ]
+    if fits:
+        return min(fits, key=lambda candidate: (candidate.ranks > 1, candidate.on_demand))
+    return next(candidate for candidate in candidates_ if not isinstance(candidate, RankFit))
+
+
+def _short(card: EngineCard, error: SimenvError) -> str:
+    """An objection without the engine's name; with the pip command if that solves it."""
+    text = error.message.removeprefix(f"engine {card.name!r}").removeprefix(":").strip()
+    return f"{text}: {card.install_hint}" if card.install_hint else text
+
+
+def route_on(
+    card: EngineCard,
+    fit: RankFit,
+    profile: Profile,
+    terms: TaskOptions,
+    limits: ClusterLimits,
+    reason: str,
+) -> Route:
+    noise = profile.noise
+    if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
+        query = cost_query(card, terms, noise.shots, fit.used)
+        start_s = many_s = card.costs.seconds(profile, query, 1)
+    else:
+        start_s = card.costs.seconds(profile, cost_query(card, terms, ranks=fit.used), 1)
+        many_s = card.costs.seconds(profile, cost_query(card, terms, SHOTS_PROBE, fit.used), 1)
+    narrow = profile.num_qubits <= catalog.SMALL_QUBITS
+    alone = narrow or not card.threads or fit.ranks > 1
+    return Route(
+        engine=card.name,
+        reason=reason,
+        pool=fit.pool,
+        num_qubits=profile.num_qubits,
+        memory_bytes=fit.memory_bytes,
+        # Two digits are all an estimate is worth, and let programs of one kind share a route.
+        evolve_us=float(f"{start_s * 1e6:.2g}"),
+        shot_us=float(f"{(many_s - start_s) * 1e6 / SHOTS_PROBE:.2g}"),
+        max_slots=1 if alone else max(node.slots for node in nodes_of(limits)),
+        ranks=fit.ranks,
+        device_shot_ns=0.0 if noise is None else noise.device_shot_ns,
+        device_overhead_ns=0.0 if noise is None else noise.device_overhead_ns,
+        paced=noise is not None and fit.paced,
+    )
+
+
+def describe_pool(pool: str, snapshot: RoutingSnapshot) -> str:
+    """A pool in a message, with its hardware model if known."""
+    device = snapshot.device(pool)
+    return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
+
+
+def _hardware_refusal(
+    candidates: tuple[PoolSpec, ...], profile: Profile, snapshot: RoutingSnapshot
+) -> SimenvError | None:
+    """Why the hardware of the named pool cannot run the program, as far as is known."""
+    pool = next((pool.name for pool in candidates if holds_hardware(pool)), "")
+    if not pool:
+        return OptionError(
+            "a machine is asked for by its pool, never by engine='hardware' alone",
+            hint="pool='NAME', or prefer=['hardware']",
+        )
+    device = snapshot.device(pool)
+    if device is None:
+        return None
+    if 0 < device.num_qubits < profile.num_qubits:
+        return InfeasibleError(
+            f"this program has {profile.num_qubits} qubits; {describe_pool(pool, snapshot)} has "
+            f"{device.num_qubits}",
+            hint="a simulator may take it: ask for no pool",
+        )
+    if profile.mid_circuit and not device.dynamic:
+        return InfeasibleError(
+            f"{describe_pool(pool, snapshot)} has no measurements, resets or conditions before a "
+            "program's end",
+            hint="a simulator takes it: ask for no pool",
+        )
+    return None
