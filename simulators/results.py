@@ -75,7 +75,9 @@ class EngineResult(msgspec.Struct, frozen=True):
             b"".join([row.probabilities for row in found]),
             probability_rows,
             _stacked(states),
-            np.array([row.expectations for row in found], np.float64).tobytes(),
+            np.array([row.expectations for row in found], np.float64).tobytes()
+            if first.expectations
+            else b"",
             max(row.truncation for row in found),
             ", ".join(list(dict.fromkeys(row.remark for row in found if row.remark))[:_REMARKS]),
             b"".join([row.gradients.tobytes() for row in found if row.gradients is not None]),

@@ -7,6 +7,7 @@ Unknown numbers are NaN.
 from __future__ import annotations
 
 import enum
+import functools
 import math
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ from simenv.model.views import GateInfo
 UNKNOWN = math.nan
 
 
+@functools.lru_cache(maxsize=64)
 def wall_clock_s(moment: str) -> float:
     """Seconds since 1970 of an ISO 8601 time, in UTC where it names no zone; 0.0 where it is
     none."""

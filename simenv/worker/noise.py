@@ -154,10 +154,10 @@ class Noise:
         return result
 
     def _document(self, digest: str) -> Document:
-        from noise_models import document
-
         result = self._documents.get(digest)
         if result is None:
+            from noise_models import document
+
             body = self._bodies.get(digest, b"")
             if not body:
                 raise Unsupported(
@@ -167,13 +167,13 @@ class Noise:
         return result
 
     def _attachment(self, terms: TaskOptions) -> NoiseAttachment:
-        from noise_models import document
-        from noise_models.options import NoiseOptions
-        from simulators.circuit.passes.attach_noise import NoiseAttachment
-
         key = (terms.snapshot, terms.noise)
         result = self._models.get(key)
         if result is None:
+            from noise_models import document
+            from noise_models.options import NoiseOptions
+            from simulators.circuit.passes.attach_noise import NoiseAttachment
+
             options = NoiseOptions.parse(terms.noise)
             model = document.model(self._document(terms.snapshot), options)
             result = self._models[key] = NoiseAttachment(model)

@@ -193,7 +193,7 @@ class RunCheckpoints(msgspec.Struct, frozen=True):
         """The options of a run, with the folder of its task if it may be long."""
         if num_qubits < WIDE_QUBITS:
             return options
-        folder = str(self.folder / task_name(task))
+        folder = os.path.join(self.folder, task_name(task))
         return msgspec.structs.replace(
             options, checkpoint_dir=folder, checkpoint_every_s=self.every_s
         )

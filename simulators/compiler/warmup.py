@@ -41,6 +41,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
         "simulators.circuit.passes.noisy_cone",
         "simulators.circuit.passes.noisy_components",
         "simulators.circuit.analysis.noisy_measurements",
+        "simulators.circuit.analysis.noise_profile",
     ),
     "noise": (
         "simulators.execution.readout",

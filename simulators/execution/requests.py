@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
 from simulators.catalog import EngineCard
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.gates import FOR, STORE, SWITCH, UNITARY, WHILE
-from simulators.circuit.ir import Circuit
+from simulators.circuit.ir import Circuit, Table
 from simulators.circuit.noise import NoiseProgram
 from simulators.engine import OUTPUTS, SAMPLED, Request, RunOptions
 from simulators.errors import BadCircuit, TooManySteps, Unsupported
@@ -54,13 +56,19 @@ def check_request(
 
 def _refuse_wide_gates(card: EngineCard, circuit: Circuit) -> None:
     rows = circuit.table.rows
-    wide = np.flatnonzero((rows[:, 0] >= UNITARY) & (rows[:, 1] > card.gate_qubits))
+    wide = _wide_rows(circuit.table, card.gate_qubits)
     for row in wide[np.isin(wide, circuit.ops)].tolist() if wide.size else ():
         raise Unsupported(
             f"{circuit.table.names[row]} on {rows[row, 1]} qubits; engine {card.name!r} takes gates"
             f" on at most {card.gate_qubits}",
             hint="decompose it: qiskit.transpile with basis_gates=['u', 'cx']",
         )
+
+
+@functools.lru_cache(maxsize=256)
+def _wide_rows(table: Table, most: int) -> NDArray[np.intp]:
+    """Rows of a table with gates on more qubits."""
+    return np.flatnonzero((table.rows[:, 0] >= UNITARY) & (table.rows[:, 1] > most))
 
 
 def check_width(card: EngineCard, num_qubits: int) -> None:

@@ -233,15 +233,19 @@ def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> 
     result = partition(circuit, output_support(outputs, labels, circuit))
     if not result.parts:
         return None
-    rows = circuit.table.rows[circuit.ops[result.kept]]
-    wires = rows[rows[:, 0] >= UNITARY, 1]
+    rows = circuit.table.rows
+    numbers = np.bincount(circuit.ops[result.kept], minlength=len(rows)).tolist()
+    gates = [0, 0, 0]  # by their qubits: up to 1, 2, more
+    for number, (code, wires, _, _) in zip(numbers, rows.tolist(), strict=True):
+        if code >= UNITARY:
+            gates[min(2, max(0, wires - 1))] += number
     return Kept(
         num_qubits=result.num_qubits,
         widest=result.widest,
-        operations=len(rows),
-        gates_1q=int(np.count_nonzero(wires <= 1)),
-        gates_2q=int(np.count_nonzero(wires == 2)),
-        gates_many=int(np.count_nonzero(wires > 2)),
+        operations=sum(numbers),
+        gates_1q=gates[0],
+        gates_2q=gates[1],
+        gates_many=gates[2],
     )
 
 

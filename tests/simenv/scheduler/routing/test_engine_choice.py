@@ -332,3 +332,17 @@ def test_a_gate_with_noise_does_not_load_matrix_product_states() -> None:
     whole = msgspec.structs.replace(profile(circuit), noise=noise)
     considered = engine_choice.consider(whole, TaskOptions(), POOLS, LIMITS)
     assert considered[0].engine in ("densitymatrix", "statevector")
+
+
+@pytest.mark.parametrize("width", [1, 3, 8, 11, 16])
+@pytest.mark.parametrize("shots", [1_024, 1_048_576])
+def test_route_of_a_circuit_with_noise_is_the_first_that_is_considered(
+    width: int, shots: int
+) -> None:
+    circuit = measured(chain(width, angle=0.3))
+    for locations in (5, 50, 500):  # of one shape: what is known of the first holds for the others
+        kinds = frozenset({"kraus", "readout"})
+        noise = NoiseProfile(kinds, locations, 2, 0.01 * locations, 0.001, width, shots)
+        found = msgspec.structs.replace(profile(circuit), noise=noise)
+        considered = engine_choice.consider(found, TaskOptions(), POOLS, LIMITS)
+        assert engine_choice.route(found, TaskOptions(), POOLS, LIMITS) == considered[0].route

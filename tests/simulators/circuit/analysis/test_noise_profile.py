@@ -14,6 +14,8 @@ from simulators.circuit.analysis.noise_profile import noise_profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.passes.attach_noise import attach_noise
+from simulators.circuit.passes.noisy_components import component_qubits
+from simulators.circuit.passes.noisy_cone import active_support
 
 
 def program(*made: channels.Channel) -> NoiseProgram:
@@ -48,3 +50,30 @@ def test_width_is_that_of_the_active_part() -> None:
     assert noise_profile(noise, circuit).num_qubits == 127
     whole = msgspec.structs.replace(profile(circuit, ("counts",)), noise=found)
     assert builtin_card("statevector").effective_profile(whole, ("counts",)).num_qubits == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_profile_of_counts_is_that_of_the_passes_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(3, 9))
+    arrays = Arrays(n, 2)
+    for _ in range(int(rng.integers(2, 14))):
+        name = str(rng.choice(["cx", "sx", "cz", "barrier"]))
+        width = 2 if name in ("cx", "cz") else 1
+        arrays.add(name, rng.permutation(n)[:width].tolist())
+    for clbit in range(2):
+        arrays.add("measure", [int(rng.integers(n))], [clbit])
+    model = DeviceModel(n, gate_error=0.01, preparation_error=0.02, crosstalk_pairs=((0, 1),))
+    circuit = arrays.circuit()
+    noise = attach_noise(circuit, model)
+    found = noise_profile(noise, circuit, ("counts",))
+    single = noise_profile(noise, circuit, ("counts", "memory"))
+    support = active_support(circuit, noise, ("counts",))
+    assert support is not None
+    locations = noise.locations[support.acting]
+    parts = component_qubits(circuit, support.kept, locations, support.needed)
+    assert found.widest == max(part.size for part in parts)
+    assert found.error_weight == pytest.approx(single.error_weight, rel=1e-12)
+    assert found.drawn_weight == pytest.approx(single.drawn_weight, rel=1e-12)
+    weights = {"error_weight": 0.0, "drawn_weight": 0.0, "widest": 0}
+    assert msgspec.structs.replace(found, **weights) == msgspec.structs.replace(single, **weights)
