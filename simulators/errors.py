@@ -46,6 +46,12 @@ class OutOfMemory(EngineError):
     code = "out_of_memory"
 
 
+class TruncatedState(EngineError):
+    """A tensor network had to cut off more weight than the option `tolerance` allows."""
+
+    code = "truncation"
+
+
 class DeviceLost(EngineError):
     """A GPU failed, and this process can not use it any more; another process may."""
 

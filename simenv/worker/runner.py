@@ -49,6 +49,7 @@ from simenv.worker.plan_cache import PlanCache
 from simenv.worker.process import exit_process
 from simenv.worker.result_files import ResultFileWriter, RunCheckpoints
 from simulators import errors, registry
+from simulators.catalog import settings_of
 from simulators.circuit.ir import Circuit
 from simulators.compiler.kernel_time import spent_ns, working_ns
 from simulators.control import RunControl
@@ -85,7 +86,7 @@ FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of t
 # Errors whose codes are reasons.
 CODED_ERRORS = (
     *(errors.MachineRefused, errors.MachineFailed, errors.BadAnswer, errors.StaleCalibration),
-    *(errors.OtherOutcome, CallFailed, ValueTooLarge, ProgramError),
+    *(errors.OtherOutcome, errors.TruncatedState, CallFailed, ValueTooLarge, ProgramError),
 )
 _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
@@ -306,7 +307,7 @@ class Runner:
             precision=terms.precision,
             threads=max(1, chunk.slots),
             memory_bytes=chunk.memory_bytes,
-            settings=terms.options,
+            settings=settings_of(chunk.engine, terms.options, auto=terms.engine == "auto"),
             parts=_circuit_parts(terms.parts),
         )
         plain = terms.outputs == ("counts",) and not terms.options and terms.precision == "double"

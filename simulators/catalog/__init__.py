@@ -3,20 +3,20 @@
 from simulators.catalog.builtin import (
     CARDS,
     DEFAULT_ENGINE,
-    LIGHT_BITS,
-    LIGHT_QUBITS,
     builtin_card,
     card,
     engine_cards,
+    settings_of,
 )
 from simulators.catalog.cards import EngineCard, EngineOption, NoiseKind, Options
 from simulators.catalog.costs import SMALL_QUBITS, CostQuery, state_bytes
+from simulators.catalog.preference import DENSE_QUBITS, LIGHT_BITS, trial_operations
 
 __all__ = [
     "CARDS",
     "DEFAULT_ENGINE",
+    "DENSE_QUBITS",
     "LIGHT_BITS",
-    "LIGHT_QUBITS",
     "SMALL_QUBITS",
     "CostQuery",
     "EngineCard",
@@ -26,5 +26,7 @@ __all__ = [
     "builtin_card",
     "card",
     "engine_cards",
+    "settings_of",
     "state_bytes",
+    "trial_operations",
 ]

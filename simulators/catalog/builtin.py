@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 
+from simulators.catalog import preference
 from simulators.catalog.calls import CALL_CARDS
-from simulators.catalog.cards import EngineCard, EngineOption, NoiseKind
+from simulators.catalog.cards import EngineCard, EngineOption, NoiseKind, Options
 from simulators.catalog.costs import (
     BASE_BYTES,
-    SMALL_QUBITS,
     ContractionCost,
     DensityMatrixCost,
     DeviceCost,
@@ -17,7 +17,6 @@ from simulators.catalog.costs import (
     StatevectorCost,
 )
 from simulators.catalog.gpu_costs import GpuCost
-from simulators.circuit.analysis.profile import Profile
 from simulators.errors import Unsupported
 
 _ALL_OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "memory")
@@ -30,83 +29,6 @@ _WIDEST_STATE = 50
 
 DEFAULT_ENGINE = "statevector"  # it runs any circuit
 ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
-LIGHT_QUBITS = 24  # up to this width all amplitudes cost less than any other method
-LIGHT_BITS = 6  # above it, an MPS with bonds of up to 2**6 costs less than all amplitudes
-
-
-AUTO_BITS = 8  # bonds of up to 2**8 are exact with the default of the option `bond`
-AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitude of a sample
-AUTO_OPERATIONS = 10**12  # operations for splitting tensors that `auto` allows
-
-
-def _is_light_chain(profile: Profile, num_qubits: int) -> bool:
-    return num_qubits > LIGHT_QUBITS and 0 <= profile.bond_bits <= LIGHT_BITS
-
-
-def _statevector_rank(profile: Profile, num_qubits: int) -> int:
-    if num_qubits <= SMALL_QUBITS:
-        return 0
-    return 30 if _is_light_chain(profile, num_qubits) else 20
-
-
-def _stabilizer_rank(_profile: Profile, _num_qubits: int) -> int:
-    return 10
-
-
-def _mps_rank(profile: Profile, num_qubits: int) -> int:
-    return 20 if _is_light_chain(profile, num_qubits) else 30
-
-
-def _mps_objection(profile: Profile) -> str:
-    if not 0 <= profile.bond_bits <= AUTO_BITS:
-        bound = "unknown" if profile.bond_bits < 0 else f"2^{profile.bond_bits}"
-        return (
-            f"its bonds may need {bound} values, auto allows 2^{AUTO_BITS}: asked for by name,"
-            " it cuts off what is beyond its option bond"
-        )
-    if _splits(profile) > AUTO_OPERATIONS:
-        return f"more than {AUTO_OPERATIONS:.0e} operations: ask for it by name to run it"
-    return ""
-
-
-def _mps_reason(profile: Profile) -> str:
-    return f"at most 2^{profile.bond_bits} values cross any cut between them"
-
-
-def _splits(profile: Profile) -> int:
-    """A count of operations for splitting tensors; distant qubits are swapped there and back."""
-    gates = profile.gates_2q + profile.gates_many
-    hops: int = max(1, 2 * profile.longest - 1)
-    return int(gates * hops * 8 ** max(0, profile.bond_bits))
-
-
-def _contraction_rank(_profile: Profile, _num_qubits: int) -> int:
-    return 40
-
-
-def _contraction_objection(profile: Profile) -> str:
-    """It has no bound of its own before it has searched for a path, so `auto` asks for a narrow
-    one."""
-    if profile.num_qubits <= LIGHT_QUBITS or 0 <= profile.bond_bits <= LIGHT_BITS:
-        return "another engine takes narrow circuits and small bonds"
-    width = profile.contraction_width
-    if 0 <= width <= AUTO_WIDTH:
-        return ""
-    bound = "unknown, or above 2^30" if width < 0 else f"2^{width}"
-    return (
-        f"its largest tensor may have {bound} values, auto allows 2^{AUTO_WIDTH}: asked for by"
-        " name, it searches for a path and slices it, or refuses it with the bytes it needs"
-    )
-
-
-def _contraction_reason(profile: Profile) -> str:
-    return f"the largest tensor of an amplitude has at most 2^{profile.contraction_width} values"
-
-
-def _densitymatrix_rank(_profile: Profile, _num_qubits: int) -> int:
-    return 50
-
-
 _ALL_NOISE: frozenset[NoiseKind] = frozenset({"kraus", "pauli", "readout"})
 _LATER_KERNELS = ("light_cone", "wide", "deferred")
 
@@ -121,7 +43,7 @@ CARDS: tuple[EngineCard, ...] = (
         max_qubits=_WIDEST_STATE,
         needs=("numba",),
         install="pip install simenv",
-        auto_rank=_statevector_rank,
+        auto_rank=preference.statevector_rank,
         summary="all amplitudes, exact; dynamic circuits by branching and merging",
         costs=StatevectorCost(passes=True),
         noise=_ALL_NOISE,
@@ -142,7 +64,7 @@ CARDS: tuple[EngineCard, ...] = (
         max_qubits=65_535,
         needs=("stim",),
         install="pip install 'simenv[stabilizer]'",
-        auto_rank=_stabilizer_rank,
+        auto_rank=preference.stabilizer_rank,
         summary="Clifford circuits of any width, by stim; Paulis may depend on parities of clbits",
         costs=StabilizerCost(),
         noise=frozenset({"pauli", "readout"}),
@@ -165,9 +87,9 @@ CARDS: tuple[EngineCard, ...] = (
         max_qubits=4_096,
         needs=("numba",),
         install="pip install simenv",
-        auto_rank=_mps_rank,
-        auto_objection=_mps_objection,
-        auto_reason=_mps_reason,
+        auto_rank=preference.mps_rank,
+        auto_objection=preference.mps_objection,
+        auto_reason=preference.mps_reason,
         tensor_network=True,
         summary="a matrix product state: any width, little entanglement",
         costs=MpsCost(bond=256),
@@ -181,7 +103,9 @@ CARDS: tuple[EngineCard, ...] = (
         options=(
             EngineOption("bond", 256, 1, 4_096, "the largest bond that is kept"),
             EngineOption("cutoff", 1e-14, 0.0, 0.1, "weight that may be cut off at a gate"),
+            EngineOption("tolerance", 1.0, 0.0, 1.0, "weight cut off in all, beyond it: an error"),
         ),
+        auto_options=(("tolerance", preference.AUTO_TOLERANCE),),
     ),
     EngineCard(
         name="contraction",
@@ -193,9 +117,9 @@ CARDS: tuple[EngineCard, ...] = (
         max_qubits=4_096,
         needs=("cotengra",),
         install="pip install 'simenv[contraction]'",
-        auto_rank=_contraction_rank,
-        auto_objection=_contraction_objection,
-        auto_reason=_contraction_reason,
+        auto_rank=preference.contraction_rank,
+        auto_objection=preference.contraction_objection,
+        auto_reason=preference.contraction_reason,
         tensor_network=True,
         summary="contraction of tensor networks, by cotengra: any width, shallow circuits",
         costs=ContractionCost(),
@@ -221,7 +145,7 @@ CARDS: tuple[EngineCard, ...] = (
         max_qubits=14,
         needs=("numba",),
         install="pip install simenv",
-        auto_rank=_densitymatrix_rank,
+        auto_rank=preference.densitymatrix_rank,
         summary="density matrix in the Pauli basis, exact with noise; dynamic circuits by record",
         costs=DensityMatrixCost(),
         noise=_ALL_NOISE,
@@ -363,3 +287,12 @@ def card(name: str) -> EngineCard | None:
     """The card of that name; None if there is none. Entry points are read only if need be."""
     known = _BY_NAME.get(name)
     return known or next((entry for entry in engine_cards() if entry.name == name), None)
+
+
+def settings_of(engine: str, options: Options, *, auto: bool) -> Options:
+    """The options of a run: those given; where `auto` chose the engine, its card's beside them."""
+    known = card(engine)
+    if known is None or not (auto and known.auto_options):
+        return options
+    given = dict(options)
+    return (*options, *(each for each in known.auto_options if each[0] not in given))

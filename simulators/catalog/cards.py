@@ -86,6 +86,7 @@ class EngineCard(msgspec.Struct, frozen=True):
     auto_rank: AutoRank | None = None  # None: runs only where it is named
     auto_objection: AutoObjection | None = None
     auto_reason: AutoReason | None = None  # None: its summary
+    auto_options: Options = ()  # values of options where `auto` has chosen it, unless given
     tensor_network: bool = False  # memory and time grow with entanglement, not with width
     start_kernels: tuple[str, ...] = ()  # groups of kernels to load before a first task
     later_kernels: tuple[str, ...] = ()  # and by an idle worker; over ranks before a first task

@@ -38,6 +38,8 @@ _NOISE_PLAN_S = 3e-3, 10e-6  # errors, and a location of them, when they are pla
 _NOISE_SHOT_S = 100e-9  # a shot of a trajectory, beside its gates
 _EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
 _EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
+_TRIED = 24  # memory of a matrix product state, in bytes of its tensors as they were tried
+_TRIED_S = 0.25e-9  # an operation of its trial, in double precision
 
 
 def state_bytes(num_qubits: int, precision: str = "double") -> int:
@@ -251,16 +253,20 @@ class MpsCost(msgspec.Struct, frozen=True):
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Tensors at the largest bond the circuit can reach."""
-        bond = self._bond(profile, ask)
+        bond, trial = self._bond(profile, ask), profile.trial
         state = max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
+        if trial is not None and trial.done:
+            state = min(state, _TRIED * trial.tensor_bytes)
         need = self.base_bytes + state * (self.trajectories if profile.noise is not None else 1)
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """As expected: it cannot do with less."""
-        return self.memory_bytes(profile, ask)
+        """As expected; but what is only bounded may take far less, and is watched as it runs."""
+        if profile.trial is None or profile.trial.done:
+            return self.memory_bytes(profile, ask)
+        return self.base_bytes + _TRIED * profile.trial.tensor_bytes
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
         """Gates of more than one qubit split tensors; a shot walks all of them. With noise, as many
@@ -269,6 +275,8 @@ class MpsCost(msgspec.Struct, frozen=True):
         gates = profile.gates_2q + profile.gates_many
         split = 100.0 * float(bond) ** 3 * self.flop_s
         walks = ask.shots * profile.num_qubits * bond * bond * self.flop_s
+        if profile.trial is not None and profile.trial.done and profile.noise is None:
+            return profile.trial.operations * _TRIED_S + walks
         if profile.noise is None:
             each = gates * (self.gate_s + split)
             if profile.mid_circuit:  # a state for each history of outcomes
@@ -281,6 +289,8 @@ class MpsCost(msgspec.Struct, frozen=True):
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         most = ask.bond or self.bond
+        if profile.trial is not None and profile.trial.done:
+            return min(most, profile.trial.bond)
         if profile.bond_bits < 0 or profile.bond_bits >= most.bit_length():
             return most
         return min(most, 1 << profile.bond_bits)

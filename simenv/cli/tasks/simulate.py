@@ -216,6 +216,7 @@ def _chunk(
 
     warmup.prepare(kernel_folder())  # before anything compiled is imported
     from simenv.service.admission.controller import with_shots
+    from simulators.chain.choice_profile import choice_profile
     from simulators.circuit.analysis.profiler import profile
     from simulators.circuit.ir import Circuit
     from simulators.circuit.validation.admission import validation_error
@@ -227,7 +228,8 @@ def _chunk(
     if text := validation_error(circuit):
         raise ProgramError(text)
     labels = [label for observable in terms.observables for label in observable.labels]
-    sizes = profile(circuit, terms.outputs, labels)
+    looked = choice_profile if terms.engine == "auto" else profile
+    sizes = looked(circuit, terms.outputs, labels)
     if device is not None:
         sizes = with_shots(device.examined(circuit, sizes), spec.shots)
     plan = fitting(sizes, terms, seats)

@@ -1,7 +1,7 @@
 """Choice of the engine for a program, with its reason; or why none can run it, with the limit.
 
-A function of the program, its options and the installed engines, pools and memory: limits count
-operations, never seconds, and no learned figure takes part.
+A function of the program's profile, its options and the installed engines, pools and memory:
+limits count operations, never seconds, and no learned figure takes part.
 """
 
 from __future__ import annotations
@@ -193,6 +193,8 @@ def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:
 
 def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
     """May a program of the same structure with other angles have another route?"""
+    if terms.engine == AUTO and profile.trial is not None:
+        return True
     if not profile.by_angles:
         return False
     card = catalog.card(terms.engine)

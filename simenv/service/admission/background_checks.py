@@ -20,7 +20,8 @@ from simenv.scheduler.routing.engine_choice import AUTO
 from simenv.scheduler.routing.engine_support import takes_clifford_alone
 from simenv.service.admission import calls, parts, rules
 from simenv.service.support.fair_queue import FairQueue
-from simulators.catalog import SMALL_QUBITS
+from simulators.catalog import DENSE_QUBITS, SMALL_QUBITS
+from simulators.chain.choice_profile import choice_profile
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import non_clifford_gates, profile
 from simulators.circuit.ir import Circuit
@@ -111,10 +112,14 @@ class Examining:
 
 
 def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
-    """Is it large, or the first wide one, for which kernels must still be loaded or compiled?"""
+    """Is it large, or the first wide one, for which kernels must still be loaded or compiled, or so
+    wide that its engine is chosen by a trial?"""
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
-    return not light_cone.is_loaded() and open_program(packed).num_qubits > SMALL_QUBITS
+    if light_cone.is_loaded() and terms.engine != AUTO:
+        return False
+    width = open_program(packed).num_qubits
+    return width > (DENSE_QUBITS if light_cone.is_loaded() else SMALL_QUBITS)
 
 
 def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) -> Looked:
@@ -127,7 +132,8 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
     wrong = admission.validation_error(circuit)
     if wrong:
         raise ProgramError(f"the program is not valid: {wrong}")
-    result = profile(circuit, terms.outputs, rules.labels(terms))
+    looked = choice_profile if terms.engine == AUTO else profile
+    result = looked(circuit, terms.outputs, rules.labels(terms))
     if not result.may_be_clifford and terms.engine != AUTO and takes_clifford_alone(terms.engine):
         result = msgspec.structs.replace(result, non_clifford=non_clifford_gates(circuit))
     if terms.parts is not None:

@@ -19,6 +19,17 @@ class Kept(msgspec.Struct, frozen=True):
     gates_many: int
 
 
+class ChainTrial(msgspec.Struct, frozen=True):
+    """How far the bonds of a matrix product state grew when its gates were tried (see
+    `simulators.chain.trial`)."""
+
+    bond: int  # the largest one
+    done: bool  # all gates were applied, within the limits of the trial
+    part: float = 1.0  # of the gates that were applied
+    operations: int = 0  # that were counted, those that no limit allowed included
+    tensor_bytes: int = 0  # of all tensors in double precision, at the end
+
+
 class NoiseProfile(msgspec.Struct, frozen=True):
     """Numbers of the noise of one circuit.
 
@@ -67,6 +78,7 @@ class Profile(msgspec.Struct, frozen=True):
     contraction_width: int = -1  # log2 of the largest tensor of an amplitude; -1: not known
     widest: int = 2  # qubits of its widest gate, where one has more than two
     kept: Kept | None = None  # where that is less than all
+    trial: ChainTrial | None = None  # where `bond_bits` decides nothing
     noise: NoiseProfile | None = None
 
     @property

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog import LIGHT_BITS, LIGHT_QUBITS, SMALL_QUBITS
+from simulators.catalog import DENSE_QUBITS, LIGHT_BITS, SMALL_QUBITS
 from simulators.circuit.analysis.interaction_width import contraction_width
 from simulators.circuit.analysis.measurements import has_mid_circuit_ops
 from simulators.circuit.analysis.profile import Kept, Profile
@@ -251,7 +251,7 @@ def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> 
 
 def _width(circuit: Circuit, bond_bits: int) -> int:
     """Width of a contraction, of circuits that neither amplitudes nor small bonds are meant for."""
-    if circuit.num_qubits <= LIGHT_QUBITS or 0 <= bond_bits <= LIGHT_BITS:
+    if circuit.num_qubits <= DENSE_QUBITS or 0 <= bond_bits <= LIGHT_BITS:
         return -1
     return contraction_width(circuit)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.tensornetwork.mps.gate_blocks import SWAP
+from simulators.chain.gate_blocks import SWAP
 from simulators.tensornetwork.mps.gate_fusion import Matrix
 
 Tensor = NDArray[np.complexfloating]

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
 from simulators.circuit.ir import Circuit, words
 from simulators.control import RunControl
@@ -16,10 +15,10 @@ from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKe
 from simulators.execution.sampling import Distribution, distribution, records_of, select_bits, tally
 from simulators.tensornetwork.mps.branches import Histories
 from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
-from simulators.tensornetwork.mps.evolve import DTYPES, LEAST_CUTOFF, site_order
+from simulators.tensornetwork.mps.evolve import site_order
+from simulators.tensornetwork.mps.limits import ChainLimits
 from simulators.tensornetwork.mps.mps_state import MatrixProductState
 
-CARD = builtin_card("mps")
 _BITS_AT_ONCE = 1 << 24
 
 
@@ -39,12 +38,12 @@ class DynamicMpsState(FinalState):
         self._layouts = layouts
         self._circuit, self._params = circuit, params
         self._options, self._control = options, control
-        dtype = DTYPES[options.precision]
+        self._limits = ChainLimits.of(options)
         self._empty = CanonicalChain(
             site_order(max(1, circuit.num_qubits), order),
-            bond=int(CARD.value(options.settings, "bond")),
-            cutoff=max(float(CARD.value(options.settings, "cutoff")), LEAST_CUTOFF[dtype]),
-            dtype=dtype,
+            bond=self._limits.bond,
+            cutoff=self._limits.cutoff,
+            dtype=self._limits.dtype,
         )
         self._bond = 1
 
@@ -52,6 +51,7 @@ class DynamicMpsState(FinalState):
         return Histories(self._circuit, self._params, layout, self._options, self._control)
 
     def _note(self, state: MatrixProductState, share: float) -> None:
+        self._limits.check_weight(state.truncation)
         self._bond = max(self._bond, state.bond)
         self.truncation += share * state.truncation
 

@@ -28,7 +28,8 @@ from simulators.execution.requests import bind, check_request, open_run, plan_la
 from simulators.execution.sampling import Distribution, distribution, select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.mps.dynamic import DynamicMpsState
-from simulators.tensornetwork.mps.evolve import DTYPES, evolve
+from simulators.tensornetwork.mps.evolve import evolve
+from simulators.tensornetwork.mps.limits import ChainLimits
 from simulators.tensornetwork.mps.noisy import NoisyChainPlan, run_noisy
 
 CARD = builtin_card("mps")
@@ -120,10 +121,8 @@ class _MpsState(FinalState):
             circuit,
             params,
             order,
-            bond=int(CARD.value(options.settings, "bond")),
-            cutoff=float(CARD.value(options.settings, "cutoff")),
-            dtype=DTYPES[options.precision],
-            control=control,
+            ChainLimits.of(options),
+            control,
         )
         self.truncation = self._chain.truncation
         self.remark = f"bond {self._chain.bond}"

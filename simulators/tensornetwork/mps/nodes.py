@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
-from simulators.tensornetwork.mps.evolve import truncation_of
 from simulators.tensornetwork.mps.gate_fusion import GateFusion
+from simulators.tensornetwork.mps.limits import truncation_of
 from simulators.tensornetwork.mps.mps_state import MatrixProductState
 
 

@@ -32,8 +32,9 @@ from simulators.execution.requests import bind, check_outputs, check_run, num_bi
 from simulators.execution.sampling import select_bits
 from simulators.results import EngineResult
 from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
-from simulators.tensornetwork.mps.evolve import DTYPES, LEAST_CUTOFF, site_order
+from simulators.tensornetwork.mps.evolve import site_order
 from simulators.tensornetwork.mps.gate_fusion import Matrix
+from simulators.tensornetwork.mps.limits import ChainLimits
 from simulators.tensornetwork.mps.mps_state import MatrixProductState
 from simulators.tensornetwork.mps.nodes import ChainNode
 from simulators.trajectories.error_patterns import row_work
@@ -208,13 +209,13 @@ class _Trajectories(FinalState):
         self._params = params
         self._source = layouts.clbits.source
         self._control = control
-        dtype = DTYPES[options.precision]
+        self._limits = ChainLimits.of(options)
         order = chain_order(located.circuit)
         self._empty = CanonicalChain(
             site_order(max(1, self.num_qubits), order),
-            bond=int(CARD.value(options.settings, "bond")),
-            cutoff=max(float(CARD.value(options.settings, "cutoff")), LEAST_CUTOFF[dtype]),
-            dtype=dtype,
+            bond=self._limits.bond,
+            cutoff=self._limits.cutoff,
+            dtype=self._limits.dtype,
         )
         after = located.table.table[:, AFTER_OP]
         self._tree = Tree.of(located.table, np.append(after + 1, located.circuit.ops.size))
@@ -230,6 +231,7 @@ class _Trajectories(FinalState):
         self._shots += last - first
 
         def note(here: NDArray[np.int64], state: MatrixProductState) -> None:
+            self._limits.check_weight(state.truncation)
             self._lost += here.size * state.truncation
             finish(here, state)
 

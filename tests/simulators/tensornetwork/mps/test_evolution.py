@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from arrays import Arrays
 
+from simulators.chain import right_canonical
+from simulators.chain.right_canonical import full_split, subspace_split
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.analysis.qubit_order import chain_order, cuthill_mckee
 from simulators.circuit.ir import Circuit
@@ -14,8 +16,6 @@ from simulators.engine import PauliSum
 from simulators.errors import Stopped
 from simulators.results import EngineResult
 from simulators.simulate import counts_of, simulate
-from simulators.tensornetwork.mps import right_canonical
-from simulators.tensornetwork.mps.right_canonical import full_split, subspace_split
 
 
 def brickwork(

@@ -13,8 +13,8 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
+from simulators.chain.gate_blocks import Block, Matrix
 from simulators.control import RunControl
-from simulators.tensornetwork.mps.gate_blocks import Block, Matrix
 
 Tensor = NDArray[np.complexfloating]
 Values = NDArray[np.floating]
@@ -37,14 +37,11 @@ class RightCanonicalChain:
         zero = np.array([1, 0], dtype).reshape(1, 2, 1)
         self.tensors: list[Tensor] = [zero] * num_sites
         self.fidelity = 1.0  # with the state that nothing was cut off from, as estimated
+        self.size = 2 * num_sites  # values of all tensors
+        self.widest = 1  # the largest bond there ever was
         one = np.ones(1, zero.real.dtype)
         self._values: list[Values] = [one] * (num_sites + 1)  # of the bond left of each site
         self._bond, self._cutoff, self._dtype = bond, cutoff, zero.dtype
-
-    @property
-    def bond(self) -> int:
-        """The largest bond there is."""
-        return max((int(tensor.shape[2]) for tensor in self.tensors), default=1)
 
     def apply_layer(self, blocks: list[Block], control: RunControl) -> None:
         """Blocks that share no site."""
@@ -93,12 +90,14 @@ class RightCanonicalChain:
             cut = behind[places, kept] if kept < values.shape[1] else lost[places]
             share = 1.0 - cut / total[places]
             self.fidelity *= float(np.prod(share))
+            self.widest = max(self.widest, kept)
             rows = np.ascontiguousarray(vectors[places, :kept])
             lefts = np.matmul(theta[places], rows.conj().transpose(0, 2, 1))
             norms = np.sqrt(squares[places, :kept].sum(axis=1))
             kept_values = values[places, :kept] / norms[:, None].astype(values.dtype)
             for at, place in enumerate(places):
                 site = firsts[place]
+                self.size += 2 * (left + right) * (kept - middle)
                 tensors[site] = lefts[at].reshape(left, 2, kept)
                 tensors[site + 1] = rows[at].reshape(kept, 2, right)
                 self._values[site + 1] = kept_values[at]
@@ -119,6 +118,8 @@ class RightCanonicalChain:
     def _apply_wide(self, block: Block) -> None:
         """A gate on more than two neighbours: its last site is split off first."""
         first, count = block.first, block.count
+        sites = range(first, first + count)
+        self.size -= sum(self.tensors[site].size for site in sites)
         theta = self.tensors[first]
         for site in range(first + 1, first + count):
             theta = np.tensordot(theta, self.tensors[site], (-1, 0))
@@ -141,8 +142,10 @@ class RightCanonicalChain:
             theta = theta @ vectors.conj().T
             self.tensors[site] = vectors.reshape(kept, 2, right)
             self._values[site] = values / np.linalg.norm(values)
+            self.widest = max(self.widest, kept)
             right = kept
         self.tensors[first] = theta.reshape(left, 2, right)
+        self.size += sum(self.tensors[site].size for site in sites)
 
 
 def full_split(matrices: Tensor) -> tuple[Values, Tensor]:

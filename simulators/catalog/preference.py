@@ -1,0 +1,177 @@
+"""What `auto` prefers: expected operations of the engines, ranks, objections and reasons.
+
+Operations are counted from the profile alone, in units of one that a core does about seven of in a
+nanosecond: no clock, nothing learned. They put engines in order and end trials (see
+`simulators.chain.trial`); what a pool's memory allows is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+from simulators.catalog.costs import SMALL_QUBITS
+from simulators.circuit.analysis.profile import ChainTrial, Profile
+
+DENSE_QUBITS = 20  # up to this width all amplitudes are the least work
+LIGHT_QUBITS = 24  # from here on small bonds speak for themselves
+LIGHT_BITS = 6  # and bonds of up to 2**6 are small
+AUTO_BITS = 8  # bonds of up to 2**8 are exact with the default of the option `bond`
+AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitude of a sample
+AUTO_OPERATIONS = 5 * 10**15  # of splitting tensors: a week
+AUTO_TOLERANCE = 1e-6  # weight that a run may cut off before it ends with an error
+TRIAL_OPERATIONS = 6 * 10**9  # about a second
+_TRIAL_SHARE = 3  # a trial may take this part of what the alternative takes
+_LEAST_TRIAL = 5 * 10**7
+
+_LAST = 60  # rank of what nobody has seen end well
+
+_SWEEP, _SWEEP_GATE = 22, 0.44  # of one amplitude: all passes, and what a gate adds
+_SPLIT = 800  # of a gate on neighbours, for the bond cubed
+_CALL = 1_600_000  # and beside it
+_SITE = 2_000_000  # samples of a site
+_DOUBLE = 1.5  # of a trial, in double precision
+_PATH, _PATH_INDEX = 500_000, 30_000  # the path of an amplitude, and for its width cubed
+_ROWS, _VALUE = 1_000, 4  # shots that engines are compared by, and a value of their tensors
+
+
+def _gates(profile: Profile) -> int:
+    return profile.gates_1q + profile.gates_2q + profile.gates_many
+
+
+def statevector_operations(profile: Profile, width: int) -> float:
+    """Of all amplitudes of so many qubits; a dynamic circuit has several states."""
+    return 2.0**width * (_SWEEP + _SWEEP_GATE * _gates(profile)) * (4 if profile.mid_circuit else 1)
+
+
+def mps_operations(profile: Profile) -> float:
+    """Of a matrix product state, as far as a trial went, and by its bound beyond."""
+    sites, trial = _SITE * profile.num_qubits, profile.trial
+    bits = AUTO_BITS if profile.bond_bits < 0 else min(profile.bond_bits, AUTO_BITS)
+    bound = sites + _hops(profile) * (_CALL + _SPLIT * 8.0**bits)
+    if trial is None or not trial.part:
+        return bound
+    if trial.done:
+        return sites + _DOUBLE * trial.operations
+    return min(bound, sites + _DOUBLE * trial.operations / trial.part**3)
+
+
+def contraction_operations(profile: Profile) -> float:
+    """Of samples by amplitudes, one for each gate; infinite where the width is not known."""
+    if profile.contraction_width < 0:
+        return float("inf")
+    width = profile.contraction_width
+    each = _PATH + _PATH_INDEX * width**3 + _ROWS * _VALUE * 2.0**width
+    return _gates(profile) * each
+
+
+def trial_operations(profile: Profile, width: int) -> int:
+    """What a trial of the bonds may take; 0: none is needed, or none would tell anything. `width`:
+    of a state vector in its place."""
+    ruled_out = profile.mid_circuit or profile.clifford or width <= SMALL_QUBITS
+    if ruled_out or (0 <= profile.bond_bits <= LIGHT_BITS and width > LIGHT_QUBITS):
+        return 0
+    other = min(statevector_operations(profile, width), contraction_operations(profile))
+    if mps_operations(profile) <= other / 2:
+        return 0
+    most = int(min(TRIAL_OPERATIONS, other / _TRIAL_SHARE))
+    return most if most >= _LEAST_TRIAL else 0
+
+
+def _hops(profile: Profile) -> float:
+    """Gates on neighbours; distant qubits are swapped there and back."""
+    gates = profile.gates_2q + profile.gates_many
+    return float(gates * max(1, 2 * profile.longest - 1))
+
+
+def _is_known(profile: Profile) -> bool:
+    """Is it known that its bonds are small enough?"""
+    trial = profile.trial
+    if trial is not None and trial.done:
+        return True
+    return 0 <= profile.bond_bits <= AUTO_BITS
+
+
+def statevector_rank(profile: Profile, num_qubits: int) -> int:
+    """0 for a small one; else by its operations."""
+    return 0 if num_qubits <= SMALL_QUBITS else _place(0, profile, num_qubits)
+
+
+def stabilizer_rank(_profile: Profile, _num_qubits: int) -> int:
+    """Before all that is not small."""
+    return 10
+
+
+def mps_rank(profile: Profile, num_qubits: int) -> int:
+    """By its operations, where its bonds are known; else behind what is sure to succeed."""
+    if _is_known(profile):
+        return _place(1, profile, num_qubits)
+    return _LAST
+
+
+def contraction_rank(profile: Profile, num_qubits: int) -> int:
+    """By its operations; behind unknown bonds where it takes far longer."""
+    if not _is_known(profile) and mps_operations(profile) < contraction_operations(profile) / 10:
+        return _LAST + 10
+    return _place(2, profile, num_qubits)
+
+
+def _place(which: int, profile: Profile, num_qubits: int) -> int:
+    """Its place among statevector, mps and contraction."""
+    each = (
+        statevector_operations(profile, num_qubits),
+        mps_operations(profile),
+        contraction_operations(profile),
+    )
+    return 20 + 10 * sorted(range(3), key=each.__getitem__).index(which)
+
+
+def mps_objection(profile: Profile) -> str:
+    """What a trial found out, or a number of operations."""
+    trial = profile.trial
+    if trial is not None and not trial.done and trial.bond > 1 << AUTO_BITS:
+        return (
+            f"its bonds grow beyond 2^{AUTO_BITS} values in {trial.part:.0%} of its gates: asked"
+            " for by name, it cuts off what is beyond its option bond"
+        )
+    if mps_operations(profile) > AUTO_OPERATIONS:
+        return f"more than {AUTO_OPERATIONS:.0e} operations: ask for it by name to run it"
+    return ""
+
+
+def mps_reason(profile: Profile) -> str:
+    """Its bonds, as they are bounded or were tried."""
+    trial = profile.trial
+    if trial is not None and trial.done:
+        return f"bonds up to {trial.bond} in a trial of its gates"
+    if 0 <= profile.bond_bits <= AUTO_BITS:
+        return f"at most 2^{profile.bond_bits} values cross any cut between them"
+    return f"{_how_far(trial)}; it fails if it has to cut off more than {AUTO_TOLERANCE:g}"
+
+
+def _how_far(trial: ChainTrial | None) -> str:
+    if trial is None or not trial.part:
+        return "its bonds are not known"
+    return f"bonds up to {trial.bond} in {trial.part:.0%} of its gates"
+
+
+def contraction_objection(profile: Profile) -> str:
+    """It has no bound of its own before it has searched for a path, so `auto` asks for a narrow
+    one."""
+    if profile.num_qubits <= DENSE_QUBITS or 0 <= profile.bond_bits <= LIGHT_BITS:
+        return "another engine takes narrow circuits and small bonds"
+    width = profile.contraction_width
+    if 0 <= width <= AUTO_WIDTH:
+        return ""
+    bound = "unknown, or above 2^30" if width < 0 else f"2^{width}"
+    return (
+        f"its largest tensor may have {bound} values, auto allows 2^{AUTO_WIDTH}: asked for by"
+        " name, it searches for a path and slices it, or refuses it with the bytes it needs"
+    )
+
+
+def contraction_reason(profile: Profile) -> str:
+    """The width of an amplitude."""
+    return f"the largest tensor of an amplitude has at most 2^{profile.contraction_width} values"
+
+
+def densitymatrix_rank(_profile: Profile, _num_qubits: int) -> int:
+    """Of circuits with noise alone, which are chosen by expected times."""
+    return 50

@@ -1,0 +1,27 @@
+"""Profile of a circuit for the choice of an engine, with a trial of its bonds where one tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from simulators.catalog import engine_cards, trial_operations
+from simulators.catalog.preference import AUTO_BITS
+from simulators.chain.trial import TrialLimits, chain_trial
+from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profiler import profile
+from simulators.circuit.ir import Circuit
+
+
+def choice_profile(
+    circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()
+) -> Profile:
+    """As `profiler.profile`. A trial may take a second, so it is not made where others wait."""
+    result = profile(circuit, outputs, labels)
+    widths = (card.effective_profile(result, outputs).num_qubits for card in engine_cards())
+    operations = trial_operations(result, min(widths))
+    if not operations:
+        return result
+    trial = chain_trial(circuit, TrialLimits(operations, 1 << AUTO_BITS))
+    return msgspec.structs.replace(result, trial=trial)

@@ -1,0 +1,66 @@
+"""Limits of a chain of tensors: its options, the weight it may lose and the memory it may take."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from simulators.catalog import builtin_card
+from simulators.engine import RunOptions
+from simulators.errors import OutOfMemory, TruncatedState
+
+CARD = builtin_card("mps")
+DTYPES = {"double": "complex128", "single": "complex64"}
+LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # below it lies rounding, and fills bonds
+ROUNDING = 1e-12  # a norm that is off by less was not truncated
+_WORKSPACE = 4  # of the tensors: a layer's products and splits, and samples
+
+
+class ChainLimits(msgspec.Struct, frozen=True):
+    """Options of a run."""
+
+    bond: int  # the largest bond kept
+    cutoff: float  # weight that may be cut off at a gate
+    tolerance: float  # and in all
+    memory_bytes: int  # 0: not known
+    dtype: str
+
+    @classmethod
+    def of(cls, options: RunOptions) -> ChainLimits:
+        """Those of a run's options."""
+        dtype = DTYPES[options.precision]
+        values = [CARD.value(options.settings, name) for name in ("bond", "cutoff", "tolerance")]
+        bond, cutoff, tolerance = values
+        return cls(
+            int(bond),
+            max(float(cutoff), LEAST_CUTOFF[dtype]),
+            float(tolerance),
+            options.memory_bytes,
+            dtype,
+        )
+
+    def check_weight(self, lost: float, where: str = "") -> None:
+        """Raise TruncatedState where more was cut off than is allowed."""
+        if lost > self.tolerance:
+            raise TruncatedState(
+                f"engine 'mps' had to cut off {lost:.1e} of the weight{where}, with bonds of up to"
+                f" {self.bond}; {self.tolerance:.1e} is allowed",
+                hint="engine='mps' with a larger option bond keeps more, with tolerance=1 it"
+                " goes on and result.truncation says what it lost",
+            )
+
+    def check_size(self, values: int) -> None:
+        """Raise OutOfMemory where tensors of so many values are more than the run may take."""
+        need = _WORKSPACE * values * np.dtype(self.dtype).itemsize
+        if 0 < self.memory_bytes < need:
+            raise OutOfMemory(
+                f"engine 'mps': its tensors and what they are split in take {need} bytes,"
+                f" {self.memory_bytes} are allowed",
+                hint="a smaller option bond, precision='single', or workers with more memory",
+            )
+
+
+def truncation_of(fidelity: float) -> float:
+    """The loss of fidelity that a result reports."""
+    lost = 1.0 - fidelity
+    return lost if lost > ROUNDING else 0.0
