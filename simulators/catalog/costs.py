@@ -256,7 +256,8 @@ class MpsCost(msgspec.Struct, frozen=True):
         bond, trial = self._bond(profile, ask), profile.trial
         state = max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
         if trial is not None and trial.done:
-            state = min(state, _TRIED * trial.tensor_bytes)
+            grown = (trial.expected_bond / max(1, trial.bond)) ** 2
+            state = min(state, int(_TRIED * trial.tensor_bytes * grown))
         need = self.base_bytes + state * (self.trajectories if profile.noise is not None else 1)
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
@@ -290,7 +291,7 @@ class MpsCost(msgspec.Struct, frozen=True):
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
         most = ask.bond or self.bond
         if profile.trial is not None and profile.trial.done:
-            return min(most, profile.trial.bond)
+            return min(most, profile.trial.expected_bond)
         if profile.bond_bits < 0 or profile.bond_bits >= most.bit_length():
             return most
         return min(most, 1 << profile.bond_bits)

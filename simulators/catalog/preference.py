@@ -26,8 +26,8 @@ _LAST = 60  # rank of what nobody has seen end well
 _SWEEP, _SWEEP_GATE = 22, 0.44  # of one amplitude: all passes, and what a gate adds
 _SPLIT = 800  # of a gate on neighbours, for the bond cubed
 _CALL = 1_600_000  # and beside it
-_SITE = 2_000_000  # samples of a site
-_DOUBLE = 1.5  # of a trial, in double precision
+_SITE = 1_000_000  # samples of a site
+_DOUBLE = 1.1  # of a trial, in double precision
 _PATH, _PATH_INDEX = 500_000, 30_000  # the path of an amplitude, and for its width cubed
 _ROWS, _VALUE = 1_000, 4  # shots that engines are compared by, and a value of their tensors
 
@@ -42,10 +42,13 @@ def statevector_operations(profile: Profile, width: int) -> float:
 
 
 def mps_operations(profile: Profile) -> float:
-    """Of a matrix product state, as far as a trial went, and by its bound beyond."""
+    """Of a matrix product state, as far as a trial went, and by its bound beyond. A dynamic circuit
+    has one for each history of outcomes."""
     sites, trial = _SITE * profile.num_qubits, profile.trial
     bits = AUTO_BITS if profile.bond_bits < 0 else min(profile.bond_bits, AUTO_BITS)
     bound = sites + _hops(profile) * (_CALL + _SPLIT * 8.0**bits)
+    if profile.mid_circuit:
+        return bound * min(_ROWS, 2.0 ** min(20, profile.measurements + profile.resets))
     if trial is None or not trial.part:
         return bound
     if trial.done:
@@ -140,7 +143,7 @@ def mps_reason(profile: Profile) -> str:
     """Its bonds, as they are bounded or were tried."""
     trial = profile.trial
     if trial is not None and trial.done:
-        return f"bonds up to {trial.bond} in a trial of its gates"
+        return _how_far(trial)
     if 0 <= profile.bond_bits <= AUTO_BITS:
         return f"at most 2^{profile.bond_bits} values cross any cut between them"
     return f"{_how_far(trial)}; it fails if it has to cut off more than {AUTO_TOLERANCE:g}"
@@ -149,7 +152,8 @@ def mps_reason(profile: Profile) -> str:
 def _how_far(trial: ChainTrial | None) -> str:
     if trial is None or not trial.part:
         return "its bonds are not known"
-    return f"bonds up to {trial.bond} in {trial.part:.0%} of its gates"
+    gates = "its gates" if trial.part == 1.0 else f"{trial.part:.0%} of its gates"
+    return f"bonds up to {trial.bond} in a trial of {gates}"
 
 
 def contraction_objection(profile: Profile) -> str:

@@ -7,7 +7,11 @@ from collections.abc import Iterable
 import msgspec
 
 from simulators.catalog import engine_cards, trial_operations
-from simulators.catalog.preference import AUTO_BITS
+from simulators.catalog.preference import (
+    AUTO_BITS,
+    contraction_operations,
+    statevector_operations,
+)
 from simulators.chain.trial import TrialLimits, chain_trial
 from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
@@ -20,8 +24,10 @@ def choice_profile(
     """As `profiler.profile`. A trial may take a second, so it is not made where others wait."""
     result = profile(circuit, outputs, labels)
     widths = (card.effective_profile(result, outputs).num_qubits for card in engine_cards())
-    operations = trial_operations(result, min(widths))
+    width = min(widths)
+    operations = trial_operations(result, width)
     if not operations:
         return result
-    trial = chain_trial(circuit, TrialLimits(operations, 1 << AUTO_BITS))
+    enough = min(statevector_operations(result, width), contraction_operations(result)) / 4
+    trial = chain_trial(circuit, TrialLimits(operations, 1 << AUTO_BITS, enough))
     return msgspec.structs.replace(result, trial=trial)

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.chain.gate_blocks import Block, gate_blocks
+from simulators.chain.gate_blocks import Block, Matrix, gate_blocks
 from simulators.chain.right_canonical import RightCanonicalChain
 from simulators.circuit.analysis.profile import ChainTrial
 from simulators.circuit.analysis.qubit_order import chain_order
@@ -29,6 +29,10 @@ _GATE = 100_000  # a gate, until it is in a block
 _BLOCK = 100_000
 _SPLIT = 100  # a split, for each of rows, columns and rank
 _CALL = 1_500_000  # blocks of equal shape in one layer
+_LEAST_PART = 1 / 3  # of the blocks: fewer tell too little
+_MORE_DENSE = 1.25  # so much more may the blocks that are left entangle a cut
+_ROUNDING = 1e-9
+_FAR_WITHIN = 0.8  # of the bond that would grow to the limit at this rate
 
 
 class TrialLimits(msgspec.Struct, frozen=True):
@@ -36,32 +40,91 @@ class TrialLimits(msgspec.Struct, frozen=True):
 
     operations: int
     bond: int  # beyond it the trial ends
+    enough: float = 0.0  # operations of all gates that are few enough to end it early
     memory_bytes: int = 2**26  # of the tensors
 
 
+class _Progress(msgspec.Struct):
+    """What was counted so far."""
+
+    gates: int  # operations for all gates, before there are blocks
+    applied: int = 0  # blocks
+    calls: int = 0  # operations beside the arithmetic, which grow with the blocks
+    splits: int = 0  # and those that grow with the bonds cubed
+
+    @property
+    def spent(self) -> int:
+        return self.gates + self.calls + self.splits
+
+    def expected(self, part: float) -> int:
+        """Operations of all blocks, after a part of them."""
+        return int(self.gates + self.calls / part + self.splits / part**3)
+
+
 def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
-    """Run gates of an admissible circuit whose measurements are final until a limit is reached."""
+    """Run gates of an admissible circuit whose measurements are final until a limit is reached, or
+    until the gates that are left, which are no denser than those that were applied, are expected
+    to stay far within the limits."""
     order = chain_order(circuit) or tuple(range(circuit.num_qubits - 1, -1, -1))
-    spent = _GATE * circuit.ops.size
-    if spent > limits.operations:
-        return ChainTrial(bond=1, done=False, part=0.0, operations=spent)
-    blocks = gate_blocks(circuit, _parameters(circuit), order)
+    progress = _Progress(_GATE * circuit.ops.size)
+    if progress.spent > limits.operations:
+        return ChainTrial(1, False, 0.0, progress.spent)
+    layers = gate_blocks(circuit, _parameters(circuit), order).layers
     chain = RightCanonicalChain(len(order), bond=limits.bond + 1, cutoff=_CUTOFF, dtype="complex64")
-    control = RunControl()
-    total, applied = sum(map(len, blocks.layers)), 0
-    for layer in blocks.layers:
-        spent += layer_operations(chain, layer)
+    total, control = sum(map(len, layers)), RunControl()
+    settled_at = _even_from(layers, len(order))
+    for number, layer in enumerate(layers):
+        _count(chain, layer, progress)
         full = 8 * chain.size > limits.memory_bytes or chain.widest > limits.bond
-        if full or spent > limits.operations:
-            return ChainTrial(chain.widest, False, applied / total, spent, 2 * 8 * chain.size)
+        part = progress.applied / total
+        if full or progress.spent > limits.operations:
+            return _ended(chain, False, part, progress.spent)
+        if number >= settled_at and chain.widest <= limits.bond**part * _FAR_WITHIN:
+            expected = progress.expected(part)
+            if expected <= limits.enough:
+                return _ended(chain, True, part, expected)
         chain.apply_layer(layer, control)
-        applied += len(layer)
-    return ChainTrial(chain.widest, chain.widest <= limits.bond, 1.0, spent, 2 * 8 * chain.size)
+        progress.applied += len(layer)
+    return _ended(chain, chain.widest <= limits.bond, 1.0, progress.spent)
 
 
-def layer_operations(chain: RightCanonicalChain, layer: list[Block]) -> int:
-    """Operations of a layer: products with the tensors, and the splits of bonds."""
-    calls, total = set(), 0
+def _ended(chain: RightCanonicalChain, done: bool, part: float, operations: int) -> ChainTrial:
+    return ChainTrial(chain.widest, done, part, operations, 2 * 8 * chain.size)
+
+
+def _even_from(layers: list[list[Block]], num_sites: int) -> int:
+    """The first layer, of a third or more of all blocks, from which on no cut is entangled more, in
+    proportion, than before; the number of layers where there is none."""
+    crossed = np.zeros((len(layers) + 1, num_sites))
+    count = np.cumsum([0, *map(len, layers)])
+    numbers = np.repeat(np.arange(1, len(layers) + 1), np.diff(count))
+    blocks = [block for layer in layers for block in layer]
+    pairs = np.array([block.count == 2 for block in blocks], bool)
+    powers = np.ones(len(blocks))
+    if pairs.any():
+        powers[pairs] = _entangling([block.matrix for block in blocks if block.count == 2])
+        firsts = np.array([block.first for block in blocks])
+        np.add.at(crossed, (numbers[pairs], firsts[pairs]), powers[pairs])
+    for number, block in zip(numbers[~pairs], np.flatnonzero(~pairs).tolist(), strict=True):
+        first, wide = blocks[block].first, blocks[block].count
+        crossed[number, first : first + wide - 1] += 1
+    before = np.cumsum(crossed, axis=0)
+    part = count / max(1, count[-1])
+    even = (_MORE_DENSE * before >= before[-1] * part[:, None] - _ROUNDING).all(axis=1)
+    places = np.flatnonzero(even & (part >= _LEAST_PART))
+    return int(places[0]) if places.size else len(layers)
+
+
+def _entangling(matrices: list[Matrix]) -> NDArray[np.float64]:
+    """Part of each matrix [4, 4] beyond the largest term of its operator Schmidt decomposition."""
+    shaped = np.array(matrices).reshape(-1, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4, 4)
+    largest: NDArray[np.float64] = np.linalg.svd(shaped, compute_uv=False)[:, 0]
+    return 1.0 - np.square(largest) / 4.0
+
+
+def _count(chain: RightCanonicalChain, layer: list[Block], progress: _Progress) -> None:
+    """Add the operations of a layer: products with the tensors, and the splits of bonds."""
+    calls = set()
     for block in layer:
         last = block.first + block.count - 1
         left, right = chain.tensors[block.first].shape[0], chain.tensors[last].shape[2]
@@ -69,8 +132,8 @@ def layer_operations(chain: RightCanonicalChain, layer: list[Block]) -> int:
         calls.add((left, middle, right, block.count))
         rows, columns = left << (block.count - 1), 2 * right
         rank = min(rows, columns, 2 * middle)
-        total += _BLOCK + (block.count - 1) * _SPLIT * rows * columns * rank
-    return total + _CALL * len(calls)
+        progress.splits += (block.count - 1) * _SPLIT * rows * columns * rank
+    progress.calls += _BLOCK * len(layer) + _CALL * len(calls)
 
 
 def _parameters(circuit: Circuit) -> NDArray[np.float64]:

@@ -5,6 +5,8 @@ Importing this module loads neither numpy nor a kernel; `profiler` computes the 
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 
@@ -23,11 +25,16 @@ class ChainTrial(msgspec.Struct, frozen=True):
     """How far the bonds of a matrix product state grew when its gates were tried (see
     `simulators.chain.trial`)."""
 
-    bond: int  # the largest one
-    done: bool  # all gates were applied, within the limits of the trial
+    bond: int  # the largest one, in the part of the gates that was applied
+    done: bool  # the bonds of all gates are known, or expected, to stay within the trial's limits
     part: float = 1.0  # of the gates that were applied
-    operations: int = 0  # that were counted, those that no limit allowed included
-    tensor_bytes: int = 0  # of all tensors in double precision, at the end
+    operations: int = 0  # of all gates as far as can be told, those that no limit allowed included
+    tensor_bytes: int = 0  # of the tensors in double precision, as they were last
+
+    @property
+    def expected_bond(self) -> int:
+        """If its logarithm goes on growing as it did."""
+        return math.ceil(self.bond ** (1.0 / self.part)) if self.part else self.bond
 
 
 class NoiseProfile(msgspec.Struct, frozen=True):

@@ -13,8 +13,9 @@ from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing import engine_choice
 from simulators import catalog
 from simulators.catalog import cards
+from simulators.chain.choice_profile import choice_profile
 from simulators.circuit import tokens as tk
-from simulators.circuit.analysis.profile import NoiseProfile, Profile
+from simulators.circuit.analysis.profile import ChainTrial, NoiseProfile, Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.ir import Circuit
 
@@ -67,7 +68,7 @@ def routed(
     circuit: Circuit, terms: TaskOptions | None = None, **limits: int
 ) -> engine_choice.Route:
     within = msgspec.structs.replace(LIMITS, **limits)
-    return engine_choice.route(profile(circuit), terms or TaskOptions(), POOLS, within)
+    return engine_choice.route(choice_profile(circuit), terms or TaskOptions(), POOLS, within)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +79,14 @@ def routed(
         (measured(chain(1000)), "stabilizer", "1000 qubits of Clifford gates"),
         (measured(chain(13, angle=np.pi / 2)), "stabilizer", "Clifford"),
         (measured(chain(13, angle=0.3)), "statevector", "all amplitudes"),
-        (tangle(24), "statevector", "24 qubits"),
+        (tangle(20), "statevector", "20 qubits"),
+        (tangle(24), "contraction", "24 qubits"),
         (measured(chain(25, angle=0.3)), "mps", "at most 2^1 values cross any cut"),
         (measured(chain(200, angle=0.3)), "mps", "200 qubits"),
-        (tangle(25), "statevector", "25 qubits"),
+        (measured(chain(22, angle=0.3)), "mps", "at most 2^1 values cross any cut"),
+        (knot(22), "statevector", "22 qubits"),
     ],
-    ids=["5", "13", "1000", "pi/2", "0.3", "tangle24", "chain25", "chain200", "tangle25"],
+    ids=["5", "13", "1000", "pi/2", "0.3", "tangle20", "24", "chain25", "200", "chain22", "knot22"],
 )
 def test_auto_chooses_expected_engine_and_states_reason(
     circuit: Circuit, engine: str, words: str
@@ -97,9 +100,9 @@ def test_auto_chooses_expected_engine_and_states_reason(
 def test_auto_chooses_mps_when_statevector_exceeds_memory() -> None:
     assert routed(tangle(16)).engine == "statevector"
     assert routed(tangle(16), memory_bytes=2**30).engine == "statevector"
-    narrow = measured(chain(24, angle=0.3))
+    narrow = measured(chain(18, angle=0.3))
     assert routed(narrow).engine == "statevector"
-    assert routed(narrow, memory_bytes=310 * 2**20).engine == "mps"
+    assert routed(narrow, memory_bytes=68 * 2**20).engine == "mps"
 
 
 def test_qubits_are_ordered_before_their_bonds_are_bounded() -> None:
@@ -131,12 +134,14 @@ def test_dynamic_circuit_with_noise_is_not_routed_to_mps() -> None:
 
 
 def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
+    tried = ChainTrial(bond=257, done=False, part=0.25, operations=10**9)
+    grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
     with pytest.raises(InfeasibleError, match="60 qubits") as caught:
-        routed(knot(60))
+        engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
     for words in (
         "widest program",
         "stabilizer: runs Clifford circuits",
-        "mps: its bonds may need",
+        "mps: its bonds grow beyond 2^8 values in 25% of its gates",
         "contraction: its largest tensor may have unknown, or above 2^30 values",
     ):
         assert words in caught.value.hint
@@ -147,8 +152,10 @@ def test_engine_that_is_not_installed_is_not_chosen_and_install_command_is_hinte
 ) -> None:
     monkeypatch.setattr(cards, "_installed", lambda modules: modules == ("numba",))
     assert routed(measured(chain(13))).engine == "statevector"
+    tried = ChainTrial(bond=257, done=False)
+    grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
     with pytest.raises(InfeasibleError) as caught:
-        routed(knot(60))
+        engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
     assert "pip install 'simenv[stabilizer]'" in caught.value.hint
     for engine, extra in (
         ("contraction", "contraction"), ("stabilizer", "stabilizer"), ("aer", "aer")
@@ -278,7 +285,7 @@ def test_circuit_above_operation_limit_is_refused() -> None:
     heavy = msgspec.structs.replace(light, gates_2q=10**6, bond_bits=8, num_qubits=60)
     with pytest.raises(InfeasibleError) as caught:
         engine_choice.route(heavy, TaskOptions(), POOLS, LIMITS)
-    assert "1e+12 operations" in caught.value.hint
+    assert "5e+15 operations" in caught.value.hint
     assert isinstance(heavy, Profile)
 
 
