@@ -290,9 +290,7 @@ def card(name: str) -> EngineCard | None:
 
 
 def settings_of(engine: str, options: Options, *, auto: bool) -> Options:
-    """The options of a run: those given; where `auto` chose the engine, its card's beside them."""
+    """The options of a run: those given; where `auto` chose the engine and none are given, its
+    card's."""
     known = card(engine)
-    if known is None or not (auto and known.auto_options):
-        return options
-    given = dict(options)
-    return (*options, *(each for each in known.auto_options if each[0] not in given))
+    return options if options or known is None or not auto else known.auto_options

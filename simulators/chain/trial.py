@@ -19,6 +19,7 @@ from simulators.chain.gate_blocks import Block, Matrix, gate_blocks
 from simulators.chain.right_canonical import RightCanonicalChain
 from simulators.circuit.analysis.profile import ChainTrial
 from simulators.circuit.analysis.qubit_order import chain_order
+from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 
@@ -66,7 +67,7 @@ def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
     until the gates that are left, which are no denser than those that were applied, are expected
     to stay far within the limits."""
     order = chain_order(circuit) or tuple(range(circuit.num_qubits - 1, -1, -1))
-    progress = _Progress(_GATE * circuit.ops.size)
+    progress = _Progress(_GATE * _gates_and_swaps(circuit, order))
     if progress.spent > limits.operations:
         return ChainTrial(1, False, 0.0, progress.spent)
     layers = gate_blocks(circuit, _parameters(circuit), order).layers
@@ -86,6 +87,19 @@ def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
         chain.apply_layer(layer, control)
         progress.applied += len(layer)
     return _ended(chain, chain.widest <= limits.bond, 1.0, progress.spent)
+
+
+def _gates_and_swaps(circuit: Circuit, order: tuple[int, ...]) -> int:
+    """Operations of the circuit, and swaps of neighbours that bring distant qubits together and
+    back; of a gate on more than two, those of its first and its last qubit for all but one."""
+    rows = circuit.table.rows[circuit.ops]
+    counts = np.where(rows[:, 0] >= UNITARY, rows[:, 1], 0).astype(np.int64)
+    begins = np.cumsum(rows[:, 1], dtype=np.int64) - rows[:, 1]
+    sites = np.array(order, np.int64)[circuit.qubits]
+    many = counts >= 2
+    far = np.abs(sites[begins[many]] - sites[begins[many] + counts[many] - 1])
+    swaps = 2 * (counts[many] - 1) * np.maximum(0, far - 1)
+    return int(circuit.ops.size + swaps.sum())
 
 
 def _ended(chain: RightCanonicalChain, done: bool, part: float, operations: int) -> ChainTrial:

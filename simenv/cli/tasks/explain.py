@@ -51,6 +51,7 @@ COLUMNS: tuple[Column[Choice], ...] = (
     Column("TAKEN", lambda one: "yes" if one.chosen else "able" if one.able else "no"),
     Column("TIME", lambda one: duration(one.seconds) if one.able else "-", right=True),
     Column("MEMORY", lambda one: memory(one) if one.able else "-", right=True),
+    Column("LOST", lambda one: lost(one) if one.able else "-", right=True),
     Column("WHY", lambda one: one.why),
 )
 
@@ -150,6 +151,8 @@ def explain(
         return
     terminal.fitted(f"{'stdin' if file == '-' else file}: {words(result)}", indent=2)
     listing(COLUMNS, Style(False, aligned=True), lambda: result.engines)
+    if error := max((each.sampling_error for each in result.engines), default=0.0):
+        terminal.note(f"{shots:,} shots: a probability has a standard error of up to {error:.2g}")
     if not result.engine:
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
@@ -190,6 +193,8 @@ def words(found: Explanation) -> str:
         kinds.append("dynamic")
     if sizes.bond_bits >= 0:
         kinds.append(f"bonds up to 2^{sizes.bond_bits}")
+    if sizes.trial_bond:
+        kinds.append(f"{sizes.trial_bond} in a trial")
     return ", ".join(kinds)
 
 
@@ -199,6 +204,13 @@ def memory(one: Choice) -> str:
     if one.ranks == 1:
         return each
     return f"{one.ranks} x {each} on {terminal.counted(one.nodes, 'node')}"
+
+
+def lost(one: Choice) -> str:
+    """Weight that may be cut off from the state: '0', '<1e-6', or '?' where it is not known."""
+    if one.truncation < 0.0:
+        return "?"
+    return f"<{float(f'{one.truncation:.0e}'):.0e}" if one.truncation else "0"
 
 
 def duration(seconds: float) -> str:

@@ -58,6 +58,23 @@ def cost_query(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int 
     return CostQuery(terms.precision, terms.outputs, shots, bond, ranks)
 
 
+def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) -> float:
+    """Weight of the state that a run may cut off, at most; 0.0: none, -1.0: not known."""
+    if not any(option.name == "cutoff" for option in card.options):
+        return 0.0
+    settings = catalog.settings_of(card.name, terms.options, auto=terms.engine == "auto")
+    bond, cutoff, tolerance = (
+        card.value(settings, name) for name in ("bond", "cutoff", "tolerance")
+    )
+    tried = profile.trial is not None and profile.trial.done
+    grown = profile.trial.expected_bond if tried and profile.trial is not None else 0
+    bounded = 0 <= profile.bond_bits < int(bond).bit_length()
+    if bounded or 0 < grown <= bond:
+        splits = (profile.gates_2q + profile.gates_many) * max(1, 2 * profile.longest - 1)
+        return min(cutoff * splits, tolerance)
+    return tolerance if tolerance < 1.0 else -1.0
+
+
 def option_hint(card: EngineCard) -> str:
     """The options of an engine, for a hint."""
     if not card.options:

@@ -6,12 +6,15 @@ Imports numpy and kernels; it is imported at the first such query.
 from __future__ import annotations
 
 import functools
+import math
 from concurrent.futures import Future
 from typing import Any
 
+import msgspec
+
 from simenv._version import __version__
 from simenv.errors import SimenvError
-from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec
+from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
 from simenv.scheduler.core.cost_estimator import device_ns
 from simenv.scheduler.core.types import ClusterLimits
@@ -19,7 +22,7 @@ from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
 from simenv.scheduler.routing.capacity import Capacity
 from simenv.scheduler.routing.engine_choice import EngineCandidate
-from simenv.scheduler.routing.engine_support import ELSEWHERE, RoutingSnapshot
+from simenv.scheduler.routing.engine_support import ELSEWHERE, RoutingSnapshot, expected_truncation
 from simenv.service.admission import calls, rules
 from simenv.service.admission.background_checks import Examining, Later
 from simenv.service.admission.controller import with_shots
@@ -55,17 +58,44 @@ def explain(
         _, result = _EXAMINING.look(id(message), message.program, terms, owner, device)
         result = with_shots(result, message.shots)
         considered = live_routing.consider(result, terms, pools, present, seen)
+        considered += _only_named(result, terms, pools, present, seen)
     except (Later, Waiting) as later:
         return later.future
     except SimenvError as error:
         return Refused(message.request, [refusal(error)])
     choices = [
-        _choice(one, message, present.limits, number == 0) for number, one in enumerate(considered)
+        _choice(one, message, result, present.limits, number == 0)
+        for number, one in enumerate(considered)
     ]
     return Explained(message.request, Explanation(_sizes(result), choices))
 
 
-def _choice(one: EngineCandidate, message: Explain, limits: ClusterLimits, first: bool) -> Choice:
+def _only_named(
+    profile: Profile,
+    terms: TaskOptions,
+    pools: tuple[PoolSpec, ...],
+    present: Capacity,
+    seen: RoutingSnapshot,
+) -> list[EngineCandidate]:
+    """Engines that some pool here runs and that `auto` does not consider for this program."""
+    if terms.engine != engine_choice.AUTO or terms.pool or terms.prefer:
+        return []
+    results = []
+    for card in catalog.engine_cards():
+        if card.calls or not (not card.automatic or (card.only_noise and profile.noise is None)):
+            continue
+        if card.is_device or not any(engine_choice.runs(pool, card) for pool in pools):
+            continue
+        if any(name not in {option.name for option in card.options} for name, _ in terms.options):
+            continue
+        named = msgspec.structs.replace(terms, engine=card.name)
+        results += live_routing.consider(profile, named, pools, present, seen)
+    return results
+
+
+def _choice(
+    one: EngineCandidate, message: Explain, profile: Profile, limits: ClusterLimits, first: bool
+) -> Choice:
     card = catalog.card(one.engine)
     assert card is not None  # routing considers no others
     if one.route is None:
@@ -75,11 +105,11 @@ def _choice(one: EngineCandidate, message: Explain, limits: ClusterLimits, first
         return Choice(one.engine, False, False, one.text, hint, "", 0, 0.0, card.reproducible)
     route = one.route
     micros = (route.evolve_us + route.shot_us * message.shots) * max(1, message.count)
-    by = (
-        "another pool is preferred"
-        if message.terms.prefer
-        else f"{message.terms.engine} prefers another"
-    )
+    by = f"{message.terms.engine} prefers another"
+    if message.terms.prefer:
+        by = "another pool is preferred"
+    elif not card.automatic:
+        by = "auto never takes it"
     why = one.text if first else f"able, but {by}"
     device_us = device_ns(route, message.shots, max(1, message.count)) / 1e3
     if device_us:
@@ -98,6 +128,8 @@ def _choice(one: EngineCandidate, message: Explain, limits: ClusterLimits, first
         reproducible=card.reproducible,
         ranks=route.ranks,
         nodes=ranks.nodes_for(route, limits),
+        truncation=expected_truncation(card, profile, message.terms),
+        sampling_error=0.5 / math.sqrt(message.shots) if message.shots else 0.0,
     )
 
 
@@ -112,6 +144,8 @@ def _sizes(found: Profile) -> Sizes:
         dynamic=found.mid_circuit,
         clifford=found.clifford,
         bond_bits=found.bond_bits,
+        trial_bond=0 if found.trial is None else found.trial.bond,
+        trial_part=0.0 if found.trial is None else found.trial.part,
     )
 
 

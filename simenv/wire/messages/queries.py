@@ -191,6 +191,8 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     reproducible: bool  # the same bits on every machine and version
     ranks: int = 1
     nodes: int = 1  # that its ranks would be on, with nothing else about
+    truncation: float = 0.0  # weight that may be cut off from the state, at most; -1.0: not known
+    sampling_error: float = 0.0  # largest standard error of a probability; 0.0: no shots
 
 
 class Sizes(msgspec.Struct, frozen=True, array_like=True):
@@ -205,6 +207,8 @@ class Sizes(msgspec.Struct, frozen=True, array_like=True):
     dynamic: bool  # it measures, resets or branches before its end
     clifford: bool
     bond_bits: int  # at most 2 to this power values cross any cut between its qubits; -1: unknown
+    trial_bond: int = 0  # the largest bond in a trial of its gates; 0: there was none
+    trial_part: float = 0.0  # of the gates that the trial applied
 
 
 class Explanation(msgspec.Struct, frozen=True, array_like=True):

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from simulators.circuit.gates import UNITARY
+from simulators.circuit.gates import GATES, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.light_cone import GATE_KINDS
 
 MOST_WIDTH = 30  # wider ones are unknown: nobody contracts them
 _MOST_INDICES = 4_096  # a longer circuit is not looked at
+_SWAP = GATES["swap"].code
 
 
 def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
@@ -50,6 +51,10 @@ def _interactions(circuit: Circuit) -> dict[int, set[int]] | None:
     cliques: list[list[int]] = []
     fresh = circuit.num_qubits
     for code, qubits in _gates(circuit):
+        if code == _SWAP:
+            one, two = qubits
+            line[one], line[two] = line[two], line[one]
+            continue
         moved = moved_qubits(code, len(qubits))
         clique = [line[q] for q in qubits]
         for q, moves in zip(qubits, moved, strict=True):
