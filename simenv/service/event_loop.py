@@ -121,7 +121,7 @@ class EventLoop:
         self.audit = audit = AuditLog(executor, listener.origin)
         self.reservation_commands = ReservationCommands(scheduler, journal, executor, audit)
         self.owners = Owners(config.limits, scheduler, journal, result_requests.bytes_of)
-        self._upkeep = Upkeep(result_requests, completions, journal)
+        self._upkeep = Upkeep(result_requests, completions, journal, scheduler.state.estimator)
         submit_queue.disk_refusal = result_requests.disk_refusal
         self.administration = Administration(
             scheduler, executor, key_commands, self.owners, self.pool_commands, audit

@@ -153,6 +153,9 @@ def explain(
     listing(COLUMNS, Style(False, aligned=True), lambda: result.engines)
     if error := max((each.sampling_error for each in result.engines), default=0.0):
         terminal.note(f"{shots:,} shots: a probability has a standard error of up to {error:.2g}")
+    for each in result.engines:
+        if each.runs:
+            terminal.note(learned(each))
     if not result.engine:
         terminal.note("this request would be refused; possible changes:")
     for each in result.engines:
@@ -211,6 +214,12 @@ def lost(one: Choice) -> str:
     if one.truncation < 0.0:
         return "?"
     return f"<{float(f'{one.truncation:.0e}'):.0e}" if one.truncation else "0"
+
+
+def learned(one: Choice) -> str:
+    """What the expected time rests on, and how far such times were off."""
+    runs = terminal.counted(one.runs, "run")
+    return f"{one.engine}: TIME was learned from {runs}, and typically off by {one.off_by:.2g} x"
 
 
 def duration(seconds: float) -> str:

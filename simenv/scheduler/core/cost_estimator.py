@@ -1,11 +1,16 @@
 """Expected cost of tasks, and the number of slots they get.
 
 The catalog's cost model gives microseconds on one slot; a factor per engine and width, learned from
-run times, corrects it. The factor serves chunk sizes and forecasts only, never the choice of an
-engine, so that runs are reproducible.
+run times, corrects it. How far the corrected times were off is learned as well. Both serve chunk
+sizes and forecasts only, never the choice of an engine, so that runs are reproducible.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
 
 from simenv.model import TaskSpec
 from simenv.model.devices import device_time_ns
@@ -20,11 +25,42 @@ PARALLEL_FROM_US = 5_000.0  # below this a second thread costs more than it brin
 WIDTHS = 65
 
 
+class LearnedEstimate(msgspec.Struct, frozen=True):
+    """What runs of one kind and width have taught.
+
+    `deviation`: mean of |ln(time / expected time)| over runs, the later ones weighing more; times
+    were typically off by a factor of e to its power.
+    """
+
+    factor: float  # on the model's times
+    deviation: float
+    count: int  # of runs
+
+
 class Estimator:
     """Learned factors by engine, ranks and number of qubits; for hardware by pool."""
 
     def __init__(self) -> None:
         self._learned: dict[str, list[float]] = {}
+        self._known: dict[tuple[str, int], LearnedEstimate] = {}
+        self.changed: set[tuple[str, int]] = set()  # since `take_changes`
+
+    def restore(self, known: Mapping[tuple[str, int], LearnedEstimate]) -> None:
+        """Go on from what was learned before."""
+        for (kind, width), each in known.items():
+            if 0 <= width < WIDTHS:
+                self._of(kind)[width] = each.factor
+                self._known[kind, width] = each
+
+    def take_changes(self) -> dict[tuple[str, int], LearnedEstimate]:
+        """What was learned since the last call, by kind and width."""
+        results = {key: self._known[key] for key in sorted(self.changed)}
+        self.changed.clear()
+        return results
+
+    def quality(self, route: Route) -> LearnedEstimate:
+        """What is known of routes like this one; count 0 where nothing is."""
+        return self._known.get((_kind(route), _width(route)), LearnedEstimate(1.0, 0.0, 0))
 
     def cost_us(self, route: Route, spec: TaskSpec) -> float:
         """Expected microseconds of a task: on one slot, or on a paced device where that is more."""
@@ -40,12 +76,22 @@ class Estimator:
         model = _model_us(route, spec)
         width = _width(route)
         factor = max(1, run_us) * max(1, slots) / max(0.1, model)
+        seen = factor
         low, high = HARDWARE_BOUNDS if route.engine == HARDWARE else FACTOR_BOUNDS
         factors = self._factors(route)
         old = factors[width]
         if route.engine != HARDWARE:  # the first of a kind may wait for what has to be made
             factor = min(factor, MAX_DEVIATION * old)
         factors[width] = min(high, max(low, old + LEARNING_RATE * (factor - old)))
+        self._note((_kind(route), width), factors[width], abs(math.log(seen / old)))
+
+    def _note(self, key: tuple[str, int], factor: float, off: float) -> None:
+        known = self._known.get(key)
+        count = 1 if known is None else known.count + 1
+        before = 0.0 if known is None else known.deviation
+        deviation = before + max(LEARNING_RATE, 1.0 / count) * (off - before)
+        self._known[key] = LearnedEstimate(factor, deviation, count)
+        self.changed.add(key)
 
     def factor(self, engine: str, ranks: int, num_qubits: int) -> float:
         """The factor on the model's times for circuits of this width."""
@@ -53,13 +99,17 @@ class Estimator:
         return self._of(key)[min(num_qubits, WIDTHS - 1)]
 
     def _factors(self, route: Route) -> list[float]:
-        if route.engine == HARDWARE:
-            return self._of(f"{HARDWARE}/{route.pool}")
-        key = route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
+        key = _kind(route)
         return self._learned.get(key) or self._of(key)
 
     def _of(self, key: str) -> list[float]:
         return self._learned.setdefault(key, [1.0] * WIDTHS)
+
+
+def _kind(route: Route) -> str:
+    if route.engine == HARDWARE:
+        return f"{HARDWARE}/{route.pool}"
+    return route.engine if route.ranks == 1 else f"{route.engine}/{route.ranks}"
 
 
 def _width(route: Route) -> int:

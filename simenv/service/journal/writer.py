@@ -21,7 +21,13 @@ import msgspec
 
 from simenv.errors import JournalError
 from simenv.model import Event, TaskState
-from simenv.service.journal import drift_tables, noise_tables, quota_tables, scheduler_tables
+from simenv.service.journal import (
+    drift_tables,
+    estimate_tables,
+    noise_tables,
+    quota_tables,
+    scheduler_tables,
+)
 from simenv.service.journal.reader import UNHAPPY, WAY_OUT, AcceptedRow, Records, checksum
 from simenv.service.support import fault_injection
 
@@ -118,6 +124,7 @@ class Journal:
             drift_tables.SCHEMA,
             quota_tables.SCHEMA,
             noise_tables.SCHEMA,
+            estimate_tables.SCHEMA,
         )
         self._db.executescript("".join(schemas))
         run(f"pragma user_version={JOURNAL_FORMAT}")

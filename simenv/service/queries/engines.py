@@ -16,8 +16,8 @@ from simenv._version import __version__
 from simenv.errors import SimenvError
 from simenv.model import MAX_SHOTS, EngineInfo, GateInfo, PoolSpec, TaskOptions
 from simenv.model.devices import DeviceInfo, DeviceKind
-from simenv.scheduler.core.cost_estimator import device_ns
-from simenv.scheduler.core.types import ClusterLimits
+from simenv.scheduler.core.cost_estimator import Estimator, device_ns
+from simenv.scheduler.core.types import ClusterLimits, Route
 from simenv.scheduler.reservations.circuit_times import engine_of
 from simenv.scheduler.routing import engine_choice, live_routing, ranks
 from simenv.scheduler.routing.capacity import Capacity
@@ -45,6 +45,7 @@ def explain(
     present: Capacity,
     seen: RoutingSnapshot,
     devices: EmulatedDevices | None = None,
+    estimator: Estimator | None = None,
 ) -> Explained | Refused | Future[Any]:
     """Refused where the program or its terms would be, whatever the engine. A future: a program of
     this owner is being looked at beside the loop; ask again when it is done."""
@@ -67,6 +68,11 @@ def explain(
         _choice(one, message, result, present.limits, number == 0)
         for number, one in enumerate(considered)
     ]
+    if estimator is not None:
+        choices = [
+            each if one.route is None else _as_learned(each, one.route, estimator)
+            for each, one in zip(choices, considered, strict=True)
+        ]
     return Explained(message.request, Explanation(_sizes(result), choices))
 
 
@@ -130,6 +136,19 @@ def _choice(
         nodes=ranks.nodes_for(route, limits),
         truncation=expected_truncation(card, profile, message.terms),
         sampling_error=0.5 / math.sqrt(message.shots) if message.shots else 0.0,
+    )
+
+
+def _as_learned(choice: Choice, route: Route, estimator: Estimator) -> Choice:
+    """With the time that runs like it took, and how far such times were off."""
+    known = estimator.quality(route)
+    if not known.count or route.paced:
+        return choice
+    return msgspec.structs.replace(
+        choice,
+        seconds=choice.seconds * known.factor,
+        runs=known.count,
+        off_by=math.exp(known.deviation),
     )
 
 

@@ -129,6 +129,7 @@ class QueryHandlers:
                 now,
                 seen(service.state, service.devices),
                 service.devices.emulated,
+                service.state.estimator,
             )
             if not isinstance(result, Future):
                 yield codec.encode(result)

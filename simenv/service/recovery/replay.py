@@ -23,6 +23,7 @@ from simenv.service.admission.submissions import (
     SubmitQueue,
     bytes_per_task,
 )
+from simenv.service.journal import estimate_tables
 from simenv.service.journal.reader import (
     WAY_OUT,
     AcceptedRow,
@@ -53,6 +54,7 @@ def replay(
     begin = time.monotonic()
     stored, units = read_reservations(journal.records)
     scheduler.restore_controls(stored, read_controls(journal.records))
+    scheduler.state.estimator.restore(estimate_tables.read(journal.records))
     total = journal.records.next_task()
     final = final_tasks(journal, total)
     attempts = _attempts(journal, final)

@@ -1,4 +1,4 @@
-"""Maintenance in the event loop: retention, the index of completions, delayed syncs.
+"""Maintenance in the event loop: retention, index of completions, delayed syncs, estimates.
 
 Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
 UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by sending without end.
@@ -9,19 +9,28 @@ from __future__ import annotations
 import time
 
 from simenv.errors import JournalError
+from simenv.scheduler.core.cost_estimator import Estimator
 from simenv.service.control.results import ResultRequests
+from simenv.service.journal import estimate_tables
 from simenv.service.journal.writer import SYNC_DELAY_S, Journal
 from simenv.service.results.completions import Completions
 
 UPKEEP_PERIOD_NS = 50_000_000
+ESTIMATES_NS = 5_000_000_000  # what was learned since is lost when the service dies
 
 
 class Upkeep:
     """Used from the loop's thread, once a pass."""
 
     def __init__(
-        self, result_requests: ResultRequests, completions: Completions, journal: Journal
+        self,
+        result_requests: ResultRequests,
+        completions: Completions,
+        journal: Journal,
+        estimator: Estimator,
     ) -> None:
+        self._estimator = estimator
+        self._estimates_ns = 0  # when what was learned is stored again
         self._result_requests = result_requests
         self._completions = completions
         self._journal = journal
@@ -39,6 +48,7 @@ class Upkeep:
             if due or self._completions.crowded:
                 self._completions.index_some()  # first: what is old is found by the index
             self._result_requests.settle(now_ns, idle=due)
+            self._keep_estimates(now_ns)
             if self._journal.unsynced or self._unsynced_ns:
                 self._sync(now_ns)
             if store_error and due and not self._journal.pending:
@@ -47,6 +57,13 @@ class Upkeep:
         except JournalError as error:
             store_error = error.message
         return store_error
+
+    def _keep_estimates(self, now_ns: int) -> None:
+        """What was learned goes into the next commit, now and then."""
+        if self._estimator.changed and now_ns >= self._estimates_ns:
+            self._estimates_ns = now_ns + ESTIMATES_NS
+            changes = self._estimator.take_changes()
+            self._journal.put(estimate_tables.statements(changes), forced=False)
 
     def _sync(self, now_ns: int) -> None:
         """Commits that were not forced to the disk follow within SYNC_DELAY_S."""

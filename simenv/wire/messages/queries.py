@@ -193,6 +193,8 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     nodes: int = 1  # that its ranks would be on, with nothing else about
     truncation: float = 0.0  # weight that may be cut off from the state, at most; -1.0: not known
     sampling_error: float = 0.0  # largest standard error of a probability; 0.0: no shots
+    runs: int = 0  # that the expected time was learned from
+    off_by: float = 1.0  # the factor by which expected times of such runs were off, typically
 
 
 class Sizes(msgspec.Struct, frozen=True, array_like=True):

@@ -39,3 +39,21 @@ def test_start_refuses_journal_with_completion_of_unknown_task(
         db.execute("update meta set value = 0 where key = 'indexed'")
     with pytest.raises(JournalError, match=f"the end of task {task}"):
         bench.restart()
+
+
+def test_restarted_service_knows_what_runs_took_and_how_wrong_its_forecasts_were(
+    tmp_path: Path,
+) -> None:
+    bench = ServiceHarness(tmp_path)
+    bench.join()
+    bench.submit(spec(), spec(2))
+    route = next(iter(bench.loop.state.tasks.values())).route
+    bench.finish(bench.assigned())
+    bench.step(5)
+    learned = bench.loop.state.estimator.quality(route)
+    assert learned.count > 0
+    bench.restart()
+    assert bench.loop.state.estimator.quality(route) == learned
+    bench.journal._db.execute("update estimate set factor = 'much'")
+    with pytest.raises(JournalError, match="an estimate in the journal cannot be read"):
+        bench.restart()

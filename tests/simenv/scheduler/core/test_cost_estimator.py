@@ -1,0 +1,70 @@
+"""What the estimator learns of run times, and how far it says that its times were off."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from checked_scheduler import route
+
+from simenv.model import TaskSpec
+from simenv.scheduler.core.cost_estimator import Estimator, LearnedEstimate
+
+SPEC = TaskSpec(b"", 0, 1)
+
+
+def taught(*times_us: int, expected_us: float = 1_000.0) -> Estimator:
+    estimator = Estimator()
+    for time_us in times_us:
+        estimator.observe(route(expected_us), SPEC, 1, time_us)
+    return estimator
+
+
+def test_nothing_is_said_of_what_never_ran() -> None:
+    assert Estimator().quality(route()) == LearnedEstimate(1.0, 0.0, 0)
+    assert taught(2_000).quality(route(num_qubits=5)).count == 0
+    assert taught(2_000).quality(route(engine="mps")).count == 0
+
+
+def test_deviation_is_mean_ratio_of_time_and_expected_time() -> None:
+    known = taught(2_000).quality(route())
+    assert known.count == 1
+    assert math.exp(known.deviation) == pytest.approx(2.0)
+    assert math.exp(taught(500).quality(route()).deviation) == pytest.approx(2.0)
+
+
+def test_deviation_falls_as_factor_is_learned() -> None:
+    first = taught(3_000).quality(route())
+    later = taught(*[3_000] * 40).quality(route())
+    assert later.factor == pytest.approx(3.0, rel=0.01)
+    assert later.deviation < 0.05 < first.deviation
+    assert later.count == 40
+
+
+def test_deviation_of_an_outlier_is_told_whole() -> None:
+    known = taught(1_000_000).quality(route())
+    assert math.exp(known.deviation) == pytest.approx(1_000.0)
+    assert known.factor < 2.0  # it counts as five times what was expected
+
+
+def test_restored_estimator_goes_on_where_it_was() -> None:
+    before = taught(*[2_000] * 10)
+    changes = before.take_changes()
+    assert not before.changed
+    assert list(changes) == [("statevector", 4)]
+    after = Estimator()
+    after.restore(changes)
+    assert after.quality(route()) == before.quality(route())
+    assert after.cost_us(route(1_000.0), SPEC) == before.cost_us(route(1_000.0), SPEC) > 1_000
+    assert not after.changed
+
+
+def test_ranks_and_pools_of_machines_are_kinds_of_their_own() -> None:
+    estimator = taught(2_000)
+    estimator.observe(route(ranks=4), SPEC, 1, 50)
+    estimator.observe(route(engine="hardware", pool="chip"), SPEC, 1, 50)
+    assert set(estimator.take_changes()) == {
+        ("statevector", 4),
+        ("statevector/4", 4),
+        ("hardware/chip", 0),
+    }
