@@ -7,6 +7,8 @@ nanosecond: no clock, nothing learned. They put engines in order and end trials 
 
 from __future__ import annotations
 
+import math
+
 from simulators.catalog.costs import SMALL_QUBITS
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 
@@ -14,6 +16,7 @@ DENSE_QUBITS = 20  # up to this width all amplitudes are the least work
 LIGHT_QUBITS = 24  # from here on small bonds speak for themselves
 LIGHT_BITS = 6  # and bonds of up to 2**6 are small
 AUTO_BITS = 8  # bonds of up to 2**8 are exact with the default of the option `bond`
+HOPELESS_BITS = 16  # nobody tries what would grow to 2**16 at the rate of its trial
 AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitude of a sample
 AUTO_OPERATIONS = 5 * 10**15  # of splitting tensors: a week
 AUTO_TOLERANCE = 1e-6  # weight that a run may cut off before it ends with an error
@@ -72,7 +75,7 @@ def trial_operations(profile: Profile, width: int) -> int:
     if ruled_out or (0 <= profile.bond_bits <= LIGHT_BITS and width > LIGHT_QUBITS):
         return 0
     other = min(statevector_operations(profile, width), contraction_operations(profile))
-    if mps_operations(profile) <= other / 2:
+    if _is_known(profile) and mps_operations(profile) <= other / 2:
         return 0
     most = int(min(TRIAL_OPERATIONS, other / _TRIAL_SHARE))
     return most if most >= _LEAST_TRIAL else 0
@@ -129,11 +132,13 @@ def _place(which: int, profile: Profile, num_qubits: int) -> int:
 def mps_objection(profile: Profile) -> str:
     """What a trial found out, or a number of operations."""
     trial = profile.trial
-    if trial is not None and not trial.done and trial.bond > 1 << AUTO_BITS:
-        return (
-            f"its bonds grow beyond 2^{AUTO_BITS} values in {trial.part:.0%} of its gates: asked"
-            " for by name, it cuts off what is beyond its option bond"
-        )
+    if trial is not None and not trial.done and trial.part:
+        grown = math.log2(trial.bond) / trial.part
+        if trial.bond > 1 << AUTO_BITS or grown >= HOPELESS_BITS:
+            return (
+                f"{_how_far(trial)}, 2^{grown:.0f} at that rate, and auto allows 2^{AUTO_BITS}:"
+                " asked for by name, it cuts off what is beyond its option bond"
+            )
     if mps_operations(profile) > AUTO_OPERATIONS:
         return f"more than {AUTO_OPERATIONS:.0e} operations: ask for it by name to run it"
     return ""

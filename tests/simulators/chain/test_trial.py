@@ -156,13 +156,13 @@ def test_auto_takes_the_chain_that_a_trial_showed_to_be_thin() -> None:
         assert found.memory_bytes < 2**27
 
 
-def test_auto_refuses_what_a_trial_showed_to_be_thick() -> None:
-    grown = msgspec.structs.replace(
-        profile(knot(60)), trial=ChainTrial(bond=257, done=False, part=0.2, operations=10**9)
-    )
+@pytest.mark.parametrize(("bond", "part"), [(257, 0.2), (200, 0.4)])
+def test_auto_refuses_what_a_trial_showed_to_be_thick(bond: int, part: float) -> None:
+    tried = ChainTrial(bond=bond, done=False, part=part, operations=10**9)
+    grown = msgspec.structs.replace(profile(knot(60)), trial=tried)
     with pytest.raises(InfeasibleError) as caught:
         engine_choice.route(grown, TaskOptions(), POOLS, LIMITS)
-    assert "its bonds grow beyond 2^8 values in 20% of its gates" in caught.value.hint
+    assert f"bonds up to {bond} in a trial of {part:.0%} of its gates, 2^" in caught.value.hint
 
 
 def test_auto_tries_what_nobody_knows_the_bonds_of() -> None:

@@ -38,7 +38,11 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
         ["stabilizer", "no"],
         ["statevector", "no"],
         ["contraction", "no"],
+        ["densitymatrix", "no"],
+        ["aer", "no"],
     ]
+    assert rows[0].split()[6] == "<6e-13"  # 59 splits that may lose 1e-14 each
+    assert "a probability has a standard error of up to 0.016" in told.err
     assert "at most 2^1 values cross any cut" in rows[0]
     assert "runs Clifford circuits" in rows[1]
     assert "the widest program that fits" in told.err
@@ -50,7 +54,9 @@ def test_explained_engine_and_reason_are_those_of_run(shell: Shell, wide: str) -
     assert found["engine"] == "mps"
     assert found["program"]["clifford"] is False
     engines = {each["engine"]: each for each in found["engines"]}
-    assert set(engines) == {"mps", "statevector", "stabilizer", "contraction"}
+    automatic = {"mps", "statevector", "stabilizer", "contraction"}
+    assert set(engines) == automatic | {"densitymatrix", "aer"}
+    assert engines["mps"]["sampling_error"] == pytest.approx(0.5 / 5**0.5)
     assert engines["mps"]["chosen"]
     assert engines["mps"]["memory_bytes"] > 0
     assert engines["mps"]["seconds"] > 0

@@ -141,7 +141,7 @@ def test_infeasible_circuit_is_refused_with_reason_of_each_engine() -> None:
     for words in (
         "widest program",
         "stabilizer: runs Clifford circuits",
-        "mps: its bonds grow beyond 2^8 values in 25% of its gates",
+        "mps: bonds up to 257 in a trial of 25% of its gates, 2^32 at that rate",
         "contraction: its largest tensor may have unknown, or above 2^30 values",
     ):
         assert words in caught.value.hint

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from service import ServiceHarness, spec
+from service import ServiceHarness, program, spec
 
 from simenv.model import Program, TaskOptions
 from simenv.service.admission import background_checks
+from simenv.service.admission.background_checks import Examining, Later
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import Explain, Explained
@@ -175,14 +176,14 @@ def noted(*args):
     return look(*args)
 background_checks.look = noted
 examining = Examining()
-narrow, wide = program(2).packed(), program(30).packed()
+narrow, wide = program(2).packed(), program(18).packed()
 examining.look(1, narrow, TaskOptions(), "")
 try:
     examining.look(2, wide, TaskOptions(), "")  # its kernels may be loaded already when it asks
 except Later as later:
     later.future.result(120)
-    assert examining.look(2, wide, TaskOptions(), "")[0].num_qubits == 30
-assert examining.look(3, wide, TaskOptions(), "")[0].num_qubits == 30
+    assert examining.look(2, wide, TaskOptions(), "")[0].num_qubits == 18
+assert examining.look(3, wide, TaskOptions(), "")[0].num_qubits == 18
 print(*places)
 """
 
@@ -193,3 +194,12 @@ def test_first_wide_program_is_checked_in_background_while_kernels_are_loaded() 
     environment = {**os.environ, "PYTHONPATH": paths}
     found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (found.stdout, found.stderr) == ("here beside here\n", "")
+
+
+def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:
+    wide, examining = program(25).packed(), Examining()
+    examining.look(0, program(18).packed(), TaskOptions(engine="mps"), "")  # kernels are loaded
+    with pytest.raises(Later) as later:
+        examining.look(1, wide, TaskOptions(), "")
+    assert later.value.future.result(120)[1].num_qubits == 25
+    assert examining.look(2, wide, TaskOptions(engine="mps"), "")[1].trial is None
