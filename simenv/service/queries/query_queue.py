@@ -1,8 +1,9 @@
 """Queue of queries, answered within a time slice of each pass of the event loop.
 
 Invariant: a pass spends its slice and one step on queries. Owners take turns, and the connections
-of each; the queries of one connection are answered in order. A connection that does not read its
-answers gets no more until it does, and the bytes of an owner's waiting queries are bounded.
+of each; the queries of one connection are answered in order, but a Ping while a program is examined
+in another thread. A connection that does not read its answers gets no more until it does, and the
+bytes of an owner's waiting queries are bounded.
 """
 
 from __future__ import annotations
@@ -95,6 +96,11 @@ class QueryQueue:
     ) -> None:
         """`process` will come to it; QueueFullError if too many wait already, or too large ones.
         `size_bytes`: of its message."""
+        if peer in self._parked and type(message) is m.Ping:  # the service lives, whatever it does
+            for step in self._answer(peer, identity, message):
+                if isinstance(step, bytes):
+                    self._send(peer, step)
+            return
         owner, size = identity.owner, size_bytes + QUERY_BYTES
         held = self._held.get(peer)
         count = self._waiting.of(owner, peer) + (0 if held is None else len(held[1]))

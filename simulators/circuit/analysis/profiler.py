@@ -221,7 +221,7 @@ def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[st
         by_angles=more.by_angles,
         bond_bits=more.bond_bits,
         longest=more.longest,
-        contraction_width=_width(circuit, more.bond_bits),
+        contraction_width=-1 if more.clifford else _width(circuit, more.bond_bits),
         widest=_widest(circuit) if result[operations.MANY_QUBIT] else 2,
         kept=_kept(circuit, outputs, labels)
         if circuit.num_qubits > SMALL_QUBITS and outputs

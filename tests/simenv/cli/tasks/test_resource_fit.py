@@ -9,7 +9,7 @@ from simenv.cli.tasks.resource_fit import fitting
 from simenv.errors import InfeasibleError, OptionError
 from simenv.model import TaskOptions
 from simenv.worker.ranks.mpirun import RankInfo
-from simulators.circuit.analysis.profile import Profile
+from simulators.circuit.analysis.profile import ChainTrial, Profile
 from simulators.circuit.analysis.profiler import profile
 from simulators.circuit.examples import bell
 
@@ -42,8 +42,9 @@ def test_rank_count_is_power_of_two_and_one_for_small_circuits() -> None:
 
 @pytest.mark.parametrize("engine", ["statevector", "auto"])
 def test_infeasible_error_names_number_of_ranks_that_would_fit(engine: str) -> None:
+    thick = msgspec.structs.replace(wide(26), trial=ChainTrial(bond=257, done=False))
     with pytest.raises(InfeasibleError) as caught:
-        fitting(wide(26), TaskOptions(engine=engine), seats(2))
+        fitting(thick, TaskOptions(engine=engine), seats(2))
     assert "680.0 MiB in each of its ranks (26 qubits, double" in caught.value.message
     assert "1.3 GiB on node node0; that has 1.0 GiB for 2" in caught.value.message
     assert "4 ranks hold it, 388.0 MiB each: mpirun -n 4" in caught.value.hint

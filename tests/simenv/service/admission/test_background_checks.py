@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -95,6 +96,22 @@ def test_other_clients_are_served_while_large_program_is_checked(
     (answer,) = bench.heard()
     assert isinstance(answer, m.Accepted | Explained)
     assert answer.request == 7
+
+
+def test_client_whose_program_is_examined_hears_that_the_service_lives(
+    tmp_path: Path, held: Held
+) -> None:
+    bench = ServiceHarness(tmp_path)
+    bench.peer.send(codec.encode(Explain(7, TaskOptions(), large(), 100)))
+    while not held.begun.wait(0.001):
+        bench.loop.run_once(timeout_s=0.0)
+    bench.peer.send(codec.encode(m.Ping(0)))
+    for _ in range(20):
+        bench.loop.run_once(timeout_s=0.0)
+    assert [type(answer) for answer in bench.heard()] == [m.Pong]
+    held.go_on.set()
+    bench.step()
+    assert [type(answer) for answer in bench.heard()] == [Explained]
 
 
 def test_large_invalid_program_is_refused_and_valid_one_accepted(tmp_path: Path) -> None:
@@ -198,7 +215,9 @@ def test_first_wide_program_is_checked_in_background_while_kernels_are_loaded() 
 
 def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:
     wide, examining = program(25).packed(), Examining()
-    examining.look(0, program(18).packed(), TaskOptions(engine="mps"), "")  # kernels are loaded
+    with contextlib.suppress(Later):
+        examining.look(0, wide, TaskOptions(engine="mps"), "")
+    background_checks.look(wide, TaskOptions(engine="mps"))  # by now its kernels are loaded
     with pytest.raises(Later) as later:
         examining.look(1, wide, TaskOptions(), "")
     assert later.value.future.result(120)[1].num_qubits == 25
