@@ -1,8 +1,11 @@
-"""Compilation for GPUs without a GPU: skipped where NVRTC's wheel is not installed."""
+"""Compilation for GPUs without a GPU; NVRTC's wheel is in the extra `test`."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,6 +25,7 @@ from simulators.gpu.devices.compile import (
     usage,
 )
 
+ROOT = Path(__file__).parents[3]
 LOG = """\
 ptxas info    : Compiling entry function 'sweep_double' for 'sm_90'
 ptxas info    : Function properties for sweep_double
@@ -80,12 +84,37 @@ def test_missing_compiler_is_named_where_nothing_has_been_compiled(tmp_path: Pat
     assert "gpu-cu13" in caught.value.hint
 
 
-def test_kernels_of_small_states_are_compiled_to_machine_code_without_spills() -> None:
-    nvrtc = load_nvrtc()
-    if nvrtc is None:
-        pytest.skip("nvidia-cuda-nvrtc is not installed; scripts/check_kernels.py needs it, too")
-    found = nvrtc.compile("states_double", (9, 0))
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0), (10, 0)])
+def test_kernels_of_states_are_compiled_to_machine_code_without_spills(
+    capability: tuple[int, int],
+) -> None:
+    found = nvrtc().compile("states_double", capability)
     assert found.cubin[:4] == b"\x7fELF", "PTX is refused by older drivers"
     kernels = usage(found.log)
     assert "small_counts" in {each.name for each in kernels}
     assert all(each.spilled_bytes == 0 for each in kernels)
+
+
+@pytest.mark.slow  # the sweeps take a minute for each capability
+def test_all_kernels_are_within_their_budgets_of_registers_stack_and_spills() -> None:
+    nvrtc()
+    command = [sys.executable, str(ROOT / "scripts" / "check_kernels.py")]
+    found = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    for architecture in ("sm_80", "sm_90", "sm_100"):
+        assert all(f"{architecture} {module}:" in found.stdout for module in MODULES)
+
+
+def nvrtc() -> Nvrtc:
+    """The compiler; a machine without it may leave these tests out, CI may not."""
+    found = load_nvrtc()
+    if found is None:
+        assert "CI" not in os.environ, "the extra test has nvidia-cuda-nvrtc"
+        pytest.skip("nvidia-cuda-nvrtc is not installed")
+    return found
