@@ -132,8 +132,8 @@ def _even_from(layers: list[list[Block]], num_sites: int) -> int:
 def _entangling(matrices: list[Matrix]) -> NDArray[np.float64]:
     """Part of each matrix [4, 4] beyond the largest term of its operator Schmidt decomposition."""
     shaped = np.array(matrices).reshape(-1, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4, 4)
-    largest: NDArray[np.float64] = np.linalg.svd(shaped, compute_uv=False)[:, 0]
-    return 1.0 - np.square(largest) / 4.0
+    largest = np.linalg.svd(shaped, compute_uv=False)[:, 0].astype(np.float64)
+    return np.asarray(1.0 - np.square(largest) / 4.0)
 
 
 def _count(chain: RightCanonicalChain, layer: list[Block], progress: _Progress) -> None:

@@ -52,11 +52,11 @@ def transpile(
         for first, some in _chunks(map(_packed, circuits, itertools.count()))
     )
     # A key stands for all tasks of one message.
-    most = None if options.get("idempotency_key") is not None else FIRST_TASKS
+    first_count = None if options.get("idempotency_key") is not None else FIRST_TASKS
     tasks: list[CallTask] = []
     try:
-        for number in (most, None):
-            wave = list(itertools.islice(calls, number))
+        for count in (first_count, None):
+            wave = list(itertools.islice(calls, count))
             tasks += send_calls(session, TRANSPILER, wave, _read, options, seed)
         return [circuit for task in tasks for circuit in task.result()]
     except BaseException as error:
