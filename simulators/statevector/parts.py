@@ -57,7 +57,6 @@ class RestPrograms(ProgramCache):
                 precision=self._precision,
                 numbers=np.arange(first, first + circuit.ops.size),
                 layout=rest_layout(self._whole, first, circuit, keep=keep),
-                zero=False,
             )
         return self._made[keep]
 
@@ -91,7 +90,6 @@ class PartsPlan:
                 precision=self._precision,
                 numbers=np.arange(first, first + part.ops.size),
                 layout=once_layout(circuit, first, part),
-                zero=first == 0,
             )
         return self._once[number]
 

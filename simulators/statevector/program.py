@@ -168,12 +168,11 @@ def build_program(
     layout: MeasurementLayout | None = None,
     noise: Mapping[int, Sequence[Instruction]] | None = None,
     tile_wires: int = 0,
-    zero: bool = True,
 ) -> Program:
     """The schedule of a circuit. `keep`: its final state is looked at, not its clbits alone.
     `numbers`: of its operations, where it is a part of a circuit; `apart`: one of several.
     `layout`: where it is another than the circuit's own; `noise`: by the operation it follows.
-    `tile_wires`: see `planner.tile_width`. `zero`: it begins with |0...0>.
+    `tile_wires`: see `planner.tile_width`.
     """
     layout = layout or measurement_layout(circuit, keep=keep)
     roles = layout.roles
@@ -190,7 +189,7 @@ def build_program(
     goal = SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
     width = tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
     known = np.arange(circuit.ops.size) if numbers is None else numbers
-    builder = _Builder(circuit, roles, codes, begins, goal, width, known, zero)
+    builder = _Builder(circuit, roles, codes, begins, goal, width, known, layout.from_zero)
     builder.build(np.flatnonzero(marks).tolist(), noise)
     return Program(
         tuple(builder.items),

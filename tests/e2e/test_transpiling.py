@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,25 @@ def test_what_cannot_be_transpiled_is_refused_by_name(env: Client) -> None:
     call = TranspileCall(CALL_FORMAT, b"", 1, 7, 17, 0, ())
     with pytest.raises(SimenvError, match="0 circuits at level 1"):
         send(env.session, PreparedSubmit(terms, [TaskSpec(codec.encode(call), 0, 0)]), None)
+
+
+def test_circuit_that_cannot_be_packed_cancels_the_tasks_before_it(env: Client) -> None:
+    circuits: list[Any] = [layered(number) for number in range(40)]
+    circuits[39] = QuantumCircuit(2, metadata={"what": object()})
+    with pytest.raises(ProgramError, match="circuit 39 cannot be written as QPY"):
+        env.transpile(circuits, DEVICE, name="packing")
+    deadline = time.monotonic() + PATIENCE_S
+    while any(info.name == "packing" for info in env.queue()[1]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_repeat_with_a_key_runs_nothing_again(env: Client) -> None:
+    circuits = [layered(number) for number in range(40)]
+    first = env.transpile(circuits, DEVICE, idempotency_key="forty")
+    tasks = env.queue(done=True)[0]
+    assert_same(env.transpile(circuits, DEVICE, idempotency_key="forty"), first)
+    assert env.queue(done=True)[0] == tasks
 
 
 def test_killed_worker_changes_nothing(live: Live) -> None:

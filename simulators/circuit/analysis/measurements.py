@@ -198,6 +198,7 @@ class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
     branching: bool  # something else measures, resets or branches on the way
     measures: bool  # the circuit has a measurement
     operations: NDArray[np.int64]  # [num_clbits]: that measurement's operation, or -1
+    from_zero: bool = True  # the circuit begins with |0...0>
 
     @property
     def measured(self) -> int:
@@ -242,7 +243,8 @@ def once_layout(circuit: Circuit, first: int, part: Circuit) -> MeasurementLayou
     roles[roles == TERMINAL] = ORDINARY
     nothing = np.full(circuit.num_clbits, -1, np.int64)
     codes = part.table.rows[part.ops, 0]
-    return MeasurementLayout(roles, nothing, False, bool((codes == MEASURE).any()), nothing)
+    measures = bool((codes == MEASURE).any())
+    return MeasurementLayout(roles, nothing, False, measures, nothing, from_zero=first == 0)
 
 
 def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> MeasurementLayout:
@@ -259,5 +261,7 @@ def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> M
         codes, (IF, WHILE, SWITCH, STORE)
     )
     branching |= (codes == RESET) & (roles != NO_OP_RESET)
-    measures = circuit.table.rows[circuit.ops, 0] == MEASURE
-    return MeasurementLayout(roles, source, bool(branching.any()), bool(measures.any()), operations)
+    measures = bool((circuit.table.rows[circuit.ops, 0] == MEASURE).any())
+    return MeasurementLayout(
+        roles, source, bool(branching.any()), measures, operations, from_zero=False
+    )
