@@ -13,8 +13,7 @@ from simulators.catalog.costs import SMALL_QUBITS
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 
 DENSE_QUBITS = 20  # up to this width all amplitudes are the least work
-LIGHT_QUBITS = 24  # from here on small bonds speak for themselves
-LIGHT_BITS = 6  # and bonds of up to 2**6 are small
+LIGHT_BITS = 6  # where bonds are at most 2**6, no path of a contraction is looked for
 AUTO_BITS = 8  # bonds of up to 2**8 are exact with the default of the option `bond`
 HOPELESS_BITS = 16  # nobody tries what would grow to 2**16 at the rate of its trial
 AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitude of a sample
@@ -28,7 +27,7 @@ _LAST = 60  # rank of what nobody has seen end well
 
 _SWEEP, _SWEEP_GATE = 22, 0.44  # of one amplitude: all passes, and what a gate adds
 _SPLIT = 800  # of a gate on neighbours, for the bond cubed
-_CALL = 1_600_000  # and beside it
+_CALL = 1_300_000  # and beside it
 _SITE = 1_000_000  # samples of a site
 _DOUBLE = 1.1  # of a trial, in double precision
 _PATH, _PATH_INDEX = 500_000, 30_000  # the path of an amplitude, and for its width cubed
@@ -49,7 +48,8 @@ def mps_operations(profile: Profile) -> float:
     has one for each history of outcomes."""
     sites, trial = _SITE * profile.num_qubits, profile.trial
     bits = AUTO_BITS if profile.bond_bits < 0 else min(profile.bond_bits, AUTO_BITS)
-    bound = sites + _hops(profile) * (_CALL + _SPLIT * 8.0**bits)
+    growing = max(1.0, math.log(8.0) * bits)  # the mean while their logarithm grows, not the end
+    bound = sites + _hops(profile) * (_CALL + _SPLIT * 8.0**bits / growing)
     if profile.mid_circuit:
         return bound * min(_ROWS, 2.0 ** min(20, profile.measurements + profile.resets))
     if trial is None or not trial.part:
@@ -71,8 +71,7 @@ def contraction_operations(profile: Profile) -> float:
 def trial_operations(profile: Profile, width: int) -> int:
     """What a trial of the bonds may take; 0: none is needed, or none would tell anything. `width`:
     of a state vector in its place."""
-    ruled_out = profile.mid_circuit or profile.clifford or width <= SMALL_QUBITS
-    if ruled_out or (0 <= profile.bond_bits <= LIGHT_BITS and width > LIGHT_QUBITS):
+    if profile.mid_circuit or profile.clifford or width <= SMALL_QUBITS:
         return 0
     other = min(statevector_operations(profile, width), contraction_operations(profile))
     if _is_known(profile) and mps_operations(profile) <= other / 2:

@@ -141,7 +141,7 @@ def test_trial_is_made_only_where_it_decides() -> None:
     assert wanted(ising(40, 10)) == 6 * 10**9
     assert 0 < wanted(ising(22, 10)) < 10**9  # a third of what all amplitudes take
     assert wanted(ising(14, 10)) == 0
-    assert wanted(ising(40, 3)) == 0  # small bonds speak for themselves
+    assert wanted(ising(40, 3)) == 0  # its bound says enough
     clifford = measured(Arrays(40, 40).add("h", [0]).add("cx", [0, 39]))
     assert wanted(clifford) == 0
 

@@ -282,7 +282,7 @@ def test_every_engine_of_pool_is_considered_unless_one_is_named() -> None:
 def test_circuit_above_operation_limit_is_refused() -> None:
     light = profile(measured(chain(30, angle=0.3)))
     assert engine_choice.route(light, TaskOptions(), POOLS, LIMITS).engine == "mps"
-    heavy = msgspec.structs.replace(light, gates_2q=10**6, bond_bits=8, num_qubits=60)
+    heavy = msgspec.structs.replace(light, gates_2q=10**8, bond_bits=8, num_qubits=60)
     with pytest.raises(InfeasibleError) as caught:
         engine_choice.route(heavy, TaskOptions(), POOLS, LIMITS)
     assert "5e+15 operations" in caught.value.hint
