@@ -110,3 +110,10 @@ def test_estimates_grow_with_shots_and_branches_and_fall_with_threads() -> None:
     assert entry.seconds(dynamic, 10) > entry.seconds(static, 10)
     wide = profile(Arrays(20, 0).add("h", [0]).circuit())
     assert entry.seconds(wide, 0, 4) < entry.seconds(wide, 0, 1)
+
+
+def test_options_that_auto_adds_yield_to_those_that_are_given() -> None:
+    assert catalog.settings_of("mps", (), auto=True) == (("tolerance", 1e-6),)
+    assert catalog.settings_of("mps", (("bond", 8),), auto=True) == (("bond", 8),)
+    assert catalog.settings_of("mps", (), auto=False) == ()
+    assert catalog.settings_of("statevector", (), auto=True) == ()

@@ -11,6 +11,7 @@ from simenv.errors import InfeasibleError, OptionError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import ClusterLimits
 from simenv.scheduler.routing import engine_choice
+from simenv.scheduler.routing.engine_support import expected_truncation
 from simulators import catalog
 from simulators.catalog import cards
 from simulators.chain.choice_profile import choice_profile
@@ -353,3 +354,20 @@ def test_route_of_a_circuit_with_noise_is_the_first_that_is_considered(
         found = msgspec.structs.replace(profile(circuit), noise=noise)
         considered = engine_choice.consider(found, TaskOptions(), POOLS, LIMITS)
         assert engine_choice.route(found, TaskOptions(), POOLS, LIMITS) == considered[0].route
+
+
+def test_expected_truncation_is_bounded_where_bonds_are_known() -> None:
+    mps = catalog.card("mps")
+    assert mps is not None
+    chained, tangled = profile(measured(chain(60, angle=0.3))), profile(knot(60))
+    named, auto = TaskOptions(engine="mps"), TaskOptions()
+    assert expected_truncation(mps, chained, named) == pytest.approx(59e-14)
+    assert expected_truncation(mps, tangled, named) == -1.0
+    assert expected_truncation(mps, tangled, auto) == 1e-6
+    tried = msgspec.structs.replace(tangled, trial=ChainTrial(bond=8, done=True))
+    assert 0 < expected_truncation(mps, tried, auto) < 1e-6
+    few = msgspec.structs.replace(named, options=(("bond", 4),))
+    assert expected_truncation(mps, tried, few) == -1.0
+    statevector = catalog.card("statevector")
+    assert statevector is not None
+    assert expected_truncation(statevector, tangled, auto) == 0.0
