@@ -129,8 +129,14 @@ def _place(which: int, profile: Profile, num_qubits: int) -> int:
 
 
 def mps_objection(profile: Profile) -> str:
-    """What a trial found out, or a number of operations."""
+    """What a trial found out, or the bound where there was none; a number of operations."""
     trial = profile.trial
+    if trial is None and not (_is_known(profile) or profile.mid_circuit):
+        bound = "unknown" if profile.bond_bits < 0 else f"2^{profile.bond_bits}"
+        return (
+            f"its bonds may need {bound} values, and auto allows 2^{AUTO_BITS}: asked for by name,"
+            " it cuts off what is beyond its option bond"
+        )
     if trial is not None and not trial.done and trial.part:
         grown = math.log2(trial.bond) / trial.part
         if trial.bond > 1 << AUTO_BITS or grown >= HOPELESS_BITS:
