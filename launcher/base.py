@@ -29,6 +29,17 @@ class AllocationError(LaunchError):
 
 
 @dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU, or one instance of a partitioned GPU (MIG). What is not known is empty or 0."""
+
+    uuid: str
+    model: str = ""
+    memory_bytes: int = 0
+    capability: tuple[int, int] = (0, 0)  # of CUDA: (9, 0) is sm_90
+    bandwidth: float = 0.0  # bytes a second to and from its memory, at most
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """One machine of the allocation. `slots`: the number of threads it can run at once."""
 
@@ -39,12 +50,13 @@ class Node:
     features: tuple[str, ...] = ()  # names that the site gives it: partition, GRES, constraints
     group: int = 0  # component of a heterogeneous job
     block: int = 0  # nodes of one block share a DVM: the ranks of a worker never leave a block
-    gpu_uuids: tuple[str, ...] = ()  # where they are known: of this machine
+    gpu_details: tuple[Gpu, ...] = ()  # where they are known: of this machine
 
     @property
     def gpu_names(self) -> tuple[str, ...]:
         """What CUDA_VISIBLE_DEVICES calls each GPU: UUIDs, else numbers in the allocation."""
-        return self.gpu_uuids or tuple(str(number) for number in range(self.gpus))
+        uuids = tuple(gpu.uuid for gpu in self.gpu_details)
+        return uuids or tuple(str(number) for number in range(self.gpus))
 
 
 @dataclass(frozen=True, slots=True)

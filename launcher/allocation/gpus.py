@@ -1,6 +1,7 @@
-"""GPUs of this machine that this process was granted, by UUID, without any library of NVIDIA.
+"""GPUs of this machine that this process was granted, by UUID.
 
-The kernel module lists them under /proc in the order of their bus addresses, which is that of
+NVML lists them with their memory. Where it is not installed, the kernel module's files under /proc
+list them, with UUIDs alone. Both are in the order of bus addresses, which is that of
 CUDA_DEVICE_ORDER=PCI_BUS_ID. CUDA_VISIBLE_DEVICES restricts them, by UUID or by number.
 """
 
@@ -10,20 +11,36 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_FOLDER = Path("/proc/driver/nvidia/gpus")
+from launcher.allocation import nvml
+from launcher.base import Gpu
+
+FOLDER = Path("/proc/driver/nvidia/gpus")
+VARIABLE = "CUDA_VISIBLE_DEVICES"
 _UUID = re.compile(r"GPU UUID:\s*(GPU-[0-9a-fA-F-]+)")
+_KINDS = ("GPU-", "MIG-")  # of UUIDs
 _MOST = 4096  # characters of a file of the kernel's
 
 
-def local_gpus(environ: Mapping[str, str], folder: Path = _FOLDER) -> tuple[str, ...]:
-    """Return the UUIDs of this machine's GPUs that `environ` grants."""
+def local_gpus(
+    environ: Mapping[str, str], folder: Path = FOLDER, library: str = nvml.LIBRARY
+) -> tuple[Gpu, ...]:
+    """Return this machine's GPUs that `environ` grants."""
+    try:
+        gpus = nvml.nvml_gpus(library)
+    except nvml.NvmlError:
+        gpus = _listed_gpus(folder)
+    by_uuid = {gpu.uuid: gpu for gpu in gpus}
+    return tuple(by_uuid[uuid] for uuid in granted(list(by_uuid), environ.get(VARIABLE)))
+
+
+def _listed_gpus(folder: Path) -> tuple[Gpu, ...]:
+    """The GPUs that the kernel module lists."""
     try:
         files = sorted(folder.glob("*/information"))
         texts = [file.read_text()[:_MOST] for file in files]
     except OSError:
         return ()
-    results = [match[1] for match in map(_UUID.search, texts) if match]
-    return granted(results, environ.get("CUDA_VISIBLE_DEVICES"))
+    return tuple(Gpu(match[1]) for match in map(_UUID.search, texts) if match)
 
 
 def granted(uuids: list[str], visible: str | None) -> tuple[str, ...]:
@@ -36,7 +53,7 @@ def granted(uuids: list[str], visible: str | None) -> tuple[str, ...]:
         if word.isdigit() and int(word) < len(uuids):
             results = [uuids[int(word)]]
         else:
-            results = [uuid for uuid in uuids if word.startswith("GPU-") and uuid.startswith(word)]
+            results = [uuid for uuid in uuids if word[:4] in _KINDS and uuid.startswith(word)]
         if len(results) != 1 or results[0] in chosen:
             break
         chosen += results

@@ -17,9 +17,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 def this_node() -> Node:
     """Return this machine as a node, with the cores, memory and GPUs this process may use."""
-    uuids = local_gpus(os.environ)
+    gpus = local_gpus(os.environ)
     name = os.uname().nodename
-    return Node(name, _cores(), _memory_bytes(), len(uuids), gpu_uuids=uuids)
+    return Node(name, _cores(), _memory_bytes(), len(gpus), gpu_details=gpus)
 
 
 def is_this_node(name: str) -> bool:

@@ -170,6 +170,7 @@ CARDS: tuple[EngineCard, ...] = (
         install="pip install 'simenv[gpu-cu13]'",  # gpu-cu12 for a driver older than 580
         summary="all amplitudes on one GPU; batches of bindings in one launch",
         costs=GpuCost(),
+        auto_rank=preference.gpu_rank,
         in_default_pool=False,
         uses_light_cone=True,
         threads=False,

@@ -67,6 +67,7 @@ class CostQuery(msgspec.Struct, frozen=True):
     shots: int = 0
     bond: int = 0  # the largest bond an engine of that kind may keep; 0: its own
     ranks: int = 1  # a power of two: the state is divided among so many processes
+    bandwidth: float = 0.0  # bytes a second to and from the memory of a GPU; 0: not known
 
 
 class CostModel(Protocol):

@@ -11,20 +11,29 @@ _PLANNED_BYTES = 700  # of an operation while it is planned, as on the processor
 _PROBABILITY_BYTES = 40  # of one outcome on the host: table, index, value, record, packed
 _LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
 _SHOT_S = 5e-9
+_GRADIENT_STATES = 2  # with one observable; see `gpu.gradients`
+RESERVED_BYTES = 3 * 2**29  # of the device's memory: context, tables and results
+BANDWIDTH = 4.9e12  # bytes a second to and from memory, of an H200
+_COPIED = 0.87  # of it, by a copy: 4.3e12 of an H200
+
+
+def widest_state(memory_bytes: int, precision: str) -> int:
+    """Qubits of the widest state in a device's memory."""
+    room = max(0, memory_bytes - RESERVED_BYTES)
+    return max(0, (room // state_bytes(0, precision)).bit_length() - 1)
 
 
 class GpuCost(msgspec.Struct, frozen=True):
-    """All amplitudes in the memory of a GPU: bytes are those of the host, beside it. The engine
-    itself compares its states with the device's memory.
+    """All amplitudes in the memory of a GPU: `device_bytes` there, the other bytes on its host.
 
-    The seconds are counted from plans and a copy's bandwidth of one H200; nothing was measured.
+    The seconds are counted from plans and the bandwidth of the device's memory, as its driver gives
+    it (of an H200 where it does not); nothing was measured.
     """
 
     base_bytes: int = 768 * 2**20  # the CUDA context and its libraries
     call_s: float = 200e-6
     launch_s: float = 6e-6
     gates_each: float = 20.0  # gates that a sweep does
-    amplitude_s: float = 16 * 2 / 4.3e12  # of a sweep
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Plans, and outputs that are copied to the host."""
@@ -48,7 +57,12 @@ class GpuCost(msgspec.Struct, frozen=True):
             sweeps *= 3.0
         if profile.mid_circuit:
             sweeps *= _LIVE_BRANCHES
-        amplitudes = 2.0**profile.num_qubits * self.amplitude_s
-        if ask.precision == "single":
-            amplitudes *= 0.5
-        return self.call_s + sweeps * (self.launch_s + amplitudes) + ask.shots * _SHOT_S
+        moved = 2.0 * state_bytes(profile.num_qubits, ask.precision)
+        sweep_s = moved / (_COPIED * (ask.bandwidth or BANDWIDTH))
+        return self.call_s + sweeps * (self.launch_s + sweep_s) + ask.shots * _SHOT_S
+
+    def device_bytes(self, profile: Profile, ask: CostQuery) -> int:
+        """States that it holds at once in the device's memory, at least: a dynamic circuit runs
+        with one."""
+        states = _GRADIENT_STATES if "gradient" in ask.outputs else 1
+        return states * state_bytes(profile.num_qubits, ask.precision)

@@ -13,6 +13,7 @@ from simulators.catalog.costs import SMALL_QUBITS
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 
 DENSE_QUBITS = 20  # up to this width all amplitudes are the least work
+GPU_QUBITS = 22  # from here on a GPU's launches take less than its sweeps
 LIGHT_BITS = 6  # where bonds are at most 2**6, no path of a contraction is looked for
 AUTO_BITS = 8  # bonds of up to 2**8 are exact with the default of the option `bond`
 HOPELESS_BITS = 16  # nobody tries what would grow to 2**16 at the rate of its trial
@@ -97,6 +98,12 @@ def _is_known(profile: Profile) -> bool:
 def statevector_rank(profile: Profile, num_qubits: int) -> int:
     """0 for a small one; else by its operations."""
     return 0 if num_qubits <= SMALL_QUBITS else _place(0, profile, num_qubits)
+
+
+def gpu_rank(profile: Profile, num_qubits: int) -> int:
+    """Just before the state vector of the processor from `GPU_QUBITS` on, else just behind it."""
+    place = statevector_rank(profile, num_qubits)
+    return place - 1 if num_qubits >= GPU_QUBITS else place + 1
 
 
 def stabilizer_rank(_profile: Profile, _num_qubits: int) -> int:

@@ -24,6 +24,7 @@ def findings() -> Iterator[DoctorFinding]:
         installation.extras,
         machine.cores,
         machine.memory,
+        machine.gpus,
         launchers.nodes,
         launchers.launchers,
         folders.home,

@@ -1,14 +1,17 @@
-"""What this machine has, and how much of it is really ours."""
+"""Cores, memory and GPUs of this machine, and how much of them is really ours."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 from launcher.allocation.this_node import this_node
+from launcher.base import Gpu
 from simenv.cli.doctor.finding import DoctorFinding
 from simenv.cli.output import terminal
 from simulators import catalog
+from simulators.catalog import gpu_costs
 
 LEAST_FREE_BYTES = 2**30
 
@@ -38,3 +41,35 @@ def memory() -> Iterator[DoctorFinding]:
         yield DoctorFinding("warn", "memory", detail, "top -o %MEM")
     else:
         yield DoctorFinding("ok", "memory", detail)
+
+
+def gpus() -> Iterator[DoctorFinding]:
+    """The GPUs granted to this process, and what the engine `gpu` lacks to use them."""
+    from simulators.gpu.devices.compile import load_nvrtc
+    from simulators.gpu.devices.detect import find_gpu, refusal
+
+    evidence = find_gpu()
+    reason = refusal(evidence)
+    if reason is not None:
+        level: Literal["ok", "warn"] = "warn" if evidence.has_driver else "ok"
+        yield DoctorFinding(level, "gpu", reason[0], reason[1] if level == "warn" else "")
+        return
+    for gpu in this_node().gpu_details:
+        yield DoctorFinding("ok", "gpu", _described(gpu))
+    if load_nvrtc() is None:
+        detail = "NVRTC is not installed: kernels can be run only where they are compiled"
+        extra = catalog.builtin_card("gpu").install
+        yield DoctorFinding("warn", "gpu", detail, extra)
+
+
+def _described(gpu: Gpu) -> str:
+    if not gpu.memory_bytes:
+        return f"{gpu.uuid}: its memory is not known: NVML is not installed"
+    double, single = (
+        gpu_costs.widest_state(gpu.memory_bytes, precision) for precision in ("double", "single")
+    )
+    major, minor = gpu.capability
+    return (
+        f"{gpu.uuid}: {gpu.model}, {terminal.size(gpu.memory_bytes)}, sm_{major}{minor}: circuits"
+        f" up to {double} qubits, {single} in single precision"
+    )

@@ -155,12 +155,15 @@ def route_on(
     reason: str,
 ) -> Route:
     noise = profile.noise
+    query = cost_query(card, terms, ranks=fit.used)
+    query = msgspec.structs.replace(query, bandwidth=fit.bandwidth)
     if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
-        query = cost_query(card, terms, noise.shots, fit.used)
+        query = msgspec.structs.replace(query, shots=noise.shots)
         start_s = many_s = card.costs.seconds(profile, query, 1)
     else:
-        start_s = card.costs.seconds(profile, cost_query(card, terms, ranks=fit.used), 1)
-        many_s = card.costs.seconds(profile, cost_query(card, terms, SHOTS_PROBE, fit.used), 1)
+        start_s = card.costs.seconds(profile, query, 1)
+        query = msgspec.structs.replace(query, shots=SHOTS_PROBE)
+        many_s = card.costs.seconds(profile, query, 1)
     narrow = profile.num_qubits <= catalog.SMALL_QUBITS
     alone = narrow or not card.threads or fit.ranks > 1
     return Route(

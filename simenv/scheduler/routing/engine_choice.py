@@ -112,17 +112,21 @@ def _runnable(
     _check_options(terms)
     results = (
         (card, judged(card, _pools(terms, pools), shape, terms, limits, AUTO))
-        for card in _automatic_cards(shape, terms)
+        for card in _automatic_cards(shape, terms, _pools(terms, pools))
     )
     return tuple((card, fit, text) for card, (fit, text) in results if isinstance(fit, RankFit))
 
 
-def _automatic_cards(profile: Profile, terms: TaskOptions) -> list[EngineCard]:
-    """The engines that `auto` considers, by its preference."""
+def _automatic_cards(
+    profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...]
+) -> list[EngineCard]:
+    """The engines that `auto` considers, by its preference: one on GPUs where a pool has it."""
     cards = [
         card
         for card in catalog.engine_cards()
-        if card.automatic and not (card.only_noise and profile.noise is None)
+        if card.automatic
+        and not (card.only_noise and profile.noise is None)
+        and not (card.gpus and not any(runs(pool, card) for pool in pools))
     ]
     effective = (each.effective_profile(profile, terms.outputs) for each in catalog.engine_cards())
     width = min(each.num_qubits for each in effective)
@@ -146,7 +150,7 @@ def consider(
         card = _named(msgspec.structs.replace(terms, engine=wanted))
         return [candidate(card, candidates, profile, terms, limits, "", snapshot)]
     _check_options(terms)
-    cards = _automatic_cards(profile, terms)
+    cards = _automatic_cards(profile, terms, candidates)
     candidates_ = [candidate(card, candidates, profile, terms, limits, AUTO) for card in cards]
     if profile.noise is not None and profile.noise.kinds:
         candidates_.sort(key=_expected_us)

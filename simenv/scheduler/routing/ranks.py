@@ -18,6 +18,12 @@ from simenv.errors import InfeasibleError, SimenvError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.types import ClusterLimits, Route, gang_name, nodes_of, slot_memory
 from simenv.scheduler.routing.engine_support import ELSEWHERE, cost_query
+from simenv.scheduler.routing.gpu_memory import (
+    device_refusal,
+    device_text,
+    smallest_gpu,
+    widest_on_gpus,
+)
 from simenv.text import size
 from simulators import catalog
 from simulators.catalog import EngineCard
@@ -35,6 +41,7 @@ class RankFit(msgspec.Struct, frozen=True):
     used: int = 1  # of the ranks, a power of two
     text: str = ""  # about them, for the reason of a route
     paced: bool = False  # the pool's device takes its time
+    bandwidth: float = 0.0  # of its GPU's memory; see `CostQuery`
 
 
 def fit(
@@ -46,6 +53,8 @@ def fit(
             f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be",
             hint=f"nodes: {', '.join(node.name for node in nodes_of(limits))}",
         )
+    if card.gpus and (refused := device_refusal(card, profile, terms, pool, limits)):
+        return refused
     several = pool.ranks > 1 or terms.ranks > 1
     if several and not card.ranks:
         subject = f"workers of pool {pool.name!r} have" if pool.ranks > 1 else "it was asked for"
@@ -73,7 +82,12 @@ def _alone(
         return None
     if card.costs.least_memory_bytes(profile, query) > max_bytes:
         return None
-    return RankFit(pool.name, 1, min(max_bytes, card.costs.memory_bytes(profile, query)))
+    gpu = smallest_gpu(pool, limits) if card.gpus else None
+    need = min(max_bytes, card.costs.memory_bytes(profile, query))
+    if gpu is None:
+        return RankFit(pool.name, 1, need)
+    text = device_text(card, profile, terms, gpu)
+    return RankFit(pool.name, 1, need, text=text, bandwidth=gpu.bandwidth)
 
 
 def _in_gang(
@@ -292,6 +306,8 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
     card = catalog.card(catalog.DEFAULT_ENGINE if pool.engine == "any" else pool.engine)
     if card is not None and card.is_device:
         return 0  # it says that itself
+    if card is not None and card.gpus:
+        return widest_on_gpus(card, pool, limits)
     if card is None or not is_dense(card):
         return 0 if card is None else card.max_qubits
     return _widest(card, _PLAIN, TaskOptions(ranks=0 if pool.ranks > 1 else 1), pool, limits)

@@ -194,6 +194,10 @@ def ideal(pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
 def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
     """Qubits of the widest program in double precision; of engines whose memory the width alone
     does not tell, what they take."""
+    if card.gpus:
+        return max(
+            ranks.widest_of(pool, limits) for pool in pools if engine_choice.runs(pool, card)
+        )
     dense = ranks.is_dense(card)
     return ranks.widest_on(card, pools, limits) if dense else card.max_qubits
 
@@ -209,11 +213,12 @@ def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
 
 @functools.lru_cache(maxsize=1)
 def engines_view(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> list[EngineInfo]:
-    """All that run circuits, but those that only drills name."""
+    """All that run circuits, but those that only drills name; one on GPUs where a pool has it."""
     return [
         _view(card, pools, limits)
         for card in catalog.engine_cards()
         if (card.in_default_pool or card.automatic) and not card.calls
+        if not card.gpus or any(engine_choice.runs(pool, card) for pool in pools)
     ]
 
 

@@ -48,10 +48,10 @@ def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
 
 
 def _with_local_gpus(node: Node, here: Node) -> Node:
-    """This machine's GPUs by UUID, unless the site grants another number of them."""
+    """This machine's GPUs with their details, unless the site grants another number of them."""
     if not is_this_node(node.name) or node.gpus not in (0, here.gpus):
         return node
-    return replace(node, gpus=here.gpus, gpu_uuids=here.gpu_uuids)
+    return replace(node, gpus=here.gpus, gpu_details=here.gpu_details)
 
 
 def _check(node: Node, config: Config, here: Node) -> None:

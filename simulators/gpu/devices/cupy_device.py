@@ -17,13 +17,13 @@ from cupy.cuda import runtime
 from cupy.cuda.memory import OutOfMemoryError
 from numpy.typing import DTypeLike, NDArray
 
+from simulators.catalog.gpu_costs import RESERVED_BYTES
 from simulators.compiler import warmup
 from simulators.errors import DeviceLost, OutOfMemory
 from simulators.gpu.devices.compile import cached_cubin, load_nvrtc, module_of
 from simulators.gpu.devices.detect import require_gpu
 from simulators.gpu.devices.protocol import Buffer
 
-_RESERVED_BYTES = 3 * 2**29  # of the context, tables and results
 _POOLED_BYTES = 1 << 26  # smaller buffers are kept for the next: freeing waits for the device
 _DEFAULT_SHARED_BYTES = 48 * 2**10  # more has to be asked for
 
@@ -53,7 +53,7 @@ class CupyDevice:
         """See `Device`."""
         with _mapped_errors():
             free, _ = runtime.memGetInfo()
-        return max(0, int(free) - _RESERVED_BYTES)
+        return max(0, int(free) - RESERVED_BYTES)
 
     def empty(self, count: int, dtype: DTypeLike) -> Buffer:
         """See `Device`. A large buffer is freed at once when it is dropped."""

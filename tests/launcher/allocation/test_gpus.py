@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from launcher.allocation.gpus import granted, local_gpus
-from launcher.base import Node
+from launcher.base import Gpu, Node
 
 FIRST = "GPU-1a2b3c4d-0000-1111-2222-333344445555"
+NO_NVML = "libnvidia-ml-of-nobody.so.1"
 SECOND = "GPU-99887766-0000-1111-2222-333344445555"
 INFORMATION = """\
 Model: \t\t NVIDIA H200
@@ -29,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_gpus_are_listed_by_uuid_in_order_of_bus_addresses(folder: Path) -> None:
-    assert local_gpus({}, folder) == (FIRST, SECOND)
+    assert local_gpus({}, folder, NO_NVML) == (Gpu(FIRST), Gpu(SECOND))
 
 
 @pytest.mark.parametrize(
@@ -50,14 +51,15 @@ def test_gpus_are_listed_by_uuid_in_order_of_bus_addresses(folder: Path) -> None
 def test_variable_restricts_gpus_as_cuda_does(
     folder: Path, visible: str, expected: tuple[str, ...]
 ) -> None:
-    assert local_gpus({"CUDA_VISIBLE_DEVICES": visible}, folder) == expected
+    found = local_gpus({"CUDA_VISIBLE_DEVICES": visible}, folder, NO_NVML)
+    assert tuple(gpu.uuid for gpu in found) == expected
     assert granted([FIRST, SECOND], visible) == expected
 
 
 def test_machine_without_kernel_module_has_no_gpus(tmp_path: Path) -> None:
-    assert local_gpus({}, tmp_path / "absent") == ()
+    assert local_gpus({}, tmp_path / "absent", NO_NVML) == ()
 
 
 def test_gpus_of_a_node_are_named_by_uuid_or_number() -> None:
     assert Node("a", 1, 1, 2).gpu_names == ("0", "1")
-    assert Node("a", 1, 1, 2, gpu_uuids=(FIRST, SECOND)).gpu_names == (FIRST, SECOND)
+    assert Node("a", 1, 1, 2, gpu_details=(Gpu(FIRST), Gpu(SECOND))).gpu_names == (FIRST, SECOND)

@@ -7,17 +7,18 @@ import pytest
 from arrays import Arrays
 from checked_scheduler import CheckedScheduler, cluster
 
-from launcher.base import Node
-from simenv.errors import ConfigError
+from launcher.base import Gpu, Node
+from simenv.errors import ConfigError, InfeasibleError
 from simenv.model import PoolSpec, TaskOptions
 from simenv.scheduler.core.actions import StartWorker
 from simenv.scheduler.core.gpus import rank_gpus, with_workers_of_gpus
-from simenv.scheduler.core.types import ClusterLimits
-from simenv.scheduler.routing.engine_choice import route
+from simenv.scheduler.core.types import ClusterLimits, Route
+from simenv.scheduler.routing.engine_choice import consider, route
 from simenv.scheduler.views.infos import pool_infos
 from simenv.service.control.admin_commands import check_pools, room_for
 from simenv.service.workers.processes import gpu_environ
 from simulators.catalog import cards
+from simulators.circuit.analysis.profile import Profile
 from simulators.circuit.analysis.profiler import profile
 
 UUIDS = ("GPU-aaaa", "GPU-bbbb")
@@ -30,9 +31,10 @@ def everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def gpu_cluster(*gpus: int, uuids: tuple[str, ...] = ()) -> ClusterLimits:
     """Nodes of four slots with so many GPUs each; `uuids`: of the first."""
+    details = tuple(map(Gpu, uuids))
     plain = cluster(*[4] * len(gpus))
     nodes = [
-        Node(node.name, node.slots, node.memory_bytes, count, gpu_uuids=uuids if not k else ())
+        Node(node.name, node.slots, node.memory_bytes, count, gpu_details=details if not k else ())
         for k, (node, count) in enumerate(zip(plain.nodes, gpus, strict=True))
     ]
     return msgspec.structs.replace(plain, nodes=tuple(nodes))
@@ -121,13 +123,93 @@ def test_worker_is_shown_its_own_gpu_alone() -> None:
     assert gpu_environ(()) == ()
 
 
+H200 = Gpu("GPU-aaaa", "NVIDIA H200", 143771 * 2**20, (9, 0), 4.9e12)
+A100 = Gpu("GPU-bbbb", "NVIDIA A100", 40960 * 2**20, (8, 0), 1.6e12)
+
+
+def with_gpus(*gpus: Gpu) -> ClusterLimits:
+    """One node with these."""
+    plain = cluster(4)
+    node = plain.nodes[0]
+    new = Node(node.name, node.slots, node.memory_bytes, len(gpus), gpu_details=gpus)
+    return msgspec.structs.replace(plain, nodes=(new,))
+
+
+def wide(n: int, *, chain: bool = False) -> Profile:
+    """A circuit of n qubits that are all entangled."""
+    arrays = Arrays(n, n)
+    for q in range(n):
+        arrays.add("h", [q]).add("t", [q])
+    for layer in range(1 if chain else n):
+        for q in range(n - 1 if chain else n):
+            arrays.add("cx", [q, (q + 1 + layer % 3) % n] if not chain else [q, q + 1])
+    for q in range(n):
+        arrays.add("measure", [q], [q])
+    return profile(arrays.circuit())
+
+
+def chosen(n: int, limits: ClusterLimits, **terms: object) -> Route:
+    pools = (PoolSpec("main"), pool(1))
+    return route(wide(n), TaskOptions(**terms), pools, limits)  # type: ignore[arg-type]
+
+
 def test_states_are_bounded_by_the_gpu_and_not_by_the_memory_of_its_node() -> None:
-    """The engine refuses what its GPU cannot hold; the service knows the host's memory alone."""
-    arrays = Arrays(33, 33).add("h", [0])
-    for q in range(33):
-        arrays.add("cx", [q, (q + 1) % 33]).add("t", [q]).add("measure", [q], [q])
-    limits = gpu_cluster(1)
-    for terms in (TaskOptions(engine="gpu"), TaskOptions(pool="g")):
-        found = route(profile(arrays.circuit()), terms, (PoolSpec("main"), pool(1)), limits)
-        assert (found.engine, found.pool) == ("gpu", "g")
-        assert found.memory_bytes < 2**31
+    """Where its memory is not known, the engine alone can refuse what its GPU does not hold."""
+    for limits in (gpu_cluster(1), with_gpus(H200)):
+        for terms in ({"engine": "gpu"}, {"pool": "g"}):
+            found = chosen(33, limits, **terms)
+            assert (found.engine, found.pool) == ("gpu", "g")
+            assert found.memory_bytes < 2**31
+    assert chosen(49, gpu_cluster(1), engine="gpu").engine == "gpu"
+
+
+def test_state_that_no_gpu_of_the_pool_holds_is_refused_with_what_fits() -> None:
+    with pytest.raises(
+        InfeasibleError, match=r"34 qubits in double precision need 256\.0 GiB"
+    ) as caught:
+        chosen(34, with_gpus(H200), engine="gpu")
+    assert "NVIDIA H200, has 138.9 GiB for states" in str(caught.value)
+    assert "33 qubits, 34 in single precision: this one fits" in caught.value.hint
+    single = chosen(34, with_gpus(H200), engine="gpu", precision="single")
+    assert single.reason == "asked for gpu; 128.0 GiB of 138.9 GiB on NVIDIA H200"
+    with pytest.raises(InfeasibleError, match="35 qubits in single") as caught:
+        chosen(35, with_gpus(H200), engine="gpu", precision="single")
+    assert "engine='statevector'" in caught.value.hint
+
+
+def test_smallest_gpu_of_a_pools_nodes_is_the_limit() -> None:
+    with pytest.raises(InfeasibleError, match=r"NVIDIA A100, has 38\.5 GiB"):
+        chosen(32, with_gpus(H200, A100), engine="gpu")
+    assert chosen(31, with_gpus(H200, A100), engine="gpu").engine == "gpu"
+    (info,) = pool_infos(CheckedScheduler(limits=with_gpus(H200, A100), specs=(pool(1),)).state)
+    assert info.max_qubits == 31
+
+
+def test_gradients_hold_two_states_on_the_gpu() -> None:
+    terms = TaskOptions(engine="gpu", outputs=("gradient",))
+    for n, fits in ((32, True), (33, False)):
+        found = consider(wide(n), terms, (pool(1),), with_gpus(H200))[0]
+        assert (found.route is not None) == fits
+
+
+def test_auto_takes_the_gpu_for_wide_circuits_and_the_processor_for_narrow_ones() -> None:
+    limits = with_gpus(H200)
+    assert chosen(26, limits).engine == "gpu"
+    assert chosen(26, limits).reason.startswith("auto: 26 qubits, all amplitudes on one GPU")
+    assert chosen(18, limits).engine == "statevector"
+    found = {
+        each.engine: each
+        for each in consider(wide(18), TaskOptions(), (PoolSpec("main"), pool(1)), limits)
+    }
+    assert found["gpu"].route is not None
+    alone = consider(wide(26), TaskOptions(), (PoolSpec("main"),), limits)
+    assert "gpu" not in {each.engine for each in alone}, "auto looks at GPUs where a pool has them"
+    assert (
+        route(wide(40, chain=True), TaskOptions(), (PoolSpec("main"), pool(1)), limits).engine
+        == "mps"
+    )
+
+
+def test_forecast_of_a_sweep_is_by_the_bandwidth_of_the_gpu() -> None:
+    fast, slow = (chosen(30, with_gpus(gpu), engine="gpu") for gpu in (H200, A100))
+    assert slow.evolve_us / fast.evolve_us == pytest.approx(4.9 / 1.6, rel=0.1)

@@ -46,7 +46,7 @@ def test_each_card_creates_its_engine(entry: catalog.EngineCard) -> None:
 
 def test_automatic_engines_are_named() -> None:
     automatic = [entry.name for entry in catalog.CARDS if entry.automatic]
-    assert automatic == ["statevector", "stabilizer", "mps", "contraction", "densitymatrix"]
+    assert automatic == ["statevector", "stabilizer", "mps", "contraction", "densitymatrix", "gpu"]
     assert [entry.name for entry in catalog.CARDS if not entry.in_default_pool] == [
         "gpu",
         "hardware",

@@ -17,6 +17,8 @@ from simenv.cli.doctor import checks, folders, installation, machine, security
 from simenv.cli.doctor import folders as keys
 from simenv.cli.doctor.finding import DoctorFinding
 from simenv.config import ConnectionFile, filesystems
+from simulators.gpu.devices import detect
+from simulators.gpu.devices.detect import GpuEvidence
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -204,3 +206,21 @@ def test_little_available_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: Memory)
     assert next(machine.memory()).level == "warn"
+
+
+@pytest.mark.parametrize(
+    ("evidence", "level", "detail"),
+    [
+        (GpuEvidence(), "ok", "no GPU: libcuda.so.1 is not here"),
+        (GpuEvidence(True, "580.159", 13000), "warn", "it shows no device"),
+        (GpuEvidence(True, "580.159", 13000, 1), "warn", "cupy is not installed"),
+    ],
+)
+def test_doctor_says_why_no_gpu_can_be_used(
+    monkeypatch: pytest.MonkeyPatch, evidence: GpuEvidence, level: str, detail: str
+) -> None:
+    monkeypatch.setattr(detect, "find_gpu", lambda: evidence)
+    (finding,) = machine.gpus()
+    assert finding.level == level
+    assert detail in finding.detail
+    assert bool(finding.remedy) == (level == "warn")

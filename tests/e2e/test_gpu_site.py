@@ -1,0 +1,134 @@
+"""The engine `gpu` in an environment on a machine with GPUs, as far as programs can tell.
+
+NVML, the driver and CuPy are stand-ins with the interfaces of NVIDIA's (`nvidia_site`); the kernels
+are those of the product, compiled by g++.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from bare import Simenv
+from nvidia_site import MODEL, machine
+from qiskit import QuantumCircuit
+
+from simenv.client.client import Client, connect
+
+GPUS = f"GPU-aaaa,{MODEL};GPU-bbbb,{MODEL}"
+POOLS = ("--pool", "main:workers=1", "--pool", "g:engine=gpu,workers=auto")
+PATIENCE_S = 120.0
+
+
+def circuit(n: int, layers: int) -> QuantumCircuit:
+    """Rotations and entangling gates on a ring and beyond it."""
+    result = QuantumCircuit(n, n)
+    for layer in range(layers):
+        for qubit in range(n):
+            result.u(0.3 + qubit, 0.7 * layer, 1.1, qubit)
+        for qubit in range(n):
+            result.cx(qubit, (qubit + 1 + layer % 5) % n)
+    result.measure(range(n), range(n))
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def simenv(folder: Path) -> Iterator[Simenv]:
+    with machine(folder, GPUS) as command:
+        yield command
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path, simenv: Simenv) -> Iterator[Client]:
+    found = simenv("up", *POOLS)
+    assert found.returncode == 0, found.stderr
+    with connect(service=folder / "home" / "default" / "connection.json") as client:
+        yield client
+
+
+def test_doctor_lists_each_gpu_with_what_fits(simenv: Simenv) -> None:
+    found = [json.loads(line) for line in simenv("doctor", "--json").stdout.splitlines()]
+    details = [one["detail"] for one in found if one["what"] == "gpu" and one["level"] == "ok"]
+    assert details == [
+        f"{uuid}: NVIDIA H200, 140.4 GiB, sm_99: circuits up to 33 qubits, 34 in single precision"
+        for uuid in ("GPU-aaaa", "GPU-bbbb")
+    ]
+
+
+def test_each_gpu_has_a_worker_that_is_shown_no_other(site: Client) -> None:
+    shown = {
+        worker.name: psutil.Process(worker.pid).environ().get("CUDA_VISIBLE_DEVICES")
+        for worker in site.workers()
+    }
+    assert shown == {"main-0": None, "g-0": "GPU-aaaa", "g-1": "GPU-bbbb"}
+    pool = site.pools()["g"]
+    assert (pool.max_qubits, pool.most) == (33, 2)
+    assert [node.gpus for node in site.nodes().values()] == [2]
+
+
+@pytest.mark.parametrize("n", [5, 13])
+def test_counts_are_those_of_the_processor(site: Client, n: int) -> None:
+    found, expected = (
+        site.submit(circuit(n, 3), shots=2000, seed=5, engine=engine).result(PATIENCE_S)
+        for engine in ("gpu", "statevector")
+    )
+    assert found.engine == "gpu"
+    assert found.counts == expected.counts
+
+
+def test_state_larger_than_a_gpu_is_refused_at_submission(site: Client) -> None:
+    with pytest.raises(Exception, match="34 qubits in double precision need 256") as caught:
+        site.submit(circuit(34, 17), shots=1, engine="gpu")
+    assert "this one fits with precision='single'" in str(caught.value)
+
+
+def test_task_of_a_killed_worker_runs_again_to_the_same_counts(site: Client) -> None:
+    long = circuit(16, 24)
+    expected = site.submit(long, shots=1000, seed=11, engine="gpu").result(PATIENCE_S)
+    task = site.submit(long, shots=1000, seed=11, engine="gpu")
+    deadline = time.monotonic() + PATIENCE_S
+    while not (busy := [worker for worker in site.workers() if worker.task]):
+        assert not task.done(), "it ended before it was seen"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(busy[0].pid, signal.SIGKILL)
+    result = task.result(timeout_s=PATIENCE_S)
+    assert result.attempts == 2
+    assert result.counts == expected.counts
+    while len([each for each in site.workers() if each.pool == "g" and each.state == "IDLE"]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    again = {worker.name: psutil.Process(worker.pid).environ() for worker in site.workers()}
+    assert again[busy[0].name]["CUDA_VISIBLE_DEVICES"] in GPUS
+    assert len({again[name]["CUDA_VISIBLE_DEVICES"] for name in ("g-0", "g-1")}) == 2
+
+
+REFUSALS = {
+    "no-driver": ({"gpus": "", "cuda": 13000}, {"LD_LIBRARY_PATH": ""}, "no NVIDIA driver"),
+    "no-grant": ({"gpus": GPUS}, {"CUDA_VISIBLE_DEVICES": ""}, "no GPU granted: the driver is"),
+    "old-driver": ({"gpus": GPUS, "cuda": 12020}, {}, "has CUDA 12.2; simenv[gpu-cu13] needs"),
+    "no-cupy": ({"gpus": GPUS, "wheels": ()}, {}, "engine 'gpu' is not installed here"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_gpu_that_cannot_be_used_is_refused_with_the_reason(case: str, tmp_path: Path) -> None:
+    site, variables, message = REFUSALS[case]
+    with machine(tmp_path, **site, variables=variables) as simenv:  # type: ignore[arg-type]
+        (tmp_path / "c.qasm").write_text("OPENQASM 3.0; qubit[1] q; bit[1] c; c = measure q;")
+        found = simenv("simulate", "c.qasm", "--engine", "gpu", "--json")
+        assert found.returncode != 0
+        error = json.loads(found.stdout.splitlines()[-1])["error"]
+        assert message in error["message"], error
+        assert error["hint"]
