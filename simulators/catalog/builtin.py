@@ -171,6 +171,7 @@ CARDS: tuple[EngineCard, ...] = (
         summary="all amplitudes on one GPU; batches of bindings in one launch",
         costs=GpuCost(),
         auto_rank=preference.gpu_rank,
+        noise=_ALL_NOISE,
         in_default_pool=False,
         uses_light_cone=True,
         threads=False,

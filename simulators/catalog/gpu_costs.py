@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
-from simulators.catalog.costs import CostQuery, state_bytes
+from simulators.catalog.costs import (
+    SMALL_QUBITS,
+    CostQuery,
+    StatevectorCost,
+    state_bytes,
+    trajectory_work,
+)
 from simulators.circuit.analysis.profile import Profile
 
 _PLANNED_BYTES = 700  # of an operation while it is planned, as on the processor
 _PROBABILITY_BYTES = 40  # of one outcome on the host: table, index, value, record, packed
 _LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
 _SHOT_S = 5e-9
-_GRADIENT_STATES = 2  # with one observable; see `gpu.gradients`
+_TWO_STATES = 2  # of a gradient of one observable, and of a walk through trajectories
+_HOST = StatevectorCost(passes=True)
 RESERVED_BYTES = 3 * 2**29  # of the device's memory: context, tables and results
 BANDWIDTH = 4.9e12  # bytes a second to and from memory, of an H200
 _COPIED = 0.87  # of it, by a copy: 4.3e12 of an H200
@@ -34,6 +41,9 @@ class GpuCost(msgspec.Struct, frozen=True):
     call_s: float = 200e-6
     launch_s: float = 6e-6
     gates_each: float = 20.0  # gates that a sweep does
+    walk_s: float = 150e-6  # the host's part of a sweep of a trajectory
+    location_s: float = 1e-3  # an error's sweeps, planned once
+    noisy_shot_s: float = 100e-9
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """Plans, and outputs that are copied to the host."""
@@ -49,8 +59,11 @@ class GpuCost(msgspec.Struct, frozen=True):
         return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
-        """Launches, and sweeps over all amplitudes; threads of the host make none faster."""
-        del slots
+        """Launches, and sweeps over all amplitudes; threads of the host make none faster. Error
+        patterns of small circuits are run by the host."""
+        noise = profile.noise
+        if noise is not None and profile.num_qubits <= SMALL_QUBITS:
+            return self.call_s + _HOST.seconds(profile, ask, slots)
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         sweeps = 2.0 + gates / self.gates_each
         if "gradient" in ask.outputs:
@@ -59,10 +72,17 @@ class GpuCost(msgspec.Struct, frozen=True):
             sweeps *= _LIVE_BRANCHES
         moved = 2.0 * state_bytes(profile.num_qubits, ask.precision)
         sweep_s = moved / (_COPIED * (ask.bandwidth or BANDWIDTH))
+        if noise is not None and noise.kinds - {"readout"}:
+            drawn = 1.0 + noise.drawn_weight / max(1.0, noise.error_weight)
+            walked = sweeps * drawn * trajectory_work(noise, ask.shots)
+            planned_s = self.location_s * noise.locations
+            return planned_s + walked * (self.walk_s + sweep_s) + ask.shots * self.noisy_shot_s
         return self.call_s + sweeps * (self.launch_s + sweep_s) + ask.shots * _SHOT_S
 
     def device_bytes(self, profile: Profile, ask: CostQuery) -> int:
         """States that it holds at once in the device's memory, at least: a dynamic circuit runs
         with one."""
-        states = _GRADIENT_STATES if "gradient" in ask.outputs else 1
+        states = 1
+        if "gradient" in ask.outputs or profile.noise is not None:
+            states = _TWO_STATES
         return states * state_bytes(profile.num_qubits, ask.precision)

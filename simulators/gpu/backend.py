@@ -14,7 +14,7 @@ from simulators.engine import PauliSum, RunOptions
 from simulators.errors import Unsupported
 from simulators.gpu import reductions
 from simulators.gpu.devices.protocol import Device, MemoryLedger
-from simulators.gpu.gradients import DeviceAdjoint
+from simulators.gpu.gradients import DeviceAdjoint, apply_strings
 from simulators.gpu.programs import ProgramStore
 from simulators.gpu.small_states import apply_gate_list
 from simulators.gpu.sweeps import DeviceState, apply_program
@@ -72,8 +72,18 @@ class DeviceBackend:
     def copy(self, state: DeviceState) -> DeviceState:
         """See `StateBackend`."""
         result = self.empty_like(state)
-        self._device.copy(state.settle(), result.buffer)
+        self.copy_into(state, result)
         return result
+
+    def copy_into(self, state: DeviceState, target: DeviceState) -> None:
+        """`target` becomes equal to `state`."""
+        self._device.copy(state.settle(), target.buffer)
+        target.overwrite()
+
+    def invert(self, state: DeviceState, target: DeviceState, qubits: int) -> None:
+        """`target` becomes X on each of these qubits, a mask, applied to `state`."""
+        self.check()
+        apply_strings(state, target, [(qubits, 0)], np.ones(1, np.complex128))
 
     def empty_like(self, state: DeviceState) -> DeviceState:
         """See `StateBackend`."""
@@ -92,7 +102,7 @@ class DeviceBackend:
             apply_gate_list(state, segment, floats)
             return
         program = self._programs.sweeps(cast("SegmentPlan", segment), state.precision)
-        apply_program(state, program, floats, self._pass_done)
+        apply_program(state, program, floats, self.pass_done)
 
     def multiply(self, state: DeviceState, matrix: Dense) -> None:
         """See `StateBackend`."""
@@ -176,7 +186,7 @@ class DeviceBackend:
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
     ) -> GradientFunction:
         """See `StateBackend`."""
-        plan = DeviceAdjoint(circuit, params, self._pass_done, multiply)
+        plan = DeviceAdjoint(circuit, params, self.pass_done, multiply)
         self.add_sweeps(plan.num_sweeps * len(observables))
 
         def gradients(state: DeviceState, keep: bool) -> NDArray[np.float64]:
@@ -190,7 +200,8 @@ class DeviceBackend:
 
         return gradients
 
-    def _pass_done(self) -> None:
+    def pass_done(self) -> None:
+        """Count a sweep. Raises Stopped."""
         self._control.sweeps_done()
         self.check()
 

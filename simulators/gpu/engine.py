@@ -1,11 +1,13 @@
 """Engine `gpu`: all amplitudes in the memory of one GPU, by the plans of the statevector engine.
 
 Counts follow the seed contract of `simulators.engine`, so they are those of the engine
-`statevector` for the same seed, up to rounding. Noise is refused; a wider state than the GPU holds
-is refused before it is allocated.
+`statevector` for the same seed, up to rounding, with noise too: trajectories. A wider state than
+the GPU holds is refused before it is allocated.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,20 +30,31 @@ from simulators.gpu.backend import MAX_MATRIX_QUBITS, DeviceBackend
 from simulators.gpu.batch import BatchContext, run_batch
 from simulators.gpu.devices.protocol import Device, MemoryLedger
 from simulators.gpu.programs import ProgramStore
+from simulators.gpu.trajectories import DeviceTrajectoryStates
 from simulators.results import EngineResult
+from simulators.statevector.noisy.plan import NoisyPart, NoisyPlan
 from simulators.statevector.plan import ExecutionPlan
 from simulators.statevector.rows import RequestExecution, run_rows
+
+if TYPE_CHECKING:
+    from simulators.statevector.backend.protocol import StateBackend
+    from simulators.statevector.distributed.communicator import Communicator
+    from simulators.statevector.distributed.error_agreement import ErrorAgreement
 
 CARD = builtin_card("gpu")
 TILE_WIRES = 12  # 2**12 amplitudes in the registers of a block of threads
 
 
 class GpuEngine:
-    """One GPU of this process. `device`: another than the first one that CUDA shows."""
+    """One GPU of this process. `device`: another than the first one that CUDA shows.
+
+    `comm`: an mpi4py communicator whose ranks, with a GPU each, hold the amplitudes together; see
+    `StatevectorEngine`.
+    """
 
     name = "gpu"
 
-    def __init__(self, device: Device | None = None) -> None:
+    def __init__(self, device: Device | None = None, *, comm: Any = None) -> None:
         """Raises UnknownEngine where there is no GPU that can be used, with the reason."""
         if device is None:
             from simulators.gpu.devices.cupy_device import open_device  # the only import of cupy
@@ -50,6 +63,17 @@ class GpuEngine:
         self._device = device
         self.ledger = MemoryLedger(device.free_bytes, device.name)
         self._programs = ProgramStore(device)
+        self._group: Communicator | None = None
+        if comm is not None and comm.Get_size() > 1:
+            from simulators.statevector.distributed.communicator import Communicator
+
+            self._group = Communicator(comm)
+
+    def close(self) -> None:
+        """Give the communicators back, where there are any. All ranks call it."""
+        if self._group is not None:
+            self._group.close()
+            self._group = None
 
     def __repr__(self) -> str:
         return f"GpuEngine({self._device.name!r}, {self.ledger!r})"
@@ -59,9 +83,11 @@ class GpuEngine:
         return True
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Prepare the structure. Raises Unsupported for noise and for wide matrices."""
+        """Prepare the structure. Raises Unsupported for wide matrices."""
         check_request(CARD, circuit, noise, options, reduced=True)
         _refuse_wide_matrices(circuit)
+        if noise is not None:
+            return NoisyPlan(circuit, noise, options, small=True, tile_wires=TILE_WIRES)
         plan = ExecutionPlan(options.precision, TILE_WIRES)
         plan.prepare(circuit, CARD.max_qubits)
         return plan
@@ -77,17 +103,71 @@ class GpuEngine:
         """See `engine.Engine`."""
         check_run(circuit, options)
         number = num_bindings(circuit, request)
+        if isinstance(plan, NoisyPlan):
+            part = plan.part(circuit, request)
+            check_width(CARD, part.part.circuit.num_qubits)
+            return self._noisy(part, circuit, request, options, control)
         if not isinstance(plan, ExecutionPlan):
             raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
         check_outputs(CARD, request, circuit.clbits_data != b"")
         job = RequestExecution.of(plan, circuit, request, options, control, number)
         check_width(CARD, job.widest)
+        if self._group is None:
+            return self._alone(job)
+        result = self._group.run(
+            job.widest,
+            options,
+            control,
+            lambda: self._alone(job),
+            lambda states: run_rows(states, job),
+            lambda meeting: self._distributed(meeting, control),
+        )
+        return result  # type: ignore[return-value]  # None in all ranks but the first
+
+    def _alone(self, job: RequestExecution) -> EngineResult:
+        """All rows, on one GPU."""
         context = BatchContext(self._device, self.ledger, self._programs)
         result = run_batch(context, job)
-        if result is not None:
-            return result
-        states = DeviceBackend(self._device, self.ledger, self._programs, control)
-        return run_rows(states, job)
+        return run_rows(self._backend(job.control), job) if result is None else result
+
+    def _noisy(
+        self,
+        part: NoisyPart,
+        circuit: Circuit,
+        request: Request,
+        options: RunOptions,
+        control: RunControl,
+    ) -> EngineResult:
+        """All rows of a circuit with noise. Ranks divide the patterns among them where each has
+        room for a few states, else they split branches of states that they hold together."""
+
+        def local(ranks: ErrorAgreement | None = None) -> EngineResult:
+            states = DeviceTrajectoryStates(self._backend(control))
+            return part.local(circuit, request, options, control, ranks, states)
+
+        if self._group is None:
+            return local()
+        left = self.ledger.capacity_bytes - self.ledger.reserved_bytes
+        is_shared, result = self._group.run_shares(part.fits(left, 1), control, local)
+        if is_shared:
+            return result  # type: ignore[return-value]  # as below
+        result = self._group.run(
+            part.part.circuit.num_qubits,
+            options,
+            control,
+            local,
+            lambda states: part.branched(states, circuit, request, options),
+            lambda meeting: self._distributed(meeting, control),
+        )
+        return result  # type: ignore[return-value]  # None in all ranks but the first
+
+    def _distributed(self, meeting: ErrorAgreement, control: RunControl) -> StateBackend:
+        from simulators.gpu.distributed.backend import DistributedDeviceBackend
+
+        return DistributedDeviceBackend(meeting, self._backend(control))
+
+    def _backend(self, control: RunControl) -> DeviceBackend:
+        return DeviceBackend(self._device, self.ledger, self._programs, control)
 
     def warm_up(self) -> None:
         """Compile or load the kernels of double precision, and run a circuit of each path. Those of

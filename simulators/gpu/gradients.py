@@ -77,7 +77,18 @@ def _apply_observable(state: DeviceState, into: DeviceState, observable: PauliSu
     """`into` becomes the observable applied to the state."""
     strings = pauli_sums.terms((observable,), state.num_qubits)
     phases = [1j ** ((x & z).bit_count() % 4) for x, z in strings]
-    factors = np.array(phases) * observable.coefficients
+    factors = np.array(phases, np.complex128) * observable.coefficients
+    apply_strings(state, into, strings, factors)
+
+
+def apply_strings(
+    state: DeviceState,
+    into: DeviceState,
+    strings: list[tuple[int, int]],
+    factors: NDArray[np.complex128],
+) -> None:
+    """`into` becomes the sum of the strings (x, z) applied to the state: first the signs of z, then
+    x; each times its factor."""
     device, size = state.device, 1 << state.num_qubits
     source = state.settle()
     into.overwrite()

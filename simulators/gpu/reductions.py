@@ -121,13 +121,13 @@ def expectations(
     values = np.empty((states.count, len(strings)))
     for group in pauli_groups(strings):
         check()
-        sums = _string_sums(states, group)
+        sums = string_sums(states, group)
         values[:, group.members] = np.cumsum(sums, axis=1)[:, -1]
     return values
 
 
-def _string_sums(states: DeviceState, group: PauliGroup) -> NDArray[np.float64]:
-    """The sums of each block: float64 [states, blocks, strings]."""
+def string_sums(states: DeviceState, group: PauliGroup) -> NDArray[np.float64]:
+    """Sums of strings with the same x over each block: float64 [states, blocks, strings]."""
     device, bits = states.device, _block_bits(states)
     blocks, strings = states.count << (states.num_qubits - bits), group.zs.size
     sums = device.empty(blocks * strings, np.float64)

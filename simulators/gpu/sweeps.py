@@ -90,7 +90,10 @@ def apply_program(
     """Apply all sweeps. floats: float64 [numbers of the table], or [states, numbers]; `pass_done`
     is called behind each launch, and may raise."""
     device, program = state.device, uploaded.program
-    numbers = np.ascontiguousarray(floats.reshape(-1, floats.shape[-1])[:, program.taken])
+    rows = np.atleast_2d(floats)
+    if not rows.shape[1]:  # no operation has a number, and one is read in place of none
+        rows = np.zeros((len(rows), 1))
+    numbers = np.ascontiguousarray(rows[:, program.taken])
     stride = 0 if len(numbers) == 1 else program.taken.size
     exact = device.upload(numbers.ravel())
     rounded = exact

@@ -101,11 +101,32 @@ def circuits(device: HostDevice) -> bool:
     return True
 
 
+def exchanges(device: HostDevice) -> bool:
+    """Whether amplitudes with given bits are packed in order, and put back in their places."""
+    n, mask, value, step = 10, 0b1000100, 0b100, 64
+    chosen = [k for k in range(1 << n) if k & mask == value]
+    for precision in ("double", "single"):
+        state = DeviceState(device, MemoryLedger(2**20, "host"), n, precision)
+        begin = random_state(n, 3).astype(COMPLEX[precision])
+        state.buffer[:] = begin
+        for first in range(0, len(chosen), step):
+            packed = device.empty(step, COMPLEX[precision])
+            where = (np.uint64(first), np.uint64(step), np.uint64(mask), np.uint64(value))
+            state.launch("pack", step, state.buffer, packed, *where)
+            if not np.array_equal(packed, begin[chosen[first : first + step]]):
+                return False
+            state.launch("unpack", step, device.upload(2 * packed), state.buffer, *where)
+        begin[chosen] *= 2
+        if not np.array_equal(state.buffer, begin):
+            return False
+    return True
+
+
 def is_right(library: Path) -> bool:
     """Whether all results are right for each order of threads."""
     gradients._GROUPS = 2  # a block of threads has several tiles
     devices = [HostDevice(library, order=order) for order in ORDERS]
-    return all(tables(device) and circuits(device) for device in devices)
+    return all(tables(device) and circuits(device) and exchanges(device) for device in devices)
 
 
 def main() -> int:

@@ -28,6 +28,20 @@ __device__ __forceinline__ void project(const cplx<T>* state, cplx<T>* into, u64
     store_global(into + (is_one ? i | bit : i), narrowed<T>(cplx<double>{a.x * factor, a.y * factor}));
 }
 
+// into[k] = the amplitude first + k of those whose index has `value` under `mask`, in ascending order.
+template <class T>
+__device__ __forceinline__ void pack(const cplx<T>* state, cplx<T>* into, u64 first, u64 count, u64 mask, u64 value) {
+    const u64 k = u64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (k < count) store_global(into + k, load_global(state + (insert_zeros(first + k, mask) | value)));
+}
+
+// The same amplitudes become those of `from`.
+template <class T>
+__device__ __forceinline__ void unpack(const cplx<T>* from, cplx<T>* state, u64 first, u64 count, u64 mask, u64 value) {
+    const u64 k = u64(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (k < count) store_global(state + (insert_zeros(first + k, mask) | value), load_global(from + k));
+}
+
 // A matrix on `qubits` qubits, in place; matrix: complex, row by row. offsets[j]: the index bits of
 // basis state j of the qubits, all of them under `mask`. A block of threads has 2^group_bits units of
 // 2^qubits amplitudes, in shared memory.

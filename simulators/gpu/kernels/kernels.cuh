@@ -33,6 +33,10 @@
 #define STATES(T, suffix) \
     KERNEL(clear_outside_##suffix, 256, 1, clear_outside<T>(state, size, live), cplx<T>* state, u64 size, u64 live) \
     KERNEL(set_zero_##suffix, 256, 1, set_zero<T>(states, stride, count), cplx<T>* states, u64 stride, u64 count) \
+    KERNEL(pack_##suffix, 256, 1, pack<T>(state, into, first, count, mask, value), const cplx<T>* state, cplx<T>* into, u64 first, u64 count, u64 mask, \
+           u64 value) \
+    KERNEL(unpack_##suffix, 256, 1, unpack<T>(from, state, first, count, mask, value), const cplx<T>* from, cplx<T>* state, u64 first, u64 count, u64 mask, \
+           u64 value) \
     KERNEL(project_##suffix, 256, 1, project<T>(state, into, pairs, qubit, outcome, factor, is_moved), const cplx<T>* state, cplx<T>* into, u64 pairs, \
            int qubit, int outcome, double factor, int is_moved) \
     KERNEL(dense_##suffix, 256, 1, dense<T>(state, qubits, mask, offsets, matrix, group_bits), cplx<T>* state, int qubits, u64 mask, const u64* offsets, \

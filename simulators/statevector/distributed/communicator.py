@@ -24,6 +24,7 @@ from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.executor import CommStats
 
 Work = Callable[[StateBackend], EngineResult]
+DeviceStates = Callable[[ErrorAgreement], StateBackend]
 
 
 class Communicator:
@@ -52,10 +53,12 @@ class Communicator:
         control: RunControl,
         alone: Callable[[], EngineResult],
         work: Work,
+        device_states: DeviceStates | None = None,
     ) -> EngineResult | None:
         """The result in the first rank, None in the others. Errors are raised in all alike.
 
-        `alone`: the run of one rank; `work`: that of several, over states that they share.
+        `alone`: the run of one rank; `work`: that of several, over states that they share;
+        `device_states`: those in the memory of other devices.
         """
         everyone = ErrorAgreement(self._comm, control)
         count = ranks_used(num_qubits, everyone.size)
@@ -69,6 +72,8 @@ class Communicator:
         def together() -> EngineResult:
             if count == 1:
                 return alone()
+            if device_states is not None:
+                return work(device_states(meeting))
             with ThreadPool(options.threads, control) as crew:
                 local = LocalBackend(crew, control)
                 place = RankContext(meeting.rank, meeting.size, meeting.allreduce_min)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from simulators.errors import OutOfMemory
 from simulators.statevector.backend import sampling
 from simulators.statevector.backend.protocol import Amplitudes
 from simulators.statevector.distributed.error_agreement import ErrorAgreement
-from simulators.statevector.distributed.qubit_layout import StateSlice
+from simulators.statevector.distributed.qubit_layout import Layout, StateSlice
 from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExecutor
 
 _MOST = 1 << 18  # numbers that go in one message
@@ -53,10 +55,29 @@ def _room(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes:
 def distribution(
     meeting: ErrorAgreement, sweeper: BlockExecutor, share: StateSlice, wires: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """See `StateBackend.distribution`. A rank's table has its local qubits alone."""
-    local = [k for k, wire in enumerate(wires.tolist()) if _is_local(share, wire)]
-    mine = np.zeros(1 << len(local))
-    sampling.accumulate(sweeper, share, wires[local], mine)
+    """See `StateBackend.distribution`."""
+    mine = np.zeros(1 << len(local_wires(share, wires)))
+    sampling.accumulate(sweeper, share, wires[local_wires(share, wires)], mine)
+    table = whole_distribution(meeting, share, wires, mine)
+    return sampling.nonzero_outcomes(table, share)
+
+
+class Slice(Protocol):
+    """A rank's slice, as far as tables go."""
+
+    layout: Layout
+
+    @property
+    def num_qubits(self) -> int:
+        """Qubits of the slice."""
+
+
+def whole_distribution(
+    meeting: ErrorAgreement, share: Slice, wires: NDArray[np.int64], mine: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Probability of each value of these qubits, in the first rank: float64 [2**qubits]; nothing in
+    the others. `mine`: of a rank's slice, for the local ones of the qubits."""
+    local = local_wires(share, wires)
     table = np.zeros(1 << wires.size if meeting.rank == 0 else 0)
     buffer = np.empty(min(_MOST, mine.size))
     places = np.arange(buffer.size)
@@ -72,14 +93,16 @@ def distribution(
                 part = buffer
             base = _constant(share, wires, rank)
             table[base | _spread(places + at, local)] += part
-    return sampling.nonzero_outcomes(table, share)
+    return table
 
 
-def _is_local(share: StateSlice, wire: int) -> bool:
-    return share.layout.positions[wire] < share.num_qubits
+def local_wires(share: Slice, wires: NDArray[np.int64]) -> list[int]:
+    """Numbers of the wires that are local."""
+    positions = share.layout.positions
+    return [k for k, wire in enumerate(wires.tolist()) if positions[wire] < share.num_qubits]
 
 
-def _constant(share: StateSlice, wires: NDArray[np.int64], rank: int) -> int:
+def _constant(share: Slice, wires: NDArray[np.int64], rank: int) -> int:
     """The bits of a value that are the rank's number."""
     result = 0
     for k, wire in enumerate(wires.tolist()):

@@ -15,7 +15,7 @@ from noise_models.channel import paulis
 from simulators.circuit.noise import Readout
 from simulators.execution.rng import draw_number, uniforms
 from simulators.statevector.backend.matrix import by_columns, place
-from simulators.statevector.backend.protocol import Ensemble, Numbers
+from simulators.statevector.backend.protocol import Numbers, StateBackend, StateHandle
 from simulators.statevector.dynamic.branches import Branches, Budget
 from simulators.statevector.program import Measure, Noise
 from simulators.trajectories import pattern_sampling, prefix_tree
@@ -32,7 +32,9 @@ def _uniforms(
     return result
 
 
-def reduced(ensemble: Ensemble, number: int, qubits: tuple[int, ...]) -> NDArray[np.complex128]:
+def reduced_density(
+    states: StateBackend, state: StateHandle, qubits: tuple[int, ...]
+) -> NDArray[np.complex128]:
     """Density matrix of one or two qubits of a state, [2^q, 2^q]; qubits[0] is bit 0 of an index.
     From the expectation values of their Paulis, which any backend has."""
     strings = []
@@ -41,7 +43,7 @@ def reduced(ensemble: Ensemble, number: int, qubits: tuple[int, ...]) -> NDArray
         x = sum(1 << q for q, letter in zip(qubits, letters, strict=True) if letter in (1, 2))
         z = sum(1 << q for q, letter in zip(qubits, letters, strict=True) if letter >= 2)
         strings.append((x, z))
-    values = ensemble.states.expectations(ensemble.state(number), strings)
+    values = states.expectations(state, strings)
     result: NDArray[np.complex128] = np.tensordot(values, paulis(len(qubits)), 1) / 2 ** len(qubits)
     return result
 
@@ -79,7 +81,9 @@ class NoiseSplitter:
         """Probability of each Kraus operator in the state of each branch that needs it."""
         result = np.zeros((len(branches), len(item.kraus)))
         for branch in np.unique(branches.branch_of[rows]).tolist():
-            rho = reduced(branches.ensemble, int(branches.states[branch]), item.qubits)
+            ensemble = branches.ensemble
+            state = ensemble.state(int(branches.states[branch]))
+            rho = reduced_density(ensemble.states, state, item.qubits)
             weights = np.einsum("kab,bc,kac->k", item.kraus, rho, item.kraus.conj()).real
             result[branch] = np.where(weights > 1e-14 * weights.sum(), weights, 0.0)
         return result

@@ -27,6 +27,7 @@ from simulators.statevector.noisy.runs import BranchRun, PatternRun
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.pauli_frames import FrameRules
 from simulators.statevector.trajectories.sampler import TrajectorySampler
+from simulators.statevector.trajectories.states import SCRATCH_STATES, TrajectoryStates
 from simulators.trajectories.locations import DRAW_COST, NoisyCircuit, locate
 from simulators.trajectories.outcomes import refuse_outputs
 
@@ -45,9 +46,16 @@ class NoisyPart:
     """The part of a circuit that some outputs depend on, with its noise."""
 
     def __init__(
-        self, part: Subcircuit, noise: NoiseProgram, options: RunOptions, small: bool, keep: bool
+        self,
+        part: Subcircuit,
+        noise: NoiseProgram,
+        options: RunOptions,
+        small: bool,
+        keep: bool,
+        tile_wires: int,
     ) -> None:
-        """`small`: see `StatevectorEngine`; `keep`: the final state is looked at."""
+        """`small`: see `StatevectorEngine`; `keep`: the final state is looked at; `tile_wires`: see
+        `TrajectorySampler`."""
         self.part = part
         self.noise = noise
         self._precision = options.precision
@@ -67,7 +75,12 @@ class NoisyPart:
             if circuit.num_qubits >= FRAMES_FROM:
                 self._rules = FrameRules.of(self.located.circuit)
             self._sampler = TrajectorySampler(
-                self.located.circuit, self.located.table, options, small=small, checked=True
+                self.located.circuit,
+                self.located.table,
+                options,
+                small=small,
+                checked=True,
+                tile_wires=tile_wires,
             )
 
     def local(
@@ -77,15 +90,24 @@ class NoisyPart:
         options: RunOptions,
         control: RunControl,
         ranks: ErrorAgreement | None = None,
+        states: TrajectoryStates | None = None,
     ) -> EngineResult:
-        """All rows, in this process, or by ranks that call this together."""
+        """All rows, in this process, or by ranks that call this together. `states`: of another
+        device."""
         from simulators.statevector.backend.local import LocalBackend
 
-        with ThreadPool(options.threads, control) as crew:
+        with ThreadPool(1 if states else options.threads, control) as crew:
             if self._sampler is None or self.located is None:
-                return self.branched(LocalBackend(crew, control), circuit, request, options)
+                backend = states.backend if states else LocalBackend(crew, control)
+                return self.branched(backend, circuit, request, options)
             own = self._request(request, circuit.num_qubits)
-            walks = self._sampler.open(crew, control, memory_bytes=options.memory_bytes)
+            memory_bytes, most = options.memory_bytes, 0
+            if states is not None:
+                width = self.part.circuit.num_qubits
+                most = max(1, states.backend.max_live_states(width, options) - SCRATCH_STATES)
+            walks = self._sampler.open(
+                crew, control, most, memory_bytes=memory_bytes, states=states
+            )
             if ranks is not None:
                 from simulators.statevector.distributed.rank_walks import RankWalks
 
@@ -157,13 +179,21 @@ class NoisyPlan:
     is_noisy = True
 
     def __init__(
-        self, circuit: Circuit, noise: NoiseProgram, options: RunOptions, *, small: bool
+        self,
+        circuit: Circuit,
+        noise: NoiseProgram,
+        options: RunOptions,
+        *,
+        small: bool,
+        tile_wires: int = 0,
     ) -> None:
+        """`small`, `tile_wires`: see `NoisyPart`."""
         # Of one way of asking; known before there is one, since a cache asks once.
         self.memory_bytes = _LOCATION_BYTES * len(noise.locations) + _OP_BYTES * circuit.ops.size
         self._noise = noise
         self._options = options
         self._small = small
+        self._tile_wires = tile_wires
         self._made: dict[tuple[OutputSupport | None, bool], NoisyPart] = {}
 
     def part(self, circuit: Circuit, request: Request) -> NoisyPart:
@@ -179,5 +209,7 @@ class NoisyPlan:
             while len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
             part, noise = active_part(circuit, self._noise, request.outputs, labels)
-            result = self._made[key] = NoisyPart(part, noise, self._options, self._small, keep)
+            result = self._made[key] = NoisyPart(
+                part, noise, self._options, self._small, keep, self._tile_wires
+            )
         return result

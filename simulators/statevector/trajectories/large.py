@@ -12,20 +12,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.compiler.kernel import (
-    I64,
-    INT,
-    REALS,
-    SINGLES,
-    kernel,
-)
 from simulators.engine import RunOptions
-from simulators.execution.rng import uniforms
-from simulators.statevector.backend import protocol
-from simulators.statevector.backend.local import LocalBackend
-from simulators.statevector.state import BlockExecutor, State
-from simulators.statevector.tiles import driver
-from simulators.statevector.trajectories.reduced_density import reduced
+from simulators.statevector.backend.protocol import StateHandle
 from simulators.statevector.trajectories.segments import (
     Given,
     Piece,
@@ -33,84 +21,10 @@ from simulators.statevector.trajectories.segments import (
     given,
     ranges,
 )
+from simulators.statevector.trajectories.states import TrajectoryStates
 from simulators.trajectories.error_patterns import SortedPatterns
 from simulators.trajectories.noise_table import QUBITS
 from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
-
-_BLOCK = 12  # 2**so many groups of amplitudes
-
-
-@kernel(REALS, SINGLES, INT, INT, INT, INT, REALS, group="trajectories")
-def _framed_sums(reals, singles, frame, size, low, high, sums):  # type: ignore[no-untyped-def]
-    """Norms of blocks low .. high - 1 of `size` amplitudes, of which k is that of k ^ frame."""
-    for block in range(low, high):
-        total = 0.0
-        for k in range(block * size, (block + 1) * size):
-            i = 2 * (k ^ frame)
-            if reals.size:
-                total += reals[i] * reals[i] + reals[i + 1] * reals[i + 1]
-            else:
-                x, y = np.float64(singles[i]), np.float64(singles[i + 1])
-                total += x * x + y * y
-        sums[block] = total
-
-
-@kernel(REALS, SINGLES, INT, INT, INT, INT, REALS, I64, REALS, I64, group="trajectories")
-def _framed_locate(reals, singles, frame, size, low, high, edges, begins, draws, found):  # type: ignore[no-untyped-def]
-    """found[s] = the basis state of each of the ascending draws, those of block b being
-    begins[b] .. begins[b + 1] - 1; edges[b]: the sum of all blocks before."""
-    for block in range(low, high):
-        last = (block + 1) * size - 1
-        k = np.int64(block * size - 1)
-        edge = edges[block]
-        for s in range(begins[block], begins[block + 1]):
-            while k < block * size or (edge <= draws[s] and k < last):
-                k += 1
-                i = 2 * (k ^ frame)
-                if reals.size:
-                    edge += reals[i] * reals[i] + reals[i + 1] * reals[i + 1]
-                else:
-                    x, y = np.float64(singles[i]), np.float64(singles[i + 1])
-                    edge += x * x + y * y
-            found[s] = k
-
-
-def sample_framed(
-    sweeper: BlockExecutor,
-    state: State,
-    frame: int,
-    key: tuple[int, int],
-    shots: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """As `protocol.sample`, where amplitude k is that of basis state k ^ frame. Raises Stopped."""
-    unit = min(_BLOCK, state.num_qubits)
-    sums = np.empty(1 << (state.num_qubits - unit))
-
-    def add(first: int, last: int, _thread: int) -> None:
-        _framed_sums(state.reals, state.singles, frame, 1 << unit, first, last, sums)
-
-    sweeper.parallel_for(state.num_qubits, unit, add)
-    ends = np.cumsum(sums)
-    draws = np.empty(shots.size)
-    uniforms(*key, 0, shots, draws)
-    draws = np.minimum(draws * ends[-1], np.nextafter(ends[-1], 0.0))
-    order = np.argsort(draws, kind="stable")
-    draws = draws[order]
-    begins = np.zeros(ends.size + 1, np.int64)
-    begins[1:] = np.searchsorted(draws, ends, side="left")
-    edges = np.concatenate(([0.0], ends[:-1]))
-    result = np.empty(shots.size, np.int64)
-
-    def find(first: int, last: int, _thread: int) -> None:
-        _framed_locate(
-            state.reals, state.singles, frame, 1 << unit, first, last, edges, begins, draws, result
-        )
-
-    sweeper.parallel_for(state.num_qubits, unit, find)
-    indices = np.empty(shots.size, np.int64)
-    indices[order] = result
-    return indices
-
 
 _MOST_FLOATS = 1 << 23  # numbers of segments without inserts that are kept
 
@@ -136,7 +50,7 @@ class LargeSampler:
 
     def __init__(
         self,
-        states: LocalBackend,
+        states: TrajectoryStates,
         num_qubits: int,
         tree: Tree,
         pieces: Pieces,
@@ -157,7 +71,7 @@ class LargeSampler:
         self._observation: Observation | None = None
         self._numbers: dict[tuple[int, int, bool], NDArray[np.float64]] = {}
         self._room = 0
-        self._held: list[State] = []
+        self._held: list[StateHandle] = []
         self.passes = 0
         self.operations = 0
 
@@ -188,34 +102,25 @@ class LargeSampler:
         state, draws, share = self._held[level], self._draws, self._share
         if self._observation is not None:
             strings = self._observation.strings
-            self._observation.observe(rows, self._states.expectations(state, strings))
+            self._observation.observe(rows, self._states.backend.expectations(state, strings))
             return
         frame = int(share.final_x[rows[0]])
         key, shots = (draws.seed, draws.binding), rows + draws.first
-        if frame:
-            share.found[rows] = sample_framed(self._states.sweeper, state, frame, key, shots)
-        else:
-            share.found[rows] = protocol.sample(self._states, state, key, shots)
+        share.found[rows] = self._states.sample(state, frame, key, shots)
 
     def advance(self, step: Advance) -> None:
         """See `tree_walk.NodeStates`."""
         source, target, begin, end = step.source, step.target, step.begin, step.end
         inserts, positions = step.inserts, step.positions
-        if target == len(self._held):
-            if source < 0:
-                self._held.append(self._states.zero_state(self._num_qubits, self._options))
-            else:
-                self._held.append(self._states.empty_like(self._held[source]))
-        state = self._held[target]
+        room = self._held[target] if target < len(self._held) else None
         if source < 0:
-            state.amplitudes[:] = 0.0
-            state.amplitudes[0] = 1.0
-            state.changed()
-            state.live = 0
-        elif source != target:
-            state.changed()
-            np.copyto(state.amplitudes, self._held[source].amplitudes)
-            state.live = self._held[source].live
+            state = self._states.zero(room, self._num_qubits, self._options)
+        elif source == target:
+            state = room
+        else:
+            state = self._states.copied(self._held[source], room)
+        if room is None:
+            self._held.append(state)
         self.operations += end - begin
         drawn = [self._drawn[insert] for insert, _ in inserts]
         for first, last, low, high in ranges(self._floor, self._ceil, begin, end, positions, drawn):
@@ -226,22 +131,21 @@ class LargeSampler:
             ]
             self._range(state, first, last, members)
 
-    def _range(self, state: State, begin: int, end: int, members: list[Given]) -> None:
+    def _range(self, state: StateHandle, begin: int, end: int, members: list[Given]) -> None:
         """Operations begin .. end - 1 with these matrices among them."""
         wide = self._pieces.wide(begin) if begin < end else None
         if wide is not None:  # alone in its segment
             if members:
                 self._range(state, begin, begin, members)
-            self._states.multiply(state, wide)
+            self._states.backend.multiply(state, wide)
             self.passes += 1
             return
         if begin == end and not members:
             return
-        zero = state.live == 0  # then it is |0...0>, but for a factor
+        zero = self._states.is_zero(state)
         stretch = self._pieces.planned(begin, end, members, zero=zero)
         floats = self._floats(begin, end, members, stretch, zero)
-        last = end == self._whole
-        driver.apply(self._states.sweeper, state, stretch.stretch.sweeps, floats, norms=last)
+        self._states.sweep(state, stretch.stretch, floats, last=end == self._whole)
         self.passes += stretch.stretch.sweeps.live.size
 
     def _floats(
@@ -263,4 +167,4 @@ class LargeSampler:
         _, which, _, _, one, two = self._inserts.table[insert].tolist()
         operators = self._inserts.operators
         qubits = (one, two)[: int(operators.sets[which, QUBITS])]
-        return operators.odds(which, reduced(self._states.sweeper, self._held[level], qubits))
+        return operators.odds(which, self._states.reduced(self._held[level], qubits))

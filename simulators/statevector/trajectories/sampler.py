@@ -25,6 +25,7 @@ from simulators.statevector.planning.planner import tile_width
 from simulators.statevector.state import PHYSICAL_BYTES
 from simulators.statevector.trajectories.large import LargeSampler
 from simulators.statevector.trajectories.segments import Pieces, divide
+from simulators.statevector.trajectories.states import LocalTrajectoryStates, TrajectoryStates
 from simulators.statevector.trajectories.walks import LargeWalks, SmallWalks, Walks
 from simulators.trajectories.error_patterns import ErrorPatterns, sort
 from simulators.trajectories.noise_table import AFTER_OP, MOST_QUBITS, NoiseTable, check, too_wide
@@ -63,8 +64,10 @@ class TrajectorySampler:
         *,
         small: bool = True,
         checked: bool = False,
+        tile_wires: int = 0,
     ) -> None:
-        """`checked`: the inserts fit, as those of `locations.locate` do. Raises Unsupported and
+        """`checked`: the inserts fit, as those of `locations.locate` do. `tile_wires`: of a wide
+        circuit's passes; 0: as many as a processor's caches hold. Raises Unsupported and
         BadCircuit."""
         check_threads(options)
         roles = np.empty(circuit.ops.size, np.int64)
@@ -90,7 +93,7 @@ class TrajectorySampler:
             at = np.append(inserts.table[:, AFTER_OP] + 1, circuit.ops.size)
             self._tree = Tree.of(inserts, at)
         else:
-            width = tile_width(circuit.num_qubits, options.precision)
+            width = tile_wires or tile_width(circuit.num_qubits, options.precision)
             self._segments = divide(circuit, inserts, width)
             self._pieces = Pieces(circuit, self._segments.order, width)
             at = self._segments.place_at
@@ -152,9 +155,11 @@ class TrajectorySampler:
         most_states: int = 0,
         *,
         memory_bytes: int = 0,
+        states: TrajectoryStates | None = None,
     ) -> Walks:
         """Walks of this circuit, which share states and plans. `most_states`: of a thread, at
-        most; 0: as many as fit into `memory_bytes` (0: a quarter of the machine's)."""
+        most; 0: as many as fit into `memory_bytes` (0: a quarter of the machine's). `states`: of
+        a wide circuit, for a crew of one thread; None: in this process."""
         if self._small:
             tree = self._tree
             noise = self._inserts, tree.insert_of, tree.place_at
@@ -162,8 +167,8 @@ class TrajectorySampler:
         width = self._circuit.num_qubits
 
         def open_sampler(own: ThreadPool) -> LargeSampler:
-            states = LocalBackend(own, control)
-            return LargeSampler(states, width, self._tree, self._pieces, self._options)
+            held = states or LocalTrajectoryStates(LocalBackend(own, control))
+            return LargeSampler(held, width, self._tree, self._pieces, self._options)
 
         room = memory_bytes or PHYSICAL_BYTES // _SPARE
         cap = most_states or max(1, room // state_bytes(width, self._options.precision))

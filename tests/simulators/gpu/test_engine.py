@@ -88,6 +88,16 @@ def test_counts_equal_those_of_the_statevector_engine(
         assert sum(counts_of(found.row(0)).values()) == 5000
 
 
+def test_circuit_of_permutations_alone_has_the_one_outcome_of_its_bits(engine: GpuEngine) -> None:
+    arrays = Arrays(13, 13).add("x", [12])
+    for q in range(12, 0, -1):
+        arrays.add("cx", [q, q - 1])
+    for q in range(13):
+        arrays.add("measure", [q], [q])
+    found = run(engine, arrays.circuit(), Request(100, 1))
+    assert counts_of(found.row(0)) == {2**13 - 1: 100}
+
+
 @pytest.mark.parametrize("n", [3, 8])
 def test_bindings_of_a_small_circuit_are_one_launch_with_counts_of_the_statevector_engine(
     engine: GpuEngine, device: HostDevice, n: int

@@ -1,0 +1,1 @@
+"""States over several GPUs: one for each MPI rank."""

@@ -1,0 +1,308 @@
+"""Backend for states distributed over GPUs: each MPI rank has one, with an equal slice.
+
+Sweeps, layouts and the communication schedule are those of `statevector.distributed`; kernels are
+those of one GPU, on the slice. Block sums are added in the order of the blocks, in each rank.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+from simulators.catalog.costs import ranks_used
+from simulators.circuit.ir import Circuit
+from simulators.engine import PauliSum, RunOptions
+from simulators.errors import Unsupported
+from simulators.gpu import reductions
+from simulators.gpu.backend import DeviceBackend
+from simulators.gpu.distributed.exchange import DeviceExchange, DeviceSlice
+from simulators.gpu.distributed.programs import RankPrograms
+from simulators.gpu.sweeps import apply_program
+from simulators.statevector.backend.matrix import Dense, by_columns, place
+from simulators.statevector.backend.pauli import pauli_groups
+from simulators.statevector.backend.protocol import (
+    Amplitudes,
+    CompiledSegment,
+    Ensemble,
+    GradientFunction,
+    StateBackend,
+)
+from simulators.statevector.backend.reductions import FINGERPRINT, NORM, QUBIT_WEIGHTS
+from simulators.statevector.backend.sampling import ROUNDING_FLOOR
+from simulators.statevector.checkpoint import Evolution
+from simulators.statevector.distributed import gather
+from simulators.statevector.distributed.error_agreement import ErrorAgreement
+from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, bits
+from simulators.statevector.distributed.remap_schedule import plan_communication
+from simulators.statevector.dynamic.ensemble import SeparateStates
+from simulators.statevector.planning.planner import SegmentPlan
+from simulators.statevector.state import BLOCK_QUBITS
+
+_SWAP = np.eye(4, dtype=np.complex128)[[0, 2, 1, 3]]
+_H = np.array([[1, 1], [1, -1]], np.complex128) * np.sqrt(0.5)
+_TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # of X and of Y
+
+
+class DistributedDeviceBackend:
+    """A `StateBackend` whose states are `DeviceSlice`s."""
+
+    def __init__(self, meeting: ErrorAgreement, local: DeviceBackend) -> None:
+        """`local`: of this rank's GPU."""
+        self.is_root = meeting.rank == 0
+        self.add_sweeps = local.add_sweeps
+        self._meeting = meeting
+        self._local = local
+        self._divided = meeting.size.bit_length() - 1  # qubits that stand in the rank's number
+        self._exchange = DeviceExchange(meeting)
+        self._programs = RankPrograms(meeting.rank)
+
+    def for_width(self, num_qubits: int) -> StateBackend:
+        """See `StateBackend`."""
+        is_narrow = ranks_used(num_qubits, self._meeting.size) < self._meeting.size
+        return self._local if is_narrow else self
+
+    def check(self) -> None:
+        """See `StateBackend`: what one rank is asked for, all do."""
+        self._meeting.meet()
+
+    def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
+        """Number of states that fit into the GPU with the least memory."""
+        mine = self._local.max_live_states(num_qubits - self._divided, options)
+        return max(1, self._meeting.allreduce_min(mine))
+
+    def zero_state(
+        self, num_qubits: int, options: RunOptions, way: Evolution | None = None
+    ) -> DeviceSlice:
+        """See `StateBackend`; nothing is kept of an earlier attempt."""
+        del way
+        layout = Layout(num_qubits, num_qubits - self._divided)
+        state = self._local.zero_state(layout.num_local, options)
+        state.settle()
+        if not self.is_root:  # the one amplitude that is 1 is not here
+            self._local.project(state, state, qubit=0, outcome=0, factor=0.0, move=False)
+        self._meeting.meet()
+        share = DeviceSlice(state, layout, self._meeting.rank)
+        share.fresh = True
+        return share
+
+    def copy(self, state: DeviceSlice) -> DeviceSlice:
+        """See `StateBackend`."""
+        result = DeviceSlice(self._local.copy(state.state), state.layout.copy(), state.rank)
+        self._meeting.meet()
+        return result
+
+    def empty_like(self, state: DeviceSlice) -> DeviceSlice:
+        """See `StateBackend`."""
+        result = DeviceSlice(self._local.empty_like(state.state), state.layout.copy(), state.rank)
+        self._meeting.meet()
+        return result
+
+    def ensemble(self, num_qubits: int, options: RunOptions, *, branching: bool) -> Ensemble:  # noqa: ARG002  # see `StateBackend`
+        """See `StateBackend`."""
+        return SeparateStates(self, num_qubits, options)
+
+    def apply(
+        self, state: DeviceSlice, segment: CompiledSegment, floats: NDArray[np.float64]
+    ) -> None:
+        """See `StateBackend`."""
+        plan, layout = cast("SegmentPlan", segment), state.layout
+        found = plan_communication(
+            plan.sweeps, layout.positions, layout.num_local, fresh=state.fresh
+        )
+        state.fresh = False
+        for leg in found.stages:
+            self._meeting.meet()
+            pairs = [(there - layout.num_local, here) for there, here in leg.pairs]
+            self._exchange.exchange_qubits(state, pairs)
+            layout.become(leg.positions)
+            state.state.settle()
+            program = self._programs.of(state, plan, leg)
+            apply_program(state.state, program, floats, self._local.pass_done)
+
+    def multiply(self, state: DeviceSlice, matrix: Dense) -> None:
+        """See `StateBackend`."""
+        state.fresh = False
+        powers = 1 << np.arange(matrix.wires.size)
+        qubits = [int(offset).bit_length() - 1 for offset in matrix.offsets[powers]]
+        self._bring(state, sum(1 << qubit for qubit in qubits))
+        positions = [state.layout.positions[qubit] for qubit in qubits]
+        self._local.multiply(state.state, place(matrix.columns, positions))
+        self._meeting.meet()
+
+    def block_sums(
+        self,
+        what: int,
+        state: DeviceSlice,
+        other: DeviceSlice | None = None,
+        *,
+        qubit: int = 0,
+        turn: complex = 1.0,
+    ) -> NDArray[np.float64]:
+        """See `StateBackend`. A fingerprint is that of each slice by itself, in one layout."""
+        if what == FINGERPRINT:
+            self._align(state, Layout(len(state.layout.qubits), state.layout.num_local))
+        self._settle(state)
+        if other is not None:
+            self._align(other, state.layout)
+        partner = None if other is None else other.state
+        position = state.layout.positions[qubit]
+        if what == QUBIT_WEIGHTS and position >= state.num_qubits:
+            norms = self._local.block_sums(NORM, state.state)[:, 0]
+            mine = np.zeros((norms.size, 2))
+            mine[:, state.rank >> (position - state.num_qubits) & 1] = norms
+        else:
+            mine = self._local.block_sums(what, state.state, partner, qubit=position, turn=turn)
+        return self._shared(state, mine)
+
+    def project(
+        self,
+        state: DeviceSlice,
+        into: DeviceSlice,
+        *,
+        qubit: int,
+        outcome: int,
+        factor: float,
+        move: bool,
+    ) -> None:
+        """See `StateBackend`."""
+        state.fresh = into.fresh = False
+        self._bring(state, 1 << qubit)
+        if into is not state:
+            into.layout = state.layout.copy()
+        position = state.layout.positions[qubit]
+        self._local.project(
+            state.state, into.state, qubit=position, outcome=outcome, factor=factor, move=move
+        )
+
+    def locate_samples(
+        self,
+        state: DeviceSlice,
+        edges: NDArray[np.float64],
+        begins: NDArray[np.int64],
+        draws: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """See `StateBackend`."""
+        self._settle(state)
+        numbers = state.numbers
+        counts = np.diff(begins)[numbers]
+        ends = np.cumsum(counts)
+        mine = np.repeat(begins[:-1][numbers] - (ends - counts), counts) + np.arange(counts.sum())
+        found = reductions.locate_samples(
+            state.state, edges[numbers], np.append(0, ends), draws[mine]
+        )
+        result, everything = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
+        inside = (1 << BLOCK_QUBITS) - 1
+        result[mine] = numbers[found >> BLOCK_QUBITS] << BLOCK_QUBITS | found & inside
+        self._meeting.meet()
+        self._meeting.comm.Reduce(result, everything, MPI.SUM, 0)  # each is found by one rank
+        return everything if self.is_root else result
+
+    def distribution(
+        self, state: DeviceSlice, wires: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """See `StateBackend`."""
+        local = wires[gather.local_wires(state, wires)].tolist()
+        positions = np.array([state.layout.positions[wire] for wire in local], np.int64)
+        mine = np.ascontiguousarray(reductions.outcome_weights(state.state, positions))
+        table = gather.whole_distribution(self._meeting, state, wires, mine)
+        values = np.flatnonzero(table > ROUNDING_FLOOR[state.state.precision])
+        return values, table[values]
+
+    def expectations(
+        self, state: DeviceSlice, strings: list[tuple[int, int]]
+    ) -> NDArray[np.float64]:
+        """See `StateBackend`."""
+        values = np.empty(len(strings))
+        for group in pauli_groups(strings):
+            members = list(group.members)
+            values[members] = self._group_values(state, [strings[k] for k in members])
+        return values
+
+    def gather_statevector(self, state: DeviceSlice) -> Amplitudes | None:
+        """See `StateBackend`."""
+        self._settle(state)
+        amplitudes = self._local.gather_statevector(state.state)
+        return gather.whole(self._meeting, StateSlice(amplitudes, state.layout, state.rank))
+
+    def plan_gradients(
+        self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
+    ) -> GradientFunction:
+        """Raises Unsupported."""
+        del circuit, params, observables
+        raise Unsupported("gradients over several ranks", hint="ranks=1, where a GPU holds two")
+
+    def _group_values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
+        """Values of strings with the same x. Where more of its qubits are outside of blocks than
+        a slice has room for beside whole blocks, those are rotated, in a copy, so that they are Z.
+        """
+        x = strings[0][0]
+        wide = list(bits(x >> BLOCK_QUBITS << BLOCK_QUBITS))
+        beyond = wide[state.num_qubits - BLOCK_QUBITS :]
+        if not beyond:
+            return self._values(state, strings)
+        return [self._rotated_value(state, x, z, beyond) for _, z in strings]
+
+    def _rotated_value(self, state: DeviceSlice, x: int, z: int, beyond: list[int]) -> float:
+        turned = self.copy(state)
+        for qubit in beyond:
+            matrix = np.ascontiguousarray(_TO_Z[z >> qubit & 1])
+            self.multiply(turned, place(by_columns(matrix.tobytes(), 1), [qubit]))
+            x, z = x & ~(1 << qubit), z | 1 << qubit
+        return self._values(turned, [(x, z)])[0]
+
+    def _values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
+        """Values of strings with the same x. Its qubits are brought home above the blocks."""
+        self._settle(state)
+        self._bring(state, strings[0][0])
+        layout, local = state.layout, (1 << state.num_qubits) - 1
+        placed = [(layout.placed(x), layout.placed(z)) for x, z in strings]
+        (group,) = pauli_groups([(x, z & local) for x, z in placed])
+        sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), len(strings)))
+        sums[:, group.members] = reductions.string_sums(state.state, group)[0]
+        signs = [(-1.0) ** (state.rank & z >> state.num_qubits).bit_count() for _, z in placed]
+        whole = self._shared(state, sums * np.array(signs))
+        values: list[float] = np.cumsum(whole, axis=0)[-1].tolist()
+        return values
+
+    def _bring(self, state: DeviceSlice, wanted: int) -> None:
+        """Make these qubits local."""
+        for there, here in state.layout.exchanges(wanted):
+            self._swap(state, there, here)
+
+    def _settle(self, state: DeviceSlice) -> None:
+        """Make blocks whole."""
+        for one, two in state.layout.settling():
+            self._swap(state, one, two)
+
+    def _align(self, state: DeviceSlice, like: Layout) -> None:
+        for one, two in state.layout.aligning(like):
+            self._swap(state, one, two)
+
+    def _swap(self, state: DeviceSlice, one: int, two: int) -> None:
+        """The qubits at two positions change places, wherever these are."""
+        state.fresh = False
+        layout = state.layout
+        low, high = sorted((one, two))
+        local = layout.num_local
+        if high < local:
+            self._local.multiply(state.state, place(by_columns(_SWAP.tobytes(), 2), [low, high]))
+        elif low < local:
+            self._exchange.exchange_qubits(state, [(high - local, low)])
+        else:
+            for there in (low, high, low):
+                self._exchange.exchange_qubits(state, [(there - local, local - 1)])
+        layout.swap(one, two)
+
+    def _shared(self, state: DeviceSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sums of all ranks' blocks, in the order of the blocks, in each rank."""
+        meeting = self._meeting
+        result = np.empty((meeting.size, *mine.shape))
+        order = np.concatenate([state.layout.numbers(rank) for rank in range(meeting.size)])
+        placed = np.empty((order.size, *mine.shape[1:]))
+        meeting.meet()
+        meeting.comm.Allgather(np.ascontiguousarray(mine), result)
+        placed[order] = result.reshape(placed.shape)
+        return placed

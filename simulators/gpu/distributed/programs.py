@@ -1,0 +1,33 @@
+"""Sweep programs of one rank: segments in a layout, conditions on the rank's number decided."""
+
+from __future__ import annotations
+
+from simulators.gpu.distributed.exchange import DeviceSlice
+from simulators.gpu.encode import encode_sweeps
+from simulators.gpu.sweeps import UploadedProgram, upload_program
+from simulators.statevector.distributed.executor import local_table
+from simulators.statevector.distributed.remap_schedule import RemapStage
+from simulators.statevector.planning.planner import SegmentPlan
+
+_MOST = 256  # programs that are kept, the oldest forgotten
+
+
+class RankPrograms:
+    """Uploaded programs. A segment is recognized as the same object: plans are cached above."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._made: dict[tuple[object, ...], tuple[SegmentPlan, UploadedProgram]] = {}
+
+    def of(self, share: DeviceSlice, segment: SegmentPlan, leg: RemapStage) -> UploadedProgram:
+        """The program of a leg's passes, made at first need. Raises OutOfMemory."""
+        state = share.state
+        key = (id(segment), state.precision, leg.first, leg.last, leg.positions)
+        found = self._made.get(key)
+        if found is None:  # what is kept holds the segment, so its id is not used again
+            while len(self._made) >= _MOST:
+                del self._made[next(iter(self._made))]
+            table = local_table(segment.sweeps, leg, share.num_qubits, self._rank)
+            program = upload_program(state.device, encode_sweeps(table, state.precision))
+            found = self._made[key] = (segment, program)
+        return found[1]

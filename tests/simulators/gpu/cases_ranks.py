@@ -1,0 +1,171 @@
+"""Cases over several ranks with a device each, see `among_ranks`: results of one rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from arrays import Arrays
+from host_device import HostDevice
+from noisy import program
+from noisy_runs import run_branched
+from patterned import unitary
+from random_circuits import random_static
+
+from noise_models.channel import depolarizing
+from simulators.circuit.ir import Circuit
+from simulators.circuit.noise import NoiseProgram
+from simulators.control import RunControl
+from simulators.engine import PauliSum, Request, RunOptions
+from simulators.errors import EngineError, OutOfMemory, Unsupported
+from simulators.gpu.engine import GpuEngine
+from simulators.results import EngineResult
+from simulators.statevector.engine import StatevectorEngine
+
+
+def run(
+    engine: GpuEngine | StatevectorEngine,
+    circuit: Circuit,
+    request: Request,
+    noise: NoiseProgram | None = None,
+    **options: object,
+) -> EngineResult:
+    chosen = RunOptions(**options)  # type: ignore[arg-type]
+    plan = engine.plan(circuit, noise, chosen)
+    return engine.run(plan, circuit, request, chosen, RunControl())
+
+
+def agree(comm: Any, circuit: Circuit, request: Request, noise: NoiseProgram | None = None) -> None:
+    """All ranks together have the result of one processor; the first has it, the others None."""
+    device = HostDevice()
+    engine = GpuEngine(device, comm=comm)
+    found = run(engine, circuit, request, noise)
+    engine.close()
+    assert (found is None) == (comm.Get_rank() > 0)
+    assert device.launches, "a rank without a part"
+    if found is None:
+        return
+    assert f"{comm.Get_size()} ranks" in found.remark
+    expected = run(StatevectorEngine(), circuit, request, noise)
+    assert (found.outcomes, found.counts) == (expected.outcomes, expected.counts)
+    for name in ("probabilities", "expectations"):
+        one, two = (np.frombuffer(getattr(each, name)) for each in (found, expected))
+        assert np.allclose(one, two, rtol=0, atol=1e-11), name
+    if expected.statevector is not None:
+        assert np.allclose(found.statevector, expected.statevector, rtol=0, atol=1e-12)
+
+
+def case_counts_equal_those_of_one_processor(comm: Any) -> None:
+    for n in (15, 17):
+        agree(comm, random_static(n, 120, n, n), Request(3000, 5, binding=2))
+
+
+def case_single_precision_samples_the_same_distribution(comm: Any) -> None:
+    circuit = random_static(15, 60, 15, 15)
+    found = run(GpuEngine(HostDevice(), comm=comm), circuit, Request(500, 5), precision="single")
+    if comm.Get_rank() == 0:
+        assert np.frombuffer(found.counts, np.uint32).sum() == 500
+
+
+def case_exact_outputs_equal_those_of_one_processor(comm: Any) -> None:
+    n = 15
+    rng = np.random.default_rng(3)
+    labels = ["".join(rng.choice(list("IXYZ"), n)) for _ in range(6)]
+    labels += ["X" * n, "Y" * n, "Z" * n, "Y" + "I" * (n - 1)]
+    sums = (PauliSum(tuple(labels), rng.normal(size=len(labels))), PauliSum(("Y" * n,), np.ones(1)))
+    circuit = random_static(n, 80, 4, 0)
+    agree(comm, circuit, Request(0, 1, ("expectation", "statevector"), sums))
+
+
+def case_probabilities_of_some_qubits_equal_those_of_one_processor(comm: Any) -> None:
+    arrays = Arrays(15, 4)
+    for q in range(15):
+        arrays.add("ry", [q], (), [0.3 + q]).add("cx", [q, (q + 1) % 15])
+    for k, q in enumerate((14, 2, 13, 7)):
+        arrays.add("measure", [q], [k])
+    agree(comm, arrays.circuit(), Request(0, 1, ("probabilities",)))
+
+
+def case_matrix_on_global_qubits_equals_that_of_one_processor(comm: Any) -> None:
+    arrays = Arrays(15, 15)
+    for q in range(15):
+        arrays.add("ry", [q], (), [0.2 + q])
+    arrays.unitary(unitary(32, np.random.default_rng(1)), [14, 13, 3, 12, 0])
+    for q in range(15):
+        arrays.add("cx", [q, (q + 4) % 15]).add("measure", [q], [q])
+    agree(comm, arrays.circuit(), Request(2000, 9))
+
+
+def case_dynamic_circuit_equals_that_of_one_processor(comm: Any) -> None:
+    arrays = Arrays(15, 15)
+    for q in range(15):
+        arrays.add("ry", [q], (), [0.4 + q]).add("cx", [q, (q + 1) % 15])
+    arrays.add("measure", [14], [14]).add("reset", [13]).add("h", [14]).add("measure", [0], [0])
+    for q in range(15):
+        arrays.add("h", [q]).add("measure", [q], [q])
+    agree(comm, arrays.circuit(), Request(300, 4))
+
+
+def ring(n: int) -> Circuit:
+    arrays = Arrays(n, n)
+    for q in range(n):
+        arrays.add("ry", [q], (), [0.4 + q]).add("cx", [q, (q + 1) % n])
+    for q in range(n):
+        arrays.add("measure", [q], [q])
+    return arrays.circuit()
+
+
+def case_error_patterns_are_divided_among_ranks(comm: Any) -> None:
+    """Each walks its share on its own device, to the counts of one processor."""
+    circuit = ring(13)
+    noise = program([(k, (k % 13,), depolarizing(0.1, 1)) for k in range(0, 26, 2)])
+    engine = GpuEngine(HostDevice(), comm=comm)
+    found = run(engine, circuit, Request(200, 9), noise)
+    engine.close()
+    if found is not None:
+        expected = run(StatevectorEngine(), circuit, Request(200, 9), noise)
+        assert (found.outcomes, found.counts) == (expected.outcomes, expected.counts)
+
+
+def case_noise_splits_branches_of_slices_where_few_states_fit(comm: Any) -> None:
+    circuit = ring(15)
+    noise = program([(3, (1,), depolarizing(0.3, 1)), (27, (13, 14), depolarizing(0.3, 2))])
+    engine = GpuEngine(HostDevice(free_bytes=3 * (16 << 15)), comm=comm)
+    found = run(engine, circuit, Request(50, 9), noise)
+    engine.close()
+    if found is not None:
+        expected = run_branched(circuit, noise, 50, seed=9)
+        assert (found.outcomes, found.counts) == (expected.outcomes, expected.counts)
+
+
+def case_slice_that_does_not_fit_is_refused_in_all_ranks(comm: Any) -> None:
+    """One of them has too little memory."""
+    rank = comm.Get_rank()
+    device = HostDevice(free_bytes=2**30 if rank else 2**10)
+    engine = GpuEngine(device, comm=comm)
+    refused = False
+    try:
+        run(engine, random_static(15, 20, 1, 15), Request(10, 1))
+    except OutOfMemory as error:
+        refused = "qubits" in error.message
+    assert refused
+    engine.close()
+
+
+def case_gradients_are_refused_with_a_way_out(comm: Any) -> None:
+    engine = GpuEngine(HostDevice(), comm=comm)
+    arrays = Arrays(15, 0)
+    for q in range(15):
+        arrays.add("ry", [q], (), [0.0])
+        arrays.free(q)
+        arrays.add("cx", [q, (q + 1) % 15])
+    sums = (PauliSum(("Z" * 15,), np.ones(1)),)
+    circuit = arrays.circuit()
+    request = Request(0, 1, ("expectation", "gradient"), sums, np.ones((1, 15)))
+    caught: EngineError | None = None
+    try:
+        run(engine, circuit, request)
+    except Unsupported as error:
+        caught = error
+    assert caught is not None
+    assert "ranks=1" in caught.hint, (caught, caught.hint)
