@@ -38,12 +38,12 @@ def volume(num_qubits: int, random: Random) -> Iterator[Gate]:
     """As many layers as qubits: any two-qubit gate on each pair of a random pairing."""
     for _ in range(num_qubits):
         order = random.permutation(num_qubits).tolist()
-        for one, two in zip(order[0::2], order[1::2], strict=False):
+        for a, b in zip(order[0::2], order[1::2], strict=False):
             for part in range(4):
                 if part:
-                    yield "cx", (one, two), ()
-                yield _random_unitary(one, random)
-                yield _random_unitary(two, random)
+                    yield "cx", (a, b), ()
+                yield _random_unitary(a, random)
+                yield _random_unitary(b, random)
 
 
 def ghz(num_qubits: int, _random: Random) -> Iterator[Gate]:

@@ -97,10 +97,10 @@ def _row(text: str, unit: str, result: Result) -> str:
     return f"| {text} | {result.label} | {unit} | {bound} | {value} | {met} | `{result.commit}` |"
 
 
-def _machines(found: dict[tuple[str, str], list[Result]]) -> Iterator[str]:
+def _machines(groups: dict[tuple[str, str], list[Result]]) -> Iterator[str]:
     """Yield a table of the commits that were measured, with their machines."""
     seen = {
-        (each.commit, each.machine, each.cores): None for group in found.values() for each in group
+        (each.commit, each.machine, each.cores): None for group in groups.values() for each in group
     }
     yield "| commit | machine | cores |\n|---|---|---|"
     for commit, machine, cores in seen:

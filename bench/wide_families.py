@@ -113,18 +113,18 @@ def _fourier(width: int, random: Random) -> QuantumCircuit:
     return _all_measured(circuit)
 
 
-def _toffoli(circuit: QuantumCircuit, one: int, two: int, target: int) -> None:
+def _toffoli(circuit: QuantumCircuit, first: int, second: int, target: int) -> None:
     """Six cx, seven T gates and two h."""
     circuit.h(target)
-    for control, gate in ((two, "tdg"), (one, "t"), (two, "tdg"), (one, "t")):
+    for control, gate in ((second, "tdg"), (first, "t"), (second, "tdg"), (first, "t")):
         circuit.cx(control, target)
         getattr(circuit, gate)(target)
-    circuit.t(two)
+    circuit.t(second)
     circuit.h(target)
-    circuit.cx(one, two)
-    circuit.t(one)
-    circuit.tdg(two)
-    circuit.cx(one, two)
+    circuit.cx(first, second)
+    circuit.t(first)
+    circuit.tdg(second)
+    circuit.cx(first, second)
 
 
 def _adder(width: int, random: Random) -> QuantumCircuit:
@@ -132,21 +132,21 @@ def _adder(width: int, random: Random) -> QuantumCircuit:
     of two."""
     circuit, bits = QuantumCircuit(width, width), (width - 2) // 2
     places = [(2 * k + 1, 2 * k + 2) for k in range(bits)]  # b and a of each bit; 0 is the carry
-    for one, two in places:
-        for qubit in (one, two):
+    for a, b in places:
+        for qubit in (a, b):
             if random.integers(2):
                 circuit.x(qubit)
     circuit.h(places[0][1])
-    carries = [0, *(two for _, two in places)]
-    for k, (one, two) in enumerate(places):
-        circuit.cx(two, one)
-        circuit.cx(two, carries[k])
-        _toffoli(circuit, carries[k], one, two)
+    carries = [0, *(b for _, b in places)]
+    for k, (a, b) in enumerate(places):
+        circuit.cx(b, a)
+        circuit.cx(b, carries[k])
+        _toffoli(circuit, carries[k], a, b)
     circuit.cx(places[-1][1], width - 1)
-    for k, (one, two) in reversed(list(enumerate(places))):
-        _toffoli(circuit, carries[k], one, two)
-        circuit.cx(two, carries[k])
-        circuit.cx(carries[k], one)
+    for k, (a, b) in reversed(list(enumerate(places))):
+        _toffoli(circuit, carries[k], a, b)
+        circuit.cx(b, carries[k])
+        circuit.cx(carries[k], a)
     return _all_measured(circuit)
 
 
@@ -156,10 +156,10 @@ def _swap_test(width: int, random: Random) -> QuantumCircuit:
     for qubit in range(1, width):
         circuit.ry(random.uniform(0, 3), qubit)
     circuit.h(0)
-    for one in range(1, half + 1):
-        circuit.cx(one + half, one)
-        _toffoli(circuit, 0, one, one + half)
-        circuit.cx(one + half, one)
+    for site in range(1, half + 1):
+        circuit.cx(site + half, site)
+        _toffoli(circuit, 0, site, site + half)
+        circuit.cx(site + half, site)
     circuit.h(0)
     return _all_measured(circuit)
 
@@ -169,8 +169,8 @@ def _qaoa(width: int, random: Random) -> QuantumCircuit:
     circuit = QuantumCircuit(width, width)
     circuit.h(range(width))
     for _ in range(3):
-        for one, two in random.permutation(width).reshape(-1, 2).tolist():
-            circuit.rzz(0.8, one, two)
+        for a, b in random.permutation(width).reshape(-1, 2).tolist():
+            circuit.rzz(0.8, a, b)
     circuit.rx(0.6, range(width))
     return _all_measured(circuit)
 
@@ -180,13 +180,15 @@ def _grid(width: int, random: Random) -> QuantumCircuit:
     circuit, side = QuantumCircuit(width, width), round(width**0.5)
     at = np.arange(side * side).reshape(side, side)
     edges = [(at[:, :-1], at[:, 1:]), (at[:-1], at[1:])]
-    for one, two in edges:
+    for starts, ends in edges:
         for first in (0, 1):
-            axis = 1 if one.shape[1] < side else 0
+            axis = 1 if starts.shape[1] < side else 0
             pick = (slice(None), slice(first, None, 2)) if axis else slice(first, None, 2)
             for qubit in range(width):
                 circuit.u(*random.uniform(0, 6, 3), qubit)
-            for a, b in zip(one[pick].ravel().tolist(), two[pick].ravel().tolist(), strict=True):
+            for a, b in zip(
+                starts[pick].ravel().tolist(), ends[pick].ravel().tolist(), strict=True
+            ):
                 circuit.cz(a, b)
     for qubit in range(width):
         circuit.u(*random.uniform(0, 6, 3), qubit)
@@ -208,8 +210,8 @@ def _graph_t(width: int, random: Random) -> QuantumCircuit:
     circuit = QuantumCircuit(width, width)
     for _ in range(6):
         circuit.h(range(width))
-        for one, two in random.permutation(width).reshape(-1, 2).tolist():
-            circuit.cz(one, two)
+        for a, b in random.permutation(width).reshape(-1, 2).tolist():
+            circuit.cz(a, b)
     for qubit in random.choice(width, 8, replace=False).tolist():
         circuit.t(qubit)
     circuit.h(range(width))

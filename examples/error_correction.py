@@ -49,11 +49,11 @@ def main(path: Path, shots: int, points: int) -> None:
                     tasks[code, distance, rate] = client.submit(
                         circuit, shots=shots, seed=7, decoder="pymatching"
                     )
-        found = {point: task.result() for point, task in tasks.items()}
+        results = {point: task.result() for point, task in tasks.items()}
     for axis, code in zip(axes, CODES, strict=True):
         for distance in CODES[code][1]:
-            rates = [rate for name, d, rate in found if (name, d) == (code, distance)]
-            errors = np.array([found[code, distance, rate].logical_errors for rate in rates])
+            rates = [rate for name, d, rate in results if (name, d) == (code, distance)]
+            errors = np.array([results[code, distance, rate].logical_errors for rate in rates])
             deviation = np.sqrt(errors * (1 - errors / shots)) / shots
             seen = errors > 0  # what was not seen in so few shots has no place on a log scale
             axis.errorbar(

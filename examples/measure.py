@@ -23,14 +23,14 @@ CIRCUITS = 18
 
 def circuit(layers: int, rng: np.random.Generator) -> QuantumCircuit:
     """Layers of native gates on a chain of qubits, which are measured at the end."""
-    made = QuantumCircuit(27, len(QUBITS))
+    result = QuantumCircuit(27, len(QUBITS))
     for layer in range(layers):
         for qubit in QUBITS:
-            made.rz(float(rng.uniform(0, 2 * np.pi)), qubit)
-            made.sx(qubit)
-        made.cz(QUBITS[layer % 2], QUBITS[layer % 2 + 1])
-    made.measure(QUBITS, range(len(QUBITS)))
-    return made
+            result.rz(float(rng.uniform(0, 2 * np.pi)), qubit)
+            result.sx(qubit)
+        result.cz(QUBITS[layer % 2], QUBITS[layer % 2 + 1])
+    result.measure(QUBITS, range(len(QUBITS)))
+    return result
 
 
 def main(path: Path) -> None:

@@ -28,7 +28,7 @@ def ghz(size: int) -> QuantumCircuit:
 
 
 # %% One task: `await` gives its result, and the loop goes on meanwhile
-async def one(client: simenv.Client) -> None:
+async def single(client: simenv.Client) -> None:
     task = client.submit(ghz(3), shots=1000, seed=1)
     print(task)  # nobody is asked: this never waits
     result = await task
@@ -84,7 +84,7 @@ async def impatient(client: simenv.Client) -> None:
 
 async def main() -> None:
     with simenv.local(workers=2) as client:
-        await one(client)
+        await single(client)
         await several(client)
         shown(client)
         await completed(client)

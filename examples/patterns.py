@@ -98,14 +98,14 @@ def quantum(client: simenv.Client) -> Answer:
         )
         return [task.result() for task in tasks]
 
-    found = energies(500, "quantum")
-    lowest = min(result.expectations[0] for result in found)
+    estimates = energies(500, "quantum")
+    lowest = min(result.expectations[0] for result in estimates)
 
     def check() -> float:
         """The largest deviation in standard errors."""
         return max(
             abs(sampled.expectations[0] - exact.expectations[0]) / sampled.std_errors[0]
-            for sampled, exact in zip(found, energies(None, "check"), strict=True)
+            for sampled, exact in zip(estimates, energies(None, "check"), strict=True)
         )
 
     return Answer(f"lowest energy {lowest:.2f}", check)

@@ -127,9 +127,9 @@ def energy(in_z: NDArray[np.float64], in_x: NDArray[np.float64]) -> float:
     """From the probabilities [4] in the bases Z and X; qubit 0 is the lowest bit."""
     terms = dict(HAMILTONIAN.to_list())
     first, second = np.array([1, -1, 1, -1]), np.array([1, 1, -1, -1])
-    found = terms["II"] + in_z @ (terms["IZ"] * first + terms["ZI"] * second)
-    found += terms["ZZ"] * (in_z @ (first * second)) + terms["XX"] * (in_x @ (first * second))
-    return float(found.real) + REPULSION
+    value = terms["II"] + in_z @ (terms["IZ"] * first + terms["ZI"] * second)
+    value += terms["ZZ"] * (in_z @ (first * second)) + terms["XX"] * (in_x @ (first * second))
+    return float(value.real) + REPULSION
 
 
 def measured(
@@ -170,9 +170,9 @@ def confusion(client: simenv.Client, device: str, shots: int) -> NDArray[np.floa
 
 def noisy(client: simenv.Client, angle: float, device: str, shots: int, exact: float) -> float:
     """The energy from counts of the device, printed."""
-    found = energy(*measured(client, 1, angle, device, shots, 0))
-    print(f"noisy, {device}: {found:+.6f} hartree, error {1e3 * (found - exact):+.3f} mHa")
-    return found
+    value = energy(*measured(client, 1, angle, device, shots, 0))
+    print(f"noisy, {device}: {value:+.6f} hartree, error {1e3 * (value - exact):+.3f} mHa")
+    return value
 
 
 def mitigated(client: simenv.Client, angle: float, device: str, shots: int, exact: float) -> float:
@@ -183,8 +183,8 @@ def mitigated(client: simenv.Client, angle: float, device: str, shots: int, exac
     inverse = np.linalg.inv(confusion(client, device, shots))
     energies = []
     for folds in FOLDS:
-        found = measured(client, folds, angle, device, shots, TWIRLS)
-        corrected = [closest_positive_distribution(inverse @ row) for row in found]
+        rows = measured(client, folds, angle, device, shots, TWIRLS)
+        corrected = [closest_positive_distribution(inverse @ row) for row in rows]
         energies.append(energy(*corrected))
         print(f"  {folds} CX: {energies[-1]:+.6f} hartree with twirling and readout mitigation")
     best = float(LinearFactory.extrapolate(FOLDS, energies))  # type: ignore[arg-type]

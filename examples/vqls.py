@@ -159,10 +159,10 @@ class Solver:
         begun = time.perf_counter()
         bindings = bindings_of(angles)
         self.seed += 1
-        found = self._sweep(bindings) if self.way == "sweep" else self._each(bindings)
+        values = self._sweep(bindings) if self.way == "sweep" else self._each(bindings)
         self.circuits += len(bindings)
         self.seconds.append(time.perf_counter() - begun)
-        return np.array(found).reshape(-1, len(ROWS))
+        return np.array(values).reshape(-1, len(ROWS))
 
     def _sweep(self, bindings: Array) -> list[float]:
         work = (self.circuit, bindings)
@@ -191,8 +191,8 @@ class Solver:
     def cobyla(self, steps: int) -> Array:
         """The simplex method of Powell: a step is one evaluation."""
         options = {"maxiter": steps, "rhobeg": 0.5}
-        found = minimize(self.evaluate, np.array(START), method="COBYLA", options=options)
-        return np.array(found.x)
+        optimum = minimize(self.evaluate, np.array(START), method="COBYLA", options=options)
+        return np.array(optimum.x)
 
     def descend(self, steps: int) -> Array:
         """By gradients: a step is one cost and six shifted ones, 504 circuits."""
@@ -234,10 +234,10 @@ def main() -> None:
     for step in range(0, len(solver.costs), max(1, len(solver.costs) // 10)):
         print(f"{step:4d}  {solver.costs[step]:6.4f}")
     print("\nbasis  solved  found")
-    found = Statevector(ansatz(angles)).probabilities()
-    for k, (wanted, got) in enumerate(zip(solution(), found, strict=True)):
+    probabilities = Statevector(ansatz(angles)).probabilities()
+    for k, (wanted, got) in enumerate(zip(solution(), probabilities, strict=True)):
         print(f"{k:03b}    {wanted:.3f}   {got:.3f}")
-    overlap = float(np.sum(np.sqrt(solution() * found))) ** 2
+    overlap = float(np.sum(np.sqrt(solution() * probabilities))) ** 2
     print(f"\nfidelity {overlap:.4f}, cost {solver.costs[-1]:.4f}")
     steady = sorted(solver.seconds[1:] or solver.seconds)
     each = solver.circuits // len(solver.seconds)

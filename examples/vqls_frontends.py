@@ -47,8 +47,8 @@ def _by_means(means: Callable[[Array], Any]) -> Step:
     `vqls.hadamard_test`."""
 
     def step(angles: Array) -> tuple[float, Array]:
-        found = np.array(means(vqls.bindings_of(vqls.shifted(angles)))).reshape(-1, len(vqls.ROWS))
-        return vqls.cost(found[0]), vqls.gradient(found[0], found[1:])
+        values = np.array(means(vqls.bindings_of(vqls.shifted(angles)))).reshape(-1, len(vqls.ROWS))
+        return vqls.cost(values[0]), vqls.gradient(values[0], values[1:])
 
     return step
 
@@ -79,21 +79,21 @@ def qpm_step(client: simenv.Client) -> Step:
 def _run_all(qpm: Any, infos: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Results of circuits that run at once, in their order."""
     waiting = [qpm.async_run(info)["cid"] for info in infos]
-    found = []
+    results = []
     for cid in waiting:
         completion = qpm.read_cq(cid)
         while not completion["completion_ready"]:
             time.sleep(0.001)
             completion = qpm.read_cq(cid)
-        found.append(completion["result"])
-    return found
+        results.append(completion["result"])
+    return results
 
 
 def _ancilla(result: dict[str, Any]) -> float:
     """<Z> of the ancilla, the highest qubit, from amplitudes as pairs of real and imaginary."""
     weights = np.square(np.array(result["statevector"]["data"])).sum(axis=1)
-    zero, one = weights.reshape(2, -1).sum(axis=1)
-    return float(zero - one)
+    p0, p1 = weights.reshape(2, -1).sum(axis=1)
+    return float(p0 - p1)
 
 
 def estimator_step(client: simenv.Client) -> Step:
@@ -209,15 +209,15 @@ def main() -> int:
             if way.exact:
                 step(np.array(vqls.START))  # the first one loads and compiles
             begun = time.perf_counter()
-            _, found = vqls.descend(step, steps)
+            _, trace = vqls.descend(step, steps)
             milliseconds = 1e3 * (time.perf_counter() - begun) / steps
             remark = "" if way.exact else f"  {SHOTS} shots"
             print(
-                f"{name:<18}{steps:>6}{milliseconds:>11.1f}{found[0]:>12.6f}"
-                f"{found[-1]:>16.12f}{remark}"
+                f"{name:<18}{steps:>6}{milliseconds:>11.1f}{trace[0]:>12.6f}"
+                f"{trace[-1]:>16.12f}{remark}"
             )
             if way.exact:
-                costs[name] = found[-1]
+                costs[name] = trace[-1]
     if len(costs) < 2:
         return 0
     spread = max(costs.values()) - min(costs.values())

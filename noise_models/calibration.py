@@ -61,9 +61,9 @@ class QubitCalibration(msgspec.Struct, frozen=True, omit_defaults=True, forbid_u
         return p01, p10
 
 
-def _other(mean: float, one: float | None) -> float:
+def _other(mean: float, first: float | None) -> float:
     """The second of two probabilities from their mean and the first one, within 0 to 1."""
-    return min(max(2.0 * mean - (one or 0.0), 0.0), 1.0)
+    return min(max(2.0 * mean - (first or 0.0), 0.0), 1.0)
 
 
 class PauliRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -172,7 +172,7 @@ def _number(name: str, value: object, largest: float) -> float:
 
 
 def _unknown(name: str) -> NoiseError:
-    known = ("recipe", "idle", *GROUPS, *COMPONENTS, *VALUES)
-    near = difflib.get_close_matches(name, known, 1)
+    options = ("recipe", "idle", *GROUPS, *COMPONENTS, *VALUES)
+    near = difflib.get_close_matches(name, options, 1)
     guess = f"did you mean {near[0]}? " if near else ""
-    return NoiseError(f"unknown noise option {name!r}", hint=f"{guess}known: {', '.join(known)}")
+    return NoiseError(f"unknown noise option {name!r}", hint=f"{guess}known: {', '.join(options)}")

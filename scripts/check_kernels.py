@@ -21,12 +21,12 @@ ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 
 def over_budget(kernel: KernelUsage, budget: dict[str, int]) -> list[str]:
     """Limits that a kernel exceeds, in words."""
-    found = {
+    used = {
         "registers": kernel.registers,
         "stack_bytes": kernel.stack_bytes,
         "spilled_bytes": kernel.spilled_bytes,
     }
-    return [f"{key} {value} > {budget[key]}" for key, value in found.items() if value > budget[key]]
+    return [f"{key} {value} > {budget[key]}" for key, value in used.items() if value > budget[key]]
 
 
 def capability(architecture: str) -> tuple[int, int]:
@@ -45,10 +45,10 @@ def main() -> int:
     for architecture in sys.argv[1:] or ARCHITECTURES:
         for module in MODULES:
             begin = time.perf_counter()
-            found = nvrtc.compile(module, capability(architecture))
+            compiled = nvrtc.compile(module, capability(architecture))
             seconds = time.perf_counter() - begin
-            print(f"{nvrtc} {architecture} {module}: {len(found.cubin)} bytes, {seconds:.1f} s")
-            for kernel in usage(found.log):
+            print(f"{nvrtc} {architecture} {module}: {len(compiled.cubin)} bytes, {seconds:.1f} s")
+            for kernel in usage(compiled.log):
                 wrong = over_budget(kernel, budget)
                 bad += bool(wrong)
                 verdict = f"  OVER: {', '.join(wrong)}" if wrong else ""

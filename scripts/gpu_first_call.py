@@ -35,15 +35,15 @@ PRECISIONS = ("double", "single")
 
 def seconds(device: Device, work: Callable[[], object], repeats: int = 5) -> float:
     """Median, after one run that compiles."""
-    found = []
+    times = []
     for _ in range(repeats + 1):
         begin = time.perf_counter()
         work()
         wait = getattr(device, "synchronize", None)
         if wait is not None:
             wait()
-        found.append(time.perf_counter() - begin)
-    return sorted(found[1:])[repeats // 2]
+        times.append(time.perf_counter() - begin)
+    return sorted(times[1:])[repeats // 2]
 
 
 def differing(device: Device, tables: int) -> int:
@@ -62,7 +62,7 @@ def differing(device: Device, tables: int) -> int:
                 circuit_results(host, n, precision),
                 strict=True,
             )
-            is_same = all(same(one, two) for one, two in pairs)
+            is_same = all(same(left, right) for left, right in pairs)
             print(f"circuits of {n} qubits, {precision}: {'same bits' if is_same else 'DIFFER'}")
             wrong += not is_same
         wrong += len(bad)
@@ -71,8 +71,8 @@ def differing(device: Device, tables: int) -> int:
 
 def copy_seconds(device: Device, count: int) -> float:
     """Seconds of a copy of so many complex numbers."""
-    one, two = device.empty(count, np.complex128), device.empty(count, np.complex128)
-    return seconds(device, lambda: device.copy(one, two))
+    source, target = device.empty(count, np.complex128), device.empty(count, np.complex128)
+    return seconds(device, lambda: device.copy(source, target))
 
 
 def speed(device: Device, widths: tuple[int, ...], copied: int, rows: int) -> None:
@@ -81,21 +81,26 @@ def speed(device: Device, widths: tuple[int, ...], copied: int, rows: int) -> No
     print(f"copy: {32 * copied / spent / 1e12:.3f} TB/s, read and written")
     engine = GpuEngine(device)
     for n in widths:
-        made = circuit(n, measured=True)
-        values = np.random.default_rng(n).uniform(-3, 3, (1, made.num_slots))
+        input_circuit = circuit(n, measured=True)
+        values = np.random.default_rng(n).uniform(-3, 3, (1, input_circuit.num_slots))
         for precision in PRECISIONS:
             options = RunOptions(precision=precision)
-            plan, request = engine.plan(made, None, options), Request(1000, 1, bindings=values)
+            plan, request = (
+                engine.plan(input_circuit, None, options),
+                Request(1000, 1, bindings=values),
+            )
 
-            def work(plan=plan, request=request, made=made, options=options):
-                return engine.run(plan, made, request, options, RunControl())
+            def work(plan=plan, request=request, input_circuit=input_circuit, options=options):
+                return engine.run(plan, input_circuit, request, options, RunControl())
 
             print(f"{n} qubits, {precision}, 1,000 shots: {1e3 * seconds(device, work):.2f} ms")
-    made = circuit(8, measured=True)
-    values = np.random.default_rng(8).uniform(-3, 3, (rows, made.num_slots))
-    plan = engine.plan(made, None, RunOptions())
+    input_circuit = circuit(8, measured=True)
+    values = np.random.default_rng(8).uniform(-3, 3, (rows, input_circuit.num_slots))
+    plan = engine.plan(input_circuit, None, RunOptions())
     batch = Request(1024, 1, bindings=values)
-    spent = seconds(device, lambda: engine.run(plan, made, batch, RunOptions(), RunControl()))
+    spent = seconds(
+        device, lambda: engine.run(plan, input_circuit, batch, RunOptions(), RunControl())
+    )
     print(f"{rows} bindings of 8 qubits, 1,024 shots: {1e6 * spent / rows:.2f} us each")
 
 

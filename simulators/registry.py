@@ -69,7 +69,7 @@ _POOLS = {  # of engines with a part of the user's
 }
 
 
-def _check_part(name: str, part: str, given: object, needed: bool) -> None:
-    if (given is not None) != needed:
+def _check_part(name: str, part: str, value: object, needed: bool) -> None:
+    if (value is not None) != needed:
         verb = "needs a" if needed else "takes no"
         raise Unsupported(f"engine {name[:64]!r} {verb} {part}", hint=_POOLS[part])

@@ -56,32 +56,32 @@ class EngineResult(msgspec.Struct, frozen=True):
     memory: bytes = b""  # uint8 [count, shots, ceil(clbits / 8)]
 
     @classmethod
-    def joined(cls, found: Sequence[BindingResult]) -> EngineResult:
+    def joined(cls, results: Sequence[BindingResult]) -> EngineResult:
         """The results of engines that take one binding after the other; at least one."""
-        count, first = len(found), found[0]
-        states = [row.statevector for row in found if row.statevector is not None]
+        count, first = len(results), results[0]
+        states = [row.statevector for row in results if row.statevector is not None]
         rows = probability_rows = b""
         if count > 1:
-            rows = _sizes([len(row.counts) // 4 for row in found])
-            probability_rows = _sizes([len(row.probabilities) // 8 for row in found])
+            rows = _sizes([len(row.counts) // 4 for row in results])
+            probability_rows = _sizes([len(row.probabilities) // 8 for row in results])
         return cls(
             count,
             first.outcome_width,
-            b"".join([row.outcomes for row in found]),
-            b"".join([row.counts for row in found]),
+            b"".join([row.outcomes for row in results]),
+            b"".join([row.counts for row in results]),
             rows,
-            b"".join([row.probability_outcomes for row in found]),
+            b"".join([row.probability_outcomes for row in results]),
             first.probability_width,
-            b"".join([row.probabilities for row in found]),
+            b"".join([row.probabilities for row in results]),
             probability_rows,
             _stacked(states),
-            np.array([row.expectations for row in found], np.float64).tobytes()
+            np.array([row.expectations for row in results], np.float64).tobytes()
             if first.expectations
             else b"",
-            max(row.truncation for row in found),
-            ", ".join(list(dict.fromkeys(row.remark for row in found if row.remark))[:_REMARKS]),
-            b"".join([row.gradients.tobytes() for row in found if row.gradients is not None]),
-            first.memory if count == 1 else b"".join([row.memory for row in found]),
+            max(row.truncation for row in results),
+            ", ".join(list(dict.fromkeys(row.remark for row in results if row.remark))[:_REMARKS]),
+            b"".join([row.gradients.tobytes() for row in results if row.gradients is not None]),
+            first.memory if count == 1 else b"".join([row.memory for row in results]),
         )
 
     def row(self, k: int) -> BindingResult:
@@ -120,8 +120,8 @@ class EngineResult(msgspec.Struct, frozen=True):
         return row
 
 
-def _sizes(numbers: list[int]) -> bytes:
-    return np.array(numbers, np.uint32).tobytes() if any(numbers) else b""
+def _sizes(lengths: list[int]) -> bytes:
+    return np.array(lengths, np.uint32).tobytes() if any(lengths) else b""
 
 
 def _part(sizes: bytes, k: int, total: int) -> tuple[int, int]:

@@ -38,8 +38,8 @@ def over_ranks(ranks: int) -> RanksRun:
         out = Path(folder) / "run.json"
         argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
         argv += [sys.executable, "-m", "bench.engine.contraction_ranks", str(out)]
-        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        environ = environment(Path(folder), one)
+        single_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        environ = environment(Path(folder), single_thread)
         subprocess.run(argv, env=environ, cwd=ROOT, check=True, timeout=WAIT_S)
         return msgspec.json.decode(out.read_bytes(), type=RanksRun)
 
@@ -60,8 +60,8 @@ def main() -> None:
         arrays.add("h", [qubit])
     pairs = [random.permutation(QUBITS).reshape(-1, 2).tolist() for _ in range(DEGREE)]
     for _ in range(LAYERS):
-        for one, two in (pair for each in pairs for pair in each):
-            arrays.add("rzz", [one, two], (), [0.6])
+        for a, b in (pair for each in pairs for pair in each):
+            arrays.add("rzz", [a, b], (), [0.6])
         for qubit in range(QUBITS):
             arrays.add("rx", [qubit], (), [0.8])
     circuit = arrays.circuit()

@@ -62,11 +62,11 @@ def started(
         settings = Settings(name, num_qubits, rounds, seed, layers, str(out))
         argv += [sys.executable, "-m", "bench.engine.distributed_rank"]
         argv += [msgspec.json.encode(settings).decode()]
-        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        environ = environment(Path(folder), one)
+        entry = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        environ = environment(Path(folder), entry)
         subprocess.run(argv, env=environ, cwd=ROOT, check=True, timeout=WAIT_S)
         runs = msgspec.json.decode(out.read_bytes(), type=Runs)
-    ordered = sorted(runs.rounds, key=lambda one: one.wall_s)
+    ordered = sorted(runs.rounds, key=lambda entry: entry.wall_s)
     return runs, ordered[len(ordered) // 2]
 
 
@@ -81,7 +81,7 @@ def _measure(report: Report) -> float:
         for count in RANKS:
             runs, median = started(name, STRONG, count, ROUNDS, seed=seed)
             walls[name, count] = median
-            digests |= {one.digest for one in runs.rounds}
+            digests |= {run.digest for run in runs.rounds}
             _line(name, STRONG, count, median)
         if len(digests) != 1:
             raise SystemExit(f"{name}: the counts depend on the ranks")
@@ -93,16 +93,18 @@ def _measure(report: Report) -> float:
             _line(name, WEAK + power, count, median)
     print()
     for name in GOAL_CIRCUITS:
-        one, two = walls[name, 1], walls[name, 2]
-        report.at_most("ranks_wall", two.wall_s / one.wall_s, f"{name}: wall of 2 ranks, of 1")
-        share = 100 * two.exchange_s / two.wall_s
+        run, pair_run = walls[name, 1], walls[name, 2]
+        report.at_most("ranks_wall", pair_run.wall_s / run.wall_s, f"{name}: wall of 2 ranks, of 1")
+        share = 100 * pair_run.exchange_s / pair_run.wall_s
         report.at_most("ranks_exchange_percent", share, f"{name}: exchange, % of the wall")
-        report.at_most("ranks_cpu", two.cpu_s / one.cpu_s, f"{name}: CPU time of 2 ranks, of 1")
+        report.at_most(
+            "ranks_cpu", pair_run.cpu_s / run.cpu_s, f"{name}: CPU time of 2 ranks, of 1"
+        )
     for name, aer_s in AER_MPI_S.items():
         part = walls[name, 2].wall_s / aer_s
         report.at_most("ranks_aer", part, f"{name}: 2 ranks, of Aer with MPI ({aer_s} s)")
     others = [walls[name, count] for name in CIRCUITS for count in RANKS]
-    off = max(abs(one.sent_bytes - one.planned_bytes) for one in others)
+    off = max(abs(run.sent_bytes - run.planned_bytes) for run in others)
     report.at_most("ranks_off_bytes", off, "bytes sent that the plan did not predict, at most")
     seen = walls["ansatz", 2]
     return seen.cpu_s / (seen.passes << STRONG)
@@ -115,11 +117,11 @@ def _head() -> None:
     )
 
 
-def _line(name: str, num_qubits: int, count: int, one: Round) -> None:
-    share = f"{100 * one.exchange_s / one.wall_s:.0f} %"
+def _line(name: str, num_qubits: int, count: int, median: Round) -> None:
+    share = f"{100 * median.exchange_s / median.wall_s:.0f} %"
     print(
-        f"{name:10s}{num_qubits:7d}{count:6d}{one.wall_s:9.3f}{share:>10s}{one.cpu_s:8.3f}"
-        f"{one.passes:8d}{one.exchanges:7d}{one.sent_bytes / 1e6:10.0f}"
-        f"{one.planned_bytes / 1e6:10.0f}",
+        f"{name:10s}{num_qubits:7d}{count:6d}{median.wall_s:9.3f}{share:>10s}{median.cpu_s:8.3f}"
+        f"{median.passes:8d}{median.exchanges:7d}{median.sent_bytes / 1e6:10.0f}"
+        f"{median.planned_bytes / 1e6:10.0f}",
         flush=True,
     )

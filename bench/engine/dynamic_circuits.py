@@ -51,8 +51,8 @@ def run(options: Namespace) -> Report:
     """Run the benchmark."""
     clock = clock_of(cpu=options.cpu)
     ours = WorkerTask(1, shots=SHOTS, all_kernels=True)
-    words = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
-    report = Report("dynamic_circuits", words)
+    label = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
+    report = Report("dynamic_circuits", label)
     ours.run(load(random_circuit(2, options.seed - 1)).packed)  # loads what a worker has loaded
     aer = aer_peer.simulator() if installed("qiskit_aer") else None
     for width in WIDTHS:
@@ -81,8 +81,8 @@ def run(options: Namespace) -> Report:
         results = [
             timed_s(lambda packed=packed: ours.run(packed), clock) for _ in range(options.rounds)
         ]
-        words = f"{path.name}, {ours.branches()} branches"
-        report.at_most("circuit_ms", 1e3 * statistics.median(results), words)
+        label = f"{path.name}, {ours.branches()} branches"
+        report.at_most("circuit_ms", 1e3 * statistics.median(results), label)
     return report
 
 
@@ -95,19 +95,19 @@ def random_circuit(num_qubits: int, seed: int) -> QuantumCircuit:
         circuit.ry(random.uniform(0.3, 2.8), qubit)
     with circuit.for_loop(range(PASSES)):
         for _ in range(GATES):
-            one, two = random.choice(num_qubits, 2, replace=False).tolist()
-            circuit.u(*random.uniform(-3, 3, 3).tolist(), one)
-            circuit.cx(one, two)
-        one, two = random.choice(num_qubits, 2, replace=False).tolist()
-        circuit.measure(one, bits[one])
-        with circuit.if_test((bits[one], 1)):
-            circuit.ry(random.uniform(0.3, 2.8), two)
-            circuit.cz(one, two)
-        circuit.u(*random.uniform(-3, 3, 3).tolist(), one)
-        circuit.measure(two, bits[two])
+            a, b = random.choice(num_qubits, 2, replace=False).tolist()
+            circuit.u(*random.uniform(-3, 3, 3).tolist(), a)
+            circuit.cx(a, b)
+        a, b = random.choice(num_qubits, 2, replace=False).tolist()
+        circuit.measure(a, bits[a])
+        with circuit.if_test((bits[a], 1)):
+            circuit.ry(random.uniform(0.3, 2.8), b)
+            circuit.cz(a, b)
+        circuit.u(*random.uniform(-3, 3, 3).tolist(), a)
+        circuit.measure(b, bits[b])
         if num_qubits > 2:
-            circuit.u(*random.uniform(-3, 3, 3).tolist(), two)
-            circuit.reset(one)
+            circuit.u(*random.uniform(-3, 3, 3).tolist(), b)
+            circuit.reset(a)
     for qubit in range(num_qubits):
         circuit.ry(random.uniform(0.3, 2.8), qubit)
         circuit.measure(qubit, bits[qubit])

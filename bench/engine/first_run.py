@@ -103,11 +103,11 @@ def _engine(
         again.append(timed_s(lambda run=run: run(2), clock))
         if peer is not None:
             theirs.append(timed_s(peer(num_qubits, gate_list), clock))
-    one, two = (1e3 * statistics.median(each[1:]) for each in (first, again))
-    words = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
+    cold, warm = (1e3 * statistics.median(each[1:]) for each in (first, again))
+    label = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
     other = f", qulacs {1e3 * statistics.median(theirs[1:]):.2f}" if theirs else ""
-    print(f"{words}: first {one:.2f}, again {two:.2f}{other}")
-    report.at_most("of_again", one / two, f"{words}, first of again")
+    print(f"{label}: first {cold:.2f}, again {warm:.2f}{other}")
+    report.at_most("of_again", cold / warm, f"{label}, first of again")
 
 
 def _path(report: Report, options: Namespace) -> None:
@@ -128,16 +128,16 @@ def _path(report: Report, options: Namespace) -> None:
                         result = client.run(circuit, shots=SHOTS, seed=turn, precision=precision)
                         assert sum(result.counts.values()) == SHOTS
                         times[turn].append(time.perf_counter() - begin)
-                one, two, packing, admission = (
+                cold, warm, packing, admission = (
                     1e3 * statistics.median(each[1:]) for each in (*times, *own)
                 )
-                words = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
+                label = f"{num_qubits} qubits, {gates} gates, {kind}, {precision}"
                 print(
-                    f"whole path, {words}: first {one:.2f}, again {two:.2f}; of it packing"
+                    f"whole path, {label}: first {cold:.2f}, again {warm:.2f}; of it packing"
                     f" {packing:.2f} and admission {admission:.2f} of the processor's time"
                 )
                 if num_qubits == 10:
-                    report.at_most("path_10_ms", one, f"whole path, {words}, first")
+                    report.at_most("path_10_ms", cold, f"whole path, {label}, first")
 
 
 def _admitted(program: Any) -> object:

@@ -148,8 +148,8 @@ class _Bench:
 
     def copy_rate(self, count: int) -> float:
         """Bytes a second, read and written."""
-        one, two = (self.device.empty(count, np.complex128) for _ in range(2))
-        return 32 * count / self._seconds(lambda: self.device.copy(one, two))
+        original, target = (self.device.empty(count, np.complex128) for _ in range(2))
+        return 32 * count / self._seconds(lambda: self.device.copy(original, target))
 
     def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
         """Seconds of all gates, of planning, and the bytes that sweeps read and write."""

@@ -33,13 +33,13 @@ def run(options: Namespace) -> Report:
         report.not_measured("peak_gib", "peak of all ranks", "too little memory is free")
         return report
     for name, layers in RUNS:
-        _, one = started(name, options.qubits, options.ranks, 0, layers=layers)
+        _, median = started(name, options.qubits, options.ranks, 0, layers=layers)
         print(
-            f"{name}: {one.wall_s:.1f} s, {one.passes} passes, {one.exchanges} exchanges,"
-            f" {one.sent_bytes / 1e9:.1f} GB sent, peak {one.peak_bytes / 2**30:.2f} GiB",
+            f"{name}: {median.wall_s:.1f} s, {median.passes} passes, {median.exchanges} exchanges,"
+            f" {median.sent_bytes / 1e9:.1f} GB sent, peak {median.peak_bytes / 2**30:.2f} GiB",
             flush=True,
         )
-        gib = one.peak_bytes / 2**30 * (16 / (state / 2**30))
+        gib = median.peak_bytes / 2**30 * (16 / (state / 2**30))
         report.at_most("peak_gib", gib, f"{name}: peak of all ranks, for 16 GiB of amplitudes")
     return report
 

@@ -55,17 +55,17 @@ def run(options: Namespace) -> Report:
     """Run the benchmark."""
     if options.cpu:
         options.threads = 1
-    words = f"{options.threads} threads, seed {options.seed}, {'CPU ' if options.cpu else ''}ms"
-    report = Report("native_basis", f"transpiled circuits: {words}")
-    least, most = map(int, options.gates.split(","))
+    label = f"{options.threads} threads, seed {options.seed}, {'CPU ' if options.cpu else ''}ms"
+    report = Report("native_basis", f"transpiled circuits: {label}")
+    min_gates, max_gates = map(int, options.gates.split(","))
     peers = _peers(options)
     try:
         for width in map(int, options.qubits.split(",")):
             # What a process loads once: not on the clock.
-            _measured(peers, native_circuit(width, options.seed - 1, least, most), options)
+            _measured(peers, native_circuit(width, options.seed - 1, min_gates, max_gates), options)
             ratios: dict[str, list[float]] = {}
             for number in range(options.circuits):
-                circuit = native_circuit(width, options.seed + number, least, most)
+                circuit = native_circuit(width, options.seed + number, min_gates, max_gates)
                 result = _measured(peers, circuit, options)
                 for name, ratio in _ratios(circuit, result).items():
                     ratios.setdefault(name, []).append(ratio)
@@ -137,21 +137,21 @@ def _measured(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namesp
     return entries
 
 
-def _ratios(circuit: NativeCircuit, found: Times) -> Times:
+def _ratios(circuit: NativeCircuit, times: Times) -> Times:
     """Ours of the best variant of each precision; prints the circuit's line."""
     ratios: Times = {}
-    words = []
+    cells = []
     for precision in PRECISIONS:
-        ours = {k: v for k, v in found.items() if precision in k and k.endswith(("first", "again"))}
-        peers = {k: v for k, v in found.items() if precision in k and k not in ours}
-        words += [f"{name} {1e3 * seconds:.2f}" for name, seconds in ours.items()]
+        ours = {k: v for k, v in times.items() if precision in k and k.endswith(("first", "again"))}
+        peers = {k: v for k, v in times.items() if precision in k and k not in ours}
+        cells += [f"{name} {1e3 * seconds:.2f}" for name, seconds in ours.items()]
         if not peers:
             continue
         best = min(peers, key=lambda name: peers[name])
-        words.append(f"{best} {1e3 * peers[best]:.2f}")
+        cells.append(f"{best} {1e3 * peers[best]:.2f}")
         ratios.update({name: seconds / peers[best] for name, seconds in ours.items()})
     what = f"{circuit.num_qubits} qubits {circuit.kind} {circuit.basis} {circuit.level}"
-    print(f"{what}, {len(circuit.gates)} gates: {', '.join(words)}", flush=True)
+    print(f"{what}, {len(circuit.gates)} gates: {', '.join(cells)}", flush=True)
     return ratios
 
 

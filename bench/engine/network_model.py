@@ -67,9 +67,9 @@ def model(network: Network, amplitude_s: float, plot: Path) -> None:
             for power in range(MOST + 1)
         ]
     for (name, kind), guesses in curves.items():
-        words = [f"{one.nodes}: {one.seconds:.3g} s" for one in guesses[:: MOST // 2]]
+        cells = [f"{point.nodes}: {point.seconds:.3g} s" for point in guesses[:: MOST // 2]]
         share = 100 * guesses[-1].exchange_s / guesses[-1].seconds
-        print(f"  {name:8s}{kind:7s} nodes {', '.join(words)}; exchange {share:.0f} % at the end")
+        print(f"  {name:8s}{kind:7s} nodes {', '.join(cells)}; exchange {share:.0f} % at the end")
     if installed("matplotlib"):
         _drawn(curves, network, plot)
         print(f"  {plot}")
@@ -111,9 +111,9 @@ def _drawn(curves: dict[tuple[str, str], list[Guess]], network: Network, plot: P
     for side, (kind, title) in zip(sides, titles.items(), strict=True):
         for name in CIRCUITS:
             guesses = curves[name, kind]
-            nodes = [one.nodes for one in guesses]
-            (line,) = side.loglog(nodes, [one.seconds for one in guesses], "o-", label=name)
-            exchange = [one.exchange_s or math.nan for one in guesses]
+            nodes = [point.nodes for point in guesses]
+            (line,) = side.loglog(nodes, [point.seconds for point in guesses], "o-", label=name)
+            exchange = [point.exchange_s or math.nan for point in guesses]
             side.loglog(nodes, exchange, ":", color=line.get_color())
         side.set(xlabel="nodes", ylabel="seconds (dotted: exchange)", title=title)
         side.set_xscale("log", base=2)

@@ -186,14 +186,14 @@ def _aer_noise(*, relax: bool) -> Any:
     )
 
     result = NoiseModel()
-    one, two = depolarizing_error(ONE, 1), depolarizing_error(TWO, 2)
+    error_1q, error_2q = depolarizing_error(ONE, 1), depolarizing_error(TWO, 2)
     if relax:
         time_us = RELAXATION_US
         single = thermal_relaxation_error(time_us, time_us, 1e-3 * ONE_NS)
         pair = thermal_relaxation_error(time_us, time_us, 1e-3 * TWO_NS)
-        one, two = one.compose(single), two.compose(pair.tensor(pair))
-    result.add_all_qubit_quantum_error(one, ["h", "x", "rx", "ry", "rz", "u"])
-    result.add_all_qubit_quantum_error(two, ["cx", "cz", "cp", "rzz", "swap"])
+        error_1q, error_2q = error_1q.compose(single), error_2q.compose(pair.tensor(pair))
+    result.add_all_qubit_quantum_error(error_1q, ["h", "x", "rx", "ry", "rz", "u"])
+    result.add_all_qubit_quantum_error(error_2q, ["cx", "cz", "cp", "rzz", "swap"])
     result.add_all_qubit_readout_error(ReadoutError([[1 - P01, P01], [P10, 1 - P10]]))
     return result
 
@@ -204,11 +204,11 @@ def noise_program(circuit: Circuit, *, relax: bool) -> NoiseProgram:
     from noise_models.readout import Readout
     from simulators.circuit.noise import NoiseProgram
 
-    one, two = depolarizing(ONE, 1), depolarizing(TWO, 2)
+    channel_1q, channel_2q = depolarizing(ONE, 1), depolarizing(TWO, 2)
     if relax:
-        one = one.then(relaxation(ONE_NS, RELAXATION_US, RELAXATION_US))
+        channel_1q = channel_1q.then(relaxation(ONE_NS, RELAXATION_US, RELAXATION_US))
         pair = relaxation(TWO_NS, RELAXATION_US, RELAXATION_US)
-        two = two.then(tensor(pair, pair))
+        channel_2q = channel_2q.then(tensor(pair, pair))
     rows = []
     at = 0
     for k, (code, count) in enumerate(circuit.table.rows[circuit.ops, :2].tolist()):
@@ -221,7 +221,7 @@ def noise_program(circuit: Circuit, *, relax: bool) -> NoiseProgram:
         b"relax" if relax else b"dep",
         frozenset({"kraus", "pauli", "readout"}),
         np.array(rows, np.int64),
-        (one, two),
+        (channel_1q, channel_2q),
         Readout(np.full(size, P01), np.full(size, P10)),
     )
 

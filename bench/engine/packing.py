@@ -50,9 +50,9 @@ def run(options: Namespace) -> Report:
     walked.why_not = "this one is to walk"
 
     def packed(choice: native.EncoderSelector) -> Callable[[QuantumCircuit], Any]:
-        def run(one: QuantumCircuit) -> Any:
+        def run(source: QuantumCircuit) -> Any:
             native.CHOICE = choice
-            return load(one).packed
+            return load(source).packed
 
         return run
 
@@ -67,8 +67,8 @@ def run(options: Namespace) -> Report:
         for _ in range(options.rounds):
             for name, run in contenders.items():
                 begin = time.thread_time()
-                for one in circuits:
-                    run(one)
+                for each in circuits:
+                    run(each)
                 times[name].append((time.thread_time() - begin) / count)
         cells = []
         for name in contenders:
@@ -102,8 +102,8 @@ def circuit(qubits: int, gates: int, seed: int) -> QuantumCircuit:
     return built
 
 
-def _qpy(one: QuantumCircuit) -> None:
-    qpy.dump(one, io.BytesIO())
+def _qpy(source: QuantumCircuit) -> None:
+    qpy.dump(source, io.BytesIO())
 
 
 def _ready_s() -> float:

@@ -45,8 +45,8 @@ def run(options: Namespace) -> Report:
     """Run the benchmark."""
     if options.cpu:
         options.threads = 1
-    words = f"random pairs: {options.layers} layers, {options.threads} threads, seed {options.seed}"
-    report = Report("random_unitaries", f"{words}, ms")
+    title = f"random pairs: {options.layers} layers, {options.threads} threads, seed {options.seed}"
+    report = Report("random_unitaries", f"{title}, ms")
     ways = [
         IsolatedPeer(
             "ours", UnitaryTask if options.cpu else UnitaryEnvironment, threads=options.threads
@@ -94,6 +94,6 @@ def random_pairs(num_qubits: int, layers: int, seed: int) -> list[Pair]:
     results = []
     for _ in range(layers):
         order = random.permutation(num_qubits).tolist()
-        for one, two in zip(order[0::2], order[1::2], strict=False):
-            results.append(((one, two), unitary_group.rvs(4, random_state=random)))
+        for a, b in zip(order[0::2], order[1::2], strict=False):
+            results.append(((a, b), unitary_group.rvs(4, random_state=random)))
     return results

@@ -117,10 +117,10 @@ class Runs:
 
 def _memory(options: Namespace, clock: Clock) -> tuple[float, float]:
     """Seconds to read so many amplitudes once, and to read and write them, by so many threads."""
-    numbers = np.ones(
+    amplitudes = np.ones(
         2 << options.qubits, np.float64 if options.precision == "double" else np.float32
     )
-    parts = np.array_split(numbers, options.threads)
+    parts = np.array_split(amplitudes, options.threads)
 
     def together(work: Callable[[np.ndarray], object]) -> float:
         running = [threading.Thread(target=work, args=(part,)) for part in parts]

@@ -98,7 +98,7 @@ def _made(num_qubits: int) -> list[list[Gate]]:
 
 
 def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
-    created = [load(built(num_qubits, one)).packed for one in _made(num_qubits)]
+    created = [load(built(num_qubits, gates)).packed for gates in _made(num_qubits)]
     programs, seeds = itertools.cycle(created), itertools.count(1)
 
     def call() -> object:
@@ -119,11 +119,13 @@ def _peers(num_qubits: int) -> Calls:
     return entries
 
 
-def _qulacs(num_qubits: int, made: list[list[Gate]]) -> Callable[[], object]:
+def _qulacs(num_qubits: int, gate_lists: list[list[Gate]]) -> Callable[[], object]:
     import qulacs
 
     seeds = itertools.count(1)
-    theirs = itertools.cycle([qulacs_peer.single_angle_circuit(num_qubits, one) for one in made])
+    theirs = itertools.cycle(
+        [qulacs_peer.single_angle_circuit(num_qubits, gates) for gates in gate_lists]
+    )
     state = qulacs.QuantumState(num_qubits)
 
     def with_qulacs() -> object:
@@ -134,14 +136,14 @@ def _qulacs(num_qubits: int, made: list[list[Gate]]) -> Callable[[], object]:
     return with_qulacs
 
 
-def _aer(num_qubits: int, made: list[list[Gate]]) -> Calls:
+def _aer(num_qubits: int, gate_lists: list[list[Gate]]) -> Calls:
     seeds = itertools.count(1)
-    circuits = [built(num_qubits, one) for one in made]
+    circuits = [built(num_qubits, gates) for gates in gate_lists]
     turns = itertools.cycle(circuits)
     simulator = aer_peer.simulator()
 
-    def with_aer(given: list[QuantumCircuit]) -> object:
-        return simulator.run(given, shots=SHOTS, seed_simulator=next(seeds)).result()
+    def with_aer(batch: list[QuantumCircuit]) -> object:
+        return simulator.run(batch, shots=SHOTS, seed_simulator=next(seeds)).result()
 
     hundred = (circuits * 7)[:100]
     return {"aer": lambda: with_aer([next(turns)]), AER_AT_ONCE: lambda: with_aer(hundred)}

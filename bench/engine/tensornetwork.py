@@ -69,23 +69,23 @@ class Case(msgspec.Struct, frozen=True):
 
 def run(options: Namespace) -> Report:
     """Run the benchmark."""
-    words = "tensor networks: chains and contraction, CPU s of one thread"
-    report = Report("tensornetwork", words)
+    title = "tensor networks: chains and contraction, CPU s of one thread"
+    report = Report("tensornetwork", title)
     if not options.no_chains and installed("qiskit_aer"):
         for case in cases(options.seed):
             if not (case.long and options.no_long):
                 _chain(report, case, 1 if case.long else options.rounds)
     _qaoa(report, options.rounds, options.seed)
     if not options.no_ranks:
-        one, shared = over_ranks(1), over_ranks(RANKS)
-        if abs(one.value - shared.value) > 1e-10:
-            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {one.value}")
+        solo, shared = over_ranks(1), over_ranks(RANKS)
+        if abs(solo.value - shared.value) > 1e-10:
+            raise SystemExit(f"{RANKS} ranks find {shared.value}, one finds {solo.value}")
         cpu_s = sum(shared.cpu_s)
         print(
-            f"contraction, width {one.remark}: {one.cpu_s[0]:.2f} s; {RANKS} ranks: {cpu_s:.2f} s"
+            f"contraction, width {solo.remark}: {solo.cpu_s[0]:.2f} s; {RANKS} ranks: {cpu_s:.2f} s"
         )
         label = f"{RANKS} ranks, {shared.remark}"
-        report.at_most("slices_cpu", cpu_s / one.cpu_s[0], label)
+        report.at_most("slices_cpu", cpu_s / solo.cpu_s[0], label)
         idle = 100.0 * (1.0 - min(shared.cpu_s) / max(shared.cpu_s))
         report.at_most("slices_idle_percent", idle, label)
     return report
@@ -234,7 +234,7 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
                 observables=observables,
             )  # fmt: skip
 
-        off = max(abs(one - two) for one, two in zip(values, theirs(), strict=True))
+        off = max(abs(value - expected) for value, expected in zip(values, theirs(), strict=True))
         if off > 1e-8:
             raise SystemExit(f"{name}: values differ from quimb's by {off}")
         our_s, their_s = _in_turns(rounds, ours, theirs)
@@ -258,8 +258,8 @@ def _in_turns(
         (timed_s(ours, time.process_time), timed_s(theirs, time.process_time))
         for _ in range(rounds)
     ]
-    one, two = (statistics.median(each) for each in zip(*times, strict=True))
-    return one, two
+    our_s, their_s = (statistics.median(each) for each in zip(*times, strict=True))
+    return our_s, their_s
 
 
 def _succeeded(job: Any) -> Any:

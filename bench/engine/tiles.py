@@ -54,9 +54,9 @@ def run(options: Namespace) -> Report:
     size_words = f"{options.qubits} qubits, {options.precision}"
     print(f"{size_words}, width {width}, {options.threads} threads, ms")
     for name, taken in entries.items():
-        one = taken if name in _WHOLE else (taken - entries["pass, low wires"]) / COPIES
+        ms = taken if name in _WHOLE else (taken - entries["pass, low wires"]) / COPIES
         rate = f"{size / taken / 1e6:8.1f} GB/s" if name in _WHOLE else ""
-        print(f"{name:24}{one:9.2f}{rate}")
+        print(f"{name:24}{ms:9.2f}{rate}")
     return report
 
 
@@ -108,7 +108,7 @@ def _calls(
 
     def memory_alone() -> None:
         parts = np.array_split(reals, crew.size)
-        threads = [threading.Thread(target=np.negative, args=(one, one)) for one in parts]
+        threads = [threading.Thread(target=np.negative, args=(part, part)) for part in parts]
         for thread in threads:
             thread.start()
         for thread in threads:

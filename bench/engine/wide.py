@@ -68,8 +68,8 @@ def run(options: Namespace) -> Report:
     try:
         for width in map(int, options.qubits.split(",")):
             for name in options.circuits.split(","):
-                many = 1 if width >= ONCE else rounds
-                result, speeds = _case(ways, memory, name, width, many, options)
+                num_rounds = 1 if width >= ONCE else rounds
+                result, speeds = _case(ways, memory, name, width, num_rounds, options)
                 best = _shown(name, width, result)
                 _judge(report, name, width, best)
                 if name in SWEPT and width in (24, ONCE):
@@ -183,14 +183,14 @@ def _same_circuits(means: dict[str, Any]) -> None:
 def _shown(name: str, width: int, times: Times) -> dict[str, float]:
     """Medians: of ours, and of each library's best way."""
     best: dict[str, float] = {}
-    words: dict[str, str] = {}
+    cells: dict[str, str] = {}
     for way, result in sorted(times.items()):
         median = statistics.median(result)
         kind = way if way.startswith("ours") else _kind(way)
         if median <= best.get(kind, np.inf):
             best[kind] = median
-            words[kind] = f"{way} {1e3 * median:.3g} ({len(result)})"
-    print(f"{width} qubits {name}, ms (rounds): {', '.join(words.values())}", flush=True)
+            cells[kind] = f"{way} {1e3 * median:.3g} ({len(result)})"
+    print(f"{width} qubits {name}, ms (rounds): {', '.join(cells.values())}", flush=True)
     return best
 
 
@@ -235,8 +235,8 @@ def _swept(
             continue
         number, moved = result
         share = 100 * moved / speed / best[f"{way.name} planned"]
-        words = f"{number} passes, {moved / 2**30:.2f} GiB; memory {speed / 1e9:.1f} GB/s"
-        print(f"{width} qubits {name} {way.name}: {words}")
+        label = f"{number} passes, {moved / 2**30:.2f} GiB; memory {speed / 1e9:.1f} GB/s"
+        print(f"{width} qubits {name} {way.name}: {label}")
         report.at_least("sweep_percent", share, f"{width} qubits {name} {way.name}, % of memory")
 
 

@@ -171,9 +171,9 @@ class SampledDevice:
     def _phase(self, turn: float, size: float, arm: int) -> float:
         return 0.5 + 0.5 * size * math.cos(turn + arm % 4 * math.pi / 2.0)
 
-    def _read(self, qubit: int, one: float) -> NDArray[np.float64]:
+    def _read(self, qubit: int, p1: float) -> NDArray[np.float64]:
         p01, p10 = self.p01[qubit], self.p10[qubit]
-        read = (1.0 - one) * p01 + one * (1.0 - p10)
+        read = (1.0 - p1) * p01 + p1 * (1.0 - p10)
         return np.array([1.0 - read, read])
 
     def _conditional(self, point: Point) -> NDArray[np.float64]:
@@ -214,8 +214,8 @@ def coverage(devices: int, confidence: float, first_seed: int = 0) -> tuple[floa
     inside, total, together = 0, 0, 0
     for number in range(devices):
         device = SampledDevice(first_seed + number)
-        known = [(each, device.truth(each)) for each in device.measured()]
-        counted = [(each, truth) for each, truth in known if truth is not None]
+        pairs = [(each, device.truth(each)) for each in device.measured()]
+        counted = [(each, truth) for each, truth in pairs if truth is not None]
         inside += sum(_holds(each, truth, z) for each, truth in counted)
         total += len(counted)
         joint = simultaneous_z(len(counted))

@@ -63,8 +63,8 @@ class WorkerObservables:
         loaded = load(circuit)
         values = loaded.bind(angles(num_qubits, seed).ravel()).tobytes()
         if task == "values":
-            one = np.ones(1).tobytes()
-            sums = tuple(Observable((label,), one) for label in strings(num_qubits, seed))
+            unit = np.ones(1).tobytes()
+            sums = tuple(Observable((label,), unit) for label in strings(num_qubits, seed))
             terms = TaskOptions(("expectation",), sums)
         else:
             labels, factors = energy(num_qubits)

@@ -138,8 +138,8 @@ def _mixed(report: Report, cluster: Cluster) -> None:
             time.sleep(LOOK_S)
         for task in (*gangs, *tasks):
             task.result(TASK_S)
-    words = f"{MIXED:,} small circuits and {GANGS} gangs, slots used while tasks wait, %"
-    report.at_least("mixed_slots_percent", 100 * statistics.mean(used), words)
+    label = f"{MIXED:,} small circuits and {GANGS} gangs, slots used while tasks wait, %"
+    report.at_least("mixed_slots_percent", 100 * statistics.mean(used), label)
 
 
 def _death(report: Report, cluster: Cluster) -> None:
@@ -172,9 +172,9 @@ def _crash(cluster: Cluster, nodes_per_dvm: int) -> int:
 
 
 @contextmanager
-def _up(cluster: Cluster, where: str, workers: int, *words: str) -> Iterator[Client]:
+def _up(cluster: Cluster, where: str, workers: int, *args: str) -> Iterator[Client]:
     """An environment of small workers on these nodes, all of them ready."""
-    options = ("--hosts", where, "--pool", f"main:workers={workers}", *words)
+    options = ("--hosts", where, "--pool", f"main:workers={workers}", *args)
     with environment(cluster, *options) as up, up.client() as client:
         wait_for("workers", lambda: client.pools()["main"].workers == workers, 120.0)
         yield client

@@ -52,13 +52,13 @@ def run(_options: Namespace) -> Report:
         warm = [_timed(["submit", "bell.qasm", "--wait"], place, environ) for _ in range(WARM_RUNS)]
         _timed(["up"], place, environ)
         try:
-            words = ["submit", "wide.qasm", "--engine", "statevector", "--wait"]
-            refused = _timed(words, place, environ, code=3)
+            args = ["submit", "wide.qasm", "--engine", "statevector", "--wait"]
+            refused = _timed(args, place, environ, code=3)
         finally:
             _timed(["down"], place, environ)
-    words = "submit --wait, nothing up, no kernels"
-    report.at_most("cold_s", cold, f"{words} ({spent:.1f} s CPU), s")
-    report.at_most("large_cold_s", large, f"{words}, 22 qubits ({spent_large:.1f} s CPU), s")
+    args = "submit --wait, nothing up, no kernels"
+    report.at_most("cold_s", cold, f"{args} ({spent:.1f} s CPU), s")
+    report.at_most("large_cold_s", large, f"{args}, 22 qubits ({spent_large:.1f} s CPU), s")
     report.at_most("warm_s", statistics.median(warm), "submit --wait, nothing up, warm kernels, s")
     report.at_most("refusal_s", refused, "a circuit of 60 qubits refused, s")
     return report
@@ -93,12 +93,12 @@ def _cold(circuit: str, folder: Path, environ: dict[str, str]) -> tuple[float, f
     return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _timed(words: list[str], folder: Path, environ: dict[str, str], code: int = 0) -> float:
+def _timed(args: list[str], folder: Path, environ: dict[str, str], code: int = 0) -> float:
     begin = time.perf_counter()
     done = subprocess.run(
-        [SIMENV, *words], cwd=folder, env=environ, capture_output=True, text=True, check=False
+        [SIMENV, *args], cwd=folder, env=environ, capture_output=True, text=True, check=False
     )
     took = time.perf_counter() - begin
     if done.returncode != code:
-        raise SystemExit(f"simenv {' '.join(words)}: exit {done.returncode}\n{done.stderr}")
+        raise SystemExit(f"simenv {' '.join(args)}: exit {done.returncode}\n{done.stderr}")
     return took

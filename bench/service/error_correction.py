@@ -71,14 +71,16 @@ def _decoded(report: Report, client: simenv.Client, clock: _Clock, rounds: int) 
             begin = clock.now()
             errors["direct"] += direct(circuit, number)
             middle = clock.now()
-            found: Any = client.run(circuit, shots=SHOTS, seed=number, decoder="pymatching")
-            errors["simenv"] += found.logical_errors
+            result: Any = client.run(circuit, shots=SHOTS, seed=number, decoder="pymatching")
+            errors["simenv"] += result.logical_errors
             times["direct"].append(middle - begin)
             times["simenv"].append(clock.now() - middle)
         shares.append(np.median(np.divide(times["simenv"], times["direct"]), axis=0))
         total = sum(errors.values())
         sigmas.append(abs(errors["direct"] - errors["simenv"]) / max(1.0, total**0.5))
-        wall = {name: statistics.median(each[0] for each in found) for name, found in times.items()}
+        wall = {
+            name: statistics.median(each[0] for each in result) for name, result in times.items()
+        }
         print(f"p = {rate}: direct {wall['direct']:.3f} s, simenv {wall['simenv']:.3f} s; ", end="")
         print(", ".join(f"{name} {n / rounds / SHOTS:.2e}" for name, n in errors.items()))
     report.at_most("time_share", max(share[0] for share in shares), "wall time, worst rate")
@@ -91,9 +93,9 @@ def _clifford(report: Report, client: simenv.Client, clock: _Clock, rounds: int)
     for number in range(rounds + 1):
         text = clifford(number)
         begin = clock.now()
-        found = client.run(text, shots=CLIFFORD_SHOTS, seed=number)
-        assert sum(found.counts.values()) == CLIFFORD_SHOTS
-        assert found.engine == "stabilizer"
+        result = client.run(text, shots=CLIFFORD_SHOTS, seed=number)
+        assert sum(result.counts.values()) == CLIFFORD_SHOTS
+        assert result.engine == "stabilizer"
         times.append(clock.now() - begin)
     wall, cpu = np.median(times[1:], axis=0)  # the first one loads the engine
     report.at_most("clifford_s", wall, f"{QUBITS} qubits, depth {DEPTH}, text to counts")

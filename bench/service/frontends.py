@@ -57,12 +57,12 @@ def run(options: Namespace) -> Report:
 
 def _devices(report: Report, client: Client) -> None:
     """A backend of a device, and its Target, for the first time and again."""
-    for key, words in (("device_first_s", "the first time"), ("device_cached_s", "again")):
+    for key, when in (("device_first_s", "the first time"), ("device_cached_s", "again")):
         begin = time.perf_counter()
         target = SimenvBackend("fez", client).target
         seconds = time.perf_counter() - begin
         assert target.num_qubits == 156
-        report.at_most(key, seconds, f"SimenvBackend('fez') with its Target, {words}, s")
+        report.at_most(key, seconds, f"SimenvBackend('fez') with its Target, {when}, s")
 
 
 def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: int) -> None:
@@ -94,8 +94,8 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     begin = time.perf_counter()
     StatevectorEstimator().run([few]).result()
     times["StatevectorEstimator"] = [(time.perf_counter() - begin) * SETS / 4]
-    words = f"{OBSERVABLES} observables, {SETS} sets of values, {WIDTH} qubits"
-    _print(f"estimator, {words}", times)
+    title = f"{OBSERVABLES} observables, {SETS} sets of values, {WIDTH} qubits"
+    _print(f"estimator, {title}", times)
     label = "time of that PUB, in shares of Aer's EstimatorV2"
     if "aer" not in times:
         report.not_measured("estimator_share", label, "qiskit-aer is not installed")
@@ -175,7 +175,7 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
     estimator = SimenvEstimator(backend, default_precision=precision)
     rng = np.random.default_rng(5)
 
-    def one(bindings: Array) -> Array:
+    def single(bindings: Array) -> Array:
         (result,) = estimator.run([(circuit, observable, bindings)]).result()
         return np.asarray(result.data.evs)
 
@@ -183,7 +183,7 @@ def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
         result = estimator.run([(circuit, observable, row) for row in bindings]).result()
         return np.array([float(pub.data.evs) for pub in result])
 
-    ways = {"one PUB": one, "a PUB for each": each}
+    ways = {"one PUB": single, "a PUB for each": each}
     times: Timed = {}
     for number in range(rounds + 1):
         angles = rng.uniform(0, 3, 3)
@@ -211,8 +211,8 @@ def _round(ways: dict[str, Callable[[], Any]], times: Timed) -> None:
         times.setdefault(name, []).append(time.perf_counter() - begin)
 
 
-def _print(words: str, times: Timed) -> None:
-    print(words)
+def _print(title: str, times: Timed) -> None:
+    print(title)
     for name, result in times.items():
         median = statistics.median(result)
         print(f"  {name:22s}{median * 1e3:10.1f} ms  best {min(result) * 1e3:.1f}")

@@ -94,7 +94,7 @@ def run(options: Namespace) -> Report:
                     [four_qubit_circuit(next(seeds)) for _ in range(options.circuits // 4)],
                     series["aer"],
                 )
-    series = {name: one for name, one in series.items() if one.all}
+    series = {name: entry for name, entry in series.items() if entry.all}
     _print(series)
     load = os.getloadavg()[0]
     for level in LEVELS:
@@ -122,9 +122,9 @@ def _far(rounds: int, circuits: int) -> Report:
             for name, client in (("ipc", near), ("tcp", far)):
                 built = [four_qubit_circuit(next(seeds)) for _ in range(circuits)]
                 _measure(client, built, series[name], next(seeds))
-    for one in series.values():
-        del one.medians[0]  # the first round warms up
-    p50s = {name: statistics.median(one.medians) * 1e3 for name, one in series.items()}
+    for entry in series.values():
+        del entry.medians[0]  # the first round warms up
+    p50s = {name: statistics.median(entry.medians) * 1e3 for name, entry in series.items()}
     print("   ".join(f"{name}: p50 {p50:.3f} ms" for name, p50 in p50s.items()))
     extra = statistics.median(
         (tcp - ipc) * 1e3
@@ -138,9 +138,9 @@ def _measure(client: Client, circuits: list[QuantumCircuit], into: Series, seed:
     times, accepts = [], []
     processes = _processes(client)
     before = [_cpu_s(p) for p in processes.values()]
-    for k, one in enumerate(circuits):
+    for k, circuit in enumerate(circuits):
         begin = time.perf_counter()
-        task = client.submit(one, shots=SHOTS, seed=seed + k)
+        task = client.submit(circuit, shots=SHOTS, seed=seed + k)
         accepted = time.perf_counter()
         result = task.result()
         counts = result.counts
@@ -172,19 +172,21 @@ def _cpu_s(process: psutil.Process) -> float:
 def _aer(circuits: list[QuantumCircuit], into: Series) -> None:
     simulator = aer_peer.simulator()
     times = []
-    for k, one in enumerate(circuits):
+    for k, circuit in enumerate(circuits):
         begin = time.perf_counter()
-        simulator.run(one, shots=SHOTS, seed_simulator=k).result().get_counts()
+        simulator.run(circuit, shots=SHOTS, seed_simulator=k).result().get_counts()
         times.append(time.perf_counter() - begin)
     into.add(times, [])
 
 
 def _print(series: dict[str, Series]) -> None:
     print(f"{'':12s}{'p50 us':>9s}{'best':>9s}{'p99':>9s}{'accepted p50':>14s}")
-    for name, one in series.items():
-        p50, best = statistics.median(one.medians), min(one.medians)
-        p99 = np.percentile(one.all, 99)
-        accepted = f"{statistics.median(one.accepts) * 1e6:14.0f}" if one.accepts else f"{'-':>14s}"
+    for name, entry in series.items():
+        p50, best = statistics.median(entry.medians), min(entry.medians)
+        p99 = np.percentile(entry.all, 99)
+        accepted = (
+            f"{statistics.median(entry.accepts) * 1e6:14.0f}" if entry.accepts else f"{'-':>14s}"
+        )
         print(f"{name:12s}{p50 * 1e6:9.0f}{best * 1e6:9.0f}{p99 * 1e6:9.0f}{accepted}")
     stages = list(series["accepted"].stages)
     print(

@@ -37,9 +37,9 @@ def run(options: Namespace) -> Report:
         _typed(["up", "--slots", "2"], environ)
         try:
             begin = time.perf_counter()
-            words = _typed(["scale", "main", "999"], environ, code=3)
+            output = _typed(["scale", "main", "999"], environ, code=3)
             refused_s = time.perf_counter() - begin
-            print(words.strip())
+            print(output.strip())
         finally:
             _typed(["down", "--now"], environ)
         _typed(["up", "--slots", "2", "--workers", str(workers)], environ)
@@ -68,10 +68,8 @@ def _until_ready(workers: int, environ: dict[str, str]) -> tuple[int, float, flo
         time.sleep(LOOK_S)
 
 
-def _typed(words: list[str], environ: dict[str, str], code: int = 0) -> str:
-    done = subprocess.run(
-        [SIMENV, *words], env=environ, capture_output=True, text=True, check=False
-    )
+def _typed(args: list[str], environ: dict[str, str], code: int = 0) -> str:
+    done = subprocess.run([SIMENV, *args], env=environ, capture_output=True, text=True, check=False)
     if done.returncode != code:
-        raise SystemExit(f"simenv {' '.join(words)}: exit {done.returncode}\n{done.stderr}")
+        raise SystemExit(f"simenv {' '.join(args)}: exit {done.returncode}\n{done.stderr}")
     return done.stdout or done.stderr

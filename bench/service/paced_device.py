@@ -131,10 +131,10 @@ def _pace(report: Report, tasks: int) -> None:
     report.at_least("busy_share", float(length.sum()) / span_s, "share of time the device runs")
 
 
-def _intervals(found: list[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _intervals(results: list[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Begins by wall clock, and lengths, both in seconds."""
-    begun = np.array([result.timing.begun_s for result in found])
-    return begun, np.array([result.timing.device_s for result in found])
+    begun = np.array([result.timing.begun_s for result in results])
+    return begun, np.array([result.timing.device_s for result in results])
 
 
 # --- drift ----------------------------------------------------------------------------------------

@@ -51,14 +51,14 @@ def run(options: Namespace) -> Report:
                 times["dynamic"].append(_run(client, options.dynamic, seed)[0])
     if times["stim"]:
         print(f"stim in process, packed bits: {statistics.median(times['stim']):.3f} s")
-    words = f"random Clifford, {QUBITS} qubits, depth {DEPTH}, s"
+    label = f"random Clifford, {QUBITS} qubits, depth {DEPTH}, s"
     if times["clifford"]:
-        report.at_most("clifford_s", statistics.median(times["clifford"]), words)
+        report.at_most("clifford_s", statistics.median(times["clifford"]), label)
     else:
-        report.not_measured("clifford_s", words, "stim is not installed")
+        report.not_measured("clifford_s", label, "stim is not installed")
     if times["dynamic"]:
-        words = f"{options.dynamic.stem}, s"
-        report.at_most("dynamic_s", statistics.median(times["dynamic"]), words)
+        label = f"{options.dynamic.stem}, s"
+        report.at_most("dynamic_s", statistics.median(times["dynamic"]), label)
     return report
 
 

@@ -59,8 +59,8 @@ def run(options: Namespace) -> Report:
         host = Host(options.qfw.resolve(), options.defw.resolve(), options.python, folder)
         drills = DRILLS[host.revision]
         wanted = options.only.split(",") if options.only else list(drills)
-        words = f"simenv in DEFw ({host.defw}), revision {host.revision}; logs in {folder}"
-        report = Report("qfw_host", words)
+        title = f"simenv in DEFw ({host.defw}), revision {host.revision}; logs in {folder}"
+        report = Report("qfw_host", title)
         stack.enter_context(host.up())
         for name in wanted:
             begin = time.monotonic()
@@ -122,17 +122,17 @@ class Host:
 
     def kill_environment(self) -> None:
         """As a crash: the service gets SIGKILL."""
-        known = json.loads((self.home / "default" / "connection.json").read_text())
-        os.kill(known["pid"], signal.SIGKILL)
+        connection = json.loads((self.home / "default" / "connection.json").read_text())
+        os.kill(connection["pid"], signal.SIGKILL)
 
-    def simenv(self, *words: str) -> str:
-        line = [self.python, "-c", "from simenv.cli.entry import main; main()", *words]
+    def simenv(self, *args: str) -> str:
+        line = [self.python, "-c", "from simenv.cli.entry import main; main()", *args]
         environ = {**os.environ, "SIMENV_HOME": str(self.home)}
         done = subprocess.run(
             line, env=environ, capture_output=True, text=True, check=False, cwd=self.folder
         )
         if done.returncode:
-            raise SystemExit(f"simenv {' '.join(words)}: {done.stderr}")
+            raise SystemExit(f"simenv {' '.join(args)}: {done.stderr}")
         return done.stdout
 
     def daemon(self, name: str, modules: str, port: int = 0) -> None:
@@ -151,7 +151,7 @@ class Host:
 
     # --- applications -------------------------------------------------------------------------
 
-    def start(self, script: Path, *words: str, **more: str) -> App:
+    def start(self, script: Path, *args: str, **more: str) -> App:
         """An application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
         self._apps += 1
         name = f"app{self._apps}"
@@ -161,15 +161,15 @@ class Host:
         link.symlink_to(self.program)
         environ = self._environ(name, "agent", "cmdline", self._modules(), logs, 0) | more
         out = (logs / "out").open("w")
-        line = [str(link), str(script), *words]
+        line = [str(link), str(script), *args]
         child = subprocess.Popen(
             line, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=logs
         )
         return App(child, logs)
 
-    def run(self, script: str, *words: str, **more: str) -> list[dict[str, Any]]:
+    def run(self, script: str, *args: str, **more: str) -> list[dict[str, Any]]:
         """One of `qfw_apps`, to its end: the JSON lines it printed."""
-        return self.start(APPS / script, *words, **more).end()
+        return self.start(APPS / script, *args, **more).end()
 
     def _modules(self, *first: str) -> str:
         if self.revision == 1:
@@ -282,12 +282,12 @@ def leaving(host: Host, report: Report, runs: int) -> None:
 
 def backends(host: Host, report: Report, runs: int) -> None:
     """Two backends in one application, then one in each of two at the same time."""
-    many = min(50, runs)
-    for words, apps in (("one application", [("01", "10")]), ("two", [("01",), ("10",)])):
-        started = [host.start(APPS / "backends.py", str(many), *bits) for bits in apps]
+    count = min(50, runs)
+    for label, apps in (("one application", [("01", "10")]), ("two", [("01",), ("10",)])):
+        started = [host.start(APPS / "backends.py", str(count), *bits) for bits in apps]
         lines = [line for app in started for line in app.end()]
         own = sum(line["own"] for line in lines if line["kind"] == "own")
-        report.at_least("own_share", 100 * own / (2 * many), f"backends in {words}: % own results")
+        report.at_least("own_share", 100 * own / (2 * count), f"backends in {label}: % own results")
 
 
 def killed(host: Host, report: Report, _: int) -> None:
@@ -345,8 +345,8 @@ def examples(host: Host, report: Report, _: int) -> None:
     """QFw's own example scripts, unmodified."""
     folder = host.qfw / "examples" / "tests"
     failed = []
-    for script, *words in EXAMPLES:
-        app = host.start(folder / script, *words)
+    for script, *args in EXAMPLES:
+        app = host.start(folder / script, *args)
         with contextlib.suppress(RuntimeError):
             app.end(120)
         text = (app.logs / "out").read_text(errors="replace")
@@ -355,7 +355,7 @@ def examples(host: Host, report: Report, _: int) -> None:
         elif app.child.returncode or "Traceback" in text:
             failed.append(f"{script}: rc {app.child.returncode}, see {app.logs}")
         else:
-            print(f"       {script} {' '.join(words)}: done")
+            print(f"       {script} {' '.join(args)}: done")
     for line in failed:
         print(f"       {line}")
     report.at_most("examples_failed", len(failed), "examples of QFw that fail")

@@ -56,8 +56,8 @@ def run(options: Namespace) -> Report:
         p50s: dict[str, list[float]] = {name: [] for name in interfaces}
         for number in range(options.rounds + 1):
             for name, interface in interfaces.items():
-                many = options.circuits if name != "cli" else max(1, options.circuits // 20)
-                times = [_timed_s(interface, next(seeds)) for _ in range(many)]
+                count = options.circuits if name != "cli" else max(1, options.circuits // 20)
+                times = [_timed_s(interface, next(seeds)) for _ in range(count)]
                 if number:  # the first round warms up
                     p50s[name].append(statistics.median(times) * 1e3)
     for name, medians in p50s.items():
@@ -68,8 +68,8 @@ def run(options: Namespace) -> Report:
             ours - null
             for ours, null in zip(p50s[f"defw {revision}"], p50s[f"null {revision}"], strict=True)
         ]
-        words = f"revision {revision}: our share above a plugin that does nothing, p50, ms"
-        report.at_most("share_p50_ms", statistics.median(shares), words)
+        label = f"revision {revision}: our share above a plugin that does nothing, p50, ms"
+        report.at_most("share_p50_ms", statistics.median(shares), label)
     return report
 
 
@@ -96,8 +96,8 @@ def _interfaces(stack: contextlib.ExitStack) -> dict[str, Interface]:
 
 def _served() -> Path:
     """The plugin's folder, as its users find it."""
-    words = [*LINE, "qfw", "path"]
-    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    command = [*LINE, "qfw", "path"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Path(done.stdout.strip()).parent
 
 
@@ -128,9 +128,9 @@ def _counts(answer: dict[str, Any]) -> dict[str, int]:
 
 
 def _command_line(client: Client, path: Path, seed: int) -> dict[str, int]:
-    words = [*LINE, "--service", client.service, "--json", "submit", str(path), "--wait"]
-    words += ["--shots", str(SHOTS), "--seed", str(seed)]
-    done = subprocess.run(words, check=True, capture_output=True)
+    command = [*LINE, "--service", client.service, "--json", "submit", str(path), "--wait"]
+    command += ["--shots", str(SHOTS), "--seed", str(seed)]
+    done = subprocess.run(command, check=True, capture_output=True)
     counts: dict[str, int] = json.loads(done.stdout.splitlines()[-1])["counts"]
     return counts
 

@@ -87,15 +87,15 @@ def _ten_thousand(client: Client, report: Report) -> None:
     )
     report.at_most("view_ms", _slowest_ms(client.queue), "queue through the client, slowest of 20")
     for verb in ("status", "queue"):
-        words = f"`simenv {verb}` as typed, median of 5, the process's start included"
-        report.at_most("typed_ms", _typed_ms(verb), words)
+        label = f"`simenv {verb}` as typed, median of 5, the process's start included"
+        report.at_most("typed_ms", _typed_ms(verb), label)
     report.at_most("memory_mb", full_mb - empty_mb, "service memory above empty, MB")
     accepts = _accepts_of_another(client)
     blocker.cancel()
     running = _accepts_of_another(client)
-    for words, result in (("waiting", accepts), ("being worked off", running)):
+    for label, result in (("waiting", accepts), ("being worked off", running)):
         p50 = statistics.median(result)
-        report.at_most("accept_p50_ms", p50, f"another client's accept, queue {words}, p50 ms")
+        report.at_most("accept_p50_ms", p50, f"another client's accept, queue {label}, p50 ms")
         report.at_most("accept_max_ms", max(result), f"the same, max of {len(result)}, ms")
     for task in tasks:
         task.result(timeout_s=120)

@@ -101,18 +101,20 @@ def _cpu_s(pid: int) -> float:
 
 def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
     built = [shapes.gates(num_qubits, operations, seed * 10**6 + k) for k in range(PEER_CIRCUITS)]
-    circuits = [shapes.built(num_qubits, one) for one in built]
+    circuits = [shapes.built(num_qubits, gates) for gates in built]
     work: dict[str, Callable[[], object]] = {}
     if installed("qiskit_aer"):
         work["aer"] = lambda: run_batch(circuits, SHOTS)
     if installed("qulacs"):
         work["qulacs"] = lambda: [
-            qulacs_peer.sample(num_qubits, qulacs_peer.single_angle_circuit(num_qubits, one), SHOTS)
-            for one in built
+            qulacs_peer.sample(
+                num_qubits, qulacs_peer.single_angle_circuit(num_qubits, gates), SHOTS
+            )
+            for gates in built
         ]
     if installed("pennylane_lightning"):
         lightning = counting_qnode(num_qubits, SHOTS)
-        work["lightning"] = lambda: [lightning(one) for one in built[:10]]
+        work["lightning"] = lambda: [lightning(gates) for gates in built[:10]]
     for name, run in work.items():
         begin = time.perf_counter()
         entry = run()
@@ -181,26 +183,26 @@ def _dicts(client: Client, seed: int, rates: Rates) -> None:
     rates.setdefault("dict", []).append(seconds / len(sizes) * 1e6 * 16 / statistics.mean(sizes))
 
 
-def _verdicts(report: Report, found: dict[str, float]) -> None:
+def _verdicts(report: Report, figures: dict[str, float]) -> None:
     print(f"{'circuits/s':12s}" + "".join(f"{n:>12d}" for n, _, _ in KINDS))
     for name in ("ours", "aer", "qulacs", "lightning"):
-        if f"{name} {KINDS[0][0]}" not in found:
+        if f"{name} {KINDS[0][0]}" not in figures:
             continue
-        print(f"{name:12s}" + "".join(f"{found[f'{name} {n}']:12,.0f}" for n, _, _ in KINDS))
+        print(f"{name:12s}" + "".join(f"{figures[f'{name} {n}']:12,.0f}" for n, _, _ in KINDS))
     print("\nCPU a circuit, us; the kernel's time is in the worker's")
     for name in ("client", "service", "worker", "kernel"):
-        print(f"{name:12s}" + "".join(f"{found[f'{name} {n}']:12.1f}" for n, _, _ in KINDS))
+        print(f"{name:12s}" + "".join(f"{figures[f'{name} {n}']:12.1f}" for n, _, _ in KINDS))
     print()
     for n, _, _ in KINDS:
-        report.at_least(f"circuits_{n}", found[f"ours {n}"], f"new circuits a second, {n} qubits")
-    report.at_least("alone", found["alone"], "one by one, not waited for, a second")
+        report.at_least(f"circuits_{n}", figures[f"ours {n}"], f"new circuits a second, {n} qubits")
+    report.at_least("alone", figures["alone"], "one by one, not waited for, a second")
     for n, _, _, _ in SWEEPS:
-        words = f"bindings a second, {n} qubits"
-        print(f"       {words}, every dict read: {found[f'bindings {n}']:,.0f}")
-        report.at_least(f"bindings_{n}", found[f"packed {n}"], f"{words}, results packed")
-    report.at_most("loop_128_ms", found["loop"], "a loop of 128 bindings, p50, ms")
-    report.at_most("client_us", found["client 4"], "client's CPU a circuit, 4 qubits, us")
-    report.at_most("service_us", found["service 4"], "service's CPU a circuit, us")
-    beside = found["worker 4"] - found["kernel 4"]
+        label = f"bindings a second, {n} qubits"
+        print(f"       {label}, every dict read: {figures[f'bindings {n}']:,.0f}")
+        report.at_least(f"bindings_{n}", figures[f"packed {n}"], f"{label}, results packed")
+    report.at_most("loop_128_ms", figures["loop"], "a loop of 128 bindings, p50, ms")
+    report.at_most("client_us", figures["client 4"], "client's CPU a circuit, 4 qubits, us")
+    report.at_most("service_us", figures["service 4"], "service's CPU a circuit, us")
+    beside = figures["worker 4"] - figures["kernel 4"]
     report.at_most("worker_us", beside, "worker's CPU a circuit beside the kernel, us")
-    report.at_most("dict_us", found["dict"], "a dict of 16 outcomes, us")
+    report.at_most("dict_us", figures["dict"], "a dict of 16 outcomes, us")

@@ -65,7 +65,7 @@ def _ways(client: simenv.Client, circuits: list[Any]) -> Ways:
     from simenv.transpiler.transpiler import SEED, Transpiler
 
     info = client.device(DEVICE)
-    here, target = Transpiler(info), target_of(info)
+    local, target = Transpiler(info), target_of(info)
     return {
         "qiskit": lambda: transpile(
             circuits,
@@ -75,7 +75,7 @@ def _ways(client: simenv.Client, circuits: list[Any]) -> Ways:
             num_processes=1,
         ),
         "workers": lambda: client.transpile(circuits, DEVICE, level=LEVEL),
-        "submit, here": lambda: [here.transpiled(each) for each in circuits],
+        "submit, here": lambda: [local.transpiled(each) for each in circuits],
         "submit, workers": lambda: client.transpile(circuits, DEVICE),
     }
 
@@ -120,10 +120,10 @@ def layered(number: int) -> Any:
 def same(some: list[Any], others: list[Any]) -> bool:
     """Equal circuits on equal layouts?"""
     return len(some) == len(others) and all(
-        one == other
-        and one.layout.final_index_layout() == other.layout.final_index_layout()
-        and one.layout.initial_index_layout() == other.layout.initial_index_layout()
-        for one, other in zip(some, others, strict=True)
+        left == right
+        and left.layout.final_index_layout() == right.layout.final_index_layout()
+        and left.layout.initial_index_layout() == right.layout.initial_index_layout()
+        for left, right in zip(some, others, strict=True)
     )
 
 

@@ -68,9 +68,9 @@ def run(options: Namespace) -> Report:
     for name, entry in times.items():
         print(f"{name:16s}{statistics.median(entry) * 1e3:10.1f} ms  best {min(entry) * 1e3:.1f}")
     print()
-    words = "a step of 480 circuits"
-    report.at_most("step_s", statistics.median(times["one sweep"]), f"{words}, one sweep, s")
-    report.at_most("step_s", statistics.median(times["bound circuits"]), f"{words}, each bound, s")
+    label = "a step of 480 circuits"
+    report.at_most("step_s", statistics.median(times["one sweep"]), f"{label}, one sweep, s")
+    report.at_most("step_s", statistics.median(times["bound circuits"]), f"{label}, each bound, s")
     return report
 
 

@@ -103,23 +103,23 @@ def _work(kind: str, rng: Any, seed: int) -> Any:
     return (circuit, rng.uniform(0, 6, (int(rng.integers(50, 1_500)), 16)))
 
 
-def _judge(found: list[Forecast], each: bool) -> float:
+def _judge(forecasts: list[Forecast], each: bool) -> float:
     """The share that is right, of all; printed by kind."""
     right: dict[str, list[bool]] = defaultdict(list)
     at_once = 0
-    for one in found:
-        result = one.task.result()
+    for forecast in forecasts:
+        result = forecast.task.result()
         wait_s = result.timing.queued_s + result.timing.sent_s
-        forecast_s = one.wait_s
+        forecast_s = forecast.wait_s
         both = wait_s < AT_ONCE_S and forecast_s < AT_ONCE_S
         at_once += both
         close = both or (forecast_s > 0 and 0.5 <= wait_s / forecast_s <= 2)
-        right[one.kind].append(close)
+        right[forecast.kind].append(close)
         if each:
             mark = " " if close else "!"
-            words = f"forecast {forecast_s * 1e3:9.1f} ms, was {wait_s * 1e3:9.1f} ms"
-            print(f"{mark} {one.kind:6} {one.priority:2} {words}")
+            label = f"forecast {forecast_s * 1e3:9.1f} ms, was {wait_s * 1e3:9.1f} ms"
+            print(f"{mark} {forecast.kind:6} {forecast.priority:2} {label}")
     for kind, marks in right.items():
         print(f"{kind:6} {sum(marks):4} of {len(marks):4} right")
-    print(f"{at_once} of {len(found)} began at once, as forecast\n")
-    return sum(map(sum, right.values())) / len(found)
+    print(f"{at_once} of {len(forecasts)} began at once, as forecast\n")
+    return sum(map(sum, right.values())) / len(forecasts)

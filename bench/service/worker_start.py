@@ -62,11 +62,11 @@ def run(options: Namespace) -> Report:
                 print(f"{name:16s} not here: {error}")
     print()
     if "prte 2 ranks" in totals:
-        words = "2-rank worker through PRTE, start to first result, s"
-        report.at_most("first_result_s", totals["prte 2 ranks"], words)
+        label = "2-rank worker through PRTE, start to first result, s"
+        report.at_most("first_result_s", totals["prte 2 ranks"], label)
         report.at_most("many_s", _many(), f"{WORKERS} workers up through PRTE, s")
-        words = f"{IDLE_WORKERS} idle workers, {IDLE_WORKERS * IDLE_RANKS} ranks, of a core, %"
-        report.at_most("idle_percent", _idle(), words)
+        label = f"{IDLE_WORKERS} idle workers, {IDLE_WORKERS * IDLE_RANKS} ranks, of a core, %"
+        report.at_most("idle_percent", _idle(), label)
     return report
 
 
@@ -160,8 +160,8 @@ def _ranks(service: str) -> list[psutil.Process]:
     results = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            words = process.cmdline()
-            if "simenv.worker" in words and service in words and "-c" not in words:
+            argv = process.cmdline()
+            if "simenv.worker" in argv and service in argv and "-c" not in argv:
                 results.append(process)
     return results
 

@@ -26,11 +26,11 @@ def play(circuits: list[QuantumCircuit], shots: int) -> Any:
 class Fridge(BackendV2):
     def __init__(self) -> None:
         super().__init__(name="my_fridge", backend_version="1")
-        one = {(q,): InstructionProperties(duration=3e-8, error=3e-4) for q in range(5)}
+        properties = {(q,): InstructionProperties(duration=3e-8, error=3e-4) for q in range(5)}
         two = {pair: InstructionProperties(duration=2e-7, error=8e-3) for pair in LINE}
         self._target = Target(num_qubits=5)
         for gate in (RZGate(Parameter("angle")), SXGate(), XGate(), Measure(), Reset()):
-            self._target.add_instruction(gate, dict(one))
+            self._target.add_instruction(gate, dict(properties))
         self._target.add_instruction(CXGate(), two)
 
     target = property(lambda self: self._target)

@@ -40,17 +40,17 @@ def expand_counts(text: str, variable: str, hosts: int) -> list[int]:
 
     Raises AllocationError if there are more or fewer.
     """
-    numbers: list[int] = []
+    counts: list[int] = []
     for item in text.strip().split(","):
         match = _COUNT.match(item.strip())
         if not match or int(match[2] or 1) > MAX_HOSTS or int(match[1]) > MAX_SLOTS:
             raise _invalid(
                 variable, text, f"{item[:80]!r} is not a number of slots such as 2 or 2(x3)"
             )
-        numbers += [int(match[1])] * int(match[2] or 1)
-    if len(numbers) != hosts:
-        raise _invalid(variable, text, f"it has {len(numbers)} numbers for {hosts} hosts")
-    return numbers
+        counts += [int(match[1])] * int(match[2] or 1)
+    if len(counts) != hosts:
+        raise _invalid(variable, text, f"it has {len(counts)} numbers for {hosts} hosts")
+    return counts
 
 
 def parse_uint(text: str, max_value: int = 2**60) -> int | None:

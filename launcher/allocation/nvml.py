@@ -55,19 +55,19 @@ def nvml_gpus(library: str = LIBRARY) -> tuple[Gpu, ...]:
 def _parts(functions: Any, device: ctypes.c_void_p) -> Iterator[Gpu]:
     """The GPU of a handle, or its instances."""
     capability = _numbers(functions, "nvmlDeviceGetCudaComputeCapability", device)
-    whole = replace(_gpu(functions, device), capability=capability)
-    whole = replace(whole, bandwidth=_bandwidth(functions, device))
+    board = replace(_gpu(functions, device), capability=capability)
+    board = replace(board, bandwidth=_bandwidth(functions, device))
     if _numbers(functions, "nvmlDeviceGetMigMode", device)[0] != _MIG_ENABLED:
-        yield whole
+        yield board
         return
-    most = ctypes.c_uint()
-    _call(functions, "nvmlDeviceGetMaxMigDeviceCount", device, ctypes.byref(most))
-    for number in range(most.value):
+    max_parts = ctypes.c_uint()
+    _call(functions, "nvmlDeviceGetMaxMigDeviceCount", device, ctypes.byref(max_parts))
+    for number in range(max_parts.value):
         with suppress(NvmlError):  # no instance has this number
             part = _handle(functions, "nvmlDeviceGetMigDeviceHandleByIndex", device, number)
-            found = _gpu(functions, part)
-            share = found.memory_bytes / max(1, whole.memory_bytes)
-            yield replace(found, capability=capability, bandwidth=share * whole.bandwidth)
+            instance = _gpu(functions, part)
+            share = instance.memory_bytes / max(1, board.memory_bytes)
+            yield replace(instance, capability=capability, bandwidth=share * board.bandwidth)
 
 
 def _gpu(functions: Any, device: ctypes.c_void_p) -> Gpu:
@@ -96,12 +96,12 @@ def _bandwidth(functions: Any, device: ctypes.c_void_p) -> float:
 
 def _numbers(functions: Any, name: str, device: ctypes.c_void_p) -> tuple[int, int]:
     """Two numbers that a function gives; zeros where it fails."""
-    one, two = ctypes.c_int(), ctypes.c_int()
+    first, second = ctypes.c_int(), ctypes.c_int()
     try:
-        _call(functions, name, device, ctypes.byref(one), ctypes.byref(two))
+        _call(functions, name, device, ctypes.byref(first), ctypes.byref(second))
     except NvmlError:
         return 0, 0
-    return one.value, two.value
+    return first.value, second.value
 
 
 def _handle(functions: Any, name: str, *arguments: Any) -> ctypes.c_void_p:

@@ -36,9 +36,9 @@ _PAIRS = {
 @functools.lru_cache(maxsize=256)
 def _generator(name: str, num_qubits: int) -> NDArray[np.complex128]:
     """Hermitian generator of a gate's rotation with tr H^2 = 2^n."""
-    numbers = _AXES.get(name, (_X,)) if num_qubits == 1 else _PAIRS.get(name, (_ZZ,))
-    result = sum(paulis(num_qubits)[number] for number in numbers)
-    return np.asarray(result / math.sqrt(len(numbers)))
+    indices = _AXES.get(name, (_X,)) if num_qubits == 1 else _PAIRS.get(name, (_ZZ,))
+    result = sum(paulis(num_qubits)[number] for number in indices)
+    return np.asarray(result / math.sqrt(len(indices)))
 
 
 def over_rotation(name: str, num_qubits: int, angle_rad: float) -> Channel:

@@ -38,8 +38,8 @@ def entry_channel(entry: ChannelEntry, num_qubits: int, duration_ns: float) -> C
     if entry.depolarizing is not None:
         return depolarizing(entry.depolarizing, num_qubits)
     if entry.relaxation is not None:
-        one = relaxed(entry.relaxation, duration_ns)
-        return one if num_qubits == 1 else tensor(one, one)
+        single = relaxed(entry.relaxation, duration_ns)
+        return single if num_qubits == 1 else tensor(single, single)
     if entry.paulis:
         built = _pauli_mixture(entry.paulis)
     elif entry.unitary:
@@ -79,11 +79,11 @@ def matrix(rows: Matrix) -> NDArray[np.complex128]:
     )
 
 
-def _pauli_mixture(given: dict[str, float]) -> Channel:
+def _pauli_mixture(probabilities: dict[str, float]) -> Channel:
     letters = "IXYZ"
-    size = len(next(iter(given)))
+    size = len(next(iter(probabilities)))
     weights = np.zeros(4 ** min(size, 3))
-    for name, probability in given.items():
+    for name, probability in probabilities.items():
         if len(name) != size or size not in (1, 2) or any(each not in letters for each in name):
             raise NoiseError(
                 f"Pauli {name[:20]!r}", hint="names of one length: X on one qubit, XI on two"

@@ -37,14 +37,14 @@ class Replay:
                     hint="calibrated: an ISO 8601 time",
                 ) from None
         dated.sort(key=lambda pair: pair[0])
-        for (first_s, one), (second_s, other) in pairwise(dated):
+        for (first_s, first), (second_s, second) in pairwise(dated):
             if first_s == second_s:
-                raise SnapshotError("calibrated", f"two snapshots of {other.calibrated}")
-            if one.num_qubits != other.num_qubits:
+                raise SnapshotError("calibrated", f"two snapshots of {second.calibrated}")
+            if first.num_qubits != second.num_qubits:
                 raise SnapshotError(
                     "num_qubits",
-                    f"{one.num_qubits} on {one.calibrated}, {other.num_qubits} on"
-                    f" {other.calibrated}",
+                    f"{first.num_qubits} on {first.calibrated}, {second.num_qubits} on"
+                    f" {second.calibrated}",
                     hint="snapshots of one device",
                 )
         self._times_s = [time_s for time_s, _ in dated]

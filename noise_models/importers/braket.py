@@ -54,13 +54,13 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     if section is None:
         raise SnapshotError("oneQubitProperties", "missing")
     ones = values.mapping(section["oneQubitProperties"], "oneQubitProperties")
-    numbers = {key: values.qubit_index(key, f"oneQubitProperties.{_key(key)}") for key in ones}
+    index_of = {key: values.qubit_index(key, f"oneQubitProperties.{_key(key)}") for key in ones}
     paradigm = values.mapping(document.get("paradigm", {}), "paradigm")
-    count = max(numbers.values(), default=-1) + 1
-    if paradigm.get("qubitCount") is not None and not numbers:
+    count = max(index_of.values(), default=-1) + 1
+    if paradigm.get("qubitCount") is not None and not index_of:
         count = values.integer(paradigm["qubitCount"], "paradigm.qubitCount")
     builder = SnapshotBuilder(NAME, count, "oneQubitProperties")
-    if len(numbers) < count:
+    if len(index_of) < count:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
     when = section.get("updatedAt")
     if when:
@@ -70,7 +70,7 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     single = [gate for gate in natives if SHAPES.get(gate, (0,))[0] == 1]
     for key, entry in ones.items():
         at = f"oneQubitProperties.{_key(key)}"
-        _qubit(builder, numbers[key], at, values.mapping(entry, at), single)
+        _qubit(builder, index_of[key], at, values.mapping(entry, at), single)
     _pairs(builder, section)
     _whole(builder, section)
     _paradigm(builder, paradigm, natives)
@@ -135,15 +135,15 @@ def _fidelities(entries: Any, at: str) -> list[tuple[str, str, dict[str, Any], f
 
 
 def _qubit(
-    builder: SnapshotBuilder, qubit: int, at: str, found: dict[str, Any], single: list[str]
+    builder: SnapshotBuilder, qubit: int, at: str, entry: dict[str, Any], single: list[str]
 ) -> None:
     for key in ("T1", "T2"):
-        if found.get(key) is not None:
-            value = values.scaled(_time_ns(found[key], f"{at}.{key}"), 1e-3)
+        if entry.get(key) is not None:
+            value = values.scaled(_time_ns(entry[key], f"{at}.{key}"), 1e-3)
             builder.set_qubit(qubit, f"{key.lower()}_us", value, f"{at}.{key}")
     best: tuple[int, str, float] | None = None
     for place, kind, _, value in _fidelities(
-        found.get("oneQubitFidelity", []), f"{at}.oneQubitFidelity"
+        entry.get("oneQubitFidelity", []), f"{at}.oneQubitFidelity"
     ):
         if kind == "READOUT":
             builder.set_qubit(qubit, "readout_error", values.infidelity(value, place), place)

@@ -44,14 +44,14 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         raise SnapshotError("files", "noise properties are one JSON file")
     document = documents[0][1]
     qubits = values.mapping(document.get("Qubits"), "Qubits")
-    numbers = {key: _number(key, f"Qubits.{_key(key)}") for key in qubits}
-    builder = SnapshotBuilder(NAME, max(numbers.values(), default=-1) + 1, "Qubits")
-    if len(numbers) < builder.num_qubits:
+    index_of = {key: _number(key, f"Qubits.{_key(key)}") for key in qubits}
+    builder = SnapshotBuilder(NAME, max(index_of.values(), default=-1) + 1, "Qubits")
+    if len(index_of) < builder.num_qubits:
         builder.recorder.defaulted("qubits", "a qubit that is not listed has no calibration data")
     builder.values["technology"] = "superconducting"
     builder.recorder.defaulted("technology", "superconducting")
     for key, entry in qubits.items():
-        _qubit(builder, numbers[key], f"Qubits.q[{numbers[key]}]", entry)
+        _qubit(builder, index_of[key], f"Qubits.q[{index_of[key]}]", entry)
     for key, entry in values.mapping(document.get("Q1Gates"), "Q1Gates").items():
         qubit = _number(key, f"Q1Gates.{_key(key)}")
         at = f"Q1Gates.q[{qubit}]"

@@ -64,11 +64,11 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     columns = {column.lower(): column for column in table.columns if column}
     if "qubit" not in columns or not table.rows:
         raise SnapshotError(f"{file}: header", "no column Qubit, or no row below it")
-    numbers = [_number_of(row.get(columns["qubit"], ""), k) for k, row in enumerate(table.rows)]
-    builder = SnapshotBuilder(NAME, max(numbers) + 1, "Qubit")
-    if len(set(numbers)) < len(numbers):
+    row_qubits = [_number_of(row.get(columns["qubit"], ""), k) for k, row in enumerate(table.rows)]
+    builder = SnapshotBuilder(NAME, max(row_qubits) + 1, "Qubit")
+    if len(set(row_qubits)) < len(row_qubits):
         raise SnapshotError("Qubit", "a qubit has two rows", hint="remove one of the two")
-    if len(numbers) < builder.num_qubits:
+    if len(row_qubits) < builder.num_qubits:
         builder.recorder.defaulted("qubits", "a qubit without a row has no calibration data")
     builder.values.update(provider="IBM", technology="superconducting")
     named = _FILE.match(file)
@@ -76,8 +76,8 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
         builder.values["calibrated"] = f"{named[2]}T{named[3]}:{named[4]}:{named[5]}+00:00"
         builder.recorder.used("(file name)", "calibrated")
     for column in sorted(columns.values(), key=_is_duration):
-        _column(builder, table, column, numbers)
-    _broken(builder, table, columns, numbers)
+        _column(builder, table, column, row_qubits)
+    _broken(builder, table, columns, row_qubits)
     _natives(builder)
     return builder.finish(name or (named[1] if named else ""), source.digest)
 
@@ -86,19 +86,19 @@ def _number_of(cell: str, row: int) -> int:
     return values.qubit_index(cell.removeprefix("Q").removeprefix("q"), f"row {row + 2}: Qubit")
 
 
-def _cells(table: Table, column: str, numbers: list[int]) -> Iterator[tuple[int, str, str]]:
+def _cells(table: Table, column: str, row_qubits: list[int]) -> Iterator[tuple[int, str, str]]:
     """(qubit, place, text) of each cell that is not empty."""
-    for index, (qubit, row) in enumerate(zip(numbers, table.rows, strict=True)):
+    for index, (qubit, row) in enumerate(zip(row_qubits, table.rows, strict=True)):
         cell = row.get(column, "")
         if cell and cell.lower() not in ("n/a", "null", "none", "-"):
             yield qubit, f"row {index + 2}: {column}", cell
 
 
-def _column(builder: SnapshotBuilder, table: Table, column: str, numbers: list[int]) -> None:
+def _column(builder: SnapshotBuilder, table: Table, column: str, row_qubits: list[int]) -> None:
     lower = column.lower()
     result = _UNIT.fullmatch(lower)
     stem, unit = (result[1], result[2]) if result else (lower, "")
-    cells = _cells(table, column, numbers)
+    cells = _cells(table, column, row_qubits)
     if stem in ("t1", "t2"):
         factor = values.time_factor(unit, f"header: {column}")
         _each(builder, cells, f"{stem}_us", factor / 1e3)
@@ -152,8 +152,8 @@ def _gate(
     value: float,
     place: str,
 ) -> None:
-    known = builder.gate_value(gate, qubits, key)
-    if known is not None and known == value:
+    existing = builder.gate_value(gate, qubits, key)
+    if existing is not None and existing == value:
         builder.recorder.ignored(place, "the same value a second time")
         return
     builder.set_gate(gate, qubits, key, value, place)
@@ -181,12 +181,12 @@ _ARITY = {**dict.fromkeys(("id", "rz", "sx", "x", "rx"), 1)} | dict.fromkeys(
 
 
 def _broken(
-    builder: SnapshotBuilder, table: Table, columns: dict[str, str], numbers: list[int]
+    builder: SnapshotBuilder, table: Table, columns: dict[str, str], row_qubits: list[int]
 ) -> None:
     """Gates of qubits that are not operational get the error 1."""
     if "operational" not in columns:
         return
-    for qubit, row in zip(numbers, table.rows, strict=True):
+    for qubit, row in zip(row_qubits, table.rows, strict=True):
         if row.get(columns["operational"], "").lower() not in _YES:
             builder.recorder.clamped(
                 f"qubits[{qubit}]", "not operational: its gates have the error 1"

@@ -130,10 +130,10 @@ def _qubit(builder: SnapshotBuilder, index: int, field: str, entries: object) ->
 
 
 def _other_of_qubit(
-    builder: SnapshotBuilder, index: int, name: str, found: dict[str, Any], at: str
+    builder: SnapshotBuilder, index: int, name: str, entry: dict[str, Any], at: str
 ) -> None:
     """A value that has no field; a qubit that is not operational is clamped, not passed over."""
-    if name == "operational" and not values.number(found.get("value"), at):
+    if name == "operational" and not values.number(entry.get("value"), at):
         builder.recorder.clamped(at, f"qubit {index} does not work; its values are kept as given")
     else:
         at = at if name.isascii() and name.isprintable() else "qubits[0].(other)"
@@ -198,9 +198,9 @@ def _instruction(
         builder.recorder.ignored(at, f"of {name}: readout errors of the qubits are used")
 
 
-def _no_unit(found: dict[str, Any], at: str) -> None:
-    if found.get("unit") not in ("", None):
-        raise SnapshotError(f"{at}.unit", f"{shown(found['unit'])} of a probability")
+def _no_unit(entry: dict[str, Any], at: str) -> None:
+    if entry.get("unit") not in ("", None):
+        raise SnapshotError(f"{at}.unit", f"{shown(entry['unit'])} of a probability")
 
 
 def _configure(builder: SnapshotBuilder, configuration: dict[str, Any]) -> None:

@@ -124,15 +124,15 @@ def _choose(
     elif len(parts) == 6 and parts[0] == "metrics":
         _, method, gate, _, locus, metric = parts
         qubits = [_COMPONENT.fullmatch(each) for each in locus.split("__")]
-        known = all(qubits)
-        numbers = tuple(_index(each[1], place) for each in qubits if each)
-        if known and method.endswith("ssro") and metric in _READOUT and len(numbers) == 1:
-            target = ("qubit", numbers[0], _READOUT[metric])
+        all_qubits = all(qubits)
+        indices = tuple(_index(each[1], place) for each in qubits if each)
+        if all_qubits and method.endswith("ssro") and metric in _READOUT and len(indices) == 1:
+            target = ("qubit", indices[0], _READOUT[metric])
             rank = 0 if method == "ssro" and gate == "measure" else 1
             inputs = values.probability(_number(value, at), at)
             number = values.infidelity(inputs, at) if metric == "fidelity" else inputs
-        elif known and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
-            target = ("gate", qiskit_name(gate), numbers)
+        elif all_qubits and method in _RANK_METHOD and metric == "fidelity" and gate != "clifford":
+            target = ("gate", qiskit_name(gate), indices)
             rank = _RANK_METHOD[method]
             number = values.infidelity(_number(value, at), at)
     if target is None:

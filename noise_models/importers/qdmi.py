@@ -103,12 +103,14 @@ def _sites(builder: SnapshotBuilder, document: dict[str, Any], factor: float) ->
             builder.recorder.ignored(f"{place}.{shown(key)[1:-1]}", "not used by the noise model")
 
 
-def _operation(builder: SnapshotBuilder, place: str, found: dict[str, Any], factor: float) -> None:
-    inputs = values.text(found.get("name"), f"{place}.name")
+def _operation(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: float) -> None:
+    inputs = values.text(record.get("name"), f"{place}.name")
     name = qiskit_name(inputs)
-    arity = values.integer(found.get("numQubits", found.get("num_qubits", 1)), f"{place}.numQubits")
+    arity = values.integer(
+        record.get("numQubits", record.get("num_qubits", 1)), f"{place}.numQubits"
+    )
     sites: list[tuple[str, tuple[int, ...], dict[str, Any]]] = []
-    for at, entry in values.items(found.get("siteOverrides", []), f"{place}.siteOverrides"):
+    for at, entry in values.items(record.get("siteOverrides", []), f"{place}.siteOverrides"):
         each = values.mapping(entry, at)
         qubits = tuple(
             values.qubit_index(qubit, where)
@@ -118,14 +120,14 @@ def _operation(builder: SnapshotBuilder, place: str, found: dict[str, Any], fact
             raise SnapshotError(f"{at}.sites", f"{len(qubits)} qubits of {shown(inputs)}")
         sites.append((at, qubits, each))
     if name in ("measure", "reset"):
-        _instruction(builder, name, place, found, sites, factor)
+        _instruction(builder, name, place, record, sites, factor)
         return
-    count = found.get("numParameters")
+    count = record.get("numParameters")
     params = None if count is None else values.integer(count, f"{place}.numParameters")
     builder.add_native(name, arity, params, f"{place}.name")
     builder.recorder.used(f"{place}.name", "native_gates[*]")
-    for at, qubits, each in [*sites, (place, (), found)]:
-        error, duration_ns = _figures(at, {**found, **each}, factor)
+    for at, qubits, each in [*sites, (place, (), record)]:
+        error, duration_ns = _figures(at, {**record, **each}, factor)
         if qubits or error is not None or duration_ns is not None:
             builder.add_gate(name, qubits, at)
         if error is not None:
@@ -136,13 +138,13 @@ def _operation(builder: SnapshotBuilder, place: str, found: dict[str, Any], fact
             builder.couple((qubits[0], qubits[1]), at)
 
 
-def _figures(at: str, found: dict[str, Any], factor: float) -> tuple[float | None, float | None]:
+def _figures(at: str, record: dict[str, Any], factor: float) -> tuple[float | None, float | None]:
     """(error, duration in ns) of an operation; None where it is not given."""
     error = duration_ns = None
-    if found.get("fidelity") is not None:
-        error = values.infidelity(found["fidelity"], f"{at}.fidelity")
-    if found.get("duration") is not None:
-        duration_ns = values.number(found["duration"], f"{at}.duration") * factor
+    if record.get("fidelity") is not None:
+        error = values.infidelity(record["fidelity"], f"{at}.fidelity")
+    if record.get("duration") is not None:
+        duration_ns = values.number(record["duration"], f"{at}.duration") * factor
     return error, duration_ns
 
 
@@ -150,14 +152,14 @@ def _instruction(
     builder: SnapshotBuilder,
     name: str,
     place: str,
-    found: dict[str, Any],
+    record: dict[str, Any],
     sites: list[tuple[str, tuple[int, ...], dict[str, Any]]],
     factor: float,
 ) -> None:
     """Measurement or reset: values of the qubits."""
     targets = ("readout_error", "readout_ns") if name == "measure" else ("reset_error", "reset_ns")
-    for at, qubits, each in [*sites, (place, tuple(range(builder.num_qubits)), found)]:
-        figures = _figures(at, {**found, **each}, factor)
+    for at, qubits, each in [*sites, (place, tuple(range(builder.num_qubits)), record)]:
+        figures = _figures(at, {**record, **each}, factor)
         for target, value in zip(targets, figures, strict=True):
             for qubit in qubits:
                 if value is None or (at == place and builder.has_qubit(qubit, target)):

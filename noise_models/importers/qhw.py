@@ -72,26 +72,26 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
 def _num_qubits(head: dict[str, Any], metrics: list[dict[str, Any]]) -> int:
     if head.get("num_qubits") is not None:
         return values.integer(head["num_qubits"], "device.num_qubits")
-    numbers = [-1]
+    indices = [-1]
     for each in metrics:
         for place, entry in values.items(each.get("qubit_metrics", []), "qubit_metrics"):
             result = values.mapping(entry, place)
-            numbers.append(values.qubit_index(result.get("qubit"), f"{place}.qubit"))
-    return max(numbers) + 1
+            indices.append(values.qubit_index(result.get("qubit"), f"{place}.qubit"))
+    return max(indices) + 1
 
 
-def _metrics(builder: SnapshotBuilder, extension: str, found: Any) -> None:
-    if not isinstance(found, dict):
+def _metrics(builder: SnapshotBuilder, extension: str, metrics: Any) -> None:
+    if not isinstance(metrics, dict):
         builder.recorder.ignored(extension, "not a set of metrics")
         return
-    unit = found.get("duration_unit", "s")
+    unit = metrics.get("duration_unit", "s")
     factor = values.time_factor(unit, f"{extension}.duration_unit")
     frequency = values.frequency_factor(
-        found.get("frequency_unit", "Hz"), f"{extension}.frequency_unit"
+        metrics.get("frequency_unit", "Hz"), f"{extension}.frequency_unit"
     )
-    if "duration_unit" not in found:
+    if "duration_unit" not in metrics:
         builder.recorder.defaulted(f"{extension}.duration_unit", "s")
-    for place, entry in values.items(found.get("qubit_metrics", []), "qubit_metrics"):
+    for place, entry in values.items(metrics.get("qubit_metrics", []), "qubit_metrics"):
         each = values.mapping(entry, place)
         qubit = values.qubit_index(each.get("qubit"), f"{place}.qubit")
         for key, value in each.items():
@@ -110,31 +110,31 @@ def _metrics(builder: SnapshotBuilder, extension: str, found: Any) -> None:
                 builder.set_qubit(qubit, "readout_error", values.infidelity(value, at), at)
             elif key != "qubit":
                 builder.recorder.ignored(at, "not used by the noise model")
-    for place, entry in values.items(found.get("gate_metrics", []), "gate_metrics"):
+    for place, entry in values.items(metrics.get("gate_metrics", []), "gate_metrics"):
         _gate(builder, place, values.mapping(entry, place), factor)
-    for key in sorted(found.keys() - _KNOWN):
+    for key in sorted(metrics.keys() - _KNOWN):
         builder.recorder.ignored(f"{extension}.{shown(key)[1:-1]}", "not used by the noise model")
 
 
 _KNOWN = {"qubit_metrics", "gate_metrics", "duration_unit", "frequency_unit"}
 
 
-def _gate(builder: SnapshotBuilder, place: str, found: dict[str, Any], factor: float) -> None:
-    name = values.text(found.get("operation"), f"{place}.operation")
+def _gate(builder: SnapshotBuilder, place: str, record: dict[str, Any], factor: float) -> None:
+    name = values.text(record.get("operation"), f"{place}.operation")
     locus = tuple(
         values.qubit_index(each, at)
-        for at, each in values.items(found.get("locus", []), f"{place}.locus")
+        for at, each in values.items(record.get("locus", []), f"{place}.locus")
     )
     error = None
-    if found.get("error") is not None:
-        error = values.probability(found["error"], f"{place}.error")
-    elif found.get("fidelity") is not None:
-        error = values.infidelity(found["fidelity"], f"{place}.fidelity")
+    if record.get("error") is not None:
+        error = values.probability(record["error"], f"{place}.error")
+    elif record.get("fidelity") is not None:
+        error = values.infidelity(record["fidelity"], f"{place}.fidelity")
     duration_ns = None
-    if found.get("duration") is not None:
-        inputs = values.number(found["duration"], f"{place}.duration")
+    if record.get("duration") is not None:
+        inputs = values.number(record["duration"], f"{place}.duration")
         duration_ns = values.scaled(inputs, factor)
-    for key in sorted(found.keys() - {"operation", "locus", "error", "fidelity", "duration"}):
+    for key in sorted(record.keys() - {"operation", "locus", "error", "fidelity", "duration"}):
         builder.recorder.ignored(f"{place}.{shown(key)[1:-1]}", "not used by the noise model")
     if name in ("measure", "reset"):
         targets = (
@@ -157,8 +157,8 @@ def _device(builder: SnapshotBuilder, record: dict[str, Any]) -> None:
     arity = {gate: len(qubits) for gate, qubits in builder.gate_keys if qubits}
     for place, each in values.items(metadata.get("basis_gates", []), "metadata.basis_gates"):
         gate = values.text(each, place)
-        known = SHAPES.get(gate)
-        builder.add_native(gate, arity.get(gate, known[0] if known else 1), None, place)
+        shape = SHAPES.get(gate)
+        builder.add_native(gate, arity.get(gate, shape[0] if shape else 1), None, place)
         builder.recorder.used(place, "native_gates[*]")
     if metadata.get("max_shots") is not None:
         builder.values["max_shots"] = values.integer(metadata["max_shots"], "metadata.max_shots")

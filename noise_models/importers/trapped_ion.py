@@ -52,8 +52,8 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
         if key in _SECTIONS and isinstance(value, dict):
             for name, each in value.items():
                 if isinstance(each, dict):
-                    for inner, one in each.items():
-                        _put(entries, inner, f"{key}.{_key(name)}.{_key(inner)}", one)
+                    for inner, entry in each.items():
+                        _put(entries, inner, f"{key}.{_key(name)}.{_key(inner)}", entry)
                 else:
                     _put(entries, name, f"{key}.{_key(name)}", each)
         else:
@@ -61,10 +61,10 @@ def _flat(document: dict[str, Any]) -> dict[str, tuple[str, Any]]:
     return entries
 
 
-def _put(found: dict[str, tuple[str, Any]], name: str, place: str, value: Any) -> None:
-    if name in found:
+def _put(entries: dict[str, tuple[str, Any]], name: str, place: str, value: Any) -> None:
+    if name in entries:
         raise SnapshotError(place, f"{shown(name)} a second time", hint="remove one of the two")
-    found[name] = (place, value)
+    entries[name] = (place, value)
 
 
 def _key(key: str) -> str:
@@ -120,11 +120,11 @@ def read(source: Source, name: str) -> tuple[CalibrationSnapshot, ImportReport]:
     return builder.finish(name or values.text(label, "name"), source.digest)
 
 
-def _qubits(builder: SnapshotBuilder, given: dict[str, tuple[str, Any]]) -> set[str]:
+def _qubits(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]]) -> set[str]:
     """Values that all qubits share; returns the keys that were read."""
     shared: dict[str, tuple[str, float]] = {}
-    if "p_meas" in given:
-        at, value = given["p_meas"]
+    if "p_meas" in entries:
+        at, value = entries["p_meas"]
         if isinstance(value, list):
             pair = [values.probability(each, place) for place, each in values.items(value, at)]
             if len(pair) != 2:
@@ -133,19 +133,22 @@ def _qubits(builder: SnapshotBuilder, given: dict[str, tuple[str, Any]]) -> set[
             pair = [values.probability(value, at)] * 2
         shared["p01"], shared["p10"] = (at, pair[0]), (at, pair[1])
     for key, target in (("p_meas_0", "p01"), ("p_meas_1", "p10"), ("p_init", "preparation_error")):
-        if key in given:
-            at, value = given[key]
+        if key in entries:
+            at, value = entries[key]
             if target in shared:
                 raise SnapshotError(at, f"{key} beside p_meas", hint="give one of the two")
             shared[target] = (at, values.probability(value, at))
     if "preparation_error" in shared:
         shared["reset_error"] = shared["preparation_error"]
     for key, (target, factor) in _QUBIT_TIMES.items():
-        if key in given:
-            shared[target] = (given[key][0], values.number(given[key][1], given[key][0]) * factor)
-    if "linear_dephasing_rate" in given:
+        if key in entries:
+            shared[target] = (
+                entries[key][0],
+                values.number(entries[key][1], entries[key][0]) * factor,
+            )
+    if "linear_dephasing_rate" in entries:
         # Probability of Z after a time t: rate t here, (1 - exp(-t / T2)) / 2 of dephasing.
-        at, value = given["linear_dephasing_rate"]
+        at, value = entries["linear_dephasing_rate"]
         rate = values.number(value, at)
         if rate < 0.0:
             raise SnapshotError(at, f"{rate:g}", hint="a rate in 1/s, 0 or above")
@@ -160,7 +163,7 @@ def _qubits(builder: SnapshotBuilder, given: dict[str, tuple[str, Any]]) -> set[
     }
 
 
-def _texts(builder: SnapshotBuilder, given: dict[str, tuple[str, Any]], used: set[str]) -> None:
+def _texts(builder: SnapshotBuilder, entries: dict[str, tuple[str, Any]], used: set[str]) -> None:
     used.add("name")
     for key, target in (
         ("date", "calibrated"),
@@ -169,11 +172,11 @@ def _texts(builder: SnapshotBuilder, given: dict[str, tuple[str, Any]], used: se
         ("version", "version"),
     ):
         used.add(key)
-        if key in given and target not in builder.values:
-            builder.values[target] = values.text(given[key][1], given[key][0])
-            builder.recorder.used(given[key][0], target)
+        if key in entries and target not in builder.values:
+            builder.values[target] = values.text(entries[key][1], entries[key][0])
+            builder.recorder.used(entries[key][0], target)
     for key in ("max_n_shots", "max_shots"):
         used.add(key)
-        if key in given and "max_shots" not in builder.values:
-            builder.values["max_shots"] = values.integer(given[key][1], given[key][0])
-            builder.recorder.used(given[key][0], "max_shots")
+        if key in entries and "max_shots" not in builder.values:
+            builder.values["max_shots"] = values.integer(entries[key][1], entries[key][0])
+            builder.recorder.used(entries[key][0], "max_shots")

@@ -29,9 +29,9 @@ def resolve(name: str) -> str:
 
 def load(name: str) -> CalibrationSnapshot:
     """Snapshot of a device by its name. Raises SnapshotError."""
-    known = resolve(name)
-    if known in BUNDLED:
-        return snapshots.load((_FOLDER / f"{known}.json").read_bytes())
-    if known:
-        return installed.read(known)[0]
+    resolved = resolve(name)
+    if resolved in BUNDLED:
+        return snapshots.load((_FOLDER / f"{resolved}.json").read_bytes())
+    if resolved:
+        return installed.read(resolved)[0]
     raise SnapshotError("name", f"no device {name!r}", hint=f"known: {', '.join(names())}")

@@ -100,8 +100,8 @@ def _table(struct: type[msgspec.Struct]) -> Iterator[str]:
 
 def _comments(struct: type[msgspec.Struct]) -> dict[str, str]:
     """Return the comment behind each field in the source of a struct."""
-    found = re.findall(r"^    (\w+): [^#\n]*#[ ](.*)$", inspect.getsource(struct), re.MULTILINE)
-    return {name: text.replace("|", "\\|").replace("<", "&lt;") for name, text in found}
+    comments = re.findall(r"^    (\w+): [^#\n]*#[ ](.*)$", inspect.getsource(struct), re.MULTILINE)
+    return {name: text.replace("|", "\\|").replace("<", "&lt;") for name, text in comments}
 
 
 def _is_table(hint: Any) -> bool:

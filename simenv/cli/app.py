@@ -107,13 +107,13 @@ def application(*names: str) -> typer.Typer:
 
 def _called(hoisted: Sequence[str]) -> tuple[str, ...]:
     """Return the command of a line, if it is certain before typer parses the line."""
-    words = iter(hoisted)
-    for word in words:
-        if word in VALUED:
-            next(words, "")
-        elif word in _MODULES:
-            return (word,)
-        elif not word.startswith("--") or word in ("-h", "--help", "--version"):
+    tokens = iter(hoisted)
+    for token in tokens:
+        if token in VALUED:
+            next(tokens, "")
+        elif token in _MODULES:
+            return (token,)
+        elif not token.startswith("--") or token in ("-h", "--help", "--version"):
             break
     return ()
 
@@ -142,9 +142,9 @@ def run(arguments: Sequence[str]) -> int:
     common_words = arguments[: arguments.index("--")] if "--" in arguments else arguments
 
     def call() -> object:
-        words = hoist(arguments)
-        command = typer.main.get_command(application(*_called(words)))
-        return command.main(words, prog_name="simenv", standalone_mode=False)
+        argv = hoist(arguments)
+        command = typer.main.get_command(application(*_called(argv)))
+        return command.main(argv, prog_name="simenv", standalone_mode=False)
 
     return guarded(call, as_json="--json" in common_words, debug="--debug" in common_words)
 

@@ -123,8 +123,8 @@ _ARGUMENT = re.compile(
 
 def spoken(text: str) -> str:
     """The text with arguments of `Client.submit` turned into options of `simenv submit`."""
-    for phrase, words in _PHRASES:
-        text = phrase.sub(words, text)
+    for phrase, replacement in _PHRASES:
+        text = phrase.sub(replacement, text)
     result = _ARGUMENT.match(text)
     return f"--{_NAMES.get(result[1], result[1])} {result[2]}" if result else text
 

@@ -81,13 +81,13 @@ def listed(
     """
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
-        def command(context: typer.Context, **told: Any) -> None:
+        def command(context: typer.Context, **values: Any) -> None:
             common = options.settings_of(context)
             style = Style(
-                common.as_json, told.pop("columns"), told.pop("no_header"), told.pop("watch")
+                common.as_json, values.pop("columns"), values.pop("no_header"), values.pop("watch")
             )
             with common.connect_or_read() if stored else common.connect() as client:
-                listing(columns, style, lambda: rows(client, **told))
+                listing(columns, style, lambda: rows(client, **values))
 
         _dress(command, rows)
         return command
@@ -142,14 +142,14 @@ def _blocks(rows: Iterable[Row]) -> Iterator[Sequence[Row]]:
 def _choose(columns: Sequence[Column[Row]], names: str) -> Sequence[Column[Row]]:
     if not names:
         return columns
-    known = {word: column for column in columns for word in _WORD.findall(column.header.lower())}
-    known |= {column.header.lower(): column for column in columns}
+    by_name = {word: column for column in columns for word in _WORD.findall(column.header.lower())}
+    by_name |= {column.header.lower(): column for column in columns}
     headers = ", ".join(column.header.lower() for column in columns)
     wanted = [name.strip().lower() for name in names.split(",")]
     for name in wanted:
-        if name not in known:
+        if name not in by_name:
             raise OptionError(f"there is no column {name!r}", hint=f"columns: {headers}")
-    return [known[name] for name in wanted]
+    return [by_name[name] for name in wanted]
 
 
 def _show(

@@ -79,21 +79,21 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     """The same line with the common options in front; what follows `--` stays as it is."""
     front: list[str] = []
     rest: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if word == "--":
-            rest += [word, *words]
-        elif rest[:2] == _NAMED_THERE and word.startswith("--name"):
-            rest.append(word)  # the device's name
-        elif word in FLAGS or word.startswith(tuple(f"{option}=" for option in VALUED)):
-            front.append(word)
-        elif word in VALUED:
-            value = next(words, "--")
+    tokens = iter(arguments)
+    for token in tokens:
+        if token == "--":
+            rest += [token, *tokens]
+        elif rest[:2] == _NAMED_THERE and token.startswith("--name"):
+            rest.append(token)  # the device's name
+        elif token in FLAGS or token.startswith(tuple(f"{option}=" for option in VALUED)):
+            front.append(token)
+        elif token in VALUED:
+            value = next(tokens, "--")
             if value.startswith("-"):
-                raise OptionError(f"{word} has no value", hint=f"{word} VALUE, or {word}=VALUE")
-            front += [word, value]
+                raise OptionError(f"{token} has no value", hint=f"{token} VALUE, or {token}=VALUE")
+            front += [token, value]
         else:
-            rest.append(word)
+            rest.append(token)
     if rest[:1] == ["exec"] and len(rest) > 1 and not {"--", "-h", "--help"} & set(rest):
         raise OptionError(
             "simenv exec: where does the command begin?", hint="simenv exec -- CMD ARGS"

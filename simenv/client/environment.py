@@ -373,24 +373,24 @@ class Environment:
         return self._session.request(m.Stopping, partial(m.Shutdown, now=now), timeout_s)
 
 
-def _by_name(found: Pools) -> dict[str, NodeInfo]:
-    return {node.name: node for node in found.nodes}
+def _by_name(pools: Pools) -> dict[str, NodeInfo]:
+    return {node.name: node for node in pools.nodes}
 
 
-def _reason(told: object) -> str:
-    if not isinstance(told, str) or not 0 < len(told.strip()) <= MAX_REASON_CHARS:
+def _reason(reason: object) -> str:
+    if not isinstance(reason, str) or not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
         raise OptionError(
-            f"reason={told!r:.80}",
+            f"reason={reason!r:.80}",
             hint=f"1 to {MAX_REASON_CHARS} characters, for whoever finds the node drained",
         )
-    return told
+    return reason
 
 
-def _count(what: str, told: SupportsIndex) -> int:
+def _count(what: str, value: SupportsIndex) -> int:
     try:
-        count = operator.index(told)
+        count = operator.index(value)
     except TypeError:
         count = -1
-    if isinstance(told, bool) or not 0 <= count <= MAX_WORKERS:
-        raise OptionError(f"{what}={told!r:.80}", hint=f"a whole number from 0 to {MAX_WORKERS}")
+    if isinstance(value, bool) or not 0 <= count <= MAX_WORKERS:
+        raise OptionError(f"{what}={value!r:.80}", hint=f"a whole number from 0 to {MAX_WORKERS}")
     return count

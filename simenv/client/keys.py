@@ -127,8 +127,8 @@ def issue_key(store: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
     """Let a new key in and write its owner's file, 0600; both or neither."""
     if file.exists() or file.is_symlink():
         loose = file.exists() and file.stat().st_mode & 0o077
-        words = "is there already" + (" and can be opened by others" if loose else "")
-        raise ConfigError(f"{file} {words}", hint="remove it, or name another file")
+        problem = "is there already" + (" and can be opened by others" if loose else "")
+        raise ConfigError(f"{file} {problem}", hint="remove it, or name another file")
     person = store.add(name, role)
     try:
         keyfiles.create_private(file, person)

@@ -119,8 +119,8 @@ class Reservation:
 
 def ended(session: ServiceSession, number: int, reason: str, *, cancel: bool) -> list[str]:
     """A reservation is over; the ids of its tasks that are not."""
-    words = reason[:MAX_REASON_CHARS]
-    ask = partial(Release, reservation=number, reason=words, cancel=cancel)
+    short_reason = reason[:MAX_REASON_CHARS]
+    ask = partial(Release, reservation=number, reason=short_reason, cancel=cancel)
     return [task_name(task) for task in session.request(Released, ask).running]
 
 
@@ -243,19 +243,19 @@ class LeaseRenewer:
                 if self._stopped:
                     return
                 now_s = monotonic()
-                ready = [one for one, due_s in self._due.items() if due_s <= now_s]
-            for one in ready:
-                self._renew(one)
+                ready = [reservation for reservation, due_s in self._due.items() if due_s <= now_s]
+            for reservation in ready:
+                self._renew(reservation)
 
-    def _renew(self, one: Reservation) -> None:
-        next_s = one.for_s / PART
+    def _renew(self, reservation: Reservation) -> None:
+        next_s = reservation.for_s / PART
         try:
-            one.renew()
+            reservation.renew()
         except NotReservedError:
-            self.drop(one)  # it is over: whoever submits under it is told
+            self.drop(reservation)  # it is over: whoever submits under it is told
             return
         except SimenvError:
             next_s = min(AGAIN_S, next_s)
         with self._changed:
-            if one in self._due:
-                self._due[one] = monotonic() + next_s
+            if reservation in self._due:
+                self._due[reservation] = monotonic() + next_s

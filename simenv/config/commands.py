@@ -25,13 +25,13 @@ def _problem(command: str) -> str:
     if len(command) > _MAX_CHARS or not command.isprintable():
         return f"is not one printable line of at most {_MAX_CHARS} characters"
     try:
-        words = shlex.split(command)
+        tokens = shlex.split(command)
     except ValueError as error:
         return f"cannot be split into words: {error}"
-    if not words or "{" in words[0]:
+    if not tokens or "{" in tokens[0]:
         return "does not begin with a program"
     try:
-        parts = [part for word in words for part in string.Formatter().parse(word)]
+        parts = [part for token in tokens for part in string.Formatter().parse(token)]
     except ValueError as error:
         return f"has a brace alone ({error}); a brace itself is written twice"
     for _, name, form, conversion in parts:

@@ -103,33 +103,33 @@ ADMISSION_POLICIES = ("unlimited", "credit", "rate")
 _FIGURES = {"": (), "unlimited": (), "credit": ("credits",), "rate": ("rate", "span_s")}
 
 
-def check_policies(name: str, told: Policies, pools: Iterable[str], source: str) -> None:
+def check_policies(name: str, policies: Policies, pools: Iterable[str], source: str) -> None:
     """ConfigError names the key, the value and what is allowed."""
     what = f"{source}: policies.{name[:64]}"
-    known = (ALL, *pools)
-    if name not in known:
-        raise ConfigError(f"{what}: there is no such pool", hint=nearest(name, known))
-    if told.queue and told.queue not in QUEUE_POLICIES:
-        raise _unknown(f"{what}: queue", told.queue, QUEUE_POLICIES)
-    if told.keys and told.queue != "ordered":
+    pool_names = (ALL, *pools)
+    if name not in pool_names:
+        raise ConfigError(f"{what}: there is no such pool", hint=nearest(name, pool_names))
+    if policies.queue and policies.queue not in QUEUE_POLICIES:
+        raise _unknown(f"{what}: queue", policies.queue, QUEUE_POLICIES)
+    if policies.keys and policies.queue != "ordered":
         raise ConfigError(f"{what}: keys go with queue = 'ordered' alone", hint="leave keys out")
-    for key in told.keys:
+    for key in policies.keys:
         if key not in QUEUE_KEYS:
             raise _unknown(f"{what}: keys", key, QUEUE_KEYS)
-    if told.admission and told.admission not in ADMISSION_POLICIES:
-        raise _unknown(f"{what}: admission", told.admission, ADMISSION_POLICIES)
+    if policies.admission and policies.admission not in ADMISSION_POLICIES:
+        raise _unknown(f"{what}: admission", policies.admission, ADMISSION_POLICIES)
     for figure in ("credits", "rate", "span_s"):
-        value = getattr(told, figure)
-        belongs = figure in _FIGURES[told.admission]
+        value = getattr(policies, figure)
+        belongs = figure in _FIGURES[policies.admission]
         if value < 0 or bool(value) != belongs:
             raise ConfigError(
-                f"{what}: {figure} = {value} with admission = {told.admission or 'not set'!r}",
+                f"{what}: {figure} = {value} with admission = {policies.admission or 'not set'!r}",
                 hint="credit needs credits; rate needs rate and span_s; unlimited takes no figures",
             )
 
 
-def _unknown(what: str, told: str, known: tuple[str, ...]) -> ConfigError:
-    return ConfigError(f"{what} = {told[:64]!r} is not known", hint=nearest(told, known))
+def _unknown(what: str, value: str, choices: tuple[str, ...]) -> ConfigError:
+    return ConfigError(f"{what} = {value[:64]!r} is not known", hint=nearest(value, choices))
 
 
 EVERYWHERE = "everywhere"  # the word for all interfaces

@@ -48,10 +48,10 @@ def pool_text(text: str) -> PoolSpec:
     return pool_of(settings, f"--pool {text[:80]!r}")
 
 
-def pool_of(told: Mapping[str, object], source: str) -> PoolSpec:
+def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
     """A pool of its words or of a table's values; ConfigError names the key, the value, and what
     is allowed."""
-    values = dict(told)
+    values = dict(table)
     if "memory_bytes" in values:  # its name in a PoolSpec
         values["memory"] = values.pop("memory_bytes")
     for key in values:

@@ -57,10 +57,10 @@ def _truth(environ: Mapping[str, str], name: str) -> bool | None:
     return None if not word else word in _YES
 
 
-def _one_of(environ: Mapping[str, str], name: str, words: tuple[str, ...]) -> str:
+def _one_of(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
     word = environ.get(name, "").lower()
-    if word and word not in words:
-        raise ConfigError(f"{name}={word[:80]!r}", hint=f"one of: {', '.join(words)}")
+    if word and word not in choices:
+        raise ConfigError(f"{name}={word[:80]!r}", hint=f"one of: {', '.join(choices)}")
     return word
 
 

@@ -16,11 +16,11 @@ _BYTES = ("max_queued_bytes", "max_kept_bytes")
 _TABLES = ("client", "admin", "keys")
 
 
-def limits_of(told: object, source: str) -> Limits:
+def limits_of(raw: object, source: str) -> Limits:
     """The table, over each role's defaults; ConfigError names key, value and what is allowed."""
-    if isinstance(told, Limits):
-        return told
-    table = _table(told, f"{source}: limits")
+    if isinstance(raw, Limits):
+        return raw
+    table = _table(raw, f"{source}: limits")
     for name in table:
         if name not in _TABLES:
             raise ConfigError(f"{source}: unknown key 'limits.{name}'", hint=nearest(name, _TABLES))
@@ -34,10 +34,10 @@ def limits_of(told: object, source: str) -> Limits:
     return Limits(client, admin, keys)
 
 
-def limit_values(told: object, what: str) -> dict[str, int]:
+def limit_values(raw: object, what: str) -> dict[str, int]:
     """Names and values of some limits; sizes may have units."""
     entries: dict[str, int] = {}
-    for key, value in _table(told, what).items():
+    for key, value in _table(raw, what).items():
         if key in _BYTES:
             value = size(value, f"{what}: {key}")
         if isinstance(value, bool) or not isinstance(value, int):
@@ -46,10 +46,10 @@ def limit_values(told: object, what: str) -> dict[str, int]:
     return entries
 
 
-def _of_role(told: object, base: OwnerLimits, what: str) -> OwnerLimits:
-    if isinstance(told, OwnerLimits):
-        return told
-    return _merged(base, limit_values(told, what), what)
+def _of_role(raw: object, base: OwnerLimits, what: str) -> OwnerLimits:
+    if isinstance(raw, OwnerLimits):
+        return raw
+    return _merged(base, limit_values(raw, what), what)
 
 
 def _merged(base: OwnerLimits, values: Mapping[str, int], what: str) -> OwnerLimits:
@@ -59,9 +59,9 @@ def _merged(base: OwnerLimits, values: Mapping[str, int], what: str) -> OwnerLim
         raise ConfigError(f"{what}: {error.message}", hint=error.hint) from error
 
 
-def _table(told: object, what: str) -> dict[str, object]:
-    if isinstance(told, msgspec.Struct):
-        return msgspec.structs.asdict(told)
-    if not isinstance(told, Mapping):
-        raise ConfigError(f"{what} = {str(told)[:80]!r} is not a table", hint=f"[{what}]")
-    return dict(told)
+def _table(raw: object, what: str) -> dict[str, object]:
+    if isinstance(raw, msgspec.Struct):
+        return msgspec.structs.asdict(raw)
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{what} = {str(raw)[:80]!r} is not a table", hint=f"[{what}]")
+    return dict(raw)

@@ -21,11 +21,11 @@ def check_name(name: str, what: str = "environment") -> str:
     return name
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, choices: Iterable[str]) -> str:
     """The way out where a word is not one of those known."""
-    words = tuple(known)
-    near = difflib.get_close_matches(word, words, 1)
-    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(words)}"
+    candidates = tuple(choices)
+    near = difflib.get_close_matches(word, candidates, 1)
+    return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(candidates)}"
 
 
 MAX_BYTES = 2**60
@@ -33,18 +33,18 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?\Z", re.IGNORECASE)
 _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
-def size(told: object, what: str) -> int:
+def size(value: object, what: str) -> int:
     """Bytes of `512MiB`, `2GB`, `1.5G`, `4096`; K, M, G and T are powers of 1,024, as sites mean
     them. ConfigError names `what`."""
-    if isinstance(told, int) and not isinstance(told, bool):
-        count = float(told)
+    if isinstance(value, int) and not isinstance(value, bool):
+        count = float(value)
     else:
-        result = _SIZE.match(told.strip()) if isinstance(told, str) else None
+        result = _SIZE.match(value.strip()) if isinstance(value, str) else None
         if result is None:
             raise ConfigError(
-                f"{what} = {str(told)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
+                f"{what} = {str(value)[:80]!r} is not a size", hint="512MiB, 2GiB, or bytes"
             )
         count = float(result[1]) * 1024 ** _POWERS.get((result[2] or "")[:1].lower(), 0)
     if not 0 <= count <= MAX_BYTES:
-        raise ConfigError(f"{what} = {str(told)[:80]} is outside 0 .. 1024 PiB")
+        raise ConfigError(f"{what} = {str(value)[:80]} is outside 0 .. 1024 PiB")
     return int(count)

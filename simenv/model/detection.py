@@ -97,11 +97,11 @@ def check_detection(call: DetectionCall) -> None:
         raise OptionError(
             f"decoder={call.decoder[:64]!r}", hint=f"{PYMATCHING!r}, or None for samples alone"
         )
-    for name, most in _LIMITS.items():
+    for name, limit in _LIMITS.items():
         value = getattr(call.sizes, name)
-        if not 0 <= value <= most:
+        if not 0 <= value <= limit:
             raise LimitExceededError(
-                f"the circuit has {value} {name}; the limit is {most}",
+                f"the circuit has {value} {name}; the limit is {limit}",
                 hint="fewer rounds, or a smaller code, in each task",
             )
     if not call.sizes.detectors + call.sizes.observables:

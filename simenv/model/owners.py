@@ -68,17 +68,19 @@ of 2 GB of memory outlives a client who uses all of it."""
 def merged(base: OwnerLimits, values: Mapping[str, int]) -> OwnerLimits:
     """Limits with some of their values replaced; OptionError names a key or a value
     that cannot be."""
-    known = OwnerLimits.__struct_fields__
+    names = OwnerLimits.__struct_fields__
     for key, value in values.items():
-        if key not in known:
-            raise OptionError(f"there is no limit {key[:64]!r}", hint=f"one of: {', '.join(known)}")
+        if key not in names:
+            raise OptionError(f"there is no limit {key[:64]!r}", hint=f"one of: {', '.join(names)}")
         check_value(key, value)
-    return OwnerLimits(**{key: values.get(key, getattr(base, key)) for key in known})
+    return OwnerLimits(**{key: values.get(key, getattr(base, key)) for key in names})
 
 
 def check_value(key: str, value: int) -> None:
     """OptionError where a limit cannot have that value."""
-    most = {"max_reserved_percent": 100, "max_priority": 1_000_000}.get(key, 2**50)
-    if not 0 <= value <= most:
-        hint = f"a whole number, 0 to {most}" + ("" if key == "max_priority" else "; 0: no limit")
+    maximum = {"max_reserved_percent": 100, "max_priority": 1_000_000}.get(key, 2**50)
+    if not 0 <= value <= maximum:
+        hint = f"a whole number, 0 to {maximum}" + (
+            "" if key == "max_priority" else "; 0: no limit"
+        )
         raise OptionError(f"{key} = {value}", hint=hint)

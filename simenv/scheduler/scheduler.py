@@ -104,9 +104,9 @@ class Scheduler:
         """A worker returned results; those of outdated attempts are ignored."""
         return tasks.tasks_finished(self.state, worker, results, slots, now_ns)
 
-    def cancel(self, numbers: list[int], now_ns: int) -> tuple[list[str], list[Action]]:
+    def cancel(self, task_numbers: list[int], now_ns: int) -> tuple[list[str], list[Action]]:
         """Cancel tasks; for each of them "cancelled", "cancelling" or "unknown"."""
-        return tasks.cancel(self.state, numbers, now_ns)
+        return tasks.cancel(self.state, task_numbers, now_ns)
 
     def dispatch(self, now_ns: int) -> list[Action]:
         """Continue what reservations and other tasks freed, then assign waiting tasks to

@@ -208,13 +208,15 @@ def launcher_for(
     """
     folder = files.private_folder(sockets / "launcher")
     agent = configs.launch_agent(config, environ)
-    known = configs.home_root(environ) / "launchers.json"
+    cache_path = configs.home_root(environ) / "launchers.json"
     with suppress(OSError):  # without it, every start has to find out again
-        known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        cache_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     seen = dict(worker_environ(environ))
     use = config.launcher.use
     try:
-        return select_launcher(use, allocation, environ, known, folder, agent, worker_environ=seen)
+        return select_launcher(
+            use, allocation, environ, cache_path, folder, agent, worker_environ=seen
+        )
     except LaunchError as error:
         raise ConfigError(
             str(error), hint="`simenv doctor` shows what works here; --launcher auto takes that"
@@ -240,12 +242,12 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
             continue
         card = catalog.card(pool.engine)
         if card is None:
-            known = ", ".join(
+            engine_names = ", ".join(
                 entry.name for entry in catalog.engine_cards() if entry.in_default_pool
             )
             raise ConfigError(
                 f"pool {pool.name!r}: engine {pool.engine!r} is not known",
-                hint=f"one of: any, {known}",
+                hint=f"one of: any, {engine_names}",
             )
         if card.install_hint:
             raise ConfigError(

@@ -116,7 +116,7 @@ def outcomes(rows: bytes | memoryview, width: int) -> NDArray[np.unsignedinteger
     return np.frombuffer(rows, np.uint8).reshape(-1, max(1, width))
 
 
-def numbers(values: bytes | memoryview, kind: str, *shape: int) -> NDArray[Any]:
+def array_of(values: bytes | memoryview, kind: str, *shape: int) -> NDArray[Any]:
     """Packed numbers of that type; `shape` may hold one -1."""
     import numpy as np
 

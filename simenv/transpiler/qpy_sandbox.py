@@ -51,14 +51,14 @@ class Confined:
                 hint="send it again, or OpenQASM",
             )
         try:
-            verdict, words = self._judged(data)
+            verdict, reason = self._judged(data)
         finally:
             self._lock.release()
         if verdict == _SOUND:
             return
         if verdict == _WRONG:
             raise ProgramError(
-                f"{where}the QPY file cannot be read: {words}",
+                f"{where}the QPY file cannot be read: {reason}",
                 hint="write it anew with qiskit.qpy.dump, or send OpenQASM",
             )
         raise LimitExceededError(
@@ -99,15 +99,15 @@ class Confined:
         process = self._started()
         try:
             verdict = self._verdict(process, data)
-            words = self._words(process) if verdict == _WRONG else ""
+            reason = self._words(process) if verdict == _WRONG else ""
         except (OSError, TimeoutError, struct.error):
-            verdict, words = b"", ""
+            verdict, reason = b"", ""
         except BaseException:
             self._end()
             raise
         if verdict not in (_SOUND, _WRONG):
             self._end()
-        return verdict, words
+        return verdict, reason
 
     def _verdict(self, process: subprocess.Popen[bytes], data: bytes) -> bytes:
         assert process.stdin is not None
@@ -171,8 +171,8 @@ def main() -> int:
         try:
             qpy.load(io.BytesIO(data))
         except BaseException as error:  # noqa: BLE001 - a panic of its compiled part is none of Exception
-            words = (str(getattr(error, "message", "")) or str(error))[:_MOST_WORDS].encode()
-            answers.write(_WRONG + _LENGTH.pack(len(words)) + words)
+            message = (str(getattr(error, "message", "")) or str(error))[:_MOST_WORDS].encode()
+            answers.write(_WRONG + _LENGTH.pack(len(message)) + message)
         else:
             answers.write(_SOUND)
         answers.flush()

@@ -33,7 +33,7 @@ def target_of(info: DeviceInfo) -> Any:
 
     dt_s = None if math.isnan(info.dt_ns) or not info.dt_ns else info.dt_ns * 1e-9
     target = Target(num_qubits=info.num_qubits, dt=dt_s)
-    known = get_standard_gate_name_mapping()
+    standard_gates = get_standard_gate_name_mapping()
     figures: dict[str, dict[tuple[int, ...], Any]] = defaultdict(dict)
     for each in info.operations:
         figures[each.name][each.qubits] = InstructionProperties(
@@ -46,7 +46,7 @@ def target_of(info: DeviceInfo) -> Any:
     for gate in info.gates:
         if gate.name in ("measure", "reset", "delay"):
             continue
-        standard = known.get(gate.name)
+        standard = standard_gates.get(gate.name)
         if standard is None:
             raise OptionError(
                 f"device {info.name}: Qiskit has no gate {gate.name!r}",

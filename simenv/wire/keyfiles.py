@@ -131,15 +131,15 @@ def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
         )
     if len(keys) >= MAX_KEYS:
         raise OptionError(f"{len(keys)} keys are the most there can be", hint="revoke some")
-    for known in keys:
-        if key.name == known.name:
-            message = f"there is a key named {key.name!r} already (role {known.role})"
+    for existing in keys:
+        if key.name == existing.name:
+            message = f"there is a key named {key.name!r} already (role {existing.role})"
             raise KeyConflictError(
                 message, hint=f"another name, or first: simenv keys revoke {key.name}"
             )
-        if key.public_key == known.public_key:
+        if key.public_key == existing.public_key:
             raise KeyConflictError(
-                f"this key is known already, as {known.name!r}", hint="make a new one"
+                f"this key is known already, as {existing.name!r}", hint="make a new one"
             )
     return [*keys, key]
 

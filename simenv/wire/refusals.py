@@ -14,7 +14,7 @@ def refusal(error: SimenvError, index: int = -1) -> Refusal:
     return Refusal(error.code, error.message, error.hint, index, retry_after_s)
 
 
-def one(refusal: Refusal, offset: int = 0) -> SimenvError:
+def error_at(refusal: Refusal, offset: int = 0) -> SimenvError:
     """`offset`: the number of the message's first item in the caller's list."""
     kind = by_code(refusal.code)
     index = refusal.index + offset if refusal.index >= 0 else -1
@@ -32,7 +32,7 @@ def one(refusal: Refusal, offset: int = 0) -> SimenvError:
 
 def error_of(refusals: Sequence[Refusal]) -> SimenvError:
     """The error of a call that is about one thing."""
-    return one(refusals[0]) if refusals else SimenvError("refused without a reason")
+    return error_at(refusals[0]) if refusals else SimenvError("refused without a reason")
 
 
 def error_of_batch(errors: Sequence[SimenvError], count: int, refused: int = 0) -> SimenvError:

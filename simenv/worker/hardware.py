@@ -35,7 +35,7 @@ class HardwareSession:
     @classmethod
     def of(cls, provider: str, folders: str, worker: str) -> HardwareSession:
         """The one that `module:factory` makes; see `made`."""
-        return cls(made(provider, folders), worker.rpartition("-")[0])
+        return cls(create_engine(provider, folders), worker.rpartition("-")[0])
 
     def news(self) -> DeviceInfo | None:
         """What it is, at first and after each change of its Target; else None."""
@@ -52,7 +52,7 @@ class HardwareSession:
         return device_info(self.engine, self._pool)
 
 
-def made(provider: str, folders: str) -> HardwareEngine:
+def create_engine(provider: str, folders: str) -> HardwareEngine:
     """The engine over the backend that `module:factory` makes.
 
     `folders`: where its module may be beside what is installed, as PYTHONPATH has them. ConfigError

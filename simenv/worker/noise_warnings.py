@@ -41,6 +41,6 @@ def _place(gate: str, qubits: tuple[int, ...]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    words = list(names)
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return "; ".join(words[:_SHOWN]) + more if words else "no gates"
+    items = list(names)
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return "; ".join(items[:_SHOWN]) + more if items else "no gates"

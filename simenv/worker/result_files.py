@@ -43,7 +43,7 @@ class ResultFileWriter:
 
     def put(
         self,
-        found: EngineResult,
+        result: EngineResult,
         program: Program,
         assigned: AssignedTask,
         terms: TaskOptions,
@@ -53,12 +53,12 @@ class ResultFileWriter:
 
         Raises StoreError.
         """
-        if _size(found) <= MESSAGE_BYTES:
+        if _size(result) <= MESSAGE_BYTES:
             return None
-        self._check_available(_size(found))
+        self._check_available(_size(result))
         large = {
             name: array
-            for name, array in _arrays(found, assigned.shots).items()
+            for name, array in _arrays(result, assigned.shots).items()
             if array.nbytes >= ARRAY_BYTES
         }
         return self._written(large, _attributes(program, assigned, terms, chunk), assigned)
@@ -98,12 +98,12 @@ class ResultFileWriter:
 
 def unavailable_reason(folder: Path, token: str) -> str:
     """Why this is not the results folder that the service sees, in words; "" if it is."""
-    here = os.uname().nodename
+    hostname = os.uname().nodename
     try:
         result = (folder / TOKEN).read_text()
     except OSError as error:
-        return f"the results folder {folder} cannot be seen from {here}: {error.strerror}"
-    return "" if result == token else f"{folder} on {here} is not the service's results folder"
+        return f"the results folder {folder} cannot be seen from {hostname}: {error.strerror}"
+    return "" if result == token else f"{folder} on {hostname} is not the service's results folder"
 
 
 def file_name(task: int, fence: int) -> str:
@@ -111,38 +111,38 @@ def file_name(task: int, fence: int) -> str:
     return f"{task_name(task >> SHARD_BITS)[2:]}/{task_name(task)}.{fence:x}.h5"
 
 
-def _size(found: EngineResult) -> int:
-    state = 0 if found.statevector is None else found.statevector.nbytes
+def _size(result: EngineResult) -> int:
+    state = 0 if result.statevector is None else result.statevector.nbytes
     return (
         state
-        + len(found.outcomes)
-        + len(found.counts)
-        + len(found.probability_outcomes)
-        + len(found.probabilities)
-        + len(found.expectations)
-        + len(found.gradients)
-        + len(found.memory)
+        + len(result.outcomes)
+        + len(result.counts)
+        + len(result.probability_outcomes)
+        + len(result.probabilities)
+        + len(result.expectations)
+        + len(result.gradients)
+        + len(result.memory)
     )
 
 
-def _arrays(found: EngineResult, shots: int) -> dict[str, NDArray[Any]]:
+def _arrays(result: EngineResult, shots: int) -> dict[str, NDArray[Any]]:
     """By their names in a ResultData."""
-    known: dict[str, NDArray[Any]] = {
-        "outcomes": hdf5_layout.outcomes(found.outcomes, found.outcome_width),
-        "counts": hdf5_layout.numbers(found.counts, "<u4"),
+    arrays: dict[str, NDArray[Any]] = {
+        "outcomes": hdf5_layout.outcomes(result.outcomes, result.outcome_width),
+        "counts": hdf5_layout.array_of(result.counts, "<u4"),
         "probability_outcomes": hdf5_layout.outcomes(
-            found.probability_outcomes, found.probability_width
+            result.probability_outcomes, result.probability_width
         ),
-        "probabilities": hdf5_layout.numbers(found.probabilities, "<f8"),
-        "expectations": hdf5_layout.numbers(found.expectations, "<f8"),
-        "gradients": hdf5_layout.numbers(found.gradients, "<f8"),
+        "probabilities": hdf5_layout.array_of(result.probabilities, "<f8"),
+        "expectations": hdf5_layout.array_of(result.expectations, "<f8"),
+        "gradients": hdf5_layout.array_of(result.gradients, "<f8"),
     }
-    if found.memory:
-        raw = np.frombuffer(found.memory, np.uint8)
-        known["memory"] = raw.reshape(found.count, shots, -1)
-    if found.statevector is not None:
-        known["statevector"] = np.ascontiguousarray(found.statevector).reshape(found.count, -1)
-    return known
+    if result.memory:
+        raw = np.frombuffer(result.memory, np.uint8)
+        arrays["memory"] = raw.reshape(result.count, shots, -1)
+    if result.statevector is not None:
+        arrays["statevector"] = np.ascontiguousarray(result.statevector).reshape(result.count, -1)
+    return arrays
 
 
 def _attributes(

@@ -70,16 +70,16 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-def chained(found: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
+def chained(result: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
     """The same result with gradients by parameters."""
-    by_slot = np.frombuffer(found.gradients).reshape(-1, num_slots)
+    by_slot = np.frombuffer(result.gradients).reshape(-1, num_slots)
     by_parameter = np.zeros((len(by_slot), chain.parameters))
     slots = np.frombuffer(chain.slots, "<i4").tolist()
     columns = np.frombuffer(chain.columns, "<i4").tolist()
     factors = np.frombuffer(chain.factors, "<f8").tolist()
     for slot, column, factor in zip(slots, columns, factors, strict=True):
         by_parameter[:, column] += factor * by_slot[:, slot]
-    return msgspec.structs.replace(found, gradients=by_parameter.tobytes())
+    return msgspec.structs.replace(result, gradients=by_parameter.tobytes())
 
 
 FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
@@ -322,41 +322,41 @@ def pack(
     program: Program,
     assigned: AssignedTask,
     terms: TaskOptions,
-    found: EngineResult,
+    result: EngineResult,
     file: ResultFile | None = None,
     device: DeviceRecord | None = None,
 ) -> bytes:
     """The result of all rows as it travels and is stored, without the arrays that `file` holds."""
     filed = () if file is None else [array.field for array in file.arrays]
     state = b""
-    if found.statevector is not None and "statevector" not in filed:
-        state = found.statevector.tobytes()
+    if result.statevector is not None and "statevector" not in filed:
+        state = result.statevector.tobytes()
     data = ResultData(
         RESULT_FORMAT,
         program.registers if "measure" in program.names else (),
         program.num_qubits,
         assigned.shots,
         assigned.seed,
-        found.outcome_width,
-        found.outcomes,
-        found.counts,
-        found.probability_outcomes,
-        found.probability_width,
-        found.probabilities,
+        result.outcome_width,
+        result.outcomes,
+        result.counts,
+        result.probability_outcomes,
+        result.probability_width,
+        result.probabilities,
         state,
-        found.expectations,
-        found.truncation,
-        found.remark,
+        result.expectations,
+        result.truncation,
+        result.remark,
         terms.precision,
         assigned.binding,
-        found.count,
-        found.rows,
-        found.probability_rows,
+        result.count,
+        result.rows,
+        result.probability_rows,
         file,
         terms.options,
-        found.gradients,
+        result.gradients,
         device,
-        found.memory,
+        result.memory,
     )
     if filed:
         data = msgspec.structs.replace(data, **dict.fromkeys(filed, b""))

@@ -287,12 +287,12 @@ def engine_cards() -> tuple[EngineCard, ...]:
 
 def card(name: str) -> EngineCard | None:
     """The card of that name; None if there is none. Entry points are read only if need be."""
-    known = _BY_NAME.get(name)
-    return known or next((entry for entry in engine_cards() if entry.name == name), None)
+    built_in = _BY_NAME.get(name)
+    return built_in or next((entry for entry in engine_cards() if entry.name == name), None)
 
 
 def settings_of(engine: str, options: Options, *, auto: bool) -> Options:
     """The options of a run: those given; where `auto` chose the engine and none are given, its
     card's."""
-    known = card(engine)
-    return options if options or known is None or not auto else known.auto_options
+    engine_card = card(engine)
+    return options if options or engine_card is None or not auto else engine_card.auto_options

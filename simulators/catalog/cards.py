@@ -131,11 +131,11 @@ class EngineCard(msgspec.Struct, frozen=True):
 
     def option_problem(self, options: Options) -> str:
         """Fault of options meant for this engine; "" if they have none."""
-        known = {option.name: option for option in self.options}
+        declared = {option.name: option for option in self.options}
         for name, value in options:
-            if name not in known:
+            if name not in declared:
                 return f"engine {self.name!r} has no option {name[:64]!r}"
-            if text := known[name].problem(value):
+            if text := declared[name].problem(value):
                 return f"engine {self.name!r}: {text}"
         return ""
 

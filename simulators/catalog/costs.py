@@ -116,8 +116,8 @@ class StatevectorCost(msgspec.Struct, frozen=True):
     def _held(self, profile: Profile, ask: CostQuery, branches: int) -> int:
         """The states or a rank's shares of them, and what is needed for any."""
         share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
-        many = profile.mid_circuit or profile.noise is not None
-        states = branches if many else self.copies
+        branched = profile.mid_circuit or profile.noise is not None
+        states = branches if branched else self.copies
         held = self.base_bytes + states * share
         if self.passes and profile.num_qubits > SMALL_QUBITS:
             held += states * norm_bytes(profile.num_qubits) // ask.ranks
@@ -290,12 +290,12 @@ class MpsCost(msgspec.Struct, frozen=True):
         return self.noisy_call_s + trajectory_work(profile.noise, ask.shots) * each + walks
 
     def _bond(self, profile: Profile, ask: CostQuery) -> int:
-        most = ask.bond or self.bond
+        max_bond = ask.bond or self.bond
         if profile.trial is not None and profile.trial.done:
-            return min(most, profile.trial.expected_bond)
-        if profile.bond_bits < 0 or profile.bond_bits >= most.bit_length():
-            return most
-        return min(most, 1 << profile.bond_bits)
+            return min(max_bond, profile.trial.expected_bond)
+        if profile.bond_bits < 0 or profile.bond_bits >= max_bond.bit_length():
+            return max_bond
+        return min(max_bond, 1 << profile.bond_bits)
 
 
 class ContractionCost(msgspec.Struct, frozen=True):

@@ -77,8 +77,8 @@ def trial_operations(profile: Profile, width: int) -> int:
     other = min(statevector_operations(profile, width), contraction_operations(profile))
     if _is_known(profile) and mps_operations(profile) <= other / 2:
         return 0
-    most = int(min(TRIAL_OPERATIONS, other / _TRIAL_SHARE))
-    return most if most >= _LEAST_TRIAL else 0
+    limit = int(min(TRIAL_OPERATIONS, other / _TRIAL_SHARE))
+    return limit if limit >= _LEAST_TRIAL else 0
 
 
 def _hops(profile: Profile) -> float:

@@ -89,17 +89,17 @@ class _Builder:
         """A gate whose qubits are at these sites, the first one being the lowest bit."""
         count = len(sites)
         if count == 2:
-            one, two = sites
-            if one < two:  # the lowest bit stands first
-                one, two = two, one
+            upper, lower = sites
+            if upper < lower:  # the lowest bit stands first
+                upper, lower = lower, upper
                 gate = gate.reshape(2, 2, 2, 2).transpose(1, 0, 3, 2).reshape(4, 4)
-            if one == two + 1:
-                self._pair(two, gate)
+            if upper == lower + 1:
+                self._pair(lower, gate)
                 return
-            swaps = range(one - 1, two, -1)
+            swaps = range(upper - 1, lower, -1)
             for site in swaps:
                 self._pair(site, SWAP)
-            self._pair(two, gate)
+            self._pair(lower, gate)
             for site in reversed(swaps):
                 self._pair(site, SWAP)
             return

@@ -39,8 +39,8 @@ class RightCanonicalChain:
         self.fidelity = 1.0  # with the state that nothing was cut off from, as estimated
         self.size = 2 * num_sites  # values of all tensors
         self.widest = 1  # the largest bond there ever was
-        one = np.ones(1, zero.real.dtype)
-        self._values: list[Values] = [one] * (num_sites + 1)  # of the bond left of each site
+        unit = np.ones(1, zero.real.dtype)
+        self._values: list[Values] = [unit] * (num_sites + 1)  # of the bond left of each site
         self._bond, self._cutoff, self._dtype = bond, cutoff, zero.dtype
 
     def apply_layer(self, blocks: list[Block], control: RunControl) -> None:
@@ -74,10 +74,12 @@ class RightCanonicalChain:
         firsts = [block.first for block in group]
         left, _, middle = tensors[firsts[0]].shape
         right = tensors[firsts[0] + 1].shape[2]
-        one = np.array([tensors[k] for k in firsts]).reshape(count, 2 * left, middle)
-        two = np.array([tensors[k + 1] for k in firsts]).reshape(count, middle, 2 * right)
+        left_tensors = np.array([tensors[k] for k in firsts]).reshape(count, 2 * left, middle)
+        right_tensors = np.array([tensors[k + 1] for k in firsts]).reshape(count, middle, 2 * right)
         gates = np.array([block.matrix for block in group], self._dtype)
-        theta = np.matmul(gates[:, None], np.matmul(one, two).reshape(count, left, 4, right))
+        theta = np.matmul(
+            gates[:, None], np.matmul(left_tensors, right_tensors).reshape(count, left, 4, right)
+        )
         weights = np.array([self._values[k] for k in firsts])
         weighted = (weights[:, :, None, None] * theta).reshape(count, 2 * left, 2 * right)
         theta = theta.reshape(count, 2 * left, 2 * right)
@@ -184,11 +186,11 @@ def _random_vectors(rows: int, columns: int, dtype: np.dtype[np.complexfloating]
     return result
 
 
-def _by_rank(needed: NDArray[np.intp], most: int) -> dict[int, Places]:
+def _by_rank(needed: NDArray[np.intp], max_rank: int) -> dict[int, Places]:
     """Places by the number of values they keep: a few sizes, so that shapes stay alike."""
     entries: dict[int, Places] = {}
     for place, rank in enumerate(needed.tolist()):
         step = max(1, (1 << max(0, rank.bit_length() - 1)) // 4)
         rounded = -(-rank // step) * step if len(needed) > 1 else rank
-        entries.setdefault(max(1, min(rounded, most)), []).append(place)
+        entries.setdefault(max(1, min(rounded, max_rank)), []).append(place)
     return entries

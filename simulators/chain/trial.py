@@ -96,9 +96,9 @@ def _gates_and_swaps(circuit: Circuit, order: tuple[int, ...]) -> int:
     counts = np.where(rows[:, 0] >= UNITARY, rows[:, 1], 0).astype(np.int64)
     begins = np.cumsum(rows[:, 1], dtype=np.int64) - rows[:, 1]
     sites = np.array(order, np.int64)[circuit.qubits]
-    many = counts >= 2
-    far = np.abs(sites[begins[many]] - sites[begins[many] + counts[many] - 1])
-    swaps = 2 * (counts[many] - 1) * np.maximum(0, far - 1)
+    several = counts >= 2
+    far = np.abs(sites[begins[several]] - sites[begins[several] + counts[several] - 1])
+    swaps = 2 * (counts[several] - 1) * np.maximum(0, far - 1)
     return int(circuit.ops.size + swaps.sum())
 
 
@@ -111,15 +111,15 @@ def _even_from(layers: list[list[Block]], num_sites: int) -> int:
     proportion, than before; the number of layers where there is none."""
     crossed = np.zeros((len(layers) + 1, num_sites))
     count = np.cumsum([0, *map(len, layers)])
-    numbers = np.repeat(np.arange(1, len(layers) + 1), np.diff(count))
+    ordinals = np.repeat(np.arange(1, len(layers) + 1), np.diff(count))
     blocks = [block for layer in layers for block in layer]
     pairs = np.array([block.count == 2 for block in blocks], bool)
     powers = np.ones(len(blocks))
     if pairs.any():
         powers[pairs] = _entangling([block.matrix for block in blocks if block.count == 2])
         firsts = np.array([block.first for block in blocks])
-        np.add.at(crossed, (numbers[pairs], firsts[pairs]), powers[pairs])
-    for number, block in zip(numbers[~pairs], np.flatnonzero(~pairs).tolist(), strict=True):
+        np.add.at(crossed, (ordinals[pairs], firsts[pairs]), powers[pairs])
+    for number, block in zip(ordinals[~pairs], np.flatnonzero(~pairs).tolist(), strict=True):
         first, wide = blocks[block].first, blocks[block].count
         crossed[number, first : first + wide - 1] += 1
     before = np.cumsum(crossed, axis=0)

@@ -56,10 +56,10 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
         """[channels]"""
         return self.all_drawn[self.rows]
 
-    def of(self, numbers: NDArray[np.int64]) -> ChannelFacts:
+    def of(self, indices: NDArray[np.int64]) -> ChannelFacts:
         """Those of some channels."""
         return ChannelFacts(
-            self.rows[numbers],
+            self.rows[indices],
             self.all_traits,
             self.all_is_pauli,
             self.all_errors,

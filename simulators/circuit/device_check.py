@@ -172,10 +172,10 @@ def _qubits(circuit: Circuit, operation: int, last: int | None = None) -> str:
     arity = circuit.table.rows[:, 1][circuit.ops].astype(np.int64)
     start = int(arity[:operation].sum())
     end = int(arity[: (operation if last is None else last) + 1].sum())
-    numbers = circuit.qubits[start:end].tolist()
+    qubits = circuit.qubits[start:end].tolist()
     if last is not None:
-        numbers = sorted(set(numbers))
-    return f"qubit{'s' if len(numbers) != 1 else ''} {', '.join(map(str, numbers))}"
+        qubits = sorted(set(qubits))
+    return f"qubit{'s' if len(qubits) != 1 else ''} {', '.join(map(str, qubits))}"
 
 
 def _listed(gates: Mapping[str, int]) -> str:

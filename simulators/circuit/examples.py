@@ -27,11 +27,11 @@ def _circuit(
     qubits: list[int] = []
     clbits: list[int] = []
     for part in text.split(","):
-        name, *numbers = part.split()
+        name, *operands = part.split()
         ops.append(names.index(name))
         count = _ROWS[name][0]
-        qubits += [int(number) for number in numbers[:count]]
-        clbits += [int(number) for number in numbers[count:]]
+        qubits += [int(number) for number in operands[:count]]
+        clbits += [int(number) for number in operands[count:]]
     return Circuit.from_buffers(
         width,
         width,

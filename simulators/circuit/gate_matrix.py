@@ -27,7 +27,7 @@ _COUNTS = [0] * FIRST_GATE + [len(gate.pieces) for gate in GATES.values()]
 _TABLE = np.zeros((max(len(_COUNTS), len(_FACTORS)), 7), np.int64)
 _TABLE[: len(_COUNTS), 0] = np.cumsum(_COUNTS) - np.array(_COUNTS)
 _TABLE[: len(_COUNTS), 1] = _COUNTS
-_TABLE[: len(_FACTORS), 2:] = [(f.targets, f.mask, f.zero, f.one, f.source) for f in _FACTORS]
+_TABLE[: len(_FACTORS), 2:] = [(f.targets, f.mask, f.low, f.high, f.source) for f in _FACTORS]
 _SCALES = np.array([factor.scale for factor in _FACTORS])
 _FIXED = np.array([factor.matrix for factor in _FACTORS], np.complex128)
 
@@ -73,7 +73,7 @@ def gate_matrix(code, count, params, at, out):  # type: ignore[no-untyped-def]
         out[k * size + k] = 1.0
     first = table[code, 0]
     for f in range(first, first + table[code, 1]):
-        targets, mask, zero, one = table[f, 2], table[f, 3], table[f, 4], table[f, 5]
+        targets, mask, zero_bits, one_bits = table[f, 2], table[f, 3], table[f, 4], table[f, 5]
         if table[f, 6] == FIXED:
             a, b, c, d = fixed[f, 0], fixed[f, 1], fixed[f, 2], fixed[f, 3]
         else:
@@ -83,7 +83,7 @@ def gate_matrix(code, count, params, at, out):  # type: ignore[no-untyped-def]
         for rest in range(size):
             if rest & controls != controls or rest >> shift & mask:
                 continue
-            i, j = rest | zero << shift, rest | one << shift
+            i, j = rest | zero_bits << shift, rest | one_bits << shift
             for k in range(size):
                 x, y = out[i * size + k], out[j * size + k]
                 if i == j:

@@ -40,8 +40,8 @@ class TwoLevelFactor(msgspec.Struct, frozen=True):
 
     targets: int
     mask: int
-    zero: int
-    one: int
+    low: int
+    high: int
     kind: int
     source: int = FIXED
     scale: float = 1.0  # factor of the angle
@@ -89,8 +89,8 @@ def _one(kind: int, *matrix: complex) -> TwoLevelFactor:
 
 
 def _pair(
-    zero: int,
-    one: int,
+    zero_bits: int,
+    one_bits: int,
     kind: int,
     matrix: tuple[complex, complex, complex, complex] = (1, 0, 0, 1),
     *,
@@ -100,7 +100,7 @@ def _pair(
     mask: int = 0,
 ) -> TwoLevelFactor:
     return TwoLevelFactor(
-        targets, mask or (1 << targets) - 1, zero, one, kind, source, scale, matrix
+        targets, mask or (1 << targets) - 1, zero_bits, one_bits, kind, source, scale, matrix
     )
 
 
@@ -266,7 +266,7 @@ def unitary(name: str, params: tuple[float, ...] = (), qubits: int = 0) -> NDArr
         for rest in range(size):
             if rest & controls != controls or (rest >> shift) & piece.mask:
                 continue
-            i, j = rest | piece.zero << shift, rest | piece.one << shift
+            i, j = rest | piece.low << shift, rest | piece.high << shift
             if i == j:
                 step[i, i] = a
             else:

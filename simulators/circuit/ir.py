@@ -236,7 +236,7 @@ def variable_starts(circuit: Circuit) -> tuple[int, ...]:
 
     A record that holds variables has them behind the words of the clbits; a Bool takes one bit.
     """
-    first = 64 * words(circuit.num_clbits)
+    first = 64 * num_words(circuit.num_clbits)
     return tuple(itertools.accumulate((max(1, w) for w in circuit.variables), initial=first))
 
 
@@ -245,7 +245,7 @@ def record_words(circuit: Circuit) -> int:
     return (variable_starts(circuit)[-1] + 63) // 64
 
 
-def words(num_bits: int) -> int:
+def num_words(num_bits: int) -> int:
     """uint64 words that hold so many bits; at least one."""
     return max(1, (num_bits + 63) // 64)
 

@@ -35,18 +35,18 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
 def operations(
     circuit: Circuit,
     params: NDArray[np.float64],
-    known: Mapping[int, Callable[[list[int]], object]] | None = None,
+    handlers: Mapping[int, Callable[[list[int]], object]] | None = None,
 ) -> Iterator[Operation]:
     """All operations in order; `params` as the circuit's own, with all slots filled. Those whose
-    row of the table is in `known` are left out: its function is called with their qubits."""
-    known = {} if known is None else known  # it may grow meanwhile
+    row of the table is in `handlers` are left out: its function is called with their qubits."""
+    handlers = {} if handlers is None else handlers  # it may grow meanwhile
     rows, names = circuit.table.rows.tolist(), circuit.table.names
     qubits, clbits = circuit.qubits.tolist(), circuit.clbits.tolist()
     values = params.tolist()
     q = c = p = 0
     for place, row in enumerate(circuit.ops.tolist()):
         code, num_qubits, num_clbits, num_params = rows[row]
-        taken = known.get(row)
+        taken = handlers.get(row)
         if taken is not None:
             taken(qubits[q : q + num_qubits])
             q, c, p = q + num_qubits, c + num_clbits, p + num_params

@@ -164,10 +164,10 @@ def schedule(
 ) -> Schedule:
     """Schedule of an admissible circuit. `durations_ns` [operations]; `final` [operations]: the
     measurements after which nothing happens to their qubits; `operands`: where they are known."""
-    known = Operands.of(circuit) if operands is None else operands
-    first, wires = known.first, known.wires
+    wiring = Operands.of(circuit) if operands is None else operands
+    first, wires = wiring.first, wiring.wires
     if circuit.conditions_data:
-        kinds = np.where(known.codes == BARRIER, _WAITS, _ACTS)
+        kinds = np.where(wiring.codes == BARRIER, _WAITS, _ACTS)
         if final is not None:
             kinds[final] = _ENDS
         return _Blocks(circuit, durations_ns, method, feed_forward_ns, kinds, first).schedule()
@@ -175,13 +175,18 @@ def schedule(
     ends = np.zeros(size, np.bool_) if final is None else final
     start, total = np.empty(size), np.empty(1)
     room = size + wires.size + num_qubits
-    numbers, idle = np.empty((2, room), np.int64), np.empty(room)
+    idle_places, idle = np.empty((2, room), np.int64), np.empty(room)
     count = _schedule_plain(
-        known.codes, first, wires, ends.view(np.uint8), durations_ns, int(method == "alap"), start,
-        np.empty(num_qubits), np.empty(num_qubits, np.int64), *numbers, idle, total,
+        wiring.codes, first, wires, ends.view(np.uint8), durations_ns, int(method == "alap"), start,
+        np.empty(num_qubits), np.empty(num_qubits, np.int64), *idle_places, idle, total,
     )  # fmt: skip
     return Schedule(
-        start, durations_ns, numbers[0, :count], numbers[1, :count], idle[:count], float(total[0])
+        start,
+        durations_ns,
+        idle_places[0, :count],
+        idle_places[1, :count],
+        idle[:count],
+        float(total[0]),
     )
 
 

@@ -34,8 +34,8 @@ def _cut(element: Any, *, readonly: bool = False) -> Any:
 
     @intrinsic  # type: ignore[untyped-decorator]
     def cut(_context: Any, buffer: Any, _byte: Any, _count: Any) -> Any:
-        def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-            data = cgutils.create_struct_proxy(given.args[0])(context, builder, args[0]).data
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
             array = make_array(array_type)(context, builder)
             pointer = builder.gep(data, [args[1]])
             populate_array(
@@ -67,8 +67,8 @@ read_reals = _cut(types.float64, readonly=True)
 def put_word(_context: Any, buffer: Any, _byte: Any, _word: Any) -> Any:
     """buffer[byte : byte + 8] = the word, little-endian, at any address."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(given.args[0])(context, builder, args[0]).data
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
         pointer = builder.bitcast(builder.gep(data, [args[1]]), _I64.as_pointer())
         builder.store(args[2], pointer, align=1)
         return context.get_dummy_value()

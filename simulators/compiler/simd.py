@@ -74,8 +74,8 @@ def _fused(*, negative: bool) -> Any:
             shape = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
             name = f"llvm.fma.v{LANES}f64"
             function = cgutils.get_or_insert_function(builder.module, shape, name)
-            one = builder.fneg(args[0]) if negative else args[0]
-            return builder.call(function, [one, args[1], args[2]])
+            factor = builder.fneg(args[0]) if negative else args[0]
+            return builder.call(function, [factor, args[1], args[2]])
 
         return VECTOR(VECTOR, VECTOR, VECTOR), codegen
 
@@ -88,9 +88,9 @@ add_product, subtract_product = _fused(negative=False), _fused(negative=True)
 
 def _splat(builder: Any, value: Any, kind: Any) -> Any:
     zero = ir.Constant(_I32, 0)
-    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, zero)
+    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), value, zero)
     lanes = ir.Constant(ir.VectorType(_I32, kind.count), None)
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), lanes)
+    return builder.shuffle_vector(vector, ir.Constant(kind, ir.Undefined), lanes)
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, to: Any) -> Any:
@@ -102,12 +102,12 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 def load(_context: Any, array: Any, _index: Any) -> Any:
     """array[index : index + 8] of float64 or float32."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-        if given.args[0].dtype == types.float32:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if signature.args[0].dtype == types.float32:
             narrow = ir.VectorType(ir.FloatType(), LANES)
-            pointer = _address(context, builder, given.args[0], args[0], args[1], narrow)
+            pointer = _address(context, builder, signature.args[0], args[0], args[1], narrow)
             return builder.fpext(builder.load(pointer, align=4), _VECTOR)
-        pointer = _address(context, builder, given.args[0], args[0], args[1], _VECTOR)
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], _VECTOR)
         return builder.load(pointer, align=8)
 
     return VECTOR(array, types.uint64), codegen
@@ -117,8 +117,8 @@ def load(_context: Any, array: Any, _index: Any) -> Any:
 def store(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
     """array[index : index + 8] = value."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-        pointer = _address(context, builder, given.args[0], args[0], args[1], _VECTOR)
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], _VECTOR)
         builder.store(args[2], pointer, align=8)
         return context.get_dummy_value()
 
@@ -129,9 +129,9 @@ def store(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
 def fill_short(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
     """array[index : index + SHORTS] of uint16 = value."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(_I16, SHORTS)
-        pointer = _address(context, builder, given.args[0], args[0], args[1], kind)
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], kind)
         builder.store(_splat(builder, builder.trunc(args[2], _I16), kind), pointer, align=2)
         return context.get_dummy_value()
 
@@ -153,8 +153,8 @@ def where(_context: Any, _mask: Any, _value: Any) -> Any:
     """The lanes whose number, under `mask`, is `value`."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
-        numbers = ir.Constant(_WORDS, [ir.Constant(_I64, k) for k in range(LANES)])
-        masked = builder.and_(numbers, _splat(builder, args[0], _WORDS))
+        lane_ids = ir.Constant(_WORDS, [ir.Constant(_I64, k) for k in range(LANES)])
+        masked = builder.and_(lane_ids, _splat(builder, args[0], _WORDS))
         chosen = builder.icmp_unsigned("==", masked, _splat(builder, args[1], _WORDS))
         return builder.sext(chosen, _WORDS)
 
@@ -236,13 +236,13 @@ def odd(_context: Any, _word: Any) -> Any:
 def _every_second(first: int) -> Any:
     @intrinsic  # type: ignore[untyped-decorator]
     def taken(_context: Any, array: Any, _index: Any) -> Any:
-        def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-            kind = ir.VectorType(_NUMBERS[given.args[0].dtype], LANES)
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            kind = ir.VectorType(_NUMBERS[signature.args[0].dtype], LANES)
             size = kind.element.get_abi_size(context.target_data)
             halves = []
             for half in range(2):
                 at = builder.add(args[1], ir.Constant(_I64, half * LANES))
-                pointer = _address(context, builder, given.args[0], args[0], at, kind)
+                pointer = _address(context, builder, signature.args[0], args[0], at, kind)
                 halves.append(builder.load(pointer, align=size))
             order = [ir.Constant(_I32, first + 2 * k) for k in range(LANES)]
             lanes = ir.Constant(ir.VectorType(_I32, LANES), order)
@@ -263,8 +263,8 @@ reals_of, imags_of = _every_second(0), _every_second(1)
 def store_both(_context: Any, array: Any, _index: Any, _re: Any, _im: Any) -> Any:
     """The inverse: eight complex numbers into array[index : index + 16]."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-        kind = ir.VectorType(_NUMBERS[given.args[0].dtype], LANES)
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.VectorType(_NUMBERS[signature.args[0].dtype], LANES)
         size = kind.element.get_abi_size(context.target_data)
         parts = [part if kind == _VECTOR else builder.fptrunc(part, kind) for part in args[2:]]
         for half in range(2):
@@ -272,7 +272,7 @@ def store_both(_context: Any, array: Any, _index: Any, _re: Any, _im: Any) -> An
             order = [ir.Constant(_I32, begin + k // 2 + (k & 1) * LANES) for k in range(LANES)]
             mixed = builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(_I32, LANES), order))
             at = builder.add(args[1], ir.Constant(_I64, half * LANES))
-            pointer = _address(context, builder, given.args[0], args[0], at, kind)
+            pointer = _address(context, builder, signature.args[0], args[0], at, kind)
             builder.store(mixed, pointer, align=size)
         return context.get_dummy_value()
 

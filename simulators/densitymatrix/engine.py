@@ -63,7 +63,9 @@ class _Part:
         clbits = self._layout(own, keep=False)
         state = self._layout(own, keep=True) if "expectation" in outputs else clbits
         self.layouts = MeasurementLayouts(clbits, state)
-        self.readout = ReadoutStage.of(self.layouts.clbits, self.noise.readout, self.part.numbers)
+        self.readout = ReadoutStage.of(
+            self.layouts.clbits, self.noise.readout, self.part.operations
+        )
         self.components = self._components(outputs)
         self.expressions: tuple[Expression, ...] = ()
         if self.part.circuit.conditions_data:
@@ -108,7 +110,7 @@ class _Part:
         """Number of the draw of its outcomes, as one of several components: 1 + its first
         terminal measurement."""
         places = self.layouts.clbits.operations
-        mine = self.part.numbers[places[places >= 0]]
+        mine = self.part.operations[places[places >= 0]]
         return 1 + int(mine.min()) if mine.size else 0
 
     def _layout(self, circuit: Circuit, *, keep: bool) -> MeasurementLayout:

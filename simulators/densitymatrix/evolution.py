@@ -161,6 +161,6 @@ def populations(v, n, start, out):  # type: ignore[no-untyped-def]
         step = np.int64(1) << q
         for base in range(0, size, 2 * step):
             for k in range(base, base + step):
-                one, two = out[k], out[k + step]
-                out[k] = 0.5 * (one + two)
-                out[k + step] = 0.5 * (one - two)
+                a, b = out[k], out[k + step]
+                out[k] = 0.5 * (a + b)
+                out[k + step] = 0.5 * (a - b)

@@ -81,22 +81,22 @@ def plain_part(circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...]) 
     size, wires, bits = circuit.ops.size, circuit.num_qubits, circuit.num_clbits
     locations, facts = noise.locations, noise.facts
     items = np.empty((size + len(locations), 5), np.int64)
-    layout, found = np.empty((3, bits), np.int64), np.empty(2, np.int64)
+    layout, sizes = np.empty((3, bits), np.int64), np.empty(2, np.int64)
     room = 8 * 3 * wires + 3 * wires + bits + size + len(locations) + facts.rows.size
     fits = _plain_part(
         circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits, sources,
         locations, facts.rows, facts.all_traits, wires, np.empty(room, np.uint8), items, layout,
-        found,
+        sizes,
     )  # fmt: skip
     if not fits:
         return None
-    count, width = found.tolist()
+    count, width = sizes.tolist()
     source, operations, source_in_whole = layout
     within = MeasurementLayout(_NO_ROLES, source, True, True, operations)
     readout = None
     if noise.readout is not None:
-        whole = MeasurementLayout(_NO_ROLES, source_in_whole, True, True, operations)
-        readout = ReadoutStage.of(whole, noise.readout)
+        measured = MeasurementLayout(_NO_ROLES, source_in_whole, True, True, operations)
+        readout = ReadoutStage.of(measured, noise.readout)
     return PlainPart(width, MeasurementLayouts(within, within), readout, items[:count], facts)
 
 
@@ -118,10 +118,10 @@ def _sources(table: Table) -> NDArray[np.int64] | None:
 )  # fmt: skip
 def _plain_part(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, sources, locations, channels, all_traits, num_qubits, scratch,
-    items, layout, found,
+    items, layout, sizes,
 ):  # fmt: skip
     """Fill `items` (see `program`), `layout` [3, clbits] (the qubit of the part that each clbit
-    reads at the end, the operation, and the qubit of the circuit; -1: none) and `found` (items,
+    reads at the end, the operation, and the qubit of the circuit; -1: none) and `sizes` (items,
     qubits); 0 where the circuit is another than those of the module, else 1.
 
     `sources`: TABLE of each row of the circuit's table; `channels`: row of each channel in
@@ -221,5 +221,5 @@ def _plain_part(  # type: ignore[no-untyped-def]
                 items[count, Q1] = new[second] if second >= 0 else np.int64(-1)
                 count += 1
             place += 1
-    found[0], found[1] = count, width
+    sizes[0], sizes[1] = count, width
     return 1

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayout
-from simulators.circuit.ir import words
+from simulators.circuit.ir import num_words
 from simulators.compiler.kernel import I64, INT, REALS, WORD, WORDS2, kernel
 from simulators.densitymatrix.execute import Branches, distribution
 from simulators.execution import sampling
@@ -48,7 +48,7 @@ class MixedState(FinalState):
         branches = self._evolve(False)
         self._branches = len(branches)
         result = distribution(branches, self._padded)
-        size = 8 * words(self._layout.source.size)
+        size = 8 * num_words(self._layout.source.size)
         data = b"".join(record.to_bytes(size, "little") for record in result.records)
         records = np.array(np.frombuffer(data, "<u8")).reshape(len(result.records), -1)
         return records, result.odds[:, : 1 << self.num_qubits]
@@ -139,30 +139,30 @@ def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
 
 
 @kernel(INT, WORDS2, I64, WORDS2, group="noise")
-def _outcome_records(num_qubits, records, source, found):  # type: ignore[no-untyped-def]
-    """Fill `found` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch
+def _outcome_records(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
+    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch
     k // 2^num_qubits, with the record of the branch but for the clbits that a qubit is read into at
     the end; clbit c reads qubit `source[c]`."""
-    for outcome in range(found.shape[0]):
+    for outcome in range(outcomes.shape[0]):
         branch = outcome >> num_qubits
-        for word in range(found.shape[1]):
-            found[outcome, word] = records[branch, word]
+        for word in range(outcomes.shape[1]):
+            outcomes[outcome, word] = records[branch, word]
         for clbit in range(source.size):
             if source[clbit] >= 0:
                 bit = np.uint64(outcome >> source[clbit] & 1) << np.uint64(clbit & 63)
                 mask = ~(_1 << np.uint64(clbit & 63))
-                found[outcome, clbit >> 6] = found[outcome, clbit >> 6] & mask | bit
+                outcomes[outcome, clbit >> 6] = outcomes[outcome, clbit >> 6] & mask | bit
 
 
 @kernel(REALS, I64, WORDS2, WORD, WORD, WORD, INT, WORDS2, group="noise")
-def _sample(edges, cells, outcomes, seed, binding, draw, first, found):  # type: ignore[no-untyped-def]
-    """Fill `found` [shots, words] with the records of the shots from `first` on."""
+def _sample(edges, cells, outcomes, seed, binding, draw, first, records):  # type: ignore[no-untyped-def]
+    """Fill `records` [shots, words] with the records of the shots from `first` on."""
     total = edges[edges.size - 1]
     last = np.int64(edges.size - 1)
     parts = np.float64(cells.size - 1)
     number = np.int64(-1)
     a = b = c = d = np.uint64(0)
-    for row in range(found.shape[0]):
+    for row in range(records.shape[0]):
         shot = first + row
         if shot >> 2 != number:
             number = shot >> 2
@@ -173,8 +173,8 @@ def _sample(edges, cells, outcomes, seed, binding, draw, first, found):  # type:
         value *= total
         while outcome < last and edges[outcome] <= value:
             outcome += 1
-        for word in range(found.shape[1]):
-            found[row, word] = outcomes[outcome, word]
+        for word in range(records.shape[1]):
+            records[row, word] = outcomes[outcome, word]
 
 
 _DIGITS = {(0, 0): 0, (1, 0): 1, (1, 1): 2, (0, 1): 3}

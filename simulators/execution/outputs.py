@@ -200,19 +200,22 @@ def _sampled(
     memory = Memory(num_clbits) if "memory" in request.outputs else None
     first = 0
     for records, multiplicities in state.sample(request.shots, key):
-        read, many = records, multiplicities
-        if memory is not None and many is not None:
+        read, repeats = records, multiplicities
+        if memory is not None and repeats is not None:
             raise Unsupported(
                 "the output 'memory' of outcomes that were counted: their shots have no order",
                 hint="ask for counts, or for another engine",
             )
         if readout is not None:
-            read, many = records.copy() if many is None else np.repeat(records, many, 0), None
+            read, repeats = (
+                records.copy() if repeats is None else np.repeat(records, repeats, 0),
+                None,
+            )
             readout.flip(read, first, key)
             first += len(read)
         if counts is not None:
-            counts.add(read, many)
+            counts.add(read, repeats)
         if memory is not None:
             memory.add(read)
-    width, outcomes, numbers = (0, b"", b"") if counts is None else counts.packed()
-    return width, outcomes, numbers, b"" if memory is None else memory.packed()
+    width, outcomes, tallies = (0, b"", b"") if counts is None else counts.packed()
+    return width, outcomes, tallies, b"" if memory is None else memory.packed()

@@ -74,10 +74,10 @@ def sampled(means: NDArray[np.float64], shots: int, key: tuple[int, int]) -> NDA
     """
     ups = np.zeros(len(means), np.int64)
     for first in range(0, shots, _SHOTS_AT_ONCE):
-        numbers = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
-        draws = np.empty(numbers.size)
+        shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
+        draws = np.empty(shot_ids.size)
         for term, mean in enumerate(means.tolist()):
-            uniforms(*key, FIRST_TERM + term, numbers, draws)
+            uniforms(*key, FIRST_TERM + term, shot_ids, draws)
             ups[term] += np.count_nonzero(draws < 0.5 * (1.0 + mean))
     return 2.0 * ups / shots - 1.0
 

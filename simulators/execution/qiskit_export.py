@@ -62,7 +62,7 @@ def convert(circuit: Circuit, params: NDArray[Any], dialect: Dialect) -> Quantum
     writer = _Writer(circuit, dialect)
     for operation in operations(circuit, params):
         writer.take(operation)
-    return writer.whole
+    return writer.circuit
 
 
 class _Writer:
@@ -75,8 +75,8 @@ class _Writer:
             ClassicalRegister(size, f"c{number}")
             for number, (_, size) in enumerate(circuit.registers)
         ]
-        self.whole = QuantumCircuit(QuantumRegister(circuit.num_qubits, "q"), *self._registers)
-        self._now = self.whole
+        self.circuit = QuantumCircuit(QuantumRegister(circuit.num_qubits, "q"), *self._registers)
+        self._now = self.circuit
         self._open: list[tuple[QuantumCircuit, expr.Expr, QuantumCircuit | None]] = []
         self._conditions = iter(_conditions(circuit))
 
@@ -87,7 +87,7 @@ class _Writer:
             if not operation.qubits:
                 self._now.global_phase += operation.params[0] if operation.params else 0.0
             elif operation.name != "id":
-                qubits = [self.whole.qubits[q] for q in operation.qubits]
+                qubits = [self.circuit.qubits[q] for q in operation.qubits]
                 self._now.append(self._gate(operation), qubits, copy=False)
         elif code == MEASURE:
             self._now.measure(operation.qubits[0], operation.clbits[0])
@@ -116,7 +116,7 @@ class _Writer:
             )
 
     def _pause(self, operation: Operation) -> None:
-        qubits = [self.whole.qubits[q] for q in operation.qubits]
+        qubits = [self.circuit.qubits[q] for q in operation.qubits]
         if operation.code == BARRIER:
             self._now.barrier(qubits)
         elif operation.code == DELAY:
@@ -125,7 +125,7 @@ class _Writer:
             self._now.delay(int(operation.params[0]), qubits, unit="dt")
 
     def _empty(self) -> QuantumCircuit:
-        return QuantumCircuit(self.whole.qubits, *self._registers)
+        return QuantumCircuit(self.circuit.qubits, *self._registers)
 
     def _gate(self, operation: Operation) -> Gate:
         name, count = operation.name, len(operation.qubits)
@@ -143,7 +143,7 @@ class _Writer:
         for token, operand, width in tokens:
             kind = types.Uint(width) if width else types.Bool()
             if token == tk.CLBIT:
-                stack.append(expr.Var(self.whole.clbits[operand], types.Bool()))
+                stack.append(expr.Var(self.circuit.clbits[operand], types.Bool()))
             elif token == tk.REGISTER and width <= _MOST_BITS:
                 stack.append(expr.Var(self._registers[operand], kind))
             elif token == tk.VALUE and (value := self._value(operand, width)) is not None:

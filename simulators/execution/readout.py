@@ -48,7 +48,7 @@ _3 = np.uint64(3)
 
 
 @device_function
-def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, most, scale):  # type: ignore[no-untyped-def]
+def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, bound, scale):  # type: ignore[no-untyped-def]
     """`_flip` of one bit of its own. What is rarely predicted, the acceptance, is no branch."""
     end = start + records.shape[0]
     word, shift = clbit >> 6, np.uint64(clbit & 63)
@@ -59,9 +59,9 @@ def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, most, scale)
         while shot < stop:
             counter += _1
             w0, w1, w2, w3 = block(counter, draw, seed, binding)
-            one, two = math.log(1.0 - uniform(w0)) * scale, math.log(1.0 - uniform(w2)) * scale
+            first, second = math.log(1.0 - uniform(w0)) * scale, math.log(1.0 - uniform(w2)) * scale
             for half in range(2):
-                step = one if half == 0 else two
+                step = first if half == 0 else second
                 if step >= stop - shot:
                     shot = stop
                     break
@@ -71,31 +71,31 @@ def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, most, scale)
                 if shot < start:
                     continue
                 record = records[shot - start, word]
-                chosen = uniform(w1 if half == 0 else w3) * most
+                chosen = uniform(w1 if half == 0 else w3) * bound
                 flips = chosen < (p10 if record >> shift & _1 else p01)
                 records[shot - start, word] = record ^ np.uint64(flips) << shift
 
 
 @kernel(WORDS2, INT, WORD, WORD, U64, I64, I64, I64, REALS, REALS, group="noise")
 def _flip(  # type: ignore[no-untyped-def]
-    records, start, seed, binding, draws, begins, clbits, table_begins, tables, most
+    records, start, seed, binding, draws, begins, clbits, table_begins, tables, bounds
 ):
     """Flip bits of `records` [n, words] of the shots from `start` on, in place.
 
     Group g has the clbits `clbits[begins[g] : begins[g + 1]]`; tables[table_begins[g] + 2^k s + m]
-    is the probability of flip masks 1 .. m where the true bits are s; most[g] the largest sum.
+    is the probability of flip masks 1 .. m where the true bits are s; bounds[g] the largest sum.
     """
     end = start + records.shape[0]
     for g in range(draws.size):
-        if most[g] <= 0.0:
+        if bounds[g] <= 0.0:
             continue
-        scale = 1.0 / math.log1p(-most[g]) if most[g] < 1.0 else 0.0
+        scale = 1.0 / math.log1p(-bounds[g]) if bounds[g] < 1.0 else 0.0
         first, last = begins[g], begins[g + 1]
         if last - first == 1:
             at = table_begins[g]
             _flip_bit(
                 records, start, seed, binding, draws[g], clbits[first], tables[at + 1],
-                tables[at + 3], most[g], scale,
+                tables[at + 3], bounds[g], scale,
             )  # fmt: skip
             continue
         size = np.int64(1) << (last - first)
@@ -126,7 +126,7 @@ def _flip(  # type: ignore[no-untyped-def]
                     word = records[row, clbits[j] >> 6]
                     bits |= np.int64(word >> np.uint64(clbits[j] & 63) & _1) << (j - first)
                 at = table_begins[g] + bits * size
-                chosen = uniform(w1) * most[g]
+                chosen = uniform(w1) * bounds[g]
                 for mask in range(1, size):
                     if chosen < tables[at + mask]:
                         for j in range(first, last):
@@ -147,7 +147,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
     clbits: NDArray[np.int64]
     table_begins: NDArray[np.int64]  # [groups]
     tables: NDArray[np.float64]
-    most: NDArray[np.float64]  # [groups]
+    bounds: NDArray[np.float64]  # [groups]
     # [2^k, 2^k] of each group: row read, column true; (): groups of one bit, as `tables` has them.
     own_confusions: tuple[NDArray[np.float64], ...] = ()
 
@@ -161,32 +161,37 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         cls,
         layout: MeasurementLayout,
         readout: Readout | None,
-        numbers: NDArray[np.int64] | None = None,
+        op_ids: NDArray[np.int64] | None = None,
     ) -> ReadoutStage | None:
         """The stage for the terminal measurements of a layout; None where all are exact.
 
-        `readout`: of the qubits of the layout. `numbers`: those of its operations in the whole
+        `readout`: of the qubits of the layout. `op_ids`: those of its operations in the whole
         circuit, where it is of a part. A correlated group counts where each of its qubits
         is measured once at the end; otherwise its qubits have their own errors.
         """
         if readout is None:
             return None
         operations = layout.operations
-        if numbers is not None:
-            operations = np.append(numbers, -1)[operations]
+        if op_ids is not None:
+            operations = np.append(op_ids, -1)[operations]
         groups, grouped = _correlated(readout, layout.source, operations)
         size = layout.source.size
-        draws, clbits, most = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size)
+        draws, clbits, bounds = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size)
         tables = np.zeros((size, 4))
         count = _single_bits(
             layout.source, operations, grouped, readout.p01, readout.p10, draws, clbits, tables,
-            most,
+            bounds,
         )  # fmt: skip
-        draws, clbits, tables, most = draws[:count], clbits[:count], tables[:count], most[:count]
+        draws, clbits, tables, bounds = (
+            draws[:count],
+            clbits[:count],
+            tables[:count],
+            bounds[:count],
+        )
         if (draws[1:] < draws[:-1]).any():
             order = np.argsort(draws)
             draws, clbits = draws[order], clbits[order]
-            tables, most = tables[order], most[order]
+            tables, bounds = tables[order], bounds[order]
         if groups:
             rows = zip(draws.tolist(), clbits.tolist(), _confusions(tables), strict=True)
             groups += [(draw, [clbit], each, _cumulated(each)) for draw, clbit, each in rows]
@@ -199,7 +204,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             clbits,
             np.arange(0, 4 * count, 4),
             tables.reshape(-1),
-            most,
+            bounds,
         )
 
     @classmethod
@@ -232,7 +237,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
             self.clbits,
             self.table_begins,
             self.tables,
-            self.most,
+            self.bounds,
         )
 
     def confuse(self, distribution: Distribution) -> Distribution:
@@ -271,7 +276,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
 
 @kernel(I64, I64, U8, REALS, REALS, I64, I64, REALS2, REALS, returns=INT, group="noise")
 def _single_bits(  # type: ignore[no-untyped-def]
-    source, operations, grouped, p01, p10, draws, clbits, tables, most
+    source, operations, grouped, p01, p10, draws, clbits, tables, bounds
 ):
     """Fill arrays of the clbits that have an error of their own; returns how many there are.
     `tables` [clbits, 4]: zeros, see `_flip`."""
@@ -282,7 +287,7 @@ def _single_bits(  # type: ignore[no-untyped-def]
             continue
         draws[count], clbits[count] = operations[clbit], clbit
         tables[count, 1], tables[count, 3] = p01[qubit], p10[qubit]
-        most[count] = max(p01[qubit], p10[qubit])
+        bounds[count] = max(p01[qubit], p10[qubit])
         count += 1
     return count
 

@@ -66,9 +66,9 @@ def _refuse_wide_gates(card: EngineCard, circuit: Circuit) -> None:
 
 
 @functools.lru_cache(maxsize=256)
-def _wide_rows(table: Table, most: int) -> NDArray[np.intp]:
+def _wide_rows(table: Table, max_qubits: int) -> NDArray[np.intp]:
     """Rows of a table with gates on more qubits."""
-    return np.flatnonzero((table.rows[:, 0] >= UNITARY) & (table.rows[:, 1] > most))
+    return np.flatnonzero((table.rows[:, 0] >= UNITARY) & (table.rows[:, 1] > max_qubits))
 
 
 def check_width(card: EngineCard, num_qubits: int) -> None:

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.ir import outcome_width, words
+from simulators.circuit.ir import num_words, outcome_width
 from simulators.execution.rng import uniforms
 
 
 def gather(indices: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Records [indices, words] in which clbit c reads bit source[c] of the index; -1 reads 0."""
-    records = np.zeros((indices.size, words(source.size)), np.uint64)
+    records = np.zeros((indices.size, num_words(source.size)), np.uint64)
     write(records, indices, source)
     return records
 
@@ -106,9 +106,9 @@ def outcome_records(
 
 def records_of(outcomes: Iterable[int], num_bits: int) -> NDArray[np.uint64]:
     """Records [outcomes, words] of outcomes that are integers, in their order."""
-    size = 8 * words(num_bits)
+    size = 8 * num_words(num_bits)
     data = b"".join([outcome.to_bytes(size, "little") for outcome in outcomes])
-    return np.frombuffer(data, "<u8").reshape(-1, words(num_bits))
+    return np.frombuffer(data, "<u8").reshape(-1, num_words(num_bits))
 
 
 def unpack(outcomes: bytes, width: int) -> list[int]:
@@ -129,7 +129,7 @@ def select(
     `identical`: source[c] is c for each bit of a row, and there are no other bits.
     """
     if identical:
-        padded = np.zeros((len(rows), 8 * words(source.size)), np.uint8)
+        padded = np.zeros((len(rows), 8 * num_words(source.size)), np.uint8)
         padded[:, : rows.shape[1]] = rows
         return padded.view("<u8")
     return select_bits(np.unpackbits(rows, axis=1, bitorder="little"), source)
@@ -137,7 +137,7 @@ def select(
 
 def select_bits(bits: NDArray[np.uint8], source: NDArray[np.int64]) -> NDArray[np.uint64]:
     """As `select`, of rows that have one byte for each bit."""
-    chosen = np.zeros((len(bits), 64 * words(source.size)), np.uint8)
+    chosen = np.zeros((len(bits), 64 * num_words(source.size)), np.uint8)
     read = np.flatnonzero(source >= 0)
     chosen[:, read] = bits[:, source[read]]
     return np.packbits(chosen, axis=1, bitorder="little").view("<u8")
@@ -148,8 +148,8 @@ class Counts:
 
     def __init__(self, num_bits: int) -> None:
         self._num_bits = num_bits
-        self._wide: Counter[bytes] | None = Counter() if words(num_bits) > 1 else None
-        self._records = np.zeros((0, words(num_bits)), np.uint64)
+        self._wide: Counter[bytes] | None = Counter() if num_words(num_bits) > 1 else None
+        self._records = np.zeros((0, num_words(num_bits)), np.uint64)
         self._sums = np.zeros(0)
         self._pending: list[NDArray[np.uint64]] = []
         self._num_pending = 0
@@ -176,7 +176,9 @@ class Counts:
         """Width, packed outcomes and their uint32 counts."""
         if self._wide is not None:
             keys = sorted(self._wide, key=lambda record: record[::-1])
-            self._records = np.frombuffer(b"".join(keys), "<u8").reshape(-1, words(self._num_bits))
+            self._records = np.frombuffer(b"".join(keys), "<u8").reshape(
+                -1, num_words(self._num_bits)
+            )
             self._sums = np.fromiter((self._wide[key] for key in keys), np.float64, len(keys))
         self._flush()
         outcomes, width = pack(self._records, self._num_bits)
@@ -238,9 +240,9 @@ def sample(
     """Records of the shots in batches; bit c reads qubit source[c], -1 reads 0."""
     edges = np.cumsum(odds_of(state))
     for first in range(0, shots, _SHOTS_AT_ONCE):
-        numbers = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
-        draws = np.empty(numbers.size)
-        uniforms(*key, 0, numbers, draws)
+        shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
+        draws = np.empty(shot_ids.size)
+        uniforms(*key, 0, shot_ids, draws)
         indices = np.searchsorted(edges, draws * edges[-1], side="right")
         yield gather(np.minimum(indices, edges.size - 1), source)
 
@@ -260,7 +262,7 @@ def distribution(state: State, source: NDArray[np.int64] | None) -> Distribution
     place = np.full(num_qubits + 1, -1)  # the last one is where -1 reads
     place[wires] = np.arange(wires.size)
     records = gather(values, place[source])
-    order = np.lexsort(records.T) if words(source.size) > 1 else np.argsort(records[:, 0])
+    order = np.lexsort(records.T) if num_words(source.size) > 1 else np.argsort(records[:, 0])
     return records[order], table[values][order]
 
 

@@ -34,11 +34,11 @@ def dump(circuit: Circuit, params: NDArray[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(whole: QuantumCircuit, item: Any) -> str:
+def _line(circuit: QuantumCircuit, item: Any) -> str:
     operation = item.operation
-    qubits = [f"q[{whole.find_bit(qubit).index}]" for qubit in item.qubits]
+    qubits = [f"q[{circuit.find_bit(qubit).index}]" for qubit in item.qubits]
     if operation.name == "measure":
-        return f"measure {qubits[0]} -> c[{whole.find_bit(item.clbits[0]).index}];"
+        return f"measure {qubits[0]} -> c[{circuit.find_bit(item.clbits[0]).index}];"
     if operation.name not in BASIS:
         raise Unsupported(
             f"{operation.name} in a circuit for a program of its own",

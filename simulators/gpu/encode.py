@@ -34,7 +34,7 @@ _WORD = (1 << 64) - 1
 class PassProgram(msgspec.Struct, frozen=True, eq=False):
     """One sweep. `live`: wires that may be 1 in an amplitude that is not 0 afterwards."""
 
-    words: NDArray[np.uint64]
+    code: NDArray[np.uint64]
     tile_bits: int  # 2**tile_bits tiles are visited
     live: int
 
@@ -65,8 +65,8 @@ class SweepProgram(msgspec.Struct, frozen=True, eq=False):
     @property
     def memory_bytes(self) -> int:
         """Bytes of its arrays."""
-        words = sum(each.words.nbytes for each in self.passes)
-        return words + self.taken.nbytes + self.terms.nbytes
+        pass_bytes = sum(each.code.nbytes for each in self.passes)
+        return pass_bytes + self.taken.nbytes + self.terms.nbytes
 
 
 def encode_sweeps(plan: SweepTable, precision: str) -> SweepProgram:
@@ -93,18 +93,18 @@ def _pass_program(
     outside = int(plan.live[number]) & ~inside & (1 << plan.num_wires) - 1
     gaps = [wire for wire in range(plan.num_wires) if not outside >> wire & 1]
     tile_bits = outside.bit_count()
-    words = [plan.width, len(stages), tile_bits, len(gaps), *gaps, *wires]
+    encoded = [plan.width, len(stages), tile_bits, len(gaps), *gaps, *wires]
     for k, stage in enumerate(stages):
         is_at_end = k in (0, len(stages) - 1)
         threads = _thread_places(stage.registers, plan.width, 0 if is_at_end else banks)
         packed = _packed(threads)
-        words += [_packed(stage.registers), packed & _WORD, packed >> 64]
-        words += [len(stage.maps), len(stage.operations)]
+        encoded += [_packed(stage.registers), packed & _WORD, packed >> 64]
+        encoded += [len(stage.maps), len(stage.operations)]
         for op in stage.maps:
-            words += _map_words(op)
+            encoded += _map_words(op)
         for op in stage.operations:
-            words += _operation_words(op, stage.registers)
-    return PassProgram(np.array(words, np.uint64), tile_bits, outside | inside)
+            encoded += _operation_words(op, stage.registers)
+    return PassProgram(np.array(encoded, np.uint64), tile_bits, outside | inside)
 
 
 def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[int, ...]:

@@ -45,8 +45,8 @@ def gate_matrices(
     """
     ops = circuit.ops[segment.first : segment.last]
     counts = circuit.table.rows[ops]
-    qubits, numbers = int(counts[:, 1].sum()), int(counts[:, 3].sum())
-    own = params[:, segment.at_param : segment.at_param + numbers]
+    qubits, num_params = int(counts[:, 1].sum()), int(counts[:, 3].sum())
+    own = params[:, segment.at_param : segment.at_param + num_params]
     count = len(params)
     result = np.empty((count * segment.steps, _NUMBERS))
     place_all(

@@ -79,14 +79,14 @@ def tile_operations(plan: SweepTable, number: int) -> list[TileOperation]:
     for row in plan.ops[first:last].tolist():
         reader.read(row)
     reader.restore()
-    return reader.found
+    return reader.operations
 
 
 class _TableReader:
     """Reads rows of a table; knows where the amplitude bit stands that the table calls place k."""
 
     def __init__(self, plan: SweepTable) -> None:
-        self.found: list[TileOperation] = []
+        self.operations: list[TileOperation] = []
         self._width = plan.width
         self._at = list(range(plan.width))
 
@@ -101,7 +101,7 @@ class _TableReader:
             self._permutation(mask, value, self._places(row[t.ROW_OTHER]), outer)
         elif kind == t.PHASE:
             tables = self._phase_tables(row)
-            self.found.append(
+            self.operations.append(
                 TileOperation(PHASE, (), mask, value, *outer, at=row[t.AT], phase=tables)
             )
         else:
@@ -109,7 +109,7 @@ class _TableReader:
             wires = kind - (t.REAL if is_real else t.DENSE)
             places = tuple(self._at[LANE_WIRES + row[t.A + k]] for k in range(wires))
             built = REAL if is_real else DENSE
-            self.found.append(TileOperation(built, places, mask, value, *outer, at=row[t.AT]))
+            self.operations.append(TileOperation(built, places, mask, value, *outer, at=row[t.AT]))
 
     def restore(self) -> None:
         """Exchange what renaming left at another place than its own."""
@@ -117,7 +117,7 @@ class _TableReader:
             other = self._at[place]
             if other != place:
                 both = 1 << place | 1 << other
-                self.found.append(
+                self.operations.append(
                     TileOperation(MAP, (place, other), both, 1 << place, 0, 0, other=1 << other)
                 )
                 self._rename(place, other)
@@ -126,9 +126,9 @@ class _TableReader:
         bits = range(self._width - LANE_WIRES)
         return sum(1 << self._at[LANE_WIRES + bit] for bit in bits if rows >> bit & 1)
 
-    def _rename(self, one: int, two: int) -> None:
-        first, second = self._at.index(one), self._at.index(two)
-        self._at[first], self._at[second] = two, one
+    def _rename(self, a: int, b: int) -> None:
+        first, second = self._at.index(a), self._at.index(b)
+        self._at[first], self._at[second] = b, a
 
     def _permutation(self, mask: int, value: int, other: int, outer: tuple[int, int]) -> None:
         moved = tuple(place for place in range(MOST_WIDTH) if (value ^ other) >> place & 1)
@@ -137,9 +137,9 @@ class _TableReader:
             self._rename(*moved)
         elif len(moved) == 1:
             bit = 1 << moved[0]
-            self.found.append(TileOperation(FLIP, moved, mask & ~bit, value & ~bit, *outer))
+            self.operations.append(TileOperation(FLIP, moved, mask & ~bit, value & ~bit, *outer))
         else:
-            self.found.append(TileOperation(MAP, moved, mask, value, *outer, other=other))
+            self.operations.append(TileOperation(MAP, moved, mask, value, *outer, other=other))
 
     def _phase_tables(self, row: list[int]) -> PhaseTables:
         crossing = [bit for bit in range(MOST_WIDTH) if row[t.CROSS] >> bit & 1]

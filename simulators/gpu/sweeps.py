@@ -71,14 +71,14 @@ class UploadedProgram(msgspec.Struct, frozen=True, eq=False):
     """A sweep program in the memory of a device."""
 
     program: SweepProgram
-    words: tuple[Buffer, ...]  # of each pass
+    code: tuple[Buffer, ...]  # of each pass
     terms: Buffer
 
 
 def upload_program(device: Device, program: SweepProgram) -> UploadedProgram:
     """Copy a program to the device. Raises OutOfMemory."""
-    words = tuple(device.upload(each.words) for each in program.passes)
-    return UploadedProgram(program, words, device.upload(program.terms))
+    buffers = tuple(device.upload(each.code) for each in program.passes)
+    return UploadedProgram(program, buffers, device.upload(program.terms))
 
 
 def apply_program(
@@ -93,20 +93,20 @@ def apply_program(
     rows = np.atleast_2d(floats)
     if not rows.shape[1]:  # no operation has a number, and one is read in place of none
         rows = np.zeros((len(rows), 1))
-    numbers = np.ascontiguousarray(rows[:, program.taken])
-    stride = 0 if len(numbers) == 1 else program.taken.size
-    exact = device.upload(numbers.ravel())
+    values = np.ascontiguousarray(rows[:, program.taken])
+    stride = 0 if len(values) == 1 else program.taken.size
+    exact = device.upload(values.ravel())
     rounded = exact
     if program.precision == "single":
-        rounded = device.upload(numbers.astype(REAL["single"]).ravel())
-    for item, words in zip(program.passes, uploaded.words, strict=True):
+        rounded = device.upload(values.astype(REAL["single"]).ravel())
+    for item, buffer in zip(program.passes, uploaded.code, strict=True):
         device.launch(
             f"sweep_{program.precision}",
             state.count << item.tile_bits,
             program.threads,
             program.shared_bytes,
             state.buffer,
-            words,
+            buffer,
             uploaded.terms,
             rounded,
             exact,

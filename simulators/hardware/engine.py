@@ -118,15 +118,15 @@ class HardwareEngine:
         return EngineResult.joined([collect(state, layouts, request, key) for state in states])
 
     def _remark(self, plan: Fitted, circuits: int, shots: int) -> str:
-        words = self.machine.name
+        text = self.machine.name
         if plan.transpiled:
-            words += f": transpiled (level {transpile.LEVEL}, seed {transpile.SEED})"
-        elif plan.whole is not None:
-            words += ": as written"
+            text += f": transpiled (level {transpile.LEVEL}, seed {transpile.SEED})"
+        elif plan.full_circuit is not None:
+            text += ": as written"
         else:
-            words += f": fitted to each binding (level {transpile.LEVEL}, seed {transpile.SEED})"
+            text += f": fitted to each binding (level {transpile.LEVEL}, seed {transpile.SEED})"
         jobs = self.machine.jobs(circuits, shots)
-        return f"{words}, in {jobs} jobs" if jobs > 1 else words
+        return f"{text}, in {jobs} jobs" if jobs > 1 else text
 
     def warm_up(self) -> None:
         """Load the transpiler. Nothing is run on a machine that nobody asked for."""

@@ -182,20 +182,20 @@ class Machine:
             hint="whoever stopped it can submit it again",
         )
 
-    def _call(self, job: Any, what: str, words: str) -> Any:
+    def _call(self, job: Any, what: str, action: str) -> Any:
         try:
             return getattr(job, what)()
         except Exception as error:  # as above
-            raise self.failed(f"{words} {_job(job)}", error) from error
+            raise self.failed(f"{action} {_job(job)}", error) from error
 
-    def failed(self, words: str, error: Exception) -> MachineFailed:
+    def failed(self, action: str, error: Exception) -> MachineFailed:
         """An error of the provider's, as ours."""
         return MachineFailed(
-            f"machine {self.name!r} {words}: {_words(error)}",
+            f"machine {self.name!r} {action}: {_words(error)}",
             hint="message of the provider; submit it again, or ask for a simulator",
         )
 
-    def _answer(self, result: Any, what: str, words: str, place: int) -> Any:
+    def _answer(self, result: Any, what: str, label: str, place: int) -> Any:
         """What a method of a result returns for one circuit."""
         try:
             failed = getattr(result, "success", True) is False
@@ -212,7 +212,7 @@ class Machine:
         try:
             return getattr(result, what)(place)
         except Exception as error:  # as above
-            raise self._bad(f"no {words} of circuit {place}: {_words(error)}") from error
+            raise self._bad(f"no {label} of circuit {place}: {_words(error)}") from error
 
     def _counted(self, result: Any, place: int, num_clbits: int, shots: int) -> Counter[int]:
         """The counts of one circuit, checked."""
@@ -233,9 +233,9 @@ class Machine:
         self._check_shots(len(entry), shots)
         return [self._outcome(outcome, num_clbits) for outcome in entry]
 
-    def _check_shots(self, found: int, shots: int) -> None:
-        if found != shots:
-            raise self._bad(f"{found} shots, and {shots} were asked for")
+    def _check_shots(self, returned: int, shots: int) -> None:
+        if returned != shots:
+            raise self._bad(f"{returned} shots, and {shots} were asked for")
 
     def _outcome(self, outcome: object, num_clbits: int) -> int:
         """An outcome as Qiskit writes it, bits with spaces between registers or hexadecimal."""
@@ -258,9 +258,9 @@ class Machine:
             raise self._bad(f"{count!r:.80} times outcome {outcome!r:.80}")
         return number
 
-    def _bad(self, words: str) -> BadAnswer:
+    def _bad(self, problem: str) -> BadAnswer:
         return BadAnswer(
-            f"machine {self.name!r} returned {words}",
+            f"machine {self.name!r} returned {problem}",
             hint="the fault is the machine's or its provider's; nothing of this run is kept",
         )
 
@@ -275,8 +275,8 @@ def max_shots(backend: Any) -> int:
     return settings if isinstance(settings, int) and 0 < settings < MOST_SHOTS else MOST_SHOTS
 
 
-def _parts(shots: int, most: int) -> Iterator[int]:
-    return (min(most, shots - first) for first in range(0, shots, most))
+def _parts(shots: int, max_shots: int) -> Iterator[int]:
+    return (min(max_shots, shots - first) for first in range(0, shots, max_shots))
 
 
 def _job(job: object) -> str:

@@ -41,8 +41,8 @@ class SampledJob:
 class SampledCounts:
     """Counts, and memory, by circuit; the first register's first bit is the last character."""
 
-    def __init__(self, found: Any) -> None:
-        self._found = found
+    def __init__(self, result: Any) -> None:
+        self._found = result
 
     def get_counts(self, place: int) -> dict[str, int]:
         """Counts of one circuit, over the bits of all its registers."""

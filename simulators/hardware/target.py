@@ -171,7 +171,7 @@ def _qubits(target: Target, count: int) -> tuple[QubitFigures, ...]:
                 readout_ns=_scaled(getattr(measured, "duration", None), 1e9),
             )
         )
-    known = any(
+    has_figures = any(
         not math.isnan(figure)
         for qubit in results
         for figure in (
@@ -179,12 +179,12 @@ def _qubits(target: Target, count: int) -> tuple[QubitFigures, ...]:
             *(qubit.readout_error, qubit.readout_ns),
         )
     )
-    return tuple(results) if known else ()
+    return tuple(results) if has_figures else ()
 
 
 def _scaled(value: Any, factor: float = 1.0) -> float:
-    known = isinstance(value, int | float) and not math.isnan(value)
-    return float(value) * factor if known else UNKNOWN  # the one NaN: figures can be compared
+    is_number = isinstance(value, int | float) and not math.isnan(value)
+    return float(value) * factor if is_number else UNKNOWN  # the one NaN: figures can be compared
 
 
 def _calibration(backend: Any) -> tuple[str, float]:

@@ -42,14 +42,14 @@ class Fitted:
 
     target: Target
     ending: MeasurementLayout
-    whole: QuantumCircuit | None
+    full_circuit: QuantumCircuit | None
     open: tuple[Parameter, ...]
     transpiled: bool
 
     @property
     def memory_bytes(self) -> int:
         """About what it takes."""
-        count = 0 if self.whole is None else len(self.whole.data)
+        count = 0 if self.full_circuit is None else len(self.full_circuit.data)
         return _BYTES_AN_OPERATION * (count + len(self.open))
 
 
@@ -68,9 +68,9 @@ def refuse_what_is_missing(
             hint=ELSEWHERE,
         )
     has, codes = set(target.operation_names), circuit.table.rows[circuit.ops, 0]
-    for code, operation, words in ((IF, "if_else", "conditions"), (RESET, "reset", "resets")):
+    for code, operation, feature in ((IF, "if_else", "conditions"), (RESET, "reset", "resets")):
         if operation not in has and (codes == code).any():
-            raise Unsupported(f"machine {machine!r} has no {words}", hint=ELSEWHERE)
+            raise Unsupported(f"machine {machine!r} has no {feature}", hint=ELSEWHERE)
     if ending.branching and not is_dynamic(target):
         raise Unsupported(
             f"machine {machine!r} has no measurements before a circuit's end", hint=ELSEWHERE
@@ -103,12 +103,12 @@ def bound(
     plan: Fitted, circuit: Circuit, params: NDArray[np.float64], backend: Any
 ) -> QuantumCircuit:
     """The circuit to run for one binding."""
-    if plan.whole is None:
+    if plan.full_circuit is None:
         return _fit(convert(circuit, params, DIALECT), backend, plan.target)[0]
-    left = plan.whole.parameters  # the transpiler may have removed some
+    left = plan.full_circuit.parameters  # the transpiler may have removed some
     settings = dict(zip(plan.open, params.tolist(), strict=True))
     values = {parameter: value for parameter, value in settings.items() if parameter in left}
-    ready = plan.whole.assign_parameters(values) if values else plan.whole
+    ready = plan.full_circuit.assign_parameters(values) if values else plan.full_circuit
     if plan.transpiled and values:  # gates that can be one only now that their angles are known
         ready = PassManager(Optimize1qGatesDecomposition(target=plan.target)).run(ready)
     return ready

@@ -101,13 +101,13 @@ def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
     return tuple(results)
 
 
-def _alike(found: NDArray[np.complex64], matrix: NDArray[np.complex128]) -> bool:
-    """Whether `matrix` is `found`, whose rounding is undone first, up to a global phase.
+def _alike(candidate: NDArray[np.complex64], matrix: NDArray[np.complex128]) -> bool:
+    """Whether `matrix` is `candidate`, whose rounding is undone first, up to a global phase.
 
     The elements of a Clifford gate's matrix have one size, and are quarter turns apart.
     """
-    first = found[np.flatnonzero(np.abs(found[:, 0]) > 0.1)[0], 0]
-    turns = (found / first).astype(np.complex128)
+    first = candidate[np.flatnonzero(np.abs(candidate[:, 0]) > 0.1)[0], 0]
+    turns = (candidate / first).astype(np.complex128)
     exact = np.round(turns.real) + 1j * np.round(turns.imag)
     exact /= math.sqrt(np.count_nonzero(exact[:, 0]))
     overlap = complex(np.vdot(exact, matrix))

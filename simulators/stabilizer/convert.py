@@ -186,10 +186,10 @@ class _Writer:
             raise _refusal(operation, "its condition is no parity of clbits")
         self._block = _Block(*parity)
 
-    def _under_condition(self, operation: Operation, found: tuple[Instruction, ...]) -> None:
+    def _under_condition(self, operation: Operation, instructions: tuple[Instruction, ...]) -> None:
         """Paulis controlled by the parity of what was measured."""
         assert self._block is not None
-        for name, (qubit, *_) in found:
+        for name, (qubit, *_) in instructions:
             if name not in _PAULIS:
                 raise _refusal(operation, "only Pauli gates can stand under a condition")
             target = operation.qubits[qubit]

@@ -88,8 +88,8 @@ class MatchingDecoder:
 
 def block_shots(circuit: stim.Circuit) -> int:
     """Shots of a block: a function of the circuit alone."""
-    most = max(circuit.num_qubits, circuit.num_measurements, circuit.num_detectors)
-    return next((shots for bound, shots in _BLOCKS if most <= bound), _LEAST_BLOCK)
+    largest = max(circuit.num_qubits, circuit.num_measurements, circuit.num_detectors)
+    return next((shots for bound, shots in _BLOCKS if largest <= bound), _LEAST_BLOCK)
 
 
 def sampled(
@@ -145,10 +145,10 @@ def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
     groups, width_bytes = -(-rows // _GROUP), -(-columns // 8) * 8
     padded = np.zeros((groups * _GROUP, width_bytes), np.uint8)
     padded[:rows, :columns] = bits
-    words = padded.view("<u8").reshape(_GROUP, groups * width_bytes // 8)  # rows of many words
+    packed = padded.view("<u8").reshape(_GROUP, groups * width_bytes // 8)  # rows of many words
     ones = np.empty((width_bytes, 8), np.int64)
     for bit in range(8):
-        sums = ((words >> np.uint64(bit)) & _LOW_BITS).sum(axis=0, dtype="<u8")
+        sums = ((packed >> np.uint64(bit)) & _LOW_BITS).sum(axis=0, dtype="<u8")
         by_group = sums.view(np.uint8).reshape(groups, width_bytes)
         ones[:, bit] = by_group.sum(axis=0, dtype=np.int64)
     return ones.reshape(-1)[:width]

@@ -66,16 +66,16 @@ def distribution(simulator: stim.TableauSimulator, source: NDArray[np.int64]) ->
 
 
 def _forced(
-    simulator: stim.TableauSimulator, wires: list[int], one: int
+    simulator: stim.TableauSimulator, wires: list[int], bit: int
 ) -> tuple[NDArray[np.uint8], int]:
-    """The row found where random bit `one` is 1 and all other random ones 0; how many there are."""
+    """The row found where random bit `bit` is 1 and all other random ones 0; how many there are."""
     copy = simulator.copy()
     row = np.zeros(len(wires), np.uint8)
     random = 0
     for k, wire in enumerate(wires):
         value = copy.peek_z(wire)
         if value == 0:
-            row[k] = random == one
+            row[k] = random == bit
             copy.postselect_z(wire, desired_value=bool(row[k]))
             random += 1
         else:

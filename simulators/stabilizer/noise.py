@@ -22,7 +22,7 @@ def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
     depth = np.cumsum((codes == IF).astype(np.int64) - (codes == END_BLOCK))
     texts = [_text(channel) for channel in noise.channels]
     entries: dict[int, list[str]] = {}
-    for after, channel, one, two in noise.locations.tolist():
+    for after, channel, first, second in noise.locations.tolist():
         if after >= 0 and depth[after]:
             raise Unsupported(
                 "noise under a condition: stim has none",
@@ -30,7 +30,7 @@ def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
             )
         if texts[channel]:
             # stim's first letter is that of its first target; ours is the low digit.
-            where = f"{one}" if two < 0 else f"{two} {one}"
+            where = f"{first}" if second < 0 else f"{second} {first}"
             entries.setdefault(after, []).append(f"{texts[channel]} {where}")
     return entries
 

@@ -179,11 +179,11 @@ class Checkpointer:
             with suppress(OSError):  # other ranks have theirs in it, or it has never been there
                 self._folder.rmdir()
 
-    def annotate(self, found: EngineResult) -> EngineResult:
+    def annotate(self, result: EngineResult) -> EngineResult:
         """A result that says where this attempt began, if another was before it, and what could
         not be kept."""
-        words = ", ".join(word for word in (found.remark, self._begun, self._missed) if word)
-        return found if words == found.remark else msgspec.structs.replace(found, remark=words)
+        remark = ", ".join(word for word in (result.remark, self._begun, self._missed) if word)
+        return result if remark == result.remark else msgspec.structs.replace(result, remark=remark)
 
     @property
     def is_kept(self) -> bool:
@@ -270,10 +270,10 @@ class Checkpointer:
 
     def _miss(self, why: str) -> None:
         """The run goes on; who waits for it, and the worker's log, are told once."""
-        words = f"not kept at sweep {self._done}: {why or 'by another rank'}"
+        message = f"not kept at sweep {self._done}: {why or 'by another rank'}"
         if not self._missed and why:
-            warnings.warn(words, RuntimeWarning, stacklevel=2)
-        self._missed = words
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+        self._missed = message
 
     def _forget(self, pattern: str) -> None:
         if self._folder is not None:
@@ -307,9 +307,9 @@ def _unwritten(path: Path, mark: CheckpointHeader, amplitudes: Amplitudes) -> st
     return ""
 
 
-def digest(arrays: Iterable[NDArray[Any]], *words: object) -> str:
+def digest(arrays: Iterable[NDArray[Any]], *fields: object) -> str:
     """Digest of all that determines the state."""
-    result = hashlib.sha256(repr(words).encode())
+    result = hashlib.sha256(repr(fields).encode())
     for array in arrays:
         result.update(f"{array.dtype} {array.shape}".encode())
         result.update(np.ascontiguousarray(array).data)

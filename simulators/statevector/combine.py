@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
-from simulators.circuit.ir import Circuit, words
+from simulators.circuit.ir import Circuit, num_words
 from simulators.engine import SAMPLED, Request, RunOptions
 from simulators.errors import TooManyBranches
 from simulators.execution import pauli_sums
@@ -54,7 +54,7 @@ class CombinedRun(FinalState):
         self._request = request
         self._key = key
         self._options = options
-        self._words = words(circuit.num_clbits)
+        self._words = num_words(circuit.num_clbits)
         self._group = shots_at_once(circuit)
         self._remarks: dict[str, None] = {}
 
@@ -125,17 +125,17 @@ class CombinedRun(FinalState):
             )
             yield run, pauli_sums.terms(request.observables, width)
 
-    def _product(self, one: Distribution, two: Distribution) -> Distribution:
+    def _product(self, left: Distribution, right: Distribution) -> Distribution:
         """The joint distribution of independent records."""
         if not self._states.is_root:
-            return one
-        if len(one[0]) * len(two[0]) > MAX_ROWS:
+            return left
+        if len(left[0]) * len(right[0]) > MAX_ROWS:
             raise TooManyBranches(
                 f"more than {MAX_ROWS} distinct classical records",
                 hint="ask for counts with shots instead of exact probabilities",
             )
-        records = (one[0][:, None] | two[0][None, :]).reshape(-1, self._words)
-        odds = np.outer(one[1], two[1]).ravel()
+        records = (left[0][:, None] | right[0][None, :]).reshape(-1, self._words)
+        odds = np.outer(left[1], right[1]).ravel()
         likely = odds > ROUNDING_FLOOR[self._options.precision]
         return tally(records[likely], odds[likely])
 
@@ -154,8 +154,8 @@ def _means(run: ComponentRun, strings: PauliStrings) -> NDArray[np.float64]:
             place.setdefault(string, []).append(number)
     entry = np.ones(len(strings))
     if place:
-        for value, numbers in zip(
+        for value, indices in zip(
             run.expectations(list(place)).tolist(), place.values(), strict=True
         ):
-            entry[numbers] = value
+            entry[indices] = value
     return entry

@@ -312,7 +312,7 @@ class StatevectorEngine:
             from simulators.statevector.small.merged_evolution import MergedEvolution
 
             self._merged = MergedEvolution()
-        return self._merged.one(circuit, params, self._buffer, control)
+        return self._merged.run_single(circuit, params, self._buffer, control)
 
     def warm_up(self) -> None:
         """Run a small circuit, and circuits through each further path whose kernels are loaded.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
-from simulators.circuit.ir import Circuit, record_words, words
+from simulators.circuit.ir import Circuit, num_words, record_words
 from simulators.engine import Request, RunOptions
 from simulators.errors import TooManyBranches
 from simulators.execution import pauli_sums
@@ -63,7 +63,7 @@ class ComponentRun(FinalState):
         self._request = request
         self._key = key
         self._options = options
-        self._words = words(circuit.num_clbits)
+        self._words = num_words(circuit.num_clbits)
         self._final: dict[bool, Branches] = {}  # of schedules without branching
         self._peak = 1
         self._gradients: GradientFunction | None = None
@@ -96,7 +96,7 @@ class ComponentRun(FinalState):
         seen = self._schedules.of(self._circuit, keep=True)
         if plain.layout.branching or seen.layout.branching:
             return seen if keep else plain
-        return plain if plain.whole else seen
+        return plain if plain.full else seen
 
     def _state(self, keep: bool) -> StateHandle:
         """The final state of a schedule without branching, evolved once."""

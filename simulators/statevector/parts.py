@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from simulators.catalog import builtin_card, state_bytes
 from simulators.circuit.analysis.measurements import MeasurementLayout, once_layout, rest_layout
 from simulators.circuit.gates import MEASURE
-from simulators.circuit.ir import Circuit, words
+from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.passes.slicing import content, parameter_range, parts_problem, sliced
 from simulators.engine import CircuitParts, Request, RunOptions
 from simulators.errors import BadCircuit, OtherOutcome
@@ -42,9 +42,9 @@ CARD = builtin_card("statevector")
 class RestPrograms(ProgramCache):
     """Schedules of what follows the parts."""
 
-    def __init__(self, whole: Circuit, first: int, precision: str) -> None:
+    def __init__(self, circuit: Circuit, first: int, precision: str) -> None:
         super().__init__(precision)
-        self._whole = whole
+        self._whole = circuit
         self._first = first
 
     def of(self, circuit: Circuit, *, keep: bool) -> Program:
@@ -55,7 +55,7 @@ class RestPrograms(ProgramCache):
                 circuit,
                 keep=keep,
                 precision=self._precision,
-                numbers=np.arange(first, first + circuit.ops.size),
+                operations=np.arange(first, first + circuit.ops.size),
                 layout=rest_layout(self._whole, first, circuit, keep=keep),
             )
         return self._made[keep]
@@ -77,8 +77,8 @@ class PartsPlan:
     @property
     def memory_bytes(self) -> int:
         """Bytes of its schedules; those that are not made yet are taken to be as large."""
-        made = sum(program.memory_bytes for program in self._once.values())
-        return self.rest.memory_bytes + made
+        built = sum(program.memory_bytes for program in self._once.values())
+        return self.rest.memory_bytes + built
 
     def once(self, circuit: Circuit, number: int, part: Circuit) -> Program:
         """The schedule of a part."""
@@ -88,7 +88,7 @@ class PartsPlan:
                 part,
                 keep=True,
                 precision=self._precision,
-                numbers=np.arange(first, first + part.ops.size),
+                operations=np.arange(first, first + part.ops.size),
                 layout=once_layout(circuit, first, part),
             )
         return self._once[number]
@@ -117,7 +117,7 @@ class _PartsRun:
         ends = plan.ends
         self._parts = [sliced(circuit, *span) for span in itertools.pairwise(ends)]
         self._keys = self._digests()
-        self.found = 0  # so many parts were kept
+        self.cached = 0  # so many parts were kept
 
     def _digests(self) -> list[bytes]:
         """What each part's end is kept under."""
@@ -138,10 +138,10 @@ class _PartsRun:
         for number in reversed(range(len(self._parts))):
             last = self._kept.find(self._keys[number])
             if last is not None:
-                self.found = number + 1
+                self.cached = number + 1
                 self._compare(number, last.record)
                 break
-        for number in range(self.found, len(self._parts)):
+        for number in range(self.cached, len(self._parts)):
             last = self._after(number, last)
             self._compare(number, last.record)
         assert last is not None
@@ -176,8 +176,8 @@ class _PartsRun:
 
 
 def record_of(before: KeptState | None, circuit: Circuit) -> NDArray[np.uint64]:
-    """A copy of the clbits after a part, uint64 [words]; all 0 before the first."""
-    result = np.zeros(words(circuit.num_clbits), np.uint64)
+    """A copy of the clbits after a part, uint64 [num_words]; all 0 before the first."""
+    result = np.zeros(num_words(circuit.num_clbits), np.uint64)
     if before is not None:
         result[: before.record.size] = before.record
     return result
@@ -244,5 +244,5 @@ def run_parts(
         ).result()
         for row in range(number)
     ]
-    remark = f"{run.found} of {len(plan.ends) - 1} parts from the state kept"
+    remark = f"{run.cached} of {len(plan.ends) - 1} parts from the state kept"
     return msgspec.structs.replace(EngineResult.joined(results), remark=remark)

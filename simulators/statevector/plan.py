@@ -46,12 +46,12 @@ class ProgramCache:
         if keep not in self._made:
             from simulators.statevector.program import build_program  # small circuits do without
 
-            numbers = None if self._part is None else self._part.numbers
+            op_ids = None if self._part is None else self._part.operations
             self._made[keep] = build_program(
                 circuit,
                 keep=keep,
                 precision=self._precision,
-                numbers=numbers,
+                operations=op_ids,
                 apart=self._apart,
                 tile_wires=self._tile_wires,
             )
@@ -98,7 +98,7 @@ class ExecutionPlan:
         ]
         return max([self._whole.memory_bytes, *built])
 
-    def whole(self, circuit: Circuit) -> tuple[ComponentPlan, ...]:
+    def as_one_component(self, circuit: Circuit) -> tuple[ComponentPlan, ...]:
         """The circuit as it is."""
         return (ComponentPlan(circuit, self._whole),)
 
@@ -121,7 +121,7 @@ class ExecutionPlan:
 
     def _of(self, circuit: Circuit, wanted: OutputSupport | None) -> tuple[ComponentPlan, ...]:
         if wanted is None:
-            return self.whole(circuit)
+            return self.as_one_component(circuit)
         if wanted not in self._made:
             while len(self._made) >= _KEPT:
                 del self._made[next(iter(self._made))]
@@ -132,5 +132,5 @@ class ExecutionPlan:
             )
         result = self._made[wanted]
         if not result:
-            return self.whole(circuit)
+            return self.as_one_component(circuit)
         return tuple(ComponentPlan(part.of(circuit), schedules, part) for part, schedules in result)

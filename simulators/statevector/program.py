@@ -139,7 +139,7 @@ Instruction = (
 class Program(msgspec.Struct, frozen=True, eq=False):
     """Instructions of a circuit, and its measurements.
 
-    Unless it is `whole`, phases that no measurement sees have been left out. `draw`: which random
+    Unless it is `full`, phases that no measurement sees have been left out. `draw`: which random
     numbers sample the final measurements.
     """
 
@@ -147,7 +147,7 @@ class Program(msgspec.Struct, frozen=True, eq=False):
     stretches: tuple[GateList | SegmentPlan, ...]
     matrices: tuple[NDArray[np.float64], ...]
     layout: MeasurementLayout
-    whole: bool
+    full: bool
     draw: int
 
     @property
@@ -163,7 +163,7 @@ def build_program(
     *,
     keep: bool,
     precision: str = "double",
-    numbers: NDArray[np.int64] | None = None,
+    operations: NDArray[np.int64] | None = None,
     apart: bool = False,
     layout: MeasurementLayout | None = None,
     noise: Mapping[int, Sequence[Instruction]] | None = None,
@@ -188,8 +188,8 @@ def build_program(
     # All qubits count, measured or not: the outcomes of a draw stand in the order of all of them.
     goal = SegmentContext(measured=-1 if full else (1 << circuit.num_qubits) - 1)
     width = tile_width(circuit.num_qubits, precision, tile_wires) if large else 0
-    known = np.arange(circuit.ops.size) if numbers is None else numbers
-    builder = _Builder(circuit, roles, codes, begins, goal, width, known, layout.from_zero)
+    op_ids = np.arange(circuit.ops.size) if operations is None else operations
+    builder = _Builder(circuit, roles, codes, begins, goal, width, op_ids, layout.from_zero)
     builder.build(np.flatnonzero(marks).tolist(), noise)
     return Program(
         tuple(builder.items),
@@ -197,7 +197,7 @@ def build_program(
         tuple(builder.matrices.values()),
         layout,
         full,
-        1 + int(known[roles == TERMINAL][0]) if apart and layout.measured else 0,
+        1 + int(op_ids[roles == TERMINAL][0]) if apart and layout.measured else 0,
     )
 
 
@@ -225,10 +225,10 @@ class _Builder:
         begins: NDArray[np.int64],
         ends: SegmentContext,
         width: int,
-        numbers: NDArray[np.int64],
+        op_ids: NDArray[np.int64],
         zero: bool,
     ) -> None:
-        """`width`: wires of the tiles of a large state; 0: it is small. `numbers`: those by which
+        """`width`: wires of the tiles of a large state; 0: it is small. `op_ids`: those by which
         operations take their random numbers. `zero`: it begins with |0...0>."""
         self.items: list[Instruction] = []
         self.stretches: list[GateList | SegmentPlan] = []
@@ -239,7 +239,7 @@ class _Builder:
         self._begins = begins
         self._ends = ends
         self._width = width
-        self._numbers = numbers
+        self._numbers = op_ids
         self._zero = zero
         self._expressions = iter(expressions_of(circuit))
         self._open: list[_Block] = []

@@ -40,7 +40,7 @@ class RequestExecution(msgspec.Struct, frozen=True, eq=False):
     ) -> RequestExecution:
         """The run of what the outputs depend on; a small circuit is run as a whole."""
         if circuit.num_qubits <= SMALL_QUBITS:
-            pieces = plan.whole(circuit)
+            pieces = plan.as_one_component(circuit)
         else:
             pieces = plan.components(circuit, request)
             if len(pieces) == 1:

@@ -200,7 +200,7 @@ class State:
         self.norms = None
 
     @property
-    def numbers(self) -> NDArray[np.int64]:
+    def basis_indices(self) -> NDArray[np.int64]:
         """Positions of its blocks of 2**BLOCK_QUBITS amplitudes in the full state: int64
         [blocks].
 

@@ -75,17 +75,17 @@ def row_work(rows: SortedPatterns, done: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 @kernel(I64, I64, I64, I64, I64, group="trajectories")
-def _row_work(order, begins, entries, done, found):  # type: ignore[no-untyped-def]
+def _row_work(order, begins, entries, done, work):  # type: ignore[no-untyped-def]
     """See `row_work`."""
     end = done.size - 1
     for k in range(order.size):
         if k == 0:
-            found[k] = done[end]
+            work[k] = done[end]
             continue
         # Where two rows part, the first one's error comes first: rows are sorted. The second has
         # gone with it up to there, and with no other row further.
-        one, two = begins[order[k - 1]], begins[order[k]]
-        while entries[one] == entries[two] and entries[one] != end:
-            one += 1
-            two += 1
-        found[k] = 0 if entries[one] == entries[two] else done[end] - done[entries[one]]
+        a, b = begins[order[k - 1]], begins[order[k]]
+        while entries[a] == entries[b] and entries[a] != end:
+            a += 1
+            b += 1
+        work[k] = 0 if entries[a] == entries[b] else done[end] - done[entries[a]]

@@ -131,7 +131,7 @@ def locate(
 
 
 def walked_forms(
-    terms: list[Term], made: list[NormalForm], forms: Forms, operations: int, draw_cost: float
+    terms: list[Term], base_forms: list[NormalForm], forms: Forms, operations: int, draw_cost: float
 ) -> list[NormalForm]:
     """The forms that trajectories walk: norm-based ones at locations whose identity has little
     weight, where these cost less.
@@ -140,10 +140,10 @@ def walked_forms(
     (1 - e^-L) / L of the circuit, L = -sum log p of their probabilities. It runs the rest and the
     draws there for itself.
     """
-    chosen = [k for k, form in enumerate(made) if form.probabilities[0] < _LEAST_IDENTITY]
+    chosen = [k for k, form in enumerate(base_forms) if form.probabilities[0] < _LEAST_IDENTITY]
     if not chosen:
-        return made
-    drawn = made.copy()
+        return base_forms
+    drawn = base_forms.copy()
     for k in chosen:
         drawn[k] = forms.drawn(tuple(terms[k].parts), len(terms[k].qubits))
 
@@ -153,7 +153,7 @@ def walked_forms(
         draws = sum(form.rest_weight for form in each)
         return (1.0 - shared) * (operations + draw_cost * draws)
 
-    return drawn if cost(drawn) < cost(made) else made
+    return drawn if cost(drawn) < cost(base_forms) else base_forms
 
 
 def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
@@ -166,7 +166,7 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
     resets = _resets(kinds, counts, wires)
     open_: dict[int, Term] = {}  # by qubit, if no operation came after it
     results: list[Term] = []
-    for number, (after, channel, one, two) in enumerate(noise.locations.tolist()):
+    for number, (after, channel, first, second) in enumerate(noise.locations.tolist()):
         while done <= after:
             kind, at = kinds[done], int(begins[done])
             if kind not in _PASSIVE:
@@ -177,7 +177,7 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
                     elif kind == RESET:
                         begun.add(q)
             done += 1
-        qubits = (one,) if two < 0 else (one, two)
+        qubits = (first,) if second < 0 else (first, second)
         gone = [q in ended or (q in resets and q not in begun) for q in qubits]
         if all(gone):
             continue
@@ -192,12 +192,12 @@ def compose(noise: NoiseProgram) -> list[Term]:
     """Channels composed where they follow the same operation, whatever the circuit is."""
     open_: dict[int, Term] = {}
     results: list[Term] = []
-    here = -2
-    for number, (after, channel, one, two) in enumerate(noise.locations.tolist()):
-        if after != here:
+    last_after = -2
+    for number, (after, channel, first, second) in enumerate(noise.locations.tolist()):
+        if after != last_after:
             open_.clear()
-            here = after
-        qubits = (one,) if two < 0 else (one, two)
+            last_after = after
+        qubits = (first,) if second < 0 else (first, second)
         _joined(number, after, qubits, open_, results).add(channel, qubits)
     return [term for term in results if term.parts]
 
@@ -216,7 +216,7 @@ def _resets(kinds: list[int], counts: list[int], wires: list[int]) -> set[int]:
 
 
 def _joined(
-    number: int, after: int, qubits: tuple[int, ...], open_: dict[int, Term], found: list[Term]
+    number: int, after: int, qubits: tuple[int, ...], open_: dict[int, Term], terms: list[Term]
 ) -> Term:
     """The term that a channel on these qubits becomes part of."""
     before = [open_.get(q) for q in qubits]
@@ -231,7 +231,7 @@ def _joined(
                     term.add(channel, (q,))
                 term.number = min(term.number, each.number)
                 each.parts = []
-    found.append(term)
+    terms.append(term)
     for q in qubits:
         open_[q] = term
     return term
@@ -283,11 +283,11 @@ _TINY = 1e-300
 
 def _distinct(forms: list[NormalForm]) -> tuple[list[NormalForm], NDArray[np.int64]]:
     """Distinct forms, and the number of each."""
-    numbers: dict[int, int] = {}
+    ids: dict[int, int] = {}
     results: list[NormalForm] = []
     of = np.empty(len(forms), np.int64)
     for k, form in enumerate(forms):
-        number = numbers.setdefault(id(form), len(results))
+        number = ids.setdefault(id(form), len(results))
         if number == len(results):
             results.append(form)
         of[k] = number
@@ -342,16 +342,16 @@ def _expanded(
         return circuit, np.zeros(total, np.bool_)
     table = circuit.table
     names, arities = list(table.names), table.rows[:, 1:].tolist()
-    matrices, known = list(circuit.matrices), dict[bytes, int]()
+    matrices, row_of = list(circuit.matrices), dict[bytes, int]()
     rows: list[int] = []
     for _, qubits, matrix in unitaries:
         data = np.ascontiguousarray(matrix, np.complex128).tobytes()
-        if data not in known:
-            known[data] = len(names)
+        if data not in row_of:
+            row_of[data] = len(names)
             names.append("unitary")
             arities.append([len(qubits), 0, 0])
             matrices.append(data)
-        rows.append(known[data])
+        rows.append(row_of[data])
     after = np.array([where for where, _, _ in unitaries])
     counts = table.rows[circuit.ops, 1]
     # Positions in the new list: of operation k, and of each unitary, which comes after its one.

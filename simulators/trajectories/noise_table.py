@@ -38,9 +38,9 @@ class Operators(msgspec.Struct, frozen=True, eq=False):
 
     def odds(self, which: int, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
         """Probability of each operator of a set, where its qubits have this density matrix."""
-        at, width, many = self.sets[which].tolist()
-        effects = self.effects[at : at + many * (2 << 2 * width)].view(np.complex128)
-        result: NDArray[np.float64] = (effects.reshape(many, -1) @ rho.T.ravel()).real
+        at, width, count = self.sets[which].tolist()
+        effects = self.effects[at : at + count * (2 << 2 * width)].view(np.complex128)
+        result: NDArray[np.float64] = (effects.reshape(count, -1) @ rho.T.ravel()).real
         return np.maximum(result, 0.0)
 
 
@@ -59,16 +59,16 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
     @property
     def drawn(self) -> NDArray[np.bool_]:
         """Mask of the errors whose operator is drawn."""
-        many = np.append(self.operators.sets[:, COUNT] > 1, False)
-        result: NDArray[np.bool_] = many[self.table[:, SET]]
+        has_choice = np.append(self.operators.sets[:, COUNT] > 1, False)
+        result: NDArray[np.bool_] = has_choice[self.table[:, SET]]
         return result
 
     @property
     def supports(self) -> NDArray[np.int64]:
         """The qubits that each insert touches, as a mask: int64 [inserts]."""
         _, which, x, z, first, second = self.table.T
-        one, two = np.maximum(first, 0), np.maximum(second, 0)
-        pair = np.int64(1) << one | np.where(second >= 0, np.int64(1) << two, 0)
+        low, high = np.maximum(first, 0), np.maximum(second, 0)
+        pair = np.int64(1) << low | np.where(second >= 0, np.int64(1) << high, 0)
         result: NDArray[np.int64] = np.where(which == PAULI, x | z, pair)
         return result
 

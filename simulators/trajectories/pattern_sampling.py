@@ -31,14 +31,14 @@ class ErrorTable(msgspec.Struct, frozen=True, eq=False):
     inserts: NDArray[np.int64]  # [locations]: the first one; the others follow
     begins: NDArray[np.int64]  # [locations]: of their cumulative probabilities in `edges`
     edges: NDArray[np.float64]  # ascending to 1.0, for each kind of location
-    numbers: NDArray[np.int64]  # [locations]: those of their random draws
+    draw_ids: NDArray[np.int64]  # [locations]: those of their random draws
 
 
 @kernel(
     REALS, I64, I64, REALS, I64, INT, INT, WORD, WORD, I64, I64, returns=INT, group="trajectories"
 )  # fmt: skip
 def draw_errors(  # type: ignore[no-untyped-def]
-    probabilities, first_insert, begins, edges, numbers, first, last, seed, binding, shots, inserts
+    probabilities, first_insert, begins, edges, draw_ids, first, last, seed, binding, shots, inserts
 ):
     """Errors of shots first .. last - 1, location by location.
 
@@ -50,7 +50,7 @@ def draw_errors(  # type: ignore[no-untyped-def]
         if p <= 0.0:
             continue
         scale = 0.0 if p >= 1.0 else 1.0 / np.log1p(-p)
-        draw = np.uint64(FIRST_DRAW) + np.uint64(2 * numbers[location])
+        draw = np.uint64(FIRST_DRAW) + np.uint64(2 * draw_ids[location])
         for begin in range(first // BLOCK * BLOCK, last, BLOCK):
             end = min(begin + BLOCK, last)
             shot = np.int64(begin - 1)
@@ -81,16 +81,16 @@ def draw_errors(  # type: ignore[no-untyped-def]
 
 
 @kernel(I64, I64, INT, INT, I64, I64, I64, group="trajectories")
-def group_by_shot(shots, inserts, many, first, places, ends, entries):  # type: ignore[no-untyped-def]
-    """The first `many` errors as the places of each shot, ascending: shot first + i has
+def group_by_shot(shots, inserts, count, first, places, ends, entries):  # type: ignore[no-untyped-def]
+    """The first `count` errors as the places of each shot, ascending: shot first + i has
     entries[ends[i] : ends[i + 1]]."""
     for k in range(ends.size):
         ends[k] = 0
-    for k in range(many):
+    for k in range(count):
         ends[shots[k] - first + 1] += 1
     for k in range(1, ends.size):
         ends[k] += ends[k - 1]
-    for k in range(many):
+    for k in range(count):
         row = shots[k] - first
         entries[ends[row]] = places[inserts[k]]
         ends[row] += 1
@@ -172,15 +172,15 @@ def draw_patterns(
     room = int(mean + _SPREAD * (mean + 1.0) ** 0.5) + 16
     while True:
         shots, inserts = np.empty(room, np.int64), np.empty(room, np.int64)
-        many = draw_errors(
-            table.probabilities, table.inserts, table.begins, table.edges, table.numbers, first,
+        num_errors = draw_errors(
+            table.probabilities, table.inserts, table.begins, table.edges, table.draw_ids, first,
             last, *key, shots, inserts,
         )  # fmt: skip
-        if many <= room:
+        if num_errors <= room:
             break
-        room = many
-    ends, entries = np.empty(count + 1, np.int64), np.empty(many, np.int64)
-    group_by_shot(shots, inserts, many, first, places, ends, entries)
+        room = num_errors
+    ends, entries = np.empty(count + 1, np.int64), np.empty(num_errors, np.int64)
+    group_by_shot(shots, inserts, num_errors, first, places, ends, entries)
     return ErrorPatterns(entries, ends)
 
 

@@ -53,10 +53,10 @@ def begin(frames, low, high):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _same(one, two, first, last, entries, chosen):  # type: ignore[no-untyped-def]
+def _same(a, b, first, last, entries, chosen):  # type: ignore[no-untyped-def]
     """Whether places first .. last - 1 of two rows are the same, their operators too."""
     for k in range(first, last):
-        if entries[one + k] != entries[two + k] or chosen[one + k] != chosen[two + k]:
+        if entries[a + k] != entries[b + k] or chosen[a + k] != chosen[b + k]:
             return False
     return True
 
@@ -82,15 +82,17 @@ def next_action(  # type: ignore[no-untyped-def]
         level = f[_LEVEL]
         call[TARGET] = level
         if f[_EVICTED]:
-            known = top - 2
-            while known >= 0 and (frames[known, _LEVEL] == level or frames[known, _EVICTED]):
-                known -= 1
+            ancestor = top - 2
+            while ancestor >= 0 and (
+                frames[ancestor, _LEVEL] == level or frames[ancestor, _EVICTED]
+            ):
+                ancestor -= 1
             f[_EVICTED] = 0
             call[WHAT], call[SOURCE], call[FROM], call[TO] = ADVANCE, -1, 0, f[_AT]
             call[FIRST], call[LAST] = row, row + depth
-            if known >= 0:
-                call[SOURCE], call[FROM] = frames[known, _LEVEL], frames[known, _AT]
-                call[FIRST] = row + frames[known, _DEPTH]
+            if ancestor >= 0:
+                call[SOURCE], call[FROM] = frames[ancestor, _LEVEL], frames[ancestor, _AT]
+                call[FIRST] = row + frames[ancestor, _DEPTH]
             return top
         place = entries[row + depth]
         at = f[_AT]
@@ -169,14 +171,14 @@ def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
 
 @device_function
 def choose(  # type: ignore[no-untyped-def]
-    odds, many, order, low, high, begins, depth, chosen, location, first, seed, binding, work
+    odds, choices, order, low, high, begins, depth, chosen, location, first, seed, binding, work
 ):
-    """Each row order[low : high] draws one of `many` operators, whose odds add up to any number;
+    """Each row order[low : high] draws one of `choices` operators, whose odds add up to any number;
     rows that draw the same lie together then, in the order they had. `location`: number of the
     draw; `first`: the shot of row 0; `work`: room for all rows."""
     draw = np.uint64(FIRST_DRAW) + np.uint64(location)
     total = 0.0
-    for c in range(many):
+    for c in range(choices):
         total += odds[c]
     for k in range(low, high):
         row = order[k]
@@ -184,7 +186,7 @@ def choose(  # type: ignore[no-untyped-def]
         t = number_of(seed, binding, draw, np.int64(first + row)) * total
         last = c = 0
         edge = 0.0
-        for c in range(many):  # never one of no weight, whatever rounding does
+        for c in range(choices):  # never one of no weight, whatever rounding does
             if odds[c] > 0.0:
                 last = c
                 edge += odds[c]
@@ -193,7 +195,7 @@ def choose(  # type: ignore[no-untyped-def]
         chosen[at] = last
         work[k] = row
     at = low
-    for c in range(many):
+    for c in range(choices):
         for k in range(low, high):
             if chosen[begins[work[k]] + depth] == c:
                 order[at] = work[k]

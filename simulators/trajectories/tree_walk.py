@@ -130,16 +130,16 @@ def walk(
             frames, top, cap, order, begins, entries, chosen, tree.place_at, drawn, tree.floor,
             tree.ceil, call,
         )  # fmt: skip
-        what, source, target, begin, end, one, last, first_row, last_row = call.tolist()
+        what, source, target, begin, end, first, last, first_row, last_row = call.tolist()
         if what == ADVANCE:
-            places = entries[one:last]
-            inserts = zip(tree.insert_of[places].tolist(), chosen[one:last].tolist(), strict=True)
+            places = entries[first:last]
+            inserts = zip(tree.insert_of[places].tolist(), chosen[first:last].tolist(), strict=True)
             positions = tree.place_at[places].tolist()
             states.advance(Advance(source, target, begin, end, [*inserts], positions))
         elif what == CHOOSE_KRAUS:
-            insert = int(tree.insert_of[entries[begins[order[first_row]] + one]])
+            insert = int(tree.insert_of[entries[begins[order[first_row]] + first]])
             _choose(
-                states.odds(target, insert), order, first_row, last_row, begins, one, chosen,
+                states.odds(target, insert), order, first_row, last_row, begins, first, chosen,
                 int(locations[insert]), draws.first, draws.seed, draws.binding, room,
             )  # fmt: skip
         elif what == SAMPLE:

@@ -61,13 +61,13 @@ def _kron(high: NDArray[np.float64], low: NDArray[np.float64]) -> NDArray[np.flo
 
 @functools.lru_cache(maxsize=65_536)
 def _union(
-    one: tuple[int, ...], two: tuple[int, ...]
+    left: tuple[int, ...], right: tuple[int, ...]
 ) -> tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.int64]]:
-    """All parameters; where the entries of `one` (with entry 0) and of `two` (without) go."""
-    params = tuple(sorted({*one, *two}))
+    """All parameters; where the entries of `left` (with entry 0) and of `right` (without) go."""
+    params = tuple(sorted({*left, *right}))
     place = {param: 1 + k for k, param in enumerate(params)}
     return (
         params,
-        np.array([0, *(place[param] for param in one)]),
-        np.array([place[param] for param in two], np.int64),
+        np.array([0, *(place[param] for param in left)]),
+        np.array([place[param] for param in right], np.int64),
     )

@@ -55,11 +55,11 @@ class ChannelSet:
         """A channel by its number."""
         return self._channels[number]
 
-    def chain(self, numbers: Chain) -> DualMatrix:
+    def chain(self, ids: Chain) -> DualMatrix:
         """Product of a chain on one qubit."""
-        result = self._chains.get(numbers)
+        result = self._chains.get(ids)
         if result is None:
-            result = self._chains[numbers] = self._product(_IDENTITY, numbers)
+            result = self._chains[ids] = self._product(_IDENTITY, ids)
         return result
 
     def step(self, step: PairStep) -> DualMatrix:
@@ -71,11 +71,11 @@ class ChannelSet:
             result = self._steps[key] = self._product(apart, step.pair_chain)
         return result
 
-    def _product(self, found: DualMatrix, numbers: Chain) -> DualMatrix:
-        for number in numbers:
+    def _product(self, product: DualMatrix, ids: Chain) -> DualMatrix:
+        for number in ids:
             table = self._table.matrices if number < 0 else self._channels
-            found = table[~number if number < 0 else number].after(found)
-        return found
+            product = table[~number if number < 0 else number].after(product)
+        return product
 
 
 def outcomes(program: TransferProgram, channels: ChannelSet) -> OutcomeDistribution:

@@ -83,9 +83,9 @@ class _Backwards:
         self._table = table
         self.uses: dict[int, list[NDArray[np.uint8]]] = {}
 
-    def chain(self, numbers: Sequence[int], qubits: tuple[int, ...]) -> None:
+    def chain(self, ids: Sequence[int], qubits: tuple[int, ...]) -> None:
         """Go back through a chain on one qubit, or on a pair (low, high)."""
-        for number in reversed(numbers):
+        for number in reversed(ids):
             index = self._paulis[qubits[0]]
             if len(qubits) == 2:
                 index = index + 4 * self._paulis[qubits[1]]
@@ -129,12 +129,12 @@ def parity_outcomes(program: ParityProgram, channels: ChannelSet) -> OutcomeDist
         diagonal = np.einsum("kii->ki", channel.values)
         safe = np.where(diagonal[0] == 0.0, 1.0, diagonal[0])
         for index in uses:
-            here = index[alive]
-            means = means * diagonal[0][here]
+            paulis = index[alive]
+            means = means * diagonal[0][paulis]
             for row, param in enumerate(channel.params, 1):
                 if param not in slopes:
                     slopes[param] = np.zeros(alive.size)
-                slopes[param] += (diagonal[row] / safe)[here]
+                slopes[param] += (diagonal[row] / safe)[paulis]
     read = _Readout(program, channels.readout)
     params = tuple(sorted({*slopes, *read.params}))
     values = np.zeros((program.means.size, 1 + len(params)))
@@ -159,8 +159,8 @@ class _Readout:
     """The confusion of each bit's qubit, where there is one."""
 
     def __init__(self, program: ParityProgram, readout: Mapping[int, DualMatrix]) -> None:
-        known = [readout.get(program.qubits[qubit]) for qubit in program.measured]
-        self._matrices = [(bit, each) for bit, each in enumerate(known) if each is not None]
+        readouts = [readout.get(program.qubits[qubit]) for qubit in program.measured]
+        self._matrices = [(bit, each) for bit, each in enumerate(readouts) if each is not None]
         self.params = {param for _, each in self._matrices for param in each.params}
 
     def applied(self, values: NDArray[np.float64], params: tuple[int, ...]) -> NDArray[np.float64]:

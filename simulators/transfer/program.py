@@ -83,15 +83,18 @@ class TransferProgram(msgspec.Struct, frozen=True):
 
 
 def build(
-    circuit: Circuit, noise: NoiseProgram, table: ConstantTable, numbers: list[int] | None = None
+    circuit: Circuit,
+    noise: NoiseProgram,
+    table: ConstantTable,
+    channel_ids: list[int] | None = None,
 ) -> TransferProgram:
     """Program of an admissible circuit.
 
-    `numbers`: of each channel of `noise`, as chains shall name it; by default its own number.
+    `channel_ids`: of each channel of `noise`, as chains shall name it; by default its own number.
     Raises Unsupported for mid-circuit measurements, resets, conditions, free parameters, gates on
     more than two qubits and correlated readout.
     """
-    return _Builder(circuit, noise, table, numbers).program()
+    return _Builder(circuit, noise, table, channel_ids).program()
 
 
 class _Builder:
@@ -100,11 +103,11 @@ class _Builder:
         circuit: Circuit,
         noise: NoiseProgram,
         table: ConstantTable,
-        numbers: list[int] | None,
+        channel_ids: list[int] | None,
     ) -> None:
         self._circuit = circuit
         self._table = table
-        self._numbers = numbers if numbers is not None else list(range(len(noise.channels)))
+        self._numbers = channel_ids if channel_ids is not None else list(range(len(noise.channels)))
         rows = circuit.table.rows[circuit.ops]
         self._codes, self._counts = rows[:, 0], rows[:, 1]
         self._refuse(noise)

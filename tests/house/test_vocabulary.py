@@ -68,6 +68,48 @@ BANNED = frozenset(
         "why_full",
     ]
 )
+VAGUE = frozenset(  # say what the value is: result, args, built, cache, local, first, full, ids
+    [
+        "found",
+        "told",
+        "made",
+        "given",
+        "known",
+        "here",
+        "one",
+        "whole",
+        "many",
+        "most",
+        "words",
+        "numbers",
+    ]
+)
+VAGUE_FIELDS = {  # of stored and sent values, whose names are frozen, and a module of Python
+    "most": "workers of a pool",
+    "words": "m.Cancelled, PerfFinding, and answers that `qpm diff` prints",
+    "numbers": "numbers.Integral",
+}
+VAGUE_MODULES = {
+    Path(name)
+    for name in (
+        "simenv/cli/admin/pools_nodes.py",
+        "simenv/cli/observe/listings.py",
+        "simenv/cli/profiling/command.py",
+        "simenv/cli/profiling/findings.py",
+        "simenv/cli/qpm_diff/compare.py",
+        "simenv/cli/qpm_diff/observe.py",
+        "simenv/cli/qpm_diff/values.py",
+        "simenv/client/connection/session.py",
+        "simenv/client/environment.py",
+        "simenv/model/views.py",
+        "simenv/qpm_check/fake_defw/wire.py",
+        "simenv/service/control/admin_commands.py",
+        "simenv/service/control/administration.py",
+        "simenv/service/queries/handlers.py",
+        "simenv/wire/messages/admin.py",
+        "simenv/wire/messages/client.py",
+    )
+}
 ONE_SENTENCE = {
     ("simenv", name)
     for name in ("config", "model", "qpm_check", "service", "store", "wire", "worker")
@@ -120,6 +162,16 @@ def test_no_identifier_is_a_banned_word() -> None:
         for path, tree in trees().items()
         for name, line in identifiers(tree)
         if name in BANNED
+    ]
+    assert found == []
+
+
+def test_no_identifier_is_vague() -> None:
+    found = [
+        f"{path}:{line}: {name}"
+        for path, tree in trees().items()
+        for name, line in identifiers(tree)
+        if name in VAGUE and not (path in VAGUE_MODULES and name in VAGUE_FIELDS)
     ]
     assert found == []
 

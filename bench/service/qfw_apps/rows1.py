@@ -99,18 +99,18 @@ def bad_circuit_raises_in_sync() -> None:
     try:
         qpm.sync_run({**INFO, "qasm": "OPENQASM 2.0;\nnothing;\n"})
     except DEFwExecutionError as error:
-        words = str(error)
+        message = str(error)
     else:
         raise AssertionError("it was run")
-    assert "Traceback" not in words, words
-    assert "simenv/" not in words, words
+    assert "Traceback" not in message, message
+    assert "simenv/" not in message, message
 
 
 def seven_times() -> None:
     record = qpm.sync_run(INFO)
     names = ("creation", "resources_consumed", "launch", "exec", "completion", "cq_enqueue")
     times = [record[f"{name}_time"] for name in names]
-    assert all(isinstance(one, float) for one in times)
+    assert all(isinstance(seconds, float) for seconds in times)
     assert times[0] <= times[3] <= times[4]
 
 

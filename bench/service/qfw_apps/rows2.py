@@ -115,11 +115,11 @@ def errors_carry_no_stack() -> None:
     try:
         execution.sync_run({**INFO, "noise": {"p": 0.1}})
     except DEFwExecutionError as error:
-        words = str(error)
+        message = str(error)
     else:
         raise AssertionError("noise was ignored")
-    assert "noise" in words, words
-    assert "simenv/" not in words, words
+    assert "noise" in message, message
+    assert "simenv/" not in message, message
 
 
 def width_is_an_estimate() -> None:

@@ -52,7 +52,7 @@ for binding in BINDINGS:
     (home / "__init__.py").write_text(text + TAIL.format(name=binding.client_class))
 common = folder / "api_qpm_common"
 common.mkdir()
-bits = "".join(f"    QPM_CAP_{one.name} = {int(one)}\n" for one in QPMCapability)
+bits = "".join(f"    QPM_CAP_{flag.name} = {int(flag)}\n" for flag in QPMCapability)
 (common / "__init__.py").write_text(
     "from enum import IntFlag\n\n\nclass QPMType(IntFlag):\n    QPM_TYPE_HARDWARE = 1\n"
     f"    QPM_TYPE_SIMULATOR = 2\n\n\nclass QPMCapability(IntFlag):\n{bits}"

@@ -109,9 +109,9 @@ class SnapshotBuilder:
     def add_native(self, name: str, num_qubits: int, num_params: int | None, field: str) -> None:
         """A native gate. Parameters that the source does not state are those of Qiskit's gate."""
         if num_params is None:
-            known = SHAPES.get(name)
-            num_params = known[1] if known is not None and known[0] == num_qubits else 0
-            if known is None:
+            shape = SHAPES.get(name)
+            num_params = shape[1] if shape is not None and shape[0] == num_qubits else 0
+            if shape is None:
                 self.recorder.defaulted(
                     f"native_gates.{name}.num_params", "0: the gate is not one of Qiskit's"
                 )

@@ -67,10 +67,10 @@ class Recorder:
         )
 
 
-def _count(found: dict[tuple[str, str], int], field: str, note: str) -> None:
+def _count(counts: dict[tuple[str, str], int], field: str, note: str) -> None:
     key = (_INDEX.sub(lambda at: "[*]" if at[0][0] == "[" else "*", field), note)
-    found[key] = found.get(key, 0) + 1
+    counts[key] = counts.get(key, 0) + 1
 
 
-def _lines(found: dict[tuple[str, str], int]) -> tuple[ReportLine, ...]:
-    return tuple(ReportLine(field, note, count) for (field, note), count in found.items())
+def _lines(counts: dict[tuple[str, str], int]) -> tuple[ReportLine, ...]:
+    return tuple(ReportLine(field, note, count) for (field, note), count in counts.items())

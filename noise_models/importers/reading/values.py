@@ -108,11 +108,11 @@ def frequency_factor(unit: object, field: str) -> float:
     return _factor(unit, field, GHZ_PER_UNIT)
 
 
-def _factor(unit: object, field: str, known: dict[str, float]) -> float:
-    result = known.get(unit.lower()) if isinstance(unit, str) else None
+def _factor(unit: object, field: str, factors: dict[str, float]) -> float:
+    result = factors.get(unit.lower()) if isinstance(unit, str) else None
     if result is None:
         raise SnapshotError(
-            field, f"the unit {shown(unit)} is unknown", hint=f"known: {', '.join(known)}"
+            field, f"the unit {shown(unit)} is unknown", hint=f"known: {', '.join(factors)}"
         )
     return result
 

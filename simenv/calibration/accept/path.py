@@ -26,12 +26,8 @@ def blended(
     the same qubits and gates in the same order."""
     if share == 1.0:
         return after
-    qubits = tuple(
-        _qubit(one, two, share) for one, two in zip(before.qubits, after.qubits, strict=True)
-    )
-    gates = tuple(
-        _gate(one, two, share) for one, two in zip(before.gates, after.gates, strict=True)
-    )
+    qubits = tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True))
+    gates = tuple(_gate(a, b, share) for a, b in zip(before.gates, after.gates, strict=True))
     return msgspec.structs.replace(after, qubits=qubits, gates=gates)
 
 

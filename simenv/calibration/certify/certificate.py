@@ -104,10 +104,10 @@ def compared(
     estimates = [*measured.estimates, *(_dead(info, place) for place in measured.dead)]
     if claims is None:
         return compare(estimates, lambda _: None, CONFIDENCE)
-    known = Claims(claims)
-    result = compare(estimates, known.value, CONFIDENCE)
+    stated_claims = Claims(claims)
+    result = compare(estimates, stated_claims.value, CONFIDENCE)
     return [
-        msgspec.structs.replace(each, stated=known.stated(estimate))
+        msgspec.structs.replace(each, stated=stated_claims.stated(estimate))
         for each, estimate in zip(result, estimates, strict=True)
     ]
 

@@ -91,7 +91,7 @@ def recovered(
 
 
 def _qubits(
-    base: CalibrationSnapshot, found: Mapping[str, Mapping[tuple[int, ...], Estimate]]
+    base: CalibrationSnapshot, estimates: Mapping[str, Mapping[tuple[int, ...], Estimate]]
 ) -> tuple[QubitCalibration, ...]:
     """Measured times and readout. Readout contains the preparation error, which is then none."""
     missing = base.num_qubits - len(base.qubits)
@@ -99,7 +99,7 @@ def _qubits(
     for number, qubit in enumerate(base.qubits + (QubitCalibration(),) * missing):
         values: dict[str, float | None] = {}
         for quantity in ("t1_us", "t2_us", "p01", "p10"):
-            estimate = found.get(quantity, {}).get((number,))
+            estimate = estimates.get(quantity, {}).get((number,))
             if estimate is not None and math.isfinite(estimate.value):
                 values[quantity] = estimate.value
         if "p01" in values and "p10" in values:
@@ -135,13 +135,13 @@ def _gates(base: CalibrationSnapshot, measured: Measured) -> tuple[GateCalibrati
 
 
 def _interactions(
-    base: CalibrationSnapshot, found: Mapping[tuple[int, ...], Estimate]
+    base: CalibrationSnapshot, estimates: Mapping[tuple[int, ...], Estimate]
 ) -> tuple[ZZCoupling, ...]:
     """Measured interactions that differ from none, and those of pairs that were not measured."""
-    kept = [zz for zz in base.zz if tuple(sorted(zz.qubits)) not in found]
-    for (one, two), estimate in sorted(found.items()):
+    kept = [zz for zz in base.zz if tuple(sorted(zz.qubits)) not in estimates]
+    for (a, b), estimate in sorted(estimates.items()):
         if abs(estimate.value) > _LEAST_ZZ_ERRORS * estimate.std_error:
-            kept.append(ZZCoupling((one, two), estimate.value))
+            kept.append(ZZCoupling((a, b), estimate.value))
     return tuple(kept)
 
 

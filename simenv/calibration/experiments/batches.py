@@ -34,9 +34,9 @@ def pair_sets(pairs: Sequence[Pair], couplings: Sequence[Pair]) -> list[list[Pai
 
 def _neighbours(couplings: Sequence[Pair]) -> dict[int, set[int]]:
     entries: dict[int, set[int]] = {}
-    for one, two in couplings:
-        entries.setdefault(one, set()).add(two)
-        entries.setdefault(two, set()).add(one)
+    for a, b in couplings:
+        entries.setdefault(a, set()).add(b)
+        entries.setdefault(b, set()).add(a)
     return entries
 
 

@@ -36,7 +36,7 @@ def sequence(
 
     `interleaved`: the entangling gate (of one qubit: the half turn) follows each random element.
     """
-    elements = rng.integers(len(group.words), size=length, dtype=np.int32)
+    elements = rng.integers(len(group.sequences), size=length, dtype=np.int32)
     images = group.images[elements]
     if interleaved:
         gate = _interleaved_gate(alphabet, group)
@@ -46,8 +46,8 @@ def sequence(
     sync = group.num_qubits == 2
     if interleaved:
         elements = np.repeat(elements, 2)
-        elements[1::2] = len(group.words)
-    return alphabet.words(group, np.concatenate([elements, closing]), sync=sync)
+        elements[1::2] = len(group.sequences)
+    return alphabet.sequences(group, np.concatenate([elements, closing]), sync=sync)
 
 
 def _after_flips(
@@ -82,10 +82,10 @@ def simultaneous(
 ) -> CircuitPiece:
     """One-qubit sequences on both qubits of a pair at the same time (Gambetta et al., Phys. Rev.
     Lett. 109, 240504). `group`: of two qubits, whose first 576 elements are local."""
-    one = one_qubit_group()
+    group_1q = one_qubit_group()
     elements = rng.integers(24, size=(2, length), dtype=np.int32)
-    closing = [one.find(inverse(product(one.images[row]))[None]) for row in elements]
+    closing = [group_1q.find(inverse(product(group_1q.images[row]))[None]) for row in elements]
     for k in range(2):
-        elements[k, :1] = _after_flips(one, elements[k, :1], flips >> k & 1)
+        elements[k, :1] = _after_flips(group_1q, elements[k, :1], flips >> k & 1)
     first, second = np.concatenate([elements, closing], axis=1)
-    return alphabet.words(group, second * np.int32(24) + first, sync=False)
+    return alphabet.sequences(group, second * np.int32(24) + first, sync=False)

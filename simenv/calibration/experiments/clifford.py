@@ -37,12 +37,12 @@ class CliffordGroup(msgspec.Struct, frozen=True, eq=False):
 
     num_qubits: int
     images: Images  # [elements, 4^n]
-    words: tuple[tuple[Step, ...], ...]
-    numbers: NDArray[np.int32]  # element of each key, see `_keys`; -1: none
+    sequences: tuple[tuple[Step, ...], ...]
+    element_of_key: NDArray[np.int32]  # element of each key, see `_keys`; -1: none
 
     def find(self, images: Images) -> NDArray[np.int32]:
         """Numbers of elements by their images [..., 4^n]."""
-        return np.asarray(self.numbers[_keys(images)])
+        return np.asarray(self.element_of_key[_keys(images)])
 
     def pauli_x(self, bits: int) -> Images:
         """Images under X on the qubits of a bit mask."""
@@ -53,7 +53,9 @@ class CliffordGroup(msgspec.Struct, frozen=True, eq=False):
 
     def mean_count(self, kind: str) -> float:
         """Mean number of steps of one kind in a word."""
-        return sum(step[0] == kind for word in self.words for step in word) / len(self.words)
+        return sum(step[0] == kind for word in self.sequences for step in word) / len(
+            self.sequences
+        )
 
 
 def conjugation(matrix: Matrix) -> Images:
@@ -79,8 +81,8 @@ def inverse(images: Images) -> Images:
     """Images under the inverse elements."""
     places = (images & (SIGN - 1)).astype(np.intp)
     result = np.zeros_like(images)
-    numbers = np.broadcast_to(np.arange(images.shape[-1], dtype=np.uint8), images.shape)
-    np.put_along_axis(result, places, numbers | (images & SIGN), axis=-1)
+    indices = np.broadcast_to(np.arange(images.shape[-1], dtype=np.uint8), images.shape)
+    np.put_along_axis(result, places, indices | (images & SIGN), axis=-1)
     return result
 
 
@@ -94,9 +96,9 @@ def _keys(images: Images) -> NDArray[np.int64]:
 
 
 def _numbered(num_qubits: int, images: Images) -> NDArray[np.int32]:
-    numbers = np.full((2 * SIGN) ** (2 * num_qubits), -1, np.int32)
-    numbers[_keys(images)] = np.arange(len(images))
-    return numbers
+    index_table = np.full((2 * SIGN) ** (2 * num_qubits), -1, np.int32)
+    index_table[_keys(images)] = np.arange(len(images))
+    return index_table
 
 
 @functools.cache
@@ -120,11 +122,11 @@ def one_qubit_group() -> CliffordGroup:
 def two_qubit_group(entangler: NativeOperation) -> CliffordGroup:
     """The 11,520 elements as L (E L')^k: L is any pair of one-qubit elements, k as small as
     possible, and L' one of the cheapest that lead to a new coset of local elements."""
-    one = one_qubit_group()
-    costs = np.array([sum(step[0] == "quarter" for step in word) for word in one.words])
-    locals_ = np.array([_pair(a, b) for b in one.images for a in one.images])
-    words = tuple(
-        one.words[a] + tuple((kind, 1, value) for kind, _, value in one.words[b])
+    group_1q = one_qubit_group()
+    costs = np.array([sum(step[0] == "quarter" for step in word) for word in group_1q.sequences])
+    locals_ = np.array([_pair(a, b) for b in group_1q.images for a in group_1q.images])
+    local_words = tuple(
+        group_1q.sequences[a] + tuple((kind, 1, value) for kind, _, value in group_1q.sequences[b])
         for b in range(24)
         for a in range(24)
     )
@@ -140,13 +142,13 @@ def two_qubit_group(entangler: NativeOperation) -> CliffordGroup:
                 longer = compose(compose(images, locals_[number]), gate)
                 key = _coset(longer)
                 if key not in cosets:
-                    cosets[key] = longer, (*word, *words[number], ("entangler", 0, 0))
+                    cosets[key] = longer, (*word, *local_words[number], ("entangler", 0, 0))
                     following.append(cosets[key])
         level = following
     images = np.concatenate(
         [compose(np.broadcast_to(rep, locals_.shape), locals_) for rep, _ in cosets.values()]
     )
-    spelled = tuple(head + tail for _, head in cosets.values() for tail in words)
+    spelled = tuple(head + tail for _, head in cosets.values() for tail in local_words)
     return CliffordGroup(2, images, spelled, _numbered(2, images))
 
 

@@ -200,9 +200,9 @@ class Procedure:
         lengths = {place: settings.lengths(name, place) for place in places}
         count = settings.sequences(name)
         first = part * _MOST_SEQUENCES * count
-        numbers = range(first, first + math.ceil(factor * count))
+        sequence_numbers = range(first, first + math.ceil(factor * count))
         shots = settings.shots(name, 1.0)
-        yield from self._planner.sequences(_SAME.get(name, name), lengths, numbers, shots)
+        yield from self._planner.sequences(_SAME.get(name, name), lengths, sequence_numbers, shots)
 
     def _unresolved(self, estimates: Sequence[Estimate]) -> dict[str, dict[Place, float]]:
         """Experiments and places whose intervals are too wide, with the factor of shots to add."""

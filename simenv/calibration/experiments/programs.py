@@ -89,7 +89,7 @@ class Alphabet:
         """Idle time."""
         return _piece(DELAY, (qubit,), (duration_ns,))
 
-    def words(
+    def sequences(
         self, group: CliffordGroup, elements: NDArray[np.int32], *, sync: bool
     ) -> CircuitPiece:
         """Group elements one after another; the number after the last is the gate that is
@@ -97,7 +97,7 @@ class Alphabet:
         key = 2 * group.num_qubits + sync
         if key not in self._groups:
             gate = ("half" if group.num_qubits == 1 else "entangler", 0, 0)
-            self._groups[key] = _Words([*group.words, (gate,)], self._steps(), sync=sync)
+            self._groups[key] = _Words([*group.sequences, (gate,)], self._steps(), sync=sync)
         return self._groups[key].piece(elements)
 
     def _steps(self) -> dict[Step, CircuitPiece]:
@@ -154,7 +154,7 @@ class _Words:
 
     def __init__(
         self,
-        words: Sequence[Sequence[Step]],
+        gate_words: Sequence[Sequence[Step]],
         steps: Mapping[Step, CircuitPiece],
         *,
         sync: bool,
@@ -165,7 +165,7 @@ class _Words:
             for step, each in steps.items()
         }
         columns: list[list[list[float]]] = [[], [], []]
-        for word in words:
+        for word in gate_words:
             for number, column in enumerate(columns):
                 column.append(
                     [value for step in word for value in parts[step][number]]
@@ -190,10 +190,10 @@ class _Ragged:
         self._begins = np.cumsum(self._sizes) - self._sizes
         self._values = np.fromiter(chain.from_iterable(lists), dtype)
 
-    def taken(self, numbers: NDArray[np.int32]) -> NDArray[Any]:
+    def taken(self, indices: NDArray[np.int32]) -> NDArray[Any]:
         """The lists of these numbers, concatenated."""
-        sizes = self._sizes[numbers]
+        sizes = self._sizes[indices]
         ends = np.cumsum(sizes)
         total = int(ends[-1]) if ends.size else 0
-        offsets = np.repeat(self._begins[numbers] - (ends - sizes), sizes)
+        offsets = np.repeat(self._begins[indices] - (ends - sizes), sizes)
         return np.asarray(self._values[np.arange(total) + offsets])

@@ -98,14 +98,14 @@ class PoolRunner:
         return entries
 
 
-def merge(found: Counts, more: Counts) -> None:
+def merge(totals: Counts, more: Counts) -> None:
     """Add counts to those of equal points."""
     for point, tally in more.items():
-        found[point] = found[point] + tally if point in found else tally
+        totals[point] = totals[point] + tally if point in totals else tally
 
 
 def add(
-    found: Counts,
+    totals: Counts,
     points: Sequence[Point],
     outcomes: NDArray[np.unsignedinteger[Any]],
     counts: NDArray[np.uint32],
@@ -120,7 +120,7 @@ def add(
         clbit += len(point.qubits)
         size = 1 << len(point.qubits)
         tally = np.bincount(index, weights, size).astype(np.int64)
-        found[point] = found[point] + tally if point in found else tally
+        totals[point] = totals[point] + tally if point in totals else tally
 
 
 def _bit(outcomes: NDArray[np.unsignedinteger[Any]], clbit: int) -> NDArray[np.int64]:

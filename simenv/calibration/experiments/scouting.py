@@ -52,13 +52,13 @@ def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_n
     if tested.pairs:
         circuits += planner.sequences(RB2, dict.fromkeys(tested.pairs, LENGTHS_2Q), range(4), SHOTS)
     counts = runner.run(circuits)
-    one, two = _rates(counts, RB1), _rates(counts, RB2)
+    rates_1q, rates_2q = _rates(counts, RB1), _rates(counts, RB2)
     return Scales(
         _times(counts, _PREFIX + "t1", longest_ns),
         _times(counts, _PREFIX + "echo", longest_ns),
-        {place: rate for place, (rate, _) in one.items()},
-        {place: rate for place, (rate, _) in two.items()},
-        tuple(place for place, (_, works) in {**one, **two}.items() if not works),
+        {place: rate for place, (rate, _) in rates_1q.items()},
+        {place: rate for place, (rate, _) in rates_2q.items()},
+        tuple(place for place, (_, works) in {**rates_1q, **rates_2q}.items() if not works),
     )
 
 

@@ -74,7 +74,7 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         part = self.problem.part(places.tolist())
         columns = self.problem.columns(self.score.prior)
         weights = start.weights[places]
-        result = solve(part, columns, weights, start.latent, most=_REFIT_STEPS)
+        result = solve(part, columns, weights, start.latent, max_steps=_REFIT_STEPS)
         return result, self.windows(result, fold)
 
     def windows(self, solution: Solution, without: int = -1) -> tuple[FittedWindow, ...]:
@@ -83,11 +83,11 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         if prior is None:
             return ()
         shift, observations = self.problem.columns(prior), self.problem.observations
-        known = np.flatnonzero(self.folds != without).tolist()
-        weights = dict(zip(known, solution.weights.tolist(), strict=True))
+        included = np.flatnonzero(self.folds != without).tolist()
+        weights = dict(zip(included, solution.weights.tolist(), strict=True))
         results = []
         for number, begin_s in enumerate(self.starts):
-            places = [k for k in known if observations[k].window == number]
+            places = [k for k in included if observations[k].window == number]
             if places:
                 start = np.array([weights[k] for k in places])
                 built = self._window(self.problem.part(places), shift, start, solution.values)
@@ -103,10 +103,10 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
     ) -> Solution:
         """The fit of one window, and then with weights by what it leaves: what the fit of all
         leaves is drift too."""
-        first = solve(part, shift, weights, offset=offset, most=_WINDOW_STEPS)
+        first = solve(part, shift, weights, offset=offset, max_steps=_WINDOW_STEPS)
         weights = weights_of(part.observations, first.blocks, robust=self.score.prior.robust)
         return solve(
-            part, shift, weights, first.latent, offset, most=_WINDOW_STEPS, blocks=first.blocks
+            part, shift, weights, first.latent, offset, max_steps=_WINDOW_STEPS, blocks=first.blocks
         )
 
 
@@ -166,14 +166,14 @@ def losses_of(problem: FitProblem) -> dict[object, float]:
 
 def attempts_on(
     base: str,
-    made: Made,
+    problem_data: Made,
     starts: Sequence[float],
     reference: dict[object, float],
     note: Callable[[str], None],
 ) -> list[FitAttempt]:
     """Fits with the best Gaussian prior, and with the best heavy-tailed one where its ratio is
     lower. `reference`: losses of the unchanged calibration."""
-    problem, observed = made
+    problem, observed = problem_data
     programs = problem.distributions.programs
     qubits = [programs[each.place].qubits for each in problem.observations]
     folds = folds_of(problem.observations, qubits)
@@ -261,8 +261,8 @@ def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = 
     columns = problem.columns(prior)
     start = np.zeros(len(columns.columns)) if latent is None else latent
     blocks = problem.blocks(columns.matrix @ start)
-    for most in _STEPS:
+    for max_steps in _STEPS:
         weights = weights_of(problem.observations, blocks, robust=prior.robust)
-        result = solve(problem, columns, weights, start, most=most, blocks=blocks)
+        result = solve(problem, columns, weights, start, max_steps=max_steps, blocks=blocks)
         start, blocks = result.latent, result.blocks
     return result

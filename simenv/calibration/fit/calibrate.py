@@ -114,21 +114,22 @@ def calibrate(
 
 
 def _choices(
-    made: FitAttempt,
+    attempt: FitAttempt,
     snapshot: CalibrationSnapshot,
     training: CountsData,
     starts: Sequence[float],
     note: Callable[[str], None],
 ) -> list[_Choice]:
     """All shares of one fit, judged on the folds."""
-    solution = fit(made.problem, made.score.prior)
-    if made.num_folds < 2:
-        return [_Choice(made, solution, 1.0, 1.0, None)]
+    solution = fit(attempt.problem, attempt.score.prior)
+    if attempt.num_folds < 2:
+        return [_Choice(attempt, solution, 1.0, 1.0, None)]
     windows = windows_of(training.records, starts)
-    circuits = held_out_circuits(training.records, windows, made.fold_of_body)
+    circuits = held_out_circuits(training.records, windows, attempt.fold_of_body)
     before = fidelities(circuits, [Predictor(snapshot, most_work=MOST_CHECK_WORK)])
     folds = [
-        FittedSnapshots.of(made, *made.without(fold, solution)) for fold in range(made.num_folds)
+        FittedSnapshots.of(attempt, *attempt.without(fold, solution))
+        for fold in range(attempt.num_folds)
     ]
     results = []
     for share in SHARES:
@@ -138,9 +139,9 @@ def _choices(
         )
         gained = dated[0] if dated else undated
         kept = 0.0 if dated and undated.is_worse else share
-        results.append(_Choice(made, solution, share, kept, gained))
+        results.append(_Choice(attempt, solution, share, kept, gained))
         note(
-            f"{made.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
+            f"{attempt.base}, share {share:g}: mean gain {gained.mean:+.5f}, at least"
             f" {gained.low:+.5f}; median {gained.fitted_median:.5f}"
             f" ({gained.snapshot_median:.5f})"
         )
@@ -155,7 +156,7 @@ def _devices(
     before = with_gates_of_each_set(snapshot)
 
     def device(each: FittedSnapshots, series: Sequence[CalibrationSnapshot]) -> Predictor:
-        dated = [blended(before, one, share) for one in series]
+        dated = [blended(before, calibration, share) for calibration in series]
         return SeriesPredictor(blended(before, each.snapshot, share), dated, MOST_CHECK_WORK)
 
     results = [[device(each, ()) for each in folds]]
@@ -167,10 +168,10 @@ def _devices(
 def _gain(
     circuits: Sequence[HeldOutCircuit], after: NDArray[np.float64], before: NDArray[np.float64]
 ) -> HeldOutGain:
-    known = np.flatnonzero(np.isfinite(after) & np.isfinite(before)).tolist()
-    runs = np.array([circuits[k].runs for k in known])
-    bodies = [circuits[k].record.body for k in known]
-    return gain(after[known], before[known], runs, bodies)
+    finite = np.flatnonzero(np.isfinite(after) & np.isfinite(before)).tolist()
+    runs = np.array([circuits[k].runs for k in finite])
+    bodies = [circuits[k].record.body for k in finite]
+    return gain(after[finite], before[finite], runs, bodies)
 
 
 def _accepted(choices: Sequence[_Choice]) -> _Choice:

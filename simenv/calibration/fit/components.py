@@ -87,10 +87,10 @@ class DeviceChannels:
             return tuple(sorted(Component(kind, ()) for kind in POOLED))
         results: set[Component] = set()
         for qubit in qubits:
-            known = self.snapshot.qubits[qubit] if qubit < len(self.snapshot.qubits) else None
-            if known is not None and (known.t1_us or known.t2_us):
+            calibration = self.snapshot.qubits[qubit] if qubit < len(self.snapshot.qubits) else None
+            if calibration is not None and (calibration.t1_us or calibration.t2_us):
                 results |= {Component(RELAXATION, (qubit,)), Component(DEPHASING, (qubit,))}
-            if known is not None and known.confusion is not None:
+            if calibration is not None and calibration.confusion is not None:
                 results |= {Component(P01, (qubit,)), Component(P10, (qubit,))}
         for key in gates:
             gate = self._gates[key.gate, key.qubits]
@@ -146,11 +146,11 @@ class Setting:
 
     def confusion(self, qubit: int) -> DualMatrix | None:
         """Readout error [2, 2]: row read, column true."""
-        known = self._device.snapshot.qubits[qubit].confusion
-        if known is None:
+        readout = self._device.snapshot.qubits[qubit].confusion
+        if readout is None:
             return None
         (up, up_slope), (down, down_slope) = (
-            self._flip(kind, qubit, base) for kind, base in zip((P01, P10), known, strict=True)
+            self._flip(kind, qubit, base) for kind, base in zip((P01, P10), readout, strict=True)
         )
         values = [[[1.0 - up, down], [up, 1.0 - down]]]
         values.append([[-up_slope, 0.0], [up_slope, 0.0]])
@@ -162,10 +162,10 @@ class Setting:
 
     def flips(self, qubit: int) -> tuple[float, float] | None:
         """(p01, p10) of a qubit."""
-        known = self._device.snapshot.qubits[qubit].confusion
-        if known is None:
+        readout = self._device.snapshot.qubits[qubit].confusion
+        if readout is None:
             return None
-        return self._flip(P01, qubit, known[0])[0], self._flip(P10, qubit, known[1])[0]
+        return self._flip(P01, qubit, readout[0])[0], self._flip(P10, qubit, readout[1])[0]
 
     def _flip(self, kind: str, qubit: int, base: float) -> tuple[float, float]:
         """A readout error, and its derivative."""
@@ -287,9 +287,9 @@ def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot
 
 def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]:
     """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 where it was not measured."""
-    known = snapshot.qubits[qubit]
-    decay = 1e-3 / known.t1_us if known.t1_us else 0.0
-    limited = known.t2_limited_us
+    calibration = snapshot.qubits[qubit]
+    decay = 1e-3 / calibration.t1_us if calibration.t1_us else 0.0
+    limited = calibration.t2_limited_us
     return decay, max(1e-3 / limited - decay / 2.0, 0.0) if limited else 0.0
 
 
@@ -323,8 +323,8 @@ def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return result, result @ result
 
 
-def _sorted(values: NDArray[np.float64], numbers: Sequence[int]) -> DualMatrix:
+def _sorted(values: NDArray[np.float64], indices: Sequence[int]) -> DualMatrix:
     """Values with their derivatives in ascending order; those with number -1 are left out."""
-    order = sorted((number, 1 + k) for k, number in enumerate(numbers) if number >= 0)
+    order = sorted((number, 1 + k) for k, number in enumerate(indices) if number >= 0)
     keep = [0, *(k for _, k in order)]
     return DualMatrix(np.ascontiguousarray(values[keep]), tuple(number for number, _ in order))

@@ -93,8 +93,8 @@ def homogeneous(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
     medians = {
         field: _median(snapshot.qubits, lambda q, f=field: getattr(q, f)) for field in fields
     }
-    known = {field: value for field, value in medians.items() if value is not None}
-    qubits = tuple(msgspec.structs.replace(qubit, **known) for qubit in snapshot.qubits)
+    measured = {field: value for field, value in medians.items() if value is not None}
+    qubits = tuple(msgspec.structs.replace(qubit, **measured) for qubit in snapshot.qubits)
     named: dict[str, list[GateCalibration]] = defaultdict(list)
     for gate in snapshot.gates:
         if not _is_broken(gate):

@@ -105,8 +105,8 @@ class Distributions:
         place = self._places.get(id(run))
         if place is None:
             noise = self._noise.attach(run.circuit)
-            numbers = [self._number_of(channel) for channel in noise.channels]
-            self.programs.append(build(run.circuit, noise, self._table, numbers))
+            channel_numbers = [self._number_of(channel) for channel in noise.channels]
+            self.programs.append(build(run.circuit, noise, self._table, channel_numbers))
             place = self._places[id(run)] = len(self.programs) - 1
             rows = run.circuit.table.rows[run.circuit.ops]
             self.two_qubit_gates.append(int(((rows[:, 1] == 2) & (rows[:, 0] >= UNITARY)).sum()))
@@ -139,12 +139,12 @@ class Distributions:
     def components(self, places: Sequence[int], *, pooled: bool) -> tuple[Component, ...]:
         """Components of the circuits at these places, or the pooled ones."""
         qubits: set[int] = set()
-        numbers: set[int] = set()
+        channel_numbers: set[int] = set()
         for place in set(places):
             program = self.programs[place]
             qubits.update(program.qubits)
-            numbers |= program.channel_numbers()
-        sources = [self._sources[number] for number in sorted(numbers)]
+            channel_numbers |= program.channel_numbers()
+        sources = [self._sources[number] for number in sorted(channel_numbers)]
         gates = [key for key in sources if isinstance(key, ChannelKey) and key.gate]
         return self.device.components(sorted(qubits), gates, pooled=pooled)
 
@@ -158,8 +158,8 @@ class Distributions:
         """Channels of one setting of the components."""
         setting = Setting(self.device, components, values)
 
-        def cut(found: DualMatrix) -> DualMatrix:
-            return found if derivatives else DualMatrix(found.values[:1])
+        def cut(matrix: DualMatrix) -> DualMatrix:
+            return matrix if derivatives else DualMatrix(matrix.values[:1])
 
         built = [
             constant(each.ptm) if isinstance(each, Channel) else cut(setting.channel(each))
@@ -167,7 +167,9 @@ class Distributions:
         ]
         qubits = {qubit for program in self.programs for qubit in program.qubits}
         read = {qubit: setting.confusion(qubit) for qubit in qubits}
-        readout = {qubit: cut(found) for qubit, found in read.items() if found is not None}
+        readout = {
+            qubit: cut(confusion) for qubit, confusion in read.items() if confusion is not None
+        }
         return ChannelSet(built, readout, self._table)
 
     def outcomes(self, place: int, channels: ChannelSet) -> OutcomeDistribution:
@@ -186,7 +188,7 @@ class ObservedCircuits(msgspec.Struct, frozen=True, eq=False):
 
 
 def observe(
-    data: CountsData, found: Distributions, windows: Sequence[int], *, pooled: bool
+    data: CountsData, distributions: Distributions, windows: Sequence[int], *, pooled: bool
 ) -> ObservedCircuits:
     """Observations of all records. `windows`: date window of each record; `pooled`: the components
     are."""
@@ -194,21 +196,22 @@ def observe(
     left_out: Counter[str] = Counter()
     for record, window in zip(data.records, windows, strict=True):
         try:
-            place = found.place_of(record)
+            place = distributions.place_of(record)
         except Unsupported as error:
             left_out[error.message] += 1
             continue
         places: tuple[int, ...] = (place,)
-        if _work(found.programs[place], pooled) > MAX_WORK:
+        if _work(distributions.programs[place], pooled) > MAX_WORK:
             try:
-                places = found.parities_of(place)
+                places = distributions.parities_of(place)
             except Unsupported:
                 left_out["too wide or too deep for the transfer simulator: scored, not fitted"] += 1
                 continue
         for each in places:
             groups.setdefault((each, window), []).append(record)
     observations = tuple(
-        _observation(place, window, records, found) for (place, window), records in groups.items()
+        _observation(place, window, records, distributions)
+        for (place, window), records in groups.items()
     )
     return ObservedCircuits(observations, tuple(sorted(left_out.items())))
 
@@ -230,11 +233,11 @@ def _work(program: TransferProgram | ParityProgram, pooled: bool) -> int:
 
 
 def _observation(
-    place: int, window: int, records: list[CountsRecord], found: Distributions
+    place: int, window: int, records: list[CountsRecord], distributions: Distributions
 ) -> FittedCircuit:
-    total = np.zeros(1 << len(found.programs[place].clbits))
+    total = np.zeros(1 << len(distributions.programs[place].clbits))
     for record in records:
-        total += histogram(record.counts, found.programs[place].clbits)
+        total += histogram(record.counts, distributions.programs[place].clbits)
     shots = sum(record.shots for record in records)
     return FittedCircuit(
         place,
@@ -243,15 +246,15 @@ def _observation(
         records[0].body,
         window,
         len(records),
-        found.two_qubit_gates[place],
-        found.compiler.run_of(records[0]).was_placed,
+        distributions.two_qubit_gates[place],
+        distributions.compiler.run_of(records[0]).was_placed,
         records[0].name,
         (
             records[0].source.text,
             records[0].layout,
             records[0].level,
             window,
-            found.programs[place].clbits[0],
+            distributions.programs[place].clbits[0],
         ),
     )
 

@@ -39,12 +39,12 @@ class Prior(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """In words, for reports."""
-        words = [f"common {self.common:g}"]
-        words += [f"own {self.own:g}"] if self.own else []
-        words += [f"angles {self.angle:g} rad"] if self.angle else []
-        words += ["heavy tails"] if self.heavy else []
-        words += ["robust"] if self.robust else []
-        return ", ".join(words)
+        parts = [f"common {self.common:g}"]
+        parts += [f"own {self.own:g}"] if self.own else []
+        parts += [f"angles {self.angle:g} rad"] if self.angle else []
+        parts += ["heavy tails"] if self.heavy else []
+        parts += ["robust"] if self.robust else []
+        return ", ".join(parts)
 
 
 class PriorMatrix:

@@ -72,8 +72,8 @@ def _groups(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> 
     joined = _joined(bodies, qubits)
     if len(set(joined)) >= FOLDS:
         return joined
-    known = {body: k for k, body in enumerate(dict.fromkeys(bodies))}
-    return [known[body] for body in bodies]
+    group_of = {body: k for k, body in enumerate(dict.fromkeys(bodies))}
+    return [group_of[body] for body in bodies]
 
 
 class _DisjointSets:
@@ -123,12 +123,12 @@ def held_out_losses(
         inside = folds != fold
         values = columns.matrix @ _step(problem, around, inside, columns, 0.0)
         for number in np.unique(window).tolist() if windows is not None else [-1]:
-            here = (window == number) | (number < 0)
+            in_window = (window == number) | (number < 0)
             own = values
             if number >= 0:
-                change = _step(problem, around, inside & here, shift, values)
+                change = _step(problem, around, inside & in_window, shift, values)
                 own = values + shift.matrix @ change
-            held = np.flatnonzero(~inside & here)
+            held = np.flatnonzero(~inside & in_window)
             if held.size:
                 result[held] = problem.losses(own, held.tolist())
     return result

@@ -90,14 +90,14 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
     ) -> NDArray[np.float64]:
         """sum (sqrt(p) - sqrt(q))^2 of each observation, or of those in `among`."""
         channels = self.distributions.channels(self.components, values, derivatives=False)
-        known: dict[int, NDArray[np.float64]] = {}
+        roots: dict[int, NDArray[np.float64]] = {}
         chosen = self.observations if among is None else [self.observations[k] for k in among]
         results = []
         for each in chosen:
-            if each.place not in known:
+            if each.place not in roots:
                 built = self.distributions.outcomes(each.place, channels)
-                known[each.place] = np.sqrt(np.maximum(built.probabilities, 0.0))
-            rest = known[each.place] - np.sqrt(each.frequencies)
+                roots[each.place] = np.sqrt(np.maximum(built.probabilities, 0.0))
+            rest = roots[each.place] - np.sqrt(each.frequencies)
             results.append(float(rest @ rest))
         return np.array(results)
 
@@ -152,7 +152,7 @@ def solve(
     start: NDArray[np.float64] | None = None,
     offset: NDArray[np.float64] | float = 0.0,
     *,
-    most: int = MOST_STEPS,
+    max_steps: int = MOST_STEPS,
     blocks: list[NormalBlock] | None = None,
 ) -> Solution:
     """Least cost in at most so many steps; `weights` [observations]. `start`: latent values, with
@@ -163,7 +163,7 @@ def solve(
         blocks = problem.blocks(offset + columns @ latent)
     cost = _cost(blocks, weights, prior.penalty(latent))
     damping, steps = 0.0, 0
-    while steps < most:
+    while steps < max_steps:
         steps += 1
         hessian, gradient = normal_equations(blocks, weights, len(columns))
         precision = prior.precision(latent)

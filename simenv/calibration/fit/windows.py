@@ -30,13 +30,13 @@ class FittedWindow(msgspec.Struct, frozen=True, eq=False):
 
 def window_starts(records: Sequence[CountsRecord]) -> list[float]:
     """Begins of the windows, seconds since 1970; at most one where times are not known."""
-    known = [each for each in records if each.time_s == each.time_s]
-    if len(known) < len(records) or not known:
+    dated = [each for each in records if each.time_s == each.time_s]
+    if len(dated) < len(records) or not dated:
         return []
     results: list[float] = []
     circuits: set[tuple[str, int]] = set()
     last_s = -np.inf
-    for each in sorted(known, key=lambda record: record.time_s):
+    for each in sorted(dated, key=lambda record: record.time_s):
         if each.time_s - last_s > GAP_S and (not results or len(circuits) >= LEAST_CIRCUITS):
             results.append(each.time_s)
             circuits = set()

@@ -54,5 +54,5 @@ def cells(values: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     return results
 
 
-def _text(found: Statistic) -> str:
-    return f"{found.value:.4f} [{found.low:.4f}, {found.high:.4f}]"
+def _text(statistic: Statistic) -> str:
+    return f"{statistic.value:.4f} [{statistic.low:.4f}, {statistic.high:.4f}]"

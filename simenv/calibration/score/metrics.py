@@ -56,11 +56,11 @@ class Summary(msgspec.Struct, frozen=True):
 def summary(values: Sequence[float], bodies: Sequence[str], seed: int = 7) -> Summary | None:
     """Statistics of the values that are numbers; None where there is none."""
     result = np.array(values, np.float64)
-    known = np.isfinite(result)
-    if not known.any():
+    finite = np.isfinite(result)
+    if not finite.any():
         return None
-    labels = np.array(bodies, object)[known]
-    result = result[known]
+    labels = np.array(bodies, object)[finite]
+    result = result[finite]
     names, number = np.unique(labels.astype(str), return_inverse=True)
     members = [np.flatnonzero(number == k) for k in range(len(names))]
     rng = np.random.default_rng(seed)

@@ -122,7 +122,7 @@ def _spread(size: int, clbits: tuple[int, ...]) -> NDArray[np.object_]:
 def _sampled(circuit: Circuit, noise: NoiseProgram) -> Prediction | None:
     used = np.unique(circuit.qubits.astype(np.int64))
     part = extract_part(circuit, np.ones(circuit.ops.size, np.bool_), used)
-    moved = noise_of_part(noise, noise.locations, part.numbers, used)
+    moved = noise_of_part(noise, noise.locations, part.operations, used)
     attempts: list[tuple[str, str, tuple[tuple[str, int | float], ...]]]
     attempts = [("stabilizer", "Pauli twirl, sampled", (("twirl", 1),))]
     if used.size <= SAMPLED_QUBITS:

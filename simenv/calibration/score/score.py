@@ -109,10 +109,10 @@ def score(
     return Score(tuple(models), tuple(rows), points, skipped)
 
 
-def fidelity(found: Prediction, record: CountsRecord) -> float:
+def fidelity(prediction: Prediction, record: CountsRecord) -> float:
     """Hellinger fidelity between a prediction and the counts of a run."""
     measured = {x: count / record.shots for x, count in record.counts.items()}
-    pairs = aligned(_table(found), measured)
+    pairs = aligned(_table(prediction), measured)
     return hellinger_fidelity(pairs[:, 0], pairs[:, 1])
 
 
@@ -153,14 +153,14 @@ def _uniform(measured: dict[int, float], num_bits: int) -> tuple[float, float]:
     return hf, tvd
 
 
-def _table(found: Prediction) -> dict[int, float]:
-    return dict(zip(found.outcomes.tolist(), found.probabilities.tolist(), strict=True))
+def _table(prediction: Prediction) -> dict[int, float]:
+    return dict(zip(prediction.outcomes.tolist(), prediction.probabilities.tolist(), strict=True))
 
 
-def aligned(one: Mapping[int, float], two: Mapping[int, float]) -> NDArray[np.float64]:
+def aligned(first: Mapping[int, float], second: Mapping[int, float]) -> NDArray[np.float64]:
     """Both distributions over the outcomes of either: [outcomes, 2]."""
-    keys = [*one, *(key for key in two if key not in one)]
-    return np.array([(one.get(key, 0.0), two.get(key, 0.0)) for key in keys], np.float64)
+    keys = [*first, *(key for key in second if key not in first)]
+    return np.array([(first.get(key, 0.0), second.get(key, 0.0)) for key in keys], np.float64)
 
 
 def with_repeats(

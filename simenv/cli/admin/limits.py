@@ -119,12 +119,12 @@ def _of(report: OwnerReport) -> Iterator[LimitRow]:
         )
 
 
-def _told(words: list[str]) -> dict[str, int]:
+def _told(assignments: list[str]) -> dict[str, int]:
     entries: dict[str, object] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
         if not equals:
-            raise OptionError(f"{word[:80]!r} is not understood", hint="KEY=VALUE")
+            raise OptionError(f"{assignment[:80]!r} is not understood", hint="KEY=VALUE")
         entries[key] = int(value) if value.isdecimal() else value
     try:
         return limit_values(entries, "simenv limits set")
@@ -137,8 +137,8 @@ def _tell(report: OwnerReport, as_json: bool) -> None:
         terminal.json_line(report)
         return
     for line in _of(report):
-        most = "none" if line.maximum is None else _figure(line, line.maximum)
-        terminal.line(f"{line.limit:<22}{most}")
+        maximum = "none" if line.maximum is None else _figure(line, line.maximum)
+        terminal.line(f"{line.limit:<22}{maximum}")
 
 
 def _figure(line: LimitRow, value: int) -> str:

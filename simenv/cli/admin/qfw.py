@@ -124,10 +124,10 @@ def _service(common: options.Settings) -> Path | None:
     return None if result is None else result.expanduser().absolute()
 
 
-def _folder(given: Path | None) -> Path:
+def _folder(folder: Path | None) -> Path:
     from simenv.errors import ConfigError
 
-    named = given or Path(os.environ.get("QFW_PATH", ""))
+    named = folder or Path(os.environ.get("QFW_PATH", ""))
     if named == Path():
         raise ConfigError(
             "the folder of QFw is not given", hint="name it as an argument, or set QFW_PATH"

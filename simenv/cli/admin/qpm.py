@@ -254,11 +254,11 @@ def _show(rows: Any, as_json: bool) -> None:
 def _progress(as_json: bool) -> Callable[[Verdict], None]:
     """Return a callback that prints each failed row at once on a terminal."""
 
-    def told(verdict: Verdict) -> None:
+    def show_verdict(verdict: Verdict) -> None:
         if not as_json and sys.stderr.isatty() and str(verdict.state) == "failed":
             terminal.note(f"failed  {verdict.id} ({verdict.revision})")
 
-    return told
+    return show_verdict
 
 
 def _token(path: Path) -> str:

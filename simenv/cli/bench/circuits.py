@@ -25,12 +25,12 @@ def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
     return results[:operations]
 
 
-def built(num_qubits: int, made: list[Gate]) -> QuantumCircuit:
+def built(num_qubits: int, operations: list[Gate]) -> QuantumCircuit:
     """The gates as Qiskit's circuit, measured."""
     from qiskit import QuantumCircuit
 
     circuit = QuantumCircuit(num_qubits, num_qubits)
-    for name, qubits, angle in made:
+    for name, qubits, angle in operations:
         if name == "cx":
             circuit.cx(*qubits)
         else:

@@ -48,7 +48,7 @@ def bench(
         Column("WHAT", lambda row: row.what),
     )
     with contextlib.ExitStack() as stack:
-        client = private.found(common, stack)
+        client = private.client_of(common, stack)
         if client is None:
             client = stack.enter_context(private.started(workers))
         status = client.status()

@@ -131,7 +131,7 @@ def _npy(spec: TaskSpec) -> bytes:
     return text.getvalue()
 
 
-def _values(body: bytes | None, told: Manifest, path: Path) -> bytes:
+def _values(body: bytes | None, meta: Manifest, path: Path) -> bytes:
     """The bindings as they travel."""
     if body is None:
         return b""
@@ -141,9 +141,9 @@ def _values(body: bytes | None, told: Manifest, path: Path) -> bytes:
         values = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ProgramError(f"{path}: {container.BINDINGS} cannot be read: {error}") from error
-    if values.ndim != 2 or len(values) != told.bindings:
+    if values.ndim != 2 or len(values) != meta.bindings:
         raise ProgramError(
-            f"{path}: {container.BINDINGS} has shape {values.shape}; {told.bindings} rows are told"
+            f"{path}: {container.BINDINGS} has shape {values.shape}; {meta.bindings} rows are told"
         )
     return np.ascontiguousarray(values, np.float64).tobytes()
 

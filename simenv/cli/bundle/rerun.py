@@ -30,7 +30,7 @@ def rerun(
             )
     asked = load(path)
     with contextlib.ExitStack() as stack:
-        client = private.found(common, stack)
+        client = private.client_of(common, stack)
         alone = client is None
         if client is None:
             client = stack.enter_context(private.started(workers=1))

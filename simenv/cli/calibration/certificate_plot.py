@@ -29,9 +29,9 @@ _RANGE = 2.5  # bounds that a deviation axis shows at least
 _MOST_RANGE = 12.0
 
 
-def draw(found: Certificate, path: Path) -> None:
+def draw(certificate: Certificate, path: Path) -> None:
     """Write the picture. Raises OSError."""
-    compared = [each for each in found.comparisons if each.claimed is not None]
+    compared = [each for each in certificate.comparisons if each.claimed is not None]
     quantities = [
         quantity
         for quantity in dict.fromkeys(each.quantity for each in compared)
@@ -48,10 +48,10 @@ def draw(found: Certificate, path: Path) -> None:
         mine = [each for each in compared if each.quantity == quantity and _finite(each)]
         _parity(left, quantity, mine)
         _deviations(right, quantity, mine)
-    verdict = "certified" if found.passed else "not certified"
+    verdict = "certified" if certificate.passed else "not certified"
     figure.suptitle(
-        f"{found.device}: {verdict}; {found.confidence:.0%} simultaneous intervals,"
-        f" {found.circuits} circuits, {found.shots:,} shots",
+        f"{certificate.device}: {verdict}; {certificate.confidence:.0%} simultaneous intervals,"
+        f" {certificate.circuits} circuits, {certificate.shots:,} shots",
         color=_INK,
         fontsize=11,
     )

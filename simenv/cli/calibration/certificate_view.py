@@ -39,53 +39,53 @@ def progress(stage: str) -> None:
         terminal.note(f"certify: {stage}")
 
 
-def as_json(found: Certificate) -> None:
+def as_json(report: Certificate) -> None:
     """One object of the whole, then one a quantity."""
     terminal.json_line(
         {
-            "device": found.device,
-            "claims": found.claims,
-            "confidence": found.confidence,
-            "passed": found.passed,
-            "circuits": found.circuits,
-            "shots": found.shots,
-            "seconds": round(found.seconds, 3),
-            "culprits": [name_of(each) for each in found.culprits],
-            "unresolved": [name_of(each) for each in found.unresolved],
+            "device": report.device,
+            "claims": report.claims,
+            "confidence": report.confidence,
+            "passed": report.passed,
+            "circuits": report.circuits,
+            "shots": report.shots,
+            "seconds": round(report.seconds, 3),
+            "culprits": [name_of(each) for each in report.culprits],
+            "unresolved": [name_of(each) for each in report.unresolved],
         }
     )
-    for each in found.comparisons:
+    for each in report.comparisons:
         terminal.json_line(each)
 
 
-def show(found: Certificate, *, every: bool) -> None:
+def show(report: Certificate, *, every: bool) -> None:
     """The table, the culprits and the verdict."""
     if every:
-        terminal.table([_ROW_HEADERS, *(_row(each) for each in found.comparisons)])
+        terminal.table([_ROW_HEADERS, *(_row(each) for each in report.comparisons)])
     else:
-        terminal.table([_HEADERS, *_summary(found.comparisons)])
+        terminal.table([_HEADERS, *_summary(report.comparisons)])
     terminal.line()
-    for each in found.culprits[:_SHOWN]:
+    for each in report.culprits[:_SHOWN]:
         terminal.line(f"outside the bound: {sentence(each)}")
-    if len(found.culprits) > _SHOWN:
-        terminal.line(f"and {len(found.culprits) - _SHOWN} more; --all prints every quantity")
-    limited = [each for each in found.comparisons if each.stated is not None]
+    if len(report.culprits) > _SHOWN:
+        terminal.line(f"and {len(report.culprits) - _SHOWN} more; --all prints every quantity")
+    limited = [each for each in report.comparisons if each.stated is not None]
     if limited:
         terminal.line(
             f"{terminal.counted(len(limited), 'gate error')} of the snapshot below the limit by its"
             f" own T1, T2 and durations, such as {name_of(limited[0])}; the limit is compared"
         )
-    if found.unresolved:
-        names = ", ".join(name_of(each) for each in found.unresolved[:5])
-        more = len(found.unresolved) - 5
+    if report.unresolved:
+        names = ", ".join(name_of(each) for each in report.unresolved[:5])
+        more = len(report.unresolved) - 5
         terminal.line(
             f"not resolved: {names}{f' and {more} more' if more > 0 else ''};"
             " a larger --effort makes intervals narrower"
         )
-    verdict = "certified" if found.passed else "not certified"
+    verdict = "certified" if report.passed else "not certified"
     terminal.line(
-        f"{found.device}: {verdict} at {found.confidence:.0%} simultaneous confidence"
-        f" ({found.circuits} circuits, {found.shots} shots, {found.seconds:.0f} s)"
+        f"{report.device}: {verdict} at {report.confidence:.0%} simultaneous confidence"
+        f" ({report.circuits} circuits, {report.shots} shots, {report.seconds:.0f} s)"
     )
 
 
@@ -141,13 +141,13 @@ def _summary(comparisons: Sequence[ClaimComparison]) -> list[tuple[str, ...]]:
         if claimed:
             worst = max(claimed, key=lambda each: abs(each.relative_deviation))
             width = max((each.high - each.low) / 2.0 / (each.bound or 1.0) for each in claimed)
-            words = dict.fromkeys(str(each.verdict) for each in claimed)
+            verdicts = dict.fromkeys(str(each.verdict) for each in claimed)
             cells += [
                 f"{worst.relative_deviation:+.2f}",
                 place_of(worst),
                 value(quantity, worst.bound),
                 "infinite" if math.isinf(width) else f"{width:.2f}",
-                ", ".join(words),
+                ", ".join(verdicts),
             ]
         else:
             cells += ["-"] * 4 + ["unclaimed"]

@@ -56,7 +56,7 @@ def certify(
         from simenv.cli.calibration import certificate_view as view
         from simenv.cli.environment import private
 
-        client = private.found(common, stack)
+        client = private.client_of(common, stack)
         if client is None:
             client = stack.enter_context(private.started(_WORKERS))
         info, _ = certificate.device_under_test(client, device)
@@ -88,19 +88,21 @@ def _claims(name: str, device: str, info: DeviceInfo) -> CalibrationSnapshot:
 
     if name:
         return stored.load(name)[0]
-    for known in (device, info.model):
+    for candidate in (device, info.model):
         with contextlib.suppress(NotFoundError):
-            snapshot = stored.load(known)[0]
+            snapshot = stored.load(candidate)[0]
             if snapshot.digest.hex() == info.calibration_id:
                 return snapshot
     return published(info)
 
 
-def _save(name: str, found: Certificate, claimed: CalibrationSnapshot, info: DeviceInfo) -> None:
+def _save(
+    name: str, certificate: Certificate, claimed: CalibrationSnapshot, info: DeviceInfo
+) -> None:
     from noise_models import snapshot
     from simenv.calibration.certify.snapshot import recovered
 
-    built = recovered(claimed, found.measured, time.time(), name)
+    built = recovered(claimed, certificate.measured, time.time(), name)
     path, replaced = stored.save(name, snapshot.dump(built))
     word = "replaced" if replaced else "saved"
     terminal.note(f"{word} device {name}, the recovered snapshot of {info.name}: {path}")
@@ -119,12 +121,12 @@ def _qubits(text: str) -> list[int] | None:
     return results
 
 
-def _plot(found: Certificate, path: Path) -> None:
+def _plot(certificate: Certificate, path: Path) -> None:
     """Draw the certificate. Raises ConfigError, OptionError."""
 
     def draw() -> None:
         from simenv.cli.calibration import certificate_plot
 
-        certificate_plot.draw(found, path)
+        certificate_plot.draw(certificate, path)
 
     pictures.plot(path, "certificate", draw)

@@ -47,17 +47,17 @@ def show(
         terminal.note(f"{plot} written")
 
 
-def _record(found: ErrorLedger) -> dict[str, Any]:
+def _record(ledger: ErrorLedger) -> dict[str, Any]:
     """What --json prints."""
     return {
-        "loss": found.loss,
-        "fidelity": found.fidelity,
-        "state": found.state,
-        "components": dict(found.components),
-        "gates": found.gates,
-        "edges": [_edge(edge) for edge in found.edges],
-        "qubits": [{"qubit": qubit, "loss": loss} for qubit, loss in found.qubits],
-        "avoid": None if found.avoid is None else _edge(found.avoid),
+        "loss": ledger.loss,
+        "fidelity": ledger.fidelity,
+        "state": ledger.state,
+        "components": dict(ledger.components),
+        "gates": ledger.gates,
+        "edges": [_edge(edge) for edge in ledger.edges],
+        "qubits": [{"qubit": qubit, "loss": loss} for qubit, loss in ledger.qubits],
+        "avoid": None if ledger.avoid is None else _edge(ledger.avoid),
     }
 
 
@@ -65,15 +65,15 @@ def _edge(edge: EdgeLoss) -> dict[str, Any]:
     return {**msgspec.structs.asdict(edge), "loss": edge.loss}
 
 
-def _print(found: ErrorLedger, file: str, device: str) -> None:
-    state = "the ideal state" if found.state == "ideal" else _MIXED
+def _print(ledger: ErrorLedger, file: str, device: str) -> None:
+    state = "the ideal state" if ledger.state == "ideal" else _MIXED
     terminal.fitted(
-        f"{file} on {device}: fidelity about {found.fidelity:.4f}, a loss of {found.loss:.3g}"
+        f"{file} on {device}: fidelity about {ledger.fidelity:.4f}, a loss of {ledger.loss:.3g}"
         f" (first order, for {state})",
         indent=2,
     )
     style = Style(False, aligned=True)
-    full = found.loss or 1.0
+    full = ledger.loss or 1.0
     components: tuple[Column[tuple[str, float]], ...] = (
         Column("COMPONENT", lambda row: row[0]),
         Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
@@ -91,31 +91,31 @@ def _print(found: ErrorLedger, file: str, device: str) -> None:
         Column("LOSS", lambda row: f"{row[1]:.2e}", right=True),
         Column("SHARE", lambda row: _share(row[1] / full), right=True),
     )
-    for columns, rows in ((components, found.components), (gates, found.gates)):
+    for columns, rows in ((components, ledger.components), (gates, ledger.gates)):
         terminal.line()
         listing(columns, style, lambda rows=rows: rows[:_SHOWN])  # type: ignore[misc]
     terminal.line()
-    listing(qubits, style, lambda: found.qubits[:_SHOWN])
+    listing(qubits, style, lambda: ledger.qubits[:_SHOWN])
     terminal.line()
-    terminal.fitted(_advice(found), indent=2)
+    terminal.fitted(_advice(ledger), indent=2)
 
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _advice(found: ErrorLedger) -> str:
+def _advice(ledger: ErrorLedger) -> str:
     """Which pair to avoid."""
-    used = [edge for edge in found.edges if edge.uses]
+    used = [edge for edge in ledger.edges if edge.uses]
     if not used:
         return "no gates on two qubits"
-    if found.avoid is None:
+    if ledger.avoid is None:
         return "no pair of qubits stands out"
-    worst = found.avoid
+    worst = ledger.avoid
     a, b = worst.qubits
     others = sorted(edge.loss / edge.uses for edge in used if edge is not worst)
     times = worst.loss / worst.uses / others[len(others) // 2]
     return (
-        f"avoid the pair {a}-{b}: {_share(worst.loss / found.loss)} of the loss, {times:.1f} times"
+        f"avoid the pair {a}-{b}: {_share(worst.loss / ledger.loss)} of the loss, {times:.1f} times"
         " as much for each use as the median of the other pairs (qubit_mapping= chooses qubits)"
     )

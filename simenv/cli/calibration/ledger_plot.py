@@ -20,9 +20,9 @@ INK, GATE, QUBIT, WORST = "#22303c", "#3d6fa8", "#5a9a7f", "#d1495b"
 _BARS = 14
 
 
-def draw(found: ErrorLedger, title: str, path: Path) -> None:
+def draw(ledger: ErrorLedger, title: str, path: Path) -> None:
     """Write the picture. Raises OSError, and ValueError for a suffix that matplotlib lacks."""
-    tallest = max(len(found.components), min(_BARS, max(len(found.edges), len(found.qubits))))
+    tallest = max(len(ledger.components), min(_BARS, max(len(ledger.edges), len(ledger.qubits))))
     figure = Figure(
         figsize=(12.0, max(3.4, 1.3 + 0.32 * tallest)),
         layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1),  # inches
@@ -34,21 +34,21 @@ def draw(found: ErrorLedger, title: str, path: Path) -> None:
         "component",
         [
             (name, loss, GATE if name.startswith("gate") else QUBIT)
-            for name, loss in found.components
+            for name, loss in ledger.components
         ],
     )
-    avoid = None if found.avoid is None else found.avoid.qubits
+    avoid = None if ledger.avoid is None else ledger.avoid.qubits
     _bars(
         edges,
         "pair: gates and crosstalk",
         [
             (f"{e.qubits[0]}-{e.qubits[1]}", e.loss, WORST if e.qubits == avoid else GATE)
-            for e in found.edges[:_BARS]
+            for e in ledger.edges[:_BARS]
         ],
     )
-    _bars(qubits, "qubit: all components", [(str(q), x, QUBIT) for q, x in found.qubits[:_BARS]])
+    _bars(qubits, "qubit: all components", [(str(q), x, QUBIT) for q, x in ledger.qubits[:_BARS]])
     figure.suptitle(
-        f"{title}: fidelity about {found.fidelity:.3f}, loss {found.loss:.3g}",
+        f"{title}: fidelity about {ledger.fidelity:.3f}, loss {ledger.loss:.3g}",
         color=INK,
         fontsize=12,
     )

@@ -77,28 +77,28 @@ def _predictor(name: str) -> Predictor:
     return SeriesPredictor(default, [each for each in series if each.calibrated])
 
 
-def _draw(title: str, found: Score, folder: Path | None, report: Path | None) -> None:
+def _draw(title: str, scores: Score, folder: Path | None, report: Path | None) -> None:
     from simenv.calibration.report import page
 
     if folder is not None:
         with pictures.write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for path in page.draw(title, found, folder):
+            for path in page.draw(title, scores, folder):
                 terminal.note(f"plot {path}")
     if report is not None:
         with pictures.write_errors(report):
-            page.write(report, f"Scores of {title}", [page.Section(title, found)])
+            page.write(report, f"Scores of {title}", [page.Section(title, scores)])
         terminal.note(f"page {report}")
 
 
-def _show(found: Score, values: list[dict[str, object]]) -> None:
+def _show(scores: Score, values: list[dict[str, object]]) -> None:
     from simenv.calibration.report.tables import HEADER, cells
 
     terminal.table([tuple(word.upper() for word in HEADER), *cells(values)])
     how: dict[str, int] = {}
-    for each in found.rows:
+    for each in scores.rows:
         how[each.how] = how.get(each.how, 0) + 1
     settings = ", ".join(f"{count} {name}" for name, count in sorted(how.items()))
     terminal.line(f"distributions: {settings or 'none'}")
-    if found.not_judged:
-        terminal.line(f"not judged, too wide: {terminal.counted(found.not_judged, 'run')}")
+    if scores.not_judged:
+        terminal.line(f"not judged, too wide: {terminal.counted(scores.not_judged, 'run')}")

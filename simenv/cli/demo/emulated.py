@@ -89,8 +89,8 @@ _TWO_QUBITS = {"cx", "cz", "ecr", "rzz", "rxx"}
 
 def likely(theory: Mapping[str, float]) -> set[str]:
     """Outcomes the algorithm is run for: at least a quarter as likely as the likeliest."""
-    most = max(theory.values())
-    return {key for key, probability in theory.items() if probability >= most / 4}
+    highest = max(theory.values())
+    return {key for key, probability in theory.items() if probability >= highest / 4}
 
 
 def _right(counts: Mapping[str, int], theory: Mapping[str, float]) -> float:

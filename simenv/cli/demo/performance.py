@@ -59,8 +59,8 @@ def perform(client: Client) -> list[Act]:
 
 def top(act: Act) -> str:
     """The three most frequent outcomes and their counts."""
-    most = sorted(act.counts, key=lambda key: -act.counts[key])[:3]
-    return "  ".join(f"{key}: {act.counts[key]}" for key in most)
+    top_keys = sorted(act.counts, key=lambda key: -act.counts[key])[:3]
+    return "  ".join(f"{key}: {act.counts[key]}" for key in top_keys)
 
 
 def answer(circuit: str) -> ResultCheck:

@@ -158,20 +158,20 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
 
 def _target(provider: str) -> dict[str, bytes]:
     """JSON of the Target of the backend that `provider` returns."""
-    from simenv.cli.devices.target import document, made
+    from simenv.cli.devices.target import backend_of, document
     from simulators.hardware.target import describe
 
     if not all(provider.partition(":")):
         raise OptionError(f"--provider {provider}", hint="MODULE:FUNCTION")
-    backend = made(provider)
+    backend = backend_of(provider)
     return {f"{provider}.json": document(describe(backend, backend.target), backend.target)}
 
 
-def _plot(name: str, found: CalibrationSnapshot, path: Path) -> None:
+def _plot(name: str, calibration: CalibrationSnapshot, path: Path) -> None:
     def draw() -> None:
         from simenv.cli.devices import picture
 
-        picture.draw(name, found, path)
+        picture.draw(name, calibration, path)
 
     pictures.plot(path, "lattice", draw)
 

@@ -142,17 +142,17 @@ def _embedded(
     return None
 
 
-def _aligned(found: NDArray[np.float64], edges: set[tuple[int, int]]) -> NDArray[np.float64]:
+def _aligned(coordinates: NDArray[np.float64], edges: set[tuple[int, int]]) -> NDArray[np.float64]:
     """Rotate so that most edges are horizontal or vertical and the drawing is wide."""
     pairs = np.array(sorted(edges))
-    steps = found[pairs[:, 1]] - found[pairs[:, 0]]
+    steps = coordinates[pairs[:, 1]] - coordinates[pairs[:, 0]]
     angles = np.arctan2(steps[:, 1], steps[:, 0])
     turn = -np.angle(np.exp(4j * angles).sum()) / 4
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    found = found @ rotation.T
-    if np.ptp(found[:, 1]) > np.ptp(found[:, 0]):
-        found = found[:, ::-1].copy()
+    coordinates = coordinates @ rotation.T
+    if np.ptp(coordinates[:, 1]) > np.ptp(coordinates[:, 0]):
+        coordinates = coordinates[:, ::-1].copy()
     for axis in range(2):  # qubit 0 to the left and above
-        if found[0, axis] > found[:, axis].mean():
-            found[:, axis] *= -1.0
-    return np.asarray(found - found.min(0))
+        if coordinates[0, axis] > coordinates[:, axis].mean():
+            coordinates[:, axis] *= -1.0
+    return np.asarray(coordinates - coordinates.min(0))

@@ -78,11 +78,11 @@ class Overview:
         return Rows(self._kept, "; ".join(notes))
 
 
-def columns(found: Overview) -> Sequence[Column[DeviceInfo]]:
+def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
     """Columns of the listing."""
     return (
         Column("NAME", lambda device: device.name),
-        Column("SOURCE", found.source),
+        Column("SOURCE", overview.source),
         Column("KIND", lambda device: KINDS[device.kind]),
         Column("QUBITS", lambda device: str(device.num_qubits or "-"), right=True),
         Column("COUPLING", _coupling, optional=3),

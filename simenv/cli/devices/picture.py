@@ -94,11 +94,11 @@ def _qubits(
         axis.scatter(*places[unknown].T, s=diameter**2, c=UNMEASURED, edgecolors=INK, lw=0.6)
     dark: set[int] = set()
     if readout:
-        known = sorted(readout)
-        values = np.maximum([readout[qubit] for qubit in known], _LEAST_ERROR)
+        measured = sorted(readout)
+        values = np.maximum([readout[qubit] for qubit in measured], _LEAST_ERROR)
         norm = _norm(values)
         points = axis.scatter(
-            *places[known].T,
+            *places[measured].T,
             s=diameter**2,
             c=values,
             cmap=_QUBITS,
@@ -107,7 +107,7 @@ def _qubits(
             lw=0.6,
             zorder=2,
         )
-        dark = {q for q, v in zip(known, values, strict=True) if norm(v) > 0.45}
+        dark = {q for q, v in zip(measured, values, strict=True) if norm(v) > 0.45}
         figure.colorbar(points, ax=axis, label="readout error", shrink=0.8, pad=0.01)
     if diameter >= 9.0:
         for qubit, (x, y) in enumerate(places):

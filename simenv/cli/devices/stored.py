@@ -107,13 +107,13 @@ def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
     if _is_name(name) and (path := path_of(name)).is_file():
         with calibration_errors(str(path)):
             return snapshot.load(path.read_bytes()), CalibrationSource.IMPORTED
-    known = library.resolve(name)
-    if not known:
+    resolved = library.resolve(name)
+    if not resolved:
         raise NotFoundError(f"no device {name!r}", hint=nearest(name, [*names(), *library.names()]))
     with calibration_errors(name):
-        is_bundled = known in library.BUNDLED
+        is_bundled = resolved in library.BUNDLED
         source = CalibrationSource.BUNDLED if is_bundled else CalibrationSource.INSTALLED
-        return library.load(known), source
+        return library.load(resolved), source
 
 
 def _is_name(name: str) -> bool:

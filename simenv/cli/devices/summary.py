@@ -95,5 +95,5 @@ def readout_errors(snapshot: CalibrationSnapshot) -> dict[int, float]:
 
 def median(values: Iterable[float]) -> float:
     """Median of the known values; NaN where none is known."""
-    known = [value for value in values if value == value]
-    return statistics.median(known) if known else UNKNOWN
+    measured = [value for value in values if value == value]
+    return statistics.median(measured) if measured else UNKNOWN

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 _CHARS = 300  # of what a provider raised
 
 
-def made(provider: str) -> Any:
+def backend_of(provider: str) -> Any:
     """Backend that the function of `module:function` returns.
 
     The module is searched in installed packages, then in the working directory. Raises ConfigError.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
+    if (cwd := str(Path.cwd())) not in sys.path:
+        sys.path.append(cwd)
     module, _, function = provider.partition(":")
     try:
         backend = getattr(importlib.import_module(module), function)()
@@ -94,5 +94,5 @@ def _operations(target: Target, name: str) -> list[dict[str, Any]]:
 
 
 def _number(value: Any) -> float | None:
-    known = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if known else None
+    is_finite = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if is_finite else None

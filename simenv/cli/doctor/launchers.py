@@ -71,21 +71,25 @@ def launchers() -> Iterator[DoctorFinding]:
     try:
         seen = dict(worker_environ(os.environ))
         outcomes = selection.probe_all(os.environ, folder, worker_environ=seen)
-        working = [one for one in outcomes if one.works]
-        for one in outcomes:
-            name = " ".join(filter(None, (one.launcher, one.version, one.path and f"({one.path})")))
-            if one.works:
-                detail = f"{name}: two ranks saw one another in {one.seconds:.1f} s"
+        working = [outcome for outcome in outcomes if outcome.works]
+        for outcome in outcomes:
+            name = " ".join(
+                filter(
+                    None, (outcome.launcher, outcome.version, outcome.path and f"({outcome.path})")
+                )
+            )
+            if outcome.works:
+                detail = f"{name}: two ranks saw one another in {outcome.seconds:.1f} s"
                 yield DoctorFinding("ok", "launcher", detail)
             else:
                 yield DoctorFinding(
-                    "warn", "launcher", f"{name}: {one.detail}", selection.INSTALL_COMMAND
+                    "warn", "launcher", f"{name}: {outcome.detail}", selection.INSTALL_COMMAND
                 )
-        works, words = (True, working[0].detail) if working else probe.probe_single_rank(seen)
+        works, mpi_detail = (True, working[0].detail) if working else probe.probe_single_rank(seen)
     finally:
         shutil.rmtree(folder)
     if works:
-        yield DoctorFinding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {words}")
+        yield DoctorFinding("ok", "mpi", f"mpi4py {mpi4py_version()} is bound to {mpi_detail}")
     else:
-        detail = f"{words}; workers have one rank each"
+        detail = f"{mpi_detail}; workers have one rank each"
         yield DoctorFinding("warn", "mpi", detail, selection.INSTALL_COMMAND)

@@ -43,8 +43,8 @@ def _install(places: QfwLayout) -> str:
 def _package() -> DoctorFinding:
     where = installing.package()
     if installing.is_editable():
-        words = f"{where} is an editable installation or a checkout: DEFw cannot import it"
-        return DoctorFinding("fail", "package", words, "pip install simenv  # without -e")
+        message = f"{where} is an editable installation or a checkout: DEFw cannot import it"
+        return DoctorFinding("fail", "package", message, "pip install simenv  # without -e")
     return DoctorFinding("ok", "package", f"simenv in {where}")
 
 
@@ -53,15 +53,17 @@ def _link(places: QfwLayout) -> DoctorFinding:
     if not link.is_dir():
         return DoctorFinding("fail", "service", f"{link} is not there", _install(places))
     if link.resolve() != (SERVICES / installing.MODULE).resolve():
-        words = f"{link} is of another installation: {link.resolve()}"
-        return DoctorFinding("fail", "service", words, _install(places))
+        message = f"{link} is of another installation: {link.resolve()}"
+        return DoctorFinding("fail", "service", message, _install(places))
     return DoctorFinding("ok", "service", str(link))
 
 
 def _sourced(places: QfwLayout) -> DoctorFinding:
     if not installing.is_sourced(places) or not places.variables.exists():
-        words = "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
-        return DoctorFinding("fail", "activation", words, _install(places))
+        message = (
+            "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
+        )
+        return DoctorFinding("fail", "activation", message, _install(places))
     return DoctorFinding("ok", "activation", str(places.variables))
 
 
@@ -72,11 +74,11 @@ def _program(places: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
     if not program.exists():
         return DoctorFinding("fail", "DEFw", f"{program} is not there", "./qfw_build.sh --defw")
     libraries = f"{program.parent}:{sysconfig.get_config_var('LIBDIR')}"
-    known = {**environ, "LD_LIBRARY_PATH": f"{libraries}:{environ.get('LD_LIBRARY_PATH', '')}"}
+    child_env = {**environ, "LD_LIBRARY_PATH": f"{libraries}:{environ.get('LD_LIBRARY_PATH', '')}"}
     line = [str(program), "--py-version"]
     try:
         done = subprocess.run(
-            line, env=known, capture_output=True, text=True, timeout=ASK_S, check=False
+            line, env=child_env, capture_output=True, text=True, timeout=ASK_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return DoctorFinding(
@@ -84,9 +86,9 @@ def _program(places: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
         )
     theirs = done.stdout.strip().splitlines()[-1:] or [done.stderr.strip()[:120] or "nothing"]
     if theirs[0] != ours:
-        words = f"{program} has Python {theirs[0]}, simenv is installed for {ours} ({sys.prefix})"
+        message = f"{program} has Python {theirs[0]}, simenv is installed for {ours} ({sys.prefix})"
         return DoctorFinding(
-            "fail", "DEFw", words, "install simenv in the environment DEFw was built in"
+            "fail", "DEFw", message, "install simenv in the environment DEFw was built in"
         )
     return DoctorFinding("ok", "DEFw", f"{program}, Python {theirs[0]}")
 
@@ -99,25 +101,29 @@ def _yaml() -> DoctorFinding:
 
 def _told(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     """What the service will be told, and whether there is an environment then."""
-    known = dict(environ)  # what `install` would write
+    service_env = dict(environ)  # what `install` would write
     if places.variables.exists():  # then the service is told that, not what this shell has
-        known = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
-        known |= _exported(places.variables)
+        service_env = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
+        service_env |= _exported(places.variables)
     try:
-        settings = qpm.read(known)
+        settings = qpm.read(service_env)
     except ConfigError as error:
         yield DoctorFinding("fail", "variables", error.message, error.hint)
         return
-    shown = [f"{name}={known[name]}" for name in sorted(known) if name.startswith("SIMENV_")]
+    shown = [
+        f"{name}={service_env[name]}" for name in sorted(service_env) if name.startswith("SIMENV_")
+    ]
     yield DoctorFinding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
     if settings.token_file is not None:
-        words = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry none: nothing is served"
-        yield DoctorFinding("fail", "token", words, _install(places))
+        message = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry none: nothing is served"
+        yield DoctorFinding("fail", "token", message, _install(places))
     if settings.private:
         yield DoctorFinding("ok", "environment", "a private one is started with the service")
         return
-    service = known.get("SIMENV_SERVICE") or str(
-        Path(known.get("SIMENV_HOME") or Path.home() / ".simenv") / "default" / "connection.json"
+    service = service_env.get("SIMENV_SERVICE") or str(
+        Path(service_env.get("SIMENV_HOME") or Path.home() / ".simenv")
+        / "default"
+        / "connection.json"
     )
     import simenv
 
@@ -128,16 +134,16 @@ def _told(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFindi
     except SimenvError as error:
         yield DoctorFinding("fail", "environment", error.message, "simenv up")
         return
-    words = "; ".join(f"{name} by {', '.join(result)}" for name, result in sorted(pools.items()))
-    yield DoctorFinding("ok", "environment", f"{record.service_description}: {words}")
+    message = "; ".join(f"{name} by {', '.join(result)}" for name, result in sorted(pools.items()))
+    yield DoctorFinding("ok", "environment", f"{record.service_description}: {message}")
 
 
 def _exported(path: Path) -> dict[str, str]:
     """NAME=value of the lines `install` wrote."""
     entries = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        words = shlex.split(line, comments=True)
-        if len(words) == 2 and words[0] == "export":
-            name, _, value = words[1].partition("=")
+        tokens = shlex.split(line, comments=True)
+        if len(tokens) == 2 and tokens[0] == "export":
+            name, _, value = tokens[1].partition("=")
             entries[name] = value
     return entries

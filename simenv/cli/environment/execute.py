@@ -113,7 +113,7 @@ def execute(
         raise typer.Exit(NOT_FOUND)
     name = config.check_name(run_name, "--run-name") if run_name else "run-" + _drawn()
     with contextlib.ExitStack() as stack:
-        client = private.found(common, stack)
+        client = private.client_of(common, stack)
         if client is None:
             client = stack.enter_context(private.started(workers))
         environ = {**os.environ, "SIMENV_SERVICE": client.service, "SIMENV_APP": name}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PATIENCE_S = 0.9  # after so long a line says what is waited for; before the start's own line
 
 
-def found(common: Settings, stack: ExitStack) -> Client | None:
+def client_of(common: Settings, stack: ExitStack) -> Client | None:
     """The environment that is up; None if there is none and a private one may take its place."""
     # A connection file: one that is up, or broke off with its tasks. Another is none of it.
     if not (common.named or config.connection_file().exists()):

@@ -67,15 +67,15 @@ def nodes(info: ServiceInfo) -> str:
     """`2 up, 1 drained   slots 28/32 used   Slurm job 17, ends in 1:59:00`."""
     states = [node.state for node in info.nodes]
     counted = [f"{states.count(state)} {state}" for state in STATES if state in states]
-    words = [", ".join(counted) or "1 up"]
-    words.append(f"slots {info.slots_granted}/{info.slots} used")
+    parts = [", ".join(counted) or "1 up"]
+    parts.append(f"slots {info.slots_granted}/{info.slots} used")
     if info.max_ranks > 1:
-        words.append(f"workers of up to {info.max_ranks} ranks")
+        parts.append(f"workers of up to {info.max_ranks} ranks")
     if info.allocation:
-        words.append(terminal.clean(info.allocation))
+        parts.append(terminal.clean(info.allocation))
     if info.end_s:
-        words.append(f"ends in {elapsed(info.end_s - time.time())}")
-    return "   ".join(words)
+        parts.append(f"ends in {elapsed(info.end_s - time.time())}")
+    return "   ".join(parts)
 
 
 def pools(info: ServiceInfo) -> str:
@@ -93,11 +93,11 @@ def machines(info: ServiceInfo) -> str:
 def _warnings(info: ServiceInfo) -> list[str]:
     """Nodes and pools that are not well are among the service's own warnings; one that only waits
     for something is not."""
-    known = "\n".join(info.warnings)
+    reported = "\n".join(info.warnings)
     waiting = [
         f"pool {pool.name}: {pool.reason}"
         for pool in info.pools
-        if pool.reason and pool.reason not in known
+        if pool.reason and pool.reason not in reported
     ]
     return [
         f"{terminal.paint('WARN')}     {terminal.clean(each)}"
@@ -135,7 +135,9 @@ def down(
         raise OptionError(
             "--all cannot be combined with --name or --service", hint="--all stops all environments"
         )
-    names = [one.name for one in environments() if one.state in ("up", "crashed")]
+    names = [
+        environment.name for environment in environments() if environment.state in ("up", "crashed")
+    ]
     if not names and not common.as_json:
         terminal.line("no environment is up")
     failed: list[SimenvError] = []

@@ -150,10 +150,10 @@ class _Notes:
             terminal.note(f"starting: {stage}, {elapsed(elapsed_s)}")
 
 
-def _tell(info: ServiceInfo, found: ConnectionFile, ready_s: float) -> None:
+def _tell(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> None:
     path = config.places(config.Config(name=info.name)).connection
     terminal.line(
-        f"service  {found.name}, process {found.pid} on {found.node}   connection file {path}"
+        f"service  {file.name}, process {file.pid} on {file.node}   connection file {path}"
     )
     if info.launcher:
         terminal.line(f"launcher {terminal.clean(info.launcher)}")
@@ -162,8 +162,8 @@ def _tell(info: ServiceInfo, found: ConnectionFile, ready_s: float) -> None:
         source = f"   {terminal.clean(info.allocation)}" if info.allocation else ""
         terminal.line(f"nodes    {where}{source}")
     terminal.line(f"pools    {status.pools(info)}   ready in {ready_s:.1f} s")
-    if found.address:
-        terminal.line(f"listens  {found.address}   simenv keys add NAME adds a user")
+    if file.address:
+        terminal.line(f"listens  {file.address}   simenv keys add NAME adds a user")
     for warning in info.warnings:
         terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
 

@@ -78,13 +78,13 @@ _NODES: tuple[Column[NodeInfo], ...] = (
     Column("REASON", lambda node: f"({node.reason})" if node.reason else ""),
 )
 _ENVIRONMENTS: tuple[Column[EnvironmentInfo], ...] = (
-    Column("NAME", lambda one: one.name),
-    Column("STATE", lambda one: one.state),
-    Column("PROCESS", lambda one: str(one.pid or "-"), right=True),
-    Column("NODE", lambda one: one.node or "-"),
-    Column("LISTENS", lambda one: one.address or "-"),
-    Column("FOLDER", lambda one: one.folder),
-    Column("REASON", lambda one: f"({one.reason})" if one.reason else ""),
+    Column("NAME", lambda row: row.name),
+    Column("STATE", lambda row: row.state),
+    Column("PROCESS", lambda row: str(row.pid or "-"), right=True),
+    Column("NODE", lambda row: row.node or "-"),
+    Column("LISTENS", lambda row: row.address or "-"),
+    Column("FOLDER", lambda row: row.folder),
+    Column("REASON", lambda row: f"({row.reason})" if row.reason else ""),
 )
 
 

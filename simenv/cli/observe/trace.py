@@ -105,7 +105,7 @@ def _lost(event: Event) -> Lost:
     return Lost(event.seq, event.time_s, event.message)
 
 
-def _show(row: LogRow, found: Trace, task: str) -> None:
+def _show(row: LogRow, task_trace: Trace, task: str) -> None:
     def line(text: str) -> None:
         terminal.fitted(text, INDENT)
 
@@ -113,14 +113,16 @@ def _show(row: LogRow, found: Trace, task: str) -> None:
     line(f"TASK     {task}  {row.name or '-'}  {terminal.paint(str(row.state))}{reason}")
     line(f"PROGRAM  {row.num_qubits} qubits, structure {row.structure}")
     exact = f"{terminal.number(row.shots)} shots" if row.shots else "exact"
-    many = f", {terminal.number(row.bindings)} bindings from number {row.binding} that ran together"
-    line(f"ASKED    {exact}, seed {row.seed}{many if row.bindings > 1 else ''}")
-    line(f"ENGINE   {row.engine}: {terminal.clean(found.route)}")
+    bindings_text = (
+        f", {terminal.number(row.bindings)} bindings from number {row.binding} that ran together"
+    )
+    line(f"ASKED    {exact}, seed {row.seed}{bindings_text if row.bindings > 1 else ''}")
+    line(f"ENGINE   {row.engine}: {terminal.clean(task_trace.route)}")
     where = f"{row.worker} on {row.node}, ranks {row.ranks}, slots {row.slots}"
     line(f"WHERE    {where if row.worker else 'not assigned to a worker'}")
     times = f"submitted {formats.shown(row.submitted_s)}, ended {formats.shown(row.ended_s)}"
     line(f"TIMES    {times}, attempt {row.attempts}" + (f", run {row.app}" if row.app else ""))
-    for lost in found.lost:
+    for lost in task_trace.lost:
         line(f"LOST     {formats.shown(lost.time_s)}  {terminal.clean(lost.reason)}")
     terminal.line()
-    listing(_STAGES, Style(False), lambda: found.stages)
+    listing(_STAGES, Style(False), lambda: task_trace.stages)

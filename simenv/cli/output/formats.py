@@ -29,20 +29,20 @@ def folded(names: Iterable[str]) -> str:
         # 099 and 100 are of one series, which has three digits.
         padded = (before, after, len(digits))
         groups.setdefault(padded if padded in groups else kind, []).append(int(digits))
-    return ",".join(_word(*kind, numbers) for kind, numbers in groups.items())
+    return ",".join(_word(*kind, indices) for kind, indices in groups.items())
 
 
-def _word(before: str, after: str, width: int, numbers: list[int]) -> str:
+def _word(before: str, after: str, width: int, indices: list[int]) -> str:
     if width < 0:
         return before
-    if len(numbers) == 1:
-        return f"{before}{numbers[0]:0{width}d}{after}"
-    return f"{before}[{','.join(_ranges(sorted(numbers), width))}]{after}"
+    if len(indices) == 1:
+        return f"{before}{indices[0]:0{width}d}{after}"
+    return f"{before}[{','.join(_ranges(sorted(indices), width))}]{after}"
 
 
-def _ranges(numbers: list[int], width: int) -> Iterable[str]:
-    start = last = numbers[0]
-    for number in [*numbers[1:], -2]:
+def _ranges(indices: list[int], width: int) -> Iterable[str]:
+    start = last = indices[0]
+    for number in [*indices[1:], -2]:
         if number == last + 1:
             last = number
             continue

@@ -82,7 +82,7 @@ def json_line(value: object) -> None:
     """One object on a line of its own; Structs keep their field names."""
     text = msgspec.json.encode(value).decode()
     if not text.isascii():
-        text = _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        text = _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     line(text)
 
 

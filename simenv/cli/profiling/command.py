@@ -120,17 +120,15 @@ def _show(report: ProfileReport) -> None:
             terminal.line(f"  {finding.way}")
 
 
-def _begun(found: RunProfile) -> str:
+def _begun(run: RunProfile) -> str:
     """Which run this was: one that submitted nothing is none, and an older one is shown."""
-    return f"started {formats.shown(found.begun_s)}, {elapsed(time.time() - found.begun_s)} ago"
+    return f"started {formats.shown(run.begun_s)}, {elapsed(time.time() - run.begun_s)} ago"
 
 
-def _counts(found: RunProfile) -> str:
-    words = (
-        f"{terminal.counted(found.circuits, 'circuit')} in {terminal.counted(found.tasks, 'task')}"
-    )
-    if found.failed:
-        words += f", {found.failed} without a result"
-    if found.unfinished:
-        words += f", {found.unfinished} more have not ended"
-    return words
+def _counts(run: RunProfile) -> str:
+    text = f"{terminal.counted(run.circuits, 'circuit')} in {terminal.counted(run.tasks, 'task')}"
+    if run.failed:
+        text += f", {run.failed} without a result"
+    if run.unfinished:
+        text += f", {run.unfinished} more have not ended"
+    return text

@@ -65,11 +65,11 @@ def _bindings(p: RunProfile) -> PerfFinding | None:
     """Report circuits that differ only in their angles but are sent as circuits."""
     if p.alike < MANY or p.alike < p.tasks / 2 or p.step_tasks < MANY or p.overhead < WORTH:
         return None
-    many = f"{p.step_tasks:.0f} circuits a step" if p.steps > 1 else f"{p.tasks} circuits"
+    amount = f"{p.step_tasks:.0f} circuits a step" if p.steps > 1 else f"{p.tasks} circuits"
     return PerfFinding(
         "bindings",
         p.overhead,
-        f"{many}, {_percent(p.overhead)} overhead; they differ only in their angles",
+        f"{amount}, {_percent(p.overhead)} overhead; they differ only in their angles",
         "send them as bindings: submit_many((circuit, angles))",
     )
 
@@ -80,16 +80,16 @@ def _one_by_one(p: RunProfile) -> PerfFinding | None:
         return None
     waited = p.step_tasks <= 1
     if p.alike >= p.tasks / 2:
-        words = f"the same structure was submitted {p.alike} times one by one"
+        message = f"the same structure was submitted {p.alike} times one by one"
         way = "send them as bindings: submit_many((circuit, angles))"
     else:
-        words = f"{p.tasks} circuits were submitted one by one"
+        message = f"{p.tasks} circuits were submitted one by one"
         way = "send them together: submit_many(circuits)"
     if waited:
-        words += ", each waited for before the next"
+        message += ", each waited for before the next"
         way += "; or post() them, if none depends on the last"
-    words += f": {_percent(p.overhead)} overhead"
-    return PerfFinding("one_by_one", p.overhead, words, way)
+    message += f": {_percent(p.overhead)} overhead"
+    return PerfFinding("one_by_one", p.overhead, message, way)
 
 
 def _slots(p: RunProfile) -> PerfFinding | None:

@@ -31,18 +31,18 @@ _COLOURS = {
 }  # fmt: skip
 
 
-def table(found: Comparison, *, everything: bool, stream: Any) -> None:
+def table(comparison: Comparison, *, everything: bool, stream: Any) -> None:
     """Write what differs, or all, and a line of sums to `stream`."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(file=stream, width=None if stream.isatty() else _WIDTH, highlight=False)
-    shown = [row for row in found.rows if everything or row.finding is not Difference.SAME]
+    shown = [row for row in comparison.rows if everything or row.finding is not Difference.SAME]
     if shown:
         grid = Table(box=None, pad_edge=False, show_edge=False)
         grid.add_column("FINDING", no_wrap=True)
-        for header in ("ABOUT", "WHAT", found.first, found.second):
+        for header in ("ABOUT", "WHAT", comparison.first, comparison.second):
             grid.add_column(terminal.clean(header), no_wrap=header == "ABOUT")
         for row in shown:
             grid.add_row(
@@ -53,25 +53,27 @@ def table(found: Comparison, *, everything: bool, stream: Any) -> None:
                 Text(_short(row.second)),
             )
         console.print(grid)
-    console.print(Text(summary(found)))
+    console.print(Text(summary(comparison)))
 
 
-def summary(found: Comparison) -> str:
+def summary(comparison: Comparison) -> str:
     """One line: alike or not, and how many of each."""
-    pair = f"{found.first} and {found.second}"
-    counts = ", ".join(f"{found.count(each)} {each}" for each in Difference if found.count(each))
-    if found.alike:
+    pair = f"{comparison.first} and {comparison.second}"
+    counts = ", ".join(
+        f"{comparison.count(each)} {each}" for each in Difference if comparison.count(each)
+    )
+    if comparison.alike:
         return f"{pair} behave alike: {counts}"
     return f"{pair} do not behave alike: {counts}"
 
 
-def plain(found: Comparison) -> dict[str, Any]:
+def plain(comparison: Comparison) -> dict[str, Any]:
     """The object of `--json`."""
     return {
-        "pools": [found.first, found.second],
-        "alike": found.alike,
-        **{str(finding): found.count(finding) for finding in Difference},
-        "rows": found.rows,
+        "pools": [comparison.first, comparison.second],
+        "alike": comparison.alike,
+        **{str(finding): comparison.count(finding) for finding in Difference},
+        "rows": comparison.rows,
     }
 
 
@@ -87,9 +89,9 @@ def _what(row: Row) -> str:
     )
 
 
-def _short(words: str) -> str:
-    words = terminal.clean(" ".join(words.split()))
-    return words if len(words) <= 2 * _MOST_CHARS else f"{words[: 2 * _MOST_CHARS]}..."
+def _short(text: str) -> str:
+    text = terminal.clean(" ".join(text.split()))
+    return text if len(text) <= 2 * _MOST_CHARS else f"{text[: 2 * _MOST_CHARS]}..."
 
 
 NOT_ALIKE = 1
@@ -135,11 +137,11 @@ def diff(
         for pool in (pool1, pool2):
             with common.connect() as own:  # and with it a QPM of its own
 
-                def told(name: str, pool: str = pool) -> None:
+                def announce(name: str, pool: str = pool) -> None:
                     if sys.stderr.isatty() and not common.as_json:
                         terminal.note(f"{pool}: {terminal.clean(name)}")
 
-                seen.append(observed(own, watch, pool, sources, shots, seed, timeout, told))
+                seen.append(observed(own, watch, pool, sources, shots, seed, timeout, announce))
     result = compare(seen[0], seen[1], bound)
     if common.as_json:
         terminal.json_line(plain(result))
@@ -193,7 +195,7 @@ def _text(path: Path) -> tuple[str, str]:
 
 def _format(text: str) -> str:
     for line in text.splitlines():
-        words = line.split("//")[0].split()
-        if words[:1] == ["OPENQASM"] and len(words) > 1:
-            return "openqasm3" if words[1].startswith("3") else "openqasm2"
+        tokens = line.split("//")[0].split()
+        if tokens[:1] == ["OPENQASM"] and len(tokens) > 1:
+            return "openqasm3" if tokens[1].startswith("3") else "openqasm2"
     return "openqasm2"

@@ -45,21 +45,21 @@ def _calls(first: Observed, second: Observed) -> Iterator[Row]:
         yield _call(call, ours.get(call), theirs.get(call))
 
 
-def _call(call: str, one: CallOutcome | None, other: CallOutcome | None) -> Row:
-    if one is None or other is None or one.outcome != other.outcome:
-        return Row(Aspect.CALL, call, _told(one), _told(other), Difference.BEHAVIOUR)
-    apart = values.unlike(one.shape, other.shape)
+def _call(call: str, first: CallOutcome | None, second: CallOutcome | None) -> Row:
+    if first is None or second is None or first.outcome != second.outcome:
+        return Row(Aspect.CALL, call, _told(first), _told(second), Difference.BEHAVIOUR)
+    apart = values.unlike(first.shape, second.shape)
     if apart:
         return Row(
             Aspect.CALL,
             call,
-            _paths([(path, there) for path, there, _ in apart]),
-            _paths([(path, here) for path, _, here in apart]),
+            _paths([(path, first_kind) for path, first_kind, _ in apart]),
+            _paths([(path, second_kind) for path, _, second_kind in apart]),
             Difference.FACT
             if call in DESCRIBING and values.is_missing(apart)
             else Difference.BEHAVIOUR,
         )
-    return Row(Aspect.CALL, call, one.outcome, other.outcome, Difference.SAME)
+    return Row(Aspect.CALL, call, first.outcome, second.outcome, Difference.SAME)
 
 
 def _told(answer: CallOutcome | None) -> str:
@@ -68,10 +68,10 @@ def _told(answer: CallOutcome | None) -> str:
     return f"{answer.outcome}: {answer.words}" if answer.words else answer.outcome
 
 
-def _paths(found: list[tuple[str, str]]) -> str:
-    words = [f"{path}: {kind}" for path, kind in found[:_MOST_PATHS]]
-    more = len(found) - _MOST_PATHS
-    return ", ".join(words) + (f" and {more} more" if more > 0 else "")
+def _paths(differences: list[tuple[str, str]]) -> str:
+    parts = [f"{path}: {kind}" for path, kind in differences[:_MOST_PATHS]]
+    more = len(differences) - _MOST_PATHS
+    return ", ".join(parts) + (f" and {more} more" if more > 0 else "")
 
 
 def _runs(first: Observed, second: Observed) -> Iterator[tuple[Ran, Ran]]:
@@ -79,36 +79,36 @@ def _runs(first: Observed, second: Observed) -> Iterator[tuple[Ran, Ran]]:
     return iter(zip(first.runs, second.runs, strict=True))
 
 
-def _ran(one: Ran, other: Ran, bound: float | None) -> Iterator[Row]:
-    name = one.circuit
-    yield _states(one, other)
-    alike = one.reached == other.reached
+def _ran(first: Ran, second: Ran, bound: float | None) -> Iterator[Row]:
+    name = first.circuit
+    yield _states(first, second)
+    alike = first.reached == second.reached
     yield Row(
         Aspect.TIMES,
         name,
-        ", ".join(one.reached) or NONE,
-        ", ".join(other.reached) or NONE,
+        ", ".join(first.reached) or NONE,
+        ", ".join(second.reached) or NONE,
         Difference.SAME if alike else Difference.BEHAVIOUR,
     )
-    if one.counts and other.counts:
-        if one.form != other.form:
-            yield Row(Aspect.COUNTS, f"{name}: keys", one.form, other.form, Difference.BEHAVIOUR)
+    if first.counts and second.counts:
+        if first.form != second.form:
+            yield Row(Aspect.COUNTS, f"{name}: keys", first.form, second.form, Difference.BEHAVIOUR)
         else:
-            yield _counts(one, other, bound)
+            yield _counts(first, second, bound)
     for what in ("engine", "route", "remark"):
-        left, right = getattr(one, what), getattr(other, what)
+        left, right = getattr(first, what), getattr(second, what)
         finding = Difference.SAME if left == right else Difference.FACT
         yield Row(Aspect.ROUTE, f"{name}: {what}", left or NONE, right or NONE, finding)
 
 
-def _states(one: Ran, other: Ran) -> Row:
+def _states(first: Ran, second: Ran) -> Row:
     """Where it ended. What was seen on the way is told; a quick one is not seen to run."""
-    same = one.outcome == other.outcome
+    same = first.outcome == second.outcome
     return Row(
         Aspect.STATES,
-        one.circuit,
-        _way(one, with_words=not same),
-        _way(other, with_words=not same),
+        first.circuit,
+        _way(first, with_words=not same),
+        _way(second, with_words=not same),
         Difference.SAME if same else Difference.BEHAVIOUR,
     )
 
@@ -118,26 +118,26 @@ def _way(ran: Ran, with_words: bool) -> str:
     return f"{way}: {ran.words}" if with_words and ran.words else way
 
 
-def _counts(one: Ran, other: Ran, bound: float | None) -> Row:
+def _counts(first: Ran, second: Ran, bound: float | None) -> Row:
     from simenv.cli.qpm_diff.distances import distance
 
-    result = distance(one.counts, other.counts)
+    result = distance(first.counts, second.counts)
     return Row(
         Aspect.COUNTS,
-        one.circuit,
-        _shots(one),
-        _shots(other),
-        _finding(one, other, result, bound),
+        first.circuit,
+        _shots(first),
+        _shots(second),
+        _finding(first, second, result, bound),
         result,
     )
 
 
-def _finding(one: Ran, other: Ran, found: Distance, bound: float | None) -> Difference:
-    if one.counts == other.counts:
+def _finding(first: Ran, second: Ran, distance: Distance, bound: float | None) -> Difference:
+    if first.counts == second.counts:
         return Difference.SAME
-    if found.is_noise:
+    if distance.is_noise:
         return Difference.NOISE
-    if bound is not None and found.total_variation > bound:
+    if bound is not None and distance.total_variation > bound:
         return Difference.BOUND
     return Difference.COUNTS
 
@@ -148,6 +148,6 @@ def _shots(ran: Ran) -> str:
 
 def _facts(first: Observed, second: Observed) -> Iterator[Row]:
     for name in {**first.facts, **second.facts}:
-        one, other = first.facts.get(name, NONE), second.facts.get(name, NONE)
-        finding = Difference.SAME if one == other else Difference.FACT
-        yield Row(Aspect.DEVICE, name, one, other, finding)
+        left, right = first.facts.get(name, NONE), second.facts.get(name, NONE)
+        finding = Difference.SAME if left == right else Difference.FACT
+        yield Row(Aspect.DEVICE, name, left, right, finding)

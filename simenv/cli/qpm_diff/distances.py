@@ -25,15 +25,15 @@ Floats = NDArray[np.floating[Any]]
 def distance(first: Mapping[str, int], second: Mapping[str, int]) -> Distance:
     """Both hold at least one shot."""
     outcomes = sorted({*first, *second})
-    one = np.array([first.get(outcome, 0) for outcome in outcomes], dtype=np.int64)
-    other = np.array([second.get(outcome, 0) for outcome in outcomes], dtype=np.int64)
-    together = one + other
+    first_counts = np.array([first.get(outcome, 0) for outcome in outcomes], dtype=np.int64)
+    second_counts = np.array([second.get(outcome, 0) for outcome in outcomes], dtype=np.int64)
+    together = first_counts + second_counts
     rng = np.random.default_rng(_SEED)
     dealt = rng.multivariate_hypergeometric(
-        together, int(one.sum()), size=ROUNDS, method="marginals"
+        together, int(first_counts.sum()), size=ROUNDS, method="marginals"
     )
     chance_tv, chance_h = _apart(dealt, together - dealt)
-    tv, hellinger = _apart(one[None, :], other[None, :])
+    tv, hellinger = _apart(first_counts[None, :], second_counts[None, :])
     return Distance(
         float(tv[0]),
         float(hellinger[0]),

@@ -62,8 +62,8 @@ def _couplings(device: DeviceInfo) -> str:
 
 def _middle(values: Iterable[float]) -> str:
     """The median of those that are known."""
-    known = [value for value in values if not math.isnan(value)]
-    return f"{median(known):.3g} (median)" if known else UNKNOWN
+    measured = [value for value in values if not math.isnan(value)]
+    return f"{median(measured):.3g} (median)" if measured else UNKNOWN
 
 
 def _yes(value: bool) -> str:
@@ -96,9 +96,9 @@ def observed(
     shots: int,
     seed: int,
     patience_s: float,
-    told: Callable[[str], None],
+    announce: Callable[[str], None],
 ) -> Observed:
-    """`client` and `watch`: two of the environment. `told` is called with each circuit's name.
+    """`client` and `watch`: two of the environment. `announce` is called with each circuit's name.
 
     Raises TimedOutError where a circuit has no end after `patience_s`; it is cancelled.
     """
@@ -106,7 +106,7 @@ def observed(
     runs: list[Ran] = []
     answers: list[CallOutcome] = []
     for number, source in enumerate(sources):
-        told(source.name)
+        announce(source.name)
         life = Life(qpm, watch, patience_s)
         runs.append(life.run(source.name, request(source, shots, seed)))
         if number == 0:
@@ -178,9 +178,9 @@ class Life:
                 return tuple(states), envelope
             if monotonic() >= deadline_s:
                 self._qpm.cancel_task(cid)
-                words = f"{self._qpm.query().service_description}: no end after"
+                prefix = f"{self._qpm.query().service_description}: no end after"
                 raise TimedOutError(
-                    f"{words} {self._poll_timeout_s:g} s, the circuit is {state}",
+                    f"{prefix} {self._poll_timeout_s:g} s, the circuit is {state}",
                     hint="simenv status says what the pool does; --timeout SECONDS waits longer",
                 )
             if task:
@@ -224,17 +224,17 @@ def asked(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
     return _answer(name, entry), entry
 
 
-def _asked(found: Iterable[probes.Probe]) -> list[CallOutcome]:
-    return [asked(name, call)[0] for name, call in found]
+def _asked(calls: Iterable[probes.Probe]) -> list[CallOutcome]:
+    return [asked(name, call)[0] for name, call in calls]
 
 
-def _answer(name: str, found: Any) -> CallOutcome:
-    plain = msgspec.to_builtins(found)
+def _answer(name: str, answer: Any) -> CallOutcome:
+    plain = msgspec.to_builtins(answer)
     outcome = plain.get("outcome", RETURNED) if isinstance(plain, dict) else RETURNED
-    words = plain.get("message") or plain.get("error") if isinstance(plain, dict) else ""
+    message = plain.get("message") or plain.get("error") if isinstance(plain, dict) else ""
     if outcome == Outcome.FAILED and plain.get("reason"):
         outcome = f"{outcome} ({plain['reason']})"
-    return CallOutcome(name, str(outcome), values.shape(plain), str(words or ""))
+    return CallOutcome(name, str(outcome), values.shape(plain), str(message or ""))
 
 
 def _reached(record: Plain) -> tuple[str, ...]:

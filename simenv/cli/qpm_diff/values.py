@@ -150,18 +150,18 @@ def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[st
     """
     apart = []
     for path in sorted({*first, *second}):
-        one, other = first.get(path), second.get(path)
-        if one == other or NOTHING in (one, other):
+        left, right = first.get(path), second.get(path)
+        if left == right or NOTHING in (left, right):
             continue
-        if (one is None and _covered(path, first)) or (other is None and _covered(path, second)):
+        if (left is None and _covered(path, first)) or (right is None and _covered(path, second)):
             continue
-        apart.append((path, one or ABSENT, other or ABSENT))
+        apart.append((path, left or ABSENT, right or ABSENT))
     return apart
 
 
 def is_missing(apart: list[tuple[str, str, str]]) -> bool:
     """Whether all that is unlike is there on one side only."""
-    return all(ABSENT in (one, other) for _, one, other in apart)
+    return all(ABSENT in (left, right) for _, left, right in apart)
 
 
 def form(outcomes: Mapping[str, int]) -> str:
@@ -170,9 +170,9 @@ def form(outcomes: Mapping[str, int]) -> str:
     return f"{', '.join(sorted(forms))} bits" if forms else ""
 
 
-def _enter(found: dict[str, str], path: str, value: Any) -> None:
+def _enter(kinds: dict[str, str], path: str, value: Any) -> None:
     if isinstance(value, Mapping):
-        found[path] = "table"
+        kinds[path] = "table"
         name = path.rpartition(".")[2]
         if name in _OPAQUE:
             return
@@ -180,13 +180,13 @@ def _enter(found: dict[str, str], path: str, value: Any) -> None:
             value = dict.fromkeys((OUTCOME,), next(iter(value.values()))) if value else {}
         for key, each in value.items():
             if key not in _MOMENTARY:
-                _enter(found, f"{path}.{key}" if path else str(key), each)
+                _enter(kinds, f"{path}.{key}" if path else str(key), each)
     elif isinstance(value, list | tuple):
-        found[path] = "list"
+        kinds[path] = "list"
         for each in value:
-            _enter(found, f"{path}[]", each)
+            _enter(kinds, f"{path}[]", each)
     else:
-        found[path] = NOTHING if value is None else type(value).__name__
+        kinds[path] = NOTHING if value is None else type(value).__name__
 
 
 def _covered(path: str, there: Mapping[str, str]) -> bool:

@@ -121,7 +121,7 @@ def loaded_beside(
 
     Where an environment must be started, the circuit is read meanwhile.
     """
-    client = private.found(common, stack)
+    client = private.client_of(common, stack)
     if client is not None:
         return client, False, read_circuit(file)
     if file != "-" and not Path(file).is_file():
@@ -170,21 +170,21 @@ def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
     error.add_note(f"at {name}:{error.line}:{error.column}   {quoted}".rstrip())
 
 
-def preferred(words: str | None) -> list[str] | None:
+def preferred(text: str | None) -> list[str] | None:
     """A,B,C to a list."""
-    return [word.strip() for word in words.split(",") if word.strip()] if words else None
+    return [word.strip() for word in text.split(",") if word.strip()] if text else None
 
 
-def settings_of(words: list[str]) -> dict[str, float]:
+def settings_of(assignments: list[str]) -> dict[str, float]:
     """NAME=VALUE words to an engine's options; whole numbers stay whole."""
     values: dict[str, float] = {}
-    for word in words:
-        name, _, text = word.partition("=")
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
         try:
             values[name] = int(text) if text.lstrip("+-").isdigit() else float(text)
         except ValueError as error:
             hint = "NAME=VALUE, for example bond=64"
-            raise OptionError(f"--engine-option {word[:80]!r}", hint=hint) from error
+            raise OptionError(f"--engine-option {assignment[:80]!r}", hint=hint) from error
     return values
 
 

@@ -47,12 +47,12 @@ _DEPENDS = {
 _ONE_ANSWER = "--plan lists sweeps, --ledger losses: ask for one of them"
 
 COLUMNS: tuple[Column[Choice], ...] = (
-    Column("ENGINE", lambda one: one.engine),
-    Column("TAKEN", lambda one: "yes" if one.chosen else "able" if one.able else "no"),
-    Column("TIME", lambda one: duration(one.seconds) if one.able else "-", right=True),
-    Column("MEMORY", lambda one: memory(one) if one.able else "-", right=True),
-    Column("LOST", lambda one: lost(one) if one.able else "-", right=True),
-    Column("WHY", lambda one: one.why),
+    Column("ENGINE", lambda row: row.engine),
+    Column("TAKEN", lambda row: "yes" if row.chosen else "able" if row.able else "no"),
+    Column("TIME", lambda row: duration(row.seconds) if row.able else "-", right=True),
+    Column("MEMORY", lambda row: memory(row) if row.able else "-", right=True),
+    Column("ERROR", lambda row: lost(row) if row.able else "-", right=True),
+    Column("WHY", lambda row: row.why),
 )
 
 
@@ -149,7 +149,7 @@ def explain(
             }
         )
         return
-    terminal.fitted(f"{'stdin' if file == '-' else file}: {words(result)}", indent=2)
+    terminal.fitted(f"{'stdin' if file == '-' else file}: {summary(result)}", indent=2)
     listing(COLUMNS, Style(False, aligned=True), lambda: result.engines)
     if error := max((each.sampling_error for each in result.engines), default=0.0):
         terminal.note(f"{shots:,} shots: a probability has a standard error of up to {error:.2g}")
@@ -180,9 +180,9 @@ def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> N
         )
 
 
-def words(found: Explanation) -> str:
+def summary(explanation: Explanation) -> str:
     """A program's sizes in a line."""
-    sizes = found.sizes
+    sizes = explanation.sizes
     gates = sizes.gates_1q + sizes.gates_2q + sizes.gates_many
     kinds = [
         terminal.counted(sizes.num_qubits, "qubit"),
@@ -201,25 +201,25 @@ def words(found: Explanation) -> str:
     return ", ".join(kinds)
 
 
-def memory(one: Choice) -> str:
+def memory(choice: Choice) -> str:
     """'1.1 GiB', or '4 x 384 MiB on 2 nodes'."""
-    each = terminal.size(one.memory_bytes)
-    if one.ranks == 1:
+    each = terminal.size(choice.memory_bytes)
+    if choice.ranks == 1:
         return each
-    return f"{one.ranks} x {each} on {terminal.counted(one.nodes, 'node')}"
+    return f"{choice.ranks} x {each} on {terminal.counted(choice.nodes, 'node')}"
 
 
-def lost(one: Choice) -> str:
+def lost(row: Choice) -> str:
     """Weight that may be cut off from the state: '0', '<1e-6', or '?' where it is not known."""
-    if one.truncation < 0.0:
+    if row.truncation < 0.0:
         return "?"
-    return f"<{float(f'{one.truncation:.0e}'):.0e}" if one.truncation else "0"
+    return f"<{float(f'{row.truncation:.0e}'):.0e}" if row.truncation else "0"
 
 
-def learned(one: Choice) -> str:
+def learned(row: Choice) -> str:
     """What the expected time rests on, and how far such times were off."""
-    runs = terminal.counted(one.runs, "run")
-    return f"{one.engine}: TIME was learned from {runs}, and typically off by {one.off_by:.2g} x"
+    runs = terminal.counted(row.runs, "run")
+    return f"{row.engine}: TIME was learned from {runs}, and typically off by {row.off_by:.2g} x"
 
 
 def duration(seconds: float) -> str:

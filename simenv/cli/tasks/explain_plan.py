@@ -34,12 +34,12 @@ class Line(msgspec.Struct, frozen=True):
 
 
 COLUMNS: tuple[Column[Line], ...] = (
-    Column("SWEEP", lambda one: str(one.number), right=True),
-    Column("QUBITS", lambda one: one.wires),
-    Column("OPERATIONS", lambda one: one.operations),
-    Column("BYTES", lambda one: terminal.size(one.memory_bytes), right=True),
-    Column("TIMES", lambda one: str(one.times), right=True),
-    Column("INSIDE", lambda one: one.under or "-"),
+    Column("SWEEP", lambda row: str(row.number), right=True),
+    Column("QUBITS", lambda row: row.wires),
+    Column("OPERATIONS", lambda row: row.operations),
+    Column("BYTES", lambda row: terminal.size(row.memory_bytes), right=True),
+    Column("TIMES", lambda row: str(row.times), right=True),
+    Column("INSIDE", lambda row: row.under or "-"),
 )
 
 
@@ -68,14 +68,16 @@ def show(
     warmup.prepare(kernel_folder())
     program = read_circuit(file).program
     sums = load_observables(list(observables), program.num_qubits) if observables else ()
-    labels = [label for one in sums for label in one.labels]
+    labels = [label for observable in sums for label in observable.labels]
     wanted = outputs or (("expectation",) if labels else ("counts",))
     result = lines(program, precision, wanted, labels)
     if not as_json:
         total = sum(each.memory_bytes * each.times for each in result.lines)
-        many = sum(each.times for each in result.lines)
+        num_sweeps = sum(each.times for each in result.lines)
         name = "stdin" if file == "-" else file
-        terminal.line(f"{name}: {terminal.counted(many, 'sweep')} over {terminal.size(total)}")
+        terminal.line(
+            f"{name}: {terminal.counted(num_sweeps, 'sweep')} over {terminal.size(total)}"
+        )
         if result.left:
             terminal.line(result.left)
     listing(COLUMNS, Style(as_json, aligned=True), lambda: result.lines)
@@ -110,8 +112,8 @@ def lines(
         )
     if text := validation_error(circuit):
         raise ProgramError(text, hint="check the program that wrote it")
-    known = labels or "expectation" not in outputs  # else nobody has said of what
-    result = partition(circuit, output_support(outputs, labels, circuit) if known else None)
+    determined = labels or "expectation" not in outputs  # else nobody has said of what
+    result = partition(circuit, output_support(outputs, labels, circuit) if determined else None)
     engine, widest = card("statevector"), result.widest or circuit.num_qubits
     if engine is not None and widest > engine.max_qubits:
         raise InfeasibleError(
@@ -137,7 +139,7 @@ def lines(
 
 
 def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
-    return tuple(msgspec.structs.replace(one, number=k) for k, one in enumerate(lines))
+    return tuple(msgspec.structs.replace(line, number=k) for k, line in enumerate(lines))
 
 
 def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) -> Iterator[Line]:
@@ -152,13 +154,13 @@ def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) 
     result = build_program(circuit, keep=False, precision=precision)
     if keep or not result.layout.measures:
         result = build_program(circuit, keep=True, precision=precision)
-    for wires, words, amplitudes, around in _sweeps(
+    for wires, operations, amplitudes, around in _sweeps(
         result.items, 1 << circuit.num_qubits, _Around()
     ):
         yield Line(
             0,
             _ranges([qubits[wire] for wire in wires]),
-            words or "-",
+            operations or "-",
             2 * amplitudes * (size >> circuit.num_qubits),
             around.times,
             ", ".join(around.under),
@@ -175,8 +177,8 @@ def _sweeps(
 
     for item in items:
         if isinstance(item, Gates) and isinstance(item.passes, SegmentPlan):
-            for one in describe_sweeps(item.passes.sweeps):
-                yield [*range(_LANES), *one.wires], one.words, one.amplitudes, around
+            for sweep in describe_sweeps(item.passes.sweeps):
+                yield [*range(_LANES), *sweep.wires], sweep.text, sweep.amplitudes, around
         elif isinstance(item, Unitary):
             wires = item.dense.wires.tolist()
             yield sorted(wires), f"matrix of {len(wires)} qubits", size, around

@@ -69,7 +69,7 @@ def present(
 
 
 def shown(
-    found: list[Result],
+    results: list[Result],
     as_json: bool,
     save: Path | None = None,
     observables: Sequence[Observable] = (),
@@ -77,25 +77,25 @@ def shown(
     """Show what a task found; `save`: a file for all of it, where there is one binding.
     `observables`: those of its expectation values."""
     if save is not None:
-        found[0].save(save)
+        results[0].save(save)
     if as_json:
-        for each in found:
+        for each in results:
             terminal.json_line(each.to_dict())
         return
     labels = [label(observable) for observable in observables]
-    if save is None and len(found) == 1:
-        _show(found[0], labels)
+    if save is None and len(results) == 1:
+        _show(results[0], labels)
     elif save is None:
-        _sweep(found, labels)
-    for text in dict.fromkeys(text for each in found for text in each.warnings):
+        _sweep(results, labels)
+    for text in dict.fromkeys(text for each in results for text in each.warnings):
         terminal.note(terminal.clean(f"warning: {text}"))
-    terminal.note(summary(found))
+    terminal.note(summary(results))
 
 
-def summary(found: list[Result]) -> str:
+def summary(results: list[Result]) -> str:
     """`t-1: statevector, 2 qubits, 1 024 shots, seed 7, 0.3 ms on main-0`."""
-    first = found[0]
-    words = [
+    first = results[0]
+    parts = [
         first.engine,
         terminal.counted(first.num_qubits, "qubit"),
         terminal.counted(first.shots, "shot") if first.shots else "exact",
@@ -103,11 +103,11 @@ def summary(found: list[Result]) -> str:
         f"{1e3 * first.timing.run_s:.3g} ms" + (f" on {first.worker}" if first.worker else ""),
     ]
     if first.device_time_s:
-        words.append(f"{first.device_time_s:.3g} s on device {first.device}")
-    if len(found) > 1:
-        words.insert(2, terminal.counted(len(found), "binding"))
-    task = first.task.partition(".")[0] if len(found) > 1 else first.task
-    return terminal.clean(f"{task}: {', '.join(words)}")
+        parts.append(f"{first.device_time_s:.3g} s on device {first.device}")
+    if len(results) > 1:
+        parts.insert(2, terminal.counted(len(results), "binding"))
+    task = first.task.partition(".")[0] if len(results) > 1 else first.task
+    return terminal.clean(f"{task}: {', '.join(parts)}")
 
 
 def label(observable: Observable) -> str:
@@ -133,49 +133,49 @@ def _wait(task: Task, timeout: float | None, alone: bool) -> None:
         raise
 
 
-def _sweep(found: list[Result], labels: Sequence[str]) -> None:
+def _sweep(results: list[Result], labels: Sequence[str]) -> None:
     """The first bindings of several, each under its own id."""
-    for each in found[:ROWS]:
+    for each in results[:ROWS]:
         terminal.line(each.task)
         _show(each, labels)
-    if len(found) > ROWS:
-        terminal.note(f"the first {ROWS} of {len(found)}; --json prints all")
+    if len(results) > ROWS:
+        terminal.note(f"the first {ROWS} of {len(results)}; --json prints all")
 
 
-def _show(found: Result, labels: Sequence[str]) -> None:
-    if found.has("counts"):
-        terminal.bars(found.counts, {key: str(count) for key, count in found.counts.items()})
-    if found.has("memory"):
-        for key in found.memory_strings()[:SHOWN]:
+def _show(result: Result, labels: Sequence[str]) -> None:
+    if result.has("counts"):
+        terminal.bars(result.counts, {key: str(count) for key, count in result.counts.items()})
+    if result.has("memory"):
+        for key in result.memory_strings()[:SHOWN]:
             terminal.line(key)
-        if found.shots > SHOWN:
-            terminal.note(f"the first {SHOWN} of {found.shots} shots; --json prints all")
-    if found.has("probabilities"):
-        shares = found.probabilities
+        if result.shots > SHOWN:
+            terminal.note(f"the first {SHOWN} of {result.shots} shots; --json prints all")
+    if result.has("probabilities"):
+        shares = result.probabilities
         terminal.bars(shares, {key: f"{share:.6f}" for key, share in shares.items()})
-    if found.has("statevector"):
-        _amplitudes(found)
-    if found.has("expectations"):
-        for name, value, error in zip(labels, found.expectations, found.std_errors, strict=True):
+    if result.has("statevector"):
+        _amplitudes(result)
+    if result.has("expectations"):
+        for name, value, error in zip(labels, result.expectations, result.std_errors, strict=True):
             terminal.line(
                 f"{name} = {value:.9g} +- {error:.2g}" if error else f"{name} = {value:.12g}"
             )
-    if found.has("gradients"):
-        for name, slopes in zip(labels, found.gradients.tolist(), strict=True):
+    if result.has("gradients"):
+        for name, slopes in zip(labels, result.gradients.tolist(), strict=True):
             terminal.line(f"gradient of {name} = " + " ".join(f"{slope:.9g}" for slope in slopes))
-    if found.has("value"):
-        terminal.line(f"a value of {terminal.size(len(found.value))}, for Python alone")
-    if found.truncation:
+    if result.has("value"):
+        terminal.line(f"a value of {terminal.size(len(result.value))}, for Python alone")
+    if result.truncation:
         terminal.note(
-            f"approximate: truncation {found.truncation:.2g}, 1 minus the fidelity expected"
+            f"approximate: truncation {result.truncation:.2g}, 1 minus the fidelity expected"
         )
 
 
-def _amplitudes(found: Result) -> None:
+def _amplitudes(result: Result) -> None:
     """The largest ones, whatever the size: a vector may fill the memory."""
     import numpy as np
 
-    vector, width = found.statevector, found.num_qubits
+    vector, width = result.statevector, result.num_qubits
     best = np.zeros(0, np.int64)
     for start in range(0, len(vector), BLOCK):
         places = np.arange(start, min(start + BLOCK, len(vector)))

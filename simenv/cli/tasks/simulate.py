@@ -200,8 +200,8 @@ def _seat() -> RankInfo:
     from launcher.allocation.this_node import this_node
     from simenv.worker.ranks.mpirun import own_rank_info
 
-    here = this_node()
-    return own_rank_info(here.name, here.memory_bytes, here.slots)
+    node = this_node()
+    return own_rank_info(node.name, node.memory_bytes, node.slots)
 
 
 def _chunk(

@@ -81,10 +81,10 @@ class Scratch:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # private: a forked child has its own
         self._area = mmap.mmap(-1, starts[-1], flags=flags)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._area))
-        words: list[int] = []
+        fields: list[int] = []
         for start, (room, _) in zip(starts, _COLUMNS, strict=False):
-            words += (base + start, room, 0)
-        self._words = array("q", [*words, *(base + start for start in starts[7:9])])
+            fields += (base + start, room, 0)
+        self._words = array("q", [*fields, *(base + start for start in starts[7:9])])
         self._starts = starts[5], starts[6]
         self.address = self._words.buffer_info()[0]
 
@@ -94,9 +94,9 @@ class Scratch:
 
     def written(self) -> tuple[bytes, bytes]:
         """What the code wrote: shape and tail."""
-        area, words = self._area, self._words
+        area, fields = self._area, self._words
         shape, tail = self._starts
-        return area[shape : shape + words[17]], area[tail : tail + words[20]]
+        return area[shape : shape + fields[17]], area[tail : tail + fields[20]]
 
 
 class ProgramShape(NamedTuple):

@@ -76,10 +76,10 @@ class FileAddress:
     def _connected(self, file: ConnectionFile, identity: bytes) -> Connection:
         near, own = Path(file.sockets) / "client.sock", file.own
         self._far = None
-        here = file.node == os.uname().nodename
-        if _is_own_socket(near, must_listen=not here):
+        is_local = file.node == os.uname().nodename
+        if _is_own_socket(near, must_listen=not is_local):
             return ZmqConnection(near, identity)
-        if own is None and here:
+        if own is None and is_local:
             raise NoServiceError(
                 f"{near} is not of this user, or others can write its folder: not used",
                 hint=f"simenv down{_option(file.name)}; simenv up{_option(file.name)} --restore",

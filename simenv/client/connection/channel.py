@@ -296,8 +296,8 @@ class ServiceChannel:
         self.epoch, self.name, self._renewing = message.epoch, message.name, False
         if self._connection is not None:
             self._connection.message_bytes = message.message_bytes
-        here = message.results and message.node == os.uname().nodename
-        self.results = Path(message.results) if here else None
+        is_local = message.results and message.node == os.uname().nodename
+        self.results = Path(message.results) if is_local else None
         if renew:
             self._renew()
 

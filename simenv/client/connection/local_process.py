@@ -12,8 +12,8 @@ SERVICE = b"simenv.service"  # in the command line of every service
 START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
 
 
-def runs(pid: int, words: bytes, *, ending: bool = False, start_ticks: str = "") -> bool:
-    """Does `pid` run as a process of ours, with `words` in its command line?
+def runs(pid: int, fragment: bytes, *, ending: bool = False, start_ticks: str = "") -> bool:
+    """Does `pid` run as a process of ours, with `fragment` in its command line?
 
     Another user's process counts as gone, whatever it says of itself, and so do all where there is
     no permission to tell. `start_ticks`: when it was started, where that is known: a later process
@@ -33,7 +33,7 @@ def runs(pid: int, words: bytes, *, ending: bool = False, start_ticks: str = "")
         return not Path("/proc/self").exists()
     if start_ticks and fields[START_FIELD] != start_ticks:
         return False
-    return fields[0] not in ("Z", "X") and (words in line or (ending and not line))
+    return fields[0] not in ("Z", "X") and (fragment in line or (ending and not line))
 
 
 def last_lines(log: Path, count: int = 1) -> list[str]:

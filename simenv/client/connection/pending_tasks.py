@@ -36,11 +36,11 @@ class PendingTasks:
     ) -> list[TaskHandle]:
         """Return the handles of one accepted message, in order; of known ids the present ones."""
         self.unanswered -= 1
-        numbers = range(message.first, message.first + message.count)
-        handles = [TaskHandle(session, number, submission) for number in numbers]
+        task_numbers = range(message.first, message.first + message.count)
+        handles = [TaskHandle(session, number, submission) for number in task_numbers]
         if message.repeated:
             handles = [self.tasks.get(handle.number, handle) for handle in handles]
-        self.tasks.update(zip(numbers, handles, strict=True))
+        self.tasks.update(zip(task_numbers, handles, strict=True))
         if self._early:
             for handle in handles:
                 early = self._early.pop(handle.number, None)
@@ -68,28 +68,28 @@ class PendingTasks:
             elif self.unanswered and len(self._early) < EARLY_KEPT:
                 self._early[completion.task] = (completion, ending)
 
-    def unknown(self, numbers: list[int], gone: list[int]) -> None:
+    def unknown(self, task_numbers: list[int], gone: list[int]) -> None:
         """The service has never heard of these; those in `gone` it keeps no longer."""
-        for number in numbers:
+        for number in task_numbers:
             handle = self.tasks.pop(number, None)
             if handle is None:
                 continue
             if number in gone:
-                words = f"what task {task_name(number)} found is no longer kept"
+                message = f"what task {task_name(number)} found is no longer kept"
                 hint = "submit it again; history.keep_days and results.keep_gib say what is kept"
             else:
-                words = f"the service does not know task {task_name(number)}"
+                message = f"the service does not know task {task_name(number)}"
                 hint = "another environment may: simenv --name NAME result ID"
-            handle.lose(NotFoundError(words, hint=hint))
+            handle.lose(NotFoundError(message, hint=hint))
 
     def expect(self, handle: TaskHandle) -> bool:
         """Have `handle` learn its end; return whether the service must be asked for it."""
-        known = self.tasks.get(handle.number)
-        if known is None:
+        registered = self.tasks.get(handle.number)
+        if registered is None:
             self.tasks[handle.number] = handle
             return True
-        if known is not handle:  # two handles of one task: the second follows the first
-            known.on_end(lambda: handle.follow(known))
+        if registered is not handle:  # two handles of one task: the second follows the first
+            registered.on_end(lambda: handle.follow(registered))
         return False
 
 
@@ -107,9 +107,9 @@ class WatchQueue:
         self._missed: set[int] = set()  # waited for long: if they come now, they were lost before
         self._sent_s = -REPEAT_S
 
-    def add(self, numbers: Iterable[int], *, missed: bool = False) -> None:
+    def add(self, task_numbers: Iterable[int], *, missed: bool = False) -> None:
         """Ask for these, at once or when the answer on its way has come."""
-        asked = dict.fromkeys(numbers)
+        asked = dict.fromkeys(task_numbers)
         self._open.update(asked)
         if missed:
             self._missed.update(asked)
@@ -118,12 +118,12 @@ class WatchQueue:
 
     def answered(self) -> None:
         """The last part was answered, after the results it brought."""
-        known = self._pending.tasks
-        lost = any(n in self._missed and n not in known for n in self._on_its_way)
+        pending = self._pending.tasks
+        lost = any(n in self._missed and n not in pending for n in self._on_its_way)
         self._missed.difference_update(self._on_its_way)
         self._sent_s = -REPEAT_S
         if lost:
-            self._open.update(dict.fromkeys(known))
+            self._open.update(dict.fromkeys(pending))
         self._next()
 
     def restart(self) -> None:

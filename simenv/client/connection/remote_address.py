@@ -69,8 +69,8 @@ class KeyFileAddress:
         file = self._file
         if file is None or self._connection is None:
             return "it was never heard", ""
-        words = found_out(self._connection.way(), file.address)
-        return words, f"ask where it runs: simenv status --name {file.name}"
+        reason = found_out(self._connection.way(), file.address)
+        return reason, f"ask where it runs: simenv status --name {file.name}"
 
 
 def found_out(way: HandshakeState, address: str) -> str:

@@ -105,10 +105,12 @@ class ServiceSession:
             raise refusals.error_of(answer.refusals)
         raise ProtocolError(f"the service answered {type(answer).__name__}, not {kind.__name__}")
 
-    def task_infos(self, numbers: Sequence[int], timeout_s: float | None = None) -> list[TaskInfo]:
+    def task_infos(
+        self, task_numbers: Sequence[int], timeout_s: float | None = None
+    ) -> list[TaskInfo]:
         """What the service knows of these tasks; unknown ones are left out."""
         results: list[TaskInfo] = []
-        for part in _parts(numbers):
+        for part in _parts(task_numbers):
             results += self.request(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
         return results
 
@@ -142,12 +144,12 @@ class ServiceSession:
         self.timings.late_s += late_s
         self.timings.results += 1
 
-    def cancel(self, numbers: Sequence[int]) -> list[str]:
+    def cancel(self, task_numbers: Sequence[int]) -> list[str]:
         """One word a task; see `Cancelled`."""
-        words: list[str] = []
-        for part in _parts(numbers):
-            words += self.request(m.Cancelled, partial(m.Cancel, tasks=part)).words
-        return words
+        outcomes: list[str] = []
+        for part in _parts(task_numbers):
+            outcomes += self.request(m.Cancelled, partial(m.Cancel, tasks=part)).words
+        return outcomes
 
     def _new(self) -> PendingRequest:
         self._numbers += 1
@@ -318,9 +320,9 @@ class ServiceSession:
         with self.channel.lock:
             return self._pending.tasks.get(number) or TaskHandle(self, number, submission)
 
-    def watch(self, numbers: Sequence[int]) -> None:
+    def watch(self, task_numbers: Sequence[int]) -> None:
         """Ask for the results of these, long waited for. With the lock held."""
-        self._watches.add(numbers, missed=True)
+        self._watches.add(task_numbers, missed=True)
 
     def _ask_again(self, handle: TaskHandle, now: float) -> None:
         if not handle.requested_s:
@@ -329,8 +331,8 @@ class ServiceSession:
             handle.requested_s = now
             self._watches.add([handle.number], missed=True)
 
-    def _send_watch(self, numbers: list[int]) -> None:
-        self.channel.send(m.WatchResults(0, numbers))
+    def _send_watch(self, task_numbers: list[int]) -> None:
+        self.channel.send(m.WatchResults(0, task_numbers))
 
     # --- called by the channel, locked --------------------------------------------------------
 
@@ -375,6 +377,6 @@ class ServiceSession:
         self._watches.restart()
 
 
-def _parts(numbers: Sequence[int]) -> Iterable[list[int]]:
-    for start in range(0, len(numbers), m.MAX_QUESTION_TASKS):
-        yield list(numbers[start : start + m.MAX_QUESTION_TASKS])
+def _parts(task_numbers: Sequence[int]) -> Iterable[list[int]]:
+    for start in range(0, len(task_numbers), m.MAX_QUESTION_TASKS):
+        yield list(task_numbers[start : start + m.MAX_QUESTION_TASKS])

@@ -129,16 +129,16 @@ class SubmitDevices:
         return None
 
     def _info(self, name: str) -> DeviceInfo:
-        known = self._infos.get(name)
-        if known is None or monotonic() - known[0] > DEVICE_S:
-            known = self._infos[name] = (monotonic(), self._source.device(name))
-        return known[1]
+        cached = self._infos.get(name)
+        if cached is None or monotonic() - cached[0] > DEVICE_S:
+            cached = self._infos[name] = (monotonic(), self._source.device(name))
+        return cached[1]
 
     def _known_pools(self) -> Mapping[str, DeviceInfo]:
-        known = self._pools
-        if known is None or monotonic() - known[0] > POOLS_S:
-            known = self._pools = (monotonic(), self._source.devices())
-        return known[1]
+        cached = self._pools
+        if cached is None or monotonic() - cached[0] > POOLS_S:
+            cached = self._pools = (monotonic(), self._source.devices())
+        return cached[1]
 
     def _store(self, document: bytes) -> str:
         key = hashlib.sha256(document).digest()

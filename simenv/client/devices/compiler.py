@@ -43,17 +43,17 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
     num_qubits: int  # of the device
     replaced: tuple[str, ...] = ()  # gates of the circuit that it has no longer
 
-    def observables(self, told: tuple[Observable, ...]) -> tuple[Observable, ...]:
+    def observables(self, unmapped: tuple[Observable, ...]) -> tuple[Observable, ...]:
         """The same observables on the device's qubits."""
         if not self.layouts[0]:
-            return told
+            return unmapped
         places = np.frombuffer(self.layouts[0], np.uint16).tolist()
         return tuple(
             Observable(
                 tuple(_moved(label, places, self.loaded.num_qubits) for label in each.labels),
                 each.coefficients,
             )
-            for each in told
+            for each in unmapped
         )
 
 

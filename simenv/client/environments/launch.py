@@ -156,9 +156,9 @@ def gone(pids: Iterable[int], timeout_s: float) -> list[int]:
 
 def workers(home: Path) -> list[int]:
     """The workers on this node of the environment with this home."""
-    words = bytes(home.resolve() / "worker.json")
+    fragment = bytes(home.resolve() / "worker.json")
     pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
-    return [pid for pid in pids if runs(pid, words) and runs(pid, WORKER)]
+    return [pid for pid in pids if runs(pid, fragment) and runs(pid, WORKER)]
 
 
 def kill(pids: Iterable[int]) -> None:
@@ -175,9 +175,9 @@ def clear(sockets: Path, connection: Path) -> None:
         shutil.rmtree(sockets, ignore_errors=True)
 
 
-def _spawn(where: EnvironmentPaths, told: int, line: int) -> subprocess.Popen[bytes]:
+def _spawn(where: EnvironmentPaths, ready_fd: int, line: int) -> subprocess.Popen[bytes]:
     argv = [config.interpreter(), "-P", "-m", "simenv.service", str(where.config)]
-    argv += ["--ready-fd", str(told)]
+    argv += ["--ready-fd", str(ready_fd)]
     if line >= 0:
         argv += ["--lifeline-fd", str(line)]
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -190,7 +190,7 @@ def _spawn(where: EnvironmentPaths, told: int, line: int) -> subprocess.Popen[by
             stderr=log,
             cwd=where.home,
             env=environment(os.environ),
-            pass_fds=[descriptor for descriptor in (told, line) if descriptor >= 0],
+            pass_fds=[descriptor for descriptor in (ready_fd, line) if descriptor >= 0],
             start_new_session=True,  # Ctrl-C in the starter's terminal is not meant for it
             umask=0o077,
         )
@@ -244,9 +244,9 @@ def _readiness(
         return msgspec.json.decode(line, type=StartupMessage)
     except msgspec.MsgspecError as error:
         code = process.wait(5.0) if not line else None
-        words = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
+        cause = f"ended with exit code {code}" if code is not None else f"said {line[:80]!r}"
         raise StartFailedError(
-            f"the service {words} before it was ready", hint=_quote(where)
+            f"the service {cause} before it was ready", hint=_quote(where)
         ) from error
 
 

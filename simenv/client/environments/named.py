@@ -118,21 +118,21 @@ def up(
     return read(where.connection)
 
 
-def _make_way(found: ConnectionFile, path: Path, force: bool) -> None:
+def _make_way(file: ConnectionFile, path: Path, force: bool) -> None:
     """Clear away what a service that has ended left behind; InsufficientError if it may still
     live."""
-    if found.node == os.uname().nodename:
-        if not ended(found):
+    if file.node == os.uname().nodename:
+        if not ended(file):
             raise InsufficientError(
-                f"environment {found.name!r} is up already: process {found.pid} on {found.node}",
-                hint=f"simenv down --name {found.name} ends it",
+                f"environment {file.name!r} is up already: process {file.pid} on {file.node}",
+                hint=f"simenv down --name {file.name} ends it",
             )
-        launch.clear(Path(found.sockets), path)
+        launch.clear(Path(file.sockets), path)
         return
     age_s = _silence_s(path)
     if age_s < GONE_S and not force:
         raise InsufficientError(
-            f"environment {found.name!r} is up on {found.node}: process {found.pid}, last sign of "
+            f"environment {file.name!r} is up on {file.node}: process {file.pid}, last sign of "
             f"life {age_s:.0f} s ago",
             hint=f"if it is gone for sure: simenv up --force-lock, or wait {GONE_S - age_s:.0f} s",
         )
@@ -159,13 +159,13 @@ def down(
         return _down_afar(where, now, begun)
     path = where.path
     file = read(path)
-    here = file.node == os.uname().nodename
-    workers = launch.workers(path.parent) if here else []
-    below = descendants(file.pid) if here and not ended(file) else set()
+    is_local = file.node == os.uname().nodename
+    workers = launch.workers(path.parent) if is_local else []
+    below = descendants(file.pid) if is_local and not ended(file) else set()
     asked = None if ended(file) else _ask(path, now)
     queued, patience_s, nodes = asked or (0, 0.0, ())
     forced = asked is None
-    if here:
+    if is_local:
         if forced or launch.gone([file.pid], patience_s):
             forced = True
             launch.force(file.pid, FORCE_S, file.start_ticks)

@@ -140,8 +140,8 @@ def configured(
     """A QPM by the options of `Client.qpm_with`; `pools`: asks for the names of all pools. Raises
     OptionError, ConfigError, NotFoundError."""
     if reservations not in ("optional", "required"):
-        words = f"reservations={reservations!r:.80}"
-        raise OptionError(words, hint="optional or required")
+        message = f"reservations={reservations!r:.80}"
+        raise OptionError(message, hint="optional or required")
     if not 0 <= statevector_qubits <= 20:
         raise OptionError(f"statevector_qubits={statevector_qubits!r:.80}", hint="0 to 20")
     if pool is not None and pool not in (there := list(pools())):

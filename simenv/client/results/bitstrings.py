@@ -23,9 +23,9 @@ Registers = tuple[tuple[str, int], ...]
 Packed = bytes | memoryview
 
 
-def counts(rows: Packed, width: int, numbers: Packed, registers: Registers) -> dict[str, int]:
-    """`numbers` are uint32, one for each row."""
-    times = struct.unpack(f"<{len(numbers) // 4}I", numbers)
+def counts(rows: Packed, width: int, packed_counts: Packed, registers: Registers) -> dict[str, int]:
+    """`packed_counts` are uint32, one for each row."""
+    times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
     return dict(zip(_keys(registers)(rows, width), times, strict=True))
 
 

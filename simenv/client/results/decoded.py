@@ -141,13 +141,13 @@ class DecodedResult:
         """Packed outcomes of a row and uint32 numbers, one each."""
         data, ends = self.data, self._ends
         outcomes: Packed = data.outcomes
-        numbers: Packed = data.counts
+        packed_counts: Packed = data.counts
         if self.bulk is not None:
-            outcomes, numbers = self.packed("outcomes"), self.packed("counts")
+            outcomes, packed_counts = self.packed("outcomes"), self.packed("counts")
         if ends is None:
-            return outcomes, numbers
+            return outcomes, packed_counts
         first, last, width = ends[row], ends[row + 1], data.outcome_width
-        return outcomes[first * width : last * width], numbers[4 * first : 4 * last]
+        return outcomes[first * width : last * width], packed_counts[4 * first : 4 * last]
 
     def probabilities(self, row: int) -> tuple[Packed, Packed]:
         """Packed outcomes of a row and float64 probabilities, one each."""
@@ -231,12 +231,12 @@ class DecodedResult:
 
 def _is_plain(data: ResultData) -> bool:
     """Counts of one row and nothing else, and they fit: so are most of many small results."""
-    numbers = len(data.counts)
+    count_bytes = len(data.counts)
     return (
         data.count == 1
         and data.file is None
-        and not numbers % 4
-        and len(data.outcomes) * 4 == numbers * data.outcome_width
+        and not count_bytes % 4
+        and len(data.outcomes) * 4 == count_bytes * data.outcome_width
         and not (
             data.rows
             or data.probability_outcomes
@@ -253,7 +253,7 @@ def _is_plain(data: ResultData) -> bool:
 
 def _sizes(data: ResultData) -> list[int]:
     """Bytes of each array, here or in its file."""
-    here = [  # written out: a loop over names costs a quarter of reading a small result
+    inline = [  # written out: a loop over names costs a quarter of reading a small result
         len(data.outcomes),
         len(data.counts),
         len(data.probability_outcomes),
@@ -265,9 +265,9 @@ def _sizes(data: ResultData) -> list[int]:
         len(data.value),
     ]
     if data.file is None:
-        return here
+        return inline
     filed = {array.field: array.size_bytes for array in data.file.arrays}
-    return [filed.get(field) or size for field, size in zip(_FIELDS, here, strict=True)]
+    return [filed.get(field) or size for field, size in zip(_FIELDS, inline, strict=True)]
 
 
 def _ends(

@@ -131,11 +131,11 @@ def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
     if decoded.has("counts"):
         rows, counts = decoded.counts(row)
         entries["counts/outcomes"] = hdf5_layout.outcomes(rows, data.outcome_width)
-        entries["counts/counts"] = hdf5_layout.numbers(counts, "<u4")
+        entries["counts/counts"] = hdf5_layout.array_of(counts, "<u4")
     if decoded.has("probabilities"):
         rows, values = decoded.probabilities(row)
         entries["probabilities/outcomes"] = hdf5_layout.outcomes(rows, data.probability_width)
-        entries["probabilities/values"] = hdf5_layout.numbers(values, "<f8")
+        entries["probabilities/values"] = hdf5_layout.array_of(values, "<f8")
     if decoded.has("expectations"):
         entries["expectations"] = np.array(decoded.estimates(row), "<f8").reshape(-1, 2)
     if decoded.has("gradients"):

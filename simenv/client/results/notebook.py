@@ -68,16 +68,16 @@ def client_text(info: ServiceInfo) -> str:
 def result_html(result: ShownResult) -> str:
     """A result: where it came from, then a histogram of its counts or a table of its values."""
     shots = f"{result.shots} shots" if result.shots else "exact"
-    known = [
+    facts = [
         ("qubits", str(result.num_qubits)),
         ("sampled", shots),
         ("seed", str(result.seed)),
         ("engine", f"{result.engine}, {1e3 * result.timing.run_s:.3g} ms on {result.worker}"),
     ]
     if result.device is not None or result.snapshot is not None:
-        known.append(("device", result.device or f"noise model {result.snapshot}"))
-    known += [("warning", text) for text in result.warnings]
-    parts = [_heading(f"Result {result.task}", result.name), _pairs(known)]
+        facts.append(("device", result.device or f"noise model {result.snapshot}"))
+    facts += [("warning", text) for text in result.warnings]
+    parts = [_heading(f"Result {result.task}", result.name), _pairs(facts)]
     if result.has("counts"):
         total = sum(result.counts.values())
         shares = {key: count / total for key, count in result.counts.items()}
@@ -99,11 +99,11 @@ def result_html(result: ShownResult) -> str:
 
 def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
     """A task: its state and, while it has not ended, what it waits for."""
-    known = [("state", state)]
+    facts = [("state", state)]
     if info is not None:
-        known += [("qubits", str(info.num_qubits)), ("pool", info.pool), ("worker", info.worker)]
-        known.append(("reason", info.reason))
-    return _heading(f"Task {task}", name) + _pairs([(key, value) for key, value in known if value])
+        facts += [("qubits", str(info.num_qubits)), ("pool", info.pool), ("worker", info.worker)]
+        facts.append(("reason", info.reason))
+    return _heading(f"Task {task}", name) + _pairs([(key, value) for key, value in facts if value])
 
 
 def client_html(info: ServiceInfo) -> str:
@@ -125,8 +125,8 @@ def _heading(title: str, remark: str) -> str:
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    words = (f"{escape(key)}: {escape(value)}" for key, value in pairs)
-    return f"<div>{'<br>'.join(words)}</div>"
+    lines = (f"{escape(key)}: {escape(value)}" for key, value in pairs)
+    return f"<div>{'<br>'.join(lines)}</div>"
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

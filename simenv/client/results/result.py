@@ -32,11 +32,11 @@ class Result:
 
     __slots__ = ("_counts", "_data", "_decoded", "_known", "_probabilities", "_row")
 
-    def __init__(self, decoded: DecodedResult, known: ProvenanceSource, row: int = 0) -> None:
+    def __init__(self, decoded: DecodedResult, provenance: ProvenanceSource, row: int = 0) -> None:
         self._decoded = decoded
         self._data = decoded.data
         self._row = row
-        self._known = known
+        self._known = provenance
         self._counts: dict[str, int] | None = None
         self._probabilities: dict[str, float] | None = None
 
@@ -52,8 +52,8 @@ class Result:
             data, decoded = self._data, self._decoded
             if not data.counts:
                 self._need(decoded.has("counts"), "counts")
-            rows, numbers = decoded.counts(self._row)
-            result = bitstrings.counts(rows, data.outcome_width, numbers, data.registers)
+            rows, packed_counts = decoded.counts(self._row)
+            result = bitstrings.counts(rows, data.outcome_width, packed_counts, data.registers)
             self._counts = result
         return result
 
@@ -129,7 +129,7 @@ class Result:
     def outcome_counts(self) -> NDArray[np.uint32]:
         """uint32 [k]: how often each of `outcomes` was seen."""
         self._need(self._decoded.has("counts"), "counts")
-        return hdf5_layout.numbers(self._decoded.counts(self._row)[1], "<u4")
+        return hdf5_layout.array_of(self._decoded.counts(self._row)[1], "<u4")
 
     @property
     def memory(self) -> NDArray[np.uint8]:

@@ -162,25 +162,25 @@ class Stream:
 
     # --- delivering -------------------------------------------------------------------------------
 
-    def _watch(self, task: Task, made: StreamTask, target: str) -> None:
+    def _watch(self, task: Task, circuit: StreamTask, target: str) -> None:
         try:
-            task.add_done_callback(lambda _: self._ended(task, made, target))
+            task.add_done_callback(lambda _: self._ended(task, circuit, target))
         except ServiceLostError as error:
-            self._lose(task, made, target, error)
+            self._lose(task, circuit, target, error)
 
-    def _ended(self, task: Task, made: StreamTask, target: str) -> None:
+    def _ended(self, task: Task, circuit: StreamTask, target: str) -> None:
         """Called once for each task, by a thread of the client."""
         if not task.done():
-            self._lose(task, made, target, ServiceLostError("the service was lost"))
+            self._lose(task, circuit, target, ServiceLostError("the service was lost"))
             return
         with self._lock:
             self._count_in_flight(target, -1)
-            if made.part_ended():
-                self._deliver(self._sequence.ended(made))
+            if circuit.part_ended():
+                self._deliver(self._sequence.ended(circuit))
 
-    def _lose(self, task: Task, made: StreamTask, target: str, error: SimenvError) -> None:
+    def _lose(self, task: Task, circuit: StreamTask, target: str, error: SimenvError) -> None:
         with self._lock:
-            self._lost.append((task, made, target))
+            self._lost.append((task, circuit, target))
             for queue in self._queues:
                 queue.fail(error)
 

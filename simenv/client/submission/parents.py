@@ -20,14 +20,14 @@ def checked_parents(after: Parents) -> tuple[int, ...]:
     values = (after,) if isinstance(after, Task | str | int) else after
     if not isinstance(values, Iterable):
         raise OptionError(f"after={after!r:.80}", hint="tasks, or their ids, such as t-8k2f")
-    numbers: dict[int, None] = {}
+    task_numbers: dict[int, None] = {}
     for parent in values:
         if isinstance(parent, bool) or not isinstance(parent, Task | str | int):
             raise OptionError(f"after={parent!r:.80}", hint="tasks, or their ids, such as t-8k2f")
-        numbers[number_of(parent)] = None
-    if len(numbers) > MAX_PARENTS:
+        task_numbers[number_of(parent)] = None
+    if len(task_numbers) > MAX_PARENTS:
         raise OptionError(
-            f"after names {len(numbers)} tasks",
+            f"after names {len(task_numbers)} tasks",
             hint=f"at most {MAX_PARENTS}: let one task come after a part of them",
         )
-    return tuple(numbers)
+    return tuple(task_numbers)

@@ -234,11 +234,11 @@ def _several(
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
     """Prepare one task for each circuit; BatchRefusedError names every bad one."""
-    known: dict[int, int] = {}  # an object's first index: nothing is made here for each of many
+    seen: dict[int, int] = {}  # an object's first index: nothing is made here for each of many
     errors: list[SimenvError] = []
     programs: list[PackedCircuit] = []
     for index, circuit in enumerate(circuits):
-        first = known.setdefault(id(circuit), index)
+        first = seen.setdefault(id(circuit), index)
         if first != index and not errors:
             programs.append(programs[first])
             continue

@@ -91,7 +91,7 @@ class PostedTask(Task):
         if self._handle is None and self._refusal is None:
             result = self._session.await_acceptance(self._request, timeout_s)[0]
             if isinstance(result, Refusal):
-                refusal = refusals.one(result, 0)
+                refusal = refusals.error_at(result, 0)
                 refusal.index = -1
                 self._refusal = refusal
             else:
@@ -190,7 +190,7 @@ def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -
     answer = session.await_acceptance(request)
     if request.handles:
         return _tasks(request.handles, order.specs)
-    errors = [refusals.one(result) for result in answer if isinstance(result, Refusal)]
+    errors = [refusals.error_at(result) for result in answer if isinstance(result, Refusal)]
     raise _refused(session, Received([], [], errors), order, key)
 
 
@@ -204,7 +204,7 @@ class Received(msgspec.Struct, frozen=True):
     def add(self, session: ServiceSession, start: int, request: PendingRequest) -> None:
         for result in session.await_acceptance(request):
             if isinstance(result, Refusal):
-                self.errors.append(refusals.one(result, start))
+                self.errors.append(refusals.error_at(result, start))
         self.handles.extend(request.handles)
         if not request.repeated:
             self.fresh.extend(request.handles)
@@ -248,6 +248,6 @@ def _refused(
     if received.fresh:
         session.cancel([handle.number for handle in received.fresh])
         if key is not None:
-            words = f"the key {key!r} now stands for cancelled tasks: take another"
-            error.hint = f"{error.hint}; {words}" if error.hint else words
+            note = f"the key {key!r} now stands for cancelled tasks: take another"
+            error.hint = f"{error.hint}; {note}" if error.hint else note
     return error

@@ -102,14 +102,14 @@ class PartTask(Task):
         _refuse(options, _OF_ALL_PARTS)
         parts = self._parts
         own: PartOptions = {**_inherited(parts.options), **options}  # type: ignore[typeddict-item]
-        known = msgspec.structs.replace(
+        sequence = msgspec.structs.replace(
             parts,
             circuit=_joined(parts.circuit, circuit),
             outcomes=self._outcomes(),
             keep_s=parts.keep_s if keep_s is None else checked_keep(keep_s),
             options=own,
         )
-        return _send_part(self.session, known, self.result().worker)
+        return _send_part(self.session, sequence, self.result().worker)
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
         """Submit a circuit that goes on from this part's state: a task with the options of

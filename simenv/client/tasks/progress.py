@@ -153,8 +153,8 @@ class RichBar(ProgressBar):
             self._bar = Progress(*columns, console=console, transient=True, auto_refresh=False)
             self._bar.add_task("", total=0, text="")
             self._bar.start()
-        words = f"{steps.unit} {text}".rstrip()
-        self._bar.update(0, completed=steps.done, total=steps.total, text=words)
+        label = f"{steps.unit} {text}".rstrip()
+        self._bar.update(0, completed=steps.done, total=steps.total, text=label)
         self._bar.refresh()
 
     def clear(self) -> None:
@@ -212,14 +212,14 @@ def describe(infos: Sequence[TaskInfo], task: str) -> str:
     if not infos:
         return task
     info = infos[0]
-    words = [task, str(info.state)]
+    parts = [task, str(info.state)]
     if info.attempt > 1:
-        words.append(f"try {info.attempt}")
+        parts.append(f"try {info.attempt}")
     if info.state is TaskState.RUNNING:
-        words.append(f"on {info.worker},")
+        parts.append(f"on {info.worker},")
         if settings := passes(info):
-            words.append(f"{settings},")
-    words.append(elapsed(info.time_s))
+            parts.append(f"{settings},")
+    parts.append(elapsed(info.time_s))
     if info.reason:
-        words.append(f"({info.reason})")
-    return " ".join(words)
+        parts.append(f"({info.reason})")
+    return " ".join(parts)

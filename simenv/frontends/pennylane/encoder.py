@@ -30,7 +30,7 @@ class TapeCircuit(NamedTuple):
 
     key: tuple[Any, ...]
     values: list[Any]
-    numbers: list[int]
+    wire_numbers: list[int]
 
     @property
     def order(self) -> tuple[Any, ...]:
@@ -53,7 +53,7 @@ def read_tape(operations: Sequence[Any], order: tuple[Any, ...]) -> TapeCircuit:
     """The key and the values of a tape. `order`: the wires, qubit 0 first."""
     parts: list[Any] = [order]
     values: list[Any] = []
-    numbers: list[int] = []
+    indices: list[int] = []
     measured: dict[Any, int] = {}
     number = 0
     for op in operations:
@@ -66,9 +66,9 @@ def read_tape(operations: Sequence[Any], order: tuple[Any, ...]) -> TapeCircuit:
             parts.append(part)
         if data:
             values += data
-            numbers += range(number, number + len(data))
+            indices += range(number, number + len(data))
         number += len(op.data)
-    return TapeCircuit(tuple(parts), values, numbers)
+    return TapeCircuit(tuple(parts), values, indices)
 
 
 def _described(

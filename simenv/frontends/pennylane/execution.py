@@ -123,7 +123,7 @@ class BatchExecutor:
         plan, _ = plans.of(tape, circuit.order)
         rows = _rows(circuit, None)
         places = {number: place for place, number in enumerate(tape.trainable_params)}
-        columns = {k: places[n] for k, n in enumerate(circuit.numbers) if n in places}
+        columns = {k: places[n] for k, n in enumerate(circuit.wire_numbers) if n in places}
         if columns:
             free = frozenset(columns)
             program = self._programs.differentiated(tape, circuit, free, rows[0])

@@ -143,7 +143,7 @@ def _wide(name: str, op: Any) -> Steps | None:
     if name == "C(PhaseShift)":
         return (Step("mcphase", everything, ((0, 1.0),)),) if _all_ones(op) else None
     if name == "MultiControlledX":
-        flips = tuple(Step("x", (k,)) for k, one in enumerate(op.control_values) if not one)
+        flips = tuple(Step("x", (k,)) for k, bit in enumerate(op.control_values) if not bit)
         return (
             *flips,
             Step("mcx" if count > 3 else ("x", "cx", "ccx")[count - 1], everything),

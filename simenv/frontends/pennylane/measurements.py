@@ -47,7 +47,7 @@ class TapeOutcome:
 class MeasurementReader(Protocol):
     """One measurement's value, of what was found."""
 
-    def value(self, found: TapeOutcome) -> Any: ...
+    def value(self, outcome: TapeOutcome) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class ExactExpectation:
 
     observable: int
 
-    def value(self, found: TapeOutcome) -> Any:
-        return np.float64(found.expectations[self.observable])
+    def value(self, outcome: TapeOutcome) -> Any:
+        return np.float64(outcome.expectations[self.observable])
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ class _Variance:
     observable: int
     square: int
 
-    def value(self, found: TapeOutcome) -> Any:
-        mean = found.expectations[self.observable]
-        return np.float64(max(0.0, found.expectations[self.square] - mean**2))
+    def value(self, outcome: TapeOutcome) -> Any:
+        mean = outcome.expectations[self.observable]
+        return np.float64(max(0.0, outcome.expectations[self.square] - mean**2))
 
 
 @dataclass(frozen=True)
 class _Constant:
     number: float
 
-    def value(self, _found: TapeOutcome) -> Any:
+    def value(self, _outcome: TapeOutcome) -> Any:
         return np.float64(self.number)
 
 
@@ -85,16 +85,16 @@ class _Parity:
     group: int
     clbits: tuple[int, ...]
 
-    def value(self, found: TapeOutcome) -> Any:
-        return np.float64(found.tables[self.group].parity(self.clbits))
+    def value(self, outcome: TapeOutcome) -> Any:
+        return np.float64(outcome.tables[self.group].parity(self.clbits))
 
 
 @dataclass(frozen=True)
 class _Sum:
     terms: tuple[tuple[float, MeasurementReader], ...]
 
-    def value(self, found: TapeOutcome) -> Any:
-        return np.float64(sum(factor * reader.value(found) for factor, reader in self.terms))
+    def value(self, outcome: TapeOutcome) -> Any:
+        return np.float64(sum(factor * reader.value(outcome) for factor, reader in self.terms))
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class _Measured:
     clbits: tuple[int, ...]
     measurement: Any
 
-    def value(self, found: TapeOutcome) -> Any:
-        return measured_value(self.measurement, found.tables[self.group], self.clbits)
+    def value(self, outcome: TapeOutcome) -> Any:
+        return measured_value(self.measurement, outcome.tables[self.group], self.clbits)
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class _OfState:
     measurement: Any
     order: tuple[Any, ...]
 
-    def value(self, found: TapeOutcome) -> Any:
-        state, measurement = found.state, self.measurement
+    def value(self, outcome: TapeOutcome) -> Any:
+        state, measurement = outcome.state, self.measurement
         assert state is not None
         wires = qml.wires.Wires(self.order)
         if isinstance(measurement, ExpectationMP):
@@ -127,11 +127,11 @@ class _Shadow:
     shadow: int
     measurement: Any
 
-    def value(self, found: TapeOutcome) -> Any:
-        bits, recipes = found.shadows[self.shadow]
+    def value(self, outcome: TapeOutcome) -> Any:
+        bits, recipes = outcome.shadows[self.shadow]
         measurement = self.measurement
         if isinstance(measurement, ClassicalShadowMP):
-            return found.shadows[self.shadow]
+            return outcome.shadows[self.shadow]
         wires = measurement.wires.tolist()
         shadow = qml.ClassicalShadow(bits, recipes, wire_map=wires)
         return shadow.expval(measurement.H, measurement.k)
@@ -216,9 +216,11 @@ class MeasurementPlanner:
         if observable is not None and isinstance(measurement, ExpectationMP):
             return self._expectation(observable)
         if observable is not None and isinstance(measurement, VarianceMP) and not self._sampled:
-            words = words_of(observable)
-            if words is not None:
-                return _Variance(self._observable(words), self._observable(square_of(words)))
+            pauli_terms = words_of(observable)
+            if pauli_terms is not None:
+                return _Variance(
+                    self._observable(pauli_terms), self._observable(square_of(pauli_terms))
+                )
         if isinstance(measurement, SampleMeasurement):
             return self._measurement(measurement)
         self._state = True
@@ -228,12 +230,14 @@ class MeasurementPlanner:
         if isinstance(observable, qml.SparseHamiltonian):
             self._state = True
             return _OfState(ExpectationMP(obs=observable), self._order)
-        words = words_of(observable)
-        if words is not None:
+        pauli_terms = words_of(observable)
+        if pauli_terms is not None:
             if not self._sampled:
-                return ExactExpectation(self._observable(words))
+                return ExactExpectation(self._observable(pauli_terms))
             if observable.pauli_rep is not None:
-                return _Sum(tuple((value, self._parity(word)) for word, value in words.items()))
+                return _Sum(
+                    tuple((value, self._parity(word)) for word, value in pauli_terms.items())
+                )
         if isinstance(observable, qml.ops.Sum | qml.ops.SProd):
             with qml.QueuingManager.stop_recording():
                 factors, terms = observable.terms()
@@ -241,8 +245,8 @@ class MeasurementPlanner:
             return _Sum(tuple(zip(map(float, map(np.real, factors)), readers, strict=True)))
         return self._measurement(ExpectationMP(obs=observable))
 
-    def _observable(self, words: Words) -> int:
-        labels = tuple(labels_of(words, self._qubits).items())
+    def _observable(self, pauli_terms: Words) -> int:
+        labels = tuple(labels_of(pauli_terms, self._qubits).items())
         return self._observables.setdefault(labels, len(self._observables))
 
     def _parity(self, word: tuple[tuple[Any, str], ...]) -> MeasurementReader:

@@ -37,10 +37,10 @@ class OutcomeTable:
     shots: NDArray[np.intp] | None = None
 
     @staticmethod
-    def of(found: dict[str, float], clbits: int) -> OutcomeTable:
+    def of(distribution: dict[str, float], clbits: int) -> OutcomeTable:
         """From outcomes as a result has them: clbit 0 rightmost."""
-        letters = np.frombuffer("".join(found).encode(), np.uint8).reshape(-1, clbits)
-        weights = np.fromiter(found.values(), np.float64, len(found))
+        letters = np.frombuffer("".join(distribution).encode(), np.uint8).reshape(-1, clbits)
+        weights = np.fromiter(distribution.values(), np.float64, len(distribution))
         return OutcomeTable(letters[:, ::-1] - ord("0"), weights)
 
     @staticmethod
@@ -143,8 +143,8 @@ def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dic
     if _has_values(measurement):
         values = _eigenvalues(measurement, table, clbits)
         keys, places = np.unique(values, return_inverse=True)
-        numbers = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
-        entries = {key: number for key, number in zip(keys, numbers, strict=True) if number}
+        counts = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
+        entries = {key: number for key, number in zip(keys, counts, strict=True) if number}
         if measurement.all_outcomes:
             every = np.unique(np.real(np.asarray(measurement.eigvals(), dtype=complex)))
             return {key: entries.get(key, np.int64(0)) for key in every}
@@ -152,9 +152,9 @@ def _counts(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> dic
     chosen = table.bits[:, list(clbits)] + ord("0")
     strings = np.ascontiguousarray(chosen).view(f"S{len(clbits)}").ravel()
     keys, places = np.unique(strings, return_inverse=True)
-    numbers = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
+    counts = np.bincount(places, table.weights, minlength=len(keys)).astype(np.int64)
     named = {
-        key.decode(): number for key, number in zip(keys.tolist(), numbers, strict=True) if number
+        key.decode(): number for key, number in zip(keys.tolist(), counts, strict=True) if number
     }
     if measurement.all_outcomes:
         width = len(clbits)

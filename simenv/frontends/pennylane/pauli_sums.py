@@ -31,32 +31,32 @@ def words_of(observable: Any) -> Words | None:
 
 
 def _real(sentence: Any) -> Words | None:
-    words: Words = {}
+    terms: Words = {}
     for word, coefficient in sentence.items():
         number = complex(coefficient)
         if abs(number.imag) > _NOISE * max(1.0, abs(number)):
             return None
-        words[tuple(word.items())] = number.real
-    return words
+        terms[tuple(word.items())] = number.real
+    return terms
 
 
-def square_of(words: Words) -> Words:
+def square_of(terms: Words) -> Words:
     """The square of a Hermitian sum: anticommuting words cancel, so it is real again."""
-    if len(words) == 1:  # a word squares to the identity
-        return {(): next(iter(words.values())) ** 2}
+    if len(terms) == 1:  # a word squares to the identity
+        return {(): next(iter(terms.values())) ** 2}
     sentence = qml.pauli.PauliSentence(
-        {qml.pauli.PauliWord(dict(word)): value for word, value in words.items()}
+        {qml.pauli.PauliWord(dict(word)): value for word, value in terms.items()}
     )
     result = _real(sentence @ sentence)
     assert result is not None  # the square of a Hermitian operator is Hermitian
     return result
 
 
-def labels_of(words: Words, qubits: dict[Any, int]) -> dict[str, float]:
+def labels_of(terms: Words, qubits: dict[Any, int]) -> dict[str, float]:
     """Coefficients by label in Qiskit's order: qubit 0 is the last character."""
     count = len(qubits)
     entries: dict[str, float] = {}
-    for word, coefficient in words.items():
+    for word, coefficient in terms.items():
         letters = ["I"] * count
         for wire, letter in word:
             letters[count - 1 - qubits[wire]] = letter

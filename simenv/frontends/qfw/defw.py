@@ -35,7 +35,7 @@ def loaded(name: str) -> ModuleType | None:
 
 def is_up() -> bool:
     """Has DEFw been imported to its end? While it loads services it has not."""
-    defw = here()
+    defw = defw_module()
     return defw is not None and not getattr(defw.__spec__, "_initializing", False)
 
 
@@ -48,19 +48,19 @@ def revision() -> int:
     return 2 if "properties" in inspect.signature(kind).parameters else 1
 
 
-def here() -> Any:
+def defw_module() -> Any:
     """The module `defw`, if this process has one; it is not imported, it may be half-built."""
     return sys.modules.get("defw")
 
 
 def directory() -> Any:
     """The directory service, once there is one; None before, and while it is away."""
-    return getattr(here(), "dirsvc", None)
+    return getattr(defw_module(), "dirsvc", None)
 
 
 def endpoint() -> Any:
     """Where this process can be called."""
-    return here().me.my_endpoint()
+    return defw_module().me.my_endpoint()
 
 
 def error(name: str, message: str) -> BaseException | None:
@@ -77,7 +77,9 @@ def error(name: str, message: str) -> BaseException | None:
 
 def capability(types: int, capabilities: int) -> Any:
     """Bits and their names, as DEFw compares them."""
-    return _taken("defw_agent_info", "Capability")(types, capabilities, words(types, capabilities))
+    return _taken("defw_agent_info", "Capability")(
+        types, capabilities, capability_names(types, capabilities)
+    )
 
 
 def service_info(record: ServiceRecord) -> Any:
@@ -107,7 +109,7 @@ def peer(endpoint: Any) -> str:
 def peers() -> set[str]:
     """The processes DEFw has a connection to; empty where that cannot be said. Revision 1 alone:
     later ones end what is asked of a peer that has gone by themselves."""
-    defw = here()
+    defw = defw_module()
     results: set[str] = set()
     for name in ("client_agents", "active_client_agents", "service_agents"):
         agents = getattr(defw, name, None)
@@ -140,7 +142,7 @@ def event(evtype: Any, payload: Any) -> Any:
     return _taken("api_events", "Event")(evtype, payload)
 
 
-def words(types: int, capabilities: int) -> str:
+def capability_names(types: int, capabilities: int) -> str:
     """By DEFw's own functions, where it has them."""
     names = module(ENUMS[revision()])
     info = module("defw_agent_info")

@@ -34,8 +34,8 @@ class GivenUpError(ConfigError):
 class Hub:
     """Thread-safe."""
 
-    def __init__(self, told: QPMConfig, site_config: Path | None = None) -> None:
-        self._told = told
+    def __init__(self, config: QPMConfig, site_config: Path | None = None) -> None:
+        self._told = config
         self._site_config = site_config
         self._lock = threading.Lock()
         self._begun = False
@@ -147,20 +147,20 @@ class Hub:
             return stack.enter_context(simenv.local(workers=WORKERS))
         except Exception as error:  # an OSError too: a full disk, no process to be had
             if self._starts_left <= 0:
-                words = f"{STARTS} starts of a private environment failed, the last: "
+                prefix = f"{STARTS} starts of a private environment failed, the last: "
                 if isinstance(error, SimenvError):
-                    raise GivenUpError(words + error.message, hint=error.hint) from error
-                raise GivenUpError(words + repr(error), hint="see the log") from error
+                    raise GivenUpError(prefix + error.message, hint=error.hint) from error
+                raise GivenUpError(prefix + repr(error), hint="see the log") from error
             raise
 
 
-def _opened(client: Client, told: QPMConfig, site_config: Path | None) -> QPM:
+def _opened(client: Client, config: QPMConfig, site_config: Path | None) -> QPM:
     """NotFoundError where there is no such pool (yet); ConfigError."""
     return client.qpm_with(
-        pool=told.pool or None,
-        reservations="required" if told.reservations_required else "optional",
-        token_file=told.token_file,
-        statevector_qubits=told.statevector_qubits,
+        pool=config.pool or None,
+        reservations="required" if config.reservations_required else "optional",
+        token_file=config.token_file,
+        statevector_qubits=config.statevector_qubits,
         retention=_retention(site_config),
     )
 

@@ -21,9 +21,9 @@ def carried(call: Callable[P, R]) -> Callable[P, R]:
     """A method whose errors are DEFw's, where there is a DEFw."""
 
     @functools.wraps(call)
-    def answered(*given: P.args, **named: P.kwargs) -> R:
+    def answered(*args: P.args, **named: P.kwargs) -> R:
         try:
-            return call(*given, **named)
+            return call(*args, **named)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             settings = error_of(error)
         try:
@@ -51,5 +51,5 @@ def text(error: Exception) -> str:
     """One line: the message, the way out, the reason for programs."""
     if not isinstance(error, SimenvError):
         return f"{type(error).__name__}: {error}"
-    words = error.message if not error.hint else f"{error.message} ({error.hint})"
-    return f"{words} [{error.reason}]" if isinstance(error, ExecutionError) else words
+    message = error.message if not error.hint else f"{error.message} ({error.hint})"
+    return f"{message} [{error.reason}]" if isinstance(error, ExecutionError) else message

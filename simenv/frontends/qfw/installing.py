@@ -74,8 +74,8 @@ def layout(root: Path) -> QfwLayout:
     return result
 
 
-def install(root: Path, told: Mapping[str, str]) -> list[Path]:
-    """Link the service folder, write the variables `told` and the services file, and have the
+def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
+    """Link the service folder, write the variables `exports` and the services file, and have the
     activation source the variables. Idempotent; returns what there is now."""
     places = layout(root)
     if is_editable():
@@ -84,7 +84,7 @@ def install(root: Path, told: Mapping[str, str]) -> list[Path]:
             hint="pip install simenv, without -e, in the virtual environment that QFw uses",
         )
     _link(places.link)
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(told.items())]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(exports.items())]
     _write(places.variables, "\n".join([MARK, *lines, ""]))
     _write(places.services_file, _YAML.format(path=places.services_file, module=MODULE))
     if not is_sourced(places):

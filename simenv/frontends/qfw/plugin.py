@@ -32,20 +32,20 @@ class Plugin:
         self.revision = revision
         self.deployed = deployment.read(environ)
         try:
-            self.told = read(environ)
+            self.settings = read(environ)
         except ConfigError as error:
             log.error("%s", error)
-            self.told = QPMConfig(private=False, service_named=True)
+            self.settings = QPMConfig(private=False, service_named=True)
             self.trouble = str(error)
         else:
             self.trouble = ""
-        if self.told.token_file is not None and revision == 1:
+        if self.settings.token_file is not None and revision == 1:
             self.trouble = (
                 "SIMENV_QPM_TOKEN_FILE is set, but calls of revision 1 carry no token: nothing is "
                 "served; unset it, or use a DEFw of revision 2"
             )
             log.error("%s", self.trouble)
-        self.hub = Hub(self.told, self.deployed.site_config)
+        self.hub = Hub(self.settings, self.deployed.site_config)
         self.hub.why = self.trouble or self.hub.why
         self.ears = Ears()
         self.sessions = Sessions(self.hub)
@@ -80,7 +80,7 @@ class Plugin:
     def record(self, kind: type) -> ServiceRecord:
         """What `query` of this class answers, also before the environment is reached."""
         return service_record.completed(
-            self._known(), kind, self.told, self.deployed, self.revision
+            self._known(), kind, self.settings, self.deployed, self.revision
         )
 
     def is_registered(self) -> bool:

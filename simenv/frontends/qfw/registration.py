@@ -62,8 +62,8 @@ class DirectoryRegistration:
         record = self._record()
         if record is None or record.properties is None:
             return True  # looked for again soon
-        words = defw.words(record.qpm_type, record.qpm_capabilities)
-        settings = service_record.context(record, words)
+        bit_names = defw.capability_names(record.qpm_type, record.qpm_capabilities)
+        settings = service_record.context(record, bit_names)
         send_lock.install()  # from now on others send too
         try:
             answer = directory.register_service(defw.endpoint(), context=settings)

@@ -29,9 +29,9 @@ class Locks:
         self._looking = threading.Lock()
         self._known: WeakValueDictionary[str, _PeerLock] = WeakValueDictionary()
 
-    def of(self, given: tuple[Any, ...]) -> _PeerLock:
-        """`given`: a sender's arguments, of which the first says to whom; "": to all alike."""
-        peer = str(given[0]) if given else ""
+    def of(self, args: tuple[Any, ...]) -> _PeerLock:
+        """`args`: a sender's arguments, of which the first says to whom; "": to all alike."""
+        peer = str(args[0]) if args else ""
         with self._looking:
             result = self._known.get(peer)
             if result is None:
@@ -65,9 +65,9 @@ def _wrap(workers: ModuleType, locks: Locks) -> None:
 
 def _locked(send: Callable[..., Any], locks: Locks) -> Callable[..., Any]:
     @functools.wraps(send)
-    def sent(*given: Any, **named: Any) -> Any:
-        peer = locks.of(given)  # kept until it is sent
+    def sent(*args: Any, **named: Any) -> Any:
+        peer = locks.of(args)  # kept until it is sent
         with peer.lock:
-            return send(*given, **named)
+            return send(*args, **named)
 
     return sent

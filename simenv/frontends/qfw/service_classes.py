@@ -40,23 +40,23 @@ def instance_mode() -> str:
 def forwarding(*protocols: type) -> Callable[[T], T]:
     """Give a class every method of these Protocols that it has not itself."""
 
-    def given(kind: T) -> T:
+    def registered(kind: T) -> T:
         for protocol in protocols:
             for name, wanted in vars(protocol).items():
                 if not hasattr(kind, name) and inspect.isfunction(wanted):
                     setattr(kind, name, carried(_forward(name, wanted)))
         return kind
 
-    return given
+    return registered
 
 
 def _forward(name: str, wanted: Callable[..., Any]) -> Callable[..., Any]:
     signature = inspect.signature(wanted)
 
     @functools.wraps(wanted)
-    def call(self: Served, *given: Any, **named: Any) -> Any:
+    def call(self: Served, *args: Any, **named: Any) -> Any:
         try:
-            bound = signature.bind(self, *given, **named)
+            bound = signature.bind(self, *args, **named)
         except TypeError as error:
             raise ExecutionError(f"{name}: {error}", hint=f"{name}{signature}") from error
         arguments = dict(list(bound.arguments.items())[1:])
@@ -182,8 +182,8 @@ class Bound(Served):
         """A reservation; DEFw's own call of that name, for the service as a whole, is none."""
         if defw.is_service_info(token):
             return None
-        words = service_record.own_words({"request": request}, plugin.the_plugin().deployed)
-        result: Plain = self._qpm().reserve(token, **words)
+        kwargs = service_record.own_words({"request": request}, plugin.the_plugin().deployed)
+        result: Plain = self._qpm().reserve(token, **kwargs)
         return result
 
     @carried

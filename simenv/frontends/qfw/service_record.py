@@ -27,28 +27,28 @@ UNREACHED = "an environment that is not reached yet"
 
 
 def completed(
-    found: ServiceRecord | None, kind: type, told: QPMConfig, deployed: Deployment, revision: int
+    answer: ServiceRecord | None, kind: type, config: QPMConfig, deployed: Deployment, revision: int
 ) -> ServiceRecord:
-    """The record of the class that DEFw loaded. `found`: what the environment says of itself; None
+    """The record of the class that DEFw loaded. `answer`: what the environment says of itself; None
     before it is reached: then no width and no shots are promised."""
-    record = found or _unreached()
+    record = answer or _unreached()
     record = msgspec.structs.replace(
         record,
         class_name=kind.__name__,
         module_name=kind.__module__,
-        qpm_type=_types(record, told, revision),
+        qpm_type=_types(record, config, revision),
         properties=None,
     )
     if revision == 1:
-        return msgspec.structs.replace(record, service_description=_described(record, found))
-    properties = found.properties if found is not None else None
+        return msgspec.structs.replace(record, service_description=_described(record, answer))
+    properties = answer.properties if answer is not None else None
     return msgspec.structs.replace(
-        record, properties=_properties(properties or {}, record, told, deployed)
+        record, properties=_properties(properties or {}, record, config, deployed)
     )
 
 
-def context(record: ServiceRecord, words: str) -> dict[str, Any]:
-    """What a directory is told. `words`: the bits, by their names."""
+def context(record: ServiceRecord, bit_names: str) -> dict[str, Any]:
+    """What a directory is told. `bit_names`: the bits, by their names."""
     properties = record.properties or {}
     copied = ("service_id", "service_type", "api_bindings", "selector")
     return {
@@ -58,35 +58,35 @@ def context(record: ServiceRecord, words: str) -> dict[str, Any]:
         "capability": {
             "type": record.qpm_type,
             "caps": record.qpm_capabilities,
-            "description": words,
+            "description": bit_names,
         },
         "qpm_type": record.qpm_type,
         "qpm_capabilities": record.qpm_capabilities,
     }
 
 
-def _types(record: ServiceRecord, told: QPMConfig, revision: int) -> int:
+def _types(record: ServiceRecord, config: QPMConfig, revision: int) -> int:
     """What is said; else what stands behind it, and in revision 1 each simulator by name that it
     can stand in for."""
     if revision != 1:
-        return told.types & COMMON_TYPES or record.qpm_type
-    if told.types or not record.qpm_type & QPMType.SIMULATOR:
-        return told.types or record.qpm_type
+        return config.types & COMMON_TYPES or record.qpm_type
+    if config.types or not record.qpm_type & QPMType.SIMULATOR:
+        return config.types or record.qpm_type
     return record.qpm_type | sum(
         int(name) for name, needed in STAND_INS.items() if record.qpm_capabilities & needed
     )
 
 
-def _described(record: ServiceRecord, found: ServiceRecord | None) -> str:
+def _described(record: ServiceRecord, answer: ServiceRecord | None) -> str:
     """Which pools answer for which simulator by name."""
-    properties = (found.properties if found is not None else None) or {}
+    properties = (answer.properties if answer is not None else None) or {}
     pools = properties.get("controller", {}).get("pools", {})
-    words = [record.service_description]
+    parts = [record.service_description]
     for name, needed in STAND_INS.items():
         answering = pools.get(str(needed.name).lower())
         if record.qpm_type & name and answering:
-            words.append(f"{name.name} by pool {', '.join(answering)}")
-    return "; ".join(words)
+            parts.append(f"{name.name} by pool {', '.join(answering)}")
+    return "; ".join(parts)
 
 
 def _unreached() -> ServiceRecord:
@@ -95,17 +95,17 @@ def _unreached() -> ServiceRecord:
 
 
 def _properties(
-    known: dict[str, Any], record: ServiceRecord, told: QPMConfig, deployed: Deployment
+    reported: dict[str, Any], record: ServiceRecord, config: QPMConfig, deployed: Deployment
 ) -> dict[str, Any]:
-    device = deployed.device_id or str(known.get("device_id", told.pool or PROVIDER))
+    device = deployed.device_id or str(reported.get("device_id", config.pool or PROVIDER))
     target = deployed.target_id or device
-    width = int(known.get("num_qubits", 0))
+    width = int(reported.get("num_qubits", 0))
     home = {"service_module": record.module_name, "service_class": record.class_name}
     bindings = [{**msgspec.to_builtins(binding), **home} for binding in BINDINGS]
     default = {key: value for key, value in bindings[0].items() if key != "version"}
     return {
         "max_shots": 0,
-        **known,
+        **reported,
         "service_type": SERVICE_TYPE,
         "service_id": deployed.service_id or f"qpm:{PROVIDER}:{device}",
         "provider": PROVIDER,
@@ -123,7 +123,7 @@ def _properties(
         },
         "api_bindings": bindings,
         **default,
-        "controller": known.get("controller", {}),
+        "controller": reported.get("controller", {}),
     }
 
 

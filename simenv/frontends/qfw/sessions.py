@@ -90,9 +90,9 @@ class Sessions:
             if monotonic() - self._swept_s < SWEEP_S:
                 return
             self._swept_s = monotonic()
-            known = list(self._known)
+            sessions = list(self._known)
         peers = defw.peers()
-        for session in known:
+        for session in sessions:
             if session.ear is not None and session.ear.is_gone(peers):
                 session.close()
             else:

@@ -56,18 +56,18 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        words = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {words[:200]}") from error
+        message = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {message[:200]}") from error
 
 
-def _section(found: Any, path: Path) -> dict[Any, Any]:
+def _section(section: Any, path: Path) -> dict[Any, Any]:
     """The table at PLACE; empty where there is none."""
     for number, name in enumerate(PLACE):
-        if found is None:
+        if section is None:
             return {}
-        if not isinstance(found, dict):
+        if not isinstance(section, dict):
             raise ConfigError(f"{path}: {'.'.join(PLACE[:number]) or 'all of it'} is not a table")
-        found = found.get(name)
-    if not isinstance(found, dict | None):
+        section = section.get(name)
+    if not isinstance(section, dict | None):
         raise ConfigError(f"{path}: {'.'.join(PLACE)} is not a table")
-    return found or {}
+    return section or {}

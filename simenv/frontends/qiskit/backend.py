@@ -244,12 +244,12 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return {name: value for name, value in self.options.items() if name not in own}
 
     def _chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        known = dict(self.options.items())
-        if unknown := sorted(options.keys() - known.keys()):
+        defaults = dict(self.options.items())
+        if unknown := sorted(options.keys() - defaults.keys()):
             raise TypeError(
-                f"run() has no option {', '.join(unknown)}; there are {', '.join(known)}"
+                f"run() has no option {', '.join(unknown)}; there are {', '.join(defaults)}"
             )
-        chosen = {**known, **options}
+        chosen = {**defaults, **options}
         other = chosen.pop("seed_simulator")
         if chosen["seed"] is None:
             chosen["seed"] = other
@@ -271,10 +271,10 @@ def _name(job_id: str) -> str:
     return f"qiskit-{job_id[:8]}"
 
 
-def _binds(given: Any, circuits: int) -> list[Mapping[Any, Any] | None]:
-    if given is None:
+def _binds(parameter_binds: Any, circuits: int) -> list[Mapping[Any, Any] | None]:
+    if parameter_binds is None:
         return [None] * circuits
-    binds = [given] if isinstance(given, Mapping) else list(given)
+    binds = [parameter_binds] if isinstance(parameter_binds, Mapping) else list(parameter_binds)
     if len(binds) != circuits:
         raise ValueError(f"{len(binds)} parameter_binds for {circuits} circuits: one for each")
     return binds

@@ -27,8 +27,8 @@ def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
     outcomes = result.outcomes
     width = outcomes.dtype.itemsize if outcomes.ndim == 1 else outcomes.shape[1]
     packed = np.ascontiguousarray(outcomes).view(np.uint8).reshape(-1, width)
-    numbers = result.outcome_counts.tolist()
-    data: dict[str, Any] = {"counts": dict(zip(_hexadecimal(packed, order), numbers, strict=True))}
+    counts = result.outcome_counts.tolist()
+    data: dict[str, Any] = {"counts": dict(zip(_hexadecimal(packed, order), counts, strict=True))}
     if result.has("memory"):
         data["memory"] = list(_hexadecimal(result.memory, order))
     header = {

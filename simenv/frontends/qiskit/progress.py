@@ -51,8 +51,8 @@ class TaskGroup:
 
     def cancel(self) -> bool:
         """Ask all for their end; False where all had ended."""
-        words = self._client.cancel(self._each)
-        return any(word in ("cancelled", "cancelling") for word in words)
+        outcomes = self._client.cancel(self._each)
+        return any(outcome in ("cancelled", "cancelling") for outcome in outcomes)
 
     def error(self) -> str | None:
         """Why the first that failed did; None: none has."""

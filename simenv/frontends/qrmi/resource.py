@@ -32,7 +32,7 @@ def resources(environ: Mapping[str, str] | None = None) -> list[QuantumResource]
     """Those of this job that are pools of ours and can be reached. ConfigError."""
     environ = os.environ if environ is None else environ
     entries = [QuantumResource(name, environ=environ) for name in variables.names(environ)]
-    return [one for one in entries if one.is_accessible()]
+    return [entry for entry in entries if entry.is_accessible()]
 
 
 class QuantumResource:
@@ -55,7 +55,7 @@ class QuantumResource:
                 hint=f"{variables.TYPE} here; others: the package qrmi",
             )
         self._pool = resource_id
-        self._told = variables.told(os.environ if environ is None else environ, resource_id)
+        self._told = variables.read(os.environ if environ is None else environ, resource_id)
         self._client: Client | None = None
         self._reservation = self._told.reservation
         self._acquired = 0  # pass the value that acquire() returned, until it is released
@@ -176,7 +176,7 @@ class QuantumResource:
         client = self._connected()
         tasks = [client.task(name) for name in task_id.split(_JOIN)]
         results = [task.results() for task in tasks]
-        counts = [[one.counts for one in rows] for rows in results]
+        counts = [[result.counts for result in rows] for rows in results]
         metadata = [device_metadata(rows[0]) for rows in results]
         return TaskResult(sampler.write(work, counts, metadata))
 

@@ -84,15 +84,15 @@ def read(payload: Any) -> Work:
     return Work(read_pubs, for_qiskit, device_options)
 
 
-def _options(told: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """The default number of shots, and what `options.simenv` says of the device. OptionError names
     a field or an option that nothing here does; one that asks for nothing may stay."""
-    unknown = sorted(key for key in told if key not in _FIELDS)
+    unknown = sorted(key for key in payload if key not in _FIELDS)
     if unknown:
         raise OptionError(
             f"the payload has a field {unknown[0]!r:.80}", hint=f"some of: {', '.join(_FIELDS)}"
         )
-    options = dict(told.get("options") or {})
+    options = dict(payload.get("options") or {})
     shots = options.pop("default_shots", None) or DEFAULT_SHOTS
     device_options = dict(options.pop("simenv", None) or {})
     asked = [name for name, value in options.items() if _asks(value)]
@@ -126,10 +126,10 @@ def write(
     return json.dumps({"results": results, "metadata": {"version": 2}})
 
 
-def _pub(given: Any, shots: int) -> Pub:
+def _pub(raw_pub: Any, shots: int) -> Pub:
     from simenv.client.circuits import load
 
-    text, values, own = (*([given] if isinstance(given, str) else given), None, None)[:3]
+    text, values, own = (*([raw_pub] if isinstance(raw_pub, str) else raw_pub), None, None)[:3]
     text += "\n"  # a text, and not the path of a file on this host
     return Pub(text, load(text).program.registers, values or None, own or shots)
 
@@ -147,7 +147,7 @@ def _plain(registers: Registers, rows: Sequence[Counts]) -> dict[str, Any]:
     each = [samples(registers, row) for row in rows]
     return {
         name: {
-            "samples": [hex(one) for one in chain.from_iterable(row[name] for row in each)],
+            "samples": [hex(sample) for sample in chain.from_iterable(row[name] for row in each)],
             "num_bits": width,
         }
         for name, width in registers
@@ -164,9 +164,9 @@ def _encoded(
     for pub, rows, more in zip(work.pubs, counts, metadata, strict=True):
         each = [samples(pub.registers, row) for row in rows]
         data = {
-            name: BitArray.from_samples([one for row in each for one in row[name]], width).reshape(
-                (len(rows), pub.shots) if pub.is_sweep else (pub.shots,)
-            )
+            name: BitArray.from_samples(
+                [sample for row in each for sample in row[name]], width
+            ).reshape((len(rows), pub.shots) if pub.is_sweep else (pub.shots,))
             for name, width in pub.registers
         }
         shape = (len(rows),) if pub.is_sweep else ()

@@ -34,7 +34,7 @@ def names(environ: Mapping[str, str]) -> list[str]:
     return [name for name, kind in zip(result, types, strict=True) if kind == TYPE]
 
 
-def told(environ: Mapping[str, str], resource: str) -> Told:
+def read(environ: Mapping[str, str], resource: str) -> Told:
     """ConfigError names the variable and its value."""
     service = environ.get(f"{resource}_QRMI_SIMENV_SERVICE", "")
     reservation = _number(environ, f"{resource}_QRMI_JOB_ACQUISITION_TOKEN")

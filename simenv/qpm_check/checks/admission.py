@@ -63,7 +63,7 @@ def stands(session: CheckSession, number: int, *states: str) -> dict[str, Any]:
 def _listed(session: CheckSession, **filters: Any) -> list[int]:
     result = session.q.list_reservations(filters=filters or None)
     expect(isinstance(result, list), f"list_reservations answered {shown(result)}")
-    return [one["reservation_id"] for one in result]
+    return [record["reservation_id"] for record in result]
 
 
 @row("admission.evaluate", "evaluate: a decision, and nothing is reserved")

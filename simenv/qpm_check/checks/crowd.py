@@ -152,7 +152,10 @@ def error_stack(session: CheckSession) -> None:
     more = session.reservation_kwargs if session.revision == 2 else {}
     strange = {"format": "quil-9", "data": "X 0"}
     wrong: tuple[dict[str, Any], ...] = ({"num_shots": "many"}, {"circuit": strange})
-    for info in (session.info(circuits.UNREADABLE), *(session.info(**one) for one in wrong)):
+    for info in (
+        session.info(circuits.UNREADABLE),
+        *(session.info(**overrides) for overrides in wrong),
+    ):
         error: Any = session.answers("sync_run", lambda i=info: session.q.sync_run(i, **more))  # type: ignore[misc]
         stack = str(getattr(error, "stacktrace", ""))
         message = "it was constructed while another exception was handled, and sends its stack: "

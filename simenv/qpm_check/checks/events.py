@@ -75,23 +75,23 @@ def of_failures(session: CheckSession) -> None:
 @row("events.filters", "filters: a value, or one of several; what does not fit is not pushed")
 def filters(session: CheckSession) -> None:
     first = session.status(session.submit())["qtask_id"]
-    one, several, none = session.listener(), session.listener(), session.listener()
+    single, several, none = session.listener(), session.listener(), session.listener()
     ahead = [first + step for step in (1, 2, 3)]
-    one.register(EVENT, filters={"qtask_id": ahead[1]}, **session.reservation_kwargs)
+    single.register(EVENT, filters={"qtask_id": ahead[1]}, **session.reservation_kwargs)
     several.register(
         EVENT, filters={"qtask_id": [ahead[0], ahead[2]]}, **session.reservation_kwargs
     )
     none.register(EVENT, filters={"cid": "no-such-circuit"}, **session.reservation_kwargs)
-    numbers = [
+    qtask_ids = [
         session.q.async_run(session.info(), **session.reservation_kwargs)["qtask_id"] for _ in ahead
     ]
-    if numbers != ahead:
-        raise Omitted(f"qtask ids cannot be foreseen here: {first}, then {numbers}")
-    expect_equal("pushed to the one", one.taken().payload["qtask_id"], ahead[1])
+    if qtask_ids != ahead:
+        raise Omitted(f"qtask ids cannot be foreseen here: {first}, then {qtask_ids}")
+    expect_equal("pushed to the one", single.taken().payload["qtask_id"], ahead[1])
     seen = sorted(several.taken().payload["qtask_id"] for _ in range(2))
     expect_equal("pushed to the several", seen, [ahead[0], ahead[2]])
     time.sleep(QUIET_S)
-    expect_equal("events of all", (one.seen, several.seen, none.seen), (1, 2, 0))
+    expect_equal("events of all", (single.seen, several.seen, none.seen), (1, 2, 0))
 
 
 @row("events.type", "another event type gets nothing")
@@ -111,9 +111,9 @@ def by_reservation(session: CheckSession) -> None:
     listener = session.listener()
     listener.register(EVENT, reservation_id=mine)
     elsewhere = session.submit(under={"reservation_id": other})
-    here = session.submit(under={"reservation_id": mine})
+    own_cid = session.submit(under={"reservation_id": mine})
     session.completion(elsewhere, reservation_id=other)
-    expect_equal("cid of the event", listener.taken().payload["cid"], here)
+    expect_equal("cid of the event", listener.taken().payload["cid"], own_cid)
     time.sleep(QUIET_S)
     expect_equal("events in all", listener.seen, 1)
 

@@ -35,10 +35,10 @@ def _mutations(request: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return results
 
 
-def _answered(what: str, call: Call, given: Any, allowed: tuple[str, ...] = ()) -> bool:
+def _answered(what: str, call: Call, value: Any, allowed: tuple[str, ...] = ()) -> bool:
     """Was it taken? False: refused by a typed error."""
     try:
-        call(given)
+        call(value)
     except Exception as error:
         if named(error) in (*TYPED, *allowed):
             return False
@@ -61,15 +61,15 @@ def info(session: CheckSession) -> None:
     for what, wrong in [*_mutations(right), *_mutations(nested)[len(_mutations(right)) :]]:
         taken: list[str] = []
 
-        def call(given: Any, kept: list[str] = taken) -> None:
-            kept.append(session.accept(given)[0])
+        def call(value: Any, kept: list[str] = taken) -> None:
+            kept.append(session.accept(value)[0])
 
         _answered(f"async_run with {what}", call, wrong)
         if taken:
             _delete(session, taken[0])
     for wrong_info in WRONG[:-4]:
         _answered(
-            f"async_run({shown(wrong_info)})", lambda given: _submit(session, given), wrong_info
+            f"async_run({shown(wrong_info)})", lambda value: _submit(session, value), wrong_info
         )
     _still_well(session)
 
@@ -118,7 +118,7 @@ def reserve(session: CheckSession) -> None:
     before = len(session.q.list_reservations())
     built = 0
     for what, wrong in _mutations(right):
-        _answered(f"evaluate with {what}", lambda given: session.q.evaluate(request=given), wrong)
+        _answered(f"evaluate with {what}", lambda value: session.q.evaluate(request=value), wrong)
     for what, wrong in _mutations(right)[:: max(1, len(WRONG) // 4)]:
         decision = session.answers(
             f"reserve with {what}",
@@ -127,7 +127,7 @@ def reserve(session: CheckSession) -> None:
         if isinstance(decision, dict) and decision.get("status") == "accepted":
             session.q.cancel(reservation_id=decision["reservation_id"])
             built += 1
-    after = [one for one in session.q.list_reservations() if one["state"] == "active"]
+    after = [record for record in session.q.list_reservations() if record["state"] == "active"]
     expect_equal("active reservations that were not there", max(0, len(after) - before), 0)
 
 
@@ -138,7 +138,7 @@ def policy(session: CheckSession) -> None:
     try:
         for what, wrong in _mutations(configuration("credit", {"total_credits": 5})):
             if not _answered(f"set_admission_policy with {what}",
-                             lambda given: session.q.set_admission_policy(configuration=given),
+                             lambda value: session.q.set_admission_policy(configuration=value),
                              wrong):  # fmt: skip
                 result = session.q.get_admission_policy()["configuration"]
                 expect_equal(f"the policy after {what}", result, rules)
@@ -147,7 +147,7 @@ def policy(session: CheckSession) -> None:
                 rules = session.q.get_admission_policy()["configuration"]
         for what, wrong in _mutations(profile):
             if not _answered(f"configure_device_profile with {what}",
-                             lambda given: session.q.configure_device_profile(profile=given),
+                             lambda value: session.q.configure_device_profile(profile=value),
                              wrong):  # fmt: skip
                 result = session.q.get_device_profile()["device_profile"]
                 expect_equal(f"the profile after {what}", result, profile)
@@ -195,12 +195,14 @@ def _still_well(session: CheckSession) -> None:
     expect_equal("the sum of the counts afterwards", sum(counts.values()), SHOTS)
 
 
-def _of_task(method: Call, under: dict[str, Any], given: Any) -> None:
-    method(task_id=given, **under)
+def _of_task(method: Call, under: dict[str, Any], task_id: Any) -> None:
+    method(task_id=task_id, **under)
 
 
-def _submit(session: CheckSession, given: Any) -> None:
-    session.q.async_run(given, **(session.reservation_kwargs if session.revision == 2 else {}))
+def _submit(session: CheckSession, circuit_info: Any) -> None:
+    session.q.async_run(
+        circuit_info, **(session.reservation_kwargs if session.revision == 2 else {})
+    )
 
 
 def _delete(session: CheckSession, cid: str) -> None:

@@ -166,8 +166,8 @@ def uninitialize(session: CheckSession) -> None:
         """Threads and processes that were not there before the plugin was loaded."""
         now, before = control.host("left"), facts["before"]["threads"]
         names = [name.rpartition(" (")[0] for name in now["threads"]]
-        known = {name.rpartition(" (")[0] for name in before}  # of another process of the plugin's
-        threads = [n for n in names if n not in known and not n.startswith(OURS)]
+        prior = {name.rpartition(" (")[0] for name in before}  # of another process of the plugin's
+        threads = [n for n in names if n not in prior and not n.startswith(OURS)]
         result = [f"thread {name}" for name in threads] if len(threads) > MOST_LEFT else []
         return result + [f"process {number}" for number in now["children"]]
 

@@ -176,8 +176,8 @@ def credit(session: CheckSession) -> None:
         result = decided("evaluate", session.q.evaluate(request=size(4)), "accepted")
         expect_equal("credits_required", result["credits_required"], 4)
         expect_equal("capacity_available", result["capacity_available"], 10)
-        numbers = [session.reserve(**size(4)) for _ in range(2)]
-        for number in numbers:
+        reservation_ids = [session.reserve(**size(4)) for _ in range(2)]
+        for number in reservation_ids:
             expect_equal(
                 "credits_reserved", stands(session, number, "active")["credits_reserved"], 4
             )
@@ -185,7 +185,7 @@ def credit(session: CheckSession) -> None:
         expect(short["status"] != "accepted", "12 of 10 credits were handed out")
         expect_equal("reason_code", short["reason_code"], 7)
         expect_equal("reason", short["reason"], "reason-7")
-        session.q.release(reservation_id=numbers[0])
+        session.q.release(reservation_id=reservation_ids[0])
         decided("after one was released", session.q.evaluate(request=size(4)), "accepted")
         never = decided("40 of 10", session.q.evaluate(request=size(40)))
         expect_equal("status of 40 of 10", never["status"], "rejected")

@@ -131,8 +131,8 @@ def vector_shape(session: CheckSession) -> None:
     data = vector.get("data")
     expect(isinstance(data, list) and len(data) == 8, "data is no list of 8 amplitudes")
     for pair in data or ():
-        numbers = isinstance(pair, list) and len(pair) == 2
-        expect(numbers and all(type(part) in (float, int) for part in pair),
+        is_pair = isinstance(pair, list) and len(pair) == 2
+        expect(is_pair and all(type(part) in (float, int) for part in pair),
                f"an amplitude is {pair!r}, not [re, im]")  # fmt: skip
 
 

@@ -41,8 +41,8 @@ def pollers(session: CheckSession) -> None:
                 _all_not_ready(session, running)
         _all_over(session, running)
     finally:
-        for one in running:
-            one.close()
+        for poller in running:
+            poller.close()
 
 
 @row(
@@ -90,19 +90,19 @@ def _submitted(session: CheckSession) -> list[tuple[CheckedClient, str, dict[str
 
 def _all_over(session: CheckSession, running: list[Poller]) -> None:
     """Each has its record, and met nothing odd on the way."""
-    session.until(lambda: all(one.over for one in running), "all records after its return")
-    for one in running:
-        if one.error is not None:
-            raise Broken(f"read_cq raised {named(one.error)}: {one.error}") from one.error
-        expect(not one.odd, one.odd)
-        assert one.record is not None
-        expect(one.record["rc"] == 0, f"rc of a circuit that ran again is {one.record['rc']}")
+    session.until(lambda: all(poller.over for poller in running), "all records after its return")
+    for poller in running:
+        if poller.error is not None:
+            raise Broken(f"read_cq raised {named(poller.error)}: {poller.error}") from poller.error
+        expect(not poller.odd, poller.odd)
+        assert poller.record is not None
+        expect(poller.record["rc"] == 0, f"rc of a circuit that ran again is {poller.record['rc']}")
 
 
 def _all_not_ready(session: CheckSession, running: list[Poller]) -> None:
     deadline = time.monotonic() + min(NOTICED_S, session.wait_s)
-    while not all("DEFwNotReady" in one.met for one in running):
-        met = sorted(set().union(*(one.met for one in running)))
+    while not all("DEFwNotReady" in poller.met for poller in running):
+        met = sorted(set().union(*(poller.met for poller in running)))
         message = f"while the backend is away read_cq never raised DEFwNotReady, but {met}"
         expect(time.monotonic() < deadline, message)
         time.sleep(POLL_S)

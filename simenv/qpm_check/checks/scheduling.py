@@ -134,14 +134,14 @@ def limits(session: CheckSession) -> None:
         again = session.q.configure_dispatch_limits(limits={"max_inflight": 1})
         expect_equal("status of what is so already", again["status"], "unchanged")
         cids = [session.submit(session.long, num_shots=session.long_shots) for _ in range(4)]
-        most = 0
+        max_running = 0
         for _ in range(20):
             begun = cids
             for _ in range(2):  # begun in both looks: all of them were between the two
                 begun = [c for c in begun if session.status(c)["lifecycle_state"] in BEGUN[:-1]]
-            most = max(most, len(begun))
+            max_running = max(max_running, len(begun))
             time.sleep(0.01)
-        expect(most <= 1, f"{most} tasks at once, where max_inflight is 1")
+        expect(max_running <= 1, f"{max_running} tasks at once, where max_inflight is 1")
     finally:
         session.q.configure_dispatch_limits(limits={"max_inflight": before})
 
@@ -170,10 +170,10 @@ def queue(session: CheckSession) -> None:
     number = session.status(cid)["qtask_id"]
     result = shapes.has("get_scheduler_queue_state", session.q.get_scheduler_queue_state(), QUEUE)
     expect_equal("include_restricted", result["include_restricted"], False)
-    there = {one.get("qtask_id") for one in result["runtime_tasks"]}
+    there = {task.get("qtask_id") for task in result["runtime_tasks"]}
     expect(number in there, f"runtime_tasks has {sorted(map(str, there))}, not {number}")
-    for one in result["runtime_tasks"]:
-        shapes.envelope("a runtime task", one)
+    for task in result["runtime_tasks"]:
+        shapes.envelope("a runtime task", task)
     expect(result["scheduler_task_count"] >= 1, "scheduler_task_count is 0")
     reported = session.q.get_scheduler_queue_state(include_restricted=True)
     expect_equal("include_restricted", reported["include_restricted"], True)

@@ -40,14 +40,14 @@ def record(session: CheckSession) -> None:
 @row("query.bits", "type and capability bits are the contract's", revisions=BOTH)
 def bits(session: CheckSession) -> None:
     card = session.subject.card()
-    for what, value, known in (
+    for what, value, valid_mask in (
         ("type", card.types, TYPES[session.revision]),
         ("capability", card.capabilities, CAPABILITIES[session.revision]),
     ):
         expect(
             isinstance(value, int) and not isinstance(value, bool), f"{what} bits: {shown(value)}"
         )
-        expect(value & ~known == 0, f"{what} bits {value} have some that nobody knows")
+        expect(value & ~valid_mask == 0, f"{what} bits {value} have some that nobody knows")
     expect(card.types & 3, f"type bits {card.types}: neither hardware (1) nor simulator (2)")
     expect(isinstance(card.text, str) and card.text, f"their description is {shown(card.text)}")
 
@@ -93,9 +93,9 @@ def selector(session: CheckSession) -> None:
 def bindings(session: CheckSession) -> None:
     card = session.subject.card()
     offered = {}
-    for one in card.properties.get("api_bindings") or ():
+    for binding in card.properties.get("api_bindings") or ():
         entry = has(
-            "a binding", one,
+            "a binding", binding,
             {"binding_name": str, "client_module": str, "client_class": str,
              "service_module": str, "service_class": str, "version": int},
         )  # fmt: skip

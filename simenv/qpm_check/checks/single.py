@@ -105,7 +105,7 @@ def by_cid(session: CheckSession) -> None:
     first, second, third = (session.submit() for _ in range(3))
     expect_equal("cid of the one asked for", session.completion(third)["cid"], third)
     both = [session.completion(), session.completion()]
-    expect_equal("the others", sorted(one["cid"] for one in both), sorted((first, second)))
+    expect_equal("the others", sorted(record["cid"] for record in both), sorted((first, second)))
     expect(both[0]["cq_enqueue_time"] <= both[1]["cq_enqueue_time"], "not the oldest first")
 
 

@@ -76,7 +76,9 @@ def capability_map(session: CheckSession) -> None:
     result = session.q.capability_map()
     expect(isinstance(result, dict) and result, f"capability_map answered {shown(result)}")
     for call, libraries in result.items():
-        names = isinstance(libraries, list) and all(isinstance(one, str) for one in libraries)
+        names = isinstance(libraries, list) and all(
+            isinstance(library, str) for library in libraries
+        )
         expect(isinstance(call, str) and names, f"capability_map[{call!r}] is {shown(libraries)}")
 
 
@@ -85,7 +87,10 @@ def allocations(session: CheckSession) -> None:
     _of_the_newest(session, "list_scheduler_allocations")
     result = session.q.list_scheduler_allocations()
     expect(isinstance(result, list), f"list_scheduler_allocations answered {shown(result)}")
-    expect(all(isinstance(one, dict) for one in result), f"an entry is no table: {shown(result)}")
+    expect(
+        all(isinstance(allocation, dict) for allocation in result),
+        f"an entry is no table: {shown(result)}",
+    )
     none = session.q.list_scheduler_allocations(filters={"allocation_id": "no-such-allocation"})
     expect_equal("allocations of no such id", none, [])
 
@@ -138,17 +143,17 @@ def access(session: CheckSession) -> None:
     )  # fmt: skip
     expect_equal("enforcement", result["enforcement"], "record-only")
     there = {
-        has("an access class", one, {"name": str, "description": str})["name"]
-        for one in result["access_classes"]
+        has("an access class", entry, {"name": str, "description": str})["name"]
+        for entry in result["access_classes"]
     }
     expect(set(CLASSES) <= there, f"access classes are {sorted(there)}")
     for name in REVISION2["telemetry"]:
         expect(name in result["methods"], f"methods has no {name!r}")
-    for name, one in result["methods"].items():
-        has(f"methods[{name!r}]", one, {"access_class": str, "enforced": bool,
+    for name, entry in result["methods"].items():
+        has(f"methods[{name!r}]", entry, {"access_class": str, "enforced": bool,
             "object_visibility": ANY, "field_visibility": ANY})  # fmt: skip
-        expect(one["access_class"] in CLASSES, f"{name}: access class {one['access_class']!r}")
-        expect_equal(f"enforced of {name}", one["enforced"], False)
+        expect(entry["access_class"] in CLASSES, f"{name}: access class {entry['access_class']!r}")
+        expect_equal(f"enforced of {name}", entry["enforced"], False)
 
 
 @row("telemetry.capacity", "get_capacity_snapshot: its fields, and what is under way")
@@ -174,14 +179,14 @@ def queue(session: CheckSession) -> None:
         has(name, result[name], BLOCK)
     has("policy_state", result["policy_state"], {"scheduler": ANY, "admission": ANY})
     for name in ("wait_estimate", "estimated_start", "estimated_queued_device_time"):
-        one = has(name, result[name], {"available": bool})
-        if one["available"]:
-            has(name, one, {"estimated_ns": int})
+        estimate = has(name, result[name], {"available": bool})
+        if estimate["available"]:
+            has(name, estimate, {"estimated_ns": int})
         else:
-            has(name, one, {"kind": str, "reason": str, "timestamp_ns": int, "confidence": str,
+            has(name, estimate, {"kind": str, "reason": str, "timestamp_ns": int, "confidence": str,
                             "policy_context": ANY})  # fmt: skip
-            expect_equal(f"reason of {name}", one["reason"], "telemetry-unavailable")
-            expect_equal(f"confidence of {name}", one["confidence"], "unavailable")
+            expect_equal(f"reason of {name}", estimate["reason"], "telemetry-unavailable")
+            expect_equal(f"confidence of {name}", estimate["confidence"], "unavailable")
 
 
 @row("telemetry.lifecycle", "get_service_lifecycle_telemetry: events by the contract's names")
@@ -192,8 +197,8 @@ def lifecycle(session: CheckSession) -> None:
     _seen(result, "service-lifecycle", "operator")
     expect(bool(result["lifecycle_events"]), "a service that is up has no lifecycle event")
     for event in result["lifecycle_events"]:
-        one = has("an event", event, {"event": str, "target_id": str, "timestamp_ns": int})
-        expect(one["event"] in EVENTS, f"an event is called {one['event']!r}")
+        entry = has("an event", event, {"event": str, "target_id": str, "timestamp_ns": int})
+        expect(entry["event"] in EVENTS, f"an event is called {entry['event']!r}")
 
 
 @row("telemetry.now", "snapshots are of now")
@@ -207,17 +212,17 @@ def now(session: CheckSession) -> None:
         )
 
 
-def _qhw(found: Any, schema: str, more: shapes.Fields) -> None:
-    reported = has(schema, found, {**HEAD, **more})
+def _qhw(document: Any, schema: str, more: shapes.Fields) -> None:
+    reported = has(schema, document, {**HEAD, **more})
     expect_equal("schema", reported["schema"], schema)
     has("device", reported["device"], {"id": str})
     has("raw", reported["raw"], {"included": bool})
 
 
-def _seen(found: dict[str, Any], kind: str, access_class: str) -> None:
+def _seen(answer: dict[str, Any], kind: str, access_class: str) -> None:
     reported = has(
-        "telemetry", found["telemetry"], {"object": str, "access_class": str, "enforced": bool}
+        "telemetry", answer["telemetry"], {"object": str, "access_class": str, "enforced": bool}
     )
     expect_equal("object", reported["object"], kind)
     expect_equal("enforced", reported["enforced"], False)
-    expect_equal("access_class", found["access_class"], access_class)
+    expect_equal("access_class", answer["access_class"], access_class)

@@ -49,13 +49,13 @@ def _all_that_is_told(session: CheckSession, sent: str) -> dict[str, str]:
     """What is heard by one who sends that token with each call, as texts."""
     reported: dict[str, str] = {}
 
-    def ask(name: str, **given: Any) -> Any:
-        answer = session.answers(name, partial(getattr(session.q, name), token=sent, **given))
+    def ask(name: str, **kwargs: Any) -> Any:
+        answer = session.answers(name, partial(getattr(session.q, name), token=sent, **kwargs))
         reported[name] = f"{answer!r} {answer}"
         return answer if isinstance(answer, dict) else {}
 
-    for name, given in _CALLS.items():
-        ask(name, **given)
+    for name, kwargs in _CALLS.items():
+        ask(name, **kwargs)
     number = ask("reserve", request={"num_shots": 100}).get("reservation_id")
     if type(number) is not int:
         return reported

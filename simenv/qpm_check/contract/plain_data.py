@@ -16,20 +16,20 @@ def impurities(value: Any, place: str = "answer") -> list[str]:
     return results[:_MOST]
 
 
-def _look(value: Any, place: str, found: list[str]) -> None:
-    if len(found) >= _MOST:
+def _look(value: Any, place: str, problems: list[str]) -> None:
+    if len(problems) >= _MOST:
         return
     kind = type(value)
     if kind is dict:
         for key, item in value.items():
             if type(key) not in _LEAVES:
-                found.append(f"{place} has a key of type {_name(key)}")
-            _look(item, f"{place}[{key!r}]", found)
+                problems.append(f"{place} has a key of type {_name(key)}")
+            _look(item, f"{place}[{key!r}]", problems)
     elif kind is list:
         for number, item in enumerate(value):
-            _look(item, f"{place}[{number}]", found)
+            _look(item, f"{place}[{number}]", problems)
     elif kind not in _LEAVES:
-        found.append(f"{place} is of type {_name(value)}")
+        problems.append(f"{place} is of type {_name(value)}")
 
 
 def _name(value: Any) -> str:

@@ -114,16 +114,16 @@ def binding_of(method: str) -> str:
     return _BINDING_OF.get(method, "")
 
 
-def misfits(method: str, found: inspect.Signature | None, wanted: Arguments) -> list[str]:
+def misfits(method: str, signature: inspect.Signature | None, wanted: Arguments) -> list[str]:
     """Why a host's call would not fit; reserve of the two revisions differs in names only."""
-    if found is None:
+    if signature is None:
         return [f"there is no method {method}"]
-    names = list(found.parameters)
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in found.parameters.values())
-    takes_named = any(p.kind is p.VAR_KEYWORD for p in found.parameters.values())
+    names = list(signature.parameters)
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values())
+    takes_named = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     settings = []
     for place, (name, default) in enumerate(wanted):
-        parameter = found.parameters.get(name)
+        parameter = signature.parameters.get(name)
         if parameter is None:
             if not (takes_any and takes_named):
                 settings.append(f"{method} has no argument {name!r}")
@@ -139,11 +139,11 @@ def misfits(method: str, found: inspect.Signature | None, wanted: Arguments) -> 
             settings.append(
                 f"{method}: {name!r} is {parameter.default!r} by default, not {default!r}"
             )
-    known = {name for name, _ in wanted}
+    wanted_names = {name for name, _ in wanted}
     settings += [
         f"{method} needs an argument {name!r} that no host gives"
-        for name, parameter in found.parameters.items()
-        if name not in known and parameter.default is NEEDED
+        for name, parameter in signature.parameters.items()
+        if name not in wanted_names and parameter.default is NEEDED
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]  # fmt: skip
     return settings

@@ -44,7 +44,7 @@ class Connection:
         self,
         kind: str,
         method: str,
-        given: tuple[Any, ...] = (),
+        args: tuple[Any, ...] = (),
         named: dict[str, Any] | None = None,
         *,
         class_id: str = "",
@@ -55,7 +55,7 @@ class Connection:
         self._waiting[number] = answer
         document = {
             "kind": kind, "id": number, "method": method, "class_id": class_id,
-            "args": purified(list(given))[0], "kwargs": purified(named or {})[0],
+            "args": purified(list(args))[0], "kwargs": purified(named or {})[0],
         }  # fmt: skip
         try:
             if self.lost:
@@ -63,8 +63,8 @@ class Connection:
             self._sender.send(document)
             result = answer.get(timeout=self._timeout_s)
         except (PeerGone, queue.Empty) as error:
-            words = f"{method or kind}: no answer within {self._timeout_s:g} s"
-            raise errors.DEFwCommError(words) from error
+            message = f"{method or kind}: no answer within {self._timeout_s:g} s"
+            raise errors.DEFwCommError(message) from error
         finally:
             self._waiting.pop(number, None)
         if result is None:
@@ -75,9 +75,9 @@ class Connection:
             self.impure.setdefault(method, place)
         return result.get("value")
 
-    def host(self, method: str, *given: Any) -> Any:
+    def host(self, method: str, *args: Any) -> Any:
         """Ask the stand-in itself."""
-        return self.call("host", method, given)
+        return self.call("host", method, args)
 
     def sink(self) -> EventQueue:
         built = EventQueue()
@@ -155,9 +155,9 @@ class Proxy:
         self._lock = threading.Lock()
         self._class_ids: dict[str, str] = {}
 
-    def call(self, binding: str, method: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def call(self, binding: str, method: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         class_id = self._class_id(binding if self._bindings else "")
-        return self.connection.call("call", method, given, named, class_id=class_id)
+        return self.connection.call("call", method, args, named, class_id=class_id)
 
     def destroy(self) -> None:
         """As when the proxy is no longer referred to."""

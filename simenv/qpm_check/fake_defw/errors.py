@@ -74,8 +74,8 @@ def own_class(error: BaseException) -> str:
     return ""
 
 
-def received(told: dict[str, str]) -> DEFwError:
+def received(report: dict[str, str]) -> DEFwError:
     """The error that a peer sent: its class, its message and the stack trace it carries."""
-    error = NAMES[told["class"]](told["message"])
-    error.stacktrace = told.get("stacktrace", "")
+    error = NAMES[report["class"]](report["message"])
+    error.stacktrace = report.get("stacktrace", "")
     return error

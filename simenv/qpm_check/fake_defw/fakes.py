@@ -69,8 +69,8 @@ class ServiceInfo1:
 class ServiceInfo2(ServiceInfo1):
     """DEFwServiceInfo of revision 2."""
 
-    def __init__(self, *given: Any, properties: Any = None, **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, properties: Any = None, **named: Any) -> None:
+        super().__init__(*args, **named)
         self.properties = properties
 
     def get_properties(self) -> Any:

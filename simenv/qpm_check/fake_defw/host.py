@@ -155,7 +155,7 @@ class Host:
 
     def _instantiate(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
         """The object behind a new proxy: the one object, or one of its own."""
-        self._objects[document["class_id"]] = self._made(one=self._plugin.singleton)
+        self._objects[document["class_id"]] = self._made(single=self._plugin.singleton)
 
     def _destroy(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
         """The proxy is gone. Objects of a client that leaves without this stay for ever."""
@@ -169,10 +169,10 @@ class Host:
         named = {key: _argument(value, peer) for key, value in document["kwargs"].items()}
         return getattr(target, document["method"])(*values, **named)
 
-    def _made(self, *, one: bool) -> Any:
+    def _made(self, *, single: bool) -> Any:
         kind = self._plugin.kind
         assert kind is not None, "there is no class QPM"
-        if not one:
+        if not single:
             return kind()
         with self._making:
             if self._singleton is None:
@@ -202,7 +202,7 @@ class Host:
         """Revision 1: the service-level reserve that comes before a client is connected."""
         if self.revision == 1 and self._plugin.kind is not None:
             kind = self._plugin.kind
-            reserved = self._made(one=self._plugin.singleton)
+            reserved = self._made(single=self._plugin.singleton)
             try:
                 reserved.reserve(kind(start=False).query(), fakes.Endpoint(f"client{client}"))
             except Exception as error:
@@ -210,7 +210,7 @@ class Host:
 
     def host_made(self) -> None:
         """Construct the service's object, as for a client."""
-        self._made(one=self._plugin.singleton)
+        self._made(single=self._plugin.singleton)
 
     def host_lookup(self, types: int, capabilities: int) -> bool:
         """Would a client that wants these bits find it?"""
@@ -254,10 +254,10 @@ class Host:
         os._exit(0)
 
 
-def _thread(what: str, target: Callable[..., None], *given: Any) -> None:
+def _thread(what: str, target: Callable[..., None], *args: Any) -> None:
     """Told from a plugin's own by its name."""
     name = f"{OURS}-{what}"
-    threading.Thread(target=target, args=given, name=name, daemon=True).start()
+    threading.Thread(target=target, args=args, name=name, daemon=True).start()
 
 
 def _argument(value: Any, peer: Peer) -> Any:

@@ -167,8 +167,8 @@ def _signatures(kind: type) -> dict[str, list[list[Any]]]:
         if not isinstance(inspect.getattr_static(kind, name), staticmethod | classmethod):
             parameters = parameters[1:]
         entries[name] = [
-            [one.name, one.kind.name, one.default is not one.empty,
-             None if one.default is one.empty else purified(one.default)[0]]
-            for one in parameters
+            [parameter.name, parameter.kind.name, parameter.default is not parameter.empty,
+             None if parameter.default is parameter.empty else purified(parameter.default)[0]]
+            for parameter in parameters
         ]  # fmt: skip
     return entries

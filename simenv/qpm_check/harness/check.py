@@ -92,7 +92,7 @@ def row(
     return decorate
 
 
-def expect_equal(what: str, found: Any, expected: Any) -> None:
+def expect_equal(what: str, actual: Any, expected: Any) -> None:
     """Broken where the two differ, in value or in kind of number."""
-    if found != expected or isinstance(found, bool) != isinstance(expected, bool):
-        raise Broken(f"{what} is {shown(found)}, not {shown(expected)}")
+    if actual != expected or isinstance(actual, bool) != isinstance(expected, bool):
+        raise Broken(f"{what} is {shown(actual)}, not {shown(expected)}")

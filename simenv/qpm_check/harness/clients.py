@@ -24,8 +24,8 @@ class CheckedClient:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self.link.methods, name)
 
-        def call(*given: Any, **named_ones: Any) -> Any:
-            answer = method(*given, **named_ones)
+        def call(*args: Any, **named_ones: Any) -> Any:
+            answer = method(*args, **named_ones)
             for place in impurities(answer):
                 self._impure.setdefault(name, place)
             return answer

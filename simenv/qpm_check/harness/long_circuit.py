@@ -28,12 +28,12 @@ MORE_SHOTS, MOST_SHOTS = 16, 32_768
 
 
 class LongCircuit:
-    """`given`: what the author says is long, if he does; `max_qubits`: what is tried at most."""
+    """`circuit`: what the author says is long, if he does; `max_qubits`: what is tried at most."""
 
     def __init__(
-        self, given: str = "", max_qubits: int = MOST_QUBITS, wanted_s: float = WANTED_S
+        self, circuit: str = "", max_qubits: int = MOST_QUBITS, wanted_s: float = WANTED_S
     ) -> None:
-        self._given = given
+        self._given = circuit
         self.max_qubits = max_qubits
         self._wanted_s = wanted_s
         self._qubits, self._layers = LEAST_QUBITS, FIRST_LAYERS

@@ -59,9 +59,9 @@ def check(
     target: CheckTarget,
     rows: Sequence[Check],
     options: Options | None = None,
-    told: Callable[[Verdict], None] = lambda _: None,
+    on_verdict: Callable[[Verdict], None] = lambda _: None,
 ) -> CheckReport:
-    """Every row in every revision it speaks of; `told` hears of each as it comes."""
+    """Every row in every revision it speaks of; `on_verdict` hears of each as it comes."""
     chosen = options or Options()
     expected = [row for row in rows if _is_wanted(row, chosen.only)]
     if not expected:
@@ -82,7 +82,7 @@ def check(
             result = _Series(target, revision, long_circuit, chosen).run(of_it)
         for verdict in result:
             verdicts.append(verdict)
-            told(verdict)
+            on_verdict(verdict)
     return CheckReport(target.name, tuple(verdicts), time.monotonic() - begun)
 
 

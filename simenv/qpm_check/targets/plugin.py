@@ -210,7 +210,7 @@ class _Subject:
 
     def signatures(self) -> dict[str, inspect.Signature]:
         return {
-            name: inspect.Signature([_parameter(*one) for one in parameters])
+            name: inspect.Signature([_parameter(*fields) for fields in parameters])
             for name, parameters in self.control.host("facts")["signatures"].items()
         }
 
@@ -256,8 +256,8 @@ class _Methods:
         return partial(_call, self._proxy, name, self._more)
 
 
-def _call(proxy: Any, method: str, more: Mapping[str, str], *given: Any, **named_ones: Any) -> Any:
-    return proxy.call(binding_of(method), method, given, {**more, **named_ones})
+def _call(proxy: Any, method: str, more: Mapping[str, str], *args: Any, **named_ones: Any) -> Any:
+    return proxy.call(binding_of(method), method, args, {**more, **named_ones})
 
 
 def _is_ready(link: _Link, revision: int) -> bool:
@@ -306,8 +306,8 @@ def _loaded_facts(control: Any, service: Path) -> dict[str, Any]:
     try:
         entries: dict[str, Any] = control.host("facts")
     except Exception as error:  # noqa: BLE001 - rows say what is wrong
-        words = f"it has not been loaded within the time: {named(error)}: {error}"
-        entries = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=words))
+        message = f"it has not been loaded within the time: {named(error)}: {error}"
+        entries = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=message))
     return entries
 
 
@@ -317,9 +317,9 @@ def _connected(kind: Any, path: Path, process: subprocess.Popen[bytes], folder: 
         with suppress(OSError):
             return kind(str(path), ANSWER_S)
         time.sleep(LOOK_S)
-    words = (folder / "log").read_text(errors="replace")[-1_000:]
+    log_tail = (folder / "log").read_text(errors="replace")[-1_000:]
     raise SimenvError(
-        f"the process of the plugin does not start: {words}", hint="see its log above"
+        f"the process of the plugin does not start: {log_tail}", hint="see its log above"
     )
 
 
@@ -330,9 +330,9 @@ def _fate(control: Any, process: subprocess.Popen[bytes], folder: Path) -> str:
             process.wait(ENDING_S)
     if process.poll() is None:
         return ""
-    words = (folder / "log").read_text(errors="replace").strip()
-    begin = words.find("Fatal Python error")  # of the interpreter's own, what it was doing
-    shown = words[-MOST_CHARS:] if begin < 0 else words[begin : begin + MOST_CHARS]
+    log_text = (folder / "log").read_text(errors="replace").strip()
+    begin = log_text.find("Fatal Python error")  # of the interpreter's own, what it was doing
+    shown = log_text[-MOST_CHARS:] if begin < 0 else log_text[begin : begin + MOST_CHARS]
     return f"the plugin's process ended with code {process.returncode}: {shown or 'no words'}"
 
 

@@ -45,9 +45,9 @@ class Estimator:
         self._known: dict[tuple[str, int], LearnedEstimate] = {}
         self.changed: set[tuple[str, int]] = set()  # since `take_changes`
 
-    def restore(self, known: Mapping[tuple[str, int], LearnedEstimate]) -> None:
+    def restore(self, stored: Mapping[tuple[str, int], LearnedEstimate]) -> None:
         """Go on from what was learned before."""
-        for (kind, width), each in known.items():
+        for (kind, width), each in stored.items():
             if 0 <= width < WIDTHS:
                 self._of(kind)[width] = each.factor
                 self._known[kind, width] = each
@@ -86,9 +86,9 @@ class Estimator:
         self._note((_kind(route), width), factors[width], abs(math.log(seen / old)))
 
     def _note(self, key: tuple[str, int], factor: float, off: float) -> None:
-        known = self._known.get(key)
-        count = 1 if known is None else known.count + 1
-        before = 0.0 if known is None else known.deviation
+        learned = self._known.get(key)
+        count = 1 if learned is None else learned.count + 1
+        before = 0.0 if learned is None else learned.deviation
         deviation = before + max(LEARNING_RATE, 1.0 / count) * (off - before)
         self._known[key] = LearnedEstimate(factor, deviation, count)
         self.changed.add(key)

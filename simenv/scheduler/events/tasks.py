@@ -209,11 +209,11 @@ def _learn(pool: Pool, worker: Worker, ran_us: int, count: int, now_ns: int) -> 
 
 
 def cancel(
-    state: SchedulerState, numbers: list[int], now_ns: int
+    state: SchedulerState, task_numbers: list[int], now_ns: int
 ) -> tuple[list[str], list[Action]]:
     """Cancel tasks; for each of them "cancelled", "cancelling" or "unknown"."""
     answers, actions = [], []
-    for number in numbers:
+    for number in task_numbers:
         record = state.tasks.get(number)
         if record is None:
             answers.append("unknown")

@@ -91,8 +91,8 @@ def _not_skipped(
 ) -> list[Action]:
     """A worker runs a task that has ended, which it started before the skip arrived: it is asked to
     stop, and killed after the grace period."""
-    known, until_ns = worker.skipped[task]
-    if known != fence:
+    skipped_fence, until_ns = worker.skipped[task]
+    if skipped_fence != fence:
         return []
     if not until_ns:
         worker.skipped[task] = fence, now_ns + STOP_GRACE_NS

@@ -103,21 +103,21 @@ def hardware_ns(info: DeviceInfo, work: Workload) -> int | None:
     shot. A kind without a duration takes that of a profile; None where no kind has one."""
     default = DeviceProfile()
     gates = [each for each in info.operations if each.name not in _NO_GATES]
-    one = _mean(each.duration_ns for each in gates if len(each.qubits) == 1)
-    two = _mean(each.duration_ns for each in gates if len(each.qubits) > 1)
+    gate_1q_ns = _mean(each.duration_ns for each in gates if len(each.qubits) == 1)
+    gate_2q_ns = _mean(each.duration_ns for each in gates if len(each.qubits) > 1)
     readout = _mean(qubit.readout_ns for qubit in info.qubits)
     if readout is None:
         readout = _mean(each.duration_ns for each in info.operations if each.name == _READOUT)
-    if one is None and two is None and readout is None:
+    if gate_1q_ns is None and gate_2q_ns is None and readout is None:
         return None
     shot_ns = (
-        work.gates_1q * (default.one_q_gate_ns if one is None else one)
-        + work.gates_2q * (default.two_q_gate_ns if two is None else two)
+        work.gates_1q * (default.one_q_gate_ns if gate_1q_ns is None else gate_1q_ns)
+        + work.gates_2q * (default.two_q_gate_ns if gate_2q_ns is None else gate_2q_ns)
         + work.measurements * (default.measurement_ns if readout is None else readout)
     )
     return work.count * max(1, math.ceil(shot_ns * work.shots))
 
 
 def _mean(durations_ns: Iterable[float]) -> float | None:
-    known = [each for each in durations_ns if math.isfinite(each) and each >= 0]
-    return sum(known) / len(known) if known else None
+    measured = [each for each in durations_ns if math.isfinite(each) and each >= 0]
+    return sum(measured) / len(measured) if measured else None

@@ -210,12 +210,12 @@ def judge(
 ) -> PolicyVerdict:
     """The verdict of one device on one valid request."""
     profile, work = terms.profile, ask.workload
-    for what, asked, most in (
+    for what, asked, maximum in (
         ("qubits", work.qubits, profile.max_qubits),
         ("shots", work.shots, profile.max_shots),
     ):
-        if most and asked > most:
-            message = f"{asked} {what} are asked for; the device has at most {most}"
+        if maximum and asked > maximum:
+            message = f"{asked} {what} are asked for; the device has at most {maximum}"
             return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
     if ask.walltime_ns and budget_ns(ask) <= 0:
         message = f"classical_ns + overhead_ns take all of the walltime of {ask.walltime_ns} ns"

@@ -56,9 +56,9 @@ def route(
 ) -> Route:
     """The route of a program; raises a SimenvError with the reason if there is none. Preferences
     among pools are handled by `preferences`."""
-    known = _noisy_route(profile, terms, pools, limits)
-    if known is not None:
-        return known
+    noisy = _noisy_route(profile, terms, pools, limits)
+    if noisy is not None:
+        return noisy
     considered = consider(profile, terms, pools, limits, snapshot)
     chosen = considered[0]
     if chosen.route is not None:
@@ -88,8 +88,8 @@ def _noisy_route(
     candidates = []
     for card, fit, reason in _runnable(shape, asked, pools, limits):
         effective = card.effective_profile(profile, terms.outputs)
-        found = route_on(card, fit, effective, terms, limits, reason)
-        candidates.append(EngineCandidate(card.name, found, None, reason))
+        chosen = route_on(card, fit, effective, terms, limits, reason)
+        candidates.append(EngineCandidate(card.name, chosen, None, reason))
     if not candidates:
         return None
     candidates.sort(key=_expected_us)

@@ -125,16 +125,16 @@ def _check_noise(terms: TaskOptions, skipped: list[str]) -> None:
         )
 
 
-def _check_words(words: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> None:
+def _check_words(preferences: tuple[str, ...], pools: tuple[PoolSpec, ...]) -> None:
     """Raise OptionError for a word that is neither a pool nor a kind of device."""
     names = [pool.name for pool in pools]
     choices = f"pools here: {', '.join(names)}; kinds: hardware, emulator, simulator"
-    for word in words:
-        if word in KINDS or word in names:
+    for preference in preferences:
+        if preference in KINDS or preference in names:
             continue
-        similar = get_close_matches(word, [*KINDS, *names], n=1)
+        similar = get_close_matches(preference, [*KINDS, *names], n=1)
         suggestion = f"did you mean {similar[0]!r}? " if similar else ""
-        message = f"prefer={word[:64]!r} is neither a pool nor a kind of device"
+        message = f"prefer={preference[:64]!r} is neither a pool nor a kind of device"
         raise OptionError(message, hint=f"{suggestion}{choices}")
 
 

@@ -126,10 +126,10 @@ class SchedulerState:
 
     def capacity(self) -> Capacity:
         """The capacity of the nodes that are up; recomputed only after a node came or went."""
-        known = self._capacity
-        if known is None or known[0] != self.nodes.version:
-            known = self._capacity = (self.nodes.version, self._present_capacity())
-        return known[1]
+        cached = self._capacity
+        if cached is None or cached[0] != self.nodes.version:
+            cached = self._capacity = (self.nodes.version, self._present_capacity())
+        return cached[1]
 
     def _present_capacity(self) -> Capacity:
         limits, hosts = self.limits, list(self.nodes.hosts.values())
@@ -155,11 +155,11 @@ class SchedulerState:
 
     def reroute(self, route: Route) -> Route:
         """The route, on this start's pools and nodes, of a task accepted before it. ConfigError."""
-        known = self._rerouted.get(route)
-        if known is None:
+        cached = self._rerouted.get(route)
+        if cached is None:
             pools = tuple(pool.spec for pool in self.pools.values() if not pool.base)
-            known = self._rerouted[route] = reroute_after_restart(route, pools, self.limits)
-        return known
+            cached = self._rerouted[route] = reroute_after_restart(route, pools, self.limits)
+        return cached
 
     # --- pools ---------------------------------------------------------------------------------
 

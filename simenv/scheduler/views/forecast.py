@@ -73,17 +73,17 @@ class Forecast:
 
     def _front(self, pool: Pool) -> Front:
         """The first tasks of the pool's queue: each is placed on the slot that is free first."""
-        known = self._fronts.get(pool.spec.name)
-        if known is None:
+        front = self._fronts.get(pool.spec.name)
+        if front is None:
             free_us = list(self._slots_us(pool, 0))
             begins_us: dict[int, float] = {}
             if free_us:
                 for record in islice(pool.queue.shared(), self._exact):
                     begin_us = begins_us[record.number] = free_us[0]
                     heapreplace(free_us, begin_us + self._takes_us(pool, record))
-            known = Front(begins_us, free_us)
-            self._fronts[pool.spec.name] = known
-        return known
+            front = Front(begins_us, free_us)
+            self._fronts[pool.spec.name] = front
+        return front
 
     def _sent_us(self, pool: Pool, record: TaskRecord) -> float:
         """Time until a task starts that its worker holds."""
@@ -102,21 +102,23 @@ class Forecast:
 
     def _cost_us(self, record: TaskRecord) -> float:
         key = (id(record.route), record.spec.shots, record.spec.count)
-        known = self._costs.get(key)
-        if known is None:
-            known = self._costs[key] = self._state.estimator.cost_us(record.route, record.spec)
-        return known
+        cost_us = self._costs.get(key)
+        if cost_us is None:
+            cost_us = self._costs[key] = self._state.estimator.cost_us(record.route, record.spec)
+        return cost_us
 
     def _slots_us(self, pool: Pool, reservation: int) -> list[float]:
         key = (pool.spec.name, reservation)
-        known = self._lanes.get(key)
-        if known is None:
-            known = self._free_us(pool, reservation)
+        slots_us = self._lanes.get(key)
+        if slots_us is None:
+            slots_us = self._free_us(pool, reservation)
             if pool.spec.pace:  # one task at a time
                 free_ns = self._state.paced.all[pool.device].free_ns
-                known = [max(known[0], (free_ns - self._now_ns) / 1e3)] if known else known
-            self._lanes[key] = known
-        return known
+                slots_us = (
+                    [max(slots_us[0], (free_ns - self._now_ns) / 1e3)] if slots_us else slots_us
+                )
+            self._lanes[key] = slots_us
+        return slots_us
 
     def _wait_us(self, pool: Pool, reservation: int, backlog: Backlog) -> float:
         """Time until so much work is done and a slot is free; `reservation`: on its workers."""
@@ -142,7 +144,7 @@ class Forecast:
         """When each slot that its workers can have becomes free, in order."""
         if pool.spec.ranks > 1:
             return self._gang_us(pool)
-        known: list[float] = []
+        starts_us: list[float] = []
         slots = 0
         soonest = min(
             (self._left_us(pool, w) for w in self._state.workers.values() if w.held), default=0.0
@@ -159,9 +161,9 @@ class Forecast:
                 continue
             if worker.state == WorkerState.STARTING:
                 age_us = (self._now_ns - worker.since_ns) / 1e3
-                known.append(max(MIN_START_US, START_NS / 1e3 - age_us))
+                starts_us.append(max(MIN_START_US, START_NS / 1e3 - age_us))
             elif worker.held:
-                known.append(self._left_us(pool, worker))
+                starts_us.append(self._left_us(pool, worker))
             elif worker.state == WorkerState.IDLE:
                 host = worker.host
                 free = (
@@ -169,21 +171,21 @@ class Forecast:
                     or worker.reservation_id
                     or host.free_slots > host.claimed_slots
                 )
-                known.append(0.0 if free else soonest)
-        if not known and not reservation:
+                starts_us.append(0.0 if free else soonest)
+        if not starts_us and not reservation:
             wait_us = max(0.0, (pool.next_start_ns - self._now_ns) / 1e3)
-            known = [wait_us + START_NS / 1e3]
-        max_slots = len(known) if reservation or pool.is_exclusive else max(1, slots)
+            starts_us = [wait_us + START_NS / 1e3]
+        max_slots = len(starts_us) if reservation or pool.is_exclusive else max(1, slots)
         bounds = [
             n
             for n in (inflight_limit(self._state, pool.device), inflight_limit(self._state, ""))
             if n
         ]
-        return sorted(known)[: min([max_slots, *bounds])]
+        return sorted(starts_us)[: min([max_slots, *bounds])]
 
     def _gang_us(self, pool: Pool) -> list[float]:
         """When each worker of several ranks can start a task: it needs all its slots at once."""
-        known = []
+        starts_us = []
         for worker in pool.workers.values():
             if worker.leaving:
                 continue
@@ -193,10 +195,10 @@ class Forecast:
             if lacks_slots or worker.held:
                 held = [worker] if worker.held else others
                 pools = self._state.pools
-                known.append(max((self._left_us(pools[w.pool], w) for w in held), default=0.0))
+                starts_us.append(max((self._left_us(pools[w.pool], w) for w in held), default=0.0))
             else:
-                known.append(START_NS / 1e3 if worker.state == WorkerState.STARTING else 0.0)
-        return sorted(known) or [START_NS / 1e3]
+                starts_us.append(START_NS / 1e3 if worker.state == WorkerState.STARTING else 0.0)
+        return sorted(starts_us) or [START_NS / 1e3]
 
     def _left_us(self, pool: Pool, worker: Worker) -> float:
         """Time until a worker has completed what it holds."""

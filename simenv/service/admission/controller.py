@@ -226,7 +226,9 @@ class AdmissionController:
         self._opened_bytes += EXAMINED_BYTES + 8 * len(program.ops)
         route = live_routing.route(profile, terms, self._pools, self._capacity, self._snapshot)
         rules.check_outputs(profile, terms)
-        admitted = rules.known(program, profile, route, 0 if device is None else device.max_shots)
+        admitted = rules.admitted_by_route(
+            program, profile, route, 0 if device is None else device.max_shots
+        )
         is_cached = (
             _UNKEPT_NAMES.isdisjoint(program.names)
             and not engine_choice.depends_on_parameter_values(profile, terms)

@@ -34,7 +34,7 @@ def check_terms(terms: TaskOptions) -> None:
         )
 
 
-def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, whole: Profile) -> Profile:
+def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, full: Profile) -> Profile:
     """The profile by which a circuit in parts is routed: as of one that branches, all its qubits
     held at once. Raises ProgramError for parts that it cannot be divided into, OptionError for
     outputs that what follows them does not have."""
@@ -42,4 +42,4 @@ def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, whole: Prof
         raise ProgramError(f"the program is not valid: {problem}")
     rest = sliced(circuit, parts.ends[-1], circuit.ops.size)
     rules.check_final_state(terms, rest, profile(rest, terms.outputs, rules.labels(terms)))
-    return msgspec.structs.replace(whole, mid_circuit=True, kept=None)
+    return msgspec.structs.replace(full, mid_circuit=True, kept=None)

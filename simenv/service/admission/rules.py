@@ -200,13 +200,13 @@ def is_keyed(spec: TaskSpec) -> bool:
     return 0 <= spec.seed < 2**64 and 0 <= spec.binding < 2**63
 
 
-def check_task(spec: TaskSpec, terms: TaskOptions, known: AdmittedProgram) -> None:
+def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> None:
     """What depends on the task."""
     if not 0 <= spec.shots <= MAX_SHOTS:
         raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
-    if known.max_shots and spec.shots > known.max_shots:
+    if facts.max_shots and spec.shots > facts.max_shots:
         raise OptionError(
-            f"{spec.shots} shots; device {terms.device} takes {known.max_shots} of one circuit",
+            f"{spec.shots} shots; device {terms.device} takes {facts.max_shots} of one circuit",
             hint="several tasks with other seeds",
         )
     if not is_keyed(spec):
@@ -216,43 +216,43 @@ def check_task(spec: TaskSpec, terms: TaskOptions, known: AdmittedProgram) -> No
             f"{spec.count} bindings in one task; 1 to {MAX_BINDINGS} are allowed",
             hint="submit_many((circuit, bindings)) splits a longer sweep",
         )
-    if len(spec.bindings) != 8 * known.num_slots * spec.count or (
-        spec.count > 1 and not known.num_slots
+    if len(spec.bindings) != 8 * facts.num_slots * spec.count or (
+        spec.count > 1 and not facts.num_slots
     ):
         raise OptionError(
-            f"the program has {known.num_slots} free parameter expressions and the task "
+            f"the program has {facts.num_slots} free parameter expressions and the task "
             f"{spec.count} bindings; {len(spec.bindings) // 8} values were given",
             hint="give parameter_values= a value for every parameter",
         )
     if spec.bindings and not np.isfinite(np.frombuffer(spec.bindings, "<f8")).all():
         raise OptionError("a parameter value is not a finite number")
     if "gradient" in terms.outputs:
-        check_gradient_task(spec, terms, known.num_slots, RESULT_BYTES)
+        check_gradient_task(spec, terms, facts.num_slots, RESULT_BYTES)
     if spec.count > 1:
-        _check_rows(spec.count, terms, known)
+        _check_rows(spec.count, terms, facts)
     for output in terms.outputs:
         if output in SAMPLED:
-            _check_sampled(output, spec, known)
+            _check_sampled(output, spec, facts)
     if "memory" in terms.outputs:
-        _check_memory(spec, known)
+        _check_memory(spec, facts)
     if "counts" in terms.outputs:
-        most = min(spec.shots, 1 << min(62, known.outcome_bits))
-        if most * known.outcome_bytes * spec.count > RESULT_BYTES:
+        bound = min(spec.shots, 1 << min(62, facts.outcome_bits))
+        if bound * facts.outcome_bytes * spec.count > RESULT_BYTES:
             if spec.count > 1:
                 raise LimitExceededError(
-                    f"{spec.count} bindings with up to {most} different outcomes of "
-                    f"{known.outcome_bytes} bytes each; a result may be {size(RESULT_BYTES)}",
+                    f"{spec.count} bindings with up to {bound} different outcomes of "
+                    f"{facts.outcome_bytes} bytes each; a result may be {size(RESULT_BYTES)}",
                     hint="fewer bindings a task",
                 )
             raise LimitExceededError(
-                f"{spec.shots} shots may give {most} different outcomes of {known.outcome_bytes} "
+                f"{spec.shots} shots may give {bound} different outcomes of {facts.outcome_bytes} "
                 f"bytes; a result may be {size(RESULT_BYTES)}",
-                hint=f"at most {RESULT_BYTES // known.outcome_bytes} shots a task: use several",
+                hint=f"at most {RESULT_BYTES // facts.outcome_bytes} shots a task: use several",
             )
 
 
-def _check_sampled(output: str, spec: TaskSpec, known: AdmittedProgram) -> None:
-    if not known.measures:
+def _check_sampled(output: str, spec: TaskSpec, facts: AdmittedProgram) -> None:
+    if not facts.measures:
         raise OptionError(
             f"{output} {'were' if output == 'counts' else 'was'} asked of a circuit that measures"
             " nothing",
@@ -266,90 +266,93 @@ def _check_sampled(output: str, spec: TaskSpec, known: AdmittedProgram) -> None:
         )
 
 
-def _check_memory(spec: TaskSpec, known: AdmittedProgram) -> None:
-    row = spec.shots * known.memory_bytes
+def _check_memory(spec: TaskSpec, facts: AdmittedProgram) -> None:
+    row = spec.shots * facts.memory_bytes
     if row * spec.count <= RESULT_BYTES:
         return
     message = (
-        f"the memory of {spec.shots} shots of {known.memory_bytes} bytes, times {spec.count}"
+        f"the memory of {spec.shots} shots of {facts.memory_bytes} bytes, times {spec.count}"
         f" bindings, is {size(row * spec.count)}; a result may be {size(RESULT_BYTES)}"
     )
     if row <= RESULT_BYTES:
         raise LimitExceededError(message, hint="fewer bindings a task")
-    most = RESULT_BYTES // known.memory_bytes
+    max_shots = RESULT_BYTES // facts.memory_bytes
     raise LimitExceededError(
-        message, hint=f"ask for counts, or at most {most} shots a task: several with other seeds"
+        message,
+        hint=f"ask for counts, or at most {max_shots} shots a task: several with other seeds",
     )
 
 
-def _check_rows(count: int, terms: TaskOptions, known: AdmittedProgram) -> None:
+def _check_rows(count: int, terms: TaskOptions, facts: AdmittedProgram) -> None:
     """Arrays of one row, as many times as there are bindings, must fit into memory too."""
     amplitude_bytes = 8 if terms.precision == "single" else 16
     row = {
-        "statevector": amplitude_bytes << known.route.num_qubits,
-        "probabilities": PROBABILITY_BYTES << min(60, known.distribution_bits),
+        "statevector": amplitude_bytes << facts.route.num_qubits,
+        "probabilities": PROBABILITY_BYTES << min(60, facts.distribution_bits),
         "expectation": EXPECTATION_BYTES * len(terms.observables),
     }
     total = count * sum(row.get(output, 0) for output in terms.outputs)
     if total > RESULT_BYTES:
         asked = " and ".join(output for output in terms.outputs if output in row)
         raise LimitExceededError(
-            f"{count} bindings of {known.route.num_qubits} qubits with {asked} are {size(total)}; "
+            f"{count} bindings of {facts.route.num_qubits} qubits with {asked} are {size(total)}; "
             f"the result of several bindings may be {size(RESULT_BYTES)}",
             hint="fewer bindings a task",
         )
 
 
-def known(program: Program, found: Profile, route: Route, max_shots: int = 0) -> AdmittedProgram:
+def admitted_by_route(
+    program: Program, profile: Profile, route: Route, max_shots: int = 0
+) -> AdmittedProgram:
     """What to remember of it. `max_shots`: of its device."""
-    bits = min(found.num_clbits, found.measurements)
-    width = outcome_width(found.num_clbits) + COUNT_BYTES
-    distribution = distribution_bits(found)
+    bits = min(profile.num_clbits, profile.measurements)
+    width = outcome_width(profile.num_clbits) + COUNT_BYTES
+    distribution = distribution_bits(profile)
     work = Workload(
-        qubits=found.used_qubits,
-        gates_1q=found.gates_1q,
-        gates_2q=found.gates_2q + found.gates_many,
-        measurements=found.measurements,
+        qubits=profile.used_qubits,
+        gates_1q=profile.gates_1q,
+        gates_2q=profile.gates_2q + profile.gates_many,
+        measurements=profile.measurements,
     )
     return AdmittedProgram(
         program.num_slots,
-        found.measurements > 0,
+        profile.measurements > 0,
         bits,
         width,
         distribution,
         route,
         work,
         max_shots,
-        shot_bytes(found.num_clbits),
+        shot_bytes(profile.num_clbits),
     )
 
 
-def distribution_bits(found: Profile) -> int:
+def distribution_bits(profile: Profile) -> int:
     """Two to this power outcomes may have a probability."""
-    bits = found.num_clbits if found.measurements else found.used_qubits
-    return bits if found.mid_circuit else min(bits, found.used_qubits)
+    bits = profile.num_clbits if profile.measurements else profile.used_qubits
+    return bits if profile.mid_circuit else min(bits, profile.used_qubits)
 
 
-def check_outputs(found: Profile, terms: TaskOptions) -> None:
+def check_outputs(profile: Profile, terms: TaskOptions) -> None:
     """A statevector is written from where it is; a distribution takes memory of its own."""
-    bits = distribution_bits(found)
-    most = PROBABILITY_BYTES << min(60, bits)
-    if "probabilities" in terms.outputs and most > RESULT_BYTES:
+    bits = distribution_bits(profile)
+    max_bytes = PROBABILITY_BYTES << min(60, bits)
+    if "probabilities" in terms.outputs and max_bytes > RESULT_BYTES:
         raise InfeasibleError(
-            f"a distribution over {bits} bits may be {size(most)}; a result may "
+            f"a distribution over {bits} bits may be {size(max_bytes)}; a result may "
             f"be {size(RESULT_BYTES)}",
             hint="measure fewer qubits, or ask for counts",
         )
 
 
-def check_final_state(terms: TaskOptions, circuit: Circuit, found: Profile) -> None:
+def check_final_state(terms: TaskOptions, circuit: Circuit, profile: Profile) -> None:
     """What is asked about the final state must have an answer there."""
-    if "statevector" in terms.outputs and (found.measurements or found.mid_circuit):
+    if "statevector" in terms.outputs and (profile.measurements or profile.mid_circuit):
         raise OptionError(
             "a statevector was asked of a circuit that measures, resets or branches",
             hint="remove that, or ask for probabilities or expectation values",
         )
-    if "gradient" in terms.outputs and found.mid_circuit:
+    if "gradient" in terms.outputs and profile.mid_circuit:
         raise OptionError(
             "a gradient was asked of a circuit that measures, resets or branches before its end",
             hint="shift each parameter and ask for expectation values",
@@ -362,7 +365,7 @@ def check_final_state(terms: TaskOptions, circuit: Circuit, found: Profile) -> N
                     f"observable {label[:40]!r} is {len(label)} wide, the program has "
                     f"{circuit.num_qubits} qubits"
                 )
-            if not found.measurements or not ("X" in label or "Y" in label):
+            if not profile.measurements or not ("X" in label or "Y" in label):
                 continue
             measured = _measured_last(circuit) if measured is None else measured
             for qubit, letter in enumerate(reversed(label)):

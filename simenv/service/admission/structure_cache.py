@@ -34,7 +34,7 @@ class ProgramTemplate(msgspec.Struct, frozen=True, gc=False):
     end: int
     head: bytes
     tail: bytes
-    known: AdmittedProgram
+    admitted: AdmittedProgram
     angles: struct.Struct
 
 
@@ -60,7 +60,7 @@ class StructureCache:
             last = self._look(packed, terms_digest)
             if last is None:
                 return None
-        return last.known if _are_finite(packed, last) else None
+        return last.admitted if _are_finite(packed, last) else None
 
     def same_structure_run(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
         """How far tasks before `stop` differ from the first, which was found just now, in nothing
@@ -90,7 +90,7 @@ class StructureCache:
         return first + 1
 
     def keep(
-        self, packed: bytes, program: Program, terms_digest: bytes, known: AdmittedProgram
+        self, packed: bytes, program: Program, terms_digest: bytes, admitted: AdmittedProgram
     ) -> bool:
         """Note a program's structure; False if it cannot be told by its bytes."""
         place = _place(packed, program)
@@ -104,19 +104,19 @@ class StructureCache:
             if len(paths) >= PLACES:
                 del paths[next(iter(paths))]
             paths[place] = None
-        self._known[_key(packed, *place, terms_digest)] = known
+        self._known[_key(packed, *place, terms_digest)] = admitted
         return True
 
     def _look(self, packed: bytes, terms_digest: bytes) -> ProgramTemplate | None:
         left = LOOKED_BYTES
         for at, end in reversed(self._paths.get(len(packed), {})):
             self.looked_bytes += len(packed)
-            known = self._known.get(_key(packed, at, end, terms_digest))
-            if known is not None:
+            admitted = self._known.get(_key(packed, at, end, terms_digest))
+            if admitted is not None:
                 angles = struct.Struct(f"<{(end - at) // 8}d")
                 head, tail = packed[:at], packed[end:]
                 self._last = ProgramTemplate(
-                    terms_digest, len(packed), at, end, head, tail, known, angles
+                    terms_digest, len(packed), at, end, head, tail, admitted, angles
                 )
                 return self._last
             left -= len(packed)

@@ -98,16 +98,16 @@ class PoolCommands:
     def restore(self) -> None:
         """As it was when the last service ended. Called before the first tick."""
         now_ns = time.monotonic_ns()
-        for name, least, most, configured_min, configured_max in self._journal.records.scaled():
+        for name, lower, upper, configured_min, configured_max in self._journal.records.scaled():
             configured = self._configured.get(name)
             if configured is not None and (configured.min, configured.max) == (
                 configured_min,
                 configured_max,
             ):
                 # What was forced then does not fit: it is forced again.
-                fitting = room_for(configured, self._state.limits, most)
-                self._scheduler.scale(name, least, most, overcommit=fitting < most)
-                log.info("pool %s is scaled to %d to %d workers", name, least, most)
+                fitting = room_for(configured, self._state.limits, upper)
+                self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
+                log.info("pool %s is scaled to %d to %d workers", name, lower, upper)
         applied = self._journal.records.policies_told()
         self._journal.put(policies.apply(self._config, self._scheduler, applied), forced=False)
         for name, reason in self._journal.records.drained():

@@ -134,7 +134,11 @@ class Administration:
         for record in result:
             if record is not None and record.batch.owner != identity.owner:
                 others.setdefault(record.batch.owner, []).append(record.number)
-        for owner, numbers in others.items():
-            shown = ", ".join(map(task_name, numbers[:SHOWN_TASKS]))
-            more = f" and {len(numbers) - SHOWN_TASKS} more" if len(numbers) > SHOWN_TASKS else ""
+        for owner, task_numbers in others.items():
+            shown = ", ".join(map(task_name, task_numbers[:SHOWN_TASKS]))
+            more = (
+                f" and {len(task_numbers) - SHOWN_TASKS} more"
+                if len(task_numbers) > SHOWN_TASKS
+                else ""
+            )
             self._audit.write(identity, "cancel", owner or "own user", f"tasks {shown}{more}")

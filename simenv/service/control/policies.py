@@ -22,15 +22,15 @@ Statement = tuple[str, tuple[Any, ...]]
 log = logging.getLogger("simenv.service")
 
 
-def apply(config: Config, scheduler: Scheduler, told: dict[str, bytes]) -> list[Statement]:
-    """Apply what is new; `told`: what was applied before, by pool. The rows that are to be stored.
+def apply(config: Config, scheduler: Scheduler, prior: dict[str, bytes]) -> list[Statement]:
+    """Apply what is new; `prior`: what was applied before, by pool. The rows that are to be stored.
 
     Raises ConfigError.
     """
     results: list[Statement] = []
     for name, policies in config.policies.items():
         body = msgspec.msgpack.encode(policies)
-        if told.get(name) != body:
+        if prior.get(name) != body:
             try:
                 _apply(scheduler, "" if name == ALL else name, policies)
             except OptionError as error:
@@ -39,22 +39,22 @@ def apply(config: Config, scheduler: Scheduler, told: dict[str, bytes]) -> list[
                 log.warning("policies.%s is not applied: %s", name, error)
                 continue
             results.append(("insert or replace into policy_told values(?,?)", (name, body)))
-    for name in told:
+    for name in prior:
         if name not in config.policies:
             results.append(("delete from policy_told where pool = ?", (name,)))
     return results
 
 
-def _apply(scheduler: Scheduler, device: str, told: Policies) -> None:
-    if told.queue:
-        options = (("keys", ",".join(told.keys)),) if told.keys else ()
-        scheduler.set_queue_policy(device, told.queue, options)
-    if told.admission:
+def _apply(scheduler: Scheduler, device: str, policies: Policies) -> None:
+    if policies.queue:
+        options = (("keys", ",".join(policies.keys)),) if policies.keys else ()
+        scheduler.set_queue_policy(device, policies.queue, options)
+    if policies.admission:
         policy = AdmissionPolicy(
-            told.admission,
+            policies.admission,
             scheduler.state.reservations.terms(device).profile.baseline,
-            told.credits,
-            told.rate,
-            round(told.span_s * 1e9),
+            policies.credits,
+            policies.rate,
+            round(policies.span_s * 1e9),
         )
         scheduler.set_admission_policy(device, policy, -1)

@@ -105,10 +105,10 @@ class DeviceContext:
         return noise
 
     def _too_wide(self, circuit: Circuit) -> SimenvError | None:
-        most = self._attachment.model.num_qubits
-        if not most or circuit.num_qubits <= most:
+        max_qubits = self._attachment.model.num_qubits
+        if not max_qubits or circuit.num_qubits <= max_qubits:
             return None
         return InfeasibleError(
-            f"the circuit has {circuit.num_qubits} qubits; the noise model has {most}",
+            f"the circuit has {circuit.num_qubits} qubits; the noise model has {max_qubits}",
             hint="a noise model for so many qubits",
         )

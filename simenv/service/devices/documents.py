@@ -90,14 +90,14 @@ class SentDocuments:
     def missing(self, worker: str, start: int, needed: Iterable[str]) -> tuple[list[str], bool]:
         """The documents to send before a chunk that needs these, noted as sent; and whether the
         worker drops all others first."""
-        known_start, known = self._sent.get(worker, (start, set()))
-        if known_start != start:
-            known = set()
+        sent_start, sent = self._sent.get(worker, (start, set()))
+        if sent_start != start:
+            sent = set()
         wanted = dict.fromkeys(needed)
-        new = [digest for digest in wanted if digest not in known]
-        alone = bool(new) and len(known) + len(new) > MAX_SENT
+        new = [digest for digest in wanted if digest not in sent]
+        alone = bool(new) and len(sent) + len(new) > MAX_SENT
         if alone:
-            known, new = set(), list(wanted)
-        known.update(new)
-        self._sent[worker] = (start, known)
+            sent, new = set(), list(wanted)
+        sent.update(new)
+        self._sent[worker] = (start, sent)
         return new, alone

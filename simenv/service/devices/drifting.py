@@ -49,14 +49,14 @@ class DriftingDevice:
     """The device of one pool."""
 
     def __init__(
-        self, pool: PoolSpec, state: DriftState, made: Future[Drift], seen_ns: int
+        self, pool: PoolSpec, state: DriftState, drift_future: Future[Drift], seen_ns: int
     ) -> None:
         """`seen_ns`: changes until then are not told any more."""
         self.pool = pool.name
         self.device = pool.device
         self.state = state
         self.spec: DriftSpec = drift_of(pool.drift, pool.name)
-        self._made = made
+        self._made = drift_future
         self._known: dict[int, EmulatedDevice] = {}
         self._seen_ns = seen_ns  # changes until then were told
 
@@ -66,7 +66,7 @@ class DriftingDevice:
         return self._made.done() and self._made.exception() is None
 
     @property
-    def made(self) -> Future[Drift]:
+    def built(self) -> Future[Drift]:
         return self._made
 
     def noise(self, wall_ns: int) -> EmulatedDevice:
@@ -161,9 +161,9 @@ class DriftingDevice:
             result = self._known[step] = emulated(self.device, self._drift.snapshot(step))
         return result
 
-    def _event(self, kind: str, found: EmulatedDevice, wall_ns: int) -> RecordEvent:
+    def _event(self, kind: str, device: EmulatedDevice, wall_ns: int) -> RecordEvent:
         when = _text(self._device_s(wall_ns))
-        return RecordEvent(kind, self.pool, f"{found.digest} at {when}")
+        return RecordEvent(kind, self.pool, f"{device.digest} at {when}")
 
 
 class DriftingDevices:
@@ -200,8 +200,8 @@ class DriftingDevices:
         """That of a pool; None: it does not drift. Raises OptionError where its snapshots cannot
         be read."""
         result = self.all.get(pool)
-        if result is not None and result.made.done() and result.made.exception() is not None:
-            raise OptionError(f"pool {pool}: {result.made.exception()}")
+        if result is not None and result.built.done() and result.built.exception() is not None:
+            raise OptionError(f"pool {pool}: {result.built.exception()}")
         return result
 
     def tick(self, wall_ns: int, scheduler: Scheduler) -> Iterator[Action]:

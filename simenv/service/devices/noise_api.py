@@ -52,10 +52,10 @@ def is_in_library(name: str) -> bool:
     return bool(library.resolve(name))
 
 
-def model_of(found: Document, noise: tuple[tuple[str, float], ...]) -> NoiseModel:
+def model_of(noise_document: Document, noise: tuple[tuple[str, float], ...]) -> NoiseModel:
     """The noise model of a document with these factors. Raises OptionError."""
     with reported("noise"):
-        return document.model(found, NoiseOptions.parse(noise))
+        return document.model(noise_document, NoiseOptions.parse(noise))
 
 
 def canonical_noise(noise: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:

@@ -70,9 +70,9 @@ class DeviceRegistry:
     def get(self, name: str) -> Future[EmulatedDevice]:
         """The device as it is calibrated now. The Future raises NotFoundError or OptionError."""
         version = self._version(name)
-        known = self._known.get(name)
-        if known is not None and known.version == version and not known.is_over():
-            return known.future
+        cached = self._known.get(name)
+        if cached is not None and cached.version == version and not cached.is_over():
+            return cached.future
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
         future = self._thread.submit(_load, self._folder, name, from_file=version != (0, 0))
@@ -160,16 +160,16 @@ def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drif
         return Replay(results)
 
 
-def emulated(name: str, found: CalibrationSnapshot) -> EmulatedDevice:
+def emulated(name: str, snapshot: CalibrationSnapshot) -> EmulatedDevice:
     """A snapshot as the device `name`. Raises OptionError."""
     from noise_models import document
     from simenv.service.devices import noise_api
     from simenv.service.devices.describe import device_info
 
     with noise_api.reported(f"device {name!r}"):
-        body = document.dump(found)
+        body = document.dump(snapshot)
     digest = document.digest(body).hex()
-    return EmulatedDevice(digest, body, found, device_info(name, found, digest))
+    return EmulatedDevice(digest, body, snapshot, device_info(name, snapshot, digest))
 
 
 def _parsed(body: bytes, name: str) -> EmulatedDevice:

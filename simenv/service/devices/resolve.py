@@ -153,11 +153,11 @@ class EmulatedDevices:
             )
         return held or terms.device
 
-    def _preferred(self, words: tuple[str, ...]) -> str:
+    def _preferred(self, preferences: tuple[str, ...]) -> str:
         """The device of the first pool that these words may mean; "" where they mean none."""
-        for word in words:
+        for preference in preferences:
             for pool, device in self._by_pool.items():
-                if word == pool or word in EMULATORS:
+                if preference == pool or preference in EMULATORS:
                     return device
         return ""
 
@@ -185,13 +185,13 @@ def _accepted(device: DriftingDevice) -> EmulatedDevice:
     """What tasks are accepted by, whatever is in force at their start: so the documents that
     waiting tasks name do not grow in number with the drift."""
     if not device.is_ready:
-        raise Waiting(device.made)
+        raise Waiting(device.built)
     return device.first()
 
 
 def _published(device: DriftingDevice) -> EmulatedDevice:
     if not device.is_ready:
-        raise Waiting(device.made)
+        raise Waiting(device.built)
     return device.published(time.time_ns())
 
 

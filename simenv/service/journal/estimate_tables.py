@@ -30,9 +30,9 @@ def read(records: Records) -> dict[tuple[str, int], LearnedEstimate]:
     """The stored estimates, by kind and width. Raises JournalError."""
     results = {}
     for kind, width, factor, deviation, count in records.rows("select * from estimate"):
-        numbers = (factor, deviation, count)
+        figures = (factor, deviation, count)
         sound = isinstance(kind, str) and isinstance(width, int)
-        if not sound or not all(isinstance(each, int | float) and each >= 0 for each in numbers):
+        if not sound or not all(isinstance(each, int | float) and each >= 0 for each in figures):
             raise JournalError(
                 f"an estimate in the journal cannot be read: {kind!r}, {width!r}", hint=WAY_OUT
             )

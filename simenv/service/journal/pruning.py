@@ -201,11 +201,11 @@ class JournalPruner:
         for record in records:
             for state in record.states:
                 gone[state] = gone.get(state, 0) + 1
-        numbers = {LAST_SEQ: last_seq, NEXT_TASK: next_task}
-        numbers |= {GONE + state: reader.meta(GONE + state) + n for state, n in gone.items()}
+        counters = {LAST_SEQ: last_seq, NEXT_TASK: next_task}
+        counters |= {GONE + state: reader.meta(GONE + state) + n for state, n in gone.items()}
         tasks = [task for record in records for task in record.tasks]
         with self._journal.transaction("NORMAL") as db:
-            db.executemany("insert or replace into meta values(?,?)", list(numbers.items()))
+            db.executemany("insert or replace into meta values(?,?)", list(counters.items()))
             for record in records:
                 last = record.first_seq + record.count - 1
                 db.execute("delete from finished where seq = ?", (record.first_seq,))

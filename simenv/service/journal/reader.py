@@ -285,12 +285,12 @@ class Records:
 
     def sent(self) -> array[int]:
         """All task numbers sent out since the last `settle_sent`, one entry an attempt."""
-        numbers = array("q")
+        task_numbers = array("q")
         for first, count in self.rows("select first, sent from accepted where sent > 0"):
-            numbers.extend(range(first, first + count))
+            task_numbers.extend(range(first, first + count))
         for (blob,) in self.rows("select tasks from sent order by row"):
-            numbers.frombytes(blob)
-        return numbers
+            task_numbers.frombytes(blob)
+        return task_numbers
 
     def events(self, since: int, limit: int, owner: str = "") -> list[Event]:
         """In order; for an `owner`, if one is named: nothing about the tasks of others."""
@@ -341,9 +341,9 @@ class Records:
         """What a configuration said of policies when it was applied last, by pool."""
         return {row[0]: row[1] for row in self.rows("select pool, body from policy_told")}
 
-    def _accepted_row(self, found: tuple[Any, ...]) -> AcceptedRow:
-        row = AcceptedRow(*found[:-2])
-        if checksum(row) != found[-2]:
+    def _accepted_row(self, columns: tuple[Any, ...]) -> AcceptedRow:
+        row = AcceptedRow(*columns[:-2])
+        if checksum(row) != columns[-2]:
             raise self._damaged()
         return row
 

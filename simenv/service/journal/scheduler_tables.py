@@ -38,8 +38,8 @@ def reservation_statements(ledger: ReservationLedger, changes: Changes) -> list[
     """What stores these changes."""
     results: list[Statement] = []
     for number in changes.reservations:
-        one = ledger.all[number]
-        row = (number, _encode((one.grant, one.progress)))
+        entry = ledger.all[number]
+        row = (number, _encode((entry.grant, entry.progress)))
         results.append(("insert or replace into reservation values(?,?)", row))
     for device in changes.devices:
         row_of_it = (device, _encode(ledger.devices[device]))

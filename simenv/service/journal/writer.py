@@ -146,9 +146,9 @@ class Journal:
         self._accepted.append(row)
         self.pending = True
 
-    def sent(self, numbers: list[int]) -> None:
+    def sent(self, task_numbers: list[int]) -> None:
         """Tasks that go out in this pass: the attempt count after a restart is made from these."""
-        self._sent.extend(numbers)
+        self._sent.extend(task_numbers)
         self.pending = True
 
     def finish(
@@ -187,9 +187,11 @@ class Journal:
         self._cursors.append((owner, name, seq))
         self._force = self.pending = True
 
-    def scaled(self, pool: str, least: int, most: int, told_least: int, told_most: int) -> None:
+    def scaled(
+        self, pool: str, min_workers: int, max_workers: int, told_least: int, told_most: int
+    ) -> None:
         """A pool has so many workers from now on; `told_...`: as the configuration has it."""
-        row = (pool, least, most, told_least, told_most)
+        row = (pool, min_workers, max_workers, told_least, told_most)
         self._set("insert or replace into pool values(?,?,?,?,?)", row)
 
     def drained(self, node: str, reason: str) -> None:
@@ -310,13 +312,13 @@ class Journal:
             self._db.executemany("insert or replace into result values(?,?)", pairs)
             self._db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
 
-    def settle_sent(self, numbers: array[int]) -> None:
+    def settle_sent(self, task_numbers: array[int]) -> None:
         """Keep only these: called at start, with the attempts of unfinished tasks."""
         with self.transaction("NORMAL"):
             self._db.execute("delete from sent")
             self._db.execute("update accepted set sent = 0 where sent > 0")
-            if numbers:
-                self._db.execute("insert into sent(tasks) values(?)", (numbers.tobytes(),))
+            if task_numbers:
+                self._db.execute("insert into sent(tasks) values(?)", (task_numbers.tobytes(),))
 
     @contextmanager
     def transaction(self, level: str) -> Iterator[sqlite3.Connection]:

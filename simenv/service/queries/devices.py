@@ -98,7 +98,7 @@ class DeviceRecords:
         return ideal(pool, limits)
 
     @property
-    def known(self) -> tuple[DeviceInfo, ...]:
+    def infos(self) -> tuple[DeviceInfo, ...]:
         """All machines that have said what they are."""
         return tuple(self._said.values())
 
@@ -110,17 +110,21 @@ def _silent(pool: str) -> DeviceInfo:
 
 def seen(state: SchedulerState, devices: DeviceRecords) -> RoutingSnapshot:
     """What routing is told of this moment."""
-    return RoutingSnapshot(devices.known, closed_pools(state))
+    return RoutingSnapshot(devices.infos, closed_pools(state))
 
 
 def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices) -> ReplySteps:
     """Every pool as a device, or one emulated device whether a pool holds it or not, or the names
     of all devices that can be emulated."""
     if message.names:
-        known = None if devices.emulated is None else devices.emulated.registry.names()
-        while known is not None and not known.done():
-            yield known
-        names = [] if known is None else [(name, str(at)) for name, at in known.result().items()]
+        names_future = None if devices.emulated is None else devices.emulated.registry.names()
+        while names_future is not None and not names_future.done():
+            yield names_future
+        names = (
+            []
+            if names_future is None
+            else [(name, str(at)) for name, at in names_future.result().items()]
+        )
         yield codec.encode(DevicesReply(message.request, [], names))
         return
     while True:

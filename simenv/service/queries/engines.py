@@ -65,13 +65,13 @@ def explain(
     except SimenvError as error:
         return Refused(message.request, [refusal(error)])
     choices = [
-        _choice(one, message, result, present.limits, number == 0)
-        for number, one in enumerate(considered)
+        _choice(candidate, message, result, present.limits, number == 0)
+        for number, candidate in enumerate(considered)
     ]
     if estimator is not None:
         choices = [
-            each if one.route is None else _as_learned(each, one.route, estimator)
-            for each, one in zip(choices, considered, strict=True)
+            each if candidate.route is None else _as_learned(each, candidate.route, estimator)
+            for each, candidate in zip(choices, considered, strict=True)
         ]
     return Explained(message.request, Explanation(_sizes(result), choices))
 
@@ -100,34 +100,42 @@ def _only_named(
 
 
 def _choice(
-    one: EngineCandidate, message: Explain, profile: Profile, limits: ClusterLimits, first: bool
+    candidate: EngineCandidate,
+    message: Explain,
+    profile: Profile,
+    limits: ClusterLimits,
+    first: bool,
 ) -> Choice:
-    card = catalog.card(one.engine)
+    card = catalog.card(candidate.engine)
     assert card is not None  # routing considers no others
-    if one.route is None:
-        hint = card.install_hint or ("" if one.objection is None else one.objection.hint)
+    if candidate.route is None:
+        hint = card.install_hint or (
+            "" if candidate.objection is None else candidate.objection.hint
+        )
         if message.terms.engine == engine_choice.AUTO and hint == ELSEWHERE:
             hint = ""  # auto has looked at all others already
-        return Choice(one.engine, False, False, one.text, hint, "", 0, 0.0, card.reproducible)
-    route = one.route
+        return Choice(
+            candidate.engine, False, False, candidate.text, hint, "", 0, 0.0, card.reproducible
+        )
+    route = candidate.route
     micros = (route.evolve_us + route.shot_us * message.shots) * max(1, message.count)
     by = f"{message.terms.engine} prefers another"
     if message.terms.prefer:
         by = "another pool is preferred"
     elif not card.automatic:
         by = "auto never takes it"
-    why = one.text if first else f"able, but {by}"
+    why = candidate.text if first else f"able, but {by}"
     device_us = device_ns(route, message.shots, max(1, message.count)) / 1e3
     if device_us:
         why += f"; {device_us / 1e6:.3g} s on the device"
     if route.paced:
         micros = max(micros, device_us)
     return Choice(
-        engine=one.engine,
+        engine=candidate.engine,
         chosen=first,
         able=True,
         why=why,
-        hint="" if first else f"engine={one.engine!r} asks for it",
+        hint="" if first else f"engine={candidate.engine!r} asks for it",
         pool=route.pool,
         memory_bytes=route.memory_bytes,
         seconds=micros / 1e6,
@@ -141,30 +149,30 @@ def _choice(
 
 def _as_learned(choice: Choice, route: Route, estimator: Estimator) -> Choice:
     """With the time that runs like it took, and how far such times were off."""
-    known = estimator.quality(route)
-    if not known.count or route.paced:
+    quality = estimator.quality(route)
+    if not quality.count or route.paced:
         return choice
     return msgspec.structs.replace(
         choice,
-        seconds=choice.seconds * known.factor,
-        runs=known.count,
-        off_by=math.exp(known.deviation),
+        seconds=choice.seconds * quality.factor,
+        runs=quality.count,
+        off_by=math.exp(quality.deviation),
     )
 
 
-def _sizes(found: Profile) -> Sizes:
+def _sizes(profile: Profile) -> Sizes:
     return Sizes(
-        num_qubits=found.used_qubits,
-        operations=found.operations,
-        gates_1q=found.gates_1q,
-        gates_2q=found.gates_2q,
-        gates_many=found.gates_many,
-        measurements=found.measurements,
-        dynamic=found.mid_circuit,
-        clifford=found.clifford,
-        bond_bits=found.bond_bits,
-        trial_bond=0 if found.trial is None else found.trial.bond,
-        trial_part=0.0 if found.trial is None else found.trial.part,
+        num_qubits=profile.used_qubits,
+        operations=profile.operations,
+        gates_1q=profile.gates_1q,
+        gates_2q=profile.gates_2q,
+        gates_many=profile.gates_many,
+        measurements=profile.measurements,
+        dynamic=profile.mid_circuit,
+        clifford=profile.clifford,
+        bond_bits=profile.bond_bits,
+        trial_bond=0 if profile.trial is None else profile.trial.bond,
+        trial_part=0.0 if profile.trial is None else profile.trial.part,
     )
 
 

@@ -211,15 +211,15 @@ class QueryHandlers:
                 unknown.append(number)
             else:
                 ended.setdefault(place, []).append(number)
-        for place, numbers in ended.items():
+        for place, task_numbers in ended.items():
             yield None
-            result = completions.ends(place, set(numbers), scope)
+            result = completions.ends(place, set(task_numbers), scope)
             yield from map(codec.encode, result)
             there = {completion.task for group in result for completion in group.results}
             # What is only about to be stored, or has just been queued again, is asked for again.
             unknown += [
                 number
-                for number in numbers
+                for number in task_numbers
                 if number not in there and number not in state.tasks
                 if completions.is_stored(number)
             ]

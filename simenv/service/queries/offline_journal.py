@@ -77,10 +77,10 @@ class Archive:
 
         Raises NotFoundError where there is neither, JournalError.
         """
-        here = [path for path in (paths.journal, paths.copy) if path.exists()]
-        if not here:
+        existing = [path for path in (paths.journal, paths.copy) if path.exists()]
+        if not existing:
             raise NotFoundError(f"no journal of {name!r}: neither {paths.journal} nor {paths.copy}")
-        self.path = here[0]
+        self.path = existing[0]
         self._name, self._results = name, paths.results
         self._node = os.uname().nodename
         self._journal = StoredJournal(self.path)

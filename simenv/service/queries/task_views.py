@@ -59,7 +59,10 @@ def listed(
 
 def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
     """Those that wait for units of their reservations, with their turns there."""
-    each = (enumerate(one.parked.values(), 1) for one in state.reservations.live.values())
+    each = (
+        enumerate(reservation.parked.values(), 1)
+        for reservation in state.reservations.live.values()
+    )
     shown = itertools.islice(itertools.chain.from_iterable(each), limit)
     return [(record, turn) for turn, (record, _) in shown]
 

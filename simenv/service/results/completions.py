@@ -53,9 +53,9 @@ class TaskEnd(msgspec.Struct, frozen=True):
 class Completions:
     """Used from the loop's thread."""
 
-    def __init__(self, journal: Journal, here: Origin) -> None:
+    def __init__(self, journal: Journal, origin: Origin) -> None:
         self._journal = journal
-        self._here = here  # the origin of endings that no worker caused
+        self._here = origin  # the origin of endings that no worker caused
         self.next_seq = journal.records.last_seq() + 1
         self._fresh: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}
@@ -217,12 +217,12 @@ class Completions:
 
     def standing(self, completed: Completed) -> list[Completed]:
         """The message without what was withdrawn of it, cut where something is missing."""
-        numbers = range(completed.first_seq, completed.first_seq + len(completed.results))
-        if self._replaced.isdisjoint(numbers):
+        seqs = range(completed.first_seq, completed.first_seq + len(completed.results))
+        if self._replaced.isdisjoint(seqs):
             return [completed]
         return [
             only(completed, completion, seq)
-            for seq, completion in zip(numbers, completed.results, strict=True)
+            for seq, completion in zip(seqs, completed.results, strict=True)
             if seq not in self._replaced
         ]
 

@@ -64,10 +64,10 @@ class OldEvents:
     def _gone(self, owner: str) -> list[int]:
         """Some of the oldest events of an owner that are too many or too old."""
         rows = self._journal.records.rows
-        most = {"": EVENTS_KEPT, AUDIT: AUDIT_KEPT}.get(owner, self._share)
+        max_events = {"": EVENTS_KEPT, AUDIT: AUDIT_KEPT}.get(owner, self._share)
         newest = self._journal.records.last_event()
         query = "select seq from event where owner = ? order by seq desc limit 1 offset ?"
-        too_many = max((row[0] for row in rows(query, owner, most)), default=0)
+        too_many = max((row[0] for row in rows(query, owner, max_events)), default=0)
         query = "select seq, body from event where owner = ? order by seq limit ?"
         gone: list[int] = []
         for seq, body in rows(query, owner, EVENTS_A_STEP):

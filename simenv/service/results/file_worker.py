@@ -80,12 +80,12 @@ class FileWorker:
         """When what is to be removed so far has been removed."""
         self._do(self._short, lambda: None, then)
 
-    def sweep(self, known: set[str], epoch_fence: int) -> None:
+    def sweep(self, referenced: set[str], epoch_fence: int) -> None:
         """At a start: what workers of earlier starts left half written, or that nobody knows of.
 
         `epoch_fence`: attempts from here on are of this start.
         """
-        self._long.put((lambda: _sweep(self._root, known, epoch_fence), _nothing))
+        self._long.put((lambda: _sweep(self._root, referenced, epoch_fence), _nothing))
 
     def kept(self, then: Callable[[object], None]) -> None:
         """The tasks that long runs have left something for: a dict of names and bytes."""
@@ -146,11 +146,11 @@ def _remove(root: Path, names: list[str]) -> None:
             continue  # the next start sweeps it away
 
 
-def _sweep(root: Path, known: set[str], epoch_fence: int) -> None:
+def _sweep(root: Path, referenced: set[str], epoch_fence: int) -> None:
     for path in _files(root):
         name = str(path.relative_to(root))
         fence = fence_of(path.name)
-        is_known = name in known and not name.endswith(UNFINISHED)
+        is_known = name in referenced and not name.endswith(UNFINISHED)
         if 0 <= fence < epoch_fence and not is_known:
             _remove(root, [name])
 

@@ -46,4 +46,4 @@ class HeldResults:
 
     def drop(self, task: int) -> list[str]:
         """Discard the result of a task; the files that it named."""
-        return [one.file for one in self._held.pop(task).results if one.file]
+        return [result.file for result in self._held.pop(task).results if result.file]

@@ -106,9 +106,9 @@ class Sweep:
     def _whose(self) -> tuple[str, int] | None:
         """Who has to give, and how many bytes; None: nobody."""
         kept = {owner: size for owner, size in self._kept.items() if owner not in self._empty}
-        for owner, most in self._limits.owner_bytes.items():
-            if kept.get(owner, 0) > most:
-                return owner, kept[owner] - most
+        for owner, max_bytes in self._limits.owner_bytes.items():
+            if kept.get(owner, 0) > max_bytes:
+                return owner, kept[owner] - max_bytes
         largest = max(kept, key=kept.__getitem__, default=None)
         if largest is not None and self._total > self._limits.most_bytes:
             return largest, self._total - self._limits.most_bytes
@@ -262,7 +262,7 @@ class Retention:
         if self._old.is_due(limits.before_s, limits.most_bytes - beside):
             return True
         kept = self._old.kept_by_owner()
-        if any(kept.get(owner, 0) > most for owner, most in limits.owner_bytes.items()):
+        if any(kept.get(owner, 0) > max_bytes for owner, max_bytes in limits.owner_bytes.items()):
             return True
         others = any(owner and size > SMALL_BYTES for owner, size in kept.items())
         return limits.lacking_bytes > 0 and others
@@ -272,7 +272,9 @@ class Retention:
         before_s = time.time() - DAY_S * config.history.keep_days
         quotas = self._state.quotas
         kept = self._old.kept_by_owner()
-        owners = {owner: most for owner in kept if (most := quotas.of(owner).max_kept_bytes)}
+        owners = {
+            owner: max_bytes for owner in kept if (max_bytes := quotas.of(owner).max_kept_bytes)
+        }
         lacking = self._reserve.lacking_bytes()
         return RetentionLimits(before_s, round(GIB * config.results.keep_gib), owners, lacking)
 
@@ -284,15 +286,15 @@ class Retention:
             self._forgetting = self._events.step() or self._old.forget_attempts()
 
 
-def add(one: RetainedData, other: RetainedData) -> RetainedData:
+def add(first: RetainedData, second: RetainedData) -> RetainedData:
     """Both together."""
     return RetainedData(
-        one.tasks + other.tasks,
-        one.files + other.files,
-        one.file_bytes + other.file_bytes,
-        one.journal_bytes + other.journal_bytes,
-        one.unread + other.unread,
-        min((kept.oldest_s for kept in (one, other) if kept.oldest_s), default=0.0),
+        first.tasks + second.tasks,
+        first.files + second.files,
+        first.file_bytes + second.file_bytes,
+        first.journal_bytes + second.journal_bytes,
+        first.unread + second.unread,
+        min((kept.oldest_s for kept in (first, second) if kept.oldest_s), default=0.0),
     )
 
 

@@ -31,10 +31,10 @@ class ConnectionFileLease:
         self._told: ConnectionFile | None = None
         self._touched_ns = 0
 
-    def announce(self, told: ConnectionFile) -> None:
+    def announce(self, file: ConnectionFile) -> None:
         """Write the file, 0600, by rename."""
-        self._told = told
-        write_atomic(self._path, msgspec.json.encode(told))
+        self._told = file
+        write_atomic(self._path, msgspec.json.encode(file))
 
     def holds(self) -> bool:
         """Touch the file every few seconds. False: it is another service's now."""

@@ -132,7 +132,7 @@ class ActionExecutor:
                 self.outbox += self._completions.from_worker(message, results)
                 continue
             others.append(ending)
-            self._remove_files([one.file for one in message.results if one.file])
+            self._remove_files([result.file for result in message.results if result.file])
         return others
 
     def record_event(self, kind: str, subject: str, message: str, owner: str = "") -> None:

@@ -76,27 +76,27 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFi
     return door, now
 
 
-def own_door(told: ServerFile) -> OwnerEndpoint:
+def own_door(server: ServerFile) -> OwnerEndpoint:
     """How the environment's own user comes in there from another machine: with a pair that stays,
     so that a start anew takes her connections up again."""
-    return OwnerEndpoint(told.address, told.public_key, told.own_public, told.own_secret)
+    return OwnerEndpoint(server.address, server.public_key, server.own_public, server.own_secret)
 
 
-def resolved(host: str, told: str = "listen") -> str:
-    """The one IP address a host's name, an interface or an address means. `told`: where it comes
+def resolved(host: str, setting: str = "listen") -> str:
+    """The one IP address a host's name, an interface or an address means. `setting`: where it comes
     from, for the ConfigError, which is also raised for a name that stands for all interfaces."""
     if host == EVERYWHERE:
         return "0.0.0.0"
-    result = _looked_up(host, told)
+    result = _looked_up(host, setting)
     if is_any_address(result):
         raise ConfigError(
-            f"{told}: {host!r} is {result}, which would open every interface of this machine",
+            f"{setting}: {host!r} is {result}, which would open every interface of this machine",
             hint=f"name one interface; to open all of them: {EVERYWHERE}",
         )
     return result
 
 
-def _looked_up(host: str, told: str) -> str:
+def _looked_up(host: str, setting: str) -> str:
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
     import psutil  # here, because it takes a start 15 ms
@@ -109,7 +109,7 @@ def _looked_up(host: str, told: str) -> str:
     except OSError as error:
         names = ", ".join(sorted(psutil.net_if_addrs()))
         raise ConfigError(
-            f"{told}: {host!r} is neither an interface nor a host: {error.strerror}",
+            f"{setting}: {host!r} is neither an interface nor a host: {error.strerror}",
             hint=f"interfaces here: {names}; or an IP address of this machine",
         ) from error
     return str(result[0][4][0])
@@ -160,9 +160,9 @@ class WorkerEndpoint:
             write_atomic(results / TOKEN, token.encode())
         except OSError as error:
             raise ConfigError(f"cannot write {results / TOKEN}: {error.strerror}") from error
-        here = os.uname().nodename
+        hostname = os.uname().nodename
         others = [node.name for node in nodes if not is_this_node(node.name)]
-        settings = WorkerBootstrap(KEYS_FORMAT, here, str(sockets), token, epoch=epoch)
+        settings = WorkerBootstrap(KEYS_FORMAT, hostname, str(sockets), token, epoch=epoch)
         if others:
             server, own = new_pair(), new_pair()
             host = address_for(others[0], interface)
@@ -174,7 +174,7 @@ class WorkerEndpoint:
             self.own = OwnerEndpoint(address, server.public, own.public, own.secret)
             settings = WorkerBootstrap(
                 KEYS_FORMAT,
-                here,
+                hostname,
                 str(sockets),
                 token,
                 address,
@@ -208,9 +208,9 @@ def address_for(other: str, interface: str) -> str:
                 hint="name the one by which the other nodes reach this one",
             )
         return resolved(interface, "launcher.interface")
-    here = os.uname().nodename
+    hostname = os.uname().nodename
     with suppress(ConfigError):
-        named = resolved(here, "this node's name")
+        named = resolved(hostname, "this node's name")
         if not ipaddress.ip_address(named).is_loopback:
             return named
     return _routed(other)

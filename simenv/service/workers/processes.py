@@ -110,29 +110,29 @@ class WorkerProcesses:
     def joined(self, name: str, start: int, peer: bytes) -> bool:
         """A worker spoke for the first time; False if it is none of ours, or if that start of it
         has spoken already, through another socket: nobody takes over a worker that lives."""
-        known = self._peers.get(name)
-        if known is None or known.start != start or known.work not in (b"", peer):
+        worker = self._peers.get(name)
+        if worker is None or worker.start != start or worker.work not in (b"", peer):
             return False
-        known.work = peer
+        worker.work = peer
         self._names[peer] = name
         return True
 
     def beats(self, name: str, start: int, peer: bytes) -> bool:
         """A worker's heart beats; False if it is none of ours, or comes through another socket
         than before."""
-        known = self._peers.get(name)
-        if known is None or known.start != start or known.control not in (b"", peer):
+        worker = self._peers.get(name)
+        if worker is None or worker.start != start or worker.control not in (b"", peer):
             return False
-        known.control = peer
+        worker.control = peer
         return True
 
     def work_peer(self, name: str) -> bytes:
-        known = self._peers.get(name)
-        return known.work if known is not None else b""
+        worker = self._peers.get(name)
+        return worker.work if worker is not None else b""
 
     def control_peer(self, name: str) -> bytes:
-        known = self._peers.get(name)
-        return known.control if known is not None else b""
+        worker = self._peers.get(name)
+        return worker.control if worker is not None else b""
 
     def name_of(self, peer: bytes) -> str:
         """The worker behind a work socket; "" if it is none of ours."""
@@ -148,8 +148,8 @@ class WorkerProcesses:
                 self._launcher.kill(name)
         for end in ends:
             self._ending.pop(end.name, None)
-            known = self._peers.get(end.name)
-            if known is not None and known.start == end.start:
+            worker = self._peers.get(end.name)
+            if worker is not None and worker.start == end.start:
                 self._forget(end.name)
         return ends
 
@@ -163,8 +163,8 @@ class WorkerProcesses:
 
     def kill(self, name: str) -> None:
         """End it now; one that holds a machine may cancel its job there first."""
-        known = self._peers.get(name)
-        if known is not None and known.has_machine:
+        worker = self._peers.get(name)
+        if worker is not None and worker.has_machine:
             self._ending.setdefault(name, time.monotonic() + MACHINE_GRACE_S)
             self._launcher.terminate(name)
         else:
@@ -178,10 +178,10 @@ class WorkerProcesses:
         self._launcher.close()
 
     def _forget(self, name: str) -> None:
-        known = self._peers.pop(name, None)
-        if known is not None:
-            self._names.pop(known.work, None)
-            self._keys.remove(name, known.start)
+        worker = self._peers.pop(name, None)
+        if worker is not None:
+            self._names.pop(worker.work, None)
+            self._keys.remove(name, worker.start)
 
     def _log(self, name: str) -> Path:
         return self._paths.logs / f"{name}.log"

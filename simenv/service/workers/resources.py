@@ -25,7 +25,7 @@ MEMORY_SHARE = 0.8  # of what is really ours, for simulators
 
 def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
     """The nodes that are ours; ConfigError if the settings contradict them or one another."""
-    here = this_node()
+    local_node = this_node()
     if config.memory_bytes and config.memory_per_slot:
         raise ConfigError(
             "memory_bytes and memory_per_slot both bound a node's memory", hint="give one of them"
@@ -38,23 +38,23 @@ def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
             memory_per_slot=config.memory_per_slot,
             slots=config.slots,
             nodes_per_dvm=config.launcher.nodes_per_dvm,
-            local=here,
+            local=local_node,
         )
     except AllocationError as error:
         raise ConfigError(str(error), hint=error.hint or "see `simenv doctor`") from error
     for node in result.nodes:
-        _check(node, config, here)
-    return replace(result, nodes=tuple(_with_local_gpus(node, here) for node in result.nodes))
+        _check(node, config, local_node)
+    return replace(result, nodes=tuple(_with_local_gpus(node, local_node) for node in result.nodes))
 
 
-def _with_local_gpus(node: Node, here: Node) -> Node:
+def _with_local_gpus(node: Node, local_node: Node) -> Node:
     """This machine's GPUs with their details, unless the site grants another number of them."""
-    if not is_this_node(node.name) or node.gpus not in (0, here.gpus):
+    if not is_this_node(node.name) or node.gpus not in (0, local_node.gpus):
         return node
-    return replace(node, gpus=here.gpus, gpu_details=here.gpu_details)
+    return replace(node, gpus=local_node.gpus, gpu_details=local_node.gpu_details)
 
 
-def _check(node: Node, config: Config, here: Node) -> None:
+def _check(node: Node, config: Config, local_node: Node) -> None:
     if config.slots and node.slots != config.slots:
         source = "hosts" if config.hosts else "hostfile"
         raise ConfigError(
@@ -66,10 +66,10 @@ def _check(node: Node, config: Config, here: Node) -> None:
             f"memory_bytes = {config.memory_bytes} is more than the {node.memory_bytes} there are"
             f" on node {node.name}"
         )
-    if is_this_node(node.name) and node.memory_bytes > here.memory_bytes:
+    if is_this_node(node.name) and node.memory_bytes > local_node.memory_bytes:
         raise ConfigError(
             f"memory_per_slot = {size(config.memory_per_slot)} for {node.slots} slots is "
-            f"{size(node.memory_bytes)}; node {node.name} has {size(here.memory_bytes)}",
+            f"{size(node.memory_bytes)}; node {node.name} has {size(local_node.memory_bytes)}",
             hint="less memory for each slot, or fewer slots",
         )
 

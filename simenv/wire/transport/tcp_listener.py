@@ -202,11 +202,11 @@ class TcpListener:
         key = ""
         if len(asked) == 7 and asked[5] == b"CURVE" and len(asked[6]) == 32:
             key = z85.encode(asked[6]).decode()
-        known = key in self._admitted
-        if not known:
+        is_admitted = key in self._admitted
+        if not is_admitted:
             place = asked[3].decode(errors="replace") if len(asked) > 3 else "somewhere"
             self._on_rejection(f"a key that is not known was refused, from {place}")
-        code, text, user = (b"200", b"", key) if known else (b"400", b"unknown key", "")
+        code, text, user = (b"200", b"", key) if is_admitted else (b"400", b"unknown key", "")
         request = asked[1] if len(asked) > 1 else b""
         self._zap.send_multipart((b"1.0", request, code, text, user.encode(), b""), _NOBLOCK)
 
@@ -337,13 +337,13 @@ class TcpListener:
 
     def send(self, peer: bytes, body: bytes) -> bool:
         """To whoever last spoke under that name with a key that still counts."""
-        known = self._peers.get(peer)
-        return known is not None and self._outgoing.send(known.route, body, known.owner)
+        entry = self._peers.get(peer)
+        return entry is not None and self._outgoing.send(entry.route, body, entry.owner)
 
     def room(self, peer: bytes) -> bool:
         """Is there room for another answer to that peer?"""
-        known = self._peers.get(peer)
-        return known is None or self._outgoing.room(known.route, known.owner)
+        entry = self._peers.get(peer)
+        return entry is None or self._outgoing.room(entry.route, entry.owner)
 
     def close(self) -> None:
         if self._read_ahead is not None:

@@ -82,17 +82,17 @@ def read(path: Path, worker: str = "", start: int = 0) -> WorkerBootstrap:
 def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
     """To the service's door for workers: on its own node through the socket, else over TCP."""
     path = Path(service.sockets) / "worker.sock"
-    here = os.uname().nodename
-    if here == service.node and path.exists() and files.weakness(path.parent) is None:
+    node = os.uname().nodename
+    if node == service.node and path.exists() and files.weakness(path.parent) is None:
         return ZmqConnection(path, identity)
     if not service.address:
         raise NoServiceError(
-            f"{here} cannot reach the service on {service.node}, which does not listen for others",
+            f"{node} cannot reach the service on {service.node}, which does not listen for others",
             hint="it was started for one node; start it anew inside the allocation",
         )
     if not service.secret_key:
         raise NoServiceError(
-            f"no way from {here} to the service on {service.node}: this worker has no key",
+            f"no way from {node} to the service on {service.node}: this worker has no key",
             hint="was it started by that service? its keys are in worker-keys beside worker.json",
         )
     return WorkerTcpConnection(service, identity)

@@ -320,8 +320,8 @@ class ZmqConnection:
         )
         if not results:
             return None
-        for one, _ in results:
-            if one is not self._socket:
+        for ready, _ in results:
+            if ready is not self._socket:
                 os.read(self._woken, 4096)
                 return None
         frame = self._socket.recv(_NOBLOCK, copy=False)  # a frame knows whether it is the last

@@ -91,8 +91,8 @@ class IdealStates:
         if program.readout is not None:
             for qubit in self._measured:
                 p01, p10 = program.readout.p01[qubit], program.readout.p10[qubit]
-                one = excited[qubit]
-                readout[qubit] = float((1.0 - one) * p01 + one * p10)
+                p1 = excited[qubit]
+                readout[qubit] = float((1.0 - p1) * p01 + p1 * p10)
         return LocationLosses(result, readout)
 
     @property

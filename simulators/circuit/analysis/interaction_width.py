@@ -52,8 +52,8 @@ def _interactions(circuit: Circuit) -> dict[int, set[int]] | None:
     fresh = circuit.num_qubits
     for code, qubits in _gates(circuit):
         if code == _SWAP:
-            one, two = qubits
-            line[one], line[two] = line[two], line[one]
+            a, b = qubits
+            line[a], line[b] = line[b], line[a]
             continue
         moved = moved_qubits(code, len(qubits))
         clique = [line[q] for q in qubits]

@@ -35,13 +35,13 @@ def noise_profile(
         result = active_support(circuit, program, outputs, labels) if outputs else None
         if result is not None:
             locations, width = locations[result.acting], int(result.needed.sum())
-    facts, numbers = program.facts, locations[:, CHANNEL]
+    facts, channels = program.facts, locations[:, CHANNEL]
     return NoiseProfile(
         frozenset(program.kinds),
         len(locations),
         int(np.count_nonzero(locations[:, Q1] >= 0)),
-        float(facts.errors[numbers].sum()),
-        float(facts.drawn[numbers].sum()),
+        float(facts.errors[channels].sum()),
+        float(facts.drawn[channels].sum()),
         width,
         touched=touched,
     )
@@ -52,14 +52,14 @@ def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
     locations, facts, qubits = program.locations, program.facts, circuit.num_qubits
     room = (16 + 3) * qubits + circuit.num_clbits + circuit.ops.size
     room += len(locations) + facts.rows.size
-    found, weights = np.empty(5, np.int64), np.empty(2)
+    measured, weights = np.empty(5, np.int64), np.empty(2)
     _measure_counts(
         circuit.table.rows, GATE_KINDS, circuit.ops, circuit.qubits, circuit.clbits,
         circuit.num_clbits, qubits, int(bool(circuit.conditions_data)), locations, facts.rows,
-        facts.all_traits, facts.all_errors, facts.all_drawn, np.empty(room, np.uint8), found,
+        facts.all_traits, facts.all_errors, facts.all_drawn, np.empty(room, np.uint8), measured,
         weights,
     )  # fmt: skip
-    acting, pairs, needed, touched, widest = found.tolist()
+    acting, pairs, needed, touched, widest = measured.tolist()
     error_weight, drawn_weight = weights.tolist()
     return NoiseProfile(
         frozenset(program.kinds),
@@ -79,9 +79,9 @@ def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
 )  # fmt: skip
 def _measure_counts(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, num_clbits, num_qubits, blocks, locations, channels,
-    all_traits, all_errors, all_drawn, scratch, found, weights,
+    all_traits, all_errors, all_drawn, scratch, measured, weights,
 ):  # fmt: skip
-    """Fill `found` (by the names above) and `weights`: of all errors, and of those that are drawn.
+    """Fill `measured` (by the names above) and `weights`: of all errors, and of those drawn.
 
     `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components of few
     qubits share a part: see `noisy_components`. `scratch`: bytes.
@@ -107,17 +107,17 @@ def _measure_counts(  # type: ignore[no-untyped-def]
         rows, kinds, ops, qubits, clbits, 1, blocks, locations, traits, levels, written, kept,
         acting, needed,
     )  # fmt: skip
-    found[:] = 0
+    measured[:] = 0
     weights[:] = 0.0
     connect(rows, ops, qubits, kept, locations[:0], parent)
     for place in range(locations.shape[0]):
         if acting[place]:
             row = channels[locations[place, CHANNEL]]
-            found[_LOCATIONS] += 1
+            measured[_LOCATIONS] += 1
             weights[0] += all_errors[row]
             weights[1] += all_drawn[row]
             if locations[place, Q1] >= 0:
-                found[_PAIRS] += 1
+                measured[_PAIRS] += 1
                 join(parent, locations[place, Q0], locations[place, Q1])
     touched[:] = 0
     wire = 0
@@ -127,19 +127,19 @@ def _measure_counts(  # type: ignore[no-untyped-def]
                 touched[qubits[j]] = 1
         wire += rows[ops[k], 1]
     for q in range(num_qubits):
-        found[_TOUCHED] += touched[q]
-        found[_NEEDED] += needed[q]
+        measured[_TOUCHED] += touched[q]
+        measured[_NEEDED] += needed[q]
         sizes[q] = 0
-    if found[_NEEDED] == 0:
-        found[_NEEDED] = needed[0] = 1
+    if measured[_NEEDED] == 0:
+        measured[_NEEDED] = needed[0] = 1
     groups = 0
     for q in range(num_qubits):
         if needed[q]:
             root = root_of(parent, q)
             groups += sizes[root] == 0
             sizes[root] += 1
-            found[_WIDEST] = max(found[_WIDEST], sizes[root])
-    found[_WIDEST] = max(found[_WIDEST], min(groups, PACKED_QUBITS))
+            measured[_WIDEST] = max(measured[_WIDEST], sizes[root])
+    measured[_WIDEST] = max(measured[_WIDEST], min(groups, PACKED_QUBITS))
 
 
 def _touched(circuit: Circuit) -> int:

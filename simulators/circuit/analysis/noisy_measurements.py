@@ -31,7 +31,7 @@ def noisy_layout(circuit: Circuit, noise: NoiseProgram, *, keep: bool = False) -
 
 @kernel(NAMES, U16, U16, U16, INTS2, INTS2, I64, I64, I64, group="attachment")
 def _place_measurements(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, locations, bounds, roles, source, numbers
+    rows, ops, qubits, clbits, locations, bounds, roles, source, op_ids
 ):
     """Change the arrays of a layout; see `noisy_layout`. `bounds` [2, qubits]: scratch."""
     for q in range(bounds.shape[1]):
@@ -50,7 +50,7 @@ def _place_measurements(  # type: ignore[no-untyped-def]
             first, last = bounds[0, qubits[at]], bounds[1, qubits[at]]
             if code == MEASURE and last >= k:
                 if roles[k] == TERMINAL:
-                    source[clbits[bit]] = numbers[clbits[bit]] = -1
+                    source[clbits[bit]] = op_ids[clbits[bit]] = -1
                 roles[k] = ORDINARY
             elif code == RESET and roles[k] == NO_OP_RESET and (last >= k or first < k):
                 roles[k] = ORDINARY

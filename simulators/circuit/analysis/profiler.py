@@ -75,45 +75,45 @@ class CircuitTraits(msgspec.Struct, frozen=True):
 
 
 @kernel(NAMES, NAMES, U16, U16, F64, I32, INT, I64, I64, group="admission")
-def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # type: ignore[no-untyped-def]
-    """Fill `found`, by the names below; `bits`: int64 [cuts], zeros."""
+def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, features):  # type: ignore[no-untyped-def]
+    """Fill `features`, by the names below; `bits`: int64 [cuts], zeros."""
     q = p = slot = steps = 0
-    found[:] = 0
+    features[:] = 0
     for k in range(ops.size):
         code, nq, np_ = rows[ops[k], 0], rows[ops[k], 1], rows[ops[k], 3]
         if code >= UNITARY:
             kind = _ALWAYS if code == UNITARY else kinds[code, 0]
             if code == UNITARY:
-                found[_OPEN] = 1
+                features[_OPEN] = 1
             if code == _MCX and nq <= 2:
                 kind = _ALWAYS
             elif code == _MCPHASE and nq <= 2:
                 kind = _QUARTERS if nq == 1 else _HALVES
             if kind == _NEVER:
-                found[_OTHER] = 1
+                features[_OTHER] = 1
             elif kind != _ALWAYS:
-                found[_ANGLED] = 1
+                features[_ANGLED] = 1
                 unit = _QUARTER if kind == _QUARTERS else 2.0 * _QUARTER
                 while slot < slots.size and slots[slot] < p:
                     slot += 2
                 for j in range(p, p + np_):
                     if slot < slots.size and slots[slot] == j:
-                        found[_OPEN] = 1
+                        features[_OPEN] = 1
                         slot += 2
                         continue
                     count = np.round(params[j] / unit)
                     gap = abs(params[j] - count * unit)
                     if gap > min(_MOST_OFF, _TOLERANCE * max(1.0, abs(count))):
-                        found[_BETWEEN] = 1
-            if nq > 1 and found[_BITS] >= 0:
+                        features[_BETWEEN] = 1
+            if nq > 1 and features[_BITS] >= 0:
                 low = high = np.int64(qubits[q])
                 for j in range(q + 1, q + nq):
                     low = min(low, np.int64(qubits[j]))
                     high = max(high, np.int64(qubits[j]))
-                found[_LONGEST] = max(found[_LONGEST], high - low)
+                features[_LONGEST] = max(features[_LONGEST], high - low)
                 steps += (high - low) * nq
                 if steps > _MAX_STEPS:
-                    found[_BITS] = -1
+                    features[_BITS] = -1
                 else:
                     rank = np.int64(1) if code > UNITARY and kinds[code, 1] else np.int64(0)
                     for cut in range(low, high):
@@ -124,9 +124,9 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, found):  # 
                                 if qubits[j] <= cut:
                                     left += 1
                             more = 2 * min(left, nq - left)
-                        most = min(cut + 1, num_qubits - cut - 1)
-                        bits[cut] = min(bits[cut] + more, most)
-                        found[_BITS] = max(found[_BITS], bits[cut])
+                        limit = min(cut + 1, num_qubits - cut - 1)
+                        bits[cut] = min(bits[cut] + more, limit)
+                        features[_BITS] = max(features[_BITS], bits[cut])
         q += nq
         p += np_
 
@@ -234,15 +234,15 @@ def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> 
     if not result.parts:
         return None
     rows = circuit.table.rows
-    numbers = np.bincount(circuit.ops[result.kept], minlength=len(rows)).tolist()
+    counts = np.bincount(circuit.ops[result.kept], minlength=len(rows)).tolist()
     gates = [0, 0, 0]  # by their qubits: up to 1, 2, more
-    for number, (code, wires, _, _) in zip(numbers, rows.tolist(), strict=True):
+    for number, (code, wires, _, _) in zip(counts, rows.tolist(), strict=True):
         if code >= UNITARY:
             gates[min(2, max(0, wires - 1))] += number
     return Kept(
         num_qubits=result.num_qubits,
         widest=result.widest,
-        operations=sum(numbers),
+        operations=sum(counts),
         gates_1q=gates[0],
         gates_2q=gates[1],
         gates_many=gates[2],

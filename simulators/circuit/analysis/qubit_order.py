@@ -30,8 +30,8 @@ def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
     for width in sorted(set(widths.tolist())):
         wires = qubits[first[widths == width, None] + np.arange(width)]
         low, high = _FIRST_TWO if width == 2 else np.triu_indices(width, 1)
-        one, two = wires[:, low], wires[:, high]
-        codes.append((np.minimum(one, two) * size + np.maximum(one, two)).ravel())
+        a, b = wires[:, low], wires[:, high]
+        codes.append((np.minimum(a, b) * size + np.maximum(a, b)).ravel())
     if not codes:
         return np.zeros((0, 2), np.int64)
     return np.stack(np.divmod(np.unique(np.concatenate(codes)), size), axis=1)
@@ -62,9 +62,9 @@ def cuthill_mckee(pairs: NDArray[np.int64], num_qubits: int) -> list[int]:
     """Qubits in the order of Cuthill and McKee, component by component: breadth first from an end
     of the component, neighbours by ascending degree."""
     neighbours: list[list[int]] = [[] for _ in range(num_qubits)]
-    for one, two in pairs.tolist():
-        neighbours[one].append(two)
-        neighbours[two].append(one)
+    for a, b in pairs.tolist():
+        neighbours[a].append(b)
+        neighbours[b].append(a)
     degree = [len(each) for each in neighbours]
     for each in neighbours:
         each.sort(key=lambda qubit: (degree[qubit], qubit))

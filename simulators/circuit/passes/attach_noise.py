@@ -199,32 +199,32 @@ class _CircuitNoise:
 
     def _irregular_locations(self) -> _Locations:
         """Channels after the operations that have no entry of their own; their durations."""
-        known: dict[tuple[str, tuple[int, ...]], list[tuple[int, int, int]]] = {}
+        cache: dict[tuple[str, tuple[int, ...]], list[tuple[int, int, int]]] = {}
         rows: list[tuple[int, int, int, int]] = []
         if not self._irregular.size:
             return _NO_LOCATIONS
         for k in self._irregular.tolist():
             key = self._circuit.table.names[self._circuit.ops[k]], self._operands.qubits(k)
-            if key not in known:
-                known[key] = self._around(self._model.after_gate(*key))
-            rows += [(k, *row) for row in known[key]]
+            if key not in cache:
+                cache[key] = self._around(self._model.after_gate(*key))
+            rows += [(k, *row) for row in cache[key]]
             self._durations[k] = self._model.duration_ns(*key)
         return np.array(rows, np.int64).reshape(-1, 4)
 
-    def _around(self, found: tuple[LocatedChannel, ...]) -> list[tuple[int, int, int]]:
+    def _around(self, channels: tuple[LocatedChannel, ...]) -> list[tuple[int, int, int]]:
         """Channels with their qubits, as far as the circuit uses these."""
         registry, rows = self._registry, []
-        for each in found:
+        for each in channels:
             qubits = each.qubits
             if len(qubits) == 1:
                 if self._touched[qubits[0]]:
                     rows.append((registry.number(each.channel), qubits[0], -1))
                 continue
-            one, two = self._touched[list(qubits)].tolist()
-            if one and two:
+            first, second = self._touched[list(qubits)].tolist()
+            if first and second:
                 rows.append((registry.number(each.channel), qubits[0], qubits[1]))
-            elif one or two:
-                idler = 1 if one else 0
+            elif first or second:
+                idler = 1 if first else 0
                 rows.append((registry.alone(each.channel, idler), qubits[1 - idler], -1))
         return rows
 
@@ -254,12 +254,12 @@ class _CircuitNoise:
             operands=self._operands,
         )
 
-    def _crosstalk(self, found: Schedule) -> _Group:
+    def _crosstalk(self, timing: Schedule) -> _Group:
         """ZZ interaction of coupled qubits over the times between their operations."""
         pairs = self._registry.coupled(self._circuit.num_qubits)
-        pieces = interaction_times(self._circuit, self._operands, found, pairs)
-        numbers = self._registry.crosstalk(pieces.pair, pieces.time_ns)
-        return pieces.after, numbers, pairs.first[pieces.pair], pairs.second[pieces.pair]
+        pieces = interaction_times(self._circuit, self._operands, timing, pairs)
+        channels = self._registry.crosstalk(pieces.pair, pieces.time_ns)
+        return pieces.after, channels, pairs.first[pieces.pair], pairs.second[pieces.pair]
 
     def _waits(
         self, after: NDArray[np.int64], qubits: NDArray[np.int64], times: NDArray[np.float64]

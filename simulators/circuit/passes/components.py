@@ -33,7 +33,7 @@ class Subcircuit(msgspec.Struct, frozen=True, eq=False):
 
     circuit: Circuit  # with the parameters of the circuit it was made of
     qubits: NDArray[np.int64]  # [its qubits] which they are in the whole, ascending
-    numbers: NDArray[np.int64]  # [its operations] the same of these
+    operations: NDArray[np.int64]  # [its operations] the same of these
     params: NDArray[np.int64]  # [its parameters] the same of these
 
     def of(self, circuit: Circuit) -> Circuit:
@@ -44,7 +44,7 @@ class Subcircuit(msgspec.Struct, frozen=True, eq=False):
     @property
     def memory_bytes(self) -> int:
         """Bytes of its arrays."""
-        own, arrays = self.circuit, (self.qubits, self.numbers, self.params)
+        own, arrays = self.circuit, (self.qubits, self.operations, self.params)
         data = (own.ops_data, own.qubits_data, own.clbits_data, own.params_data, own.slots_data)
         return sum(map(len, data)) + sum(array.nbytes for array in arrays)
 
@@ -112,11 +112,11 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
     return Partition(kept, parts, places)
 
 
-def extract(circuit: Circuit, found: Partition) -> tuple[Subcircuit, ...]:
+def extract(circuit: Circuit, partition: Partition) -> tuple[Subcircuit, ...]:
     """The parts as circuits."""
     return tuple(
-        extract_part(circuit, found.kept & (found.places == n), part)
-        for n, part in enumerate(found.parts)
+        extract_part(circuit, partition.kept & (partition.places == n), part)
+        for n, part in enumerate(partition.parts)
     )
 
 
@@ -135,13 +135,13 @@ def _packed(roots: NDArray[np.int64], qubits: NDArray[np.int64]) -> tuple[NDArra
     part_of = np.zeros(sizes.size, np.int64)
     parts = 0
     shared, room = 0, 0
-    for one in np.argsort(first).tolist():
-        size = int(sizes[one])
+    for component in np.argsort(first).tolist():
+        size = int(sizes[component])
         if size <= room:
-            part_of[one] = shared
+            part_of[component] = shared
             room -= size
             continue
-        part_of[one] = parts
+        part_of[component] = parts
         if SMALL_QUBITS - size > room:
             shared, room = parts, SMALL_QUBITS - size
         parts += 1
@@ -159,11 +159,11 @@ def extract_part(
     ops, wires, clbits = (
         np.empty(flat.size, np.uint16) for flat in (circuit.ops, circuit.qubits, circuit.clbits)
     )
-    numbers, params = np.empty(ops.size, np.int64), np.empty(circuit.params.size, np.int64)
+    op_ids, params = np.empty(ops.size, np.int64), np.empty(circuit.params.size, np.int64)
     sizes = np.zeros(4, np.int64)
     _extract(
         circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, kept.view(np.uint8), new,
-        ops, wires, clbits, numbers, params, sizes,
+        ops, wires, clbits, op_ids, params, sizes,
     )  # fmt: skip
     count, num_wires, num_clbits, num_params = sizes.tolist()
     params = params[:num_params]
@@ -177,12 +177,12 @@ def extract_part(
         slots_data=kept_slots(circuit, params) if circuit.slots_data else b"",
         conditions_data=_conditions(circuit, kept) if circuit.conditions_data else b"",
     )
-    return Subcircuit(cut, qubits, numbers[:count], params)
+    return Subcircuit(cut, qubits, op_ids[:count], params)
 
 
 @kernel(NAMES, U16, U16, U16, U8, I64, SHORTS, SHORTS, SHORTS, I64, I64, I64, group="light_cone")
 def _extract(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, kept, new, kept_ops, kept_qubits, kept_clbits, numbers, params, sizes
+    rows, ops, qubits, clbits, kept, new, kept_ops, kept_qubits, kept_clbits, op_ids, params, sizes
 ):
     """Fill the flat arrays of the kept operations, with qubits renumbered by `new`, the numbers of
     these operations and parameters, and `sizes`: operations, qubits, clbits, parameters."""
@@ -192,7 +192,7 @@ def _extract(  # type: ignore[no-untyped-def]
         op = ops[k]
         if kept[k]:
             kept_ops[count] = op
-            numbers[count] = k
+            op_ids[count] = k
             count += 1
             for j in range(at, at + rows[op, 1]):
                 kept_qubits[wires] = new[qubits[j]]

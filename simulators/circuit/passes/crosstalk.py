@@ -141,17 +141,17 @@ class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
     second: NDArray[np.int64]
     begins: NDArray[np.int64]  # [qubits + 1]
     mine: NDArray[np.int64]  # pairs of qubit q: mine[begins[q] : begins[q + 1]]
-    most: int  # of one qubit
+    max_degree: int  # of one qubit
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], num_qubits: int) -> CoupledPairs:
         """Pairs among the first `num_qubits` qubits keep their numbers; others have no qubits."""
         ends = np.array(pairs, np.int64).reshape(-1, 2)
         owners = ends.ravel()
-        here = np.flatnonzero((ends < num_qubits).all(axis=1).repeat(2))
-        mine = here[np.argsort(owners[here], kind="stable")]
+        inside = np.flatnonzero((ends < num_qubits).all(axis=1).repeat(2))
+        mine = inside[np.argsort(owners[inside], kind="stable")]
         begins = np.zeros(num_qubits + 1, np.int64)
-        degrees = np.bincount(owners[here], minlength=num_qubits)
+        degrees = np.bincount(owners[inside], minlength=num_qubits)
         np.cumsum(degrees, out=begins[1:])
         first, second = ends.T.copy()
         return cls(ends, first, second, begins, mine >> 1, int(degrees.max(initial=0)))
@@ -164,7 +164,7 @@ def interaction_times(
     codes, first, wires = operands.codes, operands.first, operands.wires
     heads = np.isin(codes, (IF, WHILE, FOR, SWITCH)).sum() if circuit.conditions_data else 0
     number = len(pairs.ends)
-    room = int(wires.size * pairs.most + (1 + heads) * number)
+    room = int(wires.size * pairs.max_degree + (1 + heads) * number)
     (after, which), time = np.empty((2, room), np.int64), np.empty(room)
     count = _pieces(
         codes, DIAGONAL, first, wires, schedule.start_ns, schedule.length_ns,

@@ -88,7 +88,7 @@ _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 def _kind(gate: Gate) -> tuple[int, int, int]:
     moves, permutes = 0, True
     for piece in gate.pieces:
-        moved = piece.zero ^ piece.one
+        moved = piece.low ^ piece.high
         moves |= sum(1 << (piece.targets - 1 - j) for j in range(piece.targets) if moved >> j & 1)
         a, _, _, d = piece.matrix
         permutes &= piece.kind == PHASE or (piece.source == FIXED and a == 0 == d)
@@ -115,8 +115,8 @@ def gate_levels(kind, qubits, first, count, levels):  # type: ignore[no-untyped-
     if moved == UNUSED and looked <= Z_BASIS:
         return True
     if kind[_SWAPS]:
-        one, two = qubits[first], qubits[first + 1]
-        levels[one], levels[two] = levels[two], levels[one]
+        a, b = qubits[first], qubits[first + 1]
+        levels[a], levels[b] = levels[b], levels[a]
         return False
     after = np.uint8(FULL)
     if kind[_PERMUTES] and max(moved, looked) <= Z_BASIS:
@@ -193,8 +193,8 @@ def root_of(parent, node):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def join(parent, one, two):  # type: ignore[no-untyped-def]
-    parent[root_of(parent, one)] = root_of(parent, two)
+def join(parent, a, b):  # type: ignore[no-untyped-def]
+    parent[root_of(parent, a)] = root_of(parent, b)
 
 
 @kernel(NAMES, U16, U16, U16, I32, I64, INT, INT, U8, U8, I64, returns=INT, group="light_cone")

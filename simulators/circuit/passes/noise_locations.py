@@ -43,14 +43,14 @@ def _entry(keys, entries, key):  # type: ignore[no-untyped-def]
 @device_function
 def locate_operations(  # type: ignore[no-untyped-def]
     codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
-    touched, locations, missing, irregular, found,
+    touched, locations, missing, irregular, totals,
 ):  # fmt: skip
     """Fill `durations` [operations], `touched` [qubits] and `locations` (operation, channel and
     qubits, -1 for none), as far as there are entries.
 
     `gates`: number of each row of the circuit's table; `times`, `begins`, `lengths`: of the
     entries; `rows`: their channels with operands. `missing`: operations without an entry;
-    `irregular`: those on more than two qubits, or with an irregular entry. `found`: how many there
+    `irregular`: those on more than two qubits, or with an irregular entry. `totals`: how many there
     are of locations, missing and irregular operations.
     """
     written = absent = other = 0
@@ -89,7 +89,7 @@ def locate_operations(  # type: ignore[no-untyped-def]
                 locations[written, 2] = wires[at + rows[row, 1]]
                 locations[written, 3] = wires[at + rows[row, 2]] if rows[row, 2] >= 0 else -1
             written += 1
-    found[0], found[1], found[2] = written, absent, other
+    totals[0], totals[1], totals[2] = written, absent, other
 
 
 @kernel(
@@ -98,23 +98,23 @@ def locate_operations(  # type: ignore[no-untyped-def]
 )  # fmt: skip
 def locate(  # type: ignore[no-untyped-def]
     codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
-    touched, locations, missing, irregular, found,
+    touched, locations, missing, irregular, counts,
 ):  # fmt: skip
     """See `locate_operations`."""
     locate_operations(
         codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows,
-        durations, touched, locations, missing, irregular, found,
+        durations, touched, locations, missing, irregular, counts,
     )  # fmt: skip
 
 
 @kernel(I64, I64, I64, I64, INTS2, INT, returns=INT, group="attachment")
-def append_locations(after, numbers, first, second, locations, count):  # type: ignore[no-untyped-def]
+def append_locations(after, channels, first, second, locations, count):  # type: ignore[no-untyped-def]
     """Write the rows of those that have a channel behind `count` rows; returns how many there are
     then. `second`: [0] for channels on one qubit."""
-    for k in range(numbers.size):
-        if numbers[k] >= 0:
+    for k in range(channels.size):
+        if channels[k] >= 0:
             locations[count, 0] = after[k]
-            locations[count, 1] = numbers[k]
+            locations[count, 1] = channels[k]
             locations[count, 2] = first[k]
             locations[count, 3] = second[k] if second.size else np.int64(-1)
             count += 1
@@ -169,8 +169,8 @@ def timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
 
 
 @kernel(INTS2, I64, I64, I64, I64, returns=INT, group="attachment")
-def find_timed(keys, owners, times, found, missing):  # type: ignore[no-untyped-def]
-    """Fill `found` with the channel of each owner over each time (the bits of a float64), and
+def find_timed(keys, owners, times, channels, missing):  # type: ignore[no-untyped-def]
+    """Fill `channels` with the channel of each owner over each time (the bits of a float64), and
     `missing` with the places of those that `keys` does not have; returns how many these are.
 
     `keys` [a power of two, 3]: owner, time, channel.
@@ -178,7 +178,7 @@ def find_timed(keys, owners, times, found, missing):  # type: ignore[no-untyped-
     count = 0
     for k in range(owners.size):
         slot = timed_slot(keys, owners[k], times[k])
-        found[k] = keys[slot, 2]
+        channels[k] = keys[slot, 2]
         if keys[slot, 0] == EMPTY:
             missing[count] = k
             count += 1

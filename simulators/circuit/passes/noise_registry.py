@@ -51,7 +51,7 @@ class _TimedChannels:
         self.keys = np.full((256, 3), EMPTY, np.int64)
         self._count = 0
 
-    def numbers(
+    def channel_ids(
         self, owners: NDArray[np.int64], times_ns: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Numbers of their channels; -1: none."""
@@ -121,8 +121,8 @@ class NoiseRegistry:
         """Number of each gate, for the keys."""
         result = self._gates_of.get(names)
         if result is None:
-            known = self._gates
-            result = np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+            ids = self._gates
+            result = np.array([ids.setdefault(name, len(ids)) for name in names], np.int64)
             if len(self._gates_of) >= _TABLES:
                 self._gates_of.clear()
             self._gates_of[names] = result
@@ -184,7 +184,7 @@ class NoiseRegistry:
 
     def idle(self, qubits: NDArray[np.int64], times_ns: NDArray[np.float64]) -> NDArray[np.int64]:
         """Number of the channel of each idle time; -1: none."""
-        return self._idle.numbers(qubits, times_ns)
+        return self._idle.channel_ids(qubits, times_ns)
 
     @property
     def known_preparations(self) -> NDArray[np.int64]:
@@ -222,7 +222,7 @@ class NoiseRegistry:
         self, pairs: NDArray[np.int64], times_ns: NDArray[np.float64]
     ) -> NDArray[np.int64]:
         """Number of the channel of each interaction time of coupled pairs; -1: none."""
-        return self._crosstalk.numbers(pairs, times_ns)
+        return self._crosstalk.channel_ids(pairs, times_ns)
 
     def alone(self, channel: Channel, idler: int) -> int:
         """Number of a channel of two qubits as it acts on one, where the other, number `idler`, is
@@ -240,15 +240,15 @@ class NoiseRegistry:
 
     def readout(self, num_qubits: int) -> CircuitReadout:
         """Readout error of so many qubits. Raises BadCircuit where that of some is missing."""
-        known = self._readouts.get(num_qubits)
-        if known is not None:
-            return known
+        cached = self._readouts.get(num_qubits)
+        if cached is not None:
+            return cached
         result = self.model.readout()
         misread = np.zeros(num_qubits, np.uint8)
         if result is not None:
             if result.p01.size == 1 and num_qubits > 1 and self.model.num_qubits == 0:
-                one = np.zeros(num_qubits, np.int64)
-                result = Readout(result.p01[one], result.p10[one], result.groups)
+                zeros = np.zeros(num_qubits, np.int64)
+                result = Readout(result.p01[zeros], result.p10[zeros], result.groups)
             if result.p01.size < num_qubits:
                 raise BadCircuit(
                     f"the readout error of {result.p01.size} qubits, for a circuit of {num_qubits}",
@@ -259,13 +259,13 @@ class NoiseRegistry:
             misread[:] = (result.p01 != 0.0) | (result.p10 != 0.0)
         if len(self._readouts) >= _TABLES:
             self._readouts.clear()
-        known = self._readouts[num_qubits] = CircuitReadout(result, misread)
-        return known
+        cached = self._readouts[num_qubits] = CircuitReadout(result, misread)
+        return cached
 
     @property
     def facts(self) -> ChannelFacts:
         """Of all channels."""
-        known = self._facts.rows.size
-        if known < len(self.channels):
-            self._facts = self._facts.joined(channel_facts(self.channels[known:]))
+        num_cached = self._facts.rows.size
+        if num_cached < len(self.channels):
+            self._facts = self._facts.joined(channel_facts(self.channels[num_cached:]))
         return self._facts

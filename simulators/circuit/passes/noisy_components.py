@@ -139,7 +139,7 @@ class _Splitter:
             slots_data=kept_slots(circuit, params) if circuit.slots_data else b"",
         )
         piece = Subcircuit(
-            cut, part.qubits[self._groups[k]], part.numbers[self._ops[k]], part.params[params]
+            cut, part.qubits[self._groups[k]], part.operations[self._ops[k]], part.params[params]
         )
         noise = self._noise
         locations = noise.locations[self._locations[k]]

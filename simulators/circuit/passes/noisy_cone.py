@@ -62,23 +62,23 @@ def noisy_cone(  # type: ignore[no-untyped-def]
         needed[q] = levels[q] != UNUSED
     for k in range(ops.size - 1, -2, -1):
         while place >= 0 and places[place, AFTER_OP] >= k:
-            one, two = places[place, Q0], places[place, Q1]
+            a, b = places[place, Q0], places[place, Q1]
             trait = traits[places[place, CHANNEL]]
-            low = levels[one]
-            high = levels[two] if two >= 0 else np.uint8(UNUSED)
+            low = levels[a]
+            high = levels[b] if b >= 0 else np.uint8(UNUSED)
             acting[place] = depth > 0 or low > UNUSED or high > UNUSED
             if acting[place]:
                 after = np.uint8(FULL)
                 if depth == 0 and trait & CLOSED and max(low, high) <= Z_BASIS:
                     after = np.uint8(Z_BASIS)
                 if depth > 0 or low > UNUSED or not trait & SECOND_ALONE:
-                    levels[one] = after
-                    needed[one] = 1
-                if two >= 0 and (depth > 0 or high > UNUSED or not trait & FIRST_ALONE):
-                    levels[two] = after
-                    needed[two] = 1
-                if two >= 0:
-                    needed[one] = needed[two] = 1
+                    levels[a] = after
+                    needed[a] = 1
+                if b >= 0 and (depth > 0 or high > UNUSED or not trait & FIRST_ALONE):
+                    levels[b] = after
+                    needed[b] = 1
+                if b >= 0:
+                    needed[a] = needed[b] = 1
             place -= 1
         if k < 0:
             break
@@ -187,4 +187,4 @@ def active_part(
         operations, params = np.arange(circuit.ops.size), np.arange(circuit.params.size)
         return Subcircuit(circuit, np.arange(circuit.num_qubits), operations, params), noise
     part = extract_part(circuit, result.kept, np.flatnonzero(result.needed))
-    return part, noise_of_part(noise, noise.locations[result.acting], part.numbers, part.qubits)
+    return part, noise_of_part(noise, noise.locations[result.acting], part.operations, part.qubits)

@@ -70,7 +70,7 @@ class PlainLocator:
             return None
         pairs = registry.coupled(circuit.num_qubits)
         wires, qubits = circuit.qubits.size, circuit.num_qubits
-        pieces = wires * pairs.most + len(pairs.ends)
+        pieces = wires * pairs.max_degree + len(pairs.ends)
         need = 8 * (12 * size + 4 * wires + 6 * qubits + 3 * pieces + len(pairs.ends) + 8)
         need += 2 * qubits + circuit.num_clbits + size
         if need > self._scratch.size:
@@ -101,12 +101,12 @@ class PlainLocator:
 
 
 @device_function
-def _append(locations, count, after, channel, one, two):  # type: ignore[no-untyped-def]
+def _append(locations, count, after, channel, a, b):  # type: ignore[no-untyped-def]
     """Write a row, where there is a channel; returns how many rows there are."""
     if channel < 0:
         return count
     locations[count, 0], locations[count, 1] = after, channel
-    locations[count, 2], locations[count, 3] = one, two
+    locations[count, 2], locations[count, 3] = a, b
     return count + 1
 
 
@@ -118,9 +118,9 @@ def _append(locations, count, after, channel, one, two):  # type: ignore[no-unty
 def _plain_locations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, gates, keys, entries, times, begins, lengths,
     entry_rows, preparations, idle_keys, pair_keys, ends, pair_begins, mine, marks, misread,
-    num_clbits, late, pieces, scratch, locations, ordered, used, found, total,
+    num_clbits, late, pieces, scratch, locations, ordered, used, totals, total,
 ):  # fmt: skip
-    """Fill `ordered`, `used`, `found` (how many there are of locations, channels, measurements and
+    """Fill `ordered`, `used`, `totals` (how many there are of locations, channels, measurements and
     misread measurements) and `total`; 0 where something is missing, else 1.
 
     `keys` .. `pair_keys`: of the registry; `ends` .. `mine`: its coupled pairs. `pieces`: most
@@ -181,11 +181,11 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     classify(rows, ops, qubits, clbits, tokens, starts, seen, blocked, 1, roles)
     locate_operations(
         codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, entry_rows,
-        durations, touched, locations, missing, irregular, found,
+        durations, touched, locations, missing, irregular, totals,
     )  # fmt: skip
-    if found[1] or found[2] or found[0] > _CHANNELS_EACH * size:
+    if totals[1] or totals[2] or totals[0] > _CHANNELS_EACH * size:
         return 0
-    count = found[0]
+    count = totals[0]
     for q in range(num_qubits):
         if touched[q]:
             if q >= preparations.size or preparations[q] == UNSEEN:
@@ -220,6 +220,6 @@ def _plain_locations(  # type: ignore[no-untyped-def]
             channel = pair_keys[slot, 2]
             count = _append(locations, count, piece_after[k], channel, ends[pair, 0], ends[pair, 1])
     first_of[:] = 0
-    found[1] = order_by_operation(locations[:count], first_of, marks, used, ordered[:count])
-    found[0], found[2], found[3] = count, measured, wrong
+    totals[1] = order_by_operation(locations[:count], first_of, marks, used, ordered[:count])
+    totals[0], totals[2], totals[3] = count, measured, wrong
     return 1

@@ -138,10 +138,10 @@ def _matrices(circuit: Circuit) -> str:
             return f"matrix {number} has {len(data)} bytes, not those of {qubits} qubits"
         widths.setdefault(qubits, []).append(number)
     wrong: list[int] = []
-    for qubits, numbers in widths.items():
+    for qubits, indices in widths.items():
         at_once = max(1, _AT_ONCE >> 2 * qubits)
-        for first in range(0, len(numbers), at_once):
-            some = numbers[first : first + at_once]
+        for first in range(0, len(indices), at_once):
+            some = indices[first : first + at_once]
             data = b"".join([circuit.matrices[number] for number in some])
             stack = np.frombuffer(data, np.complex128).reshape(-1, 1 << qubits, 1 << qubits)
             wrong += [
@@ -166,8 +166,8 @@ def _unitary(stack: NDArray[np.complex128]) -> NDArray[np.bool_]:
     return result
 
 
-def _where(circuit: Circuit, found: NDArray[np.int64]) -> str:
-    at = int(found[operations.AT])
+def _where(circuit: Circuit, report: NDArray[np.int64]) -> str:
+    at = int(report[operations.AT])
     if at < 0:
         return ""
     op = int(circuit.ops[at])
@@ -175,7 +175,7 @@ def _where(circuit: Circuit, found: NDArray[np.int64]) -> str:
     return f"operation {at} ({name}): "
 
 
-def _expressions(circuit: Circuit, owners: int, found: NDArray[np.int64]) -> str:
+def _expressions(circuit: Circuit, owners: int, report: NDArray[np.int64]) -> str:
     sizes = np.array([size for _, size in circuit.registers], np.int64)
     widths = np.array(circuit.variables, np.int64)
     shapes = np.empty(2 * (circuit.conditions.size // 3), np.int64)
@@ -186,17 +186,17 @@ def _expressions(circuit: Circuit, owners: int, found: NDArray[np.int64]) -> str
         circuit.num_clbits,
         len(circuit.constants),
         shapes,
-        found,
+        report,
     )
     if fault != operations.SOUND:
         return (
-            f"expression {found[operations.AT]}: {_TEXTS[fault].format(found[operations.DETAIL])}"
+            f"expression {report[operations.AT]}: {_TEXTS[fault].format(report[operations.DETAIL])}"
         )
-    if found[operations.OWNERS] != owners:
-        return f"{owners} expressions are wanted, but there are {found[operations.OWNERS]}"
+    if report[operations.OWNERS] != owners:
+        return f"{owners} expressions are wanted, but there are {report[operations.OWNERS]}"
     fault = expressions.check_expression_owners(
-        circuit.table.rows, circuit.ops, circuit.conditions, shapes, found
+        circuit.table.rows, circuit.ops, circuit.conditions, shapes, report
     )
     if fault != operations.SOUND:
-        return _where(circuit, found) + _TEXTS[fault]
+        return _where(circuit, report) + _TEXTS[fault]
     return ""

@@ -54,9 +54,9 @@ def _typed(token, width, left, right):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _place(token, operand, width, sizes, widths, num_clbits, num_constants, found):  # type: ignore[no-untyped-def]
+def _place(token, operand, width, sizes, widths, num_clbits, num_constants, report):  # type: ignore[no-untyped-def]
     """Whether a token names something there is, with its width."""
-    found[DETAIL] = operand
+    report[DETAIL] = operand
     if token in (tk.CLBIT, tk.SET_CLBIT):
         limit, expected = num_clbits, np.int64(0)
     elif token == tk.VALUE:
@@ -71,29 +71,29 @@ def _place(token, operand, width, sizes, widths, num_clbits, num_constants, foun
             expected = widths[operand]
     if operand < 0 or operand >= limit:
         return OPERAND_RANGE
-    found[DETAIL] = width
+    report[DETAIL] = width
     return SOUND if width == expected else BAD_WIDTH
 
 
 @kernel(I32, I64, I64, INT, INT, I64, I64, returns=INT, group="admission")
 def check_expressions(  # type: ignore[no-untyped-def]
-    tokens, sizes, widths, num_clbits, num_constants, shapes, found
+    tokens, sizes, widths, num_clbits, num_constants, shapes, report
 ):
-    """SOUND with the number of expressions in `found[OWNERS]`, or a fault at `found[AT]`.
+    """SOUND with the number of expressions in `report[OWNERS]`, or a fault at `report[AT]`.
 
     `shapes`: int64, filled with (shape, width) of each expression; room for one a token. Widths on
     the stack: 0 is a Bool. Comparisons and shifts take Uints of any two widths.
     """
-    stack = found[FINDINGS:]
+    stack = report[FINDINGS:]
     depth = 0  # values that are open; of plain constants only the first MAX_STACK are kept
     constants = True  # nothing but constants of one width so far
     closed = False  # a value was stored: only END may come
     done = 0
     for k in range(tokens.size // 3):
-        found[AT] = done
+        report[AT] = done
         token, operand = np.int64(tokens[3 * k]), np.int64(tokens[3 * k + 1])
         width = np.int64(tokens[3 * k + 2])
-        found[DETAIL] = token
+        report[DETAIL] = token
         if token < tk.END or token > tk.SET_VARIABLE:
             return BAD_TOKEN
         if token == tk.END:
@@ -108,12 +108,12 @@ def check_expressions(  # type: ignore[no-untyped-def]
             continue
         if closed:
             return AFTER_SET
-        found[DETAIL] = width
+        report[DETAIL] = width
         if width < 0 or width > 65_535:
             return BAD_WIDTH
         names = token <= tk.VALUE or token >= tk.VARIABLE
         if names:
-            fault = _place(token, operand, width, sizes, widths, num_clbits, num_constants, found)
+            fault = _place(token, operand, width, sizes, widths, num_clbits, num_constants, report)
             if fault != SOUND:
                 return fault
         constants = constants and token == tk.VALUE and (depth == 0 or stack[0] == width)
@@ -143,7 +143,7 @@ def check_expressions(  # type: ignore[no-untyped-def]
             return fault
         stack[depth] = width
         depth += 1
-    found[OWNERS] = done
+    report[OWNERS] = done
     return SOUND if depth == 0 and not closed else NO_END
 
 
@@ -163,12 +163,12 @@ def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-d
 
 
 @kernel(NAMES, U16, I32, I64, I64, returns=INT, group="admission")
-def check_expression_owners(rows, ops, tokens, shapes, found):  # type: ignore[no-untyped-def]
-    """SOUND, or a fault with `found[AT]`: an operation whose expression is none for it.
+def check_expression_owners(rows, ops, tokens, shapes, report):  # type: ignore[no-untyped-def]
+    """SOUND, or a fault with `report[AT]`: an operation whose expression is none for it.
 
     There must be as many expressions as operations that own one.
     """
-    widths = found[FINDINGS:]  # of the value of each open switch
+    widths = report[FINDINGS:]  # of the value of each open switch
     depth = 0
     done = 0
     token = 0
@@ -178,7 +178,7 @@ def check_expression_owners(rows, ops, tokens, shapes, found):  # type: ignore[n
             depth -= 1
         if not (code in (IF, WHILE, FOR, SWITCH, CASE) or code == STORE):
             continue
-        found[AT] = k
+        report[AT] = k
         shape, width = shapes[2 * done], shapes[2 * done + 1]
         if code in (IF, WHILE, FOR, SWITCH):
             widths[depth] = width

@@ -64,35 +64,35 @@ def _repeated(qubits, first, count, stamps, mark):  # type: ignore[no-untyped-de
 
 
 @device_function
-def _slots(slots, num_slots, num_params, found):  # type: ignore[no-untyped-def]
+def _slots(slots, num_slots, num_params, report):  # type: ignore[no-untyped-def]
     last = np.int64(-1)
     for k in range(slots.size // 2):
         position, slot = np.int64(slots[2 * k]), np.int64(slots[2 * k + 1])
-        found[DETAIL] = position
+        report[DETAIL] = position
         if position < 0 or position >= num_params:
             return SLOT_POSITION
         if position <= last:
             return SLOT_TWICE
         if slot < 0 or slot >= num_slots:
-            found[DETAIL] = slot
+            report[DETAIL] = slot
             return SLOT_NUMBER
         last = position
     return SOUND
 
 
 @device_function
-def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
-    """A marker: SOUND with the new depth in found[DETAIL], or a fault."""
+def _mark(code, blocks, depth, report):  # type: ignore[no-untyped-def]
+    """A marker: SOUND with the new depth in report[DETAIL], or a fault."""
     top = blocks[depth - 1] if depth else -1
-    found[DETAIL] = depth
+    report[DETAIL] = depth
     if top == _HEAD and code not in (CASE, DEFAULT):
         return NO_CASE
     if code in (IF, WHILE, FOR, SWITCH):
         if depth == MAX_NESTING:
             return TOO_DEEP
         blocks[depth] = _THEN if code == IF else _HEAD if code == SWITCH else _LOOP
-        found[DETAIL] = depth + 1
-        found[IFS if code == IF else SWITCHES if code == SWITCH else LOOPS] += 1
+        report[DETAIL] = depth + 1
+        report[IFS if code == IF else SWITCHES if code == SWITCH else LOOPS] += 1
     elif code == ELSE:
         if top != _THEN:
             return LONE_ELSE
@@ -100,7 +100,7 @@ def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
     elif code == END_BLOCK:
         if top < 0:
             return LONE_END
-        found[DETAIL] = depth - 1
+        report[DETAIL] = depth - 1
     elif code in (CASE, DEFAULT):
         if top != _HEAD and top != _CASE:
             return LONE_CASE
@@ -115,25 +115,25 @@ def _mark(code, blocks, depth, found):  # type: ignore[no-untyped-def]
 
 @kernel(NAMES, U16, U16, U16, F64, I32, INT, INT, INT, I64, returns=INT, group="admission")
 def check_operations(  # type: ignore[no-untyped-def]
-    rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, found
+    rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, report
 ):
-    """SOUND, or the first fault with `found[AT]` (operation) and `found[DETAIL]` (the value).
+    """SOUND, or the first fault with `report[AT]` (operation) and `report[DETAIL]` (the value).
 
-    `found`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8 qubits.
+    `report`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8 qubits.
     """
     for k in range(FINDINGS):
-        found[k] = 0
-    blocks = found[FINDINGS:FOUND]
-    stamps = found[FOUND:]
+        report[k] = 0
+    blocks = report[FINDINGS:FOUND]
+    stamps = report[FOUND:]
     fresh = True
     depth = np.int64(0)
     q = c = p = 0
-    found[OPERATIONS] = ops.size
+    report[OPERATIONS] = ops.size
     for k in range(ops.size):
-        found[AT] = k
+        report[AT] = k
         op = np.int64(ops[k])
         if op >= rows.shape[0]:
-            found[DETAIL] = op
+            report[DETAIL] = op
             return BAD_OP
         code, nq, nc, np_ = rows[op, 0], rows[op, 1], rows[op, 2], rows[op, 3]
         if q + nq > qubits.size:
@@ -144,7 +144,7 @@ def check_operations(  # type: ignore[no-untyped-def]
             return SHORT_PARAMS
         for j in range(q, q + nq):
             if qubits[j] >= num_qubits:
-                found[DETAIL] = qubits[j]
+                report[DETAIL] = qubits[j]
                 return QUBIT_RANGE
         if nq > 8 and fresh:
             stamps[:] = -1
@@ -153,7 +153,7 @@ def check_operations(  # type: ignore[no-untyped-def]
             return QUBIT_TWICE
         for j in range(c, c + nc):
             if clbits[j] >= num_clbits:
-                found[DETAIL] = clbits[j]
+                report[DETAIL] = clbits[j]
                 return CLBIT_RANGE
         for j in range(p, p + np_):
             if not np.isfinite(params[j]):
@@ -164,26 +164,26 @@ def check_operations(  # type: ignore[no-untyped-def]
         c += nc
         p += np_
         if IF <= code < STORE:
-            fault = _mark(code, blocks, depth, found)
+            fault = _mark(code, blocks, depth, report)
             if fault != SOUND:
                 return fault
-            depth = found[DETAIL]
+            depth = report[DETAIL]
         elif depth and blocks[depth - 1] == _HEAD:
             return NO_CASE
         if code >= UNITARY:
-            found[ONE_QUBIT if nq <= 1 else TWO_QUBIT if nq == 2 else MANY_QUBIT] += 1
+            report[ONE_QUBIT if nq <= 1 else TWO_QUBIT if nq == 2 else MANY_QUBIT] += 1
             if code < FIRST_GATE:
-                found[UNITARIES] += 1
+                report[UNITARIES] += 1
         elif code == MEASURE:
-            found[MEASUREMENTS] += 1
+            report[MEASUREMENTS] += 1
         elif code == RESET:
-            found[RESETS] += 1
+            report[RESETS] += 1
         elif code in (IF, WHILE, FOR, SWITCH, CASE):
-            found[OWNERS] += 1
+            report[OWNERS] += 1
         elif code == STORE:
-            found[OWNERS] += 1
-            found[STORES] += 1
-    found[AT] = -1
+            report[OWNERS] += 1
+            report[STORES] += 1
+    report[AT] = -1
     if depth:
         return OPEN_BLOCK
     if q != qubits.size:
@@ -192,4 +192,4 @@ def check_operations(  # type: ignore[no-untyped-def]
         return LONG_CLBITS
     if p != params.size:
         return LONG_PARAMS
-    return _slots(slots, num_slots, params.size, found)
+    return _slots(slots, num_slots, params.size, report)

@@ -87,11 +87,11 @@ class Nvrtc:
             f"-DMODULE={MODULES[module]}",
             *OPTIONS,
         ]
-        words = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+        argv = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         source = kernel_source().encode()
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None)
         try:
-            failed = nvrtc.nvrtcCompileProgram(program, len(options), words)
+            failed = nvrtc.nvrtcCompileProgram(program, len(options), argv)
             log = self._text(program, "ProgramLog").decode(errors="replace")
             if failed:
                 raise UnknownEngine(

@@ -40,39 +40,42 @@ class GpuEvidence(msgspec.Struct, frozen=True):
     wheels: tuple[str, ...] = ()  # distributions of cupy that are installed
 
 
-def refusal(found: GpuEvidence) -> tuple[str, str] | None:
+def refusal(evidence: GpuEvidence) -> tuple[str, str] | None:
     """Why no GPU can be used, and the way out; None if one can."""
-    if not found.has_driver:
+    if not evidence.has_driver:
         return (
             f"no GPU: {DRIVER_LIBRARY} is not here (no NVIDIA driver)",
             f"{_PROCESSOR}, or ask the site for a GPU: srun --gpus=1",
         )
-    driver = f"driver {found.release}" if found.release else "the driver"
-    if not found.devices:
-        shown = found.visible
+    driver = f"driver {evidence.release}" if evidence.release else "the driver"
+    if not evidence.devices:
+        shown = evidence.visible
         reason = "it shows no device" if shown is None else f"CUDA_VISIBLE_DEVICES is {shown!r}"
         return (
             f"no GPU granted: {driver} is here, but {reason}",
             f"in Slurm: --gpus-per-node=1; or {_PROCESSOR}",
         )
-    if len(found.wheels) > 1:
-        names = " and ".join(found.wheels)
-        return f"{names} are both installed", f"pip uninstall {found.wheels[0]}"
-    if not found.wheels:
-        return f"cupy is not installed ({driver} found)", f"pip install 'simenv[{_extra(found)}]'"
-    needed, release, extra = WHEELS[found.wheels[0]]
-    if found.cuda_version < needed:
-        major, minor = found.cuda_version // 1000, found.cuda_version % 1000 // 10
+    if len(evidence.wheels) > 1:
+        names = " and ".join(evidence.wheels)
+        return f"{names} are both installed", f"pip uninstall {evidence.wheels[0]}"
+    if not evidence.wheels:
+        return (
+            f"cupy is not installed ({driver} found)",
+            f"pip install 'simenv[{_extra(evidence)}]'",
+        )
+    needed, release, extra = WHEELS[evidence.wheels[0]]
+    if evidence.cuda_version < needed:
+        major, minor = evidence.cuda_version // 1000, evidence.cuda_version % 1000 // 10
         return (
             f"{driver} has CUDA {major}.{minor}; simenv[{extra}] needs driver {release} or newer",
-            f"pip install 'simenv[{_extra(found)}]', or update the driver",
+            f"pip install 'simenv[{_extra(evidence)}]', or update the driver",
         )
     return None
 
 
-def _extra(found: GpuEvidence) -> str:
+def _extra(evidence: GpuEvidence) -> str:
     """The extra that fits the driver."""
-    fitting = [extra for needed, _, extra in WHEELS.values() if found.cuda_version >= needed]
+    fitting = [extra for needed, _, extra in WHEELS.values() if evidence.cuda_version >= needed]
     return fitting[-1] if fitting else "gpu-cu12"
 
 

@@ -109,13 +109,13 @@ class DistributedDeviceBackend:
     ) -> None:
         """See `StateBackend`."""
         plan, layout = cast("SegmentPlan", segment), state.layout
-        found = plan_communication(
+        communication = plan_communication(
             plan.sweeps, layout.positions, layout.num_local, fresh=state.fresh
         )
         state.fresh = False
-        for leg in found.stages:
+        for leg in communication.stages:
             self._meeting.meet()
-            pairs = [(there - layout.num_local, here) for there, here in leg.pairs]
+            pairs = [(remote - layout.num_local, local) for remote, local in leg.pairs]
             self._exchange.exchange_qubits(state, pairs)
             layout.become(leg.positions)
             state.state.settle()
@@ -186,16 +186,16 @@ class DistributedDeviceBackend:
     ) -> NDArray[np.int64]:
         """See `StateBackend`."""
         self._settle(state)
-        numbers = state.numbers
-        counts = np.diff(begins)[numbers]
+        block_ids = state.basis_indices
+        counts = np.diff(begins)[block_ids]
         ends = np.cumsum(counts)
-        mine = np.repeat(begins[:-1][numbers] - (ends - counts), counts) + np.arange(counts.sum())
-        found = reductions.locate_samples(
-            state.state, edges[numbers], np.append(0, ends), draws[mine]
+        mine = np.repeat(begins[:-1][block_ids] - (ends - counts), counts) + np.arange(counts.sum())
+        located = reductions.locate_samples(
+            state.state, edges[block_ids], np.append(0, ends), draws[mine]
         )
         result, everything = np.zeros(draws.size, np.int64), np.empty(draws.size, np.int64)
         inside = (1 << BLOCK_QUBITS) - 1
-        result[mine] = numbers[found >> BLOCK_QUBITS] << BLOCK_QUBITS | found & inside
+        result[mine] = block_ids[located >> BLOCK_QUBITS] << BLOCK_QUBITS | located & inside
         self._meeting.meet()
         self._meeting.comm.Reduce(result, everything, MPI.SUM, 0)  # each is found by one rank
         return everything if self.is_root else result
@@ -225,7 +225,7 @@ class DistributedDeviceBackend:
         """See `StateBackend`."""
         self._settle(state)
         amplitudes = self._local.gather_statevector(state.state)
-        return gather.whole(self._meeting, StateSlice(amplitudes, state.layout, state.rank))
+        return gather.gathered(self._meeting, StateSlice(amplitudes, state.layout, state.rank))
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
@@ -263,29 +263,29 @@ class DistributedDeviceBackend:
         sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), len(strings)))
         sums[:, group.members] = reductions.string_sums(state.state, group)[0]
         signs = [(-1.0) ** (state.rank & z >> state.num_qubits).bit_count() for _, z in placed]
-        whole = self._shared(state, sums * np.array(signs))
-        values: list[float] = np.cumsum(whole, axis=0)[-1].tolist()
+        total = self._shared(state, sums * np.array(signs))
+        values: list[float] = np.cumsum(total, axis=0)[-1].tolist()
         return values
 
     def _bring(self, state: DeviceSlice, wanted: int) -> None:
         """Make these qubits local."""
-        for there, here in state.layout.exchanges(wanted):
-            self._swap(state, there, here)
+        for remote, local in state.layout.exchanges(wanted):
+            self._swap(state, remote, local)
 
     def _settle(self, state: DeviceSlice) -> None:
         """Make blocks whole."""
-        for one, two in state.layout.settling():
-            self._swap(state, one, two)
+        for a, b in state.layout.settling():
+            self._swap(state, a, b)
 
     def _align(self, state: DeviceSlice, like: Layout) -> None:
-        for one, two in state.layout.aligning(like):
-            self._swap(state, one, two)
+        for a, b in state.layout.aligning(like):
+            self._swap(state, a, b)
 
-    def _swap(self, state: DeviceSlice, one: int, two: int) -> None:
+    def _swap(self, state: DeviceSlice, a: int, b: int) -> None:
         """The qubits at two positions change places, wherever these are."""
         state.fresh = False
         layout = state.layout
-        low, high = sorted((one, two))
+        low, high = sorted((a, b))
         local = layout.num_local
         if high < local:
             self._local.multiply(state.state, place(by_columns(_SWAP.tobytes(), 2), [low, high]))
@@ -294,13 +294,13 @@ class DistributedDeviceBackend:
         else:
             for there in (low, high, low):
                 self._exchange.exchange_qubits(state, [(there - local, local - 1)])
-        layout.swap(one, two)
+        layout.swap(a, b)
 
     def _shared(self, state: DeviceSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sums of all ranks' blocks, in the order of the blocks, in each rank."""
         meeting = self._meeting
         result = np.empty((meeting.size, *mine.shape))
-        order = np.concatenate([state.layout.numbers(rank) for rank in range(meeting.size)])
+        order = np.concatenate([state.layout.basis_indices(rank) for rank in range(meeting.size)])
         placed = np.empty((order.size, *mine.shape[1:]))
         meeting.meet()
         meeting.comm.Allgather(np.ascontiguousarray(mine), result)

@@ -39,9 +39,9 @@ class DeviceSlice:
         return self.layout.num_local
 
     @property
-    def numbers(self) -> NDArray[np.int64]:
+    def basis_indices(self) -> NDArray[np.int64]:
         """Position of each block in the whole state; blocks must be whole."""
-        return self.layout.numbers(self.rank)
+        return self.layout.basis_indices(self.rank)
 
 
 class ExchangeStats(msgspec.Struct, frozen=True):

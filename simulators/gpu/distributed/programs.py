@@ -23,11 +23,11 @@ class RankPrograms:
         """The program of a leg's passes, made at first need. Raises OutOfMemory."""
         state = share.state
         key = (id(segment), state.precision, leg.first, leg.last, leg.positions)
-        found = self._made.get(key)
-        if found is None:  # what is kept holds the segment, so its id is not used again
+        entry = self._made.get(key)
+        if entry is None:  # what is kept holds the segment, so its id is not used again
             while len(self._made) >= _MOST:
                 del self._made[next(iter(self._made))]
             table = local_table(segment.sweeps, leg, share.num_qubits, self._rank)
             program = upload_program(state.device, encode_sweeps(table, state.precision))
-            found = self._made[key] = (segment, program)
-        return found[1]
+            entry = self._made[key] = (segment, program)
+        return entry[1]

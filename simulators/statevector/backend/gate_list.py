@@ -161,8 +161,13 @@ def sweep_kernel(  # type: ignore[no-untyped-def]
             if control[0]:
                 return
             if base & placed[s, 4] == placed[s, 5]:
-                kind, mask, zero, one = placed[s, 0], placed[s, 1], placed[s, 2], placed[s, 3]
-                apply(re, im, size, kind, mask, zero, one, floats, np.int64(placed[s, 6]))
+                kind, mask, zero_bits, one_bits = (
+                    placed[s, 0],
+                    placed[s, 1],
+                    placed[s, 2],
+                    placed[s, 3],
+                )
+                apply(re, im, size, kind, mask, zero_bits, one_bits, floats, np.int64(placed[s, 6]))
         for at in range(0, size, stretch):
             start = np.int64(base | spread(np.uint64(at // stretch), above))
             store(reals, singles, start, stretch, re, im, at)

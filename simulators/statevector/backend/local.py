@@ -88,8 +88,8 @@ class LocalBackend:
         """Narrow states of many branches are rows of one array."""
         if not branching or num_qubits > MOST_QUBITS:
             return SeparateStates(self, num_qubits, options)
-        most = min(options.max_branches, self.max_live_states(num_qubits, options))
-        return StackedStates(self, self.sweeper, num_qubits, options.precision, max(1, most))
+        max_states = min(options.max_branches, self.max_live_states(num_qubits, options))
+        return StackedStates(self, self.sweeper, num_qubits, options.precision, max(1, max_states))
 
     def apply(self, state: State, segment: CompiledSegment, floats: NDArray[np.float64]) -> None:
         """See `StateBackend`."""
@@ -171,11 +171,11 @@ class LocalBackend:
     def expectations(self, state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
         """See `StateBackend`."""
         values = np.empty(len(strings))
-        numbers = state.numbers
+        places = state.basis_indices
         for group in pauli.pauli_groups(strings):
-            sums = np.empty((numbers.size, group.zs.size))
+            sums = np.empty((places.size, group.zs.size))
             flip = group.x >> min(BLOCK_QUBITS, state.num_qubits)
-            pauli.string_sums(self.sweeper, state, state, numbers, flip, group, sums)
+            pauli.string_sums(self.sweeper, state, state, places, flip, group, sums)
             values[group.members] = np.cumsum(sums, axis=0)[-1]
         return values
 

@@ -54,11 +54,11 @@ def parity_sign(word):  # type: ignore[no-untyped-def]
 
 
 @inline_function
-def xor_lanes(value, one, two, four):  # type: ignore[no-untyped-def]
-    """Lane k becomes lane k ^ gap; `one`, `two`, `four`: all lanes if the gap has that bit."""
-    value = choose(one, exchange_1(value), value)
-    value = choose(two, exchange_2(value), value)
-    return choose(four, exchange_4(value), value)
+def xor_lanes(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
+    """Lane k becomes lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
+    value = choose(by_1, exchange_1(value), value)
+    value = choose(by_2, exchange_2(value), value)
+    return choose(by_4, exchange_4(value), value)
 
 
 @device_function
@@ -91,16 +91,16 @@ def walsh(values, end):  # type: ignore[no-untyped-def]
 def signed_sum(values, end, z, eight):  # type: ignore[no-untyped-def]
     """The sum of values[: end] with the signs of z; `eight`: scratch of LANES."""
     high = z & ~_LOW
-    one = splat(0.0)
-    two = splat(0.0)
+    left = splat(0.0)
+    right = splat(0.0)
     at = _0
     while at + _LANES < end:
-        one = one + splat(parity_sign(at & high)) * load(values, at)
-        two = two + splat(parity_sign((at + _LANES) & high)) * load(values, at + _LANES)
+        left = left + splat(parity_sign(at & high)) * load(values, at)
+        right = right + splat(parity_sign((at + _LANES) & high)) * load(values, at + _LANES)
         at += _LANES + _LANES
     if at < end:
-        one = one + splat(parity_sign(at & high)) * load(values, at)
-    store(eight, _0, one + two)
+        left = left + splat(parity_sign(at & high)) * load(values, at)
+    store(eight, _0, left + right)
     total = 0.0
     for lane in range(LANES):
         total += parity_sign(np.uint64(lane) & z) * eight[lane]
@@ -156,12 +156,12 @@ def _products(first, at, second, at2, end, inner, need, even, odd):  # type: ign
     REALS2, group="deferred",
 )  # fmt: skip
 def string_sums_kernel(  # type: ignore[no-untyped-def]
-    reals, singles, reals2, singles2, numbers, size, flip, x, zs, parts, need, all_, first, last,
+    reals, singles, reals2, singles2, offsets, size, flip, x, zs, parts, need, all_, first, last,
     scratch, sums,
 ):  # fmt: skip
     """sums[block, t] for the strings (x, zs[t]); parts[t]: factors of the products' re and im.
 
-    Block b stands at numbers[b] in the whole state; its partner is block b ^ flip of the second.
+    Block b stands at offsets[b] in the whole state; its partner is block b ^ flip of the second.
     `size`: of a block, LANES at least. `need`: EVEN, ODD: which parts there are strings for;
     `all_`: all signs of these are found at once.
     """
@@ -169,7 +169,7 @@ def string_sums_kernel(  # type: ignore[no-untyped-def]
     end = np.uint64(size)
     low = np.uint64(size - 1)
     for block in range(first, last):
-        partner = (np.uint64(numbers[block] * size) ^ x) & ~low
+        partner = (np.uint64(offsets[block] * size) ^ x) & ~low
         at, at2 = np.uint64(2 * block * size), np.uint64(2 * (block ^ flip) * size)
         if reals.size:
             _products(reals, at, reals2, at2, end, x & low, need, even, odd)
@@ -217,8 +217,8 @@ def _group(x: int, members: list[int], strings: list[tuple[int, int]]) -> PauliG
     factors = [1j ** ((x & z).bit_count() % 4) for z in masks_z]
     parts = np.array([(factor.real, -factor.imag) for factor in factors])
     counts = [int(np.count_nonzero(parts[:, k])) for k in (0, 1)]
-    need, many = (EVEN * (counts[0] >= n) | ODD * (counts[1] >= n) for n in (1, MANY))
-    return PauliGroup(x, members, np.array(masks_z, np.uint64), parts, need, many)
+    need, all_signs = (EVEN * (counts[0] >= n) | ODD * (counts[1] >= n) for n in (1, MANY))
+    return PauliGroup(x, members, np.array(masks_z, np.uint64), parts, need, all_signs)
 
 
 def padded(state: State) -> State:
@@ -231,7 +231,7 @@ def string_sums(
     sweeper: BlockExecutor,
     state: State,
     partner: State,
-    numbers: NDArray[np.int64],
+    offsets: NDArray[np.int64],
     flip: int,
     group: PauliGroup,
     sums: NDArray[np.float64],
@@ -247,7 +247,7 @@ def string_sums(
             state.singles,
             partner.reals,
             partner.singles,
-            numbers,
+            offsets,
             1 << unit,
             flip,
             group.x,

@@ -177,32 +177,32 @@ class Ensemble(Protocol):
     def zero(self, way: Evolution | None = None) -> int:
         """A new state |0...0>; `way`: see `StateBackend.zero_state`."""
 
-    def copied(self, numbers: Numbers) -> Numbers:
+    def copied(self, ordinals: Numbers) -> Numbers:
         """New states, equal to these."""
 
     def copy_of(self, state: StateHandle) -> int:
         """A new state, equal to one of the same backend that is in no ensemble, or another."""
 
-    def blank(self, numbers: Numbers) -> Numbers:
+    def blank(self, ordinals: Numbers) -> Numbers:
         """Room for as many new states, which may hold anything."""
 
-    def release(self, numbers: Numbers) -> None:
+    def release(self, ordinals: Numbers) -> None:
         """Give the room of these states to later ones."""
 
     def apply(
-        self, numbers: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
+        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         """Apply a gate segment to each of these states."""
 
-    def multiply(self, numbers: Numbers, matrix: Dense) -> None:
+    def multiply(self, ordinals: Numbers, matrix: Dense) -> None:
         """Apply a matrix to each of these states."""
 
-    def odds(self, numbers: Numbers, qubit: int) -> NDArray[np.float64]:
+    def odds(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         """Weights of the outcomes 0 and 1 of a qubit: float64 [states, 2]."""
 
     def project(
         self,
-        numbers: Numbers,
+        ordinals: Numbers,
         into: Numbers,
         *,
         qubit: int,
@@ -210,13 +210,13 @@ class Ensemble(Protocol):
         factors: NDArray[np.float64],
         move: bool,
     ) -> None:
-        """State into[k] becomes the part of state numbers[k] with that outcome, times factors[k].
+        """State into[k] becomes the part of state ordinals[k] with that outcome, times factors[k].
 
         `move`: the qubit ends in |0>.
         """
 
-    def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
-        """Index into `numbers` of the state that represents each state: int64 [states].
+    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
+        """Index into `ordinals` of the state that represents each state: int64 [states].
 
         Two states are equal if their distance is at most `tolerance`, up to a global phase. Only
         states whose sketches differ by at most `near` are compared.
@@ -224,7 +224,7 @@ class Ensemble(Protocol):
 
     def sample(
         self,
-        numbers: Numbers,
+        ordinals: Numbers,
         branch_of: Numbers,
         key: tuple[int, int],
         shots: Numbers,
@@ -232,7 +232,7 @@ class Ensemble(Protocol):
         draw: int,
         ordered: bool,
     ) -> Numbers:
-        """Basis state that each shot finds, shot k in state numbers[branch_of[k]]: int64 [shots].
+        """Basis state that each shot finds, shot k in state ordinals[branch_of[k]]: int64 [shots].
 
         Without `ordered`, where there is one state, in any order. See `sample`.
         """
@@ -250,14 +250,14 @@ def total(sums: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def equal_up_to_phase(
-    states: StateBackend, one: StateHandle, two: StateHandle, tolerance: float
+    states: StateBackend, left: StateHandle, right: StateHandle, tolerance: float
 ) -> bool:
-    """Whether the states are equal up to a global phase: |one - phase * two| <= tolerance."""
-    x, y = total(states.block_sums(OVERLAP, two, one))
+    """Whether the states are equal up to a global phase: |left - phase * right| <= tolerance."""
+    x, y = total(states.block_sums(OVERLAP, right, left))
     size = abs(complex(x, y))
     if size < 0.5:
         return False
-    gap, _ = total(states.block_sums(DISTANCE, one, two, turn=complex(x, y) / size))
+    gap, _ = total(states.block_sums(DISTANCE, left, right, turn=complex(x, y) / size))
     return gap <= tolerance * tolerance
 
 

@@ -33,12 +33,12 @@ from simulators.statevector.tiles.norms import add_up, part_up
     group="deferred",
 )
 def reduce_kernel(  # type: ignore[no-untyped-def]
-    what, reals, singles, reals2, singles2, numbers, qubit, first, last, turn_x, turn_y, scratch,
+    what, reals, singles, reals2, singles2, places, qubit, first, last, turn_x, turn_y, scratch,
     sums,
 ):  # fmt: skip
     """Fill rows first .. last - 1 of `sums`; `scratch`: float64 [4 * block].
 
-    `numbers`: where each block stands in the whole state.
+    `places`: where each block stands in the whole state.
 
     NORM: (sum |a|^2, 0). ODDS: the same for the qubit 0, and 1. OVERLAP: <a|b>. DISTANCE:
     (sum |a - turn b|^2, 0). SKETCH: the overlap of a fixed pseudo-random vector with a.
@@ -49,7 +49,7 @@ def reduce_kernel(  # type: ignore[no-untyped-def]
     zero = np.int64(0)
     for block in range(first, last):
         start = block * size
-        base = numbers[block] * size
+        base = places[block] * size
         load(reals, singles, start, size, re, im, zero)
         x = y = 0.0
         if what == NORM:
@@ -131,7 +131,7 @@ def block_sums(
 
     unit = min(BLOCK_QUBITS, state.num_qubits)
     second = state if other is None else other
-    numbers = state.numbers
+    places = state.basis_indices
     sums = np.empty((1 << (state.num_qubits - unit), 2))
 
     def work(first: int, last: int, number: int) -> None:
@@ -142,7 +142,7 @@ def block_sums(
             state.singles,
             second.reals,
             second.singles,
-            numbers,
+            places,
             qubit,
             first,
             last,
@@ -223,11 +223,11 @@ def norm_sums(sweeper: BlockExecutor, state: State) -> NDArray[np.float64]:
 def qubit_sums(sweeper: BlockExecutor, state: State, qubit: int) -> NDArray[np.float64]:
     """The norm of each block where a qubit is 0, and where it is 1: float64 [blocks, 2]. The qubit
     chooses rows, not lanes. Raises Stopped."""
-    weights, numbers = row_norms(sweeper, state), state.numbers
+    weights, places = row_norms(sweeper, state), state.basis_indices
     sums = np.empty((1 << (state.num_qubits - BLOCK_QUBITS), 2))
 
     def work(first: int, last: int, _number: int) -> None:
-        part_up(weights, _ROWS, numbers, qubit - LANE_WIRES, first, last, sums)
+        part_up(weights, _ROWS, places, qubit - LANE_WIRES, first, last, sums)
 
     sweeper.parallel_for(state.num_qubits, BLOCK_QUBITS, work)
     return sums
@@ -239,13 +239,13 @@ def locate_in_rows(
     edges: NDArray[np.float64],
     begins: NDArray[np.int64],
     draws: NDArray[np.float64],
-    found: NDArray[np.int64],
+    indices: NDArray[np.int64],
 ) -> None:
     """See `sampling.locate_samples`."""
     weights = row_norms(sweeper, state)
-    locate, reals, numbers = kernels(state).locate, _reals(state), state.numbers
+    locate, reals, places = kernels(state).locate, _reals(state), state.basis_indices
 
     def work(first: int, last: int, _number: int) -> None:
-        locate(reals, weights, _ROWS, numbers, first, last, edges, begins, draws, found)
+        locate(reals, weights, _ROWS, places, first, last, edges, begins, draws, indices)
 
     sweeper.parallel_for(state.num_qubits, BLOCK_QUBITS, work)

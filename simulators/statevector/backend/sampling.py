@@ -14,16 +14,16 @@ from simulators.statevector.state import BLOCK_QUBITS, BlockExecutor, State, loa
 
 
 @kernel(REALS, SINGLES, I64, INT, INT, REALS, I64, REALS, I64, REALS, group="deferred")
-def locate_kernel(reals, singles, numbers, first, last, edges, begins, draws, indices, scratch):  # type: ignore[no-untyped-def]
+def locate_kernel(reals, singles, places, first, last, edges, begins, draws, indices, scratch):  # type: ignore[no-untyped-def]
     """Indices of the ascending `draws`: those of block b are begins[b] .. begins[b + 1] - 1.
 
-    `numbers`: which block of the whole state each block is.
+    `places`: which block of the whole state each block is.
     """
     size = scratch.size // 2
     re, im = scratch[:size], scratch[size:]
     zero = np.int64(0)
     for block in range(first, last):
-        number = numbers[block]
+        number = places[block]
         if begins[number] == begins[number + 1]:
             continue
         load(reals, singles, block * size, size, re, im, zero)
@@ -37,7 +37,7 @@ def locate_kernel(reals, singles, numbers, first, last, edges, begins, draws, in
 
 
 @kernel(REALS, SINGLES, I64, INT, INT, I64, I64, REALS, REALS, group="deferred")
-def accumulate_kernel(reals, singles, numbers, first, last, wires, within, table, scratch):  # type: ignore[no-untyped-def]
+def accumulate_kernel(reals, singles, places, first, last, wires, within, table, scratch):  # type: ignore[no-untyped-def]
     """table[j] += the probabilities of blocks first .. last - 1; bit k of j is qubit wires[k].
 
     `within`: what the bits of an amplitude's number in its block are in j.
@@ -46,7 +46,7 @@ def accumulate_kernel(reals, singles, numbers, first, last, wires, within, table
     re, im = scratch[:size], scratch[size:]
     zero = np.int64(0)
     for block in range(first, last):
-        base = numbers[block] * size
+        base = places[block] * size
         load(reals, singles, block * size, size, re, im, zero)
         high = zero
         for w in range(wires.size):
@@ -65,32 +65,32 @@ def locate_samples(
     edges: NDArray[np.float64],
     begins: NDArray[np.int64],
     draws: NDArray[np.float64],
-    found: NDArray[np.int64],
+    indices: NDArray[np.int64],
 ) -> None:
-    """found[s] = the basis state of draws[s], of those draws that fall into this state's blocks.
+    """indices[s] = the basis state of draws[s], of those draws that fall into this state's blocks.
 
     edges: float64 [blocks of the whole state], the sum of all before; draws begins[b] ..
     begins[b + 1] - 1 fall into block b.
     """
     if state.num_qubits > BLOCK_QUBITS:
-        reductions.locate_in_rows(sweeper, state, edges, begins, draws, found)
+        reductions.locate_in_rows(sweeper, state, edges, begins, draws, indices)
         return
 
     unit = min(BLOCK_QUBITS, state.num_qubits)
-    numbers = state.numbers
+    places = state.basis_indices
 
     def work(first: int, last: int, number: int) -> None:
         scratch = sweeper.scratch(number, 2 << unit)
         locate_kernel(
             state.reals,
             state.singles,
-            numbers,
+            places,
             first,
             last,
             edges,
             begins,
             draws,
-            found,
+            indices,
             scratch,
         )
 
@@ -106,7 +106,7 @@ def accumulate(
     scratch = sweeper.scratch(0, 2 << unit)
     blocks = 1 << (state.num_qubits - unit)
     grain = max(1, (1 << 20) >> unit)
-    numbers = state.numbers
+    places = state.basis_indices
     within = np.zeros(1 << unit, np.int64)
     for k, wire in enumerate(wires.tolist()):
         if wire < unit:
@@ -115,7 +115,7 @@ def accumulate(
         sweeper.check()
         last = min(first + grain, blocks)
         accumulate_kernel(
-            state.reals, state.singles, numbers, first, last, wires, within, table, scratch
+            state.reals, state.singles, places, first, last, wires, within, table, scratch
         )
 
 

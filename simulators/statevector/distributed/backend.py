@@ -32,7 +32,7 @@ from simulators.statevector.checkpoint import Checkpointer, Evolution
 from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.exchange import Exchange
 from simulators.statevector.distributed.executor import CommStats, DistributedExecutor
-from simulators.statevector.distributed.gather import distribution, whole
+from simulators.statevector.distributed.gather import distribution, gathered
 from simulators.statevector.distributed.qubit_layout import Layout, StateSlice, swap_local
 from simulators.statevector.dynamic.ensemble import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
@@ -210,7 +210,7 @@ class DistributedBackend:
 
     def gather_statevector(self, state: State) -> Amplitudes | None:
         """See `StateBackend`."""
-        return whole(self._meeting, self._settled(state))
+        return gathered(self._meeting, self._settled(state))
 
     def plan_gradients(
         self, circuit: Circuit, params: NDArray[np.float64], observables: tuple[PauliSum, ...]
@@ -223,23 +223,23 @@ class DistributedBackend:
 
     def _string_sums(self, share: StateSlice, group: pauli.PauliGroup) -> NDArray[np.float64]:
         """Sums of each block of this rank; its partner block may be in another rank."""
-        numbers = share.numbers
-        sums = np.empty((numbers.size, group.zs.size))
+        places = share.basis_indices
+        sums = np.empty((places.size, group.zs.size))
         flipped = share.layout.placed(group.x)
         partner = share.rank ^ (flipped >> share.num_qubits)
         flip = (flipped & ((1 << share.num_qubits) - 1)) >> BLOCK_QUBITS
         if partner == share.rank:
-            pauli.string_sums(self._sweeper, share, share, numbers, flip, group, sums)
+            pauli.string_sums(self._sweeper, share, share, places, flip, group, sums)
             return sums
         blocks = self._exchange.chunk >> BLOCK_QUBITS
         beyond = flip & ~(blocks - 1)
-        for first in range(0, numbers.size, blocks):
+        for first in range(0, places.size, blocks):
             other = first ^ beyond  # what the partner needs now, and has for this rank
             lent = self._exchange.sendrecv_block(_blocks(share, other, blocks), partner)
-            here = State(_blocks(share, first, blocks))
+            own = State(_blocks(share, first, blocks))
             part = slice(first, first + blocks)
             pauli.string_sums(
-                self._sweeper, here, lent, numbers[part], flip & (blocks - 1), group, sums[part]
+                self._sweeper, own, lent, places[part], flip & (blocks - 1), group, sums[part]
             )
         return sums
 
@@ -262,25 +262,25 @@ class DistributedBackend:
 
     def _bring(self, share: StateSlice, wanted: int) -> None:
         """Make these qubits local."""
-        for there, here in share.layout.exchanges(wanted):
-            self._swap(share, there, here)
+        for remote, local in share.layout.exchanges(wanted):
+            self._swap(share, remote, local)
 
     def _settled(self, state: State) -> StateSlice:
         """The share, its blocks whole."""
         share = cast("StateSlice", state)
-        for one, two in share.layout.settling():
-            self._swap(share, one, two)
+        for a, b in share.layout.settling():
+            self._swap(share, a, b)
         return share
 
     def _swap_all(self, share: StateSlice, like: Layout) -> None:
-        for one, two in share.layout.aligning(like):
-            self._swap(share, one, two)
+        for a, b in share.layout.aligning(like):
+            self._swap(share, a, b)
 
-    def _swap(self, share: StateSlice, one: int, two: int) -> None:
+    def _swap(self, share: StateSlice, a: int, b: int) -> None:
         """The qubits at two positions change places, wherever these are."""
         share.changed()
         layout = share.layout
-        low, high = sorted((one, two))
+        low, high = sorted((a, b))
         local = layout.num_local
         if high < local:
             swap_local(self._sweeper, share, low, high)
@@ -289,13 +289,13 @@ class DistributedBackend:
         else:
             for there in (low, high, low):
                 self._exchange.swap(share, there - local, local - 1)
-        layout.swap(one, two)
+        layout.swap(a, b)
 
     def _shared(self, share: StateSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sums of all ranks' blocks, in the order of the blocks, in each rank."""
         meeting = self._meeting
         result = np.empty((meeting.size, *mine.shape))
-        order = np.concatenate([share.layout.numbers(rank) for rank in range(meeting.size)])
+        order = np.concatenate([share.layout.basis_indices(rank) for rank in range(meeting.size)])
         placed = np.empty((order.size, *mine.shape[1:]))
         meeting.meet()
         meeting.comm.Allgather(mine, result)

@@ -109,7 +109,7 @@ class Communicator:
         return self._parts[count]
 
 
-def _remarked(found: EngineResult, count: int, size: int) -> EngineResult:
+def _remarked(result: EngineResult, count: int, size: int) -> EngineResult:
     text = f"{count} of {size} ranks" if count < size else f"{size} ranks"
-    remark = f"{found.remark}, {text}" if found.remark else text
-    return msgspec.structs.replace(found, remark=remark)
+    remark = f"{result.remark}, {text}" if result.remark else text
+    return msgspec.structs.replace(result, remark=remark)

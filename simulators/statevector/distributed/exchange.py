@@ -123,9 +123,9 @@ class Exchange:
         return State(into)
 
 
-def pieces(amplitudes: Part, values: dict[int, int], alive: int, most: int) -> Iterator[Part]:
+def pieces(amplitudes: Part, values: dict[int, int], alive: int, limit: int) -> Iterator[Part]:
     """The amplitudes whose index has these bits (position -> bit) and no other bit that is not
-    `alive`: views, at most `most` amplitudes each, in the same order of the rest of the index."""
+    `alive`: views, at most `limit` amplitudes each, in the same order of the rest of the index."""
     num = amplitudes.size.bit_length() - 1
     fixed = {position: 0 for position in range(num) if not alive >> position & 1} | values
     shape: list[int] = []
@@ -145,20 +145,20 @@ def pieces(amplitudes: Part, values: dict[int, int], alive: int, most: int) -> I
         shape.append(1 << run)
         index.append(slice(None))
     view = amplitudes.reshape(shape)[tuple(index)]
-    return _cut(view if view.ndim else view.reshape(1), most)
+    return _cut(view if view.ndim else view.reshape(1), limit)
 
 
-def _cut(view: Part, most: int) -> Iterator[Part]:
+def _cut(view: Part, limit: int) -> Iterator[Part]:
     """Along the first axes, as far as needed."""
     inner = 1
     axis = view.ndim
-    while axis and inner * view.shape[axis - 1] <= most:
+    while axis and inner * view.shape[axis - 1] <= limit:
         axis -= 1
         inner *= view.shape[axis]
     if not axis:
         yield view
         return
-    step = max(1, most // inner)  # along this axis; the ones before are taken one by one
+    step = max(1, limit // inner)  # along this axis; the ones before are taken one by one
     for outer in itertools.product(*(range(size) for size in view.shape[: axis - 1])):
         for at in range(0, view.shape[axis - 1], step):
             index: tuple[Any, ...] = (*outer, slice(at, at + step))

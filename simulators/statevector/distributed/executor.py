@@ -159,7 +159,7 @@ class DistributedExecutor:
         layout, local = share.layout, share.layout.num_local
         if leg.pairs:
             alive = before(leg, leg.alive)
-            pairs = [(there - local, here) for there, here in leg.pairs]
+            pairs = [(remote - local, position) for remote, position in leg.pairs]
             self._exchange.exchange_qubits(share, pairs, alive & ((1 << local) - 1), alive >> local)
         layout.become(leg.positions)
         share.changed()

@@ -17,7 +17,7 @@ from simulators.statevector.state import BLOCK_QUBITS, PHYSICAL_BYTES, BlockExec
 _MOST = 1 << 18  # numbers that go in one message
 
 
-def whole(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
+def gathered(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     """All amplitudes in the first rank; blocks must be whole. Raises OutOfMemory."""
     rows = share.amplitudes.reshape(-1, 1 << BLOCK_QUBITS)
     step = _MOST >> BLOCK_QUBITS
@@ -25,7 +25,7 @@ def whole(meeting: ErrorAgreement, share: StateSlice) -> Amplitudes | None:
     if meeting.rank == 0:
         result = _room(meeting, share).reshape(-1, 1 << BLOCK_QUBITS)
         buffer = np.empty_like(rows[:step])
-        orders = [share.layout.numbers(rank) for rank in range(meeting.size)]
+        orders = [share.layout.basis_indices(rank) for rank in range(meeting.size)]
         result[orders[0]] = rows
     meeting.meet()
     if result is None:

@@ -43,17 +43,17 @@ class Layout:
         for qubit, position in enumerate(positions):
             self.qubits[position] = qubit
 
-    def swap(self, one: int, two: int) -> None:
+    def swap(self, a: int, b: int) -> None:
         """The qubits at two positions have changed places."""
         qubits = self.qubits
-        qubits[one], qubits[two] = qubits[two], qubits[one]
-        self.positions[qubits[one]], self.positions[qubits[two]] = one, two
+        qubits[a], qubits[b] = qubits[b], qubits[a]
+        self.positions[qubits[a]], self.positions[qubits[b]] = a, b
 
     def placed(self, mask: int) -> int:
         """A mask of qubits as a mask of positions."""
         return sum(1 << self.positions[qubit] for qubit in bits(mask))
 
-    def numbers(self, rank: int) -> NDArray[np.int64]:
+    def basis_indices(self, rank: int) -> NDArray[np.int64]:
         """Positions of a rank's blocks in the full state: int64 [blocks].
 
         Right only where the lowest BLOCK_QUBITS qubits stand at their own positions.
@@ -124,9 +124,9 @@ class StateSlice(State):
         self._amplitudes[0] = 1.0
 
     @property
-    def numbers(self) -> NDArray[np.int64]:
+    def basis_indices(self) -> NDArray[np.int64]:
         """See `State.numbers`; blocks must be whole."""
-        return self.layout.numbers(self.rank)
+        return self.layout.basis_indices(self.rank)
 
     @classmethod
     def empty_handed(
@@ -173,9 +173,9 @@ def _swap(reals, singles, low, high, first, last):  # type: ignore[no-untyped-de
             singles[i + 1], singles[j + 1] = singles[j + 1], singles[i + 1]
 
 
-def swap_local(sweeper: BlockExecutor, state: State, one: int, two: int) -> None:
+def swap_local(sweeper: BlockExecutor, state: State, a: int, b: int) -> None:
     """Two positions of each rank change places."""
-    low, high = sorted((one, two))
+    low, high = sorted((a, b))
 
     def work(first: int, last: int, _number: int) -> None:
         _swap(state.reals, state.singles, low, high, first, last)

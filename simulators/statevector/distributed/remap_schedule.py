@@ -60,7 +60,7 @@ def plan_communication(
         for extra in range(min(divided, _MOST_EXTRA) + 1)
         for eager in ((False, True) if fresh else (False,))
     )
-    return min(ways, key=lambda found: found.cost)
+    return min(ways, key=lambda schedule: schedule.cost)
 
 
 class _Candidate:
@@ -98,12 +98,12 @@ class _Candidate:
             pairs = self._demanded(number, tile, extra)
             if eager and not pairs:
                 pairs = self._shared_out(number, tile)
-            most, all_ = communication_volume(pairs, self._wires, self._alive, self._num_local)
-            sent, sent_by_all = sent + most, sent_by_all + all_
+            max_sent, all_ = communication_volume(pairs, self._wires, self._alive, self._num_local)
+            sent, sent_by_all = sent + max_sent, sent_by_all + all_
             if pairs or moved or not legs:
                 alive = self._alive
-                for there, here in pairs:
-                    self._swap(there, here)
+                for remote, local in pairs:
+                    self._swap(remote, local)
                 legs.append(RemapStage(number, number + 1, tuple(self._positions), pairs, alive))
             else:
                 legs[-1] = msgspec.structs.replace(legs[-1], last=number + 1)
@@ -117,8 +117,8 @@ class _Candidate:
         never = ~self._alive & -(1 << BLOCK_QUBITS)
         free = [w for w in self._leaving(number, tile) if never >> w & 1]
         pairs = self._better(number, tile, idle, free, len(idle))
-        for there, here in pairs:
-            self._swap(there, here)
+        for remote, local in pairs:
+            self._swap(remote, local)
         return bool(pairs)
 
     def _demanded(self, number: int, tile: int, extra: int) -> tuple[Pair, ...]:
@@ -135,20 +135,19 @@ class _Candidate:
         alive = self._alive & -(1 << BLOCK_QUBITS)
         busy = [w for w in self._leaving(number, tile) if alive >> w & 1]
         return tuple(
-            (self._positions[one], self._positions[two])
-            for one, two in zip(idle, busy, strict=False)
+            (self._positions[a], self._positions[b]) for a, b in zip(idle, busy, strict=False)
         )
 
     def _better(
-        self, number: int, tile: int, coming: Iterable[int], leaving: Sequence[int], most: int
+        self, number: int, tile: int, coming: Iterable[int], leaving: Sequence[int], max_pairs: int
     ) -> tuple[Pair, ...]:
         """At most so many of `coming`, the next wanted first, for those that are wanted later."""
         results = []
         order = sorted(coming, key=lambda wire: (self._next(wire, number), wire))
-        for one, two in zip(order[:most], leaving, strict=False):
-            sooner = two >= BLOCK_QUBITS and self._next(one, number) < self._next(two, number)
-            if tile >> one & 1 or sooner:
-                results.append((self._positions[one], self._positions[two]))
+        for a, b in zip(order[:max_pairs], leaving, strict=False):
+            sooner = b >= BLOCK_QUBITS and self._next(a, number) < self._next(b, number)
+            if tile >> a & 1 or sooner:
+                results.append((self._positions[a], self._positions[b]))
         return tuple(results)
 
     def _leaving(self, number: int, tile: int) -> list[int]:
@@ -179,10 +178,10 @@ class _Candidate:
     def _local(self, wires: int) -> int:
         return sum(self._positions[wire] < self._num_local for wire in bits(wires))
 
-    def _swap(self, one: int, two: int) -> None:
+    def _swap(self, a: int, b: int) -> None:
         wires = self._wires
-        wires[one], wires[two] = wires[two], wires[one]
-        self._positions[wires[one]], self._positions[wires[two]] = one, two
+        wires[a], wires[b] = wires[b], wires[a]
+        self._positions[wires[a]], self._positions[wires[b]] = a, b
 
 
 def communication_volume(
@@ -194,8 +193,8 @@ def communication_volume(
     """
     if not pairs:
         return 0, 0
-    there = [alive >> wires[one] & 1 for one, _ in pairs]
-    here = [alive >> wires[two] & 1 for _, two in pairs]
+    rank_bits = [alive >> wires[a] & 1 for a, _ in pairs]
+    local_bits = [alive >> wires[b] & 1 for _, b in pairs]
     taken = {position for pair in pairs for position in pair}
     part = others = 0
     for position, wire in enumerate(wires):
@@ -204,18 +203,18 @@ def communication_volume(
                 part += 1
             else:
                 others += 1
-    both = sum(one & two for one, two in zip(there, here, strict=True))
-    stays = all(two or not one for one, two in zip(there, here, strict=True))  # in every rank
-    parts = 1 << sum(here)
-    most = parts - stays
-    all_ = (parts << sum(there)) - (1 << both)
-    return most << part, all_ << (part + others)
+    both = sum(a & b for a, b in zip(rank_bits, local_bits, strict=True))
+    stays = all(b or not a for a, b in zip(rank_bits, local_bits, strict=True))  # in every rank
+    parts = 1 << sum(local_bits)
+    max_sent = parts - stays
+    all_ = (parts << sum(rank_bits)) - (1 << both)
+    return max_sent << part, all_ << (part + others)
 
 
 def before(leg: RemapStage, wires: int) -> int:
     """A mask of wires as a mask of positions, as they are before the leg's exchange."""
     result = sum(1 << leg.positions[wire] for wire in bits(wires))
-    for there, here in leg.pairs:
-        if (result >> there ^ result >> here) & 1:
-            result ^= 1 << there | 1 << here
+    for remote, local in leg.pairs:
+        if (result >> remote ^ result >> local) & 1:
+            result ^= 1 << remote | 1 << local
     return result

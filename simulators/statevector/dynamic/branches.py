@@ -30,14 +30,14 @@ FOR_STEPS = 200
 class Budget:
     """Counts the states and operations of one run, those of all branches together."""
 
-    def __init__(self, most: int, options: RunOptions) -> None:
-        """`most`: how many states fit into the memory there is."""
+    def __init__(self, max_states: int, options: RunOptions) -> None:
+        """`max_states`: how many states fit into the memory there is."""
         self.peak = 1  # most states held at once
         self.steps = 0
         self._live = 1
         self._max_steps = options.max_steps
-        self._max_states = max(1, min(options.max_branches, most))
-        self._bound = "max_branches" if options.max_branches <= most else "what memory holds"
+        self._max_states = max(1, min(options.max_branches, max_states))
+        self._bound = "max_branches" if options.max_branches <= max_states else "what memory holds"
 
     def begin(self) -> None:
         """One state again; the steps go on."""
@@ -175,14 +175,14 @@ class Branches:
         self.records = np.ascontiguousarray(keys[:, :-1])
         self.branch_of = np.ascontiguousarray(keys[:, -1]).view(np.int64)
 
-    def widen(self, words: int) -> None:
+    def widen(self, num_words: int) -> None:
         """Give the records room for variables, all 0."""
-        more = np.zeros((len(self.records), words - self.records.shape[1]), np.uint64)
+        more = np.zeros((len(self.records), num_words - self.records.shape[1]), np.uint64)
         self.records = np.concatenate((self.records, more), axis=1)
 
-    def narrow(self, words: int) -> None:
+    def narrow(self, num_words: int) -> None:
         """Forget the variables."""
-        self.records = np.ascontiguousarray(self.records[:, :words])
+        self.records = np.ascontiguousarray(self.records[:, :num_words])
         self.tally()
 
 

@@ -43,41 +43,41 @@ class SeparateStates:
         """See `Ensemble`."""
         return self._take(self.states.zero_state(self._num_qubits, self._options, way))
 
-    def copied(self, numbers: Numbers) -> Numbers:
+    def copied(self, ordinals: Numbers) -> Numbers:
         """See `Ensemble`."""
-        return np.array([self._take(self.states.copy(self._held[k])) for k in numbers.tolist()])
+        return np.array([self._take(self.states.copy(self._held[k])) for k in ordinals.tolist()])
 
     def copy_of(self, state: StateHandle) -> int:
         """See `Ensemble`."""
         return self._take(self.states.copy(state))
 
-    def blank(self, numbers: Numbers) -> Numbers:
+    def blank(self, ordinals: Numbers) -> Numbers:
         """See `Ensemble`."""
         return np.array(
-            [self._take(self.states.empty_like(self._held[k])) for k in numbers.tolist()]
+            [self._take(self.states.empty_like(self._held[k])) for k in ordinals.tolist()]
         )
 
-    def release(self, numbers: Numbers) -> None:
+    def release(self, ordinals: Numbers) -> None:
         """See `Ensemble`."""
-        for number in numbers.tolist():
+        for number in ordinals.tolist():
             del self._held[number]
 
     def apply(
-        self, numbers: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
+        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         """See `Ensemble`."""
-        for number in numbers.tolist():
+        for number in ordinals.tolist():
             self.states.apply(self._held[number], segment, floats)
 
-    def multiply(self, numbers: Numbers, matrix: Dense) -> None:
+    def multiply(self, ordinals: Numbers, matrix: Dense) -> None:
         """See `Ensemble`."""
-        for number in numbers.tolist():
+        for number in ordinals.tolist():
             self.states.multiply(self._held[number], matrix)
 
-    def odds(self, numbers: Numbers, qubit: int) -> NDArray[np.float64]:
+    def odds(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         """See `Ensemble`."""
-        result = np.empty((numbers.size, 2))
-        for k, number in enumerate(numbers.tolist()):
+        result = np.empty((ordinals.size, 2))
+        for k, number in enumerate(ordinals.tolist()):
             self.states.check()
             result[k] = total(
                 self.states.block_sums(QUBIT_WEIGHTS, self._held[number], qubit=qubit)
@@ -86,7 +86,7 @@ class SeparateStates:
 
     def project(
         self,
-        numbers: Numbers,
+        ordinals: Numbers,
         into: Numbers,
         *,
         qubit: int,
@@ -96,7 +96,7 @@ class SeparateStates:
     ) -> None:
         """See `Ensemble`."""
         for source, target, factor in zip(
-            numbers.tolist(), into.tolist(), factors.tolist(), strict=True
+            ordinals.tolist(), into.tolist(), factors.tolist(), strict=True
         ):
             self.states.project(
                 self._held[source],
@@ -107,12 +107,12 @@ class SeparateStates:
                 move=move,
             )
 
-    def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
+    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
         """See `Ensemble`."""
-        held = [self._held[number] for number in numbers.tolist()]
+        held = [self._held[number] for number in ordinals.tolist()]
         sums = [total(self.states.block_sums(FINGERPRINT, state)) for state in held]
         sketches = [x * x + y * y for x, y in sums]
-        into = np.arange(numbers.size)
+        into = np.arange(ordinals.size)
         kept: list[int] = []
         for at in np.argsort(sketches, kind="stable").tolist():
             for other in reversed(kept):
@@ -128,7 +128,7 @@ class SeparateStates:
 
     def sample(
         self,
-        numbers: Numbers,
+        ordinals: Numbers,
         branch_of: Numbers,
         key: tuple[int, int],
         shots: Numbers,
@@ -137,13 +137,13 @@ class SeparateStates:
         ordered: bool,
     ) -> Numbers:
         """See `Ensemble`."""
-        if numbers.size == 1:
-            state = self._held[int(numbers[0])]
+        if ordinals.size == 1:
+            state = self._held[int(ordinals[0])]
             return sample(self.states, state, key, shots, draw=draw, ordered=ordered)
         result = np.empty(shots.size, np.int64)
         order = np.argsort(branch_of, kind="stable")
-        ends = np.cumsum(np.bincount(branch_of, minlength=numbers.size))[:-1]
-        for number, rows in zip(numbers.tolist(), np.split(order, ends), strict=True):
+        ends = np.cumsum(np.bincount(branch_of, minlength=ordinals.size))[:-1]
+        for number, rows in zip(ordinals.tolist(), np.split(order, ends), strict=True):
             result[rows] = sample(self.states, self._held[number], key, shots[rows], draw=draw)
         return result
 

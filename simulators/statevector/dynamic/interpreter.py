@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from simulators.circuit.ir import Circuit, record_words, words
+from simulators.circuit.ir import Circuit, num_words, record_words
 from simulators.circuit.noise import Readout
 from simulators.engine import RunOptions
 from simulators.execution.rng import draw_number
@@ -78,14 +78,14 @@ class Interpreter:
         self._options = options
         self._num_qubits = circuit.num_qubits
         self._floats = [passes.floats(circuit, params) for passes in schedule.stretches]
-        most = ensemble.states.max_live_states(circuit.num_qubits, options)
-        self._budget = Budget(most, options)
+        max_states = ensemble.states.max_live_states(circuit.num_qubits, options)
+        self._budget = Budget(max_states, options)
         self._merger = BranchMerger(self._budget, options.precision)
         self._collapse = Projector(self._budget, key, options.precision)
         self._errors = NoiseSplitter(self._budget, key)
         self._readout = None if readout is None else RecordedReadout(readout, key)
         self._loops: list[_Loop] = []
-        self._words = words(circuit.num_clbits)
+        self._words = num_words(circuit.num_clbits)
         self._all_words = record_words(circuit)
 
     @property

@@ -103,12 +103,12 @@ class NoiseSplitter:
             self._budget.grow(int(copies.sum()))
             states[copies] = ensemble.copied(states[copies])
         for kind in np.flatnonzero(present[1:].any(axis=1)).tolist():
-            here = np.flatnonzero(present[kind + 1])
+            branch_ids = np.flatnonzero(present[kind + 1])
             if kind < len(item.paulis):
-                ensemble.multiply(states[kind + 1, here], item.paulis[kind])
+                ensemble.multiply(states[kind + 1, branch_ids], item.paulis[kind])
                 continue
             operator = kind - len(item.paulis)
-            for branch in here.tolist():
+            for branch in branch_ids.tolist():
                 matrix = item.kraus[operator] / np.sqrt(odds[branch, operator])
                 columns = by_columns(matrix.tobytes(), len(item.qubits))
                 dense = place(columns, list(item.qubits))

@@ -43,7 +43,7 @@ def _put(reals, singles, at, x, y):  # type: ignore[no-untyped-def]
 
 @kernel(REALS, SINGLES, INT, I64, WORDS2, REALS2, INT, INT, I64, REALS, group="deferred")
 def apply_steps(  # type: ignore[no-untyped-def]
-    reals, singles, n, numbers, placed, floats, first, last, control, scratch
+    reals, singles, n, ordinals, placed, floats, first, last, control, scratch
 ):
     """Apply steps (see `passes`) to each state. `scratch`: float64 [2 * 2**n], 2 * LANES at least;
     the control flag is looked at before each step."""
@@ -52,7 +52,7 @@ def apply_steps(  # type: ignore[no-untyped-def]
     size = np.int64(1) << n
     zero = np.int64(0)
     for state in range(first, last):
-        start = numbers[state] << n
+        start = ordinals[state] << n
         load(reals, singles, start, size, re, im, zero)
         for s in range(placed.shape[0]):
             if control[0]:
@@ -67,7 +67,7 @@ def apply_steps(  # type: ignore[no-untyped-def]
 
 @kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, I64, REALS, group="deferred")
 def multiply(  # type: ignore[no-untyped-def]
-    reals, singles, n, numbers, wires, offsets, columns, first, last, control, scratch
+    reals, singles, n, ordinals, wires, offsets, columns, first, last, control, scratch
 ):
     """Apply a matrix (see `dense`) to each state. `scratch`: float64 [4 * 2**wires]."""
     size = offsets.size
@@ -81,7 +81,7 @@ def multiply(  # type: ignore[no-untyped-def]
             for w in range(wires.size):
                 low = (np.int64(1) << wires[w]) - 1
                 base = ((base & ~low) << 1) | (base & low)
-            base += numbers[state] << n
+            base += ordinals[state] << n
             for j in range(size):
                 re[j], im[j] = _amplitude(reals, singles, base + offsets[j])
                 out_re[j] = out_im[j] = 0.0
@@ -99,10 +99,10 @@ def multiply(  # type: ignore[no-untyped-def]
 
 
 @kernel(REALS, SINGLES, INT, I64, INT, INT, INT, REALS2, group="deferred")
-def qubit_weights(reals, singles, n, numbers, qubit, first, last, found):  # type: ignore[no-untyped-def]
-    """found[k] = weights of the qubit's outcomes 0 and 1 in state k."""
+def qubit_weights(reals, singles, n, ordinals, qubit, first, last, weights):  # type: ignore[no-untyped-def]
+    """weights[k] = weights of the qubit's outcomes 0 and 1 in state k."""
     for state in range(first, last):
-        start = numbers[state] << n
+        start = ordinals[state] << n
         x = y = 0.0
         for k in range(np.int64(1) << n):
             u, v = _amplitude(reals, singles, start + k)
@@ -111,13 +111,13 @@ def qubit_weights(reals, singles, n, numbers, qubit, first, last, found):  # typ
                 y += p
             else:
                 x += p
-        found[state, 0] = x
-        found[state, 1] = y
+        weights[state, 0] = x
+        weights[state, 1] = y
 
 
 @kernel(REALS, SINGLES, INT, I64, I64, INT, INT, REALS, INT, INT, INT, group="deferred")
 def project(  # type: ignore[no-untyped-def]
-    reals, singles, n, numbers, into, qubit, outcome, factors, move, first, last
+    reals, singles, n, ordinals, into, qubit, outcome, factors, move, first, last
 ):
     """State into[k] = the part of state k with the outcome times factors[k]; may be the same one.
 
@@ -126,7 +126,7 @@ def project(  # type: ignore[no-untyped-def]
     low = (np.int64(1) << qubit) - 1
     target = 0 if move else outcome
     for state in range(first, last):
-        source, start, factor = numbers[state] << n, into[state] << n, factors[state]
+        source, start, factor = ordinals[state] << n, into[state] << n, factors[state]
         for pair in range((np.int64(1) << n) >> 1):
             i = ((pair & ~low) << 1) | (pair & low)
             x, y = _amplitude(reals, singles, source + (i | (outcome << qubit)))
@@ -135,10 +135,10 @@ def project(  # type: ignore[no-untyped-def]
 
 
 @kernel(REALS, SINGLES, INT, I64, INT, INT, REALS, group="deferred")
-def fingerprints(reals, singles, n, numbers, first, last, found):  # type: ignore[no-untyped-def]
-    """found[k] = squared overlap of state k with a fixed pseudo-random vector, as in `sums`."""
+def fingerprints(reals, singles, n, ordinals, first, last, sketches):  # type: ignore[no-untyped-def]
+    """sketches[k] = squared overlap of state k with a fixed pseudo-random vector, as in `sums`."""
     for state in range(first, last):
-        start = numbers[state] << n
+        start = ordinals[state] << n
         x = y = 0.0
         word = np.uint64(1)
         for k in range(np.int64(1) << n):
@@ -148,16 +148,16 @@ def fingerprints(reals, singles, n, numbers, first, last, found):  # type: ignor
             a, b = _amplitude(reals, singles, start + k)
             x += a * u - b * v
             y += a * v + b * u
-        found[state] = x * x + y * y
+        sketches[state] = x * x + y * y
 
 
 @device_function
-def _same(reals, singles, size, one, two, tolerance):  # type: ignore[no-untyped-def]
-    """Whether |one - phase * two| <= tolerance for some phase, as in `numbers.same`."""
+def _same(reals, singles, size, left, right, tolerance):  # type: ignore[no-untyped-def]
+    """Whether |left - phase * right| <= tolerance for some phase, as in `numbers.same`."""
     x = y = 0.0
     for k in range(size):
-        a, b = _amplitude(reals, singles, two + k)
-        c, d = _amplitude(reals, singles, one + k)
+        a, b = _amplitude(reals, singles, right + k)
+        c, d = _amplitude(reals, singles, left + k)
         x += a * c + b * d
         y += a * d - b * c
     length = math.hypot(x, y)
@@ -167,8 +167,8 @@ def _same(reals, singles, size, one, two, tolerance):  # type: ignore[no-untyped
     y /= length
     gap = 0.0
     for k in range(size):
-        a, b = _amplitude(reals, singles, one + k)
-        c, d = _amplitude(reals, singles, two + k)
+        a, b = _amplitude(reals, singles, left + k)
+        c, d = _amplitude(reals, singles, right + k)
         u = a - x * c + y * d
         v = b - x * d - y * c
         gap += u * u + v * v
@@ -177,40 +177,40 @@ def _same(reals, singles, size, one, two, tolerance):  # type: ignore[no-untyped
 
 @kernel(REALS, SINGLES, INT, I64, I64, REALS, REAL, REAL, I64, I64, I64, group="deferred")
 def equals(  # type: ignore[no-untyped-def]
-    reals, singles, n, numbers, order, sketches_, near, tolerance, control, kept, into
+    reals, singles, n, ordinals, order, sketches_, near, tolerance, control, kept, into
 ):
     """into[k] = the state that stands for state k; see `Ensemble.equals`. `order`: by sketches_;
     `kept`: int64 [states]."""
     size = np.int64(1) << n
-    many = 0
+    count = 0
     for k in range(order.size):
         if control[0]:
             return
         at = order[k]
         into[at] = at
-        other = many - 1
+        other = count - 1
         while other >= 0 and sketches_[at] - sketches_[kept[other]] <= near:
-            one, two = numbers[kept[other]] << n, numbers[at] << n
-            if _same(reals, singles, size, one, two, tolerance):
+            left, right = ordinals[kept[other]] << n, ordinals[at] << n
+            if _same(reals, singles, size, left, right, tolerance):
                 into[at] = kept[other]
                 break
             other -= 1
         if into[at] == at:
-            kept[many] = at
-            many += 1
+            kept[count] = at
+            count += 1
 
 
 @kernel(REALS, SINGLES, INT, I64, I64, I64, REALS, INT, INT, REALS, I64, group="deferred")
 def locate(  # type: ignore[no-untyped-def]
-    reals, singles, n, numbers, order, begins, draws, first, last, cumulative, found
+    reals, singles, n, ordinals, order, begins, draws, first, last, cumulative, indices
 ):
-    """found[s] = the basis state of draws[s], for the draws order[begins[k] : begins[k + 1]] of
+    """indices[s] = the basis state of draws[s], for the draws order[begins[k] : begins[k + 1]] of
     state k; see `numbers.sample`. `cumulative`: float64 [2**n]."""
     size = np.int64(1) << n
     for state in range(first, last):
         if begins[state] == begins[state + 1]:
             continue
-        start = numbers[state] << n
+        start = ordinals[state] << n
         total = 0.0
         for k in range(size):
             x, y = _amplitude(reals, singles, start + k)
@@ -225,4 +225,4 @@ def locate(  # type: ignore[no-untyped-def]
                     high = middle
                 else:
                     low = middle + 1
-            found[order[s]] = low
+            indices[order[s]] = low

@@ -99,16 +99,16 @@ class StackedStates:
     def _row(self, number: int) -> NDArray[np.complexfloating]:
         return self._table[number << self._num_qubits : (number + 1) << self._num_qubits]
 
-    def copied(self, numbers: Numbers) -> Numbers:
+    def copied(self, ordinals: Numbers) -> Numbers:
         """See `Ensemble`."""
-        result = self._new(numbers.size)
+        result = self._new(ordinals.size)
         table = self._table.reshape(-1, 1 << self._num_qubits)
         step = max(
             1, _COPIED >> self._num_qubits
         )  # what is taken out is a copy before it is put in
-        for first in range(0, numbers.size, step):
+        for first in range(0, ordinals.size, step):
             part = slice(first, first + step)
-            table[result[part]] = table[numbers[part]]
+            table[result[part]] = table[ordinals[part]]
         return result
 
     def copy_of(self, state: StateHandle) -> int:
@@ -117,13 +117,13 @@ class StackedStates:
         self._row(number)[:] = state.amplitudes
         return number
 
-    def blank(self, numbers: Numbers) -> Numbers:
+    def blank(self, ordinals: Numbers) -> Numbers:
         """See `Ensemble`."""
-        return self._new(numbers.size)
+        return self._new(ordinals.size)
 
-    def release(self, numbers: Numbers) -> None:
+    def release(self, ordinals: Numbers) -> None:
         """See `Ensemble`."""
-        self._free += numbers.tolist()
+        self._free += ordinals.tolist()
 
     def _parts(self) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """All amplitudes as real numbers, of one precision and of the other."""
@@ -139,7 +139,7 @@ class StackedStates:
         crew.run(work, count, grain)
 
     def apply(
-        self, numbers: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
+        self, ordinals: Numbers, segment: CompiledSegment, floats: NDArray[np.float64]
     ) -> None:
         """See `Ensemble`."""
         assert isinstance(segment, GateList)
@@ -152,7 +152,7 @@ class StackedStates:
                 reals,
                 singles,
                 self._num_qubits,
-                numbers,
+                ordinals,
                 segment.placed,
                 floats,
                 first,
@@ -161,9 +161,9 @@ class StackedStates:
                 self._sweeper.scratch(thread, size),
             )
 
-        self._over(numbers.size, work)
+        self._over(ordinals.size, work)
 
-    def multiply(self, numbers: Numbers, matrix: Dense) -> None:
+    def multiply(self, ordinals: Numbers, matrix: Dense) -> None:
         """See `Ensemble`."""
         reals, singles = self._parts()
         wires = matrix.wires.size
@@ -173,7 +173,7 @@ class StackedStates:
                 reals,
                 singles,
                 self._num_qubits,
-                numbers,
+                ordinals,
                 matrix.wires,
                 matrix.offsets,
                 matrix.columns,
@@ -183,24 +183,24 @@ class StackedStates:
                 self._sweeper.scratch(thread, 4 << wires),
             )
 
-        self._over(numbers.size, work)
+        self._over(ordinals.size, work)
 
-    def odds(self, numbers: Numbers, qubit: int) -> NDArray[np.float64]:
+    def odds(self, ordinals: Numbers, qubit: int) -> NDArray[np.float64]:
         """See `Ensemble`."""
         reals, singles = self._parts()
-        result = np.empty((numbers.size, 2))
+        result = np.empty((ordinals.size, 2))
 
         def work(first: int, last: int, _thread: int) -> None:
             kernels.qubit_weights(
-                reals, singles, self._num_qubits, numbers, qubit, first, last, result
+                reals, singles, self._num_qubits, ordinals, qubit, first, last, result
             )
 
-        self._over(numbers.size, work)
+        self._over(ordinals.size, work)
         return result
 
     def project(
         self,
-        numbers: Numbers,
+        ordinals: Numbers,
         into: Numbers,
         *,
         qubit: int,
@@ -216,7 +216,7 @@ class StackedStates:
                 reals,
                 singles,
                 self._num_qubits,
-                numbers,
+                ordinals,
                 into,
                 qubit,
                 outcome,
@@ -226,24 +226,24 @@ class StackedStates:
                 last,
             )
 
-        self._over(numbers.size, work)
+        self._over(ordinals.size, work)
 
-    def equals(self, numbers: Numbers, near: float, tolerance: float) -> Numbers:
+    def equals(self, ordinals: Numbers, near: float, tolerance: float) -> Numbers:
         """See `Ensemble`."""
         reals, singles = self._parts()
-        result = np.empty(numbers.size)
+        result = np.empty(ordinals.size)
 
         def work(first: int, last: int, _thread: int) -> None:
-            kernels.fingerprints(reals, singles, self._num_qubits, numbers, first, last, result)
+            kernels.fingerprints(reals, singles, self._num_qubits, ordinals, first, last, result)
 
-        self._over(numbers.size, work)
+        self._over(ordinals.size, work)
         order = np.argsort(result, kind="stable")
-        into, kept = np.empty(numbers.size, np.int64), np.empty(numbers.size, np.int64)
+        into, kept = np.empty(ordinals.size, np.int64), np.empty(ordinals.size, np.int64)
         kernels.equals(
             reals,
             singles,
             self._num_qubits,
-            numbers,
+            ordinals,
             order,
             result,
             near,
@@ -257,7 +257,7 @@ class StackedStates:
 
     def sample(
         self,
-        numbers: Numbers,
+        ordinals: Numbers,
         branch_of: Numbers,
         key: tuple[int, int],
         shots: Numbers,
@@ -270,17 +270,17 @@ class StackedStates:
         reals, singles = self._parts()
         draws, result = np.empty(shots.size), np.empty(shots.size, np.int64)
         uniforms(*key, draw, shots, draws)
-        order = np.argsort(branch_of, kind="stable")
-        begins = np.zeros(numbers.size + 1, np.int64)
-        np.cumsum(np.bincount(branch_of, minlength=numbers.size), out=begins[1:])
+        permutation = np.argsort(branch_of, kind="stable")
+        begins = np.zeros(ordinals.size + 1, np.int64)
+        np.cumsum(np.bincount(branch_of, minlength=ordinals.size), out=begins[1:])
 
         def work(first: int, last: int, thread: int) -> None:
             kernels.locate(
                 reals,
                 singles,
                 self._num_qubits,
-                numbers,
-                order,
+                ordinals,
+                permutation,
                 begins,
                 draws,
                 first,
@@ -289,7 +289,7 @@ class StackedStates:
                 result,
             )
 
-        self._over(numbers.size, work)
+        self._over(ordinals.size, work)
         return result
 
     def state(self, number: int) -> State:

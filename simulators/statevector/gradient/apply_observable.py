@@ -71,16 +71,16 @@ def _put(array, at, re, im, end):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _scaled(partner, low, zs, factors, part_, many, even, end, eight):  # type: ignore[no-untyped-def]
+def _scaled(partner, low, zs, factors, part_, use_walsh, even, end, eight):  # type: ignore[no-untyped-def]
     """even[j] = the sum of the strings' factors with their signs; `part_`: 0 real, 1 imaginary."""
     clear(even, end)
     for t in range(zs.size):
         weight = parity_sign(partner & zs[t]) * factors[t, part_]
-        if many:
+        if use_walsh:
             even[zs[t] & low] += weight
         elif weight != 0.0:
             add_signs(even, end, zs[t] & low, weight, eight)
-    if many:
+    if use_walsh:
         walsh(even, end)
 
 
@@ -120,12 +120,12 @@ def _apply(  # type: ignore[no-untyped-def]
             begin, stop = starts[g], starts[g + 1]
             partner = (np.uint64(block * size) ^ xs[g]) & ~low
             need = needs[g]
-            many = stop - begin >= MANY
+            use_walsh = stop - begin >= MANY
             mine, own = zs[begin:stop], factors[begin:stop]
             if need & EVEN:
-                _scaled(partner, low, mine, own, 0, many, even, end, eight)
+                _scaled(partner, low, mine, own, 0, use_walsh, even, end, eight)
             if need & ODD:
-                _scaled(partner, low, mine, own, 1, many, odd, end, eight)
+                _scaled(partner, low, mine, own, 1, use_walsh, odd, end, eight)
             if reals.size:
                 _add(re, im, reals2, _2 * partner, even, odd, need, end, xs[g] & low)
             else:

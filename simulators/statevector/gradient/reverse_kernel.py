@@ -78,17 +78,17 @@ def _times(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyp
 
 
 @device_function
-def _across(re, im, re2, im2, end, kind, mask, zero, one, m, eight, into):  # type: ignore[no-untyped-def]
+def _across(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, m, eight, into):  # type: ignore[no-untyped-def]
     """Weigh a step whose mask has none of the lowest bits, and take it back on both; m: its row."""
     m0, m1, m2, m3 = splat(m[0]), splat(m[1]), splat(m[2]), splat(m[3])
     m4, m5, m6, m7 = splat(m[4]), splat(m[5]), splat(m[6]), splat(m[7])
     run = mask & (~mask + _1) if mask else end
     rest = ~mask
-    gap = one - zero
+    gap = one_bits - zero_bits
     p, q, r, s = splat(0.0), splat(0.0), splat(0.0), splat(0.0)
     base = _0
     while base < end:
-        k = base | zero
+        k = base | zero_bits
         stop = k + run
         if kind == PHASE:
             while k < stop:
@@ -143,21 +143,21 @@ def _across(re, im, re2, im2, end, kind, mask, zero, one, m, eight, into):  # ty
 
 
 @device_function
-def _within(re, im, re2, im2, end, kind, mask, zero, one, eight, into):  # type: ignore[no-untyped-def]
+def _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into):  # type: ignore[no-untyped-def]
     """Weigh a step whose mask chooses among the lanes of a vector."""
-    low, gap = mask & _LOW, (zero ^ one) & _LOW
-    first, second = where(low, zero & _LOW), where(low, one & _LOW)
+    low, gap = mask & _LOW, (zero_bits ^ one_bits) & _LOW
+    first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
     by_1, by_2, by_4 = where(_0, ~gap & _1), where(_0, ~gap & _2), where(_0, ~gap & _4)
     high = mask & ~_LOW
     none = splat(0.0)
     p, q, r, s = none, none, none, none
     base = _0
     while base < end:
-        i = base | (zero & ~_LOW)
+        i = base | (zero_bits & ~_LOW)
         a, b, e, f = take(re, i), take(im, i), take(re2, i), take(im2, i)
         p = p + choose(first, e * b - f * a, none)
         if kind != PHASE:
-            j = base | (one & ~_LOW)
+            j = base | (one_bits & ~_LOW)
             c, d, g, h = take(re, j), take(im, j), take(re2, j), take(im2, j)
             q = q + choose(second, g * d - h * c, none)
             c, d = xor_lanes(c, by_1, by_2, by_4), xor_lanes(d, by_1, by_2, by_4)
@@ -218,17 +218,35 @@ def apply_inverse(  # type: ignore[no-untyped-def]
                 if control[0]:
                     return
                 if base & placed[s, 4] == placed[s, 5]:
-                    kind, mask, zero, one = placed[s, 0], placed[s, 1], placed[s, 2], placed[s, 3]
+                    kind, mask, zero_bits, one_bits = (
+                        placed[s, 0],
+                        placed[s, 1],
+                        placed[s, 2],
+                        placed[s, 3],
+                    )
                     row = np.int64(placed[s, 6])
                     if columns[s] >= 0:
                         into = sums[group, columns[s]]
                         if not mask & _LOW:
                             m = floats[row]
-                            _across(re, im, re2, im2, end, kind, mask, zero, one, m, eight, into)
+                            _across(
+                                re,
+                                im,
+                                re2,
+                                im2,
+                                end,
+                                kind,
+                                mask,
+                                zero_bits,
+                                one_bits,
+                                m,
+                                eight,
+                                into,
+                            )
                             continue
-                        _within(re, im, re2, im2, end, kind, mask, zero, one, eight, into)
-                    apply(re, im, size, kind, mask, zero, one, floats, row)
-                    apply(re2, im2, size, kind, mask, zero, one, floats, row)
+                        _within(re, im, re2, im2, end, kind, mask, zero_bits, one_bits, eight, into)
+                    apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
+                    apply(re2, im2, size, kind, mask, zero_bits, one_bits, floats, row)
             for at in range(0, size, stretch):
                 start = np.int64(base | spread(np.uint64(at // stretch), above))
                 if reals.size and stretch >= LANES:

@@ -61,8 +61,8 @@ class NoisyPart:
         self._precision = options.precision
         circuit = part.circuit
         self.layouts = MeasurementLayouts.of(circuit)
-        self._readout = ReadoutStage.of(self.layouts.clbits, noise.readout, part.numbers)
-        self.programs = NoisyPrograms(noise, options.precision, part.numbers)
+        self._readout = ReadoutStage.of(self.layouts.clbits, noise.readout, part.operations)
+        self.programs = NoisyPrograms(noise, options.precision, part.operations)
         self.located: NoisyCircuit | None = None
         self._sampler: TrajectorySampler | None = None
         roles = np.empty(circuit.ops.size, np.int64)
@@ -101,12 +101,12 @@ class NoisyPart:
                 backend = states.backend if states else LocalBackend(crew, control)
                 return self.branched(backend, circuit, request, options)
             own = self._request(request, circuit.num_qubits)
-            memory_bytes, most = options.memory_bytes, 0
+            memory_bytes, max_states = options.memory_bytes, 0
             if states is not None:
                 width = self.part.circuit.num_qubits
-                most = max(1, states.backend.max_live_states(width, options) - SCRATCH_STATES)
+                max_states = max(1, states.backend.max_live_states(width, options) - SCRATCH_STATES)
             walks = self._sampler.open(
-                crew, control, most, memory_bytes=memory_bytes, states=states
+                crew, control, max_states, memory_bytes=memory_bytes, states=states
             )
             if ranks is not None:
                 from simulators.statevector.distributed.rank_walks import RankWalks
@@ -152,7 +152,7 @@ class NoisyPart:
                     own,
                     key,
                     options,
-                    self.part.numbers,
+                    self.part.operations,
                 ).result()
             )
         return EngineResult.joined(results)

@@ -20,11 +20,11 @@ class NoisyPrograms(ProgramCache):
     """The programs of one structure with its noise, made when first needed."""
 
     def __init__(
-        self, noise: NoiseProgram, precision: str, numbers: NDArray[np.int64] | None = None
+        self, noise: NoiseProgram, precision: str, op_ids: NDArray[np.int64] | None = None
     ) -> None:
-        """`numbers`: of the operations in the whole circuit."""
+        """`op_ids`: of the operations in the whole circuit."""
         super().__init__(precision)
-        self._numbers = numbers
+        self._numbers = op_ids
         self._noise = noise
         self.readout = noise.readout  # of measurements that are not terminal
 
@@ -35,7 +35,7 @@ class NoisyPrograms(ProgramCache):
                 circuit,
                 keep=keep,
                 precision=self._precision,
-                numbers=self._numbers,
+                operations=self._numbers,
                 layout=noisy_layout(circuit, self._noise, keep=keep),
                 noise=instructions(self._noise),
             )
@@ -48,12 +48,12 @@ def instructions(noise: NoiseProgram) -> dict[int, list[Instruction]]:
     entries: dict[int, list[Instruction]] = {}
     for term in compose(noise):
         form = forms.of(tuple(term.parts), len(term.qubits))
-        here = entries.setdefault(term.after, [])
+        sequence = entries.setdefault(term.after, [])
         if form.unitary is not None:
-            here.append(Unitary(_placed(form.unitary, term.qubits)))
+            sequence.append(Unitary(_placed(form.unitary, term.qubits)))
         item = _instruction(term, form)
         if item is not None:
-            here.append(item)
+            sequence.append(item)
     return {after: items for after, items in entries.items() if items}
 
 

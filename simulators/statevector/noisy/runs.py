@@ -106,10 +106,10 @@ class BranchRun(ComponentRun):
         request: Request,
         key: tuple[int, int],
         options: RunOptions,
-        numbers: NDArray[np.int64],
+        op_ids: NDArray[np.int64],
     ) -> None:
         super().__init__(states, circuit, programs, params, request, key, options)
-        self._numbers = numbers  # of the operations, in the whole circuit
+        self._numbers = op_ids  # of the operations, in the whole circuit
         self._recorded = programs.readout
 
     def result(self) -> BindingResult:

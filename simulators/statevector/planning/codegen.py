@@ -102,38 +102,38 @@ def _conditions(out, at, mask, value, notes):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _map(piece, given, notes, out, done):  # type: ignore[no-untyped-def]
+def _map(piece, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     at = new_op(out, done, PERMUTE_ROWS)
-    pieces = given[PIECES]
+    pieces = inputs[PIECES]
     _conditions(out, at, pieces[piece, P_MASK], pieces[piece, P_ZERO], notes)
     rows, _, _ = parts(pieces[piece, P_ONE], notes)
     out[OPS, at, ROW_OTHER] = rows
 
 
 @device_function
-def _local(mask, wires, many):  # type: ignore[no-untyped-def]
+def _local(mask, wires, num_wires):  # type: ignore[no-untyped-def]
     """A set of wires by their numbers in a block."""
     result = 0
-    for k in range(many):
+    for k in range(num_wires):
         if mask >> wires[k] & 1:
             result |= 1 << k
     return result
 
 
 @device_function
-def _part(numbers, mask, zero, gap, made, done):  # type: ignore[no-untyped-def]
+def _part(entry_row, mask, zero, gap, part_rows, done):  # type: ignore[no-untyped-def]
     row = done[PARTS]
     done[PARTS] += 1
-    made[row, NUMBERS] = numbers
-    made[row, PART_MASK] = mask
-    made[row, ZERO] = zero
-    made[row, ONE] = zero ^ gap
+    part_rows[row, NUMBERS] = entry_row
+    part_rows[row, PART_MASK] = mask
+    part_rows[row, ZERO] = zero
+    part_rows[row, ONE] = zero ^ gap
 
 
 @device_function
-def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
+def _dense(b, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """A block's matrices, one for each value of the wires it looks at without condition."""
-    blocks, elements, pieces = given[BLOCKS], given[ELEMENTS], given[PIECES]
+    blocks, elements, pieces = inputs[BLOCKS], inputs[ELEMENTS], inputs[PIECES]
     recipes, built = out[RECIPES], out[PARTS]
     starts, members, place, wires = notes[STARTS], notes[MEMBERS], notes[STANDS], notes[SPARE]
     moves, condition = blocks[b, TARGET_MASK], blocks[b, CONTROL_MASK]
@@ -149,11 +149,11 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
         wires[k] = wire
         size += 1
         rest &= rest - 1
-    many = size
+    num_wires = size
     rest = free
     while rest:
-        wires[many] = lowest(rest)
-        many += 1
+        wires[num_wires] = lowest(rest)
+        num_wires += 1
         rest &= rest - 1
     at_part = done[PARTS]
     for m in range(starts[b], starts[b + 1]):
@@ -165,17 +165,19 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
                 built[row, NUMBERS] = -1 - elements[e, MATRIX]
                 built[row, PART_MASK] = count(elements[e, TARGET_MASK])
                 for c in range(count(elements[e, TARGET_MASK])):
-                    built[row, ZERO + c] = _local(1 << pieces[p, c], wires, many)
+                    built[row, ZERO + c] = _local(1 << pieces[p, c], wires, num_wires)
                 continue
-            mask = _local(pieces[p, P_MASK], wires, many)
-            zero, one = pieces[p, P_ZERO], pieces[p, P_ONE]
+            mask = _local(pieces[p, P_MASK], wires, num_wires)
+            zero_bits, one_bits = pieces[p, P_ZERO], pieces[p, P_ONE]
             if pieces[p, P_PARITY]:  # as two: with one of the wires, or with none and both
-                one = pieces[p, P_MASK] & ~zero
-                _part(pieces[p, P_NUMBERS], mask, _local(one, wires, many), 0, built, done)
-                one = zero
+                one_bits = pieces[p, P_MASK] & ~zero_bits
+                _part(
+                    pieces[p, P_NUMBERS], mask, _local(one_bits, wires, num_wires), 0, built, done
+                )
+                one_bits = zero_bits
             _part(
-                pieces[p, P_NUMBERS], mask, _local(zero, wires, many),
-                _local(one ^ zero, wires, many), built, done,
+                pieces[p, P_NUMBERS], mask, _local(zero_bits, wires, num_wires),
+                _local(one_bits ^ zero_bits, wires, num_wires), built, done,
             )  # fmt: skip
     reals = blocks[b, IS_REAL]
     recipe = done[RECIPES]
@@ -187,11 +189,11 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
     recipes[recipe, WHERE] = done[FLOATS]
     recipes[recipe, MOVED] = size
     if not blocks[b, REAL_ROTATION]:
-        recipes[recipe, FREE] = many - size
+        recipes[recipe, FREE] = num_wires - size
     recipes[recipe, REAL_NUMBERS] = reals
-    for pattern in range(1 << (many - size)):
+    for pattern in range(1 << (num_wires - size)):
         value = blocks[b, CONTROL_VALUE]
-        for k in range(size, many):
+        for k in range(size, num_wires):
             if pattern >> (k - size) & 1:
                 value |= 1 << wires[k]
         at = new_op(out, done, (REAL if reals else DENSE_OP) + size)
@@ -203,13 +205,13 @@ def _dense(b, given, notes, out, done):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-untyped-def]
+def _bring(block, width, size, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Swap lanes until all wires of a block are on row bits.
 
     Who goes to the lanes is used again last in this pass.
     """
-    blocks = given[BLOCKS]
-    after, taken, here, place, uses = (
+    blocks = inputs[BLOCKS]
+    after, taken, wire_at, place, uses = (
         notes[ORDER], notes[TAKEN], notes[HERE], notes[STANDS], notes[SPARE],
     )  # fmt: skip
     needed = blocks[block, TARGET_MASK] | blocks[block, DIAGONAL_MASK]
@@ -229,11 +231,11 @@ def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-unty
                 rest &= rest - 1
         k = after[k + 1]
     for lane in range(LANE_WIRES):
-        if not needed >> here[lane] & 1:
+        if not needed >> wire_at[lane] & 1:
             continue
         chosen = -1
         for row in range(LANE_WIRES, width):
-            if needed >> here[row] & 1:
+            if needed >> wire_at[row] & 1:
                 continue
             if chosen < 0 or uses[row] > uses[chosen]:
                 chosen = row
@@ -242,9 +244,9 @@ def _bring(block, width, size, given, notes, out, done):  # type: ignore[no-unty
 
 
 @device_function
-def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
+def write(size, width, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """The operations of the blocks that the pass has taken, so many."""
-    blocks = given[BLOCKS]
+    blocks = inputs[BLOCKS]
     after, taken = notes[ORDER], notes[TAKEN]
     for k in range(size + 1):
         after[k] = k
@@ -269,10 +271,10 @@ def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
                         wanted = b
             if ready:
                 if kind == DENSE:
-                    _dense(b, given, notes, out, done)
+                    _dense(b, inputs, notes, out, done)
                 elif kind == PERMUTING:
                     first = notes[MEMBERS, notes[STARTS, b]]
-                    _map(given[ELEMENTS, first, FIRST], given, notes, out, done)
+                    _map(inputs[ELEMENTS, first, FIRST], inputs, notes, out, done)
                 after[before + 1] = after[k + 1]
             else:
                 moved |= moves
@@ -280,18 +282,18 @@ def write(size, width, given, notes, out, done):  # type: ignore[no-untyped-def]
                 before = k
             k = after[k + 1]
         if wanted >= 0:
-            _bring(wanted, width, size, given, notes, out, done)
+            _bring(wanted, width, size, inputs, notes, out, done)
         elif after[0] < size:
-            merge_diagonals(size, pivot, width, given, notes, out, done)
+            merge_diagonals(size, pivot, width, inputs, notes, out, done)
 
 
 @device_function
 def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
     """Bring every wire of a tile back to its place."""
-    home, here, place = notes[HOME], notes[HERE], notes[STANDS]
+    home, wire_at, place = notes[HOME], notes[HERE], notes[STANDS]
     for lane in range(LANE_WIRES):
         wire = home[lane]
-        if here[lane] == wire:
+        if wire_at[lane] == wire:
             continue
         if place[wire] < LANE_WIRES:  # by way of a row bit
             _swap_lane(place[wire], 0, notes, out, done)
@@ -305,6 +307,6 @@ def restore(width, notes, out, done):  # type: ignore[no-untyped-def]
         out[OPS, at, ROW_MASK] = 1 << row | 1 << other
         out[OPS, at, ROW_VALUE] = 1 << row
         out[OPS, at, ROW_OTHER] = 1 << other
-        moved = here[LANE_WIRES + row]
-        here[LANE_WIRES + row], here[LANE_WIRES + other] = wire, moved
+        moved = wire_at[LANE_WIRES + row]
+        wire_at[LANE_WIRES + row], wire_at[LANE_WIRES + other] = wire, moved
         place[wire], place[moved] = LANE_WIRES + row, LANE_WIRES + other

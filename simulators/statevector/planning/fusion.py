@@ -78,10 +78,10 @@ def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-d
             last = max(last, touched[wire] if moves >> wire & 1 else mover[wire])
             for k in range(2):
                 b = touched[wire] if k else mover[wire]
-                known = b < 0 or into[b] != b
+                is_listed = b < 0 or into[b] != b
                 for c in range(result):
-                    known = known or near[c] == b
-                if not known and result < _MOST_NEAR:
+                    is_listed = is_listed or near[c] == b
+                if not is_listed and result < _MOST_NEAR:
                     near[result] = b
                     result += 1
         wire += 1
@@ -89,7 +89,7 @@ def _near(mask, moves, into, touched, mover, near):  # type: ignore[no-untyped-d
 
 
 @device_function
-def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
+def _try(e, chosen, num_near, last, elements, blocks, touched, mover, near, joined):  # type: ignore[no-untyped-def]
     """Saving of joining these blocks, and the block that takes them; `joined`: the block that
     would result."""
     moves, mask = elements[e, TARGET_MASK], elements[e, TARGET_MASK] | elements[e, DIAGONAL_MASK]
@@ -99,14 +99,14 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
     reals = elements[e, IS_REAL]
     apart = cost(elements[e, KIND], moves, condition, reals)
     target = -1
-    for c in range(found):
+    for c in range(num_near):
         if chosen >> c & 1:
             target = max(target, near[c])
             mine = blocks[near[c], TARGET_MASK] | blocks[near[c], DIAGONAL_MASK]
             if blocks[near[c], KIND] != DIAGONAL and count(mine) > count(widest):
                 widest = mine
     fits = elements[e, KIND] != DIAGONAL or not mask & ~widest
-    for c in range(found):
+    for c in range(num_near):
         if not chosen >> c & 1:
             continue
         b = near[c]
@@ -142,11 +142,11 @@ def _try(e, chosen, found, last, elements, blocks, touched, mover, near, joined)
 
 
 @device_function
-def _numbered(size, blocks, into, block_of, numbers):  # type: ignore[no-untyped-def]
+def _numbered(size, blocks, into, block_of, new_ids):  # type: ignore[no-untyped-def]
     """Blocks that are left, moved together; where each element is now."""
     kept = 0
     for b in range(size):
-        numbers[b] = kept
+        new_ids[b] = kept
         if into[b] == b:
             for c in range(COLUMNS):
                 blocks[kept, c] = blocks[b, c]
@@ -155,7 +155,7 @@ def _numbered(size, blocks, into, block_of, numbers):  # type: ignore[no-untyped
         b = into[e]
         while into[b] != b:
             b = into[b]
-        block_of[e] = numbers[b]
+        block_of[e] = new_ids[b]
     return kept
 
 

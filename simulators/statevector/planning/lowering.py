@@ -149,8 +149,8 @@ def lower(  # type: ignore[no-untyped-def]
                 at += 1
                 piece += 1
         elif code == _SWAP_GATE:
-            one, two = qubits[at_qubit], qubits[at_qubit + 1]
-            wires[one], wires[two] = wires[two], wires[one]
+            a, b = qubits[at_qubit], qubits[at_qubit + 1]
+            wires[a], wires[b] = wires[b], wires[a]
             number += 1
         elif code >= FIRST_GATE:
             begin = piece
@@ -186,8 +186,8 @@ def lower(  # type: ignore[no-untyped-def]
                         kind = DIAGONAL
                     elif np.int64(scratch[s - begin, 0]) == PERMUTATION:
                         kind = PERMUTING
-                    one = _REAL_PIECES[code, s - begin]
-                    at = _put(elements, at, kind, pieces, s, s + 1, one)
+                    a = _REAL_PIECES[code, s - begin]
+                    at = _put(elements, at, kind, pieces, s, s + 1, a)
         at_qubit += nq
     done[0], done[1] = at, piece
 

@@ -52,11 +52,11 @@ def _bits(ops, o):  # type: ignore[no-untyped-def]
         return 1 << ops[o, B]
     result = ops[o, ROW_MASK]
     if kind != PERMUTE_ROWS:
-        many = (kind - 1) % REAL + 1
+        num_bits = (kind - 1) % REAL + 1
         result |= 1 << ops[o, A]
-        if many > 1:
+        if num_bits > 1:
             result |= 1 << ops[o, B]
-        if many > 2:
+        if num_bits > 2:
             result |= 1 << ops[o, C]
     return result
 
@@ -96,10 +96,10 @@ def pair(first, out, done):  # type: ignore[no-untyped-def]
         recipes[recipe, FROM] = ops[low, AT]
         recipes[recipe, TO] = ops[high, AT]
         recipes[recipe, WHERE] = done[FLOATS]
-        one, two = ops[low, A], ops[high, A]
+        low_bit, high_bit = ops[low, A], ops[high, A]
         at, gone = (other, o) if goes else (o, other)
         ops[at, KIND] = _R2
-        ops[at, A], ops[at, B] = one, two
+        ops[at, A], ops[at, B] = low_bit, high_bit
         ops[at, AT] = done[FLOATS]
         done[FLOATS] += 16
         last -= 1

@@ -64,60 +64,60 @@ _SECOND = 2 * _SIDE * _SIDE
 
 
 @kernel(NAMES, U16, F64, INT, INT, INT, REALS2, group="wide")
-def pieces_of(rows, ops, params, first, last, at_param, numbers):  # type: ignore[no-untyped-def]
+def pieces_of(rows, ops, params, first, last, at_param, entries):  # type: ignore[no-untyped-def]
     """The numbers of all pieces of operations first .. last - 1, and those always the same."""
     for k in range(8):
-        numbers[HADAMARD, k] = numbers[MINUS, k] = numbers[EXCHANGE, k] = 0.0
+        entries[HADAMARD, k] = entries[MINUS, k] = entries[EXCHANGE, k] = 0.0
     for k in range(0, 8, 2):
-        numbers[HADAMARD, k] = _R if k < 6 else -_R
-    numbers[MINUS, 0] = -1.0
-    numbers[EXCHANGE, 2] = numbers[EXCHANGE, 4] = 1.0
+        entries[HADAMARD, k] = _R if k < 6 else -_R
+    entries[MINUS, 0] = -1.0
+    entries[EXCHANGE, 2] = entries[EXCHANGE, 4] = 1.0
     row = FIXED_ROWS
     for k in range(first, last):
         op = ops[k]
         if rows[op, 0] >= FIRST_GATE:
-            row = matrices(rows[op, 0], params, at_param, numbers, row)
+            row = matrices(rows[op, 0], params, at_param, entries, row)
         at_param += rows[op, 3]
 
 
 @device_function
-def _pair(made, row, size, numbers, work):  # type: ignore[no-untyped-def]
+def _pair(parts, row, size, entries, work):  # type: ignore[no-untyped-def]
     """Multiply a 2x2 action to the matrix in `work`, from the left."""
-    mask, zero, one = made[row, PART_MASK], made[row, ZERO], made[row, ONE]
-    n = made[row, NUMBERS]
-    gap = zero ^ one
+    mask, zero_bits, one_bits = parts[row, PART_MASK], parts[row, ZERO], parts[row, ONE]
+    n = parts[row, NUMBERS]
+    gap = zero_bits ^ one_bits
     for i in range(size):
-        if i & mask != zero:
+        if i & mask != zero_bits:
             continue
         for c in range(size):
             k = 2 * (size * i + c)
             a, b = work[k], work[k + 1]
             if not gap:
-                work[k] = numbers[n, 0] * a - numbers[n, 1] * b
-                work[k + 1] = numbers[n, 0] * b + numbers[n, 1] * a
+                work[k] = entries[n, 0] * a - entries[n, 1] * b
+                work[k + 1] = entries[n, 0] * b + entries[n, 1] * a
                 continue
             other = 2 * (size * (i ^ gap) + c)
             x, y = work[other], work[other + 1]
-            work[k] = numbers[n, 0] * a - numbers[n, 1] * b + numbers[n, 2] * x - numbers[n, 3] * y
+            work[k] = entries[n, 0] * a - entries[n, 1] * b + entries[n, 2] * x - entries[n, 3] * y
             work[k + 1] = (
-                numbers[n, 0] * b + numbers[n, 1] * a + numbers[n, 2] * y + numbers[n, 3] * x
+                entries[n, 0] * b + entries[n, 1] * a + entries[n, 2] * y + entries[n, 3] * x
             )
             work[other] = (
-                numbers[n, 4] * a - numbers[n, 5] * b + numbers[n, 6] * x - numbers[n, 7] * y
+                entries[n, 4] * a - entries[n, 5] * b + entries[n, 6] * x - entries[n, 7] * y
             )
             work[other + 1] = (
-                numbers[n, 4] * b + numbers[n, 5] * a + numbers[n, 6] * y + numbers[n, 7] * x
+                entries[n, 4] * b + entries[n, 5] * a + entries[n, 6] * y + entries[n, 7] * x
             )
 
 
 @device_function
-def _given(made, row, size, constants, work):  # type: ignore[no-untyped-def]
+def _given(parts, row, size, constants, work):  # type: ignore[no-untyped-def]
     """Multiply a given matrix to the matrix in `work`, from the left."""
-    first, wires = -1 - made[row, NUMBERS], made[row, PART_MASK]
+    first, wires = -1 - parts[row, NUMBERS], parts[row, PART_MASK]
     side = 1 << wires
     bits = 0
     for j in range(wires):
-        bits |= made[row, ZERO + j]
+        bits |= parts[row, ZERO + j]
     for rest in range(size):
         if rest & bits:
             continue
@@ -128,7 +128,7 @@ def _given(made, row, size, constants, work):  # type: ignore[no-untyped-def]
                     at = rest
                     for b in range(wires):
                         if j >> b & 1:
-                            at |= made[row, ZERO + b]
+                            at |= parts[row, ZERO + b]
                     k, m = 2 * (size * at + c), 2 * (first + side * i + j)
                     x += constants[m] * work[k] - constants[m + 1] * work[k + 1]
                     y += constants[m] * work[k + 1] + constants[m + 1] * work[k]
@@ -137,30 +137,30 @@ def _given(made, row, size, constants, work):  # type: ignore[no-untyped-def]
                 at = rest
                 for b in range(wires):
                     if i >> b & 1:
-                        at |= made[row, ZERO + b]
+                        at |= parts[row, ZERO + b]
                 k = 2 * (size * at + c)
                 work[k], work[k + 1] = work[_SECOND + 2 * i], work[_SECOND + 2 * i + 1]
 
 
 @device_function
-def _product(recipes, r, size, made, numbers, constants, work):  # type: ignore[no-untyped-def]
+def _product(recipes, r, size, parts, entries, constants, work):  # type: ignore[no-untyped-def]
     """The matrix of all parts, in `work`."""
     for k in range(2 * size * size):
         work[k] = 0.0
     for k in range(size):
         work[2 * (size * k + k)] = 1.0
     for row in range(recipes[r, FROM], recipes[r, TO]):
-        if made[row, NUMBERS] < 0:
-            _given(made, row, size, constants, work)
+        if parts[row, NUMBERS] < 0:
+            _given(parts, row, size, constants, work)
         else:
-            _pair(made, row, size, numbers, work)
+            _pair(parts, row, size, entries, work)
 
 
 @device_function
-def _block(recipes, r, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
+def _block(recipes, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     moved, free = recipes[r, MOVED], recipes[r, FREE]
     size = 1 << (moved + free)
-    _product(recipes, r, size, made, numbers, constants, work)
+    _product(recipes, r, size, parts, entries, constants, work)
     at = recipes[r, WHERE]
     side = 1 << moved
     for pattern in range(1 << free):
@@ -175,9 +175,9 @@ def _block(recipes, r, made, numbers, constants, work, floats):  # type: ignore[
 
 
 @device_function
-def _turn(recipes, r, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
+def _turn(recipes, r, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
     """U = diag(a, b) [[c, -s], [s, c]] diag(1, d); rows of numbers: d, a, b."""
-    _product(recipes, r, np.int64(2), made, numbers, constants, work)
+    _product(recipes, r, np.int64(2), parts, entries, constants, work)
     at, row = recipes[r, WHERE], recipes[r, DERIVED]
     c, s = math.hypot(work[0], work[1]), math.hypot(work[4], work[5])
     floats[at] = floats[at + 3] = c
@@ -193,9 +193,9 @@ def _turn(recipes, r, made, numbers, constants, work, floats):  # type: ignore[n
     else:
         u, v = -work[2] / s, -work[3] / s
         dx, dy = u * ax + v * ay, v * ax - u * ay
-    numbers[row, 0], numbers[row, 1] = dx, dy
-    numbers[row + 1, 0], numbers[row + 1, 1] = ax, ay
-    numbers[row + 2, 0], numbers[row + 2, 1] = bx, by
+    entries[row, 0], entries[row, 1] = dx, dy
+    entries[row + 1, 0], entries[row + 1, 1] = ax, ay
+    entries[row + 2, 0], entries[row + 2, 1] = bx, by
 
 
 @device_function
@@ -207,16 +207,16 @@ def _multiply(into, to, x, y):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _collect(made, first, last, many, numbers, work):  # type: ignore[no-untyped-def]
+def _collect(parts, first, last, num_targets, entries, work):  # type: ignore[no-untyped-def]
     """The accumulators of all targets."""
-    for k in range(many):
+    for k in range(num_targets):
         work[2 * k] = 1.0
         work[2 * k + 1] = 0.0
     for row in range(first, last):
-        x, y = numbers[made[row, NUMBERS], 0], numbers[made[row, NUMBERS], 1]
+        x, y = entries[parts[row, NUMBERS], 0], entries[parts[row, NUMBERS], 1]
         for t in range(4):
-            power = made[row, EXPONENTS + t]
-            to = 2 * made[row, TARGETS + t - 1] if t else 0
+            power = parts[row, EXPONENTS + t]
+            to = 2 * parts[row, TARGETS + t - 1] if t else 0
             while power > 0:
                 _multiply(work, to, x, y)
                 power -= 1
@@ -253,10 +253,10 @@ def _table(first, bits, work, into, at):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _gather(recipes, r, made, numbers, work, floats):  # type: ignore[no-untyped-def]
+def _gather(recipes, r, parts, entries, work, floats):  # type: ignore[no-untyped-def]
     terms, height, crossed = recipes[r, NUM_TERMS], recipes[r, HEIGHT], recipes[r, CROSSED]
-    many = FIRST_TARGET + terms
-    _collect(made, recipes[r, FROM], recipes[r, TO], many, numbers, work)
+    num_targets = FIRST_TARGET + terms
+    _collect(parts, recipes[r, FROM], recipes[r, TO], num_targets, entries, work)
     at = recipes[r, WHERE]
     floats[at], floats[at + 1] = work[0], work[1]
     _table(LANE_WIRES, height, work, floats, at)
@@ -294,17 +294,17 @@ def _gather(recipes, r, made, numbers, work, floats):  # type: ignore[no-untyped
 
 
 @device_function
-def _lone(recipes, r, made, numbers, floats):  # type: ignore[no-untyped-def]
+def _lone(recipes, r, parts, entries, floats):  # type: ignore[no-untyped-def]
     at = recipes[r, WHERE]
     for _ in range(1 << recipes[r, HEIGHT]):
         floats[at] = 1.0
         floats[at + 1] = 0.0
         at += 2
-    n = made[recipes[r, FROM], NUMBERS]
+    n = parts[recipes[r, FROM], NUMBERS]
     for lane in range(LANES):
-        here = lane & recipes[r, LANES_MASK] == recipes[r, LANES_VALUE]
-        floats[at + lane] = numbers[n, 0] if here else 1.0
-        floats[at + LANES + lane] = numbers[n, 1] if here else 0.0
+        is_set = lane & recipes[r, LANES_MASK] == recipes[r, LANES_VALUE]
+        floats[at + lane] = entries[n, 0] if is_set else 1.0
+        floats[at + LANES + lane] = entries[n, 1] if is_set else 0.0
 
 
 @device_function
@@ -312,22 +312,25 @@ def _both(recipes, r, floats):  # type: ignore[no-untyped-def]
     low, high, at = recipes[r, FROM], recipes[r, TO], recipes[r, WHERE]
     for i in range(4):
         for j in range(4):
-            one, two = floats[low + 2 * (i & 1) + (j & 1)], floats[high + 2 * (i >> 1) + (j >> 1)]
-            floats[at + 4 * i + j] = one * two
+            left, right = (
+                floats[low + 2 * (i & 1) + (j & 1)],
+                floats[high + 2 * (i >> 1) + (j >> 1)],
+            )
+            floats[at + 4 * i + j] = left * right
 
 
 @kernel(INTS2, INTS2, REALS2, F64, REALS, REALS, group="wide")
-def fill(recipes, made, numbers, constants, work, floats):  # type: ignore[no-untyped-def]
-    """All numbers of a table. `numbers`: of the pieces; `work`: float64 [SCRATCH]."""
+def fill(recipes, parts, entries, constants, work, floats):  # type: ignore[no-untyped-def]
+    """All numbers of a table. `entries`: of the pieces; `work`: float64 [SCRATCH]."""
     for r in range(recipes.shape[0]):
         if recipes[r, HOW] == REAL_ROTATION_RULE:
-            _turn(recipes, r, made, numbers, constants, work, floats)
+            _turn(recipes, r, parts, entries, constants, work, floats)
     for r in range(recipes.shape[0]):
         if recipes[r, HOW] == BLOCK:
-            _block(recipes, r, made, numbers, constants, work, floats)
+            _block(recipes, r, parts, entries, constants, work, floats)
         elif recipes[r, HOW] == DIAGONAL_RULE:
-            _gather(recipes, r, made, numbers, work, floats)
+            _gather(recipes, r, parts, entries, work, floats)
         elif recipes[r, HOW] == UNIFORM_PHASE:
-            _lone(recipes, r, made, numbers, floats)
+            _lone(recipes, r, parts, entries, floats)
         elif recipes[r, HOW] == KRONECKER_PAIR:
             _both(recipes, r, floats)

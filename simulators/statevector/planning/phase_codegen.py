@@ -117,25 +117,25 @@ def _term(mask, where, first, out, done):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _target(one, two, fixed, first, notes, out, done):  # type: ignore[no-untyped-def]
-    """Where the factor of amplitudes goes that have wire `one`, and `two` if it is one, at 1.
+def _target(wire_a, wire_b, fixed, first, notes, out, done):  # type: ignore[no-untyped-def]
+    """Where the factor of amplitudes goes that have wire `wire_a`, and `wire_b` if it is one, at 1.
 
     `fixed`: a wire that is 1 wherever the operation acts.
     """
     place = notes[STANDS]
-    if one == fixed:
-        one, two = two, _NONE
-    elif two == fixed:
-        two = _NONE
-    if one == _NONE:
+    if wire_a == fixed:
+        wire_a, wire_b = wire_b, _NONE
+    elif wire_b == fixed:
+        wire_b = _NONE
+    if wire_a == _NONE:
         return 0
-    at = place[one]
+    at = place[wire_a]
     outside = 0
     if at < 0:
         outside = 1 << (-1 - at)
-    if two == _NONE:
+    if wire_b == _NONE:
         return _term(outside, SCALAR, first, out, done) if outside else 1 + at
-    other = place[two]
+    other = place[wire_b]
     if other < 0:
         outside |= 1 << (-1 - other)
     if at < 0 and other < 0:
@@ -155,9 +155,9 @@ def _crossing(mask, fixed, notes):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _always(b, given, notes):  # type: ignore[no-untyped-def]
+def _always(b, inputs, notes):  # type: ignore[no-untyped-def]
     """Wires on row bits that are 1 wherever the block does anything."""
-    blocks, place = given[BLOCKS], notes[STANDS]
+    blocks, place = inputs[BLOCKS], notes[STANDS]
     result = 0
     rest = blocks[b, CONTROL_MASK] & blocks[b, CONTROL_VALUE]
     while rest:
@@ -178,46 +178,46 @@ def _acts(pieces, p, ones):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _write(b, fixed, first, given, notes, out, done):  # type: ignore[no-untyped-def]
+def _write(b, fixed, first, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """The parts of one block of a PHASE."""
-    elements, pieces, built = given[ELEMENTS], given[PIECES], out[PARTS]
+    elements, pieces, built = inputs[ELEMENTS], inputs[PIECES], out[PARTS]
     starts, members = notes[STARTS], notes[MEMBERS]
-    one = two = _NONE
-    looks = given[BLOCKS, b, DIAGONAL_MASK]
+    wire_a = wire_b = _NONE
+    looks = inputs[BLOCKS, b, DIAGONAL_MASK]
     if looks:
-        one = lowest(looks)
+        wire_a = lowest(looks)
         looks &= looks - 1
         if looks:
-            two = lowest(looks)
-    to_one = _target(one, _NONE, fixed, first, notes, out, done) if one >= 0 else 0
-    to_two = _target(two, _NONE, fixed, first, notes, out, done) if two >= 0 else 0
-    to_both = _target(one, two, fixed, first, notes, out, done) if two >= 0 else 0
+            wire_b = lowest(looks)
+    to_one = _target(wire_a, _NONE, fixed, first, notes, out, done) if wire_a >= 0 else 0
+    to_two = _target(wire_b, _NONE, fixed, first, notes, out, done) if wire_b >= 0 else 0
+    to_both = _target(wire_a, wire_b, fixed, first, notes, out, done) if wire_b >= 0 else 0
     for m in range(starts[b], starts[b + 1]):
         e = members[m]
         for p in range(elements[e, FIRST], elements[e, LAST]):
             f0 = _acts(pieces, p, 0)
             f1 = f2 = f3 = 0
-            if one >= 0:
-                f1 = _acts(pieces, p, 1 << one)
-            if two >= 0:
-                f2 = _acts(pieces, p, 1 << two)
-                f3 = _acts(pieces, p, 1 << one | 1 << two)
+            if wire_a >= 0:
+                f1 = _acts(pieces, p, 1 << wire_a)
+            if wire_b >= 0:
+                f2 = _acts(pieces, p, 1 << wire_b)
+                f3 = _acts(pieces, p, 1 << wire_a | 1 << wire_b)
             row = done[PARTS]
             done[PARTS] += 1
             built[row, NUMBERS] = pieces[p, P_NUMBERS]
             built[row, EXPONENTS] = f0
-            built[row, EXPONENTS + 1] = f1 - f0 if one >= 0 else 0
-            built[row, EXPONENTS + 2] = f2 - f0 if two >= 0 else 0
-            built[row, EXPONENTS + 3] = f3 + f0 - f1 - f2 if two >= 0 else 0
+            built[row, EXPONENTS + 1] = f1 - f0 if wire_a >= 0 else 0
+            built[row, EXPONENTS + 2] = f2 - f0 if wire_b >= 0 else 0
+            built[row, EXPONENTS + 3] = f3 + f0 - f1 - f2 if wire_b >= 0 else 0
             built[row, TARGETS] = to_one
             built[row, TARGETS + 1] = to_two
             built[row, TARGETS + 2] = to_both
 
 
 @device_function
-def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignore[no-untyped-def]
+def merge_diagonals(size, pivot, width, inputs, notes, out, done):  # type: ignore[no-untyped-def]
     """Take the diagonal blocks that may come now off the list; at least one can."""
-    blocks, elements = given[BLOCKS], given[ELEMENTS]
+    blocks, elements = inputs[BLOCKS], inputs[ELEMENTS]
     after, taken, chosen = notes[ORDER], notes[TAKEN], notes[SPARE]
     moved = crossed = result = 0
     always = -1
@@ -230,18 +230,18 @@ def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignor
         if ready and count(looks) > 2:
             p = elements[notes[MEMBERS, notes[STARTS, b]], FIRST]
             _lone(
-                looks, blocks[b, CONTROL_VALUE], given[PIECES, p, P_NUMBERS], width, notes, out,
+                looks, blocks[b, CONTROL_VALUE], inputs[PIECES, p, P_NUMBERS], width, notes, out,
                 done,
             )  # fmt: skip
         elif ready:
             wanted = crossed | _crossing(looks, _NONE, notes)
-            here = always & _always(b, given, notes)
-            ready = result < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or here != 0)
+            common = always & _always(b, inputs, notes)
+            ready = result < MOST_TERMS // 3 and (count(wanted) <= MOST_CROSS or common != 0)
             if ready:
                 chosen[result] = b
                 result += 1
                 crossed = wanted
-                always = here
+                always = common
         if ready:
             after[before + 1] = after[k + 1]
         else:
@@ -260,7 +260,7 @@ def merge_diagonals(size, pivot, width, given, notes, out, done):  # type: ignor
     for k in range(result):
         b = chosen[k]
         crossed |= _crossing(blocks[b, DIAGONAL_MASK], fixed, notes)
-        _write(b, fixed, first, given, notes, out, done)
+        _write(b, fixed, first, inputs, notes, out, done)
     if fixed >= 0:
         ops[at, ROW_MASK] = ops[at, ROW_VALUE] = 1 << (place[fixed] - LANE_WIRES)
     ops[at, AT] = done[FLOATS]

@@ -27,8 +27,8 @@ _MOST_APART = 256  # elements between the two, at most
 @device_function
 def _is_cx(elements, e):  # type: ignore[no-untyped-def]
     moves, looks = elements[e, TARGET_MASK], elements[e, DIAGONAL_MASK]
-    one = moves & (moves - 1) == 0 and looks != 0 and looks & (looks - 1) == 0
-    return elements[e, KIND] == PERMUTING and one and elements[e, CONTROL_VALUE] == looks
+    is_single = moves & (moves - 1) == 0 and looks != 0 and looks & (looks - 1) == 0
+    return elements[e, KIND] == PERMUTING and is_single and elements[e, CONTROL_VALUE] == looks
 
 
 @kernel(INTS2, INT, INTS2, I64, I64, returns=INT, group="wide")

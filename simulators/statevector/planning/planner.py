@@ -56,11 +56,11 @@ _UNIT_S = 1e-10  # of an amplitude, for what is a unit of cost
 _PASS_S, _BLOCK_S = 50e-6, 3e-6  # what planning takes
 
 
-def tile_width(num_qubits: int, precision: str, most: int = 0) -> int:
+def tile_width(num_qubits: int, precision: str, max_width: int = 0) -> int:
     """Wires of a tile: a small state has a few tiles, so that threads and ranks can share it.
 
-    `most`: of a backend whose tiles are smaller than the processor's; 0: the processor's."""
-    return min(most or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
+    `max_width`: of a backend whose tiles are smaller than the processor's; 0: the processor's."""
+    return min(max_width or WIDTHS[precision], max(LEAST_WIDTH, num_qubits - 4))
 
 
 class OperationRange(msgspec.Struct, frozen=True):
@@ -90,7 +90,7 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
     where: OperationRange
     sweeps: SweepTable
     recipes: NDArray[np.int64]
-    made: NDArray[np.int64]  # parts of recipes
+    recipe_parts: NDArray[np.int64]  # parts of recipes
     constants: NDArray[np.float64]  # matrices that are given
     num_pieces: int
 
@@ -118,13 +118,13 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
         """Bytes of its arrays."""
         table = self.sweeps
         arrays = (table.starts, table.places, table.live, table.ops, table.terms)
-        own = self.recipes.nbytes + self.made.nbytes + self.constants.nbytes
+        own = self.recipes.nbytes + self.recipe_parts.nbytes + self.constants.nbytes
         return own + sum(array.nbytes for array in arrays)
 
     def floats(self, circuit: Circuit, params: NDArray[np.float64]) -> NDArray[np.float64]:
         """The numbers of the table, for these parameters."""
         where = self.where
-        numbers = np.empty((self.num_pieces, 8))
+        entries = np.empty((self.num_pieces, 8))
         parameter_binding.pieces_of(
             circuit.table.rows,
             circuit.ops,
@@ -132,18 +132,20 @@ class SegmentPlan(msgspec.Struct, frozen=True, eq=False):
             where.first,
             where.last,
             where.at_param,
-            numbers,
+            entries,
         )
         result = np.empty(self.sweeps.num_floats)
         work = np.empty(parameter_binding.SCRATCH)
-        parameter_binding.fill(self.recipes, self.made, numbers, self.constants, work, result)
+        parameter_binding.fill(
+            self.recipes, self.recipe_parts, entries, self.constants, work, result
+        )
         return result
 
 
 class _Draft(msgspec.Struct, frozen=True, eq=False):
     """Lowered gates of a segment, in blocks once they are fused; see `tables` for the arrays."""
 
-    given: NDArray[np.int64]
+    values: NDArray[np.int64]
     block_of: NDArray[np.int64]  # of each element
     blocks: int
     elements: int
@@ -253,13 +255,13 @@ def _lowered(
 
 def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
     """The same with its blocks."""
-    values, block_of, size = draft.given, draft.block_of, draft.elements
+    values, block_of, size = draft.values, draft.block_of, draft.elements
     fused = np.empty((size, ELEMENT_COLUMNS), np.int64)
-    many = fuse(values[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
+    num_blocks = fuse(values[ELEMENTS], size, fused, block_of, np.empty((5, size + 64), np.int64))
     result = np.empty(4, np.int64)
     factor_real_rotations(
         fused,
-        many,
+        num_blocks,
         block_of,
         values[ELEMENTS],
         size,
@@ -269,7 +271,7 @@ def _fused(draft: _Draft, ends: SegmentContext) -> _Draft:
         1 if ends.zero else 0,
         1 if ends.measured >= 0 else 0,
         values[BLOCKS],
-        np.empty(many, np.int64),
+        np.empty(num_blocks, np.int64),
         np.empty(64, np.int64),
         result,
     )
@@ -290,20 +292,20 @@ class _Division(msgspec.Struct, frozen=True, eq=False):
 
 def _divided(draft: _Draft, ends: SegmentContext, width: int, n: int) -> _Division:
     """The cheapest of some ways; the more is to do, the more ways are tried."""
-    many = draft.blocks
-    work = np.empty(many)
-    notes = np.empty((NOTES, max(many, draft.elements, MOST_TERMS) + 64), np.int64)
+    fused_blocks = draft.blocks
+    work = np.empty(fused_blocks)
+    notes = np.empty((NOTES, max(fused_blocks, draft.elements, MOST_TERMS) + 64), np.int64)
     tile_selection.sorted_members(
-        draft.block_of, draft.elements, many, notes[STARTS], notes[MEMBERS]
+        draft.block_of, draft.elements, fused_blocks, notes[STARTS], notes[MEMBERS]
     )
 
     def way(done: float, seed: int) -> _Division:
-        tile_selection.block_weights(draft.given[BLOCKS], many, done, seed, work)
+        tile_selection.block_weights(draft.values[BLOCKS], fused_blocks, done, seed, work)
         return _one_way(draft, ends, width, n, notes, work)
 
     best = way(*_WAYS[0])
-    spent = _PASS_S * best.passes + _BLOCK_S * many
-    more = int(_WORTH * best.price * _UNIT_S * 2.0**n / spent) if many else 0
+    spent = _PASS_S * best.passes + _BLOCK_S * fused_blocks
+    more = int(_WORTH * best.price * _UNIT_S * 2.0**n / spent) if fused_blocks else 0
     for done, seed in _WAYS[1 : 1 + more]:
         result = way(done, seed)
         if result.price < best.price:
@@ -319,18 +321,18 @@ def _one_way(
     notes: NDArray[np.int64],
     work: NDArray[np.float64],
 ) -> _Division:
-    many = draft.blocks
-    starts, live = np.empty(many + 1, np.int64), np.empty(many + 1, np.int64)
-    places = np.zeros((many, MOST_WIDTH), np.int64)
+    num_blocks = draft.blocks
+    starts, live = np.empty(num_blocks + 1, np.int64), np.empty(num_blocks + 1, np.int64)
+    places = np.zeros((num_blocks, MOST_WIDTH), np.int64)
     done = np.empty(COUNTERS, np.int64)
-    room = max(_ROWS * many + 256, 2 * draft.pieces)
+    room = max(_ROWS * num_blocks + 256, 2 * draft.pieces)
     passes = -1
     while passes < 0:  # more operations than most stretches have: once more with more room
         out = np.empty((TABLES, room, OP_COLUMNS), np.int64)
         room *= 2
         passes = tile_selection.partition_into_sweeps(
-            draft.given,
-            many,
+            draft.values,
+            num_blocks,
             notes,
             work,
             n,
@@ -346,14 +348,14 @@ def _one_way(
     return _Division(starts, places, live, out, done, passes, price)
 
 
-def _table(found: _Division, width: int, n: int) -> SweepTable:
-    passes, out, done = found.passes, found.out, found.done
+def _table(division: _Division, width: int, n: int) -> SweepTable:
+    passes, out, done = division.passes, division.out, division.done
     return SweepTable(
         n,
         width,
-        found.starts[: passes + 1].copy(),
-        found.places[:passes].astype(np.uint64),
-        found.live[:passes].astype(np.uint64),
+        division.starts[: passes + 1].copy(),
+        division.places[:passes].astype(np.uint64),
+        division.live[:passes].astype(np.uint64),
         out[OPS, : done[OPS]].astype(np.uint64),
         out[TERM_ROWS, : done[TERM_ROWS], :2].astype(np.uint64),
         int(done[FLOATS]),

@@ -87,18 +87,18 @@ def _phase(blocks, at, elements, size, pieces, piece, last, bit):  # type: ignor
 
 @kernel(INTS2, INT, I64, INTS2, INT, INTS2, INT, INT, INT, INT, INTS2, I64, I64, I64, group="wide")
 def factor_real_rotations(  # type: ignore[no-untyped-def]
-    blocks, many, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
-    beside, found,
+    blocks, num_blocks, block_of, elements, size, pieces, piece, number, zero, unseen, into, sides,
+    beside, sizes,
 ):  # fmt: skip
     """The blocks with phases of their own, in `into`; elements and pieces are added for these.
 
     `number`: the first row of numbers that is free. `zero`, `unseen`: the stretch begins as |0>,
-    its last phases are not seen. `sides`: scratch, int64 [blocks]; `beside`: int64 [64]. `found`:
+    its last phases are not seen. `sides`: scratch, int64 [blocks]; `beside`: int64 [64]. `sizes`:
     how many blocks, elements, pieces and rows of numbers there are then.
     """
     for w in range(64):
         beside[w] = _NOTHING
-    for b in range(many):
+    for b in range(num_blocks):
         sides[b] = 0
         if _can_turn(blocks, b):
             left = beside[_wire(blocks, b)]
@@ -107,7 +107,7 @@ def factor_real_rotations(  # type: ignore[no-untyped-def]
         _note(blocks, b, beside)
     for w in range(64):
         beside[w] = _NOTHING
-    for b in range(many - 1, -1, -1):
+    for b in range(num_blocks - 1, -1, -1):
         if _can_turn(blocks, b):
             right = beside[_wire(blocks, b)]
             if sides[b] and (right == _PHASES or (right == _NOTHING and unseen)):
@@ -117,7 +117,7 @@ def factor_real_rotations(  # type: ignore[no-untyped-def]
         _note(blocks, b, beside)
     at = 0
     elements_before = size
-    for b in range(many):
+    for b in range(num_blocks):
         bit = blocks[b, TARGET_MASK]
         if sides[b] & 2:
             pieces[piece, P_ZERO] = pieces[piece, P_ONE] = bit
@@ -147,4 +147,4 @@ def factor_real_rotations(  # type: ignore[no-untyped-def]
             number += ROWS
     for e in range(elements_before):
         block_of[e] = sides[block_of[e]] >> 4
-    found[0], found[1], found[2], found[3] = at, size, piece, number
+    sizes[0], sizes[1], sizes[2], sizes[3] = at, size, piece, number

@@ -43,9 +43,9 @@ class SweepReport(msgspec.Struct, frozen=True):
     work: float  # what its operations cost a state that is visited as a whole; SWEEP is once
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Its operations in words."""
-        return ", ".join(f"{many} {name}" for name, many in self.operations)
+        return ", ".join(f"{count} {name}" for name, count in self.operations)
 
 
 def describe_sweeps(plan: SweepTable) -> tuple[SweepReport, ...]:

@@ -155,12 +155,12 @@ MOST_TERMS = 512  # of one PHASE
 @device_function
 def enter(tile, num_wires, places, at, notes):  # type: ignore[no-untyped-def]
     """Begin a pass: its wires into places[at], the lowest first; who is where."""
-    here, home, place = notes[HERE], notes[HOME], notes[STANDS]
+    wire_at, home, place = notes[HERE], notes[HOME], notes[STANDS]
     inside = 0
     for wire in range(num_wires):
         if tile >> wire & 1:
             places[at, inside] = wire
-            here[inside] = home[inside] = wire
+            wire_at[inside] = home[inside] = wire
             place[wire] = inside
             inside += 1
         else:
@@ -188,7 +188,7 @@ def parts(mask, notes):  # type: ignore[no-untyped-def]
 @device_function
 def exchange(lane, row, notes):  # type: ignore[no-untyped-def]
     """What SWAP_LANE does."""
-    here, place = notes[HERE], notes[STANDS]
-    one, two = here[lane], here[LANE_WIRES + row]
-    here[lane], here[LANE_WIRES + row] = two, one
-    place[one], place[two] = LANE_WIRES + row, lane
+    wire_at, place = notes[HERE], notes[STANDS]
+    lane_wire, row_wire = wire_at[lane], wire_at[LANE_WIRES + row]
+    wire_at[lane], wire_at[LANE_WIRES + row] = row_wire, lane_wire
+    place[lane_wire], place[row_wire] = LANE_WIRES + row, lane

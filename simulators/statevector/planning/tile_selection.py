@@ -69,10 +69,10 @@ def scan(blocks, work, after, size, tile, everything, candidates):  # type: igno
             total += work[k]
         else:
             if fits and result < candidates.size:
-                known = False
+                is_listed = False
                 for c in range(result):
-                    known = known or candidates[c] == lacks
-                if not known:
+                    is_listed = is_listed or candidates[c] == lacks
+                if not is_listed:
                     candidates[result] = lacks
                     result += 1
             moved |= moves
@@ -184,15 +184,15 @@ def sorted_members(block_of, size, blocks, starts, members):  # type: ignore[no-
     INTS3, INT, INTS2, REALS, INT, INT, INT, I64, INTS2, I64, INTS3, I64, returns=INT, group="wide"
 )
 def partition_into_sweeps(  # type: ignore[no-untyped-def]
-    given, size, notes, work, num_wires, width, live, starts, places, lives, out, done
+    inputs, size, notes, work, num_wires, width, live, starts, places, lives, out, done
 ):
     """Write the table of all passes of so many blocks; returns how many passes, or -1: `out` has
     too few rows.
 
-    `given`, `notes`, `out`, `done`: see `written`. `live`: wires along which something is not 0 at
+    `inputs`, `notes`, `out`, `done`: see `written`. `live`: wires along which something is not 0 at
     the begin. `starts`, `places`, `lives`: see `sweeps`.
     """
-    blocks, after = given[BLOCKS], notes[AFTER]
+    blocks, after = inputs[BLOCKS], notes[AFTER]
     candidates, spare = notes[SPARE][:_CANDIDATES], notes[SPARE][:0]
     everything, lanes = (1 << num_wires) - 1, (1 << LANE_WIRES) - 1
     for k in range(COUNTERS):
@@ -211,7 +211,7 @@ def partition_into_sweeps(  # type: ignore[no-untyped-def]
         for k in range(result):
             live |= blocks[notes[TAKEN, k], TARGET_MASK]
         enter(tile, num_wires, places, passes, notes)
-        write(result, width, given, notes, out, done)
+        write(result, width, inputs, notes, out, done)
         restore(width, notes, out, done)
         pair(starts[passes], out, done)
         lives[passes] = live

@@ -82,7 +82,7 @@ def _evolve(  # type: ignore[no-untyped-def]
 ):
     """Apply all gates to eight |0...0>; lane v has row first + v (or the last). False: stopped."""
     steps = as_words(buffer, _STEPS, 4 * MAX_PIECES).reshape(MAX_PIECES, 4)
-    one = as_reals(buffer, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
+    entries = as_reals(buffer, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
     eight, own = as_reals(buffer, _EIGHT, _MATRIX * MAX_PIECES), as_reals(buffer, _OWN, 8)
     end = np.uint64(size) << _3
     none = splat(0.0)
@@ -98,28 +98,28 @@ def _evolve(  # type: ignore[no-untyped-def]
         if control[0]:
             return False
         op = ops[k]
-        code, count, numbers = rows[op, 0], rows[op, 1], rows[op, 3]
+        code, count, num_params = rows[op, 0], rows[op, 1], rows[op, 3]
         if code >= FIRST_GATE:
             free = False
             if slot_of.size:
-                for j in range(p, p + numbers):
+                for j in range(p, p + num_params):
                     free = free or slot_of[j] >= 0
             pieces = masks(code, qubits, q, count, steps, start)
             for v in range(LANES if free else 1):
-                for j in range(numbers):
+                for j in range(num_params):
                     own[j] = params[p + j]
                     if free and slot_of[p + j] >= 0:
                         own[j] = bindings[min(first + v, len(bindings) - 1), slot_of[p + j]]
-                matrices(code, own, start, one, start)
+                matrices(code, own, start, entries, start)
                 if free:
                     for s in range(pieces):
                         for e in range(8):
-                            eight[_MATRIX * s + LANES * e + v] = one[s, e]
+                            eight[_MATRIX * s + LANES * e + v] = entries[s, e]
             for s in range(pieces):
                 m = np.uint64(_MATRIX * s)
                 if not free:
                     for e in range(8):
-                        store(eight, m + np.uint64(LANES * e), splat(one[s, e]))
+                        store(eight, m + np.uint64(LANES * e), splat(entries[s, e]))
                 mask, zero, other = steps[s, 1] << _3, steps[s, 2] << _3, steps[s, 3] << _3
                 across(
                     re, im, end, steps[s, 0], mask, zero, other,
@@ -128,7 +128,7 @@ def _evolve(  # type: ignore[no-untyped-def]
                     load(eight, m + _56),
                 )  # fmt: skip
         q += count
-        p += numbers
+        p += num_params
     return True
 
 
@@ -167,18 +167,18 @@ def _estimates(means, lane, coefficients, ends, shots, seed, binding, control, i
 
 
 @device_function
-def _distribution(size, many, maps, odds, table, width, outcomes, values):  # type: ignore[no-untyped-def]
+def _distribution(size, bits, maps, odds, table, width, outcomes, values):  # type: ignore[no-untyped-def]
     """The exact distribution of the measured bits, packed as counts are; returns how many."""
-    marginalize(size, many, maps, odds, table)
+    marginalize(size, bits, maps, odds, table)
     total = 0.0
-    for j in range(1 << many):
+    for j in range(1 << bits):
         if table[j] > _NOISE:
             total += table[j]
         else:
             table[j] = 0.0
-    for j in range(1 << many):
+    for j in range(1 << bits):
         table[j] /= total
-    return gather(many, maps, table, width, outcomes, values)
+    return gather(bits, maps, table, width, outcomes, values)
 
 
 @kernel(
@@ -190,13 +190,13 @@ def run(  # type: ignore[no-untyped-def]
     buffer, rows, ops, qubits, clbits, params, slot_of, bindings, control,
     n, num_clbits, width, wide, shots, seed, binding, outputs,
     strings, factors, coefficients, ends, means,
-    outcomes, values, found, likely, odds, possible, estimates, memory, evolved,
+    outcomes, values, distinct, likely, odds, possible, estimates, memory, evolved,
 ):  # fmt: skip
     """All rows of `bindings`, the first of which has number `binding`; 0, or why not: see `small`.
 
     slot_of: of each parameter its slot, or -1; empty if all are fixed. strings: (x, z) of each,
     factors: (u, v) of `pauli`, ends: the first string of each observable, and the last one's end.
-    Into: found[r] outcomes and values of row r (COUNTS), possible[r] of `likely` and `odds`
+    Into: distinct[r] outcomes and values of row r (COUNTS), possible[r] of `likely` and `odds`
     (PROBABILITIES), one row's after another's; estimates[r, o]: value, standard error
     (EXPECTATION); `memory`: ceil(num_clbits / 8) bytes a shot, and 7 more at its end (MEMORY).
     `evolved`: the states of all rows, up to eight, are in the buffer already.
@@ -226,7 +226,7 @@ def run(  # type: ignore[no-untyped-def]
     edges, table = as_reals(buffer, _EDGES, SIZE), as_short(buffer, _TABLE, CELLS_ROOM)
     counts, room = as_numbers(buffer, _COUNTS, SIZE), as_numbers(buffer, _SPREAD, SIZE)
     exact, maps = as_reals(buffer, _SPREAD, SIZE), as_words(buffer, _MAPS, MAPS)
-    many, plain = readout_map(n, source, source.size, maps)
+    bits, plain = readout_map(n, source, source.size, maps)
     at_count = at_odds = 0
     for first in range(0, len(bindings), LANES):
         if not evolved and not _evolve(
@@ -250,11 +250,11 @@ def run(  # type: ignore[no-untyped-def]
             for k in range(size):
                 edges[k] = weights[LANES * k + lane]
             if outputs & PROBABILITIES:
-                here = _distribution(
-                    size, many, maps, edges, exact, wide, likely[at_odds * wide :], odds[at_odds:]
+                num_outcomes = _distribution(
+                    size, bits, maps, edges, exact, wide, likely[at_odds * wide :], odds[at_odds:]
                 )
-                possible[r] = here
-                at_odds += here
+                possible[r] = num_outcomes
+                at_odds += num_outcomes
             if outputs & (COUNTS | MEMORY):
                 total = 0.0
                 for k in range(size):
@@ -266,14 +266,14 @@ def run(  # type: ignore[no-untyped-def]
                 into = memory[r * shots * bytes_ :]
                 record(size, edges, table, shots, seed, number, maps, bytes_, into, control)
             if outputs & COUNTS:
-                into, numbers = outcomes[at_count * width :], values[at_count:]
+                into, tallies = outcomes[at_count * width :], values[at_count:]
                 if plain:
-                    here = gather(many, maps, counts, width, into, numbers)
+                    num_outcomes = gather(bits, maps, counts, width, into, tallies)
                 else:
-                    marginalize(size, many, maps, counts, room)
-                    here = gather(many, maps, room, width, into, numbers)
-                found[r] = here
-                at_count += here
+                    marginalize(size, bits, maps, counts, room)
+                    num_outcomes = gather(bits, maps, room, width, into, tallies)
+                distinct[r] = num_outcomes
+                at_count += num_outcomes
             if control[0]:
                 return STOPPED
     return 0
@@ -327,9 +327,9 @@ class Batch:
         measures = circuit.clbits_data != b""
         wide = width if measures else outcome_width(circuit.num_qubits)
         size = 1 << circuit.num_qubits
-        most = size if outputs & PROBABILITIES else max(1, min(size, request.shots))
+        max_outcomes = size if outputs & PROBABILITIES else max(1, min(size, request.shots))
         merged, state = is_merged(circuit.num_qubits, circuit.ops.size), 0
-        step = LANES if merged else max(LANES, _ROOM // most & -LANES)
+        step = LANES if merged else max(LANES, _ROOM // max_outcomes & -LANES)
         result, possible = np.empty((2, min(step, total)), np.uint32)
         places = self._buffer, _STATES, _STATES + 8 * LANES * size + _APART
         estimates = np.empty((total, len(strings.ends) - 1, 2))
@@ -356,14 +356,14 @@ class Batch:
                 return int(state)
             count = len(rows)
             if outputs & COUNTS:
-                many = int(result[:count].sum())
-                parts[0].append(self._outcomes[: many * width].tobytes())
-                parts[1].append(self._values[:many].tobytes())
+                num_outcomes = int(result[:count].sum())
+                parts[0].append(self._outcomes[: num_outcomes * width].tobytes())
+                parts[1].append(self._values[:num_outcomes].tobytes())
                 parts[2].append(result[:count].tobytes())
             if outputs & PROBABILITIES:
-                many = int(possible[:count].sum())
-                parts[3].append(self._likely[: many * wide].tobytes())
-                parts[4].append(self._odds[:many].tobytes())
+                num_outcomes = int(possible[:count].sum())
+                parts[3].append(self._likely[: num_outcomes * wide].tobytes())
+                parts[4].append(self._odds[:num_outcomes].tobytes())
                 parts[5].append(possible[:count].tobytes())
         outcomes, values, sizes, likely, odds, possibles = (b"".join(part) for part in parts)
         return EngineResult(
@@ -381,10 +381,10 @@ class Batch:
         )
 
     def _of(self, request: Request, circuit: Circuit) -> ObservableArrays:
-        known = self._strings
-        if known.observables is not request.observables or known.num_qubits != circuit.num_qubits:
-            known = self._strings = ObservableArrays(request.observables, circuit.num_qubits)
-        return known
+        cached = self._strings
+        if cached.observables is not request.observables or cached.num_qubits != circuit.num_qubits:
+            cached = self._strings = ObservableArrays(request.observables, circuit.num_qubits)
+        return cached
 
 
 def _slots(circuit: Circuit) -> NDArray[np.int32]:

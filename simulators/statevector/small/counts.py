@@ -109,8 +109,8 @@ def _evolve(rows, ops, qubits, params, size, control, re, im, steps, floats):  #
         if code >= FIRST_GATE:
             matrices(code, params, p, floats, start)
             for s in range(masks(code, qubits, q, count, steps, start)):
-                kind, mask, zero, one = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
-                apply(re, im, size, kind, mask, zero, one, floats, s)
+                kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
+                apply(re, im, size, kind, mask, zero_bits, one_bits, floats, s)
         q += count
         p += rows[op, 3]
     return True
@@ -156,13 +156,13 @@ def count(  # type: ignore[no-untyped-def]
     sample(size, re, as_short(buffer, _TABLE, CELLS_ROOM), shots, seed, binding, counts, control)
     if control[0]:
         return STOPPED
-    many, plain = readout_map(n, source, num_clbits, maps)
+    bits, plain = readout_map(n, source, num_clbits, maps)
     outcomes, values = buffer[OUTCOMES:], as_tallies(buffer, VALUES, SIZE + 1)
     if plain:
-        return gather(many, maps, counts, width, outcomes, values)
+        return gather(bits, maps, counts, width, outcomes, values)
     table = as_numbers(buffer, _SPREAD, SIZE)
-    marginalize(size, many, maps, counts, table)
-    return gather(many, maps, table, width, outcomes, values)
+    marginalize(size, bits, maps, counts, table)
+    return gather(bits, maps, table, width, outcomes, values)
 
 
 def scratch() -> NDArray[np.uint8]:

@@ -64,11 +64,11 @@ def multiply(a, b, c, d, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-unt
 
 
 @inline_function
-def _partner(value, one, two, four):  # type: ignore[no-untyped-def]
-    """Lane k becomes lane k ^ gap; `one`, `two`, `four`: all lanes if the gap has that bit."""
-    value = choose(one, exchange_1(value), value)
-    value = choose(two, exchange_2(value), value)
-    return choose(four, exchange_4(value), value)
+def _partner(value, by_1, by_2, by_4):  # type: ignore[no-untyped-def]
+    """Lane k becomes lane k ^ gap; `by_1`, `by_2`, `by_4`: all lanes if the gap has that bit."""
+    value = choose(by_1, exchange_1(value), value)
+    value = choose(by_2, exchange_2(value), value)
+    return choose(by_4, exchange_4(value), value)
 
 
 @inline_function
@@ -116,17 +116,17 @@ _on_4 = _on_lane_bit(lower_4, upper_4)
 
 
 @device_function
-def within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
+def within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
     """A step whose mask has lowest bits: it chooses among the lanes of a vector.
 
     A lane that is the first of its pair finds the second in the partner's lane, and conversely.
     Lanes without a partner are multiplied by 1.
     """
-    low, gap = mask & _LOW, (zero ^ one) & _LOW
-    first, second = where(low, zero & _LOW), where(low, one & _LOW)
+    low, gap = mask & _LOW, (zero_bits ^ one_bits) & _LOW
+    first, second = where(low, zero_bits & _LOW), where(low, one_bits & _LOW)
     high = mask & ~_LOW
     rest = ~high
-    start, other = zero & ~_LOW, one & ~_LOW
+    start, other = zero_bits & ~_LOW, one_bits & ~_LOW
     base = _0
     if kind == PHASE:
         m0, m1 = choose(first, m0, splat(1.0)), choose(first, m1, splat(0.0))
@@ -139,11 +139,11 @@ def within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7): 
     elif start == other:
         m0, m1 = choose(second, m4, m0), choose(second, m5, m1)
         m2, m3 = choose(second, m6, m2), choose(second, m7, m3)
-        if low == _1 and not zero & _LOW:
+        if low == _1 and not zero_bits & _LOW:
             _on_1(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3)
-        elif low == _2 and not zero & _LOW:
+        elif low == _2 and not zero_bits & _LOW:
             _on_2(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3)
-        elif low == _4 and not zero & _LOW:
+        elif low == _4 and not zero_bits & _LOW:
             _on_4(re, im, base, end, high, rest, start, kind, second, m0, m1, m2, m3)
         else:
             _exchanged(
@@ -191,17 +191,17 @@ def within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7): 
 
 
 @inline_function
-def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
+def across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7):  # type: ignore[no-untyped-def]
     """A step whose mask has none of the lowest bits: all lanes of a vector fare alike.
 
     m0 .. m7: the matrix, as vectors; lanes may have matrices of their own.
     """
     run = mask & (~mask + _1) if mask else end
     rest = ~mask
-    gap = one - zero
+    gap = one_bits - zero_bits
     base = np.uint64(0)
     while base < end:
-        k = base | zero
+        k = base | zero_bits
         stop = k + run
         if kind == PHASE:
             while k < stop:
@@ -238,7 +238,7 @@ def across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7): 
 
 
 @inline_function
-def apply(re, im, size, kind, mask, zero, one, floats, row):  # type: ignore[no-untyped-def]
+def apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: ignore[no-untyped-def]
     """Apply one step to the first `size` amplitudes; all its bits lie within them.
 
     The arrays have room for one vector at least. What lies beyond `size` there may be anything:
@@ -250,9 +250,9 @@ def apply(re, im, size, kind, mask, zero, one, floats, row):  # type: ignore[no-
     m4, m5 = splat(floats[row, 4]), splat(floats[row, 5])
     m6, m7 = splat(floats[row, 6]), splat(floats[row, 7])
     if mask & _LOW:
-        within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7)
+        within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
     else:
-        across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7)
+        across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
 
 
 KIND, MASK, ZERO, ONE = range(4)
@@ -267,7 +267,7 @@ COUNTS = np.array(_COUNTS, np.int64)  # pieces of each code
 _TABLE = np.zeros((max(len(_COUNTS), len(_PIECES)), 8), np.int64)
 _TABLE[: len(_COUNTS), 0] = np.cumsum(COUNTS) - COUNTS
 _TABLE[: len(_COUNTS), 1] = COUNTS
-_TABLE[: len(_PIECES), 2:] = [(p.targets, p.mask, p.zero, p.one, p.kind, p.source) for p in _PIECES]
+_TABLE[: len(_PIECES), 2:] = [(p.targets, p.mask, p.low, p.high, p.kind, p.source) for p in _PIECES]
 
 
 def _floats(piece: TwoLevelFactor) -> list[float]:
@@ -326,26 +326,26 @@ def _matrix(source, c, s, params, at, floats, row):  # type: ignore[no-untyped-d
 def matrices(code, params, at_param, floats, row):  # type: ignore[no-untyped-def]
     """Write the numbers of one operation's steps from `row` on; returns the row after them."""
     table = _TABLE  # named once: every mention of a constant array is compiled anew
-    numbers = _NUMBERS
+    values = _NUMBERS
     first = table[code, 0]
-    known = 0.0  # the last angle, its cosine and sine: pieces of an operation differ in its sign
+    previous = 0.0  # the last angle, its cosine and sine: pieces of an operation differ in its sign
     c = 1.0
     s = 0.0
     for piece in range(first, first + table[code, 1]):
         source = table[piece, 7]
         if source == FIXED:
             for k in range(8):
-                floats[row, k] = numbers[piece, 1 + k]
+                floats[row, k] = values[piece, 1 + k]
         else:
-            angle = numbers[piece, 0] * params[at_param]
+            angle = values[piece, 0] * params[at_param]
             if source != P_GATE:
                 angle *= 0.5
-            if angle == -known:
+            if angle == -previous:
                 s = -s
-            elif angle != known:
+            elif angle != previous:
                 c = math.cos(angle)
                 s = math.sin(angle)
-            known = angle
+            previous = angle
             if source == P_GATE:
                 floats[row, 0] = c
                 floats[row, 1] = s
@@ -366,20 +366,20 @@ def masks(code, qubits, at_qubit, count, ints, row):  # type: ignore[no-untyped-
         mask = np.uint64(0)
         for j in range(at_qubit, start):
             mask |= _1 << np.uint64(qubits[j])
-        zero = mask
-        one = mask
+        zero_bits = mask
+        one_bits = mask
         for j in range(targets):
             bit = _1 << np.uint64(qubits[start + j])
             if (table[piece, 3] >> j) & 1:
                 mask |= bit
             if (table[piece, 4] >> j) & 1:
-                zero |= bit
+                zero_bits |= bit
             if (table[piece, 5] >> j) & 1:
-                one |= bit
+                one_bits |= bit
         ints[row, 0] = table[piece, 6]
         ints[row, 1] = mask
-        ints[row, 2] = zero
-        ints[row, 3] = one
+        ints[row, 2] = zero_bits
+        ints[row, 3] = one_bits
         row += 1
     return row
 

@@ -48,7 +48,7 @@ def _cost_of(name: str) -> float:
 def _moves_of(name: str) -> int:
     gate, moves = GATES[name], 0
     for piece in gate.pieces:
-        moves |= (piece.zero ^ piece.one) << (gate.qubits - piece.targets)
+        moves |= (piece.low ^ piece.high) << (gate.qubits - piece.targets)
     return moves
 
 
@@ -63,11 +63,11 @@ for _name, _gate in GATES.items():
 
 
 @inline_function
-def joined(one, two):  # type: ignore[no-untyped-def]
+def joined(left, right):  # type: ignore[no-untyped-def]
     """The kind of the product of two matrices of these kinds."""
-    if one == two or two == IDENTITY:
-        return one
-    return two if one == IDENTITY else np.int64(COMPLEX_MATRIX)
+    if left == right or right == IDENTITY:
+        return left
+    return right if left == IDENTITY else np.int64(COMPLEX_MATRIX)
 
 
 @device_function

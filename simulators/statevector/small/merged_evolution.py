@@ -140,11 +140,11 @@ def _apply_steps(w, re, im, first, pieces):  # type: ignore[no-untyped-def]
         m4, m5, m6 = load(eight, m + _32), load(eight, m + _40), load(eight, m + _48)
         m7 = load(eight, m + _56)
         kind, mask = steps[s, 0], steps[s, 1] << shift
-        zero, one = steps[s, 2] << shift, steps[s, 3] << shift
+        zero_bits, one_bits = steps[s, 2] << shift, steps[s, 3] << shift
         if mask & _LOW:
-            within(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7)
+            within(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
         else:
-            across(re, im, end, kind, mask, zero, one, m0, m1, m2, m3, m4, m5, m6, m7)
+            across(re, im, end, kind, mask, zero_bits, one_bits, m0, m1, m2, m3, m4, m5, m6, m7)
 
 
 @device_function
@@ -187,11 +187,11 @@ def _to_pending(w, q, pieces, kind):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _apply_run(w, one, two, re, im):  # type: ignore[no-untyped-def]
+def _apply_run(w, first, second, re, im):  # type: ignore[no-untyped-def]
     """Apply the matrix of the run of these qubits to the state."""
     m_re = as_reals(w.buffer, _PAIRS, _PAIRS_FLOATS)
     m_im = as_reals(w.buffer, _PAIRS_IM, _PAIRS_FLOATS)
-    a, b = np.uint64(min(one, two)), np.uint64(max(one, two))
+    a, b = np.uint64(min(first, second)), np.uint64(max(first, second))
     low, high = _1 << (a + w.shift), _1 << (b + w.shift)
     at = np.uint64(PAIR_FLOATS) * a
     work_re = as_reals(w.buffer, _PAIR_WORK, PAIR_FLOATS)
@@ -224,8 +224,8 @@ def _end_run(w, q, re, im):  # type: ignore[no-untyped-def]
 def _apply_pending(w, q, re, im):  # type: ignore[no-untyped-def]
     """Apply the pending matrix of qubit q to the state."""
     kind_of = as_numbers(w.buffer, _KIND_OF, SMALL_QUBITS)
-    many = _pending_steps(w, q)
-    _apply_steps(w, re, im, np.int64(MAX_PIECES), many)
+    num_steps = _pending_steps(w, q)
+    _apply_steps(w, re, im, np.int64(MAX_PIECES), num_steps)
     kind_of[q] = IDENTITY
 
 
@@ -240,23 +240,23 @@ def _begin_pair(w, a, b, runs, code, re, im):  # type: ignore[no-untyped-def]
     run_of = as_numbers(w.buffer, _RUN_OF, SMALL_QUBITS)
     m_re = as_reals(w.buffer, _PAIRS, _PAIRS_FLOATS)
     m_im = as_reals(w.buffer, _PAIRS_IM, _PAIRS_FLOATS)
-    known = partner[a] == b and partner[b] == a
-    if not known:
+    is_open = partner[a] == b and partner[b] == a
+    if not is_open:
         _end_run(w, a, re, im)
         _end_run(w, b, re, im)
         partner[a], partner[b] = b, a
         run_of[a] = run_of[b] = runs
         runs += 1
     merged = _is_one_matrix(w, a)
-    if merged and not known:
+    if merged and not is_open:
         at = np.uint64(PAIR_FLOATS * min(a, b))
         reset(m_re, m_im, at, 4, 4 if w.shift else 1)
     for j in range(2):
         q = b if j else a
         kind = kind_of[q]
         if merged and kind != IDENTITY:
-            many = _pending_steps(w, q)
-            _to_run(w, a, b, np.int64(MAX_PIECES), many)
+            num_steps = _pending_steps(w, q)
+            _to_run(w, a, b, np.int64(MAX_PIECES), num_steps)
             kind_of[q] = IDENTITY
         elif kind > DIAGONAL or (kind == DIAGONAL and MOVES[code] >> j & 1):
             _apply_pending(w, q, re, im)
@@ -274,8 +274,8 @@ def _finish(w, n, phases, re, im):  # type: ignore[no-untyped-def]
         if other >= 0 and _is_one_matrix(w, q):
             for p in (q, other):
                 if kind_of[p] > least:
-                    many = _pending_steps(w, p)
-                    _to_run(w, q, other, np.int64(MAX_PIECES), many)
+                    num_steps = _pending_steps(w, p)
+                    _to_run(w, q, other, np.int64(MAX_PIECES), num_steps)
                 kind_of[p] = IDENTITY
         _end_run(w, q, re, im)
         if kind_of[q] > least and partner[q] < 0:
@@ -316,7 +316,7 @@ def evolve(  # type: ignore[no-untyped-def]
     partner = as_numbers(scratch, _PARTNER, SMALL_QUBITS)
     run_of = as_numbers(scratch, _RUN_OF, SMALL_QUBITS)
     costs = as_reals(scratch, _RUN_COSTS, MAX_RUNS)
-    one = as_reals(scratch, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
+    entries = as_reals(scratch, _ONE, 8 * MAX_PIECES).reshape(MAX_PIECES, 8)
     own = as_reals(scratch, _OWN, 8)
     kinds = KINDS
     choose_runs(rows, ops, qubits, n, costs, kind_of, partner, run_of)
@@ -327,7 +327,7 @@ def evolve(  # type: ignore[no-untyped-def]
         if control[0]:
             return STOPPED
         op = ops[k]
-        code, count, numbers = rows[op, 0], rows[op, 1], rows[op, 3]
+        code, count, num_params = rows[op, 0], rows[op, 1], rows[op, 3]
         if code >= FIRST_GATE and (count or phases) and (kinds[code] or count != 1):
             merged = False
             a = np.int64(qubits[q]) if count else start
@@ -341,7 +341,7 @@ def evolve(  # type: ignore[no-untyped-def]
                         _apply_pending(w, np.int64(qubits[j]), re, im)
             pieces = masks(code, qubits, q, count, steps, start)
             load_numbers(
-                code, numbers, p, pieces, params, slot_of, bindings, start, one, own, eight
+                code, num_params, p, pieces, params, slot_of, bindings, start, entries, own, eight
             )
             if count == 1:
                 _to_pending(w, a, pieces, kinds[code])
@@ -350,7 +350,7 @@ def evolve(  # type: ignore[no-untyped-def]
             else:
                 _apply_steps(w, re, im, start, pieces)
         q += count
-        p += numbers
+        p += num_params
     _finish(w, n, phases, re, im)
     return EVOLVED
 
@@ -361,7 +361,7 @@ class MergedEvolution:
     def __init__(self) -> None:
         self._scratch = aligned(SCRATCH_BYTES)
 
-    def one(
+    def run_single(
         self, circuit: Circuit, params: bytes, states: NDArray[np.uint8], control: RunControl
     ) -> int:
         """Evolve the state of `counts.count`, for these parameters."""

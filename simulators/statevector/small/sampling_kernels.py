@@ -172,26 +172,26 @@ def readout_map(n, source, clbits, maps):  # type: ignore[no-untyped-def]
     at_qubit = maps[256:]  # by qubit: its place among the measured ones, plus 1; then, its clbits
     for q in range(2 * n):
         at_qubit[q] = _0
-    many = 0
+    bits = 0
     for c in range(clbits - 1, -1, -1):
         if source[c] >= 0:
             if at_qubit[source[c]] == _0:
-                many += 1
-                at_qubit[source[c]] = np.uint64(many)
+                bits += 1
+                at_qubit[source[c]] = np.uint64(bits)
             at_qubit[n + source[c]] |= _1 << np.uint64(c)
     for q in range(n):
         maps[64 * (q // 6) + (1 << (q % 6))] = _0
-    plain = many == n
+    plain = bits == n
     for q in range(n):
         if at_qubit[q]:
-            place = np.int64(many - np.int64(at_qubit[q]))
+            place = np.int64(bits - np.int64(at_qubit[q]))
             plain = plain and place == q
             maps[64 * (q // 6) + (1 << (q % 6))] = _1 << np.uint64(place)
             maps[128 + 64 * (place // 6) + (1 << (place % 6))] = at_qubit[n + q]
     zero = np.int64(0)  # typed: a literal would compile what it is passed to a second time
     _complete(maps, zero, n)
-    _complete(maps, zero + 128, np.int64(many))
-    return many, plain
+    _complete(maps, zero + 128, np.int64(bits))
+    return bits, plain
 
 
 @device_function
@@ -205,22 +205,22 @@ def _complete(maps, first, bits):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def marginalize(size, many, maps, weights, into):  # type: ignore[no-untyped-def]
+def marginalize(size, bits, maps, weights, into):  # type: ignore[no-untyped-def]
     """into[j] = the sum of the weights of all basis states whose measured bits are j."""
-    for j in range(1 << many):
+    for j in range(1 << bits):
         into[j] = 0
     for i in range(size):
         into[maps[i & 63] | maps[64 + (i >> 6)]] += weights[i]
 
 
 @device_function
-def gather(many, maps, counts, width, outcomes, values):  # type: ignore[no-untyped-def]
+def gather(bits, maps, counts, width, outcomes, values):  # type: ignore[no-untyped-def]
     """Pack what was counted at all, ascending; returns how many.
 
     Writes up to 8 bytes beyond the last of `outcomes`, and one number beyond the last of `values`.
     """
     result = 0
-    for j in range(1 << many):
+    for j in range(1 << bits):
         put_word(outcomes, result * width, maps[128 + (j & 63)] | maps[192 + (j >> 6)])
         values[result] = counts[j]
         result += counts[j] != 0

@@ -22,29 +22,29 @@ _LOW, _LANES = np.uint64(LANES - 1), np.uint64(LANES)
 
 @device_function
 def load_numbers(  # type: ignore[no-untyped-def]
-    code, numbers, at, pieces, params, slot_of, bindings, first, one, own, eight
+    code, num_params, at, pieces, params, slot_of, bindings, first, entries, own, eight
 ):
     """The matrices of one operation's pieces into `eight`: of each element a vector, whose lane v
     has the value of row first + v (or the last) of `bindings`."""
     start = np.int64(0)
     free = False
     if slot_of.size:
-        for j in range(at, at + numbers):
+        for j in range(at, at + num_params):
             free = free or slot_of[j] >= 0
     for v in range(LANES if free else 1):
-        for j in range(numbers):
+        for j in range(num_params):
             own[j] = params[at + j]
             if free and slot_of[at + j] >= 0:
                 own[j] = bindings[min(first + v, len(bindings) - 1), slot_of[at + j]]
-        matrices(code, own, start, one, start)
+        matrices(code, own, start, entries, start)
         if free:
             for s in range(pieces):
                 for e in range(8):
-                    eight[64 * s + LANES * e + v] = one[s, e]
+                    eight[64 * s + LANES * e + v] = entries[s, e]
     if not free:
         for s in range(pieces):
             for e in range(8):
-                store(eight, np.uint64(64 * s + LANES * e), splat(one[s, e]))
+                store(eight, np.uint64(64 * s + LANES * e), splat(entries[s, e]))
 
 
 @device_function
@@ -77,13 +77,13 @@ def absorb(re, im, at, side, columns, low, high, steps, first, pieces, eight):  
         )
         m4, m5, m6 = load(eight, m + _32), load(eight, m + _40), load(eight, m + _48)
         m7 = load(eight, m + _56)
-        kind, mask, zero, one = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
+        kind, mask, zero_bits, one_bits = steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3]
         mask = (_1 if mask & low else _0) | (_2 if mask & high else _0)
-        zero = (_1 if zero & low else _0) | (_2 if zero & high else _0)
-        one = (_1 if one & low else _0) | (_2 if one & high else _0)
-        other = zero ^ one
+        zero_bits = (_1 if zero_bits & low else _0) | (_2 if zero_bits & high else _0)
+        one_bits = (_1 if one_bits & low else _0) | (_2 if one_bits & high else _0)
+        other = zero_bits ^ one_bits
         for i in range(np.uint64(side)):
-            if i & mask != zero:
+            if i & mask != zero_bits:
                 continue
             k, j = at + gap * i, at + gap * (i ^ other)
             stop = k + gap

@@ -78,9 +78,9 @@ def apply(
     end = len(plan.starts) - 1 if last is None else last
     if first >= end:
         return
-    known = state.live
-    here = (1 << state.num_qubits) - 1 | high
-    full = int(plan.live[end - 1]) & here == here  # the last pass goes through all tiles
+    alive = state.live
+    all_wires = (1 << state.num_qubits) - 1 | high
+    full = int(plan.live[end - 1]) & all_wires == all_wires  # the last pass goes through all tiles
     # Where it does, all passes together write all amplitudes before they read them.
     all_written = full and first == 0 and end == len(plan.starts) - 1
     amplitudes = state.overwritten() if all_written else state.amplitudes
@@ -94,10 +94,10 @@ def apply(
     step = max(1, min(_MOST_PASSES, _AT_ONCE >> state.num_qubits))
     for begin in range(first, end, step):
         stop = min(begin + step, end)
-        call(begin, stop, known, filled if stop == end else _NO_NORMS)
-        known = int(plan.live[stop - 1])
+        call(begin, stop, alive, filled if stop == end else _NO_NORMS)
+        alive = int(plan.live[stop - 1])
         sweeper.passed(stop - begin)
-    state.live = known
+    state.live = alive
     state.norms = filled if norms else None
 
 
@@ -116,7 +116,7 @@ class _Call:
         is_double = amplitudes.dtype == np.complex128
         self._run = _KERNELS[is_double].sweep
         reals = amplitudes.view(np.float64 if is_double else np.float32)
-        numbers = floats if is_double else floats.astype(np.float32)
+        rounded = floats if is_double else floats.astype(np.float32)
         num_qubits = amplitudes.size.bit_length() - 1
         ints = (plan.starts, plan.places, plan.live, plan.ops, plan.terms)
         self._plan = (
@@ -125,7 +125,7 @@ class _Call:
             plan.width,
             *(table.view(np.int64) for table in ints),
             floats,
-            numbers,
+            rounded,
         )
         self._high = high
         self._type = "float64" if is_double else "float32"  # a dtype takes long to say
@@ -134,7 +134,7 @@ class _Call:
         self._most = _strip(reals.itemsize)
         self._threads = min(sweeper.crew.size, tiles) if 1 << num_qubits >= _ALONE else 1
 
-    def __call__(self, first: int, last: int, known: int, norms: NDArray[np.float64]) -> None:
+    def __call__(self, first: int, last: int, initial: int, norms: NDArray[np.float64]) -> None:
         """Passes first .. last - 1. Raises Stopped."""
         sweeper, rows, threads = self._sweeper, self._rows, self._threads
         marks = np.zeros((last - first) * (threads + 1), np.int64)
@@ -142,11 +142,11 @@ class _Call:
         def work(_first: int, _last: int, me: int) -> None:
             size = 2 * LANES * (rows + rows // 8 + rows // 64)
             scratch = sweeper.aligned_scratch(me, self._type, size + PHASES * (2 * rows + FACTORS))
-            words = sweeper.aligned_scratch(me, "int64", 3 * rows + PHASES * NOTES)
+            int_scratch = sweeper.aligned_scratch(me, "int64", 3 * rows + PHASES * NOTES)
             products = sweeper.aligned_scratch(me, "float64", PRODUCTS)
             self._run(
-                *self._plan, first, last, self._high, known, self._most, me, threads, marks,
-                sweeper.flag, scratch, words, products, norms,
+                *self._plan, first, last, self._high, initial, self._most, me, threads, marks,
+                sweeper.flag, scratch, int_scratch, products, norms,
             )  # fmt: skip
 
         sweeper.crew.run(work, threads, 1)

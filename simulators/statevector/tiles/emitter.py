@@ -71,30 +71,30 @@ class Emitter:
     def splat(self, value: Any) -> Any:
         """The same number in all lanes."""
         none = ir.Constant(self.kind, ir.Undefined)
-        one = self.builder.insert_element(none, value, ir.Constant(_I32, 0))
-        return self.shuffled(one, none, [0] * self.count)
+        vector = self.builder.insert_element(none, value, ir.Constant(_I32, 0))
+        return self.shuffled(vector, none, [0] * self.count)
 
-    def shuffled(self, one: Any, two: Any, order: Sequence[int]) -> Any:
+    def shuffled(self, a: Any, b: Any, order: Sequence[int]) -> Any:
         """Lane k is lane order[k] of both, put one behind the other."""
         lanes = ir.Constant(ir.VectorType(_I32, len(order)), list(order))
-        return self.builder.shuffle_vector(one, two, lanes)
+        return self.builder.shuffle_vector(a, b, lanes)
 
     def negative(self, value: Any) -> Any:
         """-value; no instruction where an fma takes it."""
         return self.builder.fneg(value)
 
-    def product(self, one: Any, two: Any) -> Any:
-        """one * two."""
-        return self.builder.fmul(one, two)
+    def product(self, a: Any, b: Any) -> Any:
+        """a * b."""
+        return self.builder.fmul(a, b)
 
-    def fma(self, one: Any, two: Any, three: Any) -> Any:
-        """one * two + three, rounded once."""
-        kind = one.type
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + three, rounded once."""
+        kind = a.type
         bits = 64 if isinstance(kind.element, ir.DoubleType) else 32
         name = f"llvm.fma.v{kind.count}f{bits}"
         shape = ir.FunctionType(kind, [kind, kind, kind])
         function = cgutils.get_or_insert_function(self.builder.module, shape, name)
-        return self.builder.call(function, [one, two, three])
+        return self.builder.call(function, [a, b, c])
 
     def times(self, x: Any, y: Any, u: Any, v: Any) -> tuple[Any, Any]:
         """(x + iy) * (u + iv)."""
@@ -117,7 +117,7 @@ class Emitter:
         while results[0].type.count < self.summed:
             lanes = range(2 * results[0].type.count)
             pairs = zip(results[0::2], results[1::2], strict=True)
-            results = [self.shuffled(one, two, lanes) for one, two in pairs]
+            results = [self.shuffled(a, b, lanes) for a, b in pairs]
         return results
 
     def wide(self, value: Any) -> Any:

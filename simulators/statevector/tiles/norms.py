@@ -38,14 +38,14 @@ def _square(amplitudes, at):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
-    """found[s] = where draws[s] falls, of the ascending draws of blocks first .. last - 1: block b
+def locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
+    """indices[s] = where draws[s] falls, of ascending draws of blocks first .. last - 1: block b
     of the whole state has begins[b] .. begins[b + 1] - 1 of them, and begins at edges[b].
 
     Where rounding leaves a draw beyond the end of its row it takes the last lane that is not 0.
     """
     for block in range(first, last):
-        number = numbers[block]
+        number = places[block]
         if begins[number] == begins[number + 1]:
             continue
         edge = edges[number]
@@ -76,17 +76,17 @@ def locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, dr
                         break
                 within += weight
                 lane += 1
-            found[s] = ((number - block) * rows_each + row) * LANES + last_lane
+            indices[s] = ((number - block) * rows_each + row) * LANES + last_lane
 
 
 @kernel(REALS, INT, I64, INT, INT, INT, REALS2, group="wide")
-def part_up(norms, rows_each, numbers, bit, first, last, sums):  # type: ignore[no-untyped-def]
+def part_up(norms, rows_each, places, bit, first, last, sums):  # type: ignore[no-untyped-def]
     """sums[b] = the sums of the norms of block b's rows that have a 0 and that have a 1 at `bit` of
-    their number in the whole state; numbers[b] is the block's there."""
+    their number in the whole state; places[b] is the block's there."""
     for block in range(first, last):
         zeros = ones = 0.0
         for k in range(rows_each):
-            if (numbers[block] * rows_each + k) >> bit & 1:
+            if (places[block] * rows_each + k) >> bit & 1:
                 ones += norms[block * rows_each + k]
             else:
                 zeros += norms[block * rows_each + k]

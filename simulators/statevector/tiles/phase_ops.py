@@ -84,14 +84,14 @@ def _double(into, at, size, products, place):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _row_factors(numbers, at, height, products, found, factors):  # type: ignore[no-untyped-def]
-    """factors[0 ..] = the table at numbers[at], of 2**height rows, times what the terms say."""
+def _row_factors(rounded, at, height, products, touched, factors):  # type: ignore[no-untyped-def]
+    """factors[0 ..] = the table at rounded[at], of 2**height rows, times what the terms say."""
     factors[0] = products[2 * _SCALAR]
     factors[1] = products[2 * _SCALAR + 1]
-    if not found & (((1 << height) - 1) << LANE_WIRES) and height >= _FEW:
+    if not touched & (((1 << height) - 1) << LANE_WIRES) and height >= _FEW:
         scalar = factors.size - 2
         factors[scalar], factors[scalar + 1] = factors[0], factors[1]
-        rows.complex_scale(factors, 0, numbers, at, factors, scalar, 2 << height)
+        rows.complex_scale(factors, 0, rounded, at, factors, scalar, 2 << height)
         return
     for j in range(height):
         if j < _FEW:
@@ -102,27 +102,27 @@ def _row_factors(numbers, at, height, products, found, factors):  # type: ignore
             factors[scalar + 1] = products[2 * (LANE_WIRES + j) + 1]
             rows.complex_scale(factors, 2 << j, factors, 0, factors, scalar, 2 << j)
     if height >= _FEW:
-        rows.complex_multiply(factors, 0, numbers, at, 2 << height)
+        rows.complex_multiply(factors, 0, rounded, at, 2 << height)
     else:
         for k in range(0, 2 << height, 2):
-            x, y, u, v = factors[k], factors[k + 1], numbers[at + k], numbers[at + k + 1]
+            x, y, u, v = factors[k], factors[k + 1], rounded[at + k], rounded[at + k + 1]
             factors[k] = x * u - y * v
             factors[k + 1] = x * v + y * u
 
 
 @device_function
-def _lane_factors(numbers, at, many, products, factors, to):  # type: ignore[no-untyped-def]
-    """factors[to ..] = the lanes' tables at numbers[at], times what the terms say."""
-    own = to + _TABLE * many  # pairs, one table's
+def _lane_factors(rounded, at, num_tables, products, factors, to):  # type: ignore[no-untyped-def]
+    """factors[to ..] = the lanes' tables at rounded[at], times what the terms say."""
+    own = to + _TABLE * num_tables  # pairs, one table's
     factors[own] = 1.0
     factors[own + 1] = 0.0
     for j in range(LANE_WIRES):
         _double(factors, own, 1 << j, products, j)
-    for c in range(many):
+    for c in range(num_tables):
         for k in range(LANES):
             u, v = factors[own + 2 * k], factors[own + 2 * k + 1]
             place = _TABLE * c + k
-            x, y = numbers[at + place], numbers[at + place + LANES]
+            x, y = rounded[at + place], rounded[at + place + LANES]
             factors[to + place] = x * u - y * v
             factors[to + place + LANES] = x * v + y * u
 
@@ -136,44 +136,44 @@ def _is_one(table, at):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def prepare(ops, o, height, terms, floats, numbers, base, factors, products, notes):  # type: ignore[no-untyped-def]
+def prepare(ops, o, height, terms, floats, rounded, base, factors, products, notes):  # type: ignore[no-untyped-def]
     """Make ready operation o, a PHASE, for one tile of 2**height rows.
 
-    `floats` are the numbers in double precision, `numbers` in the tile's own. `factors`: scratch of
+    `floats` are the numbers in double precision, `rounded` in the tile's own. `factors`: scratch of
     that, FACTORS and two for each row; `products`: float64 [PRODUCTS]. notes[0], notes[1]: whether
     the factors of rows, and of lanes, are there; notes[2]: the lanes' tables that are all 1.
     """
     at = ops[o, AT]
-    many = 1 << bit_ops.count(ops[o, CROSS])
+    num_tables = 1 << bit_ops.count(ops[o, CROSS])
     lanes = at + (2 << height)
-    table, start = numbers, lanes
+    table, start = rounded, lanes
     notes[0] = notes[1] = 0
     if ops[o, TERMS]:
         result = _products(
-            terms, ops[o, FIRST_TERM], ops[o, TERMS], floats, lanes + _TABLE * many, base,
+            terms, ops[o, FIRST_TERM], ops[o, TERMS], floats, lanes + _TABLE * num_tables, base,
             ops[o, ROW_MASK], ops[o, ROW_VALUE], products,
         )  # fmt: skip
         if result >> LANE_WIRES:
-            _row_factors(numbers, at, height, products, result, factors)
+            _row_factors(rounded, at, height, products, result, factors)
             notes[0] = 1
         if result & ((1 << LANE_WIRES) - 1):
             table, start = factors, 2 << height
-            _lane_factors(numbers, lanes, many, products, factors, start)
+            _lane_factors(rounded, lanes, num_tables, products, factors, start)
             notes[1] = 1
     notes[2] = 0
-    for c in range(many):
+    for c in range(num_tables):
         notes[2] |= _is_one(table, start + _TABLE * c) << c
 
 
 @device_function
-def turn(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
+def turn(tile, order, height, ops, o, strip, at, rounded, factors, notes):  # type: ignore[no-untyped-def]
     """Operation o, made ready, on the rows at | some of the bits `strip`."""
     mask, value, cross = ops[o, ROW_MASK], ops[o, ROW_VALUE], ops[o, CROSS]
     begin = ops[o, AT]
-    by, first = numbers, begin
+    by, first = rounded, begin
     if notes[0]:
         by, first = factors, begin - begin
-    table, start = numbers, begin + (2 << height)
+    table, start = rounded, begin + (2 << height)
     if notes[1]:
         table, start = factors, begin - begin + (2 << height)
     free = strip & ~(mask | cross)

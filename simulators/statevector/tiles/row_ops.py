@@ -24,9 +24,9 @@ _HELD = 16  # numbers of a matrix that are in registers for a whole row
 def load_row(_context: Any, amplitudes: Any, _start: Any, tile: Any, _row: Any) -> Any:
     """The row = LANES complex numbers, of which the first's real part is amplitudes[start]."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
-        source, target = to.data(given.args[0], args[0]), to.data(given.args[2], args[2])
+        source, target = to.data(signature.args[0], args[0]), to.data(signature.args[2], args[2])
         for v in range(to.per_row):
             re, im = _apart(to, source, args[1], v)
             to.store(re, to.at(target, args[3], v * to.count))
@@ -48,9 +48,9 @@ def _apart(to: Emitter, source: Any, start: Any, v: int) -> tuple[Any, Any]:
 def store_row(_context: Any, amplitudes: Any, _start: Any, tile: Any, _row: Any) -> Any:
     """The inverse of `load_row`."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
-        target, source = to.data(given.args[0], args[0]), to.data(given.args[2], args[2])
+        target, source = to.data(signature.args[0], args[0]), to.data(signature.args[2], args[2])
         for v in range(to.per_row):
             re = to.load(to.at(source, args[3], v * to.count))
             im = to.load(to.at(source, args[3], LANES + v * to.count))
@@ -68,10 +68,10 @@ def store_row(_context: Any, amplitudes: Any, _start: Any, tile: Any, _row: Any)
 def prefetch_row(_context: Any, amplitudes: Any, _start: Any) -> Any:
     """Have a row come into the cache that will be loaded soon."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, amplitudes)
         for v in range(2 * to.per_row):
-            to.prefetch(to.at(to.data(given.args[0], args[0]), args[1], v * to.count))
+            to.prefetch(to.at(to.data(signature.args[0], args[0]), args[1], v * to.count))
         return context.get_dummy_value()
 
     return types.void(amplitudes, _INT), codegen
@@ -81,10 +81,10 @@ def prefetch_row(_context: Any, amplitudes: Any, _start: Any) -> Any:
 def clear_row(_context: Any, tile: Any, _row: Any) -> Any:
     """The row = 0."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
         for v in range(2 * to.per_row):
-            pointer = to.at(to.data(given.args[0], args[0]), args[1], v * to.count)
+            pointer = to.at(to.data(signature.args[0], args[0]), args[1], v * to.count)
             to.store(ir.Constant(to.kind, None), pointer)
         return context.get_dummy_value()
 
@@ -106,9 +106,9 @@ def _norm(to: Emitter, parts: list[tuple[Any, Any]]) -> Any:
 def norm_row(_context: Any, tile: Any, _row: Any) -> Any:
     """The sum of a row's squares: float64."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
-        data = to.data(given.args[0], args[0])
+        data = to.data(signature.args[0], args[0])
         steps = range(0, LANES, to.count)
         load = [[to.load(to.at(data, args[1], at + part)) for part in (0, LANES)] for at in steps]
         return _norm(to, [(re, im) for re, im in load])
@@ -120,9 +120,9 @@ def norm_row(_context: Any, tile: Any, _row: Any) -> Any:
 def norm_stored(_context: Any, amplitudes: Any, _start: Any) -> Any:
     """The very number that `norm_row` gives, of a row in memory."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, amplitudes)
-        data = to.data(given.args[0], args[0])
+        data = to.data(signature.args[0], args[0])
         return _norm(to, [_apart(to, data, args[1], v) for v in range(to.per_row)])
 
     return types.float64(amplitudes, _INT), codegen
@@ -132,9 +132,9 @@ def norm_stored(_context: Any, amplitudes: Any, _start: Any) -> Any:
 def swap_lane(_context: Any, tile: Any, _row: Any, _other: Any, _lane: Any) -> Any:
     """Lanes that have this bit, of a row, change places with those of the other that have not."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
-        data = to.data(given.args[0], args[0])
+        data = to.data(signature.args[0], args[0])
         end = builder.append_basic_block("swapped")
         choice = builder.switch(args[3], end)
         for lane in range(LANE_WIRES):
@@ -154,17 +154,17 @@ def _swap(to: Emitter, data: Any, row: Any, other: Any, lane: int, part: int) ->
     bit = 1 << lane
     if bit >= to.count:  # whole vectors
         for at in (at for at in range(0, LANES, to.count) if not at & bit):
-            one, two = to.at(data, row, part + at + bit), to.at(data, other, part + at)
-            x, y = to.load(one), to.load(two)
-            to.store(y, one)
-            to.store(x, two)
+            first, second = to.at(data, row, part + at + bit), to.at(data, other, part + at)
+            x, y = to.load(first), to.load(second)
+            to.store(y, first)
+            to.store(x, second)
         return
     lanes = range(to.count)
     for at in range(0, LANES, to.count):
-        one, two = to.at(data, row, part + at), to.at(data, other, part + at)
-        x, y = to.load(one), to.load(two)
-        to.store(to.shuffled(x, y, [k ^ bit | to.count if k & bit else k for k in lanes]), one)
-        to.store(to.shuffled(x, y, [k + to.count if k & bit else k | bit for k in lanes]), two)
+        first, second = to.at(data, row, part + at), to.at(data, other, part + at)
+        x, y = to.load(first), to.load(second)
+        to.store(to.shuffled(x, y, [k ^ bit | to.count if k & bit else k for k in lanes]), first)
+        to.store(to.shuffled(x, y, [k + to.count if k & bit else k | bit for k in lanes]), second)
 
 
 def _dense(width: int, *, real: bool) -> Any:
@@ -172,16 +172,16 @@ def _dense(width: int, *, real: bool) -> Any:
 
     @intrinsic  # type: ignore[untyped-decorator]
     def apply(
-        _context: Any, tile: Any, order: Any, _row: Any, _a: Any, _b: Any, _c: Any, numbers: Any,
+        _context: Any, tile: Any, order: Any, _row: Any, _a: Any, _b: Any, _c: Any, matrices: Any,
         _at: Any,
     ) -> Any:  # fmt: skip
-        """The matrix at numbers[at] on the rows row | some of the bits a, b, c; row r begins at
+        """The matrix at matrices[at] on the rows row | some of the bits a, b, c; row r begins at
         order[r]."""
 
-        def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             to = Emitter(context, builder, tile)
-            data, begins = to.data(given.args[0], args[0]), to.data(given.args[1], args[1])
-            matrix = to.data(given.args[6], args[6])
+            data, begins = to.data(signature.args[0], args[0]), to.data(signature.args[1], args[1])
+            matrix = to.data(signature.args[6], args[6])
             starts = []
             for k in range(size):
                 row = args[2]
@@ -192,7 +192,7 @@ def _dense(width: int, *, real: bool) -> Any:
             to.each(number(to.per_row), lambda v: _multiply(to, data, starts, v, entries))
             return context.get_dummy_value()
 
-        return types.void(tile, order, _INT, _INT, _INT, _INT, numbers, _INT), codegen
+        return types.void(tile, order, _INT, _INT, _INT, _INT, matrices, _INT), codegen
 
     return apply
 
@@ -251,10 +251,10 @@ real_1, real_2, real_3 = (_dense(width, real=True) for width in (1, 2, 3))
 def scale_row(_context: Any, tile: Any, _row: Any, factors: Any, _at: Any) -> Any:
     """The row *= the complex number at factors[at]."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
-        data, numbers = to.data(given.args[0], args[0]), to.data(given.args[2], args[2])
-        u, v = (to.splat(to.scalar(numbers, args[3], part)) for part in (0, 1))
+        data, scalars = to.data(signature.args[0], args[0]), to.data(signature.args[2], args[2])
+        u, v = (to.splat(to.scalar(scalars, args[3], part)) for part in (0, 1))
         for at in range(0, LANES, to.count):
             re, im = to.at(data, args[1], at), to.at(data, args[1], LANES + at)
             x, y = to.times(to.load(re), to.load(im), u, v)
@@ -272,11 +272,11 @@ def scale_row_by_lane(
     """The same, and each lane *= its own number: LANES real parts from table[start], then LANES
     imaginary ones."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, tile)
-        data, numbers = to.data(given.args[0], args[0]), to.data(given.args[2], args[2])
-        lanes = to.data(given.args[4], args[4])
-        u, v = (to.splat(to.scalar(numbers, args[3], part)) for part in (0, 1))
+        data, scalars = to.data(signature.args[0], args[0]), to.data(signature.args[2], args[2])
+        lanes = to.data(signature.args[4], args[4])
+        u, v = (to.splat(to.scalar(scalars, args[3], part)) for part in (0, 1))
         for at in range(0, LANES, to.count):
             c = to.load(to.at(lanes, args[5], at), aligned=False)
             d = to.load(to.at(lanes, args[5], LANES + at), aligned=False)
@@ -299,14 +299,21 @@ def _pairs(to: Emitter, x: Any, re: Any, im: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def complex_scale(
-    _context: Any, into: Any, _to: Any, one: Any, _first: Any, two: Any, _second: Any, _count: Any
+    _context: Any,
+    into: Any,
+    _to: Any,
+    values: Any,
+    _first: Any,
+    scalars: Any,
+    _second: Any,
+    _count: Any,
 ) -> Any:
-    """into[to + k] = one[first + k] * the number at two[second], for `count` numbers: complex ones
+    """into[to + k] = values[first + k] * scalars[second], for `count` numbers: complex ones
     in pairs (re, im), whole vectors of them."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, into)
-        target, source, by = (to.data(given.args[k], args[k]) for k in (0, 2, 4))
+        target, source, by = (to.data(signature.args[k], args[k]) for k in (0, 2, 4))
         u, v = (to.splat(to.scalar(by, args[5], part)) for part in (0, 1))
 
         def one_vector(at: Any) -> None:
@@ -317,16 +324,18 @@ def complex_scale(
         to.each(builder.sdiv(args[6], number(to.count)), one_vector)
         return context.get_dummy_value()
 
-    return types.void(into, _INT, one, _INT, two, _INT, _INT), codegen
+    return types.void(into, _INT, values, _INT, scalars, _INT, _INT), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def complex_multiply(_context: Any, into: Any, _to: Any, one: Any, _first: Any, _count: Any) -> Any:
-    """into[to + k] *= one[first + k], as `scale_pairs`."""
+def complex_multiply(
+    _context: Any, into: Any, _to: Any, values: Any, _first: Any, _count: Any
+) -> Any:
+    """into[to + k] *= values[first + k], as `scale_pairs`."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         to = Emitter(context, builder, into)
-        target, source = to.data(given.args[0], args[0]), to.data(given.args[2], args[2])
+        target, source = to.data(signature.args[0], args[0]), to.data(signature.args[2], args[2])
         none = ir.Constant(to.kind, ir.Undefined)
         even = [k & ~1 for k in range(to.count)]
 
@@ -339,4 +348,4 @@ def complex_multiply(_context: Any, into: Any, _to: Any, one: Any, _first: Any, 
         to.each(builder.sdiv(args[4], number(to.count)), one_vector)
         return context.get_dummy_value()
 
-    return types.void(into, _INT, one, _INT, _INT), codegen
+    return types.void(into, _INT, values, _INT, _INT), codegen

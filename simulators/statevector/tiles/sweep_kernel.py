@@ -12,7 +12,7 @@ from simulators.statevector.tiles.work_sharing import fetch_add, load_acquire, s
 
 
 @device_function
-def _arrange(places, p, width, offsets, numbers):  # type: ignore[no-untyped-def]
+def _arrange(places, p, width, offsets, tile_rows):  # type: ignore[no-untyped-def]
     """The rows of a pass's tiles in the order of memory; returns the tile's wires, as a mask."""
     inside = 0
     for j in range(width):
@@ -24,29 +24,33 @@ def _arrange(places, p, width, offsets, numbers):  # type: ignore[no-untyped-def
         number = 0
         for j in range(LANE_WIRES, width):
             number |= (at >> places[p, j] & 1) << (j - LANE_WIRES)
-        numbers[k] = number
+        tile_rows[k] = number
         at = (at - above) & above
     return inside
 
 
 @device_function
 def run(  # type: ignore[no-untyped-def]
-    amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-    known, most, me, threads, marks, control, scratch, words, products, norms,
+    amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
+    alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
 ):  # fmt: skip
     """Passes first .. last - 1, as far as other threads do not do them; 0, or 1 if stopped.
 
     Each of `threads` threads calls this with its number `me`, scratch, words and products of its
     own, and the same of all else; it returns when all is done. Control flag and `marks`: int64,
-    marks [(last - first) * (threads + 1)] and 0 at the begin. `known`: wires that may be 1 where an
-    amplitude is not 0. `most`: see `tile.operate`. `high`: added to every base. norms: float64
+    marks [(last - first) * (threads + 1)] and 0 at the begin. `alive`: wires that may be 1 where an
+    amplitude is not 0. `limit`: see `tile.operate`. `high`: added to every base. norms: float64
     [2**(n - LANE_WIRES)], written by the last pass; or empty.
     """
     height = width - LANE_WIRES
     size = 1 << height
-    offsets, order, which = words[:size], words[size : 2 * size], words[2 * size : 3 * size]
+    offsets, order, which = (
+        int_scratch[:size],
+        int_scratch[size : 2 * size],
+        int_scratch[2 * size : 3 * size],
+    )
     own = scratch.size - PHASES * (2 * size + FACTORS)
-    tile, factors, notes = scratch[:own], scratch[own:], words[3 * size :]
+    tile, factors, notes = scratch[:own], scratch[own:], int_scratch[3 * size :]
     none = norms[:0]
     for p in range(first, last):
         inside = _arrange(places, p, width, offsets, which)
@@ -55,7 +59,7 @@ def run(  # type: ignore[no-untyped-def]
         if high & ~live[p]:
             tiles = 0
         filled = norms if p == last - 1 else none
-        all_tiles = filled.size > 0 or live[p] & ~known != 0  # new amplitudes are to be written
+        all_tiles = filled.size > 0 or live[p] & ~alive != 0  # new amplitudes are to be written
         mark = (p - first) * (threads + 1)
         done = 0
         for turn in range(threads):
@@ -67,21 +71,21 @@ def run(  # type: ignore[no-untyped-def]
                     break
                 if load_acquire(control, 0):
                     return 1
-                here = spread(mine, outside)
-                base = here | high
+                local_base = spread(mine, outside)
+                base = local_base | high
                 if all_tiles or concerned(ops, starts[p], starts[p + 1], base):
-                    load(amplitudes, here, offsets, which, known, tile, order)
+                    load(amplitudes, local_base, offsets, which, alive, tile, order)
                     operate(
-                        tile, order, height, most, ops, starts[p], starts[p + 1], terms, floats,
-                        numbers, base, factors, products, notes,
+                        tile, order, height, limit, ops, starts[p], starts[p + 1], terms, floats,
+                        rounded, base, factors, products, notes,
                     )  # fmt: skip
-                    store(amplitudes, here, offsets, which, tile, order, filled)
+                    store(amplitudes, local_base, offsets, which, tile, order, filled)
                 done += 1
         if threads > 1:
             fetch_add(marks, mark + threads, done)
             if not spin_wait(marks, mark + threads, tiles, control):
                 return 1
-        known = live[p]
+        alive = live[p]
     return 0
 
 
@@ -90,13 +94,13 @@ def run(  # type: ignore[no-untyped-def]
     I64, I64, REALS, I64, REALS, REALS, returns=INT, group="wide",
 )  # fmt: skip
 def run_double(  # type: ignore[no-untyped-def]
-    amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-    known, most, me, threads, marks, control, scratch, words, products, norms,
+    amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
+    alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
 ):  # fmt: skip
     """Sweep a state in double precision, see `run`."""
     return run(
-        amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-        known, most, me, threads, marks, control, scratch, words, products, norms,
+        amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
+        alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
     )  # fmt: skip
 
 
@@ -107,9 +111,9 @@ def fill_double(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
 
 
 @kernel(REALS, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="wide")
-def locate_double(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
+def locate_double(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
     """Basis states of sorted draws in double precision, see `rownorms.locate`."""
-    locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found)
+    locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices)
 
 
 @kernel(
@@ -117,13 +121,13 @@ def locate_double(amplitudes, norms, rows_each, numbers, first, last, edges, beg
     INT, I64, I64, SINGLES, I64, REALS, REALS, returns=INT, group="deferred",
 )  # fmt: skip
 def run_single(  # type: ignore[no-untyped-def]
-    amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-    known, most, me, threads, marks, control, scratch, words, products, norms,
+    amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
+    alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
 ):  # fmt: skip
     """Sweep a state in single precision, see `run`."""
     return run(
-        amplitudes, n, width, starts, places, live, ops, terms, floats, numbers, first, last, high,
-        known, most, me, threads, marks, control, scratch, words, products, norms,
+        amplitudes, n, width, starts, places, live, ops, terms, floats, rounded, first, last, high,
+        alive, limit, me, threads, marks, control, scratch, int_scratch, products, norms,
     )  # fmt: skip
 
 
@@ -134,6 +138,6 @@ def fill_single(amplitudes, first, last, norms):  # type: ignore[no-untyped-def]
 
 
 @kernel(SINGLES, REALS, INT, I64, INT, INT, REALS, I64, REALS, I64, group="deferred")
-def locate_single(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found):  # type: ignore[no-untyped-def]
+def locate_single(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
     """Basis states of sorted draws in single precision, see `rownorms.locate`."""
-    locate(amplitudes, norms, rows_each, numbers, first, last, edges, begins, draws, found)
+    locate(amplitudes, norms, rows_each, places, first, last, edges, begins, draws, indices)

@@ -46,17 +46,17 @@ def concerned(ops, first, last, base):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def load(amplitudes, base, offsets, numbers, known, tile, order):  # type: ignore[no-untyped-def]
+def load(amplitudes, base, offsets, tile_rows, alive, tile, order):  # type: ignore[no-untyped-def]
     """The tile's rows, in the order of memory; those that must be 0 are not looked at.
 
-    offsets: of each row, from the base; numbers: which row of the tile it is.
+    offsets: of each row, from the base; tile_rows: which row of the tile it is.
     """
     last = offsets.size - 1
     for k in range(offsets.size):
-        number = numbers[k]
+        number = tile_rows[k]
         row = order[number] = (number + (number >> 3) + (number >> 6)) * ROW
         at = base | offsets[k]
-        if at & ~known:
+        if at & ~alive:
             rows.clear_row(tile, row)
         else:
             rows.prefetch_row(amplitudes, 2 * (base | offsets[min(k + _AHEAD, last)]))
@@ -64,12 +64,12 @@ def load(amplitudes, base, offsets, numbers, known, tile, order):  # type: ignor
 
 
 @device_function
-def store(amplitudes, base, offsets, numbers, tile, order, norms):  # type: ignore[no-untyped-def]
+def store(amplitudes, base, offsets, tile_rows, tile, order, norms):  # type: ignore[no-untyped-def]
     """The inverse of `load`; and the norm of each row, where `norms` has room for them."""
     last = offsets.size - 1
     for k in range(offsets.size):
         at = base | offsets[k]
-        row = order[numbers[k]]
+        row = order[tile_rows[k]]
         rows.prefetch_row(amplitudes, 2 * (base | offsets[min(k + _AHEAD, last)]))
         rows.store_row(amplitudes, 2 * at, tile, row)
         if norms.size:
@@ -92,32 +92,32 @@ def _swap_lanes(tile, order, strip, at, lane, bit):  # type: ignore[no-untyped-d
 def _map(order, free, value, other):  # type: ignore[no-untyped-def]
     rest = free - free
     while True:
-        here = order[rest | value]
+        row = order[rest | value]
         order[rest | value] = order[rest | other]
-        order[rest | other] = here
+        order[rest | other] = row
         rest = (rest - free) & free
         if not rest:
             break
 
 
 @device_function
-def _multiply(tile, order, kind, free, value, a, b, c, numbers, at):  # type: ignore[no-untyped-def]
+def _multiply(tile, order, kind, free, value, a, b, c, rounded, at):  # type: ignore[no-untyped-def]
     """A matrix on row bits a, b, c, in all rows value | some of `free`."""
     rest = free - free
     while True:
         row = rest | value
         if kind == _D1:
-            rows.dense_1(tile, order, row, a, b, c, numbers, at)
+            rows.dense_1(tile, order, row, a, b, c, rounded, at)
         elif kind == _D2:
-            rows.dense_2(tile, order, row, a, b, c, numbers, at)
+            rows.dense_2(tile, order, row, a, b, c, rounded, at)
         elif kind == _D3:
-            rows.dense_3(tile, order, row, a, b, c, numbers, at)
+            rows.dense_3(tile, order, row, a, b, c, rounded, at)
         elif kind == _R1:
-            rows.real_1(tile, order, row, a, b, c, numbers, at)
+            rows.real_1(tile, order, row, a, b, c, rounded, at)
         elif kind == _R2:
-            rows.real_2(tile, order, row, a, b, c, numbers, at)
+            rows.real_2(tile, order, row, a, b, c, rounded, at)
         else:
-            rows.real_3(tile, order, row, a, b, c, numbers, at)
+            rows.real_3(tile, order, row, a, b, c, rounded, at)
         rest = (rest - free) & free
         if not rest:
             break
@@ -142,13 +142,13 @@ def _moves(ops, o):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
-    """The strip with more of the lowest row bits, `most` in all; the whole tile if it has more."""
+def _filled(strip, full, limit):  # type: ignore[no-untyped-def]
+    """The strip with more of the lowest row bits, `limit` in all; the whole tile if it has more."""
     result = count(strip)
-    if result > most:
-        return whole
-    rest = whole & ~strip
-    while result < most and rest:
+    if result > limit:
+        return full
+    rest = full & ~strip
+    while result < limit and rest:
         strip |= rest & -rest
         rest &= rest - 1
         result += 1
@@ -156,7 +156,7 @@ def _filled(strip, whole, most):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def _act(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # type: ignore[no-untyped-def]
+def _act(tile, order, height, ops, o, strip, at, rounded, factors, notes):  # type: ignore[no-untyped-def]
     """Operation o on the rows at | some of the bits `strip`."""
     kind = ops[o, KIND]
     mask, value = ops[o, ROW_MASK], ops[o, ROW_VALUE]
@@ -165,19 +165,19 @@ def _act(tile, order, height, ops, o, strip, at, numbers, factors, notes):  # ty
     elif (at ^ value) & mask & ~strip:
         return
     elif kind == PERMUTE_ROWS:
-        here, there = at | value & strip, at | ops[o, ROW_OTHER] & strip
-        _map(order, strip & ~mask, here, there)
+        row, other = at | value & strip, at | ops[o, ROW_OTHER] & strip
+        _map(order, strip & ~mask, row, other)
     elif kind == PHASE:
-        turn(tile, order, height, ops, o, strip, at, numbers, factors, notes)
+        turn(tile, order, height, ops, o, strip, at, rounded, factors, notes)
     else:
         free = strip & ~(mask | _moves(ops, o))
         a, b, c = 1 << ops[o, A], 1 << ops[o, B], 1 << ops[o, C]
-        _multiply(tile, order, kind, free, at | value & strip, a, b, c, numbers, ops[o, AT])
+        _multiply(tile, order, kind, free, at | value & strip, a, b, c, rounded, ops[o, AT])
 
 
 @device_function
 def operate(  # type: ignore[no-untyped-def]
-    tile, order, height, most, ops, first, last, terms, floats, numbers, base, factors, products,
+    tile, order, height, limit, ops, first, last, terms, floats, rounded, base, factors, products,
     notes,
 ):  # fmt: skip
     """Operations first .. last - 1 on a tile of 2**height rows that has been loaded.
@@ -194,19 +194,19 @@ def operate(  # type: ignore[no-untyped-def]
         while end < last:
             if ops[end, KIND] == SWAP_LANE_ROW or _fits(ops, end, base):
                 wider = strip | _moves(ops, end)
-                if acting and count(wider) > most:
+                if acting and count(wider) > limit:
                     break
                 if ops[end, KIND] == PHASE:
                     if phases == PHASES:
                         break
                     own = factors[phases * room : (phases + 1) * room]
                     said = notes[phases * NOTES : (phases + 1) * NOTES]
-                    prepare(ops, end, height, terms, floats, numbers, base, own, products, said)
+                    prepare(ops, end, height, terms, floats, rounded, base, own, products, said)
                     phases += 1
                 strip = wider
                 acting += 1
             end += 1
-        strip = _filled(strip, full, most) if acting > 1 else full
+        strip = _filled(strip, full, limit) if acting > 1 else full
         outside = full & ~strip
         at = o - o
         while acting:
@@ -215,7 +215,7 @@ def operate(  # type: ignore[no-untyped-def]
                 if ops[k, KIND] == SWAP_LANE_ROW or _fits(ops, k, base):
                     own = factors[phases * room : (phases + 1) * room]
                     said = notes[phases * NOTES : (phases + 1) * NOTES]
-                    _act(tile, order, height, ops, k, strip, at, numbers, own, said)
+                    _act(tile, order, height, ops, k, strip, at, rounded, own, said)
                     phases += ops[k, KIND] == PHASE
             at = (at - outside) & outside
             if not at:

@@ -30,8 +30,8 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> A
 def fetch_add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
     """marks[index] += value, in one piece; what was there before."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, given.args[0], args[0], args[1])
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
         return builder.atomic_rmw("add", pointer, args[2], "seq_cst")
 
     return types.int64(marks, types.int64, types.int64), codegen
@@ -41,8 +41,8 @@ def fetch_add(_context: Any, marks: Any, _index: Any, _value: Any) -> Any:
 def load_acquire(_context: Any, marks: Any, _index: Any) -> Any:
     """marks[index], and all that was written before it was."""
 
-    def codegen(context: Any, builder: Any, given: Any, args: Any) -> Any:
-        pointer = _pointer(context, builder, given.args[0], args[0], args[1])
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
         return builder.load_atomic(pointer, "seq_cst", 8)
 
     return types.int64(marks, types.int64), codegen

@@ -18,7 +18,7 @@ from simulators.statevector.trajectories.segments import (
     Given,
     Piece,
     Pieces,
-    given,
+    insert_matrices,
     ranges,
 )
 from simulators.statevector.trajectories.states import TrajectoryStates
@@ -42,7 +42,7 @@ class RowShare(msgspec.Struct, frozen=True, eq=False):
     low: int
     high: int
     final_x: NDArray[np.int64]  # see `small_kernel.run`
-    found: NDArray[np.int64]  # basis states
+    outcomes: NDArray[np.int64]  # basis states
 
 
 class LargeSampler:
@@ -106,7 +106,7 @@ class LargeSampler:
             return
         frame = int(share.final_x[rows[0]])
         key, shots = (draws.seed, draws.binding), rows + draws.first
-        share.found[rows] = self._states.sample(state, frame, key, shots)
+        share.outcomes[rows] = self._states.sample(state, frame, key, shots)
 
     def advance(self, step: Advance) -> None:
         """See `tree_walk.NodeStates`."""
@@ -127,7 +127,7 @@ class LargeSampler:
             members = [
                 member
                 for (insert, choice), at in zip(inserts[low:high], positions[low:high], strict=True)
-                for member in given(self._inserts, insert, choice, at)
+                for member in insert_matrices(self._inserts, insert, choice, at)
             ]
             self._range(state, first, last, members)
 
@@ -164,7 +164,7 @@ class LargeSampler:
 
     def odds(self, level: int, insert: int) -> NDArray[np.float64]:
         """See `tree_walk.NodeStates`."""
-        _, which, _, _, one, two = self._inserts.table[insert].tolist()
+        _, which, _, _, first, second = self._inserts.table[insert].tolist()
         operators = self._inserts.operators
-        qubits = (one, two)[: int(operators.sets[which, QUBITS])]
+        qubits = (first, second)[: int(operators.sets[which, QUBITS])]
         return operators.odds(which, self._states.reduced(self._held[level], qubits))

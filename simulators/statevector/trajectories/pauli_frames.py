@@ -152,7 +152,7 @@ def classify(  # type: ignore[no-untyped-def]
                     at += 1
                 if at >= stop:
                     break
-                one, two, kind = steps[at, 0], steps[at, 1], steps[at, 2]
+                q0, q1, kind = steps[at, 0], steps[at, 1], steps[at, 2]
                 if kind < 0:  # wide: all that could meet it stays before it
                     bits = x | z
                     while bits:
@@ -163,27 +163,27 @@ def classify(  # type: ignore[no-untyped-def]
                         entry = (at * 64 + qubit) * 4 + _letter(x, z, qubit)
                         result = _mixed(result, entry + 1)
                     x = z = np.int64(0)
-                elif one >= 0:
-                    first = _letter(x, z, one)
-                    second = np.int64(0) if two < 0 else _letter(x, z, two)
+                elif q0 >= 0:
+                    first = _letter(x, z, q0)
+                    second = np.int64(0) if q1 < 0 else _letter(x, z, q1)
                     if first | second:
                         if images[kind, 4 * second + first] < 0:
                             # One of both may pass alone.
                             keep_first = first > 0 and images[kind, first] >= 0
                             keep_second = second > 0 and images[kind, 4 * second] >= 0
                             if not keep_first or keep_second:
-                                result = _mixed(result, (at * 64 + one) * 4 + first + 1)
+                                result = _mixed(result, (at * 64 + q0) * 4 + first + 1)
                                 first = np.int64(0)
                             if not keep_second and second > 0:
-                                result = _mixed(result, (at * 64 + two) * 4 + second + 1)
+                                result = _mixed(result, (at * 64 + q1) * 4 + second + 1)
                                 second = np.int64(0)
                         image = images[kind, 4 * second + first]
                         first, second = image & 3, image >> 2
-                        x = _with(x, one, first == 1 or first == 2)
-                        z = _with(z, one, first >= 2)
-                        if two >= 0:
-                            x = _with(x, two, second == 1 or second == 2)
-                            z = _with(z, two, second >= 2)
+                        x = _with(x, q0, first == 1 or first == 2)
+                        z = _with(z, q0, first >= 2)
+                        if q1 >= 0:
+                            x = _with(x, q1, second == 1 or second == 2)
+                            z = _with(z, q1, second >= 2)
                 at += 1
             at = stop
             if last:

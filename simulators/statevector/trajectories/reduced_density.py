@@ -25,13 +25,13 @@ def _apart(number, bit):  # type: ignore[no-untyped-def]
 @device_function
 def _sum(amplitudes, first, second, low, high, into):  # type: ignore[no-untyped-def]
     """Groups low .. high - 1: all amplitudes that differ in these qubits alone; second < 0: one."""
-    many = 2 if second < 0 else 4
+    side = 2 if second < 0 else 4
     for g in range(low, high):
         if second < 0:
             base = _apart(g, first)
         else:
             base = _apart(_apart(g, min(first, second)), max(first, second))
-        for a in range(many):
+        for a in range(side):
             i = base | np.int64(a & 1) << first
             if second >= 0:
                 i |= np.int64(a >> 1) << second
@@ -41,8 +41,8 @@ def _sum(amplitudes, first, second, low, high, into):  # type: ignore[no-untyped
                 if second >= 0:
                     j |= np.int64(b >> 1) << second
                 u, v = np.float64(amplitudes[2 * j]), np.float64(amplitudes[2 * j + 1])
-                into[2 * (many * a + b)] += x * u + y * v
-                into[2 * (many * a + b) + 1] += y * u - x * v
+                into[2 * (side * a + b)] += x * u + y * v
+                into[2 * (side * a + b) + 1] += y * u - x * v
 
 
 @device_function
@@ -75,14 +75,14 @@ def _sum_one(amplitudes, first, low, high, into, lanes):  # type: ignore[no-unty
 @device_function
 def _sum_pair(amplitudes, first, second, low, high, into, lanes):  # type: ignore[no-untyped-def]
     """`_sum` of two qubits above the second one, four groups at a time."""
-    one, two = np.uint64(2) << np.uint64(first), np.uint64(2) << np.uint64(second)
+    stride_a, stride_b = np.uint64(2) << np.uint64(first), np.uint64(2) << np.uint64(second)
     d0 = d1 = d2 = d3 = none = splat(0.0)
     c10 = c20 = c21 = c30 = c31 = c32 = splat(0.0)
     x10 = x20 = x21 = x30 = x31 = x32 = splat(0.0)
     for g in range(low, high, 4):
         at = np.uint64(2 * _apart(_apart(g, min(first, second)), max(first, second)))
-        v0, v1 = load(amplitudes, at), load(amplitudes, at + one)
-        v2, v3 = load(amplitudes, at + two), load(amplitudes, at + one + two)
+        v0, v1 = load(amplitudes, at), load(amplitudes, at + stride_a)
+        v2, v3 = load(amplitudes, at + stride_b), load(amplitudes, at + stride_a + stride_b)
         w1, w2, w3 = exchange_1(v1), exchange_1(v2), exchange_1(v3)
         d0, d1, d2, d3 = d0 + v0 * v0, d1 + v1 * v1, d2 + v2 * v2, d3 + v3 * v3
         c10, c20, c21 = c10 + v1 * v0, c20 + v2 * v0, c21 + v2 * v1

@@ -52,7 +52,7 @@ class Given(msgspec.Struct, frozen=True, eq=False):
     real: bool
 
 
-def given(inserts: NoiseTable, insert: int, choice: int, position: int) -> list[Given]:
+def insert_matrices(inserts: NoiseTable, insert: int, choice: int, position: int) -> list[Given]:
     """The matrices of an insert, with this operator of its set."""
     _, which, x, z, first, second = inserts.table[insert].tolist()
     if which == PAULI:
@@ -83,8 +83,8 @@ class Piece(msgspec.Struct, frozen=True, eq=False):
         """The numbers of its table; `params`: of all operations, in their order."""
         stretch = self.stretch
         if members:
-            numbers = [np.ascontiguousarray(m.matrix).view(np.float64).ravel() for m in members]
-            constants = np.concatenate((self.constants, *numbers))
+            matrices = [np.ascontiguousarray(m.matrix).view(np.float64).ravel() for m in members]
+            constants = np.concatenate((self.constants, *matrices))
             stretch = msgspec.structs.replace(stretch, constants=constants)
         return stretch.floats(self.circuit, params[self.at_param : self.end_param])
 
@@ -114,7 +114,7 @@ class Pieces:
         self._kept: OrderedDict[tuple[object, ...], Piece] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()  # threads with rows of their own share the plans
-        self.made = 0  # plans, those given up too
+        self.plan_count = 0  # plans, those given up too
 
     def forget(self) -> None:
         """Keep no plan."""
@@ -141,7 +141,7 @@ class Pieces:
                 return piece
         piece = self._made(begin, end, members, zero=zero)
         with self._lock:
-            self.made += 1
+            self.plan_count += 1
             if key not in self._kept:
                 self._kept[key] = piece
                 self._bytes += piece.memory_bytes
@@ -298,7 +298,7 @@ def _moved(code: int, qubits: list[int]) -> set[int]:
     result = set()
     for piece in _PIECES.get(code, ()):
         targets = qubits[len(qubits) - piece.targets :]
-        moves = piece.zero ^ piece.one
+        moves = piece.low ^ piece.high
         result |= {q for j, q in enumerate(targets) if moves >> j & 1}
     return result
 

@@ -49,7 +49,7 @@ _1 = np.uint64(1)
 
 
 @kernel(NAMES, U16, U16, F64, I64, INTS2, WORDS2, REALS2, returns=INT, group="trajectories")
-def lay(rows, ops, qubits, params, matrix_at, laid, steps, numbers):  # type: ignore[no-untyped-def]
+def lay(rows, ops, qubits, params, matrix_at, laid, steps, floats):  # type: ignore[no-untyped-def]
     """The steps of all operations: laid[k], and the end in its last row; returns how many.
 
     matrix_at: of each row of the table, where its matrix begins among the given ones.
@@ -61,7 +61,7 @@ def lay(rows, ops, qubits, params, matrix_at, laid, steps, numbers):  # type: ig
         laid[k, STEP], laid[k, DENSE] = row, -1
         laid[k, AT_QUBIT], laid[k, WIDTH] = q, rows[op, 1]
         if rows[op, 0] >= FIRST_GATE:
-            row = place(rows[op, 0], qubits, q, rows[op, 1], params, p, steps, numbers, row)
+            row = place(rows[op, 0], qubits, q, rows[op, 1], params, p, steps, floats, row)
         elif rows[op, 0] == UNITARY:
             laid[k, DENSE] = matrix_at[op]
         q += rows[op, 1]
@@ -73,23 +73,23 @@ def lay(rows, ops, qubits, params, matrix_at, laid, steps, numbers):  # type: ig
 @device_function
 def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: ignore[no-untyped-def]
     """The matrix at `first` on qubits wires[at : at + width]."""
-    many = 1 << width
+    side = 1 << width
     mask = np.int64(0)
     for j in range(width):
         mask |= np.int64(1) << np.int64(wires[at + j])
     for base in range(size):
         if base & mask:
             continue
-        for k in range(many):
+        for k in range(side):
             i = np.int64(base)
             for j in range(width):
                 i |= (k >> j & 1) << np.int64(wires[at + j])
             work[2 * k], work[2 * k + 1] = re[i], im[i]
-        for k in range(many):
+        for k in range(side):
             x = y = 0.0
-            for c in range(many):
-                u = matrices[first + 2 * (many * k + c)]
-                v = matrices[first + 2 * (many * k + c) + 1]
+            for c in range(side):
+                u = matrices[first + 2 * (side * k + c)]
+                v = matrices[first + 2 * (side * k + c) + 1]
                 x += u * work[2 * c] - v * work[2 * c + 1]
                 y += u * work[2 * c + 1] + v * work[2 * c]
             i = np.int64(base)
@@ -99,36 +99,36 @@ def _dense(re, im, size, wires, at, width, matrices, first, work):  # type: igno
 
 
 @device_function
-def _step(re, im, size, kind, mask, zero, one, numbers, row):  # type: ignore[no-untyped-def]
+def _step(re, im, size, kind, mask, zero_bits, one_bits, floats, row):  # type: ignore[no-untyped-def]
     """One step: here all that need it find it, compiled once."""
-    apply(re, im, size, kind, mask, zero, one, numbers, row)
+    apply(re, im, size, kind, mask, zero_bits, one_bits, floats, row)
 
 
 @device_function
-def _insert(re, im, size, table, insert, choice, sets, matrices, one, pair, work):  # type: ignore[no-untyped-def]
-    """One insert; `one`: float64 [1, 8]."""
+def _insert(re, im, size, table, insert, choice, sets, matrices, gate, pair, work):  # type: ignore[no-untyped-def]
+    """One insert; `gate`: float64 [1, 8]."""
     which = table[insert, SET]
     if which == PAULI:
         x, z = table[insert, X], table[insert, Z]
         for k in range(8):
-            one[0, k] = 0.0
-        one[0, 0] = -1.0
+            gate[0, k] = 0.0
+        gate[0, 0] = -1.0
         bit = np.int64(1)
         while bit <= x | z:
             mask = np.uint64(bit)
             if x & bit:
-                _step(re, im, size, PERMUTATION, mask, np.uint64(0), mask, one, np.int64(0))
+                _step(re, im, size, PERMUTATION, mask, np.uint64(0), mask, gate, np.int64(0))
             if z & bit:
-                _step(re, im, size, PHASE, mask, mask, mask, one, np.int64(0))
+                _step(re, im, size, PHASE, mask, mask, mask, gate, np.int64(0))
             bit <<= 1
         return
     width = sets[which, QUBITS]
     first = sets[which, FIRST] + choice * (2 << 2 * width)
     if width == 1:
         for k in range(8):
-            one[0, k] = matrices[first + k]
+            gate[0, k] = matrices[first + k]
         mask = _1 << np.uint64(table[insert, Q0])
-        _step(re, im, size, COMPLEX, mask, np.uint64(0), mask, one, np.int64(0))
+        _step(re, im, size, COMPLEX, mask, np.uint64(0), mask, gate, np.int64(0))
         return
     pair[0], pair[1] = table[insert, Q0], table[insert, Q1]
     _dense(re, im, size, pair, np.int64(0), width, matrices, first, work)
@@ -136,41 +136,41 @@ def _insert(re, im, size, table, insert, choice, sets, matrices, one, pair, work
 
 @device_function
 def advance(  # type: ignore[no-untyped-def]
-    re, im, size, begin, end, laid, steps, numbers, wires, given, work
+    re, im, size, begin, end, laid, steps, floats, wires, custom, work
 ):
     """Operations begin .. end - 1."""
     for k in range(begin, end):
         if laid[k, DENSE] >= 0:
             _dense(
-                re, im, size, wires, laid[k, AT_QUBIT], laid[k, WIDTH], given, laid[k, DENSE], work
+                re, im, size, wires, laid[k, AT_QUBIT], laid[k, WIDTH], custom, laid[k, DENSE], work
             )
         for s in range(laid[k, STEP], laid[k + 1, STEP]):
-            _step(re, im, size, steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3], numbers, s)
+            _step(re, im, size, steps[s, 0], steps[s, 1], steps[s, 2], steps[s, 3], floats, s)
 
 
 @device_function
 def reduced(re, im, size, first, second, rho):  # type: ignore[no-untyped-def]
     """The density matrix of one or two (second >= 0) qubits, row by row, (re, im)."""
     width = 1 if second < 0 else 2
-    many = 1 << width
+    side = 1 << width
     mask = 1 << first
     if second >= 0:
         mask |= 1 << second
-    for k in range(2 * many * many):
+    for k in range(2 * side * side):
         rho[k] = 0.0
     for base in range(size):
         if base & mask:
             continue
-        for a in range(many):
+        for a in range(side):
             i = base | (a & 1) << first
             if second >= 0:
                 i |= (a >> 1) << second
-            for b in range(many):
+            for b in range(side):
                 j = base | (b & 1) << first
                 if second >= 0:
                     j |= (b >> 1) << second
-                rho[2 * (many * a + b)] += re[i] * re[j] + im[i] * im[j]
-                rho[2 * (many * a + b) + 1] += im[i] * re[j] - re[i] * im[j]
+                rho[2 * (side * a + b)] += re[i] * re[j] + im[i] * im[j]
+                rho[2 * (side * a + b) + 1] += im[i] * re[j] - re[i] * im[j]
 
 
 @device_function
@@ -190,8 +190,8 @@ def weigh(rho, which, sets, effects, odds):  # type: ignore[no-untyped-def]
 
 
 @device_function
-def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, found):  # type: ignore[no-untyped-def]
-    """found[row] = the basis state of each row order[low : high], by draw 0 of its shot: the first
+def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, indices):  # type: ignore[no-untyped-def]
+    """indices[row] = basis state of each row order[low : high], by draw 0 of its shot: the first
     whose cumulative probability is greater than u times the total. Amplitude k is that of basis
     state k ^ frame."""
     total = 0.0
@@ -209,7 +209,7 @@ def sample(re, im, size, order, low, high, first, seed, binding, frame, sums, fo
                 b = middle
             else:
                 a = middle + 1
-        found[row] = a
+        indices[row] = a
 
 
 @device_function
@@ -256,11 +256,11 @@ def evaluate(re, im, size, strings, coefficients, values):  # type: ignore[no-un
 )  # fmt: skip
 def run(  # type: ignore[no-untyped-def]
     frames, low, high, cap, n, order, begins, entries, chosen, place_at, drawn, insert_of,
-    locations, final_x, same, table, sets, matrices, effects, laid, steps, numbers, wires, given,
-    first, seed, binding, control, states, work, one, room, found, strings, coefficients, values,
+    locations, final_x, same, table, sets, matrices, effects, laid, steps, floats, wires, custom,
+    first, seed, binding, control, states, work, gate, room, indices, strings, coefficients, values,
     stat,
 ):  # fmt: skip
-    """Rows order[low : high]; found[row]: basis states. Returns 0 or STOPPED.
+    """Rows order[low : high]; indices[row]: basis states. Returns 0 or STOPPED.
 
     final_x[row]: mask of qubits whose bit is read inverted (see `sample`). values[row]: those of
     the observables, instead of a basis state, where there are any (see `evaluate`).
@@ -291,32 +291,32 @@ def run(  # type: ignore[no-untyped-def]
                     re[k], im[k] = states[2 * source, k], states[2 * source + 1, k]
             for k in range(call[prefix_tree.FIRST], call[prefix_tree.LAST]):
                 at = place_at[entries[k]]
-                advance(re, im, size, position, at, laid, steps, numbers, wires, given, work)
+                advance(re, im, size, position, at, laid, steps, floats, wires, custom, work)
                 position = at
                 insert = insert_of[entries[k]]
-                _insert(re, im, size, table, insert, chosen[k], sets, matrices, one, pair, work)
+                _insert(re, im, size, table, insert, chosen[k], sets, matrices, gate, pair, work)
             end = call[prefix_tree.TO]
-            advance(re, im, size, position, end, laid, steps, numbers, wires, given, work)
+            advance(re, im, size, position, end, laid, steps, floats, wires, custom, work)
             stat[0] += end - call[prefix_tree.FROM]
             stat[1] = max(stat[1], target + 1)
         elif call[prefix_tree.WHAT] == CHOOSE_KRAUS:
             depth = call[prefix_tree.FIRST]
             insert = insert_of[entries[begins[order[call[prefix_tree.LOW]]] + depth]]
             reduced(re, im, size, table[insert, Q0], table[insert, Q1], rho)
-            many = weigh(rho, table[insert, SET], sets, effects, odds)
+            choices = weigh(rho, table[insert, SET], sets, effects, odds)
             prefix_tree.choose(
-                odds, many, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins, depth,
+                odds, choices, order, call[prefix_tree.LOW], call[prefix_tree.HIGH], begins, depth,
                 chosen, locations[insert], first, seed, binding, moved,
             )  # fmt: skip
         elif call[prefix_tree.WHAT] == SAMPLE:
-            here, to = call[prefix_tree.LOW], call[prefix_tree.HIGH]
+            begin, to = call[prefix_tree.LOW], call[prefix_tree.HIGH]
             if strings.shape[0]:
-                evaluate(re, im, size, strings, coefficients, values[order[here]])
-                for k in range(here + 1, to):
+                evaluate(re, im, size, strings, coefficients, values[order[begin]])
+                for k in range(begin + 1, to):
                     for o in range(values.shape[1]):
-                        values[order[k], o] = values[order[here], o]
+                        values[order[k], o] = values[order[begin], o]
             else:
-                frame = final_x[order[here]]
-                sample(re, im, size, order, here, to, first, seed, binding, frame, sums, found)
+                frame = final_x[order[begin]]
+                sample(re, im, size, order, begin, to, first, seed, binding, frame, sums, indices)
         else:
             return 0

@@ -116,8 +116,8 @@ def _framed_sums(reals, singles, frame, size, low, high, sums):  # type: ignore[
 
 
 @kernel(REALS, SINGLES, INT, INT, INT, INT, REALS, I64, REALS, I64, group="trajectories")
-def _framed_locate(reals, singles, frame, size, low, high, edges, begins, draws, found):  # type: ignore[no-untyped-def]
-    """found[s] = the basis state of each of the ascending draws, those of block b being
+def _framed_locate(reals, singles, frame, size, low, high, edges, begins, draws, indices):  # type: ignore[no-untyped-def]
+    """indices[s] = the basis state of each of the ascending draws, those of block b being
     begins[b] .. begins[b + 1] - 1; edges[b]: the sum of all blocks before."""
     for block in range(low, high):
         last = (block + 1) * size - 1
@@ -132,7 +132,7 @@ def _framed_locate(reals, singles, frame, size, low, high, edges, begins, draws,
                 else:
                     x, y = np.float64(singles[i]), np.float64(singles[i + 1])
                     edge += x * x + y * y
-            found[s] = k
+            indices[s] = k
 
 
 def sample_framed(

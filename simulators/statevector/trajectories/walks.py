@@ -117,10 +117,10 @@ class SmallWalks:
         self._control = control
         self._cap = most_states or _MOST_STATES
         codes = circuit.table.rows[circuit.ops, 0]
-        many = int(COUNTS[codes].sum())
+        num_steps = int(COUNTS[codes].sum())
         self._laid = np.zeros((circuit.ops.size + 1, 4), np.int64)
-        self._steps = np.zeros((many, 4), np.uint64)
-        self._numbers = np.zeros((many, 8))
+        self._steps = np.zeros((num_steps, 4), np.uint64)
+        self._numbers = np.zeros((num_steps, 8))
         sizes = [len(data) // 8 for data in circuit.matrices]
         ends = np.cumsum([0, *sizes])
         self._matrix_at = np.where(circuit.table.matrix >= 0, ends[circuit.table.matrix], -1)
@@ -165,7 +165,7 @@ class SmallWalks:
         rows: SortedPatterns,
         first: int,
         final_x: NDArray[np.int64],
-        found: NDArray[np.int64],
+        indices: NDArray[np.int64],
         observables: Observables,
         values: NDArray[np.float64],
     ) -> None:
@@ -192,7 +192,7 @@ class SmallWalks:
                     self._inserts.table, operators.sets, operators.matrices, operators.effects,
                     self._laid, self._steps, self._numbers, circuit.qubits, self._given, first,
                     *self._key, self._control.flag, *self._rooms[thread], np.zeros((1, 8)),
-                    np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64), found,
+                    np.empty(rows.order.size + prefix_tree.CALL + 2, np.int64), indices,
                     observables.strings, observables.coefficients, values, stat[number],
                 )  # fmt: skip
                 if done == small_kernel.STOPPED:
@@ -265,9 +265,9 @@ class LargeWalks:
         owners = observables.strings[:, 2]
         strings = [(0, 0), *((x, z) for x, z, _ in observables.strings.tolist())]
 
-        def observe(here: NDArray[np.int64], each: NDArray[np.float64]) -> None:
+        def observe(indices: NDArray[np.int64], each: NDArray[np.float64]) -> None:
             terms = observables.coefficients * each[1:] / each[0]
-            result[here] = np.bincount(owners, terms, observables.count)
+            result[indices] = np.bincount(owners, terms, observables.count)
 
         none = np.zeros(rows.begins.size, np.int64)
         self._run(rows, first, none, Observation(strings, observe))

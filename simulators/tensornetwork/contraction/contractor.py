@@ -174,11 +174,11 @@ class Contractor:
         sliced = self._sliced(structure, result, least)
         return self._summed(structure, sliced, arrays)
 
-    def _sliced(self, structure: Structure, found: ContractionPath, least: int) -> SlicedPath:
+    def _sliced(self, structure: Structure, path: ContractionPath, least: int) -> SlicedPath:
         """Slices within the limits. Raises OutOfMemory where there are none."""
-        limits, width = self._limits, found.sets.width()
+        limits, width = self._limits, path.sets.width()
         sliced = self._paths.sliced(structure, limits.trials, limits.width, least)
-        cut = found.sets.width(sum(1 << index for index in sliced.indices))
+        cut = path.sets.width(sum(1 << index for index in sliced.indices))
         if sliced.count > limits.slices or cut > limits.width:
             need = _bytes(limits.itemsize * 2.0**width)
             raise OutOfMemory(
@@ -244,13 +244,13 @@ def _structure(
     nodes: list[NetworkTensor], output: Indices
 ) -> tuple[Structure, list[NDArray[np.complexfloating]]]:
     """Indices numbered in the order in which they are met, and the arrays."""
-    numbers: dict[int, int] = {BATCH: 0}
+    ids: dict[int, int] = {BATCH: 0}
     for node in nodes:
         for index in node.indices:
-            if index not in numbers:
-                numbers[index] = len(numbers)
-    inputs = tuple([tuple([numbers[index] for index in node.indices]) for node in nodes])
-    structure = inputs, tuple([numbers[index] for index in output])
+            if index not in ids:
+                ids[index] = len(ids)
+    inputs = tuple([tuple([ids[index] for index in node.indices]) for node in nodes])
+    structure = inputs, tuple([ids[index] for index in output])
     return structure, [node.array for node in nodes]
 
 

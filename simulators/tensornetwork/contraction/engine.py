@@ -166,8 +166,8 @@ class _ContractedState(FinalState):
         """See `FinalState`; in the order of the shots."""
         factors = fused(self._factors)
         for first in range(0, shots, _SHOTS_AT_ONCE):
-            numbers = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
-            bits = sample_gates(factors, self.num_qubits, numbers, key, self._contractor)
+            shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
+            bits = sample_gates(factors, self.num_qubits, shot_ids, key, self._contractor)
             yield select_bits(bits, self._layout.source), None
         self._note()
 

@@ -183,8 +183,8 @@ def _steps(circuit: Circuit, params: NDArray[np.float64], layout: MeasurementLay
             results.append(_Step(operation, None, expression=expression))
         elif code in (ELSE, END_BLOCK):
             at = opened.pop()
-            here = len(results) + (code == ELSE)
-            results[at] = msgspec.structs.replace(results[at], jump=here)
+            target = len(results) + (code == ELSE)
+            results[at] = msgspec.structs.replace(results[at], jump=target)
             if code == ELSE:
                 opened.append(len(results))
                 results.append(_Step(operation, None))

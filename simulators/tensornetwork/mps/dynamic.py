@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulators.circuit.analysis.measurements import MeasurementLayout, MeasurementLayouts
-from simulators.circuit.ir import Circuit, words
+from simulators.circuit.ir import Circuit, num_words
 from simulators.control import RunControl
 from simulators.engine import RunOptions
 from simulators.execution.outputs import Batch, FinalState, PauliStrings, SeedKey
@@ -63,16 +63,16 @@ class DynamicMpsState(FinalState):
         layout = self._layouts.clbits
         histories = self._histories(layout)
         self.truncation = 0.0
-        records = np.zeros((shots, words(layout.source.size)), np.uint64)
+        records = np.zeros((shots, num_words(layout.source.size)), np.uint64)
         step = max(1, _BITS_AT_ONCE // max(1, self.num_qubits))
         for history in histories.sampled(self._empty, shots, key):
             state = history.node.state()
             self._note(state, history.shots.size / shots)
             before = _without(history.record, layout)
             for low in range(0, history.shots.size, step):
-                here = history.shots[low : low + step]
-                bits = state.sample(here, key, self._control)
-                records[here] = before | select_bits(bits, layout.source)
+                batch = history.shots[low : low + step]
+                bits = state.sample(batch, key, self._control)
+                records[batch] = before | select_bits(bits, layout.source)
         self._close(histories)
         yield records, None
 

@@ -135,8 +135,8 @@ class _MpsState(FinalState):
         """See `FinalState`."""
         step = max(1, min(_SHOTS_AT_ONCE, _BITS_AT_ONCE // max(1, self.num_qubits)))
         for first in range(0, shots, step):
-            numbers = np.arange(first, min(first + step, shots))
-            bits = self._chain.sample(numbers, key, self._control)
+            shot_ids = np.arange(first, min(first + step, shots))
+            bits = self._chain.sample(shot_ids, key, self._control)
             yield select_bits(bits, self._layout.source), None
 
     def probabilities(self) -> Distribution:

@@ -78,10 +78,10 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
             parent = kept >> 1
             vectors = both.reshape(-1, right)[kept]
             vectors *= (1.0 / np.sqrt(odds.reshape(-1)[kept]))[:, None].astype(draws.dtype)
-            one = (kept & 1).astype(bool)
+            is_one = (kept & 1).astype(bool)
             above = (low + weight)[parent]
-            low = np.where(one, edge[parent], low[parent])
-            weight = np.where(one, above - low, share[parent])
+            low = np.where(is_one, edge[parent], low[parent])
+            weight = np.where(is_one, above - low, share[parent])
         return np.ascontiguousarray(bits[list(self.sites)].T)
 
     def means(self, strings: list[tuple[int, int]], control: RunControl) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from noise_models.channel import paulis
 from simulators.catalog import builtin_card
 from simulators.circuit.analysis.measurements import MeasurementLayouts
 from simulators.circuit.analysis.qubit_order import chain_order
-from simulators.circuit.ir import Circuit, words
+from simulators.circuit.ir import Circuit, num_words
 from simulators.circuit.noise import NoiseProgram
 from simulators.circuit.operations import Operation, matrix, operations
 from simulators.circuit.passes.noisy_cone import active_part
@@ -91,7 +91,7 @@ def run_noisy(
         for item in request.observables
     )
     own = msgspec.structs.replace(request, observables=sums)
-    readout = ReadoutStage.of(layouts.clbits, noise.readout, part.numbers)
+    readout = ReadoutStage.of(layouts.clbits, noise.readout, part.operations)
     results = []
     for row in range(number):
         params = bind(circuit, request, row)[part.params]
@@ -161,8 +161,8 @@ class _Nodes:
     def odds(self, level: int, insert: int) -> NDArray[np.float64]:
         """See `tree_walk.NodeStates`. The state itself stays as it is: rows without this insert go
         on from it."""
-        _, which, _, _, one, two = self._table.table[insert].tolist()
-        qubits = (one,) if two < 0 else (one, two)
+        _, which, _, _, first, second = self._table.table[insert].tolist()
+        qubits = (first,) if second < 0 else (first, second)
         node = self._held[level].copy()
         node.fusion.flush(qubits)
         return self._table.operators.odds(which, node.chain.reduced(qubits))
@@ -177,8 +177,8 @@ class _Nodes:
 
 def _operators(table: NoiseTable, insert: int) -> tuple[tuple[int, ...], list[Matrix]]:
     """Qubits of an insert, and its operators: one, or those that are drawn from."""
-    _, which, x, z, one, two = table.table[insert].tolist()
-    qubits = (one,) if two < 0 else (one, two)
+    _, which, x, z, first, second = table.table[insert].tolist()
+    qubits = (first,) if second < 0 else (first, second)
     if which == PAULI:  # masks count the qubits of the location
         letters = [_LETTERS[x >> j & 1, z >> j & 1] for j in range(len(qubits))]
         index = sum(letter << 2 * j for j, letter in enumerate(letters))
@@ -230,10 +230,10 @@ class _Trajectories(FinalState):
         self._patterns += int(np.count_nonzero(row_work(rows, tree.place_at)))
         self._shots += last - first
 
-        def note(here: NDArray[np.int64], state: MatrixProductState) -> None:
+        def note(batch: NDArray[np.int64], state: MatrixProductState) -> None:
             self._limits.check_weight(state.truncation)
-            self._lost += here.size * state.truncation
-            finish(here, state)
+            self._lost += batch.size * state.truncation
+            finish(batch, state)
 
         nodes = _Nodes(self._located, self._params, self._empty, self._control, note)
         walk(tree, rows, nodes, Draws(*key, first), MOST_STATES)
@@ -244,7 +244,7 @@ class _Trajectories(FinalState):
         """See `FinalState`; shots in ascending order."""
         step = max(1, _BITS_AT_ONCE // self.num_qubits)
         for first, last in shot_blocks(self._located.errors, shots):
-            records = np.zeros((last - first, words(self._source.size)), np.uint64)
+            records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
 
             def finish(
                 rows: NDArray[np.int64],
@@ -253,9 +253,9 @@ class _Trajectories(FinalState):
                 records: NDArray[np.uint64] = records,
             ) -> None:
                 for low in range(0, rows.size, step):
-                    here = rows[low : low + step]
-                    bits = state.sample(here + first, key, self._control)
-                    records[here] = select_bits(bits, self._source)
+                    batch = rows[low : low + step]
+                    bits = state.sample(batch + first, key, self._control)
+                    records[batch] = select_bits(bits, self._source)
 
             self._walk(first, last, key, finish)
             yield records, None

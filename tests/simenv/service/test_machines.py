@@ -65,7 +65,7 @@ def test_device_descriptions_of_simulators_and_unknown_starts_are_ignored(
 ) -> None:
     describe(bench, start=bench.paper.commands["qpu-0"].start + 7)
     describe(bench, name="main-0")
-    assert bench.loop.devices.known == ()
+    assert bench.loop.devices.infos == ()
 
 
 def test_preferred_hardware_is_skipped_while_paused(bench: ServiceHarness) -> None:

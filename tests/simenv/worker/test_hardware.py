@@ -12,7 +12,7 @@ import pytest
 
 from simenv.errors import ConfigError
 from simenv.model.devices import DeviceKind
-from simenv.worker.hardware import HardwareSession, made
+from simenv.worker.hardware import HardwareSession, create_engine
 from simulators.hardware.engine import HardwareEngine
 
 
@@ -36,7 +36,7 @@ def test_failing_provider_factory_raises_config_error_with_its_cause(
     provider: str, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        made(provider, "")
+        create_engine(provider, "")
     assert "\n" not in str(caught.value)
 
 
@@ -73,4 +73,4 @@ def test_failing_hardware_warmup_raises_config_error_with_its_cause(
 
     monkeypatch.setattr(HardwareEngine, "warm_up", cold)
     with pytest.raises(ConfigError, match="machines:noisy: RuntimeError: no target"):
-        made("machines:noisy", "")
+        create_engine("machines:noisy", "")

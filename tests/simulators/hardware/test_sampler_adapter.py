@@ -110,7 +110,7 @@ def test_bindings_keep_order_and_share_jobs() -> None:
     ]  # fmt: skip
     fixed = Arrays(2, 2).add("x", [0]).add("measure", [0], [1]).circuit()
     plan = engine.plan(fixed, None, RunOptions())
-    counts = engine.machine.counts([plan.whole] * 5, 30, (1, 0), RunControl())  # type: ignore[attr-defined]
+    counts = engine.machine.counts([plan.full_circuit] * 5, 30, (1, 0), RunControl())  # type: ignore[attr-defined]
     assert machine.asked == [(2, 30), (2, 30), (1, 30)]
     assert [dict(each) for each in counts] == [{2: 30}] * 5
 

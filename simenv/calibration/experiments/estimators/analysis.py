@@ -49,8 +49,8 @@ def differences(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[
     """Times, signals P(1 | arm 1) - P(1 | arm 0) and their variances, ascending in time."""
     rows = []
     for x in sorted(arms):
-        (one, a), (zero, b) = share(arms[x][1]), share(arms[x][0])
-        rows.append((x, one - zero, a + b))
+        (arm_1, a), (arm_0, b) = share(arms[x][1]), share(arms[x][0])
+        rows.append((x, arm_1 - arm_0, a + b))
     return tuple(np.array(rows).T)
 
 

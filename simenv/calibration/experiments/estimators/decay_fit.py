@@ -60,15 +60,21 @@ def _start(x: Array, signal: Array, variance: Array) -> tuple[Array, Array]:
     return mean_y - slope * mean_x, -slope
 
 
-def _solve(one: Array, two: Array, residual: Array, variance: Array) -> tuple[Array, Array]:
+def _solve(
+    gradient_a: Array, gradient_b: Array, residual: Array, variance: Array
+) -> tuple[Array, Array]:
     """Step [sets, 2] and covariance [sets, 2, 2] of two parameters by their gradients."""
-    a = (one * one / variance).sum(axis=1)
-    b = (one * two / variance).sum(axis=1)
-    c = (two * two / variance).sum(axis=1)
+    a = (gradient_a * gradient_a / variance).sum(axis=1)
+    b = (gradient_a * gradient_b / variance).sum(axis=1)
+    c = (gradient_b * gradient_b / variance).sum(axis=1)
     determinant = np.maximum(a * c - b * b, 1e-14 * a * c + 1e-200)
     covariance = np.array([[c, -b], [-b, a]]).transpose(2, 0, 1) / determinant[:, None, None]
     right = np.stack(
-        [(one * residual / variance).sum(axis=1), (two * residual / variance).sum(axis=1)], axis=1
+        [
+            (gradient_a * residual / variance).sum(axis=1),
+            (gradient_b * residual / variance).sum(axis=1),
+        ],
+        axis=1,
     )
     return np.einsum("sij,sj->si", covariance, right), covariance
 

@@ -135,12 +135,15 @@ def interleaved(
     for curve in added:
         base = by_place[curve.place]
         rows = [base.lengths.tolist().index(length) for length in curve.lengths]
-        one, two = curve.signal, base.signal[rows]
+        signal, base_signal = curve.signal, base.signal[rows]
         gates = curve.gates - (base.gates[rows] if len(curve.place) == 2 else 0.0)
-        safe_one, safe_two = np.maximum(one, _LEAST_SIGNAL), np.maximum(two, _LEAST_SIGNAL)
-        y = np.log(safe_two / safe_one)
-        variance = curve.variance / np.square(safe_one)
-        variance += base.variance[rows] / np.square(safe_two)
+        safe_signal, safe_base = (
+            np.maximum(signal, _LEAST_SIGNAL),
+            np.maximum(base_signal, _LEAST_SIGNAL),
+        )
+        y = np.log(safe_base / safe_signal)
+        variance = curve.variance / np.square(safe_signal)
+        variance += base.variance[rows] / np.square(safe_base)
         weight = float((gates * gates / variance).sum())
         rate = float((gates * y / variance).sum()) / weight
         error = 1.0 / math.sqrt(weight)

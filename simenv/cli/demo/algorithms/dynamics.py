@@ -86,10 +86,10 @@ def quantum_walk(log_nodes: int = 5, steps: int = 10) -> DemoCircuit:
 
 def _walked(nodes: int, steps: int) -> list[float]:
     """P(node) of the same walk by two arrays of amplitudes, one for each side of the coin."""
-    zero = np.zeros(nodes, dtype=complex)
-    one = np.zeros(nodes, dtype=complex)
-    zero[nodes // 2], one[nodes // 2] = math.sqrt(0.5), 1j * math.sqrt(0.5)
+    left = np.zeros(nodes, dtype=complex)
+    right = np.zeros(nodes, dtype=complex)
+    left[nodes // 2], right[nodes // 2] = math.sqrt(0.5), 1j * math.sqrt(0.5)
     for _ in range(steps):
-        zero, one = (zero + one) * math.sqrt(0.5), (zero - one) * math.sqrt(0.5)
-        zero, one = np.roll(zero, -1), np.roll(one, 1)
-    return [float(p) for p in abs(zero) ** 2 + abs(one) ** 2]
+        left, right = (left + right) * math.sqrt(0.5), (left - right) * math.sqrt(0.5)
+        left, right = np.roll(left, -1), np.roll(right, 1)
+    return [float(p) for p in abs(left) ** 2 + abs(right) ** 2]

@@ -71,9 +71,9 @@ def _logical_flip(rounds: int, theta: float) -> float:
     on the logical qubit: c^3 + i s^3 X (no qubit accused), or -i c^2 s - c s^2 X (each qubit).
     """
     c, s = math.cos(theta / 2), math.sin(theta / 2)
-    one, flip = np.eye(2), np.array([[0, 1], [1, 0]])
-    quiet = c**3 * one + 1j * s**3 * flip
-    accused = -1j * c**2 * s * one - c * s**2 * flip
+    identity, flip = np.eye(2), np.array([[0, 1], [1, 0]])
+    quiet = c**3 * identity + 1j * s**3 * flip
+    accused = -1j * c**2 * s * identity - c * s**2 * flip
     state = np.diag([0.0, 1.0]).astype(complex)
     for _ in range(rounds):
         state = quiet @ state @ quiet.conj().T + 3 * accused @ state @ accused.conj().T

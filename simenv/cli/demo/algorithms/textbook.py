@@ -122,9 +122,9 @@ def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoC
         circuit.reset(probe)
         circuit.h(probe)
         circuit.cp(2 * math.pi * phase * 2 ** (num_bits - 1 - bit), probe[0], eigenstate[0])
-        for known in range(bit):
-            with circuit.if_test((result[known], 1)):
-                circuit.p(-math.pi / 2 ** (bit - known), probe[0])
+        for earlier in range(bit):
+            with circuit.if_test((result[earlier], 1)):
+                circuit.p(-math.pi / 2 ** (bit - earlier), probe[0])
         circuit.h(probe)
         circuit.measure(probe[0], result[bit])
     return DemoCircuit(circuit, kernel(phase, num_bits))

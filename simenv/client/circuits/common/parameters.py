@@ -235,8 +235,8 @@ def _refuse_value(expression: Any, row: int, value: str, cause: Exception | None
 
 
 def _refuse_unknown(name: str, names: list[str]) -> NoReturn:
-    known = f"it has {_listed(names)}" if names else "it has none"
-    raise OptionError(f"the circuit has no parameter {name!r}", hint=known)
+    hint = f"it has {_listed(names)}" if names else "it has none"
+    raise OptionError(f"the circuit has no parameter {name!r}", hint=hint)
 
 
 def _listed(names: list[str]) -> str:

@@ -150,7 +150,7 @@ class ExpressionReader:
         """The next expression, of one value."""
         return self._next(self._value)
 
-    def numbers(self) -> list[int]:
+    def integers(self) -> list[int]:
         """The next expression, of constants alone."""
         return self._next(self._numbers)
 

@@ -140,7 +140,7 @@ class _Builder:
             raise ProgramError(f"blocks are nested more than {MAX_BLOCKS} deep")
         circuit, reader = self._circuit, self._reader
         if name == "for":
-            block = _Block(name, circuit.for_loop(range(reader.numbers()[0])))
+            block = _Block(name, circuit.for_loop(range(reader.integers()[0])))
         else:
             makers = {"if": circuit.if_test, "while": circuit.while_loop, "switch": circuit.switch}
             block = _Block(name, makers[name](reader.value()))
@@ -155,7 +155,7 @@ class _Builder:
         block = self._last("switch")
         if block.inner is not None:
             block.inner.__exit__(None, None, None)
-        labels = self._reader.numbers() if name == "case" else [block.case.DEFAULT]
+        labels = self._reader.integers() if name == "case" else [block.case.DEFAULT]
         block.inner = block.case(*labels)
         block.inner.__enter__()
 
@@ -167,17 +167,17 @@ class _Builder:
 
 def _instruction(operation: DecodedOperation, values: list[Any]) -> Any:
     """The instruction of Qiskit behind a name."""
-    known = names()
+    classes = names()
     width = len(operation.qubits)
     makers: dict[str, Callable[..., Any]] = {
-        "measure": known.Measure,
-        "reset": known.Reset,
-        "barrier": lambda: known.Barrier(width),
-        "delay": lambda duration: known.Delay(duration, unit="ns"),
-        "delay_dt": lambda duration: known.Delay(_whole(duration), unit="dt"),
-        "mcx": lambda: known.MCXGate(width - 1),
-        "mcphase": lambda angle: known.MCPhaseGate(angle, width - 1),
-        "unitary": lambda: known.UnitaryGate(_matrix(operation)),
+        "measure": classes.Measure,
+        "reset": classes.Reset,
+        "barrier": lambda: classes.Barrier(width),
+        "delay": lambda duration: classes.Delay(duration, unit="ns"),
+        "delay_dt": lambda duration: classes.Delay(_whole(duration), unit="dt"),
+        "mcx": lambda: classes.MCXGate(width - 1),
+        "mcphase": lambda angle: classes.MCPhaseGate(angle, width - 1),
+        "unitary": lambda: classes.UnitaryGate(_matrix(operation)),
     }
     make = makers.get(operation.name) or _standard().get(operation.name)
     if make is None:

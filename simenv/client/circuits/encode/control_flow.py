@@ -40,26 +40,26 @@ class BlockWriter:
         self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
     ) -> None:
         """One control-flow operation. ProgramError names what cannot be carried."""
-        known = names()
-        if isinstance(operation, known.BreakLoopOp):
+        classes = names()
+        if isinstance(operation, classes.BreakLoopOp):
             self._tape.marker("break")
             return
-        if isinstance(operation, known.ContinueLoopOp):
+        if isinstance(operation, classes.ContinueLoopOp):
             self._tape.marker("continue")
             return
         if depth >= MAX_BLOCKS:
             raise ProgramError(f"blocks are nested more than {MAX_BLOCKS} deep")
         bits = list(map(qubit_of, item.qubits)), list(map(clbit_of, item.clbits))
-        if isinstance(operation, known.IfElseOp):
+        if isinstance(operation, classes.IfElseOp):
             self._if(operation, bits, clbit_of, depth)
-        elif isinstance(operation, known.WhileLoopOp):
+        elif isinstance(operation, classes.WhileLoopOp):
             self._expressions.condition(operation.condition, clbit_of)
             self._tape.marker("while")
             self._inside(operation.blocks[0], *bits, depth + 1)
             self._tape.marker("end")
-        elif isinstance(operation, known.SwitchCaseOp):
+        elif isinstance(operation, classes.SwitchCaseOp):
             self._switch(operation, bits, clbit_of, depth)
-        elif isinstance(operation, known.ForLoopOp):
+        elif isinstance(operation, classes.ForLoopOp):
             indices, index, body = operation.params
             self._for(indices, index, body, bits, depth)
         else:

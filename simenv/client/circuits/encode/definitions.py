@@ -57,9 +57,9 @@ class Expander:
     def size(self, operation: Any, depth: int = 0) -> int:
         """How many operations it stands for; LimitExceededError as soon as they are too many."""
         family, _ = _key(operation)
-        known = self._sizes.get(family)
-        if known is not None:
-            return known
+        cached = self._sizes.get(family)
+        if cached is not None:
+            return cached
         check_depth(depth, operation.name)
         total = 1
         for item in self.body(operation).items:

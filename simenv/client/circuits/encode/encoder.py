@@ -256,23 +256,23 @@ def pack(circuit: Any) -> Packed:
 
 def _carried_name(operation: Any) -> str:
     """The name under which an operation that is no standard gate is carried; "": under none."""
-    known = names()
+    classes = names()
     name: str = operation.name
     if name == "measure":
-        carried = isinstance(operation, known.Measure)
+        carried = isinstance(operation, classes.Measure)
     elif name == "reset":
-        carried = isinstance(operation, known.Reset)
+        carried = isinstance(operation, classes.Reset)
     elif name == "barrier":
-        carried = isinstance(operation, known.Barrier)
+        carried = isinstance(operation, classes.Barrier)
     elif name == "delay":
-        carried = isinstance(operation, known.Delay)
-    elif isinstance(operation, (known.MCXGate, known.C4XGate)):
+        carried = isinstance(operation, classes.Delay)
+    elif isinstance(operation, (classes.MCXGate, classes.C4XGate)):
         controls = operation.num_ctrl_qubits
         carried = operation.ctrl_state == (1 << controls) - 1 and (
             operation.num_qubits == controls + 1  # some variants have ancillas
         )
         name = "mcx"
-    elif isinstance(operation, known.MCPhaseGate):
+    elif isinstance(operation, classes.MCPhaseGate):
         carried = operation.ctrl_state == (1 << operation.num_ctrl_qubits) - 1
         name = "mcphase"
     else:

@@ -65,11 +65,11 @@ Registers = tuple[tuple[str, int], ...]
 
 def _registers(first: Registers, then: Registers) -> tuple[Registers, list[int]]:
     """All registers, and the number of each of the second program's among them."""
-    numbers = {name: number for number, (name, _) in enumerate(first)}
+    index_of = {name: number for number, (name, _) in enumerate(first)}
     result = list(first)
     places: list[int] = []
     for name, size in then:
-        number = numbers.get(name)
+        number = index_of.get(name)
         if number is None:
             number = len(result)
             result.append((name, size))
@@ -107,10 +107,10 @@ def _bits(then: Registers, registers: Registers, places: list[int]) -> list[int]
 def _table(first: Program, then: Program) -> tuple[tuple[str, ...], bytes, list[int]]:
     """Names and arities of both, and the row of each of the second program's."""
     names, arities = list(first.names), list(_ARITY.iter_unpack(first.arities))
-    known = {pair: row for row, pair in enumerate(zip(names, arities, strict=True))}
+    row_of = {pair: row for row, pair in enumerate(zip(names, arities, strict=True))}
     rows: list[int] = []
     for name, arity in zip(then.names, _ARITY.iter_unpack(then.arities), strict=True):
-        row = known.get((name, arity))
+        row = row_of.get((name, arity))
         if row is None or name == _UNITARY:
             row = len(names)
             names.append(name)
@@ -119,9 +119,9 @@ def _table(first: Program, then: Program) -> tuple[tuple[str, ...], bytes, list[
     return tuple(names), b"".join(_ARITY.pack(*arity) for arity in arities), rows
 
 
-def _mapped(numbers: bytes, into: list[int]) -> bytes:
+def _mapped(packed: bytes, into: list[int]) -> bytes:
     """uint16 numbers, each replaced."""
-    old = struct.unpack(f"<{len(numbers) // 2}H", numbers)
+    old = struct.unpack(f"<{len(packed) // 2}H", packed)
     return struct.pack(f"<{len(old)}H", *(into[number] for number in old))
 
 

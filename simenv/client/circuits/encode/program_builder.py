@@ -199,10 +199,10 @@ def layout(circuit: Any) -> ProgramLayout:
     if num_clbits == 0 and not registers:
         return ProgramLayout(num_qubits, 0, (), _numbers(data.qubits), _OWN_INDEX)
     if len(registers) == 1 and registers[0].size == num_clbits and _in_order(registers[0]):
-        one = (registers[0].name, num_clbits)
-        return ProgramLayout(num_qubits, num_clbits, (one,), _numbers(data.qubits), _OWN_INDEX)
-    sizes, numbers = _several(registers, data.clbits)
-    return ProgramLayout(num_qubits, num_clbits, sizes, _numbers(data.qubits), numbers)
+        register = (registers[0].name, num_clbits)
+        return ProgramLayout(num_qubits, num_clbits, (register,), _numbers(data.qubits), _OWN_INDEX)
+    sizes, clbit_of = _several(registers, data.clbits)
+    return ProgramLayout(num_qubits, num_clbits, sizes, _numbers(data.qubits), clbit_of)
 
 
 def _numbers(bits: Any) -> BitNumber:
@@ -219,19 +219,19 @@ def _in_order(bits: Any) -> bool:
 
 
 def _several(registers: Any, clbits: Any) -> tuple[tuple[tuple[str, int], ...], BitNumber]:
-    numbers: dict[Any, int] = {}
+    indices: dict[Any, int] = {}
     for register in registers:
         for bit in register:
-            if bit in numbers:
+            if bit in indices:
                 _refuse_shared(registers, register, bit)
-            numbers[bit] = len(numbers)
+            indices[bit] = len(indices)
     sizes = tuple((register.name, register.size) for register in registers)
-    loose = [bit for bit in clbits if bit not in numbers]
+    loose = [bit for bit in clbits if bit not in indices]
     for bit in loose:
-        numbers[bit] = len(numbers)
+        indices[bit] = len(indices)
     if loose:
         sizes += (("", len(loose)),)
-    return sizes, numbers.__getitem__
+    return sizes, indices.__getitem__
 
 
 def _refuse_shared(registers: Any, second: Any, bit: Any) -> NoReturn:

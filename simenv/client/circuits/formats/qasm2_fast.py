@@ -154,12 +154,12 @@ class _Reader:
 
     def _of_gate(self, rest: str) -> list[Sequence[int]]:
         """As `_operands`: what an operand's text stands for never changes, and few are new."""
-        known = self._found
+        cached = self._found
         try:
-            return [known[word] for word in rest.split(",")]
+            return [cached[word] for word in rest.split(",")]
         except KeyError:
             operands = _operands(self._qubits, rest)
-            known.update(zip(rest.split(","), operands, strict=True))
+            cached.update(zip(rest.split(","), operands, strict=True))
             return operands
 
     def _measure(self, rest: str) -> None:

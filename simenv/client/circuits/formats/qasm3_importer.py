@@ -125,14 +125,14 @@ class _Converter(FlowVisitor):
             line, column = int(result.group(1)), self._column(result)
         return ProgramError(place(self._source.name, line, column) + text, line=line, column=column)
 
-    def _column(self, found: re.Match[str]) -> int:
+    def _column(self, match: re.Match[str]) -> int:
         """The column of a message, which counts from the line's start or (names) the text's."""
-        text, line, column = self._source.text, int(found.group(1)), int(found.group(2))
+        text, line, column = self._source.text, int(match.group(1)), int(match.group(2))
         start = 0
         for _ in range(line - 1):
             start = text.find("\n", start) + 1
         end = text.find("\n", start)
-        name = re.search(r"'([^']+)'", found.group(3))
+        name = re.search(r"'([^']+)'", match.group(3))
         if column >= start and (
             (end >= 0 and start + column > end) or (name and text.startswith(name.group(1), column))
         ):

@@ -121,12 +121,12 @@ def _statement(call: Any, pyqir: Any, qubits: int, results: int) -> str:
         raise ProgramError(
             f"the QIR calls {name}", hint=f"gates that are known: {', '.join(sorted(_GATES))}"
         )
-    known, angles, width = gate
+    gate_name, angles, width = gate
     if len(call.args) != angles + width:
         raise ProgramError(f"the QIR calls {name} with {len(call.args)} arguments")
     values = [_angle(call, k, pyqir) for k in range(angles)]
     targets = [f"q[{_number(call, angles + k, pyqir, qubits)}]" for k in range(width)]
-    return f"{known}{f'({values[0]!r})' if values else ''} {','.join(targets)};"
+    return f"{gate_name}{f'({values[0]!r})' if values else ''} {','.join(targets)};"
 
 
 def _angle(call: Any, place: int, pyqir: Any) -> float:

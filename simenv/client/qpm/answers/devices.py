@@ -91,9 +91,9 @@ def calibration(name: str, info: DeviceInfo) -> QhwCalibration:
     ]
     gates_told = [settings for each in info.operations if (settings := _measured(each, info))]
     figures = [*qubits_told, *gates_told]
-    known = [key for settings in figures for key in _FIGURES if key in settings]
+    measured = [key for settings in figures for key in _FIGURES if key in settings]
     extensions: Plain = {}
-    if known:
+    if measured:
         extensions[EXTENSION] = {
             "qubit_metrics": qubits_told,
             "gate_metrics": gates_told,
@@ -109,8 +109,8 @@ def calibration(name: str, info: DeviceInfo) -> QhwCalibration:
         calibration={
             **_set_id(info),
             **({"timestamp": timestamp(info)} if info.calibrated_s else {}),
-            "observation_count": len(known),
-            "quality_metric_count": sum(key in _QUALITIES for key in known),
+            "observation_count": len(measured),
+            "quality_metric_count": sum(key in _QUALITIES for key in measured),
             "summaries": _summaries(qubits_told, gates_told),
         },
     )
@@ -209,29 +209,29 @@ _QUALITIES = ("readout_error", "error")
 _FIGURES = ("t1", "t2", "frequency", "readout_duration", "duration", *_QUALITIES)
 
 
-def _qubit(number: int, told: QubitInfo) -> Plain:
+def _qubit(number: int, info: QubitInfo) -> Plain:
     """{} where nothing of it is known."""
-    known = _known(
+    measured = _known(
         {
-            "t1": told.t1_us * 1e-6,
-            "t2": told.t2_us * 1e-6,
-            "frequency": told.frequency_ghz * 1e9,
-            "readout_error": told.readout_error,
-            "readout_duration": told.readout_ns * 1e-9,
+            "t1": info.t1_us * 1e-6,
+            "t2": info.t2_us * 1e-6,
+            "frequency": info.frequency_ghz * 1e9,
+            "readout_error": info.readout_error,
+            "readout_duration": info.readout_ns * 1e-9,
         }
     )
-    return {"qubit": str(number), **known} if known else {}
+    return {"qubit": str(number), **measured} if measured else {}
 
 
 def _measured(each: OperationInfo, info: DeviceInfo) -> Plain:
     """{} where nothing of it is known, or where it stands with the qubits."""
     if each.name == "measure" and info.qubits:
         return {}
-    known = _known(
+    measured = _known(
         {"error": each.error, "fidelity": 1.0 - each.error, "duration": each.duration_ns * 1e-9}
     )
     locus = [str(qubit) for qubit in each.qubits]
-    return {"operation": each.name, "locus": locus, **known} if known else {}
+    return {"operation": each.name, "locus": locus, **measured} if measured else {}
 
 
 def _known(figures: dict[str, float]) -> dict[str, float]:

@@ -39,7 +39,7 @@ def registered(
     if not callable(getattr(ep, "put", None)):
         raise arguments.wrong("ep", ep, "an endpoint with a method put(event)")
     if not isinstance(evtype, str):
-        arguments.whole("evtype", evtype, 0, 2**31 - 1)
+        arguments.integer("evtype", evtype, 0, 2**31 - 1)
     return EventSubscription(
         ep,
         evtype,
@@ -59,13 +59,15 @@ def under_way(run: CircuitRun, lifecycle: Lifecycle) -> StatusEnvelope:
     return about(run, lifecycle, scheduler_task_id=run.task_id, wait_estimate=UNKNOWN_WAIT)
 
 
-def about(found: CircuitRun | RetiredCircuit, lifecycle: Lifecycle, **more: Any) -> StatusEnvelope:
+def about(
+    circuit: CircuitRun | RetiredCircuit, lifecycle: Lifecycle, **more: Any
+) -> StatusEnvelope:
     """An envelope with the names of a circuit, and `more`."""
     return status(
         lifecycle,
-        cid=found.cid,
-        qtask_id=found.number,
-        reservation_id=found.reservation_id,
+        cid=circuit.cid,
+        qtask_id=circuit.number,
+        reservation_id=circuit.reservation_id,
         **more,
     )
 
@@ -90,35 +92,35 @@ _ORDER = (
 )  # fmt: skip
 
 
-def _furthest(found: tuple[Lifecycle, TaskInfo]) -> int:
-    return _ORDER.index(found[0])
+def _furthest(entry: tuple[Lifecycle, TaskInfo]) -> int:
+    return _ORDER.index(entry[0])
 
 
 def unknown(cid: str | None, number: int | None) -> StatusEnvelope:
     return status(Lifecycle.UNKNOWN, cid=cid, qtask_id=number, reason=Reason.NOT_FOUND)
 
 
-def gone(found: RetiredCircuit) -> StatusEnvelope:
+def gone(retired: RetiredCircuit) -> StatusEnvelope:
     """Its completion was asked for."""
     return about(
-        found,
+        retired,
         Lifecycle.NO_LONGER_RETAINED,
         reason=Reason.NO_LONGER_RETAINED,
-        evicted_at_ns=found.at_ns,
-        retention_reason=found.reason,
+        evicted_at_ns=retired.at_ns,
+        retention_reason=retired.reason,
     )
 
 
-def remembered(found: RetiredCircuit) -> StatusEnvelope:
+def remembered(retired: RetiredCircuit) -> StatusEnvelope:
     """How it ended; its result is no longer kept."""
-    stand = states.STATE_MAP[found.state]
+    stand = states.STATE_MAP[retired.state]
     return about(
-        found,
+        retired,
         stand.lifecycle,
-        scheduler_state=str(found.state),
+        scheduler_state=str(retired.state),
         reason=stand.reason,
-        evicted_at_ns=found.at_ns,
-        retention_reason=found.reason,
+        evicted_at_ns=retired.at_ns,
+        retention_reason=retired.reason,
     )
 
 
@@ -158,32 +160,36 @@ def find(run: CircuitRun) -> Found:
 
 
 def revision1(
-    run: CircuitRun, found: Found | None = None, *, dequeued_s: float = NOT_REACHED
+    run: CircuitRun, outcome: Found | None = None, *, dequeued_s: float = NOT_REACHED
 ) -> dict[str, Any]:
     """Revision 1: counts alone where nothing else was asked for; a text where it failed."""
-    found = found or find(run)
-    result: dict[str, Any] | str = found.result
-    if found.message is not None:
-        result = found.message
+    outcome = outcome or find(run)
+    result: dict[str, Any] | str = outcome.result
+    if outcome.message is not None:
+        result = outcome.message
     elif not run.wants_amplitudes:
-        result = found.result["counts"]
+        result = outcome.result["counts"]
     times = run.times(dequeued_s)
     record = Record(
-        cid=run.cid, result=result, rc=_rc(found.state), metadata=found.metadata, **_fields(times)
+        cid=run.cid,
+        result=result,
+        rc=_rc(outcome.state),
+        metadata=outcome.metadata,
+        **_fields(times),
     )
     return plain(record)
 
 
 def revision2(
     run: CircuitRun,
-    found: Found | None = None,
+    outcome: Found | None = None,
     *,
     poll: str | None = None,
     dequeued_s: float = NOT_REACHED,
 ) -> dict[str, Any]:
     """Revision 2. `poll`: the operation that reads it; None in an event."""
-    found = found or find(run)
-    stand = STATE_MAP[found.state]
+    outcome = outcome or find(run)
+    stand = STATE_MAP[outcome.state]
     times = run.times(dequeued_s)
     reason = stand.reason
     if run.refusal is not None:
@@ -194,13 +200,13 @@ def revision2(
         reservation_id=run.reservation_id,
         scheduler_task_id=run.task_id,
         outcome=stand.outcome,
-        result=found.result,
-        rc=_rc(found.state),
+        result=outcome.result,
+        rc=_rc(outcome.state),
         completion_ready=True,
         poll_operation=poll,
         reason=reason,
-        message=found.message,
-        metadata=found.metadata,
+        message=outcome.message,
+        metadata=outcome.metadata,
         qpm_cq_enqueue_time_ns=_ns(times.cq_enqueue_time),
         qpm_cq_dequeue_time_ns=_ns(times.cq_dequeue_time),
         **_fields(times),

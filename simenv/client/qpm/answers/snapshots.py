@@ -61,9 +61,9 @@ class DeviceSnapshot(msgspec.Struct, frozen=True):
         return self.begins and is_available(self.pools)
 
 
-def begins(target: TargetInfo, whole: TargetInfo) -> bool:
+def begins(target: TargetInfo, overall: TargetInfo) -> bool:
     """What is said of all devices together holds for each."""
-    return target.state == whole.state == ACTIVE
+    return target.state == overall.state == ACTIVE
 
 
 def is_available(pools: Sequence[PoolInfo]) -> bool:

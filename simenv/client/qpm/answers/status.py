@@ -63,7 +63,7 @@ class StatusQueries:
         if cid is not None:
             arguments.text("cid", cid)
         if number is not None:
-            arguments.whole("qtask_id", number, 1, MAX_QTASK)
+            arguments.integer("qtask_id", number, 1, MAX_QTASK)
         self.look()
         return self._registry.find(cid, number)
 
@@ -73,52 +73,53 @@ class StatusQueries:
         entry = self.find(cid, number)
         return self.objection(entry, values) or entry
 
-    def objection(self, found: Found, given: int | None) -> StatusEnvelope | None:
+    def objection(self, circuit: Found, reservation_id: int | None) -> StatusEnvelope | None:
         """Why a question about that circuit, or about a whole reservation, is not answered."""
-        if given is None:
+        if reservation_id is None:
             if not self._reservation_checks.required:
                 return None
-            words = "reservation_id is missing"
-            return envelopes.invalid(None, Reason.RESERVATION_REQUIRED, words)
-        if found is not None and found.reservation == given:
+            message = "reservation_id is missing"
+            return envelopes.invalid(None, Reason.RESERVATION_REQUIRED, message)
+        if circuit is not None and circuit.reservation == reservation_id:
             return None
-        if found is None and (
-            self._registry.has_of(given) or self._reservation_checks.seen_active(given)
+        if circuit is None and (
+            self._registry.has_of(reservation_id)
+            or self._reservation_checks.seen_active(reservation_id)
         ):
             return None
-        info = self._reservation_checks.find(given)
+        info = self._reservation_checks.find(reservation_id)
         if info is None:
-            words = f"there is no reservation {given}"
-            return envelopes.invalid(given, Reason.RESERVATION_NOT_FOUND, words)
-        if found is not None:
-            words = f"circuit {found.cid} does not run under reservation {given}"
-            return envelopes.invalid(given, Reason.RESERVATION_MISMATCH, words)
+            message = f"there is no reservation {reservation_id}"
+            return envelopes.invalid(reservation_id, Reason.RESERVATION_NOT_FOUND, message)
+        if circuit is not None:
+            message = f"circuit {circuit.cid} does not run under reservation {reservation_id}"
+            return envelopes.invalid(reservation_id, Reason.RESERVATION_MISMATCH, message)
         if info.state not in LIVE:
-            words = f"reservation {given} is {info.state}"
-            return envelopes.invalid(given, Reason.RESERVATION_NOT_ACTIVE, words)
+            message = f"reservation {reservation_id} is {info.state}"
+            return envelopes.invalid(reservation_id, Reason.RESERVATION_NOT_ACTIVE, message)
         return None
 
     # --- telling ------------------------------------------------------------------------------
 
-    def status(self, found: Found, cid: Any, number: Any) -> StatusEnvelope:
+    def status(self, circuit: Found, cid: Any, number: Any) -> StatusEnvelope:
         """Of now; with result or error once it has ended."""
-        if found is None:
+        if circuit is None:
             return envelopes.unknown(cid, number)
-        if isinstance(found, RetiredCircuit):
-            return envelopes.remembered(found)
-        if found.over:
-            settings = envelopes.find(found)
-            return ended(found, result=settings.result, error=settings.message)
-        infos = self.infos(found)
+        if isinstance(circuit, RetiredCircuit):
+            return envelopes.remembered(circuit)
+        if circuit.over:
+            settings = envelopes.find(circuit)
+            return ended(circuit, result=settings.result, error=settings.message)
+        infos = self.infos(circuit)
         if all(info.state in FINAL_STATES for info in infos):  # or it knows none of them
-            self._registry.ask_for(found)
-            if found.wait(HEARING_S):
-                return self.status(found, cid, number)
+            self._registry.ask_for(circuit)
+            if circuit.wait(HEARING_S):
+                return self.status(circuit, cid, number)
         if not infos:
-            return envelopes.unknown(found.cid, found.number)
+            return envelopes.unknown(circuit.cid, circuit.number)
         if all(info.state in FINAL_STATES for info in infos):
-            return envelopes.under_way(found, Lifecycle.SUBMITTED)
-        return envelopes.current_status(found, infos)
+            return envelopes.under_way(circuit, Lifecycle.SUBMITTED)
+        return envelopes.current_status(circuit, infos)
 
     def infos(self, run: CircuitRun) -> list[TaskInfo]:
         """The service's words on its tasks."""
@@ -139,11 +140,13 @@ class StatusQueries:
             return envelopes.current_status(run, infos)
         return envelopes.accepted(run)
 
-    def not_ready(self, operation: str, cid: str | None, given: int | None) -> StatusEnvelope:
+    def not_ready(
+        self, operation: str, cid: str | None, reservation_id: int | None
+    ) -> StatusEnvelope:
         """There is nothing to read."""
         entry = None if cid is None else self._registry.find(cid)
         if entry is None:
-            envelope = status(Lifecycle.NO_READY_COMPLETION, cid=cid, reservation_id=given)
+            envelope = status(Lifecycle.NO_READY_COMPLETION, cid=cid, reservation_id=reservation_id)
         elif isinstance(entry, RetiredCircuit):
             return msgspec.structs.replace(
                 envelopes.gone(entry), completion_ready=False, poll_operation=operation
@@ -160,8 +163,8 @@ class StatusQueries:
 
     def late(self, run: CircuitRun, cancels: bool, patience_s: float) -> StatusEnvelope:
         """Its caller waits no longer."""
-        words = f"no result after {patience_s:g} s"
-        late = Timeout(Reason.SYNC_TIMEOUT, words, round(time() * 1e9))
+        message = f"no result after {patience_s:g} s"
+        late = Timeout(Reason.SYNC_TIMEOUT, message, round(time() * 1e9))
         self._registry.queue_from_now_on(run)
         if cancels:
             stopped = self.cancel(run)
@@ -175,14 +178,14 @@ class StatusQueries:
 
     def cancel(self, run: CircuitRun) -> StatusEnvelope:
         """Stop what has not ended."""
-        words = self._submitter.cancel(run)
-        if "cancelling" in words:
+        outcomes = self._submitter.cancel(run)
+        if "cancelling" in outcomes:
             return msgspec.structs.replace(
                 envelopes.under_way(run, Lifecycle.SUBMITTED),
                 outcome=Outcome.CANCEL_PENDING,
                 provider_cancel_status="cancelling",
             )
-        if "cancelled" in words:
+        if "cancelled" in outcomes:
             return envelopes.about(run, Lifecycle.CANCELLED, scheduler_task_id=run.task_id)
         self._submitter.wait(run, HEARING_S)  # it had ended: its result is on its way
         return already(run) if run.over else envelopes.unknown(run.cid, run.number)
@@ -195,11 +198,11 @@ class StatusQueries:
         return run.seen
 
 
-def already(found: CircuitRun | RetiredCircuit) -> StatusEnvelope:
+def already(circuit: CircuitRun | RetiredCircuit) -> StatusEnvelope:
     """A cancel that comes too late."""
-    state = found.state if isinstance(found, RetiredCircuit) else found.final_state()
+    state = circuit.state if isinstance(circuit, RetiredCircuit) else circuit.final_state()
     stand = STATE_MAP[state]
-    return envelopes.about(found, stand.lifecycle, reason=stand.already)
+    return envelopes.about(circuit, stand.lifecycle, reason=stand.already)
 
 
 def ended(

@@ -15,7 +15,7 @@ import msgspec
 
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments, reservation_request
-from simenv.client.qpm.runtime.calls import TokenGuard, asked, told
+from simenv.client.qpm.runtime.calls import TokenGuard, as_qpm_error, asked
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.client.qpm.runtime.reservations import MAX_ASKED, ReservationChecks
@@ -93,16 +93,16 @@ class AdmissionBinding:
         wishes = arguments.optional_table("request", request)
         for name in ("ttl_ns", "now_ns"):
             if wishes.get(name) is not None:
-                arguments.whole(name, wishes[name], 0, reservation_request.MOST)
+                arguments.integer(name, wishes[name], 0, reservation_request.MOST)
         renew = partial(Renew, reservation=number, ttl_ns=wishes.get("ttl_ns") or 0)
         try:
             self._session.request(Reservations, renew)
         except NotReservedError as error:
             self._find(number)
-            words = error.message
-            raise ExecutionError(words, reason=Reason.RESERVATION_NOT_ACTIVE) from error
+            message = error.message
+            raise ExecutionError(message, reason=Reason.RESERVATION_NOT_ACTIVE) from error
         except SimenvError as error:
-            raise told(error) from error
+            raise as_qpm_error(error) from error
         return plain(Changed("accepted", number))
 
     def release(
@@ -145,7 +145,9 @@ class AdmissionBinding:
             wanted["device_id"] = self._targets.shown(device)
         infos = asked(self._session, Reservations, GetReservations).reservations
         records = [plain(self._record(info)) for info in infos]
-        return [one for one in records if all(_same(one.get(k), v) for k, v in wanted.items())]
+        return [
+            record for record in records if all(_same(record.get(k), v) for k, v in wanted.items())
+        ]
 
     # ------------------------------------------------------------------------------------------
 
@@ -168,7 +170,7 @@ class AdmissionBinding:
         except InsufficientError:  # the service behind is going down
             return self._quiescing(request, ServiceState.DRAINING)
         except SimenvError as error:
-            raise told(error) from error
+            raise as_qpm_error(error) from error
         return self._decision(request, device, verdict, dry=dry)
 
     def _decision(
@@ -195,22 +197,22 @@ class AdmissionBinding:
         )
 
     def _rejected(
-        self, request: Plain, device: str, code: AdmissionReason, words: str
+        self, request: Plain, device: str, code: AdmissionReason, message: str
     ) -> AdmissionDecision:
-        return self._decision(request, device, Verdict(REJECTED, code, words), dry=True)
+        return self._decision(request, device, Verdict(REJECTED, code, message), dry=True)
 
     def _quiescing(self, request: Plain, state: ServiceState) -> AdmissionDecision:
-        words = "nothing is reserved any more: the QPM is being shut down"
-        result = self._rejected(request, "", AdmissionReason.DEVICE_UNAVAILABLE, words)
+        message = "nothing is reserved any more: the QPM is being shut down"
+        result = self._rejected(request, "", AdmissionReason.DEVICE_UNAVAILABLE, message)
         return msgspec.structs.replace(result, reason=Reason.QUIESCING, state=state)
 
     def _end(self, token: Any, reservation_id: Any, reason: Any, *, cancel: bool) -> Plain:
         self._token_guard.check(token)
         number = _number(reservation_id)
-        words = (arguments.optional_text("reason", reason) or "")[:MAX_REASON_CHARS]
-        words = words.encode("utf-8", "replace").decode()
+        text = (arguments.optional_text("reason", reason) or "")[:MAX_REASON_CHARS]
+        text = text.encode("utf-8", "replace").decode()
         self._reservation_checks.changed(number)
-        ask = partial(Release, reservation=number, reason=words, cancel=cancel)
+        ask = partial(Release, reservation=number, reason=text, cancel=cancel)
         try:
             running = self._session.request(Released, ask).running
         except SimenvError as error:
@@ -218,8 +220,8 @@ class AdmissionBinding:
         self._reservation_checks.ended(number)
         if not running:
             return plain(Changed("accepted", number))
-        here = {run.number for run in self._registry.numbers_of(running).values()}
-        return plain(Changed("pending", number, Reason.CANCEL_PENDING, sorted(here)))
+        qtask_ids = {run.number for run in self._registry.numbers_of(running).values()}
+        return plain(Changed("pending", number, Reason.CANCEL_PENDING, sorted(qtask_ids)))
 
     def _find(self, number: int) -> ReservationInfo:
         try:
@@ -256,7 +258,7 @@ def _of_one(error: SimenvError) -> SimenvError:
     """A refusal that is about one reservation."""
     if isinstance(error, NotReservedError):
         return UnknownObjectError(error.message, hint="list_reservations() shows yours")
-    return told(error)
+    return as_qpm_error(error)
 
 
 def _number(reservation_id: Any) -> int:
@@ -277,7 +279,7 @@ def _shown(value: Any) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _same(found: Any, wanted: Any) -> bool:
+def _same(actual: Any, wanted: Any) -> bool:
     """Names may be asked for by number."""
     number = isinstance(wanted, int) and not isinstance(wanted, bool)
-    return bool(found == (str(wanted) if number and isinstance(found, str) else wanted))
+    return bool(actual == (str(wanted) if number and isinstance(actual, str) else wanted))

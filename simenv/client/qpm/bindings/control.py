@@ -202,9 +202,9 @@ class ControlBinding:
 
     def _compare(self, runs: list[CircuitRun]) -> tuple[list[int], list[int], list[int]]:
         """qtask ids: ended there and unheard here, unknown there, unfinished."""
-        numbers = [task.handle.number for run in runs for task in run.tasks]
+        task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
-            infos = {task_number(info.id): info for info in self._session.task_infos(numbers)}
+            infos = {task_number(info.id): info for info in self._session.task_infos(task_numbers)}
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
         stale, lost, unfinished = [], [], []

@@ -181,7 +181,7 @@ class ExecutionBinding:
     ) -> Plain:
         """The seven times of a task, also after its completion was read."""
         self._token_guard.check(token)
-        number = arguments.whole("task_id", task_id, 1, MAX_QTASK)
+        number = arguments.integer("task_id", task_id, 1, MAX_QTASK)
         result = self._status_queries.asked(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
@@ -200,14 +200,16 @@ class ExecutionBinding:
     ) -> Plain:
         """Where and how it ran: all that is needed to get its counts again."""
         self._token_guard.check(token)
-        number = arguments.whole("task_id", task_id, 1, MAX_QTASK)
+        number = arguments.integer("task_id", task_id, 1, MAX_QTASK)
         result = self._status_queries.asked(None, number, reservation_id)
         if isinstance(result, StatusEnvelope):
             return plain(result)
-        known = _known(result)
+        metadata = _known(result)
         envelope = self._status_queries.status(result, None, number)
         return plain(
-            msgspec.structs.replace(envelope, result=None, task_id=number, provider_metadata=known)
+            msgspec.structs.replace(
+                envelope, result=None, task_id=number, provider_metadata=metadata
+            )
         )
 
     def register_event_notification(
@@ -268,26 +270,26 @@ class ExecutionBinding:
             ready = self._registry.first(cid, values or 0)  # it may have been heard of as we asked
         return ready or answer
 
-    def _foreign(self, found: Found, given: int) -> StatusEnvelope | None:
+    def _foreign(self, circuit: Found, reservation_id: int) -> StatusEnvelope | None:
         """A call about a circuit of another reservation, or in the name of none where one must be
         named: else anybody could end anybody's."""
-        if given == NONE:
-            return self._status_queries.objection(found, None)
-        return None if found is None else self._status_queries.objection(found, given)
+        if reservation_id == NONE:
+            return self._status_queries.objection(circuit, None)
+        return None if circuit is None else self._status_queries.objection(circuit, reservation_id)
 
 
-def _known(found: Found) -> Plain:
+def _known(circuit: Found) -> Plain:
     """Where and how it ran, or why that is not known."""
     facts = None
-    if isinstance(found, RetiredCircuit):
-        facts = found.facts
-    elif found is not None and found.over:
-        facts = found.facts()
+    if isinstance(circuit, RetiredCircuit):
+        facts = circuit.facts
+    elif circuit is not None and circuit.over:
+        facts = circuit.facts()
     if facts is not None:
-        return facts.told()
+        return facts.as_dict()
     reason = Reason.NOT_READY
-    if found is None:
+    if circuit is None:
         reason = Reason.NOT_FOUND
-    elif isinstance(found, RetiredCircuit) or found.over:
+    elif isinstance(circuit, RetiredCircuit) or circuit.over:
         reason = Reason.EXECUTION_FAILED
     return {"available": False, "reason": str(reason)}

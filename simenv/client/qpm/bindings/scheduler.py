@@ -14,7 +14,7 @@ import msgspec
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.answers import envelopes
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import Audit, TokenGuard, asked, told
+from simenv.client.qpm.runtime.calls import Audit, TokenGuard, as_qpm_error, asked
 from simenv.client.qpm.runtime.completion_queues import CircuitRegistry
 from simenv.client.qpm.runtime.identity import Targets
 from simenv.errors import SimenvError
@@ -124,17 +124,19 @@ class SchedulerBinding:
         info = self._told(device)
         mine = self._mine(device)
         shown = mine + (self._others(device) if restricted else [])
-        parked = [one for one in shown if one.lifecycle_state is Lifecycle.PENDING_CAPACITY]
+        parked = [
+            envelope for envelope in shown if envelope.lifecycle_state is Lifecycle.PENDING_CAPACITY
+        ]
         return plain(
             QueueState(
                 target_id=self._targets.shown(device),
                 include_restricted=restricted,
-                pending_capacity=[plain(one) for one in parked],
+                pending_capacity=[plain(envelope) for envelope in parked],
                 scheduler_task_count=info.queued + info.sent + info.running,
                 selected_qtask_ids=_numbers(mine, Lifecycle.SELECTED),
                 provider_inflight_qtask_ids=_numbers(mine, Lifecycle.SUBMITTED),
                 dispatch_limits=DispatchLimits(info.max_inflight),
-                runtime_tasks=[plain(one) for one in shown if one not in parked],
+                runtime_tasks=[plain(envelope) for envelope in shown if envelope not in parked],
             )
         )
 
@@ -210,8 +212,8 @@ class SchedulerBinding:
         table = arguments.table("limits", limits)
         if set(table) != {"max_inflight"}:
             raise arguments.wrong("limits", None, "a table with max_inflight and nothing else")
-        most = arguments.whole("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
-        ask = partial(SetDispatch, device=device, max_inflight=most)
+        max_inflight = arguments.integer("max_inflight", table["max_inflight"], 0, MAX_INFLIGHT)
+        ask = partial(SetDispatch, device=device, max_inflight=max_inflight)
         answer = asked(self._session, TargetReply, ask)
         return {
             "status": "dispatch-limits-updated" if answer.changed else "unchanged",
@@ -238,11 +240,11 @@ class SchedulerBinding:
 
     def _mine(self, device: str) -> list[StatusEnvelope]:
         runs = self._registry.unfinished()
-        numbers = [task.handle.number for run in runs for task in run.tasks]
+        task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
-            infos = self._session.task_infos(numbers)
+            infos = self._session.task_infos(task_numbers)
         except SimenvError as error:
-            raise told(error) from error
+            raise as_qpm_error(error) from error
         by_number = {task_number(info.id): info for info in infos}
         results = []
         for run in runs:
@@ -254,12 +256,12 @@ class SchedulerBinding:
 
     def _others(self, device: str) -> list[StatusEnvelope]:
         infos = asked(self._session, m.Queue, partial(m.GetQueue, limit=MOST_LISTED)).tasks
-        numbers = [number for i in infos if (number := task_number(i.id)) is not None]
-        known = self._registry.numbers_of(numbers)
+        task_numbers = [number for i in infos if (number := task_number(i.id)) is not None]
+        registered = self._registry.numbers_of(task_numbers)
         return [
             _foreign(info)
             for info in infos
-            if _is_of(info, device) and task_number(info.id) not in known
+            if _is_of(info, device) and task_number(info.id) not in registered
         ]
 
 
@@ -303,8 +305,10 @@ def _foreign(info: TaskInfo) -> StatusEnvelope:
     )
 
 
-def _numbers(found: list[StatusEnvelope], lifecycle: Lifecycle) -> list[int]:
-    return [one.qtask_id for one in found if one.lifecycle_state is lifecycle and one.qtask_id]
+def _numbers(entries: list[StatusEnvelope], lifecycle: Lifecycle) -> list[int]:
+    return [
+        entry.qtask_id for entry in entries if entry.lifecycle_state is lifecycle and entry.qtask_id
+    ]
 
 
 def _order(configuration: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -319,13 +323,13 @@ def _order(configuration: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 
 def _option(what: str, value: Any) -> str:
-    words = value if isinstance(value, list | tuple) else [value]
-    text = ",".join(arguments.travelling(what, word) for word in words)
+    items = value if isinstance(value, list | tuple) else [value]
+    text = ",".join(arguments.travelling(what, item) for item in items)
     if len(text) > MAX_OPTION_CHARS:
         raise arguments.wrong(what, text, f"a text of up to {MAX_OPTION_CHARS} characters")
     return text
 
 
 def _words(reason: Any) -> str:
-    words = arguments.optional_text("reason", reason) or ""
-    return words[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()
+    text = arguments.optional_text("reason", reason) or ""
+    return text[:MAX_REASON_CHARS].encode("utf-8", "replace").decode()

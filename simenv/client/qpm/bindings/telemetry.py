@@ -97,21 +97,21 @@ class TelemetryBinding:
 
     def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """The simple form and, as `qhw_device`, the device."""
-        here = self._here(lib, token)
-        answer: Plain = {**_simple(here), "qhw_device": self._device_record(here)}
-        if here.info.kind is not DeviceKind.IDEAL:
-            answer["active_qubits"] = devices.qubits(here.info)
-            answer["calibration_set_id"] = here.info.calibration_id or None
+        subject = self._here(lib, token)
+        answer: Plain = {**_simple(subject), "qhw_device": self._device_record(subject)}
+        if subject.info.kind is not DeviceKind.IDEAL:
+            answer["active_qubits"] = devices.qubits(subject.info)
+            answer["calibration_set_id"] = subject.info.calibration_id or None
         return answer
 
     def get_device_info(self, lib: str | None = None, token: str | None = None) -> Plain:
         """A `qhw-device-v1` record, and the simple form beside it for older hosts. `max_shots`: of
         one request; what a machine takes at a time stands in the record."""
-        here = self._here(lib, token)
+        subject = self._here(lib, token)
         return {
-            **_simple(here),
-            **self._device_record(here),
-            "num_qubits": here.info.num_qubits,
+            **_simple(subject),
+            **self._device_record(subject),
+            "num_qubits": subject.info.num_qubits,
             "max_shots": MAX_SHOTS,
         }
 
@@ -122,17 +122,17 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """What changes from one moment to the next."""
-        here = self._here(lib, token, calibration_set_id)
-        seen = self._moment(here.device, "basic-discovery")
+        subject = self._here(lib, token, calibration_set_id)
+        seen = self._moment(subject.device, "basic-discovery")
         info, target = seen.service, seen.target
         return {
-            **_simple(here),
-            "calibration_set_id": here.info.calibration_id or None,
+            **_simple(subject),
+            "calibration_set_id": subject.info.calibration_id or None,
             "device_available": seen.is_available,
             "timestamp_ns": seen.now_ns,
             "state": target.state,
             "pause_reason": target.pause_reason or None,
-            "pools": [snapshots.pool(one) for one in seen.pools],
+            "pools": [snapshots.pool(pool) for pool in seen.pools],
             "pending_qtask_count": target.parked,
             "scheduler_queue_depth": target.queued,
             "active_task_count": target.running,
@@ -149,8 +149,8 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """A `qhw-calibration-v1` record; of an ideal device: nothing observed."""
-        here = self._here(lib, token, calibration_set_id)
-        return {**_simple(here), **plain(devices.calibration(here.name, here.info))}
+        subject = self._here(lib, token, calibration_set_id)
+        return {**_simple(subject), **plain(devices.calibration(subject.name, subject.info))}
 
     def get_coupling_graph(
         self,
@@ -159,10 +159,10 @@ class TelemetryBinding:
         token: str | None = None,
     ) -> Plain:
         """A `qhw-coupling-v1` record, and `couplings` [[a, b]] for older hosts."""
-        here = self._here(lib, token, calibration_set_id)
-        couplings = [list(pair) for pair in devices.edges(here.info)]
-        record = plain(devices.coupling(here.name, here.info))
-        return {**_simple(here), **record, "couplings": couplings}
+        subject = self._here(lib, token, calibration_set_id)
+        couplings = [list(pair) for pair in devices.edges(subject.info)]
+        record = plain(devices.coupling(subject.name, subject.info))
+        return {**_simple(subject), **record, "couplings": couplings}
 
     def capability_map(self, token: str | None = None) -> dict[str, list[str]]:
         """Call to the libraries it knows."""
@@ -210,7 +210,7 @@ class TelemetryBinding:
             "target_id": self._identity.target_id,
             "enforcement": "record-only",
             "access_classes": [
-                {"name": name, "description": words} for name, words in ACCESS.items()
+                {"name": name, "description": description} for name, description in ACCESS.items()
             ],
             "methods": {
                 call: {
@@ -287,10 +287,10 @@ class TelemetryBinding:
             )
         return Here(device, self._targets.shown(device), info)
 
-    def _device_record(self, here: Here) -> Plain:
-        pools = pools_of(self._identity.status(), here.device)
-        engines = self._identity.engines_of(here.info, pools)
-        return plain(devices.device(here.name, here.info, engines))
+    def _device_record(self, subject: Here) -> Plain:
+        pools = pools_of(self._identity.status(), subject.device)
+        engines = self._identity.engines_of(subject.info, pools)
+        return plain(devices.device(subject.name, subject.info, engines))
 
     def _moment(self, device: str, access: str) -> DeviceSnapshot:
         info, target = self._identity.status(), self._target(device)
@@ -325,12 +325,12 @@ class TelemetryBinding:
         return asked(self._session, DecisionReply, ask).decision.capacity_available
 
 
-def _simple(here: Here) -> Plain:
-    return {"backend": PROVIDER, "target_id": here.name, "metadata_supported": True}
+def _simple(subject: Here) -> Plain:
+    return {"backend": PROVIDER, "target_id": subject.name, "metadata_supported": True}
 
 
-def _access(given: Any, default: str) -> str:
-    return default if given is None else arguments.text("access_class", given)
+def _access(value: Any, default: str) -> str:
+    return default if value is None else arguments.text("access_class", value)
 
 
 def _now_ns() -> int:

@@ -41,7 +41,7 @@ def travelling(what: str, value: Any) -> str:
     return result
 
 
-def whole(what: str, value: Any, low: int, high: int) -> int:
+def integer(what: str, value: Any, low: int, high: int) -> int:
     """A whole number in low .. high; no bool, no float."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise wrong(what, value, f"a whole number from {low} to {high}")
@@ -79,7 +79,7 @@ def optional_table(what: str, value: Any) -> dict[str, Any]:
 
 def reservation(value: Any) -> int | None:
     """None, or a number that a reservation could have."""
-    return None if value is None else whole("reservation_id", value, 1, MAX_RESERVATION)
+    return None if value is None else integer("reservation_id", value, 1, MAX_RESERVATION)
 
 
 def _shown(value: Any) -> str:

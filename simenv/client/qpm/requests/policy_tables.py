@@ -40,9 +40,9 @@ def profile_table(profile: DeviceProfile) -> dict[str, Any]:
     return table | {"baseline": baseline_table(profile.baseline)}
 
 
-def read_profile(given: Any, now: DeviceProfile) -> DeviceProfile:
+def read_profile(raw: Any, now: DeviceProfile) -> DeviceProfile:
     """What is not told stays as it is `now`."""
-    table = arguments.table("profile", given)
+    table = arguments.table("profile", raw)
     _known("profile", table, DeviceProfile.__struct_fields__)
     settings: dict[str, Any] = {}
     for name, value in table.items():
@@ -51,7 +51,7 @@ def read_profile(given: Any, now: DeviceProfile) -> DeviceProfile:
         elif name == "external_device_id":
             settings[name] = "" if value == "" else _short(name, value)
         else:
-            settings[name] = arguments.whole(name, value, 0, MOST)
+            settings[name] = arguments.integer(name, value, 0, MOST)
     return msgspec.structs.replace(now, **settings)
 
 
@@ -71,9 +71,9 @@ def capacity_table(policy: AdmissionPolicy) -> dict[str, int]:
     return {name: getattr(policy, name) for name in CAPACITY[policy.name]}
 
 
-def read_policy(given: Any) -> tuple[AdmissionPolicy, int]:
+def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
     """The policy, and the version it is to replace; -1: any."""
-    table = arguments.table("configuration", given)
+    table = arguments.table("configuration", raw)
     _known("configuration", table, _CONFIGURATION)
     name = _named("policy", table.get("policy"), tuple(CAPACITY))
     if table.get("estimator") is not None:
@@ -85,9 +85,9 @@ def read_policy(given: Any) -> tuple[AdmissionPolicy, int]:
             f"capacity of the policy {name} has {', '.join(sorted(capacity))[:80] or 'nothing'}",
             hint=f"it takes {' and '.join(wanted) or 'nothing'}",
         )
-    figures = {key: arguments.whole(f"capacity.{key}", capacity[key], 1, MOST) for key in wanted}
+    figures = {key: arguments.integer(f"capacity.{key}", capacity[key], 1, MOST) for key in wanted}
     expected = table.get("expected_version")
-    version = -1 if expected is None else arguments.whole("expected_version", expected, 0, MOST)
+    version = -1 if expected is None else arguments.integer("expected_version", expected, 0, MOST)
     return AdmissionPolicy(name, read_baseline(table.get("baseline")), **figures), version
 
 
@@ -95,9 +95,9 @@ def baseline_table(work: Workload) -> dict[str, int]:
     return {theirs: getattr(work, ours) for theirs, ours in BASELINE.items()}
 
 
-def read_baseline(given: Any) -> Workload:
+def read_baseline(raw: Any) -> Workload:
     """All of its six fields must be told."""
-    table = arguments.table("baseline", given)
+    table = arguments.table("baseline", raw)
     _known("baseline", table, BASELINE)
     missing = [name for name in BASELINE if name not in table]
     if missing:
@@ -106,15 +106,15 @@ def read_baseline(given: Any) -> Workload:
         )
     return Workload(
         **{
-            ours: arguments.whole(f"baseline.{theirs}", table[theirs], 0, MOST)
+            ours: arguments.integer(f"baseline.{theirs}", table[theirs], 0, MOST)
             for theirs, ours in BASELINE.items()
         }
     )
 
 
-def _named(what: str, given: Any, allowed: tuple[str, ...]) -> str:
+def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
     """The name in a table {"name", "options"}; there are no options."""
-    table = arguments.table(what, given)
+    table = arguments.table(what, raw)
     _known(what, table, ("name", "options"))
     if arguments.optional_table(f"{what}.options", table.get("options")):
         raise arguments.wrong(f"{what}.options", table["options"], "empty: there are none")

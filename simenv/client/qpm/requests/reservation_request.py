@@ -54,7 +54,7 @@ def read(request: Mapping[str, Any], device: str, app: str) -> ReservationReques
     for name in ("policy", "run_context"):
         arguments.optional_table(name, request.get(name))
     if request.get("priority") is not None:
-        arguments.whole("priority", request["priority"], -MOST, MOST)
+        arguments.integer("priority", request["priority"], -MOST, MOST)
     ttl = "ttl_ns" if request.get("ttl_ns") is not None else "expiration_ttl_ns"
     kind = request.get("workload_kind")
     return ReservationRequest(
@@ -98,13 +98,13 @@ def _workload(request: Mapping[str, Any]) -> Workload:
         ):
             if table.get(key) is not None:
                 least = 1 if ours == "count" else 0
-                entries[ours] = arguments.whole(f"{where}{key}", table[key], least, MOST)
+                entries[ours] = arguments.integer(f"{where}{key}", table[key], least, MOST)
                 break
     return Workload(**entries)
 
 
-def _figure(what: str, value: Any, most: int = MOST) -> int:
-    return 0 if value is None else arguments.whole(what, value, 0, most)
+def _figure(what: str, value: Any, maximum: int = MOST) -> int:
+    return 0 if value is None else arguments.integer(what, value, 0, maximum)
 
 
 def _name(what: str, value: Any) -> str:
@@ -156,9 +156,9 @@ def _is_secret(key: object) -> bool:
 def _open(value: Any) -> Any:
     """Without what is named like a secret, however deep."""
     if isinstance(value, Mapping):
-        return {key: _open(one) for key, one in value.items() if not _is_secret(key)}
+        return {key: _open(item) for key, item in value.items() if not _is_secret(key)}
     if isinstance(value, list | tuple):
-        return [_open(one) for one in value]
+        return [_open(item) for item in value]
     return value
 
 
@@ -170,8 +170,8 @@ def _short(text: str) -> str:
     return text[:MAX_WORD_CHARS].encode("utf-8", "replace").decode()
 
 
-def request_of(given: Any) -> dict[str, Any]:
+def request_of(request: Any) -> dict[str, Any]:
     """A table; `reserve` of revision 1 has another first argument and the same name."""
-    if given is None:
+    if request is None:
         raise ExecutionError("request is missing", hint="request={...}; every key may be left out")
-    return arguments.table("request", given)
+    return arguments.table("request", request)

@@ -159,21 +159,21 @@ def read(info: Any) -> Request:
         raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
     for name in _NUMBERS:  # estimates of the host's: sound, or refused; we make our own
         if inputs.get(name) is not None:
-            arguments.whole(name, inputs[name], 0, 2**63 - 1)
+            arguments.integer(name, inputs[name], 0, 2**63 - 1)
     for name in ("compiler", "backend", "method", "lib"):
         arguments.optional_text(name, inputs.get(name))
     seed, width = inputs.get("seed"), inputs.get("num_qubits")
     if width is not None:  # a host's estimate; the circuit's own counts
-        arguments.whole("num_qubits", width, 0, 2**31 - 1)
+        arguments.integer("num_qubits", width, 0, 2**31 - 1)
     priority = inputs.get("priority")
     return Request(
         source=_source(inputs),
-        shots=arguments.whole("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
-        seed=None if seed is None else arguments.whole("seed", seed, 0, MAX_SEED),
+        shots=arguments.integer("num_shots", inputs["num_shots"], 1, MAX_SHOTS),
+        seed=None if seed is None else arguments.integer("seed", seed, 0, MAX_SEED),
         statevector=arguments.truth("return_statevector", inputs.get("return_statevector", False)),
         priority=0
         if priority is None
-        else arguments.whole("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
+        else arguments.integer("priority", priority, -MAX_PRIORITY, MAX_PRIORITY),
         prefer=_preferred(inputs.get("prefer")),
         noise=_noise(inputs.get("noise")),
         verbatim=_asked(inputs, "verbatim"),
@@ -182,22 +182,22 @@ def read(info: Any) -> Request:
     )
 
 
-def _warnings(given: dict[str, Any]) -> tuple[str, ...]:
+def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
     """A text for the fields that are not known, and one for each hint that changes nothing."""
     results = [
         f"info: {name} has no effect: {why}"
         for name, why in _HINTS.items()
-        if given.get(name) is not None
+        if inputs.get(name) is not None
     ]
-    unknown = sorted(str(name) for name in given.keys() - _KNOWN)
+    unknown = sorted(str(name) for name in inputs.keys() - _KNOWN)
     if unknown:
         results.append(f"info: unknown fields have no effect: {', '.join(unknown)[:_FIELDS_CHARS]}")
     return tuple(results)
 
 
-def _asked(given: dict[str, Any], name: str) -> bool:
+def _asked(inputs: dict[str, Any], name: str) -> bool:
     """A truth value; what asks for nothing is False."""
-    value = given.get(name)
+    value = inputs.get(name)
     return False if value is None or value in ([], {}) else arguments.truth(name, value)
 
 
@@ -229,7 +229,7 @@ def _mapping(value: Any) -> tuple[int, ...]:
         value = [settings[key] for key in keys]
     if not isinstance(value, list | tuple):
         raise arguments.wrong("qubit_mapping", value, "a list of the device's qubits")
-    return tuple(arguments.whole("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
+    return tuple(arguments.integer("qubit_mapping", each, 0, MAX_QUBITS) for each in value)
 
 
 def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
@@ -257,23 +257,23 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
 
 def _preferred(value: Any) -> tuple[str, ...]:
     """Words in a text with commas, or in a list."""
-    words = value.split(",") if isinstance(value, str) else value or ()
-    if not isinstance(words, list | tuple) or len(words) > MAX_PREFERRED:
+    names = value.split(",") if isinstance(value, str) else value or ()
+    if not isinstance(names, list | tuple) or len(names) > MAX_PREFERRED:
         raise arguments.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
-    result = tuple(arguments.text("prefer", word).strip() for word in words)
-    if not all(NAME_RULE.match(word) for word in result):
+    result = tuple(arguments.text("prefer", name).strip() for name in names)
+    if not all(NAME_RULE.match(name) for name in result):
         raise arguments.wrong("prefer", value, "pools, or hardware, simulator, in order")
     return result
 
 
-def _source(given: dict[str, Any]) -> Any:
-    circuit = given.get("circuit")
+def _source(inputs: dict[str, Any]) -> Any:
+    circuit = inputs.get("circuit")
     if circuit is None:
-        if "qasm" not in given:
+        if "qasm" not in inputs:
             raise ExecutionError(
                 "info has neither qasm nor circuit", hint="qasm: OpenQASM 2 as a text"
             )
-        return _text("qasm", given["qasm"])
+        return _text("qasm", inputs["qasm"])
     if isinstance(circuit, Program) or is_circuit(circuit):
         return circuit
     if not isinstance(circuit, dict):

@@ -87,10 +87,10 @@ def asked(session: ServiceSession, kind: type[A], make: Callable[[int], m.FromCl
     try:
         return session.request(kind, make)
     except SimenvError as error:
-        raise told(error) from error
+        raise as_qpm_error(error) from error
 
 
-def told(error: SimenvError) -> QPMError:
+def as_qpm_error(error: SimenvError) -> QPMError:
     """A refusal of the service as a host catches it."""
     match error:
         case QPMError():

@@ -29,7 +29,7 @@ class RunFacts(msgspec.Struct, frozen=True):
     shots: int
     metadata: dict[str, Any] = {}
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """As a host reads it."""
         where = self.where
         return {
@@ -168,21 +168,21 @@ class CircuitRun:
         return plain(CompletionMetadata(warnings=list(self.warnings)))
 
 
-def device_metadata(found: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
+def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
     """A result's emulated device and warnings, as plain data; {} where there are neither.
     `warnings`: more of them."""
     return plain(
         CompletionMetadata(
-            device=found.device,
-            snapshot=found.snapshot,
-            snapshot_age_s=found.snapshot_age_s,
-            noise=found.noise,
-            compiled=found.compiled,
-            initial_layout=_listed(found.initial_layout),
-            layout=_listed(found.layout),
-            gates=found.gates,
-            warnings=[*warnings, *found.warnings],
-            device_time_s=found.device_time_s,
+            device=result.device,
+            snapshot=result.snapshot,
+            snapshot_age_s=result.snapshot_age_s,
+            noise=result.noise,
+            compiled=result.compiled,
+            initial_layout=_listed(result.initial_layout),
+            layout=_listed(result.layout),
+            gates=result.gates,
+            warnings=[*warnings, *result.warnings],
+            device_time_s=result.device_time_s,
         )
     )
 

@@ -41,9 +41,9 @@ class DeviceEventNotifier:
         on are told. Raises ServiceLostError."""
         newest = self._events(0, 0).newest
         with self._session.channel.lock:
-            for one, _ in list(self._registered):
-                if _same(one, registration):
-                    self.lost(one)
+            for existing, _ in list(self._registered):
+                if _same(existing, registration):
+                    self.lost(existing)
             outlet = self._delivery.join(self, registration.endpoint)
             if not self._registered:
                 self._seen = newest
@@ -59,8 +59,8 @@ class DeviceEventNotifier:
     def close(self) -> None:
         """Nobody is told anything from here any more."""
         with self._session.channel.lock:
-            for one, _ in list(self._registered):
-                self.lost(one)
+            for registration, _ in list(self._registered):
+                self.lost(registration)
             self._delivery.end(self)
         self._wake.set()
 
@@ -70,7 +70,7 @@ class DeviceEventNotifier:
         gone = len(kept) < len(self._registered)
         self._registered = kept
         endpoint = registration.endpoint
-        if gone and all(one.endpoint is not endpoint for one, _ in kept):
+        if gone and all(existing.endpoint is not endpoint for existing, _ in kept):
             self._delivery.leave(self, endpoint)
 
     # --- a source of deliveries -----------------------------------------------------------------
@@ -150,8 +150,8 @@ def payload(event: Event) -> Plain:
     return entries
 
 
-def _same(one: EventSubscription, other: EventSubscription) -> bool:
-    return (one.endpoint, one.class_id, one.evtype) == (
+def _same(subscription: EventSubscription, other: EventSubscription) -> bool:
+    return (subscription.endpoint, subscription.class_id, subscription.evtype) == (
         other.endpoint,
         other.class_id,
         other.evtype,

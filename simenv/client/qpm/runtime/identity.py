@@ -99,7 +99,7 @@ class QPMIdentity:
     def devices(self) -> dict[str, DeviceInfo]:
         """Those it stands for, by their pools."""
         result = self._ask(Devices, GetDevices).devices
-        return {one.name: one for one in result if self.device in (WHOLE, one.name)}
+        return {info.name: info for info in result if self.device in (WHOLE, info.name)}
 
     def _ask(self, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
         try:
@@ -116,7 +116,7 @@ class QPMIdentity:
         if device:
             return result[device]
         order = [engine.name for engine in self.engines() if not engine.clifford]
-        ranked = sorted(result.values(), key=lambda one: _rank(one, order))
+        ranked = sorted(result.values(), key=lambda info: _rank(info, order))
         if not ranked:
             raise NotReadyError(f"{self.target_id!r} has no pool", hint="simenv status says why")
         return ranked[0]
@@ -140,11 +140,11 @@ class QPMIdentity:
             capabilities &= ~QPMCapability.SUPERCONDUCTING
         else:
             properties = self._properties(info, main, types, capabilities, kind)
-        words = f"simenv environment {info.name} on {info.node}"
+        summary = f"simenv environment {info.name} on {info.node}"
         if self.device:
-            words = f"pool {self.device} of {words}"
+            summary = f"pool {self.device} of {summary}"
         return ServiceRecord(
-            SERVICE_NAME, words, kind.__name__, kind.__module__, int(types), int(capabilities),
+            SERVICE_NAME, summary, kind.__name__, kind.__module__, int(types), int(capabilities),
             UNLIMITED, properties,
         )  # fmt: skip
 
@@ -251,7 +251,7 @@ class Targets:
         if device_id is None:
             return self._identity.device
         if isinstance(device_id, int):
-            return self._by_number(arguments.whole("device_id", device_id, 0, MAX_NUMBER))
+            return self._by_number(arguments.integer("device_id", device_id, 0, MAX_NUMBER))
         name = arguments.text("device_id", device_id)
         if name == self._identity.target_id:
             return self._identity.device

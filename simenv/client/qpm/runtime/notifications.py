@@ -77,12 +77,12 @@ class CompletionNotifier:
         """How many registrations there are now. Asked for again it counts once; what it replaces is
         put nothing more: in revision 1 all there is, else that of the same queue."""
         with self._session.channel.lock:
-            if not any(_alike(one, registration) for one, _ in self._registered):
+            if not any(_alike(existing, registration) for existing, _ in self._registered):
                 outlet = self._delivery.join(self, registration.endpoint)
                 replaced = [r for r, _ in self._registered if self.alone or _same(r, registration)]
                 self._registered.append((registration, outlet))
-                for one in replaced:
-                    self._drop(one)
+                for existing in replaced:
+                    self._drop(existing)
             return len(self._registered)
 
     def close(self) -> None:
@@ -92,13 +92,13 @@ class CompletionNotifier:
             for registration, _ in list(self._registered):
                 self._drop(registration)
 
-    def told(self, run: CircuitRun) -> _Told:
+    def envelopes_of(self, run: CircuitRun) -> _Told:
         """It, as it is told from here."""
         return _Told(run, self._make)
 
     def lost(self, registration: EventSubscription) -> None:
         """Its endpoint has gone. With the lock held."""
-        if any(one is registration for one, _ in self._registered):
+        if any(existing is registration for existing, _ in self._registered):
             self._drop(registration)
 
     # --- a reader of the registry, a source of deliveries; with the lock held ---------------------
@@ -123,7 +123,7 @@ class CompletionNotifier:
         self.registry.ask_again(now)
 
     def _drop(self, registration: EventSubscription) -> None:
-        (outlet,) = (outlet for one, outlet in self._registered if one is registration)
+        (outlet,) = (outlet for existing, outlet in self._registered if existing is registration)
         self._registered = [pair for pair in self._registered if pair[0] is not registration]
         for parcel in outlet.discard(
             lambda p: isinstance(p, _Parcel) and p.registration is registration
@@ -154,12 +154,12 @@ class _Parcel:
     its name alone, so that what is kept for it is what the registry keeps."""
 
     def __init__(
-        self, notifier: CompletionNotifier, registration: EventSubscription, told: _Told
+        self, notifier: CompletionNotifier, registration: EventSubscription, completion: _Told
     ) -> None:
         self._notifier = notifier
         self.registration = registration
-        self._cid = told.run.cid
-        self._told: _Told | None = told
+        self._cid = completion.run.cid
+        self._told: _Told | None = completion
 
     def forget(self) -> None:
         """It can be read, and is told of if it still can be when its turn comes."""
@@ -172,7 +172,7 @@ class _Parcel:
             if run is None:
                 return False
             if settings is None:
-                self._told = self._notifier.told(run)
+                self._told = self._notifier.envelopes_of(run)
             return True
         return settings.run.queued  # it was not deleted
 
@@ -200,14 +200,14 @@ class _Parcel:
         self._notifier.lost(self.registration)
 
 
-def _alike(one: EventSubscription, other: EventSubscription) -> bool:
-    return _same(one, other) and one.filters == other.filters
+def _alike(subscription: EventSubscription, other: EventSubscription) -> bool:
+    return _same(subscription, other) and subscription.filters == other.filters
 
 
-def _same(one: EventSubscription, other: EventSubscription) -> bool:
+def _same(subscription: EventSubscription, other: EventSubscription) -> bool:
     return (
-        one.endpoint is other.endpoint
-        and one.class_id == other.class_id
-        and one.evtype == other.evtype
-        and one.reservation == other.reservation
+        subscription.endpoint is other.endpoint
+        and subscription.class_id == other.class_id
+        and subscription.evtype == other.evtype
+        and subscription.reservation == other.reservation
     )

@@ -16,7 +16,7 @@ import msgspec
 
 from simenv.client.connection.session import ServiceSession
 from simenv.client.qpm.requests import arguments
-from simenv.client.qpm.runtime.calls import told
+from simenv.client.qpm.runtime.calls import as_qpm_error
 from simenv.errors import NotReservedError, SimenvError
 from simenv.model import ReservationInfo, ReservationState
 from simenv.qpm.errors import ExecutionError
@@ -67,9 +67,9 @@ class ReservationChecks:
                     reason=Reason.RESERVATION_REQUIRED,
                 )
             return UNCLAIMED
-        known = self._reservation_checks.get(number)
-        if known is not None:
-            return known
+        existing = self._reservation_checks.get(number)
+        if existing is not None:
+            return existing
         self.check_active(number)
         return self._reservation_checks[number]
 
@@ -124,7 +124,7 @@ class ReservationChecks:
         except NotReservedError:
             return None
         except SimenvError as error:
-            raise told(error) from error
+            raise as_qpm_error(error) from error
         if len(self._reservation_checks) >= KEPT:
             self._reservation_checks.clear()
             self._active_s.clear()
@@ -151,5 +151,5 @@ class ReservationChecks:
         try:
             result = self._session.request(Reservations, GetReservations).reservations
         except SimenvError as error:
-            raise told(error) from error
+            raise as_qpm_error(error) from error
         return [info for info in result if info.state in LIVE]

@@ -32,7 +32,7 @@ def test_explain_lists_each_engine_with_its_reason(shell: Shell, wide: str) -> N
     assert told.code == 0, told.err
     first, header, *rows = told.out.splitlines()
     assert "60 qubits, 61 gates (59 on several qubits), 60 measurements, bonds up to 2^1" in first
-    assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "LOST", "WHY"]
+    assert header.split() == ["ENGINE", "TAKEN", "TIME", "MEMORY", "ERROR", "WHY"]
     assert [row.split()[:2] for row in rows] == [
         ["mps", "yes"],
         ["stabilizer", "no"],

@@ -16,7 +16,7 @@ def test_one_gate_on_a_wide_device_leaves_one_qubit() -> None:
     noise = attach_noise(circuit, DeviceModel(127))
     part, rest = active_part(circuit, noise, ("counts",))
     assert part.qubits.tolist() == [99]
-    assert part.numbers.tolist() == [0, 2]
+    assert part.operations.tolist() == [0, 2]
     assert rest.locations.tolist() == [[0, 0, 0, -1]]
     assert rest.readout is None
     assert rest.digest != noise.digest
@@ -26,7 +26,7 @@ def test_noise_of_a_diagonal_gate_stays_when_the_gate_goes() -> None:
     circuit = Arrays(2, 1).add("h", [0]).add("cz", [0, 1]).add("measure", [0], [0]).circuit()
     noise = attach_noise(circuit, DeviceModel(2, idle=False, durations=NOISY_CZ))
     part, rest = active_part(circuit, noise, ("counts",))
-    assert part.numbers.tolist() == [0, 2]
+    assert part.operations.tolist() == [0, 2]
     assert rest.locations[:, 0].tolist() == [0, 0]
     assert rest.locations[1].tolist() == [0, 1, 0, 1]
 
@@ -37,7 +37,7 @@ def test_noise_of_unused_qubits_goes() -> None:
     noise = attach_noise(circuit.circuit(), DeviceModel(3, idle=False))
     part, rest = active_part(circuit.circuit(), noise, ("counts",))
     assert part.qubits.tolist() == [0, 1]
-    assert part.numbers.tolist() == [0, 4]
+    assert part.operations.tolist() == [0, 4]
     assert rest.locations[:, 0].tolist() == [0, 0], "the cx is seen from its control alone"
 
 
@@ -48,7 +48,7 @@ def test_a_coherent_error_keeps_the_gate_before_it() -> None:
         model = DeviceModel(2, idle=False, over_rotation=angle, durations=NOISY_CZ)
         noise = attach_noise(circuit.circuit(), model)
         part, _ = active_part(circuit.circuit(), noise, ("counts",))
-        assert part.numbers.tolist() == numbers
+        assert part.operations.tolist() == numbers
 
 
 def test_pauli_strings_choose_what_counts() -> None:

@@ -55,10 +55,10 @@ def test_settling_restores_contiguous_blocks(layout: Layout) -> None:
     assert layout.positions[:BLOCK_QUBITS] == list(range(BLOCK_QUBITS))
     assert consistent(layout)
     ranks = 1 << (len(layout.qubits) - layout.num_local)
-    numbers = np.concatenate([layout.numbers(rank) for rank in range(ranks)])
+    numbers = np.concatenate([layout.basis_indices(rank) for rank in range(ranks)])
     assert sorted(numbers.tolist()) == list(range(1 << (len(layout.qubits) - BLOCK_QUBITS)))
     for rank in range(ranks):
-        for block, number in enumerate(layout.numbers(rank).tolist()):
+        for block, number in enumerate(layout.basis_indices(rank).tolist()):
             index = number << BLOCK_QUBITS
             at = sum(1 << layout.positions[qubit] for qubit in bits(index))
             assert at == rank << layout.num_local | block << BLOCK_QUBITS

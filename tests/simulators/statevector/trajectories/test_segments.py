@@ -59,5 +59,5 @@ def test_paulis_at_one_location_share_one_plan() -> None:
         members = given_by(inserts, insert, 0, at)
         piece = pieces.planned(0, circuit.ops.size, members, zero=True)
         tables.append(piece.floats(circuit.params[pieces.params_order], members))
-    assert pieces.made == 1
+    assert pieces.plan_count == 1
     assert len({one.tobytes() for one in tables}) == 3
