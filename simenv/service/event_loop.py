@@ -297,17 +297,15 @@ class EventLoop:
             return
         check_worker(identity, message)
         if type(message) is m.Heartbeat:
-            registered, actions = False, list[Action]()
+            alive, actions = False, list[Action]()
             ours = message.epoch == self.state.epoch
             if ours and self.workers.beats(message.name, message.start, peer):
                 beat = WorkerHeartbeat(
                     message.name, message.start, message.task, message.attempt, message.rss_bytes,
                     (message.passes_done, message.passes), message.waiting, message.compiling,
                 )  # fmt: skip
-                registered, actions = self.scheduler.heartbeat_received(beat, now_ns)
-            answer = (
-                m.LeaseRenewed(self.state.epoch) if registered else m.StopWorker("not one of ours")
-            )
+                alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
+            answer = m.LeaseRenewed(self.state.epoch) if alive else m.StopWorker("not one of ours")
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
