@@ -8,7 +8,7 @@ from typing import Any, Unpack
 from simenv.client.client import Client, connect
 from simenv.client.results.result import Result
 from simenv.client.submission.options import SubmitOptions
-from simenv.client.tasks.executor import TaskExecutor, deadline_of, results_in_order
+from simenv.client.tasks.executor import TaskExecutor, deadline_of
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError
 
@@ -37,7 +37,7 @@ class SimenvExecutor(TaskExecutor[Task]):
         self._check(circuit)
         merged: Any = {**self._options, **options}
         task = self.client.submit(circuit, **merged)
-        self._tasks.add(task)
+        self._remember([task])
         return task
 
     def map(  # type: ignore[override]
@@ -59,13 +59,13 @@ class SimenvExecutor(TaskExecutor[Task]):
         deadline = deadline_of(timeout)
         merged: Any = {**self._options, **options}
         tasks = self.client.submit_many(circuits, **merged)
-        self._tasks.update(tasks)
-        return results_in_order(tasks, deadline)
+        self._remember(tasks)
+        return self._in_order(tasks, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """As `concurrent.futures.Executor.shutdown`; tasks go on in the environment without it."""
         super().shutdown(wait, cancel_futures=cancel_futures)
-        if self._own and (wait or all(task.done() for task in self._tasks)):
+        if self._own and (wait or not self._unfinished()):
             self.client.close()
 
     def _cancel(self, tasks: Sequence[Task]) -> object:

@@ -19,6 +19,8 @@ class PlanCache:
         self._bound_bytes = bound_bytes
         self._held_bytes = 0
         self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
+        self._sizes: dict[tuple[object, ...], int] = {}  # as they are in `_held_bytes`
+        self._newest: tuple[object, ...] | None = None
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -42,10 +44,21 @@ class PlanCache:
         plan = self._plans.get(key)
         if plan is not None:
             self._plans.move_to_end(key)
+            if options.parts is not None:  # its schedules are made when they are first run
+                self._measure(key)
             return plan
+        if self._newest is not None and self._newest in self._plans:
+            self._measure(self._newest)  # it has been run, and may have grown by that
         plan = engine.plan(circuit, noise, options)
         self._plans[key] = plan
-        self._held_bytes += plan.memory_bytes
+        self._newest = key
+        self._measure(key)
         while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
-            self._held_bytes -= self._plans.popitem(last=False)[1].memory_bytes
+            oldest, _ = self._plans.popitem(last=False)
+            self._held_bytes -= self._sizes.pop(oldest)
         return plan
+
+    def _measure(self, key: tuple[object, ...]) -> None:
+        size = self._plans[key].memory_bytes
+        self._held_bytes += size - self._sizes.get(key, 0)
+        self._sizes[key] = size

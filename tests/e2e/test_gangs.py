@@ -32,7 +32,7 @@ def test_circuit_too_large_for_one_rank_runs_on_two_with_same_counts() -> None:
         with live.client() as env:
             if env.status().max_ranks == 1:
                 pytest.skip(env.status().launcher)
-            task = env.submit(wide(), shots=500, seed=4)
+            task = env.submit(wide(), shots=500, seed=4, engine="statevector")
             assert env.run(bell(), shots=10, seed=1).ranks == 1
             found = task.result(RESULT_S)
             assert found.ranks == 2

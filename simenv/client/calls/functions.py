@@ -12,7 +12,7 @@ from typing import Any
 from simenv.client.calls.tasks import CallOptions, CallTask, decode_answer, send_calls
 from simenv.client.connection.session import ServiceSession
 from simenv.client.connection.task_handle import Submission
-from simenv.client.tasks.executor import TaskExecutor, deadline_of, results_in_order
+from simenv.client.tasks.executor import TaskExecutor, deadline_of
 from simenv.client.tasks.task import number_of
 from simenv.errors import NotAllowedError, OptionError
 from simenv.model.calls import (
@@ -73,7 +73,7 @@ class FunctionExecutor(TaskExecutor[CallTask]):
         """Values of `submit_many`, in order. The iterator raises TimedOutError `timeout` seconds
         after this call, and what a call ended with; calls that are left then are cancelled."""
         deadline = deadline_of(timeout)
-        return results_in_order(self.submit_many(function, *iterables), deadline)
+        return self._in_order(self.submit_many(function, *iterables), deadline)
 
     def task(self, task: str | int) -> CallTask:
         """A call that was submitted before, here or by another process of this user."""
@@ -86,7 +86,7 @@ class FunctionExecutor(TaskExecutor[CallTask]):
     def _sent(self, calls: list[bytes]) -> list[CallTask]:
         self._check_open()
         tasks = send_calls(self._session, FUNCTIONS, calls, _read, self._options)
-        self._tasks.update(tasks)
+        self._remember(tasks)
         return tasks
 
 

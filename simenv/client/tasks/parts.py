@@ -49,7 +49,10 @@ class PartOptions(TypedDict, total=False):
     idempotency_key: str | None
 
 
-_INHERITED = ("engine", "precision", "pool", "priority", "reservation", "name")
+_INHERITED = (
+    *("engine", "precision", "pool", "priority", "reservation", "name"),
+    *("queue_timeout_s", "run_timeout_s"),
+)
 _OF_ALL_PARTS = ("seed", "engine", "precision")  # as the first part has them
 _WITHOUT_PARTS = ("ranks", "device", "noise", "compile", "qubit_mapping", "prefer")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qiskit import QuantumCircuit
+from qiskit.primitives import BasePrimitiveJob
 from qiskit.providers import BackendV2, Options
 from qiskit.providers.exceptions import QiskitBackendNotFoundError
 from qiskit.transpiler import Target
@@ -66,7 +69,11 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         self._device, self._pool, self._kind = device, pool, choice.kind
         self._engine = engine or choice.engine
         self._reservation: Reservation | None = None
-        self._unfinished: list[Task] = []  # under the reservation
+        self._unfinished: list[Task] = []  # under the reservation; copies share it, and its lock
+        self._submitting: list[
+            BasePrimitiveJob[Any, Any]
+        ] = []  # jobs that submit in threads of their own
+        self._lock = threading.Lock()
         self._info = self._described()
         self._target: Target | None = None
         super().__init__(
@@ -157,7 +164,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         """The same backend, whose circuits run under a reservation."""
         built = self.__copy__()
         built._reservation = reservation
-        built._unfinished = []
+        built._unfinished, built._submitting, built._lock = [], [], threading.Lock()
         return built
 
     def __copy__(self) -> SimenvBackend:
@@ -216,13 +223,27 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         """The tasks of each item. Raises SimenvError; then none was accepted."""
         result = submit_batch(self._client.session, self._client.submit_devices, items)
         if self._reservation is not None:
-            self._unfinished = [task for task in self._unfinished if not task.done()]
-            self._unfinished += [task for tasks in result for task in tasks]
+            with self._lock:
+                self._unfinished[:] = [task for task in self._unfinished if not task.done()]
+                self._unfinished += [task for tasks in result for task in tasks]
         return result
+
+    def wait_for(self, job: BasePrimitiveJob[Any, Any]) -> None:
+        """Let `wait` also wait for a job that submits in a thread of its own."""
+        if self._reservation is not None:
+            with self._lock:
+                self._submitting.append(job)
 
     def wait(self) -> None:
         """Wait for what was submitted under a reservation. Raises ServiceLostError."""
-        for task in self._unfinished:
+        with self._lock:
+            jobs, self._submitting[:] = list(self._submitting), []
+        for job in jobs:
+            with suppress(Exception):  # whoever asks for its result gets that
+                job.result()
+        with self._lock:
+            tasks = list(self._unfinished)
+        for task in tasks:
             task.wait()
 
     def submit_options(self, **options: Any) -> BatchOptions:
@@ -250,12 +271,21 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
                 f"run() has no option {', '.join(unknown)}; there are {', '.join(defaults)}"
             )
         chosen = {**defaults, **options}
-        other = chosen.pop("seed_simulator")
-        if chosen["seed"] is None:
-            chosen["seed"] = other
-        elif other is not None and other != chosen["seed"]:
-            raise ValueError(f"seed={chosen['seed']!r} and seed_simulator={other!r}: give one")
+        chosen.pop("seed_simulator")
+        named = [
+            options[name] for name in ("seed", "seed_simulator") if options.get(name) is not None
+        ]
+        if len(set(named)) > 1:
+            raise ValueError(f"seed={named[0]!r} and seed_simulator={named[1]!r}: give one")
+        chosen["seed"] = named[0] if named else self.default_seed
         return chosen
+
+    @property
+    def default_seed(self) -> int | None:
+        """Of runs that name none: the option `seed`, else `seed_simulator`."""
+        options = self.options
+        seed: int | None = options.seed_simulator if options.seed is None else options.seed
+        return seed
 
     def close(self) -> None:
         """Close the connection, if this backend made it."""

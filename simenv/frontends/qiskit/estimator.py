@@ -72,7 +72,7 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
         if default_precision is None:
             default_precision = DEVICE_PRECISION if self._backend.is_emulated else 0.0
         self.default_precision = default_precision
-        self.seed = self._backend.options.seed if seed is None else seed
+        self.seed = self._backend.default_seed if seed is None else seed
 
     @property
     def backend(self) -> SimenvBackend:
@@ -138,7 +138,9 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
                 )
         backend = copy(self._backend)
         backend.set_options(**self._options)
-        return BackendEstimatorV2(backend=backend, options={"seed_simulator": self.seed}).run(pubs)
+        job = BackendEstimatorV2(backend=backend, options={"seed_simulator": self.seed}).run(pubs)
+        self._backend.wait_for(job)
+        return job
 
 
 def shots_of(precision: float) -> int:

@@ -55,7 +55,7 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
             raise TypeError(f"no option {', '.join(unknown)}; there are {', '.join(shared)}")
         self._options = {**shared, **options}
         self.default_shots = self._backend.options.shots if default_shots is None else default_shots
-        self.seed = self._backend.options.seed if seed is None else seed
+        self.seed = self._backend.default_seed if seed is None else seed
 
     @property
     def backend(self) -> SimenvBackend:

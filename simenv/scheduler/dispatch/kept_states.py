@@ -32,15 +32,16 @@ def grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> None:
         return
     host.free_memory -= more
     worker.kept_bytes += more
-    worker.kept_s, worker.kept_until_ns = parts.keep_s, 0
+    worker.kept_s, worker.kept_until_ns = max(worker.kept_s, parts.keep_s), 0
 
 
 def expire(state: SchedulerState, now_ns: int) -> None:
-    """End the grants whose time is over."""
+    """End the grants whose time is over. A worker drops states only while it waits for tasks."""
     for worker in state.workers.values():
-        if 0 < worker.kept_until_ns <= now_ns:
+        if 0 < worker.kept_until_ns <= now_ns and not worker.held:
             worker.host.free_memory += worker.kept_bytes
             worker.kept_bytes = worker.kept_until_ns = 0
+            worker.kept_s = 0.0
 
 
 def keeper(pool: Pool, record: TaskRecord) -> Worker | None:

@@ -243,8 +243,9 @@ class SchedulerState:
     def worker_became_idle(self, worker: Worker, now_ns: int) -> None:
         """Release what a worker was granted: it holds no task any more."""
         self.release_resources(worker)
-        if worker.kept_bytes and not worker.kept_until_ns:
-            worker.kept_until_ns = now_ns + round(worker.kept_s * 1e9) + KEPT_MARGIN_NS
+        if worker.kept_bytes:
+            end_ns = worker.kept_until_ns or now_ns + round(worker.kept_s * 1e9) + KEPT_MARGIN_NS
+            worker.kept_until_ns = max(end_ns, now_ns + KEPT_MARGIN_NS)
         worker.held_us = 0.0
         if worker.ranks > 1:
             self.gang_ended_ns = now_ns

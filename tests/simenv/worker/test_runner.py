@@ -126,6 +126,33 @@ def test_plans_are_cached_by_structure_and_evicted_beyond_size_limit(runner: Run
     assert plan(14, 0.1) is not wide
 
 
+def test_plans_of_parts_are_bounded_by_what_they_grow_to(runner: Runner) -> None:
+    """Their schedules are made when they are run."""
+    from qiskit import QuantumCircuit
+
+    from simenv.client.circuits import load
+    from simulators.circuit.ir import Circuit
+    from simulators.control import RunControl
+    from simulators.engine import CircuitParts, Request, RunOptions
+
+    engine = runner.engine("statevector")
+    cache = PlanCache(bound_bytes=200_000)
+    for layers in range(1, 61):
+        built = QuantumCircuit(4, 4)
+        for _ in range(layers):
+            built.h(range(4))
+            built.cx([0, 1, 2], [1, 2, 3])
+        built.measure(range(4), range(4))
+        made = load(built).program
+        circuit = Circuit.from_program(made)
+        options = RunOptions(parts=CircuitParts((circuit.ops.size - 1,)))
+        plan = cache.get(engine, made, circuit, options)
+        engine.run(plan, circuit, Request(10, 1), options, RunControl())
+    *older, _ = cache._plans.values()
+    assert 1 < len(older) < 59
+    assert sum(plan.memory_bytes for plan in older) <= 200_000
+
+
 def test_plans_with_noise_are_cached_by_its_digest_and_the_settings_of_the_engine(
     runner: Runner,
 ) -> None:

@@ -134,6 +134,6 @@ def test_run_of_missing_command_starts_no_environment(
         raise AssertionError("an environment was started")
 
     monkeypatch.setattr(private, "started", started)
-    monkeypatch.setattr(private, "found", lambda *_: None)
+    monkeypatch.setattr(private, "client_of", lambda *_: None)
     assert app.run(["exec", "--", "no-such-command-here"]) == 127
     assert "no-such-command-here: No such file or directory" in capsys.readouterr().err

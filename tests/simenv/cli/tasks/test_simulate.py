@@ -112,7 +112,7 @@ class TestRanks:
 
     def test_state_larger_than_memory_of_ranks_is_infeasible(self, file: Path) -> None:
         file.write_text(text(39))
-        answer = simulate(file, "--json", ranks=2)
+        answer = simulate(file, "--engine", "statevector", "--json", ranks=2)
         assert answer.code == 3
         assert answer.object["error"]["code"] == "infeasible"
         assert "in each of its ranks (39 qubits, double precision)" in answer.err

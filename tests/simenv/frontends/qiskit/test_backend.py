@@ -119,6 +119,9 @@ def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) 
     backend = SimenvBackend(env=env, shots=20, seed=9)
     first, second = (backend.run(ghz(2)).result() for _ in range(2))
     assert first.get_counts() == second.get_counts()
+    named = [backend.run(ghz(2), **{key: 3}).result() for key in ("seed", "seed_simulator")]
+    assert named[0].get_counts() == named[1].get_counts()
+    assert SimenvBackend(env=env, seed_simulator=7).default_seed == 7
     assert sum(first.get_counts().values()) == 20
     backend.set_options(shots=30)
     assert sum(backend.run(ghz(2)).result().get_counts().values()) == 30
@@ -128,7 +131,7 @@ def test_options_have_defaults_and_unknown_ones_are_refused(env: simenv.Client) 
     with pytest.raises(AttributeError, match="shot"):
         SimenvBackend(env=env, shot=3)
     with pytest.raises(ValueError, match="give one"):
-        backend.run(ghz(2), seed_simulator=3)
+        backend.run(ghz(2), seed=4, seed_simulator=3)
     with pytest.raises(ValueError, match="shots"):
         backend.run(ghz(2), shots=-3)
 

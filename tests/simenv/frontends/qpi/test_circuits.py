@@ -89,6 +89,7 @@ REFUSED = {
     HEAD3 + "\nqubit q; bit c; c = 1;": "2 21",
     HEAD3 + "\nx $0;": "2 3",
     HEAD2 + "qreg q[1]; rx(" + "(" * 100 + "1" + ")" * 100 + ") q[0];": "nested too deeply",
+    HEAD2 + "qreg q[1]; rx(" + "1^" * 200_000 + "1) q[0];": "nested too deeply",
 }
 
 

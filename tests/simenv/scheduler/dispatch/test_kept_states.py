@@ -89,6 +89,31 @@ def test_unrelated_tasks_leave_a_grant_and_its_time_as_they_are() -> None:
     assert scheduler.assign()[0].kept_bytes == 0
 
 
+def test_grant_outlasts_its_time_while_the_worker_cannot_drop_the_state() -> None:
+    scheduler = machine(1)
+    total = free_memory(scheduler)
+    scheduler.finish(part(scheduler).records)
+    scheduler.submit()
+    (sent,) = scheduler.assign()
+    scheduler.tick(KEEP_S + 10)
+    assert free_memory(scheduler) < total
+    scheduler.finish(sent.records)
+    assert free_memory(scheduler) == total - GIB  # it looks at its states when it waits
+    scheduler.tick(3)
+    assert free_memory(scheduler) == total
+
+
+def test_short_time_of_a_later_state_leaves_that_of_an_earlier_one() -> None:
+    scheduler = machine(1)
+    total = free_memory(scheduler)
+    scheduler.finish(part(scheduler).records)
+    scheduler.finish(part(scheduler, keep_s=0.001).records)
+    scheduler.tick(KEEP_S - 1)
+    assert free_memory(scheduler) == total - GIB
+    scheduler.tick(4)
+    assert free_memory(scheduler) == total
+
+
 def test_grants_of_a_node_are_a_quarter_of_its_memory_at_most() -> None:
     scheduler = CheckedScheduler(2, cluster(2, per_slot=3 * GIB))
     assert [part(scheduler).kept_bytes for _ in range(2)] == [GIB, 0]

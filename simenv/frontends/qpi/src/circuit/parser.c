@@ -160,8 +160,12 @@ static int parse_signed(Parser *parser, const Scope *scope, Expression *to)
         qpi_advance(parser);
     }
     TRY(parse_atom(parser, scope, to));
-    if (qpi_accept(parser, TOKEN_POWER))
+    if (qpi_accept(parser, TOKEN_POWER)) {
+        if (++parser->depth > MAX_NESTING)
+            return qpi_refuse(&parser->token, "write it in steps", "nested too deeply");
         TRY(parse_right(parser, scope, to, CODE_POW, parse_signed));
+        parser->depth--;
+    }
     if (negative)
         qpi_expression_apply(to, CODE_NEG);
     return QPI_OK;
