@@ -39,9 +39,16 @@ def _gates(profile: Profile) -> int:
     return profile.gates_1q + profile.gates_2q + profile.gates_many
 
 
+def _power(width: int) -> float:
+    """2**width, within the range of floats."""
+    return 2.0 ** min(width, 900)
+
+
 def statevector_operations(profile: Profile, width: int) -> float:
     """Of all amplitudes of so many qubits; a dynamic circuit has several states."""
-    return 2.0**width * (_SWEEP + _SWEEP_GATE * _gates(profile)) * (4 if profile.mid_circuit else 1)
+    return (
+        _power(width) * (_SWEEP + _SWEEP_GATE * _gates(profile)) * (4 if profile.mid_circuit else 1)
+    )
 
 
 def mps_operations(profile: Profile) -> float:
@@ -65,7 +72,7 @@ def contraction_operations(profile: Profile) -> float:
     if profile.contraction_width < 0:
         return float("inf")
     width = profile.contraction_width
-    each = _PATH + _PATH_INDEX * width**3 + _ROWS * _VALUE * 2.0**width
+    each = _PATH + _PATH_INDEX * width**3 + _ROWS * _VALUE * _power(width)
     return _gates(profile) * each
 
 

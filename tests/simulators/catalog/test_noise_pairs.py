@@ -55,7 +55,10 @@ def _noise(circuit: Circuit, kind: NoiseKind) -> NoiseProgram:
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    "card", [card for card in CARDS if not card.calls], ids=lambda card: card.name
+    "card",
+    # Those of GPUs run on the host device in tests/simulators/gpu/test_noise.py.
+    [card for card in CARDS if not card.calls and not card.gpus],
+    ids=lambda card: card.name,
 )
 def test_each_engine_takes_a_kind_of_noise_or_refuses_it_by_name(
     card: EngineCard, kind: NoiseKind, dynamic: bool

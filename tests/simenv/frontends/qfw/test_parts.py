@@ -287,7 +287,7 @@ def test_service_that_leaves_during_registration_is_deregistered(
         def deregister_service(self, service_id: str, **_: Any) -> None:
             gone.append(service_id)
 
-    for name, found in (("endpoint", None), ("words", "")):
+    for name, found in (("endpoint", None), ("capability_names", "")):
         monkeypatch.setattr(host, name, lambda *_, found=found: found)
     mine._register(Directory())
     assert gone == ["qpm:simenv:lab"]
