@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from simulators.circuit.ir import outcome_width, words
+from simulators.circuit.ir import num_words, outcome_width
 from simulators.control import RunControl
 from simulators.errors import Stopped
 from simulators.execution import sampling
@@ -22,7 +22,7 @@ def test_select_reads_each_bit_from_its_source(num_bits: int) -> None:
     packed = np.packbits(every, axis=1, bitorder="little")
     source = rng.integers(-1, 20, num_bits)
     found = select(packed, source)
-    assert found.shape == (50, words(num_bits))
+    assert found.shape == (50, num_words(num_bits))
     for row, wanted in zip(found, every, strict=True):
         number = int.from_bytes(row.tobytes(), "little")
         expected = sum(int(wanted[s]) << c for c, s in enumerate(source) if s >= 0)
@@ -37,7 +37,7 @@ def test_counts_are_those_of_a_dictionary(num_bits: int, monkeypatch: pytest.Mon
     rng = np.random.default_rng(num_bits)
     found, expected = Counts(num_bits), Counter[int]()
     for size in (0, 1, 70, 300, 50, 400):
-        rows = np.zeros((size, words(num_bits)), np.uint64)
+        rows = np.zeros((size, num_words(num_bits)), np.uint64)
         rows[:, 0] = rng.integers(0, 2 if num_bits == 1 else 40, size)
         rows[:, -1] |= rng.integers(0, 2, size, np.uint64)
         integers = [int.from_bytes(row.tobytes(), "little") for row in rows]

@@ -106,10 +106,10 @@ def test_a_group_counts_where_all_its_qubits_are_measured_once() -> None:
     alone = Arrays(2, 1).add("measure", [0], [0]).circuit()
     found = ReadoutStage.of(measurement_layout(alone), readout)
     assert found is not None
-    assert found.most.tolist() == [0.25]
+    assert found.bounds.tolist() == [0.25]
     both = ReadoutStage.of(layout(2), readout)
     assert both is not None
-    assert both.most.tolist() == [1.0]
+    assert both.bounds.tolist() == [1.0]
 
 
 def test_a_measurement_before_the_end_is_no_part_of_the_stage() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from simulators.circuit.ir import outcome_width, words
+from simulators.circuit.ir import num_words, outcome_width
 from simulators.execution.sampling import pack, tally, unpack, write
 
 RNG = np.random.default_rng(2)
@@ -22,7 +22,7 @@ def test_packed_outcomes_have_documented_width_and_unpack_unchanged(bits: int, w
     assert outcome_width(bits) == width
     values = sorted({int(RNG.integers(0, 2**62)) ** 5 % 2**bits for _ in range(50)})
     records = np.array(
-        [[value >> (64 * k) & (2**64 - 1) for k in range(words(bits))] for value in values],
+        [[value >> (64 * k) & (2**64 - 1) for k in range(num_words(bits))] for value in values],
         np.uint64,
     )
     packed, found = pack(records, bits)
@@ -65,7 +65,7 @@ def test_bits_are_written_to_their_clbits(kind: str) -> None:
     if kind == "mixed":
         source = RNG.permutation(source)
     indices = RNG.integers(0, 2**40, 200)
-    records = RNG.integers(0, 2**63, (200, words(source.size))).astype(np.uint64)
+    records = RNG.integers(0, 2**63, (200, num_words(source.size))).astype(np.uint64)
     before = numbers(records)
     write(records, indices, source)
     for old, new, index in zip(before, numbers(records), indices.tolist(), strict=True):

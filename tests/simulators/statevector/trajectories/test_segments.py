@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from random_circuits import unitary_circuits
 
 from simulators.circuit.ir import Circuit
-from simulators.statevector.trajectories.segments import Pieces, divide
-from simulators.statevector.trajectories.segments import given as given_by
+from simulators.statevector.trajectories.segments import Pieces, divide, insert_matrices
 from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
 
@@ -56,7 +55,7 @@ def test_paulis_at_one_location_share_one_plan() -> None:
     at = int(segments.place_at[0])
     tables = []
     for insert in range(3):
-        members = given_by(inserts, insert, 0, at)
+        members = insert_matrices(inserts, insert, 0, at)
         piece = pieces.planned(0, circuit.ops.size, members, zero=True)
         tables.append(piece.floats(circuit.params[pieces.params_order], members))
     assert pieces.plan_count == 1
