@@ -24,6 +24,7 @@ from simenv.model.program import (
     Token,
     decode_program,
     digest,
+    qubits_of,
 )
 from simenv.model.reservations import (
     AdmissionPolicy,
@@ -144,6 +145,7 @@ __all__ = [
     "Workload",
     "decode_program",
     "digest",
+    "qubits_of",
     "task_name",
     "task_number",
 ]

@@ -150,6 +150,29 @@ _ENCODER = msgspec.msgpack.Encoder()
 _PROGRAM = msgspec.msgpack.Decoder(Program)
 
 
+class _ProgramQubits(msgspec.Struct, frozen=True, array_like=True):
+    """The leading fields of a packed Program, as far as its qubits."""
+
+    format: int
+    num_qubits: int
+    num_clbits: int
+    registers: msgspec.Raw
+    names: msgspec.Raw
+    arities: msgspec.Raw
+    ops: msgspec.Raw
+    qubits: bytes
+
+
+_QUBITS = msgspec.msgpack.Decoder(_ProgramQubits)
+
+
+def qubits_of(packed: bytes) -> tuple[int, int]:
+    """How many qubits a packed program has, and how many of them its operations name. Raises
+    msgspec.DecodeError or TypeError on anything else."""
+    head = _QUBITS.decode(packed)
+    return head.num_qubits, len(set(memoryview(head.qubits).cast("H")))
+
+
 def decode_program(packed: bytes) -> Program:
     """The inverse of `Program.packed`; msgspec.DecodeError on anything else."""
     return _PROGRAM.decode(packed)

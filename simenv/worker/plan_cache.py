@@ -20,7 +20,7 @@ class PlanCache:
         self._held_bytes = 0
         self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
         self._sizes: dict[tuple[object, ...], int] = {}  # as they are in `_held_bytes`
-        self._newest: tuple[object, ...] | None = None
+        self._growing: tuple[object, ...] | None = None  # the newest, if it has parts
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -44,14 +44,14 @@ class PlanCache:
         plan = self._plans.get(key)
         if plan is not None:
             self._plans.move_to_end(key)
-            if options.parts is not None:  # its schedules are made when they are first run
+            if options.parts is not None:
                 self._measure(key)
             return plan
-        if self._newest is not None and self._newest in self._plans:
-            self._measure(self._newest)  # it has been run, and may have grown by that
+        if self._growing is not None and self._growing in self._plans:
+            self._measure(self._growing)  # its schedules were made when it was run
         plan = engine.plan(circuit, noise, options)
         self._plans[key] = plan
-        self._newest = key
+        self._growing = None if options.parts is None else key
         self._measure(key)
         while self._held_bytes > self._bound_bytes and len(self._plans) > 1:
             oldest, _ = self._plans.popitem(last=False)

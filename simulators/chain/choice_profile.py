@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from simulators.catalog import engine_cards, trial_operations
+from simulators.catalog import DEFAULT_ENGINE, SMALL_QUBITS, card, trial_operations
 from simulators.catalog.preference import (
     AUTO_BITS,
     contraction_operations,
@@ -23,8 +23,10 @@ def choice_profile(
 ) -> Profile:
     """As `profiler.profile`. A trial may take a second, so it is not made where others wait."""
     result = profile(circuit, outputs, labels)
-    widths = (card.effective_profile(result, outputs).num_qubits for card in engine_cards())
-    width = min(widths)
+    dense = card(DEFAULT_ENGINE)
+    if dense is None or result.num_qubits <= SMALL_QUBITS:
+        return result
+    width = dense.effective_profile(result, outputs).num_qubits
     operations = trial_operations(result, width)
     if not operations:
         return result

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from simenv.errors import ProgramError, VersionMismatchError
-from simenv.model import READ_FORMATS, Program, TaskOptions, decode_program
+from simenv.model import READ_FORMATS, Program, TaskOptions, decode_program, qubits_of
 from simenv.model.calls import is_call
 from simenv.scheduler.routing.engine_choice import AUTO
 from simenv.scheduler.routing.engine_support import takes_clifford_alone
@@ -118,8 +118,13 @@ def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
         return len(packed) >= BESIDE_BYTES
     if light_cone.is_loaded() and terms.engine != AUTO:
         return False
-    width = open_program(packed).num_qubits
-    return width > (DENSE_QUBITS if light_cone.is_loaded() else SMALL_QUBITS)
+    try:
+        declared, used = qubits_of(packed)
+    except (msgspec.MsgspecError, TypeError):
+        return False  # the look says what is wrong
+    if not light_cone.is_loaded():
+        return declared > SMALL_QUBITS
+    return declared > DENSE_QUBITS and used > SMALL_QUBITS
 
 
 def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) -> Looked:

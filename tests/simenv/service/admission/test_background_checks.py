@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from service import ServiceHarness, program, spec
 
-from simenv.model import Program, TaskOptions
+from simenv.model import Program, TaskOptions, qubits_of
 from simenv.service.admission import background_checks
 from simenv.service.admission.background_checks import Examining, Later
 from simenv.wire import codec
@@ -211,6 +212,16 @@ def test_first_wide_program_is_checked_in_background_while_kernels_are_loaded() 
     environment = {**os.environ, "PYTHONPATH": paths}
     found = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert (found.stdout, found.stderr) == ("here beside here\n", "")
+
+
+def test_few_qubits_of_a_wide_device_are_examined_at_once() -> None:
+    few = program(3)
+    on_device = msgspec.structs.replace(few, num_qubits=127)
+    assert qubits_of(few.packed()) == (3, 3)
+    assert qubits_of(on_device.packed()) == (127, 3)
+    examining = Examining()
+    background_checks.look(program(18).packed(), TaskOptions())  # by now its kernels are loaded
+    assert examining.look(0, on_device.packed(), TaskOptions(), "")[1].num_qubits == 127
 
 
 def test_wide_program_is_tried_in_background_where_auto_chooses() -> None:
