@@ -3,7 +3,7 @@
     with simenv.local(workers=2) as client:
         print(client.run("bell.qasm", shots=4096, seed=7).counts)
 
-Importing this loads nothing: each public name is fetched when it is first used.
+The import loads no other module: a public name is loaded when it is first used.
 """
 
 from __future__ import annotations

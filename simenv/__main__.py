@@ -1,4 +1,4 @@
-"""`python -m simenv`: the command line, where the console script is not on PATH."""
+"""`python -m simenv`: the command line, for shells without the console script on PATH."""
 
 from simenv.cli.entry import main
 

@@ -1,9 +1,9 @@
-"""Every error simenv raises to its users: one tree, one sentence of meaning a class.
+"""Errors that simenv raises to its users: one class tree; each class states its meaning.
 
-A message says what was wrong, which value, which limit; `hint` says the way out. `code` is the
-stable name that travels on the wire and in `--json`; `retryable` says whether the same call may
-succeed later; `exit_code` is what the command line ends with (1 failed, 2 usage, 3 refused, 4 no
-such thing, 5 no service, 124 timeout).
+A message names the fault, the value and the limit; `hint` names the remedy. `code` is the stable
+name of the class on the wire and in `--json`; `retryable` is True if the same call may succeed
+later; `exit_code` is the exit status of the command line (1 failed, 2 usage, 3 refused, 4 not
+found, 5 no service, 124 timeout).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 
 
 class SimenvError(Exception):
-    """Anything simenv refuses or reports. Catch this to catch them all."""
+    """Base class of all errors that simenv raises."""
 
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
@@ -22,34 +22,36 @@ class SimenvError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.index = index  # which item of a batch it is about; -1: the call as a whole
+        self.index = index  # index of the refused item of a batch; -1: the call as a whole
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
 class OptionError(SimenvError):
-    """An option has an unknown name or an impossible value; the caller mends the call."""
+    """An option has an unknown name or a value that is not allowed; the caller must change the
+    call."""
 
     code = "option"
     exit_code = 2
 
 
 class NoDeviceError(OptionError):
-    """An option that only an emulated device has, without one."""
+    """An option that needs an emulated device was given without one."""
 
     code = "no_device"
 
 
 class ConfigError(SimenvError):
-    """`simenv.toml` or a SIMENV_* variable cannot be used; whoever wrote it mends it."""
+    """`simenv.toml` or a SIMENV_* variable has an invalid value; its author must correct it."""
 
     code = "config"
     exit_code = 2
 
 
 class ProgramError(SimenvError):
-    """The circuit cannot be read or carried; `line` and `column` (from 1; 0: unknown) say where."""
+    """The circuit cannot be read or sent. `line` and `column` (from 1; 0: unknown) locate the
+    fault."""
 
     code = "program"
     exit_code = 2
@@ -63,21 +65,21 @@ class ProgramError(SimenvError):
 
 
 class LimitExceededError(SimenvError):
-    """A fixed bound on sizes or numbers was passed; make the thing smaller or split it."""
+    """A fixed limit on a size or number was exceeded; reduce the input or split it."""
 
     code = "limit"
     exit_code = 3
 
 
 class InfeasibleError(SimenvError):
-    """This environment can never run the task; take another engine, precision or machine."""
+    """This environment can never run the task; choose another engine, precision or machine."""
 
     code = "infeasible"
     exit_code = 3
 
 
 class InsufficientError(SimenvError):
-    """Not now: what the task needs is in use; the same call may succeed later."""
+    """The resources that the task needs are in use; the same call may succeed later."""
 
     code = "insufficient"
     retryable = True
@@ -85,7 +87,7 @@ class InsufficientError(SimenvError):
 
 
 class QueueFullError(InsufficientError):
-    """The queue is at its bound; try again after `retry_after_s` seconds."""
+    """The queue is full; submit again after `retry_after_s` seconds."""
 
     code = "queue_full"
 
@@ -97,21 +99,23 @@ class QueueFullError(InsufficientError):
 
 
 class NotReservedError(SimenvError):
-    """The reservation is not there, is over, belongs to somebody else or does not cover this."""
+    """The reservation does not exist, is over, belongs to another owner or does not cover the
+    task."""
 
     code = "reservation"
     exit_code = 3
 
 
 class KeyRefusedError(SimenvError):
-    """The service does not know this key (any longer), or is not the one the key is for."""
+    """The service does not accept this key (revoked or unknown), or the key is for another
+    service."""
 
     code = "key_refused"
     exit_code = 3
 
 
 class NotAllowedError(SimenvError):
-    """The role of the key does not reach that far; an admin's does."""
+    """The role of the key does not permit the request; the role of an admin does."""
 
     code = "not_allowed"
     exit_code = 3
@@ -136,14 +140,14 @@ class BatchRefusedError(SimenvError):
 
 
 class NotFoundError(SimenvError):
-    """No task, pool or worker of that name here (or it is no longer kept)."""
+    """No task, pool or worker of that name exists, or its record was removed."""
 
     code = "not_found"
     exit_code = 4
 
 
 class NoServiceError(SimenvError):
-    """No service could be reached at the address given."""
+    """No service could be reached at the given address."""
 
     code = "no_service"
     retryable = True
@@ -151,7 +155,8 @@ class NoServiceError(SimenvError):
 
 
 class ServiceLostError(NoServiceError):
-    """The service answered before and is silent now; `last_seen_s` seconds ago it was heard."""
+    """The service answered before and does not answer now; its last message came `last_seen_s` s
+    ago."""
 
     code = "service_lost"
 
@@ -163,21 +168,21 @@ class ServiceLostError(NoServiceError):
 
 
 class StartFailedError(SimenvError):
-    """A service or worker process did not become ready; the message quotes its last words."""
+    """A service or worker process did not become ready; the message quotes the end of its log."""
 
     code = "start_failed"
     retryable = True
 
 
 class VersionMismatchError(SimenvError):
-    """Two processes of different builds met; both versions are named."""
+    """Two processes have different versions of simenv; the message names both."""
 
     code = "version"
     exit_code = 3
 
 
 class ProtocolError(SimenvError):
-    """The other side sent something that is not of the protocol; a bug or a stranger."""
+    """A message violates the protocol: a bug, or a peer that is not simenv."""
 
     code = "protocol"
 
@@ -190,7 +195,7 @@ class JournalError(SimenvError):
 
 
 class StoreError(SimenvError):
-    """A file of results cannot be written or read; the message names the file and the remedy."""
+    """A result file cannot be written or read; the message names the file and the remedy."""
 
     code = "result_store"
     retryable = True
@@ -232,7 +237,7 @@ class TaskExpiredError(SimenvError):
 
 
 class TimedOutError(SimenvError, TimeoutError):
-    """The caller's own patience ended; the task goes on."""
+    """The timeout of the caller has passed; the task goes on."""
 
     code = "timeout"
     retryable = True
@@ -240,11 +245,11 @@ class TimedOutError(SimenvError, TimeoutError):
 
     def __init__(self, message: str, *, hint: str = "", index: int = -1, task: str = "") -> None:
         super().__init__(message, hint=hint, index=index)
-        self.task = task  # its id, where it is about one
+        self.task = task  # id of the task; "": the error is not about one task
 
 
 def by_code(code: str) -> type[SimenvError]:
-    """The class a wire code stands for; SimenvError itself for a code of a newer version."""
+    """Return the error class of a wire code; SimenvError for an unknown code of a newer version."""
     return _BY_CODE.get(code, SimenvError)
 
 

@@ -1,7 +1,7 @@
-"""Files and folders that only their owner can write.
+"""Files and folders that no other user can write.
 
-Invariant: content read from such a folder, or loaded from it as code, was written by this user or
-by root.
+Invariant: content that is read from such a folder, or loaded from it as code, was written by this
+user or by root.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import BinaryIO
 from simenv.errors import ConfigError
 
 ROOT = 0
-MAX_LINKS = 40  # as the kernel: path_resolution(7)
+MAX_LINKS = 40  # the limit of Linux: path_resolution(7)
 _WRITE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def private_folder(path: Path, setting: str = "SIMENV_HOME") -> Path:
-    """Create the folder where it is missing, its parents too, each with mode 0700; then check it.
+    """Create the folder and its missing parents with mode 0700, then check it with `check_private`.
 
     `setting`: the variable that names another folder, for the hint. Raises ConfigError.
     """
@@ -41,8 +41,11 @@ def private_folder(path: Path, setting: str = "SIMENV_HOME") -> Path:
 
 
 def kernel_folder(path: Path) -> Path:
-    """`private_folder` for compiled kernels. They are loaded as code, so that whoever could write
-    there before must be thought to have done so: the way out is to throw them away."""
+    """Create and check the folder of compiled kernels; see `private_folder`.
+
+    Kernels are loaded as code. If another user could write to an existing folder, its content must
+    not be trusted, so the hint says to remove it. Raises ConfigError.
+    """
     try:
         return private_folder(path, "SIMENV_KERNELS")
     except ConfigError as error:
@@ -51,8 +54,8 @@ def kernel_folder(path: Path) -> Path:
 
 
 def check_private(path: Path, setting: str = "SIMENV_HOME") -> None:
-    """Raise ConfigError unless the folder is ours alone to write, and nobody else can put another
-    one in its place: see `weakness`."""
+    """Raise ConfigError unless only this user can write the folder, and no other user can replace
+    it or a folder above it; see `weakness`."""
     result = weakness(path)
     if result is not None:
         level, why = result
@@ -64,11 +67,12 @@ def check_private(path: Path, setting: str = "SIMENV_HOME") -> None:
 
 
 def weakness(path: Path) -> tuple[Path, str] | None:
-    """The first level of the path that other users control, and why; None if there is none.
+    """Return the first level of the path that other users control, and the reason; None if there is
+    none.
 
-    The folder must be ours and writable by no one else. So must each folder above it, up to one
-    that is root's, or that is sticky, in which nobody can move what is ours. A symbolic link
-    counts like a folder, and is followed.
+    The folder must belong to this user, and no other user may write it. The same holds for each
+    folder above it, up to a folder of root; a sticky folder may be writable, because other users
+    cannot rename what belongs to this user. A symbolic link counts like a folder, and is followed.
     """
     pending, links = [(path.absolute(), True)], 0
     while pending:
@@ -93,8 +97,8 @@ def weakness(path: Path) -> tuple[Path, str] | None:
 
 
 def create_private(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Create a file of mode 0600 that does not exist yet. Raises OSError, and ConfigError where
-    the file system has no modes; a partly written file is removed."""
+    """Create a new file of mode 0600. Raises OSError (also if the file exists), and ConfigError if
+    the file system has no modes. A partly written file is removed."""
     with _created(path, 0o600, sync=sync) as out:
         out.write(data)
 
@@ -102,7 +106,8 @@ def create_private(path: Path, data: bytes, *, sync: bool = True) -> None:
 def write_atomic(path: Path, data: bytes, *, sync: bool = False) -> None:
     """Replace a file of mode 0600 by rename, so that a reader sees the old or the new content.
 
-    `sync`: the new content survives a power failure once this returns. Raises as `create_private`.
+    `sync`: the new content survives a power failure once this returns. Raises like
+    `create_private`.
     """
     with replacing(path, sync=sync) as out:
         out.write(data)
@@ -116,7 +121,7 @@ def replacing(path: Path, *, mode: int = 0o600, sync: bool = False) -> Iterator[
 
     `mode` is reduced by the umask. The temporary name is unique, so that processes that replace the
     same file do not disturb each other; the last rename wins. After an error `path` is unchanged
-    and the temporary file is removed. Raises as `create_private`.
+    and the temporary file is removed. Raises like `create_private`.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     with _created(temporary, mode, sync=sync) as out:
@@ -150,7 +155,7 @@ def _created(path: Path, mode: int, *, sync: bool) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the names in a folder to its disk. Raises OSError."""
+    """Write the directory entries of a folder to disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -159,7 +164,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def _why_unsafe(info: os.stat_result, *, is_leaf: bool) -> str:
-    """`is_leaf`: of the folder itself more is asked than of those above."""
+    """Return the reason why other users control this level of a path, or "".
+
+    `is_leaf`: this level is the folder itself, for which the conditions are stricter: it must
+    belong to this user, and being sticky does not excuse write permission of others.
+    """
     is_link = stat.S_ISLNK(info.st_mode)
     may_be_roots = is_link or not is_leaf
     if not _is_ours(info.st_uid) and not (may_be_roots and _is_roots(info.st_uid)):
@@ -184,9 +193,11 @@ def _is_roots(uid: int) -> bool:
 
 @functools.cache
 def _unmapped_uid() -> int:
-    """The number under which root's files appear in a user namespace that does not map root, as
-    that of our ranks; -1 outside of one. Other users' files appear under it too: there the check
-    of the process that made the namespace has to do."""
+    """Return the uid under which root's files appear in a user namespace that does not map root.
+
+    MPI ranks may run in such a namespace; -1 outside of one. Files of other users have the same uid
+    there, so the process that created the namespace must have checked the folder.
+    """
     try:
         mapped = Path("/proc/self/uid_map").read_text().split()
         if any(first == str(ROOT) for first in mapped[::3]):

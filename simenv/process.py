@@ -11,7 +11,7 @@ _START_TIME = 19  # field of /proc/self/stat, counted from the third (proc(5))
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process."""
+    """Resident memory of this process in bytes."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
     except OSError:  # not Linux
@@ -29,7 +29,8 @@ def start_ticks() -> str:
 
 
 def freeze_gc() -> None:
-    """Enable the garbage collector for objects created from now on; it skips the present ones."""
+    """Enable the garbage collector for objects that are created from now on; it skips existing
+    objects."""
     gc.collect()
     gc.freeze()
     gc.enable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def elapsed(seconds: float) -> str:
-    """M:SS, H:MM:SS or D-HH:MM:SS."""
+    """Format a time as M:SS, H:MM:SS or D-HH:MM:SS."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
@@ -14,7 +14,7 @@ def elapsed(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes, minutes below two hours, else hours."""
+    """Format a time in seconds below two minutes, in minutes below two hours, else in hours."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -23,7 +23,7 @@ def duration(seconds: float) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes with a binary unit, as in "16.0 GiB"; from one exbibyte on a power of two."""
+    """Format bytes with a binary unit, as in "16.0 GiB"; from one exbibyte on as a power of two."""
     if number >= 2**60:
         return f"2^{number.bit_length() - 1} bytes"
     value = float(number)

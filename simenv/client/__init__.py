@@ -1,5 +1,6 @@
-"""The user's side: pack at the edge, send, wait, unpack when somebody looks.
+"""Client of an environment: packs circuits, submits tasks, waits for them and decodes their
+results.
 
-A stranger to service and worker: it knows them by `wire` alone. Nothing here is imported by
-`import simenv` before it is used, and numpy and qiskit only by the calls that need them.
+It imports nothing of the service and of workers; messages of `wire` are its only interface to them.
+`import simenv` imports none of it, and only calls that need numpy and qiskit import them.
 """

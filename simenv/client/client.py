@@ -1,6 +1,6 @@
-"""The public face of an environment: submit, wait, look, cancel.
+"""Client of an environment: submits tasks, waits for them, queries and cancels them. Thread-safe.
 
-Thread-safe; opens a connection of its own in a forked child; works inside a running event loop.
+A forked child opens a connection of its own. Methods work inside a running event loop.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from simenv.client.qpm.provider import QPM
     from simenv.client.qpm.runtime.completion_queues import CompletionRetention
 
-MAX_SEQ = 2**63 - 1  # of a completion: SQLite's integers
+MAX_SEQ = 2**63 - 1  # number of a completion: an integer of SQLite
 
 
 class Client(Environment):
-    """An environment. Made by `simenv.connect` and `simenv.local`; use it with `with`."""
+    """The client of one environment, from `simenv.connect` or `simenv.local`; a context manager."""
 
     def __init__(
         self, where: address.Address, timeout_s: float = LOST_S, *, as_client: bool = False
@@ -89,28 +89,28 @@ class Client(Environment):
         name: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
-        """Submit one task; it is durably accepted when this returns.
+        """Submit one task. The task is durably accepted when this returns.
 
         `circuit`: a QuantumCircuit, OpenQASM 2 or 3 text, or the path of a file (a `str` is text if
-        it holds a newline or `;`). `shots=None`: exact. `seed=None`: one is drawn, and the result
-        names it. `outputs`: of counts, memory (the bits of each shot), probabilities, statevector,
-        expectation, gradient (exact, by the free parameters); `observables` ask for expectation by
-        themselves. `parameter_values`: one set; `binding_index`: its index in a sweep, which with
-        the seed of a result gives the counts of that result again. `priority`: higher goes first.
-        `queue_timeout_s`, `run_timeout_s`: seconds after which a waiting or running task ends as
-        EXPIRED. `options`: the engine's own, such as `{"bond": 64}`. `ranks`: of the worker that
-        runs it, a power of two; None: as many as its memory needs. `reservation`: the result of
-        `reserve`, or its id; without a `pool` the task goes to the reserved pool. `prefer`: pools,
-        or kinds of devices (hardware, emulator, simulator); the first that can take the task now
-        gets it, and the result's `engine_reason` names it. `device`: the name of an emulated device
-        on which it runs with noise; `noise`: "on", "off", a recipe ("aer"), factors of components
-        ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto" compiles what
-        does not fit the device, "fresh" also where its calibration has changed, "always" all,
-        "never" nothing; `qubit_mapping`: its qubits. `after`: tasks, or their ids, 64 at most; it
-        runs when all are DONE, and fails with the reason `dependency` when one ends otherwise.
-        `idempotency_key`: a repeat with the same key and content returns the same task, other
-        content raises KeyConflictError. Of a stim.Circuit detectors and observables are sampled,
-        and decoded by `decoder` ("pymatching", or None); its result is a `DetectionResult`.
+        it holds a newline or `;`). `shots=None`: exact results. `seed=None`: a random seed, which
+        the result names. `outputs`: of counts, memory (the bits of each shot), probabilities,
+        statevector, expectation, gradient (exact, by the free parameters); `observables` imply
+        expectation. `parameter_values`: one binding; `binding_index`: its index in a sweep, which
+        with the seed of a result gives the counts of that result again. `priority`: tasks of higher
+        priority start first. `queue_timeout_s`, `run_timeout_s`: seconds after which a waiting or
+        running task ends as EXPIRED. `options`: of the engine, such as `{"bond": 64}`. `ranks`: MPI
+        ranks of the worker, a power of two; None: as many as the memory needs. `reservation`: the
+        result of `reserve`, or its id; without `pool` the task goes to the reserved pool. `prefer`:
+        pools, or kinds of devices (hardware, emulator, simulator); the first that can take the task
+        now gets it, and the result's `engine_reason` names it. `device`: the emulated device that
+        runs the circuit, with noise; `noise`: "on", "off", a recipe ("aer"), factors of components
+        ({"gate.depolarizing": 0.5}), or an exported noise model; `compile`: "auto" compiles
+        circuits that do not fit the device, "fresh" again after a change of calibration, "always"
+        all, "never" none; `qubit_mapping`: the device's qubits. `after`: tasks, or their ids, at
+        most 64; the task runs when all are DONE, and fails with the reason `dependency` when one
+        ends otherwise. `idempotency_key`: a repeat with the same key and content returns the same
+        task, other content raises KeyConflictError. A stim.Circuit gives samples of its detectors
+        and observables in a `DetectionResult`; `decoder`: "pymatching", or None.
 
         Raises ProgramError, OptionError, InfeasibleError, LimitExceededError, NotFoundError,
         NotReservedError, QueueFullError, KeyConflictError, ServiceLostError.
@@ -180,18 +180,18 @@ class Client(Environment):
     ) -> list[Task]:
         """Submit many tasks, in order, accepted or refused as a whole; options as in `submit`.
 
-        `work`: several circuits; or a sweep, (circuit, parameter values), one task for each set of
-        values: an array (K, P), columns in the order of `circuit.parameters`, or a mapping from
-        parameter to K values; or a list of sweeps, `shots` then one number or one each. A sweep is
-        sent as few tasks of up to 4,096 sets of values (bindings), each accepted, run and ended as
-        one; each Task returned, such as `t-8k2f.17`, is one binding.
+        `work`: several circuits; or a sweep, (circuit, parameter values), one task for each
+        binding: an array (K, P) with columns in the order of `circuit.parameters`, or a mapping
+        from parameter to K values; or a list of sweeps, `shots` then one number or one each. A
+        sweep is sent as few tasks of at most 4,096 bindings, which are accepted, run and ended
+        together. Each returned Task, such as `t-8k2f.17`, is one binding.
 
-        `seed`: a list gives each task, or each of several sweeps, its own. One seed: item k gets
-        BLAKE2b(seed, k), cut to 53 bits; the bindings of a sweep share it, and their number is a
-        part of the random key. Item k has the idempotency key (idempotency_key, k).
+        `seed`: a list has one seed for each task, or for each of several sweeps. From one seed,
+        item k gets BLAKE2b(seed, k), cut to 53 bits; the bindings of a sweep share it, and their
+        index is a part of the random key. Item k has the idempotency key (idempotency_key, k).
 
-        Raises BatchRefusedError with one error for each bad item; a refusal that is about the call
-        as a whole (QueueFullError, KeyConflictError) is raised as it is.
+        Raises BatchRefusedError with one error for each bad item. A refusal of the call as a whole
+        (QueueFullError, KeyConflictError) is raised as it is.
         """
         begun = perf_counter()
         prepared = prepare_many(
@@ -226,10 +226,10 @@ class Client(Environment):
 
     @with_options_of(submit)
     def post(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
-        """Submit without waiting for the acceptance: for many circuits one by one.
+        """Submit one task without waiting for its acceptance; faster for many single circuits.
 
-        What the client finds wrong is raised here. What the service refuses is raised by the first
-        use of the task that needs its acceptance: its id, its state, its result.
+        Errors that the client finds are raised here. A refusal by the service is raised by the
+        first use of the task that needs its acceptance: its id, its state, its result.
         """
         begun = perf_counter()
         prepared = prepare_one(circuit, options, self._devices)
@@ -238,57 +238,57 @@ class Client(Environment):
 
     @with_options_of(submit)
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
-        """The result of `submit(circuit, ...)`."""
+        """Submit a circuit and wait for its result; options as in `submit`."""
         return self.submit(circuit, **options).result()
 
     @with_options_of(submit)
     def explain(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Explanation:
         """Ask which engine `submit(circuit, ...)` would choose, and why no other; nothing is run.
 
-        Its `engine` is "" where none can run it here. Raises ProgramError, OptionError.
+        `engine` of the answer is "" if no engine here can run it. Raises ProgramError, OptionError.
         """
         return explain(self._session, circuit, options, self._devices)
 
     # --- tasks --------------------------------------------------------------------------------
 
     def task(self, task: str | int) -> Task:
-        """A task submitted before, here or by another process; NotFoundError if there is none (any
-        longer)."""
+        """Return a task that was submitted before, by any process. Raises NotFoundError."""
         number = number_of(task)
         infos = self._session.task_infos([number])
         if not infos:
             handle = self._session.handle_for(number, Submission())
-            self._session.wait_ended(handle, None)  # it is answered at once
+            self._session.wait_ended(handle, None)  # returns at once
             raise handle.error() or NotFoundError(f"no task {task} here")
         return Task(self._session.handle_for(number, Submission(infos[0].name)), row_of(task))
 
     def tasks(self, tasks: Iterable[Task | str | int]) -> list[TaskInfo]:
-        """What the service knows of these; unknown ones are left out."""
+        """Return the service's information on these tasks; unknown tasks are left out."""
         return self._session.task_infos([number_of(task) for task in tasks])
 
     def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]:
-        """One word for each: "cancelled", "cancelling" (it was asked to stop), "final" (it had
-        ended), "unknown"."""
+        """Cancel tasks; return for each "cancelled", "cancelling" (a running task was asked to
+        stop), "final" (it had ended before) or "unknown"."""
         return self._session.cancel([number_of(task) for task in tasks])
 
     def queue(self, done: bool = False, limit: int = 100) -> tuple[int, list[TaskInfo]]:
-        """How many there are, and the first of them: running, then waiting in their order;
-        `done`: ended ones instead, newest first."""
+        """Return the length of the queue and its first `limit` tasks: running, then waiting in
+        order; `done`: ended tasks instead, newest first."""
         answer = self._session.request(m.Queue, partial(m.GetQueue, done=done, limit=limit))
         return answer.total, answer.tasks
 
     def completions(
         self, since: int | None = None, cursor: str | None = None, follow: bool = False
     ) -> CompletionIterator:
-        """All completions of the environment numbered above `since`, in order; also `async for`.
+        """Iterate over the environment's completions above number `since`, in order; also `async
+        for`.
 
         `since=None`: above the position of the cursor. A named `cursor` is stored by the service
-        under the owner's name: it survives this process, starts at 0, and whoever names it shares
-        it. Without a name the cursor belongs to this client alone, is not stored, and starts at the
-        newest completion at the time of its connection, so that programs of one owner do not
-        disturb one another. The iteration ends when all is read and no task waits or runs;
-        `follow`: never. It yields failed, cancelled and expired tasks too: see `Completion.error`.
-        Acknowledge with `ack` when a result is safe. Raises OptionError.
+        under the owner's name: it survives this process, starts at 0, and is shared by all clients
+        that name it. The unnamed cursor belongs to this client alone, is not stored, and starts at
+        the newest completion at the time of its connection, so that programs of one owner do not
+        disturb one another. The iteration ends when all are read and no task waits or runs; with
+        `follow` never. It yields failed, cancelled and expired tasks too: see `Completion.error`.
+        Acknowledge with `ack` when a result is stored. Raises OptionError.
         """
         if since is None and cursor is None:
             since = self._read_up_to
@@ -299,10 +299,11 @@ class Client(Environment):
         return CompletionIterator(self._session, since, follow)
 
     def ack(self, seq: int, cursor: str | None = None) -> int:
-        """Move a cursor: everything up to `seq` is safely read. Return its new position.
+        """Move a cursor to `seq`, which acknowledges all completions up to it. Return its new
+        position.
 
-        A named cursor is stored before this returns. Without a name it is this client's own; see
-        `completions`. Raises OptionError.
+        A named cursor is stored before this returns. Without a name the client's own cursor moves;
+        see `completions`. Raises OptionError.
         """
         if cursor is not None:
             return self._session.request(
@@ -313,7 +314,7 @@ class Client(Environment):
 
     @property
     def qpm(self) -> QPM:
-        """This environment as a QPM, for hosts that drive hardware through one."""
+        """QPM interface of this environment, for hosts that use hardware through a QPM."""
         from simenv.client.qpm.provider import QPM
 
         with self._session.channel.lock:
@@ -330,14 +331,14 @@ class Client(Environment):
         statevector_qubits: int = 20,
         retention: CompletionRetention | None = None,
     ) -> QPM:
-        """A QPM of its own, with queues of its own.
+        """Return a new QPM with queues of its own.
 
-        `pool`: it stands for this pool alone, and what it is given runs there; None: for the
-        environment.
-        `reservations`: "optional", or "required": then every circuit must name one. `token_file`:
-        one that is nobody else's to read; every call of revision 2 must carry what it holds.
-        `statevector_qubits`: wider statevectors are refused. `retention`: of unread completions;
-        None: an hour, and what the contract has. Raises OptionError, ConfigError, NotFoundError.
+        `pool`: the QPM represents this pool alone, and its circuits run there; None: the
+        environment. `reservations`: "optional", or "required": every circuit must name one.
+        `token_file`: a file that only its owner can read; every call of revision 2 must carry its
+        content. `statevector_qubits`: wider statevectors are refused. `retention`: of unread
+        completions; None: one hour, and the contract's limits. Raises OptionError, ConfigError,
+        NotFoundError.
         """
         from simenv.client.qpm.provider import configured
 
@@ -353,7 +354,7 @@ class Client(Environment):
         )
 
     def close(self) -> None:
-        """Let go of the connection; tasks go on. Idempotent."""
+        """Close the connection; tasks go on. Idempotent."""
         self._renewer.stop()
         self._session.close()
         self._renewer.join()
@@ -386,11 +387,12 @@ def connect(
     timeout_s: float = LOST_S,
     role: str | None = None,
 ) -> Client:
-    """A client of an environment that is up.
+    """Connect to a running environment.
 
-    `service`: its connection file; else `name`; else the file SIMENV_SERVICE names; else `default`.
-    `role`: "client" gives up the rights of an admin, whose requests then raise NotAllowedError;
-    None: the role of the key. Raises NoServiceError, VersionMismatchError, OptionError.
+    `service`: its connection file; else `name`; else the file that SIMENV_SERVICE names; else
+    `default`. `role`: "client" gives up the rights of an admin, whose requests then raise
+    NotAllowedError; None: the role of the key. Raises NoServiceError, VersionMismatchError,
+    OptionError.
     """
     if role not in (None, "client"):
         raise OptionError(f"role={role!r:.80}", hint="'client', or None for the role of the key")

@@ -1,4 +1,4 @@
-"""Queries and administration of an environment: the part of `Client` that submits nothing.
+"""Queries and administration of an environment: the base class of `Client`, without submission.
 
 Invariant: a method that changes the environment returns its new state after it was stored.
 """
@@ -63,11 +63,11 @@ if TYPE_CHECKING:
     from simenv.client.keys import KeyStore
 
 MAX_REASON_CHARS = 500
-SHOWN_S = 0.5  # within which the service answers, for showing only
+SHOWN_S = 0.5  # timeout of requests for `repr` and notebooks
 
 
 class Environment:
-    """Thread-safe."""
+    """Queries and administration of one environment. Thread-safe."""
 
     def __init__(
         self, where: Address, timeout_s: float = LOST_S, *, as_client: bool = False
@@ -76,7 +76,7 @@ class Environment:
         self._session = ServiceSession(where, timeout_s, as_client=as_client)
         self._devices = SubmitDevices(ServiceDevices(self._session))
         self._renewer = LeaseRenewer()
-        self.history = TaskHistory(self._session)  # what the journal keeps of it
+        self.history = TaskHistory(self._session)  # tasks and events in the journal
 
     @property
     def name(self) -> str:
@@ -85,53 +85,53 @@ class Environment:
 
     @property
     def service(self) -> str:
-        """What SIMENV_SERVICE must hold for another process to find it: its connection file."""
+        """Path of the connection file: the value of SIMENV_SERVICE for other processes."""
         return str(self._where.path)
 
     @property
     def session(self) -> ServiceSession:
-        """The connection; for frontends that send messages of their own."""
+        """Connection to the service, for frontends that send messages of their own."""
         return self._session
 
     @property
     def submit_devices(self) -> SubmitDevices:
-        """What this client knows of devices, and its compilers; for frontends."""
+        """Devices and compilers that submissions of this client use; for frontends."""
         return self._devices
 
-    # --- how it is ----------------------------------------------------------------------------
+    # --- status --------------------------------------------------------------------------------
 
     def status(self) -> ServiceInfo:
-        """Is it well? Figures of service, queue, pools and nodes."""
+        """Return the figures of service, queue, pools and nodes."""
         return self._session.request(m.Status, m.GetStatus).info
 
     def workers(self) -> list[WorkerInfo]:
-        """The resident simulators."""
+        """Return the resident workers."""
         return self._session.request(m.Workers, m.GetWorkers).workers
 
     def pools(self) -> dict[str, PoolInfo]:
-        """The pools, by name; also those that were made for programs too big for one worker."""
+        """Return the pools by name; also those that were made for programs too large for a
+        worker."""
         return {pool.name: pool for pool in self._session.request(Pools, GetPools).pools}
 
     def devices(self) -> dict[str, DeviceInfo]:
-        """The pools as devices, by name: qubits, gates, couplings, and of machines what was
-        measured. One whose machine has not told yet what it is has 0 qubits. `device_names` has
-        those that `device=` takes besides."""
+        """Return the pools as devices, by name: qubits, gates, couplings and, for machines,
+        measured properties. A machine that has not described itself yet has 0 qubits."""
         return {
             device.name: device for device in self._session.request(Devices, GetDevices).devices
         }
 
     def device_names(self) -> dict[str, CalibrationSource]:
-        """The names that `device=` takes, sorted, with the source of each: imported, bundled or
-        qiskit-ibm-runtime. No calibration data is read; `device(name)` describes one."""
+        """Return the names that `device=` accepts, sorted, with the source of each: imported,
+        bundled or qiskit-ibm-runtime. No calibration data is read; `device(name)` describes one."""
         result = self._session.request(Devices, partial(GetDevices, names=True)).names
         return {name: CalibrationSource(source) for name, source in result}
 
     def device(self, name: str) -> DeviceInfo:
-        """An emulated device by its name, or that of a pool: as it is calibrated now. Raises
+        """Return an emulated device, or the device of a pool, with its present calibration. Raises
         NotFoundError, OptionError."""
         return self._devices.info(name)
 
-    # --- work beside circuits -----------------------------------------------------------------
+    # --- calls and parts of circuits ----------------------------------------------------------
 
     def transpile(
         self,
@@ -142,15 +142,14 @@ class Environment:
         seed: SupportsIndex = SEED,
         **options: Unpack[CallOptions],
     ) -> Any:
-        """A QuantumCircuit, or a list of them, in the native gates of a device, on its qubits;
-        compiled by the workers of the environment, a few circuits in each task.
+        """Compile a QuantumCircuit, or a list of them, to the native gates and qubits of a device.
 
-        `device`: its name, or that of a pool that holds one. `level`: 0 to 3 is what
-        `qiskit.transpile` gives at that optimization level for the device's Target and
-        `seed_transpiler=seed`; None: what `submit` makes of the circuit for that device. The result
-        is a function of circuit, calibration, level, seed and the workers' Qiskit alone. `options`:
-        pool, priority, queue_timeout_s, run_timeout_s, reservation, after, name, idempotency_key,
-        as in `submit`.
+        The workers of the environment compile, a few circuits in each task. `device`: its name, or
+        a pool with one. `level`: 0 to 3 gives the result of `qiskit.transpile` at that optimization
+        level for the device's Target and `seed_transpiler=seed`; None: the circuit that `submit`
+        would run. The result depends only on circuit, calibration, level, seed and the workers'
+        Qiskit. `options`: pool, priority, queue_timeout_s, run_timeout_s, reservation, after, name,
+        idempotency_key, as in `submit`.
 
         Raises ProgramError, NotFoundError, OptionError, LimitExceededError, TaskFailedError.
         """
@@ -165,63 +164,63 @@ class Environment:
     def submit_part(
         self, circuit: Any, *, keep_s: float = KEEP_S, **options: Unpack[PartOptions]
     ) -> PartTask:
-        """Submit the first part of a circuit, which runs once; its state stays with its worker for
-        `keep_s` seconds. The program decides by `measured` what `submit`, `run` and `submit_part`
-        of the PartTask go on with. A function of circuits, seed and precision alone.
+        """Submit the first part of a circuit. It runs once, and its worker keeps the state for
+        `keep_s` seconds. By `measured` the program decides how `submit`, `run` and `submit_part` of
+        the PartTask continue. Results depend only on circuits, seed and precision.
 
         `options`: seed, engine, precision, pool, priority, queue_timeout_s, run_timeout_s,
-        reservation, after, name, idempotency_key, as in `submit`; noise there is none. Raises as
+        reservation, after, name, idempotency_key, as in `submit`; there is no noise. Raises like
         `submit`.
         """
         return submit_part(self._session, circuit, keep_s, options)
 
     def functions(self, **options: Unpack[CallOptions]) -> FunctionExecutor:
-        """An executor that calls Python functions in workers of a pool of engine `functions`.
+        """Return an executor of Python functions in workers of a pool of engine `functions`.
 
-        For the environment's own user alone, in an environment that was brought up with such a
-        pool. `options`: of every call, as for `transpile`. Raises NotAllowedError.
+        Only the environment's own user may call functions, in an environment that was started with
+        such a pool. `options`: of every call, as for `transpile`. Raises NotAllowedError.
         """
         from simenv.client.calls.functions import FunctionExecutor
 
         return FunctionExecutor(self._session, isinstance(self._where, KeyFileAddress), options)
 
     def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallTask:
-        """Call a function in a worker: a future of what it returns; see `functions`."""
+        """Call a function in a worker; return a future of its return value. See `functions`."""
         return self.functions().submit(function, *args, **kwargs)
 
     def map(self, function: Callable[..., Any], /, *iterables: Iterable[Any]) -> list[CallTask]:
-        """Call a function for each of the items, taken together as by `zip`: futures, in order."""
+        """Call a function for each of the items, grouped as by `zip`; return futures, in order."""
         return self.functions().submit_many(function, *iterables)
 
-    # --- how it is, in detail -----------------------------------------------------------------
+    # --- nodes, events and policies -----------------------------------------------------------
 
     def nodes(self) -> dict[str, NodeInfo]:
-        """The machines of the allocation, by name."""
+        """Return the nodes of the allocation, by name."""
         return _by_name(self._session.request(Pools, GetPools))
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
-        """What has happened after event `since`, up to now. `kinds`: patterns like `worker.*`."""
+        """Iterate over the events after number `since`. `kinds`: patterns like `worker.*`."""
         return self.history.events(since, kinds)
 
     @property
     def policies(self) -> PolicySettings:
-        """How pools order their queues and admit reservations."""
+        """Queue policies and admission policies of the pools."""
         return PolicySettings(self._session)
 
     # --- limits -------------------------------------------------------------------------------
 
     def limits(self) -> dict[str, OwnerReport]:
-        """Limits and use, by owner: of all for an admin, else of one's own. "" is the
-        environment's own user, who has no limits."""
+        """Return limits and use by owner: of all owners for an admin, else of the client's own. ""
+        is the environment's own user, who has no limits."""
         result = self._session.request(OwnerReports, GetLimits).owners
         return {report.owner: report for report in result}
 
     def set_limits(
         self, owner: str, values: Mapping[str, int] | None = None, *, reset: bool = False
     ) -> OwnerReport:
-        """Change some limits of the owner of a key; they last, also over restarts.
+        """Change some limits of the owner of a key. They persist over restarts.
 
-        `values`: fields of OwnerLimits; 0 means no limit. `reset`: first forget what was set
+        `values`: fields of OwnerLimits; 0 means no limit. `reset`: first remove all settings made
         before. Raises NotFoundError, OptionError, NotAllowedError.
         """
         settings = dict(values or {})
@@ -231,7 +230,7 @@ class Environment:
         result = self._session.request(OwnerReports, ask).owners
         return next(report for report in result if report.owner == owner)
 
-    # --- reserving ----------------------------------------------------------------------------
+    # --- reservations --------------------------------------------------------------------------
 
     def reserve(
         self,
@@ -249,18 +248,18 @@ class Environment:
         shots: SupportsIndex = 0,
         timeout_s: float | None = None,
     ) -> Reservation:
-        """A claim on a pool, or on the whole environment, for `for_s` seconds unless it is renewed.
+        """Reserve a pool, or the whole environment, for `for_s` seconds unless it is renewed.
 
-        `count` circuits of so many qubits, gates, measurements and shots are what it is for: what
-        that costs is decided by the pool's admission policy. `workers` are kept for it alone, and
-        `bound_s` is the time within which its tasks should begin. Where it must wait for others,
-        this waits up to `timeout_s` seconds (None: as long as it takes).
+        The reservation is for `count` circuits of the given size each; the admission policy of the
+        pool computes its cost. `workers`: number of workers that serve only this reservation;
+        `bound_s`: time within which its tasks should begin. A delayed request is repeated for up to
+        `timeout_s` seconds (None: without limit).
 
             with client.reserve("main", count=100, gates_2q=20, shots=1024) as mine:
                 client.submit(circuit, reservation=mine)
 
-        In a `with` block it is renewed, and released at the end. Raises NotReservedError when it
-        can never be had, OptionError, TimedOutError.
+        A `with` block renews it, and releases it at the end. Raises NotReservedError when the
+        request is rejected, OptionError, TimedOutError.
         """
         sizes = (count, qubits, depth, gates_1q, gates_2q, measurements, shots)
         ask = asked(pool, for_s, workers, bound_s, sizes)
@@ -268,17 +267,17 @@ class Environment:
         return Reservation(self._session, self._renewer, listed(self._session, number)[0], for_s)
 
     def reservations(self) -> list[ReservationInfo]:
-        """One's own, also those that were over within the last hour; for admins: everybody's."""
+        """Return one's own reservations, with those of the last hour; for admins all
+        reservations."""
         return listed(self._session)
 
     def reservation(self, number: SupportsIndex) -> Reservation:
-        """One that was made here or by another process; it is renewed as long as it was made for.
-        Raises NotReservedError."""
+        """Return an existing reservation, made by any process. Raises NotReservedError."""
         info = listed(self._session, checked_reservation(number))[0]
         for_s = max(1, info.expires_ns - info.created_ns) / 1e9
         return Reservation(self._session, self._renewer, info, for_s)
 
-    # --- steering it; for admins --------------------------------------------------------------
+    # --- administration ------------------------------------------------------------------------
 
     def scale(
         self,
@@ -290,14 +289,14 @@ class Environment:
         force: bool = False,
     ) -> PoolInfo:
         """Set the number of workers of a pool: `workers` always, or `min_workers` and, while tasks
-        wait, up to `max_workers`; the bound that is not given stays as it is.
+        wait, up to `max_workers`; a bound that is not given stays as it is.
 
-        Returns the pool as it is afterwards. The setting lasts over restarts of the service. A
-        worker too many ends when its task has ended. `force`: also more workers than the nodes
+        Returns the pool with its new bounds. The setting persists over restarts of the service. A
+        surplus worker ends when its task has ended. `force`: allow more workers than the nodes
         hold, for tests.
 
-        Raises OptionError, NotFoundError, NotAllowedError, LimitExceededError where so many do not
-        fit.
+        Raises OptionError, NotFoundError, NotAllowedError, and LimitExceededError if the nodes do
+        not hold so many.
         """
         if (workers is None) == (min_workers is None and max_workers is None):
             raise OptionError(
@@ -327,33 +326,34 @@ class Environment:
         return next(each for each in done.pools if each.name == pool)
 
     def drain(self, node: str, reason: str) -> NodeInfo:
-        """Start nothing more on a node; what runs there is finished, then its workers end.
+        """Start nothing more on a node; its running tasks finish, then its workers end.
 
-        It lasts until `undrain`, also over restarts of the service. Raises OptionError,
-        NotFoundError, NotAllowedError.
+        The node stays drained until `undrain`, also over restarts of the service. Raises
+        OptionError, NotFoundError, NotAllowedError.
         """
         ask = partial(DrainNode, node=node, reason=_reason(reason))
         return _by_name(self._session.request(Pools, ask))[node]
 
     def undrain(self, name: str) -> NodeInfo | PoolInfo:
-        """Use a drained or lost node again, or a pool that was quarantined after its workers
-        failed. Raises NotFoundError, NotAllowedError."""
+        """Use a drained or lost node again, or a quarantined pool, whose workers failed. Raises
+        NotFoundError, NotAllowedError."""
         done = self._session.request(Pools, partial(ResumeNode, name=name))
         nodes = _by_name(done)
         return nodes[name] if name in nodes else {pool.name: pool for pool in done.pools}[name]
 
     @property
     def keys(self) -> KeyStore:
-        """The keys by which other computers may connect."""
+        """Keys by which clients on other machines may connect."""
         from simenv.client.keys import ServiceKeyStore
 
         return ServiceKeyStore(self._session)
 
     def prune(self, older_than_s: float | None = None, dry_run: bool = False) -> GarbageCollected:
-        """Give up what is kept of tasks that ended longer ago, or without a say of what the limits
-        of the configuration no longer allow; what that freed, and what is left.
+        """Remove stored data of tasks that ended more than `older_than_s` seconds ago; None: what
+        the retention limits of the configuration no longer allow. Return the removed and the
+        remaining data.
 
-        `dry_run`: only say what would go. Tasks that have not ended are never touched.
+        `dry_run`: only report what would be removed. Tasks that have not ended are never touched.
         """
         older_s = -1.0 if older_than_s is None else max(0.0, older_than_s)
         return self._session.request(
@@ -361,7 +361,8 @@ class Environment:
         )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the pools and what waits in them; brief when nobody answers."""
+        """HTML for notebooks: the pools and their queues; only the name if the service does not
+        answer."""
         try:
             info = self._session.request(m.Status, m.GetStatus, SHOWN_S).info
         except SimenvError:
@@ -369,7 +370,8 @@ class Environment:
         return notebook.client_html(info)
 
     def shutdown(self, now: bool = False, timeout_s: float | None = None) -> m.Stopping:
-        """End the service: finish what runs, keep what waits. `now`: what runs waits as well."""
+        """End the service: running tasks finish, or are stopped (`now`); waiting and stopped tasks
+        stay."""
         return self._session.request(m.Stopping, partial(m.Shutdown, now=now), timeout_s)
 
 

@@ -1,4 +1,4 @@
-"""Circuits through the interface of `concurrent.futures.Executor`."""
+"""Executor of circuits with the interface of `concurrent.futures.Executor`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from simenv.errors import OptionError
 
 
 class SimenvExecutor(TaskExecutor[Task]):
-    """Runs circuits where libraries want an executor; its futures are tasks.
+    """Executor of circuits, for libraries that take one; its futures are tasks.
 
     `client`: None connects to the environment of this machine, and closes that connection at
-    `shutdown`. `options`: of every circuit, as in `Client.submit`. Thread-safe.
+    `shutdown`. `options`: defaults for every circuit, as in `Client.submit`. Thread-safe.
     """
 
     def __init__(self, client: Client | None = None, **options: Unpack[SubmitOptions]) -> None:
@@ -29,10 +29,10 @@ class SimenvExecutor(TaskExecutor[Task]):
     def submit(  # type: ignore[override]
         self, circuit: Any, /, **options: Unpack[SubmitOptions]
     ) -> Task:
-        """Submit a circuit; options as in `Client.submit`, which go before the executor's own.
+        """Submit a circuit; options as in `Client.submit` override those of the executor.
 
-        Raises OptionError for a function: an environment runs circuits; RuntimeError after
-        `shutdown`; else as `Client.submit`.
+        Raises OptionError for a function, since an environment runs circuits; RuntimeError after
+        `shutdown`; else like `Client.submit`.
         """
         self._check(circuit)
         merged: Any = {**self._options, **options}
@@ -48,10 +48,11 @@ class SimenvExecutor(TaskExecutor[Task]):
         timeout: float | None = None,
         **options: Unpack[SubmitOptions],
     ) -> Iterator[Result]:
-        """Submit circuits in one message; their results in order.
+        """Submit circuits in one message; return an iterator over their results, in order.
 
-        The iterator raises TimedOutError `timeout` seconds after this call, and what a task ended
-        with. Tasks that are left when it ends early are cancelled. Raises as `Client.submit_many`.
+        The iterator raises TimedOutError `timeout` seconds after this call, and the error of a task
+        that failed. Tasks that are left when it ends early are cancelled. Raises like
+        `Client.submit_many`.
         """
         circuits = list(circuits)
         for circuit in circuits:
@@ -63,7 +64,7 @@ class SimenvExecutor(TaskExecutor[Task]):
         return self._in_order(tasks, deadline)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """As `concurrent.futures.Executor.shutdown`; tasks go on in the environment without it."""
+        """Shut down like `concurrent.futures.Executor.shutdown`; tasks go on in the environment."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         if self._own and (wait or not self._unfinished()):
             self.client.close()

@@ -1,6 +1,6 @@
-"""What the journal keeps, asked page by page: tasks, what was submitted, events by time.
+"""Queries of the journal, page by page: tasks, submissions, events by time.
 
-Invariant: one page is held at a time, so a history of millions needs no memory.
+Invariant: one page is in memory at a time, whatever the length of the history.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EVENTS_PAGE = 1_000
 
 
 class TaskHistory:
-    """The past of an environment, as far back as its journal goes, earlier starts included."""
+    """Tasks and events in the journal of an environment, earlier starts of the service included."""
 
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
@@ -46,11 +46,12 @@ class TaskHistory:
         states: Collection[TaskState] = (),
         structure: bool = False,
     ) -> Iterator[LogRow]:
-        """All tasks, in the order of their submission.
+        """Iterate over all tasks, in the order of their submission.
 
-        `since_s`: submitted at this time of day (seconds since 1970) or later; `run_name`: by this
-        run of an application (SIMENV_APP); `states`: only in these; `structure`: tell which
-        programs differ in their angles only.
+        `since_s`: only tasks submitted at this time (seconds since 1970) or later; `run_name`: only
+        those of this run of an application (SIMENV_APP); `states`: only those in these states;
+        `structure`: rows identify the circuit structure, which programs share that differ only in
+        their angles.
         """
         after = 0
         while True:
@@ -79,8 +80,9 @@ class TaskHistory:
         states: Collection[TaskState] = (),
         structure: bool = False,
     ) -> list[LogRow]:
-        """The last `limit` of the tasks that `tasks` gives, in the same order. The service reads
-        from the newest and no further than needed; an earlier one is asked for all of them."""
+        """Return the last `limit` rows of `tasks`, in the same order. The service reads from the
+        newest task backwards, no further than needed; from an older service all rows are
+        fetched."""
         rows: list[LogRow] = []
         before, complete = NEWEST, False
         while len(rows) < limit and not complete:
@@ -101,9 +103,9 @@ class TaskHistory:
         return rows[::-1]
 
     def task(self, task: Task | str | int) -> LogRow:
-        """One task's row; NotFoundError if it is not known or no longer kept.
+        """Return the row of one task. Raises NotFoundError if it is unknown or was removed.
 
-        `t-8k2f.17`, one of its bindings, has no row of its own.
+        A binding such as `t-8k2f.17` has no row of its own; the row of its task is returned.
         """
         number = number_of(task)
         ask = partial(GetHistory, after=number - 1, limit=1, structure=True)
@@ -116,13 +118,17 @@ class TaskHistory:
         return result[0]
 
     def submitted(self, task: Task | str | int) -> Submitted:
-        """What was submitted as this task; `terms.engine` is the one that was chosen."""
+        """Return the submission of this task: program and options; `terms.engine` is the chosen
+        engine."""
         return self._session.submitted(number_of(task))
 
     def resubmit(self, asked: Submitted) -> list[Task]:
-        """The same again, bit for bit, under a new id: one Task for each of its bindings. It runs
-        at once, whatever tasks it came after. OptionError for a call: what is given here may come
-        from a file of somebody else, and a function has all rights of this user."""
+        """Submit the same task again, bit for bit, under a new id; return one Task for each
+        binding.
+
+        It runs at once: `after` is removed. Raises OptionError for a call: `asked` may come from a
+        file of another user, and a function has all rights of this user.
+        """
         if is_call(asked.terms):
             raise OptionError(
                 f"a call of engine {asked.terms.engine} is not submitted again",
@@ -132,11 +138,13 @@ class TaskHistory:
         return send(self._session, PreparedSubmit(terms, [asked.spec], single=True), None)
 
     def last_run_name(self) -> str:
-        """The run of an application (SIMENV_APP) that submitted last; "" if there was none."""
+        """Return the run of an application (SIMENV_APP) that submitted last; "" if there was
+        none."""
         return self._session.request(App, GetApp).app
 
     def events(self, since: int = 0, kinds: Sequence[str] | None = None) -> Iterator[Event]:
-        """Events numbered above `since`, up to those there are now; `kinds`: patterns."""
+        """Iterate over events numbered above `since`, up to the newest at the first request;
+        `kinds`: patterns."""
         newest = -1
         while newest < 0 or since < newest:
             page = self._events(since, EVENTS_PAGE)
@@ -149,17 +157,18 @@ class TaskHistory:
                     yield event
 
     def newest_event(self) -> int:
-        """The number of the newest event, for `since`; 0 if there is none."""
+        """Return the number of the newest event, for `since`; 0 if there is none."""
         return self._events(0, 0).newest
 
     def latest(self, kinds: Sequence[str], among: int = 300) -> list[Event]:
-        """Of the last `among` events those of these kinds, oldest first."""
+        """Return the events of these kinds among the last `among` events, oldest first."""
         newest = self._events(0, 0).newest
         result = self._events(max(0, newest - among), among).events
         return [event for event in result if event.is_of(kinds)]
 
     def events_before(self, time_s: float) -> int:
-        """The number of the last event before a time of day, for `since`; 0 if there is none."""
+        """Return the number of the last event before a time (seconds since 1970), for `since`; 0 if
+        there is none."""
         low, high = 0, self._events(0, 0).newest
         while low < high:
             middle = (low + high) // 2

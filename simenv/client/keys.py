@@ -1,7 +1,8 @@
-"""Who may come in from other machines: keys added, listed and revoked by an admin.
+"""Keys for access from other machines: an admin adds, lists and revokes them.
 
-Through the service where it is up, in its files where it is down. Invariant: the secret half of a
-key is made here, goes into one new file and nowhere else; the service gets the public half.
+Requests go to the service while it runs, else to the files of the environment. Invariant: the
+secret half of a key is generated here and stored only in one new file; the service gets the public
+half.
 """
 
 from __future__ import annotations
@@ -37,27 +38,27 @@ _LISTEN = "simenv up --listen tcp://HOST:PORT"
 
 
 class KeyStore(Protocol):
-    """What can be done about keys, wherever they are kept."""
+    """Operations on keys, with or without a running service."""
 
     def add(self, name: str, role: str) -> UserKeyFile:
-        """Let a new key in; what its owner needs, her secret key included.
+        """Add a key; return the key file of its owner, the secret key included.
 
-        Raises OptionError, ConfigError (also when nobody listens), KeyConflictError,
-        NotAllowedError.
+        Raises OptionError, ConfigError (also if the environment does not listen for other
+        machines), KeyConflictError, NotAllowedError.
         """
 
     def listed(self) -> list[KeyInfo]:
-        """All keys there are."""
+        """Return all keys."""
 
     def reports(self) -> dict[str, OwnerReport]:
-        """Limits and use by owner; {} where the service is down."""
+        """Return limits and use by owner; {} if the service is down."""
 
     def revoke(self, name: str) -> None:
-        """Shut a key out at once; NotFoundError if there is none of that name."""
+        """Revoke a key at once. Raises NotFoundError if there is none of that name."""
 
 
 class ServiceKeyStore:
-    """Through the service."""
+    """Keys of a running service."""
 
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
@@ -81,7 +82,7 @@ class ServiceKeyStore:
 
 
 class OfflineKeyStore:
-    """In the files of an environment that is down."""
+    """Keys in the files of an environment that is down."""
 
     def __init__(self, where: EnvironmentPaths, name: str) -> None:
         self._where = where
@@ -110,7 +111,8 @@ class OfflineKeyStore:
 
 
 def offline_key_store(name: str | None, service: Path | None) -> OfflineKeyStore | None:
-    """The environment's files, if it is one of this machine's and surely down."""
+    """Return the key store of an environment that is on this machine and certainly down; else
+    None."""
     where = find(name, service)
     if not isinstance(where, FileAddress):
         return None
@@ -124,7 +126,8 @@ def offline_key_store(name: str | None, service: Path | None) -> OfflineKeyStore
 
 
 def issue_key(store: KeyStore, name: str, role: str, file: Path) -> UserKeyFile:
-    """Let a new key in and write its owner's file, 0600; both or neither."""
+    """Add a key and write the key file of its owner with mode 0600. If the file cannot be written,
+    the key is revoked again."""
     if file.exists() or file.is_symlink():
         loose = file.exists() and file.stat().st_mode & 0o077
         problem = "is there already" + (" and can be opened by others" if loose else "")

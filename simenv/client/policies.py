@@ -1,4 +1,4 @@
-"""How pools order their queues and admit reservations: read by everybody, set by admins."""
+"""Queue policies and admission policies of pools: all clients can read them, admins set them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL = "all"  # the whole environment, in place of a pool
 
 
 class PoolPolicies(msgspec.Struct, frozen=True):
-    """The policies of one pool, or of "all". 0: it has no such figure."""
+    """The policies of one pool, or of "all". A figure that the policy does not have is 0."""
 
     pool: str
     queue: str
@@ -37,13 +37,13 @@ class PoolPolicies(msgspec.Struct, frozen=True):
 
 
 class PolicySettings:
-    """Through the service; thread-safe."""
+    """Requests for the policies of pools. Thread-safe."""
 
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
 
     def listed(self) -> list[PoolPolicies]:
-        """Those of the whole environment, then of each pool."""
+        """Return the policies of the whole environment, then of each pool."""
         pools = [
             pool.name
             for pool in self._session.request(Pools, GetPools).pools
@@ -52,7 +52,7 @@ class PolicySettings:
         return [self.of(name) for name in (ALL, *pools)]
 
     def of(self, pool: str) -> PoolPolicies:
-        """Those of one pool, or of "all". Raises NotFoundError."""
+        """Return the policies of one pool, or of "all". Raises NotFoundError."""
         device = _device(pool)
         target = self._session.request(TargetReply, partial(GetTarget, device=device)).info
         policy = self._session.request(PolicyReply, partial(GetPolicy, device=device)).policy
@@ -69,7 +69,8 @@ class PolicySettings:
         )
 
     def set_queue(self, pool: str, policy: str, keys: Sequence[str] = ()) -> PoolPolicies:
-        """Order a queue, also what waits in it: priority, fifo, round_robin, or ordered by `keys`.
+        """Set the queue policy, for waiting tasks too: priority, fifo, round_robin, or ordered by
+        `keys`.
 
         Raises NotFoundError, OptionError, NotAllowedError.
         """
@@ -83,11 +84,11 @@ class PolicySettings:
     def set_admission(
         self, pool: str, policy: str, *, total_credits: int = 0, rate: int = 0, span_s: float = 0.0
     ) -> PoolPolicies:
-        """Admit reservations without bound (unlimited), by `total_credits` (credit), or by `rate`
-        units in each `span_s` seconds (rate).
+        """Set the admission policy: "unlimited" accepts all reservations, "credit" up to
+        `total_credits` units, "rate" up to `rate` units in each `span_s` seconds.
 
-        Raises NotFoundError, OptionError, InsufficientError where live reservations have more,
-        NotAllowedError.
+        Raises NotFoundError, OptionError, NotAllowedError, and InsufficientError if live
+        reservations exceed the new limit.
         """
         if min(total_credits, rate, span_s) < 0:
             raise OptionError(

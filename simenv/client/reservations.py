@@ -1,7 +1,7 @@
-"""Reservations: requested, waited for, renewed while they are used, and released.
+"""Reservations: requested, renewed while they are used, and released.
 
-Invariant: a reservation in a `with` block is renewed until the block ends, when a third of its time
-has passed, and released then by the process that entered the block, not by a fork of it. Other
+Invariant: a reservation in a `with` block is renewed each time that a third of its time has passed.
+The process that entered the block releases it at the end; a fork of that process does not. Other
 reservations expire. One thread of a client renews all its reservations.
 """
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     from simenv.client.connection.session import ServiceSession
 
 LEAST_S = 0.001
-LOOK_S = 0.25  # how often what is delayed is asked for again, at most
+LOOK_S = 0.25  # longest pause before a delayed request is repeated
 MAX_REASON_CHARS = 500
-MOST = 2**62  # of any size
+MOST = 2**62  # upper bound of each field of a workload
 
 
 class Reservation:
@@ -52,7 +52,7 @@ class Reservation:
     def __init__(
         self, session: ServiceSession, renewer: LeaseRenewer, info: ReservationInfo, for_s: float
     ) -> None:
-        self.for_s = for_s  # how long it lives when it is renewed
+        self.for_s = for_s  # seconds from a renewal to the expiry
         self._session = session
         self._renewer = renewer
         self._made = info
@@ -60,34 +60,36 @@ class Reservation:
 
     @property
     def id(self) -> int:
-        """What `submit(..., reservation=...)` takes as well, in any process of its owner."""
+        """Number of the reservation; `submit(..., reservation=...)` accepts it in any process of
+        its owner."""
         return self._made.id
 
     @property
     def pool(self) -> str:
-        """The pool it is for; "": all of them."""
+        """The reserved pool; "": all pools."""
         return self._made.device
 
     def info(self) -> ReservationInfo:
-        """How it stands now. Raises NotReservedError when it is no longer kept."""
+        """Return its present state. Raises NotReservedError when the service has removed it."""
         return self._session.request(
             Reservations, partial(GetReservations, reservation=self.id)
         ).reservations[0]
 
     def renew(self, for_s: float | None = None) -> ReservationInfo:
-        """It expires so many seconds from now; None: `for_s`. Raises NotReservedError if it is
-        over."""
+        """Set the expiry to `for_s` seconds from now; None: `self.for_s`. Raises NotReservedError
+        if it is over."""
         ttl_ns = _nanoseconds("for_s", self.for_s if for_s is None else for_s)
         renew = partial(Renew, reservation=self.id, ttl_ns=ttl_ns)
         return self._session.request(Reservations, renew).reservations[0]
 
     def release(self, reason: str = "") -> list[str]:
-        """It is over: what waits under it is cancelled, what runs may end; the ids of those.
-        Idempotent."""
+        """End the reservation: its waiting tasks are cancelled, its running tasks may finish.
+        Return the ids of the running ones. Idempotent."""
         return self._end(reason, cancel=False)
 
     def cancel(self, reason: str = "") -> list[str]:
-        """The same, and what runs is stopped; the ids of what has not stopped yet."""
+        """End the reservation and stop its running tasks; return the ids of those that still
+        run."""
         return self._end(reason, cancel=True)
 
     def _end(self, reason: str, *, cancel: bool) -> list[str]:
@@ -110,7 +112,7 @@ class Reservation:
         try:
             self.release()
         except SimenvError:
-            if error is None:  # else it would hide what the block ends with; it expires by itself
+            if error is None:  # else it would hide the error of the block; it expires by itself
                 raise
 
     def __repr__(self) -> str:
@@ -118,7 +120,7 @@ class Reservation:
 
 
 def ended(session: ServiceSession, number: int, reason: str, *, cancel: bool) -> list[str]:
-    """A reservation is over; the ids of its tasks that are not."""
+    """End a reservation; return the ids of its tasks that have not ended."""
     short_reason = reason[:MAX_REASON_CHARS]
     ask = partial(Release, reservation=number, reason=short_reason, cancel=cancel)
     return [task_name(task) for task in session.request(Released, ask).running]
@@ -131,8 +133,8 @@ def asked(
     bound_s: float | None,
     sizes: Sequence[SupportsIndex],
 ) -> ReservationRequest:
-    """What `reserve` asks for; its request id makes a repeat one. `sizes`: the fields of a
-    Workload. OptionError."""
+    """Return the request of `reserve`; its request id makes a repeat idempotent. `sizes`: the
+    fields of a Workload, in order. Raises OptionError."""
     fields = zip(Workload.__struct_fields__, sizes, strict=True)
     counts = [checked_whole(name, value, int(name == "count"), MOST) for name, value in fields]
     app = application()
@@ -150,8 +152,8 @@ def asked(
 
 
 def decided(session: ServiceSession, ask: ReservationRequest, timeout_s: float | None) -> Decision:
-    """Accepted, after waiting where it is delayed; None: as long as that takes. Raises
-    NotReservedError when it is rejected, TimedOutError."""
+    """Send the request until it is accepted; a delayed request is repeated. `timeout_s` None: no
+    limit. Raises NotReservedError when it is rejected, TimedOutError."""
     end_s = None if timeout_s is None else monotonic() + timeout_s
     waiting = Event()
     while True:
@@ -170,12 +172,12 @@ def decided(session: ServiceSession, ask: ReservationRequest, timeout_s: float |
 
 
 def listed(session: ServiceSession, number: int = 0) -> list[ReservationInfo]:
-    """Those that one may know of."""
+    """Return the reservations that the client may see; `number`: only this one, 0: all."""
     return session.request(Reservations, partial(GetReservations, reservation=number)).reservations
 
 
 def checked_reservation(number: SupportsIndex) -> int:
-    """The id of one."""
+    """Check the number of a reservation. Raises OptionError."""
     return checked_whole("reservation", number, 1, MAX_RESERVATION)
 
 
@@ -183,12 +185,13 @@ def _nanoseconds(what: str, seconds: float) -> int:
     return round(checked_seconds(what, seconds) * 1e9)
 
 
-PART = 3  # of its time, after which it is renewed
-AGAIN_S = 1.0  # after a failure, at most
+PART = 3  # a reservation is renewed after for_s / PART
+AGAIN_S = 1.0  # longest pause after a failed renewal
 
 
 class LeaseRenewer:
-    """Thread-safe; begins anew in a forked child."""
+    """The thread that renews the reservations of a client. Thread-safe; starts anew in a forked
+    child."""
 
     def __init__(self) -> None:
         self._begin()
@@ -196,12 +199,12 @@ class LeaseRenewer:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._due: dict[Reservation, float] = {}  # monotonic
+        self._due: dict[Reservation, float] = {}  # monotonic time of the next renewal
         self._thread: threading.Thread | None = None
         self._stopped = False
 
     def add(self, reservation: Reservation) -> None:
-        """Renew this one from now on."""
+        """Renew this reservation from now on."""
         if os.getpid() != self._pid:
             self._begin()
         with self._changed:
@@ -212,21 +215,22 @@ class LeaseRenewer:
             self._changed.notify_all()
 
     def drop(self, reservation: Reservation) -> None:
-        """Renew it no longer; idempotent."""
+        """Renew this reservation no longer. Idempotent."""
         if os.getpid() != self._pid:
             self._begin()
         with self._changed:
             self._due.pop(reservation, None)
 
     def stop(self) -> None:
-        """No more; what is reserved expires by itself."""
+        """Renew nothing more; the reservations expire."""
         if os.getpid() == self._pid:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
 
     def join(self) -> None:
-        """After it was stopped, and the connection closed that it may be waiting at."""
+        """Wait for the end of the thread. Precondition: `stop` was called, and the connection is
+        closed, on which the thread may be waiting."""
         thread = self._thread if os.getpid() == self._pid else None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
@@ -252,7 +256,7 @@ class LeaseRenewer:
         try:
             reservation.renew()
         except NotReservedError:
-            self.drop(reservation)  # it is over: whoever submits under it is told
+            self.drop(reservation)  # it is over: a submit with it raises NotReservedError
             return
         except SimenvError:
             next_s = min(AGAIN_S, next_s)
