@@ -1,6 +1,6 @@
-"""Circuits of stim with detectors: sampled, and decoded, by workers of the environment.
+"""Circuits of stim with detectors: workers of the environment sample and decode them.
 
-Invariant: stim is not imported here; a circuit of it has brought it.
+Invariant: this module does not import stim; the caller's circuit shows that it is installed.
 """
 
 from __future__ import annotations
@@ -43,69 +43,70 @@ _OWN = {"shots", "seed", "outputs", "engine", "decoder"}
 
 
 class DetectionResult:
-    """How often detectors fired, observables flipped, and a decoder was wrong.
+    """Counts of detection events, observable flips and errors of a decoder.
 
-    Detectors and observables have stim's numbers. Raises OptionError when something is read that
-    was not asked for.
+    Detectors and observables have stim's numbers. Raises OptionError when data is read that was not
+    requested.
     """
 
     def __init__(self, value: bytes) -> None:
-        """`value`: that of a task's Result, as `client.task(id).result().value` has it."""
+        """`value`: the value of a task's Result, as in `client.task(id).result().value`."""
         answer = decode_answer(value, DetectionAnswer)
         self._answer = answer
         self.shots = answer.shots
         self.seed = answer.seed
         self.sampler = answer.sampler  # name and version
-        self.decoder = answer.decoder  # name and version; "": there was none
+        self.decoder = answer.decoder  # name and version; "": samples were not decoded
         self.num_detectors = answer.sizes.detectors
         self.num_observables = answer.sizes.observables
 
     @property
     def logical_errors(self) -> int:
-        """Shots in which the decoder predicted an observable wrongly."""
+        """Number of shots in which the decoder predicted an observable wrongly."""
         self._need_decoder()
         return self._answer.errors
 
     @property
     def logical_error_rate(self) -> float:
-        """`logical_errors` in shares of the shots."""
+        """`logical_errors` divided by the number of shots."""
         return self.logical_errors / self.shots
 
     @property
     def observable_errors(self) -> NDArray[np.int64]:
-        """int64 [observables]: shots in which each was predicted wrongly."""
+        """int64 [observables]: shots in which the observable was predicted wrongly."""
         self._need_decoder()
         return _numbers(self._answer.observable_errors)
 
     @property
     def detection_counts(self) -> NDArray[np.int64]:
-        """int64 [detectors]: shots in which each fired."""
+        """int64 [detectors]: shots in which the detector fired."""
         return _numbers(self._answer.detections)
 
     @property
     def detection_rates(self) -> NDArray[np.float64]:
-        """float64 [detectors]: in shares of the shots."""
+        """float64 [detectors]: fraction of the shots in which the detector fired."""
         return self.detection_counts / self.shots
 
     @property
     def flip_rates(self) -> NDArray[np.float64]:
-        """float64 [observables]: shares of the shots that flipped each, before any correction."""
+        """float64 [observables]: fraction of the shots that flipped it, before any correction."""
         return _numbers(self._answer.flips) / self.shots
 
     @property
     def detection_events(self) -> NDArray[np.uint8]:
-        """Bits of each shot, with outputs="memory": uint8 [shots, ceil(detectors / 8)]; detector d
-        is bit d % 8 of byte d // 8, as stim and PyMatching pack them."""
+        """Detection events of each shot, with outputs="memory": uint8 [shots, ceil(detectors / 8)];
+        detector d is bit d % 8 of byte d // 8, as stim and PyMatching pack them."""
         return self._rows(self._answer.detection_events, self.num_detectors)
 
     @property
     def observable_flips(self) -> NDArray[np.uint8]:
-        """The same of the observables: uint8 [shots, ceil(observables / 8)]."""
+        """Observable flips of each shot, packed like `detection_events`: uint8 [shots,
+        ceil(observables / 8)]."""
         return self._rows(self._answer.observable_flips, self.num_observables)
 
     @property
     def predictions(self) -> NDArray[np.uint8]:
-        """The flips that the decoder predicts, packed like `observable_flips`."""
+        """Observable flips that the decoder predicts, packed like `observable_flips`."""
         self._need_decoder()
         return self._rows(self._answer.predictions, self.num_observables)
 
@@ -129,7 +130,8 @@ class DetectionResult:
 
 
 def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptions) -> CallTask:
-    """A task that samples a stim.Circuit; its result is a DetectionResult. See `Client.submit`."""
+    """Submit a task that samples a stim.Circuit; its result is a DetectionResult. See
+    `Client.submit`."""
     outputs, calls = _checked(options)
     decoder = options.get("decoder")
     if decoder is not None and decoder not in DECODERS[1:]:
@@ -146,7 +148,8 @@ def submit_detection(session: ServiceSession, circuit: Any, options: SubmitOptio
 
 
 def _checked(options: SubmitOptions) -> tuple[tuple[str, ...], CallOptions]:
-    """The outputs, and the options that every call has; OptionError for those of other circuits."""
+    """Return the outputs and the options of calls. Raises OptionError for options of other
+    circuits."""
     calls: dict[str, Any] = {}
     for name, value in options.items():
         if name in CallOptions.__optional_keys__:

@@ -1,7 +1,8 @@
-"""Functions of the environment's own user, called by workers of a pool of engine `functions`.
+"""Calls of functions of the environment's own user, in workers of a pool of engine `functions`.
 
-The one module of a client that builds objects from bytes: those that its own functions returned,
-in an environment of the same user. A client that came with a key neither sends nor reads pickles.
+This is the only module of a client that unpickles objects: return values of the user's own
+functions, from an environment of the same user. A client with a key neither sends nor reads
+pickles.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from simenv.wire import codec
 
 
 class FunctionExecutor(TaskExecutor[CallTask]):
-    """Calls functions in workers; its futures are tasks: durable, repeated when a worker dies.
+    """Executor of functions in workers; its futures are tasks: durable, and repeated if a worker
+    dies.
 
-    Made by `Client.functions`. A function may be called more than once, when a worker died before
-    its value was stored. Thread-safe.
+    Made by `Client.functions`. A function is called more than once if a worker died before the
+    function's value was stored. Thread-safe.
     """
 
     def __init__(self, session: ServiceSession, with_key: bool, options: CallOptions) -> None:
-        """`with_key`: the client came with a key, whose owner's functions no environment calls."""
+        """`with_key`: the client connected with a key. Raises NotAllowedError then, because an
+        environment calls functions of its own user only."""
         if with_key:
             raise NotAllowedError(
                 "functions are called for the environment's own user alone, and this client came"
@@ -48,18 +51,18 @@ class FunctionExecutor(TaskExecutor[CallTask]):
     def submit(  # type: ignore[override]
         self, function: Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> CallTask:
-        """Submit one call; it is durably accepted when this returns.
+        """Submit one call. It is durably accepted when this returns.
 
-        Raises OptionError for what cannot be pickled, LimitExceededError, NotAllowedError,
-        InfeasibleError where no pool calls functions, QueueFullError, ServiceLostError.
+        Raises OptionError for objects that cannot be pickled, LimitExceededError, NotAllowedError,
+        InfeasibleError if no pool calls functions, QueueFullError, ServiceLostError.
         """
         return self._sent([_packed(function, args, kwargs)])[0]
 
     def submit_many(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any]
     ) -> list[CallTask]:
-        """Submit function(*items) for the items of the iterables, which are taken together as by
-        `zip`, in few messages; raises as `submit`."""
+        """Submit function(*items) for the items of the iterables, grouped as by `zip`, in few
+        messages. Raises like `submit`."""
         return self._sent([_packed(function, items, {}) for items in zip(*iterables, strict=False)])
 
     def map(
@@ -70,13 +73,14 @@ class FunctionExecutor(TaskExecutor[CallTask]):
         timeout: float | None = None,
         chunksize: int = 1,  # noqa: ARG002 - of Executor: calls travel together anyway
     ) -> Iterator[Any]:
-        """Values of `submit_many`, in order. The iterator raises TimedOutError `timeout` seconds
-        after this call, and what a call ended with; calls that are left then are cancelled."""
+        """Iterate over the values of `submit_many`, in order. The iterator raises TimedOutError
+        `timeout` seconds after this call, and the error of a call that failed; calls that are left
+        then are cancelled."""
         deadline = deadline_of(timeout)
         return self._in_order(self.submit_many(function, *iterables), deadline)
 
     def task(self, task: str | int) -> CallTask:
-        """A call that was submitted before, here or by another process of this user."""
+        """Return a call that was submitted before, by any process of this user."""
         handle = self._session.handle_for(number_of(task), Submission())
         return CallTask(handle, _read)
 
@@ -109,7 +113,7 @@ def _packed(
     pickler = _cloudpickle()
     try:
         pickled = pickler.dumps((function, positional, named))
-    except Exception as error:  # of a user's own objects, of whatever type
+    except Exception as error:  # objects of the user may raise any type
         raise OptionError(
             f"function {name} with its arguments cannot be pickled: {error}",
             hint="give files and connections by name, and open them in the function",
@@ -119,7 +123,7 @@ def _packed(
 
 
 def _read(packed: bytes) -> Any:
-    """The value in an answer, of this user's own environment."""
+    """Unpickle the value in an answer of this user's own environment."""
     answer = decode_answer(packed, FunctionAnswer)
     try:
         return _cloudpickle().loads(answer.pickled)

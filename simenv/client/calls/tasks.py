@@ -1,4 +1,4 @@
-"""Calls as tasks: their options, their sending, and futures that give what a call returned."""
+"""Calls as tasks: options, submission, and futures of the returned values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from simenv.model import TaskSpec
 from simenv.model.calls import CALL_FORMAT, MAX_CALL_BYTES, VALUE
 from simenv.text import size
 
-Read = Callable[[bytes], Any]  # a packed answer to what a call returned
+Read = Callable[[bytes], Any]  # decodes the returned value from a packed answer
 _UNREAD = object()
 
 
@@ -49,7 +49,8 @@ class CallOptions(TypedDict, total=False):
 
 
 class CallTask(Task):
-    """A Task whose result is what a call returned. `details` tells where and how it ran."""
+    """A Task whose result is the value that a call returned. `details` has worker, node and
+    times."""
 
     __slots__ = ("_read", "_value")
 
@@ -59,10 +60,10 @@ class CallTask(Task):
         self._value: Any = _UNREAD
 
     def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Any:
-        """Wait for what the call returned, the same object each time.
+        """Wait for the value that the call returned; the same object each time.
 
-        Raises TaskFailedError where the function raised: the message has the worker's traceback;
-        else as `Task.result`.
+        Raises TaskFailedError if the function raised: the message has the worker's traceback; else
+        like `Task.result`.
         """
         entry = super().result(timeout, timeout_s=timeout_s)
         if self._value is _UNREAD:
@@ -79,7 +80,7 @@ class CallTask(Task):
         return super().result()
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the state."""
+        """HTML for notebooks: the state."""
         infos = [] if self.done() else self.session.try_task_infos(self.handle.number)
         state = self.handle.final_state if self.done() else infos[0].state if infos else "no answer"
         return notebook.task_html(self.id, self.name, state, infos[0] if infos else None)
@@ -94,7 +95,8 @@ def send_calls(
     seed: int = 0,
     shots: int = 0,
 ) -> list[CallTask]:
-    """Submit packed calls, all or none; their tasks in order. Raises as `Client.submit_many`."""
+    """Submit packed calls, all or none; return their tasks in order. Raises like
+    `Client.submit_many`."""
     unknown = options.keys() - CallOptions.__optional_keys__
     if unknown:
         raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
@@ -119,7 +121,7 @@ def send_calls(
 
 
 def decode_answer(packed: bytes, kind: type[Answer]) -> Answer:
-    """What a call returned. Raises VersionMismatchError."""
+    """Decode the packed answer of a call. Raises VersionMismatchError."""
     answer = msgspec.msgpack.decode(packed, type=kind)
     if answer.format != CALL_FORMAT:
         raise VersionMismatchError(

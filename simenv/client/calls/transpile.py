@@ -1,4 +1,4 @@
-"""Transpilation by workers: circuits go out in QPY, a few in each task, and come back compiled."""
+"""Transpilation by workers: circuits are sent in QPY, a few in each task, and returned compiled."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from simenv.model.devices import DeviceInfo
 from simenv.transpiler import qiskit_runtime, qpy
 from simenv.wire import codec
 
-# Of one task: so short a task is sent to its worker before that has ended the one before.
+# Circuits of one task: a task of this length is prefetched while the worker runs the one before.
 CIRCUITS = 2
-FIRST_TASKS = 8  # they are sent first, and run while the other circuits are packed
-TASK_BYTES = 4 * 2**20  # of its circuits, but of a single one
+FIRST_TASKS = 8  # sent in the first message: they run while the other circuits are packed
+TASK_BYTES = 4 * 2**20  # bound on the circuits of one task; a single circuit may be larger
 MAX_SEED = 2**32 - 1
 
 
@@ -36,7 +36,7 @@ def transpile(
     seed: SupportsIndex,
     options: CallOptions,
 ) -> list[Any]:
-    """QuantumCircuits compiled for the device, in order; see `Environment.transpile`."""
+    """Return QuantumCircuits compiled for the device, in order; see `Environment.transpile`."""
     qiskit_runtime.qiskit()
     from qiskit.qpy import common
 
@@ -51,7 +51,7 @@ def transpile(
         )
         for first, some in _chunks(map(_packed, circuits, itertools.count()))
     )
-    # A key stands for all tasks of one message.
+    # An idempotency key covers one message, so that all tasks must be in it.
     first_count = None if options.get("idempotency_key") is not None else FIRST_TASKS
     tasks: list[CallTask] = []
     try:
@@ -77,7 +77,7 @@ def _check_circuit(circuit: Any, number: int) -> None:
 def _packed(circuit: Any, number: int) -> bytes:
     try:
         return qpy.written(circuit)
-    except Exception as error:  # of an operation that QPY does not hold, of whatever type
+    except Exception as error:  # QPY raises any type for an operation that it cannot store
         raise ProgramError(
             f"circuit {number} cannot be written as QPY: {error}",
             hint="replace its own operations by their definitions: circuit.decompose()",
@@ -85,7 +85,7 @@ def _packed(circuit: Any, number: int) -> bytes:
 
 
 def _chunks(files: Iterable[bytes]) -> Iterator[tuple[int, tuple[bytes, ...]]]:
-    """The files of each task, with the number of the first."""
+    """Iterate over the files of each task, with the index of the first."""
     first, chunk, total = 0, list[bytes](), 0
     for file in files:
         if len(chunk) == CIRCUITS or (chunk and total + len(file) > TASK_BYTES):

@@ -1,6 +1,6 @@
-"""Where a service is: its connection file, followed when the service starts anew elsewhere.
+"""Address of a service: its connection file, read again when the service restarts elsewhere.
 
-Invariant: a connection file of somebody else, or one that others can write, is not believed.
+Invariant: a connection file that belongs to another user, or that others can write, is not used.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ _READ = msgspec.json.Decoder(ConnectionFile).decode
 
 
 class Address(Protocol):
-    """How a link finds its service, and what it can tell of one that is silent."""
+    """Protocol to find and open a service, and to describe one that does not answer."""
 
     name: str
     path: Path  # its connection file
 
     def open(self, identity: bytes) -> Connection:
-        """A new connection; NoServiceError when there is plainly nobody."""
+        """Return a new connection. Raises NoServiceError if the service has certainly ended."""
 
     def moved(self) -> bool:
-        """Does the service now listen elsewhere than where `open` went last?"""
+        """Return whether the service now listens elsewhere than at the last `open`."""
 
     def refusal(self) -> SimenvError | None:
-        """Why it is certain that this client is not let in, if it is."""
+        """Return the error with which this client is certainly refused, or None."""
 
     def fate(self) -> tuple[str, str]:
-        """What is known of a silent service, and the way out."""
+        """Return what is known about a silent service, and a hint."""
 
     def door(self) -> tuple[str, str]:
-        """Where the service listens for other machines, and its public key; "" if it does not."""
+        """Return the TCP address for other machines and the public key of the service; else ""."""
 
 
 class FileAddress:
-    """The address in a connection file: a socket where the service is on this machine, else its
-    door for its own user."""
+    """The address in a connection file: a Unix socket if the service is on this machine, else its
+    TCP address for the environment's own user."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -134,7 +134,7 @@ class FileAddress:
 
 
 def find(name: str | None = None, file: Path | None = None) -> FileAddress | KeyFileAddress:
-    """The address of an environment: `file`, else `name`, else SIMENV_SERVICE, else `default`."""
+    """Return the address of `file`, else of `name`, else of SIMENV_SERVICE, else of `default`."""
     path = file or (None if name else config.service_file())
     if path is None:
         path = config.connection_file(name or "default")
@@ -144,7 +144,7 @@ def find(name: str | None = None, file: Path | None = None) -> FileAddress | Key
 
 
 def read(path: Path) -> ConnectionFile:
-    """The connection file; NoServiceError when there is none that can be believed."""
+    """Read a connection file. Raises NoServiceError for a missing, unsafe or invalid file."""
     try:
         with path.open("rb") as source:
             info = os.fstat(source.fileno())
@@ -183,18 +183,18 @@ def read(path: Path) -> ConnectionFile:
 
 
 def ended(file: ConnectionFile) -> bool:
-    """Is the service's process surely gone? Never sure of another node's."""
+    """Return whether the service has certainly ended; False for a service on another node."""
     return file.node == os.uname().nodename and not runs(
         file.pid, SERVICE, start_ticks=file.start_ticks
     )
 
 
 def _is_own_socket(path: Path, *, must_listen: bool) -> bool:
-    """Is that a socket of this user, in a folder that nobody else can write?
+    """Return whether the path is a socket of this user, in a folder that no other user can write.
 
-    The path comes from a file that several machines may see, and another user of this one may have
-    made a folder of that name. `must_listen`: False where the service is surely on this machine,
-    and may be about to listen again.
+    The path comes from a file that several machines may see, and another user of this machine may
+    have created a folder of that name. `must_listen`: if False, the service is on this machine, and
+    a socket without a listener is accepted, because the service may be restarting.
     """
     if not os.path.lexists(path.parent):
         return not must_listen
@@ -210,9 +210,9 @@ def _is_own_socket(path: Path, *, must_listen: bool) -> bool:
 
 
 def _peer_uid(connected: socket.socket) -> int:
-    """The user who listens: SO_PEERCRED, unix(7)."""
+    """Return the user of the listening process: SO_PEERCRED, unix(7)."""
     name = getattr(socket, "SO_PEERCRED", None)
-    if name is None:  # another system: the folder has to do
+    if name is None:  # not Linux: only the folder is checked
         return os.geteuid()
     _, uid, _ = _CREDENTIALS.unpack(
         connected.getsockopt(socket.SOL_SOCKET, name, _CREDENTIALS.size)

@@ -1,7 +1,7 @@
-"""The one thread behind all awaits and callbacks of a client, started at the first one.
+"""The thread that serves all awaits and callbacks of a client; started at the first one.
 
-It is a waiter like any other: while coroutines or callbacks wait it takes its turn at reading the
-socket, wakes the loops and calls the callbacks; while none does it sleeps.
+While coroutines or callbacks wait, it waits on the channel like any other thread, wakes the event
+loops and calls the callbacks. Otherwise it sleeps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class AwaitedSession(Protocol):
-    """The session whose tasks are awaited; `ServiceSession` implements it."""
+    """The session of awaited tasks; `ServiceSession` implements it."""
 
     @property
     def channel(self) -> ServiceChannel: ...
@@ -36,21 +36,22 @@ class AwaitedSession(Protocol):
 
 
 class AsyncioBridge:
-    """Guarded by the session's lock."""
+    """Futures and callbacks of tasks, guarded by the session's lock."""
 
     def __init__(self, session: AwaitedSession) -> None:
         self._session = session
         self.reset()
 
     def reset(self) -> None:
-        """At the start and in a forked child, where the thread is not."""
+        """Initialize the state; also called in a forked child, where the thread does not exist."""
         self._thread: threading.Thread | None = None
         self._waiting: dict[Waiter, TaskHandle] = {}
         self._due: deque[Callable[[], object]] = deque()  # callbacks of tasks that have ended
-        self._requested_s = 0.0  # monotonic: when something awaited last ended or was asked for
+        self._requested_s = 0.0  # monotonic time of the last request or end of an awaited task
 
     def future(self, handle: TaskHandle) -> asyncio.Future[None]:
-        """Done when the task has ended; fails when the service is lost."""
+        """Return a future of the running loop for the end of the task; it fails if the service is
+        lost."""
         import asyncio
 
         future = asyncio.get_running_loop().create_future()
@@ -59,8 +60,8 @@ class AsyncioBridge:
         return future
 
     def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None:
-        """Call it once, from this thread, when the task has ended or its service is lost."""
-        self._add(partial(callback), handle)  # a key of its own
+        """Call `callback` once, from this thread, when the task ends or its service is lost."""
+        self._add(partial(callback), handle)  # `partial` makes a unique key
 
     def _add(self, waiter: Waiter, handle: TaskHandle) -> None:
         self._session.subscribe([handle])
@@ -74,7 +75,7 @@ class AsyncioBridge:
             self._session.channel.changed.notify_all()
 
     def join(self) -> None:
-        """After the channel was closed."""
+        """Wait for the end of the thread. Precondition: the channel was closed."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
@@ -111,7 +112,7 @@ class AsyncioBridge:
         try:
             waiter.get_loop().call_soon_threadsafe(_settle, waiter, error)
         except RuntimeError:
-            return  # the loop was closed: nobody awaits it any more
+            return  # the loop was closed: no coroutine awaits the task any more
 
     def _drop(self, future: asyncio.Future[None]) -> None:
         with self._session.channel.lock:
@@ -130,5 +131,5 @@ def _settle(future: asyncio.Future[None], error: SimenvError | None) -> None:
 def _call(callback: Callable[[], object]) -> None:
     try:
         callback()
-    except Exception:  # whatever the caller's code raises: the thread serves the others
+    except Exception:  # a callback of the user: the thread must go on for the others
         logging.getLogger("concurrent.futures").exception("exception calling callback %r", callback)

@@ -1,9 +1,10 @@
-"""The wire as many threads of a client share it: whoever waits reads; no thread of its own.
+"""Connection to the service that all threads of a client share, without a thread of its own.
 
-Of the threads that wait one leads: it alone touches the connection, hands out what arrives, and
-gives the lead away when it has what it waited for. Others leave what they send in the outbox and
-wake it. A service that says nothing for LOST_S although asked is lost; when its connection file
-names another place, or its epoch has changed, it is greeted anew and all is asked again (`renew`).
+One of the waiting threads is the leader: it alone uses the connection and dispatches the messages
+that arrive, until its own wait has ended. Other threads put their messages into the outbox and wake
+the leader. A service that has not answered for LOST_S is lost. When the connection file names
+another address, or the epoch has changed, the channel sends Hello again and calls `renew`, which
+repeats all open requests.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ Take = Callable[[Any], None]
 
 
 class ServiceChannel:
-    """`handlers` get the messages of their type, `renew` is called when all must be asked again.
+    """Connection to one service. `handlers` receive messages; `renew` repeats open requests.
 
-    Both are called with `lock` held, the lock of everything behind this channel; `forked` starts
-    it anew in a child. `changed` is notified when something was read.
+    Both are called with `lock` held, which guards all state behind this channel; `forked` resets
+    that state in a forked child. `changed` is notified when a message was read.
     """
 
     lock: threading.RLock
@@ -50,7 +51,7 @@ class ServiceChannel:
         *,
         as_client: bool = False,
     ) -> None:
-        """`as_client`: with the rights of the role client, whatever the key has."""
+        """`as_client`: use the rights of the role client, whatever role the key has."""
         self._route = CLIENT_ROUTE.decode() if as_client else "~"
         self.address, self._renew, self._forked = address, renew, forked
         self._handlers: dict[type, Take] = {
@@ -59,8 +60,9 @@ class ServiceChannel:
             **handlers,
         }
         self.closed = False
-        # A client that nobody closes ends here: a socket that is collected with its context would
-        # wait for it for ever. Not at the exit, where other threads may still be reading.
+        # Closes the socket of a client that is collected without `close`: a socket that is collected
+        # with its context would block for ever. Not at the interpreter exit, where other threads
+        # may still be reading.
         self._sockets: list[Connection] = []
         weakref.finalize(self, _close, self._sockets).atexit = False
         self.is_forked = False  # in a forked child that has not yet connected anew; see `enter`
@@ -70,11 +72,11 @@ class ServiceChannel:
     def _fresh(self) -> None:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        self.client = self._route + os.urandom(8).hex()  # "~": no user's key begins so
+        self.client = self._route + os.urandom(8).hex()  # "~" begins no key of a user
         self.epoch = 0
         self.name = self.address.name
-        self.results: Path | None = None  # where files of results are, if that is on this node
-        self.newest_completion = -1  # at the first greeting; -1: the service did not tell
+        self.results: Path | None = None  # the results folder, if the service is on this node
+        self.newest_completion = -1  # at the first Welcome; -1: unknown
         self._connection: Connection | None = None
         self._leader: int | None = None
         self._followers = 0
@@ -84,7 +86,7 @@ class ServiceChannel:
         self._silence = Liveness(self.address)
 
     def start(self, timeout_s: float = liveness.LOST_S) -> None:
-        """Open and greet. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
+        """Connect to the service. Raises NoServiceError, KeyRefusedError, VersionMismatchError."""
         try:
             with self.lock:
                 self._connect(self.address.open(self.client.encode()))
@@ -95,7 +97,8 @@ class ServiceChannel:
             raise
 
     def _be_greeted(self, timeout_s: float) -> None:
-        """Waits a slice at a time: of a time in which this process did not run one slice counts."""
+        """Wait for the Welcome in slices, so that time in which this process was stopped counts as
+        one slice at most."""
         left_s = timeout_s
         while not self.wait(lambda: self.epoch != 0, min(left_s, liveness.QUIET_S)):
             left_s -= liveness.QUIET_S
@@ -103,7 +106,7 @@ class ServiceChannel:
                 raise self._silence.verdict(self.name, ever=False)
 
     def enter(self) -> None:
-        """To be called first by everything public: a forked child connects anew."""
+        """Reconnect in a forked child. Every public method of a session calls it first."""
         if self.is_forked:
             with self.lock:
                 if self.is_forked:
@@ -111,15 +114,15 @@ class ServiceChannel:
                     self.is_forked = False
 
     def send(self, message: m.FromClient) -> bytes:
-        """With the lock held. Returns what was sent, to be sent again with `resend`."""
+        """Send a message; return its encoded bytes for `resend`. The caller holds the lock."""
         body = codec.encode(message)
         self.resend(body)
         return body
 
     def resend(self, body: bytes) -> None:
-        """With the lock held."""
+        """Send an encoded message, directly or through the outbox. The caller holds the lock."""
         connection = self._open()
-        check_size(body, connection.message_bytes)  # here, not where another thread sends it
+        check_size(body, connection.message_bytes)  # raises here, not in the thread that sends it
         if self._leader in (None, threading.get_ident()):
             connection.send(body)
         else:
@@ -132,10 +135,11 @@ class ServiceChannel:
         timeout_s: float | None = None,
         repeat: Callable[[float], None] | None = None,
     ) -> bool:
-        """Until `done()`, False after `timeout_s`.
+        """Wait until `done()` is True; return False after `timeout_s`.
 
-        `repeat` is called with the time (monotonic) before every look, locked: it may ask again.
-        Raises ServiceLostError after LOST_S of silence, NoServiceError when the client is closed.
+        `repeat` is called with the time (monotonic) before every receive, with the lock held; it
+        may send requests again. Raises ServiceLostError after LOST_S of silence, NoServiceError
+        when the client is closed.
         """
         me = threading.get_ident()
         start = before = monotonic()
@@ -176,9 +180,9 @@ class ServiceChannel:
             self._resign(me)
 
     def glance(self, *, strict: bool = False) -> None:
-        """Read what is here already, unless another thread is reading; never waits. A service that
-        is silent is looked for and asked, as `wait` does. `strict`: ServiceLostError where it has
-        not answered for LOST_S."""
+        """Handle messages that have arrived, unless another thread is reading; never waits. A
+        silent service is looked for and pinged, as in `wait`. `strict`: raise ServiceLostError if
+        it has not answered a Ping for LOST_S."""
         me = threading.get_ident()
         with self.lock:
             connection = self._open()
@@ -197,7 +201,7 @@ class ServiceChannel:
             self._resign(me)
 
     def close(self) -> None:
-        """Idempotent; threads that wait get NoServiceError."""
+        """Close the connection; threads that wait get NoServiceError. Idempotent."""
         if self.is_forked:
             self.closed = True
             return
@@ -237,7 +241,7 @@ class ServiceChannel:
             self._connection.send(self._outbox.popleft())
 
     def _receive(self, connection: Connection, limit_s: float) -> bool:
-        """Without the lock, by the leader: one message, taken; False when there is none."""
+        """Receive and dispatch one message; False if none came. The lock must not be held."""
         body = connection.receive(limit_s)
         if body is None:
             return False
@@ -257,8 +261,8 @@ class ServiceChannel:
         return self._connection
 
     def _check_liveness(self, now: float, start: float, leading: bool) -> Connection:
-        """It has been quiet: look for it, ask it; ServiceLostError when it has been for too
-        long."""
+        """Look for a silent service and ping it; return the present connection. Raises
+        ServiceLostError or NoServiceError if the silence is final."""
         if self._silence.is_final(now, start):
             raise self._silence.verdict(self.name, ever=self.epoch != 0)
         if leading:
@@ -275,7 +279,7 @@ class ServiceChannel:
         try:
             connection = self.address.open(self.client.encode())
         except NoServiceError:
-            return  # it went away again: the next look will tell
+            return  # it has ended again: the next look retries
         if self._connection is not None:
             self._connection.close()
         self._connect(connection)
@@ -306,16 +310,16 @@ class ServiceChannel:
             self._hello()
 
     def refused(self, error: SimenvError) -> None:
-        """Something of ours was not taken; for good when the versions do not meet, or our key does
-        not count any more."""
+        """Raise a refusal that belongs to no request. A VersionMismatchError or KeyRefusedError is
+        raised by all later calls too."""
         if isinstance(error, VersionMismatchError | KeyRefusedError):
             self._broken = error
         raise error
 
     def after_fork(self) -> None:
-        """In a forked child, before all else: the parent's socket and lock are not ours.
+        """Drop the parent's socket and lock in a forked child, before anything else.
 
-        Nothing is sent or waited for here; `enter` does that when it is needed.
+        Nothing is sent or waited for here; `enter` reconnects when it is needed.
         """
         connection = self._connection
         self._fresh()

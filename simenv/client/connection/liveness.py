@@ -1,4 +1,4 @@
-"""How long a service has said nothing, what to do about it, and when to give it up."""
+"""Liveness of a service: time without messages, pings, and the decision that it is lost."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from time import monotonic
 from simenv.client.connection.address import Address
 from simenv.errors import NoServiceError, ServiceLostError, SimenvError
 
-QUIET_S = 1.0  # after so long without a word: ask whether it lives
-LOOK_S = 0.25  # how often a silent service's connection file is read again
+QUIET_S = 1.0  # silence after which the service is pinged
+LOOK_S = 0.25  # interval in which a silent service's connection file is read again
 LOST_S = 5.0
-STOPPED_S = 2.0  # a longer gap between two looks at the clock: this process did not run
+STOPPED_S = 2.0  # a longer gap between two readings of the clock: this process was stopped
 
 
 class Liveness:
-    """Times are monotonic. No lock here: the channel holds its own."""
+    """Times of messages and pings, monotonic. Guarded by the lock of the channel."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._heard_s = self._pinged_s = self._looked_s = monotonic()
-        self._unanswered_s: float | None = None  # the first question since something was heard
+        self._unanswered_s: float | None = None  # time of the first Ping since the last message
 
     def end(self) -> None:
-        """Something was heard."""
+        """Record that a message has arrived."""
         self._heard_s = monotonic()
         self._unanswered_s = None
 
     def lasts(self, now: float) -> bool:
-        """Is it time to doubt?"""
+        """Return whether no message has arrived for QUIET_S."""
         return now - self._heard_s >= QUIET_S
 
     def is_final(self, now: float, start: float) -> bool:
-        """Has somebody who waits since `start` heard nothing for too long, or is it certain that
-        nothing will come?"""
+        """Return whether a thread that waits since `start` must give up: no message for LOST_S, or
+        the service certainly refuses this client."""
         silent = now - max(self._heard_s, start) >= LOST_S
         return silent or self._address.refusal() is not None
 
     def has_moved(self, now: float) -> bool:
-        """Does the service listen elsewhere by now? Looked up every LOOK_S."""
+        """Return whether the service listens elsewhere now; checked every LOOK_S, else False."""
         if now - self._looked_s < LOOK_S:
             return False
         self._looked_s = now
         return self._address.moved()
 
     def ask(self, now: float) -> bool:
-        """Is it time to ask whether it lives? Every QUIET_S."""
+        """Return whether a Ping is due, one every QUIET_S, and record its time."""
         if now - self._pinged_s < QUIET_S:
             return False
         self._pinged_s = now
@@ -53,13 +53,14 @@ class Liveness:
         return True
 
     def is_unanswered(self, now: float) -> bool:
-        """Was it asked LOST_S ago, and silent since? For those who look and never wait."""
+        """Return whether a Ping has had no answer for LOST_S, or the service certainly refuses this
+        client; for callers that poll and never wait."""
         requested_s = self._unanswered_s
         silent = requested_s is not None and now - requested_s >= LOST_S
         return silent or self._address.refusal() is not None
 
     def verdict(self, name: str, ever: bool) -> SimenvError:
-        """What to raise in the end; `ever`: it was heard before."""
+        """Return the error to raise for a lost service; `ever`: it has answered before."""
         refusal = self._address.refusal()
         if refusal is not None:
             return refusal

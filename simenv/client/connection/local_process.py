@@ -1,6 +1,6 @@
-"""What is seen of a service from outside, on this machine: its process, its log, since when.
+"""State of a service on this machine from outside: its process and its log.
 
-Invariant: importing this loads nothing that speaks to one, so that a new one can be started first.
+Invariant: importing this module loads no transport, so that a service can be started first.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ START_FIELD = 19  # starttime, counted from the state: proc_pid_stat(5)
 
 
 def runs(pid: int, fragment: bytes, *, ending: bool = False, start_ticks: str = "") -> bool:
-    """Does `pid` run as a process of ours, with `fragment` in its command line?
+    """Return whether `pid` is a process of this user with `fragment` in its command line.
 
-    Another user's process counts as gone, whatever it says of itself, and so do all where there is
-    no permission to tell. `start_ticks`: when it was started, where that is known: a later process
-    may have the same number. `ending`: a process that is just being taken apart, and has no command
-    line any more, counts.
+    Processes of other users count as ended, and so do all processes if permission is missing.
+    `start_ticks`: start time of the process, if known, because another process may get the same
+    pid. `ending`: also count a process that is exiting and has no command line any more.
     """
     try:
         os.kill(pid, 0)
@@ -37,7 +36,7 @@ def runs(pid: int, fragment: bytes, *, ending: bool = False, start_ticks: str = 
 
 
 def last_lines(log: Path, count: int = 1) -> list[str]:
-    """The last non-empty lines of a log, control characters made visible; [] without one."""
+    """Return the last non-empty lines of a log, control characters as `?`; [] without a log."""
     try:
         with log.open("rb") as source:
             source.seek(max(0, os.fstat(source.fileno()).st_size - 16_384))

@@ -20,7 +20,7 @@ from simenv.model import task_name
 if TYPE_CHECKING:
     from simenv.wire.messages.client import Accepted, Completed, Completion
 
-EARLY_KEPT = 16_384  # beyond it a result is dropped, and asked for again by Watch
+EARLY_KEPT = 16_384  # results beyond it are dropped, and requested later by WatchResults
 
 
 class PendingTasks:
@@ -28,13 +28,13 @@ class PendingTasks:
 
     def __init__(self) -> None:
         self.tasks: dict[int, TaskHandle] = {}
-        self.unanswered = 0  # submits on their way: only then can a result be early
+        self.unanswered = 0  # submits without answer: only then can a result precede its acceptance
         self._early: dict[int, tuple[Completion, ResultOrigin]] = {}
 
     def accepted(
         self, session: TaskSource, message: Accepted, submission: Submission
     ) -> list[TaskHandle]:
-        """Return the handles of one accepted message, in order; of known ids the present ones."""
+        """Return the handles of one accepted message, in order; existing handles for known ids."""
         self.unanswered -= 1
         task_numbers = range(message.first, message.first + message.count)
         handles = [TaskHandle(session, number, submission) for number in task_numbers]
@@ -52,13 +52,14 @@ class PendingTasks:
         return handles
 
     def refused(self) -> None:
-        """A submit was answered without tasks, or given up."""
+        """Record that a submit was refused or given up."""
         self.unanswered -= 1
         if not self.unanswered:
             self._early.clear()
 
     def completed(self, message: Completed, read_s: float) -> None:
-        """Hand each result to its task; one that nobody waits for is dropped."""
+        """Give each result to its task. A result without a handle is stored while a submit is
+        unanswered, else dropped."""
         ending = ResultOrigin(message.origin, message.engine, message.route, read_s)
         pop = self.tasks.pop
         for completion in message.results:
@@ -69,7 +70,7 @@ class PendingTasks:
                 self._early[completion.task] = (completion, ending)
 
     def unknown(self, task_numbers: list[int], gone: list[int]) -> None:
-        """The service has never heard of these; those in `gone` it keeps no longer."""
+        """End tasks that the service does not know; it has removed those in `gone`."""
         for number in task_numbers:
             handle = self.tasks.pop(number, None)
             if handle is None:
@@ -83,7 +84,7 @@ class PendingTasks:
             handle.lose(NotFoundError(message, hint=hint))
 
     def expect(self, handle: TaskHandle) -> bool:
-        """Have `handle` learn its end; return whether the service must be asked for it."""
+        """Register `handle` for the end of its task; return whether to request the result."""
         registered = self.tasks.get(handle.number)
         if registered is None:
             self.tasks[handle.number] = handle
@@ -97,18 +98,19 @@ WATCH_TASKS = 1_000  # their results must fit into the service's send queue
 
 
 class WatchQueue:
-    """The ids still to be asked for."""
+    """Task numbers whose results must still be requested."""
 
     def __init__(self, pending: PendingTasks, send: Callable[[list[int]], None]) -> None:
         self._pending = pending
         self._send = send
         self._open: dict[int, None] = {}
         self._on_its_way: list[int] = []
-        self._missed: set[int] = set()  # waited for long: if they come now, they were lost before
+        self._missed: set[int] = set()  # overdue: a result that arrives now had been lost before
         self._sent_s = -REPEAT_S
 
     def add(self, task_numbers: Iterable[int], *, missed: bool = False) -> None:
-        """Ask for these, at once or when the answer on its way has come."""
+        """Request the results of these tasks, at once or after the answer to the present request.
+        `missed`: the results are overdue."""
         asked = dict.fromkeys(task_numbers)
         self._open.update(asked)
         if missed:
@@ -117,7 +119,7 @@ class WatchQueue:
             self._next()
 
     def answered(self) -> None:
-        """The last part was answered, after the results it brought."""
+        """Handle the answer to the last request, which comes after its results."""
         pending = self._pending.tasks
         lost = any(n in self._missed and n not in pending for n in self._on_its_way)
         self._missed.difference_update(self._on_its_way)
@@ -127,7 +129,7 @@ class WatchQueue:
         self._next()
 
     def restart(self) -> None:
-        """Ask for everything outstanding: another service answers now."""
+        """Request all outstanding results, because the service has restarted."""
         self._missed.clear()
         self._open = dict.fromkeys(self._pending.tasks)
         self._next()

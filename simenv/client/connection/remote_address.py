@@ -1,7 +1,7 @@
-"""The address of a service on another machine: a file with its place, its key and one's own.
+"""The address of a service on another machine: a file with address, server key and the user's keys.
 
-Invariant: a file that others can read is not used; whatever keeps a client out is told in words as
-soon as it is certain, and never waited for.
+Invariant: a key file that others can read is not used. A certain refusal of the client is reported
+at once, without waiting for a timeout.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from simenv.wire.keyfiles import UserKeyFile, read_private
 from simenv.wire.transport.tcp_client import CurveConnection, HandshakeState
 from simenv.wire.transport.zmq_transport import Connection
 
-SURE_HANG_UPS = 2  # one may be a service that is just ending
+SURE_HANG_UPS = 2  # a single one may come from a service that is ending
 
 
 class KeyFileAddress:
@@ -26,19 +26,20 @@ class KeyFileAddress:
         self._connection: CurveConnection | None = None
 
     def open(self, identity: bytes) -> Connection:
-        """ConfigError when the file cannot be used; the rest shows in `refusal` and `fate`."""
+        """Return a new connection. Raises ConfigError if the file cannot be used; other faults are
+        reported by `refusal` and `fate`."""
         file = read_private(self.path, UserKeyFile)
         connection = CurveConnection(file.address, file.server_key, file.keys, identity)
         self.name, self._file, self._connection = file.name, file, connection
         return connection
 
     def door(self) -> tuple[str, str]:
-        """Address and public key of the service."""
+        """Return address and public key of the service."""
         file = self._file or read_private(self.path, UserKeyFile)
         return file.address, file.server_key
 
     def moved(self) -> bool:
-        """Was the file replaced by another?"""
+        """Return whether the key file has been replaced since `open`."""
         try:
             return self._file is not None and read_private(self.path, UserKeyFile) != self._file
         except ConfigError:
@@ -74,7 +75,7 @@ class KeyFileAddress:
 
 
 def found_out(way: HandshakeState, address: str) -> str:
-    """How far the last attempt to reach an address came, in words."""
+    """Describe the state of the last attempt to connect to an address."""
     return {
         HandshakeState.UNKNOWN: f"{address} does not answer",
         HandshakeState.NOBODY: f"nothing listens at {address}",
@@ -86,7 +87,7 @@ def found_out(way: HandshakeState, address: str) -> str:
 
 
 def is_personal(path: Path) -> bool:
-    """Is this a file that `simenv keys add` made? Whether it may be used is another question."""
+    """Return whether this is a file of `simenv keys add`; its permissions are not checked."""
     try:
         with path.open("rb") as source:
             return b'"secret_key"' in source.read(4_096)

@@ -1,7 +1,7 @@
-"""Requests of a session, the answers they take, and the client's own timings.
+"""Requests of a session, the types of their answers, and timings of the client.
 
-The timings are sent with the next submission, for `simenv profile`. They are added to without a
-lock: a value lost between two threads changes a statistic only.
+The timings are sent with the next submission, for `simenv profile`. They are updated without a
+lock: a value that is lost between two threads changes a statistic only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from simenv.wire.messages.reservations import (
     TargetReply,
 )
 
-REPEAT_S = 5.0  # what is not answered for so long is asked for again
+REPEAT_S = 5.0  # a request without answer is repeated after this time
 
 
 ANSWERS = (
@@ -54,7 +54,7 @@ Answer = (
 
 
 class PendingRequest(msgspec.Struct, eq=False):
-    """Something asked and perhaps answered. Of a submit: what its tasks share, and how many."""
+    """A request and its answer; of a Submit also the submission and the number of its tasks."""
 
     number: int
     body: bytes = b""
@@ -63,14 +63,14 @@ class PendingRequest(msgspec.Struct, eq=False):
     submission: Submission | None = None
     count: int = 0
     handles: Sequence[TaskHandle] = ()
-    repeated: bool = False  # the service knew its key: nothing new came of it
+    repeated: bool = False  # the service knew its idempotency key: no task is new
 
     def is_answered(self) -> bool:
         return self.answer is not None
 
 
 class ClientTimings:
-    """Seconds since the last submission."""
+    """Times of the client since its last submission, in seconds."""
 
     __slots__ = ("accepted_s", "late_s", "packed_s", "results")
 
@@ -78,13 +78,13 @@ class ClientTimings:
         self._reset()
 
     def _reset(self) -> None:
-        self.packed_s = 0.0  # circuits and angles to bytes
+        self.packed_s = 0.0  # packing of circuits and parameter values
         self.accepted_s = 0.0  # waiting for acceptance
-        self.late_s = 0.0  # results ready and not read yet, all together
-        self.results = 0  # that were read
+        self.late_s = 0.0  # from the end of a task to the reading of its result, summed
+        self.results = 0  # number of results that were read
 
     def take(self) -> Spent:
-        """What has gathered, and begin anew."""
+        """Return the timings as a message, and reset them."""
         spent = Spent(
             int(1e6 * self.packed_s),
             int(1e6 * self.accepted_s),

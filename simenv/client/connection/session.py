@@ -1,8 +1,8 @@
 """Requests and their answers, tasks and their ends, over one channel.
 
-Invariant: every request may be repeated (the service knows a repeated submit by its key), so a lost
-answer, a restarted service and a forked child are all met by asking again. What is kept is bounded
-by what is still unanswered and the tasks that have not ended.
+Invariant: every request may be repeated (a repeated Submit has the same idempotency key), so a lost
+answer, a restarted service and a forked child are all handled by repeating requests. Memory is
+bounded by the unanswered requests and the tasks that have not ended.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ A = TypeVar("A", bound=Answer)
 
 
 class ServiceSession:
-    """Thread-safe; one for each Client."""
+    """Session of one Client with its service. Thread-safe."""
 
     def __init__(
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
@@ -71,7 +71,7 @@ class ServiceSession:
         self.channel.start(timeout_s)
 
     def _forget(self) -> None:
-        """At the start, and in a forked child: nothing is asked yet."""
+        """Initialize the state, at the start and in a forked child."""
         self._requests: dict[int, PendingRequest] = {}
         self._numbers = 0
         self.timings = ClientTimings()
@@ -84,12 +84,12 @@ class ServiceSession:
         self.channel.close()
         self.bridge.join()
 
-    # --- one question, one answer -------------------------------------------------------------
+    # --- requests -----------------------------------------------------------------------------
 
     def request(
         self, kind: type[A], make: Callable[[int], m.FromClient], timeout_s: float | None = None
     ) -> A:
-        """The answer to `make(request number)`; the refusal is raised."""
+        """Send `make(request number)` and return the answer. Raises the error of a refusal."""
         self.channel.enter()
         with self.channel.lock:
             request = self._new()
@@ -108,26 +108,26 @@ class ServiceSession:
     def task_infos(
         self, task_numbers: Sequence[int], timeout_s: float | None = None
     ) -> list[TaskInfo]:
-        """What the service knows of these tasks; unknown ones are left out."""
+        """Return the service's information on these tasks; unknown tasks are left out."""
         results: list[TaskInfo] = []
         for part in _parts(task_numbers):
             results += self.request(m.Queue, partial(m.GetTasks, tasks=part), timeout_s).tasks
         return results
 
     def try_task_infos(self, number: int) -> list[TaskInfo]:
-        """Like `infos`, for showing only: brief, and [] when nobody answers."""
+        """Like `task_infos` for displays: short timeout, and [] if the service does not answer."""
         try:
             return self.task_infos([number], PEEK_S)
         except SimenvError:
             return []
 
     def submitted(self, number: int, timeout_s: float | None = None) -> Submitted:
-        """What was submitted as a task."""
+        """Return the submission of a task: its program and options."""
         return self.request(Submitted, partial(GetSpec, task=number), timeout_s)
 
     @property
     def results_folder(self) -> Path | None:
-        """The service's results folder; None: not seen from here."""
+        """The service's results folder; None: not visible from this process."""
         return self.channel.results
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
@@ -136,16 +136,16 @@ class ServiceSession:
         return self.request(ResultChunk, fetch).data
 
     def verify(self, number: int) -> str:
-        """Have a stored result checked, and run again if it is damaged; see `VerifyReply`."""
+        """Ask the service to check a stored result and to repair it; see `VerifyReply`."""
         return self.request(VerifyReply, partial(VerifyResult, task=number)).word
 
     def count_result(self, late_s: float) -> None:
-        """Add a result that was read `late_s` after it was ready."""
+        """Record that a result was read `late_s` seconds after it was ready."""
         self.timings.late_s += late_s
         self.timings.results += 1
 
     def cancel(self, task_numbers: Sequence[int]) -> list[str]:
-        """One word a task; see `Cancelled`."""
+        """Cancel tasks; return one word for each, see `Cancelled`."""
         outcomes: list[str] = []
         for part in _parts(task_numbers):
             outcomes += self.request(m.Cancelled, partial(m.Cancel, tasks=part)).words
@@ -167,7 +167,7 @@ class ServiceSession:
         if not self.channel.wait(request.is_answered, timeout_s, repeat):
             raise TimedOutError(f"no answer from the service within {timeout_s:g} s")
 
-    # --- submitting ---------------------------------------------------------------------------
+    # --- submission ---------------------------------------------------------------------------
 
     def send_submit(
         self,
@@ -177,9 +177,9 @@ class ServiceSession:
         specs: list[TaskSpec],
         submission: Submission,
     ) -> PendingRequest:
-        """Send one Submit; `claim` waits for its answer.
+        """Send one Submit; `await_acceptance` waits for its answer.
 
-        Without a `key`: this client's random name, and the next offsets of its own.
+        Without a `key`: the random name of this client, with its next offsets.
         """
         channel = self.channel
         channel.enter()
@@ -202,10 +202,10 @@ class ServiceSession:
     def await_acceptance(
         self, request: PendingRequest, timeout_s: float | None = None
     ) -> Sequence[TaskHandle] | list[m.Refusal]:
-        """Return the handles of an accepted Submit, or its refusals; TimedOutError after
-        `timeout_s`.
+        """Wait for the answer to a Submit; return its handles, or its refusals. Raises
+        TimedOutError after `timeout_s`; the Submit stays pending then.
 
-        What was asked before a fork, or given up when the service was lost, is asked again.
+        A Submit from before a fork, or given up when the service was lost, is sent again.
         """
         begun = perf_counter()
         try:
@@ -213,7 +213,7 @@ class ServiceSession:
                 self._resume(request)
                 self._wait(request, timeout_s)
         except TimedOutError:
-            raise  # it stays asked
+            raise  # the request stays pending
         except BaseException:
             self.abandon(request)
             raise
@@ -229,13 +229,13 @@ class ServiceSession:
         raise ProtocolError(f"the service answered {type(answer).__name__} to a submit")
 
     def poll_submit(self, request: PendingRequest) -> None:
-        """Take in what has arrived, perhaps the answer to a Submit; never waits."""
+        """Handle messages that have arrived, perhaps the answer to a Submit; never waits."""
         self._resume(request)
         self.channel.glance()
 
     def _resume(self, request: PendingRequest) -> None:
-        """See to it that the answer to a Submit can come: under its own key, which the service
-        knows if it ever heard of it."""
+        """Send a Submit again if its request is no longer pending. Its idempotency key is the same,
+        so that the service does not accept it twice."""
         if request.answer is not None or self._requests.get(request.number) is request:
             return
         self.channel.enter()
@@ -250,7 +250,7 @@ class ServiceSession:
             request.body = self.channel.send(again)
 
     def abandon(self, request: PendingRequest) -> None:
-        """Idempotent: it is answered, or nobody waits for its answer."""
+        """Stop waiting for the answer to a Submit. Idempotent."""
         if request.number not in self._requests:
             return
         with self.channel.lock:
@@ -270,18 +270,19 @@ class ServiceSession:
         return self.bridge.future(handle)
 
     def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None:
-        """Call it once when the task has ended or the service is lost, from a thread of ours."""
+        """Call `callback` once, from a thread of the client, when the task ends or the service is
+        lost."""
         self.bridge.call(handle, callback)
 
     def poll(self, handle: TaskHandle) -> None:
-        """Take in what has arrived; never waits."""
+        """Handle messages that have arrived; never waits."""
         self.subscribe([handle])
         self.channel.glance()
 
     def gather(
         self, handles: Collection[TaskHandle], ended_tasks: EndedTasks | None = None
     ) -> EndedTasks:
-        """From now on, note each of these when it ends; `ended_tasks`: where others are noted."""
+        """Record each of these tasks when it ends. `ended_tasks`: an existing record to extend."""
         self.subscribe(handles)
         if ended_tasks is None:
             ended_tasks = EndedTasks(deque(), monotonic())
@@ -293,7 +294,7 @@ class ServiceSession:
     def wait_any(
         self, waiting: Iterable[TaskHandle], ended_tasks: EndedTasks, timeout_s: float | None
     ) -> bool:
-        """Wait until something has ended; `waiting` are all that still may. False: timeout."""
+        """Wait until a task has ended; False after `timeout_s`. `waiting`: the unfinished tasks."""
 
         def repeat(now: float) -> None:
             if now - ended_tasks.requested_s >= REPEAT_S:
@@ -307,7 +308,7 @@ class ServiceSession:
         return result
 
     def subscribe(self, handles: Iterable[TaskHandle]) -> None:
-        """Make sure these hear of their ends, whoever submitted them."""
+        """Register handles for the ends of their tasks, which any client may have submitted."""
         self.channel.enter()
         with self.channel.lock:
             asked = [e.number for e in handles if not e.over and self._pending.expect(e)]
@@ -315,13 +316,13 @@ class ServiceSession:
                 self._watches.add(asked)
 
     def handle_for(self, number: int, submission: Submission) -> TaskHandle:
-        """Return the present handle of that task, or a new one."""
+        """Return the present handle of a task, or a new one."""
         self.channel.enter()
         with self.channel.lock:
             return self._pending.tasks.get(number) or TaskHandle(self, number, submission)
 
     def watch(self, task_numbers: Sequence[int]) -> None:
-        """Ask for the results of these, long waited for. With the lock held."""
+        """Request the overdue results of these tasks. The caller holds the lock."""
         self._watches.add(task_numbers, missed=True)
 
     def _ask_again(self, handle: TaskHandle, now: float) -> None:
@@ -342,7 +343,7 @@ class ServiceSession:
     def _accepted(self, message: m.Accepted) -> None:
         request = self._requests.get(message.request)
         if request is None or request.submission is None:
-            return  # its second answer, or nobody waits for it any more
+            return  # a second answer, or the request was abandoned
         request.answer = message
         if message.count != request.count:
             return
@@ -370,7 +371,7 @@ class ServiceSession:
             request.answer = message
 
     def _renew(self) -> None:
-        """The service started anew, or we moved: ask for everything that is open, again."""
+        """Repeat all open requests after a restart of the service or a reconnect."""
         for request in self._requests.values():
             if request.answer is None:
                 self.channel.resend(request.body)

@@ -1,4 +1,4 @@
-"""The state of one task in this process; every `Task` of it reads it here.
+"""State of one task in this process, shared by all its `Task` objects.
 
 Invariant: the end of a task is set once, by the thread that reads the socket, under the session's
 lock. Its result is decoded once for all its bindings. A result with a wrong checksum is verified by
@@ -41,12 +41,12 @@ _DONE = STATES.index(TaskState.DONE)
 
 
 class CancelledTaskError(TaskCancelledError, CancelledError):
-    """A TaskCancelledError that is also that of `concurrent.futures`."""
+    """A TaskCancelledError that is also a CancelledError of `concurrent.futures`."""
 
 
 class Submission(msgspec.Struct):
-    """What the tasks of one message share here. `sent_s`: perf_counter; 0.0: not sent from here,
-    and `outputs` are not known."""
+    """Data that the tasks of one message share. `sent_s`: perf_counter at the submission; 0.0:
+    another process submitted them, and `outputs` are unknown."""
 
     name: str = ""
     sent_s: float = 0.0
@@ -55,7 +55,7 @@ class Submission(msgspec.Struct):
 
 
 class ResultOrigin(msgspec.Struct, frozen=True):
-    """What the completions of one message share; `read_s`: perf_counter when it was read."""
+    """Data that the completions of one message share; `read_s`: perf_counter when it was read."""
 
     origin: Origin
     engine: str
@@ -85,14 +85,14 @@ class TaskSource(ResultSource, Protocol):
 
 
 class TaskHandle(msgspec.Struct, eq=False, weakref=True):
-    """`over` is set last; the session's lock guards everything else until then."""
+    """State of one task. `over` is set last; until then the session's lock guards all fields."""
 
     session: TaskSource
     number: int
     submission: Submission
     over: bool = False
-    requested_s: float = 0.0  # monotonic: when somebody first waited, or its result was asked for
-    decoded: DecodedResult | None = None  # what it found, once somebody has read it; see `decode`
+    requested_s: float = 0.0  # monotonic time of the first wait, or of the last result request
+    decoded: DecodedResult | None = None  # the result after the first `decode`
     _completion: Completion | None = None
     _ending: ResultOrigin | None = None
     _error: SimenvError | None = None
@@ -110,7 +110,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         return self.over
 
     def end(self, completion: Completion, ending: ResultOrigin) -> None:
-        """The task has ended."""
+        """Record the completion of the task."""
         if not self.over:
             self._completion, self._ending = completion, ending
             self.over = True
@@ -118,21 +118,21 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
                 self._run_hooks()
 
     def lose(self, error: SimenvError) -> None:
-        """The task will never end: the service does not know it."""
+        """Record that the service does not know the task, so that it never ends."""
         if not self.over:
             self._error = error
             self.over = True
             self._run_hooks()
 
     def follow(self, other: TaskHandle) -> None:
-        """End as another handle of the same task did."""
+        """Copy the end of another handle of the same task."""
         if other._completion is not None and other._ending is not None:
             self.end(other._completion, other._ending)
         elif other._error is not None:
             self.lose(other._error)
 
     def on_end(self, hook: Callable[[], None]) -> None:
-        """Call `hook` (short, under the session's lock) at the end; at once if it has come."""
+        """Call `hook` (short, under the session's lock) at the end; at once if it has passed."""
         if self.over:
             hook()
         elif self._hooks is None:
@@ -154,15 +154,15 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         return STATES[self._completion.state]
 
     def error(self) -> SimenvError | None:
-        """Why there is no result; None if there is one."""
-        if self.decoded is not None:  # read, so it was sound: one checksum for all its bindings
+        """Return the reason why there is no result; None if there is one."""
+        if self.decoded is not None:  # decoded after a check of the checksum
             return None
         if self._error is None and self._completion is not None:
             self._error = self._failure(self._sound())
         return self._error
 
     def decode(self) -> DecodedResult:
-        """What was found, for all bindings; what the task ended with instead is raised."""
+        """Return the decoded result of all bindings. Raises the error with which the task ended."""
         decoded = self.decoded
         if decoded is None:
             if self._error is not None:
@@ -188,7 +188,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         return decoded
 
     def _sound(self) -> Completion:
-        """Its end, with a payload as it was written."""
+        """Return the completion with a verified checksum; the task runs again if it is damaged."""
         completion = self._completion
         if completion is None:
             raise SimenvError(f"task {self.id} has not ended")
@@ -197,7 +197,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         return self._renew("its checksum does not fit")
 
     def _renew(self, why: str) -> Completion:
-        """Have the task run again, as the service sees fit; StoreError if that did not help."""
+        """Have the service repair the result. Raises StoreError if it is still damaged."""
 
         fresh = rerun_damaged(self.session, self)
         completion = fresh._completion
@@ -217,7 +217,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         return file
 
     def provenance(self) -> Provenance:
-        """Where it was found."""
+        """Return engine, worker, attempts and timings of the result."""
         if self._provenance is None:
             self._provenance = self._origin()
         return self._provenance
@@ -278,16 +278,17 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
 
 @dataclass(slots=True, eq=False)
 class EndedTasks:
-    """Of several tasks: those that have ended and nobody took yet; when they were asked for."""
+    """Ended tasks that the caller has not taken yet; `requested_s`: monotonic time of the last
+    request for their results."""
 
     ended: deque[TaskHandle]
     requested_s: float
 
 
 def rerun_damaged(session: TaskSource, broken: TaskHandle) -> TaskHandle:
-    """The task's next end, or its stored one where the service finds that intact.
+    """Have the service check a task's result; return a handle with the intact or the new result.
 
-    Waits for it. Raises NotFoundError when nothing of the task is kept.
+    Waits for the end of the task. Raises NotFoundError if the service has removed it.
     """
     if session.verify(broken.number) in ("unknown", "removed"):
         raise NotFoundError(

@@ -1,8 +1,9 @@
-"""The environment's completions in their order, for a reader that must not miss one.
+"""Completions of the environment in their order, for readers that must not miss one.
 
-Numbered from 1; a named cursor remembers how far its reader came (`Client.ack`), so that a reader
-that died goes on where it was. Delivery is at least once: what is not acknowledged comes again.
-Failed tasks are completions like others: the iteration itself never raises their errors.
+Completions are numbered from 1. A named cursor stores the last acknowledged number (`Client.ack`),
+so that a reader continues there after a restart. Delivery is at least once: a completion that is
+not acknowledged is delivered again. Failed tasks are completions too; the iteration itself never
+raises their errors.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from simenv.client.results.result import Result
 
 PAGE = 1_000
-LOOK_S = 0.02  # the first pause before looking for new ones again; doubled up to LOOK_MAX_S
+LOOK_S = 0.02  # first pause between two polls; doubled up to LOOK_MAX_S
 LOOK_MAX_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One task that has ended, well or not; `seq` is its number, for `Client.ack`."""
+    """The end of one task, successful or not; `seq` is its number, for `Client.ack`."""
 
     seq: int
     task: Task
@@ -44,21 +45,21 @@ class Completion:
     @property
     def error(self) -> SimenvError | None:
         """The reason why the task has no result: TaskFailedError, TaskCancelledError or
-        TaskExpiredError; None where it is DONE."""
+        TaskExpiredError; None if it is DONE."""
         return self.task.exception(0.0)
 
     def result(self) -> Result:
-        """As `Task.result`; never waits. Raises `error` where there is one."""
+        """Return the result like `Task.result`, without waiting. Raises `error` if there is one."""
         return self.task.result(0.0)
 
     def results(self) -> list[Result]:
-        """As `Task.results`: one for each binding; never waits. Raises `error` where there is
-        one."""
+        """Return one result for each binding like `Task.results`, without waiting. Raises `error`
+        if there is one."""
         return self.task.results(0.0)
 
 
 class CompletionIterator:
-    """An iterator and an asynchronous one; see `Client.completions`."""
+    """Synchronous and asynchronous iterator over completions; see `Client.completions`."""
 
     def __init__(self, session: ServiceSession, since: int, follow: bool) -> None:
         self._session = session
@@ -113,8 +114,7 @@ class CompletionIterator:
                 yield Completion(seq, Task(handle))
 
     def _is_over(self) -> bool:
-        """Nothing that this client may see waits or runs, and nothing ended between the two
-        questions."""
+        """Return whether no visible task waits or runs, and none ended between the two requests."""
         if self._follow:
             return False
         queue = self._session.request(m.Queue, partial(m.GetQueue, limit=0))
@@ -122,7 +122,7 @@ class CompletionIterator:
 
 
 def checked_cursor(cursor: object) -> str:
-    """The name of a cursor; OptionError."""
+    """Check the name of a cursor. Raises OptionError."""
     if not isinstance(cursor, str) or not 0 < len(cursor) <= 64:
         raise OptionError(f"cursor={cursor!r:.80}", hint="a name of 1 to 64 characters")
     return cursor

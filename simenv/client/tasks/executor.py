@@ -1,4 +1,4 @@
-"""What executors over an environment share: the tasks they gave out, and their end."""
+"""Base class of the executors over an environment: the tasks that they created, and shutdown."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SomeTask = TypeVar("SomeTask", bound=Task)
 
 
 class TaskExecutor(Executor, Generic[SomeTask]):
-    """Remembers tasks as long as somebody holds them. Thread-safe."""
+    """Executor that holds weak references to its tasks. Thread-safe."""
 
     def __init__(self) -> None:
         self._closed = False
         self._tasks: weakref.WeakSet[SomeTask] = weakref.WeakSet()
-        self._lock = threading.Lock()  # of `_tasks`
+        self._lock = threading.Lock()  # guards `_tasks`
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more work. `wait`: until all tasks that somebody still holds have ended;
-        `cancel_futures`: ask for their end first. Tasks go on in the environment without it."""
+        """Accept no more work. `wait`: wait until all tasks that are still referenced have ended;
+        `cancel_futures`: cancel them first. Tasks go on in the environment otherwise."""
         self._closed = True
         tasks = self._unfinished()
         if cancel_futures and tasks:
@@ -36,7 +36,7 @@ class TaskExecutor(Executor, Generic[SomeTask]):
 
     @abstractmethod
     def _cancel(self, tasks: Sequence[SomeTask]) -> object:
-        """Ask for the end of tasks, in one message."""
+        """Cancel tasks, in one message."""
 
     def _check_open(self) -> None:
         if self._closed:
@@ -51,8 +51,9 @@ class TaskExecutor(Executor, Generic[SomeTask]):
             return [task for task in self._tasks if not task.done()]
 
     def _in_order(self, tasks: list[SomeTask], deadline: float | None) -> Iterator[Any]:
-        """Results of the tasks, each dropped when it was given; those that are left at an early end
-        are cancelled. Raises TimedOutError at the deadline, and what a task ended with."""
+        """Iterate over the results of the tasks; each task is dropped after its result. Tasks that
+        are left when the iteration ends early are cancelled. Raises TimedOutError at the deadline,
+        and the error of a task."""
         try:
             while tasks:
                 left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -64,5 +65,5 @@ class TaskExecutor(Executor, Generic[SomeTask]):
 
 
 def deadline_of(timeout_s: float | None) -> float | None:
-    """In `time.monotonic`; None: never."""
+    """Return the deadline in `time.monotonic`; None: no deadline."""
     return None if timeout_s is None else time.monotonic() + timeout_s

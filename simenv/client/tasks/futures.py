@@ -1,9 +1,9 @@
-"""What makes a Task a `concurrent.futures.Future`.
+"""Base class of Task that makes it a `concurrent.futures.Future`.
 
-`concurrent.futures.wait` and `as_completed` reach into the futures they are given: they hold
-`_condition`, read `_state`, and leave an object of their own in `_waiters`. A Task has these as
-properties, made for the few tasks that are waited for in that way. `add_done_callback` and they are
-called from a thread of the client.
+`concurrent.futures.wait` and `as_completed` use private attributes of futures: they hold
+`_condition`, read `_state`, and append an object of their own to `_waiters`. A Task has these as
+properties, and creates the objects behind them only when they are first used. Callbacks are called
+from a thread of the client.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class FutureWaiters:
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.waiters: list[Any] = []  # objects of concurrent.futures
-        self.notified = False  # under the condition: waiters that come later read the state
+        self.notified = False  # guarded by `condition`: later waiters read the state instead
 
 
 class TaskFuture(ResultFuture):
-    """Base class of Task: what `concurrent.futures` expects of a future beyond its own methods."""
+    """Base class of Task with the attributes of `concurrent.futures.Future`."""
 
     __slots__ = ()
 
@@ -50,9 +50,9 @@ class TaskFuture(ResultFuture):
         def settled(self) -> TaskHandle | None: ...
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """Call `fn(task)` when the task has ended, whatever its end: at once if it has, else from a
-        thread of the client. Also when the service is lost: then `task.done()` is False. What it
-        raises is logged."""
+        """Call `fn(task)` when the task has ended in any state: at once if it has ended, else from
+        a thread of the client. It is also called when the service is lost; then `task.done()` is
+        False. Exceptions of `fn` are logged."""
         callback = partial(fn, self)
         if self.settled() is None or self.handle.over:
             callback()
@@ -60,15 +60,15 @@ class TaskFuture(ResultFuture):
             self.session.call(self.handle, callback)
 
     def set_running_or_notify_cancel(self) -> NoReturn:
-        """Refused: the service alone decides."""
+        """Raise OptionError: only the service sets the state of a task."""
         raise _not_ours()
 
     def set_result(self, result: object) -> NoReturn:  # noqa: ARG002
-        """Refused: the service alone decides."""
+        """Raise OptionError: only the service sets the result of a task."""
         raise _not_ours()
 
     def set_exception(self, exception: BaseException | None) -> NoReturn:  # noqa: ARG002
-        """Refused: the service alone decides."""
+        """Raise OptionError: only the service ends a task."""
         raise _not_ours()
 
     # --- read by concurrent.futures ---------------------------------------------------------------
@@ -83,7 +83,8 @@ class TaskFuture(ResultFuture):
 
     @property
     def _state(self) -> str:  # type: ignore[override]
-        # Whoever holds the condition must not see it change, nor be told of what it has seen.
+        # A waiter that holds the condition must not see the state change, nor be notified of a
+        # state that it has read.
         if not self._kept().notified:
             return PENDING
         return CANCELLED_AND_NOTIFIED if self.cancelled() else FINISHED
@@ -92,7 +93,7 @@ class TaskFuture(ResultFuture):
         kept = self._waiters_state
         if kept is not None:
             return kept
-        self.done()  # takes in what has arrived: a task that has ended is seen as such at once
+        self.done()  # handles messages that have arrived, so that an ended task is seen as ended
         with _CREATING:
             if self._waiters_state is None:
                 self._waiters_state = FutureWaiters()
@@ -109,7 +110,7 @@ _CREATING = threading.Lock()
 
 
 def _notify(task: TaskFuture) -> None:
-    """Tell those who wait for it that it has ended, or that its service is lost."""
+    """Notify the waiters that the task has ended, or that its service is lost."""
     kept = task._waiters_state
     assert kept is not None
     with kept.condition:

@@ -1,8 +1,8 @@
-"""Circuits in parts: host code decides between them what comes next.
+"""Circuits in parts: host code reads the outcomes of each part before it chooses the next one.
 
-A part is a task that runs once and leaves its state with its worker. What is submitted to it goes
-on from there; it carries all parts before it, so any worker can run it, and one that does not have
-the state runs them again, to the same outcomes.
+A part is a task that runs once, and whose worker keeps the state. The next part continues from that
+state. Its task carries all parts before it, so any worker can run it: a worker without the state
+runs the earlier parts again, with the same outcomes.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ _INHERITED = (
     *("engine", "precision", "pool", "priority", "reservation", "name"),
     *("queue_timeout_s", "run_timeout_s"),
 )
-_OF_ALL_PARTS = ("seed", "engine", "precision")  # as the first part has them
+_OF_ALL_PARTS = ("seed", "engine", "precision")  # fixed by the first part
 _WITHOUT_PARTS = ("ranks", "device", "noise", "compile", "qubit_mapping", "prefer")
 
 
 class PartSequence(msgspec.Struct, frozen=True):
-    """Some parts of a circuit in a row."""
+    """Consecutive parts of a circuit, from the first."""
 
-    circuit: PackedCircuit  # all of them
-    ends: tuple[int, ...]  # as `TaskParts` has them
-    outcomes: tuple[bytes, ...]  # likewise
+    circuit: PackedCircuit  # all parts
+    ends: tuple[int, ...]  # see `TaskParts`
+    outcomes: tuple[bytes, ...]  # see `TaskParts`
     seed: int
     keep_s: float
     options: PartOptions
 
 
 class PartTask(Task):
-    """A part of a circuit that has been submitted: a Task, and what goes on from its state.
+    """A submitted part of a circuit: a Task whose state later parts and circuits continue from.
 
-    Every task of the parts has the same seed. `submit`, `run` and `submit_part` may be called any
-    number of times: each goes on from the same state.
+    All tasks of the parts have the same seed. `submit`, `run` and `submit_part` may be called any
+    number of times; each call continues from the same state.
     """
 
     __slots__ = ("_parts",)
@@ -86,7 +86,7 @@ class PartTask(Task):
         """Bits of each classical register after this part, bit 0 rightmost; waits for the part.
 
         Bits that no part has written are 0. Classical bits outside registers have the name "".
-        Raises as `result`.
+        Raises like `result`.
         """
         result = self.result()
         if not self._parts.circuit.measures:
@@ -98,9 +98,10 @@ class PartTask(Task):
     def submit_part(
         self, circuit: Any, *, keep_s: float | None = None, **options: Unpack[PartOptions]
     ) -> PartTask:
-        """Submit the next part, which goes on from this one's state; see `Client.submit_part`.
+        """Submit the next part, which continues from the state of this one; see
+        `Client.submit_part`.
 
-        Options that are not given are those of this part. Waits for this part's end.
+        Options that are not given are inherited from this part. Waits for the end of this part.
         """
         _refuse(options, _OF_ALL_PARTS)
         parts = self._parts
@@ -115,14 +116,14 @@ class PartTask(Task):
         return _send_part(self.session, sequence, self.result().worker)
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task:
-        """Submit a circuit that goes on from this part's state: a task with the options of
-        `Client.submit`, but those of devices and noise.
+        """Submit a circuit that continues from the state of this part; options as in
+        `Client.submit`, without those of devices and noise.
 
-        It has the same qubits, may have free parameters (`parameter_values`), and asks for what it
-        likes: counts of `shots` from that state, exact expectation values, the statevector. Its
-        result has the registers of all parts. Waits for this part's end.
+        The circuit has the same qubits. It may have free parameters (`parameter_values`) and any
+        outputs: counts of `shots` from that state, exact expectation values, the statevector. Its
+        result has the registers of all parts. Waits for the end of this part.
 
-        Raises as `Client.submit`, and as `result` where this part failed.
+        Raises like `Client.submit`, and like `result` if this part failed.
         """
         _refuse(options, (*_OF_ALL_PARTS, *_WITHOUT_PARTS))
         parts = self._parts
@@ -131,11 +132,11 @@ class PartTask(Task):
         return _send(self.session, _joined(parts.circuit, circuit), asked, parts.seed, terms)
 
     def run(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Result:
-        """The result of `submit(circuit, ...)`."""
+        """Submit a circuit with `submit` and wait for its result."""
         return self.submit(circuit, **options).result()
 
     def _outcomes(self) -> tuple[bytes, ...]:
-        """The clbits after each part, once this one has ended."""
+        """Wait for this part; return the clbits after each part."""
         result = self.result()
         own = result.memory.tobytes() if self._parts.circuit.measures else b""
         return (*self._parts.outcomes, own)
@@ -144,14 +145,14 @@ class PartTask(Task):
 def submit_part(
     session: ServiceSession, circuit: Any, keep_s: float, options: PartOptions
 ) -> PartTask:
-    """The first part of a circuit; see `Client.submit_part`."""
+    """Submit the first part of a circuit; see `Client.submit_part`."""
     seed = checked_seed(options.get("seed"), options.get("idempotency_key"))
     parts = PartSequence(load(circuit), (), (), seed, checked_keep(keep_s), options)
     return _send_part(session, parts, "")
 
 
 def checked_keep(keep_s: float) -> float:
-    """Seconds for which a state is kept. Raises OptionError."""
+    """Check the seconds for which a worker keeps a state. Raises OptionError."""
     if not 0.0 <= keep_s <= MAX_KEEP_S:
         raise OptionError(
             f"keep_s={keep_s!r:.80}", hint=f"seconds, from 0 to {MAX_KEEP_S:g}; 0: it is not kept"
@@ -160,7 +161,7 @@ def checked_keep(keep_s: float) -> float:
 
 
 def _send_part(session: Any, parts: PartSequence, worker: str) -> PartTask:
-    """Submit the parts up to the end of their circuit, which is a new one."""
+    """Submit the parts of the circuit, whose last part is new."""
     unknown = parts.options.keys() - PartOptions.__optional_keys__
     if unknown:
         raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
@@ -187,7 +188,8 @@ def _send(session: Any, circuit: PackedCircuit, options: Any, seed: int, terms: 
 
 
 def _joined(parts: PackedCircuit, circuit: Any) -> PackedCircuit:
-    """All parts, and a circuit after them; what is asked of it is asked of the circuit."""
+    """Return the circuit of all parts followed by `circuit`; its measurements are those of
+    `circuit`."""
     loaded = load(circuit)
     program = joined(parts.program, loaded.program)
     return msgspec.structs.replace(loaded, packed=program.packed())

@@ -1,5 +1,5 @@
-"""Progress of waiting: a line that is rewritten in place, or a bar of tqdm or rich; nothing where
-nobody sees it."""
+"""Progress of waiting: a line that is rewritten in place, or a bar of tqdm or rich. Nothing is
+written unless the stream is a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from simenv.errors import OptionError
 from simenv.model import TaskInfo, TaskState
 from simenv.text import elapsed
 
-PATIENCE_S = 1.0  # a start that takes longer says what it does
+PATIENCE_S = 1.0  # a start that takes longer shows its progress
 
 
 class Steps(NamedTuple):
-    """How far it is; `text`: for a line that shows no bar, where its text does not say it."""
+    """Number of finished steps. `text`: shown by a line without a bar, if its text lacks the
+    numbers."""
 
     done: int
     total: int
@@ -28,25 +29,25 @@ class Steps(NamedTuple):
 
 
 class ProgressLine:
-    """A line that is rewritten in place; gone at the end, and before anything else is printed.
+    """A line that is rewritten in place; removed at the end, and before anything else is printed.
 
     A context manager. It is shown on a terminal and in a notebook (ipykernel's streams obey a
     carriage return); elsewhere nothing is written.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        """`stream`: None where the process has none."""
+        """`stream`: None if the process has none."""
         self._stream = stream or StringIO()
         self._shown = ""
         self._notebook = type(stream).__module__.startswith("ipykernel.")
 
     @property
     def visible(self) -> bool:
-        """True where somebody can see it."""
+        """True if the stream is a terminal or a notebook."""
         return self._notebook or self._stream.isatty()
 
     def show(self, text: str, steps: Steps | None = None) -> None:
-        """Replace the line; cut to the terminal's width, since a wrapped line cannot be undone."""
+        """Replace the line; cut to the terminal's width, since a wrapped line cannot be removed."""
         if steps is not None and steps.text:
             text = f"{steps.text} | {text}" if text else steps.text
         if text == self._shown or not self.visible:
@@ -58,21 +59,22 @@ class ProgressLine:
         self._shown = text
 
     def clear(self) -> None:
-        """Take it away, for what the caller prints next. Idempotent."""
+        """Remove the line before the caller prints something. Idempotent."""
         if self._shown:
             self._stream.write("\r" + self._rest(0) + ("\r" if self._notebook else ""))
             self._stream.flush()
             self._shown = ""
 
     def finish(self, text: str) -> None:
-        """Leave a last line behind."""
+        """Write a last line, which stays."""
         if self.visible:
             self.clear()
             self._stream.write(f"{text}\n")
             self._stream.flush()
 
     def _rest(self, length: int) -> str:
-        """What erases the former text behind `length` characters of the new one."""
+        """Return the characters that erase the former text behind `length` characters of the new
+        one."""
         return " " * (len(self._shown) - length) if self._notebook else "\x1b[K"
 
     def __enter__(self) -> Self:
@@ -88,8 +90,7 @@ class ProgressLine:
 
 
 class ProgressBar(ProgressLine, ABC):
-    """A bar of a library in place of the text; where it cannot be seen, the library is not
-    loaded. A subclass draws it."""
+    """Base class of bars of a library. The library is loaded only if the bar is visible."""
 
     def show(self, text: str, steps: Steps | None = None) -> None:
         """See `ProgressLine`."""
@@ -99,11 +100,11 @@ class ProgressBar(ProgressLine, ABC):
 
     @abstractmethod
     def draw(self, text: str, steps: Steps) -> None:
-        """Draw the bar, with a text behind it."""
+        """Draw the bar, followed by a text."""
 
 
 class TqdmBar(ProgressBar):
-    """A bar of tqdm, in a notebook of its widgets where they are installed."""
+    """A bar of tqdm; in a notebook a widget if ipywidgets is installed."""
 
     _bar: Any = None
 
@@ -122,7 +123,7 @@ class TqdmBar(ProgressBar):
             return tqdm(total=0, file=self._stream, unit=f" {unit}", leave=False)
         from tqdm.std import tqdm
 
-        # It draws nothing on a terminal that does not say its size, unless it is told one.
+        # tqdm draws nothing on a terminal of unknown size unless the size is given.
         width, height = shutil.get_terminal_size()
         size = {"ncols": width, "nrows": height}
         return tqdm(total=0, file=self._stream, unit=f" {unit}", leave=False, **size)
@@ -168,7 +169,7 @@ BARS = {"tqdm": TqdmBar, "rich": RichBar}
 
 
 def progress_line(progress: bool | str, stream: TextIO | None) -> ProgressLine:
-    """A bar of the library that `progress` names, if it is installed; else the line. Raises
+    """Return a bar of the library that `progress` names, if it is installed; else a line. Raises
     OptionError for another name."""
     if isinstance(progress, bool):
         return ProgressLine(stream)
@@ -179,16 +180,16 @@ def progress_line(progress: bool | str, stream: TextIO | None) -> ProgressLine:
 
 
 class StartLine(ProgressLine):
-    """The progress of a start, from `PATIENCE_S` on; see `launch.start`."""
+    """The progress of a start that takes longer than `PATIENCE_S`; see `launch.start`."""
 
     def report(self, text: str, elapsed_s: float) -> None:
-        """Show the present stage and how long the start has taken."""
+        """Show the present stage and the time since the start."""
         if elapsed_s >= PATIENCE_S:
             self.show(f"starting: {text}, {elapsed(elapsed_s)}")
 
 
 def passes(info: TaskInfo) -> str:
-    """`pass 12 of 40`; "" where that is not known."""
+    """Return `sweep 12 of 40`; "" if the number is not known."""
     if not info.passes_done:
         return ""
     of = f" of {info.passes}" if info.passes >= info.passes_done else ""
@@ -196,19 +197,19 @@ def passes(info: TaskInfo) -> str:
 
 
 def ended_steps(ended: int, total: int) -> Steps:
-    """Tasks that have ended, of all that are waited for."""
+    """Return the steps of waiting for tasks: ended tasks of all tasks."""
     return Steps(ended, total, "tasks", f"{ended} of {total} tasks ended")
 
 
 def sweeps(infos: Sequence[TaskInfo]) -> Steps | None:
-    """Sweeps of a task over its state; None where that is not known."""
+    """Return the sweeps of a task over its state; None if they are not known."""
     if not infos or infos[0].passes < infos[0].passes_done:
         return None
     return Steps(infos[0].passes_done, infos[0].passes, "sweeps")
 
 
 def describe(infos: Sequence[TaskInfo], task: str) -> str:
-    """`t-8k2g RUNNING try 2 on sv-1, pass 7 of 9, 0:03`, or `t-8k2h QUEUED 0:41 (why)`."""
+    """Return `t-8k2g RUNNING try 2 on sv-1, sweep 7 of 9, 0:03`, or `t-8k2h QUEUED 0:41 (why)`."""
     if not infos:
         return task
     info = infos[0]

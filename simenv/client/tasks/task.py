@@ -1,7 +1,8 @@
 """Tasks as futures and awaitables, `as_completed`, and the ids of tasks.
 
-Invariant: a Task holds its handle and, of a task with several bindings, its row, and nothing else:
-a sweep makes thousands of them. Ids look like `t-8k2f`, and `t-8k2f.17` for one binding of a task.
+Invariant: a Task holds only its handle and, for a binding of a task with several, its row, because
+a sweep creates thousands of them. Ids look like `t-8k2f`, and `t-8k2f.17` for one binding of a
+task.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ if TYPE_CHECKING:
     from simenv.client.connection.task_handle import TaskHandle, TaskSource
 
 SHOW_EVERY_S = 0.5
-DRAW_S = 0.5  # a notebook waits no longer for the circuit to draw
+DRAW_S = 0.5  # timeout of the request for the circuit that a notebook draws
 
 
 class Task(TaskFuture):
     """One accepted task, or one binding of it. Thread-safe.
 
     A `concurrent.futures.Future`: `concurrent.futures.wait`, `asyncio.wrap_future` and libraries
-    that take futures take tasks. `await task` gives its result inside any running loop. `row`:
-    which binding of a task that carries several, whose bindings start, end and are cancelled
-    together; None: the task itself.
+    that take futures accept tasks. `await task` gives its result inside any running loop. `row`:
+    the index of a binding in a task with several, which start, end and are cancelled together;
+    None: the whole task.
     """
 
     __slots__ = ("_found", "_handle", "_waiters_state", "row")
 
     def __init__(self, handle: TaskHandle | None, row: int | None = None) -> None:
-        # Not that of Future: its lock is made for the few tasks that are waited for in its way.
+        # Future.__init__ is not called: its lock is created only when concurrent.futures needs it.
         self._handle = handle
         self.row = row
         self._found: Result | None = None
@@ -53,22 +54,23 @@ class Task(TaskFuture):
 
     @property
     def handle(self) -> TaskHandle:
-        """The task of the service that this stands for."""
+        """Handle of the service's task."""
         assert self._handle is not None
         return self._handle
 
     def settled(self) -> TaskHandle | None:
-        """Return the handle, once the service has answered; None: the task was refused."""
+        """Return the handle once the service has answered the submission; None: the task was
+        refused."""
         return self._handle
 
     @property
     def session(self) -> TaskSource:
-        """The connection it came by."""
+        """The connection to the task's service."""
         return self.handle.session
 
     @property
     def id(self) -> str:
-        """What to give `simenv result`, `Client.task` and the like: `t-8k2f`, `t-8k2f.17`."""
+        """Id of the task, as `simenv result` and `Client.task` accept it: `t-8k2f`, `t-8k2f.17`."""
         return self.handle.id if self.row is None else f"{self.handle.id}.{self.row}"
 
     @property
@@ -78,25 +80,25 @@ class Task(TaskFuture):
 
     @property
     def state(self) -> TaskState:
-        """Asks the service unless the task is known to have ended."""
+        """The present state. Asks the service unless the task is known to have ended."""
         if self.done():
             return self.handle.final_state
         infos = self.session.task_infos([self.handle.number])
         return infos[0].state if infos else TaskState.QUEUED
 
     def done(self) -> bool:
-        """True once the end has been heard; never waits."""
+        """Return whether the task is known to have ended; never waits."""
         if not self.handle.over:
             self.session.poll(self.handle)
         return self.handle.over
 
     def result(self, timeout: float | None = None, *, timeout_s: float | None = None) -> Result:
-        """Wait for the result; `timeout`, of `concurrent.futures`, and `timeout_s` are the same.
+        """Wait for the result. `timeout`, of `concurrent.futures`, and `timeout_s` are the same.
 
         Raises TaskFailedError, TaskCancelledError or TaskExpiredError as the task ended,
         TimedOutError after `timeout_s` seconds (the task goes on), ServiceLostError when the
-        service falls silent; OptionError where the task carries several bindings and none was
-        named, NotFoundError where it has none so numbered.
+        service does not answer; OptionError if the task has several bindings and this Task names
+        none, NotFoundError if it has no binding of that number.
         """
         result = self._found
         if result is None:
@@ -121,7 +123,7 @@ class Task(TaskFuture):
         return result
 
     def results(self, timeout_s: float | None = None) -> list[Result]:
-        """Wait like `result`; one Result for each binding of the task, in order."""
+        """Wait like `result`; return one Result for each binding of the task, in order."""
         handle = self._ended(timeout_s)
         decoded = handle.decode()
         count = decoded.data.count
@@ -132,22 +134,22 @@ class Task(TaskFuture):
     def exception(
         self, timeout: float | None = None, *, timeout_s: float | None = None
     ) -> SimenvError | None:
-        """Wait like `result`, and return what it would raise of the task's own end."""
+        """Wait like `result`; return the error with which the task ended, or None."""
         return self._ended(timeout if timeout_s is None else timeout_s).error()
 
     def circuit(self) -> Any:
-        """Ask the service for the `QuantumCircuit` of this task, as it was sent: compiled, where it
-        is for a device. Parameters of a task with several bindings are p0, p1 ...
+        """Ask the service for the `QuantumCircuit` of this task, as it was sent: for a device, the
+        compiled one. Parameters of a task with several bindings are p0, p1 ...
 
-        Raises ProgramError, NotFoundError where the task is no longer kept.
+        Raises ProgramError, and NotFoundError if the service has removed the task.
         """
         return drawing.circuit_of(self.session.submitted(self.handle.number).spec)
 
     def wait(self, progress: bool | str = False, timeout_s: float | None = None) -> TaskState:
-        """Wait for the end, whatever it is.
+        """Wait for the end of the task in any state.
 
-        `progress`: one line of state and reason on stderr, where that is a terminal or a
-        notebook's; "tqdm" or "rich": a bar of that library, where it is installed.
+        `progress`: show state and reason in one line on stderr, if that is a terminal or a
+        notebook's stream; "tqdm" or "rich": a bar of that library, if it is installed.
         """
         handle = self.handle
         if not progress:
@@ -163,18 +165,18 @@ class Task(TaskFuture):
         return handle.final_state
 
     def running(self) -> bool:
-        """Is it running now? Asks the service unless the task is known to have ended."""
+        """Return whether it runs now. Asks the service unless the task is known to have ended."""
         return not self.done() and self.state is TaskState.RUNNING
 
     def cancelled(self) -> bool:
-        """True once its end has been heard, and it was cancelled; never waits."""
+        """Return whether the task is known to have been cancelled; never waits."""
         handle = self.settled() if self.done() else None  # None: refused, or not ended
         return handle is not None and handle.final_state is TaskState.CANCELLED
 
     def cancel(self) -> bool:
-        """Ask for its end; False when it had ended before.
+        """Cancel the task; return False if it had ended before.
 
-        The bindings of one task end together: to cancel one is to cancel them all.
+        The bindings of one task are cancelled together.
         """
         return self.session.cancel([self.handle.number])[0] in ("cancelled", "cancelling")
 
@@ -194,11 +196,11 @@ class Task(TaskFuture):
         return hash((self.handle.number, self.row))
 
     def __repr__(self) -> str:
-        # Nobody is asked: asyncio and debuggers call this in places where one must not wait.
+        # No request is sent: asyncio and debuggers call this where waiting is not allowed.
         return f"<Task {self.id} {self.handle.final_state if self.handle.over else 'not ended'}>"
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        """What a notebook shows: `<Task t-8k2g RUNNING try 2 on sv-1, 0:03>`."""
+        """Text for IPython: `<Task t-8k2g RUNNING try 2 on sv-1, 0:03>`."""
         if self.done():
             printer.text(repr(self))
         else:
@@ -207,8 +209,8 @@ class Task(TaskFuture):
             )
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the state, and what it waits for; the result once it is there;
-        a small circuit."""
+        """HTML for notebooks: the state and the pending reason, or the result; and a small
+        circuit."""
         return self._state_html() + self._circuit_html()
 
     def _state_html(self) -> str:
@@ -226,11 +228,11 @@ class Task(TaskFuture):
     def _circuit_html(self) -> str:
         try:
             return drawing.circuit_html(self.session.submitted(self.handle.number, DRAW_S).spec)
-        except SimenvError:  # it is no longer kept, or nobody answers
+        except SimenvError:  # the service has removed the task, or does not answer
             return ""
 
     def _ended(self, timeout_s: float | None) -> TaskHandle:
-        """Wait for the end; TimedOutError."""
+        """Wait for the end. Raises TimedOutError."""
         handle = self.handle
         if not handle.over and not handle.session.wait_ended(handle, timeout_s):
             raise self._late(timeout_s)
@@ -245,7 +247,7 @@ class Task(TaskFuture):
 
 
 def step_s(deadline: float | None) -> float:
-    """How long to wait before the waiting text is looked at again."""
+    """Return the seconds until the progress text is updated, at most until the deadline."""
     if deadline is None:
         return SHOW_EVERY_S
     return min(SHOW_EVERY_S, max(0.0, deadline - time.monotonic()))
@@ -257,12 +259,12 @@ Waiting = dict[TaskHandle, list[Task]]  # the bindings of one task end together
 def as_completed(
     tasks: Iterable[Task], timeout_s: float | None = None, progress: bool | str = False
 ) -> Iterator[Task]:
-    """Each task as soon as it has ended, whatever its end; TimedOutError after `timeout` seconds.
+    """Iterate over tasks as they end, in any state. Raises TimedOutError after `timeout_s` seconds.
 
-    Those that were posted and refused come first. The tasks must belong to one client.
-    `progress`: one line on stderr, where that is a terminal or a notebook's, out of the way
-    whenever a task is handed out; at the end one that stays. "tqdm" or "rich": a bar of that
-    library, where it is installed.
+    Posted tasks that were refused come first. The tasks must belong to one client. `progress`: one
+    line on stderr, if that is a terminal or a notebook's stream; it is removed whenever a task is
+    yielded, and a last line stays at the end. "tqdm" or "rich": a bar of that library, if it is
+    installed.
     """
     waiting: Waiting = {}
     refused: list[Task] = []
@@ -323,11 +325,11 @@ def _each(waiting: Waiting, timeout_s: float | None, line: ProgressLine) -> Iter
             line.finish(f"{total} of {total} tasks ended in {time.monotonic() - begun:.1f} s")
 
 
-ROW_DIGITS = 4  # MAX_BINDINGS has as many
+ROW_DIGITS = 4  # digits of MAX_BINDINGS
 
 
 def number_of(task: Task | str | int) -> int:
-    """The task's number; NotFoundError if this can be no task's id."""
+    """Return the number of a task. Raises NotFoundError for a text that is no task id."""
     if isinstance(task, Task):
         return task.handle.number
     number = task if isinstance(task, int) else task_number(task.partition(".")[0])
@@ -337,7 +339,8 @@ def number_of(task: Task | str | int) -> int:
 
 
 def row_of(task: str | int) -> int | None:
-    """Which of a task's bindings `t-8k2f.17` names; None: the task as a whole."""
+    """Return the binding that an id such as `t-8k2f.17` names; None: the whole task. Raises
+    NotFoundError."""
     row = str(task).partition(".")[2]
     if not row:
         return None
