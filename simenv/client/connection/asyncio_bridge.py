@@ -50,8 +50,7 @@ class AsyncioBridge:
         self._requested_s = 0.0  # monotonic time of the last request or end of an awaited task
 
     def future(self, handle: TaskHandle) -> asyncio.Future[None]:
-        """Return a future of the running loop for the end of the task; it fails if the service is
-        lost."""
+        """Return a future of the running loop for the end; it fails if the service is lost."""
         import asyncio
 
         future = asyncio.get_running_loop().create_future()

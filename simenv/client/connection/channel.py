@@ -60,9 +60,9 @@ class ServiceChannel:
             **handlers,
         }
         self.closed = False
-        # Closes the socket of a client that is collected without `close`: a socket that is collected
-        # with its context would block for ever. Not at the interpreter exit, where other threads
-        # may still be reading.
+        # Closes the socket of a client that is collected without `close`: a socket that is
+        # collected with its context would block for ever. Not at the interpreter exit, where other
+        # threads may still be reading.
         self._sockets: list[Connection] = []
         weakref.finalize(self, _close, self._sockets).atexit = False
         self.is_forked = False  # in a forked child that has not yet connected anew; see `enter`

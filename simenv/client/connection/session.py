@@ -270,8 +270,7 @@ class ServiceSession:
         return self.bridge.future(handle)
 
     def call(self, handle: TaskHandle, callback: Callable[[], object]) -> None:
-        """Call `callback` once, from a thread of the client, when the task ends or the service is
-        lost."""
+        """Call `callback` once, from a client's thread, at the end or if the service is lost."""
         self.bridge.call(handle, callback)
 
     def poll(self, handle: TaskHandle) -> None:

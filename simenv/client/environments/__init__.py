@@ -1,1 +1,1 @@
-"""Environments of this user: private ones, started ones, and where they are found."""
+"""Environments of this user: private and named ones, their start and end, and their list."""

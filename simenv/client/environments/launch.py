@@ -1,6 +1,6 @@
-"""Start a service process and hear from it that it is ready; end one and see that it is gone.
+"""Start and end of service processes: wait for readiness, and for the end of a process.
 
-Invariant: a pid is signalled only after its command line says that it is a service of ours.
+Invariant: a pid is signalled only after its command line shows that it is a service of this user.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from simenv.config.startup import StartupMessage
 from simenv.errors import SimenvError, StartFailedError, by_code
 
 OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
-PROGRESS_S = 0.5  # between two reports of a start
-GRACE_S = 30.0  # on top of start_timeout_s: the service itself gives up first, and says why
+PROGRESS_S = 0.5  # interval of progress reports of a start
+GRACE_S = 30.0  # added to start_timeout_s: the service itself gives up first, with a reason
 LOOK_S = 0.01
 QUOTED_LINES = 5
 Progress = Callable[[str, float], object]
@@ -35,7 +35,7 @@ Progress = Callable[[str, float], object]
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service process that said it is ready. `lifeline`: it ends when this descriptor closes."""
+    """A service process that is ready. `lifeline`: the service ends when this descriptor closes."""
 
     process: subprocess.Popen[bytes]
     lifeline: int = -1
@@ -49,12 +49,12 @@ def start(
     meanwhile: Callable[[], object] = lambda: None,
     progress: Progress | None = None,
 ) -> Service:
-    """Write the configuration, start the process, wait until it is ready.
+    """Write the configuration, start the process and wait until the service is ready.
 
-    `private`: it ends when this process does. `meanwhile`: called while it starts. `progress`:
-    called every PROGRESS_S with the present stage in words and the seconds since the start.
-    Raises StartFailedError or the service's error. Folders that were created for a service that
-    refused its settings are removed; those of a failed one stay, for its logs.
+    `private`: the service ends when this process does. `meanwhile`: called during the start.
+    `progress`: called every PROGRESS_S with the present stage as text and the seconds since the
+    start. Raises StartFailedError or the service's error. If the service refused its settings,
+    folders that were created for it are removed; after a failed start they stay, for the logs.
     """
     built = [folder for folder in {where.home, where.state} if not folder.exists()]
     try:
@@ -89,7 +89,7 @@ def _start(
         _await(ready, process, where, settings.start_timeout_s + GRACE_S, progress)
     except BaseException:
         _close(lifeline)
-        if not private:  # it knows of no lifeline, and would be waited for in vain
+        if not private:  # without a lifeline it does not end by itself
             process.terminate()
         end(process)
         raise
@@ -99,7 +99,7 @@ def _start(
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of `environ` that a service inherits."""
+    """Return the variables of `environ` that a service inherits."""
     return {
         key: value
         for key, value in environ.items()
@@ -108,7 +108,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
-    """Our own child: wait for it; SIGTERM, then SIGKILL, when it does not end by itself."""
+    """Wait for the end of a child process; SIGTERM, then SIGKILL, if it does not end by itself."""
     for ask in (None, process.terminate, process.kill):
         if ask is not None:
             ask()
@@ -121,7 +121,7 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> None:
 
 
 def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """As `process.wait`, which looks every 50 ms only, where the system can tell of an end."""
+    """Wait like `process.wait`, without its polling every 50 ms if the system has pidfd_open."""
     if process.poll() is None and hasattr(os, "pidfd_open"):
         with suppress(OSError):
             args = os.pidfd_open(process.pid)
@@ -135,7 +135,7 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> None:
 
 
 def force(pid: int, patience_s: float, start_ticks: str = "") -> None:
-    """Somebody's service on this node that does not answer: SIGTERM, later SIGKILL."""
+    """End a service on this node that does not answer: SIGTERM, then SIGKILL after `patience_s`."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not runs(pid, SERVICE, start_ticks=start_ticks):
             return
@@ -145,7 +145,7 @@ def force(pid: int, patience_s: float, start_ticks: str = "") -> None:
 
 
 def gone(pids: Iterable[int], timeout_s: float) -> list[int]:
-    """Wait until none of these is a process of ours; those that still are after `timeout_s`."""
+    """Wait until none of these pids is a process of simenv; return those left after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while left := [pid for pid in pids if runs(pid, OURS, ending=True)]:
         if time.monotonic() >= deadline:
@@ -155,21 +155,21 @@ def gone(pids: Iterable[int], timeout_s: float) -> list[int]:
 
 
 def workers(home: Path) -> list[int]:
-    """The workers on this node of the environment with this home."""
+    """Return the pids of the workers on this node that belong to the environment with this home."""
     fragment = bytes(home.resolve() / "worker.json")
     pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
     return [pid for pid in pids if runs(pid, fragment) and runs(pid, WORKER)]
 
 
 def kill(pids: Iterable[int]) -> None:
-    """Workers that did not end by themselves."""
+    """Send SIGKILL to workers that did not end by themselves."""
     for pid in pids:
         if runs(pid, WORKER):
             os.kill(pid, signal.SIGKILL)
 
 
 def clear(sockets: Path, connection: Path) -> None:
-    """Remove what only a running service has, where it could not do so itself."""
+    """Remove connection file and socket folder of a service that could not remove them itself."""
     connection.unlink(missing_ok=True)
     if sockets.name.startswith("simenv-") and sockets.is_dir() and not sockets.is_symlink():
         shutil.rmtree(sockets, ignore_errors=True)
@@ -239,7 +239,7 @@ def _await(
 def _readiness(
     line: bytes, process: subprocess.Popen[bytes], where: EnvironmentPaths
 ) -> StartupMessage:
-    """StartFailedError where that is no line of a service's."""
+    """Decode a line of the service. Raises StartFailedError if it is not a StartupMessage."""
     try:
         return msgspec.json.decode(line, type=StartupMessage)
     except msgspec.MsgspecError as error:

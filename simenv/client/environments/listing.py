@@ -1,6 +1,6 @@
-"""The environments of this user: those that are up, and those that left their folders.
+"""List of the environments of this user, running ones and others.
 
-Read from their folders below SIMENV_HOME alone; no service is asked.
+Only the folders below SIMENV_HOME are read; no service is asked.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from simenv.errors import NoServiceError
 
 
 class EnvironmentInfo(msgspec.Struct, frozen=True):
-    """One environment. `state`: "up"; "crashed", where its service ended and left its connection
-    file; "unreadable", where that file cannot be believed; "down"."""
+    """One environment. `state`: "up"; "crashed": its service ended and left its connection file;
+    "unreadable": that file is unsafe or invalid; "down"."""
 
     name: str
     state: str
-    pid: int  # of its service; 0: not known
-    node: str  # where that runs, or ran
-    address: str  # where it listens for other machines
+    pid: int  # of its service; 0: unknown
+    node: str  # node of the service
+    address: str  # TCP address for other machines; "": none
     folder: str
-    reason: str = ""  # why it is unreadable
+    reason: str = ""  # why the connection file is unreadable
 
 
 def environments(home: Path | None = None) -> Iterator[EnvironmentInfo]:
-    """Those with a folder below `home`, by name."""
+    """Iterate over the environments with a folder below `home`, by name."""
     root = home or config.home_root()
     try:
         folders = sorted(entry for entry in root.iterdir() if entry.is_dir())

@@ -1,6 +1,6 @@
-"""Private environments of this machine, which end with us.
+"""Private environments of this machine, which end with this process.
 
-Invariant: importing this loads nothing that speaks to a service: it is started first.
+Invariant: importing this module loads no transport, because the service is started first.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
     """Start a private environment and return its client.
 
     The environment ends with the client: at the end of a `with` block, with `close()`, when nothing
-    refers to the client and its tasks any longer, and with this process in any case. A notebook
+    refers to the client and its tasks any longer, and in any case with this process. A notebook
     keeps it over several cells: `client = simenv.local()`.
 
-    A start that takes longer than a second is reported on stderr where that is a terminal or a
-    notebook's.
+    A start that takes longer than a second shows its progress on stderr, if that is a terminal or a
+    notebook's stream.
 
-    `workers`: resident simulators; `slots`: cores they share, by default all that are ours;
-    `settings`: fields of `simenv.config.Config`, such as `launcher="mpirun"`,
-    `memory_per_slot="512MiB"`, `hosts="node1:2,node2:2"` (this machine where none are named, also
-    inside an allocation). Without a say the durability is "process": what is gone at the end need
-    not outlast a power cut. Raises ConfigError, StartFailedError.
+    `workers`: resident simulators; `slots`: cores that they share, by default all cores available
+    to this process; `settings`: fields of `simenv.config.Config`, such as `launcher="mpirun"`,
+    `memory_per_slot="512MiB"`, `hosts="node1:2,node2:2"` (default: this machine, also inside an
+    allocation). The default of durability is "process", because the files are removed at the end
+    anyway. Raises ConfigError, StartFailedError.
     """
     try:
         workers = operator.index(workers)
@@ -71,8 +71,9 @@ def local(workers: int = 2, slots: int | None = None, **settings: Any) -> Client
 
 
 def _private(chosen: Config) -> tuple[Config, EnvironmentPaths, list[Path]]:
-    """A private environment's places, and the folders to remove at its end. With nodes of its own
-    the home is where they see it, and the journal on a disk of this machine."""
+    """Return the configuration and paths of a private environment, and the folders to remove at its
+    end. With other nodes the home is in SIMENV_HOME, which they can see, and the journal on a local
+    disk."""
     afar = bool(chosen.hosts or chosen.hostfile)
     base = files.private_folder(config.home_root()) if afar else None
     built = [Path(tempfile.mkdtemp(prefix="simenv-local-", dir=base))]
@@ -84,5 +85,5 @@ def _private(chosen: Config) -> tuple[Config, EnvironmentPaths, list[Path]]:
 
 
 def _load() -> None:
-    """What takes a moment, and is needed when the service is there."""
+    """Import the client while the service starts; the import takes time."""
     from simenv.client.environments import local_client  # noqa: F401

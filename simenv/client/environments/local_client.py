@@ -1,4 +1,4 @@
-"""A private service, and the client that owns it; made by `simenv.local`."""
+"""The private service of `simenv.local`, and the client that owns it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from simenv.client.connection.address import FileAddress, read
 from simenv.client.environments import launch
 from simenv.errors import SimenvError
 
-ANSWER_S = 5.0  # after it the service is ended without its consent
+ANSWER_S = 5.0  # timeout of the shutdown request, after which the process is ended
 
 _lifelines: set[int] = set()
 
 
 class PrivateService:
-    """A service process that is a child of this one, with its folders.
+    """A service process that is a child of this process, with its folders.
 
     Invariant: `end` acts once, and only in the process that started the service.
     """
@@ -33,18 +33,18 @@ class PrivateService:
         _lifelines.add(process.lifeline)
 
     def address(self) -> FileAddress:
-        """Where it is reached. Raises NoServiceError."""
+        """Return the address of the service. Raises NoServiceError."""
         self._sockets = Path(read(self.connection).sockets)
         return FileAddress(self.connection)
 
     def is_running(self) -> bool:
-        """True in the process that owns it, while it runs."""
+        """Return whether this process owns the service and it still runs."""
         return (
             not self._ended and os.getpid() == self._owner and self._process.process.poll() is None
         )
 
     def end(self) -> None:
-        """End it, wait for it, and remove its folders. Idempotent; nothing in a forked child."""
+        """End the service and remove its folders. Idempotent; no effect in a forked child."""
         if self._ended or os.getpid() != self._owner:
             return
         self._ended = True
@@ -60,18 +60,18 @@ class PrivateService:
 class LocalClient(Client):
     """A client whose environment ends with it.
 
-    Invariant: the service ends when the connection is closed or collected, and at the interpreter
-    exit. Tasks and results refer to the connection, so it is kept as long as one is in use.
+    Invariant: the service ends when the connection is closed or collected, and at interpreter exit.
+    Tasks and results refer to the connection, so the service lives as long as one is in use.
     """
 
     def __init__(self, service: PrivateService) -> None:
-        """Raises NoServiceError."""
+        """Connect to the private service. Raises NoServiceError."""
         super().__init__(service.address())
         self._service = service
         self._end = weakref.finalize(self._session, service.end)
 
     def close(self) -> None:
-        """End the environment: service, workers and files are gone afterwards. Idempotent.
+        """End the environment with service, workers and files. Idempotent.
 
         In a forked child only the child's own connection is closed.
         """
@@ -83,7 +83,7 @@ class LocalClient(Client):
 
 
 def _let_go() -> None:
-    """In a forked child: a private service must end with its owner, whoever else still lives."""
+    """Close lifelines in a forked child, so that a private service ends with its owner."""
     for descriptor in _lifelines:
         os.close(descriptor)
     _lifelines.clear()

@@ -1,4 +1,4 @@
-"""Start and stop named environments, which outlive the process that starts them.
+"""Start and end of named environments, which outlive the process that starts them.
 
 Invariant: a process is identified by its pid and its start time, so that another process with the
 same pid is neither waited for nor killed.
@@ -38,7 +38,7 @@ LOOK_S = 0.01
 
 
 def descendants(pid: int) -> set[psutil.Process]:
-    """All present descendants of a process: workers, daemons, helpers of launchers."""
+    """Return all present descendants of a process: workers, daemons, helpers of launchers."""
     import psutil
 
     with suppress(psutil.Error):
@@ -47,7 +47,7 @@ def descendants(pid: int) -> set[psutil.Process]:
 
 
 def still_running(processes: Collection[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    """Wait until the processes have ended; those that still run after `timeout_s`."""
+    """Wait until the processes have ended; return those that still run after `timeout_s`."""
     deadline = monotonic() + timeout_s
     while running := [each for each in processes if _runs(each)]:
         if monotonic() >= deadline:
@@ -57,7 +57,7 @@ def still_running(processes: Collection[psutil.Process], timeout_s: float) -> li
 
 
 def kill(processes: Collection[psutil.Process]) -> None:
-    """Send SIGKILL to those that still run."""
+    """Send SIGKILL to the processes that still run."""
     for each in processes:
         with suppress(ProcessLookupError, PermissionError):
             if _runs(each):
@@ -65,7 +65,7 @@ def kill(processes: Collection[psutil.Process]) -> None:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Zombies do not count: their parent may never read their exit code."""
+    """Return whether a process runs; False for a zombie, whose parent may never reap it."""
     import psutil
 
     try:
@@ -75,22 +75,22 @@ def _runs(process: psutil.Process) -> bool:
 
 
 ANSWER_S = 5.0
-FORCE_S = 10.0  # after SIGTERM
-GONE_S = 30.0  # a service on another machine, which touches its file every 5 s
-WORKERS_S = 5.0  # workers end by themselves when their service has gone
-_started: list[subprocess.Popen[bytes]] = []  # kept so that the children we outlive are reaped
+FORCE_S = 10.0  # from SIGTERM to SIGKILL
+GONE_S = 30.0  # a remote service that has not touched its connection file (every 5 s) is gone
+WORKERS_S = 5.0  # time in which workers end by themselves after their service
+_started: list[subprocess.Popen[bytes]] = []  # children, referenced so that they are reaped
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownReport:
-    """How an environment ended. `forced`: it did not answer, or not in time."""
+    """Report of `down`. `forced`: the service did not answer, or not in time."""
 
     name: str
     pid: int
     queued: int  # tasks that wait for the next start
     seconds: float
     forced: bool
-    nodes: tuple[str, ...] = ()  # where it had processes, as far as it could say
+    nodes: tuple[str, ...] = ()  # nodes on which it reported processes
 
 
 def up(
@@ -102,12 +102,12 @@ def up(
 ) -> ConnectionFile:
     """Start the named environment (`options["name"]`, by default `default`) and leave it running.
 
-    `options`: fields of `simenv.config.Config`; `file`: a `simenv.toml`. What its journal holds is
-    taken up again, and so are the settings of its last start that neither of them says anew.
-    `resume`: NotFoundError if there is no journal, neither the live one nor its copy; the newer one
-    is taken. `force_lock`: a service on another machine, which cannot be looked for from here, is
-    taken to be gone. `progress`: as for `start.start`. Raises InsufficientError if it is up
-    already, ConfigError, StartFailedError.
+    `options`: fields of `simenv.config.Config`; `file`: a `simenv.toml`. Tasks of its journal
+    continue, and settings of its last start that neither source names apply again. `resume`: raise
+    NotFoundError if there is neither a live journal nor a copy; the newer one is used.
+    `force_lock`: assume that a service on another machine, whose process cannot be checked from
+    here, has ended. `progress`: as for `launch.start`. Raises InsufficientError if the environment
+    is up already, ConfigError, StartFailedError.
     """
     chosen = config.load({**options, "resume": resume, "force_lock": force_lock}, file)
     where = config.places(chosen)
@@ -119,8 +119,7 @@ def up(
 
 
 def _make_way(file: ConnectionFile, path: Path, force: bool) -> None:
-    """Clear away what a service that has ended left behind; InsufficientError if it may still
-    live."""
+    """Remove the files of a service that has ended; InsufficientError if it may still run."""
     if file.node == os.uname().nodename:
         if not ended(file):
             raise InsufficientError(
@@ -140,7 +139,7 @@ def _make_way(file: ConnectionFile, path: Path, force: bool) -> None:
 
 
 def _silence_s(path: Path) -> float:
-    """Since a file was touched, by the clock of the file system it is on."""
+    """Return the seconds since a file was touched, by the clock of its file system."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".now-") as now:
         return max(0.0, os.fstat(now.fileno()).st_mtime - path.stat().st_mtime)
 
@@ -148,10 +147,11 @@ def _silence_s(path: Path) -> float:
 def down(
     name: str | None = None, now: bool = False, *, service: str | Path | None = None
 ) -> ShutdownReport:
-    """End an environment: running tasks finish (`now`: wait for the next start), others are kept.
+    """End an environment. Running tasks finish; with `now` they stop and stay queued like the
+    others.
 
-    Returns when no process, socket or connection file of it is left: one that does not answer gets
-    SIGTERM, then SIGKILL. Raises NoServiceError if there is none.
+    Returns when no process, socket or connection file of it is left; a service that does not answer
+    gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none.
     """
     begun = monotonic()
     where = find(name, Path(service) if service is not None else None)
@@ -179,7 +179,7 @@ def down(
 
 
 def _down_afar(where: KeyFileAddress, now: bool, begun: float) -> ShutdownReport:
-    """Over the wire, with an admin's key; done when nobody answers there any more."""
+    """End an environment on another machine with an admin's key; wait until it does not answer."""
     with Client(where, ANSWER_S) as client:
         info = client.status()
         stopping = client.shutdown(now, ANSWER_S)
@@ -196,7 +196,8 @@ def _down_afar(where: KeyFileAddress, now: bool, begun: float) -> ShutdownReport
 def _clear(
     file: ConnectionFile, workers: list[int], below: set[psutil.Process], path: Path
 ) -> None:
-    """See that nothing is left of a service that has ended on this node."""
+    """Remove what is left of a service that has ended on this node: processes, sockets, connection
+    file. Raises SimenvError if processes are left."""
     sockets = Path(file.sockets)
     for child in _started:
         if child.pid == file.pid:  # its command line is gone a moment before it can be reaped
@@ -204,7 +205,7 @@ def _clear(
                 child.wait(WORKERS_S)
         else:
             child.poll()
-    pids = [file.pid, *workers, *launch.workers(path.parent)]  # the last: begun while it was ending
+    pids = [file.pid, *workers, *launch.workers(path.parent)]  # those begun while it ended
     launch.kill(launch.gone(pids, WORKERS_S))
     kill(still_running(below, WORKERS_S))  # daemons and helpers of launchers
     left = [
@@ -217,8 +218,8 @@ def _clear(
 
 
 def _ask(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:
-    """Ask it to end: how many tasks stay queued, how long it may take, and where it has processes;
-    None: no answer."""
+    """Ask the service to end; return (tasks that stay queued, seconds that it may take, its nodes),
+    or None if it does not answer."""
     try:
         with Client(FileAddress(path), ANSWER_S) as client:
             nodes = tuple(node.name for node in client.status().nodes)

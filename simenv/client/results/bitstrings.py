@@ -1,7 +1,7 @@
-"""From packed outcomes to the keys people read: clbit 0 rightmost, one space between registers.
+"""Bitstrings of packed outcomes: clbit 0 rightmost, one space between registers.
 
-Invariant: nothing is turned into text before somebody looks; a string that was made once for a
-shape (the registers) is kept for the next result of the same shape, within bounds.
+Invariant: text is made when a result is first read. Strings are cached by shape (the sizes of the
+registers) for later results, within bounds.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from itertools import accumulate, pairwise
 from typing import Literal
 
 SHAPES_KEPT = 16
-STRINGS_KEPT = 8_192  # a shape: 1 MB at most for the usual widths
-TABLE_BITS = 6  # up to here all strings of a shape are made at once: a list is the fastest map
-SETS_KEPT = 256  # of outcomes seen together, a shape of at most TABLE_BITS
+STRINGS_KEPT = 8_192  # for each shape: 1 MB at most for the usual widths
+TABLE_BITS = 6  # up to this width all strings of a shape are made at once, in a list
+SETS_KEPT = 256  # cached sets of outcomes for each shape of at most TABLE_BITS
 
 _CASTS: dict[int, Literal["H", "I", "Q"]] = {2: "H", 4: "I", 8: "Q"}
 
@@ -24,7 +24,7 @@ Packed = bytes | memoryview
 
 
 def counts(rows: Packed, width: int, packed_counts: Packed, registers: Registers) -> dict[str, int]:
-    """`packed_counts` are uint32, one for each row."""
+    """Return counts by bitstring; `packed_counts`: uint32, one for each row."""
     times = struct.unpack(f"<{len(packed_counts) // 4}I", packed_counts)
     return dict(zip(_keys(registers)(rows, width), times, strict=True))
 
@@ -32,24 +32,24 @@ def counts(rows: Packed, width: int, packed_counts: Packed, registers: Registers
 def probabilities(
     rows: Packed, width: int, values: Packed, registers: Registers
 ) -> dict[str, float]:
-    """`values` are float64, one for each row."""
+    """Return probabilities by bitstring; `values`: float64, one for each row."""
     weights = struct.unpack(f"<{len(values) // 8}d", values)
     return dict(zip(_keys(registers)(rows, width), weights, strict=True))
 
 
 def keys(rows: Packed, width: int, registers: Registers) -> Iterable[str]:
-    """One string for each row; a row is `width` bytes, little-endian (0: no clbits, one row)."""
+    """Return the bitstring of each row: `width` bytes, little-endian (0: no clbits, one row)."""
     return _keys(registers)(rows, width)
 
 
 def strings(rows: Packed, width: int, registers: Registers) -> list[str]:
-    """The same of many rows that come again and again, such as those of all shots."""
+    """Return the bitstring of each row, for many rows with few distinct outcomes."""
     find = _strings(tuple([size for _, size in registers])).__getitem__
     return [find(outcome) for outcome in integers(rows, width)]
 
 
 def integers(rows: Packed, width: int) -> Iterable[int]:
-    """Outcomes as Python integers."""
+    """Return the outcomes as Python integers."""
     if width == 1:
         return rows
     cast = _CASTS.get(width)
@@ -59,7 +59,7 @@ def integers(rows: Packed, width: int) -> Iterable[int]:
 
 
 class _Strings(dict[int, str]):
-    """Outcome -> key, filled as asked for."""
+    """Map from outcome to bitstring, filled on demand."""
 
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
@@ -77,8 +77,8 @@ class _Strings(dict[int, str]):
 
 
 class _Few(dict[Packed, tuple[str, ...]]):
-    """Of a shape with few outcomes: those seen together -> their keys. The same ones come again and
-    again, and to find them at once takes half as long as to find each."""
+    """Map from a set of packed outcomes to its bitstrings, for shapes with few outcomes. Such sets
+    repeat; one lookup takes half the time of a lookup for each outcome."""
 
     def __init__(self, strings: _Strings, outcomes: int) -> None:
         super().__init__()

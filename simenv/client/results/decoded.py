@@ -24,16 +24,15 @@ if TYPE_CHECKING:
 
 
 class Stages(msgspec.Struct, frozen=True):
-    """Seconds a task spent in each stage; bindings that travelled as one task share them.
+    """Seconds that a task spent in each stage; bindings that were sent as one task share them.
 
     `queued_s`, `sent_s`, `compile_s` and `run_s` were measured by service and worker; `compile_s`
-    is what the first tasks of a worker wait for while kernels are compiled or loaded, and no part
-    of `run_s`. `accepted_s` is the
-    caller's wait for the durable acceptance, in which the task may already run. `returned_s` is
-    what is left of `total_s`: the ways there and back, the commits, and the time until somebody
-    read the answer. A task fetched by its id was not submitted here: its `accepted_s` and
-    `returned_s` are 0. `device_s` is the time on the emulated device by its calibration, 0 where
-    there is none; `begun_s` the wall clock of its begin there, where the device is paced.
+    is the wait of a worker's first tasks for kernels to be compiled or loaded, and no part of
+    `run_s`. `accepted_s` is the caller's wait for the durable acceptance, in which the task may
+    already run. `returned_s` is the rest of `total_s`: transfers, commits, and the time until the
+    answer was read. If another process submitted the task, `accepted_s` and `returned_s` are 0.
+    `device_s` is the time on the emulated device by its calibration, 0 without one; `begun_s` is
+    the wall-clock time of the begin there, for a paced device.
     """
 
     accepted_s: float
@@ -48,7 +47,7 @@ class Stages(msgspec.Struct, frozen=True):
 
 
 class Provenance(msgspec.Struct, frozen=True):
-    """Where a result came from; what `Result` shows under its own names."""
+    """Origin of a result, as the properties of `Result` show it."""
 
     task: str
     name: str
@@ -65,7 +64,7 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 class ProvenanceSource(Protocol):
-    """Whoever can tell where a result came from; mostly nobody asks."""
+    """Provider of a result's provenance, which is computed only when it is read."""
 
     def provenance(self) -> Provenance: ...
 
@@ -78,12 +77,12 @@ _FIELDS = (
 
 
 class DecodedResult:
-    """The rows of one task; row r is binding number `data.binding` + r."""
+    """The rows of one task; row r is the binding with index `data.binding` + r."""
 
     __slots__ = ("_ends", "_probability_ends", "bulk", "data")
 
     def __init__(self, data: ResultData, task: object) -> None:
-        """Raises VersionMismatchError and ProtocolError, naming `task` by its `str`."""
+        """Check all lengths. Raises VersionMismatchError and ProtocolError, naming `task`."""
         if data.format != RESULT_FORMAT:
             raise VersionMismatchError(
                 f"result of task {task} has format {data.format}, this client reads {RESULT_FORMAT}"
@@ -98,7 +97,7 @@ class DecodedResult:
             self._cut(data, task)
 
     def _cut(self, data: ResultData, task: object) -> None:
-        """Find the rows' parts; ProtocolError where they do not fit."""
+        """Find the parts of the rows. Raises ProtocolError if their lengths do not agree."""
         outcomes, counts, possible, odds, state, estimates, slopes, memory, _ = _sizes(data)
         self._ends = _ends(outcomes, data.outcome_width, counts, 4, data.rows, data.count, task)
         self._probability_ends = _ends(
@@ -123,22 +122,22 @@ class DecodedResult:
 
     @classmethod
     def read(cls, payload: bytes, task: object) -> DecodedResult:
-        """From what travelled. Raises ProtocolError and VersionMismatchError."""
+        """Decode a payload. Raises ProtocolError and VersionMismatchError."""
         return cls(codec.result_data(payload), task)
 
     def has(self, field: str) -> bool:
-        """Is there anything in that array? Never opens a file."""
+        """Return whether an array has data. Never opens a file."""
         return bool(getattr(self.data, field)) or (
             self.bulk is not None and self.bulk.size(field) > 0
         )
 
     def packed(self, field: str) -> Packed:
-        """The bytes of an array of all rows; StoreError where they are in a file and damaged."""
+        """Return the bytes of an array of all rows. Raises StoreError if its file is damaged."""
         result: bytes = getattr(self.data, field)
         return self.bulk.view(field) if not result and self.bulk is not None else result
 
     def counts(self, row: int) -> tuple[Packed, Packed]:
-        """Packed outcomes of a row and uint32 numbers, one each."""
+        """Return the packed outcomes of a row and their counts, uint32."""
         data, ends = self.data, self._ends
         outcomes: Packed = data.outcomes
         packed_counts: Packed = data.counts
@@ -150,7 +149,7 @@ class DecodedResult:
         return outcomes[first * width : last * width], packed_counts[4 * first : 4 * last]
 
     def probabilities(self, row: int) -> tuple[Packed, Packed]:
-        """Packed outcomes of a row and float64 probabilities, one each."""
+        """Return the packed outcomes of a row and their probabilities, float64."""
         outcomes, values = self.packed("probability_outcomes"), self.packed("probabilities")
         ends = self._probability_ends
         if ends is None:
@@ -159,7 +158,7 @@ class DecodedResult:
         return outcomes[first * width : last * width], values[8 * first : 8 * last]
 
     def statevector(self, row: int) -> NDArray[np.complexfloating[Any, Any]]:
-        """[2**num_qubits] of a row."""
+        """Return the amplitudes of a row: complex64 or complex128 [2**num_qubits]."""
         import numpy as np
 
         data, packed = self.data, self.packed("statevector")
@@ -169,20 +168,20 @@ class DecodedResult:
         return np.frombuffer(packed, kind, size // kind.itemsize, row * size)
 
     def estimates(self, row: int) -> Sequence[float]:
-        """Value and standard error of each observable of a row, one after the other."""
+        """Return value and standard error of each observable of a row, alternating."""
         packed = self.packed("expectations")
         size = len(packed) // self.data.count
         return memoryview(packed)[row * size : (row + 1) * size].cast("d").tolist()
 
     def expectations(self) -> NDArray[np.float64]:
-        """float64 [rows, observables, 2]: value and standard error."""
+        """Return float64 [rows, observables, 2]: value and standard error."""
         import numpy as np
 
         table = np.frombuffer(self.packed("expectations"), np.dtype("<f8"))
         return table.reshape(self.data.count, -1, 2)
 
     def gradients(self, row: int) -> NDArray[np.float64]:
-        """float64 [observables, parameters] of a row."""
+        """Return float64 [observables, parameters] of a row."""
         import numpy as np
 
         observables = len(self.packed("expectations")) // (16 * self.data.count)
@@ -191,15 +190,15 @@ class DecodedResult:
         return result
 
     def memory(self, row: int) -> Packed:
-        """The packed bits of all shots of a row, shot after shot."""
+        """Return the packed bits of all shots of a row, shot after shot."""
         packed = self.packed("memory")
         size = len(packed) // self.data.count
         return packed[row * size : (row + 1) * size]
 
     def extract(self, row: int) -> ResultData:
-        """One row with all of its arrays in memory, as a result of its own: for pickling.
+        """Return one row with all of its arrays in memory, as a result of its own: for pickling.
 
-        Raises StoreError where a file's array cannot be read.
+        Raises StoreError if an array in a file cannot be read.
         """
         data = self.data
 
@@ -230,7 +229,10 @@ class DecodedResult:
 
 
 def _is_plain(data: ResultData) -> bool:
-    """Counts of one row and nothing else, and they fit: so are most of many small results."""
+    """Return whether the data are counts of one row alone, with lengths that agree.
+
+    Most small results are; the other checks are skipped for them.
+    """
     count_bytes = len(data.counts)
     return (
         data.count == 1
@@ -252,7 +254,7 @@ def _is_plain(data: ResultData) -> bool:
 
 
 def _sizes(data: ResultData) -> list[int]:
-    """Bytes of each array, here or in its file."""
+    """Return the bytes of each array, in the message or in its file."""
     inline = [  # written out: a loop over names costs a quarter of reading a small result
         len(data.outcomes),
         len(data.counts),
@@ -279,7 +281,7 @@ def _ends(
     count: int,
     task: object,
 ) -> list[int] | None:
-    """Where each row's part begins, and the last one's end; None where one row has all."""
+    """Return the begin of each row's part and the end of the last one; None if one row has all."""
     fits = not value_bytes % size and outcome_bytes * size == value_bytes * width
     ends = None
     if rows and fits:

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from simenv.client.results.notebook import ShownResult
     from simenv.model import TaskSpec
 
-MAX_DRAWN_QUBITS = 20  # beyond these a drawing is not read any more
+MAX_DRAWN_QUBITS = 20  # a larger drawing is unreadable
 MAX_DRAWN_OPERATIONS = 200
 FOLD_COLUMNS = 120
 MAX_BARS = 64
 
 
 def circuit_of(spec: TaskSpec) -> Any:
-    """The `QuantumCircuit` of a task, as it was sent, its values put in where it has one set of
-    them; else with parameters p0, p1 ... Raises ProgramError."""
+    """Return the `QuantumCircuit` of a task, as it was sent, with the parameter values of a single
+    binding; else with parameters p0, p1 ... Raises ProgramError."""
     import numpy as np
 
     circuit = to_qiskit(decode_program(spec.program))
     if spec.bindings and spec.count == 1:
-        # By name p10 would come before p2.
+        # Sorted by name, p10 would come before p2.
         values = np.frombuffer(spec.bindings, np.float64).tolist()
         named = {p.name: p for p in circuit.parameters}
         used = {named[f"p{k}"]: value for k, value in enumerate(values) if f"p{k}" in named}
@@ -35,8 +35,8 @@ def circuit_of(spec: TaskSpec) -> Any:
 
 
 def circuit_html(spec: TaskSpec) -> str:
-    """A circuit's drawing in characters, folded away; "" for one that is too large to be read.
-    Raises ProgramError."""
+    """Return a collapsed text drawing of a circuit; "" for a circuit that is too large to be
+    readable. Raises ProgramError."""
     circuit = circuit_of(spec)
     if circuit.num_qubits > MAX_DRAWN_QUBITS or circuit.size() > MAX_DRAWN_OPERATIONS:
         return ""

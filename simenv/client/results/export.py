@@ -1,6 +1,6 @@
-"""A result as a file of its own: HDF5, npz or JSON, with everything needed to find it again.
+"""Export of a result to HDF5, npz or JSON, with the metadata that reproduce it.
 
-Layout, format number 1 (`format` beside the rest). Arrays, of those that were asked for:
+Layout of format number 1 (metadata `format`). Arrays that the result has:
 
     statevector             complex [2**num_qubits], qubit 0: lowest index bit
     counts/outcomes         uint8/16/32/64 [k], or uint8 [k, bytes] beyond 64 clbits; clbit 0: bit 0
@@ -11,8 +11,9 @@ Layout, format number 1 (`format` beside the rest). Arrays, of those that were a
     gradients               float64 [observables, parameters]
     memory                  uint8 [shots, ceil(clbits / 8)]; clbit c: bit c % 8 of byte c // 8
 
-In HDF5 these are datasets, and the metadata are attributes of the root; in npz they are arrays with
-`/` in their names, and `metadata` is JSON text; in JSON all is one object, as `Result.to_dict`.
+In HDF5 these are datasets, and the metadata are attributes of the root. In npz they are arrays with
+`/` in their names, and `metadata` is JSON text. In JSON all data are one object, as in
+`Result.to_dict`.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ if TYPE_CHECKING:
 
     from simenv.client.results.decoded import DecodedResult
 
-JSON_AMPLITUDES = 2**20  # beyond it nobody wants text
+JSON_AMPLITUDES = 2**20  # most amplitudes that are written as text
 KINDS = (".h5", ".hdf5", ".npz", ".json")
 _ARRAYS = (
     *("counts", "probabilities", "statevector", "expectations", "std_errors", "gradients"),
     "memory",
 )
-# Metadata, and the properties of another name that they are.
+# Metadata whose property of `Result` has another name.
 _PROPERTY = {"binding": "binding_index", "route": "engine_reason"}
 _TOLD = (
     *("shots", "seed", "binding", "engine", "route", "precision", "options", "device", "snapshot"),
@@ -49,7 +50,7 @@ _TOLD = (
 
 
 class Exported(Protocol):
-    """A result to be saved; `Result` is one."""
+    """A result to export; `Result` implements it."""
 
     @property
     def task(self) -> str: ...
@@ -59,7 +60,7 @@ class Exported(Protocol):
 
 
 def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
-    """A `Result` whose rows are `decoded`, as `Result.to_dict` describes it."""
+    """Return a `Result` as builtins, see `Result.to_dict`; `decoded` has its rows."""
     has = decoded.has if arrays else (lambda _field: False)
     settings = {name: getattr(result, _PROPERTY.get(name, name)) for name in _TOLD}
     return {
@@ -88,10 +89,10 @@ def _amplitudes(result: Any, decoded: DecodedResult) -> list[list[float]] | dict
 
 
 def save(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None:
-    """Write a result, row `row` of `decoded`, by the ending of `path`; whole or not at all.
+    """Write a result, row `row` of `decoded`, in the format of the suffix of `path`, atomically.
 
-    Raises OptionError for another ending or what cannot be written there, StoreError when its own
-    arrays cannot be had.
+    Raises OptionError for another suffix or a file that cannot be written, StoreError if the arrays
+    of the result cannot be read.
     """
     write = {".h5": _hdf5, ".hdf5": _hdf5, ".npz": _npz, ".json": _json}.get(path.suffix.lower())
     if write is None:
@@ -109,7 +110,7 @@ def save(result: Exported, decoded: DecodedResult, row: int, path: Path) -> None
 
 
 def metadata(result: Exported, decoded: DecodedResult) -> dict[str, Any]:
-    """All but the arrays, as builtins."""
+    """Return the metadata of a result as builtins, without its arrays."""
     settings = {k: v for k, v in result.to_dict(arrays=False).items() if k not in _ARRAYS}
     registers = [list(register) for register in decoded.data.registers]
     return {
@@ -121,7 +122,7 @@ def metadata(result: Exported, decoded: DecodedResult) -> dict[str, Any]:
 
 
 def contents(decoded: DecodedResult, row: int) -> dict[str, NDArray[Any]]:
-    """The arrays by their names in a file; large ones are mapped, not read."""
+    """Return the arrays by their names in a file; large ones are mapped, not read."""
     import numpy as np
 
     data = decoded.data
@@ -173,7 +174,7 @@ def _json(result: Exported, decoded: DecodedResult, row: int, path: Path) -> Non
             hint=f"save {path.with_suffix('.h5')}",
         )
     settings = result.to_dict()
-    if settings["statevector"] is not None:  # though it may lie in a file here
+    if settings["statevector"] is not None:  # to_dict gives a reference to a file for large ones
         settings["statevector"] = [[a.real, a.imag] for a in decoded.statevector(row).tolist()]
     with replacing(path, mode=0o666, sync=True) as out:
         out.write(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")

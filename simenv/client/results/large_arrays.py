@@ -1,7 +1,7 @@
-"""The arrays of a result that are too large for a message: mapped where they lie, or fetched.
+"""Arrays of a result that are too large for a message: mapped from the result file, or fetched.
 
-Read when somebody first asks for one. Invariant: what is handed out has the checksum that its
-worker wrote down; where it has not, the task runs again, and its result has the same bits.
+An array is read when it is first requested. Invariant: a returned array has the checksum that its
+worker recorded. After a mismatch the task runs again, which gives the same bits.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class ResultSource(Protocol):
 
     @property
     def results_folder(self) -> Path | None:
-        """The service's results folder as this process sees it; None: not seen from here."""
+        """The service's results folder as this process sees it; None: not visible from here."""
 
     def fetch_chunk(self, task: int, file: str, offset: int, size_bytes: int) -> bytes:
         """Return a part of a result file, through the service."""
 
 
 class LargeArrays:
-    """One result's file. Thread-safe.
+    """Arrays in the file of one result. Thread-safe.
 
-    `renew` is called with what is wrong; it returns the file of the result's next completion.
+    `renew` is called with the fault of the file; it returns the file of a repaired result.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class LargeArrays:
         self._views: dict[str, memoryview] = {}
 
     def size(self, field: str) -> int:
-        """Bytes of an array; 0 if the file has none of that name."""
+        """Return the bytes of an array; 0 if the file has none of that name."""
         array = self._array(field)
         return array.size_bytes if array is not None else 0
 
     def view(self, field: str) -> memoryview:
-        """The bytes of an array, read-only; StoreError if they cannot be had."""
+        """Return the bytes of an array, read-only. Raises StoreError if they cannot be read."""
         with self._lock:
             view = self._views.get(field)
             if view is None:
@@ -60,7 +60,7 @@ class LargeArrays:
             return view
 
     def where(self, field: str) -> dict[str, object]:
-        """Where an array lies, as builtins: for whoever reads the file by other means."""
+        """Return file, dataset, dtype, shape and checksum of an array, for other programs."""
         array = self._array(field)
         root = self._source.results_folder
         return {
@@ -75,7 +75,7 @@ class LargeArrays:
         return next((array for array in self._file.arrays if array.field == field), None)
 
     def _read(self, field: str) -> memoryview:
-        """From the file itself where we can reach it, else through the service."""
+        """Map the array if its file is accessible, else fetch it through the service."""
         for last in (False, True):
             array = self._array(field)
             if array is None:
@@ -86,7 +86,7 @@ class LargeArrays:
                 if last:
                     raise
                 self._file = self._renew(error.message)
-        raise AssertionError("the last turn returns or raises")
+        raise AssertionError("the last iteration returns or raises")
 
     def _mapped(self, array: StoredArray) -> memoryview | None:
         root = self._source.results_folder
@@ -95,14 +95,14 @@ class LargeArrays:
         try:
             descriptor = reader.open_file(reader.below(root, self._file.name))
         except StoreError:
-            return None  # not there for us; perhaps for the service
+            return None  # not readable here; the service may be able to read it
         try:
             return reader.mapped(descriptor, array)
         finally:
             os.close(descriptor)
 
     def _fetched(self, array: StoredArray) -> memoryview:
-        """In a file of our own without a name, so that it takes disk and not memory."""
+        """Fetch an array into a temporary file, so that it takes disk and not memory."""
         with tempfile.TemporaryFile() as copy:
             place, end = array.offset, array.offset + array.size_bytes
             while place < end:
@@ -116,7 +116,7 @@ class LargeArrays:
 
 
 def failed(task: str, why: str) -> SimenvError:
-    """A result that cannot be had although its task has run again."""
+    """Return the error for a result that is still damaged after its task has run again."""
     return StoreError(
         f"the result of task {task} is damaged: {why}",
         hint="submit it again with its seed; if that happens again, look at disk and memory",

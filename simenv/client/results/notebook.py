@@ -1,6 +1,6 @@
-"""What a notebook shows of clients, tasks and results: HTML without scripts or files of its own.
+"""HTML of clients, tasks and results for notebooks, without scripts or files.
 
-All text is escaped: names of tasks and of environments are their owners'.
+All text is escaped, because owners choose the names of tasks and environments.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from simenv.client.results.decoded import Stages
     from simenv.model import PoolInfo, ServiceInfo, TaskInfo
 
-MAX_BARS = 16  # outcomes shown; the others are summed up
+MAX_BARS = 16  # outcomes shown; the others are summed
 MAX_VALUES = 16  # expectation values shown
 BAR_PX = 240
 
 
 class ShownResult(Protocol):
-    """What is shown of a result; see `Result`."""
+    """Attributes of a result that are displayed; see `Result`."""
 
     @property
     def task(self) -> str: ...
@@ -55,7 +55,7 @@ class ShownResult(Protocol):
 
 
 def client_text(info: ServiceInfo) -> str:
-    """An environment in one line, for terminals."""
+    """Return a line about an environment, for terminals."""
     up = sum(pool.workers for pool in info.pools)
     wanted = sum(pool.target for pool in info.pools)
     pools = f"{len(info.pools)} pool{'s' if len(info.pools) != 1 else ''}"
@@ -66,7 +66,7 @@ def client_text(info: ServiceInfo) -> str:
 
 
 def result_html(result: ShownResult) -> str:
-    """A result: where it came from, then a histogram of its counts or a table of its values."""
+    """Return HTML of a result: provenance, then a histogram of counts or a table of values."""
     shots = f"{result.shots} shots" if result.shots else "exact"
     facts = [
         ("qubits", str(result.num_qubits)),
@@ -98,7 +98,7 @@ def result_html(result: ShownResult) -> str:
 
 
 def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
-    """A task: its state and, while it has not ended, what it waits for."""
+    """Return HTML of a task: its state and, before its end, the pending reason."""
     facts = [("state", state)]
     if info is not None:
         facts += [("qubits", str(info.num_qubits)), ("pool", info.pool), ("worker", info.worker)]
@@ -107,7 +107,7 @@ def task_html(task: str, name: str, state: str, info: TaskInfo | None) -> str:
 
 
 def client_html(info: ServiceInfo) -> str:
-    """An environment: its pools and what waits in them."""
+    """Return HTML of an environment: its pools and their queues."""
     heading = _heading(f"simenv {info.name}", f"on {info.node}, {info.queued} tasks waiting")
     columns = ("pool", "engine", "workers", "busy", "waiting", "state")
     return heading + _table(columns, map(_pool, info.pools))
@@ -138,7 +138,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _bars(shares: dict[str, float], texts: dict[str, str]) -> str:
-    """A histogram of the most likely outcomes, in the order of the outcomes."""
+    """Return a histogram of the most likely outcomes, in the order of the outcomes."""
     best = sorted(sorted(shares, key=lambda key: -shares[key])[:MAX_BARS])
     longest = max((shares[key] for key in best), default=1.0) or 1.0
     rows = []

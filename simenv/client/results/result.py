@@ -1,6 +1,7 @@
-"""What a finished task found, and everything needed to find it again.
+"""The result of a finished task, with its provenance and the settings that reproduce it.
 
-Packed as the worker sent it; dictionaries and arrays are made when they are first read. Read-only.
+The data stay packed as the worker sent them; dictionaries and arrays are made when they are first
+read. Read-only.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """The outcome of one task, or of one binding of it: row `row` of the decoded result.
+    """The result of one task, or of one binding of it: row `row` of the decoded result.
 
-    Raises OptionError when something is read that was not asked for in `outputs`.
+    Raises OptionError when an output is read that was not requested in `outputs`.
     """
 
     __slots__ = ("_counts", "_data", "_decoded", "_known", "_probabilities", "_row")
@@ -46,7 +47,7 @@ class Result:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Outcome -> number of shots. Clbit 0 rightmost, last register leftmost, one space."""
+        """Shots by outcome: clbit 0 rightmost, last register leftmost, one space between."""
         result = self._counts
         if result is None:
             data, decoded = self._data, self._decoded
@@ -59,9 +60,9 @@ class Result:
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """Outcome -> exact probability; what cannot happen is left out.
+        """Exact probability by outcome; impossible outcomes are left out.
 
-        Keys as in `counts`; where the circuit measures nothing, qubit 0 is rightmost.
+        Keys as in `counts`; if the circuit measures nothing, qubit 0 is rightmost.
         """
         if self._probabilities is None:
             data = self._data
@@ -81,7 +82,7 @@ class Result:
 
     @property
     def expectation(self) -> float:
-        """The value of the only observable."""
+        """The expectation value of the only observable."""
         values = self.expectations
         if len(values) != 1:
             raise OptionError(
@@ -91,25 +92,25 @@ class Result:
 
     @property
     def expectations(self) -> tuple[float, ...]:
-        """One value for each observable, in their order."""
+        """Expectation value of each observable, in order."""
         self._need(self._decoded.has("expectations"), "expectation")
         return tuple(self._decoded.estimates(self._row)[0::2])
 
     @property
     def std_errors(self) -> tuple[float, ...]:
-        """The standard error of each expectation value; 0.0 where it is exact."""
+        """Standard error of each expectation value; 0.0 if it is exact."""
         self._need(self._decoded.has("expectations"), "expectation")
         return tuple(self._decoded.estimates(self._row)[1::2])
 
     @property
     def gradients(self) -> NDArray[np.float64]:
-        """float64 [observables, parameters]: each value by each of `circuit.parameters`."""
+        """float64 [observables, parameters]: derivatives by each of `circuit.parameters`."""
         self._need(self._decoded.has("gradients"), "gradient")
         return self._decoded.gradients(self._row)
 
     @property
     def gradient(self) -> NDArray[np.float64]:
-        """float64 [parameters]: that of the only observable."""
+        """float64 [parameters]: gradient of the only observable."""
         result = self.gradients
         if len(result) != 1:
             raise OptionError(
@@ -127,14 +128,14 @@ class Result:
 
     @property
     def outcome_counts(self) -> NDArray[np.uint32]:
-        """uint32 [k]: how often each of `outcomes` was seen."""
+        """uint32 [k]: number of shots of each of `outcomes`."""
         self._need(self._decoded.has("counts"), "counts")
         return hdf5_layout.array_of(self._decoded.counts(self._row)[1], "<u4")
 
     @property
     def memory(self) -> NDArray[np.uint8]:
         """Bits of each shot, in order: uint8 [shots, ceil(clbits / 8)]. Clbit c is bit c % 8 of
-        byte c // 8; `registers` lie one after the other from clbit 0."""
+        byte c // 8; `registers` follow one another from clbit 0."""
         import numpy as np
 
         self._need(self._decoded.has("memory"), "memory")
@@ -142,59 +143,58 @@ class Result:
         return packed.reshape(self._data.shots, -1)
 
     def memory_strings(self) -> list[str]:
-        """The outcome of each shot, in order; keys as in `counts`."""
+        """Return the outcome of each shot, in order, with keys as in `counts`."""
         memory = self.memory
         return bitstrings.strings(memory.data.cast("B"), memory.shape[1], self._data.registers)
 
     @property
     def value(self) -> bytes:
-        """Of a call: what it returned, packed as `simenv.model.calls` says. The futures that
-        `Client.call` returns give the value itself."""
+        """Packed return value of a call, see `simenv.model.calls`; `Client.call` decodes it."""
         if not self._decoded.has("value"):
             raise OptionError(f"task {self.task} has no value", hint="it ran a circuit, not a call")
         return bytes(self._decoded.packed("value"))
 
     @property
     def registers(self) -> tuple[tuple[str, int], ...]:
-        """Classical registers (name, size), the first from clbit 0; bits without one come last, as
-        a register without a name. Empty: the circuit measures nothing."""
+        """Classical registers (name, size), the first from clbit 0; bits outside registers come
+        last, as a register without a name. Empty if the circuit measures nothing."""
         return self._data.registers
 
     @property
     def task(self) -> str:
-        """The task's id; of one binding of several, with its row: `t-8k2f.17`."""
+        """Id of the task; with the row if the task has several bindings: `t-8k2f.17`."""
         task = self._provenance.task
         return task if self._data.count == 1 else f"{task}.{self._row}"
 
     @property
     def name(self) -> str:
-        """The name its owner gave it, or ""."""
+        """The name given at submission, or ""."""
         return self._provenance.name
 
     @property
     def shots(self) -> int:
-        """0: exact, nothing was sampled."""
+        """Number of shots; 0: exact."""
         return self._data.shots
 
     @property
     def seed(self) -> int:
-        """With the same program, shots, engine and `binding_index` it gives the same counts
-        again."""
+        """The seed. It gives the same counts with the same program, shots, engine and
+        `binding_index`."""
         return self._data.seed
 
     @property
     def binding_index(self) -> int:
-        """The number of its parameter values in their sweep: a part of the random key."""
+        """Index of its binding in the sweep: a part of the random key."""
         return self._data.binding + self._row
 
     @property
     def engine(self) -> str:
-        """What computed it; `auto` was resolved at acceptance."""
+        """The engine that ran the task; `auto` was resolved at acceptance."""
         return self._provenance.engine
 
     @property
     def engine_reason(self) -> str:
-        """Why this engine was chosen."""
+        """The reason for the choice of this engine."""
         return self._provenance.route
 
     @property
@@ -204,24 +204,24 @@ class Result:
 
     @property
     def options(self) -> dict[str, float]:
-        """The engine's own options that were given."""
+        """Options of the engine that were given."""
         return dict(self._data.options)
 
     @property
     def device(self) -> str | None:
-        """The emulated device whose noise it has; None: an ideal one, or a noise model alone."""
+        """The emulated device with its noise; None: an ideal device, or a noise model alone."""
         settings = self._data.device
         return None if settings is None else settings.name or None
 
     @property
     def snapshot(self) -> str | None:
-        """Digest of the calibration or noise model, in hexadecimal; None: without noise."""
+        """Digest of the calibration or noise model, in hexadecimal; None: no noise."""
         settings = self._data.device
         return None if settings is None else settings.snapshot
 
     @property
     def snapshot_age_s(self) -> float | None:
-        """Seconds from the calibration until now; None where its time is not known."""
+        """Seconds from the calibration until now; None if its time is unknown."""
         settings = self._data.device
         return (
             None
@@ -243,82 +243,82 @@ class Result:
 
     @property
     def calibration_stale(self) -> bool:
-        """Was it compiled for another calibration than that at its start?"""
+        """True if the circuit was compiled for another calibration than the one at its start."""
         settings = self._data.device
         return settings is not None and settings.stale
 
     @property
     def layout(self) -> tuple[int, ...] | None:
-        """The device's qubit of each qubit of the circuit, at its end; None: they are the same."""
+        """The device's qubit of each circuit qubit, at its end; None: the same numbers."""
         settings = self._data.device
         return None if settings is None else _qubits(settings.layout)
 
     @property
     def initial_layout(self) -> tuple[int, ...] | None:
-        """The device's qubit of each qubit of the circuit, at its beginning; as `layout`."""
+        """The device's qubit of each circuit qubit, at its beginning; None: the same numbers."""
         settings = self._data.device
         return None if settings is None else _qubits(settings.initial_layout)
 
     @property
     def gates(self) -> dict[str, int] | None:
-        """Gates that ran on the device, by name; None without a device."""
+        """Number of gates that ran on the device, by name; None without a device."""
         settings = self._data.device
         return None if settings is None else dict(settings.gates)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Noise that was asked for and does not act as it was given; mostly none."""
+        """Requested noise that was not applied as given; usually empty."""
         settings = self._data.device
         return () if settings is None else settings.warnings
 
     @property
     def device_time_s(self) -> float | None:
-        """Seconds of the task on its device, all bindings together; None: not known."""
+        """Seconds of the task on its device, all bindings together; None: unknown."""
         return self.timing.device_s or None
 
     @property
     def node(self) -> str:
-        """The machine it ran on."""
+        """The node on which the task ran."""
         return self._provenance.origin.node
 
     @property
     def worker(self) -> str:
-        """Which of the pool's workers ran it."""
+        """The worker that ran the task."""
         return self._provenance.origin.worker
 
     @property
     def version(self) -> str:
-        """Of the worker."""
+        """Version of the worker."""
         return self._provenance.origin.version
 
     @property
     def ranks(self) -> int:
-        """Processes that ran it together."""
+        """Number of MPI ranks that ran the task together."""
         return self._provenance.origin.ranks
 
     @property
     def slots(self) -> int:
-        """Granted to this task."""
+        """Number of slots granted to the task."""
         return self._provenance.slots
 
     @property
     def attempts(self) -> int:
-        """1: nothing went wrong on the way."""
+        """Number of attempts; 1: the first one succeeded."""
         return self._provenance.attempts
 
     @property
     def num_qubits(self) -> int:
-        """Of the circuit; a compiled one runs on the qubits of its device."""
+        """Number of qubits of the circuit, also if it was compiled for a wider device."""
         return len(self.layout or ()) or self._data.num_qubits
 
     @property
     def truncation(self) -> float | None:
-        """Weight given up by an approximating engine; None where nothing is."""
+        """Weight that an approximating engine discarded; None if it discarded none."""
         return self._data.truncation or None
 
     @property
     def remark(self) -> str:
-        """What the engine has to say, e.g. "12 branches"."""
+        """Remark of the engine, e.g. "12 branches"."""
         return self._data.remark
 
     @property
@@ -327,29 +327,29 @@ class Result:
         return self._provenance.timing
 
     def has(self, output: str) -> bool:
-        """Was that asked for: counts, probabilities, statevector, expectations, gradients,
-        memory, value? Reads no file."""
+        """Return whether the result has an output: counts, probabilities, statevector,
+        expectations, gradients, memory, value. Reads no file."""
         return self._decoded.has(output)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it to a file ending in .h5, .npz or .json.
+        """Write the result to a file ending in .h5, .npz or .json, atomically.
 
-        The file is whole or not there. Raises OptionError, StoreError.
+        Raises OptionError, StoreError.
         """
         from simenv.client.results import export
 
         export.save(self, self._decoded, self._row, Path(path))
 
     def to_dict(self, arrays: bool = True) -> dict[str, Any]:
-        """All as builtins; null for what was not asked for, [re, im] pairs for amplitudes, or where
-        they are if they lie in a file. `arrays`: False leaves out what was found."""
+        """Return the result as builtins: None for outputs that were not requested; [re, im] pairs
+        for amplitudes, or their file. `arrays`: False leaves out all outputs."""
         from simenv.client.results import export
 
         return export.builtins(self, self._decoded, arrays)
 
     def __reduce__(self) -> tuple[Callable[..., Result], tuple[ResultData, Provenance]]:
-        """Pickling and copying: self-contained, with the arrays of a large result; needs no
-        service where it is read. Raises StoreError where its file cannot be read."""
+        """Support pickling and copying: the copy contains the arrays of a large result and needs no
+        service. Raises StoreError if the result file cannot be read."""
         provenance = msgspec.structs.replace(self._provenance, task=self.task)
         return _restored, (self._decoded.extract(self._row), provenance)
 
@@ -365,12 +365,12 @@ class Result:
         """Draw a histogram of the counts, else of the exact probabilities; at most the 64 most
         likely outcomes. `axes`: of matplotlib; None: of a new figure. Returns the axes.
 
-        Raises OptionError without matplotlib (`simenv[plots]`), or where there are neither.
+        Raises OptionError without matplotlib (`simenv[plots]`), or if the result has neither.
         """
         return drawing.histogram(self, axes)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: where it came from, and a histogram or a table of values."""
+        """HTML for notebooks: provenance, and a histogram or a table of values."""
         return notebook.result_html(self)
 
     def _need(self, there: bool, output: str) -> None:
@@ -384,7 +384,7 @@ class Result:
 
 
 def _restored(data: ResultData, provenance: Provenance) -> Result:
-    """A result from its pickle. Raises VersionMismatchError if another version wrote it."""
+    """Restore a pickled result. Raises VersionMismatchError if another version wrote it."""
     return Result(DecodedResult(data, provenance.task), provenance)
 
 
