@@ -15,13 +15,13 @@ _HINT = (
 
 
 def is_aer_model(noise: Any) -> bool:
-    """Whether a value is a `qiskit_aer.noise.NoiseModel`."""
+    """Return whether a value is a `qiskit_aer.noise.NoiseModel`."""
     kind = type(noise)
     return kind.__name__ == "NoiseModel" and kind.__module__.partition(".")[0] == "qiskit_aer"
 
 
 def aer_document(noise: Any) -> bytes:
-    """JSON of an Aer noise model with the fields of `NoiseModel.to_dict`.
+    """Return JSON of an Aer noise model with the fields of `NoiseModel.to_dict`.
 
     `idle` is added: the relaxation times of Aer's RelaxationNoisePass, which acts on delays. Raises
     OptionError for a model with other noise passes.
@@ -47,5 +47,5 @@ def aer_document(noise: Any) -> bytes:
 
 
 def _us(seconds: Any) -> float | None:
-    """Microseconds; None for an infinite time."""
+    """Convert seconds to microseconds; None for an infinite time."""
     return None if math.isinf(seconds) else float(seconds) * 1e6

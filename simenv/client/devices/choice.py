@@ -1,6 +1,6 @@
-"""The device of a submit: named itself or by its pool; its circuits compiled, its noise stored.
+"""The device of a submission, given by its name or by its pool: compilation and stored noise.
 
-Thread-safe. What was learned of devices is asked for again after DEVICE_S seconds.
+Thread-safe. Descriptions of devices and pools are cached for DEVICE_S and POOLS_S seconds.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 DEVICE_S = 10.0
 POOLS_S = 60.0
 MAX_STORED = 64
-EMULATORS = ("emulator", "emulated")  # in `prefer`
+EMULATORS = ("emulator", "emulated")  # accepted in `prefer`
 
 
 class DeviceSource(Protocol):
-    """Whoever knows devices: the service, or this process where there is none."""
+    """Provider of device descriptions: the service, or this process without a service."""
 
     def device(self, name: str) -> DeviceInfo:
-        """An emulated device as it is calibrated now. Raises NotFoundError, OptionError."""
+        """Return an emulated device as calibrated now. Raises NotFoundError, OptionError."""
 
     def devices(self) -> Mapping[str, DeviceInfo]:
-        """Pools as devices, by name."""
+        """Return the pools as devices, by name."""
 
     def store(self, document: bytes) -> str:
-        """Store a noise document; its digest in hexadecimal. Raises OptionError."""
+        """Store a noise document; return its digest in hexadecimal. Raises OptionError."""
 
 
 class SubmitDevices:
-    """Of one client."""
+    """Devices, compilers and stored noise documents of one client."""
 
     def __init__(self, source: DeviceSource) -> None:
         self._source = source
@@ -55,8 +55,8 @@ class SubmitDevices:
     def prepared(
         self, checked: CheckedOptions, loaded: PackedCircuit
     ) -> tuple[CheckedOptions, CompiledCircuit | None]:
-        """Options with the stored noise, and the circuit as its device takes it; None where there
-        is no device. Raises SimenvError."""
+        """Return the options with the stored noise, and the circuit compiled for its device; None
+        without an emulated device. Raises SimenvError."""
         task = checked.task
         with self._lock:
             if checked.document:
@@ -81,13 +81,13 @@ class SubmitDevices:
         return checked, compiled
 
     def forget(self) -> None:
-        """Ask for the calibrations of devices again."""
+        """Clear the cached descriptions of devices and pools."""
         with self._lock:
             self._infos.clear()
             self._pools = None
 
     def info(self, name: str) -> DeviceInfo:
-        """A device, or that of a pool, as it is calibrated now. Raises NotFoundError."""
+        """Return a device, or a pool's, with its present calibration. Raises NotFoundError."""
         with self._lock:
             self._infos.pop(name, None)
             return self._info(name)
@@ -100,7 +100,7 @@ class SubmitDevices:
         return self._compilers.of(info)
 
     def _refuse(self, checked: CheckedOptions, loaded: PackedCircuit) -> None:
-        """OptionError for outputs that a device does not have."""
+        """Raise OptionError for outputs that an emulated device does not have."""
         outputs = checked.task.outputs
         for output in ("statevector", "gradient"):
             if output in outputs:
@@ -115,7 +115,7 @@ class SubmitDevices:
             )
 
     def _info_for(self, device: str, pool: str, prefer: tuple[str, ...]) -> DeviceInfo | None:
-        """The emulated device that a submit names; None: none."""
+        """Return the emulated device that a submission names, directly, by pool or by `prefer`."""
         if device:
             return self._info(device)
         if not (pool or prefer):
@@ -151,8 +151,8 @@ class SubmitDevices:
 
 
 def _without_device(checked: CheckedOptions) -> CheckedOptions:
-    """Options on an ideal device or a machine; NoDeviceError for those that only an emulated
-    device has."""
+    """Return the options for an ideal device or a machine. Raises NoDeviceError for options that
+    only an emulated device has."""
     task = checked.task
     if task.noise == OFF:
         task = msgspec.structs.replace(task, noise=())

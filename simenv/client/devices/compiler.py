@@ -1,7 +1,8 @@
-"""Circuits compiled for an emulated device: once for each structure, with a fixed level and seed.
+"""Compilation of circuits for an emulated device, once for each structure.
 
-Programs that differ in their angles have one structure; see `angles`. Invariant: clbits are never
-changed, so counts need no mapping back. Slots of a program stay slots.
+Level and seed are fixed. Programs that differ only in their angles have one structure; see
+`angles`. Invariant: clbits are never changed, so counts need no mapping back. Parameter slots of a
+program are preserved.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MAX_TARGETS = 16
 MAX_STRUCTURES = 1_024
 
 # uint16: the device's qubit of each qubit of the circuit, at its end and at its beginning; b"": the
-# same.
+# same numbers.
 Layouts = tuple[bytes, bytes]
 
 
@@ -39,12 +40,12 @@ class CompiledCircuit(msgspec.Struct, frozen=True):
 
     loaded: PackedCircuit
     layouts: Layouts
-    compiler: str  # name, version, level and seed; "": it was left as written
+    compiler: str  # name, version, level and seed; "": not compiled
     num_qubits: int  # of the device
-    replaced: tuple[str, ...] = ()  # gates of the circuit that it has no longer
+    replaced: tuple[str, ...] = ()  # gates of the original circuit that were replaced
 
     def observables(self, unmapped: tuple[Observable, ...]) -> tuple[Observable, ...]:
-        """The same observables on the device's qubits."""
+        """Return the same observables on the device's qubits."""
         if not self.layouts[0]:
             return unmapped
         places = np.frombuffer(self.layouts[0], np.uint16).tolist()
@@ -66,7 +67,7 @@ def _moved(label: str, places: list[int], num_qubits: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _CompiledSlots(ParameterSlots):
-    """The slots of a compiled program, by those of the program before."""
+    """Parameter slots of a compiled program, as functions of the slots of the original program."""
 
     compiled: ParameterSlots
 
@@ -80,22 +81,22 @@ class _CompiledSlots(ParameterSlots):
 
 @dataclass(frozen=True, eq=False)
 class _CompiledStructure:
-    """What is kept of a structure."""
+    """A compiled structure in the cache."""
 
     circuit: Any  # a QuantumCircuit in native gates
     layouts: Layouts
 
     @cached_property
     def packed(self) -> PackedCircuit:
-        """The circuit, whose slots are those of the structure."""
+        """The compiled circuit; its parameter slots are those of the structure."""
         return load(self.circuit)
 
 
 class Compiler:
-    """Compiles for one device, and keeps what it compiled. Not thread-safe."""
+    """Compiler for one device, with a cache of compiled structures. Not thread-safe."""
 
     def __init__(self, info: DeviceInfo, level: int = LEVEL) -> None:
-        """`level`: of Qiskit's transpiler, 0 to 3."""
+        """`level`: optimization level of Qiskit's transpiler, 0 to 3."""
         self._info = info
         self._native = NativeForm(info)
         self._transpiler = Transpiler(info, level)
@@ -103,15 +104,15 @@ class Compiler:
 
     @property
     def name(self) -> str:
-        """What compiles, as results record it."""
+        """Name, version, level and seed of the compiler, as results record it."""
         return self._transpiler.name
 
     def compiled(
         self, loaded: PackedCircuit, mode: str, mapping: tuple[int, ...] = ()
     ) -> CompiledCircuit:
-        """`mode`: "auto" and "fresh": where it does not fit; "never", "always". `mapping`: the
-        device's qubit of each of the circuit's at its beginning; (): any. Raises ProgramError,
-        OptionError."""
+        """Compile a circuit. `mode`: "auto" and "fresh" compile a circuit that does not fit the
+        device, "always" any, "never" none. `mapping`: the device's qubit of each qubit of the
+        circuit at its beginning; (): any. Raises ProgramError, OptionError."""
         wide = self._info.num_qubits
         written, place = loaded, b""
         if mapping:
@@ -120,7 +121,7 @@ class Compiler:
         own = CompiledCircuit(written, (place, place), "", wide)
         if mode == "never" or (mode != "always" and self._native.fits(written.program)):
             return own
-        # What no compilation makes fit is refused by the service, which names the operation.
+        # The service refuses a circuit that no compilation can make fit, and names the operation.
         if self._native.is_refused(written.program):
             return own
         structure, values = opened(loaded.program)
@@ -144,7 +145,7 @@ class Compiler:
     def _structure(
         self, structure: Program, place: bytes, mapping: tuple[int, ...]
     ) -> _CompiledStructure:
-        """A structure as it was compiled before, or compiled now. Raises ProgramError."""
+        """Return the compiled structure from the cache, or compile it. Raises ProgramError."""
         key = structure.packed() + place
         result = self._structures.get(key)
         if result is None:
@@ -156,7 +157,7 @@ class Compiler:
         return result
 
     def _mapped(self, loaded: PackedCircuit, mapping: tuple[int, ...]) -> PackedCircuit:
-        """The circuit as it is written, on these qubits of the device."""
+        """Return the circuit, not compiled, on these qubits of the device."""
         if len(mapping) != loaded.num_qubits or max(mapping) >= self._info.num_qubits:
             raise OptionError(
                 f"qubit_mapping={mapping!r:.80} for {loaded.num_qubits} qubits",
@@ -180,13 +181,13 @@ class Compiler:
 
 
 class Compilers:
-    """Compilers of devices, by calibration. Not thread-safe."""
+    """Cache of compilers, by device and calibration. Not thread-safe."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[str, str], Compiler] = OrderedDict()
 
     def of(self, info: DeviceInfo) -> Compiler:
-        """The compiler for a device as it is calibrated now."""
+        """Return the compiler for a device with its present calibration."""
         key = (info.name, info.calibration_id)
         result = self._known.get(key)
         if result is None:

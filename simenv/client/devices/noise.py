@@ -1,6 +1,6 @@
-"""The argument `noise` of a submit: factors of components, or a noise document of its own.
+"""The argument `noise` of a submission: factors of components, or a noise document.
 
-What the names mean is known to the service, which refuses unknown ones.
+The service knows the names of components, and refuses unknown ones.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ _SWITCHES = ("idle", _IDLE)  # True or False; all others are numbers
 
 
 def factors_of(noise: Any) -> NoiseFactors:
-    """Factors as they are sent, sorted by component; () is the device as it is calibrated. Raises
-    OptionError."""
+    """Return the factors as they are sent, sorted by component. Raises OptionError.
+
+    () is the device as calibrated.
+    """
     if noise is None or noise == "on":
         return ()
     if noise == "off":
@@ -52,10 +54,10 @@ def factors_of(noise: Any) -> NoiseFactors:
 
 
 def document_of(noise: Any) -> bytes:
-    """A noise document of the caller's own, as it is stored; b"" where `noise` is none.
+    """Return a noise document as it is stored; b"" if `noise` is not one.
 
-    It is JSON (bytes or a mapping), a struct of the package noise_models, or an Aer noise model.
-    Raises OptionError.
+    `noise` may be JSON (bytes or a mapping), a struct of the package noise_models, or an Aer noise
+    model. Raises OptionError.
     """
     if isinstance(noise, bytes | bytearray):
         return bytes(noise)

@@ -1,4 +1,4 @@
-"""Devices as the service knows them."""
+"""Device descriptions from the service."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from simenv.wire.messages.queries import Devices, GetDevices, NoiseStored, Store
 
 
 class ServiceDevices:
-    """A DeviceSource."""
+    """DeviceSource that asks the service."""
 
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
 
     def device(self, name: str) -> DeviceInfo:
-        """An emulated device by its name, or that of a pool. Raises NotFoundError, OptionError."""
+        """Return an emulated device, or that of a pool. Raises NotFoundError, OptionError."""
         ask = partial(GetDevices, name=name)
         return self._session.request(Devices, ask).devices[0]
 
     def devices(self) -> dict[str, DeviceInfo]:
-        """Pools as devices, by name."""
+        """Return the pools as devices, by name."""
         result = self._session.request(Devices, GetDevices).devices
         return {device.name: device for device in result}
 
     def store(self, document: bytes) -> str:
-        """Store a noise document; its digest in hexadecimal. Raises OptionError,
+        """Store a noise document; return its hexadecimal digest. Raises OptionError,
         LimitExceededError."""
         return self._session.request(NoiseStored, partial(StoreNoise, body=document)).digest

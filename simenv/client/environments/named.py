@@ -147,8 +147,7 @@ def _silence_s(path: Path) -> float:
 def down(
     name: str | None = None, now: bool = False, *, service: str | Path | None = None
 ) -> ShutdownReport:
-    """End an environment. Running tasks finish; with `now` they stop and stay queued like the
-    others.
+    """End an environment. Running tasks finish; with `now` they stop, and wait for the next start.
 
     Returns when no process, socket or connection file of it is left; a service that does not answer
     gets SIGTERM, then SIGKILL. Raises NoServiceError if there is none.

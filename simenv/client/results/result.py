@@ -178,8 +178,7 @@ class Result:
 
     @property
     def seed(self) -> int:
-        """The seed. It gives the same counts with the same program, shots, engine and
-        `binding_index`."""
+        """The seed; program, shots, engine, seed and `binding_index` determine the counts."""
         return self._data.seed
 
     @property

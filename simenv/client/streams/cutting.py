@@ -1,9 +1,9 @@
 """Circuit cutting as a stage: one circuit over several devices, each with fewer qubits.
 
-The circuit is cut by qiskit-addon-cutting, which also combines the expectation values: a gate or a
-wire that is cut is replaced by a quasi-probability sum of local operations (Mitarai and Fujii,
-New J. Phys. 23, 023021; Peng et al., Phys. Rev. Lett. 125, 150504). Its cost is the sampling
-overhead, a factor in the number of shots that grows exponentially with the number of cuts.
+qiskit-addon-cutting cuts the circuit and combines the expectation values: a cut gate or wire is
+replaced by a quasi-probability sum of local operations (Mitarai and Fujii, New J. Phys. 23, 023021;
+Peng et al., Phys. Rev. Lett. 125, 150504). The cost is the sampling overhead, a factor in the
+number of shots that grows exponentially with the number of cuts.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from simenv.client.results.result import Result
 from simenv.client.streams.stages import CircuitPart, SplitCircuit
 from simenv.errors import OptionError, ProgramError
 
-MAX_OVERHEAD = 1e4  # more than that many times the shots of an uncut circuit
+MAX_OVERHEAD = 1e4  # largest factor in the number of shots compared with the uncut circuit
 
 
 @dataclass(frozen=True, slots=True)
 class CutResult:
     """Expectation values of a circuit that was cut; `parts`: results of all circuits that ran.
 
-    `sampling_overhead`: how many times more shots give the standard error of an uncut circuit.
+    `sampling_overhead`: factor in the shots that gives the standard error of the uncut circuit.
     """
 
     expectations: tuple[float, ...]
@@ -35,11 +35,11 @@ class CutResult:
 class Cutting:
     """A stage that cuts circuits without measurements and recombines expectation values.
 
-    `observables`: Pauli strings, qubit 0 rightmost, or one. Where to cut: `labels`, one letter for
-    each qubit, cuts the gates between qubits of different letters; else `max_qubits`, of each part,
-    lets qiskit-addon-cutting find gates and wires to cut. `devices`: for each letter (or, without
-    labels, by part) the device that runs that part; None: where the stream places it. `samples`:
-    of the quasi-probability sum; None: all its terms.
+    `observables`: one or several Pauli strings, qubit 0 rightmost. `labels`: one letter for each
+    qubit; gates between qubits of different letters are cut. `max_qubits`, in place of labels: the
+    width of each part; qiskit-addon-cutting then finds gates and wires to cut. `devices`: the
+    device of each part, by letter or, without labels, by position; None: the stream places them.
+    `samples`: number of samples of the quasi-probability sum; None: all its terms.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Cutting:
             )
 
     def split(self, circuit: Any) -> SplitCircuit:
-        """Raises OptionError without qiskit-addon-cutting, and ProgramError for a circuit that it
-        cannot cut, or only with a sampling overhead above MAX_OVERHEAD."""
+        """Cut a circuit. Raises OptionError without qiskit-addon-cutting, and ProgramError for a
+        circuit that it cannot cut, or only with a sampling overhead above MAX_OVERHEAD."""
         addon = _addon()
         import numpy as np
         from qiskit.quantum_info import PauliList
@@ -115,7 +115,7 @@ class Cutting:
         return cut, addon.expand_observables(observables, circuit, cut)
 
     def _places(self, labels: Sequence[Hashable]) -> dict[Hashable, str | None]:
-        """The device of each part."""
+        """Return the device of each part."""
         devices = self._devices
         if devices is None:
             return dict.fromkeys(labels)
@@ -149,7 +149,7 @@ def _combined(
     overhead: float,
     results: Sequence[Result],
 ) -> CutResult:
-    """The expectation values of the whole circuit from the counts of its parts."""
+    """Return the expectation values of the whole circuit from the counts of its parts."""
     from qiskit.primitives import SamplerResult
     from qiskit.result import QuasiDistribution
 

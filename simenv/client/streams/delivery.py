@@ -1,4 +1,4 @@
-"""In which order the tasks of a stream are delivered. Pure."""
+"""Order of the deliveries of a stream. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from simenv.errors import OptionError
 
 
 class Order(StrEnum):
-    """Of the deliveries of a group, or of the groups of a stream."""
+    """Order of the deliveries of a group, or of the groups of a stream."""
 
-    ORDERED = "ordered"  # as they were submitted
-    PARALLEL = "parallel"  # as they end
+    ORDERED = "ordered"  # in the order of submission
+    PARALLEL = "parallel"  # in the order of the ends
 
     @classmethod
     def of(cls, name: str) -> Order:
-        """Raises OptionError."""
+        """Return the order of that name. Raises OptionError."""
         try:
             return cls(name)
         except ValueError:
@@ -32,11 +32,11 @@ Item = TypeVar("Item", bound=Hashable)
 
 @dataclass(slots=True, eq=False)
 class GroupState(Generic[Item]):
-    """A group: its tasks that are not delivered."""
+    """A group of a stream with its tasks that are not delivered."""
 
     order: Order
-    waiting: deque[Item] = field(default_factory=deque)  # of an ordered group, as submitted
-    ended: dict[Item, None] = field(default_factory=dict)  # not delivered yet; in order of the ends
+    waiting: deque[Item] = field(default_factory=deque)  # if ordered: by submission
+    ended: dict[Item, None] = field(default_factory=dict)  # not delivered; in order of the ends
     undelivered: int = 0
     closed: bool = False  # no task is added any more
 
@@ -45,7 +45,7 @@ class GroupState(Generic[Item]):
         return self.closed and not self.undelivered
 
     def take(self) -> list[Item]:
-        """Remove and return what is to be delivered now."""
+        """Remove and return the tasks that can be delivered now."""
         results: list[Item] = []
         if self.order is Order.ORDERED:
             while self.waiting and self.waiting[0] in self.ended:
@@ -59,20 +59,20 @@ class GroupState(Generic[Item]):
 
 
 class DeliverySequence(Generic[Item]):
-    """The groups of a stream. In an ordered stream a group is delivered when all earlier ones have
-    been; in a parallel one on its own. What is kept is bounded by what is not delivered."""
+    """The groups of a stream. An ordered stream delivers a group after all earlier ones, a parallel
+    one independently. Memory is bounded by the tasks that are not delivered."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._groups: deque[GroupState[Item]] = deque()  # of an ordered stream, not finished
-        self._group_of: dict[Item, GroupState[Item]] = {}  # of tasks that are not delivered
+        self._groups: deque[GroupState[Item]] = deque()  # if ordered: groups that are not finished
+        self._group_of: dict[Item, GroupState[Item]] = {}  # tasks that are not delivered
 
     @property
     def undelivered(self) -> int:
         return len(self._group_of)
 
     def open_group(self, order: Order) -> GroupState[Item]:
-        """Begin a group after those there are."""
+        """Open a group after the existing ones."""
         group = GroupState[Item](order)
         if self._order is Order.ORDERED:
             self._groups.append(group)
@@ -86,7 +86,7 @@ class DeliverySequence(Generic[Item]):
         self._group_of[task] = group
 
     def ended(self, task: Item) -> list[Item]:
-        """Note the end of a task; the tasks that are to be delivered now, in order."""
+        """Record the end of a task; return the tasks that can be delivered now, in order."""
         group = self._group_of.get(task)
         if group is None or task in group.ended:
             return []
@@ -94,7 +94,7 @@ class DeliverySequence(Generic[Item]):
         return self._deliver(group)
 
     def close(self, group: GroupState[Item]) -> list[Item]:
-        """No task is added to it any more; what is to be delivered now."""
+        """Close a group; return the tasks that can be delivered now, in order."""
         group.closed = True
         return self._deliver(group)
 

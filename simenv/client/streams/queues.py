@@ -1,4 +1,4 @@
-"""Queues that a stream delivers into: completions by their type, and events of the environment."""
+"""Queues into which a stream delivers: completions by type, and events of the environment."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Item = TypeVar("Item")
 
 
 class Source(Protocol):
-    """Whoever puts into a queue; a `Stream` is one."""
+    """A producer of a queue; a `Stream` is one."""
 
     @property
     def finished(self) -> bool:
-        """Nothing more will come from it."""
+        """True if it will deliver nothing more."""
 
     def resume(self) -> None:
-        """Go on after a `SimenvError` that a reader has been told."""
+        """Continue after a `SimenvError` that a reader has received."""
 
 
 class _StreamQueue(Generic[Item]):
-    """A queue that several streams may fill. Thread-safe; unbounded: what waits in it are
-    references to tasks that the streams' owner submitted."""
+    """A queue that several streams may fill. Thread-safe. Unbounded: its items are references to
+    tasks that the owner of the streams submitted."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -48,11 +48,11 @@ class _StreamQueue(Generic[Item]):
         return len(self._items)
 
     def get(self, timeout_s: float | None = None) -> Item:
-        """Wait for the next item and take it.
+        """Wait for the next item and remove it.
 
         Raises TimedOutError after `timeout_s` seconds; EOFError when all streams that fill the
         queue are closed and have delivered everything; ServiceLostError when the service is lost:
-        the next call goes on waiting.
+        the next call waits again.
         """
         deadline = None if timeout_s is None else monotonic() + timeout_s
         with self._changed:
@@ -72,7 +72,7 @@ class _StreamQueue(Generic[Item]):
         raise error
 
     def __iter__(self) -> Iterator[Item]:
-        """Items until all streams that fill the queue are closed and have delivered everything."""
+        """Iterate until all streams of the queue are closed and have delivered everything."""
         while True:
             try:
                 item = self.get()
@@ -81,33 +81,33 @@ class _StreamQueue(Generic[Item]):
             yield item
 
     def attach(self, source: Source) -> None:
-        """Called by a stream that will fill this queue."""
+        """Add a stream that will fill this queue."""
         with self._changed:
             self._sources.append(source)
 
     def put(self, item: Item) -> None:
-        """Called by a stream."""
+        """Add an item, delivered by a stream."""
         with self._changed:
             self._items.append(item)
             self._changed.notify()
 
     def fail(self, error: SimenvError) -> None:
-        """Tell the next reader of an error."""
+        """Raise an error in the next reader."""
         with self._changed:
             self._error = error
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """A source may have finished."""
+        """Wake the readers, because a source may have finished."""
         with self._changed:
             self._changed.notify_all()
 
 
 class StreamCompletions(_StreamQueue[StreamTask]):
-    """Takes the completions of some types: outputs of a task such as "counts", and "failed" for
+    """Queue of the completions of some types: outputs of a task such as "counts", and "failed" for
     every task that ended without a result. Without types: all.
 
-    A task with several outputs goes to every bound queue that takes one of them, once.
+    A task with several outputs is put once into every bound queue that takes one of them.
     """
 
     def __init__(self, *types: str) -> None:
@@ -119,7 +119,7 @@ class StreamCompletions(_StreamQueue[StreamTask]):
 
 
 class StreamEvents(_StreamQueue[Event]):
-    """Takes events of the environment that come after it was bound: "calibration-update",
+    """Queue of the events of the environment after it was bound: "calibration-update",
     "noise-fluctuation", "outage" of devices, and "failure" of workers, nodes and DVMs. Without
     kinds: all of these."""
 
@@ -134,5 +134,5 @@ class StreamEvents(_StreamQueue[Event]):
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Kinds of events as `Client.events` takes them."""
+        """Kinds of events as `Client.events` accepts them."""
         return tuple(pattern for kind in self.kinds for pattern in EVENT_KINDS[kind])

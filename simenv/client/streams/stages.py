@@ -1,4 +1,4 @@
-"""Stages of a stream's pipeline: what happens to a circuit before it is submitted.
+"""Stages of a stream's pipeline: transformations of a circuit before its submission.
 
 A stage is a function from circuit to circuit, a Qiskit pass manager, or an object with `split`,
 which makes several circuits of one and combines their results.
@@ -16,8 +16,8 @@ from simenv.errors import OptionError, ProgramError, SimenvError
 
 @dataclass(frozen=True, slots=True)
 class CircuitPart:
-    """One circuit of a split one. `options`: of its submission, beside those of the stream;
-    `device`: where it must run; None: where the stream places it."""
+    """One part of a split circuit. `options`: of its submission, in addition to those of the
+    stream; `device`: its device; None: the stream places it."""
 
     circuit: Any
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class CircuitPart:
 
 @dataclass(frozen=True, slots=True)
 class SplitCircuit:
-    """The parts of a circuit, and what makes one result of theirs, which are in the same order."""
+    """Parts of a circuit. `combine` makes one result of the parts' results, in the same order."""
 
     parts: Sequence[CircuitPart]
     combine: Callable[[Sequence[Result]], Any]
@@ -34,16 +34,16 @@ class SplitCircuit:
 
 @runtime_checkable
 class SplitStage(Protocol):
-    """A stage that runs a circuit as several."""
+    """A stage that runs a circuit as several circuits."""
 
     def split(self, circuit: Any) -> SplitCircuit: ...
 
 
 class Pipeline:
-    """Stages in their order; at most one of them splits. Stages after that one get each part."""
+    """Stages in order; at most one of them splits. Later stages are applied to each part."""
 
     def __init__(self, stages: Sequence[Any]) -> None:
-        """Raises OptionError for what is no stage, and for a second one that splits."""
+        """Raise OptionError for an object that is no stage, and for a second stage that splits."""
         self._before: list[Callable[[Any], Any]] = []
         self._after: list[Callable[[Any], Any]] = []
         self._split: SplitStage | None = None
@@ -60,8 +60,8 @@ class Pipeline:
             stages_there.append(_function_of(stage))
 
     def apply(self, circuit: Any) -> SplitCircuit:
-        """Run the stages on a circuit. What a stage raises is raised as ProgramError, with its
-        name, unless it is an error of simenv."""
+        """Run the stages on a circuit. An exception of a stage is raised as ProgramError with the
+        stage's name; errors of simenv are raised as they are."""
         for stage in self._before:
             circuit = _applied(stage, circuit)
         if self._split is None:
@@ -79,8 +79,10 @@ class Pipeline:
 
 
 def reduce_gates(circuit: Any) -> Any:
-    """A stage: cancel and merge gates with Qiskit's optimizations of level 2, in the circuit's own
-    gates and on its own qubits."""
+    """Cancel and merge gates, as a stage: Qiskit's optimization level 2.
+
+    The circuit keeps its own kinds of gates and its own qubits.
+    """
     from qiskit import transpile
 
     return transpile(circuit, optimization_level=2)
@@ -88,7 +90,7 @@ def reduce_gates(circuit: Any) -> Any:
 
 def _function_of(stage: Any) -> Callable[[Any], Any]:
     run = getattr(stage, "run", None)
-    if callable(run) and hasattr(stage, "append"):  # a pass manager, which can be called too
+    if callable(run) and hasattr(stage, "append"):  # a pass manager; it is callable too
         return _PassManager(stage)
     if callable(stage):
         function: Callable[[Any], Any] = stage
@@ -100,7 +102,7 @@ def _function_of(stage: Any) -> Callable[[Any], Any]:
 
 
 class _PassManager:
-    """A Qiskit pass manager as a function with its own name."""
+    """A Qiskit pass manager as a function with a name."""
 
     def __init__(self, manager: Any) -> None:
         self.__name__ = type(manager).__name__
@@ -115,7 +117,7 @@ def _applied(stage: Callable[[Any], Any], circuit: Any) -> Any:
         result = stage(circuit)
     except SimenvError:
         raise
-    except Exception as error:  # whatever a stage of the caller's raises
+    except Exception as error:  # a stage of the user may raise any type
         name = getattr(stage, "__qualname__", getattr(stage, "__name__", type(stage).__name__))
         raise ProgramError(f"stage {name} of the pipeline: {error}") from error
     if result is None:

@@ -1,4 +1,4 @@
-"""A stream: circuits over one device or several, delivered in their order or as they end."""
+"""Streams of circuits over one device or several, delivered in order or as the tasks end."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from simenv.client.submission.options import SubmitOptions
 from simenv.client.tasks.task import Task
 from simenv.errors import OptionError, ServiceLostError, SimenvError
 
-EVENTS_S = 0.2  # between two looks for events
+EVENTS_S = 0.2  # interval of polling for events
 
 
 class Stream:
-    """Circuits for one or several devices or pools. Thread-safe; use it with `with`.
+    """A stream of circuits for one or several devices or pools. Thread-safe; a context manager.
 
-    `order`: "ordered" delivers completions in the order of their submission, and one group after
-    the other; "parallel" as the tasks end. Tasks run as the environment has room in either case.
-    `devices`, `pools`: where circuits may go, one of the two; a circuit that names none goes to the
-    one with the fewest tasks of this stream that have not ended. None: the environment chooses.
+    `order`: "ordered" delivers completions in the order of submission, and groups one after
+    another; "parallel" delivers them as the tasks end. The order of execution does not depend on
+    it. `devices` or `pools`: targets of the circuits; a circuit without a target goes to the one
+    with the fewest unfinished tasks of this stream. Without targets the environment chooses.
     `pipeline`: stages, see `simenv.client.streams.stages`. `options`: of every submission.
 
-    Completions go to the queues that were bound when they are delivered; without a queue nothing
-    is kept, and the tasks have their results all the same.
+    Completions go to the queues that are bound at the time of delivery. Without a queue nothing is
+    stored; the tasks have their results nevertheless.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Stream:
         self._pipeline = Pipeline(pipeline)
         self._order = Order.of(order)
         self._sequence = DeliverySequence[StreamTask](self._order)
-        self._group: GroupState[StreamTask] | None = None  # of what is submitted outside of groups
+        self._group: GroupState[StreamTask] | None = None  # tasks outside of groups
         self._in_flight = dict.fromkeys(self._targets, 0)
         self._count = 0
         self._closed = False
-        self._lost: list[tuple[Task, StreamTask, str]] = []  # heard of no more: service was lost
+        self._lost: list[tuple[Task, StreamTask, str]] = []  # without news: service was lost
         self._queues: list[StreamCompletions] = []
         self._events: list[tuple[StreamEvents, int]] = []
         self._lock = threading.RLock()
@@ -83,17 +83,17 @@ class Stream:
     # --- submitting -------------------------------------------------------------------------------
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> StreamTask:
-        """Run the pipeline on a circuit and submit it; `device` or `pool` place it explicitly.
+        """Run the pipeline on a circuit and submit it; `device` or `pool` name its target.
 
-        Raises what `Client.post` raises, and ProgramError for a stage that fails. What the service
-        refuses is a completion of type "failed".
+        Raises the errors of `Client.post`, and ProgramError for a stage that fails. A refusal by
+        the service is a completion of type "failed".
         """
         return self._submit(None, circuit, options)
 
     @contextmanager
     def group(self, order: str | None = None) -> Iterator[StreamGroup]:
-        """A group of tasks; `order`: of its deliveries, None as the stream's. An ordered stream
-        delivers it after what was submitted before, and before what is submitted after it."""
+        """Open a group of tasks; `order`: of its deliveries, None: as the stream. An ordered stream
+        delivers the group after earlier submissions and before later ones."""
         with self._lock:
             self._close_group()
             state = self._sequence.open_group(self._order if order is None else Order.of(order))
@@ -119,7 +119,7 @@ class Stream:
                     tasks.append(self._client.post(part.circuit, **own))
                     targets.append(target)
                     self._count_in_flight(target, 1)
-            except SimenvError:  # of one part: the others are nobody's
+            except SimenvError:  # one part was refused: cancel the others
                 self._withdraw(tasks, targets)
                 raise
             built = StreamTask(self._count, targets[0], split, tuple(tasks))
@@ -140,7 +140,7 @@ class Stream:
                 task.cancel()
 
     def _place(self, device: str | None, options: dict[str, Any]) -> str:
-        """Put the device or pool of a circuit into its options; "" leaves it to the environment."""
+        """Set the target of a circuit in its options and return it; "": the environment chooses."""
         if device is not None:
             options["device"] = device
         explicit = options.get("device") or options.get("pool")
@@ -169,7 +169,7 @@ class Stream:
             self._lose(task, circuit, target, error)
 
     def _ended(self, task: Task, circuit: StreamTask, target: str) -> None:
-        """Called once for each task, by a thread of the client."""
+        """Handle the end of a task; called once for each task, by a thread of the client."""
         if not task.done():
             self._lose(task, circuit, target, ServiceLostError("the service was lost"))
             return
@@ -185,14 +185,14 @@ class Stream:
                 queue.fail(error)
 
     def resume(self) -> None:
-        """Wait again for tasks of which nothing was heard because the service was lost."""
+        """Wait again for tasks without news after the service was lost."""
         with self._lock:
             lost, self._lost = self._lost, []
         for task, built, target in lost:
             self._watch(task, built, target)
 
     def _deliver(self, tasks: Iterable[StreamTask]) -> None:
-        """With the lock held, so that no two deliveries overtake each other."""
+        """Put tasks into the queues. The lock must be held, so that deliveries keep their order."""
         for built in tasks:
             types = built.types
             for queue in self._queues:
@@ -205,16 +205,16 @@ class Stream:
 
     @property
     def finished(self) -> bool:
-        """Closed, and everything was delivered."""
+        """True if the stream is closed and everything was delivered."""
         return self._closed and not self._sequence.undelivered
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until all that was submitted has been delivered; False after `timeout_s`."""
+        """Wait until all submitted circuits have been delivered; False after `timeout_s`."""
         with self._lock:
             return self._changed.wait_for(lambda: not self._sequence.undelivered, timeout_s)
 
     def close(self) -> None:
-        """Take no more circuits; queues end when everything has been delivered."""
+        """Accept no more circuits; queues end when everything has been delivered."""
         with self._lock:
             self._closed = True
             self._close_group()
@@ -236,7 +236,7 @@ class Stream:
     # --- events -----------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Look for events while the stream is open."""
+        """Poll for events while the stream is open."""
         while not self.finished:
             with self._changed:
                 self._changed.wait(EVENTS_S)
@@ -260,7 +260,7 @@ class StreamGroup:
         self._stream, self._state = stream, state
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> StreamTask:
-        """As `Stream.submit`, in this group."""
+        """Submit a circuit in this group; see `Stream.submit`."""
         if self._state.closed:
             raise OptionError("the group is closed", hint="submit inside its `with`")
         return self._stream._submit(self._state, circuit, options)

@@ -10,14 +10,14 @@ from simenv.client.tasks.task import Task
 from simenv.errors import SimenvError
 from simenv.model import TaskState
 
-FAILED = "failed"  # the type of a completion without a result; others have types by outputs
+FAILED = "failed"  # type of a completion without a result; other types are outputs
 
 
 class StreamTask:
-    """One circuit of a stream: one task of the environment, or several where a stage split it.
+    """One circuit of a stream: one task of the environment, or several if a stage split it.
 
-    `number`: in the stream, from 0. `target`: the device or pool that it was placed on, "" for the
-    environment's own choice; of a split circuit that of its first part.
+    `number`: in the stream, from 0. `target`: its device or pool, "" if the environment chose; of a
+    split circuit the target of its first part.
     """
 
     __slots__ = ("_open", "_split", "number", "target", "tasks")
@@ -32,13 +32,15 @@ class StreamTask:
         self._open = len(tasks)
 
     def done(self) -> bool:
-        """Have all its tasks ended?"""
+        """Return whether all its tasks have ended."""
         return all(task.done() for task in self.tasks)
 
     @property
     def types(self) -> frozenset[str]:
-        """Types of its completion: the outputs of its tasks, or FAILED. No result is read for it;
-        none before its end."""
+        """Types of its completion: the outputs of its tasks, or FAILED; empty before its end.
+
+        No result is read for it.
+        """
         if not self.done():
             return frozenset()
         entries: set[str] = set()
@@ -50,8 +52,8 @@ class StreamTask:
         return frozenset(entries)
 
     def result(self, timeout_s: float | None = None) -> Any:
-        """Wait for the result: a `Result`, or what the stage that split the circuit makes of them.
-        Raises as `Task.result`."""
+        """Wait for the result: a `Result`, or the combined result of the stage that split the
+        circuit. Raises like `Task.result`."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         results = []
         for task in self.tasks:
@@ -60,16 +62,16 @@ class StreamTask:
         return self._split.combine(results)
 
     def exception(self, timeout_s: float | None = None) -> SimenvError | None:
-        """Wait like `result`; why there is no result, or None."""
+        """Wait like `result`; return the reason why there is no result, or None."""
         entries = [task.exception(timeout_s) for task in self.tasks]
         return next((error for error in entries if error is not None), None)
 
     def cancel(self) -> bool:
-        """Ask for its end; False when it had ended before."""
-        return sum(task.cancel() for task in self.tasks) > 0  # all are asked
+        """Cancel all tasks; return False if they had ended before."""
+        return sum(task.cancel() for task in self.tasks) > 0  # `sum`, not `any`: cancel each task
 
     def part_ended(self) -> bool:
-        """Called by the stream, once for each of its tasks: was that the last?"""
+        """Record the end of one of its tasks, by the stream; return whether it was the last."""
         self._open -= 1
         return self._open == 0
 

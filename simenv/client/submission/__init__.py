@@ -1,1 +1,1 @@
-"""From arguments of submit to packed programs, and their way to the service."""
+"""Submission: checks the arguments, packs the programs, and sends them to the service."""

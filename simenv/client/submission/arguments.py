@@ -13,11 +13,11 @@ MAX_PREFERRED = 16
 MAX_RESERVATION = 2**63 - 1
 MAX_SECONDS = 10 * 365 * 86_400.0
 MAX_WORKERS = 10_000
-APP = "app"  # the metadata key of a reservation with the run of the application that made it
+APP = "app"  # metadata key of a reservation: the run of the application that made it
 
 
 def checked_key(key: object) -> str:
-    """Check a user's idempotency key."""
+    """Check a user's idempotency key. Raises OptionError."""
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARS or key.startswith("~"):
         raise OptionError(
             f"idempotency_key={str(key)[:80]!r} is not allowed",
@@ -27,7 +27,7 @@ def checked_key(key: object) -> str:
 
 
 def checked_whole(what: str, value: SupportsIndex, low: int, high: int, more: str = "") -> int:
-    """Return a whole number within its range; `more`: what else the error's hint says."""
+    """Check a whole number and its range. `more`: added to the hint. Raises OptionError."""
     if type(value) is int and low <= value <= high:
         return value
     try:
@@ -41,7 +41,7 @@ def checked_whole(what: str, value: SupportsIndex, low: int, high: int, more: st
 
 
 def checked_seconds(what: str, value: object) -> float:
-    """Check a time in seconds."""
+    """Check a time in seconds. Raises OptionError."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 < value <= MAX_SECONDS:  # type: ignore[operator]
         raise OptionError(f"{what}={value!r:.80}", hint=f"seconds, above 0, up to {MAX_SECONDS:g}")

@@ -1,6 +1,6 @@
-"""Circuits with options and parameter values of their own, in as few messages as their terms allow.
+"""Circuits with options and parameter values of their own, submitted in few messages.
 
-A message has one set of options for all of its tasks. Items that agree in those travel together,
+A message has one set of options for all of its tasks. Items with equal options are sent together,
 whatever their circuits, parameter values, shots and seeds are.
 """
 
@@ -22,7 +22,7 @@ from simenv.model import TaskOptions, TaskSpec
 
 
 class BatchItem(msgspec.Struct, frozen=True):
-    """One circuit. `values`: float64 [K, parameters]; None: it has no parameters."""
+    """One circuit with its options. `values`: float64 [K, parameters]; None: no parameters."""
 
     circuit: Any
     options: BatchOptions
@@ -32,9 +32,9 @@ class BatchItem(msgspec.Struct, frozen=True):
 def submit_batch(
     session: ServiceSession, devices: SubmitDevices, items: Sequence[BatchItem]
 ) -> list[list[Task]]:
-    """Submit all items or none; the tasks of each, one for each of its sets of values.
+    """Submit all items or none; return the tasks of each item, one for each binding.
 
-    Raises the first item's SimenvError that is refused, with `index` naming the item.
+    Raises the SimenvError of the first refused item, with `index` naming the item.
     """
     groups: dict[TaskOptions, list[tuple[int, list[TaskSpec]]]] = {}
     for index, item in enumerate(items):
@@ -66,7 +66,7 @@ def submit_batch(
 
 
 def _of_item(error: SimenvError, index: int) -> SimenvError:
-    """The same error, about an item."""
+    """Return the error with the index of an item."""
     if isinstance(error, BatchRefusedError):
         error = error.errors[0]
     error.index = index
@@ -74,7 +74,7 @@ def _of_item(error: SimenvError, index: int) -> SimenvError:
 
 
 def _of_group(error: SimenvError, members: Sequence[tuple[int, list[TaskSpec]]]) -> SimenvError:
-    """The same error, about the item that its index, which counts sets of values, belongs to."""
+    """Convert the error's index, which counts bindings, to the index of its item."""
     first = error.errors[0] if isinstance(error, BatchRefusedError) else error
     left = first.index
     if left < 0:

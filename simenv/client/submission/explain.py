@@ -15,7 +15,7 @@ from simenv.wire.messages.queries import Explain, Explained, Explanation
 def explain(
     session: ServiceSession, circuit: Any, options: SubmitOptions, devices: SubmitDevices
 ) -> Explanation:
-    """Ask which engine would run the circuit. Raises what `submit` would, but InfeasibleError."""
+    """Ask which engine would run the circuit. Raises like `submit`, except InfeasibleError."""
     loaded, terms, shots, count = prepare_question(circuit, options, devices)
     question = partial(Explain, terms=terms, program=loaded.packed, shots=shots, count=count)
     return session.request(Explained, question).explanation

@@ -1,9 +1,9 @@
-"""Tasks that are compiled again where the calibration of their device has changed.
+"""Tasks that are compiled again when the calibration of their device has changed.
 
 With `compile="fresh"` a task whose calibration is no longer in force at its start fails with the
 reason `calibration_stale`, and nothing is run. The client then compiles the circuit for the present
-calibration and submits it again: by its own thread when the failure is heard, or by whoever asks
-for the task's end before.
+calibration and submits it again: in its own thread when it receives the failure, or earlier in a
+thread that asks for the task's end.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ if TYPE_CHECKING:
     from simenv.client.submission.options import SubmitOptions
 
 FRESH = "fresh"
-STALE = "calibration_stale"  # the reason of a stale task's failure
+STALE = "calibration_stale"  # failure reason of a stale task
 MAX_ATTEMPTS = 8
 
 
 class FreshTask(Task):
-    """A Task that stands for its last attempt: its id changes when it is submitted again.
+    """A Task for a sequence of attempts; its id is that of the last one.
 
-    All attempts have one seed. A fault of an attempt that could not be submitted is that of the
-    task. What asks for its end (`done`, `result`, `await`) may take the time of a submit.
+    All attempts have one seed. If an attempt cannot be submitted, its error becomes the task's
+    error. Methods that ask for the end (`done`, `result`, `await`) may take the time of a
+    submission.
     """
 
     __slots__ = ("_again", "_left", "_lock")
 
     def __init__(self, handle: TaskHandle, again: Callable[[TaskHandle], TaskHandle]) -> None:
-        """`again`: submits what a stale task was; raises SimenvError."""
+        """`again`: submits the next attempt of a stale task; raises SimenvError."""
         super().__init__(handle)
         self._again = again
         self._left = MAX_ATTEMPTS - 1
@@ -52,7 +53,7 @@ class FreshTask(Task):
         self.session.call(handle, self.done)
 
     def done(self) -> bool:
-        """True once the end of the last attempt has been heard."""
+        """Return whether the last attempt is known to have ended; may submit another attempt."""
         while super().done():
             if not self._renewed(self.handle):
                 return True
@@ -67,7 +68,7 @@ class FreshTask(Task):
         return self.handle.final_state
 
     def cancel(self) -> bool:
-        """Ask for its end; it is not submitted again."""
+        """Cancel the task; it is not submitted again."""
         with self._lock:
             self._left = 0
         return super().cancel()
@@ -81,7 +82,7 @@ class FreshTask(Task):
             self.session.call(handle, partial(self._heard, handle, fn))
 
     def _heard(self, handle: TaskHandle, fn: Callable[[Any], object]) -> None:
-        """An attempt has ended, or its service is lost."""
+        """Handle the end of an attempt, or the loss of the service."""
         if self.done() or self.handle is handle:
             fn(self)
         else:
@@ -106,7 +107,8 @@ class FreshTask(Task):
         return handle
 
     def _renewed(self, handle: TaskHandle) -> bool:
-        """Was an attempt that has ended submitted again, now or by another thread?"""
+        """Submit a stale attempt again, unless another thread has; return whether there is a new
+        one."""
         if handle.final_state is not TaskState.FAILED:
             return False
         with self._lock:
@@ -135,8 +137,7 @@ def renewable(
     seed: int,
     devices: SubmitDevices,
 ) -> Task:
-    """The task itself, or one that is submitted again where it is stale, as its options say.
-    `seed`: of its first attempt."""
+    """Return the task, or a FreshTask for `compile="fresh"`. `seed`: of the first attempt."""
     if options.get("compile") != FRESH:
         return task
     loaded, key = load(circuit), options.get("idempotency_key")

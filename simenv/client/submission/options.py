@@ -1,6 +1,6 @@
-"""The options of a submit: their list, their checks, and what the service is sent of them.
+"""Options of a submission: their types, their checks, and their form on the wire.
 
-Invariant: a `CheckedOptions` holds values within their limits only; nothing is sent before.
+Invariant: a `CheckedOptions` holds only values within their limits, and nothing else is sent.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from simenv.model.task import REFUSE
 
 MODES = ("auto", "never", "always", "fresh")  # of `compile`
 OUTPUTS = ("counts", "probabilities", "statevector", "expectation", "gradient", "memory")
-SAMPLED = ("counts", "memory")  # of the classical bits of each shot
+SAMPLED = ("counts", "memory")  # outputs from the classical bits of each shot
 NONE_OF = {"counts": "are no counts", "memory": "is no memory"}
 PRECISIONS = ("double", "single")
 MAX_RANKS = 4_096
 MAX_BINDING = 2**63 - 1
-DRAWN_BITS = 53  # of seeds drawn and derived here: they survive readers of JSON that use doubles
+DRAWN_BITS = 53  # bits of drawn and derived seeds: JSON readers with doubles preserve them
 DEFAULT_SHOTS = 1024
 Seed = SupportsIndex
 Seeds = Seed | Sequence[Seed] | None
@@ -43,7 +43,7 @@ Shots = SupportsIndex | float | None
 
 
 class ReservationLike(Protocol):
-    """A `simenv.Reservation`, or another object with its id and the pool that it is for."""
+    """A `simenv.Reservation`, or another object with the id and the pool of a reservation."""
 
     @property
     def id(self) -> int: ...
@@ -52,7 +52,7 @@ class ReservationLike(Protocol):
 
 
 class SharedOptions(TypedDict, total=False):
-    """The options that all tasks of a call share; see `Client.submit` for their meaning."""
+    """Options that all tasks of a call share; see `Client.submit` for their meaning."""
 
     shots: Shots
     outputs: Sequence[str] | str
@@ -75,7 +75,7 @@ class SharedOptions(TypedDict, total=False):
 
 
 class BatchOptions(SharedOptions, total=False):
-    """The options of `Client.submit_many`."""
+    """Options of `Client.submit_many`."""
 
     seed: Seeds
     observables: Any
@@ -83,7 +83,7 @@ class BatchOptions(SharedOptions, total=False):
 
 
 class SubmitOptions(SharedOptions, total=False):
-    """The options of `Client.submit`, `post`, `run` and `explain`."""
+    """Options of `Client.submit`, `post`, `run` and `explain`."""
 
     seed: Seed | None
     observables: Any
@@ -97,7 +97,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def with_options_of(submit: Callable[..., Any]) -> Callable[[F], F]:
-    """Let `help()` and tools show the options of `submit` in place of `**options`."""
+    """Show the options of `submit` in place of `**options` in `help()` and other tools."""
 
     def decorate(method: F) -> F:
         returned = signature(method).return_annotation
@@ -132,11 +132,11 @@ DEFAULTS: SharedOptions = {
 
 
 class CheckedOptions(msgspec.Struct, frozen=True):
-    """Options within their limits. `shots` 0: exact; `task`: with the outputs asked for.
+    """Options within their limits. `shots` 0: exact; `task`: with the requested outputs.
 
-    `document`: a noise document of the caller's own, not yet stored; `compile`: one of MODES;
-    `mapping`: the device's qubit of each of the circuit's, (): any; `named`: may they
-    name a device, themselves or by a pool, or do they ask for something that needs one?
+    `document`: a noise document that is not stored yet; `compile`: one of MODES; `mapping`: the
+    device's qubit of each qubit of the circuit, (): any; `named`: True if the options may name a
+    device, directly or by a pool, or need one.
     """
 
     shots: int
@@ -147,10 +147,10 @@ class CheckedOptions(msgspec.Struct, frozen=True):
     named: bool = False
 
     def outputs(self, measures: bool, observed: bool) -> tuple[str, ...]:
-        """Return the outputs of circuits that measure something, or nothing.
+        """Return the outputs of circuits that measure something (`measures`) or nothing.
 
-        Observables ask for `expectation`; `counts`, the default, then stays only where there can
-        be any. Raises OptionError when counts are requested of an exact run.
+        Observables imply `expectation`; the default `counts` then stays only if counts are
+        possible. Raises OptionError when counts are requested of an exact run.
         """
         outputs = self.task.outputs
         if observed:
@@ -178,9 +178,9 @@ class CheckedOptions(msgspec.Struct, frozen=True):
     def task_options(
         self, measures: bool, observables: tuple[Observable, ...] | None
     ) -> TaskOptions:
-        """Return the options that are sent with circuits; `observables` None: without any."""
+        """Return the options that are sent with circuits. `observables` None: no observables."""
         outputs = self.outputs(measures, observables is not None)
-        ranks = self.task.ranks or int("gradient" in outputs)  # a gradient is found in one rank
+        ranks = self.task.ranks or int("gradient" in outputs)  # gradients run in one rank
         return msgspec.structs.replace(
             self.task,
             outputs=outputs,
@@ -191,8 +191,8 @@ class CheckedOptions(msgspec.Struct, frozen=True):
 
 
 def checked_options(options: SharedOptions) -> CheckedOptions:
-    """Check the options that all tasks of a call share, of all that were given. The error names the
-    option, its value and the values allowed."""
+    """Check the options that all tasks of a call share. Raises OptionError with the option, its
+    value and the allowed values; TypeError for an unknown name."""
     if not _NAMES.issuperset(options):
         raise TypeError(f"there is no option {', '.join(sorted(options.keys() - _NAMES))}")
     inputs: dict[str, Any] = {**DEFAULTS, **options}
@@ -214,7 +214,7 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
     key = values.values()  # in the order of DEFAULTS
     try:
         checked = _checked(*key)
-    except TypeError:  # something that has no hash: it is none of the types allowed, or not cached
+    except TypeError:  # an unhashable value cannot be cached
         checked = _checked.__wrapped__(*key)
     after = options.get("after")
     if after is None:
@@ -223,9 +223,9 @@ def checked_options(options: SharedOptions) -> CheckedOptions:
     return msgspec.structs.replace(checked, task=task)
 
 
-@functools.lru_cache(maxsize=64, typed=True)  # a loop of submits asks for the same again and again
+@functools.lru_cache(maxsize=64, typed=True)  # a loop of submissions has the same options
 def _checked(*values: Any) -> CheckedOptions:
-    """Check the values of DEFAULTS' options, in that order."""
+    """Check the values of the options in DEFAULTS, in that order."""
     inputs = dict(zip(DEFAULTS, values, strict=True))
     precision, pool, name = inputs["precision"], inputs["pool"], inputs["name"]
     reservation = inputs["reservation"]
@@ -269,7 +269,7 @@ def _checked(*values: Any) -> CheckedOptions:
 
 
 def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:
-    """Return the seed given, else one drawn; the same for the same idempotency key."""
+    """Check the given seed, or draw one; a seed drawn for an idempotency key is always the same."""
     if seed is not None:
         return checked_whole("seed", seed, 0, MAX_SEED)
     if idempotency_key is not None:
@@ -278,7 +278,7 @@ def checked_seed(seed: Seed | None, idempotency_key: str | None) -> int:
 
 
 def checked_binding(binding_index: SupportsIndex) -> int:
-    """Check the number of a set of parameter values in its sweep."""
+    """Check the index of a binding in its sweep. Raises OptionError."""
     return checked_whole("binding_index", binding_index, 0, MAX_BINDING)
 
 
@@ -287,7 +287,7 @@ def item_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int
     if isinstance(seed, Sequence) or hasattr(seed, "__len__"):
         return _listed(seed, count)
     first = checked_seed(seed, idempotency_key)
-    begun = hashlib.blake2b(first.to_bytes(8, "little"), digest_size=8)  # what all begin with
+    begun = hashlib.blake2b(first.to_bytes(8, "little"), digest_size=8)  # common prefix
     seeds: list[int] = []
     for k in range(count):
         full = begun.copy()
@@ -297,8 +297,8 @@ def item_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int
 
 
 def sweep_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int]:
-    """One seed for each binding of a sweep: those given, or the same for all (they differ in
-    their binding number, which is a part of the random key)."""
+    """Return one seed for each binding of a sweep: those given, or one for all. Bindings with one
+    seed differ in their index, which is a part of the random key."""
     if one_seed(seed):
         return [checked_seed(seed, idempotency_key)] * count
     return _listed(seed, count)
@@ -324,7 +324,7 @@ def _cut(digest: bytes) -> int:
 
 
 def _shots(shots: SupportsIndex | float | None) -> int:
-    """None and 0 are exact. A float that is a whole number, such as 1e6, counts as one."""
+    """Check the shots; None and 0 are exact. Accepts a float that is a whole number, as 1e6."""
     if shots is None:
         return 0
     if isinstance(shots, float) and shots.is_integer():
@@ -333,7 +333,7 @@ def _shots(shots: SupportsIndex | float | None) -> int:
 
 
 def _ranks(ranks: SupportsIndex | None) -> int:
-    """A wide state is halved again and again among the ranks that hold it."""
+    """Check the ranks: a power of two, because the state is divided in halves."""
     count = 0 if ranks is None else checked_whole("ranks", ranks, 1, MAX_RANKS, "None: as needed")
     if count & (count - 1):
         raise OptionError(
@@ -345,8 +345,7 @@ def _ranks(ranks: SupportsIndex | None) -> int:
 def _preferred(
     prefer: tuple[str, ...] | str | None, pool: str | None, device: str | None
 ) -> tuple[str, ...]:
-    """Check pools or kinds of devices, in order of preference; none may be named beside a pool or
-    a device."""
+    """Check pools or kinds of devices, in order of preference. They exclude a pool and a device."""
     names = (prefer,) if isinstance(prefer, str) else prefer or ()
     if names and device:
         raise OptionError(
@@ -368,7 +367,7 @@ def _timeout(what: str, value: object) -> float:
 
 
 def _engine_options(settings: Mapping[str, Any]) -> EngineOptions:
-    """Sort by name and check the values; the service knows the names that an engine has."""
+    """Check the values and sort by name; the service knows the names that an engine has."""
     for name, value in settings.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not 0 < len(str(name)) <= 64:

@@ -1,4 +1,4 @@
-"""The option `after`: the tasks that a submission comes after."""
+"""The option `after`: the parents of a submission."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Parents = Iterable[Task | str | int] | Task | str | int | None
 
 
 def checked_parents(after: Parents) -> tuple[int, ...]:
-    """Return the numbers of tasks, each once; a binding such as `t-8k2f.17` stands for its task.
+    """Return the numbers of the parents, each once; a binding such as `t-8k2f.17` means its task.
 
-    A posted task is waited for until it is accepted. Raises OptionError, NotFoundError, and the
-    refusal of a posted task.
+    Waits for the acceptance of a posted task. Raises OptionError, NotFoundError, and the refusal of
+    a posted task.
     """
     values = (after,) if isinstance(after, Task | str | int) else after
     if not isinstance(values, Iterable):

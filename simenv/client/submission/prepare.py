@@ -1,10 +1,10 @@
-"""Circuits, parameter values and options to messages: all errors of a batch are found before one
-is sent.
+"""Conversion of circuits, parameter values and options to messages. All errors of a batch are found
+before a message is sent.
 
-A circuit object that is given several times in one call is packed once. A sweep is split into
-tasks as a function of its circuit and options alone: a repeat of the call with the same idempotency
-key is split in the same places. The split does not change counts: a binding's random key is its
-index in the whole sweep.
+A circuit object that is given several times in one call is packed once. A sweep is split into tasks
+as a function of its circuit and options alone: a repeat of the call with the same idempotency key
+is split in the same places. The split does not change counts: a binding's random key is its index
+in the whole sweep.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from simenv.errors import OptionError, SimenvError
 from simenv.model import TaskOptions, TaskSpec
 from simenv.wire.refusals import error_of_batch
 
-_AS_WRITTEN = (b"", b"")  # layouts of a circuit on its own qubits
+_AS_WRITTEN = (b"", b"")  # layouts of a circuit that was not mapped
 
 
 class PreparedSubmit(msgspec.Struct, frozen=True):
@@ -49,14 +49,13 @@ class PreparedSubmit(msgspec.Struct, frozen=True):
 
     terms: TaskOptions
     specs: list[TaskSpec]
-    single: bool = False  # an error is about the call, not about one of several items
+    single: bool = False  # errors are about the call, not about one of several items
 
 
 def prepare_one(
     circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
-    """Check and pack one task; see `Client.submit` for the options. `devices`: knows emulated
-    devices; None: there are none."""
+    """Check and pack one task; see `Client.submit`. `devices` None: no emulated devices."""
     checked = _checked(options)
     values = options.get("parameter_values")
     loaded = load(circuit)
@@ -85,8 +84,8 @@ def _on_device(
     checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> tuple[CheckedOptions, PackedCircuit, tuple[bytes, bytes], TaskOptions]:
-    """A circuit as the device takes it that its options name, if they do: with its layouts, and
-    the options that are sent. Raises SimenvError."""
+    """Compile the circuit for the device of its options, if they have one. Return the new options,
+    the circuit, its layouts, and the options that are sent. Raises SimenvError."""
     compiled = None
     if devices is not None:
         checked, compiled = devices.prepared(checked, loaded)
@@ -105,7 +104,7 @@ def _on_device(
 def prepare_many(
     work: Any, options: BatchOptions, devices: SubmitDevices | None = None
 ) -> PreparedSubmit:
-    """Check and pack several circuits, a sweep or several; see `Client.submit_many`."""
+    """Check and pack several circuits, a sweep or several sweeps; see `Client.submit_many`."""
     shots: Any = options.get("shots", DEFAULT_SHOTS)
     if isinstance(work, list) and work and all(map(_is_sweep, work)):
         return _several_sweeps(work, shots, options, devices)
@@ -128,8 +127,8 @@ def prepare_many(
 def prepare_question(
     circuit: Any, options: SubmitOptions, devices: SubmitDevices | None = None
 ) -> tuple[PackedCircuit, TaskOptions, int, int]:
-    """Return what `explain` sends: the circuit, its parameters bound or not, the options, shots and
-    the number of sets of parameter values."""
+    """Return the content of an Explain request: the circuit, its parameters bound or not, the
+    options, shots and the number of bindings."""
     checked = _checked(options)
     loaded = load(circuit)
     if checked.named:
@@ -161,7 +160,7 @@ def _sweep(
     checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
-    """Prepare one Task for each set of parameter values; few tasks of many are sent."""
+    """Prepare a sweep: one binding for each set of parameter values, sent as few tasks."""
     loaded = load(circuit)
     layouts = _AS_WRITTEN
     if checked.named:
@@ -199,8 +198,10 @@ def _several_sweeps(
     options: BatchOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
-    """Prepare sweeps that share their options, but for shots and seeds; BatchRefusedError names
-    every bad one."""
+    """Prepare sweeps that share all options except shots and seeds.
+
+    Raises BatchRefusedError, which names every bad one.
+    """
     key = options.get("idempotency_key")
     seeds = item_seeds(options.get("seed"), len(sweeps), key)
     each = shots if isinstance(shots, Sequence) else [shots] * len(sweeps)
@@ -233,8 +234,8 @@ def _several(
     checked: CheckedOptions,
     devices: SubmitDevices | None,
 ) -> PreparedSubmit:
-    """Prepare one task for each circuit; BatchRefusedError names every bad one."""
-    seen: dict[int, int] = {}  # an object's first index: nothing is made here for each of many
+    """Prepare one task for each circuit. Raises BatchRefusedError, which names every bad one."""
+    seen: dict[int, int] = {}  # first index of each object: repeated circuits are packed once
     errors: list[SimenvError] = []
     programs: list[PackedCircuit] = []
     for index, circuit in enumerate(circuits):
@@ -278,10 +279,10 @@ def _several_on_device(
     devices: SubmitDevices | None,
     errors: list[SimenvError],
 ) -> tuple[TaskOptions | None, list[PackedCircuit], list[tuple[bytes, bytes]]]:
-    """Circuits as their device takes them; append to `errors` what cannot be compiled.
+    """Compile circuits for their device; append to `errors` those that cannot be compiled.
 
-    Observables are shared by all tasks of a call, so circuits that ask for them must end on the
-    same qubits of the device.
+    Observables are shared by all tasks of a call, so circuits with observables must end on the same
+    qubits of the device.
     """
     terms = common_terms(programs, options.get("observables"), checked, errors)
     if errors or devices is None:
@@ -328,7 +329,7 @@ def _is_sweep(work: Any) -> bool:
 
 
 def _one_row(loaded: PackedCircuit, parameter_values: Any) -> bytes:
-    """Return the values of all slots, as they are sent."""
+    """Return the values of all slots of the single binding, as they are sent."""
     if parameter_values is None:
         if loaded.parameters:
             raise OptionError(

@@ -1,4 +1,4 @@
-"""Sending of prepared tasks: in messages of bounded size, accepted or refused as a whole.
+"""Sending of prepared tasks in messages of bounded size; a call is accepted or refused as a whole.
 
 `post` returns tasks that are not accepted yet. Invariant: at most STILL_UNANSWERED of them wait for
 their answer at once; the next `post` waits for the oldest one, which limits the rate of the caller.
@@ -35,11 +35,11 @@ STILL_UNANSWERED = 512
 
 
 class PostedTask(Task):
-    """A Task that is perhaps not accepted yet.
+    """A Task that may not be accepted yet.
 
-    Whatever needs the acceptance (its id, its state, its result) waits for it, and raises the
-    refusal if that is what came. In a forked child, and after the service was lost, it is asked for
-    again under the same key.
+    Methods that need the acceptance (id, state, result) wait for it, and raise the refusal if there
+    is one. In a forked child, and after the service was lost, the submission is repeated with the
+    same idempotency key.
     """
 
     __slots__ = ("_refusal", "_request", "_session")
@@ -63,7 +63,7 @@ class PostedTask(Task):
         return handle
 
     def done(self) -> bool:
-        """True once the end, or the refusal, has been heard; never waits."""
+        """Return whether the end or the refusal is known; never waits."""
         if self._handle is None and self._refusal is None and not self._request.is_answered():
             self._session.poll_submit(self._request)
             if not self._request.is_answered():
@@ -73,7 +73,7 @@ class PostedTask(Task):
     def exception(
         self, timeout: float | None = None, *, timeout_s: float | None = None
     ) -> SimenvError | None:
-        """What `result` would raise of the task's own end; its refusal, if it was refused."""
+        """Wait like `result`; return the refusal, or the error of the task, or None."""
         begun = monotonic()
         timeout_s = timeout if timeout_s is None else timeout_s
         if self.settled(timeout_s) is None:
@@ -87,7 +87,7 @@ class PostedTask(Task):
         return super()._ended(time_left(timeout_s, begun))
 
     def settled(self, timeout_s: float | None = None) -> TaskHandle | None:
-        """Wait for the answer; None: it was refused. TimedOutError after `timeout_s` seconds."""
+        """Wait for the answer; None if the task was refused. Raises TimedOutError."""
         if self._handle is None and self._refusal is None:
             result = self._session.await_acceptance(self._request, timeout_s)[0]
             if isinstance(result, Refusal):
@@ -110,7 +110,7 @@ class PostedTask(Task):
 
     def __repr__(self) -> str:
         if self._request.is_answered():
-            self.settled()  # which waits for nothing then
+            self.settled()  # does not wait
         if self._handle is None:
             return f"<Task {'refused' if self._refusal is not None else 'not accepted yet'}>"
         return super().__repr__()
@@ -121,14 +121,14 @@ def time_left(timeout_s: float | None, begun: float) -> float | None:
 
 
 class InflightWindow:
-    """The posted tasks of a client that were not answered when last looked at. Thread-safe."""
+    """The posted tasks of a client that may be unanswered. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: deque[PostedTask] = deque()
 
     def add(self, task: PostedTask) -> None:
-        """Returns when there is room for another."""
+        """Add a task; wait for the oldest one if STILL_UNANSWERED are exceeded."""
         oldest = None
         with self._lock:
             self._open.append(task)
@@ -138,14 +138,14 @@ class InflightWindow:
             oldest.settled()
 
 
-UNANSWERED = 8  # messages on their way at once
-SPEC_BYTES = 32  # of a TaskSpec beside its program and bindings
+UNANSWERED = 8  # messages without answer at once
+SPEC_BYTES = 32  # of a TaskSpec without its program and bindings
 
 
 def post(
     session: ServiceSession, order: PreparedSubmit, key: str | None, window: InflightWindow
 ) -> PostedTask:
-    """The one task of an order, on its way; see `PostedTask`."""
+    """Send a single task without waiting for its acceptance; see `PostedTask`."""
     submission = _submission(order)
     task = PostedTask(session, session.send_submit(key, 0, order.terms, order.specs, submission))
     window.add(task)
@@ -157,7 +157,8 @@ def _submission(order: PreparedSubmit) -> Submission:
 
 
 def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
-    """The accepted tasks, in order. On a refusal nothing new stays: it is cancelled again."""
+    """Send tasks; return them when all are accepted, in order. After a refusal the accepted ones
+    are cancelled, and the error is raised."""
     if len(order.specs) <= 1:
         return _send_one(session, order, key) if order.specs else []
     window: deque[tuple[int, PendingRequest]] = deque()
@@ -176,7 +177,7 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
         while window:
             received.add(session, *window.popleft())
     finally:
-        for _, request in window:  # interrupted: nobody will ask for these answers
+        for _, request in window:  # after an interrupt
             session.abandon(request)
     if received.errors:
         raise _refused(session, received, order, key)
@@ -184,7 +185,7 @@ def send(session: ServiceSession, order: PreparedSubmit, key: str | None) -> lis
 
 
 def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -> list[Task]:
-    """The same of one message that needs no window: what is asked one by one should be quick."""
+    """Send one message without a window: the fast path of single tasks."""
     submission = _submission(order)
     request = session.send_submit(key, 0, order.terms, order.specs, submission)
     answer = session.await_acceptance(request)
@@ -195,7 +196,7 @@ def _send_one(session: ServiceSession, order: PreparedSubmit, key: str | None) -
 
 
 class Received(msgspec.Struct, frozen=True):
-    """Answers so far; `fresh` are the tasks that this very call brought about."""
+    """Answers so far; `fresh`: the tasks that this call created."""
 
     handles: list[TaskHandle]
     fresh: list[TaskHandle]
@@ -211,7 +212,7 @@ class Received(msgspec.Struct, frozen=True):
 
 
 def _tasks(handles: Sequence[TaskHandle], specs: Sequence[TaskSpec]) -> list[Task]:
-    """One for each binding."""
+    """Return one Task for each binding."""
     if sum([spec.count for spec in specs]) == len(specs):
         return [Task(handle) for handle in handles]
     tasks: list[Task] = []
@@ -224,7 +225,8 @@ def _tasks(handles: Sequence[TaskHandle], specs: Sequence[TaskSpec]) -> list[Tas
 
 
 def chunks(specs: list[TaskSpec]) -> Iterator[list[TaskSpec]]:
-    """At most CLIENT_MESSAGE_TASKS and, but for a single one, CLIENT_MESSAGE_BYTES each."""
+    """Split the tasks into messages of at most CLIENT_MESSAGE_TASKS and CLIENT_MESSAGE_BYTES; a
+    single task may be larger."""
     ends = [*accumulate([len(s.program) + len(s.bindings) + SPEC_BYTES for s in specs], initial=0)]
     first = 0
     while first < len(specs):
@@ -240,7 +242,7 @@ def _refused(
 ) -> SimenvError:
     if order.single:
         received.errors[0].index = -1
-    firsts = [0, *accumulate(spec.count for spec in order.specs)]  # a caller's items are bindings
+    firsts = [0, *accumulate(spec.count for spec in order.specs)]  # the caller counts bindings
     refused = sum(order.specs[e.index].count for e in received.errors if e.index >= 0)
     for each in received.errors:
         each.index = firsts[each.index] if each.index >= 0 else -1

@@ -1,22 +1,22 @@
-"""How many bindings of a sweep travel as one task: a function of circuit and options alone."""
+"""Number of bindings of a sweep in each task: a function of circuit and options alone."""
 
 from __future__ import annotations
 
 from simenv.model import MAX_BINDINGS, Program, TaskOptions
 
-LEAST_US = 300.0  # of work in a task, where there is so much
-MOST_US = 100_000.0  # so that a sweep's tasks are shared out evenly, and a cancel is heard
-FEW = 64  # a sweep is cut into pieces no smaller, unless its circuit is slow
-PARTS = 16  # pieces of a sweep: some for each of several workers
-RESULT_BYTES = 16 * 2**20  # of one task
-BINDINGS_BYTES = 2 * 2**20  # of one task: far below what a message may have
+LEAST_US = 300.0  # least work of a task, if the sweep has so much
+MOST_US = 100_000.0  # most work of a task: workers share a sweep evenly, and a cancel acts soon
+FEW = 64  # least bindings of a task, unless the circuit is slow
+PARTS = 16  # tasks of a sweep: some for each of several workers
+RESULT_BYTES = 16 * 2**20  # most bytes of one task's result
+BINDINGS_BYTES = 2 * 2**20  # most bytes of one task's bindings: far below a message's limit
 _GATE_US = 0.03
 _AMPLITUDE_US = 1.2e-3  # one gate on one amplitude
 _SHOT_US = 3e-3
 
 
 def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: int) -> int:
-    """Bindings in each task of a sweep of `total`."""
+    """Return the number of bindings in each task of a sweep of `total`."""
     cost_us = _cost_us(program, shots)
     largest = min(MAX_BINDINGS, RESULT_BYTES // _row_bytes(program, terms, shots))
     row_bytes = 8 * max(1, program.num_slots)
@@ -25,7 +25,7 @@ def bindings_per_task(program: Program, terms: TaskOptions, shots: int, total: i
     rows = max(1, min(largest, max(int(least), -(-total // PARTS))))
     if not rows < total <= rows * PARTS:
         return rows
-    even = -(-total // -(-total // rows))  # as many pieces, of one size
+    even = -(-total // -(-total // rows))  # the same number of tasks, of equal size
     return max(min(rows, FEW), even)
 
 
@@ -36,12 +36,12 @@ def _cost_us(program: Program, shots: int) -> float:
 
 
 def _touched(program: Program) -> int:
-    """Number of qubits that operations act on: a circuit on a device's qubits leaves most alone."""
+    """Return the number of qubits that operations act on: few in a circuit mapped to a device."""
     return len(set(memoryview(program.qubits).cast("H")))
 
 
 def _row_bytes(program: Program, terms: TaskOptions, shots: int) -> int:
-    """What one binding's result may take."""
+    """Return the largest size of one binding's result in bytes."""
     qubits, bits = min(program.num_qubits, 60), min(program.num_clbits or program.num_qubits, 60)
     sizes = {
         "counts": min(shots, 1 << bits) * (12 + program.num_clbits // 8),

@@ -1,4 +1,4 @@
-"""The options that are sent with circuits, and refusals of what circuits cannot give."""
+"""The options that are sent with circuits, and refusals of outputs that a circuit cannot have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simenv.model import TaskOptions
 
 
 def terms_of(loaded: PackedCircuit, observables: Any, options: CheckedOptions) -> TaskOptions:
-    """Return the options sent with one circuit."""
+    """Return the options that are sent with one circuit. Raises OptionError, ProgramError."""
     measures = loaded.measures
     pauli = None if observables is None else load_observables(observables, loaded.num_qubits)
     terms = options.task_options(measures, pauli)
@@ -26,7 +26,7 @@ def terms_of(loaded: PackedCircuit, observables: Any, options: CheckedOptions) -
 
 
 def with_chain(terms: TaskOptions, loaded: PackedCircuit, parameter_values: Any) -> TaskOptions:
-    """Return the same options with the chain rule that a gradient needs."""
+    """Return the options with the chain rule of a gradient. Raises OptionError, ProgramError."""
     if "gradient" not in terms.outputs:
         return terms
     if not loaded.parameters:
@@ -44,7 +44,7 @@ def common_terms(
     options: CheckedOptions,
     errors: list[SimenvError],
 ) -> TaskOptions:
-    """Return the options sent with several circuits; append to `errors` what contradicts them."""
+    """Return the options that are sent with several circuits; append contradictions to `errors`."""
     measures = [loaded.measures for loaded in programs]
     width = programs[0].num_qubits
     pauli = None
@@ -69,7 +69,7 @@ def common_terms(
 
 
 def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramError | None:
-    """What cannot be had of a circuit that measures, or does not."""
+    """Return the error for an output that needs, or excludes, a measurement; else None."""
     sampled = [output for output in terms.outputs if output in SAMPLED]
     if sampled and not measures:
         return ProgramError(
@@ -89,13 +89,13 @@ def _contradiction(terms: TaskOptions, measures: bool, index: int) -> ProgramErr
 
 
 def unbound(loaded: PackedCircuit) -> str:
-    """What to say of free parameters without values."""
+    """Return the message about free parameters without values."""
     names = ", ".join(str(name) for name in loaded.parameters[:5])
     return f"the circuit has {len(loaded.parameters)} parameters without a value: {names}"
 
 
 def of_item(error: SimenvError, index: int) -> SimenvError:
-    """The same error of one item of a batch."""
+    """Return the error with the index of an item of a batch."""
     if isinstance(error, ProgramError):
         return ProgramError(
             error.message, hint=error.hint, index=index, line=error.line, column=error.column
