@@ -1,7 +1,7 @@
-"""Circuits between what users have and what travels: every text and every object of Qiskit.
+"""Conversion of user circuits to the wire format and back: text, files and objects of Qiskit.
 
-Invariant: parsing happens here, in the user's process, and nowhere else; importing this imports
-neither qiskit nor numpy.
+Invariant: circuits are parsed only here, in the user's process; this import loads neither qiskit
+nor numpy.
 """
 
 from __future__ import annotations

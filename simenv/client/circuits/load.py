@@ -1,6 +1,6 @@
-"""What users have, as a Program: the one door of this room.
+"""Conversion of any accepted form of a circuit to a Program.
 
-Invariant: only SimenvError comes out of `load`, whatever came in.
+Invariant: `load` raises only SimenvError, whatever its argument is.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ _WANTED = (
 
 
 def load(circuit: Any) -> PackedCircuit:
-    """Make a Program of a circuit.
+    """Convert a circuit to a packed Program.
 
     `circuit`: a qiskit.QuantumCircuit; a cirq.Circuit; a str, which is OpenQASM text if it holds a
     newline or ';' and else a path; QIR of the base profile, as text or a pyqir.Module; an
-    os.PathLike; a Program; what this returned. A file holds OpenQASM, QPY or QIR.
-    ProgramError: it cannot be read or carried (`line` and `column` where it is text).
-    LimitExceededError: it is too large.
+    os.PathLike; a Program; a PackedCircuit. A file holds OpenQASM, QPY or QIR.
+
+    Raises ProgramError if the circuit cannot be read or sent (with `line` and `column` for text),
+    and LimitExceededError if it is too large.
     """
     if isinstance(circuit, PackedCircuit):
         return circuit

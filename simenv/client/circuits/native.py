@@ -1,11 +1,11 @@
-"""Encode circuits through Qiskit's C interface, ten times as fast as the encoder in Python.
+"""Encoding of circuits through Qiskit's C interface, ten times as fast as the encoder in Python.
 
 Invariant: the program is, bit for bit, that of the encoder in Python (`encode.encoder.pack`), or
-None: then only that encoder can judge the circuit. The code (`native.ll`, generated from
-`native.c`) is compiled in this process, by a thread that begins with the first circuit of
-LARGE_CIRCUIT operations or after WALKED_FIRST operations; until it is ready, and without a known
-version of Qiskit's C interface, circuits are encoded in Python. The interpreter lock is held while
-a circuit is read, and no pointer into it is kept.
+None if only that encoder can handle the circuit. The code (`native.ll`, generated from `native.c`)
+is compiled in this process, by a thread that starts with the first circuit of LARGE_CIRCUIT
+operations or after WALKED_FIRST operations. Until it is ready, and with an unknown version of
+Qiskit's C interface, circuits are encoded in Python. The interpreter lock is held while a circuit
+is read, and no pointer into it is kept.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from simenv.client.circuits.common.parameters import PackedCircuit
 from simenv.client.circuits.common.text_checks import MAX_OPERANDS, MAX_OPERATIONS
 from simenv.model import MAX_CLBITS, PROGRAM_FORMAT, Program
 
-WALKED_FIRST = 2_000  # operations: compiling takes as long as walking some twenty thousand
-LARGE_CIRCUIT = 300  # operations: who packs one so large most likely packs more
-_DELAY_S = 0.02  # in which the first circuit is on its way: importing the compiler holds Python up
-KNOWN_VERSIONS = (0x0206,)  # of the C interface: major and minor; the layout of a view may change
+WALKED_FIRST = 2_000  # operations: compilation takes as long as encoding 20,000 in Python
+LARGE_CIRCUIT = 300  # operations: after one circuit of this size more are likely
+_DELAY_S = 0.02  # lets the first circuit be sent: the import of the compiler blocks Python
+KNOWN_VERSIONS = (0x0206,)  # major and minor version of the C interface: layouts may change
 
 _FUNCTIONS = (
     "qk_circuit_borrow_from_python",
@@ -50,10 +50,10 @@ _FUNCTIONS = (
     "qk_param_kind",
     "qk_param_as_real",
 )
-_ROW_BYTES = 24  # name: 16, arities: 6, nothing: 2
+_ROW_BYTES = 24  # name: 16, arities: 6, padding: 2
 _ROWS = 256
-_SHAPE_BYTES = 2**16  # longer names of registers are left to the walk
-# The columns of a `Scratch` of native.c: capacity, bytes of an element.
+_SHAPE_BYTES = 2**16  # longer names of registers are left to the encoder in Python
+# Columns of a `Scratch` in native.c: capacity, bytes of an element.
 _FLAT = (
     (MAX_OPERATIONS, 2),
     (MAX_OPERANDS, 2),
@@ -62,15 +62,15 @@ _FLAT = (
 )
 _TAIL_BYTES = sum(room * width for room, width in _FLAT) + 32
 _COLUMNS = ((_ROWS, _ROW_BYTES), *_FLAT, (_SHAPE_BYTES, 1), (_TAIL_BYTES, 1))
-_TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # of a Program: what _FLAT holds
-_SHAPES = 256  # that are remembered
-_KEPT_OPERATIONS = 2**16  # the desk of a longer circuit is given back to the system
+_TAIL_FIELDS = ("ops", "qubits", "clbits", "params")  # fields of a Program in _FLAT
+_SHAPES = 256  # cached shapes
+_KEPT_OPERATIONS = 2**16  # the buffers of a longer circuit are returned to the system
 
 Walk = Callable[[Any, float, int], int]
 
 
 class Scratch:
-    """Room for the columns of one circuit; memory is taken where it is written, not before."""
+    """Buffers for the columns of one circuit. The system allocates pages when they are written."""
 
     __slots__ = ("_area", "_starts", "_words", "address")
 
@@ -89,19 +89,19 @@ class Scratch:
         self.address = self._words.buffer_info()[0]
 
     def operations(self) -> int:
-        """How many were written."""
+        """Return the number of operations that were written."""
         return self._words[5]
 
     def written(self) -> tuple[bytes, bytes]:
-        """What the code wrote: shape and tail."""
+        """Return the columns that the code wrote: shape and tail."""
         area, fields = self._area, self._words
         shape, tail = self._starts
         return area[shape : shape + fields[17]], area[tail : tail + fields[20]]
 
 
 class ProgramShape(NamedTuple):
-    """What circuits that differ in their flat arrays alone have in common: a Program's wire form
-    before and behind these."""
+    """Data that circuits share which differ only in their flat arrays: the bytes of a Program's
+    wire form before (`head`) and after (`foot`) these arrays."""
 
     head: bytes
     foot: bytes
@@ -110,7 +110,7 @@ class ProgramShape(NamedTuple):
 
 
 class NativePacker:
-    """The compiled walk. Any number of threads may use one: each takes a desk of its own."""
+    """The compiled encoder. Thread-safe: each thread uses buffers of its own."""
 
     __slots__ = ("_desks", "_engine", "_shapes", "_walk")
 
@@ -121,7 +121,7 @@ class NativePacker:
         self._shapes: dict[bytes, ProgramShape] = {}
 
     def loaded(self, data: Any) -> PackedCircuit | None:
-        """The program of a `QuantumCircuit._data`; None if the walk in Python must judge it."""
+        """Return the program of a `QuantumCircuit._data`; None: it needs the encoder in Python."""
         phase = data.global_phase
         if type(phase) is not float:
             return None
@@ -149,7 +149,7 @@ class NativePacker:
 
 
 def shape_of(key: bytes) -> ProgramShape:
-    """From the column of that name."""
+    """Decode the column `shape`."""
     num_qubits, num_clbits, count = struct.unpack_from("<3q", key)
     at = 24
     registers: list[tuple[str, int]] = []
@@ -178,19 +178,19 @@ def shape_of(key: bytes) -> ProgramShape:
 
 
 class EncoderSelector:
-    """Chooses between the encoder in Python and the compiled one, for one process."""
+    """Choice between the encoder in Python and the compiled one, for one process."""
 
     __slots__ = ("_building", "_left", "_starting", "_thread", "packer", "why_not")
 
     def __init__(self) -> None:
         self._left = WALKED_FIRST
         self._starting, self._building = Lock(), Lock()
-        self._thread: Timer | None = None  # compiles
+        self._thread: Timer | None = None  # the compilation
         self.packer: NativePacker | None = None
-        self.why_not = ""  # there will never be a packer
+        self.why_not = ""  # reason why there will never be a packer
 
     def loaded(self, circuit: Any) -> PackedCircuit | None:
-        """The program of a QuantumCircuit; None: walk it."""
+        """Return the program of a QuantumCircuit; None: use the encoder in Python."""
         data = circuit._data
         packer = self.packer
         if packer is not None:
@@ -201,7 +201,7 @@ class EncoderSelector:
         return None
 
     def _begin(self) -> None:
-        """Compile in a thread, after a delay."""
+        """Start the compilation in a thread, after a delay."""
         with self._starting:
             if self._thread is None and not self.why_not:
                 timer = Timer(_DELAY_S, self.prepare)
@@ -210,19 +210,19 @@ class EncoderSelector:
                 self._thread = timer
 
     def wait(self) -> None:
-        """Wait for the thread that compiles, if there is one."""
+        """Wait for the compilation, if one is running."""
         thread = self._thread
         if thread is not None and thread is not current_thread():
             thread.join()
 
     def close(self) -> None:
-        """Begin no compilation any more, and wait for one under way: it must not outlive Python."""
+        """Start no compilation any more, and wait for a running one: it must not outlive Python."""
         if self._thread is not None:
             self._thread.cancel()
             self.wait()
 
     def prepare(self) -> bool:
-        """Compile now, if nobody else is at it; True if there is a packer."""
+        """Compile now, unless a compilation is running; return whether there is a packer."""
         if self.packer is None and not self.why_not and self._building.acquire(blocking=False):
             try:
                 self.packer = build()
@@ -234,8 +234,8 @@ class EncoderSelector:
 
 
 def build() -> NativePacker:
-    """Compile the code: some 20 ms. ImportError, AttributeError, RuntimeError: not with these
-    versions of Qiskit, Python and llvmlite."""
+    """Compile the code, in 20 ms. Raises ImportError, AttributeError or RuntimeError if the
+    versions of Qiskit, Python and llvmlite do not permit it."""
     from llvmlite import binding as llvm
     from qiskit import capi
 
@@ -249,18 +249,18 @@ def build() -> NativePacker:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     module = llvm.parse_assembly(Path(__file__).with_suffix(".ll").read_text())
-    # Unoptimised it is as quick, since its time goes by inside of Qiskit, and there much sooner.
+    # Without optimization: it compiles much faster and runs as fast, since Qiskit takes the time.
     machine = llvm.Target.from_default_triple().create_target_machine(opt=0)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    prototype = ctypes.PYFUNCTYPE(  # as opposed to CFUNCTYPE it keeps the interpreter lock
+    prototype = ctypes.PYFUNCTYPE(  # unlike CFUNCTYPE it keeps the interpreter lock
         ctypes.c_int, ctypes.py_object, ctypes.c_double, ctypes.c_void_p
     )
     return NativePacker(engine, prototype(engine.get_function_address("encode_circuit")))
 
 
 def _pages(sizes: list[int]) -> list[int]:
-    """Where each piece begins, in pages; last, where all end."""
+    """Return the first page of each piece, and the page after the last one."""
     starts = [0]
     for size in sizes:
         starts.append(starts[-1] + -(-size // mmap.PAGESIZE))
@@ -269,6 +269,6 @@ def _pages(sizes: list[int]) -> list[int]:
 
 CHOICE = EncoderSelector()
 
-# A child that forked while the thread holds a lock of the compiler could never compile itself.
+# A child forked while the thread holds a lock of the compiler could never compile.
 os.register_at_fork(before=lambda: CHOICE.wait())
 atexit.register(lambda: CHOICE.close())

@@ -1,4 +1,4 @@
-"""What users write for observables, as real-weighted Pauli sums."""
+"""Conversion of the observables of users to real-weighted Pauli sums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from simenv.errors import OptionError
 from simenv.model import Observable
 
-_NOISE = 1e-12  # an imaginary part left over from arithmetic
+_NOISE = 1e-12  # tolerated imaginary part, from rounding
 _WANTED = (
     'an observable is "ZZI:0.5,XXI:0.25", a mapping of labels to coefficients, a Pauli or a '
     "SparsePauliOp; several go in a list"
@@ -19,11 +19,11 @@ _WANTED = (
 
 
 def load_observables(value: Any, num_qubits: int) -> tuple[Observable, ...]:
-    """One observable, or a list of them, for a circuit of `num_qubits`.
+    """Convert one observable, or a list of them, for a circuit of `num_qubits`.
 
     Accepts "ZZI:0.5,XXI:0.25" (one sum; a coefficient of 1 may be left out), a mapping from label
     to coefficient, qiskit's Pauli and SparsePauliOp, and a list or tuple of any of these. Labels
-    are in Qiskit's order: qubit 0 is the last character. OptionError names what does not fit.
+    are in Qiskit's order: qubit 0 is the last character. Raises OptionError.
     """
     if isinstance(value, list | tuple):
         if not value:

@@ -27,5 +27,5 @@ class ServiceDevices:
 
     def store(self, document: bytes) -> str:
         """Store a noise document; return its hexadecimal digest. Raises OptionError,
-        LimitExceededError."""
+        LimitExceededError for a document that is too large."""
         return self._session.request(NoiseStored, partial(StoreNoise, body=document)).digest

@@ -107,8 +107,7 @@ class FreshTask(Task):
         return handle
 
     def _renewed(self, handle: TaskHandle) -> bool:
-        """Submit a stale attempt again, unless another thread has; return whether there is a new
-        one."""
+        """Submit a stale attempt again, unless another thread has; return whether this happened."""
         if handle.final_state is not TaskState.FAILED:
             return False
         with self._lock:

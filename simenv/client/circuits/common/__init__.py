@@ -1,1 +1,1 @@
-"""What encoders and parsers share: names, limits, parameters."""
+"""Limits, checks and parameters that encoders and parsers share."""

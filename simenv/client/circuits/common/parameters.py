@@ -1,17 +1,13 @@
-"""Sets of parameter values, evaluated to the values of a program's slots.
+"""Parameter values, the chain rule of gradients, and packed circuits.
 
-Invariant: a set of values gives the same bits alone and among thousands of others: everything is
-computed element by element, in the order of the circuit's parameters.
+A program has one slot for each distinct parameter expression. Invariant: a binding gives the same
+slot values, bit for bit, alone and among thousands of others: everything is computed element by
+element, in the order of the circuit's parameters.
 
-How the slots of a program depend on a circuit's parameters: the chain rule of a gradient.
+An engine differentiates by slots; `Chain` has the derivative of each slot by each parameter.
 
-A program has a slot for each distinct expression, and an engine derives by slots; `Chain` says how
-much each parameter has to do with each of them.
-
-A circuit as it travels, and what its free parameters are called.
-
-Invariant: what a batch asks of each of thousands stands here; the rest is read from the bytes when
-somebody wants it.
+A PackedCircuit has as fields the properties that a batch reads of each of thousands of circuits;
+the others are decoded from the bytes on demand.
 """
 
 from __future__ import annotations
@@ -30,13 +26,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_PROBE = 0.7390851332151607  # a value at which an expression taken for a sum is tried
+_PROBE = 0.7390851332151607  # value at which an expression is tested for linearity
 _SHOWN = 5  # names in a message
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterSlots:
-    """Parameters (Qiskit's, or names), and the expression behind each slot.
+    """Parameters (Qiskit's, or names), and the expression of each slot.
 
     Without expressions slot k is the k-th parameter.
     """
@@ -46,11 +42,11 @@ class ParameterSlots:
 
     @staticmethod
     def of_names(names: tuple[str, ...]) -> ParameterSlots:
-        """One slot a name."""
+        """Return slots with one parameter for each name."""
         return ParameterSlots(names, None)
 
     def values(self, parameter_values: Any) -> NDArray[np.float64]:
-        """float64 [K, slots]; see `PackedCircuit.bind`."""
+        """Return the values of the slots, float64 [K, slots]; see `PackedCircuit.bind`."""
         import numpy as np
 
         table = self.table(parameter_values)
@@ -65,7 +61,7 @@ class ParameterSlots:
             return table
         columns = {parameter: k for k, parameter in enumerate(self.parameters)}
         plain = [columns.get(expression, -1) for expression in self.expressions]
-        if plain == [*range(table.shape[1])]:  # each slot is the parameter of its number
+        if plain == [*range(table.shape[1])]:  # slot k is parameter k
             return table
         result = np.empty((len(table), len(self.expressions)), np.float64)
         for slot, expression in enumerate(self.expressions):
@@ -76,7 +72,7 @@ class ParameterSlots:
         return [getattr(parameter, "name", parameter) for parameter in self.parameters]
 
     def table(self, parameter_values: Any) -> NDArray[np.float64]:
-        """The values of the parameters themselves: float64 [K, parameters]."""
+        """Return the values of the parameters, float64 [K, parameters]."""
         import numpy as np
 
         count = len(self.parameters)
@@ -134,7 +130,7 @@ class ParameterSlots:
 
 
 def _columns_of(key: Any, value: Any) -> list[tuple[str, NDArray[np.float64]]]:
-    """Names and values of one item of a mapping; several for a vector of parameters."""
+    """Return names and values of one item of a mapping; several for a vector of parameters."""
     if not isinstance(key, str) and hasattr(key, "params"):  # a ParameterVector
         values = _floats(value, key.name)
         elements: Sequence[Any] = key.params
@@ -187,7 +183,7 @@ def _evaluated(
 def _as_sum(
     expression: Any, table: NDArray[np.float64], used: list[Any], columns: dict[Any, int]
 ) -> NDArray[np.float64] | None:
-    """The values of a sum of multiples of parameters; None if the expression is none."""
+    """Return the values of a linear expression; None if the expression is not linear."""
     import numpy as np
 
     try:
@@ -245,10 +241,11 @@ def _listed(names: list[str]) -> str:
 
 
 def chain(slots: ParameterSlots, parameter_values: Any) -> Chain | None:
-    """None where slot k is parameter k. `parameter_values`: as for `ParameterSlots.values`.
+    """Return the derivatives of slots by parameters; None if slot k is parameter k.
 
-    OptionError where an expression is no sum of multiples of parameters, and there are several
-    sets of values: each would have a chain of its own.
+    `parameter_values`: as for `ParameterSlots.values`. Raises OptionError if an expression is not
+    linear and there are several bindings, because each would need its own derivatives; ProgramError
+    for a derivative that is not finite.
     """
     if slots.expressions is None or slots.expressions == slots.parameters:
         return None
@@ -273,7 +270,7 @@ def chain(slots: ParameterSlots, parameter_values: Any) -> Chain | None:
 def _factor(
     expression: Any, parameter: Any, columns: dict[Any, int], table: NDArray[np.float64]
 ) -> float:
-    """The derivative of an expression by a parameter."""
+    """Return the derivative of an expression by a parameter."""
     try:
         value = expression.gradient(parameter)
         used = getattr(value, "parameters", ())
@@ -307,7 +304,7 @@ _NO_SLOTS = ParameterSlots((), ())
 
 
 class PackedCircuit(msgspec.Struct, frozen=True, gc=False):
-    """A program in its wire form. Nothing in it leads back to it."""
+    """A program in its wire form. It holds no reference cycle, so `gc=False` is safe."""
 
     packed: bytes
     num_qubits: int
@@ -317,15 +314,15 @@ class PackedCircuit(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def program(self) -> Program:
-        """What was packed."""
+        """The decoded program."""
         return decode_program(self.packed)
 
     def bind(self, parameter_values: Any = None) -> NDArray[np.float64]:
-        """The values of all slots: float64 [K, num_slots], row k for the k-th set of values.
+        """Return the values of all slots: float64 [K, num_slots], row k for binding k.
 
         `parameter_values`: an array (K, P) or (P,), columns in the order of `parameters`; or a
-        mapping from parameter (object, name, or a vector with its elements last) to a value or K
-        values; None where there are no parameters. OptionError names what is missing, unknown or
-        not finite; ProgramError names an expression without a finite value.
+        mapping from parameter (object, name, or a vector with its elements as last axis) to a value
+        or K values; None for a circuit without parameters. Raises OptionError for a parameter that
+        is missing, unknown or not finite; ProgramError for an expression without a finite value.
         """
         return self.slots.values(parameter_values)

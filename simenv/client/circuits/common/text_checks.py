@@ -1,7 +1,7 @@
-"""Bounds on programs, and everything that is checked on raw text before a parser sees it.
+"""Limits on programs, and checks of raw text before it is parsed.
 
-Invariant: each check is linear in the text and reads nothing from disk; no parser is called on text
-that is too large, too deep, names a file, or declares more bits than can be carried.
+Invariant: each check is linear in the text and reads nothing from disk. No parser is called on text
+that is too large, too deeply nested, names a file, or declares more bits than a program can have.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from simenv.transpiler.limits import too_many_bits as too_many_bits
 from simenv.transpiler.limits import too_many_operations as too_many_operations
 
 MAX_TEXT_BYTES = 16 * 2**20
-MAX_TEXT3_BYTES = 2**20  # OpenQASM 3: its parser reads some 40 kB a second
+MAX_TEXT3_BYTES = 2**20  # OpenQASM 3: its parser reads about 40 kB/s
 MAX_NESTING = 200  # brackets in text; definitions within definitions
 MAX_BLOCKS = 100  # blocks within blocks
-MAX_OPERANDS = 2**23  # qubits named by all operations together
-MAX_TOKENS = 1_000_000  # of all conditions together
+MAX_OPERANDS = 2**23  # qubits of all operations, summed
+MAX_TOKENS = 1_000_000  # tokens of all conditions, summed
 MAX_PACKED_BYTES = 64 * 2**20
-MAX_OPERATORS = 1000  # in a statement of OpenQASM 3: its parser gives up at some 240, slowly
+MAX_OPERATORS = 1000  # in a statement of OpenQASM 3: its parser fails at about 240, slowly
 MAX_DEFINITIONS = 4096  # the OpenQASM 2 parser keeps a table of all earlier gates for each gate
 
 _INCLUDES = ("qelib1.inc", "stdgates.inc")
@@ -36,7 +36,7 @@ _BLOCK = r"/\*[\s\S]*?(?:\*/|(\Z))"  # the group matches if the comment never en
 _STRIP = re.compile(rf"{_STRING}|(?:{_LINE}|{_BLOCK})(?:\s*+(?:{_LINE}|{_BLOCK}))*+")
 _VERSION = re.compile(r"\s*OPENQASM\s+([23])(?:\.\d{1,3})?\s*;")
 _OTHER_VERSION = re.compile(r"\s*OPENQASM\b([^;\n]{0,20})")
-# No pattern that is tried on a whole text begins with \\b: it would be ten times as slow.
+# No pattern for a whole text begins with \\b: it would be ten times as slow.
 _INCLUDE = re.compile(r"include\s*(?:\"([^\"\n]*)\"|'([^'\n]*)')")
 _QUOTE = re.compile(r"[\"']")
 _LONG_INDEX = re.compile(r"\[\s*\d{10}")
@@ -49,25 +49,24 @@ _STATEMENT = re.compile(r"[^;{}]++")
 _OPERATOR = re.compile(r"[-+*/%^&|<>=!~@]")
 _DIGITS = bytes(48 if byte in b"0123456789_" else 32 for byte in range(256))
 _LONG_NUMBER = b"0" * 4000  # Python converts no more than 4300 digits
-_PAD = 200  # columns kept behind a comment that ends within a line
+_PAD = 200  # most columns preserved for a comment that ends within a line
 
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """Text that passed the checks. Comments are blanked; lines and columns are the file's."""
+    """Text that passed the checks. Comments are blank; lines and columns are those of the file."""
 
-    name: str  # the file's; "": text given in the call
+    name: str  # of the file; "": text given in the call
     text: str
     version: int  # 2 or 3
 
     def position(self, offset: int) -> tuple[int, int]:
-        """Line and column, both from 1."""
+        """Return line and column, both from 1."""
         return _position(self.text, offset)
 
 
 def inspect(text: str, name: str = "") -> SourceText:
-    """Check raw text. LimitExceededError or ProgramError, with line and column where there is
-    one."""
+    """Check raw text. Raises LimitExceededError or ProgramError, with line and column if known."""
     _check_characters(text, name)
     if text.startswith("\ufeff"):
         text = text[1:]
@@ -86,7 +85,7 @@ def inspect(text: str, name: str = "") -> SourceText:
 
 
 def too_large(size_bytes: int, name: str) -> LimitExceededError:
-    """The refusal of a text by its size."""
+    """Return the error for a text that is too large."""
     return LimitExceededError(
         f"{label(name)}{size_bytes} bytes of text; the limit is {MAX_TEXT_BYTES}",
         hint="split the circuit, or give it as a QuantumCircuit",
@@ -94,7 +93,7 @@ def too_large(size_bytes: int, name: str) -> LimitExceededError:
 
 
 def place(name: str, line: int, column: int) -> str:
-    """What a message about one place in a text begins with."""
+    """Return the prefix of a message about one place in a text."""
     return f"{name}:{line}:{column}: " if name else f"line {line}, column {column}: "
 
 
@@ -105,7 +104,7 @@ def refuse(name: str, text: str, offset: int, message: str, *, hint: str = "") -
 
 
 def relocate(error: SimenvError, name: str, line: int, column: int) -> SimenvError:
-    """Give a refusal its place in the text; the same object."""
+    """Add the place in the text to an error; return the same object."""
     error.message = place(name, line, column) + error.message
     error.args = (error.message,)
     if isinstance(error, ProgramError):
@@ -114,7 +113,7 @@ def relocate(error: SimenvError, name: str, line: int, column: int) -> SimenvErr
 
 
 def too_many_operands(where: str = "") -> LimitExceededError:
-    """The refusal of a circuit whose operations name too many qubits."""
+    """Return the error for a circuit whose operations name too many qubits."""
     return LimitExceededError(
         f"{where}the operations name more than {MAX_OPERANDS} qubits in all",
         hint="split the circuit; barriers on all qubits are the usual cause",
@@ -179,7 +178,7 @@ def _version(text: str, name: str) -> int:
 
 def _check_nesting(source: SourceText) -> None:
     text = source.text
-    # The quick look first: of a sound text nothing more is read.
+    # The fast check first: valid text needs no other.
     brackets = text.encode().translate(None, _NOT_BRACKETS)
     if max(accumulate(map(_STEP.__getitem__, brackets)), default=0) <= MAX_NESTING:
         return
@@ -210,7 +209,7 @@ def _check_includes(source: SourceText) -> None:
                 hint="no other file is read: paste its gates into this one",
             )
         standard.update((match.end() - 1, match.end() - len(file) - 2))
-    if source.version == 2:  # strings serve nothing else there, so no other can name a file
+    if source.version == 2:  # there strings only name files
         for match in _QUOTE.finditer(text):
             if match.start() not in standard:
                 refuse(source.name, text, match.start(), "a string outside of an include")

@@ -1,1 +1,1 @@
-"""Programs of the wire format as Qiskit circuits."""
+"""Conversion of programs of the wire format to Qiskit circuits."""

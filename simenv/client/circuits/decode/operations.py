@@ -1,10 +1,7 @@
-"""A Program's arrays read back, operation by operation.
+"""Decoding of a Program's arrays: operations, and expressions as those of Qiskit.
 
-Invariant: every index is checked here; what comes out can be used without looking twice.
-
-A Program's expressions as Qiskit's: the way back of `expressions`.
-
-Invariant: tokens that make no expression are refused, whatever they are.
+Invariant: every index is checked here, so that callers need no checks; tokens that are no
+expression are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from simenv.model import (
 
 @dataclass(frozen=True, slots=True)
 class DecodedOperation:
-    """One row. `slots[k]` is the slot of parameter k, -1 where `params[k]` is its value.
+    """One operation. `slots[k]` is the slot of parameter k, -1 if `params[k]` is its value.
 
     `matrix`: complex128 [2**qubits, 2**qubits] of a `unitary`, row by row.
     """
@@ -43,7 +40,7 @@ class DecodedOperation:
 
 
 def operations(program: Program) -> Iterator[DecodedOperation]:
-    """The operations in order. ProgramError if the arrays do not fit one another."""
+    """Iterate over the operations in order. Raises ProgramError if the arrays do not agree."""
     arities = array(program.arities, "H", 3 * len(program.names))
     qubits = array(program.qubits, "H")
     clbits = array(program.clbits, "H")
@@ -73,7 +70,7 @@ def operations(program: Program) -> Iterator[DecodedOperation]:
 
 
 def check_sizes(program: Program) -> None:
-    """ProgramError if the format is another one, or the numbers of bits cannot be."""
+    """Raise ProgramError for another format, or for impossible numbers of bits."""
     if program.format not in READ_FORMATS:
         read = " and ".join(map(str, READ_FORMATS))
         raise ProgramError(f"a program of format {program.format}; this reads {read}")
@@ -88,7 +85,7 @@ def check_sizes(program: Program) -> None:
 
 
 def array(data: bytes, kind: str, length: int | None = None) -> Sequence[int]:
-    """Little-endian numbers (`H`, `i` or `d`); ProgramError if the bytes are not so many."""
+    """Decode little-endian numbers (`H`, `i` or `d`). Raises ProgramError for another length."""
     size = struct.calcsize(f"<{kind}")
     if len(data) % size or (length is not None and len(data) != size * length):
         raise ProgramError(f"{len(data)} bytes are no array of {length or 'some'} {kind!r}")
@@ -107,7 +104,7 @@ def _slots(program: Program, num_params: int) -> dict[int, int]:
 
 
 def _matrices(program: Program, arities: Sequence[int]) -> dict[int, bytes]:
-    """The matrix of each row of the table that has one."""
+    """Return the matrix of each row of the operation table that has one."""
     rows = [row for row, name in enumerate(program.names) if name == "unitary"]
     if len(rows) != len(program.matrices):
         raise ProgramError(f"{len(rows)} kinds of unitary, but {len(program.matrices)} matrices")
@@ -133,7 +130,7 @@ Result = TypeVar("Result")
 
 
 class ExpressionReader:
-    """The expressions of a program, one after the other."""
+    """Reader of the expressions of a program, in order."""
 
     def __init__(
         self, program: Program, registers: list[Any], clbits: list[Any], variables: list[Any]
@@ -147,15 +144,15 @@ class ExpressionReader:
         self._at = 0
 
     def value(self) -> Any:
-        """The next expression, of one value."""
+        """Read the next expression, which has one value."""
         return self._next(self._value)
 
     def integers(self) -> list[int]:
-        """The next expression, of constants alone."""
+        """Read the next expression, which consists of constants."""
         return self._next(self._numbers)
 
     def store(self) -> tuple[Any, Any]:
-        """The next expression: what is stored into, and what."""
+        """Read the next expression; return the target of the store and the stored value."""
         return self._next(self._store)
 
     def _next(self, read: Callable[[list[tuple[int, int, int]]], Result]) -> Result:

@@ -1,4 +1,4 @@
-"""A Program as a QuantumCircuit: the way back, for Qiskit's transpiler and for people.
+"""Conversion of a Program to a QuantumCircuit, for Qiskit's transpiler and for users.
 
 Invariant: packing the result gives the program again, byte for byte.
 """
@@ -23,10 +23,10 @@ from simenv.transpiler.qiskit_runtime import names
 
 
 def to_qiskit(program: Program) -> Any:
-    """The circuit. Slots are parameters `p0`, `p1`...; variables `v0`, `v1`...; qubits one
-    register `q`.
+    """Convert a program to a QuantumCircuit.
 
-    ProgramError if the program's arrays do not fit one another or an operation is unknown.
+    Slots become parameters `p0`, `p1`...; variables `v0`, `v1`...; qubits one register `q`. Raises
+    ProgramError if the arrays of the program do not agree or an operation is unknown.
     """
     check_sizes(program)
     try:
@@ -66,15 +66,15 @@ def _built(program: Program) -> Any:
 
 
 class _Block:
-    """A block that is open, held by Qiskit's own context managers."""
+    """An open block, with the context managers of Qiskit that hold it."""
 
     __slots__ = ("case", "inner", "kind", "outer")
 
     def __init__(self, kind: str, outer: Any) -> None:
         self.kind = kind
-        self.outer = outer  # the context that ends with the block
-        self.inner: Any = None  # of an `if`, the context that makes its else; of a case, its own
-        self.case: Any = None  # of a switch, what makes a case
+        self.outer = outer  # the context of the block
+        self.inner: Any = None  # of an `if` the context of its else; of a `switch` that of the case
+        self.case: Any = None  # of a `switch` the factory of cases
 
     def close(self) -> None:
         if self.case is not None and self.inner is not None:
@@ -83,7 +83,7 @@ class _Block:
 
 
 class _Builder:
-    """Appends operations."""
+    """Builder that appends operations to a circuit."""
 
     def __init__(self, circuit: Any, reader: ExpressionReader, parameters: list[Any]) -> None:
         self._circuit = circuit
@@ -166,7 +166,7 @@ class _Builder:
 
 
 def _instruction(operation: DecodedOperation, values: list[Any]) -> Any:
-    """The instruction of Qiskit behind a name."""
+    """Return the instruction of Qiskit for an operation."""
     classes = names()
     width = len(operation.qubits)
     makers: dict[str, Callable[..., Any]] = {

@@ -1,1 +1,1 @@
-"""Qiskit circuits as programs of the wire format."""
+"""Conversion of Qiskit circuits to programs of the wire format."""

@@ -1,7 +1,7 @@
-"""Control flow of Qiskit as markers of a Program: blocks, loops and what leaves them.
+"""Encoding of Qiskit's control flow as markers of a Program: blocks, loops, break and continue.
 
-Invariant: a loop whose body depends on an index that no expression could give (an angle, a list of
-numbers) is written out, pass by pass; every other loop is carried as one.
+Invariant: a loop is unrolled if its body depends on the index in a way that no expression can have
+(an angle, a list of numbers); every other loop is encoded as a loop.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from simenv.client.circuits.encode.program_builder import BitNumber, ProgramBuil
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.transpiler.qiskit_runtime import names
 
-MAX_WRITTEN_OUT = 65_536  # passes of one loop
+MAX_WRITTEN_OUT = 65_536  # passes of one unrolled loop
 
-Bits = tuple[list[int], list[int]]  # numbers of the qubits and clbits that a block stands on
-# What packs a block's circuit, on these bits, at this depth.
+Bits = tuple[list[int], list[int]]  # numbers of the qubits and clbits of a block
+# Encodes a block's circuit, on these bits, at this depth.
 Inside = Callable[[Any, Sequence[int], Sequence[int], int], None]
 
 
 class BlockWriter:
-    """Writes the blocks of one circuit; `inside` packs what they hold."""
+    """Writer of the blocks of one circuit; `inside` encodes their content."""
 
     __slots__ = ("_expressions", "_inside", "_tape")
 
@@ -39,7 +39,7 @@ class BlockWriter:
     def write(
         self, operation: Any, item: Any, qubit_of: BitNumber, clbit_of: BitNumber, depth: int
     ) -> None:
-        """One control-flow operation. ProgramError names what cannot be carried."""
+        """Encode one control-flow operation. Raises ProgramError for other kinds of blocks."""
         classes = names()
         if isinstance(operation, classes.BreakLoopOp):
             self._tape.marker("break")
@@ -70,7 +70,7 @@ class BlockWriter:
         self._tape.check()
 
     def store(self, operation: Any, clbit_of: BitNumber) -> None:
-        """A `store` of Qiskit."""
+        """Encode a `store` of Qiskit."""
         self._expressions.store(operation.lvalue, operation.rvalue, clbit_of)
         self._tape.marker("store")
 
@@ -82,7 +82,7 @@ class BlockWriter:
             rows = tape.marker("else") if number else 0
             before = len(tape.ops)
             self._inside(block, *bits, depth + 1)
-            if number and len(tape.ops) == before:  # an else in which nothing happens
+            if number and len(tape.ops) == before:  # an empty else
                 tape.unmark(rows)
         tape.marker("end")
 
@@ -100,7 +100,7 @@ class BlockWriter:
         tape.marker("end")
 
     def _for(self, indices: Any, index: Any, body: Any, bits: Bits, depth: int) -> None:
-        """`index`: None, a parameter, or a variable."""
+        """Encode a for loop. `index`: None, a parameter, or a variable."""
         if not _length(indices):
             return
         is_parameter = isinstance(index, names().Parameter)
@@ -122,7 +122,7 @@ class BlockWriter:
         self._tape.marker("store")
 
     def _count(self, indices: range, index: Any, body: Any, bits: Bits, depth: int) -> None:
-        """A variable that goes through a range: it grows as each pass begins."""
+        """Encode a loop over a range with a variable, which is advanced at the begin of a pass."""
         count = _length(indices)
         variable, width = self._expressions.variable(index)
         last = indices.start + (count - 1) * indices.step
@@ -150,7 +150,7 @@ class BlockWriter:
             for value in indices:
                 self._inside(begin(value), *bits, depth + 1)
             return
-        # A loop of numbered passes, so that there is something to leave.
+        # A loop over numbered passes, which break and continue can leave.
         width = max(1, count.bit_length())
         number = self._expressions.new(width)
         self._assign(number, width, 0)
@@ -166,7 +166,8 @@ class BlockWriter:
         self._tape.marker("end")
 
     def _begin_pass(self, indices: Iterable[int], index: Any, body: Any) -> Callable[[int], Any]:
-        """What gives the body of a pass, after what must come before it is written."""
+        """Return a function from an index to the body of its pass. For a loop variable it also
+        writes the assignment of the index."""
         if isinstance(index, names().Parameter):
             return lambda value: body.assign_parameters({index: value})
         variable, width = self._expressions.variable(index)
@@ -180,7 +181,7 @@ class BlockWriter:
 
 
 def _length(indices: Any) -> int:
-    """As `len`, for ranges of any length."""
+    """Return `len(indices)`, also for ranges that are longer than `len` permits."""
     if not isinstance(indices, range):
         return len(indices)
     step = indices.step
@@ -197,12 +198,12 @@ def _check_fits(values: Iterable[int], index: Any, width: int) -> None:
 
 
 def is_jump(operation: Any) -> bool:
-    """Does it leave a loop, or a pass of one?"""
+    """Return whether an operation is a break or a continue."""
     return isinstance(operation, names().BreakLoopOp | names().ContinueLoopOp)
 
 
 def _jumps(body: Any) -> bool:
-    """Does anything in a loop's body leave it, or this pass of it?"""
+    """Return whether a loop's body has a break or a continue of this loop."""
     loops = names().ForLoopOp | names().WhileLoopOp
     for item in body._data:
         if item.is_standard_gate():

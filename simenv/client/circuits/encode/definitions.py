@@ -1,8 +1,7 @@
-"""Operations that a Program has no name for, as the operations of their definitions.
+"""Expansion of operations that a Program has no name for into their definitions.
 
-Invariant: the number of operations behind a gate is known before any of them is written, and is
-counted once for each kind of gate, so that definitions which double at every level are refused at
-once.
+Invariant: the number of operations of a gate is known before any of them is written, and is counted
+once for each kind of gate, so that definitions which double at every level are refused at once.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from simenv.client.circuits.common.text_checks import (
 from simenv.errors import ProgramError, SimenvError
 from simenv.transpiler.qiskit_runtime import names
 
-_READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules whose gates come from text
+_READERS = ("qiskit.qasm2.", "simenv.client.circuits.")  # modules of gates that come from text
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A definition, read once."""
+    """A definition."""
 
-    operation: Any  # kept, so that the key made of its id stays its own
+    operation: Any  # referenced, so that its id, which may be the key, is not reused
     items: list[Any]
     qubits: list[Any]
     clbits: list[Any]
@@ -34,7 +33,7 @@ class Body:
 
 
 class Expander:
-    """The definitions met in one circuit. `is_plain` tells what needs none."""
+    """The definitions of one circuit. `is_plain`: returns whether an operation needs none."""
 
     __slots__ = ("_bodies", "_is_plain", "_sizes")
 
@@ -44,7 +43,8 @@ class Expander:
         self._sizes: dict[Any, int] = {}
 
     def body(self, operation: Any) -> Body:
-        """What it stands for. ProgramError if it is opaque or its definition cannot be made."""
+        """Return the definition of an operation. Raises ProgramError if it is opaque or its
+        definition cannot be computed."""
         key = _key(operation)
         body = self._bodies.get(key)
         if body is None:
@@ -55,7 +55,7 @@ class Expander:
         return body
 
     def size(self, operation: Any, depth: int = 0) -> int:
-        """How many operations it stands for; LimitExceededError as soon as they are too many."""
+        """Return the number of operations in the full expansion. Raises LimitExceededError."""
         family, _ = _key(operation)
         cached = self._sizes.get(family)
         if cached is not None:
@@ -84,7 +84,7 @@ def _blocks(operation: Any) -> Any:
 
 
 def check_depth(depth: int, name: str) -> None:
-    """ProgramError if definitions or blocks are nested too deep."""
+    """Raise ProgramError if definitions or blocks are nested too deeply."""
     if depth >= MAX_NESTING:
         raise ProgramError(
             f"{name!r} is nested more than {MAX_NESTING} definitions deep",
@@ -93,9 +93,9 @@ def check_depth(depth: int, name: str) -> None:
 
 
 def _key(operation: Any) -> tuple[Any, tuple[Any, ...]]:
-    """What tells an operation's kind from others, and its parameters where the kind has several."""
-    # Gates read from text are made anew for each use, and defined when they are first asked; those
-    # of one statement share the table of gates they were read against.
+    """Return the kind of an operation and, if the definition depends on them, its parameters."""
+    # Gates read from text are new objects for each use, with a lazy definition; those of one
+    # statement share the table of gates they were read against.
     table = getattr(operation, "_gates", None)
     fresh = table and operation._definition is None
     if fresh and type(operation).__module__.startswith(_READERS):
@@ -104,7 +104,7 @@ def _key(operation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _definition(operation: Any) -> Any:
-    """The definition as a circuit, made by Qiskit."""
+    """Return the definition as a circuit, made by Qiskit. Raises ProgramError."""
     name = operation.name
     try:
         circuit = getattr(operation, "definition", None)
@@ -127,7 +127,7 @@ def _definition(operation: Any) -> Any:
 
 
 def _synthesized(operation: Any) -> Any:
-    """What Qiskit makes of an abstract operation, such as a Clifford; None if nothing."""
+    """Synthesize an abstract operation, such as a Clifford, with Qiskit; None if Qiskit cannot."""
     if type(operation) in (names().Instruction, names().Gate):
         return None
     from qiskit.transpiler.passes import HighLevelSynthesis

@@ -1,9 +1,9 @@
-"""A QuantumCircuit as a Program: one walk over its instructions.
+"""Encoding of a QuantumCircuit as a Program: one walk over its instructions.
 
-Invariant: what comes out has only names of Qiskit's standard gates, `mcx` and `mcphase` of any
-width, `unitary`, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase`, `store`
-and block markers; everything else is expanded or refused by name. A gate is never taken for a
-standard one by its name alone.
+Invariant: the program has only names of Qiskit's standard gates, `mcx` and `mcphase` of any width,
+`unitary`, `measure`, `reset`, `barrier`, `delay` (ns), `delay_dt`, `global_phase`, `store` and
+block markers; every other operation is expanded, or refused by name. A gate is never taken for a
+standard gate by its name alone.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _NS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0, "ps": 1e-3}
 
 
 class Packed(msgspec.Struct, frozen=True):
-    """A program, and the parameter expressions that fill its slots in order."""
+    """A program, and the parameter expressions of its slots, in order."""
 
     program: Program
     expressions: tuple[Any, ...]
 
 
 class CircuitEncoder:
-    """One walk. After a refusal `at` is the number of the instruction it is about, from 0."""
+    """Encoder of one circuit. After an error `at` is the index of the failing instruction."""
 
     __slots__ = (
         "_blocks",
@@ -63,12 +63,12 @@ class CircuitEncoder:
         self._tape = ProgramBuilder()
         self._plain: dict[str, tuple[int, int]] = {}
         self._expander: Expander | None = None
-        self._expanding = 0  # definitions that are open
+        self._expanding = 0  # nesting of definitions
         self._blocks: BlockWriter | None = None
         self._layout: ProgramLayout | None = None
 
     def run(self) -> Packed:
-        """Walk the circuit. ProgramError or LimitExceededError say what cannot be carried."""
+        """Encode the circuit. Raises ProgramError or LimitExceededError."""
         circuit, tape = self._circuit, self._tape
         laid = self._layout = layout(circuit)
         data = circuit._data
@@ -83,7 +83,7 @@ class CircuitEncoder:
     def _walk(
         self, items: Iterable[Any], qubit_of: BitNumber, clbit_of: BitNumber, depth: int
     ) -> None:
-        # A third of a client's work happens in this loop: it asks each item as little as it can.
+        # A third of a client's time is spent in this loop: it reads as few attributes as possible.
         tape, plain = self._tape, self._plain
         add_op, add_qubits, add_param = tape.ops.append, tape.qubits.extend, tape.params.append
         measurement = names().Measure
@@ -138,13 +138,13 @@ class CircuitEncoder:
 
     def _flow(self) -> BlockWriter:
         if self._blocks is None:
-            assert self._layout is not None  # run() laid it out
+            assert self._layout is not None  # set by run()
             writer = ExpressionWriter(self._tape, self._layout.by_bits(), self._circuit)
             self._blocks = BlockWriter(self._tape, writer, self._inside)
         return self._blocks
 
     def _inside(self, block: Any, qubits: Sequence[int], clbits: Sequence[int], depth: int) -> None:
-        """A block's circuit on these bits."""
+        """Encode a block's circuit on these bits."""
         data = block._data
         self._phase(block.global_phase)
         qubit_of = dict(zip(data.qubits, qubits, strict=True)).__getitem__
@@ -195,7 +195,7 @@ class CircuitEncoder:
         if self._expander is None:
             self._expander = Expander(_is_plain)
         check_depth(depth, operation.name)
-        # What is inside a definition was counted with it.
+        # The operations inside a definition were counted with it.
         size = 0 if self._expanding else self._expander.size(operation)
         if len(self._tape.ops) + size > MAX_OPERATIONS:
             raise too_many_operations()
@@ -218,7 +218,7 @@ class CircuitEncoder:
             tape.params.append(number)
 
     def _number(self, value: Any, what: str) -> float:
-        """A finite float, or 0.0 and a slot."""
+        """Return a finite float; 0.0 for an expression, which gets a slot."""
         if isinstance(value, names().ParameterExpression):
             if value.parameters:
                 self._tape.slot(value)
@@ -238,10 +238,10 @@ class CircuitEncoder:
 
 
 def pack(circuit: Any) -> Packed:
-    """A QuantumCircuit as a Program.
+    """Encode a QuantumCircuit as a Program.
 
-    ProgramError: it holds what cannot be carried; the message names the instruction.
-    LimitExceededError: it is too wide or too long.
+    Raises ProgramError for an instruction that a Program cannot have, with its number, and
+    LimitExceededError for a circuit that is too wide or too long.
     """
     packer = CircuitEncoder(circuit)
     try:
@@ -255,7 +255,7 @@ def pack(circuit: Any) -> Packed:
 
 
 def _carried_name(operation: Any) -> str:
-    """The name under which an operation that is no standard gate is carried; "": under none."""
+    """Return the Program's name of an operation that is no standard gate; "" if there is none."""
     classes = names()
     name: str = operation.name
     if name == "measure":

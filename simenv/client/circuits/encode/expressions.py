@@ -1,7 +1,7 @@
-"""Classical expressions of Qiskit as the postfix tokens of a Program.
+"""Encoding of Qiskit's classical expressions as postfix tokens of a Program.
 
-Invariant: only Bool and Uint are carried, over clbits, whole registers and variables; a register
-that is not laid out as one in the program is spelled out bit by bit.
+Invariant: only Bool and Uint are encoded, over clbits, whole registers and variables; a register
+that is no register of the program is composed bit by bit.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from simenv.model import MAX_CLBITS, MAX_VARIABLES, Token
 from simenv.transpiler.qiskit_runtime import names
 
 ClbitNumber = Callable[[Any], int]
-Registers = dict[tuple[int, ...], int]  # the number of a register, by its clbits
+Registers = dict[tuple[int, ...], int]  # numbers of registers by their clbits
 
 _WAY_OUT = "expressions may use clbits, registers, and Bool and Uint variables"
 
 
 class ExpressionWriter:
-    """Writes expressions to a tape, one for each operation that owns one."""
+    """Writer of expressions, one for each operation that needs one."""
 
     __slots__ = ("_outside", "_registers", "_tape", "_variables")
 
     def __init__(self, tape: ProgramBuilder, registers: Registers, circuit: Any) -> None:
         self._tape = tape
         self._registers = registers
-        self._variables: dict[Any, int] = {}  # by Qiskit's identity of it
+        self._variables: dict[Any, int] = {}  # numbers by Qiskit's `Var.var`
         self._outside = {v.var: "input" for v in circuit.iter_input_vars()}
         self._outside |= {v.var: "captured" for v in circuit.iter_captured_vars()}
 
     def condition(self, condition: Any, clbit_of: ClbitNumber) -> None:
-        """Of an `if` or a `while`: a Bool."""
+        """Write the condition of an `if` or a `while`: a Bool."""
         if isinstance(condition, tuple):
             target, value = condition
             self._comparison(target, value, clbit_of)
@@ -42,7 +42,7 @@ class ExpressionWriter:
         self._end()
 
     def target(self, target: Any, clbit_of: ClbitNumber) -> int:
-        """What a `switch` looks at; its width."""
+        """Write the target of a `switch`; return its width."""
         if isinstance(target, names().Clbit):
             self._tape.token(Token.CLBIT, clbit_of(target))
             width = 0
@@ -58,19 +58,19 @@ class ExpressionWriter:
         return width
 
     def constants(self, values: Iterable[int], width: int) -> None:
-        """One or more numbers: what a `case` stands for, or how often a `for` is done."""
+        """Write one or more constants: labels of a `case`, or the number of passes of a `for`."""
         for value in values:
             self._tape.value(value, width)
         self._end()
 
     def assign(self, variable: int, width: int, value: int) -> None:
-        """Of a `store`: a number into a variable."""
+        """Write the expression of a `store` of a number into a variable."""
         self._tape.value(value, width)
         self._tape.token(Token.SET_VARIABLE, variable, width)
         self._end()
 
     def advance(self, variable: int, width: int, step: int) -> None:
-        """Of a `store`: a variable grows by a step, modulo 2**width."""
+        """Write the expression of a `store` that adds a step to a variable, modulo 2**width."""
         tape = self._tape
         tape.token(Token.VARIABLE, variable, width)
         tape.value(step % (1 << width), width)
@@ -79,12 +79,12 @@ class ExpressionWriter:
         self._end()
 
     def look(self, variable: int, width: int) -> None:
-        """Of a `switch`: a variable."""
+        """Write a variable as the target of a `switch`."""
         self._tape.token(Token.VARIABLE, variable, width)
         self._end()
 
     def store(self, place: Any, value: Any, clbit_of: ClbitNumber) -> None:
-        """Of a `store`, as Qiskit has it."""
+        """Write the expression of a `store` of Qiskit."""
         if type(place).__name__ == "Index":
             self._store_bit(place, value, clbit_of)
         else:
@@ -93,7 +93,8 @@ class ExpressionWriter:
         self._end()
 
     def variable(self, variable: Any) -> tuple[int, int]:
-        """Number and width of a variable of Qiskit's."""
+        """Return number and width of a variable. Raises ProgramError for an input or captured
+        one."""
         width = _width(variable.type, f"the variable {variable.name!r}")
         number = self._variables.get(variable.var)
         if number is None:
@@ -107,7 +108,7 @@ class ExpressionWriter:
         return number, width
 
     def new(self, width: int) -> int:
-        """The number of one more variable."""
+        """Add a variable; return its number. Raises LimitExceededError."""
         widths = self._tape.variables
         if len(widths) == MAX_VARIABLES or sum(widths) + len(widths) + width > MAX_CLBITS:
             raise LimitExceededError(
@@ -122,7 +123,7 @@ class ExpressionWriter:
         self._tape.check()
 
     def _set(self, place: Any, clbit_of: ClbitNumber) -> None:
-        """The token that stores: `place` is a Var of Qiskit."""
+        """Write the token that stores into `place`, a Var of Qiskit."""
         tape = self._tape
         where = place.var
         if isinstance(where, names().Clbit):
@@ -137,7 +138,7 @@ class ExpressionWriter:
             tape.token(Token.SET_VARIABLE, number, width)
 
     def _store_bit(self, place: Any, value: Any, clbit_of: ClbitNumber) -> None:
-        """A Bool into one bit: target & ~(1 << index) | value << index."""
+        """Write the store of a Bool into one bit: target & ~(1 << index) | value << index."""
         tape, target, index = self._tape, place.target, place.index
         if type(target).__name__ != "Var":
             _refuse("a store into a bit of a bit")

@@ -1,7 +1,7 @@
-"""One program after another: the operations of both, on the same qubits.
+"""Concatenation of two programs on the same qubits.
 
-Classical registers of one name and size are the same bits; others are added behind. The tables of
-the first program are a prefix of the joined ones, so its operations keep their arrays.
+Classical registers of one name and size are the same bits; others are appended. The tables of the
+first program are a prefix of the joined ones, so its operations keep their arrays.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _TOKEN = struct.Struct("<3i")
 
 
 def joined(first: Program, then: Program) -> Program:
-    """The program that does both. Raises ProgramError where their qubits or registers differ, or
-    the first has free parameters; LimitExceededError."""
+    """Return the program that runs `first`, then `then`. Raises ProgramError if their qubits or
+    registers differ, or `first` has free parameters; LimitExceededError."""
     if first.num_qubits != then.num_qubits:
         raise ProgramError(
             f"a part of {then.num_qubits} qubits, after one of {first.num_qubits}",
@@ -64,7 +64,7 @@ Registers = tuple[tuple[str, int], ...]
 
 
 def _registers(first: Registers, then: Registers) -> tuple[Registers, list[int]]:
-    """All registers, and the number of each of the second program's among them."""
+    """Return all registers, and the number of each register of the second program among them."""
     index_of = {name: number for number, (name, _) in enumerate(first)}
     result = list(first)
     places: list[int] = []
@@ -95,7 +95,7 @@ def _starts(registers: Registers) -> list[int]:
 
 
 def _bits(then: Registers, registers: Registers, places: list[int]) -> list[int]:
-    """The clbit that each clbit of the second program is."""
+    """Return the clbit in the joined program of each clbit of the second program."""
     starts = _starts(registers)
     return [
         starts[place] + k
@@ -105,7 +105,7 @@ def _bits(then: Registers, registers: Registers, places: list[int]) -> list[int]
 
 
 def _table(first: Program, then: Program) -> tuple[tuple[str, ...], bytes, list[int]]:
-    """Names and arities of both, and the row of each of the second program's."""
+    """Return names and arities of both programs, and the new row of each row of `then`."""
     names, arities = list(first.names), list(_ARITY.iter_unpack(first.arities))
     row_of = {pair: row for row, pair in enumerate(zip(names, arities, strict=True))}
     rows: list[int] = []
@@ -120,13 +120,13 @@ def _table(first: Program, then: Program) -> tuple[tuple[str, ...], bytes, list[
 
 
 def _mapped(packed: bytes, into: list[int]) -> bytes:
-    """uint16 numbers, each replaced."""
+    """Replace each uint16 number by its entry in `into`."""
     old = struct.unpack(f"<{len(packed) // 2}H", packed)
     return struct.pack(f"<{len(old)}H", *(into[number] for number in old))
 
 
 def _conditions(first: Program, then: Program, registers: Registers, places: list[int]) -> bytes:
-    """The second program's tokens, with operands as they stand in the joined tables."""
+    """Return the tokens of the second program, with operands in the joined tables."""
     bits = _bits(then.registers, registers, places)
 
     def moved() -> Iterator[bytes]:

@@ -1,12 +1,10 @@
-"""The flat arrays of one Program under construction.
+"""Builder of the flat arrays of one Program, and the numbers of its bits.
 
 Invariant: rows of the operation table, constants and slots are numbered in the order of first use,
 so that equal circuits give equal bytes.
 
-The numbers a Program gives to the bits of a circuit.
-
-Invariant: qubits keep the circuit's order; clbits are renumbered so that registers lie one after
-the other in the circuit's order of registers, and loose clbits come last.
+Qubits keep the circuit's order. Clbits are renumbered so that registers follow one another in the
+circuit's order of registers, and loose clbits come last.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ _MAX_ROWS = 65_535
 
 
 class ProgramBuilder:
-    """Append-only; the walk writes to `ops`, `qubits`, `clbits`, `params` directly."""
+    """Append-only arrays; the encoder writes to `ops`, `qubits`, `clbits`, `params` directly."""
 
     __slots__ = (
         "_constants",
@@ -70,7 +68,7 @@ class ProgramBuilder:
         return tuple(self._expressions)
 
     def row(self, name: str, qubits: int, clbits: int, params: int, matrix: int = 0) -> int:
-        """The table's row for an operation of this name and these arities."""
+        """Return the table's row of an operation with this name and these arities."""
         signature = (name, qubits, clbits, params, matrix)
         row = self._rows.get(signature)
         if row is None:
@@ -83,7 +81,7 @@ class ProgramBuilder:
         return row
 
     def unitary(self, matrix: bytes, qubits: int) -> int:
-        """The table's row for a matrix, complex128 [2**qubits, 2**qubits]."""
+        """Return the table's row for a matrix, complex128 [2**qubits, 2**qubits]."""
         number = self._matrices.get(matrix)
         if number is None:
             self._matrix_bytes += len(matrix)
@@ -96,35 +94,35 @@ class ProgramBuilder:
         return self.row("unitary", qubits, 0, 0, number)
 
     def marker(self, name: str) -> int:
-        """A marker of control flow. Gives what `unmark` needs."""
+        """Append a marker of control flow. Return the argument for `unmark`."""
         rows = len(self._rows)
         self.ops.append(self.row(name, 0, 0, 0))
         return rows
 
     def unmark(self, rows: int) -> None:
-        """Take back the marker that was written last."""
+        """Remove the marker that was appended last."""
         self.ops.pop()
         if len(self._rows) > rows:
             self._rows.popitem()
 
     def slot(self, expression: Any) -> None:
-        """The next parameter is filled at run time with the value of this expression."""
+        """Record that the value of this expression becomes the next parameter at run time."""
         number = self._expressions.setdefault(expression, len(self._expressions))
         self.slots += (len(self.params), number)
 
     def token(self, token: Token, operand: int = 0, width: int = 0) -> None:
-        """The next token of an expression."""
+        """Append a token of an expression."""
         self.conditions += (token, operand, width)
 
     def value(self, value: int, width: int) -> None:
-        """A constant of an expression; width 0: a Bool."""
+        """Append a constant of an expression; width 0: a Bool."""
         size = max(1, (value.bit_length() + 7) // 8)
         constant = value.to_bytes(size, "little")
         number = self._constants.setdefault(constant, len(self._constants))
         self.token(Token.VALUE, number, width)
 
     def check(self) -> None:
-        """LimitExceededError if the arrays have become too long."""
+        """Raise LimitExceededError if the arrays have become too long."""
         if len(self.ops) > MAX_OPERATIONS:
             raise too_many_operations()
         if len(self.qubits) > MAX_OPERANDS:
@@ -138,7 +136,7 @@ class ProgramBuilder:
     def program(
         self, num_qubits: int, num_clbits: int, registers: tuple[tuple[str, int], ...]
     ) -> Program:
-        """What was written, frozen."""
+        """Return the Program of the arrays."""
         rows = self._rows
         arities = [number for signature in rows for number in signature[1:4]]
         return Program(
@@ -162,13 +160,13 @@ class ProgramBuilder:
 
 
 BitNumber = Callable[[Any], int]
-# A bit's index in its own register. Where that is its number too, asking the bit is three times
-# as quick as looking it up.
+# Index of a bit in its own register. If that is also its number, reading the attribute is three
+# times as fast as a lookup.
 _OWN_INDEX: BitNumber = attrgetter("_index")
 
 
 class ProgramLayout(msgspec.Struct, frozen=True):
-    """Sizes, registers (name, size), and the number of each bit."""
+    """Numbers of qubits and clbits, registers (name, size), and the number of each bit."""
 
     num_qubits: int
     num_clbits: int
@@ -177,7 +175,7 @@ class ProgramLayout(msgspec.Struct, frozen=True):
     clbit_of: BitNumber
 
     def by_bits(self) -> dict[tuple[int, ...], int]:
-        """The number of each register, found by its clbits."""
+        """Return the number of each register by its clbits."""
         entries: dict[tuple[int, ...], int] = {}
         start = 0
         for number, (_, size) in enumerate(self.registers):
@@ -187,8 +185,10 @@ class ProgramLayout(msgspec.Struct, frozen=True):
 
 
 def layout(circuit: Any) -> ProgramLayout:
-    """Number the bits. LimitExceededError if there are too many; ProgramError if registers share
-    one."""
+    """Number the bits of a circuit.
+
+    Raises LimitExceededError if there are too many; ProgramError if registers share one.
+    """
     data = circuit._data
     num_qubits, num_clbits = data.num_qubits, data.num_clbits
     if num_qubits > MAX_QUBITS:
@@ -214,7 +214,7 @@ def _numbers(bits: Any) -> BitNumber:
 def _in_order(bits: Any) -> bool:
     try:
         return list(map(_OWN_INDEX, bits)) == list(range(len(bits)))
-    except AttributeError:  # a version of Qiskit whose bits do not tell
+    except AttributeError:  # a version of Qiskit without the attribute
         return False
 
 

@@ -1,7 +1,8 @@
-"""Cirq circuits, through the OpenQASM 2 that Cirq itself writes.
+"""Conversion of Cirq circuits through the OpenQASM 2 that Cirq writes.
 
-Invariant: Cirq is not imported here; a circuit of it has brought it. Angles keep 16 digits. Qubit k
-of the program is the k-th of Cirq's sorted qubits; a measurement key is a classical register.
+Invariant: this module does not import Cirq; the caller's circuit shows that it is installed. Angles
+have 16 digits. Qubit k of the program is the k-th of Cirq's sorted qubits; a measurement key is a
+classical register.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ _KINDS = ("Circuit", "FrozenCircuit")
 
 
 def is_cirq(circuit: Any) -> bool:
-    """Whether it is a cirq.Circuit or cirq.FrozenCircuit."""
+    """Return whether an object is a cirq.Circuit or cirq.FrozenCircuit."""
     kind = type(circuit)
     return kind.__name__ in _KINDS and kind.__module__.partition(".")[0] == "cirq"
 
 
 def to_qasm(circuit: Any) -> str:
-    """The text of a circuit. ProgramError names what OpenQASM 2 does not have: noise channels,
-    qudits, free parameters, circuits without qubits."""
+    """Convert a circuit to OpenQASM 2. Raises ProgramError for noise channels, qudits, free
+    parameters, and circuits without qubits."""
     if not circuit.all_qubits():
         raise ProgramError("the Cirq circuit has no qubits")
     wide = [qubit for qubit in circuit.all_qubits() if qubit.dimension != 2]

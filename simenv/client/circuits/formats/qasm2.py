@@ -1,12 +1,11 @@
-"""OpenQASM 2 to a QuantumCircuit, by Qiskit's parser.
+"""Conversion of OpenQASM 2 to a QuantumCircuit by Qiskit's parser.
 
-Invariant: the parser gets only text that passed `limits`, may read no file, and whatever it raises
-comes out as ProgramError or LimitExceededError with line and column.
+Invariant: the parser gets only text that passed `text_checks`, may read no file, and its errors are
+raised as ProgramError or LimitExceededError with line and column.
 
-The statements of an OpenQASM 2 text: what each comes to, and which one an instruction is from.
-
-Invariant: one linear pass; nothing is checked that the parser checks. Text in which a statement is
-not what it seems is the parser's to refuse: here it costs at most a wrong column.
+The statements of a text are scanned to count operations and to locate instructions. Invariant: the
+scan is one linear pass and repeats no check of the parser. On a malformed statement it is at worst
+a wrong column: the parser refuses the text.
 """
 
 from __future__ import annotations
@@ -29,29 +28,29 @@ from simenv.client.circuits.common.text_checks import (
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.transpiler import qiskit_runtime
 
-# Possessive everywhere, and an alternative that always matches: no text makes this quadratic.
+# Possessive quantifiers and an alternative that always matches: no text makes this quadratic.
 _ENDS = re.compile(r";[\s;{}]*+")
 _STATEMENT = re.compile(r"[\s;{}]*+(gate\b[^;{}]*+\{[^{}]*+\}|[^;{}]*+(?:[;{}]|\Z))")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _CONDITION = re.compile(r"if\s*\([^)]*\)\s*")
 _OPERAND = re.compile(r"[A-Za-z_]\w*\s*(\[)?")
-_NAME = re.compile(r"([A-Za-z_]\w*+)\s*+([,;-]?)")  # with what may follow a whole register
+_NAME = re.compile(r"([A-Za-z_]\w*+)\s*+([,;-]?)")  # and what may follow a register
 _REGISTER = re.compile(r"\b[qc]reg\s+(\w+)\s*\[\s*(\d{1,9})\s*\]")
 _SILENT = frozenset(("OPENQASM", "include", "qreg", "creg", "gate", "opaque", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """Where one top-level statement begins and ends, and what it adds to the circuit."""
+    """Range of one top-level statement, and the operations that it adds to the circuit."""
 
     start: int
     end: int
     operations: int
-    operands: int  # qubits and clbits they name in all
+    operands: int  # qubits and clbits of these operations, summed
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """The top-level statements in order."""
+    """Iterate over the top-level statements in order."""
     sizes = {name: int(size) for name, size in _REGISTER.findall(text)}
     for match in _STATEMENT.finditer(text):
         operations, operands = _volume(match.group(1), sizes)
@@ -59,10 +58,10 @@ def statements(text: str) -> Iterator[Statement]:
 
 
 def check_volume(source: SourceText) -> None:
-    """LimitExceededError at the statement with which the circuit becomes too long."""
+    """Raise LimitExceededError at the statement with which the circuit becomes too long."""
     text = source.text
     sizes = {name: int(size) for name, size in _REGISTER.findall(text)}
-    # Quick looks first, each closer than the one before.
+    # Fast estimates first, each tighter than the one before.
     count = text.count(";")
     if count * max(sizes.values(), default=1) <= MAX_OPERATIONS:
         return
@@ -87,7 +86,7 @@ def check_volume(source: SourceText) -> None:
 
 
 def statement_of(source: SourceText, instruction: int) -> int:
-    """The offset of the statement that made the n-th instruction of the circuit."""
+    """Return the offset of the statement that made the n-th instruction of the circuit."""
     seen = 0
     for statement in statements(source.text):
         seen += statement.operations
@@ -117,11 +116,11 @@ def _volume(statement: str, sizes: dict[str, int]) -> tuple[int, int]:
 
 
 _PLACE = re.compile(r"(?:[^:\n]*):(\d+),(\d+): (.*)", re.DOTALL)
-_SEARCHED_BYTES = 2**20  # beyond this an error without a place keeps none: the search parses again
+_SEARCHED_BYTES = 2**20  # most text to search for the place of an error: the search parses it again
 
 
 def parse(source: SourceText) -> Any:
-    """The circuit. ProgramError says where the text is wrong."""
+    """Parse the text to a QuantumCircuit. Raises ProgramError with the place of the error."""
     check_volume(source)
     try:
         return _loads(source.text)
@@ -136,7 +135,7 @@ def parse(source: SourceText) -> Any:
 
 
 def position(source: SourceText, instruction: int) -> tuple[int, int]:
-    """Line and column of the statement that made the n-th instruction of the circuit."""
+    """Return line and column of the statement that made the n-th instruction of the circuit."""
     return source.position(statement_of(source, instruction))
 
 
@@ -154,7 +153,7 @@ def _loads(text: str) -> Any:
 
 @cache
 def _instructions() -> tuple[Any, ...]:
-    """The gates that old files use undeclared. `u0` is an idle, not a loop of its parameter."""
+    """Return the gates that old files use undeclared. `u0` is one idle gate, not several."""
     from qiskit import qasm2
     from qiskit.circuit.library import IGate
 
@@ -182,7 +181,7 @@ def _refusal(source: SourceText, error: BaseException) -> ProgramError:
 
 
 def _first_failing(text: str) -> int:
-    """Where the first statement begins without which the text would be read."""
+    """Return the offset of the first statement whose text, with all before it, cannot be parsed."""
     if len(text) > _SEARCHED_BYTES:
         return 0
     result = list(statements(text))
@@ -199,7 +198,7 @@ def _first_failing(text: str) -> int:
 def _fails(text: str) -> bool:
     try:
         _loads(text)
-    except Exception:  # noqa: BLE001  which one is known already; here only where
+    except Exception:  # noqa: BLE001  the error is known; only its place is searched
         return True
     except BaseException as error:
         if not _is_panic(error):
@@ -209,5 +208,5 @@ def _fails(text: str) -> bool:
 
 
 def _is_panic(error: BaseException) -> bool:
-    """A panic of the parser's compiled part, which Python sees as no Exception."""
+    """Return whether an error is a panic of the parser's compiled part, which is no Exception."""
     return type(error).__name__ == "PanicException"

@@ -1,10 +1,10 @@
-"""OpenQASM 2 of the plain kind, read without Qiskit: that takes a process 0.6 s to import, and
-twice as long to read it.
+"""Reader of plain OpenQASM 2 without Qiskit.
 
-Plain: the gates of `qelib1.inc`, registers, measurements, resets, barriers, and angles that are
-products and quotients of numbers and pi. Invariant: what comes out is, bit for bit, what Qiskit's
-parser and the walk (`pack`) give, or None: then the text holds something else, or is wrong, and
-that parser judges it. No error comes from here.
+The import of Qiskit takes 0.6 s, and its parser takes twice the time of this reader. Plain: the
+gates of `qelib1.inc`, registers, measurements, resets, barriers, and angles that are products and
+quotients of numbers and pi. Invariant: the program is, bit for bit, that of Qiskit's parser and
+encoder (`pack`), or None: then the text is not plain, or wrong, and that parser handles it. No
+error is raised here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from simenv.client.circuits.encode.program_builder import ProgramBuilder
 from simenv.errors import SimenvError
 from simenv.model import Program
 
-MAX_CHARACTERS = 2**20  # what is not plain is read twice
-MAX_BITS = 2**18  # named by all operations together
+MAX_CHARACTERS = 2**20  # text that is not plain is read twice
+MAX_BITS = 2**18  # qubits of all operations, summed
 
-# Of qelib1.inc: qubits and angles of each gate.
+# Gates of qelib1.inc by their numbers of qubits and angles.
 _SHAPES = {
     (1, 0): ("id", "x", "y", "z", "h", "s", "sdg", "t", "tdg", "sx", "sxdg"),
     (1, 1): ("u1", "p", "rx", "ry", "rz"),
@@ -35,11 +35,11 @@ _SHAPES = {
     (4, 0): ("rc3x", "c3x", "c3sqrtx"),
     (5, 0): ("c4x",),
 }
-_CARRIED = {"rc3x": "rcccx", "c3x": "mcx", "c3sqrtx": "c3sx", "c4x": "mcx"}  # under other names
+_CARRIED = {"rc3x": "rcccx", "c3x": "mcx", "c3sqrtx": "c3sx", "c4x": "mcx"}  # other names
 _GATES = {
     name: (_CARRIED.get(name, name), *shape) for shape, names in _SHAPES.items() for name in names
 }
-# Names that no register of plain text has: the language's own, and gates that are not above.
+# Names that no register of plain text has: keywords, and gates that are not above.
 _RESERVED = frozenset(
     {
         *("barrier", "creg", "delay", "gate", "if", "include", "measure", "opaque", "qreg"),
@@ -66,12 +66,12 @@ class _Else(Exception):
 
 
 def program(source: SourceText) -> Program | None:
-    """The program of a plain text that is not too long for a second reader; else None."""
+    """Return the program of a plain text of at most MAX_CHARACTERS; else None."""
     return read(source.text) if len(source.text) <= MAX_CHARACTERS else None
 
 
 def read(text: str) -> Program | None:
-    """The program of a plain text of OpenQASM 2 that passed `limits`; else None."""
+    """Return the program of a plain text of OpenQASM 2 that passed `text_checks`; else None."""
     head = _HEAD.match(text)
     statements = text[head.end() :].split(";") if head is not None else []
     if len(statements) < 2 or statements[0].strip(_SPACE) or statements[-1].strip(_SPACE):
@@ -86,13 +86,13 @@ def read(text: str) -> Program | None:
 
 
 class _Reader:
-    """One text, statement by statement; raises _Else at the first that is not plain."""
+    """Reader of one text, by statements; raises _Else at the first that is not plain."""
 
     def __init__(self) -> None:
         self._tape = ProgramBuilder()
         self._qubits: Registers = {}
         self._clbits: Registers = {}
-        self._found: dict[str, Sequence[int]] = {}  # operands of gates, by their text
+        self._found: dict[str, Sequence[int]] = {}  # cached operands of gates, by their text
         self._others: dict[str, Callable[[str], None]] = {
             "qreg": lambda rest: self._register(self._qubits, rest),
             "creg": lambda rest: self._register(self._clbits, rest),
@@ -147,13 +147,13 @@ class _Reader:
             return
         qubits = [bits[0] for bits in operands if len(bits) == 1]
         if len(operands) != width or len(set(qubits)) != width:
-            raise _Else  # a whole register among them, perhaps
+            raise _Else  # perhaps a whole register is an operand
         tape.ops.append(tape.row(name, width, 0, params))
         tape.qubits += qubits
         tape.params += values
 
     def _of_gate(self, rest: str) -> list[Sequence[int]]:
-        """As `_operands`: what an operand's text stands for never changes, and few are new."""
+        """Return the cached `_operands` of a gate: the same text always means the same bits."""
         cached = self._found
         try:
             return [cached[word] for word in rest.split(",")]
@@ -168,7 +168,7 @@ class _Reader:
         clbits = _operands(self._clbits, stored.lstrip(_SPACE)) if arrow else []
         if len(qubits) != 1 or len(clbits) != 1 or len(qubits[0]) != len(clbits[0]):
             raise _Else
-        if type(qubits[0]) is not type(clbits[0]):  # a bit and a register, though of one bit
+        if type(qubits[0]) is not type(clbits[0]):  # a bit and a register, perhaps of one bit
             raise _Else
         row = self._tape.row("measure", 1, 1, 0)
         self._tape.ops += [row] * len(qubits[0])
@@ -196,7 +196,7 @@ def _end(registers: Registers) -> int:
 
 
 def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
-    """The bits of each operand: one, or those of a register."""
+    """Return the bits of each operand: one bit, or all bits of a register."""
     results: list[Sequence[int]] = []
     for word in text.split(","):
         operand = _OPERAND.fullmatch(word.strip(_SPACE))
@@ -214,7 +214,7 @@ def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
 
 
 def _angle(text: str) -> float:
-    """[-] FACTOR (* or / FACTOR)..., from the left, in float64 throughout as the parser does it."""
+    """Evaluate [-] FACTOR (* or / FACTOR)... from the left, in float64 as the parser does."""
     text = text.strip(_SPACE)
     is_negative = text.startswith("-")
     place, before, value = int(is_negative), "", 1.0

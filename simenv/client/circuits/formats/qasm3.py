@@ -1,7 +1,7 @@
-"""OpenQASM 3 to a QuantumCircuit, by Qiskit's importer (an optional package).
+"""Conversion of OpenQASM 3 to a QuantumCircuit by Qiskit's importer (an optional package).
 
-Invariant: the parser gets only text that passed `limits`; whatever it or the importer raises comes
-out as ProgramError or LimitExceededError, with line and column where they are known.
+Invariant: the parser gets only text that passed `text_checks`; errors of the parser and importer
+are raised as ProgramError or LimitExceededError, with line and column if they are known.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from simenv.transpiler import qiskit_runtime
 if TYPE_CHECKING:
     from simenv.client.circuits.formats.qasm3_importer import ParsedQasm3
 
-_SHOWN = 160  # characters of a parser's message; some list every token there is
+_SHOWN = 160  # characters of a parser's message; some list all tokens
 _PHYSICAL = re.compile(r"\$(\d+)")
 
 
 def parse(source: SourceText) -> ParsedQasm3:
-    """The circuit. ProgramError says where the text is wrong, or what to install."""
+    """Parse the text. Raises ProgramError with the place, or with the package to install."""
     _check_physical(source)
     try:
         qiskit_runtime.qiskit()
@@ -49,7 +49,7 @@ def parse(source: SourceText) -> ParsedQasm3:
 
 
 def _tree(source: SourceText) -> Any:
-    """The syntax tree. The parser's own entry point would print errors and drop their text."""
+    """Return the syntax tree. The parser's own entry point prints errors and drops their text."""
     import openqasm3.parser
     from antlr4.error.ErrorListener import ErrorListener  # type: ignore[import-untyped]
 

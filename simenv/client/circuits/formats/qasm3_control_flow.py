@@ -1,9 +1,9 @@
-"""Loops, switches, variables and constants of OpenQASM 3, and what has no place in a program.
+"""Loops, switches, variables and constants of OpenQASM 3, and refusals of other constructs.
 
-Invariant: a loop whose variable is used is written out with the variable as a constant, so it may
-stand wherever a constant may; what that comes to is counted before it is done. Every construct that
-is refused is called by its name in the language.
-Imports Qiskit and the importer: only `qasm3_convert` imports this.
+Invariant: a loop whose variable is used is unrolled with the variable as a constant, which may
+appear wherever a constant may; the operations are counted before it is unrolled. An error names the
+refused construct as the language does. Imports Qiskit and the importer: only `qasm3_importer`
+imports this.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from simenv.client.circuits.formats.qasm3_values import Stored, as_type, assigne
 from simenv.errors import LimitExceededError, ProgramError
 from simenv.model import MAX_CLBITS
 
-_UINT_BITS = 32  # of a `uint` without a size
-_MAX_PASSES = 10_000  # of all loops that are written out: the importer takes some 0.3 ms for one
+_UINT_BITS = 32  # width of a `uint` without a size
+_MAX_PASSES = 10_000  # passes of all unrolled loops: the importer takes about 0.3 ms for one
 
 _REFUSED = {
     "SubroutineDefinition": ("a subroutine ('def')", "write it as a gate, or in its place"),
@@ -53,12 +53,12 @@ _TYPES = {
 
 
 class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
-    """The part of the converter that deals with everything classical."""
+    """The part of the converter for classical statements."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.counter: Counter  # given before anything is visited
-        self._written = 0  # operations of loops that were written out
+        self.counter: Counter  # set before the first visit
+        self._written = 0  # operations of unrolled loops
         self._passes = 0
 
     def generic_visit(self, node: Any, context: Any = None) -> Any:
@@ -192,7 +192,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
             for value in values:
                 self._pass(node, value, context)
             return context
-        # Passes are numbered, so that there is a loop to leave.
+        # A loop over numbered passes, which break and continue can leave.
         kind = types.Uint(max(1, len(values).bit_length()))
         number = expr.Var.new(context.unique_name("pass"), kind)
         context.circuit.add_var(number, expr.lift(0, kind))
@@ -260,7 +260,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
 
 
 def _as_expression(node: Any) -> Any:
-    """What an assignment's left side is on the right side."""
+    """Return the left side of an assignment as an expression."""
     if isinstance(node, ast.Identifier):
         return copy.copy(node)
     entry = node.name
@@ -281,14 +281,14 @@ def _children(node: Any) -> Iterable[Any]:
 
 
 def _mentions(node: Any, name: str) -> bool:
-    """Does the name come up anywhere in these statements?"""
+    """Return whether an identifier occurs in these statements."""
     if isinstance(node, ast.Identifier):
         return bool(node.name == name)
     return any(_mentions(child, name) for child in _children(node))
 
 
 def _jumps(node: Any) -> bool:
-    """Does a `break` or `continue` in a loop's body mean this loop?"""
+    """Return whether a loop's body has a `break` or `continue` of this loop."""
     if isinstance(node, ast.BreakStatement | ast.ContinueStatement):
         return True
     if isinstance(node, ast.ForInLoop | ast.WhileLoop):

@@ -1,10 +1,9 @@
-"""The importer of OpenQASM 3, made safe for text from anywhere.
+"""The importer of OpenQASM 3 for untrusted text.
 
-Differences from its base: every refusal has a place; gates are expanded when they are packed, not
-at each call; the operations to come are counted first; parameters of a gate are taken in the order
-in which it declares them; ranges that leave their register are refused; conditions may be
-expressions.
-Imports Qiskit and the importer: only `qasm3` imports this, when there is a text to read.
+Differences from its base class: every error has a place; gates are expanded when they are encoded,
+not at each call; the operations are counted first; parameters of a gate are bound in the order of
+their declaration; ranges beyond their register are refused; conditions may be expressions. Imports
+Qiskit and the importer: only `qasm3` imports this, when there is a text to read.
 """
 
 from __future__ import annotations
@@ -27,25 +26,25 @@ from simenv.client.circuits.formats.qasm3_values import Resolver, condition
 from simenv.errors import ProgramError, SimenvError
 from simenv.model import MAX_CLBITS, MAX_QUBITS
 
-_MAX_POWER_QUBITS = 6  # `pow` is taken of the gate's matrix
+_MAX_POWER_QUBITS = 6  # `pow` is computed from the gate's matrix
 _PLACE = re.compile(r"(\d+),(\d+): (.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedQasm3:
-    """A circuit, and where its instructions come from."""
+    """A circuit, and the places of its instructions in the text."""
 
     circuit: Any
     starts: tuple[int, ...]  # number of instructions before each top-level statement
-    places: tuple[tuple[int, int], ...]  # line and column of each
+    places: tuple[tuple[int, int], ...]  # line and column of each statement
 
     def position(self, instruction: int) -> tuple[int, int]:
-        """Line and column of the statement that made the n-th instruction."""
+        """Return line and column of the statement that made the n-th instruction."""
         return self.places[max(bisect_right(self.starts, instruction) - 1, 0)]
 
 
 def convert(source: SourceText, tree: Any) -> ParsedQasm3:
-    """The circuit of a syntax tree."""
+    """Convert a syntax tree to a circuit."""
     converter = _Converter(source)
     converter.counter = check_volume(tree, source)
     state = converter.convert(tree)
@@ -53,7 +52,7 @@ def convert(source: SourceText, tree: Any) -> ParsedQasm3:
 
 
 class _Template:
-    """A gate statement: a definition with its parameters in the order they were declared."""
+    """A gate statement: a definition with its parameters in the order of their declaration."""
 
     __slots__ = ("circuit", "name", "order")
 
@@ -71,7 +70,7 @@ class _Template:
 
 
 class _DefinedGate(Gate):  # type: ignore[misc]
-    """A use of a template. `_gates` is what tells an expander that two are of one kind."""
+    """A use of a template. By `_gates` an Expander recognizes gates of one kind."""
 
     def __init__(self, template: _Template, values: Any) -> None:
         self._gates = template
@@ -126,7 +125,8 @@ class _Converter(FlowVisitor):
         return ProgramError(place(self._source.name, line, column) + text, line=line, column=column)
 
     def _column(self, match: re.Match[str]) -> int:
-        """The column of a message, which counts from the line's start or (names) the text's."""
+        """Return the column of a message, which counts from the begin of its line or of the whole
+        text (errors about names)."""
         text, line, column = self._source.text, int(match.group(1)), int(match.group(2))
         start = 0
         for _ in range(line - 1):

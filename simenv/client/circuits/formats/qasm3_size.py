@@ -1,7 +1,7 @@
-"""How many operations an OpenQASM 3 syntax tree comes to, counted before any is made.
+"""Number of operations of an OpenQASM 3 syntax tree, counted before any is made.
 
-Invariant: never less than what the importer would make. Sizes that are not plain numbers count as
-the widest register there can be.
+Invariant: the number is an upper bound of what the importer makes. Sizes that are no integer
+literals count as the largest register.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from simenv.client.circuits.common.text_checks import (
 from simenv.errors import LimitExceededError
 from simenv.model import MAX_QUBITS
 
-_CONTROL_WEIGHT = 10  # operations that a controlled operation comes to, roughly
-_POWER_BASE = 4  # a power is made of the gate's matrix, with this to the number of qubits
+_CONTROL_WEIGHT = 10  # estimated operations of a controlled operation
+_POWER_BASE = 4  # a power is synthesized from a matrix, with 4**qubits operations
 _BLOCKS = ("if_block", "else_block", "block", "body")
 
 
 def check_volume(tree: Any, source: SourceText) -> Counter:
-    """LimitExceededError at the statement with which the circuit becomes too long.
+    """Count the operations. Raises LimitExceededError at the statement that exceeds the limit.
 
-    Each loop is counted as one pass; what the passes come to is asked of the result.
+    Each loop is counted as one pass; `Counter.cost` of the result gives the operations of a pass.
     """
     counter = Counter(source)
     counter.statements(tree.statements)
@@ -37,7 +37,7 @@ def check_volume(tree: Any, source: SourceText) -> Counter:
 
 
 class Counter:
-    """Knows the widths and gates that it has seen."""
+    """Counter of operations, with the widths of registers and the sizes of gates seen so far."""
 
     def __init__(self, source: SourceText) -> None:
         self._source = source
@@ -47,7 +47,7 @@ class Counter:
         self._operands = 0
 
     def cost(self, nodes: list[Any]) -> int:
-        """Operations of one pass through these statements, loops within them left out."""
+        """Return the operations of one pass through these statements, without loops within them."""
         before = self._operations, self._operands
         self._operations = self._operands = 0
         self.statements([node for node in nodes if not isinstance(node, ast.ForInLoop)])
@@ -56,7 +56,7 @@ class Counter:
         return result
 
     def statements(self, nodes: list[Any]) -> None:
-        """Count them."""
+        """Count the operations of statements."""
         for node in nodes:
             if isinstance(node, ast.QuantumGateDefinition):
                 self._definition(node)
@@ -114,7 +114,7 @@ class Counter:
             raise self._located(node, too_many_operands)
 
     def place(self, node: Any) -> str:
-        """What a message about this node begins with."""
+        """Return the prefix of a message about this node."""
         line, column = (node.span.start_line, node.span.start_column + 1) if node.span else (1, 1)
         return place(self._source.name, line, column)
 
@@ -123,7 +123,7 @@ class Counter:
         return refused
 
     def _width(self, node: Any) -> int:
-        """At most how many bits an operand is."""
+        """Return an upper bound of the number of bits of an operand."""
         if isinstance(node, ast.Identifier):
             return self._widths.get(node.name, 1)
         if isinstance(node, ast.Concatenation):
@@ -136,7 +136,7 @@ class Counter:
 
 
 def _is_one(index: Any) -> bool:
-    """Does this index pick one bit?"""
+    """Return whether an index selects one bit."""
     return (
         isinstance(index, list)
         and len(index) == 1

@@ -1,6 +1,6 @@
-"""Values in OpenQASM 3 text: bits and registers picked by index, and conditions as expressions.
+"""Values in OpenQASM 3 text: bits and registers selected by index, and conditions as expressions.
 
-Imports Qiskit and the importer: only `qasm3_convert` imports this.
+Imports Qiskit and the importer: only `qasm3_importer` and `qasm3_control_flow` import this.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COMBINE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-_SHIFTS = ("<<", ">>")  # their right side has a width of its own
+_SHIFTS = ("<<", ">>")  # the operands may differ in width
 _FUNCTIONS: dict[str, Callable[..., float]] = {
     "arccos": math.acos,
     "arcsin": math.asin,
@@ -63,14 +63,14 @@ _REFUSED = {
 
 
 class Stored(importer_types.Type):  # type: ignore[misc]
-    """The importer's name for the type of a variable: nothing that it knows."""
+    """Type of a variable, for the importer, which has none for variables."""
 
     def pretty(self) -> str:
         return "variable"
 
 
 class Resolver(ValueResolver):  # type: ignore[misc]
-    """The importer's, with what it lacks: functions of constants, indices kept within registers."""
+    """The importer's resolver with functions of constants, and with checks of indices."""
 
     def generic_visit(self, node: Any, context: Any = None) -> Any:
         settings = _REFUSED.get(type(node).__name__)
@@ -137,17 +137,17 @@ def _check_range(index: int, size: int, base: Any) -> None:
 
 
 def condition(node: Any, context: Any) -> Any:
-    """The Bool expression of an `if` or a `while`."""
+    """Return the Bool expression of an `if` or a `while`."""
     return _bool(read(node, context), node)
 
 
 def is_constant(kind: Any) -> bool:
-    """Is this the importer's type of a constant number or truth?"""
+    """Return whether this is the importer's type of a constant number or truth value."""
     return bool(getattr(kind, "const", False)) and not isinstance(kind, importer_types.Duration)
 
 
 def assigned(node: Any, context: Any) -> Any:
-    """What is assigned: an expression of Qiskit, or a Python number for a constant."""
+    """Return an assigned value: an expression of Qiskit, or a Python number for a constant."""
     try:
         value, kind = Resolver(context, True).resolve(node)
     except ConversionError:
@@ -160,7 +160,7 @@ def assigned(node: Any, context: Any) -> Any:
 
 
 def as_type(value: Any, kind: Any, node: Any) -> Any:
-    """A value as a Bool or a Uint of some width; Uints are cut, numbers must fit."""
+    """Convert a value to a Bool or a Uint of some width; Uints are truncated, numbers must fit."""
     if isinstance(value, bool | int):
         if isinstance(kind, types.Bool):
             return expr.Value(bool(value), kind)
@@ -171,7 +171,7 @@ def as_type(value: Any, kind: Any, node: Any) -> Any:
 
 
 def read(node: Any, context: Any) -> Any:
-    """An expression of Qiskit; a Python int for an integer literal, which has no width."""
+    """Return an expression of Qiskit; a Python int for an integer literal, which has no width."""
     if isinstance(node, ast.BooleanLiteral):
         return expr.Value(node.value, types.Bool())
     if isinstance(node, ast.BitstringLiteral):
@@ -208,7 +208,8 @@ def _binary(node: Any, left: Any, right: Any) -> Any:
 
 
 def _matched(value: Any, other: Any) -> Any:
-    """A value as its partner needs it: 0 and 1 are Bools beside a Bool, Uints grow to numbers."""
+    """Convert a value to the type of the other operand: 0 and 1 to Bool next to a Bool, and a Uint
+    to the width of a larger number."""
     if isinstance(value, int) and value in (0, 1) and isinstance(other.type, types.Bool):
         return expr.Value(bool(value), types.Bool())
     wanted = other.bit_length() if isinstance(other, int) else 0
@@ -256,7 +257,7 @@ def _leaf(node: Any, context: Any) -> Any:
 
 
 def _bits(bits: Any) -> Any:
-    """A Uint of bits picked from registers; the first is the lowest."""
+    """Return a Uint of bits selected from registers; the first is the lowest."""
     kind = types.Uint(len(bits))
     result = expr.cast(expr.lift(bits[0]), kind)
     for shift, bit in enumerate(bits[1:], start=1):

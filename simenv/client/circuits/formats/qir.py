@@ -3,8 +3,7 @@
 Source: the base profile of the QIR specification,
 https://github.com/qir-alliance/qir-spec/blob/main/specification/under_development/profiles. It has
 one entry point, static qubits and results, and no branches on results. Result k is clbit k of a
-register `result`; the output-recording calls are passed over. What else a module holds is refused
-by name.
+register `result`; output-recording calls are ignored. Other content is refused by name.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from simenv.errors import ProgramError
 
 BITCODE = b"BC\xc0\xde"
 _MARK = "@__quantum__"
-_GATES = {  # of OpenQASM 2, by the name between __quantum__qis__ and __body: name, angles, qubits
+_GATES = {  # name between __quantum__qis__ and __body: gate of OpenQASM 2, angles, qubits
     **{name: (name, 0, 1) for name in ("h", "x", "y", "z", "s", "t", "sx")},
     **{name: (name, 1, 1) for name in ("rx", "ry", "rz")},
     **{name: (name, 0, 2) for name in ("cx", "cy", "cz", "swap")},
@@ -32,7 +31,7 @@ _RESULT_BITS = 65_535
 
 
 def is_qir(circuit: Any) -> bool:
-    """Whether it is a pyqir.Module."""
+    """Return whether an object is a pyqir.Module."""
     kind = type(circuit)
     return (
         kind.__name__ == "Module" and hasattr(circuit, "functions") and hasattr(circuit, "bitcode")
@@ -40,14 +39,14 @@ def is_qir(circuit: Any) -> bool:
 
 
 def is_assembly(text: str) -> bool:
-    """Whether a text is LLVM assembly with calls of QIR, and no OpenQASM."""
+    """Return whether a text is LLVM assembly with calls of QIR, and no OpenQASM."""
     return _MARK in text and "define " in text
 
 
 def to_qasm(module: Any) -> str:
-    """OpenQASM 2 of a pyqir.Module, LLVM assembly (str) or bitcode (bytes).
+    """Convert a pyqir.Module, LLVM assembly (str) or bitcode (bytes) to OpenQASM 2.
 
-    ProgramError: it cannot be read, is not of the base profile, or pyqir is not installed.
+    Raises ProgramError if it cannot be read or is not of the base profile, or without pyqir.
     """
     try:
         import pyqir
@@ -137,7 +136,7 @@ def _angle(call: Any, place: int, pyqir: Any) -> float:
 
 
 def _number(call: Any, place: int, pyqir: Any, bound: int) -> int:
-    """The number of a static qubit or result."""
+    """Return the number of a static qubit or result."""
     number = pyqir.ptr_id(call.args[place]) if place < len(call.args) else None
     if number is None:
         raise ProgramError(

@@ -1,4 +1,4 @@
-"""Circuits of stim, told apart from others. Invariant: stim is not imported here."""
+"""Recognition of stim circuits. Invariant: this module does not import stim."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from typing import Any
 
 
 def is_stim(circuit: Any) -> bool:
-    """Whether it is a stim.Circuit."""
+    """Return whether an object is a stim.Circuit."""
     kind = type(circuit)
     return kind.__name__ == "Circuit" and kind.__module__.partition(".")[0] in ("stim", "_stim")
