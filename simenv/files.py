@@ -72,7 +72,7 @@ def weakness(path: Path) -> tuple[Path, str] | None:
 
     The folder must belong to this user, and no other user may write it. The same holds for each
     folder above it, up to a folder of root; a sticky folder may be writable, because other users
-    cannot rename what belongs to this user. A symbolic link counts like a folder, and is followed.
+    cannot rename files of this user. A symbolic link counts like a folder, and is followed.
     """
     pending, links = [(path.absolute(), True)], 0
     while pending:

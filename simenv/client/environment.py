@@ -267,8 +267,7 @@ class Environment:
         return Reservation(self._session, self._renewer, listed(self._session, number)[0], for_s)
 
     def reservations(self) -> list[ReservationInfo]:
-        """Return one's own reservations, with those of the last hour; for admins all
-        reservations."""
+        """Return the client's reservations, with those of the last hour; for admins all."""
         return listed(self._session)
 
     def reservation(self, number: SupportsIndex) -> Reservation:

@@ -66,7 +66,7 @@ class ServiceKeyStore:
     def add(self, name: str, role: str) -> UserKeyFile:
         _check(name, role)
         channel = self._session.channel
-        person = _person(channel.name, *channel.address.door(), name, role)
+        person = _new_key_file(channel.name, *channel.address.door(), name, role)
         key = person.public_key
         self._session.request(Keys, partial(AddKey, name=name, role=role, public_key=key))
         return person
@@ -93,7 +93,7 @@ class OfflineKeyStore:
         where = self._where
         door = keyfiles.server_file(where.server_key) if where.server_key.exists() else None
         address, server_key = (door.address, door.public_key) if door is not None else ("", "")
-        person = _person(self._name, address, server_key, name, role)
+        person = _new_key_file(self._name, address, server_key, name, role)
         info = KeyInfo(name, role, person.public_key, time.time())
         with keyfiles.changing(where.keys):
             keyfiles.write_keys(where.keys, keyfiles.added(self.listed(), info))
@@ -147,7 +147,7 @@ def _check(name: str, role: str) -> None:
         raise OptionError(f"role {role!r:.80} is not known", hint=" or ".join(PERSON_ROLES))
 
 
-def _person(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
+def _new_key_file(env: str, address: str, server_key: str, name: str, role: str) -> UserKeyFile:
     if not address or not server_key:
         raise ConfigError(
             f"environment {env!r} does not listen for other machines",

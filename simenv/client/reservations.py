@@ -190,8 +190,7 @@ AGAIN_S = 1.0  # longest pause after a failed renewal
 
 
 class LeaseRenewer:
-    """The thread that renews the reservations of a client. Thread-safe; starts anew in a forked
-    child."""
+    """Thread that renews the reservations of a client. Thread-safe; restarts in a forked child."""
 
     def __init__(self) -> None:
         self._begin()

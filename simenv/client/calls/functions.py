@@ -56,14 +56,14 @@ class FunctionExecutor(TaskExecutor[CallTask]):
         Raises OptionError for objects that cannot be pickled, LimitExceededError, NotAllowedError,
         InfeasibleError if no pool calls functions, QueueFullError, ServiceLostError.
         """
-        return self._sent([_packed(function, args, kwargs)])[0]
+        return self._send([_pack(function, args, kwargs)])[0]
 
     def submit_many(
         self, function: Callable[..., Any], /, *iterables: Iterable[Any]
     ) -> list[CallTask]:
         """Submit function(*items) for the items of the iterables, grouped as by `zip`, in few
         messages. Raises like `submit`."""
-        return self._sent([_packed(function, items, {}) for items in zip(*iterables, strict=False)])
+        return self._send([_pack(function, items, {}) for items in zip(*iterables, strict=False)])
 
     def map(
         self,
@@ -87,7 +87,7 @@ class FunctionExecutor(TaskExecutor[CallTask]):
     def _cancel(self, tasks: Sequence[CallTask]) -> object:
         return self._session.cancel([task.handle.number for task in tasks])
 
-    def _sent(self, calls: list[bytes]) -> list[CallTask]:
+    def _send(self, calls: list[bytes]) -> list[CallTask]:
         self._check_open()
         tasks = send_calls(self._session, FUNCTIONS, calls, _read, self._options)
         self._remember(tasks)
@@ -104,7 +104,7 @@ def _cloudpickle() -> Any:
     return cloudpickle
 
 
-def _packed(
+def _pack(
     function: Callable[..., Any], positional: tuple[Any, ...], named: dict[str, Any]
 ) -> bytes:
     if not callable(function):

@@ -49,9 +49,9 @@ def transpile(
         codec.encode(
             TranspileCall(CALL_FORMAT, device, rules, seed, common.QPY_VERSION, first, some)
         )
-        for first, some in _chunks(map(_packed, circuits, itertools.count()))
+        for first, some in _chunks(map(_pack, circuits, itertools.count()))
     )
-    # An idempotency key covers one message, so that all tasks must be in it.
+    # An idempotency key covers one message, so all tasks must be in it.
     first_count = None if options.get("idempotency_key") is not None else FIRST_TASKS
     tasks: list[CallTask] = []
     try:
@@ -74,7 +74,7 @@ def _check_circuit(circuit: Any, number: int) -> None:
         )
 
 
-def _packed(circuit: Any, number: int) -> bytes:
+def _pack(circuit: Any, number: int) -> bytes:
     try:
         return qpy.written(circuit)
     except Exception as error:  # QPY raises any type for an operation that it cannot store

@@ -47,7 +47,7 @@ def load(circuit: Any) -> PackedCircuit:
         return circuit
     try:
         if is_circuit(circuit):
-            return _natively(circuit) or _loaded(pack(circuit), circuit)
+            return _encode_natively(circuit) or _loaded(pack(circuit), circuit)
         if isinstance(circuit, str):
             if qir.is_assembly(circuit):
                 return _from_qir(circuit)
@@ -58,7 +58,7 @@ def load(circuit: Any) -> PackedCircuit:
             return _from_file(os.fspath(circuit))
         if isinstance(circuit, Program):
             names = tuple(f"p{slot}" for slot in range(circuit.num_slots))
-            return _of_program(circuit, names, None)
+            return _pack_program(circuit, names, None)
         if cirq_circuit.is_cirq(circuit):
             return _from_source(inspect(cirq_circuit.to_qasm(circuit)))
         if qir.is_qir(circuit):
@@ -88,7 +88,7 @@ def _from_file(path: str | bytes) -> PackedCircuit:
         ) from error
     if data.startswith(qpy.MAGIC):
         circuit = qpy.parse(data, name)
-        return _natively(circuit) or _loaded(pack(circuit), circuit)
+        return _encode_natively(circuit) or _loaded(pack(circuit), circuit)
     if data.startswith(qir.BITCODE):
         return _from_qir(data)
     try:
@@ -111,7 +111,7 @@ def _from_source(source: SourceText) -> PackedCircuit:
     if source.version == 2:
         program = qasm2_fast.program(source)
         if program is not None:
-            return _of_program(program, (), None)
+            return _pack_program(program, (), None)
         circuit = qasm2.parse(source)
         read = None
     else:
@@ -119,7 +119,7 @@ def _from_source(source: SourceText) -> PackedCircuit:
         circuit = read.circuit
     packer = CircuitEncoder(circuit)
     try:
-        return _natively(circuit) or _loaded(packer.run(), circuit)
+        return _encode_natively(circuit) or _loaded(packer.run(), circuit)
     except SimenvError as error:
         if packer.at >= 0:
             where = read.position(packer.at) if read else qasm2.position(source, packer.at)
@@ -127,7 +127,7 @@ def _from_source(source: SourceText) -> PackedCircuit:
         raise
 
 
-def _natively(circuit: Any) -> PackedCircuit | None:
+def _encode_natively(circuit: Any) -> PackedCircuit | None:
     loaded = native.CHOICE.loaded(circuit)
     if loaded is not None and len(loaded.packed) > MAX_PACKED_BYTES:
         _refuse_size(loaded.packed)
@@ -136,10 +136,10 @@ def _natively(circuit: Any) -> PackedCircuit | None:
 
 def _loaded(packed: Packed, circuit: Any) -> PackedCircuit:
     parameters = tuple(circuit.parameters) if circuit.num_parameters else ()
-    return _of_program(packed.program, parameters, packed.expressions)
+    return _pack_program(packed.program, parameters, packed.expressions)
 
 
-def _of_program(
+def _pack_program(
     program: Program, parameters: tuple[Any, ...], expressions: tuple[Any, ...] | None
 ) -> PackedCircuit:
     packed = program.packed()

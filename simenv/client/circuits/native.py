@@ -112,12 +112,12 @@ class ProgramShape(NamedTuple):
 class NativePacker:
     """The compiled encoder. Thread-safe: each thread uses buffers of its own."""
 
-    __slots__ = ("_desks", "_engine", "_shapes", "_walk")
+    __slots__ = ("_engine", "_scratches", "_shapes", "_walk")
 
     def __init__(self, engine: Any, walk: Walk) -> None:
         self._engine = engine  # owns the code
         self._walk = walk
-        self._desks: list[Scratch] = []
+        self._scratches: list[Scratch] = []
         self._shapes: dict[bytes, ProgramShape] = {}
 
     def loaded(self, data: Any) -> PackedCircuit | None:
@@ -125,14 +125,14 @@ class NativePacker:
         phase = data.global_phase
         if type(phase) is not float:
             return None
-        desks = self._desks
+        scratches = self._scratches
         try:
-            desk = desks.pop()
+            scratch = scratches.pop()
         except IndexError:
-            desk = Scratch()
-        result = desk.written() if self._walk(data, phase, desk.address) else None
-        if desk.operations() <= _KEPT_OPERATIONS:
-            desks.append(desk)
+            scratch = Scratch()
+        result = scratch.written() if self._walk(data, phase, scratch.address) else None
+        if scratch.operations() <= _KEPT_OPERATIONS:
+            scratches.append(scratch)
         if result is None:
             return None
         key, tail = result

@@ -61,7 +61,7 @@ class FileAddress:
         self.path = path
         self.name = path.parent.name
         self._file: ConnectionFile | None = None
-        self._far: CurveConnection | None = None
+        self._tcp: CurveConnection | None = None
 
     def open(self, identity: bytes) -> Connection:
         file = read(self.path)
@@ -74,14 +74,14 @@ class FileAddress:
         return connection
 
     def _connected(self, file: ConnectionFile, identity: bytes) -> Connection:
-        near, own = Path(file.sockets) / "client.sock", file.own
-        self._far = None
+        socket_path, own = Path(file.sockets) / "client.sock", file.own
+        self._tcp = None
         is_local = file.node == os.uname().nodename
-        if _is_own_socket(near, must_listen=not is_local):
-            return ZmqConnection(near, identity)
+        if _is_own_socket(socket_path, must_listen=not is_local):
+            return ZmqConnection(socket_path, identity)
         if own is None and is_local:
             raise NoServiceError(
-                f"{near} is not of this user, or others can write its folder: not used",
+                f"{socket_path} is not of this user, or others can write its folder: not used",
                 hint=f"simenv down{_option(file.name)}; simenv up{_option(file.name)} --restore",
             )
         if own is None:
@@ -91,8 +91,8 @@ class FileAddress:
                 "--listen tcp://INTERFACE:0; or work there",
             )
         keys = KeyPair(own.public, own.secret)
-        self._far = CurveConnection(own.address, own.server_key, keys, identity)
-        return self._far
+        self._tcp = CurveConnection(own.address, own.server_key, keys, identity)
+        return self._tcp
 
     def moved(self) -> bool:
         try:
@@ -105,11 +105,11 @@ class FileAddress:
         return (file.sockets, file.own) != (last.sockets, last.own)
 
     def refusal(self) -> SimenvError | None:
-        far = self._far
-        if far is None or far.way() is not HandshakeState.REFUSED or self.moved():
+        tcp = self._tcp
+        if tcp is None or tcp.way() is not HandshakeState.REFUSED or self.moved():
             return None
         return KeyRefusedError(
-            f"the service at {far.address} does not know the key in {self.path}",
+            f"the service at {tcp.address} does not know the key in {self.path}",
             hint="the file is not the one it wrote; simenv up names it as key",
         )
 
@@ -119,13 +119,15 @@ class FileAddress:
 
     def fate(self) -> tuple[str, str]:
         log = self.path.with_name("service.log")
-        hint = f"see {log}{_last_words(log)}; start again: simenv up{_option(self.name)} --restore"
+        hint = (
+            f"see {log}{_last_log_line(log)}; start again: simenv up{_option(self.name)} --restore"
+        )
         file = self._file
         if file is None:
             return "it was never heard", hint
         state = "has ended" if ended(file) else "does not answer"
-        if self._far is not None and not ended(file):
-            state = f"is out of reach: {found_out(self._far.way(), self._far.address)}"
+        if self._tcp is not None and not ended(file):
+            state = f"is out of reach: {found_out(self._tcp.way(), self._tcp.address)}"
         try:
             age = f"; last sign of life {elapsed(time.time() - self.path.stat().st_mtime)} ago"
         except OSError:
@@ -220,7 +222,7 @@ def _peer_uid(connected: socket.socket) -> int:
     return int(uid)
 
 
-def _last_words(log: Path) -> str:
+def _last_log_line(log: Path) -> str:
     lines = last_lines(log)
     return f" (last line: {lines[0][:200]})" if lines else ""
 

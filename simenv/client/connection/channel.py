@@ -65,11 +65,11 @@ class ServiceChannel:
         # threads may still be reading.
         self._sockets: list[Connection] = []
         weakref.finalize(self, _close, self._sockets).atexit = False
-        self.is_forked = False  # in a forked child that has not yet connected anew; see `enter`
-        self._fresh()
+        self.is_forked = False  # in a forked child before its reconnect; see `enter`
+        self._reset()
         _CHANNELS.add(self)
 
-    def _fresh(self) -> None:
+    def _reset(self) -> None:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.client = self._route + os.urandom(8).hex()  # "~" begins no key of a user
@@ -90,13 +90,13 @@ class ServiceChannel:
         try:
             with self.lock:
                 self._connect(self.address.open(self.client.encode()))
-            self._be_greeted(timeout_s)
+            self._await_welcome(timeout_s)
         except BaseException:
             if self._connection is not None:
                 self._connection.close()
             raise
 
-    def _be_greeted(self, timeout_s: float) -> None:
+    def _await_welcome(self, timeout_s: float) -> None:
         """Wait for the Welcome in slices, so that time in which this process was stopped counts as
         one slice at most."""
         left_s = timeout_s
@@ -279,7 +279,7 @@ class ServiceChannel:
         try:
             connection = self.address.open(self.client.encode())
         except NoServiceError:
-            return  # it has ended again: the next look retries
+            return  # it has ended again; the next look retries
         if self._connection is not None:
             self._connection.close()
         self._connect(connection)
@@ -322,7 +322,7 @@ class ServiceChannel:
         Nothing is sent or waited for here; `enter` reconnects when it is needed.
         """
         connection = self._connection
-        self._fresh()
+        self._reset()
         if connection is not None:
             connection.close()
         self._forked()

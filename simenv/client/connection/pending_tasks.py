@@ -89,7 +89,7 @@ class PendingTasks:
         if registered is None:
             self.tasks[handle.number] = handle
             return True
-        if registered is not handle:  # two handles of one task: the second follows the first
+        if registered is not handle:  # the second handle of a task copies the end of the first
             registered.on_end(lambda: handle.follow(registered))
         return False
 

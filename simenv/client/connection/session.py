@@ -57,7 +57,7 @@ class ServiceSession:
         self, address: Address, timeout_s: float = LOST_S, *, as_client: bool = False
     ) -> None:
         self.bridge = AsyncioBridge(self)
-        self._forget()
+        self._reset()
         handlers: dict[type, Take] = dict.fromkeys(ANSWERS, self._answer)
         handlers |= {
             m.Completed: self._completed,
@@ -66,11 +66,11 @@ class ServiceSession:
             m.UnknownTasks: self._unknown,
         }
         self.channel = ServiceChannel(
-            address, handlers, self._renew, self._forget, as_client=as_client
+            address, handlers, self._renew, self._reset, as_client=as_client
         )
         self.channel.start(timeout_s)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         """Initialize the state, at the start and in a forked child."""
         self._requests: dict[int, PendingRequest] = {}
         self._numbers = 0

@@ -158,7 +158,7 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         if self.decoded is not None:  # decoded after a check of the checksum
             return None
         if self._error is None and self._completion is not None:
-            self._error = self._failure(self._sound())
+            self._error = self._failure(self._verified_completion())
         return self._error
 
     def decode(self) -> DecodedResult:
@@ -167,14 +167,14 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         if decoded is None:
             if self._error is not None:
                 raise self._error
-            completion = self._sound()
+            completion = self._verified_completion()
             error = self._error = self._failure(completion)
             if error is not None:
                 raise error
-            decoded = self.decoded = self._opened(completion)
+            decoded = self.decoded = self._open_result(completion)
         return decoded
 
-    def _opened(self, completion: Completion) -> DecodedResult:
+    def _open_result(self, completion: Completion) -> DecodedResult:
         decoded = DecodedResult.read(completion.payload, self)
         if self.submission.sent_s:
             timing = completion.timing
@@ -183,20 +183,20 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
             self.session.count_result(perf_counter() - self.submission.sent_s - 1e-6 * inside_us)
         if decoded.data.file is not None:
             decoded.bulk = LargeArrays(
-                self.session, self.number, decoded.data.file, self._renewed_file
+                self.session, self.number, decoded.data.file, self._rerun_file
             )
         return decoded
 
-    def _sound(self) -> Completion:
+    def _verified_completion(self) -> Completion:
         """Return the completion with a verified checksum; the task runs again if it is damaged."""
         completion = self._completion
         if completion is None:
             raise SimenvError(f"task {self.id} has not ended")
         if zlib.crc32(completion.payload) == completion.checksum:
             return completion
-        return self._renew("its checksum does not fit")
+        return self._rerun("its checksum does not fit")
 
-    def _renew(self, why: str) -> Completion:
+    def _rerun(self, why: str) -> Completion:
         """Have the service repair the result. Raises StoreError if it is still damaged."""
 
         fresh = rerun_damaged(self.session, self)
@@ -206,8 +206,8 @@ class TaskHandle(msgspec.Struct, eq=False, weakref=True):
         self._completion, self._ending, self._provenance = completion, fresh._ending, None
         return completion
 
-    def _renewed_file(self, why: str) -> ResultFile:
-        completion = self._renew(why)
+    def _rerun_file(self, why: str) -> ResultFile:
+        completion = self._rerun(why)
         error = self._failure(completion)
         if error is not None:
             raise error

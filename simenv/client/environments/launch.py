@@ -25,7 +25,7 @@ from simenv.config.environ import SERVICE_NAMES, SERVICE_PREFIXES
 from simenv.config.startup import StartupMessage
 from simenv.errors import SimenvError, StartFailedError, by_code
 
-OURS, WORKER = b"simenv.", b"simenv.worker"  # in the command lines of our processes
+OURS, WORKER = b"simenv.", b"simenv.worker"  # in command lines of processes of simenv
 PROGRESS_S = 0.5  # interval of progress reports of a start
 GRACE_S = 30.0  # added to start_timeout_s: the service itself gives up first, with a reason
 LOOK_S = 0.01

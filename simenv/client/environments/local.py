@@ -74,10 +74,10 @@ def _private(chosen: Config) -> tuple[Config, EnvironmentPaths, list[Path]]:
     """Return the configuration and paths of a private environment, and the folders to remove at its
     end. With other nodes the home is in SIMENV_HOME, which they can see, and the journal on a local
     disk."""
-    afar = bool(chosen.hosts or chosen.hostfile)
-    base = files.private_folder(config.home_root()) if afar else None
+    has_other_nodes = bool(chosen.hosts or chosen.hostfile)
+    base = files.private_folder(config.home_root()) if has_other_nodes else None
     built = [Path(tempfile.mkdtemp(prefix="simenv-local-", dir=base))]
-    if afar and not chosen.state_dir:
+    if has_other_nodes and not chosen.state_dir:
         built.append(Path(tempfile.mkdtemp(prefix="simenv-local-")))
         chosen = msgspec.structs.replace(chosen, state_dir=str(built[-1]))
     state = Path(chosen.state_dir).absolute() if chosen.state_dir else built[0]

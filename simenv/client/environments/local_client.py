@@ -82,11 +82,11 @@ class LocalClient(Client):
         self._end()
 
 
-def _let_go() -> None:
+def _close_lifelines() -> None:
     """Close lifelines in a forked child, so that a private service ends with its owner."""
     for descriptor in _lifelines:
         os.close(descriptor)
     _lifelines.clear()
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_lifelines)

@@ -112,13 +112,13 @@ def up(
     chosen = config.load({**options, "resume": resume, "force_lock": force_lock}, file)
     where = config.places(chosen)
     with suppress(NoServiceError):
-        _make_way(read(where.connection), where.connection, force_lock)
+        _remove_stale_files(read(where.connection), where.connection, force_lock)
     _started[:] = [child for child in _started if child.poll() is None]
     _started.append(launch.start(chosen, where, private=False, progress=progress).process)
     return read(where.connection)
 
 
-def _make_way(file: ConnectionFile, path: Path, force: bool) -> None:
+def _remove_stale_files(file: ConnectionFile, path: Path, force: bool) -> None:
     """Remove the files of a service that has ended; InsufficientError if it may still run."""
     if file.node == os.uname().nodename:
         if not ended(file):
@@ -155,7 +155,7 @@ def down(
     begun = monotonic()
     where = find(name, Path(service) if service is not None else None)
     if isinstance(where, KeyFileAddress):
-        return _down_afar(where, now, begun)
+        return _down_remote(where, now, begun)
     path = where.path
     file = read(path)
     is_local = file.node == os.uname().nodename
@@ -169,7 +169,7 @@ def down(
             forced = True
             launch.force(file.pid, FORCE_S, file.start_ticks)
         _clear(file, workers, below, path)
-    elif forced or not _vanished(path, patience_s):
+    elif forced or not _wait_for_removal(path, patience_s):
         raise NoServiceError(
             f"the service of {file.name!r} on {file.node} does not answer",
             hint=f"it can only be ended there: process {file.pid}",
@@ -177,7 +177,7 @@ def down(
     return ShutdownReport(file.name, file.pid, queued, monotonic() - begun, forced, nodes)
 
 
-def _down_afar(where: KeyFileAddress, now: bool, begun: float) -> ShutdownReport:
+def _down_remote(where: KeyFileAddress, now: bool, begun: float) -> ShutdownReport:
     """End an environment on another machine with an admin's key; wait until it does not answer."""
     with Client(where, ANSWER_S) as client:
         info = client.status()
@@ -234,7 +234,7 @@ def _ask(path: Path, now: bool) -> tuple[int, float, tuple[str, ...]] | None:
     return stopping.queued, drain_s + FORCE_S, nodes
 
 
-def _vanished(path: Path, timeout_s: float) -> bool:
+def _wait_for_removal(path: Path, timeout_s: float) -> bool:
     deadline = monotonic() + timeout_s
     while path.exists() and monotonic() < deadline:
         sleep(launch.LOOK_S)

@@ -64,7 +64,7 @@ class _Strings(dict[int, str]):
     def __init__(self, sizes: tuple[int, ...]) -> None:
         super().__init__()
         self._width = sum(sizes)
-        edges = accumulate(reversed(sizes), initial=0)  # the last register stands leftmost
+        edges = accumulate(reversed(sizes), initial=0)  # the last register is leftmost
         self._cuts = tuple(pairwise(edges)) if len(sizes) > 1 else ()
 
     def __missing__(self, outcome: int) -> str:
@@ -76,7 +76,7 @@ class _Strings(dict[int, str]):
         return text
 
 
-class _Few(dict[Packed, tuple[str, ...]]):
+class _OutcomeSets(dict[Packed, tuple[str, ...]]):
     """Map from a set of packed outcomes to its bitstrings, for shapes with few outcomes. Such sets
     repeat; one lookup takes half the time of a lookup for each outcome."""
 
@@ -104,15 +104,15 @@ def _strings(sizes: tuple[int, ...]) -> _Strings:
 
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
-def _few(sizes: tuple[int, ...]) -> _Few:
-    return _Few(_strings(sizes), 1 << sum(sizes))
+def _outcome_sets(sizes: tuple[int, ...]) -> _OutcomeSets:
+    return _OutcomeSets(_strings(sizes), 1 << sum(sizes))
 
 
 @functools.lru_cache(maxsize=SHAPES_KEPT)
 def _keys(registers: Registers) -> Callable[[Packed, int], Iterable[str]]:
     sizes = tuple([size for _, size in registers])
     if 0 < sum(sizes) <= TABLE_BITS:
-        return _few(sizes).keys_of
+        return _outcome_sets(sizes).keys_of
     find = _strings(sizes).__getitem__
     return lambda rows, width: map(find, _outcomes(rows, width))
 

@@ -41,7 +41,7 @@ _ARRAYS = (
 )
 # Metadata whose property of `Result` has another name.
 _PROPERTY = {"binding": "binding_index", "route": "engine_reason"}
-_TOLD = (
+_METADATA = (
     *("shots", "seed", "binding", "engine", "route", "precision", "options", "device", "snapshot"),
     *("snapshot_age_s", "noise", "compiled", "calibration_stale", "layout", "initial_layout"),
     *("gates", "warnings", "device_time_s", "node", "worker", "version", "ranks", "slots"),
@@ -62,7 +62,7 @@ class Exported(Protocol):
 def builtins(result: Any, decoded: DecodedResult, arrays: bool) -> dict[str, Any]:
     """Return a `Result` as builtins, see `Result.to_dict`; `decoded` has its rows."""
     has = decoded.has if arrays else (lambda _field: False)
-    settings = {name: getattr(result, _PROPERTY.get(name, name)) for name in _TOLD}
+    settings = {name: getattr(result, _PROPERTY.get(name, name)) for name in _METADATA}
     return {
         "task": result.task,
         "name": result.name,

@@ -81,14 +81,14 @@ class LargeArrays:
             if array is None:
                 return memoryview(b"")
             try:
-                return (None if last else self._mapped(array)) or self._fetched(array)
+                return (None if last else self._map(array)) or self._fetch(array)
             except StoreError as error:
                 if last:
                     raise
                 self._file = self._renew(error.message)
         raise AssertionError("the last iteration returns or raises")
 
-    def _mapped(self, array: StoredArray) -> memoryview | None:
+    def _map(self, array: StoredArray) -> memoryview | None:
         root = self._source.results_folder
         if root is None:
             return None
@@ -101,7 +101,7 @@ class LargeArrays:
         finally:
             os.close(descriptor)
 
-    def _fetched(self, array: StoredArray) -> memoryview:
+    def _fetch(self, array: StoredArray) -> memoryview:
         """Fetch an array into a temporary file, so that it takes disk and not memory."""
         with tempfile.TemporaryFile() as copy:
             place, end = array.offset, array.offset + array.size_bytes

@@ -55,7 +55,7 @@ class FreshTask(Task):
     def done(self) -> bool:
         """Return whether the last attempt is known to have ended; may submit another attempt."""
         while super().done():
-            if not self._renewed(self.handle):
+            if not self._resubmit_stale(self.handle):
                 return True
         return False
 
@@ -79,9 +79,9 @@ class FreshTask(Task):
         if self.done():
             fn(self)
         else:
-            self.session.call(handle, partial(self._heard, handle, fn))
+            self.session.call(handle, partial(self._on_attempt_end, handle, fn))
 
-    def _heard(self, handle: TaskHandle, fn: Callable[[Any], object]) -> None:
+    def _on_attempt_end(self, handle: TaskHandle, fn: Callable[[Any], object]) -> None:
         """Handle the end of an attempt, or the loss of the service."""
         if self.done() or self.handle is handle:
             fn(self)
@@ -102,11 +102,11 @@ class FreshTask(Task):
     def _ended(self, timeout_s: float | None) -> TaskHandle:
         begun = monotonic()
         handle = super()._ended(timeout_s)
-        while self._renewed(handle):
+        while self._resubmit_stale(handle):
             handle = super()._ended(time_left(timeout_s, begun))
         return handle
 
-    def _renewed(self, handle: TaskHandle) -> bool:
+    def _resubmit_stale(self, handle: TaskHandle) -> bool:
         """Submit a stale attempt again, unless another thread has; return whether this happened."""
         if handle.final_state is not TaskState.FAILED:
             return False

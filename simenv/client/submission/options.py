@@ -285,7 +285,7 @@ def checked_binding(binding_index: SupportsIndex) -> int:
 def item_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[int]:
     """Return a seed for each circuit: those given, or derived from (seed, k) by BLAKE2b."""
     if isinstance(seed, Sequence) or hasattr(seed, "__len__"):
-        return _listed(seed, count)
+        return _seed_list(seed, count)
     first = checked_seed(seed, idempotency_key)
     begun = hashlib.blake2b(first.to_bytes(8, "little"), digest_size=8)  # common prefix
     seeds: list[int] = []
@@ -301,7 +301,7 @@ def sweep_seeds(seed: Seeds, count: int, idempotency_key: str | None) -> list[in
     seed differ in their index, which is a part of the random key."""
     if one_seed(seed):
         return [checked_seed(seed, idempotency_key)] * count
-    return _listed(seed, count)
+    return _seed_list(seed, count)
 
 
 def one_seed(seed: Seeds) -> TypeGuard[Seed | None]:
@@ -309,7 +309,7 @@ def one_seed(seed: Seeds) -> TypeGuard[Seed | None]:
     return not (isinstance(seed, Sequence) or hasattr(seed, "__len__"))
 
 
-def _listed(seeds: Any, count: int) -> list[int]:
+def _seed_list(seeds: Any, count: int) -> list[int]:
     if len(seeds) != count:
         raise OptionError(f"{len(seeds)} seeds for {count} tasks", hint="one each, or one for all")
     return [checked_whole(f"seed[{k}]", seed, 0, MAX_SEED) for k, seed in enumerate(seeds)]

@@ -75,24 +75,24 @@ class TaskFuture(ResultFuture):
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        return self._kept().condition
+        return self._future_waiters().condition
 
     @property
     def _waiters(self) -> list[Any]:  # type: ignore[override]
-        return self._kept().waiters
+        return self._future_waiters().waiters
 
     @property
     def _state(self) -> str:  # type: ignore[override]
         # A waiter that holds the condition must not see the state change, nor be notified of a
         # state that it has read.
-        if not self._kept().notified:
+        if not self._future_waiters().notified:
             return PENDING
         return CANCELLED_AND_NOTIFIED if self.cancelled() else FINISHED
 
-    def _kept(self) -> FutureWaiters:
-        kept = self._waiters_state
-        if kept is not None:
-            return kept
+    def _future_waiters(self) -> FutureWaiters:
+        waiters_state = self._waiters_state
+        if waiters_state is not None:
+            return waiters_state
         self.done()  # handles messages that have arrived, so that an ended task is seen as ended
         with _CREATING:
             if self._waiters_state is None:
@@ -100,10 +100,10 @@ class TaskFuture(ResultFuture):
                 created = True
             else:
                 created = False
-            kept = self._waiters_state
+            waiters_state = self._waiters_state
         if created:
             self.add_done_callback(_notify)
-        return kept
+        return waiters_state
 
 
 _CREATING = threading.Lock()
@@ -111,18 +111,18 @@ _CREATING = threading.Lock()
 
 def _notify(task: TaskFuture) -> None:
     """Notify the waiters that the task has ended, or that its service is lost."""
-    kept = task._waiters_state
-    assert kept is not None
-    with kept.condition:
-        kept.notified = True
-        for waiter in kept.waiters:
+    waiters_state = task._waiters_state
+    assert waiters_state is not None
+    with waiters_state.condition:
+        waiters_state.notified = True
+        for waiter in waiters_state.waiters:
             if task.cancelled():
                 waiter.add_cancelled(task)
             elif task.done() and task.exception() is None:
                 waiter.add_result(task)
             else:
                 waiter.add_exception(task)
-        kept.condition.notify_all()
+        waiters_state.condition.notify_all()
 
 
 def _not_ours() -> OptionError:

@@ -54,14 +54,14 @@ class ProgressLine:
             return
         if not self._notebook:
             text = text[: max(1, shutil.get_terminal_size().columns - 1)]
-        self._stream.write(f"\r{text}{self._rest(len(text))}")
+        self._stream.write(f"\r{text}{self._erasure(len(text))}")
         self._stream.flush()
         self._shown = text
 
     def clear(self) -> None:
         """Remove the line before the caller prints something. Idempotent."""
         if self._shown:
-            self._stream.write("\r" + self._rest(0) + ("\r" if self._notebook else ""))
+            self._stream.write("\r" + self._erasure(0) + ("\r" if self._notebook else ""))
             self._stream.flush()
             self._shown = ""
 
@@ -72,7 +72,7 @@ class ProgressLine:
             self._stream.write(f"{text}\n")
             self._stream.flush()
 
-    def _rest(self, length: int) -> str:
+    def _erasure(self, length: int) -> str:
         """Return the characters that erase the former text behind `length` characters of the new
         one."""
         return " " * (len(self._shown) - length) if self._notebook else "\x1b[K"
@@ -111,12 +111,12 @@ class TqdmBar(ProgressBar):
     def draw(self, text: str, steps: Steps) -> None:
         """See `ProgressBar`."""
         if self._bar is None:
-            self._bar = self._made(steps.unit)
+            self._bar = self._create_bar(steps.unit)
         self._bar.total, self._bar.n = steps.total, steps.done
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.refresh()
 
-    def _made(self, unit: str) -> Any:
+    def _create_bar(self, unit: str) -> Any:
         if self._notebook and find_spec("ipywidgets") is not None:
             from tqdm.notebook import tqdm
 

@@ -43,13 +43,13 @@ class Task(TaskFuture):
     None: the whole task.
     """
 
-    __slots__ = ("_found", "_handle", "_waiters_state", "row")
+    __slots__ = ("_cached_result", "_handle", "_waiters_state", "row")
 
     def __init__(self, handle: TaskHandle | None, row: int | None = None) -> None:
         # Future.__init__ is not called: its lock is created only when concurrent.futures needs it.
         self._handle = handle
         self.row = row
-        self._found: Result | None = None
+        self._cached_result: Result | None = None
         self._waiters_state: FutureWaiters | None = None
 
     @property
@@ -100,7 +100,7 @@ class Task(TaskFuture):
         service does not answer; OptionError if the task has several bindings and this Task names
         none, NotFoundError if it has no binding of that number.
         """
-        result = self._found
+        result = self._cached_result
         if result is None:
             handle = self._handle
             if handle is None or handle.decoded is None:
@@ -119,7 +119,7 @@ class Task(TaskFuture):
                     f" {row}",
                     hint=f"the first is {handle.id}.0",
                 )
-            result = self._found = Result(decoded, handle, row)
+            result = self._cached_result = Result(decoded, handle, row)
         return result
 
     def results(self, timeout_s: float | None = None) -> list[Result]:

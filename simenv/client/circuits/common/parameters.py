@@ -284,15 +284,15 @@ def _factor(
             row = table[0].tolist()
             value = value.bind_all({each: row[columns[each]] for each in used})
     except (RuntimeError, ArithmeticError, TypeError, ValueError) as error:
-        raise _none(expression, parameter, str(error)) from error
+        raise _no_derivative(expression, parameter, str(error)) from error
     if isinstance(value, complex) and value.imag == 0.0:
         value = value.real
     if isinstance(value, complex) or value - value:
-        raise _none(expression, parameter, str(value))
+        raise _no_derivative(expression, parameter, str(value))
     return float(value)
 
 
-def _none(expression: Any, parameter: Any, value: str) -> ProgramError:
+def _no_derivative(expression: Any, parameter: Any, value: str) -> ProgramError:
     return ProgramError(
         f"the expression {str(expression)[:80]!r} has no finite derivative by {parameter.name!r}"
         f" ({value})",

@@ -18,7 +18,7 @@ from simenv.model import MAX_CLBITS, Program, Token
 _BITS = (Token.CLBIT, Token.SET_CLBIT)
 _REGISTERS = (Token.REGISTER, Token.SET_REGISTER)
 _VARIABLES = (Token.VARIABLE, Token.SET_VARIABLE)
-_UNITARY = "unitary"  # each row of that name has a matrix of its own
+_UNITARY = "unitary"  # each row of this name has its own matrix
 _ARITY = struct.Struct("<3H")
 _TOKEN = struct.Struct("<3i")
 

@@ -61,7 +61,7 @@ _FACTOR = re.compile(
 Registers = dict[str, tuple[int, int]]  # first bit and size
 
 
-class _Else(Exception):
+class _NotPlain(Exception):
     """The text is not plain."""
 
 
@@ -81,18 +81,18 @@ def read(text: str) -> Program | None:
         for statement in statements[1:-1]:
             reader.take(statement.strip(_SPACE))
         return reader.program()
-    except (_Else, SimenvError):
+    except (_NotPlain, SimenvError):
         return None
 
 
 class _Reader:
-    """Reader of one text, by statements; raises _Else at the first that is not plain."""
+    """Reader of one text, by statements; raises _NotPlain at the first that is not plain."""
 
     def __init__(self) -> None:
         self._tape = ProgramBuilder()
         self._qubits: Registers = {}
         self._clbits: Registers = {}
-        self._found: dict[str, Sequence[int]] = {}  # cached operands of gates, by their text
+        self._cached_operands: dict[str, Sequence[int]] = {}  # of gates, by their text
         self._others: dict[str, Callable[[str], None]] = {
             "qreg": lambda rest: self._register(self._qubits, rest),
             "creg": lambda rest: self._register(self._clbits, rest),
@@ -104,7 +104,7 @@ class _Reader:
     def take(self, statement: str) -> None:
         result = _STATEMENT.fullmatch(statement)
         if result is None:
-            raise _Else
+            raise _NotPlain
         word, angles, rest = result.groups()
         gate = _GATES.get(word)
         if gate is not None:
@@ -112,13 +112,13 @@ class _Reader:
         elif angles is None and word in self._others:
             self._others[word](rest)
         else:
-            raise _Else
+            raise _NotPlain
         if len(self._tape.qubits) > MAX_BITS:
-            raise _Else
+            raise _NotPlain
 
     def program(self) -> Program:
         if not self._qubits:
-            raise _Else
+            raise _NotPlain
         registers = tuple([(name, size) for name, (_, size) in self._clbits.items()])
         return self._tape.program(_end(self._qubits), _end(self._clbits), registers)
 
@@ -128,15 +128,15 @@ class _Reader:
         taken = name in self._qubits or name in self._clbits or name in _GATES or name in _RESERVED
         size = 0 if result is None or result[2] is None else int(result[2])
         if taken or not size:
-            raise _Else
+            raise _NotPlain
         registers[name] = _end(registers), size
 
     def _gate(self, gate: tuple[str, int, int], angles: str | None, rest: str) -> None:
         name, width, params = gate
         values = [_angle(word) for word in angles.split(",")] if angles is not None else []
         if len(values) != params:
-            raise _Else
-        operands = self._of_gate(rest)
+            raise _NotPlain
+        operands = self._gate_operands(rest)
         tape = self._tape
         if width == 1 and len(operands) == 1:
             row = tape.row(name, 1, 0, params)
@@ -147,14 +147,14 @@ class _Reader:
             return
         qubits = [bits[0] for bits in operands if len(bits) == 1]
         if len(operands) != width or len(set(qubits)) != width:
-            raise _Else  # perhaps a whole register is an operand
+            raise _NotPlain  # perhaps a whole register is an operand
         tape.ops.append(tape.row(name, width, 0, params))
         tape.qubits += qubits
         tape.params += values
 
-    def _of_gate(self, rest: str) -> list[Sequence[int]]:
+    def _gate_operands(self, rest: str) -> list[Sequence[int]]:
         """Return the cached `_operands` of a gate: the same text always means the same bits."""
-        cached = self._found
+        cached = self._cached_operands
         try:
             return [cached[word] for word in rest.split(",")]
         except KeyError:
@@ -167,9 +167,9 @@ class _Reader:
         qubits = _operands(self._qubits, measured.rstrip(_SPACE))
         clbits = _operands(self._clbits, stored.lstrip(_SPACE)) if arrow else []
         if len(qubits) != 1 or len(clbits) != 1 or len(qubits[0]) != len(clbits[0]):
-            raise _Else
+            raise _NotPlain
         if type(qubits[0]) is not type(clbits[0]):  # a bit and a register, perhaps of one bit
-            raise _Else
+            raise _NotPlain
         row = self._tape.row("measure", 1, 1, 0)
         self._tape.ops += [row] * len(qubits[0])
         self._tape.qubits += qubits[0]
@@ -178,7 +178,7 @@ class _Reader:
     def _reset(self, rest: str) -> None:
         operands = _operands(self._qubits, rest)
         if len(operands) != 1:
-            raise _Else
+            raise _NotPlain
         row = self._tape.row("reset", 1, 0, 0)
         self._tape.ops += [row] * len(operands[0])
         self._tape.qubits += operands[0]
@@ -186,7 +186,7 @@ class _Reader:
     def _barrier(self, rest: str) -> None:
         qubits = [qubit for bits in _operands(self._qubits, rest) for qubit in bits]
         if len(set(qubits)) < len(qubits):
-            raise _Else
+            raise _NotPlain
         self._tape.ops.append(self._tape.row("barrier", len(qubits), 0, 0))
         self._tape.qubits += qubits
 
@@ -201,7 +201,7 @@ def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
     for word in text.split(","):
         operand = _OPERAND.fullmatch(word.strip(_SPACE))
         if operand is None:
-            raise _Else
+            raise _NotPlain
         name, index = operand.groups()
         start, size = registers.get(name, (0, 0))
         if index is None and size:
@@ -209,7 +209,7 @@ def _operands(registers: Registers, text: str) -> list[Sequence[int]]:
         elif index is not None and int(index) < size:
             results.append((start + int(index),))
         else:
-            raise _Else
+            raise _NotPlain
     return results
 
 
@@ -221,12 +221,12 @@ def _angle(text: str) -> float:
     while place < len(text) or not before:
         result = _FACTOR.match(text, place)
         if result is None:
-            raise _Else
+            raise _NotPlain
         factor = math.pi if result[1] else float(result[0].rstrip(_SPACE + "*/"))
         if before == "/" and not factor:
-            raise _Else
+            raise _NotPlain
         value = factor if not before else value * factor if before == "*" else value / factor
         place, before = result.end(), result[2] or "."
     if before != "." or not math.isfinite(value):
-        raise _Else
+        raise _NotPlain
     return -value if is_negative else value

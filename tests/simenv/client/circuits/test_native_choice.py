@@ -80,7 +80,7 @@ def test_concurrent_threads_pack_correct_bytes() -> None:
 
 def test_native_packer_holds_interpreter_lock() -> None:
     data = ladder(10, 2000)._data
-    desk = native.Scratch()
+    scratch = native.Scratch()
     turns, stop = [0], threading.Event()
 
     def spin() -> None:
@@ -95,7 +95,7 @@ def test_native_packer_holds_interpreter_lock() -> None:
     try:
         before = turns[0]
         for _ in range(50):
-            assert PACKER._walk(data, 0.0, desk.address)
+            assert PACKER._walk(data, 0.0, scratch.address)
         after = turns[0]
     finally:
         stop.set()
@@ -246,15 +246,15 @@ circuit.measure(0, 1)
 expected = load(circuit).packed
 assert native.CHOICE.prepare()
 assert load(circuit).packed == expected
-(desk,) = native.CHOICE.packer._desks
-before = desk.written()
+(scratch,) = native.CHOICE.packer._scratches
+before = scratch.written()
 child = os.fork()
 if not child:
     other = QuantumCircuit(2)
     other.cz(1, 0)
     os._exit(load(other).packed == expected)
 assert os.waitpid(child, 0)[1] == 0
-assert desk.written() == before
+assert scratch.written() == before
 
 def forever():
     while True:

@@ -71,7 +71,7 @@ def test_cache_of_outcome_sets_is_bounded() -> None:
         rows, numbers = pack(values, 1)
         found = bitstrings.counts(rows, 1, numbers, registers)
         assert list(found) == [format(value, "06b") for value in values]
-    assert len(bitstrings._few((6,))) <= bitstrings.SETS_KEPT
+    assert len(bitstrings._outcome_sets((6,))) <= bitstrings.SETS_KEPT
 
 
 def test_unwritten_clbits_are_zero_in_single_outcome() -> None:
