@@ -49,7 +49,7 @@ def kernel_folder(path: Path) -> Path:
     try:
         return private_folder(path, "SIMENV_KERNELS")
     except ConfigError as error:
-        way = f"rm -r {path}, kernels are compiled anew" if path.is_dir() else error.hint
+        way = f"rm -r {path}, kernels are compiled again" if path.is_dir() else error.hint
         raise ConfigError(error.message, hint=way) from error
 
 

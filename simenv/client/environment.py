@@ -382,7 +382,7 @@ def _reason(reason: object) -> str:
     if not isinstance(reason, str) or not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
         raise OptionError(
             f"reason={reason!r:.80}",
-            hint=f"1 to {MAX_REASON_CHARS} characters, for whoever finds the node drained",
+            hint=f"1 to {MAX_REASON_CHARS} characters for other administrators",
         )
     return reason
 

@@ -132,7 +132,7 @@ class TaskHistory:
         if is_call(asked.terms):
             raise OptionError(
                 f"a call of engine {asked.terms.engine} is not submitted again",
-                hint="call the function, or transpile the circuits, anew",
+                hint="call the function, or transpile the circuits, again",
             )
         terms = msgspec.structs.replace(asked.terms, after=())
         return send(self._session, PreparedSubmit(terms, [asked.spec], single=True), None)

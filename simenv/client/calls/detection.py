@@ -123,7 +123,7 @@ class DetectionResult:
 
     def _rows(self, packed: bytes, width: int) -> NDArray[np.uint8]:
         if not self._answer.detection_events and not self._answer.observable_flips:
-            raise OptionError("the bits of each shot were not asked for", hint='outputs="memory"')
+            raise OptionError("the bits of each shot were not requested", hint='outputs="memory"')
         import numpy as np
 
         return np.frombuffer(packed, np.uint8).reshape(self.shots, -(-width // 8))

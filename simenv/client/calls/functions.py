@@ -127,8 +127,8 @@ def _read(packed: bytes) -> Any:
     answer = decode_answer(packed, FunctionAnswer)
     try:
         return _cloudpickle().loads(answer.pickled)
-    except Exception as error:  # of a user's own objects, of whatever type
+    except Exception as error:  # objects of the user may raise any type
         raise OptionError(
-            f"what the function returned cannot be read here: {type(error).__name__}: {error}",
+            f"the returned value cannot be unpickled: {type(error).__name__}: {error}",
             hint="this process needs the modules of the classes that were returned",
         ) from error

@@ -124,7 +124,7 @@ class FileAddress:
         )
         file = self._file
         if file is None:
-            return "it was never heard", hint
+            return "it has never answered", hint
         state = "has ended" if ended(file) else "does not answer"
         if self._tcp is not None and not ended(file):
             state = f"is out of reach: {found_out(self._tcp.way(), self._tcp.address)}"

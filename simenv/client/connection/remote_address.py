@@ -69,7 +69,7 @@ class KeyFileAddress:
     def fate(self) -> tuple[str, str]:
         file = self._file
         if file is None or self._connection is None:
-            return "it was never heard", ""
+            return "it has never answered", ""
         reason = found_out(self._connection.way(), file.address)
         return reason, f"ask where it runs: simenv status --name {file.name}"
 

@@ -293,7 +293,7 @@ def rerun_damaged(session: TaskSource, broken: TaskHandle) -> TaskHandle:
     if session.verify(broken.number) in ("unknown", "removed"):
         raise NotFoundError(
             f"the result of task {broken.id} is no longer kept",
-            hint="submit it again with its seed; results.keep_gib says how much is kept",
+            hint="submit it again with its seed; results.keep_gib limits the stored results",
         )
     fresh = TaskHandle(session, broken.number, broken.submission)
     session.wait_ended(fresh, None)

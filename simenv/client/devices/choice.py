@@ -105,12 +105,12 @@ class SubmitDevices:
         for output in ("statevector", "gradient"):
             if output in outputs:
                 raise OptionError(
-                    f"the output {output!r} was asked of a device, whose state is mixed by noise",
+                    f"a device has no output {output!r}: noise makes its state mixed",
                     hint="counts, probabilities or expectation values; or no device",
                 )
         if "probabilities" in outputs and not loaded.measures:
             raise OptionError(
-                "probabilities were asked of a device, of a circuit that measures nothing",
+                "probabilities of a device need a circuit that measures",
                 hint="measure (circuit.measure_all()): probabilities are those of clbits",
             )
 

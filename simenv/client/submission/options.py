@@ -390,5 +390,5 @@ def _outputs(outputs: tuple[str, ...] | str) -> tuple[str, ...]:
         if output not in OUTPUTS:
             raise OptionError(f"output {output!r} is not known", hint=f"of: {', '.join(OUTPUTS)}")
     if not names:
-        raise OptionError("no outputs were asked for", hint=f"some of: {', '.join(OUTPUTS)}")
+        raise OptionError("no outputs were requested", hint=f"some of: {', '.join(OUTPUTS)}")
     return tuple(dict.fromkeys(names))

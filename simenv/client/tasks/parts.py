@@ -155,7 +155,7 @@ def checked_keep(keep_s: float) -> float:
     """Check the seconds for which a worker keeps a state. Raises OptionError."""
     if not 0.0 <= keep_s <= MAX_KEEP_S:
         raise OptionError(
-            f"keep_s={keep_s!r:.80}", hint=f"seconds, from 0 to {MAX_KEEP_S:g}; 0: it is not kept"
+            f"keep_s={keep_s!r:.80}", hint=f"seconds, from 0 to {MAX_KEEP_S:g}; 0: no state stays"
         )
     return float(keep_s)
 
@@ -203,7 +203,7 @@ def _refuse(options: Any, names: tuple[str, ...]) -> None:
     for name in names:
         if name in options:
             raise OptionError(
-                f"{name}= of a circuit that goes on from a part",
-                hint="seed, engine and precision are those of the first part; the others are of"
-                " circuits without parts",
+                f"{name}= is no option of a circuit that continues from a part",
+                hint="seed, engine and precision are those of the first part; other options need a"
+                " circuit without parts",
             )

@@ -241,7 +241,7 @@ class Task(TaskFuture):
     def _late(self, timeout_s: float | None) -> TimedOutError:
         return TimedOutError(
             f"task {self.id} has no result after {timeout_s or 0.0:g} s",
-            hint="it goes on: ask again, or cancel it",
+            hint="the task goes on: wait again, or cancel it",
             task=self.id,
         )
 
@@ -315,7 +315,7 @@ def _each(waiting: Waiting, timeout_s: float | None, line: ProgressLine) -> Iter
             if deadline is not None and time.monotonic() >= deadline:
                 raise TimedOutError(
                     f"{total - ended} of {total} tasks have no result after {timeout_s:g} s",
-                    hint="they go on: ask again, or cancel them",
+                    hint="the tasks go on: wait again, or cancel them",
                 )
             if progress:
                 first = next(iter(waiting))

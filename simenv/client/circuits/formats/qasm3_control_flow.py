@@ -225,7 +225,7 @@ class FlowVisitor(ConvertVisitor):  # type: ignore[misc]
         if (end - start) // step >= 1 << 62:
             raise LimitExceededError(
                 f"{self.counter.place(node)}a loop of more than 2**62 passes",
-                hint="no machine comes to its end",
+                hint="use fewer passes",
             )
         return entry
 
