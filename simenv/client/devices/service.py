@@ -26,6 +26,8 @@ class ServiceDevices:
         return {device.name: device for device in result}
 
     def store(self, document: bytes) -> str:
-        """Store a noise document; return its hexadecimal digest. Raises OptionError,
-        LimitExceededError for a document that is too large."""
+        """Store a noise document; return its digest in hexadecimal.
+
+        Raises OptionError, LimitExceededError.
+        """
         return self._session.request(NoiseStored, partial(StoreNoise, body=document)).digest

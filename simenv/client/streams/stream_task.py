@@ -67,7 +67,7 @@ class StreamTask:
         return next((error for error in entries if error is not None), None)
 
     def cancel(self) -> bool:
-        """Cancel all tasks; return False if they had ended before."""
+        """Cancel all tasks; return False if all had ended before."""
         return sum(task.cancel() for task in self.tasks) > 0  # `sum`, not `any`: cancel each task
 
     def part_ended(self) -> bool:

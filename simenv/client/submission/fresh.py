@@ -107,7 +107,8 @@ class FreshTask(Task):
         return handle
 
     def _resubmit_stale(self, handle: TaskHandle) -> bool:
-        """Submit a stale attempt again, unless another thread has; return whether this happened."""
+        """Submit a stale attempt again. Return whether the attempt `handle` has been replaced, by
+        this or by another thread; its replacement may be the error of the submission."""
         if handle.final_state is not TaskState.FAILED:
             return False
         with self._lock:
