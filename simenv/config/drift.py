@@ -1,6 +1,6 @@
 """Parse the drift of a pool's device: `replay` or `walk`, and `key=value` pairs joined by colons.
 
-`replay:factor=86400` replays the dated snapshots of the folder of the device, a day in each second.
+`replay:factor=86400` replays the dated snapshots of the device's folder, one day per second.
 `walk:seed=7:every_s=3600:spread=0.1` is a random walk. `outages=7200+600/90000+60`: begins and
 lengths in seconds of the device's time, from the start of the drift.
 """
@@ -19,10 +19,10 @@ EXAMPLE = "walk:seed=7:every_s=3600:spread=0.1:factor=60:outages=7200+600"
 
 
 class DriftSpec(msgspec.Struct, frozen=True):
-    """How the device of a pool drifts."""
+    """Drift of the device of a pool."""
 
     kind: str
-    factor: float = 1.0  # seconds of the device in one of the clock
+    factor: float = 1.0  # seconds of the device in one second of the clock
     seed: int = 0
     every_s: float = 3600.0  # of the device's time, between two steps of a walk
     spread: float = 0.1  # relative standard deviation of each value of a walk
@@ -30,7 +30,8 @@ class DriftSpec(msgspec.Struct, frozen=True):
 
 
 def drift_of(text: str, source: str) -> DriftSpec:
-    """Raises ConfigError, which names the key, the value and what is allowed."""
+    """Parse the value of `drift`. Raises ConfigError, which names the key, the value and the
+    allowed ones."""
     kind, *pairs = text.split(":")
     if kind not in KINDS:
         raise ConfigError(

@@ -1,16 +1,17 @@
 """Environment variables that the service and its workers inherit: one allow-list for both.
 
-The service inherits what its workers may have, its own settings, and what it needs to reach other
-nodes as its user. Invariant: no variable identifies a worker as a rank of another MPI program. A
-service that was itself started by mpirun, a PMIx job or srun must not pass on its rank: MPI would
-wait for peers that do not exist. The launcher of a worker adds the MPI variables it needs.
+The service inherits the variables of its workers, its own settings, and those that it needs to
+reach other nodes as its user. Invariant: no variable identifies a worker as a rank of another MPI
+program. A service that was itself started by mpirun, a PMIx job or srun must not pass on its rank:
+MPI would wait for peers that do not exist. The launcher of a worker adds the MPI variables that it
+needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Where things are, and how threads and MPI behave. Nothing else.
+# Paths, and settings of threads and MPI. Nothing else.
 WORKER_NAMES = frozenset(
     {
         *("PATH", "HOME", "USER", "LANG", "TMPDIR", "VIRTUAL_ENV", "SIMENV_HOME"),
@@ -20,7 +21,7 @@ WORKER_NAMES = frozenset(
 )
 WORKER_PREFIXES = (
     *("LC_", "OMP_", "NUMBA_", "SLURM_", "PBS_"),
-    # A site's settings of MPI, not what names a rank of another MPI program.
+    # A site's settings of MPI, without the variables that identify a rank of another MPI program.
     *("OMPI_MCA_", "OPAL_", "PMIX_MCA_", "PRTE_MCA_", "MPICH_", "I_MPI_"),
     *("UCX_", "FI_", "MPI4PY_"),
 )
@@ -29,11 +30,11 @@ SERVICE_NAMES = WORKER_NAMES | {"SSH_AUTH_SOCK", "KRB5CCNAME", "CUDA_VISIBLE_DEV
 SERVICE_PREFIXES = ("SIMENV_", *WORKER_PREFIXES)
 
 
-# Proofs of who we are, to the site: another node gets a worker's environment in an argument, which
-# everybody there can read.
+# Credentials for the site's job manager. Another node gets a worker's environment as an argument of
+# a command, which every user of that node can read.
 SECRETS = frozenset({"SLURM_JWT", "PBS_JOBCOOKIE"})
-# Of a step of srun, not of the job: Open MPI takes a process that has them for one that srun
-# started, and asks Slurm for its rank.
+# Variables of a step of srun, not of the job. Open MPI takes a process with these variables for one
+# that srun started, and asks Slurm for its rank.
 STEP_PREFIXES = (
     *("SLURM_STEP", "SLURM_SRUN_", "SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_DISTRIBUTION"),
     *("SLURM_LAUNCH_NODE", "SLURM_UMASK", "SLURM_PMI", "SLURM_MPI_"),
@@ -44,7 +45,7 @@ STEP = frozenset(
         *("SLURM_TASKS_PER_NODE_STEP", "SLURM_NPROCS", "SLURM_NTASKS"),
     }
 )
-# Any of these: the service is a rank of an outer MPI, whose launcher wrote settings of its own.
+# If one of these is set, the service is a rank of an outer MPI, whose launcher added settings.
 OUTER_RANK = ("PMIX_RANK", "PMIX_NAMESPACE", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMI_FD")
 MPI_PREFIXES = ("OMPI_", "PMIX_", "PRTE_")
 # Libraries of engines: their threads sleep while they wait, and BLAS starts none of its own.
@@ -52,7 +53,7 @@ QUIET = {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def worker_environ(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The allow-listed part of an environment, and what keeps libraries quiet."""
+    """Return the allow-listed variables of an environment, and those of QUIET."""
     is_rank = any(name in environ for name in OUTER_RANK)
     inherited = {
         key: value

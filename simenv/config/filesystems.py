@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePath
 
-# File systems that several machines may see; SQLite's WAL needs memory shared by its users.
+# File systems that several machines may mount; SQLite's WAL needs memory shared by its users.
 NETWORK = frozenset(
     {
         *("nfs", "nfs3", "nfs4", "lustre", "gpfs", "mmfs", "beegfs", "pvfs2", "orangefs", "panfs"),
@@ -31,8 +31,8 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
 def kind(folder: PurePath, mounts: str) -> str:
-    """The type of the file system that holds an absolute folder, by the text of
-    /proc/self/mountinfo; "" if that does not say."""
+    """Return the type of the file system of an absolute folder, from `mounts`, the text of
+    /proc/self/mountinfo; "" if no mount contains the folder."""
     best, result = -1, ""
     for line in mounts.splitlines():
         before, dash, after = line.partition(" - ")
@@ -41,12 +41,12 @@ def kind(folder: PurePath, mounts: str) -> str:
             continue
         mount = PurePath(_ESCAPE.sub(lambda match: chr(int(match[1], 8)), fields[4]))
         if (folder == mount or mount in folder.parents) and len(mount.parts) >= best:
-            best, result = len(mount.parts), after.split()[0]  # of two on one place the later holds
+            best, result = len(mount.parts), after.split()[0]  # a later mount hides an earlier one
     return result
 
 
 def is_network(kind: str) -> bool:
-    """Is that type of file system one that other machines see too?"""
+    """Return whether a file system type is one that other machines can mount too."""
     name = kind.removeprefix("fuse.").lower()
     return kind in NETWORK or (
         kind.startswith("fuse.") and (name in NETWORK or name.startswith(NETWORK_FUSE))
@@ -54,7 +54,7 @@ def is_network(kind: str) -> bool:
 
 
 def kind_of(folder: Path) -> str:
-    """The same of a folder here, which need not exist yet; "" if unknown."""
+    """Return the file system type of a folder, which need not exist yet; "" if unknown."""
     try:
         return kind(folder.resolve(), Path("/proc/self/mountinfo").read_text())
     except OSError:

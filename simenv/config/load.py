@@ -1,7 +1,7 @@
 """Merge defaults, the last start's settings, files and options into one `Config`.
 
-Later sources override earlier ones: defaults, the settings of the last start (where its journal
-still exists), `simenv.toml`, options of the call. The result is written as JSON for the service
+Later sources override earlier ones: defaults, the settings of the last start (if its journal still
+exists), `simenv.toml`, options of the call. The result is written as JSON for the service
 process, whose only argument is that file.
 """
 
@@ -24,7 +24,7 @@ from simenv.errors import ConfigError
 from simenv.files import write_atomic
 
 _ANEW = "simenv up --config FILE"
-# Of one start, not of the environment.
+# Settings of one start, not of the environment.
 _NEVER_KEPT = ("name", "resume", "force_lock", "lifeline", "faults", "format")
 _SIZES = ("memory_bytes", "memory_per_slot", "max_queued_bytes")
 
@@ -34,10 +34,10 @@ def load(
     file: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
-    """Defaults, then `file`, then `options`.
+    """Merge defaults, then `file`, then `options`.
 
-    Without `file`: what `kept` says, then SIMENV_HOME/<name>/simenv.toml where nothing is kept or
-    where it was changed since, then `options`.
+    Without `file`: the result of `kept`, then SIMENV_HOME/<name>/simenv.toml if `kept` is empty or
+    the file is newer than the last start, then `options`.
     """
     name = check_name(str(options.get("name", "default")))
     source, last, settings = "options", dict[str, object](), dict[str, object]()
@@ -52,21 +52,21 @@ def load(
     merged = _merged(last, settings, options)
     if (
         "pools" in settings or "pools" in options
-    ):  # those of the last start are where they were then
+    ):  # else the pools are those of the last start, with its folders
         merged["import_from"] = import_folders(environ)
     return convert({**merged, "name": name}, source)
 
 
 def import_folders(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Where a provider's module is looked for: the working directory, then PYTHONPATH."""
+    """Folders to search for the module of a provider: the working directory, then PYTHONPATH."""
     environ = os.environ if environ is None else environ
     named = environ.get("PYTHONPATH", "").split(os.pathsep)
     return tuple(dict.fromkeys(os.path.abspath(each) for each in (os.curdir, *filter(None, named))))
 
 
 def _merged(*layers: Mapping[str, object]) -> dict[str, object]:
-    """Later words win: key by key also inside [launcher], and the nodes as one thing, whether
-    `hosts` names them or `hostfile`."""
+    """Merge layers of settings, of which later ones override earlier ones. Keys of [launcher] are
+    merged one by one; `hosts` and `hostfile` replace each other."""
     entries: dict[str, object] = {}
     launcher: dict[str, object] = {}
     for layer in layers:
@@ -87,9 +87,10 @@ def _table(launcher: object) -> dict[str, object]:
 def kept(
     name: str, environ: Mapping[str, str] | None = None, resume: bool = False
 ) -> dict[str, object]:
-    """What the environment's last start was told; {} where there is none, or no journal of it.
+    """Return the settings of the environment's last start; {} if there was none or if its journal
+    does not exist.
 
-    `resume`: the journal need not be where it was.
+    `resume`: return the settings also without a journal at its former path.
     """
     path = home_root(environ) / check_name(name) / "config.json"
     if not path.exists():
@@ -103,7 +104,8 @@ def kept(
 
 
 def convert(values: Mapping[str, object], source: str = "options") -> Config:
-    """A checked Config; ConfigError names the key, the value and what is allowed."""
+    """Return a checked Config. Raises ConfigError, which names the key, the value and the allowed
+    values."""
     fields = Config.__struct_fields__
     for key in values:
         if key not in fields:
@@ -117,7 +119,8 @@ def convert(values: Mapping[str, object], source: str = "options") -> Config:
 
 
 def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
-    """What people write as the values of a Config: sizes, pools, a launcher's name, a path."""
+    """Parse values that users write as text or tables: sizes, pools, limits, the launcher, the path
+    of the hostfile."""
     plain = dict[str, Any](values)
     for key in _SIZES:
         if isinstance(plain.get(key), str):
@@ -138,7 +141,7 @@ def _plain(values: Mapping[str, object], source: str) -> dict[str, Any]:
 
 
 def read(path: Path) -> Config:
-    """A resolved Config written by `write`."""
+    """Read a resolved Config that `write` has written. Raises ConfigError."""
     try:
         config = msgspec.json.decode(path.read_bytes(), type=Config)
     except (OSError, msgspec.MsgspecError) as error:
@@ -157,7 +160,7 @@ def write(config: Config, path: Path) -> None:
 
 
 def _toml(path: Path) -> dict[str, object]:
-    """A hostfile's path counts from the file that names it."""
+    """Read a TOML file. A relative `hostfile` is resolved against the folder of this file."""
     try:
         settings = tomllib.loads(path.read_text())
     except OSError as error:

@@ -20,21 +20,21 @@ CONFIG_FORMAT = 1
 
 
 class HistorySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long ended tasks are kept."""
+    """Retention time of ended tasks: the table [history]."""
 
     keep_days: float = 30.0  # days after the end of a task
 
 
 class Results(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How much is kept of them, files of results and journal together."""
+    """Disk space of ended tasks, result files and journal together: the table [results]."""
 
     keep_gib: float = 20.0  # GiB of result files and journal together
     keep_free_gib: float = -1.0  # GiB of the disk kept free; below 0: 5 %, at least 1 GiB
 
 
 class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one pool orders its queue and admits reservations: a table [policies.POOL]; "": as it
-    was."""
+    """Queue policy and admission policy of one pool: a table [policies.POOL]. "" leaves the present
+    policy as it is."""
 
     queue: str = ""  # priority, fifo, ordered, round_robin
     keys: tuple[str, ...] = ()  # sort keys of ordered
@@ -45,15 +45,15 @@ class Policies(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the owners of keys may use: the table [limits]. The environment's own user has none."""
+    """Limits of the owners of keys: the table [limits]. The environment's own user has none."""
 
     client: OwnerLimits = CLIENT_LIMITS
     admin: OwnerLimits = UNLIMITED
-    keys: dict[str, dict[str, int]] = {}  # by the name of a key: what differs from its role's
+    keys: dict[str, dict[str, int]] = {}  # by name of key: limits that differ from its role's
 
 
 class Launching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How workers are started: the table [launcher]."""
+    """Launcher of workers: the table [launcher]."""
 
     use: str = "auto"  # auto, prte, mpirun, local
     agent: str = ""  # runs a command on a host: AGENT HOST COMMAND...; "": srun or ssh
@@ -62,7 +62,7 @@ class Launching(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything the service needs to know at start."""
+    """Settings of one start of the service."""
 
     name: str = "default"
     durability: str = "accepted"  # process, accepted or power
@@ -90,9 +90,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     policies: dict[str, Policies] = {}  # by pool; "all": the whole environment
     resume: bool = False  # refuse to start without a journal; take the copy where that is newer
     force_lock: bool = False  # pass by the lock of a service on another machine
-    import_from: tuple[str, ...] = ()  # where providers' modules are, beside what is installed
+    import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
     lifeline: bool = False  # end when the starter's pipe closes (private environments)
-    faults: str = ""  # drills: "point:nth,..."; see simenv.service.support.fault_injection
+    faults: str = ""  # for fault injection: "point:nth,..."; see simenv.service.support
     format: int = CONFIG_FORMAT
 
 
@@ -104,7 +104,7 @@ _FIGURES = {"": (), "unlimited": (), "credit": ("credits",), "rate": ("rate", "s
 
 
 def check_policies(name: str, policies: Policies, pools: Iterable[str], source: str) -> None:
-    """ConfigError names the key, the value and what is allowed."""
+    """Raises ConfigError, which names the key, the value and the allowed values."""
     what = f"{source}: policies.{name[:64]}"
     pool_names = (ALL, *pools)
     if name not in pool_names:
@@ -137,10 +137,10 @@ DURABILITIES = ("accepted", "process", "power")
 LAUNCHERS = ("auto", "prte", "mpirun", "local")
 MAX_NODES = 4_096
 MAX_LINE_CHARS = 65_536
-LEAST_PER_SLOT = 2**24  # a rank's own buffers need as much
+LEAST_PER_SLOT = 2**24  # bytes: a rank's own buffers need as much
 _HOST = r"[A-Za-z0-9_][A-Za-z0-9_.-]*(\[[0-9,-]+\][A-Za-z0-9_.-]*)*(:\d{1,5})?"
 _HOSTS = re.compile(rf"{_HOST}(,{_HOST})*\Z")
-# Beats come every second: fewer than three prove nothing.
+# Heartbeats come every second: fewer than three lost ones do not show that a worker is lost.
 _BOUNDS: tuple[tuple[str, float, float], ...] = (
     ("slots", 0, 4096),
     ("memory_bytes", 0, MAX_BYTES),
@@ -160,7 +160,8 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
 
 
 def listen_parts(listen: str) -> tuple[str, int]:
-    """Host and port of `tcp://HOST:PORT`; ConfigError if that is not what it is."""
+    """Return the host and the port of `tcp://HOST:PORT`. Raises ConfigError if `listen` has another
+    form or means all interfaces."""
     scheme, _, rest = listen.partition("://")
     host, _, port = rest.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -184,8 +185,8 @@ def listen_parts(listen: str) -> tuple[str, int]:
 
 
 def is_any_address(host: str) -> bool:
-    """Does this host mean all interfaces? However it is written: `*`, `0`, `0x0`, `0.0`, `::0`,
-    `::ffff:0.0.0.0`; getaddrinfo reads the old spellings of inet_aton(3) too."""
+    """Return whether a host means all interfaces, in any spelling: `*`, `0`, `0x0`, `0.0`, `::0`,
+    `::ffff:0.0.0.0`. getaddrinfo reads the old spellings of inet_aton(3) too."""
     if host == "*":
         return True
     bare = host.partition("%")[0]
@@ -199,7 +200,7 @@ def is_any_address(host: str) -> bool:
 
 
 def check(config: Config, source: str) -> None:
-    """ConfigError names the key, the value and what is allowed."""
+    """Raises ConfigError, which names the key, the value and the allowed values."""
     check_name(config.name)
     if config.durability not in DURABILITIES:
         raise ConfigError(

@@ -22,7 +22,7 @@ from simenv.errors import ConfigError
 
 
 class EnvironmentPaths(msgspec.Struct, frozen=True):
-    """Where an environment keeps its things."""
+    """Paths of the files and folders of one environment."""
 
     home: Path  # connection file, config, logs (0700)
     state: Path  # the live journal (0700)
@@ -33,12 +33,12 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
 
     @property
     def server_key(self) -> Path:
-        """The environment's own keys, and where it listened last."""
+        """File with the environment's own keys and the address at which it listened last."""
         return self.home / "server-key.json"
 
     @property
     def keys(self) -> Path:
-        """Who is let in from other machines."""
+        """File with the keys of users of other machines."""
         return self.home / "keys.json"
 
     @property
@@ -47,7 +47,7 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
 
     @property
     def joining(self) -> Path:
-        """How workers find the service of this start."""
+        """File by which workers find the service of this start."""
         return self.home / "worker.json"
 
     @property
@@ -65,7 +65,7 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
 
     @property
     def copy(self) -> Path:
-        """Copy of the journal, for a start elsewhere."""
+        """Copy of the journal, for a start on another machine."""
         return self.home / "journal.copy.db"
 
     @property
@@ -75,7 +75,8 @@ class EnvironmentPaths(msgspec.Struct, frozen=True):
 
 
 class OwnerEndpoint(msgspec.Struct, frozen=True):
-    """How the environment's own user comes in from another machine that sees this file."""
+    """Address and keys for connections of the environment's own user from another machine that can
+    read this file."""
 
     address: str  # tcp://HOST:PORT
     server_key: str  # public; all keys in ZeroMQ's base 85
@@ -87,7 +88,8 @@ class OwnerEndpoint(msgspec.Struct, frozen=True):
 
 
 class ConnectionFile(msgspec.Struct, frozen=True):
-    """`connection.json`: where the service listens; its mtime is the last sign of life."""
+    """Contents of `connection.json`: the addresses of the service. The service renews the mtime of
+    the file as long as it runs."""
 
     format: int
     name: str
@@ -98,12 +100,12 @@ class ConnectionFile(msgspec.Struct, frozen=True):
     sockets: str  # folder of client.sock and worker.sock
     address: str = ""  # for other machines: tcp://HOST:PORT; "": it does not listen
     server_key: str = ""  # public, in ZeroMQ's base 85
-    own: OwnerEndpoint | None = None  # None: its own user works on its node only
+    own: OwnerEndpoint | None = None  # None: its own user can connect on its node only
     start_ticks: str = ""  # of the process, in clock ticks since the node's boot; "": not known
 
 
 def home_root(environ: Mapping[str, str] | None = None) -> Path:
-    """SIMENV_HOME, by default ~/.simenv."""
+    """Return SIMENV_HOME, by default ~/.simenv."""
     environ = os.environ if environ is None else environ
     return Path(environ.get("SIMENV_HOME") or Path.home() / ".simenv").expanduser().absolute()
 
@@ -114,20 +116,24 @@ def devices_folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def connection_file(name: str = "default") -> Path:
-    """Of the named environment; ConfigError if it can be none's name."""
+    """Path of the connection file of an environment. Raises ConfigError if the name is not
+    allowed."""
     return home_root() / check_name(name) / "connection.json"
 
 
 def service_file(environ: Mapping[str, str] | None = None) -> Path | None:
-    """The connection file SIMENV_SERVICE names, if any."""
+    """Path of the connection file that SIMENV_SERVICE names; None if it is not set."""
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_SERVICE")
     return Path(named).expanduser().absolute() if named else None
 
 
 def interpreter(environ: Mapping[str, str] | None = None) -> str:
-    """The Python that services are started with: SIMENV_PYTHON, else this one. A program that has
-    Python built in, such as DEFw's, is none, nor is a link to one of any name: ConfigError."""
+    """Return the Python that starts services: SIMENV_PYTHON, else this interpreter.
+
+    Raises ConfigError if this process is a program with embedded Python, such as DEFw's, also if
+    it was started by a link with the name of an interpreter.
+    """
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_PYTHON")
     if not named and not _is_python(sys.executable):
@@ -139,33 +145,34 @@ def interpreter(environ: Mapping[str, str] | None = None) -> str:
 
 
 def _is_python(program: str | None) -> bool:
-    """By the name of the file behind all links: links of any name lead to other programs."""
+    """Return whether a program is a Python interpreter, by the name of the file behind all links:
+    the name of a link says nothing about its target."""
     return bool(program) and "py" in Path(str(program)).resolve().name.lower()
 
 
 def application(environ: Mapping[str, str] | None = None) -> str:
-    """The run of an application this process belongs to (SIMENV_APP); "" if to none."""
+    """Name of the run of an application that this process belongs to (SIMENV_APP); "" if none."""
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_APP", "")
     return check_name(named, "SIMENV_APP: an application's") if named else ""
 
 
 def launch_agent(config: Config, environ: Mapping[str, str] | None = None) -> str:
-    """The program that runs a command on a host, called as AGENT HOST COMMAND...:
-    SIMENV_LAUNCH_AGENT, else what the table [launcher] says; "" if neither does."""
+    """Return the agent, the program that is called as AGENT HOST COMMAND...: SIMENV_LAUNCH_AGENT,
+    else the value in the table [launcher]; "" if neither is set."""
     environ = os.environ if environ is None else environ
     return environ.get("SIMENV_LAUNCH_AGENT") or config.launcher.agent
 
 
 def places(config: Config, environ: Mapping[str, str] | None = None) -> EnvironmentPaths:
-    """The folders of one environment; nothing is created."""
+    """Return the paths of one environment; nothing is created."""
     home = home_root(environ) / check_name(config.name)
     return EnvironmentPaths(home, state_folder(config, home, environ))
 
 
 def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None = None) -> Path:
-    """Where the live journal is: `state_dir`; else the environment's home, if that is on a disk of
-    this machine; else a folder of this machine's own, under SIMENV_SCRATCH, TMPDIR or /var/tmp."""
+    """Return the folder of the live journal: `state_dir`; else the environment's home, if it is on
+    a local disk; else a local folder under SIMENV_SCRATCH, TMPDIR, /var/tmp or /tmp."""
     environ = os.environ if environ is None else environ
     if config.state_dir:
         return Path(config.state_dir).absolute()
@@ -183,8 +190,8 @@ def state_folder(config: Config, home: Path, environ: Mapping[str, str] | None =
 
 
 def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """A fresh 0700 folder for sockets, under `socket_base`. ConfigError if others could put one of
-    their own in its place."""
+    """Create a new 0700 folder for sockets, under `socket_base`. Raises ConfigError if other users
+    could replace it by a folder of theirs."""
     built = Path(tempfile.mkdtemp(prefix="simenv-", dir=socket_base(environ)))
     try:
         files.check_private(built, "TMPDIR")
@@ -195,8 +202,8 @@ def socket_folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def socket_base(environ: Mapping[str, str] | None = None) -> Path:
-    """XDG_RUNTIME_DIR where it is a folder of ours alone, as its specification says it must be (it
-    may be another user's after `su`); else the system's temporary folder."""
+    """Return XDG_RUNTIME_DIR if it is a private folder of this user, as its specification requires
+    (after `su` it may be another user's); else the system's temporary folder."""
     environ = os.environ if environ is None else environ
     runtime = environ.get("XDG_RUNTIME_DIR")
     if runtime and os.access(runtime, os.W_OK) and files.weakness(Path(runtime)) is None:
@@ -205,13 +212,14 @@ def socket_base(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def kernel_cache(environ: Mapping[str, str] | None = None) -> Path:
-    """Where compiled kernels are kept for all environments of this user: SIMENV_KERNELS (a local
-    disk, where homes are far away), by default SIMENV_HOME/kernels."""
+    """Folder of compiled kernels for all environments of this user: SIMENV_KERNELS (a local disk,
+    if homes are on a network file system), by default SIMENV_HOME/kernels."""
     environ = os.environ if environ is None else environ
     named = environ.get("SIMENV_KERNELS")
     return Path(named).expanduser().absolute() if named else home_root(environ) / "kernels"
 
 
 def kernel_folder(environ: Mapping[str, str] | None = None) -> Path:
-    """`kernel_cache`, made and checked. ConfigError if others can write there."""
+    """Create and check the folder `kernel_cache`. Raises ConfigError if other users can write to
+    it."""
     return files.kernel_folder(kernel_cache(environ))

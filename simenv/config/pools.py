@@ -1,8 +1,8 @@
 """Parse pools: a table of `simenv.toml`, or NAME:key=value,... of a command line.
 
-Both have the same keys. `workers=N` is min=N,max=N, and
-`workers=auto` one worker for each GPU; `memory` is a size; node patterns are joined
-by `+` on a command line, where a comma separates keys, and are a list in `simenv.toml`.
+Both have the same keys. `workers=N` means min=N,max=N; `workers=auto` means one worker for each
+GPU. `memory` is a size. Node patterns are joined by `+` on a command line, where a comma separates
+keys, and are a list in `simenv.toml`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PATTERN = re.compile(r"[A-Za-z0-9*?][A-Za-z0-9_.*?-]{0,254}\Z")
 
 
 def pool_text(text: str) -> PoolSpec:
-    """`NAME:engine=E,workers=N` to what is asked for."""
+    """Parse `NAME:engine=E,workers=N`. Raises ConfigError."""
     name, _, rest = text.partition(":")
     settings: dict[str, object] = {"name": name}
     for word in rest.split(",") if rest else ():
@@ -49,8 +49,8 @@ def pool_text(text: str) -> PoolSpec:
 
 
 def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
-    """A pool of its words or of a table's values; ConfigError names the key, the value, and what
-    is allowed."""
+    """Return the pool that a table specifies; its values may be text. Raises ConfigError, which
+    names the key, the value and the allowed values."""
     values = dict(table)
     if "memory_bytes" in values:  # its name in a PoolSpec
         values["memory"] = values.pop("memory_bytes")
@@ -86,7 +86,7 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
 
 
 def check_pool(pool: PoolSpec, source: str) -> None:
-    """ConfigError where no environment could have such a pool."""
+    """Raises ConfigError if no environment can have such a pool."""
     check_name(pool.name, "pool")
     what = f"{source}: pool {pool.name!r}"
     if taken := _ON_DEMAND.match(pool.name):
@@ -124,7 +124,7 @@ def check_pool(pool: PoolSpec, source: str) -> None:
 
 
 def _check_provider(pool: PoolSpec, what: str) -> None:
-    """A machine is held by one worker of one rank, as long as the pool is there."""
+    """Check `provider`. One worker of one rank holds a machine for the whole life of its pool."""
     example = "NAME:engine=hardware,provider=MODULE:FACTORY"
     if pool.provider and pool.device:
         raise ConfigError(f"{what} has a provider and a device", hint=f"a machine's is {example}")
@@ -147,7 +147,7 @@ def _check_provider(pool: PoolSpec, what: str) -> None:
 
 
 def _check_program(pool: PoolSpec, what: str) -> None:
-    """A program is started by workers of one rank: it brings ranks of its own."""
+    """Check `command`. Workers of one rank start the program, which starts ranks of its own."""
     example = "NAME:engine=external,command=PROGRAM {circuit} {shots}"
     if (pool.engine == EXTERNAL) != bool(pool.command):
         lacks = "no command" if pool.engine == EXTERNAL else f"engine={pool.engine} with a command"

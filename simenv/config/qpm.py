@@ -20,12 +20,13 @@ _YES, _NO = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
 
 class QPMConfig(msgspec.Struct, frozen=True):
-    """`private`: an environment of its own always, never, or (None) where none is up."""
+    """Settings of one QPM. `private`: start a private environment always, never, or (None) if no
+    environment is running."""
 
     private: bool | None = None
     service_named: bool = False  # SIMENV_SERVICE says which environment is meant
     pool: str = ""  # "": all of them, merged
-    types: int = 0  # type bits; 0: what stands behind it, or can stand in for
+    types: int = 0  # type bits; 0: by the kinds of devices that it represents
     role: str = "client"  # rights in an environment that is up; "admin": those of the key
     reservations_required: bool = True
     token_file: Path | None = None
@@ -33,7 +34,7 @@ class QPMConfig(msgspec.Struct, frozen=True):
 
 
 def read(environ: Mapping[str, str] | None = None) -> QPMConfig:
-    """Raises ConfigError, which names the variable."""
+    """Read the SIMENV_QPM_* variables. Raises ConfigError, which names the variable."""
     environ = os.environ if environ is None else environ
     pool = environ.get("SIMENV_QPM_POOL", "")
     token = environ.get("SIMENV_QPM_TOKEN_FILE", "")

@@ -17,7 +17,8 @@ _TABLES = ("client", "admin", "keys")
 
 
 def limits_of(raw: object, source: str) -> Limits:
-    """The table, over each role's defaults; ConfigError names key, value and what is allowed."""
+    """Parse the table [limits], with each role's defaults. Raises ConfigError, which names the key,
+    the value and the allowed values."""
     if isinstance(raw, Limits):
         return raw
     table = _table(raw, f"{source}: limits")
@@ -35,7 +36,7 @@ def limits_of(raw: object, source: str) -> Limits:
 
 
 def limit_values(raw: object, what: str) -> dict[str, int]:
-    """Names and values of some limits; sizes may have units."""
+    """Parse a table of limits by name; sizes may have units. Raises ConfigError."""
     entries: dict[str, int] = {}
     for key, value in _table(raw, what).items():
         if key in _BYTES:

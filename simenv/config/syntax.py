@@ -12,7 +12,7 @@ NAME_RULE = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
 
 
 def check_name(name: str, what: str = "environment") -> str:
-    """The one rule for names; ConfigError otherwise."""
+    """Return the name if it follows NAME_RULE. Raises ConfigError, which names `what`."""
     if not NAME_RULE.match(name):
         raise ConfigError(
             f"{what} name {name[:80]!r} is not allowed",
@@ -22,7 +22,7 @@ def check_name(name: str, what: str = "environment") -> str:
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """The way out where a word is not one of those known."""
+    """Hint for an unknown word: the most similar choice, else all choices."""
     candidates = tuple(choices)
     near = difflib.get_close_matches(word, candidates, 1)
     return f"did you mean `{near[0]}`?" if near else f"known: {', '.join(candidates)}"
@@ -34,8 +34,8 @@ _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def size(value: object, what: str) -> int:
-    """Bytes of `512MiB`, `2GB`, `1.5G`, `4096`; K, M, G and T are powers of 1,024, as sites mean
-    them. ConfigError names `what`."""
+    """Parse a size such as `512MiB`, `2GB`, `1.5G`, `4096` as bytes. K, M, G and T are powers of
+    1,024, as in sites' documentation. Raises ConfigError, which names `what`."""
     if isinstance(value, int) and not isinstance(value, bool):
         count = float(value)
     else:

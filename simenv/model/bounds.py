@@ -1,7 +1,8 @@
 """Bounds on the length of values from outside, applied while decoding.
 
-They keep the decoder from building what a rule would refuse afterwards. They are wider than the
-rules, whose errors name the effective limit. Bytes need no bound: the size of a message has one.
+The bounds stop the decoder before it builds values that a rule would refuse afterwards. They are
+wider than the rules, whose errors name the effective limit. Bytes need no bound of their own: the
+size of a message is bounded.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import msgspec
 from simenv.errors import OptionError
 
 Text = Annotated[str, msgspec.Meta(max_length=16_384)]
-FEW = msgspec.Meta(max_length=256)  # of what is told by name: outputs, options, preferences
+FEW = msgspec.Meta(max_length=256)  # length of lists of names: outputs, options, preferences
 
 
 def check_printable(what: str, text: str) -> None:
-    """OptionError for a text that others read, with characters that a terminal or a log obeys."""
+    """Check a text that other users read. Raises OptionError for control characters, which a
+    terminal or a log would obey."""
     if not text.isprintable():
         shown = text.encode("unicode_escape").decode()[:80]
         raise OptionError(

@@ -1,10 +1,9 @@
-"""Calls: what a task carries in place of a circuit, and the value that it returns.
+"""Calls: tasks with a function or circuits to compile in place of a program, and their values.
 
-A task is a call where its only output is VALUE. Its engine says which struct its `program` holds:
+A task is a call if its only output is VALUE. The engine determines the struct in `program`:
 TRANSPILER a `TranspileCall`, FUNCTIONS a `FunctionCall`, DETECTORS a `DetectionCall`. All of them
-are encoded as msgpack arrays whose first element is CALL_FORMAT. Bytes of `pickle` are in a
-`FunctionCall` and a `FunctionAnswer` alone, which only the environment's own user sends and
-receives.
+are encoded as msgpack arrays whose first element is CALL_FORMAT. Only `FunctionCall` and
+`FunctionAnswer` contain bytes of `pickle`; only the environment's own user sends and receives them.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ VALUE = "value"
 TRANSPILER, FUNCTIONS = "transpiler", "functions"  # engines
 CALL_ENGINES = (TRANSPILER, FUNCTIONS, DETECTORS)
 MAX_CALL_BYTES = 16 * 2**20  # of a task's function with its arguments, or of its circuits
-MAX_VALUE_BYTES = 64 * 2**20  # of what it returns
+MAX_VALUE_BYTES = 64 * 2**20  # of the returned value
 MAX_CIRCUITS = 256  # of one task
-AS_SUBMITTED = -1  # in place of a level: as `submit` compiles circuits for a device
-LEVELS = range(AS_SUBMITTED, 4)  # the others are those of Qiskit's transpiler
+AS_SUBMITTED = -1  # in place of a level: compile as `submit` does for a device
+LEVELS = range(AS_SUBMITTED, 4)  # 0 to 3: optimization levels of Qiskit's transpiler
 MAX_NAME_CHARS = 256
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # pickles of functions need the same
 
@@ -62,7 +61,7 @@ class FunctionCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
 
 
 class FunctionAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """What a function returned."""
+    """The return value of a function, pickled."""
 
     format: int
     pickled: bytes
@@ -77,12 +76,12 @@ _CALLS: dict[str, type[TranspileCall] | type[FunctionCall] | type[DetectionCall]
 
 
 def is_call(terms: TaskOptions) -> bool:
-    """Is a task with these terms a call? Else it runs a circuit."""
+    """Return whether a task with these options is a call; otherwise it runs a circuit."""
     return VALUE in terms.outputs
 
 
 def check_call_terms(terms: TaskOptions) -> None:
-    """OptionError for terms that only circuits can have."""
+    """Raises OptionError if the task of a call has options that only circuits can have."""
     if terms.engine not in _CALLS:
         raise OptionError(
             f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}",
@@ -96,8 +95,8 @@ def check_call_terms(terms: TaskOptions) -> None:
 
 
 def decode_call(engine: str, packed: bytes) -> Call:
-    """The call of a task on this engine. Raises ProgramError, LimitExceededError, OptionError,
-    VersionMismatchError."""
+    """Decode and check the call of a task on this engine. Raises ProgramError, LimitExceededError,
+    OptionError, VersionMismatchError."""
     if len(packed) > MAX_CALL_BYTES:
         raise LimitExceededError(
             f"a call of {len(packed)} bytes; the limit is {MAX_CALL_BYTES}",

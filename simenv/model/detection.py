@@ -1,7 +1,7 @@
-"""Sampling of detectors as a call: stim's text of a circuit, and what its samples sum up to.
+"""Sampling of detectors as a call: stim's text of a circuit, and sums over its samples.
 
-Invariant: a circuit travels as text and is read by workers alone. The service knows its size by
-the numbers that came with it; a worker refuses a circuit that has others.
+Invariant: a circuit travels as text and only workers parse it. The service relies on the sizes that
+the client sent with it; a worker refuses a circuit whose sizes differ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LIMITS = {
 
 
 class DetectionSizes(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Of a circuit with its REPEAT blocks written out. `operations`: instructions and targets."""
+    """Sizes of a circuit with unrolled REPEAT blocks. `operations`: instructions and targets."""
 
     qubits: int
     measurements: int
@@ -44,12 +44,12 @@ class DetectionCall(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     format: int
     circuit: str  # as stim writes it
     decoder: str  # of DECODERS
-    events: bool  # are the bits of each shot asked for?
+    events: bool  # whether the answer holds the bits of each shot
     sizes: DetectionSizes
 
 
 class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """Sums over all shots, and their bits where they were asked for.
+    """Sums over all shots, and the bits of each shot if the call has `events`.
 
     Arrays of numbers are uint64 [detectors] or [observables], little-endian; rows of bits are
     uint8 [shots, bytes], bit k in byte k // 8, lowest first. Without a decoder there are no errors.
@@ -71,7 +71,7 @@ class DetectionAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 def sizes_of(circuit: Any) -> DetectionSizes:
-    """The sizes of a stim.Circuit, which brought stim along."""
+    """Return the sizes of a stim.Circuit."""
     return DetectionSizes(
         circuit.num_qubits,
         circuit.num_measurements,
@@ -92,7 +92,8 @@ def _operations(circuit: Any) -> int:
 
 
 def check_detection(call: DetectionCall) -> None:
-    """What can be told without stim. Raises OptionError, LimitExceededError, ProgramError."""
+    """Check a call as far as is possible without stim. Raises OptionError, LimitExceededError,
+    ProgramError."""
     if call.decoder not in DECODERS:
         raise OptionError(
             f"decoder={call.decoder[:64]!r}", hint=f"{PYMATCHING!r}, or None for samples alone"
@@ -121,8 +122,8 @@ def check_detection(call: DetectionCall) -> None:
 
 
 def check_events(call: DetectionCall, shots: int) -> None:
-    """LimitExceededError where the bits of all shots are more than a result may hold; OptionError
-    for no shots."""
+    """Raises OptionError without shots, LimitExceededError if the bits of all shots exceed the
+    limit of a result."""
     if shots < 1:
         raise OptionError("detectors are sampled: they need shots", hint="shots=10_000")
     row = row_bytes(call)
@@ -136,6 +137,6 @@ def check_events(call: DetectionCall, shots: int) -> None:
 
 
 def row_bytes(call: DetectionCall) -> int:
-    """Bytes of one shot's bits: events, flips, and predictions where it is decoded."""
+    """Bytes of the bits of one shot: events, flips, and predictions if there is a decoder."""
     flips = -(-call.sizes.observables // 8)
     return -(-call.sizes.detectors // 8) + flips * (2 if call.decoder else 1)

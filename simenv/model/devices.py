@@ -20,8 +20,8 @@ UNKNOWN = math.nan
 
 @functools.lru_cache(maxsize=64)
 def wall_clock_s(moment: str) -> float:
-    """Seconds since 1970 of an ISO 8601 time, in UTC where it names no zone; 0.0 where it is
-    none."""
+    """Seconds since 1970 of an ISO 8601 time, which is in UTC if it names no zone; 0.0 if the text
+    is no such time."""
     try:
         result = datetime.fromisoformat(moment)
     except ValueError:
@@ -30,15 +30,16 @@ def wall_clock_s(moment: str) -> float:
 
 
 def device_time_ns(shots: int, circuits: int, overhead_ns: float, shot_ns: float) -> int:
-    """Time of a device for circuits of so many shots each: circuits overhead + shots shot_ns.
+    """Time of a device for circuits with `shots` shots each: circuits overhead_ns + shots shot_ns.
 
-    `shot_ns`: of one shot of every circuit, summed. 0 for exact results, which no device gives.
+    `shot_ns` is the sum of the times of one shot of each circuit. 0 for exact results (no shots),
+    which no device gives.
     """
     return round(circuits * overhead_ns + shots * shot_ns) if shots else 0
 
 
 class DeviceKind(enum.StrEnum):
-    """What stands behind a pool."""
+    """Kind of device that a pool represents."""
 
     IDEAL = "ideal"  # a simulator without errors: every qubit coupled with every other
     EMULATED = "emulated"  # a simulator with a machine's errors, couplings and gates
@@ -46,7 +47,7 @@ class DeviceKind(enum.StrEnum):
 
 
 class CalibrationSource(enum.StrEnum):
-    """Where the calibration of an emulated device comes from."""
+    """Source of the calibration of an emulated device."""
 
     IMPORTED = "imported"  # a file of SIMENV_HOME/devices
     BUNDLED = "bundled"
@@ -77,8 +78,8 @@ class DeviceInfo(msgspec.Struct, frozen=True):
 
     name: str  # the pool's
     kind: DeviceKind
-    provider: str  # who made it: "simenv", or the machine's own word
-    model: str  # the machine's own name; of a simulator the engine that is preferred
+    provider: str  # "simenv", or the provider that the machine names
+    model: str  # the machine's own name; of a simulator, the preferred engine
     version: str
     technology: str  # "simulator", "superconducting", "trapped-ion", "neutral-atom"
     num_qubits: int
@@ -89,7 +90,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
     coupling: tuple[tuple[int, int], ...] = ()
     operations: tuple[OperationInfo, ...] = ()
     qubits: tuple[QubitInfo, ...] = ()  # empty, or one for each
-    dynamic: bool = False  # measurement, reset and conditions on the way
+    dynamic: bool = False  # mid-circuit measurement, reset and conditions
     calibration_id: str = ""  # "": nothing was ever measured
     calibrated_s: float = 0.0  # wall clock of the calibration, seconds since 1970; 0: not known
     dt_ns: float = UNKNOWN  # resolution of its clock

@@ -30,7 +30,7 @@ class OwnerLimits(msgspec.Struct, frozen=True):
 
 
 class OwnerUse(msgspec.Struct, frozen=True):
-    """What one owner uses now."""
+    """Present usage of one owner."""
 
     queued_tasks: int = 0
     queued_bytes: int = 0
@@ -66,8 +66,8 @@ of 2 GB of memory outlives a client who uses all of it."""
 
 
 def merged(base: OwnerLimits, values: Mapping[str, int]) -> OwnerLimits:
-    """Limits with some of their values replaced; OptionError names a key or a value
-    that cannot be."""
+    """Return limits with some of their values replaced. Raises OptionError, which names the key or
+    the value that is not allowed."""
     names = OwnerLimits.__struct_fields__
     for key, value in values.items():
         if key not in names:
@@ -77,7 +77,7 @@ def merged(base: OwnerLimits, values: Mapping[str, int]) -> OwnerLimits:
 
 
 def check_value(key: str, value: int) -> None:
-    """OptionError where a limit cannot have that value."""
+    """Raises OptionError if a limit cannot have that value."""
     maximum = {"max_reserved_percent": 100, "max_priority": 1_000_000}.get(key, 2**50)
     if not 0 <= value <= maximum:
         hint = f"a whole number, 0 to {maximum}" + (

@@ -151,7 +151,7 @@ _PROGRAM = msgspec.msgpack.Decoder(Program)
 
 
 class _ProgramQubits(msgspec.Struct, frozen=True, array_like=True):
-    """The leading fields of a packed Program, as far as its qubits."""
+    """The leading fields of a packed Program, up to `qubits`."""
 
     format: int
     num_qubits: int
@@ -167,12 +167,12 @@ _QUBITS = msgspec.msgpack.Decoder(_ProgramQubits)
 
 
 def qubits_of(packed: bytes) -> tuple[int, int]:
-    """How many qubits a packed program has, and how many of them its operations name. Raises
-    msgspec.DecodeError or TypeError on anything else."""
+    """Return the number of qubits of a packed program, and the number of qubits that its operations
+    name. Raises msgspec.DecodeError or TypeError on anything else."""
     head = _QUBITS.decode(packed)
     return head.num_qubits, len(set(memoryview(head.qubits).cast("H")))
 
 
 def decode_program(packed: bytes) -> Program:
-    """The inverse of `Program.packed`; msgspec.DecodeError on anything else."""
+    """Decode the bytes of `Program.packed`. Raises msgspec.DecodeError on anything else."""
     return _PROGRAM.decode(packed)

@@ -25,7 +25,7 @@ class ReservationState(enum.StrEnum):
 
 
 class AdmissionReason(enum.IntEnum):
-    """Why an admission was decided so."""
+    """Reason code of an admission decision, numbered as in QPM hosts."""
 
     NONE = 0
     ACCEPTED = 1
@@ -61,7 +61,7 @@ class Workload(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ReservationRequest(msgspec.Struct, frozen=True):
-    """What somebody wants. 0 and "": nothing said."""
+    """Request for a reservation. 0 and "" mean that a value is not stated."""
 
     request_id: Text = ""
     device: Text = ""  # a pool; "": the whole environment
@@ -74,17 +74,18 @@ class ReservationRequest(msgspec.Struct, frozen=True):
     classical_ns: int = 0
     overhead_ns: int = 0
     workload: Workload = Workload()
-    workers: int = 0  # kept for it alone, while it lives
-    bound_ns: int = 0  # wanted: a task is begun within so long of its acceptance
-    # What else was told, for people to read.
+    workers: int = 0  # dedicated to it until it ends
+    bound_ns: int = 0  # requested bound of the time from acceptance of a task to its begin
+    # Other information of the request, for display.
     metadata: Annotated[tuple[tuple[Text, Text], ...], FEW] = ()
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """`status`: accepted, delayed (ask again after `retry_after_ns`) or rejected (never so)."""
+    """Answer to a request. `status`: accepted, delayed (retry after `retry_after_ns`) or rejected
+    (a retry cannot succeed)."""
 
     status: str
-    code: int  # a Code
+    code: int  # an AdmissionReason
     message: str
     reservation: int = 0
     units: int = 0  # of the device's baseline circuit
@@ -99,7 +100,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class ReservationInfo(msgspec.Struct, frozen=True):
-    """How one stands."""
+    """State and usage of one reservation."""
 
     id: int
     request_id: str
@@ -120,8 +121,8 @@ class ReservationInfo(msgspec.Struct, frozen=True):
     quantum_budget_ns: int = 0
     estimated_total_ns: int = 0
     actual_total_ns: int = 0
-    workers: int = 0  # asked for
-    workers_kept: int = 0  # there now
+    workers: int = 0  # requested
+    workers_kept: int = 0  # dedicated now
     bound_ns: int = 0
     parked: int = 0  # tasks that wait for credits
     waiting: int = 0
@@ -130,7 +131,7 @@ class ReservationInfo(msgspec.Struct, frozen=True):
 
 
 class DeviceProfile(msgspec.Struct, frozen=True):
-    """What an admission policy reckons with, for one device. Whole numbers; times in ns."""
+    """Parameters of one device for its admission policy. Whole numbers; times in ns."""
 
     device_id: int = 1
     external_device_id: Text = ""
@@ -155,8 +156,8 @@ class DeviceProfile(msgspec.Struct, frozen=True):
 
 
 class AdmissionPolicy(msgspec.Struct, frozen=True):
-    """`name`: unlimited, credit or rate. `total_credits` goes with credit; `device_rate` and
-    `time_span_ns` with rate."""
+    """Admission policy of a pool. `name`: unlimited, credit or rate. `total_credits` applies to
+    credit; `device_rate` and `time_span_ns` apply to rate."""
 
     name: Text = "unlimited"
     baseline: Workload = Workload(1, 5, 10, 20, 10, 5, 1_000)
@@ -166,7 +167,7 @@ class AdmissionPolicy(msgspec.Struct, frozen=True):
 
 
 class HeldCapacity(msgspec.Struct, frozen=True, array_like=True):
-    """What unfinished tasks have of their reservations."""
+    """Capacity that unfinished tasks hold of their reservations."""
 
     units: int = 0
     credits: int = 0
@@ -174,7 +175,7 @@ class HeldCapacity(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TargetInfo(msgspec.Struct, frozen=True):
-    """How a device's queue is steered."""
+    """Control state of a device's queue."""
 
     device: str
     state: str  # "active", "paused", "draining"

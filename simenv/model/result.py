@@ -21,11 +21,12 @@ class StoredArray(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class ResultFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where the large arrays of a result are; `name` is below the environment's results folder."""
+    """File with the large arrays of a result. `name` is relative to the environment's results
+    folder."""
 
     name: str
     size_bytes: int
-    checksum: int  # CRC-32 of all that is not in an array, in order
+    checksum: int  # CRC-32 of all bytes outside the arrays, in order
     arrays: tuple[StoredArray, ...]  # by offset
 
 
@@ -40,16 +41,17 @@ class DeviceRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     layout: bytes = b""  # uint16: the device's qubit of each at the circuit's end; b"": the same
     gates: tuple[tuple[str, int], ...] = ()  # gates of the program that ran, by name
     initial_layout: bytes = b""  # as `layout`, at its beginning
-    warnings: tuple[str, ...] = ()  # noise that was asked for and does not act as its numbers say
+    warnings: tuple[str, ...] = ()  # requested noise that does not act as its numbers say
     stale: bool = False  # compiled for another calibration than the one in force at the start
 
 
 class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What an engine found for all rows of a task, packed by the worker and forwarded unread.
+    """Output of an engine for all rows of a task. The worker packs it; the service forwards it
+    without decoding.
 
     Row r belongs to binding number `binding` + r. An outcome is one row of `outcome_width` bytes,
-    little-endian, clbit 0 in bit 0 of byte 0. Rows differ in how many distinct outcomes they have:
-    their parts of `outcomes` and `counts` follow one another, as long as `rows` says.
+    little-endian, clbit 0 in bit 0 of byte 0. Rows differ in their numbers of distinct outcomes:
+    their parts of `outcomes` and `counts` follow one another, with the lengths in `rows`.
     """
 
     format: int
@@ -75,7 +77,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     rows: bytes = b""  # uint32 [count]: distinct outcomes of each row; b"": one row has them all
     probability_rows: bytes = b""  # the same of `probability_outcomes`
     file: ResultFile | None = None  # holds the arrays too large for a message, which are b"" here
-    options: EngineOptions = ()  # those given; the engine's defaults else
+    options: EngineOptions = ()  # as submitted; all others have the engine's defaults
     gradients: bytes = b""  # float64 [count, observables, parameters]
     device: DeviceRecord | None = None  # None: an ideal one
     # uint8 [count, shots, ceil(clbits / 8)]: clbit c of a shot in bit c % 8 of byte c // 8
@@ -84,7 +86,7 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Origin(msgspec.Struct, frozen=True, array_like=True):
-    """Who computed a result; shared by all results of one message."""
+    """The worker that computed a result; shared by all results of one message."""
 
     worker: str
     node: str  # where its ranks were, each node once: "node1,node2"
@@ -98,12 +100,12 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     queued_us: int  # accepted -> sent to a worker
     sent_us: int  # at the worker -> begun: behind the others of its chunk
-    run_us: int  # in the worker's hands: the four below, and what little is between them
+    run_us: int  # in the worker: the next four stages, and the short times between them
     decode_us: int = 0  # bytes to circuit
     plan_us: int = 0  # finding or making the engine's plan; loading the engine, where it is new
     engine_us: int = 0  # inside the engine: evolving and sampling
     encode_us: int = 0  # result to bytes
-    returned_us: int = 0  # the ways there and back, and waiting for the rest of its message
+    returned_us: int = 0  # transport in both directions, and waiting for the rest of its message
     compile_us: int = 0  # kernels compiled or loaded, once in a worker; not a part of `run_us`
     device_ns: int = 0  # on the emulated device, by its calibration; 0: on none, or not known
     begun_ns: int = 0  # on a paced device: wall clock of its begin there, since 1970; 0: not paced

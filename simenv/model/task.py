@@ -21,7 +21,7 @@ MAX_TASK_NUMBER = 2**63 - 1  # the journal keeps signed 64-bit numbers
 
 
 class TaskState(enum.StrEnum):
-    """QUEUED -> RUNNING -> one of FINAL_STATES; a lost worker takes a task back to QUEUED."""
+    """QUEUED -> RUNNING -> one of FINAL_STATES; loss of its worker returns a task to QUEUED."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -51,17 +51,17 @@ NoiseFactors = Annotated[tuple[tuple[Text, float], ...], FEW]
 
 
 class Chain(msgspec.Struct, frozen=True, array_like=True):
-    """How much each parameter of a circuit has to do with each slot of its program: a gradient by
-    slots becomes one by parameters. Entry k: d slots[k] / d columns[k] = factors[k]."""
+    """Sparse Jacobian of a program's slots by the parameters of its circuit. It turns a gradient by
+    slots into one by parameters. Entry k: d slots[k] / d columns[k] = factors[k]."""
 
     parameters: int
     slots: bytes  # int32
-    columns: bytes  # int32: which parameter
+    columns: bytes  # int32: number of the parameter
     factors: bytes  # float64
 
 
-DEPENDENCY = "dependency"  # the reason of a task that failed since one that it comes after did
-MAX_PARENTS = 64  # tasks that one task comes after
+DEPENDENCY = "dependency"  # the reason of a task that failed because a parent failed
+MAX_PARENTS = 64  # of one task
 
 
 MAX_PARTS = 256  # of one circuit
@@ -69,23 +69,23 @@ MAX_KEEP_S = 600.0
 
 
 class TaskParts(msgspec.Struct, frozen=True, array_like=True):
-    """Leading parts of a program, each run once for all shots: measurements of shot 0 of binding 0.
-    What follows the last is run for each shot, from the state that it left."""
+    """Leading parts of a program. Each runs once for all shots, with the measurements of shot 0 of
+    binding 0. The operations after the last part run for each shot, from the state after it."""
 
     # Part k ends before operation ends[k].
     ends: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_PARTS)]
     keep_s: float  # seconds that the worker keeps the state after the last part; 0: it does not
-    # Clbits after the first parts, as the tasks that ran them found them: see `CircuitParts`.
+    # Clbits after the first parts, as earlier tasks measured them: see `CircuitParts`.
     outcomes: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_PARTS)] = ()
-    worker: Text = ""  # which has the state, perhaps: it is preferred
+    worker: Text = ""  # preferred: it may still have the state
 
 
-REFUSE = "refuse"  # asked of stale programs by a client; STALE, REFUSED: by the service
+REFUSE = "refuse"  # a client's request for stale programs; STALE, REFUSED: set by the service
 STALE, REFUSED = "stale", "refused"
 
 
 class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
-    """What all tasks of one message share; `engine` is resolved at acceptance, never later."""
+    """Options of all tasks of one message; `engine` is resolved at acceptance, not later."""
 
     # Of counts, probabilities, statevector, expectation, gradient, memory.
     outputs: Annotated[tuple[Text, ...], FEW] = ("counts",)
@@ -101,19 +101,19 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
     options: EngineOptions = ()  # the engine's own
     ranks: int = 0  # of the worker that runs it, a power of two; 0: as its memory needs
     reservation: int = 0  # that it runs under; 0: none
-    # Pools, or kinds of devices: the first that can takes it.
+    # Pools, or kinds of devices, in order of preference: the first that can run the task is taken.
     prefer: Annotated[tuple[Text, ...], FEW] = ()
     chain: Chain | None = None  # of a gradient; None: slot k is parameter k
     device: Text = ""  # the emulated device; "": none
     # Factors of noise components, by name; (): the noise document as it is.
     noise: NoiseFactors = ()
     snapshot: Text = ""  # hex digest of the noise document; the service fills it at acceptance
-    compiled: Text = ""  # by what the programs were compiled for the device; "": they were not
+    compiled: Text = ""  # compiler that compiled the programs for the device; "": none did
     # Gates of the circuits that compilation replaced, where the noise document is the caller's own.
     replaced_gates: Annotated[tuple[Text, ...], FEW] = ()
     compiled_for: Text = ""  # hex digest of the calibration that they were compiled for
-    # Of programs compiled for a calibration that is not in force: "": they run, and their results
-    # say so; REFUSE: they fail. The service writes STALE or REFUSED at the start.
+    # Programs compiled for a calibration that is not in force: "": they run, and their results are
+    # marked stale; REFUSE: they fail. The service writes STALE or REFUSED at the start.
     stale: Text = ""
     # Numbers of tasks: each must be DONE before these tasks run.
     after: Annotated[tuple[int, ...], FEW] = ()
@@ -121,7 +121,8 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def content(self) -> TaskOptions:
-        """What makes them these terms: another run of the application may ask for the same."""
+        """These options without `app` and the preferred worker of `parts`, neither of which changes
+        a result. Two runs of an application with the same options have equal content."""
         parts = self.parts
         if parts is not None and parts.worker:
             parts = msgspec.structs.replace(parts, worker="")
@@ -131,23 +132,23 @@ class TaskOptions(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TaskSpec(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One program, 1..MAX_BINDINGS bindings, so many shots each. 0 shots: exact (no sampling)."""
+    """One program, 1..MAX_BINDINGS bindings, `shots` shots each. 0 shots: exact, no sampling."""
 
-    program: bytes  # a packed Program; opaque to the service but for admission
+    program: bytes  # a packed Program; only admission decodes it in the service
     shots: int
     seed: int  # unsigned 64-bit
     bindings: bytes = b""  # float64 [count, num_slots]
     binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
     count: int = 1  # rows; row r has the random key (seed, binding + r)
     layout: bytes = b""  # uint16 [qubits before compilation]: the device's qubit of each at the end
-    initial_layout: bytes = b""  # and at the beginning
+    initial_layout: bytes = b""  # the same at the beginning
 
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford: no i, l, o, u
 
 
 def task_name(number: int) -> str:
-    """A task's id as people type it: `t-` and the number in base 32."""
+    """Return the id of a task as users type it: `t-` and the number in base 32."""
     text = ""
     while number or not text:
         number, digit = divmod(number, 32)
@@ -156,7 +157,7 @@ def task_name(number: int) -> str:
 
 
 def task_number(name: str) -> int | None:
-    """The number behind an id; None if it is not one."""
+    """Return the number of a task id; None if the text is not an id."""
     body = name[2:] if name.startswith("t-") else ""
     if not body or len(body) > 13 or any(c not in _ALPHABET for c in body):
         return None

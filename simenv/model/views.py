@@ -32,7 +32,8 @@ class Event(msgspec.Struct, frozen=True):
     message: str
 
     def is_of(self, kinds: Sequence[str]) -> bool:
-        """Is its kind one of these? A kind is a pattern, or the first word: `audit`, `worker.*`."""
+        """Return whether the event matches one of `kinds`: patterns such as `worker.*`, or first
+        words such as `audit`."""
         return any(
             fnmatchcase(self.kind, kind) or self.kind.startswith(f"{kind}.") for kind in kinds
         )
@@ -47,16 +48,16 @@ class WorkerInfo(msgspec.Struct, frozen=True):
     node: str
     pid: int
     ranks: int
-    slots: int  # granted to what it runs now
+    slots: int  # granted to its running task
     task: str  # id of the running task, or ""
     tasks: int  # finished by it
     restarts: int
     memory_bytes: int
-    nodes: tuple[str, ...] = ()  # where its ranks are, or will be; `node` is what rank 0 said
+    nodes: tuple[str, ...] = ()  # of its ranks, present or planned; `node` is reported by rank 0
 
 
 class PoolSpec(msgspec.Struct, frozen=True):
-    """What was asked for: workers of one kind and size."""
+    """Specification of a pool: workers of one kind and size."""
 
     name: str = "main"
     engine: str = "any"  # an engine's name, or any
@@ -75,25 +76,25 @@ class PoolSpec(msgspec.Struct, frozen=True):
 
 
 class PoolInfo(msgspec.Struct, frozen=True):
-    """What there is now."""
+    """Present state of a pool."""
 
     name: str
     engine: str
     workers: int  # ready
     target: int  # wanted
     busy: int
-    waiting: int
+    waiting: int  # tasks
     state: str  # "up", "starting", "degraded", "quarantined"
     reason: str
     backlog_us: float = 0.0  # expected work that waits
     held_us: float = 0.0  # expected work that workers hold
     ranks: int = 1  # of each worker
-    most: int = 1  # workers there may ever be
+    most: int = 1  # largest number of workers
     max_qubits: int = 0  # of the widest program its workers hold in double precision
     nodes: tuple[str, ...] = ()  # where its workers are
     on_demand: bool = False  # made by the environment for programs too big for one worker
-    least: int = 0  # workers there always are
-    kept: int = 0  # workers that reservations have for themselves
+    least: int = 0  # smallest number of workers
+    kept: int = 0  # workers dedicated to reservations
     wait_us: float = -1.0  # until a task accepted now would begin; -1: not known
 
 
@@ -122,7 +123,7 @@ class GateInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EngineInfo(msgspec.Struct, frozen=True):
-    """What an engine can do in this environment."""
+    """Capabilities of an engine in this environment."""
 
     name: str
     summary: str
@@ -131,7 +132,7 @@ class EngineInfo(msgspec.Struct, frozen=True):
     dynamic: bool  # mid-circuit measurement, reset, if
     clifford: bool  # Clifford circuits alone
     max_qubits: int  # in this environment's memory, double precision
-    missing: str  # "" or the line to type to install it
+    missing: str  # command that installs it; "": it is installed
     gates: tuple[GateInfo, ...]
 
 
@@ -150,10 +151,10 @@ class TaskInfo(msgspec.Struct, frozen=True):
     reason: str
     owner: str = ""  # the name of the key it came with; "": the environment's own user
     wait_us: float = -1.0  # until it begins, if it waits; -1: not known
-    parked: int = 0  # its place among those that wait for credits; 0: it does not
+    parked: int = 0  # its place among the tasks that wait for credits; 0: it does not wait for them
     reservation: int = 0
-    passes_done: int = 0  # by a run of more than a second, where its engine says
-    passes: int = 0  # of how many; 0: not known
+    passes_done: int = 0  # by a run of more than a second, if its engine reports them
+    passes: int = 0  # total number; 0: not known
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):
@@ -183,9 +184,9 @@ class ServiceInfo(msgspec.Struct, frozen=True):
     loop_lag_p99_ms: float
     pools: tuple[PoolInfo, ...]
     warnings: tuple[str, ...]
-    resumed: str = ""  # from which journal it started, where that had to be said
-    launcher: str = ""  # how workers are started, and why so
-    allocation: str = ""  # whose nodes these are, in words
+    resumed: str = ""  # journal from which it started, if that needs a notice
+    launcher: str = ""  # way in which workers are started, with the reason
+    allocation: str = ""  # source of the nodes, as text
     nodes: tuple[NodeInfo, ...] = ()
     max_ranks: int = 1  # of one worker
     end_s: float = 0.0  # wall clock, when the site ends the allocation; 0: never

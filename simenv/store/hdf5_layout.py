@@ -1,8 +1,8 @@
-"""HDF5 metadata around the arrays of a result, made in memory.
+"""HDF5 metadata around the arrays of a result, built in memory.
 
-The HDF5 library writes names, types and shapes into memory (`_Sheet`), so that it never meets a
-full disk; the writer of the file puts the bytes of the arrays in their places. The functions for
-the arrays' types and shapes serve writers and readers.
+The HDF5 library writes names, types and shapes into memory (`_MemoryFile`), so that it never fails
+on a full disk; the writer of the file adds the bytes of the arrays. Writers and readers share the
+functions for types and shapes of arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ALIGNMENT = 4_096  # of every array in the file: a page, so that it can be mappe
 
 
 class Skeleton(msgspec.Struct, frozen=True):
-    """All of a file but its arrays."""
+    """The bytes of an HDF5 file outside its arrays, and the offsets of the arrays."""
 
     pieces: tuple[tuple[int, bytes], ...]  # (offset, bytes), ascending
     offsets: dict[str, int]  # array -> its first byte in the file
@@ -29,7 +29,7 @@ class Skeleton(msgspec.Struct, frozen=True):
 
 
 class Field(msgspec.Struct, frozen=True):
-    """An array to make room for; `attributes` are written beside it."""
+    """Type, shape and HDF5 attributes of an array for which the file reserves space."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -37,15 +37,16 @@ class Field(msgspec.Struct, frozen=True):
 
 
 def skeleton(fields: Mapping[str, Field], attributes: Mapping[str, str | int | float]) -> Skeleton:
-    """An HDF5 file with one contiguous dataset a field, in their order; `attributes` at its root.
+    """Build an HDF5 file with one contiguous dataset for each field, in order; `attributes` belong
+    to its root.
 
-    Names may hold `/`: the groups are made.
+    Names may contain `/`: the groups are created.
     """
     import h5py
 
-    sheet = _Sheet()
+    memory = _MemoryFile()
     with h5py.File(
-        sheet,
+        memory,
         "w",
         libver=("v110", "v110"),
         alignment_threshold=ALIGNMENT,
@@ -54,7 +55,7 @@ def skeleton(fields: Mapping[str, Field], attributes: Mapping[str, str | int | f
         for key, value in attributes.items():
             file.attrs[key] = value
         offsets = {name: _make_room(file, name, field) for name, field in fields.items()}
-    return Skeleton(tuple(sorted(sheet.pieces.items())), offsets, sheet.size_bytes)
+    return Skeleton(tuple(sorted(memory.pieces.items())), offsets, memory.size_bytes)
 
 
 def _make_room(file: Any, name: str, field: Field) -> int:
@@ -79,8 +80,8 @@ def _make_room(file: Any, name: str, field: Field) -> int:
     return offset
 
 
-class _Sheet(io.RawIOBase):
-    """A file of which only what was written is kept."""
+class _MemoryFile(io.RawIOBase):
+    """Sparse file in memory: it stores the written pieces and no bytes between them."""
 
     def __init__(self) -> None:
         self.pieces: dict[int, bytes] = {}
@@ -108,7 +109,7 @@ FORMAT = 1  # of the files: names, types and attributes
 
 
 def outcomes(rows: bytes | memoryview, width: int) -> NDArray[np.unsignedinteger[Any]]:
-    """Packed outcomes as uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits."""
+    """View packed outcomes as uint8/16/32/64 [k], or uint8 [k, width] beyond 64 clbits."""
     import numpy as np
 
     if width in (1, 2, 4, 8):
@@ -117,7 +118,7 @@ def outcomes(rows: bytes | memoryview, width: int) -> NDArray[np.unsignedinteger
 
 
 def array_of(values: bytes | memoryview, kind: str, *shape: int) -> NDArray[Any]:
-    """Packed numbers of that type; `shape` may hold one -1."""
+    """View packed numbers as an array of dtype `kind`; `shape` may contain one -1."""
     import numpy as np
 
     return np.frombuffer(values, np.dtype(kind)).reshape(*(shape or (-1,)))

@@ -1,6 +1,6 @@
 """Read and check result files as bytes, without HDF5 and numpy.
 
-Invariant: no content is used before its checksum was verified.
+Invariant: the checksum of an array is verified before its content is used.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from simenv.errors import StoreError
 from simenv.model import ResultFile, StoredArray
 
 BLOCK_BYTES = 4 * 2**20
-KEPT = "kept"  # the folder of what long runs have done so far, one folder a task in it
+KEPT = "kept"  # folder of the checkpoints of long runs, with one folder for each task
 
 
 def below(root: Path, name: str) -> Path:
-    """The file of that name below `root`; StoreError if the name leads elsewhere."""
+    """Return the path of a file below `root`. Raises StoreError if the name leads out of `root`."""
     relative = PurePosixPath(name)
     if not name or relative.is_absolute() or ".." in relative.parts:
         raise StoreError(f"{name[:80]!r} is not the name of a file of results")
@@ -27,7 +27,7 @@ def below(root: Path, name: str) -> Path:
 
 
 def open_file(path: Path) -> int:
-    """A descriptor to read from; StoreError when there is no such file, or it can't be opened."""
+    """Open a file for reading and return its descriptor. Raises StoreError if that fails."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -35,7 +35,7 @@ def open_file(path: Path) -> int:
 
 
 def damage(path: Path, stored: ResultFile) -> str:
-    """What is wrong with a file, "" if it is whole: every byte is read."""
+    """Return the defect of a result file, or "" if it is complete; reads every byte."""
     try:
         descriptor = open_file(path)
     except StoreError as error:
@@ -58,7 +58,7 @@ def damage(path: Path, stored: ResultFile) -> str:
 
 
 def mapped(descriptor: int, array: StoredArray) -> memoryview:
-    """The bytes of one array, mapped and checked; StoreError if they are not what was written."""
+    """Map the bytes of one array. Raises StoreError if they differ from the written ones."""
     end = array.offset + array.size_bytes
     try:
         if os.fstat(descriptor).st_size < end:
@@ -76,14 +76,14 @@ def mapped(descriptor: int, array: StoredArray) -> memoryview:
 
 
 def checksum(descriptor: int, offset: int, size_bytes: int, crc: int = 0) -> int:
-    """CRC-32 of a part of a file, read block by block."""
+    """CRC-32 of a part of a file, read block by block; `crc` is that of the preceding bytes."""
     for block in blocks(descriptor, offset, size_bytes):
         crc = zlib.crc32(block, crc)
     return crc
 
 
 def blocks(descriptor: int, offset: int, size_bytes: int) -> Iterator[bytes]:
-    """A part of a file; shorter where the file ends."""
+    """Yield a part of a file in blocks; ends early if the file is shorter."""
     end = offset + size_bytes
     while offset < end:
         block = os.pread(descriptor, min(BLOCK_BYTES, end - offset), offset)
@@ -94,7 +94,7 @@ def blocks(descriptor: int, offset: int, size_bytes: int) -> Iterator[bytes]:
 
 
 def gaps(stored: ResultFile) -> Iterator[tuple[int, int]]:
-    """(start, end) of what lies between the arrays."""
+    """Yield (start, end) of each byte range outside the arrays."""
     place = 0
     for array in stored.arrays:
         yield place, array.offset

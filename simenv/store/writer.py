@@ -1,7 +1,7 @@
 """Write one result file: temporary name, blocks with checksums, fsync, rename.
 
-Invariant: a file under its final name is complete. Arrays are written block by block from where
-they are, without a second copy in memory.
+Invariant: a file under its final name is complete. Arrays are written block by block, without a
+second copy in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK_BYTES = 4 * 2**20
-UNFINISHED = ".new"  # what the temporary name ends with: such a file is nobody's after a crash
+UNFINISHED = ".new"  # end of a temporary name; after a crash such a file can be removed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,9 +40,10 @@ def write(
 ) -> ResultFile:
     """Write `arrays` (C-contiguous, little-endian) as datasets of those names.
 
-    `attributes` go to the root of the file, `shown` beside each dataset; `name` is what the answer
-    calls the file. `sync`: on the disk when this returns; `mode` as for `os.open`; `mark`:
-    who writes, in the temporary name. Raises StoreError, and leaves nothing.
+    `attributes` belong to the root of the file, `shown` to each dataset; `name` is the name of the
+    file in the returned ResultFile. `sync`: force the file to disk before the return. `mode`: as
+    for `os.open`. `mark`: name of the writer, a part of the temporary name. Raises StoreError, and
+    removes the incomplete file.
     """
     fields = {
         key: Field(array.dtype, array.shape, (shown or {}).get(key, {}))
@@ -105,7 +106,7 @@ def _put(out: int, data: memoryview, offset: int) -> None:
 
 @contextlib.contextmanager
 def _made(temporary: Path, mode: int) -> Iterator[int]:
-    """A new file of that name; gone again if its writing fails."""
+    """Create a file and yield its descriptor; the file is removed if the block raises."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     out = os.open(temporary, flags, mode)
     try:
