@@ -15,8 +15,8 @@ _EXAMPLE = "command = 'nwq_qasm -q {circuit} --shots {shots}'"
 
 
 def check_command(command: str, what: str) -> None:
-    """Raises ConfigError for a command that cannot be split into words, lacks a required
-    placeholder, or has an unknown one."""
+    """Check a command. Raises ConfigError if it cannot be split into words, lacks a required
+    placeholder or has an unknown one."""
     problem = _problem(command)
     if problem:
         raise ConfigError(f"{what}: command = {command[:120]!r} {problem}", hint=_EXAMPLE)

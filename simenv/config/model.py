@@ -104,7 +104,8 @@ _FIGURES = {"": (), "unlimited": (), "credit": ("credits",), "rate": ("rate", "s
 
 
 def check_policies(name: str, policies: Policies, pools: Iterable[str], source: str) -> None:
-    """Raises ConfigError, which names the key, the value and the allowed values."""
+    """Check the policies of one pool. Raises ConfigError, which names the key, the value and the
+    allowed values."""
     what = f"{source}: policies.{name[:64]}"
     pool_names = (ALL, *pools)
     if name not in pool_names:
@@ -200,7 +201,8 @@ def is_any_address(host: str) -> bool:
 
 
 def check(config: Config, source: str) -> None:
-    """Raises ConfigError, which names the key, the value and the allowed values."""
+    """Check a configuration. Raises ConfigError, which names the key, the value and the allowed
+    values."""
     check_name(config.name)
     if config.durability not in DURABILITIES:
         raise ConfigError(

@@ -86,7 +86,7 @@ def pool_of(table: Mapping[str, object], source: str) -> PoolSpec:
 
 
 def check_pool(pool: PoolSpec, source: str) -> None:
-    """Raises ConfigError if no environment can have such a pool."""
+    """Check a pool by itself. Raises ConfigError if no environment can have such a pool."""
     check_name(pool.name, "pool")
     what = f"{source}: pool {pool.name!r}"
     if taken := _ON_DEMAND.match(pool.name):

@@ -81,7 +81,7 @@ def is_call(terms: TaskOptions) -> bool:
 
 
 def check_call_terms(terms: TaskOptions) -> None:
-    """Raises OptionError if the task of a call has options that only circuits can have."""
+    """Check the options of a call's task. Raises OptionError for those that only circuits have."""
     if terms.engine not in _CALLS:
         raise OptionError(
             f"output {VALUE!r} was asked of engine {terms.engine[:64]!r}",

@@ -122,8 +122,8 @@ def check_detection(call: DetectionCall) -> None:
 
 
 def check_events(call: DetectionCall, shots: int) -> None:
-    """Raises OptionError without shots, LimitExceededError if the bits of all shots exceed the
-    limit of a result."""
+    """Check the number of shots. Raises OptionError for 0, LimitExceededError if the bits of all
+    shots exceed the limit of a result."""
     if shots < 1:
         raise OptionError("detectors are sampled: they need shots", hint="shots=10_000")
     row = row_bytes(call)

@@ -77,7 +77,7 @@ def merged(base: OwnerLimits, values: Mapping[str, int]) -> OwnerLimits:
 
 
 def check_value(key: str, value: int) -> None:
-    """Raises OptionError if a limit cannot have that value."""
+    """Check the value of a limit. Raises OptionError if it is not allowed."""
     maximum = {"max_reserved_percent": 100, "max_priority": 1_000_000}.get(key, 2**50)
     if not 0 <= value <= maximum:
         hint = f"a whole number, 0 to {maximum}" + (

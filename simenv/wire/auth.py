@@ -15,33 +15,36 @@ from simenv.wire.messages import client as m
 
 
 class Role(enum.StrEnum):
-    """What a key is for."""
+    """Role of a key, which determines the messages that its holder may send."""
 
     CLIENT = "client"  # submits, and sees its owner's tasks
-    WORKER = "worker"  # runs what it is sent
-    ADMIN = "admin"  # sees and steers all of the environment
+    WORKER = "worker"  # runs the tasks that the service sends
+    ADMIN = "admin"  # sees and controls all of the environment
 
 
-PERSON_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that are handed out; workers get none
+PERSON_ROLES = (Role.CLIENT, Role.ADMIN)  # of keys that users get; no user gets a worker's key
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who is behind a connection. `owner`: the name of the key, "" for the environment's own user,
-    who comes through a socket that nobody else can open. For the role worker: the one worker that
-    it may speak for, "" where it comes through such a socket."""
+    """Identity of the peer of a connection.
+
+    `owner`: the name of the key; "" for the environment's own user, who connects through a socket
+    that nobody else can open. For the role worker: the name of the only worker that the peer may
+    speak for; "" if it connects through such a socket.
+    """
 
     owner: str
     role: Role
 
     @property
     def scope(self) -> str:
-        """Whose tasks this one may see: "" for everybody's."""
+        """Owner of the tasks that the peer may see; "" if it may see those of all owners."""
         return "" if self.role is Role.ADMIN else self.owner
 
 
 LOCAL = Identity("", Role.ADMIN)
-# The route of a connection that wants no more rights than a client's, whatever its key has. It is
-# part of every message's envelope, so it holds after a restart of the service too.
+# Route prefix of a connection that asks for no more rights than a client's, whatever the role of
+# its key. It is part of every message's envelope, so it also holds after a restart of the service.
 CLIENT_ROUTE = b"~client."
 LOCAL_WORKER = Identity("", Role.WORKER)
 

@@ -22,7 +22,7 @@ encode = _ENCODER.encode
 
 
 class Decoder(Generic[T]):
-    """Decode one family of messages; ProtocolError with the reason on anything else."""
+    """Decoder of one family of messages. Raises ProtocolError with the reason on anything else."""
 
     def __init__(self, family: object) -> None:
         self._decode: Callable[[bytes], T] = msgspec.msgpack.Decoder(family).decode
@@ -43,8 +43,8 @@ _HEAD = msgspec.msgpack.Decoder(_Head)
 
 
 def request_of(body: bytes) -> int:
-    """The request a client's malformed message belongs to, so that its refusal finds who asked;
-    0 if that cannot be told."""
+    """Return the request number of a client's malformed message, by which its refusal reaches the
+    caller; 0 if it cannot be decoded."""
     try:
         head = _HEAD.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -1,8 +1,8 @@
 """Key files: the environment's own keys, the list of accepted keys, and the keys of a user.
 
 Invariants: a file with a secret is created with mode 0600, and is not read if another user could
-have read it; each file has a format number. A shorter list of keys is written over the old one
-where the disk is full. A written file is on the disk, with its name, before the writer continues;
+have read it; each file has a format number. If the disk is full, a shorter list of keys overwrites
+the old one in place. A written file is on the disk, with its name, before the writer continues;
 a writer of the key list holds its lock.
 """
 
@@ -30,14 +30,14 @@ from simenv.wire.messages.admin import KeyInfo
 KEYS_FORMAT = 1
 MAX_KEYS = 1_000
 MAX_FILE_BYTES = 2**20
-LOCK_LOOK_S = 0.005  # between two attempts at a lock that another process holds
+LOCK_LOOK_S = 0.005  # between two attempts to take a lock that another process holds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 
 class KeyPair(msgspec.Struct, frozen=True):
-    """Both halves, in ZeroMQ's base 85."""
+    """Public and secret key, in ZeroMQ's base 85."""
 
     public: str
     secret: str
@@ -47,7 +47,8 @@ class KeyPair(msgspec.Struct, frozen=True):
 
 
 class ServerFile(msgspec.Struct, frozen=True):
-    """`server-key.json`: who the environment is, and where it listened last ("": never)."""
+    """Contents of `server-key.json`: the environment's own keys, and the address at which it
+    listened last ("": never)."""
 
     format: int
     public_key: str
@@ -65,14 +66,15 @@ class ServerFile(msgspec.Struct, frozen=True):
 
 
 class KeysFile(msgspec.Struct, frozen=True):
-    """`keys.json`: who is let in."""
+    """Contents of `keys.json`: the accepted keys."""
 
     format: int
     keys: list[KeyInfo]
 
 
 class UserKeyFile(msgspec.Struct, frozen=True):
-    """A connection file for one person: where, to whom, and as who."""
+    """Connection file of one user: the address and public key of the environment, and the user's
+    own key pair."""
 
     format: int
     name: str  # of the environment
@@ -92,13 +94,13 @@ class UserKeyFile(msgspec.Struct, frozen=True):
 
 
 def new_pair() -> KeyPair:
-    """A fresh key pair."""
+    """Return a new key pair."""
     public, secret = zmq.curve_keypair()
     return KeyPair(public.decode(), secret.decode())
 
 
 def server_file(path: Path) -> ServerFile:
-    """The environment's own keys, made at the first call."""
+    """Read the environment's own keys; the first call creates them. Raises ConfigError."""
     if not path.exists():
         pair = new_pair()
         write_private(path, ServerFile(KEYS_FORMAT, pair.public, pair.secret))
@@ -106,25 +108,26 @@ def server_file(path: Path) -> ServerFile:
 
 
 def read_keys(path: Path) -> list[KeyInfo]:
-    """Who is let in; nobody where there is no such file."""
+    """Read the list of accepted keys; it is empty if there is no such file. Raises ConfigError."""
     return read_private(path, KeysFile).keys if path.exists() else []
 
 
 def write_keys(path: Path, keys: list[KeyInfo]) -> None:
-    """A shorter list is also written where the disk is full, so that a key can be revoked."""
+    """Write the list of accepted keys. A shorter list is also written on a full disk, so that a key
+    can be revoked. Raises ConfigError."""
     content = KeysFile(KEYS_FORMAT, keys)
     try:
         write_private(path, content)
     except ConfigError as error:
         cause = error.__cause__
-        if not (
-            isinstance(cause, OSError) and cause.errno in _FULL and _overwritten(path, content)
-        ):
+        is_full = isinstance(cause, OSError) and cause.errno in _FULL
+        if not (is_full and _overwrite_in_place(path, content)):
             raise
 
 
 def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
-    """The list with one more; KeyConflictError if the name or the key is taken."""
+    """Return the list with one more key. Raises KeyConflictError if the name or the key is in use,
+    OptionError for a role that users cannot have or a full list."""
     if key.role not in PERSON_ROLES:
         raise OptionError(
             f"role {key.role!r:.80} is none that a key can have", hint=" or ".join(PERSON_ROLES)
@@ -145,7 +148,7 @@ def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
 
 
 def removed(keys: Sequence[KeyInfo], name: str) -> list[KeyInfo]:
-    """The list without one; NotFoundError if it is not there."""
+    """Return the list without the key of that name. Raises NotFoundError if it has none."""
     kept = [key for key in keys if key.name != name]
     if len(kept) == len(keys):
         names = ", ".join(key.name for key in keys[:10]) or "none"
@@ -154,7 +157,8 @@ def removed(keys: Sequence[KeyInfo], name: str) -> list[KeyInfo]:
 
 
 def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
-    """Public key to owner and role; a key of any other role than PERSON_ROLES opens nothing."""
+    """Return owner and role by public key. Keys with other roles than PERSON_ROLES are left out:
+    they are not accepted."""
     return {
         key.public_key: Identity(key.name, Role(key.role))
         for key in keys
@@ -164,9 +168,11 @@ def identities(keys: Sequence[KeyInfo]) -> Mapping[str, Identity]:
 
 @contextlib.contextmanager
 def changing(path: Path, patience_s: float = math.inf) -> Iterator[None]:
-    """Hold the lock of a list of keys, for one change: reading it, and writing it anew. It lies in
-    a file beside the list, because the list itself is replaced. ConfigError where there can be
-    none, or where another process has held it for `patience_s`."""
+    """Hold the lock of a list of keys for one change: to read the list and to replace it.
+
+    The lock is a file of its own, because the list itself is replaced. Raises ConfigError if the
+    lock file cannot be created, or if another process has held the lock for `patience_s`.
+    """
     lock = path.with_name(path.name + ".lock")
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -209,10 +215,12 @@ def write_private(path: Path, content: msgspec.Struct) -> None:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _overwritten(path: Path, content: msgspec.Struct) -> bool:
-    """Write over a file that is there, padded to its length, which takes no space on its disk;
-    False where that cannot be done. A crash in between leaves a file that is not read: then nobody
-    is let in."""
+def _overwrite_in_place(path: Path, content: msgspec.Struct) -> bool:
+    """Overwrite an existing file in place, padded to its length, which needs no space on the disk.
+
+    Returns False if that fails. A crash during the write leaves a file that cannot be decoded: then
+    no key is accepted.
+    """
     body = msgspec.json.encode(content)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -230,7 +238,7 @@ def _overwritten(path: Path, content: msgspec.Struct) -> bool:
 
 
 def create_private(path: Path, content: msgspec.Struct) -> None:
-    """Create a file of mode 0600. Raises ConfigError, and leaves no file then."""
+    """Create a file of mode 0600. If that fails, raises ConfigError and leaves no file."""
     try:
         files.create_private(path, _encoded(content))
     except OSError as error:
@@ -243,7 +251,8 @@ def _encoded(content: msgspec.Struct) -> bytes:
 
 
 def read_private(path: Path, kind: type[T]) -> T:
-    """A file of ours; ConfigError if others can open it, or it is something else."""
+    """Read a private file. Raises ConfigError if other users can open it, or if its content or its
+    format number is another one."""
     try:
         with path.open("rb") as source:
             check_private(path, os.fstat(source.fileno()))
@@ -264,7 +273,7 @@ def read_private(path: Path, kind: type[T]) -> T:
 
 
 def check_private(path: Path, info: os.stat_result) -> None:
-    """ConfigError if anybody but us owns the file or can open it."""
+    """Check that a file is private. Raises ConfigError if another user owns or can open it."""
     if info.st_uid != os.getuid():
         raise ConfigError(f"{path} belongs to someone else: not believed")
     if info.st_mode & 0o077:

@@ -9,13 +9,14 @@ from simenv.wire.messages.client import Refusal
 
 
 def refusal(error: SimenvError, index: int = -1) -> Refusal:
-    """An error as it travels."""
+    """Encode an error as a Refusal."""
     retry_after_s = getattr(error, "retry_after_s", 0.0)
     return Refusal(error.code, error.message, error.hint, index, retry_after_s)
 
 
 def error_at(refusal: Refusal, offset: int = 0) -> SimenvError:
-    """`offset`: the number of the message's first item in the caller's list."""
+    """Decode a Refusal as an error. `offset`: number of the message's first item in the caller's
+    list."""
     kind = by_code(refusal.code)
     index = refusal.index + offset if refusal.index >= 0 else -1
     if issubclass(kind, QueueFullError):
@@ -31,14 +32,15 @@ def error_at(refusal: Refusal, offset: int = 0) -> SimenvError:
 
 
 def error_of(refusals: Sequence[Refusal]) -> SimenvError:
-    """The error of a call that is about one thing."""
+    """Return the error of a call with one item."""
     return error_at(refusals[0]) if refusals else SimenvError("refused without a reason")
 
 
 def error_of_batch(errors: Sequence[SimenvError], count: int, refused: int = 0) -> SimenvError:
-    """The error of `submit_many`: a refusal of the call as a whole is raised as it is.
+    """Return the error of `submit_many`; a refusal of the call as a whole is returned unchanged.
 
-    `count`: items in the call; `refused`: of these, where one error may be about several.
+    `count`: items in the call. `refused`: number of refused items, if one error may be about
+    several; 0: one item for each error.
     """
     items = tuple(error for error in errors if error.index >= 0)
     if not items:

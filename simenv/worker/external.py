@@ -1,7 +1,7 @@
 """Programs of pools with `engine=external`: one process a circuit, in a process group of its own.
 
 Invariant: no process outlives its run: it is killed with its group when the run ends or is stopped,
-and by the kernel when this worker dies. Nothing of the environment's own settings reaches it.
+and by the kernel when this worker dies. It gets no SIMENV_* variable.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from simulators.external.engine import ProgramCall
 
 _FIRST_NAP_S, _LONGEST_NAP_S = 1e-3, 0.05
 _END_S = 5.0  # for a killed process to be gone
-_STDERR_CHARS = 2_000  # of a failure's message; all of it goes to the worker's log, up to
+_STDERR_CHARS = 2_000  # of stderr in a failure's message; the worker's log has more
 _LOGGED_BYTES = 64 * 2**10
 _RESERVED = "SIMENV_"  # variables of the environment itself
 
 
 class ExternalProgram:
-    """The program of one pool. Used from the main thread, whose end kills what it started."""
+    """The program of one pool. Used from the main thread, whose end kills the processes that it
+    started."""
 
     def __init__(self, command: str, scratch: Path) -> None:
-        """`command`: as `config.commands` admits it. `scratch`: a folder of this worker's own; what
-        a killed worker of that name left there is removed."""
+        """`command`: as checked by `config.commands`. `scratch`: a folder of this worker alone;
+        files that a killed worker of the same name has left in it are removed."""
         shutil.rmtree(scratch, ignore_errors=True)
         self._scratch = scratch
         self._words = shlex.split(command)
@@ -106,7 +107,7 @@ class ExternalProgram:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the group, also where its first process has ended."""
+    """Kill the remaining processes of the group, also if its first process has ended."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""The hardware of a worker: its provider is created once and described.
+"""The hardware of a worker: one backend, created by its provider, and the backend's description.
 
 Invariant: the provider's module is searched after all installed packages, so that no file of a
 user replaces a module of ours.
@@ -21,11 +21,11 @@ from simulators.errors import MachineFailed
 if TYPE_CHECKING:
     from simulators.hardware.engine import HardwareEngine
 
-_CHARS = 300  # of what a factory raised: it becomes a pool's reason
+_CHARS = 300  # of the error of a factory, which becomes the reason of the pool's state
 
 
 class HardwareSession:
-    """The machine of this worker, and what was said of it last."""
+    """The machine of this worker, and its last description."""
 
     def __init__(self, engine: HardwareEngine, pool: str) -> None:
         self.engine = engine
@@ -34,11 +34,12 @@ class HardwareSession:
 
     @classmethod
     def of(cls, provider: str, folders: str, worker: str) -> HardwareSession:
-        """The one that `module:factory` makes; see `made`."""
+        """Create the session of a provider's machine; see `create_engine`."""
         return cls(create_engine(provider, folders), worker.rpartition("-")[0])
 
     def news(self) -> DeviceInfo | None:
-        """What it is, at first and after each change of its Target; else None."""
+        """Return the description of the machine at first and after each change of its Target; else
+        None. Raises ConfigError if the first description fails."""
         try:
             target = self.engine.target
         except MachineFailed as error:
@@ -53,10 +54,11 @@ class HardwareSession:
 
 
 def create_engine(provider: str, folders: str) -> HardwareEngine:
-    """The engine over the backend that `module:factory` makes.
+    """Create the engine for the backend that `module:factory` returns.
 
-    `folders`: where its module may be beside what is installed, as PYTHONPATH has them. ConfigError
-    in one line, which becomes the pool's reason, whatever the factory does.
+    `folders`: folders to search for the module after the installed packages, as in PYTHONPATH.
+    Raises ConfigError for any error of the factory, with a message of one line, which becomes the
+    reason of the pool's state.
     """
     import_also_from(folders)
     module, _, factory = provider.partition(":")
@@ -76,7 +78,7 @@ def create_engine(provider: str, folders: str) -> HardwareEngine:
 
 
 def device_info(engine: HardwareEngine, pool: str) -> DeviceInfo:
-    """What the machine says of itself, as it travels."""
+    """Return the description of the machine as a DeviceInfo."""
     from simulators.hardware.target import describe
 
     output = describe(engine.backend, engine.target)

@@ -33,17 +33,19 @@ STOPS_KEPT = 4_096
 
 
 class RunningTask:
-    """The main thread begins and ends tasks; the heartbeat thread asks to stop them."""
+    """Identity of the running task, shared by two threads: the main thread begins and ends tasks,
+    the heartbeat thread asks to stop them."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._lock = threading.Lock()
-        self._stops: dict[tuple[int, int], str] = {}  # asked to stop before it began
+        self._stops: dict[tuple[int, int], str] = {}  # reasons of stops before the task began
         self.running: tuple[int, int] = (0, 0)  # (task, attempt); read without the lock
-        self.waiting = False  # does the main thread wait for a chunk? Read without the lock
+        self.waiting = False  # the main thread waits for a chunk; read without the lock
 
     def begin(self, task: int, attempt: int) -> str:
-        """Returns why the task must not run after all, or ""."""
+        """Begin a task. Returns the reason if it was stopped before, so that it must not run; else
+        ""."""
         with self._lock:
             self.running = (task, attempt)
             self._runner.control.clear()
@@ -52,11 +54,12 @@ class RunningTask:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """How many passes what runs now has done, of how many."""
+        """Completed and total passes of the running task."""
         return self._runner.control.passes
 
     def set_threads(self, task: int, attempt: int, threads: int) -> None:
-        """From its next pass on the task runs on so many threads, if it still runs."""
+        """Set the number of threads of a task from its next pass on; without effect if it has
+        ended."""
         with self._lock:
             if self.running == (task, attempt):
                 self._runner.control.threads = threads
@@ -71,20 +74,20 @@ class RunningTask:
                 self._runner.stop_reason = reason
                 self._runner.control.stop()
             else:
-                if len(self._stops) >= STOPS_KEPT:  # late ones for tasks that have ended
+                if len(self._stops) >= STOPS_KEPT:  # they came too late: their tasks have ended
                     self._stops.clear()
                 self._stops[task, attempt] = reason
 
 
 BEAT_S = 1.0
-IDLE_BEATS = 7.5  # within the lease, of a worker that has nothing to do, but no faster than others
-COMPILING_NS = 300_000_000  # to load a kernel that is on disk takes less
-ASLEEP = 0.5  # of the lease, within which no pause between two beats lies
-END_S = 2.0  # for several ranks to end together, where the first is not busy
+IDLE_BEATS = 7.5  # heartbeats of an idle worker in one lease; BEAT_S remains the shortest interval
+COMPILING_NS = 300_000_000  # loading a kernel from disk takes less
+ASLEEP = 0.5  # part of the lease: after a longer pause of this thread the process was stopped
+END_S = 2.0  # for several ranks to end together, if the first is not busy
 
 
 class HeartbeatThread:
-    """Owns the control connection."""
+    """Sends heartbeats and receives control messages. Owns the control connection."""
 
     def __init__(
         self,
@@ -98,8 +101,8 @@ class HeartbeatThread:
         memory: Callable[[], int] = resident_bytes,
         end: Callable[[], None] | None = None,
     ) -> None:
-        """`memory`: bytes resident now. `end`: asks the main thread to end the process in order,
-        which it does if it is idle."""
+        """`memory`: returns the resident bytes. `end`: asks the main thread to end all ranks in
+        order, which it does if it is idle; None: the process ends at once."""
         self._connection = connection
         self._current = current
         self._name = name
@@ -109,7 +112,7 @@ class HeartbeatThread:
         self._parent = parent
         self._memory = memory
         self._end = end
-        self._last_s = math.inf  # when the process ends, whatever the main thread does
+        self._last_s = math.inf  # time at which the process ends, whatever the main thread does
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -132,11 +135,11 @@ class HeartbeatThread:
                 self._connection.send(codec.encode(beat))
             body = self._connection.receive(max(0.0, next_beat - time.monotonic()))
             if time.monotonic() - now > self._lease_s * ASLEEP:
-                received = time.monotonic()  # nobody let this thread run: that nothing was heard
-                # in the meantime proves nothing
+                received = time.monotonic()  # this thread did not run in the meantime, so it could
+                # not receive an answer: the lease begins anew
             if body is not None:
                 received = time.monotonic()
-                self._hear(body)
+                self._handle(body)
             if os.getppid() != self._parent:
                 exit_process(EXIT_ORPHAN, "what started this process is gone")
             if time.monotonic() > self._last_s:
@@ -144,7 +147,7 @@ class HeartbeatThread:
             if time.monotonic() - received > self._lease_s:
                 exit_process(EXIT_LEASE, f"no word from the service for {self._lease_s:g} s")
 
-    def _hear(self, body: bytes) -> None:
+    def _handle(self, body: bytes) -> None:
         message = codec.to_worker(body)
         if isinstance(message, StopTask):
             self._current.stop(message.task, message.attempt, message.reason)

@@ -27,7 +27,7 @@ from simulators import catalog, registry
 from simulators.compiler import warmup
 from simulators.engine import Engine, EngineContext
 
-SILENCE_PART = 3  # of the lease: a rank that is silent for so long is lost, 5 s of 15
+SILENCE_PART = 3  # a rank that is silent for 1 / SILENCE_PART of the lease is lost: 5 s of 15
 
 
 def main() -> int:
@@ -36,14 +36,14 @@ def main() -> int:
         write_to(
             log_of(arguments.log, mpi.rank_from_environ(os.environ) if arguments.ranks > 1 else 0)
         )
-    # One that holds a machine has something to see to; see `before_leaving`.
+    # A worker that holds a machine first abandons its job; see `process.on_exit`.
     parent = die_with_parent(
         arguments.parent, signal.SIGTERM if arguments.provider else signal.SIGKILL
     )
     try:
         service = worker_endpoint.read(arguments.service, arguments.name, arguments.start)
         if arguments.ranks > 1:
-            return _one_of_several(arguments, service, parent)
+            return _run_rank(arguments, service, parent)
         runner = Runner(_result_writer(arguments, service), checkpoints=_checkpoints(arguments))
         held = None
         if arguments.provider:
@@ -63,7 +63,7 @@ def main() -> int:
         return error.exit_code
 
 
-def _one_of_several(arguments: argparse.Namespace, service: WorkerBootstrap, parent: int) -> int:
+def _run_rank(arguments: argparse.Namespace, service: WorkerBootstrap, parent: int) -> int:
     begin = time.monotonic()
     comm = mpi.begin(arguments.ranks)
     log_line(f"MPI ready in {time.monotonic() - begin:.2f} s")
@@ -96,7 +96,7 @@ def _external(arguments: argparse.Namespace) -> Engine:
 
 
 def _load(arguments: argparse.Namespace, runner: Runner) -> None:
-    """Everything a first task would have to wait for."""
+    """Load the kernels and the engine that a first task needs."""
     begin = time.monotonic()
     import_also_from(arguments.import_from)
     engine = catalog.DEFAULT_ENGINE if arguments.engine == "any" else arguments.engine
@@ -107,7 +107,7 @@ def _load(arguments: argparse.Namespace, runner: Runner) -> None:
 
 
 def _load_later(arguments: argparse.Namespace) -> None:
-    """What a first small task need not wait for, and a wider one would."""
+    """Load the remaining kernels, which wide tasks need and a first small task does not."""
     engine = catalog.DEFAULT_ENGINE if arguments.engine == "any" else arguments.engine
     if warmup.load_remaining(arguments.kernels, engine):
         registry.create(engine).warm_up()
@@ -115,7 +115,7 @@ def _load_later(arguments: argparse.Namespace) -> None:
 
 
 def _age_s() -> float:
-    """Since this process was started, Python's own start included."""
+    """Seconds since the start of this process, with the start of Python."""
     ticks = int(start_ticks() or 0)
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
@@ -140,7 +140,7 @@ def _checkpoints(arguments: argparse.Namespace) -> RunCheckpoints | None:
 def _serve(arguments: argparse.Namespace, session: Session, parent: int) -> int:
     session.join(arguments.lease_s, parent)
     freeze_gc()
-    if arguments.ranks == 1:  # several have loaded all there is
+    if arguments.ranks == 1:  # workers of several ranks have loaded all kernels
         session.when_idle(partial(_load_later, arguments))
     while session.work():
         pass
@@ -148,12 +148,13 @@ def _serve(arguments: argparse.Namespace, session: Session, parent: int) -> int:
 
 
 def log_of(path: Path, rank: int) -> Path:
-    """Each rank's own: NAME.log, NAME.r1.log, NAME.r2.log ..."""
+    """Path of the log of one rank: NAME.log, NAME.r1.log, NAME.r2.log ..."""
     return path.with_name(f"{path.stem}.r{rank}{path.suffix}") if rank else path
 
 
 def write_to(path: Path) -> None:
-    """Let all that this process writes, and what it starts, go to the end of a file, 0600."""
+    """Append the output of this process, and of processes that it starts, to a file of mode
+    0600."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     log = os.open(path, flags, 0o600)
     for standard in (1, 2):

@@ -1,6 +1,6 @@
 """Noise of tasks in a worker: documents from the service, their models, and programs with noise.
 
-A model is made once for each document and noise options; a noise program once for each structure.
+A model is built once for each document and noise options, a noise program once for each structure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DELAYS = frozenset({"delay", "delay_dt"})  # their durations may be parameters
 
 
 class Noise:
-    """Used from the main thread."""
+    """Caches of noise documents, models and programs. Used from the main thread."""
 
     def __init__(self) -> None:
         self._bodies: dict[str, bytes] = {}
@@ -42,7 +42,7 @@ class Noise:
         self._shots_ns: OrderedDict[tuple[bytes, str], float] = OrderedDict()
 
     def receive(self, message: NoiseDocument) -> None:
-        """Hold a document for the chunks that name it."""
+        """Store a document for later chunks, which name it by its digest."""
         if message.alone:
             self._bodies.clear()
             self._documents.clear()
@@ -51,8 +51,8 @@ class Noise:
     def program(
         self, program: Program, circuit: Circuit, terms: TaskOptions
     ) -> NoiseProgram | None:
-        """The noise of a circuit under these terms; None where none is left. Raises Unsupported,
-        NoiseError."""
+        """Return the noise program of a circuit under these options; None if no noise acts on it.
+        Raises Unsupported, NoiseError."""
         from simulators.circuit.passes import attach_noise
 
         attachment = self._attachment(terms)
@@ -71,7 +71,7 @@ class Noise:
         return result if result.kinds else None
 
     def record(self, program: Program, assigned: AssignedTask, terms: TaskOptions) -> DeviceRecord:
-        """The device of a task, for its result."""
+        """Return the description of a task's device for its result."""
         document = self._document(terms.snapshot)
         ops = np.frombuffer(program.ops, np.uint16)
         rows = np.bincount(ops, minlength=len(program.names)).tolist()
@@ -93,8 +93,8 @@ class Noise:
         )
 
     def device_ns(self, program: Program, assigned: AssignedTask, terms: TaskOptions) -> int:
-        """Time of a task on its device; 0 without a device, for exact results, and for a noise
-        model that is no calibration."""
+        """Time of a task on its device in ns; 0 without a device, for exact results, and for a
+        noise document that is not a calibration."""
         times = self._shot_times(terms)
         if times is None or not assigned.shots:
             return 0
@@ -118,7 +118,7 @@ class Noise:
         return device_time_ns(assigned.shots, count, times.overhead_ns, count * shot_ns)
 
     def _shot_times(self, terms: TaskOptions) -> ShotTimes | None:
-        """None where durations are not known."""
+        """Return the durations of the task's device; None if they are not known."""
         result = self._times.get(terms.snapshot)
         if result is None and terms.device:
             from noise_models.calibration import CalibrationSnapshot
@@ -135,7 +135,7 @@ class Noise:
     def _warnings(
         self, document: Document, program: Program, terms: TaskOptions
     ) -> tuple[str, ...]:
-        """Noise that was asked for and does not act as it was given."""
+        """Return warnings about requested noise that does not act as its numbers say."""
         from noise_models.custom import CustomModel
         from noise_models.limits import limited
 

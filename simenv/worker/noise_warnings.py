@@ -1,4 +1,4 @@
-"""Warnings about noise that was asked for and does not act, or not as its numbers say."""
+"""Warnings about requested noise that does not act on a circuit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _SHOWN = 12
 def unused_channels(
     document: CustomModel, program: Program, terms: TaskOptions, *, acts: bool
 ) -> tuple[str, ...]:
-    """Of a noise model of the caller's own in one circuit. `acts`: whether any of it does."""
+    """Return warnings about the channels of a custom noise model that do not act on a circuit.
+    `acts`: whether any of its channels does."""
     results = []
     has = {entry.gate for entry in document.channels}
     if not acts:

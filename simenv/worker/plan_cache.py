@@ -1,4 +1,4 @@
-"""Cache of plans by what they are made for."""
+"""Cache of execution plans."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PLAN_CACHE_BYTES = 256 * 2**20
 
 
 class PlanCache:
-    """Plans by (engine, structure, precision), the least recently used dropped first."""
+    """LRU cache of plans by engine, structure, precision, noise and parts, bounded in bytes."""
 
     def __init__(self, bound_bytes: int = PLAN_CACHE_BYTES) -> None:
         self._bound_bytes = bound_bytes
         self._held_bytes = 0
         self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
-        self._sizes: dict[tuple[object, ...], int] = {}  # as they are in `_held_bytes`
-        self._growing: tuple[object, ...] | None = None  # the newest, if it has parts
+        self._sizes: dict[tuple[object, ...], int] = {}  # bytes counted in `_held_bytes`
+        self._growing: tuple[object, ...] | None = None  # newest plan: its run may add schedules
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -33,8 +33,8 @@ class PlanCache:
         options: RunOptions,
         noise: NoiseProgram | None = None,
     ) -> Plan:
-        """The kept plan, or a new one; a plan that costs less than a look-up is not kept. Plans
-        with noise cost more, and may depend on the engine's own settings."""
+        """Return the cached plan, or a new one. Plans that cost less than a look-up are not cached.
+        Plans with noise cost more, and may depend on the engine's own settings."""
         if noise is None and options.parts is None and not engine.worth_caching(circuit):
             return engine.plan(circuit, noise, options)
         digest = b"" if noise is None else noise.digest
@@ -48,7 +48,7 @@ class PlanCache:
                 self._measure(key)
             return plan
         if self._growing is not None and self._growing in self._plans:
-            self._measure(self._growing)  # its schedules were made when it was run
+            self._measure(self._growing)  # its run has added schedules
         plan = engine.plan(circuit, noise, options)
         self._plans[key] = plan
         self._growing = None if options.parts is None else key

@@ -1,4 +1,4 @@
-"""End the worker's process: on request, on errors, and with the process that started it."""
+"""End of the worker's process: on request, on errors, and with the process that started it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-LAST_S = 3.0  # for what must be done outside first; a launcher that ends all waits a little longer
+LAST_S = 3.0  # limit of each exit call; a launcher that ends all workers waits a little longer
 _last: list[Callable[[], None]] = []
 
 
 def exit_process(code: int, why: str) -> NoReturn:
-    """End the process now, with a last line in its log. A worker holds nothing that is not stored
-    elsewhere: it may end at any moment; one that holds a machine sees to its job first."""
+    """End the process now, after a last line in its log and the calls of `on_exit`. All state of a
+    worker is stored elsewhere, so it may end at any time."""
     log_line(f"leaving: {why}")
     for call in _last:
         thread = threading.Thread(target=call, name="leaving", daemon=True)
@@ -27,27 +27,27 @@ def exit_process(code: int, why: str) -> NoReturn:
 
 
 def on_exit(call: Callable[[], None]) -> None:
-    """`call` is called whenever this process ends itself, and when it is asked to by SIGTERM; it
-    has LAST_S, whatever the main thread waits for."""
+    """Register `call` to run before this process ends itself, and on SIGTERM. It has LAST_S, and
+    does not wait for the main thread."""
     _last.append(call)
     signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
-    """In a thread of its own: the main one may be within the call of a provider's."""
+    """End the process from a separate thread: the main thread may be in a call of a provider."""
     args = (128 + number, f"signal {number}")
     threading.Thread(target=exit_process, args=args, name="leave", daemon=True).start()
 
 
 def log_line(line: str) -> None:
-    """A line for the worker's log."""
+    """Write a line to the worker's log."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def import_also_from(folders: str) -> None:
-    """Search modules in these folders too, written as in PYTHONPATH, after all that is installed:
-    so no file of a user replaces a module of ours."""
+    """Search modules in these folders too, written as in PYTHONPATH. They come after all installed
+    packages, so that no file of a user replaces a module of ours."""
     sys.path += [folder for folder in folders.split(os.pathsep) if folder not in ("", *sys.path)]
 
 
@@ -55,10 +55,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with_parent(starter_pid: int, by: signal.Signals = signal.SIGKILL) -> int:
-    """Ask for a signal, SIGKILL, when the starter's thread ends; exit now if it is gone already.
-    Returns its pid, for the caller's own checks. 0: whoever started us, of whom no more is known.
+    """Request the signal `by` for the time when the starter's thread ends; exit now if the starter
+    has ended already.
 
-    Linux only; elsewhere the caller's own check of its parent has to do.
+    `starter_pid` 0: the parent process. Returns the starter's pid, for checks by the caller. The
+    signal is available on Linux only; elsewhere the caller must check its parent itself.
     """
     parent = starter_pid or os.getppid()
     if sys.platform.startswith("linux"):

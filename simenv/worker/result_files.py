@@ -25,13 +25,14 @@ from simulators.engine import RunOptions
 from simulators.results import EngineResult
 
 MESSAGE_BYTES = 2**20  # results above it go into a file
-ARRAY_BYTES = 64 * 2**10  # and of these, the arrays from here on
-SHARD_BITS = 12  # so many tasks, as a power of two, share a folder
+ARRAY_BYTES = 64 * 2**10  # of a result in a file, only arrays of this size or more are in the file
+SHARD_BITS = 12  # 2**SHARD_BITS tasks share a folder
 
 
 class ResultFileWriter:
-    """The results folder, as one worker sees it. `sync`: what is written is on the disk. `mark`: in
-    the names of its unfinished files. `unavailable`: why it cannot be used, see `blindness`."""
+    """Writer of files in the results folder. `sync`: force written files to disk. `mark`: a part of
+    the names of unfinished files. `unavailable`: the reason why the folder cannot be used, see
+    `unavailable_reason`."""
 
     def __init__(
         self, folder: Path, sync: bool = True, mark: str = "", unavailable: str = ""
@@ -49,10 +50,8 @@ class ResultFileWriter:
         terms: TaskOptions,
         chunk: AssignChunk,
     ) -> ResultFile | None:
-        """The large arrays of a result, written; None where a message can carry it all.
-
-        Raises StoreError.
-        """
+        """Write the large arrays of a result. Returns None if the result fits into a message.
+        Raises StoreError."""
         if _size(result) <= MESSAGE_BYTES:
             return None
         self._check_available(_size(result))
@@ -66,7 +65,8 @@ class ResultFileWriter:
     def put_value(
         self, value: bytes, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
     ) -> ResultFile | None:
-        """What a call returned, written as uint8; None where a message can carry it. StoreError."""
+        """Write the value of a call as uint8. Returns None if it fits into a message. Raises
+        StoreError."""
         if len(value) <= MESSAGE_BYTES:
             return None
         self._check_available(len(value))
@@ -97,7 +97,8 @@ class ResultFileWriter:
 
 
 def unavailable_reason(folder: Path, token: str) -> str:
-    """Why this is not the results folder that the service sees, in words; "" if it is."""
+    """Return the reason why large results cannot be written: this node does not see the service's
+    results folder. "" if it does: the folder contains `token`, which the service puts there."""
     hostname = os.uname().nodename
     try:
         result = (folder / TOKEN).read_text()
@@ -107,7 +108,8 @@ def unavailable_reason(folder: Path, token: str) -> str:
 
 
 def file_name(task: int, fence: int) -> str:
-    """The file of one attempt, below the results folder."""
+    """Name of the file of one attempt, relative to the results folder. `fence`: the fencing token
+    of the attempt."""
     return f"{task_name(task >> SHARD_BITS)[2:]}/{task_name(task)}.{fence:x}.h5"
 
 
@@ -126,7 +128,7 @@ def _size(result: EngineResult) -> int:
 
 
 def _arrays(result: EngineResult, shots: int) -> dict[str, NDArray[Any]]:
-    """By their names in a ResultData."""
+    """Return the arrays of a result by their names in a ResultData."""
     arrays: dict[str, NDArray[Any]] = {
         "outcomes": hdf5_layout.outcomes(result.outcomes, result.outcome_width),
         "counts": hdf5_layout.array_of(result.counts, "<u4"),
@@ -148,7 +150,7 @@ def _arrays(result: EngineResult, shots: int) -> dict[str, NDArray[Any]]:
 def _attributes(
     program: Program, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
 ) -> dict[str, str | int]:
-    """What a reader without simenv should know."""
+    """Return the attributes of a result of a circuit, for readers without simenv."""
     return {
         **_common(assigned, terms, chunk),
         "registers": msgspec.json.encode(program.registers).decode(),
@@ -162,7 +164,7 @@ def _attributes(
 
 
 def _common(assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> dict[str, str | int]:
-    """What holds of calls too."""
+    """Return the attributes that results of circuits and of calls share."""
     return {
         "format": hdf5_layout.FORMAT,
         "content": "arrays of a simenv result",
@@ -175,22 +177,22 @@ def _common(assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> d
     }
 
 
-WIDE_QUBITS = 20  # narrower ones are never so long
+WIDE_QUBITS = 20  # runs of narrower circuits are too short for checkpoints
 
 
 class RunCheckpoints(msgspec.Struct, frozen=True):
-    """A folder for all tasks, and how often a run writes."""
+    """Folder of the checkpoints of all tasks, and the interval of checkpoints in seconds."""
 
     folder: Path
     every_s: float
 
     @classmethod
     def below(cls, results: Path, every_s: float) -> RunCheckpoints:
-        """Beside the files of results, which all ranks see."""
+        """Return checkpoints in a folder below that of the results, which all ranks see."""
         return cls(results / KEPT, every_s)
 
     def run_options(self, options: RunOptions, num_qubits: int, task: int) -> RunOptions:
-        """The options of a run, with the folder of its task if it may be long."""
+        """Return the options of a run, with the checkpoint folder of its task if it may be long."""
         if num_qubits < WIDE_QUBITS:
             return options
         folder = os.path.join(self.folder, task_name(task))

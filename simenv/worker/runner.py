@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 
 def chained(result: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
-    """The same result with gradients by parameters."""
+    """Return the result with its gradients by slots converted to gradients by parameters."""
     by_slot = np.frombuffer(result.gradients).reshape(-1, num_slots)
     by_parameter = np.zeros((len(by_slot), chain.parameters))
     slots = np.frombuffer(chain.slots, "<i4").tolist()
@@ -98,7 +98,7 @@ ENDED_EARLY = {  # by why it was asked to stop
 
 
 class _ChunkContext(msgspec.Struct, frozen=True, eq=False):
-    """What the tasks of a chunk with the same terms have in common; made once for them."""
+    """Values that the tasks of a chunk with the same options share, computed once."""
 
     terms: TaskOptions
     chunk: AssignChunk
@@ -136,7 +136,7 @@ class Runner:
         self._marks: list[int] = []  # when the stages of the running task ended, see Timing
 
     def engine(self, name: str) -> Engine:
-        """The engine, loaded and warm at first use."""
+        """Return the engine; the first use creates it and warms it up."""
         entry = self._engines.get(name)
         if entry is None:
             entry = registry.create(name, EngineContext(comm=self._comm))
@@ -145,7 +145,7 @@ class Runner:
         return entry
 
     def hold(self, engine: Engine) -> None:
-        """An engine that was made elsewhere, with what it holds."""
+        """Register an engine that the caller has created."""
         self._engines[engine.name] = engine
         if isinstance(engine, FastCounts):  # too slow a question for each chunk
             self._with_fast_counts.add(engine.name)
@@ -154,7 +154,7 @@ class Runner:
         self._context = None
 
     def receive_noise(self, message: NoiseDocument) -> None:
-        """Hold a noise document for the chunks that name it."""
+        """Store a noise document for later chunks, which name it by its digest."""
         self._noise.receive(message)
 
     def limit_states(self, bound_bytes: int) -> None:
@@ -163,17 +163,17 @@ class Runner:
             states.limit(bound_bytes)
 
     def expire_states(self) -> float:
-        """Drop kept states whose time is over; seconds until the next one's is."""
+        """Drop expired states; returns the seconds until the next one expires."""
         return min((states.expire() for states in self._kept_states), default=math.inf)
 
     def forget_plans(self) -> None:
-        """What they were made for is not what it was."""
+        """Drop all plans, because the device for which they were made has changed."""
         self._plans = PlanCache()
 
     def run(
         self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk, arrived_ns: int
     ) -> AttemptResult:
-        """Run one task of a chunk; every error becomes a result that says so."""
+        """Run one task of a chunk; every error becomes a failed result."""
         begin_ns, kernels_ns = working_ns(), spent_ns()
         start_ns = perf_counter_ns() - arrived_ns
         marks = self._marks = [begin_ns]
@@ -205,7 +205,7 @@ class Runner:
     def _packed(
         self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk
     ) -> tuple[bytes, ResultFile | None, int]:
-        """Packed result, its file, and the nanoseconds on an emulated device."""
+        """Return the packed result, its file, and the nanoseconds on an emulated device."""
         if is_call(terms):
             self._marks += self._marks * 2
             return *self.calls.run(assigned, terms, chunk, self.control), 0
@@ -227,7 +227,7 @@ class Runner:
         return pack(program, assigned, terms, result, file, device), file, device_ns
 
     def _failed(self, error: Exception) -> tuple[int, bytes]:
-        """The state and the packed Failure that an error is."""
+        """Convert an error to a final state and a packed Failure."""
         if isinstance(error, errors.Stopped):
             reason = self.stop_reason or "stopped"
             state = ENDED_EARLY.get(self.stop_reason, FAILED)
@@ -241,7 +241,7 @@ class Runner:
         return FAILED, _failure("engine", error)
 
     def follow(self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk) -> None:
-        """This rank's part of a task whose result another one has. Raises what the engine does."""
+        """Run this rank's part of a task whose result rank 0 has. Raises the engine's errors."""
         self._marks = []
         self._compute(assigned, terms, chunk)
 
@@ -274,7 +274,7 @@ class Runner:
     def _planned(
         self, program: Program, circuit: Circuit, assigned: AssignedTask, context: _ChunkContext
     ) -> EngineResult | None:
-        """Run one task the way every engine has."""
+        """Run one task with a cached plan; every engine supports this way."""
         bindings = None
         if assigned.bindings or assigned.count > 1:
             values = np.frombuffer(assigned.bindings, np.float64)
@@ -326,7 +326,7 @@ def pack(
     file: ResultFile | None = None,
     device: DeviceRecord | None = None,
 ) -> bytes:
-    """The result of all rows as it travels and is stored, without the arrays that `file` holds."""
+    """Encode the result of all rows for messages and the journal, without the arrays in `file`."""
     filed = () if file is None else [array.field for array in file.arrays]
     state = b""
     if result.statevector is not None and "statevector" not in filed:
@@ -372,7 +372,7 @@ def _pauli_sum(observable: Observable) -> PauliSum:
 
 
 def stages_us(marks: list[int]) -> tuple[int, int, int, int]:
-    """Microseconds of decode, plan, engine and encode; 0 of those that a task did not come to."""
+    """Microseconds of decode, plan, engine and encode; 0 for stages that the task did not reach."""
     if len(marks) == 5:
         a, b, c, d, e = marks
         return (b - a) // 1000, (c - b) // 1000, (d - c) // 1000, (e - d) // 1000

@@ -33,15 +33,16 @@ from simenv.worker.process import exit_process
 from simenv.worker.ranks.leader import Leader
 from simenv.worker.runner import ENDED_EARLY, FAILED, Runner
 
-FLUSH_NS = 2_000_000  # results never wait longer than this for the end of their chunk
+FLUSH_NS = 2_000_000  # results are sent when this time has passed, before the end of their chunk
 FOREVER_S = 3_600.0
 IDLE_S = 1.0
 EXPIRY_S = 0.01  # after the time of a kept state
-ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what the service adds on the way on
+ANSWER_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves space for data that the service adds
 
 
 class Session:
-    """Used from the main thread; the heartbeat has a thread and a connection of its own."""
+    """Work connection of a worker. Used from the main thread; the heartbeat has a thread and a
+    connection of its own."""
 
     def __init__(
         self,
@@ -52,7 +53,8 @@ class Session:
         leader: Leader | None = None,
         held: HardwareSession | None = None,
     ) -> None:
-        """`leader`: of the other ranks, where there are any. `held`: the machine, likewise."""
+        """`leader`: controls the other ranks; None: there are none. `held`: the worker's machine;
+        None: it has none."""
         self._name = name
         self._start = start
         self._epoch = service.epoch
@@ -60,19 +62,19 @@ class Session:
         self._leader = leader
         self._held = held
         self._ending = False
-        self._call: Callable[[], None] = _nothing
+        self._call: Callable[[], None] = _no_idle_work
         self._poll_timeout_s = FOREVER_S
         self._current = RunningTask(runner)
         nodes = (os.uname().nodename,) if leader is None else leader.nodes
         where = ",".join(dict.fromkeys(nodes))
         self._origin = Origin(name, where, os.getpid(), __version__, len(nodes))
-        # Its own even where another was started by mistake, or is left from an earlier service.
+        # Unique, also if another worker was started by mistake or is left from an earlier service.
         identity = f"{name}.{start}.{secrets.token_hex(4)}"
         self._work = connect(service, identity.encode())
         self._control = connect(service, f"{identity}!".encode())
 
     def join(self, lease_s: float, parent: int) -> None:
-        """Tell the service we are ready; from here on the heartbeat watches over us."""
+        """Join the service, and start the heartbeat thread."""
         self._describe()
         name, start, epoch, origin = self._name, self._start, self._epoch, self._origin
         join = Join(__version__, name, origin.pid, origin.node, epoch, (), start, origin.ranks)
@@ -85,7 +87,7 @@ class Session:
         ).start()
 
     def _describe(self) -> None:
-        """Say what the machine is, if there is one, and it has not been said."""
+        """Send the description of the machine, if there is one and it is new or has changed."""
         device = None if self._held is None else self._held.news()
         if device is not None:
             self._runner.forget_plans()
@@ -93,16 +95,17 @@ class Session:
             self._work.send(codec.encode(output))
 
     def _end(self) -> None:
-        """Called by the heartbeat's thread."""
+        """Request the end of all ranks; called by the heartbeat thread."""
         self._ending = True
         self._work.wake()
 
     def when_idle(self, call: Callable[[], None]) -> None:
-        """Once, when nothing has come for a moment."""
+        """Let `work` call this once, after IDLE_S without a message."""
         self._call, self._poll_timeout_s = call, IDLE_S
 
     def work(self) -> bool:
-        """Wait for one chunk and run it; False once the worker is to end, all ranks of it."""
+        """Wait for one message and handle it; run a chunk. Returns False if all ranks of the worker
+        must end."""
         self._current.waiting = True
         body = self._receive()
         self._current.waiting = False
@@ -113,7 +116,7 @@ class Session:
         if body is None:
             self._poll_timeout_s = FOREVER_S
             self._call()
-            self._call = _nothing
+            self._call = _no_idle_work
             return True
         message = codec.to_worker(body)
         if isinstance(message, StopWorker):
@@ -130,7 +133,8 @@ class Session:
         return True
 
     def _receive(self) -> bytes | None:
-        """The next message; None when nothing has come for so long. Kept states expire."""
+        """Return the next message, or None after `_poll_timeout_s`. Drops expired states while it
+        waits."""
         until_s = time.monotonic() + self._poll_timeout_s
         while (left_s := until_s - time.monotonic()) > 0.0:
             body = self._work.receive(min(left_s, self._runner.expire_states() + EXPIRY_S))
@@ -166,12 +170,13 @@ class Session:
             self._work.send(body)
 
 
-def _nothing() -> None:
-    """There is nothing left to do when idle."""
+def _no_idle_work() -> None:
+    """Do nothing: there is no work left for an idle worker."""
 
 
 def packed(origin: Origin, chunk: AssignChunk, results: list[AttemptResult]) -> list[bytes]:
-    """The Done messages that carry these results; one too large for any becomes a Failure."""
+    """Return the AttemptResults messages for these results. A result that is too large for one
+    message becomes a Failure."""
     body = codec.encode(AttemptResults(origin, chunk.engine, chunk.route, chunk.slots, results))
     if len(body) <= ANSWER_BYTES:
         return [body]
@@ -191,6 +196,6 @@ def packed(origin: Origin, chunk: AssignChunk, results: list[AttemptResult]) -> 
 
 
 def _skipped(task: int, attempt: int, reason: str) -> AttemptResult:
-    """A task that was stopped before it began."""
+    """Return the result of a task that was stopped before it began."""
     payload = codec.encode(Failure(reason, "stopped before it ran"))
     return AttemptResult(task, attempt, ENDED_EARLY[reason], payload, zlib.crc32(payload))

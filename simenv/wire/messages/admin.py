@@ -26,17 +26,19 @@ class GetPools(msgspec.Struct, frozen=True, array_like=True, tag=25):
 
 
 class Scale(msgspec.Struct, frozen=True, array_like=True, tag=26):
-    """From now on the pool has so many workers; answered by Pools when stored."""
+    """Set the smallest and the largest number of workers of a pool; answered by Pools when
+    stored."""
 
     request: Number
     pool: Name
     least: Workers
     most: Workers
-    force: bool = False  # also where the nodes do not hold so many
+    force: bool = False  # also if the nodes cannot hold so many workers
 
 
 class DrainNode(msgspec.Struct, frozen=True, array_like=True, tag=27):
-    """Start nothing more on this node: what runs is finished; answered by Pools when stored."""
+    """Drain a node: start nothing more on it and let running tasks end. Answered by Pools when
+    stored."""
 
     request: Number
     node: Name
@@ -44,14 +46,14 @@ class DrainNode(msgspec.Struct, frozen=True, array_like=True, tag=27):
 
 
 class ResumeNode(msgspec.Struct, frozen=True, array_like=True, tag=28):
-    """Use this node again, drained or lost; or this pool, if it was given up. Answered by Pools."""
+    """Use a drained or lost node again, or a pool in quarantine. Answered by Pools."""
 
     request: Number
     name: Name
 
 
 class Pools(msgspec.Struct, frozen=True, array_like=True, tag=25):
-    """All pools and nodes as they are now."""
+    """Present state of all pools and nodes."""
 
     request: int
     pools: list[PoolInfo]
@@ -64,7 +66,7 @@ PublicKey = Annotated[str, msgspec.Meta(min_length=PUBLIC_KEY_CHARS, max_length=
 
 
 class KeyInfo(msgspec.Struct, frozen=True):
-    """One key the service knows. `at_s`: when it was added, seconds since 1970."""
+    """One accepted key. `at_s`: time at which it was added, seconds since 1970."""
 
     name: str  # of its owner
     role: str  # client, admin, worker
@@ -73,7 +75,7 @@ class KeyInfo(msgspec.Struct, frozen=True):
 
 
 class AddKey(msgspec.Struct, frozen=True, array_like=True, tag=20):
-    """Let the holder of this key in; answered by Keys."""
+    """Accept a key from now on; answered by Keys."""
 
     request: Number
     name: KeyName
@@ -82,7 +84,7 @@ class AddKey(msgspec.Struct, frozen=True, array_like=True, tag=20):
 
 
 class RevokeKey(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """Shut the holder of this key out, at once; answered by Keys."""
+    """Revoke a key; its connections are closed at once. Answered by Keys."""
 
     request: Number
     name: KeyName
@@ -93,14 +95,15 @@ class GetKeys(msgspec.Struct, frozen=True, array_like=True, tag=22):
 
 
 class Keys(msgspec.Struct, frozen=True, array_like=True, tag=20):
-    """All keys there are now."""
+    """All accepted keys."""
 
     request: int
     keys: list[KeyInfo]
 
 
 class GetLimits(msgspec.Struct, frozen=True, array_like=True, tag=44):
-    """Limits and use of one's own, or of all owners for an admin; answered by OwnerReports."""
+    """Request the limits and usage of the sender, or of all owners for an admin. Answered by
+    OwnerReports."""
 
     request: Number
 
@@ -109,7 +112,7 @@ class SetLimits(msgspec.Struct, frozen=True, array_like=True, tag=45):
     """Replace some limits of the owner of a key; answered by OwnerReports, when stored.
 
     `values`: names of OwnerLimits and their values, added to those that were set before. `reset`:
-    forget what was set before, so that the configuration's limits hold again.
+    remove the limits that were set before, so that the configuration's limits hold again.
     """
 
     request: Number

@@ -1,6 +1,6 @@
 """Messages between clients and service, encoded as arrays.
 
-Invariant: one message carries thousands of tasks or completions; nothing is sent a task at a time.
+Invariant: one message carries up to thousands of tasks or completions, never one message a task.
 `PROTOCOL` changes with any change of meaning.
 """
 
@@ -108,10 +108,10 @@ from simenv.wire.messages.worker import (
 
 PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 2**20  # the transport drops a peer that sends more
-FAR_MESSAGE_BYTES = 8 * 2**20  # of a client that comes over TCP with a key
+FAR_MESSAGE_BYTES = 8 * 2**20  # limit of a client that connects over TCP with a key
 MAX_MESSAGE_TASKS = 16_384
-MAX_QUESTION_TASKS = 2_000  # ids in one Watch, Cancel or GetTasks
-CLIENT_MESSAGE_TASKS = 500  # what a client puts in one message
+MAX_QUESTION_TASKS = 2_000  # ids in one WatchResults, Cancel or GetTasks
+CLIENT_MESSAGE_TASKS = 500  # tasks that a client puts into one message
 CLIENT_MESSAGE_BYTES = 2**20
 
 Tasks = Annotated[list[TaskSpec], msgspec.Meta(max_length=4 * MAX_MESSAGE_TASKS)]
@@ -122,7 +122,7 @@ Numbers = Annotated[list[Number], msgspec.Meta(max_length=MAX_QUESTION_TASKS)]
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """First message of a client; answered by Welcome, or Refused if the versions don't meet."""
+    """First message of a client; answered by Welcome, or by Refused if the versions differ."""
 
     protocol: int
     version: Text
@@ -130,7 +130,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=0):
 
 
 class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Tasks to accept or refuse as a whole.
+    """Submit tasks, which are accepted or refused as a whole.
 
     Item k has the idempotency key (key, offset + k). A repeat with the same content gets the same
     ids; with other content it is refused with `key_conflict`.
@@ -145,14 +145,15 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class WatchResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Send me the results of these: now where there is one, else when it comes (idempotent)."""
+    """Request the results of tasks: each is sent now if the task has ended, else when it ends.
+    Idempotent."""
 
     request: Number
     tasks: Numbers
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Answered by Cancelled; a task that is final stays as it is."""
+    """Cancel tasks; a task that has ended stays as it is. Answered by Cancelled."""
 
     request: Number
     tasks: Numbers
@@ -163,7 +164,8 @@ class GetStatus(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class GetQueue(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """`done`: final tasks, newest first, else waiting and running ones in order."""
+    """Request the list of tasks. `done`: ended tasks, newest first; else waiting and running tasks
+    in order."""
 
     request: Number
     done: bool = False
@@ -171,7 +173,7 @@ class GetQueue(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class GetTasks(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """TaskInfo of these; unknown ones are left out of the answer."""
+    """Request the TaskInfo of tasks; the answer leaves out unknown ones."""
 
     request: Number
     tasks: Numbers
@@ -188,7 +190,7 @@ class GetEvents(msgspec.Struct, frozen=True, array_like=True, tag=8):
 
 
 class GetCompletions(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    """Completions numbered above `since` (of the whole environment, in order)."""
+    """Request the completions numbered above `since`, of the whole environment, in order."""
 
     request: Number
     since: Number = 0
@@ -196,7 +198,8 @@ class GetCompletions(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=10):
-    """The named cursor has safely read everything up to `seq`; answered by Acked when stored."""
+    """Acknowledge that the reader of a cursor has stored all completions up to `seq`; answered by
+    Acked when stored."""
 
     request: Number
     cursor: Text
@@ -213,7 +216,8 @@ class Ping(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
 
 class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """Finish what runs, keep what waits, and stop; `now`: at once, running tasks wait too."""
+    """Stop the service: running tasks end first, waiting tasks stay queued. `now`: stop at once;
+    running tasks are queued again too."""
 
     request: Number
     now: bool = False
@@ -228,21 +232,21 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=0):
     name: str
     node: str = ""
     results: str = ""  # folder of the files of large results on that node
-    newest_completion: int = -1  # number of the newest one this client may see; -1: not told
-    message_bytes: int = MAX_MESSAGE_BYTES  # the most that this connection may send at once
+    newest_completion: int = -1  # number of the newest one this client may see; -1: not stated
+    message_bytes: int = MAX_MESSAGE_BYTES  # size limit of one message of this connection
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Stored; the ids are first .. first + count - 1."""
+    """Acceptance of a Submit, sent when it is stored; the ids are first .. first + count - 1."""
 
     request: int
     first: int
     count: int
-    repeated: bool = False  # the key was known: nothing new was stored
+    repeated: bool = False  # the idempotency key was in use: nothing new was stored
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """One SimenvError on its way; `index` is the item in the message, -1 the whole."""
+    """Encoded form of one SimenvError; `index` is the item in the message, -1: all of it."""
 
     code: str
     message: str
@@ -264,12 +268,12 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempts: int
     slots: int
     payload: bytes
-    checksum: int  # CRC-32 of the payload, made where the payload was
+    checksum: int  # CRC-32 of the payload, computed by the process that packed it
     timing: Timing
 
 
 class Failure(msgspec.Struct, frozen=True, array_like=True):
-    """Why a task ended without a result."""
+    """Reason why a task ended without a result."""
 
     # engine, poison, out_of_memory, result_store, limit, cancelled, queue_timeout, run_timeout,
     # machine_refused, machine_failed, bad_answer, reservation
@@ -281,7 +285,8 @@ class Failure(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Completed(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Results of one worker's message; pushed to whoever submitted or watches."""
+    """Completions from one message of a worker, sent to the clients that submitted or watch the
+    tasks."""
 
     origin: Origin
     engine: str
@@ -297,7 +302,7 @@ class Status(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 class Queue(msgspec.Struct, frozen=True, array_like=True, tag=5):
     request: int
-    total: int  # how many there are, shown or not
+    total: int  # number of all such tasks, also beyond `limit`
     tasks: list[TaskInfo]
 
 
@@ -314,14 +319,15 @@ class Events(msgspec.Struct, frozen=True, array_like=True, tag=7):
 
 
 class Cancelled(msgspec.Struct, frozen=True, array_like=True, tag=8):
-    """One word a task: "cancelled", "cancelling" (it runs; asked to stop), "final", "unknown"."""
+    """One word for each task: "cancelled", "cancelling" (it runs, and was asked to stop), "final"
+    or "unknown"."""
 
     request: int
     words: list[str]
 
 
 class CompletionPage(msgspec.Struct, frozen=True, array_like=True, tag=9):
-    """Completed messages in order; `newest` is the number of the last completion there is."""
+    """Completed messages in order; `newest` is the number of the last stored completion."""
 
     request: int
     groups: list[Completed]
@@ -330,7 +336,7 @@ class CompletionPage(msgspec.Struct, frozen=True, array_like=True, tag=9):
 
 class Acked(msgspec.Struct, frozen=True, array_like=True, tag=10):
     request: int
-    seq: int  # where the cursor stands
+    seq: int  # position of the cursor
 
 
 class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -339,7 +345,8 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
 
 class UnknownTasks(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """Answer to Watch: these ids are not known; `gone`: those that were, and are not kept."""
+    """Answer to WatchResults. `tasks`: ids that were never used. `gone`: ids of tasks whose ends
+    are no longer kept."""
 
     request: int
     tasks: list[int]

@@ -6,5 +6,5 @@ from typing import Annotated
 
 import msgspec
 
-# One that the journal may be asked for: SQLite's integers have 64 bits, signed.
+# Numbers that a query of the journal may contain: SQLite's integers have 64 bits, signed.
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

@@ -15,28 +15,28 @@ from simenv.model.bounds import FEW, Text
 from simenv.model.devices import DeviceInfo
 from simenv.wire.messages.common import Number
 
-NEWEST = 2**63 - 1  # as `GetHistory.before`: from the newest task on
+NEWEST = 2**63 - 1  # value of `GetHistory.before`: begin with the newest task
 
 
 class Spent(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a client did between two submissions, in microseconds; the second one tells it."""
+    """Times that a client spent between two submissions, in microseconds; sent with the second."""
 
-    packed_us: Number = 0  # circuits and angles to bytes
+    packed_us: Number = 0  # encoding of circuits and angles
     accepted_us: Number = 0  # waiting for acceptance
-    late_us: Number = 0  # summed over results: ready, and not read yet
-    results: Number = 0  # that were read
+    late_us: Number = 0  # from arrival of a result until it was read, summed over results
+    results: Number = 0  # number of results that were read
 
 
 class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One task as the journal knows it. Times of day are seconds since 1970."""
+    """One task as recorded in the journal. Times of day are seconds since 1970."""
 
     id: str
     name: str
-    app: str  # of which run of an application; "": of none
+    app: str  # run of an application that it belongs to; "": none
     state: TaskState
     submitted_s: float
     ended_s: float  # 0.0: not yet
-    timing: Timing  # zeros as far as it has not come
+    timing: Timing  # zeros for stages that it has not reached
     engine: str
     pool: str
     worker: str
@@ -48,21 +48,21 @@ class LogRow(msgspec.Struct, frozen=True, array_like=True, gc=False):
     binding: int  # number of its first row in the caller's sweep
     attempts: int
     slots: int
-    message: str  # id of the first task that came in the same message
+    message: str  # id of the first task of the same message
     structure: str = ""  # hex, 32 characters: programs that differ in angles only share it
     reason: str = ""  # why it waits, or why it failed
     ranks: int = 1
     owner: str = ""  # the name of the key it came with; "": the environment's own user
-    spent: Spent = Spent()  # of its client; told with the first task of a message
+    spent: Spent = Spent()  # of its client; only in the row of the first task of a message
 
 
 class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """Tasks numbered above `after`, in the order of their submission; answered by History.
+    """Request the tasks numbered above `after`, in the order of submission; answered by History.
 
-    `since_s`: accepted at this time of day or later. `app`: only of this run. `structure`: tell the
-    structure of each program too, which is what takes time. `before`: if not 0, tasks numbered
-    below it instead, the newest first. `states`: only in these; empty: in any. An earlier service
-    ignores these two: see `History.newest_first`.
+    `since_s`: only tasks accepted at this time of day or later. `app`: only tasks of this run.
+    `structure`: add the structure of each program, which takes most of the time. `before`: if not
+    0, the tasks numbered below it instead, newest first. `states`: only tasks in these states;
+    empty: in any. An earlier service ignores `before` and `states`: see `History.newest_first`.
     """
 
     request: Number
@@ -76,30 +76,31 @@ class GetHistory(msgspec.Struct, frozen=True, array_like=True, tag=14):
 
 
 class GetSpec(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """What was submitted as this task; answered by Submitted."""
+    """Request the submitted program and options of a task; answered by Submitted."""
 
     request: Number
     task: Number
 
 
 class GetApp(msgspec.Struct, frozen=True, array_like=True, tag=16):
-    """Which run of an application submitted last; answered by App."""
+    """Request the run of an application that submitted last; answered by App."""
 
     request: Number
 
 
 class History(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """As many rows as fit into one slice of the loop; ask again from `last` until `complete`."""
+    """Page of history: as many rows as fit into one slice of the event loop. Request the next page
+    from `last` until `complete`."""
 
     request: int
     rows: list[LogRow]
-    last: int  # everything up to this task, or down to it, was looked at
+    last: int  # all tasks up to this one, or down to it, were examined
     complete: bool
-    newest_first: bool = False  # as `GetHistory.before` asks for; False where it is not known
+    newest_first: bool = False  # whether the service applied `GetHistory.before`
 
 
 class Submitted(msgspec.Struct, frozen=True, array_like=True, tag=15):
-    """`terms.engine` is the one that was chosen; `at_s`: time of day."""
+    """Answer to GetSpec. `terms.engine` is the chosen engine; `at_s`: time of day of acceptance."""
 
     request: int
     terms: TaskOptions
@@ -109,16 +110,16 @@ class Submitted(msgspec.Struct, frozen=True, array_like=True, tag=15):
 
 
 class App(msgspec.Struct, frozen=True, array_like=True, tag=16):
-    """Its id; empty where there was none."""
+    """Answer to GetApp: the name of the run; "" if no run has submitted."""
 
     request: int
     app: str
 
 
 class GetDevices(msgspec.Struct, frozen=True, array_like=True, tag=43):
-    """Answered by Devices. `name`: this emulated device alone, whether a pool holds it or not;
-    "": every pool. `names`: the names that `device=` takes, and no pools. An earlier service
-    ignores both."""
+    """Request descriptions of devices; answered by Devices. `name`: only this emulated device, also
+    without a pool of it; "": every pool. `names`: the names that `device=` accepts, and no pools.
+    An earlier service ignores both."""
 
     request: Number
     name: Text = ""
@@ -138,7 +139,7 @@ class NoiseStored(msgspec.Struct, frozen=True, array_like=True, tag=46):
 
 
 class Devices(msgspec.Struct, frozen=True, array_like=True, tag=43):
-    """Every pool as a device; one whose machine has not told yet what it is has 0 qubits."""
+    """Every pool as a device; a pool of hardware that has not described itself yet has 0 qubits."""
 
     request: int
     devices: list[DeviceInfo]
@@ -148,7 +149,7 @@ class Devices(msgspec.Struct, frozen=True, array_like=True, tag=43):
 
 
 class DeviceDescribed(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """A worker that holds a machine says what it is; sent before Join, and when it has changed."""
+    """Description of the machine that a worker holds; sent before Join, and after each change."""
 
     name: str
     epoch: Number
@@ -161,14 +162,15 @@ class GetEngines(msgspec.Struct, frozen=True, array_like=True, tag=23):
 
 
 class Engines(msgspec.Struct, frozen=True, array_like=True, tag=23):
-    """In the order of preference; one that is not installed says what is missing."""
+    """All engines in the order of preference; `missing` of an engine states how to install it."""
 
     request: int
     engines: list[EngineInfo]
 
 
 class Explain(msgspec.Struct, frozen=True, array_like=True, tag=24):
-    """Which engine would run this program, and why; nothing is run. Answered by Explained."""
+    """Request the engine that would run a program, with the reason; nothing is run. Answered by
+    Explained."""
 
     request: Number
     terms: TaskOptions
@@ -183,22 +185,22 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     engine: str
     chosen: bool
     able: bool  # it could run the program
-    why: str  # it was chosen, or was not
-    hint: str  # what would change that; "" if nothing would
-    pool: str  # "": it is able to run nowhere
-    memory_bytes: int  # of each rank; 0: unknown, it is not able
+    why: str  # reason why it was chosen or not
+    hint: str  # change that would make it able; "": there is none
+    pool: str  # "": no pool can run it
+    memory_bytes: int  # of each rank; 0: unknown, because it is not able
     seconds: float  # expected, of all bindings on one slot
     reproducible: bool  # the same bits on every machine and version
     ranks: int = 1
-    nodes: int = 1  # that its ranks would be on, with nothing else about
+    nodes: int = 1  # nodes of its ranks in an otherwise idle environment
     truncation: float = 0.0  # weight that may be cut off from the state, at most; -1.0: not known
     sampling_error: float = 0.0  # largest standard error of a probability; 0.0: no shots
-    runs: int = 0  # that the expected time was learned from
-    off_by: float = 1.0  # the factor by which expected times of such runs were off, typically
+    runs: int = 0  # number of runs from which the expected time was learned
+    off_by: float = 1.0  # typical factor between expected and actual times of such runs
 
 
 class Sizes(msgspec.Struct, frozen=True, array_like=True):
-    """What was looked at of the program."""
+    """Sizes of the program on which the choice of the engine depends."""
 
     num_qubits: int
     operations: int
@@ -230,11 +232,11 @@ class Explained(msgspec.Struct, frozen=True, array_like=True, tag=24):
     explanation: Explanation
 
 
-CHUNK_BYTES = 2**20  # the most that one FetchResult brings
+CHUNK_BYTES = 2**20  # limit of the answer to one FetchResult
 
 
 class FetchResult(msgspec.Struct, frozen=True, array_like=True, tag=17):
-    """A part of the file that holds a task's large arrays; answered by ResultChunk."""
+    """Request a part of the file with a task's large arrays; answered by ResultChunk."""
 
     request: Number
     task: Number
@@ -244,17 +246,18 @@ class FetchResult(msgspec.Struct, frozen=True, array_like=True, tag=17):
 
 
 class VerifyResult(msgspec.Struct, frozen=True, array_like=True, tag=18):
-    """A task's result is not what was written; answered by Rerunning when that has been checked."""
+    """Report a damaged result of a task; answered by VerifyReply after the service has checked
+    it."""
 
     request: Number
     task: Number
 
 
 class CollectGarbage(msgspec.Struct, frozen=True, array_like=True, tag=19):
-    """Give up what is kept of tasks that ended longer ago, or of all that the limits do not allow.
+    """Remove stored data of tasks that ended more than `older_s` seconds ago.
 
-    `older_s` < 0: what retention would remove by itself. `dry`: only say what would go. Answered by
-    Collected when it is done.
+    `older_s` < 0: remove the data beyond the limits of retention. `dry`: only report what would be
+    removed. Answered by GarbageCollected when it is done.
     """
 
     request: Number
@@ -263,29 +266,30 @@ class CollectGarbage(msgspec.Struct, frozen=True, array_like=True, tag=19):
 
 
 class ResultChunk(msgspec.Struct, frozen=True, array_like=True, tag=17):
-    """The bytes asked for, CHUNK_BYTES at most; fewer where the file ends."""
+    """The requested bytes, CHUNK_BYTES at most; fewer at the end of the file."""
 
     request: int
     data: bytes
 
 
 class VerifyReply(msgspec.Struct, frozen=True, array_like=True, tag=18):
-    """One word: "again" (it is queued again), "waits" (it has not ended), "intact" (what is stored
-    is whole: fetch it again), "removed" (its file went by retention), "unknown"."""
+    """Answer to VerifyResult. `word`: "again" (the task is queued again), "waits" (it has not
+    ended), "intact" (the stored result is complete: fetch it again), "removed" (retention removed
+    its file) or "unknown"."""
 
     request: int
     word: str
 
 
 class RetainedData(msgspec.Struct, frozen=True):
-    """What is kept of ended tasks, or what was given up of them."""
+    """Amount of stored data of ended tasks, or of data that was removed."""
 
     tasks: int = 0
     files: int = 0
     file_bytes: int = 0
-    journal_bytes: int = 0  # rows given up; of what is kept: the journal's file
-    unread: int = 0  # completions among them that a cursor had not passed
-    oldest_s: float = 0.0  # time of day when the oldest of them ended; 0.0: none
+    journal_bytes: int = 0  # of removed rows; of stored data: the journal's file
+    unread: int = 0  # completions among them that some cursor has not passed
+    oldest_s: float = 0.0  # time of day at which the oldest task ended; 0.0: none
 
 
 class GarbageCollected(msgspec.Struct, frozen=True, array_like=True, tag=19):

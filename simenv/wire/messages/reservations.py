@@ -25,7 +25,8 @@ Words = Annotated[str, msgspec.Meta(max_length=500)]
 
 
 class Reserve(msgspec.Struct, frozen=True, array_like=True, tag=30):
-    """Answered by Decided, when stored; `dry`: only say what would be decided."""
+    """Request a reservation; answered by DecisionReply when stored. `dry`: only report the
+    decision."""
 
     request: Number
     ask: ReservationRequest
@@ -33,7 +34,7 @@ class Reserve(msgspec.Struct, frozen=True, array_like=True, tag=30):
 
 
 class Renew(msgspec.Struct, frozen=True, array_like=True, tag=31):
-    """It expires so long from now; answered by Reservations with this one."""
+    """Set the expiry of a reservation to `ttl_ns` from now; answered by Reservations with it."""
 
     request: Number
     reservation: Number
@@ -41,7 +42,7 @@ class Renew(msgspec.Struct, frozen=True, array_like=True, tag=31):
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag=32):
-    """It is over; `cancel`: and so are its tasks. Answered by Released; idempotent."""
+    """End a reservation; `cancel`: also cancel its tasks. Answered by Released. Idempotent."""
 
     request: Number
     reservation: Number
@@ -50,14 +51,16 @@ class Release(msgspec.Struct, frozen=True, array_like=True, tag=32):
 
 
 class GetReservations(msgspec.Struct, frozen=True, array_like=True, tag=33):
-    """One's own, or all for an admin; 0: every one that is kept. Answered by Reservations."""
+    """Request one reservation, or with 0 all stored ones: those of the sender, or of all owners for
+    an admin. Answered by Reservations."""
 
     request: Number
     reservation: Number = 0
 
 
 class SetProfile(msgspec.Struct, frozen=True, array_like=True, tag=34):
-    """Answered by Profiled, when stored. `device` "": the whole environment."""
+    """Set the profile of a device; answered by ProfileReply when stored. `device` "": the whole
+    environment."""
 
     request: Number
     device: Name
@@ -70,7 +73,8 @@ class GetProfile(msgspec.Struct, frozen=True, array_like=True, tag=35):
 
 
 class SetPolicy(msgspec.Struct, frozen=True, array_like=True, tag=36):
-    """Answered by Policed, when stored; refused where `expected` is not -1 and not the version."""
+    """Set the admission policy of a device; answered by PolicyReply when stored. It is refused if
+    `expected` is neither -1 nor the present version."""
 
     request: Number
     device: Name
@@ -84,14 +88,15 @@ class GetPolicy(msgspec.Struct, frozen=True, array_like=True, tag=37):
 
 
 class GetTarget(msgspec.Struct, frozen=True, array_like=True, tag=38):
-    """Answered by Target."""
+    """Request the control state of a device; answered by TargetReply."""
 
     request: Number
     device: Name
 
 
 class SteerTarget(msgspec.Struct, frozen=True, array_like=True, tag=39):
-    """`verb`: pause, resume or drain; answered by Target, when stored."""
+    """Change the state of a device; answered by TargetReply when stored. `verb`: pause, resume or
+    drain."""
 
     request: Number
     device: Name
@@ -102,7 +107,8 @@ class SteerTarget(msgspec.Struct, frozen=True, array_like=True, tag=39):
 
 
 class SetDispatch(msgspec.Struct, frozen=True, array_like=True, tag=40):
-    """At most so many tasks with workers at a time, 0: no limit; answered by Target."""
+    """Limit the number of tasks of a device that workers hold at a time; 0: no limit. Answered by
+    TargetReply."""
 
     request: Number
     device: Name
@@ -110,7 +116,7 @@ class SetDispatch(msgspec.Struct, frozen=True, array_like=True, tag=40):
 
 
 class SetOrder(msgspec.Struct, frozen=True, array_like=True, tag=41):
-    """In which order a device's tasks go; answered by TargetReply."""
+    """Set the queue policy of a device; answered by TargetReply."""
 
     request: Number
     device: Name
@@ -129,7 +135,8 @@ class Reservations(msgspec.Struct, frozen=True, array_like=True, tag=31):
 
 
 class Released(msgspec.Struct, frozen=True, array_like=True, tag=32):
-    """`running`: tasks of it that are still to end; it is over when they have."""
+    """Answer to Release. `running`: tasks of the reservation that have not ended; it ends with the
+    last of them."""
 
     request: int
     info: ReservationInfo

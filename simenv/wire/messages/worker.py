@@ -10,8 +10,9 @@ from simenv.model import Origin, TaskOptions, TaskState
 from simenv.wire.messages.common import Number
 from simenv.wire.messages.queries import DeviceDescribed
 
-# How a worker ends by no task's fault: it has lost its service; its starter has gone; MPI did not
-# come up as told; one of its ranks fell silent or ended; its GPU failed.
+# Exit codes of a worker that ends through no fault of a task: its lease expired; its starter has
+# ended; MPI did not start with the requested ranks; one of its ranks is silent, has ended or failed
+# alone; its GPU failed.
 EXIT_LEASE, EXIT_ORPHAN, EXIT_MPI, EXIT_RANK, EXIT_GPU = 3, 4, 5, 6, 7
 STATES = tuple(TaskState)  # states travel as an index into this
 FinalState = Annotated[int, msgspec.Meta(ge=2, le=len(STATES) - 1)]
@@ -24,9 +25,9 @@ class Join(msgspec.Struct, frozen=True, array_like=True, tag=0):
     name: str
     pid: Number
     node: str
-    epoch: Number  # the service's, as told at start: a worker of an earlier one is sent away
+    epoch: Number  # of the service that started it: workers of an earlier one are refused
     engines: tuple[str, ...]
-    start: Number = 0  # as told at start: with the name, which start of it this is
+    start: Number = 0  # number of this start; name and start identify the process
     ranks: Number = 1
 
 
@@ -36,8 +37,8 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """`start_us` is measured from the arrival of the chunk at the worker; the parts of `run_us`
-    are those of `Timing`."""
+    """Result of one attempt. `start_us` is measured from the arrival of the chunk at the worker;
+    the parts of `run_us` are those of `Timing`."""
 
     task: Number
     attempt: Number
@@ -57,7 +58,7 @@ class AttemptResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Results of one chunk, or a part of it; journaled as it came."""
+    """Results of one chunk, or of a part of it; the journal stores the message as received."""
 
     origin: Origin
     engine: str
@@ -67,15 +68,15 @@ class AttemptResults(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Sent every second by the heartbeat thread, which also reads the answers."""
+    """Sign of life that the heartbeat thread sends: every second while a task runs."""
 
     name: str
     epoch: Number
-    task: Number  # what runs now; 0: nothing
+    task: Number  # running task; 0: none
     attempt: Number
     rss_bytes: Number  # of all its ranks together
     start: Number = 0
-    passes_done: Number = 0  # over the task's states, as far as the engine says
+    passes_done: Number = 0  # over the task's states, if the engine reports them
     passes: Number = 0
     waiting: bool = True  # for a chunk; False while it runs one, loads kernels or sends results
     compiling: bool = False  # kernels that the task needs
@@ -83,8 +84,8 @@ class Heartbeat(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
     task: int
-    attempt: int  # the fence: epoch * 2**16 + how often it was sent out
-    terms: int  # index into Assign.terms
+    attempt: int  # the fencing token: epoch * 2**16 + number of times it was sent to a worker
+    terms: int  # index into AssignChunk.terms
     program: bytes
     shots: int
     seed: int
@@ -97,7 +98,7 @@ class AssignedTask(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """A chunk. `announce`: say Started before running (long tasks; short ones just finish)."""
+    """A chunk. `announce`: the worker sends Started before each task; used for long tasks only."""
 
     slots: int  # of each rank
     memory_bytes: int  # granted to each rank for the states of one task
@@ -106,11 +107,11 @@ class AssignChunk(msgspec.Struct, frozen=True, array_like=True, tag=0):
     route: str
     terms: list[TaskOptions]
     tasks: list[AssignedTask]
-    kept_bytes: int = 0  # granted to states that are kept between tasks
+    kept_bytes: int = 0  # granted to states that the worker keeps between tasks
 
 
 class LeaseRenewed(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Answer to a Beat: the service lives."""
+    """Answer to a Heartbeat, which renews the worker's lease."""
 
     epoch: int
 
@@ -131,7 +132,7 @@ FromWorker = Join | Started | AttemptResults | Heartbeat | DeviceDescribed
 
 
 class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """This attempt has so many slots from now on; nothing if it is over."""
+    """Set the number of threads of a running attempt; without effect if the attempt has ended."""
 
     task: int
     attempt: int
@@ -139,8 +140,8 @@ class SetTaskThreads(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class NoiseDocument(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """A noise document that chunks sent after it name by its digest. `alone`: drop all earlier
-    ones first, which are sent again where they are needed."""
+    """A noise document, which later chunks name by its digest. `alone`: drop all earlier documents
+    first; the service sends them again when they are needed."""
 
     digest: str  # hex
     body: bytes

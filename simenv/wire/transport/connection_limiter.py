@@ -14,19 +14,19 @@ MAX_OF_ONE_KEY = 256
 
 
 class ConnectionLimiter:
-    """Connections by descriptor, as one thread hears of them."""
+    """Connections by descriptor. Used from one thread."""
 
     def __init__(self, max_known: int = MAX_KNOWN, max_of_one_key: int = MAX_OF_ONE_KEY) -> None:
         self._max_known, self._max_of_one_key = max_known, max_of_one_key
         self._unauthenticated: dict[int, None] = {}  # in order of arrival
-        self._known: dict[int, str] = {}  # by the key they came with
+        self._known: dict[int, str] = {}  # authenticated connections with their keys
         self._of_key: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._unauthenticated) + len(self._known)
 
     def accepted(self, fd: int) -> int | None:
-        """A new connection; the one to cut for it, if there are too many."""
+        """Add a new connection. Returns the connection to close if there are too many, or None."""
         self.gone(fd)
         self._unauthenticated[fd] = None
         if len(self._unauthenticated) <= MAX_STRANGERS:
@@ -36,7 +36,8 @@ class ConnectionLimiter:
         return oldest
 
     def spoke(self, fd: int, key: str) -> bool:
-        """The first message of a connection; False: it must be cut, there are too many."""
+        """Record the first message of a connection. Returns False if there are too many, so that
+        this connection must be closed."""
         if self._known.get(fd) == key:
             return True
         self.gone(fd)
@@ -47,11 +48,11 @@ class ConnectionLimiter:
         return True
 
     def has(self, key: str) -> bool:
-        """Does any connection that has spoken have this key?"""
+        """Return whether an authenticated connection has this key."""
         return key in self._of_key
 
     def gone(self, fd: int) -> None:
-        """A connection has ended, or is not counted any more."""
+        """Remove a connection from the counts."""
         self._unauthenticated.pop(fd, None)
         key = self._known.pop(fd, None)
         if key is not None:

@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Inbox:
-    """Thread-safe. The receiving half of a `connection.Connection`."""
+    """Receiving half of a `zmq_transport.Connection`. Thread-safe."""
 
     def __init__(self) -> None:
         self._arrived = threading.Condition()
@@ -24,7 +24,7 @@ class Inbox:
             self._arrived.notify_all()
 
     def receive(self, timeout_s: float) -> bytes | None:
-        """The next message; None after `timeout_s`, or when `wake` was called."""
+        """Return the next message; None after `timeout_s`, or when `wake` was called."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._bodies or self._woken, timeout_s)
             if self._woken or not self._bodies:
@@ -33,7 +33,7 @@ class Inbox:
             return self._bodies.popleft()
 
     def wake(self) -> None:
-        """End a `receive` that is under way, or else the next one."""
+        """Let the present `receive`, or else the next one, return None."""
         with self._arrived:
             self._woken = True
             self._arrived.notify_all()

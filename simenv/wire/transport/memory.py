@@ -14,7 +14,7 @@ from simenv.wire.transport.zmq_transport import SEND_QUEUE_MESSAGES, PeerKind, c
 
 
 class MemoryListener:
-    """The service's end; `connect` makes the others."""
+    """The service's end of in-memory connections; `connect` creates the other ends."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -25,8 +25,8 @@ class MemoryListener:
         self._open = True
 
     def connect(self, door: PeerKind, identity: bytes, key: str = "") -> MemoryConnection:
-        """A new peer behind one door; its messages carry `identity`. With a `key` it comes from
-        afar, through the door for clients. KeyRefusedError if no such key is admitted."""
+        """Connect a new peer, whose messages carry `identity`. With a `key` it is a remote client.
+        Raises KeyRefusedError if the key is not accepted."""
         with self._changed:
             sender = LOCAL_WORKER if door is PeerKind.WORKER else LOCAL
             if key:
@@ -84,8 +84,8 @@ class MemoryListener:
             self._peers.clear()
 
     def accept(self, door: PeerKind, identity: bytes, body: bytes, sender: Identity) -> None:
-        """Called by a connection: one message has arrived. One of a peer that was cut off is
-        dropped."""
+        """Take one message from a connection, which calls this; messages of a peer that was cut off
+        are dropped. Raises NoServiceError after `close`."""
         with self._changed:
             if not self._open:
                 raise NoServiceError("the service is shutting down")
@@ -95,13 +95,13 @@ class MemoryListener:
             self._changed.notify_all()
 
     def forget(self, door: PeerKind, identity: bytes) -> None:
-        """Called by a connection that closes."""
+        """Remove a peer; its connection calls this when it closes."""
         with self._changed:
             self._peers.pop((door, identity), None)
 
 
 class MemoryConnection:
-    """A client's or worker's end."""
+    """A client's or worker's end of an in-memory connection."""
 
     message_bytes = MAX_MESSAGE_BYTES
 
@@ -118,7 +118,8 @@ class MemoryConnection:
         self._doors.accept(self._peer_kind, self._identity, body, self.sender)
 
     def deliver(self, body: bytes) -> bool:
-        """Called by the doors; False when this end reads too slowly."""
+        """Take one message from the listener, which calls this; False if this end reads too
+        slowly."""
         if len(self._inbox) >= SEND_QUEUE_MESSAGES:
             return False
         self._inbox.put(body)
@@ -126,7 +127,7 @@ class MemoryConnection:
 
     @property
     def room(self) -> bool:
-        """Called by the doors: does this end keep up?"""
+        """True if this end reads fast enough to get another message."""
         return len(self._inbox) < SEND_QUEUE_MESSAGES // 2
 
     def close(self) -> None:

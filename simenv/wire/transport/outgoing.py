@@ -2,7 +2,8 @@
 
 libzmq counts messages, not bytes, and does not report how many it holds; but it reports the
 release of a buffer that it did not copy. So the last message of every `mark_bytes` for a peer is
-sent without a copy: the queue is in order, so once that one has left, all before it have.
+sent without a copy, as a mark: the queue is in order, so the release of the mark shows that all
+messages before it have left too.
 Invariant: at most the bound and one message wait for a peer; a peer with `room` gets the next
 message, however large; sending never blocks, and an error of a socket loses one peer.
 """
@@ -17,10 +18,10 @@ from typing import Any, Protocol
 import msgspec
 import zmq
 
-MESSAGE_BYTES = 128  # what a queued message takes beside its body
-STUCK_S = 10.0  # a peer whose queue is full and of which nothing moves for so long is cut off
-LINES_KEPT = 10_000  # peers whose last few bytes are remembered
-LINES_SETTLED = 1_000  # peers with marked messages; from here on settled ones are removed
+MESSAGE_BYTES = 128  # memory of a queued message besides its body
+STUCK_S = 10.0  # a peer whose full queue does not move for this time is cut off
+LINES_KEPT = 10_000  # peers for which bytes of unmarked messages are counted
+LINES_SETTLED = 1_000  # peers with marked messages; above it, empty queues are removed
 _NOBLOCK = int(zmq.NOBLOCK)
 _NOBLOCK_MORE = int(zmq.NOBLOCK) | int(zmq.SNDMORE)
 
@@ -30,49 +31,51 @@ class Bounds(msgspec.Struct, frozen=True):
 
     peer_bytes: int
     owner_bytes: int
-    mark_bytes: int  # of small messages for a peer that may be unaccounted for
+    mark_bytes: int  # of unmarked messages for one peer, which are not counted as waiting
 
 
-# A client of this machine is the environment's own user; one from afar shares the service's memory.
+# A local client is the environment's own user. A remote one shares the service's memory with other
+# owners.
 NEAR = Bounds(peer_bytes=256 * 2**20, owner_bytes=2**40, mark_bytes=2**20)
 FAR = Bounds(peer_bytes=32 * 2**20, owner_bytes=128 * 2**20, mark_bytes=2**16)
 
 
 class _Tracked(Protocol):
-    """Tells when libzmq has let go of a buffer (zmq.MessageTracker)."""
+    """State of a buffer that libzmq uses without a copy (zmq.MessageTracker); `done`: released."""
 
     @property
     def done(self) -> bool: ...
 
 
 class _Line(msgspec.Struct, eq=False):
-    """What waits for one peer, as far as it was marked."""
+    """Queue of one peer: its marks, and the bytes that wait, counted up to the last mark."""
 
     owner: str
     marks: deque[tuple[_Tracked, int]]
     waiting: int = 0
-    moved_s: float = 0.0  # monotonic: when something last went out, or the first was put in
-    full: bool = False  # something was not sent since then
+    moved_s: float = 0.0  # monotonic time of the last release of a mark, or of the first message
+    full: bool = False  # a message was refused since then
 
 
 class Outgoing:
-    """Used from the loop's thread."""
+    """Sender of one ROUTER socket. Used from the loop's thread."""
 
     def __init__(self, router: zmq.Socket[bytes], bounds: Bounds | None) -> None:
-        """`bounds`: None for peers that are ours, workers, which read whatever they are sent."""
-        # That of the base class: the library's own in Python, above it, takes as long again.
+        """`bounds`: None for workers, which are trusted to read all messages."""
+        # The method of the base class: the library's wrapper in Python doubles the time.
         self._send: Callable[..., Any] = super(zmq.Socket, router).send
         self._peer_bytes = bounds.peer_bytes if bounds is not None else 0
         self._owner_bytes = bounds.owner_bytes if bounds is not None else 0
         self._mark_bytes = bounds.mark_bytes if bounds is not None else 0
         self._unmarked: dict[bytes, int] = {}
         self._lines: dict[bytes, _Line] = {}
-        self._gone: list[_Line] = []  # of connections that ended: libzmq has yet to let go
+        self._gone: list[_Line] = []  # of closed connections whose buffers libzmq still holds
         self._of_owner: dict[str, int] = {}
         self._settle_at = LINES_SETTLED  # number of lines at which settled ones are removed
 
     def send(self, peer: bytes, body: bytes, owner: str = "") -> bool:
-        """False when the peer is gone or too much waits for it or its owner; never blocks."""
+        """Send one message to a peer. Returns False if the peer is gone, or if too many bytes wait
+        for it or its owner; never blocks."""
         if self._mark_bytes:
             size = self._unmarked.get(peer, 0) + len(body) + MESSAGE_BYTES
             if size >= self._mark_bytes:
@@ -90,11 +93,11 @@ class Outgoing:
         try:
             send(body, _NOBLOCK)
         except zmq.ZMQError:
-            return self._break_off()
+            return self._abort_message()
         return True
 
     def room(self, peer: bytes, owner: str = "") -> bool:
-        """Would `send` take a message of any size for it now?"""
+        """Return whether `send` accepts a message of any size for the peer now."""
         line = self._lines.get(peer)
         if line is not None:
             self._settle(line)
@@ -104,7 +107,7 @@ class Outgoing:
         return self._owner_fits(owner, self._owner_bytes)
 
     def drop(self, peer: bytes) -> None:
-        """Its connection has ended."""
+        """Forget a peer whose connection has ended."""
         self._unmarked.pop(peer, None)
         line = self._lines.pop(peer, None)
         if line is not None and line.marks:
@@ -112,11 +115,11 @@ class Outgoing:
 
     @property
     def waits(self) -> bool:
-        """Does anything wait for a peer that has not read yet what was sent before?"""
+        """True if marked messages wait for a peer."""
         return bool(self._lines)
 
     def stuck(self) -> list[bytes]:
-        """Peers whose queues are full and of which nothing has moved for STUCK_S."""
+        """Return the peers whose queues are full and have not moved for STUCK_S."""
         limit_s = time.monotonic() - STUCK_S
         self._remove_settled()
         lines = self._lines.items()
@@ -127,7 +130,7 @@ class Outgoing:
         return results
 
     def _remove_settled(self) -> None:
-        """Remove the lines of peers that have read everything or are gone."""
+        """Remove the queues of peers that have read everything or are gone."""
         for peer, line in list(self._lines.items()):
             self._settle(line)
             if not line.marks:
@@ -154,7 +157,7 @@ class Outgoing:
         try:
             self._send(frame, _NOBLOCK, copy=False, track=True)
         except zmq.ZMQError:
-            return self._break_off()
+            return self._abort_message()
         self._lines[peer] = line
         self._unmarked.pop(peer, None)
         line.marks.append((frame.tracker, size))
@@ -162,13 +165,15 @@ class Outgoing:
         self._of_owner[owner] = self._of_owner.get(owner, 0) + size
         return True
 
-    def _break_off(self) -> bool:
-        """The peer was named and its message cannot be sent: what was begun ends empty. False."""
+    def _abort_message(self) -> bool:
+        """End a message, whose first frame names the peer, with an empty frame, because its body
+        cannot be sent. Returns False."""
         self._send(b"", _NOBLOCK)
         return False
 
     def _fits(self, line: _Line, size: int) -> bool:
-        """A larger message counts as half the bound; the wire bounds each."""
+        """Return whether the bound of the peer allows a message. A large message counts as at most
+        half the bound; the protocol limits the size of each."""
         return line.waiting + min(size, self._peer_bytes // 2) <= self._peer_bytes
 
     def _owner_fits(self, owner: str, size: int) -> bool:
@@ -180,7 +185,7 @@ class Outgoing:
         return self._of_owner.get(owner, 0) + size <= self._owner_bytes
 
     def _settle(self, line: _Line) -> None:
-        """Take off what has gone out."""
+        """Subtract the bytes of released marks from those that wait."""
         marks, size = line.marks, 0
         while marks and marks[0][0].done:
             size += marks.popleft()[1]

@@ -1,9 +1,9 @@
 """Bytes that the transport has received from each connection and the service has not read yet.
 
-libzmq reads ahead of the service, without a report. The kernel counts received bytes (TCP_INFO),
-and this module counts those that were read: the difference is in memory. Invariant: above a bound,
-for all connections, for one key, or for unauthenticated ones, connections are closed. An idle
-service checks rarely, one without connections never.
+libzmq reads ahead of the service and does not report the amount. The kernel counts received bytes
+(TCP_INFO), and this module counts those that the service has read: the difference is in memory.
+Invariant: connections are closed above a bound for all connections, for one key, or for all
+unauthenticated ones. An idle service checks rarely, a service without connections never.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgspec
 
 ALL_BYTES = 384 * 2**20
 KEY_BYTES = 128 * 2**20
-STRANGERS_BYTES = 32 * 2**20  # of those who have not spoken yet: a handshake is below 2 KiB
+STRANGERS_BYTES = 32 * 2**20  # of unauthenticated connections: a handshake is below 2 KiB
 LOOK_S, HURRY_S = 0.1, 0.02
 _HURRY_BYTES = 16 * 2**20
 _INFO_BYTES, _RECEIVED_AT = 192, 128  # tcpi_bytes_received of struct tcp_info (Linux 4.1)
@@ -28,15 +28,18 @@ _SEALED_BYTES = 33  # CurveZMQ: "MESSAGE", nonce, code of authentication, flags
 
 
 class _Flow(msgspec.Struct, eq=False):
-    """One connection."""
+    """Key of one connection, and the bytes that the service has read from it."""
 
-    key: str = ""  # "": it has not spoken yet
+    key: str = ""  # "": not authenticated yet
     taken: int = 0
 
 
 class ReadAhead:
-    """`cut` ends a connection, by its descriptor. Counted by the loop's thread, looked at by one of
-    its own: what is only half there wakes no loop."""
+    """Monitor of unread bytes. `cut` ends a connection, by its descriptor.
+
+    The loop's thread counts the bytes that it reads; a thread of the monitor checks the bounds,
+    because incomplete messages do not wake the loop.
+    """
 
     def __init__(self, cut: Callable[[int], None], on_rejection: Callable[[str], None]) -> None:
         self._cut = cut
@@ -47,7 +50,7 @@ class ReadAhead:
         self._thread: threading.Thread | None = None
 
     def accepted(self, fd: int) -> None:
-        """A new connection."""
+        """Add a new connection."""
         self._flows[fd] = _Flow()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
@@ -55,20 +58,20 @@ class ReadAhead:
         self._changed.set()
 
     def spoke(self, fd: int, key: str) -> None:
-        """Its key is known by its first message."""
+        """Set the key of a connection, which its first message contains."""
         flow = self._flows.get(fd)
         if flow is not None:
             flow.key = key
 
     def took(self, fd: int, size: int) -> None:
-        """A frame of that size was received from it."""
+        """Count a frame of `size` bytes that the service has read from a connection."""
         flow = self._flows.get(fd)
         if flow is not None:
             sealed = size + _SEALED_BYTES
             flow.taken += sealed + (9 if sealed > _SHORT_FRAME else 2)
 
     def gone(self, fd: int) -> None:
-        """It has ended."""
+        """Remove a connection that has ended."""
         self._flows.pop(fd, None)
 
     def close(self) -> None:
@@ -78,7 +81,7 @@ class ReadAhead:
             self._thread.join()
 
     def look(self) -> int:
-        """Cut off who holds too much; how many bytes are held by the others."""
+        """Close the connections above the bounds; returns the unread bytes of the others."""
         held: dict[int, int] = {}  # in order of arrival
         of_key: dict[str, list[int]] = {}
         # A copy in one step: the event loop adds connections meanwhile.
@@ -88,7 +91,7 @@ class ReadAhead:
                 held[fd] = size
                 of_key.setdefault(flow.key, []).append(fd)
         for key, fds in of_key.items():
-            if key:  # the newest goes first, so that what was begun comes to an end
+            if key:  # close the newest first, so that earlier requests can complete
                 self._cut_above(KEY_BYTES, fds[::-1], held)
             else:
                 self._cut_above(STRANGERS_BYTES, sorted(fds, key=held.__getitem__)[::-1], held)
@@ -96,7 +99,7 @@ class ReadAhead:
         return sum(held.values())
 
     def _cut_above(self, limit: int, fds: list[int], held: dict[int, int]) -> None:
-        """Cut these off, one after the other, until they hold no more than that together."""
+        """Close connections, in order, until the rest together hold at most `limit` bytes."""
         total = sum(held[fd] for fd in fds)
         for fd in fds:
             if total <= limit:
@@ -118,7 +121,8 @@ class ReadAhead:
 
 
 def _received(fd: int) -> int:
-    """Bytes that have left the kernel's queue of a TCP connection; 0 if it is none any more."""
+    """Return the bytes that have left the kernel's receive queue of a TCP connection; 0 if the
+    descriptor is no longer one."""
     try:
         borrowed = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, 0, fileno=fd)
     except OSError:
@@ -129,7 +133,7 @@ def _received(fd: int) -> int:
     except OSError:
         return 0
     finally:
-        borrowed.detach()  # it is libzmq's to close
+        borrowed.detach()  # libzmq closes it
     if len(info) < _RECEIVED_AT + 8:
         return 0
     received: int = struct.unpack_from("=Q", info, _RECEIVED_AT)[0]

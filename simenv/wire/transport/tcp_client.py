@@ -22,13 +22,13 @@ _EVENTS = (
 
 
 class HandshakeState(enum.Enum):
-    """How far the last attempt to connect came."""
+    """Progress of the last attempt to connect."""
 
-    UNKNOWN = enum.auto()  # no answer to the first packet, so far
-    NOBODY = enum.auto()  # nothing listens there
+    UNKNOWN = enum.auto()  # no answer to the first packet yet
+    NOBODY = enum.auto()  # nothing listens at the address
     CONNECTED = enum.auto()  # the handshake has not ended
-    BROKEN_OFF = enum.auto()  # the other side hung up in the handshake
-    REFUSED = enum.auto()  # the other side knows its own key, and not ours
+    BROKEN_OFF = enum.auto()  # the service closed the connection during the handshake
+    REFUSED = enum.auto()  # the service has the expected key, and does not accept ours
     OPEN = enum.auto()
 
 
@@ -43,14 +43,15 @@ _MEANS = {
 
 
 class CurveConnection(ZmqConnection):
-    """A DEALER with a key pair of its own, connected to the door whose public key it knows."""
+    """DEALER socket with a key pair of its own, connected to the listener with a known public
+    key."""
 
     def __init__(self, address: str, server_key: str, keys: KeyPair, identity: bytes) -> None:
         self.address = address
         self._server_key = server_key
         self._keys = keys
         self._way = HandshakeState.UNKNOWN
-        self.hang_ups = 0  # handshakes broken off, one after the other
+        self.hang_ups = 0  # consecutive handshakes that the service broke off
         self._open(address, identity, None)
 
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
@@ -65,7 +66,7 @@ class CurveConnection(ZmqConnection):
         self._monitor.connect("inproc://way")
 
     def way(self) -> HandshakeState:
-        """Where the last attempt stands; by the thread that receives."""
+        """Return the state of the last attempt. Called by the thread that receives."""
         while not self._socket.closed and readable(self._monitor):
             event = self._monitor.recv_multipart(int(zmq.NOBLOCK))[0]
             result = _MEANS[int.from_bytes(event[:2], "little")]
@@ -73,8 +74,8 @@ class CurveConnection(ZmqConnection):
                 self.hang_ups += 1
             elif result is not HandshakeState.CONNECTED:
                 self.hang_ups = 0
-            # A refusal ends with a hang-up, and the next attempt begins with a connection: neither
-            # says anything new until it comes to an end of its own.
+            # After a refusal or a broken handshake the next attempt begins with CONNECTED, which
+            # must not hide that outcome: it stays until the new attempt ends.
             if result is not HandshakeState.CONNECTED or self._way in (
                 HandshakeState.UNKNOWN,
                 HandshakeState.NOBODY,

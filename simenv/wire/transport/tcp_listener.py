@@ -1,13 +1,13 @@
 """Service side of TCP with CurveZMQ: remote clients and workers, each with a key.
 
-libzmq delivers no byte of a message before the handshake, for which it asks `_answer_zap` about
-the client's public key; each message then carries that key, which is looked up again, so that a
-revoked key is useless at once. The listener has its own I/O thread, so that unauthenticated peers
-do not slow down local sockets. TCP keepalive replaces the heartbeats of ZeroMQ, at both ends:
-libzmq 4.3.5 aborts the process if a heartbeat timer meets a failed connection whose messages are
-not read. Invariants: no message without a key; nothing blocks; the work for unauthenticated peers
-in one pass is bounded, and so are the bytes that wait for a client (`outgoing`) and those that it
-sends (`readahead`).
+libzmq delivers no byte of a message before the handshake, in which it asks `_answer_zap` about the
+client's public key. Each message then carries that key, which is looked up again, so that a revoked
+key has no effect any more at once. The listener has its own I/O thread, so that unauthenticated
+peers do not slow down local sockets. TCP keepalive replaces the heartbeats of ZeroMQ, at both ends:
+libzmq 4.3.5 aborts the process if a heartbeat timer expires on a failed connection whose messages
+are not read. Invariants: no message without a key; nothing blocks; the work for unauthenticated
+peers in one pass is bounded, and so are the bytes that wait for a client (`outgoing`) and those
+that it sends (`readahead`).
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from simenv.wire.transport.outgoing import FAR, Bounds, Outgoing
 from simenv.wire.transport.readahead import ReadAhead
 from simenv.wire.transport.zmq_transport import CLIENT_KEEPALIVE, Keepalive, PeerKind, readable
 
-HANDSHAKE_MS = 3_000  # who is not through by then is cut off
+HANDSHAKE_MS = 3_000  # limit of a handshake; then the connection is closed
 BACKLOG = 512
 SEND_QUEUE_MESSAGES = 2_000
 ZAP_A_PASS = 32
 EVENTS_A_PASS = 256
-FAREWELL_S = 1.0  # what is still to be read before a connection is cut
-SEALED_BYTES = 64  # what encryption adds to a message, at most
+FAREWELL_S = 1.0  # between the last message to a peer and the end of its connection
+SEALED_BYTES = 64  # most bytes that encryption adds to a message
 _DOMAIN = b"simenv"
-_ZAP = "inproc://zeromq.zap.01"  # RFC 27: where libzmq asks
+_ZAP = "inproc://zeromq.zap.01"  # address of the authentication handler, RFC 27
 _NOBLOCK = int(zmq.NOBLOCK)
 _ACCEPTED, _DISCONNECTED = int(zmq.EVENT_ACCEPTED), int(zmq.EVENT_DISCONNECTED)
 
 
 class ListenerOptions(msgspec.Struct, frozen=True):
-    """How a door treats those who come; as it stands, for clients."""
+    """Options of one remote listener; the defaults are for clients."""
 
-    prefix: bytes = b"far/"  # of the names of the peers behind it
+    prefix: bytes = b"far/"  # of the names of its peers
     max_known: int = MAX_KNOWN  # connections
     max_of_one_key: int = MAX_OF_ONE_KEY
-    message_bytes: int = FAR_MESSAGE_BYTES  # of one message; who sends more is cut off
+    message_bytes: int = FAR_MESSAGE_BYTES  # of one message; a peer that sends more is cut off
     queued_messages: int = 4  # read ahead for each; the rest waits in its TCP connection
-    # Read from one connection before the next one's turn, so that no large message holds up the
-    # small ones of others. 0: as the kernel likes.
+    # Bytes to read from one connection before the next one's turn, so that no large message delays
+    # the small ones of others. 0: chosen by the kernel.
     turn_bytes: int = 2**17
-    bounds: Bounds | None = FAR  # of what waits for them; None: they are ours
+    bounds: Bounds | None = FAR  # of the bytes that wait for a peer; None: peers are trusted
     handover: bool = False  # a new connection takes over the routing id of an old one
-    workers: bool = False  # keys of the role worker are let in
+    workers: bool = False  # accept keys of the role worker
     keepalive: Keepalive = CLIENT_KEEPALIVE
 
 
@@ -68,7 +68,7 @@ CLIENTS = ListenerOptions()
 
 
 class _Peer(msgspec.Struct, frozen=True, gc=False):
-    """Who spoke last under a routing id, and through which connection."""
+    """Last sender with a routing id: its key, owner and connection."""
 
     route: bytes
     key: str
@@ -77,8 +77,8 @@ class _Peer(msgspec.Struct, frozen=True, gc=False):
 
 
 class TcpListener:
-    """One ROUTER on one address. Used from the loop's thread. `on_rejection` gets messages about
-    unknown keys."""
+    """One ROUTER socket on one address. Used from the loop's thread. `on_rejection` gets messages
+    about unknown keys and closed connections."""
 
     def __init__(
         self,
@@ -94,8 +94,8 @@ class TcpListener:
         self._admitted: dict[str, Identity] = {}
         self._peers: dict[bytes, _Peer] = {}
         self._by_fd: dict[int, set[bytes]] = {}
-        self._rejected: set[int] = set()  # descriptors that were told that they are too many
-        self._leaving: list[tuple[float, int]] = []  # a heap: when to cut which descriptor
+        self._rejected: set[int] = set()  # descriptors that got the refusal for too many
+        self._leaving: list[tuple[float, int]] = []  # a heap: (time to cut, descriptor)
         self._on_rejection = on_rejection
         self._frame: zmq.Frame | None = None  # the last one received
         self._crowded = _crowded(options.max_of_one_key)
@@ -150,10 +150,10 @@ class TcpListener:
     def has_pending_events(self) -> bool:
         return bool(self._leaving) or self._outgoing.waits
 
-    # --- who comes in --------------------------------------------------------------------------
+    # --- keys and connections ------------------------------------------------------------------
 
     def admit(self, keys: Mapping[str, Identity], revocation_notice: bytes) -> None:
-        """The table from now on; see `Listener.admit`."""
+        """Replace the table of accepted keys; see `Listener.admit`."""
         if not self._options.workers:
             keys = {
                 key: identity for key, identity in keys.items() if identity.role is not Role.WORKER
@@ -164,11 +164,11 @@ class TcpListener:
                 self._dismiss(name, peer, revocation_notice)
 
     def let_in(self, key: str, identity: Identity) -> None:
-        """One more key; the others stay as they are."""
+        """Accept one more key; the others stay as they are."""
         self._admitted[key] = identity
 
     def shut_out(self, key: str, revocation_notice: bytes) -> None:
-        """One key less; who is inside with it gets `revocation_notice` and is cut off."""
+        """Revoke one key; its peers get `revocation_notice` and are cut off."""
         self._admitted.pop(key, None)
         if self._limiter.has(key):
             for name, peer in list(self._peers.items()):
@@ -181,36 +181,37 @@ class TcpListener:
         heappush(self._leaving, (time.monotonic() + FAREWELL_S, peer.fd))
 
     def process_events(self) -> None:
-        self._hear_connections()
+        self._read_connection_events()
         for _ in range(ZAP_A_PASS):
             if not readable(self._zap):
                 break
             self._answer_zap(self._zap.recv_multipart(_NOBLOCK))
         for route in self._outgoing.stuck():
-            self._shut_out(route)
-        self._see_off()
+            self._drop_stuck_peer(route)
+        self._cut_leaving()
 
-    def _shut_out(self, route: bytes) -> None:
-        """A client that does not read what it asked for: nobody waits for it."""
+    def _drop_stuck_peer(self, route: bytes) -> None:
+        """Cut off a client that does not read its answers."""
         for peer in self._peers.values():
             if peer.route == route:
                 heappush(self._leaving, (0.0, peer.fd))
                 self._on_rejection(f"a connection of {peer.owner!r} was cut off: it reads nothing")
 
-    def _answer_zap(self, asked: list[bytes]) -> None:
-        """RFC 27: version, request, domain, address, identity, mechanism, credentials."""
+    def _answer_zap(self, frames: list[bytes]) -> None:
+        """Answer one authentication request. Its frames are, by RFC 27: version, request, domain,
+        address, identity, mechanism, credentials."""
         key = ""
-        if len(asked) == 7 and asked[5] == b"CURVE" and len(asked[6]) == 32:
-            key = z85.encode(asked[6]).decode()
+        if len(frames) == 7 and frames[5] == b"CURVE" and len(frames[6]) == 32:
+            key = z85.encode(frames[6]).decode()
         is_admitted = key in self._admitted
         if not is_admitted:
-            place = asked[3].decode(errors="replace") if len(asked) > 3 else "somewhere"
+            place = frames[3].decode(errors="replace") if len(frames) > 3 else "somewhere"
             self._on_rejection(f"a key that is not known was refused, from {place}")
         code, text, user = (b"200", b"", key) if is_admitted else (b"400", b"unknown key", "")
-        request = asked[1] if len(asked) > 1 else b""
+        request = frames[1] if len(frames) > 1 else b""
         self._zap.send_multipart((b"1.0", request, code, text, user.encode(), b""), _NOBLOCK)
 
-    def _hear_connections(self, limit: int = EVENTS_A_PASS) -> None:
+    def _read_connection_events(self, limit: int = EVENTS_A_PASS) -> None:
         monitor = self._monitor
         for _ in range(limit):
             if not readable(monitor):
@@ -219,27 +220,27 @@ class TcpListener:
             kind = int.from_bytes(event[:2], "little")
             fd = int.from_bytes(event[2:6], "little", signed=True)
             if kind == _ACCEPTED:
-                self._left(fd)
+                self._forget_descriptor(fd)
                 if self._read_ahead is not None:
                     self._read_ahead.accepted(fd)
                 too_many = self._limiter.accepted(fd)
                 if too_many is not None:
                     self._cut(too_many)
             elif kind == _DISCONNECTED:
-                self._left(fd)
+                self._forget_descriptor(fd)
                 self._limiter.gone(fd)
                 if self._read_ahead is not None:
                     self._read_ahead.gone(fd)
 
-    def _left(self, fd: int) -> None:
-        """The connection behind a descriptor is not the one it was."""
+    def _forget_descriptor(self, fd: int) -> None:
+        """Forget the peers of a descriptor, whose connection has ended."""
         self._rejected.discard(fd)
         for name in self._by_fd.pop(fd, ()):
             peer = self._peers.pop(name, None)
             if peer is not None:
                 self._outgoing.drop(peer.route)
 
-    def _see_off(self) -> None:
+    def _cut_leaving(self) -> None:
         leaving = self._leaving
         if leaving:
             now = time.monotonic()
@@ -247,8 +248,8 @@ class TcpListener:
                 self._cut(heappop(leaving)[1])
 
     def _cut(self, fd: int) -> None:
-        """End a TCP connection of ours; libzmq notices, and closes it. A descriptor that stands for
-        something else by now is left alone."""
+        """Shut down a TCP connection of this listener, so that libzmq closes it. A descriptor that
+        no longer belongs to such a connection is left alone."""
         with contextlib.suppress(OSError):
             copy = os.dup(fd)
             try:
@@ -264,8 +265,9 @@ class TcpListener:
     # --- messages ------------------------------------------------------------------------------
 
     def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
-        """The next message; None if it is from one who is no longer let in."""
-        self._see_off()
+        """Return the next message; None if the key of its sender is no longer accepted, or if the
+        connection is one too many."""
+        self._cut_leaving()
         router = self._router
         route = router.recv(_NOBLOCK)
         frame = router.recv(_NOBLOCK, copy=False)
@@ -289,7 +291,7 @@ class TcpListener:
             route,
         )  # routes are the client's choice
         peer = self._peers.get(name)
-        if (peer is None or peer.fd != fd or peer.key != key) and not self._met(
+        if (peer is None or peer.fd != fd or peer.key != key) and not self._register_peer(
             name, _Peer(route, key, fd, identity.owner)
         ):
             return None
@@ -301,12 +303,13 @@ class TcpListener:
         )
 
     def origin(self) -> str:
-        """The address of the machine that the last message came from."""
+        """Return the address of the machine that sent the last message."""
         return "nowhere" if self._frame is None else str(self._frame.get("Peer-Address"))
 
-    def _met(self, name: bytes, peer: _Peer) -> bool:
-        """The first message of a connection; what happened to its descriptor before comes first."""
-        self._hear_connections(limit=1_000_000)
+    def _register_peer(self, name: bytes, peer: _Peer) -> bool:
+        """Register the sender of the first message of a connection, after all earlier events of its
+        descriptor. Returns False if the connection is one too many."""
+        self._read_connection_events(limit=1_000_000)
         if not self._limiter.spoke(peer.fd, peer.key):
             if peer.fd not in self._rejected:
                 self._rejected.add(peer.fd)
@@ -336,12 +339,13 @@ class TcpListener:
         return peer.startswith(self._options.prefix)
 
     def send(self, peer: bytes, body: bytes) -> bool:
-        """To whoever last spoke under that name with a key that still counts."""
+        """Send to the last sender with that name, if its key is still accepted. Returns False if
+        there is none, or if too much waits for it."""
         entry = self._peers.get(peer)
         return entry is not None and self._outgoing.send(entry.route, body, entry.owner)
 
     def room(self, peer: bytes) -> bool:
-        """Is there room for another answer to that peer?"""
+        """Return whether another answer can be sent to the peer now."""
         entry = self._peers.get(peer)
         return entry is None or self._outgoing.room(entry.route, entry.owner)
 
@@ -355,7 +359,7 @@ class TcpListener:
 
 
 def _crowded(limit: int) -> bytes:
-    """What a connection too many of one key is told before it is cut off."""
+    """Refusal for a connection above the limit of its key, sent before it is cut off."""
     message = f"{limit} connections with this key are the most at a time, or too many with others"
     hint = "close some, or share one connection between threads"
     return codec.encode(Refused(0, [Refusal("limit", message, hint, -1, 1.0)]))

@@ -1,6 +1,6 @@
 """Address of the service for its workers: `worker.json` in the environment's home, mode 0600.
 
-For workers of other nodes a folder next to it has a key pair for each start of a worker.
+A folder next to it has a key pair for each start of a worker on another node.
 Invariant: the files belong to one start of the service. A key pair is accepted by the workers'
 endpoint only, and only until its worker has ended.
 """
@@ -20,20 +20,20 @@ from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.zmq_transport import ZmqConnection
 
 TOKEN = (
-    ".token"  # in the results folder: who reads `WorkerBootstrap.token` there sees the right one
+    ".token"  # file in the results folder; with `WorkerBootstrap.token` in it, it is the right one
 )
 
 
 class WorkerBootstrap(msgspec.Struct, frozen=True):
-    """What a worker must know of its service."""
+    """Contents of `worker.json`: address and keys of the service for its workers."""
 
     format: int
-    node: str  # where the service is
+    node: str  # of the service
     sockets: str  # folder of worker.sock there
-    token: str  # stands in the results folder too
+    token: str  # also in a file of the results folder
     address: str = ""  # for workers of other nodes: tcp://HOST:PORT; "": there are none
     server_key: str = ""  # public, in ZeroMQ's base 85
-    public_key: str = ""  # of one start of a worker, who reads them in a file of its own
+    public_key: str = ""  # of one start of a worker, which reads them from a file of its own
     secret_key: str = ""
     epoch: int = 0  # of the service's start
 
@@ -59,18 +59,18 @@ class WorkerKey(msgspec.Struct, frozen=True):
 
 
 def keys_folder(service: Path) -> Path:
-    """Where the keys of workers are, beside the file that tells of the service."""
+    """Folder of the workers' keys, next to the service's `worker.json`."""
     return service.with_name("worker-keys")
 
 
 def key_path(service: Path, worker: str, start: int) -> Path:
-    """The file with the key pair of one start of a worker."""
+    """Path of the file with the key pair of one start of a worker."""
     return keys_folder(service) / f"{worker}.{start}.json"
 
 
 def read(path: Path, worker: str = "", start: int = 0) -> WorkerBootstrap:
-    """What is told of the service, with the key pair of that start of a worker where there is one;
-    ConfigError if it is not there, or others can open it."""
+    """Read the service's `worker.json`, with the key pair of that start of a worker if there is
+    one. Raises ConfigError if the file is missing or other users can open it."""
     reason = read_private(path, WorkerBootstrap)
     own = key_path(path, worker, start)
     if not (worker and reason.address and own.exists()):
@@ -80,7 +80,8 @@ def read(path: Path, worker: str = "", start: int = 0) -> WorkerBootstrap:
 
 
 def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
-    """To the service's door for workers: on its own node through the socket, else over TCP."""
+    """Connect to the service's endpoint for workers: through the socket on the service's node, else
+    over TCP. Raises NoServiceError if there is no such way."""
     path = Path(service.sockets) / "worker.sock"
     node = os.uname().nodename
     if node == service.node and path.exists() and files.weakness(path.parent) is None:
@@ -99,7 +100,7 @@ def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
 
 
 class WorkerTcpConnection(ZmqConnection):
-    """A worker's DEALER over TCP with CurveZMQ; a dead connection is noticed and made anew."""
+    """A worker's DEALER over TCP with CurveZMQ; a dead connection is detected and reopened."""
 
     def __init__(self, service: WorkerBootstrap, identity: bytes) -> None:
         self._service = service

@@ -28,16 +28,16 @@ from simenv.wire.auth import LOCAL, LOCAL_WORKER, Identity
 from simenv.wire.messages.client import MAX_MESSAGE_BYTES
 from simenv.wire.transport.outgoing import NEAR, Outgoing
 
-SEND_QUEUE_MESSAGES = 2_000  # a peer that reads nothing loses what comes after; it asks again
+SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
 # Plain numbers: an operation on the library's enumerations costs more than a hop's system calls.
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
-_FAR = 2  # the first far door's turn, after the two of this machine
+_FAR = 2  # turn of the first remote listener, after the two local sockets
 
 
 class PeerKind(enum.IntEnum):
-    """Which door of the service a message came through."""
+    """Kind of endpoint of the service that received a message."""
 
     CLIENT = 0
     WORKER = 1
@@ -47,52 +47,54 @@ _DOORS = tuple(PeerKind)
 
 
 class Listener(Protocol):
-    """The service's end. Used from one thread."""
+    """The service's end of all connections. Used from one thread."""
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until something can be received, or the time is up."""
+        """Wait until a message can be received or `timeout_s` has passed. Returns whether a message
+        can be received."""
 
     def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
-        """The next (door, peer, body, sender), doors taking turns; None when there is none."""
+        """Return the next (kind, peer, body, sender); endpoints take turns. None: no message."""
 
     def origin(self) -> str:
-        """Where the message received last came from, for the audit log."""
+        """Return the origin of the last received message, as text for the audit log."""
 
     def send(self, door: PeerKind, peer: bytes, body: bytes) -> bool:
-        """False when the peer is gone or its queue is full; never blocks."""
+        """Send one message; False if the peer is gone or its queue is full. Never blocks."""
 
     def room(self, peer: bytes) -> bool:
-        """Could an answer be sent to this client now? One that is gone has room."""
+        """Return whether an answer can be sent to this client now; True if it is gone."""
 
     def message_bytes(self, peer: bytes) -> int:
-        """The most that one message of this client may have; the transport cuts off who sends
-        more."""
+        """Return the size limit of one message of this client, in bytes; the transport cuts off a
+        client that sends more."""
 
     def admit(self, keys: Mapping[str, Identity], revocation_notice: bytes) -> None:
-        """Who is let in from now on, by public key. Whoever is inside with another key gets
-        `revocation_notice` and is cut off."""
+        """Replace the table of accepted public keys. Peers with other keys get `revocation_notice`
+        and are cut off."""
 
     def close(self) -> None: ...
 
 
 class Connection(Protocol):
-    """A client's or worker's end. One thread at a time."""
+    """A client's or worker's end of a connection. Used by one thread at a time."""
 
-    message_bytes: int  # the most that the other side takes in one message
+    message_bytes: int  # size limit of one message to the service
 
     def send(self, body: bytes) -> None: ...
 
     def receive(self, timeout_s: float) -> bytes | None:
-        """The next message, or None after `timeout_s` (0: only what is here already)."""
+        """Return the next message, or None after `timeout_s` (0: without waiting)."""
 
     def wake(self) -> None:
-        """From any thread: a `receive` that waits now, or else the next one, returns None."""
+        """Let the present `receive`, or else the next one, return None; thread-safe."""
 
     def close(self) -> None: ...
 
 
 def endpoint(path: Path) -> str:
-    """The ZeroMQ address of a socket file; LimitExceededError when the path is too long for one."""
+    """Return the ZeroMQ address of a socket file. Raises LimitExceededError if the path is too long
+    for one."""
     if len(str(path).encode()) > SOCKET_PATH_BYTES:
         raise LimitExceededError(
             f"the socket path {path} is longer than {SOCKET_PATH_BYTES} bytes",
@@ -102,7 +104,7 @@ def endpoint(path: Path) -> str:
 
 
 def check_size(body: bytes, limit: int) -> None:
-    """LimitExceededError for a message that the other side would not read."""
+    """Check the size of a message. Raises LimitExceededError above the limit of its receiver."""
     if len(body) > limit:
         raise LimitExceededError(
             f"a message of {len(body)} bytes is over this connection's limit of {limit} bytes",
@@ -112,16 +114,17 @@ def check_size(body: bytes, limit: int) -> None:
 
 
 class RemoteListener(Protocol):
-    """A door to other machines, beside the two of this one; see `wire.tcp`."""
+    """Listener for other machines, besides the two local sockets; see `tcp_listener`."""
 
-    sockets: tuple[zmq.Socket[bytes], ...]  # the first one brings messages
+    sockets: tuple[zmq.Socket[bytes], ...]  # the first one receives messages
 
     @property
     def has_pending_events(self) -> bool:
-        """Must `tend` be called though no socket is ready?"""
+        """True if `process_events` must be called though no socket is ready."""
 
     def process_events(self) -> None:
-        """Look after whoever knocks or leaves; called when any of the other sockets is ready."""
+        """Handle connects, disconnects and authentication; called when one of the other sockets is
+        ready."""
 
     def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None: ...
 
@@ -142,8 +145,8 @@ class RemoteListener(Protocol):
 
 
 class ZmqListener:
-    """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and perhaps far doors: one
-    for the clients of other machines, one for the workers of other nodes."""
+    """Two ROUTER sockets in one folder, `client.sock` and `worker.sock`, and optional remote
+    listeners: one for clients on other machines, one for workers on other nodes."""
 
     def __init__(
         self,
@@ -156,14 +159,14 @@ class ZmqListener:
         self._remote = tuple(door for door in (remote, workers) if door is not None)
         self._sockets = tuple(self._bind(folder / name) for name in ("client.sock", "worker.sock"))
         routers = [door.sockets[0] for door in self._remote]
-        self._talking = len(self._sockets) + len(routers)  # turns below it bring messages
+        self._talking = len(self._sockets) + len(routers)  # turns below it receive messages
         others = [socket for door in self._remote for socket in door.sockets[1:]]
         watched = (*self._sockets, *routers, *others)
         self._watched = [(socket, _POLLIN) for socket in watched]
         self._turn: dict[Any, int] = {socket: place for place, socket in enumerate(watched)}
         self._ready: list[int] = []
         self._last = 0
-        self._frame: zmq.Frame | None = None  # the last one of this machine
+        self._frame: zmq.Frame | None = None  # the last one from a local socket
         clients, workers_here = self._sockets
         self._senders = (Outgoing(clients, NEAR), Outgoing(workers_here, None))
 
@@ -196,7 +199,7 @@ class ZmqListener:
         return bool(ready)
 
     def receive(self) -> tuple[PeerKind, bytes, bytes, Identity] | None:
-        # Asked first and then read: an exception a pass for "nothing there" costs more than all.
+        # Poll, then read: an exception in each pass without messages would cost more than the rest.
         while self._ready or self.wait(0.0):
             turn = self._last = self._ready.pop(0)
             if turn < _FAR:
@@ -212,7 +215,7 @@ class ZmqListener:
             return (
                 self._remote[self._last - _FAR].origin() if self._last >= _FAR else "this process"
             )
-        # Of a Unix socket libzmq tells ":UID:GID:PID" of the process at the other end.
+        # For a Unix socket libzmq reports ":UID:GID:PID" of the process at the other end.
         message = str(self._frame.get("Peer-Address")).split(":")
         return f"process {message[-1]} of uid {message[1]}" if len(message) == 4 else "this machine"
 
@@ -258,13 +261,13 @@ class ZmqListener:
 
 
 def readable(socket: zmq.Socket[bytes]) -> bool:
-    """Is there anything to receive?"""
+    """Return whether a message can be received from a socket."""
     events: Any = socket.get(zmq.EVENTS)
     return bool(events & _POLLIN)
 
 
 class ZmqConnection:
-    """A DEALER connected to one door."""
+    """DEALER socket connected to one endpoint of the service."""
 
     message_bytes = MAX_MESSAGE_BYTES
 
@@ -289,7 +292,7 @@ class ZmqConnection:
         socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.set(zmq.IDENTITY, identity)
         socket.set(zmq.SNDHWM, SEND_QUEUE_MESSAGES)
-        socket.set(zmq.RCVHWM, 0)  # what was sent to us is ours; the sender's bound is enough
+        socket.set(zmq.RCVHWM, 0)  # no limit: the sender's bound is enough
         socket.set(zmq.LINGER, 200)
         socket.set(zmq.RECONNECT_IVL, 100)
         socket.set(zmq.RECONNECT_IVL_MAX, 1_000)
@@ -302,7 +305,7 @@ class ZmqConnection:
         self._watched: list[tuple[Any, int]] = [(socket, _POLLIN), (self._woken, _POLLIN)]
 
     def _prepare(self, socket: zmq.Socket[bytes]) -> None:
-        """What must be set before it connects, beside what every connection needs."""
+        """Set the options of a subclass; called before the socket connects."""
 
     def send(self, body: bytes) -> None:
         check_size(body, self.message_bytes)
@@ -332,11 +335,11 @@ class ZmqConnection:
         return body
 
     def wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # full: it is as awake as can be
+        with contextlib.suppress(BlockingIOError):  # the pipe is full: `receive` will return
             os.write(self._waker, b"w")
 
     def close(self) -> None:
-        """Idempotent. In a forked child it lets go of the parent's socket without touching it."""
+        """Close the connection. Idempotent. A forked child does not touch the parent's socket."""
         if self._socket.closed:
             return
         self._socket.close()
@@ -347,15 +350,16 @@ class ZmqConnection:
 
 
 class Keepalive(msgspec.Struct, frozen=True):
-    """A silent connection is tried after `idle_s`, and closed after `count` tries without answer;
-    what was sent and is not acknowledged closes it after the same time."""
+    """TCP keepalive: a silent connection is probed after `idle_s`, then every `interval_s`, and
+    closed after `count` probes without an answer. Unacknowledged data closes it after the same
+    time."""
 
     idle_s: int
     interval_s: int
     count: int
 
     def set_on(self, socket: zmq.Socket[bytes]) -> None:
-        """Before it binds or connects."""
+        """Set these options on a socket, before it binds or connects."""
         socket.set(zmq.TCP_KEEPALIVE, 1)
         socket.set(zmq.TCP_KEEPALIVE_IDLE, self.idle_s)
         socket.set(zmq.TCP_KEEPALIVE_INTVL, self.interval_s)
@@ -366,4 +370,4 @@ class Keepalive(msgspec.Struct, frozen=True):
 CLIENT_KEEPALIVE = Keepalive(60, 10, 3)
 WORKER_KEEPALIVE = Keepalive(
     3, 2, 3
-)  # a little less than a worker's lease, or the service's patience
+)  # together a little less than a worker's lease, and than `silent_s` of the service

@@ -1,4 +1,4 @@
-"""Engine `detectors`: samples of detectors and observables of stim's circuits, decoded here.
+"""Engine `detectors`: sampling and decoding of detectors and observables of stim's circuits.
 
 A result depends on the circuit, shots, seed and decoder, on stim's version and the processor
 family, never on the worker or the attempt.
@@ -29,14 +29,14 @@ from simulators.errors import Unsupported
 from simulators.stabilizer.detectors import SAMPLER, MatchingDecoder, sampled
 
 MAX_KEPT = 8
-MAX_KEPT_TEXT = 2**20  # characters of a circuit that is kept: its matching may be large
+MAX_KEPT_TEXT = 2**20  # characters of a cached circuit: its matching graph may be large
 _TEXT = 300  # characters of stim's own message
 _WARM = "X_ERROR(0.5) 0\nM 0\nDETECTOR rec[-1]\nOBSERVABLE_INCLUDE(0) rec[-1]"
 Prepared = tuple[stim.Circuit, MatchingDecoder | None]
 
 
 class DetectorEngine:
-    """Keeps the circuits that it met last, with their decoders."""
+    """Samples circuits; caches the last MAX_KEPT circuits with their decoders."""
 
     name = DETECTORS
 
@@ -44,7 +44,8 @@ class DetectorEngine:
         self._known: OrderedDict[tuple[object, ...], Prepared] = OrderedDict()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
-        """See `CallEngine`; ProgramError for what stim does not read, or sizes that are others."""
+        """See `CallEngine`. Raises ProgramError for a text that stim cannot parse, or for sizes
+        that differ from those of the call."""
         assert isinstance(call, DetectionCall)
         check_events(call, assigned.shots)
         control.check()
@@ -79,7 +80,7 @@ class DetectorEngine:
         decoder.predictions(np.zeros((1, 1), np.uint8), RunControl())
 
     def _prepared(self, call: DetectionCall) -> Prepared:
-        key = call.circuit, call.decoder, call.sizes  # sizes were compared before it was kept
+        key = call.circuit, call.decoder, call.sizes  # the sizes of cached circuits were checked
         prepared = self._known.get(key)
         if prepared is not None:
             self._known.move_to_end(key)
@@ -94,7 +95,8 @@ class DetectorEngine:
 
 
 def _read(call: DetectionCall) -> stim.Circuit:
-    """The circuit, with the sizes that it came with: those that limits were checked for."""
+    """Parse the circuit. Raises ProgramError if that fails, or if the sizes differ from those of
+    the call, for which the service checked the limits."""
     try:
         circuit = stim.Circuit(call.circuit)
     except (ValueError, IndexError) as error:
@@ -102,11 +104,11 @@ def _read(call: DetectionCall) -> stim.Circuit:
     sizes = sizes_of(circuit)
     if sizes != call.sizes:
         raise ProgramError(
-            f"the circuit has {_told(sizes)}; it came with {_told(call.sizes)}",
+            f"the circuit has {_sizes_text(sizes)}; it came with {_sizes_text(call.sizes)}",
             hint="client and service should be of one version",
         )
     return circuit
 
 
-def _told(sizes: DetectionSizes) -> str:
+def _sizes_text(sizes: DetectionSizes) -> str:
     return ", ".join(f"{value} {name}" for name, value in msgspec.structs.asdict(sizes).items())

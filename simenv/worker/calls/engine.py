@@ -1,4 +1,4 @@
-"""What calls functions in a worker, and the errors of calls."""
+"""Protocol of the engines that execute calls in a worker, and the errors of calls."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from simulators.errors import EngineError
 
 
 class CallFailed(EngineError):
-    """A call ended with an error of its own, which the message quotes."""
+    """A called function failed; the message quotes its error."""
 
     code = "function"
 
 
 class ValueTooLarge(EngineError):
-    """What a call returned is larger than a result may be."""
+    """The value of a call is larger than the limit of a result."""
 
     code = "limit"
 
 
 class CallEngine(Protocol):
-    """What calls functions of one kind."""
+    """Engine that executes calls of one kind."""
 
     name: str
 
@@ -32,4 +32,4 @@ class CallEngine(Protocol):
         SimenvError."""
 
     def warm_up(self) -> None:
-        """Load all that a first call would wait for."""
+        """Load the modules that a first call needs."""

@@ -1,8 +1,8 @@
 """Engine `functions`: Python functions of the environment's own user.
 
-The one module of a worker that builds objects from bytes. A function runs in the main thread. It is
-asked to end by a signal, whose handler raises `Interrupted` there; a worker whose function does not
-end by that is killed by the service.
+No other module of a worker unpickles bytes. A function runs in the main thread. A signal stops it:
+the handler raises `Interrupted` in that thread. The service kills a worker whose function does not
+end after that.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from simenv.worker.calls.engine import CallFailed
 from simulators.control import RunControl
 from simulators.errors import Stopped, Unsupported
 
-LOOK_S = 0.05  # between two looks at the flag of the control
-TRACE_CHARS = 1_500  # of a traceback: its end
+LOOK_S = 0.05  # between two checks of the flag of the control
+TRACE_CHARS = 1_500  # of the end of a traceback
 VALUE_CHARS = 300  # of the error's own text
 
 
 class Interrupted(BaseException):
-    """Raised in a function that was asked to end; `except Exception` does not catch it."""
+    """Raised in a function to stop it; `except Exception` does not catch it."""
 
 
 class FunctionEngine:
-    """One function at a time, in the main thread."""
+    """Executes one function at a time, in the main thread."""
 
     name = FUNCTIONS
 
@@ -48,7 +48,8 @@ class FunctionEngine:
         self._interruption = _Interruption()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
-        """See `CallEngine`; CallFailed has the traceback of what the function raised."""
+        """See `CallEngine`. Raises CallFailed with the traceback of the function's error,
+        Unsupported for functions of other owners or another version of Python."""
         assert isinstance(call, FunctionCall)
         if not assigned.trusted:
             raise Unsupported(
@@ -63,17 +64,17 @@ class FunctionEngine:
         control.check()
         try:
             with self._interruption.following(control):
-                answer = _called(call)
+                answer = _call_function(call)
         except Interrupted as error:
             raise Stopped("the function was stopped") from error
         return codec.encode(FunctionAnswer(CALL_FORMAT, answer))
 
     def warm_up(self) -> None:
-        """All is loaded already."""
+        """Do nothing: all modules are loaded already."""
 
 
-def _called(call: FunctionCall) -> bytes:
-    """The pickled value of one call. Raises CallFailed with the traceback."""
+def _call_function(call: FunctionCall) -> bytes:
+    """Call the function and return its pickled value. Raises CallFailed with the traceback."""
     step = "reading it"
     try:
         # The owner's own bytes: the service refuses calls of anybody else, and so does `call`.
@@ -85,14 +86,14 @@ def _called(call: FunctionCall) -> bytes:
     except Interrupted:
         raise
     except BaseException as error:
-        # is its end, and not the worker's
+        # SystemExit too: it ends the function, not the worker.
         raise CallFailed(
-            f"function {call.name}, {step}: {_told(error)}\n{_trace(error)}",
+            f"function {call.name}, {step}: {_summary(error)}\n{_trace(error)}",
             hint=_hint(error),
         ) from error
 
 
-def _told(error: BaseException) -> str:
+def _summary(error: BaseException) -> str:
     return f"{type(error).__name__}: {_text(error)}"[:VALUE_CHARS]
 
 
@@ -130,7 +131,7 @@ class _Interruption:
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if self.armed:
-            self.armed = False  # once: what cleans up after it is not interrupted again
+            self.armed = False  # only once, so that `finally` blocks are not interrupted
             raise Interrupted
 
     @contextmanager

@@ -1,7 +1,7 @@
 """Run the calls among assigned tasks, and pack the values that they return.
 
-Invariant: an engine that opens pickles is called for tasks of the environment's own user alone,
-whatever the service let pass.
+Invariant: an engine that unpickles bytes is called only for tasks of the environment's own user,
+whatever the service has admitted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from simulators.control import RunControl
 
 
 def call_engine(name: str) -> CallEngine | None:
-    """The engine of calls of that name, made; None where that is one of circuits."""
+    """Create the engine of calls with that name; None if the name is that of a circuit engine."""
     if name == TRANSPILER:
         from simenv.worker.calls.transpiling import TranspilerEngine  # few workers need qiskit
 
@@ -39,14 +39,14 @@ def call_engine(name: str) -> CallEngine | None:
 
 
 class CallRunner:
-    """Runs one call at a time; makes the engines at their first use."""
+    """Runs one call at a time; creates each engine at its first use."""
 
     def __init__(self, result_writer: ResultFileWriter | None) -> None:
         self._result_writer = result_writer
         self._engines: dict[str, CallEngine] = {}
 
     def engine(self, name: str) -> CallEngine | None:
-        """The engine of calls of that name, loaded and warm; None where that is one of circuits."""
+        """Return the engine of calls with that name, warmed up; None for a circuit engine."""
         result = self._engines.get(name) or call_engine(name)
         if result is not None and name not in self._engines:
             result.warm_up()
@@ -56,7 +56,7 @@ class CallRunner:
     def run(
         self, assigned: AssignedTask, terms: TaskOptions, chunk: AssignChunk, control: RunControl
     ) -> tuple[bytes, ResultFile | None]:
-        """The packed result, and the file of a large one. Raises what the call does."""
+        """Return the packed result, and the file of a large one. Raises the errors of the call."""
         engine = self.engine(chunk.engine)
         if engine is None:
             raise CallFailed(f"engine {chunk.engine!r} calls no functions")

@@ -1,7 +1,7 @@
-"""Engine `transpiler`: circuits in QPY, compiled for the device that came with them.
+"""Engine `transpiler`: compilation of circuits in QPY for the device that the call describes.
 
-A compiled circuit depends on what came and on Qiskit's version alone, never on the worker. QPY of
-the owner of a key is read by a process of its own first: see `simenv.transpiler.qpy_sandbox`.
+A compiled circuit depends on the call and on Qiskit's version alone, never on the worker. QPY from
+the owner of a key is first parsed in a separate process: see `simenv.transpiler.qpy_sandbox`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ MAX_TRANSPILERS = 16
 
 
 class TranspilerEngine:
-    """Keeps the transpilers of the devices it met last: to make one takes as long as a circuit."""
+    """Compiles circuits; caches the transpilers of the last MAX_TRANSPILERS devices, because the
+    creation of one takes as long as one circuit."""
 
     name = TRANSPILER
 
@@ -39,7 +40,8 @@ class TranspilerEngine:
         self._known: OrderedDict[tuple[bytes, int, int], Transpiler] = OrderedDict()
 
     def call(self, call: Call, assigned: AssignedTask, control: RunControl) -> bytes:
-        """See `CallEngine`; ProgramError names a circuit that cannot be read or compiled."""
+        """See `CallEngine`. Raises ProgramError, which names a circuit that cannot be read or
+        compiled."""
         assert isinstance(call, TranspileCall)
         transpiler = self._transpiler(call)
         control.add_sweeps(len(call.circuits))

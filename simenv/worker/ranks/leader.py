@@ -4,7 +4,7 @@ Rank 0 forwards each chunk unchanged and announces each task before it begins. A
 task waits on a ZeroMQ socket without using the processor; MPI is used for numerics alone. Tasks
 are numbered from 1, equally in all ranks. A second thread exchanges heartbeats, between rank 0 and
 each other rank, and ends the process when a rank is silent. It also decides about errors: an error
-that all ranks raise is the task's, one that some ranks raise ends the worker.
+that all ranks raise is the task's; an error that only some ranks raise ends the worker.
 """
 
 from __future__ import annotations
@@ -26,27 +26,29 @@ from simenv.worker.ranks import mpi
 from simenv.worker.ranks.sockets import RankSockets
 from simenv.worker.runner import Runner
 
-BEATS = 3  # within the time that counts as silence
-GRACE_S = 2.5  # ranks that fail for one reason do so within it
+BEATS = 3  # heartbeats within the time after which a rank is lost
+GRACE_S = 2.5  # time within which all ranks that share an error report it
 TRACE_CHARS = 4_000
 _LOOK_S = 0.5
 _BEAT, _FAILED = b"b", b"f"
 
 
 class RankMonitor:
-    """Owns the watching socket. `agree` is called by the main thread of the first rank."""
+    """Heartbeats and error reports between the ranks. Owns the socket for them. `agree` is called
+    by the main thread of the first rank."""
 
     def __init__(
         self, socket: zmq.Socket[bytes], others: tuple[int, ...], silence_s: float
     ) -> None:
-        """`others`: the ranks that this one hears; the first of them hears it."""
+        """`others`: the ranks whose heartbeats this rank receives: rank 0 for the other ranks, all
+        others for rank 0."""
         self._socket = socket
         self._others = others
         self._silence_s = silence_s
         self._parent = os.getppid()
         self._change = threading.Condition()
-        self._failed: dict[int, dict[int, str]] = {}  # by number of the task and rank: why
-        self._since: dict[int, float] = {}  # when the first of them was heard
+        self._failed: dict[int, dict[int, str]] = {}  # errors by number of the task and rank
+        self._since: dict[int, float] = {}  # time of the first report, by number of the task
         self._agreeing = 0  # the task that this rank failed with too
         self._rss_bytes: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="ranks", daemon=True)
@@ -56,11 +58,12 @@ class RankMonitor:
 
     @property
     def rss_bytes(self) -> int:
-        """Of the ranks that are heard."""
+        """Resident bytes of the other ranks, as they reported last."""
         return sum(list(self._rss_bytes.values()))
 
     def agree(self, number: int, error: Exception) -> None:
-        """This rank failed with that task: return if all others did, else end the process."""
+        """Wait for errors of all other ranks with the same task, after this rank failed with it;
+        end the process if one of them does not fail."""
         with self._change:
             self._agreeing = number
             if self._change.wait_for(lambda: self._all_failed(number), GRACE_S):
@@ -68,7 +71,7 @@ class RankMonitor:
                 self._failed.pop(number, None)
                 self._agreeing = 0
                 return
-        self._end_alone(number, {0: _words(error)})
+        self._end_alone(number, {0: _trace_end(error)})
 
     def _all_failed(self, number: int) -> bool:
         return len(self._failed.get(number, ())) == len(self._others)
@@ -84,12 +87,12 @@ class RankMonitor:
                 self._send(_BEAT + resident_bytes().to_bytes(8, "little"))
             patience_s = min(_LOOK_S, next_beat - now) if self._since else next_beat - now
             if self._socket.poll(max(0, math.ceil(1000 * patience_s))):
-                rank, body = self._hear()
+                rank, body = self._receive()
                 received[rank] = now = time.monotonic()
-                self._take(rank, body)
+                self._record_message(rank, body)
                 if not rank and next_beat - now < pause_s / 2:
-                    next_beat = now  # awake as it is: the first rank's beat is answered
-            self._judge(received)
+                    next_beat = now  # answer the first rank's heartbeat while this thread is awake
+            self._check_ranks(received)
 
     def _send(self, body: bytes) -> None:
         if self._socket.type == zmq.DEALER:
@@ -98,13 +101,13 @@ class RankMonitor:
         for rank in self._others:
             self._socket.send_multipart((b"%d" % rank, body))
 
-    def _hear(self) -> tuple[int, bytes]:
+    def _receive(self) -> tuple[int, bytes]:
         if self._socket.type == zmq.DEALER:
             return 0, self._socket.recv()
         sender, body = self._socket.recv_multipart()
         return int(sender.rstrip(b"!")), body
 
-    def _take(self, rank: int, body: bytes) -> None:
+    def _record_message(self, rank: int, body: bytes) -> None:
         if body[:1] == _BEAT:
             self._rss_bytes[rank] = int.from_bytes(body[1:], "little")
             return
@@ -114,7 +117,7 @@ class RankMonitor:
             self._since.setdefault(number, time.monotonic())
             self._change.notify()
 
-    def _judge(self, received: dict[int, float]) -> None:
+    def _check_ranks(self, received: dict[int, float]) -> None:
         now = time.monotonic()
         for rank, moment in received.items():
             if now - moment > self._silence_s:
@@ -135,12 +138,12 @@ class RankMonitor:
 
 
 def report(socket: zmq.Socket[bytes], number: int, error: Exception) -> None:
-    """Tell the first rank that this one failed with that task."""
-    socket.send(_FAILED + number.to_bytes(8, "little") + _words(error).encode())
+    """Report to the first rank that this one failed with a task."""
+    socket.send(_FAILED + number.to_bytes(8, "little") + _trace_end(error).encode())
 
 
-def _words(error: Exception) -> str:
-    """The end of its trace, which tells most."""
+def _trace_end(error: Exception) -> str:
+    """Return the end of the traceback, its most informative part."""
     return "".join(traceback.format_exception(error))[-TRACE_CHARS:]
 
 
@@ -148,7 +151,7 @@ _CHUNK, _TASK, _END = b"c", b"t", b"e"
 
 
 class Leader:
-    """The first rank's hold on the others. Used by its main thread."""
+    """Control of the other ranks by the first. Used from its main thread."""
 
     def __init__(self, sockets: RankSockets, monitor: RankMonitor) -> None:
         self.nodes = sockets.nodes
@@ -161,31 +164,31 @@ class Leader:
         return resident_bytes() + self._monitor.rss_bytes
 
     def hand_on(self, chunk: bytes) -> None:
-        """The chunk whose tasks are begun from now on, or a noise document for it."""
-        self._tell(_CHUNK, chunk)
+        """Forward a packed chunk, whose tasks begin from now on, or a noise document for it."""
+        self._send_to_followers(_CHUNK, chunk)
 
     def begin(self, place: int) -> None:
-        """All ranks run the task that stands there in the chunk, beginning now."""
+        """Let all other ranks run the task at index `place` of the chunk."""
         self._number += 1
-        self._tell(_TASK, place.to_bytes(8, "little"))
+        self._send_to_followers(_TASK, place.to_bytes(8, "little"))
 
     def failed(self, error: Exception) -> None:
-        """This rank failed with the task it began last: returns if all of them did, so that the
-        error is the task's; else it is the worker's end."""
+        """Handle an error of this rank in the task that began last. Returns if all ranks failed, so
+        that the error is the task's; else ends the process."""
         self._monitor.agree(self._number, error)
 
     def end(self) -> None:
-        """End all ranks, none of which has anything to do."""
-        self._tell(_END, b"")
+        """End all ranks, which must be idle."""
+        self._send_to_followers(_END, b"")
         mpi.end()
 
-    def _tell(self, kind: bytes, body: bytes) -> None:
+    def _send_to_followers(self, kind: bytes, body: bytes) -> None:
         for socket in self._followers:
             socket.send_multipart((kind, body))
 
 
 class Follower:
-    """Any other rank's life."""
+    """Main loop of a rank other than the first."""
 
     def __init__(self, sockets: RankSockets, runner: Runner) -> None:
         assert sockets.reports is not None
@@ -196,7 +199,7 @@ class Follower:
         self._number = 0
 
     def follow(self) -> None:
-        """Until told to end."""
+        """Run the tasks that the first rank announces, until it requests the end."""
         while True:
             kind, body = self._orders.recv_multipart()
             if kind == _CHUNK:
@@ -218,5 +221,5 @@ class Follower:
         assigned = self._chunk.tasks[place]
         try:
             self._runner.follow(assigned, self._chunk.terms[assigned.terms], self._chunk)
-        except Exception as error:  # noqa: BLE001  # whatever it is: the first rank must hear of it
+        except Exception as error:  # noqa: BLE001  # the first rank must get every error
             report(self._reports, self._number, error)

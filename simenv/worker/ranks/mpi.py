@@ -1,6 +1,6 @@
 """MPI in the ranks of a worker: initialised once, used for numerics alone, finalised together.
 
-No rank waits for work in MPI, which would use a core fully. The main thread alone calls MPI.
+No rank waits for work in MPI, which would keep a core busy. Only the main thread calls MPI.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ class NoMpi(Exception):
 
 
 def rank_from_environ(environ: Mapping[str, str]) -> int:
-    """What the launcher says of our rank, before MPI is begun; 0 if it says nothing."""
+    """Return the rank of this process from the launcher's variables, for use before MPI is
+    initialised; 0 if there are none."""
     arguments = next((environ[name] for name in _RANKS if environ.get(name, "").isdigit()), "0")
     return int(arguments)
 
 
 def begin(ranks: int) -> MPI.Intracomm:
-    """All ranks that were started together, this process among them. Raises NoMpi."""
+    """Initialise MPI and return the communicator of all ranks of this worker. Raises NoMpi."""
     try:
         import mpi4py
 
@@ -45,7 +46,8 @@ def begin(ranks: int) -> MPI.Intracomm:
 
 
 def end() -> None:
-    """In all ranks, where none has failed: without it the launcher takes an exit for a failure."""
+    """Finalise MPI. Called by all ranks if none has failed: without it the launcher takes the exit
+    of a rank for a failure."""
     from mpi4py import MPI
 
     MPI.Finalize()

@@ -1,6 +1,6 @@
 """Run one task without a service in the processes that mpirun or srun has started.
 
-Rank 0 broadcasts its input, all ranks run the task, and rank 0 has the result. No rank waits in
+Rank 0 broadcasts its input, all ranks run the task, and rank 0 has the result. No rank blocks in
 MPI: it polls and sleeps between two polls. Invariant: a rank that fails alone ends all of them.
 """
 
@@ -25,14 +25,14 @@ from simulators.compiler import warmup
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-PATIENCE_S = 10.0  # for ranks that should fail too
+PATIENCE_S = 10.0  # for the other ranks to end after this one has failed
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _NAPS_S = (100e-6, 5e-3)
 _PIECE_BYTES = 2**30
 
 
 class RankInfo(msgspec.Struct, frozen=True, array_like=True):
-    """One rank: where it is, what that node has for us, and the cores it may use there."""
+    """Node of one rank, the memory and slots of that node, and the cores that the rank may use."""
 
     node: str
     memory_bytes: int
@@ -41,12 +41,12 @@ class RankInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 def size_from_environ(environ: Mapping[str, str]) -> int:
-    """What the launcher says of the number of processes; 1 if it says nothing."""
+    """Return the number of processes from the launcher's variables; 1 if there are none."""
     return max([1, *(int(environ[name]) for name in _SIZES if environ.get(name, "").isdigit())])
 
 
 class MpiRun:
-    """All ranks. `comm` None: this process is alone, and needs no MPI."""
+    """The ranks of one mpirun. `comm` None: this process is the only one, and needs no MPI."""
 
     def __init__(self, comm: MPI.Intracomm | None) -> None:
         self.comm = comm
@@ -56,12 +56,12 @@ class MpiRun:
 
     @classmethod
     def begin(cls, environ: Mapping[str, str]) -> MpiRun:
-        """Connect the ranks that the environment announces. Raises NoMpi."""
+        """Connect the ranks of which the launcher's variables state the number. Raises NoMpi."""
         size = size_from_environ(environ)
         return cls(None if size == 1 else mpi.begin(size))
 
     def broadcast(self, data: bytes | None) -> bytes | None:
-        """What the first rank has, in all; None if it has nothing, and they shall end."""
+        """Return the data of the first rank in all ranks; None if it has none: then all end."""
         if self.comm is None:
             return data
         import numpy as np
@@ -76,7 +76,7 @@ class MpiRun:
         return data if data is not None else buffer.tobytes()
 
     def gather_ranks(self, own: RankInfo) -> list[RankInfo]:
-        """Those of all ranks, in each of them."""
+        """Return the RankInfo of all ranks, by rank, in each of them."""
         if self.comm is None:
             return [own]
         import numpy as np
@@ -94,10 +94,10 @@ class MpiRun:
         ]
 
     def end(self, failure: str = "", code: int = 1) -> None:
-        """Come to the end, well or with a failure: returns when all have.
+        """Wait until all ranks have ended their work, then finalise MPI.
 
-        Who ends in failure does not wait for long: the others may be waiting for it elsewhere, and
-        are ended then, all with that exit code.
+        A rank with a `failure` waits for PATIENCE_S only, because the others may be blocked in a
+        collective call that it has left. Then it aborts all ranks with exit code `code`.
         """
         if self.comm is None or self._ending is None:
             return
@@ -107,7 +107,7 @@ class MpiRun:
         mpi.end()
 
     def _nap_through(self, request: Any, patience_s: float | None = None) -> bool:
-        """Until the request is done; False if that takes longer than patience allows."""
+        """Poll a request until it is done. Returns False after `patience_s`; None: no limit."""
         until_s = None if patience_s is None else time.monotonic() + patience_s
         nap_s, longest_s = _NAPS_S
         while not request.Test():
@@ -119,12 +119,12 @@ class MpiRun:
 
 
 def own_rank_info(node: str, memory_bytes: int, slots: int) -> RankInfo:
-    """This process's; what the node has is known to others."""
+    """Return the RankInfo of this process; the caller knows the memory and slots of the node."""
     return RankInfo(node, memory_bytes, slots, tuple(sorted(os.sched_getaffinity(0))))
 
 
 def packed(chunk: AssignChunk, document: NoiseDocument | None) -> bytes:
-    """What `follow` takes."""
+    """Encode a chunk and its noise document as the `data` of `follow`."""
     body = b"" if document is None else codec.encode(document)
     return msgspec.msgpack.encode((body, codec.encode(chunk)))
 
@@ -132,9 +132,9 @@ def packed(chunk: AssignChunk, document: NoiseDocument | None) -> bytes:
 def lead(
     mpi_run: MpiRun, chunk: AssignChunk, kernels: Path, document: NoiseDocument | None = None
 ) -> AttemptResult:
-    """Run the task of a chunk, with the others; every error of the engine is a result that says
-    so."""
-    divided = _divided(mpi_run, chunk)
+    """Run the only task of a chunk on rank 0, together with the other ranks. An error of the engine
+    becomes a failed result."""
+    divided = _uses_all_ranks(mpi_run, chunk)
     warmup.compile_group(kernels, chunk.engine, ranks=divided)
     assigned = chunk.tasks[0]
     runner = Runner(comm=mpi_run.comm if divided else None)
@@ -144,11 +144,11 @@ def lead(
 
 
 def follow(mpi_run: MpiRun, data: bytes, kernels: Path) -> None:
-    """Any other rank's part of it. Raises what the engine does."""
+    """Run the part of a rank other than 0. Raises the errors of the engine."""
     body, chunk_body = msgspec.msgpack.decode(data, type=tuple[bytes, bytes])
     chunk = codec.to_worker(chunk_body)
     assert isinstance(chunk, AssignChunk)
-    if _divided(mpi_run, chunk):
+    if _uses_all_ranks(mpi_run, chunk):
         warmup.compile_group(kernels, chunk.engine, ranks=True)
         runner = Runner(comm=mpi_run.comm)
         if body:
@@ -158,7 +158,7 @@ def follow(mpi_run: MpiRun, data: bytes, kernels: Path) -> None:
         runner.follow(chunk.tasks[0], chunk.terms[0], chunk)
 
 
-def _divided(mpi_run: MpiRun, chunk: AssignChunk) -> bool:
-    """Does every rank take part?"""
+def _uses_all_ranks(mpi_run: MpiRun, chunk: AssignChunk) -> bool:
+    """Return whether the engine divides a task among all ranks; else rank 0 runs it alone."""
     card = catalog.card(chunk.engine)
     return mpi_run.size > 1 and card is not None and card.ranks

@@ -2,8 +2,8 @@
 
 Each rank but the first receives work on a PULL socket of its own, which rank 0 feeds; a pair of
 ROUTER and DEALER sockets carries heartbeats. All use TCP with CurveZMQ, on the loopback interface
-if all ranks are on one node. Invariant: the key pair is created for these ranks, distributed by
-MPI, and is in no file, argument or variable; a peer without its public half cannot connect.
+if all ranks are on one node. Invariant: the key pair is created for these ranks and distributed by
+MPI; no file, argument or variable contains it. A peer without the public key cannot connect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _CARD_BYTES = 512
 
 @dataclass(frozen=True, slots=True)
 class RankSockets:
-    """One rank's sockets. `work`: of the first, a PUSH to each other; of the others, one PULL."""
+    """Sockets of one rank. `work`: one PUSH socket for each other rank in rank 0, one PULL socket
+    in the others."""
 
     rank: int
     nodes: tuple[str, ...]  # of each rank
@@ -42,8 +43,8 @@ class RankSockets:
 
 
 def connect(comm: MPI.Intracomm, service: WorkerBootstrap) -> RankSockets:
-    """Called by all ranks. Raises NoServiceError where they are on several machines and cannot
-    meet."""
+    """Connect the ranks; all of them call this. Raises NoServiceError if they are on several nodes
+    without a network address in common with the service."""
     rank = comm.rank
     nodes = _all_gather(comm, os.uname().nodename)
     address = LOOPBACK if len(set(nodes)) == 1 else own_address(service)
@@ -65,7 +66,7 @@ def connect(comm: MPI.Intracomm, service: WorkerBootstrap) -> RankSockets:
 
 
 def _shared_keys(comm: MPI.Intracomm) -> KeyPair:
-    """A new pair, made by the first rank."""
+    """Return a new key pair, which the first rank creates and broadcasts."""
     both = bytearray(2 * _KEY_BYTES)
     if not comm.rank:
         public, secret = zmq.curve_keypair()
@@ -75,7 +76,7 @@ def _shared_keys(comm: MPI.Intracomm) -> KeyPair:
 
 
 def _all_gather(comm: MPI.Intracomm, word: str) -> tuple[str, ...]:
-    """The words of all ranks."""
+    """Return the texts of all ranks, by rank; each at most _CARD_BYTES when packed."""
     card = msgspec.msgpack.encode(word)
     result = bytearray(_CARD_BYTES * comm.size)
     comm.Allgather(card.ljust(_CARD_BYTES, b"\0"), result)
@@ -89,7 +90,8 @@ def _word(card: bytes) -> str:
 
 
 def own_address(service: WorkerBootstrap) -> str:
-    """This machine's, in the network that the service's door for other nodes is in."""
+    """Return the address of this machine from which it reaches the service's remote endpoint.
+    Raises NoServiceError."""
     host, _, port = service.address.removeprefix("tcp://").rpartition(":")
     if not host:
         raise NoServiceError(
@@ -100,7 +102,7 @@ def own_address(service: WorkerBootstrap) -> str:
     try:
         family, kind, _, _, where = sockets.getaddrinfo(host, int(port), type=sockets.SOCK_DGRAM)[0]
         with sockets.socket(family, kind) as probe:
-            probe.connect(where)  # sends nothing: the kernel chooses the way
+            probe.connect(where)  # sends nothing: the kernel chooses the route
             return str(probe.getsockname()[0])
     except OSError as error:
         raise NoServiceError(
