@@ -1,4 +1,4 @@
-"""Check programs; large ones in a thread of their own, so that the event loop continues.
+"""Check programs; large ones are checked in a separate thread, so that the event loop continues.
 
 The kernels of a check release the interpreter lock. Owners take turns in the thread, one program a
 turn. Invariant: the event loop spends no more than a small program's time here. A check that was
@@ -28,23 +28,23 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.passes import light_cone
 from simulators.circuit.validation import admission
 
-BESIDE_BYTES = 2**18  # a packed program from here on is looked at beside the loop
+BESIDE_BYTES = 2**18  # packed programs of this size or more are checked in the thread
 
 Looked = tuple[Program, Profile]
 
 
 class DeviceChecks(Protocol):
-    """What a device adds to the look at a program."""
+    """Checks of a program that depend on its device."""
 
-    is_loaded: bool  # False: the first look takes long
+    is_loaded: bool  # False: the first check takes long
 
     def examined(self, circuit: Circuit, profile: Profile) -> Profile:
-        """The profile with that of the circuit's noise; SimenvError where the device does not
-        execute the circuit."""
+        """Return the profile with that of the circuit's noise. Raises SimenvError if the device
+        cannot execute the circuit."""
 
 
 class FairThread:
-    """One thread that examines the programs of all owners, a program of each in turn."""
+    """One thread that checks the programs of all owners, who take turns."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "examining")
@@ -56,7 +56,7 @@ class FairThread:
     def submit(
         self, owner: str, packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None
     ) -> Future[Looked]:
-        """What `look` will return, or the error it will raise."""
+        """Queue a program for `look`. Returns the future with its result or its error."""
         future: Future[Looked] = Future()
         with self._lock:
             self._waiting.put(owner, b"", (future, packed, terms, device))
@@ -64,13 +64,13 @@ class FairThread:
         return future
 
     def _next(self) -> None:
-        """Called once for each program, in the thread."""
+        """Check the next program; called in the thread, once for each program."""
         with self._lock:
             _, _, (future, packed, terms, device) = self._waiting.first()
             self._waiting.end_turn(done=True)
         try:
             future.set_result(look(packed, terms, device))
-        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - raised by `future.result()`
             future.set_exception(error)
 
 
@@ -78,14 +78,14 @@ _THREAD = FairThread()
 
 
 class Later(Exception):
-    """The look goes on beside: ask again when `future` is done."""
+    """A check continues in the thread: repeat the call when `future` is done."""
 
     def __init__(self, future: Future[Looked]) -> None:
         self.future = future
 
 
 class Examining:
-    """Looks that were begun, by what identifies them. Used from the loop's thread."""
+    """Checks that have begun, by owner and key. Used from the loop's thread."""
 
     def __init__(self) -> None:
         self._begun: dict[object, Future[Looked]] = {}
@@ -98,8 +98,8 @@ class Examining:
         owner: str,
         device: DeviceChecks | None = None,
     ) -> Looked:
-        """What a program of this owner is; SimenvError where it is not admissible, Later where that
-        takes long and is not known yet."""
+        """Check and profile a program of this owner. Raises SimenvError if it is not admissible,
+        Later while the check continues in the thread. `key` identifies the check."""
         future = self._begun.get((owner, key))
         if future is None:
             if not _takes_long(packed, terms) and (device is None or device.is_loaded):
@@ -112,8 +112,9 @@ class Examining:
 
 
 def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
-    """Is it large, or the first wide one, for which kernels must still be loaded or compiled, or so
-    wide that its engine is chosen by a trial?"""
+    """Return whether the check takes too long for the event loop: the program is large, it is the
+    first wide one, which loads or compiles kernels, or it is so wide that a trial chooses its
+    engine."""
     if len(packed) >= BESIDE_BYTES or is_call(terms):
         return len(packed) >= BESIDE_BYTES
     if light_cone.is_loaded() and terms.engine != AUTO:
@@ -121,15 +122,15 @@ def _takes_long(packed: bytes, terms: TaskOptions) -> bool:
     try:
         declared, used = qubits_of(packed)
     except (msgspec.MsgspecError, TypeError):
-        return False  # the look says what is wrong
+        return False  # the check raises the error
     if not light_cone.is_loaded():
         return declared > SMALL_QUBITS
     return declared > DENSE_QUBITS and used > SMALL_QUBITS
 
 
 def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) -> Looked:
-    """The program opened and profiled; SimenvError where no engine could run it under these
-    terms, or the device does not execute it. A call is profiled as a program without operations."""
+    """Decode and profile a program. Raises SimenvError if no engine can run it with these options,
+    or if the device cannot execute it. A call is profiled as a program without operations."""
     if is_call(terms):
         return calls.examined(packed, terms)
     program = open_program(packed)
@@ -148,7 +149,8 @@ def look(packed: bytes, terms: TaskOptions, device: DeviceChecks | None = None) 
 
 
 def open_program(packed: bytes) -> Program:
-    """A packed program of this version; what its arrays hold is not yet looked at."""
+    """Decode a packed program and check its format; the content of its arrays is not checked yet.
+    Raises ProgramError, VersionMismatchError."""
     try:
         program = decode_program(packed)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -17,8 +17,8 @@ _NO_SIZES = Profile(0, 0, 0, 0, 0, 0, 0, 0, mid_circuit=False, conditions=0)
 
 
 def check_owner(terms: TaskOptions, owner: str) -> None:
-    """NotAllowedError for an engine of the environment's own user, asked for by the owner of a
-    key."""
+    """Check the owner of a task. Raises NotAllowedError if the owner of a key requests an engine
+    that is reserved for the environment's own user."""
     card = catalog.card(terms.engine)
     if owner and card is not None and card.owner_only:
         raise NotAllowedError(
@@ -29,11 +29,11 @@ def check_owner(terms: TaskOptions, owner: str) -> None:
 
 
 def examined(packed: bytes, terms: TaskOptions) -> tuple[Program, Profile]:
-    """A call as a program without operations, and its size: one operation for each circuit, or 1;
-    of a circuit with detectors its own.
+    """Return a call as a program without operations, and its profile.
 
-    Pickles and circuits in it are opened by workers alone. Raises ProgramError, OptionError,
-    LimitExceededError, VersionMismatchError.
+    The profile has one operation for each circuit to compile, 1 for a function, and the sizes of a
+    circuit with detectors. Only workers decode the pickles and circuits in a call. Raises
+    ProgramError, OptionError, LimitExceededError, VersionMismatchError.
     """
     call = decode_call(terms.engine, packed)
     if isinstance(call, DetectionCall):

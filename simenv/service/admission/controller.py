@@ -28,16 +28,16 @@ from simulators.circuit.analysis.profile import Profile
 
 MAX_ENTRIES = 100_000  # entries of each memory; full ones are emptied
 TASKS_PER_CLOCK_CHECK = (
-    32  # admitted between two looks at the clock, unless their programs are large
+    32  # admitted between two checks of the clock, unless their programs are large
 )
-BYTES_PER_CLOCK_CHECK = 2**16  # of programs that were opened, or that are large
+BYTES_PER_CLOCK_CHECK = 2**16  # of programs that were decoded, or that are large
 LARGE_BYTES = 2**12
-EXAMINED_BYTES = 2**14  # what looking closely at a program is worth, beside its operations
+EXAMINED_BYTES = 2**14  # cost of the check of a program, besides that of its operations
 _UNKEPT_NAMES = frozenset({"delay", "delay_dt"})  # their parameters are checked beyond finiteness
 
 
 class AdmissionController:
-    """Remembers what it admitted; used from the loop's thread."""
+    """Admits tasks, and caches admitted programs and options. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class AdmissionController:
         devices: EmulatedDevices | None = None,
     ) -> None:
         """`capacity`: returns the present capacity of the nodes that are up. `take_snapshot`:
-        returns the present state of pools and hardware, as routing needs it. `devices`: those
-        that can be emulated; None: there are none."""
+        returns the present state of pools and hardware, as routing needs it. `devices`: the
+        emulated devices; None: there are none."""
         self._devices = devices
         self._take_snapshot = take_snapshot
         self._snapshot = EMPTY_SNAPSHOT
@@ -60,16 +60,16 @@ class AdmissionController:
         self._programs: dict[
             tuple[bytes, bytes], AdmittedProgram
         ] = {}  # the others, by digest and terms
-        self._checked_terms: set[bytes] = set()  # of sound terms
-        self._terms: TaskOptions | None = None  # the last sound ones
-        self._terms_digest = b""  # theirs
-        self._opened_bytes = 0  # since the last look at the clock
+        self._checked_terms: set[bytes] = set()  # digests of valid options
+        self._terms: TaskOptions | None = None  # the last valid options
+        self._terms_digest = b""  # their digest
+        self._opened_bytes = 0  # since the last check of the clock
         self._checked: tuple[object, ...] = ()  # see `_check`
         self._examining = Examining()
 
     def admit_some(self, pending: PendingSubmit, deadline_ns: int) -> bool:
-        """Admit more of an inquiry's tasks; True when it is through, refused or not. A large
-        program is looked at beside the loop: then this returns at once."""
+        """Admit more tasks of a Submit. Returns True when all of them were admitted or refused.
+        While a large program is checked in the other thread, this returns at once."""
         if pending.background_check is not None:
             if not pending.background_check.done():
                 return False
@@ -102,7 +102,7 @@ class AdmissionController:
         return pending.next >= total
 
     def _admit(self, pending: PendingSubmit, stop: int) -> None:
-        """The next task, with those after it and before `stop` that are like it."""
+        """Admit the next task, and the similar tasks that follow it before `stop`."""
         index, terms, tasks = pending.next, pending.message.terms, pending.message.tasks
         spec, terms_digest = tasks[index], pending.terms_digest
         if terms.snapshot:  # engines for noise are chosen by the shots too
@@ -129,14 +129,14 @@ class AdmissionController:
             pending.works += [admitted.work] * count
 
     def _refresh_snapshot(self) -> None:
-        """What was admitted before holds as long as what was seen then."""
+        """Update the snapshot for routing; a change makes all cached routes invalid."""
         snapshot = self._take_snapshot()
         if snapshot != self._snapshot:
             self._snapshot = snapshot
             self._clear()
 
     def _clear(self) -> None:
-        """Routes were chosen by what was there then."""
+        """Drop cached programs, whose routes depend on the former state of pools and nodes."""
         self._programs.clear()
         self._structures = StructureCache()
 
@@ -172,14 +172,14 @@ class AdmissionController:
         return True
 
     def _with_document(self, pending: PendingSubmit) -> TaskOptions:
-        """Terms as they are accepted: those of a device name its noise document. Raises
-        SimenvError, Waiting."""
+        """Return the options in the form in which they are accepted: with a device, they name its
+        noise document. Raises SimenvError, Waiting."""
         terms = pending.message.terms
         if self._devices is None:
             return terms
         resolved = self._devices.resolved(terms)
         if resolved != terms:
-            self._devices.context(resolved)  # its document is read before its programs are
+            self._devices.context(resolved)  # the document is read before the programs are
             pending.asked_snapshot = terms.snapshot
             pending.message = msgspec.structs.replace(pending.message, terms=resolved)
             pending.resolved_body = msgspec.msgpack.encode(pending.message)
@@ -188,7 +188,8 @@ class AdmissionController:
     def _check(
         self, spec: TaskSpec, terms: TaskOptions, admitted: AdmittedProgram, terms_digest: bytes
     ) -> None:
-        """A task against its terms; what holds for one holds for the next that is like it."""
+        """Check a task against its options; the check is skipped for a task that is similar to the
+        last one."""
         kind = (admitted, spec.shots, spec.count, spec.bindings, terms_digest)
         if admitted.route.paced and not spec.shots:
             raise InfeasibleError(
@@ -202,7 +203,7 @@ class AdmissionController:
     def _program(
         self, spec: TaskSpec, terms: TaskOptions, pending: PendingSubmit, terms_digest: bytes
     ) -> AdmittedProgram:
-        """What is known of a program that is not told by its structure alone."""
+        """Return the admission of a program that the structure cache does not contain."""
         key = (digest(spec.program), terms_digest)
         admitted = self._programs.get(key)
         if admitted is None:
@@ -242,12 +243,13 @@ class AdmissionController:
 
 
 def _rounded(shots: int) -> int:
-    """Shots rounded up to a power of 4; 0: exact."""
+    """Round shots up to a power of 4; 0: exact."""
     return 1 << ((max(0, shots) - 1).bit_length() + 1) // 2 * 2 if shots > 0 else 0
 
 
 def with_shots(profile: Profile, shots: int) -> Profile:
-    """The profile of a circuit with noise, for so many shots; another one as it is."""
+    """Return the profile of a circuit with noise for `shots` shots; a profile without noise is
+    returned unchanged."""
     if profile.noise is None:
         return profile
     noise = msgspec.structs.replace(profile.noise, shots=_rounded(shots))

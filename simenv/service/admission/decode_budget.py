@@ -1,8 +1,8 @@
 """Bound the event loop's time for decoding large messages of one owner.
 
 A message can be refused only after it was decoded. Invariant: decoding for the owner of one key
-takes no more than SHARE of the time, beyond a first BURST_NS. Time above that of any valid message
-is charged at a higher rate.
+takes at most SHARE of the time, after a first BURST_NS. Time above that of any valid message is
+charged at a higher rate.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from simenv.errors import QueueFullError
 from simenv.wire import codec
 from simenv.wire.messages import client as m
 
-LARGE_BYTES = 2**14  # what is smaller takes less time than to count it
+LARGE_BYTES = 2**14  # smaller messages take less time than the accounting
 SHARE = 0.25
 BURST_NS = 100_000_000
 SOUND_NS = 10_000_000  # 8 MiB of one program take less
-COSTLY = 40  # times what is above it
+COSTLY = 40  # factor by which time above SOUND_NS is charged
 
 
 class Decoding:
-    """The time spent for each owner, as far as it has not been paid back. Used from the loop's
-    thread."""
+    """Decoding time of each owner, reduced by the owner's share of the time since then. Used from
+    the loop's thread."""
 
     def __init__(self) -> None:
-        self._debts: dict[str, tuple[float, int]] = {}  # nanoseconds, and when they were counted
+        self._debts: dict[str, tuple[float, int]] = {}  # nanoseconds, and the time of that count
 
     def of(self, owner: str, body: bytes) -> m.FromClient:
-        """The message; QueueFullError for an owner who has used his share, else as the codec's.
-        Small messages, and those of the environment's own user, are not counted."""
+        """Decode a message. Raises QueueFullError for an owner without time left, ProtocolError for
+        other bytes. Small messages, and those of the environment's own user, are not counted."""
         if len(body) <= LARGE_BYTES or not owner:
             return codec.from_client(body)
         begin_ns, busy_ns = time.monotonic_ns(), time.thread_time_ns()

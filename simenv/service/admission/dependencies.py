@@ -1,4 +1,4 @@
-"""The tasks that others come after: what is refused at a submit, and what a start finds."""
+"""Parents of tasks: checks at a submit, and failed parents at a start of the service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from simenv.service.results.completions import Completions
 
 
 def check_parents(terms: TaskOptions) -> None:
-    """How many tasks these come after."""
+    """Check the number of parents. Raises OptionError."""
     if len(terms.after) > MAX_PARENTS:
         raise OptionError(
             f"after names {len(terms.after)} tasks; at most {MAX_PARENTS} are allowed",
@@ -22,8 +22,8 @@ def check_parents(terms: TaskOptions) -> None:
 def refusal_of_parents(
     state: SchedulerState, completions: Completions, owner: str, after: Iterable[int]
 ) -> SimenvError | None:
-    """Why a task of `owner` cannot come after these tasks; None if it can. It can come after tasks
-    of the same owner that have not ended, or have ended as DONE."""
+    """Return the error if a task of `owner` cannot have these parents; None if it can. Parents are
+    tasks of the same owner that have not ended, or have ended as DONE."""
     for number in after:
         record = state.tasks.get(number)
         if record is not None and record.batch.owner == owner:
@@ -44,9 +44,9 @@ def refusal_of_parents(
 
 
 def failed_parent(completions: Completions, after: Iterable[int]) -> int:
-    """The first of these tasks, accepted before, that has ended otherwise than as DONE; 0: none.
+    """Return the first of these accepted tasks that has ended, but not as DONE; 0: none.
 
-    One whose end is no longer kept counts as DONE: a failure ends its children right after it is
+    A task whose end is no longer kept counts as DONE: a failure ends the children right after it is
     stored, long before retention may remove it.
     """
     for number in after:

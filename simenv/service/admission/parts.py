@@ -14,7 +14,7 @@ from simulators.circuit.passes.slicing import parts_problem, sliced
 
 
 def check_terms(terms: TaskOptions) -> None:
-    """OptionError for what parts cannot have."""
+    """Check the options of a task in parts. Raises OptionError for those that it cannot have."""
     parts = terms.parts
     if parts is None:
         return
@@ -35,9 +35,9 @@ def check_terms(terms: TaskOptions) -> None:
 
 
 def examined(circuit: Circuit, parts: TaskParts, terms: TaskOptions, full: Profile) -> Profile:
-    """The profile by which a circuit in parts is routed: as of one that branches, all its qubits
-    held at once. Raises ProgramError for parts that it cannot be divided into, OptionError for
-    outputs that what follows them does not have."""
+    """Return the profile for the routing of a circuit in parts: that of a circuit that branches,
+    with all of its qubits in memory. Raises ProgramError if the circuit cannot be divided so,
+    OptionError for outputs that the operations after the parts do not have."""
     if problem := parts_problem(circuit, parts.ends):
         raise ProgramError(f"the program is not valid: {problem}")
     rest = sliced(circuit, parts.ends[-1], circuit.ops.size)

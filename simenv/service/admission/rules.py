@@ -29,7 +29,7 @@ _WIDTHS = {"slots": 4, "columns": 4, "factors": 8}
 
 
 def check_gradient_terms(terms: TaskOptions) -> None:
-    """What does not depend on the program."""
+    """Check the options of a gradient, apart from the program. Raises SimenvError."""
     if "gradient" not in terms.outputs:
         if terms.chain is not None:
             raise OptionError("a chain rule came without the output 'gradient'")
@@ -63,7 +63,7 @@ def check_gradient_terms(terms: TaskOptions) -> None:
 def check_gradient_task(
     spec: TaskSpec, terms: TaskOptions, num_slots: int, most_bytes: int
 ) -> None:
-    """A task that asks for a gradient, of a program with so many slots."""
+    """Check a task with the output gradient and a program of `num_slots` slots."""
     if spec.shots:
         raise OptionError(
             f"a gradient was asked for with {spec.shots} shots",
@@ -88,8 +88,8 @@ def check_gradient_task(
         )
 
 
-RESULT_BYTES = 256 * 2**20  # of arrays that take memory beside the state
-MAX_RANKS = 1_024  # that may be asked for
+RESULT_BYTES = 256 * 2**20  # of arrays that take memory besides the state
+MAX_RANKS = 1_024  # of one worker, in a request
 COUNT_BYTES = 4  # uint32
 PROBABILITY_BYTES = 16  # an outcome of up to 64 bits and a float64
 EXPECTATION_BYTES = 16  # value and standard error
@@ -102,13 +102,13 @@ MAX_PREFERRED = 16
 
 
 class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
-    """What is remembered of an admitted program."""
+    """Cached result of the admission of a program."""
 
     num_slots: int
     measures: bool
     outcome_bits: int  # at most 2 to this power different outcomes
     outcome_bytes: int  # of one outcome and its count
-    distribution_bits: int  # as many outcomes can have a probability
+    distribution_bits: int  # at most 2 to this power outcomes have a probability above 0
     route: Route
     work: Workload  # its size, for reservations; shots and count are the task's
     max_shots: int = 0  # of the device; 0: MAX_SHOTS
@@ -116,7 +116,7 @@ class AdmittedProgram(msgspec.Struct, frozen=True, gc=False):
 
 
 def check_terms(terms: TaskOptions) -> None:
-    """What does not depend on the program."""
+    """Check the options of tasks, apart from the program. Raises SimenvError."""
     if is_call(terms):
         check_call_terms(terms)
     elif not terms.outputs or len(set(terms.outputs)) < len(terms.outputs):
@@ -184,24 +184,24 @@ def check_terms(terms: TaskOptions) -> None:
 
 
 def labels(terms: TaskOptions) -> Iterator[str]:
-    """All Pauli strings that are asked for."""
+    """Return the Pauli strings of all observables."""
     return (label for observable in terms.observables for label in observable.labels)
 
 
 def check_app(terms: TaskOptions) -> None:
-    """The application's id: it is no part of what terms ask for."""
+    """Check the application's id, which is no part of the content of the options."""
     if len(terms.app) > 64:
         raise OptionError(f"an application's id has at most 64 characters, got {len(terms.app)}")
     check_printable("an application's id", terms.app)
 
 
 def is_keyed(spec: TaskSpec) -> bool:
-    """Are the numbers that make its random key within bounds?"""
+    """Return whether the numbers of the task's random key are within bounds."""
     return 0 <= spec.seed < 2**64 and 0 <= spec.binding < 2**63
 
 
 def check_task(spec: TaskSpec, terms: TaskOptions, facts: AdmittedProgram) -> None:
-    """What depends on the task."""
+    """Check a task against its options and its admitted program. Raises SimenvError."""
     if not 0 <= spec.shots <= MAX_SHOTS:
         raise OptionError(f"shots = {spec.shots} is outside 0 .. {MAX_SHOTS}")
     if facts.max_shots and spec.shots > facts.max_shots:
@@ -284,7 +284,7 @@ def _check_memory(spec: TaskSpec, facts: AdmittedProgram) -> None:
 
 
 def _check_rows(count: int, terms: TaskOptions, facts: AdmittedProgram) -> None:
-    """Arrays of one row, as many times as there are bindings, must fit into memory too."""
+    """Check that the arrays of all bindings fit into memory together."""
     amplitude_bytes = 8 if terms.precision == "single" else 16
     row = {
         "statevector": amplitude_bytes << facts.route.num_qubits,
@@ -304,7 +304,7 @@ def _check_rows(count: int, terms: TaskOptions, facts: AdmittedProgram) -> None:
 def admitted_by_route(
     program: Program, profile: Profile, route: Route, max_shots: int = 0
 ) -> AdmittedProgram:
-    """What to remember of it. `max_shots`: of its device."""
+    """Return the cached admission of a program with this route. `max_shots`: of its device."""
     bits = min(profile.num_clbits, profile.measurements)
     width = outcome_width(profile.num_clbits) + COUNT_BYTES
     distribution = distribution_bits(profile)
@@ -328,13 +328,14 @@ def admitted_by_route(
 
 
 def distribution_bits(profile: Profile) -> int:
-    """Two to this power outcomes may have a probability."""
+    """Return bits so that at most 2**bits outcomes have a probability above 0."""
     bits = profile.num_clbits if profile.measurements else profile.used_qubits
     return bits if profile.mid_circuit else min(bits, profile.used_qubits)
 
 
 def check_outputs(profile: Profile, terms: TaskOptions) -> None:
-    """A statevector is written from where it is; a distribution takes memory of its own."""
+    """Check the size of a distribution, which takes memory besides the state; a statevector is
+    written from the state's own memory."""
     bits = distribution_bits(profile)
     max_bytes = PROBABILITY_BYTES << min(60, bits)
     if "probabilities" in terms.outputs and max_bytes > RESULT_BYTES:
@@ -346,7 +347,7 @@ def check_outputs(profile: Profile, terms: TaskOptions) -> None:
 
 
 def check_final_state(terms: TaskOptions, circuit: Circuit, profile: Profile) -> None:
-    """What is asked about the final state must have an answer there."""
+    """Check that the requested outputs of the final state are defined for this circuit."""
     if "statevector" in terms.outputs and (profile.measurements or profile.mid_circuit):
         raise OptionError(
             "a statevector was asked of a circuit that measures, resets or branches",

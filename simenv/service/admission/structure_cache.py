@@ -1,9 +1,9 @@
-"""Recognise programs that differ from an accepted one in nothing but their angles, by their bytes.
+"""Recognition, by their bytes, of programs that differ from an accepted one in angles only.
 
-Two packed programs of equal length that agree in all bytes outside the angles of the first decode
-alike. The checks of the first therefore hold for the second, once its angles are checked; the
-second is not decoded. Invariant: the bytes between `at` and `end` of an entry are all of its
-angles and nothing else.
+Two packed programs of equal length that agree in all bytes outside the angles of the first have the
+same structure. The checks of the first therefore hold for the second as soon as its angles are
+checked; the second is not decoded. Invariant: the bytes between `at` and `end` of an entry are all
+of its angles and nothing else.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 from simenv.model import Program, TaskSpec, decode_program, digest
 from simenv.service.admission.rules import AdmittedProgram, is_keyed
 
-KEPT = 100_000  # structures; a full memory is emptied
-PLACES = 16  # where angles may lie in programs of one length; the oldest gives way
-LOOKED_BYTES = 2**18  # of a program's places beyond the newest are looked at
-FEW_ANGLES = 64  # up to here a sum is the fastest way to see that all of them are finite
+KEPT = 100_000  # structures; a full cache is emptied
+PLACES = 16  # positions of angles for programs of one length; the oldest one is dropped
+LOOKED_BYTES = 2**18  # bytes to compare for positions after the newest
+FEW_ANGLES = 64  # for at most so many angles a sum is the fastest test that all are finite
 _ENCODE = msgspec.msgpack.Encoder().encode
 _FLIPPED = bytes(255 - byte for byte in range(256))
 
 
 class ProgramTemplate(msgspec.Struct, frozen=True, gc=False):
-    """Where the angles are in programs of one structure, and all that surrounds them."""
+    """Position of the angles in packed programs of one structure, and the bytes around them."""
 
-    terms_digest: bytes  # of the terms it was examined for
+    terms_digest: bytes  # of the options for which the structure was checked
     size_bytes: int
     at: int
     end: int
@@ -39,17 +39,17 @@ class ProgramTemplate(msgspec.Struct, frozen=True, gc=False):
 
 
 class StructureCache:
-    """What is known of structures, by terms."""
+    """Cache of admitted structures, by options."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int, bytes, bytes], AdmittedProgram] = {}
         self._paths: dict[int, dict[tuple[int, int], None]] = {}  # by bytes of a program
-        self._last: ProgramTemplate | None = None  # neighbours mostly have the same
-        self.looked_bytes = 0  # that were gone through to tell programs, for whoever counts
+        self._last: ProgramTemplate | None = None  # neighbours mostly have the same structure
+        self.looked_bytes = 0  # compared in total; the caller bounds its work by it
 
     def find(self, packed: bytes, terms_digest: bytes) -> AdmittedProgram | None:
-        """What is known of a program's structure; None as well if its angles may not be finite:
-        then it has to be looked at closely."""
+        """Return the admission of a program's structure. None if the structure is not cached, or
+        if an angle may not be finite: then the program has to be decoded."""
         last = self._last
         if (
             last is None
@@ -63,8 +63,11 @@ class StructureCache:
         return last.admitted if _are_finite(packed, last) else None
 
     def same_structure_run(self, tasks: list[TaskSpec], first: int, stop: int) -> int:
-        """How far tasks before `stop` differ from the first, which was found just now, in nothing
-        but finite angles and sound keys."""
+        """Return the index after the last consecutive task before `stop` that has the structure,
+        shots and bindings of `tasks[first]`, with finite angles and a valid random key.
+
+        Precondition: the last call of `find`, for the program of `tasks[first]`, was successful.
+        """
         last, like = self._last, tasks[first]
         assert last is not None
         size, head, tail, at, end = last.size_bytes, last.head, last.tail, last.at, last.end
@@ -92,7 +95,7 @@ class StructureCache:
     def keep(
         self, packed: bytes, program: Program, terms_digest: bytes, admitted: AdmittedProgram
     ) -> bool:
-        """Note a program's structure; False if it cannot be told by its bytes."""
+        """Store the admission of a structure. Returns False if its bytes do not determine it."""
         place = _place(packed, program)
         if place is None:
             return False
@@ -121,7 +124,7 @@ class StructureCache:
                 return self._last
             left -= len(packed)
             if left < 0:
-                return None  # read like one that was never seen: that takes less
+                return None  # decoding the program takes less time than more comparisons
         return None
 
 
@@ -130,10 +133,12 @@ def _key(packed: bytes, at: int, end: int, terms_digest: bytes) -> tuple[int, in
 
 
 def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
-    """Where a program has its angles; None if it has none, or that cannot be told.
+    """Return the position of the angles in a packed program, (begin, end); None if it has none or
+    if the position cannot be determined.
 
-    They end where the fields after them begin, packed as we pack them. To be sure: every byte there
-    is changed, and just the angles must be read otherwise.
+    The angles end where the next field begins, whose size follows from our own encoding. The
+    position is verified: if all of its bytes are inverted, the program must decode with other
+    angles and without any other difference.
     """
     params = program.params
     after = (
@@ -144,7 +149,7 @@ def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
         program.variables,
         program.matrices,
     )
-    end = len(packed) - (len(_ENCODE(after)) - 1)  # one byte says that they are six
+    end = len(packed) - (len(_ENCODE(after)) - 1)  # without the byte for the length of the array
     at = end - len(params)
     if not params or packed[at:end] != params:
         return None
@@ -157,7 +162,7 @@ def _place(packed: bytes, program: Program) -> tuple[int, int] | None:
 
 
 def _are_finite(packed: bytes, layout: ProgramTemplate) -> bool:
-    """Are all angles finite? False too if their sum overflows."""
+    """Return whether all angles are finite; False also if their sum overflows."""
     if layout.end - layout.at <= 8 * FEW_ANGLES:
         return math.isfinite(sum(layout.angles.unpack_from(packed, layout.at)))
     count = (layout.end - layout.at) // 8

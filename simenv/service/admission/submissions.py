@@ -1,7 +1,7 @@
 """Queue of submits: turns of owners, idempotency keys, queue limits, and acceptance of tasks.
 
-Invariant: importing this module loads neither numpy nor kernels, so that a start need not wait for
-them.
+Invariant: the import of this module loads neither numpy nor kernels, for which a start would have
+to wait.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from simenv.wire.refusals import refusal
 
 
 class PendingSubmit(msgspec.Struct):
-    """A Submit on its way through admission."""
+    """A Submit in the queue of admission, with its state."""
 
     peer: bytes
     owner: str
@@ -58,13 +58,13 @@ class PendingSubmit(msgspec.Struct):
     works: list[Workload] = msgspec.field(default_factory=list)  # only under a reservation
     refusals: list[Refusal] = msgspec.field(default_factory=list)
     next: int = 0
-    terms_digest: bytes = b""  # of its terms, once they are found sound
+    terms_digest: bytes = b""  # of its options after their check
     asked_snapshot: str | None = None  # of a device, before the service filled it
-    resolved_body: bytes = b""  # the message with the terms of its device; b"": as it came
+    resolved_body: bytes = b""  # the message with the options of its device; b"": unchanged
     rejected_programs: dict[bytes, SimenvError] = msgspec.field(
         default_factory=dict
     )  # programs, by digest
-    background_check: Future[Any] | None = None  # the look at its next program, where that is large
+    background_check: Future[Any] | None = None  # the check of its next program in the thread
 
 
 MAX_KEY_CHARS = 256
@@ -72,8 +72,8 @@ RECENT_KEYS = 50_000  # automatic keys: a client repeats them only while it wait
 RETRY_AFTER_S = 1.0
 MAX_WAITING_BYTES = 256 * 2**20  # for admission, of the environment's own user
 MAX_OWNER_BYTES = 32 * 2**20  # of the owner of a key
-MAX_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 2**20  # room for what is added on the way to a worker
-PARKED_NS = 1_000_000  # until a program that is examined in another thread is looked at again
+MAX_SUBMIT_BYTES = MAX_MESSAGE_BYTES - 2**20  # leaves space for data added for a worker
+PARKED_NS = 1_000_000  # until the check of a program in the other thread is polled again
 TURN_NS = 2_000_000  # a client's turn at admission before the next one's
 
 
@@ -85,7 +85,7 @@ class TaskAdmission(Protocol):
 
 
 class IdempotencyEntry(msgspec.Struct, frozen=True, gc=False):
-    """What a key stands for."""
+    """Tasks and content that were accepted with an idempotency key."""
 
     first: int
     count: int
@@ -93,7 +93,7 @@ class IdempotencyEntry(msgspec.Struct, frozen=True, gc=False):
 
 
 class SubmitQueue:
-    """Used from the loop's thread."""
+    """Queue of Submits, with fair turns of owners. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class SubmitQueue:
         limits: ClusterLimits,
         completions: Completions,
     ) -> None:
-        """`admission`: None until it is loaded; what arrives before that waits for it."""
+        """`admission`: None until it is loaded; earlier Submits wait for it."""
         self.admission = admission
         self._scheduler = scheduler
         self._state = scheduler.state
@@ -112,11 +112,11 @@ class SubmitQueue:
         self._limits = limits
         self.disk_refusal: Callable[[str], SimenvError | None] = lambda _: (
             None
-        )  # of an owner: the disk
+        )  # by owner: the refusal if the disk is full
         self._recent: OrderedDict[tuple[str, str, int], IdempotencyEntry] = OrderedDict()
         self._waiting: FairQueue[PendingSubmit] = FairQueue()
         self.pending_bytes: dict[str, int] = {}  # by owner; empty: nothing waits for admission
-        self._parked_until_ns = 0  # all that waits does so for threads that examine programs
+        self._parked_until_ns = 0  # until then all Submits wait for checks in the other thread
 
     def remember(self, owner: str, key: str, offset: int, entry: IdempotencyEntry) -> None:
         self._recent[owner, key, offset] = entry
@@ -124,24 +124,24 @@ class SubmitQueue:
             self._recent.popitem(last=False)
 
     def forget(self, owner: str, key: str, offset: int) -> None:
-        """The Submit under this key was not stored after all."""
+        """Forget a key, because its Submit was not stored."""
         self._recent.pop((owner, key, offset), None)
 
     @property
     def busy(self) -> bool:
-        """Is any message only partly admitted, and can that go on now?"""
+        """True if Submits wait for admission and can be processed now."""
         return bool(self.pending_bytes) and self.admission is not None and not self.parked
 
     @property
     def parked(self) -> bool:
-        """Does all that waits do so for programs that are examined in another thread? To ask
-        again and again would take the processor from that thread."""
+        """True if all Submits wait for checks in the other thread. Continuous polling would take
+        the processor from that thread."""
         return bool(self._parked_until_ns) and time.monotonic_ns() < self._parked_until_ns
 
     def enqueue(
         self, peer: bytes, owner: str, message: Submit, body: bytes, now_ns: int
     ) -> Refusal | None:
-        """A Submit has arrived; `process` will come to it, unless too much waits already."""
+        """Queue a Submit for `process`. Returns the refusal if too many bytes of its owner wait."""
         fault_injection.hit("submit.received")
         waiting = self.pending_bytes.get(owner, 0)
         limit = MAX_OWNER_BYTES if owner else MAX_WAITING_BYTES
@@ -155,14 +155,14 @@ class SubmitQueue:
         return None
 
     def process(self, deadline_ns: int) -> list[tuple[PendingSubmit, Accepted | list[Refusal]]]:
-        """Admit until the deadline; the messages that are through, and what to answer.
+        """Admit tasks until the deadline. Returns the completed Submits with their answers.
 
-        Owners take turns, and so do the connections of each, so that nobody's flood keeps another
-        waiting; a connection's own messages stay in order.
+        Owners take turns, and so do the connections of each, so that a flood of one owner does not
+        delay the others; the messages of one connection stay in order.
         """
         processed: list[tuple[PendingSubmit, Accepted | list[Refusal]]] = []
         admission = self.admission
-        examined: set[int] = set()  # seen since anything else went on
+        examined: set[int] = set()  # Submits found waiting for the thread since the last progress
         while self.pending_bytes and admission is not None:
             owner, _, pending = self._waiting.first()
             refused = _shape_error(pending.message, len(pending.body))
@@ -173,7 +173,7 @@ class SubmitQueue:
                     now_ns = time.monotonic_ns()
                     if pending.background_check is None:
                         examined.clear()
-                    elif id(pending) in examined:  # a whole round of nothing else
+                    elif id(pending) in examined:  # a full round without progress
                         self._parked_until_ns = now_ns + PARKED_NS
                         break
                     else:
@@ -194,7 +194,7 @@ class SubmitQueue:
         return processed
 
     def _accept(self, pending: PendingSubmit) -> Accepted | list[Refusal]:
-        """Into the machine and the journal's next commit, or why not."""
+        """Give the tasks to the scheduler and to the journal's next commit, or return refusals."""
         message = pending.message
         count = len(message.tasks)
         content = digest(codec.encode((_asked(pending), message.tasks)))
@@ -257,7 +257,7 @@ class SubmitQueue:
 
     def _reservation_units(self, pending: PendingSubmit) -> tuple[list[int] | None, list[Refusal]]:
         """Return the units that each task takes of the Submit's reservation (None without one), or
-        the refusals. It changes nothing."""
+        the refusals. The reservation is not changed."""
         number = pending.message.terms.reservation
         if not number:
             return None, []
@@ -283,7 +283,8 @@ class SubmitQueue:
         return entry
 
     def _is_retained(self, entry: IdempotencyEntry) -> bool:
-        """Is anything left of these tasks? What retention has removed may be submitted again."""
+        """Return whether the tasks of a key are still known; tasks that retention has removed may
+        be submitted again."""
         tasks = self._state.tasks
         if entry.first in tasks or self._journal.records.owner_of(entry.first) is not None:
             return True
@@ -313,7 +314,7 @@ class SubmitQueue:
         )
 
     def _owner_limit_error(self, pending: PendingSubmit) -> Refusal | None:
-        """The limit of its owner that it would pass, as a refusal."""
+        """Return a refusal if the Submit would exceed a limit of its owner, else None."""
         owner, terms = pending.owner, pending.message.terms
         refused = self.disk_refusal(owner)
         if refused is not None or not owner:
@@ -331,7 +332,8 @@ class SubmitQueue:
 
 
 def _asked(pending: PendingSubmit) -> TaskOptions:
-    """The terms that a repeat of the Submit has, whatever a device's calibration is then."""
+    """Return the options as submitted, which a repeat of the Submit has too even if the device's
+    calibration has changed."""
     terms = pending.message.terms.content
     if pending.asked_snapshot is None:
         return terms
@@ -345,7 +347,7 @@ _OPTIONS_WITHOUT_PARTS = 23
 
 
 def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
-    """The digests that earlier versions stored with the same message."""
+    """Return the digests under which earlier versions would have stored this message."""
     terms, tasks = _asked(pending), pending.message.tasks
     if terms.parts is not None:
         return []
@@ -361,7 +363,7 @@ def _earlier_formats(pending: PendingSubmit) -> list[bytes]:
 
 
 def bytes_per_task(body: bytes, count: int) -> int:
-    """Bytes of a Submit for each of its tasks, rounded up: terms and bindings take room too."""
+    """Bytes of a Submit divided by its number of tasks, rounded up; options and bindings count."""
     return -(-len(body) // count)
 
 
