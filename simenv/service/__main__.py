@@ -36,7 +36,7 @@ from simenv.service.workers.processes import compile_beside
 log = logging.getLogger("simenv.service")
 
 LIFELINE_LOOK_S = 0.25
-STARTING_LOOK_S = 0.01  # what is loaded beside the loop does not wake it
+STARTING_LOOK_S = 0.01  # poll interval at the start: the loading thread does not wake the loop
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def _end(environment: RunningService) -> None:
-    """Whatever closing meets, what only a running service has does not stay."""
+    """Close the loop, and remove the files of the running service even if that fails."""
     try:
         environment.loop.close()
     finally:
@@ -85,8 +85,9 @@ def _arguments() -> argparse.Namespace:
 
 
 class Signals:
-    """Signals counted as they come and obeyed between two passes of the loop: a handler may
-    interrupt the loop anywhere, also inside the very log or list that a drain writes to."""
+    """Counter of received signals, which are handled between two passes of the loop: a signal
+    handler may interrupt the loop anywhere, also while it writes the log or a list that a drain
+    changes."""
 
     def __init__(self) -> None:
         self._received = 0
@@ -96,7 +97,7 @@ class Signals:
         self._received += 1
 
     def handle(self, loop: EventLoop) -> None:
-        """The first drains, any further one stops at once."""
+        """Drain the loop on the first signal; stop it at once on any further one."""
         received = self._received
         if received > self._handled:
             self._handled = received
@@ -129,12 +130,14 @@ def _run(
 
 
 class Startup:
-    """What is left of a start once the loop runs. Used from the loop's thread."""
+    """Steps of a start that follow the first pass of the loop: modules are loaded, workers become
+    ready, and the starter is informed. Used from the loop's thread."""
 
     def __init__(
         self, environment: RunningService, compiler_launcher: LocalLauncher, ready_fd: int
     ) -> None:
-        """`compiler_launcher`: runs processes that compile beside the service and its worker."""
+        """`compiler_launcher`: runs processes that compile kernels besides the service and its
+        worker."""
         self.reported_ready = False
         self._environment = environment
         self._compiler_launcher = compiler_launcher
@@ -145,7 +148,7 @@ class Startup:
         self._reported = ""
 
     def advance(self) -> None:
-        """Between two passes of the loop."""
+        """Do the next steps; called between two passes of the loop."""
         if self._loading is not None:
             over = self._loading.over()
             if self._loading.cold and not self._helped:
@@ -164,7 +167,7 @@ class Startup:
             self._report()
 
     def _report(self) -> None:
-        """Tell the starter what is waited for, when that has changed."""
+        """Send the progress of the start to the starter, if it has changed."""
         pools = self._environment.loop.state.pools.values()
         wanted = sum(pool.spec.min for pool in pools)
         ready = sum(info.workers for info in pool_infos(self._environment.loop.state))
@@ -182,7 +185,7 @@ class Startup:
                 self._compiler_launcher, self._kernels, home, os.environ, starting=starting
             )
         except LaunchError as error:
-            log.warning("%s", error)  # tasks that need them will compile them
+            log.warning("%s", error)  # tasks that need these kernels will compile them
 
     def _loaded(self) -> None:
         loop = self._environment.loop
@@ -195,9 +198,12 @@ class Startup:
 
 
 def _tell_when_ready(environment: RunningService, ready_fd: int) -> bool:
-    """Ready: every pool has the workers it must have, or those that can be had now; many workers
-    start one after the other, and after start_timeout_s one of each pool is enough. A pool whose
-    machine cannot be held counts as ready, and `status` says why. False: not yet known."""
+    """Tell the starter when the service is ready or its start has failed. Returns whether it did.
+
+    The service is ready when every pool has its smallest number of workers, or all that can be
+    placed now; after start_timeout_s one worker of each pool is enough. A pool of hardware that is
+    not available counts as ready; `status` shows the reason.
+    """
     state = environment.loop.state
     age_ns = time.monotonic_ns() - environment.loop.started_ns
     is_late = age_ns > state.limits.start_timeout_ns
@@ -207,7 +213,7 @@ def _tell_when_ready(environment: RunningService, ready_fd: int) -> bool:
         is_coming = any(w.state is WorkerState.STARTING for w in pool.workers.values())
         failing = info.state in ("degraded", "quarantined")
         if failing and pool.spec.provider:
-            continue  # a machine that is away keeps nobody from the rest
+            continue  # a machine that is not available does not delay the other pools
         if failing and not (info.workers or is_coming):
             message = f"pool {info.name} has no working worker: {info.reason}"
             hint = f"its log: {environment.paths.logs}"
@@ -225,7 +231,7 @@ def _tell_when_ready(environment: RunningService, ready_fd: int) -> bool:
 
 
 def _report(descriptor: int, text: str) -> None:
-    """A line of progress; what the starter does not read is dropped."""
+    """Send a line of progress; lines that the starter does not read are dropped."""
     if descriptor >= 0:
         with suppress(OSError):
             os.write(descriptor, msgspec.json.encode(StartupMessage(progress=text)) + b"\n")
@@ -242,7 +248,8 @@ def _send_message(descriptor: int, readiness: StartupMessage) -> None:
 
 
 def _is_cut(descriptor: int) -> bool:
-    """The starter holds the other end of this pipe as long as it lives, and writes nothing."""
+    """Return whether the starter has ended: it keeps the other end of this pipe open while it
+    lives, and writes nothing."""
     try:
         return os.read(descriptor, 1) == b""
     except BlockingIOError:

@@ -58,7 +58,7 @@ log = logging.getLogger("simenv.service")
 
 
 class RunningService:
-    """A running service's parts, for `__main__`. `on_leave` takes away what only that has."""
+    """A running service, for `__main__`. `on_leave` removes the files of the running service."""
 
     def __init__(self, loop: EventLoop, paths: EnvironmentPaths, on_leave: ExitStack) -> None:
         self.loop = loop
@@ -66,12 +66,12 @@ class RunningService:
         self._leaving = on_leave
 
     def leave(self) -> None:
-        """Remove what only a running service has."""
+        """Remove the files that only a running service has."""
         self._leaving.close()
 
 
 def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> RunningService:
-    """Everything up to the first pass of the loop; SimenvError says what stands in the way."""
+    """Build everything that precedes the first pass of the loop. Raises SimenvError."""
     paths = EnvironmentPaths(home, configs.state_folder(config, home, environ))
     for folder in (paths.home, paths.state, paths.logs):
         files.private_folder(folder)
@@ -87,7 +87,7 @@ def build_service(config: Config, home: Path, environ: Mapping[str, str]) -> Run
         resumed = choose_journal(paths, config.resume)
         sockets = configs.socket_folder(environ)
         on_leave.callback(shutil.rmtree, sockets, ignore_errors=True)
-        # A private environment is of this machine, also within a job of many nodes.
+        # A private environment uses this machine only, also within a job of many nodes.
         allocation = allocate(config, {} if config.lifeline else environ)
         launcher = launcher_for(config, allocation, environ, sockets)
         on_failure.callback(launcher.close)
@@ -202,14 +202,15 @@ def _start_threads(loop: EventLoop, on_failure: ExitStack) -> None:
 def launcher_for(
     config: Config, allocation: Allocation, environ: Mapping[str, str], sockets: Path
 ) -> Launcher:
-    """The one the configuration names, or the best that works; ConfigError if that one does not.
+    """Return the launcher that the configuration names, or the best one that works. Raises
+    ConfigError if it does not work.
 
-    What it starts keeps its own files in a folder beside the sockets.
+    The launcher's own files are in a folder next to the sockets.
     """
     folder = files.private_folder(sockets / "launcher")
     agent = configs.launch_agent(config, environ)
     cache_path = configs.home_root(environ) / "launchers.json"
-    with suppress(OSError):  # without it, every start has to find out again
+    with suppress(OSError):  # without the cache, every start has to test the launchers again
         cache_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     seen = dict(worker_environ(environ))
     use = config.launcher.use
@@ -224,19 +225,20 @@ def launcher_for(
 
 
 def results_folder(paths: EnvironmentPaths, allocation: Allocation) -> Path:
-    """Where files of large results are: of several nodes all must see it, so it is in the home."""
+    """Return the folder of large results. With several nodes it is in the environment's home, which
+    all nodes must share."""
     return paths.home / "results" if len(allocation.nodes) > 1 else paths.results
 
 
 def allocation_text(allocation: Allocation) -> str:
-    """Which nodes, for people."""
+    """Return a description of the allocation for users: its source, slots and nodes."""
     names = [f"{node.name}:{node.slots}" for node in allocation.nodes]
     shown = ", ".join(names[:SHOWN_NODES]) + (", ..." if len(names) > SHOWN_NODES else "")
     return f"{allocation.source}: {allocation.slots} slots on {shown}"
 
 
 def check_engines(pools: tuple[PoolSpec, ...]) -> None:
-    """Every pool's engine must be one that can run here."""
+    """Check that the engine of each pool is known, installed and suits it. Raises ConfigError."""
     for pool in pools:
         if pool.engine == "any":
             continue
@@ -263,7 +265,7 @@ def check_engines(pools: tuple[PoolSpec, ...]) -> None:
 
 
 def check_file_system(folder: Path, forced: bool) -> None:
-    """Refuse a live journal on a network file system."""
+    """Check the file system of the live journal. Raises ConfigError for a network file system."""
     kind = filesystems.kind_of(folder)
     if filesystems.is_network(kind) and not forced:
         raise ConfigError(

@@ -56,14 +56,14 @@ SLICE_NS = 5_000_000
 TICK_BUSY_S = 0.05
 TICK_IDLE_S = 1.0
 BACKGROUND_POLL_S = 0.001
-DRAIN_MARGIN_NS = 15_000_000_000  # before the site ends the allocation: what runs goes back then
+DRAIN_MARGIN_NS = 15_000_000_000  # before the allocation ends: running tasks are queued again then
 
 log = logging.getLogger("simenv.service")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceParts:
-    """What a service is built of. `backup`: None where there is nothing to copy the journal to."""
+    """Parts of a service. `backup`: None if the journal is not copied (private environments)."""
 
     config: Config
     listener: Listener
@@ -82,7 +82,7 @@ class ServiceParts:
 
 
 class EventLoop:
-    """Runs on the main thread of the service."""
+    """The event loop. Runs on the main thread of the service."""
 
     def __init__(self, parts: ServiceParts) -> None:
         self.config = config = parts.config
@@ -137,13 +137,13 @@ class EventLoop:
     # --- the loop ------------------------------------------------------------------------------
 
     def run_once(self, timeout_s: float | None = None) -> None:
-        """One pass: wait for something (at most `timeout_s`), handle it, store it, answer it."""
+        """Run one pass: wait for messages (at most `timeout_s`), handle, store and answer them."""
         self.pass_times.wait_begins()
         arrived = self.listener.wait(self._poll_timeout_s() if timeout_s is None else timeout_s)
         begin_ns = self.pass_times.wait_ends()
         if arrived:
             self._drain(begin_ns)
-        if begin_ns >= self._next_tick_ns:  # before admission: what is not stored must not end
+        if begin_ns >= self._next_tick_ns:  # before admission: only stored tasks may end
             self._tick(begin_ns)
         if self.submit_queue.busy:
             self._admit(begin_ns + SLICE_NS)
@@ -210,7 +210,7 @@ class EventLoop:
             self._next_tick_ns = 0
 
     def _commit(self) -> None:
-        """Store everything; if that fails, this pass's accepts become refusals."""
+        """Commit all changes; if that fails, the acceptances of this pass become refusals."""
         self.reservation_commands.store()
         if not self.journal.pending:
             return
@@ -235,7 +235,7 @@ class EventLoop:
             self._accepts.clear()
 
     def _answer(self) -> None:
-        """Tell, now that it is stored. Questions are answered last, so that they see it all."""
+        """Send answers after the commit; those of queries last, so that they see all changes."""
         send = self.listener.send
         for pending, accepted in self._accepts:
             send(PeerKind.CLIENT, pending.peer, codec.encode(accepted))
@@ -348,7 +348,7 @@ class EventLoop:
         self._next_tick_ns = now_ns + round(wait_s * 1e9)
 
     def _check_allocation_end(self, now_ns: int) -> None:
-        """Nothing new begins in the last minute of the allocation: what runs may still end."""
+        """Drain in the last minute of the allocation: no task begins, running ones may end."""
         if self.state.allocation_ends(now_ns) and not self.state.draining:
             end_ns = self.state.limits.end_ns
             left_s = max(0, end_ns - now_ns) // 1_000_000_000
@@ -359,7 +359,7 @@ class EventLoop:
 
     def _assign(self, now_ns: int) -> None:
         if self.store_error:
-            return  # what a full disk can't take must not pile up in memory
+            return  # results that a full disk cannot take must not fill the memory
         actions = self.scheduler.dispatch(now_ns)
         if actions:
             fault_injection.hit("assign.before")
@@ -371,7 +371,7 @@ class EventLoop:
     # --- the end -------------------------------------------------------------------------------
 
     def drain(self, *, now: bool) -> None:
-        """Finish what runs, keep what waits, then stop; `now`: leave the running ones queued."""
+        """Let running tasks end, keep waiting tasks, then stop; `now`: queue running ones again."""
         deadline_ns = 0 if now else round(self.config.drain_timeout_s * 1e9)
         end_ns = time.monotonic_ns() + deadline_ns
         self.stop_at_ns = min(self.stop_at_ns, end_ns) if self.stop_at_ns else end_ns
@@ -386,7 +386,7 @@ class EventLoop:
             self.stopped = True
 
     def close(self) -> None:
-        """Stop the workers, store the rest, shut the doors."""
+        """Stop the workers, commit the rest, close the sockets."""
         queued = f"{len(self.state.tasks)} tasks queued"
         self.executor.record_event("service.stopped", self.config.name, queued)
         self.workers.close()

@@ -26,10 +26,10 @@ log = logging.getLogger("simenv.service")
 
 
 class Warmup:
-    """One thread, started at once. `cold`: something had to be compiled, or still must be.
+    """Thread that loads admission and its kernels. `cold`: kernels are not compiled yet.
 
-    What only wide circuits need is loaded after the rest: compiled by the loop when the first of
-    them comes, it would keep everybody waiting for seconds.
+    The kernels for wide circuits are loaded last: if the loop compiled them at the first wide
+    circuit, all clients would wait for seconds.
     """
 
     def __init__(self, kernels: Path) -> None:
@@ -41,7 +41,7 @@ class Warmup:
         self._thread.start()
 
     def over(self) -> bool:
-        """Is all loaded? Raises what went wrong."""
+        """Return whether admission is loaded. Raises the error of the thread."""
         if not self._loaded.is_set():
             return False
         if self._error is not None:
@@ -70,13 +70,14 @@ def admission(
     look: Callable[[], RoutingSnapshot],
     devices: EmulatedDevices | None,
 ) -> AdmissionController:
-    """Once all is loaded. `capacity`, `look`, `devices`: as for `AdmissionController`."""
+    """Create the admission controller, after all is loaded. `capacity`, `look` (take_snapshot),
+    `devices`: as for `AdmissionController`."""
     from simenv.service.admission.controller import AdmissionController
 
     return AdmissionController(config.pools, capacity, look, devices)
 
 
 def load_noise_checks() -> None:
-    """Load what the first circuit for a device would wait for, as far as it is compiled."""
+    """Load the compiled kernels that the first circuit for a device needs."""
     warmup.load_stored("attachment")
     from simenv.service.devices import context  # noqa: F401 - what circuits are judged with

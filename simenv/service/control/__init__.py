@@ -1,1 +1,1 @@
-"""Requests that change something: authorised, journaled, then answered."""
+"""Requests that change the environment: authorised, journaled, then answered."""

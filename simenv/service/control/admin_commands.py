@@ -56,7 +56,7 @@ log = logging.getLogger("simenv.service")
 
 
 class PoolCommands:
-    """Used from the loop's thread."""
+    """Changes of pools and nodes. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -65,7 +65,8 @@ class PoolCommands:
         journal: Journal,
         recheck_node: Callable[[str], bool],
     ) -> None:
-        """`recheck_node`: as the launcher's, which sees at once whether a lost node is back."""
+        """`recheck_node`: returns whether a lost node can be used again, as the launcher's `look`
+        does."""
         self._config = config
         self._configured = {pool.name: pool for pool in config.pools}
         self._scheduler = scheduler
@@ -74,7 +75,7 @@ class PoolCommands:
         self._recheck_node = recheck_node
 
     def apply(self, message: Scale | DrainNode | ResumeNode) -> list[Action]:
-        """Do it, and have it stored with the next commit. OptionError, NotFoundError,
+        """Apply a change, which the next commit stores. Raises OptionError, NotFoundError,
         LimitExceededError."""
         now_ns = time.monotonic_ns()
         match message:
@@ -96,7 +97,7 @@ class PoolCommands:
         return actions
 
     def restore(self) -> None:
-        """As it was when the last service ended. Called before the first tick."""
+        """Apply the stored changes of earlier services again. Called before the first tick."""
         now_ns = time.monotonic_ns()
         for name, lower, upper, configured_min, configured_max in self._journal.records.scaled():
             configured = self._configured.get(name)
@@ -104,7 +105,7 @@ class PoolCommands:
                 configured_min,
                 configured_max,
             ):
-                # What was forced then does not fit: it is forced again.
+                # A size that was forced then does not fit: it is forced again.
                 fitting = room_for(configured, self._state.limits, upper)
                 self._scheduler.scale(name, lower, upper, overcommit=fitting < upper)
                 log.info("pool %s is scaled to %d to %d workers", name, lower, upper)
@@ -116,10 +117,11 @@ class PoolCommands:
                 log.info("node %s is drained: %s", name, reason)
 
     def _check_room(self, message: Scale) -> bool:
-        """Whether it has to be forced; LimitExceededError where it would have to be, and is not."""
+        """Return whether the requested size exceeds the nodes and is forced. Raises
+        LimitExceededError if it exceeds them and is not forced, OptionError for hardware."""
         spec = self._configured.get(message.pool)
         if spec is None or message.least > message.most:
-            return False  # the scheduler says so better
+            return False  # the scheduler raises the error
         if spec.provider and (message.least, message.most) != (1, 1):
             raise OptionError(
                 f"pool {message.pool!r} holds a machine: it has one worker",
@@ -149,14 +151,14 @@ class PoolCommands:
 
 
 def can_place(spec: PoolSpec, limits: ClusterLimits) -> bool:
-    """Could one worker of the pool be placed on empty nodes?"""
+    """Return whether one worker of the pool can be placed on empty nodes."""
     need = _need(spec)
     return isinstance(place(need, [NodeResources.of(node) for node in nodes_of(limits)]), Placement)
 
 
 def room_for(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
-    """How many of the `wanted` workers could be resident at once if nothing else was: bounded by
-    the memory that they reserve, if they do, and by what nodes hold of any workers."""
+    """Return the number of workers, at most `wanted`, that fit on otherwise empty nodes. Its bounds
+    are the memory that they reserve, if any, and the nodes' limits of resident workers."""
     need = _need(spec)
     if not can_place(spec, limits):
         return 0
@@ -178,7 +180,8 @@ def room_for(spec: PoolSpec, limits: ClusterLimits, wanted: int) -> int:
 def room_beside(
     spec: PoolSpec, others: Sequence[PoolSpec], limits: ClusterLimits, wanted: int
 ) -> int:
-    """How many of the `wanted` workers could be resident beside those that `others` always have."""
+    """Return the number of workers, at most `wanted`, that fit besides the smallest number of
+    workers of the pools `others`."""
     if limits.overcommit or spec.provider:
         return wanted
     taken = sum(other.min * other.ranks for other in others if not other.provider)
@@ -188,7 +191,7 @@ def room_beside(
 
 
 def max_residents(spec: PoolSpec, limits: ClusterLimits) -> int:
-    """The ranks of workers that the nodes hold where those of this pool may be."""
+    """Return the number of resident ranks that the nodes of this pool can hold."""
     available = [node for node in nodes_of(limits) if matches(spec.nodes, NodeResources.of(node))]
     return sum(most_resident(node, spec.memory_bytes) for node in available)
 
@@ -196,14 +199,14 @@ def max_residents(spec: PoolSpec, limits: ClusterLimits) -> int:
 def capacity_text(
     spec: PoolSpec, limits: ClusterLimits, fit: int, *, everywhere: bool = False
 ) -> str:
-    """Why no more than `fit` workers do: "2 slots x 32 ranks of workers (64), and 18.8 GiB of
-    memory for 128.0 MiB a rank (150)". `everywhere`: it is the ranks on all nodes that count,
-    whatever they reserve."""
+    """Explain why at most `fit` workers can be resident: "2 slots x 32 ranks of workers (64), and
+    18.8 GiB of memory for 128.0 MiB a rank (150)". `everywhere`: count the ranks on all nodes,
+    without the memory that they reserve."""
     available = list(nodes_of(limits))
     each = min(spec.memory_bytes or WORKER_BYTES, WORKER_BYTES)  # as in `nodes.most_resident`
     if not everywhere:
         available = [node for node in available if matches(spec.nodes, NodeResources.of(node))]
-        if fit < max_residents(spec, limits) // spec.ranks:  # then it is what they reserve
+        if fit < max_residents(spec, limits) // spec.ranks:  # the reserved memory is the limit
             each = spec.memory_bytes or each
     slots, memory = (
         sum(node.slots for node in available),
@@ -221,7 +224,7 @@ _NO_GPU = "ask the site for GPUs (in Slurm: --gpus-per-node=1), or engine=statev
 
 
 def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
-    """ConfigError if a pool could never have a worker here."""
+    """Check that all pools fit on the nodes. Raises ConfigError if one of them never can."""
     rooms = [NodeResources.of(node) for node in nodes_of(limits)]
     for spec in pools:
         if rank_gpus(spec) and spec.ranks > 1:
@@ -248,7 +251,7 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
         available = room_beside(spec, others, limits, fitting)
         wanted, suffix = spec.min, " beside those of the other pools" if available < fitting else ""
         checked_spec = spec
-        if available >= spec.min:  # what reserves memory may wait for it above its minimum
+        if available >= spec.min:  # workers above the minimum may wait for memory to reserve
             wanted, suffix = spec.max, ""
             checked_spec = msgspec.structs.replace(spec, memory_bytes=0)
             available = room_for(checked_spec, limits, spec.max)
@@ -262,7 +265,7 @@ def check_pools(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> None:
 
 
 def _need(spec: PoolSpec) -> ResourceRequest:
-    """What one worker of the pool needs."""
+    """Return the resources of one worker of the pool."""
     return ResourceRequest(
         spec.ranks, memory_bytes=spec.memory_bytes, gpus=rank_gpus(spec), nodes=spec.nodes
     )
@@ -273,7 +276,7 @@ def _each(spec: PoolSpec) -> str:
     return f" of {spec.ranks} ranks{memory}" if spec.ranks > 1 else memory
 
 
-LOCK_PATIENCE_S = 0.25  # the loop waits so long while another process changes the list
+LOCK_PATIENCE_S = 0.25  # longest wait of the loop while another process changes the list
 _REVOKED = KeyRefusedError(
     "this key was revoked; tasks submitted with it continue",
     hint="ask an administrator of the environment for a new key file "
@@ -287,32 +290,33 @@ def _hint(error: ConfigError) -> str:
 
 
 class KeyCommands:
-    """The keys in one file. Used from the loop's thread."""
+    """Changes of the accepted keys, which are stored in one file. Used from the loop's thread."""
 
     def __init__(self, path: Path, listener: Listener, own: str = "") -> None:
-        """`own`: the public key of the environment's own user; it stands in no list."""
+        """`own`: the public key of the environment's own user, which is not in the file."""
         self._path = path
         self._listener = listener
         self._own = {own: LOCAL} if own else {}
-        if path.exists():  # the lock's file is made now: a full disk cannot prevent it later
+        if path.exists():  # create the lock file now, because a full disk may prevent it later
             with suppress(ConfigError), changing(path, LOCK_PATIENCE_S):
                 pass
         self._keys = read_keys(path)
-        self._unwritten: set[str] = set()  # revoked, and perhaps still in the file
+        self._unwritten: set[str] = set()  # revoked keys that may still be in the file
         self._admit()
 
     @property
     def keys(self) -> list[KeyInfo]:
-        """All keys that are let in."""
+        """All accepted keys."""
         return self._keys
 
     @property
     def names(self) -> set[str]:
-        """The names of their owners."""
+        """The names of the owners of all accepted keys."""
         return {key.name for key in self._keys}
 
     def answer(self, message: AddKey | GetKeys) -> Keys:
-        """Do it; KeyConflictError, OptionError, ConfigError where it cannot be done."""
+        """Add a key, or only list the keys; returns all keys. Raises KeyConflictError, OptionError,
+        ConfigError."""
         if isinstance(message, AddKey):
             check_name(message.name, "key")
             with changing(self._path, LOCK_PATIENCE_S):
@@ -327,7 +331,8 @@ class KeyCommands:
         return Keys(message.request, self._keys)
 
     def revoke(self, name: str) -> ConfigError | None:
-        """Shut a key out at once; the error if the file could not be written. NotFoundError."""
+        """Revoke a key at once. Returns an error if the file could not be written. Raises
+        NotFoundError."""
         remaining = [key for key in self._keys if key.name != name]
         if len(remaining) < len(self._keys):
             self._keys = remaining
@@ -353,8 +358,8 @@ class KeyCommands:
         return None
 
     def _stored(self) -> list[KeyInfo]:
-        """The list in the file, which a command of the CLI may have changed, without keys that
-        were revoked here. Called with its lock held. ConfigError if it cannot be read."""
+        """Read the list in the file, which a command of the CLI may have changed, without the keys
+        that were revoked here. The caller holds the lock. Raises ConfigError."""
         return [key for key in read_keys(self._path) if key.name not in self._unwritten]
 
     def _admit(self) -> None:

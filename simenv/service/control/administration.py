@@ -37,7 +37,7 @@ SHOWN_TASKS = 5
 
 
 class Administration:
-    """Used from the loop's thread."""
+    """Applies changes of administrators, and audits them. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -63,10 +63,8 @@ class Administration:
                 self._end_reservations(name)
 
     def apply(self, identity: Identity, message: Change, store_error: str) -> m.ToClient:
-        """Do it; the answer, for after the commit. `store_error`: why nothing can be stored now.
-
-        Raises SimenvError.
-        """
+        """Apply a change. Returns the answer, which must be sent after the commit. `store_error`:
+        the reason why nothing can be stored now, or "". Raises SimenvError."""
         if isinstance(message, RevokeKey):
             return self._revoke(identity, message)
         if store_error:
@@ -103,7 +101,7 @@ class Administration:
         )
 
     def _revoke(self, identity: Identity, message: RevokeKey) -> Keys:
-        """Shut the key out in memory, end its reservations, then write the file."""
+        """Revoke the key in memory, end its reservations, then write the file."""
         failed = self._key_commands.revoke(message.name)
         self._owners.refresh(self._key_commands.keys)
         self._end_reservations(message.name)
@@ -114,7 +112,8 @@ class Administration:
         return Keys(message.request, self._key_commands.keys)
 
     def _end_reservations(self, owner: str) -> None:
-        """Tasks under them that a worker has had go on; the others are cancelled."""
+        """End all reservations of an owner. Their tasks that were sent to a worker continue; the
+        others are cancelled."""
         state, now_ns = self._state, time.monotonic_ns()
         actions: list[Action] = []
         for reservation in [o for o in state.reservations.live.values() if o.grant.owner == owner]:
@@ -126,7 +125,7 @@ class Administration:
         self._executor.execute(actions)
 
     def cancels(self, identity: Identity, tasks: list[int]) -> None:
-        """Before they are cancelled: write down which are another's."""
+        """Audit the tasks of other owners in a Cancel; called before they are cancelled."""
         if identity.scope:
             return
         result = (self._state.tasks.get(number) for number in tasks)

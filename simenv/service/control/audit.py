@@ -1,4 +1,4 @@
-"""The audit log: who changed which part of the environment, when, and from where.
+"""Audit log: the user, time and origin of each change of the environment.
 
 An entry is an event whose kind begins with `audit.`; only administrators can read it. Invariant:
 the entry is in the same commit as the change, and the change is acknowledged after that commit. On
@@ -18,7 +18,8 @@ OWN_USER = "the environment's own user"
 
 
 class AuditLog:
-    """Used from the loop's thread. `origin` tells where the message in hand came from."""
+    """Writer of audit entries. Used from the loop's thread. `origin` returns the origin of the
+    present message."""
 
     def __init__(self, executor: ActionExecutor, origin: Callable[[], str]) -> None:
         self._executor = executor

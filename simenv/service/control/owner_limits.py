@@ -23,7 +23,7 @@ from simenv.wire.messages.admin import KeyInfo, SetLimits
 
 
 class Owners:
-    """Used from the loop's thread."""
+    """Limits of the owners of all keys. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Owners:
         journal: Journal,
         kept_bytes: Callable[[str], int],
     ) -> None:
-        """`kept_bytes`: of the results of an owner."""
+        """`kept_bytes`: returns the bytes of the stored results of an owner."""
         self._kept_bytes = kept_bytes
         self._limits = limits
         self._scheduler = scheduler
@@ -43,7 +43,7 @@ class Owners:
         self._rates = MessageRates()
 
     def refresh(self, keys: list[KeyInfo]) -> None:
-        """These are the keys from now on."""
+        """Replace the keys whose owners have limits."""
         self._roles = {key.name: key.role for key in keys}
         for name in [name for name in self._set if name not in self._roles]:
             del self._set[name]
@@ -51,17 +51,15 @@ class Owners:
         self._arrange()
 
     def check_rate(self, owner: str, now_ns: int) -> None:
-        """Count one message; QueueFullError if it is one too many."""
+        """Count one message of an owner. Raises QueueFullError above the owner's rate."""
         limits = self._state.quotas.of(owner)
         wait_s = self._rates.take(owner, limits, now_ns)
         if wait_s:
             raise too_fast(owner, limits, wait_s)
 
     def change(self, message: SetLimits) -> str:
-        """Set or reset limits, to be stored with the next commit; what was changed, in words.
-
-        Raises NotFoundError, OptionError.
-        """
+        """Set or reset limits, which the next commit stores. Returns a description of the change.
+        Raises NotFoundError, OptionError."""
         if message.owner not in self._roles:
             names = ", ".join(sorted(self._roles)[:10]) or "none"
             raise NotFoundError(f"no key named {message.owner!r:.80}", hint=f"there are: {names}")
@@ -79,7 +77,7 @@ class Owners:
         return ", ".join((["as configured"] if message.reset else []) + settings)
 
     def reports(self, identity: Identity) -> list[OwnerReport]:
-        """Limits and use: of all owners for an admin, else of one's own."""
+        """Return limits and usage: of all owners for an admin, else of the requesting owner."""
         if identity.scope:
             return [self._report(identity.owner, self._roles.get(identity.owner, ""))]
         return [

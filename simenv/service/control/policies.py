@@ -1,7 +1,7 @@
 """Apply the policies of the configuration at a start.
 
 Invariant: the policies of a pool are applied once, and again only when the configuration changes,
-so that what an administrator sets (`simenv policy`) survives a restart.
+so that the settings of an administrator (`simenv policy`) survive a restart.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ log = logging.getLogger("simenv.service")
 
 
 def apply(config: Config, scheduler: Scheduler, prior: dict[str, bytes]) -> list[Statement]:
-    """Apply what is new; `prior`: what was applied before, by pool. The rows that are to be stored.
-
-    Raises ConfigError.
-    """
+    """Apply new policies of the configuration. `prior`: packed policies that were applied before,
+    by pool. Returns the statements that store the change. Raises ConfigError."""
     results: list[Statement] = []
     for name, policies in config.policies.items():
         body = msgspec.msgpack.encode(policies)
@@ -35,7 +33,7 @@ def apply(config: Config, scheduler: Scheduler, prior: dict[str, bytes]) -> list
                 _apply(scheduler, "" if name == ALL else name, policies)
             except OptionError as error:
                 raise ConfigError(f"policies.{name}: {error.message}", hint=error.hint) from error
-            except InsufficientError as error:  # live reservations have more: they keep it
+            except InsufficientError as error:  # live reservations hold more than the new policy
                 log.warning("policies.%s is not applied: %s", name, error)
                 continue
             results.append(("insert or replace into policy_told values(?,?)", (name, body)))

@@ -57,14 +57,14 @@ from simenv.wire.messages.reservations import (
 DEVICE_CONTROLS = (SteerTarget, SetDispatch, SetOrder)
 CHANGES = (Reserve, Renew, Release, SetProfile, SetPolicy, *DEVICE_CONTROLS)
 _STEERED = {"pause": "device.paused", "resume": "device.resumed", "drain": "device.draining"}
-RESERVATIONS_PER_STEP = 64  # shown between two looks at the clock
+RESERVATIONS_PER_STEP = 64  # of an answer, between two checks of the clock
 
 DeviceControl = SteerTarget | SetDispatch | SetOrder
 Change = Reserve | Renew | Release | SetProfile | SetPolicy | DeviceControl
 
 
 class ReservationCommands:
-    """Used from the loop's thread."""
+    """Changes and queries of reservations and devices. Used from the loop's thread."""
 
     def __init__(
         self, scheduler: Scheduler, journal: Journal, executor: ActionExecutor, audit: AuditLog
@@ -160,7 +160,7 @@ class ReservationCommands:
         return self._target(message, changed)
 
     def _calibrate(self, identity: Identity, message: SteerTarget) -> m.ToClient:
-        """Publish the noise of now as the calibration of a device that drifts."""
+        """Publish the present noise as the calibration of a device that drifts."""
         check_device(self._state, message.device)
         if self._executor.drifting is None:
             raise OptionError(f"pool {message.device[:64]!r} does not drift")
@@ -199,7 +199,7 @@ class ReservationCommands:
     # --- questions ------------------------------------------------------------------------------
 
     def answer(self, message: GetProfile | GetPolicy | GetTarget) -> m.ToClient:
-        """Raises NotFoundError."""
+        """Return the answer to a query about one device. Raises NotFoundError."""
         if isinstance(message, GetTarget):
             return self._target(message, False)
         check_device(self._state, message.device)
@@ -209,7 +209,7 @@ class ReservationCommands:
         return PolicyReply(message.request, terms.policy_version, False, terms.policy)
 
     def listed(self, identity: Identity, message: GetReservations) -> Iterator[bytes | None]:
-        """The answer, in steps. Raises NotReservedError."""
+        """Return the steps of the answer with reservations. Raises NotReservedError."""
         if message.reservation:
             selected = [self._ledger.find(message.reservation, identity.scope)]
         else:
@@ -225,11 +225,11 @@ class ReservationCommands:
 
     @property
     def busy(self) -> bool:
-        """Are there tasks to be ended, or that may go on?"""
+        """True if tasks of ended reservations must be ended, or parked tasks may have units now."""
         return bool(self._ledger.emptying or self._ledger.freed)
 
     def store(self) -> None:
-        """What has changed goes into the journal's next commit."""
+        """Put changes of reservations, device controls and paced runs into the next commit."""
         if self._ledger.changes:
             changes = self._ledger.take_changes()
             self._journal.put(reservation_statements(self._ledger, changes), forced=changes.asked)

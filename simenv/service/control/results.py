@@ -42,9 +42,9 @@ from simenv.wire.refusals import refusal
 
 log = logging.getLogger("simenv.service")
 
-CHECKPOINT_SCAN_NS = 60_000_000_000  # between two looks at what long runs have left
+CHECKPOINT_SCAN_NS = 60_000_000_000  # between two scans of the checkpoints of long runs
 READING_BYTES = 16 * 2**20  # of files at once, for one owner
-_CHECK_BYTES = 4 * 2**20  # what the check of a whole file counts as
+_CHECK_BYTES = 4 * 2**20  # bytes that the check of one file counts as
 
 SendAnswer = Callable[[bytes, bytes], object]  # (peer, packed answer)
 
@@ -54,7 +54,7 @@ class EventRecorder(Protocol):
 
 
 class ResultRequests:
-    """Used from the loop's thread."""
+    """Requests about results, and their retention. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class ResultRequests:
         self._reading: dict[str, int] = {}  # bytes that are being read, by owner
 
     def listen(self, record_event: EventRecorder, send: SendAnswer) -> None:
-        """`record_event` takes events, `send` answers that come late."""
+        """Set the receivers of events (`record_event`) and of later answers (`send`)."""
         self._record_event, self._send = record_event, send
 
     def start(self) -> None:
-        """Let the threads run; the first they do is to sweep up after earlier starts."""
+        """Start the threads; their first job removes files that earlier starts have left."""
         entry = set(self._journal.records.files())
         self.file_worker.sweep(entry, self._state.epoch << ATTEMPT_BITS)
         self.file_worker.start()
@@ -96,12 +96,13 @@ class ResultRequests:
 
     @property
     def is_urgent(self) -> bool:
-        """Should the loop look again soon? Somebody waits, or a task has just been queued again."""
+        """True if the loop should call `settle` soon: a client waits, or a task has just been
+        queued again. Reading it clears the latter."""
         has_requeued, self._has_requeued = self._has_requeued, False
         return has_requeued or self.file_worker.busy or self._retention.is_urgent
 
     def settle(self, now_ns: int, *, idle: bool) -> None:
-        """What follows from what the threads have done, and a slice of giving up what is old.
+        """Handle the completed jobs of the threads, and do a slice of retention.
 
         Raises JournalError.
         """
@@ -113,7 +114,7 @@ class ResultRequests:
             self._retention.work(self._record_event)
 
     def _remove_orphans(self, result: object) -> None:
-        """What long runs have left goes with their tasks, however these ended."""
+        """Remove the checkpoints of tasks that have ended, and count those of the others."""
         sizes = result if isinstance(result, dict) else {}
         live, retained, orphans = self._state.tasks, dict[str, int](), []
         for name, size in sizes.items():
@@ -128,12 +129,12 @@ class ResultRequests:
             self.file_worker.forget(orphans)
 
     def bytes_of(self, owner: str) -> int:
-        """What is kept for an owner: results, and checkpoints of unfinished tasks."""
+        """Bytes stored for an owner: submits and results, and checkpoints of unfinished tasks."""
         checkpoint_bytes = self._retention.checkpoint_bytes.get(owner, 0)
         return self._journal.kept_bytes.get(owner, 0) + checkpoint_bytes
 
     def disk_refusal(self, owner: str) -> SimenvError | None:
-        """Why nothing new is accepted of an owner, as the disk has too little free."""
+        """Return the error if no Submit of an owner is accepted because the disk is full."""
         if not (owner or self.reserve.spent):
             return None
         return self.reserve.why_refused(owner, self.bytes_of(owner))
@@ -141,13 +142,13 @@ class ResultRequests:
     # --- questions ------------------------------------------------------------------------------
 
     def room(self, owner: str) -> bool:
-        """May more be read for this owner now?"""
+        """Return whether more bytes may be read for this owner now."""
         return self._reading.get(owner, 0) < READING_BYTES
 
     def handle(
         self, peer: bytes, identity: Identity, message: FetchResult | VerifyResult | CollectGarbage
     ) -> None:
-        """Answered through `send`, now or later."""
+        """Handle a request; its answer goes through `send`, now or later."""
         try:
             if isinstance(message, FetchResult):
                 self._fetch(peer, identity, message)
@@ -254,7 +255,7 @@ class ResultRequests:
         return not scope or self._journal.records.owner_of(task) == scope
 
     def _is_still(self, task: int, seq: int) -> bool:
-        """Has nobody had the task run again in the meantime?"""
+        """Return whether the result is still that of the task, which has not run again since."""
         if task in self._state.tasks:
             return False
         result = self._completions.find(task)
@@ -269,13 +270,13 @@ class ResultRequests:
         self._record_event("result.damaged", name, f"{why}; attempt {completion.attempts + 1}")
 
     def requeue_damaged(self, error: DamagedRecord) -> None:
-        """A record of the journal cannot be read: all its tasks run again."""
+        """Queue all tasks of a damaged journal record again."""
         tasks = self._repair.record(error.first_seq)
         self._has_requeued = True
         self._record_event(
             "journal.damaged", f"{len(tasks)} tasks", f"{error.message}; they run again"
         )
-        for task in tasks:  # one by one: each is for its owner's eyes only
+        for task in tasks:  # one event for each: only its owner may see it
             self._record_event(
                 "task.requeued", task_name(task), "the record of its end was damaged"
             )
@@ -283,8 +284,8 @@ class ResultRequests:
     def remove_unused_files(
         self, done: m.AttemptResults, endings: list[TaskEnded], held: Collection[int] = ()
     ) -> None:
-        """Remove the files of answers that came too late or were not wanted any more. `held`: the
-        places of those that are held."""
+        """Remove the files of results that were not accepted, because they came too late or were
+        no longer requested. `held`: indices of results that are held back, whose files stay."""
         files = [(k, result.file) for k, result in enumerate(done.results) if result.file]
         if files:
             retained = {ending.index for ending in endings if ending.state is TaskState.DONE}

@@ -1,4 +1,4 @@
-"""Rights of a connection: those of its key's role, or fewer where it requested fewer. Pure."""
+"""Rights of a connection: those of its key's role, or fewer if it has requested fewer. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from simenv.wire.auth import CLIENT_ROUTE, LOCAL, MAY_SEND, Identity, Role
 
 
 def checked(peer: bytes, identity: Identity, message: object) -> Identity:
-    """The identity whose rights this message has. NotAllowedError if they do not cover it.
+    """Return the identity with whose rights the message is handled. Raises NotAllowedError if they
+    do not permit the message.
 
     `peer`: the connection's name, whose last part is the route that it chose. A route that begins
     with CLIENT_ROUTE lowers an admin to the role client for as long as the connection lives.

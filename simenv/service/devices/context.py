@@ -1,6 +1,6 @@
-"""A device and its noise at admission: what a program must meet, and what its noise costs.
+"""A device and its noise at admission: limits of programs, and the cost of their noise.
 
-Imports numpy and `simulators`. Used from the loop's thread and from the one that examines programs.
+Imports numpy and `simulators`. Used from the loop's thread and from the one that checks programs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from simulators.errors import EngineError
 
 
 class DeviceContext:
-    """One device with one set of noise options; made once for the tasks that share them."""
+    """One device with one set of noise options; built once for the tasks that share them."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class DeviceContext:
         *,
         is_optional: bool = False,
     ) -> None:
-        """`device`: None for a noise model alone. `source`: whose document is the noise.
-        `is_optional`: another device may take the circuit. Raises OptionError."""
-        self.is_loaded = False  # its first look at a circuit loads what the next ones need
+        """`device`: None for a noise model alone. `source`: the device with the noise document.
+        `is_optional`: another device may run the circuit. Raises OptionError."""
+        self.is_loaded = False  # the first check of a circuit loads modules and kernels
         self.max_shots = 0 if device is None else device.max_shots
         model = noise_api.model_of(source.document, terms.noise)
         self._attachment = NoiseAttachment(model)
@@ -69,9 +69,9 @@ class DeviceContext:
         )
 
     def examined(self, circuit: Circuit, profile: Profile) -> Profile:
-        """The profile with that of the circuit's noise. Raises InfeasibleError for a circuit that
-        the device does not execute as it is; where the device is optional, the profile is then
-        that of an ideal run."""
+        """Return the profile with that of the circuit's noise. For a circuit that the device cannot
+        execute unchanged, raises InfeasibleError, or returns the profile without noise if the
+        device is optional."""
         try:
             noise = self._noise(circuit, profile)
         except InfeasibleError:

@@ -1,4 +1,4 @@
-"""A calibration snapshot as a DeviceInfo: what clients compile for and hosts read. Pure."""
+"""Conversion of a calibration snapshot to a DeviceInfo, for compilation and for hosts. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ PROVIDER = "simenv"
 
 
 def device_info(name: str, snapshot: CalibrationSnapshot, digest: str) -> DeviceInfo:
-    """The device `name` with the figures of a snapshot; `digest`: its name, in hexadecimal.
+    """Return the device `name` with the figures of a snapshot; `digest`: that of the snapshot, in
+    hexadecimal.
 
-    Operations without qubits hold for every set of qubits that has none of its own.
+    An operation without qubits applies to every set of qubits without an operation of its own.
     """
     operations = [
         OperationInfo(gate.name, gate.qubits, _known(gate.error), _known(gate.duration_ns))
@@ -70,7 +71,7 @@ def _qubit_info(qubit: QubitCalibration) -> QubitInfo:
 
 
 def _readout_error(qubit: QubitCalibration) -> float:
-    """The mean of both errors where it was not measured itself."""
+    """Return the readout error, or the mean of p01 and p10 if only these were measured."""
     if qubit.readout_error is not None or qubit.p01 is None or qubit.p10 is None:
         return _known(qubit.readout_error)
     return (qubit.p01 + qubit.p10) / 2.0

@@ -26,7 +26,7 @@ def named_documents(state: SchedulerState) -> set[str]:
 
 
 class NoiseDocuments:
-    """By their digest, in hexadecimal."""
+    """Store of noise documents, by their digest in hexadecimal."""
 
     def __init__(self, journal: Journal, in_use: Callable[[], set[str]]) -> None:
         """`in_use`: returns the digests that unfinished tasks name."""
@@ -38,13 +38,13 @@ class NoiseDocuments:
         return digest in self._rows
 
     def body(self, digest: str) -> bytes:
-        """A document; b"" where it is not known."""
+        """Return a document; b"" if it is not stored."""
         row = self._rows.get(digest)
         return b"" if row is None else row.body
 
     def keep(self, digest: str, body: bytes, owner: str = "") -> None:
-        """Store a document with the next commit. Raises LimitExceededError where the owner has too
-        many that unfinished tasks name."""
+        """Store a document with the next commit. Raises LimitExceededError if the document is too
+        large, or if unfinished tasks name too many documents of the owner."""
         if digest in self._rows:
             return
         if len(body) > MAX_DOCUMENT_BYTES:
@@ -82,14 +82,15 @@ MAX_SENT = 256  # documents that one worker holds
 
 
 class SentDocuments:
-    """Which documents each start of a worker has got, so that each is sent once."""
+    """Digests of the documents that each start of a worker has received, so that each document is
+    sent once."""
 
     def __init__(self) -> None:
         self._sent: dict[str, tuple[int, set[str]]] = {}  # by worker: its start, digests
 
     def missing(self, worker: str, start: int, needed: Iterable[str]) -> tuple[list[str], bool]:
-        """The documents to send before a chunk that needs these, noted as sent; and whether the
-        worker drops all others first."""
+        """Return the documents to send before a chunk that needs these, which are recorded as sent,
+        and whether the worker must drop all others first."""
         sent_start, sent = self._sent.get(worker, (start, set()))
         if sent_start != start:
             sent = set()

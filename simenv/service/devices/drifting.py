@@ -1,10 +1,10 @@
-"""Devices of pools that drift: which snapshot is the noise of each task, and what is published.
+"""Drifting devices of pools: the snapshot that is the noise of each task, and the published one.
 
-Two snapshots are in force at each time: the noise, which tasks have that start then, and the
-published calibration, which clients read and compile for. A replay publishes each snapshot when it
-comes into force; a walk publishes the noise when a calibration is asked for. Times are wall-clock
-nanoseconds. Invariant: the snapshot of a task follows from the time of its start and from what is
-in the journal, so that a restart changes nothing. Used from the loop's thread.
+Two snapshots are in force at each time: the noise, for tasks that start then, and the published
+calibration, which clients read and compile for. A replay publishes each snapshot when it comes into
+force; a walk publishes the noise on a request for calibration. Times are wall-clock nanoseconds.
+Invariant: the snapshot of a task follows from the time of its start and from the journal, so that a
+restart does not change it. Used from the loop's thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from noise_models.drift import Drift
 
 CALIBRATION, FLUCTUATION, OUTAGE = "calibration-update", "noise-fluctuation", "outage"
-MAX_EVENTS = 1_000  # of one pool in one pass; of more the last
+MAX_EVENTS = 1_000  # of one pool in one pass; only the last ones are recorded
 MAX_KNOWN = 64  # snapshots in memory, of one pool
 FIRST_LOOK_NS = 20_000_000
 NEVER_NS = 2**63 - 1
@@ -46,23 +46,23 @@ MAX_STARTS = 100_000
 
 
 class DriftingDevice:
-    """The device of one pool."""
+    """The drifting device of one pool."""
 
     def __init__(
         self, pool: PoolSpec, state: DriftState, drift_future: Future[Drift], seen_ns: int
     ) -> None:
-        """`seen_ns`: changes until then are not told any more."""
+        """`seen_ns`: only later changes are reported."""
         self.pool = pool.name
         self.device = pool.device
         self.state = state
         self.spec: DriftSpec = drift_of(pool.drift, pool.name)
         self._made = drift_future
         self._known: dict[int, EmulatedDevice] = {}
-        self._seen_ns = seen_ns  # changes until then were told
+        self._seen_ns = seen_ns  # time up to which changes were reported
 
     @property
     def is_ready(self) -> bool:
-        """Are its snapshots read?"""
+        """True if its snapshots have been read."""
         return self._made.done() and self._made.exception() is None
 
     @property
@@ -70,19 +70,20 @@ class DriftingDevice:
         return self._made
 
     def noise(self, wall_ns: int) -> EmulatedDevice:
-        """The snapshot that is the noise at a time."""
+        """Return the snapshot that is the noise at a time."""
         return self._at(self._drift.step(self._device_s(wall_ns)))
 
     def first(self) -> EmulatedDevice:
-        """The first snapshot, by which tasks are admitted."""
+        """Return the first snapshot, by which tasks are admitted."""
         return self._at(0)
 
     def published(self, wall_ns: int) -> EmulatedDevice:
-        """The calibration that is published at a time."""
+        """Return the calibration that is published at a time."""
         return self._at(self._published_step(wall_ns))
 
     def calibrated(self, wall_ns: int) -> tuple[EmulatedDevice, RecordEvent]:
-        """Publish the noise of now as calibration. Raises InsufficientError."""
+        """Publish the present noise as calibration. Raises InsufficientError while the snapshots
+        are being read."""
         if not self.is_ready:
             raise InsufficientError(f"the snapshots of pool {self.pool} are being read")
         self.state = msgspec.structs.replace(
@@ -92,7 +93,7 @@ class DriftingDevice:
         return result, self._event(CALIBRATION, result, wall_ns)
 
     def changes(self, wall_ns: int) -> Iterator[RecordEvent]:
-        """What changed since the last call."""
+        """Yield the events since the last call."""
         since_ns, self._seen_ns = self._seen_ns, wall_ns
         drift = self._drift
         first = drift.step(self._device_s(since_ns)) + 1
@@ -107,14 +108,14 @@ class DriftingDevice:
                 yield RecordEvent(OUTAGE, self.pool, "ends")
 
     def outage_ns(self, wall_ns: int) -> int | None:
-        """When the outage of now began; None: there is none."""
+        """Return the begin of the present outage; None if there is none."""
         for begin_ns, end_ns in self._outages():
             if begin_ns <= wall_ns < end_ns:
                 return begin_ns
         return None
 
     def next_ns(self, wall_ns: int) -> int:
-        """When something changes next."""
+        """Return the time of the device's next change."""
         drift = self._drift
         times = [self._wall_ns(drift.begin_s(drift.step(self._device_s(wall_ns)) + 1))]
         times += [time_ns for pair in self._outages() for time_ns in pair]
@@ -127,7 +128,7 @@ class DriftingDevice:
         return self._made.result()
 
     def _device_s(self, wall_ns: int) -> float:
-        """The device's time, in seconds since 1970."""
+        """Convert a wall-clock time to the device's time, in seconds since 1970."""
         age_s = (wall_ns - self.state.begun_ns) * 1e-9
         return self._drift.origin_s + self.spec.factor * age_s
 
@@ -167,7 +168,7 @@ class DriftingDevice:
 
 
 class DriftingDevices:
-    """Those of all pools, by the pool's name."""
+    """The drifting devices of all pools, by the pool's name."""
 
     def __init__(
         self,
@@ -177,15 +178,15 @@ class DriftingDevices:
         journal: Journal,
         state: SchedulerState,
     ) -> None:
-        """`folder`: of devices; the dated snapshots of DEVICE are in DEVICE.d."""
+        """`folder`: the devices folder, with the dated snapshots of DEVICE in DEVICE.d."""
         self._journal = journal
         self._state = state
-        self._bodies: dict[str, bytes] = {}  # of documents that were bound lately, by digest
+        self._bodies: dict[str, bytes] = {}  # of the documents of tasks sent lately, by digest
         self._starts: dict[int, int] = {}  # wall clock of the first start of each task
         stored = drift_tables.read(journal.records)
         self.all: dict[str, DriftingDevice] = {}
         self._changed: dict[str, DriftState] = {}
-        # Of each device: whether its snapshots are read, and the begin of the outage it is in.
+        # Of each device: whether its snapshots have been read, and the begin of the present outage.
         self._outages: dict[str, tuple[bool, int | None]] = {}
         for pool in pools:
             if not pool.drift:
@@ -197,15 +198,16 @@ class DriftingDevices:
             self.all[pool.name] = DriftingDevice(pool, begun, built, now_ns)
 
     def of(self, pool: str) -> DriftingDevice | None:
-        """That of a pool; None: it does not drift. Raises OptionError where its snapshots cannot
-        be read."""
+        """Return the drifting device of a pool; None if the pool does not drift. Raises OptionError
+        if its snapshots cannot be read."""
         result = self.all.get(pool)
         if result is not None and result.built.done() and result.built.exception() is not None:
             raise OptionError(f"pool {pool}: {result.built.exception()}")
         return result
 
     def tick(self, wall_ns: int, scheduler: Scheduler) -> Iterator[Action]:
-        """What changed; devices whose snapshots are not read yet start nothing."""
+        """Yield the actions of changes and outages. A device whose snapshots are not read yet
+        counts as an outage: it starts no task."""
         if self._changed:
             changes, self._changed = self._changed, {}
             self._journal.put(drift_tables.statements(changes), forced=True)
@@ -225,7 +227,7 @@ class DriftingDevices:
             yield from scheduler.begin_outage(name, begun_ns)
 
     def _forget_starts(self, pool: str) -> None:
-        """Tasks that an outage interrupted start anew."""
+        """Forget the starts of a pool's tasks, because an outage has interrupted them."""
         tasks = self._state.tasks
         self._starts = {
             number: start_ns
@@ -234,7 +236,7 @@ class DriftingDevices:
         }
 
     def next_ns(self, wall_ns: int) -> int:
-        """When something changes next."""
+        """Return the time of the next change of any device."""
         times = [
             device.next_ns(wall_ns) if device.is_ready else wall_ns + FIRST_LOOK_NS
             for device in self.all.values()
@@ -242,8 +244,8 @@ class DriftingDevices:
         return min(times, default=NEVER_NS)
 
     def calibrate(self, pool: str, wall_ns: int) -> tuple[EmulatedDevice, RecordEvent]:
-        """Publish the noise of now as the calibration of a pool's device. Raises OptionError,
-        InsufficientError."""
+        """Publish the present noise as the calibration of a pool's device. Raises OptionError if
+        the pool does not drift, InsufficientError while its snapshots are being read."""
         device = self.of(pool)
         if device is None:
             raise OptionError(
@@ -255,8 +257,8 @@ class DriftingDevices:
         return result, event
 
     def in_force(self, record: TaskRecord) -> TaskOptions:
-        """The terms of a task that is sent: with the noise in force at its start, and whether it
-        was compiled for another calibration than that published then."""
+        """Return the options of a task to send: with the noise at its start, and marked stale if it
+        was compiled for another calibration than the one published then."""
         terms = record.batch.terms
         name = _base(record)
         device = self.all.get(name)
@@ -277,11 +279,12 @@ class DriftingDevices:
         return msgspec.structs.replace(terms, snapshot=noise, stale=stale)
 
     def body(self, digest: str) -> bytes:
-        """The document of a task that was bound just now; b"": it is none of these."""
+        """Return a noise document of a task that was sent lately; b"": not one of them."""
         return self._bodies.get(digest, b"")
 
     def _start_ns(self, name: str, record: TaskRecord) -> int:
-        """When a task starts: on a paced device its begin there, else when it was sent first."""
+        """Return the start of a task: on a paced device its begin there, else the time at which it
+        was sent first."""
         offset_ns = self._state.paced.offset_ns
         paced = self._state.paced.all.get(name)
         if paced is not None:
@@ -292,7 +295,7 @@ class DriftingDevices:
 
 
 def _base(record: TaskRecord) -> str:
-    """The configured pool of a task."""
+    """Return the configured pool of a task."""
     return base_of(record.route.pool) or record.route.pool
 
 

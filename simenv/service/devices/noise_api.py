@@ -20,7 +20,7 @@ from simenv.model.devices import CalibrationSource
 
 @contextmanager
 def reported(what: str) -> Iterator[None]:
-    """Raise an error of `noise_models` as OptionError that begins with `what`."""
+    """Raise errors of `noise_models` as OptionError with a message that begins with `what`."""
     try:
         yield
     except NoiseError as error:
@@ -28,7 +28,8 @@ def reported(what: str) -> Iterator[None]:
 
 
 def read(body: bytes, what: str) -> tuple[Document, bytes, str]:
-    """A document, its canonical bytes and their digest in hexadecimal. Raises OptionError."""
+    """Decode a document. Returns it, its canonical bytes and their digest in hexadecimal. Raises
+    OptionError."""
     with reported(what):
         result = document.load(body)
         canonical = document.dump(result)
@@ -36,29 +37,29 @@ def read(body: bytes, what: str) -> tuple[Document, bytes, str]:
 
 
 def library_names() -> dict[str, CalibrationSource]:
-    """Devices of the library by name, with the source of each."""
+    """Return the devices of the library by name, with the source of each."""
     bundled = dict.fromkeys(library.BUNDLED, CalibrationSource.BUNDLED)
     return {**dict.fromkeys(library.names(), CalibrationSource.INSTALLED), **bundled}
 
 
 def from_library(name: str) -> CalibrationSnapshot:
-    """The snapshot of a device of the library. Raises OptionError."""
+    """Load the snapshot of a device of the library. Raises OptionError."""
     with reported(f"device {name!r}"):
         return library.load(name)
 
 
 def is_in_library(name: str) -> bool:
-    """Is there a device of that name in the library? Reads no file of a device."""
+    """Return whether the library has a device of that name. Reads no file of a device."""
     return bool(library.resolve(name))
 
 
 def model_of(noise_document: Document, noise: tuple[tuple[str, float], ...]) -> NoiseModel:
-    """The noise model of a document with these factors. Raises OptionError."""
+    """Build the noise model of a document with these factors. Raises OptionError."""
     with reported("noise"):
         return document.model(noise_document, NoiseOptions.parse(noise))
 
 
 def canonical_noise(noise: tuple[tuple[str, float], ...]) -> tuple[tuple[str, float], ...]:
-    """Factors in their canonical order, with a factor of 1 left out. Raises OptionError."""
+    """Return factors in their canonical order, without factors of 1. Raises OptionError."""
     with reported("noise"):
         return NoiseOptions.parse(noise).wire()

@@ -1,7 +1,7 @@
 """Emulated devices by name: files of the devices folder first, then the library.
 
-Invariant: the loop never reads a file or parses a document itself; that is done in one thread,
-and the loop gets a Future until it is done. A file that was changed is read anew.
+Invariant: the loop never reads a file or parses a document itself; one thread does so, and the loop
+gets a Future. A changed file is read again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EmulatedDevice(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Loaded(msgspec.Struct, frozen=True, eq=False):
-    """A device that was asked for."""
+    """A device that was requested, and the version of its file."""
 
     version: Version
     future: Future[EmulatedDevice]
@@ -56,11 +56,11 @@ class _Loaded(msgspec.Struct, frozen=True, eq=False):
 
 
 class DeviceRegistry:
-    """Used from the loop's thread."""
+    """Cache of emulated devices by name. Used from the loop's thread."""
 
     def __init__(self, folder: Path, preload: Callable[[], object] | None = None) -> None:
-        """`folder`: has NAME.json for each imported device; it need not exist. `preload`: called
-        in the thread after the first device was read, since circuits for it will follow."""
+        """`folder`: contains NAME.json for each imported device; it need not exist. `preload`:
+        called in the thread after the first device was read, because circuits for it follow."""
         self._folder = folder
         self._preload = preload
         self._thread = ThreadPoolExecutor(1, "devices")
@@ -68,7 +68,8 @@ class DeviceRegistry:
         self._documents: dict[str, Future[EmulatedDevice]] = {}
 
     def get(self, name: str) -> Future[EmulatedDevice]:
-        """The device as it is calibrated now. The Future raises NotFoundError or OptionError."""
+        """Return the device with its present calibration. The Future raises NotFoundError or
+        OptionError."""
         version = self._version(name)
         cached = self._known.get(name)
         if cached is not None and cached.version == version and not cached.is_over():
@@ -83,7 +84,7 @@ class DeviceRegistry:
         return future
 
     def document(self, digest: str, body: bytes) -> Future[EmulatedDevice]:
-        """A document that was stored. The Future raises OptionError."""
+        """Parse a stored document. The Future raises OptionError."""
         future = self._documents.get(digest)
         if future is None:
             if len(self._documents) >= 256:
@@ -92,16 +93,16 @@ class DeviceRegistry:
         return future
 
     def drift(self, name: str, spec: DriftSpec, folder: Path) -> Future[Drift]:
-        """The drift of a device. The Future raises NotFoundError, OptionError."""
+        """Read the drift of a device. The Future raises NotFoundError, OptionError."""
         from_file = self._version(name) != (0, 0)
         return self._thread.submit(_drift, folder, name, spec, from_file=from_file)
 
     def check(self, body: bytes) -> Future[EmulatedDevice]:
-        """A document of a client. The Future raises OptionError."""
+        """Parse and check a document of a client. The Future raises OptionError."""
         return self._thread.submit(_parsed, body, "")
 
     def names(self) -> Future[dict[str, CalibrationSource]]:
-        """All devices by name, sorted, with the source of each."""
+        """Return all devices by name, sorted, with the source of each."""
         return self._thread.submit(_names, self._folder)
 
     def _version(self, name: str) -> Version:
@@ -149,7 +150,7 @@ def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drif
 
     if spec.kind == "walk":
         base = _load(folder, name, from_file=from_file).document
-        assert isinstance(base, CalibrationSnapshot)  # that of a device
+        assert isinstance(base, CalibrationSnapshot)  # a device always has one
         return RandomWalk(base, spec.seed, spec.every_s, spec.spread)
     files = sorted((folder / f"{name}.d").glob("*.json"))
     results = []
@@ -161,7 +162,7 @@ def _drift(folder: Path, name: str, spec: DriftSpec, *, from_file: bool) -> Drif
 
 
 def emulated(name: str, snapshot: CalibrationSnapshot) -> EmulatedDevice:
-    """A snapshot as the device `name`. Raises OptionError."""
+    """Return the device `name` with a snapshot. Raises OptionError."""
     from noise_models import document
     from simenv.service.devices import noise_api
     from simenv.service.devices.describe import device_info
@@ -173,7 +174,8 @@ def emulated(name: str, snapshot: CalibrationSnapshot) -> EmulatedDevice:
 
 
 def _parsed(body: bytes, name: str) -> EmulatedDevice:
-    """`name`: of the device; "": any document, which need not be a device."""
+    """Parse a document. `name`: of the device; "": the document need not be a device. Raises
+    OptionError."""
     from noise_models.calibration import CalibrationSnapshot
     from simenv.service.devices import noise_api
     from simenv.service.devices.describe import device_info

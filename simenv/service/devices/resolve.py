@@ -1,7 +1,6 @@
-"""Device, noise and snapshot of a Submit: what was asked for to what is accepted and journaled.
+"""Resolution of the device, noise and snapshot of a Submit, before it is accepted and journaled.
 
-Used from the loop's thread. Invariant: accepted terms that have noise name a document that is in
-the store.
+Used from the loop's thread. Invariant: accepted options with noise name a document in the store.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ EMULATORS = ("emulator", "emulated")  # kinds of devices in `prefer`
 
 
 class Waiting(Exception):
-    """A document is being read in another thread: ask again when `future` is done."""
+    """A document is being read in another thread: repeat the call when `future` is done."""
 
     def __init__(self, future: Future[Any]) -> None:
         self.future = future
 
 
 class EmulatedDevices:
-    """The registry and the documents of tasks, as one."""
+    """Emulated devices for admission: the device registry and the store of noise documents."""
 
     def __init__(
         self, pools: tuple[PoolSpec, ...], registry: DeviceRegistry, documents: Documents
@@ -54,8 +53,8 @@ class EmulatedDevices:
         self.drifting: DriftingDevices | None = None
 
     def resolved(self, terms: TaskOptions) -> TaskOptions:
-        """The same terms with the device of their pool, canonical noise options, and the digest of
-        the noise document, which is then in the store. Raises OptionError, NotFoundError,
+        """Return the options with the device of their pool, canonical noise options, and the digest
+        of the noise document, which is then in the store. Raises OptionError, NotFoundError,
         LimitExceededError, Waiting."""
         if terms.prefer and terms.device:
             raise OptionError(
@@ -109,8 +108,8 @@ class EmulatedDevices:
         )
 
     def context(self, terms: TaskOptions) -> DeviceContext | None:
-        """What programs under resolved terms must meet; None without noise. Raises OptionError,
-        Waiting."""
+        """Return the checks of programs with these resolved options; None without noise. Raises
+        OptionError, Waiting."""
         if not terms.snapshot:
             return None
         is_optional = not terms.noise and any(map(self._is_ideal, terms.prefer))
@@ -126,7 +125,7 @@ class EmulatedDevices:
                 self.registry.document(terms.snapshot, self.documents.body(terms.snapshot))
             )
             info = self._limits_of(terms, source)
-            is_optional = is_optional and source.info is not None  # else noise of the caller's own
+            is_optional = is_optional and source.info is not None  # a custom noise model must act
             context = DeviceContext(info, source, terms, is_optional=is_optional)
             if len(self._contexts) >= MAX_CONTEXTS:
                 self._contexts.clear()
@@ -134,7 +133,8 @@ class EmulatedDevices:
         return context
 
     def _limits_of(self, terms: TaskOptions, source: EmulatedDevice) -> DeviceInfo | None:
-        """The device that programs must fit: as the snapshot describes it, where it does."""
+        """Return the device that programs must fit, by its snapshot if that is a calibration; None
+        without a device."""
         if not terms.device:
             return None
         if source.info is not None:
@@ -142,7 +142,8 @@ class EmulatedDevices:
         return _done(self.registry.get(terms.device)).info
 
     def _device_of(self, terms: TaskOptions) -> str:
-        """The device named, or that of the pool named; OptionError where they differ."""
+        """Return the device of the options, or that of their pool. Raises OptionError if they
+        differ."""
         if terms.prefer and not terms.device:
             return self._preferred(terms.prefer)
         held = self._by_pool.get(terms.pool, "")
@@ -154,7 +155,7 @@ class EmulatedDevices:
         return held or terms.device
 
     def _preferred(self, preferences: tuple[str, ...]) -> str:
-        """The device of the first pool that these words may mean; "" where they mean none."""
+        """Return the device of the first pool that matches a preference; "" if none does."""
         for preference in preferences:
             for pool, device in self._by_pool.items():
                 if preference == pool or preference in EMULATORS:
@@ -162,28 +163,30 @@ class EmulatedDevices:
         return ""
 
     def _is_ideal(self, word: str) -> bool:
-        """May a word of a preference mean another device than an emulated one?"""
+        """Return whether a preference can match a device that is not emulated."""
         return word not in EMULATORS and word not in self._by_pool
 
     def info(self, name: str) -> DeviceInfo:
-        """A device as it is calibrated now. Raises NotFoundError, OptionError, Waiting."""
+        """Return a device with its present calibration. Raises NotFoundError, OptionError,
+        Waiting."""
         drifting = None if self.drifting is None else self.drifting.of(name)
         if drifting is not None:
             result = _published(drifting).info
-            assert result is not None  # a drift has devices alone
+            assert result is not None  # snapshots of a drift are calibrations
             return result
         result = _done(self.registry.get(self._by_pool.get(name, name))).info
-        assert result is not None  # the registry holds devices alone
+        assert result is not None  # the registry contains devices only
         return result
 
     def held_by(self, pool: str) -> str:
-        """The device of a pool; "" where it holds none."""
+        """Return the device of a pool; "" if it has none."""
         return self._by_pool.get(pool, "")
 
 
 def _accepted(device: DriftingDevice) -> EmulatedDevice:
-    """What tasks are accepted by, whatever is in force at their start: so the documents that
-    waiting tasks name do not grow in number with the drift."""
+    """Return the first snapshot, with which all tasks are accepted. The snapshot at the start of a
+    task replaces it, so that the documents that waiting tasks name do not multiply. Raises
+    Waiting."""
     if not device.is_ready:
         raise Waiting(device.built)
     return device.first()

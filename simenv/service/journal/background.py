@@ -17,20 +17,20 @@ from pathlib import Path
 from simenv.service.support import fault_injection
 
 EVERY_S = 60.0
-REST = 20  # at least so many times as long as a copy took, until the next one
-STEP_PAGES = 256  # read in one go: 1 MiB
-PAUSE_S = 0.005  # after each: 200 MB/s at most, so that the disk serves others too
+REST = 20  # shortest pause before the next copy, in times of the duration of the last one
+STEP_PAGES = 256  # read in one step: 1 MiB
+PAUSE_S = 0.005  # after each step: 200 MB/s at most, so that the disk can serve others too
 
 
 class JournalBackup:
-    """Start with `start`, end with `stop`; what went wrong last is in `error`."""
+    """Thread that copies the journal, from `start` to `stop`. `error`: the last error, or ""."""
 
     def __init__(self, journal: Path, copy: Path, every_s: float = EVERY_S) -> None:
         self._journal = journal
         self._copy = copy
         self._every_s = every_s
         self._wake = threading.Event()
-        self._last = False  # is the next copy the last one, made in haste?
+        self._last = False  # the next copy is the last one, and is made without pauses
         self._thread = threading.Thread(target=self._run, name="copy", daemon=True)
         self.error = ""
         self.copies = 0
@@ -39,11 +39,11 @@ class JournalBackup:
         self._thread.start()
 
     def soon(self) -> None:
-        """Make a copy now: there may not be much time left."""
+        """Make a copy now; called when the service may end soon."""
         self._wake.set()
 
     def stop(self) -> None:
-        """Make a last copy of all that was committed, and end."""
+        """Make a last copy of all commits, and end the thread."""
         self._last = True
         self._wake.set()
         if self._thread.ident is not None:
@@ -70,7 +70,7 @@ class JournalBackup:
         db.close()
 
     def copy(self, db: sqlite3.Connection) -> None:
-        """Copy what `db`, a connection of this thread's own, sees now."""
+        """Copy the present state of `db`, a connection of this thread's own."""
         fault_injection.hit("copy.before")
         temporary = self._copy.with_name(f".{self._copy.name}.new")
         temporary.unlink(missing_ok=True)
@@ -89,13 +89,13 @@ class JournalBackup:
 
 
 def copy_into(db: sqlite3.Connection, path: Path, pause: object = None) -> None:
-    """One snapshot of `db` as a file that needs no WAL beside it, on the disk when this returns."""
+    """Write one snapshot of `db` to a file that needs no WAL; it is on disk when this returns."""
     target = sqlite3.connect(path, isolation_level=None)
     try:
         path.chmod(0o600)
         target.execute("pragma synchronous=off")
-        # In a transaction of its own, the source stays as it is: else every commit of the loop
-        # would have the copy begin anew.
+        # A read transaction keeps the source unchanged; without it, every commit of the loop would
+        # restart the copy.
         db.execute("begin")
         try:
             db.execute("select count(*) from sqlite_master").fetchone()
@@ -113,12 +113,13 @@ def copy_into(db: sqlite3.Connection, path: Path, pause: object = None) -> None:
 
 
 EVERY_BYTES = 16 * 2**20  # written since the last one
-RESTART_BYTES = 2**30  # from here the WAL is cut, though that holds up the loop
+RESTART_BYTES = 2**30  # a larger WAL is truncated, though that delays the loop
 LOOK_S = 0.5
 
 
 class WalCheckpointer:
-    """Start with `start`, end with `stop`; errors are kept in `error` for the loop to report."""
+    """Thread that checkpoints the WAL, from `start` to `stop`. `error`: the last error, or "",
+    which the loop reports."""
 
     def __init__(self, journal: Path) -> None:
         self._journal = journal
@@ -126,8 +127,8 @@ class WalCheckpointer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
         self.error = ""
-        self.written_bytes = 0  # into the WAL, about; counted by the loop
-        self._folded = 0  # of them
+        self.written_bytes = 0  # written to the WAL, approximately; counted by the loop
+        self._folded = 0  # bytes of these that are in the database
 
     def start(self) -> None:
         self._thread.start()
@@ -144,14 +145,14 @@ class WalCheckpointer:
         db.close()
 
     def look(self, db: sqlite3.Connection) -> None:
-        """One checkpoint over `db`, a connection of this thread's own, if one is due."""
+        """Make a checkpoint if one is due. `db`: a connection of this thread's own."""
         written = self.written_bytes
         if written - self._folded < EVERY_BYTES:
             return
         try:
             fault_injection.hit("checkpoint.before")
-            # Only a passive one leaves the loop's write lock alone; the next commit after it
-            # starts the WAL anew from its beginning.
+            # Only a passive checkpoint does not take the loop's write lock; the next commit after
+            # it writes from the beginning of the WAL.
             how = "truncate" if self._wal.stat().st_size > RESTART_BYTES else "passive"
             db.execute(f"pragma wal_checkpoint({how})").fetchone()
             self._folded = written

@@ -1,4 +1,4 @@
-"""Table of drifting pools: when their drift began, and when their noise was published."""
+"""Table of drifting pools: the begin of their drift, and the times of published calibrations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 class DriftState(msgspec.Struct, frozen=True):
-    """What is stored of a drifting pool. Times are wall-clock nanoseconds."""
+    """Stored state of a drifting pool. Times are wall-clock nanoseconds."""
 
-    drift: str  # as the pool has it; another one begins anew
+    drift: str  # option `drift` of the pool; the state of another one is not used
     begun_ns: int
-    calibrated_ns: tuple[int, ...] = ()  # when the noise was published as calibration
+    calibrated_ns: tuple[int, ...] = ()  # times at which the noise was published as calibration
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -27,7 +27,7 @@ _STATE = msgspec.msgpack.Decoder(DriftState)
 
 
 def statements(changes: Mapping[str, DriftState]) -> list[Statement]:
-    """What stores these states."""
+    """Return the statements that store these states."""
     return [
         ("insert or replace into drift values(?,?)", (pool, _encode(state)))
         for pool, state in changes.items()
@@ -35,7 +35,7 @@ def statements(changes: Mapping[str, DriftState]) -> list[Statement]:
 
 
 def read(records: Records) -> dict[str, DriftState]:
-    """The stored states, by pool. Raises JournalError."""
+    """Read the stored states, by pool. Raises JournalError."""
     try:
         rows = records.rows("select pool, body from drift")
         return {pool: _STATE.decode(body) for pool, body in rows}

@@ -1,4 +1,4 @@
-"""Table of what the estimator has learned of run times, for forecasts alone."""
+"""Table of the run times that the estimator has learned; used for forecasts only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ create table if not exists estimate(
 
 
 def statements(changes: Mapping[tuple[str, int], LearnedEstimate]) -> list[Statement]:
-    """What stores these estimates."""
+    """Return the statements that store these estimates."""
     query = "insert or replace into estimate values(?,?,?,?,?)"
     return [
         (query, (kind, width, each.factor, each.deviation, each.count))
@@ -27,7 +27,7 @@ def statements(changes: Mapping[tuple[str, int], LearnedEstimate]) -> list[State
 
 
 def read(records: Records) -> dict[tuple[str, int], LearnedEstimate]:
-    """The stored estimates, by kind and width. Raises JournalError."""
+    """Read the stored estimates, by kind and width. Raises JournalError."""
     results = {}
     for kind, width, factor, deviation, count in records.rows("select * from estimate"):
         figures = (factor, deviation, count)

@@ -20,7 +20,8 @@ Statement = tuple[str, tuple[Any, ...]]
 
 
 class StoredDocument(msgspec.Struct, frozen=True):
-    """One row. `owner`: of the key it came with; "": the environment's own user, or a device."""
+    """One row. `owner`: the owner of the task that brought the document; "": the environment's own
+    user, or the document of a device."""
 
     digest: str  # hex
     owner: str
@@ -29,17 +30,17 @@ class StoredDocument(msgspec.Struct, frozen=True):
 
 
 def insert(row: StoredDocument) -> Statement:
-    """What stores a document."""
+    """Return the statement that stores a document."""
     values = (row.digest, row.owner, row.at, row.body)
     return "insert or replace into noise_document values(?,?,?,?)", values
 
 
 def delete(digest: str) -> Statement:
-    """What removes a document."""
+    """Return the statement that removes a document."""
     return "delete from noise_document where digest = ?", (digest,)
 
 
 def read(records: Records) -> list[StoredDocument]:
-    """All of them, the oldest first. Raises JournalError."""
+    """Read all documents, the oldest first. Raises JournalError."""
     query = "select digest, owner, at, body from noise_document order by at"
     return [StoredDocument(*row) for row in records.rows(query)]

@@ -24,7 +24,7 @@ MOST_RECORDS = 25  # in one transaction
 MOST_BYTES = 2**20
 MOST_TASKS = 100
 MOST_FILES = 20
-LOOK_FILES = 200  # looked at in one go for those of one owner
+LOOK_FILES = 200  # examined in one query for the files of one owner
 ATTEMPT_ROWS = 200
 
 
@@ -35,8 +35,8 @@ class Old(msgspec.Struct, frozen=True):
     count: int
     at: float
     body_bytes: int
-    states: tuple[str, ...]  # of its completions that count
-    tasks: tuple[int, ...]  # as many
+    states: tuple[str, ...]  # of its completions, without those that a later run replaced
+    tasks: tuple[int, ...]  # of the same completions
     files: tuple[str, ...]
     file_bytes: int
     owner: str = ""
@@ -53,7 +53,8 @@ class OldFile(msgspec.Struct, frozen=True):
 
 
 class JournalPruner:
-    """Used from the loop's thread, through the journal's own connection."""
+    """Finds and removes old records. Used from the loop's thread, through the journal's own
+    connection."""
 
     def __init__(self, journal: Journal, state: SchedulerState) -> None:
         self._journal = journal
@@ -65,24 +66,25 @@ class JournalPruner:
     def _number(self, query: str, *values: object) -> int:
         return self._rows(query, *values)[0][0] or 0
 
-    # --- how much there is ----------------------------------------------------------------------
+    # --- sizes ----------------------------------------------------------------------------------
 
     def bytes_kept(self) -> int:
-        """Files of results, and what of the journal's file is in use."""
+        """Bytes of result files, and used bytes of the journal's file."""
         return self._number("select sum(bytes) from file") + self.journal_bytes()
 
     def journal_bytes(self) -> int:
-        """What of the journal's file is in use."""
+        """Used bytes of the journal's file."""
         pages = self._number("pragma page_count") - self._number("pragma freelist_count")
         return pages * self._number("pragma page_size")
 
     def is_due(self, before_s: float, most_bytes: int) -> bool:
-        """Is anything too old, or too much kept?"""
+        """Return whether the oldest record ended before `before_s`, or more than `most_bytes` are
+        stored."""
         oldest = self._rows("select at from finished order by seq limit 1")
         return bool(oldest) and (oldest[0][0] < before_s or self.bytes_kept() > most_bytes)
 
     def kept(self) -> RetainedData:
-        """What there is."""
+        """Return the present amounts of stored data."""
         tasks = self._number("select count(*) from result")
         files = self._rows("select count(*), sum(bytes) from file where bytes > 0")[0]
         size = self._number("pragma page_count") * self._number("pragma page_size")
@@ -94,14 +96,14 @@ class JournalPruner:
     # --- the oldest -----------------------------------------------------------------------------
 
     def kept_by_owner(self) -> dict[str, int]:
-        """Bytes by owner of what was submitted and of results, in files and the journal's rows."""
+        """Bytes of submits and results by owner, in files and rows of the journal."""
         return {owner: size for owner, size in self._journal.kept_bytes.items() if size > 0}
 
     def oldest_files(
         self, owner: str, wanted_bytes: int, after_seq: int
     ) -> tuple[list[OldFile], int]:
-        """The oldest files of an owner above a completion number, as many as make up so many bytes
-        or fit into one transaction; and up to which number was looked (0: there are no more)."""
+        """Return the oldest files of an owner above a completion number, up to `wanted_bytes` or
+        the size of one transaction, and the last examined number (0: there are no more)."""
         of = "(select owner from finished f where f.seq <= file.seq order by f.seq desc limit 1)"
         query = (
             f"select name, task, seq, bytes, {of} from file where seq > ? and bytes > 0"
@@ -119,14 +121,15 @@ class JournalPruner:
         return results, after_seq if rows else 0
 
     def too_old(self, after_seq: int, before_s: float) -> list[Old]:
-        """Some of the oldest records above a completion number that ended before that time."""
+        """Return some of the oldest records above a completion number that ended before
+        `before_s`; at most those of one transaction."""
         query = "select seq, count, at, length(body), owner from finished where seq > ?"
         rows = self._rows(f"{query} order by seq limit ?", after_seq, MOST_RECORDS)
         return self._some(row for row in rows if row[2] < before_s)
 
     def oldest_of(self, owner: str, wanted_bytes: int, after_seq: int) -> list[Old]:
-        """The oldest records of an owner above a completion number, as many as make up so many
-        bytes or fit into one transaction."""
+        """Return the oldest records of an owner above a completion number, up to `wanted_bytes` or
+        the size of one transaction."""
         query = "select seq, count, at, length(body), owner from finished where owner = ?"
         indexed = " and owner <> ''" if owner else ""
         query += f"{indexed} and seq > ? order by seq limit ?"
@@ -139,7 +142,7 @@ class JournalPruner:
         return results
 
     def _some(self, rows: Iterable[tuple[Any, ...]]) -> list[Old]:
-        """As many as fit into one transaction."""
+        """Return the first records of these rows, as many as fit into one transaction."""
         results: list[Old] = []
         taken = tasks = 0
         for seq, count, at, size, owner in rows:
@@ -164,7 +167,7 @@ class JournalPruner:
                 if number not in replaced:
                     states.append(str(STATES[completion.state]))
                     tasks.append(completion.task)
-        except (JournalError, ProtocolError):  # damaged: nothing of it is worth keeping
+        except (JournalError, ProtocolError):  # damaged: all of it can be removed
             tasks = list(self._journal.records.tasks_at(seq))
             states = [str(TaskState.DONE)] * len(tasks)
         query = "select name, bytes from file where seq between ? and ? and bytes > 0"
@@ -175,17 +178,18 @@ class JournalPruner:
         return Old(seq, count, at, size, *kept, owner)
 
     def measure(self, old: Old) -> RetainedData:
-        """What goes with a record."""
+        """Return the amounts of data that the removal of a record frees."""
         query = "select max(0, min(?, ? - min(seq))) from cursor"
         unread = self._number(query, old.count, old.first_seq + old.count - 1)
         return RetainedData(
             len(old.tasks), len(old.files), old.file_bytes, old.body_bytes, unread, old.at
         )
 
-    # --- removed --------------------------------------------------------------------------------
+    # --- removal --------------------------------------------------------------------------------
 
     def forget_files(self, files: list[OldFile]) -> None:
-        """The files are gone, and their tasks' results with them; JournalError if not stored."""
+        """Mark files as removed, and with them the results of their tasks. Raises JournalError if
+        that is not stored."""
         with self._journal.transaction("NORMAL") as db:
             values = [(file.name,) for file in files]
             db.executemany("update file set bytes = 0 where name = ?", values)
@@ -193,11 +197,12 @@ class JournalPruner:
             self._journal.kept_bytes[file.owner] -= file.size_bytes
 
     def forget(self, records: list[Old]) -> None:
-        """Remove records and what was submitted for them; JournalError if that is not stored."""
+        """Remove records, and Submits whose tasks all have no record left. Raises JournalError if
+        that is not stored."""
         reader = self._journal.records
         last_seq, next_task = reader.last_seq(), reader.next_task()
         gone: dict[str, int] = {}
-        submits: list[tuple[str, int]] = []  # owner and bytes of each that goes with its tasks
+        submits: list[tuple[str, int]] = []  # owner and bytes of each removed Submit
         for record in records:
             for state in record.states:
                 gone[state] = gone.get(state, 0) + 1
@@ -225,7 +230,7 @@ class JournalPruner:
             self._journal.kept_bytes[owner] -= size
 
     def _submits_of(self, tasks: list[int]) -> list[tuple[int, int]]:
-        """(first id, count) of the Submits that brought these and have wholly ended."""
+        """Return (first id, count) of the Submits of these tasks without unfinished tasks."""
         results: list[tuple[int, int]] = []
         end = 0
         query = "select first, count from accepted where first <= ? order by first desc limit 1"
@@ -243,7 +248,8 @@ class JournalPruner:
         ]
 
     def forget_attempts(self) -> bool:
-        """Which tasks were sent out matters only while one has not ended; True: there is more."""
+        """Remove some rows of sent attempts if all tasks have ended. Returns whether there may be
+        more rows."""
         if self._state.tasks:
             return False
         query = "delete from sent where row in (select row from sent order by row limit ?)"
@@ -251,7 +257,8 @@ class JournalPruner:
             return db.execute(query, (ATTEMPT_ROWS,)).rowcount == ATTEMPT_ROWS
 
     def vacuum(self, pages: int, spare: int) -> bool:
-        """Give some free pages back to the file system; True if there are more than `spare`."""
+        """Return up to `pages` free pages to the file system if more than `spare` are free. Returns
+        whether it did."""
         if self._number("pragma freelist_count") <= spare:
             return False
         self._rows(f"pragma incremental_vacuum({pages})")

@@ -20,7 +20,7 @@ _VALUES = msgspec.msgpack.Decoder(dict[str, int])
 
 
 def statement(owner: str, values: dict[str, int]) -> Statement:
-    """What stores the limits that were set for one owner; {}: none are."""
+    """Return the statement that stores the limits set for one owner; {} removes them."""
     if not values:
         return "delete from owner_limits where owner = ?", (owner,)
     body = msgspec.msgpack.encode(values)
@@ -28,7 +28,7 @@ def statement(owner: str, values: dict[str, int]) -> Statement:
 
 
 def restore(records: Records) -> dict[str, dict[str, int]]:
-    """The limits that were set, by owner; JournalError if a row cannot be read."""
+    """Read the limits that were set, by owner. Raises JournalError if a row cannot be read."""
     try:
         rows = records.rows("select owner, body from owner_limits")
         return {owner: _VALUES.decode(body) for owner, body in rows}

@@ -1,6 +1,6 @@
 """Read the journal: accepted messages, completions, events, cursors.
 
-Each record has a checksum, since SQLite verifies its own structure but not the content of rows.
+Each record has a checksum, because SQLite verifies its own structure but not the content of rows.
 Errors of SQLite are raised as JournalError.
 """
 
@@ -26,11 +26,11 @@ _ROUTES = msgspec.msgpack.Decoder(tuple[list[Route], list[int]])
 
 
 def pack_routes(routes: list[Route]) -> bytes:
-    """The routes of a Submit's tasks, each different one written once."""
+    """Encode the routes of a Submit's tasks; equal routes are stored once."""
     table: dict[Route, int] = {}
     index: list[int] = []
     last, place = None, 0
-    for route in routes:  # neighbours mostly share theirs
+    for route in routes:  # neighbours mostly have the same route
         if route is not last:
             last, place = route, table.setdefault(route, len(table))
         index.append(place)
@@ -42,8 +42,8 @@ def unpack_routes(packed: bytes) -> list[Route]:
     return [table[k] for k in index]
 
 
-APP_MESSAGES = 20_000  # looked at for the last run of an application: some milliseconds
-# Keys of `meta` that outlive the rows they were counted from.
+APP_MESSAGES = 20_000  # searched for the last run of an application: some milliseconds
+# Keys of `meta` for values that must survive the removal of the rows that they come from.
 LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
 WAY_OUT = "move it away; then simenv up --restore goes on with its copy, if there is one"
 AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
@@ -51,7 +51,7 @@ UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
 
 class DamagedRecord(JournalError):
-    """What was found of some ended tasks cannot be read: they have to run again."""
+    """The record of some ended tasks cannot be read: they have to run again."""
 
     def __init__(self, message: str, first_seq: int) -> None:
         super().__init__(message, hint="their tasks run again; the disk should be looked at")
@@ -59,7 +59,7 @@ class DamagedRecord(JournalError):
 
 
 class AcceptedRow(msgspec.Struct, frozen=True):
-    """One Submit as it was stored. `routes` and `body` are packed."""
+    """One stored Submit. `routes` and `body` are packed."""
 
     first: int
     count: int
@@ -70,10 +70,10 @@ class AcceptedRow(msgspec.Struct, frozen=True):
     routes: bytes
     body: bytes
     owner: str = ""
-    app: str = ""  # the run of an application it came from
+    app: str = ""  # the run of an application that it belongs to
 
     def values(self) -> tuple[Any, ...]:
-        """Its fields, in the order of the table's columns."""
+        """Return the fields in the order of the table's columns."""
         return (
             self.first,
             self.count,
@@ -89,14 +89,14 @@ class AcceptedRow(msgspec.Struct, frozen=True):
 
 
 class Records:
-    """Reads through the loop's own connection, so it sees what was committed last."""
+    """Queries of the journal through the loop's own connection, which sees the last commit."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
         self._path = path
 
     def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        """What a query gives; JournalError if the journal cannot be read."""
+        """Yield the rows of a query. Raises JournalError if the journal cannot be read."""
         try:
             yield from self._db.execute(query, values)
         except (sqlite3.Error, OverflowError) as error:
@@ -126,19 +126,19 @@ class Records:
         return (row[0] for row in self.rows("select task from result"))
 
     def accepted_of(self, task: int) -> AcceptedRow | None:
-        """The Submit that brought a task."""
+        """Return the Submit that contains a task; None if there is none."""
         query = "select * from accepted where first <= ? order by first desc limit 1"
         row = self._row(query, task)
         return self._accepted_row(row) if row is not None and task < row[0] + row[1] else None
 
     def owner_of(self, task: int) -> str | None:
-        """Whose task this is; None if there is none of that number."""
+        """Return the owner of a task; None if no stored Submit contains it."""
         query = "select first + count, owner from accepted where first <= ? order by first desc"
         result = self._row(f"{query} limit 1", task)
         return result[1] if result is not None and task < result[0] else None
 
     def accepted_after(self, task: int, app: str) -> AcceptedRow | None:
-        """The first Submit that holds a task numbered above `task`; `app`: of that run only."""
+        """Return the first Submit with a task numbered above `task`; `app`: of that run only."""
         inside = "select coalesce(max(first), 0) from accepted where first <= ?"
         of_app, values = ("app = ? and ", (app,)) if app else ("", ())
         query = (
@@ -149,21 +149,23 @@ class Records:
         return None if row is None else self._accepted_row(row)
 
     def accepted_before(self, task: int, app: str) -> AcceptedRow | None:
-        """The last Submit that holds a task numbered below `task`; `app`: of that run only."""
-        # Said twice, so that SQLite uses the index of those that have one.
+        """Return the last Submit with a task numbered below `task`; `app`: of that run only."""
+        # `app <> ''` is redundant, but lets SQLite use the partial index `accepted_app`.
         of_app, values = ("app = ? and app <> '' and ", (app,)) if app else ("", ())
         query = f"select * from accepted where {of_app}first < ? order by first desc limit 1"
         row = self._row(query, *values, task)
         return None if row is None else self._accepted_row(row)
 
     def accepted_at(self, task: int) -> tuple[int, float] | None:
-        """First task and time of day of the Submit that holds `task`, or of the next one."""
+        """Return the first task and the time of day of the first Submit that begins at `task` or
+        above; None if there is none."""
         query = "select first, at from accepted where first >= ? order by first limit 1"
         results: tuple[int, float] | None = self._row(query, task)
         return results
 
     def last_app(self, scope: str = "") -> str:
-        """Which run of an application submitted last, among the newest messages; "" if none did."""
+        """Return the run of an application that submitted last, among the newest APP_MESSAGES
+        Submits; "" if none of them belongs to a run."""
         query = (
             "select app from (select app, owner from accepted order by first desc limit ?)"
             " where app <> '' and ? in ('', owner) limit 1"
@@ -172,7 +174,8 @@ class Records:
         return "" if row is None else row[0]
 
     def accepted_by_key(self, owner: str, key: str, offset: int) -> tuple[int, int, bytes] | None:
-        """(first id, count, digest) of the Submit stored under an owner's key."""
+        """Return (first id, count, digest) of the Submit with an owner's idempotency key; None if
+        there is none."""
         query = (
             "select first, count, digest from accepted"
             " where owner = ? and key = ? and offset = ? and key not like '~%'"
@@ -181,19 +184,20 @@ class Records:
         return results
 
     def finished(self, after_seq: int = 0) -> Iterator[tuple[int, bytes]]:
-        """(first_seq, packed Completed) in order; DamagedRecord at one that is damaged."""
+        """Yield (first_seq, packed Completed) in order. Raises DamagedRecord at a damaged one."""
         query = "select seq, body, crc from finished where seq > ? order by seq"
         for row in self.rows(query, after_seq):
             yield row[0], self._intact(*row)
 
     def finished_at(self, first_seq: int) -> tuple[bytes, str] | None:
-        """The packed Completed whose completions are numbered from there, and its owner."""
+        """Return the packed Completed whose completions are numbered from `first_seq`, and its
+        owner; None if there is none."""
         result = self._row("select seq, body, crc, owner from finished where seq = ?", first_seq)
         return None if result is None else (self._intact(*result[:3]), result[3])
 
     def finished_after(self, seq: int, owner: str = "") -> bytes | None:
-        """The packed Completed that holds the first completion numbered above `seq`; of those of
-        an `owner`, if one is named."""
+        """Return the packed Completed with the first completion numbered above `seq`; `owner`: of
+        that owner only; "": of all."""
         of_owner = "owner = ?2 and owner <> ''" if owner else "?2 = ''"
         inside = f"select max(seq) from finished where {of_owner} and seq <= ?1 + 1"
         query = (
@@ -204,25 +208,25 @@ class Records:
         return None if row is None else self._intact(*row)
 
     def finished_before(self, seq: int, owner: str = "") -> tuple[int, bytes] | None:
-        """(first_seq, packed Completed) of the newest message that begins below `seq`; of those of
-        an `owner`, if one is named."""
+        """Return (first_seq, packed Completed) of the newest message that begins below `seq`;
+        `owner`: of that owner only; "": of all."""
         of_owner = "owner = ?2 and owner <> ''" if owner else "?2 = ''"
         query = f"select seq, body, crc from finished where {of_owner} and seq < ?1"
         row = self._row(f"{query} order by seq desc limit 1", seq, owner)
         return None if row is None else (row[0], self._intact(*row))
 
     def newest_of(self, owner: str) -> int:
-        """The number of an owner's newest completion; 0 if there is none."""
+        """Return the number of an owner's newest completion; 0 if there is none."""
         query = "select seq + count - 1 from finished where owner = ? and owner <> ''"
         return self._one(f"{query} order by seq desc limit 1", owner) or 0
 
     def count_of(self, owner: str) -> int:
-        """How many completions are an owner's."""
+        """Return the number of completions of an owner."""
         query = "select sum(count) from finished where owner = ? and owner <> ''"
         return self._one(query, owner) or 0
 
     def ended(self) -> dict[TaskState, int]:
-        """How many tasks ended in which state, all starts together."""
+        """Return the number of ended tasks by state, since the environment was created."""
         counts = self._ended("")
         for state, number in self.rows("select state, count(*) from replaced group by state"):
             counts[TaskState(state)] -= number
@@ -231,7 +235,7 @@ class Records:
         return counts
 
     def ended_in(self, first_seq: int) -> dict[TaskState, int]:
-        """The same of one record."""
+        """Return the number of completions of one record, by state."""
         return self._ended("where seq = ?", first_seq)
 
     def _ended(self, where: str, *values: int) -> dict[TaskState, int]:
@@ -242,49 +246,51 @@ class Records:
         return counts
 
     def last_seq(self) -> int:
-        """The number of the newest completion there ever was."""
+        """Return the number of the newest completion, also if it has been removed."""
         query = "select seq + count - 1 from finished order by seq desc limit 1"
         return max(self._one(query) or 0, self.meta(LAST_SEQ))
 
     def next_task(self) -> int:
-        """The first id that was never given out."""
+        """Return the first task id that was never used."""
         query = "select first + count from accepted order by first desc limit 1"
         return max(self._one(query) or 1, self.meta(NEXT_TASK))
 
     def replaced(self) -> Iterator[int]:
-        """Numbers of completions whose task has run again since: no longer its end."""
+        """Yield the numbers of completions that are no longer the end of their task, because it
+        runs again."""
         return (row[0] for row in self.rows("select seq from replaced"))
 
     def file_of(self, name: str) -> tuple[int, int] | None:
-        """Whose file of results this is, and its bytes (0: it was removed); None: nobody's."""
+        """Return the task and the bytes of a result file (0 bytes: it was removed); None if no task
+        has it."""
         results: tuple[int, int] | None = self._row(
             "select task, bytes from file where name = ?", name
         )
         return results
 
     def files(self) -> Iterator[str]:
-        """The names of all files that should be there."""
+        """Yield the names of all result files that were not removed."""
         return (row[0] for row in self.rows("select name from file where bytes > 0"))
 
     def seq_of(self, task: int) -> int | None:
-        """The `first_seq` of the Completed that holds a task, as far as indexed."""
+        """Return the `first_seq` of the Completed with a task's end; None if it is not indexed."""
         return self._one("select seq from result where task = ?", task)
 
     def count_at(self, first_seq: int) -> int:
-        """How many completions a record has."""
+        """Return the number of completions of a record; 0 if there is no such record."""
         return self._one("select count from finished where seq = ?", first_seq) or 0
 
     def tasks_at(self, first_seq: int) -> Iterator[int]:
-        """The tasks of one record that it is still the end of, as far as indexed."""
+        """Yield the indexed tasks whose end is in one record."""
         query = "select task from result where seq = ? order by task"
         return (row[0] for row in self.rows(query, first_seq))
 
     def indexed(self) -> int:
-        """Everything up to this `first_seq` is in the index."""
+        """Return the `first_seq` up to which records are in the index."""
         return self.meta("indexed")
 
     def sent(self) -> array[int]:
-        """All task numbers sent out since the last `settle_sent`, one entry an attempt."""
+        """Return the task numbers of all attempts sent since the last `settle_sent`."""
         task_numbers = array("q")
         for first, count in self.rows("select first, sent from accepted where sent > 0"):
             task_numbers.extend(range(first, first + count))
@@ -293,7 +299,8 @@ class Records:
         return task_numbers
 
     def events(self, since: int, limit: int, owner: str = "") -> list[Event]:
-        """In order; for an `owner`, if one is named: nothing about the tasks of others."""
+        """Return events above `since`, in order. `owner`: without those about tasks of other
+        owners; "": all."""
         query = (
             "select body from event where seq > ?1 and (?3 = '' or owner in ('', ?3))"
             " order by seq limit ?2"
@@ -302,7 +309,7 @@ class Records:
         return [msgspec.msgpack.decode(row[0], type=Event) for row in rows]
 
     def kept_by_owner(self) -> dict[str, int]:
-        """Bytes of the submits, completions and files of results of each owner."""
+        """Return the bytes of the submits, completions and result files of each owner."""
         entries: dict[str, int] = {}
         owner_of = (
             "(select owner from finished where finished.seq <= file.seq order by seq desc limit 1)"
@@ -329,16 +336,17 @@ class Records:
         return self._one("select min(seq) from cursor")
 
     def scaled(self) -> Iterator[tuple[str, int, int, int, int]]:
-        """Pools that people have sized: name, least, most, and both as then configured."""
+        """Yield the pools that administrators have scaled: name, smallest and largest number of
+        workers, and both as configured at that time."""
         for row in self.rows("select * from pool order by name"):
             yield row[0], row[1], row[2], row[3], row[4]
 
     def drained(self) -> Iterator[tuple[str, str]]:
-        """Nodes that people have drained, and why."""
+        """Yield the nodes that administrators have drained, with the reasons."""
         return ((row[0], row[1]) for row in self.rows("select * from drained order by node"))
 
     def policies_told(self) -> dict[str, bytes]:
-        """What a configuration said of policies when it was applied last, by pool."""
+        """Return the packed policies of the configuration that was applied last, by pool."""
         return {row[0]: row[1] for row in self.rows("select pool, body from policy_told")}
 
     def _accepted_row(self, columns: tuple[Any, ...]) -> AcceptedRow:
@@ -360,6 +368,6 @@ class Records:
 
 
 def checksum(row: AcceptedRow) -> int:
-    """CRC-32 of what a row holds and of where it belongs."""
+    """CRC-32 of the content of a row, and of its owner and task numbers."""
     belongs = zlib.crc32(row.owner.encode(), row.first ^ row.count)
     return zlib.crc32(row.body, zlib.crc32(row.routes, belongs))

@@ -2,9 +2,9 @@
 
 Invariant: the row of a reservation, the units of its tasks and the submits and ends that changed
 them are in one transaction, so that `read_reservations` returns a state that existed. An
-unfinished task has a row of units; whether it holds them or is parked follows from the order of
-rows. Each device control is one row, in the commit that precedes the answer. Older journals do not
-have these tables; they are created empty.
+unfinished task has a row of units; the order of rows determines whether it holds them or is parked.
+Each device control is one row, in the commit that precedes the answer. Older journals do not have
+these tables; they are created empty.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DEVICE = msgspec.msgpack.Decoder(DeviceTerms)
 
 
 def reservation_statements(ledger: ReservationLedger, changes: Changes) -> list[Statement]:
-    """What stores these changes."""
+    """Return the statements that store these changes."""
     results: list[Statement] = []
     for number in changes.reservations:
         entry = ledger.all[number]
@@ -59,8 +59,8 @@ def reservation_statements(ledger: ReservationLedger, changes: Changes) -> list[
 def read_reservations(
     records: Records,
 ) -> tuple[StoredReservations, dict[int, tuple[int, int]]]:
-    """The stored reservations and devices, and the reservation and units of each unfinished task
-    under one. JournalError if a row cannot be read."""
+    """Read the stored reservations and devices, and the reservation and units of each unfinished
+    task with a reservation. Raises JournalError if a row cannot be read."""
     try:
         devices = {
             name: _DEVICE.decode(body)
@@ -86,7 +86,7 @@ _CONTROL = msgspec.msgpack.Decoder(DeviceControl)
 
 
 def control_statements(changes: Mapping[str, DeviceControl]) -> list[Statement]:
-    """The statements that store changed controls of devices."""
+    """Return the statements that store changed controls of devices."""
     return [
         ("insert or replace into steered values(?,?)", (device, _encode(control)))
         for device, control in changes.items()
@@ -94,7 +94,7 @@ def control_statements(changes: Mapping[str, DeviceControl]) -> list[Statement]:
 
 
 def read_controls(records: Records) -> dict[str, DeviceControl]:
-    """The stored controls of devices. JournalError if a row cannot be read."""
+    """Read the stored controls of devices. Raises JournalError if a row cannot be read."""
     try:
         return {
             device: _CONTROL.decode(body)
@@ -113,7 +113,7 @@ PACED_SCHEMA = (
 
 
 def paced_statements(changes: Mapping[int, StoredRun | None]) -> list[Statement]:
-    """The statements that store the runs of paced devices, by task."""
+    """Return the statements that store the runs of paced devices, by task."""
     results: list[Statement] = []
     for task, run in changes.items():
         if run is None:
@@ -125,6 +125,6 @@ def paced_statements(changes: Mapping[int, StoredRun | None]) -> list[Statement]
 
 
 def read_paced(records: Records) -> dict[int, StoredRun]:
-    """The runs of paced devices, by task."""
+    """Read the runs of paced devices, by task."""
     rows = records.rows("select task, device, place, earliest_ns from paced_runs")
     return {task: StoredRun(*run) for task, *run in rows}

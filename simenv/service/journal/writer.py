@@ -33,7 +33,7 @@ from simenv.service.support import fault_injection
 
 JOURNAL_FORMAT = 2
 SYNC_DELAY_S = 0.05
-PAGE_BYTES = 4_096  # the least a row adds to the WAL
+PAGE_BYTES = 4_096  # smallest addition of a row to the WAL
 _SCHEMA = """
 create table if not exists meta(key text primary key, value int) without rowid;
 create table if not exists accepted(first integer primary key, count int, at real, key text,
@@ -86,8 +86,8 @@ class Journal:
             ) from error
         self.records = Records(self._db, path)
         self.epoch = self._next_epoch()
-        self.kept_bytes = self.records.kept_by_owner()  # those pending among them
-        self.written_bytes = 0  # about, in all: what tells when a checkpoint is due
+        self.kept_bytes = self.records.kept_by_owner()  # with pending rows
+        self.written_bytes = 0  # since the start, approximately; decides when a checkpoint is due
         self.unsynced = False
         self._accepted: list[AcceptedRow] = []
         self._finished: list[tuple[int | float | bytes | str, ...]] = []
@@ -97,11 +97,11 @@ class Journal:
         self._cursors: list[tuple[str, str, int]] = []
         self._settings: list[tuple[str, tuple[Any, ...]]] = []
         self._force = False
-        self.pending = False  # is anything to be committed?
+        self.pending = False  # there are rows to commit
 
     def _open(self) -> None:
         run = self._db.execute
-        run("pragma auto_vacuum=incremental")  # of a new file; one that is there keeps its own
+        run("pragma auto_vacuum=incremental")  # for a new file; an existing one keeps its mode
         run("pragma journal_mode=wal")
         run("pragma wal_autocheckpoint=0")
         run("pragma busy_timeout=5000")
@@ -147,7 +147,7 @@ class Journal:
         self.pending = True
 
     def sent(self, task_numbers: list[int]) -> None:
-        """Tasks that go out in this pass: the attempt count after a restart is made from these."""
+        """Record tasks that are sent in this pass, from which a restart counts their attempts."""
         self._sent.extend(task_numbers)
         self.pending = True
 
@@ -160,10 +160,11 @@ class Journal:
         *,
         repeatable: bool = True,
     ) -> None:
-        """A packed Completed, whose completions are numbered from `first_seq`, and their states.
-        All tasks in it are of one owner. `repeatable`: of an engine that gives the same again.
+        """Record a packed Completed, whose completions are numbered from `first_seq`, and their
+        states. All of its tasks are of one owner.
 
-        What cannot be computed again, and anything but DONE cannot, forces the commit to the disk.
+        `repeatable`: the engine returns the same results again. Other results, and ends other than
+        DONE, force the commit to disk.
         """
         unhappy = [states.count(state) for state in UNHAPPY]
         crc, now_s = zlib.crc32(body), time.time()
@@ -173,24 +174,24 @@ class Journal:
         self.pending = True
 
     def file(self, name: str, task: int, seq: int, size_bytes: int, owner: str = "") -> None:
-        """The file that holds the large arrays of a task's completion."""
+        """Record the file with the large arrays of a task's completion."""
         self.kept_bytes[owner] = self.kept_bytes.get(owner, 0) + size_bytes
         self._files.append((name, task, seq, size_bytes))
 
     def event(self, event: Event, owner: str = "") -> None:
-        """`owner`: whose task it is about, if it is about one."""
+        """Record an event. `owner`: of the task that it is about; "": about no task."""
         self._events.append((event.seq, msgspec.msgpack.encode(event), owner))
         self.pending = True
 
     def cursor(self, owner: str, name: str, seq: int) -> None:
-        """A promise to whoever acknowledged: stored like an accept."""
+        """Record the position of a cursor; its commit is forced to disk like that of a submit."""
         self._cursors.append((owner, name, seq))
         self._force = self.pending = True
 
     def scaled(
         self, pool: str, min_workers: int, max_workers: int, told_least: int, told_most: int
     ) -> None:
-        """A pool has so many workers from now on; `told_...`: as the configuration has it."""
+        """Record the size of a pool. `told_least`, `told_most`: its size in the configuration."""
         row = (pool, min_workers, max_workers, told_least, told_most)
         self._set("insert or replace into pool values(?,?,?,?,?)", row)
 
@@ -201,7 +202,8 @@ class Journal:
         self._set("delete from drained where node = ?", (node,))
 
     def put(self, statements: list[tuple[str, tuple[Any, ...]]], *, forced: bool) -> None:
-        """Rows of others' tables; `forced`: somebody was told, or is going to be."""
+        """Add statements for other tables to the next commit. `forced`: force it to disk, because
+        the change is or will be acknowledged."""
         if statements:
             self._settings += statements
             self.pending = True
@@ -211,7 +213,8 @@ class Journal:
         self.put([(query, values)], forced=True)
 
     def finished_at(self, first_seq: int) -> bytes | None:
-        """The packed Completed numbered from there, also one that no commit has taken yet."""
+        """Return the packed Completed numbered from `first_seq`, also if it is not committed yet;
+        None if there is none."""
         for row in self._finished:
             if row[0] == first_seq:
                 body = row[6]
@@ -222,14 +225,14 @@ class Journal:
 
     @property
     def owes_ends(self) -> bool:
-        """Did tasks end whose ends no commit has taken yet?"""
+        """True if ends of tasks wait for the next commit."""
         return bool(self._finished)
 
     def commit(self) -> None:
-        """Store all that is pending, as one transaction.
+        """Store all pending rows in one transaction.
 
-        JournalError if that fails: then the accepts are dropped (nobody heard of them), everything
-        else stays pending and is tried again with the next commit.
+        If that fails, raises JournalError and drops the accepted submits, which were not
+        acknowledged yet; all other rows stay pending for the next commit.
         """
         if not self.pending:
             return
@@ -239,7 +242,7 @@ class Journal:
         try:
             fault_injection.hit("journal.commit.before")
             statements = self._statements()
-            if len(statements) == 1:  # is a transaction by itself, for a third of the calls
+            if len(statements) == 1:  # it is a transaction by itself: this saves two of three calls
                 self._db.execute(*statements[0])
             else:
                 self._db.execute("begin immediate")
@@ -261,7 +264,7 @@ class Journal:
         self._force = self.pending = False
 
     def _waiting(self) -> tuple[MutableSequence[Any], ...]:
-        """All that a commit takes."""
+        """Return the lists of pending rows."""
         return (
             self._accepted,
             self._sent,
@@ -273,12 +276,13 @@ class Journal:
         )
 
     def _statements(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """What is pending, as rows to insert."""
+        """Return the statements that store the pending rows."""
         results: list[tuple[str, tuple[Any, ...]]] = []
         if self._accepted:
             sent = set(self._sent)
             for row in self._accepted:
-                # Mostly its first tasks go out in this very pass: a number says that, not a row.
+                # Mostly the first tasks are sent in the same pass: a column counts these, so that
+                # no row of `sent` is needed.
                 at_once = 0
                 while at_once < row.count and row.first + at_once in sent:
                     at_once += 1
@@ -300,20 +304,20 @@ class Journal:
         return results
 
     def sync(self) -> None:
-        """Bring earlier unforced commits to the disk: WAL keeps the order, one write does it."""
+        """Force earlier commits to disk. The WAL keeps their order: one forced commit suffices."""
         with self.transaction("FULL"):
             now = int(time.time())
             self._db.execute("insert or replace into meta values('synced', ?)", (now,))
         self.unsynced = False
 
     def index(self, pairs: list[tuple[int, int]], up_to: int) -> None:
-        """Add (task, first_seq) pairs to the index: called when the loop is idle."""
+        """Add (task, first_seq) pairs to the index; called when the loop is idle."""
         with self.transaction("NORMAL"):
             self._db.executemany("insert or replace into result values(?,?)", pairs)
             self._db.execute("insert or replace into meta values('indexed', ?)", (up_to,))
 
     def settle_sent(self, task_numbers: array[int]) -> None:
-        """Keep only these: called at start, with the attempts of unfinished tasks."""
+        """Replace the recorded attempts; called at start, with those of unfinished tasks."""
         with self.transaction("NORMAL"):
             self._db.execute("delete from sent")
             self._db.execute("update accepted set sent = 0 where sent > 0")
@@ -322,7 +326,8 @@ class Journal:
 
     @contextmanager
     def transaction(self, level: str) -> Iterator[sqlite3.Connection]:
-        """Commit at the end, or roll back and raise JournalError; `level` as in `synchronous`."""
+        """Run the block in one transaction. After an error of SQLite, rolls back and raises
+        JournalError. `level`: as for `pragma synchronous`."""
         try:
             self._synchronous(level)
             self._db.execute("begin immediate")
@@ -340,7 +345,7 @@ class Journal:
         )
 
     def close(self) -> None:
-        """Store what is pending and fold the WAL into the file."""
+        """Commit pending rows, and checkpoint the WAL into the file."""
         self.commit()
         self._synchronous("FULL")
         self._db.execute("pragma wal_checkpoint(truncate)")

@@ -29,33 +29,33 @@ from simenv.wire.messages.queries import Devices as DevicesReply
 
 
 class DeviceRecords:
-    """Used from the loop's thread."""
+    """Descriptions of the devices of all pools. Used from the loop's thread."""
 
     def __init__(self, pools: tuple[PoolSpec, ...]) -> None:
         self._pools = pools
         self._holding = frozenset(pool.name for pool in pools if pool.provider)
-        self._said: dict[str, DeviceInfo] = {}
+        self._descriptions: dict[str, DeviceInfo] = {}
         self.emulated: EmulatedDevices | None = None  # None: there are none
 
     @property
     def documents(self) -> Documents | None:
-        """Noise documents of tasks."""
+        """Store of the noise documents of tasks; None without emulated devices."""
         return None if self.emulated is None else self.emulated.documents
 
     @property
     def drifting(self) -> DriftingDevices | None:
-        """The devices of pools that drift."""
+        """Drifting devices of pools; None without emulated devices."""
         return None if self.emulated is None else self.emulated.drifting
 
     def described(self, pool: str, info: DeviceInfo) -> bool:
-        """A worker of this pool says what it holds; False if that pool holds no machine."""
+        """Store the description of a pool's machine; False if the pool has no machine."""
         if pool not in self._holding:
             return False
-        self._said[pool] = msgspec.structs.replace(info, name=pool)
+        self._descriptions[pool] = msgspec.structs.replace(info, name=pool)
         return True
 
     def take(self, scheduler: Scheduler, message: DeviceDescribed) -> list[Action]:
-        """A worker says what it holds."""
+        """Take the description of a machine from its worker; returns the scheduler's actions."""
         described = message.name, message.epoch, message.start, message.device
         pool, actions = scheduler.device_described(*described)
         if pool:
@@ -63,7 +63,7 @@ class DeviceRecords:
         return actions
 
     def drifted(self, wall_ns: int, scheduler: Scheduler) -> tuple[list[Action], float]:
-        """What changed of devices that drift, and the seconds until the next change."""
+        """Return the actions of drifting devices, and the seconds until their next change."""
         drifting = self.drifting
         if drifting is None:
             return [], math.inf
@@ -71,26 +71,27 @@ class DeviceRecords:
         return actions, 1e-9 * max(0, drifting.next_ns(wall_ns) - wall_ns)
 
     def of(self, pool: str) -> DeviceInfo | None:
-        """The machine of a pool; None if none is known."""
-        return self._said.get(pool)
+        """Return the description of a pool's machine; None if there is none."""
+        return self._descriptions.get(pool)
 
     def named(self, name: str) -> DeviceInfo:
-        """An emulated device, or that of a pool. Raises NotFoundError, OptionError, Waiting."""
+        """Return an emulated device by its name or by that of its pool. Raises NotFoundError,
+        OptionError, Waiting."""
         if self.emulated is None:
             raise NotFoundError(f"there is no device {name[:64]!r}", hint="no devices are emulated")
         return msgspec.structs.replace(self.emulated.info(name), name=name)
 
     def all(self, limits: ClusterLimits) -> list[DeviceInfo]:
-        """Every pool that was asked for and runs circuits, in that order. Raises Waiting while an
-        emulated device is being read, NotFoundError and OptionError where it cannot be."""
+        """Return the devices of all configured pools that run circuits, in order. Raises Waiting
+        while an emulated device is being read, NotFoundError and OptionError if it cannot be."""
         return [self._device(pool, limits) for pool in self._pools if not only_calls(pool)]
 
     def _device(self, pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
-        said = self._said.get(pool.name)
-        if said is not None:
-            return said
+        description = self._descriptions.get(pool.name)
+        if description is not None:
+            return description
         if pool.name in self._holding:
-            return _silent(pool.name)
+            return _undescribed(pool.name)
         if pool.device and self.emulated is not None:
             return msgspec.structs.replace(self.emulated.info(pool.name), name=pool.name)
         from simenv.service.queries.engines import ideal
@@ -99,23 +100,23 @@ class DeviceRecords:
 
     @property
     def infos(self) -> tuple[DeviceInfo, ...]:
-        """All machines that have said what they are."""
-        return tuple(self._said.values())
+        """Descriptions of all machines that have one."""
+        return tuple(self._descriptions.values())
 
 
-def _silent(pool: str) -> DeviceInfo:
-    """A machine that has not said yet what it is."""
+def _undescribed(pool: str) -> DeviceInfo:
+    """Return a placeholder for a machine without a description yet."""
     return DeviceInfo(pool, DeviceKind.HARDWARE, "", "", "", "", 0, 0, (), all_to_all=False)
 
 
 def seen(state: SchedulerState, devices: DeviceRecords) -> RoutingSnapshot:
-    """What routing is told of this moment."""
+    """Return the present state of pools and machines for routing."""
     return RoutingSnapshot(devices.infos, closed_pools(state))
 
 
 def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices) -> ReplySteps:
-    """Every pool as a device, or one emulated device whether a pool holds it or not, or the names
-    of all devices that can be emulated."""
+    """Answer GetDevices: all pools as devices, or one emulated device, also without a pool of it,
+    or the names of all devices that can be emulated."""
     if message.names:
         names_future = None if devices.emulated is None else devices.emulated.registry.names()
         while names_future is not None and not names_future.done():
@@ -140,7 +141,7 @@ def described(devices: DeviceRecords, limits: ClusterLimits, message: GetDevices
 def store_noise(
     devices: DeviceRecords, journal: Journal, owner: str, message: StoreNoise
 ) -> ReplySteps:
-    """Answered when the document is stored."""
+    """Check and store a noise document; the answer follows its commit."""
     emulated = devices.emulated
     assert emulated is not None
     checked = emulated.registry.check(message.body)

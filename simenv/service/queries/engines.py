@@ -47,8 +47,8 @@ def explain(
     devices: EmulatedDevices | None = None,
     estimator: Estimator | None = None,
 ) -> Explained | Refused | Future[Any]:
-    """Refused where the program or its terms would be, whatever the engine. A future: a program of
-    this owner is being looked at beside the loop; ask again when it is done."""
+    """Answer Explain. Returns Refused if no engine would accept the program or its options, or a
+    future while a thread checks the program: then repeat the call when the future is done."""
     try:
         terms, device = message.terms, None
         if devices is not None:
@@ -70,7 +70,9 @@ def explain(
     ]
     if estimator is not None:
         choices = [
-            each if candidate.route is None else _as_learned(each, candidate.route, estimator)
+            each
+            if candidate.route is None
+            else _with_learned_time(each, candidate.route, estimator)
             for each, candidate in zip(choices, considered, strict=True)
         ]
     return Explained(message.request, Explanation(_sizes(result), choices))
@@ -83,7 +85,8 @@ def _only_named(
     present: Capacity,
     seen: RoutingSnapshot,
 ) -> list[EngineCandidate]:
-    """Engines that some pool here runs and that `auto` does not consider for this program."""
+    """Return the candidates that `auto` does not consider for this program, and that some pool
+    runs."""
     if terms.engine != engine_choice.AUTO or terms.pool or terms.prefer:
         return []
     results = []
@@ -113,7 +116,7 @@ def _choice(
             "" if candidate.objection is None else candidate.objection.hint
         )
         if message.terms.engine == engine_choice.AUTO and hint == ELSEWHERE:
-            hint = ""  # auto has looked at all others already
+            hint = ""  # auto has considered all other engines already
         return Choice(
             candidate.engine, False, False, candidate.text, hint, "", 0, 0.0, card.reproducible
         )
@@ -147,8 +150,8 @@ def _choice(
     )
 
 
-def _as_learned(choice: Choice, route: Route, estimator: Estimator) -> Choice:
-    """With the time that runs like it took, and how far such times were off."""
+def _with_learned_time(choice: Choice, route: Route, estimator: Estimator) -> Choice:
+    """Return the choice with the time learned from similar runs, and the error of such times."""
     quality = estimator.quality(route)
     if not quality.count or route.paced:
         return choice
@@ -181,8 +184,8 @@ PROVIDER = "simenv"
 
 @functools.lru_cache(maxsize=1024)
 def ideal(pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
-    """A pool by the engine that a circuit of it would meet: its own, or of a pool of any engine the
-    preferred one of those that run every gate."""
+    """Return a simulator pool as a device, by its engine, or for a pool of any engine by the
+    preferred engine that runs every gate."""
     card = engine_of(pool)
     return DeviceInfo(
         name=pool.name,
@@ -200,8 +203,8 @@ def ideal(pool: PoolSpec, limits: ClusterLimits) -> DeviceInfo:
 
 
 def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
-    """Qubits of the widest program in double precision; of engines whose memory the width alone
-    does not tell, what they take."""
+    """Return the qubits of the widest program in double precision; for engines whose memory does
+    not depend on the width alone, the limit in their card."""
     if card.gpus:
         return max(
             ranks.widest_of(pool, limits) for pool in pools if engine_choice.runs(pool, card)
@@ -211,7 +214,7 @@ def width(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) 
 
 
 def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
-    """The gates it runs as they are written."""
+    """Return the gates that an engine runs without decomposition."""
     return tuple(
         GateInfo(gate.name, gate.qubits, gate.params)
         for gate in GATES.values()
@@ -221,7 +224,8 @@ def gates_of(card: EngineCard) -> tuple[GateInfo, ...]:
 
 @functools.lru_cache(maxsize=1)
 def engines_view(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> list[EngineInfo]:
-    """All that run circuits, but those that only drills name; one on GPUs where a pool has it."""
+    """Return all engines that run circuits, without those for tests; engines on GPUs only if a pool
+    has them."""
     return [
         _view(card, pools, limits)
         for card in catalog.engine_cards()

@@ -1,7 +1,7 @@
 """Answers to read-only queries, computed after the commit of a pass.
 
 Invariant: a long answer is computed in steps, between which the event loop does its other work; no
-step depends on state that must stay unchanged until the next.
+step requires that state stays unchanged until the next step.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ PAGE_BYTES = 4 * 2**20  # of completions, unless one alone is larger
 PAGE_NS = 2_000_000  # for a page of history: less than a slice of the loop
 MOST_EVENTS = 1_000
 OTHER_USERS_NS = 60 * 10**9  # age at which the list of other users is read again from /proc
-LOOK_TASKS = 16  # made between two looks at the clock
+LOOK_TASKS = 16  # entries of an answer between two checks of the clock
 
 
 class Cancelling(m.Cancel, frozen=True):
-    """A Cancel that was carried out; `message` as `State.cancel` gave them."""
+    """A Cancel that was executed; `words`: one for each task, as from `Scheduler.cancel`."""
 
     words: list[str]
 
 
 class QueryHandlers:
-    """Reads the daemon's parts, changes nothing but who watches what, who is let in and who
-    shuts down."""
+    """Answers to queries of clients. They change nothing but watched tasks, stored noise documents
+    and results, and the service's drain on a Shutdown."""
 
     def __init__(self, service: ServiceView) -> None:
         self._service = service
@@ -70,19 +70,19 @@ class QueryHandlers:
         self._log = Log(service.journal, service.completions, service.state)
 
     def is_ready(self, message: m.FromClient) -> bool:
-        """Can it be answered without waiting for what is still being loaded, or compiled?"""
+        """Return whether a query can be answered now; some need modules that are still loading."""
         return self._service.submit_queue.admission is not None or not isinstance(
             message, Explain | GetEngines
         )
 
     def has_room(self, peer: bytes, identity: Identity) -> bool:
-        """Can an answer be sent to that connection, and be read for its owner, now?"""
+        """Return whether an answer can be sent to a connection, and files be read for its owner."""
         return self._service.listener.room(peer) and self._service.result_requests.room(
             identity.owner
         )
 
     def answer(self, peer: bytes, identity: Identity, message: m.FromClient) -> ReplySteps:
-        """The packed answers to one question, as far as it is for `identity` to know."""
+        """Yield the packed answers to one query, with the data that `identity` may see."""
         service = self._service
         match message:
             case m.Hello():
@@ -107,16 +107,16 @@ class QueryHandlers:
                 yield from described(service.devices, service.state.capacity().limits, message)
             case StoreNoise():
                 yield from store_noise(service.devices, service.journal, identity.owner, message)
-            case m.Shutdown():  # told before it is done: what follows may be quick
+            case m.Shutdown():  # the answer precedes the drain, which may end at once
                 held = sum(len(worker.held) for worker in self._service.state.workers.values())
                 queued = len(self._service.state.tasks) - held
                 yield codec.encode(m.Stopping(message.request, held, queued))
                 self._service.drain(now=message.now)
             case _:
-                yield codec.encode(self._one(identity, message))
+                yield codec.encode(self._single_answer(identity, message))
 
     def _explain(self, owner: str, message: Explain) -> ReplySteps:
-        # With numpy and kernels, which are loaded beside the loop.
+        # This module imports numpy and kernels, which are loaded in a thread.
         from simenv.service.queries.engines import explain
 
         service = self._service
@@ -136,7 +136,7 @@ class QueryHandlers:
                 return
             yield result
 
-    def _one(self, identity: Identity, message: m.FromClient) -> m.ToClient:
+    def _single_answer(self, identity: Identity, message: m.FromClient) -> m.ToClient:
         service, scope, now_ns = self._service, identity.scope, time.monotonic_ns()
         present = service.state.capacity()
         match message:
@@ -162,7 +162,7 @@ class QueryHandlers:
                     message.request, pool_infos(service.state, now_ns), node_infos(service.state)
                 )
             case GetEngines():
-                # With numpy and kernels, which are loaded beside the loop; likewise below.
+                # This module imports numpy and kernels, which are loaded in a thread.
                 from simenv.service.queries.engines import engines_view
 
                 return Engines(message.request, engines_view(service.config.pools, present.limits))
@@ -216,7 +216,7 @@ class QueryHandlers:
             result = completions.ends(place, set(task_numbers), scope)
             yield from map(codec.encode, result)
             there = {completion.task for group in result for completion in group.results}
-            # What is only about to be stored, or has just been queued again, is asked for again.
+            # Clients repeat the query for ends that are not committed yet or were withdrawn.
             unknown += [
                 number
                 for number in task_numbers
@@ -227,7 +227,7 @@ class QueryHandlers:
         yield codec.encode(m.UnknownTasks(message.request, unknown, gone))
 
     def _is_gone(self, number: int, scope: str) -> bool:
-        """Was this id given out once, as far as `scope` may know, and is its end no longer kept?"""
+        """Return whether an id was used, is visible in `scope`, and its end is no longer kept."""
         if not 0 < number < self._service.state.next_task:
             return False
         owner = self._service.journal.records.owner_of(number)
@@ -277,7 +277,7 @@ class QueryHandlers:
         )
 
     def _page(self, scope: str, message: m.GetCompletions) -> ReplySteps:
-        """Messages are read one by one: together they may be larger than any page."""
+        """Answer GetCompletions; records are read one by one, since all may exceed a page."""
         groups: list[m.Completed] = []
         since, size, taken = message.since, 0, 0
         while taken < message.limit and len(groups) < COMPLETION_GROUPS:
@@ -295,7 +295,7 @@ class QueryHandlers:
         yield codec.encode(m.CompletionPage(message.request, groups, self.newest(scope)))
 
     def newest(self, scope: str) -> int:
-        """The number of the newest completion in a scope."""
+        """Return the number of the newest completion in a scope."""
         return (
             self._service.journal.records.newest_of(scope)
             if scope
@@ -303,7 +303,7 @@ class QueryHandlers:
         )
 
     def cancel(self, message: Cancelling, scope: str) -> list[Action]:
-        """What follows for the tasks that have not ended; one out of scope is not there."""
+        """Cancel unfinished tasks; returns the actions. Tasks out of scope count as unknown."""
         tasks = self._service.state.tasks
         seen = [r for r in map(tasks.get, message.tasks) if r is not None]
         mine = {r.number for r in seen if scope in ("", r.batch.owner)}
@@ -314,7 +314,7 @@ class QueryHandlers:
         return actions
 
     def _cancelled(self, peer: bytes, scope: str, message: Cancelling) -> ReplySteps:
-        """The answer, with what has ended before looked up in the journal; after the commit."""
+        """Answer a Cancel after the commit, with ended tasks looked up in the journal."""
         service = self._service
         absent = [place for place, word in enumerate(message.words) if word == "unknown"]
         for count, place in enumerate(absent, 1):
@@ -325,14 +325,14 @@ class QueryHandlers:
             if not count % LOOK_TASKS:
                 yield None
         answer = codec.encode(m.Cancelled(message.request, message.words))
-        if service.journal.pending:  # a commit has failed: told when it is stored
+        if service.journal.pending:  # a commit has failed: answer when it is stored
             service.executor.outbox.append((peer, answer))
         else:
             yield answer
 
-    def _others(self, now_ns: int) -> tuple[int, ...]:
-        """User ids with processes on this node; empty where the launcher is not exposed to them.
-        /proc is read at most once in OTHER_USERS_NS, however often the status is asked for."""
+    def _users_of_node(self, now_ns: int) -> tuple[int, ...]:
+        """Ids of other users with processes on this node; empty if the launcher is not exposed.
+        /proc is read at most once in OTHER_USERS_NS, however often clients query the status."""
         if self._service.facts.exposure and now_ns >= self._next_others_ns:
             self._next_others_ns = now_ns + OTHER_USERS_NS
             self._other_users = other_users()
@@ -352,7 +352,7 @@ class QueryHandlers:
             service.backup.error if service.backup else "",
         ]
         trouble.append(task_views.ending(state.limits.end_ns, now_ns))
-        trouble.append(task_views.exposed(service.facts.exposure, self._others(now_ns)))
+        trouble.append(task_views.exposed(service.facts.exposure, self._users_of_node(now_ns)))
         return ServiceInfo(
             name=service.config.name,
             version=__version__,

@@ -31,13 +31,13 @@ from simenv.wire.messages.client import STATES, Completed, Submit
 from simenv.wire.messages.queries import GetHistory, GetSpec, History, LogRow, Spent, Submitted
 
 PAGE_ROWS = 1_000
-MESSAGES_KEPT = 64  # of ended tasks; neighbours ended in the same ones
+MESSAGES_KEPT = 64  # cached records of ended tasks; neighbouring tasks share them
 STRUCTURES_KEPT = 10_000
 _NOTHING = Spent()
 
 
 class End(msgspec.Struct, frozen=True, gc=False):
-    """How a task ended."""
+    """End of a task, or the present state of an unfinished one."""
 
     state: TaskState
     attempts: int
@@ -50,7 +50,7 @@ class End(msgspec.Struct, frozen=True, gc=False):
 
 
 class StoredSubmit(msgspec.Struct, frozen=True):
-    """One stored Submit, opened."""
+    """One stored Submit, decoded."""
 
     name: str  # the id of its first task
     row: AcceptedRow
@@ -59,28 +59,28 @@ class StoredSubmit(msgspec.Struct, frozen=True):
 
 
 class Log:
-    """Used from the loop's thread."""
+    """Reader of history rows. Used from the loop's thread."""
 
     def __init__(self, journal: Journal, completions: Completions, state: SchedulerState) -> None:
         self._journal = journal
         self._completions = completions
         self._state = state
         self._source: StoredSubmit | None = None
-        self._ends: dict[int, End] = {}  # of the tasks in the messages kept
-        self._kept: OrderedDict[int, list[int]] = OrderedDict()  # message -> its tasks
-        self._walked = 0  # how far the last page came
+        self._ends: dict[int, End] = {}  # of the tasks in cached records
+        self._kept: OrderedDict[int, list[int]] = OrderedDict()  # cached record -> its tasks
+        self._walked = 0  # last task of the last page
         self._structures: dict[bytes, str] = {}
 
     def page(self, message: GetHistory, scope: str, deadline_ns: int) -> History:
-        """Rows after `q.after`, or before `q.before` with the newest first; `scope`: the only owner
-        whose tasks may be seen, if any."""
+        """Return rows after `message.after`, or before `message.before` with the newest first.
+        `scope`: the only owner whose tasks may be seen; "": all owners."""
         back = message.before > 0
         last = (
             message.before
             if back
             else max(message.after, self._before(message.since_s) if message.since_s else 0)
         )
-        if last != self._walked:  # another walk: a broken result may have been found again since
+        if last != self._walked:  # not the next page: cached ends may have been withdrawn since
             self._ends.clear()
             self._kept.clear()
         limit = min(max(1, message.limit), PAGE_ROWS)
@@ -105,7 +105,8 @@ class Log:
         return History(message.request, rows, last, complete, back)
 
     def submitted(self, message: GetSpec, scope: str) -> Submitted | None:
-        """What one task was asked for; None if there is none of that number."""
+        """Return the submitted options and program of one task; None if there is no such task in
+        `scope`."""
         source = self._after(message.task - 1, "") if message.task else None
         if source is None or message.task < source.row.first:
             return None
@@ -119,7 +120,7 @@ class Log:
         )
 
     def _after(self, task: int, app: str) -> StoredSubmit | None:
-        """The Submit that holds the first task above `task`, opened; the last one is kept."""
+        """Return the decoded Submit with the first task above `task`; the last one is cached."""
         kept = self._source
         if (
             kept is not None
@@ -131,8 +132,8 @@ class Log:
         return None if row is None else self._opened(row)
 
     def _below(self, task: int, message: GetHistory) -> StoredSubmit | None:
-        """The Submit that holds the last task below `task`, opened, of the run and the time that
-        are asked for; the last one is kept."""
+        """Return the decoded Submit with the last task below `task`, of the requested run and time;
+        the last one is cached."""
         kept = self._source
         if (
             kept is not None
@@ -150,10 +151,11 @@ class Log:
         return self._source
 
     def _before(self, since_s: float) -> int:
-        """The last task accepted before a time of day, by bisection: they came in their order."""
+        """Return the last task accepted before a time of day, by bisection over Submits, which are
+        in the order of time."""
         records = self._journal.records
         after = records.next_task()
-        low, high = 0, after  # the Submit looked for begins in (low, high]
+        low, high = 0, after  # the first Submit after that time begins in (low, high]
         while high - low > 1:
             middle = (low + high) // 2
             result = records.accepted_at(middle)
@@ -164,7 +166,7 @@ class Log:
         return after - 1
 
     def _row(self, source: StoredSubmit, task: int, structure: bool) -> LogRow | None:
-        """None where the journal keeps nothing of the task's end any more."""
+        """Return the row of a task; None if the journal no longer keeps its end."""
         place = task - source.row.first
         spec, terms, route = source.submit.tasks[place], source.submit.terms, source.routes[place]
         end = self._end(task)
@@ -205,7 +207,7 @@ class Log:
     def _end(self, task: int) -> End | None:
         record = self._state.tasks.get(task)
         if record is not None:
-            return self._so_far(record)
+            return self._unfinished_end(record)
         end = self._ends.get(task)
         if end is None:
             place = self._completions.place(task)
@@ -215,7 +217,7 @@ class Log:
         return end
 
     def _keep(self, place: int) -> None:
-        """Read a message of ends; the one read first of those kept makes room for it."""
+        """Cache the ends of one record; the oldest cached record is dropped."""
         ends = self._open(place)
         self._ends.update(ends)
         self._kept[place] = list(ends)
@@ -223,8 +225,8 @@ class Log:
             for task in self._kept.popitem(last=False)[1]:
                 self._ends.pop(task, None)
 
-    def _so_far(self, record: TaskRecord) -> End:
-        """A task that waits or runs."""
+    def _unfinished_end(self, record: TaskRecord) -> End:
+        """Return the state of an unfinished task as an End."""
         now_ns = time.monotonic_ns()
         info = task_view(self._state, record, now_ns)
         until_ns = now_ns if record.phase in UNSENT else record.sent_ns
@@ -232,7 +234,7 @@ class Log:
         return End(info.state, info.attempt, 0, timing, info.worker, "", info.reason)
 
     def _open(self, place: int) -> dict[int, End]:
-        """The ends in one stored message."""
+        """Return the ends in one stored record, by task."""
         stored = self._journal.records.finished_at(place)
         if stored is None:
             return {}

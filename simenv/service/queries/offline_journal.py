@@ -1,8 +1,7 @@
 """Answer listings and results from the journal of a service that is down.
 
 Nothing is changed, queued or run. Invariant: the journal is opened with SQLite's `mode=ro`, so a
-service that starts meanwhile is not disturbed; SQLite may leave its empty `-wal` and its `-shm`
-file.
+service that starts meanwhile is not disturbed; SQLite may leave an empty `-wal` and a `-shm` file.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from simenv.wire.messages import client as m
 from simenv.wire.messages.queries import App, GetApp, GetHistory, GetSpec
 
 DOWN = "the service is down"
-HISTORY_NS = 50_000_000  # for a page of history: nobody else waits for this reader
+HISTORY_NS = 50_000_000  # for a page of history: this process has no other work
 
 
 class StoredJournal(Journal):
-    """The reading half of a Journal: nothing that writes may be called."""
+    """Journal for reading: its methods that write must not be called."""
 
     def __init__(self, path: Path) -> None:
-        """Raises JournalError if it cannot be read, or has another format."""
+        """Open the journal. Raises JournalError if it cannot be read, or has another format."""
         self.path = path
         try:
             self._db = sqlite3.connect(
@@ -56,12 +55,12 @@ class StoredJournal(Journal):
         self.records = Records(self._db, path)
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the database. Idempotent."""
         self._db.close()
 
 
 class StoredLog(Log):
-    """`simenv history` without a scheduler: a task without a stored end is queued."""
+    """Reader of history rows without a scheduler: a task without a stored end counts as queued."""
 
     def _end(self, task: int) -> End | None:
         return super()._end(task) or End(
@@ -70,12 +69,12 @@ class StoredLog(Log):
 
 
 class Archive:
-    """The environment whose journal this is, as far as the journal tells."""
+    """Answers about an environment from its journal alone."""
 
     def __init__(self, name: str, paths: EnvironmentPaths) -> None:
-        """Take the live journal or, where that is not on this machine, its copy.
+        """Open the live journal or, if it is not on this machine, its copy.
 
-        Raises NotFoundError where there is neither, JournalError.
+        Raises NotFoundError if there is neither, JournalError.
         """
         existing = [path for path in (paths.journal, paths.copy) if path.exists()]
         if not existing:
@@ -93,11 +92,11 @@ class Archive:
         self._log = StoredLog(self._journal, self._completions, empty)
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the journal. Idempotent."""
         self._journal.close()
 
     def answer(self, message: m.FromClient) -> Iterator[bytes]:
-        """The packed answers to one message; Refused for what needs a service."""
+        """Yield the packed answers to one message; Refused for requests that need a service."""
         for answer in self._answers(message):
             yield codec.encode(answer)
 

@@ -1,9 +1,9 @@
 """Queue of queries, answered within a time slice of each pass of the event loop.
 
-Invariant: a pass spends its slice and one step on queries. Owners take turns, and the connections
-of each; the queries of one connection are answered in order, but a Ping while a program is examined
-in another thread. A connection that does not read its answers gets no more until it does, and the
-bytes of an owner's waiting queries are bounded.
+Invariant: a pass spends its slice and one step on queries. Owners take turns, and so do the
+connections of each. The queries of one connection are answered in order, except a Ping while a
+program is checked in the other thread. A connection that does not read its answers gets no more
+until it does, and the bytes of an owner's waiting queries are bounded.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from simenv.wire.auth import Identity
 from simenv.wire.messages import client as m
 from simenv.wire.refusals import refusal
 
-MAX_QUERIES_PER_CONNECTION = 1_024  # questions of one connection that wait
-MAX_OWNER_BYTES = 32 * 2**20  # of one owner's questions that wait
-QUERY_BYTES = 512  # what one takes beside its message
+MAX_QUERIES_PER_CONNECTION = 1_024  # waiting queries of one connection
+MAX_OWNER_BYTES = 32 * 2**20  # of the waiting queries of one owner
+QUERY_BYTES = 512  # memory of a query besides its message
 TURN_NS = 2_000_000
 RETRY_AFTER_S = 1.0
-RECHECK_NS = 10_000_000  # between two looks whether somebody reads again
+RECHECK_NS = 10_000_000  # between two checks whether held connections read again
 
-# Packed answers; None: nothing to send yet, look at the clock; a future: nothing until it is done.
+# Packed answers; None: nothing to send yet, check the clock; a future: wait until it is done.
 ReplySteps = Iterator[bytes | Future[Any] | None]
 
 
 class PendingQuery(msgspec.Struct, eq=False):
-    """A question, and how far its answer has come."""
+    """A query, and the state of its answer."""
 
     identity: Identity
     message: m.FromClient
     size_bytes: int
     steps: ReplySteps | None = None
-    background_check: Future[Any] | None = None  # in another thread, without which it cannot go on
+    background_check: Future[Any] | None = None  # the check in the other thread that it waits for
 
 
 class QueryQueue:
@@ -64,39 +64,39 @@ class QueryQueue:
         whether an answer can be sent to that connection now."""
         self._is_ready = is_ready
         self._has_room = has_room
-        self._early: dict[bytes, list[PendingQuery]] = {}  # asked before they could be answered
+        self._early: dict[bytes, list[PendingQuery]] = {}  # queries that wait for `resume`
         self._answer = answer
         self._on_damaged_record = on_damaged_record
         self._send = send
         self._waiting: FairQueue[PendingQuery] = FairQueue()
-        # Of connections without room, or whose first question waits for another thread.
+        # Queries of connections without room, or whose first query waits for the other thread.
         self._held: dict[bytes, tuple[str, deque[PendingQuery]]] = {}
-        self._parked: set[bytes] = set()  # the latter of these
-        self.pending_bytes: dict[str, int] = {}  # by owner; empty: nobody waits for an answer
+        self._parked: set[bytes] = set()  # connections whose first query waits for the thread
+        self.pending_bytes: dict[str, int] = {}  # by owner; empty: no query waits
         self._next_look_ns = 0
 
     @property
     def busy(self) -> bool:
-        """Does anybody wait for an answer that could be given?"""
+        """True if a query can be answered now."""
         return bool(self._waiting)
 
     @property
     def holds(self) -> bool:
-        """Does anybody wait for an answer who does not read those he has got?"""
+        """True if queries wait whose connections do not read their answers."""
         return bool(self._held)
 
     @property
     def parked(self) -> bool:
-        """Does anybody wait for a program that is examined in another thread? To ask again and
-        again would take the processor from that thread."""
+        """True if queries wait for checks in the other thread. Continuous polling would take the
+        processor from that thread."""
         return bool(self._parked)
 
     def enqueue(
         self, peer: bytes, identity: Identity, message: m.FromClient, size_bytes: int = 0
     ) -> None:
-        """`process` will come to it; QueueFullError if too many wait already, or too large ones.
-        `size_bytes`: of its message."""
-        if peer in self._parked and type(message) is m.Ping:  # the service lives, whatever it does
+        """Queue a query for `process`. `size_bytes`: of its message. Raises QueueFullError if too
+        many queries of the connection, or too many bytes of the owner, wait already."""
+        if peer in self._parked and type(message) is m.Ping:  # it tests that the service is alive
             for step in self._answer(peer, identity, message):
                 if isinstance(step, bytes):
                     self._send(peer, step)
@@ -130,7 +130,7 @@ class QueryQueue:
             self._waiting.put(owner, peer, query)
 
     def resume(self) -> None:
-        """What was asked too early can be answered now."""
+        """Queue the queries that were not ready when they arrived."""
         early, self._early = self._early, {}
         for peer, queries in early.items():
             held = self._held.get(peer)
@@ -141,7 +141,7 @@ class QueryQueue:
                     self._waiting.put(query.identity.owner, peer, query)
 
     def process(self, deadline_ns: int) -> None:
-        """Answer until the deadline."""
+        """Answer queries until the deadline."""
         self._release_connections()
         while self._waiting:
             owner, peer, query = self._waiting.first()
@@ -161,12 +161,12 @@ class QueryQueue:
                 return
 
     def _hold_connection(self, owner: str, peer: bytes) -> None:
-        """The connection whose turn it is has none until it is let go."""
+        """Hold the connection whose turn it is, until it is released."""
         held = self._held.setdefault(peer, (owner, deque()))
         held[1].extend(self._waiting.remove_connection())
 
     def _release_connections(self) -> None:
-        """Those who read again, or whose program has been examined, are answered again."""
+        """Release held connections that read again or whose check has ended."""
         for peer in list(self._parked):
             owner, items = self._held[peer]
             future = items[0].background_check
@@ -193,7 +193,7 @@ class QueryQueue:
             del self.pending_bytes[owner]
 
     def _advance(self, peer: bytes, query: PendingQuery, deadline_ns: int) -> bool:
-        """Some steps of one answer; True when that was all."""
+        """Do some steps of one answer. Returns True when the answer is complete."""
         try:
             try:
                 if query.steps is None:

@@ -1,4 +1,4 @@
-"""Interface of the running service that answers to queries are computed from."""
+"""Interface of the running service for the computation of answers to queries."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from simenv.wire.transport.zmq_transport import Listener
 
 
 class RuntimeFacts(msgspec.Struct, frozen=True):
-    """What is true for the whole life of this process."""
+    """Facts that stay the same for the whole life of this process."""
 
     node: str
     ended_before: dict[TaskState, int]
-    resumed: str = ""  # from which journal, in words
-    launcher: str = ""  # which one, and why
-    allocation: str = ""  # whose nodes these are, in words
-    end_s: float = 0.0  # wall clock, when the site ends it; 0: never
-    exposure: str = ""  # why other users of a node can run programs through the launcher
+    resumed: str = ""  # journal from which it started, as text
+    launcher: str = ""  # the chosen launcher, with the reason
+    allocation: str = ""  # source of the nodes, as text
+    end_s: float = 0.0  # wall clock of the end of the allocation; 0: never
+    exposure: str = ""  # reason why other users can run programs through the launcher; "": none
 
 
 class ServiceView(Protocol):
-    """What is asked about: the parts of a running service that answers are made from."""
+    """The parts of a running service from which answers to queries are computed."""
 
     @property
     def config(self) -> Config: ...

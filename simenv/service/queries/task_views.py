@@ -27,18 +27,17 @@ from simenv.wire import codec
 from simenv.wire.messages.client import STATES, Completed, Completion, Failure, Submit
 
 MAX_LISTED = 10_000
-SOON_S = 900.0  # before the end of the allocation: people are warned
+SOON_S = 900.0  # before the end of the allocation: `simenv status` shows a warning
 
 
 def listed(
     state: SchedulerState, scope: str, limit: int
 ) -> tuple[int, list[tuple[TaskRecord, int]]]:
-    """How many tasks there are, and the first of them with their turns (0: not told): running, then
-    sent ahead, then waiting in their order, then those that wait for units or other tasks. `scope`:
-    whose they must be, see Identity.
+    """Return the number of unfinished tasks, and the first of them with their turns (0: not
+    stated): running, prefetched, waiting in order, then those that wait for units or other tasks.
 
-    An owner is not told her turn among everybody's: finding it out means looking through the whole
-    queue.
+    `scope`: the only owner whose tasks may be seen, see Identity. Such a listing has no turns,
+    because they would require a search through the whole queue.
     """
     held = [r for w in state.workers.values() for r in w.held.values()]
     held += [state.tasks[number] for number in state.paced.held]
@@ -58,7 +57,7 @@ def listed(
 
 
 def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
-    """Those that wait for units of their reservations, with their turns there."""
+    """Return tasks that wait for units of their reservations, with their turns there."""
     each = (
         enumerate(reservation.parked.values(), 1)
         for reservation in state.reservations.live.values()
@@ -68,7 +67,7 @@ def _parked(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
 
 
 def _dependent(state: SchedulerState, limit: int) -> list[tuple[TaskRecord, int]]:
-    """Those that wait for other tasks alone."""
+    """Return tasks that wait only for other tasks."""
     each = (group.tasks[number] for number, group in state.dependencies.by_task.items())
     return [(r, 0) for r in itertools.islice((r for r in each if r.phase == DEPENDENT), limit)]
 
@@ -80,7 +79,7 @@ def task_view(
     place: int = 0,
     forecast: Forecast | None = None,
 ) -> TaskInfo:
-    """One unfinished task; `place` is its turn in the queue if known."""
+    """Return the view of one unfinished task. `place`: its turn in the queue; 0: not known."""
     running = record.phase in RUNS
     worker = state.workers.get(record.worker)
     settings, done, passes = worker.passes if worker is not None else (0, 0, 0)
@@ -107,7 +106,7 @@ def task_view(
 
 
 def _place(state: SchedulerState, record: TaskRecord) -> int:
-    """Its turn among those that wait for units of its reservation."""
+    """Return the turn of a task among those that wait for units of its reservation."""
     return list(state.reservations.by_task[record.number].parked).index(record.number) + 1
 
 
@@ -128,7 +127,8 @@ def _ordinal(number: int) -> str:
 def workers_view(
     state: SchedulerState, scope: str, now_ns: int
 ) -> tuple[list[WorkerInfo], list[PoolInfo]]:
-    """`scope`: whose tasks may be named; see Identity."""
+    """Return the views of all workers and pools. `scope`: the only owner whose tasks may be named,
+    see Identity."""
     workers = []
     for worker in state.workers.values():
         running, record = next(iter(worker.held.items()), (0, None))
@@ -154,7 +154,7 @@ def workers_view(
 
 
 def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], trouble: list[str]) -> tuple[str, ...]:
-    """What an operator should know, in words."""
+    """Return the warnings of `simenv status`: troubles, unusable nodes and pools."""
     lines = [text for text in trouble if text]
     lines += [f"node {node.name} is {node.state}: {node.reason}" for node in nodes if node.reason]
     for info in pools:
@@ -164,7 +164,7 @@ def warnings(pools: list[PoolInfo], nodes: list[NodeInfo], trouble: list[str]) -
 
 
 def ending(end_ns: int, now_ns: int) -> str:
-    """That the site takes the nodes back soon; "" while there is time. `end_ns` 0: never."""
+    """Return a warning that the allocation ends soon, or "". `end_ns` 0: it never ends."""
     left_s = (end_ns - now_ns) / 1e9
     if not end_ns or left_s > SOON_S:
         return ""
@@ -173,7 +173,8 @@ def ending(end_ns: int, now_ns: int) -> str:
 
 
 def exposed(exposure: str, others: Sequence[int]) -> str:
-    """That other users can run programs through the launcher; "" where there are none."""
+    """Return a warning that other users can run programs through the launcher; "" if there are no
+    such users."""
     if not exposure or not others:
         return ""
     count = f"{len(others)} other user{'s' * (len(others) != 1)}"
@@ -182,7 +183,7 @@ def exposed(exposure: str, others: Sequence[int]) -> str:
 
 
 class FinalTasks:
-    """Views of tasks that are final."""
+    """Views of ended tasks, from the journal."""
 
     def __init__(self, journal: Journal, completions: Completions) -> None:
         self._journal = journal
@@ -194,7 +195,7 @@ class FinalTasks:
         return None if result is None else self._view(*result)
 
     def newest(self, limit: int, scope: str) -> Iterator[TaskInfo | None]:
-        """The newest first; None where a step brought nothing."""
+        """Yield the views of ended tasks, the newest first; None after a step without a view."""
         left, below = limit, self._completions.next_seq
         while left > 0:
             result = self._journal.records.finished_before(below, scope)
@@ -211,12 +212,12 @@ class FinalTasks:
                         return
 
     def waiting(self, number: int, reason: str) -> TaskInfo | None:
-        """A task that was accepted and has no stored end, for readers of a journal without a
-        scheduler; None if there is none of that number."""
+        """Return the view of an accepted task without a stored end, for readers of a journal
+        without a scheduler; None if the task was never accepted."""
         row = self._journal.records.accepted_of(number)
         if row is None:
             return None
-        terms, shots, route, owner = self._asked(number)
+        terms, shots, route, owner = self._submitted(number)
         return TaskInfo(
             id=task_name(number),
             name=terms.name,
@@ -233,7 +234,7 @@ class FinalTasks:
         )
 
     def _view(self, completed: Completed, completion: Completion) -> TaskInfo:
-        terms, shots, route, owner = self._asked(completion.task)
+        terms, shots, route, owner = self._submitted(completion.task)
         state = STATES[completion.state]
         reason = ""
         if state is not TaskState.DONE:
@@ -255,9 +256,9 @@ class FinalTasks:
             reservation=terms.reservation,
         )
 
-    def _asked(self, task: int) -> tuple[TaskOptions, int, Route | None, str]:
-        """Terms, shots, route and owner of a task. Neighbours come from one Submit: the last is
-        kept."""
+    def _submitted(self, task: int) -> tuple[TaskOptions, int, Route | None, str]:
+        """Return options, shots, route and owner of a task. The last Submit is cached, because
+        neighbouring tasks mostly share it."""
         if self._last is None or not 0 <= task - self._last[0].first < self._last[0].count:
             row = self._journal.records.accepted_of(task)
             if row is None:

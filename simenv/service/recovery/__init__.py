@@ -1,1 +1,1 @@
-"""From a journal to a running scheduler."""
+"""Restoration of the scheduler from the journal, and of damaged results."""

@@ -22,7 +22,8 @@ from simenv.wire.messages.client import STATES, Completion
 
 
 class ResultRepair:
-    """Used from the loop's thread. Whatever is raised, nothing has changed then."""
+    """Requeues tasks with damaged results. Used from the loop's thread. If a method raises, nothing
+    has changed."""
 
     def __init__(self, journal: Journal, scheduler: Scheduler, completions: Completions) -> None:
         self._journal = journal
@@ -30,9 +31,9 @@ class ResultRepair:
         self._completions = completions
 
     def task(self, seq: int, completion: Completion) -> None:
-        """A task whose payload or file is broken; `seq` is its completion's number.
+        """Requeue a task with a damaged payload or file; `seq` is the number of its completion.
 
-        Raises JournalError, and ConfigError if it cannot run on what this environment has now.
+        Raises JournalError, and ConfigError if the present environment cannot run the task.
         """
         number, state = completion.task, STATES[completion.state]
         waiting = self._parts(number, completion.attempts)
@@ -49,7 +50,7 @@ class ResultRepair:
         queue(self._scheduler, waiting, self._completions)
 
     def record(self, first_seq: int) -> list[int]:
-        """All tasks of a record that cannot be read; returns them. Raises as `task`."""
+        """Requeue all tasks of a record that cannot be read; returns them. Raises as `task`."""
         self._completions.index_all()
         if self._completions.unindexed:
             raise JournalError("ends of tasks wait to be stored", hint="free space on its disk")
@@ -73,7 +74,7 @@ class ResultRepair:
 
 
 def drop(journal: Journal, first_seq: int, tasks: list[int]) -> None:
-    """Delete a record that cannot be read: its tasks are unfinished from now on."""
+    """Delete a record that cannot be read, so that its tasks are unfinished again."""
     last, count = journal.records.last_seq(), journal.records.count_at(first_seq)
     with journal.transaction("FULL") as db:
         db.execute("insert or replace into meta values(?,?)", (LAST_SEQ, last))
@@ -86,8 +87,8 @@ def drop(journal: Journal, first_seq: int, tasks: list[int]) -> None:
 
 
 def drop_damaged_records(journal: Journal) -> int:
-    """At a start, before the journal is replayed: records that cannot be read are dropped, so that
-    their tasks run again; how many there were."""
+    """Drop all records that cannot be read, so that their tasks run again; called at a start,
+    before the journal is replayed. Returns their number."""
     dropped = 0
     while True:
         try:

@@ -24,16 +24,18 @@ log = logging.getLogger("simenv.service")
 
 
 class JournalHeader(msgspec.Struct, frozen=True):
-    """What a journal says of itself."""
+    """Epoch and age of a journal."""
 
-    epoch: int  # how many starts it has seen
-    age_s: float  # since it was last written
+    epoch: int  # number of starts of the service that used it
+    age_s: float  # since the last write
 
 
 def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
-    """See to it that the live journal is the one to go on with; which that is, in words.
+    """Make the journal to continue with the live one: the live journal itself, or its copy if
+    `resume` is set and the copy is newer.
 
-    "" where nothing need be said. Raises NotFoundError, ConfigError, JournalError.
+    Returns a description of the chosen journal, or "" for a start without `resume`. Raises
+    NotFoundError, ConfigError, JournalError.
     """
     copy = _standing_copy(paths.copy)
     if copy is None:
@@ -59,12 +61,12 @@ def choose_journal(paths: EnvironmentPaths, resume: bool) -> str:
         )
     if live is not None:
         _set_aside(paths.journal, live.epoch)
-    _take(paths.copy, paths.journal)
+    _restore_copy(paths.copy, paths.journal)
     return f"from the copy {paths.copy}, {duration(copy.age_s)} old"
 
 
 def _standing_copy(path: Path) -> JournalHeader | None:
-    """None as well if it is there and cannot be read: then it is no use to anybody."""
+    """Read the header of a copy; None if there is none, or if it cannot be read."""
     try:
         return standing(path)
     except JournalError as error:
@@ -73,7 +75,8 @@ def _standing_copy(path: Path) -> JournalHeader | None:
 
 
 def standing(path: Path) -> JournalHeader | None:
-    """None if there is no such file. Raises JournalError if it is not a journal."""
+    """Read the header of a journal; None if there is no such file. Raises JournalError if the file
+    is not a journal."""
     if not path.exists():
         return None
     try:
@@ -98,13 +101,13 @@ def _with_wal(path: Path) -> list[Path]:
 
 
 def _set_aside(path: Path, epoch: int) -> None:
-    """An older journal stays, under another name."""
+    """Rename an older journal, which is kept."""
     for part in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
         if part.exists():
             part.replace(part.with_name(f"{part.name}.of-start-{epoch}"))
 
 
-def _take(copy: Path, live: Path) -> None:
+def _restore_copy(copy: Path, live: Path) -> None:
     temporary = live.with_name(f".{live.name}.new")
     shutil.copyfile(copy, temporary)
     temporary.chmod(0o600)

@@ -1,5 +1,5 @@
-"""Rebuild the scheduler's queue from the journal: accepted tasks that have not ended return to it
-in their order."""
+"""Rebuild the scheduler's queue from the journal: accepted tasks that have not ended return to it,
+in order."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _FREE = (0, -1)
 
 
 class Replayed(msgspec.Struct, frozen=True):
-    """What a start found."""
+    """Numbers of tasks that a replay restored, and its duration."""
 
     queued: int
     final: int
@@ -50,7 +50,8 @@ class Replayed(msgspec.Struct, frozen=True):
 def replay(
     journal: Journal, scheduler: Scheduler, submit_queue: SubmitQueue, completions: Completions
 ) -> Replayed:
-    """Fill the machine from the journal; JournalError or ProtocolError if a row is damaged."""
+    """Restore the scheduler's state from the journal. Raises JournalError or ProtocolError if a row
+    is damaged, ConfigError if a task cannot run now."""
     begin = time.monotonic()
     stored, units = read_reservations(journal.records)
     scheduler.restore_controls(stored, read_controls(journal.records))
@@ -78,7 +79,7 @@ def replay(
 
 
 class Part(msgspec.Struct, frozen=True):
-    """Neighbouring tasks of one Submit that are to be queued."""
+    """Neighbouring tasks of one Submit that must be queued."""
 
     batch: SubmitBatch
     specs: list[TaskSpec]
@@ -95,11 +96,12 @@ def parts(
     accepted_ns: int,
     units: Units = MappingProxyType({}),
 ) -> list[Part]:
-    """Those tasks of a Submit whose byte in `span` is 0; ConfigError if they cannot run now.
-    `units`: by task; one that runs again for a broken result has none, and takes none."""
+    """Return the tasks of a Submit whose byte in `span` is 0. `units`: by task; a task that runs
+    again for a damaged result has no entry and takes none. Raises ConfigError if they cannot run
+    now."""
     submit = codec.from_client(row.body)
     assert isinstance(submit, Submit)
-    terms = _bounded(submit.terms)
+    terms = _limit_timeouts(submit.terms)
     routes = [state.reroute(route) for route in unpack_routes(row.routes)]
     share_bytes = bytes_per_task(row.body, row.count)
     results = []
@@ -121,7 +123,8 @@ def parts(
 
 
 def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -> int:
-    """Into the machine; how many tasks. Those that come after a failed task are ended there."""
+    """Restore tasks in the scheduler, which ends those with a failed parent. Returns their
+    number."""
     for part in waiting:
         after = part.batch.terms.after
         parent = failed_parent(completions, after) if after else 0
@@ -130,28 +133,28 @@ def queue(scheduler: Scheduler, waiting: list[Part], completions: Completions) -
     return sum(len(part.specs) for part in waiting)
 
 
-def _bounded(terms: TaskOptions) -> TaskOptions:
-    """Timeouts cut to what is accepted today: an earlier build let any number in."""
+def _limit_timeouts(terms: TaskOptions) -> TaskOptions:
+    """Reduce timeouts to the present limit, which earlier versions did not check."""
     queue_s, run_s = (min(t, MAX_TIMEOUT_S) for t in (terms.queue_timeout_s, terms.run_timeout_s))
     return msgspec.structs.replace(terms, queue_timeout_s=queue_s, run_timeout_s=run_s)
 
 
 def final_tasks(journal: Journal, total: int) -> bytearray:
-    """One byte a task: 1 where it has ended."""
+    """Return one byte for each task: 1 if it has ended."""
     final = bytearray(total)
     for task in journal.records.indexed_tasks():
-        final[_known(task, total)] = 1
+        final[_check_task_number(task, total)] = 1
     replaced = set(journal.records.replaced())
     for first_seq, body in journal.records.finished(journal.records.indexed()):
         completed = codec.to_client(body)
         assert isinstance(completed, Completed)
         for seq, completion in enumerate(completed.results, first_seq):
-            final[_known(completion.task, total)] |= seq not in replaced
+            final[_check_task_number(completion.task, total)] |= seq not in replaced
     return final
 
 
-def _known(task: int, total: int) -> int:
-    """A task that was accepted once; JournalError."""
+def _check_task_number(task: int, total: int) -> int:
+    """Return the number of a task. Raises JournalError if no such task was ever accepted."""
     if not 0 < task < total:
         message = f"the journal holds the end of task {task}, and was given tasks up to {total - 1}"
         raise JournalError(message, hint=WAY_OUT)
@@ -159,7 +162,7 @@ def _known(task: int, total: int) -> int:
 
 
 def _attempts(journal: Journal, final: bytearray) -> array[int]:
-    """How often each unfinished task was sent out; the journal keeps only those on."""
+    """Count the attempts of each unfinished task; the journal keeps the records of these only."""
     counts = array("H", bytes(2 * len(final)))
     kept = array("q")
     for task in journal.records.sent():

@@ -1,7 +1,7 @@
-"""Completions of tasks: numbered, journaled, pushed to clients, and found by task id.
+"""Completions of tasks: numbered, journaled, sent to clients, and indexed by task id.
 
 The index from task to journal record is written when the loop is idle; until then the newest
-completions are found in memory. A result is sent only after it is journaled. A cursor is the
+entries are in memory. A result is sent only after it is journaled. A cursor is the
 number of a completion up to which a reader has read; it never passes the newest completion that
 its owner may see, and the cursors of an owner are bounded.
 """
@@ -36,13 +36,13 @@ _Shares = dict[tuple[bytes, str], list[Completion]]  # by (peer, owner)
 INDEX_SLICE = 2_000  # pairs written in one idle moment
 _STATE_INDEX = {state: index for index, state in enumerate(STATES)}
 MAX_FRESH = 20_000
-WATCHERS_KEPT = 8  # of a task; whoever waits asks again every few seconds
+WATCHERS_KEPT = 8  # of a task; waiting clients repeat their request every few seconds
 MAX_CAUSE_CHARS = 1_000  # of the message of a failed parent
-_STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own words
+_STOPPED = (TaskState.CANCELLED, TaskState.EXPIRED)  # FAILED keeps the engine's own message
 
 
 class TaskEnd(msgspec.Struct, frozen=True):
-    """The final state of a task; of one that is not DONE, why and what to do."""
+    """The final state of a task, with reason, message and hint if it is not DONE."""
 
     state: TaskState
     reason: str = ""
@@ -51,7 +51,7 @@ class TaskEnd(msgspec.Struct, frozen=True):
 
 
 class Completions:
-    """Used from the loop's thread."""
+    """Completions of all tasks. Used from the loop's thread."""
 
     def __init__(self, journal: Journal, origin: Origin) -> None:
         self._journal = journal
@@ -73,7 +73,7 @@ class Completions:
 
     @property
     def crowded(self) -> bool:
-        """Wait so many for the index that it must not wait for an idle moment?"""
+        """True if too many entries wait for the index to wait for an idle moment."""
         return len(self._fresh) > MAX_FRESH
 
     @property
@@ -83,7 +83,7 @@ class Completions:
     def from_worker(
         self, done: AttemptResults, endings: list[TaskEnded]
     ) -> list[tuple[bytes, bytes]]:
-        """Journal what a worker finished; returns (peer, message) to send after the commit."""
+        """Journal the results of a worker. Returns (peer, message) to send after the commit."""
         by_client: _Shares = {}
         files: dict[int, AttemptResult] = {}
         results, last = done.results, None
@@ -107,7 +107,8 @@ class Completions:
         return self._store(by_client, done.origin, done.engine, done.route, files)
 
     def from_here(self, endings: list[TaskEnded]) -> list[tuple[bytes, bytes]]:
-        """Journal what ended without a worker's word: cancelled, expired, poison."""
+        """Journal ends without a worker's result: cancelled, expired, poison. Returns (peer,
+        message) to send after the commit."""
         groups: dict[tuple[str, str], _Shares] = {}
         ends: dict[int, TaskEnd | None] = {}  # of these tasks and of their parents
         for ending in endings:
@@ -116,8 +117,8 @@ class Completions:
             if ending.parent:
                 if ending.parent not in ends:
                     ends[ending.parent] = self.end_of(ending.parent)
-                ending = _explained(ending, ends[ending.parent])
-            ends[record.number] = TaskEnd(ending.state, ending.reason, *_words(ending))
+                ending = _with_cause(ending, ends[ending.parent])
+            ends[record.number] = TaskEnd(ending.state, ending.reason, *_end_message(ending))
             payload = _failure(ending, ending.host)
             completion = Completion(
                 record.number,
@@ -135,18 +136,18 @@ class Completions:
         return out
 
     def watch(self, task: int, peer: bytes) -> None:
-        """Send this task's end to `peer` as well."""
+        """Send the end of a task to `peer` too."""
         peers = self._watchers.setdefault(task, [])
         if peer not in peers:
             del peers[: max(0, len(peers) - WATCHERS_KEPT + 1)]
             peers.append(peer)
 
     def place(self, task: int) -> int | None:
-        """Where its end is stored: the `first_seq` of the Completed that holds it."""
+        """Return the `first_seq` of the Completed with the end of a task; None if there is none."""
         return self._fresh.get(task) or self._journal.records.seq_of(task)
 
     def find(self, task: int, scope: str = "") -> tuple[Completed, Completion] | None:
-        """The stored end of a task; None as well if it is out of `scope` (see Identity)."""
+        """Return the stored end of a task; None if there is none in `scope` (see Identity)."""
         place = self.place(task)
         entry = None if place is None else self._journal.records.finished_at(place)
         if entry is None or scope not in ("", entry[1]):
@@ -159,8 +160,8 @@ class Completions:
         return None
 
     def end_of(self, task: int, owner: str | None = None) -> TaskEnd | None:
-        """How a task ended, also where no commit has taken its end yet. None: it has not ended, is
-        not `owner`'s (None: anybody's), or its end is no longer kept or cannot be read."""
+        """Return the end of a task, also if it is not committed yet. None: the task has not ended,
+        is not of `owner` (None: of any owner), or its end is no longer kept or cannot be read."""
         place = self.place(task)
         if place is None or owner not in (None, self._journal.records.owner_of(task)):
             return None
@@ -185,8 +186,8 @@ class Completions:
         return None
 
     def ends(self, place: int, tasks: Collection[int], scope: str = "") -> list[Completed]:
-        """The stored ends of these tasks in the message at a `place`, in runs of neighbours; those
-        out of `scope`, withdrawn or no longer kept are left out."""
+        """Return the stored ends of these tasks in the record at `place`, in runs of neighbours.
+        Ends that are out of `scope`, withdrawn or no longer kept are left out."""
         stored = self._journal.records.finished_at(place)
         if stored is None or scope not in ("", stored[1]):
             return []
@@ -206,17 +207,17 @@ class Completions:
         ]
 
     def is_stored(self, task: int) -> bool:
-        """Is its end in the journal, and not only about to be?"""
+        """Return whether the end of a task is committed to the journal."""
         place = self._fresh.get(task)
         return place is None or self._journal.records.count_at(place) > 0
 
     def withdraw(self, task: int, seq: int) -> None:
-        """The completion of that number no longer counts: its task runs again."""
+        """Withdraw a completion by its number, because its task runs again."""
         self._fresh.pop(task, None)
         self._replaced.add(seq)
 
     def standing(self, completed: Completed) -> list[Completed]:
-        """The message without what was withdrawn of it, cut where something is missing."""
+        """Return a message without its withdrawn completions, split at the gaps."""
         seqs = range(completed.first_seq, completed.first_seq + len(completed.results))
         if self._replaced.isdisjoint(seqs):
             return [completed]
@@ -227,22 +228,22 @@ class Completions:
         ]
 
     def index_all(self) -> None:
-        """Write all of the index that is not yet written; JournalError if that fails."""
+        """Write all pending entries of the index. Raises JournalError."""
         while self.index_some():
             pass
 
     def index_some(self) -> bool:
-        """Write a slice of the index; True if there is more to do.
+        """Write a slice of the index. Returns True if there is more to do.
 
-        Nothing while an end is not stored: after a crash the index would tell of an end that never
-        was, and its task would be lost.
+        While an end is not committed, nothing is written: after a crash the index would contain an
+        end that does not exist, and its task would be lost. Raises JournalError.
         """
         if not self._fresh or self._journal.owes_ends:
             return False
         pairs = list(itertools.islice(self._fresh.items(), INDEX_SLICE))
         following = next(itertools.islice(self._fresh.values(), len(pairs), None), pairs[-1][1] + 1)
         self._journal.index(pairs, up_to=following - 1)
-        for task, _ in pairs:  # only now: what could not be written is tried again, from the oldest
+        for task, _ in pairs:  # after the write: if it fails, the same entries are tried again
             del self._fresh[task]
         return bool(self._fresh)
 
@@ -277,24 +278,24 @@ class Completions:
 
 
 def _is_repeatable(engine: str) -> bool:
-    """Would its tasks give the same bits after a power cut, on whatever machine comes up?"""
+    """Return whether tasks of an engine return the same bits again on any machine."""
     card = catalog.card(engine)
     return card is not None and card.reproducible
 
 
 def only(completed: Completed, completion: Completion, seq: int) -> Completed:
-    """The message cut down to one of its completions."""
+    """Return a message with only one of its completions."""
     return msgspec.structs.replace(completed, results=[completion], first_seq=seq)
 
 
 def _failure(ending: TaskEnded, host: str) -> bytes:
-    message, hint = _words(ending)
+    message, hint = _end_message(ending)
     return codec.encode(Failure(ending.reason, message, hint, ending.host or host, ending.log))
 
 
-def _explained(ending: TaskEnded, parent: TaskEnd | None) -> TaskEnded:
-    """The end of a task whose parent did not end as DONE, with the parent's end as its message and
-    the first failed task of a chain in its hint."""
+def _with_cause(ending: TaskEnded, parent: TaskEnd | None) -> TaskEnded:
+    """Return the end of a task whose parent did not end as DONE, with the parent's end in the
+    message and the first failed task of a chain in the hint."""
     name = task_name(ending.parent)
     message = f"task {name}, which it comes after, "
     if parent is None:
@@ -308,8 +309,8 @@ def _explained(ending: TaskEnded, parent: TaskEnd | None) -> TaskEnded:
     return msgspec.structs.replace(ending, message=message, hint=hint)
 
 
-def _words(ending: TaskEnded) -> tuple[str, str]:
-    """What happened, with the value of the limit, and the way out."""
+def _end_message(ending: TaskEnded) -> tuple[str, str]:
+    """Return the message of an end, with the value of the limit, and the hint."""
     terms = ending.record.batch.terms
     if ending.message:
         return ending.message, ending.hint
@@ -333,7 +334,7 @@ MAX_CURSORS = 1_000  # of one owner; they are kept for ever
 
 
 def acknowledge(journal: Journal, newest: int, owner: str, message: Ack) -> None:
-    """Have it stored with the next commit. `newest`: the last completion its owner may know of.
+    """Set a cursor with the next commit. `newest`: the last completion that its owner may see.
 
     Raises OptionError, LimitExceededError.
     """

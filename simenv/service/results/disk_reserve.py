@@ -21,14 +21,15 @@ from simenv.text import size
 GIB = 2**30
 SHARE = 0.05  # of the disk
 LEAST_BYTES = GIB
-SMALL_BYTES = 256 * 2**20  # of results: what every owner may keep on a crowded disk
+SMALL_BYTES = 256 * 2**20  # of results that every owner may keep below the reserve
 LOOK_S = 0.25
 SPARE_BYTES = 4 * 2**20
 SPARE_NAME = "journal.spare"
 
 
 class DiskReserve:
-    """Used from the loop's thread. `keep_free_gib` < 0: 5 % of the disk, at least 1 GiB."""
+    """Reserve of one disk. `keep_free_gib` < 0: 5 % of the disk, at least 1 GiB. Used from the
+    loop's thread."""
 
     def __init__(
         self,
@@ -36,17 +37,17 @@ class DiskReserve:
         keep_free_gib: float,
         measure: Callable[[Path], tuple[int, int]] | None = None,
     ) -> None:
-        """`measure` tells the size of the disk of a folder and what of it is free, in bytes."""
+        """`measure`: returns the size and the free space of the disk of a folder, in bytes."""
         self._folder = folder
         self._keep_free_gib = keep_free_gib
         self._measure = measure or disk_of
         self._reclaimable = folder / SPARE_NAME
         self._next_look_s = 0.0
         self._free = self._reserve = 0
-        self.spent = False  # is the spare file gone?
+        self.spent = False  # the spare file does not exist
 
     def start(self) -> None:
-        """Make the spare file, where there is room."""
+        """Create the spare file if there is space for it."""
         self._make_spare()
 
     def stop(self) -> None:
@@ -55,16 +56,17 @@ class DiskReserve:
             self._reclaimable.unlink(missing_ok=True)
 
     def lacking_bytes(self) -> int:
-        """How much less is free than the reserve; 0: nothing."""
+        """Return the bytes by which the free space is below the reserve; 0: it is not."""
         self._look()
         return max(0, self._reserve - self._free)
 
     def look_again(self) -> None:
-        """What is free has changed."""
+        """Measure the disk again at the next use, because the free space has changed."""
         self._next_look_s = 0.0
 
     def release(self) -> bool:
-        """Give up the spare file, as the disk is full; False if that was done before."""
+        """Remove the spare file, because the disk is full. Returns False if it was removed
+        before."""
         if self.spent:
             return False
         self.spent = True
@@ -73,14 +75,15 @@ class DiskReserve:
         return True
 
     def restore(self) -> None:
-        """Make the spare file again, once there is room for it and as much beside it."""
+        """Create the spare file again when there is free space for twice its size."""
         if self.spent:
             self._look()
             if self._free > 2 * SPARE_BYTES:
                 self._make_spare()
 
     def why_refused(self, owner: str, kept_bytes: int) -> InsufficientError | None:
-        """Why nothing new is accepted of an owner who keeps so many bytes of results."""
+        """Return the error if no Submit is accepted of an owner who stores `kept_bytes` of results;
+        else None. `owner` "": the environment's own user."""
         if self.spent:
             return InsufficientError(
                 f"the disk of {self._folder} is full: what was accepted is finished, nothing new is"
@@ -122,7 +125,8 @@ class DiskReserve:
 
 
 def disk_of(folder: Path) -> tuple[int, int]:
-    """Size of the disk of a folder, and what of it we may still use, in bytes."""
+    """Return the size of the disk of a folder, and the free space for this user, in bytes; zeros if
+    that fails."""
     try:
         result = os.statvfs(folder)
     except OSError:

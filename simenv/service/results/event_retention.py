@@ -29,40 +29,40 @@ select owner from each where owner is not null"""
 
 
 class OldEvents:
-    """Used from the loop's thread, through the journal's own connection."""
+    """Removal of old events. Used from the loop's thread, through the journal's own connection."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._left: list[str] = []  # owners whose events have not been looked at in this walk
+        self._remaining_owners: list[str] = []  # owners to examine in this walk
         self._before_s = 0.0
         self._share = OWNER_EVENTS_KEPT
 
     def begin(self, before_s: float) -> None:
-        """A new walk over all owners, unless one is under way. `before_s`: events before that time
-        of day go, seconds since 1970."""
-        if self._left:
+        """Begin a walk over all owners, unless one is in progress. `before_s`: remove events before
+        this time of day, seconds since 1970."""
+        if self._remaining_owners:
             return
         self._before_s = before_s
-        self._left = [row[0] for row in self._journal.records.rows(_OWNERS)]
-        owners = sum(owner not in ("", AUDIT) for owner in self._left)
+        self._remaining_owners = [row[0] for row in self._journal.records.rows(_OWNERS)]
+        owners = sum(owner not in ("", AUDIT) for owner in self._remaining_owners)
         self._share = min(OWNER_EVENTS_KEPT, OWNERS_EVENTS_KEPT // max(1, owners))
 
     def step(self) -> bool:
-        """Remove some; True if there is more to look at. JournalError if that is not stored."""
-        if not self._left:
+        """Remove some events. Returns True if there are more to examine. Raises JournalError."""
+        if not self._remaining_owners:
             return False
-        owner = self._left[-1]
-        gone = self._gone(owner)
+        owner = self._remaining_owners[-1]
+        gone = self._removable(owner)
         if gone:
             with self._journal.transaction("NORMAL") as db:
                 query = "delete from event where owner = ? and seq <= ?"
                 db.execute(query, (owner, gone[-1]))
         if len(gone) < EVENTS_A_STEP:
-            self._left.pop()
-        return bool(self._left)
+            self._remaining_owners.pop()
+        return bool(self._remaining_owners)
 
-    def _gone(self, owner: str) -> list[int]:
-        """Some of the oldest events of an owner that are too many or too old."""
+    def _removable(self, owner: str) -> list[int]:
+        """Return some of the oldest events of an owner that are too many or too old."""
         rows = self._journal.records.rows
         max_events = {"": EVENTS_KEPT, AUDIT: AUDIT_KEPT}.get(owner, self._share)
         newest = self._journal.records.last_event()

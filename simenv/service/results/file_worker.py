@@ -1,4 +1,4 @@
-"""Threads that read, check and remove result files, which may have gigabytes.
+"""Threads that read, check and remove result files, which may have many gigabytes.
 
 Invariant: only these threads access result files; the event loop handles their results.
 """
@@ -25,14 +25,14 @@ Then = Callable[[Outcome], None]
 
 
 class FileWorker:
-    """Two threads: one for what is short (a chunk), one for what may take long (a whole file)."""
+    """Two threads: one for short jobs (a chunk of a file), one for long jobs (a whole file)."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._short: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
         self._long: queue.SimpleQueue[tuple[Job, Then] | None] = queue.SimpleQueue()
         self._over: deque[tuple[Then, Outcome]] = deque()
-        self._open = 0  # jobs whose outcome the loop has not yet taken
+        self._open = 0  # jobs whose outcome the loop has not handled yet
         self._threads = [
             threading.Thread(target=self._run, args=(jobs,), name=name, daemon=True)
             for name, jobs in (("files", self._short), ("checks", self._long))
@@ -43,7 +43,7 @@ class FileWorker:
             thread.start()
 
     def stop(self) -> None:
-        """Jobs that have begun end; the others never begin."""
+        """Wait for the jobs that have begun, and drop the others."""
         for jobs in (self._short, self._long):
             while not jobs.empty():
                 jobs.get()
@@ -54,50 +54,50 @@ class FileWorker:
 
     @property
     def busy(self) -> bool:
-        """Does anybody wait for one of these jobs?"""
+        """True if a job with a callback has not been handled yet."""
         return self._open > 0
 
     def settle(self) -> None:
-        """What follows from the jobs that have ended; called by the loop."""
+        """Call the callbacks of completed jobs; called by the loop."""
         while self._over:
             then, outcome = self._over.popleft()
             self._open -= 1
             then(outcome)
 
     def read(self, name: str, offset: int, size_bytes: int, then: Callable[[object], None]) -> None:
-        """A part of a file: bytes, or the StoreError."""
+        """Read a part of a file; `then` gets the bytes, or a StoreError."""
         self._do(self._short, lambda: _part(self._root, name, offset, size_bytes), then)
 
     def check(self, stored: ResultFile, then: Callable[[object], None]) -> None:
-        """What is wrong with a whole file, or ""."""
+        """Check a whole file; `then` gets its defect, or ""."""
         self._do(self._long, lambda: _damage(self._root, stored), then)
 
     def remove(self, names: list[str]) -> None:
-        """Files that nobody needs; one that is not there is no trouble."""
-        self._short.put((lambda: _remove(self._root, names), _nothing))
+        """Remove files; missing ones are ignored."""
+        self._short.put((lambda: _remove(self._root, names), _no_callback))
 
     def after(self, then: Callable[[object], None]) -> None:
-        """When what is to be removed so far has been removed."""
+        """Call `then` when all files of earlier calls of `remove` are removed."""
         self._do(self._short, lambda: None, then)
 
     def sweep(self, referenced: set[str], epoch_fence: int) -> None:
-        """At a start: what workers of earlier starts left half written, or that nobody knows of.
+        """Remove unfinished and unreferenced files of earlier starts; called at a start.
 
-        `epoch_fence`: attempts from here on are of this start.
+        `epoch_fence`: the lowest fencing token of this start, whose files stay.
         """
-        self._long.put((lambda: _sweep(self._root, referenced, epoch_fence), _nothing))
+        self._long.put((lambda: _sweep(self._root, referenced, epoch_fence), _no_callback))
 
     def kept(self, then: Callable[[object], None]) -> None:
-        """The tasks that long runs have left something for: a dict of names and bytes."""
-        self._do(self._short, lambda: _kept(self._root), then)
+        """List checkpoints; `then` gets a dict of task names and bytes."""
+        self._do(self._short, lambda: _checkpoint_sizes(self._root), then)
 
     def forget(self, tasks: list[str]) -> None:
-        """What long runs have left for these tasks."""
-        self._long.put((lambda: _forget(self._root, tasks), _nothing))
+        """Remove the checkpoints of these tasks."""
+        self._long.put((lambda: _remove_checkpoints(self._root, tasks), _no_callback))
 
     def unfinished(self, mark: str) -> None:
-        """What a worker that has ended left half written; `mark`: its name and start."""
-        self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _nothing))
+        """Remove the unfinished files of a worker that has ended; `mark`: its name and start."""
+        self._long.put((lambda: _remove(self._root, _marked(self._root, mark)), _no_callback))
 
     def _do(self, jobs: queue.SimpleQueue[tuple[Job, Then] | None], job: Job, then: Then) -> None:
         self._open += 1
@@ -108,13 +108,13 @@ class FileWorker:
             job, then = entry
             try:
                 outcome = job()
-            except (OSError, ValueError) as error:  # a name that is no name, a disk that is gone
+            except (OSError, ValueError) as error:  # an invalid name, or a lost disk
                 outcome = StoreError(f"a file of results: {error}")
-            if then is not _nothing:
+            if then is not _no_callback:
                 self._over.append((then, outcome))
 
 
-def _nothing(_outcome: Outcome) -> None:
+def _no_callback(_outcome: Outcome) -> None:
     return None
 
 
@@ -143,7 +143,7 @@ def _remove(root: Path, names: list[str]) -> None:
         try:
             reader.below(root, name).unlink(missing_ok=True)
         except (OSError, StoreError):
-            continue  # the next start sweeps it away
+            continue  # `sweep` removes it at the next start
 
 
 def _sweep(root: Path, referenced: set[str], epoch_fence: int) -> None:
@@ -155,8 +155,8 @@ def _sweep(root: Path, referenced: set[str], epoch_fence: int) -> None:
             _remove(root, [name])
 
 
-def _kept(root: Path) -> dict[str, int]:
-    """By the name of the task, the bytes of its files."""
+def _checkpoint_sizes(root: Path) -> dict[str, int]:
+    """Return the bytes of checkpoints by the name of the task."""
     folder = root / reader.KEPT
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     return {name: _size(folder / name) for name in names}
@@ -165,12 +165,12 @@ def _kept(root: Path) -> dict[str, int]:
 def _size(folder: Path) -> int:
     result = 0
     for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it is just being replaced
+        with contextlib.suppress(OSError):  # a worker may replace the file meanwhile
             result += path.lstat().st_size
     return result
 
 
-def _forget(root: Path, tasks: list[str]) -> None:
+def _remove_checkpoints(root: Path, tasks: list[str]) -> None:
     for task in tasks:
         shutil.rmtree(reader.below(root / reader.KEPT, task), ignore_errors=True)
 
@@ -184,7 +184,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def fence_of(name: str) -> int:
-    """The attempt that a file is named for, finished or not; -1 if it is not one of ours."""
+    """Return the fencing token in the name of a result file, finished or not; -1 if the name has
+    none."""
     message = name.removeprefix(".").split(".")
     try:
         return int(message[1], 16)

@@ -1,6 +1,6 @@
 """Results that wait until their time on a paced device is over.
 
-They are in memory alone: a task whose result is held has not ended, and runs again after a restart.
+They are in memory only: a task whose result is held has not ended, and runs again after a restart.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from simenv.wire.messages.client import AttemptResults
 
 
 class HeldResults:
-    """By task. Used from the loop's thread."""
+    """Held results, by task. Used from the loop's thread."""
 
     def __init__(self, state: SchedulerState) -> None:
         self._state = state
         self._held: dict[int, AttemptResults] = {}
 
     def hold(self, message: AttemptResults, endings: Sequence[TaskEnded]) -> set[int]:
-        """Keep the results of a message that the scheduler holds; their places in it."""
+        """Store the results of a message that the scheduler holds. Returns their indices in the
+        message."""
         held = self._state.paced.held
         if not held or len(endings) == len(message.results):
             return set()
@@ -41,9 +42,9 @@ class HeldResults:
         return places
 
     def take(self, ending: TaskEnded) -> AttemptResults:
-        """The result of a task that has ended, no longer held."""
+        """Remove and return the result of a task that has ended."""
         return self._held.pop(ending.record.number)
 
     def drop(self, task: int) -> list[str]:
-        """Discard the result of a task; the files that it named."""
+        """Discard the result of a task. Returns the names of its files."""
         return [result.file for result in self._held.pop(task).results if result.file]

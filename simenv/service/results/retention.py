@@ -1,8 +1,9 @@
 """Remove results and records of ended tasks, in short slices of the event loop.
 
-A sweep first removes what is too old. Then, while an owner stores more than its limit, or all
-owners together more than `results.keep_gib`, it removes the oldest of that owner, or of the owner
-who stores most: first files, whose tasks stay in the history, then records with their submits.
+A sweep first removes records that are too old. Then, while an owner stores more than its limit, or
+all owners together more than `results.keep_gib`, it removes the oldest data of that owner, or of
+the owner who stores most: first files, whose tasks stay in the history, then records with their
+submits.
 While the disk has less free space than its reserve, results of key owners are removed in the same
 manner, down to SMALL_BYTES each; those of the environment's own user never are for that reason.
 Unfinished tasks have no record and are not affected. Counts, and numbers that must not be used
@@ -31,17 +32,18 @@ from simenv.wire.messages.queries import RetainedData
 
 GIB = 2**30
 DAY_S = 86_400.0
-LOOK_S = 30.0  # between two looks at the limits
-LOW_LOOK_S = 1.0  # while the disk is below its reserve
-PATIENCE_S = 5.0  # of somebody who asked for a sweep that the journal cannot store
+LOOK_S = 30.0  # between two checks of the limits
+LOW_LOOK_S = 1.0  # between them while the disk is below its reserve
+PATIENCE_S = 5.0  # until a requested sweep fails that the journal cannot store
 SLICE_NS = 2_000_000
 VACUUM_PAGES = 32  # given back to the file system in one slice: 128 KiB
-SPARE_PAGES = 1_024  # left in the file for what comes next
+SPARE_PAGES = 1_024  # left in the file for the next rows
 
 
 class RetentionLimits(msgspec.Struct, frozen=True):
-    """What to keep. `before_s`: ends before that time of day go. `most_bytes`: of files and journal
-    together. `owner_bytes`: of single owners. `lacking_bytes`: of the reserve of the disk."""
+    """Limits of one sweep. `before_s`: tasks that ended before this time of day are removed.
+    `most_bytes`: of files and journal together. `owner_bytes`: of single owners. `lacking_bytes`:
+    below the reserve of the disk."""
 
     before_s: float
     most_bytes: int
@@ -50,8 +52,8 @@ class RetentionLimits(msgspec.Struct, frozen=True):
 
 
 class Sweep:
-    """One walk over what is old. `dry`: only count. `beside`: bytes of checkpoints of unfinished
-    tasks by owner, which count and are not touched."""
+    """One removal of old data. `dry`: only count. `beside`: bytes of checkpoints of unfinished
+    tasks by owner, which are counted and not removed."""
 
     def __init__(
         self,
@@ -65,14 +67,14 @@ class Sweep:
         self._limits = limits
         self._dry = dry
         self._remove = remove
-        self._after = 0  # of those that are too old
+        self._after = 0  # last examined record of those that are too old
         self._after_of: dict[str, int] = {}
         self._after_file: dict[str, int] = {}
         self._checkpoints = {} if beside is None else beside
         self._total = old.bytes_kept() + sum(self._checkpoints.values())
         self._lacking = limits.lacking_bytes
         self._kept = self._by_owner()
-        self._empty: set[str] = set()  # owners of whom nothing is left to take
+        self._empty: set[str] = set()  # owners without data left to remove
         self.freed = RetainedData()
         self.done = False
 
@@ -83,7 +85,7 @@ class Sweep:
         return kept
 
     def step(self, deadline_ns: int) -> None:
-        """Go on until the deadline; `done` is set at the end. Raises JournalError."""
+        """Continue until the deadline; `done` is set at the end. Raises JournalError."""
         while not self.done and time.monotonic_ns() < deadline_ns:
             self.done = not (self._take_too_old() or self._take_too_much())
 
@@ -95,7 +97,7 @@ class Sweep:
         return bool(records)
 
     def _take_too_much(self) -> bool:
-        result = self._whose()
+        result = self._next_excess()
         if result is None:
             return False
         owner, wanted = result
@@ -103,8 +105,8 @@ class Sweep:
             self._empty.add(owner)
         return True
 
-    def _whose(self) -> tuple[str, int] | None:
-        """Who has to give, and how many bytes; None: nobody."""
+    def _next_excess(self) -> tuple[str, int] | None:
+        """Return the owner whose data must be reduced, and by how many bytes; None: no owner's."""
         kept = {owner: size for owner, size in self._kept.items() if owner not in self._empty}
         for owner, max_bytes in self._limits.owner_bytes.items():
             if kept.get(owner, 0) > max_bytes:
@@ -120,7 +122,8 @@ class Sweep:
         return None
 
     def _take_files(self, owner: str, wanted_bytes: int) -> bool:
-        """The oldest files of an owner; the history of their tasks stays."""
+        """Remove the oldest files of an owner; the history of their tasks stays. Returns whether
+        there may be more."""
         after = self._after_file.get(owner, 0)
         if after < 0:
             return False
@@ -150,7 +153,7 @@ class Sweep:
             fault_injection.hit("gc.after")
         for owner, kept in gone:
             self._count(owner, kept)
-        if not self._dry:  # what was submitted for them has gone as well, and whole pages only
+        if not self._dry:  # their Submits were removed too, and only whole pages become free
             self._total += sum(kept.journal_bytes for _, kept in gone)
             self._total -= before - self._old.journal_bytes()
             self._kept = self._by_owner()
@@ -167,7 +170,8 @@ Then = Callable[[Sweep | JournalError], None]
 
 
 class Retention:
-    """Used from the loop's thread, in its idle moments; one sweep at a time."""
+    """Retention of ended tasks, one sweep at a time. Used from the loop's thread, in its idle
+    moments."""
 
     def __init__(
         self,
@@ -187,25 +191,26 @@ class Retention:
         self._remove = remove
         self.checkpoint_bytes: dict[str, int] = {}  # of unfinished tasks, by owner
         self._sweep: Sweep | None = None
-        self._over: Then = _nobody
+        self._over: Then = _no_callback
         self._waiting: list[tuple[float, bool, Then]] = []
-        self._failed_ns = 0  # since when the journal stores nothing of a sweep; 0: it does
+        self._failed_ns = 0  # begin of the failures to store a sweep; 0: the last one was stored
         self._look_at_ns = 0
         self._vacuuming = self._forgetting = False
 
     @property
     def is_urgent(self) -> bool:
-        """Does anybody wait for a sweep?"""
-        return bool(self._waiting) or self._over is not _nobody
+        """True if a client waits for a sweep."""
+        return bool(self._waiting) or self._over is not _no_callback
 
     def ask(self, older_s: float, dry: bool, then: Then) -> None:
-        """A sweep for somebody, or why it cannot be. `older_s` < 0: by the configured limits."""
+        """Request a sweep; `then` gets it when it is done, or the JournalError. `older_s` < 0: by
+        the configured limits."""
         self._waiting.append((older_s, dry, then))
 
     def work(self, note: Callable[[str, str, str], None]) -> None:
-        """A slice; raises JournalError."""
+        """Run one slice. `note` records events: (kind, subject, message). Raises JournalError."""
         if self._completions.unindexed:
-            return  # it finds what is old by the index
+            return  # a sweep needs the complete index
         if self._sweep is None and not self._begin():
             self._tidy()
             return
@@ -217,21 +222,21 @@ class Retention:
             self._failed_ns = 0
         except JournalError as error:
             self._failed_ns = self._failed_ns or now_ns
-            if now_ns - self._failed_ns > PATIENCE_S * 1e9:  # files were removed: it is no help
-                self._sweep, then, self._over, self._failed_ns = None, self._over, _nobody, 0
+            if now_ns - self._failed_ns > PATIENCE_S * 1e9:  # removed files did not free enough
+                self._sweep, then, self._over, self._failed_ns = None, self._over, _no_callback, 0
                 then(error)
             raise
         if not sweep.done:
             return
-        self._sweep, then, self._over = None, self._over, _nobody
+        self._sweep, then, self._over = None, self._over, _no_callback
         if sweep.freed.tasks or sweep.freed.files:
             self._vacuuming = True
-            if then is _nobody:
+            if then is _no_callback:
                 note("history.removed", self._config.name, removal_text(sweep.freed))
         then(sweep)
 
     def kept(self) -> RetainedData:
-        """What is kept now."""
+        """Return the present amounts of stored data."""
         return self._old.kept()
 
     def _begin(self) -> bool:
@@ -279,7 +284,7 @@ class Retention:
         return RetentionLimits(before_s, round(GIB * config.results.keep_gib), owners, lacking)
 
     def _tidy(self) -> None:
-        """What is left to do when nothing is old."""
+        """Run one slice of the work that follows sweeps: free pages, old events and attempts."""
         if self._vacuuming:
             self._vacuuming = self._old.vacuum(VACUUM_PAGES, SPARE_PAGES)
         elif self._forgetting:
@@ -287,7 +292,7 @@ class Retention:
 
 
 def add(first: RetainedData, second: RetainedData) -> RetainedData:
-    """Both together."""
+    """Return the sum of two amounts, with the older of both times."""
     return RetainedData(
         first.tasks + second.tasks,
         first.files + second.files,
@@ -299,12 +304,12 @@ def add(first: RetainedData, second: RetainedData) -> RetainedData:
 
 
 def removal_text(freed: RetainedData) -> str:
-    """What went, for an event."""
+    """Return a description of removed data for an event."""
     text = f"{freed.tasks} tasks, {freed.files} files of results ({freed.file_bytes} bytes)"
     if freed.unread:
         text += f"; {freed.unread} completions among them had not been acknowledged by some cursor"
     return text
 
 
-def _nobody(_sweep: Sweep | JournalError) -> None:
+def _no_callback(_sweep: Sweep | JournalError) -> None:
     return None

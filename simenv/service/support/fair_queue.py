@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class FairQueue(Generic[T]):
-    """Items by owner and connection. The first is the one whose turn it is."""
+    """Items by owner and connection. The first item is that of the connection whose turn it is."""
 
     def __init__(self) -> None:
         self._owners: OrderedDict[str, OrderedDict[bytes, deque[T]]] = OrderedDict()
@@ -22,12 +22,12 @@ class FairQueue(Generic[T]):
         return bool(self._owners)
 
     def of(self, owner: str, peer: bytes) -> int:
-        """How many items of that connection wait."""
+        """Return the number of waiting items of a connection."""
         peers = self._owners.get(owner)
         return len(peers.get(peer, ())) if peers is not None else 0
 
     def put(self, owner: str, peer: bytes, item: T) -> None:
-        """Behind what waits of that connection already."""
+        """Append an item behind those of the same connection."""
         peers = self._owners.get(owner)
         if peers is None:
             peers = self._owners[owner] = OrderedDict()
@@ -37,14 +37,15 @@ class FairQueue(Generic[T]):
         items.append(item)
 
     def first(self) -> tuple[str, bytes, T]:
-        """Whose turn it is, and with what; IndexError where nothing waits."""
+        """Return the owner and connection whose turn it is, with their item. Raises IndexError if
+        no item waits."""
         for owner, peers in self._owners.items():
             for peer, items in peers.items():
                 return owner, peer, items[0]
         raise IndexError("nothing waits")
 
     def end_turn(self, *, done: bool) -> None:
-        """The turn of the first is over; `done`: so is its item."""
+        """End the turn of the first connection; `done`: also remove its item."""
         owner, peers = next(iter(self._owners.items()))
         peer, items = next(iter(peers.items()))
         if done:
@@ -59,7 +60,7 @@ class FairQueue(Generic[T]):
         self._owners.move_to_end(owner)
 
     def remove_connection(self) -> deque[T]:
-        """All items of the connection whose turn it is."""
+        """Remove and return all items of the connection whose turn it is."""
         owner, peers = next(iter(self._owners.items()))
         _, items = peers.popitem(last=False)
         if peers:
@@ -69,6 +70,6 @@ class FairQueue(Generic[T]):
         return items
 
     def restore_connection(self, owner: str, peer: bytes, items: deque[T]) -> None:
-        """What was taken out, before what has come since."""
+        """Insert removed items of a connection before its later ones."""
         since = self._owners.setdefault(owner, OrderedDict()).setdefault(peer, deque())
         since.extendleft(reversed(items))

@@ -41,7 +41,7 @@ _hits: Counter[str] = Counter()
 
 
 def install(text: str) -> None:
-    """Arm the plan written in the config; ConfigError if a word is not of the form."""
+    """Activate the plan in the configuration. Raises ConfigError for an entry of another form."""
     _plan.clear()
     _hits.clear()
     for word in filter(None, text.split(",")):
@@ -60,7 +60,8 @@ def install(text: str) -> None:
 
 
 def hit(point: str) -> None:
-    """Called by the service as it passes a point."""
+    """Count one hit of a point, and execute the planned action. Raises OSError if that is
+    `error`."""
     if not _plan:
         return
     _hits[point] += 1

@@ -12,8 +12,8 @@ _CONTROLS = {
 
 
 class Lines(logging.Formatter):
-    """Control characters are shown instead of obeyed, and each further line of a record begins with
-    two spaces: none looks like a record of its own."""
+    """Formatter that escapes control characters, and indents the further lines of a record by two
+    spaces, so that none looks like a record of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).translate(_CONTROLS).replace("\n", "\n  ")

@@ -1,4 +1,4 @@
-"""Rate limit for warnings about messages of others: LINES a minute, then their number."""
+"""Rate limit for warnings about received messages: LINES a minute, then their number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WINDOW_S = 60.0
 
 
 class RateLimitedLog:
-    """Warnings about what others sent."""
+    """Rate-limited warnings about messages of peers."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -18,7 +18,7 @@ class RateLimitedLog:
         self._count = 0
 
     def warning(self, message: str, *details: object) -> None:
-        """As `Logger.warning`, while there are few."""
+        """Log a warning, as `Logger.warning`; above LINES in WINDOW_S warnings are only counted."""
         now = time.monotonic()
         if now - self._since_s >= WINDOW_S:
             if self._count > LINES:

@@ -1,8 +1,8 @@
 """Durations of the event loop's passes, during which no client is answered.
 
 A pass lasts from the arrival of a message, or a due time, until the loop waits again; work between
-two passes belongs to the first. Of passes without messages only the longest counts, so that an
-idle service does not hide the others.
+two passes belongs to the first. Passes without messages count only for the longest pass, so that
+an idle service does not hide the others.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ SAMPLES = 4_096  # passes with messages
 
 
 class PassTimes:
-    """Used from the loop's thread. Nanoseconds."""
+    """Durations of passes, in nanoseconds. Used from the loop's thread."""
 
     def __init__(self) -> None:
         self._samples_ns: deque[int] = deque(maxlen=SAMPLES)
         self._begin_ns = 0
-        self.had_messages = False  # what the present pass is for
+        self.had_messages = False  # whether the present pass handles messages
         self.longest_ns = 0
 
     def wait_begins(self) -> None:
-        """The loop has nothing to do now: the pass before is over."""
+        """End the present pass; called before the loop waits."""
         if not self._begin_ns:
             return
         took_ns = time.monotonic_ns() - self._begin_ns
@@ -34,7 +34,7 @@ class PassTimes:
         self._begin_ns = 0
 
     def wait_ends(self) -> int:
-        """A pass begins; the time now."""
+        """Begin a pass. Returns the present monotonic time in ns."""
         self._begin_ns = time.monotonic_ns()
         return self._begin_ns
 
@@ -43,10 +43,10 @@ class PassTimes:
         self._begin_ns = self.longest_ns = 0
 
     def p99_ms(self) -> float:
-        """Of the last SAMPLES passes that had messages."""
+        """99th percentile of the durations of the last SAMPLES passes with messages, in ms."""
         ordered = sorted(self._samples_ns)
         return ordered[len(ordered) * 99 // 100] / 1e6 if ordered else 0.0
 
     def longest_ms(self) -> float:
-        """Of all passes since `restart`."""
+        """Duration of the longest pass since `restart`, in ms."""
         return self.longest_ns / 1e6

@@ -24,41 +24,41 @@ _READ = msgspec.json.Decoder(ConnectionFile).decode
 
 
 class ConnectionFileLease:
-    """Used from the loop's thread."""
+    """Lease of an environment through its connection file. Used from the loop's thread."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._told: ConnectionFile | None = None
+        self._announced: ConnectionFile | None = None
         self._touched_ns = 0
 
     def announce(self, file: ConnectionFile) -> None:
         """Write the file, 0600, by rename."""
-        self._told = file
+        self._announced = file
         write_atomic(self._path, msgspec.json.encode(file))
 
     def holds(self) -> bool:
-        """Touch the file every few seconds. False: it is another service's now."""
+        """Touch the file every few seconds. Returns False if another service has replaced it."""
         now_ns = time.monotonic_ns()
         if now_ns - self._touched_ns < TOUCH_NS:
             return True
         self._touched_ns = now_ns
-        if self._is_anothers():
+        if self._is_taken_over():
             return False
         if self._path.exists():
             self._path.touch()
         return True
 
     def leave(self) -> None:
-        """Remove the file, unless it is another service's."""
-        if not self._is_anothers():
+        """Remove the file, unless another service has replaced it."""
+        if not self._is_taken_over():
             self._path.unlink(missing_ok=True)
 
-    def _is_anothers(self) -> bool:
+    def _is_taken_over(self) -> bool:
         try:
             file = _READ(self._path.read_bytes())
         except (OSError, msgspec.MsgspecError):
-            return False  # it tells of nobody
-        settings = self._told
+            return False  # the file names no service
+        settings = self._announced
         return settings is not None and (file.pid, file.node, file.epoch) != (
             settings.pid,
             settings.node,
@@ -71,10 +71,10 @@ _HOLDER = re.compile(r"pid (\d+) on (\S+)")
 
 
 def take_lock(path: Path, force: bool = False) -> int:
-    """The lock, held for the life of the descriptor returned.
+    """Take the lock of the journal. It is held until the returned descriptor is closed.
 
-    `force`: pass by the lock of a service on another machine, which cannot be looked for from
-    here. Raises JournalError with the holder's pid and host.
+    `force`: ignore the lock of a service on another machine, where its process cannot be checked.
+    Raises JournalError with the holder's pid and host.
     """
     descriptor = _open(path)
     try:
@@ -98,7 +98,7 @@ def take_lock(path: Path, force: bool = False) -> int:
                 )
             message = f"another service uses {path.parent}: {holder or 'unknown'}"
             raise JournalError(message, hint=hint) from error
-        path.unlink()  # who holds the old file's lock holds nothing that counts any more
+        path.unlink()  # the lock of the old file has no effect any more
         descriptor = _open(path)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.ftruncate(descriptor, 0)

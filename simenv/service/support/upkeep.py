@@ -1,7 +1,7 @@
 """Maintenance in the event loop: retention, index of completions, delayed syncs, estimates.
 
 Invariant: it runs in bounded slices, whenever the loop is idle and at least once in
-UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by sending without end.
+UPKEEP_PERIOD_NS of a busy loop, so that no client can prevent it by continuous messages.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from simenv.service.journal.writer import SYNC_DELAY_S, Journal
 from simenv.service.results.completions import Completions
 
 UPKEEP_PERIOD_NS = 50_000_000
-ESTIMATES_NS = 5_000_000_000  # what was learned since is lost when the service dies
+ESTIMATES_NS = 5_000_000_000  # estimates learned since then are lost in a crash of the service
 
 
 class Upkeep:
-    """Used from the loop's thread, once a pass."""
+    """Maintenance of one event loop. Used from the loop's thread, once a pass."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class Upkeep:
         estimator: Estimator,
     ) -> None:
         self._estimator = estimator
-        self._estimates_ns = 0  # when what was learned is stored again
+        self._estimates_ns = 0  # time at which estimates are stored next
         self._result_requests = result_requests
         self._completions = completions
         self._journal = journal
-        self._next_ns = 0  # when a slice is due though the loop is busy, monotonic
-        self._unsynced_ns = 0  # when the oldest commit without fsync was seen; 0: there is none
+        self._next_ns = 0  # monotonic time at which a slice is due though the loop is busy
+        self._unsynced_ns = 0  # time of the oldest commit without fsync; 0: there is none
 
     def run(self, store_error: str, *, idle: bool) -> str:
         """Run one slice of the work that is due. `store_error`: the reason why the journal could
@@ -46,27 +46,27 @@ class Upkeep:
             self._next_ns = now_ns + UPKEEP_PERIOD_NS
         try:
             if due or self._completions.crowded:
-                self._completions.index_some()  # first: what is old is found by the index
+                self._completions.index_some()  # first, because retention needs the index
             self._result_requests.settle(now_ns, idle=due)
             self._keep_estimates(now_ns)
             if self._journal.unsynced or self._unsynced_ns:
                 self._sync(now_ns)
             if store_error and due and not self._journal.pending:
-                self._journal.sync()  # nobody brings a commit that would show that it can be done
+                self._journal.sync()  # without other commits, this tests the journal again
                 store_error = ""
         except JournalError as error:
             store_error = error.message
         return store_error
 
     def _keep_estimates(self, now_ns: int) -> None:
-        """What was learned goes into the next commit, now and then."""
+        """Put changed estimates into the next commit, every ESTIMATES_NS."""
         if self._estimator.changed and now_ns >= self._estimates_ns:
             self._estimates_ns = now_ns + ESTIMATES_NS
             changes = self._estimator.take_changes()
             self._journal.put(estimate_tables.statements(changes), forced=False)
 
     def _sync(self, now_ns: int) -> None:
-        """Commits that were not forced to the disk follow within SYNC_DELAY_S."""
+        """Force commits to disk that are older than SYNC_DELAY_S."""
         if not self._journal.unsynced:
             self._unsynced_ns = 0
             return

@@ -1,1 +1,1 @@
-"""Processes and sockets behind the actions of the scheduler."""
+"""Worker processes and sockets, by which the actions of the scheduler are executed."""

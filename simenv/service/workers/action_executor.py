@@ -1,7 +1,7 @@
 """Execution of the scheduler's actions: messages to workers, processes, results, the event log.
 
-Invariant: called from the loop's thread between two commits; what it leaves in `outbox` may be
-sent only when the next commit has succeeded.
+Invariant: called from the loop's thread between two commits; messages in `outbox` may be sent only
+after the next commit has succeeded.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _remove_nothing(_names: list[str]) -> None:
 
 
 class ActionExecutor:
-    """Carries out actions in their order."""
+    """Executes the actions of the scheduler in order."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class ActionExecutor:
         remove_files: Callable[[list[str]], None] = _remove_nothing,
         drifting: DriftingDevices | None = None,
     ) -> None:
-        """`remove_files`: removes files of results that nobody gets."""
+        """`remove_files`: removes files of discarded results."""
         self._held_results = HeldResults(scheduler.state)
         self._remove_files = remove_files
         self._documents = documents
@@ -76,7 +76,7 @@ class ActionExecutor:
         self.outbox: list[tuple[bytes, bytes]] = []  # (peer, message) for after the commit
 
     def execute(self, actions: Sequence[Action]) -> None:
-        """Execute actions in their order, but for tasks that ended: these come last, together."""
+        """Execute actions in order, except ends of tasks, which follow together at the end."""
         ended: list[TaskEnded] = []
         for action in actions:
             if type(action) is AssignTasks:
@@ -113,14 +113,14 @@ class ActionExecutor:
             self.outbox += self._completions.from_here(self._released(ended))
 
     def finish(self, message: m.AttemptResults, ended: list[TaskEnded]) -> set[int]:
-        """Store the results of tasks that a worker's message ended. Returns the places of those in
-        it that are held."""
+        """Store the results of tasks that a worker's message ended. Returns the indices of the
+        results in it that are held."""
         if ended:
             self.outbox += self._completions.from_worker(message, ended)
         return self._held_results.hold(message, ended)
 
     def _released(self, ended: list[TaskEnded]) -> list[TaskEnded]:
-        """Store the results of those whose result was held; the others."""
+        """Store the results of ended tasks whose result was held. Returns the other ends."""
         others = []
         for ending in ended:
             if ending.index != HELD_RESULT:
@@ -136,7 +136,8 @@ class ActionExecutor:
         return others
 
     def record_event(self, kind: str, subject: str, message: str, owner: str = "") -> None:
-        """A line in the event log, the journal and the service's log. `owner`: see Note."""
+        """Record an event in the journal and in the service's log. `owner`: as in RecordEvent; "":
+        the owner of the task `subject`, if it is one."""
         record = self._state.tasks.get(task_number(subject) or 0)
         event = Event(self.next_event, time.time(), kind, subject, message)
         self._journal.event(event, owner or (record.batch.owner if record is not None else ""))
@@ -154,15 +155,16 @@ class ActionExecutor:
             )
 
     def _emulates(self, pool: str, terms: TaskOptions) -> bool:
-        """Do tasks run on their device there? Where it was only preferred, in its pools alone."""
+        """Return whether tasks have the noise of their device in a pool. A device that was only
+        preferred is emulated in its own pools only."""
         return not terms.prefer or self._state.pools[pool].spec.device == terms.device
 
     def _in_force(self, record: TaskRecord) -> TaskOptions:
-        """The terms of a task with noise, at its start."""
+        """Return the options of a task with noise at its start."""
         return record.batch.terms if self.drifting is None else self.drifting.in_force(record)
 
     def _send_documents(self, worker: str, peer: bytes, needed: list[str]) -> None:
-        """The noise documents of a chunk that this start of the worker has not got."""
+        """Send the noise documents of a chunk that this start of the worker has not received."""
         if self._documents is None:
             return
         start = self._state.workers[worker].start
@@ -182,7 +184,8 @@ class ActionExecutor:
 
 
 def _where(action: StartWorker) -> str:
-    """ " on node1 (2 ranks), node2 (2 ranks)"; "" for one rank on the service's own node."""
+    """Return the nodes of a worker: " on node1 (2 ranks), node2 (2 ranks)"; "" for one rank on the
+    service's own node."""
     message = [f"{share.node} ({share.ranks} ranks)" for share in action.shares if share.node]
     if sum(share.ranks for share in action.shares) == 1:
         message = [share.node for share in action.shares if share.node]
@@ -190,7 +193,7 @@ def _where(action: StartWorker) -> str:
 
 
 def ideal(terms: TaskOptions) -> TaskOptions:
-    """The same terms without a device."""
+    """Return the options without the device and its noise."""
     return msgspec.structs.replace(
         terms, device="", noise=(), snapshot="", compiled="", compiled_for="", stale=""
     )
@@ -202,9 +205,9 @@ def packed(
     emulates: Callable[[str, TaskOptions], bool],
     in_force: Callable[[TaskRecord], TaskOptions],
 ) -> bytes:
-    """The Assign message; terms that several tasks share are written once. Appends the digests of
-    their noise documents to `needed`. `emulates`: whether tasks in a pool have their noise;
-    `in_force`: the terms of a task with noise at its start."""
+    """Encode the AssignChunk message; options that several tasks share are encoded once. Appends
+    the digests of their noise documents to `needed`. `emulates`: returns whether tasks in a pool
+    have their noise. `in_force`: returns the options of a task with noise at its start."""
     table: dict[tuple[int, str, str], int] = {}
     terms: list[TaskOptions] = []
     tasks = []

@@ -3,7 +3,7 @@
 Invariant: the endpoint for workers exists only if the allocation has other nodes, is bound to one
 address, and accepts keys that are created at each start: one for each start of a worker, which may
 only act as that worker, and that of the environment's own user, who reads it from the connection
-file on any node. Nothing is bound to all interfaces unless the configuration says so explicitly.
+file on any node. No socket is bound to all interfaces unless the configuration requests it.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from simenv.wire.transport import worker_endpoint, zmq_transport
 from simenv.wire.transport.tcp_listener import ListenerOptions, TcpListener
 from simenv.wire.transport.worker_endpoint import TOKEN, WorkerBootstrap
 
-_COMPLAINTS = RateLimitedLog(logging.getLogger("simenv.service"))
-DESCRIPTORS = 8_192  # more than the guard of the door lets strangers and clients have
+_REJECTION_LOG = RateLimitedLog(logging.getLogger("simenv.service"))
+DESCRIPTORS = 8_192  # more than `ConnectionLimiter` allows to clients
 
 
 def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFile]:
-    """Bind, with the keys in `path` (made at the first time); ConfigError says why not.
+    """Bind the listener for remote clients, with the keys in `path`, which the first call creates.
 
-    Port 0 takes the port of last time where it is still free, so that the files people were given
-    stay right.
+    Port 0 takes the port of the last start if it is free, so that the key files of users stay
+    valid. Raises ConfigError.
     """
     host, port = listen_parts(listen)
     settings = server_file(path)
@@ -59,9 +59,9 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFi
     last = settings.address.rpartition(":")[2]
     if not port and last.isdecimal():
         with suppress(ConfigError):
-            door = TcpListener(address, int(last), settings.keys, _COMPLAINTS.warning)
+            door = TcpListener(address, int(last), settings.keys, _REJECTION_LOG.warning)
     if door is None:
-        door = TcpListener(address, port, settings.keys, _COMPLAINTS.warning)
+        door = TcpListener(address, port, settings.keys, _REJECTION_LOG.warning)
     shown = node if host == EVERYWHERE else address
     shown = f"[{shown}]" if ":" in shown else shown
     own = KeyPair(settings.own_public, settings.own_secret) if settings.own_public else new_pair()
@@ -77,17 +77,17 @@ def open_door(listen: str, path: Path, node: str) -> tuple[TcpListener, ServerFi
 
 
 def own_door(server: ServerFile) -> OwnerEndpoint:
-    """How the environment's own user comes in there from another machine: with a pair that stays,
-    so that a start anew takes her connections up again."""
+    """Return the address and keys of the environment's own user for other machines. The key pair
+    survives restarts, so that connections can resume."""
     return OwnerEndpoint(server.address, server.public_key, server.own_public, server.own_secret)
 
 
 def resolved(host: str, setting: str = "listen") -> str:
-    """The one IP address a host's name, an interface or an address means. `setting`: where it comes
-    from, for the ConfigError, which is also raised for a name that stands for all interfaces."""
+    """Return the IP address of a host name, an interface or an address. Raises ConfigError, which
+    names `setting`, also for a name that means all interfaces."""
     if host == EVERYWHERE:
         return "0.0.0.0"
-    result = _looked_up(host, setting)
+    result = _lookup(host, setting)
     if is_any_address(result):
         raise ConfigError(
             f"{setting}: {host!r} is {result}, which would open every interface of this machine",
@@ -96,7 +96,7 @@ def resolved(host: str, setting: str = "listen") -> str:
     return result
 
 
-def _looked_up(host: str, setting: str) -> str:
+def _lookup(host: str, setting: str) -> str:
     with suppress(ValueError):
         return str(ipaddress.ip_address(host))
     import psutil  # here, because it takes a start 15 ms
@@ -116,7 +116,8 @@ def _looked_up(host: str, setting: str) -> str:
 
 
 def more_descriptors() -> None:
-    """Each connection takes one; the soft limit is often meant for interactive programs."""
+    """Raise the soft limit of descriptors, of which each connection needs one; the default is often
+    meant for interactive programs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -126,20 +127,20 @@ def more_descriptors() -> None:
 _DISCARD_PORT = 9  # nothing is sent there: connecting a datagram socket only asks for the route
 WORKERS = ListenerOptions(
     prefix=b"node/",
-    max_known=16_384,  # two connections a worker, and those of the own user, who has one key
+    max_known=16_384,  # two connections a worker, and those of the environment's own user
     max_of_one_key=16_384,
     message_bytes=MAX_MESSAGE_BYTES,
     queued_messages=2_000,
     turn_bytes=0,
     bounds=None,
     workers=True,
-    handover=True,  # who comes again after a cut takes the place of its dead connection
+    handover=True,  # a reconnected worker replaces its dead connection
     keepalive=zmq_transport.WORKER_KEEPALIVE,
 )
 
 
 class WorkerEndpoint:
-    """The file, and the door if there is one. `leave` takes both away."""
+    """The file `worker.json`, and the listener for workers on other nodes, if there are any."""
 
     def __init__(
         self,
@@ -150,10 +151,10 @@ class WorkerEndpoint:
         interface: str,
         epoch: int,
     ) -> None:
-        """Raises ConfigError. `results`: a token is put there, so that a worker can tell whether it
-        sees the same folder."""
+        """Write the file and bind the listener. `results`: a token is written there, by which a
+        worker can check that it sees the same folder. Raises ConfigError."""
         self.door: TcpListener | None = None
-        self.own: OwnerEndpoint | None = None  # for clients of ours on the other nodes
+        self.own: OwnerEndpoint | None = None  # for the own user's clients on the other nodes
         self._path = paths.joining
         token = secrets.token_hex(16)
         try:
@@ -167,7 +168,7 @@ class WorkerEndpoint:
             server, own = new_pair(), new_pair()
             host = address_for(others[0], interface)
             more_descriptors()
-            self.door = TcpListener(host, 0, server, _COMPLAINTS.warning, WORKERS)
+            self.door = TcpListener(host, 0, server, _REJECTION_LOG.warning, WORKERS)
             self.door.admit({own.public: LOCAL}, b"")
             shown = f"[{host}]" if ":" in host else host
             address = f"tcp://{shown}:{self.door.port}"
@@ -187,8 +188,8 @@ class WorkerEndpoint:
         self.worker_keys = WorkerKeys(self._path, self.door)
 
     def leave(self) -> None:
-        """Remove the file, unless it is another service's: its keys open nothing any more. The
-        door is closed with the others."""
+        """Remove the file and the workers' keys, unless the file is another service's. The listener
+        is closed with the others."""
         with suppress(ConfigError):
             if worker_endpoint.read(self._path).token == self._token:
                 self._path.unlink(missing_ok=True)
@@ -196,10 +197,11 @@ class WorkerEndpoint:
 
 
 def address_for(other: str, interface: str) -> str:
-    """The one address of ours at which another node reaches us.
+    """Return the address of this machine at which another node can reach it.
 
-    `interface`: as it was told, an interface, a name or an address; "": what this node's name
-    means, unless that is loopback: then where the way to the other node begins. ConfigError.
+    `interface`: an interface, a name or an address from the configuration; "": the address of this
+    node's name or, if that is loopback, the source address of the route to the other node. Raises
+    ConfigError.
     """
     if interface:
         if is_any_address(interface):
@@ -213,11 +215,11 @@ def address_for(other: str, interface: str) -> str:
         named = resolved(hostname, "this node's name")
         if not ipaddress.ip_address(named).is_loopback:
             return named
-    return _routed(other)
+    return _route_address(other)
 
 
-def _routed(other: str) -> str:
-    """The address from which a datagram to another node would leave."""
+def _route_address(other: str) -> str:
+    """Return the source address of the route to another node. Raises ConfigError."""
     try:
         family, kind, _, _, where = socket.getaddrinfo(
             other, _DISCARD_PORT, type=socket.SOCK_DGRAM

@@ -1,4 +1,4 @@
-"""Handle the ends of worker processes, and nodes that the launcher has lost or recovered."""
+"""Ends of worker processes, and nodes that the launcher has lost or recovered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from simenv.service.workers.action_executor import ActionExecutor
 from simenv.service.workers.processes import WorkerProcesses
 from simenv.wire.messages import client as m
 
-BLAMELESS = (m.EXIT_LEASE, m.EXIT_ORPHAN)  # a rank may well have died of its task
+BLAMELESS = (m.EXIT_LEASE, m.EXIT_ORPHAN)  # not EXIT_RANK: the task may have killed the rank
 LAST_WORDS = 300  # characters of a log's last line that become a reason
 
 
 class WorkerNews:
-    """Used from the loop's thread, at each tick."""
+    """Reports events of processes and nodes to the scheduler. Used from the loop's thread."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class WorkerNews:
         self._executor = executor
 
     def take(self, now_ns: int) -> None:
-        """Tell the scheduler what has happened since the last tick, and do what follows."""
+        """Report the events since the last tick to the scheduler, and execute its actions."""
         self._take_exits(now_ns)
         for news in self._workers.news():
             if news.kind == "node.lost":
@@ -47,7 +47,7 @@ class WorkerNews:
             blame = end.code not in BLAMELESS and not end.infrastructure_failure
             worker, message = self._scheduler.state.workers.get(end.name), end.reason
             if tail and worker is not None and worker.state is WorkerState.STARTING:
-                message += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # nobody else will say why
+                message += f": {tail.splitlines()[-1][:LAST_WORDS]}"  # the only trace of the cause
             actions = self._scheduler.worker_lost(
                 end.name, end.start, message, now_ns, tail, blame=blame
             )

@@ -25,12 +25,13 @@ from simenv.service.workers.worker_keys import WorkerKeys
 
 LOG_TAIL_BYTES = 2_000
 LOG_MAX_BYTES = 8 * 2**20
-MOST_HELPERS = 4  # more would wait for one another
-MACHINE_GRACE_S = 5.0  # for a worker to cancel what its machine runs
+MOST_HELPERS = 4  # more compiling processes would wait for one another
+MACHINE_GRACE_S = 5.0  # for a worker to cancel the job of its machine
 
 
 class WorkerPeer(msgspec.Struct):
-    """How a worker is addressed; empty until it spoke through that socket."""
+    """Socket addresses of a worker; each is empty until the worker has sent a message through that
+    socket."""
 
     start: int
     work: bytes = b""
@@ -39,7 +40,7 @@ class WorkerPeer(msgspec.Struct):
 
 
 class WorkerProcesses:
-    """Names to processes and sockets; used from the main thread."""
+    """Processes and sockets of workers, by name. Used from the main thread."""
 
     def __init__(
         self,
@@ -51,8 +52,8 @@ class WorkerProcesses:
         environ: Mapping[str, str],
         keys: WorkerKeys | None = None,
     ) -> None:
-        """`results`: where files of large results are kept, as all nodes see it. `keys`: of workers
-        of other nodes; None: there are no other nodes."""
+        """`results`: the folder of large results, by its path on all nodes. `keys`: of workers on
+        other nodes; None: there are no other nodes."""
         self._launcher = launcher
         self._keys = keys if keys is not None else WorkerKeys(paths.joining, None)
         self._paths = paths
@@ -60,7 +61,7 @@ class WorkerProcesses:
         self._import_from = os.pathsep.join(config.import_from)
         self._peers: dict[str, WorkerPeer] = {}
         self._names: dict[bytes, str] = {}  # by work socket
-        self._ending: dict[str, float] = {}  # asked to end; when they are killed, monotonic
+        self._ending: dict[str, float] = {}  # terminated; monotonic time at which they are killed
         self._argv = (
             *(sys.executable, "-P", "-m", "simenv.worker"),
             *("--service", str(paths.joining.resolve())),
@@ -72,7 +73,7 @@ class WorkerProcesses:
         )
 
     def start(self, action: StartWorker, pool: PoolSpec) -> str:
-        """Start a worker of that pool; what went wrong, or ""."""
+        """Start a worker of that pool. Returns the error, or ""."""
         log = self._log(action.worker)
         _rotate(log)
         ranks = sum(share.ranks for share in action.shares) or 1
@@ -108,8 +109,9 @@ class WorkerProcesses:
         return ""
 
     def joined(self, name: str, start: int, peer: bytes) -> bool:
-        """A worker spoke for the first time; False if it is none of ours, or if that start of it
-        has spoken already, through another socket: nobody takes over a worker that lives."""
+        """Record the work socket of a worker at its first message. Returns False if there is no
+        such start of a worker, or if it has joined through another socket: no peer can take over a
+        live worker."""
         worker = self._peers.get(name)
         if worker is None or worker.start != start or worker.work not in (b"", peer):
             return False
@@ -118,8 +120,8 @@ class WorkerProcesses:
         return True
 
     def beats(self, name: str, start: int, peer: bytes) -> bool:
-        """A worker's heart beats; False if it is none of ours, or comes through another socket
-        than before."""
+        """Record the control socket of a worker at a heartbeat. Returns False if there is no such
+        start of a worker, or if it used another socket before."""
         worker = self._peers.get(name)
         if worker is None or worker.start != start or worker.control not in (b"", peer):
             return False
@@ -135,11 +137,12 @@ class WorkerProcesses:
         return worker.control if worker is not None else b""
 
     def name_of(self, peer: bytes) -> str:
-        """The worker behind a work socket; "" if it is none of ours."""
+        """Return the name of the worker with a work socket; "" if there is none."""
         return self._names.get(peer, "")
 
     def exited(self) -> list[Exit]:
-        """The ends of workers since the last call; who was asked to end and has not, is killed."""
+        """Return the ends of workers since the last call, and kill terminated workers that have not
+        ended in time."""
         ends = self._launcher.poll_exits()
         now_s = time.monotonic()
         for name, when_s in list(self._ending.items()):
@@ -154,15 +157,15 @@ class WorkerProcesses:
         return ends
 
     def news(self) -> list[LauncherEvent]:
-        """What the launcher has to say."""
+        """Return the launcher's events since the last call."""
         return self._launcher.poll_events()
 
     def look(self, node: str) -> bool:
-        """As the launcher's."""
+        """Return whether a lost node can be used again, as `Launcher.recheck_node`."""
         return self._launcher.recheck_node(node)
 
     def kill(self, name: str) -> None:
-        """End it now; one that holds a machine may cancel its job there first."""
+        """Kill a worker; one that holds a machine gets MACHINE_GRACE_S to cancel its job first."""
         worker = self._peers.get(name)
         if worker is not None and worker.has_machine:
             self._ending.setdefault(name, time.monotonic() + MACHINE_GRACE_S)
@@ -171,7 +174,7 @@ class WorkerProcesses:
             self._launcher.kill(name)
 
     def log_tail(self, name: str) -> str:
-        """The last lines a worker wrote."""
+        """Return the last lines of a worker's log."""
         return tail(self._log(name))
 
     def close(self) -> None:
@@ -188,15 +191,15 @@ class WorkerProcesses:
 
 
 def gpu_environ(gpus: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """What shows a worker its own GPUs and no others."""
+    """Return the variables that make only its own GPUs visible to a worker."""
     if not gpus:
         return ()
     return ("CUDA_DEVICE_ORDER", "PCI_BUS_ID"), ("CUDA_VISIBLE_DEVICES", ",".join(gpus))
 
 
 def helpers(cores: int, *, starting: bool) -> range:
-    """Numbers of the processes that compile beside a service where no kernel is compiled yet: those
-    to be begun while it and its worker do so too, on a core each, or the others."""
+    """Return the numbers of the processes that compile kernels besides the service and its worker.
+    `starting`: those to start while these two compile too, on a core each; else the others."""
     early = min(MOST_HELPERS, max(0, cores - 2))
     return range(early) if starting else range(early, min(MOST_HELPERS, cores))
 
@@ -204,7 +207,7 @@ def helpers(cores: int, *, starting: bool) -> range:
 def compile_beside(
     launcher: Launcher, kernels: Path, home: Path, environ: Mapping[str, str], *, starting: bool
 ) -> None:
-    """Begin such processes; see `helpers`."""
+    """Start the processes that compile kernels; see `helpers`. Raises LaunchError."""
     argv = (sys.executable, "-P", "-m", "simulators.compiler.warmup", str(kernels))
     for number in helpers(len(os.sched_getaffinity(0)), starting=starting):
         name = f"kernels-{number + 1}"
@@ -213,19 +216,19 @@ def compile_beside(
 
 
 def _imports(pool: PoolSpec) -> bool:
-    """Do its workers import modules of the environment's user?"""
+    """Return whether the workers of a pool import modules of the environment's user."""
     return bool(pool.provider) or pool.engine == FUNCTIONS
 
 
 def _rotate(log: Path) -> None:
-    """Logs that have grown too long, those of further ranks among them, begin anew."""
+    """Rename logs that are too long, also those of further ranks."""
     for path in (log, *log.parent.glob(f"{log.stem}.r*.log")):
         if path.exists() and path.stat().st_size > LOG_MAX_BYTES:
             path.replace(path.with_suffix(".log.old"))
 
 
 def tail(path: Path) -> str:
-    """The end of a text file, whole lines."""
+    """Return the last whole lines of a text file; "" if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)

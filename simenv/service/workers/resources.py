@@ -20,11 +20,12 @@ from simenv.errors import ConfigError
 from simenv.scheduler.core.types import END_MARGIN_NS, ClusterLimits
 from simenv.scheduler.routing.engine_choice import size
 
-MEMORY_SHARE = 0.8  # of what is really ours, for simulators
+MEMORY_SHARE = 0.8  # of a node's available memory, for simulators
 
 
 def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
-    """The nodes that are ours; ConfigError if the settings contradict them or one another."""
+    """Return the nodes of the environment. Raises ConfigError if settings contradict the nodes or
+    one another."""
     local_node = this_node()
     if config.memory_bytes and config.memory_per_slot:
         raise ConfigError(
@@ -48,7 +49,8 @@ def allocate(config: Config, environ: Mapping[str, str]) -> Allocation:
 
 
 def _with_local_gpus(node: Node, local_node: Node) -> Node:
-    """This machine's GPUs with their details, unless the site grants another number of them."""
+    """Return the node with the details of this machine's GPUs, if the node is this machine and the
+    site does not grant another number of GPUs."""
     if not is_this_node(node.name) or node.gpus not in (0, local_node.gpus):
         return node
     return replace(node, gpus=local_node.gpus, gpu_details=local_node.gpu_details)
@@ -75,8 +77,8 @@ def _check(node: Node, config: Config, local_node: Node) -> None:
 
 
 def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> ClusterLimits:
-    """The environment's fixed figures."""
-    nodes = tuple(_bounded(node, config) for node in allocation.nodes)
+    """Return the fixed limits of the environment."""
+    nodes = tuple(_with_simulator_memory(node, config) for node in allocation.nodes)
     left_s = allocation.end_s - time.time()
     return ClusterLimits(
         slots=sum(node.slots for node in nodes),
@@ -95,7 +97,7 @@ def limits_of(config: Config, allocation: Allocation, launcher: Launcher) -> Clu
 
 
 def check_time_left(limits: ClusterLimits) -> None:
-    """ConfigError where the site ends the allocation so soon that nothing would begin."""
+    """Check the time until the end of the allocation. Raises ConfigError if no task would begin."""
     left_ns = limits.end_ns - time.monotonic_ns()
     if limits.end_ns and left_ns <= END_MARGIN_NS:
         raise ConfigError(
@@ -105,8 +107,8 @@ def check_time_left(limits: ClusterLimits) -> None:
         )
 
 
-def _bounded(node: Node, config: Config) -> Node:
-    """With the memory that is for simulators."""
+def _with_simulator_memory(node: Node, config: Config) -> Node:
+    """Return the node with the part of its memory that is for simulators."""
     memory = config.memory_bytes
     if not memory:
         memory = node.memory_bytes

@@ -26,12 +26,12 @@ REVOKED_NOTICE = codec.encode(m.StopWorker("this start of the worker has ended")
 
 
 class WorkerKeys:
-    """Used from the loop's thread."""
+    """Keys of the workers on other nodes. Used from the loop's thread."""
 
     def __init__(self, service: Path, door: TcpListener | None) -> None:
-        """`service`: the file that tells workers of the service; their keys are beside it, and
-        what an earlier service has left there is removed. `door`: None where all workers are on
-        the service's node: then nothing is made. Raises ConfigError."""
+        """`service`: the path of `worker.json`; the keys are in a folder next to it, from which
+        those of an earlier service are removed. `door`: the workers' listener; None if all workers
+        are on the service's node: then there are no keys. Raises ConfigError."""
         self._service = service
         self._door = door
         self._public: dict[tuple[str, int], str] = {}
@@ -40,7 +40,8 @@ class WorkerKeys:
             files.private_folder(worker_endpoint.keys_folder(service))
 
     def make(self, worker: str, start: int) -> None:
-        """Before that start: its worker is let in from now on. ConfigError."""
+        """Create and accept the key of a start of a worker, before that start. Raises
+        ConfigError."""
         if self._door is None:
             return
         pair = new_pair()
@@ -51,7 +52,7 @@ class WorkerKeys:
         self._door.let_in(pair.public, Identity(worker, Role.WORKER))
 
     def remove(self, worker: str, start: int) -> None:
-        """That start has ended, or never was: its key opens nothing from now on."""
+        """Revoke the key of a start of a worker, which has ended or failed."""
         public = self._public.pop((worker, start), None)
         if public is not None and self._door is not None:
             self._door.shut_out(public, REVOKED_NOTICE)
@@ -59,13 +60,13 @@ class WorkerKeys:
                 worker_endpoint.key_path(self._service, worker, start).unlink(missing_ok=True)
 
     def remove_all(self) -> None:
-        """Remove the files; when the service begins, and when it ends."""
+        """Remove all key files; called when the service starts and ends."""
         shutil.rmtree(worker_endpoint.keys_folder(self._service), ignore_errors=True)
 
 
 def check_worker(identity: Identity, message: m.FromWorker) -> None:
-    """NotAllowedError for a message in the name of another worker than the one whose key it came
-    with. Those that name none belong to the socket of the worker that has joined there."""
+    """Check the worker that a message names. Raises NotAllowedError if it is not the worker of the
+    key. Messages without a name belong to the worker that has joined through their socket."""
     if not isinstance(message, m.Join | m.Heartbeat | DeviceDescribed):
         return
     if identity.owner not in ("", message.name):

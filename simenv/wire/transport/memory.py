@@ -127,7 +127,7 @@ class MemoryConnection:
 
     @property
     def room(self) -> bool:
-        """True if this end reads fast enough to get another message."""
+        """True if this end reads fast enough for another message."""
         return len(self._inbox) < SEND_QUEUE_MESSAGES // 2
 
     def close(self) -> None:
