@@ -88,8 +88,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     results: Results = Results()
     limits: Limits = Limits()
     policies: dict[str, Policies] = {}  # by pool; "all": the whole environment
-    resume: bool = False  # refuse to start without a journal; take the copy where that is newer
-    force_lock: bool = False  # pass by the lock of a service on another machine
+    resume: bool = False  # refuse to start without a journal; use its copy if that is newer
+    force_lock: bool = False  # ignore the lock of a service on another machine
     import_from: tuple[str, ...] = ()  # folders of providers' modules, besides installed packages
     lifeline: bool = False  # end when the starter's pipe closes (private environments)
     faults: str = ""  # for fault injection: "point:nth,..."; see simenv.service.support

@@ -55,7 +55,7 @@ class CalibrationSource(enum.StrEnum):
 
 
 class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
-    """One qubit's figures."""
+    """Measured properties of one qubit."""
 
     t1_us: float = UNKNOWN
     t2_us: float = UNKNOWN
@@ -65,7 +65,7 @@ class QubitInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
-    """One gate on one set of qubits, in that order."""
+    """One gate on an ordered tuple of qubits."""
 
     name: str
     qubits: tuple[int, ...]
@@ -74,7 +74,7 @@ class OperationInfo(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DeviceInfo(msgspec.Struct, frozen=True):
-    """One pool as a device. `all_to_all`: then `coupling` is empty, and means every pair."""
+    """One pool as a device. `all_to_all`: all pairs are coupled, and `coupling` is empty."""
 
     name: str  # the pool's
     kind: DeviceKind

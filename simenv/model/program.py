@@ -72,12 +72,13 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     matrices: Annotated[tuple[bytes, ...], _TABLE] = ()
 
     def packed(self) -> bytes:
-        """The wire form."""
+        """Return the encoded program, as it is sent and stored."""
         return _ENCODER.encode(self)
 
     @cached_property
     def structure(self) -> bytes:
-        """16 bytes that name the shape: everything but parameter values (BLAKE2b)."""
+        """Digest of the circuit structure, that is of all fields but the parameter values: BLAKE2b,
+        16 bytes."""
         return digest(
             _ENCODER.encode(
                 (
@@ -102,7 +103,7 @@ class Program(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     @property
     def digest(self) -> bytes:
-        """16 bytes that name the program: BLAKE2b of its wire form."""
+        """Digest of the encoded program: BLAKE2b, 16 bytes."""
         return digest(self.packed())
 
 

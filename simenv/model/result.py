@@ -61,11 +61,11 @@ class ResultData(msgspec.Struct, frozen=True, array_like=True, gc=False):
     seed: int
     outcome_width: int = 0  # 1, 2, 4, 8, or ceil(clbits / 8) beyond 64 clbits
     outcomes: bytes = b""  # each row's distinct outcomes, ascending
-    counts: bytes = b""  # uint32, as many
+    counts: bytes = b""  # uint32, one for each outcome
     # Exact distribution over the clbits, or over the qubits if the circuit measures nothing.
     probability_outcomes: bytes = b""  # as above, of `probability_width` bytes
     probability_width: int = 0
-    probabilities: bytes = b""  # float64, as many
+    probabilities: bytes = b""  # float64, one for each outcome
     # complex128 or complex64 [count, 2**num_qubits], qubit 0 = lowest index bit
     statevector: bytes = b""
     expectations: bytes = b""  # float64 [count, observables, 2]: value, standard error
@@ -102,7 +102,7 @@ class Timing(msgspec.Struct, frozen=True, array_like=True, gc=False):
     sent_us: int  # at the worker -> begun: behind the others of its chunk
     run_us: int  # in the worker: the next four stages, and the short times between them
     decode_us: int = 0  # bytes to circuit
-    plan_us: int = 0  # finding or making the engine's plan; loading the engine, where it is new
+    plan_us: int = 0  # the engine's plan, cached or new; the load of the engine at its first use
     engine_us: int = 0  # inside the engine: evolving and sampling
     encode_us: int = 0  # result to bytes
     returned_us: int = 0  # transport in both directions, and waiting for the rest of its message

@@ -23,7 +23,7 @@ class WorkerState(enum.StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One line of the environment's history. `seq` grows by one; resume with `since=seq`."""
+    """One event of the environment. `seq` grows by one; a reader resumes with `since=seq`."""
 
     seq: int
     time_s: float  # wall clock, seconds since 1970, for display only
@@ -40,7 +40,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class WorkerInfo(msgspec.Struct, frozen=True):
-    """One resident simulator."""
+    """State of one worker."""
 
     name: str
     pool: str
@@ -81,7 +81,7 @@ class PoolInfo(msgspec.Struct, frozen=True):
     name: str
     engine: str
     workers: int  # ready
-    target: int  # wanted
+    target: int  # workers that should run
     busy: int
     waiting: int  # tasks
     state: str  # "up", "starting", "degraded", "quarantined"
@@ -99,7 +99,7 @@ class PoolInfo(msgspec.Struct, frozen=True):
 
 
 class NodeInfo(msgspec.Struct, frozen=True):
-    """One machine of the allocation."""
+    """State of one node of the allocation."""
 
     name: str
     state: str  # "up", "drained", "lost"
@@ -158,7 +158,7 @@ class TaskInfo(msgspec.Struct, frozen=True):
 
 
 class ServiceInfo(msgspec.Struct, frozen=True):
-    """The `status` screen."""
+    """State of the service, as `simenv status` shows it."""
 
     name: str
     version: str

@@ -113,7 +113,7 @@ def _run(
     signal.signal(signal.SIGINT, signals.received)
     if lifeline_fd >= 0:
         os.set_blocking(lifeline_fd, False)
-    loop.run_once(0.0)  # workers are started, and load while we do
+    loop.run_once(0.0)  # starts the workers, which load their modules meanwhile
     start = Startup(environment, compiler_launcher, ready_fd)
     next_look = 0.0
     while not loop.stopped:
@@ -257,5 +257,5 @@ def _is_cut(descriptor: int) -> bool:
 
 
 if __name__ == "__main__":
-    gc.disable()  # until all is loaded
+    gc.disable()  # until all modules are loaded
     sys.exit(main())

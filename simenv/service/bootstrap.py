@@ -1,4 +1,4 @@
-"""Build a service from its configuration: folders, lock, journal, scheduler, sockets; close it."""
+"""Build a service from its configuration: folders, lock, journal, scheduler and sockets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Load admission and its kernels in a thread while workers start.
 
-Invariant: nothing compiled is imported before `warm.prepare` has set the kernel folder. The event
-loop runs meanwhile; submits wait for admission.
+Invariant: no module with kernels is imported before `warmup.prepare` has set the kernel folder. The
+event loop runs meanwhile; submits wait for admission.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Warmup:
             warmup.prepare(self._kernels)
             self.cold = not warmup.is_compiled(self._kernels)
             warmup.compile_groups(self._kernels, "admission")
-            from simenv.service.queries import engines  # noqa: F401 - all that is judged with
+            from simenv.service.queries import engines  # noqa: F401 - loads admission
         except BaseException as error:  # noqa: BLE001 - the loop's thread raises it
             self._error = error
         self._loaded.set()
@@ -80,4 +80,4 @@ def admission(
 def load_noise_checks() -> None:
     """Load the compiled kernels that the first circuit for a device needs."""
     warmup.load_stored("attachment")
-    from simenv.service.devices import context  # noqa: F401 - what circuits are judged with
+    from simenv.service.devices import context  # noqa: F401 - loads the checks

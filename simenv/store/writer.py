@@ -66,7 +66,7 @@ def write(
 
 
 def checksum_of_rest(frame: Skeleton, stored: tuple[StoredArray, ...]) -> int:
-    """CRC-32 of the bytes outside the arrays: HDF5's own, and zeros where it wrote none."""
+    """CRC-32 of the bytes outside the arrays: those of HDF5, and zeros between them."""
     crc, place = 0, 0
     for start, end in [(a.offset, a.offset + a.size_bytes) for a in stored] + [
         (frame.size_bytes, frame.size_bytes)

@@ -1,7 +1,7 @@
 """Roles of connections, and the table of the messages that each role may send.
 
 Pure values. Invariant: a message that is not in the table of its sender's role is refused, so that
-a new kind of message is available to nobody until it is listed here.
+no role can send a new kind of message until it is in the table.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class RunningTask:
         self.running = (0, 0)
 
     def stop(self, task: int, attempt: int, reason: str) -> None:
-        """Stop the task if it runs, or keep it from beginning."""
+        """Stop the task if it runs; else let `begin` return the reason, so that it does not run."""
         with self._lock:
             if self.running == (task, attempt):
                 self._runner.stop_reason = reason

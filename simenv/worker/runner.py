@@ -83,14 +83,14 @@ def chained(result: EngineResult, chain: Chain, num_slots: int) -> EngineResult:
 
 
 FAILURE_CHARS = 2_000  # of a message: lists of failed tasks hold thousands of them
-# Errors whose codes are reasons.
+# Errors whose codes are the reasons of failures.
 CODED_ERRORS = (
     *(errors.MachineRefused, errors.MachineFailed, errors.BadAnswer, errors.StaleCalibration),
     *(errors.OtherOutcome, errors.TruncatedState, CallFailed, ValueTooLarge, ProgramError),
 )
 _DONE = STATES.index(TaskState.DONE)
 FAILED = STATES.index(TaskState.FAILED)
-ENDED_EARLY = {  # by why it was asked to stop
+ENDED_EARLY = {  # final states by the reason of the stop
     "cancelled": STATES.index(TaskState.CANCELLED),
     "queue_timeout": STATES.index(TaskState.EXPIRED),
     "run_timeout": STATES.index(TaskState.EXPIRED),
@@ -123,9 +123,9 @@ class Runner:
         self._result_writer = result_writer
         self._comm = comm
         self._checkpoints = checkpoints
-        # Called with every error of an engine; returns if it is the task's, and not one rank's.
+        # Called with each error of an engine; returns if all ranks raise it, else ends the process.
         self.on_engine_error: Callable[[Exception], None] | None = None
-        self.stop_reason = ""  # why the running task was asked to stop
+        self.stop_reason = ""  # of the running task; "": it is not to stop
         self.calls = CallRunner(result_writer)
         self._engines: dict[str, Engine] = {}
         self._with_fast_counts: set[str] = set()  # engines, by name
@@ -147,7 +147,7 @@ class Runner:
     def hold(self, engine: Engine) -> None:
         """Register an engine that the caller has created."""
         self._engines[engine.name] = engine
-        if isinstance(engine, FastCounts):  # too slow a question for each chunk
+        if isinstance(engine, FastCounts):  # this test is too slow for each chunk
             self._with_fast_counts.add(engine.name)
         if isinstance(engine, KeepsStates):
             self._kept_states.append(engine.kept_states)

@@ -26,7 +26,7 @@ from simenv.service.devices.resolve import EmulatedDevices, Waiting
 from simenv.wire.refusals import refusal
 from simulators.circuit.analysis.profile import Profile
 
-MAX_ENTRIES = 100_000  # entries of each memory; full ones are emptied
+MAX_ENTRIES = 100_000  # of each cache; full ones are emptied
 TASKS_PER_CLOCK_CHECK = (
     32  # admitted between two checks of the clock, unless their programs are large
 )
@@ -59,7 +59,7 @@ class AdmissionController:
         self._structures = StructureCache()
         self._programs: dict[
             tuple[bytes, bytes], AdmittedProgram
-        ] = {}  # the others, by digest and terms
+        ] = {}  # programs that are not in `_structures`, by digest and options
         self._checked_terms: set[bytes] = set()  # digests of valid options
         self._terms: TaskOptions | None = None  # the last valid options
         self._terms_digest = b""  # their digest

@@ -65,8 +65,7 @@ class PoolCommands:
         journal: Journal,
         recheck_node: Callable[[str], bool],
     ) -> None:
-        """`recheck_node`: returns whether a lost node can be used again, as the launcher's `look`
-        does."""
+        """`recheck_node`: returns whether a lost node can be used again."""
         self._config = config
         self._configured = {pool.name: pool for pool in config.pools}
         self._scheduler = scheduler

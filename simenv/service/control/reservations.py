@@ -196,7 +196,7 @@ class ReservationCommands:
             self._audit.write(identity, "device.changed", device or "all", what)
             self._executor.record_event("device.changed", device or "all", what)
 
-    # --- questions ------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------
 
     def answer(self, message: GetProfile | GetPolicy | GetTarget) -> m.ToClient:
         """Return the answer to a query about one device. Raises NotFoundError."""
@@ -221,7 +221,7 @@ class ReservationCommands:
             infos.append(reservation_info(self._state, reservation, counted))
         yield codec.encode(Reservations(message.request, infos))
 
-    # --- the loop's turns -----------------------------------------------------------------------
+    # --- calls of the event loop ----------------------------------------------------------------
 
     @property
     def busy(self) -> bool:

@@ -1,4 +1,4 @@
-"""Requests about stored results: read chunks of files, verify, remove, and requeue damaged ones.
+"""Requests about stored results: reading, verification, removal, and requeueing of damaged ones.
 
 A request that needs a disk is given to threads (`FileWorker`); its answer is sent in a later pass
 of the event loop.
@@ -139,7 +139,7 @@ class ResultRequests:
             return None
         return self.reserve.why_refused(owner, self.bytes_of(owner))
 
-    # --- questions ------------------------------------------------------------------------------
+    # --- requests -------------------------------------------------------------------------------
 
     def room(self, owner: str) -> bool:
         """Return whether more bytes may be read for this owner now."""
@@ -261,7 +261,7 @@ class ResultRequests:
         result = self._completions.find(task)
         return result is not None and result[0].first_seq == seq
 
-    # --- broken results -------------------------------------------------------------------------
+    # --- damaged results ------------------------------------------------------------------------
 
     def _run_again(self, seq: int, completion: m.Completion, why: str) -> None:
         self._repair.task(seq, completion)

@@ -1,6 +1,6 @@
 """The functions of `noise_models` that the service uses: noise documents and the device library.
 
-Imports numpy. Errors of `noise_models` become errors of simenv here.
+Imports numpy. This module converts errors of `noise_models` to errors of simenv.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ _CURSOR = "insert or replace into cursor values(?,?,?)"
 
 
 class Journal:
-    """Used from the loop's thread only. Nothing is stored until `commit`."""
+    """The journal. Used from the loop's thread only. Nothing is stored until `commit`."""
 
     def __init__(self, path: Path, durability: str) -> None:
         self.path = path

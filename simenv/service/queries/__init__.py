@@ -1,1 +1,1 @@
-"""Read-only requests of clients."""
+"""Queries: read-only requests of clients."""

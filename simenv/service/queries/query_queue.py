@@ -60,8 +60,8 @@ class QueryQueue:
         is_ready: Callable[[m.FromClient], bool] = lambda _: True,
         has_room: Callable[[bytes, Identity], bool] = lambda *_: True,
     ) -> None:
-        """`is_ready`: whether a query can be answered yet; else it waits for `resume`. `has_room`:
-        whether an answer can be sent to that connection now."""
+        """`is_ready`: returns whether a query can be answered yet; else it waits for `resume`.
+        `has_room`: returns whether an answer can be sent to a connection now."""
         self._is_ready = is_ready
         self._has_room = has_room
         self._early: dict[bytes, list[PendingQuery]] = {}  # queries that wait for `resume`

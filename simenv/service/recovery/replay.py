@@ -85,7 +85,7 @@ class Part(msgspec.Struct, frozen=True):
     specs: list[TaskSpec]
     routes: list[Route]
     attempts: list[int]
-    units: list[int] | None = None  # that each takes of its reservation
+    units: list[int] | None = None  # of its reservation, for each task
 
 
 def parts(

@@ -55,7 +55,7 @@ class Completions:
 
     def __init__(self, journal: Journal, origin: Origin) -> None:
         self._journal = journal
-        self._here = origin  # the origin of endings that no worker caused
+        self._here = origin  # of ends that no worker caused
         self.next_seq = journal.records.last_seq() + 1
         self._fresh: dict[int, int] = {}  # task -> first_seq, not yet indexed
         self._watchers: dict[int, list[bytes]] = {}

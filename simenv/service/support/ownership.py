@@ -32,7 +32,7 @@ class ConnectionFileLease:
         self._touched_ns = 0
 
     def announce(self, file: ConnectionFile) -> None:
-        """Write the file, 0600, by rename."""
+        """Write the connection file with mode 0600, by rename."""
         self._announced = file
         write_atomic(self._path, msgspec.json.encode(file))
 

@@ -124,7 +124,7 @@ def more_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-_DISCARD_PORT = 9  # nothing is sent there: connecting a datagram socket only asks for the route
+_DISCARD_PORT = 9  # unused: the connect of a datagram socket sends nothing, it finds the route
 WORKERS = ListenerOptions(
     prefix=b"node/",
     max_known=16_384,  # two connections a worker, and those of the environment's own user

@@ -20,7 +20,7 @@ Workers = Annotated[int, msgspec.Meta(ge=0, le=MAX_WORKERS)]
 
 
 class GetPools(msgspec.Struct, frozen=True, array_like=True, tag=25):
-    """Answered by Pools."""
+    """Request the state of all pools and nodes; answered by Pools."""
 
     request: Number
 

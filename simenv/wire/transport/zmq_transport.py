@@ -30,7 +30,7 @@ from simenv.wire.transport.outgoing import NEAR, Outgoing
 
 SEND_QUEUE_MESSAGES = 2_000  # further messages to a peer that does not read are dropped
 SOCKET_PATH_BYTES = 107  # sun_path less its NUL
-# Plain numbers: an operation on the library's enumerations costs more than a hop's system calls.
+# Plain numbers: an operation on the library's enumerations takes longer than the system calls.
 _POLLIN = int(zmq.POLLIN)
 _NOBLOCK = int(zmq.NOBLOCK)
 _FAR = 2  # turn of the first remote listener, after the two local sockets

@@ -77,7 +77,7 @@ def _call_function(call: FunctionCall) -> bytes:
     """Call the function and return its pickled value. Raises CallFailed with the traceback."""
     step = "reading it"
     try:
-        # The owner's own bytes: the service refuses calls of anybody else, and so does `call`.
+        # Bytes of the environment's own user: the service and `call` refuse those of other owners.
         function, positional, named = cloudpickle.loads(call.pickled)
         step = "calling it"
         value = function(*positional, **named)
