@@ -305,7 +305,7 @@ class EventLoop:
                     (message.passes_done, message.passes), message.waiting, message.compiling,
                 )  # fmt: skip
                 alive, actions = self.scheduler.heartbeat_received(beat, now_ns)
-            answer = m.LeaseRenewed(self.state.epoch) if alive else m.StopWorker("not one of ours")
+            answer = m.LeaseRenewed(self.state.epoch) if alive else m.StopWorker("unknown worker")
             self.executor.execute(actions)
             self.listener.send(PeerKind.WORKER, peer, codec.encode(answer))
         elif type(message) is m.Started:
@@ -339,7 +339,7 @@ class EventLoop:
         drifted, next_s = self.devices.drifted(time.time_ns(), self.scheduler)
         self.executor.execute(drifted)
         if not (self.state.draining or self._lease.holds()):
-            log.error("another service has taken over this environment: giving way")
+            log.error("another service has taken over this environment: stopping")
             self.drain(now=True)
         self._check_allocation_end(now_ns)
         self._check_drain(now_ns)

@@ -130,10 +130,10 @@ def added(keys: Sequence[KeyInfo], key: KeyInfo) -> list[KeyInfo]:
     OptionError for a role that users cannot have or a full list."""
     if key.role not in PERSON_ROLES:
         raise OptionError(
-            f"role {key.role!r:.80} is none that a key can have", hint=" or ".join(PERSON_ROLES)
+            f"a key cannot have the role {key.role!r:.80}", hint=" or ".join(PERSON_ROLES)
         )
     if len(keys) >= MAX_KEYS:
-        raise OptionError(f"{len(keys)} keys are the most there can be", hint="revoke some")
+        raise OptionError(f"there are {len(keys)} keys, which is the limit", hint="revoke some")
     for existing in keys:
         if key.name == existing.name:
             message = f"there is a key named {key.name!r} already (role {existing.role})"
@@ -262,7 +262,7 @@ def read_private(path: Path, kind: type[T]) -> T:
     try:
         result = msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
-        raise ConfigError(f"{path} is not what it should be: {error}") from error
+        raise ConfigError(f"{path} has unexpected content: {error}") from error
     format_number = getattr(result, "format", 0)
     if format_number != KEYS_FORMAT:
         raise ConfigError(
@@ -275,7 +275,7 @@ def read_private(path: Path, kind: type[T]) -> T:
 def check_private(path: Path, info: os.stat_result) -> None:
     """Check that a file is private. Raises ConfigError if another user owns or can open it."""
     if info.st_uid != os.getuid():
-        raise ConfigError(f"{path} belongs to someone else: not believed")
+        raise ConfigError(f"{path} belongs to another user, and is not believed")
     if info.st_mode & 0o077:
         raise ConfigError(
             f"{path} holds a secret key and can be opened by others "

@@ -143,7 +143,7 @@ class HeartbeatThread:
             if os.getppid() != self._parent:
                 exit_process(EXIT_ORPHAN, "what started this process is gone")
             if time.monotonic() > self._last_s:
-                exit_process(0, "busy when told to end")
+                exit_process(0, "on request, while busy")
             if time.monotonic() - received > self._lease_s:
                 exit_process(EXIT_LEASE, f"no word from the service for {self._lease_s:g} s")
 

@@ -178,5 +178,5 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint-s", type=float, default=0.0, help="0: never")
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--log", type=Path, help="the inherited ones where none is named")
-    parser.add_argument("--parent", type=int, required=True, help="0: whoever started us")
+    parser.add_argument("--parent", type=int, required=True, help="0: the parent process")
     return parser.parse_args()

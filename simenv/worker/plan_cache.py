@@ -20,7 +20,7 @@ class PlanCache:
         self._held_bytes = 0
         self._plans: OrderedDict[tuple[object, ...], Plan] = OrderedDict()
         self._sizes: dict[tuple[object, ...], int] = {}  # bytes counted in `_held_bytes`
-        self._growing: tuple[object, ...] | None = None  # newest plan: its run may add schedules
+        self._growing: tuple[object, ...] | None = None  # newest plan, if in parts: it grows
 
     def __len__(self) -> int:
         return len(self._plans)

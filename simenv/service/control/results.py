@@ -195,7 +195,7 @@ class ResultRequests:
         if not entry[1]:
             raise StoreError(f"{message.file} was removed to stay within results.keep_gib")
         if message.size_bytes > CHUNK_BYTES:
-            raise StoreError(f"{message.size_bytes} bytes at once; {CHUNK_BYTES} are the most")
+            raise StoreError(f"{message.size_bytes} bytes at once; the limit is {CHUNK_BYTES}")
 
         def finish(result: object) -> None:
             self._count(identity.owner, -message.size_bytes)

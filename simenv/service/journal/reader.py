@@ -45,7 +45,7 @@ def unpack_routes(packed: bytes) -> list[Route]:
 APP_MESSAGES = 20_000  # searched for the last run of an application: some milliseconds
 # Keys of `meta` for values that must survive the removal of the rows that they come from.
 LAST_SEQ, NEXT_TASK, GONE = "last_seq", "next_task", "gone "
-WAY_OUT = "move it away; then simenv up --restore goes on with its copy, if there is one"
+WAY_OUT = "move it away; then simenv up --restore continues with its copy, if there is one"
 AUDIT = "@audit"  # the owner of events of the audit log: no key has that name
 UNHAPPY = (TaskState.FAILED, TaskState.CANCELLED, TaskState.EXPIRED)
 
@@ -54,7 +54,7 @@ class DamagedRecord(JournalError):
     """The record of some ended tasks cannot be read: they have to run again."""
 
     def __init__(self, message: str, first_seq: int) -> None:
-        super().__init__(message, hint="their tasks run again; the disk should be looked at")
+        super().__init__(message, hint="their tasks run again; check the disk")
         self.first_seq = first_seq
 
 

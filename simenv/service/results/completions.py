@@ -73,7 +73,7 @@ class Completions:
 
     @property
     def crowded(self) -> bool:
-        """True if too many entries wait for the index to wait for an idle moment."""
+        """True if so many entries wait that the index must be written before the loop is idle."""
         return len(self._fresh) > MAX_FRESH
 
     @property

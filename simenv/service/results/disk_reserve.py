@@ -86,8 +86,7 @@ class DiskReserve:
         else None. `owner` "": the environment's own user."""
         if self.spent:
             return InsufficientError(
-                f"the disk of {self._folder} is full: what was accepted is finished, nothing new is"
-                " taken",
+                f"the disk of {self._folder} is full: accepted tasks run, new ones are refused",
                 hint="free space on it, or remove old results: simenv prune --older-than 1d",
             )
         lacking = self.lacking_bytes() if owner else 0

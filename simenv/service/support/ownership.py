@@ -93,7 +93,7 @@ def take_lock(path: Path, force: bool = False) -> int:
             hint = "simenv status, or simenv down first"
             if is_elsewhere:
                 hint = (
-                    "its process cannot be looked for from here; if it is surely gone: "
+                    "its process cannot be checked from this machine; if it has surely ended: "
                     "simenv up --restore --force-lock"
                 )
             message = f"another service uses {path.parent}: {holder or 'unknown'}"

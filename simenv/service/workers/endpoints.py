@@ -235,6 +235,6 @@ def _route_address(other: str) -> str:
         ) from error
     except OSError as error:
         raise ConfigError(
-            f"no way to node {other!r} was found from here: {error.strerror}",
+            f"no route to node {other!r} from this machine: {error.strerror}",
             hint='set interface in the table [launcher]: "eth0", or an address of this machine',
         ) from error

@@ -254,10 +254,11 @@ class VerifyResult(msgspec.Struct, frozen=True, array_like=True, tag=18):
 
 
 class CollectGarbage(msgspec.Struct, frozen=True, array_like=True, tag=19):
-    """Remove stored data of tasks that ended more than `older_s` seconds ago.
+    """Remove stored data of tasks that ended more than `older_s` seconds ago, and data beyond the
+    limits of size.
 
-    `older_s` < 0: remove the data beyond the limits of retention. `dry`: only report what would be
-    removed. Answered by GarbageCollected when it is done.
+    `older_s` < 0: the age is that of retention, `history.keep_days`. `dry`: only report the amount.
+    Answered by GarbageCollected when it is done.
     """
 
     request: Number

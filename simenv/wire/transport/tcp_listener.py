@@ -360,7 +360,7 @@ class TcpListener:
 
 def _crowded(limit: int) -> bytes:
     """Refusal for a connection above the limit of its key, sent before it is cut off."""
-    message = f"{limit} connections with this key are the most at a time, or too many with others"
+    message = f"{limit} connections with this key are the limit, or there are too many in total"
     hint = "close some, or share one connection between threads"
     return codec.encode(Refused(0, [Refusal("limit", message, hint, -1, 1.0)]))
 

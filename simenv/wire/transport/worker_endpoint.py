@@ -19,9 +19,7 @@ from simenv.wire.keyfiles import KeyPair, read_private
 from simenv.wire.transport import zmq_transport
 from simenv.wire.transport.zmq_transport import ZmqConnection
 
-TOKEN = (
-    ".token"  # file in the results folder; with `WorkerBootstrap.token` in it, it is the right one
-)
+TOKEN = ".token"  # name of the file in the results folder that contains `WorkerBootstrap.token`
 
 
 class WorkerBootstrap(msgspec.Struct, frozen=True):
@@ -89,12 +87,12 @@ def connect(service: WorkerBootstrap, identity: bytes) -> ZmqConnection:
     if not service.address:
         raise NoServiceError(
             f"{node} cannot reach the service on {service.node}, which does not listen for others",
-            hint="it was started for one node; start it anew inside the allocation",
+            hint="it was started for one node; start it again inside the allocation",
         )
     if not service.secret_key:
         raise NoServiceError(
-            f"no way from {node} to the service on {service.node}: this worker has no key",
-            hint="was it started by that service? its keys are in worker-keys beside worker.json",
+            f"{node} cannot reach the service on {service.node}: this worker has no key",
+            hint="was it started by that service? its keys are in worker-keys next to worker.json",
         )
     return WorkerTcpConnection(service, identity)
 

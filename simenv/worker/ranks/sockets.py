@@ -96,7 +96,7 @@ def own_address(service: WorkerBootstrap) -> str:
     if not host:
         raise NoServiceError(
             "the ranks are on several nodes, and the service does not listen for other nodes",
-            hint="it was started for one node; start it anew inside the allocation",
+            hint="it was started for one node; start it again inside the allocation",
         )
     host = host.removeprefix("[").removesuffix("]")
     try:
@@ -106,7 +106,7 @@ def own_address(service: WorkerBootstrap) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise NoServiceError(
-            f"no way from {os.uname().nodename} to {service.address}: {error}"
+            f"no route from {os.uname().nodename} to {service.address}: {error}"
         ) from error
 
 

@@ -139,7 +139,7 @@ def test_damaged_key_file_raises_config_error(tmp_path: Path, body: bytes) -> No
     path = tmp_path / "keys.json"
     path.write_bytes(body)
     path.chmod(0o600)
-    with pytest.raises(ConfigError, match="not what it should be"):
+    with pytest.raises(ConfigError, match="has unexpected content"):
         keyfiles.read_private(path, KeysFile)
 
 

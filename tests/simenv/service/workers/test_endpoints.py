@@ -130,7 +130,7 @@ def test_unknown_host_name_and_unreachable_node_have_different_errors() -> None:
     with pytest.raises(ConfigError, match=r"host name 'no-such-host\.invalid' is not") as caught:
         address_for("no-such-host.invalid", "")
     assert "--hosts" in caught.value.hint
-    with pytest.raises(ConfigError, match=r"no way to node '255\.255\.255\.255'") as caught:
+    with pytest.raises(ConfigError, match=r"no route to node '255\.255\.255\.255'") as caught:
         address_for("255.255.255.255", "")
     assert "interface" in caught.value.hint
 
