@@ -87,7 +87,8 @@ END_S = 2.0  # for several ranks to end together, if the first is not busy
 
 
 class HeartbeatThread:
-    """Sends heartbeats and receives control messages. Owns the control connection."""
+    """Thread that sends heartbeats and receives control messages. It owns the control
+    connection."""
 
     def __init__(
         self,

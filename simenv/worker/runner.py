@@ -109,7 +109,7 @@ class _ChunkContext(msgspec.Struct, frozen=True, eq=False):
 
 
 class Runner:
-    """Runs one task at a time. `control` may be stopped from another thread."""
+    """Runner of tasks, one at a time. Another thread may stop `control`."""
 
     def __init__(
         self,

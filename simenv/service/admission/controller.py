@@ -37,7 +37,7 @@ _UNKEPT_NAMES = frozenset({"delay", "delay_dt"})  # their parameters are checked
 
 
 class AdmissionController:
-    """Admits tasks, and caches admitted programs and options. Used from the loop's thread."""
+    """Admission of tasks, with caches of programs and options. Used from the loop's thread."""
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ SHOWN_TASKS = 5
 
 
 class Administration:
-    """Applies changes of administrators, and audits them. Used from the loop's thread."""
+    """Audited changes of administrators. Used from the loop's thread."""
 
     def __init__(
         self,

@@ -53,7 +53,7 @@ class OldFile(msgspec.Struct, frozen=True):
 
 
 class JournalPruner:
-    """Finds and removes old records. Used from the loop's thread, through the journal's own
+    """Search and removal of old records. Used from the loop's thread, through the journal's own
     connection."""
 
     def __init__(self, journal: Journal, state: SchedulerState) -> None:

@@ -22,8 +22,8 @@ from simenv.wire.messages.client import STATES, Completion
 
 
 class ResultRepair:
-    """Requeues tasks with damaged results. Used from the loop's thread. If a method raises, nothing
-    has changed."""
+    """Requeueing of tasks with damaged results. Used from the loop's thread. If a method raises,
+    nothing has changed."""
 
     def __init__(self, journal: Journal, scheduler: Scheduler, completions: Completions) -> None:
         self._journal = journal

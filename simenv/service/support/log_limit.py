@@ -1,4 +1,4 @@
-"""Rate limit for warnings about received messages: LINES a minute, then their number."""
+"""Rate limit for warnings about received messages: LINES a minute; the others are counted."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _remove_nothing(_names: list[str]) -> None:
 
 
 class ActionExecutor:
-    """Executes the actions of the scheduler in order."""
+    """Executor of the scheduler's actions, in order."""
 
     def __init__(
         self,

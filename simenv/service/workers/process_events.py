@@ -14,7 +14,7 @@ LAST_WORDS = 300  # characters of a log's last line that become a reason
 
 
 class WorkerNews:
-    """Reports events of processes and nodes to the scheduler. Used from the loop's thread."""
+    """Source of events of processes and nodes for the scheduler. Used from the loop's thread."""
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ Prepared = tuple[stim.Circuit, MatchingDecoder | None]
 
 
 class DetectorEngine:
-    """Samples circuits; caches the last MAX_KEPT circuits with their decoders."""
+    """Engine that samples circuits. It caches the last MAX_KEPT circuits with their decoders."""
 
     name = DETECTORS
 

@@ -36,11 +36,11 @@ VALUE_CHARS = 300  # of the error's own text
 
 
 class Interrupted(BaseException):
-    """Raised in a function to stop it; `except Exception` does not catch it."""
+    """Exception that stops a function; `except Exception` does not catch it."""
 
 
 class FunctionEngine:
-    """Executes one function at a time, in the main thread."""
+    """Engine that calls one function at a time, in the main thread."""
 
     name = FUNCTIONS
 

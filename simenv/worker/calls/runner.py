@@ -39,7 +39,7 @@ def call_engine(name: str) -> CallEngine | None:
 
 
 class CallRunner:
-    """Runs one call at a time; creates each engine at its first use."""
+    """Runner of calls, one at a time. It creates each engine at its first use."""
 
     def __init__(self, result_writer: ResultFileWriter | None) -> None:
         self._result_writer = result_writer

@@ -31,8 +31,8 @@ MAX_TRANSPILERS = 16
 
 
 class TranspilerEngine:
-    """Compiles circuits; caches the transpilers of the last MAX_TRANSPILERS devices, because the
-    creation of one takes as long as one circuit."""
+    """Engine that compiles circuits. It caches the transpilers of the last MAX_TRANSPILERS devices,
+    because the creation of one takes as long as one circuit."""
 
     name = TRANSPILER
 

@@ -34,8 +34,8 @@ _BEAT, _FAILED = b"b", b"f"
 
 
 class RankMonitor:
-    """Heartbeats and error reports between the ranks. Owns the socket for them. `agree` is called
-    by the main thread of the first rank."""
+    """Thread for heartbeats and error reports between the ranks, which owns the socket for them.
+    The main thread of the first rank calls `agree`."""
 
     def __init__(
         self, socket: zmq.Socket[bytes], others: tuple[int, ...], silence_s: float
