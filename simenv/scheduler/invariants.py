@@ -13,7 +13,8 @@ from simenv.scheduler.state.state import SchedulerState
 
 
 def check_reservations(state: SchedulerState) -> set[int]:
-    """Check reservations; raises AssertionError with the broken rule. Returns the parked tasks."""
+    """Check reservations and return the parked tasks. Raises AssertionError with the broken
+    rule."""
     ledger = state.reservations
     live = {
         number: reservation for number, reservation in ledger.all.items() if not reservation.is_over
@@ -46,8 +47,8 @@ def check_reservations(state: SchedulerState) -> set[int]:
 
 
 def check_dedicated_workers(state: SchedulerState) -> None:
-    """Dedicated workers run tasks of their reservation alone, are no more than it asked for, and
-    are released at its end."""
+    """Check that dedicated workers run only tasks of their reservation, are not more than it
+    requested, and are released at its end."""
     live = state.reservations.live
     assert state.dedicated.all.keys() <= live.keys(), "workers are kept for what is over"
     counts: Counter[tuple[str, int]] = Counter()
@@ -106,7 +107,7 @@ def _check_devices(state: SchedulerState) -> None:
 
 
 def check(state: SchedulerState) -> None:
-    """Check all invariants; raises AssertionError with the broken rule."""
+    """Check all invariants. Raises AssertionError with the broken rule."""
     waiting: dict[int, TaskRecord] = {}
     for pool in state.pools.values():
         listed = list(pool.queue)
@@ -149,8 +150,10 @@ def check(state: SchedulerState) -> None:
 
 
 def _check_dependencies(state: SchedulerState) -> set[int]:
-    """Tasks wait for unfinished tasks, or are about to be queued or ended. Returns those that wait
-    for other tasks alone."""
+    """Check that dependent tasks wait for unfinished tasks, or are about to be queued or ended.
+
+    Return the tasks in phase DEPENDENT.
+    """
     table = state.dependencies
     groups = {id(group): group for group in table.by_task.values()}
     listed = {number: group for group in groups.values() for number in group.tasks}
@@ -177,7 +180,8 @@ def _check_dependencies(state: SchedulerState) -> set[int]:
 
 
 def _check_paced(state: SchedulerState) -> set[int]:
-    """The runs of paced devices do not overlap. Returns the tasks whose results are held."""
+    """Check that the runs of paced devices do not overlap. Return the tasks whose results are
+    held."""
     for name, device in state.paced.all.items():
         end_ns = 0
         for number, run in device.runs.items():
@@ -196,7 +200,7 @@ def _check_paced(state: SchedulerState) -> set[int]:
 
 
 def _nodes(state: SchedulerState) -> None:
-    """What workers have of each node agrees with what the node table says."""
+    """Check that the resources of workers on each node agree with the node table."""
     hosts = state.nodes.hosts
     slots, memory, reserved, ranks, ganged = (dict.fromkeys(hosts, 0) for _ in range(5))
     on_demand = dict.fromkeys(hosts, 0)

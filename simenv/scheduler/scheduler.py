@@ -1,4 +1,4 @@
-"""The scheduler: one method for each event, which changes the state and returns actions.
+"""Scheduler: one method for each event, which changes the state and returns actions.
 
 A pure state machine without clock, I/O or randomness: times are arguments, in monotonic nanoseconds
 unless a name says `wall_ns`. The caller executes the returned actions in their order. The
@@ -43,7 +43,7 @@ from simenv.scheduler.state.paced import StoredRun
 from simenv.scheduler.state.state import SchedulerState
 from simenv.wire.messages.client import AttemptResult
 
-SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks: the service itself was suspended
+SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the service was suspended
 
 
 class Scheduler:
@@ -57,7 +57,8 @@ class Scheduler:
         next_task: int = 1,
         device_info: Callable[[str], DeviceInfo | None] | None = None,
     ) -> None:
-        """`device_info`: the hardware of a pool; None: reservations use default circuit times."""
+        """Create the state. `device_info`: hardware of a pool; None: reservations use default
+        circuit times."""
         self.state = state = SchedulerState(pools, limits, epoch, next_task)
         if device_info is not None:
             state.reservations.times = DeviceTimes(pools, state.estimator, device_info)
@@ -71,8 +72,10 @@ class Scheduler:
         routes: list[Route],
         units: list[int] | None = None,
     ) -> list[Action]:
-        """Queue tasks with numbers from `batch.first`. `units`: what each takes of its reservation;
-        None: they are under none. Tasks that they come after are unfinished or DONE."""
+        """Queue tasks with numbers from `batch.first`; their parents are unfinished or DONE.
+
+        `units`: units of its reservation for each task; None: no reservation.
+        """
         return tasks.submit(self.state, batch, specs, routes, None, units)
 
     def restore_tasks(
@@ -84,8 +87,10 @@ class Scheduler:
         units: list[int] | None = None,
         failed_parent: int = 0,
     ) -> list[Action]:
-        """Queue tasks that were accepted before; `attempts`: how often each was assigned.
-        `failed_parent`: a task that they come after and that did not end as DONE, 0: none."""
+        """Queue tasks that were accepted before; `attempts`: number of earlier assignments of each.
+
+        `failed_parent`: a parent that did not end as DONE, 0: none.
+        """
         return tasks.submit(self.state, batch, specs, routes, attempts, units, failed_parent)
 
     def rollback_submit(self, first: int, count: int, now_ns: int) -> list[Action]:
@@ -101,15 +106,16 @@ class Scheduler:
     def tasks_finished(
         self, worker: str, results: list[AttemptResult], slots: int, now_ns: int
     ) -> list[TaskEnded]:
-        """A worker returned results; those of outdated attempts are ignored."""
+        """Finalize the tasks of a worker's results; results of outdated attempts are ignored."""
         return tasks.tasks_finished(self.state, worker, results, slots, now_ns)
 
     def cancel(self, task_numbers: list[int], now_ns: int) -> tuple[list[str], list[Action]]:
-        """Cancel tasks; for each of them "cancelled", "cancelling" or "unknown"."""
+        """Cancel tasks; return "cancelled", "cancelling" or "unknown" for each of them, and the
+        actions."""
         return tasks.cancel(self.state, task_numbers, now_ns)
 
     def dispatch(self, now_ns: int) -> list[Action]:
-        """Continue what reservations and other tasks freed, then assign waiting tasks to
+        """Release tasks that reservations and parents no longer hold, then assign waiting tasks to
         workers."""
         state = self.state
         actions: list[Action] = [*paced.release(state, now_ns)] if state.paced else []
@@ -129,25 +135,27 @@ class Scheduler:
     def worker_joined(
         self, name: str, start: int, node: str, pid: int, now_ns: int
     ) -> tuple[bool, list[Action]]:
-        """A started worker is ready; False if this start of it is not expected."""
+        """Record that a started worker is ready; return False if this start of it is not
+        expected."""
         return workers.worker_joined(self.state, name, start, node, pid, now_ns), []
 
     def task_started(self, worker: str, task: int, fence: int, now_ns: int) -> list[Action]:
-        """A worker runs a task: announced at once for long tasks, else by its heartbeat."""
+        """Record that a worker runs a task; long tasks are announced at once, others by
+        heartbeat."""
         return workers.task_started(self.state, worker, task, fence, now_ns)
 
     def heartbeat_received(self, beat: WorkerHeartbeat, now_ns: int) -> tuple[bool, list[Action]]:
-        """A worker is alive; False if it is no worker of ours."""
+        """Record that a worker is alive; return False for an unknown worker."""
         return workers.heartbeat_received(self.state, beat, now_ns)
 
     def worker_unusable(self, name: str, why: str, now_ns: int) -> list[Action]:
-        """A worker must be killed; its tasks are queued again and none of them is charged."""
+        """Kill a worker; its tasks are queued again and none of them is charged."""
         return workers.worker_unusable(self.state, name, why, now_ns)
 
     def worker_lost(
         self, name: str, start: int, why: str, now_ns: int, log: str = "", *, blame: bool = True
     ) -> list[Action]:
-        """A worker's processes have ended; `blame`: a task or the pool may be the cause."""
+        """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
         return workers.worker_lost(self.state, name, start, why, now_ns, log, blame=blame)
 
     # --- pools and nodes -----------------------------------------------------------------------
@@ -155,26 +163,33 @@ class Scheduler:
     def scale(
         self, pool: str, min_workers: int, max_workers: int, *, overcommit: bool = False
     ) -> list[Action]:
-        """Set the bounds of a pool's size; `overcommit`: also beyond what its nodes hold. Raises
-        OptionError, NotFoundError."""
+        """Set the bounds of a pool's size; `overcommit`: also beyond the capacity of its nodes.
+
+        Raises OptionError, NotFoundError.
+        """
         return nodes.scale(self.state, pool, min_workers, max_workers, overcommit=overcommit)
 
     def drain_node(self, name: str, reason: str, now_ns: int) -> list[Action]:
         """Start nothing more on a node; its workers end when idle and are replaced elsewhere.
-        Raises NotFoundError."""
+
+        Raises NotFoundError.
+        """
         return nodes.drain(self.state, name, reason, now_ns)
 
     def resume(self, name: str, sought: bool = False) -> list[Action]:
-        """Use a drained or lost node, or a quarantined pool, again; a node that the launcher looks
-        for (`sought`) only when that reports it back. Raises NotFoundError."""
+        """Use a drained or lost node, or a quarantined pool, again. Raises NotFoundError.
+
+        `sought`: the launcher still looks for the node, so the node stays lost until it is reported
+        back.
+        """
         return nodes.resume(self.state, name, sought)
 
     def node_lost(self, name: str, why: str, now_ns: int) -> list[Action]:
-        """A node is gone with all its workers; nothing is placed there until it is back."""
+        """Declare a node and its workers lost; nothing is placed there until it is back."""
         return nodes.lost(self.state, name, why, now_ns)
 
     def node_back(self, name: str) -> list[Action]:
-        """A lost node is back; one that was drained before stays drained."""
+        """Use a lost node again; one that was drained before stays drained."""
         return nodes.back(self.state, name)
 
     # --- devices -------------------------------------------------------------------------------
@@ -182,47 +197,58 @@ class Scheduler:
     def device_described(
         self, worker: str, epoch: int, start: int, info: DeviceInfo
     ) -> tuple[str, list[Action]]:
-        """A worker tells which hardware it holds; the name of its pool, "" if it is ignored."""
+        """Record the hardware that a worker holds; return the name of its pool, "" if the report is
+        ignored."""
         return devices.described(self.state, worker, epoch, start, info)
 
     def set_device_state(
         self, device: str, verb: str, reason: str, mode: str, timeout_s: float, wall_ns: int
     ) -> tuple[bool, list[Action]]:
-        """Pause, drain or resume a device; False if it was so. NotFoundError, OptionError."""
+        """Pause, drain or resume a device; return False if nothing changed. Raises NotFoundError,
+        OptionError."""
         changed = devices.set_state(self.state, device, verb, reason, mode, timeout_s, wall_ns)
         return changed, []
 
     def set_max_inflight(self, device: str, max_inflight: int) -> tuple[bool, list[Action]]:
-        """Limit the tasks that workers hold; False if it was so. NotFoundError, OptionError."""
+        """Limit the tasks that workers hold; return False if nothing changed. Raises NotFoundError,
+        OptionError."""
         return devices.set_max_inflight(self.state, device, max_inflight), []
 
     def set_queue_policy(
         self, device: str, policy: str, options: tuple[tuple[str, str], ...]
     ) -> tuple[bool, list[Action]]:
-        """Reorder a device's queues; False if they were so. Raises NotFoundError, OptionError."""
+        """Reorder a device's queues; return False if nothing changed. Raises NotFoundError,
+        OptionError."""
         return devices.set_queue_policy(self.state, device, policy, options), []
 
     def set_profile(self, device: str, profile: DeviceProfile) -> tuple[bool, list[Action]]:
-        """Set a device's profile; False if it was so. Raises NotFoundError, OptionError, and
-        InsufficientError where live reservations have more."""
+        """Set a device's profile; return False if nothing changed.
+
+        Raises NotFoundError, OptionError, and InsufficientError if live reservations have more.
+        """
         return devices.set_profile(self.state, device, profile), []
 
     def set_admission_policy(
         self, device: str, policy: AdmissionPolicy, expected_version: int
     ) -> tuple[bool, list[Action]]:
-        """Set a device's policy of admission; False if it was so. `expected_version` -1: any.
-        Raises as `set_profile`."""
+        """Set a device's admission policy; return False if nothing changed. `expected_version` -1:
+        any.
+
+        Raises the errors of `set_profile`.
+        """
         return devices.set_admission_policy(self.state, device, policy, expected_version), []
 
     def begin_outage(self, device: str, begun_wall_ns: int | None) -> list[Action]:
-        """A device starts nothing any more; what it runs at `begun_wall_ns` is run again after the
-        outage. None: it goes on."""
+        """Begin an outage: the device starts nothing more.
+
+        Tasks that it runs at `begun_wall_ns` run again after the outage; None: they continue.
+        """
         offset_ns = self.state.paced.offset_ns
         begun_ns = None if begun_wall_ns is None else begun_wall_ns - offset_ns
         return outages.begin(self.state, device, begun_ns)
 
     def end_outage(self, device: str) -> list[Action]:
-        """A device starts tasks again."""
+        """End an outage: the device starts tasks again."""
         self.state.outages.discard(device)
         return []
 
@@ -231,14 +257,17 @@ class Scheduler:
     def reserve(
         self, ask: ReservationRequest, owner: str, wall_ns: int, *, dry: bool = False
     ) -> tuple[Decision, list[Action]]:
-        """Decide on a request; an accepted one is a reservation from now on, unless `dry`."""
+        """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
         return reservations.reserve(self.state, ask, owner, wall_ns, dry=dry)
 
     def renew_reservation(
         self, number: int, scope: str, owner: str, ttl_ns: int, wall_ns: int
     ) -> tuple[ReservationEntry, list[Action]]:
-        """Extend a reservation to `ttl_ns` from now; 0: as long as it was made for. Raises
-        NotReservedError, OptionError, and LimitExceededError by the limits of `owner`, who asks."""
+        """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
+
+        `owner`: the requester, whose limits apply. Raises NotReservedError, OptionError and
+        LimitExceededError.
+        """
         return reservations.renew(self.state, number, scope, owner, ttl_ns, wall_ns), []
 
     def close_reservation(
@@ -249,8 +278,8 @@ class Scheduler:
         wall_ns: int,
         now_ns: int,
     ) -> list[Action]:
-        """End a reservation and its tasks that were never assigned; the others are asked to stop
-        if `how` is CANCELLED."""
+        """End a reservation and its tasks that were never assigned; if `how` is CANCELLED, ask the
+        others to stop."""
         state = self.state
         actions = reservations.close(state, reservation, how, why, wall_ns, now_ns)
         return actions + reservations.cancel_parked(state, now_ns)
@@ -258,7 +287,7 @@ class Scheduler:
     def set_owner_limits(
         self, table: Mapping[str, OwnerLimits], default: OwnerLimits
     ) -> list[Action]:
-        """Replace the limits of owners; `default`: of those that are not in the table."""
+        """Replace the limits of owners; `default`: limits of owners that are not in the table."""
         self.state.quotas.set(table, default)
         return []
 
@@ -275,7 +304,8 @@ class Scheduler:
         return []
 
     def set_clock(self, wall_ns: int, now_ns: int) -> list[Action]:
-        """The wall clock at a monotonic time: the first event of a start of the service."""
+        """Relate the wall clock to the monotonic clock; the first event of a start of the
+        service."""
         paced.set_clock(self.state, wall_ns, now_ns)
         return []
 
@@ -285,7 +315,8 @@ class Scheduler:
         return []
 
     def finish_restore(self, next_task: int) -> list[Action]:
-        """All unfinished tasks are restored; `next_task`: the first number never given out."""
+        """Complete a restart: all unfinished tasks are restored. `next_task`: the first unused
+        number."""
         self.state.next_task = max(self.state.next_task, next_task)
         reservations.finish_restore(self.state)
         return []
@@ -293,8 +324,8 @@ class Scheduler:
     # --- time ----------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> list[Action]:
-        """Time has passed: enforce timeouts, end tasks after failed ones, detect silent workers,
-        resize pools."""
+        """Handle the passage of time: enforce timeouts, end tasks after failed parents, detect
+        silent workers, resize pools."""
         state = self.state
         if state.last_tick_ns and now_ns - state.last_tick_ns > SUSPENDED_NS:
             for worker in state.workers.values():  # heartbeats could not be received
@@ -312,11 +343,12 @@ class Scheduler:
         return actions
 
     def wall_clock_tick(self, wall_ns: int) -> list[Action]:
-        """Wall-clock time has passed: expire reservations, complete drains of devices."""
+        """Handle the passage of wall-clock time: expire reservations, complete drains of
+        devices."""
         return reservations.expire(self.state, wall_ns) + devices.tick(self.state, wall_ns)
 
     def begin_drain(self, environment: str) -> list[Action]:
-        """Assign and start nothing more: the service is shutting down."""
+        """Stop assigning and starting, because the service is shutting down."""
         if self.state.draining:
             return []
         self.state.draining = True

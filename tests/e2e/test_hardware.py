@@ -116,7 +116,7 @@ def test_estimator_measures_the_bases_of_observables_on_hardware(env: Client) ->
 
 def test_hardware_is_used_only_if_requested_by_pool(env: Client) -> None:
     assert env.run(bell()).engine == "statevector"
-    with pytest.raises(OptionError, match="asked for by its pool"):
+    with pytest.raises(OptionError, match="cannot be selected directly"):
         env.submit(bell(), engine="hardware")
 
 

@@ -17,12 +17,12 @@ class AssignTasks(msgspec.Struct, frozen=True):
     memory_bytes: int  # of each rank
     announce: bool
     records: list[TaskRecord]
-    kept_bytes: int = 0  # for states that it keeps between tasks
+    kept_bytes: int = 0  # granted for states that the worker keeps between tasks
 
 
 class TaskEnded(msgspec.Struct, frozen=True, gc=False):
-    """A task became final; `index` is its place in the worker's message, -1 if none ended it,
-    HELD_RESULT if that message was held."""
+    """End of a task. `index`: place of the task in the worker's message; -1: no message ended it;
+    HELD_RESULT: that message was held."""
 
     record: TaskRecord
     state: TaskState
@@ -34,8 +34,8 @@ class TaskEnded(msgspec.Struct, frozen=True, gc=False):
     hint: str = ""
     host: str = ""
     log: str = ""
-    run_limit_s: float = 0.0  # of run_timeout: what its terms or its owner's limits allow
-    parent: int = 0  # the task that it comes after and that did not end as DONE
+    run_limit_s: float = 0.0  # of run_timeout: limit by the task's terms or its owner
+    parent: int = 0  # parent that did not end as DONE
 
 
 class DropHeldResult(msgspec.Struct, frozen=True):
@@ -63,13 +63,14 @@ class SetThreads(msgspec.Struct, frozen=True):
 
 
 class StartWorker(msgspec.Struct, frozen=True):
-    """Start a worker. `start` grows with each one: with the name it identifies the worker."""
+    """Start a worker. `start` grows with each start; name and start together identify the
+    worker."""
 
     pool: str
     worker: str
     start: int = 0
     shares: tuple[Share, ...] = ()  # (): one rank on the service's own node
-    gpus: tuple[str, ...] = ()  # as `Node.gpu_names`; of a worker of one rank
+    gpus: tuple[str, ...] = ()  # as in `Node.gpu_names`; only for a worker of one rank
 
 
 class RetireWorker(msgspec.Struct, frozen=True):
@@ -94,7 +95,7 @@ class RecordEvent(msgspec.Struct, frozen=True):
     kind: str
     subject: str
     message: str
-    owner: str = ""  # who sees it besides admins; "": everybody, or its task's owner
+    owner: str = ""  # reader besides admins; "": everybody, or the task's owner
 
 
 Action = (

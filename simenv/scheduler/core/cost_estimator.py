@@ -1,8 +1,8 @@
-"""Expected cost of tasks, and the number of slots they get.
+"""Expected cost of tasks, and the number of slots that tasks get.
 
-The catalog's cost model gives microseconds on one slot; a factor per engine and width, learned from
-run times, corrects it. How far the corrected times were off is learned as well. Both serve chunk
-sizes and forecasts only, never the choice of an engine, so that runs are reproducible.
+The catalog's cost model gives microseconds on one slot. A factor per engine and width, learned from
+run times, corrects it; the deviation of the corrected times is learned too. Factor and deviation
+serve chunk sizes and forecasts only, never the choice of an engine, so that runs are reproducible.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from simenv.model.devices import device_time_ns
 from simenv.scheduler.core.types import Route
 
 LEARNING_RATE = 0.2
-MAX_DEVIATION = 5.0  # times what was expected, of one task: more counts as that
+MAX_DEVIATION = 5.0  # ratio to the expected time of one task; larger ratios count as this
 FACTOR_BOUNDS = (0.05, 20.0)
-HARDWARE = "hardware"  # its jobs queue at a provider: no model gives their times
+HARDWARE = "hardware"  # its jobs queue at a provider, so no model gives their times
 HARDWARE_BOUNDS = (0.001, 1_000.0)
-PARALLEL_FROM_US = 5_000.0  # below this a second thread costs more than it brings
+PARALLEL_FROM_US = 5_000.0  # below this time a second thread costs more than it saves
 WIDTHS = 65
 
 
 class LearnedEstimate(msgspec.Struct, frozen=True):
-    """What runs of one kind and width have taught.
+    """Factor and deviation learned from runs of one kind and width.
 
-    `deviation`: mean of |ln(time / expected time)| over runs, the later ones weighing more; times
-    were typically off by a factor of e to its power.
+    `deviation`: mean of |ln(time / expected time)| over runs, with larger weights for later runs.
+    Times typically differ from the expected ones by a factor of exp(deviation).
     """
 
-    factor: float  # on the model's times
+    factor: float  # multiplies the model's times
     deviation: float
     count: int  # of runs
 
@@ -46,29 +46,30 @@ class Estimator:
         self.changed: set[tuple[str, int]] = set()  # since `take_changes`
 
     def restore(self, stored: Mapping[tuple[str, int], LearnedEstimate]) -> None:
-        """Go on from what was learned before."""
+        """Continue from stored estimates."""
         for (kind, width), each in stored.items():
             if 0 <= width < WIDTHS:
                 self._of(kind)[width] = each.factor
                 self._known[kind, width] = each
 
     def take_changes(self) -> dict[tuple[str, int], LearnedEstimate]:
-        """What was learned since the last call, by kind and width."""
+        """Return the estimates learned since the last call, by kind and width."""
         results = {key: self._known[key] for key in sorted(self.changed)}
         self.changed.clear()
         return results
 
     def quality(self, route: Route) -> LearnedEstimate:
-        """What is known of routes like this one; count 0 where nothing is."""
+        """Return the estimate for routes like this one; `count` is 0 if no run was observed."""
         return self._known.get((_kind(route), _width(route)), LearnedEstimate(1.0, 0.0, 0))
 
     def cost_us(self, route: Route, spec: TaskSpec) -> float:
-        """Expected microseconds of a task: on one slot, or on a paced device where that is more."""
+        """Return the expected time of a task in microseconds: on one slot, or on its paced device
+        if that is longer."""
         cost_us = self.simulation_us(route, spec)
         return max(cost_us, expected_ns(route, spec) / 1e3) if route.paced else cost_us
 
     def simulation_us(self, route: Route, spec: TaskSpec) -> float:
-        """Expected microseconds of a task on one slot."""
+        """Return the expected time of a simulation in microseconds on one slot."""
         return _model_us(route, spec) * self._factors(route)[_width(route)]
 
     def observe(self, route: Route, spec: TaskSpec, slots: int, run_us: int) -> None:
@@ -80,7 +81,7 @@ class Estimator:
         low, high = HARDWARE_BOUNDS if route.engine == HARDWARE else FACTOR_BOUNDS
         factors = self._factors(route)
         old = factors[width]
-        if route.engine != HARDWARE:  # the first of a kind may wait for what has to be made
+        if route.engine != HARDWARE:  # the first run of a kind may include compilation
             factor = min(factor, MAX_DEVIATION * old)
         factors[width] = min(high, max(low, old + LEARNING_RATE * (factor - old)))
         self._note((_kind(route), width), factors[width], abs(math.log(seen / old)))
@@ -94,7 +95,7 @@ class Estimator:
         self.changed.add(key)
 
     def factor(self, engine: str, ranks: int, num_qubits: int) -> float:
-        """The factor on the model's times for circuits of this width."""
+        """Return the factor on the model's times for circuits of this width."""
         key = engine if ranks == 1 else f"{engine}/{ranks}"
         return self._of(key)[min(num_qubits, WIDTHS - 1)]
 
@@ -121,19 +122,22 @@ def _model_us(route: Route, spec: TaskSpec) -> float:
 
 
 def device_ns(route: Route, shots: int, count: int) -> int:
-    """Time on the device for so many shots of so many sets of parameter values; 0 for exact
-    results."""
+    """Return the time on the device in ns for `count` sets of parameter values with `shots` each; 0
+    for exact results."""
     return device_time_ns(shots, count, route.device_overhead_ns, count * route.device_shot_ns)
 
 
 def expected_ns(route: Route, spec: TaskSpec) -> int:
-    """Time of a task on its device, by its calibration when it was accepted."""
+    """Return the time of a task on its device in ns, by the calibration at its acceptance."""
     return device_ns(route, spec.shots, spec.count)
 
 
 def slots_for(cost_us: float, max_slots: int, free: int, waiting: int, takers: int) -> int:
-    """Slots for a task about to start: all that are free, or its share if others wait. `waiting`
-    counts this task; `takers`: workers that could take one now or soon."""
+    """Return the number of slots for a task about to start: all free ones, or its share if others
+    wait.
+
+    `waiting` includes this task. `takers`: workers that could take a task now or soon.
+    """
     if cost_us < PARALLEL_FROM_US or max_slots <= 1:
         return 1
     share = free // max(1, min(waiting, takers))

@@ -1,4 +1,4 @@
-"""GPUs of workers: how many a pool's workers have, and `workers=auto`, one worker for each."""
+"""GPUs of workers: GPUs of each rank, and `workers=auto`, which is one worker for each GPU."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from simulators import catalog
 
 
 def rank_gpus(spec: PoolSpec) -> int:
-    """Number of GPUs of each rank of the pool's workers."""
+    """Return the number of GPUs of each rank of the pool's workers."""
     card = catalog.card(spec.engine)
     return 1 if card is not None and card.gpus else 0
 
 
 def with_workers_of_gpus(pools: Iterable[PoolSpec], nodes: Iterable[Node]) -> tuple[PoolSpec, ...]:
-    """The pools, those of `workers=auto` with a worker for each GPU of their nodes.
+    """Return the pools, where `workers=auto` is replaced by one worker for each GPU of its nodes.
 
     Raises ConfigError for `workers=auto` of an engine without GPUs.
     """

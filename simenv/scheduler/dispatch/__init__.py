@@ -1,1 +1,1 @@
-"""Which waiting task goes to which worker."""
+"""Assignment of waiting tasks to workers."""

@@ -16,13 +16,13 @@ from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 
 CHUNK_US = 1_500.0
-MEDIUM_US = 500.0  # from here on a task is so long that few share a chunk:
-MEDIUM_CHUNK_US = 3_000.0  # those have more work, and its worker returns a part of it on the way
+MEDIUM_US = 500.0  # from here on few tasks share a chunk,
+MEDIUM_CHUNK_US = 3_000.0  # which has more work; the worker returns a part of the results early
 CHUNK_TASKS = 128
-CHUNK_BYTES = 8 * 2**20  # of programs and bindings: no chunk may pass what a message can carry
+CHUNK_BYTES = 8 * 2**20  # of programs and bindings, so that a chunk fits into a message
 ALONE_US = 1_000.0
-PAUSE_NS = 2_000_000  # between two chunks of a worker for which others wait
-ANNOUNCE_US = 2_000.0  # from here a worker says Started before it runs
+PAUSE_NS = 2_000_000  # longest pause between two chunks of a worker that counts as work
+ANNOUNCE_US = 2_000.0  # from here on a worker sends Started before it runs the task
 
 
 def build_chunk(
@@ -34,8 +34,11 @@ def build_chunk(
     now_ns: int,
     reservation: int = 0,
 ) -> AssignTasks:
-    """Take a chunk that begins with `head` from the queue and mark its tasks as sent. `sharers`:
-    workers that could take a share of the waiting tasks. `reservation`: take from its lanes."""
+    """Take a chunk that begins with `head` from the queue and mark its tasks as sent.
+
+    `sharers`: workers that could take a share of the waiting tasks. `reservation`: take from the
+    lanes of this reservation.
+    """
     queue, host, exclusive = pool.queue, worker.host, pool.is_exclusive
     granted = worker.reserved + worker.memory_bytes  # one task runs at a time: the largest counts
     max_bytes = granted
@@ -84,8 +87,11 @@ def build_chunk(
 def _add_similar_tasks(
     queue: PoolQueue, chunk: list[TaskRecord], count: int, max_bytes: int, reservation: int
 ) -> tuple[float, int]:
-    """Add tasks like the first one until the chunk has `count`. Returns the work of the chunk, and
-    the memory of its largest task, which is at most `max_bytes`."""
+    """Add tasks like the first one until the chunk has `count` tasks.
+
+    Return the work of the chunk in microseconds, and the memory of its largest task, which is at
+    most `max_bytes`.
+    """
     head = chunk[0]
     batch, route = head.batch, head.route
     total_us, memory = head.cost_us, route.memory_bytes
@@ -105,7 +111,7 @@ def _add_similar_tasks(
                 continue
             spec = record.spec
             size += len(spec.program) + len(spec.bindings)
-            if record.batch is not batch:  # its terms travel too
+            if record.batch is not batch:  # the terms of the batch travel too
                 size, batch = size + record.batch.share_bytes, record.batch
             if (
                 total_us + record.cost_us > max_us
@@ -125,7 +131,7 @@ def _add_similar_tasks(
 
 
 def _same_kind(route: Route, other: Route, max_bytes: int) -> bool:
-    """May tasks of these routes share a chunk for a worker with so much memory?"""
+    """Return whether tasks of these routes may share a chunk for a worker with `max_bytes`."""
     return (
         route.engine == other.engine
         and route.reason == other.reason

@@ -1,8 +1,8 @@
 """Workers dedicated to reservations.
 
-A dedicated worker retains its slot while idle and runs only tasks of its reservation. Which worker
-it is does not matter: a lost one is replaced by the next that is free, or will be soonest. Workers
-that were requested and are not available yet are held for a while, for the request to be repeated.
+A dedicated worker retains its slot while idle and runs only tasks of its reservation. Any worker of
+the pool can serve: a lost one is replaced by the one that is free first. Requested workers that are
+not available yet are held for a while, so that a repeated request succeeds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from simenv.scheduler.state.pools import Pool, Worker
     from simenv.scheduler.state.state import SchedulerState
 
-SOON_US = 50_000.0  # a busy worker expected to be free so soon can be dedicated now
+SOON_US = 50_000.0  # a busy worker that is expected to be free sooner can be dedicated now
 MIN_WAIT_NS = 20_000_000
-MAX_REQUEST_NS = 5_000_000_000  # workers idle for a request that is not repeated
-ASK_AGAIN_NS = 2_000_000_000  # beyond the time in the decision
+MAX_REQUEST_NS = 5_000_000_000  # longest time that workers are held for a repeated request
+ASK_AGAIN_NS = 2_000_000_000  # added to the time that the decision states
 
 
 def begin(state: SchedulerState, reservation: ReservationEntry) -> None:
-    """A reservation was made; `settle` finds its workers."""
+    """Note the workers of a new reservation and give it lanes of its own; `settle` finds the
+    workers."""
     ask = reservation.grant.ask
     pool = _pool_of(state, ask)
     if ask.workers and pool is not None:
@@ -38,7 +39,7 @@ def begin(state: SchedulerState, reservation: ReservationEntry) -> None:
 
 
 def end(state: SchedulerState, number: int) -> None:
-    """A reservation is over; its workers are released."""
+    """Release the workers of a reservation that is over."""
     dedicated = state.dedicated.all.pop(number, None)
     pool = None if dedicated is None else state.pools.get(dedicated.pool)
     if pool is not None:
@@ -50,7 +51,8 @@ def end(state: SchedulerState, number: int) -> None:
 def remember_request(
     state: SchedulerState, ask: ReservationRequest, wait_ns: int, wall_ns: int
 ) -> None:
-    """Hold the requested workers, as soon as they are available, for a repeated request."""
+    """Hold the requested workers, as soon as they are available, for a repetition of the
+    request."""
     pool = _pool_of(state, ask)
     if pool is not None and ask.workers:
         until_ns = wall_ns + min(wait_ns, MAX_REQUEST_NS) + ASK_AGAIN_NS
@@ -69,7 +71,8 @@ def tick(state: SchedulerState, wall_ns: int) -> None:
 
 
 def settle(state: SchedulerState, now_ns: int) -> None:
-    """Find workers for reservations that lack some: idle ones, else those free first."""
+    """Find workers for reservations that lack some: idle ones, else the busy ones that are free
+    first."""
     for pool in list(state.pools.values()):
         for number, requested in state.dedicated.of(pool.spec.name):
             own = _workers_of(pool, number)
@@ -91,7 +94,7 @@ def _dedicate(pool: Pool, worker: Worker, number: int, now_ns: int) -> None:
 
 
 def _is_engaged(worker: Worker) -> bool:
-    """Does it still run other tasks, and for long?"""
+    """Return whether the dedicated worker still runs other tasks for longer than SOON_US."""
     if worker.held_us <= SOON_US or not worker.held:
         return False
     first = next(iter(worker.held.values()))
@@ -99,7 +102,8 @@ def _is_engaged(worker: Worker) -> bool:
 
 
 def _exchanged(state: SchedulerState, pool: Pool, engaged: Worker, now_ns: int) -> bool:
-    """Replace an engaged worker by one that is free sooner; False if there is none."""
+    """Replace a worker that runs other tasks by one that is free sooner; return False if there is
+    none."""
     sooner = _next_worker(pool)
     if sooner is None or sooner.held_us > SOON_US:
         return False
@@ -110,18 +114,18 @@ def _exchanged(state: SchedulerState, pool: Pool, engaged: Worker, now_ns: int) 
 
 
 def release(state: SchedulerState, worker: Worker) -> None:
-    """Return a worker to the pool, once the tasks it holds have ended."""
+    """Return a worker to its pool once the tasks that it holds have ended."""
     state.release_from_reservation(worker)
 
 
 def lacking(state: SchedulerState, pool: Pool) -> int:
-    """How many workers the reservations of a pool lack."""
+    """Return how many workers the reservations of a pool lack."""
     pairs = state.dedicated.of(pool.spec.name) if state.dedicated else []
     return sum(max(0, requested - len(_workers_of(pool, number))) for number, requested in pairs)
 
 
 def count(state: SchedulerState, number: int) -> int:
-    """How many workers a reservation has now."""
+    """Return how many workers a reservation has now."""
     dedicated = state.dedicated.all.get(number)
     pool = None if dedicated is None else state.pools.get(dedicated.pool)
     return 0 if pool is None else len(_workers_of(pool, number))
@@ -132,7 +136,7 @@ def _workers_of(pool: Pool, number: int) -> list[Worker]:
 
 
 def _next_worker(pool: Pool) -> Worker | None:
-    """The worker to dedicate next; None if there is none."""
+    """Return the worker to dedicate next, the one that is free first; None if there is none."""
     workers = [worker for worker in pool.workers.values() if _can_dedicate(pool, worker)]
     return min(workers, key=lambda worker: worker.held_us, default=None)
 
@@ -146,7 +150,8 @@ def _can_dedicate(pool: Pool, worker: Worker) -> bool:
 
 
 def _available_workers(pool: Pool) -> list[Worker]:
-    """Workers that could all be dedicated: of idle ones on a node no more than it has slots."""
+    """Return the workers that could all be dedicated; of idle ones on a node, at most one per free
+    slot."""
     workers: list[Worker] = []
     taken: dict[str, int] = {}  # by node
     for worker in pool.workers.values():
@@ -165,18 +170,23 @@ def _available_workers(pool: Pool) -> list[Worker]:
 
 
 def veto(state: SchedulerState, ask: ReservationRequest) -> PolicyVerdict | None:
-    """Why so many workers cannot be dedicated now; None if they can. Changes nothing."""
+    """Return why the requested workers cannot be dedicated now, or None if they can. Changes
+    nothing."""
     pool = _pool_of(state, ask)
     if pool is None:
-        message = f"workers = {ask.workers}: say of which pool they are to be: device="
+        message = f"workers = {ask.workers}: name their pool with device="
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
     name, spec, requested = pool.spec.name, pool.spec, ask.workers
     if spec.ranks > 1:
-        message = f"workers of pool {name} have {spec.ranks} ranks: only those of one can be kept"
+        message = (
+            f"workers of pool {name} have {spec.ranks} ranks: only those of one can be reserved"
+        )
         return PolicyVerdict(REJECTED, AdmissionReason.UNSUPPORTED, message)
     max_workers, reserved = capacity_of(state, ask)
     if requested > max_workers:
-        message = f"workers = {requested}: pool {name} has at most {max_workers} that could be kept"
+        message = (
+            f"workers = {requested}: pool {name} has at most {max_workers} that can be reserved"
+        )
         return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
     if reserved + requested > max_workers:
         message = (
@@ -189,7 +199,7 @@ def veto(state: SchedulerState, ask: ReservationRequest) -> PolicyVerdict | None
 def _not_now(state: SchedulerState, pool: Pool, requested: int) -> PolicyVerdict | None:
     claimed = lacking(state, pool)
     request = state.dedicated.requests.get(pool.spec.name)
-    if request is not None:  # they are held for this request
+    if request is not None:  # workers held for this request are available to it
         claimed -= max(0, request.workers - len(_workers_of(pool, REQUESTED)))
     available = _workers_of(pool, REQUESTED) + _available_workers(pool)
     waits_us = sorted(worker.held_us for worker in available)[claimed:]
@@ -199,20 +209,20 @@ def _not_now(state: SchedulerState, pool: Pool, requested: int) -> PolicyVerdict
     if len(waits_us) >= requested:
         wait_ns = round((waits_us[requested - 1] - SOON_US / 2) * 1e3)
     ready = sum(wait_us <= SOON_US for wait_us in waits_us)
-    message = f"{ready} of the {requested} workers of pool {pool.spec.name} can be kept now"
+    message = f"{ready} of the {requested} workers of pool {pool.spec.name} can be reserved now"
     return PolicyVerdict(
         DELAYED, AdmissionReason.DEVICE_UNAVAILABLE, message, wait_ns=max(MIN_WAIT_NS, wait_ns)
     )
 
 
 def pool_name(state: SchedulerState, ask: ReservationRequest) -> str:
-    """The pool of the requested workers; "" if there is none."""
+    """Return the pool of the requested workers; "" if there is none."""
     pool = _pool_of(state, ask)
     return "" if pool is None else pool.spec.name
 
 
 def capacity_of(state: SchedulerState, ask: ReservationRequest) -> tuple[int, int]:
-    """How many workers of the pool can be dedicated, and how many are reserved."""
+    """Return how many workers of the pool can be dedicated, and how many are reserved."""
     pool = _pool_of(state, ask)
     if pool is None:
         return 0, 0
@@ -223,7 +233,7 @@ def capacity_of(state: SchedulerState, ask: ReservationRequest) -> tuple[int, in
 
 
 def _pool_of(state: SchedulerState, ask: ReservationRequest) -> Pool | None:
-    """The pool of a request; for the device "" only where there is one pool."""
+    """Return the pool of a request; for the device "" only if the environment has one pool."""
     pools = [pool for pool in state.pools.values() if not pool.base]
     if not ask.device and len(pools) == 1:
         return pools[0]

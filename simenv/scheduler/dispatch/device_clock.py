@@ -9,8 +9,10 @@ from simenv.scheduler.state.state import SchedulerState
 
 
 def may_send(state: SchedulerState, pool: Pool, now_ns: int) -> bool:
-    """Does the clock of its device allow the next task of the pool to go: is the device free soon,
-    or has the task its time there already?"""
+    """Return whether the clock of a paced device allows the pool's next task to be sent.
+
+    True if the device is free soon, or if the task already has a run on the device.
+    """
     device = state.paced.all[pool.device]
     if device.is_open(now_ns):
         return True
@@ -19,6 +21,6 @@ def may_send(state: SchedulerState, pool: Pool, now_ns: int) -> bool:
 
 
 def reserve(state: SchedulerState, pool: Pool, records: list[TaskRecord], now_ns: int) -> None:
-    """Reserve the device's time for tasks that are sent now."""
+    """Reserve the device's time for tasks that are being sent."""
     for record in records:
         state.paced.reserve(pool.device, record, expected_ns(record.route, record.spec), now_ns)

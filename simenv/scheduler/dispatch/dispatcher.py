@@ -1,9 +1,9 @@
 """Assignment of waiting tasks to workers, and of slots to tasks.
 
 Each busy worker is sent a second chunk of small tasks ahead (prefetch), so that it never waits for
-the service. Above PREFETCH_MAX_US nothing is prefetched: the round trip is then too small a share
-to be worth the loss of balance. Pools take turns: the next free slot is for the pool that has the
-fewest.
+the service. Tasks above PREFETCH_MAX_US are not prefetched: their round trip is a small share of
+their time, and prefetch would unbalance the load. Pools take turns: the pool with the fewest slots
+gets the next free one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from simenv.scheduler.state.state import SchedulerState
 __all__ = ["CHUNK_BYTES", "CHUNK_TASKS", "CHUNK_US", "assign"]
 
 PREFETCH_MAX_US = 50_000.0
-PREFETCH_LATE_NS = 250_000_000  # without an answer, after which a worker gets nothing more ahead
+PREFETCH_LATE_NS = 250_000_000  # a worker silent for longer gets no prefetched chunk
 
 
 def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
-    """Assign all that can be assigned now; the tasks are already marked as sent."""
+    """Assign all tasks that can be assigned now; the returned tasks are already marked as sent."""
     assignments: list[AssignTasks] = []
     state.paced.now_ns = now_ns
     if state.quotas.caps_slots or state.quotas.changed:
@@ -68,8 +68,8 @@ def assign(state: SchedulerState, now_ns: int) -> list[AssignTasks]:
 
 
 def _may_send(state: SchedulerState, pool: Pool) -> bool:
-    """Does any task wait in the pool, and do the controls and the clock of its device allow it to
-    go?"""
+    """Return whether a task waits in the pool and the controls, outages and clock of its device let
+    it start."""
     if not len(pool.queue) or (state.controls.is_restricting and state.controls.room(pool) <= 0):
         return False
     if pool.device in state.outages:
@@ -82,7 +82,7 @@ def _next_assignment(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTa
 
 
 def _with_slot(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | None:
-    """Assign a chunk to an idle worker with a slot, which may be taken from a wide task."""
+    """Assign a chunk to an idle worker with a slot; the slot may be taken back from a wide task."""
     worker, idle = _roomiest(pool)
     if worker is not None:
         allow_long = pool.spec.pace or _may_be_long(state, pool, worker.host, now_ns)
@@ -116,7 +116,7 @@ def _to_all_dedicated(state: SchedulerState, assignments: list[AssignTasks], now
 def _to_dedicated(
     state: SchedulerState, pool: Pool, worker: Worker, now_ns: int
 ) -> AssignTasks | None:
-    """Assign a task to an idle dedicated worker; a large task gets free slots beside its own."""
+    """Assign a task to an idle dedicated worker; a large task gets free slots in addition."""
     reservation, host = worker.reservation_id, worker.host
     record = pool.queue.head(True, reservation)
     if state.limits.end_ns:
@@ -137,7 +137,7 @@ def _to_dedicated(
 
 
 def _to_hardware(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTasks | None:
-    """Assign the next task to the worker that holds hardware; it takes no slot."""
+    """Assign the next task to a worker that holds hardware; such a worker needs no slot."""
     for worker in pool.idle():
         record = pool.queue.head()
         if state.limits.end_ns:
@@ -151,7 +151,9 @@ def _in_turns(
     state: SchedulerState, waiting: list[Pool], assignments: list[AssignTasks], now_ns: int
 ) -> None:
     """Assign tasks of several pools: to idle workers first, in the pool with the fewest slots.
-    Nothing is prefetched in a pool that has its share while another lacks slots for idle workers.
+
+    Nothing is prefetched in a pool that has its fair share while another pool lacks slots for idle
+    workers.
     """
     slots_of_pools = [_slots_granted(pool) for pool in waiting]
     candidates = list(range(len(waiting)))
@@ -186,8 +188,11 @@ def _slots_granted(pool: Pool) -> int:
 
 
 def _roomiest(pool: Pool, record: TaskRecord | None = None) -> tuple[Worker | None, int]:
-    """The idle worker on the node with the most free slots, among those with memory for the task;
-    and how many idle workers could get a slot."""
+    """Return the idle worker on the node with the most free slots, and the number of idle workers
+    that could get a slot.
+
+    With `record`, only workers with enough memory for this task are returned.
+    """
     best, max_free, idle = None, -UNLIMITED, 0
     for worker in pool.workers.values():
         if worker.state != WorkerState.IDLE or worker.leaving or worker.reservation_id:
@@ -223,15 +228,15 @@ def _to_idle(
             return None
         worker, host = other, other.host
     slots, cost_us = 1, record.cost_us
-    if pool.spec.pace:  # what a simulation takes may be far less than its time on the device
+    if pool.spec.pace:  # a simulation may be far shorter than the time on the device
         cost_us = state.estimator.simulation_us(record.route, record.spec)
-    if cost_us >= PARALLEL_FROM_US:  # else nothing need be counted
+    if cost_us >= PARALLEL_FROM_US:  # a shorter task gets one slot
         slots = slots_for(
             cost_us,
             _slot_bound(state, record, host, now_ns),
             sum(max(0, h.free_slots - h.claimed_slots) for h in state.nodes.hosts.values()),
             len(pool.queue),
-            max(idle, pool.spec.max - pool.live() + idle),  # who could share them
+            max(idle, pool.spec.max - pool.live() + idle),  # workers that could share the slots
         )
     host.free_slots -= slots
     worker.slots = slots
@@ -244,7 +249,9 @@ def _prefetch_chunk(
     state: SchedulerState, pool: Pool, now_ns: int, reservation: int = 0
 ) -> AssignTasks | None:
     """Assign one more chunk to the least loaded worker that is busy with small tasks.
-    `reservation`: of its dedicated workers; 0: of the others."""
+
+    `reservation`: among its dedicated workers; 0: among workers without a reservation.
+    """
     best, live = None, 0
     if pool.spec.pace:
         return None
@@ -255,10 +262,10 @@ def _prefetch_chunk(
         if (
             worker.state != WorkerState.BUSY
             or worker.slots > 1
-            or worker.granted_slots  # it runs a wide task, which gets its slots again
+            or worker.granted_slots  # it runs a wide task, whose slots will be returned
             or worker.held_us > PREFETCH_MAX_US
             or (worker.held_us > CHUNK_US and len(worker.held) > 1)
-            or worker.host.free_slots < worker.host.claimed_slots  # its slot is waited for
+            or worker.host.free_slots < worker.host.claimed_slots  # a gang waits for its slot
             or now_ns - worker.working_since_ns > PREFETCH_LATE_NS
         ):
             continue
@@ -284,7 +291,8 @@ def _prefetch_chunk(
 def _in_time(
     state: SchedulerState, pool: Pool, record: TaskRecord | None, now_ns: int, reservation: int = 0
 ) -> TaskRecord | None:
-    """This task or the next that ends before the allocation does; others are set aside."""
+    """Return this task or the next that ends before the allocation does; set tasks that do not
+    aside."""
     allow_long = record is not None and record.cost_us > LONG_US
     while record is not None and gang_scheduling.too_late(state, record, now_ns):
         pool.queue.postpone(record)
@@ -293,9 +301,10 @@ def _in_time(
 
 
 def _may_be_long(state: SchedulerState, pool: Pool, host: NodeState, now_ns: int) -> bool:
-    """May the next task be long? Not on a node's last slot while short tasks arrive."""
+    """Return whether the next task may be long: not on a node's last slot while short tasks
+    arrive."""
     free = host.free_slots - host.claimed_slots - host.backfill_slots
-    if free <= 0:  # the free ones are claimed
+    if free <= 0:  # all free slots are claimed
         return False
     if free > 1 or host.node.slots == 1:
         return True
@@ -311,7 +320,7 @@ def _short_tasks_arriving(state: SchedulerState, pool: Pool, now_ns: int) -> boo
 
 
 def _slot_bound(state: SchedulerState, record: TaskRecord, host: NodeState, now_ns: int) -> int:
-    """The most slots a task may get: a long one leaves a slot to short ones."""
+    """Return the most slots that a task may get; a long task leaves a slot to short ones."""
     free = host.free_slots - host.claimed_slots
     short_arriving = now_ns - state.last_short_ns < gang_scheduling.RECENT_NS
     if record.cost_us > LONG_US:

@@ -1,11 +1,10 @@
 """Gang scheduling: a task of several ranks gets one slot for each rank, on all its nodes at once.
 
-Where slots are missing, the task claims them: others get on those nodes only what fits beside the
-claim. While a long task blocks the claim, short ones may still use the claimed slots (backfill):
-they hardly delay it. A gang takes the last slots of the environment only while no short tasks
-arrive, or after it has waited, since it was submitted and since the last gang ended: so neither
-kind starves. The oldest gang chooses first and a node has one claim at a time: so claims never wait
-for one another in a circle.
+A task that lacks slots claims them: on those nodes, other tasks get only slots beyond the claim.
+While a long task blocks the claim, short tasks may use the claimed slots (backfill), as they hardly
+delay it. A gang takes the last slots of the environment only while no short tasks arrive, or after
+it has waited since its submission and since the end of the last gang; so neither kind starves. The
+oldest gang chooses first, and a node has one claim at a time, so claims cannot deadlock.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from simenv.scheduler.state.state import SchedulerState
 LAST_SLOTS = "it would take the last slots: they are kept for short tasks for now"
 
 
-PATIENCE_NS = 10_000_000_000  # a long task may take a node's last slot after waiting so long
-RECENT_NS = 1_000_000_000  # "others come in": within the last second
+PATIENCE_NS = 10_000_000_000  # wait after which a long task may take a node's last slot
+RECENT_NS = 1_000_000_000  # short tasks count as arriving for this long after the last one
 
 
 def assign(state: SchedulerState, assignments: list[AssignTasks], now_ns: int) -> None:
@@ -43,7 +42,8 @@ def assign(state: SchedulerState, assignments: list[AssignTasks], now_ns: int) -
 def _note_head(
     state: SchedulerState, pool: Pool, heads: dict[str, tuple[int, int]], now_ns: int
 ) -> bool:
-    """Note the sort key of the first task that waits in a pool; False if none does."""
+    """Note the sort key of the first task that waits in a pool; return False if no task can
+    start."""
     if state.controls.is_restricting and not state.controls.room(pool):
         return False
     if pool.device in state.outages:
@@ -78,8 +78,11 @@ def _next_assignment(state: SchedulerState, pool: Pool, now_ns: int) -> AssignTa
 
 
 def _may_claim(state: SchedulerState, worker: Worker) -> bool:
-    """Are its nodes unclaimed, and do they have the slots? Slots of dedicated workers do not become
-    free while their reservation lives, so a claim on them would only block others."""
+    """Return whether the worker's nodes are unclaimed and have enough slots.
+
+    Slots of dedicated workers are not counted: they do not become free while their reservation
+    lives, so a claim on them would only block other tasks.
+    """
     return not any(
         claimed(host) or host.node.slots - _reserved_slots(state, host) < ranks
         for host, ranks in worker.places
@@ -103,7 +106,7 @@ def _claim(state: SchedulerState, worker: Worker) -> None:
 
 
 def long_slots(state: SchedulerState, host: NodeState) -> int:
-    """Slots of a node that long tasks have."""
+    """Return the slots of a node that long tasks have."""
     return sum(
         w.slots if w.ranks == 1 else n
         for w in state.workers.values()
@@ -114,23 +117,24 @@ def long_slots(state: SchedulerState, host: NodeState) -> int:
 
 
 def long_memory(state: SchedulerState, host: NodeState) -> int:
-    """Memory of a node that was granted to long tasks."""
+    """Return the bytes of a node that were granted to long tasks."""
     workers = (w for w in state.workers.values() if w.host is host)
     return sum(w.memory_bytes for w in workers if w.held_us > LONG_US)
 
 
 def claimed(host: NodeState) -> int:
-    """Slots of a node that are claimed, in either way; see `state.nodes`."""
+    """Return the claimed slots of a node, with and without backfill; see `state.nodes`."""
     return host.claimed_slots + host.backfill_slots
 
 
 def missing(worker: Worker) -> int:
-    """Slots that its nodes do not have free, beside the claims of others."""
+    """Return how many slots the worker lacks on its nodes, besides the claims of others."""
     return sum(max(0, ranks - h.free_slots + claimed(h)) for h, ranks in worker.places)
 
 
 def may_use_last_slots(state: SchedulerState, ranks: int, record: TaskRecord, now_ns: int) -> bool:
-    """Do other slots stay for short tasks, or has it waited long enough to take the last?"""
+    """Return whether slots remain for short tasks, or the task has waited long enough to take the
+    last."""
     slots = sum(host.node.slots for host in state.nodes.up())
     gangs = sum(w.slots for pool in state.gangs for w in pool.workers.values())
     if slots - gangs > ranks or not short_tasks_arriving(state, now_ns):
@@ -140,14 +144,15 @@ def may_use_last_slots(state: SchedulerState, ranks: int, record: TaskRecord, no
 
 
 def short_tasks_arriving(state: SchedulerState, now_ns: int) -> bool:
-    """Do short tasks of one rank wait, or were some submitted just now?"""
+    """Return whether short tasks of one rank wait, or one was submitted within RECENT_NS."""
     if now_ns - state.last_short_ns < RECENT_NS:
         return True
     return any(p.spec.ranks == 1 and p.queue.has_short() for p in state.pools.values())
 
 
 def _has_memory(state: SchedulerState, worker: Worker, record: TaskRecord, now_ns: int) -> bool:
-    """Can the worker have the memory for this task? Else it is replaced by a larger one."""
+    """Return whether the worker can have the memory for this task; otherwise retire it, so that a
+    larger one replaces it."""
     missing_bytes = record.route.memory_bytes - worker.reserved
     if missing_bytes <= 0:
         return True
@@ -163,7 +168,8 @@ def _has_memory(state: SchedulerState, worker: Worker, record: TaskRecord, now_n
 
 
 def too_late(state: SchedulerState, record: TaskRecord, now_ns: int) -> bool:
-    """Would a task not end before the allocation does, on all the slots it could get?"""
+    """Return whether a task would end after the allocation, even on all the slots that it could
+    get."""
     slots = 1
     if record.route.ranks == 1:
         max_slots = max((host.node.slots for host in state.nodes.up()), default=1)

@@ -1,8 +1,9 @@
-"""Memory granted to states that workers keep between the parts of a circuit, and their preference.
+"""Memory grants for states that workers keep between the parts of a circuit, and the choice of such
+a worker.
 
-The grant is of the worker's node, beside what its tasks need. It ends some time after the worker,
-which drops the state by its own clock, has no use for it; each chunk tells the worker how much it
-has. Small states need none.
+The memory is granted from the worker's node, in addition to the memory of its tasks. Each chunk
+tells the worker the size of its grant. The worker drops a state by its own clock; the grant ends a
+margin later. Small states need no grant.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 from simulators.catalog.costs import FREE_STATES_BYTES, state_bytes
 
-NODE_SHARE = 4  # all grants of a node are at most this part of its memory
+NODE_SHARE = 4  # all grants of a node take at most 1/NODE_SHARE of its memory
 
 
 def grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> None:
-    """Grant what a task that this worker is sent will keep, where there is room; else it keeps
-    nothing, and the parts run again for the next one."""
+    """Grant memory for the state that a task will leave on this worker, if there is room.
+
+    Without a grant the worker keeps no state, and the parts run again for the next task.
+    """
     parts = record.batch.terms.parts
     if parts is None or not parts.keep_s:
         return
@@ -45,7 +48,8 @@ def expire(state: SchedulerState, now_ns: int) -> None:
 
 
 def keeper(pool: Pool, record: TaskRecord) -> Worker | None:
-    """The worker that may have the state that a task goes on from, if it is idle and has a slot."""
+    """Return the idle worker with a free slot that may have the state from which a task continues;
+    None if there is none."""
     parts = record.batch.terms.parts
     worker = pool.workers.get(parts.worker) if parts is not None else None
     if worker is None or worker.state != WorkerState.IDLE or worker.leaving:

@@ -1,9 +1,9 @@
 """Slots taken back from a running task for short tasks, and returned when these have ended.
 
-A wide task alone on a node has all its slots. An engine whose card says `resizable` reads its
-number of threads between passes, so a slot can be taken back while it runs: the worker is told in
-the same tick, and until its current pass ends one thread more than there are slots runs. Only short
-tasks take a slot from a running task, and never its last.
+A wide task alone on a node has all slots of the node. An engine whose card says `resizable` reads
+its number of threads between sweeps, so a slot can be taken back while the task runs. The worker is
+told in the same tick; until its current sweep ends, the node runs one thread more than it has
+slots. Only short tasks take a slot from a running task, and never its last one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ def note_grant(state: SchedulerState, worker: Worker, record: TaskRecord) -> Non
 
 
 def take_back(state: SchedulerState, pool: Pool, now_ns: int) -> Worker | None:
-    """Free a slot for the pool's first short task. Returns the idle worker that is to run it; None
-    if no slot can be freed or no task needs one."""
+    """Free a slot for the pool's first short task and return the idle worker that is to run the
+    task.
+
+    Return None if no slot can be freed or no task needs one.
+    """
     if not state.wide:
         return None
     record = pool.queue.head(False)
@@ -54,8 +57,10 @@ def take_back(state: SchedulerState, pool: Pool, now_ns: int) -> Worker | None:
 
 
 def return_slots(state: SchedulerState, now_ns: int) -> list[Action]:
-    """Return slots that were taken back, if none was taken lately; one stays free on each node
-    while short tasks arrive."""
+    """Return slots that were taken back, unless one was taken within RECENT_NS.
+
+    While short tasks arrive, one slot stays free on each node.
+    """
     actions: list[Action] = []
     if not state.wide or now_ns - state.taken_ns < RECENT_NS:
         return actions
@@ -74,7 +79,8 @@ def return_slots(state: SchedulerState, now_ns: int) -> list[Action]:
 
 
 def _running(worker: Worker) -> TaskRecord | None:
-    """The worker's task, if it holds one alone and has reported it as running."""
+    """Return the worker's task if it holds a single task that it has reported as running; else
+    None."""
     if len(worker.held) != 1 or worker.leaving:
         return None
     (record,) = worker.held.values()

@@ -1,1 +1,1 @@
-"""What follows from each kind of event."""
+"""State changes and actions that follow from each kind of event."""

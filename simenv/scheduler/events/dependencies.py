@@ -1,4 +1,4 @@
-"""What follows for tasks when the tasks that they come after have ended."""
+"""Release or end of tasks whose parents have ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simenv.scheduler.events.tasks import end_unrun
 from simenv.scheduler.queueing.queue import LONG_US
 from simenv.scheduler.state.state import SchedulerState
 
-MAX_ENDED = 250  # tasks ended by one call: the event loop is not blocked
+MAX_ENDED = 250  # tasks ended by one call, so that the event loop is not blocked
 
 
 def release(state: SchedulerState, now_ns: int) -> None:
@@ -30,7 +30,8 @@ def release(state: SchedulerState, now_ns: int) -> None:
 def end_failed(state: SchedulerState, now_ns: int) -> list[TaskEnded]:
     """End tasks with a parent that did not end as DONE, and the tasks that come after these.
 
-    A chain is followed task by task, without recursion; what is left is for the next call.
+    A chain is followed task by task, without recursion. At most MAX_ENDED tasks are ended; the next
+    call ends the rest.
     """
     endings: list[TaskEnded] = []
     failed = state.dependencies.failed

@@ -1,9 +1,9 @@
 """Events of devices: pause, drain, resume, limits of tasks in flight, queue policies.
 
-A device is a pool with those made on demand for it, or "", which is all of them together: controls
-of "" hold in addition to those of each device, but a device's own queue policy takes precedence. A
-paused device starts nothing. A draining one accepts nothing and completes what it accepted; after
-the drain's timeout it starts nothing more. Times are wall-clock nanoseconds.
+A device is a pool with the pools made on demand for it. The device "" is all devices together: its
+controls hold in addition to those of each device, but a device's own queue policy takes precedence.
+A paused device starts nothing. A draining one accepts nothing and completes the accepted tasks;
+after the drain's timeout it starts nothing more. Times are wall-clock nanoseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ MAX_DRAIN_S = 10**7
 
 
 def refresh_restrictions(state: SchedulerState) -> None:
-    """Find out whether any control restricts assignments; called after each change of one."""
+    """Recompute whether any control restricts assignments; called after each change of a
+    control."""
     controls = state.controls
     devices = {*controls.all, *state.reservations.devices}
     controls.is_restricting = any(
@@ -50,7 +51,8 @@ def set_state(
     timeout_s: float,
     wall_ns: int,
 ) -> bool:
-    """Pause, drain or resume a device; False if it was so already. NotFoundError, OptionError."""
+    """Pause, drain or resume a device; return False if nothing changed. Raises NotFoundError,
+    OptionError."""
     check_device(state, device)
     old = state.controls.of(device)
     active = msgspec.structs.replace(
@@ -79,7 +81,8 @@ def set_state(
 
 
 def set_max_inflight(state: SchedulerState, device: str, max_inflight: int) -> bool:
-    """Limit the tasks a device's workers hold; False if it was so. NotFoundError, OptionError."""
+    """Limit the tasks that a device's workers hold; return False if nothing changed. Raises
+    NotFoundError, OptionError."""
     check_device(state, device)
     if not 0 <= max_inflight <= MAX_INFLIGHT:
         raise OptionError(f"max_inflight = {max_inflight}", hint="0 or more; 0: no limit")
@@ -90,7 +93,8 @@ def set_max_inflight(state: SchedulerState, device: str, max_inflight: int) -> b
 def set_queue_policy(
     state: SchedulerState, device: str, policy: str, options: tuple[tuple[str, str], ...]
 ) -> bool:
-    """Reorder a device's queues; False if they were so already. NotFoundError, OptionError."""
+    """Reorder a device's queues; return False if nothing changed. Raises NotFoundError,
+    OptionError."""
     check_device(state, device)
     old = state.controls.of(device)
     if parse_queue_policy(policy, options) == state.controls.queue_policy(device):
@@ -99,7 +103,8 @@ def set_queue_policy(
 
 
 def set_profile(state: SchedulerState, device: str, profile: DeviceProfile) -> bool:
-    """Set a device's profile; False if it was so. NotFoundError, OptionError, InsufficientError."""
+    """Set a device's profile; return False if nothing changed. Raises NotFoundError, OptionError,
+    InsufficientError."""
     check_device(state, device)
     changed = state.reservations.set_profile(device, profile)
     refresh_restrictions(state)
@@ -109,7 +114,8 @@ def set_profile(state: SchedulerState, device: str, profile: DeviceProfile) -> b
 def set_admission_policy(
     state: SchedulerState, device: str, policy: AdmissionPolicy, expected_version: int
 ) -> bool:
-    """Set a device's policy of admission; False if it was so. Raises as `set_profile`."""
+    """Set a device's admission policy; return False if nothing changed. Raises the errors of
+    `set_profile`."""
     check_device(state, device)
     changed = state.reservations.set_policy(device, policy, expected_version)
     refresh_restrictions(state)
@@ -117,7 +123,7 @@ def set_admission_policy(
 
 
 def restore_control(state: SchedulerState, device: str, control: DeviceControl) -> None:
-    """Restore stored controls of a device; those of an unknown pool have no effect."""
+    """Restore stored controls of a device; controls of an unknown pool have no effect."""
     state.controls.all[device] = control
     _apply(state)
 
@@ -149,8 +155,11 @@ def _apply(state: SchedulerState) -> None:
 def described(
     state: SchedulerState, name: str, epoch: int, start: int, info: DeviceInfo
 ) -> tuple[str, list[Action]]:
-    """A worker tells which hardware it holds; its pool, "" if that start of it is over or its pool
-    holds no hardware."""
+    """Record the hardware that a worker holds; return the name of its pool, and the event to
+    record.
+
+    The name is "" if this start of the worker is over or its pool holds no hardware.
+    """
     worker = state.workers.get(name)
     if worker is None or (epoch, start) != (state.epoch, worker.start):
         return "", []
@@ -169,7 +178,9 @@ def tick(state: SchedulerState, wall_ns: int) -> list[Action]:
     for device, control in list(state.controls.all.items()):
         if control.state == DRAINING and not control.drained and not _unfinished(state, device):
             state.controls.put(device, msgspec.structs.replace(control, drained=True))
-            actions.append(RecordEvent("device.drained", device or "all", "nothing of it is left"))
+            actions.append(
+                RecordEvent("device.drained", device or "all", "its last task has ended")
+            )
     return actions
 
 

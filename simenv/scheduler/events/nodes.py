@@ -17,7 +17,7 @@ from simenv.scheduler.state.pools import Worker
 from simenv.scheduler.state.state import SchedulerState
 
 _SOUGHT = "; it is looked for"
-MAX_CHECKED = 10_000  # waiting tasks checked when a node goes: 10 ms of the event loop
+MAX_CHECKED = 10_000  # waiting tasks checked when a node is lost; takes 10 ms of the event loop
 
 
 def scale(
@@ -28,7 +28,8 @@ def scale(
     *,
     overcommit: bool = False,
 ) -> list[Action]:
-    """Set a pool's minimum and maximum; the next tick starts and retires workers."""
+    """Set a pool's minimum and maximum; the next tick starts and retires workers. Raises
+    NotFoundError, OptionError."""
     pool = state.pools.get(name)
     if pool is None or pool.base:
         names = [n for n, p in state.pools.items() if not p.base]
@@ -59,8 +60,11 @@ def drain(state: SchedulerState, name: str, reason: str, now_ns: int) -> list[Ac
 
 
 def resume(state: SchedulerState, name: str, sought: bool = False) -> list[Action]:
-    """Use a node or a quarantined pool again. A node that the launcher still looks for (`sought`),
-    as it cannot start anything there, stays lost until it is back."""
+    """Use a drained or lost node, or a quarantined pool, again.
+
+    `sought`: the launcher cannot start anything on the node and still looks for it, so the node
+    stays lost until it is back.
+    """
     pool = state.pools.get(name)
     if pool is not None and name not in state.nodes.hosts:
         pool.record_success()
@@ -95,7 +99,7 @@ def lost(state: SchedulerState, name: str, why: str, now_ns: int) -> list[Action
 
 
 def back(state: SchedulerState, name: str) -> list[Action]:
-    """A lost node is back."""
+    """Use a lost node again, because the launcher reports it back."""
     host = state.nodes.hosts.get(name)
     if host is None or not host.lost:
         return []
@@ -138,8 +142,10 @@ def _workers_on(state: SchedulerState, host: NodeState) -> list[Worker]:
 
 
 def stranded(state: SchedulerState) -> list[RecordEvent]:
-    """Events about waiting tasks that fit no node now, one for each pool. Called when a node has
-    gone; of a longer queue only the first MAX_CHECKED tasks are checked."""
+    """Return an event for each pool with waiting tasks that fit no node now.
+
+    Called when a node was lost or drained. Only the first MAX_CHECKED unfinished tasks are checked.
+    """
     if state.capacity().is_whole:
         return []
     by_route: dict[Route, str] = {}

@@ -1,8 +1,8 @@
-"""Outages of devices: a device starts nothing, and what it ran is run again after the outage.
+"""Outages of devices: a device starts nothing, and interrupted tasks run again after the outage.
 
-A task that a worker simulates at the begin of an outage keeps its worker; its result is discarded.
-Its next attempt begins after the outage, with the calibration that is then in force. On a paced
-device those tasks are interrupted whose time there was not over.
+A task that a worker simulates at the begin of an outage keeps its worker, but its result is
+discarded. Its next attempt begins after the outage, with the calibration of that time. On a paced
+device, the tasks whose time on the device was not over are interrupted.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ from simenv.scheduler.views.pending_reason import outage_reason
 
 
 def begin(state: SchedulerState, device: str, begun_ns: int | None) -> list[Action]:
-    """A device starts nothing any more. `begun_ns`: when it failed; None: it did not, and what it
-    runs goes on."""
+    """Begin an outage: the device starts nothing more.
+
+    `begun_ns`: time of the failure; tasks that the device ran then are interrupted. None: the
+    device did not fail, and its running tasks continue.
+    """
     state.outages.add(device)
     if begun_ns is None:
         return []

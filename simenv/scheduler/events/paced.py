@@ -16,8 +16,11 @@ from simenv.scheduler.state.state import SchedulerState
 
 
 def hold(state: SchedulerState, record: TaskRecord, timing: Timing, slots: int) -> bool:
-    """Hold the result of a task until its time on the device is over; False if its pool is not
-    paced. `timing`: with the time that it takes there, by the calibration that it ran with."""
+    """Hold the result of a task until its time on the device is over; return False if its pool is
+    not paced.
+
+    `timing` includes the time on the device by the calibration of the attempt.
+    """
     device = state.paced.all.get(state.pools[record.route.pool].device)
     run = None if device is None else device.runs.get(record.number)
     if device is None or run is None or record.stopping:
@@ -33,7 +36,7 @@ def hold(state: SchedulerState, record: TaskRecord, timing: Timing, slots: int) 
 
 
 def withdraw(state: SchedulerState, record: TaskRecord, now_ns: int) -> None:
-    """A task ended without its time on the device; those behind it move up."""
+    """Remove the run of a task that ended without its time on the device; later runs move up."""
     if state.paced:
         state.paced.held.pop(record.number, None)
         for device in state.paced.all.values():
@@ -42,7 +45,7 @@ def withdraw(state: SchedulerState, record: TaskRecord, now_ns: int) -> None:
 
 
 def lost(state: SchedulerState, pool: Pool, records: list[TaskRecord]) -> None:
-    """Tasks of a lost worker run again; their time on the device goes on."""
+    """Mark tasks of a lost worker to be sent again; their runs on the device keep their places."""
     device = state.paced.all.get(pool.device)
     if device is not None:
         device.waiting.update(device.runs.keys() & {record.number for record in records})
@@ -76,13 +79,15 @@ def _ended(
 
 
 def set_clock(state: SchedulerState, wall_ns: int, now_ns: int) -> None:
-    """Relate the wall clock to the monotonic one, once for a start of the service."""
+    """Relate the wall clock to the monotonic clock; called once at each start of the service."""
     state.paced.offset_ns = wall_ns - now_ns
 
 
 def restore(state: SchedulerState, stored: Mapping[int, StoredRun]) -> None:
-    """Let the runs that devices had before a restart keep their places, and run their tasks
-    again. `stored`: by task."""
+    """Restore the places of runs that devices had before a restart; their tasks run again.
+
+    `stored`: by task number.
+    """
     for number, run in sorted(stored.items(), key=lambda pair: pair[1].place):
         record = state.tasks.get(number)
         if (

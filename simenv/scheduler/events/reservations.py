@@ -1,6 +1,6 @@
-"""Events of reservations: reserve, renew, close, expire, and what follows for tasks under them.
+"""Events of reservations: reserve, renew, close and expire, and the effects on their tasks.
 
-Events that end many tasks do a part of them at each call, so that the event loop is not blocked.
+Events that end many tasks end a part of them at each call, so that the event loop is not blocked.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _ENDINGS = {
 def reserve(
     state: SchedulerState, ask: ReservationRequest, owner: str, wall_ns: int, *, dry: bool = False
 ) -> tuple[Decision, list[Action]]:
-    """Decide on a request; an accepted one is a reservation from now on, unless `dry`."""
-    actions = [] if dry else expire(state, wall_ns)  # an expired one must not stand in its way
+    """Decide on a request; an accepted request becomes a reservation at once, unless `dry`."""
+    actions = [] if dry else expire(state, wall_ns)  # expired ones must not cause refusals
     invalid = admission.validate_request(ask)
     if invalid is not None:
         return invalid, actions
@@ -63,9 +63,10 @@ def reserve(
 def renew(
     state: SchedulerState, number: int, scope: str, owner: str, ttl_ns: int, wall_ns: int
 ) -> ReservationEntry:
-    """Extend a reservation to `ttl_ns` from now; 0: as long as it was made for.
+    """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
 
-    Raises NotReservedError, OptionError, and LimitExceededError by the limits of `owner`, who asks.
+    `owner`: the requester, whose limits apply. Raises NotReservedError, OptionError and
+    LimitExceededError.
     """
     ledger = state.reservations
     ttl_ns = ttl_ns or ledger.default_ttl_ns(ledger.find(number, scope))
@@ -74,7 +75,7 @@ def renew(
 
 
 def restore(state: SchedulerState, stored: StoredReservations) -> None:
-    """Restore reservations and the terms of devices before their tasks are queued again."""
+    """Restore reservations and the terms of devices; called before their tasks are queued again."""
     ledger = state.reservations
     ledger.devices.update(stored.devices)
     for grant, progress in stored.reservations:
@@ -85,17 +86,17 @@ def restore(state: SchedulerState, stored: StoredReservations) -> None:
 
 
 def finish_restore(state: SchedulerState) -> None:
-    """Called when all unfinished tasks are queued again."""
+    """Resume reservations; called when all unfinished tasks are queued again."""
     state.reservations.resume()
-    state.reservations.take_changes()  # all of it is stored
+    state.reservations.take_changes()  # all changes came from the journal
 
 
 def release_parked(state: SchedulerState, now_ns: int) -> list[Action]:
-    """Queue parked tasks whose reservation has units for them now, unless they wait for other
-    tasks; end those that can never have units."""
+    """Queue parked tasks whose reservation has units for them now, unless they wait for their
+    parents; end tasks that can never have units."""
     actions: list[Action] = []
     ledger, left = state.reservations, MAX_ENDED
-    while ledger.freed and left > 0:  # a task that ends gives units back
+    while ledger.freed and left > 0:  # a task that ends releases units
         number = next(iter(ledger.freed))
         del ledger.freed[number]
         reservation = ledger.all.get(number)
@@ -126,8 +127,11 @@ def close(
     wall_ns: int,
     now_ns: int,
 ) -> list[Action]:
-    """End a reservation. `cancel_parked` ends those of its tasks that were never assigned; the
-    others are asked to stop if `how` is CANCELLED, also of a reservation that is over already."""
+    """End a reservation. `cancel_parked` ends those of its tasks that were never assigned.
+
+    If `how` is CANCELLED, the other tasks are asked to stop, also if the reservation was over
+    already.
+    """
     actions: list[Action] = []
     ledger, number = state.reservations, reservation.grant.id
     if not reservation.is_over:
@@ -179,5 +183,6 @@ def expire(state: SchedulerState, wall_ns: int) -> list[Action]:
 
 
 def event_audience(reservation: ReservationEntry) -> str:
-    """Who besides admins sees events about it: its owner, or nobody if that is the own user."""
+    """Return the owner who sees events about a reservation besides admins; NOBODY for the
+    environment's own user."""
     return reservation.grant.owner or NOBODY

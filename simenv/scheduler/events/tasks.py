@@ -30,9 +30,9 @@ from simenv.scheduler.state.state import SchedulerState
 from simenv.wire.messages.client import STATES, AttemptResult
 
 _DONE = STATES.index(TaskState.DONE)
-_UNHELD = (*UNSENT, HELD)  # no worker has it
-TELLING_US = 5_000.0
-OBSERVED = 8  # of so many tasks of one chunk, one teaches the estimator: they are alike
+_UNHELD = (*UNSENT, HELD)  # phases of tasks that no worker has
+TELLING_US = 5_000.0  # shorter busy times say little about efficiency
+OBSERVED = 8  # the estimator observes one of so many tasks of a chunk: they are alike
 
 
 # --- submission ----------------------------------------------------------------------------
@@ -47,9 +47,13 @@ def submit(
     units: list[int] | None = None,
     failed_parent: int = 0,
 ) -> list[Action]:
-    """Queue tasks with numbers from `batch.first`; `attempts`, at replay: how often each was
-    assigned. `units`: what each takes of its reservation. Those with unfinished parents wait for
-    them first; `failed_parent`: one that did not end as DONE, 0 if there is none."""
+    """Queue tasks with numbers from `batch.first`; tasks with unfinished parents wait for them
+    first.
+
+    - `attempts`: at a replay, the number of times that each task was assigned
+    - `units`: units of its reservation for each task
+    - `failed_parent`: a parent that did not end as DONE; 0 if there is none
+    """
     tasks = state.tasks
     by_pool: dict[str, list[TaskRecord]] = {}
     last, key, cost_us, records, has_short = None, (-1, -1), 0.0, [], False
@@ -94,8 +98,11 @@ def _hold_units(
     units: list[int],
     by_pool: dict[str, list[TaskRecord]],
 ) -> None:
-    """Let new tasks, which are in no queue yet, hold units of their reservation; those that must
-    wait for units leave `by_pool`. Units -1: the task ran before, and its units are spent."""
+    """Let new tasks, which are in no queue yet, hold units of their reservation; remove those that
+    must wait for units from `by_pool`.
+
+    Units -1: the task ran before, and its units are spent.
+    """
     ledger, tasks = state.reservations, state.tasks
     reservation = ledger.all.get(batch.terms.reservation)
     if reservation is None:
@@ -211,7 +218,8 @@ def _learn(pool: Pool, worker: Worker, ran_us: int, count: int, now_ns: int) -> 
 def cancel(
     state: SchedulerState, task_numbers: list[int], now_ns: int
 ) -> tuple[list[str], list[Action]]:
-    """Cancel tasks; for each of them "cancelled", "cancelling" or "unknown"."""
+    """Cancel tasks; return "cancelled", "cancelling" or "unknown" for each of them, and the
+    actions."""
     answers, actions = [], []
     for number in task_numbers:
         record = state.tasks.get(number)
@@ -239,7 +247,7 @@ def _stop(state: SchedulerState, record: TaskRecord, reason: str, now_ns: int) -
 
 
 def _waits_behind(state: SchedulerState, record: TaskRecord) -> bool:
-    """Was it sent behind another task, and has it not started as far as is known?"""
+    """Return whether the task was sent behind another one and is not known to have started."""
     if record.phase != Phase.SENT:
         return False
     return record is not next(iter(state.workers[record.worker].held.values()))
@@ -264,9 +272,11 @@ def end_unrun(
 
 
 def _unconfirmed(state: SchedulerState, record: TaskRecord, now_ns: int) -> list[Action]:
-    """A worker did not confirm the skip of a task within the grace period. Behind another task it
-    ends here; if the worker runs it all the same, its heartbeat says so. At the front it may have
-    started: it is asked to stop."""
+    """End a task whose worker did not confirm its skip within the grace period.
+
+    Behind another task, the task ends here; if the worker runs it all the same, its heartbeat
+    reports it. At the front, the task may have started, so the grace period of a stop begins.
+    """
     if not _waits_behind(state, record):
         if record.phase == Phase.SENT:
             grace_ns = state.grace_ns(record)
@@ -280,7 +290,7 @@ def _unconfirmed(state: SchedulerState, record: TaskRecord, now_ns: int) -> list
     return [end_unrun(state, record, early_end(reason), reason, now_ns)]
 
 
-# --- timeouts -----------------------------------------------------------------------------
+# --- timeouts ------------------------------------------------------------------------------
 
 
 def end_overdue(state: SchedulerState, now_ns: int) -> list[Action]:

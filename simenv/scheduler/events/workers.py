@@ -17,15 +17,15 @@ from simenv.scheduler.state.owner_quotas import run_limit_s
 from simenv.scheduler.state.pools import Worker
 from simenv.scheduler.state.state import SchedulerState
 
-# What a provider calls may let no other thread run; that the process ended is seen anyway.
+# A provider's library may block all threads of its worker; the end of the process is seen anyway.
 HARDWARE_SILENT_NS = 600_000_000_000
-IDLE_BEATS = 3  # in a row, from a worker that should be running something
+IDLE_BEATS = 3  # consecutive idle heartbeats of a worker that holds tasks
 
 
 def worker_joined(
     state: SchedulerState, name: str, start: int, node: str, pid: int, now_ns: int
 ) -> bool:
-    """A started worker is ready; False if this start of it is not expected."""
+    """Record that a started worker is ready; return False if this start of it is not expected."""
     worker = state.workers.get(name)
     if worker is None or worker.start != start or worker.state != WorkerState.STARTING:
         return False
@@ -39,7 +39,7 @@ def worker_joined(
 def task_started(
     state: SchedulerState, name: str, task: int, fence: int, now_ns: int
 ) -> list[Action]:
-    """A worker runs a task: announced at once for long tasks, else by its heartbeat."""
+    """Record that a worker runs a task; long tasks are announced at once, others by heartbeat."""
     record = state.tasks.get(task)
     worker = state.workers.get(name)
     if worker is None or record is None or record.fence != fence:
@@ -64,8 +64,10 @@ def task_started(
 def heartbeat_received(
     state: SchedulerState, beat: WorkerHeartbeat, now_ns: int
 ) -> tuple[bool, list[Action]]:
-    """A worker is alive; False if it is no worker of ours. One that loads kernels runs nothing, and
-    has lost nothing."""
+    """Record that a worker is alive; return False for an unknown worker or an earlier start.
+
+    A worker that loads kernels runs no task and has not lost its tasks.
+    """
     name, task, fence = beat.name, beat.task, beat.fence
     worker = state.workers.get(name)
     if worker is None or worker.start != beat.start:
@@ -81,7 +83,7 @@ def heartbeat_received(
         task_started(state, name, task, fence, now_ns)
     elif worker.held and beat.waiting:
         worker.idle_beats += 1
-        if worker.idle_beats >= IDLE_BEATS:  # what was sent, or answered, got lost on its way
+        if worker.idle_beats >= IDLE_BEATS:  # the chunk or its results were lost in transport
             return True, worker_unusable(state, name, "it holds tasks and runs none", now_ns)
     return True, []
 
@@ -89,8 +91,8 @@ def heartbeat_received(
 def _not_skipped(
     state: SchedulerState, worker: Worker, task: int, fence: int, now_ns: int
 ) -> list[Action]:
-    """A worker runs a task that has ended, which it started before the skip arrived: it is asked to
-    stop, and killed after the grace period."""
+    """Stop a task that had ended and that its worker started before the skip arrived; kill the
+    worker after the grace period."""
     skipped_fence, until_ns = worker.skipped[task]
     if skipped_fence != fence:
         return []
@@ -120,7 +122,7 @@ def worker_lost(
     *,
     blame: bool = True,
 ) -> list[Action]:
-    """A worker's processes have ended; `blame`: a task or the pool may be the cause."""
+    """Handle the end of a worker's processes; `blame`: a task or the pool may be the cause."""
     worker = state.workers.get(name)
     if worker is None or worker.start != start:
         if state.unreaped_workers.get(name) == start:
@@ -172,8 +174,10 @@ def _lose(
     charged: bool,
     now_ns: int,
 ) -> list[Action]:
-    """Requeue the tasks of a lost worker at the front, except those that end here; these have spent
-    units of their reservation for the time they ran."""
+    """Requeue the tasks of a lost worker at the front, except those that end here.
+
+    Tasks that end spend units of their reservation for the time that they ran.
+    """
     verdict = crashes.attribute_crash(held, why, log, worker.node, charged)
     state.incidents.record(verdict)
     actions: list[Action] = []

@@ -1,11 +1,11 @@
-"""Fair queueing between owners: the next task is of the owner who had the least work so far.
+"""Fair queueing between owners: the next task is of the owner with the least work so far.
 
 Start-time fair queueing (Goyal, Vin, Cheng, SIGCOMM 1996). Each owner with waiting tasks has a
-figure: the work of theirs that was assigned while others waited. The owner with the least goes
+figure: the work of the owner that was assigned while others waited. The owner with the least goes
 first, so a flood of one owner delays another by one task at most. An owner who comes back starts
 from the least figure of those who wait, so nobody saves up turns. Priorities count within an owner.
-Those of the environment's own user (owner "") count between owners too: above 0 its tasks go first,
-below 0 last, until waiting outweighs the priority.
+Priorities of the environment's own user (owner "") count between owners too: above 0 its tasks go
+first, below 0 last, until waiting outweighs the priority.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ OWN_USER = ""
 
 
 class Turns:
-    """The figures of owners, in microseconds of expected work."""
+    """Work of each owner that was assigned while others waited, in microseconds of expected
+    work."""
 
     def __init__(self) -> None:
         self._had_us: dict[str, float] = {}
 
     def arrives(self, owner: str, waiting: Iterable[str]) -> None:
-        """Note tasks of an owner who had none waiting while others had; other figures that no
-        longer matter are forgotten."""
+        """Note that an owner with no waiting tasks has some now; figures that no longer matter are
+        removed."""
         waiting_us = {each: self._had_us.get(each, 0.0) for each in waiting if each != owner}
         min_us = min(waiting_us.values(), default=0.0)
         self._had_us = {
@@ -40,11 +41,11 @@ class Turns:
         self._had_us[owner] = self._had_us.get(owner, 0.0) + cost_us
 
     def choose(self, heads: Mapping[str, TaskRecord]) -> TaskRecord:
-        """The next of these tasks, which are the first of each owner."""
+        """Return the next of these tasks, which are the first of each owner."""
         return choose(heads, self._had_us)
 
     def merged(self, queues: Mapping[str, Iterator[TaskRecord]]) -> Iterator[TaskRecord]:
-        """The tasks of all owners in the order they would be assigned one by one."""
+        """Yield the tasks of all owners in the order in which they would be assigned one by one."""
         had_us = dict(self._had_us)
         heads = {owner: head for owner, each in queues.items() if (head := next(each, None))}
         while heads:
@@ -60,8 +61,8 @@ class Turns:
 
 
 def choose(heads: Mapping[str, TaskRecord], had_us: Mapping[str, float]) -> TaskRecord:
-    """The next of these tasks: the own user's if its priority says so, else that of the owner who
-    had the least work; between equals the one submitted first."""
+    """Return the next of these tasks: the own user's if its priority says so, else that of the
+    owner with the least work; between equals, the one submitted first."""
     own = heads.get(OWN_USER)
     priority = 0 if own is None else own.batch.terms.priority
     if own is not None and priority and len(heads) > 1:

@@ -1,10 +1,10 @@
-"""The first tasks of many lanes, for owners who use many priorities.
+"""First tasks of many lanes, for owners who use many priorities.
 
-Asking every lane for its first task takes 1 ms for some hundred lanes, several times a chunk. Here
-each owner has a heap of first tasks. A lane whose first task may have changed is marked and asked
-at the next `refresh`, so a query takes O(log n) for each change since the last one. Invariant:
-after `refresh`, each lane with a task has an entry for its first one; outdated entries are dropped
-when they come up.
+A query of every lane for its first task takes 1 ms for some hundred lanes, several times a chunk.
+Here each owner has a heap of first tasks. A lane whose first task may have changed is marked and
+queried at the next `refresh`, so a query takes O(log n) for each change since the last one.
+Invariant: after `refresh`, each lane with a task has an entry for its first one; outdated entries
+are dropped when they reach the top of the heap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from simenv.scheduler.core.types import TaskRecord
 from simenv.scheduler.queueing.lanes import Lanes
 from simenv.scheduler.queueing.policies import LaneKey, aged_priority
 
-_SLACK = 64  # entries that are no longer true, beside as many as are
+_SLACK = 64  # outdated entries allowed in addition to one per valid entry
 
 
 class _Heap:
@@ -49,12 +49,12 @@ class _Heap:
         return None
 
     def second(self) -> TaskRecord | None:
-        """The task behind the first."""
+        """Return the task behind the first."""
         first = self.first()
         if first is None:
             return None
         entry = heapq.heappop(self._entries)
-        while self._entries and self._entries[0] == entry:  # it was the first before, too
+        while self._entries and self._entries[0] == entry:  # duplicates of the first entry
             heapq.heappop(self._entries)
         second = self.first()
         heapq.heappush(self._entries, entry)
@@ -65,14 +65,17 @@ class LaneHeads:
     """The first tasks of all owners' lanes, with and without long tasks."""
 
     def __init__(self, keys: Iterable[LaneKey] = ()) -> None:
-        """`keys`: those of existing lanes."""
+        """Mark the existing lanes `keys` as changed."""
         self.changed = set(keys)
         self._all: dict[str, _Heap] = {}
         self._short: dict[str, _Heap] = {}
 
     def refresh(self, lanes_of: dict[LaneKey, Lanes]) -> None:
-        """Update the entries of marked lanes. Empty lanes are removed from `lanes_of`, so that an
-        owner who once used many priorities does not slow down all others."""
+        """Update the entries of marked lanes.
+
+        Empty lanes are removed from `lanes_of`, so that an owner who once used many priorities does
+        not slow down all others.
+        """
         for key in self.changed:
             owner, priority = key
             lanes = lanes_of.get(key)
@@ -91,21 +94,21 @@ class LaneHeads:
         self.changed.clear()
 
     def of_each(self, allow_long: bool, without: Collection[str] = ()) -> dict[str, TaskRecord]:
-        """The first task of each owner that is not in `without`."""
+        """Return the first task of each owner that is not in `without`."""
         heaps = self._all if allow_long else self._short
         firsts = {owner: heap.first() for owner, heap in heaps.items() if owner not in without}
         return {owner: first for owner, first in firsts.items() if first is not None}
 
     def short_of(self, owner: str) -> TaskRecord | None:
-        """The first of an owner's tasks that are not long."""
+        """Return the first of an owner's tasks that are not long."""
         heap = self._short.get(owner)
         return None if heap is None else heap.first()
 
     def rival_of(self, owner: str) -> TaskRecord | None:
-        """The first of an owner's tasks in other lanes than that of `short_of`."""
+        """Return the first short task of an owner in other lanes than that of `short_of`."""
         heap = self._short.get(owner)
         return None if heap is None else heap.second()
 
     def any_short(self) -> bool:
-        """Is there any task that is not long?"""
+        """Return whether any task is not long."""
         return bool(self._short)

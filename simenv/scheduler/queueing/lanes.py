@@ -1,9 +1,9 @@
 """Lanes of waiting tasks, by arrival or sorted, and estimates of the work ahead of a task.
 
 A set of lanes has four: suspects (tasks that must travel alone), short tasks, long tasks, and late
-ones, which would not end before the allocation does. Removal is lazy: a stale entry stays in its
-lane until it comes up. Estimates take the ends and the sums of lanes, so they cost the same for a
-million tasks as for one; exact positions need a pass through the queue.
+tasks, which would not end before the allocation does. Removal is lazy: a stale entry stays in its
+lane until it reaches the front. Estimates use the ends and the sums of lanes, so they cost the same
+for a million tasks as for one; exact positions need a pass through the queue.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import msgspec
 from simenv.scheduler.core.types import WAITING, TaskRecord
 from simenv.scheduler.queueing.policies import LaneKey, QueuePolicy, SortKey, aged_priority
 
-SMALL_US = 1_500.0  # a task up to that travels with others
+SMALL_US = 1_500.0  # a task up to this cost travels with others
 LONG_US = 1e6  # a task longer than this must not take a node's last slot from the short ones
 
 
 class Backlog(msgspec.Struct, frozen=True, gc=False):
-    """Expected slot time: of tasks small enough to travel in chunks, and of the others."""
+    """Expected slot time of tasks that are small enough to travel in chunks, and of the others."""
 
     small_us: float = 0.0
     large_us: float = 0.0
@@ -38,7 +38,7 @@ class SortedLane:
     def append(self, record: TaskRecord) -> None:
         heapq.heappush(self._heap, (self._sort_key(record), record))
 
-    appendleft = append  # what was given back has a rank that says so
+    appendleft = append  # the sort key puts requeued tasks first
 
     def extend(self, records: Iterable[TaskRecord]) -> None:
         self._heap += [(self._sort_key(record), record) for record in records]
@@ -51,7 +51,7 @@ class SortedLane:
         self._heap.clear()
 
     def __getitem__(self, place: int) -> TaskRecord:
-        """The first entry; only place 0 is supported."""
+        """Return the first entry; only place 0 is supported."""
         return self._heap[place][1]
 
     def __len__(self) -> int:
@@ -65,7 +65,7 @@ Lane = deque[TaskRecord] | SortedLane
 
 
 class Lanes:
-    """Waiting tasks that the policy keeps in one order."""
+    """Waiting tasks that the queue policy keeps in one order."""
 
     def __init__(self, order: QueuePolicy) -> None:
         self._sort_key = order.sort_key
@@ -81,11 +81,11 @@ class Lanes:
         else:
             self.suspects, self.short, self.long = deque(), deque(), deque()
         self.late: deque[TaskRecord] = deque()
-        self.small_us = 0.0  # expected work of those that wait, on one slot
+        self.small_us = 0.0  # expected work of the waiting tasks on one slot
         self.large_us = 0.0
 
     def head(self, allow_long: bool) -> TaskRecord | None:
-        """The next task that still waits; stale entries before it are dropped."""
+        """Return the next task that still waits; stale entries before it are dropped."""
         best = None
         for lane in (self.suspects, self.short, self.long if allow_long else ()):
             while lane and lane[0].phase != WAITING:
@@ -95,23 +95,23 @@ class Lanes:
         return best
 
     def count_in(self, cost_us: float) -> None:
-        """Count a waiting task of that cost, or (negative) one that left."""
+        """Count a waiting task of this cost, or (negative cost) one that left."""
         if -SMALL_US <= cost_us <= SMALL_US:
             self.small_us += cost_us
         else:
             self.large_us += cost_us
 
     def part(self, share: float) -> Backlog:
-        """A share of its work."""
+        """Return a share of the lanes' work."""
         return Backlog(max(0.0, share * self.small_us), max(0.0, share * self.large_us))
 
     def ends(self) -> tuple[TaskRecord, TaskRecord] | None:
-        """The first and last task of its longer lane; None if that is empty or sorted."""
+        """Return the first and last task of the longer lane; None if that is empty or sorted."""
         lane = max(self.short, self.long, key=len)
         return (lane[0], lane[-1]) if lane and not isinstance(lane, SortedLane) else None
 
     def size(self) -> int:
-        """The number of entries, stale ones included."""
+        """Return the number of entries, stale ones included."""
         return len(self.suspects) + len(self.short) + len(self.long)
 
     def any(self) -> bool:
@@ -133,7 +133,7 @@ class Lanes:
         return self.long if record.cost_us > LONG_US else self.short
 
     def tried(self) -> Iterator[TaskRecord]:
-        """Waiting tasks in their order, without late ones."""
+        """Return an iterator over waiting tasks in their order, without late ones."""
         merged = heapq.merge(self.suspects, self.short, self.long, key=self._sort_key)
         return (record for record in merged if record.phase == WAITING)
 
@@ -142,13 +142,14 @@ _ALL = 1.0
 
 
 def work_before_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_ns: int) -> Backlog:
-    """The work ahead of a task of priority 0, submitted now by an owner with none waiting."""
+    """Return the work ahead of a task of priority 0 that an owner with no waiting tasks submits
+    now."""
     if order.policy == "round_robin":
         return _sum([_turns(lanes, 1) for lanes in all_lanes.values()])
     if order.policy != "priority" or len(all_lanes) == 1:
         return _sum([lanes.part(_ALL) for lanes in all_lanes.values()])
     owners = {key[0] for key in all_lanes}
-    if len(owners) > 1:  # each of them has one turn before
+    if len(owners) > 1:  # each of the other owners has one turn before
         return _sum([_at_most(lanes, SMALL_US) for lanes in all_lanes.values()])
     return _sum([_older(lanes, now_ns) for lanes in all_lanes.values()])
 
@@ -156,7 +157,7 @@ def work_before_new(order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], now_
 def work_before_task(
     order: QueuePolicy, all_lanes: Mapping[LaneKey, Lanes], record: TaskRecord
 ) -> Backlog:
-    """The work ahead of a waiting task."""
+    """Return the work ahead of a waiting task."""
     own_lanes = all_lanes[order.lane_key(record)]
     if order.policy == "round_robin":
         turn = 1 + round(_share(own_lanes, record) * own_lanes.size())
@@ -173,28 +174,29 @@ def work_before_task(
         if key[0] == owner and lanes is not own_lanes
     ]
     own = _sum([work_before_in_lanes(own_lanes, record), *older])
-    # While that is done, each other owner has as much.
+    # While that work is done, each other owner gets as much.
     equal_us = own.small_us + own.large_us + SMALL_US
     others = [_at_most(lanes, equal_us) for key, lanes in all_lanes.items() if key[0] != owner]
     return _sum([own, *others])
 
 
 def work_before_in_lanes(lanes: Lanes, record: TaskRecord) -> Backlog:
-    """The work ahead of a waiting task in its own lanes."""
+    """Return the work ahead of a waiting task in its own lanes."""
     return lanes.part(_share(lanes, record))
 
 
 def _share(lanes: Lanes, record: TaskRecord) -> float:
-    """The share of a lane ahead of a task, by its number: numbers grow evenly enough."""
+    """Return the share of a lane ahead of a task, estimated by its number: numbers grow evenly
+    enough."""
     ends = lanes.ends()
     if ends is None:
-        return _ALL  # sorted: it may be the last
+        return _ALL  # sorted: the task may be the last
     first, last = ends[0].number, ends[1].number
     return min(1.0, max(0.0, (record.number - first) / max(1, last - first + 1)))
 
 
 def _older(lanes: Lanes, key_ns: int) -> Backlog:
-    """The work of a lane that precedes a task with this key."""
+    """Return the work of a lane that precedes a task with this key."""
     ends = lanes.ends()
     if ends is None:
         return lanes.part(_ALL)
@@ -205,13 +207,13 @@ def _older(lanes: Lanes, key_ns: int) -> Backlog:
 
 
 def _at_most(lanes: Lanes, work_us: float) -> Backlog:
-    """The work of a lane, at most so much."""
+    """Return the work of a lane, at most `work_us`."""
     total_us = lanes.small_us + lanes.large_us
     return lanes.part(min(_ALL, work_us / total_us) if total_us > 0 else _ALL)
 
 
 def _turns(lanes: Lanes, count: int) -> Backlog:
-    """The work of so many tasks of a lane."""
+    """Return the work of `count` tasks of a lane."""
     return lanes.part(min(_ALL, count / max(1, lanes.size())))
 
 

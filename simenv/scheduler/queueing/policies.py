@@ -1,10 +1,12 @@
 """Queue policies: the order of waiting tasks, and the options of each policy.
 
-priority: by priority within an owner; 60 s of waiting outweigh one step, and all steps together are
-worth two hours at most, so no task starves (ageing). Between owners see `fairness`.
-fifo: by acceptance, across owners. ordered: by `keys`, the first that differs decides.
-round_robin: owners and their reservations take turns. Under each, requeued tasks go first among
-their equals.
+- priority: by priority within an owner. 60 s of waiting outweigh one step, and all steps together
+  are worth two hours at most, so no task starves (ageing). Between owners see `fairness`.
+- fifo: by acceptance, across owners.
+- ordered: by `keys`; the first key that differs decides.
+- round_robin: owners and their reservations take turns.
+
+Under each policy, requeued tasks go first among their equals.
 """
 
 from __future__ import annotations
@@ -16,15 +18,15 @@ import msgspec
 from simenv.errors import OptionError
 from simenv.scheduler.core.types import TaskRecord
 
-STEP_NS = 60_000_000_000  # of waiting, worth as much as one step of priority
-FULL_STEPS = 60  # that are worth so much each; further ones less and less, together
-MORE_NS = 3_600_000_000_000  # at most, of which the first
-MORE_STEPS = 1_000  # are worth the half
+STEP_NS = 60_000_000_000  # waiting time that outweighs one step of priority
+FULL_STEPS = 60  # steps that are worth STEP_NS each; further steps are worth less and less,
+MORE_NS = 3_600_000_000_000  # together at most this much;
+MORE_STEPS = 1_000  # so many further steps are worth half of it
 POLICIES = ("priority", "fifo", "ordered", "round_robin")
 DEFAULT_KEYS = ("priority", "fifo")
 
 SortKey = tuple[float, ...]
-LaneKey = tuple[str, int]  # an owner, and what tells her lanes apart
+LaneKey = tuple[str, int]  # owner, and the number that distinguishes the owner's lanes
 _KEYS: dict[str, Callable[[TaskRecord], float]] = {
     "priority": lambda record: -record.batch.terms.priority,
     "shortest": lambda record: record.cost_us,
@@ -40,7 +42,8 @@ class QueuePolicy(msgspec.Struct, frozen=True):
     keys: tuple[str, ...] = ()
 
     def lane_key(self, record: TaskRecord) -> LaneKey:
-        """The lane of a task: tasks of one lane have one owner and stay in order of arrival."""
+        """Return the lane of a task: tasks of one lane have one owner and stay in order of
+        arrival."""
         batch = record.batch
         if self.policy == "priority":
             return batch.owner, batch.terms.priority
@@ -49,13 +52,14 @@ class QueuePolicy(msgspec.Struct, frozen=True):
         return batch.owner, 0
 
     def sort_key(self, record: TaskRecord) -> SortKey:
-        """Sort key within a lane."""
+        """Return the sort key within a lane."""
         if self.keys:
             return (record.attempts == 0, *(_KEYS[key](record) for key in self.keys), record.number)
         return (record.attempts == 0, record.number)
 
     def age_key(self, record: TaskRecord) -> tuple[int, int]:
-        """Sort key between lanes and pools: acceptance time less what the priority is worth."""
+        """Return the sort key between lanes and pools: acceptance time minus the worth of the
+        priority."""
         if self.policy == "priority" or "priority" in self.keys:
             return aged_priority(record)
         return record.batch.accepted_ns, record.number
@@ -65,7 +69,8 @@ PRIORITY = QueuePolicy()
 
 
 def aged_priority(record: TaskRecord) -> tuple[int, int]:
-    """Sort key between priorities. Constant while a task waits, so nothing is sorted again."""
+    """Return the sort key between priorities. It is constant while a task waits, so nothing is
+    sorted again."""
     batch = record.batch
     priority = batch.terms.priority
     if -FULL_STEPS <= priority <= FULL_STEPS:
@@ -74,7 +79,8 @@ def aged_priority(record: TaskRecord) -> tuple[int, int]:
 
 
 def priority_credit_ns(priority: int) -> int:
-    """How much waiting a priority is worth: more for each step, and bounded."""
+    """Return the waiting time in ns that a priority is worth; it grows with each step and is
+    bounded."""
     steps = abs(priority)
     extra = max(0, steps - FULL_STEPS)
     credit_ns = (steps - extra) * STEP_NS + MORE_NS * extra // (extra + MORE_STEPS)
@@ -82,7 +88,7 @@ def priority_credit_ns(priority: int) -> int:
 
 
 def parse_queue_policy(policy: str, options: tuple[tuple[str, str], ...]) -> QueuePolicy:
-    """The policy of that name. Raises OptionError for an unknown policy or option."""
+    """Return the policy of that name. Raises OptionError for an unknown policy or option."""
     if policy not in POLICIES:
         raise OptionError(
             f"there is no queue policy {policy[:64]!r}", hint=f"one of: {', '.join(POLICIES)}"

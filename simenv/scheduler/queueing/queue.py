@@ -1,9 +1,9 @@
-"""The queue of one pool's waiting tasks, in the order of its device's policy.
+"""Queue of one pool's waiting tasks, in the order of its device's policy.
 
-Tasks of a reservation with dedicated workers have lanes of their own: its workers take only from
-these. Other workers take from them when nothing else waits, or when the first task there has waited
-one step of priority (60 s) longer than the first of all others. A requeued task goes to the front
-of its lane. Removal is lazy: the entry of a cancelled task is skipped when it comes up.
+Tasks of a reservation with dedicated workers have lanes of their own, and its workers take only
+from these. Other workers take from them when nothing else waits, or when the first task there has
+waited one step of priority (60 s) longer than the first of all others. A requeued task goes to the
+front of its lane. Removal is lazy: the entry of a cancelled task is skipped when it comes up.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from simenv.scheduler.queueing.policies import (
 __all__ = ["LONG_US", "MAX_STALE", "PoolQueue"]
 
 MAX_STALE = 1_000
-_MAX_RUN = 128  # tasks compared at a time, where several lanes have some
+_MAX_RUN = 128  # tasks compared at a time if several lanes have tasks
 
 
 class PoolQueue:
@@ -46,13 +46,13 @@ class PoolQueue:
 
     def __init__(self, order: QueuePolicy = PRIORITY) -> None:
         self.order = order
-        self._plain = order == PRIORITY  # without a call: nearly always, and often
+        self._plain = order == PRIORITY  # cached comparison: read often, nearly always True
         self._lanes: dict[LaneKey, Lanes] = {}  # round_robin: in order of turns
-        self._heads = LaneHeads()  # of these, where there are several, by priority
+        self._heads = LaneHeads()  # first tasks of several lanes, for policy priority
         self._turns = Turns()
-        self.held_back: Collection[str] = ()  # owners who have all the slots they may have
+        self.held_back: Collection[str] = ()  # owners who have reached their limit of slots
         self._dedicated: dict[int, Lanes] = {}  # by reservation
-        self.count = 0  # of live ones
+        self.count = 0  # live entries
         self._stale = 0  # entries of tasks that have ended
 
     @property
@@ -84,7 +84,7 @@ class PoolQueue:
             self._changed(records[0])
 
     def _changed(self, record: TaskRecord) -> None:
-        """Note that the lane of this task may have another first task now."""
+        """Note that the first task of this task's lane may have changed."""
         if self._plain and len(self._lanes) > 1:
             batch = record.batch
             self._heads.changed.add((batch.owner, batch.terms.priority))
@@ -106,8 +106,10 @@ class PoolQueue:
     # --- tasks are taken ------------------------------------------------------------------------
 
     def head(self, allow_long: bool = True, reservation: int = 0) -> TaskRecord | None:
-        """The next task, which stays in the queue until `pop`. `reservation`: from the lanes of its
-        dedicated workers."""
+        """Return the next task, which stays in the queue until `pop`.
+
+        `reservation`: from the lanes of its dedicated workers.
+        """
         if not self.count:
             return None
         if reservation:
@@ -121,8 +123,8 @@ class PoolQueue:
         return self._or_dedicated(head, allow_long) if self._dedicated else head
 
     def _or_dedicated(self, shared: TaskRecord | None, allow_long: bool) -> TaskRecord | None:
-        """The next task of the shared lanes, or one of a reservation that its own workers leave
-        waiting."""
+        """Return the next task of the shared lanes, or one of a reservation whose own workers leave
+        it waiting."""
         heads = [lanes.head(allow_long) for lanes in self._dedicated.values()]
         age_key = self.order.age_key
         dedicated = min((head for head in heads if head is not None), key=age_key, default=None)
@@ -131,7 +133,7 @@ class PoolQueue:
         return dedicated if age_key(dedicated)[0] + STEP_NS < age_key(shared)[0] else shared
 
     def _first(self, allow_long: bool) -> TaskRecord | None:
-        """The next task of the shared lanes, where there are several."""
+        """Return the next task of the shared lanes, if there are several lanes."""
         if self._plain:
             self._heads.refresh(self._lanes)
             by_owner = self._heads.of_each(allow_long, self.held_back)
@@ -148,13 +150,13 @@ class PoolQueue:
                 heads.append(head)
                 if self.order.policy == "round_robin":
                     break
-        for key in empty:  # who uses many priorities must not slow down all for ever
+        for key in empty:  # an owner of many priorities must not slow down all others
             del self._lanes[key]
         return min(heads, key=self.order.sort_key, default=None)
 
     def pop(self, record: TaskRecord) -> None:
-        """Remove the task that `head` returned. Its lane is searched: it may not be a suspect any
-        more."""
+        """Remove the task that `head` returned. Its lane is searched, as it may no longer be a
+        suspect."""
         lanes = self._of(record)
         _lane_led_by(lanes, record).popleft()
         self.count -= 1
@@ -164,9 +166,12 @@ class PoolQueue:
             self._turn(record, record.cost_us)
 
     def upcoming(self, reservation: int = 0, owner: str = "") -> tuple[Lane, int]:
-        """The lane whose first task is the next one that is not long, and how many of its entries
-        precede those of other lanes; 0: there is none. `owner`: the owner of the chunk that is
-        being built. The caller reports to `took` what it takes."""
+        """Return the lane whose first task is the next one that is not long, and how many of its
+        entries precede those of other lanes.
+
+        The count is 0 if there is no such task. `owner`: owner of the chunk that is being built.
+        The caller reports to `took` the tasks that it takes.
+        """
         if reservation or len(self._lanes) <= 1 or not self._plain:
             record = self.head(False, reservation)
         else:  # a chunk is of one owner
@@ -182,7 +187,8 @@ class PoolQueue:
         return lanes.short, self._run(lanes, record)
 
     def _run(self, lanes: Lanes, head: TaskRecord) -> int:
-        """How many entries of a lane, from its first task `head`, precede those of other lanes."""
+        """Return how many entries of a lane, from its first task `head`, precede those of other
+        lanes."""
         if self.order.policy == "round_robin" or isinstance(lanes.short, SortedLane):
             return 1
         key = aged_priority if self._plain else self.order.sort_key
@@ -191,7 +197,7 @@ class PoolQueue:
             return len(lanes.short)
         min_key, count = min(map(key, rivals)), 0
         max_count = min(_MAX_RUN, len(lanes.short))
-        if key(lanes.short[max_count - 1]) < min_key:  # and so are those before it
+        if key(lanes.short[max_count - 1]) < min_key:  # the entries before it precede them too
             return max_count
         for record in islice(lanes.short, _MAX_RUN):
             if record is not head and key(record) > min_key:
@@ -200,8 +206,9 @@ class PoolQueue:
         return count
 
     def _rivals(self, lanes: Lanes, head: TaskRecord) -> list[TaskRecord]:
-        """The tasks of other lanes that could precede later tasks of the lane that `head` leads."""
-        if self._plain:  # between owners a chunk is a turn; within one each task has its place
+        """Return the tasks of other lanes that could precede later tasks of the lane with first
+        task `head`."""
+        if self._plain:  # owners take turns by chunk; an owner's tasks are ordered one by one
             rival = self._heads.rival_of(head.batch.owner)
             return [] if rival is None else [rival]
         others = (
@@ -232,7 +239,8 @@ class PoolQueue:
                 self._lanes[key] = lanes
 
     def postpone(self, record: TaskRecord) -> None:
-        """Set aside the task that `head` returned: it would not end before the allocation does."""
+        """Set aside the task that `head` returned, because it would not end before the allocation
+        does."""
         lanes = self._of(record)
         lanes.late.append(_lane_led_by(lanes, record).popleft())
         self._changed(record)
@@ -255,11 +263,11 @@ class PoolQueue:
         self._stale = 0
 
     def owners(self) -> set[str]:
-        """Owners who may have waiting tasks in the shared lanes."""
+        """Return the owners who may have waiting tasks in the shared lanes."""
         return {key[0] for key in self._lanes}
 
     def has_short(self) -> bool:
-        """Is any task waiting that is not long?"""
+        """Return whether any waiting task is not long."""
         shared: Iterable[Lanes] = self._lanes.values()
         if self._plain and len(self._lanes) > 1:
             self._heads.refresh(self._lanes)
@@ -273,7 +281,7 @@ class PoolQueue:
     # --- policies -------------------------------------------------------------------------------
 
     def arrange(self, order: QueuePolicy) -> None:
-        """Change the policy, for waiting tasks too."""
+        """Change the policy, also for the order of waiting tasks."""
         if order != self.order:
             self.order, self._plain = order, order == PRIORITY
             self._build(tuple(self._dedicated))
@@ -303,8 +311,8 @@ class PoolQueue:
     # --- views ----------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[TaskRecord]:
-        """Waiting tasks in the order they are tried; those of dedicated lanes, then late ones, come
-        last."""
+        """Yield waiting tasks in the order in which they are tried: shared lanes, dedicated lanes,
+        late tasks."""
         yield from self.shared()
         for lanes in self._dedicated.values():
             yield from lanes.tried()
@@ -312,7 +320,7 @@ class PoolQueue:
             yield from (record for record in lanes.late if record.phase == WAITING)
 
     def shared(self) -> Iterator[TaskRecord]:
-        """Waiting tasks of the shared lanes, in the order they are tried."""
+        """Yield waiting tasks of the shared lanes in the order in which they are tried."""
         tried = [lanes.tried() for lanes in self._lanes.values()]
         if len(tried) == 1:
             yield from tried[0]
@@ -331,26 +339,27 @@ class PoolQueue:
 
     @property
     def is_line(self) -> bool:
-        """Is a new task of priority 0 certain to go behind all others?"""
+        """True if a new task of priority 0 certainly goes behind all others."""
         alone = len(self._lanes) <= 1 and self.order.policy == "priority"
         return self.order.policy == "fifo" or (alone and not any(key[1] for key in self._lanes))
 
     def is_late(self, record: TaskRecord) -> bool:
-        """Is it set aside, as it would not end before the allocation does?"""
+        """Return whether the task is set aside because it would not end before the allocation
+        does."""
         late = self._of(record).late
         return bool(late) and record in late
 
     def dedicated_to(self, record: TaskRecord) -> int:
-        """The reservation whose dedicated workers a task waits for; 0: none."""
+        """Return the reservation whose dedicated workers a task waits for; 0: none."""
         number = record.batch.terms.reservation
         return number if number in self._dedicated else 0
 
     def work_before_new(self, now_ns: int) -> Backlog:
-        """The work ahead of a task of priority 0 that is submitted now."""
+        """Return the work ahead of a task of priority 0 that is submitted now."""
         return work_before_new(self.order, self._lanes, now_ns)
 
     def work_before(self, record: TaskRecord) -> Backlog:
-        """An estimate of the work ahead of a waiting task, in constant time."""
+        """Return an estimate of the work ahead of a waiting task, in constant time."""
         if self.dedicated_to(record):
             return work_before_in_lanes(self._of(record), record)
         return work_before_task(self.order, self._lanes, record)

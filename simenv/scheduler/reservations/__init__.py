@@ -1,1 +1,1 @@
-"""Ledger of reserved credits and rates, pure over its own data."""
+"""Ledger of reserved credits and rates; a pure state machine over its own data."""

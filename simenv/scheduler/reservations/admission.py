@@ -1,6 +1,6 @@
-"""Decisions on requests for reservations: accepted, delayed or rejected, and why.
+"""Decisions on requests for reservations: accepted, delayed or rejected, with the reason.
 
-Pure functions: a decision changes nothing; an accepted one comes with the grant for the ledger.
+Pure functions: a decision changes nothing; an accepted request comes with the grant for the ledger.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from simenv.scheduler.reservations.policies import (
 )
 from simenv.scheduler.reservations.reservation import Grant, ReservationEntry
 
-MAX_PER_OWNER = 1_000  # live at a time
+MAX_PER_OWNER = 1_000  # live reservations at a time
 MAX_LIVE = 4_096
-ASK_AGAIN_NS = 10**9  # if the time is unknown
+ASK_AGAIN_NS = 10**9  # if the waiting time is unknown
 
 Decided = tuple[Decision, Grant | None]
 
 
 def validate_request(ask: ReservationRequest) -> Decision | None:
-    """None if the values of a request are valid; else its rejection."""
+    """Return None if the values of a request are valid, else its rejection."""
     try:
         check_ask(ask)
     except OptionError as error:
@@ -47,7 +47,8 @@ def decide(
     wall_ns: int,
     veto: PolicyVerdict | None,
 ) -> Decided:
-    """The decision on a valid request. `veto`: what its device or its owner's limits forbid."""
+    """Return the decision on a valid request. `veto`: refusal by its device or its owner's
+    limits."""
     existing = ledger.asked_before(owner, ask.request_id, wall_ns)
     if existing is not None:
         return _repeated(existing, ask), None
@@ -57,7 +58,7 @@ def decide(
     takes, span_ns, device = PolicyVerdict(), 0, ask.device
     if verdict is None:
         verdicts = [(terms, policies.judge(cost, ask, terms, ledger.taken(device)))]
-        if ask.device:  # what holds for all together holds for each
+        if ask.device:  # the terms of all devices together hold for each device
             verdicts.append(_judge_all_devices(ledger, cost, ask, terms.unit_ns))
         takes, span_ns = _combined(verdicts, cost, ask)
         verdict = min((verdict for _, verdict in verdicts), key=_severity)
@@ -74,18 +75,16 @@ def decide(
 def _fixed_limits(
     ledger: ReservationLedger, cost: CostEstimate, owner: str
 ) -> PolicyVerdict | None:
-    """Limits that hold under every policy."""
+    """Return the verdict of limits that hold under every policy; None if they allow the request."""
     if cost.total_ns > MOST:
         message = f"it would take {cost.total_ns} ns; the most is {MOST}"
         return PolicyVerdict(REJECTED, AdmissionReason.TOO_LARGE, message)
     own = sum(reservation.grant.owner == owner for reservation in ledger.live.values())
     if own >= MAX_PER_OWNER:
-        message = (
-            f"{own} reservations of this owner are active, the most there may be: release some"
-        )
+        message = f"{own} reservations of this owner are active, which is the maximum: release some"
         return PolicyVerdict(REJECTED, AdmissionReason.SCOPE_LIMIT, message)
     if len(ledger.live) >= MAX_LIVE:
-        message = f"{len(ledger.live)} reservations are active, the most there may be"
+        message = f"{len(ledger.live)} reservations are active, which is the maximum"
         return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, missing=1)
     return None
 
@@ -93,8 +92,10 @@ def _fixed_limits(
 def _judge_all_devices(
     ledger: ReservationLedger, cost: CostEstimate, ask: ReservationRequest, one_ns: int
 ) -> tuple[DeviceTerms, PolicyVerdict]:
-    """The verdict of all devices together, judged in their unit; its figures are converted to units
-    of `one_ns`, except what is missing."""
+    """Return the terms and the verdict of all devices together, judged in their unit.
+
+    The figures of the verdict are converted to units of `one_ns`, except `missing`.
+    """
     terms = ledger.terms("")
     theirs_ns = terms.unit_ns
     estimate = CostEstimate(cost.total_ns, policies.units_of(cost.total_ns, theirs_ns))
@@ -112,7 +113,8 @@ def _judge_all_devices(
 def _combined(
     judged: list[tuple[DeviceTerms, PolicyVerdict]], cost: CostEstimate, ask: ReservationRequest
 ) -> tuple[PolicyVerdict, int]:
-    """What would be taken of each device, and the time span of its rate in ns."""
+    """Return the capacity that would be taken of each device, and the time span of its rate in
+    ns."""
     verdicts = [verdict for _, verdict in judged]
     limits = [v.available for v in verdicts if v.credits or v.rate]
     spans = [policies.span_ns(terms) for terms, verdict in judged if verdict.rate]
@@ -135,8 +137,8 @@ def _severity(verdict: PolicyVerdict) -> int:
 def _until_free(
     ledger: ReservationLedger, device: str, verdict: PolicyVerdict, wall_ns: int
 ) -> int:
-    """Time in ns until enough reservations of the device have expired, if none is renewed or
-    released."""
+    """Return the time in ns until enough reservations of the device have expired, if none is
+    renewed or released."""
     scale = policies.scale(ledger.terms(device))
     missing = verdict.missing
     if not missing:
@@ -161,11 +163,11 @@ def _until_free(
 
 
 def _repeated(reservation: ReservationEntry, ask: ReservationRequest) -> Decision:
-    """The answer to a request that a live reservation was made for."""
+    """Return the answer to a request that a live reservation was made for."""
     grant = reservation.grant
     if grant.ask != ask:
         message = (
-            f"reservation {grant.id} was made for request {ask.request_id!r}, which asked else"
+            f"reservation {grant.id} was made for request {ask.request_id!r} with other values"
         )
         return _rejected(AdmissionReason.EXISTS, message)
     cost = CostEstimate(grant.total_ns, policies.units_of(grant.total_ns, grant.one_ns))
@@ -185,7 +187,7 @@ def _decision(
     wait_ns: int,
     grant: Grant | None,
 ) -> Decision:
-    """The decision as it is sent: every figure is limited to 64 bits."""
+    """Return the decision as it is sent: every figure is limited to 64 bits."""
     begin_ns = wall_ns + wait_ns
     return Decision(
         status=verdict.status,

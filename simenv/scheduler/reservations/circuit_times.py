@@ -2,8 +2,8 @@
 
 A simulator takes the time that its engine's cost model gives on one slot, times the factor that the
 estimator has learned for this engine and width. A machine takes the mean durations of its described
-operations at each shot. Invariant: a time is a whole number of nanoseconds, 1 at least, or None
-where nothing is known of the device: its profile then holds.
+operations at each shot. Invariant: a time is a whole number of nanoseconds, at least 1, or None if
+nothing is known about the device; the profile of the device then holds.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from simulators.catalog import EngineCard
 from simulators.catalog.costs import CostQuery, ranks_used
 from simulators.circuit.analysis.profile import Profile
 
-MAX_MODEL_QUBITS = 512  # a wider workload costs as this: floats end at 2**1024
+MAX_MODEL_QUBITS = 512  # a wider workload costs the same: floats end at 2**1024
 _READOUT = "measure"
 _NO_GATES = frozenset({_READOUT, "reset", "delay"})
 
 
 class DeviceTimes:
-    """`machine`: the description of a pool's machine, None while it is not known."""
+    """Expected times on devices. `machine`: description of a pool's machine, None while it is
+    unknown."""
 
     def __init__(
         self,
@@ -39,8 +40,11 @@ class DeviceTimes:
         self._machine = machine
 
     def workload_ns(self, device: str, work: Workload) -> int | None:
-        """Time of `work.count` equal circuits of which only the sizes are known, in ns. `device`
-        "": the environment, which is estimated as its first pool of simulators."""
+        """Return the time in ns of `work.count` equal circuits of which only the sizes are known;
+        None if unknown.
+
+        `device` "": the environment, which is estimated as its first pool of simulators.
+        """
         pool = self._pool(device)
         if pool is None:
             return None
@@ -55,7 +59,7 @@ class DeviceTimes:
         return work.count * max(1, math.ceil(card.costs.seconds(profile, ask, 1) * factor * 1e9))
 
     def task_ns(self, route: Route, spec: TaskSpec, work: Workload) -> int | None:
-        """Time of a task whose program has been routed, in ns. `work`: its sizes."""
+        """Return the time in ns of a task whose program has been routed. `work`: its sizes."""
         if route.engine == HARDWARE:
             return self.workload_ns(route.pool, work)
         return max(1, math.ceil(self._estimator.cost_us(route, spec) * 1e3))
@@ -70,7 +74,7 @@ class DeviceTimes:
 
 
 def engine_of(pool: PoolSpec) -> EngineCard:
-    """The engine of a pool's circuits: its own; of a pool of any engine the preferred one of those
+    """Return the engine of a pool's circuits; for a pool of any engine, the preferred one of those
     that run every gate."""
     own = catalog.card(pool.engine)
     if own is not None:
@@ -80,8 +84,11 @@ def engine_of(pool: PoolSpec) -> EngineCard:
 
 
 def profile_of(work: Workload) -> Profile:
-    """Sizes of one circuit as cost models read them. The bond of a tensor network is bounded by the
-    width, and by the depth or else the number of two-qubit gates."""
+    """Return the sizes of one circuit as cost models read them.
+
+    The bond of a tensor network is bounded by the width, and by the depth or else the number of
+    two-qubit gates.
+    """
     qubits = min(work.qubits, MAX_MODEL_QUBITS)
     return Profile(
         num_qubits=qubits,
@@ -99,8 +106,11 @@ def profile_of(work: Workload) -> Profile:
 
 
 def hardware_ns(info: DeviceInfo, work: Workload) -> int | None:
-    """Time of circuits on a machine, in ns: each kind of operation at its mean duration, at each
-    shot. A kind without a duration takes that of a profile; None where no kind has one."""
+    """Return the time of circuits on a machine in ns; None if no kind of operation has a duration.
+
+    Each kind of operation takes its mean duration at each shot. A kind without a duration takes the
+    duration of the default profile.
+    """
     default = DeviceProfile()
     gates = [each for each in info.operations if each.name not in _NO_GATES]
     gate_1q_ns = _mean(each.duration_ns for each in gates if len(each.qubits) == 1)

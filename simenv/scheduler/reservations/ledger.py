@@ -1,8 +1,8 @@
-"""The ledger of reservations, and the terms of each device. A pure state machine.
+"""Ledger of reservations, and the terms of each device. A pure state machine.
 
-Invariant (see `invariants.check_reservations`): what live reservations have of a device never
-passes its capacity; a refusal changes nothing; `changes` names all that a restart needs to restore
-the same state, with the estimates of unfinished tasks. Times are wall-clock nanoseconds.
+Invariant (see `invariants.check_reservations`): the capacity that live reservations have of a
+device never exceeds its total; a refusal changes nothing; `changes` names all that a restart needs
+to restore the same state, with the estimates of unfinished tasks. Times are wall-clock nanoseconds.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from simenv.scheduler.reservations.policies import (
 )
 from simenv.scheduler.reservations.reservation import Grant, Progress, ReservationEntry
 
-RETAINED_NS = 3_600 * 10**9  # after it is over
-MAX_OVER = 2_048  # closed ones that stay in the ledger; the oldest are forgotten first
+RETAINED_NS = 3_600 * 10**9  # time that a closed reservation stays in the ledger
+MAX_OVER = 2_048  # closed ones in the ledger at most; the oldest are removed first
 NEVER_NS = 2**63 - 1
 
 
 class StoredReservations(msgspec.Struct, frozen=True):
-    """What the journal holds of reservations and devices."""
+    """Reservations and terms of devices as the journal stores them."""
 
     devices: dict[str, DeviceTerms]
     reservations: list[tuple[Grant, Progress]]
@@ -42,7 +42,7 @@ class StoredReservations(msgspec.Struct, frozen=True):
 
 
 class Changes(msgspec.Struct):
-    """What is to be stored. `asked`: a client waits for it."""
+    """Changes that are not stored yet. `asked`: a client waits until they are stored."""
 
     reservations: dict[int, None] = msgspec.field(default_factory=dict)
     forgotten: list[int] = msgspec.field(default_factory=list)
@@ -55,31 +55,34 @@ class Changes(msgspec.Struct):
 
 
 class ReservationLedger:
-    """All reservations. `by_task` is empty while there are none: tasks are then not looked up."""
+    """All reservations.
+
+    `by_task` is empty while there are none, so that tasks are not looked up.
+    """
 
     def __init__(self) -> None:
         self.next_id = 1
         self.all: dict[int, ReservationEntry] = {}  # in the order they were made
         self.devices: dict[str, DeviceTerms] = {}
-        self.by_task: dict[
-            int, ReservationEntry
-        ] = {}  # of unfinished tasks that hold or are parked
+        # Unfinished tasks that hold units or are parked.
+        self.by_task: dict[int, ReservationEntry] = {}
         self.freed: dict[int, None] = {}  # reservations whose parked tasks may have units now
-        self.emptying: dict[int, None] = {}  # those that are over, while tasks of them wait to end
-        self.times: DeviceTimes | None = None  # of devices without a profile; None: the default
+        self.emptying: dict[int, None] = {}  # closed reservations whose tasks wait to be ended
+        self.times: DeviceTimes | None = None  # of devices without a profile; None: default
         self.changes = Changes()
         self.live: dict[int, ReservationEntry] = {}
         self._requests: dict[tuple[str, str], int] = {}  # live ones, by owner and request id
-        self._next_ns = NEVER_NS  # when something changes by itself
+        self._next_ns = NEVER_NS  # next expiry or removal
 
     # --- devices --------------------------------------------------------------------------------
 
     def terms(self, device: str) -> DeviceTerms:
-        """The terms of a device: as they were set, else the default with a modelled unit."""
+        """Return the terms of a device: as they were set, else the default terms with a modelled
+        unit."""
         return self.devices.get(device) or self._modelled(device, _DEFAULT)
 
     def estimate(self, device: str, terms: DeviceTerms, work: Workload) -> CostEstimate:
-        """The expected cost of a workload on a device."""
+        """Return the expected cost of a workload on a device."""
         total_ns = None
         if terms.modelled_unit_ns and self.times is not None:
             total_ns = self.times.workload_ns(device, work)
@@ -88,7 +91,7 @@ class ReservationLedger:
         return CostEstimate(total_ns, policies.units_of(total_ns, terms.unit_ns))
 
     def _modelled(self, device: str, terms: DeviceTerms) -> DeviceTerms:
-        """The terms with a unit from the device's cost model, where there is one."""
+        """Return the terms with a unit from the device's cost model, if the device has one."""
         if self.times is None:
             return terms
         baseline = msgspec.structs.replace(terms.profile.baseline, count=1)
@@ -96,8 +99,11 @@ class ReservationLedger:
         return msgspec.structs.replace(terms, modelled_unit_ns=min(unit_ns or 0, MOST))
 
     def set_profile(self, device: str, profile: DeviceProfile) -> bool:
-        """Set a device's profile; False if it was so. Raises OptionError, and InsufficientError
-        where live reservations have more. Its times replace modelled ones."""
+        """Set a device's profile; return False if nothing changed. Its times replace modelled ones.
+
+        Raises OptionError, and InsufficientError if live reservations have more than the new
+        capacity.
+        """
         old = self.terms(device)
         if profile == old.profile and not old.modelled_unit_ns:
             return False
@@ -113,8 +119,11 @@ class ReservationLedger:
         return self._set(device, terms)
 
     def set_policy(self, device: str, policy: AdmissionPolicy, expected: int) -> bool:
-        """Set a device's admission policy; False if it was so. Raises as `set_profile`. `expected`:
-        the present version; -1: any."""
+        """Set a device's admission policy; return False if nothing changed.
+
+        `expected`: the present version of the policy; -1: any. Raises the errors of `set_profile`,
+        and OptionError for another version.
+        """
         old = self.terms(device)
         if policy == old.policy:
             return False
@@ -156,11 +165,14 @@ class ReservationLedger:
         return True
 
     def taken(self, device: str) -> ReservedCapacity:
-        """What reservations have of a device; of all devices for ""."""
+        """Return the capacity that reservations have of a device; of all devices for ""."""
         return self._taken(device, policies.scale(self.terms(device)))
 
     def _taken(self, device: str, scale: UnitScale) -> ReservedCapacity:
-        """As `taken`, in this scale; those of the device count in the units of their grant."""
+        """Return the reserved capacity in this scale.
+
+        Reservations of the device itself count in the units of their grant.
+        """
         reservations = [
             reservation
             for reservation in self.all.values()
@@ -183,8 +195,10 @@ class ReservationLedger:
         self._changed(grant.id, asked=True)
 
     def asked_before(self, owner: str, request_id: str, wall_ns: int) -> ReservationEntry | None:
-        """The live reservation made for this request of its owner; an expired one does not count,
-        even if it is not closed yet."""
+        """Return the live reservation made for this request of its owner; None if there is none.
+
+        An expired reservation does not count, even if it is not closed yet.
+        """
         if not request_id:
             return None
         reservation = self.live.get(self._requests.get((owner, request_id), 0))
@@ -193,7 +207,7 @@ class ReservationLedger:
     # --- reservations ----------------------------------------------------------------------------
 
     def find(self, number: int, scope: str) -> ReservationEntry:
-        """The reservation, if `scope` may see it. NotReservedError."""
+        """Return the reservation if `scope` may see it. Raises NotReservedError."""
         reservation = self.all.get(number)
         if reservation is None or scope not in ("", reservation.grant.owner):
             raise NotReservedError(
@@ -202,7 +216,7 @@ class ReservationLedger:
         return reservation
 
     def usable(self, number: int, owner: str, wall_ns: int) -> ReservationEntry:
-        """The live reservation for a task of its owner. NotReservedError."""
+        """Return the live reservation for a task of its owner. Raises NotReservedError."""
         reservation = self.all.get(number)
         if reservation is None or reservation.grant.owner != owner:
             raise NotReservedError(
@@ -212,8 +226,10 @@ class ReservationLedger:
         return reservation
 
     def renew(self, number: int, scope: str, ttl_ns: int, wall_ns: int) -> ReservationEntry:
-        """Extend a reservation to `ttl_ns` from now; 0: as long as it was made for.
-        NotReservedError, OptionError."""
+        """Extend a reservation to `ttl_ns` from now; 0: by its original duration.
+
+        Raises NotReservedError, OptionError.
+        """
         reservation = self.find(number, scope)
         self._check_live(reservation, wall_ns)
         ttl_ns = ttl_ns or self.default_ttl_ns(reservation)
@@ -225,7 +241,8 @@ class ReservationLedger:
         return reservation
 
     def default_ttl_ns(self, reservation: ReservationEntry) -> int:
-        """The duration of a renewal that names none: as long as it was made for."""
+        """Return the duration of a renewal that names none: the original duration of the
+        reservation."""
         ask = reservation.grant.ask
         return ask.ttl_ns or self.terms(ask.device).profile.default_ttl_ns
 
@@ -240,7 +257,7 @@ class ReservationLedger:
     def close(
         self, reservation: ReservationEntry, state: ReservationState, why: str, wall_ns: int
     ) -> None:
-        """Close a reservation; what its tasks hold is returned when they end."""
+        """Close a reservation; units that its tasks hold are returned when the tasks end."""
         reservation.state, reservation.why, reservation.over_ns = state, why[:500], wall_ns
         del self.live[reservation.grant.id]
         request = reservation.grant.owner, reservation.grant.ask.request_id
@@ -252,7 +269,7 @@ class ReservationLedger:
     # --- expiry ---------------------------------------------------------------------------------
 
     def due(self, wall_ns: int) -> list[ReservationEntry]:
-        """Reservations that have expired by now; those closed for long are forgotten."""
+        """Return the reservations that have expired by now; remove those closed for RETAINED_NS."""
         if wall_ns < self._next_ns and len(self.all) - len(self.live) <= MAX_OVER:
             return []
         expired = [
@@ -280,8 +297,10 @@ class ReservationLedger:
     # --- tasks ----------------------------------------------------------------------------------
 
     def settle(self, task: int, ran_ns: int) -> None:
-        """Return what a task that ended held, if it is under a reservation. `ran_ns` 0: it never
-        ran."""
+        """Return the units that an ended task held, if it is under a reservation.
+
+        `ran_ns` 0: the task never ran.
+        """
         reservation = self.by_task.pop(task, None)
         if reservation is None:
             return
@@ -316,14 +335,14 @@ class ReservationLedger:
         return reservation
 
     def resume(self) -> None:
-        """Mark reservations with parked tasks for a check: called after a start, when all tasks are
+        """Mark reservations with parked tasks for a check; called after a start, when all tasks are
         restored."""
         self.freed = dict.fromkeys(
             number for number, reservation in self.live.items() if reservation.parked
         )
 
     def of(self, scope: str) -> Iterator[ReservationEntry]:
-        """Reservations that a scope may see, oldest first."""
+        """Return an iterator over the reservations that a scope may see, oldest first."""
         return (
             reservation
             for reservation in list(self.all.values())
@@ -331,7 +350,7 @@ class ReservationLedger:
         )
 
     def take_changes(self) -> Changes:
-        """The changes that are not stored yet; they count as stored from now on."""
+        """Return the changes that are not stored yet; they count as stored from now on."""
         changes, self.changes = self.changes, Changes()
         return changes
 

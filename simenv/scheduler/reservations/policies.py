@@ -1,4 +1,5 @@
-"""Policies of admission: the cost of work in baseline units, and what a device may promise.
+"""Admission policies: the cost of work in baseline units, and the capacity that a device may
+promise.
 
 Pure functions. One unit is the time of the device's baseline circuit; one credit is one unit.
 Figures are whole numbers (nanoseconds, units), so equal values give equal decisions, also after a
@@ -22,11 +23,12 @@ from simenv.model import (
 )
 from simenv.model.bounds import check_printable
 
-BOUND_NS = 100_000_000  # promised where none was asked for
+BOUND_NS = 100_000_000  # default bound of reservations with workers
 
 
 def bound_of(ask: ReservationRequest) -> int:
-    """Time within which its tasks start, while fewer of them run than it has workers."""
+    """Return the time within which tasks start while fewer of them run than the reservation has
+    workers."""
     return ask.bound_ns or (BOUND_NS if ask.workers else 0)
 
 
@@ -34,14 +36,14 @@ ACCEPTED, DELAYED, REJECTED = "accepted", "delayed", "rejected"
 
 
 class DeviceTerms(msgspec.Struct, frozen=True):
-    """The terms of reservations of one device. Versions grow with each change."""
+    """Terms of reservations of one device. Versions grow with each change."""
 
     profile: DeviceProfile = DeviceProfile()
     profile_version: int = 1
     policy: AdmissionPolicy = AdmissionPolicy()
     policy_version: int = 1
-    # Time of the baseline circuit in ns where it does not follow from the profile, because none
-    # was set; see `circuit_times`. 0: it follows from the profile.
+    # Time of the baseline circuit in ns for a device without a profile; see `circuit_times`.
+    # 0: the time follows from the profile.
     modelled_unit_ns: int = 0
 
     @property
@@ -51,10 +53,10 @@ class DeviceTerms(msgspec.Struct, frozen=True):
 
 
 class UnitScale(msgspec.Struct, frozen=True):
-    """The unit and the time span of a device; those of all devices together may differ."""
+    """Unit and time span of a device; those of all devices together may differ."""
 
     one_ns: int  # a unit
-    span_ns: int  # that a rate is meant for
+    span_ns: int  # time span of a rate
 
 
 class CostEstimate(msgspec.Struct, frozen=True):
@@ -65,7 +67,7 @@ class CostEstimate(msgspec.Struct, frozen=True):
 
 
 class ReservedCapacity(msgspec.Struct, frozen=True):
-    """What live reservations have of a device."""
+    """Capacity that live reservations have of a device."""
 
     credits: int = 0
     rate: int = 0
@@ -73,7 +75,7 @@ class ReservedCapacity(msgspec.Struct, frozen=True):
 
 
 class PolicyVerdict(msgspec.Struct, frozen=True):
-    """The verdict of one device on one request; `credits`, `rate`: what it would take, 0: not
+    """Verdict of one device on one request; `credits`, `rate`: what it would take, 0: not
     limited."""
 
     status: str = ACCEPTED
@@ -82,13 +84,15 @@ class PolicyVerdict(msgspec.Struct, frozen=True):
     credits: int = 0
     rate: int = 0
     available: int = 0
-    missing: int = 0  # of what is delayed
-    wait_ns: int = 0  # until it may be asked again, where that is known
+    missing: int = 0  # capacity that a delayed request lacks
+    wait_ns: int = 0  # until a repeated request may succeed; 0: unknown
 
 
 def circuits_ns(work: Workload, profile: DeviceProfile) -> int:
-    """Expected time of `work.count` equal circuits, in ns: gates and measurements for each shot;
-    transfer, compilation and overheads once a circuit."""
+    """Return the expected time of `work.count` equal circuits in ns.
+
+    Gates and measurements count for each shot; transfer, compilation and overheads once a circuit.
+    """
     ones, twos, measured = work.gates_1q, work.gates_2q, work.measurements
     shot_ns = (
         ones * profile.one_q_gate_ns
@@ -105,60 +109,61 @@ def circuits_ns(work: Workload, profile: DeviceProfile) -> int:
 
 
 def unit_ns(profile: DeviceProfile) -> int:
-    """Time of the baseline circuit, in ns."""
+    """Return the time of the baseline circuit in ns."""
     return circuits_ns(msgspec.structs.replace(profile.baseline, count=1), profile)
 
 
 def units_of(total_ns: int, one_ns: int) -> int:
-    """A time in baseline units, rounded up, at least one."""
+    """Return a time in baseline units, rounded up, at least one."""
     return max(1, -(-total_ns // one_ns))
 
 
 def credit_capacity(terms: DeviceTerms) -> int:
-    """Credits of a device in all: as configured, or what fits into the time span."""
+    """Return the total credits of a device: as configured, or as many as fit into the time span."""
     profile = terms.profile
     values = terms.policy.total_credits or profile.total_credits
     return values or span_ns(terms) // terms.unit_ns
 
 
 def rate_capacity(terms: DeviceTerms) -> int:
-    """Units in each time span: as configured, or what fits into it."""
+    """Return the units of each time span: as configured, or as many as fit into it."""
     profile = terms.profile
     values = terms.policy.device_rate or profile.device_rate
     return values or -(-span_ns(terms) // terms.unit_ns)
 
 
 def span_ns(terms: DeviceTerms) -> int:
-    """The time span of a rate."""
+    """Return the time span of a rate in ns."""
     return terms.policy.time_span_ns or terms.profile.time_span_ns
 
 
 def scale(terms: DeviceTerms) -> UnitScale:
-    """The scale of a device."""
+    """Return the scale of a device."""
     return UnitScale(terms.unit_ns, span_ns(terms))
 
 
 def budget_ns(ask: ReservationRequest) -> int:
-    """Time for quantum work within the requested walltime; 0: none was given."""
+    """Return the time in ns for quantum work within the requested walltime; 0: none was
+    requested."""
     return ask.walltime_ns - ask.classical_ns - ask.overhead_ns if ask.walltime_ns else 0
 
 
 def rate_of(units: int, time_span_ns: int, budget: int) -> int:
-    """Units in each time span, so that all are done within the budget."""
+    """Return the units in each time span with which all units are done within the budget."""
     return -(-units * time_span_ns // budget)
 
 
 def unlimited(
     _cost: CostEstimate, _ask: ReservationRequest, _of: DeviceTerms, _taken: ReservedCapacity
 ) -> PolicyVerdict:
-    """Policy: everything is accepted."""
+    """Policy `unlimited`: accept every request."""
     return PolicyVerdict()
 
 
 def credit(
     cost: CostEstimate, _ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
 ) -> PolicyVerdict:
-    """Policy: as many credits as units, of a fixed number."""
+    """Policy `credit`: take as many credits as units from a fixed number."""
     total = credit_capacity(terms)
     return _measured(
         cost.units, total, taken.credits, "credits", AdmissionReason.INSUFFICIENT_CREDITS
@@ -168,7 +173,7 @@ def credit(
 def rate(
     cost: CostEstimate, ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
 ) -> PolicyVerdict:
-    """Policy: units in each time span, so that they are done within the walltime."""
+    """Policy `rate`: take units of each time span, so that all are done within the walltime."""
     budget = budget_ns(ask)
     total = rate_capacity(terms)
     if budget <= 0:
@@ -189,7 +194,7 @@ def rate(
 def _measured(
     needed: int, total: int, taken: int, what: str, short: AdmissionReason
 ) -> PolicyVerdict:
-    """The verdict on a need of a limited capacity."""
+    """Return the verdict on a need of a limited capacity."""
     free = max(0, total - taken)
     takes = (needed, 0) if short is AdmissionReason.INSUFFICIENT_CREDITS else (0, needed)
     if needed > total:
@@ -208,7 +213,7 @@ POLICIES: dict[str, Policy] = {"unlimited": unlimited, "credit": credit, "rate":
 def judge(
     cost: CostEstimate, ask: ReservationRequest, terms: DeviceTerms, taken: ReservedCapacity
 ) -> PolicyVerdict:
-    """The verdict of one device on one valid request."""
+    """Return the verdict of one device on one valid request."""
     profile, work = terms.profile, ask.workload
     for what, asked, maximum in (
         ("qubits", work.qubits, profile.max_qubits),
@@ -221,12 +226,12 @@ def judge(
         message = f"classical_ns + overhead_ns take all of the walltime of {ask.walltime_ns} ns"
         return PolicyVerdict(REJECTED, AdmissionReason.WALLTIME_INFEASIBLE, message)
     if profile.concurrent_jobs and taken.reservations >= profile.concurrent_jobs:
-        message = f"the device has {taken.reservations} reservations, as many as it takes at once"
+        message = f"the device has {taken.reservations} reservations, which is its maximum"
         return PolicyVerdict(DELAYED, AdmissionReason.OVER_LIMIT, message, missing=1)
     return POLICIES[terms.policy.name](cost, ask, terms, taken)
 
 
-MOST = 2**62  # of any figure, given or derived
+MOST = 2**62  # bound of any figure, given or derived
 MAX_TTL_NS = 10 * 365 * 86_400 * 10**9
 MAX_NAME_CHARS = 255
 MAX_METADATA = 64
@@ -237,7 +242,7 @@ BASELINE_FIELDS = ("qubits", "depth", "gates_1q", "gates_2q", "measurements", "s
 
 
 def check_profile(device: str, profile: DeviceProfile) -> None:
-    """Raise OptionError with the field, its value and its range."""
+    """Raise OptionError, with the field, its value and its range, for an invalid profile."""
     for name in profile.__struct_fields__:
         value = getattr(profile, name)
         if isinstance(value, int):
@@ -258,7 +263,7 @@ def check_profile(device: str, profile: DeviceProfile) -> None:
 
 
 def check_policy(device: str, policy: AdmissionPolicy, profile: DeviceProfile) -> None:
-    """Raise OptionError if it is unknown, or leaves its capacity open."""
+    """Raise OptionError if the policy is unknown, or its capacity or time span is not set."""
     if policy.name not in POLICIES:
         raise OptionError(
             f"{_of(device)}: admission policy {policy.name[:64]!r} is not known",
@@ -287,7 +292,7 @@ def check_policy(device: str, policy: AdmissionPolicy, profile: DeviceProfile) -
 
 
 def with_baseline(profile: DeviceProfile, baseline: Workload) -> DeviceProfile:
-    """The profile with the baseline of a policy: a device has one baseline."""
+    """Return the profile with the baseline of a policy: a device has one baseline."""
     return msgspec.structs.replace(profile, baseline=baseline)
 
 

@@ -1,8 +1,9 @@
-"""One reservation and the tasks under it: the units they hold, spend and wait for.
+"""One reservation and its tasks: the units that they hold, spend and wait for.
 
-Invariant: spent + held + free = units, none of them negative; each unfinished task under it holds
-its estimate or is parked, in order of acceptance, and no task overtakes a parked one. Units are
-counted once and rates are derived from them, so that no rounding is lost between tasks.
+Invariant: spent + held + free = units, none of them negative. Each unfinished task under the
+reservation holds its estimate or is parked, in order of acceptance, and no task overtakes a parked
+one. Units are counted once and rates are derived from them, so that no rounding is lost between
+tasks.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ NO_LIMIT = -1
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What was granted when it was made; never changes."""
+    """Fixed part of a reservation: the terms granted at its creation."""
 
     id: int
     owner: str
     ask: ReservationRequest
     created_ns: int
-    one_ns: int  # a unit: the device's baseline circuit as it was then
-    total_ns: int  # estimate of what was asked for
+    one_ns: int  # a unit: time of the device's baseline circuit at the grant
+    total_ns: int  # estimate of the requested workload
     credits: int = 0
     rate: int = 0
-    span_ns: int = 0  # that the rate is meant for
+    span_ns: int = 0  # time span of the rate
     bound_ns: int = 0
 
     @property
     def units(self) -> int:
-        """Units that its tasks may take in all; NO_LIMIT."""
+        """Units that the tasks may take in total; NO_LIMIT if there is no bound."""
         limits = [self.credits] if self.credits else []
         if self.rate:
             limits.append(self.rate * budget_ns(self.ask) // self.span_ns)
@@ -58,19 +59,20 @@ class Grant(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """The changing part; with the grant and its tasks' estimates all that is stored."""
+    """Changing part of a reservation. The journal stores it with the grant and the tasks'
+    estimates."""
 
     state: ReservationState
     expires_ns: int
-    over_ns: int = 0  # when it was over; 0: it is not
+    over_ns: int = 0  # time of its end; 0: it is live
     why: str = ""
     spent: int = 0  # units of tasks that have ended
-    returned: int = 0  # of what these had held
-    actual_ns: int = 0  # that they ran
+    returned: int = 0  # units that ended tasks held and did not spend
+    actual_ns: int = 0  # run time of ended tasks
 
 
 class ReservationEntry:
-    """The present state of a reservation."""
+    """Present state of a reservation."""
 
     def __init__(self, grant: Grant, progress: Progress) -> None:
         self.grant = grant
@@ -84,13 +86,13 @@ class ReservationEntry:
         self.actual_ns = progress.actual_ns
         self.held = 0  # units
         self.holds: dict[int, int] = {}  # units by task
-        # With its estimate, in order. Nothing here looks at all of them: there may be very many.
+        # By task, with its estimate, in order. There may be very many, so no method scans all.
         self.parked: OrderedDict[int, tuple[TaskRecord, int]] = OrderedDict()
         self.parked_in: Counter[str] = Counter()  # by pool
 
     @property
     def progress(self) -> Progress:
-        """The changing part, to be stored."""
+        """The changing part, as it is stored."""
         return Progress(
             self.state,
             self.expires_ns,
@@ -107,17 +109,23 @@ class ReservationEntry:
 
     @property
     def free(self) -> int:
-        """Units that are neither spent nor held; NO_LIMIT."""
+        """Units that are neither spent nor held; NO_LIMIT if there is no bound."""
         return NO_LIMIT if self.units < 0 else self.units - self.spent - self.held
 
     def covers(self, pool: str, base: str) -> bool:
-        """Does it hold for tasks of this pool? `base`: the pool it was made for on demand."""
+        """Return whether the reservation holds for tasks of this pool.
+
+        `base`: the pool for which it was made on demand.
+        """
         return self.grant.ask.device in ("", pool, base)
 
     # --- units --------------------------------------------------------------------------------
 
     def can_never_fit(self, units: int) -> tuple[int, str] | None:
-        """Why so many units cannot be had even when all that is held is returned: code and text."""
+        """Return why the task can never have its units, as code and text; None if it can.
+
+        The answer assumes that all held units are returned unspent.
+        """
         if self.units < 0 or units <= self.units - self.spent:
             return None
         code = (
@@ -134,8 +142,11 @@ class ReservationEntry:
         return code, message
 
     def take(self, record: TaskRecord, units: int) -> bool:
-        """Let a new task hold its units, or park it (False). At a replay the reservation may be
-        over: a task that had not started is parked, to be ended."""
+        """Let a new task hold its units, or park it and return False.
+
+        At a replay the reservation may be over: a task that had not started is then parked, to be
+        ended.
+        """
         if self.is_over:
             parked = not record.attempts
         else:
@@ -149,7 +160,7 @@ class ReservationEntry:
         return True
 
     def settle(self, task: int, ran_ns: int) -> int:
-        """Release the units of a task that ended; returns those not spent. `ran_ns` 0: it never
+        """Release the units of a task that ended; return those not spent. `ran_ns` 0: it never
         ran."""
         units = self.holds.pop(task, None)
         if units is None:
@@ -157,19 +168,21 @@ class ReservationEntry:
             return 0
         spent = min(units, units_of(ran_ns, self.grant.one_ns)) if ran_ns else 0
         self.held -= units
-        self.spent = min(MOST, self.spent + spent)  # without a limit there is no end to it
+        self.spent = min(MOST, self.spent + spent)  # unbounded for a reservation without a limit
         self.returned = min(MOST, self.returned + units - spent)
         self.actual_ns = min(MOST, self.actual_ns + ran_ns)
         return units - spent
 
     def release_parked(self, max_count: int) -> tuple[list[TaskRecord], list[TaskRecord]]:
-        """Parked tasks whose units are free now, and those that can never have theirs; of
-        `max_count` tasks at most."""
+        """Return parked tasks whose units are free now, and those that can never have theirs.
+
+        At most `max_count` tasks are checked.
+        """
         ready: list[TaskRecord] = []
         hopeless: list[TaskRecord] = []
         for number, (record, units) in itertools.islice(self.parked.items(), max_count):
             if self.can_never_fit(units) is not None:
-                hopeless.append(record)  # it leaves when it is ended
+                hopeless.append(record)  # it leaves `parked` when it is ended
                 continue
             if 0 <= self.units < self.spent + self.held + units:
                 break
@@ -183,7 +196,7 @@ class ReservationEntry:
 
     def park_for_cancellation(self, waiting: list[TaskRecord]) -> None:
         """Park tasks of a closed reservation that hold units and have not started, to be ended."""
-        for record in reversed(waiting):  # whatever holds units came before what is parked
+        for record in reversed(waiting):  # tasks that hold units came before parked ones
             units = self.holds.pop(record.number)
             self.held -= units
             self.parked[record.number] = (record, units)
@@ -198,8 +211,11 @@ class ReservationEntry:
     # --- figures ------------------------------------------------------------------------------
 
     def taken(self, device: str, scale: UnitScale) -> tuple[int, int]:
-        """Credits and rate it has of a device with that scale; once it is over, for what still
-        runs. Of its own device it has the units of its grant."""
+        """Return the credits and the rate that it has of a device with that scale.
+
+        Once the reservation is over, only the units of tasks that still run count. For its own
+        device the units of the grant are used.
+        """
         grant, total_ns = self.grant, self.grant.total_ns
         one_ns = self._unit_ns(device, scale)
         if self.is_over:
@@ -210,7 +226,7 @@ class ReservationEntry:
         return units if grant.credits else 0, self._rate(units, scale.span_ns)
 
     def shown(self, units: int, device: str, scale: UnitScale) -> HeldCapacity:
-        """So many of its units as capacity of a device; see `taken`."""
+        """Return a number of its units as capacity of a device; see `taken`."""
         device_units = units and units_of(units * self.grant.one_ns, self._unit_ns(device, scale))
         return HeldCapacity(
             device_units,
@@ -228,8 +244,8 @@ class ReservationEntry:
         return rate_of(units, span_ns or grant.span_ns, budget_ns(grant.ask))
 
     def info(self, running: int, kept: int = 0) -> ReservationInfo:
-        """The reservation as clients see it; `running`: tasks with a worker, `kept`: dedicated
-        workers."""
+        """Return the reservation as clients see it; `running`: tasks with a worker, `kept`:
+        dedicated workers."""
         grant, ask = self.grant, self.grant.ask
         consumed = self.spent + self.held
         return ReservationInfo(
@@ -268,8 +284,12 @@ def units_for(
     terms: DeviceTerms,
     modelled_ns: int | None = None,
 ) -> tuple[int, str]:
-    """The units of its reservation that a task takes, or why the device cannot run it. `work`: all
-    its circuits. `modelled_ns`: its time where it does not follow from the profile."""
+    """Return the units of its reservation that a task takes, and "" or the reason why the device
+    cannot run it.
+
+    `work`: sizes of all its circuits. `modelled_ns`: its time if that does not follow from the
+    profile.
+    """
     profile, shots = terms.profile, work.shots
     if profile.max_qubits and work.qubits > profile.max_qubits:
         return 0, f"{work.qubits} qubits; the device takes {profile.max_qubits}"

@@ -1,4 +1,4 @@
-"""One engine as a candidate for a program: its route, or the objection to it."""
+"""Candidate of one engine for a program: its route, or the objection to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOTS_PROBE = 1_000_000  # the model is linear in shots; two points give the lin
 
 
 class EngineCandidate(msgspec.Struct, frozen=True):
-    """One engine that was considered: a route or an objection, and a short text about it."""
+    """Engine that was considered: a route or an objection, and a short text about it."""
 
     engine: str
     route: Route | None
@@ -34,22 +34,25 @@ class EngineCandidate(msgspec.Struct, frozen=True):
 
 
 def runs(pool: PoolSpec, card: EngineCard) -> bool:
-    """May this pool run that engine? Engines for fault drills need a pool of their own."""
+    """Return whether this pool may run that engine. Engines for fault drills need a pool of their
+    own."""
     return pool.engine == card.name or (pool.engine == "any" and card.in_default_pool)
 
 
 def _against_auto(card: EngineCard, profile: Profile) -> str:
-    """Why `auto` does not choose an engine that may be able to run the program; "": it may."""
+    """Return why `auto` does not choose an engine that may be able to run the program; "" if it
+    may."""
     if card.clifford:
         if not profile.clifford:
-            return "free parameters or matrices may not be Clifford: ask for it by name to try"
+            return "free parameters or matrices may not be Clifford: select it by name to try"
         if profile.conditions:
-            return "conditions may be more than parities of clbits: ask for it by name to try"
+            return "conditions may be more than parities of clbits: select it by name to try"
     return "" if card.auto_objection is None else card.auto_objection(profile)
 
 
 def _why(card: EngineCard, profile: Profile, total_qubits: int) -> str:
-    """Why `auto` chooses this engine; `total_qubits`: of the program before its reduction."""
+    """Return why `auto` chooses this engine; `total_qubits`: width before the program's
+    reduction."""
     width = f"{profile.num_qubits} qubits"
     if profile.num_qubits < total_qubits:
         width = f"{profile.num_qubits} of {total_qubits} qubits at once are needed"
@@ -69,7 +72,7 @@ def candidate(
     chosen_by: str,
     snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
 ) -> EngineCandidate:
-    """The route on one engine, or the objection to it."""
+    """Return the route on one engine, or the objection to it."""
     fit, reason = judged(card, candidates, profile, terms, limits, chosen_by, snapshot)
     if not isinstance(fit, RankFit):
         return EngineCandidate(card.name, None, fit, _short(card, fit))
@@ -88,7 +91,8 @@ def judged(
     chosen_by: str,
     snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
 ) -> tuple[RankFit | SimenvError, str]:
-    """Where one engine can run it, with the reason for the engine; or the objection to it."""
+    """Return the ranks and pool with which one engine can run the program, or the objection; and
+    the reason for the engine."""
     total_qubits, profile = profile.used_qubits, card.effective_profile(profile, terms.outputs)
     error = unsupported_reason(card, profile, terms)
     if error is None and card.is_device:
@@ -120,15 +124,16 @@ def _fit(
     terms: TaskOptions,
     limits: ClusterLimits,
 ) -> RankFit | SimenvError:
-    """Where it fits: one rank if possible, then pools of several ranks, then on demand."""
+    """Return the fit of a program: one rank if possible, else pools of several ranks, else ranks on
+    demand."""
     usable = [p for p in candidates if runs(p, card)]
     if not usable:
         return InfeasibleError(
             f"no pool here runs engine {card.name!r}",
             hint=f"ask for another engine, or start a pool with engine={card.name}"
-            + ("; a machine is asked for by its pool" if not candidates else ""),
+            + ("; hardware is selected by its pool" if not candidates else ""),
         )
-    usable.sort(key=lambda p: p.engine != card.name)  # a pool of its own has it loaded
+    usable.sort(key=lambda p: p.engine != card.name)  # a pool of this engine alone has it loaded
     candidates_ = [ranks.fit(card, profile, terms, pool, limits) for pool in usable]
     fits = [
         msgspec.structs.replace(candidate, paced=pool.pace)
@@ -141,7 +146,7 @@ def _fit(
 
 
 def _short(card: EngineCard, error: SimenvError) -> str:
-    """An objection without the engine's name; with the pip command if that solves it."""
+    """Return an objection without the engine's name; with the pip command if that solves it."""
     text = error.message.removeprefix(f"engine {card.name!r}").removeprefix(":").strip()
     return f"{text}: {card.install_hint}" if card.install_hint else text
 
@@ -157,7 +162,7 @@ def route_on(
     noise = profile.noise
     query = cost_query(card, terms, ranks=fit.used)
     query = msgspec.structs.replace(query, bandwidth=fit.bandwidth)
-    if noise is not None and noise.kinds:  # not linear: of so many shots as its tasks have
+    if noise is not None and noise.kinds:  # cost is not linear: use the shots of its tasks
         query = msgspec.structs.replace(query, shots=noise.shots)
         start_s = many_s = card.costs.seconds(profile, query, 1)
     else:
@@ -172,7 +177,7 @@ def route_on(
         pool=fit.pool,
         num_qubits=profile.num_qubits,
         memory_bytes=fit.memory_bytes,
-        # Two digits are all an estimate is worth, and let programs of one kind share a route.
+        # Estimates are good to two digits; rounding lets programs of one kind share a route.
         evolve_us=float(f"{start_s * 1e6:.2g}"),
         shot_us=float(f"{(many_s - start_s) * 1e6 / SHOTS_PROBE:.2g}"),
         max_slots=1 if alone else max(node.slots for node in nodes_of(limits)),
@@ -184,7 +189,7 @@ def route_on(
 
 
 def describe_pool(pool: str, snapshot: RoutingSnapshot) -> str:
-    """A pool in a message, with its hardware model if known."""
+    """Return the name of a pool for a message, with its hardware model if known."""
     device = snapshot.device(pool)
     return f"pool {pool} ({device.model})" if device is not None else f"pool {pool}"
 
@@ -192,12 +197,13 @@ def describe_pool(pool: str, snapshot: RoutingSnapshot) -> str:
 def _hardware_refusal(
     candidates: tuple[PoolSpec, ...], profile: Profile, snapshot: RoutingSnapshot
 ) -> SimenvError | None:
-    """Why the hardware of the named pool cannot run the program, as far as is known."""
+    """Return why the hardware of the named pool cannot run the program; None if no reason is
+    known."""
     pool = next((pool.name for pool in candidates if holds_hardware(pool)), "")
     if not pool:
         return OptionError(
-            "a machine is asked for by its pool, never by engine='hardware' alone",
-            hint="pool='NAME', or prefer=['hardware']",
+            "engine='hardware' cannot be selected directly",
+            hint="name the hardware pool: pool='NAME', or prefer=['hardware']",
         )
     device = snapshot.device(pool)
     if device is None:

@@ -1,4 +1,4 @@
-"""The capacity that routing may use: the nodes that are up, and what fits them.
+"""Capacity that routing may use: the nodes that are up, and the programs that fit them.
 
 Lost and drained nodes take no part in routing: a program that fits only with one of them is refused
 at submission, or waits for it if it has a `queue_timeout_s`. Tasks accepted before wait, and their
@@ -17,7 +17,8 @@ from simenv.text import size
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """The configured limits, those of the nodes that are up, and which nodes are not up and why."""
+    """Configured limits, limits of the nodes that are up, and the nodes that are not up with the
+    reasons."""
 
     configured: ClusterLimits
     limits: ClusterLimits
@@ -25,17 +26,17 @@ class Capacity(msgspec.Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Are all nodes up?"""
+        """True if all nodes are up."""
         return self.limits is self.configured
 
 
 def all_nodes(limits: ClusterLimits) -> Capacity:
-    """The capacity while every node is up."""
+    """Return the capacity while every node is up."""
     return Capacity(limits, limits)
 
 
 def unplaceable_reason(capacity: Capacity, spec: PoolSpec, route: Route) -> str:
-    """Why a route of this pool fits none of the nodes that are up; "" if it fits."""
+    """Return why a route of this pool fits none of the nodes that are up; "" if it fits."""
     limits = capacity.limits
     rank_bytes = max(route.memory_bytes, spec.memory_bytes)
     each = route.memory_bytes if base_of(route.pool) else 0

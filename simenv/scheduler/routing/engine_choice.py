@@ -1,7 +1,8 @@
-"""Choice of the engine for a program, with its reason; or why none can run it, with the limit.
+"""Choice of the engine for a program, with its reason, or the limit because of which none can run
+it.
 
-A function of the program's profile, its options and the installed engines, pools and memory:
-limits count operations, never seconds, and no learned figure takes part.
+The choice is a function of the program's profile, its options and the installed engines, pools and
+memory: limits count operations, never seconds, and no learned figure is used.
 """
 
 from __future__ import annotations
@@ -54,8 +55,10 @@ def route(
     limits: ClusterLimits,
     snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
 ) -> Route:
-    """The route of a program; raises a SimenvError with the reason if there is none. Preferences
-    among pools are handled by `preferences`."""
+    """Return the route of a program. Raises a SimenvError with the reason if there is none.
+
+    Preferences among pools are handled by `preferences`.
+    """
     noisy = _noisy_route(profile, terms, pools, limits)
     if noisy is not None:
         return noisy
@@ -74,9 +77,12 @@ def route(
 def _noisy_route(
     profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route | None:
-    """The route that `consider` has for a circuit with noise, where no pool and no engine is asked
-    for; None for others, and where no engine can run it. What circuits of one shape have in common
-    is looked for once: their noise changes the times alone."""
+    """Return the route that `consider` has for a circuit with noise if neither pool nor engine is
+    named.
+
+    None for other circuits, and if no engine can run it. Facts that circuits of one shape share are
+    computed once and cached: their noise changes only the times.
+    """
     if terms.engine != AUTO or terms.pool or profile.noise is None or not profile.noise.kinds:
         return None
     noise = msgspec.structs.replace(
@@ -103,8 +109,11 @@ _Asked = tuple[str, tuple[str, ...], tuple[tuple[str, float], ...], int, str]
 def _runnable(
     shape: Profile, asked: _Asked, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> tuple[tuple[EngineCard, RankFit, str], ...]:
-    """The engines of `auto` that can run circuits with noise of this shape, in their order, with
-    ranks and reasons. `asked`: precision, outputs, options, ranks and device of the terms."""
+    """Return the engines of `auto` that can run circuits with noise of this shape, in their order.
+
+    Each comes with its ranks and its reason. `asked`: precision, outputs, options, ranks and device
+    of the terms.
+    """
     precision, outputs, options, number, device = asked
     terms = TaskOptions(
         precision=precision, outputs=outputs, options=options, ranks=number, device=device
@@ -120,7 +129,8 @@ def _runnable(
 def _automatic_cards(
     profile: Profile, terms: TaskOptions, pools: tuple[PoolSpec, ...]
 ) -> list[EngineCard]:
-    """The engines that `auto` considers, by its preference: one on GPUs where a pool has it."""
+    """Return the engines that `auto` considers, in its order; one for GPUs only if a pool has
+    it."""
     cards = [
         card
         for card in catalog.engine_cards()
@@ -141,8 +151,10 @@ def consider(
     limits: ClusterLimits,
     snapshot: RoutingSnapshot = EMPTY_SNAPSHOT,
 ) -> list[EngineCandidate]:
-    """The engines that `terms` allows, the chosen one first; if none can run it, the most likely
-    first."""
+    """Return the engines that `terms` allows, the chosen one first.
+
+    If none can run the program, the most likely one is first.
+    """
     candidates = _pools(terms, pools)
     bound = [pool for pool in candidates if holds_hardware(pool) or _names_engine(terms, pool)]
     if terms.engine != AUTO or bound:  # the named pool has an engine that `auto` never chooses
@@ -157,31 +169,35 @@ def consider(
     candidates_.sort(key=lambda candidate: candidate.route is None)
     if profile.noise is not None and profile.noise.kinds:
         candidates_[0] = _with_costs(candidates_)
-    if candidates_[0].route is None:  # the limit of the engine that runs any circuit says most
+    if candidates_[0].route is None:  # the limit of the engine that runs any circuit explains most
         candidates_.sort(key=lambda candidate: candidate.engine != catalog.DEFAULT_ENGINE)
     return candidates_
 
 
 def _names_engine(terms: TaskOptions, pool: PoolSpec) -> bool:
-    """Whether the pool was asked for by name, and its engine runs only where it is named."""
+    """Return whether the terms name the pool, and its engine runs only in pools that are named."""
     card = catalog.card(pool.engine)
     return bool(terms.pool) and card is not None and not card.automatic
 
 
 def _expected_us(candidate: EngineCandidate) -> float:
-    """Expected time of a circuit with noise."""
+    """Return the expected time of a circuit with noise, in microseconds."""
     return 0.0 if candidate.route is None else candidate.route.evolve_us
 
 
 def _about(value: float) -> float:
-    """The nearest of 1, 2 and 5 times a power of ten: tasks share a chunk where their reasons are
-    equal, so circuits of one kind should have the same."""
+    """Return the nearest of 1, 2 and 5 times a power of ten.
+
+    Tasks share a chunk only if their reasons are equal, so circuits of one kind should have equal
+    texts.
+    """
     unit = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
     return unit * min((1.0, 2.0, 5.0, 10.0), key=lambda step: abs(math.log(value / unit / step)))
 
 
 def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:
-    """The first candidate, its reason with the expected times of all that can run the circuit."""
+    """Return the first candidate; its reason lists the expected times of all that can run the
+    circuit."""
     chosen = candidates[0]
     if chosen.route is None:
         return chosen
@@ -196,7 +212,7 @@ def _with_costs(candidates: list[EngineCandidate]) -> EngineCandidate:
 
 
 def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
-    """May a program of the same structure with other angles have another route?"""
+    """Return whether a program of the same structure with other angles may have another route."""
     if terms.engine == AUTO and profile.trial is not None:
         return True
     if not profile.by_angles:
@@ -208,7 +224,8 @@ def depends_on_parameter_values(profile: Profile, terms: TaskOptions) -> bool:
 
 
 def _rank(card: EngineCard, profile: Profile, width: int) -> int:
-    """The position of an engine in the preference of `auto`. `width`: qubits held at once."""
+    """Return the position of an engine in the preference of `auto`. `width`: qubits held at
+    once."""
     assert card.auto_rank is not None
     return card.auto_rank(profile, width)
 
@@ -239,8 +256,8 @@ def _check_options(terms: TaskOptions) -> None:
 
 
 def _pools(terms: TaskOptions, pools: tuple[PoolSpec, ...]) -> tuple[PoolSpec, ...]:
-    """Pools that may run it: the named one, else all without hardware and without another emulated
-    device."""
+    """Return the pools that may run it: the named one, else all without hardware and without
+    another emulated device."""
     if not terms.pool:
         allowed = ("", terms.device)
         return tuple(pool for pool in pools if pool.device in allowed and not holds_hardware(pool))

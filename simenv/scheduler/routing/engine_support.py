@@ -1,6 +1,6 @@
-"""Whether an engine supports a program, whatever the memory (see `ranks`).
+"""Support of a program by an engine, regardless of memory (see `ranks`).
 
-The snapshot has what may change while the service runs: known hardware and closed pools.
+The snapshot has the facts that may change while the service runs: known hardware and closed pools.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ELSEWHERE = "ask for another engine: engine='auto' finds one"
 def unsupported_reason(
     card: EngineCard, profile: Profile, terms: TaskOptions
 ) -> SimenvError | None:
-    """Why the engine cannot run the program, whatever the memory; None if it can."""
+    """Return why the engine cannot run the program, regardless of memory; None if it can."""
     if card.install_hint:
         return OptionError(f"engine {card.name!r} is not installed here", hint=card.install_hint)
     problem = card.option_problem(terms.options)
@@ -51,7 +51,7 @@ def unsupported_reason(
 
 
 def cost_query(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int = 1) -> CostQuery:
-    """The query for the cost model with these options; `ranks`: a power of two."""
+    """Return the query for the cost model with these options; `ranks`: a power of two."""
     bond = 0
     if any(option.name == "bond" for option in card.options):
         bond = int(card.value(terms.options, "bond"))
@@ -59,7 +59,7 @@ def cost_query(card: EngineCard, terms: TaskOptions, shots: int = 0, ranks: int 
 
 
 def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) -> float:
-    """Weight of the state that a run may cut off, at most; 0.0: none, -1.0: not known."""
+    """Return the largest weight of the state that a run may cut off; 0.0: none, -1.0: unknown."""
     if not any(option.name == "cutoff" for option in card.options):
         return 0.0
     settings = catalog.settings_of(card.name, terms.options, auto=terms.engine == "auto")
@@ -76,7 +76,7 @@ def expected_truncation(card: EngineCard, profile: Profile, terms: TaskOptions) 
 
 
 def option_hint(card: EngineCard) -> str:
-    """The options of an engine, for a hint."""
+    """Return the options of an engine, for a hint."""
     if not card.options:
         return f"engine {card.name!r} has no options"
     listed = [f"{option.name} ({option.text}; {option.default})" for option in card.options]
@@ -84,7 +84,7 @@ def option_hint(card: EngineCard) -> str:
 
 
 def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
-    """What the program needs and the engine does not have; "" if nothing."""
+    """Return the need of the program that the engine lacks; "" if there is none."""
     if terms.precision not in card.precisions:
         return f"has no precision {terms.precision!r}"
     if card.clifford and not profile.may_be_clifford:
@@ -113,9 +113,11 @@ def _lacks(card: EngineCard, profile: Profile, terms: TaskOptions) -> str:
 
 
 def _non_clifford(profile: Profile) -> str:
-    """How many gates are in the way, and what they would cost. A sum over stabilizer states has
-    about 2^(0.228 k) terms for k T gates (Bravyi et al., Quantum 3, 181, 2019), with the error of
-    its sampling left out."""
+    """Return the number of non-Clifford gates and their cost, as text.
+
+    A sum over stabilizer states has about 2^(0.228 k) terms for k T gates (Bravyi et al., Quantum
+    3, 181, 2019), without the error of its sampling.
+    """
     count = profile.non_clifford
     if not count:
         return "other gates or angles"
@@ -129,13 +131,13 @@ def _non_clifford(profile: Profile) -> str:
 
 
 def takes_clifford_alone(engine: str) -> bool:
-    """Is it the name of an engine for Clifford circuits?"""
+    """Return whether this is the name of an engine for Clifford circuits."""
     card = catalog.card(engine)
     return card is not None and card.clifford
 
 
 def _lacks_noise(card: EngineCard, noise: NoiseProfile, terms: TaskOptions) -> str:
-    """What the noise of the program needs and the engine does not have; "" if nothing."""
+    """Return the need of the program's noise that the engine lacks; "" if there is none."""
     missing = sorted(noise.kinds - card.noise)
     if missing:
         return f"has no {' and no '.join(missing)} noise"
@@ -155,11 +157,11 @@ class RoutingSnapshot(msgspec.Struct, frozen=True):
     closed: tuple[tuple[str, str], ...] = ()
 
     def device(self, pool: str) -> DeviceInfo | None:
-        """The hardware of a pool; None if it has none or has not described it yet."""
+        """Return the hardware of a pool; None if it has none or has not described it yet."""
         return next((device for device in self.devices if device.name == pool), None)
 
     def why_closed(self, pool: str) -> str:
-        """Why the pool accepts no programs; "" if it does."""
+        """Return why the pool accepts no programs; "" if it does."""
         return next((why for name, why in self.closed if name == pool), "")
 
 
@@ -167,19 +169,20 @@ EMPTY_SNAPSHOT = RoutingSnapshot()
 
 
 def holds_hardware(pool: PoolSpec) -> bool:
-    """Does the pool hold hardware? Only tasks that ask for it go there."""
+    """Return whether the pool holds hardware. Only tasks that name the pool or prefer hardware go
+    there."""
     card = catalog.card(pool.engine)
     return card is not None and card.is_device
 
 
 def only_calls(pool: PoolSpec) -> bool:
-    """Does the pool call functions and run no circuits?"""
+    """Return whether the pool calls functions and runs no circuits."""
     card = catalog.card(pool.engine)
     return card is not None and card.calls
 
 
 def kind_of(pool: PoolSpec) -> DeviceKind:
-    """The kind of device of a pool."""
+    """Return the kind of device of a pool."""
     if pool.device:
         return DeviceKind.EMULATED
     return DeviceKind.HARDWARE if holds_hardware(pool) else DeviceKind.IDEAL

@@ -1,7 +1,7 @@
-"""Memory of the GPUs of a pool, and refusal of states that none of its workers could hold.
+"""Memory of the GPUs of a pool, and refusal of states that some of its workers could not hold.
 
-A worker has any of its pool's GPUs, so the smallest one is the limit. Where the memory of one is
-not known, as on other nodes, nothing is refused here: the engine compares a state with its GPU.
+A worker may have any of its pool's GPUs, so the smallest one is the limit. If the memory of one is
+unknown, as on other nodes, nothing is refused here: the engine compares a state with its GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from simulators.circuit.analysis.profile import Profile
 
 
 def smallest_gpu(pool: PoolSpec, limits: ClusterLimits) -> Gpu | None:
-    """The GPU with the least memory that a worker of the pool may have; None if not known."""
+    """Return the GPU with the least memory that a worker of the pool may have; None if unknown."""
     nodes = [node for node in nodes_of(limits) if matches(pool.nodes, NodeResources.of(node))]
     if any(len(node.gpu_details) < node.gpus for node in nodes):
         return None
@@ -34,7 +34,7 @@ def smallest_gpu(pool: PoolSpec, limits: ClusterLimits) -> Gpu | None:
 def device_refusal(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> InfeasibleError | None:
-    """Why the states of a program do not fit the GPUs of a pool; None if they do."""
+    """Return why the states of a program do not fit the GPUs of a pool; None if they do."""
     gpu = smallest_gpu(pool, limits) if isinstance(card.costs, GpuCost) else None
     if gpu is None or _fits(card, profile, terms, gpu):
         return None
@@ -48,14 +48,14 @@ def device_refusal(
 
 
 def device_text(card: EngineCard, profile: Profile, terms: TaskOptions, gpu: Gpu) -> str:
-    """The memory that states take on a GPU, for the reason of a route."""
+    """Return the memory that states take on a GPU, as text for the reason of a route."""
     need = size(_device_bytes(card, profile, terms))
     return f"{need} of {size(_room(gpu))} on {gpu.model or gpu.uuid}"
 
 
 def widest_on_gpus(card: EngineCard, pool: PoolSpec, limits: ClusterLimits) -> int:
-    """Qubits of the widest state in double precision; the engine's limit where memory is not
-    known."""
+    """Return the qubits of the widest state in double precision; the engine's limit if the memory
+    is unknown."""
     gpu = smallest_gpu(pool, limits)
     if gpu is None:
         return card.max_qubits

@@ -25,8 +25,11 @@ def route(
     capacity: Capacity,
     snapshot: RoutingSnapshot,
 ) -> Route:
-    """As `preferences.route`, on the nodes that are up; on all nodes for a program that fits only
-    there and has a `queue_timeout_s`. Otherwise InfeasibleError names the missing nodes."""
+    """Return the route of `preferences.route` on the nodes that are up.
+
+    A program with a `queue_timeout_s` that fits only with all nodes gets that route. Otherwise
+    InfeasibleError names the missing nodes.
+    """
     try:
         return preferences.route(profile, terms, pools, capacity.limits, snapshot)
     except SimenvError as error:
@@ -47,7 +50,10 @@ def consider(
     capacity: Capacity,
     snapshot: RoutingSnapshot,
 ) -> list[EngineCandidate]:
-    """As `preferences.consider`; an objection names the missing nodes if all nodes would do."""
+    """Return the candidates of `preferences.consider` on the nodes that are up.
+
+    An objection names the missing nodes if the program would fit with all nodes.
+    """
     candidates = preferences.consider(profile, terms, pools, capacity.limits, snapshot)
     first = candidates[0]
     if (
@@ -67,7 +73,7 @@ def _later(
     capacity: Capacity,
     snapshot: RoutingSnapshot,
 ) -> Route | None:
-    """The route it would have with all nodes up; None if it has none."""
+    """Return the route that the program would have with all nodes up; None if there is none."""
     if capacity.is_whole:
         return None
     try:

@@ -1,9 +1,9 @@
 """Routing by preference: the first of the preferred pools or kinds of devices that can run it now.
 
-Decided once, at acceptance. A pool that is closed or unable, and a kind without a pool, is skipped,
-and the route's reason says so; if all are skipped, the route is that without a preference, which is
-never hardware, and noise is refused. A word that is neither a pool nor a kind is refused: a
-misspelt `hardware` must not become a simulator.
+The choice is made once, at acceptance. A pool that is closed or unable, and a kind without a pool,
+is skipped, and the route's reason says so. If all are skipped, the route is the one without a
+preference, which is never hardware; requested noise is then refused. A word that is neither a pool
+nor a kind is refused: a misspelt `hardware` must not become a simulator.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def route(
     limits: ClusterLimits,
     snapshot: RoutingSnapshot,
 ) -> Route:
-    """As `engine_choice.route`, with or without a preference."""
+    """Return the route of `engine_choice.route`, with or without a preference."""
     if not terms.prefer:
         return engine_choice.route(profile, terms, pools, limits, snapshot)
     chosen, skipped = _preferred(profile, terms, pools, limits, snapshot)
@@ -56,7 +56,7 @@ def consider(
     limits: ClusterLimits,
     snapshot: RoutingSnapshot,
 ) -> list[EngineCandidate]:
-    """As `engine_choice.consider`, with or without a preference."""
+    """Return the candidates of `engine_choice.consider`, with or without a preference."""
     if not terms.prefer:
         return engine_choice.consider(profile, terms, pools, limits, snapshot)
     chosen, skipped = _preferred(profile, terms, pools, limits, snapshot)
@@ -80,10 +80,10 @@ def _preferred(
     limits: ClusterLimits,
     snapshot: RoutingSnapshot,
 ) -> tuple[EngineCandidate | None, list[str]]:
-    """The first candidate that can run it now, and why those before it were skipped."""
+    """Return the first candidate that can run it now, and why those before it were skipped."""
     if terms.pool:
         raise OptionError(
-            f"prefer beside pool {terms.pool[:64]!r}", hint="pool= leaves no choice: say one"
+            f"prefer cannot be combined with pool {terms.pool[:64]!r}", hint="use one of them"
         )
     _check_words(terms.prefer, pools)
     skipped: list[str] = []
@@ -91,7 +91,7 @@ def _preferred(
         matching = [pool for pool in pools if pool.name == word]
         matching = matching or [pool for pool in pools if kind_of(pool) is KINDS.get(word)]
         if not matching:
-            skipped.append(f"{word}: no such pool")  # of a kind that there is elsewhere
+            skipped.append(f"{word}: no such pool")  # a known kind without a pool here
         for pool in matching:
             named = msgspec.structs.replace(_without_preference(terms), pool=pool.name)
             why = snapshot.why_closed(pool.name)
@@ -117,7 +117,7 @@ def _preferred(
 
 
 def _check_noise(terms: TaskOptions, skipped: list[str]) -> None:
-    """Raise InfeasibleError where noise that was asked for would be left out."""
+    """Raise InfeasibleError if requested noise would be left out."""
     if terms.noise and ("all", 0.0) not in terms.noise:
         raise InfeasibleError(
             f"noise is asked for, and no emulated device takes the circuit: {'; '.join(skipped)}",
@@ -160,12 +160,12 @@ def _fallback_reason(skipped: list[str], candidate: Route) -> str:
 
 
 def _not_emulated(pool: PoolSpec, profile: Profile, terms: TaskOptions) -> str:
-    """Why the emulated device of a pool does not run the program; "" if it does."""
+    """Return why the emulated device of a pool does not run the program; "" if it does."""
     if pool.device != terms.device:
         return f"its device {pool.device} is not the first one that is preferred"
     return "" if profile.noise is not None else f"device {pool.device} does not take the circuit"
 
 
 def _without_preference(terms: TaskOptions) -> TaskOptions:
-    """The same terms on an ideal device, wherever it is."""
+    """Return the same terms without preference, device and noise."""
     return msgspec.structs.replace(terms, prefer=(), device="", noise=(), snapshot="")

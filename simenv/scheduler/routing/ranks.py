@@ -1,4 +1,4 @@
-"""The number of ranks for a program and the memory of each: where it fits, or why nowhere.
+"""Number of ranks for a program and the memory of each: the pool that it fits, or why none.
 
 A rank is one slot and its memory. A program that fits one rank of a pool gets one; a larger one
 gets the smallest power of two of ranks that hold it and that the nodes of one block can take, in
@@ -32,22 +32,22 @@ from simulators.circuit.analysis.profile import Profile
 
 
 class RankFit(msgspec.Struct, frozen=True):
-    """The pool, ranks and memory of a program."""
+    """Pool, ranks and memory of a program."""
 
     pool: str
     ranks: int  # of the worker
     memory_bytes: int  # of each rank
     on_demand: bool = False
-    used: int = 1  # of the ranks, a power of two
-    text: str = ""  # about them, for the reason of a route
-    paced: bool = False  # the pool's device takes its time
-    bandwidth: float = 0.0  # of its GPU's memory; see `CostQuery`
+    used: int = 1  # number of the ranks that hold amplitudes, a power of two
+    text: str = ""  # about the ranks, for the reason of a route
+    paced: bool = False  # the pool's device is paced
+    bandwidth: float = 0.0  # memory bandwidth of its GPU; see `CostQuery`
 
 
 def fit(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> RankFit | SimenvError:
-    """The ranks of a program in a pool or on demand for it; or the objection."""
+    """Return the ranks of a program in a pool, or on demand for it; or the objection."""
     if not _nodes(pool.nodes, limits):
         return InfeasibleError(
             f"no node matches {pool.nodes!r}, where workers of pool {pool.name!r} may be",
@@ -76,7 +76,7 @@ def fit(
 def _alone(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> RankFit | None:
-    """On one rank, if that can hold it."""
+    """Return the fit on one rank; None if one rank cannot hold the program."""
     max_bytes, query = one_rank_bytes(pool, limits), cost_query(card, terms)
     if profile.num_qubits > card.max_qubits:
         return None
@@ -93,7 +93,7 @@ def _alone(
 def _in_gang(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> RankFit | SimenvError:
-    """In a pool whose workers have several ranks."""
+    """Return the fit in a pool whose workers have several ranks, or the objection."""
     used = power(pool.ranks)
     if terms.ranks and power(terms.ranks) != used:
         return InfeasibleError(
@@ -111,7 +111,8 @@ def _in_gang(
 def _on_demand(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> RankFit | SimenvError:
-    """Over as many ranks as were asked for, or as it needs."""
+    """Return the fit over as many ranks as the terms request, or as the program needs; or the
+    objection."""
     requested = power(terms.ranks)
     max_ranks = min(limits.max_ranks, most_ranks(pool, limits))
     if requested > max_ranks:
@@ -141,7 +142,7 @@ def _ranks_text(used: int, of: int, rank_bytes: int) -> str:
 
 
 def power(ranks: int) -> int:
-    """The largest power of two that is not greater; 0 for 0."""
+    """Return the largest power of two that is not greater; 0 for 0."""
     return 1 << (ranks.bit_length() - 1) if ranks else 0
 
 
@@ -151,7 +152,7 @@ def _nodes(patterns: str, limits: ClusterLimits) -> tuple[Node, ...]:
 
 
 def one_rank_bytes(pool: PoolSpec, limits: ClusterLimits) -> int:
-    """The most memory that a worker of one rank in this pool may hold."""
+    """Return the most memory in bytes that a worker of one rank in this pool may hold."""
     nodes = _nodes(pool.nodes, limits)
     max_bytes = max((node.memory_bytes for node in nodes), default=0)
     return min(max_bytes, pool.memory_bytes or limits.memory_per_slot or max_bytes)
@@ -159,7 +160,8 @@ def one_rank_bytes(pool: PoolSpec, limits: ClusterLimits) -> int:
 
 @functools.lru_cache(maxsize=1024)
 def slot_bytes(pool: PoolSpec, limits: ClusterLimits, ranks: int) -> int:
-    """The most memory that each of so many ranks of a worker may hold; 0: they fit nowhere."""
+    """Return the most bytes that each of `ranks` ranks of a worker may hold; 0: they fit
+    nowhere."""
     sizes = {slot_memory(node, limits) for node in _nodes(pool.nodes, limits)}
     fitting = (each for each in sizes if most_ranks(pool, limits, each) >= ranks)
     max_bytes = max(fitting, default=0)
@@ -167,7 +169,8 @@ def slot_bytes(pool: PoolSpec, limits: ClusterLimits, ranks: int) -> int:
 
 
 def most_ranks(pool: PoolSpec, limits: ClusterLimits, rank_bytes: int = 0) -> int:
-    """The most ranks of a worker on nodes of one block whose slots have so much memory."""
+    """Return the most ranks of a worker on nodes of one block with at least `rank_bytes` for each
+    slot."""
     blocks: dict[int, int] = {}
     for node in _nodes(pool.nodes, limits):
         if slot_memory(node, limits) >= rank_bytes:
@@ -176,12 +179,12 @@ def most_ranks(pool: PoolSpec, limits: ClusterLimits, rank_bytes: int = 0) -> in
 
 
 def most_ranks_of_all(limits: ClusterLimits) -> int:
-    """The most ranks that any worker could have: the slots of one block's nodes."""
+    """Return the most ranks that any worker could have: the slots of one block's nodes."""
     return max(1, min(limits.max_ranks, most_ranks(PoolSpec("any"), limits)))
 
 
 def nodes_for(route: Route, limits: ClusterLimits) -> int:
-    """How many nodes a worker for it would use on an empty cluster."""
+    """Return how many nodes a worker for the route would use on an empty cluster."""
     rooms = [
         NodeResources.of(node)
         for node in nodes_of(limits)
@@ -208,7 +211,8 @@ def _too_many(ranks: int, pool: PoolSpec, limits: ClusterLimits) -> InfeasibleEr
 def _too_wide(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> InfeasibleError:
-    """The figure that is too large, its limit, and the widest circuit within it."""
+    """Return the error with the figure that is too large, its limit, and the widest circuit within
+    it."""
     one_rank = _min_bytes(card, profile, terms, 1)
     needs = f"{size(one_rank)} ({profile.num_qubits} qubits, {terms.precision} precision)"
     limit = f"a worker here has {size(one_rank_bytes(pool, limits))}"
@@ -254,7 +258,7 @@ def _way_out(
 def _can_fit(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> bool:
-    """As `fit`, without its text: True or False."""
+    """Return whether `fit` would find ranks, without its texts."""
     if pool.ranks == 1 and terms.ranks <= 1 and _alone(card, profile, terms, pool, limits):
         return True
     if not card.ranks or terms.ranks == 1 or profile.num_qubits > card.max_qubits:
@@ -272,7 +276,7 @@ def _can_fit(
 def _widest(
     card: EngineCard, profile: Profile, terms: TaskOptions, pool: PoolSpec, limits: ClusterLimits
 ) -> int:
-    """The most qubits of a program of this kind."""
+    """Return the most qubits of a program of this kind."""
     width = min(profile.num_qubits, card.max_qubits)
     terms = msgspec.structs.replace(terms, outputs=("counts",))
     while width > 0:
@@ -288,24 +292,29 @@ _PLAIN = Profile(64, 0, 1, 1, 0, 0, 0, 0, False, 0)
 
 @functools.lru_cache(maxsize=64)
 def widest(pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
-    """Qubits of the widest program with all amplitudes in double precision that could run here,
-    over as many ranks as it takes; 0 if no pool holds amplitudes."""
+    """Return the qubits of the widest program with all amplitudes in double precision that can run
+    here.
+
+    The program may use as many ranks as it needs; 0 if no pool holds amplitudes.
+    """
     return max(widest_on(card, pools, limits) for card in catalog.engine_cards() if is_dense(card))
 
 
 def widest_on(card: EngineCard, pools: tuple[PoolSpec, ...], limits: ClusterLimits) -> int:
-    """As `widest`, for one engine that holds all amplitudes."""
+    """Return the value of `widest` for one engine that holds all amplitudes."""
     usable = [pool for pool in pools if pool.engine in ("any", card.name)]
     return max((_widest(card, _PLAIN, TaskOptions(), pool, limits) for pool in usable), default=0)
 
 
 @functools.lru_cache(maxsize=1024)
 def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
-    """As `widest`, for a pool's own workers without pools on demand; where width alone does not
-    give the memory, the engine's limit."""
+    """Return the value of `widest` for a pool's own workers, without pools on demand.
+
+    If the width alone does not give the memory, the engine's limit is returned; 0 for hardware.
+    """
     card = catalog.card(catalog.DEFAULT_ENGINE if pool.engine == "any" else pool.engine)
     if card is not None and card.is_device:
-        return 0  # it says that itself
+        return 0  # the hardware describes its width itself
     if card is not None and card.gpus:
         return widest_on_gpus(card, pool, limits)
     if card is None or not is_dense(card):
@@ -314,5 +323,5 @@ def widest_of(pool: PoolSpec, limits: ClusterLimits) -> int:
 
 
 def is_dense(card: EngineCard) -> bool:
-    """Does the engine hold all amplitudes, so that the width gives the memory?"""
+    """Return whether the engine holds all amplitudes, so that the width gives the memory."""
     return isinstance(card.costs, StatevectorCost)

@@ -1,4 +1,4 @@
-"""Routes after a restart: of tasks that still wait, on the pools and nodes of this start."""
+"""Routes after a restart, for tasks that still wait, on the pools and nodes of this start."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from simulators import catalog
 def reroute_after_restart(
     route: Route, pools: tuple[PoolSpec, ...], limits: ClusterLimits
 ) -> Route:
-    """The route itself, or one through another of the configured `pools` if its own is gone;
-    ConfigError if it can run nowhere now."""
+    """Return the route itself, or one through another of the configured `pools` if its own is gone.
+
+    Raises ConfigError if the task can run nowhere now.
+    """
     card = catalog.card(route.engine)
     usable = [pool for pool in pools if card is not None and runs(pool, card)]
-    if card is not None and card.is_device:  # no other hardware was asked for
+    if card is not None and card.is_device:  # a task of hardware never moves to other hardware
         usable = []
     own_pools = [p for p in pools if p.name in (route.pool, base_of(route.pool))]
     for pool in (*own_pools, *usable):
@@ -49,7 +51,8 @@ def reroute_after_restart(
 
 
 def _place_in(pool: PoolSpec, route: Route, limits: ClusterLimits) -> str:
-    """The name of the pool, or of that made on demand for it, where it can run; "": neither."""
+    """Return the name of the pool, or of the one made on demand for it, that can run the task; ""
+    if neither can."""
     if route.ranks == 1:
         fits = pool.ranks == 1 and route.memory_bytes <= sizing.one_rank_bytes(pool, limits)
         return pool.name if fits else ""

@@ -1,1 +1,1 @@
-"""How many workers each pool has, and on which nodes."""
+"""Number of workers of each pool, and their nodes."""

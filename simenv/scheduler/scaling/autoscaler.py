@@ -1,8 +1,8 @@
-"""The number of workers of each pool, and their nodes: started with the queue, retired when idle.
+"""Number of workers of each pool, and their nodes: started with the queue, retired when idle.
 
-`launcher.placement` decides where a worker fits. Where it fits nowhere now, idle workers that
-reserve memory are evicted; what is still in use is claimed, so that it is not granted again when it
-is freed. A starting process uses a core: about as many start at a time as there are slots.
+`launcher.placement` decides where a worker fits. If it fits nowhere now, idle workers that reserve
+memory are evicted; memory still in use is claimed, so that it is not granted again when it is
+freed. A starting process uses a core: about as many start at a time as there are slots.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 
 STARTS_PER_TICK = 8  # one start blocks the event loop for 1 to 3 ms
-FIRST_STARTS = 4  # for each slot at a time, first workers of pools included
+FIRST_STARTS = 4  # at a time for each slot, including first workers of pools
 
 
 def resize(state: SchedulerState, now_ns: int) -> list[Action]:
@@ -45,7 +45,7 @@ def grow(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
     actions: list[Action] = []
     missing = pool.target(dedicated_workers.lacking(state, pool)) - pool.live()
     controls = state.controls
-    if controls.is_restricting and controls.is_shut(pool.device):  # more would not be used
+    if controls.is_restricting and controls.is_shut(pool.device):  # more would be idle
         missing = pool.spec.min - pool.live()
     if missing > 0 and _should_wait(state, pool, now_ns):
         return []
@@ -70,9 +70,11 @@ def grow(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
 
 
 def _may_start(state: SchedulerState, pool: Pool) -> int:
-    """How many workers may be started now: one rank for each slot at a time, over all pools, and
-    one worker in any case where none starts. A pool without workers may add one, so that slow
-    starts elsewhere do not delay it. Workers that hold hardware are not counted."""
+    """Return how many workers may be started now: one rank for each slot at a time, over all pools.
+
+    At least one worker may start while none is starting. A pool without workers may add one, so
+    that slow starts elsewhere do not delay it. Workers that hold hardware are not counted.
+    """
     if pool.is_exclusive:
         return state.starts_left
     starting = sum(
@@ -90,7 +92,7 @@ def _may_start(state: SchedulerState, pool: Pool) -> int:
 
 
 def _should_wait(state: SchedulerState, pool: Pool, now_ns: int) -> bool:
-    """Would a worker hold memory that others need, before it can use it itself?"""
+    """Return whether a worker would hold memory that others need before it can use it itself."""
     if pool.spec.ranks == 1 and not pool.spec.memory_bytes:
         return False
     head = pool.queue.head()
@@ -106,7 +108,8 @@ def _should_wait(state: SchedulerState, pool: Pool, now_ns: int) -> bool:
 
 
 def _relocate(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
-    """Start or make room for a worker elsewhere: those of the pool cannot run the waiting task."""
+    """Start a worker elsewhere, or make room for one, if the pool's workers cannot run the waiting
+    task."""
     if not (pool.spec.ranks > 1 or pool.spec.memory_bytes):
         evicted = relocation.memory_for_head(state, pool, _reclaimable(state, pool, now_ns), now_ns)
         if evicted:
@@ -124,7 +127,7 @@ def _relocate(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
 
 
 def rank_memory(pool: Pool) -> int:
-    """Memory that each rank of a worker started now reserves; 0: it is granted by task."""
+    """Return the memory that each rank of a new worker reserves; 0: memory is granted by task."""
     if pool.spec.memory_bytes:
         return pool.spec.memory_bytes
     head = pool.queue.head() if pool.spec.ranks > 1 else None
@@ -175,8 +178,11 @@ def _find_placement(
     memory: Callable[[NodeState], int] = lambda host: host.free_memory,
     on_demand: Callable[[NodeState], int] = lambda host: host.on_demand,
 ) -> Placement | Infeasible | Insufficient:
-    """The placement of a worker, given the free memory and the ranks made on demand of each node;
-    nodes where a start failed lately are tried last."""
+    """Return the placement of a worker, given the free memory and the ranks made on demand of each
+    node.
+
+    Nodes where a start failed lately are tried last.
+    """
     hosts = list(state.nodes.hosts.values())
     if pool.live() and not (pool.base or pool.overcommit or state.limits.overcommit):
         resident = sum(host.ranks for host in hosts)
@@ -206,7 +212,7 @@ def _find_placement(
 def _reclaim_memory(
     state: SchedulerState, pool: Pool, need: ResourceRequest, now_ns: int
 ) -> list[Action]:
-    """Retire idle workers on memory that this pool's task needs; claim what is in use."""
+    """Retire idle workers on memory that this pool's task needs; claim memory that is in use."""
     reclaimable = _reclaimable(state, pool, now_ns)
 
     def freed(host: NodeState) -> int:
@@ -246,7 +252,7 @@ def _reclaim_memory(
 
 
 def _reclaimable(state: SchedulerState, pool: Pool, now_ns: int) -> list[Worker]:
-    """Workers of other pools that may be evicted, and all that are ending already."""
+    """Return workers of other pools that may be evicted, and all that are ending already."""
     return [
         w
         for w in state.workers.values()
@@ -256,7 +262,7 @@ def _reclaimable(state: SchedulerState, pool: Pool, now_ns: int) -> list[Worker]
 
 
 def _may_be_evicted(state: SchedulerState, worker: Worker, now_ns: int) -> bool:
-    """Is it idle on memory that its own pool does not need now?"""
+    """Return whether the worker is idle on memory that its own pool does not need now."""
     if worker.state != WorkerState.IDLE or not worker.reserved or worker.reservation_id:
         return False
     head = state.pools[worker.pool].queue.head()
@@ -273,7 +279,7 @@ def shrink(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
     idle_ns = round(spec.idle_s * 1e9)
     actions: list[Action] = []
     idle = pool.idle()
-    if live > spec.max:  # dedicated ones too
+    if live > spec.max:  # includes dedicated workers
         dedicated = (w for w in pool.workers.values() if w.reservation_id)
         idle += [w for w in dedicated if w.state == WorkerState.IDLE and w.is_live]
     for worker in idle:

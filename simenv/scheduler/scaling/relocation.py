@@ -15,18 +15,20 @@ from simenv.scheduler.state.nodes import NodeState
 from simenv.scheduler.state.pools import Pool, Worker
 from simenv.scheduler.state.state import SchedulerState
 
-PATIENCE_NS = 1_000_000_000  # what comes back sooner is waited for
+PATIENCE_NS = 1_000_000_000  # resources expected to be free sooner are waited for
 
 
 def nodes_for_head(state: SchedulerState, pool: Pool, now_ns: int) -> list[NodeState]:
-    """Nodes where the first waiting task could run at once, if it can on no node of its pool's
-    workers; empty if it should wait."""
+    """Return nodes where the first waiting task could start at once.
+
+    The list is empty if the task should wait, or can run on a node of its pool's workers.
+    """
     head = pool.queue.head()
     live = [w for w in pool.workers.values() if w.is_live]
     if head is None or not live or pool.spec.ranks > 1 or pool.spec.memory_bytes:
         return []
     if pool.is_exclusive:
-        return []  # it needs no slot
+        return []  # a worker that holds hardware needs no slot
     idle = bool(pool.idle())
     if any(w.state == WorkerState.STARTING or _serves(w, head, idle) for w in live):
         return []
@@ -43,13 +45,15 @@ def nodes_for_head(state: SchedulerState, pool: Pool, now_ns: int) -> list[NodeS
 
 
 def _claimed(host: NodeState, head: TaskRecord) -> int:
-    """Memory of a node that is claimed and not for this task."""
+    """Return the memory of a node that is claimed and not for this task."""
     return host.claimed_memory + host.backfill_memory * (head.cost_us > LONG_US)
 
 
 def _serves(worker: Worker, head: TaskRecord, idle: bool) -> bool:
-    """Should the task wait for this worker? Not if it is busy for long while another is idle, which
-    could be relocated."""
+    """Return whether the task should wait for this worker.
+
+    False if the worker is busy for long while another is idle, which could be relocated.
+    """
     host = worker.host
     if head.route.memory_bytes > host.node.memory_bytes:
         return False
@@ -70,8 +74,10 @@ def evict_idle(state: SchedulerState, pool: Pool, now_ns: int) -> list[Action]:
 def memory_for_head(
     state: SchedulerState, pool: Pool, reclaimable: list[Worker], now_ns: int
 ) -> list[Action]:
-    """Retire idle workers whose memory the first waiting task needs on its pool's nodes: at once if
-    it fits nowhere else, else after they have idled for a while."""
+    """Retire idle workers whose memory the first waiting task needs on its pool's nodes.
+
+    The workers retire at once if the task fits nowhere else, otherwise after PATIENCE_NS of idling.
+    """
     head = pool.queue.head()
     if head is None:
         return []

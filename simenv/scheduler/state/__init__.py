@@ -1,1 +1,1 @@
-"""All that the scheduler remembers, and helpers that keep its invariants."""
+"""Data of the scheduler, and helpers that keep its invariants."""

@@ -18,7 +18,8 @@ POISON_DEATHS = 3
 
 
 class CrashVerdict(msgspec.Struct, frozen=True):
-    """What follows for the tasks of one crashed worker."""
+    """Consequences of a worker crash for its tasks: tasks that end, the charged task, and
+    suspects."""
 
     endings: list[TaskEnded]
     guilty: TaskRecord | None
@@ -26,7 +27,7 @@ class CrashVerdict(msgspec.Struct, frozen=True):
 
 
 class CrashIncidents:
-    """Crashes whose cause is not known yet."""
+    """Crashes whose cause is unknown so far."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -34,7 +35,7 @@ class CrashIncidents:
 
     @property
     def open(self) -> int:
-        """How many incidents still have suspects."""
+        """Number of incidents that still have suspects."""
         return len(self._open)
 
     def record(self, verdict: CrashVerdict) -> None:
@@ -52,7 +53,7 @@ class CrashIncidents:
                 record.incident = self._last
 
     def cleared(self, record: TaskRecord) -> None:
-        """A suspect finished normally."""
+        """Clear a suspect that finished normally."""
         group = self._open.get(record.incident)
         if group is not None and record in group:
             group.remove(record)
@@ -63,9 +64,11 @@ class CrashIncidents:
 def attribute_crash(
     held: list[TaskRecord], why: str, log: str, host: str, charged: bool
 ) -> CrashVerdict:
-    """The verdict on a crashed worker that held these tasks, in their order. A RUNNING task that
-    was announced (its worker sent Started) is the one that ran; for others a heartbeat may be
-    outdated. `charged`: False if no task can be the cause, as when the service killed the worker.
+    """Return the verdict on a crashed worker that held these tasks, in their order.
+
+    A RUNNING task that was announced (its worker sent Started) is the one that ran; for others a
+    heartbeat may be outdated. `charged`: False if no task can be the cause, as when the service
+    killed the worker.
     """
     endings = [_stopped(record, host) for record in held if record.stopping]
     remaining = [record for record in held if not record.stopping]
@@ -98,7 +101,7 @@ def _poison(record: TaskRecord, why: str, log: str, host: str) -> TaskEnded:
         Timing((record.sent_ns - record.batch.accepted_ns) // 1000, 0, 0),
         reason="poison",
         message=f"{record.deaths} workers died running this task; the last: {why}",
-        hint="run it alone with `simenv doctor` at hand; the log's last lines are in the result",
+        hint="check the machine with `simenv doctor`; the result has the last lines of the log",
         host=host,
         log=log,
     )

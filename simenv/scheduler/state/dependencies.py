@@ -1,8 +1,8 @@
-"""Tasks that come after others (their parents): they wait in no queue until all of these are DONE.
+"""Tasks that come after others (their parents): they wait in no queue until all parents are DONE.
 
 Invariants: a parent has a smaller number than its children, so that no circle can arise; a task is
-in the table from its acceptance until its parents have ended as DONE, or until it ended itself.
-All tasks of one submission have the same parents, so the table holds one entry for all of them.
+in the table from its acceptance until its parents have ended as DONE, or until it ended itself. All
+tasks of one submission have the same parents, so the table holds one entry for all of them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ class DependentTasks(msgspec.Struct, eq=False):
 
     tasks: dict[int, TaskRecord]
     parents: set[int]
-    failed_parent: int = 0  # the first that did not end as DONE
+    failed_parent: int = 0  # the first parent that did not end as DONE
 
 
 class Dependencies:
-    """The table; all of it is empty while no task waits for another one."""
+    """Table of dependent tasks; empty while no task waits for another one."""
 
     def __init__(self) -> None:
         self.by_task: dict[int, DependentTasks] = {}
         self.by_parent: dict[int, dict[DependentTasks, None]] = {}
         self.ready: dict[DependentTasks, None] = {}  # all parents are DONE: to be queued
-        self.failed: dict[DependentTasks, None] = {}  # a parent is not: to be ended
+        self.failed: dict[DependentTasks, None] = {}  # a parent did not end as DONE: to be ended
         self._pools: Counter[str] = Counter()
 
     def add(self, records: list[TaskRecord], parents: set[int], failed_parent: int) -> None:
         """Let new tasks, which are in no queue yet, wait for their unfinished `parents`.
-        `failed_parent`: one that did not end as DONE, 0 if there is none."""
+
+        `failed_parent`: a parent that did not end as DONE, 0 if there is none.
+        """
         group = DependentTasks({record.number: record for record in records}, parents)
         for record in records:
             self.by_task[record.number] = group
@@ -49,7 +51,7 @@ class Dependencies:
             self._fail(group, failed_parent)
 
     def parent_ended(self, number: int, final: TaskState) -> None:
-        """A task has ended, on which others may depend."""
+        """Record the end of a task on which others may depend."""
         for group in self.by_parent.pop(number, ()):
             group.parents.discard(number)
             if final is not TaskState.DONE:
@@ -58,7 +60,7 @@ class Dependencies:
                 self.ready[group] = None
 
     def drop(self, number: int) -> None:
-        """A task ends, or is rolled back, before its parents have ended."""
+        """Remove a task that ends, or is rolled back, before its parents have ended."""
         group = self.by_task.pop(number, None)
         if group is not None:
             self._pools[group.tasks.pop(number).route.pool] -= 1
@@ -68,7 +70,8 @@ class Dependencies:
                 self.failed.pop(group, None)
 
     def take_ready(self) -> list[TaskRecord]:
-        """Remove the tasks whose parents are all DONE; those that no reservation has parked."""
+        """Remove the groups whose parents are all DONE; return their tasks that no reservation has
+        parked."""
         ready, self.ready = self.ready, {}
         results: list[TaskRecord] = []
         for group in ready:
@@ -81,14 +84,14 @@ class Dependencies:
         return results
 
     def count(self, device: str) -> int:
-        """Tasks of a device in the table; of all devices for ""."""
+        """Return the number of a device's tasks in the table; of all devices for ""."""
         return sum(
             count for name, count in self._pools.items() if device in ("", base_of(name) or name)
         )
 
     def first_parent(self, record: TaskRecord) -> tuple[int, int]:
-        """The first parent of a task that has not ended, and how many there are; (0, 0) if there
-        is none any more."""
+        """Return the first unfinished parent of a task and the number of such parents; (0, 0) if
+        none is left."""
         group = self.by_task[record.number]
         parents = (number for number in record.batch.terms.after if number in group.parents)
         return next(parents, 0), len(group.parents)
@@ -108,5 +111,5 @@ class Dependencies:
 
 
 def unfinished(after: Iterable[int], tasks: dict[int, TaskRecord]) -> set[int]:
-    """The parents that have not ended."""
+    """Return the parents that have not ended."""
     return {number for number in after if number in tasks}

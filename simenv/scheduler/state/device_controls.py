@@ -14,7 +14,7 @@ ACTIVE, PAUSED, DRAINING = "active", "paused", "draining"
 
 
 class DeviceControl(msgspec.Struct, frozen=True):
-    """The controls set for one device, as the journal stores them. `policy` "": none was set."""
+    """Controls set for one device, as the journal stores them. `policy` "": none was set."""
 
     state: str = ACTIVE
     version: int = 1
@@ -32,7 +32,7 @@ _DEFAULT = DeviceControl()
 
 
 class DeviceControls:
-    """The controls of all devices; "" stands for all devices together.
+    """Controls of all devices; "" stands for all devices together.
 
     `is_restricting` is False while no control can keep a task from being assigned.
     """
@@ -45,7 +45,7 @@ class DeviceControls:
         self._room: dict[str, int] = {}  # tasks that may still be assigned, by device
 
     def of(self, device: str) -> DeviceControl:
-        """The controls of a device."""
+        """Return the controls of a device."""
         return self.all.get(device, _DEFAULT)
 
     def put(self, device: str, control: DeviceControl) -> None:
@@ -54,12 +54,13 @@ class DeviceControls:
         self.changes[device] = None
 
     def take_changes(self) -> dict[str, DeviceControl]:
-        """The controls that are not stored yet; they count as stored from now on."""
+        """Return the controls that are not stored yet; they count as stored from now on."""
         changes, self.changes = self.changes, {}
         return {device: self.of(device) for device in changes}
 
     def why_closed(self, device: str, *, starts: bool = True) -> str:
-        """The state that keeps a device from accepting tasks, or (`starts`) from starting them."""
+        """Return the state that keeps a device from accepting tasks, or (`starts`) from starting
+        them; "" if none."""
         for name in (device, ""):
             state = self.of(name).state
             if state == DRAINING or (starts and state == PAUSED):
@@ -67,7 +68,7 @@ class DeviceControls:
         return ""
 
     def queue_policy(self, device: str) -> QueuePolicy:
-        """The queue policy of a device: its own, else that of all devices."""
+        """Return the queue policy of a device: its own, else that of all devices."""
         control = self.of(device) if self.of(device).policy else self.of("")
         if not control.policy:
             return QueuePolicy()
@@ -76,7 +77,7 @@ class DeviceControls:
     # --- while tasks are assigned ---------------------------------------------------------------
 
     def is_shut(self, device: str) -> bool:
-        """Does the device start no task, however few its workers hold?"""
+        """Return whether the device starts no task, however few its workers hold."""
         return any(self._is_shut(name) for name in (device, ""))
 
     def _is_shut(self, device: str) -> bool:
@@ -90,7 +91,7 @@ class DeviceControls:
         self._room = {name: 0 if self._is_shut(name) else n for name, n in room.items()}
 
     def room(self, pool: Pool) -> int:
-        """How many tasks of this pool may be assigned now."""
+        """Return how many tasks of this pool may be assigned now."""
         if not self.is_restricting:
             return UNLIMITED
         room = self._room

@@ -1,4 +1,4 @@
-"""What the scheduler's data say of one device: a pool with those made on demand for it.
+"""Pools, limits and task counts of one device: a pool with the pools made on demand for it.
 
 The device "" is all pools together.
 """
@@ -20,18 +20,18 @@ def check_device(state: SchedulerState, device: str) -> None:
 
 
 def pools_of(state: SchedulerState, device: str) -> list[Pool]:
-    """The pools of a device."""
+    """Return the pools of a device."""
     return [pool for pool in state.pools.values() if device in ("", pool.device)]
 
 
 def inflight_limit(state: SchedulerState, device: str) -> int:
-    """The most tasks that the workers of a device may hold at a time; 0: no limit."""
+    """Return the most tasks that the workers of a device may hold at a time; 0: no limit."""
     depth = state.reservations.terms(device).profile.max_provider_queue_depth
     return min((n for n in (state.controls.of(device).max_inflight, depth) if n), default=0)
 
 
 def refresh_room(state: SchedulerState) -> None:
-    """Count anew how many tasks may be assigned to the workers of each device."""
+    """Recompute how many tasks may be assigned to the workers of each device."""
     state.controls.set_room(
         {
             device: limit - sum(inflight(state, device)) if limit else UNLIMITED
@@ -42,7 +42,7 @@ def refresh_room(state: SchedulerState) -> None:
 
 
 def inflight(state: SchedulerState, device: str) -> tuple[int, int]:
-    """Tasks that the workers of a device hold: those not started, and those running."""
+    """Return the numbers of tasks that the workers of a device hold: not started, and running."""
     held = [
         record
         for pool in pools_of(state, device)
@@ -54,7 +54,8 @@ def inflight(state: SchedulerState, device: str) -> tuple[int, int]:
 
 
 def parked(state: SchedulerState, device: str) -> int:
-    """Parked tasks of a device, those included whose pool is made only while tasks wait in it."""
+    """Return the number of parked tasks of a device, including tasks whose pool does not exist
+    yet."""
     counts = [each.parked_in for each in state.reservations.all.values() if each.parked]
     return sum(
         count

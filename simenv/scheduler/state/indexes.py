@@ -2,7 +2,7 @@
 
 Deadlines are queue timeouts, run timeouts and the grace periods of a stop; entries of tasks that
 ended earlier stay until they are due, or until there are too many. The index by owner avoids a scan
-of all tasks for one owner; those of the environment's own user (owner "") are not in it.
+of all tasks for one owner; tasks of the environment's own user (owner "") are not in it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Collection, Container, Iterator
 
 from simenv.scheduler.core.types import SubmitBatch, TaskRecord
 
-STOP_GRACE_NS = 2_000_000_000  # an engine that has not obeyed by then is ended with its worker
-HARDWARE_GRACE_NS = 5_000_000_000  # the provider is told over a network
+STOP_GRACE_NS = 2_000_000_000  # an engine that has not stopped by then is ended with its worker
+HARDWARE_GRACE_NS = 5_000_000_000  # the request to the provider travels over a network
 KEPT = 10_000  # entries of tasks that have ended, before they are cleared away
 
 
 class Deadlines:
-    """Times are monotonic nanoseconds; the fence identifies an attempt."""
+    """Deadlines of tasks and attempts. Times are monotonic nanoseconds; the fence identifies an
+    attempt."""
 
     def __init__(self) -> None:
         self._queued: list[tuple[int, int]] = []  # (when, task)
@@ -47,22 +48,22 @@ class Deadlines:
         heapq.heappush(self._skipping, (now_ns + grace_ns, task, fence))
 
     def queue_timeouts(self, now_ns: int) -> Iterator[int]:
-        """Tasks whose queue timeout is over."""
+        """Yield the tasks whose queue timeout is over."""
         while self._queued and self._queued[0][0] <= now_ns:
             yield heapq.heappop(self._queued)[1]
 
     def run_timeouts(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """(task, fence) of attempts whose run timeout is over."""
+        """Yield (task, fence) of attempts whose run timeout is over."""
         while self._running and self._running[0][0] <= now_ns:
             yield heapq.heappop(self._running)[1:]
 
     def stop_timeouts(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """(task, fence) of attempts that did not stop within the grace period."""
+        """Yield (task, fence) of attempts that did not stop within the grace period."""
         while self._stopping and self._stopping[0][0] <= now_ns:
             yield heapq.heappop(self._stopping)[1:]
 
     def skip_timeouts(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """(task, fence) of attempts whose worker did not confirm the skip in time."""
+        """Yield (task, fence) of attempts whose worker did not confirm the skip in time."""
         while self._skipping and self._skipping[0][0] <= now_ns:
             yield heapq.heappop(self._skipping)[1:]
 
@@ -94,23 +95,23 @@ class TasksByOwner:
                 del self._records[owner], self._bytes[owner]
 
     def of(self, owner: str) -> Collection[TaskRecord]:
-        """The tasks of an owner."""
+        """Return the tasks of an owner."""
         return self._records.get(owner, {}).values()
 
     @property
     def count(self) -> int:
-        """The number of tasks of all these owners."""
+        """Number of tasks of all owners except the environment's own user."""
         return sum(map(len, self._records.values()))
 
     @property
     def all_bytes(self) -> int:
-        """The bytes of all these owners' tasks."""
+        """Bytes of the tasks of all owners except the environment's own user."""
         return sum(self._bytes.values())
 
     def bytes_of(self, owner: str) -> int:
-        """The bytes of an owner's tasks: programs and parameter values."""
+        """Return the bytes of an owner's tasks: programs and parameter values."""
         return self._bytes.get(owner, 0)
 
     def everything(self) -> dict[str, dict[int, TaskRecord]]:
-        """All tasks by owner, for `invariants`."""
+        """Return all tasks by owner, for `invariants`."""
         return self._records

@@ -1,10 +1,10 @@
-"""Nodes: what is granted, reserved and claimed of each, and whether it is in use.
+"""Nodes: granted, reserved and claimed resources of each, and whether the node is in use.
 
 Slots are granted to running tasks; memory to running tasks, or to workers that reserve it as long
-as they live. Resident ranks need no slots and may outnumber them; of workers made on demand no more
-ranks are started than could run at once. A node's slots have one claim at a time: what is freed is
-withheld from others until the claim is met; where a long task delays that, short ones may use the
-claimed slots meanwhile (backfill).
+as they live. Resident ranks need no slots and may outnumber them. Workers made on demand never have
+more ranks than could run at once. A node's slots have one claim at a time: freed slots are withheld
+from others until the claim is met. If a long task delays that, short tasks may use the claimed
+slots meanwhile (backfill).
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from launcher.placement import NodeResources
 from simenv.scheduler.core.types import ClusterLimits, nodes_of
 
 _FIRST = 10_000  # more than the ranks a node may have
-WORKERS_PER_SLOT = 32  # resident at a time: an idle worker uses memory and no slot
-WORKER_BYTES = 128 * 2**20  # of an idle worker of one rank, measured: 76 to 126 MiB, unshared
-AVOID_NS = 60_000_000_000  # a node where a worker could not be started is the last choice so long
+WORKERS_PER_SLOT = 32  # resident ranks at a time: an idle worker uses memory and no slot
+WORKER_BYTES = 128 * 2**20  # unshared memory of an idle worker of one rank; measured: 76 to 126 MiB
+AVOID_NS = 60_000_000_000  # time for which a node with a failed start is the last choice
 
 
 class NodeState(msgspec.Struct, eq=False):
-    """The present state of one node."""
+    """Present state of one node."""
 
     node: Node
     free_slots: int
     free_memory: int
-    reserved: int = 0  # memory that belongs to workers, whatever runs
+    reserved: int = 0  # memory that workers reserve as long as they live
     ranks: int = 0  # of all workers here
-    ganged: int = 0  # those of workers of several ranks
-    on_demand: int = 0  # those of workers made on demand, never more than slots
+    ganged: int = 0  # ranks of workers of several ranks
+    on_demand: int = 0  # ranks of workers made on demand, never more than slots
     claimed_slots: int = 0
     claimed_memory: int = 0
     backfill_slots: int = 0  # claimed by a gang; short tasks may use them
     backfill_memory: int = 0  # claimed memory, in the same way
-    drained: str = ""  # why
-    lost: str = ""  # why
+    drained: str = ""  # reason; "": not drained
+    lost: str = ""  # reason; "": not lost
     avoid_until_ns: int = 0
-    free_gpus: list[str] = msgspec.field(default_factory=list)  # as `Node.gpu_names`
+    free_gpus: list[str] = msgspec.field(default_factory=list)  # as in `Node.gpu_names`
 
     @property
     def is_up(self) -> bool:
@@ -53,12 +53,14 @@ class NodeState(msgspec.Struct, eq=False):
 
     @property
     def granted(self) -> int:
-        """Memory of running tasks beyond what their workers reserve."""
+        """Memory in bytes that running tasks have beyond the reservations of their workers."""
         return self.node.memory_bytes - self.reserved - self.free_memory
 
     def room(self, memory_bytes: int, slots: int, own: int = 0) -> NodeResources:
-        """The node as placement sees it, with so much memory and so many slots available. A pool is
-        spread by its own workers and by gangs, which will need slots; by other workers only then.
+        """Return the node as placement sees it, with this memory and these slots available.
+
+        Placement spreads a pool by its own workers (`own`) and by gangs, which will need slots;
+        other workers only break ties.
         """
         return NodeResources(
             self.node.name,
@@ -75,7 +77,7 @@ class NodeState(msgspec.Struct, eq=False):
         )
 
     def take_gpus(self, count: int) -> tuple[str, ...]:
-        """Give the first free GPUs to a worker, as long as it lives."""
+        """Grant the first free GPUs to a worker, as long as it lives."""
         taken, self.free_gpus = self.free_gpus[:count], self.free_gpus[count:]
         return tuple(taken)
 
@@ -85,11 +87,11 @@ class NodeState(msgspec.Struct, eq=False):
         self.free_gpus = [name for name in self.node.gpu_names if name in free]
 
 
-Places = tuple[tuple[NodeState, int], ...]  # hosts, and a worker's ranks there
+Places = tuple[tuple[NodeState, int], ...]  # hosts with the number of a worker's ranks
 
 
 class NodeTable:
-    """All nodes, by name."""
+    """Table of all nodes, by name."""
 
     def __init__(self, limits: ClusterLimits) -> None:
         self.hosts = {
@@ -98,7 +100,7 @@ class NodeTable:
             )
             for node in nodes_of(limits)
         }
-        self.version = 0  # grows when a node comes into use or goes out of it
+        self.version = 0  # grows when a node comes into use or goes out of use
 
     @property
     def free_slots(self) -> int:
@@ -126,9 +128,12 @@ class NodeTable:
 
 
 def most_resident(node: Node, rank_bytes: int = 0) -> int:
-    """The most ranks of resident workers on a node: WORKERS_PER_SLOT for each slot, as far as its
-    memory holds idle ones, and at least one for each slot. `rank_bytes`: what each rank reserves;
-    it counts only where it is less than an idle rank has, as placement bounds what is reserved."""
+    """Return the most ranks of resident workers on a node.
+
+    The bound is WORKERS_PER_SLOT for each slot, as far as the memory holds idle workers, and at
+    least one for each slot. `rank_bytes`: reservation of each rank; it counts only if it is less
+    than the memory of an idle rank, as placement bounds reserved memory.
+    """
     by_memory = node.memory_bytes // min(rank_bytes or WORKER_BYTES, WORKER_BYTES)
     return max(node.slots, min(WORKERS_PER_SLOT * node.slots, by_memory))
 

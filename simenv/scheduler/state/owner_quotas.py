@@ -1,7 +1,6 @@
-"""Limits of owners: which submissions and reservations they allow.
+"""Limits of owners, and checks of submissions and reservations against them.
 
-Pure functions. Limits are looked up by the owner's name; the environment's own user, "", has
-none.
+Pure functions. Limits are looked up by the owner's name; the environment's own user, "", has none.
 """
 
 from __future__ import annotations
@@ -22,18 +21,18 @@ from simenv.scheduler.reservations.policies import DELAYED, REJECTED, PolicyVerd
 from simenv.text import size
 
 RETRY_AFTER_S = 1.0
-BURST_S = 2  # a bucket holds the messages of so many seconds
+BURST_S = 2  # a token bucket holds the messages of so many seconds
 NS = 10**9
 
 
 class Quotas:
-    """The table of limits. Owners that are not in it have those of the role client."""
+    """Table of limits. Owners that are not in it have the limits of the role client."""
 
     def __init__(self) -> None:
         self._of: Mapping[str, OwnerLimits] = {}
         self._default = CLIENT_LIMITS
-        self.caps_slots = False  # does anybody have a limit of running slots?
-        self.changed = False  # since tasks were sent out last
+        self.caps_slots = False  # True if any owner has a limit of running slots
+        self.changed = False  # since the last assignment of tasks
 
     def set(self, table: Mapping[str, OwnerLimits], default: OwnerLimits) -> None:
         """Replace the table."""
@@ -41,17 +40,17 @@ class Quotas:
         self.caps_slots = any(each.max_running_slots for each in (default, *table.values()))
 
     def of(self, owner: str) -> OwnerLimits:
-        """The limits of an owner."""
+        """Return the limits of an owner."""
         return self._of.get(owner, self._default) if owner else UNLIMITED
 
 
 def raise_limit(key: str, owner: str) -> str:
-    """The hint, in every refusal by a limit, how an admin raises it."""
+    """Return the hint of a refusal by a limit: how an admin raises the limit."""
     return f"an admin can raise it: simenv limits set {owner} {key}=..."
 
 
 def check_terms(limits: OwnerLimits, owner: str, terms: TaskOptions) -> SimenvError | None:
-    """The refusal of a priority or a run timeout above its limit; None if there is none."""
+    """Return the refusal of a priority or a run timeout above its limit; None if there is none."""
     if abs(terms.priority) > limits.max_priority:
         return LimitExceededError(
             f"priority {terms.priority} is above the limit of {limits.max_priority}, or below "
@@ -70,7 +69,7 @@ def check_terms(limits: OwnerLimits, owner: str, terms: TaskOptions) -> SimenvEr
 def check_queue(
     limits: OwnerLimits, owner: str, use: OwnerUse, count: int, size_bytes: int
 ) -> SimenvError | None:
-    """The refusal of `count` more tasks that hold `size_bytes`; None if they are allowed."""
+    """Return the refusal of `count` more tasks that hold `size_bytes`; None if they are allowed."""
     if limits.max_queued_tasks and use.queued_tasks + count > limits.max_queued_tasks:
         key = "max_queued_tasks"
         message = (
@@ -91,7 +90,8 @@ def check_queue(
 
 
 def check_routes(limits: OwnerLimits, owner: str, routes: list[Route]) -> SimenvError | None:
-    """The refusal of tasks over more ranks than the owner may have slots; None if all fit."""
+    """Return the refusal of tasks over more ranks than the owner may have slots; None if all
+    fit."""
     max_count = limits.max_running_slots
     ranks = max((route.ranks for route in routes), default=1) if max_count else 0
     if ranks <= max_count:
@@ -104,7 +104,7 @@ def check_routes(limits: OwnerLimits, owner: str, routes: list[Route]) -> Simenv
 
 
 def run_limit_s(limits: OwnerLimits, terms: TaskOptions) -> float:
-    """The run timeout of a task in seconds; 0: none."""
+    """Return the run timeout of a task in seconds; 0: none."""
     limits_s = [each for each in (terms.run_timeout_s, float(limits.max_run_s)) if each]
     return min(limits_s, default=0.0)
 
@@ -128,10 +128,13 @@ def veto(
     pool_reserved: int,
     own_reserved: int,
 ) -> PolicyVerdict | None:
-    """The limit that a reservation would pass; None if there is none. `workers`: requested.
-    `ttl_ns`: of the reservation, or the default of its device. `pool_workers`: workers of the pool
-    that can be reserved; `pool_reserved`: those that all owners have reserved, `own_reserved`: this
-    owner."""
+    """Return the verdict of the limit that a reservation would pass; None if there is none.
+
+    - `workers`: requested workers
+    - `ttl_ns`: duration of the reservation, or the default of its device
+    - `pool_workers`: workers of the pool that can be reserved
+    - `pool_reserved`: workers that all owners have reserved; `own_reserved`: those of this owner
+    """
     if limits.max_reservation_s and ttl_ns > limits.max_reservation_s * NS:
         hint = f"ask for less, and renew it; {raise_limit('max_reservation_s', owner)}"
         return _rejected(f"{_too_long(limits, owner, ttl_ns)}; {hint}")
@@ -145,7 +148,7 @@ def veto(
         return None
     max_count = pool_workers * limits.max_reserved_percent // 100
     if own_reserved + workers > max_count:
-        besides = f" beside {own_reserved} that {owner!r} has" if own_reserved else ""
+        besides = f" in addition to {own_reserved} that {owner!r} has" if own_reserved else ""
         return _rejected(
             f"workers = {workers}{besides}: {owner!r} may reserve {limits.max_reserved_percent} "
             f"% of the {pool_workers} workers of a pool, which are {max_count} "
@@ -175,13 +178,13 @@ def _rejected(message: str) -> PolicyVerdict:
 
 
 class MessageRates:
-    """A token bucket for each owner with a limit; it holds BURST_S seconds' worth."""
+    """Token bucket for each owner with a limit; it holds BURST_S seconds' worth of messages."""
 
     def __init__(self) -> None:
-        self._buckets: dict[str, tuple[float, int]] = {}  # tokens left, and when that was
+        self._buckets: dict[str, tuple[float, int]] = {}  # tokens left, and the time of that count
 
     def take(self, owner: str, limits: OwnerLimits, now_ns: int) -> float:
-        """Take one token. Returns 0, or the seconds until there is one."""
+        """Take one token. Return 0, or the seconds until there is one."""
         rate = limits.max_messages_per_s
         if not rate:
             return 0.0
@@ -200,7 +203,7 @@ class MessageRates:
 
 
 def too_fast(owner: str, limits: OwnerLimits, wait_s: float) -> QueueFullError:
-    """The refusal of a message above the rate limit."""
+    """Return the refusal of a message above the rate limit."""
     return QueueFullError(
         f"{owner!r} sends more than {limits.max_messages_per_s} messages a second "
         "(max_messages_per_s)",

@@ -1,4 +1,4 @@
-"""What an owner uses now, counted by owners and workers, never by tasks."""
+"""Present use of resources by an owner, counted by owners and workers, never by tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from simenv.scheduler.state.state import SchedulerState
 
 
 def of_owner(state: SchedulerState, owner: str, kept_bytes: int = 0) -> OwnerUse:
-    """The use of one owner; `kept_bytes`: of stored results, which the scheduler does not count."""
+    """Return the use of one owner; `kept_bytes`: size of stored results, which the scheduler does
+    not count."""
     live = [
         reservation
         for reservation in state.reservations.live.values()
@@ -26,15 +27,15 @@ def of_owner(state: SchedulerState, owner: str, kept_bytes: int = 0) -> OwnerUse
 
 
 def of_queue(state: SchedulerState, owner: str) -> OwnerUse:
-    """Unfinished tasks of an owner and their bytes."""
+    """Return the number of unfinished tasks of an owner and their bytes."""
     if owner:
         return OwnerUse(len(state.tasks_by_owner.of(owner)), state.tasks_by_owner.bytes_of(owner))
-    own = len(state.tasks) - state.tasks_by_owner.count  # the own user's
+    own = len(state.tasks) - state.tasks_by_owner.count  # tasks of the environment's own user
     return OwnerUse(own, state.queued_bytes - state.tasks_by_owner.all_bytes)
 
 
 def running_slots(state: SchedulerState) -> dict[str, int]:
-    """Slots granted to the tasks of each owner."""
+    """Return the slots granted to the tasks of each owner."""
     slots: dict[str, int] = {}
     for worker in state.workers.values():
         if worker.held and worker.slots:
@@ -44,7 +45,7 @@ def running_slots(state: SchedulerState) -> dict[str, int]:
 
 
 def slots_left(state: SchedulerState, owner: str) -> int:
-    """How many more slots the tasks of an owner may be granted."""
+    """Return how many more slots the tasks of an owner may be granted."""
     limit = state.quotas.of(owner).max_running_slots
     return max(0, limit - running_slots(state).get(owner, 0)) if limit else UNLIMITED
 

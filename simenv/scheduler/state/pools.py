@@ -1,9 +1,9 @@
-"""A pool: its workers, its waiting tasks, and how many workers it should have.
+"""Pool: its workers, its waiting tasks, and the number of workers that it should have.
 
 A worker that never became ready, or crashed without a task, is a failure of the pool: the next
-start waits 1, 2, 4 ... 60 s, and after QUARANTINE_AFTER failures in a row none follows. A worker
-that crashed with a task is charged to the task, one lost with its node to nobody: both are replaced
-at once.
+start waits 1, 2, 4 ... 60 s, and after QUARANTINE_AFTER failures in a row no worker is started. A
+worker that crashed with a task is charged to the task. A worker lost with its node is charged to
+nobody. Both are replaced at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simenv.scheduler.state.nodes import NodeState, Places
 
 
 def gang_spec(base: PoolSpec, ranks: int, limits: ClusterLimits) -> PoolSpec:
-    """The pool for tasks of so many ranks that is made on demand for the pool `base`."""
+    """Return the pool for tasks of `ranks` ranks that is made on demand for the pool `base`."""
     slots = sum(node.slots for node in nodes_of(limits))
     return msgspec.structs.replace(
         base,
@@ -31,11 +31,12 @@ def gang_spec(base: PoolSpec, ranks: int, limits: ClusterLimits) -> PoolSpec:
     )
 
 
-REQUESTED = -1  # in place of a reservation: held for a repeated request
+REQUESTED = -1  # in place of a reservation number: held for a repeated request
 
 
 class DedicatedWorker(msgspec.Struct, frozen=True):
-    """Workers of a pool for one reservation; `until_ns`: wall clock, of a request alone."""
+    """Number of workers of a pool for one reservation; `until_ns`: wall clock, for a request
+    only."""
 
     pool: str
     workers: int
@@ -43,7 +44,7 @@ class DedicatedWorker(msgspec.Struct, frozen=True):
 
 
 class DedicatedWorkers:
-    """The workers that reservations should have, and requests for some."""
+    """Workers that reservations should have, and requests for workers."""
 
     def __init__(self) -> None:
         self.all: dict[int, DedicatedWorker] = {}  # by reservation
@@ -53,7 +54,7 @@ class DedicatedWorkers:
         return bool(self.all or self.requests)
 
     def of(self, pool: str) -> list[tuple[int, int]]:
-        """(reservation, or REQUESTED; number of workers) of a pool."""
+        """Return pairs (reservation or REQUESTED, number of workers) of a pool."""
         requests = [
             (number, dedicated.workers)
             for number, dedicated in self.all.items()
@@ -68,12 +69,12 @@ BACKOFF_MAX_NS = 60_000_000_000
 PAUSE_MAX_NS = 15_000_000_000
 QUARANTINE_AFTER = 7
 _WORKING = (WorkerState.STARTING, WorkerState.IDLE, WorkerState.BUSY)
-PACE_WINDOW_US = 1e6  # of busy time, after which what was learned counts half
-GROW_BACKLOG_US = 500_000.0  # expected waiting work a worker, from which one more is worth a start
+PACE_WINDOW_US = 1e6  # busy time after which earlier observations count half
+GROW_BACKLOG_US = 500_000.0  # waiting work per worker that is worth the start of one more
 
 
 class Worker(msgspec.Struct, eq=False):
-    """A resident worker and the tasks it holds, in the order it runs them."""
+    """Resident worker and the tasks that it holds, in the order in which it runs them."""
 
     name: str
     pool: str
@@ -86,60 +87,65 @@ class Worker(msgspec.Struct, eq=False):
     host: NodeState  # of rank 0
     ranks: int = 1
     reserved: int = 0  # memory of each rank, as long as it lives
-    gpus: tuple[str, ...] = ()  # of its host, as long as it lives
+    gpus: tuple[str, ...] = ()  # GPUs of its host that it has as long as it lives
     restarts: int = 0
     node: str = ""  # as the worker reported it
     pid: int = 0
-    slots: int = 0  # granted, over all ranks; given back when it runs dry
-    granted_slots: int = (
-        0  # granted to its task at first, if some may be taken back: see `resizing`
-    )
+    slots: int = 0  # granted, over all ranks; released when it holds no task
+    granted_slots: int = 0  # first grant of a task whose slots may be taken back, see `resizing`
     resized: bool = False  # its task ran on different numbers of slots
     memory_bytes: int = 0  # granted beyond what it reserves
     kept_bytes: int = 0  # granted to states that it keeps between tasks
-    kept_s: float = 0.0  # how long after the task that keeps one has ended
-    kept_until_ns: int = 0  # when that grant ends; 0: there is none, or that task has not ended
+    kept_s: float = 0.0  # lifetime of a kept state after the end of its task
+    kept_until_ns: int = 0  # end of that grant; 0: no grant, or the task has not ended
     rss_bytes: int = 0
-    passes: tuple[int, int, int] = (0, 0, 0)  # at its last beat: of this task, done, of so many
-    compiling: int = 0  # at its last beat: the task whose kernels it compiled; 0: none
+    # At its last heartbeat: (task, sweeps done, sweeps in total).
+    passes: tuple[int, int, int] = (0, 0, 0)
+    compiling: int = 0  # at its last heartbeat: the task whose kernels it compiled; 0: none
     tasks: int = 0
     held: dict[int, TaskRecord] = msgspec.field(default_factory=dict)
     held_us: float = 0.0
-    working_since_ns: int = 0  # since when it works on what it holds; 0: it does not
-    idle_beats: int = 0  # in a row, while it holds tasks
-    # Tasks that ended before it began them, and that it was asked to skip, until it answers: their
-    # fence, and once it runs one all the same, when it is killed if it still does.
+    working_since_ns: int = 0  # begin of its work on the held tasks; 0: it does not work
+    idle_beats: int = 0  # consecutive idle heartbeats while it holds tasks
+    # Tasks that ended before it began them and that it was asked to skip, until it answers: (fence,
+    # 0), or (fence, time of its kill) once it runs one all the same.
     skipped: dict[int, tuple[int, int]] = msgspec.field(default_factory=dict)
     killed: str = ""  # why the service killed it
-    leaving: str = ""  # why it gets nothing more, if so
-    reservation_id: int = 0  # it runs only tasks of this one; REQUESTED; 0: of any
-    reserved_since_ns: int = 0  # since when
+    leaving: str = ""  # reason why it gets no more tasks; "": it may get some
+    reservation_id: int = 0  # it runs only tasks of this one; REQUESTED; 0: any task
+    reserved_since_ns: int = 0
 
     @property
     def is_live(self) -> bool:
-        """Will it run further tasks of its pool?"""
+        """True if the worker will run further tasks of its pool."""
         return self.state in _WORKING and not self.leaving
 
 
 def memory_for(worker: Worker, record: TaskRecord) -> int:
-    """Bytes that a worker could have for a task now: what it reserves, and what is free on its node
-    and not claimed."""
+    """Return the bytes that a worker could have for a task now.
+
+    They are the memory that it reserves and the memory that is free on its node and not claimed.
+    """
     host = worker.host
     free = host.free_memory - host.claimed_memory + worker.reserved
     return free - host.backfill_memory if record.cost_us > LONG_US else free
 
 
 def speedup_slots(worker: Worker) -> int:
-    """Slots by which to divide a task's one-slot cost. 1 for workers of several ranks: their cost
-    estimate already counts the ranks."""
+    """Return the slots by which to divide a task's one-slot cost.
+
+    1 for workers of several ranks: their cost estimate already counts the ranks.
+    """
     return max(1, worker.slots) if worker.ranks == 1 else 1
 
 
 class WorkerEfficiency(msgspec.Struct):
-    """The share of a busy worker's time that its tasks run; the rest is overhead and transport.
-    Learned from the tasks that ended last."""
+    """Share of a busy worker's time in which its tasks run; the rest is overhead and transport.
 
-    work_us: float = 20_000.0  # a guess that little outweighs: as fast as expected
+    The share is learned from the tasks that ended last.
+    """
+
+    work_us: float = 20_000.0  # initial guess of small weight: as fast as expected
     busy_us: float = 20_000.0
 
     @property
@@ -147,7 +153,7 @@ class WorkerEfficiency(msgspec.Struct):
         return self.work_us / self.busy_us
 
     def learn(self, work_us: float, busy_us: float) -> None:
-        """Count so much run time of tasks in so much busy time."""
+        """Count `work_us` of run time of tasks in `busy_us` of busy time."""
         self.work_us += work_us
         self.busy_us += busy_us
         if self.busy_us > PACE_WINDOW_US:
@@ -156,33 +162,32 @@ class WorkerEfficiency(msgspec.Struct):
 
 
 class Pool:
-    """The workers of one kind and the tasks that wait for them."""
+    """Workers of one kind and the tasks that wait for them."""
 
     def __init__(self, spec: PoolSpec, base: str = "") -> None:
         self.spec = spec
-        self.base = base  # the pool it was made for, on demand; "": none
+        self.base = base  # the pool for which it was made on demand; "": none
         self.queue = PoolQueue()
-        self.small = WorkerEfficiency()  # of tasks that travel with others
+        self.small = WorkerEfficiency()  # for tasks that travel with others
         self.large = WorkerEfficiency()
         self.workers: dict[str, Worker] = {}
         self.starts: dict[str, int] = {}  # by worker name
         self.failures = 0
-        self.pauses = 0  # in a row
+        self.pauses = 0  # consecutive
         self.next_start_ns = 0
         self.reason = ""
         self.hardware_qubits = 0  # of its worker's hardware, once described
-        self.shortage = ""  # what is lacking to start the worker it should have
-        self.overcommit = False  # may it have more workers than its nodes hold?
+        self.shortage = ""  # resource that is lacking to start a worker
+        self.overcommit = False  # it may have more workers than its nodes hold
 
     @property
     def device(self) -> str:
-        """The name of the device: of the pool itself, or of the pool it was made for."""
+        """Name of the device: of the pool itself, or of the pool for which it was made."""
         return self.base or self.spec.name
 
     @property
     def is_exclusive(self) -> bool:
-        """One task at a time and no prefetch: its worker holds hardware, and waits for it without a
-        slot."""
+        """True if its worker holds hardware: one task at a time, no prefetch and no slot."""
         return bool(self.spec.provider)
 
     @property
@@ -193,16 +198,17 @@ class Pool:
         return sum(worker.is_live for worker in self.workers.values())
 
     def idle(self) -> list[Worker]:
-        """Idle workers that are not dedicated to a reservation."""
+        """Return the idle workers that are not dedicated to a reservation."""
         workers = (w for w in self.workers.values() if w.state == WorkerState.IDLE)
         return [w for w in workers if not (w.leaving or w.reservation_id)]
 
     def kept(self) -> int:
-        """The number of dedicated workers."""
+        """Return the number of dedicated workers."""
         return sum(worker.reservation_id > 0 for worker in self.workers.values())
 
     def target(self, lacking: int = 0) -> int:
-        """How many workers there should be, for what waits and for what reservations lack."""
+        """Return how many workers there should be, for waiting tasks and for workers that
+        reservations lack."""
         spec, waiting = self.spec, len(self.queue)
         live = self.live()
         if lacking:
@@ -217,7 +223,7 @@ class Pool:
         return max(spec.min, live)
 
     def _has_room(self) -> bool:
-        """Is a worker starting, or could an idle one start a task now?"""
+        """Return whether a worker is starting, or an idle one could start a task now."""
         return any(
             w.state == WorkerState.STARTING
             or (w.state == WorkerState.IDLE and w.host.free_slots > w.host.claimed_slots)
@@ -231,11 +237,12 @@ class Pool:
         self.pauses = 0
 
     def record_success(self) -> None:
-        """A worker did its work: forget earlier failures."""
+        """Forget earlier failures, because a worker did its work."""
         self.failures, self.reason, self.next_start_ns = 0, "", 0
 
     def record_failure(self, why: str, now_ns: int) -> RecordEvent:
-        """A worker was lost and no task is to blame."""
+        """Record the loss of a worker for which no task is to blame; delay or stop further
+        starts."""
         self.failures += 1
         wait_ns = min(BACKOFF_MAX_NS, BACKOFF_FIRST_NS << (self.failures - 1))
         self.next_start_ns = now_ns + wait_ns
@@ -249,8 +256,10 @@ class Pool:
         )
 
     def back_off(self, now_ns: int) -> None:
-        """Delay the next start: a worker was lost for a reason outside its pool. Those lost
-        together count once."""
+        """Delay the next start, because a worker was lost for a reason outside its pool.
+
+        Workers lost together count once.
+        """
         if now_ns >= self.next_start_ns:
             self.pauses += 1
         wait_ns = min(PAUSE_MAX_NS, BACKOFF_FIRST_NS << max(0, self.pauses - 1))

@@ -1,8 +1,8 @@
-"""The scheduler's data, and the bookkeeping that keeps its invariants.
+"""Data of the scheduler, and the bookkeeping that keeps its invariants.
 
 Invariant (see `simenv.scheduler.invariants`): each unfinished task is in exactly one place, granted
-slots never exceed those of a node, and what a worker reserves or a task is granted is released
-exactly once. Only modules of `simenv.scheduler` write to it; the service reads it.
+slots never exceed those of a node, and resources that a worker reserves or a task is granted are
+released exactly once. Only modules of `simenv.scheduler` write to it; the service reads it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from simenv.scheduler.state.owner_quotas import Quotas
 from simenv.scheduler.state.paced import LOOKAHEAD_NS, PacedDevice, PacedDevices
 from simenv.scheduler.state.pools import DedicatedWorkers, Pool, Worker, gang_spec
 
-KEPT_MARGIN_NS = 2_000_000_000  # after a worker has dropped a state that it kept
+KEPT_MARGIN_NS = 2_000_000_000  # margin between the drop of a kept state and the end of its grant
 
 
 class SchedulerState:
@@ -62,21 +62,21 @@ class SchedulerState:
         self.paced = PacedDevices()
         self.outages: set[str] = set()  # devices that start nothing
         self.pools: dict[str, Pool] = {}
-        self.gangs: list[Pool] = []  # those of `pools` whose workers have several ranks
+        self.gangs: list[Pool] = []  # pools whose workers have several ranks
         self.workers: dict[str, Worker] = {}
-        self.wide: dict[str, Worker] = {}  # whose task may give slots back, see `resizing`
+        self.wide: dict[str, Worker] = {}  # workers whose task may give slots back, see `resizing`
         self.unreaped_workers: dict[str, int] = {}  # start of lost workers that may still run
         self.nodes = NodeTable(limits)
-        self._capacity: tuple[int, Capacity] | None = None  # of that version of `ledger`
+        self._capacity: tuple[int, Capacity] | None = None  # with the version of `nodes`
         self._rerouted: dict[Route, Route] = {}
         self.estimator = Estimator()
         self.queued_bytes = 0
         self.running = 0
         self.ended = dict.fromkeys(TaskState, 0)
         self.lost_attempts = 0
-        self.last_short_ns = -(10**18)  # when a short task last came in
-        self.taken_ns = -(10**18)  # when a running task last lost a slot to a short one
-        self.gang_ended_ns = -(10**18)  # when a task of several ranks last gave back its slots
+        self.last_short_ns = -(10**18)  # last submission of a short task
+        self.taken_ns = -(10**18)  # time when a running task last lost a slot to a short one
+        self.gang_ended_ns = -(10**18)  # time when a task of several ranks last released its slots
         self.draining = False
         self.incidents = crashes.CrashIncidents()
         self.deadlines = Deadlines()
@@ -87,12 +87,12 @@ class SchedulerState:
 
     @property
     def free_slots(self) -> int:
-        """Slots that no task has, over all nodes."""
+        """Slots of all nodes that no task has."""
         return self.nodes.free_slots
 
     @property
     def free_memory(self) -> int:
-        """Bytes that nobody has, over all nodes."""
+        """Bytes of all nodes that are neither granted nor reserved."""
         return self.nodes.free_memory
 
     def fence(self, record: TaskRecord) -> int:
@@ -100,13 +100,13 @@ class SchedulerState:
 
     @property
     def is_busy(self) -> bool:
-        """Does any worker hold a task, or a paced device run one?"""
+        """True if a worker holds a task or a paced device runs one."""
         return bool(self.paced.held) or any(worker.held for worker in self.workers.values())
 
     @property
     def is_active(self) -> bool:
-        """Should the next tick come soon: are actions deferred, tasks to be ended, or do workers
-        run, start or end?"""
+        """True if the next tick should come soon: actions are deferred, tasks are to be ended, or
+        workers run, start or end."""
         return bool(self.deferred_actions or self.dependencies.failed or self.paced.held) or any(
             worker.state in (WorkerState.BUSY, WorkerState.STARTING, WorkerState.DRAINING)
             for worker in self.workers.values()
@@ -114,18 +114,19 @@ class SchedulerState:
 
     @property
     def lacks_workers(self) -> bool:
-        """Does any task wait in a pool that has no worker at all?"""
+        """True if a task waits in a pool that has no worker at all."""
         return any(not pool.workers and len(pool.queue) for pool in self.pools.values())
 
     def allocation_ends(self, now_ns: int) -> bool:
-        """Is the end of the allocation so near that the service should drain?"""
+        """Return whether the end of the allocation is so near that the service should drain."""
         end_ns = self.limits.end_ns
         return bool(end_ns) and now_ns >= end_ns - END_MARGIN_NS
 
     # --- nodes ---------------------------------------------------------------------------------
 
     def capacity(self) -> Capacity:
-        """The capacity of the nodes that are up; recomputed only after a node came or went."""
+        """Return the capacity of the nodes that are up; recomputed only when a node came or
+        went."""
         cached = self._capacity
         if cached is None or cached[0] != self.nodes.version:
             cached = self._capacity = (self.nodes.version, self._present_capacity())
@@ -146,7 +147,8 @@ class SchedulerState:
         return Capacity(limits, present, "; ".join(away))
 
     def unplaceable_reason(self, route: Route) -> str:
-        """Why a route fits none of the nodes that are up; "" if it fits, or if no node is up."""
+        """Return why a route fits none of the nodes that are up; "" if it fits, or if no node is
+        up."""
         capacity = self.capacity()
         pool = self.pools.get(base_of(route.pool) or route.pool)
         if capacity.is_whole or pool is None or pool.is_exclusive:
@@ -154,7 +156,8 @@ class SchedulerState:
         return unplaceable_reason(capacity, pool.spec, route)
 
     def reroute(self, route: Route) -> Route:
-        """The route, on this start's pools and nodes, of a task accepted before it. ConfigError."""
+        """Return the route, on this start's pools and nodes, of a task accepted before. Raises
+        ConfigError."""
         cached = self._rerouted.get(route)
         if cached is None:
             pools = tuple(pool.spec for pool in self.pools.values() if not pool.base)
@@ -164,7 +167,7 @@ class SchedulerState:
     # --- pools ---------------------------------------------------------------------------------
 
     def pool_of(self, route: Route) -> Pool:
-        """The pool a task waits in; a pool of several ranks is made on demand."""
+        """Return the pool in which a task waits; a pool of several ranks is made on demand."""
         pool = self.pools.get(route.pool)
         if pool is None:
             base = self.pools[base_of(route.pool)]
@@ -233,15 +236,15 @@ class SchedulerState:
         if record.incident:
             self.incidents.cleared(record)
         if self.reservations.by_task:
-            self.reservations.settle(record.number, 0)  # what ran has been settled before
+            self.reservations.settle(record.number, 0)  # tasks that ran have been settled before
 
     def grace_ns(self, record: TaskRecord) -> int:
-        """Time within which a worker must stop a task after it was asked to."""
+        """Return the time in ns within which a worker must stop a task after a stop request."""
         held = self.pools[record.route.pool].is_exclusive
         return HARDWARE_GRACE_NS if held else STOP_GRACE_NS
 
     def worker_became_idle(self, worker: Worker, now_ns: int) -> None:
-        """Release what a worker was granted: it holds no task any more."""
+        """Release the resources granted to a worker that holds no task any more."""
         self.release_resources(worker)
         if worker.kept_bytes:
             end_ns = worker.kept_until_ns or now_ns + round(worker.kept_s * 1e9) + KEPT_MARGIN_NS
@@ -277,13 +280,13 @@ class SchedulerState:
         return [RetireWorker(worker.name, worker.leaving, worker.start)]
 
     def release_from_reservation(self, worker: Worker) -> None:
-        """Take a worker from its reservation; an idle one gives its slot back."""
+        """Take a worker from its reservation; an idle one releases its slot."""
         worker.reservation_id = 0
         if worker.slots and not worker.held:
             self.release_resources(worker)
 
     def release_resources(self, worker: Worker) -> None:
-        """Free the slots and memory granted to a worker; one of a reservation retains a slot."""
+        """Free the slots and memory granted to a worker; a dedicated one retains a slot."""
         host, retained = worker.host, 0
         if worker.granted_slots:
             worker.granted_slots, worker.resized = 0, False
@@ -298,7 +301,7 @@ class SchedulerState:
         worker.slots, worker.memory_bytes = retained, 0
 
     def remove_worker(self, worker: Worker) -> None:
-        """Remove a worker that is gone and free all it had."""
+        """Remove a worker that is gone and free all its resources."""
         del self.workers[worker.name]
         del self.pools[worker.pool].workers[worker.name]
         worker.held, worker.reservation_id = {}, 0

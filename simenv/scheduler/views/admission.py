@@ -1,4 +1,5 @@
-"""Whether tasks and reservations may be admitted now, beside the capacity that a ledger counts."""
+"""Admission of tasks and reservations by the present state, besides the capacity that a ledger
+counts."""
 
 from __future__ import annotations
 
@@ -18,19 +19,20 @@ MIN_BOUND_NS = 20_000_000
 
 
 def draining_refusal(state: SchedulerState, routes: list[Route]) -> str:
-    """Why a draining device accepts none of these tasks; "" if all are accepted."""
+    """Return why a draining device accepts none of these tasks; "" if all are accepted."""
     if state.controls.is_restricting:
         for name in {route.pool for route in routes}:
             device = base_of(name) or name
             if state.controls.why_closed(device, starts=False):
                 draining = state.controls.of(device).state == DRAINING
-                what = f"pool {device}" if draining else "it all"
+                what = f"pool {device}" if draining else "the environment"
                 return f"{what} is draining and accepts nothing new"
     return ""
 
 
 def availability_veto(state: SchedulerState, ask: ReservationRequest) -> PolicyVerdict | None:
-    """Why a valid request cannot be accepted, whatever credits or rate there are."""
+    """Return why a valid request cannot be accepted, whatever credits or rate remain; None if it
+    can."""
     pool = state.pools.get(ask.device)
     if ask.device and (pool is None or pool.base):
         names = ", ".join(name for name, each in state.pools.items() if not each.base)
@@ -52,7 +54,8 @@ def availability_veto(state: SchedulerState, ask: ReservationRequest) -> PolicyV
 
 
 def owner_veto(state: SchedulerState, ask: ReservationRequest, owner: str) -> PolicyVerdict | None:
-    """The owner's limit that a reservation would pass; None if there is none."""
+    """Return the verdict of the owner's limit that a reservation would pass; None if there is
+    none."""
     if not owner:
         return None
     limits, use = state.quotas.of(owner), owner_usage.of_owner(state, owner)
@@ -77,8 +80,11 @@ def reservation_units(
     routes: list[Route],
     works: list[Workload],
 ) -> tuple[list[int], list[SimenvError]]:
-    """The units of a reservation that each task takes, and an error for each that it cannot take.
-    `works`: the size of each task's program."""
+    """Return the units of a reservation that each task takes, and an error for each task that
+    cannot have them.
+
+    `works`: the size of each task's program.
+    """
     units: list[int] = []
     errors: list[SimenvError] = []
     number, device = reservation.grant.id, reservation.grant.ask.device
@@ -115,5 +121,5 @@ def reservation_units(
 
 
 def reason_text(code: int) -> str:
-    """A reason of admission in an error message."""
+    """Return a reason of admission as text for an error message."""
     return f"reason {code}, {AdmissionReason(code).name.lower().replace('_', ' ')}"

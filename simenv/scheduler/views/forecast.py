@@ -1,7 +1,7 @@
-"""Forecasts of waiting times: from the work ahead of a task, and from how fast a pool works it off.
+"""Forecasts of waiting times, from the work ahead of a task and the speed of its pool.
 
-Expected work is slot time by the estimator as it is now. The efficiency of busy workers is learned,
-for small tasks apart from others: of those most is overhead. A forecast is a snapshot; -1 means
+Expected work is slot time by the present estimator. The efficiency of busy workers is learned,
+separately for small tasks, most of whose time is overhead. A forecast is a snapshot; -1 means
 unknown.
 """
 
@@ -20,21 +20,22 @@ from simenv.scheduler.state.pools import Pool, Worker, speedup_slots
 from simenv.scheduler.state.state import SchedulerState
 
 UNKNOWN = -1.0
-EXACT = 256  # tasks from the front that are placed one by one, and
-MAX_EXACT = 1_000  # at most, when many are asked for: 10,000 would take the loop 50 to 160 ms
+EXACT = 256  # tasks from the front that are placed one by one,
+MAX_EXACT = 1_000  # and the most if many are requested: 10,000 would take the loop 50 to 160 ms
 MIN_START_US = 50_000.0
 MIN_US = 0.1
 
 
 class Front(msgspec.Struct, frozen=True):
-    """The first tasks of a queue: when each starts, and when each slot is free after them."""
+    """First tasks of a queue: the time at which each starts, and at which each slot is free after
+    them."""
 
     begins_us: dict[int, float]
     free_us: list[float]
 
 
 class Forecast:
-    """A snapshot; `count`: for how many tasks it will be used."""
+    """Snapshot of waiting times; `count`: number of tasks for which it will be used."""
 
     def __init__(self, state: SchedulerState, now_ns: int, count: int = 1) -> None:
         self._state = state
@@ -45,14 +46,14 @@ class Forecast:
         self._costs: dict[tuple[int, int, int], float] = {}
 
     def pool_us(self, pool: Pool) -> float:
-        """Time until a task of priority 0 that is accepted now would start."""
+        """Return the time until a task of priority 0 that is accepted now would start."""
         if len(pool.queue) <= EXACT and pool.queue.is_line and _starts_tasks(self._state, pool):
             front = self._front(pool)
             return min(front.free_us, default=UNKNOWN)
         return self._wait_us(pool, 0, pool.queue.work_before_new(self._now_ns))
 
     def task_us(self, record: TaskRecord) -> float:
-        """Time until a task starts that waits or was sent; UNKNOWN for others."""
+        """Return the time until a waiting or sent task starts; UNKNOWN for others."""
         pool = self._state.pools.get(record.route.pool)
         if pool is None or record.stopping or record.phase in (Phase.PARKED, Phase.DEPENDENT):
             return UNKNOWN
@@ -72,7 +73,7 @@ class Forecast:
         return self._wait_us(pool, reservation, pool.queue.work_before(record))
 
     def _front(self, pool: Pool) -> Front:
-        """The first tasks of the pool's queue: each is placed on the slot that is free first."""
+        """Place the first tasks of the pool's queue, each on the slot that is free first."""
         front = self._fronts.get(pool.spec.name)
         if front is None:
             free_us = list(self._slots_us(pool, 0))
@@ -86,7 +87,7 @@ class Forecast:
         return front
 
     def _sent_us(self, pool: Pool, record: TaskRecord) -> float:
-        """Time until a task starts that its worker holds."""
+        """Return the time until a task that its worker holds starts."""
         worker = self._state.workers[record.worker]
         ahead_us = 0.0
         for number, other in worker.held.items():
@@ -96,7 +97,7 @@ class Forecast:
         return max(0.0, ahead_us / speedup_slots(worker) - self._since_us(worker))
 
     def _takes_us(self, pool: Pool, record: TaskRecord) -> float:
-        """Expected time of a worker for a task on one slot."""
+        """Return the expected time that a worker needs for a task on one slot."""
         cost_us = self._cost_us(record)
         return cost_us / (pool.small if cost_us <= SMALL_US else pool.large).speed
 
@@ -121,7 +122,8 @@ class Forecast:
         return slots_us
 
     def _wait_us(self, pool: Pool, reservation: int, backlog: Backlog) -> float:
-        """Time until so much work is done and a slot is free; `reservation`: on its workers."""
+        """Return the time until this work is done and a slot is free; `reservation`: on its
+        workers."""
         if not _starts_tasks(self._state, pool):
             return UNKNOWN
         lanes = self._slots_us(pool, reservation)
@@ -129,7 +131,7 @@ class Forecast:
             return UNKNOWN
         left_us = backlog.small_us / pool.small.speed + backlog.large_us / pool.large.speed
         head = pool.queue.head(reservation=reservation)
-        if head is not None:  # what was learned since holds for the others as for this one
+        if head is not None:  # a factor learned since applies to the others as to this one
             left_us *= self._cost_us(head) / max(head.cost_us, MIN_US)
         level, count = lanes[0], 1
         for free_us in lanes[1:]:
@@ -141,7 +143,8 @@ class Forecast:
         return level + left_us / count
 
     def _free_us(self, pool: Pool, reservation: int) -> list[float]:
-        """When each slot that its workers can have becomes free, in order."""
+        """Return the time until each slot that the pool's workers can have becomes free, in
+        ascending order."""
         if pool.spec.ranks > 1:
             return self._gang_us(pool)
         starts_us: list[float] = []
@@ -184,7 +187,8 @@ class Forecast:
         return sorted(starts_us)[: min([max_slots, *bounds])]
 
     def _gang_us(self, pool: Pool) -> list[float]:
-        """When each worker of several ranks can start a task: it needs all its slots at once."""
+        """Return the time until each worker of several ranks can start a task, with all its slots
+        at once."""
         starts_us = []
         for worker in pool.workers.values():
             if worker.leaving:
@@ -201,7 +205,7 @@ class Forecast:
         return sorted(starts_us) or [START_NS / 1e3]
 
     def _left_us(self, pool: Pool, worker: Worker) -> float:
-        """Time until a worker has completed what it holds."""
+        """Return the time until a worker has completed the tasks that it holds."""
         took_us = sum(self._takes_us(pool, record) for record in worker.held.values())
         return max(0.0, took_us / speedup_slots(worker) - self._since_us(worker))
 
@@ -210,7 +214,8 @@ class Forecast:
 
 
 def device_ns(state: SchedulerState, device: str, now_ns: int) -> int:
-    """Time until a task accepted now for a device would start: the least of all its pools."""
+    """Return the time in ns until a task accepted now for a device would start, the least of all
+    its pools; -1 if unknown."""
     forecast = Forecast(state, now_ns)
     pools = [pool for pool in state.pools.values() if not pool.base]
     matching = [
@@ -221,7 +226,8 @@ def device_ns(state: SchedulerState, device: str, now_ns: int) -> int:
 
 
 def _starts_tasks(state: SchedulerState, pool: Pool) -> bool:
-    """Does the pool start tasks: is it neither draining, quarantined, scaled to zero nor paused?"""
+    """Return whether the pool starts tasks: not draining, quarantined, scaled to zero, paused or in
+    an outage."""
     if state.draining or pool.is_quarantined or not (pool.spec.max or pool.workers):
         return False
     return not (state.controls.is_shut(pool.device) or pool.device in state.outages)

@@ -32,7 +32,7 @@ from simenv.scheduler.views.forecast import Forecast
 
 
 def closed_pools(state: SchedulerState) -> tuple[tuple[str, str], ...]:
-    """The pools that accept no program now, and why."""
+    """Return the pools that accept no program now, with the reasons."""
     closed = []
     for pool in state.pools.values():
         info = pool_info(state, pool)
@@ -43,7 +43,7 @@ def closed_pools(state: SchedulerState) -> tuple[tuple[str, str], ...]:
 
 
 def target_info(state: SchedulerState, device: str) -> TargetInfo:
-    """The controls of a device and the tasks of it. NotFoundError."""
+    """Return the controls of a device and the counts of its tasks. Raises NotFoundError."""
     check_device(state, device)
     control, order = state.controls.of(device), state.controls.queue_policy(device)
     pools = pools_of(state, device)
@@ -73,7 +73,7 @@ def target_info(state: SchedulerState, device: str) -> TargetInfo:
 
 
 def pool_infos(state: SchedulerState, now_ns: int = 0) -> list[PoolInfo]:
-    """All pools; `now_ns` 0: without forecasts of their waits."""
+    """Return all pools; `now_ns` 0: without forecasts of their waits."""
     listed = [pool_info(state, pool) for pool in state.pools.values()]
     if not now_ns:
         return listed
@@ -86,7 +86,7 @@ def pool_infos(state: SchedulerState, now_ns: int = 0) -> list[PoolInfo]:
 
 
 def pool_info(state: SchedulerState, pool: Pool) -> PoolInfo:
-    """One pool, without a forecast."""
+    """Return one pool, without a forecast."""
     spec, workers = pool.spec, list(pool.workers.values())
     ready = sum(w.state in (WorkerState.IDLE, WorkerState.BUSY) for w in workers)
     busy = sum(w.state == WorkerState.BUSY for w in workers)
@@ -119,12 +119,12 @@ def pool_info(state: SchedulerState, pool: Pool) -> PoolInfo:
 
 
 def node_infos(state: SchedulerState) -> list[NodeInfo]:
-    """All nodes."""
+    """Return all nodes."""
     return [node_info(state, host) for host in state.nodes.hosts.values()]
 
 
 def node_info(state: SchedulerState, host: NodeState) -> NodeInfo:
-    """One node and the workers on it."""
+    """Return one node and the workers on it."""
     node = host.node
     return NodeInfo(
         name=node.name,
@@ -142,8 +142,11 @@ def node_info(state: SchedulerState, host: NodeState) -> NodeInfo:
 
 
 def device_usage(state: SchedulerState, device: str) -> tuple[int, HeldCapacity, HeldCapacity]:
-    """Active reservations of a device, or of all devices for ""; the capacity of them that tasks
-    without a worker hold, and that tasks with a worker hold."""
+    """Return (active reservations, capacity held by tasks without a worker, capacity held by tasks
+    with one).
+
+    The values are of one device, or of all devices for "".
+    """
     ledger = state.reservations
     reservations = [r for r in ledger.all.values() if device in ("", r.grant.ask.device)]
     assigned: dict[int, int] = {}  # units by reservation
@@ -168,7 +171,8 @@ def _sum(parts: Iterable[HeldCapacity]) -> HeldCapacity:
 
 
 def running_tasks(state: SchedulerState, reservation: ReservationEntry) -> list[int]:
-    """A reservation's tasks that a worker holds; of one that is over, all that are yet to end."""
+    """Return a reservation's tasks that a worker holds; for a closed one, all that are yet to
+    end."""
     if reservation.is_over:
         return list(reservation.holds)
     by_task = state.reservations.by_task
@@ -177,7 +181,7 @@ def running_tasks(state: SchedulerState, reservation: ReservationEntry) -> list[
 
 
 def running_counts(state: SchedulerState) -> Counter[int]:
-    """How many tasks of each live reservation workers hold, by reservation number."""
+    """Return how many tasks of each live reservation workers hold, by reservation number."""
     by_task = state.reservations.by_task
     held = (by_task.get(task) for worker in state.workers.values() for task in worker.held)
     return Counter(reservation.grant.id for reservation in held if reservation is not None)
@@ -186,7 +190,8 @@ def running_counts(state: SchedulerState) -> Counter[int]:
 def reservation_info(
     state: SchedulerState, reservation: ReservationEntry, counts: Mapping[int, int] | None = None
 ) -> ReservationInfo:
-    """One reservation. `counts`: the result of `running_counts`, for a caller that lists many."""
+    """Return one reservation. `counts`: result of `running_counts`, for a caller that lists
+    many."""
     if reservation.is_over:
         count = len(reservation.holds)
     elif counts is None:

@@ -1,4 +1,4 @@
-"""Why a task waits: what must happen before it is assigned."""
+"""Pending reason of a task: the event that must happen before the task is assigned."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simenv.text import duration, size
 
 
 def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> str:
-    """The reason as text for clients; "" if it runs."""
+    """Return the reason as text for clients; "" if the task runs."""
     if record.stopping:
         return f"stopping: {record.stopping}"
     if record.phase == Phase.RUNNING:
@@ -60,12 +60,13 @@ def pending_reason(state: SchedulerState, record: TaskRecord, now_ns: int) -> st
 
 
 def outage_reason(pool: Pool) -> str:
-    """Name the outage of the device of a pool."""
+    """Return the pending reason for an outage of the pool's device."""
     return f"outage of device {pool.spec.device}"
 
 
 def _dependency_reason(state: SchedulerState, record: TaskRecord) -> str:
-    """The first task that it waits for, with its state, and how many more there are."""
+    """Return the first unfinished parent of the task with its state, and the number of further
+    ones."""
     parent, count = state.dependencies.first_parent(record)
     if not parent:
         failed = state.dependencies.by_task[record.number].failed_parent
@@ -76,7 +77,7 @@ def _dependency_reason(state: SchedulerState, record: TaskRecord) -> str:
 
 
 def _on_device(state: SchedulerState, record: TaskRecord, now_ns: int) -> str:
-    """Where the run of a task stands whose result is held."""
+    """Return the position on the device of a run whose result is held."""
     run = state.paced.held[record.number].runs[record.number]
     name = state.pools[record.route.pool].spec.device
     if now_ns < run.begin_ns:
@@ -85,7 +86,7 @@ def _on_device(state: SchedulerState, record: TaskRecord, now_ns: int) -> str:
 
 
 def _held_back(state: SchedulerState, pool: Pool) -> str:
-    """The control of its device that holds it back; "" if none does."""
+    """Return the control of the pool's device that holds its tasks back; "" if none does."""
     if not state.controls.is_restricting:
         return ""
     for device in (pool.device, ""):
@@ -95,7 +96,7 @@ def _held_back(state: SchedulerState, pool: Pool) -> str:
             return f"{name} is paused{note if control.reason else ''}"
     if state.controls.room(pool):
         return ""
-    return f"as many tasks run as pool {pool.device} may have at once"
+    return f"pool {pool.device} has reached its limit of tasks in flight"
 
 
 def _is_ready(worker: Worker) -> bool:
@@ -122,7 +123,7 @@ def _no_worker(state: SchedulerState, pool: Pool) -> str:
 
 
 def _gang_reason(state: SchedulerState, record: TaskRecord, idle: list[Worker], now_ns: int) -> str:
-    """The reason of a task of several ranks whose worker is ready."""
+    """Return the reason of a task of several ranks whose worker is ready."""
     worker = min(idle, key=_missing_slots)
     if not gang_scheduling.may_use_last_slots(state, worker.ranks, record, now_ns):
         return LAST_SLOTS
@@ -138,12 +139,13 @@ def _gang_reason(state: SchedulerState, record: TaskRecord, idle: list[Worker], 
 
 
 def _missing_slots(worker: Worker) -> int:
-    """Slots its nodes do not have free, whoever claims them: it may be this task itself."""
+    """Return the slots that its nodes do not have free, whoever claims them: it may be this task
+    itself."""
     return sum(max(0, ranks - host.free_slots) for host, ranks in worker.places)
 
 
 def _single_rank_reason(record: TaskRecord, idle: list[Worker]) -> str:
-    """The reason of a task of one rank while workers are idle."""
+    """Return the reason of a task of one rank while workers are idle."""
     need = record.route.memory_bytes
     hosts = {w.host.node.name: w.host for w in idle}.values()
     reserved = max(w.reserved for w in idle)

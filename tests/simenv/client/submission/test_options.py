@@ -158,5 +158,5 @@ def test_prefer_keeps_order_without_repeats_and_excludes_pool() -> None:
     assert chosen().task.prefer == ()
     assert chosen(prefer="hardware").task_options(True, None).prefer == ("hardware",)
     assert chosen(prefer=["qpu", "emulator", "qpu"]).task.prefer == ("qpu", "emulator")
-    with pytest.raises(OptionError, match="prefer beside pool"):
+    with pytest.raises(OptionError, match="prefer cannot be combined with pool"):
         chosen(prefer="hardware", pool="qpu")

@@ -145,7 +145,7 @@ def test_request_for_more_dedicated_workers_than_free_slots_is_delayed(host: Cla
     assert host.state.free_slots == 1
     late = host.reserve(workers=2)
     assert (late.status, late.code) == ("delayed", AdmissionReason.DEVICE_UNAVAILABLE)
-    assert late.message == "1 of the 2 workers of pool main can be kept now"
+    assert late.message == "1 of the 2 workers of pool main can be reserved now"
     assert host.reserve(workers=1).status == "accepted"
 
 

@@ -99,12 +99,12 @@ def test_task_that_no_preferred_pool_can_take_goes_to_simulator() -> None:
 def test_hardware_is_used_only_when_asked_for() -> None:
     for circuit in (ghz(3), ghz(200), feed_forward()):
         assert routed(circuit=circuit).engine != "hardware"
-    with pytest.raises(OptionError, match="asked for by its pool"):
+    with pytest.raises(OptionError, match="cannot be selected directly"):
         routed(engine="hardware")
     only = (POOLS[2],)
     with pytest.raises(InfeasibleError) as caught:
         preferences.route(profile(ghz(3)), TaskOptions(), only, LIMITS, KNOWN)
-    assert "a machine is asked for by its pool" in caught.value.hint
+    assert "hardware is selected by its pool" in caught.value.hint
 
 
 def test_named_hardware_pool_refuses_what_it_cannot_run() -> None:
@@ -175,7 +175,7 @@ def test_noise_is_refused_where_no_emulated_pool_takes_the_circuit(
 
 
 def test_preference_together_with_pool_is_refused() -> None:
-    with pytest.raises(OptionError, match="prefer beside pool"):
+    with pytest.raises(OptionError, match="prefer cannot be combined with pool"):
         routed("hardware", pool="qpu")
 
 
