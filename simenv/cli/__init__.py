@@ -1,1 +1,1 @@
-"""The command line. Invariant: `import simenv.cli.app` loads no numpy, qiskit, rich or numba."""
+"""Command line. Invariant: `import simenv.cli.app` loads no numpy, qiskit, rich or numba."""

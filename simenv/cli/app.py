@@ -1,7 +1,7 @@
 """`simenv`: the list of commands and the options that they share.
 
-Invariant: importing this loads typer and msgspec at most, a command's module zmq as well; each
-command imports the rest when it runs, which keeps short commands fast.
+Invariant: the import of this module loads typer and msgspec at most, and the import of a command's
+module also zmq. Each command imports the rest when it runs, which keeps short commands fast.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _MODULES = {name: module for group in _GROUPS.values() for name, module in group
 
 
 class _Grouped(typer.core.TyperGroup):
-    """Show the commands in groups."""
+    """Command group that lists the commands in sections."""
 
     def format_commands(self, _ctx: Any, formatter: Any) -> None:
         """Write the sections of `simenv --help`."""
@@ -87,7 +87,7 @@ class _Grouped(typer.core.TyperGroup):
 
 
 def application(*names: str) -> typer.Typer:
-    """The command line with these commands, or with all."""
+    """Return the command line with these commands, or with all."""
     app = typer.Typer(
         cls=_Grouped,
         rich_markup_mode=None,
@@ -105,7 +105,7 @@ def application(*names: str) -> typer.Typer:
     return app
 
 
-def _called(hoisted: Sequence[str]) -> tuple[str, ...]:
+def _certain_command(hoisted: Sequence[str]) -> tuple[str, ...]:
     """Return the command of a line, if it is certain before typer parses the line."""
     tokens = iter(hoisted)
     for token in tokens:
@@ -138,18 +138,18 @@ def common(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """One command line; the exit code."""
+    """Run one command line; return the exit code."""
     common_words = arguments[: arguments.index("--")] if "--" in arguments else arguments
 
     def call() -> object:
         argv = hoist(arguments)
-        command = typer.main.get_command(application(*_called(argv)))
+        command = typer.main.get_command(application(*_certain_command(argv)))
         return command.main(argv, prog_name="simenv", standalone_mode=False)
 
     return guarded(call, as_json="--json" in common_words, debug="--debug" in common_words)
 
 
 def main() -> None:
-    """The command line of this process. SIGTERM ends it as tidily as an error does."""
+    """Run the command line of this process. SIGTERM ends it as cleanly as an error does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(run(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The console script. Invariant: it imports nothing before it can be interrupted tidily."""
+"""Console script. Invariant: it imports nothing before an interrupt is handled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ INTERRUPTED = 130
 
 
 def main() -> None:
-    """`simenv.cli.app.main`, which takes a moment to load."""
+    """Run `simenv.cli.app.main`, whose import takes a moment."""
     try:
         from simenv.cli import app
 

@@ -20,12 +20,12 @@ from simenv.errors import SimenvError
 
 USAGE = 2
 INTERRUPTED = 130
-# typer brings its own copy of click, or click itself; both have the base of all usage errors here.
+# typer has its own copy of click, or uses click; in both, this is the base of all usage errors.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
-    """Run `call`; the exit code, after the error (if any) has been shown."""
+    """Run `call` and return the exit code; an error is shown before."""
     try:
         code = call()
         terminal.flush()
@@ -33,7 +33,7 @@ def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
         return INTERRUPTED
     except (terminal.ReaderGone, BrokenPipeError):
         terminal.abandon()
-        return 0  # the reader has seen enough
+        return 0  # the reader closed the pipe
     except typer.Abort:
         return INTERRUPTED
     except errors.SimenvError as error:
@@ -47,7 +47,7 @@ def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
         path = context.command_path if context is not None else "simenv"
         show_error(errors.OptionError(message, hint=f"see: {path} --help"), as_json)
         return USAGE
-    except Exception as error:  # noqa: BLE001 - the last border: nobody above to hand it to
+    except Exception as error:  # noqa: BLE001 - the outermost handler
         if debug:
             traceback.print_exc()
         what = f"{type(error).__name__}: {error}"
@@ -60,7 +60,7 @@ def guarded(call: Callable[[], object], as_json: bool, debug: bool) -> int:
 
 
 def as_object(error: errors.SimenvError) -> dict[str, object]:
-    """The error as `--json` prints it."""
+    """Return the error as `--json` prints it."""
     shown: dict[str, object] = {
         "code": error.code,
         "message": error.message,
@@ -76,11 +76,12 @@ def as_object(error: errors.SimenvError) -> dict[str, object]:
 
 
 def show_error(error: errors.SimenvError, as_json: bool = False) -> None:
-    """What, where and the way out on stderr; with `as_json` the object on stdout too."""
+    """Print the error, its place and its hint on stderr; with `as_json` also the object on
+    stdout."""
     try:
         terminal.flush()
     except (OSError, terminal.ReaderGone):
-        terminal.abandon()  # a full disk, for example: the error itself must still be heard
+        terminal.abandon()  # after a full disk, for example, the error must still be shown
     terminal.note(
         f"{terminal.paint('error', sys.stderr)}: {terminal.clean(error.message, keep=chr(10))}"
     )
@@ -122,7 +123,7 @@ _ARGUMENT = re.compile(
 
 
 def spoken(text: str) -> str:
-    """The text with arguments of `Client.submit` turned into options of `simenv submit`."""
+    """Return the text with arguments of `Client.submit` replaced by options of `simenv submit`."""
     for phrase, replacement in _PHRASES:
         text = phrase.sub(replacement, text)
     result = _ARGUMENT.match(text)
@@ -131,7 +132,7 @@ def spoken(text: str) -> str:
 
 @contextmanager
 def spoken_errors() -> Iterator[None]:
-    """Errors raised inside leave in the command line's words."""
+    """Reword errors raised inside for the command line; see `spoken`."""
     try:
         yield
     except SimenvError as error:

@@ -1,6 +1,7 @@
-"""Listings: one fact a line, fixed columns on a terminal, tabs elsewhere, or one object a line.
+"""Listings: one fact a line, in aligned columns on a terminal, with tabs elsewhere, or one object a
+line.
 
-Invariant: rows are shown as they come, a block at a time; no listing holds more than a block.
+Invariant: rows are shown as they arrive, a block at a time; no listing holds more than a block.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from simenv.errors import OptionError
 Row = TypeVar("Row")
 BLOCK_ROWS = 1_000
 GAP = 2  # columns between two columns of a table
-_WORD = re.compile(r"\w+")  # WORKER(REASON) may be asked for by either word
+_WORD = re.compile(r"\w+")  # WORKER(REASON) can be selected by either word
 
 Columns = Annotated[str, typer.Option("--columns", "-o", help="Columns to show, with commas.")]
 NoHeader = Annotated[bool, typer.Option("--no-header", help="Omit the headers.")]
@@ -42,30 +43,30 @@ _COMMON = (
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[Row]):
-    """A header and how a row fills it."""
+    """Header of a column, and the function from a row to its text."""
 
     header: str
     text: Callable[[Row], str]
     right: bool = False
-    width: int = 0  # at least, in columns: for rows that come one by one
-    optional: int = 0  # on a narrow terminal: left out, the highest first; 0: never
+    width: int = 0  # least width, for rows that arrive one by one
+    optional: int = 0  # order of omission on a narrow terminal, highest first; 0: never
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How the caller wants a listing."""
+    """Options of a listing."""
 
     as_json: bool
     columns: str = ""
     no_header: bool = False
     watch_s: float = 0.0
-    aligned: bool = False  # columns without a terminal too: for people who read it in a log
+    aligned: bool = False  # aligned columns also without a terminal, for readers of a log
     as_csv: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rows(Generic[Row]):
-    """Rows with a word to say beside them, on stderr."""
+    """Rows with a note, which is printed on stderr."""
 
     rows: Iterable[Row]
     note: str
@@ -74,10 +75,10 @@ class Rows(Generic[Row]):
 def listed(
     columns: Sequence[Column[Row]], *, stored: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Make a command of a function from (client, options of its own) to rows.
+    """Return a decorator that makes a command of a function from (client, its own options) to rows.
 
-    It gets the options of every listing, `--columns`, `--no-header` and `--watch`, and `--json`.
-    `stored`: where no service is up, its journal has the answer.
+    The command gets the options of every listing: `--columns`, `--no-header`, `--watch` and
+    `--json`. `stored`: if no service is up, the rows come from its journal.
     """
 
     def decorate(rows: Callable[..., Iterable[Row] | Rows[Row]]) -> Callable[..., None]:
@@ -89,14 +90,14 @@ def listed(
             with common.connect_or_read() if stored else common.connect() as client:
                 listing(columns, style, lambda: rows(client, **values))
 
-        _dress(command, rows)
+        _set_signature(command, rows)
         return command
 
     return decorate
 
 
-def _dress(command: Callable[..., None], rows: Callable[..., Any]) -> None:
-    """Give a command what typer reads of it: its name, its help, its options."""
+def _set_signature(command: Callable[..., None], rows: Callable[..., Any]) -> None:
+    """Set the name, help and signature of a command, which typer reads."""
     _, *own = inspect.signature(rows, eval_str=True, locals={"Client": Any}).parameters.values()
     context = inspect.Parameter("context", _BY_NAME, annotation=typer.Context)
     parameters = [context, *(each.replace(kind=_BY_NAME) for each in own), *_COMMON]
@@ -110,7 +111,7 @@ def listing(
     style: Style,
     fetch: Callable[[], Iterable[Row] | Rows[Row]],
 ) -> None:
-    """Show what `fetch` returns, again and again if asked to watch (until interrupted)."""
+    """Show the rows that `fetch` returns, repeatedly with `--watch` (until interrupted)."""
     chosen = _choose(columns, style.columns)
     while True:
         result = fetch()
@@ -123,13 +124,13 @@ def listing(
         if not style.watch_s:
             return
         terminal.flush()
-        time.sleep(style.watch_s)  # the user's own rhythm: there is no event to wait for
+        time.sleep(style.watch_s)  # interval set by the user: there is no event to wait for
 
 
 def following(
     columns: Sequence[Column[Row]], style: Style, blocks: Iterable[Sequence[Row]]
 ) -> None:
-    """Show block after block as they come; each is on its way before the next is asked for."""
+    """Show each block as it arrives; it is flushed before the next one is requested."""
     _show(_choose(columns, style.columns), style, blocks, flush=True)
 
 
@@ -178,14 +179,16 @@ def _show(
 
 
 def keyed(row: object) -> object:
-    """A row with the names of its fields, and of values in it, where those travel without them."""
+    """Return a row as a dict with the names of its fields, also for nested values encoded as
+    arrays."""
     if isinstance(row, msgspec.Struct):
         return {key: keyed(value) for key, value in msgspec.structs.asdict(row).items()}
     return [keyed(value) for value in row] if isinstance(row, tuple) else row
 
 
 class _Table:
-    """Rows as text. Columns grow as wider cells come; which are shown is decided at the first."""
+    """Rows as text. Columns grow with wider cells; the first rows decide which columns are
+    shown."""
 
     def __init__(self, columns: Sequence[Column[Any]], style: Style) -> None:
         self._columns, self._style = columns, style
@@ -195,7 +198,7 @@ class _Table:
         self.hidden: list[Column[Any]] = []
 
     def print(self, rows: list[list[str]]) -> None:
-        """The headers, if they have not been shown, and these rows."""
+        """Print the headers, unless they have been printed, and these rows."""
         lines, self._header = [*self._header, *rows], []
         if self._style.as_csv:
             text = io.StringIO()

@@ -1,6 +1,6 @@
-"""The options every command has, and the connection they lead to.
+"""Options of every command, and the connection that they select.
 
-`--name`, `--service`, `--json` and `--debug` may stand before or after the verb: `hoist` brings
+`--name`, `--service`, `--json` and `--debug` may stand before or after the command: `hoist` moves
 them to the front before typer reads the line.
 """
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 FLAGS = ("--json", "--debug")
 VALUED = ("--name", "--service")
-_NAMED_THERE = ["devices", "import"]  # `--name` after it is not the environment's
+_NAMED_THERE = ["devices", "import"]  # `--name` after these words names a device
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was said for all commands."""
+    """Values of the options that all commands have."""
 
     name: str | None = None
     service: Path | None = None
@@ -41,18 +41,20 @@ class Settings:
 
     @property
     def named(self) -> bool:
-        """Whether the user meant one environment, so that no other may take its place."""
+        """True if the user named one environment, so that no other may take its place."""
         return bool(self.name or self.service or config.service_file())
 
     def connect(self) -> Client:
-        """A client of the environment that is up; NoServiceError if none is."""
+        """Return a client of the environment that is up. Raises NoServiceError if none is."""
         import simenv
 
         return simenv.connect(self.name, service=self.service)
 
     def connect_or_read(self) -> Client:
-        """A client of the environment that is up, or else one that reads its journal;
-        NoServiceError if there is neither. For commands that change nothing."""
+        """Return a client of the environment that is up, or else one that reads its journal.
+
+        For commands that change nothing. Raises NoServiceError if there is neither.
+        """
         try:
             return self.connect()
         except NoServiceError as error:
@@ -62,21 +64,21 @@ class Settings:
 
 
 def settings_of(context: typer.Context) -> Settings:
-    """The settings of this call."""
+    """Return the settings of this call."""
     settings = context.obj
     assert isinstance(settings, Settings)
     return settings
 
 
 def seconds(value: float | None) -> float | None:
-    """The callback of options in seconds: not negative, and a number at all."""
+    """Callback of options in seconds: the value must be finite and not negative."""
     if value is not None and not 0.0 <= value < math.inf:
         raise typer.BadParameter(f"{value} is not a number of seconds from 0 up")
     return value
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """The same line with the common options in front; what follows `--` stays as it is."""
+    """Return the line with the common options in front; words after `--` stay as they are."""
     front: list[str] = []
     rest: list[str] = []
     tokens = iter(arguments)
@@ -95,7 +97,5 @@ def hoist(arguments: Sequence[str]) -> list[str]:
         else:
             rest.append(token)
     if rest[:1] == ["exec"] and len(rest) > 1 and not {"--", "-h", "--help"} & set(rest):
-        raise OptionError(
-            "simenv exec: where does the command begin?", hint="simenv exec -- CMD ARGS"
-        )
+        raise OptionError("simenv exec: the command must follow --", hint="simenv exec -- CMD ARGS")
     return front + rest

@@ -1,6 +1,7 @@
-"""`simenv keys`: who may use an environment from other machines.
+"""`simenv keys`: keys of users who may use an environment from other machines.
 
-Invariant: a secret key goes into the one file it is meant for; it is shown only where asked for.
+Invariant: a secret key is written only to the file of its owner; it is printed only on request
+(`--out -`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from simenv.model import OwnerLimits, OwnerUse
 if TYPE_CHECKING:
     from simenv.client.keys import KeyStore
 
-_SHOWN_CHARS = 10  # of a public key: enough to tell two apart
+_SHOWN_CHARS = 10  # shown characters of a public key, enough to distinguish keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,11 @@ _KEYS: tuple[Column[KeyRow], ...] = (
     Column("ADDED", lambda key: time.strftime("%Y-%m-%d %H:%M", time.localtime(key.at_s))),
     Column("KEY", lambda key: key.public_key[:_SHOWN_CHARS]),
     Column("TASKS", lambda key: str(key.use.queued_tasks) if key.use else "?", right=True),
-    Column("MAX_TASKS", lambda key: _most(key, "max_queued_tasks"), right=True),
+    Column("MAX_TASKS", lambda key: _limit_text(key, "max_queued_tasks"), right=True),
     Column("SLOTS", lambda key: str(key.use.running_slots) if key.use else "?", right=True),
-    Column("MAX_SLOTS", lambda key: _most(key, "max_running_slots"), right=True),
+    Column("MAX_SLOTS", lambda key: _limit_text(key, "max_running_slots"), right=True),
     Column("KEPT", lambda key: terminal.size(key.use.kept_bytes) if key.use else "?", right=True),
-    Column("MAX_KEPT", lambda key: _most(key, "max_kept_bytes"), right=True),
+    Column("MAX_KEPT", lambda key: _limit_text(key, "max_kept_bytes"), right=True),
 )
 
 keys = typer.Typer(help="Manage the keys of users on other machines.")
@@ -74,7 +75,7 @@ def add(
     """Create a key, and the connection file of its owner (give it to nobody else)."""
     to_stdout = str(file) == "-"
     path = file or _default_file(context, config.check_name(name, "key"))
-    with _kept(context) as kept:
+    with _key_store(context) as kept:
         if to_stdout:
             terminal.json_line(kept.add(name, role))
             return
@@ -95,9 +96,9 @@ def add(
 @keys.command("list")
 def list_keys(context: typer.Context, columns: Columns = "", no_header: NoHeader = False) -> None:
     """List keys with their use and limits; `simenv limits` shows all limits."""
-    with _kept(context) as kept:
+    with _key_store(context) as kept:
         style = Style(options.settings_of(context).as_json, columns, no_header)
-        listing(_KEYS, style, lambda: _shown(kept))
+        listing(_KEYS, style, lambda: _rows(kept))
 
 
 @keys.command()
@@ -106,7 +107,7 @@ def revoke(
     name: Annotated[str, typer.Argument(help="Name of the key, as `list` shows it.")],
 ) -> None:
     """Revoke a key at once, also on open connections; its tasks stay."""
-    with _kept(context) as kept:
+    with _key_store(context) as kept:
         kept.revoke(name)
     if options.settings_of(context).as_json:
         terminal.json_line({"name": name, "revoked": True})
@@ -115,8 +116,10 @@ def revoke(
 
 
 def _default_file(context: typer.Context, name: str) -> Path:
-    """A secret does not belong into whatever folder the user works in: it goes to the environment's
-    folder, where that is on this machine."""
+    """Return the default file of a key: in the environment's folder if that is on this machine.
+
+    A secret key must not be written into an arbitrary working directory.
+    """
     common = options.settings_of(context)
     where = address.find(common.name, common.service)
     if isinstance(where, KeyFileAddress) or not where.path.parent.is_dir():
@@ -124,7 +127,7 @@ def _default_file(context: typer.Context, name: str) -> Path:
     return files.private_folder(where.path.with_name("keys")) / f"{name}.simenv"
 
 
-def _shown(kept: KeyStore) -> list[KeyRow]:
+def _rows(kept: KeyStore) -> list[KeyRow]:
     reports = kept.reports()
     results = []
     for key in kept.listed():
@@ -134,7 +137,7 @@ def _shown(kept: KeyStore) -> list[KeyRow]:
     return results
 
 
-def _most(key: KeyRow, name: str) -> str:
+def _limit_text(key: KeyRow, name: str) -> str:
     if key.limits is None:
         return "?"
     value: int = getattr(key.limits, name)
@@ -143,8 +146,8 @@ def _most(key: KeyRow, name: str) -> str:
 
 
 @contextmanager
-def _kept(context: typer.Context) -> Iterator[KeyStore]:
-    """Through the service if it is up, else in the environment's files."""
+def _key_store(context: typer.Context) -> Iterator[KeyStore]:
+    """Yield the keys of the environment: through the service if it is up, else from its files."""
     common = options.settings_of(context)
     from simenv.client.keys import offline_key_store
 

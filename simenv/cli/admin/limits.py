@@ -1,4 +1,4 @@
-"""`simenv limits`: what each owner of a key may use, and uses now; an admin changes it here."""
+"""`simenv limits`: limits and present use of each owner of a key; admins change limits here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simenv.model import OwnerReport
 
 OWN_USER = "(own user)"
-# Which use each limit bounds; a limit that is of one request bounds no sum.
+# The use that each limit bounds; a limit on single requests bounds no use.
 _USED_BY = {
     "max_queued_tasks": "queued_tasks",
     "max_queued_bytes": "queued_bytes",
@@ -31,7 +31,7 @@ _USED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """One limit of one owner. `used` is None where the limit is of one request."""
+    """One limit of one owner. `used` is None for a limit on single requests."""
 
     owner: str
     role: str
@@ -84,10 +84,10 @@ def set_limits(
     ],
 ) -> None:
     """Set limits of one owner; they persist over restarts. 0 means no limit."""
-    settings = _told(values)
+    settings = _parse_values(values)
     common = options.settings_of(context)
     with common.connect() as client:
-        _tell(client.set_limits(owner, settings), common.as_json)
+        _print_report(client.set_limits(owner, settings), common.as_json)
 
 
 @limits.command()
@@ -98,7 +98,7 @@ def reset(
     """Remove the limits set for one owner; those of simenv.toml hold again."""
     common = options.settings_of(context)
     with common.connect() as client:
-        _tell(client.set_limits(owner, reset=True), common.as_json)
+        _print_report(client.set_limits(owner, reset=True), common.as_json)
 
 
 def _lines(reports: Iterable[OwnerReport], owner: str) -> Iterator[LimitRow]:
@@ -119,7 +119,7 @@ def _of(report: OwnerReport) -> Iterator[LimitRow]:
         )
 
 
-def _told(assignments: list[str]) -> dict[str, int]:
+def _parse_values(assignments: list[str]) -> dict[str, int]:
     entries: dict[str, object] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
@@ -132,7 +132,7 @@ def _told(assignments: list[str]) -> dict[str, int]:
         raise OptionError(error.message, hint=error.hint) from error
 
 
-def _tell(report: OwnerReport, as_json: bool) -> None:
+def _print_report(report: OwnerReport, as_json: bool) -> None:
     if as_json:
         terminal.json_line(report)
         return

@@ -1,4 +1,4 @@
-"""`simenv policy`: in which order tasks go, and how reservations are admitted, pool by pool."""
+"""`simenv policy`: order of tasks and admission of reservations, pool by pool."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def queue(
     common = options.settings_of(context)
     settings = [key.strip() for key in keys.split(",")] if keys else []
     with common.connect() as client:
-        _tell(client.policies.set_queue(pool, name, settings), common.as_json)
+        _print_policies(client.policies.set_queue(pool, name, settings), common.as_json)
 
 
 @policy.command()
@@ -76,10 +76,10 @@ def admission(
         done = client.policies.set_admission(
             pool, name, total_credits=total_credits, rate=rate, span_s=span_s
         )
-    _tell(done, common.as_json)
+    _print_policies(done, common.as_json)
 
 
-def _tell(now: PoolPolicies, as_json: bool) -> None:
+def _print_policies(now: PoolPolicies, as_json: bool) -> None:
     if as_json:
         terminal.json_line(now)
         return

@@ -46,7 +46,7 @@ def scale(
     if common.as_json:
         terminal.json_line(done)
     else:
-        _tell_pool(done)
+        _print_pool(done)
 
 
 def drain(
@@ -59,7 +59,7 @@ def drain(
     `simenv undrain NODE` ends it."""
     common = options.settings_of(context)
     with common.connect() as client:
-        _tell(client.drain(node, reason), common.as_json)
+        _print_state(client.drain(node, reason), common.as_json)
 
 
 def undrain(
@@ -71,21 +71,21 @@ def undrain(
     """Use a drained or lost node, or a quarantined pool, again."""
     common = options.settings_of(context)
     with common.connect() as client:
-        _tell(client.undrain(name), common.as_json)
+        _print_state(client.undrain(name), common.as_json)
 
 
-def _tell(now: NodeInfo | PoolInfo, as_json: bool) -> None:
+def _print_state(now: NodeInfo | PoolInfo, as_json: bool) -> None:
     if as_json:
         terminal.json_line(now)
     elif isinstance(now, PoolInfo):
-        _tell_pool(now)
+        _print_pool(now)
     else:
         why = f" ({now.reason})" if now.reason else ""
         there = terminal.counted(now.workers, "worker")
         terminal.line(f"node {now.name} is {now.state}{terminal.clean(why)}; {there} there")
 
 
-def _tell_pool(pool: PoolInfo) -> None:
+def _print_pool(pool: PoolInfo) -> None:
     wanted = str(pool.least) if pool.least == pool.most else f"{pool.least} to {pool.most}"
     why = f" ({pool.reason})" if pool.reason else ""
     terminal.line(

@@ -40,16 +40,16 @@ def prune(
         return
     freed, left = done.freed, done.left
     label = "would free" if dry_run else "freed"
-    terminal.line(f"{label}  {_words(freed)}")
+    terminal.line(f"{label}  {_amounts(freed)}")
     if freed.unread:
         terminal.note(
             f"{freed.unread} of their completions have not been acknowledged by every cursor"
         )
     age = f", the oldest of {elapsed(time.time() - left.oldest_s)} ago" if left.oldest_s else ""
-    terminal.line(f"{'kept'.ljust(len(label))}  {_words(left)}{age}")
+    terminal.line(f"{'kept'.ljust(len(label))}  {_amounts(left)}{age}")
 
 
-def _words(kept: RetainedData) -> str:
+def _amounts(kept: RetainedData) -> str:
     return (
         f"{terminal.counted(kept.tasks, 'task')}, {terminal.size(kept.journal_bytes)} of journal, "
         f"{terminal.counted(kept.files, 'file')} of results with {terminal.size(kept.file_bytes)}"

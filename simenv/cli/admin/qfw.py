@@ -22,7 +22,7 @@ Folder = Annotated[
 
 @qfw.callback()
 def nouns() -> None:
-    """A group of commands."""
+    """Commands for the service of QFw."""
 
 
 @qfw.command()

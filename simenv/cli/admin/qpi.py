@@ -1,4 +1,4 @@
-"""`simenv qpi`: build the C library for compiled programs, print the flags to compile with."""
+"""`simenv qpi`: build the C library for compiled programs, and print the flags to compile with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT = Path("build/qpi")
 
 @qpi.callback()
 def nouns() -> None:
-    """A group of commands."""
+    """Commands for the C library."""
 
 
 @qpi.command()

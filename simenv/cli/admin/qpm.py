@@ -1,7 +1,8 @@
-"""`simenv qpm`: run the conformance kit against our QPM or another plugin, and compare two QPMs.
+"""`simenv qpm`: run the conformance kit against simenv's QPM or another plugin, and compare two
+QPMs.
 
-Invariant: what a check starts (an environment, a plugin's process) has ended when it ends; it
-never touches an environment that is up.
+Invariant: an environment or plugin process that a check starts has ended when the check ends; a
+check never touches an environment that is up.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 MACHINE = "qpu"
-LOCALLY = "tcp://127.0.0.1:0"  # for the connection of another owner
+LOCALLY = "tcp://127.0.0.1:0"  # address for the connection of another owner
 EMULATED = "superconducting-lattice"
 MADE_UP = "simenv.cli.admin.qpm:machine"
 USED_WITH = {
@@ -119,7 +120,7 @@ def check(
     )
     settings = _progress(as_json)
     _refuse_unused(context, target)
-    with _opened(target, (provider, device), token_file, rpc_timeout, restart) as result:
+    with _open_target(target, (provider, device), token_file, rpc_timeout, restart) as result:
         done = runner.check(result, rows, chosen, settings)
     if junit is not None:
         junit.write_text(report.junit(done), encoding="utf-8")
@@ -144,26 +145,29 @@ def _refuse_unused(context: typer.Context, target: str) -> None:
 
 
 @contextmanager
-def _opened(
+def _open_target(
     target: str,
     machine_of: tuple[str, str],
     token_file: Path | None,
     rpc_timeout_s: float,
     restart: tuple[str, str] | None,
 ) -> Iterator[CheckTarget]:
-    """`machine_of`: the provider of a hardware pool, and the device of an emulated one."""
+    """Yield the target of a check.
+
+    `machine_of`: the provider of a hardware pool, and the device of an emulated one.
+    """
     from simenv.qpm_check.harness.outage import Commands
     from simenv.qpm_check.targets.in_process import Objects
     from simenv.qpm_check.targets.plugin import PluginTarget
 
     if target == "inprocess":
         with _private(listen=LOCALLY) as client:
-            yield Objects(target, partial(_qpm, client), partial(_strange, client))
+            yield Objects(target, partial(_qpm, client), partial(_other_owner, client))
     elif target in ("hardware", "emulated"):
         provider, device = machine_of
         pool = _machine(provider) if target == "hardware" else {"name": MACHINE, "device": device}
         with _private(pools=[pool], listen=LOCALLY) as client:
-            open_qpm, open_strange = partial(_qpm, client), partial(_strange, client)
+            open_qpm, open_strange = partial(_qpm, client), partial(_other_owner, client)
             yield Objects(target, partial(open_qpm, pool=MACHINE), partial(open_strange, MACHINE))
     elif target == "defw":
         _needs_yaml()
@@ -197,16 +201,20 @@ def _needs_yaml() -> None:
 def _private(**config: Any) -> Iterator[Client]:
     import simenv
 
+    # In this thread, which does not end: Qiskit crashes after the end of the thread that loaded it.
     for name in ("qiskit.qasm2", "qiskit.qpy"):
-        importlib.import_module(name)  # by a thread that stays: Qiskit crashes once its own is gone
+        importlib.import_module(name)
     with simenv.local(workers=1, **config) as client:
         yield client
 
 
 @contextmanager
 def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Callable[[], Any]]:
-    """A QPM of its own, over the environment or one pool of it, that waives no reservations; what a
-    client calls: in revision 1 a connection of its own, in revision 2 the one object."""
+    """Yield a factory of QPMs over the environment, or over one pool of it, that require
+    reservations.
+
+    In revision 1 the factory returns a new connection at each call; in revision 2, one object.
+    """
     import simenv
 
     with simenv.connect(service=client.service) as own:
@@ -215,8 +223,8 @@ def _qpm(client: Client, revision: int, pool: str | None = None) -> Iterator[Cal
 
 
 @contextmanager
-def _strange(client: Client, pool: str | None = None) -> Iterator[Any]:
-    """As `_qpm`, of another owner: by a key that is revoked at the end."""
+def _other_owner(client: Client, pool: str | None = None) -> Iterator[Any]:
+    """Yield a QPM of another owner, whose key is revoked at the end."""
     import simenv
     from simenv.client.keys import issue_key
 
@@ -275,8 +283,8 @@ def _text(path: Path) -> str:
 
 
 def machine() -> Any:
-    """A Qiskit BackendV2 of seven qubits in a line, with errors: what `simenv qpm check hardware`
-    submits to where no provider is named."""
+    """Return a Qiskit BackendV2 of seven qubits in a line, with errors: the default provider of
+    `simenv qpm check hardware`."""
     from qiskit.providers.fake_provider import GenericBackendV2
 
     line = [[a, b] for a in range(7) for b in (a - 1, a + 1) if 0 <= b < 7]

@@ -1,4 +1,4 @@
-"""The environment behind `simenv qpm check defw`: private, and killed and restarted by the kit.
+"""Environment of `simenv qpm check defw`: private, and killed and restarted by the kit.
 
 Invariant: no process, socket or folder of it is left after `close`.
 """
@@ -17,7 +17,7 @@ from simenv.model import PoolSpec
 
 
 class Restartable:
-    """A `target.Outage`: the service is killed, and started again from its journal."""
+    """`target.Outage` of a service that is killed, and started again from its journal."""
 
     def __init__(self) -> None:
         self._home = Path(tempfile.mkdtemp(prefix="simenv-local-"))
@@ -29,31 +29,34 @@ class Restartable:
 
     @property
     def service(self) -> Path:
-        """The connection file."""
+        """The connection file of the service."""
         return self._places.connection
 
     def begin(self) -> None:
-        """kill -9."""
+        """Kill the service with SIGKILL."""
         self._service.process.kill()
         self._service.process.wait()
-        self._let_go()
+        self._close_lifeline()
 
     def end(self) -> None:
-        """Start it again; returns when it is ready."""
+        """Start the service again; return when it is ready."""
         launch.clear(self._sockets, self.service)
         self._start()
 
     def close(self) -> None:
-        """End it with all that belongs to it."""
+        """End the service and remove all its files."""
         try:
-            self._let_go()
+            self._close_lifeline()
             launch.end(self._service.process)
             launch.clear(self._sockets, self.service)
         finally:
             shutil.rmtree(self._home, ignore_errors=True)
 
-    def _let_go(self) -> None:
-        """Once: after a restart that fails the number may be another file's."""
+    def _close_lifeline(self) -> None:
+        """Close the lifeline of the service, once.
+
+        The descriptor is forgotten first: after a failed restart, another file may have its number.
+        """
         lifeline, self._lifeline = self._lifeline, -1
         if lifeline >= 0:
             os.close(lifeline)

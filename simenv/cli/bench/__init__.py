@@ -1,1 +1,2 @@
-"""What `simenv bench` measures; the benchmarks of the repository take their circuits from here."""
+"""Measurements of `simenv bench`; the benchmarks of the repository take their circuits from
+here."""

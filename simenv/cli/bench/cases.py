@@ -1,12 +1,8 @@
-"""What is timed, and how. Each case runs its rounds and keeps their median.
+"""Cases of `simenv bench`: each case measures its rounds and reports their median.
 
-The clock runs from the user's objects to counts in the user's hands; only the circuit objects and
-the arrays of angles are made before it starts.
-
-The figures of `simenv bench` and what they should be.
-
-Goals are for two workers on two cores of a 2.5 GHz server, with accepts on disk; `bench/goals.toml`
-holds the same ones.
+The clock runs from the user's circuit objects to the counts that the user receives; only the
+circuit objects and the arrays of angles are made before it starts. Goals are for two workers on two
+cores of a 2.5 GHz server, with `durability=accepted`; `bench/goals.toml` holds the same ones.
 """
 
 from __future__ import annotations
@@ -26,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One row. `goal` 0.0: none."""
+    """One row of the table. `goal` 0.0: none."""
 
     name: str
     value: float
     unit: str
     goal: float
     higher_is_better: bool
-    met: str  # yes, no, or - where there is no goal
+    met: str  # yes, no, or - without a goal
     rounds: int
     what: str
 
@@ -41,7 +37,8 @@ class Figure(msgspec.Struct, frozen=True):
 def figure(
     name: str, rounds: list[float], unit: str, goal: float, what: str, *, less: bool = False
 ) -> Figure:
-    """The median of rounds, judged; `less`: the goal is not to be exceeded."""
+    """Return the row of the median of rounds, judged by its goal; `less`: the goal is an upper
+    bound."""
     value = statistics.median(rounds)
     good = value <= goal if less else value >= goal
     met = "-" if not goal else "yes" if good else "no"
@@ -63,15 +60,15 @@ LOOP_BINDINGS = 128
 
 
 class Size(msgspec.Struct, frozen=True):
-    """How much of each is done."""
+    """Amount of work of each case."""
 
     rounds: int
-    sequential: int  # circuits waited for one by one
-    circuits: dict[int, int]  # by qubits, in one call
+    sequential: int  # circuits, each awaited before the next
+    circuits: dict[int, int]  # by number of qubits, in one call
     alone: int  # sent one by one
     bindings: dict[int, int]
     loops: int
-    calls: int  # of the engine
+    calls: int  # calls of the engine
 
 
 QUICK = Size(3, 50, {4: 400, 8: 200, 12: 50}, 150, {4: 4_000, 8: 1_500}, 10, 100)
@@ -79,7 +76,7 @@ WHOLE = Size(7, 400, {4: 6_000, 8: 3_000, 12: 800}, 1_500, {4: 40_000, 8: 16_000
 
 
 def latency(client: Client, size: Size) -> list[Figure]:
-    """One circuit after the other, each waited for."""
+    """Measure the latency of circuits, each awaited before the next is submitted."""
     middle, late = [], []
     for number in range(size.rounds):
         times = []
@@ -100,7 +97,7 @@ def latency(client: Client, size: Size) -> list[Figure]:
 
 
 def throughput(client: Client, size: Size, num_qubits: int) -> Figure:
-    """New circuits, all in one call."""
+    """Measure the rate of new circuits that are submitted in one call."""
     number = size.circuits[num_qubits]
     rates = []
     for k in range(size.rounds):
@@ -114,7 +111,7 @@ def throughput(client: Client, size: Size, num_qubits: int) -> Figure:
 
 
 def alone(client: Client, size: Size) -> Figure:
-    """New circuits one by one, none waited for."""
+    """Measure the rate of new circuits that are submitted one by one without waiting."""
     rates = []
     for k in range(size.rounds):
         circuits = layered(4, OPERATIONS[4], size.alone, k)
@@ -128,7 +125,7 @@ def alone(client: Client, size: Size) -> Figure:
 
 
 def bindings(client: Client, size: Size, num_qubits: int) -> Figure:
-    """One circuit, many sets of angles, in one call; results stay packed."""
+    """Measure the rate of one circuit with many sets of angles in one call; results stay packed."""
     parameters, operations = SWEEPS[num_qubits]
     number = size.bindings[num_qubits]
     circuit = ansatz(num_qubits, parameters, operations)
@@ -144,7 +141,7 @@ def bindings(client: Client, size: Size, num_qubits: int) -> Figure:
 
 
 def loop(client: Client, size: Size) -> Figure:
-    """A set of bindings, waited for, again and again: what an optimiser does."""
+    """Measure repeated submissions of a set of bindings, each awaited, as an optimiser does."""
     parameters, operations = SWEEPS[4]
     circuit = ansatz(4, parameters, operations)
     medians = []
@@ -162,7 +159,7 @@ def loop(client: Client, size: Size) -> Figure:
 
 
 def engine_calls(size: Size) -> list[Figure]:
-    """The worker's part alone, in this process: program in, packed counts out."""
+    """Measure the worker's part alone, in this process: from a program to packed counts."""
     return [
         figure(
             f"engine {num_qubits}",
@@ -203,7 +200,7 @@ def _call_us(num_qubits: int, size: Size) -> list[float]:
 
 
 def warm_up(client: Client) -> None:
-    """What a first task waits for, before the clock runs."""
+    """Run circuits before the clock starts, so that kernels and plans are ready."""
     for num_qubits in CIRCUITS:
         for task in client.submit_many(
             layered(num_qubits, OPERATIONS[num_qubits], 200, 0), shots=1
@@ -212,7 +209,7 @@ def warm_up(client: Client) -> None:
 
 
 def cases(size: Size) -> list[Callable[[Client], list[Figure]]]:
-    """All that need an environment, in the order they are shown."""
+    """Return all cases that need an environment, in the order of the table."""
     results: list[Callable[[Client], list[Figure]]] = [lambda client: latency(client, size)]
     for width in CIRCUITS:
         results.append(lambda client, width=width: [throughput(client, size, width)])  # type: ignore[misc]

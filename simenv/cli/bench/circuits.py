@@ -1,4 +1,4 @@
-"""Circuits to measure with. The same numbers and seed give the same circuit on every machine."""
+"""Circuits for measurements. The same arguments and seed give the same circuit on every machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Gate = tuple[str, tuple[int, ...], float]  # name, qubits, angle
 
 
 def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
-    """Layers of ry, rz and a ring of cx until there are so many operations, measurements aside."""
+    """Return `operations` gates: layers of ry, rz and a ring of cx, without measurements."""
     rng = np.random.default_rng(seed)
     results: list[Gate] = []
     while len(results) < operations:
@@ -26,7 +26,7 @@ def gates(num_qubits: int, operations: int, seed: int) -> list[Gate]:
 
 
 def built(num_qubits: int, operations: list[Gate]) -> QuantumCircuit:
-    """The gates as Qiskit's circuit, measured."""
+    """Return the gates as a measured QuantumCircuit."""
     from qiskit import QuantumCircuit
 
     circuit = QuantumCircuit(num_qubits, num_qubits)
@@ -40,14 +40,15 @@ def built(num_qubits: int, operations: list[Gate]) -> QuantumCircuit:
 
 
 def layered(num_qubits: int, operations: int, number: int, seed: int) -> list[QuantumCircuit]:
-    """So many circuits, all different in their angles."""
+    """Return `number` circuits that differ in their angles."""
     return [
         built(num_qubits, gates(num_qubits, operations, seed * 10**6 + k)) for k in range(number)
     ]
 
 
 def ansatz(num_qubits: int, parameters: int, operations: int) -> QuantumCircuit:
-    """So many rotations, each with an angle of its own, and cx in between; then measured."""
+    """Return a measured circuit with `parameters` rotations, each with its own angle, and cx and h
+    between them."""
     from qiskit import QuantumCircuit
     from qiskit.circuit import ParameterVector
 

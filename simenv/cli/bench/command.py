@@ -63,7 +63,7 @@ def bench(
 
 
 def figures(client: Client, size: Size) -> Iterator[list[Figure]]:
-    """Each case's figures as it is done."""
+    """Yield the figures of each case when it is done."""
     from simenv.cli.bench import cases
 
     cases.warm_up(client)

@@ -1,5 +1,6 @@
-"""A task in a folder or a .zip: all that is needed to run it again, here or elsewhere.
+"""Bundle: a folder or .zip with all that is needed to run a task again, here or elsewhere.
 
-`bundle.json` says what was asked and how it ended; `program.bin` is the program as it travels, so a
-rerun runs the same bytes; `program.qasm` or `program.qpy` is the same for people and other tools.
+`bundle.json` has the request and its outcome; `program.bin` is the program in the wire format, so
+that a rerun runs the same bytes; `program.qasm` or `program.qpy` is the same program for readers
+and other tools.
 """

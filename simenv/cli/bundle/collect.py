@@ -1,4 +1,4 @@
-"""From an ended task to the files of its bundle, and from a bundle to a task submitted again."""
+"""Conversion of an ended task into the files of its bundle, and of a bundle into a task."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def collect(client: Client, task: Task, path: Path) -> None:
     files = {
         container.MANIFEST: _manifest(client, task, row, asked, error),
         container.PROGRAM: asked.spec.program,
-        **_for_people(asked.spec),
+        **_readable_program(asked.spec),
     }
     if asked.spec.bindings:
         files[container.BINDINGS] = _npy(asked.spec)
     if error is None:
-        files["result.json"] = _found(task)
+        files["result.json"] = _result_json(task)
     log = getattr(error, "log", "") or _log(client, row)
     if log:
         files["worker.log"] = log.encode()
@@ -71,7 +71,7 @@ def collect(client: Client, task: Task, path: Path) -> None:
 
 
 def load(path: Path) -> Submitted:
-    """What the bundle asks for; its engine is the one that ran it."""
+    """Return the task of a bundle; its engine is the one that ran it."""
     files = container.read(path)
     settings = read(files[container.MANIFEST], str(path))
     spec = settings.spec(
@@ -94,7 +94,7 @@ def _manifest(
 
 def _versions(client: Client) -> dict[str, str]:
     entries = {"python": platform.python_version()}
-    with suppress(NoServiceError):  # of a service that is down the journal tells nothing
+    with suppress(NoServiceError):  # a journal does not store the version
         entries["service"] = client.status().version
     for name in _LIBRARIES:
         try:
@@ -104,8 +104,11 @@ def _versions(client: Client) -> dict[str, str]:
     return {**entries, "machine": platform.machine(), "system": platform.platform()}
 
 
-def _for_people(spec: TaskSpec) -> dict[str, bytes]:
-    """The program as OpenQASM 3, its only binding put in; as QPY where that cannot be."""
+def _readable_program(spec: TaskSpec) -> dict[str, bytes]:
+    """Return the program as OpenQASM 3 with its only binding inserted; as QPY if that fails.
+
+    Return no files if the program cannot be converted into a QuantumCircuit.
+    """
     from qiskit import qasm3, qpy
 
     from simenv.client.results.drawing import circuit_of
@@ -113,10 +116,10 @@ def _for_people(spec: TaskSpec) -> dict[str, bytes]:
     try:
         circuit = circuit_of(spec)
     except SimenvError:
-        return {}  # the packed program says it all
+        return {}  # program.bin has the program
     try:
         return {"program.qasm": qasm3.dumps(circuit).encode()}
-    except Exception:  # noqa: BLE001  # an exporter of others: whatever it cannot write
+    except Exception:  # noqa: BLE001  # Qiskit's exporter may raise anything
         text = io.BytesIO()
         qpy.dump(circuit, text)
         return {"program.qpy": text.getvalue()}
@@ -132,7 +135,7 @@ def _npy(spec: TaskSpec) -> bytes:
 
 
 def _values(body: bytes | None, meta: Manifest, path: Path) -> bytes:
-    """The bindings as they travel."""
+    """Return the bindings in the wire format."""
     if body is None:
         return b""
     import numpy as np
@@ -143,18 +146,18 @@ def _values(body: bytes | None, meta: Manifest, path: Path) -> bytes:
         raise ProgramError(f"{path}: {container.BINDINGS} cannot be read: {error}") from error
     if values.ndim != 2 or len(values) != meta.bindings:
         raise ProgramError(
-            f"{path}: {container.BINDINGS} has shape {values.shape}; {meta.bindings} rows are told"
+            f"{path}: {container.BINDINGS} has shape {values.shape}; expected {meta.bindings} rows"
         )
     return np.ascontiguousarray(values, np.float64).tobytes()
 
 
-def _found(task: Task) -> bytes:
+def _result_json(task: Task) -> bytes:
     results = [each.to_dict() for each in task.results(0.0)]
     shown = results[0] if len(results) == 1 else results
     return msgspec.json.format(msgspec.json.encode(shown)) + b"\n"
 
 
 def _log(client: Client, row: LogRow) -> str:
-    """The end of the worker's log, where it is on this machine's disks."""
+    """Return the end of the worker's log if it is on this machine's disks; else ""."""
     logs = Path(client.service).with_name("logs")
     return "\n".join(last_lines(logs / f"{row.worker}.log", LOG_LINES)) if row.worker else ""

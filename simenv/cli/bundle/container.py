@@ -1,7 +1,7 @@
-"""A handful of named files in a folder or in a .zip.
+"""Container of a few named files: a folder or a .zip.
 
-Invariant: nothing is overwritten; of what is read only the members of NAMES count, each bounded by
-what really comes out of it, whatever the archive says of it.
+Invariant: no file is overwritten. Only the members of NAMES are read, and each is bounded by its
+real decompressed size, whatever size the archive states.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 MANIFEST = "bundle.json"
 PROGRAM = "program.bin"
 BINDINGS = "bindings.npy"
-MAX_BYTES = 64 * 2**20  # of one member: what one message may carry
+MAX_BYTES = 64 * 2**20  # of one member: the size of a message
 NAMES = (MANIFEST, PROGRAM, BINDINGS)
 
 
 def is_bundle(path: Path) -> bool:
-    """Does this look like a bundle, rather than a circuit?"""
+    """Return whether the path looks like a bundle, rather than a circuit."""
     return path.is_dir() or path.suffix.lower() == ".zip"
 
 
 def write(path: Path, files: Mapping[str, bytes]) -> None:
-    """OptionError if there is something in the way, or it cannot be written."""
+    """Write the files. Raises OptionError if the path exists or cannot be written."""
     try:
         if path.suffix.lower() == ".zip":
             import zipfile
@@ -42,12 +42,12 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
             (path / name).write_bytes(body)
     except OSError as error:
         raise OptionError(
-            f"--bundle {path}: {error.strerror}", hint="a folder or .zip that is not there yet"
+            f"--bundle {path}: {error.strerror}", hint="name a folder or .zip that does not exist"
         ) from error
 
 
 def read(path: Path) -> dict[str, bytes]:
-    """The members of NAMES that are there; ProgramError if it is no bundle."""
+    """Return the members of NAMES that exist. Raises ProgramError if the path is no bundle."""
     import zipfile  # here, so that every command starts without it
 
     try:
@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, bytes]:
     for name in (MANIFEST, PROGRAM):
         if name not in result:
             raise ProgramError(
-                f"{path} is no bundle: it holds no {name}",
+                f"{path} is no bundle: it has no {name}",
                 hint="simenv result ID --bundle makes one",
             )
     return result
@@ -76,8 +76,11 @@ def _unzipped(path: Path) -> dict[str, bytes]:
 
 
 def _member(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
-    """No more of it than may be: the size in the archive is only a claim, and only deflate unpacks
-    a part without the whole."""
+    """Return the content of a member, at most MAX_BYTES.
+
+    The size in the archive is only a claim, and only deflate can decompress a part without the
+    whole.
+    """
     import zipfile
     import zlib
 
@@ -85,7 +88,7 @@ def _member(archive: ZipFile, info: ZipInfo, path: Path) -> bytes:
         raise ProgramError(
             f"{path}: {info.filename} is packed by method {info.compress_type}; bundles are stored "
             "or deflated",
-            hint="unpack it to a folder, and give that",
+            hint="unpack it to a folder, and name the folder",
         )
     try:
         with archive.open(info) as source:

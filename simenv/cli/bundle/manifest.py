@@ -1,6 +1,7 @@
-"""What a bundle says of its task. Pure; a rerun is made from this and two files of bytes.
+"""Manifest of a bundle: the description of its task. Pure.
 
-Invariant: a task read back is the task that was written: terms, seed, shots, numbers of bindings.
+A rerun needs the manifest, the program and the bindings. Invariant: a task read back is the task
+that was written: terms, seed, shots, numbers of bindings.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ FORMAT = 1
 
 
 class ReadableObservable(msgspec.Struct, frozen=True):
-    """An observable as people read it."""
+    """An observable in readable form."""
 
     labels: tuple[str, ...]
     coefficients: tuple[float, ...]
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """Why there was no result."""
+    """Reason why there was no result."""
 
     code: str
     reason: str
@@ -34,7 +35,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`bundle.json`."""
+    """Content of `bundle.json`."""
 
     format: int
     task: str
@@ -53,21 +54,22 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_timeout_s: float
     run_timeout_s: float
     bindings: int  # rows of bindings.npy
-    binding: int  # number of the first in its sweep: part of the random key
+    binding: int  # number of the first one in its sweep: part of the random key
     submitted_s: float
     attempts: int
     worker: str
     node: str
     slots: int
     versions: dict[str, str]
-    lost: tuple[str, ...]  # why earlier attempts ended
-    options: EngineOptions = ()  # the engine's own
-    chain: Chain | None = None  # of a gradient
+    lost: tuple[str, ...]  # reasons why earlier attempts ended
+    options: EngineOptions = ()  # options of the engine
+    chain: Chain | None = None  # chain rule of a gradient
     ranks: int = 0
 
     @property
     def terms(self) -> TaskOptions:
-        """Without the pool, which changes no result and may have another name elsewhere."""
+        """The terms of the task without the pool, which changes no result and may have another name
+        elsewhere."""
         observables = tuple(
             Observable(each.labels, array.array("d", each.coefficients).tobytes())
             for each in self.observables
@@ -87,7 +89,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
     def spec(self, program: bytes, bindings: bytes) -> TaskSpec:
-        """The task again; `bindings`: float64 [rows, slots]."""
+        """Return the task's specification; `bindings`: float64 [rows, slots], as bytes."""
         return TaskSpec(
             program=program,
             shots=self.shots,
@@ -106,7 +108,8 @@ def manifest(
     versions: dict[str, str],
     lost: tuple[str, ...],
 ) -> Manifest:
-    """`task`: its id as it was named, which may be one binding's."""
+    """Return the manifest of an ended task. `task`: its id as the user gave it, which may be one
+    binding's."""
     terms, spec = asked.terms, asked.spec
     return Manifest(
         format=FORMAT,
@@ -141,7 +144,7 @@ def manifest(
 
 
 def one_row(asked: Submitted, row: int) -> Submitted:
-    """The same with one of its bindings only."""
+    """Return the same submission with one of its bindings."""
     spec = asked.spec
     size = len(spec.bindings) // spec.count
     part = msgspec.structs.replace(
@@ -154,7 +157,8 @@ def one_row(asked: Submitted, row: int) -> Submitted:
 
 
 def read(text: bytes, where: str) -> Manifest:
-    """ProgramError if it is none; VersionMismatchError if it is of another format."""
+    """Parse a manifest. Raises ProgramError if it is invalid, VersionMismatchError for another
+    format."""
     try:
         result = msgspec.json.decode(text, type=Manifest)
     except msgspec.MsgspecError as error:

@@ -1,4 +1,4 @@
-"""`simenv submit BUNDLE`: the task of a bundle again, with everything as it was."""
+"""`simenv submit BUNDLE`: run the task of a bundle again with the same settings."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from simenv.cli.output import terminal
 from simenv.cli.tasks.result_view import present
 from simenv.errors import OptionError
 
-_FREE = ("file", "wait", "timeout")  # options that a bundle says nothing of
+_FREE = ("file", "wait", "timeout")  # options that a bundle does not set
 
 
 def rerun(
     context: typer.Context, common: Settings, path: Path, wait: bool, timeout: float | None
 ) -> None:
-    """Submit it; print its id, or what it found."""
+    """Submit the task of a bundle; print its id, or its result."""
     for name in context.params:
         source = context.get_parameter_source(name)
         if name not in _FREE and source is not None and source.name == "COMMANDLINE":
             raise OptionError(
-                f"--{name.replace('_', '-')} beside a bundle, which says that itself",
+                f"--{name.replace('_', '-')} cannot be combined with a bundle, which sets it",
                 hint=f"simenv submit {path} --wait",
             )
     asked = load(path)

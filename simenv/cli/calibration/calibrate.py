@@ -64,7 +64,7 @@ def calibrate(
 
 
 def _save_series(folder: Path, fitted: FittedDevice) -> None:
-    """Dated snapshots of the windows, in place of those of an earlier fit."""
+    """Write dated snapshots of the windows, in place of those of an earlier fit."""
     from noise_models import snapshot as snapshots
 
     for path in folder.glob("*.json") if folder.is_dir() else ():
@@ -75,7 +75,7 @@ def _save_series(folder: Path, fitted: FittedDevice) -> None:
 
 
 def prepare() -> None:
-    """Make compiled kernels loadable; before anything that has kernels is imported."""
+    """Make compiled kernels loadable; called before a module with kernels is imported."""
     from simulators.compiler import warmup
 
     warmup.prepare(config.kernel_folder())

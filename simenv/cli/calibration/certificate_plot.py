@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is asked for
+mpl.use("Agg")  # a backend without a display
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,12 +25,12 @@ _INK, _BAND, _GOOD, _BAD, _OPEN = "#22303c", "#dbe7ee", "#2a6f97", "#d1495b", "#
 _COLOURS = {ClaimVerdict.OUTSIDE: _BAD, ClaimVerdict.UNRESOLVED: _OPEN}
 _UNITS = {"us": "us", "khz": "kHz"}
 _MOST_LABELS = 34  # names on an axis
-_RANGE = 2.5  # bounds that a deviation axis shows at least
+_RANGE = 2.5  # least range of a deviation axis, in bounds
 _MOST_RANGE = 12.0
 
 
 def draw(certificate: Certificate, path: Path) -> None:
-    """Write the picture. Raises OSError."""
+    """Draw a certificate into a PNG file. Raises OSError."""
     compared = [each for each in certificate.comparisons if each.claimed is not None]
     quantities = [
         quantity
@@ -59,7 +59,7 @@ def draw(certificate: Certificate, path: Path) -> None:
 
 
 def _finite(each: ClaimComparison) -> bool:
-    """Whether a point with its interval can be drawn."""
+    """Return whether a point with its interval can be drawn."""
     return math.isfinite(each.high) and each.bound > 0.0
 
 
@@ -94,7 +94,7 @@ def _parity(axis: Any, quantity: str, mine: Sequence[ClaimComparison]) -> None:
 
 
 def _deviations(axis: Any, quantity: str, mine: Sequence[ClaimComparison]) -> None:
-    """Deviations in units of their bounds."""
+    """Draw the deviations in units of their bounds."""
     mine = sorted(mine, key=lambda each: each.qubits)
     x = np.arange(len(mine))
     y = np.array([each.relative_deviation for each in mine])

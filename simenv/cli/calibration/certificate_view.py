@@ -21,7 +21,7 @@ TITLES = {
     "p10": "readout of 1 as 0",
     "error_1q": "one-qubit gate error",
     "error_half": "half-turn gate error",
-    "error_1q_simultaneous": "one-qubit gate error beside a driven neighbour",
+    "error_1q_simultaneous": "one-qubit gate error next to a driven neighbour",
     "error_2q": "two-qubit gate error",
     "zz_khz": "ZZ interaction",
     "detuning_khz": "detuning",
@@ -30,17 +30,17 @@ TITLES = {
 _UNITS = {"us": " us", "khz": " kHz"}
 _HEADERS = ("QUANTITY", "N", "MEDIAN", "WORST/BOUND", "AT", "BOUND", "WIDTH/BOUND", "VERDICT")
 _ROW_HEADERS = ("QUANTITY", "QUBITS", "CLAIMED", "RECOVERED", "LOW", "HIGH", "BOUND", "VERDICT")
-_SHOWN = 20  # culprits
+_SHOWN = 20  # quantities outside their bounds
 
 
 def progress(stage: str) -> None:
-    """One line of what is done now, on a terminal."""
+    """Print a line with the present stage, on a terminal."""
     if sys.stderr.isatty():
         terminal.note(f"certify: {stage}")
 
 
 def as_json(report: Certificate) -> None:
-    """One object of the whole, then one a quantity."""
+    """Print one object with the totals, then one for each quantity."""
     terminal.json_line(
         {
             "device": report.device,
@@ -59,7 +59,7 @@ def as_json(report: Certificate) -> None:
 
 
 def show(report: Certificate, *, every: bool) -> None:
-    """The table, the culprits and the verdict."""
+    """Print the table, the quantities outside their bounds and the verdict."""
     if every:
         terminal.table([_ROW_HEADERS, *(_row(each) for each in report.comparisons)])
     else:
@@ -90,18 +90,18 @@ def show(report: Certificate, *, every: bool) -> None:
 
 
 def name_of(each: ClaimComparison) -> str:
-    """Qubit or pair and quantity, such as `pair 3-5: two-qubit gate error`."""
+    """Return qubit or pair and quantity, such as `pair 3-5: two-qubit gate error`."""
     kind = "qubit" if len(each.qubits) == 1 else "pair"
     return f"{kind} {place_of(each)}: {TITLES.get(each.quantity, each.quantity)}"
 
 
 def place_of(each: ClaimComparison) -> str:
-    """Qubits of a comparison, such as `3-5`."""
+    """Return the qubits of a comparison, such as `3-5`."""
     return "-".join(map(str, each.qubits))
 
 
 def sentence(each: ClaimComparison) -> str:
-    """A comparison in words."""
+    """Return a comparison as a sentence."""
     gate = f" ({each.gate})" if each.gate else ""
     claimed = each.claimed or 0.0
     part = f" ({each.deviation / claimed:+.1%})" if claimed else ""
@@ -112,7 +112,7 @@ def sentence(each: ClaimComparison) -> str:
 
 
 def value(quantity: str, number: float) -> str:
-    """A value with its unit."""
+    """Return a value with its unit."""
     unit = _UNITS.get(quantity.rpartition("_")[2], "")
     return "infinite" if math.isinf(number) else f"{number:.4g}{unit}"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from simenv.calibration.certify.certificate import Certificate
     from simenv.model.devices import DeviceInfo
 
-_WORKERS = 2  # of a private environment
+_WORKERS = 2  # workers of a private environment
 
 
 def certify(
@@ -83,7 +83,7 @@ def certify(
 
 
 def _claims(name: str, device: str, info: DeviceInfo) -> CalibrationSnapshot:
-    """Snapshot to compare with. Raises NotFoundError for an unknown name."""
+    """Return the snapshot to compare with. Raises NotFoundError for an unknown name."""
     from simenv.calibration.certify.snapshot import published
 
     if name:
@@ -109,7 +109,7 @@ def _save(
 
 
 def _qubits(text: str) -> list[int] | None:
-    """Numbers of a list such as 0-6,9; None for "". Raises OptionError."""
+    """Parse a list of numbers such as 0-6,9; None for "". Raises OptionError."""
     if not text:
         return None
     results: list[int] = []

@@ -1,4 +1,4 @@
-"""`simenv explain CIRCUIT --device D --ledger`: what costs a circuit its fidelity on a device."""
+"""`simenv explain CIRCUIT --device D --ledger`: losses of fidelity of a circuit on a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simenv.errors import OptionError
 if TYPE_CHECKING:
     from simenv.calibration.ledger.ledger import EdgeLoss, ErrorLedger, GateLoss
 
-_SHOWN = 12  # rows of gates and of qubits
+_SHOWN = 12  # shown rows of gates and of qubits
 _MIXED = "a maximally mixed state: the circuit is too wide for its own"
 
 
@@ -48,7 +48,7 @@ def show(
 
 
 def _record(ledger: ErrorLedger) -> dict[str, Any]:
-    """What --json prints."""
+    """Return the object that --json prints."""
     return {
         "loss": ledger.loss,
         "fidelity": ledger.fidelity,
@@ -105,7 +105,7 @@ def _share(value: float) -> str:
 
 
 def _advice(ledger: ErrorLedger) -> str:
-    """Which pair to avoid."""
+    """Return a sentence about the pair of qubits to avoid."""
     used = [edge for edge in ledger.edges if edge.uses]
     if not used:
         return "no gates on two qubits"

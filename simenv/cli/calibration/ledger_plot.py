@@ -1,4 +1,4 @@
-"""Picture of an error ledger: losses by component, by pair and by qubit."""
+"""Plot of an error ledger: losses by component, by pair and by qubit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is asked for
+mpl.use("Agg")  # a backend without a display
 
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -21,7 +21,8 @@ _BARS = 14
 
 
 def draw(ledger: ErrorLedger, title: str, path: Path) -> None:
-    """Write the picture. Raises OSError, and ValueError for a suffix that matplotlib lacks."""
+    """Draw the ledger into a file. Raises OSError, and ValueError for a suffix that matplotlib
+    lacks."""
     tallest = max(len(ledger.components), min(_BARS, max(len(ledger.edges), len(ledger.qubits))))
     figure = Figure(
         figsize=(12.0, max(3.4, 1.3 + 0.32 * tallest)),

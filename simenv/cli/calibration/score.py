@@ -1,4 +1,4 @@
-"""`simenv score`: how well devices predict measured counts."""
+"""`simenv score`: agreement of devices' predictions with measured counts."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def score(
 ) -> None:
     """Score devices on measured counts: Hellinger fidelity and total variation distance.
 
-    Beside them stand the uniform distribution, the ideal circuit, the hardware against its own
-    repeat, and the ceiling that so many shots allow. Intervals are 95 %.
+    The table also has the uniform distribution, the ideal circuit, the hardware against its own
+    repeat, and the ceiling that the number of shots allows. Intervals are 95 %.
     """
     if len(set(device)) < len(device):
         raise OptionError("--device: one device is named twice")
@@ -64,7 +64,7 @@ def score(
 
 
 def _predictor(name: str) -> Predictor:
-    """Of a device; with dated calibrations, where its folder holds some."""
+    """Return the predictor of a device, with dated calibrations if its folder holds some."""
     from noise_models import snapshot as snapshots
     from simenv.calibration.score.series import SeriesPredictor
 

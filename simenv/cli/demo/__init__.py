@@ -1,1 +1,1 @@
-"""What `simenv demo` runs and draws."""
+"""Circuits and plots of `simenv demo`."""

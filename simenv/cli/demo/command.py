@@ -18,7 +18,7 @@ from simenv.cli.output import terminal
 if TYPE_CHECKING:
     from simenv.cli.demo import emulated, loop, performance
 
-MOST_HELPERS = 3  # processes that compile beside this one: more would wait for one another
+MOST_HELPERS = 3  # further processes that compile; more would wait for one another
 
 
 def demo(
@@ -28,7 +28,7 @@ def demo(
     ] = Path("."),
     workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 2,
 ) -> None:
-    """VariationalRun fifteen algorithms, check the results and draw them."""
+    """Run fifteen algorithms, check the results and draw them."""
     import simenv
     from simenv.cli.demo import emulated, loop, performance
 
@@ -87,8 +87,10 @@ _COMPARED: tuple[Column[emulated.EmulatedComparison], ...] = (
 
 
 def _warm_up(kernels: Path) -> None:
-    """Compile what this machine lacks, so that no circuit of the demo waits for it; other cores
-    help. A line counts the modules that are done."""
+    """Compile missing kernels, so that no circuit of the demo waits for them; other cores help.
+
+    A line counts the compiled modules.
+    """
     from simulators.compiler import warmup
 
     if warmup.is_compiled(kernels):

@@ -1,4 +1,5 @@
-"""The same circuits on an ideal simulator and on an emulated QPU, and how often each is right."""
+"""Circuits on an ideal simulator and on an emulated QPU, and the share of right outcomes of
+each."""
 
 from __future__ import annotations
 
@@ -15,18 +16,19 @@ if TYPE_CHECKING:
 
     from simenv.client.client import Client
 
-DEVICE = "superconducting-lattice"  # of the bundled profiles: it needs no other package
+DEVICE = "superconducting-lattice"  # a bundled profile, which needs no other package
 SHOTS = 4096
 SEED = 7
 
 
 class EmulatedComparison(msgspec.Struct, frozen=True):
-    """One circuit on both. `right`: share of shots with an outcome the algorithm is run for."""
+    """One circuit on both. `right`: share of shots with an outcome that the algorithm is run
+    for."""
 
     circuit: str
     qubits: int
     device: str
-    engine: str  # that ran it with noise
+    engine: str  # engine that ran it with noise
     gates_2q: int  # native two-qubit gates of the compiled circuit
     ideal: dict[str, int]
     emulated: dict[str, int]
@@ -36,7 +38,7 @@ class EmulatedComparison(msgspec.Struct, frozen=True):
 
     @property
     def fault(self) -> str:
-        """What is wrong; "" if noise costs something, and leaves an answer."""
+        """Error text; "" if noise lowers the share of right outcomes and leaves it above a half."""
         if 0.5 < self.right_emulated < self.right_ideal:
             return ""
         shares = f"{self.right_emulated:.3f} of the shots are right"
@@ -44,12 +46,12 @@ class EmulatedComparison(msgspec.Struct, frozen=True):
 
 
 def pieces() -> tuple[DemoCircuit, ...]:
-    """Circuits of a size that a noisy device still runs with success."""
+    """Return circuits that are small enough to succeed on a noisy device."""
     return (ghz(5), bernstein_vazirani(0b1011, 4), grover_search(0b101, 3))
 
 
 def compare(client: Client) -> list[EmulatedComparison]:
-    """Run every circuit on both; all are submitted before the first is waited for."""
+    """Run every circuit on both; all are submitted before the first is awaited."""
     chosen = pieces()
     pairs = [
         [
@@ -88,7 +90,8 @@ _TWO_QUBITS = {"cx", "cz", "ecr", "rzz", "rxx"}
 
 
 def likely(theory: Mapping[str, float]) -> set[str]:
-    """Outcomes the algorithm is run for: at least a quarter as likely as the likeliest."""
+    """Return the outcomes that the algorithm is run for: at least a quarter as likely as the
+    likeliest."""
     highest = max(theory.values())
     return {key for key, probability in theory.items() if probability >= highest / 4}
 
@@ -99,7 +102,7 @@ def _right(counts: Mapping[str, int], theory: Mapping[str, float]) -> float:
 
 
 def _hellinger(counts: Mapping[str, int], theory: Mapping[str, float]) -> float:
-    """(sum sqrt(p q))^2, as `qiskit.quantum_info.hellinger_fidelity`."""
+    """Return (sum sqrt(p q))^2, the definition of `qiskit.quantum_info.hellinger_fidelity`."""
     shots = sum(counts.values())
     overlap = sum((p * counts.get(key, 0) / shots) ** 0.5 for key, p in theory.items())
     return float(overlap**2)

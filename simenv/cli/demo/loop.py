@@ -1,8 +1,8 @@
-"""A variational loop: the ground state of four Ising spins in 20 steps of 24 circuits.
+"""Variational loop: the ground state of four Ising spins in 20 steps of 24 circuits.
 
-H = -sum Z_k Z_k+1 - sum X_k on an open chain. The ansatz turns |++++> by the terms of H themselves,
-each with its own angle; a step sends the two shifted circuits of every angle as one message
-(parameter-shift rule), and Adam moves the angles.
+H = -sum Z_k Z_k+1 - sum X_k on an open chain. The ansatz rotates |++++> by the terms of H, each
+with its own angle. A step sends the two shifted circuits of every angle as one message
+(parameter-shift rule), and Adam updates the angles.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ SPINS = 4
 ANGLES = 12
 STEPS = 20
 SHOTS = 1024
-RATE, MEMORY, MEMORY_SQUARED = 0.1, 0.9, 0.99  # Adam's
-NEAR_ENOUGH = 0.1  # of energy above the ground state; the ansatz itself ends about 0.04 above
+RATE, MEMORY, MEMORY_SQUARED = 0.1, 0.9, 0.99  # learning rate and decay rates of Adam
+NEAR_ENOUGH = 0.1  # energy above the ground state; the ansatz itself converges about 0.04 above
 
 
 class VariationalRun(msgspec.Struct, frozen=True):
-    """How the loop went. `energies[k]` was measured before step k, and once after the last."""
+    """Result of the loop. `energies[k]` was measured before step k, and once after the last."""
 
     energies: list[float]
     ground: float
     circuits: int
     step_ms: list[float]
-    run_ms: list[float]  # of each step, in the engine
+    run_ms: list[float]  # time of each step in the engine
     wall_s: float
     workers: int
 
     @property
     def converged(self) -> bool:
-        """Whether the mean of the last three energies is near the ground state."""
+        """True if the mean of the last three energies is near the ground state."""
         return sum(self.energies[-3:]) / 3 < self.ground + NEAR_ENOUGH
 
 
 def hamiltonian() -> SparsePauliOp:
-    """The chain's Pauli sum."""
+    """Return the Hamiltonian of the chain as a Pauli sum."""
     bonds = [("ZZ", [k, k + 1], -1.0) for k in range(SPINS - 1)]
     fields = [("X", [k], -1.0) for k in range(SPINS)]
     return SparsePauliOp.from_sparse_list([*bonds, *fields], num_qubits=SPINS)
 
 
 def ansatz() -> QuantumCircuit:
-    """Bonds, fields, bonds, and the fields of the two ends: 12 angles."""
+    """Return the ansatz with 12 angles: bonds, fields, bonds, and the fields of the two ends."""
     angles = ParameterVector("angle", ANGLES)
     circuit = QuantumCircuit(SPINS, name="ising-vqe")
     circuit.h(range(SPINS))
@@ -70,7 +70,7 @@ def ansatz() -> QuantumCircuit:
 
 
 def minimise(client: Client, seed: int = 7, device: str | None = None) -> VariationalRun:
-    """The loop, on any environment and device; the same seed gives the same run."""
+    """Run the loop on any environment and device; the same seed gives the same run."""
     circuit, observable = ansatz(), hamiltonian()
     angles = -0.5 + np.random.default_rng(seed).uniform(-0.3, 0.3, ANGLES)
     shifts = np.concatenate([np.eye(ANGLES), -np.eye(ANGLES)]) * math.pi / 2
@@ -113,12 +113,13 @@ def minimise(client: Client, seed: int = 7, device: str | None = None) -> Variat
 
 
 def run_s(results: list[Result]) -> float:
-    """Seconds in the engine: bindings that travelled as one task share that task's."""
+    """Return the seconds in the engine: bindings that travelled as one task share that task's
+    time."""
     return sum({each.task.partition(".")[0]: each.timing.run_s for each in results}.values())
 
 
 def summary(run: VariationalRun) -> str:
-    """Two lines for people."""
+    """Return two lines about the run."""
     steps = len(run.step_ms)
     return (
         f"variational loop: {run.circuits} circuits in {steps} steps, {run.wall_s:.2f} s, "

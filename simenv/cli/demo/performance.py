@@ -1,4 +1,4 @@
-"""The gallery on an environment: every piece submitted, waited for, and judged."""
+"""Run of the gallery on an environment: every circuit submitted, awaited and checked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEED = 7
 
 
 class Act(msgspec.Struct, frozen=True):
-    """One row of the demo's table. `fault`: what is wrong with the counts, "" if nothing."""
+    """One row of the demo's table. `fault`: what is wrong with the counts, "" if nothing is."""
 
     circuit: str
     task: str
@@ -31,7 +31,7 @@ class Act(msgspec.Struct, frozen=True):
 
 
 def perform(client: Client) -> list[Act]:
-    """Run every piece once; all are submitted before the first is waited for."""
+    """Run every circuit once; all are submitted before the first is awaited."""
     gallery = pieces()
     tasks = [
         client.submit(piece.circuit, shots=SHOTS, seed=SEED, name=piece.circuit.name)
@@ -58,11 +58,11 @@ def perform(client: Client) -> list[Act]:
 
 
 def top(act: Act) -> str:
-    """The three most frequent outcomes and their counts."""
+    """Return the three most frequent outcomes and their counts."""
     top_keys = sorted(act.counts, key=lambda key: -act.counts[key])[:3]
     return "  ".join(f"{key}: {act.counts[key]}" for key in top_keys)
 
 
 def answer(circuit: str) -> ResultCheck:
-    """What the counts of this circuit should be."""
+    """Return the check of this circuit's counts."""
     return next(piece.answer for piece in pieces() if piece.circuit.name == circuit)

@@ -1,4 +1,4 @@
-"""demo.png: counts beside their theory, the loop's energies, the time spent, and noisy counts."""
+"""Plot demo.png: counts with theory, energies of the loop, run times, and noisy counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is asked for
+mpl.use("Agg")  # a backend without a display
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from simenv.cli.demo.performance import Act
 
 INK, MEASURED, THEORY, QUIET, LATER = "#22303c", "#2a7f9e", "#d1495b", "#c9d3da", "#edae49"
-MOST_BARS = 16  # outcomes of a panel
+MOST_BARS = 16  # most outcomes of a panel
 
 
 def draw(
@@ -33,7 +33,7 @@ def draw(
     noisy: VariationalRun,
     path: Path,
 ) -> Path:
-    """Nine panels of what the demo has done; returns the file written."""
+    """Draw nine panels of the demo's results; return the path of the file."""
     layout = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.1)  # inches
     figure = Figure(figsize=(15, 12.6), layout=layout, facecolor="white")
     axes = figure.subplots(3, 3)
@@ -64,7 +64,7 @@ def draw(
 
 
 def _expected(act: Act) -> NDArray[np.float64]:
-    """The probabilities of theory by outcome, float64 [2^bits]."""
+    """Return the theoretical probabilities by outcome, float64 [2^bits]."""
     answer = performance.answer(act.circuit)
     assert isinstance(answer, ExpectedOutcomes)
     values = np.zeros(2 ** len(next(iter(answer.probabilities))))
@@ -127,7 +127,7 @@ def _descent(axis: Any, run: VariationalRun, noisy: VariationalRun) -> None:
 
 
 def _compared(axis: Any, each: EmulatedComparison) -> None:
-    """Counts of one circuit, ideal and with noise."""
+    """Draw the counts of one circuit, ideal and with noise."""
     keys = sorted(each.ideal.keys() | each.emulated.keys())
     if len(keys) > MOST_BARS:
         keys = sorted(sorted(keys, key=lambda key: -each.emulated.get(key, 0))[:MOST_BARS])
@@ -156,7 +156,7 @@ def _times(axis: Any, acts: list[Act]) -> None:
     axis.barh(rows, [act.run_ms for act in acts], 0.45, color=MEASURED, label="in the engine")
     axis.set(title="Time of each circuit, all submitted at once", xlabel="ms", xscale="log")
     axis.set_yticks(rows, names, fontsize=8)
-    axis.set_ylim(len(acts) + 0.7, -0.7)  # the legend stands in the last row
+    axis.set_ylim(len(acts) + 0.7, -0.7)  # the legend is in the last row
     axis.legend(frameon=False, fontsize=9, loc="lower center", ncols=2)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
     from noise_models.importers import ImportReport, ReportLine
 
-_LINES_SHOWN = 12  # of one part of a report
+_LINES_SHOWN = 12  # lines of one part of a report
 
 devices = typer.Typer(help="List devices; import, show and remove calibration data.")
 
@@ -157,7 +157,7 @@ def _read(paths: Iterable[Path]) -> dict[str, bytes]:
 
 
 def _target(provider: str) -> dict[str, bytes]:
-    """JSON of the Target of the backend that `provider` returns."""
+    """Return the JSON of the Target of the backend that `provider` returns."""
     from simenv.cli.devices.target import backend_of, document
     from simulators.hardware.target import describe
 
@@ -177,7 +177,7 @@ def _plot(name: str, calibration: CalibrationSnapshot, path: Path) -> None:
 
 
 def _report(report: ImportReport) -> None:
-    """Fields in the four parts of a report."""
+    """Print the fields in the four parts of a report."""
     for title, lines in (
         ("used", report.used),
         ("ignored", report.ignored),

@@ -20,7 +20,7 @@ _HEADERS = ("FIGURE", "UNIT", "MEDIAN", "MIN", "MAX", "VALUES")
 def as_object(
     name: str, snapshot: CalibrationSnapshot, source: str, qubit: int | None
 ) -> dict[str, Any]:
-    """The whole snapshot with its figures, or the values of one qubit."""
+    """Return the whole snapshot with its figures, or the values of one qubit, as a JSON object."""
     if qubit is not None:
         return {
             "name": name,
@@ -40,7 +40,7 @@ def as_object(
 
 
 def show(name: str, snapshot: CalibrationSnapshot, source: str) -> None:
-    """Print what the device is, and the median of each figure."""
+    """Print the description of the device, and the median of each figure."""
     gates = ", ".join(gate.name for gate in snapshot.native_gates)
     pairs = len({frozenset(pair) for pair in snapshot.coupling})
     facts = [
@@ -107,7 +107,7 @@ def _dates(snapshot: CalibrationSnapshot, qubit: int) -> dict[str, str]:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> None:
-    """Columns, aligned; numbers (all but the first column) to the right."""
+    """Print aligned columns; numbers (all but the first column) to the right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
         cells = [

@@ -1,7 +1,7 @@
-"""The lattice of a device as text: numbers of qubits, lines for couplings, levels of error.
+"""Lattice of a device as text: numbers of qubits, lines for couplings, levels of error.
 
 A level compares an error with the median of the device: 0 up to the median, 1 up to twice, 2 up to
-four times, 3 above. Colours show it on a terminal, other characters everywhere.
+four times, 3 above. Levels have colours on a terminal, and different characters everywhere.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Drawing:
 
 
 def levels(values: Mapping[int, float]) -> dict[int, int]:
-    """Level of each error against the median of all."""
+    """Return the level of each error against the median of all."""
     if not values:
         return {}
     middle = statistics.median(values.values())
@@ -51,7 +51,7 @@ def _level(value: float, middle: float) -> int:
 
 
 def draw(snapshot: CalibrationSnapshot) -> Drawing | None:
-    """The drawing; None for a device that is too large for one."""
+    """Return the drawing; None for a device that is too large."""
     if snapshot.num_qubits > _MAX_QUBITS:
         return None
     places = _cells(lattice.positions(snapshot), snapshot.num_qubits)
@@ -73,7 +73,8 @@ def draw(snapshot: CalibrationSnapshot) -> Drawing | None:
 
 
 def _cells(positions: NDArray[np.float64], count: int) -> NDArray[np.int64] | None:
-    """Column and row of each qubit, int64 [count, 2], no two on one another; None: no room."""
+    """Return column and row of each qubit, int64 [count, 2], without overlaps; None if there is no
+    room."""
     digits = len(str(count - 1))
     origin = positions - positions.min(0)
     on_grid = bool((np.abs(origin - np.round(origin)) < 1e-6).all())
@@ -105,7 +106,7 @@ class _Canvas:
             self._levels[y][x + k] = level if char != " " else -1
 
     def join(self, start: NDArray[np.int64], end: NDArray[np.int64], level: int) -> None:
-        """A straight line, cell by cell."""
+        """Draw a straight line, cell by cell."""
         step = end - start
         kind = _ACROSS if step[1] == 0 else _DOWN if step[0] == 0 else _SLANTED
         count = int(np.abs(step).max()) if kind is not _SLANTED else int(abs(step[1])) * 2
@@ -114,7 +115,7 @@ class _Canvas:
             self.put(int(x), int(y), kind[max(level, 0)], level)
 
     def lines(self) -> list[list[tuple[str, int]]]:
-        """Rows as pieces of one level each."""
+        """Return the rows as pieces of one level each."""
         results = []
         for chars, row_levels in zip(self._chars, self._levels, strict=True):
             pieces: list[tuple[str, int]] = []
@@ -130,7 +131,7 @@ class _Canvas:
 
 
 def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
-    """Lines that explain the levels, with the limits of this device."""
+    """Return the lines that explain the levels, with the limits of this device."""
     results: list[list[tuple[str, int]]] = []
     errors = list(summary.pair_errors(snapshot).values())
     readout = list(summary.readout_errors(snapshot).values())
@@ -156,7 +157,7 @@ def legend(snapshot: CalibrationSnapshot) -> list[list[tuple[str, int]]]:
 
 
 def show(snapshot: CalibrationSnapshot) -> None:
-    """Print the drawing with its legend, or say why there is none."""
+    """Print the drawing with its legend, or the reason why there is none."""
     result = draw(snapshot)
     room = terminal.width()
     if result is None or (room and result.width > room):

@@ -1,6 +1,6 @@
 """Positions of the qubits in a drawing. Pure.
 
-Where a snapshot has no coordinates, a graph of couplings is laid out by stress majorization:
+If a snapshot has no coordinates, the graph of its couplings is laid out by stress majorization:
 distances in the plane approach distances in the graph. (Gansner, Koren, North, Graph drawing by
 stress majorization, GD 2004.)
 """
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from noise_models.calibration import CalibrationSnapshot
 
-MAX_STRESS_QUBITS = 600  # beyond, the distances of all pairs are too many: a grid by number
+MAX_STRESS_QUBITS = 600  # larger devices have too many pairs and are drawn as a grid
 _STEPS = 300
-_MAX_TRIES = 20_000  # cells of the grid that the search looks at
+_MAX_TRIES = 20_000  # most cells that the search tries
 
 
 def positions(snapshot: CalibrationSnapshot) -> NDArray[np.float64]:
-    """x to the right and y down of each qubit, float64 [qubits, 2]; coupled ones about 1 apart."""
+    """Return x to the right and y down of each qubit, float64 [qubits, 2]; coupled ones about 1
+    apart."""
     count = snapshot.num_qubits
     if snapshot.coordinates:
         return np.array(snapshot.coordinates, np.float64)
@@ -29,26 +30,27 @@ def positions(snapshot: CalibrationSnapshot) -> NDArray[np.float64]:
     if snapshot.all_to_all or not edges or count > MAX_STRESS_QUBITS:
         return grid(count)
     distances = _distances(count, edges)
-    guide = _aligned(_majorized(distances), edges)
-    embedded = _embedded(guide, distances, edges)
+    guide = _rotate_to_axes(_stress_layout(distances), edges)
+    embedded = _grid_layout(guide, distances, edges)
     return guide if embedded is None else embedded
 
 
 def grid(count: int) -> NDArray[np.float64]:
-    """Qubits row by row in a rectangle twice as wide as high, float64 [count, 2]."""
+    """Return positions row by row in a rectangle twice as wide as high, float64 [count, 2]."""
     columns = max(1, int(np.ceil(np.sqrt(2.0 * count))))
     index = np.arange(count)
     return np.stack([index % columns, index // columns], axis=1).astype(np.float64)
 
 
 def circle(count: int) -> NDArray[np.float64]:
-    """Qubits on a circle whose neighbours are 1 apart, float64 [count, 2]."""
+    """Return positions on a circle whose neighbours are 1 apart, float64 [count, 2]."""
     angle = 2 * np.pi * np.arange(count) / count
     return np.stack([np.sin(angle), -np.cos(angle)], axis=1) * max(count / (2 * np.pi), 1.0)
 
 
 def _distances(count: int, edges: set[tuple[int, int]]) -> NDArray[np.float64]:
-    """Steps between all pairs, float64 [count, count]; parts that are not connected stand apart."""
+    """Return the graph distances of all pairs, float64 [count, count]; unconnected parts are placed
+    apart."""
     neighbours: list[list[int]] = [[] for _ in range(count)]
     for a, b in edges:
         neighbours[a].append(b)
@@ -70,8 +72,9 @@ def _distances(count: int, edges: set[tuple[int, int]]) -> NDArray[np.float64]:
     return result
 
 
-def _majorized(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Layout of least stress sum_ij (|x_i - x_j| - d_ij)^2 / d_ij^2, from classical scaling."""
+def _stress_layout(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the layout of least stress sum_ij (|x_i - x_j| - d_ij)^2 / d_ij^2, from classical
+    scaling."""
     count = len(distances)
     if count == 1:
         return np.zeros((1, 2))
@@ -91,13 +94,14 @@ def _majorized(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(result)
 
 
-def _embedded(
+def _grid_layout(
     guide: NDArray[np.float64], distances: NDArray[np.float64], edges: set[tuple[int, int]]
 ) -> NDArray[np.float64] | None:
-    """Cells of a square grid in which coupled qubits are neighbours; None: none was found.
+    """Return cells of a square grid in which coupled qubits are neighbours; None if none were
+    found.
 
-    A search in depth: each qubit takes the free cell next to a coupled one that is nearest to its
-    place in `guide`; no two qubits may be farther apart than their distance in the graph.
+    A depth-first search: each qubit takes the free cell next to a coupled one that is nearest to
+    its place in `guide`; no two qubits may be farther apart than their distance in the graph.
     """
     count = len(guide)
     neighbours: list[list[int]] = [[] for _ in range(count)]
@@ -142,7 +146,9 @@ def _embedded(
     return None
 
 
-def _aligned(coordinates: NDArray[np.float64], edges: set[tuple[int, int]]) -> NDArray[np.float64]:
+def _rotate_to_axes(
+    coordinates: NDArray[np.float64], edges: set[tuple[int, int]]
+) -> NDArray[np.float64]:
     """Rotate so that most edges are horizontal or vertical and the drawing is wide."""
     pairs = np.array(sorted(edges))
     steps = coordinates[pairs[:, 1]] - coordinates[pairs[:, 0]]

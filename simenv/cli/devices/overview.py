@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 GATES_SHOWN = 8
 POOL = "pool"
-KINDS = {  # in the words of --prefer
+KINDS = {  # as in --prefer
     DeviceKind.HARDWARE: "hardware",
     DeviceKind.EMULATED: "emulator",
     DeviceKind.IDEAL: "simulator",
@@ -27,7 +27,7 @@ KINDS = {  # in the words of --prefer
 
 @contextmanager
 def environment(common: Settings) -> Iterator[Client | None]:
-    """A client of the environment; None where none is up and none was named."""
+    """Yield a client of the environment; None if none is up and the user named none."""
     try:
         client = common.connect()
     except NoServiceError:
@@ -40,20 +40,20 @@ def environment(common: Settings) -> Iterator[Client | None]:
 
 
 class Overview:
-    """The devices that can be named, with the source of each."""
+    """Devices that can be named in a request, with the source of each."""
 
     def __init__(self, client: Client | None, every: bool) -> None:
         self._client = client
         self._every = every
-        self._sources: dict[int, str] = {}  # by id of the row, which _kept holds
+        self._sources: dict[int, str] = {}  # by id() of the row; `_kept` keeps the rows alive
         self._kept: list[DeviceInfo] = []
 
     def source(self, info: DeviceInfo) -> str:
-        """Where a row comes from: pool, imported, bundled or qiskit-ibm-runtime."""
+        """Return the source of a row: pool, imported, bundled or qiskit-ibm-runtime."""
         return self._sources.get(id(info), POOL)
 
     def rows(self) -> Rows[DeviceInfo]:
-        """All rows, the pools first. A stored file that cannot be read is named in the note."""
+        """Return all rows, the pools first. The note names stored files that cannot be read."""
         from noise_models import library
         from noise_models.library import installed
         from simenv.service.devices.describe import device_info
@@ -79,7 +79,7 @@ class Overview:
 
 
 def columns(overview: Overview) -> Sequence[Column[DeviceInfo]]:
-    """Columns of the listing."""
+    """Return the columns of the listing."""
     return (
         Column("NAME", lambda device: device.name),
         Column("SOURCE", overview.source),
@@ -112,7 +112,7 @@ def _gates(device: DeviceInfo) -> str:
 
 
 def _pair_error(device: DeviceInfo) -> float:
-    """Median error of the native two-qubit gates."""
+    """Return the median error of the native two-qubit gates."""
     native = {gate.name for gate in device.gates if gate.qubits == 2}
     return summary.median(each.error for each in device.operations if each.name in native)
 

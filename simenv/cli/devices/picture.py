@@ -1,4 +1,4 @@
-"""PNG of a device's lattice: qubits coloured by readout error, couplings by two-qubit error."""
+"""Plot of a device's lattice: qubits coloured by readout error, couplings by two-qubit error."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is asked for
+mpl.use("Agg")  # a backend without a display
 
 import numpy as np
 from matplotlib.collections import LineCollection
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 INK, UNMEASURED, BROKEN = "#22303c", "#dfe5e9", "#d1495b"
 _QUBITS, _EDGES = "viridis_r", "plasma_r"
-_LEAST_ERROR = 1e-6  # of the logarithmic scales
-_MAX_EDGES = 4_000  # of an all-to-all device
+_LEAST_ERROR = 1e-6  # lower end of the logarithmic scales
+_MAX_EDGES = 4_000  # most drawn edges of an all-to-all device
 
 
 def draw(name: str, snapshot: CalibrationSnapshot, path: Path) -> None:
-    """Write the picture. Raises OSError, and ValueError for a suffix that matplotlib lacks."""
+    """Draw the lattice into a file. Raises OSError, and ValueError for a suffix that matplotlib
+    lacks."""
     count = snapshot.num_qubits
     ring = snapshot.all_to_all
     places = lattice.circle(count) if ring else lattice.positions(snapshot)

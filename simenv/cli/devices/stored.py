@@ -44,12 +44,12 @@ def calibration_errors(where: str = "") -> Iterator[None]:
 
 
 def folder() -> Path:
-    """Folder of imported devices; it may be missing."""
+    """Return the folder of imported devices; it may be missing."""
     return config.home_root() / "devices"
 
 
 def names() -> list[str]:
-    """Names of imported devices, sorted."""
+    """Return the names of imported devices, sorted."""
     try:
         results = [path.stem for path in folder().iterdir() if path.suffix == ".json"]
     except FileNotFoundError:
@@ -58,14 +58,15 @@ def names() -> list[str]:
 
 
 def path_of(name: str) -> Path:
-    """File of a device. Raises ConfigError for a name that no device can have."""
+    """Return the file of a device. Raises ConfigError for a name that no device can have."""
     return folder() / f"{config.check_name(name, 'device')}.json"
 
 
 def save(name: str, data: bytes) -> tuple[Path, bool]:
-    """Write a device's file by rename; returns the path, and whether it replaced another one.
+    """Write a device's file by rename; return the path, and whether it replaced another one.
 
-    Raises ConfigError for the name of a bundled profile, and for data that no environment reads.
+    Raises ConfigError for the name of a bundled profile, and for data larger than an environment
+    reads.
     """
     from noise_models import library
     from simenv.service.devices.registry import MAX_FILE_BYTES
@@ -98,7 +99,7 @@ def remove(name: str) -> Path:
 
 
 def load(name: str) -> tuple[CalibrationSnapshot, CalibrationSource]:
-    """Snapshot of a device and its source: imported, bundled or qiskit-ibm-runtime.
+    """Return the snapshot of a device and its source: imported, bundled or qiskit-ibm-runtime.
 
     Raises CalibrationError, and NotFoundError for an unknown name.
     """

@@ -29,7 +29,7 @@ _QUBIT_FIGURES = {  # field -> unit
 
 
 class SpreadFigure(msgspec.Struct, frozen=True):
-    """One measured quantity over a device."""
+    """Median and extremes of one measured quantity over a device."""
 
     figure: str
     unit: str
@@ -40,7 +40,7 @@ class SpreadFigure(msgspec.Struct, frozen=True):
 
 
 def figures(snapshot: CalibrationSnapshot) -> list[SpreadFigure]:
-    """Figures of the qubits, then error and duration of each gate, then ZZ rates."""
+    """Return the figures of the qubits, then error and duration of each gate, then ZZ rates."""
     results = [
         _figure(name.removesuffix(f"_{unit.lower()}") if unit else name, unit, values)
         for name, unit in _QUBIT_FIGURES.items()
@@ -64,7 +64,7 @@ def _figure(name: str, unit: str, values: list[float]) -> SpreadFigure:
 
 
 def broken(snapshot: CalibrationSnapshot) -> list[str]:
-    """Native gates whose error is 1, as `cz 3-4`."""
+    """Return the native gates whose error is 1, such as `cz 3-4`."""
     native = {gate.name for gate in snapshot.native_gates}
     return [
         f"{gate.name} {'-'.join(map(str, gate.qubits))}"
@@ -74,7 +74,8 @@ def broken(snapshot: CalibrationSnapshot) -> list[str]:
 
 
 def pair_errors(snapshot: CalibrationSnapshot) -> dict[tuple[int, int], float]:
-    """Smallest error of a native two-qubit gate of each pair (a < b), in either direction."""
+    """Return the smallest error of a native two-qubit gate of each pair (a < b), in either
+    direction."""
     native = {gate.name for gate in snapshot.native_gates}
     entries: dict[tuple[int, int], float] = {}
     for gate in snapshot.gates:
@@ -85,7 +86,7 @@ def pair_errors(snapshot: CalibrationSnapshot) -> dict[tuple[int, int], float]:
 
 
 def readout_errors(snapshot: CalibrationSnapshot) -> dict[int, float]:
-    """Mean readout error of each qubit that has one."""
+    """Return the mean readout error of each qubit that has one."""
     return {
         index: sum(pair) / 2
         for index, qubit in enumerate(snapshot.qubits)
@@ -94,6 +95,6 @@ def readout_errors(snapshot: CalibrationSnapshot) -> dict[int, float]:
 
 
 def median(values: Iterable[float]) -> float:
-    """Median of the known values; NaN where none is known."""
+    """Return the median of the known values; NaN if none is known."""
     measured = [value for value in values if value == value]
     return statistics.median(measured) if measured else UNKNOWN

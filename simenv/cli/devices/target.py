@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from simulators.hardware.target import Description
 
-_CHARS = 300  # of what a provider raised
+_CHARS = 300  # of a provider's error message
 
 
 def backend_of(provider: str) -> Any:
-    """Backend that the function of `module:function` returns.
+    """Return the backend that the function of `module:function` returns.
 
     The module is searched in installed packages, then in the working directory. Raises ConfigError.
     """
@@ -42,7 +42,7 @@ def backend_of(provider: str) -> Any:
 
 
 def document(description: Description, target: Target) -> bytes:
-    """JSON of a backend's Target with what the backend says beside it."""
+    """Return the JSON of a backend's Target with the backend's description."""
     return msgspec.json.encode(
         {
             "kind": "qiskit-target",
@@ -72,7 +72,7 @@ def _qubit(properties: Any) -> dict[str, float | None]:
 
 
 def _operations(target: Target, name: str) -> list[dict[str, Any]]:
-    """One entry for each set of qubits, or one with `qubits` null for all."""
+    """Return one entry for each set of qubits, or one with `qubits` null for all."""
     from qiskit.circuit import Gate
 
     operation = target.operation_from_name(name)

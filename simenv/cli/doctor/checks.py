@@ -1,4 +1,4 @@
-"""What `simenv doctor` looks at. Invariant: a check looks and never mends."""
+"""Checks of `simenv doctor`. Invariant: a check reads and never repairs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ __all__ = ["DoctorFinding", "findings"]
 
 
 def findings() -> Iterator[DoctorFinding]:
-    """All checks, one after the other; where names are taken by others, no more than that."""
+    """Yield the findings of all checks; only those of the first if other files shadow our
+    packages."""
     for finding in installation.names():
         yield finding
         if finding.level == "fail":
             return
-    # Only now: these import packages of ours by names that might have been others'.
+    # These checks import our packages, so they run only if no other file shadows these.
     from simenv.cli.doctor import folders, launchers, machine, security
 
     for check in (

@@ -1,4 +1,4 @@
-"""`simenv doctor`: is this machine fit, and what to type where it is not."""
+"""`simenv doctor`: check this machine, and print commands that repair it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def doctor(context: typer.Context) -> None:
     from simenv.cli.doctor.checks import findings
 
     failed = False
-    remedies: set[str] = set()  # one lack may show in several checks: what to type is said once
+    remedies: set[str] = set()  # several checks may have one remedy: it is printed once
     for finding in findings():
         failed |= finding.level == "fail"
         if options.settings_of(context).as_json:

@@ -8,7 +8,8 @@ import msgspec
 
 
 class DoctorFinding(msgspec.Struct, frozen=True):
-    """`level`: ok, warn (works, but worse than it could) or fail. `remedy`: what to type."""
+    """Finding of a check. `level`: ok, warn (works, but not at its best) or fail. `remedy`: command
+    to type."""
 
     level: Literal["ok", "warn", "fail"]
     what: str

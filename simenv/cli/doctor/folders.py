@@ -1,7 +1,4 @@
-"""The folders simenv writes to: file system, room, and what was left behind.
-
-Files that hold secret keys: nobody else may open them.
-"""
+"""Checks of the folders that simenv writes to: file system, free space, stale files, file modes."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ LONGEST_SOCKET = 107  # bytes of a path in sockaddr_un
 
 
 def home() -> Iterator[DoctorFinding]:
-    """The journal needs a local file system."""
+    """Check that the journal is on a local file system with free space."""
     root = config.home_root()
     there = next(path for path in (root, *root.parents) if path.exists())
     kind = filesystems.kind_of(there)
@@ -31,7 +28,7 @@ def home() -> Iterator[DoctorFinding]:
     if filesystems.is_network(kind):
         live = config.places(config.Config()).state
         if live.is_relative_to(root):
-            detail = f"{root} is on {kind}, where the journal cannot be safe, as all folders here"
+            detail = f"{root} is on {kind}, where a journal is not safe; no local disk is set"
             yield DoctorFinding(
                 "fail", "state", detail, "export SIMENV_SCRATCH=/a/folder/on/a/local/disk"
             )
@@ -48,7 +45,7 @@ def home() -> Iterator[DoctorFinding]:
 
 
 def kernels() -> Iterator[DoctorFinding]:
-    """Compiled kernels: there, or made at the first start."""
+    """Check the cache of compiled kernels."""
     folder = config.kernel_cache()
     kept = [path for path in folder.rglob("*/*") if path.is_file()] if folder.exists() else []
     if not kept:
@@ -64,7 +61,7 @@ def kernels() -> Iterator[DoctorFinding]:
 
 
 def sockets() -> Iterator[DoctorFinding]:
-    """Where sockets go: short enough a path, and writable."""
+    """Check that the folder of sockets is writable and its path short enough."""
     base = config.socket_base()
     if len(str(base)) + len("/simenv-12345678/client.sock") > LONGEST_SOCKET:
         detail = f"{base} is too long for a socket ({LONGEST_SOCKET} bytes)"
@@ -76,7 +73,7 @@ def sockets() -> Iterator[DoctorFinding]:
 
 
 def connections() -> Iterator[DoctorFinding]:
-    """Connection files of services that are gone."""
+    """Check for connection files of services that have ended."""
     stale = 0
     for path in sorted(config.home_root().glob("*/connection.json")):
         try:
@@ -109,23 +106,26 @@ _FILES = (
 
 
 def modes() -> Iterator[DoctorFinding]:
-    """Of each environment here, and of the file SIMENV_SERVICE names."""
+    """Check that no other user can open the files with keys or addresses.
+
+    The files are those of each environment here, and the one that SIMENV_SERVICE names.
+    """
     root = config.home_root()
     files = [path for name in _FILES for path in sorted(root.glob(f"*/{name}"))]
     named = config.service_file()
     if named is not None and named.exists() and named not in files:
         files.append(named)
-    bad = [finding for path in files if (finding := _judged(path)) is not None]
+    bad = [finding for path in files if (finding := _mode_finding(path)) is not None]
     yield from bad
     if not bad:
         count = f"{len(files)} file{'s' if len(files) != 1 else ''}"
-        yield DoctorFinding("ok", "keys", f"{count} with keys or addresses, ours alone")
+        yield DoctorFinding("ok", "keys", f"{count} with keys or addresses, readable only by you")
 
 
-def _judged(path: Path) -> DoctorFinding | None:
+def _mode_finding(path: Path) -> DoctorFinding | None:
     try:
         info = path.stat()
-    except FileNotFoundError:  # of a worker that has just ended
+    except FileNotFoundError:  # file of a worker that has just ended
         return None
     mode = stat.S_IMODE(info.st_mode)
     if info.st_uid != os.getuid():

@@ -1,4 +1,4 @@
-"""Is what would be imported what was installed?"""
+"""Checks of the installation: imported packages, versions, extras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from simulators import catalog
 
 PACKAGES = ("simenv", "simulators", "launcher", "noise_models")
 OLDEST = (3, 11)
-EXTRAS = (  # but mpi: the checks of launchers say what is missing for ranks, in one command
+EXTRAS = (  # without mpi: the checks of launchers print its remedy
     ("qasm3", "qiskit_qasm3_import", "OpenQASM 3 files"),
     ("plots", "matplotlib", "the picture of `simenv demo`"),
     ("qpm", "yaml", "`simenv qpm check` of plugins"),
@@ -24,7 +24,7 @@ CORE = ("numpy", "numba", "pyzmq", "msgspec", "qiskit")
 
 
 def names() -> Iterator[DoctorFinding]:
-    """No other file takes the place of a package of ours."""
+    """Check that no other file takes the place of one of our packages."""
     house = Path(simenv.__file__).parents[1]
     wrong = []
     for name in PACKAGES:
@@ -45,7 +45,7 @@ def names() -> Iterator[DoctorFinding]:
 
 
 def versions() -> Iterator[DoctorFinding]:
-    """Python, and what the numbers depend on."""
+    """Check the version of Python; report the versions of the main dependencies."""
     result = f"Python {sys.version.split()[0]}"
     if sys.version_info < OLDEST:
         yield DoctorFinding(
@@ -61,7 +61,7 @@ def versions() -> Iterator[DoctorFinding]:
 
 
 def extras() -> Iterator[DoctorFinding]:
-    """What could be installed besides."""
+    """Report the optional extras and engines."""
     engines = [
         (match[1], card.needs[0], f"engine {card.name}: {card.summary}")
         for card in catalog.CARDS

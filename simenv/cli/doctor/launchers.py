@@ -1,4 +1,4 @@
-"""How workers would be started: the nodes, the way to them, and every launcher tried."""
+"""Checks of the start of workers: nodes of the allocation, launch agent, launchers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOOK_S = 0.02
 
 
 def nodes() -> Iterator[DoctorFinding]:
-    """What the site gives, and which of its nodes the agent reaches."""
+    """Report the allocation, and check which of its nodes the agent reaches."""
     try:
         allocation = discover(os.environ)
     except AllocationError as error:
@@ -52,7 +52,7 @@ def _agent(others: list[str]) -> Iterator[DoctorFinding]:
         yield DoctorFinding("fail" if others else "warn", "agent", detail, remedy)
         return
     if not others:
-        yield DoctorFinding("ok", "agent", f"{program}, should there be other nodes")
+        yield DoctorFinding("ok", "agent", f"{program}, used if other nodes are added")
         return
     node_probe = NodeProbe(others, os.environ, agent, time.monotonic())
     while not node_probe.poll(time.monotonic()):
@@ -66,7 +66,7 @@ def _agent(others: list[str]) -> Iterator[DoctorFinding]:
 
 
 def launchers() -> Iterator[DoctorFinding]:
-    """Two ranks through each; and which MPI Python is bound to."""
+    """Start two ranks by each launcher; report the MPI to which mpi4py is bound."""
     folder = Path(tempfile.mkdtemp(prefix="simenv-doctor-"))
     try:
         seen = dict(worker_environ(os.environ))

@@ -1,4 +1,4 @@
-"""Cores, memory and GPUs of this machine, and how much of them is really ours."""
+"""Checks of cores, memory and GPUs of this machine that this process may use."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ LEAST_FREE_BYTES = 2**30
 
 
 def cores() -> Iterator[DoctorFinding]:
-    """Affinity and cgroup quota against what is built in; who else is at work."""
+    """Compare the usable cores (affinity and cgroup quota) with those of the machine and its
+    load."""
     node, there = this_node(), os.cpu_count() or 1
-    detail = f"{node.slots} of {there} cores are ours"
+    detail = f"{node.slots} of {there} cores are usable"
     load = os.getloadavg()[0]
     if load > there:
         detail += f", but {load:.1f} threads want to run"
@@ -29,7 +30,7 @@ def cores() -> Iterator[DoctorFinding]:
 
 
 def memory() -> Iterator[DoctorFinding]:
-    """The limit, what is free now, and the widest circuit it holds."""
+    """Report the memory limit, the free memory, and the widest circuit that it holds."""
     import psutil
 
     limit = this_node().memory_bytes
@@ -44,7 +45,7 @@ def memory() -> Iterator[DoctorFinding]:
 
 
 def gpus() -> Iterator[DoctorFinding]:
-    """The GPUs granted to this process, and what the engine `gpu` lacks to use them."""
+    """Report the GPUs granted to this process, and what the engine `gpu` lacks to use them."""
     from simulators.gpu.devices.compile import load_nvrtc
     from simulators.gpu.devices.detect import find_gpu, refusal
 

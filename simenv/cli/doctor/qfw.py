@@ -1,4 +1,4 @@
-"""Would QFw load simenv's service, and find an environment behind it?"""
+"""Checks whether QFw can load simenv's service and finds an environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASK_S = 20.0
 
 
 def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
-    """One after the other, the first lack first."""
+    """Yield the findings; the check stops if the folder is no QFw."""
     try:
         places = installing.layout(root)
     except ConfigError as error:
@@ -30,10 +30,10 @@ def findings(root: Path, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
     yield DoctorFinding("ok", "QFw", str(places.root))
     yield _package()
     yield _link(places)
-    yield _sourced(places)
+    yield _activation(places)
     yield _program(places, environ)
     yield _yaml()
-    yield from _told(places, environ)
+    yield from _environment_findings(places, environ)
 
 
 def _install(places: QfwLayout) -> str:
@@ -53,12 +53,12 @@ def _link(places: QfwLayout) -> DoctorFinding:
     if not link.is_dir():
         return DoctorFinding("fail", "service", f"{link} is not there", _install(places))
     if link.resolve() != (SERVICES / installing.MODULE).resolve():
-        message = f"{link} is of another installation: {link.resolve()}"
+        message = f"{link} belongs to another installation: {link.resolve()}"
         return DoctorFinding("fail", "service", message, _install(places))
     return DoctorFinding("ok", "service", str(link))
 
 
-def _sourced(places: QfwLayout) -> DoctorFinding:
+def _activation(places: QfwLayout) -> DoctorFinding:
     if not installing.is_sourced(places) or not places.variables.exists():
         message = (
             "qfw_activate does not set simenv's variables, and QFw activates anew on each node"
@@ -68,7 +68,8 @@ def _sourced(places: QfwLayout) -> DoctorFinding:
 
 
 def _program(places: QfwLayout, environ: Mapping[str, str]) -> DoctorFinding:
-    """DEFw has Python built in; the packages here are for this one."""
+    """Check that DEFw's embedded Python has the version of this one, for which simenv is
+    installed."""
     program = Path(environ.get("DEFW_PATH") or places.root / "DEFw") / "src" / "defwp"
     ours = platform.python_version()
     if not program.exists():
@@ -99,12 +100,12 @@ def _yaml() -> DoctorFinding:
     return DoctorFinding("ok", "PyYAML", "is there")
 
 
-def _told(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
-    """What the service will be told, and whether there is an environment then."""
-    service_env = dict(environ)  # what `install` would write
-    if places.variables.exists():  # then the service is told that, not what this shell has
+def _environment_findings(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFinding]:
+    """Check the settings that the service will read, and whether its environment is up."""
+    service_env = dict(environ)  # `install` would write these settings
+    if places.variables.exists():  # the service reads that file, not this shell's variables
         service_env = {k: v for k, v in environ.items() if not k.startswith("SIMENV_")}
-        service_env |= _exported(places.variables)
+        service_env |= _read_variables(places.variables)
     try:
         settings = qpm.read(service_env)
     except ConfigError as error:
@@ -115,7 +116,7 @@ def _told(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFindi
     ]
     yield DoctorFinding("ok", "variables", ", ".join(shown) or "none: the environment `default`")
     if settings.token_file is not None:
-        message = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry none: nothing is served"
+        message = "SIMENV_QPM_TOKEN_FILE: calls of revision 1 carry no token, so all are refused"
         yield DoctorFinding("fail", "token", message, _install(places))
     if settings.private:
         yield DoctorFinding("ok", "environment", "a private one is started with the service")
@@ -138,8 +139,8 @@ def _told(places: QfwLayout, environ: Mapping[str, str]) -> Iterator[DoctorFindi
     yield DoctorFinding("ok", "environment", f"{record.service_description}: {message}")
 
 
-def _exported(path: Path) -> dict[str, str]:
-    """NAME=value of the lines `install` wrote."""
+def _read_variables(path: Path) -> dict[str, str]:
+    """Return NAME=value of the lines that `install` wrote."""
     entries = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         tokens = shlex.split(line, comments=True)

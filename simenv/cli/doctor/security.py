@@ -1,4 +1,4 @@
-"""Other users of this machine: what docs/guides/security.md promises against them, checked."""
+"""Checks of the promises of docs/guides/security.md against other users of this machine."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SOCKETS = ("client.sock", "worker.sock")
 
 
 def folders() -> Iterator[DoctorFinding]:
-    """Every folder that simenv reads from: nobody else can write it or one above it."""
+    """Check that nobody else can write a folder that simenv reads, or a folder above it."""
     results = [path for path in _folders() if path.exists()]
-    bad = [finding for path in results if (finding := _judged(path)) is not None]
-    yield from dict.fromkeys(bad)  # several have the weakness of one that is above them
+    bad = [finding for path in results if (finding := _folder_finding(path)) is not None]
+    yield from dict.fromkeys(bad)  # several folders may share the weakness of one above them
     if not bad:
         count = terminal.counted(len(results), "folder")
         yield DoctorFinding("ok", "folders", f"{count}: nobody else can write them or those above")
 
 
 def kernels() -> Iterator[DoctorFinding]:
-    """Compiled kernels are loaded as code."""
+    """Check that nobody else can write compiled kernels, which are loaded as code."""
     folder = config.kernel_cache()
     result = files.weakness(folder) if folder.exists() else None
     if result is None:
@@ -44,13 +44,13 @@ def kernels() -> Iterator[DoctorFinding]:
 
 
 def sockets() -> Iterator[DoctorFinding]:
-    """Of the environments that run here: only this user can connect."""
+    """Check that only this user can connect to the sockets of environments on this machine."""
     checked = 0
     for path in sorted(config.home_root().glob("*/connection.json")):
         try:
             file = address.read(path)
         except NoServiceError:
-            continue  # told among the environments
+            continue  # reported by `folders.connections`
         if file.node != os.uname().nodename or address.ended(file):
             continue
         checked += 1
@@ -65,13 +65,14 @@ def sockets() -> Iterator[DoctorFinding]:
 
 
 def launchers() -> Iterator[DoctorFinding]:
-    """Can other users run programs through the launcher of workers of several ranks?"""
+    """Check whether other users can run programs through the launcher of workers of several
+    ranks."""
     if not mpi4py_version():
         yield DoctorFinding("ok", "isolation", "no MPI: workers of one rank listen on no port")
         return
     try:
         nodes = [node.name for node in discover(os.environ).nodes]
-    except AllocationError:  # told among the nodes
+    except AllocationError:  # reported by `launchers.nodes`
         nodes = [os.uname().nodename]
     prte = installation.find(os.environ)
     library = prte.library if isinstance(prte, installation.Prte) else None
@@ -79,7 +80,7 @@ def launchers() -> Iterator[DoctorFinding]:
     others = len(network_namespace.other_users())
     present = f"{terminal.counted(others, 'other user')} here now"
     if not exposure:
-        detail = "the launcher of MPI is out of reach of other users"
+        detail = "other users cannot reach the launcher of MPI"
         yield DoctorFinding("ok", "isolation", f"{detail}; {present}")
     elif others or len(nodes) > 1:
         detail = f"other users can run programs as you through the launcher of MPI: {exposure}"
@@ -87,7 +88,7 @@ def launchers() -> Iterator[DoctorFinding]:
         yield DoctorFinding("warn", "isolation", f"{detail}; {present}", remedy)
     else:
         yield DoctorFinding(
-            "ok", "isolation", f"{present}; else the launcher of MPI is open: {exposure}"
+            "ok", "isolation", f"{present}; other users could reach the launcher of MPI: {exposure}"
         )
 
 
@@ -104,7 +105,7 @@ def _folders() -> Iterator[Path]:
         yield where.home / "keys"
 
 
-def _judged(folder: Path) -> DoctorFinding | None:
+def _folder_finding(folder: Path) -> DoctorFinding | None:
     result = files.weakness(folder)
     if result is not None:
         level, why = result
@@ -118,7 +119,7 @@ def _judged(folder: Path) -> DoctorFinding | None:
 
 
 def _open_socket(folder: Path) -> str:
-    """Why others could connect, or listen in the service's place; "" if they cannot."""
+    """Return why other users could connect, or listen in the service's place; "" if they cannot."""
     result = files.weakness(folder)
     if result is not None:
         return f"{result[0]} {result[1]}"

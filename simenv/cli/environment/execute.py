@@ -1,9 +1,8 @@
-"""`simenv exec -- CMD`: an application against an environment, and nothing of it left behind.
+"""`simenv exec -- CMD`: run an application against an environment; its leftovers are removed.
 
-A command run in our place: same terminal, same signals, same exit code.
-
-Invariant: from before the child's first instruction until after its last, a signal to us is a
-signal to it; we end when it has ended, and never before.
+The command gets the same terminal and signals, and its exit code is returned. Invariant: from
+before the child's first instruction until after its last, every signal to this process is passed to
+the child; this process ends only after the child.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 
-NOT_FOUND, NOT_RUNNABLE = 127, 126  # as shells say it
+NOT_FOUND, NOT_RUNNABLE = 127, 126  # exit codes as in shells
 _PASSED_ON = frozenset(
     {
         signal.SIGINT,
@@ -44,9 +43,9 @@ _SENT_BY_TERMINAL = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 
 
 def run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a command to its end; its exit code, 128 + n where signal n ended it.
+    """Run a command to its end; return its exit code, or 128 + n if signal n ended it.
 
-    OSError if it cannot be started. Call it from the main thread.
+    Raises OSError if the command cannot be started. Must be called from the main thread.
     """
     watched = _PASSED_ON | {signal.SIGCHLD}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
@@ -56,7 +55,7 @@ def run_child(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             list(argv),
             dict(environ),
             setsigmask=before,
-            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two for itself
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # Python ignores these two signals
         )
         return _until_it_ends(child, watched)
     finally:
@@ -73,13 +72,13 @@ def _until_it_ends(child: int, watched: frozenset[signal.Signals]) -> int:
         settings = signal.sigwaitinfo(watched)
         if settings.si_signo == signal.SIGCHLD:
             continue
-        # What a terminal sends goes to its whole foreground group: the child has it already.
+        # A terminal signals its whole foreground group, so the child has that signal already.
         if settings.si_pid or settings.si_signo not in _SENT_BY_TERMINAL:
             os.kill(child, settings.si_signo)
 
 
 def _forget_pending(watched: frozenset[signal.Signals]) -> None:
-    """Signals that came together with the child's end were meant for it, not for us."""
+    """Discard signals that arrived together with the child's end: they were meant for the child."""
     while signal.sigtimedwait(watched, 0) is not None:
         pass
 
@@ -111,7 +110,7 @@ def execute(
     if shutil.which(command[0]) is None and not os.path.exists(command[0]):
         terminal.note(f"simenv exec: {command[0]}: {os.strerror(errno.ENOENT)}")
         raise typer.Exit(NOT_FOUND)
-    name = config.check_name(run_name, "--run-name") if run_name else "run-" + _drawn()
+    name = config.check_name(run_name, "--run-name") if run_name else "run-" + _random_id()
     with contextlib.ExitStack() as stack:
         client = private.client_of(common, stack)
         if client is None:
@@ -128,16 +127,16 @@ def execute(
 
 
 def _release(client: Client, run_name: str) -> None:
-    """Release the reservations that the application has left."""
+    """Release the reservations that the application did not release."""
     from simenv.client.submission.arguments import APP
 
     try:
         for info in client.reservations():
             if info.state == "active" and (APP, run_name) in info.metadata:
                 client.reservation(info.id).release(f"{run_name} has ended")
-    except SimenvError as error:  # the service may be gone; they expire by themselves
+    except SimenvError as error:  # the service may be down; reservations expire anyway
         terminal.note(f"simenv exec: reservations of {run_name} may remain: {error.message}")
 
 
-def _drawn() -> str:
+def _random_id() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(8))

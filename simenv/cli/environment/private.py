@@ -1,4 +1,4 @@
-"""The environment a command works with: the one that is up, else a private one for this call."""
+"""Environment of a command: the one that is up, else a private one for this call."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from simenv.errors import NoServiceError
 if TYPE_CHECKING:
     from simenv.client.client import Client
 
-PATIENCE_S = 0.9  # after so long a line says what is waited for; before the start's own line
+PATIENCE_S = 0.9  # delay of the note about the start; shorter than that of the progress line
 
 
 def client_of(common: Settings, stack: ExitStack) -> Client | None:
-    """The environment that is up; None if there is none and a private one may take its place."""
-    # A connection file: one that is up, or broke off with its tasks. Another is none of it.
+    """Return a client of the environment that is up; None if there is none and a private one may
+    replace it."""
+    # A connection file means an environment that is up, or that crashed with tasks: no private one.
     if not (common.named or config.connection_file().exists()):
         return None
     try:
@@ -33,7 +34,7 @@ def client_of(common: Settings, stack: ExitStack) -> Client | None:
 
 @contextmanager
 def started(workers: int) -> Iterator[Client]:
-    """A private environment, gone at the end."""
+    """Yield a client of a private environment, which ends with the context."""
     import simenv
 
     text = "no environment is up: starting a private one for this call"

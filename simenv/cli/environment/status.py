@@ -1,6 +1,6 @@
 """Commands about an environment that is up, or was: `down`, `status`, `logs`.
 
-`simenv status`: one screen that says whether an environment is well, and what happened to it.
+`simenv status` prints one screen with the state of an environment and its recent events.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from simenv.errors import NotFoundError, OptionError, SimenvError
 from simenv.model import Event, ServiceInfo
 from simenv.text import elapsed
 
-# What happened to an environment itself, among all the events of its tasks and workers.
+# Events of the environment itself, without those of its tasks and workers.
 TOLD = ("node.*", "dvm.*", "launcher.*", "pool.*", "allocation.*", "worker.lost", "journal.damaged")
-AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # of every start
+AT_THE_START = ("allocation.found", "launcher.chosen", "dvm.started")  # events of every start
 SHOWN_EVENTS = 5
-INDENT = 9  # of a line's text, behind its word
-STATES = ("up", "drained", "lost")  # of nodes
+INDENT = 9  # column of a line's text, after its keyword
+STATES = ("up", "drained", "lost")  # states of nodes
 
 
 def recent_events(events: list[Event], info: ServiceInfo) -> list[Event]:
-    """What is worth a line, since this service began."""
+    """Return the last events since this service began, without those of every start."""
     since_s = time.time() - info.up_s
     results = [event for event in events if event.time_s >= since_s]
-    while results and results[0].kind in AT_THE_START:  # later they are news
+    while results and results[0].kind in AT_THE_START:  # later ones are not part of the start
         del results[0]
     return results[-SHOWN_EVENTS:]
 
 
 def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
-    """The screen, line by line."""
+    """Return the lines of the screen."""
     counts = (
         f"{terminal.number(info.done)} done, {info.failed} failed, {info.cancelled} cancelled, "
         f"{info.expired} expired, {info.lost_attempts} attempts lost"
@@ -64,7 +64,8 @@ def lines(info: ServiceInfo, events: list[Event]) -> list[str]:
 
 
 def nodes(info: ServiceInfo) -> str:
-    """`2 up, 1 drained   slots 28/32 used   Slurm job 17, ends in 1:59:00`."""
+    """Return the line of nodes: `2 up, 1 drained   slots 28/32 used   Slurm job 17, ends in
+    1:59:00`."""
     states = [node.state for node in info.nodes]
     counted = [f"{states.count(state)} {state}" for state in STATES if state in states]
     parts = [", ".join(counted) or "1 up"]
@@ -79,20 +80,22 @@ def nodes(info: ServiceInfo) -> str:
 
 
 def pools(info: ServiceInfo) -> str:
-    """`sv 4/4   mps 2/2`."""
+    """Return the line of pools: `sv 4/4   mps 2/2`."""
     return "   ".join(f"{pool.name} {pool.workers}/{pool.target}" for pool in info.pools)
 
 
 def machines(info: ServiceInfo) -> str:
-    """`gpu[07-08], 32 slots`; "" where the service does not say."""
+    """Return nodes and slots: `gpu[07-08], 32 slots`; "" if the service does not report nodes."""
     if not info.nodes:
         return ""
     return f"{folded(node.name for node in info.nodes)}, {terminal.counted(info.slots, 'slot')}"
 
 
 def _warnings(info: ServiceInfo) -> list[str]:
-    """Nodes and pools that are not well are among the service's own warnings; one that only waits
-    for something is not."""
+    """Return the service's warnings, and the pools that wait for something.
+
+    Nodes and pools with faults are among the service's own warnings.
+    """
     reported = "\n".join(info.warnings)
     waiting = [
         f"pool {pool.name}: {pool.reason}"
@@ -110,7 +113,7 @@ def _event(event: Event) -> str:
     return terminal.clean(f"{when}  {event.kind}  {event.subject}  {event.message}".rstrip())
 
 
-_FOLLOW_S = 0.25  # a log has no event to wait for
+_FOLLOW_S = 0.25  # interval of polls: a log has no event to wait for
 _TAIL_BYTES = 4 * 2**20
 
 
@@ -144,7 +147,7 @@ def down(
     for name in names:
         try:
             _down(name, None, now, common.as_json)
-        except SimenvError as error:  # the others are to end all the same
+        except SimenvError as error:  # the other environments are stopped all the same
             failed.append(error)
             terminal.note(f"{terminal.paint('fail')}: {name}: {terminal.clean(error.message)}")
     if failed:
@@ -196,7 +199,7 @@ def status(context: typer.Context, watch: Watch = 0.0) -> None:
             if not watch:
                 return
             terminal.flush()
-            time.sleep(watch)  # the user's own rhythm: there is no event to wait for
+            time.sleep(watch)  # interval set by the user: there is no event to wait for
 
 
 def logs(

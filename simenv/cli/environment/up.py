@@ -1,4 +1,4 @@
-"""`simenv up`: start an environment, wait until it is ready, and say what it has."""
+"""`simenv up`: start an environment, wait until it is ready, and print its resources."""
 
 from __future__ import annotations
 
@@ -126,10 +126,12 @@ def up(
     if common.as_json:
         terminal.json_line(info)
         return
-    _tell(info, result, time.monotonic() - begun)
+    _print_start(info, result, time.monotonic() - begun)
     path = config.places(config.Config(name=common.environment)).connection
     now = msgspec.structs.asdict(config.read(path.with_name("config.json")))
-    again = _kept({key: kept[key] for key in kept if key not in options and kept[key] == now[key]})
+    again = _reused_settings(
+        {key: kept[key] for key in kept if key not in options and kept[key] == now[key]}
+    )
     if again:
         terminal.line(f"reused   {again}, from the last start")
     if info.resumed:
@@ -139,7 +141,7 @@ def up(
 
 
 class _Notes:
-    """The progress of a start where there is no terminal: a line for each new stage."""
+    """Progress of a start without a terminal: a line for each new stage."""
 
     def __init__(self) -> None:
         self._noted = ""
@@ -150,7 +152,7 @@ class _Notes:
             terminal.note(f"starting: {stage}, {elapsed(elapsed_s)}")
 
 
-def _tell(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> None:
+def _print_start(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> None:
     path = config.places(config.Config(name=info.name)).connection
     terminal.line(
         f"service  {file.name}, process {file.pid} on {file.node}   connection file {path}"
@@ -168,22 +170,22 @@ def _tell(info: ServiceInfo, file: ConnectionFile, ready_s: float) -> None:
         terminal.note(f"{terminal.paint('warn')}: {terminal.clean(warning)}")
 
 
-def _kept(settings: Mapping[str, object]) -> str:
-    """What of the last start differs from what a fresh one would have."""
+def _reused_settings(settings: Mapping[str, object]) -> str:
+    """Return the settings of the last start that differ from the defaults."""
     usual = msgspec.structs.asdict(config.Config())
     settings = {key: value for key, value in settings.items() if key != "import_from"}
     shown = [
         f"pools {' '.join(pool.name for pool in value)}"
         if key == "pools" and isinstance(value, tuple)
-        else f"{key} {_words(value)}"
+        else f"{key} {_setting_text(value)}"
         for key, value in settings.items()
         if value != usual[key]
     ]
     return ", ".join(shown)
 
 
-def _words(value: object) -> str:
-    """A table by those of its words that were said."""
+def _setting_text(value: object) -> str:
+    """Return a setting as text; of a table, the keys that differ from the defaults."""
     if not isinstance(value, msgspec.Struct):
         return str(value)
     usual = msgspec.structs.asdict(type(value)())

@@ -1,7 +1,7 @@
-"""A client of an environment whose service is down: its journal answers, read-only.
+"""Client of an environment whose service is down: its journal answers, read-only.
 
-Used by commands that only read. Invariant: nothing is written, and nothing waits for an end that
-cannot come while the service is down.
+Used by commands that only read. Invariant: nothing is written, and no call waits for an event that
+cannot happen while the service is down.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def open_archive(name: str | None, service: Path | None, reason: NoServiceError) -> Client:
-    """A client that reads the journal of the environment meant, and a line about it on stderr.
+    """Return a client that reads the journal of the selected environment; print a note about it.
 
-    Raises `reason` where the service may be up elsewhere, or where there is no journal here;
-    JournalError where it cannot be read.
+    Raises `reason` if the service may be up elsewhere, or if there is no journal here; JournalError
+    if the journal cannot be read.
     """
     where = address.find(name, service)
     if isinstance(where, KeyFileAddress) or not _is_down(where):
@@ -52,8 +52,10 @@ def open_archive(name: str | None, service: Path | None, reason: NoServiceError)
 
 
 def _is_down(where: address.FileAddress) -> bool:
-    """Is it certain that no service writes this journal? A connection file of another node is the
-    sign of one."""
+    """Return whether it is certain that no service writes this journal.
+
+    A connection file of another node means that a service may be up there.
+    """
     try:
         return address.ended(address.read(where.path))
     except NoServiceError:
@@ -61,7 +63,7 @@ def _is_down(where: address.FileAddress) -> bool:
 
 
 class ArchiveAddress:
-    """The address of a journal; see `simenv.client.connection.address.Address`."""
+    """Address of a journal; see `simenv.client.connection.address.Address`."""
 
     def __init__(self, path: Path, archive: Archive) -> None:
         self.path, self.name = path, path.parent.name
@@ -84,7 +86,7 @@ class ArchiveAddress:
 
 
 class ArchiveConnection:
-    """A connection to a journal: each message is answered while it is sent."""
+    """Connection to a journal: each message is answered while it is sent."""
 
     message_bytes = MAX_MESSAGE_BYTES
 
@@ -97,5 +99,5 @@ class ArchiveConnection:
         self._inbox.put(*self._archive.answer(codec.from_client(body)))
 
     def close(self) -> None:
-        """Idempotent."""
+        """Close the journal. Idempotent."""
         self._archive.close()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 LAST = "last"
-FOLLOW_S = 0.25  # between two looks for new events
+FOLLOW_S = 0.25  # interval of polls for new events
 Since = Annotated[
     str, typer.Option(help="Submitted after this: 1h30m ago, 12:00 today, or an ISO 8601 time.")
 ]
@@ -120,13 +120,13 @@ def events(
     with common.connect() if follow else common.connect_or_read() as client:
         number = int(since) if since.isdecimal() else client.history.events_before(moment_s)
         if follow:
-            following(_EVENTS, style, _followed(client, number, kind))
+            following(_EVENTS, style, _event_blocks(client, number, kind))
         else:
             listing(_EVENTS, style, lambda: client.events(number, kind))
 
 
 def resolve_run_name(client: Client, run_name: str) -> str:
-    """Return the run that `--run-name` means; NotFoundError if there is no last one."""
+    """Return the run that `--run-name` selects. Raises NotFoundError if there is no last one."""
     if run_name != LAST:
         return run_name
     result = client.history.last_run_name()
@@ -135,8 +135,8 @@ def resolve_run_name(client: Client, run_name: str) -> str:
     return result
 
 
-def _followed(client: Client, since: int, kinds: Sequence[str] | None) -> Iterator[list[Event]]:
-    """What there is, then what comes; no event twice, none left out."""
+def _event_blocks(client: Client, since: int, kinds: Sequence[str] | None) -> Iterator[list[Event]]:
+    """Yield blocks of events, first the stored ones, then new ones; each event exactly once."""
     while True:
         block = []
         for event in client.events(since):

@@ -1,4 +1,4 @@
-"""`simenv trace ID`: the way of one task, stage by stage, and the attempts it lost."""
+"""`simenv trace ID`: stages of one task, and its lost attempts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TraceStage(msgspec.Struct, frozen=True):
-    """`at_ms`: since the submission."""
+    """Stage of a task. `at_ms`: time since the submission."""
 
     stage: str
     at_ms: float
@@ -27,7 +27,7 @@ class TraceStage(msgspec.Struct, frozen=True):
 
 
 class Lost(msgspec.Struct, frozen=True):
-    """An attempt that ended without a word of its worker's."""
+    """Attempt that ended without a message from its worker."""
 
     event: int
     time_s: float
@@ -35,7 +35,7 @@ class Lost(msgspec.Struct, frozen=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """Object that `--json` prints."""
 
     task: object  # the row of `simenv history`
     route: str
@@ -43,7 +43,7 @@ class Trace(msgspec.Struct, frozen=True):
     lost: list[Lost]
 
 
-INDENT = 9  # of a line's text, behind its word
+INDENT = 9  # column of a line's text, after its keyword
 _STAGES: tuple[Column[TraceStage], ...] = (
     Column("STAGE", lambda stage: stage.stage),
     Column("AT_MS", lambda stage: f"{stage.at_ms:.3f}", right=True),
@@ -70,7 +70,7 @@ def trace(
 
 
 def stages(row: LogRow) -> list[TraceStage]:
-    """The stages a task has been through, in their order."""
+    """Return the stages of a task in their order."""
     timing = row.timing
     rest_us = timing.run_us - timing.decode_us - timing.plan_us - timing.engine_us
     parts = [
@@ -94,7 +94,7 @@ def stages(row: LogRow) -> list[TraceStage]:
 
 
 def lost_attempts(client: Client, row: LogRow) -> list[Lost]:
-    """What the event log says of them."""
+    """Return the lost attempts of a task from the event log."""
     if row.attempts < 2:
         return []
     before = client.history.events_before(row.submitted_s)

@@ -1,7 +1,4 @@
-"""Names of nodes in a word, as sites write them: gpu[07-08,11]. Pure.
-
-Times of day as people type them: `--since 1h30m`, `--since 12:00`.
-"""
+"""Text forms of node lists, such as gpu[07-08,11], and of times, such as `--since 1h30m`."""
 
 from __future__ import annotations
 
@@ -16,7 +13,8 @@ _NUMBERED = re.compile(r"(.*?)(\d{1,18})(\D*)\Z")
 
 
 def folded(names: Iterable[str]) -> str:
-    """`gpu07 gpu08 gpu11 login` is gpu[07-08,11],login; in the order of first appearance."""
+    """Fold names of nodes: gpu07 gpu08 gpu11 login to gpu[07-08,11],login; order of first
+    appearance."""
     groups: dict[tuple[str, str, int], list[int]] = {}
     for name in dict.fromkeys(names):
         result = _NUMBERED.match(name)
@@ -26,7 +24,7 @@ def folded(names: Iterable[str]) -> str:
         before, digits, after = result.groups()
         width = len(digits) if digits.startswith("0") and len(digits) > 1 else 0
         kind = (before, after, width)
-        # 099 and 100 are of one series, which has three digits.
+        # 099 and 100 belong to one series of three digits.
         padded = (before, after, len(digits))
         groups.setdefault(padded if padded in groups else kind, []).append(int(digits))
     return ",".join(_word(*kind, indices) for kind, indices in groups.items())
@@ -58,8 +56,11 @@ _CLOCK = re.compile(r"[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?\Z")
 
 
 def since(text: str) -> float:
-    """Seconds since 1970: so long ago (`90s`, `1h30m`, `2d`), today at (`12:00`), or ISO 8601 in
-    local time. typer.BadParameter for anything else; 0.0 for ""."""
+    """Parse a time into seconds since 1970; 0.0 for "".
+
+    Forms: an age (`90s`, `1h30m`, `2d`), a time of today (`12:00`), or ISO 8601 in local time.
+    Raises typer.BadParameter for other texts.
+    """
     if not text:
         return 0.0
     if _SPAN.match(text):
@@ -75,7 +76,7 @@ def since(text: str) -> float:
 
 
 def shown(time_s: float) -> str:
-    """ISO 8601 in local time, to the millisecond; "-" for 0.0."""
+    """Format a time as ISO 8601 in local time, to the millisecond; "-" for 0.0."""
     if not time_s:
         return "-"
     moment = datetime.fromtimestamp(time_s).astimezone()

@@ -1,4 +1,5 @@
-"""Text for a terminal of a given width: wrapped at words; tables without columns that do not fit.
+"""Layout of text for a terminal: lines wrapped at words, and tables without columns that do not
+fit.
 
 Pure: widths in, lines out. Escape codes in a text count as columns.
 """
@@ -8,15 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-LEAST_TEXT = 12  # columns for wrapped text beside what stands before it
+LEAST_TEXT = 12  # least number of columns for wrapped text
 _PIECES = re.compile(r"\S+|\s+")
 
 
 def wrap(text: str, width: int, indent: int = 0) -> list[str]:
-    """`text` in lines of at most `width` columns, the second and later ones indented.
+    """Return `text` in lines of at most `width` columns, the second and later ones indented.
 
-    Breaks at spaces, and inside a word only where it alone is too wide. With less than LEAST_TEXT
-    columns beside the indent, lines are wider than `width`.
+    Lines break at spaces, and inside a word only if the word alone is too wide. If the indent
+    leaves less than LEAST_TEXT columns, lines are wider than `width`.
     """
     lines: list[str] = []
     line, gap = "", ""
@@ -40,7 +41,7 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
 
 
 def fitting(widths: Sequence[int], optional: Sequence[int], width: int, gap: int) -> list[int]:
-    """The columns of a table to show in `width`, by their places.
+    """Return the columns of a table to show in `width`, by their indices.
 
     `optional`: 0 for a column that is always shown; of the others the highest is left out first.
     The last column shown may be wrapped down to LEAST_TEXT, so it counts as no wider than that.

@@ -1,4 +1,4 @@
-"""Pictures that a command writes with matplotlib, which need not be installed."""
+"""Pictures that commands write with matplotlib, an optional dependency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simenv.errors import ConfigError, OptionError
 
 
 def require_matplotlib(options: str) -> None:
-    """Raise ConfigError without matplotlib; `options`: that need it, such as `--plot`."""
+    """Raise ConfigError without matplotlib; `options`: options that need it, such as `--plot`."""
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
             f"{options}: matplotlib is not installed", hint="pip install 'simenv[plots]'"
@@ -21,7 +21,7 @@ def require_matplotlib(options: str) -> None:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Raise OSError as OptionError that names the file; `path`: where the error names none."""
+    """Map OSError to OptionError that names the file; `path`: used if the error names none."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,8 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def plot(path: Path, what: str, draw: Callable[[], None]) -> None:
-    """`--plot PATH`: call `draw`, which writes the PNG file, and note `what` is in it.
+    """Write the picture of `--plot PATH`: `draw` writes the PNG file; a note says that `what` is in
+    it.
 
     Raises ConfigError, OptionError.
     """

@@ -1,8 +1,8 @@
-"""What goes to the terminal, and how: the one place of the command line that writes.
+"""Output to the terminal: the only module of the command line that writes.
 
-Invariant: answers go to stdout, everything else to stderr; without a terminal, or with NO_COLOR, no
-escape code is written, and what others wrote (names, reasons, logs) never brings one along: each
-line is cleaned here, whoever made it, of everything but the colours of `paint`.
+Invariant: answers go to stdout, everything else to stderr. Without a terminal, or with NO_COLOR, no
+escape code is written. Text of other origin (names, reasons, logs) cannot bring escape codes: every
+line is cleaned here of all of them but the colours of `paint`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _COLOURS = {
 
 
 _PAINTED = re.compile(r"(\x1b\[(?:3[1236]|0)m)")
-# What a JSON string may hold as it is, and a terminal or an editor obeys: C1 controls, marks that
-# turn the direction of text, separators of lines.
+# Characters that are valid in JSON and that terminals or editors interpret: C1 controls, marks of
+# text direction, line separators.
 _OBEYED = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
 class ReaderGone(Exception):
-    """Nobody reads stdout any more. No OSError: typer would make an exit code of that."""
+    """The reader of stdout has closed it. Not an OSError, which typer would map to an exit code."""
 
 
 def line(text: str = "") -> None:
-    """One line of the answer."""
+    """Print one line of the answer."""
     try:
         sys.stdout.write(_harmless(text) + "\n")
     except BrokenPipeError as error:
@@ -46,19 +46,20 @@ def line(text: str = "") -> None:
 
 
 def fitted(text: str, indent: int = 0) -> None:
-    """One line of the answer; on a terminal wrapped at words, further lines indented."""
+    """Print one line of the answer; on a terminal it is wrapped at words, further lines
+    indented."""
     columns = width()
     for part in [text] if not columns else wrap(text, columns, indent):
         line(part)
 
 
 def width() -> int:
-    """Columns of the terminal that shows the answer; 0 where it is no terminal."""
+    """Return the columns of the terminal that shows the answer; 0 if stdout is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
 def flush() -> None:
-    """What was written is on its way."""
+    """Flush stdout."""
     try:
         sys.stdout.flush()
     except BrokenPipeError as error:
@@ -66,20 +67,20 @@ def flush() -> None:
 
 
 def abandon() -> None:
-    """Nothing can be written to stdout: what is left goes nowhere, now and at the exit."""
+    """Redirect stdout to /dev/null, because it cannot be written any more."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
-    """One line beside the answer: progress, warnings, errors."""
+    """Print one line on stderr: progress, warnings, errors."""
     flush()
     sys.stderr.write(_harmless(text) + "\n")
     sys.stderr.flush()
 
 
 def json_line(value: object) -> None:
-    """One object on a line of its own; Structs keep their field names."""
+    """Print one object on a line of its own; Structs keep their field names."""
     text = msgspec.json.encode(value).decode()
     if not text.isascii():
         text = _OBEYED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
@@ -87,7 +88,8 @@ def json_line(value: object) -> None:
 
 
 def paint(word: str, stream: TextIO | None = None, width: int = 0) -> str:
-    """The word, padded to `width`, in its colour where the stream (stdout) shows colours."""
+    """Return the word, padded to `width`, in its colour if the stream (default: stdout) shows
+    colours."""
     colour = _COLOURS.get(word)
     padded = word.ljust(width)
     if colour is None or not _coloured(sys.stdout if stream is None else stream):
@@ -99,7 +101,7 @@ _LEVELS = (32, 36, 33, 31, 31)  # from good to bad
 
 
 def shade(text: str, level: int) -> str:
-    """The text in the colour of a level, 0 (good) to 4 (bad), where stdout shows colours.
+    """Return the text in the colour of a level, 0 (good) to 4 (bad), if stdout shows colours.
 
     A level of -1 has no colour.
     """
@@ -109,12 +111,12 @@ def shade(text: str, level: int) -> str:
 
 
 def clear() -> None:
-    """Begin a screen anew, on a terminal."""
+    """Clear the screen of the terminal."""
     sys.stdout.write("\x1b[H\x1b[2J")
 
 
 def clean(text: str, keep: str = "") -> str:
-    """`text` with control characters shown instead of obeyed, but for those in `keep`."""
+    """Return `text` with control characters escaped, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(
@@ -123,7 +125,7 @@ def clean(text: str, keep: str = "") -> str:
 
 
 def _harmless(text: str) -> str:
-    """A line with its colours, line ends and tabs, and with all other controls shown."""
+    """Return a line with its colours, line ends and tabs, and with all other controls escaped."""
     if text.isprintable():
         return text
     parts = _PAINTED.split(text)
@@ -132,8 +134,10 @@ def _harmless(text: str) -> str:
 
 
 def cell(text: str) -> str:
-    """A cell of a CSV file that a spreadsheet takes for text and not for a formula: what begins
-    like one, and is no number, gets an apostrophe."""
+    """Return a cell of a CSV file that a spreadsheet does not read as a formula.
+
+    A text that begins like a formula and is no number gets an apostrophe.
+    """
     if not text.startswith(("=", "+", "-", "@")) or text == "-":
         return text
     try:
@@ -144,7 +148,7 @@ def cell(text: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them: 512 B, 1.1 GiB."""
+    """Format a number of bytes: 512 B, 1.1 GiB."""
     if count < 1024:
         return f"{count:.0f} B"
     for unit in ("KiB", "MiB", "GiB"):
@@ -155,17 +159,17 @@ def size(count: float) -> str:
 
 
 def number(value: int) -> str:
-    """10 231 instead of 10231."""
+    """Format a number with spaces: 10 231."""
     return f"{value:,}".replace(",", " ")
 
 
 def counted(value: int, thing: str) -> str:
-    """1 qubit, 2 qubits."""
+    """Format a count with its noun: 1 qubit, 2 qubits."""
     return f"{number(value)} {thing}{'' if value == 1 else 's'}"
 
 
 def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32) -> None:
-    """A histogram: the `limit` largest shares in the order of their keys."""
+    """Print a histogram of the `limit` largest shares in the order of their keys."""
     largest = sorted(shares, key=lambda key: -shares[key])[:limit]
     top = max((shares[key] for key in largest), default=0.0)
     column = max((len(texts[key]) for key in largest), default=0)
@@ -177,7 +181,7 @@ def bars(shares: Mapping[str, float], texts: Mapping[str, str], limit: int = 32)
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
-    """Rows in aligned columns; the first one is the headers."""
+    """Print rows in aligned columns; the first row has the headers."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [text.ljust(width) for text, width in zip(row, widths, strict=True)]

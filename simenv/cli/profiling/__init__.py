@@ -1,1 +1,1 @@
-"""`simenv profile`: where an application's time went, and what to do about it."""
+"""`simenv profile`: time of an application by stage, with advice."""

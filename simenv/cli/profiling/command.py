@@ -1,7 +1,4 @@
-"""`simenv profile`: fetch the history of a run, profile it, say what was found.
-
-From the history of a run to its profile and findings.
-"""
+"""`simenv profile`: fetch the history of a run, profile it, and print the findings."""
 
 from __future__ import annotations
 
@@ -26,20 +23,22 @@ if TYPE_CHECKING:
     from simenv.cli.profiling.profile import ProfileStage
     from simenv.client.client import Client
 
-MOST_TASKS = 200_000  # profiled at once: some 200 MB
-EARLY_S = 120.0  # a worker's start that began so long before the first task is still seen
+MOST_TASKS = 200_000  # tasks that are profiled at once, which takes about 200 MB
+EARLY_S = 120.0  # starts of workers are read from this long before the first task
 
 
 class ProfileReport(msgspec.Struct, frozen=True):
-    """What `--json` prints."""
+    """Object that `--json` prints."""
 
     profile: RunProfile
     findings: list[PerfFinding]
 
 
 def report_of(client: Client, run_name: str, since_s: float = 0.0) -> ProfileReport:
-    """Profile and findings of a run, or of all since a time; NotFoundError where nothing has
-    ended."""
+    """Return profile and findings of a run, or of all tasks since a time.
+
+    Raises NotFoundError if none of the tasks has ended.
+    """
     rows = client.history.newest(MOST_TASKS, since_s, run_name, structure=True)
     starts: list[Span] = []
     if rows:
@@ -53,11 +52,11 @@ def report_of(client: Client, run_name: str, since_s: float = 0.0) -> ProfileRep
 
 
 def worker_starts(events: Iterable[Event]) -> list[Span]:
-    """When workers were starting; one that is not ready yet, until now."""
+    """Return the time spans in which workers were starting; an unfinished start lasts until now."""
     begun: dict[str, float] = {}
     spans: list[Span] = []
     for event in events:
-        if event.subject in begun:  # ready, or started again because it never was
+        if event.subject in begun:  # ready, or started again after a start that failed
             spans.append((begun.pop(event.subject), event.time_s))
         if event.kind == "worker.started":
             begun[event.subject] = event.time_s
@@ -97,7 +96,7 @@ def profile(context: typer.Context, run_name: RunName = "", since: Since = "") -
 
 def _show(report: ProfileReport) -> None:
     result = report.profile
-    terminal.line(f"RUN       {result.app or '-'}   {_counts(result)}   {_begun(result)}")
+    terminal.line(f"RUN       {result.app or '-'}   {_counts(result)}   {_begin_text(result)}")
     terminal.line(
         f"STEPS     {terminal.number(result.steps)} of {result.step_circuits:.0f} circuits   "
         f"{terminal.number(result.messages)} messages"
@@ -120,8 +119,8 @@ def _show(report: ProfileReport) -> None:
             terminal.line(f"  {finding.way}")
 
 
-def _begun(run: RunProfile) -> str:
-    """Which run this was: one that submitted nothing is none, and an older one is shown."""
+def _begin_text(run: RunProfile) -> str:
+    """Return the begin of the run and its age, as text."""
     return f"started {formats.shown(run.begun_s)}, {elapsed(time.time() - run.begun_s)} ago"
 
 

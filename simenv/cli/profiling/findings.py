@@ -34,7 +34,8 @@ MOSTLY = 0.5
 
 
 class PerfFinding(msgspec.Struct, frozen=True):
-    """`code` is stable; `words` is the text for users; `way` is the advice, "" for none."""
+    """Finding of a profile. `code` is stable; `words`: text for users; `way`: advice, "" for
+    none."""
 
     code: str
     share: float  # of the whole time; 0 if the finding has no duration

@@ -2,8 +2,8 @@
 
 Invariant: the stages' wall times are a partition of the time from the first submission to the last
 result. A moment belongs to the first stage of STAGES that any task is in then, so work hides
-waiting; without any task in the environment it belongs to the application (which includes encoding
-and reading in its client).
+waiting. A moment without any task in the environment belongs to the application, which includes
+encoding and reading in its client.
 """
 
 from __future__ import annotations
@@ -35,43 +35,44 @@ Span = tuple[float, float]  # begin and end, seconds
 
 
 class ProfileStage(msgspec.Struct, frozen=True):
-    """`wall_s`: its part of the whole; `task_s`: summed over all tasks, which overlap."""
+    """Time of one stage. `wall_s`: its part of the run; `task_s`: sum over all tasks, which
+    overlap."""
 
     name: str
     wall_s: float
-    share: float  # of the whole
+    share: float  # of the run
     task_s: float
     what: str
 
 
 class RunProfile(msgspec.Struct, frozen=True):
-    """Figures of a run; the tasks that have not ended are only counted."""
+    """Figures of a run; tasks that have not ended are only counted."""
 
     app: str
     tasks: int
     circuits: int  # bindings counted
     unfinished: int
     failed: int
-    retried: int  # tasks that were sent out more than once
+    retried: int  # tasks that were sent to workers more than once
     messages: int
     steps: int  # intervals with at least one task in the environment
     step_tasks: float  # median tasks of a step
-    step_circuits: float  # the same with bindings counted
-    alone: float  # share of the tasks that came alone in their message
+    step_circuits: float  # median circuits of a step, bindings counted
+    alone: float  # share of the tasks that were alone in their message
     alike: int  # tasks of one binding whose structure at least ALIKE of them share
-    structures: int  # different ones
-    begun_s: float  # the first submission; 0.0: there was none that ended
+    structures: int  # number of different structures
+    begun_s: float  # first submission; 0.0: no task has ended
     wall_s: float
-    workers: int  # that had a part in it
-    busy: float  # tasks in workers' hands, on average over the time there was any
-    starting_s: float  # tasks waited while a worker was starting
-    packed_s: float  # of its clients: circuits and angles to bytes
-    accepted_s: float  # and waiting for acceptance; both may overlap with the stages
-    late_s: float  # from when a result was ready until it was read, on average
+    workers: int  # number of workers that ran tasks of it
+    busy: float  # mean number of tasks on workers, over the time with any
+    starting_s: float  # time in which tasks waited while a worker was starting
+    packed_s: float  # time of its clients for encoding circuits and angles
+    accepted_s: float  # and for waiting for acceptance; both may overlap with stages
+    late_s: float  # mean time from a result's end until it was read
     stages: tuple[ProfileStage, ...]
 
     def share(self, name: str) -> float:
-        """A stage's share of the whole."""
+        """Return a stage's share of the run."""
         return next(stage.share for stage in self.stages if stage.name == name)
 
     @property
@@ -80,12 +81,12 @@ class RunProfile(msgspec.Struct, frozen=True):
 
     @property
     def overhead(self) -> float:
-        """The share of the whole in which no engine worked."""
+        """The share of the run in which no engine worked."""
         return 1.0 - self.share(ENGINE)
 
 
 def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "") -> RunProfile:
-    """`starts`: when workers were starting (times of day)."""
+    """Return the profile of these tasks. `starts`: time spans in which workers were starting."""
     ended: list[LogRow] = []
     unfinished = 0
     for row in rows:
@@ -121,7 +122,7 @@ def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "
         begun_s=inside[0][0] if inside else 0.0,
         wall_s=wall_s,
         workers=workers,
-        busy=min(busy, workers),  # when a way there ended is a guess, so that tasks may overlap
+        busy=min(busy, workers),  # ends of transfers are estimates, so spans may overlap
         starting_s=_length(common(waits, merged(list(starts)))),
         packed_s=1e-6 * sum(row.spent.packed_us for row in ended),
         accepted_s=1e-6 * sum(row.spent.accepted_us for row in ended),
@@ -131,7 +132,7 @@ def profile_of(rows: Iterable[LogRow], starts: Sequence[Span] = (), app: str = "
 
 
 class _Spans:
-    """When a task was where; each span holds those before it."""
+    """Time spans of one task; each span contains those before it."""
 
     __slots__ = ("engine", "held", "inside", "planned", "queue", "ran", "row", "unpacked")
 
@@ -156,7 +157,7 @@ class _Spans:
 
 
 def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[ProfileStage, ...]:
-    """From spans that grow, the time each adds to those before it."""
+    """Return the stages: nested spans in, the time that each adds to those before it out."""
     way = [(each.queue[1], each.inside[1]) for each in spans]
     growing = (
         [each.engine for each in spans],
@@ -188,7 +189,7 @@ def _stages(spans: Sequence[_Spans], wall_s: float) -> tuple[ProfileStage, ...]:
 
 
 def _steps(spans: Sequence[_Spans], inside: Sequence[Span]) -> list[list[_Spans]]:
-    """The tasks of each stretch of `inside`."""
+    """Return the tasks of each interval of `inside`."""
     steps: list[list[_Spans]] = [[] for _ in inside]
     place = 0
     for each in sorted(spans, key=lambda spans: spans.inside[0]):
@@ -199,7 +200,7 @@ def _steps(spans: Sequence[_Spans], inside: Sequence[Span]) -> list[list[_Spans]
 
 
 def merged(spans: Sequence[Span]) -> list[Span]:
-    """The same moments as stretches that neither meet nor overlap, in order."""
+    """Return the union of spans as disjoint intervals, in order."""
     results: list[Span] = []
     for begin, end in sorted(spans):
         if results and begin <= results[-1][1]:
@@ -211,7 +212,7 @@ def merged(spans: Sequence[Span]) -> list[Span]:
 
 
 def common(left: Sequence[Span], right: Sequence[Span]) -> list[Span]:
-    """The moments in both; each side merged."""
+    """Return the intersection of two unions of spans, each merged."""
     results: list[Span] = []
     i = j = 0
     while i < len(left) and j < len(right):

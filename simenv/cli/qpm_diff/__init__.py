@@ -1,6 +1,6 @@
-"""`simenv qpm diff`: would an application that moves from one pool to another notice?
+"""`simenv qpm diff`: differences that an application sees when it moves from one pool to another.
 
-The same circuits and the same mistakes go through a QPM to both pools (`probes`, `observe`); what
-came back is reduced to what a caller can hold on to (`shapes`, `values`) and compared (`distances`,
-`compare`) without any I/O; `show` writes it down.
+The same circuits and the same invalid requests go through a QPM to both pools (`probes`,
+`observe`). The answers are reduced to names and types (`values`) and compared (`distances`,
+`compare`) without any I/O; `command` prints the comparison.
 """

@@ -1,7 +1,4 @@
-"""`simenv qpm diff`: read the circuits, look at both pools, compare, show.
-
-A comparison as a table for people and as one object for programs.
-"""
+"""`simenv qpm diff`: read the circuits, observe both pools, compare, and print the comparison."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ if TYPE_CHECKING:
     from simenv.cli.qpm_diff.values import CircuitSource
 
 
-_WIDTH = 160  # where no terminal says how wide it is
-_MOST_CHARS = 160  # of a cell
+_WIDTH = 160  # without a terminal
+_MOST_CHARS = 160  # of a cell, for each of two lines
 _COLOURS = {
     Difference.SAME: "dim", Difference.FACT: "cyan", Difference.NOISE: "green",
     Difference.COUNTS: "yellow",
@@ -32,7 +29,7 @@ _COLOURS = {
 
 
 def table(comparison: Comparison, *, everything: bool, stream: Any) -> None:
-    """Write what differs, or all, and a line of sums to `stream`."""
+    """Write the rows that differ, or all rows, and a summary to `stream`."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -57,7 +54,7 @@ def table(comparison: Comparison, *, everything: bool, stream: Any) -> None:
 
 
 def summary(comparison: Comparison) -> str:
-    """One line: alike or not, and how many of each."""
+    """Return one line: whether the pools behave alike, and the number of each kind of row."""
     pair = f"{comparison.first} and {comparison.second}"
     counts = ", ".join(
         f"{comparison.count(each)} {each}" for each in Difference if comparison.count(each)
@@ -68,7 +65,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def plain(comparison: Comparison) -> dict[str, Any]:
-    """The object of `--json`."""
+    """Return the object of `--json`."""
     return {
         "pools": [comparison.first, comparison.second],
         "alike": comparison.alike,
@@ -135,7 +132,7 @@ def diff(
                 raise NotFoundError(f"there is no pool {pool!r}", hint=f"pools: {', '.join(there)}")
         seen = []
         for pool in (pool1, pool2):
-            with common.connect() as own:  # and with it a QPM of its own
+            with common.connect() as own:  # a connection, and so a QPM, for each pool
 
                 def announce(name: str, pool: str = pool) -> None:
                     if sys.stderr.isatty() and not common.as_json:
@@ -152,7 +149,7 @@ def diff(
 
 
 def read(files: Sequence[Path]) -> list[CircuitSource]:
-    """The circuits, named by their files; NotFoundError, ProgramError."""
+    """Read the circuits, named by their files. Raises NotFoundError, ProgramError."""
     from simenv.cli.qpm_diff.values import CircuitSource
 
     results = [path for file in files for path in _inside(file)]
@@ -173,7 +170,7 @@ def _inside(file: Path) -> list[Path]:
 
 
 def _text(path: Path) -> tuple[str, str]:
-    """A circuit and its format; one that cannot be read would be refused by any pool."""
+    """Return a circuit and its format. Raises ProgramError for one that any pool would refuse."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)

@@ -1,6 +1,6 @@
-"""Two pools as they were seen, row by row. Pure.
+"""Comparison of two observed pools, row by row. Pure.
 
-Invariant: every row of the answer was looked at on both pools; what one of them lacks is a row too.
+Invariant: every row was observed on both pools; an answer that one of them lacks is a row too.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from simenv.cli.qpm_diff.values import (
 )
 
 NONE = "-"
-# Who asks for a device's record gets what is known of that device.
+# Calls that describe a device: their answers have the known fields of that device.
 DESCRIBING = (
     "get_backend_info", "get_device_info", "get_dynamic_backend_info", "get_calibration_snapshot",
     "get_coupling_graph",
 )  # fmt: skip
-_MOST_PATHS = 4  # of a shape in one row
+_MOST_PATHS = 4  # most paths of a shape in one row
 
 
 def compare(first: Observed, second: Observed, bound: float | None = None) -> Comparison:
-    """`bound`: a total variation up to which counts may differ; None: they may, and are named."""
+    """Compare two pools. `bound`: total variation up to which counts may differ; None: no bound."""
     rows = (
         *_calls(first, second),
-        *(row for pair in _runs(first, second) for row in _ran(*pair, bound)),
+        *(row for pair in _runs(first, second) for row in _run_rows(*pair, bound)),
         *_facts(first, second),
     )
     return Comparison(first.pool, second.pool, tuple(rows))
@@ -47,7 +47,9 @@ def _calls(first: Observed, second: Observed) -> Iterator[Row]:
 
 def _call(call: str, first: CallOutcome | None, second: CallOutcome | None) -> Row:
     if first is None or second is None or first.outcome != second.outcome:
-        return Row(Aspect.CALL, call, _told(first), _told(second), Difference.BEHAVIOUR)
+        return Row(
+            Aspect.CALL, call, _outcome_text(first), _outcome_text(second), Difference.BEHAVIOUR
+        )
     apart = values.unlike(first.shape, second.shape)
     if apart:
         return Row(
@@ -62,7 +64,7 @@ def _call(call: str, first: CallOutcome | None, second: CallOutcome | None) -> R
     return Row(Aspect.CALL, call, first.outcome, second.outcome, Difference.SAME)
 
 
-def _told(answer: CallOutcome | None) -> str:
+def _outcome_text(answer: CallOutcome | None) -> str:
     if answer is None:
         return NONE
     return f"{answer.outcome}: {answer.words}" if answer.words else answer.outcome
@@ -75,11 +77,11 @@ def _paths(differences: list[tuple[str, str]]) -> str:
 
 
 def _runs(first: Observed, second: Observed) -> Iterator[tuple[Ran, Ran]]:
-    """Both ran the same circuits, in one order."""
+    """Return the pairs of runs: both pools ran the same circuits in the same order."""
     return iter(zip(first.runs, second.runs, strict=True))
 
 
-def _ran(first: Ran, second: Ran, bound: float | None) -> Iterator[Row]:
+def _run_rows(first: Ran, second: Ran, bound: float | None) -> Iterator[Row]:
     name = first.circuit
     yield _states(first, second)
     alike = first.reached == second.reached
@@ -102,18 +104,19 @@ def _ran(first: Ran, second: Ran, bound: float | None) -> Iterator[Row]:
 
 
 def _states(first: Ran, second: Ran) -> Row:
-    """Where it ended. What was seen on the way is told; a quick one is not seen to run."""
+    """Return the row of outcomes, with the observed states; a short run may not be seen as
+    running."""
     same = first.outcome == second.outcome
     return Row(
         Aspect.STATES,
         first.circuit,
-        _way(first, with_words=not same),
-        _way(second, with_words=not same),
+        _states_text(first, with_words=not same),
+        _states_text(second, with_words=not same),
         Difference.SAME if same else Difference.BEHAVIOUR,
     )
 
 
-def _way(ran: Ran, with_words: bool) -> str:
+def _states_text(ran: Ran, with_words: bool) -> str:
     way = " > ".join(ran.states) or ran.outcome
     return f"{way}: {ran.words}" if with_words and ran.words else way
 

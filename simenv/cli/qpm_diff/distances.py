@@ -1,8 +1,8 @@
-"""How far apart two samples of counts lie, and how far they would by chance. Pure.
+"""Distances of two samples of counts, and the distances that shot noise alone would give. Pure.
 
-Total variation: half the sum of |p - q|. Hellinger: sqrt(1 - sum of sqrt(p q)). By chance: the
-shots of both are put together and dealt out again at random, which is how two samples of one
-distribution look whatever it is (a permutation test; multivariate hypergeometric).
+Total variation: half the sum of |p - q|. Hellinger: sqrt(1 - sum of sqrt(p q)). Shot noise: the
+shots of both samples are pooled and split again at random, which simulates two samples of one
+unknown distribution (a permutation test; multivariate hypergeometric).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from simenv.cli.qpm_diff.values import Distance
 
 ROUNDS = 200
 SIGMAS = 5.0
-_SEED = 20_25  # of the dealing: the same counts give the same verdict
+_SEED = 20_25  # of the random splits: the same counts give the same verdict
 
 Floats = NDArray[np.floating[Any]]
 
 
 def distance(first: Mapping[str, int], second: Mapping[str, int]) -> Distance:
-    """Both hold at least one shot."""
+    """Return the distances of two samples, each with at least one shot."""
     outcomes = sorted({*first, *second})
     first_counts = np.array([first.get(outcome, 0) for outcome in outcomes], dtype=np.int64)
     second_counts = np.array([second.get(outcome, 0) for outcome in outcomes], dtype=np.int64)
@@ -45,7 +45,7 @@ def distance(first: Mapping[str, int], second: Mapping[str, int]) -> Distance:
 
 
 def _apart(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """Both distances of each row, [rounds]."""
+    """Return both distances of each row, [rounds]."""
     p = first / first.sum(axis=1, keepdims=True)
     q = second / second.sum(axis=1, keepdims=True)
     overlap = np.sqrt(p * q).sum(axis=1)

@@ -1,7 +1,6 @@
-"""One pool seen through a QPM that stands for it alone: circuits run, questions asked, mistakes
-made. What the service knows beside is asked of `watch`, which shares nothing with the QPM.
+"""Observation of one pool through a QPM over it alone: circuits, calls, and invalid requests.
 
-What a pool says of itself, in words: only who asks learns it.
+Further facts come from `watch`, a client that shares nothing with the QPM.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _NO_CLIFFORD = "OPENQASM 2.0;\nqreg q[1];\nu3(0.1,0,0) q[0];\n"
 
 
 def facts(device: DeviceInfo, client: Client) -> dict[str, str]:
-    """By name, the same names for every pool."""
+    """Return the facts about a device by name; the names are the same for every pool."""
     return {
         "kind": str(device.kind),
         "provider": device.provider,
@@ -39,17 +38,17 @@ def facts(device: DeviceInfo, client: Client) -> dict[str, str]:
         "qubits": str(device.num_qubits),
         "gates": ", ".join(sorted(gate.name for gate in device.gates)),
         "couplings": _couplings(device),
-        "largest number of shots": str(device.max_shots),
-        "measures and branches on the way": _yes(device.dynamic),
+        "maximum number of shots": str(device.max_shots),
+        "mid-circuit measurements and branches": _yes_no(device.dynamic),
         "circuit formats": ", ".join(device.formats),
-        "statevectors": _yes(_takes_amplitudes(client, device.name)),
+        "statevectors": _yes_no(_takes_amplitudes(client, device.name)),
         "calibration": device.calibration_id or "none",
-        "error of a gate of two qubits": _middle(
+        "two-qubit gate error": _median_text(
             each.error for each in device.operations if len(each.qubits) == 2
         ),
-        "error of reading": _middle(qubit.readout_error for qubit in device.qubits),
-        "T1 (us)": _middle(qubit.t1_us for qubit in device.qubits),
-        "T2 (us)": _middle(qubit.t2_us for qubit in device.qubits),
+        "readout error": _median_text(qubit.readout_error for qubit in device.qubits),
+        "T1 (us)": _median_text(qubit.t1_us for qubit in device.qubits),
+        "T2 (us)": _median_text(qubit.t2_us for qubit in device.qubits),
     }
 
 
@@ -60,13 +59,13 @@ def _couplings(device: DeviceInfo) -> str:
     return f"{len(device.coupling)} pairs, {way}"
 
 
-def _middle(values: Iterable[float]) -> str:
-    """The median of those that are known."""
+def _median_text(values: Iterable[float]) -> str:
+    """Return the median of the known values, as text."""
     measured = [value for value in values if not math.isnan(value)]
     return f"{median(measured):.3g} (median)" if measured else UNKNOWN
 
 
-def _yes(value: bool) -> str:
+def _yes_no(value: bool) -> str:
     return "yes" if value else "no"
 
 
@@ -78,7 +77,7 @@ def _takes_amplitudes(client: Client, pool: str) -> bool:
     return bool(entry.engine)
 
 
-LOOK_S = 0.05  # between looks at a circuit's state; its end is heard at once
+LOOK_S = 0.05  # interval of polls of a circuit's state; its end is noticed at once
 RETURNED = "returned"
 _OVER = (Lifecycle.COMPLETED, Lifecycle.FAILED, Lifecycle.CANCELLED, Lifecycle.UNKNOWN)
 _TIMES = (
@@ -98,9 +97,10 @@ def observed(
     patience_s: float,
     announce: Callable[[str], None],
 ) -> Observed:
-    """`client` and `watch`: two of the environment. `announce` is called with each circuit's name.
+    """Observe one pool. `client` and `watch`: two clients of the environment.
 
-    Raises TimedOutError where a circuit has no end after `patience_s`; it is cancelled.
+    `announce` is called with each circuit's name. Raises TimedOutError if a circuit has no end
+    after `patience_s`; it is cancelled.
     """
     qpm = client.qpm_with(pool=pool)
     runs: list[Ran] = []
@@ -110,15 +110,15 @@ def observed(
         life = Life(qpm, watch, patience_s)
         runs.append(life.run(source.name, request(source, shots, seed)))
         if number == 0:
-            answers += life.answers  # of the others it is the same
+            answers += life.answers  # the answers are the same for the other circuits
     info = request(sources[0], shots, seed)
-    answers += _asked(probes.revision2(qpm, info, pool))
-    answers += _asked(probes.revision1(qpm.revision1, info))
+    answers += _call_all(probes.revision2(qpm, info, pool))
+    answers += _call_all(probes.revision1(qpm.revision1, info))
     return Observed(pool, tuple(answers), tuple(runs), facts(watch.devices()[pool], watch))
 
 
 def request(source: CircuitSource, shots: int, seed: int) -> Plain:
-    """The `info` of a run."""
+    """Return the `info` of a run."""
     if source.format == "openqasm2":
         circuit: Plain = {"qasm": source.text}
     else:
@@ -127,7 +127,7 @@ def request(source: CircuitSource, shots: int, seed: int) -> Plain:
 
 
 class Life:
-    """One circuit from `async_run` to `delete_circuit`; `answers`: to all calls on the way."""
+    """One circuit from `async_run` to `delete_circuit`; `answers`: outcomes of all calls."""
 
     def __init__(self, qpm: Any, watch: Client, patience_s: float) -> None:
         self._qpm = qpm
@@ -136,13 +136,13 @@ class Life:
         self.answers: list[CallOutcome] = []
 
     def run(self, name: str, info: Plain) -> Ran:
-        """Never raises what the QPM refuses: that is what it looks for."""
+        """Run the circuit. Refusals of the QPM are recorded, never raised."""
         qpm = self._qpm
         taken = self._call("async_run", lambda: qpm.async_run(info))
         if taken is None:
             return Ran(name, self.answers[-1].outcome, words=self.answers[-1].words)
         cid, number = taken["cid"], taken["qtask_id"]
-        states, last = self._followed(cid, taken)
+        states, last = self._follow_states(cid, taken)
         self._call("peek_cq", lambda: qpm.peek_cq(cid))
         record = self._call("read_cq", lambda: qpm.read_cq(cid)) or {}
         self._call("read_cq again", lambda: qpm.read_cq(cid))
@@ -157,15 +157,15 @@ class Life:
             name,
             outcome,
             states=states,
-            reached=_reached(record),
+            reached=_reached_times(record),
             counts=counts,
             form=values.form(counts),
             words=str(record.get("message") or last.get("error") or ""),
         )
-        return self._placed(ran, taken.get("scheduler_task_id"))
+        return self._with_route(ran, taken.get("scheduler_task_id"))
 
-    def _followed(self, cid: str, taken: Plain) -> tuple[tuple[str, ...], Plain]:
-        """The states it was seen in, and its envelope at the end."""
+    def _follow_states(self, cid: str, taken: Plain) -> tuple[tuple[str, ...], Plain]:
+        """Return the states in which the circuit was observed, and its last envelope."""
         states, task = [str(taken["lifecycle_state"])], taken.get("scheduler_task_id")
         deadline_s = monotonic() + self._poll_timeout_s
         while True:
@@ -174,7 +174,7 @@ class Life:
             if state != states[-1]:
                 states.append(state)
             if state in _OVER:
-                self._tell("task_status", envelope)
+                self._add_answer("task_status", envelope)
                 return tuple(states), envelope
             if monotonic() >= deadline_s:
                 self._qpm.cancel_task(cid)
@@ -187,8 +187,8 @@ class Life:
                 with suppress(TimedOutError):
                     self._watch.task(task).wait(timeout_s=LOOK_S)
 
-    def _placed(self, ran: Ran, task: str | None) -> Ran:
-        """With where it ran and why there."""
+    def _with_route(self, ran: Ran, task: str | None) -> Ran:
+        """Return the run with the engine, the route and the remark of its result."""
         if not task:
             return ran
         try:
@@ -204,12 +204,12 @@ class Life:
         self.answers.append(answer)
         return entry if isinstance(entry, dict) else None
 
-    def _tell(self, name: str, envelope: Plain) -> None:
+    def _add_answer(self, name: str, envelope: Plain) -> None:
         self.answers.append(_answer(f"a circuit's {name}", envelope))
 
 
 def asked(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
-    """How it ended, and what it returned: None where it raised."""
+    """Return the outcome of a call and its return value; None if it raised."""
     try:
         entry = call()
     except ExecutionError as error:
@@ -224,7 +224,7 @@ def asked(name: str, call: Callable[[], Any]) -> tuple[CallOutcome, Any]:
     return _answer(name, entry), entry
 
 
-def _asked(calls: Iterable[probes.Probe]) -> list[CallOutcome]:
+def _call_all(calls: Iterable[probes.Probe]) -> list[CallOutcome]:
     return [asked(name, call)[0] for name, call in calls]
 
 
@@ -237,7 +237,8 @@ def _answer(name: str, answer: Any) -> CallOutcome:
     return CallOutcome(name, str(outcome), values.shape(plain), str(message or ""))
 
 
-def _reached(record: Plain) -> tuple[str, ...]:
-    """The times that are there and not -1, in the order of their clocks; equal ones as listed."""
+def _reached_times(record: Plain) -> tuple[str, ...]:
+    """Return the times of a record that are present and not -1, in ascending order; equal ones as
+    listed."""
     results = [name for name in _TIMES if record.get(name, -1) != -1]
     return tuple(sorted(results, key=lambda name: float(record[name])))

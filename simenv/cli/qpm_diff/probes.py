@@ -1,6 +1,6 @@
-"""What is asked of a pool's QPM beside the circuits themselves: questions, and mistakes.
+"""Probes of a pool's QPM in addition to the circuits: queries and invalid requests.
 
-Each is a name and a call; what it costs the pool is at most one circuit of FEW_SHOTS shots.
+A probe is a name and a call; it costs the pool at most one circuit of FEW_SHOTS shots.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 FEW_SHOTS = 16
 NOBODY = "00000000-0000-4000-8000-000000000000"
-FAR = 2**40  # the number of no task and no reservation
+FAR = 2**40  # a number that no task and no reservation has
 Probe = tuple[str, Callable[[], Any]]
 
-# Requests that are none, by what is wrong with them: what takes the place of a sound one's fields.
+# Invalid requests by their error: values that replace fields of a valid request; ...: no field.
 _MISTAKES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("num_shots=0", {"num_shots": 0}),
     ("num_shots=text", {"num_shots": "many"}),
@@ -30,7 +30,7 @@ _MISTAKES: tuple[tuple[str, dict[str, Any]], ...] = (
 
 
 def revision2(qpm: Any, info: dict[str, Any], pool: str) -> Iterator[Probe]:
-    """`info`: a sound request for that pool."""
+    """Yield the probes of revision 2. `info`: a valid request for the pool."""
     few = {**info, "num_shots": FEW_SHOTS}
     yield "sync_run", partial(qpm.sync_run, few)
     yield "sync_run(timeout=-1)", partial(qpm.sync_run, few, timeout=-1)
@@ -51,7 +51,7 @@ def revision2(qpm: Any, info: dict[str, Any], pool: str) -> Iterator[Probe]:
 
 
 def revision1(qpm: Any, info: dict[str, Any]) -> Iterator[Probe]:
-    """The same of the single class; its names begin with `r1.`."""
+    """Yield the probes of revision 1, the single class; their names begin with `r1.`."""
     few = {**info, "num_shots": FEW_SHOTS}
     yield "r1.sync_run", partial(qpm.sync_run, few)
     yield from _mistaken("r1.sync_run", qpm.sync_run, few)
@@ -70,7 +70,7 @@ def _mistaken(name: str, call: Callable[[Any], Any], sound: dict[str, Any]) -> I
 
 
 def _managing(qpm: Any) -> Iterator[Probe]:
-    """Questions only: neither reserves anything nor changes what holds for the pool."""
+    """Yield queries only: none of them reserves anything or changes the pool's settings."""
     for call in (
         qpm.get_scheduler_status, qpm.get_scheduler_policy, qpm.get_scheduler_queue_state,
         qpm.get_device_profile, qpm.get_admission_policy, qpm.list_reservations,

@@ -1,9 +1,9 @@
-"""What was seen of one pool through its QPM, and what came of comparing two. Frozen, no I/O.
+"""Observations of a pool through its QPM, their shapes, and the result of a comparison. Frozen, no
+I/O.
 
-What of an answer a caller's code holds on to: the names in it and their types. Pure.
-
-Values are data and no behaviour; nor is what depends on the moment at which was asked, or what is
-the provider's own by contract.
+A shape has the part of an answer on which a caller's code depends: its names and their types.
+Values are data, not behaviour. Fields that depend on the moment of the call, or that the contract
+leaves to the provider, are not part of a shape.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 
 class CircuitSource(msgspec.Struct, frozen=True):
-    """A circuit as a host hands it over. `format`: openqasm2 or openqasm3."""
+    """Circuit as a host sends it. `format`: openqasm2 or openqasm3."""
 
     name: str
     text: str
@@ -24,8 +24,11 @@ class CircuitSource(msgspec.Struct, frozen=True):
 
 
 class CallOutcome(msgspec.Struct, frozen=True):
-    """How one call ended. `outcome`: of an envelope, or the error's class and reason as a host
-    of the transport sees it; `shape`: see `shapes.shape`; `words`: for people."""
+    """Outcome of one call.
+
+    `outcome`: outcome of the envelope, or class and reason of the error as a host of the transport
+    sees them. `shape`: see `shape`. `words`: message for users.
+    """
 
     call: str
     outcome: str
@@ -34,9 +37,13 @@ class CallOutcome(msgspec.Struct, frozen=True):
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """One circuit. `states`: those of its envelope that were seen, which depends on the moment;
-    `reached`: its times that were reached, in the order of their clocks; `form`: of its outcomes,
-    such as "2+1 bits"; `words`: why it has no counts."""
+    """Run of one circuit.
+
+    - `states`: observed states of its envelope, which depend on the moments of observation
+    - `reached`: its times that were set, in ascending order
+    - `form`: form of its outcomes, such as "2+1 bits"
+    - `words`: reason why it has no counts
+    """
 
     circuit: str
     outcome: str
@@ -51,7 +58,7 @@ class Ran(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """All of one pool. `facts`: what it says of itself, by name."""
+    """All observations of one pool. `facts`: description of its device, by name."""
 
     pool: str
     answers: tuple[CallOutcome, ...]
@@ -60,7 +67,7 @@ class Observed(msgspec.Struct, frozen=True):
 
 
 class Aspect(enum.StrEnum):
-    """What a row is about."""
+    """Subject of a row."""
 
     CALL = "call"
     STATES = "states"
@@ -71,19 +78,19 @@ class Aspect(enum.StrEnum):
 
 
 class Difference(enum.StrEnum):
-    """What a row says."""
+    """Kind of difference in a row."""
 
     SAME = "same"
-    BEHAVIOUR = "behaviour"  # an application can trip over it
-    FACT = "fact"  # only who asks learns it
-    NOISE = "noise"  # counts as different as two samples of one distribution are
-    COUNTS = "counts"  # more than that
-    BOUND = "bound"  # and more than was allowed
+    BEHAVIOUR = "behaviour"  # an application may fail because of it
+    FACT = "fact"  # visible only in a query
+    NOISE = "noise"  # counts that differ as two samples of one distribution
+    COUNTS = "counts"  # counts that differ more than that
+    BOUND = "bound"  # counts that differ more than the bound
 
 
 class Distance(msgspec.Struct, frozen=True):
-    """How far two samples lie apart, beside what shot noise alone makes of one distribution: its
-    mean, and `most`, mean plus five standard deviations."""
+    """Distances of two samples, and those of shot noise alone: mean, and `most`, mean plus five
+    standard deviations."""
 
     total_variation: float
     hellinger: float
@@ -101,7 +108,7 @@ class Distance(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One thing looked at on both pools."""
+    """One subject compared on both pools."""
 
     aspect: Aspect
     what: str
@@ -112,7 +119,8 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """All rows. Alike: no application can tell, except by asking or by statistics."""
+    """All rows. Alike: an application cannot tell the pools apart, except by queries or
+    statistics."""
 
     first: str
     second: str
@@ -126,10 +134,10 @@ class Comparison(msgspec.Struct, frozen=True):
         return not self.count(Difference.BEHAVIOUR) and not self.count(Difference.BOUND)
 
 
-OUTCOME = "*"  # stands for the outcomes of counts: they are data
+OUTCOME = "*"  # replaces the outcomes of counts, which are data
 NOTHING = "null"
 ABSENT = "-"
-# The contract leaves to each provider what these hold, and to each moment whether those are there.
+# The contract leaves the content of these to the provider, and the presence of those to the moment.
 _OPAQUE = {"extensions", "metadata", "raw", "calibration", "policy_context", "policy_state",
            "provider_metadata", "details", "properties"}  # fmt: skip
 _MOMENTARY = {"wait_estimate", "pending_queue_position", "provider_handle", "estimated_start",
@@ -137,16 +145,17 @@ _MOMENTARY = {"wait_estimate", "pending_queue_position", "provider_handle", "est
 
 
 def shape(value: Any) -> dict[str, str]:
-    """Path -> type, for all that is in `value`: {"result.counts.*": "int", ...}."""
+    """Return path -> type for all values in `value`: {"result.counts.*": "int", ...}."""
     entries: dict[str, str] = {}
     _enter(entries, "", value)
     return entries
 
 
 def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """(path, type there, type here) where a caller of the one would trip over the other.
+    """Return (path, first type, second type) for each difference on which a caller's code would
+    fail.
 
-    A null stands for "not known" and fits all; an empty list fits any list.
+    A null stands for "unknown" and fits every type; an empty list fits any list.
     """
     apart = []
     for path in sorted({*first, *second}):
@@ -160,12 +169,12 @@ def unlike(first: Mapping[str, str], second: Mapping[str, str]) -> list[tuple[st
 
 
 def is_missing(apart: list[tuple[str, str, str]]) -> bool:
-    """Whether all that is unlike is there on one side only."""
+    """Return whether every difference is a field that one side lacks."""
     return all(ABSENT in (left, right) for _, left, right in apart)
 
 
 def form(outcomes: Mapping[str, int]) -> str:
-    """How outcomes are written: "2 bits"; with registers apart, "2+1 bits"."""
+    """Return the form of outcomes: "2 bits"; with separate registers, "2+1 bits"."""
     forms = {"+".join(str(len(word)) for word in outcome.split(" ")) for outcome in outcomes}
     return f"{', '.join(sorted(forms))} bits" if forms else ""
 
@@ -190,7 +199,7 @@ def _enter(kinds: dict[str, str], path: str, value: Any) -> None:
 
 
 def _covered(path: str, there: Mapping[str, str]) -> bool:
-    """Whether something above it is null, or a list that happens to be empty."""
+    """Return whether a value above the path is null, or is an empty list."""
     for end in range(len(path) - 1, 0, -1):
         if path[end] not in ".[":
             continue

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
 
 OPEN_STATES = tuple(state for state in TaskState if state not in FINAL_STATES)
-LISTED = 10_000  # of the queue, in one answer
+LISTED = 10_000  # most tasks of the queue in one answer
 _OUTCOMES = {
     "cancelled": "cancelled",
     "cancelling": "asked to stop",
@@ -84,10 +84,11 @@ def cancel(
 
 
 def _matching(client: Client, run_name: str, state: TaskState | None, user: str) -> Iterator[str]:
-    """Ids of the tasks that wait or run and match; each may end before it is cancelled.
+    """Yield the ids of the waiting and running tasks that match; each may end before it is
+    cancelled.
 
-    The queue is asked where it fits into one answer and no run of an application is meant, which
-    the queue does not know; else the history is walked.
+    The queue is read if it fits into one answer and no run is selected, which the queue does not
+    know; otherwise the history is read.
     """
     wanted = (state,) if state is not None else OPEN_STATES
     owner = "" if user == "-" else user

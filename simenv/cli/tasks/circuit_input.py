@@ -1,4 +1,4 @@
-"""What commands about one circuit share: reading it, and the words of their options."""
+"""Input of commands about one circuit: the file, and the options that they share."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from simenv.client.circuits import PackedCircuit
     from simenv.client.client import Client
 
-MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser's own limit speaks
+MAX_TEXT_BYTES = 16 * 2**20  # one more byte is read, so that the parser reports its own limit
 
 
 class Output(StrEnum):
-    """What can be asked for."""
+    """Outputs that can be requested."""
 
     counts = "counts"
     probabilities = "probabilities"
@@ -34,17 +34,17 @@ class Output(StrEnum):
 
 
 class Precision(StrEnum):
-    """complex128 or complex64."""
+    """Precision of the amplitudes: complex128 or complex64."""
 
     double = "double"
     single = "single"
 
 
-# Options with the same words in every command about a circuit.
+# Options that are the same in every command about a circuit.
 
 
 def _whole(text: str | int) -> int:
-    """A number of shots, also as 1e6."""
+    """Parse a number of shots, such as 1024 or 1e6."""
     try:
         number = float(text)
     except ValueError:
@@ -92,7 +92,7 @@ Noise = Annotated[
 
 
 class Compile(StrEnum):
-    """When a circuit is compiled for its device."""
+    """Conditions under which a circuit is compiled for its device."""
 
     auto = "auto"
     never = "never"
@@ -117,15 +117,15 @@ Ranks = Annotated[
 def loaded_beside(
     common: Settings, file: str, stack: contextlib.ExitStack
 ) -> tuple[Client, bool, PackedCircuit]:
-    """An environment, whether it is a private one, and the circuit.
+    """Return a client, whether its environment is a private one, and the circuit.
 
-    Where an environment must be started, the circuit is read meanwhile.
+    If an environment must be started, the circuit is read meanwhile.
     """
     client = private.client_of(common, stack)
     if client is not None:
         return client, False, read_circuit(file)
     if file != "-" and not Path(file).is_file():
-        read_circuit(file)  # says so before anything is started for it
+        read_circuit(file)  # raises before an environment is started
     with ThreadPoolExecutor(1, "load") as pool:
         loading = pool.submit(read_circuit, file)
         client = stack.enter_context(private.started(workers=1))
@@ -133,7 +133,7 @@ def loaded_beside(
 
 
 def read_circuit(file: str) -> PackedCircuit:
-    """The circuit of a file or of stdin; ProgramError tells the place."""
+    """Read the circuit of a file or of stdin. Raises ProgramError with the place of the error."""
     from simenv.client.circuits import load
 
     source = _read(file)
@@ -149,20 +149,20 @@ def _read(file: str) -> str | Path:
         return Path(file)
     text = sys.stdin.buffer.read(MAX_TEXT_BYTES + 1)
     try:
-        return text.decode() + "\n"  # a newline says that it is a text and not a path
+        return text.decode() + "\n"  # a newline marks it as text, not as a path
     except UnicodeDecodeError as error:
         raise ProgramError(f"stdin is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
 def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
-    """Add the place and the line of text to an error that knows them."""
+    """Add the place and the line of text to an error that has a line number."""
     if not error.line:
         return
     for prefix in (
         f"{file}:{error.line}:{error.column}: ",
         f"line {error.line}, column {error.column}: ",
     ):
-        error.message = error.message.removeprefix(prefix)  # it stands in the next line
+        error.message = error.message.removeprefix(prefix)  # the note has the place
     text = source if isinstance(source, str) else source.read_text(errors="replace")
     lines = text.splitlines()
     quoted = lines[error.line - 1].strip()[:80] if error.line <= len(lines) else ""
@@ -171,12 +171,12 @@ def _say_where(error: ProgramError, file: str, source: str | Path) -> None:
 
 
 def preferred(text: str | None) -> list[str] | None:
-    """A,B,C to a list."""
+    """Split A,B,C into a list."""
     return [word.strip() for word in text.split(",") if word.strip()] if text else None
 
 
 def settings_of(assignments: list[str]) -> dict[str, float]:
-    """NAME=VALUE words to an engine's options; whole numbers stay whole."""
+    """Parse NAME=VALUE words into an engine's options; whole numbers stay integers."""
     values: dict[str, float] = {}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
@@ -189,7 +189,7 @@ def settings_of(assignments: list[str]) -> dict[str, float]:
 
 
 def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
-    """NAME=VALUE words to one set of parameter values."""
+    """Parse NAME=VALUE words into one set of parameter values."""
     values: dict[str, list[float]] = {}
     for param in params:
         name, equals, number = param.partition("=")
@@ -203,9 +203,9 @@ def bindings_of(params: list[str]) -> dict[str, list[float]] | None:
 
 
 def noise_of(text: str) -> Any:
-    """The word or factors of --noise as `Client.submit` takes them, or the content of a file.
+    """Parse --noise for `Client.submit`: a word, factors, or the content of a file.
 
-    OptionError tells what is not understood.
+    Raises OptionError for a text that is none of these.
     """
     path = Path(text)
     if path.suffix == ".json" or path.is_file():

@@ -1,4 +1,4 @@
-"""`simenv explain`: the engine a circuit would run on, what it would take, and why no other."""
+"""`simenv explain`: the engine that would run a circuit, its expected cost, and why not another."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def explain(
 
 
 def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> None:
-    """What the answer does not depend on must not seem to change it."""
+    """Raise OptionError for given options on which the answer of this mode does not depend."""
     settings = {
         name: context.get_parameter_source(name) for name in _OF_A_REQUEST if name not in own
     }
@@ -181,7 +181,7 @@ def _refuse_others(context: typer.Context, mode: str, own: tuple[str, ...]) -> N
 
 
 def summary(explanation: Explanation) -> str:
-    """A program's sizes in a line."""
+    """Return a program's sizes as one line."""
     sizes = explanation.sizes
     gates = sizes.gates_1q + sizes.gates_2q + sizes.gates_many
     kinds = [
@@ -202,7 +202,7 @@ def summary(explanation: Explanation) -> str:
 
 
 def memory(choice: Choice) -> str:
-    """'1.1 GiB', or '4 x 384 MiB on 2 nodes'."""
+    """Return the memory of a choice: '1.1 GiB', or '4 x 384 MiB on 2 nodes'."""
     each = terminal.size(choice.memory_bytes)
     if choice.ranks == 1:
         return each
@@ -210,20 +210,21 @@ def memory(choice: Choice) -> str:
 
 
 def lost(row: Choice) -> str:
-    """Weight that may be cut off from the state: '0', '<1e-6', or '?' where it is not known."""
+    """Return the weight that may be cut off from the state: '0', '<1e-6', or '?' if it is
+    unknown."""
     if row.truncation < 0.0:
         return "?"
     return f"<{float(f'{row.truncation:.0e}'):.0e}" if row.truncation else "0"
 
 
 def learned(row: Choice) -> str:
-    """What the expected time rests on, and how far such times were off."""
+    """Return the number of runs behind an expected time, and the typical error of such times."""
     runs = terminal.counted(row.runs, "run")
     return f"{row.engine}: TIME was learned from {runs}, and typically off by {row.off_by:.2g} x"
 
 
 def duration(seconds: float) -> str:
-    """Two digits and a unit."""
+    """Format a duration with two digits and a unit."""
     for limit, factor, unit in ((1e-3, 1e6, "us"), (1.0, 1e3, "ms")):
         if seconds < limit:
             return f"{float(f'{seconds * factor:.2g}'):g} {unit}"

@@ -1,4 +1,4 @@
-"""The sweeps of a large state through a circuit, as `simenv explain --plan` prints them."""
+"""Sweeps of a large state through a circuit, as `simenv explain --plan` prints them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _LANES = 5
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One sweep."""
+    """One sweep over the state."""
 
     number: int
-    wires: str  # of the tile, beside the lowest
+    wires: str  # qubits of the tile
     operations: str
-    memory_bytes: int  # loaded and stored, once
-    times: int  # of all `for` around it together
-    under: str  # what else decides how often, and is known when it runs; "": nothing
+    memory_bytes: int  # bytes loaded and stored by one execution
+    times: int  # product of the counts of all enclosing `for` loops
+    under: str  # enclosing control flow that is decided at run time; "": none
 
 
 COLUMNS: tuple[Column[Line], ...] = (
@@ -43,15 +43,15 @@ COLUMNS: tuple[Column[Line], ...] = (
 )
 
 
-class _Around(msgspec.Struct, frozen=True):
-    """The blocks around an item."""
+class _EnclosingBlocks(msgspec.Struct, frozen=True):
+    """Blocks that enclose an instruction."""
 
     times: int = 1
     under: tuple[str, ...] = ()
 
-    def within(self, word: str) -> _Around:
-        """One more, and nobody knows how often."""
-        return _Around(self.times, (*self.under, word))
+    def within(self, word: str) -> _EnclosingBlocks:
+        """Return the blocks with one more, whose number of executions is unknown before the run."""
+        return _EnclosingBlocks(self.times, (*self.under, word))
 
 
 def show(
@@ -88,16 +88,17 @@ def show(
 
 
 class Planned(msgspec.Struct, frozen=True):
-    """What `lines` finds."""
+    """Result of `lines`."""
 
     lines: tuple[Line, ...]
-    left: str  # what of the circuit is left, in words; "": all of it
+    left: str  # text about the part of the circuit that is kept; "": all of it
 
 
 def lines(
     program: Program, precision: str, outputs: tuple[str, ...], labels: Sequence[str]
 ) -> Planned:
-    """Of all stretches of gates, in order. Raises InfeasibleError where there is no such plan."""
+    """Return the sweeps of all segments of gates, in order. Raises InfeasibleError if there is no
+    such plan."""
     from simulators.catalog import SMALL_QUBITS, card
     from simulators.circuit.ir import Circuit
     from simulators.circuit.passes.components import extract, partition
@@ -112,7 +113,7 @@ def lines(
         )
     if text := validation_error(circuit):
         raise ProgramError(text, hint="check the program that wrote it")
-    determined = labels or "expectation" not in outputs  # else nobody has said of what
+    determined = labels or "expectation" not in outputs  # else unknown observables
     result = partition(circuit, output_support(outputs, labels, circuit) if determined else None)
     engine, widest = card("statevector"), result.widest or circuit.num_qubits
     if engine is not None and widest > engine.max_qubits:
@@ -123,18 +124,18 @@ def lines(
     keep = not set(outputs) <= {"counts", "memory", "probabilities"}
     if not result.parts:
         every = tuple(range(circuit.num_qubits))
-        return Planned(_numbered(_of(circuit, every, precision, keep=keep)), "")
+        return Planned(_numbered(_circuit_lines(circuit, every, precision, keep=keep)), "")
     built = [
         line
         for part in extract(circuit, result)
-        for line in _of(part.circuit, part.qubits.tolist(), precision, keep=keep)
+        for line in _circuit_lines(part.circuit, part.qubits.tolist(), precision, keep=keep)
     ]
     left = (
         f"kept {result.num_qubits} of {terminal.counted(circuit.num_qubits, 'qubit')},"
         f" {int(result.kept.sum())} of {terminal.counted(circuit.ops.size, 'operation')}"
     )
     if len(result.parts) > 1:
-        left += f"; in {len(result.parts)} parts, which nothing connects"
+        left += f"; in {len(result.parts)} unconnected parts"
     return Planned(_numbered(built), left)
 
 
@@ -142,8 +143,10 @@ def _numbered(lines: Iterable[Line]) -> tuple[Line, ...]:
     return tuple(msgspec.structs.replace(line, number=k) for k, line in enumerate(lines))
 
 
-def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) -> Iterator[Line]:
-    """Of one circuit; `qubits`: what its qubits are called."""
+def _circuit_lines(
+    circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool
+) -> Iterator[Line]:
+    """Yield the sweeps of one circuit; `qubits`: numbers of its qubits in the output."""
     from simulators.catalog import SMALL_QUBITS, state_bytes
     from simulators.statevector.program import build_program
 
@@ -155,7 +158,7 @@ def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) 
     if keep or not result.layout.measures:
         result = build_program(circuit, keep=True, precision=precision)
     for wires, operations, amplitudes, around in _sweeps(
-        result.items, 1 << circuit.num_qubits, _Around()
+        result.items, 1 << circuit.num_qubits, _EnclosingBlocks()
     ):
         yield Line(
             0,
@@ -168,9 +171,10 @@ def _of(circuit: Circuit, qubits: Sequence[int], precision: str, *, keep: bool) 
 
 
 def _sweeps(
-    items: Iterable[Instruction], size: int, around: _Around
-) -> Iterator[tuple[list[int], str, int, _Around]]:
-    """(wires, operations, amplitudes visited, blocks around it) of each, as they are written."""
+    items: Iterable[Instruction], size: int, around: _EnclosingBlocks
+) -> Iterator[tuple[list[int], str, int, _EnclosingBlocks]]:
+    """Yield (wires, operations, visited amplitudes, enclosing blocks) of each sweep, in program
+    order."""
     from simulators.statevector.planning.planner import SegmentPlan
     from simulators.statevector.planning.report import describe_sweeps
     from simulators.statevector.program import For, Gates, If, Switch, Unitary, While
@@ -191,13 +195,13 @@ def _sweeps(
         elif isinstance(item, While):
             yield from _sweeps(item.body, size, around.within("while"))
         elif isinstance(item, For):
-            inside = _Around(around.times * item.count, around.under)
-            left = inside.within("break") if _may_be_left(item.body) else inside
+            inside = _EnclosingBlocks(around.times * item.count, around.under)
+            left = inside.within("break") if _has_early_exit(item.body) else inside
             yield from _sweeps(item.body, size, left)
 
 
-def _may_be_left(items: Iterable[Instruction]) -> bool:
-    """Has the body of a loop a `break` or a `continue` of its own?"""
+def _has_early_exit(items: Iterable[Instruction]) -> bool:
+    """Return whether the body of a loop has a `break` or a `continue` of its own."""
     from simulators.statevector.program import Break, Continue, If, Switch
 
     for item in items:
@@ -206,13 +210,13 @@ def _may_be_left(items: Iterable[Instruction]) -> bool:
         blocks = item.blocks if isinstance(item, Switch) else ()
         if isinstance(item, If):
             blocks = (item.then, item.otherwise)
-        if any(_may_be_left(block) for block in blocks):
+        if any(_has_early_exit(block) for block in blocks):
             return True
     return False
 
 
 def _ranges(wires: Sequence[int]) -> str:
-    """'0-4,7,9-12'"""
+    """Format qubits as ranges: '0-4,7,9-12'."""
     results: list[list[int]] = []
     for wire in wires:
         if results and wire == results[-1][1] + 1:

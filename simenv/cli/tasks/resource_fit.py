@@ -1,4 +1,4 @@
-"""Does a program fit into the ranks that a command was started with, and which engine takes it.
+"""Fit of a program into the MPI ranks of a command, and the engine that runs it.
 
 Invariant: pure; it counts bytes before anything is allocated.
 """
@@ -29,23 +29,25 @@ _HOUR_NS = 3600 * 10**9
 
 
 class Fitting(msgspec.Struct, frozen=True):
-    """How the ranks run a program."""
+    """Engine, ranks and threads with which the ranks run a program."""
 
     engine: str
-    reason: str  # why this engine
-    ranks: int  # of those there are, so many hold the state
-    threads: int  # of each
-    memory_bytes: int  # each may hold so much in states
+    reason: str  # why this engine is used
+    ranks: int  # number of ranks that hold the state
+    threads: int  # of each rank
+    memory_bytes: int  # most bytes of states in each rank
 
 
 def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> Fitting:
-    """The engine and what each rank may take. Raises InfeasibleError with the figures,
-    OptionError."""
+    """Return the engine, and the threads and memory of each rank.
+
+    Raises InfeasibleError with the figures, OptionError.
+    """
     memory = sum({seat.node: seat.memory_bytes for seat in seats}.values())
     pools = (PoolSpec(engine="any" if terms.engine == engine_choice.AUTO else terms.engine),)
     try:
         result = engine_choice.route(profile, terms, pools, _limits(memory))
-    except InfeasibleError:  # of the engine it would be, our own figures say more
+    except InfeasibleError:  # the error below has the figures of the ranks
         result = engine_choice.route(profile, terms, pools, _limits(_ENDLESS_BYTES))
     card = catalog.card(result.engine)
     assert card is not None
@@ -60,18 +62,20 @@ def fitting(profile: Profile, terms: TaskOptions, seats: Sequence[RankInfo]) -> 
 
 
 def _limits(memory_bytes: int) -> ClusterLimits:
-    """As if one process had it all: which engine is best does not hang on how it is divided."""
+    """Return limits with all memory in one process: the choice of the engine ignores its
+    division."""
     return ClusterLimits(1, memory_bytes, 1, 1, _HOUR_NS, _HOUR_NS)
 
 
 def _shares(seats: Sequence[RankInfo]) -> dict[str, int]:
-    """Of each node, what a rank there may hold."""
+    """Return the bytes that a rank on each node may hold."""
     count = Counter(seat.node for seat in seats)
     return {seat.node: seat.memory_bytes // count[seat.node] for seat in seats}
 
 
 def _threads(seats: Sequence[RankInfo]) -> int:
-    """What each rank may use of the cores that are really ours, the same in all."""
+    """Return the threads of each rank, the same for all: its part of the usable cores of its
+    node."""
     count = Counter(seat.node for seat in seats)
     cores: dict[str, set[int]] = {}
     for seat in seats:
@@ -81,7 +85,10 @@ def _threads(seats: Sequence[RankInfo]) -> int:
 
 
 def _slots(seat: RankInfo, cores: set[int]) -> int:
-    """Of a node: its ranks may be bound to different cores, and share a quota of time."""
+    """Return the usable slots of a rank's node.
+
+    Its ranks may be bound to different cores (`cores`: all of them) and share a quota of time.
+    """
     return len(cores) if seat.slots >= len(seat.cores) else min(len(cores), seat.slots)
 
 

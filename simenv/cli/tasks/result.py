@@ -1,4 +1,4 @@
-"""`simenv result`: wait for a task and show what it found."""
+"""`simenv result`: wait for a task and show its result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How a task that has ended is shown: counts, values, amplitudes, and where they came from.
+"""Output of an ended task: counts, values, amplitudes, and their provenance.
 
-Answers go to stdout; the line with id, engine, seed and time goes to stderr, so that what is piped
-is the answer alone.
+Answers go to stdout; the line with id, engine, seed and time goes to stderr, so that a pipe gets
+only the answer.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 SHOWN = 32  # amplitudes on the screen
 ROWS = 32  # bindings of a sweep on the screen
-BLOCK = 2**20  # looked at together
-LABEL_CHARS = 60  # of an observable on the screen
+BLOCK = 2**20  # amplitudes compared at a time
+LABEL_CHARS = 60  # most characters of an observable on the screen
 
 
 def present(
@@ -44,9 +44,9 @@ def present(
     save: Path | None = None,
     alone: bool = False,
 ) -> None:
-    """Wait for the end and show it; exit code 1 if the task did not end well.
+    """Wait for the end and show the result; exit code 1 if the task did not end as DONE.
 
-    `alone`: its environment is there for this call only.
+    `alone`: the environment exists for this call only.
     """
     _wait(task, timeout, alone)
     try:
@@ -74,8 +74,10 @@ def shown(
     save: Path | None = None,
     observables: Sequence[Observable] = (),
 ) -> None:
-    """Show what a task found; `save`: a file for all of it, where there is one binding.
-    `observables`: those of its expectation values."""
+    """Show the results of a task; `save`: file for the whole result, only for a single binding.
+
+    `observables`: those of the expectation values.
+    """
     if save is not None:
         results[0].save(save)
     if as_json:
@@ -93,7 +95,7 @@ def shown(
 
 
 def summary(results: list[Result]) -> str:
-    """`t-1: statevector, 2 qubits, 1 024 shots, seed 7, 0.3 ms on main-0`."""
+    """Return a summary: `t-1: statevector, 2 qubits, 1 024 shots, seed 7, 0.3 ms on main-0`."""
     first = results[0]
     parts = [
         first.engine,
@@ -111,7 +113,7 @@ def summary(results: list[Result]) -> str:
 
 
 def label(observable: Observable) -> str:
-    """As it is typed: `ZZ:0.5,XX:2`; a coefficient of 1 is left out."""
+    """Format an observable as users type it: `ZZ:0.5,XX:2`; a coefficient of 1 is left out."""
     values = struct.unpack(f"<{len(observable.labels)}d", observable.coefficients)
     terms = zip(observable.labels, values, strict=True)
     text = ",".join(pauli if value == 1 else f"{pauli}:{value:g}" for pauli, value in terms)
@@ -134,7 +136,7 @@ def _wait(task: Task, timeout: float | None, alone: bool) -> None:
 
 
 def _sweep(results: list[Result], labels: Sequence[str]) -> None:
-    """The first bindings of several, each under its own id."""
+    """Print the first bindings of a sweep, each under its own id."""
     for each in results[:ROWS]:
         terminal.line(each.task)
         _show(each, labels)
@@ -164,7 +166,7 @@ def _show(result: Result, labels: Sequence[str]) -> None:
         for name, slopes in zip(labels, result.gradients.tolist(), strict=True):
             terminal.line(f"gradient of {name} = " + " ".join(f"{slope:.9g}" for slope in slopes))
     if result.has("value"):
-        terminal.line(f"a value of {terminal.size(len(result.value))}, for Python alone")
+        terminal.line(f"a value of {terminal.size(len(result.value))}, readable only in Python")
     if result.truncation:
         terminal.note(
             f"approximate: truncation {result.truncation:.2g}, 1 minus the fidelity expected"
@@ -172,7 +174,7 @@ def _show(result: Result, labels: Sequence[str]) -> None:
 
 
 def _amplitudes(result: Result) -> None:
-    """The largest ones, whatever the size: a vector may fill the memory."""
+    """Print the largest amplitudes, in blocks: a vector may fill the memory."""
     import numpy as np
 
     vector, width = result.statevector, result.num_qubits

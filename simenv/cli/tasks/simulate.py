@@ -1,7 +1,7 @@
 """`simenv simulate`: one circuit over the ranks of an mpirun or srun, or in this process.
 
-No service takes part. Invariant: the first rank alone reads and writes; whatever happens to any of
-them, all come to their end.
+No service takes part. Invariant: only the first rank reads and writes; if one of them fails, all
+ranks end.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from simenv.wire.messages.client import AssignChunk
     from simenv.worker.ranks.mpirun import MpiRun, RankInfo
 
-TASK = "simulate"  # what stands where a task's id would
+TASK = "simulate"  # in place of a task's id
 _FAILED = 1
 
 
@@ -82,9 +82,9 @@ def simulate(
     prints. With the same seed the counts are those of a pool.
     """
     common = options.settings_of(context)
-    world = _joined()
+    world = _begin_mpi()
     if world.rank:
-        _follow(world)
+        _run_following_rank(world)
         return
     begin_s = time.perf_counter()
     observables: list[Observable] = []
@@ -120,7 +120,7 @@ def simulate(
     with spoken_errors():
         try:
             with kernel_progress():
-                result = _led(world, asked, begin_s, local)
+                result = _run_leading_rank(world, asked, begin_s, local)
         except BaseException as error:
             world.end(str(error) or type(error).__name__, getattr(error, "exit_code", _FAILED))
             raise
@@ -128,8 +128,9 @@ def simulate(
     shown([result], common.as_json, save, observables)
 
 
-def _joined() -> MpiRun:
-    """The ranks there are; where their MPI is not ours, one of them says so."""
+def _begin_mpi() -> MpiRun:
+    """Return the MPI run; with an incompatible MPI, rank 0 raises InfeasibleError and the others
+    exit."""
     from simenv.worker.ranks import mpi
     from simenv.worker.ranks.mpirun import MpiRun
 
@@ -147,10 +148,10 @@ def _joined() -> MpiRun:
         raise InfeasibleError(str(error), hint=hint) from error
 
 
-def _led(
+def _run_leading_rank(
     world: MpiRun, asked: Callable[[], PreparedSubmit], begin_s: float, local: LocalDevices
 ) -> Result:
-    """What the first rank does."""
+    """Run the first rank: assign the task to all ranks and return the result."""
     from simenv.client.results.decoded import DecodedResult, Provenance, Stages
     from simenv.client.results.result import Result
     from simenv.config import kernel_folder
@@ -158,7 +159,7 @@ def _led(
     from simenv.wire.messages.client import STATES
     from simenv.worker.ranks import mpirun
 
-    seats = world.gather_ranks(_seat())
+    seats = world.gather_ranks(_own_rank())
     try:
         chunk, plan = _chunk(asked(), seats, local)
     except BaseException:
@@ -179,15 +180,14 @@ def _led(
     return Result(sheet, result)
 
 
-def _follow(world: MpiRun) -> None:
-    """What all other ranks do. They say nothing, and end well: the first one tells what went
-    wrong with all of them."""
+def _run_following_rank(world: MpiRun) -> None:
+    """Run any other rank. It prints nothing and exits with 0: the first rank reports all errors."""
     from simenv.config import kernel_folder
     from simenv.worker.ranks import mpirun
 
     failure = ""
     try:
-        world.gather_ranks(_seat())
+        world.gather_ranks(_own_rank())
         data = world.broadcast(None)
         if data is not None:
             mpirun.follow(world, data, kernel_folder())
@@ -196,7 +196,7 @@ def _follow(world: MpiRun) -> None:
     world.end(failure)
 
 
-def _seat() -> RankInfo:
+def _own_rank() -> RankInfo:
     from launcher.allocation.this_node import this_node
     from simenv.worker.ranks.mpirun import own_rank_info
 
@@ -207,14 +207,16 @@ def _seat() -> RankInfo:
 def _chunk(
     order: PreparedSubmit, seats: Sequence[RankInfo], local: LocalDevices
 ) -> tuple[AssignChunk, Fitting]:
-    """What all ranks are told, and how it fits. Raises ProgramError, InfeasibleError,
-    OptionError."""
+    """Return the assignment that is sent to all ranks, and its fit into them.
+
+    Raises ProgramError, InfeasibleError, OptionError.
+    """
     from simenv.cli.tasks.resource_fit import fitting
     from simenv.config import kernel_folder
     from simenv.wire.messages.client import AssignChunk, AssignedTask
     from simulators.compiler import warmup
 
-    warmup.prepare(kernel_folder())  # before anything compiled is imported
+    warmup.prepare(kernel_folder())  # before modules with kernels are imported
     from simenv.service.admission.controller import with_shots
     from simulators.chain.choice_profile import choice_profile
     from simulators.circuit.analysis.profiler import profile

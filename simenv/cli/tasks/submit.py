@@ -1,4 +1,4 @@
-"""`simenv submit`: one circuit from a file, to the environment that is up or to one of its own."""
+"""`simenv submit`: one circuit from a file, to the environment that is up or to a private one."""
 
 from __future__ import annotations
 

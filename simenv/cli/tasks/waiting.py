@@ -1,4 +1,4 @@
-"""One line that says what a command waits for: kernels of its own process, or the service."""
+"""Progress line of a waiting command: compilation in its own process, or checks of the service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOOK_S = 0.2
 
 
 def kernel_progress(stream: TextIO | None = None) -> AbstractContextManager[None]:
-    """Show for how long this process has been compiling, from PATIENCE_S on. `stream`: by default
+    """Show for how long this process has been compiling, from PATIENCE_S on. `stream`: default
     stderr."""
 
     def busy_s() -> float:
@@ -28,15 +28,17 @@ def kernel_progress(stream: TextIO | None = None) -> AbstractContextManager[None
 
 
 def answer_progress(stream: TextIO | None = None) -> AbstractContextManager[None]:
-    """Show for how long the service has been checking a circuit, from PATIENCE_S on; the first one
-    of its kind may wait for kernels there."""
+    """Show for how long the service has been checking a circuit, from PATIENCE_S on.
+
+    The first circuit of its kind may wait for kernels in the service.
+    """
     begin_s = monotonic()
     return _progress("the service checks the circuit", lambda: monotonic() - begin_s, stream)
 
 
 @contextmanager
 def _progress(text: str, since_s: Callable[[], float], stream: TextIO | None) -> Iterator[None]:
-    """`since_s`: for how long what is waited for has lasted."""
+    """Show `text` with a duration. `since_s`: returns the seconds that the wait has lasted."""
     line = ProgressLine(sys.stderr if stream is None else stream)
     if not line.visible:
         yield

@@ -1,6 +1,6 @@
-"""A gallery of real algorithms, each with the answer theory gives: for the demo and for tests.
+"""Gallery of algorithms, each with its theoretical result: for the demo and for tests.
 
-Invariant: nothing here asks a simulator what is right.
+Invariant: no expected result comes from a simulator.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["DemoCircuit", "ResultCheck", "pieces"]
 
 
 def pieces() -> tuple[DemoCircuit, ...]:
-    """Every piece at its usual size."""
+    """Return every circuit of the gallery at its usual size."""
     return (
         ghz(),
         w_state(),

@@ -12,7 +12,7 @@ from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes, bits
 
 
 def fourier(circuit: QuantumCircuit, qubits: Sequence[Qubit], inverse: bool = False) -> None:
-    """The quantum Fourier transform, or its inverse, on `qubits` (the lowest first)."""
+    """Append the quantum Fourier transform, or its inverse, on `qubits` (the lowest first)."""
     count = len(qubits)
     gates = [
         (high, low) for high in range(count - 1, -1, -1) for low in range(high, -1, -1)
@@ -41,7 +41,7 @@ def _apply(
 def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> DemoCircuit:
     """Addition of a constant in Fourier space (Draper, quant-ph/0008033), modulo 2^n.
 
-    Three bits of a are left open, so eight sums come out at once.
+    Three bits of a are in superposition, so eight sums are measured.
     """
     open_bits = (1, 6, 11)
     circuit = QuantumCircuit(num_qubits, num_qubits, name=f"qft-adder-{num_qubits}")
@@ -65,10 +65,10 @@ def fourier_adder(num_qubits: int = 14, a: int = 0x1B6D, b: int = 0x0A5C) -> Dem
 
 
 def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> DemoCircuit:
-    """Ripple-carry addition after Cuccaro et al. (quant-ph/0410184), b in superposition.
+    """Ripple-carry addition after Cuccaro et al. (quant-ph/0410184), with b in superposition.
 
-    b's two highest bits are left open, so four sums come out at once, each beside its own b. The
-    registers: the low half of a key is a, the high half a + b with its carry.
+    The two highest bits of b are in superposition, so four sums are measured. Registers: the low
+    half of a key is a, the high half a + b with its carry.
     """
     carry, x = QuantumRegister(1, "carry"), QuantumRegister(num_bits, "a")
     y, high = QuantumRegister(num_bits, "b"), QuantumRegister(1, "high")
@@ -101,9 +101,9 @@ def adder(num_bits: int = 6, a: int = 43, b: int = 21) -> DemoCircuit:
 
 
 def order_finding(num_counting: int = 6) -> DemoCircuit:
-    """The order of 7 modulo 15 is 4: peaks at the multiples of 2^t / 4 (Shor's core).
+    """Order finding of 7 modulo 15, which is 4: peaks at the multiples of 2^t / 4 (Shor's core).
 
-    Modulo 15, multiplying by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8.
+    Modulo 15, multiplication by 8 rotates the four bits and x -> 15 - x inverts them; 7 = -8.
     """
     counting, work = QuantumRegister(num_counting, "counting"), QuantumRegister(4, "work")
     result = ClassicalRegister(num_counting, "found")
@@ -114,7 +114,7 @@ def order_finding(num_counting: int = 6) -> DemoCircuit:
         circuit.cswap(counting[0], work[low], work[low + 1])
     for qubit in work:
         circuit.cx(counting[0], qubit)
-    for low in range(2):  # times 7^2 = 4; from 7^4 = 1 on nothing is left to do
+    for low in range(2):  # times 7^2 = 4; 7^4 = 1 and higher powers need no gates
         circuit.cswap(counting[1], work[low], work[low + 2])
     fourier(circuit, counting, inverse=True)
     circuit.measure(counting, result)

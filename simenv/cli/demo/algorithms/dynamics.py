@@ -1,4 +1,4 @@
-"""Things that move: a chain of spins after a quench, and a walker on a ring."""
+"""Dynamics: a chain of spins after a quench, and a quantum walk on a ring."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes, Pari
 
 
 def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> DemoCircuit:
-    """A wall between up and down melts: exp(-i t (sum XX + sum Z) / 2) in Trotter steps.
+    """Evolution of a domain wall: exp(-i t (sum XX + sum Z) / 2) in Trotter steps.
 
-    Judged by every <Z>, which free fermions give exactly (`_magnetisation`).
+    The check compares every <Z> with the exact values of free fermions (`_magnetisation`).
     """
     circuit = QuantumCircuit(num_spins, num_spins, name=f"ising-{num_spins}")
     circuit.x(range(num_spins // 2, num_spins))
@@ -30,11 +30,11 @@ def ising_trotter(num_spins: int = 12, steps: int = 8, angle: float = 0.35) -> D
 
 
 def _magnetisation(num_spins: int, steps: int, angle: float) -> NDArray[np.float64]:
-    """<Z_k> of the same steps, float64 [num_spins], from 2n Majorana operators.
+    """Return <Z_k> after the same steps, float64 [num_spins], from 2n Majorana operators.
 
-    Jordan-Wigner: c_2k = Z..Z X_k, c_2k+1 = Z..Z Y_k, so Z_k = -i c_2k c_2k+1 and
-    X_k X_k+1 = -i c_2k+1 c_2k+2. exp(-angle/2 c_a c_b) turns the pair (a, b) by `angle`; the
-    covariance G_ab = <-i c_a c_b> turns with it, and <Z_k> = G_2k,2k+1.
+    Jordan-Wigner: c_2k = Z..Z X_k, c_2k+1 = Z..Z Y_k, so Z_k = -i c_2k c_2k+1 and X_k X_k+1 = -i
+    c_2k+1 c_2k+2. exp(-angle/2 c_a c_b) rotates the pair (a, b) by `angle`; the covariance G_ab =
+    <-i c_a c_b> rotates with it, and <Z_k> = G_2k,2k+1.
     """
     size = 2 * num_spins
     covariance = np.zeros((size, size))
@@ -60,7 +60,8 @@ def _magnetisation(num_spins: int, steps: int, angle: float) -> NDArray[np.float
 
 
 def quantum_walk(log_nodes: int = 5, steps: int = 10) -> DemoCircuit:
-    """A walker with a Hadamard coin on a ring of 2^m nodes; it spreads like t, not like sqrt(t)."""
+    """Quantum walk with a Hadamard coin on a ring of 2^m nodes; it spreads like t, not like
+    sqrt(t)."""
     position, coin = QuantumRegister(log_nodes, "position"), QuantumRegister(1, "coin")
     result = ClassicalRegister(log_nodes, "found")
     circuit = QuantumCircuit(position, coin, result, name=f"quantum-walk-{log_nodes + 1}")
@@ -79,13 +80,14 @@ def quantum_walk(log_nodes: int = 5, steps: int = 10) -> DemoCircuit:
     return DemoCircuit(
         circuit,
         ExpectedOutcomes(
-            {bits(k, log_nodes): p for k, p in enumerate(_walked(2**log_nodes, steps))}
+            {bits(k, log_nodes): p for k, p in enumerate(_walk_probabilities(2**log_nodes, steps))}
         ),
     )
 
 
-def _walked(nodes: int, steps: int) -> list[float]:
-    """P(node) of the same walk by two arrays of amplitudes, one for each side of the coin."""
+def _walk_probabilities(nodes: int, steps: int) -> list[float]:
+    """Return P(node) of the same walk from two arrays of amplitudes, one for each side of the
+    coin."""
     left = np.zeros(nodes, dtype=complex)
     right = np.zeros(nodes, dtype=complex)
     left[nodes // 2], right[nodes // 2] = math.sqrt(0.5), 1j * math.sqrt(0.5)

@@ -1,4 +1,4 @@
-"""Circuits that act on what they have measured: teleportation and error correction."""
+"""Circuits with feedforward: teleportation and error correction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes
 
 
 def teleportation(theta: float = 1.1, phi: float = 0.7) -> DemoCircuit:
-    """A state crosses by two classical bits; undoing its preparation must then give 0."""
+    """Teleportation of a state by two classical bits; the inverse of its preparation must then give
+    0."""
     qubits = QuantumRegister(3, "q")
     x_bit, z_bit = ClassicalRegister(1, "x"), ClassicalRegister(1, "z")
     arrived = ClassicalRegister(1, "arrived")
@@ -37,10 +38,11 @@ def teleportation(theta: float = 1.1, phi: float = 0.7) -> DemoCircuit:
 
 
 def repetition_code(rounds: int = 3, theta: float = 0.6) -> DemoCircuit:
-    """Three-qubit bit-flip code holding |1>, every data qubit turned by rx(theta) each round.
+    """Three-qubit bit-flip code that holds |1>; every data qubit is rotated by rx(theta) each
+    round.
 
-    Each round measures two parities, corrects the qubit they accuse and resets the ancillas, so
-    the final data bits agree; how often they agree on 0 is `_logical_flip`.
+    Each round measures two parities, corrects the qubit that they indicate and resets the ancillas,
+    so the final data bits agree; the probability that they agree on 0 is `_logical_flip`.
     """
     data, ancillas = QuantumRegister(3, "data"), QuantumRegister(2, "ancilla")
     syndromes = [ClassicalRegister(2, f"syndrome{k}") for k in range(rounds)]
@@ -65,10 +67,10 @@ def repetition_code(rounds: int = 3, theta: float = 0.6) -> DemoCircuit:
 
 
 def _logical_flip(rounds: int, theta: float) -> float:
-    """The probability that the logical bit has turned, coherence between rounds included.
+    """Return the probability that the logical bit has flipped, with the coherence between rounds.
 
-    With c = cos(theta/2), s = sin(theta/2), measuring and correcting leaves one of four operators
-    on the logical qubit: c^3 + i s^3 X (no qubit accused), or -i c^2 s - c s^2 X (each qubit).
+    With c = cos(theta/2), s = sin(theta/2), measurement and correction leave one of four operators
+    on the logical qubit: c^3 + i s^3 X (no qubit indicated), or -i c^2 s - c s^2 X (each qubit).
     """
     c, s = math.cos(theta / 2), math.sin(theta / 2)
     identity, flip = np.eye(2), np.array([[0, 1], [1, 0]])

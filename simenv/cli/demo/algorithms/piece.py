@@ -1,9 +1,7 @@
-"""What the counts of a circuit must look like, known from theory and not from a simulator.
+"""Circuits of the gallery, and checks of their counts against theory.
 
-Invariant: an answer judges counts alone, with a stated error rate: an entry may stray five standard
-deviations of its binomial, and what theory forbids may not occur at all.
-
-The shape of one piece of the gallery: a circuit that measures, and its right answer.
+Invariant: a check judges counts alone, with a stated error rate: an outcome may deviate by five
+standard deviations of its binomial, and outcomes that theory forbids may not occur at all.
 """
 
 from __future__ import annotations
@@ -20,19 +18,19 @@ IMPOSSIBLE = 1e-12
 
 
 class ResultCheck(Protocol):
-    """The judge of one circuit's counts."""
+    """Check of one circuit's counts."""
 
     def fault(self, counts: Mapping[str, int]) -> str:
-        """What is wrong with these counts, in a few words; "" if nothing is."""
+        """Return what is wrong with these counts as a short text; "" if nothing is."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedOutcomes:
-    """The probability of every outcome (Qiskit's bit order); those not named must not occur.
+    """Check by the probability of every outcome (Qiskit's bit order); outcomes not named must not
+    occur.
 
-    `width`: only so many leftmost bits of a key are judged (the registers declared last);
-    0: all of them.
+    `width`: number of leftmost bits of a key that are judged (the registers declared last); 0: all.
     """
 
     probabilities: Mapping[str, float]
@@ -57,7 +55,7 @@ class ExpectedOutcomes:
 
 @dataclass(frozen=True, slots=True)
 class Parities:
-    """Expectation values of products of Z: (clbits, value) each, in [-1, 1]."""
+    """Check by expectation values of products of Z: (clbits, value) each, in [-1, 1]."""
 
     values: tuple[tuple[tuple[int, ...], float], ...]
 
@@ -73,7 +71,8 @@ class Parities:
 
 
 def parity(counts: Mapping[str, int], clbits: tuple[int, ...]) -> float:
-    """The mean of the product of (-1)^bit over `clbits`; clbit 0 is the rightmost character."""
+    """Return the mean of the product of (-1)^bit over `clbits`; clbit 0 is the rightmost
+    character."""
     total = 0
     for key, count in counts.items():
         bits = key.replace(" ", "")
@@ -84,12 +83,13 @@ def parity(counts: Mapping[str, int], clbits: tuple[int, ...]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class DemoCircuit:
-    """`circuit.name` is what the demo's table calls it."""
+    """A circuit of the gallery with the check of its counts; `circuit.name` is its name in the
+    demo's table."""
 
     circuit: QuantumCircuit
     answer: ResultCheck
 
 
 def bits(value: int, width: int) -> str:
-    """`value` as Qiskit writes `width` classical bits: the highest first."""
+    """Return `value` as Qiskit writes `width` classical bits: the highest first."""
     return format(value, f"0{width}b")

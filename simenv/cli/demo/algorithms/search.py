@@ -16,10 +16,10 @@ Edge = tuple[int, int]
 def grover_exact_cover(
     sets: tuple[tuple[int, ...], ...] = SETS, iterations: int = 6
 ) -> DemoCircuit:
-    """Which of the sets cover every element exactly once?
+    """Grover search for the choices of sets that cover every element exactly once.
 
-    The oracle computes "covered once" for each element into an ancilla, marks, and uncomputes. An
-    answer comes with probability sin^2((2k+1) a), sin^2(a) = answers / 2^sets.
+    The oracle computes "covered once" for each element into an ancilla, marks, and uncomputes. A
+    solution is measured with probability sin^2((2k+1) a), where sin^2(a) = solutions / 2^sets.
     """
     elements = 1 + max(max(members) for members in sets)
     chosen, once = QuantumRegister(len(sets), "chosen"), QuantumRegister(elements, "once")
@@ -42,11 +42,13 @@ def grover_exact_cover(
         circuit.x(chosen)
         circuit.h(chosen)
     circuit.measure(chosen, result)
-    return DemoCircuit(circuit, ExpectedOutcomes(_amplified(sets, elements, iterations)))
+    return DemoCircuit(
+        circuit, ExpectedOutcomes(_outcome_probabilities(sets, elements, iterations))
+    )
 
 
 def grover_search(answer: int = 0b101, num_bits: int = 3) -> DemoCircuit:
-    """Grover's search for one of 2^num_bits items, with an oracle that knows it."""
+    """Grover search for one of 2^num_bits items, with an oracle that knows it."""
     size = 2**num_bits
     iterations = int(math.pi / 4 * math.sqrt(size))
     circuit = QuantumCircuit(num_bits, num_bits, name=f"grover-{num_bits}")
@@ -84,7 +86,7 @@ def _covered_once(
 ) -> None:
     """Flip `once[e]` if exactly one of the chosen sets holds e; its own inverse.
 
-    Over up to four sets, "exactly one" is the parity plus, modulo 2, every product of three.
+    For up to four sets, "exactly one" is the parity plus, modulo 2, every product of three.
     """
     for element, ancilla in enumerate(once):
         holders = [chosen[k] for k, members in enumerate(sets) if element in members]
@@ -94,7 +96,7 @@ def _covered_once(
             circuit.mcx([*three], ancilla)
 
 
-def _amplified(
+def _outcome_probabilities(
     sets: tuple[tuple[int, ...], ...], elements: int, iterations: int
 ) -> dict[str, float]:
     size = 2 ** len(sets)
@@ -129,13 +131,13 @@ def qaoa_max_cut(num_nodes: int = 12, gamma: float = 0.6155, beta: float = 0.392
 
 
 def cubic_graph(num_nodes: int) -> tuple[Edge, ...]:
-    """A ring of an even number of nodes, each joined with the one opposite."""
+    """Return a ring of an even number of nodes, with an edge between opposite nodes."""
     ring = [(k, (k + 1) % num_nodes) for k in range(num_nodes)]
     return (*ring, *((k, k + num_nodes // 2) for k in range(num_nodes // 2)))
 
 
 def _edge_value(edges: tuple[Edge, ...], edge: Edge, gamma: float, beta: float) -> float:
-    """<Z_a Z_b> after one layer (Wang, Hadfield, Jiang, Rieffel, arXiv:1706.02998)."""
+    """Return <Z_a Z_b> after one layer (Wang, Hadfield, Jiang, Rieffel, arXiv:1706.02998)."""
     a, b = edge
     near_a = {x + y - a for x, y in edges if a in (x, y)} - {b}
     near_b = {x + y - b for x, y in edges if b in (x, y)} - {a}

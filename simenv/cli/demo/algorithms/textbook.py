@@ -1,7 +1,4 @@
-"""Entangled states and the textbook oracles: answers that fit one line of algebra.
-
-Phase estimation, the textbook way and with one qubit measured again and again.
-"""
+"""Entangled states, textbook oracles, and phase estimation with and without feedforward."""
 
 from __future__ import annotations
 
@@ -14,7 +11,8 @@ from simenv.cli.demo.algorithms.piece import DemoCircuit, ExpectedOutcomes, bits
 
 
 def ghz(num_qubits: int = 16) -> DemoCircuit:
-    """All zeros or all ones, evenly: one Hadamard and a chain of CX."""
+    """GHZ state: all zeros or all ones with equal probability, from one Hadamard and a chain of
+    CX."""
     circuit = QuantumCircuit(num_qubits, num_qubits, name=f"ghz-{num_qubits}")
     circuit.h(0)
     for qubit in range(num_qubits - 1):
@@ -24,10 +22,10 @@ def ghz(num_qubits: int = 16) -> DemoCircuit:
 
 
 def w_state(num_qubits: int = 10) -> DemoCircuit:
-    """Exactly one qubit is 1, each as likely: one excitation handed on by controlled rotations.
+    """W state: exactly one qubit is 1, each with equal probability, from controlled rotations.
 
     After step k the excitation has stayed on qubit k with probability 1 / num_qubits, so the
-    rotation hands on the share (left - 1) / left of what `left` qubits still expect.
+    rotation passes on the share (left - 1) / left of the excitation, where `left` qubits remain.
     """
     circuit = QuantumCircuit(num_qubits, num_qubits, name=f"w-{num_qubits}")
     circuit.x(0)
@@ -41,7 +39,7 @@ def w_state(num_qubits: int = 10) -> DemoCircuit:
 
 
 def bernstein_vazirani(secret: int = 0b101101110101, num_bits: int = 12) -> DemoCircuit:
-    """One query finds the secret of f(x) = secret . x (mod 2)."""
+    """Bernstein-Vazirani algorithm: one query finds the secret of f(x) = secret . x (mod 2)."""
     circuit = QuantumCircuit(num_bits + 1, num_bits, name=f"bernstein-vazirani-{num_bits}")
     circuit.x(num_bits)
     circuit.h(range(num_bits + 1))
@@ -54,9 +52,10 @@ def bernstein_vazirani(secret: int = 0b101101110101, num_bits: int = 12) -> Demo
 
 
 def simon(secret: int = 0b10110, num_bits: int = 5) -> DemoCircuit:
-    """f(x) = f(x ^ secret): only y with y . secret = 0 (mod 2) occur, each as likely.
+    """Simon's algorithm for f(x) = f(x ^ secret): only y with y . secret = 0 (mod 2) occur, equally
+    likely.
 
-    The oracle copies x and, where x has the secret's lowest bit, adds the secret: two-to-one.
+    The oracle copies x and, if x has the secret's lowest bit, adds the secret: it is two-to-one.
     """
     x, y = QuantumRegister(num_bits, "x"), QuantumRegister(num_bits, "y")
     result = ClassicalRegister(num_bits, "found")
@@ -77,11 +76,12 @@ def simon(secret: int = 0b10110, num_bits: int = 5) -> DemoCircuit:
     return DemoCircuit(circuit, ExpectedOutcomes(answer))
 
 
-PHASE = 0.2837  # of a turn; no fraction of 2^8, so that the answer has a width
+PHASE = 0.2837  # of a turn; no multiple of 2^-8, so that the distribution has a width
 
 
 def kernel(phase: float, num_bits: int) -> ExpectedOutcomes:
-    """P(k) = (sin(pi N d) / (N sin(pi d)))^2 with N = 2^num_bits, d = phase - k / N."""
+    """Outcome distribution of phase estimation: P(k) = (sin(pi N d) / (N sin(pi d)))^2 with N =
+    2^num_bits, d = phase - k / N."""
     size = 1 << num_bits
 
     def probability(k: int) -> float:
@@ -95,7 +95,8 @@ def kernel(phase: float, num_bits: int) -> ExpectedOutcomes:
 
 
 def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoCircuit:
-    """The eigenvalue exp(2 pi i phase) of a phase gate, to `num_bits` binary places."""
+    """Phase estimation of the eigenvalue exp(2 pi i phase) of a phase gate, to `num_bits` binary
+    places."""
     counting, eigenstate = QuantumRegister(num_bits, "counting"), QuantumRegister(1, "eigenstate")
     result = ClassicalRegister(num_bits, "found")
     circuit = QuantumCircuit(counting, eigenstate, result, name=f"phase-estimation-{num_bits + 1}")
@@ -109,10 +110,12 @@ def phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoCircuit:
 
 
 def iterative_phase_estimation(phase: float = PHASE, num_bits: int = 8) -> DemoCircuit:
-    """The same distribution from two qubits: each bit found turns the next measurement.
+    """Phase estimation with two qubits: each measured bit rotates the qubit before the next
+    measurement.
 
-    Feed-forward: the lowest bit comes first; bit j that read 1 takes pi / 2^(k-j) off before bit k
-    is read (the semiclassical transform of Griffiths and Niu).
+    The lowest bit is measured first; if bit j was 1, the phase before the measurement of bit k is
+    reduced by pi / 2^(k-j) (the semiclassical Fourier transform of Griffiths and Niu). The
+    distribution is that of `phase_estimation`.
     """
     probe, eigenstate = QuantumRegister(1, "probe"), QuantumRegister(1, "eigenstate")
     result = ClassicalRegister(num_bits, "found")

@@ -217,5 +217,5 @@ def test_malformed_bindings_file_is_a_program_error(environment: live.Live, tmp_
         with pytest.raises(ProgramError, match=r"bindings\.npy"):
             collect.load(tmp_path / "made")
     np.save(file, np.zeros((2, 2)))
-    with pytest.raises(ProgramError, match="1 rows are told"):
+    with pytest.raises(ProgramError, match="expected 1 rows"):
         collect.load(tmp_path / "made")

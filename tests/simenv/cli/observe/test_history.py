@@ -15,7 +15,7 @@ import pytest
 from shell import Shell
 
 from simenv.cli.observe import history
-from simenv.cli.observe.history import _followed
+from simenv.cli.observe.history import _event_blocks
 from simenv.model import TaskState, Timing, task_number
 from simenv.wire.messages.queries import LogRow, Spent
 
@@ -146,7 +146,7 @@ def test_followed_events_are_complete_and_in_order(
     monkeypatch.setattr(history, "FOLLOW_S", 0.01)
     with environment.client() as client:
         there = [event.seq for event in client.events()]
-        followed = _followed(client, there[0], None)
+        followed = _event_blocks(client, there[0], None)
         assert [event.seq for event in next(followed)] == there[1:]
         victim = client.submit(POISON, engine="fault")
         assert victim.exception(60) is not None
