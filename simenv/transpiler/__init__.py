@@ -1,1 +1,1 @@
-"""Circuits of Qiskit in files, on devices: QPY, Targets, the pass manager that compiles."""
+"""Circuits of Qiskit in files and on devices: QPY, Targets, the pass manager that compiles."""

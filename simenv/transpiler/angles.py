@@ -1,8 +1,8 @@
 """Angles of rotations as parameters, so that circuits of one structure are compiled once.
 
 The rotations are those whose compiled forms have no parameter in their global phase, which Qiskit
-computes with slowly. Multiples of pi/4 stay numbers: they decide which gates a compiler needs
-(rx(pi) is x). What is compiled is a function of the circuit alone, whatever was compiled before.
+handles slowly. Multiples of pi/4 stay numbers: they decide which gates a compiler needs (rx(pi) is
+x). The compiled circuit is a function of the circuit alone, not of earlier compilations.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 from simenv.model import OWNERS, Program
 
 ROTATIONS = frozenset({"rx", "ry", "rz", "rxx", "ryy", "rzz", "rzx"})
-MOST_ANGLES = 1_024  # of more, a circuit is compiled as it is
+MOST_ANGLES = 1_024  # a circuit with more angles is compiled as it is
 _STEP = math.pi / 4
 _TOLERANCE = 1e-9
 
 
 def opened(program: Program) -> tuple[Program, NDArray[np.float64]]:
-    """The program with slot k in place of its k-th angle, and the angles; itself, and none, where
-    it has free parameters or control flow."""
+    """Return the program with slot k in place of its k-th angle, and the angles, float64 [slots].
+
+    A program with free parameters or control flow is returned unchanged, without angles.
+    """
     none = np.zeros(0)
     if program.num_slots or not program.params or not set(OWNERS).isdisjoint(program.names):
         return program, none
@@ -45,7 +47,8 @@ def opened(program: Program) -> tuple[Program, NDArray[np.float64]]:
 
 
 def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
-    """As `opened`, of a QuantumCircuit, with parameters `p0`, `p1`..."""
+    """Return a QuantumCircuit with parameters `p0`, `p1`... in place of its angles, and the angles;
+    see `opened`."""
     from qiskit.circuit import Parameter
 
     none = np.zeros(0)
@@ -65,17 +68,19 @@ def opened_circuit(circuit: Any) -> tuple[Any, NDArray[np.float64]]:
 
 
 def closed(compiled: Any, angles: NDArray[np.float64], passes: Any) -> Any:
-    """The compiled QuantumCircuit of an opened one with its angles. `passes`: merge the gates on
-    one qubit that its parameters kept apart."""
+    """Return the compiled QuantumCircuit of an opened one with its angles bound.
+
+    `passes`: merge the gates on one qubit that the parameters kept apart.
+    """
     values = {each: float(angles[int(each.name[1:])]) for each in compiled.parameters}
     result = passes.run(compiled.assign_parameters(values))
     result._layout = compiled._layout
-    result.name = compiled.name  # binding gave it one of a counter of the process
+    result.name = compiled.name  # assign_parameters generates a name from a process counter
     return result
 
 
 def _is_generic(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which angles become parameters."""
+    """Return which angles become parameters, bool [angles]."""
     quarters = angles / _STEP
     result: NDArray[np.bool_] = np.abs(quarters - np.round(quarters)) > _TOLERANCE
     return result

@@ -1,12 +1,9 @@
-"""The classes of Qiskit that packing asks for, imported at first use.
+"""Classes of Qiskit for packing, imported at first use by a thread that does not end.
 
-Invariant: nothing of Qiskit is imported before a circuit or a text is loaded.
-
-Qiskit, loaded by a thread that does not end.
-
-Its compiled part (seen with 2.6) keeps things in the thread that loads it first; once that thread
-has ended, the process crashes when the next circuit is read. A server that answers each call in a
-thread of its own would. Whoever reads a circuit by Qiskit calls `qiskit` before.
+Invariant: nothing of Qiskit is imported before a circuit or a text is loaded. Qiskit's compiled
+part (seen with 2.6) stores data in the thread that loads it first; after the end of that thread,
+the process crashes when the next circuit is read. A server that handles each call in a new thread
+would crash so. Code that reads a circuit with Qiskit therefore calls `qiskit` before.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Qiskit's classes, by the names they have there."""
+    """Classes of Qiskit, under their names in Qiskit."""
 
     QuantumCircuit: Any
     ClassicalRegister: Any
@@ -51,7 +48,8 @@ class Names:
 
 @cache
 def names() -> Names:
-    """Import them. ImportError does not occur: Qiskit is a dependency of this distribution."""
+    """Import the classes. ImportError does not occur: Qiskit is a dependency of this
+    distribution."""
     from qiskit import circuit
     from qiskit.circuit.library import C4XGate, MCPhaseGate, MCXGate, UnitaryGate
 
@@ -84,7 +82,8 @@ def names() -> Names:
 
 
 def is_circuit(value: object) -> bool:
-    """Is this a QuantumCircuit? False, without importing Qiskit, if nobody imported it yet."""
+    """Return whether this is a QuantumCircuit; False, without an import, if Qiskit is not imported
+    yet."""
     return "qiskit" in sys.modules and isinstance(value, names().QuantumCircuit)
 
 
@@ -93,7 +92,7 @@ _lock = threading.Lock()
 
 
 def qiskit() -> None:
-    """It is loaded when this returns. ImportError."""
+    """Load Qiskit. Raises ImportError."""
     if getattr(sys.modules.get(_MODULE), "__version__", None) is None:
         _load()
 
@@ -116,7 +115,7 @@ def _load() -> None:
 def _stay(done: threading.Event, errors: list[BaseException]) -> None:
     try:
         import_module(_MODULE)
-    except BaseException as error:  # noqa: BLE001 - raised to the one who waits
+    except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
         errors.append(error)
         done.set()
         return

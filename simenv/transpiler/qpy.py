@@ -1,9 +1,9 @@
-"""QPY, Qiskit's file of circuits, to a QuantumCircuit.
+"""Conversion of QPY, Qiskit's file format of circuits, to a QuantumCircuit.
 
-Invariant: Qiskit's reader gets only a file whose header says that it holds one circuit that can be
-carried, and no block that cannot; the headers of definitions within it are Qiskit's to judge. Only
-versions of QPY are read that hold plain data: before 13 a file may hold formulas as serialized
-objects or as code of another library.
+Invariant: Qiskit's reader gets only a file whose header announces one circuit within the limits,
+and no block beyond them; headers of definitions inside it are checked by Qiskit. Only versions of
+QPY that hold plain data are read: before 13 a file may hold formulas as serialized objects or as
+code of another library.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAGIC = b"QISKIT"
 OLDEST = 13
 
 # The file: magic, version of QPY, version of Qiskit (3), number of programs, encoding of formulas;
-# then the kind of the programs, and since version 16 where each begins.
+# then the kind of the programs, and since version 16 the offset of each.
 _FILE = struct.Struct("!6sBBBBQcc")
 _OFFSET = struct.Struct("!Q")
 _TABLE_SINCE = 16
@@ -36,9 +36,9 @@ _BLOCK = re.compile(rb"q(.{8})(?=(..f\x00\x08.{32}))", re.DOTALL)
 
 
 def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
-    """The circuit of a QPY file. ProgramError and LimitExceededError say why there is none.
+    """Return the circuit of a QPY file. Raises ProgramError and LimitExceededError with the reason.
 
-    One that is not `trusted` is read by a process of its own first: its sizes are only claims.
+    A file that is not `trusted` is first read by a separate process, as its sizes are only claims.
     """
     _check(data, name)
     if not trusted:
@@ -49,7 +49,7 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of files from a later Qiskit, which may be read
+            warnings.simplefilter("ignore")  # about files of a later Qiskit
             (circuit,) = qpy.load(io.BytesIO(data))
     except MemoryError as error:
         raise LimitExceededError(f"{label(name)}no memory left to read the circuit") from error
@@ -63,8 +63,11 @@ def parse(data: bytes, name: str = "", *, trusted: bool = True) -> Any:
 
 
 def written(circuit: Any, newest: int = 255) -> bytes:
-    """A QuantumCircuit as a file of that version of QPY, or of this Qiskit's newest if that is
-    older. Raises what Qiskit does."""
+    """Return a QuantumCircuit as a QPY file of version `newest`, or of this Qiskit's newest if that
+    is older.
+
+    Raises the errors of Qiskit.
+    """
     from qiskit import qpy
     from qiskit.qpy.common import QPY_VERSION
 

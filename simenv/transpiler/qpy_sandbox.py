@@ -1,10 +1,10 @@
-"""QPY of others, read first by a process of its own that may take little memory and time.
+"""Sandbox for QPY files of other users: a process with bounds of memory and time reads them first.
 
-Qiskit's reader believes the sizes in a file: a kilobyte may ask for gigabytes, and where these are
-not there the process ends. So what a stranger sent is read once where that hurts nobody; what could
-be read there within the limits can be read here. It gets only files whose headers `qpy` has passed:
-older versions hold code. The process is started with the first file, kept,
-and started anew after a file that ended it.
+Qiskit's reader trusts the sizes in a file: a kilobyte may request gigabytes, and the process ends
+if these are not available. So an untrusted file is read once in a separate process; a file that can
+be read there within the limits can be read here. The sandbox gets only files whose headers `qpy`
+has passed, as older versions hold code. The process is started with the first file, kept, and
+restarted after a file that ended it.
 
     python -m simenv.transpiler.qpy_sandbox  # reads files, writes verdicts
 """
@@ -23,17 +23,17 @@ from time import monotonic
 from simenv.config import interpreter
 from simenv.errors import LimitExceededError, ProgramError
 
-MEMORY_BYTES = 2**30  # beyond what Qiskit itself takes
+MEMORY_BYTES = 2**30  # in addition to the memory of Qiskit itself
 SECONDS = 10.0
-QUEUE_SECONDS = 60.0  # until the files of others have been read
-START_SECONDS = 120.0  # until Qiskit is loaded
+QUEUE_SECONDS = 60.0  # longest wait for the files of other callers
+START_SECONDS = 120.0  # longest wait until Qiskit is loaded
 _LENGTH = struct.Struct("!Q")
 _READY, _SOUND, _WRONG = b"r", b"s", b"w"
 _MOST_WORDS = 500
 
 
 class Confined:
-    """Thread-safe; one file at a time. Begins anew in a forked child."""
+    """Sandbox process. Thread-safe; one file at a time. A forked child starts its own process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -41,9 +41,12 @@ class Confined:
         self._process: subprocess.Popen[bytes] | None = None
 
     def check(self, data: bytes, name: str = "") -> None:
-        """ProgramError for a file that Qiskit refuses, LimitExceededError for one that takes too
-        much to be read or that has no turn within QUEUE_SECONDS, ConfigError where there is no
-        Python to read it with."""
+        """Check that the sandbox process can read a file.
+
+        Raises ProgramError for a file that Qiskit refuses, LimitExceededError for one that exceeds
+        the limits or gets no turn within QUEUE_SECONDS, ConfigError if there is no Python
+        interpreter for it.
+        """
         where = f"{name}: " if name else ""
         if not self._lock.acquire(timeout=QUEUE_SECONDS):
             raise LimitExceededError(
@@ -51,7 +54,7 @@ class Confined:
                 hint="send it again, or OpenQASM",
             )
         try:
-            verdict, reason = self._judged(data)
+            verdict, reason = self._judge(data)
         finally:
             self._lock.release()
         if verdict == _SOUND:
@@ -72,7 +75,7 @@ class Confined:
         with self._lock:
             self._end()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start_process(self) -> subprocess.Popen[bytes]:
         if self._pid != os.getpid():
             self._pid, self._process = os.getpid(), None
         if self._process is None:
@@ -93,13 +96,16 @@ class Confined:
                 )
         return self._process
 
-    def _judged(self, data: bytes) -> tuple[bytes, str]:
-        """The verdict, and Qiskit's words where it refuses; no verdict where the process ended or
-        took too long. An answer that was not read whole would be the next file's: then it ends."""
-        process = self._started()
+    def _judge(self, data: bytes) -> tuple[bytes, str]:
+        """Return the verdict, and Qiskit's message if it refuses the file.
+
+        The verdict is b"" if the process ended or took too long. The process is ended if its answer
+        was not read completely, because the rest would be taken for the next answer.
+        """
+        process = self._start_process()
         try:
             verdict = self._verdict(process, data)
-            reason = self._words(process) if verdict == _WRONG else ""
+            reason = self._read_reason(process) if verdict == _WRONG else ""
         except (OSError, TimeoutError, struct.error):
             verdict, reason = b"", ""
         except BaseException:
@@ -115,12 +121,12 @@ class Confined:
         process.stdin.flush()
         return self._read(process, 1, SECONDS)
 
-    def _words(self, process: subprocess.Popen[bytes]) -> str:
+    def _read_reason(self, process: subprocess.Popen[bytes]) -> str:
         (size,) = _LENGTH.unpack(self._read(process, _LENGTH.size, SECONDS))
         return self._read(process, min(size, 4 * _MOST_WORDS), SECONDS).decode(errors="replace")
 
     def _read(self, process: subprocess.Popen[bytes], size: int, seconds: float) -> bytes:
-        """So many bytes, or those before its end. TimeoutError."""
+        """Read `size` bytes, or fewer if the process ends. Raises TimeoutError."""
         assert process.stdout is not None
         descriptor, result, end = process.stdout.fileno(), b"", monotonic() + seconds
         poll = select.poll()  # select.select takes no descriptor above 1023
@@ -142,7 +148,7 @@ class Confined:
         process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                with suppress(OSError):  # what it has not read
+                with suppress(OSError):  # input that it has not read
                     pipe.close()
 
 
@@ -150,7 +156,7 @@ CONFINED = Confined()
 
 
 def main() -> int:
-    """Files in, verdicts out, until there are no more."""
+    """Read files and write verdicts until the input ends."""
     import io
     import resource
     import warnings
@@ -170,7 +176,7 @@ def main() -> int:
         data = source.read(_LENGTH.unpack(head)[0])
         try:
             qpy.load(io.BytesIO(data))
-        except BaseException as error:  # noqa: BLE001 - a panic of its compiled part is none of Exception
+        except BaseException as error:  # noqa: BLE001 - a Rust panic is no Exception
             message = (str(getattr(error, "message", "")) or str(error))[:_MOST_WORDS].encode()
             answers.write(_WRONG + _LENGTH.pack(len(message)) + message)
         else:

@@ -1,7 +1,5 @@
-"""A DeviceInfo as a Qiskit Target, and whether a program fits it.
-
-Imports qiskit.
-"""
+"""Conversion of a DeviceInfo to a Qiskit Target, and the check whether a program fits it. Imports
+qiskit."""
 
 from __future__ import annotations
 
@@ -21,7 +19,8 @@ _CONTROL_FLOW = ("if_else", "while_loop", "for_loop", "switch_case")
 
 
 def target_of(info: DeviceInfo) -> Any:
-    """The qiskit.transpiler.Target of a device: gates, couplings, durations in seconds, errors.
+    """Return the qiskit.transpiler.Target of a device: gates, couplings, durations in seconds,
+    errors.
 
     Raises OptionError for a gate that Qiskit does not have.
     """
@@ -55,7 +54,7 @@ def target_of(info: DeviceInfo) -> Any:
         settings = figures[gate.name]
         default = settings.get(())
         places = singles if gate.qubits == 1 else pairs if gate.qubits == 2 else []
-        if not places:  # on more qubits: wherever it is calibrated
+        if not places:  # a gate on more qubits: on each tuple with a calibration
             places = [each for each in settings if each]
         properties = {
             place: settings.get(place, default)
@@ -81,17 +80,17 @@ def _known(value: float) -> float | None:
 
 
 def _broken(properties: Any) -> bool:
-    """Is it a gate that is calibrated as one that does not work?"""
+    """Return whether the gate is calibrated as broken (error 1 or more)."""
     return properties is not None and properties.error is not None and properties.error >= 1.0
 
 
 def gate_names(program: Program) -> frozenset[str]:
-    """Names of the gates of a program; no measurements, resets, delays and markers."""
+    """Return the names of a program's gates, without measurements, resets, delays and markers."""
     return frozenset(program.names) - NO_GATES
 
 
 class NativeForm:
-    """Whether programs are written in a device's gates, on its couplings."""
+    """Check whether programs consist of a device's native gates on its couplings."""
 
     def __init__(self, info: DeviceInfo) -> None:
         self._num_qubits = width = info.num_qubits
@@ -103,11 +102,12 @@ class NativeForm:
             self._coupled[first * width + second] = True
 
     def is_refused(self, program: Program) -> bool:
-        """Has it conditions or loops, on a device without dynamic circuits?"""
+        """Return whether the program has conditions or loops and the device has no dynamic
+        circuits."""
         return not self._dynamic and not set(OWNERS).isdisjoint(program.names)
 
     def fits(self, program: Program) -> bool:
-        """Does the device have all its operations, on just these qubits?"""
+        """Return whether the device has all operations of the program on its qubits."""
         if program.num_qubits > self._num_qubits:
             return False
         arities = np.frombuffer(program.arities, np.uint16)[0::3].astype(np.int64)

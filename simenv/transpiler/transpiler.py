@@ -1,7 +1,7 @@
 """Transpilation of Qiskit circuits to a device, by its preset pass managers with a fixed seed.
 
-A compiled circuit is a function of circuit, device, level, seed and version of Qiskit alone,
-whatever was compiled before, in every process. Invariant: clbits are never changed.
+A compiled circuit is a function of circuit, device, level, seed and version of Qiskit alone, not of
+earlier compilations, in every process. Invariant: clbits are never changed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from simenv.transpiler.target import target_of
 
 
 class Transpiler:
-    """Compiles for one device. Not thread-safe."""
+    """Transpiler for one device. Not thread-safe."""
 
     def __init__(self, info: DeviceInfo, level: int = LEVEL, seed: int = SEED) -> None:
-        """`level`: of Qiskit's transpiler, 0 to 3; `seed`: of its random choices."""
+        """Create a transpiler. `level`: of Qiskit's transpiler, 0 to 3; `seed`: of its random
+        choices."""
         self._info = info
         self._level = level
         self._seed = seed
@@ -28,21 +29,26 @@ class Transpiler:
 
     @property
     def name(self) -> str:
-        """What compiles, as results record it."""
+        """Version, level and seed of the compiler, as results record them."""
         import qiskit
 
         return f"qiskit {qiskit.__version__}, level {self._level}, seed {self._seed}"
 
     def transpiled(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
-        """A QuantumCircuit in native gates on the device's qubits, compiled once for its structure:
-        see `angles`. `mapping`: as for `run`. Raises ProgramError."""
+        """Return a QuantumCircuit in native gates on the device's qubits, compiled once for its
+        structure.
+
+        See `angles`. `mapping`: as for `run`. Raises ProgramError.
+        """
         structure, values = opened_circuit(circuit)
         result = self.run(structure, mapping)
         return closed(result, values, self.merging) if values.size else result
 
     def run(self, circuit: Any, mapping: tuple[int, ...] = ()) -> Any:
-        """A QuantumCircuit after the preset passes. `mapping`: the device's qubit of each of its
-        qubits at the beginning; (): any. Raises ProgramError."""
+        """Return a QuantumCircuit after the preset passes. Raises ProgramError.
+
+        `mapping`: the device's qubit of each of its qubits at the beginning; (): any.
+        """
         from qiskit.exceptions import QiskitError
 
         if circuit.num_qubits > self._info.num_qubits:
@@ -65,7 +71,7 @@ class Transpiler:
 
     @cached_property
     def merging(self) -> Any:
-        """Passes that merge gates on one qubit, as the level does where angles are numbers."""
+        """Passes that merge gates on one qubit, as the level does for angles that are numbers."""
         target = self._target  # loads qiskit
         from qiskit.transpiler import PassManager
         from qiskit.transpiler.passes import Optimize1qGatesDecomposition

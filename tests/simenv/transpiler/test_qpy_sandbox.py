@@ -83,7 +83,7 @@ def test_unread_reply_is_not_used_for_next_file(
     with pytest.raises(ProgramError):
         reader.check(sound()[:-20])
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "_words", interrupted)
+        patch.setattr(reader, "_read_reason", interrupted)
         with pytest.raises(KeyboardInterrupt):
             reader.check(sound()[:-20])
     reader.check(sound())
