@@ -1,1 +1,1 @@
-"""Start and end worker processes on an allocation: argv, nodes and slots; nothing quantum."""
+"""Start and end of worker processes on an allocation: argv, nodes and slots; nothing quantum."""

@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-# Ranks of Open MPI spin while they wait for one another. There are often more ranks than cores, and
-# a waiting rank must then yield its core: exchanges are hundreds of times faster.
+# Ranks of Open MPI spin while they wait for one another. With more ranks than cores, a waiting rank
+# must yield its core: exchanges are then hundreds of times faster.
 YIELD_WHEN_IDLE = {"OMPI_MCA_mpi_yield_when_idle": "1"}
 
 
 class LaunchError(Exception):
-    """A process could not be started. The message names the process and the reason."""
+    """Failure to start a process. The message names the process and the reason."""
 
 
 class AllocationError(LaunchError):
-    """The description of the nodes, from the site or the user, is invalid; `hint` is the remedy."""
+    """Invalid description of the nodes, from the site or the user; `hint` is the remedy."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -30,13 +30,13 @@ class AllocationError(LaunchError):
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU, or one instance of a partitioned GPU (MIG). What is not known is empty or 0."""
+    """One GPU, or one instance of a partitioned GPU (MIG). Unknown values are empty or 0."""
 
     uuid: str
     model: str = ""
     memory_bytes: int = 0
-    capability: tuple[int, int] = (0, 0)  # of CUDA: (9, 0) is sm_90
-    bandwidth: float = 0.0  # bytes a second to and from its memory, at most
+    capability: tuple[int, int] = (0, 0)  # compute capability of CUDA: (9, 0) is sm_90
+    bandwidth: float = 0.0  # peak bytes per second to and from its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +50,22 @@ class Node:
     features: tuple[str, ...] = ()  # names that the site gives it: partition, GRES, constraints
     group: int = 0  # component of a heterogeneous job
     block: int = 0  # nodes of one block share a DVM: the ranks of a worker never leave a block
-    gpu_details: tuple[Gpu, ...] = ()  # where they are known: of this machine
+    gpu_details: tuple[Gpu, ...] = ()  # details of the GPUs; known for this machine only
 
     @property
     def gpu_names(self) -> tuple[str, ...]:
-        """What CUDA_VISIBLE_DEVICES calls each GPU: UUIDs, else numbers in the allocation."""
+        """Names of the GPUs in CUDA_VISIBLE_DEVICES: UUIDs, or numbers in the allocation if these
+        are unknown."""
         uuids = tuple(gpu.uuid for gpu in self.gpu_details)
         return uuids or tuple(str(number) for number in range(self.gpus))
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """The nodes this environment may use, and until when."""
+    """Nodes that this environment may use, and the end of this permission."""
 
     nodes: tuple[Node, ...]
-    source: str  # for people: "this machine", "Slurm job 17", "--hosts", "hostfile /a/b"
+    source: str  # for messages: "this machine", "Slurm job 17", "--hosts", "hostfile /a/b"
     end_s: float = 0.0  # Unix time at which the site ends it; 0: never
 
     @property
@@ -86,10 +87,10 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One worker to start. The environment is complete: nothing else is inherited.
+    """One worker to start. Its environment is complete: no variable is inherited.
 
-    `name` and `start` together identify it; `start` grows with every start of the environment.
-    Ranks are numbered over the shares in their order.
+    `name` and `start` together identify the worker; `start` grows with every start of the
+    environment. Ranks are numbered over the shares in their order.
     """
 
     name: str
@@ -107,14 +108,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The end of a worker, or the failure to start it."""
+    """End of a worker, or the failure to start it."""
 
     name: str
-    pid: int  # 0 where the launcher does not know it
-    code: int  # as subprocess gives it: negative is the signal's number
+    pid: int  # 0 if the launcher does not know it
+    code: int  # as in subprocess: a negative code is a signal's number
     reason: str = field(default="")  # "exit 1", "signal 9 (SIGKILL)", "the DVM was lost"
     start: int = 0
-    infrastructure_failure: bool = False  # its node or DVM failed; neither it nor its tasks did
+    infrastructure_failure: bool = False  # True: its node or DVM failed, not the worker or a task
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +132,22 @@ class LauncherEvent:
 
 
 class Launcher(Protocol):
-    """Starts workers and reports their ends. No method blocks.
+    """Launcher that starts workers and reports their ends. No method blocks.
 
-    Used from the main thread alone: a parent-death signal follows the thread that started the
+    Used from the main thread alone: a parent-death signal is bound to the thread that started the
     child (prctl(2), PR_SET_PDEATHSIG).
     """
 
     name: str  # "local", "mpirun", "prte"
-    description: str  # version, and why this launcher was chosen
-    max_ranks: int  # of one worker; 1: no MPI
+    description: str  # version, and the reason for the choice of this launcher
+    max_ranks: int  # most ranks of one worker; 1: no MPI
     exposure: str  # how other users of a node can run programs through it; "": they cannot
 
     def start(self, command: Command) -> int:
-        """Start a worker and return its pid, or 0 where that is not known. Raises LaunchError if
-        that is impossible; a later failure is reported as an Exit."""
+        """Start a worker and return its pid, or 0 if the launcher does not know it.
+
+        Raises LaunchError if the start is impossible; a later failure is reported as an Exit.
+        """
 
     def poll_exits(self) -> list[Exit]:
         """Return the workers that have ended since the last call."""
@@ -153,11 +156,13 @@ class Launcher(Protocol):
         """Return the events since the last call."""
 
     def recheck_node(self, node: str) -> bool:
-        """Check at once whether a lost node is back; the event node.back reports it. Returns False
-        if the node does not count as lost, or if this launcher does not watch nodes."""
+        """Check at once whether a lost node is back; the event node.back reports it.
+
+        Return False if the node does not count as lost, or if this launcher does not watch nodes.
+        """
 
     def kill(self, name: str) -> None:
-        """End all ranks of one worker at once; without effect if it has ended."""
+        """Kill all ranks of one worker; without effect if the worker has ended."""
 
     def terminate(self, name: str) -> None:
         """Ask one worker to end (SIGTERM)."""
@@ -166,4 +171,4 @@ class Launcher(Protocol):
         """Return the names of workers whose end `poll_exits` has not reported."""
 
     def close(self) -> None:
-        """End all workers and all that was started for them, within a few seconds."""
+        """End all workers and all processes started for them, within a few seconds."""

@@ -1,9 +1,9 @@
 """Placement of a worker's ranks on nodes. Pure: equal arguments give equal answers.
 
-Workers of one rank are spread over the nodes. The ranks of a gang are packed onto as few nodes of
-one block as can hold them. Invariants: what is placed fits the free memory and GPUs of each node, a
-worker has no more ranks on a node than the node's slots can run at once, and nothing is placed on
-an unusable node. Ranks of several workers may exceed a node's slots: an idle rank needs none.
+Workers of one rank are spread over the nodes. The ranks of a gang are packed onto the fewest nodes
+of one block that can hold them. Invariants: a placed worker fits the free memory and GPUs of each
+node, has no more ranks on a node than the node's slots can run at once, and uses no unusable node.
+Ranks of several workers may exceed a node's slots: an idle rank needs none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NodeResources:
     block: int = 0
     features: tuple[str, ...] = ()
     usable: bool = True
-    reason: str = ""  # why it is unusable: "drained: disk", "lost"
+    reason: str = ""  # reason why it is unusable: "drained: disk", "lost"
 
     @staticmethod
     def of(node: Node) -> NodeResources:
@@ -71,7 +71,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Infeasible:
-    """Never possible on these nodes, even if all were free and usable.
+    """Answer: never possible on these nodes, even if all were free and usable.
 
     `resource` is the one that is too small: "nodes", "slots", "memory", "gpus" (of one rank) or
     "ranks" (of one worker).
@@ -85,7 +85,7 @@ class Infeasible:
 
 @dataclass(frozen=True, slots=True)
 class Insufficient:
-    """Not possible now: `limit` is what there is of `resource` at present."""
+    """Answer: not possible now; `limit` is the present amount of `resource`."""
 
     resource: str
     requested: int
@@ -129,7 +129,7 @@ def allocate(
 
 
 def matches(node_pattern: str, node: NodeResources) -> bool:
-    """Test whether a node's name, short name or one of its features matches the pattern list."""
+    """Return whether a node's name, short name or one of its features matches the pattern list."""
     patterns = [pattern.strip() for pattern in node_pattern.split(",") if pattern.strip()]
     labels = (node.name, node.name.partition(".")[0], *node.features)
     return not patterns or any(fnmatchcase(label, p) for p in patterns for label in labels)
@@ -177,8 +177,8 @@ def _load(node: NodeResources) -> float:
 
 
 def _least_loaded(request: ResourceRequest, nodes: list[NodeResources]) -> NodeResources:
-    """Return the node with the fewest ranks per slot once it has this one; of several, the one
-    with the most free memory."""
+    """Return the node with the fewest ranks per slot, including this one; ties go to the most free
+    memory."""
     able = [node for node in nodes if capacity(request, node)]
     return min(able, key=lambda node: (_load(node), -node.memory_bytes))
 
@@ -194,7 +194,8 @@ def _pack(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, 
 
 
 def _fewest_nodes(request: ResourceRequest, block: list[NodeResources]) -> list[NodeResources]:
-    """Return as few nodes of the block as can hold the gang; of several sets, the least loaded."""
+    """Return the fewest nodes of the block that can hold the gang; of several sets, the least
+    loaded."""
     by_size = sorted(block, key=lambda node: (-capacity(request, node), _load(node)))
     count, held = 0, 0
     while held < request.ranks:
@@ -206,8 +207,10 @@ def _fewest_nodes(request: ResourceRequest, block: list[NodeResources]) -> list[
 
 
 def _balance(request: ResourceRequest, nodes: list[NodeResources]) -> tuple[Share, ...]:
-    """Distribute the ranks as evenly as the capacities allow, at least one on every node: ranks
-    that exchange amplitudes all wait for the busiest node."""
+    """Distribute the ranks as evenly as the capacities allow, at least one on every node.
+
+    Ranks that exchange amplitudes all wait for the busiest node.
+    """
     shares, remaining = {}, request.ranks
     for index, node in enumerate(sorted(nodes, key=lambda node: capacity(request, node))):
         fair = -(-remaining // (len(nodes) - index))

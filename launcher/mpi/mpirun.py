@@ -1,7 +1,7 @@
-"""The mpirun launcher: one mpirun for each worker; discovery of the mpiruns that are installed.
+"""mpirun launcher: one mpirun for each worker; discovery of the installed mpiruns.
 
-Invariant: ends of ranks are learned from their mpirun alone. It is bound to the service's life by
-`die_with_parent`, so that no mpirun outlives the service.
+Invariant: the end of a rank is learned from its mpirun alone. Each mpirun is bound to the service's
+life by `die_with_parent`, so that no mpirun outlives the service.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _FABRICS = (Path("/sys/class/infiniband"), Path("/sys/class/cxi"))
 
 
 class MpirunLauncher(SubprocessLauncher):
-    """Implements launcher.base.Launcher; every command becomes an mpirun of its ranks.
+    """Implementation of launcher.base.Launcher in which every command becomes an mpirun of its
+    ranks.
 
-    `folder`: mode 0700, on a local disk: session files of this node. `agent`: the user's program
-    for other nodes; "": srun or ssh.
+    `folder`: for session files of this node, mode 0700, on a local disk. `agent`: the user's
+    program for other nodes; "": srun or ssh.
     """
 
     name = "mpirun"
@@ -75,7 +76,7 @@ class MpirunLauncher(SubprocessLauncher):
         )
 
     def _agent_program(self) -> str:
-        """Return the agent as one program, the only form that every mpirun takes.
+        """Return the agent as one program, the only form that every mpirun accepts.
 
         Raises LaunchError.
         """
@@ -99,7 +100,7 @@ def find(environ: Mapping[str, str], prefix: str = sys.prefix) -> list[Mpirun]:
     mpiruns: dict[tuple[Path, str], Mpirun] = {}
     for path in _paths(environ, prefix):
         if (mpirun := identify(path, environ, prefix)) is not None:
-            mpiruns.setdefault((path.parent, str(mpirun)), mpirun)  # mpiexec is mpirun's alias
+            mpiruns.setdefault((path.parent, str(mpirun)), mpirun)  # mpiexec may be an alias
     return list(mpiruns.values())
 
 
@@ -136,7 +137,7 @@ def _paths(environ: Mapping[str, str], prefix: str) -> Iterator[Path]:
 
 
 def _translate_mpirun_exit(log: Path, offset: int, code: int) -> tuple[int, str, bool]:
-    """Translate an exit code of mpirun.
+    """Translate an exit code of mpirun into the fields of an Exit.
 
     Open MPI encodes a rank's signal as a shell does, 128 + its number, and reports a lost node in
     its output alone: in `log`, which this mpirun has written from `offset` on. A daemon that ran

@@ -1,8 +1,8 @@
 """Command lines and environments of mpirun: Open MPI 4 and 5, MPICH's and Intel's Hydra. Pure.
 
-Ranks stand on the hosts and in the order that their command names. Every family is told to
-oversubscribe and to bind nothing: two mpiruns on one node would otherwise bind to the same cores,
-and the scheduler counts the slots.
+Ranks are placed on the hosts in the order of their command. Every family gets options to
+oversubscribe and not to bind: two mpiruns on one node would otherwise bind to the same cores, and
+the scheduler counts the slots.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 from launcher.allocation.hostlist import same_host
 from launcher.base import YIELD_WHEN_IDLE, Command, Share
 
-# A lost host is noticed after 5 + 3 x 1 s of silence; by default after 300 s.
+# A lost host is noticed after 5 + 3 x 1 s of silence; the default is 300 s.
 KEEPALIVE = (
     ("oob_tcp_keepalive_time", "5"),
     ("oob_tcp_keepalive_intvl", "1"),
     ("oob_tcp_keepalive_probes", "3"),
 )
-SITES = "^slurm,tm,pbs,lsf,gridengine,flux"  # resource managers whose hosts it must not take
+SITES = "^slurm,tm,pbs,lsf,gridengine,flux"  # resource managers whose hosts mpirun must not use
 # Variables of an MPI that started this process: the ranks of a worker are another MPI job.
 FOREIGN = ("PMI_", "PMIX_", "OMPI_COMM_WORLD_", "OMPI_UNIVERSE", "PRTE_LAUNCHED", "HYDI_")
 NOT_FOREIGN = ("PMIX_MCA_", "PMIX_PREFIX")
@@ -32,10 +32,10 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 class MpiFamily(enum.Enum):
     """Families of mpirun options."""
 
-    OPEN_MPI_5 = "Open MPI 5"  # prterun inside
-    OPEN_MPI_4 = "Open MPI 4"  # orterun
+    OPEN_MPI_5 = "Open MPI 5"  # mpirun is prterun
+    OPEN_MPI_4 = "Open MPI 4"  # mpirun is orterun
     MPICH = "MPICH"  # Hydra
-    INTEL = "Intel MPI"  # Hydra with option names of its own
+    INTEL = "Intel MPI"  # Hydra with different option names
 
     @property
     def is_open_mpi(self) -> bool:
@@ -44,8 +44,11 @@ class MpiFamily(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Mpirun:
-    """An mpirun or mpiexec of this machine. `prefix`: the installation prefix of one that pip
-    installed, which must be told where it is; "" otherwise."""
+    """An mpirun or mpiexec of this machine.
+
+    `prefix`: installation prefix of one that pip installed, which needs it as a variable; ""
+    otherwise.
+    """
 
     path: str
     family: MpiFamily
@@ -82,11 +85,11 @@ def command_line(
     *,
     isolated: bool = False,
 ) -> tuple[str, ...]:
-    """Return the whole argv.
+    """Return the complete argv.
 
-    `folder`: for session files on this node. `agent`: one program, called as AGENT HOST COMMAND...,
-    used only where a share is on another node. `isolated`: mpirun will run in a network namespace
-    that has the loopback interface alone.
+    - `folder`: for session files on this node
+    - `agent`: one program, called as AGENT HOST COMMAND..., used only for shares on other nodes
+    - `isolated`: mpirun will run in a network namespace that has only the loopback interface
     """
     shares = command.shares or (Share(this_node, command.ranks),)
     remote = any(not same_host(share.node, this_node) for share in shares)
@@ -100,9 +103,11 @@ def environment(
 ) -> dict[str, str]:
     """Return the environment of mpirun and its ranks.
 
-    `has_fabric`: this node has a network that MPI should find by itself; without one, looking for
-    it takes each rank a second. `remote`: some ranks are on another node; otherwise they exchange
-    through shared memory and listen on no port.
+    - `has_fabric`: this node has a network that MPI should find by itself; without one, the search
+      takes each rank a second
+    - `remote`: some ranks are on another node; otherwise they exchange through shared memory and
+      listen
+      on no port
     """
     result = {name: value for name, value in environ.items() if not _is_foreign(name)}
     if mpirun.family is MpiFamily.INTEL:
@@ -147,9 +152,9 @@ def _open_mpi(
     argv += ["--bind-to", "none"]
     if not agent:
         return (*argv, "-n", str(command.ranks), *command.argv)
-    # Remote ranks get only the variables that are named, in version 4 for each part anew.
+    # Remote ranks get only the variables that are named; version 4 needs them for each part.
     exported = [word for name, _ in command.environ if _NAME.match(name) for word in ("-x", name)]
-    # One part for each share: of a single list of hosts, version 4 takes this node first.
+    # One part for each share: version 4 would move this node to the front of a list of hosts.
     for number, share in enumerate(shares):
         argv += [":"] if number else []
         argv += ["--host", f"{share.node}:{share.ranks}", "-n", str(share.ranks)]

@@ -1,7 +1,7 @@
-"""The split launcher: workers of one rank are plain processes, others go through an MPI launcher.
+"""Split launcher: workers of one rank are plain processes, others go through an MPI launcher.
 
-The MPI launcher is created when the first worker of several ranks is started: an environment of
-small workers runs no DVM.
+The MPI launcher is created when the first worker of several ranks is started, so that an
+environment of small workers runs no DVM.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from launcher.process.local import LocalLauncher
 
 
 class SplitLauncher:
-    """Implements launcher.base.Launcher. `create_mpi` may raise LaunchError; then that start
-    fails."""
+    """Implementation of launcher.base.Launcher over two launchers.
+
+    If `create_mpi` raises LaunchError, the start that needed it fails.
+    """
 
     def __init__(
         self,

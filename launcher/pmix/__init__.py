@@ -1,1 +1,1 @@
-"""The PMIx tool interface, in a helper process that can be killed and started anew."""
+"""PMIx tool interface, in a helper process that can be killed and restarted."""

@@ -1,7 +1,7 @@
 """Struct layouts, data types and status codes of the PMIx ABI (version 4 and later, 64-bit Linux).
 
 Sources: the PMIx standard 4.1 and the library's pmix_common.h. Arrays that are built here keep
-alive all memory they point to, for as long as the ctypes array itself lives.
+alive all memory to which they point, as long as the ctypes array itself lives.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ Setting = tuple[str, int, bool | int | str]  # key, data type, value
 
 
 def infos(settings: Sequence[Setting]) -> c.Array[Info]:
-    """Build an array of pmix_info_t; an empty element if there are no settings: C needs one."""
+    """Build an array of pmix_info_t, with an empty element if there are no settings, as C needs
+    one."""
     array = (Info * max(1, len(settings)))()
     for info, (key, kind, value) in zip(array, settings, strict=False):
         info.key = key.encode()
@@ -113,7 +114,8 @@ def strings(texts: Sequence[str]) -> c.Array[c.c_char_p]:
 
 
 def read(info: object, count: int) -> dict[str, bool | int | str | bytes]:
-    """Read the plain values of an array of `count` pmix_info_t; of a process, its namespace."""
+    """Read the plain values of an array of `count` pmix_info_t; a process is read as its
+    namespace."""
     values: dict[str, bool | int | str | bytes] = {}
     if not info:
         return values

@@ -1,15 +1,15 @@
-"""The PMIx helper: a process of its own that speaks PMIx for the launcher.
+"""PMIx helper: a separate process that speaks PMIx for the launcher.
 
     python -P -m launcher.pmix.helper PID FILE LIBRARY...
 
-FILE is where the DVM writes its URI; it may be created later. PID is the process in whose network
-namespace the DVM listens, 0 where that is this one. The libraries are loaded in turn; libpmix is
-the last. Requests come as lines on stdin, responses go as lines to stdout (`protocol`). The process
+The DVM writes its URI to FILE, which may be created later. The DVM listens in the network namespace
+of the process PID; 0: in that of the helper. The libraries are loaded in order; libpmix is the
+last. Requests come as lines on stdin, responses go as lines to stdout (`protocol`). The process
 ends with its stdin.
 
-A library that hangs or crashes takes nothing else along: the launcher kills this process and starts
-another, which can end jobs of the one before it. When the connection is lost, the helper reports it
-and ends: nothing is ever started in another way.
+If the library hangs or crashes, only this process is lost: the launcher kills it and starts another
+helper, which can end jobs of the previous one. When the connection is lost, the helper reports it
+and ends; it never starts a process by other means.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from launcher.process import network_namespace
 
 WAIT_S = 0.005  # between two checks for the DVM's address
 CONNECTION_CHECK_S = 0.25
-QUERY_S = 1.0  # between two queries of live jobs: events of short jobs get lost
+QUERY_S = 1.0  # between two queries of live jobs: events of short jobs may be lost
 
 
 class Helper:
-    """Translates between the pipes and the PMIx tool."""
+    """Translator between the pipes and the PMIx tool."""
 
     def __init__(self, uri: str, libraries: list[Path], out: int) -> None:
         self._out = out
@@ -100,8 +100,10 @@ class Helper:
 
 
 def _read_uri(file: Path) -> str:
-    """Wait for the first line of the file. It is written in one go, but not moved into place.
-    Raises SystemExit when stdin ends before."""
+    """Wait for the first line of the file. Raises SystemExit if stdin ends before.
+
+    The file is written with one write, but not renamed into place.
+    """
     while True:
         text = file.read_text() if file.exists() else ""
         if "\n" in text:
@@ -115,7 +117,7 @@ def main(argv: list[str]) -> NoReturn:
     """Serve, and exit without waiting for the library's threads, which may hang."""
     network_of, file, *libraries = argv
     out = os.dup(1)
-    os.dup2(2, 1)  # messages that the library prints are no responses
+    os.dup2(2, 1)  # messages of the library must not mix with responses
     try:
         uri = _read_uri(Path(file))
         if int(network_of):  # the namespace exists as soon as the DVM has written its URI

@@ -1,4 +1,4 @@
-"""The launcher's side of its PMIx helper: started, written to and read without waiting."""
+"""Launcher's side of the PMIx helper: it is started, written and read without blocking."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ class HelperProcess:
         *,
         network_of: int = 0,
     ) -> None:
-        """`network_of`: the process in whose network namespace the DVM listens; 0: in this one."""
+        """Start the helper.
+
+        `network_of`: process in whose network namespace the DVM listens; 0: the namespace of this
+        process.
+        """
         argv = [sys.executable, "-P", "-m", "launcher.pmix.helper", str(network_of), str(uri_file)]
         self._process = subprocess.Popen(
             [*argv, *map(str, libraries)],

@@ -19,7 +19,7 @@ class HelperRequest:
     namespace: str = ""
     argv: tuple[str, ...] = ()
     env: tuple[str, ...] = ()  # "NAME=value"
-    hosts: tuple[str, ...] = ()  # spawn: of each rank; add_nodes: "name:slots"
+    hosts: tuple[str, ...] = ()  # spawn: host of each rank; add_nodes: "name:slots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class HelperResponse:
     kind: str
     key: int = 0
     namespace: str = ""
-    code: int = 0  # failed: PMIx's; ended: PRTE's, 128 + n for signal n
+    code: int = 0  # failed: code of PMIx; ended: code of PRTE, 128 + n for signal n
     message: str = ""
     namespaces: tuple[str, ...] = ()
 
@@ -51,7 +51,7 @@ def encode_response(response: HelperResponse) -> bytes:
 
 
 def decode_response(line: bytes) -> HelperResponse:
-    """Decode a line; ValueError or TypeError if the helper did not write it."""
+    """Decode a line. Raises ValueError or TypeError if the helper did not write it."""
     values = json.loads(line)
     if not isinstance(values, dict):
         raise TypeError(f"no object: {line[:80]!r}")

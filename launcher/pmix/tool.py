@@ -1,8 +1,8 @@
-"""A PMIx tool by ctypes: it asks a PRTE DVM to start, end and list jobs.
+"""PMIx tool by ctypes, with which a PRTE DVM starts, ends and lists jobs.
 
-It is deliberately no PMIx *launcher*: a launcher forks processes itself, on its own machine, when
-its connection is lost; a plain tool gets an error. No call waits: responses and events come to the
-callbacks, on the library's own thread.
+It is deliberately no PMIx *launcher*: when its connection is lost, a launcher forks processes
+itself, on its own machine; a plain tool gets an error. No call blocks: responses and events come to
+the callbacks, on the library's own thread.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from pathlib import Path
 
 import launcher.pmix.abi as p
 
-# PRTE ends itself over a mapping that it cannot parse: only these two are ever sent. `seq`: rank k
-# goes to the k-th host named, whatever slots PRTE counts there; the scheduler's count is the one
-# that holds.
+# PRTE exits if it cannot parse a mapping, so only these two are sent. `seq`: rank k goes to the
+# k-th named host, regardless of the slots that PRTE counts there; the scheduler counts the slots.
 MAP_RANKS = "seq:OVERSUBSCRIBE"
 MAP_ANYWHERE = "slot:OVERSUBSCRIBE"
 
 
-CONNECTION_LOST_CODES = (p.UNREACHABLE, p.LOST_CONNECTION)  # the DVM never got the request
+CONNECTION_LOST_CODES = (p.UNREACHABLE, p.LOST_CONNECTION)  # the DVM did not receive the request
 
 
 class PmixError(Exception):
-    """The library refused a call; the message holds the call and the library's error string."""
+    """Refusal of a call by the library; the message has the call and the library's error string."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -53,7 +52,7 @@ class Tool:
             c.CDLL(str(path), mode=c.RTLD_GLOBAL)
         self._lib = c.CDLL(str(library))
         self._lib.PMIx_Error_string.restype = c.c_char_p
-        # PMIx 4 lacks this function; there the event of the lost connection has to do.
+        # PMIx 4 lacks this function; the event of the lost connection is used in its place.
         self._is_connected = getattr(self._lib, "PMIx_tool_is_connected", None)
         if self._is_connected is not None:
             self._is_connected.restype = c.c_bool
@@ -90,20 +89,27 @@ class Tool:
     def spawn(
         self, key: int, argv: Sequence[str], env: Sequence[str], cwd: str, hosts: Sequence[str]
     ) -> None:
-        """Start a job with rank k on hosts[k]; `on_spawned` gets the result. `env`: "NAME=value",
-        added to the DVM's. `cwd` must exist on every node: PRTE reports nothing if it does not."""
+        """Start a job with rank k on hosts[k]; `on_spawned` gets the result.
+
+        `env`: "NAME=value", added to the DVM's. `cwd` must exist on every node: PRTE reports
+        nothing if it does not.
+        """
         placed: list[p.Setting] = [("pmix.host", p.STRING, ",".join(hosts))]
         self._spawn(key, argv, env, cwd, len(hosts), MAP_RANKS, placed)
 
     def add_nodes(self, key: int, hosts: Sequence[str]) -> None:
-        """Add nodes ("name:slots") to the DVM: the request is part of a job that ends at once. The
-        job names no host of its own: PRTE hangs over a request that does both."""
+        """Add nodes ("name:slots") to the DVM, by a request in a job that ends at once.
+
+        The job names no host of its own: PRTE hangs over a request that does both.
+        """
         added: list[p.Setting] = [("pmix.addhost", p.STRING, ",".join(hosts))]
         self._spawn(key, ["/bin/sh", "-c", "sleep 0.1"], [], "/", 1, MAP_ANYWHERE, added)
 
     def kill(self, namespace: str) -> None:
-        """Send SIGTERM to every rank of a job, SIGKILL a second later. Another signal cannot be
-        sent: PRTE delivers those to the ranks of all jobs."""
+        """Send SIGTERM to every rank of a job, and SIGKILL a second later.
+
+        Other signals cannot be sent: PRTE delivers them to the ranks of all jobs.
+        """
         target = p.Proc()
         target.nspace, target.rank = namespace.encode(), p.RANK_WILDCARD
         directive = p.infos([("pmix.jctrl.kill", p.BOOL, True)])
@@ -118,7 +124,7 @@ class Tool:
         )
 
     def query(self) -> None:
-        """Ask for the live namespaces; `on_listed` gets them."""
+        """Request the live namespaces; `on_listed` gets them."""
         query = (p.Query * 1)()
         keys = p.strings(["pmix.qry.ns"])
         query[0].keys = keys

@@ -1,1 +1,1 @@
-"""Plain processes: started, signalled, bound to their parent's life, reached on other nodes."""
+"""Plain processes: start, signals, binding to their parent's life, start on other nodes."""

@@ -1,9 +1,9 @@
 """Remote commands: through the user's own agent, srun inside a Slurm job, else ssh.
 
 An agent is called as `AGENT HOST COMMAND...`; the words after HOST, joined by spaces, go to a shell
-there, as with ssh. PRTE calls `-m launcher.process.agent FILE` in ssh's manner to start its
-daemons. FILE, of mode 0600, holds the user's agent and the agent's environment, which is more than
-a DVM may inherit.
+on the host, as with ssh. PRTE calls `-m launcher.process.agent FILE` with arguments of ssh to start
+its daemons. FILE, of mode 0600, holds the user's agent and the agent's environment, which has more
+variables than a DVM may inherit.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from typing import NoReturn
 from launcher.allocation.hostlist import MAX_HOSTS, expand_hosts, parse_uint
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Variables that a daemon, and so a rank, inherits from the environment it was started in.
+# Variables that a daemon, and so a rank, inherits from the environment of its start.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LD_LIBRARY_PATH")
-_FLAGS = frozenset({"-x", "-X", "-n", "-q", "-T", "-t", "-f", "-a", "-A"})  # of ssh
+_FLAGS = frozenset({"-x", "-X", "-n", "-q", "-T", "-t", "-f", "-a", "-A"})  # flags of ssh
 _OPTIONS_WITH_VALUE = frozenset({"-o", "-p", "-l", "-i"})
 _SSH = (
     *("ssh", "-x", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
-    # A node that is cut off must not hold an ssh for ever.
+    # An ssh to a disconnected node must end.
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
 )
 _SRUN = (
     *("srun", "--overlap", "--nodes=1", "--ntasks=1", "--mpi=none", "--cpu-bind=none"),
     *("--quit-on-interrupt", "--kill-on-bad-exit", "--export=ALL"),
 )
-# A daemon's files get a folder of their own with an unpredictable name. A process that checks once
-# a second whether the daemon runs removes it: PRTE kills the shell itself when it ends. Folders
-# that a power cut left are removed at the next start. Ranks inherit the daemon's environment: it
-# gets no more than programs need to run.
+# A daemon's files get their own folder with an unpredictable name. It is removed by a process that
+# checks once a second whether the daemon runs, as PRTE kills the shell at its end. Folders that
+# remain after a power failure are removed at the next start. Ranks inherit the daemon's
+# environment, so it has only the variables that programs need.
 _DAEMON_SCRIPT = """trap 'kill $daemon 2>/dev/null' TERM INT HUP
 name=${{TMPDIR:-/tmp}}/simenv-prted.$(uname -n)
 for old in "$name".*; do
@@ -60,8 +60,10 @@ exit $code"""
 def remote_command(
     host: str, command: Sequence[str], environ: Mapping[str, str], agent: str = ""
 ) -> list[str]:
-    """Return the command line that runs `command` on a node. `agent`: the user's program with its
-    first arguments; "": srun inside a Slurm job, else ssh."""
+    """Return the command line that runs `command` on a node.
+
+    `agent`: the user's program with its first arguments; "": srun inside a Slurm job, else ssh.
+    """
     if agent:
         return [*shlex.split(agent), host, *command]
     if "SLURM_JOB_ID" in environ:
@@ -72,7 +74,8 @@ def remote_command(
 
 
 def _het_group(host: str, environ: Mapping[str, str]) -> list[str]:
-    """srun finds nodes of a heterogeneous job's other components only by --het-group."""
+    """Return the option --het-group, without which srun finds only nodes of the job's first
+    component."""
     for group in range(parse_uint(environ.get("SLURM_HET_SIZE", ""), MAX_HOSTS) or 0):
         nodes = environ.get(f"SLURM_JOB_NODELIST_HET_GROUP_{group}", "")
         if nodes and host in expand_hosts(nodes, "SLURM_JOB_NODELIST"):
@@ -88,7 +91,7 @@ def write_settings(file: Path, agent: str, environ: Mapping[str, str]) -> None:
 
 
 def parse_ssh_arguments(argv: Sequence[str]) -> tuple[str, list[str]]:
-    """Return host and command of a command line in ssh's manner."""
+    """Return host and command of a command line with arguments of ssh."""
     rest = list(argv)
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
@@ -102,8 +105,8 @@ def parse_ssh_arguments(argv: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def daemon_command(command: Sequence[str], environ: Mapping[str, str]) -> list[str]:
-    """Return the words that run a daemon with a temporary folder of its own, and with the settings
-    of MCA parameters in `environ`."""
+    """Return the words that run a daemon with its own temporary folder and with the MCA parameters
+    in `environ`."""
     variables = " ".join(
         [f'${{{name}:+{name}="${name}"}}' for name in (*INHERITED, "TMPDIR")]
         + [shlex.quote(f"{name}={value}") for name, value in environ.items() if "_MCA_" in name]
@@ -123,13 +126,13 @@ def _login_shell() -> str:
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Become the program that runs the command on the node."""
+    """Replace this process by the program that runs the command on the node."""
     file, *ssh_arguments = argv
     host, command = parse_ssh_arguments(ssh_arguments)
     settings = json.loads(Path(file).read_text())
     environ = settings["environ"]
     remote = remote_command(host, daemon_command(command, environ), environ, settings["agent"])
-    if sys.platform.startswith("linux"):  # a connection ends with the DVM that asked for it
+    if sys.platform.startswith("linux"):  # a connection ends with the DVM that requested it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     try:
         os.execvpe(remote[0], remote, environ)

@@ -1,7 +1,7 @@
-"""A table of child processes: start, poll, signal, end. For launchers, from the main thread.
+"""Table of child processes: start, poll, signal, end. For launchers, from the main thread.
 
-Invariant: a process is signalled only while it has not been reaped, so a signal never reaches
-another process that has got the same pid.
+Invariant: a process is signalled only while it has not been reaped, so that a signal never reaches
+another process with the same pid.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Child:
 
 
 class ChildProcesses:
-    """Every child has a worker's name and start; several may run under one name."""
+    """Child processes. Each has a worker's name and start; several may run under one name."""
 
     def __init__(self) -> None:
         self._children: list[_Child] = []
@@ -72,7 +72,7 @@ class ChildProcesses:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
         finally:
             os.close(log)
-        translate = translate_exit or _untranslated
+        translate = translate_exit or _identity_translation
         self._children.append(
             _Child(command.name, command.start, process, own_process_group, translate)
         )
@@ -96,11 +96,11 @@ class ChildProcesses:
         return [child.name for child in self._children]
 
     def terminate(self, name: str) -> None:
-        for child in self._named(name):
+        for child in self._children_of(name):
             child.process.terminate()
 
     def kill(self, name: str) -> None:
-        for child in self._named(name):
+        for child in self._children_of(name):
             _kill(child)
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class ChildProcesses:
                 child.process.wait()
         self._children.clear()
 
-    def _named(self, name: str) -> list[_Child]:
+    def _children_of(self, name: str) -> list[_Child]:
         return [child for child in self._children if child.name == name]
 
 
@@ -134,7 +134,7 @@ class SubprocessLauncher:
     def poll_events(self) -> list[LauncherEvent]:
         return []
 
-    def recheck_node(self, node: str) -> bool:  # noqa: ARG002 - no state of nodes is kept here
+    def recheck_node(self, node: str) -> bool:  # noqa: ARG002 - nodes are not watched
         return False
 
     def kill(self, name: str) -> None:
@@ -160,7 +160,7 @@ def describe_exit(code: int) -> str:
         return f"signal {-code}"
 
 
-def _untranslated(code: int) -> tuple[int, str, bool]:
+def _identity_translation(code: int) -> tuple[int, str, bool]:
     return code, describe_exit(code), False
 
 
@@ -170,7 +170,7 @@ def _kill(child: _Child) -> None:
     if not child.own_process_group:
         child.process.kill()
         return
-    below = descendants(child.process.pid)  # mpirun gives each rank a process group of its own
+    below = descendants(child.process.pid)  # mpirun starts each rank in its own process group
     os.killpg(child.process.pid, signal.SIGKILL)
     for pid in below:
         with suppress(OSError):
@@ -178,7 +178,8 @@ def _kill(child: _Child) -> None:
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the pids of all descendants of `pid`, nearest first; [] where /proc has no lists."""
+    """Return the pids of all descendants of `pid`, nearest first; [] if /proc has no lists of
+    children."""
     pids = [pid]
     for parent in pids:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):

@@ -1,4 +1,4 @@
-"""Run a program that never outlives its parent process.
+"""Start of a program that never outlives its parent process.
 
     python -I -S die_with_parent.py PID [isolated] -- ARGV...
 
@@ -6,10 +6,10 @@ The kernel sends SIGKILL to the program when the parent's thread ends (PR_SET_PD
 setting survives the exec. The module is run by its path, so that it starts without the
 interpreter's site packages.
 
-`isolated`: the program runs in a new network namespace, which has a loopback interface and nothing
-else. Processes outside of it, those of other users above all, cannot connect to its ports. Without
-the privilege to make a network namespace, it is made inside a new user namespace, in which user and
-group keep their numbers (user_namespaces(7)). See `launcher.process.network_namespace`.
+`isolated`: the program runs in a new network namespace, which has only a loopback interface.
+Processes outside, such as those of other users, cannot connect to its ports. Without the privilege
+to make a network namespace, it is made inside a new user namespace, in which user and group keep
+their numbers (user_namespaces(7)). See `launcher.process.network_namespace`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ def command_line(parent_pid: int, argv: Sequence[str], *, isolated: bool = False
 
 
 def main(argv: list[str]) -> None:
-    """Become the program. Raises SystemExit with a message if the parent has ended, the program is
-    missing, or a requested network namespace is refused."""
+    """Replace this process by the program.
+
+    Raises SystemExit with a message if the parent has ended, the program is missing, or a requested
+    network namespace is refused.
+    """
     parent, *options = argv[: argv.index("--")] if "--" in argv else [""]
     program = argv[len(options) + 2 :]
     if not parent or not program or options not in ([], [ISOLATED]):
@@ -45,7 +48,7 @@ def main(argv: list[str]) -> None:
             isolate_network()
         except OSError as error:
             raise SystemExit(f"cannot make a network namespace: {error.strerror}") from error
-    if sys.platform.startswith("linux"):  # after a change of credentials, which would clear it
+    if sys.platform.startswith("linux"):  # set after any change of credentials, which clears it
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):
         raise SystemExit(f"the parent process (pid {parent}) has ended")
@@ -56,8 +59,11 @@ def main(argv: list[str]) -> None:
 
 
 def isolate_network() -> None:
-    """Move this process, which must have one thread, to a new network namespace whose loopback
-    interface is up. Raises OSError where the kernel or the site forbids it."""
+    """Move this process, which must have one thread, to a new network namespace with a loopback
+    interface.
+
+    Raises OSError if the kernel or the site forbids it.
+    """
     import fcntl
     import socket
 

@@ -1,9 +1,9 @@
-"""The local launcher: plain processes, children of the service's main thread.
+"""Local launcher: plain processes, children of the service's main thread.
 
-On this node a child gets its parent's pid and asks the kernel for a death signal itself. On other
-nodes it is the child of an agent (ssh, srun), and the agent is bound to this process by
+On this node a child gets its parent's pid and requests a death signal from the kernel itself. On
+other nodes it is the child of an agent (ssh, srun), and the agent is bound to this process by
 `die_with_parent`. So no worker outlives the service, however the service ends. Used from the main
-thread alone: a death signal follows the thread that started the child.
+thread alone: a death signal is bound to the thread that started the child.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SSH_FAILED = 255  # ssh(1): the connection failed or was cut
 
 
 class LocalLauncher(SubprocessLauncher):
-    """Implements launcher.base.Launcher with plain subprocesses, of one rank each.
+    """Implementation of launcher.base.Launcher with plain subprocesses of one rank each.
 
-    `agent`: the user's program for other nodes, as `launcher.process.agent` takes it.
+    `agent`: the user's program for other nodes, as for `launcher.process.agent`.
     """
 
     name = "local"
@@ -54,14 +54,14 @@ class LocalLauncher(SubprocessLauncher):
 
 
 def remote_shell_line(command: Command) -> str:
-    """Return the line for a shell on another node: `cd`, then the command with its environment and
-    nothing else."""
+    """Return the line for a shell on another node: `cd`, then the command with only its own
+    environment."""
     settings = (f"{name}={value}" for name, value in command.environ)
     argv = ("env", "-i", *settings, *command.argv)
     return f"cd {shlex.quote(str(command.cwd))} && exec {shlex.join(argv)}"
 
 
 def _translate_agent_exit(node: str, code: int) -> tuple[int, str, bool]:
-    """Agents return the command's own exit code."""
+    """Translate an agent's exit code, which is the command's own, into the fields of an Exit."""
     detail = ", the connection failed or was cut" if code == _SSH_FAILED else ""
     return code, f"{describe_exit(code)} (agent of {node}{detail})", False

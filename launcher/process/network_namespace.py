@@ -1,9 +1,9 @@
 """Network namespaces, which keep other users of a machine from the ports of MPI launchers.
 
-PRTE and the mpirun of every MPI listen on TCP ports of the loopback interface, and PMIx believes
-the user id that a client states there (its component psec/native). Whoever can connect can start
-programs as the owner of the launcher. Where all ranks are on this machine, the launcher runs in a
-network namespace of its own (`launcher.process.die_with_parent`), which nobody else can enter.
+PRTE and the mpirun of every MPI listen on TCP ports of the loopback interface, and PMIx trusts the
+user id that a client states there (its component psec/native). A user who can connect can start
+programs as the owner of the launcher. If all ranks are on this machine, the launcher runs in its
+own network namespace (`launcher.process.die_with_parent`), which nobody else can enter.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ CHECK_TIMEOUT_S = 10.0
 PSEC = "PMIX_MCA_psec"  # the components that authenticate a client
 MUNGE_SOCKET = Path("/run/munge/munge.socket.2")  # munged(8)
 _MUNGE_COMPONENT = b"mca_psec_munge_component"
-# Below are accounts of the system (login.defs(5), UID_MIN), above those that stand for nobody.
+# Smaller ids are system accounts (login.defs(5), UID_MIN); the ids of NOBODY stand for no user.
 FIRST_USER, NOBODY = 1000, (65_534, 65_535, 4_294_967_294)
 
 
 @functools.cache
 def unavailable_reason() -> str:
-    """Return why this machine allows no network namespace, "" if it does. Tried once a process."""
+    """Return why this machine allows no network namespace, "" if it does. Tested once per
+    process."""
     try:
         done = subprocess.run(
             die_with_parent.command_line(os.getpid(), ["true"], isolated=True),
@@ -48,13 +49,15 @@ def unavailable_reason() -> str:
 
 
 def can_isolate(hosts: Iterable[str]) -> bool:
-    """Test whether all hosts are this machine and it allows network namespaces."""
+    """Return whether all hosts are this machine and it allows network namespaces."""
     return all(map(is_this_node, hosts)) and not unavailable_reason()
 
 
 def join(pid: int) -> None:
-    """Move this process, which must have one thread, to the network namespace of another process
-    of the same user. Raises OSError."""
+    """Move this process, which must have one thread, to the network namespace of another process.
+
+    Both must belong to the same user. Raises OSError.
+    """
     own, other = Path("/proc/self/ns"), Path(f"/proc/{pid}/ns")
     for kind in ("user", "net"):  # the user namespace gives the right to enter the other one
         if (own / kind).stat().st_ino != (other / kind).stat().st_ino:
@@ -62,8 +65,11 @@ def join(pid: int) -> None:
 
 
 def with_munge(environ: Mapping[str, str], library: Path) -> dict[str, str]:
-    """Return `environ` with munge as PMIx's only authentication, where this libpmix supports it and
-    munged runs. A setting of the user stays: PMIX_MCA_psec=native is the default."""
+    """Return `environ` with munge as PMIx's only authentication, if this libpmix supports it and
+    munged runs.
+
+    A setting of the user takes precedence: PMIX_MCA_psec=native is the default.
+    """
     if PSEC in environ or not MUNGE_SOCKET.is_socket() or not _supports_munge(library):
         return dict(environ)
     return {**environ, PSEC: "munge"}
@@ -73,7 +79,7 @@ def exposure(nodes: Sequence[str], environ: Mapping[str, str], library: Path | N
     """Return why other users can run programs through the launcher of these nodes, "" if they
     cannot.
 
-    `library`: the launcher's libpmix, None where it is not known which one it uses.
+    `library`: the launcher's libpmix; None if it is unknown.
     """
     on_this_node = all(map(is_this_node, nodes))
     reason = unavailable_reason() if on_this_node else ""
@@ -86,7 +92,8 @@ def exposure(nodes: Sequence[str], environ: Mapping[str, str], library: Path | N
 
 
 def _supports_munge(library: Path) -> bool:
-    """Test whether the component is built in, as Debian's is, or lies beside the library."""
+    """Return whether the component is built in, as in Debian, or is in a folder next to the
+    library."""
     if any(library.parent.glob("pmix*/**/*psec_munge.so")):
         return True
     try:
@@ -96,12 +103,13 @@ def _supports_munge(library: Path) -> bool:
 
 
 def other_users() -> tuple[int, ...]:
-    """Return the user ids of people, other than this user, who have processes on this machine."""
+    """Return the ids of other users, without system accounts, who have processes on this
+    machine."""
     users = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             users.add(entry.stat().st_uid)
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
     own = {os.getuid(), os.geteuid()}
     return tuple(sorted(uid for uid in users - own if uid >= FIRST_USER and uid not in NOBODY))

@@ -1,1 +1,1 @@
-"""One PRTE DVM for all workers of a block of nodes."""
+"""PRTE: one DVM for all workers of a block of nodes."""

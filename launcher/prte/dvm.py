@@ -1,7 +1,8 @@
 """One DVM: a `prte` in the foreground, its daemons on other nodes, and the PMIx helper to it.
 
-It goes STARTING -> UP -> LOST, by calls of `step` that never wait. LOST is final; `lost_reason`
-says why. Responses are consistent: each spawn gets one response, each job ends once.
+Its state goes from STARTING to UP to LOST, by calls of `step`, which never block. LOST is final;
+`lost_reason` has the reason. Responses are consistent: each spawn gets one response, and each job
+ends once.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from launcher.prte.log_messages import failure_summary, is_ready
 START_TIMEOUT_S = 10.0
 START_TIMEOUT_PER_NODE_S = 0.1
 RESPONSE_TIMEOUT_S = 10.0
-MAX_PENDING = 16  # spawns: behind hundreds of others a response would exceed its timeout
+MAX_PENDING = 16  # pending spawns: behind hundreds of others a response would exceed its timeout
 END_TIMEOUT_S = 2.0  # after SIGKILL
-HELPER_TIMEOUT_S = 5.0  # to connect; for a restarted one too
+HELPER_TIMEOUT_S = 5.0  # to connect, also after a restart
 MAX_HELPER_FAILURES = 3
-SETTLE_S = 1.0  # the helper loses its connection before prte is seen to end
-# A node that is cut off is noticed after 4 s; PRTE's own setting is more than 5 minutes.
+SETTLE_S = 1.0  # the helper loses its connection before the end of prte is seen
+# A disconnected node is noticed after 4 s; PRTE's default is more than 5 minutes.
 _KEEPALIVE = {"time": "2", "intvl": "1", "probes": "2"}
 
 
@@ -48,12 +49,13 @@ class DvmSettings:
     """Settings that all DVMs of an environment share."""
 
     prte: Prte
-    environ: Mapping[str, str]  # of the service: the agent may need all of it
+    environ: Mapping[str, str]  # environment of the service: the agent may need all of it
     agent: str  # the user's program for other nodes; "": srun or ssh
     isolated: bool = False  # all nodes are this one, and DVMs get a network namespace of their own
 
     def prte_environ(self) -> dict[str, str]:
-        """Return prte's environment, which every rank inherits: no more than a program needs."""
+        """Return prte's environment, which every rank inherits: only the variables that a program
+        needs."""
         kept = {
             key: value
             for key, value in self.environ.items()
@@ -63,17 +65,20 @@ class DvmSettings:
 
 
 class Dvm:
-    """Used from the main thread alone: prte ends with the thread that started it."""
+    """One DVM. Used from the main thread alone: prte ends with the thread that started it."""
 
     def __init__(
         self, settings: DvmSettings, nodes: Sequence[Node], folder: Path, now: float
     ) -> None:
-        """`folder` is created, and deleted by `remove`: on a local disk, a short path."""
+        """Start prte and the helper.
+
+        `folder` is created, and deleted by `remove`: on a local disk, with a short path.
+        """
         self.nodes = tuple(nodes)
         self.state = DvmState.STARTING
         self.lost_reason = ""
         self.was_up = False
-        self.helper_restarts: list[str] = []  # the reason of each
+        self.helper_restarts: list[str] = []  # reasons of the restarts
         self._settings = settings
         self._folder = folder
         self._started = now
@@ -107,7 +112,7 @@ class Dvm:
 
     @property
     def saturated(self) -> bool:
-        """Whether so many spawns are pending that more should wait."""
+        """True if so many spawns are pending that further ones should wait."""
         return len(self._pending) >= MAX_PENDING
 
     # --- requests --------------------------------------------------------------------------------
@@ -115,15 +120,17 @@ class Dvm:
     def spawn(
         self, key: int, argv: Sequence[str], env: Sequence[str], hosts: Sequence[str], now: float
     ) -> None:
-        """Start a job with rank k on hosts[k]; the response `spawned`, `failed` or `not_sent` has
-        this key."""
+        """Start a job with rank k on hosts[k].
+
+        The response `spawned`, `failed` or `not_sent` has this key.
+        """
         self._pending[key] = now + RESPONSE_TIMEOUT_S
         self._helper.send(
             HelperRequest("spawn", key, argv=tuple(argv), env=tuple(env), hosts=tuple(hosts))
         )
 
     def add_node(self, key: int, node: Node, now: float) -> None:
-        """Add one node to the DVM; the response is as for a spawn."""
+        """Add one node to the DVM; the response is that of a spawn."""
         self._pending[key] = now + RESPONSE_TIMEOUT_S
         self._helper.send(HelperRequest("add_nodes", key, hosts=(_host(node),)))
         self.nodes += (node,)
@@ -153,7 +160,7 @@ class Dvm:
         return responses
 
     def close(self) -> None:
-        """Ask it to end; `has_ended` tells when it has."""
+        """Send SIGTERM to prte; `has_ended` returns True when it has ended."""
         self._helper.close()
         if self._prte.poll() is None:
             self._prte.terminate()
@@ -162,7 +169,7 @@ class Dvm:
         return self._prte.poll() is not None
 
     def remove(self) -> None:
-        """Kill it and delete its folder."""
+        """Kill prte and delete its folder."""
         self._helper.close()
         if self._prte.poll() is None:
             self._prte.kill()
@@ -203,7 +210,7 @@ class Dvm:
 
     def _check_helper(self, now: float) -> list[HelperResponse]:
         if self._helper.ended:
-            # Its connection is lost a moment before prte is seen to end: then no DVM is left.
+            # The connection is lost a moment before the end of prte is seen; no DVM is left then.
             if now < self._connection_lost + SETTLE_S:
                 return []
             return self._restart_helper(now, "ended")
@@ -214,8 +221,10 @@ class Dvm:
         return []
 
     def _restart_helper(self, now: float, reason: str) -> list[HelperResponse]:
-        """Give up the requests of the old helper: a job that starts for one all the same appears in
-        a list, and is ended."""
+        """Restart the helper and fail its pending requests.
+
+        A job that starts for one of them all the same appears in a list of jobs, and is ended.
+        """
         message = f"the PMIx helper {reason}"
         given_up = [HelperResponse("failed", key=key, message=message) for key in self._pending]
         self._pending.clear()
@@ -257,21 +266,24 @@ class Dvm:
             raise LaunchError(f"cannot start {argv[0]}: {error.strerror}") from error
 
     def _parameters(self) -> dict[str, str]:
-        """Return MCA parameters that are the same at every site: the nodes are those of --host, and
-        daemons start through the agent."""
+        """Return the MCA parameters, the same at every site: nodes come from --host, daemons start
+        through the agent."""
         keepalive = {f"oob_tcp_keepalive_{name}": value for name, value in _KEEPALIVE.items()}
         return {
             "ras": "^slurm,pbs,lsf,gridengine",
             "plm": "ssh",
             "plm_ssh_agent": self._agent(),
-            "plm_ssh_no_tree_spawn": "1",  # only this node needs a way to the others
-            "plm_ssh_num_concurrent": str(max(128, 2 * len(self.nodes))),  # they stay attached
+            "plm_ssh_no_tree_spawn": "1",  # only this node needs access to the others
+            "plm_ssh_num_concurrent": str(max(128, 2 * len(self.nodes))),  # agents stay attached
             **keepalive,
         }
 
     def _agent(self) -> str:
-        """Return the agent's command. PRTE splits it at blanks and colons: a command with such
-        words is put into a script on PATH."""
+        """Return the agent's command.
+
+        PRTE splits it at blanks and colons: a command that has such characters is put into a script
+        on PATH.
+        """
         file = self._folder / "agent"
         agent.write_settings(file, self._settings.agent, self._settings.environ)
         argv = [sys.executable, "-P", "-m", "launcher.process.agent", str(file)]

@@ -1,7 +1,7 @@
-"""Supervisor of a block's DVM: it keeps a DVM up on the nodes of the block that answer.
+"""Supervisor of a block's DVM: it keeps a DVM up on the reachable nodes of the block.
 
-A lost DVM is started again on the nodes that answer, after growing delays and five times in a row
-at most. Nodes that do not answer are probed now and then, and added again. Nothing waits.
+A lost DVM is started again on the reachable nodes, after growing delays and at most five times in a
+row. Unreachable nodes are probed at intervals, and added again. No method blocks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from launcher.prte.dvm import Dvm, DvmSettings, DvmState
 from launcher.prte.node_probe import NodeProbe
 
 DELAYS_S = (0.0, 0.5, 2.0, 4.0, 8.0)  # before each attempt
-STEADY_S = 30.0  # a DVM that was up for so long counts as no failed attempt
-RETRY_AFTER_S = 60.0  # a request so long after giving up tries again
+STEADY_S = 30.0  # a DVM that was up for longer does not count as a failed attempt
+RETRY_AFTER_S = 60.0  # a request this long after giving up tries again
 NODE_PROBE_INTERVAL_S = 15.0
 
 
@@ -27,12 +27,12 @@ class StepResult:
     """Results of one step."""
 
     responses: tuple[HelperResponse, ...] = ()
-    lost: str = ""  # why the DVM, and all that ran in it, is lost
-    failure: str = ""  # why nothing can be started for now
+    lost: str = ""  # reason why the DVM and its jobs are lost
+    failure: str = ""  # reason why nothing can be started now
 
 
 class DvmSupervisor:
-    """Used from the main thread alone."""
+    """Supervisor of one block. Used from the main thread alone."""
 
     def __init__(
         self, settings: DvmSettings, nodes: Sequence[Node], folder: Path, number: int
@@ -49,12 +49,12 @@ class DvmSupervisor:
         self._attempts = 0
         self._next_attempt = 0.0
         self._up_since = 0.0
-        self._given_up = 0.0  # time; 0: not
+        self._given_up = 0.0  # time of giving up; 0: not given up
         self._last_failure = ""
         self._probe: NodeProbe | None = None
         self._next_probe = 0.0
         self._own_requests = 0
-        self._joining: dict[int, Node] = {}  # by the key of the request that adds it
+        self._joining: dict[int, Node] = {}  # by key of the request that adds the node
         self._tested: set[str] = set()  # nodes that this DVM did not add at the first request
 
     @property
@@ -62,18 +62,18 @@ class DvmSupervisor:
         return self.dvm is not None and self.dvm.state is DvmState.UP
 
     def serves(self, node: str) -> bool:
-        """Test whether the node is part of the DVM that is up."""
+        """Return whether the node is part of the DVM that is up."""
         joining = any(node == other.name for other in self._joining.values())
         return self.up and node not in self.lost_nodes and not joining
 
     def request(self, now: float) -> None:
-        """Ask for the DVM: it is started with the next steps."""
+        """Request the DVM: it is started by the next steps."""
         if self._given_up and now > self._given_up + RETRY_AFTER_S:
             self._given_up, self._attempts = 0.0, 0
         self._requested = True
 
     def step(self, now: float) -> StepResult:
-        """Poll the DVM and the probe; start what is due."""
+        """Poll the DVM and the probe; start processes that are due."""
         responses: list[HelperResponse] = []
         if self.dvm is not None:
             previous = self.dvm.state
@@ -93,13 +93,13 @@ class DvmSupervisor:
         return StepResult(tuple(responses), failure=failure)
 
     def recheck_node(self, node: str) -> bool:
-        """Probe a lost node with the next step; False if it is not lost."""
+        """Probe a lost node with the next step; return False if it is not lost."""
         if node in self.lost_nodes:
             self._next_probe = 0.0
         return node in self.lost_nodes
 
     def close(self) -> None:
-        """Ask the DVM to end; `has_ended` tells when it has, `remove` kills it."""
+        """Request the end of the DVM; `has_ended` returns True after it, `remove` kills the DVM."""
         self._requested = False
         if self._probe is not None:
             self._probe.close()
@@ -118,7 +118,8 @@ class DvmSupervisor:
     # --- the DVM ---------------------------------------------------------------------------------
 
     def _start_dvm(self, now: float) -> str:
-        """Start a DVM on the nodes that answer, when it is due; return why there can be none."""
+        """Start a DVM on the reachable nodes, when it is due; return why there can be none, or
+        ""."""
         if self._given_up:
             return f"given up after {len(DELAYS_S)} tries: {self._last_failure}"
         if self._probe is not None or now < self._next_attempt:
@@ -232,11 +233,11 @@ class DvmSupervisor:
         return others
 
     def _test_node(self, node: Node, now: float) -> None:
-        """Run a job on the node, to learn whether it was added.
+        """Run a job on the node, to find out whether it was added.
 
-        Where all slots of the other nodes are taken, PRTE places the job that adds a node on that
-        node itself, and reports that it failed although the node was added. A DVM that is asked
-        twice to add a node ends.
+        If all slots of the other nodes are taken, PRTE places the job that adds a node on that node
+        itself, and reports a failure although the node was added. A DVM ends if it is requested
+        twice to add a node.
         """
         assert self.dvm is not None
         self._tested.add(node.name)

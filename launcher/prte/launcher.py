@@ -1,8 +1,9 @@
-"""The prte launcher: one DVM for all nodes, or for each block of them; a worker is a job of a DVM.
+"""prte launcher: one DVM for all nodes, or for each block of them; a worker is a job of a DVM.
 
-A job's ranks are children of PRTE's daemons. Their state is known from PMIx events and lists. Of
-jobs that end within 0.1 s PRTE forgets one in a hundred for ever; then the service notices that a
-worker is silent. Used from the main thread alone: prte ends with the thread that started it.
+A job's ranks are children of PRTE's daemons. Their state is known from PMIx events and lists. PRTE
+never reports the end of one in a hundred of the jobs that end within 0.1 s; the service then
+notices that the worker is silent. Used from the main thread alone: prte ends with the thread that
+started it.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from launcher.prte.installation import Prte
 CLOSE_TIMEOUT_S = 3.0
 _POLL_S = 0.01
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-# PRTE does not report a missing folder, and forwards output only through the DVM: a shell handles
-# both, and is replaced by the exec. Where that fails it waits a little: PRTE may miss for ever the
-# end of a process that ends before PRTE has finished starting it.
+# PRTE does not report a missing folder, and forwards output only through the DVM. A shell handles
+# both, and is replaced by the exec. If the exec fails, the shell waits a little: PRTE may never
+# report the end of a process that ends before PRTE has finished its start.
 _WRAPPER = (
     "trap 'sleep 0.5' EXIT\n"
     'exec >>"$0" 2>&1; cd -- "$1" || exit 126; shift\n'
@@ -45,18 +46,20 @@ _LAUNCH_FAILED = 127
 class _Job:
     command: Command
     supervisor: DvmSupervisor
-    hosts: tuple[str, ...]  # of each rank
+    hosts: tuple[str, ...]  # host of each rank
     requested: bool = False
     namespace: str = ""  # as soon as it runs
     killed: bool = False
 
 
 class PrteLauncher:
-    """Implements launcher.base.Launcher. A DVM is started when the first worker needs it.
+    """Implementation of launcher.base.Launcher. A DVM is started when the first worker needs it.
 
-    `folder`: on a local disk, a short path; files made there are removed by `close`. `environ`: the
-    service's own; ranks get their command's environment, and of this one no more than PATH, HOME
-    and the like. `agent`: the user's program for other nodes, as `launcher.process.agent` takes it.
+    - `folder`: on a local disk, with a short path; `close` removes the files made there
+    - `environ`: environment of the service. Ranks get their command's environment, and of this one
+      only
+      PATH, HOME and the like.
+    - `agent`: the user's program for other nodes, as for `launcher.process.agent`
     """
 
     name = "prte"
@@ -122,7 +125,8 @@ class PrteLauncher:
         )
 
     def kill(self, name: str) -> None:
-        """Send SIGTERM; SIGKILL to ranks that still run a second later."""
+        """Send SIGTERM to all ranks of a worker, and SIGKILL to those that still run a second
+        later."""
         for key, job in list(self._jobs.items()):
             if job.command.name != name:
                 continue
@@ -134,7 +138,7 @@ class PrteLauncher:
                 self._add_exit(job, -signal.SIGKILL, "ended before it was started")
 
     def terminate(self, name: str) -> None:
-        """Do as `kill`: PRTE has no milder way to end one job alone."""
+        """Call `kill`: PRTE has no milder way to end a single job."""
         self.kill(name)
 
     def running(self) -> list[str]:
@@ -142,8 +146,8 @@ class PrteLauncher:
         return [*(job.command.name for job in self._jobs.values()), *unread]
 
     def close(self) -> None:
-        """Send SIGTERM to each prte, which ends its jobs and daemons; SIGKILL after CLOSE_TIMEOUT_S
-        seconds."""
+        """Send SIGTERM to each prte, which ends its jobs and daemons; send SIGKILL after
+        CLOSE_TIMEOUT_S."""
         for supervisor in self._supervisors:
             supervisor.close()
         deadline = time.monotonic() + CLOSE_TIMEOUT_S
@@ -181,7 +185,7 @@ class PrteLauncher:
         raise LaunchError(f"worker {command.name}: {host} is none of the nodes")
 
     def _dispatch(self, now: float) -> None:
-        """Request the jobs that wait, where their nodes are ready."""
+        """Request the waiting jobs whose nodes are ready."""
         for key, job in list(self._jobs.items()):
             if job.requested or job.namespace:
                 continue
@@ -196,7 +200,7 @@ class PrteLauncher:
                 if dvm.saturated:
                     continue
                 job.requested = True
-                dvm.spawn(key, _wrapped(job.command), self._environ(job), job.hosts, now)
+                dvm.spawn(key, _wrapper_argv(job.command), self._environ(job), job.hosts, now)
 
     def _environ(self, job: _Job) -> list[str]:
         environ = {"TMPDIR": tempfile.gettempdir(), **dict(job.command.environ)}
@@ -247,7 +251,7 @@ class PrteLauncher:
             code = -signal.SIGKILL
         elif 128 < code <= 128 + signal.SIGRTMAX:
             code = 128 - code
-        elif code < 0:  # an error of PRTE, no signal's number
+        elif code < 0:  # an error of PRTE, not a signal's number
             code = _LAUNCH_FAILED
         self._add_exit(job, code, response.message or describe_exit(code))
 
@@ -257,7 +261,7 @@ class PrteLauncher:
         self._add_exit(job, _LAUNCH_FAILED, reason, infrastructure_failure=infrastructure_failure)
 
     def _fail_running(self, supervisor: DvmSupervisor, reason: str) -> None:
-        """Report all jobs of a lost DVM; jobs that wait are started in the next DVM."""
+        """Report the end of all jobs of a lost DVM; waiting jobs are started in the next DVM."""
         for key, job in list(self._jobs.items()):
             if job.supervisor is supervisor and job.requested:
                 del self._jobs[key]
@@ -288,7 +292,7 @@ class PrteLauncher:
 
 
 def _check(command: Command, hosts: Sequence[str]) -> None:
-    """Check what can be known on this machine. Raises LaunchError."""
+    """Check the conditions of a start that this machine can know. Raises LaunchError."""
     try:
         os.close(os.open(command.log, _LOG_FLAGS, 0o600))
     except OSError as error:
@@ -302,6 +306,6 @@ def _check(command: Command, hosts: Sequence[str]) -> None:
         raise LaunchError(f"cannot start {command.argv[0]}: no such program")
 
 
-def _wrapped(command: Command) -> list[str]:
+def _wrapper_argv(command: Command) -> list[str]:
     shell = ["/bin/sh", "-c", _WRAPPER, str(command.log), str(command.cwd)]
     return [*shell, *command.argv]

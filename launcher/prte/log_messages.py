@@ -1,27 +1,27 @@
-"""PRTE's log: whether its daemons are ready, and why it ended, in a few words. Pure.
+"""Parser of PRTE's log: whether its daemons are ready, and a short reason of its end. Pure.
 
-PRTE writes pages about possible causes; the lost node is named within them.
+PRTE writes pages about possible causes, which contain the name of the lost node.
 """
 
 from __future__ import annotations
 
 import re
 
-_MAX_CHARS = 160  # of messages that are not recognised
+_MAX_CHARS = 160  # length of messages that are not recognised
 _LOST = re.compile(r"Remote daemon:\s+\S+ on node (\S+)")
 _ENDED = re.compile(r"Remote host:\s+(\S+)\s+Daemon exit status:\s+(\S+)")
 _READY = "DVM ready"
-_WITHOUT_CONTENT = ("", _READY, "Terminated", "Killed")  # frames; a shell's message at an end
+_WITHOUT_CONTENT = ("", _READY, "Terminated", "Killed")  # frames, and the messages of shells
 
 
 def is_ready(log: str) -> bool:
-    """Test whether all daemons have started."""
+    """Return whether all daemons have started."""
     return _READY in log
 
 
 def failure_summary(log: str) -> str:
-    """Return why PRTE ended, as far as its log tells; "" if it does not."""
-    log = log.rpartition(_READY)[2]  # earlier messages did not end it
+    """Return why PRTE ended, according to its log; "" if the log has no reason."""
+    log = log.rpartition(_READY)[2]  # earlier messages were not the cause
     if lost := _LOST.findall(log):
         return f"its daemon on {lost[-1]} is lost"
     if ended := _ENDED.findall(log):

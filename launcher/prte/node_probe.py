@@ -1,4 +1,5 @@
-"""Reachability of nodes: `true` is run through the agent on all at once, without waiting."""
+"""Probe of the reachability of nodes: `true` is run through the agent on all at once, without
+blocking."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _MAX_CHARS = 160  # of an agent's output
 
 
 class NodeProbe:
-    """One check of some nodes. It is complete when `poll` returns True."""
+    """One probe of some nodes. It is complete when `poll` returns True."""
 
     def __init__(
         self, nodes: Sequence[str], environ: Mapping[str, str], agent: str, now: float
