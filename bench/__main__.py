@@ -23,7 +23,7 @@ _PARTS = (
     "contraction_ranks",
     "distributed_rank",
     "network_model",
-)  # modules that are no benchmarks
+)  # modules that define no benchmark
 DEFAULT_CHART = Path("docs/images/performance.svg")
 
 

@@ -22,8 +22,11 @@ LAYERS = 6
 def random_counts(
     circuits: int, num_qubits: int, seed: int = 1, snapshot: CalibrationSnapshot | None = None
 ) -> tuple[CountsData, CalibrationSnapshot]:
-    """Counts in native gates of DEVICE, and the snapshot that the device of the counts differs
-    from, by default that of DEVICE."""
+    """Return measured counts of random circuits, and the snapshot they are to be compared with.
+
+    The circuits use native gates of DEVICE. The noise of the device that gave the counts differs
+    from the snapshot, which is by default that of DEVICE.
+    """
     name = DEVICE if snapshot is None else snapshot.name
     snapshot = snapshot or library.load(name)
     truth = changed(snapshot, np.random.default_rng(seed))
@@ -38,7 +41,7 @@ def measured(
     rng: np.random.Generator,
     shots: int = SHOTS,
 ) -> list[CountsRecord]:
-    """Counts of circuits (OpenQASM) on a device, drawn from its exact distributions."""
+    """Return counts of circuits (OpenQASM) on a device, drawn from its exact distributions."""
     predictor = Predictor(truth)
     records = []
     for number, text in enumerate(texts):
@@ -58,7 +61,7 @@ def measured(
 
 
 def changed(snapshot: CalibrationSnapshot, rng: np.random.Generator) -> CalibrationSnapshot:
-    """The snapshot with each value multiplied by a random factor between about 0.5 and 2."""
+    """Return the snapshot with each value multiplied by a random factor between about 0.5 and 2."""
 
     def factor() -> float:
         return float(np.exp(rng.normal(0.0, 0.3)))
@@ -87,7 +90,7 @@ def changed(snapshot: CalibrationSnapshot, rng: np.random.Generator) -> Calibrat
 
 
 def random_circuit(path: tuple[int, ...], rng: np.random.Generator) -> str:
-    """Layers of random one-qubit gates and one cx, on neighbours of DEVICE."""
+    """Return layers of random one-qubit gates and one cx on neighbours of DEVICE, as OpenQASM 2."""
     lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', "qreg q[5];", f"creg c[{len(path)}];"]
     for _ in range(LAYERS):
         for qubit in path:

@@ -15,7 +15,7 @@ from bench.harness.results import Result
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One bar: the speed-up of a figure that is a ratio of times, simenv's to the peer's."""
+    """One bar: the speed-up of a figure that is the ratio of simenv's time to the peer's."""
 
     label: str
     peer: str
@@ -54,7 +54,7 @@ def speed_ups(results: Sequence[Result]) -> list[tuple[Bar, float, float, float]
 
 
 def draw(results: Sequence[Result], svg: Path) -> None:
-    """Write the chart. Equal figures give equal files."""
+    """Write the chart as SVG. Equal figures give equal files."""
     svg.parent.mkdir(parents=True, exist_ok=True)
     svg.write_text("\n".join(_lines(speed_ups(results))) + "\n")
     print(svg)

@@ -1,6 +1,7 @@
 """Circuits of the benchmarks; most of them are lists of gates (name, qubits, angles in radians).
 
-Every seed gives other angles; `volume` and `clifford_t` have another structure for each, too.
+Every seed gives different angles; for `volume` and `clifford_t` it also gives a different
+structure.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from bench.peers.base import Gate
 Random = np.random.Generator
 
 ANSATZ_LAYERS = 4
-CLIFFORD_T_DEPTH = 20  # gates a qubit
+CLIFFORD_T_DEPTH = 20  # gates per qubit
 TFIM_STEPS, TFIM_DT, TFIM_FIELD = 10, 0.1, 1.0
 
 
 def qft(num_qubits: int, random: Random) -> Iterator[Gate]:
-    """The Fourier transform of a random product state, its swaps included."""
+    """Yield the Fourier transform of a random product state, including its swaps."""
     for qubit in range(num_qubits):
         yield _random_unitary(qubit, random)
     for high in reversed(range(num_qubits)):
@@ -35,7 +36,7 @@ def qft(num_qubits: int, random: Random) -> Iterator[Gate]:
 
 
 def volume(num_qubits: int, random: Random) -> Iterator[Gate]:
-    """As many layers as qubits: any two-qubit gate on each pair of a random pairing."""
+    """Yield as many layers as qubits: a random two-qubit gate on each pair of a random pairing."""
     for _ in range(num_qubits):
         order = random.permutation(num_qubits).tolist()
         for a, b in zip(order[0::2], order[1::2], strict=False):
@@ -47,14 +48,14 @@ def volume(num_qubits: int, random: Random) -> Iterator[Gate]:
 
 
 def ghz(num_qubits: int, _random: Random) -> Iterator[Gate]:
-    """All equal."""
+    """Yield the gates of a GHZ state."""
     yield "h", (0,), ()
     for qubit in range(num_qubits - 1):
         yield "cx", (qubit, qubit + 1), ()
 
 
 def ansatz(num_qubits: int, random: Random) -> Iterator[Gate]:
-    """Layers of ry with a ladder of cx between them."""
+    """Yield layers of ry with a ladder of cx between them."""
     for layer in range(ANSATZ_LAYERS + 1):
         if layer:
             for qubit in range(num_qubits - 1):
@@ -64,7 +65,7 @@ def ansatz(num_qubits: int, random: Random) -> Iterator[Gate]:
 
 
 def clifford_t(num_qubits: int, random: Random) -> Iterator[Gate]:
-    """A layer of h; then at random two cx to one of h, of t or tdg, of s or x."""
+    """Yield a layer of h, then random gates: two cx to one h, one t or tdg, and one s or x."""
     for qubit in range(num_qubits):
         yield "h", (qubit,), ()
     for _ in range((CLIFFORD_T_DEPTH - 1) * num_qubits):
@@ -77,7 +78,7 @@ def clifford_t(num_qubits: int, random: Random) -> Iterator[Gate]:
 
 
 def tfim(num_qubits: int, random: Random) -> Iterator[Gate]:
-    """First-order Trotter steps of an Ising chain in a transverse field; angles a little off."""
+    """Yield first-order Trotter steps of an Ising chain in a transverse field, angles perturbed."""
     off = 1.0 + 0.01 * random.uniform(-1, 1)
     for qubit in range(0, num_qubits, 2):
         yield "h", (qubit,), ()
@@ -114,13 +115,13 @@ def measured(num_qubits: int, gates: list[Gate]) -> QuantumCircuit:
 
 
 def _random_unitary(qubit: int, random: Random) -> Gate:
-    """A one-qubit gate, any as likely."""
+    """Return a one-qubit gate drawn from the Haar measure."""
     theta = math.acos(1 - 2 * random.random())
     return "u", (qubit,), (theta, *random.uniform(-math.pi, math.pi, 2).tolist())
 
 
 def four_qubit_circuit(seed: int) -> QuantumCircuit:
-    """Return a circuit of four qubits and 26 gates, measured; another one for every seed."""
+    """Return a measured circuit of four qubits and 26 gates; the circuit differs for every seed."""
     rng = np.random.default_rng(seed)
     circuit = QuantumCircuit(4, 4)
     for layer in range(2):

@@ -31,7 +31,7 @@ def goals() -> dict[str, dict[str, float]]:
 
 
 def latest(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Return the results of each goal's newest commit, the newest of each case, by goal."""
+    """Return the results of each goal's newest commit by goal; of each case, only the newest."""
     by_goal: dict[tuple[str, str], list[Result]] = {}
     for result in sorted(results, key=lambda each: each.time_s):
         if not result.quick:
@@ -62,7 +62,7 @@ def performance_tables(stored: Path = STORED) -> str:
 
 
 def readme_table(stored: Path = STORED) -> str:
-    """Return the README's table: of each goal the case that is farthest from it."""
+    """Return the README's table, which shows for each goal its worst case."""
     texts, match = catalogue(), latest(read(stored))
     lines = ["| figure | measured | goal | command |", "|---|---|---|---|"]
     for benchmark, key, text in texts["readme"]:

@@ -11,7 +11,7 @@ from qiskit.transpiler import CouplingMap
 from bench.circuits import CIRCUITS, Random, measured, wide_circuit
 from bench.peers.base import Gate
 
-# Name: basis gates, and whether two-qubit gates act on neighbours in a line only.
+# Name: basis gates; True if two-qubit gates act only on neighbours in a line.
 BASES = {
     "heron": (["rz", "sx", "x", "cz"], True),
     "eagle": (["rz", "sx", "x", "ecr"], True),
@@ -25,7 +25,7 @@ _PAIR_GATES = {"cx": 0, "cz": 0, "cp": 1, "rzz": 1}
 
 
 class NativeCircuit(NamedTuple):
-    """A transpiled circuit: where it comes from, and its gates."""
+    """A transpiled circuit: its origin and its gates."""
 
     kind: str
     basis: str
@@ -35,7 +35,7 @@ class NativeCircuit(NamedTuple):
 
 
 def native_circuit(num_qubits: int, seed: int, min_gates: int, max_gates: int) -> NativeCircuit:
-    """Return a transpiled circuit; kind, basis, level and number of gates follow from the seed."""
+    """Return a transpiled circuit; the seed determines kind, basis, level and number of gates."""
     random = np.random.default_rng(seed)
     basis = list(BASES)[int(random.integers(len(BASES)))]
     kind = KINDS[int(random.integers(len(KINDS)))]

@@ -1,7 +1,7 @@
 """Families of circuits for the choice of an engine, from a few qubits to a thousand, measured.
 
-Each family is a function of the width and a random generator; other angles, and for some families
-another structure, with every seed.
+Each family is a function of the width and a random generator. Every seed gives different angles;
+for some families it also gives a different structure.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ def generated(family: str, width: int, random: Random) -> QuantumCircuit:
 def layers(
     circuit: QuantumCircuit, depth: int, random: Random, gates: tuple[str, ...] = ()
 ) -> None:
-    """Layers of one-qubit gates, of these or any, and cx on neighbours, even and odd in turns."""
+    """Add layers of one-qubit gates and cx on neighbours, even and odd pairs in turns.
+
+    `gates`: names of the one-qubit gates; empty: random u gates.
+    """
     for layer in range(depth):
         for qubit in range(circuit.num_qubits):
             if gates:
@@ -74,7 +77,7 @@ def _brickwork(depth: int, *gates: str) -> Family:
 
 
 def _separate(width: int, random: Random) -> QuantumCircuit:
-    """Blocks of six qubits that never meet."""
+    """Return separate blocks of six qubits."""
     circuit = QuantumCircuit(width, width)
     for first in range(0, width - 5, 6):
         block = QuantumCircuit(6)
@@ -84,7 +87,7 @@ def _separate(width: int, random: Random) -> QuantumCircuit:
 
 
 def _teleported(width: int, random: Random) -> QuantumCircuit:
-    """A qubit's state, measured on the way and corrected, from the first to the last one."""
+    """Return a circuit that teleports the state of the first qubit step by step to the last one."""
     circuit = QuantumCircuit(width, width)
     circuit.ry(random.uniform(0, 3), 0)
     for qubit in range(0, width - 2, 2):
@@ -102,7 +105,7 @@ def _teleported(width: int, random: Random) -> QuantumCircuit:
 
 
 def _fourier(width: int, random: Random) -> QuantumCircuit:
-    """The Fourier transform of a random basis state."""
+    """Return the Fourier transform of a random basis state."""
     circuit = QuantumCircuit(width, width)
     for qubit in np.flatnonzero(random.integers(2, size=width)).tolist():
         circuit.x(qubit)
@@ -114,7 +117,7 @@ def _fourier(width: int, random: Random) -> QuantumCircuit:
 
 
 def _toffoli(circuit: QuantumCircuit, first: int, second: int, target: int) -> None:
-    """Six cx, seven T gates and two h."""
+    """Add a Toffoli gate as six cx, seven T gates and two h."""
     circuit.h(target)
     for control, gate in ((second, "tdg"), (first, "t"), (second, "tdg"), (first, "t")):
         circuit.cx(control, target)
@@ -128,8 +131,7 @@ def _toffoli(circuit: QuantumCircuit, first: int, second: int, target: int) -> N
 
 
 def _adder(width: int, random: Random) -> QuantumCircuit:
-    """The ripple-carry adder of Cuccaro et al., of two registers: one number, and a superposition
-    of two."""
+    """Return the ripple-carry adder of Cuccaro et al. for a number and a superposition of two."""
     circuit, bits = QuantumCircuit(width, width), (width - 2) // 2
     places = [(2 * k + 1, 2 * k + 2) for k in range(bits)]  # b and a of each bit; 0 is the carry
     for a, b in places:
@@ -151,7 +153,7 @@ def _adder(width: int, random: Random) -> QuantumCircuit:
 
 
 def _swap_test(width: int, random: Random) -> QuantumCircuit:
-    """Two product states compared by one qubit."""
+    """Return the swap test of two product states, with one ancilla."""
     circuit, half = QuantumCircuit(width, width), (width - 1) // 2
     for qubit in range(1, width):
         circuit.ry(random.uniform(0, 3), qubit)
@@ -165,7 +167,7 @@ def _swap_test(width: int, random: Random) -> QuantumCircuit:
 
 
 def _qaoa(width: int, random: Random) -> QuantumCircuit:
-    """One layer for a random graph of degree three."""
+    """Return one layer of QAOA on a random graph of degree three."""
     circuit = QuantumCircuit(width, width)
     circuit.h(range(width))
     for _ in range(3):
@@ -176,7 +178,7 @@ def _qaoa(width: int, random: Random) -> QuantumCircuit:
 
 
 def _grid(width: int, random: Random) -> QuantumCircuit:
-    """Four layers of cz on a square: all edges once."""
+    """Return four layers of cz on a square grid, which cover each edge once."""
     circuit, side = QuantumCircuit(width, width), round(width**0.5)
     at = np.arange(side * side).reshape(side, side)
     edges = [(at[:, :-1], at[:, 1:]), (at[:-1], at[1:])]
@@ -196,7 +198,7 @@ def _grid(width: int, random: Random) -> QuantumCircuit:
 
 
 def _w(width: int, _random: Random) -> QuantumCircuit:
-    """One excitation, on any qubit alike."""
+    """Return the preparation of a W state."""
     circuit = QuantumCircuit(width, width)
     circuit.x(0)
     for qubit in range(width - 1):
@@ -206,7 +208,7 @@ def _w(width: int, _random: Random) -> QuantumCircuit:
 
 
 def _graph_t(width: int, random: Random) -> QuantumCircuit:
-    """Layers of cz between random pairs, and eight T gates."""
+    """Return layers of cz between random pairs, and eight T gates."""
     circuit = QuantumCircuit(width, width)
     for _ in range(6):
         circuit.h(range(width))

@@ -1,13 +1,13 @@
 """The engine that `auto` chooses, compared with the best engine in hindsight.
 
-Circuits of generated families of 8 to 1,000 qubits, others for every seed, and circuits in files.
-Each is routed as a service routes it; then every engine that could run it does, in a process of
-its own with one thread: a worker's task of 1,000 shots, the structure seen for the first time, CPU
-seconds of the best of three runs. An engine may take three times as long as the chosen one, then
-it is ended. Judged: the share of the circuits where the chosen engine, the choice and its trial
-included, takes at most twice as long as the best one, or 2 ms more; that no chosen engine runs out
-of memory or fails; and that none is refused, or ends because it would lose too much, that another
-engine runs within 20 s.
+The circuits are generated families of 8 to 1,000 qubits, which differ for every seed, and circuits
+in files. Each circuit is routed as a service routes it. Then every engine that can run it does so,
+in a process of its own with one thread: a worker's task of 1,000 shots whose structure is seen for
+the first time; its time is the CPU seconds of the best of three runs. An engine that takes more
+than three times as long as the chosen one is stopped. Three figures are judged: the share of
+circuits on which the chosen engine, including the choice and its trial, takes at most twice as long
+as the best one, or 2 ms more; chosen engines that fail or run out of memory; and circuits that are
+refused, or stopped for loss of accuracy, though another engine runs them within 20 s.
 
     python -m bench run auto [--seed 1] [--files FOLDER] [--families ghz,tfim]
 """
@@ -45,9 +45,9 @@ from simulators.circuit.ir import Circuit
 
 SHOTS = 1_000
 RUNS = 3
-REFUSED_LIMIT_S = 20.0  # for each engine, of a circuit that `auto` refuses
-TYPED = "truncation"  # the reason of a run that would have lost too much
-SHORT_S = 0.2  # longer runs are made once
+REFUSED_LIMIT_S = 20.0  # limit of each engine on a circuit that `auto` refuses
+TYPED = "truncation"  # the reason of a run stopped for loss of accuracy
+SHORT_S = 0.2  # longer runs are not repeated
 LEAST_LIMIT_S, MOST_S = 2.0, 120.0
 FACTOR, SLACK_S = 2.0, 2e-3
 OPTIONS = (
@@ -65,7 +65,7 @@ class Engine(WorkerTask):
         super().__init__(threads, engine=engine, shots=SHOTS, all_kernels=True)
 
     def prepare(self, _num_qubits: int, gates: bytes) -> bytes:  # type: ignore[override]
-        """The job as it is."""
+        """Return the job unchanged."""
         return gates
 
 
@@ -74,12 +74,12 @@ def run(options: Namespace) -> Report:
     report = Report("auto", f"auto and the best engine in hindsight: {SHOTS:,} shots, one thread")
     engines = _Engines()
     load_kernels(all_kernels=True)
-    _candidates(load(generated("tfim", 24, np.random.default_rng(1))).packed)  # all is loaded
+    _candidates(load(generated("tfim", 24, np.random.default_rng(1))).packed)  # load all modules
     outcomes = []
     print(f"{'circuit':24}{'chosen':14}{'s':>10}{'choice s':>10}  {'best other':14}{'s':>10}")
     try:
         for name, circuit in _circuits(options):
-            outcomes.append(_judged(name, load(circuit).packed, engines))
+            outcomes.append(_relative_time(name, load(circuit).packed, engines))
     finally:
         engines.close()
     judged = [outcome for outcome in outcomes if outcome is not None]
@@ -91,8 +91,12 @@ def run(options: Namespace) -> Report:
     return report
 
 
-def _judged(name: str, packed: bytes, engines: _Engines) -> float | None:
-    """Time on the chosen engine in units of what is allowed; None where no engine runs it."""
+def _relative_time(name: str, packed: bytes, engines: _Engines) -> float | None:
+    """Return the time on the chosen engine relative to the allowed time.
+
+    The result is infinite where another engine runs a circuit that the chosen one does not, and
+    None where no engine runs it.
+    """
     candidates: list[engine_choice.EngineCandidate] = []
     took = timed_s(lambda: candidates.extend(_candidates(packed)), time.process_time)
     if took < SHORT_S:
@@ -118,7 +122,7 @@ def _judged(name: str, packed: bytes, engines: _Engines) -> float | None:
 
 
 def _others(packed: bytes, chosen: str, engines: _Engines, limit_s: float) -> dict[str, float]:
-    """Seconds of all other engines that run it."""
+    """Return the seconds of all other engines that run the circuit, by name."""
     results = {}
     for card in catalog.engine_cards():
         if card.automatic and card.name != chosen and _may_run(card.name, packed):
@@ -142,14 +146,14 @@ def _may_run(engine: str, packed: bytes) -> bool:
 
 
 class _Engines:
-    """A process for each engine; one that was ended is started again when it is needed."""
+    """One process for each engine; an ended process is started again when it is needed."""
 
     def __init__(self) -> None:
         self._peers: dict[str, IsolatedPeer] = {}
         self.problem = ""
 
     def seconds(self, name: str, packed: bytes, limit_s: float) -> float | None:
-        """Seconds of the best of a few runs; None where it failed, see `problem`."""
+        """Return the CPU seconds of the best of a few runs; None where it failed, see `problem`."""
         peer = self._peers.get(name)
         if peer is None or peer.problem:
             peer = self._peers[name] = IsolatedPeer(name, Engine, name, threads=1)

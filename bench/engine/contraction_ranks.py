@@ -1,7 +1,8 @@
-"""One contraction over several ranks: CPU time of each, started by `tensornetwork`.
+"""One contraction over several ranks: the CPU time of each; `tensornetwork` starts it.
 
-The expectation value of one edge of QAOA with p = 4 on 32 qubits, whose light cone has nearly all
-of them. As a program it is one of the ranks, with the path of the file that the first one writes.
+The contraction is the expectation value of one edge of QAOA with p = 4 on 32 qubits, whose light
+cone contains nearly all of them. Run as a program, the module is one of the ranks; its argument is
+the path of the file that rank 0 writes.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ WAIT_S = 900.0
 
 
 class RanksRun(msgspec.Struct, frozen=True):
-    """One run."""
+    """Result of one run."""
 
     value: float
-    cpu_s: list[float]  # of each rank's contractions; searches for paths and MPI left out
+    cpu_s: list[float]  # contractions of each rank, without path searches and MPI
     remark: str
 
 
 def over_ranks(ranks: int) -> RanksRun:
-    """The contraction over so many ranks of one thread."""
+    """Run the contraction over this number of ranks with one thread each."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run.json"
         argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
@@ -45,7 +46,7 @@ def over_ranks(ranks: int) -> RanksRun:
 
 
 def main() -> None:
-    """Run one of the ranks."""
+    """Run one rank."""
     from mpi4py import MPI
 
     from simulators.compiler import warmup

@@ -1,8 +1,8 @@
 """One circuit over 1, 2, 4 ranks of one thread each, and a model of more nodes.
 
 Strong scaling: the same circuit over more ranks. Weak scaling: one more qubit with twice the ranks.
-What is sent must be what the plan predicts; the counts must be the same whatever the ranks. The
-model is described in `network_model`; it is printed and drawn.
+The bytes sent must equal those the plan predicts; the counts must not depend on the number of
+ranks. The model is described in `network_model`; it is printed and drawn.
 
     python -m bench run distributed [--bandwidth GB/S] [--latency US] [--plot FILE]
 """
@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 from ranked import environment, mpirun
 
 STRONG = 24  # qubits
-WEAK = 22  # of one rank
+WEAK = 22  # qubits of one rank
 CIRCUITS = ("qft", "ansatz", "volume")
 GOAL_CIRCUITS = ("ansatz", "volume")
 RANKS = (1, 2, 4)
-AER_MPI_S = {"qft": 4.35, "ansatz": 3.62}  # 24 qubits on 2 ranks of one thread, once measured
+AER_MPI_S = {"qft": 4.35, "ansatz": 3.62}  # measured once: 24 qubits on 2 ranks of one thread
 ROUNDS = 5
 WAIT_S = 900.0
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,8 @@ def run(options: Namespace) -> Report:
 def started(
     name: str, num_qubits: int, ranks: int, rounds: int = ROUNDS, *, seed: int = 1, layers: int = 0
 ) -> tuple[Runs, Round]:
-    """A circuit over so many ranks: all rounds, and the one of the median wall."""
+    """Run a circuit over this number of ranks; return all rounds and the round of median wall
+    time."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "runs.json"
         argv = [str(mpirun()), "-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
@@ -71,7 +72,7 @@ def started(
 
 
 def _measure(report: Report) -> float:
-    """Both ways of scaling; seconds that one thread takes for an amplitude in a pass."""
+    """Measure strong and weak scaling; return the CPU seconds of one pass per amplitude."""
     cores, seed = len(os.sched_getaffinity(0)), time.time_ns() & 0xFFFFFFFF
     print(f"strong scaling, {STRONG} qubits, 1,024 shots; medians of {ROUNDS}; {cores} cores")
     _head()

@@ -1,6 +1,6 @@
-"""One of the ranks that `distributed` starts, with its settings as JSON.
+"""One of the ranks that `distributed` starts; its argument is its settings as JSON.
 
-It runs a wide circuit with the other ranks, round after round; the first rank writes the results.
+The ranks run a wide circuit together, round after round; rank 0 writes the results.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SHOTS = 1_024
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What every rank runs."""
+    """Settings of all ranks."""
 
     name: str
     qubits: int
     rounds: int
     seed: int
-    layers: int  # of an ansatz; 0: as it is
+    layers: int  # layers of an ansatz; 0: all layers
     out: str
 
 
@@ -41,18 +41,18 @@ class Round(msgspec.Struct, frozen=True):
     """One run over all ranks."""
 
     wall_s: float
-    cpu_s: float  # of all ranks; without what MPI used
-    exchange_s: float  # the longest of any rank
+    cpu_s: float  # sum over all ranks, without the time spent in MPI
+    exchange_s: float  # maximum over the ranks
     passes: int
     exchanges: int
-    planned_bytes: int  # to be sent by all ranks together
+    planned_bytes: int  # bytes that all ranks together are planned to send
     sent_bytes: int
-    digest: int  # of the counts
-    peak_bytes: int  # of the memory of all ranks together
+    digest: int  # CRC-32 of the counts
+    peak_bytes: int  # sum of the peak memory of all ranks
 
 
 class Runs(msgspec.Struct, frozen=True):
-    """What one start of the ranks came to."""
+    """All rounds of one start of the ranks."""
 
     name: str
     num_qubits: int
@@ -86,7 +86,7 @@ def main() -> None:
         longest = np.array([wall_s, traffic.exchange_s])
         comm.Allreduce(MPI.IN_PLACE, sums, MPI.SUM)
         comm.Allreduce(MPI.IN_PLACE, longest, MPI.MAX)
-        if result is not None and (number or not options.rounds):  # the first loads what there is
+        if result is not None and (number or not options.rounds):  # round 0 loads kernels
             rounds.append(
                 Round(
                     float(longest[0]),
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Circuit:
-    """One of the wide circuits, all qubits measured; `layers`: of an ansatz, 0: as it is."""
+    """Return a wide circuit with all qubits measured; `layers`: layers of an ansatz, 0: all."""
     arrays = Arrays(num_qubits, num_qubits)
     for gate, qubits, angles in wide_circuit(name, num_qubits, seed):
         arrays.add(gate, list(qubits), (), list(angles))
@@ -119,12 +119,13 @@ def circuit_of(name: str, num_qubits: int, seed: int, layers: int = 0) -> Circui
 
 
 def _is_over(arrays: Arrays, num_qubits: int, layers: int) -> bool:
-    """One layer: ry on each qubit, and the ladder."""
+    """Return whether the gates fill the layers; a layer is ry on each qubit and the ladder of
+    cx."""
     return len(arrays.ops) == layers * (2 * num_qubits - 1)
 
 
 def _peak_bytes() -> int:
-    """The most memory this process has ever held."""
+    """Return the peak memory of this process in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])

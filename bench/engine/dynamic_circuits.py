@@ -1,14 +1,15 @@
 """Small dynamic circuits with hundreds of branches, compared with Aer.
 
-Random circuits of 2, 3 and 6 qubits: loops over rotations, entangling gates, measurements in the
-middle, resets, and gates under conditions, so that nearly every history of outcomes leads to a
-state of its own. 1,000 shots. Ours is a worker's task, packed Program in, packed counts out, the
-structure seen for the first time; Aer runs each shot on its own, one thread, its circuit built
-before the clock starts. Both run in turns; medians of the rounds. Judged is the slowest circuit.
+Random circuits of 2, 3 and 6 qubits contain loops over rotations, entangling gates, mid-circuit
+measurements, resets and conditional gates, so that nearly every history of outcomes leads to a
+state of its own. They run with 1,000 shots. Ours is a worker's task: packed Program in, packed
+counts out, the structure seen for the first time. Aer runs each shot on its own with one thread;
+its circuit is built before the clock starts. The two take turns; times are medians of the rounds.
+The slowest circuit is judged.
 
     python -m bench run dynamic_circuits [--rounds 5] [--circuits 5] [--files FOLDER] [--cpu]
 
-`--files`: circuits in files are measured too. `--cpu`: CPU seconds instead of the wall clock's.
+`--files`: also measure the circuits in this folder. `--cpu`: CPU seconds instead of wall time.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def run(options: Namespace) -> Report:
     ours = WorkerTask(1, shots=SHOTS, all_kernels=True)
     label = f"dynamic circuits with many branches: {SHOTS} shots, seed {options.seed}, ms"
     report = Report("dynamic_circuits", label)
-    ours.run(load(random_circuit(2, options.seed - 1)).packed)  # loads what a worker has loaded
+    ours.run(load(random_circuit(2, options.seed - 1)).packed)  # load the kernels
     aer = aer_peer.simulator() if installed("qiskit_aer") else None
     for width in WIDTHS:
         times: list[float] = []
@@ -70,7 +71,7 @@ def run(options: Namespace) -> Report:
             times.append(statistics.median(took[0]))
             theirs.append(statistics.median(took[1]) if took[1] else float("nan"))
             branches.append(ours.branches())
-        print(f"{width} qubits, branches {branches}: {_shown(times)}; Aer {_shown(theirs)}")
+        print(f"{width} qubits, branches {branches}: {_ms_text(times)}; Aer {_ms_text(theirs)}")
         report.at_most("circuit_ms", 1e3 * max(times), f"{width} qubits, slowest circuit")
     for path in sorted(options.files.iterdir()) if options.files else ():
         try:
@@ -87,7 +88,7 @@ def run(options: Namespace) -> Report:
 
 
 def random_circuit(num_qubits: int, seed: int) -> QuantumCircuit:
-    """A random circuit with loops, measurements, resets and conditions."""
+    """Return a random circuit with loops, measurements, resets and conditional gates."""
     random = np.random.default_rng(seed)
     bits = ClassicalRegister(num_qubits, "c")
     circuit = QuantumCircuit(QuantumRegister(num_qubits, "q"), bits)
@@ -114,7 +115,7 @@ def random_circuit(num_qubits: int, seed: int) -> QuantumCircuit:
     return circuit
 
 
-def _shown(seconds: list[float]) -> str:
+def _ms_text(seconds: list[float]) -> str:
     return "/".join(f"{1e3 * each:.1f}" for each in seconds)
 
 

@@ -1,16 +1,17 @@
 """First run of a circuit's structure, compared with a run whose plan is cached.
 
-Random circuits of 14 qubits and 400 to 500 gates, and of 10 qubits and 1,250 gates, from gates that
-a user writes (`any`) and from a native basis (`native`); every circuit has a structure of its own.
-Ours is a worker's task, packed Program in, packed counts out, 1,024 shots; the same task again has
-the plan that was kept. qulacs runs in the same rounds, its circuit built before the clock starts.
-Then the whole path through a running environment, from a new QuantumCircuit to the dict of counts,
-and of that what the client, the service and the engine each take of the processor. One thread
-each; medians over the circuits. A first round, not counted, loads what a process loads once.
+Random circuits of 14 qubits with 400 to 500 gates, and of 10 qubits with 1,250 gates, consist of
+gates that a user writes (`any`) or of a native basis (`native`); every circuit has a structure of
+its own. Ours is a worker's task: packed Program in, packed counts out, 1,024 shots; the same task
+is run again with the cached plan. qulacs runs in the same rounds; its circuit is built before the
+clock starts. Then the whole path through a running environment is timed, from a new QuantumCircuit
+to the dict of counts, together with the CPU time of packing in the client and of admission in the
+service. Everything uses one thread; times are medians over the circuits. A first round, which is
+not counted, loads kernels.
 
     python -m bench run first_run [--circuits 25] [--cpu] [--without path]
 
-`--cpu`: CPU seconds instead of the wall clock's, for the engine's part.
+`--cpu`: CPU seconds instead of wall time, for the engine's part.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def _engine(
 
 
 def _path(report: Report, options: Namespace) -> None:
-    """From a new QuantumCircuit to the dict of counts."""
+    """Time the whole path, from a new QuantumCircuit to the dict of counts."""
     with simenv.local(workers=1) as client:
         for num_qubits, gates, precision in SIZES:
             for kind in KINDS:
@@ -122,7 +123,7 @@ def _path(report: Report, options: Namespace) -> None:
                     circuit = measured(num_qubits, random_gates(kind, num_qubits, gates, seed))
                     own[0].append(timed_s(lambda c=circuit: load(c), time.thread_time))
                     program = decode_program(load(circuit).packed)
-                    own[1].append(timed_s(lambda p=program: _admitted(p), time.thread_time))
+                    own[1].append(timed_s(lambda p=program: _admission_checks(p), time.thread_time))
                     for turn in (0, 1):
                         begin = time.perf_counter()
                         result = client.run(circuit, shots=SHOTS, seed=turn, precision=precision)
@@ -140,15 +141,15 @@ def _path(report: Report, options: Namespace) -> None:
                     report.at_most("path_10_ms", cold, f"whole path, {label}, first")
 
 
-def _admitted(program: Any) -> object:
-    """What the service looks at."""
+def _admission_checks(program: Any) -> object:
+    """Validate and profile a program, as the service does on admission."""
     circuit = Circuit.from_program(program)
     assert validation_error(circuit) == ""
     return profile(circuit, ("counts",), ())
 
 
 def random_gates(kind: str, num_qubits: int, gates: int, seed: int) -> list[Gate]:
-    """Gates of that kind on random qubits."""
+    """Return gates of that kind on random qubits."""
     random = np.random.default_rng(seed)
     params = _ANY if kind == "any" else _NATIVE
     names = list(params)

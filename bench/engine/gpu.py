@@ -1,8 +1,9 @@
 """The engine gpu on one GPU: bandwidth of sweeps, seconds of wide circuits, batches of bindings.
 
-The ceiling comes first, a copy within the device's memory. Times are of gates alone, from |0...0>,
-median of five after a first run, planning apart. Goals are those of an H200; another GPU misses or
-meets them by its bandwidth. `--host` is a dry run by g++ on the processor, without verdicts.
+The ceiling is measured first: a copy within the device's memory. Times are of the gates alone, from
+|0...0>: the median of five runs after a first one, without planning. Goals are those of an H200;
+whether another GPU meets them depends on its bandwidth. `--host` is a dry run by g++ on the
+processor, without verdicts.
 
     python -m bench run gpu [--host]
 """
@@ -80,7 +81,7 @@ def run(options: Namespace) -> Report:
 
 
 def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None:
-    """Resources of the kernels, compiled without a GPU."""
+    """Report the resources of the kernels, which are compiled without a GPU."""
     keys = ("registers", "stack_bytes", "spilled_bytes")
     nvrtc = load_nvrtc()
     if nvrtc is None:
@@ -100,7 +101,7 @@ def _kernels(report: Report, architectures: tuple[tuple[int, int], ...]) -> None
 def _wide(
     bench: _Bench, report: Report, host: bool, case: tuple[str, int, str], copy_rate: float
 ) -> None:
-    """Print a wide circuit, and judge it where it has a goal."""
+    """Print the figures of a wide circuit; judge it where it has a goal."""
     kind, n, precision = case
     spent, planned_s, moved = bench.gate_seconds(kind, n, precision)
     share = moved / spent / copy_rate
@@ -147,12 +148,13 @@ class _Bench:
         return statistics.median(results[1:])
 
     def copy_rate(self, count: int) -> float:
-        """Bytes a second, read and written."""
+        """Return the bytes per second of a copy, read and written."""
         original, target = (self.device.empty(count, np.complex128) for _ in range(2))
         return 32 * count / self._seconds(lambda: self.device.copy(original, target))
 
     def gate_seconds(self, kind: str, n: int, precision: str) -> tuple[float, float, float]:
-        """Seconds of all gates, of planning, and the bytes that sweeps read and write."""
+        """Return the seconds of all gates and of planning, and the bytes that sweeps read and
+        write."""
         packed = load(measured(n, wide_circuit(kind, n, 1))).packed
         circuit = Circuit.from_program(decode_program(packed))
         options = RunOptions(precision=precision)
@@ -177,7 +179,7 @@ class _Bench:
         return self._seconds(work), planned_s, 2.0 * size * amplitudes
 
     def batch_seconds(self, n: int, rows: int) -> float:
-        """Seconds of many bindings of one circuit, counts included."""
+        """Return the seconds of many bindings of one circuit, including their counts."""
         circuit = Circuit.from_program(
             decode_program(load(built(n, gates(n, BATCH_GATES, 1))).packed)
         )

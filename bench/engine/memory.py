@@ -1,7 +1,7 @@
 """Peak memory of a state that fills the machine: 30 qubits, 16 GiB, over 4 ranks.
 
-The Fourier transform and one layer of an ansatz run to their end and are sampled. What counts is
-the most memory that all ranks together ever held. It is not begun where memory is short.
+The Fourier transform and one layer of an ansatz run to their end and are sampled. The figure is the
+sum of the peak memory of all ranks. The run does not start where memory is short.
 
     python -m bench run memory [--qubits 30] [--ranks 4]
 """
@@ -16,7 +16,7 @@ from bench.harness.options import Option
 from bench.harness.report import Report
 
 RUNS = (("qft", 0), ("ansatz", 1))
-SPARE_BYTES = 5 * 2**29  # beside the state: buffers, libraries, and the rest of the machine
+SPARE_BYTES = 5 * 2**29  # for buffers, libraries and other processes
 OPTIONS = (
     Option("--qubits", type=int, default=30, quick=24),
     Option("--ranks", type=int, default=4),

@@ -1,13 +1,13 @@
 """Circuits in native bases of devices: first run and later runs, compared with four libraries.
 
-Circuits of 300 to 3,000 gates that Qiskit's transpiler made for superconducting qubits (rz, sx, x
-with cz or ecr, neighbours in a line) or trapped ions (r or rx, ry, rz with rzz or rxx), at levels 0
-to 3; 1,024 shots. Ours is the whole path through a running environment, from a QuantumCircuit to
-the dict of counts: the first run of a circuit and the median of later ones. Also the engine alone:
-a worker's task, its plan made inside the clock. The libraries' circuits are converted, and
-optimised where the library has an optimizer, before the clock starts. Of all variants the quickest
-on each circuit counts. Figures are medians of the ratios over all circuits of a width; the worst
-is printed too.
+Qiskit's transpiler made the circuits of 300 to 3,000 gates, at levels 0 to 3, for superconducting
+qubits (rz, sx, x with cz or ecr, neighbours in a line) or trapped ions (r or rx, ry, rz with rzz or
+rxx); they run with 1,024 shots. Ours is the whole path through a running environment, from a
+QuantumCircuit to the dict of counts: the first run of a circuit and the median of later ones. The
+engine alone is timed too: a worker's task, its plan made while the clock runs. The libraries'
+circuits are converted before the clock starts, and optimised where the library has an optimizer.
+The fastest variant on each circuit counts. Figures are medians of the ratios over all circuits of a
+width; the worst ratio is printed too.
 
     python -m bench run native_basis [--qubits 10,13,16,20,22] [--circuits 8] [--cpu]
 
@@ -37,7 +37,7 @@ from bench.peers.simenv_engine import Environment, WorkerTask
 
 PRECISIONS = ("f64", "f32")
 NARROW, WIDE = 13, 20  # the widest circuits of the first two goals
-Times = dict[str, float]  # of a variant, or of ours: "path f64 first", in seconds
+Times = dict[str, float]  # seconds by variant; ours: "path f64 first"
 OPTIONS = (
     Option("--qubits", default="10,12,13,14,16,18,20,22", quick="10,13,16"),
     Option("--circuits", type=int, default=8, quick=3),
@@ -61,12 +61,12 @@ def run(options: Namespace) -> Report:
     peers = _peers(options)
     try:
         for width in map(int, options.qubits.split(",")):
-            # What a process loads once: not on the clock.
-            _measured(peers, native_circuit(width, options.seed - 1, min_gates, max_gates), options)
+            # Loading that happens once in a process is not timed.
+            _measure(peers, native_circuit(width, options.seed - 1, min_gates, max_gates), options)
             ratios: dict[str, list[float]] = {}
             for number in range(options.circuits):
                 circuit = native_circuit(width, options.seed + number, min_gates, max_gates)
-                result = _measured(peers, circuit, options)
+                result = _measure(peers, circuit, options)
                 for name, ratio in _ratios(circuit, result).items():
                     ratios.setdefault(name, []).append(ratio)
             _judge(report, width, ratios, path=not options.cpu)
@@ -77,7 +77,7 @@ def run(options: Namespace) -> Report:
 
 
 def _peers(options: Namespace) -> list[IsolatedPeer]:
-    """Start ours and all variants of the libraries that are installed; print the others."""
+    """Start ours and all variants of the libraries that are installed; print those left out."""
     variants: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("engine f64", WorkerTask, ("double",)),
         ("engine f32", WorkerTask, ("single",)),
@@ -107,8 +107,8 @@ def _peers(options: Namespace) -> list[IsolatedPeer]:
     return peers
 
 
-def _measured(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namespace) -> Times:
-    """Seconds of each peer on one circuit."""
+def _measure(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namespace) -> Times:
+    """Return the seconds of each peer on one circuit."""
     entries: Times = {}
     means: dict[str, Any] = {}
     for peer in peers:
@@ -123,7 +123,7 @@ def _measured(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namesp
             print(f"left out from here: {peer.name}: {peer.problem}")
             continue
         means[peer.name] = np.array(peer.correlations())
-        if is_engine:  # its first call may load kernels; `run` plans in each call
+        if is_engine:  # the first call may load kernels; `run` plans in each call
             first = peer.times(rounds, options.cap * rounds, cpu=options.cpu)
         if is_engine or peer.name.startswith("path"):
             entries[f"{peer.name} first"] = statistics.median(first)
@@ -138,7 +138,7 @@ def _measured(peers: list[IsolatedPeer], circuit: NativeCircuit, options: Namesp
 
 
 def _ratios(circuit: NativeCircuit, times: Times) -> Times:
-    """Ours of the best variant of each precision; prints the circuit's line."""
+    """Return the ratios of our times to the best variant of each precision; print the times."""
     ratios: Times = {}
     cells = []
     for precision in PRECISIONS:

@@ -1,9 +1,10 @@
-"""What a circuit over many nodes would take: a model, not a measurement.
+"""Model of one circuit over many nodes; nothing in it is measured on a network.
 
-The passes and exchanges are those of the real plan. A pass takes what it took here for each
-amplitude, a node being no faster than one thread of this machine; an exchange takes what the rank
-that sends most has to send, at the network's speed, nothing overlapped; each message and each
-meeting take their latency. Left out: noise, contention, ranks that share a node's memory.
+The passes and exchanges are those of the real plan. A pass takes the measured time per amplitude,
+with each node as fast as one thread of this machine. An exchange takes the time in which the rank
+that sends most sends its bytes at the network's bandwidth, without overlap. Each message and each
+synchronisation adds one latency. The model leaves out noise, contention, and ranks that share a
+node's memory.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from simulators.statevector.plan import ProgramCache
 from simulators.statevector.planning.tables import SweepTable
 
 STRONG = 36  # qubits: 1 TiB
-WEAK = 30  # of one node: 16 GiB
-MOST = 10  # nodes, as a power of two
+WEAK = 30  # qubits of one node: 16 GiB
+MOST = 10  # log2 of the largest number of nodes
 CIRCUITS = ("qft", "ansatz", "volume")
-BYTES = 16  # of an amplitude
-CHUNK_BYTES = 2**20  # of a message
+BYTES = 16  # bytes of an amplitude
+CHUNK_BYTES = 2**20  # bytes of a message
 MEETINGS_A_PASS = 1
 
 
 class Network(msgspec.Struct, frozen=True):
-    """One link of each node, both ways at once."""
+    """Link of each node, full duplex."""
 
-    bandwidth: float  # bytes a second
-    latency_s: float  # of a message
+    bandwidth: float  # bytes per second
+    latency_s: float  # seconds of a message
 
 
 class Guess(msgspec.Struct, frozen=True):
-    """Seconds of one circuit on so many nodes."""
+    """Predicted seconds of one circuit on a number of nodes."""
 
     nodes: int
     passes_s: float
@@ -46,12 +47,12 @@ class Guess(msgspec.Struct, frozen=True):
 
     @property
     def seconds(self) -> float:
-        """All together."""
+        """Total of passes, exchanges and latency in seconds."""
         return self.passes_s + self.exchange_s + self.latency_s
 
 
 def model(network: Network, amplitude_s: float, plot: Path) -> None:
-    """Both ways of scaling, printed and drawn."""
+    """Print and draw the model of strong and weak scaling."""
     print(
         f"\na MODEL, not a measurement: {amplitude_s * 1e9:.2f} ns an amplitude and pass,"
         f" {network.bandwidth / 1e9:g} GB/s, {network.latency_s * 1e6:g} us"
@@ -71,12 +72,15 @@ def model(network: Network, amplitude_s: float, plot: Path) -> None:
         share = 100 * guesses[-1].exchange_s / guesses[-1].seconds
         print(f"  {name:8s}{kind:7s} nodes {', '.join(cells)}; exchange {share:.0f} % at the end")
     if installed("matplotlib"):
-        _drawn(curves, network, plot)
+        _draw(curves, network, plot)
         print(f"  {plot}")
 
 
 def guess(plan: SweepTable, power: int, network: Network, amplitude_s: float) -> Guess:
-    """A plan on 2**power nodes."""
+    """Return the prediction for a plan on 2**power nodes.
+
+    Raises ValueError if the plan has too few qubits for this number of nodes.
+    """
     nodes = 1 << power
     if ranks_used(plan.num_wires, nodes) != nodes:
         raise ValueError(f"{plan.num_wires} qubits do not take {nodes} nodes")
@@ -100,7 +104,7 @@ def _plan(name: str, num_qubits: int) -> SweepTable:
     return stretch.sweeps
 
 
-def _drawn(curves: dict[tuple[str, str], list[Guess]], network: Network, plot: Path) -> None:
+def _draw(curves: dict[tuple[str, str], list[Guess]], network: Network, plot: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,11 +1,11 @@
-"""Emulated QPUs beside measured counts: calibrated from the data, from snapshots, and by Aer.
+"""Emulated QPUs compared with measured counts: fitted models, snapshots, and Aer's models.
 
-For each data set of real QPUs: the device's snapshot is fitted to the training part, and four
+For each data set of real QPUs, the device's snapshot is fitted to the training part, and four
 models predict all circuits: Aer's model of the snapshot without and with idle noise, our model of
-the snapshot, and the fitted one. Beside them: the ideal circuit, the uniform distribution, the
-ceiling by shot noise, and the hardware against its own repeat. HF is the Hellinger fidelity between
-exact distribution and counts. Test circuits (`splits.json` of the data) are never fitted. A goal is
-met as well where a model is within 0.003 of the ceiling.
+the snapshot, and the fitted one. Their scores are compared with those of the ideal circuit, of the
+uniform distribution, of the ceiling by shot noise, and of the hardware's own repeat. HF is the
+Hellinger fidelity between exact distribution and counts. Test circuits (`splits.json` of the data)
+are never fitted. A goal is also met where a model is within 0.003 of the ceiling.
 
     python -m bench run noise_calibration [--data FOLDER] [--sets lima fez] [--page FILE.html]
         [--scores FILE.json] [--train-only] [--test-only]
@@ -108,7 +108,7 @@ def _section(path: Path, split: dict[str, Any], *, train: bool, test: bool) -> p
         notes.append(f"The fit was refused: {error.message}. The snapshot stands in its place.")
     print(f"  fitted in {time.perf_counter() - begin:.1f} s")
     if fitted is not None:
-        notes += _told(fitted)
+        notes += _fit_notes(fitted)
     print(*(f"  {note}" for note in notes), sep="\n")
     compiler = DeviceCompiler(snapshot)
     aer = NoiseOptions.parse({"recipe": "aer", "idle": False})
@@ -121,7 +121,7 @@ def _section(path: Path, split: dict[str, Any], *, train: bool, test: bool) -> p
     if fitted is not None:
         models[FITTED] = SeriesPredictor(fitted.snapshot, fitted.series)
     if installed("qiskit_aer"):
-        notes.append(_aer_itself(data, compiler, models[AER]))
+        notes.append(_aer_check(data, compiler, models[AER]))
         print(f"  {notes[-1]}")
     judged = data if train else data.part(test=True)
     result = score(judged, models, IdealDistributions(), _note)
@@ -137,7 +137,7 @@ def _note(text: str) -> None:
 
 
 def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
-    """The data with the test part that `splits.json` states, and its bodies."""
+    """Return the data with `is_test` and `body` set according to `splits.json`."""
     test = set(split["test"])
 
     def body(record: CountsRecord) -> str:
@@ -152,8 +152,8 @@ def with_split(data: CountsData, split: dict[str, Any]) -> CountsData:
     return msgspec.structs.replace(data, records=records)
 
 
-def _told(fitted: FittedDevice) -> list[str]:
-    """How a fit came about, in sentences."""
+def _fit_notes(fitted: FittedDevice) -> list[str]:
+    """Return sentences that describe a fit."""
     held = fitted.held_out
     results = [
         f"Base: {fitted.base}. Prior: {fitted.prior.text}. Share of the way from the snapshot:"
@@ -172,8 +172,8 @@ def _told(fitted: FittedDevice) -> list[str]:
     return results
 
 
-def _aer_itself(data: CountsData, compiler: DeviceCompiler, ours: Predictor) -> str:
-    """HF between counts of Aer's own simulator and our distribution by its recipe."""
+def _aer_check(data: CountsData, compiler: DeviceCompiler, ours: Predictor) -> str:
+    """Return a sentence with the HF between counts of Aer's simulator and our form of its model."""
     from qiskit_aer import AerSimulator
     from qiskit_aer.noise import NoiseModel
     from qiskit_ibm_runtime.fake_provider import FakeProviderForBackendV2
@@ -199,26 +199,30 @@ def _aer_itself(data: CountsData, compiler: DeviceCompiler, ours: Predictor) -> 
 
 
 def _goals(report: Report, section: page.Section, *, test: bool) -> float:
-    """Add the goals of one set; returns its median."""
+    """Add the goals of one set; return the set's median HF of the fitted model."""
     part = section.score.part(test=test)
     fitted, limit = part.summary(FITTED), part.summary(CEILING)
     before = part.summary(SNAPSHOT)
     if fitted is None or limit is None or before is None:
         report.not_measured("set_median", section.title, "no circuit could be judged")
         return float("nan")
-    median = _reached(report, "set_median", fitted.median.value, limit.median.value, section.title)
+    median = _add_near_ceiling(
+        report, "set_median", fitted.median.value, limit.median.value, section.title
+    )
     gain = min(fitted.mean.value - before.mean.value, fitted.median.value - before.median.value)
     report.at_least(
         "above_snapshot", gain, f"{section.title}: mean and median HF above the snapshot's, least"
     )
     if "fez" in section.title:
-        _reached(report, "fez_median", fitted.median.value, limit.median.value, "ibm_fez, median")
-        _reached(report, "fez_p10", fitted.p10.value, limit.p10.value, "ibm_fez, p10")
+        _add_near_ceiling(
+            report, "fez_median", fitted.median.value, limit.median.value, "ibm_fez, median"
+        )
+        _add_near_ceiling(report, "fez_p10", fitted.p10.value, limit.p10.value, "ibm_fez, p10")
     return median
 
 
-def _reached(report: Report, key: str, value: float, limit: float, label: str) -> float:
-    """Add a figure; within NEAR_CEILING of the ceiling it has reached its goal."""
+def _add_near_ceiling(report: Report, key: str, value: float, limit: float, label: str) -> float:
+    """Add a figure; a value within NEAR_CEILING of the ceiling meets its goal."""
     near = value >= limit - NEAR_CEILING
     goal = report.goal(key)
     settings = f" ({value:.4f}, ceiling {limit:.4f})" if near and value < goal else ""
@@ -246,7 +250,7 @@ def _write(options: Namespace, sections: list[page.Section], report: Report) -> 
         ]
         page.write(
             options.page,
-            "Noise models beside measured counts",
+            "Noise models compared with measured counts",
             sections,
             (__doc__ or "").split("\n\n")[1:2],
             goals,
@@ -255,7 +259,8 @@ def _write(options: Namespace, sections: list[page.Section], report: Report) -> 
 
 
 def speed_s() -> float:
-    """Seconds of a fit of 60 random circuits on 4 qubits, with the choice of its prior."""
+    """Return the seconds to fit 60 random circuits on 4 qubits, including the choice of the
+    prior."""
     from bench.calibration_data import random_counts
 
     data, snapshot = random_counts(SPEED_CIRCUITS, SPEED_QUBITS)

@@ -1,16 +1,16 @@
-"""Circuits with the noise of a device: trajectories and density matrix, beside Aer's methods.
+"""Circuits with a device's noise: trajectories and density matrix, compared with Aer's methods.
 
-Noise after each gate: depolarizing, .0003 on one qubit and .003 on two ("dep"); and thermal
-relaxation with T1 = T2 = 100 us over 35 and 300 ns beside it ("relax"). Every qubit is measured
-with readout error. Ours is the faster of the engines `statevector` (trajectories) and, up to 12
-qubits, `densitymatrix`; planning is part of it. Aer's are its density matrix (up to 10 qubits), its
-state vector (measured with few shots and scaled by its slope), and its state vector with shot
-branching, which is off by default. Seconds of one thread.
+Noise follows each gate: depolarizing with parameter .0003 on one qubit and .003 on two ("dep"), or
+the same with thermal relaxation in addition, T1 = T2 = 100 us over 35 and 300 ns ("relax"). Every
+qubit is measured with readout error. Ours is the faster of the engines `statevector` (trajectories)
+and, up to 12 qubits, `densitymatrix`, including planning. Aer's methods are its density matrix (up
+to 10 qubits), its state vector (measured with few shots and extrapolated by its slope), and its
+state vector with shot branching, which is off by default. Times are seconds of one thread.
 
     python -m bench run noise_speed [--qubits 5 8 12 16 20] [--circuits ansatz tfim qft]
         [--shots 1000 100000] [--most-s 60]
 
-`--most-s`: what is expected to take longer is left out, and goals that need it are not measured.
+`--most-s`: cases expected to take longer are left out; goals that need them are not measured.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ ONE, TWO = 3e-4, 3e-3  # depolarizing parameters
 RELAXATION_US, ONE_NS, TWO_NS = 100.0, 35.0, 300.0
 P01, P10 = 0.01, 0.02
 DENSITY_QUBITS, AER_DENSITY_QUBITS = 12, 10
-FEW_SHOTS = 8  # Aer's slope: from so many to three times as many
-BRANCHED_QUBITS = 12  # from here on, below it is slower than Aer's default
-CALLS = 5  # of the stages beside the states; the fastest counts
+FEW_SHOTS = 8  # Aer's slope is measured from this number to three times as many
+BRANCHED_QUBITS = 12  # below this width branching is slower than Aer's default
+CALLS = 5  # repetitions of each stage in `_stages`; the fastest counts
 OPTIONS = (
     Option("--qubits", type=int, nargs="+", default=[5, 8, 12, 16, 20], quick=[5, 8]),
     Option("--circuits", nargs="+", default=["ansatz", "tfim", "qft"], quick=["ansatz"]),
@@ -83,7 +83,7 @@ GOALS = {
 
 
 class _Case:
-    """One circuit with noise, for both sides."""
+    """One circuit with noise, for our engines and for Aer."""
 
     def __init__(self, name: str, num_qubits: int, relax: bool, shots: int, most_s: float) -> None:
         self.name, self.num_qubits, self.relax = name, num_qubits, relax
@@ -117,7 +117,7 @@ def _line(case: _Case, worst: dict[str, float], *, aer: bool) -> None:
 
 
 def _ours(case: _Case) -> tuple[float, str]:
-    """Seconds of the faster engine, and its name; not a number where it would take too long."""
+    """Return the seconds and the name of the faster engine; NaN where it would take too long."""
     from simulators import registry
     from simulators.control import RunControl
     from simulators.engine import Request, RunOptions
@@ -133,7 +133,7 @@ def _ours(case: _Case) -> tuple[float, str]:
             engine.run(plan, case.circuit, Request(shots, 1), RunOptions(), RunControl())
 
         few = min(case.shots, 100)
-        call(few)  # what is loaded and compiled once
+        call(few)  # load and compile kernels
         # Trajectories of more shots share more: an upper bound.
         bound = timed_s(lambda call=call, few=few: call(few), clock) * (
             case.shots / few if name == "statevector" else 1.0
@@ -144,7 +144,7 @@ def _ours(case: _Case) -> tuple[float, str]:
 
 
 def _aer_seconds(case: _Case) -> dict[str, float]:
-    """Seconds of each of Aer's methods that is not expected to take too long."""
+    """Return the seconds of each of Aer's methods that is not expected to take too long."""
     from qiskit_aer import AerSimulator
 
     clock = clock_of(cpu=True)
@@ -199,7 +199,7 @@ def _aer_noise(*, relax: bool) -> Any:
 
 
 def noise_program(circuit: Circuit, *, relax: bool) -> NoiseProgram:
-    """The same noise for our engines."""
+    """Return the noise of Aer's model as a noise program of our engines."""
     from noise_models.channel import depolarizing, relaxation, tensor
     from noise_models.readout import Readout
     from simulators.circuit.noise import NoiseProgram
@@ -227,7 +227,7 @@ def noise_program(circuit: Circuit, *, relax: bool) -> NoiseProgram:
 
 
 def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
-    """The gates, then all qubits measured."""
+    """Return a circuit of the gates with all qubits measured."""
     from simulators.circuit.ir import Circuit
 
     table: dict[tuple[str, int, int, int], int] = {}
@@ -251,7 +251,7 @@ def _circuit(num_qubits: int, gates: list[Gate]) -> Circuit:
 
 
 def _stages(report: Report) -> None:
-    """All that trajectories of 100,000 shots need beside the states."""
+    """Time the stages of trajectories with 100,000 shots apart from the evolution of states."""
     from simulators.circuit.analysis.measurements import measurement_layout
     from simulators.engine import RunOptions
     from simulators.execution.readout import ReadoutStage

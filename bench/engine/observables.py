@@ -1,9 +1,10 @@
 """Expectation values of Pauli sums and their gradients, compared with Aer and Lightning.
 
-20 qubits, complex128. 100 strings of I, X, Y, Z at random after a hardware-efficient ansatz; and
-the gradient of an Ising chain's energy by the 100 angles of such an ansatz, by the adjoint method
-in both. Each in a process of its own with all threads, in turns, new angles each round; medians.
-Ours: `Runner`, packed Program in, packed result out, its plan known as in all but the first of an
+All run on 20 qubits in complex128. The values are those of 100 random strings of I, X, Y, Z after a
+hardware-efficient ansatz. The gradient is that of an Ising chain's energy with respect to the 100
+angles of such an ansatz, by the adjoint method in both libraries. Each library runs in a process of
+its own with all threads; they take turns, with new angles in each round; times are medians. Ours is
+`Runner`: packed Program in, packed result out, its plan cached as in all but the first of an
 optimiser's steps; the libraries' circuits are built before the clock starts.
 
     python -m bench run observables [--rounds 5] [--qubits 20] [--threads 2] [--cpu]
@@ -59,9 +60,9 @@ def run(options: Namespace) -> Report:
                     print(f"left out: {way.name}: {way.problem}")
                     continue
                 if what == "gradient" and way.name == "aer":
-                    continue  # it has none
+                    continue  # Aer has no adjoint gradient
                 took = way.times(1, 300.0, cpu=options.cpu)
-                if turn:  # the first loads and compiles
+                if turn:  # turn 0 loads and compiles
                     times.setdefault((what, way.name), []).extend(took)
                 values = way.call("last")
                 if values is None:

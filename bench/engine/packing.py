@@ -1,9 +1,9 @@
 """Packing a QuantumCircuit into a task's bytes: the compiled walk and the Python walk.
 
-Every circuit is new and packed once a round, by each in turn, since the machine's speed drifts. The
-figures are this thread's own CPU time over `load`: from the circuit in hand to what a task is made
-of. Qiskit's own QPY runs in the same rounds. How long it takes until the compiled walk is there is
-measured in processes of its own.
+Every circuit is new. Each packer packs it once in a round, since the machine's speed drifts. The
+figures are CPU seconds of this thread in `load`, from the QuantumCircuit to the packed Program.
+Qiskit's QPY runs in the same rounds. The time until the compiled walk is ready is measured in fresh
+processes.
 
     python -m bench run packing [--rounds 30]
 """
@@ -87,7 +87,7 @@ def run(options: Namespace) -> Report:
 
 
 def circuit(qubits: int, gates: int, seed: int) -> QuantumCircuit:
-    """Rotations and entangling gates, measured."""
+    """Return a measured circuit of rotations and entangling gates."""
     rng = np.random.default_rng(seed)
     built = QuantumCircuit(qubits, qubits)
     for gate in range(gates):
@@ -107,7 +107,7 @@ def _qpy(source: QuantumCircuit) -> None:
 
 
 def _ready_s() -> float:
-    """Median over fresh processes."""
+    """Return the median time in seconds, over fresh processes, until the compiled walk is ready."""
     command = [sys.executable, "-c", START]
     runs = [subprocess.run(command, capture_output=True, check=True) for _ in range(STARTS)]
     return statistics.median([float(run.stdout) for run in runs])

@@ -1,10 +1,11 @@
 """Random two-qubit unitaries on all pairs: the whole path, compared with qulacs and qsim.
 
-Layers of random pairings, a random matrix on each pair; 1,024 shots, single precision, all threads.
-Ours is the whole path of a new structure through a running environment: from a QuantumCircuit to
-the dict of counts. The libraries begin with the same matrices: they build their own circuit, run it
-and give a dict of counts. All take turns with new circuits each round; medians. qulacs has double
-precision only; qsim's best fusion of 2 and 3 qubits counts.
+A circuit consists of layers of random pairings with a random matrix on each pair; it runs with
+1,024 shots in single precision on all threads. Ours is the whole path of a new structure through a
+running environment: from a QuantumCircuit to the dict of counts. The libraries begin with the same
+matrices: they build their own circuit, run it and return a dict of counts. All take turns, with new
+circuits in each round; times are medians. qulacs has double precision only; for qsim the better of
+fusing 2 and 3 qubits counts.
 
     python -m bench run random_unitaries [--rounds 7] [--qubits 14,18,20] [--layers 12] [--cpu]
 
@@ -67,7 +68,7 @@ def run(options: Namespace) -> Report:
                 if way.problem or not way.prepare(num_qubits, [circuit]):
                     continue
                 result = way.times(1, 300.0, cpu=options.cpu)
-                if turn:  # the first loads what a process loads once
+                if turn:  # turn 0 loads kernels
                     times.setdefault(way.name, []).extend(result)
                 else:
                     means[way.name] = np.array(way.correlations())
@@ -89,7 +90,7 @@ def run(options: Namespace) -> Report:
 
 
 def random_pairs(num_qubits: int, layers: int, seed: int) -> list[Pair]:
-    """A random matrix on each pair of random pairings."""
+    """Return a random matrix on each pair of random pairings."""
     random = np.random.default_rng(seed)
     results = []
     for _ in range(layers):

@@ -1,11 +1,11 @@
 """Many shots of a large state, in units of one sweep through the state.
 
-One run of the engine: all passes of a circuit, then 10^6 shots of the final state, to counts. The
-clock is read after the last pass; a sweep is what the passes took, by how often they went through
-the whole state. Beside it, in the same rounds and by as many threads: all amplitudes read once, and
-read and written once, which is what a sweep that computes nothing cannot do without.
+One run of the engine executes all passes of a circuit, then draws 10^6 shots of the final state as
+counts. The clock is read after the last pass; the time of a sweep is the time of the passes divided
+by the number of sweeps through the whole state. For comparison, all amplitudes are read once, and
+read and written once, in the same rounds by as many threads; no sweep can be faster.
 
-One thread is measured by its CPU time: others may be at work.
+One thread is measured by its CPU time, since other processes may be running.
 
     python -m bench run sampling [--qubits 26] [--shots 1000000] [--circuit ansatz] [--rounds 3]
 """
@@ -35,7 +35,7 @@ SEED = 7
 
 
 class Watched(RunControl):
-    """Remembers when a pass was done last."""
+    """Run control that records the time of the last pass."""
 
     __slots__ = ("_clock", "last_s")
 
@@ -93,7 +93,7 @@ def run(options: Namespace) -> Report:
 
 
 class Runs:
-    """Of one circuit. `sweeps`: how often its passes go through the whole state."""
+    """Runs of one circuit. `sweeps`: number of sweeps through the whole state in its passes."""
 
     def __init__(self, options: Namespace, clock: Clock) -> None:
         self._circuit = circuit_of(options.circuit, options.qubits, SEED)
@@ -106,7 +106,8 @@ class Runs:
         self.sweeps = sum(sweeps(stretch.sweeps) for stretch in stretches)
 
     def __call__(self, shots: int) -> tuple[float, float, int]:
-        """Seconds of the passes, of what comes after them, and outcomes found."""
+        """Return the seconds of the passes and of sampling, and the number of different
+        outcomes."""
         control, request = Watched(self._clock), Request(shots, SEED)
         begin_s = self._clock()
         result = self._engine.run(self._plan, self._circuit, request, self._options, control)
@@ -116,7 +117,8 @@ class Runs:
 
 
 def _memory(options: Namespace, clock: Clock) -> tuple[float, float]:
-    """Seconds to read so many amplitudes once, and to read and write them, by so many threads."""
+    """Return the seconds in which the threads read all amplitudes once, and read and write them
+    once."""
     amplitudes = np.ones(
         2 << options.qubits, np.float64 if options.precision == "double" else np.float32
     )

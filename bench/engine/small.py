@@ -1,10 +1,10 @@
 """One call of the engine for a small circuit, compared with qulacs and Aer.
 
-1,024 shots of 30 gates, a new seed each time, circuits taken in turns so that no branch predictor
-learns one by heart. The peers run in the same rounds, at their best: their circuits are built
-before the clock starts, one thread, and Aer is asked for one circuit and for a hundred at a time;
-all times are those of one circuit.
-Medians of interleaved rounds. Then sweeps inside the engine: bindings a second on one core.
+A call runs 1,024 shots of 30 gates with a new seed; the circuits take turns so that branch
+predictors cannot learn one of them. The peers run in the same rounds in their fastest way: their
+circuits are built before the clock starts, they use one thread, and Aer gets one circuit or a
+hundred at a time. All times are those of one circuit: medians of interleaved rounds. Then sweeps
+inside the engine are measured: bindings per second on one core.
 
     python -m bench run small [--rounds 7]
 """
@@ -39,8 +39,8 @@ from simenv.worker.runner import Runner
 SHOTS = 1_024
 GATES = 30
 WIDTHS = (3, 4, 6, 8, 10, 12)
-CIRCUITS = 16  # taken in turns
-CALLS = 400  # of ours and of qulacs' in a round
+CIRCUITS = 16  # number of circuits that take turns
+CALLS = 400  # calls of our engine and of qulacs in a round
 AER_AT_ONCE = "aer, 100 at once"
 SWEEPS = ((4, 3, 4_096), (8, 4, 2_048))  # qubits, layers, bindings
 Calls = dict[str, Callable[[], object]]
@@ -78,7 +78,7 @@ def run(options: Namespace) -> Report:
 
 
 def _rounds(calls: Calls, rounds: int) -> Iterator[tuple[str, list[float]]]:
-    """Of each call, the median of every round in us."""
+    """Return the median time of each call in each round, in microseconds."""
     entries: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
@@ -93,12 +93,12 @@ def _rounds(calls: Calls, rounds: int) -> Iterator[tuple[str, list[float]]]:
     return iter((name, times[1:]) for name, times in entries.items())  # the first round warms up
 
 
-def _made(num_qubits: int) -> list[list[Gate]]:
+def _gate_lists(num_qubits: int) -> list[list[Gate]]:
     return [gates(num_qubits, GATES, seed) for seed in range(CIRCUITS)]
 
 
 def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
-    created = [load(built(num_qubits, gates)).packed for gates in _made(num_qubits)]
+    created = [load(built(num_qubits, gates)).packed for gates in _gate_lists(num_qubits)]
     programs, seeds = itertools.cycle(created), itertools.count(1)
 
     def call() -> object:
@@ -109,9 +109,9 @@ def _ours(runner: Runner, num_qubits: int) -> Callable[[], object]:
 
 
 def _peers(num_qubits: int) -> Calls:
-    """Those that are installed."""
+    """Return the calls of the peers that are installed."""
     entries: Calls = {}
-    created = _made(num_qubits)
+    created = _gate_lists(num_qubits)
     if installed("qulacs"):
         entries["qulacs"] = _qulacs(num_qubits, created)
     if installed("qiskit_aer"):
@@ -150,7 +150,8 @@ def _aer(num_qubits: int, gate_lists: list[list[Gate]]) -> Calls:
 
 
 def _sweep(runner: Runner, num_qubits: int, layers: int, rows: int) -> Callable[[], object]:
-    """Layers of ry and a chain of cx, all angles free: one task of so many rows."""
+    """Return a call of one task of `rows` bindings: layers of ry and chains of cx, all angles
+    free."""
     circuit = n_local(num_qubits, "ry", "cx", "linear", reps=layers, skip_final_rotation_layer=True)
     circuit.measure_all()
     loaded = load(circuit)

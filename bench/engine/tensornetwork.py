@@ -1,14 +1,15 @@
 """Tensor networks: matrix product states compared with Aer's, contraction compared with quimb.
 
-Chains: GHZ, Trotter steps of an Ising chain in a transverse field, and brickwork of random gates.
-Ours is a worker's task, packed Program in, packed counts out; Aer's circuit is built before the
-clock starts. Both have the same cutoff and run in turns, one thread; medians of the rounds, the
-long chain (50 steps at a cutoff of 1e-10, minutes for Aer) once. Contraction: QAOA of p = 1 on a
-graph of degree 3, through a service of one worker. Last, a contraction whose slices 4 ranks share.
+The chains are GHZ, Trotter steps of an Ising chain in a transverse field, and brickwork of random
+gates. Ours is a worker's task: packed Program in, packed counts out; Aer's circuit is built before
+the clock starts. Both use the same cutoff and one thread, and take turns; times are medians of the
+rounds. The long chain (50 steps at a cutoff of 1e-10, minutes for Aer) runs once. Contraction is
+measured on QAOA of p = 1 on a graph of degree 3, through a service of one worker. Last comes a
+contraction whose slices are shared by 4 ranks.
 
     python -m bench run tensornetwork [--rounds 5] [--no-long] [--no-chains] [--no-ranks]
 
-Shares are of CPU seconds, which a busy machine can measure; whole paths are the wall's.
+Ratios are of CPU seconds, which can be measured on a busy machine; whole paths are wall time.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ from simulators.engine import PauliSum
 from simulators.simulate import simulate
 
 SHOTS = 1_000
-PAIRS = 10  # of neighbours whose values are compared
-BOND = 512  # nothing is cut off but by the cutoff
+PAIRS = 10  # pairs of neighbours whose values are compared
+BOND = 512  # large enough that only the cutoff truncates
 QUBITS, DEGREE, GAMMA, BETA = 40, 3, 0.6, 0.4
 RANKS = 4
 OPTIONS = (
@@ -58,7 +59,7 @@ OPTIONS = (
 
 
 class Case(msgspec.Struct, frozen=True):
-    """One chain."""
+    """One chain circuit and its cutoff."""
 
     name: str
     num_qubits: int
@@ -92,7 +93,7 @@ def run(options: Namespace) -> Report:
 
 
 def cases(seed: int) -> Iterator[Case]:
-    """The chains."""
+    """Yield the chains."""
     yield Case("GHZ, 60 qubits", 60, ghz(60), 1e-16)
     yield Case("TFIM, 100 qubits, 10 steps", 100, tfim(100, 10), 1e-14)
     for depth in (8, 10, 12):
@@ -102,12 +103,13 @@ def cases(seed: int) -> Iterator[Case]:
 
 
 def ghz(num_qubits: int) -> list[Gate]:
-    """A GHZ state."""
+    """Return the gates of a GHZ state."""
     return [("h", (0,), ()), *(("cx", (k, k + 1), ()) for k in range(num_qubits - 1))]
 
 
 def tfim(num_qubits: int, steps: int) -> list[Gate]:
-    """First-order Trotter steps of an Ising chain in a transverse field, J = h = 1, dt = 0.1."""
+    """Return first-order Trotter steps of an Ising chain in a transverse field, J = h = 1, dt =
+    0.1."""
     results: list[Gate] = []
     for _ in range(steps):
         for first in (0, 1):
@@ -117,7 +119,7 @@ def tfim(num_qubits: int, steps: int) -> list[Gate]:
 
 
 def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
-    """Random gates on each qubit, then CZ on every second pair of neighbours."""
+    """Return layers of random gates on each qubit, then CZ on every second pair of neighbours."""
     random = np.random.default_rng(seed)
     results: list[Gate] = []
     for layer in range(depth):
@@ -128,7 +130,7 @@ def brickwork(num_qubits: int, depth: int, seed: int) -> list[Gate]:
 
 
 def qaoa(num_qubits: int, seed: int) -> tuple[list[Gate], list[tuple[int, int]]]:
-    """One layer on a random graph of degree 3, and its edges."""
+    """Return one layer of QAOA on a random graph of degree 3, and the graph's edges."""
     graph = networkx.random_regular_graph(DEGREE, num_qubits, seed=seed)
     edges = [(min(edge), max(edge)) for edge in graph.edges]
     gates: list[Gate] = [("h", (k,), ()) for k in range(num_qubits)]
@@ -138,7 +140,7 @@ def qaoa(num_qubits: int, seed: int) -> tuple[list[Gate], list[tuple[int, int]]]
 
 
 def _chain(report: Report, case: Case, rounds: int) -> None:
-    """Shots and values of one chain, ours and Aer's."""
+    """Measure shots and expectation values of one chain with our engine and with Aer."""
     from qiskit_aer import AerSimulator
 
     aer = AerSimulator(
@@ -151,12 +153,12 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
     circuit = measured(case.num_qubits, case.gates)
     packed = load(circuit).packed
     ours, theirs = _in_turns(
-        rounds, lambda: worker.run(packed), lambda: _succeeded(aer.run(circuit, shots=SHOTS))
+        rounds, lambda: worker.run(packed), lambda: _check_success(aer.run(circuit, shots=SHOTS))
     )
     print(f"{case.name}: ours {ours:.4f}, Aer {theirs:.4f}")
     report.at_most("shots_of_aer", ours / theirs, f"{case.name}: 1,000 shots, share of Aer")
     if case.long:
-        return  # two hours for Aer's values; both cut off 1e-10
+        return  # Aer's values would take two hours
     bare = QuantumCircuit(case.num_qubits)
     bare.compose(
         circuit.remove_final_measurements(inplace=False), range(case.num_qubits), inplace=True
@@ -178,7 +180,7 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
         )  # fmt: skip
 
     def aer_values() -> None:
-        entries["aer"] = _succeeded(aer.run(asked, shots=1))
+        entries["aer"] = _check_success(aer.run(asked, shots=1))
 
     ours, theirs = _in_turns(rounds, our_values, aer_values)
     values = np.frombuffer(entries["ours"].expectations).reshape(-1, 2)[:, 0]
@@ -189,7 +191,7 @@ def _chain(report: Report, case: Case, rounds: int) -> None:
 
 
 def _qaoa(report: Report, rounds: int, seed: int) -> None:
-    """Shots and values of all edges, through a service."""
+    """Measure shots and expectation values of all edges, through a service."""
     gates, edges = qaoa(QUBITS, seed)
     circuit = measured(QUBITS, gates)
     bare = circuit.remove_final_measurements(inplace=False)
@@ -199,7 +201,7 @@ def _qaoa(report: Report, rounds: int, seed: int) -> None:
     with simenv.local(workers=1) as env:
         shots_s, values_s = [], []
         result = None
-        for number in range(rounds + 1):  # the first one loads the library
+        for number in range(rounds + 1):  # round 0 loads the library
             begin_s = time.perf_counter()
             task = env.submit(circuit, shots=SHOTS, seed=number, engine="contraction")
             result = task.result()
@@ -251,7 +253,7 @@ def _circuit(circuit: QuantumCircuit) -> Circuit:
 def _in_turns(
     rounds: int, ours: Callable[[], object], theirs: Callable[[], object]
 ) -> tuple[float, float]:
-    """Median CPU seconds of each, after one call of ours that loads what it needs."""
+    """Return the median CPU seconds of both calls, after one call of ours that loads kernels."""
     if rounds > 1:
         ours()
     times = [
@@ -262,7 +264,7 @@ def _in_turns(
     return our_s, their_s
 
 
-def _succeeded(job: Any) -> Any:
+def _check_success(job: Any) -> Any:
     result = job.result()
     if not result.success:
         raise SystemExit(f"Aer: {result.status}")

@@ -1,8 +1,8 @@
 """Cost of each tile operation on a large state, in milliseconds for the whole state.
 
-Passes with so many operations of one kind, and without any, in turns; medians. The bandwidth of
-memory is measured in the same rounds: all numbers of the state read and written once, by as many
-threads.
+Passes with a few operations of one kind, and passes without any, take turns; times are medians. The
+bandwidth of memory is measured in the same rounds: all numbers of the state are read and written
+once, by as many threads.
 
     python -m bench run tiles [--qubits 24] [--threads 2] [--rounds 7] [--precision double]
 """
@@ -22,7 +22,7 @@ from bench.harness.report import Report
 from bench.harness.timing import clock_of
 from simulators.control import RunControl, ThreadPool
 
-COPIES = 4  # of an operation in one pass
+COPIES = 4  # copies of an operation in one pass
 WIDTHS = {"double": 14, "single": 15}
 OPTIONS = (
     Option("--qubits", type=int, default=24, quick=20),
@@ -50,7 +50,7 @@ def run(options: Namespace) -> Report:
                 call()
                 times[name].append(1e3 * (clock() - begin))
     entries = {name: statistics.median(each) for name, each in times.items()}
-    size = (32 if options.precision == "double" else 16) << options.qubits  # read and written
+    size = (32 if options.precision == "double" else 16) << options.qubits  # bytes read and written
     size_words = f"{options.qubits} qubits, {options.precision}"
     print(f"{size_words}, width {width}, {options.threads} threads, ms")
     for name, taken in entries.items():
@@ -90,7 +90,7 @@ def _calls(
         row = [fields.get(name, 0) for name in ("kind", "a", "b", "c", "mask", "value", "other")]
         row += [0, 0, 0, 0, 0, fields.get("terms", 0)]
         copies = COPIES if fields else 0
-        # One row put in its own place: nothing, but no tile is left out because of that.
+        # The permutation is the identity; it keeps a pass from leaving out tiles.
         nothing = [s.PERMUTE_ROWS, 0, 0, 0, (1 << height) - 1, *[0] * 8]
         table = np.zeros((1, s.MOST_WIDTH), np.uint64)
         table[0, :width] = places

@@ -1,8 +1,8 @@
-"""Many instances of one circuit with Pauli errors: what shared prefixes save.
+"""Many instances of one circuit with Pauli errors: the work saved by shared prefixes.
 
-Errors come behind gates: any Pauli string on a gate's qubits but the identity, all as likely. An
-instance alone is a run without errors. The floor is the work no walk can do without, that of all
-distinct beginnings; work is counted in operations of the circuit.
+Errors follow gates: each Pauli string on the gate's qubits but the identity is equally likely. An
+instance alone is a run without errors. The lower bound is the work of all distinct prefixes, which
+no walk can avoid; work is counted in operations of the circuit.
 
     python -m bench run trajectories [--qubits 8 12 16 20] [--circuits ansatz tfim qft]
         [--instances 10000] [--threads 1] [--precision double] [--errors 1.0]
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from simulators.trajectories.error_patterns import ErrorPatterns
     from simulators.trajectories.noise_table import NoiseTable
 
-ONE, TWO = 3e-4, 3e-3  # chance of an error behind a gate on one and on two qubits
-ALONE = 5  # runs of one instance without errors; their median
+ONE, TWO = 3e-4, 3e-3  # probability of an error after a gate on one and on two qubits
+ALONE = 5  # runs of one instance without errors; the median counts
 OPTIONS = (
     Option("--qubits", type=int, nargs="+", default=[8, 12, 16, 20], quick=[8]),
     Option("--circuits", nargs="+", default=["ansatz", "tfim", "qft"]),
@@ -67,7 +67,7 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
     run_options = RunOptions(precision=options.precision, threads=options.threads)
     none = ErrorPatterns(np.zeros(0, np.int64), np.zeros(2, np.int64))
     alone = TrajectorySampler(circuit, inserts, run_options)
-    alone.run(none, seed=1)  # what is planned once, and loaded
+    alone.run(none, seed=1)  # plan and load kernels
     times = []
     for _ in range(ALONE):
         begin = clock()
@@ -89,7 +89,7 @@ def _line(name: str, num_qubits: int, options: Namespace, clock: Callable[[], fl
 
 
 def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, ErrorPatterns]:
-    """All errors there may be, and those that each instance has."""
+    """Return the table of all possible errors, and the errors of each instance."""
     from simulators.trajectories.error_patterns import ErrorPatterns
     from simulators.trajectories.noise_table import PAULI, NoiseTable, operators
 
@@ -97,7 +97,7 @@ def errors(circuit: Circuit, instances: int, times: float) -> tuple[NoiseTable, 
     counts = circuit.table.rows[circuit.ops, 1]
     begins = np.cumsum(counts) - counts
     rows = []
-    firsts = []  # of each gate, its first insert
+    firsts = []  # row of each gate's first error
     for k, count in enumerate(counts.tolist()):
         firsts.append(len(rows))
         wires = circuit.qubits[begins[k] : begins[k] + count].tolist()

@@ -1,14 +1,15 @@
 """Wide circuits on one machine: the statevector engine, Aer, qulacs, Lightning and qsim.
 
-Six kinds of circuits, 1,024 shots. Ours is a worker's task, packed Program in, packed counts out,
-the structure seen for the first time (its plan is made inside the clock); the libraries' circuits
-are converted before it. Each runs in a process of its own with all threads. Of a library's ways
-(how far it fuses, its threads) the first round tries all, the others go on with the best. Each
-round has a new seed for all; medians. A library that has used up its budget of seconds on a circuit
-has fewer rounds; beyond the cap a run is ended. Memory is read and written in the same rounds: a
-sweep of the state can be no faster than that.
-On a busy machine compare CPU seconds of one thread each (--cpu): threads that wait for one another
-measure the neighbours.
+Six kinds of circuits run with 1,024 shots. Ours is a worker's task: packed Program in, packed
+counts out, the structure seen for the first time (its plan is made while the clock runs); the
+libraries' circuits are converted before the clock starts. Each runs in a process of its own with
+all threads. The first round tries all variants of a library (degree of fusion, number of threads);
+later rounds use the best one. All circuits of a round have the same new seed; times are medians. A
+library that has used up its budget of seconds on a circuit has fewer rounds; a run beyond the cap
+is ended. Memory is read and written in the same rounds: no sweep of the state can be faster.
+
+On a busy machine compare CPU seconds of one thread each (--cpu), since the wall time of several
+threads depends on other processes.
 
     python -m bench run wide [--cpu] [--threads 2] [--qubits 16,24] [--circuits qft]
 """
@@ -35,12 +36,12 @@ from bench.peers.qsim import Qsim
 from bench.peers.qulacs import Qulacs
 from bench.peers.simenv_engine import WorkerTask
 
-SMALL = 10  # qubits: many calls of many circuits, as all of them are quick
+SMALL = 10  # qubits: up to this width many calls of many circuits are timed
 SMALL_CIRCUITS, SMALL_CALLS = 8, 64
-ONCE = 26  # qubits from which one round must do
-AUTO = "ours stabilizer"  # what engine="auto" runs these circuits with, if they have more qubits
+ONCE = 26  # qubits from which only one round is run
+AUTO = "ours stabilizer"  # the engine that `auto` chooses for wide Clifford circuits
 CLIFFORD = ("ghz",)
-SWEPT = ("qft", "ansatz")  # whose sweeps are compared with the memory's speed
+SWEPT = ("qft", "ansatz")  # circuits whose sweeps are compared with the memory's speed
 Times = dict[str, list[float]]
 OPTIONS = (
     Option("--qubits", default="10,16,20,24,26", quick="10,16,20"),
@@ -70,10 +71,10 @@ def run(options: Namespace) -> Report:
             for name in options.circuits.split(","):
                 num_rounds = 1 if width >= ONCE else rounds
                 result, speeds = _case(ways, memory, name, width, num_rounds, options)
-                best = _shown(name, width, result)
+                best = _print_medians(name, width, result)
                 _judge(report, name, width, best)
                 if name in SWEPT and width in (24, ONCE):
-                    _swept(report, ways, name, width, best, statistics.median(speeds))
+                    _report_sweeps(report, ways, name, width, best, statistics.median(speeds))
     finally:
         for each in (*ways, memory):
             each.close()
@@ -81,7 +82,7 @@ def run(options: Namespace) -> Report:
 
 
 def _ways(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
-    """Start all peers that are installed; print the others."""
+    """Start all peers that are installed; print those left out."""
     made_of: list[tuple[str, Any, tuple[Any, ...], int]] = [
         ("ours f64", WorkerTask, ("double",), threads),
         ("ours f32", WorkerTask, ("single",), threads),
@@ -117,7 +118,7 @@ def _ways(threads: int, without: Sequence[str]) -> list[IsolatedPeer]:
 def _case(
     ways: list[IsolatedPeer], memory: IsolatedPeer, name: str, width: int, rounds: int, options: Any
 ) -> tuple[Times, list[float]]:
-    """Seconds of each way in each round, and the memory's bytes a second."""
+    """Return the seconds of each variant in each round, and the memory's bytes per second."""
     small = width <= SMALL
     times: Times = {}
     speeds: list[float] = []
@@ -136,7 +137,7 @@ def _case(
                 _say(way)
                 continue
             if not turn:
-                way.times(1, options.cap)  # what is loaded or allocated once
+                way.times(1, options.cap)  # load and allocate
             result = way.times(SMALL_CALLS if small else 1, options.cap, cpu=options.cpu)
             if not result:
                 _say(way)
@@ -151,13 +152,13 @@ def _case(
                 means[way.name] = way.correlations()
         if not turn:
             _same_circuits(means)
-            chosen = _chosen(ways, times)
+            chosen = _fastest(ways, times)
         speeds.append(memory.call("bytes_per_second", options.cpu))
     return times, speeds
 
 
-def _chosen(ways: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
-    """Of each library and precision the way that was the quickest so far."""
+def _fastest(ways: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
+    """Return the fastest variant so far of each library and precision."""
     best: dict[str, IsolatedPeer] = {}
     for way in ways:
         if way.name in times:
@@ -168,20 +169,20 @@ def _chosen(ways: list[IsolatedPeer], times: Times) -> list[IsolatedPeer]:
 
 
 def _kind(name: str) -> str:
-    """Library and precision: "qsim f32"."""
+    """Return library and precision, such as "qsim f32"."""
     return " ".join(name.split()[:2])
 
 
 def _same_circuits(means: dict[str, Any]) -> None:
-    """All must have run the same circuit: their means differ by their shots' chance alone."""
+    """Assert that all ran the same circuit: their means differ only by the statistics of shots."""
     first = np.array(means["ours f64"])
     for name, result in means.items():
         off = np.abs(first - np.array(result)).max()
         assert off < 6 * (2 / 1_024) ** 0.5, f"{name} ran another circuit: {off:.2f}"
 
 
-def _shown(name: str, width: int, times: Times) -> dict[str, float]:
-    """Medians: of ours, and of each library's best way."""
+def _print_medians(name: str, width: int, times: Times) -> dict[str, float]:
+    """Print and return the medians of our variants and of each library's best one."""
     best: dict[str, float] = {}
     cells: dict[str, str] = {}
     for way, result in sorted(times.items()):
@@ -195,7 +196,7 @@ def _shown(name: str, width: int, times: Times) -> dict[str, float]:
 
 
 def _judge(report: Report, name: str, width: int, best: dict[str, float]) -> None:
-    """Every goal that this width has."""
+    """Report all goals of this width."""
     where = f"{width} qubits {name}"
     double, single = best["ours f64"], best["ours f32"]
     if AUTO in best:
@@ -222,10 +223,10 @@ def _judge(report: Report, name: str, width: int, best: dict[str, float]) -> Non
             against("qsim_qft_double" if name == "qft" else "qsim_double", double, "qsim f32")
 
 
-def _swept(
+def _report_sweeps(
     report: Report, ways: list[IsolatedPeer], name: str, width: int, best: Any, speed: float
 ) -> None:
-    """What its passes read and write, of what memory could in the time."""
+    """Report the bytes of our sweeps relative to the bytes that memory moves in the same time."""
     for way in ways:
         if not way.name.startswith("ours f") or way.problem:
             continue

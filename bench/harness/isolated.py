@@ -1,7 +1,6 @@
 """A peer in a process of its own, with its number of threads set, called over a pipe.
 
-A call that takes longer than its limit is ended, process and all; the peer then leaves the
-benchmark.
+A call that takes longer than its limit ends the peer's process; the peer then leaves the benchmark.
 """
 
 from __future__ import annotations
@@ -18,16 +17,19 @@ from bench.harness.report import INSTALL_COMMAND
 from bench.harness.timing import clock_of, timed_s
 
 _VARIABLES = ("OMP_NUM_THREADS", "QULACS_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-_UNTIMED_LIMIT_S = 600.0  # for all that is not timed: imports, compilation, conversion
+_UNTIMED_LIMIT_S = 600.0  # limit of untimed calls: imports, compilation, conversion
 
 
 class IsolatedPeer:
-    """A peer in its process. `create`: a module-level function or class that makes the peer; it is
-    called with the number of threads and `args`."""
+    """A peer in its process.
+
+    `create`: a module-level function or class that makes the peer; it is called with the number of
+    threads and `args`.
+    """
 
     def __init__(self, name: str, create: Callable[..., Any], *args: Any, threads: int) -> None:
         self.name = name
-        self.problem = ""  # why it does not take part any more
+        self.problem = ""  # why the peer has left the benchmark
         for variable in _VARIABLES:
             os.environ[variable] = str(threads)
         context = multiprocessing.get_context("spawn")
@@ -40,7 +42,7 @@ class IsolatedPeer:
         self._receive(_UNTIMED_LIMIT_S)
 
     def call(self, method: str, *args: Any, limit_s: float = _UNTIMED_LIMIT_S) -> Any:
-        """Call a method of the peer; None where there is a problem, see `problem`."""
+        """Call a method of the peer; None after a problem, see `problem`."""
         if self.problem:
             return None
         self._pipe.send((method, args))
@@ -53,9 +55,9 @@ class IsolatedPeer:
     def times(
         self, calls: int, limit_s: float, method: str = "run", *, cpu: bool = False
     ) -> list[float]:
-        """Return the seconds of so many calls, the circuits taken in turns; [] where it failed.
+        """Return the seconds of so many calls, the circuits taken in turns; [] if a call failed.
 
-        `cpu`: CPU seconds of the process, all its threads together, instead of the wall clock's.
+        `cpu`: CPU seconds of the process, summed over its threads, instead of wall time.
         """
         return self.call("times", method, calls, cpu, limit_s=limit_s) or []
 
@@ -64,7 +66,7 @@ class IsolatedPeer:
         return self.call("correlations")
 
     def close(self) -> None:
-        """End its process."""
+        """End the peer's process."""
         self._pipe.close()
         self._process.join(10.0)
         if self._process.is_alive():
@@ -85,7 +87,7 @@ class IsolatedPeer:
 
 
 class _Server:
-    """The peer's process: serves the calls of `IsolatedPeer`."""
+    """Server in the peer's process: it serves the calls of `IsolatedPeer`."""
 
     def __init__(self, peer: Any) -> None:
         self._peer = peer
@@ -139,5 +141,5 @@ def _serve(pipe: Connection, create: Callable[..., Any], args: tuple[Any, ...]) 
         return
     except ModuleNotFoundError as error:
         pipe.send((None, f"{error.name} is not installed; type: {INSTALL_COMMAND}"))
-    except Exception as error:  # noqa: BLE001  # errors of a peer's library: it is left out
+    except Exception as error:  # noqa: BLE001  # a peer whose library fails is left out
         pipe.send((None, f"{type(error).__name__}: {str(error)[:200]}"))

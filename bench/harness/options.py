@@ -9,7 +9,7 @@ from typing import Any
 class Option:
     """One option of a benchmark, with the arguments of `ArgumentParser.add_argument`.
 
-    `quick`: the default with `--quick`; the usual default where it is None.
+    `quick`: the default with `--quick`; None: the usual default.
     """
 
     def __init__(self, *flags: str, quick: Any = None, **arguments: Any) -> None:

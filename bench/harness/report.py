@@ -19,7 +19,7 @@ class Figure(msgspec.Struct, frozen=True):
     """One measured value and its goal: at most `goal`, or at least `goal` with `at_least`."""
 
     benchmark: str
-    key: str  # of the goal, in the benchmark's table of goals.toml
+    key: str  # key of the goal in the benchmark's table of goals.toml
     label: str
     value: float | None  # None: not measured
     goal: float
@@ -27,7 +27,7 @@ class Figure(msgspec.Struct, frozen=True):
 
     @property
     def met(self) -> bool:
-        """Whether the goal is reached; a figure that was not measured does not reach it."""
+        """True if the goal is reached; False for a figure that was not measured."""
         if self.value is None:
             return False
         return self.value >= self.goal if self.at_least else self.value <= self.goal
@@ -55,7 +55,7 @@ class Report:
         print(f"machine: {platform.machine()}, {os.cpu_count()} cores, load {load}\n")
 
     def goal(self, key: str) -> float:
-        """Goal of a figure."""
+        """Return the goal of a figure."""
         return self._goals[key]
 
     def at_most(self, key: str, value: float, label: str) -> None:

@@ -31,7 +31,7 @@ class Result(msgspec.Struct, frozen=True):
     commit: str
     machine: str
     cores: int
-    load: float  # average of the last minute, when the benchmark had ended
+    load: float  # load average of the last minute, read after the benchmark
     time_s: float  # Unix time
 
     @property
@@ -54,7 +54,7 @@ def append(file: Path, figures: Iterable[Figure], *, quick: bool) -> None:
 
 
 def read(file: Path) -> list[Result]:
-    """Read a result file. Raises SystemExit with a message if it is none."""
+    """Read a result file. Raises SystemExit with a message if the file is not a result file."""
     try:
         lines = file.read_bytes().splitlines()
         results = [msgspec.json.decode(line, type=Result) for line in lines if line]
@@ -67,7 +67,7 @@ def read(file: Path) -> list[Result]:
 
 
 def compare(before: list[Result], after: list[Result]) -> list[str]:
-    """Return a table of the figures that both files have, the newest of each, as lines."""
+    """Return a table of the figures that both files have, as lines; of each figure the newest."""
     old = {result.identity: result for result in before}
     new = {result.identity: result for result in after}
     lines = [f"{'before':>12} {'after':>12} {'ratio':>7}  figure"]
@@ -96,7 +96,7 @@ def _commit() -> str:
 
 
 def _machine() -> str:
-    """Return the CPU's model, where /proc/cpuinfo has it, else the architecture."""
+    """Return the CPU's model from /proc/cpuinfo; where it has none, return the architecture."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:

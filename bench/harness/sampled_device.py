@@ -1,8 +1,8 @@
 """Artificial devices whose counts are drawn from decay models, without circuits.
 
 The true value of each quantity is known, so the coverage of confidence intervals can be counted
-over many devices in seconds. Sequences of benchmarking scatter: the decay of each has a random
-factor, and its number of gates is random.
+over many devices in seconds. Sequences of randomized benchmarking scatter: the decay of each
+sequence has a random factor, and its number of gates is random.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _GATES = (("rz", 1, 1), ("sx", 1, 0), ("x", 1, 0), ("cz", 2, 0))
 
 
 def chain(qubits: int = QUBITS) -> DeviceInfo:
-    """A chain of qubits with the gates of a superconducting device."""
+    """Return a chain of qubits with the gates of a superconducting device."""
     return DeviceInfo(
         name="artificial",
         kind=DeviceKind.HARDWARE,
@@ -55,12 +55,12 @@ def chain(qubits: int = QUBITS) -> DeviceInfo:
 
 
 class PointPlanner(Planner):
-    """Points of all experiments without circuits; numbers of gates are those of random elements."""
+    """Planner of the points of all experiments without circuits; it draws gate counts at random."""
 
     def __init__(self, tested: TestLayout, seed: int) -> None:
         self._tested = tested
         self._seed = seed
-        self._alphabet = None  # type: ignore[assignment]  # nothing is spelled
+        self._alphabet = None  # type: ignore[assignment]  # no circuit needs it
 
     def timed(
         self,
@@ -93,14 +93,14 @@ _NO_PROGRAM = Program(2, 0, 0, (), (), b"", b"", b"", b"", b"")
 
 
 def _random_gates(seed: int, name: str, place: tuple[int, ...], length: int, number: int) -> int:
-    """Number of entangling gates, or of quarter turns, of random elements."""
+    """Return a random number of entangling gates or quarter turns of a sequence."""
     rng = np.random.default_rng([seed, *place, length, number])
     mean, deviation = (1.5, 0.67) if name in (RB2, IRB2) else (1.0, 0.58)
     return max(0, round(rng.normal(mean * (length + 1), deviation * math.sqrt(length + 1))))
 
 
 class SampledDevice:
-    """True values of one device, and counts drawn from them."""
+    """One device: its true values, and counts drawn from them."""
 
     def __init__(self, seed: int, qubits: int = QUBITS) -> None:
         self._rng = rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ class SampledDevice:
         self.qubits = qubits
 
     def truth(self, estimate: Estimate) -> float | None:
-        """True value of a quantity; None: it is not counted."""
+        """Return the true value of a quantity; None for a quantity that is not counted."""
         values = {
             "t1_us": self.t1_us, "t2_us": self.t2_us, "t2_ramsey_us": self.t2_us,
             "detuning_khz": self.detuning_khz, "p01": self.p01,
@@ -127,7 +127,7 @@ class SampledDevice:
         return None if values is None else float(values[estimate.qubits[0]])
 
     def measured(self) -> tuple[Estimate, ...]:
-        """Estimates of the whole procedure."""
+        """Return the estimates of the whole procedure."""
         info = chain(self.qubits)
         tested = choose(info, None)
         planner = PointPlanner(tested, self._seed)
@@ -150,7 +150,7 @@ class SampledDevice:
         return entries
 
     def _odds(self, point: Point) -> NDArray[np.float64]:
-        """Probabilities of all outcomes, bit 0 is the first qubit."""
+        """Return the probabilities of all outcomes; bit 0 is the first qubit."""
         name, q = point.experiment, point.qubits[0]
         if len(point.qubits) == 2:
             if name == "zz":
@@ -184,12 +184,12 @@ class SampledDevice:
             turn -= 2e-6 * math.pi * self.zz_khz[q] * point.x
         size = math.exp(-point.x / (1e3 * self.t2_us[q]))
         first = self._read(q, self._phase(turn, size, point.arm))
-        stays = float(excited)  # without relaxation: shots that relax are left out anyway
+        stays = float(excited)  # no relaxation: the analysis discards shots that relax
         second = np.array([1.0 - stays, stays])
         return np.outer(second, first).ravel()
 
     def _survival(self, point: Point, size: int) -> NDArray[np.float64]:
-        """Decay by the gates of a point, with a random factor for each sequence."""
+        """Return the probabilities after the decay by the gates of a point, with random scatter."""
         q = point.qubits[0]
         scale = size / (size - 1.0)
         if point.experiment in (RB1, SIMULTANEOUS):
@@ -208,8 +208,11 @@ class SampledDevice:
 
 
 def coverage(devices: int, confidence: float, first_seed: int = 0) -> tuple[float, float, int]:
-    """Share of intervals at a confidence that contain the truth, share of devices whose
-    simultaneous 99 % intervals all do, and the number of intervals."""
+    """Return the coverage of confidence intervals over artificial devices.
+
+    The result is the share of intervals at this confidence that contain the truth, the share of
+    devices whose simultaneous 99 % intervals all contain it, and the number of intervals.
+    """
     z = simultaneous_z(1, confidence)
     inside, total, together = 0, 0, 0
     for number in range(devices):

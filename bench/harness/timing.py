@@ -1,4 +1,4 @@
-"""Clocks, timed calls, and what memory can do in the same time."""
+"""Clocks, timed calls, and the bandwidth of memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Clock = Callable[[], float]
 
 
 def clock_of(*, cpu: bool) -> Clock:
-    """Return the clock in seconds: of this process's CPU time, all threads together, or the wall's.
+    """Return the clock in seconds: CPU time of this process, summed over threads, or wall time.
 
-    CPU seconds of one thread are what a busy machine can measure.
+    CPU seconds of one thread can be measured on a busy machine.
     """
     return time.process_time if cpu else time.perf_counter
 
@@ -30,9 +30,9 @@ def timed_s(call: Callable[[], object], clock: Clock = time.perf_counter) -> flo
 
 
 class RepeatedCall:
-    """A thread that calls a function again and again and records the seconds of each call.
+    """A thread that calls a function repeatedly and records the seconds of each call.
 
-    `errors`: exceptions that count as an answer: the call took as long as it took.
+    `errors`: exceptions that count as an answer; the call's time is recorded.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RepeatedCall:
 
 
 class Bandwidth:
-    """Bandwidth of memory: all threads read and write their part of an array in place."""
+    """Bandwidth of memory: each thread reads and writes its part of an array in place."""
 
     def __init__(self, threads: int) -> None:
         from concurrent.futures import ThreadPoolExecutor
@@ -71,7 +71,10 @@ class Bandwidth:
         self._parts = np.array_split(np.ones(1 << 26), threads)  # 512 MiB: larger than any cache
 
     def bytes_per_second(self, cpu: bool) -> float:
-        """Return the median of five sweeps; `cpu`: by CPU seconds, for one thread."""
+        """Return the bytes per second, by the median of five sweeps.
+
+        `cpu`: measure CPU seconds instead of wall time, for one thread.
+        """
         clock = clock_of(cpu=cpu)
         seconds = [
             timed_s(lambda: list(self._pool.map(_negate, self._parts)), clock) for _ in range(5)

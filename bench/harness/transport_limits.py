@@ -1,5 +1,5 @@
-"""Lower bounds of the latency: four ZeroMQ hops between three processes, and one fsync.
-one fsync of a small write. No service built from these parts can answer sooner."""
+"""Lower bounds of the latency: four ZeroMQ hops between three processes, and one fsync of a small
+write. No service built from these parts can answer sooner."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODY = b"x" * 300
 
 @contextmanager
 def hops() -> Iterator[zmq.Socket[bytes]]:
-    """A client's socket; what it sends goes client, router, worker, router, client."""
+    """Yield a client's socket; a message goes from client to router, worker, router and back."""
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="simenv-floor-") as folder:
         address = f"ipc://{folder}/s"
@@ -31,7 +31,7 @@ def hops() -> Iterator[zmq.Socket[bytes]]:
         socket = zmq.Context.instance().socket(zmq.DEALER)
         socket.set(zmq.IDENTITY, b"client")
         socket.connect(address)
-        for _ in range(200):  # until the worker is there, then warm
+        for _ in range(200):  # wait for the worker, then warm up
             while not socket.poll(50):
                 socket.send(BODY)
             socket.recv()
@@ -47,7 +47,7 @@ def hops() -> Iterator[zmq.Socket[bytes]]:
 
 
 def round_trip_s(socket: zmq.Socket[bytes], count: int) -> float:
-    """Median of so many round trips."""
+    """Return the median time of `count` round trips in seconds."""
     times = []
     for _ in range(count):
         begin = time.perf_counter()
@@ -58,7 +58,7 @@ def round_trip_s(socket: zmq.Socket[bytes], count: int) -> float:
 
 
 def fsync_s(folder: Path, count: int) -> float:
-    """Median of so many 4 KiB appends with fsync."""
+    """Return the median time of `count` appends of 4 KiB with fsync, in seconds."""
     times = []
     with (folder / "fsync").open("wb", buffering=0) as file:
         for _ in range(count):

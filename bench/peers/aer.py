@@ -1,4 +1,4 @@
-"""Qiskit Aer: its state vector method, with its own gate fusion at its defaults."""
+"""Qiskit Aer: its state vector method with its default gate fusion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def simulator(threads: int = 1, **options: Any) -> Any:
 
 
 def run_batch(circuits: list[QuantumCircuit], shots: int) -> list[dict[str, int]]:
-    """Run all circuits in one call, which is Aer's fastest way; one thread."""
+    """Run all circuits in one call with one thread; one call is Aer's fastest way."""
     result = simulator().run(circuits, shots=shots).result()
     return [result.get_counts(k) for k in range(len(circuits))]
 

@@ -1,8 +1,9 @@
 """The protocol of peers that run circuits, and their number of shots.
 
-A peer is made with a number of threads. `prepare` turns gates into the library's own form, outside
-the clock; `run` simulates, draws the shots and gives counts as the library hands them out. Modules
-of peers import their library where it is first used: most peers live in a process of their own.
+A peer is made with a number of threads. `prepare` converts gates to the library's own form before
+the clock starts; `run` simulates, draws the shots and returns counts in the library's own form.
+Modules of peers import their library where it is first used, since most peers run in a process of
+their own.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import numpy as np
 
 SHOTS = 1_024
 Gate = tuple[str, tuple[int, ...], tuple[float, ...]]  # name, qubits, angles in radians
-# Of ecr on qubits (a, b), bit 0 of an index for a: Qiskit's definition.
+# Matrix of ecr on qubits (a, b); bit 0 of an index is qubit a, as Qiskit defines it.
 ECR = np.array([[0, 1, 0, 1j], [1, 0, -1j, 0], [0, 1j, 0, 1], [-1j, 0, 1, 0]]) * 0.5**0.5
-Counts = Mapping[int, int]  # outcome, qubit 0 as its lowest bit: how often
+Counts = Mapping[int, int]  # number of shots by outcome; bit 0 is qubit 0
 
 
 class Peer(Protocol):
@@ -29,4 +30,4 @@ class Peer(Protocol):
         """Return counts in the library's own form."""
 
     def counts(self, result: Any) -> Counts:
-        """Convert counts from that form; outside the clock."""
+        """Convert counts from the library's form; this is not timed."""

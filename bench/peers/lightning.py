@@ -15,7 +15,7 @@ from simenv.cli.bench.circuits import Gate as SingleAngleGate
 
 @functools.cache
 def counting_qnode(num_qubits: int, shots: int) -> Callable[[list[SingleAngleGate]], object]:
-    """Return a QNode that counts; its circuit is traced anew in each call, as for its users."""
+    """Return a QNode that counts; each call traces its circuit anew, as for PennyLane's users."""
     import pennylane as qml
 
     device = qml.device("lightning.qubit", wires=num_qubits)
@@ -36,7 +36,7 @@ def counting_qnode(num_qubits: int, shots: int) -> Callable[[list[SingleAngleGat
 
 
 class Lightning:
-    """Implements bench.peers.base.Peer: one script, ready for the device."""
+    """Implements bench.peers.base.Peer with one tape that is ready for the device."""
 
     def __init__(self, _threads: int, precision: str = "double") -> None:
         self._dtype = np.complex128 if precision == "double" else np.complex64

@@ -1,7 +1,7 @@
 """Expectation values and gradients of an ansatz: simenv's engine, Aer and Lightning.
 
-A job is (task, seed), task "values" or "gradient". `prepare` builds the circuit outside the clock;
-`last` returns the numbers of the last run.
+A job is (task, seed), task "values" or "gradient". `prepare` builds the circuit before the clock
+starts; `last` returns the numbers of the last run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def energy(num_qubits: int) -> tuple[list[str], list[float]]:
 
 
 class WorkerObservables:
-    """A worker's task; its plan is known, as in all but the first of an optimiser's steps."""
+    """A worker's task with its plan cached, as in all but the first of an optimiser's steps."""
 
     def __init__(self, threads: int) -> None:
         from bench.harness.kernels import load_kernels
@@ -87,7 +87,7 @@ class WorkerObservables:
 
 
 class AerObservables:
-    """One instruction a string, saved in one run."""
+    """Aer: one save instruction per string, all in one run."""
 
     def __init__(self, threads: int) -> None:
         from qiskit_aer import AerSimulator
@@ -118,7 +118,7 @@ class AerObservables:
 
 
 class LightningObservables:
-    """Scripts, ready for the device; its adjoint method."""
+    """Lightning: tapes that are ready for the device, and its adjoint method."""
 
     def __init__(self, _threads: int) -> None:
         self._result: Any = None

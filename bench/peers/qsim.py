@@ -17,7 +17,7 @@ class Qsim:
         import qsimcirq
 
         options = qsimcirq.QSimOptions(max_fused_gate_size=fused, cpu_threads=threads)
-        # It keeps its own form of the last circuit; otherwise it would convert it in each run.
+        # The simulator caches its own form of the last circuit, so runs do not convert it again.
         self._simulator = qsimcirq.QSimSimulator(options, circuit_memoization_size=1)
 
     def prepare(self, num_qubits: int, gates: list[Gate]) -> Any:
@@ -60,7 +60,7 @@ class Qsim:
 
 
 class QsimUnitaries:
-    """Circuits of two-qubit matrices; they are built inside the clock."""
+    """Circuits of two-qubit matrices, built while the clock runs."""
 
     def __init__(self, threads: int, fused: int) -> None:
         import cirq

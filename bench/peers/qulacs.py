@@ -1,4 +1,4 @@
-"""qulacs: double precision; its rotations turn by the negative angle."""
+"""qulacs in double precision; its rotations turn by the negative angle."""
 
 from __future__ import annotations
 
@@ -72,8 +72,11 @@ def sample(num_qubits: int, circuit: Any, shots: int) -> Counts:
 
 
 class Qulacs:
-    """Implements bench.peers.base.Peer. `block`: 0 no optimiser; 1 the light one; above, gates are
-    fused to so many qubits. The number of threads is set by an environment variable."""
+    """Implements bench.peers.base.Peer.
+
+    `block`: 0: no optimiser; 1: the light one; above 1: gates are fused to at most this number of
+    qubits. An environment variable sets the number of threads.
+    """
 
     def __init__(self, _threads: int, block: int = 0) -> None:
         self._block = block
@@ -96,7 +99,7 @@ class Qulacs:
 
 
 class QulacsUnitaries:
-    """Circuits of two-qubit matrices; they are built inside the clock."""
+    """Circuits of two-qubit matrices, built while the clock runs."""
 
     def __init__(self, _threads: int) -> None:
         import qulacs

@@ -20,7 +20,7 @@ from simulators.circuit.ir import Circuit
 class WorkerTask:
     """A worker's task. `run` plans it anew; `run_planned` uses the plan of the last run.
 
-    Program objects are made by `prepare` from gates; `shots` are those of every task.
+    `prepare` makes packed Programs from gates; `shots` is the number of shots of every task.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class WorkerTask:
         return int(remark.split()[0])
 
     def swept(self) -> tuple[int, int]:
-        """Return the sweeps of the circuit run last, and the bytes they read and write."""
+        """Return the number of sweeps of the last circuit, and the bytes they read and write."""
         from simulators.statevector.planning.planner import SegmentPlan
         from simulators.statevector.planning.report import describe_sweeps
         from simulators.statevector.program import build_program
@@ -92,7 +92,7 @@ class WorkerTask:
 
 
 class UnitaryTask(WorkerTask):
-    """A worker's task of two-qubit matrices; the QuantumCircuit is packed inside the clock."""
+    """A worker's task of two-qubit matrices; the QuantumCircuit is packed while the clock runs."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads, precision="single", all_kernels=True)
@@ -107,8 +107,10 @@ class UnitaryTask(WorkerTask):
 
 
 class Environment:
-    """A running environment of one worker: the whole path, from a QuantumCircuit to counts. The
-    QuantumCircuit is built before the clock starts."""
+    """A running environment of one worker: the whole path, from a QuantumCircuit to counts.
+
+    The QuantumCircuit is built before the clock starts.
+    """
 
     def __init__(self, threads: int, precision: str = "double") -> None:
         import simenv
@@ -128,7 +130,7 @@ class Environment:
 
 
 class UnitaryEnvironment(Environment):
-    """The same for circuits of matrices on pairs of qubits, in single precision."""
+    """A running environment for circuits of matrices on pairs of qubits, in single precision."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads, "single")

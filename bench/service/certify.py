@@ -1,9 +1,9 @@
 """Certificate of a whole device: time, verdict, negative controls, and coverage of intervals.
 
 All experiments run on an emulated device of 27 qubits as tasks of two workers: T1, T2, readout, ZZ,
-standard, interleaved and simultaneous randomized benchmarking. Then on a device that differs from
-its claims in three places: one pair is 25 % worse, one T1 is 15 % shorter, one readout is 3
-percentage points off. Each must be named, and nothing else. The coverage of confidence intervals is
+standard, interleaved and simultaneous randomized benchmarking. A second device differs from its
+claims in three places: one pair is 25 % worse, one T1 is 15 % shorter, one readout is 3 percentage
+points off. Its certificate must name exactly these three. The coverage of confidence intervals is
 counted over artificial devices whose counts are drawn from decay models.
 
     python -m bench run certify [--device superconducting-lattice] [--artificial 200]
@@ -61,19 +61,19 @@ def run(options: Namespace) -> Report:
 
 
 def _certificates(name: str, home: Path) -> tuple[Certificate, Certificate]:
-    """Of the device as it is claimed, and of the changed one."""
+    """Return the certificates of the device as claimed and of the changed device."""
     claims = library.load(name)
     (home / "devices").mkdir()
     (home / "devices" / "changed.json").write_bytes(snapshot.dump(_changed(claims)))
     with simenv.local(workers=2) as client:
-        certify(client, name, claims, qubits=(0, 1), seed=7)  # kernels are loaded
+        certify(client, name, claims, qubits=(0, 1), seed=7)  # load kernels
         full = certify(client, name, claims, seed=1)
         few = sorted({*_pair(claims), 0, 1, 2})
         return full, certify(client, "changed", claims, qubits=few, seed=2)
 
 
 def _pair(claims: CalibrationSnapshot) -> tuple[int, int]:
-    """The first coupled pair of qubit 1 with a larger number."""
+    """Return the first coupled pair of qubit 1 and a qubit of larger index."""
     return next((a, b) for a, b in sorted(claims.coupling) if a == 1 and b > a)
 
 
@@ -82,7 +82,7 @@ def _expected(name: str) -> set[tuple[str, tuple[int, ...]]]:
 
 
 def _changed(claims: CalibrationSnapshot) -> CalibrationSnapshot:
-    """The device with three faults."""
+    """Return the device with three faults."""
     qubits = list(claims.qubits)
     qubits[0] = msgspec.structs.replace(qubits[0], t1_us=0.85 * (qubits[0].t1_us or 0.0))
     p01, p10 = qubits[2].confusion or (0.0, 0.0)

@@ -1,14 +1,16 @@
 """Scaling of an environment over several nodes, with gangs and a node's death.
 
-The nodes are network namespaces of this machine (tests/support/cluster.py), two slots each, and
-share its cores: throughput tells what more workers and nodes cost here, not what real ones bring.
+The nodes are network namespaces of this machine (tests/support/cluster.py) with two slots each, and
+share its cores: throughput shows the cost of more workers and nodes on this machine, not the gain
+from real ones.
 
-    throughput   circuits a second against workers, on one node and over three
-    gang         26 qubits with 512 MiB a slot need 4 ranks: from the submit until they run, on an
-                 environment of small workers; 200 small circuits sent along, one every 25 ms,
-                 beside the same on an environment of the 2 slots the gang leaves
-    mixed        1,000 small circuits and 2 gangs: slots granted while tasks wait, of all
-    death        workers and tasks lost when a node dies, with one DVM and with one a node
+    throughput   circuits per second by number of workers, on one node and over three
+    gang         26 qubits with 512 MiB a slot need 4 ranks: the time from the submit until they
+                 run, on an environment of small workers; the latency of 200 small circuits, one
+                 every 25 ms, compared with that on an environment of only the 2 slots that the
+                 gang leaves free
+    mixed        1,000 small circuits and 2 gangs: the share of slots granted while tasks wait
+    death        workers and tasks lost when a node dies, with one DVM and with one per node
 
     python -m bench run cluster [throughput gang mixed death]
 """
@@ -39,7 +41,7 @@ from simenv.client.results.result import Result
 PARTS = ("throughput", "gang", "mixed", "death")
 NODES = "node1:2,node2:2,node3:2"
 SLOT = ("--memory-per-slot", "512MiB")
-SMALL = (12, 40)  # qubits, layers: the widest that count as small, some milliseconds
+SMALL = (12, 40)  # qubits, layers: the widest circuits that count as small; a few ms each
 GANG_QUBITS = 26
 BESIDE, EVERY_S = 200, 0.025
 MIXED, GANGS = 1_000, 2
@@ -63,7 +65,7 @@ def _small(number: int, seed: int) -> list[QuantumCircuit]:
 
 
 def _wide(seed: int) -> QuantumCircuit:
-    """26 qubits, a few gates: what it needs is memory."""
+    """Return a circuit of 26 qubits and few gates; its cost is memory."""
     circuit = QuantumCircuit(GANG_QUBITS, GANG_QUBITS)
     for qubit in range(GANG_QUBITS):
         circuit.ry(0.1 + 0.01 * seed, qubit)
@@ -74,8 +76,11 @@ def _wide(seed: int) -> QuantumCircuit:
 
 
 def _throughput(report: Report, cluster: Cluster) -> None:
-    """Circuits of about 20 ms a second; the goal is of six workers over three nodes and two on
-    one, which share the same cores."""
+    """Measure the throughput of circuits of about 20 ms.
+
+    The goal compares six workers over three nodes with two workers on one node; all share the same
+    cores.
+    """
     circuits = _small(120, 1)
     rates: dict[tuple[str, int], float] = {}
     print(f"{'nodes':>7s}{'workers':>9s}{'circuits/s':>12s}")
@@ -94,20 +99,22 @@ def _throughput(report: Report, cluster: Cluster) -> None:
 
 def _gang(report: Report, cluster: Cluster) -> None:
     with _up(cluster, "node3:2", 2) as client:
-        alone = _p95(_beside(client))
+        alone = _p95(_timed_small_circuits(client))
     with _up(cluster, NODES, 6, *SLOT) as client:
         gang = client.submit(_wide(1), shots=100, seed=1, engine="statevector")
-        beside = _p95(_beside(client))
+        busy = _p95(_timed_small_circuits(client))
         result = gang.result(TASK_S)
     assert result.ranks == 4, f"{result.ranks} ranks"
     waited = result.timing.queued_s + result.timing.sent_s
-    print(f"small circuits, p95: {1e3 * alone:.0f} ms on 2 slots, {1e3 * beside:.0f} ms beside it")
+    print(
+        f"small circuits, p95: {1e3 * alone:.0f} ms on 2 slots, {1e3 * busy:.0f} ms with the gang"
+    )
     report.at_most("gang_start_s", waited, "26 qubits on 4 ranks, submit to running, s")
-    report.at_most("gang_beside", beside / alone, "p95 of small circuits beside a gang, of without")
+    report.at_most("gang_beside", busy / alone, "p95 of small circuits beside a gang, of without")
 
 
-def _beside(client: Client) -> list[Result]:
-    """Small circuits, one after a fixed time, whatever became of those before."""
+def _timed_small_circuits(client: Client) -> list[Result]:
+    """Submit small circuits at fixed intervals without waiting; return their results."""
     circuits = _small(BESIDE, 2)
     _all(client, circuits[:4])
     tasks = []
@@ -119,7 +126,7 @@ def _beside(client: Client) -> list[Result]:
 
 
 def _p95(results: list[Result]) -> float:
-    """Of the time from the submit to the end of the run."""
+    """Return the 95th percentile of the time from the submit to the end of the run, in seconds."""
     times = [result.timing for result in results]
     waits = [t.accepted_s + t.queued_s + t.sent_s + t.run_s for t in times]
     return statistics.quantiles(waits, n=20)[-1]
@@ -151,7 +158,7 @@ def _death(report: Report, cluster: Cluster) -> None:
 
 
 def _crash(cluster: Cluster, nodes_per_dvm: int) -> int:
-    """Workers lost when a node dies under load; prints what became of the tasks."""
+    """Return the workers lost when a node dies under load; print the fate of the tasks."""
     settings = cluster.folder / "simenv.toml"
     settings.write_text(f'[launcher]\nuse = "prte"\nnodes_per_dvm = {nodes_per_dvm}\n')
     with _up(cluster, NODES, 6, "--config", str(settings)) as client:
@@ -173,7 +180,7 @@ def _crash(cluster: Cluster, nodes_per_dvm: int) -> int:
 
 @contextmanager
 def _up(cluster: Cluster, where: str, workers: int, *args: str) -> Iterator[Client]:
-    """An environment of small workers on these nodes, all of them ready."""
+    """Run an environment of small workers on these nodes; yield a client when all are ready."""
     options = ("--hosts", where, "--pool", f"main:workers={workers}", *args)
     with environment(cluster, *options) as up, up.client() as client:
         wait_for("workers", lambda: client.pools()["main"].workers == workers, 120.0)

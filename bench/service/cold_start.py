@@ -1,10 +1,10 @@
 """Time to the first result of `simenv submit bell.qasm --wait`, as typed.
 
-Nothing is up: a private environment is started, used and ended within the call. Cold: no compiled
-kernel is on this machine (a fresh SIMENV_KERNELS); the same for a circuit of 22 qubits, which needs
-many more. Warm: they are there; median of 5. Then, with an environment up, the time until a circuit
-that is too wide for this machine is refused. The CPU seconds of the cold starts are printed too:
-where others are at work, they tell more.
+No environment is up: the call starts a private environment, uses it and ends it. Cold: no compiled
+kernel is on this machine (a fresh SIMENV_KERNELS); a circuit of 22 qubits, which needs many more
+kernels, is measured in the same way. Warm: the kernels are compiled; median of 5. Then, with an
+environment up, the time is measured until a circuit too wide for this machine is refused. The CPU
+seconds of the cold starts are printed too: on a busy machine they say more.
 
     python -m bench run cold_start
 """
@@ -69,13 +69,14 @@ def _head(qubits: int) -> str:
 
 
 def _connected(qubits: int) -> str:
-    """No qubit can be left out."""
+    """Return a circuit in which no qubit can be left out."""
     gates = [f"cx q[{qubit}],q[{qubit + 1}];\n" for qubit in range(qubits - 1)]
     return "".join([_head(qubits), "h q;\n", *gates, "ry(0.3) q;\n", "measure q -> c;\n"])
 
 
 def _large() -> str:
-    """Three layers of rotations, CX, a Toffoli and a phase far apart."""
+    """Return three layers of rotations, CX, a Toffoli gate and a phase gate between distant
+    qubits."""
     lines = [_head(LARGE)]
     for layer in range(3):
         lines += [f"ry({0.1 * qubit + layer}) q[{qubit}];\n" for qubit in range(LARGE)]
@@ -85,7 +86,7 @@ def _large() -> str:
 
 
 def _cold(circuit: str, folder: Path, environ: dict[str, str]) -> tuple[float, float]:
-    """The wall time of a first start, and the CPU time of all its processes."""
+    """Return the wall time of a first start, and the CPU time of all its processes, in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     fresh = {**environ, "SIMENV_KERNELS": tempfile.mkdtemp(dir=folder)}
     took = _timed(["submit", circuit, "--wait"], folder, fresh)

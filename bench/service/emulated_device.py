@@ -1,11 +1,12 @@
 """Circuits on an emulated device of 127 qubits: the first one, the next ones, and a flood.
 
 The device is the Eagle processor that qiskit-ibm-runtime ships as `brisbane`, with all components
-of its noise. One X gate on one qubit: with a service that never saw the device (snapshot, target
-and model are made within the call; Qiskit is loaded before), then with all of it cached. The flood:
-1,000 different structures of about 100 native gates on five coupled qubits, 4,096 shots, as many as
-the two workers take, from QuantumCircuit objects to dicts of counts. Aer's density matrix runs
-circuits of the same kind with its own model of the same snapshot, on two threads, in one call.
+of its noise. One X gate on one qubit is run by a service that has not used the device before
+(snapshot, target and model are made within the call; Qiskit is loaded before), then with all of
+them cached. The flood consists of 1,000 different structures of about 100 native gates on five
+coupled qubits with 4,096 shots, as fast as the two workers run them, from QuantumCircuit objects to
+dicts of counts. Aer's density matrix runs circuits of the same kind with its own model of the same
+snapshot, on two threads, in one call.
 
     python -m bench run emulated_device [--rounds 5] [--circuits 1000]
 """
@@ -28,9 +29,9 @@ from simenv.client.client import Client
 DEVICE = "brisbane"
 QUBITS = 127
 SHOTS = 4_096
-LAYERS = 9  # of a circuit of the flood: two one-qubit gates a qubit, two two-qubit gates
+LAYERS = 9  # in each layer two one-qubit gates per qubit and two two-qubit gates
 PEER_CIRCUITS = 40
-SINGLE = 30  # one-gate circuits a round
+SINGLE = 30  # one-gate circuits per round
 OPTIONS = (
     Option("--rounds", type=int, default=5, quick=1),
     Option("--circuits", type=int, default=1_000, quick=100, help="of a round of the flood"),
@@ -43,7 +44,7 @@ def run(options: Namespace) -> Report:
     colds, cached, rates, peers = [], [], [], []
     for number in range(options.rounds):
         with simenv.local(workers=2) as client:
-            client.run(_one_gate(), shots=16)  # kernels and Qiskit are loaded
+            client.run(_one_gate(), shots=16)  # load kernels and Qiskit
             colds.append(_timed_s(client))
             cached += [_timed_s(client) for _ in range(SINGLE)]
             path, pairs = _five_qubits(client)
@@ -80,7 +81,8 @@ def _timed_s(client: Client) -> float:
 
 
 def _five_qubits(client: Client) -> tuple[list[int], list[tuple[int, int]]]:
-    """A chain of five coupled qubits, and its pairs in the direction of the device's gate."""
+    """Return a chain of five coupled qubits, and its pairs in the direction of the device's
+    gate."""
     device = client.device(DEVICE)
     neighbours: dict[int, set[int]] = {}
     for a, b in device.coupling:
@@ -95,7 +97,7 @@ def _five_qubits(client: Client) -> tuple[list[int], list[tuple[int, int]]]:
 def _native(
     chain: list[int], pairs: list[tuple[int, int]], rng: np.random.Generator
 ) -> QuantumCircuit:
-    """A random circuit of native gates."""
+    """Return a random circuit of native gates."""
     circuit = QuantumCircuit(QUBITS, len(chain))
     for _ in range(LAYERS):
         for qubit in chain:
@@ -108,7 +110,7 @@ def _native(
 
 
 def _flood(client: Client, circuits: list[QuantumCircuit]) -> float:
-    """Seconds until all counts are read."""
+    """Return the seconds until all counts are read."""
     begin = time.perf_counter()
     tasks = client.submit_many(circuits, shots=SHOTS, device=DEVICE)
     for task in tasks:
@@ -117,7 +119,7 @@ def _flood(client: Client, circuits: list[QuantumCircuit]) -> float:
 
 
 def _aer_rate(circuits: list[QuantumCircuit]) -> float:
-    """Circuits a second of Aer's density matrix with its model of the snapshot."""
+    """Return the circuits per second of Aer's density matrix with its model of the snapshot."""
     from qiskit_aer import AerSimulator
     from qiskit_aer.noise import NoiseModel
     from qiskit_ibm_runtime import fake_provider
@@ -137,8 +139,11 @@ def _aer_rate(circuits: list[QuantumCircuit]) -> float:
 
 
 def _on_five(circuit: QuantumCircuit) -> QuantumCircuit:
-    """The circuit without its idle qubits, which Aer would hold: the noise of other qubits of the
-    device, and as much work."""
+    """Return the circuit without its idle qubits.
+
+    Aer would otherwise simulate the idle qubits. The remaining qubits get the noise of other qubits
+    of the device, at the same cost.
+    """
     used = sorted({circuit.find_bit(q).index for item in circuit.data for q in item.qubits})
     entry = QuantumCircuit(len(used), circuit.num_clbits)
     for item in circuit.data:
@@ -148,7 +153,7 @@ def _on_five(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def _target_s() -> float:
-    """Seconds to build the Target that circuits are transpiled against."""
+    """Return the seconds to build the Target that circuits are transpiled against."""
     from simenv.transpiler.target import target_of
 
     with simenv.local(workers=1) as client:

@@ -1,13 +1,13 @@
-"""Detectors of a surface code sampled and decoded by a worker, beside stim and PyMatching called
-directly in this process; and a Clifford circuit of 1,000 qubits from its text to counts.
+"""Surface-code detectors sampled and decoded by a worker, compared with stim and PyMatching.
 
-The code has distance 5, 5 rounds and circuit-level noise of 0.1, 0.3 and 0.5 %. Both ways start
-from the circuit alone: the error model and the decoder are made in each run. Rounds alternate,
-since the machine's speed drifts; the share of a rate is the median over rounds, and the figure the
-worst of them. The worker has met no circuit before: its text differs each time. The Clifford
-circuit has 20 layers, each of random one-qubit gates on all qubits, then CX or CZ on random pairs;
-the figure is the median over rounds. CPU times are of client, service and worker together: on a
-machine that has other work to do they say more.
+stim and PyMatching are called directly in this process. The code has distance 5, 5 rounds and
+circuit-level noise of 0.1, 0.3 and 0.5 %. Both ways start from the circuit alone: the error model
+and the decoder are made in each run. Rounds alternate, since the machine's speed drifts; the ratio
+at a rate is the median over rounds, and the figure is the worst ratio. No circuit is known to the
+worker: its text differs each time. A Clifford circuit of 1,000 qubits is timed too, from its text
+to its counts; it has 20 layers, each of random one-qubit gates on all qubits, then CX or CZ on
+random pairs; the figure is the median over rounds. CPU times are those of client, service and
+worker together; on a busy machine they say more.
 
     python -m bench run error_correction [--rounds 7]
 """
@@ -34,7 +34,7 @@ OPTIONS = (Option("--rounds", type=int, default=7, quick=2),)
 
 
 class _Clock:
-    """Wall and CPU time of this process and of some others."""
+    """Clock of the wall time, and of the CPU time of this process and some others."""
 
     def __init__(self, others: list[psutil.Process]) -> None:
         self._others = others
@@ -55,14 +55,14 @@ def run(options: Namespace) -> Report:
     with simenv.local(workers=1, durability="accepted") as client:
         pids = [client.status().pid, *(worker.pid for worker in client.workers())]
         clock = _Clock([psutil.Process(pid) for pid in pids])
-        _decoded(report, client, clock, options.rounds)
+        _decode_rounds(report, client, clock, options.rounds)
         _clifford(report, client, clock, options.rounds)
     return report
 
 
-def _decoded(report: Report, client: simenv.Client, clock: _Clock, rounds: int) -> None:
+def _decode_rounds(report: Report, client: simenv.Client, clock: _Clock, rounds: int) -> None:
     shares, sigmas = [], []
-    client.run(memory(0.01), shots=100, decoder="pymatching")  # loads the engine
+    client.run(memory(0.01), shots=100, decoder="pymatching")  # load the engine
     for rate in RATES:
         times: dict[str, list[Any]] = {"direct": [], "simenv": []}
         errors = {"direct": 0, "simenv": 0}
@@ -97,13 +97,13 @@ def _clifford(report: Report, client: simenv.Client, clock: _Clock, rounds: int)
         assert sum(result.counts.values()) == CLIFFORD_SHOTS
         assert result.engine == "stabilizer"
         times.append(clock.now() - begin)
-    wall, cpu = np.median(times[1:], axis=0)  # the first one loads the engine
+    wall, cpu = np.median(times[1:], axis=0)  # round 0 loads the engine
     report.at_most("clifford_s", wall, f"{QUBITS} qubits, depth {DEPTH}, text to counts")
     report.at_most("clifford_cpu_s", cpu, "the same in CPU time")
 
 
 def memory(rate: float, number: int = 0) -> Any:
-    """A memory experiment; its text depends on the number, the circuit does not."""
+    """Return a memory experiment; the number changes its text but not its gates."""
     import stim
 
     circuit = stim.Circuit.generated(
@@ -120,7 +120,7 @@ def memory(rate: float, number: int = 0) -> Any:
 
 
 def direct(circuit: Any, seed: int) -> int:
-    """Logical errors, by the two libraries alone."""
+    """Return the number of logical errors, computed by stim and PyMatching alone."""
     import pymatching
 
     sampler = circuit.compile_detector_sampler(seed=seed)
@@ -132,7 +132,7 @@ def direct(circuit: Any, seed: int) -> int:
 
 
 def clifford(number: int) -> str:
-    """OpenQASM 2 of a random circuit, all measured."""
+    """Return a random circuit with all qubits measured, as OpenQASM 2."""
     rng = np.random.default_rng([7, number])
     lines = ["OPENQASM 2.0;", 'include "qelib1.inc";', f"qreg q[{QUBITS}];", f"creg c[{QUBITS}];"]
     for _ in range(DEPTH):

@@ -1,8 +1,8 @@
-"""Frontends of other frameworks: what they add to the plain client, compared with their peers.
+"""Frontends of other frameworks: the time they add to the plain client, and their peers.
 
-Qiskit: an estimator's PUB of 50 observables and 200 sets of parameter values, a sampler's PUBs, a
-step of the variational loop of `vqls`, and a backend of 156 qubits. Peers run in this process in
-the same rounds: the primitives of Qiskit Aer and Qiskit's StatevectorSampler and
+Qiskit's frontend runs an estimator's PUB of 50 observables and 200 sets of parameter values, a
+sampler's PUBs, a step of the variational loop of `vqls`, and a backend of 156 qubits. Peers run in
+this process in the same rounds: the primitives of Qiskit Aer and Qiskit's StatevectorSampler and
 StatevectorEstimator; they have no service and no journal.
 
     python -m bench run frontends [--rounds 9]
@@ -37,7 +37,7 @@ import vqls as example
 
 WIDTH, OBSERVABLES, TERMS, SETS = 8, 50, 4, 200
 PUBS, SHOTS = 100, 1_024
-CIRCUITS = 480  # of a step of the variational loop, as in `vqls`
+CIRCUITS = 480  # circuits of a step of the variational loop, as in `vqls`
 Array = NDArray[np.float64]
 Timed = dict[str, list[float]]
 OPTIONS = (Option("--rounds", type=int, default=9, quick=3),)
@@ -56,7 +56,7 @@ def run(options: Namespace) -> Report:
 
 
 def _devices(report: Report, client: Client) -> None:
-    """A backend of a device, and its Target, for the first time and again."""
+    """Time a backend of a device and its Target, made for the first time and again."""
     for key, when in (("device_first_s", "the first time"), ("device_cached_s", "again")):
         begin = time.perf_counter()
         target = SimenvBackend("fez", client).target
@@ -81,7 +81,7 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
         from qiskit_aer.primitives import EstimatorV2
 
         ways["aer"] = lambda: EstimatorV2().run([pub]).result()
-    with _counted(client) as messages:
+    with _count_messages(client) as messages:
         reference = ways["simenv"]()[0].data.evs
     report.at_most("messages", len(messages), "messages with tasks of an estimator's PUB")
     times: Timed = {}
@@ -90,7 +90,7 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
     entries = {name: way()[0].data.evs for name, way in ways.items()}
     for name, each in entries.items():
         assert np.allclose(each, reference, atol=1e-9), name
-    few = (circuit, observables, values[:4])  # it binds and evolves each pair of them anew
+    few = (circuit, observables, values[:4])  # it evolves each pair separately
     begin = time.perf_counter()
     StatevectorEstimator().run([few]).result()
     times["StatevectorEstimator"] = [(time.perf_counter() - begin) * SETS / 4]
@@ -105,8 +105,8 @@ def _estimator(report: Report, client: Client, backend: SimenvBackend, rounds: i
 
 
 @contextmanager
-def _counted(client: Client) -> Iterator[list[int]]:
-    """The number of tasks of each message with tasks that is sent meanwhile."""
+def _count_messages(client: Client) -> Iterator[list[int]]:
+    """Yield a list that receives the number of tasks of each submit message sent meanwhile."""
     session, sizes = client.session, list[int]()
     send = session.send_submit
 
@@ -168,7 +168,7 @@ def _random(seed: int) -> QuantumCircuit:
 
 
 def _variational(report: Report, backend: SimenvBackend, rounds: int) -> None:
-    """A gradient step of the variational loop, in seconds for 480 circuits."""
+    """Time a gradient step of the variational loop, in seconds for 480 circuits."""
     circuit = example.hadamard_test().remove_final_measurements(inplace=False)
     observable = SparsePauliOp.from_sparse_list([("Z", [example.ANCILLA], 1.0)], example.WIDTH + 1)
     precision = SHOTS**-0.5

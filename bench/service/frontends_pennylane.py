@@ -1,10 +1,11 @@
 """One step of a variational linear solver through PennyLane: 480 circuits, written in three ways.
 
-The step of `bench/service/vqls.py`, seven sets of angles with 72 Hadamard tests each, given for 480
-circuits: `batch`, 504 tapes that are written out and given to `qml.execute`, with the time it takes
-PennyLane to make them; `broadcast`, one QNode whose angles are arrays; `gradient`, `qml.grad` by
-parameter shifts of a QNode whose tests are broadcast (examples/vqls_frontends.py). The same on
-PennyLane's default.qubit and lightning.qubit, in the same rounds; simenv with accepts on disk.
+The step is that of `bench/service/vqls.py`: seven sets of angles with 72 Hadamard tests each; times
+are scaled to 480 circuits. `batch` writes out 504 tapes and gives them to `qml.execute`, including
+the time in which PennyLane makes them; `broadcast` is one QNode whose angles are arrays; `gradient`
+is `qml.grad` by parameter shifts of a QNode whose tests are broadcast (examples/vqls_frontends.py).
+PennyLane's default.qubit and lightning.qubit run the same in the same rounds; simenv accepts tasks
+on disk.
 
     python -m bench run frontends_pennylane [--rounds 7]
 """
@@ -59,7 +60,7 @@ def run(options: Namespace) -> Report:
                     key = name, way.__name__[1:]
                     result = _timed(times, key, warm, way, device, angles)
                     sums.setdefault(key[1], []).append(float(np.sum(result)))
-            for way_name, values in sums.items():  # all solve one problem, within the shots
+            for way_name, values in sums.items():  # all results agree within shot noise
                 assert np.ptp(values) < 5 * np.sqrt(2 * 504 / SHOTS), (way_name, values)
     for (name, way_name), result in times.items():
         print(f"{name:16s} {way_name:14s}{statistics.median(result) * 1e3:10.1f} ms")
@@ -86,7 +87,7 @@ def _timed(
 
 
 def _bindings(angles: Array) -> Array:
-    """float64 [504, 11]."""
+    """Return the angles of all tests, float64 [504, 11]."""
     return example.bindings_of(example.shifted(angles))
 
 

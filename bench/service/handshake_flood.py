@@ -1,9 +1,9 @@
 """Latency of clients during 10,000 handshakes a minute with unknown keys.
 
-Four processes knock with keys the service does not know, each in many connections at once and each
-handshake complete up to the refusal. Meanwhile a good client over TCP and one through the socket of
-this machine ask for an answer again and again, and new good clients connect. Reported: the longest
-answer, and how long a new client waits for its welcome.
+Four processes connect with keys that the service does not know, each over many connections at once;
+each handshake runs to its refusal. Meanwhile a good client over TCP and one through the local
+socket repeatedly ask for an answer, and new good clients connect. The figures are the longest
+answer time, and the time in which a new client connects.
 
     python -m bench run handshake_flood [--handshakes 10000] [--a-minute 10000]
 """
@@ -53,12 +53,14 @@ def run(options: Namespace) -> Report:
             quiet = {
                 name: RepeatedCall(_question(client), 0.002) for name, client in clients.items()
             }
-            time.sleep(2.0)  # the same without anybody knocking
+            time.sleep(2.0)  # the same without the flood
             before = {name: asking.end() for name, asking in quiet.items()}
             loud = {
                 name: RepeatedCall(_question(client), 0.002) for name, client in clients.items()
             }
-            connects, took_s = _knocked(person, file, options.handshakes, options.a_minute)
+            connects, took_s = _connect_during_flood(
+                person, file, options.handshakes, options.a_minute
+            )
             after = {name: asking.end() for name, asking in loud.items()}
     rate = options.handshakes / took_s
     print(f"{options.handshakes} refused in {took_s:.1f} s: {rate:.0f} a second")
@@ -74,16 +76,16 @@ def _question(client: Client) -> Callable[[], object]:
     return lambda: client.cancel(["t-0"])
 
 
-def _knocked(
+def _connect_during_flood(
     person: UserKeyFile, file: Path, handshakes: int, a_minute: int
 ) -> tuple[list[float], float]:
-    """Connect good clients while the knockers are at it; those times, and how long it all took."""
+    """Connect good clients during the flood; return the seconds of each, and of the whole flood."""
     methods = multiprocessing.get_context("spawn")
     ready = methods.Barrier(KNOCKERS + 1)
     share = -(-handshakes // KNOCKERS)
     pause_s = 60.0 * KNOCKERS / a_minute if a_minute else 0.0
     args = (person.address, person.server_key, share, pause_s, ready)
-    knockers = [methods.Process(target=_knock, args=args) for _ in range(KNOCKERS)]
+    knockers = [methods.Process(target=_handshakes, args=args) for _ in range(KNOCKERS)]
     for knocker in knockers:
         knocker.start()
     ready.wait(GIVE_UP_S)
@@ -99,14 +101,14 @@ def _knocked(
     return connects, time.perf_counter() - begin
 
 
-def _knock(
+def _handshakes(
     address: str,
     server_key: str,
     count: int,
     pause_s: float,
     ready: multiprocessing.synchronize.Barrier,
 ) -> None:
-    """So many refusals, AT_ONCE connections at a time at most."""
+    """Make `count` handshakes that are refused, over at most AT_ONCE connections at a time."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     poller = zmq.Poller()
     public, secret = zmq.curve_keypair()

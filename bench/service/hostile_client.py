@@ -1,10 +1,10 @@
 """Effect of a hostile client with a valid key on the service and on other clients.
 
-Each scenario is one attack with a key of role client over CURVE, in a process of its own, while a
-good client with another key and one on the service's machine ask for an answer again and again. It
-is reported how much memory the service took at most, the 99th percentile of the good clients'
-answers, and how long it takes to revoke the attacker's key when the attack is at its height. A
-scenario is a function in tests/support/hostile.py; `ATTACKS` names them all.
+Each scenario is one attack with a key of role client over CURVE, in a process of its own. Meanwhile
+a good client with another key and one on the service's machine repeatedly ask for an answer. The
+figures are the peak memory of the service, the 99th percentile of the good clients' answer times,
+and the time to revoke the attacker's key during the attack. A scenario is a function in
+tests/support/hostile.py; `ATTACKS` names them all.
 
     python -m bench run hostile_client [--seconds 10] [--only never_reads]
 """
@@ -48,11 +48,11 @@ from simenv.wire.keyfiles import UserKeyFile, read_private
 LOOK_S = 0.01
 PAUSE_S = 0.005
 DISK_BYTES = 512 * 2**20
-HEIGHT = 0.6  # of an attack's time has gone when its key is revoked
+HEIGHT = 0.6  # share of an attack's time after which its key is revoked
 
 
 class AttackResult(msgspec.Struct, frozen=True):
-    """What one scenario brought."""
+    """Measurements of one scenario; times in seconds."""
 
     peak_gib: float
     near_s: list[float]
@@ -91,7 +91,7 @@ def run(options: Namespace) -> Report:
 
 
 def measured(name: str, seconds: float, folder: Path) -> AttackResult:
-    """One scenario against a service of its own."""
+    """Run one scenario against a service of its own."""
     small = small_disk(folder / f"disk-{name}", DISK_BYTES) if name in ON_SMALL_DISK else None
     with ExitStack() as stack:
         options: dict[str, Any] = {}

@@ -1,14 +1,14 @@
 """Latency of one small circuit from `submit` to its counts, and its lower bounds.
 
-Whole path: client, service and worker processes, ZeroMQ, journal. Every circuit is new (4 qubits,
-26 gates, 4 measurements, 1,024 shots, a seed of its own); the clock runs from the QuantumCircuit in
-hand to the dict of counts in hand. The three durability levels run interleaved, in rounds, since
+The whole path is measured: client, service and worker processes, ZeroMQ, journal. Every circuit is
+new (4 qubits, 26 gates, 4 measurements, 1,024 shots, a seed of its own); the clock runs from the
+QuantumCircuit to the dict of counts. The three durability levels run in interleaved rounds, since
 the machine's speed drifts. qiskit-aer runs in this process in the same rounds: no service, no
-journal, no other process, transpilation not timed. So do the two limits under the path: four hops
-with nothing done in them, and an fsync of 4 KiB on the journal's disk.
+journal, no other process, transpilation not timed. The two lower bounds of the path run in them
+too: four hops without work, and an fsync of 4 KiB on the journal's disk.
 
-With `--tcp` instead: the same environment (durability process) through its socket and over TCP
-with CURVE on the loopback interface, interleaved; their difference is the verdict.
+With `--tcp` instead: the same environment (durability process) through its socket and over TCP with
+CURVE on the loopback interface, interleaved; their difference is the verdict.
 
     python -m bench run latency [--rounds 8] [--circuits 200] [--tcp]
 """
@@ -43,13 +43,13 @@ SHOTS = 1_024
 
 @dataclass
 class Series:
-    """What one contender did; seconds."""
+    """Times of one contender in seconds."""
 
-    medians: list[float] = field(default_factory=list)  # a round each
+    medians: list[float] = field(default_factory=list)  # one per round
     accepts: list[float] = field(default_factory=list)
     all: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
-    cpu: dict[str, list[float]] = field(default_factory=dict)  # a task, by process
+    cpu: dict[str, list[float]] = field(default_factory=dict)  # per task, by process
 
     def add(self, times: list[float], accepts: list[float]) -> None:
         self.medians.append(statistics.median(times))

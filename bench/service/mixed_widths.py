@@ -1,9 +1,9 @@
 """Waiting time of small circuits while a wide circuit runs on all slots of the node.
 
-Two workers on two slots. A 25-qubit circuit is submitted to the idle environment and gets both
-slots; while it runs, pairs of 3-qubit circuits are submitted, half a second apart. The figure is
-the longest time from the submission of a small circuit to its counts. The wide circuit is run alone
-before, on both slots, to see what it lost.
+The environment has two workers on two slots. A 25-qubit circuit is submitted to the idle
+environment and gets both slots; while it runs, pairs of 3-qubit circuits are submitted, half a
+second apart. The figure is the longest time from the submission of a small circuit to its counts.
+The wide circuit is first run alone on both slots, to measure its loss.
 
     python -m bench run mixed_widths [--pairs 8]
 """
@@ -32,16 +32,17 @@ def run(options: Namespace) -> Report:
     report = Report("mixed_widths", f"{WIDE} qubits on 2 slots, and small circuits beside it")
     with simenv.local(slots=2, pools=(PoolSpec("main", "statevector", 2, 2),)) as client:
         client.run(_small(), shots=100)
-        time.sleep(2 * APART_S)  # a short task that has just come keeps a slot free
+        time.sleep(2 * APART_S)  # a recent short task keeps a slot free
         alone_s, _ = _wide_s(client, 0)
         beside_s, waited_s = _wide_s(client, pairs)
-    print(f"wide circuit alone {alone_s:.1f} s, beside {2 * pairs} small ones {beside_s:.1f} s")
+    print(f"wide circuit alone {alone_s:.1f} s, with {2 * pairs} small ones {beside_s:.1f} s")
     report.at_most("wait_s", waited_s, "small circuit, submit to counts, longest, s")
     return report
 
 
 def _wide_s(client: Client, pairs: int) -> tuple[float, float]:
-    """Seconds of the wide circuit, and the longest of the small ones beside it."""
+    """Return the seconds of the wide circuit, and of the slowest pair of small circuits
+    meanwhile."""
     longest_s = 0.0
     wide = client.submit(_wide(), shots=10)
     while wide.state is TaskState.QUEUED:

@@ -1,9 +1,9 @@
 """More workers than cores: refusal, and the event loop while many workers start.
 
-An environment of two slots is up. `simenv scale main 999` is typed: it must be refused within a
-second, naming the slots and the memory it is held against. Then an environment is started with
-`simenv up --workers 64 --slots 2`, where so many fit: all of them must get ready, while the longest
-pass of the event loop stays below its bound and `status` is answered in time.
+An environment of two slots is up. `simenv scale main 999` must be refused within a second, naming
+the slots and the memory that limit it. Then an environment is started with `simenv up --workers 64
+--slots 2`, on a machine that can hold so many workers: all of them must get ready, while the
+longest pass of the event loop stays below its bound and `status` is answered in time.
 
     python -m bench run overcommit [--workers 64]
 """
@@ -34,19 +34,19 @@ def run(options: Namespace) -> Report:
     report = Report("overcommit", f"overcommit: {workers} workers on 2 slots")
     with tempfile.TemporaryDirectory(prefix="simenv-bench-") as folder:
         environ = {**os.environ, "SIMENV_HOME": folder}
-        _typed(["up", "--slots", "2"], environ)
+        _run_command(["up", "--slots", "2"], environ)
         try:
             begin = time.perf_counter()
-            output = _typed(["scale", "main", "999"], environ, code=3)
+            output = _run_command(["scale", "main", "999"], environ, code=3)
             refused_s = time.perf_counter() - begin
             print(output.strip())
         finally:
-            _typed(["down", "--now"], environ)
-        _typed(["up", "--slots", "2", "--workers", str(workers)], environ)
+            _run_command(["down", "--now"], environ)
+        _run_command(["up", "--slots", "2", "--workers", str(workers)], environ)
         try:
             ready, slowest_s, longest_ms = _until_ready(workers, environ)
         finally:
-            _typed(["down", "--now"], environ)
+            _run_command(["down", "--now"], environ)
     report.at_most("refusal_s", refused_s, "`simenv scale main 999` refused, s")
     report.at_most("missing", workers - ready, f"workers of {workers} that did not get ready")
     report.at_most("longest_pass_ms", longest_ms, "longest pass of the event loop meanwhile, ms")
@@ -55,12 +55,13 @@ def run(options: Namespace) -> Report:
 
 
 def _until_ready(workers: int, environ: dict[str, str]) -> tuple[int, float, float]:
-    """Ready workers, the slowest `status` in seconds, and the longest pass in milliseconds."""
+    """Return ready workers, the slowest `status` in seconds, and the longest pass in
+    milliseconds."""
     deadline = time.monotonic() + READY_S
     slowest_s = 0.0
     while True:
         begin = time.perf_counter()
-        info = json.loads(_typed(["--json", "status"], environ))
+        info = json.loads(_run_command(["--json", "status"], environ))
         slowest_s = max(slowest_s, time.perf_counter() - begin)
         ready = sum(pool["workers"] for pool in info["pools"])
         if ready >= workers or time.monotonic() > deadline:
@@ -68,7 +69,7 @@ def _until_ready(workers: int, environ: dict[str, str]) -> tuple[int, float, flo
         time.sleep(LOOK_S)
 
 
-def _typed(args: list[str], environ: dict[str, str], code: int = 0) -> str:
+def _run_command(args: list[str], environ: dict[str, str], code: int = 0) -> str:
     done = subprocess.run([SIMENV, *args], env=environ, capture_output=True, text=True, check=False)
     if done.returncode != code:
         raise SystemExit(f"simenv {' '.join(args)}: exit {done.returncode}\n{done.stderr}")

@@ -1,10 +1,11 @@
-"""Devices that are as slow as their machine, and devices that drift.
+"""Devices that take the time of their machine, and devices that drift.
 
-Pace: thousands of tasks of 1 to 5 ms of device time on a paced device of two qubits. Their
+Pace: thousands of tasks of 1 to 5 ms of device time run on a paced device of two qubits. Their
 intervals are compared with one another and with overhead + shots (reset + schedule).
+
 Drift: a year of daily snapshots is replayed on a paced device while tasks are submitted steadily.
-Each result must name the snapshot in force at its begin; each change is timed from its due time to
-its arrival in Python (`client.events`, asked every 20 ms) and in the event queue of a QPM.
+Each result must name the snapshot in force at its begin. Each change is timed from its due time to
+its arrival in Python (`client.events`, queried every 20 ms) and in the event queue of a QPM.
 
     python -m bench run paced_device [--tasks 5000] [--days 365] [--days-per-s 3]
 """
@@ -55,11 +56,11 @@ CHIP = CalibrationSnapshot(
 )
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
 DAY_S = 86_400.0
-CLOCK_S = 1e-6  # of a wall clock as a double
-GROUPS = 50  # of tasks with equal shots
-PAUSE_S = 0.02  # between two tasks of the replay, and two looks for events
-SHOTS = 200  # of a task of the replay
-LEAD_S = 20.0  # until the second snapshot is in force: the environment starts meanwhile
+CLOCK_S = 1e-6  # resolution of a wall clock as a double
+GROUPS = 50  # groups of tasks with equal shots
+PAUSE_S = 0.02  # between two tasks of the replay, and two queries for events
+SHOTS = 200  # shots of a task of the replay
+LEAD_S = 20.0  # until the second snapshot is in force; the environment starts meanwhile
 OPTIONS = (
     Option("--tasks", type=int, default=5_000, quick=500, help="on the paced device"),
     Option("--days", type=int, default=365, quick=40, help="snapshots that are replayed"),
@@ -81,9 +82,9 @@ def run(options: Namespace) -> Report:
 
 @contextmanager
 def _home() -> Iterator[Path]:
-    """The folder of devices of a home of its own."""
+    """Yield the folder of devices of a new home."""
     before = dict(os.environ)
-    os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())  # those of the home of before
+    os.environ["SIMENV_KERNELS"] = str(config.kernel_folder())  # kernels of the previous home
     with tempfile.TemporaryDirectory() as name:
         os.environ["SIMENV_HOME"] = name
         try:
@@ -132,7 +133,7 @@ def _pace(report: Report, tasks: int) -> None:
 
 
 def _intervals(results: list[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Begins by wall clock, and lengths, both in seconds."""
+    """Return begins by wall clock, and durations, both in seconds."""
     begun = np.array([result.timing.begun_s for result in results])
     return begun, np.array([result.timing.device_s for result in results])
 
@@ -141,8 +142,10 @@ def _intervals(results: list[Result]) -> tuple[np.ndarray[Any, Any], np.ndarray[
 
 
 def _year(folder: Path, days: int, days_per_s: float) -> list[CalibrationSnapshot]:
-    """Snapshots of successive days, which differ in readout and reset; the first one is older, so
-    that it is in force until the environment is ready."""
+    """Write and return snapshots of successive days, which differ in readout and reset.
+
+    The first one is dated earlier, so that it is in force until the environment is ready.
+    """
     (folder / "dated.json").write_bytes(dump(msgspec.structs.replace(CHIP, name="dated")))
     (folder / "dated.d").mkdir()
     results = []
@@ -203,8 +206,11 @@ def _drift(report: Report, year: list[CalibrationSnapshot], days_per_s: float) -
 def _origin_s(
     begun: np.ndarray[Any, Any], days: np.ndarray[Any, Any], count: int, days_per_s: float
 ) -> float:
-    """Wall clock of the begin of the first day. Each result is within its day; where no begin
-    explains all results, one that explains most."""
+    """Return the wall clock at the begin of the first day.
+
+    Each result is within its day for this value; if no value explains all results, one that
+    explains most is returned.
+    """
     inner = (days > 0) & (days < count - 1)
     begins, ends = (begun - days / days_per_s)[inner], (begun - (days + 1) / days_per_s)[inner]
     if ends.max() <= begins.min():
@@ -213,7 +219,7 @@ def _origin_s(
 
 
 class _Inbox:
-    """The event queue of a host; `arrivals`: digest and wall clock."""
+    """The event queue of a host; `arrivals`: digest and wall clock of each event."""
 
     def __init__(self) -> None:
         self.arrivals: list[tuple[str, float]] = []

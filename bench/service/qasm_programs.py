@@ -1,10 +1,10 @@
 """Long OpenQASM programs: a wide Clifford circuit and a dynamic circuit.
 
-A random Clifford circuit on 1,000 qubits, 20 layers deep, is written here as OpenQASM 2; the clock
-runs from that text in hand to the dict of counts in hand, 10,000 shots, through a running
-environment. stim itself, in this process, samples the same circuit: what is left when nothing is
-parsed, stored or turned into a dict. The dynamic program is a search with feed-forward on 18
-qubits: `--dynamic FILE` names it (none comes with the project), else it is left out.
+A random Clifford circuit on 1,000 qubits, 20 layers deep, is written as OpenQASM 2; the clock runs
+from that text to the dict of counts, with 10,000 shots through a running environment. stim samples
+the same circuit in this process: the time without parsing, storage and dicts. The dynamic program
+is a search with feed-forward on 18 qubits: `--dynamic FILE` names it (none comes with the project),
+else it is left out.
 
     python -m bench run qasm_programs [--rounds 5] [--dynamic FILE]
 """
@@ -37,7 +37,7 @@ def run(options: Namespace) -> Report:
     report = Report("qasm_programs", f"programs: {SHOTS:,} shots, text in, counts out")
     times: dict[str, list[float]] = {"clifford": [], "stim": [], "dynamic": []}
     with simenv.local(workers=2) as client:
-        wide = installed("stim")  # the peer, and what the engine for these circuits is made of
+        wide = installed("stim")  # the peer, and a dependency of the stabilizer engine
         if wide:
             _run(client, _text(_layers(3)), 1)  # warm-up
         for seed in range(options.rounds):
@@ -63,7 +63,7 @@ def run(options: Namespace) -> Report:
 
 
 def _layers(seed: int) -> list[list[tuple[str, tuple[int, ...]]]]:
-    """Each layer: a random one-qubit gate on each qubit, then cx on random pairs."""
+    """Return layers of random one-qubit gates on all qubits, then cx on random pairs."""
     rng = np.random.default_rng(seed)
     layers = []
     for _ in range(DEPTH):

@@ -1,7 +1,7 @@
 """simenv's service package inside an installed QFw and DEFw.
 
-Nothing of QFw or DEFw is in this repository: both are named by path, DEFw built. The package is
-loaded by a `defwp` daemon beside QFw's resource manager (revision 1) or directory (revision 2); the
+Nothing of QFw or DEFw is in this repository: both are named by path, DEFw built. A `defwp` daemon
+loads the package next to QFw's resource manager (revision 1) or directory (revision 2); the
 applications in `qfw_apps/` run as processes of their own under the same DEFw. Each drill prints its
 figure, its goal and a verdict.
 
@@ -66,7 +66,7 @@ def run(options: Namespace) -> Report:
             begin = time.monotonic()
             try:
                 drills[name](host, report, options.runs)
-            except Exception as error:  # noqa: BLE001 - a drill that breaks is a goal not met
+            except Exception as error:  # noqa: BLE001 - a drill that fails is a missed goal
                 report.not_measured("", name, f"{type(error).__name__}: {error}")
             print(f"       {name}: {time.monotonic() - begin:.0f} s")
     return report
@@ -104,7 +104,7 @@ class Host:
 
     @contextlib.contextmanager
     def up(self) -> Iterator[None]:
-        """The environment, the parent and the service, until the end."""
+        """Run the environment, the parent and the service until the context ends."""
         self.start_environment()
         try:
             module = f"svc_{self.parent}"
@@ -121,7 +121,7 @@ class Host:
         self.simenv("up", "--workers", "2")
 
     def kill_environment(self) -> None:
-        """As a crash: the service gets SIGKILL."""
+        """Kill the service with SIGKILL, as a crash would."""
         connection = json.loads((self.home / "default" / "connection.json").read_text())
         os.kill(connection["pid"], signal.SIGKILL)
 
@@ -136,7 +136,7 @@ class Host:
         return done.stdout
 
     def daemon(self, name: str, modules: str, port: int = 0) -> None:
-        """A `defwp -d`; returns when it has written its pid."""
+        """Start a `defwp -d`; return when it has written its pid."""
         logs = self.folder / name
         logs.mkdir()
         kind = "service" if name == "simenv" else self.parent
@@ -152,7 +152,7 @@ class Host:
     # --- applications -------------------------------------------------------------------------
 
     def start(self, script: Path, *args: str, **more: str) -> App:
-        """An application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
+        """Start an application under DEFw, as QFw runs it: `python3` is a link to `defwp`."""
         self._apps += 1
         name = f"app{self._apps}"
         logs = self.folder / name
@@ -168,7 +168,7 @@ class Host:
         return App(child, logs)
 
     def run(self, script: str, *args: str, **more: str) -> list[dict[str, Any]]:
-        """One of `qfw_apps`, to its end: the JSON lines it printed."""
+        """Run one of `qfw_apps` to its end; return the JSON lines it printed."""
         return self.start(APPS / script, *args, **more).end()
 
     def _modules(self, *first: str) -> str:
@@ -220,8 +220,8 @@ class Host:
         }
 
     def _stubs(self) -> Path:
-        """Client classes of the six bindings, made from the names and methods in simenv's own
-        Protocols."""
+        """Make the client classes of the six bindings from simenv's own Protocols; return their
+        folder."""
         folder = self.folder / "stubs"
         folder.mkdir()
         subprocess.run([self.python, str(APPS / "stubs.py"), str(folder)], check=True)
@@ -235,12 +235,12 @@ class App:
         self.child, self.logs = child, logs
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has said so far."""
+        """Return the JSON lines printed so far."""
         text = (self.logs / "out").read_text(errors="replace")
         return [json.loads(line[4:]) for line in text.splitlines() if line.startswith("@@@ ")]
 
     def said(self, word: str, timeout_s: float = APP_S) -> dict[str, Any]:
-        """Its first line of that kind."""
+        """Wait for the first line of that kind. Raises RuntimeError if none comes."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             for line in self.lines():
@@ -271,7 +271,8 @@ def _free_port() -> int:
 
 
 def leaving(host: Host, report: Report, runs: int) -> None:
-    """An application registers, submits one circuit and leaves on its event, again and again."""
+    """An application registers, submits one circuit and leaves on its event; repeated `runs`
+    times."""
     waits = []
     for _ in range(runs):
         lines = host.run("leaving.py")
@@ -281,7 +282,7 @@ def leaving(host: Host, report: Report, runs: int) -> None:
 
 
 def backends(host: Host, report: Report, runs: int) -> None:
-    """Two backends in one application, then one in each of two at the same time."""
+    """Two backends in one application, then one in each of two applications at the same time."""
     count = min(50, runs)
     for label, apps in (("one application", [("01", "10")]), ("two", [("01",), ("10",)])):
         started = [host.start(APPS / "backends.py", str(count), *bits) for bits in apps]
@@ -291,7 +292,10 @@ def backends(host: Host, report: Report, runs: int) -> None:
 
 
 def killed(host: Host, report: Report, _: int) -> None:
-    """The service gets SIGKILL under a poller and is started again; nothing else is called."""
+    """The service gets SIGKILL while an application polls, and is started again.
+
+    The application makes no call but its polls.
+    """
     app = host.start(APPS / "polling.py", "12")
     app.said("submitted")
     host.kill_environment()
@@ -306,12 +310,13 @@ def killed(host: Host, report: Report, _: int) -> None:
 
 
 def stopped(host: Host, report: Report, _: int) -> None:
-    """A registered client gets SIGSTOP before its events come; others go on; it gets all later.
+    """A registered client gets SIGSTOP before its events come, and receives all of them later.
 
-    The other client is connected before: QFw's resource manager asks every client at each lookup,
-    and would wait for the stopped one itself."""
-    beside = host.start(APPS / "beside.py")
-    beside.said("connected")
+    Another client is served meanwhile. It is connected before: QFw's resource manager asks every
+    client at each lookup, and would wait for the stopped one itself.
+    """
+    other = host.start(APPS / "beside.py")
+    other.said("connected")
     app = host.start(APPS / "stopping.py", "3")
     app.said("submitted")
     app.child.send_signal(signal.SIGSTOP)
@@ -320,8 +325,8 @@ def stopped(host: Host, report: Report, _: int) -> None:
         if time.monotonic() > end:
             raise RuntimeError("the stopped client's circuits do not end")
     try:
-        (beside.logs / "go").touch()
-        waits = [line["seconds"] for line in beside.end(60) if line["kind"] == "result"]
+        (other.logs / "go").touch()
+        waits = [line["seconds"] for line in other.end(60) if line["kind"] == "result"]
     finally:
         app.child.send_signal(signal.SIGCONT)
     got = sum(line["all"] for line in app.end() if line["kind"] == "result")
@@ -331,7 +336,7 @@ def stopped(host: Host, report: Report, _: int) -> None:
 
 
 def rows(host: Host, report: Report, _: int) -> None:
-    """What applications rely on, one by one."""
+    """Requirements of applications, one by one."""
     results = [line for line in host.run(f"rows{host.revision}.py") if line["kind"] == "row"]
     for line in results:
         if line["why"]:

@@ -1,11 +1,11 @@
 """Overhead of each interface for one small circuit: client, command line, QPM, DEFw.
 
-The Python client, client.qpm of either revision in this process, the command line (a process each),
-and the service package for DEFw behind the conformance kit's stand-in, a process of its own and
-YAML on a socket. Beside that a plugin that does nothing stands behind the same: what is left
-above it is simenv's overhead, which has the goal. All interfaces lead to one environment of one
-worker, in rounds one after the other since the machine's speed drifts; 13 gates, 1,024 shots, a new
-seed each time, so that no result is cached.
+The interfaces are the Python client, client.qpm of either revision in this process, the command
+line (one process per call), and the service package for DEFw behind the stand-in of the conformance
+kit, a process of its own with YAML on a socket. A plugin without work runs behind the same
+stand-in: the time above it is simenv's overhead, which has the goal. All interfaces lead to one
+environment of one worker and take turns in rounds, since the machine's speed drifts; 13 gates,
+1,024 shots, a new seed each time, so that no result is cached.
 
     python -m bench run qpm_overhead [--rounds 5] [--circuits 100]
 """
@@ -74,7 +74,7 @@ def run(options: Namespace) -> Report:
 
 
 def _interfaces(stack: contextlib.ExitStack) -> dict[str, Interface]:
-    """Each takes a seed and gives the counts."""
+    """Return the interfaces by name; each maps a seed to counts."""
     client = stack.enter_context(simenv.local(workers=1))
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     path = folder / "circuit.qasm"
@@ -86,29 +86,31 @@ def _interfaces(stack: contextlib.ExitStack) -> dict[str, Interface]:
         "cli": lambda seed: _command_line(client, path, seed),
     }
     ours = {"SIMENV_SERVICE": client.service, "SIMENV_QPM_RESERVATIONS": "optional"}
-    folders = {"defw": _served(), "null": NULL_PLUGIN}
+    folders = {"defw": _plugin_folder(), "null": NULL_PLUGIN}
     for revision in (1, 2):
         for name, plugin in folders.items():
-            call = stack.enter_context(_behind(plugin, revision, ours if name == "defw" else {}))
+            call = stack.enter_context(
+                _open_plugin(plugin, revision, ours if name == "defw" else {})
+            )
             interfaces[f"{name} {revision}"] = call
     return interfaces
 
 
-def _served() -> Path:
-    """The plugin's folder, as its users find it."""
+def _plugin_folder() -> Path:
+    """Return the plugin's folder as `simenv qfw path` gives it."""
     command = [*LINE, "qfw", "path"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return Path(done.stdout.strip()).parent
 
 
 @contextlib.contextmanager
-def _behind(folder: Path, revision: int, environ: dict[str, str]) -> Iterator[Interface]:
-    """A plugin behind the stand-in, called as a host calls it."""
+def _open_plugin(folder: Path, revision: int, environ: dict[str, str]) -> Iterator[Interface]:
+    """Open a plugin behind the stand-in; yield the interface that calls it as a host does."""
     plugin = PluginTarget(folder.name, folder, environ)
     plugin.registers = plugin.registers and folder != NULL_PLUGIN
     with plugin.open(revision) as subject:
         methods = subject.connect().methods
-        mark = {"revision1": True} if revision == 1 else {}  # for the one that does nothing
+        mark = {"revision1": True} if revision == 1 else {}  # read by the plugin without work
 
         def call(seed: int) -> dict[str, int]:
             return _counts(methods.sync_run({**_info(seed), **mark}))
@@ -121,7 +123,8 @@ def _info(seed: int) -> dict[str, Any]:
 
 
 def _counts(answer: dict[str, Any]) -> dict[str, int]:
-    """Of a record of revision 1, or of the one in an envelope of revision 2."""
+    """Return the counts of a record of revision 1, or of the record in an envelope of revision
+    2."""
     result = answer["result"]
     counts: dict[str, int] = result["result"]["counts"] if "outcome" in answer else result
     return counts

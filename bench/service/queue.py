@@ -1,9 +1,9 @@
 """Cost of a long queue: status, memory, another client's submits, and a restart.
 
-10,000 different 4-qubit circuits wait behind one long task; `status` and `queue` are asked through
-the client, and the command line is timed as a user types it. Then another client submits, one by
-one, while the queue is worked off. With --million, 10^6 tasks wait, the service is killed and
-started again, and its memory and the time of the replay are read.
+10,000 different 4-qubit circuits wait behind one long task; `status` and `queue` are called through
+the client, and the command line is timed as a user types it. Then another client submits tasks one
+by one while the queue is processed. With --million, 10^6 tasks wait; the service is killed and
+started again, and its memory and the time of the replay are measured.
 
     python -m bench run queue [--million]
 """
@@ -167,7 +167,7 @@ def _typed_ms(verb: str) -> float:
 
 
 def _accepts_of_another(client: Client) -> list[float]:
-    """Milliseconds of 200 accepts by a second client."""
+    """Return the milliseconds of 200 accepts by a second client."""
     done = load(four_qubit_circuit(1))
     times = []
     with connect(client.name) as other:

@@ -1,9 +1,9 @@
 """Queueing time with a reservation of one worker while another client floods the queue.
 
-An environment of two workers; one client keeps thousands of small circuits waiting. Another one
-submits small circuits, each after the last one's counts, with a reservation of one worker, and
-without any; the time from acceptance to begin is as service and worker measured it. Its p99 is held
-against the bound that was promised.
+The environment has two workers; one client keeps thousands of small circuits waiting. Another
+client submits small circuits, each after the counts of the last one, with a reservation of one
+worker and without any. Service and worker measure the time from acceptance to begin. Its 99th
+percentile is compared with the promised bound.
 
     python -m bench run reservations [--circuits 300] [--without 20]
 """
@@ -23,7 +23,7 @@ from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024
-WAITING = 3_000  # tasks of the flood that wait, at least
+WAITING = 3_000  # least number of waiting tasks of the flood
 BATCH = 1_000
 OPTIONS = (
     Option("--circuits", type=int, default=300, quick=50),
@@ -72,7 +72,7 @@ def _flood(client: Client, stop: threading.Event) -> None:
 
 
 def _wait_s(client: Client, seed: int, reservation: int | None) -> float:
-    """From its acceptance to its begin."""
+    """Return the seconds from the acceptance of one circuit to its begin."""
     task = client.submit(four_qubit_circuit(seed), shots=SHOTS, seed=seed, reservation=reservation)
     result = task.result()
     return float(result.timing.queued_s + result.timing.sent_s)

@@ -1,10 +1,10 @@
 """Throughput of small circuits per second, from the user's objects to counts.
 
-Whole path: client, service and two worker processes, accepts on disk. Every circuit is new; what is
-made before the clock starts are the QuantumCircuit objects and the arrays of angles, nothing else.
-The clock stops when every dict of counts was read, but for the second figure of bindings, where
-results stay packed. Medians of rounds, interleaved over the widths; the peers run in this process
-in the same rounds, one thread each, no service, no journal.
+The whole path is measured: client, service and two worker processes, accepts on disk. Every circuit
+is new; only the QuantumCircuit objects and the arrays of angles are made before the clock starts.
+The clock stops when every dict of counts has been read; for the second figure of bindings, results
+stay packed. Figures are medians of rounds, interleaved over the widths; the peers run in this
+process in the same rounds, one thread each, no service, no journal.
 
     python -m bench run throughput [--rounds 5]
 """
@@ -30,11 +30,11 @@ from simenv.cli.bench import circuits as shapes
 from simenv.client.client import Client
 
 SHOTS = 1_024
-KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits a round
+KINDS = ((4, 30, 20_000), (8, 60, 10_000), (12, 92, 3_000))  # qubits, operations, circuits
 SWEEPS = ((4, 12, 25, 40_000), (8, 32, 68, 16_000))  # qubits, parameters, operations, bindings
 PEER_CIRCUITS = 40
-ALONE = 1_500  # submitted one by one
-LOOPS = 60  # of 128 bindings
+ALONE = 1_500  # circuits submitted one by one
+LOOPS = 60  # loops of 128 bindings
 Rates = dict[str, list[float]]
 OPTIONS = (Option("--rounds", type=int, default=5, quick=1),)
 
@@ -70,7 +70,7 @@ def _circuits(
     rates: Rates,
     cpu: Rates,
 ) -> None:
-    """New circuits, all in one call, to dicts."""
+    """Measure new circuits, all in one call, to dicts of counts."""
     circuits = shapes.layered(num_qubits, operations, number, seed)
     before = _cpu(client)
     begin = time.perf_counter()
@@ -88,7 +88,7 @@ def _circuits(
 
 
 def _cpu(client: Client) -> dict[str, float]:
-    """Seconds of CPU so far: client, service, both workers together."""
+    """Return the CPU seconds so far of the client, the service, and both workers together."""
     entries = {"client": _cpu_s(os.getpid()), "service": _cpu_s(client.status().pid)}
     entries["worker"] = sum(_cpu_s(worker.pid) for worker in client.workers())
     return entries
@@ -124,7 +124,7 @@ def _peers(num_qubits: int, operations: int, seed: int, rates: Rates) -> None:
 
 
 def _alone(client: Client, seed: int, rates: Rates) -> None:
-    """One message a circuit, none waited for."""
+    """Measure one message per circuit, sent without waiting for results."""
     circuits = shapes.layered(4, 30, ALONE, seed)
     begin = time.perf_counter()
     tasks = [client.post(circuit, shots=SHOTS, seed=seed + k) for k, circuit in enumerate(circuits)]
@@ -158,7 +158,7 @@ def _sweep(
 
 
 def _loop(client: Client, seed: int, rates: Rates) -> None:
-    """128 bindings, wait, again: what an optimiser does."""
+    """Measure an optimiser's loop: submit 128 bindings, wait, repeat."""
     circuit = shapes.ansatz(4, 12, 25)
     rng = np.random.default_rng(seed)
     times = []
@@ -173,7 +173,7 @@ def _loop(client: Client, seed: int, rates: Rates) -> None:
 
 
 def _dicts(client: Client, seed: int, rates: Rates) -> None:
-    """Microseconds a dict of 16 outcomes takes, from its packed form."""
+    """Measure the microseconds to convert a packed result of 16 outcomes to a dict."""
     values = np.random.default_rng(seed).uniform(0, 6, (4_000, 12))
     tasks = client.submit_many((shapes.ansatz(4, 12, 25), values), shots=SHOTS, seed=seed)
     results = [task.result() for task in tasks]
@@ -203,6 +203,6 @@ def _verdicts(report: Report, figures: dict[str, float]) -> None:
     report.at_most("loop_128_ms", figures["loop"], "a loop of 128 bindings, p50, ms")
     report.at_most("client_us", figures["client 4"], "client's CPU a circuit, 4 qubits, us")
     report.at_most("service_us", figures["service 4"], "service's CPU a circuit, us")
-    beside = figures["worker 4"] - figures["kernel 4"]
-    report.at_most("worker_us", beside, "worker's CPU a circuit beside the kernel, us")
+    other_us = figures["worker 4"] - figures["kernel 4"]
+    report.at_most("worker_us", other_us, "worker's CPU a circuit beside the kernel, us")
     report.at_most("dict_us", figures["dict"], "a dict of 16 outcomes, us")

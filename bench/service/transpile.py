@@ -1,11 +1,11 @@
-"""Transpilation of 200 circuits for a device of 127 qubits: two workers beside one process.
+"""Transpilation of 200 circuits for a device of 127 qubits: two workers compared with one process.
 
 The circuits are different ones of 8 to 16 qubits. `qiskit` is `qiskit.transpile` in one process at
-its default level, `workers` is `Client.transpile` at the same level by two workers, QPY
-there and back included. `submit, here` and `submit, workers` are the same by the rules of `submit`,
-without a goal: they compile faster, and QPY weighs more. Rounds alternate; medians of the rounds'
-ratios, of wall time and of CPU time. The latter is that of the client and of the busier worker, as
-if nothing of them overlapped: on a machine that has other work to do it says more. Circuits must be
+its default level; `workers` is `Client.transpile` at the same level by two workers, including QPY
+in both directions. `submit, here` and `submit, workers` are the same by the rules of `submit`,
+without a goal: they compile faster, and QPY weighs more. Rounds alternate; figures are medians of
+the rounds' ratios, of wall time and of CPU time. The CPU time is that of the client plus that of
+the busier worker, as if they did not overlap: on a busy machine it says more. Circuits must be
 equal, layouts included.
 
     python -m bench run transpile [--rounds 5]
@@ -96,12 +96,12 @@ def _timed(
 
 
 def _share(times: dict[str, list[float]], some: str, others: str) -> float:
-    """The median over rounds: what slows one round down slows both down."""
+    """Return the median ratio over rounds: a slow machine slows both times of a round."""
     return statistics.median(np.divide(times[some], times[others]))
 
 
 def layered(number: int) -> Any:
-    """Rotations and controlled gates on random pairs, all measured; other numbers, other ones."""
+    """Return rotations and controlled gates on random pairs, measured; the number is the seed."""
     from qiskit import QuantumCircuit
 
     rng = np.random.default_rng([5, number])
@@ -118,7 +118,7 @@ def layered(number: int) -> Any:
 
 
 def same(some: list[Any], others: list[Any]) -> bool:
-    """Equal circuits on equal layouts?"""
+    """Return whether the circuits and their layouts are equal."""
     return len(some) == len(others) and all(
         left == right
         and left.layout.final_index_layout() == right.layout.final_index_layout()

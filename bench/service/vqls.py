@@ -1,11 +1,11 @@
 """One step of a variational linear solver: from the parameter vector to the gradient.
 
-The example's loop (examples/vqls.py): seven sets of angles, 72 Hadamard tests each, 504 circuits of
-4 qubits and 1,024 shots a step; times are given for 480. Everything the formulation needs is inside
-the clock: the angles of the shifted circuits, binding, the whole path through the service with
-accepts on disk, counts, means, cost and gradient. Two ways: one sweep of bindings, and a bound
-QuantumCircuit for each test. Peers in this process, in the same rounds, each with its own way to
-run one circuit with many angles; no service, no journal.
+The loop is the example's (examples/vqls.py): seven sets of angles, 72 Hadamard tests each, 504
+circuits of 4 qubits and 1,024 shots a step; times are scaled to 480 circuits. The clock includes
+the whole formulation: the angles of the shifted circuits, binding, the whole path through the
+service with accepts on disk, counts, means, cost and gradient. simenv runs it in two ways: one
+sweep of bindings, and a bound QuantumCircuit for each test. Peers run in this process in the same
+rounds, each with its own way to run one circuit with many angles; no service, no journal.
 
     python -m bench run vqls [--rounds 15]
 """
@@ -64,7 +64,7 @@ def run(options: Namespace) -> Report:
                 seconds, slopes[name] = _step(means, angles)
                 times.setdefault(name, []).append(seconds)
             spread = np.ptp(list(slopes.values()), axis=0)
-            assert np.all(spread < 1.0), slopes  # all solve the same problem, within the shots
+            assert np.all(spread < 1.0), slopes  # all results agree within shot noise
     for name, entry in times.items():
         print(f"{name:16s}{statistics.median(entry) * 1e3:10.1f} ms  best {min(entry) * 1e3:.1f}")
     print()
@@ -75,7 +75,7 @@ def run(options: Namespace) -> Report:
 
 
 def _step(means: Means, angles: Array) -> tuple[float, Array]:
-    """Seconds for 480 circuits, and the gradient."""
+    """Return the seconds for 480 circuits, and the gradient."""
     begin = time.perf_counter()
     bindings = example.bindings_of(example.shifted(angles))
     table = np.array(means(bindings)).reshape(-1, len(example.ROWS))
@@ -105,7 +105,7 @@ def _aer(bindings: Array) -> list[float]:
 
 @functools.cache
 def _aer_simulator():  # type: ignore[no-untyped-def]
-    # Binding at run time is its fastest way for a sweep.
+    # Binding at run time is Aer's fastest way for a sweep.
     return aer_peer.simulator(runtime_parameter_bind_enable=True)
 
 

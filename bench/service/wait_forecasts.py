@@ -1,11 +1,11 @@
 """Accuracy of the forecasts of waiting times.
 
-A trace of work of many kinds comes in at random times: floods of small circuits (4 to 12 qubits),
-circuits on 20 qubits, sweeps of one circuit, in three priorities. Right after each acceptance the
-service forecasts the waiting time of some of its tasks; when all have ended, the forecasts are
-compared with the times from acceptance to begin. A forecast is right within a factor of two, or
-where forecast and waiting time are both below 5 ms. Tasks that began before they could be asked for
-are left out. The environment has run a few circuits of each kind before.
+A trace of mixed work arrives at random times: floods of small circuits (4 to 12 qubits), circuits
+on 20 qubits, and sweeps of one circuit, in three priorities. Right after each acceptance the
+service forecasts the waiting time of some of its tasks; when all tasks have ended, the forecasts
+are compared with the times from acceptance to begin. A forecast is right within a factor of two, or
+where forecast and waiting time are both below 5 ms. Tasks that began before their forecast was
+queried are left out. The environment has run a few circuits of each kind before.
 
     python -m bench run wait_forecasts [--seed 2] [--seconds 40] [--load 1.0]
 """
@@ -30,10 +30,10 @@ from simenv.client.tasks.task import Task
 
 SHOTS = 1_024
 AT_ONCE_S = 0.005
-ASKED = 6  # tasks of each submission
+ASKED = 6  # tasks of each submission whose forecast is queried
 KINDS = ("flood", "wide", "sweep")
 SHARES = (0.45, 0.35, 0.2)
-GAP_S = 0.55  # between two submissions, on average, at a load of 1
+GAP_S = 0.55  # mean seconds between two submissions at a load of 1
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Forecast:
 
     kind: str
     task: Task
-    wait_s: float  # from acceptance on
+    wait_s: float  # forecast seconds from acceptance to begin
     priority: int
 
 
@@ -76,7 +76,7 @@ def _warm(client: Client, rng: Any) -> None:
 
 
 def _play(client: Client, rng: Any, seconds: float, load: float) -> Iterator[Forecast]:
-    """Submit as the trace has it."""
+    """Submit tasks according to the trace; yield the forecasts."""
     begin, when = time.monotonic(), 0.0
     built = 0
     while when < seconds:
@@ -104,7 +104,7 @@ def _work(kind: str, rng: Any, seed: int) -> Any:
 
 
 def _judge(forecasts: list[Forecast], each: bool) -> float:
-    """The share that is right, of all; printed by kind."""
+    """Return the share of right forecasts; print the numbers by kind."""
     right: dict[str, list[bool]] = defaultdict(list)
     at_once = 0
     for forecast in forecasts:

@@ -1,10 +1,10 @@
 """Start time of workers through each launcher, by stage.
 
-A pool of one worker, none of them there: the clock runs from the submit of a small circuit to its
-counts in hand, so it holds the service's decision, the spawn, Python's start and imports, MPI, the
-kernels (warm), the join and the run. Medians of starts one after the other, the launcher itself
-being up. Then: 20 workers at once, from `up` typed to all of them ready; and what 8 idle workers of
-2 ranks use of the CPU.
+The environment has a pool of one worker, which does not run yet. The clock runs from the submit of
+a small circuit to its counts, so it includes the service's decision, the spawn, Python's start and
+imports, MPI, the kernels (warm), the join and the run. Times are medians of successive starts with
+the launcher itself up. Then two more figures: the time from `up` until 20 workers are ready, and
+the CPU share of 8 idle workers of 2 ranks.
 
     python -m bench run worker_start [--rounds 5]
         [--launcher local --launcher mpirun --launcher prte]
@@ -31,14 +31,14 @@ from simenv.errors import SimenvError
 from simenv.model import PoolSpec, WorkerInfo
 
 LAUNCHERS = ("local", "mpirun", "prte")
-IDLE_S = 1.0  # after so long the worker ends, and the next round starts another
+IDLE_S = 1.0  # idle seconds after which the worker ends; the next round starts another
 STAGES = ("decision", "spawn", "imports", "mpi", "kernels", "join", "run")
 NOTED = {"mpi": r"MPI ready in ([\d.]+)", "kernels": r"kernels ready in ([\d.]+)"}
 AGE = r"([\d.]+) s after the start"
 WORKERS = 20
 IDLE_WORKERS, IDLE_RANKS, WATCH_S = 8, 2, 20.0
-SETTLE_S = 5.0  # the last one that came up tidies its memory
-RANK_BYTES = 2**28  # of each idle one
+SETTLE_S = 5.0  # time for the work that follows a worker's start
+RANK_BYTES = 2**28  # memory of each idle rank
 READY_S = 120.0
 OPTIONS = (
     Option("--rounds", type=int, default=5, quick=2),
@@ -71,7 +71,7 @@ def run(options: Namespace) -> Report:
 
 
 def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
-    """Median total; prints it and the medians of its stages."""
+    """Return the median total in seconds; print it and the medians of the stages."""
     pool = PoolSpec("main", "statevector", 0, 1, IDLE_S, ranks)
     circuits = shapes.layered(4, 30, rounds + 1, 1)
     totals: list[float] = []
@@ -83,7 +83,7 @@ def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
             result = client.run(circuit, shots=100, seed=number)
             total = time.perf_counter() - begin
             assert sum(result.counts.values()) == 100
-            if number:  # the first one also starts what the launcher needs
+            if number:  # the first start may also start a DVM
                 totals.append(total)
                 (worker,) = client.workers()
                 for stage, seconds in _stages(client, seen, begin_s, total, worker).items():
@@ -98,11 +98,11 @@ def _starts(launcher: str, ranks: int, rounds: int, name: str) -> float:
 def _stages(
     client: Client, seen: int, begin_s: float, total: float, worker: WorkerInfo
 ) -> dict[str, float]:
-    """Where the seconds of one start went: events of the service, and what the worker noted."""
+    """Return the seconds of each stage of one start, from service events and the worker's log."""
     times = {event.kind: event.time_s for event in client.events(since=seen)}
     text = (Path(client.service).with_name("logs") / f"{worker.name}.log").read_text()
     noted = {stage: _last(pattern, text) for stage, pattern in NOTED.items()}
-    age = _last(AGE, text)  # when the kernels were ready
+    age = _last(AGE, text)  # age of the worker's process when the kernels were ready
     born_s = psutil.Process(worker.pid).create_time()
     return {
         "decision": times["worker.started"] - begin_s,
@@ -115,7 +115,8 @@ def _stages(
 
 
 def _last(pattern: str, text: str) -> float:
-    """The newest of a figure in a log that goes on from start to start."""
+    """Return the last figure that matches in a log, which several starts extend; 0.0 if none
+    does."""
     entry = re.findall(pattern, text)
     return float(entry[-1]) if entry else 0.0
 
@@ -125,7 +126,7 @@ def _median(seconds: list[float]) -> str:
 
 
 def _many() -> float:
-    """From `up` to the last of them ready."""
+    """Return the seconds from `up` until all workers are ready."""
     pool = PoolSpec("main", "statevector", WORKERS, WORKERS)
     begin = time.perf_counter()
     with simenv.local(pools=(pool,), launcher={"use": "prte"}) as client:
@@ -134,7 +135,7 @@ def _many() -> float:
 
 
 def _idle() -> float:
-    """CPU of all ranks together, in percent of one core, once nothing happens any more."""
+    """Return the CPU time of all idle ranks together, in percent of one core."""
     pool = PoolSpec(
         "main",
         "statevector",
@@ -156,7 +157,7 @@ def _idle() -> float:
 
 
 def _ranks(service: str) -> list[psutil.Process]:
-    """Ranks of all workers of this service."""
+    """Return the processes of the ranks of all workers of this service."""
     results = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -1,4 +1,4 @@
-"""Backends side by side in one application: each circuit's counts tell whose it is.
+"""Two or more backends in one application: each circuit's counts identify its backend.
 
 backends.py COUNT BITS [BITS ...]
 """
@@ -24,7 +24,7 @@ def work(backend: QFwBackend, bits: str, count: int) -> None:
         result = backend.run([circuit] * count, shots=10).result()
         own = sum(result.get_counts(k) == {bits: 10} for k in range(len(result.results)))
         say("own", bits=bits, own=own, all=len(result.results))
-    except Exception as error:  # noqa: BLE001 - the drill counts what is there
+    except Exception as error:  # noqa: BLE001 - the drill counts the results it gets
         say("failed", bits=bits, why=f"{type(error).__name__}: {error}")
 
 

@@ -1,4 +1,4 @@
-"""Connects, says so, and runs circuits one after the other once the file `go` is in its folder."""
+"""Application that connects, reports it, and runs circuits one by one once its file `go` exists."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Registers, submits one circuit, and leaves the moment its event is there (QFw's own backend)."""
+"""Application that registers, submits one circuit, and exits on its event (QFw's own backend)."""
 
 import os
 import time

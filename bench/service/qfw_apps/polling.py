@@ -1,4 +1,7 @@
-"""Submits circuits and polls for them, half without a cid and half by cid, whatever happens."""
+"""Application that submits circuits and polls for them until they end or 200 s have passed.
+
+Half of them are polled for by cid, half without one; polling goes on while the service is down.
+"""
 
 import os
 import sys
@@ -11,7 +14,7 @@ from said import say
 
 import simenv.frontends.qfw.client  # noqa: F401 - locks DEFw's sending
 
-WIDE = 22  # long enough that some are under way whenever the service is killed
+WIDE = 22  # long enough that some circuits run whenever the service is killed
 layer = "".join(f"h q[{k}];\nrx(0.1) q[{k}];\n" for k in range(WIDE))
 ladder = "".join(f"cx q[{k}],q[{k + 1}];\n" for k in range(WIDE - 1))
 CIRCUIT = (

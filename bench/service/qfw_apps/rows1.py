@@ -1,4 +1,4 @@
-"""What applications of revision 1 rely on, one row each, with QFw's own backend and primitives."""
+"""Requirements of applications of revision 1, one row each, with QFw's backend and primitives."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What applications of revision 2 rely on, one row each, through DEFw's directory."""
+"""Requirements of applications of revision 2, one row each, through DEFw's directory."""
 
 import time
 from collections.abc import Callable

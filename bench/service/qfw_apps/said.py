@@ -8,14 +8,16 @@ from typing import Any, NoReturn
 
 
 def say(kind: str, **more: Any) -> None:
-    """One line that the drill reads."""
+    """Print one line that the drill reads."""
     print("@@@ " + json.dumps({"kind": kind, **more}), flush=True)
     sys.stdout.flush()
 
 
 def run_rows(rows: Iterable[Callable[[], None]]) -> NoReturn:
-    """Run each row and say how it ended: `why` is empty where it holds. Ends the process at once,
-    since threads of the host do not end by themselves."""
+    """Run each row and print how it ended: `why` is empty where it passes.
+
+    The function ends the process at once, since threads of the host do not end by themselves.
+    """
     for row in rows:
         try:
             row()

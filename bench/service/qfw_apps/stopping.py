@@ -1,4 +1,7 @@
-"""Registers and submits circuits that take a while: `stopping.py COUNT`; is stopped meanwhile."""
+"""Application that registers and submits slow circuits, during which the drill stops it.
+
+stopping.py COUNT
+"""
 
 import os
 import sys

@@ -1,5 +1,9 @@
-"""Client modules of the six bindings of revision 2, from the names and methods that simenv's own
-Protocols give them: `stubs.py FOLDER`. A QFw of that revision brings its own."""
+"""Client modules of the six bindings of revision 2, made from simenv's own Protocols.
+
+The names and methods are those of the Protocols; a QFw of revision 2 brings its own modules.
+
+stubs.py FOLDER
+"""
 
 from __future__ import annotations
 

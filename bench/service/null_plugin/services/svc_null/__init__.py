@@ -1,4 +1,4 @@
-"""A QPM plugin that does nothing: it answers `sync_run` with a record of the usual size at once.
+"""A QPM plugin without work: `sync_run` returns a record of the usual size at once.
 
 A call of it takes the time of the host and the transport alone; the benchmark qpm_overhead measures
 simenv's overhead above that.
@@ -18,33 +18,36 @@ TIMES = (
 
 
 class QPM:
-    """Of both revisions, as far as the benchmark asks."""
+    """A service of both revisions with the methods that the benchmark calls."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
 
     def query(self) -> Any:
-        """A service record; its properties say that revision 2 is served too."""
+        """Return a service record; its properties say that revision 2 is served too."""
         from defw_agent_info import Capability, DEFwServiceInfo
 
         kind = type(self)
         values = ("QPM", "nothing", kind.__name__, kind.__module__, Capability(2, 2, ""), -1)
         try:
             return DEFwServiceInfo(*values, properties={"service_id": "nothing"})
-        except TypeError:  # of revision 1
+        except TypeError:  # a DEFw of revision 1
             return DEFwServiceInfo(*values)
 
     def is_ready(self, token: str | None = None) -> dict[str, bool]:  # noqa: ARG002
-        """At once."""
+        """Return that the service is ready."""
         return {"ready": True}
 
     def reserve(self, *_: Any, **__: Any) -> None:
-        """A client has come."""
+        """Accept a client."""
 
     def release(self, *_: Any, **__: Any) -> None:
-        """It has gone."""
+        """Release a client."""
 
     def sync_run(self, info: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
-        """Of as many fields as a record of either revision has."""
+        """Return a record with the fields of the revision that `info` names.
+
+        Raises ValueError for a negative number of shots.
+        """
         record = {"cid": str(uuid.uuid4()), "rc": 0, **dict.fromkeys(TIMES, time.time())}
         if info["num_shots"] < 0:
             raise ValueError(info["num_shots"])
@@ -66,8 +69,8 @@ service_classes = [QPM]
 
 
 def initialize() -> None:
-    """Nothing."""
+    """Do nothing; DEFw calls this function."""
 
 
 def uninitialize() -> None:
-    """Nothing."""
+    """Do nothing; DEFw calls this function."""
