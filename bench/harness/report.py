@@ -43,7 +43,7 @@ def installed(module: str) -> bool:
 
 
 class Report:
-    """Collects the figures of one benchmark and prints each with its goal."""
+    """Figures of one benchmark, each printed with its goal when it is added."""
 
     def __init__(self, benchmark: str, title: str) -> None:
         """`benchmark`: the table of its goals in goals.toml."""

@@ -26,7 +26,7 @@ def run_batch(circuits: list[QuantumCircuit], shots: int) -> list[dict[str, int]
 
 
 class Aer:
-    """Implements bench.peers.base.Peer."""
+    """Peer (bench.peers.base) of Qiskit Aer."""
 
     def __init__(self, threads: int) -> None:
         self._simulator = simulator(threads)

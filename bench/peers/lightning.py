@@ -36,7 +36,7 @@ def counting_qnode(num_qubits: int, shots: int) -> Callable[[list[SingleAngleGat
 
 
 class Lightning:
-    """Implements bench.peers.base.Peer with one tape that is ready for the device."""
+    """Peer (bench.peers.base) of Lightning: one tape that is ready for the device."""
 
     def __init__(self, _threads: int, precision: str = "double") -> None:
         self._dtype = np.complex128 if precision == "double" else np.complex64

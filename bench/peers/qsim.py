@@ -11,7 +11,7 @@ from bench.peers.base import ECR, SHOTS, Counts, Gate
 
 
 class Qsim:
-    """Implements bench.peers.base.Peer; gates are fused to at most `fused` qubits."""
+    """Peer (bench.peers.base) of qsim; gates are fused to at most `fused` qubits."""
 
     def __init__(self, threads: int, fused: int) -> None:
         import qsimcirq

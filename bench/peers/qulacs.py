@@ -72,7 +72,7 @@ def sample(num_qubits: int, circuit: Any, shots: int) -> Counts:
 
 
 class Qulacs:
-    """Implements bench.peers.base.Peer.
+    """Peer (bench.peers.base) of qulacs.
 
     `block`: 0: no optimiser; 1: the light one; above 1: gates are fused to at most this number of
     qubits. An environment variable sets the number of threads.

@@ -47,7 +47,7 @@ SUSPENDED_NS = 3_000_000_000  # a longer gap between ticks means that the servic
 
 
 class Scheduler:
-    """Events on one `SchedulerState`, which callers read and never write."""
+    """Event handlers of one `SchedulerState`, which callers read and never write."""
 
     def __init__(
         self,
