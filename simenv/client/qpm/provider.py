@@ -1,9 +1,9 @@
-"""A Client as a QPM (quantum platform manager): `Client.qpm`, the contract and nothing else.
+"""QPM (quantum platform manager) of a Client: `Client.qpm`, with the contract's methods only.
 
-The object has the methods of the six bindings of revision 2; `revision1` is the same pool as the
-single class of revision 1, with completions of its own and no reservations, and `connection` makes
-one more of these for each client. A host gets the one or the other. Everything goes through the
-Client: no other way into the service exists.
+The object has the methods of the six bindings of revision 2. `revision1` is the same pool as the
+single class of revision 1, with its own completions and without reservations; `connection` makes
+another such object for each client. A host gets one of the two revisions. All requests go through
+the Client.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 SINGLE_RETENTION = CompletionRetention(
     count=65_536, size_bytes=2**30
-)  # an evicted one ends in an error
+)  # reading an evicted completion is an error
 
 
 class QPM(
@@ -51,11 +51,11 @@ class QPM(
     TelemetryBinding,
     ControlBinding,
 ):
-    """One object, all bindings of revision 2. Thread-safe.
+    """One object with all bindings of revision 2. Thread-safe.
 
-    `required`: what costs something must name a reservation. `token`: every call must carry it.
-    `pool`: it stands for this one, and what it is given runs there; "": for the environment.
-    `widest`: of a statevector, in qubits. `retention`: of unread completions.
+    `required`: calls that consume capacity must name a reservation. `token`: every call must carry
+    it. `pool`: the pool that the QPM stands for and where its circuits run; "": the environment.
+    `widest`: limit of a statevector, in qubits. `retention`: bounds of unread completions.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class QPM(
         self.revision1 = self.connection()
 
     def connection(self) -> SingleQPM:
-        """The pool as one more client of revision 1 sees it: with a queue, a registration and
-        circuits of its own, which end with `shutdown`. Starts no thread and asks nobody."""
+        """Make a further client of revision 1, with its own queue, registration and circuits, which
+        end with `shutdown`. Starts no thread and sends no request."""
         session, identity = self._session, self._identity
         registry, reservation_checks = (
             CircuitRegistry(session, SINGLE_RETENTION),
@@ -120,7 +120,7 @@ class QPM(
         return SingleQPM(submitter, notifier, events, identity)
 
     def query(self) -> ServiceRecord:
-        """What this is, for whoever looks for a QPM."""
+        """Service record for hosts that look for a QPM."""
         return self._identity.record(type(self), with_properties=True)
 
     def __repr__(self) -> str:
@@ -137,8 +137,8 @@ def configured(
     statevector_qubits: int,
     retention: CompletionRetention | None,
 ) -> QPM:
-    """A QPM by the options of `Client.qpm_with`; `pools`: asks for the names of all pools. Raises
-    OptionError, ConfigError, NotFoundError."""
+    """Make a QPM from the options of `Client.qpm_with`. `pools`: returns the names of all pools.
+    Raises OptionError, ConfigError, NotFoundError."""
     if reservations not in ("optional", "required"):
         message = f"reservations={reservations!r:.80}"
         raise OptionError(message, hint="optional or required")

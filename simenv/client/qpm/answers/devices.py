@@ -1,8 +1,8 @@
-"""A device in the shape of the qhw records: what it is, how its qubits are coupled, what of it was
-measured. Pure.
+"""Device records in the qhw schemas: identity, coupling graph and calibration. Pure.
 
-One way for all kinds of devices: what a DeviceInfo does not hold is left out, never made up. Qubits
-go by their number as text. Figures are in the units of a Target: seconds, hertz, probabilities.
+All kinds of devices are treated alike: a value that a DeviceInfo lacks is left out of the record.
+Qubits are named by their number as text. Figures have the units of a Qiskit Target: seconds, hertz,
+probabilities.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simenv.model import EngineInfo
 from simenv.model.devices import DeviceInfo, DeviceKind, OperationInfo, QubitInfo
 from simenv.qpm.telemetry import QhwCalibration, QhwCoupling, QhwDevice
 
-MOST_EDGES_QUBITS = 256  # beyond, all pairs are more than a host wants to read: see `coupling`
+MOST_EDGES_QUBITS = 256  # all-to-all devices of more qubits list no edges: see `coupling`
 EXTENSION = "simenv"
 UNITS = {"duration_unit": "s", "frequency_unit": "Hz"}
 _SOURCES = {DeviceKind.HARDWARE: "target", DeviceKind.EMULATED: "emulated-target"}
@@ -29,13 +29,15 @@ Plain = dict[str, Any]
 
 
 def formats(info: DeviceInfo) -> list[str]:
-    """Those it takes that can be read here: OpenQASM 3 needs its importer."""
+    """Circuit formats that the device takes and this process can read: OpenQASM 3 needs its
+    importer."""
     has_importer = importlib.util.find_spec("qiskit_qasm3_import") is not None
     return [name for name in info.formats if has_importer or name != "openqasm3"]
 
 
 def device(name: str, info: DeviceInfo, engines: Sequence[EngineInfo]) -> QhwDevice:
-    """`name`: the contract's; `engines`: those a circuit may meet there, the main one first."""
+    """Build the `qhw-device-v1` record. `name`: the contract's name; `engines`: engines that may
+    run a circuit there, the main one first."""
     return QhwDevice(
         schema="qhw-device-v1",
         provider=info.provider,
@@ -62,8 +64,9 @@ def device(name: str, info: DeviceInfo, engines: Sequence[EngineInfo]) -> QhwDev
 
 
 def coupling(name: str, info: DeviceInfo) -> QhwCoupling:
-    """All to all beyond MOST_EDGES_QUBITS qubits is told by a word in `extensions`, not by edges.
-    Undirected: each pair once; in which directions a gate is, its `supported_loci` tell."""
+    """Build the `qhw-coupling-v1` record. An all-to-all device of more than MOST_EDGES_QUBITS
+    qubits lists no edges; `extensions` states its topology. An undirected graph lists each pair
+    once; `supported_loci` gives the directions of each gate."""
     pairs = edges(info)
     topology = "all-to-all" if info.all_to_all else "graph"
     listed = not info.all_to_all or info.num_qubits <= MOST_EDGES_QUBITS
@@ -85,7 +88,8 @@ def coupling(name: str, info: DeviceInfo) -> QhwCoupling:
 
 
 def calibration(name: str, info: DeviceInfo) -> QhwCalibration:
-    """What was measured, and how much of it; of an ideal device nothing, because nothing errs."""
+    """Build the `qhw-calibration-v1` record: measured figures and their count. The record of an
+    ideal device has none."""
     qubits_told = [
         settings for settings in map(_qubit, range(len(info.qubits)), info.qubits) if settings
     ]
@@ -117,7 +121,7 @@ def calibration(name: str, info: DeviceInfo) -> QhwCalibration:
 
 
 def edges(info: DeviceInfo) -> list[tuple[int, int]]:
-    """Coupled pairs, as in the coupling record."""
+    """Coupled pairs (a, b), as in the coupling record."""
     if not info.all_to_all and info.directed:
         return list(info.coupling)
     if not info.all_to_all:
@@ -127,17 +131,17 @@ def edges(info: DeviceInfo) -> list[tuple[int, int]]:
 
 
 def qubits(info: DeviceInfo) -> list[str]:
-    """Their names."""
+    """Names of the qubits: their numbers as text."""
     return [str(number) for number in range(info.num_qubits)]
 
 
 def basis(info: DeviceInfo) -> list[str]:
-    """Its gates of a fixed number of qubits."""
+    """Names of the gates that act on a fixed number of qubits."""
     return [gate.name for gate in info.gates if gate.qubits > 0]
 
 
 def timestamp(info: DeviceInfo) -> str:
-    """When it was calibrated, ISO 8601 in UTC."""
+    """Time of the calibration, ISO 8601 in UTC."""
     return datetime.fromtimestamp(info.calibrated_s, UTC).isoformat()
 
 
@@ -184,7 +188,8 @@ def _engine(engine: EngineInfo) -> Plain:
 
 
 def _operations(info: DeviceInfo) -> list[Plain]:
-    """Gates, measurement and reset, with the qubits each is for where it is not for all alike."""
+    """Gates, measurement and reset. `supported_loci` is present where not all qubits are treated
+    alike."""
     arity = {gate.name: gate.qubits for gate in info.gates if gate.qubits > 0}
     loci: dict[str, list[list[str]]] = {}
     for each in info.operations:
@@ -210,7 +215,7 @@ _FIGURES = ("t1", "t2", "frequency", "readout_duration", "duration", *_QUALITIES
 
 
 def _qubit(number: int, info: QubitInfo) -> Plain:
-    """{} where nothing of it is known."""
+    """Measured figures of a qubit; {} if there are none."""
     measured = _known(
         {
             "t1": info.t1_us * 1e-6,
@@ -224,7 +229,8 @@ def _qubit(number: int, info: QubitInfo) -> Plain:
 
 
 def _measured(each: OperationInfo, info: DeviceInfo) -> Plain:
-    """{} where nothing of it is known, or where it stands with the qubits."""
+    """Measured figures of an operation; {} if there are none, or if the qubit's record holds
+    them."""
     if each.name == "measure" and info.qubits:
         return {}
     measured = _known(

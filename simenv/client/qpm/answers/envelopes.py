@@ -1,6 +1,6 @@
-"""Envelopes and checks that several methods share; nothing here asks anybody.
+"""Status and completion envelopes that several methods share; no requests to the service.
 
-A run that has ended, in the shape of either revision.
+A circuit that has ended is written as a record of revision 1 or of revision 2.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from simenv.qpm.states import STATE_MAP, Lifecycle, Reason
 def registered(
     ep: Any, evtype: Any, class_id: Any, filters: Any = None, reservation: int = 0
 ) -> EventSubscription:
-    """A checked registration."""
+    """Check the arguments of a registration and return the subscription."""
     if not callable(getattr(ep, "put", None)):
         raise arguments.wrong("ep", ep, "an endpoint with a method put(event)")
     if not isinstance(evtype, str):
@@ -50,12 +50,12 @@ def registered(
 
 
 def accepted(run: CircuitRun) -> StatusEnvelope:
-    """The answer to what was taken: under a reservation it holds its part of that."""
+    """Envelope of an accepted circuit: CAPACITY_HELD under a reservation, else QUEUED."""
     return under_way(run, Lifecycle.CAPACITY_HELD if run.reservation else Lifecycle.QUEUED)
 
 
 def under_way(run: CircuitRun, lifecycle: Lifecycle) -> StatusEnvelope:
-    """Of what has not ended."""
+    """Envelope of an unfinished circuit."""
     return about(run, lifecycle, scheduler_task_id=run.task_id, wait_estimate=UNKNOWN_WAIT)
 
 
@@ -73,8 +73,8 @@ def about(
 
 
 def current_status(run: CircuitRun, infos: Sequence[TaskInfo]) -> StatusEnvelope:
-    """Of what has not ended, as the service sees its tasks; of those that are open the one that is
-    furthest counts. At least one must be."""
+    """Envelope of an unfinished circuit from the service's information on its tasks. The open task
+    in the most advanced state counts; at least one task must be open."""
     opened = [info for info in infos if info.state not in FINAL_STATES]
     lifecycle, shown = min(((states.under_way(info), info) for info in opened), key=_furthest)
     return msgspec.structs.replace(
@@ -101,7 +101,7 @@ def unknown(cid: str | None, number: int | None) -> StatusEnvelope:
 
 
 def gone(retired: RetiredCircuit) -> StatusEnvelope:
-    """Its completion was asked for."""
+    """Envelope of a completion that is no longer retained."""
     return about(
         retired,
         Lifecycle.NO_LONGER_RETAINED,
@@ -112,7 +112,8 @@ def gone(retired: RetiredCircuit) -> StatusEnvelope:
 
 
 def remembered(retired: RetiredCircuit) -> StatusEnvelope:
-    """How it ended; its result is no longer kept."""
+    """Envelope of an ended circuit whose result is no longer kept: its final state without the
+    result."""
     stand = states.STATE_MAP[retired.state]
     return about(
         retired,
@@ -125,7 +126,7 @@ def remembered(retired: RetiredCircuit) -> StatusEnvelope:
 
 
 def invalid(reservation_id: int | None, reason: Reason, message: str) -> StatusEnvelope:
-    """A question that names no reservation, or one that does not do."""
+    """Envelope of a query whose reservation is missing or may not be used."""
     return status(
         Lifecycle.INVALID_RESERVATION,
         reservation_id=reservation_id,
@@ -135,7 +136,7 @@ def invalid(reservation_id: int | None, reason: Reason, message: str) -> StatusE
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What is told of a run in any shape."""
+    """Outcome of a circuit, independent of the revision: state, result, error and metadata."""
 
     state: TaskState
     result: dict[str, Any]
@@ -148,7 +149,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def find(run: CircuitRun) -> Found:
-    """Its end, its result, and why it is no success; a result that cannot be read is none."""
+    """Return the outcome of an ended circuit. A result that cannot be read makes it FAILED."""
     state, error = run.final_state(), run.error()
     if state is TaskState.DONE:
         try:
@@ -162,7 +163,8 @@ def find(run: CircuitRun) -> Found:
 def revision1(
     run: CircuitRun, outcome: Found | None = None, *, dequeued_s: float = NOT_REACHED
 ) -> dict[str, Any]:
-    """Revision 1: counts alone where nothing else was asked for; a text where it failed."""
+    """Completion record of revision 1: the counts alone unless amplitudes were requested; the error
+    text if the circuit failed."""
     outcome = outcome or find(run)
     result: dict[str, Any] | str = outcome.result
     if outcome.message is not None:
@@ -187,7 +189,7 @@ def revision2(
     poll: str | None = None,
     dequeued_s: float = NOT_REACHED,
 ) -> dict[str, Any]:
-    """Revision 2. `poll`: the operation that reads it; None in an event."""
+    """Completion record of revision 2. `poll`: the operation that reads it; None in an event."""
     outcome = outcome or find(run)
     stand = STATE_MAP[outcome.state]
     times = run.times(dequeued_s)

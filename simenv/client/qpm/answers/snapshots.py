@@ -1,9 +1,8 @@
-"""The service's figures as snapshots of the contract. Pure: values in, values out.
+"""Snapshots of capacity and queue, and lifecycle events, in the contract's terms. Pure.
 
-Counts and estimates are of the device as a whole, whoever's tasks they are. Held is what waits, for
-a worker or for credits; in flight is what workers have.
-
-The service's events under the contract's names; our own name of each stands in `details`.
+Counts and estimates cover the whole device, that is, the tasks of all callers. Held tasks wait for
+a worker or for credits; in-flight tasks are assigned to workers. A lifecycle event has the
+contract's name; `details` has simenv's own name of the event.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ ESTIMATED = "estimated"
 
 
 class DeviceSnapshot(msgspec.Struct, frozen=True):
-    """What was seen of a device at `now_ns`. `room`: units of its admission policy that are not
-    reserved; None where they are unlimited. `begins`: it is neither paused nor draining."""
+    """State of a device at `now_ns`. `room`: units of its admission policy that are not reserved,
+    None if unlimited. `begins`: True if the device is neither paused nor draining."""
 
     target_id: str
     device_id: str
@@ -47,32 +46,34 @@ class DeviceSnapshot(msgspec.Struct, frozen=True):
 
     @property
     def scheduler(self) -> dict[str, Any]:
-        """In which order its tasks go."""
+        """Queue policy of the device, with its options."""
         return {"policy_name": self.target.policy, "options": dict(self.target.options)}
 
     @property
     def policies(self) -> dict[str, Any]:
-        """What estimates depend on."""
+        """Policies on which wait estimates depend."""
         return {"scheduler": self.scheduler, "admission": self.admission}
 
     @property
     def is_available(self) -> bool:
-        """Would a circuit sent now be begun, once its turn comes?"""
+        """True if a circuit that is submitted now would start in its turn."""
         return self.begins and is_available(self.pools)
 
 
 def begins(target: TargetInfo, overall: TargetInfo) -> bool:
-    """What is said of all devices together holds for each."""
+    """Return whether the device starts tasks. A pause or drain of all devices (`overall`) applies
+    to each."""
     return target.state == overall.state == ACTIVE
 
 
 def is_available(pools: Sequence[PoolInfo]) -> bool:
-    """Can a circuit sent now be run? A pool that is starting, or starts on demand, will run it."""
+    """Return whether a pool can run a circuit. A pool that is starting, or starts on demand,
+    can."""
     return any(pool.state != "quarantined" for pool in pools)
 
 
 def pool(info: PoolInfo) -> dict[str, Any]:
-    """One pool in short."""
+    """Summary of one pool."""
     return {
         "name": info.name,
         "engine": info.engine,
@@ -132,28 +133,28 @@ def queue(seen: DeviceSnapshot) -> QueueMetrics:
 
 
 def held(target: TargetInfo) -> WorkBlock:
-    """What waits. Parked tasks hold nothing yet: they are counted as pending."""
+    """Waiting tasks. Parked tasks hold no capacity: they are counted as pending."""
     return _block(target.queued, target.queued_ns, target.held)
 
 
 def in_flight(seen: DeviceSnapshot) -> WorkBlock:
-    """What workers have."""
+    """Tasks that are assigned to workers."""
     expected_ns = round(1e3 * sum(pool.held_us for pool in seen.pools))
     return _block(seen.target.sent + seen.target.running, expected_ns, seen.target.in_flight)
 
 
 def wait(seen: DeviceSnapshot) -> WaitEstimate:
-    """Until a circuit sent now would begin."""
+    """Estimated wait of a circuit that is submitted now, ns."""
     return _forecast(seen, "wait", 0)
 
 
 def start(seen: DeviceSnapshot) -> WaitEstimate:
-    """When a circuit sent now would begin, ns since 1970."""
+    """Estimated start of a circuit that is submitted now, ns since 1970."""
     return _forecast(seen, "start", seen.now_ns)
 
 
 def queued_time(seen: DeviceSnapshot) -> WaitEstimate:
-    """Expected work that waits, on one slot."""
+    """Expected work of the waiting tasks on one slot, ns."""
     return _estimate(seen, "queued-device-time", seen.target.queued_ns)
 
 
@@ -210,7 +211,7 @@ _NAMES = {
 
 
 def lifecycle(target_id: str, event: Event) -> LifecycleEvent:
-    """One of `target_id`'s."""
+    """Convert an event of the service into a lifecycle event of `target_id`."""
     return LifecycleEvent(
         event=_NAMES.get(event.kind, OTHER_EVENT),
         target_id=target_id,

@@ -1,7 +1,8 @@
-"""How a circuit stands: found under its reservation, asked of the service while it has not ended.
+"""Status of circuits for QPM hosts. Looks a circuit up by cid or qtask id, checks the caller's
+reservation, and asks the service while the circuit is unfinished.
 
-A question about a reservation that does not do is answered so, never raised: it must be one's own,
-though it may be over, and the circuit must be one of it.
+A query with an invalid reservation returns an INVALID_RESERVATION envelope and never raises. The
+reservation must belong to the caller and to the circuit; it may have ended.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from simenv.qpm.states import STATE_MAP, Lifecycle, Outcome, Reason
 
 MAX_QTASK = 2**63 - 1
 SEEN_S = 0.05
-HEARING_S = 1.0  # a task the service calls final: its result is on its way
-STOPPING_S = 5.0  # a task that is being stopped: it ends within that, as a rule
+HEARING_S = 1.0  # wait for the result of a task that is final for the service
+STOPPING_S = 5.0  # a task that is being stopped ends within this time as a rule
 
 Found = CircuitRun | RetiredCircuit | None
 Plain = dict[str, Any]
 
 
 class StatusQueries:
-    """Thread-safe."""
+    """Status, cancellation and timeouts of the circuits of one submitter. Thread-safe."""
 
     def __init__(
         self,
@@ -50,14 +51,15 @@ class StatusQueries:
     # --- finding ------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Take in what has arrived."""
+        """Process the messages that have arrived. Raises NotReadyError."""
         try:
             self._registry.look()
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
 
     def find(self, cid: Any, number: Any) -> Found:
-        """By either name. ExecutionError where there is none."""
+        """Find a circuit by cid or by qtask id; None if it is unknown. Raises ExecutionError if
+        both are None."""
         if cid is None and number is None:
             raise ExecutionError("neither cid nor qtask_id was given", hint="one of them")
         if cid is not None:
@@ -68,13 +70,14 @@ class StatusQueries:
         return self._registry.find(cid, number)
 
     def asked(self, cid: Any, number: Any, reservation_id: Any) -> Found | StatusEnvelope:
-        """What a question is about; or the answer to one that may not be asked."""
+        """Return the circuit of a query, or the envelope that refuses the query."""
         values = arguments.reservation(reservation_id)
         entry = self.find(cid, number)
         return self.objection(entry, values) or entry
 
     def objection(self, circuit: Found, reservation_id: int | None) -> StatusEnvelope | None:
-        """Why a question about that circuit, or about a whole reservation, is not answered."""
+        """Envelope that refuses a query about a circuit, or about a whole reservation if `circuit`
+        is None; None if the query is allowed."""
         if reservation_id is None:
             if not self._reservation_checks.required:
                 return None
@@ -102,7 +105,7 @@ class StatusQueries:
     # --- telling ------------------------------------------------------------------------------
 
     def status(self, circuit: Found, cid: Any, number: Any) -> StatusEnvelope:
-        """Of now; with result or error once it has ended."""
+        """Envelope of the present state, with result or error once the circuit has ended."""
         if circuit is None:
             return envelopes.unknown(cid, number)
         if isinstance(circuit, RetiredCircuit):
@@ -122,19 +125,18 @@ class StatusQueries:
         return envelopes.current_status(circuit, infos)
 
     def infos(self, run: CircuitRun) -> list[TaskInfo]:
-        """The service's words on its tasks."""
+        """The service's information on the circuit's tasks. Raises NotReadyError."""
         try:
             return self._session.task_infos([task.handle.number for task in run.tasks])
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
 
     def taken(self, run: CircuitRun, *, metered: bool) -> StatusEnvelope:
-        """The answer to what was accepted; `metered`: perhaps it has to wait for credits."""
+        """Answer to an accepted circuit. `metered`: it may have to wait for credits of its
+        reservation."""
         try:
             infos = self.infos(run) if metered else []
-        except (
-            NotReadyError
-        ):  # it is accepted all the same: to say otherwise would have it run twice
+        except NotReadyError:  # the circuit is accepted: an error would make the host run it twice
             infos = []
         if any(info.parked for info in infos):
             return envelopes.current_status(run, infos)
@@ -143,7 +145,7 @@ class StatusQueries:
     def not_ready(
         self, operation: str, cid: str | None, reservation_id: int | None
     ) -> StatusEnvelope:
-        """There is nothing to read."""
+        """Answer to a read where no completion is ready."""
         entry = None if cid is None else self._registry.find(cid)
         if entry is None:
             envelope = status(Lifecycle.NO_READY_COMPLETION, cid=cid, reservation_id=reservation_id)
@@ -152,7 +154,7 @@ class StatusQueries:
                 envelopes.gone(entry), completion_ready=False, poll_operation=operation
             )
         else:
-            envelope = self._seen(entry)
+            envelope = self._recent_status(entry)
         return msgspec.structs.replace(
             envelope,
             reason=Reason.NOT_READY,
@@ -162,7 +164,8 @@ class StatusQueries:
         )
 
     def late(self, run: CircuitRun, cancels: bool, patience_s: float) -> StatusEnvelope:
-        """Its caller waits no longer."""
+        """Answer to a synchronous call whose timeout has passed; the completion will be queued.
+        `cancels`: cancel the circuit."""
         message = f"no result after {patience_s:g} s"
         late = Timeout(Reason.SYNC_TIMEOUT, message, round(time() * 1e9))
         self._registry.queue_from_now_on(run)
@@ -177,7 +180,7 @@ class StatusQueries:
         )  # fmt: skip
 
     def cancel(self, run: CircuitRun) -> StatusEnvelope:
-        """Stop what has not ended."""
+        """Cancel the tasks that have not ended."""
         outcomes = self._submitter.cancel(run)
         if "cancelling" in outcomes:
             return msgspec.structs.replace(
@@ -190,8 +193,9 @@ class StatusQueries:
         self._submitter.wait(run, HEARING_S)  # it had ended: its result is on its way
         return already(run) if run.over else envelopes.unknown(run.cid, run.number)
 
-    def _seen(self, run: CircuitRun) -> StatusEnvelope:
-        """How it stood a moment ago: a host that polls does not ask the service each time."""
+    def _recent_status(self, run: CircuitRun) -> StatusEnvelope:
+        """Status that is at most SEEN_S old, so that a polling host does not ask the service each
+        time."""
         now_s = monotonic()
         if run.seen is None or now_s - run.seen_s > SEEN_S:
             run.seen, run.seen_s = self.status(run, None, None), now_s
@@ -199,7 +203,7 @@ class StatusQueries:
 
 
 def already(circuit: CircuitRun | RetiredCircuit) -> StatusEnvelope:
-    """A cancel that comes too late."""
+    """Answer to a cancellation of a circuit that has ended."""
     state = circuit.state if isinstance(circuit, RetiredCircuit) else circuit.final_state()
     stand = STATE_MAP[state]
     return envelopes.about(circuit, stand.lifecycle, reason=stand.already)
@@ -208,7 +212,7 @@ def already(circuit: CircuitRun | RetiredCircuit) -> StatusEnvelope:
 def ended(
     run: CircuitRun, *, result: Plain | None = None, error: str | None = None
 ) -> StatusEnvelope:
-    """Of what is over."""
+    """Envelope of a circuit that has ended."""
     state = run.final_state()
     stand = STATE_MAP[state]
     reason = stand.reason

@@ -1,8 +1,8 @@
-"""Binding `admission` of revision 2: reservations, their owner's alone.
+"""Binding `admission` of revision 2: reservations of the calling owner.
 
-What is wrong with a field of a request is a decision, `rejected` with reason 4, as is a device that
-is not there, with reason 2; what is no request at all raises ExecutionError. A reservation that is
-not one's own is not there: UnknownObjectError.
+An invalid field of a request yields the decision `rejected` with reason 4, and an unknown device
+the same with reason 2. A request that is not a table raises ExecutionError. A reservation of
+another owner raises UnknownObjectError, as if it did not exist.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ Plain = dict[str, Any]
 
 
 class AdmissionBinding:
-    """Thread-safe. `state`: of this QPM; one that is being shut down reserves nothing."""
+    """Methods of the binding. Thread-safe. `state`: returns the state of this QPM; reservations are
+    refused during a shutdown."""
 
     def __init__(
         self,
@@ -70,13 +71,13 @@ class AdmissionBinding:
         self._service_state = state
 
     def evaluate(self, token: str | None = None, request: Plain | None = None) -> Plain:
-        """What `reserve` would decide; nothing is reserved."""
+        """Return the decision that `reserve` would take, without a reservation."""
         self._token_guard.check(token)
         return plain(self._decide(reservation_request.request_of(request), dry=True))
 
     def reserve(self, token: str | None = None, request: Plain | None = None) -> Plain:
-        """A decision; accepted: the reservation is active. The same `request_id` again gives the
-        same one while it lives."""
+        """Return the decision on a request. An accepted reservation is active. A repeated
+        `request_id` returns the same reservation while it lives."""
         self._token_guard.check(token)
         return plain(self._decide(reservation_request.request_of(request), dry=False))
 
@@ -86,8 +87,9 @@ class AdmissionBinding:
         reservation_id: int | None = None,
         request: Plain | None = None,
     ) -> Plain:
-        """It expires `ttl_ns` from now, by the service's clock; without: as long as it was made
-        for. ExecutionError if it is over."""
+        """Extend a reservation: it expires `ttl_ns` from now by the service's clock; without
+        `ttl_ns`, after its original duration. Raises ExecutionError if the reservation has
+        ended."""
         self._token_guard.check(token)
         number = _number(reservation_id)
         wishes = arguments.optional_table("request", request)
@@ -111,8 +113,8 @@ class AdmissionBinding:
         reservation_id: int | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """It is over: what waits under it is cancelled, what runs may end: "pending" until then.
-        Idempotent."""
+        """End a reservation: waiting tasks are cancelled, running tasks may finish; the answer is
+        "pending" while they run. Idempotent."""
         return self._end(token, reservation_id, reason, cancel=False)
 
     def cancel(
@@ -121,18 +123,19 @@ class AdmissionBinding:
         reservation_id: int | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """As `release`, and what runs is stopped."""
+        """End a reservation as `release` does, and cancel its running tasks as well."""
         return self._end(token, reservation_id, reason, cancel=True)
 
     def get_reservation(self, token: str | None = None, reservation_id: int | None = None) -> Plain:
-        """How it stands; for an hour after it was over, too."""
+        """Record of a reservation, up to an hour after its end."""
         self._token_guard.check(token)
         return plain(self._record(self._find(_number(reservation_id))))
 
     def list_reservations(
         self, token: str | None = None, filters: Plain | None = None
     ) -> list[Plain]:
-        """Those that one may know of. `filters`: fields of a record and their value."""
+        """Records of the reservations that the caller may see. `filters`: values of record
+        fields."""
         self._token_guard.check(token)
         wanted = {
             k: v for k, v in arguments.optional_table("filters", filters).items() if v is not None
@@ -255,7 +258,7 @@ class AdmissionBinding:
 
 
 def _of_one(error: SimenvError) -> SimenvError:
-    """A refusal that is about one reservation."""
+    """Convert a refusal that concerns one reservation."""
     if isinstance(error, NotReservedError):
         return UnknownObjectError(error.message, hint="list_reservations() shows yours")
     return as_qpm_error(error)
@@ -273,13 +276,13 @@ def _number(reservation_id: Any) -> int:
 
 
 def _shown(value: Any) -> str | None:
-    """A name of a request, as its decision repeats it."""
+    """Name from a request, as the decision repeats it."""
     if isinstance(value, str) and value:
         return value[: reservation_request.MAX_NAME_CHARS]
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _same(actual: Any, wanted: Any) -> bool:
-    """Names may be asked for by number."""
+    """Compare a record's field with a filter; a name matches its number."""
     number = isinstance(wanted, int) and not isinstance(wanted, bool)
     return bool(actual == (str(wanted) if number and isinstance(actual, str) else wanted))

@@ -1,7 +1,7 @@
-"""Binding `control` of revision 2: health, upkeep, and taking it out of service.
+"""Binding `control` of revision 2: health checks, reconciliation and shutdown.
 
-`shutdown` ends this QPM, never the environment behind it, which others use: that is taken down with
-`Client.shutdown` or `simenv down`.
+`shutdown` ends this QPM and not the environment, which others use; `Client.shutdown` or `simenv
+down` end the environment.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Plain = dict[str, Any]
 
 
 class ControlBinding:
-    """Thread-safe."""
+    """Methods of the binding. Thread-safe."""
 
     def __init__(
         self,
@@ -53,26 +53,27 @@ class ControlBinding:
         self._registry = submitter.registry
         self._identity = identity
         self._audit = audit
-        self._asked: ShutdownRequest | None = None
+        self._shutdown_request: ShutdownRequest | None = None
         self._state = ServiceState.RUNNING
 
     def test(self, token: str | None = None) -> Plain:
-        """Does the call get through, and is it ready? Submits nothing."""
+        """Check that calls arrive and whether the QPM is ready; no circuit is submitted."""
         self._token_guard.check(token)
         status = self._service_status()
         return plain(SelfTest("ok" if status.ready else "not-ready", True, status))
 
     def is_ready(self, token: str | None = None) -> Plain:
-        """As `get_service_status`; hosts wait for `ready`."""
+        """Return the service status; hosts wait for its field `ready`."""
         return self.get_service_status(token)
 
     def get_service_status(self, token: str | None = None) -> Plain:
-        """State, and whether it takes requests; a silent service is not ready, and no error."""
+        """State and readiness. A service that does not answer is reported as not ready, without an
+        error."""
         self._token_guard.check(token)
         return plain(self._service_status())
 
     def get_service_summary(self, token: str | None = None) -> Plain:
-        """The status, and who and where the service is."""
+        """Service status with the service's version, node and pools."""
         self._token_guard.check(token)
         info = self._info()
         summary: Plain = {
@@ -95,10 +96,10 @@ class ControlBinding:
         return summary
 
     def reconcile_runtime_state(self, token: str | None = None, reason: str | None = None) -> Plain:
-        """Compare what is open here with what the service knows; a reason must be given.
+        """Compare the open circuits of this QPM with the service's tasks. `reason` is required.
 
-        Lists of qtask ids: what the service has ended and was not heard of (it is heard now), what
-        it does not know, what goes on.
+        The lists of qtask ids are: circuits that ended in the service without notice here (their
+        results are fetched now), circuits that the service does not know, and unfinished circuits.
         """
         self._token_guard.check(token)
         if reason is None:
@@ -127,10 +128,10 @@ class ControlBinding:
         timeout_s: float | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """Take nothing new, and stop when all is done; returns at once.
+        """Accept no more circuits and stop when all have ended; returns at once.
 
-        `graceful`: what was accepted is finished, for at most `timeout_s`, then it is cancelled;
-        `cancel`: it is cancelled now. Asked again: the first request, with `repeated`.
+        `graceful`: accepted circuits may finish within `timeout_s` and are cancelled after it;
+        `cancel`: they are cancelled now. A repeated call returns the first request with `repeated`.
         """
         self._token_guard.check(token)
         arguments.optional_text("reason", reason)
@@ -138,12 +139,12 @@ class ControlBinding:
         if mode not in MODES:
             raise arguments.wrong("mode", mode, f"one of: {', '.join(MODES)}")
         with self._session.channel.lock:
-            if self._asked is not None:
-                return plain(msgspec.structs.replace(self._asked, repeated=True))
+            if self._shutdown_request is not None:
+                return plain(msgspec.structs.replace(self._shutdown_request, repeated=True))
             draining = mode == "graceful"
             self._state = ServiceState.DRAINING if draining else ServiceState.STOPPING
             self._submitter.leaving = "it was asked to shut down"
-            self._asked = ShutdownRequest(
+            self._shutdown_request = ShutdownRequest(
                 "accepted", mode, patience_s, reason, self._state, round(time() * 1e9)
             )
         self._audit.note("shutdown", reason)
@@ -151,7 +152,7 @@ class ControlBinding:
             target=self._stop, args=(patience_s if draining else 0.0,), name="simenv-qpm-stop",
             daemon=True,
         ).start()  # fmt: skip
-        return plain(self._asked)
+        return plain(self._shutdown_request)
 
     # ------------------------------------------------------------------------------------------
 
@@ -184,24 +185,25 @@ class ControlBinding:
             provider_ready=provider,
             active_task_count=len(self._registry.unfinished()),
             active_reservation_count=0 if info is None else self._reserved(),
-            shutdown=self._asked,
+            shutdown=self._shutdown_request,
         )
 
     def _reserved(self) -> int:
-        """0 where nobody answers."""
+        """Number of active reservations; 0 if the service does not answer."""
         with suppress(NotReadyError):
             return len(self._reservation_checks.active())
         return 0
 
     def _info(self) -> ServiceInfo | None:
-        """None where nobody answers."""
+        """Information on the service; None if it does not answer."""
         try:
             return self._identity.status()
         except NotReadyError:
             return None
 
     def _compare(self, runs: list[CircuitRun]) -> tuple[list[int], list[int], list[int]]:
-        """qtask ids: ended there and unheard here, unknown there, unfinished."""
+        """Lists of qtask ids: ended in the service without notice here, unknown there,
+        unfinished."""
         task_numbers = [task.handle.number for run in runs for task in run.tasks]
         try:
             infos = {task_number(info.id): info for info in self._session.task_infos(task_numbers)}

@@ -1,8 +1,8 @@
-"""Binding `execution` of revision 2. What is asked before its time is answered, never raised.
+"""Binding `execution` of revision 2. A query that comes too early gets an answer, not an error.
 
-A circuit runs under the reservation that its call names; whether one must be named is this QPM's
-setting, and whether it may be used is for the service to decide. A call that would cost something
-under one that may not, raises; a question is answered INVALID_RESERVATION.
+A circuit runs under the reservation that its call names. The QPM's settings decide whether a call
+must name one; the service decides whether the reservation may be used. A call that consumes
+capacity under an invalid reservation raises; a query returns INVALID_RESERVATION.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Plain = dict[str, Any]
 
 
 class ExecutionBinding:
-    """Thread-safe."""
+    """Methods of the binding. Thread-safe."""
 
     def __init__(
         self,
@@ -57,11 +57,12 @@ class ExecutionBinding:
         timeout: float | None = None,
         cancel_on_timeout: bool = False,
     ) -> Plain:
-        """Run and wait, also for capacity: COMPLETED, with the completion under `result`.
+        """Run a circuit and wait for its end, also for capacity: COMPLETED, with the completion in
+        `result`.
 
-        `timeout` (seconds) passes: TIMEOUT, the circuit stays and its completion is queued; with
-        `cancel_on_timeout` CANCELLED. Raises ExecutionError (it failed, is no request, or not under
-        that reservation), OutOfResourcesError, NotReadyError.
+        After `timeout` seconds: TIMEOUT, and the completion will be queued; with
+        `cancel_on_timeout`: CANCELLED. Raises ExecutionError (invalid request or reservation, or
+        the circuit failed), OutOfResourcesError, NotReadyError.
         """
         self._token_guard.check(token)
         patience_s = arguments.seconds("timeout", timeout)
@@ -92,10 +93,10 @@ class ExecutionBinding:
         timeout: float | None = None,
         cancel_on_timeout: bool = False,
     ) -> Plain:
-        """Accept and return: ACCEPTED, DELAYED where it waits for credits of its reservation, or
-        FAILED where the circuit is refused; all have a completion. Raises as `sync_run`.
+        """Submit a circuit and return: ACCEPTED, DELAYED if it waits for credits of its
+        reservation, or FAILED if it is refused; each has a completion. Raises as `sync_run`.
 
-        Nothing is waited for: `timeout` and `cancel_on_timeout` are checked and change nothing.
+        The call does not wait: `timeout` and `cancel_on_timeout` are checked and have no effect.
         """
         self._token_guard.check(token)
         arguments.seconds("timeout", timeout)
@@ -112,13 +113,13 @@ class ExecutionBinding:
         reservation_id: int | None = None,
         token: str | None = None,
     ) -> Plain:
-        """The completion of that name, else the oldest of the reservation, or of what runs under
-        none; it is nobody else's from then on."""
+        """Read and remove a completion: the one of `cid`, else the oldest of the reservation, or of
+        the circuits without a reservation."""
         result = self._ready("read_cq", cid, reservation_id, token)
         if not isinstance(result, CircuitRun):
             return plain(result)
         taken = self._registry.take(result.cid)
-        if taken is None:  # somebody else was quicker
+        if taken is None:  # another reader took it first
             return plain(self._status_queries.not_ready("read_cq", cid, reservation_id))
         now_s = time()
         record = envelopes.revision2(taken, poll="read_cq", dequeued_s=now_s)
@@ -131,7 +132,7 @@ class ExecutionBinding:
         reservation_id: int | None = None,
         token: str | None = None,
     ) -> Plain:
-        """As `read_cq`; it stays."""
+        """Read a completion as `read_cq` does, without removing it."""
         result = self._ready("peek_cq", cid, reservation_id, token)
         if not isinstance(result, CircuitRun):
             return plain(result)
@@ -144,7 +145,7 @@ class ExecutionBinding:
         token: str | None = None,
         qtask_id: int | None = None,
     ) -> Plain:
-        """How it stands, with `result` or `error` once it has ended."""
+        """Status of a circuit, with `result` or `error` once it has ended."""
         self._token_guard.check(token)
         result = self._status_queries.asked(cid, qtask_id, reservation_id)
         if isinstance(result, StatusEnvelope):
@@ -159,7 +160,8 @@ class ExecutionBinding:
         reason: str | None = None,
         qtask_id: int | None = None,
     ) -> Plain:
-        """CANCELLED; CANCEL_PENDING while it is asked to stop; how it had ended; UNKNOWN."""
+        """Cancel a circuit: CANCELLED; CANCEL_PENDING while it is being stopped; its final state if
+        it had ended; UNKNOWN."""
         self._token_guard.check(token)
         arguments.optional_text("reason", reason)
         values = self._reservation_checks.check(reservation_id)
@@ -198,7 +200,7 @@ class ExecutionBinding:
         reservation_id: int | None = None,
         task_id: int | None = None,
     ) -> Plain:
-        """Where and how it ran: all that is needed to get its counts again."""
+        """Engine, seed, node and other facts of the run that are needed to reproduce its counts."""
         self._token_guard.check(token)
         number = arguments.integer("task_id", task_id, 1, MAX_QTASK)
         result = self._status_queries.asked(None, number, reservation_id)
@@ -221,11 +223,12 @@ class ExecutionBinding:
         reservation_id: int | None = None,
         filters: Plain | None = None,
     ) -> Plain:
-        """From now on `ep.put(Event)` is called for each completion that fits, which is queued too.
+        """Register an endpoint: `ep.put(Event)` is called for each later completion that passes the
+        filters; completions are queued as well.
 
-        `evtype`: 1 or "completion"; or one of DEVICE_EVENTS: then for each such event of the
-        device. `filters`: values, or lists of values, of cid, qtask_id,
-        reservation_id. A `put` that raises ends this registration.
+        `evtype`: 1 or "completion", or one of DEVICE_EVENTS for such events of the device.
+        `filters`: values, or lists of values, of cid, qtask_id, reservation_id. A `put` that raises
+        ends the registration.
         """
         self._token_guard.check(token)
         values = self._reservation_checks.check(reservation_id)
@@ -239,7 +242,7 @@ class ExecutionBinding:
     def delete_circuit(
         self, cid: str, reservation_id: int | None = None, token: str | None = None
     ) -> Plain | None:
-        """Stop it and forget it, also where it is not known."""
+        """Cancel and forget a circuit; an unknown cid is no error."""
         self._token_guard.check(token)
         values = self._reservation_checks.check(reservation_id)
         foreign = self._foreign(self._registry.find(arguments.text("cid", cid)), values)
@@ -267,19 +270,19 @@ class ExecutionBinding:
         ready = self._registry.first(cid, values or 0)
         if ready is None:
             answer = self._status_queries.not_ready(operation, cid, values)
-            ready = self._registry.first(cid, values or 0)  # it may have been heard of as we asked
+            ready = self._registry.first(cid, values or 0)  # it may have arrived meanwhile
         return ready or answer
 
     def _foreign(self, circuit: Found, reservation_id: int) -> StatusEnvelope | None:
-        """A call about a circuit of another reservation, or in the name of none where one must be
-        named: else anybody could end anybody's."""
+        """Envelope that refuses a call about a circuit of another reservation, or a call without a
+        reservation where one is required. Without the check any caller could cancel any circuit."""
         if reservation_id == NONE:
             return self._status_queries.objection(circuit, None)
         return None if circuit is None else self._status_queries.objection(circuit, reservation_id)
 
 
 def _known(circuit: Found) -> Plain:
-    """Where and how it ran, or why that is not known."""
+    """Facts of a circuit's run, or the reason why there are none."""
     facts = None
     if isinstance(circuit, RetiredCircuit):
         facts = circuit.facts

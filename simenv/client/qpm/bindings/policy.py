@@ -1,7 +1,7 @@
-"""Binding `admission-policy` of revision 2: the rules by which reservations are decided.
+"""Binding `admission-policy` of revision 2: rules by which reservations are decided.
 
-Anybody may read them; to change them the QPM's client must be an admin's. What is refused leaves
-the old ones as they were.
+Every caller may read them; a change needs a client with an admin key. A refused change leaves the
+rules as they were.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Plain = dict[str, Any]
 
 
 class PolicyBinding:
-    """Thread-safe."""
+    """Methods of the binding. Thread-safe."""
 
     def __init__(self, session: ServiceSession, token_guard: TokenGuard, targets: Targets) -> None:
         self._session = session
@@ -42,7 +42,7 @@ class PolicyBinding:
         device_id: Device | None = None,
         profile: Plain | None = None,
     ) -> Plain:
-        """`profile`: its fields, those that are to change at least."""
+        """Change a device profile. `profile`: the fields to change; others keep their values."""
         self._token_guard.check(token)
         device = self._targets.device(device_id)
         now = asked(self._session, ProfileReply, partial(GetProfile, device=device)).profile
@@ -55,7 +55,7 @@ class PolicyBinding:
     def get_device_profile(
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
-        """What estimates are reckoned with; times in ns."""
+        """Device profile from which estimates are computed; times in ns."""
         self._token_guard.check(token)
         device = self._targets.device(device_id)
         return _profile(asked(self._session, ProfileReply, partial(GetProfile, device=device)))
@@ -66,8 +66,8 @@ class PolicyBinding:
         device_id: Device | None = None,
         configuration: Plain | None = None,
     ) -> Plain:
-        """`device_id`: here, else in the configuration. With `expected_version` only where that is
-        the version now. All of it is taken, or nothing."""
+        """Replace the admission policy, in whole or not at all. `device_id`: here or in the
+        configuration. With `expected_version` only if that is the present version."""
         self._token_guard.check(token)
         table = arguments.table("configuration", configuration)
         named = table.get("device_id") if device_id is None else device_id
@@ -80,7 +80,7 @@ class PolicyBinding:
     def get_admission_policy(
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
-        """As `set_admission_policy` takes it, and its version."""
+        """Configuration in the form of `set_admission_policy`, and its version."""
         self._token_guard.check(token)
         device = self._targets.device(device_id)
         answer = asked(self._session, PolicyReply, partial(GetPolicy, device=device))

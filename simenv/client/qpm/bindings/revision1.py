@@ -1,4 +1,4 @@
-"""Revision 1: one class, plain records, and errors where something is not there yet."""
+"""Revision 1: one class, plain records, and an error where a completion is not ready."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EVICTED = (Reason.TOO_OLD, Reason.TOO_MANY, Reason.TOO_LARGE)
 
 
 class SingleQPM:
-    """The pool as a host of revision 1 drives it. Thread-safe."""
+    """QPM of revision 1 for a pool. Thread-safe."""
 
     def __init__(
         self,
@@ -40,21 +40,21 @@ class SingleQPM:
         self._identity = identity
 
     def query(self) -> ServiceRecord:
-        """What this is, for whoever looks for a QPM."""
+        """Service record for hosts that look for a QPM."""
         return self._identity.record(type(self), with_properties=False)
 
     def reserve(self, svc: Any, client_ep: Any, *args: Any, **kwargs: Any) -> None:
-        """A client has come; nothing is set aside for it."""
+        """Accept a client; no capacity is set aside for it."""
 
     def release(self, services: Any = None) -> None:
-        """A client has gone; what it asked for goes on."""
+        """End a client's use; its circuits go on."""
 
     def test(self) -> str:
-        """Answers; submits nothing."""
+        """Return a text that names the QPM; no circuit is submitted."""
         return f"simenv QPM {self._identity.target_id}"
 
     def is_ready(self) -> bool:
-        """True, or NotReadyError."""
+        """Return True if a pool can run circuits. Raises NotReadyError."""
         if not self._identity.is_available():
             raise NotReadyError(
                 f"no pool of {self._identity.target_id!r} can run a circuit yet",
@@ -63,7 +63,7 @@ class SingleQPM:
         return True
 
     def sync_run(self, info: Plain) -> Plain:
-        """The record; ExecutionError where the circuit is refused or fails."""
+        """Run a circuit and return its record. Raises ExecutionError if it is refused or fails."""
         run = self._submitter.start(info, queued=False)
         try:
             self._submitter.wait(run, None)
@@ -77,12 +77,13 @@ class SingleQPM:
         return envelopes.revision1(run, result)
 
     def async_run(self, info: Plain) -> str:
-        """Its cid, at once. A circuit that is refused has one too, and a record with `rc` not 0."""
+        """Submit a circuit and return its cid. A refused circuit has a cid too, and a record with
+        `rc` not 0."""
         return self._submitter.start(info, queued=True).cid
 
     def read_cq(self, cid: str | None = None) -> Plain:
-        """The finished record of that name, else the oldest, and off the queue; or InProgressError.
-        ExecutionError for one that was evicted."""
+        """Read and remove the record of `cid`, else the oldest one. Raises InProgressError if it is
+        not ready, ExecutionError if it was evicted."""
         run = self._finished(cid)
         taken = self._registry.take(run.cid)
         if taken is None:
@@ -93,20 +94,21 @@ class SingleQPM:
         return record
 
     def peek_cq(self, cid: str | None = None) -> Plain:
-        """As `read_cq`; it stays."""
+        """Read a record as `read_cq` does, without removing it."""
         return envelopes.revision1(self._finished(cid))
 
     def delete_circuit(self, cid: str) -> None:
-        """Stop it and forget it, also where it is not known."""
+        """Cancel and forget a circuit; an unknown cid is no error."""
         self._submitter.delete(cid)
 
     def register_event_notification(
         self, ep: EventEndpoint, evtype: int | str, class_id: str
     ) -> None:
-        """From now on records are put to `ep` and not queued; the last to register is the only one.
-        `evtype` of DEVICE_EVENTS: events of the device are put there, beside that.
+        """Register the endpoint to which later records are put in place of the queue; a new
+        registration replaces the last one.
 
-        A record whose `put` raises is queued after all.
+        `evtype` of DEVICE_EVENTS: events of the device are put there, and records stay queued. A
+        record whose `put` raises is queued.
         """
         registration = envelopes.registered(ep, evtype, class_id)
         if evtype in DEVICE_EVENTS:
@@ -115,13 +117,13 @@ class SingleQPM:
             self._notifier.register(registration)
 
     def expire(self) -> bool:
-        """Let go of completions that were kept for as long as they are kept. True: nothing is left
-        that could be read, will end, or was evicted unread."""
+        """Evict completions whose retention time has passed. True if no circuit is left and none
+        was evicted unread."""
         return self._registry.expire() and not self._registry.has_gone(EVICTED)
 
     def shutdown(self) -> None:
-        """This client leaves: its queue, its registration and its circuits' names end. What runs
-        goes on; the pool and all others stay."""
+        """End this client's queue, registration and cids. Running circuits go on; the pool and
+        other clients are not affected."""
         self._notifier.close()
         self._device_events.close()
         self._registry.clear()

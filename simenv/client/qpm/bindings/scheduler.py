@@ -1,7 +1,7 @@
-"""Binding `scheduler` of revision 2: whether a device's tasks go, how many, and in which order.
+"""Binding `scheduler` of revision 2: state, dispatch limits and queue policy of a device.
 
-Anybody may look; to steer, the QPM's client must be an admin's. Tasks are listed as envelopes;
-counts are of all callers.
+Every caller may read; changes need a client with an admin key. Tasks are listed as envelopes;
+counts cover all callers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Plain = dict[str, Any]
 
 
 class SchedulerBinding:
-    """Thread-safe."""
+    """Methods of the binding. Thread-safe."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class SchedulerBinding:
     def get_scheduler_status(
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
-        """State, order, limits, and how many tasks there are in which state."""
-        device = self._steered(token, device_id)
-        info = self._told(device)
+        """State, queue policy, dispatch limits, and the number of tasks in each state."""
+        device = self._checked_device(token, device_id)
+        info = self._target_info(device)
         rules = asked(self._session, PolicyReply, partial(GetPolicy, device=device))
         profile = asked(self._session, ProfileReply, partial(GetProfile, device=device))
         runtime = info.queued + info.sent + info.running
@@ -107,8 +107,8 @@ class SchedulerBinding:
     def get_scheduler_policy(
         self, token: str | None = None, device_id: Device | None = None
     ) -> Plain:
-        """In which order tasks go."""
-        info = self._told(self._steered(token, device_id))
+        """Queue policy of the device, and its version."""
+        info = self._target_info(self._checked_device(token, device_id))
         return {"version": info.version, "scheduler_policy": plain(policy_of(info))}
 
     def get_scheduler_queue_state(
@@ -117,11 +117,11 @@ class SchedulerBinding:
         device_id: Device | None = None,
         include_restricted: bool = False,
     ) -> Plain:
-        """The tasks that came through this QPM and have not ended; `include_restricted`: also up to
-        MOST_LISTED others that its client may see, which have no cid and no qtask id here."""
-        device = self._steered(token, device_id)
+        """Unfinished tasks that came through this QPM. `include_restricted`: also up to MOST_LISTED
+        other tasks that its client may see; these have no cid and no qtask id."""
+        device = self._checked_device(token, device_id)
         restricted = arguments.truth("include_restricted", include_restricted)
-        info = self._told(device)
+        info = self._target_info(device)
         mine = self._mine(device)
         shown = mine + (self._others(device) if restricted else [])
         parked = [
@@ -148,9 +148,10 @@ class SchedulerBinding:
         device_id: Device | None = None,
         configuration: Plain | None = None,
     ) -> Plain:
-        """`configuration`: policy_name and options; of ordered: keys, in a list or with commas.
-        What waits is put into the new order."""
-        device = self._steered(token, device_id)
+        """Set the queue policy; waiting tasks are put into the new order. `configuration`:
+        policy_name and options; the policy `ordered` has the option keys, a list or a text with
+        commas."""
+        device = self._checked_device(token, device_id)
         name, options = _order(configuration)
         ask = partial(SetOrder, device=device, policy=name, options=options)
         answer = asked(self._session, TargetReply, ask)
@@ -166,7 +167,7 @@ class SchedulerBinding:
         device_id: Device | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """Nothing new is begun; tasks are accepted and wait."""
+        """Pause the device: no task is started; tasks are accepted and wait."""
         return self._steer(token, device_id, "pause", "paused", reason=_words(reason))
 
     def resume_execution_target(
@@ -175,7 +176,7 @@ class SchedulerBinding:
         device_id: Device | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """After a pause or a drain."""
+        """Resume the device after a pause or a drain."""
         return self._steer(token, device_id, "resume", "resumed", reason=_words(reason))
 
     def calibrate_execution_target(
@@ -184,7 +185,7 @@ class SchedulerBinding:
         device_id: Device | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """Calibrate a device that drifts: the outcome is an event `calibration-update`, put to the
+        """Calibrate a device that drifts. The outcome is an event `calibration-update`, put to the
         queues that are registered for it."""
         return self._steer(token, device_id, "calibrate", "calibrating", reason=_words(reason))
 
@@ -195,8 +196,8 @@ class SchedulerBinding:
         mode: str = "graceful",
         timeout_s: float | None = None,
     ) -> Plain:
-        """Nothing new is accepted; what was accepted still ends, for `timeout_s`, then nothing more
-        of it is begun."""
+        """Drain the device: no task is accepted. Accepted tasks may start within `timeout_s`, and
+        no longer."""
         most_s = arguments.seconds("timeout_s", timeout_s) or 0.0
         how = arguments.travelling("mode", mode)[:MAX_OPTION_CHARS]
         return self._steer(token, device_id, "drain", "draining", mode=how, timeout_s=most_s)
@@ -207,8 +208,9 @@ class SchedulerBinding:
         device_id: Device | None = None,
         limits: Plain | None = None,
     ) -> Plain:
-        """`max_inflight`: at most so many tasks with workers at a time; 0: no limit."""
-        device = self._steered(token, device_id)
+        """Set dispatch limits. `max_inflight`: largest number of tasks assigned to workers at a
+        time; 0: no limit."""
+        device = self._checked_device(token, device_id)
         table = arguments.table("limits", limits)
         if set(table) != {"max_inflight"}:
             raise arguments.wrong("limits", None, "a table with max_inflight and nothing else")
@@ -223,15 +225,15 @@ class SchedulerBinding:
 
     # ------------------------------------------------------------------------------------------
 
-    def _steered(self, token: Any, device_id: Any) -> str:
+    def _checked_device(self, token: Any, device_id: Any) -> str:
         self._token_guard.check(token)
         return self._targets.device(device_id)
 
-    def _told(self, device: str) -> TargetInfo:
+    def _target_info(self, device: str) -> TargetInfo:
         return asked(self._session, TargetReply, partial(GetTarget, device=device)).info
 
     def _steer(self, token: Any, device_id: Any, verb: str, word: str, **more: Any) -> Plain:
-        device = self._steered(token, device_id)
+        device = self._checked_device(token, device_id)
         ask = partial(SteerTarget, device=device, verb=verb, **more)
         info = asked(self._session, TargetReply, ask).info
         self._audit.note(f"{verb}_execution_target", more.get("reason") or None)
@@ -266,7 +268,7 @@ class SchedulerBinding:
 
 
 def control_of(info: TargetInfo) -> SchedulerControl:
-    """Whether its tasks go."""
+    """Pause, drain and dispatch state of the device."""
     draining = info.state == "draining"
     return SchedulerControl(
         paused=info.state == "paused",
@@ -280,19 +282,20 @@ def control_of(info: TargetInfo) -> SchedulerControl:
 
 
 def policy_of(info: TargetInfo) -> SchedulerPolicy:
-    """In which order they go."""
+    """Queue policy of the device."""
     return SchedulerPolicy(info.policy, dict(info.options))
 
 
 def _is_of(info: TaskInfo, device: str) -> bool:
-    """Pools made on demand have the name of theirs, and more."""
+    """Return whether a task is unfinished and its pool belongs to the device. The name of a pool
+    made on demand begins with that of its base pool."""
     if info.state in FINAL_STATES:
         return False
     return device in ("", info.pool) or info.pool.startswith(f"{device}{ON_DEMAND}")
 
 
 def _foreign(info: TaskInfo) -> StatusEnvelope:
-    """A task that came another way."""
+    """Envelope of a task that was not submitted through this QPM."""
     lifecycle = under_way(info)
     begun = lifecycle is Lifecycle.SUBMITTED
     return msgspec.structs.replace(

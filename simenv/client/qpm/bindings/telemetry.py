@@ -1,7 +1,7 @@
-"""Binding `telemetry` of revision 2: what the service knows, in the contract's words.
+"""Binding `telemetry` of revision 2: the service's data in the contract's terms.
 
-`lib` names a pool; without it what this QPM stands for is meant: a pool, or the environment.
-Classes of access are recorded, not enforced.
+`lib` names a pool; None is the QPM's own target: a pool or the environment. Access classes are
+recorded, not enforced.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ Plain = dict[str, Any]
 
 
 class Here(msgspec.Struct, frozen=True):
-    """What a question about a device is about. `device`: the service's name; `name`: the
-    contract's."""
+    """Subject of a query about a device. `device`: the service's name; `name`: the contract's
+    name."""
 
     device: str
     name: str
@@ -77,7 +77,7 @@ class Here(msgspec.Struct, frozen=True):
 
 
 class TelemetryBinding:
-    """Thread-safe; every answer is of now."""
+    """Methods of the binding. Thread-safe. Each answer has the present state."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class TelemetryBinding:
     # --- what it is ---------------------------------------------------------------------------
 
     def get_backend_info(self, lib: str | None = None, token: str | None = None) -> Plain:
-        """The simple form and, as `qhw_device`, the device."""
+        """Simple form of the device, with its `qhw-device-v1` record in `qhw_device`."""
         subject = self._here(lib, token)
         answer: Plain = {**_simple(subject), "qhw_device": self._device_record(subject)}
         if subject.info.kind is not DeviceKind.IDEAL:
@@ -105,8 +105,8 @@ class TelemetryBinding:
         return answer
 
     def get_device_info(self, lib: str | None = None, token: str | None = None) -> Plain:
-        """A `qhw-device-v1` record, and the simple form beside it for older hosts. `max_shots`: of
-        one request; what a machine takes at a time stands in the record."""
+        """`qhw-device-v1` record, with the simple form for older hosts. `max_shots`: limit of one
+        request; the record has the machine's own limit."""
         subject = self._here(lib, token)
         return {
             **_simple(subject),
@@ -121,7 +121,7 @@ class TelemetryBinding:
         lib: str | None = None,
         token: str | None = None,
     ) -> Plain:
-        """What changes from one moment to the next."""
+        """Current state: availability, queue, wait estimate and free slots."""
         subject = self._here(lib, token, calibration_set_id)
         seen = self._moment(subject.device, "basic-discovery")
         info, target = seen.service, seen.target
@@ -148,7 +148,7 @@ class TelemetryBinding:
         lib: str | None = None,
         token: str | None = None,
     ) -> Plain:
-        """A `qhw-calibration-v1` record; of an ideal device: nothing observed."""
+        """`qhw-calibration-v1` record; of an ideal device: no observations."""
         subject = self._here(lib, token, calibration_set_id)
         return {**_simple(subject), **plain(devices.calibration(subject.name, subject.info))}
 
@@ -158,14 +158,14 @@ class TelemetryBinding:
         lib: str | None = None,
         token: str | None = None,
     ) -> Plain:
-        """A `qhw-coupling-v1` record, and `couplings` [[a, b]] for older hosts."""
+        """`qhw-coupling-v1` record, with `couplings` [[a, b], ...] for older hosts."""
         subject = self._here(lib, token, calibration_set_id)
         couplings = [list(pair) for pair in devices.edges(subject.info)]
         record = plain(devices.coupling(subject.name, subject.info))
         return {**_simple(subject), **record, "couplings": couplings}
 
     def capability_map(self, token: str | None = None) -> dict[str, list[str]]:
-        """Call to the libraries it knows."""
+        """Map from each call to the libraries (pools) that it accepts."""
         self._token_guard.check(token)
         pools = list(self._identity.devices())
         return {call: list(pools) if call in _BY_LIBRARY else [] for call in _CALLS}
@@ -173,10 +173,10 @@ class TelemetryBinding:
     def list_scheduler_allocations(
         self, token: str | None = None, filters: Plain | None = None
     ) -> list[Plain]:
-        """The slots the service has to give away, where they are; one entry a node. Of a pool: the
-        nodes on which it has workers.
+        """Slots of the service by node, one entry each. A QPM of a pool lists the nodes of the
+        pool's workers.
 
-        `filters`: fields of an entry and their value.
+        `filters`: values of entry fields.
         """
         self._token_guard.check(token)
         wanted = arguments.optional_table("filters", filters)
@@ -204,7 +204,7 @@ class TelemetryBinding:
         return [e for e in entries if all(e.get(name) == value for name, value in wanted.items())]
 
     def get_telemetry_access_model(self, token: str | None = None) -> Plain:
-        """Who is meant to see what."""
+        """Access class of each call, with the intended readers of each class."""
         self._token_guard.check(token)
         return {
             "target_id": self._identity.target_id,
@@ -232,7 +232,8 @@ class TelemetryBinding:
         scope_id: str | None = None,
         access_class: str | None = None,
     ) -> Plain:
-        """What waits, what runs and what is free; `device_id`: the target, or one of its pools."""
+        """Waiting tasks, running tasks and free capacity. `device_id`: the target or one of its
+        pools."""
         self._token_guard.check(token)
         device = self._targets.device(device_id)
         arguments.optional_text("scope_id", scope_id)
@@ -245,7 +246,7 @@ class TelemetryBinding:
         device_id: Device | None = None,
         access_class: str | None = None,
     ) -> Plain:
-        """The queue in numbers; device as in `get_capacity_snapshot`."""
+        """Queue metrics of a device; `device_id` as in `get_capacity_snapshot`."""
         self._token_guard.check(token)
         device = self._targets.device(device_id)
         access = _access(access_class, "manager-aggregate")
@@ -254,7 +255,7 @@ class TelemetryBinding:
     def get_service_lifecycle_telemetry(
         self, token: str | None = None, access_class: str | None = None
     ) -> Plain:
-        """The newest events of the service and its workers, and what was asked of `control`."""
+        """Newest events of the service and its workers, with the audit entries of `control`."""
         self._token_guard.check(token)
         access = _access(access_class, "operator")
         target = self._identity.target_id
@@ -318,7 +319,8 @@ class TelemetryBinding:
         return asked(self._session, TargetReply, partial(GetTarget, device=device)).info
 
     def _room(self, device: str, rules: AdmissionPolicy) -> int | None:
-        """Units that the next reservation may have: what the service would tell one who asks."""
+        """Units of the next reservation that the service would grant to this caller; None if
+        unlimited."""
         if rules.name == UNLIMITED_POLICY:
             return None
         ask = partial(Reserve, ask=ReservationRequest(device=device), dry=True)

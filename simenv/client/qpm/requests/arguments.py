@@ -1,6 +1,7 @@
-"""Arguments of hosts, checked one by one; what is wrong raises ExecutionError and changes nothing.
+"""Checks of single arguments of hosts; an invalid argument raises ExecutionError and changes
+nothing.
 
-Whatever a host's transport decodes may arrive here: every type and value must be expected.
+Values come from a host's transport, so every type and value must be expected.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ MAX_SECONDS = 10**8  # three years; in nanoseconds far within 64 bits
 
 
 def wrong(what: str, value: Any, wanted: str) -> ExecutionError:
-    """The error of one argument."""
+    """Make the error of one invalid argument."""
     return ExecutionError(f"{what}={_shown(value)}", hint=f"{what} is {wanted}")
 
 
 def text(what: str, value: Any) -> str:
-    """A text that is not empty."""
+    """Check a text that is not empty."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT_CHARS:
         raise wrong(what, value, f"a text of 1 to {MAX_TEXT_CHARS} characters")
     return value
 
 
 def optional_text(what: str, value: Any) -> str | None:
-    """None, or a text that is not empty."""
+    """Check None or a text that is not empty."""
     return None if value is None else text(what, value)
 
 
 def travelling(what: str, value: Any) -> str:
-    """As `text`, and the service can be told it."""
+    """Check a text as `text` does, and that it can be encoded as UTF-8 for the service."""
     result = text(what, value)
     try:
         result.encode()
@@ -42,21 +43,21 @@ def travelling(what: str, value: Any) -> str:
 
 
 def integer(what: str, value: Any, low: int, high: int) -> int:
-    """A whole number in low .. high; no bool, no float."""
+    """Check a whole number in low .. high; bool and float are refused."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise wrong(what, value, f"a whole number from {low} to {high}")
     return int(value)
 
 
 def truth(what: str, value: Any) -> bool:
-    """True or False, and nothing like them."""
+    """Check a bool; no other type is accepted."""
     if not isinstance(value, bool):
         raise wrong(what, value, "true or false")
     return value
 
 
 def seconds(what: str, value: Any) -> float | None:
-    """None, or a time that is not negative."""
+    """Check None or a time in 0 .. MAX_SECONDS."""
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -66,19 +67,19 @@ def seconds(what: str, value: Any) -> float | None:
 
 
 def table(what: str, value: Any) -> dict[str, Any]:
-    """A dict with text for keys."""
+    """Check a dict with text keys."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise wrong(what, value, "a table with names for keys")
     return value
 
 
 def optional_table(what: str, value: Any) -> dict[str, Any]:
-    """As `table`; empty for None."""
+    """Check a dict as `table` does; {} for None."""
     return {} if value is None else table(what, value)
 
 
 def reservation(value: Any) -> int | None:
-    """None, or a number that a reservation could have."""
+    """Check None or a possible reservation number."""
     return None if value is None else integer("reservation_id", value, 1, MAX_RESERVATION)
 
 

@@ -1,6 +1,6 @@
-"""Device profiles and admission policies in a host's tables, and back. Pure.
+"""Conversion of device profiles and admission policies from and to a host's tables. Pure.
 
-Invariant: what is read is whole and of known names, or ExecutionError; nothing is guessed.
+Invariant: a table that is read is complete and has known names only, else ExecutionError.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _CONFIGURATION = frozenset(
 
 
 def profile_table(profile: DeviceProfile) -> dict[str, Any]:
-    """All its fields, in the contract's names."""
+    """Table of a device profile, with the contract's field names."""
     table: dict[str, Any] = msgspec.structs.asdict(profile)
     return table | {"baseline": baseline_table(profile.baseline)}
 
 
 def read_profile(raw: Any, now: DeviceProfile) -> DeviceProfile:
-    """What is not told stays as it is `now`."""
+    """Read the fields to change; others keep their values in `now`."""
     table = arguments.table("profile", raw)
     _known("profile", table, DeviceProfile.__struct_fields__)
     settings: dict[str, Any] = {}
@@ -56,7 +56,7 @@ def read_profile(raw: Any, now: DeviceProfile) -> DeviceProfile:
 
 
 def policy_table(policy: AdmissionPolicy, device_id: str) -> dict[str, Any]:
-    """A configuration, as `set_admission_policy` takes it."""
+    """Configuration in the form of `set_admission_policy`."""
     return {
         "device_id": device_id,
         "policy": {"name": policy.name, "options": {}},
@@ -67,12 +67,12 @@ def policy_table(policy: AdmissionPolicy, device_id: str) -> dict[str, Any]:
 
 
 def capacity_table(policy: AdmissionPolicy) -> dict[str, int]:
-    """What there is to be given away, by the policy's own figures."""
+    """Capacity figures of the policy that reservations share."""
     return {name: getattr(policy, name) for name in CAPACITY[policy.name]}
 
 
 def read_policy(raw: Any) -> tuple[AdmissionPolicy, int]:
-    """The policy, and the version it is to replace; -1: any."""
+    """Return the policy and the version that it replaces; -1: any version."""
     table = arguments.table("configuration", raw)
     _known("configuration", table, _CONFIGURATION)
     name = _named("policy", table.get("policy"), tuple(CAPACITY))
@@ -96,7 +96,7 @@ def baseline_table(work: Workload) -> dict[str, int]:
 
 
 def read_baseline(raw: Any) -> Workload:
-    """All of its six fields must be told."""
+    """Read the baseline circuit; all six fields are required."""
     table = arguments.table("baseline", raw)
     _known("baseline", table, BASELINE)
     missing = [name for name in BASELINE if name not in table]
@@ -113,7 +113,7 @@ def read_baseline(raw: Any) -> Workload:
 
 
 def _named(what: str, raw: Any, allowed: tuple[str, ...]) -> str:
-    """The name in a table {"name", "options"}; there are no options."""
+    """Read the name in a table {"name", "options"}; options must be empty."""
     table = arguments.table(what, raw)
     _known(what, table, ("name", "options"))
     if arguments.optional_table(f"{what}.options", table.get("options")):

@@ -1,7 +1,7 @@
-"""What a host asks for when it reserves: `request`, read and checked. Pure.
+"""Parser of reservation requests: checks `request` field by field. Pure.
 
-Every key may be left out. Keys that are not known are kept as words for people to read; what is
-called a credential or a token never is.
+All keys are optional. Unknown keys are kept as text for people to read, except keys that are named
+like a credential or a token.
 """
 
 from __future__ import annotations
@@ -41,15 +41,16 @@ _SECRET = ("credential", "token", "passw", "secret", "api_key", "apikey", "autho
 
 
 def device_of(request: Mapping[str, Any]) -> Any:
-    """Which device it is about, in the host's words."""
+    """Device id of the request, as the host wrote it."""
     target = request.get("target_device_id")
     return request.get("device_id") if target is None else target
 
 
 def read(request: Mapping[str, Any], device: str, app: str) -> ReservationRequest:
-    """`device`: the service's name of it; `app`: the run of an application that asks.
+    """Parse a request. `device`: the service's name of the device; `app`: the application run that
+    asks.
 
-    ExecutionError names the field, its value and what it should be.
+    Raises ExecutionError with the field, its value and the expected value.
     """
     for name in ("policy", "run_context"):
         arguments.optional_table(name, request.get(name))
@@ -85,7 +86,8 @@ def _user(request: Mapping[str, Any]) -> str:
 
 
 def _workload(request: Mapping[str, Any]) -> Workload:
-    """Of `task_class`, else of `workload`, else of num_qubits and num_shots."""
+    """Read the workload from `task_class`, else from `workload`, else from num_qubits and
+    num_shots."""
     sizes = arguments.optional_table("task_class", request.get("task_class"))
     others = arguments.optional_table("workload", request.get("workload"))
     last = {"qubits": "num_qubits", "shots": "num_shots"}
@@ -108,7 +110,7 @@ def _figure(what: str, value: Any, maximum: int = MOST) -> int:
 
 
 def _name(what: str, value: Any) -> str:
-    """A short text, or a number as one."""
+    """Read a short text, or a number as text."""
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
@@ -129,7 +131,7 @@ def _travels(text: str) -> bool:
 
 
 def _words(request: Mapping[str, Any], app: str) -> tuple[tuple[str, str], ...]:
-    """What else was told."""
+    """Keep the unknown fields as short texts."""
     settings = [(APP, app)] if app else []
     for key, value in request.items():
         if key in _READ or value is None or _is_secret(key):
@@ -154,7 +156,7 @@ def _is_secret(key: object) -> bool:
 
 
 def _open(value: Any) -> Any:
-    """Without what is named like a secret, however deep."""
+    """Copy of a value without keys that are named like a secret, at any depth."""
     if isinstance(value, Mapping):
         return {key: _open(item) for key, item in value.items() if not _is_secret(key)}
     if isinstance(value, list | tuple):
@@ -171,7 +173,8 @@ def _short(text: str) -> str:
 
 
 def request_of(request: Any) -> dict[str, Any]:
-    """A table; `reserve` of revision 1 has another first argument and the same name."""
+    """Check that the request is a table. The error tells hosts of revision 1, whose `reserve` has
+    another first argument, what is missing."""
     if request is None:
         raise ExecutionError("request is missing", hint="request={...}; every key may be left out")
     return arguments.table("request", request)

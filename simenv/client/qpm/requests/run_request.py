@@ -1,14 +1,15 @@
-"""What a host asks to be run: `info`, read and checked.
+"""Parser of run requests: checks `info` and packs the circuit.
 
-A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which wins. In one
-process with the caller, `circuit` may also be a QuantumCircuit or a Program. Hosts add keys of
-their own, so those that are not known, and hints that change nothing here, are no error: the
-completion has a warning that names them. Keys that say who asks (owner, project, policy ...) are
-left out, as the contract has it: who asks is known from the connection.
-`noise`, `verbatim` and `qubit_mapping` are for emulated devices; elsewhere they are refused by
-name, where they ask for anything.
+A host sends OpenQASM 2 text under `qasm`, or {"format", "data"} under `circuit`, which takes
+precedence. In one process with the caller, `circuit` may also be a QuantumCircuit or a Program.
+Hosts add keys of their own, so unknown keys, and hints without an effect here, are no error: the
+completion has a warning that names them. Keys that identify the caller (owner, project, policy ...)
+are left out without a warning, as the contract demands: the connection identifies the caller.
 
-Looks at a packed program, and one change to it: its final measurements left out.
+`noise`, `verbatim` and `qubit_mapping` are for emulated devices; other pools refuse them by name
+unless they are empty.
+
+A statevector request runs the program without its final measurements.
 """
 
 from __future__ import annotations
@@ -31,27 +32,25 @@ from simenv.qpm.errors import ExecutionError
 from simenv.transpiler import qpy
 from simenv.transpiler.qiskit_runtime import is_circuit
 
-_PASSIVE = frozenset({"measure", "barrier"})  # what may follow a measurement that is still final
+_PASSIVE = frozenset({"measure", "barrier"})  # a final measurement may precede these
 
 
 def counts_bytes(program: Program, shots: int) -> int:
-    """At most so much are its counts, packed."""
+    """Upper bound of the size of the packed counts, bytes."""
     different = min(shots, 1 << min(program.num_clbits, 60))
     return different * (4 + max(1, (program.num_clbits + 7) // 8))
 
 
 def unwritten(program: Program, shots: int) -> dict[str, int]:
-    """The counts of a circuit that measures nothing: bits that nobody writes read 0."""
+    """Counts of a circuit without measurements: unwritten classical bits read 0."""
     if not program.num_clbits:
         return {}
     return dict.fromkeys(bitstrings.keys(b"", 0, program.registers), shots)
 
 
 def without_final_measurements(program: Program) -> Program:
-    """The same circuit up to its measurements. ProgramError where one is not the last on its qubit.
-
-    A statevector belongs to what was prepared, before any shot is read out.
-    """
+    """Copy of the program without its final measurements: a statevector is the state before
+    readout. Raises ProgramError if a measurement is not the last operation on its qubit."""
     if not set(OWNERS).isdisjoint(program.names):
         raise _in_the_middle("under a condition or in a loop")
     arities = memoryview(program.arities).cast("H").tolist()
@@ -99,9 +98,9 @@ def _in_the_middle(where: str) -> ProgramError:
 FORMATS = ("openqasm2", "openqasm3", "qpy")
 MAX_PRIORITY = 1_000_000
 _FIELDS_CHARS = 500
-MAX_STATEVECTOR_QUBITS = 20  # beyond, [re, im] pairs are gigabytes of Python objects
+MAX_STATEVECTOR_QUBITS = 20  # [re, im] pairs of more qubits are gigabytes of Python objects
 MAX_QPY_BYTES = 16 * 2**20
-_HINTS = {  # that a caller may have meant: why they change nothing
+_HINTS = {  # hint: the reason why it has no effect
     "backend": "the pool is the QPM's",
     "method": "the engine is chosen by the service",
     "lib": "the engine is chosen by the service",
@@ -110,7 +109,7 @@ _HINTS = {  # that a caller may have meant: why they change nothing
 _NUMBERS = ("depth", "one_q_gate_count", "two_q_gate_count", "measurement_count", "deadline_ns")
 
 
-# What this reads, and what hosts add of their own, which says who asks and where it shall run.
+# Keys that are read, and keys of hosts that identify the caller or the place of execution.
 _KNOWN = frozenset(
     {
         *_NUMBERS,
@@ -125,7 +124,7 @@ _KNOWN = frozenset(
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A checked `info`. `source`: what `load` takes, or the bytes of a QPY file."""
+    """Checked `info`. `source`: an argument of `load`, or the bytes of a QPY file."""
 
     source: Any
     shots: int
@@ -140,10 +139,11 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """Programs to be submitted for one request, and what of its counts is known without running.
+    """Programs of one request, and the part of the counts that is known without a run.
 
-    `counts`: its counts come from this one; `amplitudes`: its statevector does. `fixed`: the counts
-    of a circuit that measures nothing. `size_bytes` bounds what its results take while kept.
+    `counts`: program that gives the counts; `amplitudes`: program that gives the statevector.
+    `fixed`: counts of a circuit without measurements. `size_bytes`: bound of the size of kept
+    results.
     """
 
     counts: Program | None
@@ -153,17 +153,17 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 def read(info: Any) -> Request:
-    """ExecutionError names the field, its value and what it should be."""
+    """Check `info`. Raises ExecutionError with the field, its value and the expected value."""
     inputs = arguments.table("info", info)
     if "num_shots" not in inputs:
         raise ExecutionError("info has no num_shots", hint=f"a whole number, 1 to {MAX_SHOTS}")
-    for name in _NUMBERS:  # estimates of the host's: sound, or refused; we make our own
+    for name in _NUMBERS:  # the host's estimates: checked and not used
         if inputs.get(name) is not None:
             arguments.integer(name, inputs[name], 0, 2**63 - 1)
     for name in ("compiler", "backend", "method", "lib"):
         arguments.optional_text(name, inputs.get(name))
     seed, width = inputs.get("seed"), inputs.get("num_qubits")
-    if width is not None:  # a host's estimate; the circuit's own counts
+    if width is not None:  # the host's estimate: checked; the circuit's own width is used
         arguments.integer("num_qubits", width, 0, 2**31 - 1)
     priority = inputs.get("priority")
     return Request(
@@ -183,7 +183,7 @@ def read(info: Any) -> Request:
 
 
 def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
-    """A text for the fields that are not known, and one for each hint that changes nothing."""
+    """Warnings: one for all unknown fields, and one for each hint that has no effect."""
     results = [
         f"info: {name} has no effect: {why}"
         for name, why in _HINTS.items()
@@ -196,14 +196,14 @@ def _warnings(inputs: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _asked(inputs: dict[str, Any], name: str) -> bool:
-    """A truth value; what asks for nothing is False."""
+    """Read a bool; None, [] and {} are False."""
     value = inputs.get(name)
     return False if value is None or value in ([], {}) else arguments.truth(name, value)
 
 
 def _noise(value: Any) -> Any:
-    """As `Client.submit` takes it: "on" where nothing is asked for, "off" for False. True and "on"
-    ask for noise, which an ideal device has not."""
+    """Convert to the `noise` option of `Client.submit`: "on" where the field is empty, "off" for
+    False. True and "on" require noise, which an ideal device refuses."""
     if value is None or value in ([], {}):
         return "on"
     if isinstance(value, bool):
@@ -218,7 +218,8 @@ def _noise(value: Any) -> Any:
 
 
 def _mapping(value: Any) -> tuple[int, ...]:
-    """A list, or a table from the circuit's qubit to the device's; (): nothing is asked for."""
+    """Read a list, or a table from the circuit's qubit to the device's; () if the field is
+    empty."""
     if value is None or value in ([], {}):
         return ()
     if isinstance(value, dict):
@@ -233,8 +234,8 @@ def _mapping(value: Any) -> tuple[int, ...]:
 
 
 def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
-    """Pack the circuit. `widest`: of a statevector, in qubits. Raises what `load` raises, and
-    ExecutionError where it contradicts the request."""
+    """Pack the circuit. `widest`: limit of a statevector, in qubits. Raises the errors of `load`,
+    and ExecutionError if the circuit contradicts the request."""
     source = request.source
     if isinstance(source, bytes):
         source = qpy.parse(source, "circuit.data", trusted=False)
@@ -256,7 +257,7 @@ def prepare(request: Request, widest: int = MAX_STATEVECTOR_QUBITS) -> Prepared:
 
 
 def _preferred(value: Any) -> tuple[str, ...]:
-    """Words in a text with commas, or in a list."""
+    """Read preferred pools or kinds from a list, or from a text with commas."""
     names = value.split(",") if isinstance(value, str) else value or ()
     if not isinstance(names, list | tuple) or len(names) > MAX_PREFERRED:
         raise arguments.wrong("prefer", value, f"a list of up to {MAX_PREFERRED} pools or kinds")
@@ -287,14 +288,15 @@ def _source(inputs: dict[str, Any]) -> Any:
 
 
 def _text(what: str, value: Any) -> str:
-    """A text, ended so that `load` cannot take it for the path of a file on this host."""
+    """Check OpenQASM text, and add a line end if `load` could take it for the path of a file on
+    this host."""
     if not isinstance(value, str) or not value:
         raise arguments.wrong(what, value, "OpenQASM as a text")
     return value if "\n" in value or ";" in value else f"{value}\n"
 
 
 def _qpy(data: Any) -> bytes:
-    """The bytes of a QPY file; whether they are one is seen when it is opened."""
+    """Decode the bytes of a QPY file; their format is checked when the file is opened."""
     if not isinstance(data, str) or len(data) > MAX_QPY_BYTES * 4 // 3 + 4:
         raise arguments.wrong("circuit.data", data, f"base64 of QPY, up to {MAX_QPY_BYTES} bytes")
     try:

@@ -1,10 +1,7 @@
-"""Whether a call may come in: with the token this QPM was told, if it was told one.
+"""Access check of calls, requests with the contract's errors, and the audit of `control`.
 
-Without one a token is taken and not looked at: a QPM has the rights of its client, and no more.
-
-Questions to the service whose refusals a host is told in the contract's errors.
-
-What was asked of the control binding, and what a reconciliation found: the newest of each.
+A QPM with a token refuses calls without it. A QPM without a token ignores the argument: it has the
+rights of its client, and no more.
 """
 
 from __future__ import annotations
@@ -42,13 +39,13 @@ from simenv.wire.messages import client as m
 
 
 class TokenGuard:
-    """Thread-safe."""
+    """Check of the token of calls. Thread-safe."""
 
     def __init__(self, token: str | None = None) -> None:
         self._token = None if token is None else token.encode("utf-8", "surrogatepass")
 
     def check(self, token: Any) -> None:
-        """ExecutionError where it is no token, or not the one."""
+        """Raises ExecutionError if the token is missing, wrong or no text."""
         values = arguments.optional_text("token", token)
         if self._token is None:
             return
@@ -62,7 +59,7 @@ class TokenGuard:
 
 
 def read_token(path: Path) -> str:
-    """The first line of a file that nobody else may read. ConfigError."""
+    """Read the first line of a file that no other user may read. Raises ConfigError."""
     try:
         with path.open(encoding="utf-8") as file:
             result = os.fstat(file.fileno())
@@ -83,7 +80,7 @@ def read_token(path: Path) -> str:
 
 
 def asked(session: ServiceSession, kind: type[A], make: Callable[[int], m.FromClient]) -> A:
-    """As `ServiceSession.ask`. Raises QPMError alone."""
+    """Send a request as `ServiceSession.request`. Raises only QPMError."""
     try:
         return session.request(kind, make)
     except SimenvError as error:
@@ -91,7 +88,7 @@ def asked(session: ServiceSession, kind: type[A], make: Callable[[int], m.FromCl
 
 
 def as_qpm_error(error: SimenvError) -> QPMError:
-    """A refusal of the service as a host catches it."""
+    """Convert an error of the service into an error of the contract."""
     match error:
         case QPMError():
             return error
@@ -120,7 +117,7 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One thing that a reconciliation found wrong."""
+    """One fault that a reconciliation found."""
 
     kind: str
     qtask_id: int
@@ -128,18 +125,19 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Audit:
-    """Appending to a bounded deque is atomic: no lock."""
+    """Newest audit entries and faults. Appending to a bounded deque is atomic, so there is no
+    lock."""
 
     def __init__(self) -> None:
         self._entries: deque[AuditEntry] = deque(maxlen=KEPT)
         self._faults: deque[Fault] = deque(maxlen=KEPT)
 
     def note(self, operation: str, reason: str | None) -> None:
-        """`operation` was asked for."""
+        """Record a request of `operation`."""
         self._entries.append(AuditEntry(operation, reason, round(time() * 1e9)))
 
     def fault(self, kind: str, qtask_id: int) -> None:
-        """A reconciliation found this."""
+        """Record a fault of a reconciliation."""
         self._faults.append(Fault(kind, qtask_id, round(time() * 1e9)))
 
     def entries(self) -> list[AuditEntry]:

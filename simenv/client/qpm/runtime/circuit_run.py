@@ -1,6 +1,6 @@
-"""One circuit a host asked for: the tasks behind it, how it stands, and its completion.
+"""Circuit of a host: its tasks, its state and its completion.
 
-Invariant: what changes (`open`, `ended_s`, `queued`) changes under the session's lock.
+Invariant: `open`, `ended_s` and `queued` change under the session's lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from simenv.qpm.envelopes import NOT_REACHED, CompletionMetadata, StatusEnvelope
 
 
 class RunFacts(msgspec.Struct, frozen=True):
-    """Where and how a circuit ran: what is needed to repeat it."""
+    """Facts that are needed to repeat a circuit's run: place, precision, seed, shots."""
 
     where: Provenance
     precision: str
@@ -30,7 +30,7 @@ class RunFacts(msgspec.Struct, frozen=True):
     metadata: dict[str, Any] = {}
 
     def as_dict(self) -> dict[str, Any]:
-        """As a host reads it."""
+        """Facts as a host reads them."""
         where = self.where
         return {
             "available": True,
@@ -52,24 +52,24 @@ class RunFacts(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True, eq=False)
 class CircuitRun:
-    """One circuit of a host, from its acceptance or refusal to its end."""
+    """Circuit of a host, from its acceptance or refusal to its end."""
 
     cid: str
     number: int
     shots: int
     created_s: float  # wall clock
-    tasks: tuple[Task, ...] = ()  # one that gives counts, one that gives amplitudes; or either
+    tasks: tuple[Task, ...] = ()  # a task for the counts, one for the amplitudes, or both
     wants_amplitudes: bool = False
     fixed: dict[str, int] | None = None
     size_bytes: int = 0
-    refusal: SimenvError | None = None  # why there is no task at all
-    reservation: int = 0  # under which it runs; 0: none
+    refusal: SimenvError | None = None  # the error if the circuit was refused and has no task
+    reservation: int = 0  # the reservation under which it runs; 0: none
     warnings: tuple[str, ...] = ()  # about the request
     open: int = field(init=False)  # tasks that have not ended
-    ended_s: float = NOT_REACHED  # wall clock, when its end was heard
+    ended_s: float = NOT_REACHED  # wall clock, when the message of its end arrived
     queued: bool = False  # its completion belongs into the queue of its reservation
     seen: StatusEnvelope | None = None  # its last envelope before it ended
-    seen_s: float = 0.0  # monotonic: when that was true
+    seen_s: float = 0.0  # monotonic: time of that envelope
     _final: TaskState | None = None
 
     def __post_init__(self) -> None:
@@ -81,16 +81,16 @@ class CircuitRun:
 
     @property
     def reservation_id(self) -> int | None:
-        """As hosts write it."""
+        """Reservation in the contract's form: None for none."""
         return self.reservation or None
 
     @property
     def task_id(self) -> str | None:
-        """Our name of it, as `simenv queue` shows it."""
+        """Task id as `simenv queue` shows it."""
         return self.tasks[0].id if self.tasks else None
 
     def wait(self, timeout_s: float | None) -> bool:
-        """Until it has ended; False after `timeout_s`. Raises ServiceLostError."""
+        """Wait until the circuit has ended; False after `timeout_s`. Raises ServiceLostError."""
         end_s = None if timeout_s is None else monotonic() + timeout_s
         for task in self.tasks:
             left_s = None if end_s is None else max(0.0, end_s - monotonic())
@@ -101,21 +101,22 @@ class CircuitRun:
     # --- after the end ------------------------------------------------------------------------
 
     def final_state(self) -> TaskState:
-        """DONE if all of it is; else how the first part that is not ended. Once it is over."""
+        """DONE if all tasks are DONE, else the state of the first task that is not. The circuit
+        must have ended."""
         if self._final is None:
             self._final = TaskState.FAILED if self.refusal is not None else _worst(self.tasks)
         return self._final
 
     def error(self) -> SimenvError | None:
-        """Why it is no success."""
+        """Error of the circuit; None if it succeeded."""
         if self.final_state() is TaskState.DONE:
             return None
         errors = (task.handle.error() for task in self.tasks)
         return self.refusal or next((error for error in errors if error is not None), None)
 
     def times(self, dequeued_s: float = NOT_REACHED) -> Times:
-        """Creation by this clock; once it is over the stages, as service and worker measured
-        them."""
+        """Times of the circuit: creation by this clock; after the end also the stages that service
+        and worker measured."""
         created = self.created_s
         consumed = begun = ended = NOT_REACHED
         stages = []
@@ -127,7 +128,7 @@ class CircuitRun:
                 consumed = created + first.queued_s
                 begun = consumed + first.sent_s
             ended = created + max(part.queued_s + part.sent_s + part.run_s for part in stages)
-            if first.begun_s:  # a paced device: its clock counts
+            if first.begun_s:  # a paced device: times of its own clock
                 consumed = begun = max(created, first.begun_s)
                 ended = max(begun, *(part.begun_s + part.device_s for part in stages))
         queued = max(self.ended_s, ended)
@@ -142,7 +143,8 @@ class CircuitRun:
         )
 
     def result(self) -> dict[str, Any]:
-        """{"counts"} and, if asked for, {"statevector"}: plain numbers; of a failure, no counts."""
+        """{"counts"} and, if requested, {"statevector"} as plain numbers; empty counts after a
+        failure."""
         if self.final_state() is not TaskState.DONE:
             return {"counts": {}}
         entries: dict[str, Any] = {
@@ -153,7 +155,7 @@ class CircuitRun:
         return entries
 
     def facts(self) -> RunFacts | None:
-        """None where nothing ran."""
+        """Facts of the run; None if the circuit did not succeed."""
         if self.final_state() is not TaskState.DONE:
             return None
         task = self.tasks[0]
@@ -162,15 +164,15 @@ class CircuitRun:
         return RunFacts(where, entry.precision, entry.seed, self.shots, self.metadata())
 
     def metadata(self) -> dict[str, Any]:
-        """The emulated device it ran on, and warnings; {} where there are neither."""
+        """Emulated device and warnings of the result; {} if there are none."""
         if self.final_state() is TaskState.DONE:
             return device_metadata(self.tasks[0].result(), self.warnings)
         return plain(CompletionMetadata(warnings=list(self.warnings)))
 
 
 def device_metadata(result: Result, warnings: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A result's emulated device and warnings, as plain data; {} where there are neither.
-    `warnings`: more of them."""
+    """Emulated device and warnings of a result as plain data; {} if there are none. `warnings`:
+    additional warnings."""
     return plain(
         CompletionMetadata(
             device=result.device,
@@ -195,7 +197,7 @@ def refused(
     why: SimenvError,
     reservation: int = 0,
 ) -> CircuitRun:
-    """A circuit that was turned away: ended before it began."""
+    """Make the run of a refused circuit, which has ended."""
     run = CircuitRun(
         cid, number, asked.shots, created_s,
         refusal=why, reservation=reservation, warnings=asked.warnings,
@@ -217,7 +219,7 @@ def _worst(tasks: tuple[Task, ...]) -> TaskState:
 
 
 def _stages(task: Task) -> Stages | None:
-    """None of a task the service knows no longer."""
+    """Measured stages of a task; None if the service no longer knows it."""
     try:
         return task.handle.provenance().timing
     except SimenvError:
@@ -225,7 +227,7 @@ def _stages(task: Task) -> Stages | None:
 
 
 def _amplitudes(task: Task) -> dict[str, Any]:
-    """[[re, im], ...], qubit 0 the least significant index bit."""
+    """Amplitudes as [[re, im], ...]; qubit 0 is the least significant index bit."""
     entry = task.result()
     vector = entry.statevector.astype("<c16")
     pairs = vector.view("<f8").reshape(-1, 2).tolist()

@@ -1,14 +1,13 @@
-"""Every circuit a QPM was given and has not handed back, and the queues of completions.
+"""Registry of the circuits of a QPM, and the queues of unread completions.
 
-Invariant: all of it changes under the session's lock, which whoever reads the socket holds when a
-task ends; so it holds in a forked child too, where that lock is new. A completion stays until it is
-read or exceeds the bounds of `CompletionRetention`; a short record of a removed completion is kept,
-so that its time and place can still be requested.
+Invariant: all of it changes under the session's lock, which the thread that reads the socket holds
+when a task ends; so it holds in a forked child too, where that lock is new. A completion stays
+until it is read or exceeds the bounds of `CompletionRetention`; a short record of a removed
+completion is kept, so that its time and place can still be requested.
 
-Completions that wait to be read: a queue for each reservation, and one for what runs under none.
-
-Invariant: a queue is there while something is in it; it is in the order in which circuits ended.
-Used with the session's lock held.
+Each reservation has a queue, and the circuits without a reservation have one. Invariant: a queue
+exists while it has an entry; entries are in the order in which circuits ended. Queues are used with
+the session's lock held.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ from simenv.qpm.states import Reason
 
 
 class CompletionRetention(msgspec.Struct, frozen=True):
-    """How long unread completions are kept, for each reservation: the contract's defaults."""
+    """Bounds of unread completions, for each reservation; the defaults are the contract's."""
 
     age_s: float = 3600.0
-    closed_s: float = 3600.0  # after its reservation was seen to be over
+    closed_s: float = 3600.0  # after the end of its reservation became known
     count: int = 1_024
     size_bytes: int = 64 * 2**20
     purge_s: float = 60.0
 
 
 class CompletionQueue:
-    """The queue of one reservation."""
+    """Queue of unread completions of one reservation."""
 
     def __init__(self) -> None:
         self.runs: OrderedDict[str, CircuitRun] = OrderedDict()
@@ -48,31 +47,31 @@ class CompletionQueue:
 
 
 class CompletionQueues:
-    """All queues."""
+    """Queues of unread completions of all reservations."""
 
     def __init__(self) -> None:
-        self._shelves: dict[int, CompletionQueue] = {}
+        self._by_reservation: dict[int, CompletionQueue] = {}
 
     def __contains__(self, run: CircuitRun) -> bool:
-        completion_queue = self._shelves.get(run.reservation)
+        completion_queue = self._by_reservation.get(run.reservation)
         return completion_queue is not None and completion_queue.runs.get(run.cid) is run
 
     def add(self, run: CircuitRun) -> None:
-        completion_queue = self._shelves.setdefault(run.reservation, CompletionQueue())
+        completion_queue = self._by_reservation.setdefault(run.reservation, CompletionQueue())
         if run.cid not in completion_queue.runs:
             completion_queue.runs[run.cid] = run
             completion_queue.size_bytes += run.size_bytes
 
     def drop(self, run: CircuitRun) -> None:
-        """Nothing happens if it is not there."""
-        completion_queue = self._shelves.get(run.reservation)
+        """Remove a circuit; no effect if it is not queued."""
+        completion_queue = self._by_reservation.get(run.reservation)
         if completion_queue is not None and completion_queue.runs.pop(run.cid, None) is not None:
             completion_queue.size_bytes -= run.size_bytes
             if not completion_queue.runs:
-                del self._shelves[run.reservation]
+                del self._by_reservation[run.reservation]
 
     def oldest(self, reservation: int) -> CircuitRun | None:
-        completion_queue = self._shelves.get(reservation)
+        completion_queue = self._by_reservation.get(reservation)
         return (
             None if completion_queue is None else next(iter(completion_queue.runs.values()), None)
         )
@@ -80,8 +79,9 @@ class CompletionQueues:
     def too_much(
         self, reservation: int, kept: CompletionRetention
     ) -> tuple[CircuitRun, Reason] | None:
-        """What has to go first, and why; the newest stays, whatever its size."""
-        completion_queue = self._shelves.get(reservation)
+        """Next circuit to evict and the reason; None if the queue is within its bounds. The newest
+        stays, whatever its size."""
+        completion_queue = self._by_reservation.get(reservation)
         if completion_queue is None:
             return None
         oldest = next(iter(completion_queue.runs.values()))
@@ -92,14 +92,14 @@ class CompletionQueues:
         return None
 
     def of(self, reservation: int) -> list[CircuitRun]:
-        """All of its queue."""
-        completion_queue = self._shelves.get(reservation)
+        """Circuits in the queue of a reservation."""
+        completion_queue = self._by_reservation.get(reservation)
         return [] if completion_queue is None else list(completion_queue.runs.values())
 
     def older_than(self, wall_s: float) -> list[CircuitRun]:
-        """Those that ended before."""
+        """Circuits that ended before `wall_s`."""
         results: list[CircuitRun] = []
-        for completion_queue in self._shelves.values():
+        for completion_queue in self._by_reservation.values():
             for run in completion_queue.runs.values():
                 if run.ended_s >= wall_s:
                     break
@@ -111,7 +111,7 @@ GONE_KEPT = 4_096
 
 
 class RetiredCircuit(msgspec.Struct, frozen=True):
-    """What is remembered of a circuit whose completion is no longer kept."""
+    """Short record of a circuit whose completion is no longer kept."""
 
     cid: str
     number: int
@@ -124,20 +124,21 @@ class RetiredCircuit(msgspec.Struct, frozen=True):
 
     @property
     def reservation_id(self) -> int | None:
-        """As hosts write it."""
+        """Reservation in the contract's form: None for none."""
         return self.reservation or None
 
 
 class Reader(Protocol):
-    """Takes completions before they are queued."""
+    """Receiver of completions before they are queued."""
 
     def offer(self, run: CircuitRun) -> bool:
-        """With the lock held. True: it is not to be queued as well."""
+        """Offer an ended circuit; called with the lock held. True if it must not be queued as
+        well."""
         ...
 
 
 class CircuitRegistry:
-    """Thread-safe."""
+    """Circuits of a QPM by cid and qtask id. Thread-safe."""
 
     def __init__(self, session: ServiceSession, retention: CompletionRetention) -> None:
         self._session = session
@@ -148,7 +149,7 @@ class CircuitRegistry:
         self._open: dict[str, CircuitRun] = {}  # not ended
         self._ready = CompletionQueues()  # ended and queued
         self._gone: OrderedDict[str, RetiredCircuit] = OrderedDict()
-        self._closed_s: dict[int, float] = {}  # of reservations that are over: when that was seen
+        self._closed_s: dict[int, float] = {}  # ended reservation: time when that became known
         self._last = 0
         self._connected_as = session.channel.client
         self._purged_s = self._requested_s = monotonic()
@@ -156,13 +157,13 @@ class CircuitRegistry:
     # --- entering -----------------------------------------------------------------------------
 
     def next_number(self) -> int:
-        """The next qtask id, from 1."""
+        """Next qtask id, from 1."""
         with self._session.channel.lock:
             self._last += 1
             return self._last
 
     def enter(self, run: CircuitRun, *, queued: bool) -> None:
-        """From now on it is known; `queued`: its completion will be queued."""
+        """Register a circuit. `queued`: queue its completion."""
         with self._session.channel.lock:
             run.queued = queued
             self._runs[run.cid] = run
@@ -176,7 +177,7 @@ class CircuitRegistry:
             self._session.channel.changed.notify_all()
 
     def queue_from_now_on(self, run: CircuitRun) -> None:
-        """Its caller has gone: what comes of it belongs into the queue."""
+        """Queue the completion of a circuit whose synchronous caller has left."""
         with self._session.channel.lock:
             if not run.queued:
                 run.queued = True
@@ -186,8 +187,8 @@ class CircuitRegistry:
     # --- looking ------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Take in what has arrived, and let go of what was kept for too long; never waits.
-        ServiceLostError where nobody answers."""
+        """Process the messages that have arrived and evict expired completions, without waiting.
+        Raises ServiceLostError."""
         channel = self._session.channel
         channel.enter()
         if self._connected_as != channel.client:  # a forked child: another connection
@@ -204,20 +205,21 @@ class CircuitRegistry:
                 self._purge()
 
     def ask_again(self, now: float) -> None:
-        """Results long waited for may have been lost on their way. With the lock held."""
+        """Request the results of open circuits again every REPEAT_S, because a message may have
+        been lost. Called with the lock held."""
         if self._open and now - self._requested_s >= REPEAT_S:
             self._requested_s = now
             self._session.watch([t.handle.number for run in self._open.values() for t in run.tasks])
 
     def ask_for(self, run: CircuitRun) -> None:
-        """Its result may have been lost on its way."""
+        """Request the result of a circuit again, because a message may have been lost."""
         with self._session.channel.lock:
             self._session.watch([task.handle.number for task in run.tasks])
 
     def find(
         self, cid: str | None = None, number: int | None = None
     ) -> CircuitRun | RetiredCircuit | None:
-        """By either name."""
+        """Circuit by cid or qtask id; None if it is unknown."""
         with self._session.channel.lock:
             if cid is None and number is not None:
                 cid = self._by_number.get(number)
@@ -226,7 +228,7 @@ class CircuitRegistry:
             return self._runs.get(cid) or self._gone.get(cid)
 
     def first(self, cid: str | None, reservation: int = 0) -> CircuitRun | None:
-        """The ready one of that name, else the oldest of the reservation; it stays."""
+        """Ready circuit of that cid, else the oldest of the reservation; it stays queued."""
         with self._session.channel.lock:
             if cid is None:
                 return self._ready.oldest(reservation)
@@ -234,7 +236,7 @@ class CircuitRegistry:
             return run if run is not None and run in self._ready else None
 
     def take(self, cid: str | None, reservation: int = 0) -> CircuitRun | None:
-        """As `first`, and it is nobody else's from now on."""
+        """Remove and return the circuit of `first`."""
         with self._session.channel.lock:
             run = self.first(cid, reservation)
             if run is not None:
@@ -242,12 +244,12 @@ class CircuitRegistry:
             return run
 
     def has_of(self, reservation: int) -> bool:
-        """Is anything of it here, open or ready?"""
+        """Return whether a circuit of the reservation is open or ready."""
         with self._session.channel.lock:
-            return self._of(reservation)
+            return self._has_completions(reservation)
 
     def numbers_of(self, tasks: Iterable[int]) -> dict[int, CircuitRun]:
-        """The circuits behind numbers of tasks, where they are here."""
+        """Registered circuits by the numbers of their tasks."""
         wanted = set(tasks)
         with self._session.channel.lock:
             return {
@@ -258,19 +260,20 @@ class CircuitRegistry:
             }
 
     def unfinished(self) -> list[CircuitRun]:
-        """Accepted and not ended."""
+        """Circuits that were accepted and have not ended."""
         with self._session.channel.lock:
             return list(self._open.values())
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is open. With the lock held, or for a look."""
+        """True if no circuit is open. Exact with the lock held, else a hint."""
         return not self._open
 
     # --- leaving ------------------------------------------------------------------------------
 
     def close(self, run: CircuitRun, reason: Reason, dequeued_s: float = NOT_REACHED) -> None:
-        """It has been handed back: its programs and results are let go."""
+        """Replace a circuit that was handed back by a short record; its programs and results are
+        released."""
         gone = RetiredCircuit(
             run.cid, run.number, run.final_state(), run.times(dequeued_s), run.facts(), reason,
             round(time() * 1e9), run.reservation,
@@ -283,13 +286,13 @@ class CircuitRegistry:
                 self._by_number.pop(oldest.number, None)
 
     def closed(self, reservation: int) -> None:
-        """It is over; told more than once, the first time counts."""
+        """Note the end of a reservation; the first call counts."""
         with self._session.channel.lock:
-            if self._of(reservation):
+            if self._has_completions(reservation):
                 self._closed_s.setdefault(reservation, monotonic())
 
     def drop(self, run: CircuitRun) -> None:
-        """Nobody wants to hear of it again."""
+        """Remove a circuit and its record."""
         with self._session.channel.lock:
             run.queued = False
             self._ready.drop(run)
@@ -297,18 +300,18 @@ class CircuitRegistry:
             self._by_number.pop(run.number, None)
 
     def expire(self) -> bool:
-        """Evict what was kept for too long. True: no circuit is left."""
+        """Evict expired completions. True if no circuit is left."""
         with self._session.channel.lock:
             self._purge()
             return not self._runs
 
     def has_gone(self, reasons: Sequence[Reason]) -> bool:
-        """Did any circuit that is remembered go for one of these reasons?"""
+        """Return whether a recorded circuit was removed for one of these reasons."""
         with self._session.channel.lock:
             return any(gone.reason in reasons for gone in self._gone.values())
 
     def clear(self) -> None:
-        """Nobody asks here again: nothing is kept, and what ends is nobody's."""
+        """Remove all circuits and records; later completions are ignored."""
         with self._session.channel.lock:
             for run in list(self._runs.values()):
                 self.drop(run)
@@ -331,8 +334,8 @@ class CircuitRegistry:
             self.queue(run)
 
     def hold(self, cid: str, *, unread: bool) -> CircuitRun | None:
-        """A circuit that is to be told of now, if it is still here. `unread`: it cannot be read as
-        long as it is held. With the lock held."""
+        """Return a circuit that is about to be pushed, if it is still registered. `unread`: remove
+        it from the queue while it is held. Called with the lock held."""
         run = self._runs.get(cid)
         if run is None or not run.queued:
             return None
@@ -341,7 +344,7 @@ class CircuitRegistry:
         return run
 
     def queue(self, run: CircuitRun) -> None:
-        """Make it ready to be read, if it is still here. With the lock held."""
+        """Queue a completion if its circuit is still registered. Called with the lock held."""
         if not run.queued or self._runs.get(run.cid) is not run:
             return
         self._ready.add(run)
@@ -361,11 +364,11 @@ class CircuitRegistry:
             if since_s <= oldest_s:
                 for run in self._ready.of(reservation):
                     self._evict(run, Reason.CLOSED)
-            if not self._of(reservation):
+            if not self._has_completions(reservation):
                 del self._closed_s[reservation]
 
-    def _of(self, reservation: int) -> bool:
-        """Is there anything of it that waits to be read, or will be?"""
+    def _has_completions(self, reservation: int) -> bool:
+        """Return whether a completion of the reservation is queued or will be."""
         return self._ready.oldest(reservation) is not None or any(
             run.reservation == reservation for run in self._open.values()
         )

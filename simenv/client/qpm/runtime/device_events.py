@@ -1,7 +1,7 @@
-"""Events of devices for the queues of hosts: calibrations, changes of the noise, outages.
+"""Device events for the queues of hosts: calibrations, changes of the noise, outages.
 
-One thread for each QPM reads the service's events while any queue is registered for them. An
-event is put to each registration once, in order, by the sender of its endpoint.
+One thread for each QPM reads the service's events while a queue is registered for them. An event is
+put to each registration once, in order, by the sender of its endpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Plain = dict[str, Any]
 
 
 class DeviceEventNotifier:
-    """A `CompletionSource` without completions. `pool`: whose events are told; "": those of all."""
+    """`CompletionSource` without completions. `pool`: the pool whose events are delivered; "": all
+    pools."""
 
     def __init__(self, session: ServiceSession, delivery: Delivery, pool: str) -> None:
         self._session = session
@@ -37,8 +38,8 @@ class DeviceEventNotifier:
         self._wake = threading.Event()
 
     def register(self, registration: EventSubscription) -> int:
-        """How many registrations there are now; one of the same queue is replaced. Events from now
-        on are told. Raises ServiceLostError."""
+        """Add a registration and return their number; one of the same queue is replaced. Later
+        events are delivered. Raises ServiceLostError."""
         newest = self._events(0, 0).newest
         with self._session.channel.lock:
             for existing, _ in list(self._registered):
@@ -57,7 +58,7 @@ class DeviceEventNotifier:
             return len(self._registered)
 
     def close(self) -> None:
-        """Nobody is told anything from here any more."""
+        """End all registrations."""
         with self._session.channel.lock:
             for registration, _ in list(self._registered):
                 self.lost(registration)
@@ -65,7 +66,7 @@ class DeviceEventNotifier:
         self._wake.set()
 
     def lost(self, registration: EventSubscription) -> None:
-        """Its endpoint has gone. With the lock held."""
+        """End a registration whose endpoint has failed. Called with the lock held."""
         kept = [pair for pair in self._registered if pair[0] is not registration]
         gone = len(kept) < len(self._registered)
         self._registered = kept
@@ -90,7 +91,7 @@ class DeviceEventNotifier:
                 return
             try:
                 page = self._events(self._seen, PAGE)
-            except SimenvError:  # silent, or closed: what is missed is read later
+            except SimenvError:  # no answer, or closed: missed events are read later
                 continue
             with self._session.channel.lock:
                 for event in page.events:
@@ -138,7 +139,7 @@ class _DeviceParcel:
 
 
 def payload(event: Event) -> Plain:
-    """An event of a device as a host reads it."""
+    """Event of a device as a host reads it."""
     entries: Plain = {
         "event": event.kind,
         "target_id": event.subject,

@@ -1,10 +1,10 @@
-"""Event delivery: a bounded queue and a sender thread for each endpoint, so that none waits for
-another.
+"""Event delivery: a bounded queue and a sender thread for each endpoint, so that a slow endpoint
+does not delay others.
 
-Invariant: `put` of an endpoint is called by its own sender alone, never with a lock held. One that
-has not come back after PUT_S is overdue: its endpoint is suspended, that is, what it is owed can be
-read by polling, until that `put` returns (then what is still unread is put) or raises (then its
-registration ends). Queues and states change under the session's lock.
+Invariant: only its own sender calls the `put` of an endpoint, never with a lock held. A `put` that
+has not returned after PUT_S suspends its endpoint: its undelivered events can be polled until the
+`put` returns (then the unread events are put) or raises (then its registration ends). Queues and
+states change under the session's lock.
 """
 
 from __future__ import annotations
@@ -21,55 +21,57 @@ from simenv.client.connection.session import ServiceSession
 from simenv.errors import SimenvError
 from simenv.qpm.bindings import EventEndpoint
 
-PUT_S = 2.0  # a client that takes an event in less is well
-QUEUE = 1_024  # completions kept for one endpoint beside the registry
-NAMES = 65_536  # those it is owed at all; beyond, they can be read and are not told
-LOOK_S = 0.5  # between two looks at endpoints that are being put something
-IDLE_S = 10.0  # a sender without work ends
-PAUSE_S = 0.5  # while the service is silent
+PUT_S = 2.0  # a `put` that takes longer suspends its endpoint
+QUEUE = 1_024  # completions kept for one endpoint in addition to the registry
+NAMES = 65_536  # undelivered events of one endpoint; further completions can only be polled
+LOOK_S = 0.5  # between two checks of endpoints with a `put` in progress
+IDLE_S = 10.0  # a sender without work ends after this time
+PAUSE_S = 0.5  # while the service does not answer
 log = logging.getLogger("simenv.qpm")
 
 
 class Parcel(Protocol):
-    """One event for one endpoint, on its way. All but `put` are called with the lock held."""
+    """One event on its way to one endpoint. All methods but `put` are called with the lock held."""
 
     def claim(self) -> bool:
-        """It is to go out now; False: nobody wants it any more."""
+        """Prepare the delivery; False if the event is no longer wanted."""
         ...
 
     def put(self) -> bool:
-        """Hand it over; returns once the endpoint has it. Without the lock. False: it cannot be
-        told, and can be read instead."""
+        """Call the endpoint's `put` and return when it has returned; called without the lock. False
+        if the event cannot be delivered and must be polled."""
         ...
 
     def shelve(self) -> None:
-        """It has to wait: it can be read meanwhile."""
+        """Make the event readable by polling while it waits."""
         ...
 
     def delivered(self) -> None:
-        """The endpoint has it."""
+        """Note that the endpoint took the event."""
         ...
 
     def failed(self) -> None:
-        """The endpoint did not take it, and never will."""
+        """Note that the endpoint refused the event; no further attempt is made."""
         ...
 
 
 class CompletionSource(Protocol):
-    """Where completions come from."""
+    """Source of events for endpoints."""
 
     @property
     def is_waiting(self) -> bool:
-        """Something is open whose end is to be told. With the lock held, or for a look."""
+        """True if a circuit is open whose end is to be delivered. Exact with the lock held, else a
+        hint."""
         ...
 
     def ask_again(self, now: float) -> None:
-        """Results long waited for may have been lost. With the lock held."""
+        """Request overdue results again, because messages may have been lost. Called with the lock
+        held."""
         ...
 
 
 class Outlet:
-    """The sender of one endpoint, and its queue. Guarded by the session's lock."""
+    """Sender of one endpoint, and its queue. Guarded by the session's lock."""
 
     def __init__(
         self, session: ServiceSession, endpoint: EventEndpoint, began: Callable[[Outlet], None]
@@ -84,11 +86,11 @@ class Outlet:
         self._since_s = 0.0
         self._retired = False
         self.suspended = False
-        self.sources: set[CompletionSource] = set()  # with a registration there
+        self.sources: set[CompletionSource] = set()  # sources with a registration of the endpoint
 
     def push(self, parcel: Parcel) -> bool:
-        """Behind what waits already. False: it has to wait for long, or is never put, and must not
-        be kept for this alone."""
+        """Append an event to the queue. False if its delivery takes long or never happens, so that
+        the caller must not keep the event for it."""
         waiting = len(self._queue)
         if self._retired or waiting >= NAMES:
             return False
@@ -104,20 +106,20 @@ class Outlet:
         return waiting < QUEUE and not self.suspended
 
     def discard(self, unwanted: Callable[[Parcel], bool]) -> list[Parcel]:
-        """What no longer waits here, in order."""
+        """Remove unwanted events from the queue; return them in order."""
         results = [parcel for parcel in self._queue if unwanted(parcel)]
         self._queue = deque(parcel for parcel in self._queue if not unwanted(parcel))
         return results
 
     def retire(self) -> None:
-        """Nothing is put any more; what waits can be read."""
+        """Stop the delivery; queued events become readable by polling."""
         self._retired = True
         for parcel in self.discard(lambda _: True):
             parcel.shelve()
         self._wake.notify()
 
     def check(self, now: float) -> bool:
-        """Is something being put? Overdue: suspend."""
+        """Return whether a `put` is in progress; suspend the endpoint if it is overdue."""
         if self._under_way is None:
             return False
         if not self.suspended and now - self._since_s >= PUT_S:
@@ -139,14 +141,14 @@ class Outlet:
             done = parcel.failed
             try:
                 done = parcel.delivered if parcel.put() else parcel.shelve
-            except Exception as error:  # noqa: BLE001 - of a stranger's endpoint: anything
+            except Exception as error:  # noqa: BLE001 - a host's endpoint may raise anything
                 log.info("an event is not taken: %s", error)
             with wake:
                 self._under_way, self.suspended = None, False
                 done()
 
     def _next(self, wake: threading.Condition) -> Parcel | None:
-        """The next that is still wanted; None: this thread is not needed for now."""
+        """Next event that is still wanted; None if this thread may end."""
         while True:
             if not self._queue and not self._retired:
                 wake.wait_for(self._is_wanted, IDLE_S)
@@ -161,8 +163,8 @@ class Outlet:
 
 
 class Delivery:
-    """All outlets of one connection to the service, and the one thread that reads for them: while
-    something is open that is to be told, it takes its turn at the socket."""
+    """All outlets of one connection to the service, with one thread that reads the socket while a
+    circuit is open whose end is to be delivered."""
 
     def __init__(self, session: ServiceSession) -> None:
         self._session = session
@@ -174,7 +176,7 @@ class Delivery:
         self._requested_s = self._looked_s = 0.0
 
     def join(self, source: CompletionSource, endpoint: EventEndpoint) -> Outlet:
-        """What comes from there can be put to that endpoint from now on. With the lock held."""
+        """Connect a source with an endpoint and return the outlet. Called with the lock held."""
         self._sources[source] = None
         outlet = self._outlets.get(id(endpoint))
         if outlet is None:
@@ -187,8 +189,8 @@ class Delivery:
         return outlet
 
     def leave(self, source: CompletionSource, endpoint: EventEndpoint) -> None:
-        """That source has no registration there any more; once none has, nothing is put there.
-        With the lock held."""
+        """Disconnect a source from an endpoint; an endpoint without a source is retired. Called
+        with the lock held."""
         outlet = self._outlets.get(id(endpoint))
         if outlet is not None:
             outlet.sources.discard(source)
@@ -197,7 +199,7 @@ class Delivery:
                 outlet.retire()
 
     def end(self, source: CompletionSource) -> None:
-        """Nothing comes from there any more. With the lock held."""
+        """Remove a source. Called with the lock held."""
         self._sources.pop(source, None)
 
     def _watch(self, outlet: Outlet) -> None:
@@ -212,7 +214,7 @@ class Delivery:
         while not channel.closed:
             try:
                 self._read()
-            except SimenvError:  # closed, or silent: then whoever waits for a result is told
+            except SimenvError:  # closed, or no answer: threads that wait for results get the error
                 self._pause()
             except Exception:  # no other thread reads for the endpoints of this connection
                 log.exception("events are not read; tried again in %g s", PAUSE_S)
@@ -255,7 +257,7 @@ class Delivery:
                 source.ask_again(now)
 
     def _check(self) -> None:
-        """Suspend endpoints that are overdue; let go of those whose client has gone."""
+        """Suspend overdue endpoints, and call `forsake` of those whose client may have gone."""
         with self._session.channel.lock:
             now = monotonic()
             if now - self._looked_s < LOOK_S / 2:
@@ -266,5 +268,5 @@ class Delivery:
         for endpoint in late:
             forsake: Any = getattr(endpoint, "forsake", None)
             if forsake is not None:
-                with suppress(Exception):  # of a stranger's endpoint: it is looked at again
+                with suppress(Exception):  # a host's endpoint may raise anything; retried later
                     forsake()

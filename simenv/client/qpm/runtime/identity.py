@@ -1,14 +1,12 @@
-"""Who this QPM is: its names, its device, its service record; what the service told, kept a while.
+"""Identity of a QPM: its names, device and service record, and translation of device names.
 
-A QPM stands for one pool, or for the whole environment: then its device is what a circuit meets
-that names no pool. Engines do not change while a service lives, so they are asked for once an
-epoch; devices may be calibrated anew.
+A QPM stands for one pool, or for the whole environment; the device of the environment is the one
+that runs a circuit without a named pool. Engines do not change while a service lives, so they are
+requested once an epoch; devices may be calibrated anew.
 
-Names of devices: a host's, in text or by number, and the service's.
-
-A host calls the environment by its name, one of its pools `pool` or `environment/pool`; a number is
-the `device_id` of a device's profile, as is another text its `external_device_id`. The service's
-name of the whole environment is "". A QPM of one pool has that device and no other.
+A host calls the environment by its name, and one of its pools `pool` or `environment/pool`. A
+number is the `device_id` of a device's profile; another text is its `external_device_id`. The
+service's name of the whole environment is "". A QPM of one pool has no other device.
 """
 
 from __future__ import annotations
@@ -48,7 +46,8 @@ WHOLE = ""  # the service's name of all pools together
 
 
 class QPMIdentity:
-    """Thread-safe. `device`: the pool it stands for, or WHOLE."""
+    """Names, engines and devices of a QPM. Thread-safe. `device`: the pool it stands for, or
+    WHOLE."""
 
     def __init__(self, session: ServiceSession, device: str = WHOLE) -> None:
         self._session = session
@@ -63,25 +62,26 @@ class QPMIdentity:
 
     @property
     def target_id(self) -> str:
-        """Its name to hosts."""
+        """Name of the QPM's target for hosts."""
         return self.device or self.environment
 
     def shown(self, device: str) -> str:
-        """The contract's name of one of the service's."""
+        """Convert the service's name of a device to the contract's."""
         if device == self.device:
             return self.target_id
         return f"{self.environment}/{device}" if device else self.environment
 
-    # --- what the service says ----------------------------------------------------------------
+    # --- data of the service ------------------------------------------------------------------
 
     def status(self) -> ServiceInfo:
-        """Figures of now, `pools` those it stands for; NotReadyError when nobody answers."""
+        """Present state of the service; `pools` are those of this QPM. Raises NotReadyError if the
+        service does not answer."""
         info = self._ask(m.Status, m.GetStatus).info
         return msgspec.structs.replace(info, pools=pools_of(info, self.device))
 
     def is_available(self) -> bool:
-        """Can something run there? What was so READY_S ago is believed; NotReadyError when nobody
-        answers."""
+        """Return whether a pool can run circuits; True is cached for READY_S. Raises NotReadyError
+        if the service does not answer."""
         if monotonic() - self._available_s >= READY_S:
             if not snapshots.is_available(self.status().pools):
                 return False
@@ -89,7 +89,7 @@ class QPMIdentity:
         return True
 
     def engines(self) -> tuple[EngineInfo, ...]:
-        """All that could be used here."""
+        """Engines of the service, by preference."""
         epoch = self._session.channel.epoch
         if self._engines[0] != epoch or not epoch:
             result = self._ask(Engines, GetEngines).engines
@@ -97,7 +97,7 @@ class QPMIdentity:
         return self._engines[1]
 
     def devices(self) -> dict[str, DeviceInfo]:
-        """Those it stands for, by their pools."""
+        """Devices of this QPM by the names of their pools."""
         result = self._ask(Devices, GetDevices).devices
         return {info.name: info for info in result if self.device in (WHOLE, info.name)}
 
@@ -107,11 +107,12 @@ class QPMIdentity:
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
 
-    # --- what follows from it -----------------------------------------------------------------
+    # --- derived records ----------------------------------------------------------------------
 
     def device_info(self, device: str) -> DeviceInfo:
-        """A pool as a device; of the environment what a circuit meets there that names no pool: the
-        widest simulator of the preferred engine, a machine only where there is nothing else."""
+        """Description of a pool as a device. For the environment: the widest simulator of the
+        preferred engine, or a machine if there is no simulator. Raises NotReadyError if there is no
+        pool."""
         result = self.devices()
         if device:
             return result[device]
@@ -122,8 +123,8 @@ class QPMIdentity:
         return ranked[0]
 
     def engines_of(self, device: DeviceInfo, pools: Sequence[PoolInfo]) -> list[EngineInfo]:
-        """The engines that a circuit may meet in these pools, installed ones only; first the one
-        that `device` is described by. None of a machine."""
+        """Installed engines that may run a circuit in these pools; the engine of `device` comes
+        first. Empty for a machine."""
         if device.kind is DeviceKind.HARDWARE:
             return []
         named = {pool.engine for pool in pools}
@@ -131,12 +132,12 @@ class QPMIdentity:
         return sorted(there, key=lambda engine: engine.name != device.model)
 
     def record(self, kind: type, *, with_properties: bool) -> ServiceRecord:
-        """The answer of `query`."""
+        """Service record, the answer of `query`."""
         info = self.status()
         main = self.device_info(self.device)
         types, capabilities = self._bits(main, info)
         properties = None
-        if not with_properties:  # of revision 1, which does not know this bit
+        if not with_properties:  # revision 1 does not define this bit
             capabilities &= ~QPMCapability.SUPERCONDUCTING
         else:
             properties = self._properties(info, main, types, capabilities, kind)
@@ -159,7 +160,7 @@ class QPMIdentity:
         return QPMType.SIMULATOR, capabilities
 
     def _answering(self, main: DeviceInfo, info: ServiceInfo) -> dict[str, list[str]]:
-        """By capability the pools that answer a request for it."""
+        """Pools that answer a request for a capability, by capability."""
         entries: dict[str, list[str]] = {}
         if main.kind is DeviceKind.EMULATED:
             return entries
@@ -223,7 +224,7 @@ def _capability(engine: EngineInfo) -> QPMCapability:
 
 
 def pools_of(info: ServiceInfo, device: str) -> tuple[PoolInfo, ...]:
-    """A device's pool and those made on demand for it; all of WHOLE."""
+    """A device's pool and the pools made on demand for it; all pools for WHOLE."""
     return tuple(pool for pool in info.pools if device in (WHOLE, pool.name, _base(pool)))
 
 
@@ -240,14 +241,15 @@ MAX_NUMBER = 2**64 - 1
 
 
 class Targets:
-    """Thread-safe."""
+    """Translation of a host's device names. Thread-safe."""
 
     def __init__(self, session: ServiceSession, identity: QPMIdentity) -> None:
         self._session = session
         self._identity = identity
 
     def device(self, device_id: Any) -> str:
-        """The service's name of it. ExecutionError where it is no name, UnknownObjectError."""
+        """Convert a host's name of a device to the service's. Raises ExecutionError (not a name),
+        UnknownObjectError."""
         if device_id is None:
             return self._identity.device
         if isinstance(device_id, int):
@@ -267,7 +269,7 @@ class Targets:
         raise _unknown(repr(name[:80]), pools)
 
     def shown(self, device: str) -> str:
-        """The contract's name of one of the service's."""
+        """Convert the service's name of a device to the contract's."""
         return self._identity.shown(device)
 
     def _by_number(self, number: int) -> str:

@@ -1,7 +1,8 @@
-"""Who is to hear of completions, and which: the registrations of one registry.
+"""Registrations of completion events of one registry.
 
-Invariant: an event is put to a registration at most once. In revision 1 a completion is on its way
-to the one registration or can be read, never both, unless the endpoint is overdue (`delivery`).
+Invariant: an event is put to a registration at most once. In revision 1 a completion is either in
+delivery to the one registration or can be read, never both, unless the endpoint is overdue
+(`event_delivery`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ Make = Callable[[CircuitRun], Plain]
 
 
 class EventSubscription(msgspec.Struct, frozen=True, eq=False):
-    """Who wants to hear of what. `filters`: fields of a completion and the value, or values;
-    `reservation`: of its circuits alone; 0: of all."""
+    """Registration for events. `filters`: completion fields with the value, or values, to match;
+    `reservation`: only circuits of this reservation; 0: all."""
 
     endpoint: EventEndpoint
     evtype: int | str
@@ -45,16 +46,18 @@ class EventSubscription(msgspec.Struct, frozen=True, eq=False):
         return True
 
     def concerns(self, run: CircuitRun) -> bool:
-        """Perhaps it wants it; what `wants` says counts."""
+        """Return whether the completion of a run may match; `wants` decides."""
         if self.evtype not in COMPLETION_EVENTS:
             return False
         return not self.reservation or run.reservation == self.reservation
 
 
 class CompletionNotifier:
-    """A `completion_queues.Reader` and a `delivery.Source`. `alone`: the last registration is the
-    only one, and what is pushed is not queued (revision 1); else every registration counts and what
-    is pushed is queued too."""
+    """A `completion_queues.Reader` and an `event_delivery.CompletionSource`.
+
+    `alone`: the last registration is the only one, and a pushed completion is not queued (revision
+    1); else all registrations count, and a pushed completion is queued too.
+    """
 
     def __init__(
         self,
@@ -74,8 +77,9 @@ class CompletionNotifier:
         registry.reader = self
 
     def register(self, registration: EventSubscription) -> int:
-        """How many registrations there are now. Asked for again it counts once; what it replaces is
-        put nothing more: in revision 1 all there is, else that of the same queue."""
+        """Add a registration and return their number. An equal registration counts once. In
+        revision 1 it replaces all others, else that of the same queue; a replaced one gets no more
+        events."""
         with self._session.channel.lock:
             if not any(_alike(existing, registration) for existing, _ in self._registered):
                 outlet = self._delivery.join(self, registration.endpoint)
@@ -86,27 +90,27 @@ class CompletionNotifier:
             return len(self._registered)
 
     def close(self) -> None:
-        """Nobody is told anything from here any more."""
+        """End all registrations."""
         with self._session.channel.lock:
             self._delivery.end(self)
             for registration, _ in list(self._registered):
                 self._drop(registration)
 
-    def envelopes_of(self, run: CircuitRun) -> _Told:
-        """It, as it is told from here."""
-        return _Told(run, self._make)
+    def envelopes_of(self, run: CircuitRun) -> _LazyRecord:
+        """Completion record of a run, computed when it is needed."""
+        return _LazyRecord(run, self._make)
 
     def lost(self, registration: EventSubscription) -> None:
-        """Its endpoint has gone. With the lock held."""
+        """End a registration whose endpoint has failed. Called with the lock held."""
         if any(existing is registration for existing, _ in self._registered):
             self._drop(registration)
 
     # --- a reader of the registry, a source of deliveries; with the lock held ---------------------
 
     def offer(self, run: CircuitRun) -> bool:
-        """Is it pushed instead of being queued?"""
+        """Push the completion to the registrations; return whether it must not be queued."""
         is_held = False
-        settings = _Told(run, self._make)
+        settings = _LazyRecord(run, self._make)
         for registration, outlet in self._registered:
             if registration.concerns(run):
                 parcel = _Parcel(self, registration, settings)
@@ -133,8 +137,8 @@ class CompletionNotifier:
             self._delivery.leave(self, registration.endpoint)
 
 
-class _Told:
-    """A completion as it is told: made when it is first needed, by whichever sender needs it."""
+class _LazyRecord:
+    """Completion record that the first sender that needs it computes."""
 
     def __init__(self, run: CircuitRun, make: Make) -> None:
         self.run = run
@@ -150,37 +154,38 @@ class _Told:
 
 
 class _Parcel:
-    """A `delivery.Parcel`: a completion for one registration. What has to wait for long is known by
-    its name alone, so that what is kept for it is what the registry keeps."""
+    """An `event_delivery.Parcel`: a completion for one registration. A parcel that waits for long
+    keeps the cid only, so that the registry alone keeps the circuit."""
 
     def __init__(
-        self, notifier: CompletionNotifier, registration: EventSubscription, completion: _Told
+        self, notifier: CompletionNotifier, registration: EventSubscription, completion: _LazyRecord
     ) -> None:
         self._notifier = notifier
         self.registration = registration
         self._cid = completion.run.cid
-        self._told: _Told | None = completion
+        self._completion: _LazyRecord | None = completion
 
     def forget(self) -> None:
-        """It can be read, and is told of if it still can be when its turn comes."""
-        self._told = None
+        """Keep the cid only: the completion can be read, and is pushed if it is still registered in
+        its turn."""
+        self._completion = None
 
     def claim(self) -> bool:
-        settings = self._told
+        settings = self._completion
         if settings is None or self._notifier.alone:
             run = self._notifier.registry.hold(self._cid, unread=self._notifier.alone)
             if run is None:
                 return False
             if settings is None:
-                self._told = self._notifier.envelopes_of(run)
+                self._completion = self._notifier.envelopes_of(run)
             return True
         return settings.run.queued  # it was not deleted
 
     def put(self) -> bool:
-        assert self._told is not None
+        assert self._completion is not None
         try:
-            record = self._told.record()
-        except Exception:  # of one that cannot be told of: the others can
+            record = self._completion.record()
+        except Exception:  # this completion cannot be delivered: others can
             log.exception("circuit %s cannot be told of", self._cid)
             return False
         if self.registration.wants(record):
@@ -188,12 +193,12 @@ class _Parcel:
         return True
 
     def shelve(self) -> None:
-        if self._told is not None and self._notifier.alone:
-            self._notifier.registry.queue(self._told.run)
+        if self._completion is not None and self._notifier.alone:
+            self._notifier.registry.queue(self._completion.run)
 
     def delivered(self) -> None:
-        if self._told is not None and self._notifier.alone:
-            self._notifier.registry.drop(self._told.run)
+        if self._completion is not None and self._notifier.alone:
+            self._notifier.registry.drop(self._completion.run)
 
     def failed(self) -> None:
         self.shelve()

@@ -1,8 +1,8 @@
-"""The reservations that calls name: is one needed, is it there, is it one's own and active?
+"""Checks of the reservations that calls name: existence, ownership, state.
 
-Invariant: the service decides. What is remembered here spares a question, never an answer: which
-pool a reservation is for and whether it is metered do not change; that it is active is believed for
-SEEN_S, and not at all where a circuit is accepted under it.
+Invariant: the service decides. The cache spares requests and never decides: the pool of a
+reservation and its metering do not change; an active state is trusted for SEEN_S, and not at all
+where a circuit is accepted.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from simenv.wire.messages.reservations import GetReservations, Reservations
 NONE = 0  # the number of no reservation
 SEEN_S = 0.05
 KEPT = 1_024
-MAX_ASKED = 2**63 - 1  # the service counts no higher
+MAX_ASKED = 2**63 - 1  # largest number of the service
 LIVE = (ReservationState.PENDING, ReservationState.ACTIVE)
 
 
 class ReservationRef(msgspec.Struct, frozen=True):
-    """What of a reservation never changes. `metered`: its tasks may have to wait for credits."""
+    """Constant part of a reservation. `metered`: its tasks may have to wait for credits."""
 
     number: int
     device: str
@@ -42,8 +42,8 @@ UNCLAIMED = ReservationRef(NONE, "", metered=False)
 
 
 class ReservationChecks:
-    """Thread-safe. `required`: a call that costs something must name a reservation. `over`: told
-    of each that is seen to have ended."""
+    """Checks of reservations, with a cache. Thread-safe. `required`: a call that consumes capacity
+    must name a reservation. `over`: called with each reservation that has ended."""
 
     def __init__(
         self, session: ServiceSession, *, required: bool, over: Callable[[int], None] | None = None
@@ -52,12 +52,13 @@ class ReservationChecks:
         self._over = over
         self.required = required
         self._reservation_checks: dict[int, ReservationRef] = {}
-        self._active_s: dict[int, float] = {}  # when it was seen to be
+        self._active_s: dict[int, float] = {}  # time of the last check that found it active
 
     # --- calls that cost something ------------------------------------------------------------
 
     def claim(self, reservation_id: Any) -> ReservationRef:
-        """To run under. ExecutionError where none is given and one is needed, or none is there."""
+        """Return the reservation of a circuit. Raises ExecutionError if one is required and
+        missing, or if it does not exist or is not active."""
         number = arguments.reservation(reservation_id)
         if number is None:
             if self.required:
@@ -74,7 +75,7 @@ class ReservationChecks:
         return self._reservation_checks[number]
 
     def check(self, reservation_id: Any) -> int:
-        """NONE, or the number of an active one. ExecutionError."""
+        """Return the number of an active reservation, or NONE. Raises ExecutionError."""
         number = arguments.reservation(reservation_id)
         if number is None:
             return NONE
@@ -83,12 +84,12 @@ class ReservationChecks:
         return number
 
     def seen_active(self, number: int) -> bool:
-        """Was it a moment ago?"""
+        """Return whether the reservation was active within the last SEEN_S."""
         seen_s = self._active_s.get(number)
         return seen_s is not None and monotonic() - seen_s < SEEN_S
 
     def check_active(self, number: int) -> None:
-        """ExecutionError says why it is not."""
+        """Raises ExecutionError with the reason if the reservation is not active."""
         info = self.find(number)
         if info is None:
             raise ExecutionError(
@@ -104,7 +105,7 @@ class ReservationChecks:
             )
 
     def refusal(self, number: int, error: NotReservedError) -> ExecutionError:
-        """Of a circuit that was not accepted under it."""
+        """Make the error of a circuit that the service refused under a reservation."""
         self.changed(number)
         try:
             self.check_active(number)
@@ -115,7 +116,8 @@ class ReservationChecks:
     # --- asking -------------------------------------------------------------------------------
 
     def find(self, number: int) -> ReservationInfo | None:
-        """As the service sees it now; None: it is nobody's, or another owner's."""
+        """Present state of a reservation in the service; None if it does not exist or has another
+        owner."""
         if number > MAX_ASKED:
             return None
         try:
@@ -137,17 +139,17 @@ class ReservationChecks:
         return info
 
     def changed(self, number: int) -> None:
-        """What was believed of it may be so no longer."""
+        """Discard the cached state of a reservation."""
         self._active_s.pop(number, None)
 
     def ended(self, number: int) -> None:
-        """It is over."""
+        """Note the end of a reservation."""
         self.changed(number)
         if self._over is not None:
             self._over(number)
 
     def active(self) -> list[ReservationInfo]:
-        """Those that one may know of, and that have not ended."""
+        """Active reservations that the caller may see."""
         try:
             result = self._session.request(Reservations, GetReservations).reservations
         except SimenvError as error:

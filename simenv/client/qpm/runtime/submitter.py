@@ -1,7 +1,7 @@
-"""A host's request on its way to the service, and everything both revisions do alike.
+"""Submission of a host's request to the service, for both revisions.
 
-Refusals of two kinds: a request that is not one raises at once and leaves nothing behind; a circuit
-that the service will not take is a run that failed, whose end is told like any other.
+An invalid request raises at once and leaves no circuit. A circuit that the service refuses becomes
+a failed run with a completion.
 """
 
 from __future__ import annotations
@@ -31,15 +31,19 @@ from simenv.qpm.states import Reason
 
 
 class TaskClient(Protocol):
-    """The submitting part of a client; `simenv.Client` implements it."""
+    """Submitting part of a client; `simenv.Client` implements it."""
 
     def submit(self, circuit: Any, **options: Unpack[SubmitOptions]) -> Task: ...
     def cancel(self, tasks: Iterable[Task | str | int]) -> list[str]: ...
 
 
 class CircuitSubmitter:
-    """Thread-safe. `leaving`: says why nothing new is taken, or None. `pool`: where all runs; "":
-    where the reservation or the request says. `widest`: of a statevector, in qubits."""
+    """Submitter of circuits. Thread-safe.
+
+    `leaving`: the reason why no circuit is accepted any more, or None. `pool`: the pool of all
+    circuits; "": the reservation or the request names it. `widest`: limit of a statevector, in
+    qubits.
+    """
 
     def __init__(
         self,
@@ -57,10 +61,9 @@ class CircuitSubmitter:
         self.leaving: str | None = None
 
     def start(self, info: Any, *, queued: bool, under: ReservationRef = UNCLAIMED) -> CircuitRun:
-        """The circuit is accepted, or refused: then the run has ended already.
+        """Submit a circuit; the run of a refused circuit has ended already.
 
-        Raises ExecutionError (no request, or not under that reservation), OutOfResourcesError,
-        NotReadyError.
+        Raises ExecutionError (invalid request or reservation), OutOfResourcesError, NotReadyError.
         """
         if self.leaving is not None:
             raise ExecutionError(
@@ -87,7 +90,7 @@ class CircuitSubmitter:
         except NotReservedError as error:
             raise self._reservation_checks.refusal(under.number, error) from error
         except SimenvError as error:
-            if under.number:  # the service has not been asked whether it may be used
+            if under.number:  # the service has not checked the reservation
                 self._reservation_checks.check_active(under.number)
             run = refused(cid, number, asked, created_s, error, under.number)
         else:
@@ -129,21 +132,22 @@ class CircuitSubmitter:
         return tuple(tasks)
 
     def wait(self, run: CircuitRun, timeout_s: float | None) -> bool:
-        """As `CircuitRun.wait`; NotReadyError when the service is lost."""
+        """Wait as `CircuitRun.wait`. Raises NotReadyError if the service is lost."""
         try:
             return run.wait(timeout_s)
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
 
     def cancel(self, run: CircuitRun) -> set[str]:
-        """The service's words for its tasks: cancelled, cancelling, final, unknown."""
+        """Cancel the tasks of a run; return the service's answers: cancelled, cancelling, final,
+        unknown."""
         try:
             return set(self._client.cancel(run.tasks))
         except NoServiceError as error:
             raise NotReadyError(error.message, hint=error.hint) from error
 
     def delete(self, cid: Any) -> None:
-        """Stop it if it runs, forget it; nothing where it is not known."""
+        """Cancel a circuit if it runs, and forget it; an unknown cid is no error."""
         result = self.registry.find(arguments.text("cid", cid))
         if isinstance(result, CircuitRun):
             self.registry.drop(result)
@@ -152,6 +156,6 @@ class CircuitSubmitter:
 
 
 def failure(error: SimenvError) -> ExecutionError:
-    """What a caller that waited is raised."""
+    """Make the error that a waiting caller gets."""
     reason = getattr(error, "reason", "") or error.code
     return ExecutionError(error.message, hint=error.hint, reason=reason)
