@@ -1,7 +1,7 @@
-"""What the admission bindings answer; plain data leaves through `envelopes.plain`.
+"""Answers of the admission bindings; `envelopes.plain` converts them to plain data.
 
 Ids are whole numbers from 1 on; times ending in `_ns` are ns since 1970, or durations. A name that
-was not given is None: these fields are always there.
+was not given is None: these fields are always present.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ STATE_CODES: dict[ReservationState, int] = {
 
 
 def reason_text(code: int) -> str:
-    """A reason code in the words of hosts: `accepted`, or `reason-7`. As a plain number: where
-    Python is initialised twice in a process, as in DEFw, the text of an IntEnum is its repr."""
+    """Text of a reason code for hosts: `accepted`, or `reason-7`. The code is formatted as a plain
+    number: in a process that initialises Python twice, as DEFw does, the text of an IntEnum is its
+    repr."""
     return (
         "accepted"
         if code in (AdmissionReason.NONE, AdmissionReason.ACCEPTED)
@@ -33,11 +34,9 @@ def reason_text(code: int) -> str:
 
 
 class AdmissionDecision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Answer of `evaluate` and `reserve`. `reservation_id`: of an accepted `reserve` alone.
-
-    `state`: of the service, where that is why it is rejected. `bound_ns`: a task of the
-    reservation is begun within so long of its acceptance; 0: nothing is promised.
-    """
+    """Answer of `evaluate` and `reserve`. `reservation_id`: set by an accepted `reserve` only.
+    `state`: state of the service if that is the reason of a rejection. `bound_ns`: a task of the
+    reservation starts within this time after its acceptance; 0: no bound."""
 
     status: str
     decision: int
@@ -60,7 +59,8 @@ class AdmissionDecision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class ReservationRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of `get_reservation`. `*_consumed`: spent, and held for tasks that have not ended."""
+    """Answer of `get_reservation`. `*_consumed`: spent units and units held for unfinished
+    tasks."""
 
     reservation_id: int
     request_id: str | None
@@ -84,8 +84,8 @@ class ReservationRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Answer of `renew`, `release` and `cancel`. "pending": tasks of it are still to end;
-    `pending_qtask_ids` are those that came through this QPM."""
+    """Answer of `renew`, `release` and `cancel`. The status "pending" means that tasks of the
+    reservation have not ended; `pending_qtask_ids` lists those that came through this QPM."""
 
     status: str
     reservation_id: int

@@ -1,9 +1,9 @@
-"""The bindings of revision 2 and the one class of revision 1, as Protocols.
+"""Protocols of the bindings of revision 2 and of the class of revision 1.
 
-Every argument but `info` has a default, so that one object serves callers of either revision; all
-methods are thread-safe and may block. What they return is plain data: see `envelopes` and `views`.
-`token` counts where a QPM was told one; else it is taken and not looked at. Raised is what `errors`
-has. The bindings by which a QPM is managed stand in `managing`.
+Every argument but `info` has a default, so that one object serves callers of either revision. All
+methods are thread-safe and may block. They return plain data, see `envelopes` and `telemetry`, and
+raise the errors of `errors`. A QPM without a token of its own ignores the argument `token`. The
+bindings that manage a QPM are in `management`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ Plain = dict[str, Any]
 
 
 class EventEndpoint(Protocol):
-    """Where events go. A `put` that raises has lost its reader."""
+    """Receiver of events. A `put` that raises has lost its reader."""
 
     def put(self, event: Any) -> object:
-        """Take one `simenv.qpm.envelopes.Event`."""
+        """Take one `simenv.qpm.envelopes.EventEnvelope`."""
         ...
 
 
@@ -183,7 +183,7 @@ class Control(Protocol):
 
 
 class SingleClass(Protocol):
-    """The class of revision 1."""
+    """Class of revision 1."""
 
     def query(self) -> Any: ...
 
@@ -210,6 +210,7 @@ class SingleClass(Protocol):
     ) -> None: ...
 
     def expire(self) -> bool:
-        """Whether an idle session has nothing open or unread, and so has ended."""
+        """Return whether an idle session has no open circuit and no unread completion, and so has
+        ended."""
 
     def shutdown(self) -> None: ...

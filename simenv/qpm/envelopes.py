@@ -1,7 +1,7 @@
-"""What the execution binding answers; it leaves through `plain` as dicts, lists, str and numbers.
+"""Answers of the execution binding; `plain` converts them to dicts, lists, str and numbers.
 
-Times ending in `_time` are float seconds since 1970, those ending in `_ns` integer nanoseconds;
--1 marks what was not reached. A field whose default is None is left out where it is None.
+Times ending in `_time` are float seconds since 1970, those ending in `_ns` integer nanoseconds; -1
+marks a time that was not reached. A field whose default is None is left out where it is None.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NOT_REACHED = -1.0
 
 
 class Times(msgspec.Struct, frozen=True):
-    """The seven times of a record, in the order in which they come."""
+    """The seven times of a record, in chronological order."""
 
     creation_time: float  # accepted
     resources_consumed_time: float  # granted to a worker
@@ -28,10 +28,10 @@ class Times(msgspec.Struct, frozen=True):
 
 
 class Record(Times, frozen=True, kw_only=True, omit_defaults=True):
-    """A completion in the shape of revision 1.
+    """Completion record of revision 1.
 
-    `result`: counts, or {"counts", "statevector"} where amplitudes were asked for; a text where
-    `rc` is not 0. `metadata`: see `CompletionMetadata`; left out where there is nothing in it.
+    `result`: counts, or {"counts", "statevector"} if amplitudes were requested; a text if `rc` is
+    not 0. `metadata`: see `CompletionMetadata`; left out if empty.
     """
 
     cid: str
@@ -41,8 +41,8 @@ class Record(Times, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CompletionEnvelope(Times, frozen=True, kw_only=True, omit_defaults=True):
-    """A completion in the shape of revision 2. `result`: {"counts"} and perhaps {"statevector"};
-    the counts of what failed are empty."""
+    """Completion of revision 2. `result`: {"counts"} and, if requested, {"statevector"}; the counts
+    of a failed circuit are empty."""
 
     cid: str
     qtask_id: int
@@ -61,23 +61,23 @@ class CompletionEnvelope(Times, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CompletionMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The emulated device of a completion, and what the caller is warned of; an addition of ours
-    to the records of both revisions. Layouts have the device's qubit of each of the circuit's."""
+    """Emulated device of a completion, and warnings for the caller; simenv's addition to the
+    records of both revisions. Layouts list the device's qubit of each qubit of the circuit."""
 
     device: str | None = None
     snapshot: str | None = None  # SHA-256 of the calibration or noise model
     snapshot_age_s: float | None = None
-    noise: dict[str, float] = {}  # factors that were given
+    noise: dict[str, float] = {}  # factors of the request
     compiled: str | None = None
     initial_layout: list[int] | None = None
     layout: list[int] | None = None  # at the circuit's end
-    gates: dict[str, int] | None = None  # that ran, by name
+    gates: dict[str, int] | None = None  # gates that ran, by name
     warnings: list[str] = []
-    device_time_s: float | None = None  # that the task takes on the device
+    device_time_s: float | None = None  # time of the task on the device
 
 
 class Timeout(msgspec.Struct, frozen=True):
-    """Why `sync_run` came back early."""
+    """Reason of a `sync_run` that returned before the end of its circuit."""
 
     reason: Reason
     message: str
@@ -85,7 +85,7 @@ class Timeout(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
-    """When a task will begin: in `estimated_ns`, or why that is not known."""
+    """Estimated wait of a task: `estimated_ns`, or the `reason` why there is no estimate."""
 
     available: bool
     reason: str | None = None
@@ -98,14 +98,14 @@ UNKNOWN_WAIT = Wait(False, Reason.UNAVAILABLE)
 
 
 def wait(us: float) -> Wait:
-    """`us`: until it begins; below 0: not known."""
+    """Make the estimate from a wait in microseconds; negative: unknown."""
     if us < 0:
         return UNKNOWN_WAIT
     return Wait(True, None, "wait", round(1e3 * us), "estimated")
 
 
 class Access(msgspec.Struct, frozen=True):
-    """Who may see an object; recorded, not enforced."""
+    """Access class of an object; recorded, not enforced."""
 
     access_class: str = "caller-owned"
     object: str = "managed-qtask"
@@ -142,7 +142,7 @@ class StatusEnvelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 def status(lifecycle: Lifecycle, outcome: Outcome | None = None, **fields: Any) -> StatusEnvelope:
-    """A status envelope; `outcome` where it is not the state's own."""
+    """Make a status envelope; `outcome` replaces the default outcome of the state."""
     return StatusEnvelope(
         outcome=outcome or OUTCOMES[lifecycle],
         lifecycle_state=lifecycle,
@@ -153,7 +153,7 @@ def status(lifecycle: Lifecycle, outcome: Outcome | None = None, **fields: Any) 
 
 
 class TaskTiming(msgspec.Struct, frozen=True):
-    """Answer of `get_task_timing`; `timing` is empty where the task is not known."""
+    """Answer of `get_task_timing`; `timing` is empty for an unknown task."""
 
     task_id: int
     reservation_id: int | None
@@ -170,13 +170,13 @@ class Registered(msgspec.Struct, frozen=True):
 
 
 class EventEnvelope(msgspec.Struct, frozen=True):
-    """What a registered endpoint's `put` is given; `payload`: a completion as plain data."""
+    """Argument of a registered endpoint's `put`; `payload`: a completion as plain data."""
 
     evtype: int | str
     payload: dict[str, Any]
 
 
 def plain(answer: msgspec.Struct) -> dict[str, Any]:
-    """As a host's transport carries it."""
+    """Convert an answer to plain data for a host's transport."""
     built: dict[str, Any] = msgspec.to_builtins(answer)
     return built

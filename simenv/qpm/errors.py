@@ -1,4 +1,4 @@
-"""What a QPM raises. A host that speaks DEFw re-raises each under the name in `defw_name`."""
+"""Errors of a QPM. A DEFw host raises each again under the name in `defw_name`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from simenv.errors import SimenvError
 
 
 class QPMError(SimenvError):
-    """A QPM refuses or reports something that has no class of its own."""
+    """Refusal or report of a QPM that has no class of its own."""
 
     code = "qpm"
     defw_name: ClassVar[str] = "DEFwError"
 
 
 class NotReadyError(QPMError):
-    """The service behind the QPM does not answer, or none of its pools can run anything yet."""
+    """The service behind the QPM does not answer, or none of its pools can run a circuit yet."""
 
     code = "qpm_not_ready"
     retryable = True
@@ -23,7 +23,7 @@ class NotReadyError(QPMError):
 
 
 class InProgressError(QPMError):
-    """Revision 1: the completion asked for is not there yet; hosts poll on it."""
+    """Revision 1: the requested completion is not ready; hosts poll on it."""
 
     code = "qpm_in_progress"
     retryable = True
@@ -39,7 +39,7 @@ class OutOfResourcesError(QPMError):
 
 
 class ExecutionError(QPMError):
-    """The circuit failed or cannot be run, or the request is not one; `reason` is for programs."""
+    """The circuit failed or cannot be run, or the request is invalid; `reason` is for programs."""
 
     code = "qpm_execution"
     defw_name = "DEFwExecutionError"
@@ -52,7 +52,7 @@ class ExecutionError(QPMError):
 
 
 class UnknownObjectError(QPMError):
-    """The library, pool or calibration set named is not here."""
+    """The named library, pool or calibration set does not exist here."""
 
     code = "qpm_not_found"
     exit_code = 4

@@ -1,8 +1,8 @@
-"""The bindings of revision 2 by which a QPM is managed, as Protocols: who may use how much of it,
-by which rules, and in which order.
+"""Protocols of the bindings of revision 2 that manage a QPM: reservations, admission policy and
+scheduler.
 
-As in `bindings` every argument has a default, all methods are thread-safe, and answers are plain
-data; see `reserving` and `steering`. `device_id`: a device's name or number; None: the target as a
+As in `bindings`, every argument has a default, all methods are thread-safe, and answers are plain
+data; see `admission` and `scheduler`. `device_id`: a device's name or number; None: the target as a
 whole.
 """
 
@@ -16,7 +16,7 @@ Device = str | int
 
 
 class Admission(Protocol):
-    """Binding `admission` of revision 2: reservations, their owner's alone."""
+    """Binding `admission` of revision 2: reservations of the calling owner."""
 
     def evaluate(self, token: str | None = None, request: Plain | None = None) -> Plain: ...
 
@@ -53,7 +53,7 @@ class Admission(Protocol):
 
 
 class AdmissionPolicyProtocol(Protocol):
-    """Binding `admission-policy` of revision 2: what reservations are decided by."""
+    """Binding `admission-policy` of revision 2: rules by which reservations are decided."""
 
     def configure_device_profile(
         self,
@@ -79,7 +79,7 @@ class AdmissionPolicyProtocol(Protocol):
 
 
 class SchedulerProtocol(Protocol):
-    """Binding `scheduler` of revision 2: in which order a device's tasks go, and whether."""
+    """Binding `scheduler` of revision 2: queue policy, pause and drain of a device."""
 
     def get_scheduler_status(
         self, token: str | None = None, device_id: Device | None = None

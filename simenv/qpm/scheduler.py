@@ -1,4 +1,4 @@
-"""What the scheduler binding answers; plain data leaves through `envelopes.plain`."""
+"""Answers of the scheduler binding; `envelopes.plain` converts them to plain data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class SchedulerControl(msgspec.Struct, frozen=True):
-    """Whether a device's tasks go. `dispatch_depth`: tasks that are with workers."""
+    """Pause and drain state of a device. `dispatch_depth`: tasks that are assigned to workers."""
 
     paused: bool
     draining: bool
@@ -20,22 +20,23 @@ class SchedulerControl(msgspec.Struct, frozen=True):
 
 
 class SchedulerPolicy(msgspec.Struct, frozen=True):
-    """In which order they go."""
+    """Queue policy of a device."""
 
     policy_name: str
     options: dict[str, str]
 
 
 class DispatchLimits(msgspec.Struct, frozen=True):
-    """`max_inflight`: tasks with workers at a time; 0: no limit."""
+    """Limits of dispatch. `max_inflight`: tasks assigned to workers at a time; 0: no limit."""
 
     max_inflight: int
 
 
 class SchedulerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of `get_scheduler_status`. Counts are of all callers: `task_count` what is not over,
-    `pending_capacity_count` of these what waits for credits, `runtime_task_count` the others;
-    `selected_task_count` what a worker has not begun, `provider_inflight_count` what it has."""
+    """Answer of `get_scheduler_status`. Counts cover all callers: `task_count` unfinished tasks, of
+    these `pending_capacity_count` tasks that wait for credits and `runtime_task_count` all others;
+    of the tasks with a worker, `selected_task_count` have not started and `provider_inflight_count`
+    have."""
 
     target_id: str
     state: str

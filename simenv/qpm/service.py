@@ -1,4 +1,4 @@
-"""How a QPM presents itself to whoever looks for one: type bits, bindings, service record."""
+"""Service record of a QPM for hosts that look for one: type bits, capability bits, bindings."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ UNLIMITED = -1
 
 
 class QPMType(enum.IntFlag):
-    """What stands behind a QPM. The last three are of revision 1 alone: simulators by name, which
-    its applications ask for."""
+    """Type bits of a QPM. The last three belong to revision 1: simulators by name, which its
+    applications request."""
 
     HARDWARE = 1
     SIMULATOR = 2
@@ -24,18 +24,18 @@ class QPMType(enum.IntFlag):
     NWQSIM = 16
 
 
-COMMON_TYPES = QPMType.HARDWARE | QPMType.SIMULATOR  # those of every revision
+COMMON_TYPES = QPMType.HARDWARE | QPMType.SIMULATOR  # types of both revisions
 
 
 class QPMCapability(enum.IntFlag):
-    """How it computes."""
+    """Simulation methods of a QPM."""
 
     TENSORNETWORK = 1
     STATEVECTOR = 2
     SUPERCONDUCTING = 4
 
 
-STAND_INS: dict[QPMType, QPMCapability] = {  # a simulator by name, and what stands in for it
+STAND_INS: dict[QPMType, QPMCapability] = {  # named simulator: method that replaces it
     QPMType.QB: QPMCapability.STATEVECTOR,
     QPMType.TNQVM: QPMCapability.TENSORNETWORK,
     QPMType.NWQSIM: QPMCapability.STATEVECTOR,
@@ -43,7 +43,7 @@ STAND_INS: dict[QPMType, QPMCapability] = {  # a simulator by name, and what sta
 
 
 class Binding(msgspec.Struct, frozen=True):
-    """One category of methods, by the names a host looks it up under."""
+    """One category of methods, with the names under which a host looks it up."""
 
     binding_name: str
     client_module: str
@@ -62,9 +62,9 @@ BINDINGS: tuple[Binding, ...] = (
 
 
 class ServiceRecord(msgspec.Struct, frozen=True):
-    """Answer of `query`. `properties`: of revision 2; None in revision 1.
+    """Answer of `query`. `properties`: revision 2; None in revision 1.
 
-    A request matches where its bits are a subset of these; `max_capacity` -1: no limit.
+    A request matches if its bits are a subset of these; `max_capacity` -1: no limit.
     """
 
     service_name: str

@@ -1,6 +1,6 @@
-"""Names of states, outcomes and reasons, and what each task state of ours is to a host.
+"""Names of states, outcomes and reasons, and the mapping of simenv's task states to them.
 
-`STANDS` is the one place where the two worlds meet; docs/guides/qpm.md shows it as a table.
+`STATE_MAP` is the only such mapping; docs/guides/qpm.md shows it as a table.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Reason(enum.StrEnum):
     UNAVAILABLE = "telemetry-unavailable"
     DRAINING = "service-draining"
     NO_LONGER_RETAINED = "completion-no-longer-retained"
-    # Why a completion is no longer kept.
+    # Reasons why a completion is no longer kept.
     READ = "completion-read"
     RETURNED = "returned-to-caller"
     DELETED = "deleted"
@@ -104,10 +104,11 @@ class Reason(enum.StrEnum):
 
 
 class StateMapping(msgspec.Struct, frozen=True):
-    """What one of our task states is to a host.
+    """A task state in the terms of the contract.
 
-    `rc`: of a record; None: not ended, so that revision 1 raises InProgressError. `reason`: of a
-    record that is no success. `already`: what a cancel that comes too late is told.
+    `rc`: code of a record; None: not ended, so that revision 1 raises InProgressError. `reason`:
+    reason in the record of a failure. `already`: reason in the answer to a cancellation that comes
+    too late.
     """
 
     lifecycle: Lifecycle
@@ -135,8 +136,8 @@ STATE_MAP: dict[TaskState, StateMapping] = {
 
 
 def under_way(info: TaskInfo) -> Lifecycle:
-    """Of a task that has not ended. QUEUED is three things to a host: it waits for credits of its
-    reservation, for its turn, or for the worker that has it to begin."""
+    """Lifecycle state of an unfinished task. A QUEUED task is pending capacity (it waits for
+    credits of its reservation), selected (its worker has not started it) or queued."""
     if info.state is not TaskState.QUEUED:
         return STATE_MAP[info.state].lifecycle
     if info.parked:

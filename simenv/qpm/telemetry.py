@@ -1,4 +1,4 @@
-"""What the telemetry and control bindings answer; plain data leaves through `envelopes.plain`.
+"""Answers of the telemetry and control bindings; `envelopes.plain` converts them to plain data.
 
 The `qhw` records (device, coupling, calibration) share a head: schema, provider, device, metadata,
 extensions, raw. Qubits are named by their number as text.
@@ -14,7 +14,7 @@ from simenv.qpm.states import Reason, ServiceState
 
 
 class ShutdownRequest(msgspec.Struct, frozen=True):
-    """Answer of `shutdown`; the same again, with `repeated`, when it is asked twice."""
+    """Answer of `shutdown`; a second request gets the first answer with `repeated`."""
 
     status: str
     mode: str
@@ -47,7 +47,7 @@ class SelfTest(msgspec.Struct, frozen=True):
 
 
 class Reconciliation(msgspec.Struct, frozen=True):
-    """Answer of `reconcile_runtime_state`: ids of tasks, in the list of what is wrong with them."""
+    """Answer of `reconcile_runtime_state`: lists of qtask ids by kind of fault."""
 
     target_id: str
     timestamp_ns: int
@@ -60,7 +60,7 @@ class Reconciliation(msgspec.Struct, frozen=True):
 
 
 class Visibility(msgspec.Struct, frozen=True):
-    """The end of every snapshot: whose eyes it is for; recorded, not enforced."""
+    """Access class at the end of every snapshot; recorded, not enforced."""
 
     object: str
     access_class: str
@@ -68,8 +68,8 @@ class Visibility(msgspec.Struct, frozen=True):
 
 
 class WorkBlock(msgspec.Struct, frozen=True):
-    """Work that is held (waits) or in flight. Units, credits and rate: what its tasks have of their
-    reservations."""
+    """Work that is held (waiting) or in flight. Units, credits and rate: shares of its tasks in
+    their reservations."""
 
     qtask_count: int
     estimated_ns: int
@@ -79,7 +79,7 @@ class WorkBlock(msgspec.Struct, frozen=True):
 
 
 class WaitEstimate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A forecast; `estimated_ns` None: not available, `reason` says why."""
+    """A forecast. `estimated_ns` None: not available, with the `reason`."""
 
     available: bool
     kind: str
@@ -91,12 +91,12 @@ class WaitEstimate(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def unavailable(kind: str, timestamp_ns: int, policy: dict[str, Any]) -> WaitEstimate:
-    """A forecast that is not made."""
+    """Make a forecast without an estimate."""
     return WaitEstimate(False, kind, Reason.UNAVAILABLE, timestamp_ns, "unavailable", policy)
 
 
 class AvailableCapacity(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is free now. `credits`, `rate_units`: not reserved; None where they are unlimited."""
+    """Free capacity. `credits`, `rate_units`: not reserved; None if unlimited."""
 
     slots: int
     workers: int
@@ -151,7 +151,7 @@ class QueueMetrics(msgspec.Struct, frozen=True):
 
 
 class LifecycleEvent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One thing that happened to the service."""
+    """One event of the service."""
 
     event: str
     target_id: str
@@ -185,7 +185,7 @@ class DeviceHead(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class QhwRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The common head of the qhw records."""
+    """Common head of the qhw records."""
 
     schema: str
     provider: str
@@ -196,19 +196,20 @@ class QhwRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QhwDevice(QhwRecord, frozen=True, kw_only=True):
-    """`qubits`: [{"id": str}]."""
+    """Device record. `qubits`: [{"id": str}]."""
 
     qubits: list[dict[str, str]]
 
 
 class QhwCoupling(QhwRecord, frozen=True, kw_only=True):
-    """`coupling`: nodes, edges, directed, source; `operations`: name, arity, supported_loci."""
+    """Coupling record. `coupling`: nodes, edges, directed, source; `operations`: name, arity,
+    supported_loci."""
 
     coupling: dict[str, Any]
     operations: list[dict[str, Any]]
 
 
 class QhwCalibration(QhwRecord, frozen=True, kw_only=True):
-    """`calibration`: what was measured, and how much of it."""
+    """Calibration record. `calibration`: summaries and numbers of the measured figures."""
 
     calibration: dict[str, Any]

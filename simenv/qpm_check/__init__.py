@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-RPC_TIMEOUT_S = 30.0  # of the stand-in's calls to clients; a real host's is 300
+RPC_TIMEOUT_S = 30.0  # of calls of the DEFw double to clients; a real host's is 300

@@ -32,7 +32,7 @@ _MODULES: tuple[ModuleType, ...] = (
 
 
 def rows() -> tuple[Check, ...]:
-    """Every row of every module, as written down there."""
+    """All checks of all modules, in the order of their definition."""
     return tuple(
         value for module in _MODULES for value in vars(module).values() if isinstance(value, Check)
     )

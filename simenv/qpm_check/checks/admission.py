@@ -37,7 +37,7 @@ _REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
 
 
 def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]:
-    """A decision with all its fields, and that status."""
+    """Test a decision: all fields, and the status if one is named."""
     result = shapes.has(what, answer, DECISION)
     for name in DECISION_NAMES:
         expect(name in result, f"{what} has no {name!r}")
@@ -52,7 +52,7 @@ def decided(what: str, answer: Any, status: str | None = None) -> dict[str, Any]
 
 
 def stands(session: CheckSession, number: int, *states: str) -> dict[str, Any]:
-    """A reservation's record, in one of these states."""
+    """Return a reservation's record; its state must be one of `states`."""
     result = shapes.has("the reservation", session.q.get_reservation(reservation_id=number), RECORD)
     state = result["state"]
     expect(state in states, f"reservation {number} is {state!r}, not {' or '.join(states)}")
@@ -236,7 +236,7 @@ def expires(session: CheckSession) -> None:
 def required(session: CheckSession) -> None:
     try:
         session.q.delete_circuit(session.q.async_run(session.info())["cid"])
-    except Exception as error:  # noqa: BLE001 - that it is refused rightly is asked below
+    except Exception as error:  # noqa: BLE001 - the class of the error is tested below
         first: Exception | None = error
     else:
         first = None

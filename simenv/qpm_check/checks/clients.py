@@ -15,7 +15,7 @@ from simenv.qpm_check.harness.check import BOTH, Need, expect_equal, row
 from simenv.qpm_check.harness.clients import CheckedClient, EventListener
 from simenv.qpm_check.harness.session import CheckSession
 
-PROMPT_S = 2.0  # an event or an answer that waits for nobody else
+PROMPT_S = 2.0  # limit of an event or answer that depends on no other client
 CLIENTS = 10
 EACH = 20
 _TRANSPORT = (Need.TRANSPORT,)
@@ -24,7 +24,7 @@ _TRANSPORT = (Need.TRANSPORT,)
 @row("clients.leave-with-event", "a client that leaves when its event comes holds up no other",
      revisions=BOTH, needs=_TRANSPORT)  # fmt: skip
 def leave_with_event(session: CheckSession) -> None:
-    session.run()  # what a plugin loads with its first circuit is loaded
+    session.run()  # a plugin may load modules with its first circuit
     for number in range(CLIENTS):
         listener = _listening(session)
         sink: Any = listener.sink
@@ -56,7 +56,7 @@ def stopped(session: CheckSession) -> None:
     missing = set(cids)
 
     def complete() -> bool:
-        """Each record of it came as an event, or can be read."""
+        """Return whether each record came as an event or can be read."""
         while (event := other.sink.take(0.0)) is not None:
             missing.discard(event.payload["cid"])
         missing.difference_update([cid for cid in missing if session.poll(cid, by=other.q)])
@@ -110,7 +110,8 @@ def _listening(session: CheckSession) -> EventListener:
 
 
 def _hears(session: CheckSession, listener: EventListener, what: str) -> None:
-    """Its circuit's event comes promptly; in revision 2 among those of others' circuits."""
+    """Expect the event of the listener's circuit within PROMPT_S; in revision 2 among those of
+    other clients."""
     cid = session.submit(by=listener.q)
     deadline = time.monotonic() + PROMPT_S
     while True:

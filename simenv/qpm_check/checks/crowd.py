@@ -17,8 +17,8 @@ from simenv.qpm_check.harness.session import SHOTS, CheckSession
 
 FIFTY = 50
 CALLERS = 32
-BITS = 6  # of a circuit's number, where circuits may be so wide
-KEPT = 1_024  # records a reservation has by default
+BITS = 6  # width of numbered circuits, where circuits may be so wide
+KEPT = 1_024  # records that a reservation keeps by default
 COMES_S = 60.0
 QUIET_S = 0.3
 

@@ -116,7 +116,7 @@ def status_after_read(session: CheckSession) -> None:
     session.completion(cid)
     answer = session.status(cid)
     if answer.get("outcome") == "UNKNOWN":
-        return  # a host that keeps no ended tasks
+        return  # the QPM keeps no ended tasks
     shapes.stands("task_status", answer, "completed")
 
 
@@ -127,7 +127,7 @@ def unknown(session: CheckSession) -> None:
 
 
 def _late(session: CheckSession, **how: bool) -> Any:
-    """The answer of a run that takes too long: a longer one where it was done in time."""
+    """Answer of a run that exceeds its timeout; the circuit is lengthened while it ends in time."""
     for _ in range(LENGTHENED):
         info = session.info(session.long, num_shots=session.long_shots)
         answer = session.q.sync_run(info, timeout=LATE_S, **how, **session.reservation_kwargs)
@@ -183,7 +183,7 @@ def cancel_running(session: CheckSession) -> None:
                 "CANCEL_PENDING without provider_cancel_status",
             )
         record = _ended(session, cid)
-        if record["rc"] != 0 or not session.lengthen():  # it may have been done just before
+        if record["rc"] != 0 or not session.lengthen():  # it may have ended just before
             break
     if message == "COMPLETED":
         raise Omitted("it was done before the cancel came")
@@ -316,7 +316,7 @@ def _ended(session: CheckSession, cid: str) -> dict[str, Any]:
 
 
 def _is_cancelled(session: CheckSession, cid: str) -> dict[str, Any]:
-    """Its completion, which says that it was cancelled."""
+    """Return the completion of a circuit; it must state the cancellation."""
     record = _ended(session, cid)
     _says_cancelled(record)
     return record

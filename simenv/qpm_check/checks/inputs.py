@@ -22,7 +22,8 @@ Call = Callable[..., Any]
 
 
 def _mutations(request: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Each field, also of tables inside, with each wrong value; each field left out."""
+    """Mutated requests: each field, also of nested tables, with each wrong value; each field left
+    out."""
     results = []
     for name, value in request.items():
         without = {key: item for key, item in request.items() if key != name}
@@ -36,7 +37,8 @@ def _mutations(request: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _answered(what: str, call: Call, value: Any, allowed: tuple[str, ...] = ()) -> bool:
-    """Was it taken? False: refused by a typed error."""
+    """Return whether the call accepted the value; False: it raised a typed error. Raises Broken for
+    any other error."""
     try:
         call(value)
     except Exception as error:

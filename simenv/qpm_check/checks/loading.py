@@ -20,10 +20,10 @@ QUICK_S = 2.0
 ENDS_S = 10.0
 MOST_LEFT = 2  # threads: those of a library may stay as long as the process
 IMPORT_S = 60.0
-BEGINS_S = 2.0  # what begins something in a process that is none of its own has done so by then
+BEGINS_S = 2.0  # a program that starts something in a foreign process has done so by then
 STARTS_S = 5.0
 LOOK_S = 0.05
-OWN_FILES = 4  # of the stand-in: its connections
+OWN_FILES = 4  # connections of the DEFw double
 _PACKAGE = (Need.PACKAGE,)
 
 
@@ -163,7 +163,7 @@ def uninitialize(session: CheckSession) -> None:
     expect(not error, _last(error))
 
     def left() -> list[str]:
-        """Threads and processes that were not there before the plugin was loaded."""
+        """Threads and processes that did not exist before the plugin was loaded."""
         now, before = control.host("left"), facts["before"]["threads"]
         names = [name.rpartition(" (")[0] for name in now["threads"]]
         prior = {name.rpartition(" (")[0] for name in before}  # of another process of the plugin's
@@ -237,7 +237,7 @@ def clients(session: CheckSession) -> None:
 def _process(
     session: CheckSession, environ: dict[str, str] | None = None, *, bare: bool = False
 ) -> Any:
-    """The plugin in a process of its own; see `plugin.Plugin.process`."""
+    """Load the plugin in its own process; see `plugin.PluginTarget.process`."""
     plugin: Any = session.target
     return plugin.process(session.revision, environ, bare=bare)
 
@@ -267,5 +267,5 @@ def _control(session: CheckSession) -> Any:
 
 
 def _last(text: str) -> str:
-    """Of a traceback, what was raised."""
+    """Last line of a traceback: the error."""
     return text.strip().splitlines()[-1] if text.strip() else ""

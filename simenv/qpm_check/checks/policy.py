@@ -30,12 +30,12 @@ FREE = dict.fromkeys(
      "measurement_transfer_ns", "compile_ns", "control_overhead_ns", "provider_overhead_ns"), 0,
 )  # fmt: skip
 TURNS = 5
-ESTIMATED_S = 100.0  # of a long circuit that takes about one
+ESTIMATED_S = 100.0  # estimate of a long circuit that takes about 1 s
 _REFUSED = tuple(FAMILY - {"DEFwNotReady", "DEFwInProgress", "DEFwCommError"})
 
 
 def configuration(name: str, capacity: dict[str, int], **more: Any) -> dict[str, Any]:
-    """What set_admission_policy takes."""
+    """Argument of set_admission_policy."""
     return {
         "policy": {"name": name, "options": {}},
         "estimator": {"name": "baseline", "options": {}},
@@ -46,7 +46,7 @@ def configuration(name: str, capacity: dict[str, int], **more: Any) -> dict[str,
 
 
 def size(gates: int, shots: int = 1, count: int = 1) -> dict[str, Any]:
-    """A request of so many one-qubit gates."""
+    """Request of a workload with this number of one-qubit gates."""
     return {"task_class": {
         "class_id": "c", "count": count, "qubit_count": 1, "depth": gates, "shots": shots,
         "one_q_gate_count": gates, "two_q_gate_count": 0, "measurement_count": 0,
@@ -57,7 +57,7 @@ def size(gates: int, shots: int = 1, count: int = 1) -> dict[str, Any]:
 def ruled(
     session: CheckSession, name: str, capacity: dict[str, int], **profile: int
 ) -> Iterator[None]:
-    """Under that policy and profile; as it was before at the end."""
+    """Set a policy and profile for the block, and restore the previous ones at its end."""
     before = session.q.get_device_profile()["device_profile"]
     asked = {**FREE, "one_q_gate_ns": 1_000, "baseline": ONE_GATE, **profile}
     session.q.configure_device_profile(profile={**before, **asked})
@@ -267,7 +267,7 @@ def delayed(session: CheckSession) -> None:
             )
             state = session.q.get_scheduler_queue_state()
             if session.q.task_status(first, **under)["lifecycle_state"] == "completed":
-                continue  # too late: the credits are back
+                continue  # too late: the credits have been returned
             result = shapes.stands("async_run", answer, "pending-capacity")
             expect_equal("pending_queue_position", result.get("pending_queue_position"), 1)
             expect_equal("pending_capacity of the queue", len(state["pending_capacity"]), 1)
@@ -291,13 +291,15 @@ def never(session: CheckSession) -> None:
 
 
 def _long_estimates(session: CheckSession) -> tuple[int, dict[str, int]]:
-    """One-qubit gates of a long circuit, and the profile under which they seem to take long."""
+    """One-qubit gates of a long circuit, and the profile under which their estimate is
+    ESTIMATED_S."""
     gates = session.long_gates
     return gates, {"one_q_gate_ns": math.ceil(ESTIMATED_S * 1e9 / gates)}
 
 
 def _cost(session: CheckSession, gates: int) -> int:
-    """Credits that one long circuit holds: of its gates, as the QPM may have compiled them."""
+    """Credits that one long circuit holds; they depend on the gates after the QPM's own
+    compilation."""
     number = session.reserve(**size(gates * 40))
     under = {"reservation_id": number}
     for _ in range(TURNS):

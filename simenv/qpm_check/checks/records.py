@@ -14,8 +14,8 @@ from simenv.qpm_check.harness.clients import counts_of
 from simenv.qpm_check.harness.session import SHOTS, CheckSession
 from simenv.qpm_check.targets.target import named
 
-STATEVECTOR = 2  # its bit among the capabilities
-CLOCK_S = 1.0  # clocks of one machine, read in several processes
+STATEVECTOR = 2  # capability bit
+CLOCK_S = 1.0  # tolerance of clocks of one machine, read in several processes
 
 
 @row("record.fields", "a record has the contract's fields", revisions=BOTH)
@@ -175,14 +175,14 @@ def kept(session: CheckSession) -> None:
 
 
 def expect_bits(session: CheckSession, qasm: str, key: str, what: str) -> None:
-    """Nearly every shot of `qasm` gives `key`: on a machine not all do."""
+    """Expect `key` in at least 60 % of the shots of `qasm`: a machine has errors."""
     counts = _text_keys(session.counts(qasm), key)
     share = counts.get(key, 0) / SHOTS
     expect(share >= 0.6, f"{what}: {key!r} in {share:.0%} of the shots, not in all: {counts}")
 
 
 def _text_keys(counts: dict[str, int], like: str) -> dict[str, int]:
-    """Hex keys as bits, spaced like `like`; hosts take either."""
+    """Convert hex keys to bits, spaced like `like`; hosts accept either form."""
     entries = {}
     for name, count in counts.items():
         if name.startswith("0x"):

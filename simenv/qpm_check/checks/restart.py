@@ -16,7 +16,7 @@ from simenv.qpm_check.targets.target import named
 
 POLL_S = 0.02
 AWAY_S = 0.5
-ENDS_S = 4.0  # a circuit of about a second has been run by then
+ENDS_S = 4.0  # a circuit of about a second has ended by then
 NOTICED_S = 20.0
 CLIENTS = 3
 _NEEDS = (Need.TRANSPORT, Need.OUTAGE)
@@ -32,11 +32,12 @@ _NEEDS = (Need.TRANSPORT, Need.OUTAGE)
 def pollers(session: CheckSession) -> None:
     running: list[Poller] = []
     for client, cid, under in _submitted(session):
-        # In revision 2 all ask for the oldest: a poll that names a cid would find the others', too.
+        # In revision 2 all clients ask for the oldest: a poll that names a cid would find the
+        # completions of other clients, too.
         asked = cid if session.revision == 1 and len(running) != 1 else None
         running.append(Poller(session.revision, client, asked, under))
     try:
-        with _away(session):  # pollers meet it
+        with _away(session):  # the pollers call during the outage
             if session.revision == 1:
                 _all_not_ready(session, running)
         _all_over(session, running)
@@ -56,7 +57,7 @@ def first_poll(session: CheckSession) -> None:
     cid = session.submit(session.long, num_shots=session.long_shots, under=under)
     with _away(session):
         pass
-    time.sleep(ENDS_S)  # nobody asks meanwhile: the first to ask finds that it has ended
+    time.sleep(ENDS_S)  # no calls meanwhile: the first call finds that the circuit has ended
     poller = Poller(2, session.q, cid, under)
     try:
         _all_over(session, [poller])
@@ -66,7 +67,7 @@ def first_poll(session: CheckSession) -> None:
 
 @contextmanager
 def _away(session: CheckSession) -> Iterator[None]:
-    """The service or machine behind the plugin is away for AWAY_S and the time of the block."""
+    """Stop the service or machine behind the plugin for AWAY_S and the time of the block."""
     outage = session.target.outage
     assert outage is not None
     outage.begin()
@@ -78,7 +79,7 @@ def _away(session: CheckSession) -> Iterator[None]:
 
 
 def _submitted(session: CheckSession) -> list[tuple[CheckedClient, str, dict[str, Any]]]:
-    """Circuits that take their time: whose, their cids and reservations."""
+    """Submit long circuits: their clients, cids and reservations."""
     results = []
     for _ in range(CLIENTS):
         client = session.connect()
@@ -89,7 +90,7 @@ def _submitted(session: CheckSession) -> list[tuple[CheckedClient, str, dict[str
 
 
 def _all_over(session: CheckSession, running: list[Poller]) -> None:
-    """Each has its record, and met nothing odd on the way."""
+    """Expect that each poller gets its record and met no contradictory answer."""
     session.until(lambda: all(poller.over for poller in running), "all records after its return")
     for poller in running:
         if poller.error is not None:
@@ -109,10 +110,10 @@ def _all_not_ready(session: CheckSession, running: list[Poller]) -> None:
 
 
 class Poller:
-    """A client that calls nothing but `read_cq` until it has its record.
+    """Client that calls only `read_cq` until it has its record.
 
-    `cid`: None asks for the oldest. `met`: what it was answered meanwhile. `odd`: an answer that
-    contradicts itself.
+    `cid`: None asks for the oldest. `met`: answers until then. `odd`: an answer that contradicts
+    itself.
     """
 
     def __init__(
@@ -139,7 +140,7 @@ class Poller:
         while not self.over and not self._ended.wait(POLL_S):
             try:
                 answer = self._client.read_cq(self._cid, **self._under)
-            except Exception as error:  # noqa: BLE001 - the row tells of it
+            except Exception as error:  # noqa: BLE001 - the check reports it
                 self._failed(error)
                 continue
             if self._single or answer.get("completion_ready"):

@@ -137,7 +137,7 @@ def limits(session: CheckSession) -> None:
         max_running = 0
         for _ in range(20):
             begun = cids
-            for _ in range(2):  # begun in both looks: all of them were between the two
+            for _ in range(2):  # running in both polls: running all the time between them
                 begun = [c for c in begun if session.status(c)["lifecycle_state"] in BEGUN[:-1]]
             max_running = max(max_running, len(begun))
             time.sleep(0.01)
@@ -153,7 +153,7 @@ def limits_refused(session: CheckSession) -> None:
                   {"max_inflight": 1, "other": 1}):  # fmt: skip
         try:
             answer = session.q.configure_dispatch_limits(limits=asked)
-        except Exception as error:  # noqa: BLE001 - which class it is, is the question
+        except Exception as error:  # noqa: BLE001 - the check tests the class
             text = f"{named(error)}: {error}"
             expect(
                 "ValueError" in text or named(error) in _REFUSED, f"{asked} raised {text[-200:]}"

@@ -17,7 +17,7 @@ from simenv.qpm_check.harness.session import CheckSession
 from simenv.qpm_check.harness.shapes import has
 
 SIMULATOR = 2
-EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of revision 1 ask for
+EXAMPLES = {"QB": 4, "TNQVM": 8, "NWQSIM": 16}  # type bits that examples of revision 1 request
 TYPES = {1: 1 | 2 | 4 | 8 | 16, 2: 1 | 2}
 CAPABILITIES = {1: 1 | 2, 2: 1 | 2 | 4}
 AGAIN_S = 30.0

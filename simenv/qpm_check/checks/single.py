@@ -15,7 +15,7 @@ from simenv.qpm_check.harness.session import CheckSession
 R1 = (1,)
 EVENT = 1  # EVENT_TYPE_CIRC_RESULT
 QUIET_S = 0.3
-ASKED, READY_S = 100, 0.0005  # hosts ask in a loop: the fastest of so many takes at most so long
+ASKED, READY_S = 100, 0.0005  # hosts poll in a loop: calls, and limit of the fastest of them
 
 
 @row("single.ready", "is_ready: True", revisions=R1)

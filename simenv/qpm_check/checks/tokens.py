@@ -1,6 +1,6 @@
 """Checks of tokens: a wrong token is refused, and no answer contains a token.
 
-Whether a plugin requires a token is known only if its author has named one.
+Only the plugin's author can state whether the plugin requires a token.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from simenv.qpm_check.harness.check import Irrelevant, row
 from simenv.qpm_check.harness.session import CheckSession
 
 EVENT = "completion"
-# One call of each binding that changes nothing; of `execution` one more, which would.
+# One call of each binding without side effects, and a further one of `execution` that has one.
 _CALLS: dict[str, dict[str, Any]] = {
     "task_status": {"cid": "a-cid"},
     "evaluate": {"request": {}},
@@ -27,7 +27,7 @@ _CALLS: dict[str, dict[str, Any]] = {
 
 @row("token.refused", "where a token is asked for, a wrong one and none are refused")
 def refused(session: CheckSession) -> None:
-    right = _told(session)
+    right = _own_token(session)
     if not right:
         raise Irrelevant("no token was told: this QPM asks for none, or --token-file names it")
     calls = {**_CALLS, "async_run": {"info": session.info(), **session.reservation_kwargs}}
@@ -39,14 +39,14 @@ def refused(session: CheckSession) -> None:
 
 @row("token.hidden", "a token that was sent is in no answer, no error and no event")
 def hidden(session: CheckSession) -> None:
-    right = _told(session)
+    right = _own_token(session)
     for sent in filter(None, (right, f"kit-{secrets.token_hex(12)}")):
-        places = [place for place, text in _all_that_is_told(session, sent).items() if sent in text]
+        places = [place for place, text in _all_answers(session, sent).items() if sent in text]
         expect(not places, f"the token is shown by {', '.join(places[:5])}")
 
 
-def _all_that_is_told(session: CheckSession, sent: str) -> dict[str, str]:
-    """What is heard by one who sends that token with each call, as texts."""
+def _all_answers(session: CheckSession, sent: str) -> dict[str, str]:
+    """Texts of all answers and errors to a client that sends this token with each call."""
     reported: dict[str, str] = {}
 
     def ask(name: str, **kwargs: Any) -> Any:
@@ -77,6 +77,6 @@ def _all_that_is_told(session: CheckSession, sent: str) -> dict[str, str]:
     return reported
 
 
-def _told(session: CheckSession) -> str:
-    """The token that the kit's own calls carry; "": none."""
+def _own_token(session: CheckSession) -> str:
+    """Token of the kit's own calls; "": none."""
     return str(getattr(session.target, "token", ""))

@@ -10,14 +10,14 @@ import msgspec
 
 
 class Pushed(msgspec.Struct, frozen=True):
-    """An event that reached a client. `impure`: what of it was no plain data."""
+    """Event that reached a client. `impure`: places in it that are not plain data."""
 
     evtype: Any
     payload: Any
 
 
 class EventInbox:
-    """A `target.Sink` but for its endpoint, which hands `arrived` what is put."""
+    """A `target.Sink` without its endpoint; the endpoint calls `arrived` with each event."""
 
     def __init__(self) -> None:
         self.class_id = str(uuid.uuid4())
@@ -26,7 +26,7 @@ class EventInbox:
         self._fails = False
 
     def arrived(self, event: Pushed) -> bool:
-        """Was it taken? Not where this client is to seem gone."""
+        """Return whether the event was taken. False simulates a client that has gone."""
         self._seen += 1
         if not self._fails:
             self._events.put(event)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 _LEAVES = (str, int, float, bool, type(None))
-_MOST = 5  # places named of one value
+_MOST = 5  # reported places of one value
 
 
 def impurities(value: Any, place: str = "answer") -> list[str]:
-    """Where and what is not plain, the first few. Subclasses count as impure: they travel as
-    objects of their class."""
+    """First _MOST places that are not plain data, with their types. Subclasses count as impure:
+    they are sent as objects of their class."""
     results: list[str] = []
     _look(value, place, results)
     return results[:_MOST]

@@ -110,12 +110,13 @@ _BINDING_OF = {method: name for name, methods in REVISION2.items() for method in
 
 
 def binding_of(method: str) -> str:
-    """The binding whose client has it; "" for a method of the class itself."""
+    """Binding whose client has the method; "" for a method of the class itself."""
     return _BINDING_OF.get(method, "")
 
 
 def misfits(method: str, signature: inspect.Signature | None, wanted: Arguments) -> list[str]:
-    """Why a host's call would not fit; reserve of the two revisions differs in names only."""
+    """Reasons why a host's call would not match the signature; the `reserve` of the two revisions
+    differs in names only."""
     if signature is None:
         return [f"there is no method {method}"]
     names = list(signature.parameters)

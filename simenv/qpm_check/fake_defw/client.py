@@ -19,7 +19,8 @@ RPC_S = 120.0
 
 
 class Connection:
-    """One client. Thread-safe; both sides of it lock what they send. `timeout_s`: of its calls."""
+    """Connection of one client. Thread-safe; both sides lock their sends. `timeout_s`: limit of
+    calls."""
 
     def __init__(self, path: str, timeout_s: float = RPC_S) -> None:
         self._timeout_s = timeout_s
@@ -35,7 +36,7 @@ class Connection:
         self._sinks: dict[str, EventQueue] = {}
         self._runs = threading.Event()  # cleared: the process is stopped, and its socket open
         self._runs.set()
-        self._held: list[Document] | None = None  # events that are not looked at yet
+        self._held: list[Document] | None = None  # events that are not processed yet
         self.lost = ""
         self.impure: dict[str, str] = {}
         threading.Thread(target=self._read, name="standin-client", daemon=True).start()
@@ -49,7 +50,7 @@ class Connection:
         *,
         class_id: str = "",
     ) -> Any:
-        """The answer, or the error by its class; DEFwCommError where none comes in time."""
+        """Return the answer, or raise its error by class; DEFwCommError if none arrives in time."""
         number = next(self._ids)
         answer: queue.SimpleQueue[Document | None] = queue.SimpleQueue()
         self._waiting[number] = answer
@@ -76,7 +77,7 @@ class Connection:
         return result.get("value")
 
     def host(self, method: str, *args: Any) -> Any:
-        """Ask the stand-in itself."""
+        """Call a method of the DEFw double itself."""
         return self.call("host", method, args)
 
     def sink(self) -> EventQueue:
@@ -89,18 +90,18 @@ class Connection:
         self._held = []
 
     def stop(self) -> None:
-        """Read and answer nothing from now on, as a process that got SIGSTOP."""
+        """Stop reading and answering, like a process that got SIGSTOP."""
         self._runs.clear()
 
     def resume(self) -> None:
-        """Go on, with what has arrived meanwhile first."""
+        """Continue; the events that arrived meanwhile are processed first."""
         held, self._held = self._held or [], None
         for document in held:
             self._take(document)
         self._runs.set()
 
     def die(self) -> None:
-        """Without a word."""
+        """Close the connection without a message."""
         self._runs.set()
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -144,10 +145,8 @@ class Connection:
 
 
 class Proxy:
-    """A client's proxies of one service: one in revision 1, one for each binding in revision 2.
-
-    The host constructs (or finds) the service's object when a proxy is made.
-    """
+    """Proxies of one service in a client: one in revision 1, one for each binding in revision 2.
+    The host constructs (or finds) the service's object when a proxy is made."""
 
     def __init__(self, connection: Connection, *, bindings: bool) -> None:
         self.connection = connection
@@ -160,7 +159,7 @@ class Proxy:
         return self.connection.call("call", method, args, named, class_id=class_id)
 
     def destroy(self) -> None:
-        """As when the proxy is no longer referred to."""
+        """Destroy the proxies, as when they are no longer referenced."""
         with self._lock:
             class_ids, self._class_ids = self._class_ids, {}
         for class_id in class_ids.values():
@@ -176,7 +175,7 @@ class Proxy:
 
 
 class EventQueue(EventInbox):
-    """A `target.Sink`. `mute`: events are taken and never answered, as by a process that ends."""
+    """A `target.Sink`. `mute`: take events and never answer them, like a process that ends."""
 
     ep = ENDPOINT
     mute = False

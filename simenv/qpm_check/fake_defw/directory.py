@@ -14,7 +14,7 @@ KEYS = (
 
 
 class Directory:
-    """Thread-safe. `defw.dirsvc` of a plugin's process."""
+    """Directory of services, `defw.dirsvc` of a plugin's process. Thread-safe."""
 
     def __init__(self, generations: dict[str, int] | None = None) -> None:
         self._lock = threading.Lock()
@@ -23,7 +23,7 @@ class Directory:
         self.impure: list[str] = []
 
     def register_service(self, endpoint: Any, context: Any = None, **more: Any) -> dict[str, Any]:
-        """A service is there; again by the same: its next generation."""
+        """Register a service; a repeated registration starts its next generation."""
         settings = {**(context or {}), **more}
         with self._lock:
             self.impure += impurities({k: v for k, v in settings.items() if k != "capability"})
@@ -39,7 +39,7 @@ class Directory:
             return {"status": "accepted", "generation": record["generation"]}
 
     def deregister_service(self, service_id: Any = None, **_: Any) -> dict[str, Any]:
-        """It is gone."""
+        """Mark a service as deregistered."""
         with self._lock:
             if str(service_id) in self._records:
                 self._records[str(service_id)]["state"] = "DEREGISTERED"
@@ -62,7 +62,7 @@ class Directory:
         selector_name: Any = None,
         properties: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """An entry for each record that fits and each binding of it."""
+        """Entries of the matching records, one for each of their bindings."""
         results = []
         for record in self.records():
             selector = record.get("selector") or {}
@@ -89,5 +89,5 @@ class Directory:
 
 
 def is_subset(wanted: int, offered: int) -> bool:
-    """Does what is offered have every bit that is wanted? -1 wants nothing in particular."""
+    """Return whether `offered` has every bit of `wanted`; -1 matches everything."""
     return wanted == -1 or wanted & int(offered) == wanted

@@ -7,10 +7,10 @@ import traceback
 
 
 class DEFwError(Exception):
-    """Travels as an object of its own class; so do those below.
+    """Base class; it and its subclasses are sent as objects of their own class.
 
     `stacktrace`: the traceback of the exception that was being handled when this one was
-    constructed, "" where there was none. DEFw records it there and sends it to the client.
+    constructed, "" if there was none. DEFw records it there and sends it to the client.
     """
 
     def __init__(self, msg: object = "", arg: object = None, halt: bool = False, nname: object = "",
@@ -38,11 +38,11 @@ class DEFwExecutionError(DEFwError):
 
 
 class DEFwNotFound(DEFwError):
-    """An object nobody knows."""
+    """An unknown object."""
 
 
 class DEFwReserveError(DEFwError):
-    """A service would not be reserved."""
+    """A service refused the reservation."""
 
 
 class DEFwAgentNotFound(DEFwError):
@@ -67,7 +67,7 @@ NAMES: dict[str, type[DEFwError]] = {
 
 
 def own_class(error: BaseException) -> str:
-    """The name under which it travels: of its nearest known class; "" where it is none of these."""
+    """Name under which the error is sent: its nearest known class; "" if there is none."""
     for kind in type(error).__mro__:
         if NAMES.get(kind.__name__) is kind:
             return kind.__name__

@@ -8,16 +8,15 @@ import msgspec
 
 
 class PluginFacts(msgspec.Struct, frozen=True):
-    """`*_error`: a traceback, "" where none was raised. Seconds are wall clock."""
+    """Facts about a loaded plugin. `*_error`: a traceback, "" if none was raised. Seconds are wall
+    clock."""
 
     folder: str
     module: str = ""
-    before: dict[
-        str, Any
-    ] = {}  # what the process had before the plugin was loaded, as `ProcessFacts`
+    before: dict[str, Any] = {}  # `ProcessFacts` before the plugin was loaded
     import_error: str = ""
     svc_info: dict[str, Any] = {}
-    svc_info_found: str = ""  # its type, "" where it lacks
+    svc_info_found: str = ""  # its type, "" if it is missing
     classes: list[str] = []
     classes_found: str = ""
     initialize_error: str = ""
@@ -32,7 +31,7 @@ class PluginFacts(msgspec.Struct, frozen=True):
 
 
 class ProcessFacts(msgspec.Struct, frozen=True):
-    """Things a process has, to be compared before and after."""
+    """Threads, children and open files of a process, for comparison."""
 
     threads: list[str]
     children: list[int]
@@ -40,7 +39,7 @@ class ProcessFacts(msgspec.Struct, frozen=True):
 
 
 def left(before: ProcessFacts, after: ProcessFacts) -> list[str]:
-    """What is there now and was not."""
+    """Threads, processes and files in `after` that `before` lacks."""
     results = [f"thread {name}" for name in after.threads if name not in before.threads]
     results += [f"process {pid}" for pid in after.children if pid not in before.children]
     if after.files > before.files:

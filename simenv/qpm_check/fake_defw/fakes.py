@@ -20,9 +20,9 @@ from simenv.qpm_check.fake_defw.directory import Directory
 
 
 class Endpoint:
-    """Address of a process. `peer`: its connection in the stand-in; None for this process.
+    """Address of a process. `peer`: its connection in the DEFw double; None for this process.
 
-    Each call that carries an endpoint carries a new object; those of one process are equal.
+    Each call that carries an endpoint carries a new object; endpoints of one process are equal.
     """
 
     def __init__(self, name: str, peer: Any = None) -> None:
@@ -78,7 +78,7 @@ class ServiceInfo2(ServiceInfo1):
 
 
 class Event:
-    """What is put into a client's queue."""
+    """Argument of `put` of a client's queue."""
 
     def __init__(self, ev_type: Any, payload: Any = None) -> None:
         self.ev_type, self.payload = ev_type, payload
@@ -91,8 +91,7 @@ class Event:
 
 
 class BaseEventAPI:
-    """The proxy of a client's queue of events; DEFwAgentNotFound where the client is not connected
-    (any more)."""
+    """Proxy of a client's event queue; raises DEFwAgentNotFound if the client is not connected."""
 
     def __init__(self, class_id: Any = None, target: Any = None, **_: Any) -> None:
         peer = target.peer if isinstance(target, Endpoint) else None
@@ -101,7 +100,7 @@ class BaseEventAPI:
         self.class_id, self.target = class_id, target
 
     def put(self, event: Event) -> Any:
-        """An ordinary call to the client: returns when it has answered; raises when it cannot."""
+        """Call the client; returns when it has answered and raises if it cannot."""
         return self.target.peer.put(self.class_id, event.ev_type, event.payload)
 
 
@@ -143,7 +142,7 @@ def get_bit_list(bits: int, kind: type[enum.IntFlag]) -> list[Any]:
 
 
 def get_bit_desc(types: list[Any], capabilities: list[Any]) -> str:
-    """Their names in one line."""
+    """Names of type bits and capability bits in one line."""
     return " ".join(member.name for member in (*types, *capabilities))
 
 
@@ -159,7 +158,7 @@ class Me:
 
 
 def install(revision: int, leave: Callable[[], None]) -> ModuleType:
-    """What is there while a plugin loads; returns `defw`."""
+    """Install the modules that exist while a plugin loads; returns `defw`."""
     enum.IntEnum.__str__ = _repr_of  # type: ignore[method-assign]
     first = revision == 1
     types, capabilities = (Types1, Capabilities1) if first else (Types2, Capabilities2)
@@ -180,18 +179,19 @@ def install(revision: int, leave: Callable[[], None]) -> ModuleType:
     _module("api_qpm" if first else "api_qpm_common", enums)
     defw = _module("defw", {"me": Me(leave)})
     defw.__spec__ = ModuleSpec("defw", None)
-    defw.__spec__._initializing = True  # type: ignore[attr-defined] # as while it is imported
+    defw.__spec__._initializing = True  # type: ignore[attr-defined] # as during its import
     return defw
 
 
 def _repr_of(member: Any) -> str:
-    """DEFw initialises Python twice; from the second time on `str` of an IntEnum is its repr."""
+    """Return the repr. DEFw initialises Python twice, after which `str` of an IntEnum is its
+    repr."""
     return repr(member)
 
 
 def complete(revision: int, directory: Directory) -> None:
-    """What is there once all plugins have loaded: a resource manager or a directory only in a
-    process that is connected to one."""
+    """Add the modules that exist after all plugins have loaded: a resource manager or a directory
+    only if the environment does not disable it."""
     defw = sys.modules["defw"]
     defw.__spec__._initializing = False  # type: ignore[union-attr]
     disabled = os.environ.get("DEFW_DISABLE_RESMGR" if revision == 1 else "DEFW_DISABLE_DIRSVC")
@@ -204,11 +204,11 @@ def complete(revision: int, directory: Directory) -> None:
     _module("defw_workers", {"defw_send_req": _send, "defw_send_rsp": _send})
 
 
-PEERS: dict[str, Any] = {}  # connections by the uuid that a sender names
+PEERS: dict[str, Any] = {}  # connections by uuid of the peer
 
 
 def send(kind: str, peer: Any, document: dict[str, Any]) -> None:
-    """Through the module's own names, so that what a plugin puts around them is used."""
+    """Send through the module's own names, so that a plugin's wrappers around them are used."""
     workers = sys.modules.get("defw_workers")
     getattr(workers, f"defw_send_{kind}", _send)(peer.uuid, peer.uuid, document)
 

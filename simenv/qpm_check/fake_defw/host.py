@@ -1,4 +1,5 @@
-"""Pass calls to a plugin and events from it, as DEFw does: one thread a call, no order.
+"""Double of the DEFw host: passes calls to a plugin and events from it, in one thread a call and no
+order.
 
 Invariant: every answer and event is sent through `fakes.send`, by the name that a plugin may
 replace to take a lock.
@@ -32,7 +33,7 @@ ENDPOINT = "__endpoint__"  # stands for the client in an argument
 class Peer:
     """A client, seen from the plugin's process.
 
-    A call to a client that does not answer ends after `rpc_timeout_s`. Where the client leaves
+    A call to a client that does not answer ends after `rpc_timeout_s`. If the client leaves
     meanwhile, revision 2 ends the call at once (`fails_pending`), revision 1 does not.
     """
 
@@ -53,7 +54,7 @@ class Peer:
         self.sender.send(document)
 
     def put(self, class_id: Any, evtype: Any, payload: Any) -> Any:
-        """An event: an ordinary call to the client, answered or raised."""
+        """Send an event as an ordinary call; return the client's answer or raise its error."""
         number = next(self._ids)
         answer: queue.SimpleQueue[Document] = queue.SimpleQueue()
         self._waiting[number] = answer
@@ -92,7 +93,7 @@ class Peer:
 
 
 class Host:
-    """One plugin and its clients. `rpc_timeout_s`: after which a call to a client is given up."""
+    """One plugin and its clients. `rpc_timeout_s`: limit of a call to a client."""
 
     def __init__(self, folder: Path, revision: int, rpc_timeout_s: float) -> None:
         self.revision = revision
@@ -105,14 +106,14 @@ class Host:
         self._peers: list[Peer] = []
 
     def load(self) -> None:
-        """All that happens before the first client."""
+        """Load the plugin before the first client."""
         fakes.install(self.revision, self._leave)
         self._plugin.load()
         fakes.complete(self.revision, self._directory)
         self._plugin.probe()
 
     def serve(self, listening: socket.socket) -> None:
-        """Until the first client has gone."""
+        """Accept clients until the first one has gone."""
         first, _ = listening.accept()
         _thread("accept", self._accept, listening)
         self._read(self._peer(first, 0))
@@ -149,16 +150,16 @@ class Host:
         try:
             call = getattr(self, f"_{document['kind']}")
             answer["value"], answer["impure"] = purified(call(peer, document))
-        except BaseException as error:  # noqa: BLE001 - everything travels
-            answer["error"] = _told(error)
+        except BaseException as error:  # noqa: BLE001 - every error is sent to the client
+            answer["error"] = _error_report(error)
         self._answer(peer, answer)
 
     def _instantiate(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
-        """The object behind a new proxy: the one object, or one of its own."""
+        """Make the object behind a new proxy: the single object, or a separate one."""
         self._objects[document["class_id"]] = self._made(single=self._plugin.singleton)
 
     def _destroy(self, peer: Peer, document: Document) -> None:  # noqa: ARG002
-        """The proxy is gone. Objects of a client that leaves without this stay for ever."""
+        """Delete a proxy's object. Objects of a client that leaves without this stay."""
         self._objects.pop(document["class_id"], None)
 
     def _call(self, peer: Peer, document: Document) -> Any:
@@ -184,10 +185,10 @@ class Host:
             fakes.send("rsp", peer, answer)
         except PeerGone:
             peer.gone()
-        except BaseException:  # noqa: BLE001 - what a plugin put around `send` may raise too
+        except BaseException:  # noqa: BLE001 - a plugin's wrapper of `send` may raise too
             traceback.print_exc(file=sys.stderr)
 
-    # --- what the kit asks the stand-in -------------------------------------------------------
+    # --- calls of the checks to this double ---------------------------------------------------
 
     def _host(self, peer: Peer, document: Document) -> Any:  # noqa: ARG002
         return getattr(self, f"host_{document['method']}")(*document["args"])
@@ -199,7 +200,7 @@ class Host:
         return self._plugin.query()
 
     def host_hello(self, client: int) -> None:
-        """Revision 1: the service-level reserve that comes before a client is connected."""
+        """Revision 1: make the service-level reserve that precedes the connection of a client."""
         if self.revision == 1 and self._plugin.kind is not None:
             kind = self._plugin.kind
             reserved = self._made(single=self._plugin.singleton)
@@ -213,7 +214,7 @@ class Host:
         self._made(single=self._plugin.singleton)
 
     def host_lookup(self, types: int, capabilities: int) -> bool:
-        """Would a client that wants these bits find it?"""
+        """Return whether a client that requests these bits would find the service."""
         card = self._plugin.query()["card"]
         return is_subset(types, card["types"]) and is_subset(capabilities, card["capabilities"])
 
@@ -225,7 +226,7 @@ class Host:
         return [purified({**entry, "capability": None})[0] for entry in result]
 
     def host_lose_directory(self, away_s: float) -> None:
-        """The directory goes, and another one comes; it knows the generations."""
+        """Replace the directory after `away_s` without one; the new one knows the generations."""
         defw = sys.modules["defw"]
         defw.dirsvc = None  # type: ignore[attr-defined]
         time.sleep(away_s)
@@ -233,13 +234,13 @@ class Host:
         defw.dirsvc = self._directory  # type: ignore[attr-defined]
 
     def host_left(self) -> Any:
-        """Threads, processes and files of this process now."""
+        """Present threads, processes and files of this process."""
         from simenv.qpm_check.fake_defw.loader import now
 
         return msgspec.to_builtins(now())
 
     def host_pause(self, seconds: float) -> None:
-        """Wait so long between the two writes of every message."""
+        """Wait this time between the two writes of every message."""
         for peer in self._peers:
             peer.sender.pause_s = seconds
 
@@ -255,7 +256,7 @@ class Host:
 
 
 def _thread(what: str, target: Callable[..., None], *args: Any) -> None:
-    """Told from a plugin's own by its name."""
+    """Start a thread whose name distinguishes it from the plugin's own."""
     name = f"{OURS}-{what}"
     threading.Thread(target=target, args=args, name=name, daemon=True).start()
 
@@ -264,8 +265,9 @@ def _argument(value: Any, peer: Peer) -> Any:
     return fakes.Endpoint(f"client{peer.number}", peer) if value == ENDPOINT else value
 
 
-def _told(error: BaseException) -> dict[str, str]:
-    """Errors of DEFw's keep their class; of any other the traceback's text goes."""
+def _error_report(error: BaseException) -> dict[str, str]:
+    """Report of an error: DEFw's errors keep their class; of others the traceback's text is
+    sent."""
     name = errors.own_class(error)
     if name:
         stack = str(getattr(error, "stacktrace", ""))

@@ -1,7 +1,7 @@
-"""Load a plugin as DEFw does: by the name of its folder, with the parent folder on the path.
+"""Loader of a plugin as in DEFw: by the name of its folder, with the parent folder on the path.
 
-Invariant: nothing that a plugin does while it loads ends this process; its exceptions are
-recorded, which DEFw does not do.
+Invariant: an exception of a plugin during loading does not end this process; it is recorded, which
+DEFw does not do.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from simenv.qpm_check.fake_defw.wire import purified
 
 QPM = "QPM"
 PREFIX = "svc_"
-OURS = "standin"  # so begin the names of threads that are not the plugin's
+OURS = "standin"  # prefix of the names of threads that are not the plugin's
 TRIES = 20
 
 
 class Loaded:
-    """A plugin in this process: its class and what was learnt of it."""
+    """Plugin in this process: its class and the facts about it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Loaded:
         self._initialize(self.module)
 
     def probe(self) -> None:
-        """What `QPM(start=False)` costs and leaves, and its signatures."""
+        """Measure the cost and the leftovers of `QPM(start=False)`, and read its signatures."""
         if self.kind is None:
             return
         self._found["signatures"] = _signatures(self.kind)
@@ -72,7 +72,7 @@ class Loaded:
         self._found["start_false_left"] = left(before, now())
 
     def query(self) -> dict[str, Any]:
-        """A metadata query, as every lookup makes one: constructed, asked, thrown away."""
+        """Make a metadata query as every lookup does: construct, call, discard."""
         assert self.kind is not None
         info = self.kind(start=False).query()
         capability = getattr(info, "capability", None)
@@ -117,12 +117,12 @@ class Loaded:
         begun = time.perf_counter()
         try:
             initialize()
-        except BaseException:  # noqa: BLE001 - DEFw swallows it; here a row speaks of it
+        except BaseException:  # noqa: BLE001 - DEFw ignores it; here a check reports it
             self._found["initialize_error"] = traceback.format_exc()
         self._found["initialize_s"] = time.perf_counter() - begun
 
     def uninitialize(self) -> str:
-        """As at an orderly exit; the traceback if it raised."""
+        """Call `uninitialize` as at an orderly exit; return the traceback if it raised."""
         end = getattr(self.module, "uninitialize", None)
         if callable(end):
             try:
@@ -133,7 +133,7 @@ class Loaded:
 
 
 def candidates(plugin: Path) -> list[Path]:
-    """The service folders DEFw would find below PLUGIN/services."""
+    """Service folders that DEFw would find below PLUGIN/services."""
     services = plugin / "services"
     if not services.is_dir():
         return []
@@ -144,7 +144,7 @@ def candidates(plugin: Path) -> list[Path]:
 
 
 def now() -> ProcessFacts:
-    """What this process has."""
+    """Present threads, children and open files of this process."""
     tasks = Path(f"/proc/self/task/{os.getpid()}/children")
     children = [int(pid) for pid in tasks.read_text().split()] if tasks.exists() else []
     files = Path("/proc/self/fd")

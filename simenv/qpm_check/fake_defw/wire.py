@@ -1,4 +1,4 @@
-"""Documents on a socket: a header with the length, then YAML, in two writes as DEFw does.
+"""Documents on a socket: a header with the length, then YAML, in two writes as in DEFw.
 
 Invariant: only plain data is written. Another value is converted and its place is reported: a real
 host would have sent a Python object that the receiver may be unable to read.
@@ -27,18 +27,18 @@ Document = dict[str, Any]
 
 
 class PeerGone(Exception):
-    """The other side has closed, or what it sends has no framing any more."""
+    """The peer has closed the connection, or its stream has lost the framing."""
 
 
 def pack(document: Document) -> tuple[bytes, bytes]:
-    """Header and body."""
+    """Header and body of a document."""
     text = yaml.dump(document, Dumper=_DUMPER, allow_unicode=True, default_flow_style=True)
     body = text.encode("utf-8", "surrogatepass")
     return _HEAD.pack(_MAGIC, len(body)), body
 
 
 def receive(connection: socket.socket) -> Document:
-    """The next document; PeerGone."""
+    """Read the next document. Raises PeerGone."""
     magic, size = _HEAD.unpack(_exactly(connection, _HEAD.size))
     if magic != _MAGIC or size > MOST_BYTES:
         raise PeerGone("the stream has lost its framing")
@@ -49,14 +49,14 @@ def receive(connection: socket.socket) -> Document:
 
 
 def purified(value: Any) -> tuple[Any, list[str]]:
-    """The value as plain data, and where it was not."""
+    """Return the value as plain data, and the places that were not plain."""
     result = impurities(value)
     return (_plain(value), result) if result else (value, result)
 
 
 class Sender:
-    """Writes documents to one peer. `collisions`: how often two threads wrote at once, which on a
-    socket of DEFw's would have mixed two messages up; here the second waits."""
+    """Writer of documents to one peer. `collisions`: number of concurrent writes, which would mix
+    messages on a socket of DEFw's; here the second waits."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -65,7 +65,7 @@ class Sender:
         self.pause_s = 0.0  # between the two writes: makes collisions likely
 
     def send(self, document: Document) -> None:
-        """Header, then body; PeerGone."""
+        """Write header and body. Raises PeerGone."""
         header, body = pack(document)
         if not self._writing.acquire(blocking=False):
             self.collisions += 1

@@ -25,7 +25,7 @@ BOTH = (1, 2)
 
 
 class VerdictState(enum.StrEnum):
-    """How a row came out."""
+    """Outcome of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -34,7 +34,7 @@ class VerdictState(enum.StrEnum):
 
 
 class Need(enum.StrEnum):
-    """What a target must have for a row to mean anything."""
+    """Property of a target that a check needs."""
 
     PACKAGE = "a plugin folder"
     TRANSPORT = "a client in another process"
@@ -42,11 +42,11 @@ class Need(enum.StrEnum):
 
 
 class Irrelevant(Exception):
-    """The plugin rightly does not do this; the text says why."""
+    """The plugin rightly lacks this behaviour; the text states the reason."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How one row came out in one revision; `why` is empty where it passed."""
+    """Outcome of one check in one revision; `why` is empty if it passed."""
 
     id: str
     title: str
@@ -58,8 +58,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`alone`: it gets a QPM of its own, which it may ruin. `opens`:
-    it needs one that is up."""
+    """A check with its requirements. `alone`: it gets its own QPM, which it may damage. `opens`: it
+    needs a running QPM."""
 
     id: str
     title: str
@@ -76,7 +76,7 @@ class Check:
 
 
 def row(
-    id: str,  # noqa: A002 - what a row is called everywhere
+    id: str,  # noqa: A002 - the id of a row in reports
     title: str,
     *,
     revisions: tuple[int, ...] = (2,),
@@ -84,7 +84,7 @@ def row(
     alone: bool = False,
     opens: bool = True,
 ) -> Callable[[CheckFunction], Check]:
-    """Make a Row of a check."""
+    """Make a Check of a function."""
 
     def decorate(check: CheckFunction) -> Check:
         return Check(id, title, revisions, frozenset(needs), alone, opens, check)
@@ -93,6 +93,6 @@ def row(
 
 
 def expect_equal(what: str, actual: Any, expected: Any) -> None:
-    """Broken where the two differ, in value or in kind of number."""
+    """Raise Broken if the two differ in value, or if only one is a bool."""
     if actual != expected or isinstance(actual, bool) != isinstance(expected, bool):
         raise Broken(f"{what} is {shown(actual)}, not {shown(expected)}")

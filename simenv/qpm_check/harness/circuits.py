@@ -33,7 +33,7 @@ _GATES = (
     "ccx q[0],q[1],q[2];", "cswap q[0],q[1],q[2];", "reset q[0];",
 )  # fmt: skip
 EVERY_GATE = HEAD + "qreg q[3];\ncreg c[3];\n" + "\n".join(_GATES) + "\nmeasure q -> c;\n"
-DEFINED = (  # gates that a host's compiler defines in the text itself
+DEFINED = (  # gates that a host's compiler defines in the text
     HEAD + "gate cs a,b { p(pi/4) a; cx a,b; p(-pi/4) b; cx a,b; p(pi/4) b; }\n"
     "gate flip(t) a { rx(t) a; }\n"
     "qreg q[2];\ncreg c[2];\nflip(pi) q[0];\ncs q[0],q[1];\nmeasure q -> c;\n"  # 01
@@ -41,25 +41,26 @@ DEFINED = (  # gates that a host's compiler defines in the text itself
 
 
 def number(value: int, bits: int) -> str:
-    """Prepares `value` in `bits` bits and reads it: one outcome, another for each value."""
+    """Circuit that prepares `value` in `bits` bits and measures it: one outcome, different for each
+    value."""
     lines = [f"qreg q[{bits}];", f"creg c[{bits}];"]
     lines += [f"x q[{place}];" for place in range(bits) if value >> place & 1]
     return HEAD + "\n".join([*lines, "measure q -> c;"]) + "\n"
 
 
 def key(value: int, bits: int) -> str:
-    """What `number` counts."""
+    """Outcome of `number`."""
     return format(value, f"0{bits}b")
 
 
 def one_qubit_gates(qubits: int, layers: int) -> int:
-    """Of `layered`."""
+    """Number of one-qubit gates of `layered`."""
     return 1 + layers * (qubits + 1)
 
 
 def layered(qubits: int, layers: int) -> str:
-    """`layers` times work on all qubits, which nothing simplifies away or takes apart: each goes
-    with the one before and the one behind in turn."""
+    """Circuit of `layers` layers on all qubits that no optimizer simplifies or splits: each qubit
+    is entangled with its lower and upper neighbour in turn."""
     lines = [f"qreg q[{qubits}];", f"creg c[{qubits}];", "t q[0];"]
     pairs = [
         "".join(f"cx q[{a}],q[{a + 1}];" for a in range(first, qubits - 1, 2)) for first in (0, 1)

@@ -15,7 +15,7 @@ from simenv.qpm_check.targets.target import ClientConnection, Sink
 
 
 class CheckedClient:
-    """A client's methods, each answer looked at for what is not plain data."""
+    """Methods of a client; each answer is tested for values that are not plain data."""
 
     def __init__(self, link: ClientConnection, impure: dict[str, str]) -> None:
         self.link = link
@@ -34,7 +34,7 @@ class CheckedClient:
 
 
 class EventListener:
-    """A client and its queue of events. `register` says so to the QPM."""
+    """A client and its event queue. `register` registers it with the QPM."""
 
     def __init__(self, client: CheckedClient, sink: Sink, wait_s: float) -> None:
         self.q = client
@@ -45,7 +45,7 @@ class EventListener:
         return self.q.register_event_notification(self.sink.ep, evtype, self.sink.class_id, **more)
 
     def taken(self) -> Pushed:
-        """The next event."""
+        """Return the next event. Raises Broken if none comes in time."""
         event = self.sink.take(self._wait_s)
         expect(event is not None, f"no event within {self._wait_s:g} s")
         assert event is not None
@@ -57,7 +57,7 @@ class EventListener:
 
 
 def counts_of(record: Any) -> dict[str, int]:
-    """Counts of a record of either shape."""
+    """Counts of a record of either revision."""
     result = record.get("result") if isinstance(record, dict) else None
     if isinstance(result, dict) and isinstance(result.get("counts"), dict):
         result = result["counts"]

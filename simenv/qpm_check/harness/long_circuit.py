@@ -1,4 +1,4 @@
-"""Find a circuit that keeps a plugin busy for about a second, once a target.
+"""Search for a circuit that keeps a plugin busy for about a second, once per target.
 
 The speed of a plugin is not known beforehand. Each try is at most some tens of times longer than
 the previous one, which bounds the search. On a busy host a short circuit may seem long: it is
@@ -17,18 +17,19 @@ from simenv.qpm_check.harness import circuits
 TryCircuit = Callable[[str, int], dict[str, Any]]  # OpenQASM 2 and shots to the record of the run
 
 WANTED_S = 1.0
-ENOUGH = 0.4  # of that is long enough
+ENOUGH = 0.4  # share of the wanted time that is long enough
 AGAIN = 3  # runs that must all be long enough
 FIRST_LAYERS = 20.0
-MOST_LAYERS = 200  # more would be a text that takes as long to read as to run
+MOST_LAYERS = 200  # the text of more layers takes as long to parse as to run
 MOST_GROWTH = 20.0
-MOST_STEPS = 3  # of two qubits each, at a time
+MOST_STEPS = 3  # largest growth at a time, in steps of two qubits
 LEAST_QUBITS, MOST_QUBITS = 2, 22
 MORE_SHOTS, MOST_SHOTS = 16, 32_768
 
 
 class LongCircuit:
-    """`circuit`: what the author says is long, if he does; `max_qubits`: what is tried at most."""
+    """A long circuit for one target. `circuit`: the author's, if given; `max_qubits`: largest width
+    that is tried."""
 
     def __init__(
         self, circuit: str = "", max_qubits: int = MOST_QUBITS, wanted_s: float = WANTED_S
@@ -38,12 +39,12 @@ class LongCircuit:
         self._wanted_s = wanted_s
         self._qubits, self._layers = LEAST_QUBITS, FIRST_LAYERS
         self.shots = 1
-        self._fits = LEAST_QUBITS  # the widest that has run
+        self._fits = LEAST_QUBITS  # width of the widest circuit that has run
         self._found = False
         self._why = ""
 
     def text(self, try_circuit: TryCircuit) -> str:
-        """OpenQASM 2; Omitted where there is none."""
+        """OpenQASM 2 text of the circuit. Raises Omitted if none was found."""
         if self._given:
             return self._given
         if self._why:
@@ -53,14 +54,15 @@ class LongCircuit:
         return self._made()
 
     def gates(self, try_circuit: TryCircuit) -> int:
-        """One-qubit gates of `text`; Omitted where an author gave it."""
+        """Number of one-qubit gates of `text` in all shots. Raises Omitted if the author gave the
+        circuit."""
         self.text(try_circuit)
         if self._given:
             raise Omitted("the gates of the long circuit that was given are not known")
         return circuits.one_qubit_gates(self._qubits, round(self._layers)) * self.shots
 
     def lengthen(self) -> bool:
-        """It was not long enough after all. False where nothing longer is to be had."""
+        """Lengthen a circuit that was too short. False if no longer one is possible."""
         if self._given or self._why or not self._found:
             return False
         return self._grow(2 * self._layers)
@@ -72,7 +74,7 @@ class LongCircuit:
             except Exception:
                 if not self._narrow():
                     raise
-                continue  # it is not that wide
+                continue  # the target is not that wide
             self._fits = self._qubits
             if took_s >= ENOUGH * self._wanted_s:
                 self._found = True
@@ -88,7 +90,7 @@ class LongCircuit:
                 raise Omitted(self._why)
 
     def _grow(self, layers: float, factor: float = 1.0) -> bool:
-        """The next that is tried, about `factor` times as long. False where there is none."""
+        """Choose the next circuit to try, about `factor` times as long. False if there is none."""
         if self._layers < MOST_LAYERS:
             self._layers = min(float(MOST_LAYERS), max(layers, self._layers + 1))
             return True
@@ -98,13 +100,14 @@ class LongCircuit:
             self._qubits += 2 * steps
             self._layers = MOST_LAYERS / 4
             return True
-        if self.shots < MOST_SHOTS:  # of a machine, or a simulator that runs shot by shot
+        if self.shots < MOST_SHOTS:  # for a machine, or a simulator that runs shot by shot
             self.shots = min(MOST_SHOTS, self.shots * MORE_SHOTS)
             return True
         return False
 
     def _narrow(self) -> bool:
-        """What was tried last is refused for its width. False where that cannot be."""
+        """Return to a narrower circuit after a refusal of the width. False if the width was not the
+        reason."""
         if self._qubits == self._fits or self.shots > 1 or self._layers > MOST_LAYERS / 4:
             return False
         self.max_qubits = self._qubits - 2
@@ -112,7 +115,7 @@ class LongCircuit:
         return self._grow(self._layers)
 
     def _took_s(self, try_circuit: TryCircuit) -> float:
-        """The shortest of several runs, unless the first was too short already."""
+        """Shortest time of AGAIN runs, s; a single run if the first was too short."""
         took_s = float("inf")
         for _ in range(AGAIN):
             took_s = min(took_s, _seconds(try_circuit(self._made(), self.shots)))

@@ -1,4 +1,4 @@
-"""An outage of a plugin's backend, made by commands that the user supplies."""
+"""Outage of a plugin's backend, by commands that the user supplies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ LIMIT_S = 120.0
 
 
 class Commands:
-    """A `target.Outage`. Each command is run to its end, without a shell; Broken where it fails."""
+    """A `target.Outage` of two commands. Each runs to its end, without a shell; Broken if it
+    fails."""
 
     def __init__(self, kill: str, start: str) -> None:
         self._kill, self._start = kill, start

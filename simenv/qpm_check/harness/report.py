@@ -14,12 +14,12 @@ _COLOURS = {
     VerdictState.SKIPPED: "yellow",
     VerdictState.NOT_APPLICABLE: "dim",
 }
-_WIDTH = 160  # where no terminal says how wide it is
-_MOST_CHARS = 400  # of a reason in a table
+_WIDTH = 160  # columns of output that is no terminal
+_MOST_CHARS = 400  # longest reason in a table
 
 
 def table(report: CheckReport, *, everything: bool, stream: Any) -> None:
-    """Write the rows that did not pass, or all of them, and a line of sums to `stream`."""
+    """Write the checks that did not pass, or all of them, and a line of totals to `stream`."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -44,13 +44,13 @@ def table(report: CheckReport, *, everything: bool, stream: Any) -> None:
 
 
 def summary(report: CheckReport) -> str:
-    """One line: what, how many of each."""
+    """Return one line with the target and the number of checks in each state."""
     counts = ", ".join(f"{report.count(state)} {state}" for state in VerdictState)
     return f"{report.target}: {counts} ({report.seconds:.0f} s)"
 
 
 def plain(report: CheckReport) -> dict[str, Any]:
-    """The object of `--json`."""
+    """Object of `--json`."""
     return {
         "target": report.target,
         "ok": report.ok,
@@ -61,7 +61,7 @@ def plain(report: CheckReport) -> dict[str, Any]:
 
 
 def junit(report: CheckReport) -> str:
-    """JUnit XML: a test case a row and revision; what is not applicable counts as skipped."""
+    """JUnit XML: a test case for each check and revision; "not applicable" counts as skipped."""
     left_out = report.count(VerdictState.SKIPPED) + report.count(VerdictState.NOT_APPLICABLE)
     suite = ET.Element(
         "testsuite",
@@ -108,5 +108,5 @@ def _short(message: str) -> str:
 
 
 def _printable(message: str) -> str:
-    """What others wrote may hold characters that neither a terminal nor XML should see."""
+    """Replace characters of foreign texts that neither a terminal nor XML should get."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in message)

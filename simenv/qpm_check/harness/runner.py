@@ -26,8 +26,8 @@ PROBE_S = 30.0
 
 
 class Options(msgspec.Struct, frozen=True):
-    """`only`: patterns of row ids; `long`: a circuit that takes `long_s`, if one is known;
-    `probe_s`: within which the first circuit of all must be answered."""
+    """Options of a check run. `only`: patterns of check ids; `long`: a circuit that takes `long_s`,
+    if one is known; `probe_s`: time limit of the first circuit."""
 
     only: tuple[str, ...] = ()
     revisions: tuple[int, ...] = (1, 2)
@@ -51,7 +51,7 @@ class CheckReport(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Nothing failed, and something was shown."""
+        """True if no check failed and at least one passed."""
         return self.count(VerdictState.FAILED) == 0 and self.count(VerdictState.PASSED) > 0
 
 
@@ -61,7 +61,8 @@ def check(
     options: Options | None = None,
     on_verdict: Callable[[Verdict], None] = lambda _: None,
 ) -> CheckReport:
-    """Every row in every revision it speaks of; `on_verdict` hears of each as it comes."""
+    """Run every check in each of its revisions; `on_verdict` is called with each verdict. Raises
+    NothingToCheckError."""
     chosen = options or Options()
     expected = [row for row in rows if _is_wanted(row, chosen.only)]
     if not expected:
@@ -70,7 +71,7 @@ def check(
         )
     begun = time.monotonic()
     served = {revision: target.serves(revision) for revision in chosen.revisions}
-    if all(served.values()):  # then it is rows that say what is wrong
+    if all(served.values()):  # then the checks report the faults
         served = dict.fromkeys(served, "")
     long_circuit = LongCircuit(chosen.long, chosen.max_qubits, chosen.long_s)
     verdicts: list[Verdict] = []
@@ -87,7 +88,7 @@ def check(
 
 
 class _Series:
-    """The rows of one revision, one after the other, on one QPM as long as it holds."""
+    """Checks of one revision, one after the other, on one QPM while it works."""
 
     def __init__(
         self, target: CheckTarget, revision: int, long_circuit: LongCircuit, options: Options
@@ -100,7 +101,7 @@ class _Series:
         self._probed = False
         self._bench: CheckSession | None = None
         self._stack = ExitStack()
-        self._closed_to_us = ""  # why no QPM could be opened: it is not tried again and again
+        self._closed_to_us = ""  # why no QPM could be opened: no further attempt is made
 
     def run(self, rows: Sequence[Check]) -> Iterable[Verdict]:
         try:
@@ -119,7 +120,7 @@ class _Series:
             self._close()
         begun = time.monotonic()
         state, why = self._outcome(row)
-        # What a failed row did to its clients may hold up those of the next.
+        # A failed check may have blocked its clients, which could delay the next check.
         if row.alone or (state is VerdictState.FAILED and Need.TRANSPORT in row.needs):
             self._close()
         return row.verdict(self._revision, state, why, time.monotonic() - begun)
@@ -141,7 +142,7 @@ class _Series:
             return VerdictState.SKIPPED, self._closed_to_us
         try:
             session = self._open(row)
-        except Exception as error:  # noqa: BLE001 - whatever the plugin raised is the verdict
+        except Exception as error:  # noqa: BLE001 - any error of the plugin is the verdict
             self._closed_to_us = "no QPM could be opened"
             self._abandon()
             return VerdictState.FAILED, f"it could not be opened: {named(error)}: {error}"
@@ -160,7 +161,7 @@ class _Series:
         return VerdictState.PASSED, ""
 
     def _after_life(self, state: VerdictState, why: str) -> tuple[VerdictState, str]:
-        """A row that ended the plugin's process is failed for that; the next one gets another."""
+        """Fail a check that ended the plugin's process; the next check gets another process."""
         fate = "" if self._bench is None else self._bench.exit_reason()
         if not fate:
             return state, why
@@ -182,7 +183,7 @@ class _Series:
         return self._bench
 
     def _probe(self, session: CheckSession) -> None:
-        """Broken where the first circuit is not answered at all: each row would wait in vain."""
+        """Raise Broken if the first circuit is not answered: each check would wait in vain."""
 
         def ask() -> None:
             with suppress(Exception):  # an error is an answer
@@ -196,11 +197,11 @@ class _Series:
 
     def _close(self) -> None:
         stack, self._stack, self._bench = self._stack, ExitStack(), None
-        with suppress(Exception):  # its end is the subject of rows of its own
+        with suppress(Exception):  # other checks test the end
             stack.close()
 
     def _abandon(self) -> None:
-        """Somebody is still in it: close it aside."""
+        """Close the QPM in another thread, because an abandoned check still uses it."""
         stack, self._stack, self._bench = self._stack, ExitStack(), None
         thread = threading.Thread(target=stack.close, name="closing", daemon=True)
         thread.start()

@@ -27,7 +27,7 @@ Plain = dict[str, Any]
 Found = TypeVar("Found")
 LOOK_S = 0.005
 WAIT_S = 30.0
-AHEAD = (3, 6, 12, 24)  # long circuits, more and more of them, until one waits
+AHEAD = (3, 6, 12, 24)  # numbers of long circuits to submit until one waits
 LOOKS = 4
 LENGTHENED = 3
 SHOTS = 100
@@ -48,11 +48,11 @@ class CheckSession:
         self.target = target
         self._subject = subject
         self.revision = revision
-        self.wait_s = wait_s  # for what must come
+        self.wait_s = wait_s  # limit of a wait for an expected event
         self._impure: dict[str, str] = {}
         self._long_circuit = long_circuit
         self._links: list[ClientConnection] = []
-        self._cids: list[tuple[str, Plain, CheckedClient]] = []  # under what, and whose
+        self._cids: list[tuple[str, Plain, CheckedClient]] = []  # cid, reservation, client
         self._reserved: list[int] = []
         self._listeners: list[EventListener] = []
         self._shared_reservation: int | None = None
@@ -61,13 +61,13 @@ class CheckSession:
 
     @property
     def subject(self) -> QPMInstance:
-        """The QPM that is up; of rows that need one."""
+        """Running QPM of checks that need one."""
         assert self._subject is not None
         return self._subject
 
     @property
     def q(self) -> CheckedClient:
-        """The first client."""
+        """First client."""
         if self._q is None:
             self._q = self.connect()
         return self._q
@@ -75,20 +75,20 @@ class CheckSession:
     # --- clients ------------------------------------------------------------------------------
 
     def connect(self) -> CheckedClient:
-        """Another client."""
+        """Connect another client."""
         link = self.subject.connect()
         self._links.append(link)
         return CheckedClient(link, self._impure)
 
     def connect_same_process(self, other: CheckedClient) -> CheckedClient:
-        """Another client in the process of `other`; of targets with a transport."""
+        """Connect another client in the process of `other`; targets with a transport only."""
         subject: Any = self.subject
         link = subject.connect_same_process(other.link)
         self._links.append(link)
         return CheckedClient(link, self._impure)
 
     def other_owner(self) -> CheckedClient:
-        """A client of another owner."""
+        """Connect a client of another owner. Raises Omitted if there are no other owners."""
         link = self.subject.other_owner()
         if link is None:
             raise Omitted("all clients act for one owner here")
@@ -96,8 +96,7 @@ class CheckSession:
         return CheckedClient(link, self._impure)
 
     def listener(self, client: CheckedClient | None = None) -> EventListener:
-        """A client with a queue of events, of its own where none is given; it hears nothing more
-        after the check."""
+        """Give a client an event queue; a new client by default. The queue ends with the check."""
         client = self.connect() if client is None else client
         built = EventListener(client, client.link.sink(), self.wait_s)
         self._listeners.append(built)
@@ -105,7 +104,7 @@ class CheckSession:
 
     @property
     def impure(self) -> dict[str, str]:
-        """By method what was no plain data so far, or was made so on its way here."""
+        """Values that were not plain data so far, or were converted in transport, by method."""
         for link in self._links:
             self._impure.update(link.impure())
         return self._impure
@@ -114,7 +113,7 @@ class CheckSession:
 
     @property
     def reservation(self) -> int | None:
-        """One that stands for all checks; None where none can be had."""
+        """Reservation that all checks share; None if none was granted."""
         if not self._reservation_requested:
             self._reservation_requested = True
             with suppress(Exception):
@@ -124,7 +123,7 @@ class CheckSession:
         return self._shared_reservation
 
     def reserve(self, **request: Any) -> int:
-        """A reservation of the check's own."""
+        """Make a reservation for the check alone."""
         decision = self.q.reserve(request={"num_shots": SHOTS, **request})
         number = decision.get("reservation_id")
         expect(type(number) is int, f"reserve answered {shown(decision)}")
@@ -133,25 +132,25 @@ class CheckSession:
 
     @property
     def reservation_kwargs(self) -> Plain:
-        """Keywords of a call that costs something or asks."""
+        """Keyword arguments with the shared reservation."""
         return {} if self.reservation is None else {"reservation_id": self.reservation}
 
     # --- circuits -----------------------------------------------------------------------------
 
     @property
     def max_qubits(self) -> int:
-        """No circuit of a check is wider."""
+        """Largest width of a check's circuit."""
         return self._long_circuit.max_qubits
 
     def info(self, qasm: str = circuits.BELL, **more: Any) -> Plain:
-        """As a host's backend sends it."""
+        """`info` of a circuit in the form of a host's backend."""
         width = max(1, sum(_sizes(qasm)))
         return {
             "qasm": qasm, "num_qubits": width, "num_shots": SHOTS, "compiler": "staq", **more,
         }  # fmt: skip
 
     def run(self, qasm: str = circuits.BELL, **more: Any) -> Plain:
-        """The record of a circuit that was waited for."""
+        """Run a circuit, wait for it and return its record."""
         info = self.info(qasm, **more)
         if self.revision == 1:
             record: Plain = self.q.sync_run(info)
@@ -163,7 +162,7 @@ class CheckSession:
         return result
 
     def counts(self, qasm: str, **more: Any) -> dict[str, int]:
-        """The counts of a record, wherever the revision has them."""
+        """Counts of a circuit's record, in either revision."""
         return counts_of(self.run(qasm, **more))
 
     def submit(
@@ -174,14 +173,13 @@ class CheckSession:
         by: CheckedClient | None = None,
         **more: Any,
     ) -> str:
-        """The cid of a circuit that is on its way; `by`: the client, the first where none is
-        given."""
+        """Submit a circuit and return its cid. `by`: the client; None: the first one."""
         return str(self.accept(self.info(qasm, **more), under=under, by=by)[0])
 
     def accept(
         self, info: Plain, *, under: Plain | None = None, by: CheckedClient | None = None
     ) -> tuple[str, Plain]:
-        """cid and answer of `async_run`."""
+        """Return cid and answer of `async_run`."""
         named_ones: Plain = {}
         client = self.q if by is None else by
         if self.revision == 1:
@@ -199,14 +197,14 @@ class CheckSession:
     def completion(
         self, cid: str | None = None, *, by: CheckedClient | None = None, reservation_id: int = 0
     ) -> Plain:
-        """Read it as a host does: again and again until it is there."""
+        """Poll for a completion as a host does until it is ready."""
         what = f"completion of {cid or 'anything'}"
         return self.until(lambda: self.poll(cid, by=by, reservation_id=reservation_id), what)
 
     def poll(
         self, cid: str | None = None, *, by: CheckedClient | None = None, reservation_id: int = 0
     ) -> Plain | None:
-        """The completion, or None while there is none."""
+        """Return the completion, or None if it is not ready."""
         client = self.q if by is None else by
         if self.revision == 1:
             try:
@@ -227,32 +225,32 @@ class CheckSession:
         result: Plain = self.q.task_status(cid, **self.reservation_kwargs)
         return result
 
-    # --- circuits that take their time --------------------------------------------------------
+    # --- long circuits ------------------------------------------------------------------------
 
     def _try_circuit(self, qasm: str, shots: int) -> Plain:
         return self.run(qasm, num_shots=shots)
 
     @property
     def long(self) -> str:
-        """A circuit that takes about a second, with `long_shots` shots."""
+        """OpenQASM 2 text of a circuit that takes about a second with `long_shots` shots."""
         return self._long_circuit.text(self._try_circuit)
 
     @property
     def long_shots(self) -> int:
-        """With so many shots."""
+        """Shots of the long circuit."""
         return self._long_circuit.shots
 
     @property
     def long_gates(self) -> int:
-        """How many one-qubit gates are run in all its shots."""
+        """Number of one-qubit gates of the long circuit in all its shots."""
         return self._long_circuit.gates(self._try_circuit)
 
     def lengthen(self) -> bool:
-        """It was not long enough after all. False where nothing longer is to be had."""
+        """Lengthen the long circuit. False if no longer one is possible."""
         return self._long_circuit.lengthen()
 
     def running(self) -> str:
-        """The cid of a long circuit that is being run."""
+        """Submit a long circuit and return its cid once it runs."""
         for _ in range(LENGTHENED):
             cid = self.submit(self.long, num_shots=self.long_shots)
             if self.wait_until_running(lambda cid=cid: self.status(cid)):  # type: ignore[misc]
@@ -262,7 +260,7 @@ class CheckSession:
         raise Broken("submitted: a long circuit was completed, and never seen so before")
 
     def wait_until_running(self, status: Callable[[], Plain]) -> bool:
-        """Waits until it is submitted; False when it is completed and was never seen so."""
+        """Wait until the circuit is "submitted"; False if it completed without being seen so."""
 
         def state() -> str:
             result = status()["lifecycle_state"]
@@ -271,7 +269,7 @@ class CheckSession:
         return self.until(state, "submitted") == "submitted"
 
     def waiting(self) -> str:
-        """The cid of a circuit that waits: all there is is busy with long ones."""
+        """Return the cid of a waiting circuit, behind long circuits that occupy all workers."""
         for _ in range(LENGTHENED):
             for count in AHEAD:
                 cid = [self.submit(self.long, num_shots=self.long_shots) for _ in range(count)][-1]
@@ -282,14 +280,14 @@ class CheckSession:
         raise Omitted(f"of {sum(AHEAD)} long circuits none had to wait")
 
     def _waits(self, cid: str) -> bool:
-        """Also a moment later: it has had its chance to begin."""
+        """Return whether the circuit still waits after LOOK_S."""
         time.sleep(LOOK_S)
         return self.status(cid)["lifecycle_state"] in ("queued", "capacity-held", "created")
 
     def until(
         self, ask: Callable[[], Found | None], what: str, wait_s: float | None = None
     ) -> Found:
-        """The first answer that is true, of something that nobody is notified about."""
+        """Poll until the answer is true and return it. Raises Broken after `wait_s`."""
         wait_s = self.wait_s if wait_s is None else wait_s
         deadline = time.monotonic() + wait_s
         while not (result := ask()):
@@ -300,7 +298,7 @@ class CheckSession:
     # --- errors -------------------------------------------------------------------------------
 
     def expect_refusal(self, what: str, call: Callable[[], Any], *names: str) -> Exception:
-        """The error of a call that must be refused, by one of these classes."""
+        """Return the error of a call that must be refused with one of these classes."""
         expected = names or (REFUSED,)
         try:
             answer = call()
@@ -314,7 +312,7 @@ class CheckSession:
         raise Broken(f"{what} was not refused; it answered {shown(answer)}")
 
     def answers(self, what: str, call: Callable[[], Any]) -> Any:
-        """An answer, or the error where it is a typed one; Broken for any other."""
+        """Return an answer or a typed error. Raises Broken for any other error."""
         try:
             return call()
         except Exception as error:
@@ -325,15 +323,15 @@ class CheckSession:
     # ------------------------------------------------------------------------------------------
 
     def exit_reason(self) -> str:
-        """ "" while the QPM lives, else how it ended."""
+        """ "" while the QPM lives, else the reason of its end."""
         return "" if self._subject is None else self._subject.exit_reason()
 
     def clean_up(self) -> None:
-        """The check is over."""
+        """End the check: cancel its circuits and release its reservations and clients."""
         cids, self._cids = self._cids, []
         for cid, under, client in cids:
             for named_ones in (under, {}) if self.revision == 2 else ({},):
-                with suppress(Exception):  # its reservation may be over, its client gone
+                with suppress(Exception):  # its reservation or its client may have ended
                     if self.revision == 2:
                         self.q.cancel_task(cid, **named_ones)
                     if client.delete_circuit(cid, **named_ones) is None:
@@ -345,7 +343,7 @@ class CheckSession:
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener.sink.fail()
-        self._impure.update(self.impure)  # of links that go now
+        self._impure.update(self.impure)  # before the links are closed
         first = None if self._q is None else self._q.link
         links, self._links = self._links, [link for link in self._links if link is first]
         for link in links:

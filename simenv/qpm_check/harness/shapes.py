@@ -1,4 +1,4 @@
-"""Tables of the fields of answers, and the test of an answer against them.
+"""Tables of answer fields, and the test of an answer against them.
 
 The kind of a field is a type or a tuple of types; `int` excludes bool, `float` includes int (YAML
 may write 3.0 as 3), `ANY` is any plain value.
@@ -76,7 +76,7 @@ MAYBE: Fields = {
 
 
 def has(what: str, answer: Any, expected: Fields, maybe: Fields | None = None) -> dict[str, Any]:
-    """The answer, a dict with the `expected` fields; those of `maybe` may lack."""
+    """Return the answer, a dict with the `expected` fields; fields of `maybe` are optional."""
     if not isinstance(answer, dict):
         raise Broken(f"{what} is {shown(answer)}, not a dict")
     for name, kind in expected.items():
@@ -90,7 +90,7 @@ def has(what: str, answer: Any, expected: Fields, maybe: Fields | None = None) -
 
 
 def envelope(what: str, answer: Any, expected: Fields = OF_A_TASK) -> dict[str, Any]:
-    """A status envelope: its fields, the state said twice, None left out."""
+    """Test a status envelope: its fields, equal `state` and `lifecycle_state`, no None."""
     for name, value in answer.items() if isinstance(answer, dict) else ():
         expect(value is not None, f"{what}[{name!r}] is None: what is None is left out")
     result = has(what, answer, expected, MAYBE)
@@ -103,7 +103,7 @@ def envelope(what: str, answer: Any, expected: Fields = OF_A_TASK) -> dict[str, 
 
 
 def stands(what: str, answer: Any, *states: str) -> dict[str, Any]:
-    """An envelope in one of `states`, with the outcome of its state."""
+    """Test an envelope whose state is one of `states`, with the outcome of its state."""
     result = envelope(what, answer)
     state = result["lifecycle_state"]
     expect(state in states, f"{what} says {state!r}, not {' or '.join(states)}")
@@ -116,7 +116,7 @@ def stands(what: str, answer: Any, *states: str) -> dict[str, Any]:
 
 
 def outcome(what: str, answer: Any, expected: str, reason: str | None = None) -> dict[str, Any]:
-    """An envelope of any kind with that outcome, and that reason."""
+    """Test an envelope of any kind with this outcome and reason."""
     result = envelope(what, answer, ENVELOPE)
     expect(
         result["outcome"] == expected, f"{what}: outcome {result['outcome']!r}, not {expected!r}"

@@ -1,4 +1,4 @@
-"""A target whose QPMs are objects of this process, shared by clients or one for each."""
+"""Target whose QPMs are objects of this process, shared by clients or one for each client."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ OpenStrange = Callable[[], AbstractContextManager[Any]]
 
 
 class Objects:
-    """`open_qpm(revision)` brings up a QPM, gives a function that returns the object a new client
-    calls, and takes the QPM away again; `open_strange()` gives an object of another owner over the
-    same machine, where there are owners."""
+    """Target made of two functions. `open_qpm(revision)` starts a QPM, yields a function that
+    returns the object for a new client, and ends the QPM; `open_strange()` gives an object of
+    another owner over the same machine, where there are owners."""
 
     has_package = False
     has_transport = False
@@ -28,7 +28,7 @@ class Objects:
         self._open = open_qpm
         self._open_strange = open_strange
 
-    def serves(self, revision: int) -> str:  # noqa: ARG002 - the object is asked row by row
+    def serves(self, revision: int) -> str:  # noqa: ARG002 - each check tests the object
         return ""
 
     @contextmanager
@@ -80,11 +80,11 @@ class _Link:
         return {}
 
     def die(self) -> None:
-        """A caller of an object has nothing to break off."""
+        """Do nothing: a caller of an object has no connection to break."""
 
 
 class _Sink(EventInbox):
-    """An endpoint and the queue behind it, in one."""
+    """Endpoint with its event queue."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class _Sink(EventInbox):
 
 
 def signatures(kind: type) -> dict[str, inspect.Signature]:
-    """Of the public methods of a class, without self."""
+    """Signatures of the public methods of a class, without self."""
     entries = {}
     for name, method in inspect.getmembers(kind, callable):
         if not name.startswith("_"):

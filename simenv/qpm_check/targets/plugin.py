@@ -25,24 +25,24 @@ from simenv.qpm_check.fake_defw.facts import PluginFacts
 from simenv.qpm_check.targets.target import Card, NothingToCheckError, Outage, Sink, named
 
 START_S = 60.0
-READY_S = 40.0  # as long as a host waits
-ANSWER_S = 20.0  # a plugin that answers no first call by then answers nothing
+READY_S = 40.0  # patience of a host
+ANSWER_S = 20.0  # limit of the first call: a later answer counts as none
 REGISTER_S = 15.0
 END_S = 10.0
 ENDING_S = 2.0
 MOST_CHARS = 1_500
 LOOK_S = 0.01
-# What Python itself needs to find what is installed.
+# Variables that Python needs to find installed packages.
 _PYTHONS = ("PATH", "HOME", "TMPDIR", "LANG", "LC_", "PYTHON", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 HOST = (sys.executable, "-X", "faulthandler", "-P", "-m", "simenv.qpm_check.fake_defw")
-# The host's own program, which `sys.executable` leads to: it writes down that it was started.
+# Program of the host, to which `sys.executable` leads: it records that it was started.
 _PROGRAM = '#!/bin/sh\necho "$@" >> "{record}"\nexit 1\n'
 
 
 class PluginTarget:
-    """`environ`: what its process gets besides ours. `token`: what calls of revision 2 carry.
-    `rpc_timeout_s`: after which the host gives up a call to a client that does not answer.
-    `outage`: takes away what the plugin works with, where that can be done."""
+    """Plugin folder as a target. `environ`: additional variables of its process. `token`: token of
+    calls of revision 2. `rpc_timeout_s`: limit of a call of the host to a client. `outage`: stops
+    the plugin's backend, if that is possible."""
 
     has_package = True
     has_transport = True
@@ -75,11 +75,11 @@ class PluginTarget:
         self.token = token
         self.outage = outage
         self._rpc_timeout_s = rpc_timeout_s
-        self.registers = True  # until it was seen not to
+        self.registers = True  # False once it did not register in time
         self._facts: dict[int, dict[str, Any]] = {}
 
     def facts(self, revision: int) -> dict[str, Any]:
-        """What is learnt of it when it is loaded."""
+        """Facts that are collected when the plugin is loaded."""
         if revision not in self._facts:
             with self.process(revision) as control:
                 facts = _loaded_facts(control, self.service)
@@ -91,8 +91,9 @@ class PluginTarget:
         return self._facts[revision]
 
     def serves(self, revision: int) -> str:
-        """A revision is not served where `query` answers it without what it needs: revision 2,
-        with no properties. One in which the plugin raises is: rows say what is wrong."""
+        """ "" if the plugin serves the revision, else the reason. Revision 2 is not served if
+        `query` answers without properties. A revision in which the plugin raises counts as served:
+        checks report the error."""
         facts = self.facts(revision)
         if revision == 1 or facts["import_error"] or facts["query_error"]:
             return ""
@@ -114,8 +115,8 @@ class PluginTarget:
     def process(
         self, revision: int, environ: Mapping[str, str] | None = None, *, bare: bool = False
     ) -> Iterator[Any]:
-        """The plugin's process, loaded, and the connection that keeps it alive. `bare`: without any
-        variable that whoever checks has set, for the plugin or for himself."""
+        """Start the plugin's process and yield the connection that keeps it alive. `bare`: without
+        variables that the checking user has set."""
         from simenv.qpm_check.fake_defw.client import Connection
 
         folder = Path(tempfile.mkdtemp(prefix="qpm-check-"))
@@ -148,7 +149,7 @@ class PluginTarget:
 
 
 class _Subject:
-    """One QPM behind the stand-in."""
+    """One QPM behind the DEFw double."""
 
     def __init__(self, plugin: PluginTarget, control: Any, revision: int) -> None:
         self._plugin = plugin
@@ -157,7 +158,7 @@ class _Subject:
         self._links: list[_Link] = []
 
     def await_ready(self) -> None:
-        """As a host does: registered, then ready."""
+        """Wait as a host does: until it is registered, then until it is ready."""
         if self._revision == 2 and self._plugin.registers:
             deadline = time.monotonic() + REGISTER_S
             while not self.control.host("registered") and time.monotonic() < deadline:
@@ -181,7 +182,7 @@ class _Subject:
         return self._linked(Connection(self.control.socket_path))
 
     def connect_same_process(self, other: _Link) -> _Link:
-        """Another client in the same process: proxies of its own over one connection."""
+        """Connect another client in the same process: separate proxies over one connection."""
         return self._linked(other.connection)
 
     def _linked(self, connection: Any) -> _Link:
@@ -201,7 +202,7 @@ class _Subject:
         return settings
 
     def other_owner(self) -> None:
-        """DEFw's transport says of nobody who he is."""
+        """None: DEFw's transport does not identify the caller."""
         return None
 
     def card(self) -> Card:
@@ -230,12 +231,12 @@ class _Link:
         return result
 
     def impure(self) -> dict[str, str]:
-        """Methods whose answers were no plain data before they were sent."""
+        """Methods whose answers were not plain data before they were sent."""
         entries: dict[str, str] = self.connection.impure
         return entries
 
     def leave(self) -> None:
-        """In good order: its proxies are destroyed first."""
+        """Disconnect in good order: destroy the proxies first."""
         self._proxy.destroy()
         self.die()
 
@@ -244,7 +245,7 @@ class _Link:
 
 
 class _Methods:
-    """Each name is a call to the other side, with the token where there is one and none is told."""
+    """Methods by name: each is a call to the host, with the target's token unless one is given."""
 
     def __init__(self, proxy: Any, token: str) -> None:
         self._proxy = proxy
@@ -271,7 +272,7 @@ def _is_ready(link: _Link, revision: int) -> bool:
 
 
 def _environ(folder: Path, revision: int, bare: bool) -> dict[str, str]:
-    """As a host's launcher sets it, with nothing behind it."""
+    """Environment that a host's launcher sets, without a backend."""
     gone = ("SIMENV_SERVICE", "QFW_QPM_SERVICE_ID", "QFW_SERVICE_READY_FILE")
     ours = {key: value for key, value in os.environ.items() if key not in gone}
     if bare:
@@ -289,7 +290,7 @@ def _environ(folder: Path, revision: int, bare: bool) -> dict[str, str]:
 
 
 def _executable(folder: Path, record: Path) -> Path:
-    """A link called python3 to a program of the host's that is no Python."""
+    """Make a link called python3 to a program of the host that is no Python."""
     program, link = folder / "defwp", folder / "python3"
     program.write_text(_PROGRAM.format(record=record), encoding="utf-8")
     program.chmod(0o700)
@@ -302,10 +303,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _loaded_facts(control: Any, service: Path) -> dict[str, Any]:
-    """What the stand-in says of the plugin; a plugin that holds it up has not been loaded."""
+    """Facts about the plugin from the DEFw double; a plugin that blocks it counts as not loaded."""
     try:
         entries: dict[str, Any] = control.host("facts")
-    except Exception as error:  # noqa: BLE001 - rows say what is wrong
+    except Exception as error:  # noqa: BLE001 - checks report the error
         message = f"it has not been loaded within the time: {named(error)}: {error}"
         entries = msgspec.to_builtins(PluginFacts(str(service), service.name, import_error=message))
     return entries
@@ -324,8 +325,8 @@ def _connected(kind: Any, path: Path, process: subprocess.Popen[bytes], folder: 
 
 
 def _fate(control: Any, process: subprocess.Popen[bytes], folder: Path) -> str:
-    """How the process ended, and what it said of that; nothing while it lives."""
-    if control.lost:  # then it ends, and may not have ended yet
+    """Exit status and last output of the process; "" while it lives."""
+    if control.lost:  # then the process is ending, and may not have ended yet
         with suppress(subprocess.TimeoutExpired):
             process.wait(ENDING_S)
     if process.poll() is None:

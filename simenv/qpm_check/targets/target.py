@@ -1,4 +1,4 @@
-"""Interfaces of what is checked.
+"""Interfaces of targets of checks.
 
 A `CheckTarget` opens a `QPMInstance`, a running QPM with any number of clients. A client has the
 methods of the contract; it raises `DEFwError` of the double, or an error with that name in
@@ -25,14 +25,14 @@ FAMILY = frozenset(
 
 
 class NothingToCheckError(SimenvError):
-    """There is no plugin where one was named."""
+    """No plugin or check has the given name."""
 
     code = "no_plugin"
     exit_code = 4
 
 
 class Card(msgspec.Struct, frozen=True):
-    """A service record. `properties`: of revision 2; None where there are none."""
+    """Service record. `properties`: revision 2; None if there are none."""
 
     service_name: Any
     description: Any
@@ -47,21 +47,21 @@ class Card(msgspec.Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """A client's queue of events."""
+    """Event queue of a client."""
 
     class_id: str
-    ep: Any  # to be handed to register_event_notification
+    ep: Any  # argument of register_event_notification
 
     def take(self, timeout_s: float) -> Pushed | None:
-        """The next event; None after `timeout_s`."""
+        """Return the next event; None after `timeout_s`."""
         ...
 
     def seen(self) -> int:
-        """How many events have come, taken or not."""
+        """Number of events that came, taken or not."""
         ...
 
     def fail(self) -> None:
-        """From now on a `put` raises; those are counted too."""
+        """Make every later `put` raise; these events are counted too."""
         ...
 
 
@@ -76,50 +76,50 @@ class ClientConnection(Protocol):
     def sink(self) -> Sink: ...
 
     def impure(self) -> dict[str, str]:
-        """Methods of whose answers something was no plain data, before they were sent."""
+        """Methods with answers that were not plain data before they were sent."""
         ...
 
     def die(self) -> None:
-        """Go without a word, in the middle of whatever is under way."""
+        """Disconnect without a message, in the middle of running calls."""
         ...
 
 
 class QPMInstance(Protocol):
-    """One QPM that is up."""
+    """One running QPM."""
 
     def connect(self) -> ClientConnection: ...
 
     def other_owner(self) -> ClientConnection | None:
-        """A client that acts for another owner; None where there is no such thing."""
+        """Connect a client that acts for another owner; None if there are no other owners."""
         ...
 
     def card(self) -> Card:
-        """What `query` answers."""
+        """Answer of `query`."""
         ...
 
     def exit_reason(self) -> str:
-        """ "" while it lives, else how it ended."""
+        """ "" while the QPM lives, else the reason of its end."""
         ...
 
     def signatures(self) -> dict[str, inspect.Signature]:
-        """Of every public method, without self."""
+        """Signatures of every public method, without self."""
         ...
 
 
 class Outage(Protocol):
-    """Power over what a plugin works with: a service, a machine."""
+    """Control over a plugin's backend: a service or machine."""
 
     def begin(self) -> None:
-        """Take it away without warning (kill -9); returns when it is gone."""
+        """Stop the backend without warning (kill -9); returns when it has ended."""
         ...
 
     def end(self) -> None:
-        """Bring it back, with all that it had accepted; returns when it answers."""
+        """Start the backend again, with all accepted tasks; returns when it answers."""
         ...
 
 
 class CheckTarget(Protocol):
-    """Something that can be checked. `outage`: None where nothing can be taken away."""
+    """Target of checks. `outage`: None if the backend cannot be stopped."""
 
     name: str
     has_package: bool
@@ -127,14 +127,14 @@ class CheckTarget(Protocol):
     outage: Outage | None
 
     def serves(self, revision: int) -> str:
-        """ "" where it does, else why not."""
+        """ "" if the target serves the revision, else the reason."""
         ...
 
     def open(self, revision: int) -> AbstractContextManager[QPMInstance]:
-        """A QPM of its own, gone at the end of the `with` block."""
+        """Open a separate QPM that ends with the `with` block."""
         ...
 
 
 def named(error: BaseException) -> str:
-    """The class a host sees."""
+    """Class name of the error that a host sees."""
     return str(getattr(type(error), "defw_name", type(error).__name__))
