@@ -1,3 +1,3 @@
-"""Doors of other frameworks into an environment; each is a client like any other."""
+"""Interfaces of other frameworks to an environment; each is an ordinary client."""
 
 from __future__ import annotations

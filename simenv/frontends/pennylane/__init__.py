@@ -1,4 +1,4 @@
-"""PennyLane: the device `qml.device("simenv")`, which its entry point names."""
+"""PennyLane: the device `qml.device("simenv")`, registered by its entry point."""
 
 from __future__ import annotations
 

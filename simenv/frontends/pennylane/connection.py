@@ -1,6 +1,6 @@
-"""The environment of devices that name none: one connection for each process.
+"""Shared connection of devices without an `env`: one client for each process.
 
-Invariant: a private environment is started only where none is up, and ends with the process.
+Invariant: a private environment is started only if no environment is up, and ends with the process.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _clients: dict[tuple[int, str], Client] = {}
 
 
 def shared_client() -> Client:
-    """The client of the environment that SIMENV_SERVICE names, else of `default`, else of a
-    private one that is started now. Raises SimenvError where SIMENV_SERVICE names one that does not
+    """Return the client of the environment that SIMENV_SERVICE names, else of `default`, else of a
+    private one that is started now. Raises SimenvError if SIMENV_SERVICE names one that does not
     answer."""
     named = os.environ.get("SIMENV_SERVICE", "")
     key = (os.getpid(), named)

@@ -1,4 +1,4 @@
-"""`qml.device("simenv")`: PennyLane's circuits on the workers of an environment."""
+"""`qml.device("simenv")`: runs PennyLane's circuits on the workers of an environment."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _NATIVE = ("device", "one-shot", "tree-traversal")  # methods that one dynamic c
 class SimenvDevice(Device):  # type: ignore[misc]
     """Runs tapes in an environment of simenv.
 
-    `wires`: number or labels; None: those of each tape. `shots`: None is exact; better given by
+    `wires`: number or labels; None: those of each tape. `shots`: None is exact; better set with
     `qml.set_shots`. `env`: a Client, or the name of an environment that is up; None: the one that
     SIMENV_SERVICE names, else `default`, else a private one that ends with this process. `device`:
-    the name of an emulated device, whose noise results then have; all further options are those of
-    `Client.submit`. `seed`: whole number, of all that is drawn; "global": from NumPy's generator;
-    None: from the system.
+    the name of an emulated device, whose noise the results then have; all further options are those
+    of `Client.submit`. `seed`: whole number that determines all random numbers; "global": from
+    NumPy's generator; None: from the system.
 
     A batch of tapes is one message; tapes that differ in their angles alone, such as those of a
     parameter shift and of broadcasting, are bindings of one program. Gradients of expectation
@@ -54,7 +54,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
         engine: str = "auto",
         precision: str = "double",
         noise: Any = "on",
-        compile: str = "auto",  # noqa: A002 - the name it has in `Client.submit`
+        compile: str = "auto",  # noqa: A002 - named as in `Client.submit`
         pool: str | None = None,
         prefer: Sequence[str] | str | None = None,
         priority: SupportsIndex = 0,
@@ -85,16 +85,16 @@ class SimenvDevice(Device):  # type: ignore[misc]
 
     @property
     def name(self) -> str:
-        """simenv."""
+        """Name of the device: simenv."""
         return NAME
 
     @property
     def client(self) -> Client:
-        """The connection that tapes are sent by."""
+        """Connection that sends the tapes."""
         return self._client
 
     def _is_ideal(self) -> bool:
-        """Is there a pure state: no noise, and no machine?"""
+        """Return whether the state is pure: the device has no noise and is no machine."""
         values = self._options
         if values["device"] or values["prefer"] or values["noise"] not in ("on", "off"):
             return False
@@ -103,13 +103,13 @@ class SimenvDevice(Device):  # type: ignore[misc]
         pool = self._client.devices().get(values["pool"])
         return pool is not None and pool.kind is DeviceKind.IDEAL
 
-    # --- what PennyLane asks before it runs anything --------------------------------------------
+    # --- preparation of tapes -------------------------------------------------------------------
 
     def supports_derivatives(
         self, execution_config: ExecutionConfig | None = None, circuit: Any = None
     ) -> bool:
-        """Adjoint gradients: first order, exact, of expectation values of Pauli sums, without
-        noise."""
+        """Return whether adjoint gradients are available: first order, exact, of expectation values
+        of Pauli sums, without noise."""
         if execution_config is None:
             return True
         method, order = execution_config.gradient_method, execution_config.derivative_order
@@ -120,7 +120,8 @@ class SimenvDevice(Device):  # type: ignore[misc]
     def setup_execution_config(
         self, config: ExecutionConfig | None = None, circuit: Any = None
     ) -> ExecutionConfig:
-        """Fill in what is left open. Raises DeviceError for what cannot be had."""
+        """Fill in the open fields. Raises DeviceError for settings that the device does not
+        support."""
         config = config or ExecutionConfig()
         if config.device_options:
             raise DeviceError(
@@ -148,7 +149,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
     def preprocess_transforms(
         self, execution_config: ExecutionConfig | None = None
     ) -> qml.CompilePipeline:
-        """The transforms that make a tape one that a program carries."""
+        """Transforms that turn a tape into one that a program can represent."""
         config = execution_config or ExecutionConfig()
         return pipeline(
             self.wires,
@@ -164,7 +165,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
         circuits: Any,
         execution_config: ExecutionConfig | None = None,  # noqa: ARG002 - PennyLane gives it
     ) -> Any:
-        """A result for each tape. Raises SimenvError."""
+        """Run tapes; one result each. Raises SimenvError."""
         return self._executor.execute(circuits)
 
     def compute_derivatives(
@@ -172,7 +173,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
         circuits: Any,
         execution_config: ExecutionConfig | None = None,  # noqa: ARG002 - PennyLane gives it
     ) -> Any:
-        """A Jacobian for each tape, by its trainable parameters. Raises SimenvError."""
+        """Jacobian of each tape by its trainable parameters. Raises SimenvError."""
         return self._executor.derivatives(circuits)[1]
 
     def execute_and_compute_derivatives(
@@ -180,7 +181,7 @@ class SimenvDevice(Device):  # type: ignore[misc]
         circuits: Any,
         execution_config: ExecutionConfig | None = None,  # noqa: ARG002 - PennyLane gives it
     ) -> Any:
-        """Results and Jacobians, of one message. Raises SimenvError."""
+        """Results and Jacobians of tapes in one message. Raises SimenvError."""
         return self._executor.derivatives(circuits)
 
 
@@ -191,7 +192,8 @@ def _client_of(env: Client | str | None) -> Client:
 
 
 def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
-    """How mid-circuit measurements run: natively, or deferred to the end of the circuit."""
+    """Choose the method of mid-circuit measurements: native, or deferred to the end of the
+    circuit."""
     method, mode = config.mcm_method, config.postselect_mode
     if mode not in (None, "hw-like"):
         raise DeviceError(
@@ -211,7 +213,7 @@ def _mid_measurements(config: MCMConfig, tape: Any, adjoint: bool) -> MCMConfig:
 
 
 def _needs_pure_state(tape: Any) -> bool:
-    """Does a tape with mid-circuit measurements ask for the state?"""
+    """Return whether a tape with mid-circuit measurements requests the state."""
     if tape is None or not any(op.name == MID_MEASURE for op in tape.operations):
         return False
     return not all(isinstance(each, (SampleMeasurement, *SHADOWS)) for each in tape.measurements)

@@ -1,8 +1,8 @@
-"""Tapes as programs: one structure for all tapes that differ in their angles alone.
+"""Conversion of tapes to programs: one structure for all tapes that differ in their angles alone.
 
 Angles are free parameters of a program, and each tape of a structure is one binding of it. A
 mid-circuit measurement writes a clbit of its own; `qml.cond` becomes an `if` block. Invariant: the
-key of a tape determines its program; only what the key does not hold is a value of the tape.
+key of a tape determines its program; everything else is a value of the tape.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from simenv.errors import ProgramError
 from simenv.frontends.pennylane.gates import FIXED, GATES, Steps, steps_of
 from simenv.model import Program, Token
 
-MAX_CONDITION_BITS = 12  # of one condition: it is written out outcome by outcome
+MAX_CONDITION_BITS = 12  # bits of one condition: it is written out outcome by outcome
 CLBITS = "c"  # name of the only classical register
 
 
 class TapeCircuit(NamedTuple):
-    """The operations of a tape. `key`: what its program depends on; `values`: the parameters that
+    """Operations of a tape. `key`: everything its program depends on; `values`: the parameters that
     its angles come from, in order, each a number or an array of a value for each broadcast copy;
-    `numbers`: which of the tape's parameters each value is."""
+    `numbers`: the index of each value among the tape's parameters."""
 
     key: tuple[Any, ...]
     values: list[Any]
@@ -34,23 +34,23 @@ class TapeCircuit(NamedTuple):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """The wires, qubit 0 first."""
+        """Wires in the order of qubits."""
         return tuple(self.key[0])
 
 
 class AngleTable(NamedTuple):
-    """Slot k of a program is value `columns[k]` times `factors[k]`."""
+    """Angles of the slots: slot k of a program is value `columns[k]` times `factors[k]`."""
 
     columns: NDArray[np.intp]
     factors: NDArray[np.float64]
 
     def slots(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """float64 [K, slots] of float64 [K, values]."""
+        """Convert values, float64 [K, values], to slots, float64 [K, slots]."""
         return np.ascontiguousarray(values[:, self.columns] * self.factors)
 
 
 def read_tape(operations: Sequence[Any], order: tuple[Any, ...]) -> TapeCircuit:
-    """The key and the values of a tape. `order`: the wires, qubit 0 first."""
+    """Read the key and the values of a tape. `order`: the wires, qubit 0 first."""
     parts: list[Any] = [order]
     values: list[Any] = []
     indices: list[int] = []
@@ -74,7 +74,7 @@ def read_tape(operations: Sequence[Any], order: tuple[Any, ...]) -> TapeCircuit:
 def _described(
     op: Any, name: str, data: Any, measured: dict[Any, int]
 ) -> tuple[tuple[Any, ...], Any]:
-    """What a program depends on of an operator that is no fixed gate, and its values."""
+    """Key part and values of an operator that is no fixed gate."""
     wires = op.wires.labels
     if name == "MidMeasureMP":
         measured[op] = len(measured)
@@ -91,7 +91,8 @@ def _described(
 
 
 def _outcomes(value: Any, measured: dict[Any, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The clbits of a condition, and its outcomes that are true: bit j is clbit j of them."""
+    """Clbits of a condition, and the outcomes for which it is true: bit j is the j-th of these
+    clbits."""
     clbits = tuple(measured[each] for each in value.measurements)
     if len(clbits) > MAX_CONDITION_BITS:
         raise ProgramError(
@@ -106,7 +107,8 @@ def _outcomes(value: Any, measured: dict[Any, int]) -> tuple[tuple[int, ...], tu
 
 
 def _matrix(op: Any) -> NDArray[np.complex128]:
-    """complex128 [2**wires, 2**wires], the operator's first wire most significant."""
+    """Matrix of an operator, complex128 [2**wires, 2**wires]; its first wire is most
+    significant."""
     if isinstance(op, qml.operation.StatePrepBase):
         return _preparation(np.asarray(op.state_vector(), np.complex128).ravel())
     return np.ascontiguousarray(qml.matrix(op, wire_order=op.wires), np.complex128)
@@ -125,8 +127,8 @@ def _preparation(state: NDArray[np.complex128]) -> NDArray[np.complex128]:
 
 
 class CircuitWriter:
-    """Writes the operations of one tape to a program. `fixed`: numbers of values that are written
-    as numbers, with these values; the others become slots."""
+    """Writer of the operations of one tape to a program. `fixed`: values by number that are written
+    as constants; the others become slots."""
 
     def __init__(self, order: tuple[Any, ...], fixed: dict[int, float] | None = None) -> None:
         self._qubits = {wire: qubit for qubit, wire in enumerate(order)}
@@ -206,7 +208,7 @@ class CircuitWriter:
             self._tape.marker("end")
 
     def _condition(self, clbits: tuple[int, ...], true: tuple[int, ...]) -> None:
-        """One of the outcomes in `true`: a disjunction of conjunctions."""
+        """Write "one of the outcomes in `true`" as a disjunction of conjunctions."""
         token = self._tape.token
         for term, outcome in enumerate(true):
             for place, clbit in enumerate(clbits):
@@ -220,7 +222,7 @@ class CircuitWriter:
         token(Token.END)
 
     def program(self, measured: Sequence[Any] = ()) -> tuple[Program, AngleTable]:
-        """The program, with these wires measured at its end into the clbits after those of the
+        """Finish the program with measurements of these wires into the clbits after those of the
         mid-circuit measurements. Raises LimitExceededError."""
         first = len(self._measured)
         for place, wire in enumerate(measured):

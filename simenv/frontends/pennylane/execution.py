@@ -1,4 +1,4 @@
-"""Batches of tapes: what is run for them, and their results as PennyLane returns them."""
+"""Execution of batches of tapes: their runs, and their results in PennyLane's form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from simenv.frontends.pennylane.sweeps import (
     SweepBatch,
 )
 
-Wanted = tuple[tuple[int, int], ...]  # clbit and value of what is postselected
+Wanted = tuple[tuple[int, int], ...]  # clbit and value of each postselection
 
 
 class BatchExecutor:
@@ -51,14 +51,14 @@ class BatchExecutor:
         self._programs = TapeProgramCache()
 
     def execute(self, tapes: Sequence[Any]) -> tuple[Any, ...]:
-        """A result for each tape. Raises SimenvError."""
+        """Run tapes; one result each. Raises SimenvError."""
         batch, plans = SweepBatch(), _Plans()
         runs = [self._prepared(tape, batch, plans) for tape in tapes]
         self._run(batch)
         return tuple([run.result() for run in runs])
 
     def derivatives(self, tapes: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Results and Jacobians, of tapes with expectation values of Pauli sums alone."""
+        """Results and Jacobians of tapes that only have expectation values of Pauli sums."""
         batch, plans = SweepBatch(), _Plans()
         runs = [self._differentiated(tape, batch, plans) for tape in tapes]
         self._run(batch)
@@ -138,7 +138,7 @@ class BatchExecutor:
 
 
 class _Plans:
-    """Plans of one batch of tapes: shifted tapes share their measurements."""
+    """Measurement plans of one batch: shifted tapes share their measurements."""
 
     def __init__(self) -> None:
         self._plans: dict[tuple[Any, ...], MeasurementPlan] = {}
@@ -160,7 +160,7 @@ class _Plans:
 
 
 def _rows(circuit: TapeCircuit, batch_size: int | None) -> NDArray[np.float64]:
-    """float64 [copies, values]: the values of a tape, a row for each broadcast copy."""
+    """Values of a tape, float64 [copies, values]: a row for each broadcast copy."""
     if batch_size is None:
         return np.array([circuit.values], np.float64).reshape(1, len(circuit.values))
     rows = np.empty((batch_size, len(circuit.values)))
@@ -180,7 +180,7 @@ class _TapeRun:
     shadows: list[list[ShadowRun]]  # by part of the shots
 
     def result(self) -> Any:
-        """As PennyLane nests it: parts of the shots, measurements, broadcast copies."""
+        """Result nested as in PennyLane: parts of the shots, measurements, broadcast copies."""
         tape = self.tape
         copies = range(tape.batch_size or 1)
         parts = list(tape.shots.bins()) if tape.shots else [(0, 0)]
@@ -222,7 +222,8 @@ class _TapeRun:
 
 @dataclass(frozen=True)
 class _DerivativeRun:
-    """`into`: of each slot the trainable parameter; `factors`: its derivative by that."""
+    """Run of one tape with gradients. `into`: trainable parameter of each slot; `factors`:
+    derivative of the slot by that parameter."""
 
     tape: Any
     plan: MeasurementPlan
@@ -231,13 +232,13 @@ class _DerivativeRun:
     factors: NDArray[np.float64]
 
     def values(self) -> Any:
-        """The expectation values."""
+        """Expectation values of the tape."""
         outcome = TapeOutcome(self.run.expectations(0))
         results = [reader.value(outcome) for reader in self.plan.readers]
         return results[0] if len(results) == 1 else tuple(results)
 
     def jacobian(self) -> Any:
-        """As PennyLane nests it: measurements, trainable parameters."""
+        """Jacobian nested as in PennyLane: measurements, trainable parameters."""
         count = len(self.tape.trainable_params)
         table = np.zeros((len(self.plan.observables), count))
         if len(self.into):

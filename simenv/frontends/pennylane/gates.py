@@ -1,7 +1,8 @@
-"""Gates of PennyLane as gates of a program, and which operators are carried as they are.
+"""Translation of PennyLane's gates to gates of a program, and the operators that need no
+decomposition.
 
-A gate is a list of steps; each names a gate of a program, the wires it acts on and where its angles
-come from. Invariant: a gate of the table equals its steps exactly, global phase included; a test
+A gate is a list of steps; each names a gate of a program, the wires it acts on and the source of
+its angles. Invariant: a gate of the table equals its steps exactly, global phase included; a test
 compares the matrices.
 """
 
@@ -12,13 +13,13 @@ from typing import Any, NamedTuple
 
 from simenv.model import MAX_UNITARY_QUBITS
 
-FIXED = -1  # as the source of an angle: a constant
-SMALL_MATRIX_WIRES = 3  # operators without parameters up to this width are carried as matrices
-PREPARED_WIRES = 6  # states up to this width are prepared by one matrix
+FIXED = -1  # source of an angle that is constant
+SMALL_MATRIX_WIRES = 3  # wider operators without parameters are decomposed, not written as matrices
+PREPARED_WIRES = 6  # wider states are not prepared by one matrix
 
 
 class Step(NamedTuple):
-    """A gate of a program. `wires`: numbers of the operator's wires. `angles`: for each angle the
+    """One gate of a program. `wires`: numbers of the operator's wires. `angles`: for each angle the
     number of the operator's parameter and a factor, or FIXED and the angle itself."""
 
     name: str
@@ -109,7 +110,7 @@ GATES: dict[str, Steps] = {
     "U3": (Step("u", (0,), ((0, 1.0), (1, 1.0), (2, 1.0))),),
 }
 
-# Gates that are these only where all controls want a 1.
+# Controlled gates that equal these gates if all controls require a 1.
 CONTROLLED: dict[str, Steps] = {
     "C(S)": _plain("cs", 2),
     "C(SX)": _plain("csx", 2),
@@ -118,7 +119,7 @@ _WIDE = ("MultiRZ", "MultiControlledX", "C(PhaseShift)")
 
 
 def steps_of(op: Any) -> Steps | None:
-    """The steps of an operator; None: it has none, and may be carried as a matrix."""
+    """Steps of an operator; None if it has none, and may be written as a matrix."""
     name: str = op.name
     result = GATES.get(name)
     if result is not None:
@@ -154,12 +155,12 @@ def _wide(name: str, op: Any) -> Steps | None:
 
 
 def is_gate(op: Any) -> bool:
-    """Is it carried as gates, whose angles may be free parameters?"""
+    """Return whether the operator is written as gates, whose angles may be free parameters."""
     return op.name in GATES or (op.name != "BasisState" and steps_of(op) is not None)
 
 
 def matrix_wires(op: Any) -> int:
-    """Up to how many wires an operator that is no gate is carried as a matrix."""
+    """Largest width at which an operator that is no gate is written as a matrix."""
     if op.name in ("QubitUnitary", "ControlledQubitUnitary"):
         return MAX_UNITARY_QUBITS
     if op.name in ("StatePrep", "AmplitudeEmbedding"):
@@ -170,7 +171,7 @@ def matrix_wires(op: Any) -> int:
 
 
 def is_carried(op: Any) -> bool:
-    """Is an operator carried as it is, or must PennyLane decompose it?"""
+    """Return whether a program can hold the operator; else PennyLane must decompose it."""
     if op.name in GATES or op.name == "BasisState":
         return True
     return len(op.wires) <= matrix_wires(op) or steps_of(op) is not None

@@ -1,8 +1,9 @@
-"""What is run for the measurements of a tape, and how their values are read.
+"""Plan of the measurements of a tape: its runs, and readers of the values.
 
-Exact expectation values and variances are Pauli sums, computed where the state is. All else is
-measured: wires are turned into a basis and read as clbits, exactly or by shots; measurements whose
-bases agree share a run. Measurements of the state itself get the statevector.
+Exact expectation values and variances are Pauli sums, computed by the worker. All other
+measurements are sampled or read from probabilities: wires are rotated into a basis and read as
+clbits, exactly or by shots; measurements with compatible bases share a run. Measurements of the
+state itself get the statevector.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pennylane.measurements import (
 from simenv.frontends.pennylane.outcomes import OutcomeTable, measured_value
 from simenv.frontends.pennylane.pauli_sums import Words, labels_of, square_of, words_of
 
-Labels = tuple[tuple[str, float], ...]  # an observable: label and coefficient
+Labels = tuple[tuple[str, float], ...]  # observable: label and coefficient
 _PAULIS = (qml.PauliX, qml.PauliY, qml.PauliZ, qml.Identity)
 _LETTERS = {"PauliX": "X", "PauliY": "Y", "PauliZ": "Z", "Identity": "Z"}
 SHADOWS = (ClassicalShadowMP, ShadowExpvalMP)
@@ -36,7 +37,7 @@ SHADOWS = (ClassicalShadowMP, ShadowExpvalMP)
 
 @dataclass(frozen=True)
 class TapeOutcome:
-    """What was found for one tape (or one broadcast copy) and one part of its shots."""
+    """Outcome of one tape (or one broadcast copy) and one part of its shots."""
 
     expectations: Sequence[float] = ()
     tables: Sequence[OutcomeTable] = ()
@@ -45,14 +46,14 @@ class TapeOutcome:
 
 
 class MeasurementReader(Protocol):
-    """One measurement's value, of what was found."""
+    """Reader of one measurement's value from an outcome."""
 
     def value(self, outcome: TapeOutcome) -> Any: ...
 
 
 @dataclass(frozen=True)
 class ExactExpectation:
-    """The value of one observable of the plan."""
+    """Value of one observable of the plan."""
 
     observable: int
 
@@ -80,7 +81,7 @@ class _Constant:
 
 @dataclass(frozen=True)
 class _Parity:
-    """The mean of one Pauli word."""
+    """Mean of one Pauli word."""
 
     group: int
     clbits: tuple[int, ...]
@@ -139,23 +140,23 @@ class _Shadow:
 
 @dataclass
 class MeasuredBasis:
-    """Wires that are turned by `gates` and then measured, in the order of their clbits."""
+    """Wires that are rotated by `gates` and then measured, in the order of their clbits."""
 
     letters: dict[Any, Any] = field(default_factory=dict)  # the basis of each wire
     gates: list[Any] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What a program depends on."""
+        """Everything the program depends on."""
         return tuple(self.letters.items())
 
     def takes(self, wanted: dict[Any, Any]) -> bool:
-        """Do its bases agree with these?"""
+        """Return whether the basis is compatible with the wanted letters."""
         letters = self.letters
         return all(letters.get(wire, letter) == letter for wire, letter in wanted.items())
 
     def add(self, wanted: dict[Any, Any], gates: Sequence[Any]) -> None:
-        """Measure these wires too."""
+        """Add wires to the basis."""
         new = [wire for wire in wanted if wire not in self.letters]
         self.letters.update(wanted)
         if new:
@@ -164,9 +165,9 @@ class MeasuredBasis:
 
 @dataclass(frozen=True)
 class MeasurementPlan:
-    """The runs of a tape. `observables`: exact, of one run; `bases`: a run each; `state`: a run;
-    `shadows`: of these measurements. `readers`: one for each measurement. `ordered`: is the order
-    of shots read?"""
+    """Runs of a tape. `observables`: exact, of one run; `bases`: a run each; `state`: a run for the
+    statevector; `shadows`: measurements by classical shadows. `readers`: one for each measurement.
+    `ordered`: True if the order of shots is read."""
 
     observables: tuple[Labels, ...]
     bases: tuple[MeasuredBasis, ...]
@@ -177,8 +178,8 @@ class MeasurementPlan:
 
 
 class MeasurementPlanner:
-    """Plans one tape. `order`: the wires, qubit 0 first; `measured`: the clbit of each mid-circuit
-    measurement; `sampled`: are expectation values those of measured clbits?"""
+    """Planner of one tape. `order`: the wires, qubit 0 first; `measured`: the clbit of each
+    mid-circuit measurement; `sampled`: True if expectation values come from measured clbits."""
 
     def __init__(self, order: tuple[Any, ...], measured: dict[Any, int], sampled: bool) -> None:
         self._order = order
@@ -191,7 +192,7 @@ class MeasurementPlanner:
         self._state = False
 
     def plan(self, measurements: Sequence[Any], partitioned: bool) -> MeasurementPlan:
-        """`partitioned`: is there a shot vector?"""
+        """Make the plan. `partitioned`: True if there is a shot vector."""
         readers = tuple([self._reader(measurement) for measurement in measurements])
         counted = (CountsMP, ExpectationMP, ProbabilityMP, VarianceMP, *SHADOWS)
         ordered = partitioned or any(not isinstance(each, counted) for each in measurements)
@@ -208,7 +209,7 @@ class MeasurementPlanner:
         if isinstance(measurement, SHADOWS):
             self._shadows.append(measurement)
             return _Shadow(len(self._shadows) - 1, measurement)
-        if measurement.mv is not None and self._measured:  # deferred ones are wires
+        if measurement.mv is not None and self._measured:  # deferred measurements are wires
             values = measurement.mv if isinstance(measurement.mv, list) else [measurement.mv]
             clbits = tuple(self._measured[each] for mv in values for each in mv.measurements)
             return _Measured(self._group({}, ()), clbits, measurement)
@@ -258,7 +259,7 @@ class MeasurementPlanner:
         return _Parity(group, self._clbits(group, letters))
 
     def _measurement(self, measurement: Any) -> MeasurementReader:
-        """A measurement of the eigenvalues of an observable, or of wires."""
+        """Reader of a measurement of the eigenvalues of an observable, or of wires."""
         observable = measurement.obs
         wires = tuple(measurement.wires or self._order)
         factors = _pauli_factors(observable)
@@ -286,7 +287,7 @@ class MeasurementPlanner:
 
 
 def _turned(wire: Any, letter: str) -> list[Any]:
-    """Gates after which a measurement of Z is one of this Pauli."""
+    """Gates that rotate the eigenbasis of this Pauli to that of Z."""
     with qml.QueuingManager.stop_recording():
         if letter == "X":
             return [qml.Hadamard(wire)]
@@ -296,7 +297,7 @@ def _turned(wire: Any, letter: str) -> list[Any]:
 
 
 def _pauli_factors(observable: Any) -> Sequence[Any] | None:
-    """The Paulis of a word on distinct wires, up to a factor; None for other observables."""
+    """Paulis of a word on distinct wires, up to a factor; None for other observables."""
     if isinstance(observable, qml.ops.SProd):
         observable = observable.base
     factors = observable.operands if isinstance(observable, qml.ops.Prod) else (observable,)
@@ -306,5 +307,5 @@ def _pauli_factors(observable: Any) -> Sequence[Any] | None:
 
 
 def is_sampled(measurement: Any) -> bool:
-    """Can shots give it?"""
+    """Return whether shots can give the measurement."""
     return isinstance(measurement, (SampleMeasurement, SampleMP, *SHADOWS))

@@ -1,4 +1,4 @@
-"""Outcomes of measured clbits, and what PennyLane's measurements make of them.
+"""Outcomes of measured clbits, and the values of PennyLane's measurements of them.
 
 One table serves exact probabilities and counts of shots: distinct outcomes and the weight of each.
 """
@@ -28,9 +28,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class OutcomeTable:
-    """`bits`: uint8 [k, clbits], a row for each distinct outcome, clbit 0 first; `weights`:
-    float64 [k], exact probabilities or numbers of shots; `shots`: intp [shots], the row of each
-    shot in order, or None for probabilities."""
+    """Distinct outcomes with weights. `bits`: uint8 [k, clbits], a row for each distinct outcome,
+    clbit 0 first; `weights`: float64 [k], exact probabilities or numbers of shots; `shots`: intp
+    [shots], the row of each shot in order, or None for probabilities."""
 
     bits: Bits
     weights: Floats
@@ -38,27 +38,27 @@ class OutcomeTable:
 
     @staticmethod
     def of(distribution: dict[str, float], clbits: int) -> OutcomeTable:
-        """From outcomes as a result has them: clbit 0 rightmost."""
+        """Make a table from the outcomes of a result: clbit 0 is rightmost."""
         letters = np.frombuffer("".join(distribution).encode(), np.uint8).reshape(-1, clbits)
         weights = np.fromiter(distribution.values(), np.float64, len(distribution))
         return OutcomeTable(letters[:, ::-1] - ord("0"), weights)
 
     @staticmethod
     def of_memory(memory: NDArray[np.uint8], clbits: int) -> OutcomeTable:
-        """From the packed bits of each shot, as a result has them."""
+        """Make a table from the packed bits of each shot of a result."""
         packed, shots, counts = np.unique(memory, axis=0, return_inverse=True, return_counts=True)
         bits = np.unpackbits(packed, axis=1, count=clbits, bitorder="little")
         return OutcomeTable(bits, counts.astype(np.float64), shots.ravel())
 
     def part(self, low: int, high: int) -> OutcomeTable:
-        """The shots from `low` to `high` - 1."""
+        """Table of the shots low .. high - 1."""
         assert self.shots is not None  # only ordered tables are cut
         shots = self.shots[low:high]
         weights = np.bincount(shots, minlength=len(self.bits)).astype(np.float64)
         return OutcomeTable(self.bits, weights, shots)
 
     def postselected(self, wanted: Sequence[tuple[int, int]]) -> OutcomeTable:
-        """Only the outcomes with these bits: (clbit, value)."""
+        """Table of the outcomes with these bits: (clbit, value)."""
         if not wanted:
             return self
         clbits = [clbit for clbit, _ in wanted]
@@ -67,7 +67,8 @@ class OutcomeTable:
         return OutcomeTable(self.bits, np.where(valid, self.weights, 0.0), shots)
 
     def indices(self, clbits: Sequence[int]) -> NDArray[np.int64]:
-        """int64 [k]: the number that these clbits spell, the first one most significant."""
+        """Index of each outcome, int64 [k]: the number that these clbits spell, the first one most
+        significant. Raises OptionError for more than 62 clbits."""
         if len(clbits) > 62:
             raise OptionError(
                 f"outcomes of {len(clbits)} wires have no index of 64 bits",
@@ -78,15 +79,15 @@ class OutcomeTable:
         return result
 
     def parity(self, clbits: Sequence[int]) -> float:
-        """The mean of the product of Paulis Z on these clbits."""
+        """Mean of the product of Paulis Z on these clbits."""
         signs = 1.0 - 2.0 * (self.bits[:, list(clbits)].sum(axis=1) & 1)
         total = self.weights.sum()
         return float(self.weights @ signs / total) if total else np.nan
 
 
 def measured_value(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Any:
-    """What PennyLane's measurement process is of these outcomes. `clbits`: those of its wires or
-    mid-circuit measurements, in order. nan where no shot is left."""
+    """Value of a measurement process for these outcomes. `clbits`: those of its wires or
+    mid-circuit measurements, in order. nan if no shot is left."""
     if isinstance(measurement, CountsMP):
         return _counts(measurement, table, clbits)
     if isinstance(measurement, SampleMP):
@@ -108,7 +109,7 @@ def measured_value(measurement: Any, table: OutcomeTable, clbits: Sequence[int])
 
 
 def _eigenvalues(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -> Floats:
-    """float64 [k]: the eigenvalue that each outcome stands for."""
+    """Eigenvalue of each outcome, float64 [k]."""
     if not clbits:
         return np.full(len(table.bits), float(np.squeeze(measurement.eigvals())))
     values = np.real(np.asarray(measurement.eigvals(), dtype=complex))
@@ -117,14 +118,14 @@ def _eigenvalues(measurement: Any, table: OutcomeTable, clbits: Sequence[int]) -
 
 
 def _shots(table: OutcomeTable, clbits: Sequence[int]) -> NDArray[np.int64]:
-    """int64 [shots, clbits]."""
+    """Bits of each shot in order, int64 [shots, clbits]."""
     assert table.shots is not None
     result: NDArray[np.int64] = table.bits[:, list(clbits)].astype(np.int64)[table.shots]
     return result
 
 
 def _has_values(measurement: Any) -> bool:
-    """Are its outcomes values, rather than strings of bits?"""
+    """Return whether the outcomes are values, rather than strings of bits."""
     single = measurement.mv is not None and not isinstance(measurement.mv, list)
     return single or measurement.obs is not None or measurement._eigvals is not None
 

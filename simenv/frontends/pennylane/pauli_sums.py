@@ -1,4 +1,4 @@
-"""Observables of PennyLane as Pauli sums on the qubits of a program."""
+"""Conversion of PennyLane's observables to Pauli sums on the qubits of a program."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pennylane as qml
 
-DECOMPOSED_WIRES = 4  # matrices up to this width are written out as 4**wires Pauli words
-_NOISE = 1e-12  # an imaginary part left over from arithmetic
+DECOMPOSED_WIRES = 4  # wider matrices are not expanded into their 4**wires Pauli words
+_NOISE = 1e-12  # tolerance of an imaginary part from rounding
 
 Words = dict[tuple[tuple[Any, str], ...], float]  # coefficient by ((wire, letter), ...)
 
 
 def words_of(observable: Any) -> Words | None:
-    """An observable as a real sum of Pauli words; None where it is not one, or too wide a matrix.
+    """Convert an observable to a real sum of Pauli words; None if it is not one, or too wide a
+    matrix.
 
     A matrix up to DECOMPOSED_WIRES wires is decomposed exactly.
     """
@@ -41,7 +42,7 @@ def _real(sentence: Any) -> Words | None:
 
 
 def square_of(terms: Words) -> Words:
-    """The square of a Hermitian sum: anticommuting words cancel, so it is real again."""
+    """Square of a Hermitian sum: anticommuting words cancel, so it is real again."""
     if len(terms) == 1:  # a word squares to the identity
         return {(): next(iter(terms.values())) ** 2}
     sentence = qml.pauli.PauliSentence(

@@ -1,4 +1,4 @@
-"""What PennyLane does to a tape before it is sent: decomposition, expansion, refusals by name."""
+"""Preprocessing of a tape before it is sent: decomposition, expansion and refusal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Batch = tuple[Sequence[Any], Callable[[Any], Any]]
 
 
 def carried(op: Any) -> bool:
-    """Does a program carry this operator as it is?"""
+    """Return whether a program can hold this operator without decomposition."""
     name: str = op.name
     if name in GATES or name == MID_MEASURE:
         return True
@@ -38,12 +38,13 @@ def carried(op: Any) -> bool:
 
 
 def carried_deferred(op: Any) -> bool:
-    """As `carried`, of tapes whose measurements all are at the end."""
+    """Return `carried` for tapes that measure at their end only."""
     return op.name != MID_MEASURE and carried(op)
 
 
 def differentiable(op: Any) -> bool:
-    """Are the derivatives by all trainable parameters of this operator known to the engine?"""
+    """Return whether the engine has the derivatives by all trainable parameters of this
+    operator."""
     if not carried_deferred(op):
         return False
     return is_gate(op) or not any(qml.math.requires_grad(value) for value in op.data)
@@ -51,7 +52,7 @@ def differentiable(op: Any) -> bool:
 
 @qml.transform  # type: ignore[untyped-decorator]
 def expand_broadcast(tape: Any) -> Batch:
-    """Broadcast angles are bindings of one program; whatever else is broadcast is expanded."""
+    """Keep broadcast angles, which are bindings of one program; expand every other broadcast."""
     if tape.batch_size is None:
         return (tape,), null_postprocessing
     shadows = any(isinstance(each, SHADOWS) for each in tape.measurements)
@@ -88,7 +89,7 @@ def _has_gradient(measurement: Any) -> bool:
 
 
 def pipeline(wires: Any, *, deferred: bool, adjoint: bool, ideal: bool) -> qml.CompilePipeline:
-    """The transforms of a device. `ideal`: does it have a pure state?"""
+    """Transforms of a device. `ideal`: True if it has a pure state."""
     program = qml.CompilePipeline()
     if deferred:
         program.add_transform(defer_measurements, allow_postselect=False)
@@ -133,12 +134,13 @@ def _exact_of_any(measurement: Any) -> bool:
 
 
 def _exact_of_noisy(measurement: Any) -> bool:
-    """A device with noise gives distributions and expectation values, and no statevector."""
+    """Return whether a device with noise gives this measurement exactly: a distribution or an
+    expectation value, not a statevector."""
     return isinstance(measurement, StateMeasurement) and isinstance(measurement, SampleMeasurement)
 
 
 def has_adjoint(tape: Any, wires: Any) -> bool:
-    """Can the engine differentiate this tape?"""
+    """Return whether the engine can differentiate this tape."""
     if tape.shots or not all(map(_has_gradient, tape.measurements)):
         return False
     if all(map(differentiable, tape.operations)):

@@ -1,6 +1,6 @@
-"""Programs of tapes, kept by what they depend on.
+"""Cache of the programs of tapes, by everything they depend on.
 
-Invariant: tapes that differ in their angles alone share one program, whose bindings they are.
+Invariant: tapes that differ in their angles alone are bindings of one program.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_PROGRAMS = 1_024
 
 @dataclass(frozen=True)
 class TapeProgram:
-    """A program and where its slots come from. `key`: what it depends on."""
+    """A program and the sources of its slots. `key`: everything it depends on."""
 
     key: tuple[Any, ...]
     program: Program
@@ -32,17 +32,17 @@ class TapeProgram:
 
 
 class TapeProgramCache:
-    """The programs of one device. Not thread-safe."""
+    """Programs of one device. Not thread-safe."""
 
     def __init__(self) -> None:
         self._programs: OrderedDict[tuple[Any, ...], TapeProgram] = OrderedDict()
 
     def plain(self, tape: Any, circuit: TapeCircuit) -> TapeProgram:
-        """The operations of a tape alone."""
+        """Program of a tape's operations without measurements at the end."""
         return self._kept((circuit.key, None), tape, circuit, (), (), {})
 
     def measured(self, tape: Any, circuit: TapeCircuit, basis: MeasuredBasis) -> TapeProgram:
-        """With measurements in a basis at its end."""
+        """Program with measurements in a basis at its end."""
         gates = _decomposed(basis.gates)
         first = len(circuit.values)
         angles = [float(value) for gate in gates if is_gate(gate) for value in gate.data]
@@ -53,14 +53,14 @@ class TapeProgramCache:
     def differentiated(
         self, tape: Any, circuit: TapeCircuit, free: frozenset[int], values: NDArray[np.float64]
     ) -> TapeProgram:
-        """With the values numbered in `free` as slots, and the others as numbers."""
+        """Program with the values numbered in `free` as slots, and the others as constants."""
         fixed = {k: float(values[k]) for k in range(len(values)) if k not in free}
         key = (circuit.key, tuple(fixed.items()))
         return self._kept(key, tape, circuit, (), (), fixed)
 
     def shadowed(self, tape: Any, circuit: TapeCircuit, wires: Sequence[Any]) -> TapeProgram:
-        """With a turn of each of these wires into the basis of a Pauli and its measurement: three
-        values more for each wire, the angles of `u`."""
+        """Program that rotates each of these wires into a Pauli basis and measures it; it has three
+        further values for each wire, the angles of `u`."""
         with qml.QueuingManager.stop_recording():
             turns = [qml.U3(0.0, 0.0, 0.0, wires=wire) for wire in wires]
         key = (circuit.key, "shadow", tuple(wires))
@@ -89,7 +89,7 @@ class TapeProgramCache:
 
 
 def _decomposed(gates: Sequence[Any]) -> list[Any]:
-    """Diagonalising gates as gates of the table or matrices: their angles are not values."""
+    """Diagonalising gates as gates of the table or matrices: their angles are constants."""
     results: list[Any] = []
     for gate in gates:
         if is_carried(gate):

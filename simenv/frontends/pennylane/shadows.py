@@ -1,6 +1,6 @@
-"""Classical shadows: each shot in a random basis of Paulis, which is a binding of one program.
+"""Classical shadows: each shot in a random Pauli basis, which is a binding of one program.
 
-Shots of the same basis are one row of a sweep; rows of as many shots are one sweep.
+Shots of the same basis are one row of a sweep; rows with equal numbers of shots are one sweep.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from simenv.frontends.pennylane.programs import TapeProgram
 from simenv.frontends.pennylane.sweeps import MEMORY, Run, SweepBatch
 
 _RIGHT = math.pi / 2
-# Angles of `u` that turn X, Y and Z into Z.
+# Angles of `u` that rotate X, Y and Z into Z.
 _ANGLES = np.array([[_RIGHT, 0.0, math.pi], [_RIGHT, 0.0, _RIGHT], [0.0, 0.0, 0.0]])
 
 
 @dataclass(frozen=True)
 class ShadowRun:
-    """`recipes`: int [shots, wires], the Pauli of each shot: 0 X, 1 Y, 2 Z; `basis`: of each shot,
-    the number of its basis; `runs`: of each basis the run and its row there, for each copy."""
+    """Runs of one shadow measurement. `recipes`: int [shots, wires], the Pauli of each shot: 0 X, 1
+    Y, 2 Z; `basis`: number of the basis of each shot; `runs`: for each copy, the run and row of
+    each basis."""
 
     recipes: NDArray[np.int64]
     basis: NDArray[np.intp]
@@ -38,7 +39,8 @@ class ShadowRun:
         wires: int,
         shots: int,
     ) -> ShadowRun:
-        """Recipes are drawn as PennyLane draws them: the same seed gives the same."""
+        """Add the rows of a shadow to the batch. Recipes are drawn as PennyLane draws them: the
+        same seed gives the same recipes."""
         recipes = np.random.RandomState(seed).randint(0, 3, size=(shots, wires))
         bases, basis, counts = np.unique(recipes, axis=0, return_inverse=True, return_counts=True)
         basis = basis.ravel()
@@ -56,7 +58,7 @@ class ShadowRun:
         return ShadowRun(recipes, basis, runs)
 
     def outcome(self, copy: int) -> NDArray[np.int8]:
-        """int8 [2, shots, wires]: bits and recipes."""
+        """Bits and recipes, int8 [2, shots, wires]."""
         shots, wires = self.recipes.shape
         bits = np.empty((shots, wires), np.int8)
         for number, (run, row) in enumerate(self.runs[copy]):

@@ -1,7 +1,7 @@
 """Sweeps of programs for a batch of tapes, sent in as few messages as their outputs allow.
 
 Tapes of one program and one number of shots are rows of one sweep; sweeps of one kind are one
-message. Invariant: all messages are sent before a result is waited for.
+message. Invariant: all messages are sent before the first wait for a result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from simenv.frontends.pennylane.measurements import Labels
 from simenv.frontends.pennylane.outcomes import OutcomeTable
 from simenv.frontends.pennylane.programs import TapeProgram
 
-SHARED_OBSERVABLES = 16  # sets of observables up to so many in all are computed by all tapes alike
+SHARED_OBSERVABLES = 16  # up to this total, one message computes all observables for all tapes
 
 COUNTS, MEMORY = ("counts",), ("memory",)
 PROBABILITIES, STATE = ("probabilities",), ("statevector",)
@@ -31,15 +31,15 @@ EXPECTATION, GRADIENT = ("expectation",), ("expectation", "gradient")
 
 @dataclass(eq=False)
 class Run:
-    """Rows of one sweep that a tape waits for; `results` come in their order. `places`: of the
-    tape's observables among those of the message."""
+    """Rows of one sweep that a tape waits for; `results` come in their order. `places`: index of
+    each of the tape's observables in the message."""
 
     observables: tuple[Labels, ...]
     results: Sequence[Result] = ()
     places: Sequence[int] = ()
 
     def table(self, row: int) -> OutcomeTable:
-        """The measured outcomes of a row."""
+        """Measured outcomes of a row."""
         result = self.results[row]
         if result.has("memory"):
             return OutcomeTable.of_memory(result.memory, result.registers[0][1])
@@ -47,7 +47,7 @@ class Run:
         return OutcomeTable.of(dict(entry), result.registers[0][1])
 
     def expectations(self, row: int) -> list[float]:
-        """The values of the tape's observables in a row."""
+        """Values of the tape's observables in a row."""
         entry = self.results[row].expectations
         return [entry[place] for place in self.places]
 
@@ -60,12 +60,12 @@ class _Sweep:
     runs: list[tuple[Run, int]] = field(default_factory=list)
 
     def work(self) -> tuple[Any, NDArray[np.float64]]:
-        """What the client submits."""
+        """Program and slot values for the client's submission."""
         return self.program.program, self.program.angles.slots(np.concatenate(self.rows))
 
 
 class SweepBatch:
-    """The sweeps of one batch of tapes."""
+    """Sweeps of one batch of tapes."""
 
     def __init__(self) -> None:
         self._sweeps: dict[tuple[Any, ...], _Sweep] = {}
@@ -80,7 +80,7 @@ class SweepBatch:
         shots: int | None = None,
         observables: tuple[Labels, ...] = (),
     ) -> Run:
-        """Rows of a sweep. `values`: float64 [rows, values of the tape]."""
+        """Add rows to a sweep. `values`: float64 [rows, values of the tape]."""
         width = program.program.num_qubits
         key = (outputs, width if observables else 0, observables, shots, program.key)
         sweep = self._sweeps.get(key)
@@ -99,8 +99,8 @@ class SweepBatch:
         *,
         apart: bool = False,
     ) -> None:
-        """Send all, then wait for all. `apart`: sweeps with observables go in messages of their
-        own, since their compilation may move them to other qubits of a device."""
+        """Send all sweeps, then wait for all. `apart`: each sweep with observables is a separate
+        message, since its compilation may choose other qubits of a device."""
         for (outputs, observables), sweeps in self._messages(apart):
             exact = outputs not in (COUNTS, MEMORY)
             asked: dict[str, Any] = dict(options)
@@ -114,7 +114,7 @@ class SweepBatch:
                     outputs=outputs,
                     **asked,
                 )
-            except BatchRefusedError as error:  # its items are sweeps, which nobody has seen
+            except BatchRefusedError as error:  # its items are sweeps, unknown to the caller
                 raise error.errors[0] from error
             self._sent.append((sweeps, tasks))
         for sweeps, tasks in self._sent:

@@ -1,7 +1,8 @@
-"""For applications that drive any fast QPM through DEFw: `import simenv.frontends.qfw.client`.
+"""Send lock for applications that drive a fast QPM through DEFw: `import
+simenv.frontends.qfw.client`.
 
-Importing it puts a lock around DEFw's sending in this process; without one an application hangs
-sooner or later, whatever the service does. Where DEFw is not up yet, call `install` once it is.
+The import puts a lock around DEFw's sending in this process; without it an application hangs sooner
+or later, whatever the service does. If DEFw is not up yet, call `install` once it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is taken from the DEFw this process runs in: its modules, by their bare names.
+"""Access to the DEFw that this process runs in: its modules, by their bare names.
 
-Invariant: nothing of DEFw is imported before it is asked for here, and no question is an error
-where there is no DEFw.
+Invariant: no module of DEFw is imported before a function here needs it, and a query is no error in
+a process without DEFw.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ENUMS = {1: "api_qpm", 2: "api_qpm_common"}
 
 
 def module(name: str) -> ModuleType | None:
-    """One of DEFw's; None where it is not there, or is still being imported."""
+    """Import a module of DEFw; None if it does not exist or is still being imported."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -26,7 +26,8 @@ def module(name: str) -> ModuleType | None:
 
 
 def loaded(name: str) -> ModuleType | None:
-    """One of DEFw's, where DEFw is up; nothing is imported before: it could not be finished."""
+    """Return a module of DEFw if it is loaded or DEFw is up; an earlier import could not be
+    finished."""
     result = sys.modules.get(name)
     if result is None and is_up():
         result = module(name)
@@ -34,14 +35,14 @@ def loaded(name: str) -> ModuleType | None:
 
 
 def is_up() -> bool:
-    """Has DEFw been imported to its end? While it loads services it has not."""
+    """Return whether the import of DEFw is complete. It is not while DEFw loads services."""
     defw = defw_module()
     return defw is not None and not getattr(defw.__spec__, "_initializing", False)
 
 
 def revision() -> int:
-    """Of the contract, as this DEFw speaks it: 2 where a service record takes properties, and
-    where there is no DEFw."""
+    """Revision of the contract that this DEFw uses: 2 if a service record takes properties, and in
+    a process without DEFw."""
     kind = getattr(module("defw_agent_info"), "DEFwServiceInfo", None)
     if kind is None:
         return 2
@@ -49,41 +50,41 @@ def revision() -> int:
 
 
 def defw_module() -> Any:
-    """The module `defw`, if this process has one; it is not imported, it may be half-built."""
+    """Module `defw` if this process has it; it is not imported and may be incomplete."""
     return sys.modules.get("defw")
 
 
 def directory() -> Any:
-    """The directory service, once there is one; None before, and while it is away."""
+    """Directory service; None while there is none."""
     return getattr(defw_module(), "dirsvc", None)
 
 
 def endpoint() -> Any:
-    """Where this process can be called."""
+    """Address of this process."""
     return defw_module().me.my_endpoint()
 
 
 def error(name: str, message: str) -> BaseException | None:
-    """An exception of DEFw's, which travels as it is; None where there is no DEFw."""
+    """Make an exception of DEFw's, which is sent as it is; None in a process without DEFw."""
     exceptions = module("defw_exception")
     kind = getattr(exceptions, name, None) or getattr(exceptions, "DEFwError", None)
     if kind is None:
         return None
     built: BaseException = kind(message)
     if hasattr(built, "stacktrace"):
-        built.stacktrace = ""  # DEFw notes the stack of whoever makes it, which is ours
+        built.stacktrace = ""  # DEFw records the stack of the code that makes it: simenv's
     return built
 
 
 def capability(types: int, capabilities: int) -> Any:
-    """Bits and their names, as DEFw compares them."""
+    """Bits and their names in DEFw's type."""
     return _taken("defw_agent_info", "Capability")(
         types, capabilities, capability_names(types, capabilities)
     )
 
 
 def service_info(record: ServiceRecord) -> Any:
-    """A record as `query` hands it to DEFw; the record itself where there is no DEFw."""
+    """Convert a record to DEFw's type; the record itself in a process without DEFw."""
     kind = getattr(module("defw_agent_info"), "DEFwServiceInfo", None)
     if kind is None:
         return record
@@ -96,19 +97,20 @@ def service_info(record: ServiceRecord) -> Any:
 
 
 def is_service_info(value: Any) -> bool:
-    """A service's own record, as DEFw hands it to `reserve` of a service."""
+    """Return whether a value is a service's own record, which DEFw passes to `reserve` of a
+    service."""
     kind = getattr(module("defw_agent_info"), "DEFwServiceInfo", None)
     return kind is not None and isinstance(value, kind)
 
 
 def peer(endpoint: Any) -> str:
-    """The name of the process behind an endpoint; "" where it has none."""
+    """Name of the process behind an endpoint; "" if it has none."""
     return str(getattr(endpoint, "remote_uuid", "") or "")
 
 
 def peers() -> set[str]:
-    """The processes DEFw has a connection to; empty where that cannot be said. Revision 1 alone:
-    later ones end what is asked of a peer that has gone by themselves."""
+    """Names of the processes that DEFw is connected to; empty if unknown. Needed in revision 1
+    alone: later revisions end calls to a lost peer themselves."""
     defw = defw_module()
     results: set[str] = set()
     for name in ("client_agents", "active_client_agents", "service_agents"):
@@ -120,8 +122,7 @@ def peers() -> set[str]:
 
 
 def give_up(gone: str) -> None:
-    """Nothing that was asked of this process is answered any more: who waits is told so now, not
-    at the RPC timeout."""
+    """End the calls that wait for answers of a lost process now, not at the RPC timeout."""
     thread = getattr(loaded("defw_workers"), "worker_thread", None)
     requests, lock = getattr(thread, "req_db", None), getattr(thread, "req_db_lock", None)
     if requests is None or lock is None:
@@ -133,17 +134,17 @@ def give_up(gone: str) -> None:
 
 
 def event_queue(endpoint: Any, class_id: str) -> Any:
-    """The proxy of a client's queue of events."""
+    """Proxy of a client's event queue."""
     return _taken("api_events", "BaseEventAPI")(class_id=class_id, target=endpoint)
 
 
 def event(evtype: Any, payload: Any) -> Any:
-    """What is put into it."""
+    """Make an event for a client's queue."""
     return _taken("api_events", "Event")(evtype, payload)
 
 
 def capability_names(types: int, capabilities: int) -> str:
-    """By DEFw's own functions, where it has them."""
+    """Names of the bits by DEFw's own functions, if it has them."""
     names = module(ENUMS[revision()])
     info = module("defw_agent_info")
     try:

@@ -1,4 +1,4 @@
-"""What QFw's launcher told this process: QFW_* variables, handed in as a mapping -> one value."""
+"""Settings of QFw's launcher for this process: reads QFW_* variables from a mapping. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ _YES, _NO = ("1", "true", "yes", "on", "y"), ("0", "false", "no", "off", "n")
 
 
 class Deployment(msgspec.Struct, frozen=True):
-    """A text that is "" was not given. `registers`: with DEFw's directory. `serves`: the process is
-    a service; QFw's launcher and applications load every service on the path and are none."""
+    """Settings of a deployment; "" means not given. `registers`: True if the QPM registers with
+    DEFw's directory. `serves`: True if the process is a service; QFw's launcher and applications
+    load every service on the path and are none."""
 
     service_id: str = ""
     device_id: str = ""
@@ -24,7 +25,7 @@ class Deployment(msgspec.Struct, frozen=True):
 
 
 def read(environ: Mapping[str, str]) -> Deployment:
-    """Nothing here is wrong: what cannot be used is passed over where it would be used."""
+    """Read the variables. Never raises: an invalid value is ignored where it would be used."""
     ready, site = environ.get("QFW_SERVICE_READY_FILE"), environ.get("QFW_SITE_CONFIG")
     return Deployment(
         service_id=environ.get("QFW_QPM_SERVICE_ID", ""),
@@ -38,8 +39,8 @@ def read(environ: Mapping[str, str]) -> Deployment:
 
 
 def _registers(environ: Mapping[str, str]) -> bool:
-    """As it is said; else not where clients come without a directory, and not where a QPM that runs
-    for long is told of no site's directory."""
+    """Return the explicit setting; else False if clients come without a directory, and False for a
+    long-running QPM without a site's directory."""
     said = environ.get("QFW_QPM_REGISTER_WITH_DIRSVC", "").strip().lower()
     if said in (*_YES, *_NO):
         return said in _YES

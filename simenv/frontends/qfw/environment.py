@@ -1,7 +1,8 @@
-"""The environment behind this process: one that is up, or a private one; reached once, kept.
+"""Connection of this process to an environment: one that is up, or a private one; made once and
+kept.
 
-Invariant: nothing here is waited for by a caller who does not ask to. A thread reaches it; until
-then `qpm` is None and `why` says why.
+Invariant: only a caller that asks for it waits. A thread connects; until then `qpm` is None and
+`why` states the reason.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ if TYPE_CHECKING:
     from simenv.client.qpm.runtime.completion_queues import CompletionRetention
 
 RETRY_S = 1.0
-STARTS = 5  # of a private environment; one that is up is looked for as long as it takes
-WORKERS = 2  # of a private environment
+STARTS = 5  # attempts for a private environment; attempts to reach a running one are not limited
+WORKERS = 2  # workers of a private environment
 log = logging.getLogger("simenv.qfw")
 
 
 class GivenUpError(ConfigError):
-    """It was tried often enough."""
+    """All attempts to start a private environment failed."""
 
 
 class Hub:
-    """Thread-safe."""
+    """Connection to the environment, made by a thread. Thread-safe."""
 
     def __init__(self, config: QPMConfig, site_config: Path | None = None) -> None:
-        self._told = config
+        self._config = config
         self._site_config = site_config
         self._lock = threading.Lock()
         self._begun = False
@@ -48,7 +49,7 @@ class Hub:
         self.why = "the environment is being looked for"
 
     def begin(self) -> None:
-        """Look for it, or start it, in a thread; idempotent."""
+        """Connect to the environment, or start it, in a thread; idempotent."""
         with self._lock:
             if self._begun or self._ended.is_set():
                 return
@@ -56,19 +57,19 @@ class Hub:
         threading.Thread(target=self._reach, name="simenv-qfw-hub", daemon=True).start()
 
     def wait(self, timeout_s: float) -> QPM:
-        """Once it is reached; NotReadyError after `timeout_s`."""
+        """Wait for the connection. Raises NotReadyError after `timeout_s`."""
         self._reached.wait(timeout_s)
         return self.now()
 
     def now(self) -> QPM:
-        """NotReadyError says why not."""
+        """Return the QPM. Raises NotReadyError with the reason if there is no connection yet."""
         result = self.qpm
         if result is None:
             raise NotReadyError(f"no environment yet: {self.why}", hint="ask again")
         return result
 
     def close(self) -> None:
-        """Let go of it; a private one ends."""
+        """Close the connection; a private environment ends."""
         self._ended.set()
         with self._lock:
             self.qpm, self.why = None, "the service ends"
@@ -101,15 +102,15 @@ class Hub:
             self._connect()
         client = self._client
         if client is not None:
-            qpm = _opened(client, self._told, self._site_config)
+            qpm = _opened(client, self._config, self._site_config)
             with self._lock:
                 if not self._ended.is_set():
                     self.qpm, self.why = qpm, ""
             self._reached.set()
 
     def _connect(self) -> None:
-        """Stays connected, and a private environment up, also where what is wanted of it is not
-        there yet."""
+        """Connect, and keep the connection or the private environment even if the wanted pool does
+        not exist yet."""
         with ExitStack() as stack:
             client = self._found(stack)
             with self._lock:
@@ -119,7 +120,7 @@ class Hub:
     def _found(self, stack: ExitStack) -> Client:
         import simenv
 
-        settings = self._told
+        settings = self._config
         if settings.private is not True:
             try:
                 client = stack.enter_context(
@@ -139,7 +140,8 @@ class Hub:
         return self._start(stack)
 
     def _start(self, stack: ExitStack) -> Client:
-        """A private one. A start that fails may succeed later; STARTS failures are final."""
+        """Start a private environment. A failed start may succeed later; STARTS failures are
+        final."""
         import simenv
 
         self._starts_left -= 1
@@ -155,7 +157,7 @@ class Hub:
 
 
 def _opened(client: Client, config: QPMConfig, site_config: Path | None) -> QPM:
-    """NotFoundError where there is no such pool (yet); ConfigError."""
+    """Make the QPM. Raises NotFoundError if the pool does not exist (yet), ConfigError."""
     return client.qpm_with(
         pool=config.pool or None,
         reservations="required" if config.reservations_required else "optional",
@@ -166,7 +168,7 @@ def _opened(client: Client, config: QPMConfig, site_config: Path | None) -> QPM:
 
 
 def _retention(site_config: Path | None) -> CompletionRetention | None:
-    """A site file that cannot be used is QFw's to complain about; here the log says so."""
+    """Read the site file. An invalid site file is QFw's to report; it is only logged here."""
     if site_config is None:
         return None
     from simenv.frontends.qfw.site_config import retention
@@ -179,7 +181,7 @@ def _retention(site_config: Path | None) -> CompletionRetention | None:
 
 
 def _load_reader() -> None:
-    """What reads circuits, before the first one that needs it comes."""
+    """Load the modules that parse circuits before the first circuit comes."""
     from simenv.transpiler import qiskit_runtime
 
     try:

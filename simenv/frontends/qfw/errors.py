@@ -1,4 +1,4 @@
-"""Errors as DEFw carries them: by class where the contract has one, else as DEFwError; never as a
+"""Conversion of errors for DEFw: by class if the contract has one, else DEFwError; never a
 traceback's text."""
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ log = logging.getLogger("simenv.qfw")
 
 
 def carried(call: Callable[P, R]) -> Callable[P, R]:
-    """A method whose errors are DEFw's, where there is a DEFw."""
+    """Wrap a method so that it raises DEFw's errors, if there is a DEFw."""
 
     @functools.wraps(call)
     def answered(*args: P.args, **named: P.kwargs) -> R:
         try:
             return call(*args, **named)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+        except Exception as error:  # noqa: BLE001 - any error is sent to the caller
             settings = error_of(error)
         try:
             raise settings
@@ -35,7 +35,7 @@ def carried(call: Callable[P, R]) -> Callable[P, R]:
 
 
 def error_of(error: Exception) -> BaseException:
-    """What is raised to a host instead of this."""
+    """Convert an error to the one that is raised to a host."""
     if isinstance(error, QPMError):
         name = error.defw_name
     elif isinstance(error, NoServiceError):
@@ -48,7 +48,7 @@ def error_of(error: Exception) -> BaseException:
 
 
 def text(error: Exception) -> str:
-    """One line: the message, the way out, the reason for programs."""
+    """Message, hint and reason of an error in one line."""
     if not isinstance(error, SimenvError):
         return f"{type(error).__name__}: {error}"
     message = error.message if not error.hint else f"{error.message} ({error.hint})"

@@ -1,7 +1,7 @@
-"""Clients' queues of events: where a completion is put.
+"""Event queues of clients, to which completions are put.
 
-Invariant: the same queue of the same client is one object as long as it is registered, however
-often that is asked for, so that it is one registration and no event comes twice.
+Invariant: the same queue of the same client is one object while it is registered, so that repeated
+registrations are one and no event comes twice.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from simenv.frontends.qfw import defw
 from simenv.qpm.envelopes import EventEnvelope
 from simenv.qpm.errors import ExecutionError
 
-MISSED = 3  # looks at which a client was not connected: then it has gone
+MISSED = 3  # checks in a row that find the client disconnected: then it has gone
 _PARTS = ("addr", "address", "listen_port", "pid", "name", "node_name", "hostname", "remote_uuid")
 _PLAIN = (str, bytes, bool, int, float, list, tuple, dict, set)
 
 
 class Ear:
-    """One client's queue; `put` returns when the client has it, and raises when it cannot."""
+    """Event queue of one client; `put` returns when the client has the event, and raises if it
+    cannot be delivered."""
 
     def __init__(self, endpoint: Any, class_id: str) -> None:
         self._queue = defw.event_queue(endpoint, class_id)
@@ -31,7 +32,8 @@ class Ear:
         self._queue.put(defw.event(event.evtype, event.payload))
 
     def is_gone(self, peers: set[str]) -> bool:
-        """Has its client been missing here in several looks? DEFw's list may be half-built."""
+        """Return whether the client was missing in MISSED checks in a row: DEFw's list may be
+        incomplete at times."""
         if not self.peer or not peers or self.peer in peers:
             self._missed = 0
         else:
@@ -39,20 +41,21 @@ class Ear:
         return self._missed >= MISSED
 
     def forsake(self) -> None:
-        """Where its client has gone: `put` ends, and raises."""
+        """Make a waiting `put` raise if its client has gone."""
         if self.peer and self.is_gone(defw.peers()):
             defw.give_up(self.peer)
 
 
 class Ears:
-    """Thread-safe. Those that somebody holds."""
+    """Event queues that are referenced elsewhere. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: WeakValueDictionary[tuple[str, ...], Ear] = WeakValueDictionary()
 
     def of(self, endpoint: Any, class_id: Any) -> Ear:
-        """ExecutionError where this is no endpoint, or no name of a queue."""
+        """Return the queue's object. Raises ExecutionError if the arguments are no endpoint or no
+        queue name."""
         if endpoint is None or isinstance(endpoint, _PLAIN):
             raise ExecutionError(
                 f"ep is of type {type(endpoint).__name__}", hint="the endpoint of a client"
@@ -64,6 +67,6 @@ class Ears:
         name = (class_id, *(str(getattr(endpoint, part, "")) for part in _PARTS))
         with self._lock:
             result = self._known.get(name)
-        built = Ear(endpoint, class_id) if result is None else result  # it may reach for the client
+        built = Ear(endpoint, class_id) if result is None else result  # may connect to the client
         with self._lock:
             return self._known.setdefault(name, built)

@@ -1,7 +1,7 @@
-"""simenv inside an installed QFw: what is linked and written there, all of it found again by name.
+"""Installation of simenv into a QFw: links and files with fixed names, so that they can be removed.
 
 QFw's activation sets `DEFW_EXTERNAL_SERVICES_PATH` to its own services, and its launcher activates
-anew in a fresh shell on each node: so the service folder is linked beside QFw's own, and the
+anew in a fresh shell on each node: so the service folder is linked next to QFw's own, and the
 variables of simenv are in a file that the activation sources.
 """
 
@@ -22,7 +22,7 @@ from simenv.frontends.qfw import SERVICES
 
 MODULE = "svc_simenv_qpm"
 VARIABLES = "qfw_simenv_env.sh"
-SOURCED = "qfw_set_envvars.sh"  # by what QFw's configurator writes as qfw_activate
+SOURCED = "qfw_set_envvars.sh"  # sourced by qfw_activate, which QFw's configurator writes
 SERVICES_FILE = "qfw_services_simenv.yaml"
 MARK = "# simenv qfw install"
 _YAML = """\
@@ -40,7 +40,7 @@ services:
 
 
 class QfwLayout(msgspec.Struct, frozen=True):
-    """Where things are in a QFw."""
+    """Paths of a QFw."""
 
     root: Path
 
@@ -62,7 +62,7 @@ class QfwLayout(msgspec.Struct, frozen=True):
 
 
 def layout(root: Path) -> QfwLayout:
-    """ConfigError where this is no QFw of revision 1."""
+    """Paths below `root`. Raises ConfigError if it is no QFw of revision 1."""
     result = QfwLayout(root.expanduser().absolute())
     needed = ("services", "service-apis/api_qpm", "setup", f"environment/{SOURCED}")
     missing = [name for name in needed if not (result.root / name).exists()]
@@ -75,8 +75,8 @@ def layout(root: Path) -> QfwLayout:
 
 
 def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
-    """Link the service folder, write the variables `exports` and the services file, and have the
-    activation source the variables. Idempotent; returns what there is now."""
+    """Link the service folder, write the variables `exports` and the services file, and make the
+    activation source the variables. Idempotent; returns the installed paths."""
     places = layout(root)
     if is_editable():
         raise ConfigError(
@@ -95,7 +95,7 @@ def install(root: Path, exports: Mapping[str, str]) -> list[Path]:
 
 
 def uninstall(root: Path) -> list[Path]:
-    """Take out what `install` made; returns what is gone."""
+    """Remove the links and files of `install`; returns the removed paths."""
     places = layout(root)
     gone = []
     for path in (places.link, places.variables, places.services_file):
@@ -114,17 +114,18 @@ def uninstall(root: Path) -> list[Path]:
 
 
 def is_sourced(places: QfwLayout) -> bool:
-    """Does the activation read the variables?"""
+    """Return whether the activation reads the variables."""
     return MARK in places.sourced.read_text(encoding="utf-8")
 
 
 def package() -> Path:
-    """Where simenv is imported from here."""
+    """Folder from which simenv is imported."""
     return Path(simenv.__file__).parents[1]
 
 
 def is_editable() -> bool:
-    """From a checkout: DEFw looks into site-packages alone, and reads no .pth files there."""
+    """Return whether simenv runs from a checkout: DEFw searches site-packages alone, and reads no
+    .pth files there."""
     homes = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     return package().resolve() not in homes
 

@@ -1,6 +1,6 @@
-"""The one QPM of this process, and what DEFw calls when it loads the package and lets go of it.
+"""QPM of this process, and the functions that DEFw calls when it loads and ends the package.
 
-Invariant: nothing is made before `initialize` or the first QPM that is to start; `initialize`
+Invariant: no connection is made before `initialize` or the first QPM that is to start; `initialize`
 returns at once.
 """
 
@@ -26,7 +26,7 @@ log = logging.getLogger("simenv.qfw")
 
 
 class Plugin:
-    """Thread-safe. `revision`: of the contract."""
+    """QPM of one process. Thread-safe. `revision`: of the contract."""
 
     def __init__(self, environ: Mapping[str, str], revision: int) -> None:
         self.revision = revision
@@ -59,7 +59,7 @@ class Plugin:
         return self.revision == 2 and self.deployed.registers
 
     def initialize(self, kind: type) -> None:
-        """In a thread, a moment later: DEFw is still being loaded. Nothing where the process is no
+        """Start in a thread, because DEFw is still being loaded; no effect in a process that is no
         service."""
         self._kind = kind
         if not self.deployed.serves:
@@ -67,24 +67,24 @@ class Plugin:
         threading.Thread(target=self._begin, name="simenv-qfw", daemon=True).start()
 
     def begin(self) -> None:
-        """A QPM is wanted; idempotent. QPMError where a variable cannot be used."""
+        """Start to connect; idempotent. Raises QPMError if a variable is invalid."""
         send_lock.install()
         self._begin_hub()
 
     def close(self) -> None:
-        """Out of the directory; let go of the environment."""
+        """Leave the directory and close the connection."""
         self._ended.set()
         self.registration.leave()
         self.hub.close()
 
     def record(self, kind: type) -> ServiceRecord:
-        """What `query` of this class answers, also before the environment is reached."""
+        """Service record of this class, also before the connection."""
         return service_record.completed(
             self._known(), kind, self.settings, self.deployed, self.revision
         )
 
     def is_registered(self) -> bool:
-        """It is where clients look for it, or is not to be there."""
+        """Return whether the QPM is in the directory, or must not be there."""
         return not self.registers or self.registration.done
 
     def _begin(self) -> None:
@@ -102,7 +102,7 @@ class Plugin:
             log.exception("the QPM cannot be begun")
 
     def _say_ready(self) -> None:
-        """Once the environment is reached, however long that takes."""
+        """Write the ready file once the environment is connected, however long that takes."""
         while not self._ended.is_set():
             try:
                 self.hub.wait(REACH_S)
@@ -127,10 +127,10 @@ class Plugin:
             return None
         record = self.record(self._kind)
         width = (record.properties or {}).get("num_qubits", 0)
-        return record if width else None  # a machine that has not said yet what it is
+        return record if width else None  # None: a machine whose description has not arrived
 
     def _known(self) -> ServiceRecord | None:
-        """What the environment says of itself now, or said when it was last heard."""
+        """Service record from the environment; the last one if the environment does not answer."""
         qpm = self.hub.qpm
         if qpm is not None:
             try:
@@ -145,7 +145,7 @@ _plugin: Plugin | None = None
 
 
 def the_plugin() -> Plugin:
-    """Of this process; made when it is first needed."""
+    """Plugin of this process; made at the first call."""
     global _plugin
     with _making:
         if _plugin is None:
@@ -154,10 +154,10 @@ def the_plugin() -> Plugin:
 
 
 def initialize(kind: type) -> None:
-    """DEFw has imported the package that offers this class."""
+    """Start the plugin; DEFw calls it after the import of the package."""
     the_plugin().initialize(kind)
 
 
 def uninitialize() -> None:
-    """DEFw ends in good order."""
+    """End the plugin; DEFw calls it at an orderly exit."""
     the_plugin().close()

@@ -1,7 +1,7 @@
-"""This QPM in the directory of revision 2: put there by a thread, and again when the directory has
-gone and come back.
+"""Registration in the directory of revision 2, by a thread, repeated after a restart of the
+directory.
 
-Invariant: a directory that refuses or raises costs nothing but a line in the log and another try.
+Invariant: a directory that refuses or raises costs only a log entry and another attempt.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from simenv.files import replacing
 from simenv.frontends.qfw import defw, send_lock, service_record
 from simenv.qpm.service import ServiceRecord
 
-LOOK_S = 0.2  # DEFw tells nobody that its directory is there
+LOOK_S = 0.2  # DEFw does not announce its directory
 RETRY_S = 2.0
 log = logging.getLogger("simenv.qfw")
 
 
 class DirectoryRegistration:
-    """`record`: waits until there is something to register; None: not yet."""
+    """Registration of this QPM. `record`: waits until there is a record; None: not yet."""
 
     def __init__(self, record: Callable[[], ServiceRecord | None], ready_file: Path | None) -> None:
         self._record = record
         self._ready_file = ready_file
         self._ended = threading.Event()
         self._lock = threading.Lock()  # held while the next two change
-        self._known_to: Any = None  # the directory that has us
-        self._records: list[dict[str, Any]] = []  # what it made of it
-        self.done = False  # it was there once
+        self._known_to: Any = None  # directory with this registration
+        self._records: list[dict[str, Any]] = []  # the directory's records
+        self.done = False  # True after the first registration
 
     def serve(self) -> None:
-        """Until `leave`."""
+        """Register, and register again in a new directory, until `leave`."""
         wait_s = LOOK_S
         while not self._ended.wait(wait_s):
             directory = defw.directory()
@@ -46,7 +46,7 @@ class DirectoryRegistration:
                 wait_s = LOOK_S if self._register(directory) else RETRY_S
 
     def leave(self) -> None:
-        """Out of the directory, where it has a way to; idempotent."""
+        """Remove the registration, if the directory can do that; idempotent."""
         self._ended.set()
         with self._lock:
             directory, self._known_to = self._known_to, None
@@ -55,7 +55,7 @@ class DirectoryRegistration:
             named = {name: record.get(name) for name in ("service_id", "runtime_id", "generation")}
             try:
                 directory.deregister_service(**named)
-            except Exception as error:  # noqa: BLE001 - it may have gone itself
+            except Exception as error:  # noqa: BLE001 - the directory may have ended
                 log.info("the directory does not take us out: %s", error)
 
     def _register(self, directory: Any) -> bool:
@@ -64,10 +64,10 @@ class DirectoryRegistration:
             return True  # looked for again soon
         bit_names = defw.capability_names(record.qpm_type, record.qpm_capabilities)
         settings = service_record.context(record, bit_names)
-        send_lock.install()  # from now on others send too
+        send_lock.install()  # other threads may send from now on
         try:
             answer = directory.register_service(defw.endpoint(), context=settings)
-        except Exception as error:  # noqa: BLE001 - a stranger's: refused, away, or of another kind
+        except Exception as error:  # noqa: BLE001 - a foreign directory may raise anything
             log.warning("the directory does not take %s: %s", settings["service_id"], error)
             return False
         records = [
@@ -77,7 +77,7 @@ class DirectoryRegistration:
         ]
         with self._lock:
             self._known_to, self._records = directory, records
-        if self._ended.is_set():  # `leave` came meanwhile, and found nothing to take out
+        if self._ended.is_set():  # `leave` ran meanwhile, before there was a registration to remove
             self.leave()
             return True
         self.done = True

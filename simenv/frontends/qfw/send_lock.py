@@ -1,8 +1,10 @@
-"""One message at a time to each peer: a lock around the two functions by which DEFw sends.
+"""Send lock: one message at a time to each peer, by a lock around the two functions by which DEFw
+sends.
 
-A message of DEFw's is two writes, and any thread may send. Two at once to one peer mix their bytes
-up, and both sides wait for ever. The locks are needed in every process that sends: a service and
-its clients. Each peer has its own, so that one who does not read holds up nobody else.
+A message of DEFw's is two writes, and any thread may send. Two concurrent messages to one peer mix
+their bytes, and both sides wait for ever. The locks are needed in every process that sends: a
+service and its clients. Each peer has its own lock, so that a peer that does not read delays no
+other.
 """
 
 from __future__ import annotations
@@ -17,20 +19,21 @@ from weakref import WeakValueDictionary
 from simenv.frontends.qfw import defw
 
 SENDERS = ("defw_send_req", "defw_send_rsp")
-MARK = "simenv_send_lock"  # of the module that has the locks already
+MARK = "simenv_send_lock"  # attribute of a module with the locks
 
 _installing = threading.Lock()
 
 
 class Locks:
-    """By peer, as long as somebody sends to it."""
+    """Locks by peer, kept while they are in use."""
 
     def __init__(self) -> None:
         self._looking = threading.Lock()
         self._known: WeakValueDictionary[str, _PeerLock] = WeakValueDictionary()
 
     def of(self, args: tuple[Any, ...]) -> _PeerLock:
-        """`args`: a sender's arguments, of which the first says to whom; "": to all alike."""
+        """Lock of a peer. `args`: a sender's arguments, of which the first names the peer; calls
+        without arguments share one lock."""
         peer = str(args[0]) if args else ""
         with self._looking:
             result = self._known.get(peer)
@@ -40,14 +43,14 @@ class Locks:
 
 
 class _PeerLock:
-    """A lock that can be referred to weakly."""
+    """Lock that supports weak references."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
 
 
 def install() -> bool:
-    """Put them there, once a process; False where DEFw is not up, or has not these functions."""
+    """Install the locks, once a process; False if DEFw is not up, or lacks these functions."""
     workers = defw.loaded("defw_workers")
     if workers is None or not all(callable(getattr(workers, name, None)) for name in SENDERS):
         return False

@@ -1,7 +1,7 @@
-"""The class DEFw offers, in the shape of either revision: each method a call of the QPM's own.
+"""Service class for DEFw in either revision: each method calls the QPM's own.
 
-Invariant: constructing it with `start=False` does nothing at all; a call never waits for an
-environment that is not reached yet, but for a registration of events.
+Invariant: the constructor with `start=False` has no effect; only a registration of events waits for
+the connection to the environment.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ Plain = dict[str, Any]
 
 
 def base() -> type:
-    """The class of the revision this DEFw speaks."""
+    """Class of the revision that this DEFw uses."""
     return Single if defw.revision() == 1 else Bound
 
 
 def instance_mode() -> str:
-    """How many objects of it DEFw makes: in revision 1 one for each client connection, in revision
+    """Number of objects that DEFw makes: in revision 1 one for each client connection, in revision
     2 one, which all bindings share."""
     return "per_connection" if defw.revision() == 1 else "singleton"
 
 
 def forwarding(*protocols: type) -> Callable[[T], T]:
-    """Give a class every method of these Protocols that it has not itself."""
+    """Decorator that adds every method of these Protocols that the class lacks."""
 
     def registered(kind: T) -> T:
         for protocol in protocols:
@@ -67,7 +67,7 @@ def _forward(name: str, wanted: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Served:
-    """What both revisions have. `start`: False for a look at its record."""
+    """Common part of both revisions. `start`: False to read the service record only."""
 
     @carried
     def __init__(self, *_: Any, start: bool = True, **__: Any) -> None:
@@ -76,7 +76,7 @@ class Served:
 
     @carried
     def query(self) -> Any:
-        """The service record, of DEFw's class."""
+        """Service record in DEFw's class."""
         return defw.service_info(plugin.the_plugin().record(type(self)))
 
     def _qpm(self) -> Any:
@@ -85,7 +85,7 @@ class Served:
 
 @forwarding(bindings.SingleClass)
 class Single(Served):
-    """Revision 1: one for each client connection, with a session of its own."""
+    """Class of revision 1: one object for each client connection, with its own session."""
 
     @carried
     def __init__(self, *_: Any, start: bool = True, **__: Any) -> None:
@@ -103,18 +103,18 @@ class Single(Served):
         return self._session
 
     def reserve(self, svc: Any, client_ep: Any, *args: Any, **kwargs: Any) -> None:
-        """A client has come; nothing is set aside for it."""
+        """Accept a client; no capacity is set aside for it."""
 
     def release(self, services: Any = None) -> None:
-        """A client has gone; what it asked for goes on."""
+        """End a client's use; its circuits go on."""
 
     def shutdown(self) -> None:
-        """This client leaves: its queue and registration end. The pool and all others stay."""
+        """End this client's queue and registration; the pool and other clients are not affected."""
         if self._session is not None:
             self._session.close()
 
     def test(self) -> str:
-        """Answers, also while there is no environment: DEFw ends a QPM that does not."""
+        """Return a text, also without an environment: DEFw ends a QPM that does not answer."""
         try:
             return str(self._qpm().test())
         except NotReadyError as error:
@@ -122,7 +122,7 @@ class Single(Served):
 
     @carried
     def register_event_notification(self, ep: Any, evtype: Any, class_id: Any) -> None:
-        """Records are put there and not queued from now on."""
+        """Register the queue to which later records are put in place of the completion queue."""
         mine = plugin.the_plugin()
         ear = mine.ears.of(ep, class_id)
         self._mine().register(ear, evtype, class_id, REACH_S)
@@ -134,24 +134,24 @@ class Single(Served):
     management.Admission, management.AdmissionPolicyProtocol, management.SchedulerProtocol,
 )  # fmt: skip
 class Bound(Served):
-    """Revision 2: all bindings, one object."""
+    """Class of revision 2: all bindings in one object."""
 
     def _qpm(self) -> Any:
         return plugin.the_plugin().hub.now()
 
     @carried
     def is_ready(self, token: str | None = None) -> Plain:
-        """The status; `ready` once it is in the directory too."""
+        """Service status; `ready` is True only after the registration in the directory."""
         return self._status(token)
 
     @carried
     def get_service_status(self, token: str | None = None) -> Plain:
-        """As `is_ready`."""
+        """Service status, as `is_ready`."""
         return self._status(token)
 
     @carried
     def test(self, token: str | None = None) -> Plain:
-        """Does a call get through? Submits nothing."""
+        """Check that calls arrive and whether the QPM is ready; no circuit is submitted."""
         if plugin.the_plugin().hub.qpm is None:
             return plain(SelfTest("not-ready", True, _unreached()))
         result: Plain = self._qpm().test(token)
@@ -167,10 +167,10 @@ class Bound(Served):
         reservation_id: int | None = None,
         filters: Plain | None = None,
     ) -> Plain:
-        """Completions that fit are put there, and queued too."""
+        """Register the queue to which matching completions are put; they are queued as well."""
         mine = plugin.the_plugin()
         qpm = mine.hub.wait(REACH_S)
-        qpm.get_service_status(token)  # nothing is built for a caller who may not come in
+        qpm.get_service_status(token)  # checks the token before any object is made
         ear = mine.ears.of(ep, class_id)
         result: Plain = qpm.register_event_notification(
             ear, evtype, class_id, token, reservation_id, filters
@@ -179,7 +179,8 @@ class Bound(Served):
 
     @carried
     def reserve(self, token: Any = None, request: Plain | None = None) -> Plain | None:
-        """A reservation; DEFw's own call of that name, for the service as a whole, is none."""
+        """Decide on a reservation. DEFw's own call of that name, for the service as a whole, has no
+        effect."""
         if defw.is_service_info(token):
             return None
         kwargs = service_record.own_words({"request": request}, plugin.the_plugin().deployed)
@@ -190,7 +191,7 @@ class Bound(Served):
     def release(
         self, token: Any = None, reservation_id: int | None = None, reason: str | None = None
     ) -> Plain | None:
-        """Of a reservation; of the service as a whole, nothing is to be done."""
+        """Release a reservation; no effect for the service as a whole."""
         if token is not None and not isinstance(token, str) and reservation_id is None:
             return None
         result: Plain = self._qpm().release(token, reservation_id, reason)
@@ -204,7 +205,7 @@ class Bound(Served):
         timeout_s: float | None = None,
         reason: str | None = None,
     ) -> Plain:
-        """This QPM takes nothing new, and leaves the directory; the environment stays."""
+        """Accept no more circuits and leave the directory; the environment stays."""
         result: Plain = self._qpm().shutdown(token, mode, timeout_s, reason)
         plugin.the_plugin().registration.leave()
         return result

@@ -1,4 +1,4 @@
-"""Under which names and with which bits this QPM is found: a service record, completed."""
+"""Service record under which hosts find this QPM: names and bits."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ UNREACHED = "an environment that is not reached yet"
 def completed(
     answer: ServiceRecord | None, kind: type, config: QPMConfig, deployed: Deployment, revision: int
 ) -> ServiceRecord:
-    """The record of the class that DEFw loaded. `answer`: what the environment says of itself; None
-    before it is reached: then no width and no shots are promised."""
+    """Complete the record for the class that DEFw loaded. `answer`: the environment's record; None
+    before the connection: the record then has no width and no shots."""
     record = answer or _unreached()
     record = msgspec.structs.replace(
         record,
@@ -48,7 +48,7 @@ def completed(
 
 
 def context(record: ServiceRecord, bit_names: str) -> dict[str, Any]:
-    """What a directory is told. `bit_names`: the bits, by their names."""
+    """Entry of the QPM in a directory. `bit_names`: the bits, by their names."""
     properties = record.properties or {}
     copied = ("service_id", "service_type", "api_bindings", "selector")
     return {
@@ -66,8 +66,8 @@ def context(record: ServiceRecord, bit_names: str) -> dict[str, Any]:
 
 
 def _types(record: ServiceRecord, config: QPMConfig, revision: int) -> int:
-    """What is said; else what stands behind it, and in revision 1 each simulator by name that it
-    can stand in for."""
+    """Configured type bits; else the environment's, and in revision 1 each named simulator that it
+    can replace."""
     if revision != 1:
         return config.types & COMMON_TYPES or record.qpm_type
     if config.types or not record.qpm_type & QPMType.SIMULATOR:
@@ -78,7 +78,7 @@ def _types(record: ServiceRecord, config: QPMConfig, revision: int) -> int:
 
 
 def _described(record: ServiceRecord, answer: ServiceRecord | None) -> str:
-    """Which pools answer for which simulator by name."""
+    """Description with the pools that replace each named simulator."""
     properties = (answer.properties if answer is not None else None) or {}
     pools = properties.get("controller", {}).get("pools", {})
     parts = [record.service_description]
@@ -128,7 +128,7 @@ def _properties(
 
 
 def own_words(arguments: dict[str, Any], deployed: Deployment) -> dict[str, Any]:
-    """A call's arguments, where the names a deployment gave this QPM stand for what it serves."""
+    """Arguments of a call, in which the deployment's names of this QPM are replaced by None."""
     names = {deployed.device_id, deployed.target_id} - {""}
     if not names:
         return arguments

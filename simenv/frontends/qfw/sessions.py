@@ -1,9 +1,9 @@
-"""What each client connection of revision 1 has: a queue, a registration and circuits of its own.
+"""Sessions of client connections of revision 1, each with its own queue, registration and circuits.
 
-Invariant: a session starts no thread, and ends with the object DEFw made for the connection, when
-its client says that it leaves, or when its client's process is seen to have gone: DEFw itself keeps
-the object of a process that simply ended. Of a client that has no event queue nobody can
-say whether it has gone: its session ends once it is idle and empty.
+Invariant: a session starts no thread. It ends with the object that DEFw made for the connection,
+when its client says that it leaves, or when its client's process is found to have gone: DEFw itself
+keeps the object of a process that simply ended. The end of a client without an event queue cannot
+be detected: its session ends once it is idle and empty.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from simenv.frontends.qfw.event_endpoints import Ear
 
 SWEEP_S = 5.0
-IDLE_S = 3_600.0  # without a call; as long as unread completions are kept
+IDLE_S = 3_600.0  # without a call; the retention time of unread completions
 
 
 class QfwSession:
-    """Thread-safe."""
+    """Session of one client connection. Thread-safe."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._lock = threading.Lock()
         self._qpm: SingleQPM | None = None
         self._used_s = monotonic()
-        self.ear: Ear | None = None  # where its events go
+        self.ear: Ear | None = None  # queue of its events
 
     def qpm(self, timeout_s: float = 0.0) -> SingleQPM:
-        """NotReadyError where the environment is not reached after `timeout_s`."""
+        """QPM of this session. Raises NotReadyError without a connection after `timeout_s`."""
         result = self._hub.wait(timeout_s)
         with self._lock:
             self._used_s = monotonic()
@@ -44,20 +44,21 @@ class QfwSession:
             return self._qpm
 
     def register(self, ear: Ear, evtype: Any, class_id: str, timeout_s: float) -> None:
-        """Its events go there from now on."""
+        """Register the client's event queue."""
         self.qpm(timeout_s).register_event_notification(ear, evtype, class_id)
         self.ear = ear
 
     def close(self) -> None:
-        """Nothing is kept for it any more; a later call begins anew."""
+        """End the session's queue and registration; a later call starts a new one."""
         with self._lock:
             qpm, self._qpm, self.ear = self._qpm, None, None
         if qpm is not None:
             qpm.shutdown()
 
     def expire(self) -> None:
-        """End it if it has no event queue, was not used for IDLE_S, and keeps nothing that its
-        client could still read, or be told the loss of. A later call begins anew."""
+        """End the session if it has no event queue, was not used for IDLE_S, and keeps no
+        completion and no record of an eviction that its client could still read. A later call
+        starts a new one."""
         with self._lock:
             idle = self.ear is None and monotonic() - self._used_s >= IDLE_S
             if self._qpm is None or not idle or not self._qpm.expire():
@@ -67,7 +68,7 @@ class QfwSession:
 
 
 class Sessions:
-    """Thread-safe. All of a process."""
+    """Sessions of this process. Thread-safe."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -76,7 +77,7 @@ class Sessions:
         self._swept_s = -SWEEP_S
 
     def open(self) -> QfwSession:
-        """One more client."""
+        """Open a session for a further client."""
         self.sweep()
         built = QfwSession(self._hub)
         with self._lock:
@@ -84,8 +85,8 @@ class Sessions:
         return built
 
     def sweep(self) -> None:
-        """Close those whose client has gone, and those that have long been idle; looks every
-        SWEEP_S at most."""
+        """Close sessions of clients that have gone, and sessions that have long been idle; runs
+        every SWEEP_S at most."""
         with self._lock:
             if monotonic() - self._swept_s < SWEEP_S:
                 return

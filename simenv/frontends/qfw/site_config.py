@@ -1,4 +1,4 @@
-"""QFw's site file: what it says of unread completions. All else in it is for others."""
+"""Reader of QFw's site file: the retention of unread completions. Other sections are ignored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simenv.errors import ConfigError
 PLACE = ("qpm", "completion-queues", "retention")
 _MOST_BYTES = 2**20
 _MOST = 2**53
-_KEYS = {  # to our field, and the least value
+_KEYS = {  # field of CompletionRetention, and the least value
     "completion-ttl-seconds": ("age_s", 0),
     "terminal-reservation-retention-seconds": ("closed_s", 0),
     "max-records-per-reservation": ("count", 1),
@@ -25,7 +25,7 @@ log = logging.getLogger("simenv.qfw")
 
 
 def retention(path: Path) -> CompletionRetention:
-    """What the file says; the contract's own where it says nothing. ConfigError."""
+    """Retention in the file; the contract's defaults for missing values. Raises ConfigError."""
     result = _section(_read(path), path)
     settings: dict[str, int] = {}
     for key, value in result.items():
@@ -52,7 +52,7 @@ def _read(path: Path) -> Any:
             text = file.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise ConfigError(f"{path} is larger than {_MOST_BYTES} bytes")
-        return yaml.safe_load(text)  # plain values alone
+        return yaml.safe_load(text)  # builds plain values only
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -61,7 +61,7 @@ def _read(path: Path) -> Any:
 
 
 def _section(section: Any, path: Path) -> dict[Any, Any]:
-    """The table at PLACE; empty where there is none."""
+    """Table at PLACE; empty if there is none."""
     for number, name in enumerate(PLACE):
         if section is None:
             return {}

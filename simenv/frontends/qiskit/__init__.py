@@ -1,6 +1,6 @@
 """Qiskit's interfaces over an environment: BackendV2, its jobs, SamplerV2, EstimatorV2, sessions.
 
-Importing this imports qiskit. Circuits are packed and compiled in this process; shots, noise and
+The import loads qiskit. Circuits are packed and compiled in this process; shots, noise and
 expectation values are computed by the environment's workers.
 """
 

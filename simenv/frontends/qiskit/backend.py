@@ -34,13 +34,13 @@ IDEAL_NAME = "simenv"
 
 
 class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
-    """Circuits run as tasks of an environment. Thread-safe, as its client is.
+    """Runs circuits as tasks of an environment. Thread-safe, as its client is.
 
     Options of `run`, with their defaults: `shots` (1024), `seed` (None: one is drawn; also as
     `seed_simulator`), `memory` (False), `noise` ("on"; see `Client.submit`), `precision`
-    ("double"), `compile` ("auto": what does not fit the device is compiled, once a structure),
-    `priority` (0; higher goes first), `run_timeout_s` (None; seconds after which a circuit ends as
-    expired).
+    ("double"), `compile` ("auto": a circuit that does not fit the device is compiled, once a
+    structure), `priority` (0; higher runs first), `run_timeout_s` (None; seconds after which a
+    circuit ends as expired).
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         device: str | None = None,
         env: Client | None = None,
         *,
-        type: str | None = None,  # noqa: A002 - the name that QFw's backend has
+        type: str | None = None,  # noqa: A002 - named as in QFw's backend
         capability: str | None = None,
         pool: str | None = None,
         engine: str | None = None,
         **options: Any,
     ) -> None:
-        """`device`: an emulated one by name, or the pool of a device; None: an ideal one.
-        `env`: None: `simenv.connect()`, closed by `close`. `type`: simulator, emulator or
-        hardware; `capability`: a method of simulation, such as "statevector"; `pool`: run there
-        alone; `engine`: one by name. `options`: defaults of `run`.
+        """Choose a device or pool. `device`: an emulated device by name, or the pool of a device;
+        None: an ideal one. `env`: None: `simenv.connect()`, closed by `close`. `type`: simulator,
+        emulator or hardware; `capability`: a method of simulation, such as "statevector"; `pool`:
+        the only pool; `engine`: an engine by name. `options`: defaults of `run`.
 
         Raises NoServiceError without an environment, NotFoundError for an unknown device,
-        QiskitBackendNotFoundError where there is no pool of that type, ValueError for other words
-        than there are, AttributeError for an option that `run` has not.
+        QiskitBackendNotFoundError if there is no pool of that type, ValueError for an unknown type
+        or capability, AttributeError for an unknown option.
         """
         choice = selected(type, capability)
         self._own = env is None
@@ -69,7 +69,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         self._device, self._pool, self._kind = device, pool, choice.kind
         self._engine = engine or choice.engine
         self._reservation: Reservation | None = None
-        self._unfinished: list[Task] = []  # under the reservation; copies share it, and its lock
+        self._unfinished: list[Task] = []  # under the reservation; copies share it and its lock
         self._submitting: list[
             BasePrimitiveJob[Any, Any]
         ] = []  # jobs that submit in threads of their own
@@ -99,7 +99,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         )
 
     def _described(self) -> DeviceInfo:
-        """The device, or the pool, that circuits go to."""
+        """Description of the device or pool that runs the circuits."""
         if self._device is not None:
             if self._device not in self._client.pools():
                 return self._client.device(self._device)
@@ -118,17 +118,18 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     @property
     def client(self) -> Client:
-        """The environment's client."""
+        """Client of the environment."""
         return self._client
 
     @property
     def info(self) -> DeviceInfo:
-        """The device or pool, as it was described when this backend was made."""
+        """Description of the device or pool at the time when this backend was made."""
         return self._info
 
     @property
     def target(self) -> Target:
-        """Gates, couplings, durations in seconds and errors; of an ideal pool any width."""
+        """Target with gates, couplings, durations in seconds and errors; of an ideal pool any
+        width."""
         if self._target is None:
             ideal = self._info.kind is DeviceKind.IDEAL
             self._target = ideal_target(self._info) if ideal else device_target(self._info)
@@ -136,39 +137,40 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     @property
     def num_qubits(self) -> int:
-        """Qubits of the device; of an ideal pool, whose Target has no limit, as many as a program
-        can have."""
+        """Qubits of the device; of an ideal pool, whose Target has no limit, the largest number of
+        qubits of a program."""
         return self.target.num_qubits or MAX_QUBITS
 
     @property
     def is_emulated(self) -> bool:
-        """Has it the noise of a device?"""
+        """True if circuits run with the noise of a device."""
         return self._info.kind is not DeviceKind.IDEAL
 
     @property
     def simulator(self) -> bool:
-        """As other backends say it: are circuits free of a device's gates and couplings?"""
+        """True if circuits are not bound to a device's gates and couplings, as in other
+        backends."""
         return not self.is_emulated
 
     @property
     def max_circuits(self) -> None:
-        """No limit: a long list is sent in several messages."""
+        """None: no limit, because a long list is sent in several messages."""
         return None
 
     @property
     def pool(self) -> str | None:
-        """The pool that all circuits run on; None: any."""
+        """Pool of all circuits; None: any."""
         return self._pool
 
     def reserved(self, reservation: Reservation) -> SimenvBackend:
-        """The same backend, whose circuits run under a reservation."""
+        """Copy of the backend whose circuits run under a reservation."""
         built = self.__copy__()
         built._reservation = reservation
         built._unfinished, built._submitting, built._lock = [], [], threading.Lock()
         return built
 
     def __copy__(self) -> SimenvBackend:
-        """A backend with options of its own, over the same connection."""
+        """Backend with options of its own, over the same connection."""
         built = SimenvBackend.__new__(SimenvBackend)
         built.__dict__.update(self.__dict__)
         built._options = Options(**dict(self.options.items()))
@@ -176,7 +178,8 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return built
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SimenvBackend:
-        """As `__copy__`: qiskit-ibm-runtime copies backends, and a connection is not copied."""
+        """Copy as `__copy__`: qiskit-ibm-runtime copies backends, and a connection is not
+        copied."""
         return self.__copy__()
 
     def run(
@@ -186,14 +189,15 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         parameter_binds: Mapping[Any, Any] | Sequence[Mapping[Any, Any]] | None = None,
         **options: Any,
     ) -> SimenvJob:
-        """Run one circuit or many: one job, whose result has one entry for each circuit, and for
-        each set of its values.
+        """Run one circuit or many: one job, whose result has one entry for each circuit and each
+        set of its values.
 
-        `parameter_binds`: of each circuit a mapping from parameter to a list of values; one
+        `parameter_binds`: for each circuit a mapping from parameter to a list of values; one
         mapping for one circuit. `options`: see the class.
 
-        Raises TypeError for what is no circuit or an unknown option, ValueError for values that do
-        not fit, QiskitError for what the environment does not run. Nothing is accepted then.
+        Raises TypeError for an argument that is no circuit or an unknown option, ValueError for
+        values that do not match, QiskitError for a circuit that the environment does not run. No
+        circuit is accepted then.
         """
         several = not isinstance(run_input, QuantumCircuit)
         circuits = list(run_input) if several else [run_input]
@@ -220,7 +224,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return SimenvJob(self, job_id, circuits, tasks, dict(chosen, memory=memory))
 
     def submitted(self, items: Sequence[BatchItem]) -> list[list[Task]]:
-        """The tasks of each item. Raises SimenvError; then none was accepted."""
+        """Submit items; return the tasks of each. Raises SimenvError; then none was accepted."""
         result = submit_batch(self._client.session, self._client.submit_devices, items)
         if self._reservation is not None:
             with self._lock:
@@ -229,17 +233,17 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return result
 
     def wait_for(self, job: BasePrimitiveJob[Any, Any]) -> None:
-        """Let `wait` also wait for a job that submits in a thread of its own."""
+        """Make `wait` also wait for a job that submits in its own thread."""
         if self._reservation is not None:
             with self._lock:
                 self._submitting.append(job)
 
     def wait(self) -> None:
-        """Wait for what was submitted under a reservation. Raises ServiceLostError."""
+        """Wait for the tasks that were submitted under a reservation. Raises ServiceLostError."""
         with self._lock:
             jobs, self._submitting[:] = list(self._submitting), []
         for job in jobs:
-            with suppress(Exception):  # whoever asks for its result gets that
+            with suppress(Exception):  # its `result` raises the error
                 job.result()
         with self._lock:
             tasks = list(self._unfinished)
@@ -247,7 +251,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
             task.wait()
 
     def submit_options(self, **options: Any) -> BatchOptions:
-        """Options of a submit: those given, and this backend's device, pool and engine."""
+        """Options of a submit: the arguments, and this backend's device, pool and engine."""
         entries: dict[str, Any] = {
             "device": self._device,
             "pool": self._pool,
@@ -260,7 +264,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
         return entries  # type: ignore[return-value]
 
     def run_options(self) -> dict[str, Any]:
-        """The options of `run` that primitives share: all but shots, seeds and memory."""
+        """Options of `run` that primitives share: all but shots, seeds and memory."""
         own = ("shots", "seed", "seed_simulator", "memory")
         return {name: value for name, value in self.options.items() if name not in own}
 
@@ -282,7 +286,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
     @property
     def default_seed(self) -> int | None:
-        """Of runs that name none: the option `seed`, else `seed_simulator`."""
+        """Seed of runs without one: the option `seed`, else `seed_simulator`."""
         options = self.options
         seed: int | None = options.seed_simulator if options.seed is None else options.seed
         return seed
@@ -297,7 +301,7 @@ class SimenvBackend(BackendV2):  # type: ignore[misc]  # qiskit is untyped
 
 
 def _name(job_id: str) -> str:
-    """What `simenv queue` shows."""
+    """Name of the job in `simenv queue`."""
     return f"qiskit-{job_id[:8]}"
 
 
@@ -311,7 +315,8 @@ def _binds(parameter_binds: Any, circuits: int) -> list[Mapping[Any, Any] | None
 
 
 def _rows(circuit: QuantumCircuit, bound: Mapping[Any, Any] | None) -> NDArray[np.float64] | None:
-    """float64 [K, parameters] of a circuit, in the order of `circuit.parameters`."""
+    """Parameter values of a circuit, float64 [K, parameters], in the order of
+    `circuit.parameters`."""
     if not bound:
         if circuit.num_parameters:
             raise ValueError(

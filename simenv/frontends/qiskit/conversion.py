@@ -1,7 +1,7 @@
-"""Results of tasks in Qiskit's forms: counts and memory in hexadecimal, and packed registers.
+"""Conversion of results to Qiskit's forms: counts and memory in hexadecimal, and packed registers.
 
-simenv lays registers one after the other and loose clbits last; Qiskit's hexadecimal outcomes have
-the bits of `circuit.clbits`. A BitArray is big-endian, simenv's memory little-endian.
+simenv orders clbits by registers, with loose clbits last; Qiskit's hexadecimal outcomes have the
+order of `circuit.clbits`. A BitArray is big-endian, simenv's memory little-endian.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Bits = NDArray[np.uint8]
 
 
 def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
-    """One entry of a Qiskit Result: counts, memory where it was asked for, header and seed."""
+    """Entry of a Qiskit Result: counts, memory if requested, header and seed."""
     order = _order(circuit)
     outcomes = result.outcomes
     width = outcomes.dtype.itemsize if outcomes.ndim == 1 else outcomes.shape[1]
@@ -56,7 +56,7 @@ def experiment(circuit: QuantumCircuit, result: Result) -> ExperimentResult:
 
 
 def _order(circuit: QuantumCircuit) -> NDArray[np.int64] | None:
-    """The clbit of `circuit.clbits` at each place of simenv's; None: the same."""
+    """Index in `circuit.clbits` of each clbit of simenv's order; None if both orders are equal."""
     places = [circuit.find_bit(bit).index for register in circuit.cregs for bit in register]
     loose = sorted(set(range(circuit.num_clbits)) - set(places))
     order = np.array(places + loose, np.int64)
@@ -64,7 +64,7 @@ def _order(circuit: QuantumCircuit) -> NDArray[np.int64] | None:
 
 
 def _hexadecimal(packed: Bits, order: NDArray[np.int64] | None) -> Iterable[str]:
-    """Outcomes of packed rows, as Qiskit writes them: "0x3"."""
+    """Outcomes of packed rows in Qiskit's form: "0x3"."""
     if order is not None:
         bits = np.unpackbits(packed, axis=1, bitorder="little", count=order.size)
         moved = np.zeros_like(bits)
@@ -77,14 +77,14 @@ def _hexadecimal(packed: Bits, order: NDArray[np.int64] | None) -> Iterable[str]
 
 
 def in_one_register(circuit: QuantumCircuit) -> QuantumCircuit:
-    """The same circuit with all clbits in one register, for registers that share bits.
+    """Copy of the circuit with all clbits in one register, for registers that share bits.
 
-    Raises ProgramError where a value of such a register is stored.
+    Raises ProgramError if a value of such a register is stored.
     """
     register = ClassicalRegister(name="bits", bits=circuit.clbits)
     result = QuantumCircuit(circuit.qubits, register, global_phase=circuit.global_phase)
     result.metadata = circuit.metadata
-    result._layout = circuit.layout  # there is no other way to copy it
+    result._layout = circuit.layout  # Qiskit has no public way to copy it
     for variable in circuit.iter_declared_vars():
         result.add_uninitialized_var(variable)
     try:
@@ -99,20 +99,20 @@ def in_one_register(circuit: QuantumCircuit) -> QuantumCircuit:
 
 
 def share_bits(circuit: QuantumCircuit) -> bool:
-    """Does any clbit belong to several registers?"""
+    """Return whether any clbit belongs to several registers."""
     bits = [bit for register in circuit.cregs for bit in register]
     return len(set(bits)) < len(bits)
 
 
 def scattered_bits(memory: Bits, places: NDArray[np.int64]) -> Bits:
-    """The bits of a register that has these clbits, as `register_bits`."""
+    """Bits of a register with these clbits, packed as in `register_bits`."""
     bits = np.unpackbits(memory, axis=-1, bitorder="little")[..., places]
     packed = np.packbits(bits, axis=-1, bitorder="little")
     return np.ascontiguousarray(packed[..., ::-1])
 
 
 def register_bits(memory: Bits, first: int, size: int) -> Bits:
-    """The bits of a register of `size` from clbit `first`, packed as a BitArray has them.
+    """Bits of a register of `size` from clbit `first`, packed as in a BitArray.
 
     `memory`: uint8 [..., shots, bytes]; returns uint8 [..., shots, ceil(size / 8)].
     """

@@ -1,4 +1,5 @@
-"""Errors of simenv as the errors that Qiskit documents; the original one is the `__cause__`."""
+"""Conversion of simenv's errors to those that Qiskit documents; the original one is the
+`__cause__`."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from simenv.errors import OptionError, SimenvError, TimedOutError
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Around a submission: ValueError for an option, QiskitError for what the environment
-    does not run. Nothing was accepted."""
+    """Convert errors of a submission: ValueError for an option, QiskitError for a circuit that the
+    environment does not run. No circuit was accepted."""
     try:
         yield
     except OptionError as error:
@@ -25,7 +26,8 @@ def refusals() -> Iterator[None]:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Around the wait for a result: JobTimeoutError, and JobError for a task without a result."""
+    """Convert errors of a wait for results: JobTimeoutError, and JobError for a task without a
+    result."""
     try:
         yield
     except TimedOutError as error:

@@ -1,4 +1,4 @@
-"""Qiskit's EstimatorV2 over an environment: expectation values are computed where the state is."""
+"""Qiskit's EstimatorV2 over an environment: workers compute the expectation values."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
     A precision p > 0 takes ceil(1 / p^2) shots of each Pauli string; 0 is exact. The values of all
     observables of a PUB come from one state for each set of parameter values, and all PUBs of a
-    call go out together. With the same seed, PUBs and backend the results are the same. On a
-    machine the bases of the observables are measured, as by Qiskit's BackendEstimatorV2.
+    call are submitted together. The same seed, PUBs and backend give the same results. On a machine
+    the bases of the observables are measured, as by Qiskit's BackendEstimatorV2.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        """`default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625. `seed`: None:
-        the backend's, else one is drawn for each call. `options`: noise, precision (of amplitudes),
-        compile, priority and run_timeout_s, as for `SimenvBackend.run`; the backend's else.
-        TypeError for others."""
+        """Set defaults. `default_precision`: None: 0.0 (exact) on an ideal backend, else 0.015625.
+        `seed`: None: the backend's, else one is drawn for each call. `options`: noise, precision
+        (of amplitudes), compile, priority and run_timeout_s, as for `SimenvBackend.run`; the
+        backend's by default. Raises TypeError for others."""
         self._backend = backend_of(mode)
         shared = self._backend.run_options()
         if unknown := sorted(options.keys() - shared.keys()):
@@ -76,17 +76,17 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
 
     @property
     def backend(self) -> SimenvBackend:
-        """Where its PUBs run."""
+        """Backend that runs the PUBs."""
         return self._backend
 
     def run(
         self, pubs: Iterable[EstimatorPubLike], *, precision: float | None = None
     ) -> BasePrimitiveJob[PrimitiveResult[PubResult], Any]:
-        """Submit PUBs. `precision`: of those that name none.
+        """Submit PUBs. `precision`: of PUBs without one.
 
-        Raises ValueError and TypeError for what is no PUB, QiskitError for what the
-        environment does not run. Nothing is accepted then. On a machine, what it does not run is
-        raised by the job's `result`.
+        Raises ValueError and TypeError for an argument that is no PUB, QiskitError for a circuit
+        that the environment does not run. No PUB is accepted then. On a machine, the job's `result`
+        raises that error.
         """
         default = self.default_precision if precision is None else precision
         read = [EstimatorPub.coerce(pub, default) for pub in pubs]
@@ -100,7 +100,7 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
             for number, (pub, plan) in enumerate(zip(read, plans, strict=True)):
                 values = pub_values(pub)
                 own = [seeds[number]]
-                if len(plan.groups) > 1:  # each with random numbers of its own
+                if len(plan.groups) > 1:  # independent random numbers for each group
                     own = item_seeds(seeds[number], len(plan.groups), None)
                 for group_number, group in enumerate(plan.groups):
                     rows = None if values is None else values[group.rows]
@@ -128,8 +128,8 @@ class SimenvEstimator(BaseEstimatorV2):  # type: ignore[misc]  # qiskit is untyp
         return SimenvPrimitiveJob(job_id, self._backend.client, every, collect)
 
     def _measured(self, pubs: Sequence[EstimatorPub]) -> PrimitiveJob[PrimitiveResult[PubResult]]:
-        """A machine has no expectation values: Qiskit's estimator measures what commutes qubit by
-        qubit together, ceil(1 / p^2) shots each."""
+        """Run PUBs on a machine, which has no expectation values: Qiskit's estimator measures
+        qubit-wise commuting terms together, with ceil(1 / p^2) shots each."""
         for number, pub in enumerate(pubs):
             if not pub.precision:
                 raise QiskitError(
@@ -168,12 +168,12 @@ def _pub_result(pub: EstimatorPub, plan: PubPlan, groups: Sequence[_Group]) -> P
 
 
 def _estimates(tasks: Sequence[Task]) -> NDArray[np.float64]:
-    """float64 [rows, observables, 2], of tasks in the order of their rows."""
+    """Estimates of tasks in the order of their rows, float64 [rows, observables, 2]."""
     parts, seen = [], set()
     for task in tasks:
         handle = task.handle
         if handle.number not in seen:
             seen.add(handle.number)
-            task.result()  # raises what it ended with
+            task.result()  # raises the task's error
             parts.append((handle.decoded or handle.decode()).expectations())
     return np.concatenate(parts)

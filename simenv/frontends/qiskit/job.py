@@ -1,4 +1,4 @@
-"""A job of `SimenvBackend.run`: tasks of the environment, and their results as Qiskit's Result."""
+"""Job of `SimenvBackend.run`: tasks of the environment, and their results as Qiskit's Result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
-    """Accepted by the environment, and kept there: it goes on when this process ends."""
+    """Job of tasks that the environment has accepted; they go on when this process ends."""
 
     _async = True
 
@@ -32,7 +32,7 @@ class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
         tasks: Sequence[Sequence[Task]],
         options: Mapping[str, Any],
     ) -> None:
-        """`tasks`: of each circuit, one for each set of its values."""
+        """Make a job. `tasks`: for each circuit, one task for each set of its values."""
         self._tasks = [task for each in tasks for task in each]
         self._circuits = [
             circuit for circuit, each in zip(circuits, tasks, strict=True) for _ in each
@@ -43,18 +43,18 @@ class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
 
     @property
     def tasks(self) -> list[Task]:
-        """The environment's tasks, one for each entry of the result."""
+        """Tasks of the environment, one for each entry of the result."""
         return list(self._tasks)
 
     def submit(self) -> None:
-        """Nothing: a job is accepted when `SimenvBackend.run` returns."""
+        """Do nothing: a job is accepted when `SimenvBackend.run` returns."""
 
     def status(self) -> JobStatus:
-        """QUEUED, RUNNING, DONE, CANCELLED or ERROR, of all circuits together."""
+        """State of all circuits together: QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
         return self._group.status()
 
     def cancel(self) -> bool:
-        """Cancel what has not ended; False where all had."""
+        """Cancel the unfinished tasks; False if all had ended."""
         return self._group.cancel()
 
     def wait_for_final_state(
@@ -72,7 +72,7 @@ class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
             self._group.wait(timeout)
 
     def result(self, timeout: float | None = None) -> Result:
-        """Wait for the end. Raises JobTimeoutError after `timeout` seconds, JobError when a circuit
+        """Wait for the end. Raises JobTimeoutError after `timeout` seconds, JobError if a circuit
         failed, was cancelled or expired."""
         if self._result is None:
             with failures():
@@ -92,7 +92,7 @@ class SimenvJob(JobV1):  # type: ignore[misc]  # qiskit is untyped
         return self._result
 
     def error_message(self) -> str | None:
-        """Why the first circuit that failed did."""
+        """Error of the first circuit that failed."""
         return self._group.error()
 
     def usage(self) -> dict[str, float]:

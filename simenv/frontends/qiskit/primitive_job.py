@@ -1,4 +1,4 @@
-"""The job of a primitive: tasks of the environment, and a PrimitiveResult made of them."""
+"""Job of a primitive: tasks of the environment, and the PrimitiveResult made of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simenv.frontends.qiskit.progress import TaskGroup
 
 
 class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # type: ignore[misc]
-    """Accepted by the environment when it is returned; it goes on when this process ends."""
+    """Job of tasks that the environment has accepted; they go on when this process ends."""
 
     def __init__(
         self,
@@ -25,7 +25,7 @@ class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # 
         tasks: Sequence[Task],
         collect: Callable[[], PrimitiveResult[Any]],
     ) -> None:
-        """`collect`: makes the result, once all tasks are done."""
+        """Make a job. `collect`: makes the result, once all tasks are done."""
         self._tasks = list(tasks)
         self._group = TaskGroup(client, self._tasks)
         self._collect = collect
@@ -34,11 +34,11 @@ class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # 
 
     @property
     def tasks(self) -> list[Task]:
-        """The environment's tasks: of each PUB, one for each set of its values."""
+        """Tasks of the environment: for each PUB, one for each set of its values."""
         return list(self._tasks)
 
     def result(self, timeout: float | None = None) -> PrimitiveResult[Any]:
-        """Wait for the end. Raises JobTimeoutError after `timeout` seconds, JobError when a PUB
+        """Wait for the end. Raises JobTimeoutError after `timeout` seconds, JobError if a PUB
         failed, was cancelled or expired."""
         if self._result is None:
             with failures():
@@ -52,31 +52,31 @@ class SimenvPrimitiveJob(BasePrimitiveJob[PrimitiveResult[Any], JobStatus]):  # 
             self._group.wait(timeout)
 
     def status(self) -> JobStatus:
-        """QUEUED, RUNNING, DONE, CANCELLED or ERROR, of all PUBs together."""
+        """State of all PUBs together: QUEUED, RUNNING, DONE, CANCELLED or ERROR."""
         return self._group.status()
 
     def done(self) -> bool:
-        """Has it a result?"""
+        """Return whether the job has a result."""
         return self.status() is JobStatus.DONE
 
     def running(self) -> bool:
-        """Has a PUB begun, and not all ended?"""
+        """Return whether a PUB has started, and not all have ended."""
         return self.status() is JobStatus.RUNNING
 
     def cancelled(self) -> bool:
-        """Was it cancelled?"""
+        """Return whether the job was cancelled."""
         return self.status() is JobStatus.CANCELLED
 
     def in_final_state(self) -> bool:
-        """Have all PUBs ended, however?"""
+        """Return whether all PUBs have ended, in any state."""
         return self.status() in JOB_FINAL_STATES
 
     def cancel(self) -> bool:
-        """Cancel what has not ended; False where all had."""
+        """Cancel the unfinished tasks; False if all had ended."""
         return self._group.cancel()
 
     def error_message(self) -> str | None:
-        """Why the first PUB that failed did."""
+        """Error of the first PUB that failed."""
         return self._group.error()
 
     def usage(self) -> dict[str, float]:

@@ -13,14 +13,14 @@ from simenv.model import FINAL_STATES, TaskState
 
 
 class TaskGroup:
-    """Tasks of one client, and what they are together."""
+    """Tasks of one client with a common state."""
 
     def __init__(self, client: Client, tasks: Sequence[Task]) -> None:
         first: dict[int, Task] = {}
         for task in tasks:
             first.setdefault(task.handle.number, task)
         self._client = client
-        self._each = list(first.values())  # one of each task of the service
+        self._each = list(first.values())  # one handle for each task of the service
 
     @property
     def ids(self) -> list[str]:
@@ -28,8 +28,8 @@ class TaskGroup:
         return [task.handle.id for task in self._each]
 
     def status(self) -> JobStatus:
-        """QUEUED until one has begun, RUNNING until all have ended; then ERROR if one failed or
-        expired, CANCELLED if one was cancelled, DONE."""
+        """Common state: QUEUED until one task has started, RUNNING until all have ended; then ERROR
+        if one failed or expired, CANCELLED if one was cancelled, DONE."""
         waiting = [task for task in self._each if not task.done()]
         states = {task.state for task in self._each if task.done()}
         if waiting:
@@ -44,18 +44,18 @@ class TaskGroup:
         return JobStatus.CANCELLED if TaskState.CANCELLED in states else JobStatus.DONE
 
     def wait(self, timeout_s: float | None) -> None:
-        """Until all have ended, however. Raises TimedOutError."""
+        """Wait until all tasks have ended, in any state. Raises TimedOutError."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         for task in self._each:
             task.wait(timeout_s=None if deadline is None else max(0.0, deadline - monotonic()))
 
     def cancel(self) -> bool:
-        """Ask all for their end; False where all had ended."""
+        """Cancel all tasks; False if all had ended."""
         outcomes = self._client.cancel(self._each)
         return any(outcome in ("cancelled", "cancelling") for outcome in outcomes)
 
     def error(self) -> str | None:
-        """Why the first that failed did; None: none has."""
+        """Error of the first task that failed; None if none has."""
         for task in self._each:
             if task.done() and (error := task.exception(0.0)) is not None:
                 return str(error)
@@ -63,7 +63,8 @@ class TaskGroup:
 
     def usage(self) -> dict[str, float]:
         """Seconds of the tasks that are done, each task of the service once: `queued_s`, `run_s`
-        and `device_s` (by the device's calibration) together, `total_s` of the longest."""
+        and `device_s` (by the device's calibration) are sums, `total_s` is that of the longest
+        task."""
         results = [task.results()[0].timing for task in self._each if _is_done(task)]
         return {
             "queued_s": sum(timing.queued_s for timing in results),

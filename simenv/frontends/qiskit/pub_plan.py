@@ -1,8 +1,8 @@
-"""Which observables are computed for which sets of values of an estimator's PUB.
+"""Plan of an estimator's PUB: the observables to compute for each set of values.
 
 A PUB broadcasts its observables against its sets of values. All observables of one submission are
-computed for all of its sets of values, so sets that need the same observables form a group. Where
-that would make many groups, and computing all pairs costs little more, there is one group.
+computed for all of its sets of values, so sets that need the same observables form a group. If that
+would make many groups, and computing all pairs costs little more, there is one group.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from simenv.errors import LimitExceededError
 
 MOST_OBSERVABLES = 4_096  # of one submission
 MOST_TERMS = 100_000
-_EXCESS = 16  # all pairs are computed if they are no more than so many times those asked for
-_FEW = 4_096  # or if they are so few
+_EXCESS = 16  # all pairs are computed if they are at most this multiple of the requested pairs
+_FEW = 4_096  # or if they are at most this many
 
 # Each letter of Qiskit's observables as a sum of Paulis, and the factor of each.
 _LETTERS = {
@@ -59,7 +59,8 @@ class PubPlan(NamedTuple):
 
 
 def plan_of(pub: EstimatorPub) -> PubPlan:
-    """The submissions of a PUB. Raises LimitExceededError for an observable of too many terms."""
+    """Plan the submissions of a PUB. Raises LimitExceededError for an observable of too many
+    terms."""
     settings = pub.observables
     listed: Any = [settings.tolist()] if settings.shape == () else settings.ravel().tolist()
     observables = [_paulis(each) for each in listed]
@@ -98,7 +99,8 @@ def _within_limits(
     places: NDArray[np.intp],
     observables: list[dict[str, float]],
 ) -> Iterator[PubGroup]:
-    """One group, or several with a part of the observables each."""
+    """Divide a group into several with a part of the observables each, if it exceeds the limits of
+    a submission."""
     part: list[int] = []
     terms = 0
     for column in [*np.unique(columns).tolist(), -1]:
@@ -119,7 +121,8 @@ def _within_limits(
 
 
 def _paulis(observable: dict[str, float]) -> dict[str, float]:
-    """A sum of Paulis: projectors on eigenstates, which Qiskit's labels may hold, are expanded."""
+    """Convert an observable to a sum of Paulis: projectors on eigenstates, which Qiskit's labels
+    may hold, are expanded."""
     if all(not label.strip("IXYZ") for label in observable):
         return observable
     total = sum(math.prod(len(_LETTERS[letter]) for letter in label) for label in observable)

@@ -32,10 +32,10 @@ from simenv.frontends.qiskit.session import SimenvBatch, SimenvSession, backend_
 
 
 class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
-    """Samples PUBs `(circuit, parameter values, shots)`; all PUBs of a call go out together.
+    """Samples PUBs `(circuit, parameter values, shots)`; all PUBs of a call are submitted together.
 
-    Shots keep their order, and the registers of a shot belong together. With the same seed, PUBs
-    and backend the results are the same.
+    Shots keep their order, and the registers of a shot belong together. The same seed, PUBs and
+    backend give the same results.
     """
 
     def __init__(
@@ -46,9 +46,10 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
         seed: int | None = None,
         **options: Any,
     ) -> None:
-        """`default_shots`: None: the backend's option `shots`. `seed`: None: the backend's, else
-        one is drawn for each call. `options`: noise, precision, compile, priority and
-        run_timeout_s, as for `SimenvBackend.run`; the backend's else. TypeError for others."""
+        """Set defaults. `default_shots`: None: the backend's option `shots`. `seed`: None: the
+        backend's, else one is drawn for each call. `options`: noise, precision, compile, priority
+        and run_timeout_s, as for `SimenvBackend.run`; the backend's by default. Raises TypeError
+        for others."""
         self._backend = backend_of(mode)
         shared = self._backend.run_options()
         if unknown := sorted(options.keys() - shared.keys()):
@@ -59,16 +60,16 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
 
     @property
     def backend(self) -> SimenvBackend:
-        """Where its PUBs run."""
+        """Backend that runs the PUBs."""
         return self._backend
 
     def run(
         self, pubs: Iterable[SamplerPubLike], *, shots: int | None = None
     ) -> SimenvPrimitiveJob:
-        """Submit PUBs. `shots`: of those that name none.
+        """Submit PUBs. `shots`: of PUBs without a number.
 
-        Raises ValueError and TypeError for what is no PUB, QiskitError for what the
-        environment does not run. Nothing is accepted then.
+        Raises ValueError and TypeError for an argument that is no PUB, QiskitError for a circuit
+        that the environment does not run. No PUB is accepted then.
         """
         default = self.default_shots if shots is None else shots
         read = [SamplerPub.coerce(pub, default) for pub in pubs]
@@ -115,13 +116,14 @@ class SimenvSampler(BaseSamplerV2):  # type: ignore[misc]  # qiskit is untyped
 
 
 def _disjoint(circuit: QuantumCircuit) -> QuantumCircuit:
-    """The circuit itself, or one that simenv has a layout for, where registers share bits."""
+    """The circuit, or a copy with one register if its registers share bits, which simenv has no
+    layout for."""
     return in_one_register(circuit) if share_bits(circuit) else circuit
 
 
 def _is_sampled(pub: SamplerPub, circuit: QuantumCircuit) -> bool:
-    """Without a measurement or a stored value all clbits are 0; without a set of values there are
-    no shots. `circuit`: as it is sent."""
+    """Return whether the PUB needs a run: without a measurement or a stored value all clbits are 0,
+    and without a set of values there are no shots. `circuit`: the circuit that is sent."""
     if not circuit.cregs or 0 in pub.shape:
         return False
     loaded = load(circuit)
@@ -129,7 +131,7 @@ def _is_sampled(pub: SamplerPub, circuit: QuantumCircuit) -> bool:
 
 
 class _PubLike(Protocol):
-    """A PUB of either primitive."""
+    """PUB of either primitive."""
 
     @property
     def circuit(self) -> QuantumCircuit: ...
@@ -138,8 +140,8 @@ class _PubLike(Protocol):
 
 
 def pub_values(pub: _PubLike) -> NDArray[np.float64] | None:
-    """float64 [K, parameters] of a PUB, in C order of its parameter array; None: one circuit
-    without parameters."""
+    """Values of a PUB, float64 [K, parameters], in C order of its parameter array; None: one
+    circuit without parameters."""
     parameters = list(pub.circuit.parameters)
     values = pub.parameter_values
     if not parameters and values.shape == ():

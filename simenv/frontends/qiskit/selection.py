@@ -1,4 +1,4 @@
-"""Choice of a backend by type and capability, as QFw's backend for Qiskit is chosen."""
+"""Choice of a backend by type and capability, as in QFw's backend for Qiskit."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _TYPES = {
 
 
 class Selection(NamedTuple):
-    """Options of a submit."""
+    """Options of a submit that a type and a capability stand for."""
 
     engine: str = "auto"
-    kind: DeviceKind | None = None  # of its pool; None: any
+    kind: DeviceKind | None = None  # kind of the pool's device; None: any
 
 
 def selected(type_: str | None, capability: str | None) -> Selection:
-    """Engine and kind of device of a type and a capability; ValueError for others than there
-    are, or a machine with a simulator's capability."""
+    """Engine and kind of device of a type and a capability. Raises ValueError for unknown words, or
+    a machine with a simulator's capability."""
     kind, method = _word(type_), _word(capability)
     if kind is not None and kind not in _TYPES:
         raise ValueError(f"type={type_!r}: there are {', '.join(_TYPES)}")

@@ -12,19 +12,20 @@ from typing import Any, Self
 from simenv.frontends.qiskit.backend import SimenvBackend
 from simenv.frontends.qiskit.errors import refusals
 
-LEASE_S = 600.0  # it is renewed until it is closed
+LEASE_S = 600.0  # duration of a reservation, renewed until the session is closed
 
 
 class _Reserved:
-    """A backend whose circuits run under one reservation."""
+    """Backend whose circuits run under one reservation."""
 
     def __init__(
         self, backend: SimenvBackend, *, max_time: float | None = None, workers: int = 0
     ) -> None:
-        """`max_time`: seconds until the reservation ends by itself; None: it is renewed until it is
-        closed. `workers`: of the backend's pool, kept for this session alone.
+        """Reserve capacity. `max_time`: seconds until the reservation ends by itself; None: it is
+        renewed until it is closed. `workers`: workers of the backend's pool that serve this session
+        alone.
 
-        Raises QiskitError where nothing can be reserved, ValueError.
+        Raises QiskitError if the reservation is refused, ValueError.
         """
         with refusals():
             self._reservation = backend.client.reserve(
@@ -42,7 +43,7 @@ class _Reserved:
 
     @property
     def reserved_backend(self) -> SimenvBackend:
-        """The backend whose circuits run under the reservation."""
+        """Backend whose circuits run under the reservation."""
         return self._backend
 
     def backend(self) -> str:
@@ -51,11 +52,11 @@ class _Reserved:
         return name
 
     def run(self, circuits: Any, **options: Any) -> Any:
-        """As `SimenvBackend.run`, under the reservation."""
+        """Run circuits as `SimenvBackend.run`, under the reservation."""
         return self._backend.run(circuits, **options)
 
     def status(self) -> str:
-        """What the environment says of the reservation: "active", for example."""
+        """State of the reservation in the environment: "active", for example."""
         return str(self.details()["state"])
 
     def details(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class _Reserved:
         }
 
     def close(self) -> None:
-        """Wait for what was submitted under it, then end the reservation. Idempotent."""
+        """Wait for the tasks under the reservation, then end it. Idempotent."""
         if self._is_open:
             with refusals():
                 self._backend.wait()
@@ -82,7 +83,7 @@ class _Reserved:
                 self._reservation.release()
 
     def cancel(self) -> None:
-        """End the reservation, and cancel what waits or runs under it. Idempotent."""
+        """End the reservation, and cancel its waiting and running tasks. Idempotent."""
         if self._is_open:
             self._is_open = False
             with refusals():
@@ -104,15 +105,15 @@ class _Reserved:
 
 
 class SimenvSession(_Reserved):
-    """Many dependent jobs, one after the other, of one program."""
+    """Session for dependent jobs of one program, one after the other."""
 
 
 class SimenvBatch(_Reserved):
-    """Many independent jobs, submitted together."""
+    """Batch of independent jobs that are submitted together."""
 
 
 def backend_of(mode: SimenvBackend | SimenvSession | SimenvBatch) -> SimenvBackend:
-    """The backend of what a primitive is given; TypeError for anything else."""
+    """Backend of a primitive's `mode`. Raises TypeError for another object."""
     if isinstance(mode, _Reserved):
         return mode.reserved_backend
     if not isinstance(mode, SimenvBackend):

@@ -1,4 +1,4 @@
-"""Targets of devices, kept by calibration, and the Target of an ideal pool.
+"""Targets of devices, cached by calibration, and the Target of an ideal pool.
 
 A Target of 156 qubits takes a tenth of a second to make; backends of one calibration share it.
 """
@@ -39,7 +39,7 @@ _lock = threading.Lock()
 
 
 def device_target(info: DeviceInfo) -> Target:
-    """Gates, couplings, durations in seconds and errors of a device as it is calibrated."""
+    """Target of a calibrated device: gates, couplings, durations in seconds and errors."""
     key = info.name, info.calibration_id
     with _lock:
         result = _known.get(key) if info.calibration_id else None
@@ -52,8 +52,8 @@ def device_target(info: DeviceInfo) -> Target:
 
 
 def ideal_target(info: DeviceInfo) -> Target:
-    """Any number of qubits, each pair coupled: the gates of a pool that Qiskit knows, measurement,
-    reset, delays and control flow."""
+    """Target of an ideal pool, with any number of qubits and all pairs coupled: the gates of the
+    pool that Qiskit knows, measurement, reset, delays and control flow."""
     target = Target(description=f"simenv pool {info.name}", num_qubits=None)
     standard = get_standard_gate_name_mapping()
     for gate in info.gates:
@@ -67,8 +67,8 @@ def ideal_target(info: DeviceInfo) -> Target:
 
 
 def ideal_info(client: Client, pool: str | None) -> DeviceInfo:
-    """The pool that an ideal backend describes: the one named, else the first simulator, else the
-    first there is."""
+    """Description of an ideal backend: the named pool, else the first simulator, else the first
+    pool."""
     pools = client.devices()
     if pool is not None and pool in pools:
         return pools[pool]

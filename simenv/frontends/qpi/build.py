@@ -35,7 +35,7 @@ Libs: -L${{prefix}}/lib -Wl,-rpath,${{prefix}}/lib -lsimenv_qpi
 
 
 class InstalledLibrary(msgspec.Struct, frozen=True):
-    """A built library and what a program needs to be compiled with it."""
+    """Built library, with the paths that a program is compiled with."""
 
     folder: Path
 
@@ -45,7 +45,7 @@ class InstalledLibrary(msgspec.Struct, frozen=True):
 
     @property
     def fortran(self) -> Path:
-        """The module to be compiled together with a Fortran program."""
+        """Fortran module, to be compiled together with a program."""
         return self.folder / "include" / "simenv_qpi.f90"
 
     @property
@@ -64,18 +64,18 @@ class InstalledLibrary(msgspec.Struct, frozen=True):
 
 
 def sources() -> list[Path]:
-    """The C files of the library."""
+    """C files of the library."""
     return sorted((HERE / "src").rglob("*.c"))
 
 
 def bundled_libzmq() -> str:
-    """Path of the libzmq that pyzmq brings; "" where pyzmq uses the system's."""
+    """Path of the libzmq that pyzmq bundles; "" if pyzmq uses the system's."""
     folder = Path(zmq.__file__).parents[1] / "pyzmq.libs"
     return next((str(path) for path in sorted(folder.glob("libzmq*.so*"))), "")
 
 
 def definitions() -> tuple[str, ...]:
-    """What the sources are told of this installation."""
+    """Compiler definitions with the facts of this installation."""
     return (f'-DQPI_PACKAGE_VERSION="{__version__}"', f'-DQPI_LIBZMQ="{bundled_libzmq()}"')
 
 
@@ -87,7 +87,7 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
     """Compile and install below `folder`: include, lib, lib/pkgconfig.
 
     `compiler`: default CC, else cc. `extra`: further flags, for example of a sanitizer. Raises
-    ConfigError where there is no compiler, or with the compiler's own words.
+    ConfigError if there is no compiler, or with the compiler's message.
     """
     compiler = compiler or os.environ.get("CC") or "cc"
     if shutil.which(compiler) is None:
@@ -105,7 +105,7 @@ def build(folder: Path, compiler: str = "", extra: Sequence[str] = ()) -> Instal
         argv += ["-shared", f"-Wl,-soname,{versioned.name}", "-Wl,-z,defs", "-o", str(built)]
         argv += [*map(str, sources()), "-ldl", "-lm"]
         _compile(argv)
-        os.replace(built, versioned)  # a program that runs keeps the library that it has
+        os.replace(built, versioned)  # a running program keeps its library
         link = Path(scratch) / "link"
         link.symlink_to(versioned.name)
         os.replace(link, library)

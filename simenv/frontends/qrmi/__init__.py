@@ -1,8 +1,7 @@
-"""A pool in the shape of QRMI's QuantumResource, for programs that are written against that.
+"""QRMI's QuantumResource for a pool, for programs that are written for QRMI.
 
-A face over the public Client and nothing else; docs/guides/qrmi.md says what of QRMI is not here.
-Importing this loads neither qiskit nor the package `qrmi`, whose own words are used where it is
-installed.
+It uses the public Client only; docs/guides/qrmi.md lists the parts of QRMI that are missing. The
+import loads neither qiskit nor the package `qrmi`, whose own types are used where it is installed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""QRMI's QuantumResource over one pool.
+"""QRMI's QuantumResource for one pool.
 
-Invariant: what it acquires is a reservation, what it starts are tasks, both the service's own: they
-are seen by `simenv queue` and `client.reservations()` like any other, and another process may look
-at them and end them by their names. A task's result is written by the process that started it.
+Invariant: an acquisition is a reservation, and its tasks are tasks of the service: `simenv queue`
+and `client.reservations()` show them, and another process may query and end them by their names.
+The process that started a task writes its result.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from simenv.frontends.qrmi import sampler, variables
 from simenv.frontends.qrmi.sampler import Work
 from simenv.frontends.qrmi.types import NAMES, ORDER, Target, TaskResult, statuses
 
-LEASE_S = 3600.0  # of what is acquired, since it was renewed last
-MAX_CIRCUITS = 1_000  # of one payload
+LEASE_S = 3600.0  # duration of a reservation after its last renewal
+MAX_CIRCUITS = 1_000  # circuits of one payload
 _TOKEN_DIGITS = 18  # a whole number of 64 bits
 _JOIN = "+"  # between the names of the tasks of one payload
 
 
 def resources(environ: Mapping[str, str] | None = None) -> list[QuantumResource]:
-    """Those of this job that are pools of ours and can be reached. ConfigError."""
+    """Resources of this job that are pools of simenv and can be reached. Raises ConfigError."""
     environ = os.environ if environ is None else environ
     entries = [QuantumResource(name, environ=environ) for name in variables.names(environ)]
     return [entry for entry in entries if entry.is_accessible()]
@@ -55,24 +55,25 @@ class QuantumResource:
                 hint=f"{variables.TYPE} here; others: the package qrmi",
             )
         self._pool = resource_id
-        self._told = variables.read(os.environ if environ is None else environ, resource_id)
+        self._settings = variables.read(os.environ if environ is None else environ, resource_id)
         self._client: Client | None = None
-        self._reservation = self._told.reservation
-        self._acquired = 0  # pass the value that acquire() returned, until it is released
-        self._works: dict[str, Work] = {}  # of tasks that were started here
+        self._reservation = self._settings.reservation
+        self._acquired = 0  # reservation of acquire() that is not released yet; 0: none
+        self._works: dict[str, Work] = {}  # payloads of the tasks of this process
 
     def resource_id(self) -> str:
-        """The pool's name."""
+        """Name of the pool."""
         return self._pool
 
     def resource_type(self) -> str:
-        """simenv."""
+        """Type of the resource: simenv."""
         return variables.TYPE
 
     # --- the resource -------------------------------------------------------------------------
 
     def is_accessible(self) -> bool:
-        """The environment answers, has this pool, and a worker of it is there or being started."""
+        """Return whether the environment answers and the pool has a worker that runs or is being
+        started."""
         try:
             pool = self._connected().pools().get(self._pool)
         except SimenvError:
@@ -83,10 +84,11 @@ class QuantumResource:
         return result
 
     def acquire(self) -> str:
-        """A reservation, under which tasks run from now on; its number, which is the token. It is
+        """Make a reservation, under which later tasks run; return its number, the token. It is
         renewed until `release` or `close`, or this process ends.
 
-        OptionError where one that was acquired here is not released yet."""
+        Raises OptionError if an earlier one is not released yet.
+        """
         if self._acquired:
             raise OptionError(
                 f"{self._pool!r} is acquired already, with the token {self._acquired}",
@@ -94,11 +96,12 @@ class QuantumResource:
             )
         lease = self._connected().reserve(self._pool, for_s=LEASE_S)
         self._reservation = self._acquired = lease.id
-        lease.__enter__()  # its renewal ends with its release, or with our connection
+        lease.__enter__()  # the renewal ends with the release or the connection
         return str(lease.id)
 
-    def release(self, id: str) -> None:  # noqa: A002 - QRMI's own word
-        """It is over: what waits under it is cancelled. NotFoundError where it is not a token."""
+    def release(self, id: str) -> None:  # noqa: A002 - named as in QRMI
+        """End a reservation: its waiting tasks are cancelled. Raises NotFoundError for an invalid
+        token."""
         if not id.isascii() or not id.isdigit() or len(id) > _TOKEN_DIGITS:
             raise NotFoundError(
                 f"{id[:80]!r} is not a token", hint="pass the value that acquire() returned"
@@ -111,11 +114,11 @@ class QuantumResource:
 
     def target(self) -> Target:
         """Qubits, gates, couplings and figures as JSON: the fields of `simenv.model.DeviceInfo`;
-        what is not known is null."""
+        unknown figures are null."""
         return Target(msgspec.json.encode(self._device()).decode())
 
     def metadata(self) -> dict[str, str]:
-        """In a few words."""
+        """Summary of the pool's device."""
         device = self._device()
         return {
             "backend_name": self._pool,
@@ -132,7 +135,8 @@ class QuantumResource:
     # --- tasks --------------------------------------------------------------------------------
 
     def task_start(self, payload: Any) -> str:
-        """Its name. A payload of several circuits is several tasks under one name."""
+        """Submit a payload and return its name. A payload of several circuits is several tasks
+        under one name."""
         work = sampler.read(payload)
         if len(work.pubs) > MAX_CIRCUITS:
             raise OptionError(
@@ -151,7 +155,8 @@ class QuantumResource:
         return task_id
 
     def task_status(self, task_id: str) -> Any:
-        """`qrmi.TaskStatus`, or ours; NotFoundError."""
+        """Status as `qrmi.TaskStatus`, or as `TaskStatus` without that package. Raises
+        NotFoundError."""
         names = task_id.split(_JOIN)
         infos = self._connected().tasks(names)
         if len(infos) < len(names):
@@ -162,12 +167,13 @@ class QuantumResource:
         return getattr(statuses(), next(name for name in ORDER if name in seen))
 
     def task_stop(self, task_id: str) -> None:
-        """Nothing where it has ended; results can be read still."""
+        """Cancel a task; no effect after its end. Results can still be read."""
         self._connected().cancel(task_id.split(_JOIN))
 
     def task_result(self, task_id: str) -> TaskResult:
-        """Waits for the end. Raises what `Task.result` does; NotFoundError where it was started by
-        another process, which alone knows the registers."""
+        """Wait for the end and return the result. Raises the errors of `Task.result`, and
+        NotFoundError if another process started the task, because only that process knows the
+        registers."""
         work = self._works.get(task_id)
         if work is None:
             raise NotFoundError(
@@ -181,7 +187,7 @@ class QuantumResource:
         return TaskResult(sampler.write(work, counts, metadata))
 
     def task_logs(self, task_id: str) -> str:
-        """A line for each circuit: where it ran, or why it did not."""
+        """Log with a line for each circuit: worker and pool, or the reason of its failure."""
         client = self._connected()
         return "".join(
             f"{info.id} {info.state} on {info.worker or '-'} of {info.pool or '-'}"
@@ -191,7 +197,7 @@ class QuantumResource:
         )
 
     def close(self) -> None:
-        """Let go of the connection; tasks and reservations stay, and are renewed no longer.
+        """Close the connection; tasks and reservations stay, without further renewal.
         Idempotent."""
         client, self._client = self._client, None
         if client is not None:
@@ -201,9 +207,9 @@ class QuantumResource:
 
     def _connected(self) -> Client:
         if self._client is None:
-            self._client = simenv.connect(service=self._told.service)
-            if self._reservation:  # one that was made for us, or before `close`
-                with suppress(SimenvError):  # it is over: whoever submits under it is told
+            self._client = simenv.connect(service=self._settings.service)
+            if self._reservation:  # made by the launcher, or before `close`
+                with suppress(SimenvError):  # it has ended: submissions under it raise
                     self._client.reservation(self._reservation).__enter__()
         return self._client
 
@@ -218,8 +224,8 @@ class QuantumResource:
     def _submitted(
         self, client: Client, pub: sampler.Pub, device_options: Mapping[str, Any]
     ) -> str:
-        """The name of the one task that carries it."""
-        settings, reservation = self._told, self._reservation or None
+        """Submit one circuit or sweep; return the name of its task."""
+        settings, reservation = self._settings, self._reservation or None
         if not pub.is_sweep:
             return client.submit(
                 pub.text,

@@ -1,9 +1,10 @@
-"""The payload of a Qiskit sampler in, its result out; JSON on both sides.
+"""Payload and result of a Qiskit sampler, both in JSON.
 
 In: {"pubs": [[OpenQASM 3, parameter values or null, shots or null], ...], "shots",
-"support_qiskit"}. Out, with `support_qiskit`, what Qiskit's own decoder makes a PrimitiveResult of;
-else {"results": [{"data": {REGISTER: {"samples": ["0x3", ...], "num_bits"}}}]}. Samples come
-sorted by outcome, not in the order of their shots; those of a shot's registers stay together.
+"support_qiskit"}. Out, with `support_qiskit`: the form that Qiskit's own decoder turns into a
+PrimitiveResult; else {"results": [{"data": {REGISTER: {"samples": ["0x3", ...], "num_bits"}}}]}.
+Samples are sorted by outcome, not in the order of their shots; samples of one shot's registers stay
+together.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _DEVICE_OPTIONS = ("noise", "compile", "qubit_mapping")
 
 
 class Pub(msgspec.Struct, frozen=True):
-    """One circuit. `values`: a list of its parameters' values, or lists of those; or parameter's
-    name -> its value, or a list of those; None: it has none."""
+    """One circuit. `values`: a list of parameter values, or of such lists; or a map from a
+    parameter's name to its value, or to a list of values; None: no parameters."""
 
     text: str
     registers: Registers
@@ -38,13 +39,13 @@ class Pub(msgspec.Struct, frozen=True):
 
     @property
     def is_sweep(self) -> bool:
-        """Several sets of values, one result with an axis."""
+        """True if there are several sets of values, with one result that has an axis."""
         rows = self.values.values() if isinstance(self.values, dict) else (self.values or ())[:1]
         return any(isinstance(row, list) for row in rows)
 
 
 class Work(msgspec.Struct, frozen=True):
-    """A payload that was read."""
+    """Parsed payload."""
 
     pubs: tuple[Pub, ...]
     for_qiskit: bool
@@ -52,7 +53,7 @@ class Work(msgspec.Struct, frozen=True):
 
 
 def read(payload: Any) -> Work:
-    """`payload`: has `input` and `program_id`. OptionError names what it cannot be."""
+    """Parse a payload with `input` and `program_id`. Raises OptionError with the invalid value."""
     program, text = getattr(payload, "program_id", None), getattr(payload, "input", None)
     if not isinstance(text, str):
         raise OptionError(
@@ -85,8 +86,8 @@ def read(payload: Any) -> Work:
 
 
 def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The default number of shots, and what `options.simenv` says of the device. OptionError names
-    a field or an option that nothing here does; one that asks for nothing may stay."""
+    """Read the default number of shots and the device options of `options.simenv`. Raises
+    OptionError for a field or an option without an effect here, unless its value is empty."""
     unknown = sorted(key for key in payload if key not in _FIELDS)
     if unknown:
         raise OptionError(
@@ -106,7 +107,7 @@ def _options(payload: dict[str, Any]) -> tuple[int, dict[str, Any]]:
 
 
 def _asks(value: Any) -> bool:
-    """Does an option ask for anything, itself or inside?"""
+    """Return whether an option has a value, itself or inside, other than None and False."""
     if isinstance(value, dict):
         return any(map(_asks, value.values()))
     return value is not None and value is not False
@@ -115,8 +116,8 @@ def _asks(value: Any) -> bool:
 def write(
     work: Work, counts: Sequence[Sequence[Counts]], metadata: Sequence[Mapping[str, Any]]
 ) -> str:
-    """`counts`: of each pub, one for each of its sets of values. `metadata`: of each pub, beside
-    its shots."""
+    """Write the result. `counts`: for each pub, one for each of its sets of values. `metadata`: for
+    each pub, in addition to its shots."""
     if work.for_qiskit:
         return _encoded(work, counts, metadata)
     results = [
@@ -130,12 +131,12 @@ def _pub(raw_pub: Any, shots: int) -> Pub:
     from simenv.client.circuits import load
 
     text, values, own = (*([raw_pub] if isinstance(raw_pub, str) else raw_pub), None, None)[:3]
-    text += "\n"  # a text, and not the path of a file on this host
+    text += "\n"  # marks it as text: it is not the path of a file on this host
     return Pub(text, load(text).program.registers, values or None, own or shots)
 
 
 def samples(registers: Registers, counts: Counts) -> dict[str, list[int]]:
-    """Register -> its value in each shot, sorted by outcome; the last register stands leftmost."""
+    """Values of each register in each shot, sorted by outcome; the last register is leftmost."""
     entries: dict[str, list[int]] = {name: [] for name, _ in registers}
     for outcome, count in sorted(counts.items()):
         for (name, _), word in zip(registers, reversed(outcome.split(" ")), strict=True):

@@ -1,7 +1,6 @@
-"""QRMI's values. Its task status is the package's own where that is installed, so that code which
-compares with `qrmi.TaskStatus.Completed` finds it equal; its other classes cannot be constructed
-from outside, and have the same attributes here.
-"""
+"""Value types of QRMI. The task status is the package's own if that is installed, so that a
+comparison with `qrmi.TaskStatus.Completed` holds; its other classes cannot be constructed from
+outside, and have the same attributes here."""
 
 from __future__ import annotations
 
@@ -17,26 +16,27 @@ from simenv.model import TaskState
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """As `qrmi.Payload.QiskitPrimitive`, which is taken too: JSON, and "sampler"."""
+    """Payload with the fields of `qrmi.Payload.QiskitPrimitive`, which is accepted too: JSON, and
+    "sampler"."""
 
     input: str
     program_id: str
 
 
 class TaskResult(msgspec.Struct, frozen=True):
-    """`value`: JSON."""
+    """Result of a task. `value`: JSON."""
 
     value: str
 
 
 class Target(msgspec.Struct, frozen=True):
-    """`value`: JSON."""
+    """Target of a resource. `value`: JSON."""
 
     value: str
 
 
 class TaskStatus(enum.Enum):
-    """Where the package is not installed."""
+    """Task status if the package `qrmi` is not installed."""
 
     Queued = "queued"
     Running = "running"
@@ -53,13 +53,13 @@ NAMES = {
     TaskState.EXPIRED: "Failed",
     TaskState.CANCELLED: "Cancelled",
 }
-# Of several circuits the first of these that one of them has.
+# Status of several circuits: the first of these that one of them has.
 ORDER = ("Failed", "Cancelled", "Running", "Queued", "Completed")
 
 
 @lru_cache(1)
 def statuses() -> Any:
-    """The class of task statuses."""
+    """Class of task statuses."""
     if importlib.util.find_spec("qrmi") is None:
         return TaskStatus
     return importlib.import_module("qrmi").TaskStatus

@@ -1,4 +1,4 @@
-"""QRMI's environment variables, handed in as a mapping -> values. Pure."""
+"""Parser of QRMI's environment variables, from a mapping. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import msgspec
 
 from simenv.errors import ConfigError
 
-TYPE = "simenv"  # in QRMI_JOB_QPU_TYPES
+TYPE = "simenv"  # type of a pool in QRMI_JOB_QPU_TYPES
 RESOURCES, TYPES = "QRMI_JOB_QPU_RESOURCES", "QRMI_JOB_QPU_TYPES"
 _OLD = {RESOURCES: "SLURM_JOB_QPU_RESOURCES", TYPES: "SLURM_JOB_QPU_TYPES"}
 _DELIMITER = "QRMI_LIST_DELIMITER"
 
 
 class Told(msgspec.Struct, frozen=True):
-    """Of one resource, whose name is its pool's. `reservation` 0: none."""
+    """Settings of one resource, whose name is its pool's. `reservation` 0: none."""
 
     service: Path | None
     reservation: int
@@ -24,7 +24,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 def names(environ: Mapping[str, str]) -> list[str]:
-    """The resources of this job that are pools of ours, in order. ConfigError."""
+    """Resources of this job that are pools of simenv, in order. Raises ConfigError."""
     result, types = _listed(environ, RESOURCES), _listed(environ, TYPES)
     if len(result) != len(types):
         raise ConfigError(
@@ -35,7 +35,7 @@ def names(environ: Mapping[str, str]) -> list[str]:
 
 
 def read(environ: Mapping[str, str], resource: str) -> Told:
-    """ConfigError names the variable and its value."""
+    """Read the settings of a resource. Raises ConfigError with the variable and its value."""
     service = environ.get(f"{resource}_QRMI_SIMENV_SERVICE", "")
     reservation = _number(environ, f"{resource}_QRMI_JOB_ACQUISITION_TOKEN")
     timeout = _number(environ, f"{resource}_QRMI_JOB_TIMEOUT_SECONDS")

@@ -1,6 +1,7 @@
 """simenv's QPM as DEFw loads it: the folder is on DEFW_EXTERNAL_SERVICES_PATH (`simenv qfw path`).
 
-DEFw imports this by its bare name, `svc_simenv_qpm`; all the work is in `simenv.frontends.qfw`.
+DEFw imports this package by its bare name, `svc_simenv_qpm`; the implementation is in
+`simenv.frontends.qfw`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ service_classes = [QPM]
 
 
 def initialize() -> None:
-    """DEFw is loading; what takes time is done in a thread."""
+    """Start the plugin while DEFw loads; slow work is done in a thread."""
     plugin.initialize(QPM)
 
 
 def uninitialize() -> None:
-    """DEFw ends in good order."""
+    """End the plugin at DEFw's orderly exit."""
     plugin.uninitialize()

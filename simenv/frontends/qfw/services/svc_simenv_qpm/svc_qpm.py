@@ -1,4 +1,4 @@
-"""The class DEFw offers, under the module name its clients look for."""
+"""Service class for DEFw, under the module name that its clients expect."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from simenv.frontends.qfw import service_classes
 
 
 class QPM(service_classes.base()):  # type: ignore[misc]
-    """Of the revision this DEFw speaks; see `simenv.frontends.qfw.service_classes`."""
+    """Class of the revision that this DEFw uses; see `simenv.frontends.qfw.service_classes`."""
