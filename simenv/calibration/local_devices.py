@@ -29,16 +29,16 @@ class LocalDocuments:
         return digest in self._bodies
 
     def body(self, digest: str) -> bytes:
-        """A document; b"" where it is not known."""
+        """Body of a document; b"" if it is unknown."""
         return self._bodies.get(digest, b"")
 
     def keep(self, digest: str, body: bytes, owner: str = "") -> None:  # noqa: ARG002 - one user
-        """Hold a document."""
+        """Store a document."""
         self._bodies[digest] = body
 
 
 class LocalDevices:
-    """A DeviceSource for submits, and what admission does with their options."""
+    """A DeviceSource for submits, with the part of admission that resolves their options."""
 
     def __init__(self) -> None:
         self._registry = DeviceRegistry(devices_folder())
@@ -50,18 +50,18 @@ class LocalDevices:
         return _awaited(lambda: self._emulated.info(name))
 
     def devices(self) -> Mapping[str, DeviceInfo]:
-        """There are no pools."""
+        """Empty mapping: there are no pools."""
         return {}
 
     def store(self, document: bytes) -> str:
-        """Hold a noise document; its digest in hexadecimal. Raises OptionError."""
+        """Store a noise document; return its digest in hexadecimal. Raises OptionError."""
         result = self._registry.check(document).result()
         self._documents.keep(result.digest, result.body)
         return result.digest
 
     def resolved(self, terms: TaskOptions) -> tuple[TaskOptions, DeviceContext | None]:
-        """Terms that name their noise document, and what a circuit must meet. Raises OptionError,
-        NotFoundError."""
+        """Options with the digest of their noise document, and the limits that a circuit must meet.
+        Raises OptionError, NotFoundError."""
         result = _awaited(lambda: self._emulated.resolved(terms))
         return result, _awaited(lambda: self._emulated.context(result))
 
@@ -73,7 +73,7 @@ class LocalDevices:
 
 
 def _awaited(ask: Callable[[], T]) -> T:
-    """Ask until nothing is being read any more."""
+    """Repeat the call until all files that it needs have been read."""
     while True:
         try:
             return ask()

@@ -1,1 +1,1 @@
-"""Whether a fitted device is better than its snapshot, and how much of the fit is kept."""
+"""Acceptance of fitted devices: gain over the snapshot, and the share of the fit that is kept."""

@@ -1,10 +1,10 @@
 """Gains of fidelity on circuits that a fit did not see, and the bound that a fit must pass.
 
-A gain is significant where the lower end of its one-sided 95 % interval is above LEAST_GAIN: the
-mean over runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit bodies.
-Percentiles of a bootstrap are too narrow for few bodies; they are expanded to the width that
-Student's t gives to a mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3;
-Hesterberg, What teachers should know about the bootstrap, arXiv 1411.5279, section 4.3.)
+A gain is significant if the lower end of its one-sided 95 % interval is above LEAST_GAIN: the mean
+over runs of the gain in Hellinger fidelity, by a paired bootstrap of circuit bodies. Percentiles of
+a bootstrap are too narrow for few bodies; they are expanded to the width that Student's t gives to
+a mean. (Efron and Tibshirani, An Introduction to the Bootstrap, section 13.3; Hesterberg, What
+teachers should know about the bootstrap, arXiv 1411.5279, section 4.3.)
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95  # one-sided
-LEAST_GAIN = 5e-5  # of Hellinger fidelity: what rounds to 0 in a score of four digits
+LEAST_GAIN = 5e-5  # of Hellinger fidelity: rounds to 0 in a score of four digits
 DRAWS = 4000
 SEED = 7
-_GRID = 200_001  # of an integral
+_GRID = 200_001  # points of an integral
 
 
 class HeldOutGain(msgspec.Struct, frozen=True):
-    """Of a fitted device above its snapshot, on runs of circuits that were left out."""
+    """Gain of a fitted device over its snapshot, on runs of circuits that were left out of the
+    fit."""
 
     mean: float
     low: float  # end of the one-sided interval of the mean
@@ -38,12 +39,12 @@ class HeldOutGain(msgspec.Struct, frozen=True):
 
     @property
     def is_significant(self) -> bool:
-        """Is the mean gain above LEAST_GAIN beyond chance, and the median not lower?"""
+        """True if the mean gain is above LEAST_GAIN beyond chance, and the median is not lower."""
         return self.low > LEAST_GAIN and self.fitted_median >= self.snapshot_median
 
     @property
     def is_worse(self) -> bool:
-        """Are mean or median below the snapshot's?"""
+        """True if mean or median is below the snapshot's."""
         return self.mean < 0.0 or self.fitted_median < self.snapshot_median
 
 
@@ -53,7 +54,7 @@ def gain(
     runs: NDArray[np.int64],
     bodies: Sequence[str],
 ) -> HeldOutGain:
-    """Of fidelities of circuits, each with its number of runs and its body."""
+    """Gain from the fidelities of circuits, each with its number of runs and its body."""
     change = fitted - snapshot
     return HeldOutGain(
         float(np.average(change, weights=runs)),
@@ -84,13 +85,14 @@ def lower_bound(
 
 
 def expanded_level(level: float, count: int) -> float:
-    """Level of the percentile that stands for `level` with a mean of `count` values."""
+    """Level of the percentile that corresponds to `level` for a mean of `count` values."""
     width = math.sqrt(count / (count - 1.0)) * _student_quantile(level, count - 1)
     return NormalDist().cdf(width)
 
 
 def _student_quantile(level: float, freedom: int) -> float:
-    """Of Student's distribution. With x = sqrt(f) tan(a), its density is cos(a)^(f - 1) in a."""
+    """Quantile of Student's distribution. With x = sqrt(f) tan(a), its density is cos(a)^(f - 1) in
+    a."""
     angles = np.linspace(-math.pi / 2.0, math.pi / 2.0, _GRID)
     density = np.cos(angles) ** (freedom - 1)
     sums = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
@@ -98,5 +100,5 @@ def _student_quantile(level: float, freedom: int) -> float:
 
 
 def weighted_median(values: NDArray[np.float64], weights: NDArray[np.int64]) -> float:
-    """Median of values that each count so many times."""
+    """Median of values with integer weights."""
     return float(np.median(np.repeat(values, weights)))

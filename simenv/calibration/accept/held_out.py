@@ -1,5 +1,5 @@
-"""Fidelities of circuits that a fit did not see, predicted as a submit to the fitted device would:
-the compiler chooses qubits by the fitted values."""
+"""Fidelities of circuits that a fit did not see, predicted like a submit to the fitted device: the
+compiler chooses qubits by the fitted values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from simenv.calibration.score.score import fidelity
 
 
 class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
-    """All runs of one circuit in one date window. `fold`: whose fit did not see its body."""
+    """All runs of one circuit in one date window. `fold`: the fold whose fit did not see its
+    body."""
 
     record: CountsRecord
     runs: int
@@ -26,7 +27,7 @@ class HeldOutCircuit(msgspec.Struct, frozen=True, eq=False):
 def held_out_circuits(
     records: Sequence[CountsRecord], windows: Sequence[int], folds: Mapping[str, int]
 ) -> list[HeldOutCircuit]:
-    """Circuits of the records. `folds`: of each body; no fit sees a body that has none."""
+    """Circuits of the records. `folds`: fold of each body; no fit saw a body without a fold."""
     groups: dict[tuple[str, tuple[int, ...], int, int], list[CountsRecord]] = {}
     for record, window in zip(records, windows, strict=True):
         key = (record.source.text, record.layout, record.level, window)
@@ -48,7 +49,7 @@ def _merged(group: Sequence[CountsRecord]) -> CountsRecord:
 def fidelities(
     circuits: Sequence[HeldOutCircuit], devices: Sequence[Predictor]
 ) -> NDArray[np.float64]:
-    """Hellinger fidelity of each circuit by the device of its fold; nan where it has no
+    """Hellinger fidelity of each circuit by the device of its fold; nan if it has no
     distribution."""
     results = []
     for each in circuits:

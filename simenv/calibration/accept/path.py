@@ -1,4 +1,4 @@
-"""Devices between a snapshot and a fitted one: a share of the way, value by value.
+"""Interpolation between a snapshot and a fitted one, value by value.
 
 Times and probabilities change by their logarithms, angles of rotations linearly.
 """
@@ -22,8 +22,8 @@ _BROKEN = 1.0  # calibrated error of a gate that does not work
 def blended(
     before: CalibrationSnapshot, after: CalibrationSnapshot, share: float
 ) -> CalibrationSnapshot:
-    """`share` of the way from `before` (0) to `after` (1), which has all other fields. Both have
-    the same qubits and gates in the same order."""
+    """Interpolate from `before` (share 0) to `after` (share 1), which supplies all other fields.
+    Both have the same qubits and gates in the same order."""
     if share == 1.0:
         return after
     qubits = tuple(_qubit(a, b, share) for a, b in zip(before.qubits, after.qubits, strict=True))
@@ -48,8 +48,8 @@ def _gate(before: GateCalibration, after: GateCalibration, share: float) -> Gate
 
 
 def between(before: float | None, after: float | None, share: float) -> float | None:
-    """A value between two; a value that is not known, or 0, at one end is that of the nearer end's
-    kind: not known stays so, and from 0 the way is linear."""
+    """Interpolate a value by its logarithm, or linearly if one end is 0. If one end is unknown, the
+    result is `before`, and `after` only at share 1."""
     if before is None or after is None or before == after:
         return before if share < 1.0 else after
     if before <= 0.0 or after <= 0.0:

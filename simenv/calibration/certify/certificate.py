@@ -49,7 +49,7 @@ class Certificate(msgspec.Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether each claim was confirmed."""
+        """True if each claim was confirmed."""
         return not self.culprits and not self.unresolved
 
 
@@ -80,7 +80,7 @@ def certify(
     effort: Effort | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Certificate:
-    """Measure a device and compare it with the claims; None: nothing is compared.
+    """Measure a device and compare it with the claims; None: no comparison.
 
     Raises NotFoundError, OptionError, InfeasibleError, and SimenvError of failed tasks.
     """
@@ -100,7 +100,7 @@ def certify(
 def compared(
     info: DeviceInfo, measured: Measured, claims: CalibrationSnapshot | None
 ) -> list[ClaimComparison]:
-    """ClaimComparison of all estimates, and of gates that do not work."""
+    """Compare all estimates with the claims, gates that do not work included."""
     estimates = [*measured.estimates, *(_dead(info, place) for place in measured.dead)]
     if claims is None:
         return compare(estimates, lambda _: None, CONFIDENCE)

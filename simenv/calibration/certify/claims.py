@@ -1,7 +1,7 @@
-"""Claims of a calibration snapshot, as the experiments see them.
+"""Claims of a calibration snapshot, as the experiments measure them.
 
-A gate cannot be better than the relaxation of its qubits over its duration. Where a snapshot states
-a smaller gate error than its own T1, T2 and durations allow, the claim is the limit.
+A gate cannot be better than the relaxation of its qubits over its duration. If a snapshot states a
+smaller gate error than its own T1, T2 and durations allow, the claim is the limit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from noise_models.options import NoiseOptions
 from simenv.calibration.experiments.estimators.estimates import Estimate
 
 _TIMES = {"t1_us": "t1_us", "t2_us": "t2_limited_us", "t2_ramsey_us": "t2_limited_us"}
-_ROUNDING = 1e-6  # relative, of an infidelity that is computed
+_ROUNDING = 1e-6  # relative rounding error of a computed infidelity
 _ERRORS = ("error_1q", "error_half", "error_2q")
 
 
@@ -26,10 +26,10 @@ class Claims:
         self._zz = {tuple(sorted(zz.qubits)): zz.rate_khz for zz in snapshot.zz}
 
     def value(self, estimate: Estimate) -> float | None:
-        """Claimed value of what was estimated; None: the snapshot has none.
+        """Claimed value of the estimated quantity; None: the snapshot has none.
 
-        Readout probabilities contain the claimed preparation error, which counts of one measurement
-        cannot tell from it.
+        Readout probabilities contain the claimed preparation error, because counts of one
+        measurement cannot separate the two.
         """
         quantity, qubit = estimate.quantity, self._qubits[estimate.qubits[0]]
         if quantity in _TIMES:
@@ -45,7 +45,7 @@ class Claims:
         return None
 
     def stated(self, estimate: Estimate) -> float | None:
-        """Gate error as the snapshot states it, where that is below the limit; else None."""
+        """Gate error as the snapshot states it, if it is below the limit; else None."""
         if estimate.quantity not in _ERRORS:
             return None
         places = estimate.qubits if estimate.quantity == "error_2q" else estimate.qubits[:1]

@@ -1,4 +1,4 @@
-"""ClaimVerdict on each quantity: claimed against recovered, with simultaneous intervals. Pure."""
+"""Verdict on each quantity: claimed against recovered, with simultaneous intervals. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import msgspec
 from simenv.calibration.experiments.estimators.estimates import Estimate, simultaneous_z
 
 GATE_BOUND, TIME_BOUND, READOUT_BOUND = 0.10, 0.05, 0.01  # relative, relative, absolute
-ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute where that is more
-DEAD_ERROR = 0.5  # errors from here on are those of gates that do not work
+ZZ_BOUND, ZZ_BOUND_KHZ = 0.10, 0.2  # relative, or absolute if that is larger
+DEAD_ERROR = 0.5  # gates with larger errors do not work
 TIMES = ("t1_us", "t2_us", "t2_ramsey_us")
-# Quantities without a claim in a snapshot; errors beside a driven neighbour contain crosstalk.
+# Quantities without a claim in a snapshot; errors with a driven neighbour contain crosstalk.
 UNCLAIMED = ("detuning_khz", "error_per_clifford", "error_1q_simultaneous")
 
 
@@ -24,7 +24,7 @@ class ClaimVerdict(enum.StrEnum):
     WITHIN = "within"
     OUTSIDE = "outside"
     UNRESOLVED = "unresolved"  # the interval is wider than the bound
-    LIMIT = "limit"  # longer than can be measured, as claimed
+    LIMIT = "limit"  # longer than measurable, as claimed
     UNCLAIMED = "unclaimed"
 
 
@@ -40,21 +40,21 @@ class ClaimComparison(msgspec.Struct, frozen=True):
     high: float
     bound: float  # largest deviation allowed, absolute
     verdict: ClaimVerdict
-    stated: float | None = None  # gate error in the snapshot, where its T1 and T2 exclude it
+    stated: float | None = None  # gate error in the snapshot, if its T1 and T2 exclude it
 
     @property
     def deviation(self) -> float:
-        """Recovered less claimed; 0.0 without a claim."""
+        """Recovered minus claimed value; 0.0 without a claim."""
         return 0.0 if self.claimed is None else self.recovered - self.claimed
 
     @property
     def relative_deviation(self) -> float:
-        """Deviation as a part of the bound: beyond 1 in size it is outside."""
+        """Deviation divided by the bound: an absolute value above 1 is outside."""
         return self.deviation / self.bound if self.bound else 0.0
 
 
 def bound(quantity: str, claimed: float) -> float:
-    """Largest deviation from a claim that is allowed."""
+    """Largest allowed deviation from a claim."""
     if quantity in TIMES:
         return TIME_BOUND * claimed
     if quantity in ("p01", "p10"):
@@ -69,7 +69,7 @@ def compare(
     claim: Callable[[Estimate], float | None],
     confidence: float = 0.99,
 ) -> list[ClaimComparison]:
-    """Comparisons of all estimates; intervals hold together at the confidence."""
+    """Comparisons of all estimates; the intervals hold simultaneously at the confidence."""
     claims = [None if each.quantity in UNCLAIMED else claim(each) for each in estimates]
     z = simultaneous_z(sum(value is not None for value in claims), confidence)
     return [_compared(each, value, z) for each, value in zip(estimates, claims, strict=True)]

@@ -1,4 +1,4 @@
-"""Snapshots of a device: as it publishes its own figures, and as the experiments recovered it."""
+"""Snapshots of a device: from its own published figures, and from the experiments."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TECHNOLOGIES: tuple[Technology, ...] = (
     "superconducting", "trapped-ion", "neutral-atom", "simulator",
 )  # fmt: skip
 _SOURCE = "simenv certify"
-_LEAST_ZZ_ERRORS = 4.0  # standard errors below which an interaction is taken as none
+_LEAST_ZZ_ERRORS = 4.0  # an interaction below this number of standard errors is taken as zero
 _GATES = {"error_1q": 1, "error_half": 1, "error_2q": 2}
 
 
 def published(info: DeviceInfo) -> CalibrationSnapshot:
-    """Figures that a device states of itself; unknown ones are left out."""
+    """Snapshot of the figures that a device publishes; unknown ones are left out."""
     return CalibrationSnapshot(
         name=info.model or info.name,
         num_qubits=info.num_qubits,
@@ -71,8 +71,8 @@ def published(info: DeviceInfo) -> CalibrationSnapshot:
 def recovered(
     base: CalibrationSnapshot, measured: Measured, now_s: float, name: str
 ) -> CalibrationSnapshot:
-    """A snapshot with the measured values in place of those of `base`, which gives gates, couplings
-    and durations. What was not measured is kept."""
+    """Snapshot with the measured values in place of those of `base`, which supplies gates,
+    couplings and durations. Values that were not measured are kept."""
     by_quantity: dict[str, dict[tuple[int, ...], Estimate]] = {}
     for estimate in measured.estimates:
         by_quantity.setdefault(estimate.quantity, {})[estimate.qubits] = estimate
@@ -93,7 +93,7 @@ def recovered(
 def _qubits(
     base: CalibrationSnapshot, estimates: Mapping[str, Mapping[tuple[int, ...], Estimate]]
 ) -> tuple[QubitCalibration, ...]:
-    """Measured times and readout. Readout contains the preparation error, which is then none."""
+    """Measured times and readout. Readout errors include the preparation error, which becomes 0."""
     missing = base.num_qubits - len(base.qubits)
     qubits = []
     for number, qubit in enumerate(base.qubits + (QubitCalibration(),) * missing):
@@ -110,7 +110,7 @@ def _qubits(
 
 
 def _gates(base: CalibrationSnapshot, measured: Measured) -> tuple[GateCalibration, ...]:
-    """Entries of measured gates; on pairs in both orders where the base has both."""
+    """Entries of measured gates; on pairs in both orders if the base has both."""
     table = {(gate.name, gate.qubits): gate for gate in base.gates}
     coupled = set(base.coupling)
     for estimate in measured.estimates:
@@ -137,7 +137,7 @@ def _gates(base: CalibrationSnapshot, measured: Measured) -> tuple[GateCalibrati
 def _interactions(
     base: CalibrationSnapshot, estimates: Mapping[tuple[int, ...], Estimate]
 ) -> tuple[ZZCoupling, ...]:
-    """Measured interactions that differ from none, and those of pairs that were not measured."""
+    """Measured interactions that differ from zero, and those of pairs that were not measured."""
     kept = [zz for zz in base.zz if tuple(sorted(zz.qubits)) not in estimates]
     for (a, b), estimate in sorted(estimates.items()):
         if abs(estimate.value) > _LEAST_ZZ_ERRORS * estimate.std_error:

@@ -40,7 +40,7 @@ _KNOWN |= {"job_id", "level", "optimization_level"}
 
 
 def read(path: Path) -> CountsData:
-    """Counts of a file. Raises DataError, which names file, line and field."""
+    """Read the counts of a file. Raises DataError, which names file, line and field."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -54,7 +54,7 @@ def read(path: Path) -> CountsData:
 
 
 class _Reader:
-    """One file. `_where` is the place of the row that is read."""
+    """Reader of one file. `_where`: place of the current row."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -65,7 +65,7 @@ class _Reader:
         self._warnings: Counter[str] = Counter()
 
     def data(self) -> CountsData:
-        """See `read`."""
+        """All counts of the file; see `read`."""
         records = []
         for number, row in enumerate(self._rows()):
             if number >= MAX_ROWS:
@@ -81,7 +81,7 @@ class _Reader:
         return CountsData(tuple(records), self._device, "", tuple(sorted(self._warnings.items())))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        """Rows, each after its place was noted."""
+        """Rows of the file; `_where` is set to each before it is yielded."""
         with self._path.open("rb") as file:
             first = file.readline()
             while first and not first.strip():
@@ -96,7 +96,7 @@ class _Reader:
                     yield self._parsed(line)
 
     def _header(self, line: bytes) -> dict[str, Any] | None:
-        """The header; None where the file is no JSON lines with one."""
+        """Header of JSON lines; None if the file has none."""
         try:
             header = msgspec.json.decode(line)
         except msgspec.DecodeError:

@@ -25,7 +25,7 @@ KIND = "simenv-counts"
 
 
 class DataError(SimenvError):
-    """Measured counts that cannot be read; the message names file, line and field."""
+    """Measured counts cannot be read; the message names file, line and field."""
 
     code = "data"
     exit_code = 2
@@ -36,7 +36,7 @@ class DataError(SimenvError):
 
 
 class MeasuredCircuit(msgspec.Struct, frozen=True, eq=False):
-    """The circuit of one text."""
+    """Circuit of one text."""
 
     text: str  # OpenQASM
     loaded: PackedCircuit
@@ -63,24 +63,24 @@ class CountsData(msgspec.Struct, frozen=True, eq=False):
     """All runs of a file."""
 
     records: tuple[CountsRecord, ...]
-    device: str = ""  # that the file names
+    device: str = ""  # named in the file
     digest: str = ""  # SHA-256 of the file, hexadecimal
     warnings: tuple[tuple[str, int], ...] = ()  # text, number of rows
 
     def part(self, *, test: bool) -> CountsData:
-        """The rows of one side of the split that the file states."""
+        """Rows of one side of the split that the file states."""
         rows = tuple(each for each in self.records if each.is_test == test)
         return msgspec.structs.replace(self, records=rows)
 
     def warned(self, text: str, rows: int) -> CountsData:
-        """The same data with one more warning, if it concerns any row."""
+        """Copy of the data with one more warning, if it concerns any row."""
         if not rows:
             return self
         return msgspec.structs.replace(self, warnings=(*self.warnings, (text, rows)))
 
 
 def dates_before(data: CountsData, calibrated: str) -> int:
-    """Rows that were measured before the calibration; 0 where the time of it is not known."""
+    """Number of rows that were measured before the calibration; 0 if its time is unknown."""
     if not calibrated:
         return 0
     try:
@@ -94,7 +94,7 @@ def body_of(loaded: PackedCircuit) -> str:
     """Hash of a circuit without the gates on single qubits that end it.
 
     Circuits that differ in the basis of their measurements have the same body: a split that
-    separates them would show a model what it is judged by.
+    separated them would train a model on its own test circuits.
     """
     program = loaded.program
     arities = np.frombuffer(program.arities, np.uint16).reshape(-1, 3).astype(np.int64)
@@ -119,5 +119,5 @@ def body_of(loaded: PackedCircuit) -> str:
 
 
 def merged(counts: Mapping[int, int], more: Mapping[int, int]) -> dict[int, int]:
-    """The sum of two counts."""
+    """Sum of two counts."""
     return dict(Counter(counts) + Counter(more))

@@ -1,4 +1,5 @@
-"""Files of measured counts, from rows, from Qiskit and from an environment's own tasks."""
+"""Writer of files of measured counts, from rows, from Qiskit and from an environment's own
+tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def row(
     layout: Sequence[int] = (),
     **texts: str,
 ) -> dict[str, Any]:
-    """One row as it is written; `texts`: date, name, body, job, split. What is "" is left out."""
+    """Make one row of a file; `texts`: date, name, body, job, split. Empty fields are left out."""
     entries: dict[str, Any] = {"qasm": qasm, "counts": dict(counts)}
     if layout:
         entries["layout"] = list(layout)
@@ -33,7 +34,7 @@ def row(
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]], device: str = "") -> int:
-    """Write rows by rename; returns how many. Nothing is written after an error."""
+    """Write rows by rename; return their number. No file is written after an error."""
     encoder = msgspec.json.Encoder()
     header: dict[str, Any] = {"kind": KIND, "format": FORMAT}
     if device:
@@ -53,7 +54,7 @@ def rows_from_qiskit(
     """Rows of QuantumCircuits and of their `qiskit.result.Result`, or of the PrimitiveResult of a
     SamplerV2 without parameters. A transpiled circuit has the device's qubits.
 
-    Raises OptionError where their numbers differ.
+    Raises OptionError if their numbers differ.
     """
     if hasattr(result, "get_counts"):
         counts = [result.get_counts(k) for k in range(len(result.results))]
@@ -72,8 +73,8 @@ def rows_from_qiskit(
 
 
 def rows_from_history(client: Client, tasks: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """Rows of tasks of an environment that are done, by their ids. Circuits are as they ran: those
-    of an emulated device have its qubits.
+    """Rows of finished tasks of an environment, by their ids. Circuits are as they ran: those of an
+    emulated device have its qubits.
 
     Raises NotFoundError for a task that is no longer kept, OptionError for one without counts.
     """

@@ -1,4 +1,4 @@
-"""Sets of qubits and pairs that are measured at the same time without touching.
+"""Sets of qubits and pairs that are measured at the same time without interaction.
 
 Coupled qubits interact, so qubits of a set have no coupling, and neither have qubits of different
 pairs of a set. Sets are found by greedy coloring, the vertices with the most conflicts first (Welsh
@@ -15,14 +15,15 @@ _Vertex = TypeVar("_Vertex", bound=Hashable)
 
 
 def qubit_sets(qubits: Sequence[int], couplings: Sequence[Pair]) -> list[list[int]]:
-    """Sets of qubits without couplings; each qubit is in one."""
+    """Partition of the qubits into sets without couplings."""
     near = _neighbours(couplings)
     conflicts = {q: near.get(q, set()) & set(qubits) for q in qubits}
     return _colored(conflicts)
 
 
 def pair_sets(pairs: Sequence[Pair], couplings: Sequence[Pair]) -> list[list[Pair]]:
-    """Sets of pairs that have no qubit in common and no coupling between them."""
+    """Partition of the pairs into sets without a common qubit and without a coupling between
+    pairs."""
     near = _neighbours(couplings)
     reach = {pair: set(pair).union(*(near.get(q, ()) for q in pair)) for pair in pairs}
     conflicts = {

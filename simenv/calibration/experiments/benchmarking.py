@@ -34,7 +34,7 @@ def sequence(
 ) -> CircuitPiece:
     """`length` random elements and their inverse, from the basis state `flips` back to it.
 
-    `interleaved`: the entangling gate (of one qubit: the half turn) follows each random element.
+    `interleaved`: the entangling gate (with one qubit: the half turn) follows each random element.
     """
     elements = rng.integers(len(group.sequences), size=length, dtype=np.int32)
     images = group.images[elements]
@@ -53,7 +53,7 @@ def sequence(
 def _after_flips(
     group: CliffordGroup, elements: NDArray[np.int32], flips: int
 ) -> NDArray[np.int32]:
-    """Elements that act as these do after X on the qubits of a mask."""
+    """Elements that act like these after X on the qubits of a mask."""
     images = group.images[elements]
     return group.find(compose(np.broadcast_to(group.pauli_x(flips), images.shape), images))
 
@@ -66,7 +66,7 @@ def _interleaved_gate(alphabet: Alphabet, group: CliffordGroup) -> NDArray[np.ui
 
 
 def product(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images under all elements [length, 4^n] one after another, by halving."""
+    """Images under the product of all elements [length, 4^n], by halving."""
     while len(images) > 1:
         if len(images) % 2:
             identity = np.arange(images.shape[1], dtype=np.uint8)[None]

@@ -1,9 +1,9 @@
 """Clifford groups of one and two qubits, written in a device's native gates.
 
-An element is known by the images of all Pauli strings, as signed numbers. A Pauli number has base-4
-digits I, X, Y, Z, the first qubit is the lowest digit; bit `SIGN` is a minus. Group elements are
-written with the fewest quarter turns, and the fewest entangling gates (Corcoles et al., Phys. Rev.
-A 87, 030301). One-qubit elements have one quarter turn on average.
+An element is represented by the images of all Pauli strings, as signed numbers. A Pauli number has
+base-4 digits I, X, Y, Z, the first qubit is the lowest digit; bit `SIGN` is a minus. Group elements
+are written with the fewest quarter turns, and the fewest entangling gates (Corcoles et al., Phys.
+Rev. A 87, 030301). One-qubit elements have one quarter turn on average.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from simenv.calibration.experiments.native import (
 
 SIGN = 16
 Images = NDArray[np.uint8]  # [..., 4^n]
-# Steps of a word in the order of time: ("z", qubit, quarters), ("quarter", qubit, 0),
-# ("entangler", 0, 0).
+# Steps of a word in order of time: ("z", qubit, quarters), ("quarter", qubit, 0), ("entangler", 0,
+# 0).
 Step = tuple[str, int, int]
 
 _PAULIS = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]])
 
 
 class CliffordGroup(msgspec.Struct, frozen=True, eq=False):
-    """All elements, up to a phase."""
+    """All elements of a group, up to a phase."""
 
     num_qubits: int
     images: Images  # [elements, 4^n]
@@ -72,7 +72,7 @@ def conjugation(matrix: Matrix) -> Images:
 
 
 def compose(first: Images, then: Images) -> Images:
-    """Images under one element after another; arrays [..., 4^n] of equal leading shape."""
+    """Images under `first` followed by `then`; arrays [..., 4^n] of equal leading shape."""
     moved = np.take_along_axis(then, (first & (SIGN - 1)).astype(np.intp), axis=-1)
     return np.asarray(moved ^ (first & SIGN))
 
@@ -87,7 +87,7 @@ def inverse(images: Images) -> Images:
 
 
 def _keys(images: Images) -> NDArray[np.int64]:
-    """Number of an element by the images of X and Z of each qubit."""
+    """Key of an element: the images of X and Z of each qubit as one number."""
     generators = (1, 3) if images.shape[-1] == 4 else (1, 3, 4, 12)
     key = np.zeros(images.shape[:-1], np.int64)
     for generator in generators:
@@ -103,7 +103,7 @@ def _numbered(num_qubits: int, images: Images) -> NDArray[np.int32]:
 
 @functools.cache
 def one_qubit_group() -> CliffordGroup:
-    """The 24 elements as Z (quarter Z)^k with k <= 2, fewest quarter turns first."""
+    """All 24 elements as Z (quarter Z)^k with k <= 2, fewest quarter turns first."""
     entries: dict[bytes, tuple[Step, ...]] = {}
     for count in range(3):
         for turns in product(range(4), repeat=count + 1):
@@ -120,8 +120,8 @@ def one_qubit_group() -> CliffordGroup:
 
 @functools.cache
 def two_qubit_group(entangler: NativeOperation) -> CliffordGroup:
-    """The 11,520 elements as L (E L')^k: L is any pair of one-qubit elements, k as small as
-    possible, and L' one of the cheapest that lead to a new coset of local elements."""
+    """All 11,520 elements as L (E L')^k: L is any pair of one-qubit elements, k is minimal, and L'
+    is one of the cheapest that lead to a new coset of local elements."""
     group_1q = one_qubit_group()
     costs = np.array([sum(step[0] == "quarter" for step in word) for word in group_1q.sequences])
     locals_ = np.array([_pair(a, b) for b in group_1q.images for a in group_1q.images])
@@ -153,8 +153,8 @@ def two_qubit_group(entangler: NativeOperation) -> CliffordGroup:
 
 
 def _coset(images: Images) -> bytes:
-    """Key that elements have in common which differ by local elements after them: letters of each
-    qubit in the order of their first appearance, without signs."""
+    """Common key of the elements that differ by local elements after them: letters of each qubit in
+    the order of their first appearance, without signs."""
     result = np.zeros(16, np.uint8)
     for shift in (0, 2):
         letters = images >> shift & 3

@@ -1,4 +1,4 @@
-"""Pieces that measure relaxation, dephasing, ZZ interaction and readout.
+"""Circuit pieces that measure relaxation, dephasing, ZZ interaction and readout.
 
 Signals are differences of two arms, in which the offset of the decay cancels: preparation with and
 without a half turn for T1 and readout, and two phases of the last quarter turn otherwise.

@@ -1,7 +1,7 @@
-"""Native gates of a device in the roles that characterization circuits need.
+"""Native gates of a device, by the roles that characterization circuits need.
 
 Roles: a virtual Z rotation, a quarter turn about X, a half turn about X, and an entangling Clifford
-gate. All other gates of a circuit follow from these.
+gate. All other gates of a circuit are products of these.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class NativeOperation(msgspec.Struct, frozen=True):
 
 
 class NativeSet(msgspec.Struct, frozen=True):
-    """Gates by role; `half` is "" as its name where a half turn is two quarter turns."""
+    """Gates by role; the name of `half` is "" if a half turn is two quarter turns."""
 
     z: str
     quarter: NativeOperation
@@ -63,7 +63,7 @@ _ENTANGLERS = (
 
 
 def native_set(info: DeviceInfo) -> NativeSet:
-    """Roles of a device's gates. Raises InfeasibleError where Z or a quarter turn is missing."""
+    """Roles of a device's gates. Raises InfeasibleError if Z or a quarter turn is missing."""
     names = {gate.name for gate in info.gates}
     z = next((name for name in _Z if name in names), "")
     quarter = next((each for each in _QUARTERS if each.name in names), None)

@@ -46,7 +46,7 @@ class TestLayout(msgspec.Struct, frozen=True):
 def layout(
     num_qubits: int, qubits: Sequence[int], pairs: Sequence[Pair], couplings: Sequence[Pair]
 ) -> TestLayout:
-    """Sets of qubits and pairs; `couplings`: pairs that interact while both are used."""
+    """Sets of qubits and pairs; `couplings`: pairs that interact if both qubits are used."""
     singles = qubit_sets(qubits, couplings)
     return TestLayout(
         num_qubits,
@@ -56,7 +56,8 @@ def layout(
 
 
 class Planner:
-    """Circuits on one device. Sequences are a function of the seed and of their place."""
+    """Planner of circuits on one device. Sequences are a function of the seed and of their
+    place."""
 
     def __init__(self, alphabet: Alphabet, tested: TestLayout, seed: int) -> None:
         self._alphabet = alphabet
@@ -71,7 +72,8 @@ class Planner:
         arms: int,
         shots: int,
     ) -> Iterator[PlannedCircuit]:
-        """Every arm at each place's own times; places of one size, all with as many times."""
+        """Circuits of every arm at each place's own times. All places have the same size and number
+        of times."""
         for places in self._sets(times_ns):
             for k in range(len(times_ns[places[0]])):
                 for number in range(arms):
@@ -93,8 +95,8 @@ class Planner:
         repeats: Iterable[int],
         shots: int,
     ) -> Iterator[PlannedCircuit]:
-        """Benchmarking at each place's own lengths; sequence k begins in basis state k mod d.
-        Interleaved sequences have the random elements of the standard ones."""
+        """Benchmarking circuits at each place's own lengths; sequence k begins in basis state k mod
+        d. Interleaved sequences have the random elements of the standard ones."""
         for places in self._sets(lengths):
             for k in range(len(lengths[places[0]])):
                 for number in repeats:

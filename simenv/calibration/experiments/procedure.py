@@ -1,6 +1,6 @@
-"""Measurement of a device from nothing but its gates and couplings: scales first, then values.
+"""Measurement of a device from its gates and couplings alone: scales first, then values.
 
-Times and lengths follow from the scales, so that each signal has fallen by a factor that fixes
+Times and lengths are chosen by the scales, so that each signal falls by the factor that determines
 its rate best.
 """
 
@@ -48,17 +48,17 @@ _SHOTS = {
     ZZ: "zz_shots", RB1: "shots_1q", IRB1: "shots_1q", SIMULTANEOUS: "shots_1q",
     RB2: "shots_2q", IRB2: "shots_2q", CURVE2: "shots_2q", ICURVE2: "shots_2q",
 }  # fmt: skip
-_T1_POINTS = 0.0, 0.7, 1.4  # of the rough time
+_T1_POINTS = 0.0, 0.7, 1.4  # parts of the rough time
 _ECHO_POINTS = 0.01, 0.6, 1.2
 _RAMSEY_POINTS = 1 / 64, 1 / 16, 0.25, 0.6, 1.2
-_RELAXED = 0.6  # of the neighbour's T1: until then half of the shots have not relaxed
+_RELAXED = 0.6  # of the neighbour's T1: about half of the shots have relaxed by then
 _DECAY_1Q = 0.1, 0.25  # -ln of the signal at the end of one-qubit sequences
 _DECAY_2Q = 0.3, 0.6
 _LONGEST_1Q, _LONGEST_2Q = 2_000, 300
 _REFINEMENTS = 2  # rounds with more shots where intervals are too wide
-_RESOLVED = 0.8  # of the width that a comparison needs
-_MOST_SHOTS = 8.0  # times those of the first round
-_MOST_SEQUENCES = 100  # of one round, times those of the first
+_RESOLVED = 0.8  # part of the width that a comparison needs
+_MOST_SHOTS = 8.0  # shots of a circuit relative to the first round
+_MOST_SEQUENCES = 100  # sequences of a round relative to the first
 # Largest half width of an interval, relative and absolute, that a comparison needs.
 _NEEDED = {
     "t1_us": (0.05, 0.0), "t2_us": (0.05, 0.0), "t2_ramsey_us": (0.05, 0.0),
@@ -82,12 +82,12 @@ class Effort(msgspec.Struct, frozen=True):
     readout_shots: int = 24_000
     sequences_1q: int = 10
     shots_1q: int = 10_000
-    sequences_2q: int = 24  # of the greatest length; of the others a quarter
+    sequences_2q: int = 24  # at the greatest length; a quarter of it at the others
     shots_2q: int = 10_000
     longest_delay_ns: float = 1e10
 
     def scaled(self, factor: float) -> Effort:
-        """As many times the shots."""
+        """Effort with the shots multiplied by `factor`, at least 100."""
         names = [name for name in self.__struct_fields__ if "shots" in name]
         return msgspec.structs.replace(
             self, **{name: max(100, round(getattr(self, name) * factor)) for name in names}
@@ -95,7 +95,7 @@ class Effort(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What a run of all experiments found."""
+    """Result of a run of all experiments."""
 
     estimates: tuple[Estimate, ...]
     dead: tuple[tuple[int, ...], ...]  # qubits and pairs whose gates do not work
@@ -139,7 +139,7 @@ class Procedure:
         progress: Callable[[str], None] = lambda _: None,
         planner: Planner | None = None,
     ) -> None:
-        """`planner`: makes the circuits; None: in the native gates of the device."""
+        """Set up. `planner`: makes the circuits; None: in the native gates of the device."""
         gates = self._gates = native_set(info)
         if gates.entangler is None:
             tested = msgspec.structs.replace(tested, pair_sets=())
@@ -150,7 +150,8 @@ class Procedure:
         self._progress = progress
 
     def run(self) -> Measured:
-        """Scout, measure, estimate; what is not resolved is measured again with more shots."""
+        """Find scales, measure and estimate; estimates with wide intervals are measured again with
+        more shots."""
         self._progress("scales")
         scales = scout(self._runner, self._planner, self._tested, self._effort.longest_delay_ns)
         self._progress("measurements")
@@ -188,8 +189,8 @@ class Procedure:
         factor: float = 1.0,
         part: int = 0,
     ) -> Iterable[PlannedCircuit]:
-        """Circuits of one experiment. `factor`: of shots, or of the number of random sequences;
-        `part`: number of the round, whose sequences are its own."""
+        """Circuits of one experiment. `factor`: of the shots, or of the number of random sequences;
+        `part`: number of the round, which has its own sequences."""
         if not places:
             return
         if name in _ARMS:
@@ -227,7 +228,7 @@ class Procedure:
             yield from self._experiment(settings, name, list(places), factor, number)
 
     def estimates(self, counts: Counts) -> Iterable[Estimate]:
-        """All quantities that the counts give."""
+        """Estimates of all quantities from the counts."""
         gates = self._gates
         yield from analysis.times(counts, T1, "t1_us")
         yield from analysis.times(counts, ECHO, "t2_us")
@@ -288,8 +289,8 @@ class _Settings:
 
 
 def _width_ratio(estimate: Estimate, z: float) -> float:
-    """Half width of an interval as a part of the width that a comparison needs; 0.0 where no shots
-    would help, or none are needed."""
+    """Half width of an interval divided by the width that a comparison needs; 0.0 if no comparison
+    needs it, or if more shots would not help."""
     needed = _NEEDED.get(estimate.quantity)
     low, high = estimate.interval(z)
     if needed is None or math.isinf(high):
@@ -300,7 +301,7 @@ def _width_ratio(estimate: Estimate, z: float) -> float:
 
 
 def _lengths(rate: float, decays: Sequence[float], longest: int) -> list[int]:
-    """Distinct lengths above 1 at which the signal has fallen by these exponents."""
+    """Distinct lengths above 1 at which the signal falls by these exponents."""
     results = [min(longest, max(2 + k, round(decay / rate))) for k, decay in enumerate(decays)]
     if results[1] <= results[0]:
         results[0] = results[1] // 2

@@ -1,7 +1,7 @@
-"""Circuits of characterization experiments as flat arrays, made without a circuit object.
+"""Circuits of characterization experiments as flat arrays, built without a circuit object.
 
-A circuit is a list of pieces, one for each qubit or pair that is measured. Pieces have no operation
-in common, so they act at the same time.
+A circuit is a list of pieces, one for each qubit or pair that is measured. Pieces have no common
+operation, so they run at the same time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Z, QUARTER, HALF, ENTANGLER, BARRIER, DELAY, MEASURE = range(7)
 
 
 class CircuitPiece(msgspec.Struct, frozen=True, eq=False):
-    """Operations on one qubit or pair; its qubits are numbers 0 and 1 until it is placed."""
+    """Operations on one qubit or pair; its qubits are numbered 0 and 1 until it is placed."""
 
     rows: NDArray[np.uint16]  # [operations]
     qubits: NDArray[np.int64]  # [operands]
@@ -72,7 +72,7 @@ class Alphabet:
         return _piece(QUARTER, (qubit,), self._named[QUARTER].params)
 
     def half(self, qubit: int = 0) -> CircuitPiece:
-        """Half turn about X, of two quarter turns where the device has no other."""
+        """Half turn about X; two quarter turns if the device has no half turn."""
         if self.gates.half is None:
             return joined([self.quarter(qubit), self.quarter(qubit)])
         return _piece(HALF, (qubit,), self._named[HALF].params)
@@ -92,8 +92,8 @@ class Alphabet:
     def sequences(
         self, group: CliffordGroup, elements: NDArray[np.int32], *, sync: bool
     ) -> CircuitPiece:
-        """Group elements one after another; the number after the last is the gate that is
-        interleaved. `sync`: a barrier follows each."""
+        """Group elements one after another; the number after the last element is the interleaved
+        gate. `sync`: a barrier follows each."""
         key = 2 * group.num_qubits + sync
         if key not in self._groups:
             gate = ("half" if group.num_qubits == 1 else "entangler", 0, 0)
@@ -111,7 +111,7 @@ class Alphabet:
         return entries | {("entangler", 0, 0): self.entangler(), ("half", 0, 0): self.half()}
 
     def program(self, placed: Sequence[PlacedPiece], num_qubits: int) -> Program:
-        """One circuit. Clbits are numbered in the order of the pieces and their qubits."""
+        """Build one circuit. Clbits are numbered in the order of the pieces and their qubits."""
         measured = [qubit for each in placed for qubit in each.qubits]
         qubits = [np.array(each.qubits)[each.piece.qubits] for each in placed]
         rows = [each.piece.rows for each in placed]
@@ -183,7 +183,7 @@ class _Words:
 
 
 class _Ragged:
-    """Arrays of different lengths in one."""
+    """Arrays of different lengths, stored in one."""
 
     def __init__(self, lists: Sequence[Sequence[float]], dtype: np.dtype[Any]) -> None:
         self._sizes = np.array([len(values) for values in lists])
@@ -191,7 +191,7 @@ class _Ragged:
         self._values = np.fromiter(chain.from_iterable(lists), dtype)
 
     def taken(self, indices: NDArray[np.int32]) -> NDArray[Any]:
-        """The lists of these numbers, concatenated."""
+        """Arrays of these numbers, concatenated."""
         sizes = self._sizes[indices]
         ends = np.cumsum(sizes)
         total = int(ends[-1]) if ends.size else 0

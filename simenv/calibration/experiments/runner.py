@@ -1,4 +1,4 @@
-"""Execution of planned circuits as ordinary tasks, and counts by measured point."""
+"""Execution of planned circuits as ordinary tasks; counts by measured point."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simenv.client.client import Client
     from simenv.client.tasks.task import Task
 
-TASKS_AT_ONCE = 200  # of one submit
+TASKS_AT_ONCE = 200  # tasks of one submit
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -29,32 +29,32 @@ class Point(msgspec.Struct, frozen=True):
     x: float  # delay in ns, or length of a sequence
     arm: int = 0
     repeat: int = 0  # number of a random sequence
-    gates: float = 0.0  # of the gate under test, in the circuit
+    gates: float = 0.0  # gates under test in the circuit
 
 
 class PlannedCircuit(msgspec.Struct, frozen=True):
-    """A circuit and what its clbits are: those of each point in turn."""
+    """Circuit with the points whose qubits its clbits measure, in order."""
 
     program: Program
     shots: int
     points: tuple[Point, ...]
 
 
-Counts = dict[Point, NDArray[np.int64]]  # of each outcome: [2^qubits], bit 0 is the first qubit
+Counts = dict[Point, NDArray[np.int64]]  # counts of outcomes [2^qubits]; bit 0 is the first qubit
 
 
 class CircuitRunner(Protocol):
-    """Something that runs circuits."""
+    """Interface of objects that run circuits."""
 
     def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
-        """Counts of all points."""
+        """Run circuits; return the counts of all points."""
 
 
 class PoolRunner:
     """Runs circuits as tasks of an environment, verbatim on an emulated device."""
 
     def __init__(self, client: Client, where: dict[str, Any], max_shots: int, seed: int) -> None:
-        """`where`: options of the submit that name the device or pool."""
+        """Set up. `where`: options of the submit that name the device or pool."""
         self._client = client
         self._where = where
         self._max_shots = max_shots
@@ -63,7 +63,8 @@ class PoolRunner:
         self.shots = 0
 
     def run(self, circuits: Sequence[PlannedCircuit]) -> Counts:
-        """See `CircuitRunner`. A circuit with more shots than the device takes is submitted again.
+        """Run circuits as `CircuitRunner.run`. A circuit with more shots than the device takes is
+        submitted several times.
 
         Raises SimenvError of a refused or failed task.
         """
@@ -91,7 +92,7 @@ class PoolRunner:
             for task, circuit in waiting:
                 result = task.result()
                 add(entries, circuit.points, result.outcomes, result.outcome_counts)
-        except BaseException:  # also an interrupt: nothing stays in the queue
+        except BaseException:  # also an interrupt: no task stays in the queue
             with suppress(SimenvError):
                 self._client.cancel([task for task, _ in waiting])
             raise
@@ -99,7 +100,7 @@ class PoolRunner:
 
 
 def merge(totals: Counts, more: Counts) -> None:
-    """Add counts to those of equal points."""
+    """Add `more` to the counts of equal points."""
     for point, tally in more.items():
         totals[point] = totals[point] + tally if point in totals else tally
 

@@ -1,4 +1,5 @@
-"""Rough scales of a device from few shots: they set the times and lengths of the measurements.
+"""Rough scales of a device from few shots, which determine the times and lengths of the
+measurements.
 
 Delays grow by a factor from a fraction of a microsecond to the longest delay allowed; lengths of
 sequences likewise.
@@ -22,23 +23,23 @@ FIRST_DELAY_NS = 300.0
 DELAY_FACTOR = 4.0
 LENGTHS_1Q = (1, 16, 128, 1024)
 LENGTHS_2Q = (1, 4, 16, 64)
-_LEAST_SIGNAL = 0.3  # of one random element of gates that work
-_DEAD_RATE = 0.3  # of a random element, from which on a gate does not work
+_LEAST_SIGNAL = 0.3  # of one random element, if its gates work
+_DEAD_RATE = 0.3  # rate of a random element above which a gate does not work
 _PREFIX = "scout-"
 
 
 class Scales(msgspec.Struct, frozen=True):
-    """Rough values. A time that is longer than the longest delay is the longest delay."""
+    """Rough values. A time above the longest delay is set to the longest delay."""
 
     t1_ns: dict[int, float]
     t2_ns: dict[int, float]
-    rate_1q: dict[Place, float]  # of a random one-qubit element: -ln p
+    rate_1q: dict[Place, float]  # -ln p of a random one-qubit element
     rate_2q: dict[Place, float]
     dead: tuple[Place, ...]  # places where random elements leave no signal
 
 
 def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_ns: float) -> Scales:
-    """Run the circuits and find the scales."""
+    """Run the circuits and estimate the scales."""
     count = 1 + int(np.log(longest_ns / FIRST_DELAY_NS) / np.log(DELAY_FACTOR))
     ladder = [FIRST_DELAY_NS * DELAY_FACTOR**k for k in range(count)] + [longest_ns]
     times: dict[Place, list[float]] = {(qubit,): ladder for qubit in tested.qubits}
@@ -63,7 +64,7 @@ def scout(runner: CircuitRunner, planner: Planner, tested: TestLayout, longest_n
 
 
 def _times(counts: Counts, name: str, longest_ns: float) -> dict[int, float]:
-    """Best of many decay times for each qubit, amplitudes free."""
+    """Best of many decay times for each qubit; amplitudes are fitted."""
     entries = {}
     for place, arms in tallies(counts, name).items():
         x, signal, variance = differences(arms)
@@ -77,8 +78,8 @@ def _times(counts: Counts, name: str, longest_ns: float) -> dict[int, float]:
 
 
 def _rates(counts: Counts, name: str) -> Mapping[Place, tuple[float, bool]]:
-    """Rate of decay of each place by its longest sequences that have a signal, and whether its
-    gates work."""
+    """Decay rate of each place by its longest sequences that have a signal, and whether its gates
+    work."""
     entries = {}
     for curve in curves(counts, name):
         seen = np.flatnonzero(curve.signal > 0.3 * max(curve.signal[0], 1e-9))

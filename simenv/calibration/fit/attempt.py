@@ -36,9 +36,9 @@ from simenv.calibration.fit.select import (
 from simenv.calibration.fit.solve import FitProblem, Solution, solve, weights_of
 from simenv.calibration.fit.windows import OWN_SHIFT, POOLED_SHIFT, FittedWindow, windows_of
 
-_REFIT_STEPS = 4  # of a fold, from the fit of all
-_WINDOW_STEPS = 6  # of a window
-_STEPS = (2, 2, 8)  # of a fit, with new weights each time
+_REFIT_STEPS = 4  # for a fold, from the fit of all observations
+_WINDOW_STEPS = 6  # for a window
+_STEPS = (2, 2, 8)  # of a fit; new weights before each
 
 
 class FitAttempt(msgspec.Struct, frozen=True, eq=False):
@@ -47,29 +47,29 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
     base: str
     problem: FitProblem
     observed: ObservedCircuits
-    starts: tuple[float, ...]  # of the date windows
+    starts: tuple[float, ...]  # begins of the date windows
     folds: NDArray[np.int64]
     score: CandidateScore
     scores: tuple[CandidateScore, ...]
 
     @property
     def device(self) -> DeviceChannels:
-        """The base."""
+        """Base device."""
         return self.problem.distributions.device
 
     @property
     def num_folds(self) -> int:
-        """1: there are too few circuit bodies for more."""
+        """Number of folds; 1: too few circuit bodies for more."""
         return int(self.folds.max()) + 1
 
     @property
     def fold_of_body(self) -> dict[str, int]:
-        """Folds never share a body."""
+        """Fold of each body; folds never share a body."""
         observations = self.problem.observations
         return {each.body: fold for each, fold in zip(observations, self.folds, strict=True)}
 
     def without(self, fold: int, start: Solution) -> tuple[Solution, tuple[FittedWindow, ...]]:
-        """The fit to the other folds, from that to all of them."""
+        """Fit to the other folds, started from the fit to all."""
         places = np.flatnonzero(self.folds != fold)
         part = self.problem.part(places.tolist())
         columns = self.problem.columns(self.score.prior)
@@ -78,7 +78,7 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         return result, self.windows(result, fold)
 
     def windows(self, solution: Solution, without: int = -1) -> tuple[FittedWindow, ...]:
-        """The fit of each window around that of all; `without`: a fold that is left out."""
+        """Fit of each window around the common fit; `without`: a fold that is left out."""
         prior = self.score.windows
         if prior is None:
             return ()
@@ -101,8 +101,8 @@ class FitAttempt(msgspec.Struct, frozen=True, eq=False):
         weights: NDArray[np.float64],
         offset: NDArray[np.float64],
     ) -> Solution:
-        """The fit of one window, and then with weights by what it leaves: what the fit of all
-        leaves is drift too."""
+        """Fit one window, then again with weights by its own residuals: the residuals of the common
+        fit contain drift."""
         first = solve(part, shift, weights, offset=offset, max_steps=_WINDOW_STEPS)
         weights = weights_of(part.observations, first.blocks, robust=self.score.prior.robust)
         return solve(
@@ -120,7 +120,7 @@ class FittedSnapshots(msgspec.Struct, frozen=True, eq=False):
     def of(
         attempt: FitAttempt, solution: Solution, windows: Sequence[FittedWindow]
     ) -> FittedSnapshots:
-        """Those of a solution, of all qubits and gates of the device."""
+        """Snapshots of a solution, for all qubits and gates of the device."""
         every = all_components(attempt.device)
         values = attempt.problem.columns(attempt.score.prior).extended(every) @ solution.latent
         prior = attempt.score.windows or attempt.score.prior
@@ -140,7 +140,7 @@ Made = tuple[FitProblem, ObservedCircuits]
 
 
 def problem_of(snapshot: CalibrationSnapshot, data: CountsData, starts: Sequence[float]) -> Made:
-    """Observations with components of each qubit and gate; with pooled ones, where most rows are of
+    """Observations with components of each qubit and gate, or with pooled ones if most rows are of
     circuits that are too wide for that. Raises DataError."""
     coherent = len({each.body for each in data.records}) >= MANY_BODIES
     result = Distributions(DeviceChannels(snapshot, coherent=coherent), DeviceCompiler(snapshot))
@@ -171,8 +171,8 @@ def attempts_on(
     reference: dict[object, float],
     note: Callable[[str], None],
 ) -> list[FitAttempt]:
-    """Fits with the best Gaussian prior, and with the best heavy-tailed one where its ratio is
-    lower. `reference`: losses of the unchanged calibration."""
+    """Fits with the best Gaussian prior, and with the best heavy-tailed one if its ratio is lower.
+    `reference`: losses of the unchanged calibration."""
     problem, observed = problem_data
     programs = problem.distributions.programs
     qubits = [programs[each.place].qubits for each in problem.observations]
@@ -236,14 +236,14 @@ def _ratio(pair: tuple[CandidateScore, NDArray[np.float64]]) -> float:
 
 
 class _Starts:
-    """Fits of all observations, around which candidates with similar priors are fitted."""
+    """Fits of all observations, from which candidates with similar priors are fitted."""
 
     def __init__(self, problem: FitProblem) -> None:
         self._problem = problem
         self._known: dict[Prior, Solution] = {}
 
     def __call__(self, prior: Prior) -> Solution:
-        """That of a narrow, of a wide or of a heavy-tailed prior."""
+        """Fit with a narrow, a wide or a heavy-tailed prior, whichever is closest to `prior`."""
         wide = HEAVY if prior.heavy else WIDE
         around = msgspec.structs.replace(
             wide if prior.own > DEFAULT.own else DEFAULT, robust=prior.robust, angle=prior.angle
@@ -257,7 +257,7 @@ class _Starts:
 
 
 def fit(problem: FitProblem, prior: Prior, latent: NDArray[np.float64] | None = None) -> Solution:
-    """The fit by one prior; weights follow from what the fit before leaves."""
+    """Fit with one prior; the weights follow from the residuals of the previous fit."""
     columns = problem.columns(prior)
     start = np.zeros(len(columns.columns)) if latent is None else latent
     blocks = problem.blocks(columns.matrix @ start)

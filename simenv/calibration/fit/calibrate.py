@@ -1,9 +1,9 @@
-"""The fit of a device to measured counts: choose, fit, compare with the snapshot, refuse or give.
+"""Fit of a device to measured counts, comparison with the snapshot, and acceptance or refusal.
 
 A fit is judged on circuits of folds that it did not see, each predicted as a submit to the fitted
-device would be. Of devices on the way from the snapshot to each fit, the one with the largest gain
-of fidelity is given, of those whose gain is significant (`accept.gains`). Where none is, the
-snapshot is kept; where the fits are worse than it, they are refused.
+device would be. Among devices between the snapshot and each fit, the result is the one with the
+largest gain of fidelity of those whose gain is significant (`accept.gains`). If none is, the
+snapshot is kept; if the fits are worse than it, they are refused.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from simenv.calibration.score.predict import Predictor
 from simenv.calibration.score.series import SeriesPredictor
 from simenv.errors import SimenvError
 
-MOST_CHECK_WORK = 2**26  # 4^qubits steps of a circuit that a fit is judged on
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, by logarithms of values
+MOST_CHECK_WORK = 2**26  # limit of 4^qubits times steps of a circuit on which a fit is judged
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of the way from the snapshot to a fit, in logarithms of values
 
 
 class FitRefusedError(SimenvError):
@@ -52,7 +52,7 @@ class FitRefusedError(SimenvError):
 
 
 class FittedDevice(msgspec.Struct, frozen=True, eq=False):
-    """A fitted snapshot, and how it came about."""
+    """Fitted snapshot with the details of its fit."""
 
     snapshot: CalibrationSnapshot
     base: str  # "snapshot", or "homogeneous": the medians of its values
@@ -72,18 +72,18 @@ class FittedDevice(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def factors(self) -> list[tuple[float, float, float]]:
-        """Factor of each column with its interval, in the device that is given."""
+        """Factor of each column with its interval, in the resulting device."""
         table = np.exp(np.array([self.latent, *self.interval]) * self.widths * self.share)
         return [(float(a), float(b), float(c)) for a, b, c in table.T]
 
 
 class _Choice(msgspec.Struct, frozen=True, eq=False):
-    """A share of the way to one fit, and its gain on circuits that were left out."""
+    """Share of the way to one fit, with its gain on circuits that were left out."""
 
     attempt: FitAttempt
     solution: Solution
     share: float
-    undated_share: float  # of the calibration of all dates; 0.0 where that is worse
+    undated_share: float  # for the calibration of all dates; 0.0 if that is worse
     gain: HeldOutGain | None
 
 
@@ -93,9 +93,9 @@ def calibrate(
     name: str,
     note: Callable[[str], None] = lambda _: None,
 ) -> FittedDevice:
-    """Fit of a snapshot to the training part of `data`; `name`: of the new device.
+    """Fit a snapshot to the training part of `data`; `name`: of the new device.
 
-    Raises DataError where no circuit can be fitted, and FitRefusedError.
+    Raises DataError if no circuit can be fitted, and FitRefusedError.
     """
     training = data.part(test=False)
     if not training.records:
@@ -151,8 +151,8 @@ def _choices(
 def _devices(
     snapshot: CalibrationSnapshot, folds: Sequence[FittedSnapshots], share: float
 ) -> list[list[Predictor]]:
-    """Devices of the folds by their one calibration, as tasks use it, and by those of the date
-    windows, where there are any, as scores do."""
+    """Devices of the folds: by their common calibration, which tasks use, and, if there are date
+    windows, by those of the windows, which scores use."""
     before = with_gates_of_each_set(snapshot)
 
     def device(each: FittedSnapshots, series: Sequence[CalibrationSnapshot]) -> Predictor:
@@ -175,8 +175,8 @@ def _gain(
 
 
 def _accepted(choices: Sequence[_Choice]) -> _Choice:
-    """The choice with the largest mean gain of those whose gain is significant; where none is, that
-    with the highest bound, at share 0. Raises FitRefusedError where all are worse than the
+    """Choice with the largest mean gain among the significant ones; if there is none, the choice
+    with the highest bound, at share 0. Raises FitRefusedError if all are worse than the
     snapshot."""
     judged = [(each, each.gain) for each in choices if each.gain is not None]
     if not judged:

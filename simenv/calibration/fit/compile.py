@@ -1,4 +1,4 @@
-"""Circuits as a device runs them: compiled as a submit compiles them, with the places of noise."""
+"""Compilation of measured circuits for a device, like a submit, with the places of noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CompiledRun(msgspec.Struct, frozen=True, eq=False):
-    """A circuit on the device's qubits. `was_placed`: the compiler chose them; level 0 begins on
+    """Circuit on the device's qubits. `was_placed`: True if the compiler chose them; level 0 uses
     qubits 0, 1, 2, ..."""
 
     circuit: Circuit
@@ -29,8 +29,8 @@ class CompiledRun(msgspec.Struct, frozen=True, eq=False):
 
 
 class DeviceCompiler:
-    """Compiles for one snapshot as `Client.submit` does with `compile="auto"`; a record that states
-    the level at which its circuit was compiled gets the same."""
+    """Compiler for one snapshot, like `Client.submit` with `compile="auto"`; a record that states
+    its compilation level is compiled at that level."""
 
     def __init__(self, snapshot: CalibrationSnapshot) -> None:
         self.snapshot = snapshot
@@ -39,7 +39,8 @@ class DeviceCompiler:
         self._known: dict[tuple[str, tuple[int, ...], int], CompiledRun] = {}
 
     def run_of(self, record: CountsRecord) -> CompiledRun:
-        """The circuit of a record. Raises DataError for one that the device cannot run."""
+        """Compiled circuit of a record. Raises DataError for a circuit that the device cannot
+        run."""
         key = (record.source.text, record.layout, record.level)
         result = self._known.get(key)
         if result is None:

@@ -38,13 +38,14 @@ from simulators.transfer.dual import DualMatrix, constant
 RELAXATION, DEPHASING, ERROR, P01, P10 = "relaxation", "dephasing", "error", "p01", "p10"
 ERRORS = ("", f"{ERROR} 1", f"{ERROR} 2")  # pooled, by the number of a gate's qubits
 POOLED = (RELAXATION, DEPHASING, P01, P10, *ERRORS[1:])
-_LEAST = 0.02  # of 1/T1 for the dephasing rate, of a gate's error for the depolarizing parameter
-_LEAST_FLIP = 1e-4  # of a readout error
+_LEAST = 0.02  # least part: of 1/T1 for the dephasing rate, of a gate's error for its parameter
+_LEAST_FLIP = 1e-4  # least readout error that a factor can change
 _MOST_FLIP = 0.5
 
 
 class Component(msgspec.Struct, frozen=True, order=True):
-    """One number that a fit changes; `gate` is "" but for rotations, whose kind is a Pauli name."""
+    """One number that a fit changes; `gate` is "" except for rotations, whose kind is a Pauli
+    name."""
 
     kind: str
     qubits: tuple[int, ...]
@@ -52,12 +53,12 @@ class Component(msgspec.Struct, frozen=True, order=True):
 
     @property
     def is_angle(self) -> bool:
-        """Is it an angle, and not the logarithm of a factor?"""
+        """True for an angle, False for the logarithm of a factor."""
         return bool(self.gate)
 
 
 class ChannelKey(msgspec.Struct, frozen=True):
-    """Where a channel comes from: a gate on its calibrated qubits, or an idle time of a qubit."""
+    """Origin of a channel: a gate on its calibrated qubits, or an idle time of a qubit."""
 
     gate: str
     qubits: tuple[int, ...]
@@ -68,7 +69,7 @@ class ChannelKey(msgspec.Struct, frozen=True):
 class DeviceChannels:
     """Channels of a device as functions of its components.
 
-    `coherent`: gates get rotations (`rotations_of`), besides those that are calibrated. Gates that
+    `coherent`: gates get rotations (`rotations_of`) in addition to the calibrated ones. Gates that
     are calibrated for all qubits at once have an entry for each set of qubits in `snapshot`.
     """
 
@@ -82,7 +83,7 @@ class DeviceChannels:
     def components(
         self, qubits: Sequence[int], gates: Sequence[ChannelKey], *, pooled: bool = False
     ) -> tuple[Component, ...]:
-        """Those of the qubits and gates that circuits use, or the pooled ones."""
+        """Components of the qubits and gates that circuits use, or the pooled ones."""
         if pooled:
             return tuple(sorted(Component(kind, ()) for kind in POOLED))
         results: set[Component] = set()
@@ -121,7 +122,7 @@ class DeviceChannels:
 
 
 class Setting:
-    """Channels of one value of all components."""
+    """Channels for one set of values of the components."""
 
     def __init__(
         self,
@@ -168,7 +169,7 @@ class Setting:
         return self._flip(P01, qubit, readout[0])[0], self._flip(P10, qubit, readout[1])[0]
 
     def _flip(self, kind: str, qubit: int, base: float) -> tuple[float, float]:
-        """A readout error, and its derivative."""
+        """Readout error with its derivative."""
         number = self._at(kind, (qubit,))
         if number < 0:
             return base, 0.0
@@ -176,7 +177,7 @@ class Setting:
         return (result, result) if result < _MOST_FLIP else (_MOST_FLIP, 0.0)
 
     def _at(self, kind: str, qubits: tuple[int, ...], gate: str = "") -> int:
-        """Number of a component, its own or the pooled one; -1: there is none."""
+        """Index of a component, its own or the pooled one; -1: there is none."""
         result = self._number.get(Component(kind, qubits, gate))
         if result is None and not gate:
             pooled = ERRORS[len(qubits)] if kind == ERROR else kind
@@ -184,7 +185,7 @@ class Setting:
         return -1 if result is None else result
 
     def factor(self, kind: str, qubits: tuple[int, ...]) -> float:
-        """Factor of a calibrated value; 1 where no component changes it."""
+        """Factor of a calibrated value; 1 if no component changes it."""
         number = self._at(kind, qubits)
         return 1.0 if number < 0 else math.exp(self._values[number])
 
@@ -261,8 +262,8 @@ class Setting:
 
 
 def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
-    """The same device with one entry for each qubit or pair, in both orders, in place of the native
-    gates that are calibrated for all qubits at once."""
+    """Copy of the device with one entry for each qubit or pair, in both orders, in place of the
+    native gates that are calibrated for all qubits at once."""
     if all(gate.qubits for gate in snapshot.gates):
         return snapshot
     size = snapshot.num_qubits
@@ -286,7 +287,7 @@ def with_gates_of_each_set(snapshot: CalibrationSnapshot) -> CalibrationSnapshot
 
 
 def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]:
-    """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 where it was not measured."""
+    """Calibrated 1/T1 and 1/T2 - 1/(2 T1), 1/ns; 0 if not measured."""
     calibration = snapshot.qubits[qubit]
     decay = 1e-3 / calibration.t1_us if calibration.t1_us else 0.0
     limited = calibration.t2_limited_us
@@ -294,17 +295,16 @@ def base_rates(snapshot: CalibrationSnapshot, qubit: int) -> tuple[float, float]
 
 
 def rotations_of(gate: str, num_qubits: int) -> tuple[str, ...]:
-    """Paulis of the rotations that a gate may have besides its own (Sundaresan et al.,
-    arXiv 2007.02925: errors of the cross-resonance gate). The first letter acts on its first
-    qubit."""
+    """Paulis of the rotations that a gate may have in addition to its own (Sundaresan et al., arXiv
+    2007.02925: errors of the cross-resonance gate). The first letter acts on its first qubit."""
     if num_qubits == 1:
         return ("X",)
     return ("ZZ", "ZI", "IZ") if gate in ("cz", "rzz", "cp") else ("ZX", "ZI", "IX", "IZ", "ZZ")
 
 
 def rotation(name: str, angle_rad: float, number: int) -> DualMatrix:
-    """exp(-i angle P / 2): 1 + sin(angle) K + (1 - cos(angle)) K^2. `number`: of the parameter that
-    the angle is, or -1."""
+    """Transfer matrix of exp(-i angle P / 2): 1 + sin(angle) K + (1 - cos(angle)) K^2. `number`:
+    index of the parameter that is the angle, or -1."""
     first, second = _generator(name)
     sine, cosine = math.sin(angle_rad), math.cos(angle_rad)
     value = np.eye(len(first)) + sine * first + (1.0 - cosine) * second
@@ -315,7 +315,7 @@ def rotation(name: str, angle_rad: float, number: int) -> DualMatrix:
 
 @functools.cache
 def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """K[i, j] = tr(P_i (-i/2) [P, P_j]) / 2^n, and its square: float64 [4^n, 4^n]."""
+    """Generator K[i, j] = tr(P_i (-i/2) [P, P_j]) / 2^n, and its square: float64 [4^n, 4^n]."""
     basis = paulis(len(name))
     pauli = basis[pauli_number(name)]
     moved = -0.5j * (pauli @ basis - basis @ pauli)
@@ -324,7 +324,8 @@ def _generator(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _sorted(values: NDArray[np.float64], indices: Sequence[int]) -> DualMatrix:
-    """Values with their derivatives in ascending order; those with number -1 are left out."""
+    """Values with their derivatives in ascending order of index; derivatives with index -1 are left
+    out."""
     order = sorted((number, 1 + k) for k, number in enumerate(indices) if number >= 0)
     keep = [0, *(k for _, k in order)]
     return DualMatrix(np.ascontiguousarray(values[keep]), tuple(number for number, _ in order))

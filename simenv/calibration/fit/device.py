@@ -1,5 +1,5 @@
-"""A calibration snapshot with fitted components in place of its calibrated values, and a
-homogeneous one."""
+"""Calibration snapshots with fitted components in place of calibrated values, and homogeneous
+ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def all_components(device: DeviceChannels) -> tuple[Component, ...]:
 def fitted_snapshot(
     device: DeviceChannels, components: Sequence[Component], values: NDArray[np.float64]
 ) -> CalibrationSnapshot:
-    """The snapshot whose noise model has these components, by the recipe `simenv`."""
+    """Snapshot whose noise model has these components, by the recipe `simenv`."""
     setting = Setting(device, components, values)
     snapshot = device.snapshot
     qubits = tuple(
@@ -73,7 +73,7 @@ def _gate(gate: GateCalibration, setting: Setting) -> GateCalibration:
 
 
 def _changes(gate: GateCalibration) -> bool:
-    """Has the gate an error that a fit may change?"""
+    """Return whether a fit may change the gate's error."""
     works = gate.error is not None and 0.0 < gate.error < _BROKEN
     return bool(works) and 0 < len(gate.qubits) <= 2 and gate.name not in ("measure", "reset")
 
@@ -83,10 +83,10 @@ def _is_broken(gate: GateCalibration) -> bool:
 
 
 def homogeneous(snapshot: CalibrationSnapshot) -> CalibrationSnapshot:
-    """The device with the median of each calibrated value at all qubits and gates.
+    """Device with the median of each calibrated value at all qubits and gates.
 
-    For circuits whose qubits are not known: there no qubit differs from another. Gates that do not
-    work stay so, and nothing is compiled onto the qubits of one-qubit gates that do not.
+    For circuits whose qubits are unknown, no qubit differs from another. Gates that do not work
+    stay so, and no circuit is compiled onto the qubits of one-qubit gates that do not work.
     """
     dead = {gate.qubits[0] for gate in snapshot.gates if len(gate.qubits) == 1 and _is_broken(gate)}
     fields = ("t1_us", "t2_us", "p01", "p10", "readout_error", "readout_ns", "excited")

@@ -1,8 +1,8 @@
-"""Observations: circuits with the frequencies that were measured, ready for the transfer simulator.
+"""Observations: circuits with their measured frequencies, ready for the transfer simulator.
 
 Runs of one circuit in one date window are one observation. A circuit that is too wide for the
 simulator is fitted under the Pauli twirl of its noise, if it is a Clifford circuit: an observation
-for each group of its clbits. What cannot be fitted is counted with the reason.
+for each group of its clbits. Circuits that cannot be fitted are counted by reason.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution, outcom
 from simulators.transfer.parity import ParityProgram, parity_outcomes, parity_program
 from simulators.transfer.program import ConstantTable, TransferProgram, build
 
-MAX_QUBITS = 11  # of a circuit that is fitted
-MAX_WORK = 2**24  # 4^qubits (1 + components) steps, of one evaluation of a circuit
-GROUP_BITS = 12  # of the clbits of a wide circuit that are fitted together
+MAX_QUBITS = 11  # widest fitted circuit
+MAX_WORK = 2**24  # 4^qubits times (1 + components) times steps, for one evaluation of a circuit
+GROUP_BITS = 12  # clbits of a wide circuit in one observation
 
 
 class FittedCircuit(msgspec.Struct, frozen=True, eq=False):
-    """One circuit and its measured frequencies. `place`: of its distribution (`Distributions`)."""
+    """One circuit and its measured frequencies. `place`: index of its distribution
+    (`Distributions`)."""
 
     place: int
     frequencies: NDArray[np.float64]  # [2^m]
@@ -49,13 +50,13 @@ class FittedCircuit(msgspec.Struct, frozen=True, eq=False):
 
 
 class _KeyedModel:
-    """The noise model of a device that notes where its channels come from."""
+    """Noise model of a device that records the origin of its channels."""
 
     def __init__(self, device: DeviceChannels) -> None:
         self._device = device
         self._model = device.model
         self.keys: dict[int, ChannelKey] = {}
-        self._held: list[Channel] = []  # so that an identity stays its own
+        self._held: list[Channel] = []  # keeps objects alive, so that their identities stay unique
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._model, name)
@@ -93,14 +94,14 @@ class Distributions:
         self._table = ConstantTable()
         self._model = _KeyedModel(device)
         self._noise = NoiseAttachment(self._model)  # type: ignore[arg-type]
-        self._sources: list[ChannelKey | Channel] = []  # of each channel number
-        self._numbers: dict[ChannelKey | int, int] = {}  # by key, else by identity
-        self._places: dict[int, int] = {}  # by the identity of a compiled run
-        self._parities: dict[int, tuple[int, ...]] = {}  # by the place of the circuit
+        self._sources: list[ChannelKey | Channel] = []  # by channel number
+        self._numbers: dict[ChannelKey | int, int] = {}  # by key, else by identity of the channel
+        self._places: dict[int, int] = {}  # by identity of a compiled run
+        self._parities: dict[int, tuple[int, ...]] = {}  # by place of the circuit
         self.two_qubit_gates: list[int] = []
 
     def place_of(self, record: CountsRecord) -> int:
-        """Place of a record's circuit in `programs`. Raises Unsupported, DataError."""
+        """Index of a record's circuit in `programs`. Raises Unsupported, DataError."""
         run = self.compiler.run_of(record)
         place = self._places.get(id(run))
         if place is None:
@@ -113,7 +114,7 @@ class Distributions:
         return place
 
     def parities_of(self, place: int) -> tuple[int, ...]:
-        """Places of the distributions of groups of clbits of a circuit. Raises Unsupported for a
+        """Indices of the distributions of groups of clbits of a circuit. Raises Unsupported for a
         circuit that is not a Clifford circuit."""
         result = self._parities.get(place)
         if result is None:
@@ -155,7 +156,7 @@ class Distributions:
         *,
         derivatives: bool,
     ) -> ChannelSet:
-        """Channels of one setting of the components."""
+        """Channels for one set of values of the components."""
         setting = Setting(self.device, components, values)
 
         def cut(matrix: DualMatrix) -> DualMatrix:
@@ -181,7 +182,7 @@ class Distributions:
 
 
 class ObservedCircuits(msgspec.Struct, frozen=True, eq=False):
-    """Observations, the circuits that are not fitted by reason, and the place of each record."""
+    """Observations, the number of omitted circuits by reason, and the place of each record."""
 
     observations: tuple[FittedCircuit, ...]
     left_out: tuple[tuple[str, int], ...]
@@ -190,8 +191,8 @@ class ObservedCircuits(msgspec.Struct, frozen=True, eq=False):
 def observe(
     data: CountsData, distributions: Distributions, windows: Sequence[int], *, pooled: bool
 ) -> ObservedCircuits:
-    """Observations of all records. `windows`: date window of each record; `pooled`: the components
-    are."""
+    """Observations of all records. `windows`: date window of each record; `pooled`: True if the
+    components are pooled."""
     groups: dict[tuple[int, int], list[CountsRecord]] = {}
     left_out: Counter[str] = Counter()
     for record, window in zip(data.records, windows, strict=True):
@@ -217,7 +218,7 @@ def observe(
 
 
 def _groups(clbits: Sequence[int]) -> list[Sequence[int]]:
-    """Clbits in groups of nearly the same size, at most GROUP_BITS."""
+    """Divide clbits into groups of nearly equal size, at most GROUP_BITS."""
     count = -(-len(clbits) // GROUP_BITS)
     ends = [len(clbits) * k // count for k in range(count + 1)]
     return [clbits[begin:end] for begin, end in itertools.pairwise(ends)]
@@ -260,7 +261,7 @@ def _observation(
 
 
 def histogram(counts: dict[int, int], clbits: Sequence[int]) -> NDArray[np.float64]:
-    """Counts by outcome of the measured clbits; clbits that nothing measures are 0."""
+    """Counts by outcome of the measured clbits, float64 [2^m]."""
     result = np.zeros(1 << len(clbits))
     for outcome, count in counts.items():
         place = sum((outcome >> clbit & 1) << k for k, clbit in enumerate(clbits))

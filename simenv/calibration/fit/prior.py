@@ -1,9 +1,10 @@
-"""Priors of a fit: how far a device may be from its calibration, all qubits together and each one.
+"""Priors of a fit: widths of the deviation of a device from its calibration, common and for each
+qubit.
 
 A column of the matrix B is one independent unknown with a standard normal prior. Common columns
-move a kind of component of all qubits or gates by the same factor; own columns move those of one
-qubit or gate. Relaxation and dephasing of a qubit move together in both, and dephasing alone in a
-common column.
+change a kind of component of all qubits or gates by the same factor; own columns change those of
+one qubit or gate. Relaxation and dephasing of a qubit change together in both, and dephasing alone
+in a common column.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from simenv.calibration.fit.components import (
     Component,
 )
 
-FREEDOM = 2.0  # of Student's distribution
-Column = tuple[str, tuple[int, ...]]  # what it moves; (): of all qubits or gates
+FREEDOM = 2.0  # degrees of freedom of Student's distribution
+Column = tuple[str, tuple[int, ...]]  # kind of component, and its qubits; (): all qubits or gates
 
 
 class Prior(msgspec.Struct, frozen=True):
-    """Standard deviations: of the logarithm of a factor, or of an angle in radians; 0: fixed."""
+    """Standard deviations of the logarithm of a factor, or of an angle in radians; 0: fixed."""
 
     common: float
     own: float = 0.0
     angle: float = 0.0
-    robust: bool = False  # the weights of observations are, see `solve.weights_of`
+    robust: bool = False  # robust weights of observations, see `solve.weights_of`
     heavy: bool = False  # own unknowns have Student's distribution with FREEDOM degrees
 
     @property
     def text(self) -> str:
-        """In words, for reports."""
+        """Description for reports."""
         parts = [f"common {self.common:g}"]
         parts += [f"own {self.own:g}"] if self.own else []
         parts += [f"angles {self.angle:g} rad"] if self.angle else []
@@ -48,7 +49,7 @@ class Prior(msgspec.Struct, frozen=True):
 
 
 class PriorMatrix:
-    """The columns of a prior for the components that circuits use."""
+    """Columns of a prior for the components that circuits use."""
 
     def __init__(
         self,
@@ -56,8 +57,8 @@ class PriorMatrix:
         components: Sequence[Component],
         placed: Collection[int] = (),
     ) -> None:
-        """`placed`: qubits that the compiler chose. They and their pairs have no unknown of their
-        own: what was measured was on other qubits of the device."""
+        """Build the columns. `placed`: qubits that the compiler chose. They and their pairs have no
+        own unknown, because the measured circuits ran on other qubits of the device."""
         self.prior = prior
         columns: dict[Column, None] = {}
         for component in components:
@@ -76,13 +77,13 @@ class PriorMatrix:
         return np.where(self._heavy, heavy, 1.0)
 
     def penalty(self, latent: NDArray[np.float64]) -> float:
-        """Twice the negative logarithm of the prior, less that at 0."""
+        """Twice the negative logarithm of the prior, minus its value at 0."""
         square = latent**2
         heavy = (FREEDOM + 1.0) * np.log1p(square / FREEDOM)
         return float(np.where(self._heavy, heavy, square).sum())
 
     def extended(self, components: Sequence[Component]) -> NDArray[np.float64]:
-        """B for any components; own columns of others than the fitted ones do not exist."""
+        """Matrix B for any components; there are own columns for fitted components only."""
         place = {column: k for k, column in enumerate(self.columns)}
         result = np.zeros((len(components), len(place)))
         for row, component in enumerate(components):

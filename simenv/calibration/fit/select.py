@@ -25,10 +25,10 @@ from simenv.calibration.fit.prior import Prior, PriorMatrix
 from simenv.calibration.fit.solve import FitProblem, Solution, linear_solution, normal_equations
 
 FOLDS = 4
-MANY_BODIES = 100  # from so many different circuits on, angles are tried
-# Around which others are fitted.
+MANY_BODIES = 100  # least number of different circuits for fits with angles
+# Priors whose fits are the start of similar ones.
 DEFAULT, WIDE, HEAVY = Prior(0.3, 0.1), Prior(0.3, 0.5), Prior(0.3, 0.5, heavy=True)
-UNCHECKED = Prior(0.1, 0.1)  # where there are too few bodies for a choice
+UNCHECKED = Prior(0.1, 0.1)  # used with too few bodies for a choice
 _WIDTHS = (
     *(Prior(0.01, 0.01), Prior(0.1), Prior(0.5), Prior(0.1, 0.1)),
     *(Prior(0.5, 0.1), Prior(0.5, 0.3), Prior(0.03, 0.3), Prior(0.1, 1.0)),
@@ -44,14 +44,14 @@ class CandidateScore(msgspec.Struct, frozen=True):
     """Loss 2 - 2 sum sqrt(p q) of one candidate on circuits that its fit did not see."""
 
     prior: Prior
-    windows: Prior | None  # of the factors of each date window; None: there are none
+    windows: Prior | None  # prior of the factors of each date window; None: no windows
     mean_loss: float
     median_loss: float
-    ratio: float  # the larger one of both losses' ratios to the snapshot's
+    ratio: float  # larger one of the ratios of mean and median loss to the snapshot's
 
 
 def folds_of(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> NDArray[np.int64]:
-    """Fold of each observation; all 0 where there are fewer than two bodies.
+    """Fold of each observation; all 0 with fewer than two bodies.
 
     `qubits`: the device's qubits of each observation.
     """
@@ -66,8 +66,8 @@ def folds_of(observations: Sequence[FittedCircuit], qubits: Sequence[object]) ->
 
 
 def _groups(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> list[int]:
-    """Number of the group of each observation: bodies, joined where they share qubits if that
-    leaves enough groups."""
+    """Group number of each observation: bodies, joined if they share qubits and that leaves enough
+    groups."""
     bodies = [each.body for each in observations]
     joined = _joined(bodies, qubits)
     if len(set(joined)) >= FOLDS:
@@ -77,14 +77,14 @@ def _groups(observations: Sequence[FittedCircuit], qubits: Sequence[object]) -> 
 
 
 class _DisjointSets:
-    """Sets of the items 0 to `size` - 1, at first each alone (Cormen et al., Introduction to
-    Algorithms, chapter 19)."""
+    """Disjoint sets of the items 0 to `size` - 1, at first each alone (Cormen et al., Introduction
+    to Algorithms, chapter 19)."""
 
     def __init__(self, size: int) -> None:
         self._parent = list(range(size))
 
     def root(self, item: int) -> int:
-        """The item that names the set of an item."""
+        """Representative item of an item's set."""
         parent = self._parent
         while parent[item] != item:
             parent[item] = parent[parent[item]]
@@ -92,7 +92,7 @@ class _DisjointSets:
         return item
 
     def join(self, first: int, second: int) -> None:
-        """Join the sets of two items; that of the second one names both."""
+        """Join the sets of two items; the representative is that of the second."""
         self._parent[self.root(first)] = self.root(second)
 
 
@@ -114,7 +114,8 @@ def held_out_losses(
     prior: Prior,
     windows: Prior | None,
 ) -> NDArray[np.float64]:
-    """Loss of each observation by the fit of the other folds; `windows`: of its date window."""
+    """Loss of each observation by the fit of the other folds; `windows`: prior of its date
+    window."""
     columns = problem.columns(prior)
     shift = problem.columns(windows or prior)
     window = np.array([each.window for each in problem.observations])
@@ -159,6 +160,7 @@ def score_of(
 
 
 def earns_angles(plain: NDArray[np.float64], angled: NDArray[np.float64]) -> bool:
-    """Is the mean loss with angles lower by more than a standard error of the difference?"""
+    """Return whether the mean loss with angles is lower by more than a standard error of the
+    difference."""
     gain = plain - angled
     return float(gain.mean()) > float(gain.std(ddof=1)) / math.sqrt(max(len(gain), 2))

@@ -23,7 +23,7 @@ from simenv.calibration.fit.prior import Prior, PriorMatrix
 MOST_STEPS = 20
 _ENOUGH = 1e-4  # relative change of the cost
 _LEAST_PROBABILITY = 1e-9
-_PRECISION_STEPS = 8  # of the weights of a heavy-tailed prior
+_PRECISION_STEPS = 8  # iterations of the weights of a heavy-tailed prior
 
 
 class NormalBlock(msgspec.Struct, frozen=True, eq=False):
@@ -37,15 +37,15 @@ class NormalBlock(msgspec.Struct, frozen=True, eq=False):
 
 
 class FitProblem(msgspec.Struct, frozen=True, eq=False):
-    """Observations of a device whose components are to be found."""
+    """Observations of a device whose components are unknown."""
 
     distributions: Distributions
     components: tuple[Component, ...]
     observations: tuple[FittedCircuit, ...]
 
     def columns(self, prior: Prior) -> PriorMatrix:
-        """Unknowns of a prior. Where the qubits of some circuits are known, qubits that the
-        compiler chose for other ones have none of their own."""
+        """Unknowns of a prior. If the qubits of some circuits are given, qubits that the compiler
+        chose for other circuits have no own unknowns."""
         fixed = {
             qubit
             for each in self.observations
@@ -56,7 +56,7 @@ class FitProblem(msgspec.Struct, frozen=True, eq=False):
         return PriorMatrix(prior, self.components, used - fixed if fixed else ())
 
     def part(self, places: Sequence[int]) -> FitProblem:
-        """That of some of the observations."""
+        """Problem with some of the observations."""
         return FitProblem(
             self.distributions, self.components, tuple(self.observations[k] for k in places)
         )
@@ -121,7 +121,7 @@ def linear_solution(
     at: NDArray[np.float64],
     offset: NDArray[np.float64] | float = 0.0,
 ) -> NDArray[np.float64]:
-    """Latent values z that minimise the cost with the residuals linear around `at`."""
+    """Latent values z that minimise the cost with the residuals linearised at `at`."""
     columns = prior.matrix
     matrix = columns.T @ hessian @ columns
     right = columns.T @ (hessian @ (at - offset) - gradient)
@@ -134,7 +134,7 @@ def linear_solution(
 class Solution(msgspec.Struct, frozen=True, eq=False):
     """Values of the components at the least cost, and the normal equations there.
 
-    `weights` [observations]: those it was found with.
+    `weights` [observations]: weights of this fit.
     """
 
     values: NDArray[np.float64]
@@ -155,8 +155,8 @@ def solve(
     max_steps: int = MOST_STEPS,
     blocks: list[NormalBlock] | None = None,
 ) -> Solution:
-    """Least cost in at most so many steps; `weights` [observations]. `start`: latent values, with
-    `blocks` there if they are known; `offset`: values where the latent ones are 0."""
+    """Minimise the cost in at most `max_steps` steps; `weights` [observations]. `start`: latent
+    values, with their `blocks` if known; `offset`: values of the components at latent 0."""
     columns = prior.matrix
     latent = np.zeros(columns.shape[1]) if start is None else start
     if blocks is None:
@@ -192,11 +192,11 @@ def _cost(blocks: Sequence[NormalBlock], weights: NDArray[np.float64], penalty: 
 def weights_of(
     observations: Sequence[FittedCircuit], blocks: Sequence[NormalBlock], *, robust: bool
 ) -> NDArray[np.float64]:
-    """Inverse variance of an outcome's residual in each observation: shot noise, and what the model
-    leaves of the squared residuals at the best fit so far.
+    """Inverse variance of an outcome's residual in each observation: shot noise plus the model's
+    error, estimated from the squared residuals at the best fit so far.
 
-    What the model leaves is the same for all observations, their mean. With `robust` it is that of
-    each observation, but at least the median: the cost is then that of residuals with a Cauchy
+    The model's error is the same for all observations, their mean. With `robust` it is that of each
+    observation, but at least the median: the cost is then that of residuals with a Cauchy
     distribution, for which a circuit that no parameters can explain counts little.
     """
     seen = np.array([max(block.num_outcomes, 1) for block in blocks], np.float64)

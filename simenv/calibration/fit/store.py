@@ -16,9 +16,9 @@ FORMAT = 1
 
 def save(path: Path, fitted: FittedDevice) -> None:
     """Write a fit by rename. Datasets: `values` [components] (logarithms of factors, radians),
-    `unknowns` [columns] (standard normal by the prior), `low` and `high` [columns]; where there are
-    windows, `window_begin_s` [windows] and `window_unknowns` [windows, columns]. All are of the
-    fit; the device is `share` of the way to it. Names stand in the attributes, as JSON.
+    `unknowns` [columns] (standard normal by the prior), `low` and `high` [columns]; with windows,
+    `window_begin_s` [windows] and `window_unknowns` [windows, columns]. All belong to the fit; the
+    device is `share` of the way to it. Names are JSON in the attributes.
 
     Raises StoreError.
     """

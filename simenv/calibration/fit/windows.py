@@ -1,6 +1,6 @@
-"""Date windows: runs that lie close together in time, each with a calibration of its own.
+"""Date windows: runs that are close in time, each window with its own calibration.
 
-The components of a window differ from those of all by factors with a prior of their own.
+The components of a window differ from the common ones by factors with their own prior.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from simenv.calibration.data.records import CountsRecord
 from simenv.calibration.fit.prior import Prior
 
-GAP_S = 3 * 86_400.0  # without runs, between two windows
-LEAST_CIRCUITS = 4  # of a window
-# Of a window's factors around those of all: pooled, or also of each qubit and pair.
+GAP_S = 3 * 86_400.0  # gap without runs between two windows
+LEAST_CIRCUITS = 4  # circuits of a window
+# Priors of a window's factors around the common ones: pooled, or also for each qubit and pair.
 POOLED_SHIFT, OWN_SHIFT = Prior(0.3), Prior(0.3, 0.5, heavy=True)
 
 
@@ -29,7 +29,7 @@ class FittedWindow(msgspec.Struct, frozen=True, eq=False):
 
 
 def window_starts(records: Sequence[CountsRecord]) -> list[float]:
-    """Begins of the windows, seconds since 1970; at most one where times are not known."""
+    """Begins of the windows, seconds since 1970; [] if a time is unknown."""
     dated = [each for each in records if each.time_s == each.time_s]
     if len(dated) < len(records) or not dated:
         return []

@@ -1,1 +1,1 @@
-"""Which components, qubits and gates of a device cost a circuit its fidelity."""
+"""Error ledgers: the loss of a circuit's fidelity by component, qubit and gate of a device."""

@@ -25,9 +25,9 @@ def circuit_ledger(
     device: str,
     *,
     noise: Any = "on",
-    compile: str = "auto",  # noqa: A002 - its name in `Client.submit`
+    compile: str = "auto",  # noqa: A002 - named as in `Client.submit`
 ) -> ErrorLedger:
-    """What costs a circuit its fidelity on a device, to first order; nothing is run.
+    """Estimate the loss of a circuit's fidelity on a device, to first order, without a run.
 
     `circuit`, `noise` and `compile`: as for `Client.submit`. `device`: of the library, or one that
     `simenv devices import` made. Raises ProgramError, OptionError, NotFoundError.

@@ -29,7 +29,7 @@ _THERMAL = "qubit.thermal"
 _CORRELATED = "qubit.correlated_readout"
 _PARTS = tuple(name for name in COMPONENTS if name not in (_THERMAL, _CORRELATED))
 _OF_GATES = ("gate.depolarizing", "gate.coherent", "qubit.relaxation", "custom")
-_STANDS_OUT = 1.5  # times the median loss of a use of the circuit's other pairs
+_STANDS_OUT = 1.5  # factor over the median loss of a use of the circuit's other pairs
 
 Pair = tuple[int, int]
 
@@ -53,19 +53,19 @@ class EdgeLoss(msgspec.Struct, frozen=True):
 
     @property
     def loss(self) -> float:
-        """Of both."""
+        """Sum of both losses."""
         return self.gates + self.crosstalk
 
 
 class ErrorLedger(msgspec.Struct, frozen=True):
     """First-order losses of fidelity, the largest first."""
 
-    loss: float  # of all components
+    loss: float  # sum over all components
     components: tuple[tuple[str, float], ...]
     gates: tuple[GateLoss, ...]
     edges: tuple[EdgeLoss, ...]
     qubits: tuple[tuple[int, float], ...]  # a loss on two qubits counts half for each
-    avoid: EdgeLoss | None  # the pair that costs most for each use, where it stands out
+    avoid: EdgeLoss | None  # pair with the largest loss for each use, if it is an outlier
     state: str  # "ideal": of the circuit's own state; "mixed": wider than MAX_QUBITS
 
     @property
@@ -75,7 +75,7 @@ class ErrorLedger(msgspec.Struct, frozen=True):
 
 
 def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) -> ErrorLedger:
-    """The ledger of a circuit on the qubits of a device.
+    """Ledger of a circuit on the qubits of a device.
 
     `document`: its calibration, or a custom noise model, which has one component. Raises
     Unsupported, NoiseError.
@@ -93,7 +93,7 @@ def error_ledger(circuit: Circuit, document: Document, options: NoiseOptions) ->
 
 
 def _alone(document: Document, options: NoiseOptions) -> Mapping[str, NoiseOptions]:
-    """Options with each component alone; one named `custom` where there are no components."""
+    """Options with each component alone; one entry `custom` for a model without components."""
     if isinstance(document, CustomModel):
         return {"custom": options}
     entries = {}
@@ -141,7 +141,7 @@ class _Sums:
         return self._circuit.table.names[self._circuit.ops[k]], self._ideal.operands.qubits(k)
 
     def ledger(self) -> ErrorLedger:
-        """All of it, sorted."""
+        """Ledger of all sums, sorted."""
         uses: dict[tuple[str, tuple[int, ...]], int] = defaultdict(int)
         for k in range(self._circuit.ops.size):
             uses[self._gate(k)] += 1
@@ -179,7 +179,7 @@ def _sorted(items: Iterable[tuple[K, float]]) -> tuple[tuple[K, float], ...]:
 
 
 def _outstanding(edges: tuple[EdgeLoss, ...]) -> EdgeLoss | None:
-    """The used pair with the largest loss for each use, where that is well above the others'."""
+    """Used pair with the largest loss for each use, if it is well above the others'."""
     used = [edge for edge in edges if edge.uses]
     if len(used) < 2:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is asked for
+mpl.use("Agg")  # needs no display
 
 import matplotlib.dates as mdates
 import numpy as np
@@ -22,7 +22,7 @@ from simenv.calibration.score.score import CEILING, REPEAT, UNIFORM, Score
 INK = "#22303c"
 COLOURS = ("#2a6f97", "#d1495b", "#edae49", "#66a182", "#6c5b7b", "#8d99ae")
 _GREY = "#98a3ad"
-_MOST_DAYS = 8  # that have a tick each
+_MOST_DAYS = 8  # days with a tick each
 _MOST_WIDTHS = 8
 
 
@@ -101,7 +101,7 @@ def _octave(depth: int) -> int:
 
 
 def drift(title: str, score: Score, path: Path) -> bool:
-    """Median fidelity of each day by model; False where fewer than two days are known."""
+    """Median fidelity of each day by model; False with fewer than two known days."""
     days: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in score.rows:
         if row.time_s == row.time_s:
@@ -134,7 +134,7 @@ def drift(title: str, score: Score, path: Path) -> bool:
 
 
 def comparison(title: str, score: Score, path: Path) -> None:
-    """Distribution of the fidelity of each model on test circuits, beside its limits."""
+    """Distribution of the fidelity of each model on test circuits, with its limits."""
     names = [*score.models, UNIFORM, REPEAT, CEILING]
     results = [
         (name, values)

@@ -1,4 +1,4 @@
-"""Distributions of circuits without noise, as they were written."""
+"""Distributions of circuits as written, without noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_QUBITS = 20
 
 
 class IdealDistributions:
-    """Those of equal circuits are computed once."""
+    """Cache of ideal distributions: equal circuits are computed once."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[int, float] | None] = {}

@@ -1,8 +1,8 @@
 """Distances between a distribution and measured counts, their limits, and intervals.
 
 HF is the Hellinger fidelity (sum sqrt(p q))^2, as Qiskit defines it; TVD the total variation
-distance, half of sum |p - q|. The ceiling is the HF that a model reaches on average which is
-exactly right, at so many shots. Intervals are percentiles of bootstrap samples of circuit bodies.
+distance, half of sum |p - q|. The ceiling is the mean HF of an exact model at this number of shots.
+Intervals are percentiles of bootstrap samples of circuit bodies.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS = 20  # of the ceiling
+DRAWS = 20  # samples of the ceiling
 RESAMPLES = 400
 COVERAGE = 0.95
 
@@ -54,7 +54,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def summary(values: Sequence[float], bodies: Sequence[str], seed: int = 7) -> Summary | None:
-    """Statistics of the values that are numbers; None where there is none."""
+    """Statistics of the finite values; None if there is none."""
     result = np.array(values, np.float64)
     finite = np.isfinite(result)
     if not finite.any():

@@ -1,9 +1,9 @@
-"""Distributions that a device model predicts for measured circuits.
+"""Predictions: distributions of a device model for measured circuits.
 
 A circuit is compiled as `Client.submit` compiles it. Distributions are exact up to EXACT_QUBITS
-used qubits. Those of wider Clifford circuits are exact for the Pauli twirl of their noise up to
-`parity.MAX_BITS` bits, and sampled by the stabilizer engine beyond; other ones are sampled by
-trajectories; what is too wide for that has no distribution.
+used qubits. Wider Clifford circuits are exact for the Pauli twirl of their noise up to
+`parity.MAX_BITS` bits, and sampled by the stabilizer engine beyond; other circuits are sampled by
+trajectories; circuits that are too wide for that have no distribution.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from simulators.transfer.parity import parity_outcomes, parity_program
 from simulators.transfer.program import ConstantTable, TransferProgram, build
 
 EXACT_QUBITS = 11
-SAMPLED_QUBITS = 20  # of trajectories
+SAMPLED_QUBITS = 20  # limit of trajectories
 SAMPLES = 2**17
 SEED = 7
 _DEFAULT = NoiseOptions()
@@ -51,7 +51,7 @@ class Prediction(msgspec.Struct, frozen=True, eq=False):
 
 
 class Predictor:
-    """Predictions of one snapshot with noise options; those of equal circuits are made once."""
+    """Predictions of one snapshot with noise options; equal circuits are predicted once."""
 
     def __init__(
         self,
@@ -60,16 +60,16 @@ class Predictor:
         compiler: DeviceCompiler | None = None,
         most_work: int = 0,
     ) -> None:
-        """`compiler`: of another snapshot of the device, to compare noise on equal circuits.
-        `most_work`: circuits that take more than so many 4^qubits steps have no distribution, nor
-        those that must be sampled; 0: no limit."""
+        """Set up. `compiler`: of another snapshot of the device, to compare noise on equal
+        circuits. `most_work`: circuits with more than this number of 4^qubits steps have no
+        distribution, nor those that must be sampled; 0: no limit."""
         self._most_work = most_work
         self._compiler = compiler or DeviceCompiler(snapshot)
         self._noise = NoiseAttachment(noise_model(snapshot, options))
         self._known: dict[int, Prediction | None] = {}
 
     def prediction(self, record: CountsRecord) -> Prediction | None:
-        """Of the circuit of a record; None where it is too wide. Raises DataError."""
+        """Prediction for a record's circuit; None if it is too wide. Raises DataError."""
         run = self._compiler.run_of(record)
         key = id(run)
         if key not in self._known:
@@ -100,7 +100,7 @@ class Predictor:
 def _exact(
     program: TransferProgram, noise: NoiseProgram, table: ConstantTable
 ) -> tuple[OutcomeDistribution, str]:
-    """The distribution without sampling, and how. Raises Unsupported."""
+    """Distribution without sampling, with the name of the method. Raises Unsupported."""
     read = noise.readout
     confusion = {}
     for qubit in program.qubits if read is not None else ():
@@ -113,7 +113,7 @@ def _exact(
 
 
 def _spread(size: int, clbits: tuple[int, ...]) -> NDArray[np.object_]:
-    """Outcome over all clbits of each outcome of the measured ones."""
+    """Outcome over all clbits for each outcome of the measured ones."""
     return np.array(
         [sum((x >> k & 1) << clbit for k, clbit in enumerate(clbits)) for x in range(size)], object
     )

@@ -1,7 +1,7 @@
 """Scores of device models on measured counts: one row for each run, and their statistics.
 
-Beside each model stand the ideal circuit, the uniform distribution, the ceiling by shot noise and
-the hardware against its own repeat: the next run of the same circuit.
+Each model is compared with the ideal circuit, the uniform distribution, the ceiling by shot noise
+and the hardware's own repeat: the next run of the same circuit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ScoreRow(msgspec.Struct, frozen=True):
     qubits: int  # used
     two_qubit_gates: int
     depth: int  # two-qubit gates on the longest path
-    how: str  # the distribution was found
+    how: str  # method that gave the distribution
     hf: dict[str, float]
     tvd: dict[str, float]
 
@@ -54,7 +54,7 @@ class Score(msgspec.Struct, frozen=True, eq=False):
     not_judged: int  # runs whose circuits are too wide
 
     def part(self, *, test: bool) -> Score:
-        """The rows of one side of the split."""
+        """Rows of one side of the split."""
         rows = tuple(row for row in self.rows if row.is_test == test)
         return msgspec.structs.replace(self, rows=rows)
 
@@ -70,7 +70,7 @@ def score(
     ideal: Callable[[CountsRecord], dict[int, float] | None],
     note: Callable[[str], None] = lambda _: None,
 ) -> Score:
-    """Score of each model on all runs; the first one gives the ceiling and the widths."""
+    """Score each model on all runs; the first one gives the ceiling and the widths."""
     rows: list[ScoreRow] = []
     parity: dict[str, list[NDArray[np.float64]]] = {name: [] for name in models}
     rng = np.random.default_rng(SEED)

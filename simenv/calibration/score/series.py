@@ -1,4 +1,5 @@
-"""Predictions of a device with dated calibrations: by the one in force when a circuit ran."""
+"""Predictions of a device with dated calibrations: each circuit by the calibration in force at its
+time."""
 
 from __future__ import annotations
 
@@ -12,10 +13,8 @@ from simenv.calibration.score.predict import Prediction, Predictor
 
 
 class SeriesPredictor(Predictor):
-    """The snapshots of a series, each in force from its date on; the first one also before it.
-
-    A circuit whose date is not known is predicted by `default`.
-    """
+    """Predictor with a series of snapshots, each in force from its date on; the first one also
+    before it. A circuit without a date is predicted by `default`."""
 
     def __init__(
         self,
@@ -23,14 +22,14 @@ class SeriesPredictor(Predictor):
         series: Sequence[CalibrationSnapshot],
         most_work: int = 0,
     ) -> None:
-        """Snapshots of `series` have a date. Raises ValueError for another text."""
+        """Set up; each snapshot of `series` has a date. Raises ValueError for an invalid date."""
         super().__init__(default, most_work=most_work)
         dated = sorted(((moment_s(each.calibrated), each) for each in series), key=_date)
         self._begins = [begin_s for begin_s, _ in dated]
         self._members = [Predictor(each, most_work=most_work) for _, each in dated]
 
     def prediction(self, record: CountsRecord) -> Prediction | None:
-        """Of the circuit of a record by the snapshot of its date."""
+        """Prediction for a record's circuit by the snapshot of its date."""
         if not self._members or record.time_s != record.time_s:
             return super().prediction(record)
         place = max(bisect_right(self._begins, record.time_s) - 1, 0)

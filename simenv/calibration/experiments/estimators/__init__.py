@@ -1,1 +1,1 @@
-"""Estimators: quantities of a device from the counts of experiments alone."""
+"""Estimators of a device's quantities from the counts of experiments alone."""

@@ -21,8 +21,8 @@ from simenv.calibration.experiments.runner import Counts, Point
 Place = tuple[int, ...]
 Array = NDArray[np.float64]
 NS_PER_US = 1000.0
-_LEAST_SIZE = 1e-3  # of a signal that is divided by
-_TURN_KHZ = 1e6 / (2.0 * math.pi)  # of an angular frequency in rad/ns
+_LEAST_SIZE = 1e-3  # lower bound of a signal in a denominator
+_TURN_KHZ = 1e6 / (2.0 * math.pi)  # factor from rad/ns to kHz
 
 
 def tallies(counts: Counts, name: str) -> dict[Place, dict[float, dict[int, NDArray[np.int64]]]]:
@@ -55,7 +55,7 @@ def differences(arms: Mapping[float, Mapping[int, NDArray[np.int64]]]) -> tuple[
 
 
 def decay_of(counts: Counts, name: str) -> tuple[list[Place], DecayFit] | None:
-    """Fits of an experiment with two arms; None where it was not run."""
+    """Fit an experiment with two arms; None if it was not run."""
     result = tallies(counts, name)
     places = sorted(result)
     if not places:
@@ -67,7 +67,7 @@ def decay_of(counts: Counts, name: str) -> tuple[list[Place], DecayFit] | None:
 
 
 def times(counts: Counts, name: str, quantity: str) -> list[Estimate]:
-    """T1 or T2 in us, of an experiment with two arms."""
+    """T1 or T2 in us from an experiment with two arms."""
     result = decay_of(counts, name)
     if result is None:
         return []
@@ -79,22 +79,22 @@ def times(counts: Counts, name: str, quantity: str) -> list[Estimate]:
 
 
 def _time(quantity: str, place: Place, rate_ns: float, error_ns: float) -> Estimate:
-    """A time by its rate. A rate that is not above 0 is taken as a hundredth of its error."""
+    """Time from its rate. A rate that is not above a hundredth of its error is set to that."""
     rate = max(rate_ns, 0.01 * error_ns) * NS_PER_US
     return Estimate(quantity, place, 1.0 / rate, error_ns * NS_PER_US, "inverse")
 
 
 class _Signals(msgspec.Struct, frozen=True, eq=False):
-    """Signals A exp(i theta) of a qubit that has turned by theta about Z; arrays [times]."""
+    """Signals A exp(i theta) of a qubit that has rotated by theta about Z; arrays [times]."""
 
     times_ns: Array
     values: NDArray[np.complex128]
-    along: Array  # variance along the signal, of its size
-    across: Array  # variance across it, of its size times its angle
+    along: Array  # variance of the size
+    across: Array  # variance of the angle, times the squared size
 
     @property
     def size(self) -> Array:
-        """Absolute values, at least a small one."""
+        """Absolute values, at least _LEAST_SIZE."""
         return np.maximum(np.abs(self.values), _LEAST_SIZE)
 
     @property
@@ -106,7 +106,7 @@ class _Signals(msgspec.Struct, frozen=True, eq=False):
 def _signals(arms: Mapping[float, Mapping[int, NDArray[np.int64]]], first: int) -> _Signals:
     """Signals of the arms `first` to `first` + 3, whose phases are multiples of pi / 2.
 
-    Of a pair, shots count in which the second qubit is read as it was prepared: it has not relaxed.
+    In a pair, only shots count in which the second qubit is read as prepared: it has not relaxed.
     """
     times_ns = sorted(arms)
     rows = []
@@ -125,7 +125,7 @@ def _signals(arms: Mapping[float, Mapping[int, NDArray[np.int64]]], first: int) 
 
 
 def ramsey(counts: Counts, name: str) -> list[Estimate]:
-    """T2 of Ramsey sequences in us, and the detuning in kHz."""
+    """T2 from Ramsey sequences in us, and the detuning in kHz."""
     estimates = []
     for place, arms in sorted(tallies(counts, name).items()):
         result = _signals(arms, 0)
@@ -141,7 +141,7 @@ def ramsey(counts: Counts, name: str) -> list[Estimate]:
 
 
 def interactions(counts: Counts, name: str) -> list[Estimate]:
-    """ZZ rates in kHz of conditional Ramsey sequences."""
+    """ZZ rates in kHz from conditional Ramsey sequences."""
     estimates = []
     for place, arms in sorted(tallies(counts, name).items()):
         alone, beside = _signals(arms, 0), _signals(arms, 4)
@@ -171,7 +171,7 @@ def readout(counts: Counts, name: str) -> list[Estimate]:
 
 def survival(tally: NDArray[np.int64], target: int) -> tuple[float, float]:
     """Survival probability without its asymptote, scaled to 1 without noise: (P - 1/d) d/(d - 1);
-    and its variance."""
+    with its variance."""
     size, total = tally.size, int(tally.sum())
     scale = size / (size - 1.0)
     p = int(tally[target]) / total

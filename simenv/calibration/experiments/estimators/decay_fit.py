@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 _STEPS = 40
-_LARGEST_STEP = 1.0  # of the logarithm of an amplitude in one step
+_LARGEST_STEP = 1.0  # largest change of the logarithm of an amplitude in one step
 _CONVERGED = 1e-10
 
 
@@ -26,7 +26,7 @@ class DecayFit(msgspec.Struct, frozen=True, eq=False):
 def fit_decay(x: Array, signal: Array, variance: Array) -> DecayFit:
     """Gauss-Newton fit of A exp(-k x) to points [sets, points] of known variance.
 
-    Rates may be negative, where a signal does not decay within its error.
+    Rates may be negative if a signal does not decay within its error.
     """
     scale = np.maximum(x.max(axis=1, keepdims=True), 1e-300)
     u = x / scale
@@ -46,7 +46,7 @@ def fit_decay(x: Array, signal: Array, variance: Array) -> DecayFit:
 
 
 def _start(x: Array, signal: Array, variance: Array) -> tuple[Array, Array]:
-    """Weighted straight line through the logarithms of points that are above their error."""
+    """Start values: a weighted straight line through the logarithms of points above their error."""
     floor = np.maximum(np.sqrt(variance), 1e-12)
     safe = np.maximum(signal, floor)
     weight = np.square(safe) / variance

@@ -1,4 +1,4 @@
-"""Estimated quantities with their errors. Learned from counts alone."""
+"""Estimated quantities with their errors, from counts alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Scale = Literal["linear", "inverse", "proportion"]
 class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
     """One quantity of one qubit or pair.
 
-    `scale` says on what the normal approximation holds: the value; its inverse (a time, estimated
-    by its rate; `std_error` is that of the rate); a proportion of `trials` (Wilson's interval).
+    `scale`: the scale of the normal approximation: the value; its inverse (a time, estimated by its
+    rate; `std_error` is that of the rate); a proportion of `trials` (Wilson's interval).
     """
 
     quantity: str
@@ -46,7 +46,7 @@ def wilson(share: float, trials: int, z: float) -> tuple[float, float]:
 
 
 def simultaneous_z(count: int, confidence: float = 0.99) -> float:
-    """Standard errors of two-sided intervals that hold together at a confidence (Sidak, J. Am.
-    Stat. Assoc. 62, 626)."""
+    """Number of standard errors of two-sided intervals that hold simultaneously at a confidence
+    (Sidak, J. Am. Stat. Assoc. 62, 626)."""
     tail = -math.expm1(math.log(confidence) / max(1, count)) / 2.0
     return -NormalDist().inv_cdf(tail)

@@ -1,9 +1,9 @@
 """Gate errors from randomized benchmarking, as average gate infidelity of one native gate.
 
 A decay S = A p^N over N gates has the depolarizing parameter p of one gate, whose average
-infidelity is (d - 1)/d (1 - p). N is the number of gates that the sequences really have, so random
+infidelity is (d - 1)/d (1 - p). N is the actual number of gates of the sequences, so random
 elements of different length add no error. The interleaved decay is compared with the standard one
-of equal random elements, S_I / S = p^N with the number N of gates that were added: preparation and
+of equal random elements, S_I / S = p^N with the number N of added gates: preparation and
 measurement cancel. Sequences scatter beyond shot noise, since relaxation acts on some Pauli
 operators more than on others: the factor of their variance is estimated for each length over all
 qubits or pairs of an experiment.
@@ -33,7 +33,7 @@ class Curve(msgspec.Struct, frozen=True, eq=False):
 
     place: Place
     lengths: Array
-    gates: Array  # of the gate under test, mean of the sequences
+    gates: Array  # gates under test, mean of the sequences
     signal: Array
     variance: Array  # of the mean
 
@@ -80,8 +80,8 @@ def _rate(curve: Curve) -> float:
 def _scatter(
     points: Sequence[Point], read: Reader, rate: float, mean_gates: float
 ) -> tuple[float, int]:
-    """Chi-square of sequences about the mean of those from one basis state, and its degrees of
-    freedom; numbers of gates are brought to their mean."""
+    """Chi-square of sequences about the mean of those from one basis state, with its degrees of
+    freedom; values are scaled to the mean number of gates."""
     chi, freedom = 0.0, 0
     for arm in {point.arm for point in points}:
         mine = [point for point in points if point.arm == arm]
@@ -96,7 +96,7 @@ def _scatter(
 
 
 def infidelity(rate: float, num_qubits: int) -> float:
-    """Average gate infidelity of a depolarizing parameter exp(-rate)."""
+    """Average gate infidelity for a depolarizing parameter exp(-rate)."""
     size = 1 << num_qubits
     return (size - 1.0) / size * -math.expm1(-rate)
 
@@ -110,7 +110,7 @@ def _estimate(
 
 
 def standard(counts: Counts, name: str, quantity: str, gate: str) -> list[Estimate]:
-    """Errors of the gate that all sequences are made of."""
+    """Errors of the gate of which all sequences are made."""
     result = curves(counts, name)
     if not result:
         return []
