@@ -1,4 +1,5 @@
-"""What passes and cost models ask of the channels of a noise program, as one array each."""
+"""Facts about the channels of a noise program that passes and cost models need, as one array
+each."""
 
 from __future__ import annotations
 
@@ -12,21 +13,21 @@ from noise_models.channel import Channel
 
 BLOCK = 256  # floats of a transfer matrix on two qubits
 CLOSED, FIRST_ALONE, SECOND_ALONE = 1, 2, 4  # traits of a channel
-_TOLERANCE = 1e-14  # of entries of a transfer matrix that are zero
-_OFF_DIAGONAL = 1e-12  # of a Pauli channel's transfer matrix
-_CERTAIN = 1.0 - 1e-12  # the largest probability of an error
+_TOLERANCE = 1e-14  # limit of entries of a transfer matrix that count as zero
+_OFF_DIAGONAL = 1e-12  # limit of off-diagonal entries of a Pauli channel's transfer matrix
+_CERTAIN = 1.0 - 1e-12  # largest probability of an error
 
 
 class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
     """Facts of channels, which programs with some of the same channels share.
 
-    `traits`: CLOSED where the Z-diagonal part is closed; FIRST_ALONE (SECOND_ALONE) where what
-    happens to the first (second) qubit does not depend on the other one. `is_pauli`: a mixture of
+    `traits`: CLOSED if the Z-diagonal part is closed; FIRST_ALONE (SECOND_ALONE) if the action on
+    the first (second) qubit does not depend on the other one. `is_pauli`: True for a mixture of
     Pauli operators. `errors`: -log(1 - p). p is estimated as the entanglement infidelity without
     its coherent part, which folds into the gate: (1 - sqrt(u)) (4^n - 1) / 4^n by the unitarity u
     (Wallman et al., arXiv 1503.07865). `drawn`: the part of `errors` that depends on the state: the
     nonunital part, the probability of a reset. `matrices`: the Pauli transfer matrix row by row,
-    zeros behind it.
+    padded with zeros.
     """
 
     rows: NDArray[np.int64]  # [channels]: of each, in the arrays below
@@ -38,26 +39,26 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def traits(self) -> NDArray[np.uint8]:
-        """[channels]"""
+        """Traits of the channels, uint8 [channels]."""
         return self.all_traits[self.rows]
 
     @property
     def is_pauli(self) -> NDArray[np.bool_]:
-        """[channels]"""
+        """Pauli channels, bool [channels]."""
         return self.all_is_pauli[self.rows]
 
     @property
     def errors(self) -> NDArray[np.float64]:
-        """[channels]"""
+        """Error weights, float64 [channels]."""
         return self.all_errors[self.rows]
 
     @property
     def drawn(self) -> NDArray[np.float64]:
-        """[channels]"""
+        """State-dependent parts of the error weights, float64 [channels]."""
         return self.all_drawn[self.rows]
 
     def of(self, indices: NDArray[np.int64]) -> ChannelFacts:
-        """Those of some channels."""
+        """Facts of some of the channels."""
         return ChannelFacts(
             self.rows[indices],
             self.all_traits,
@@ -68,8 +69,8 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
         )
 
     def joined(self, other: ChannelFacts) -> ChannelFacts:
-        """Facts of these channels and others behind them, both as `channel_facts` or this made
-        them. Matrices are written into the same array while it has room."""
+        """Facts of these channels followed by others, both made by `channel_facts` or this method.
+        Matrices are written into the same array while it has room."""
         count = self.rows.size
         total = count + other.rows.size
         matrices = self.all_matrices
@@ -117,7 +118,8 @@ def channel_facts(channels: Sequence[Channel]) -> ChannelFacts:
 
 
 def _forbidden(size: int) -> tuple[int, NDArray[np.float64], NDArray[np.uint8]]:
-    """Entries [size^2, traits] that are zero where a channel has a trait, and the flags."""
+    """Masks of the entries [size^2, traits] that are zero if a channel has a trait, with the
+    flags."""
     index = np.arange(size)
     diagonal = ((index & 3) % 3 == 0) & ((index >> 2) % 3 == 0)
     first, second = index & 3 == 0, index >> 2 == 0

@@ -1,6 +1,6 @@
-"""Whether a device executes a circuit as it is written: gates, coupling, width, dynamic circuits.
+"""Check that a device executes a circuit as written: gates, coupling, width, dynamic circuits.
 
-Pure and on arrays: the time is that of a few passes over the operations.
+Pure and on arrays: it takes the time of a few passes over the operations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from simulators.circuit.gates import (
 )
 from simulators.circuit.ir import Circuit, Table
 
-# Operations that every device has: they are no gates.
+# Operations of every device that are no gates.
 ALWAYS = frozenset({"measure", "barrier", "delay", "delay_dt", "global_phase"})
 DYNAMIC = frozenset({"reset"})
 _MARKERS = frozenset(
@@ -38,7 +38,8 @@ _SHOWN = 12
 
 
 class DeviceLimits(msgspec.Struct, frozen=True, eq=False):
-    """What a device executes. `coupling`: int64 [k], sorted: first qubit * num_qubits + second."""
+    """Gates and couplings that a device executes. `coupling`: int64 [k], sorted: first qubit *
+    num_qubits + second."""
 
     name: str
     num_qubits: int
@@ -57,14 +58,14 @@ class DeviceLimits(msgspec.Struct, frozen=True, eq=False):
         all_to_all: bool,
         dynamic: bool,
     ) -> DeviceLimits:
-        """`coupling`: pairs in the order that gates on two qubits have them."""
+        """Make limits from `coupling`: pairs in the qubit order of two-qubit gates."""
         pairs = np.array(list(coupling), np.int64).reshape(-1, 2)
         codes = np.unique(pairs[:, 0] * num_qubits + pairs[:, 1])
         return DeviceLimits(name, num_qubits, dict(gates), codes, all_to_all, dynamic)
 
 
 def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[str, str]:
-    """Why the device cannot execute the circuit, and a way out; ("", "") if it can."""
+    """Return (reason, hint) if the device cannot execute the circuit; ("", "") if it can."""
     if circuit.num_qubits > device.num_qubits:
         return (
             f"the circuit has {circuit.num_qubits} qubits; device {device.name} has"
@@ -95,8 +96,7 @@ def refusal(circuit: Circuit, profile: Profile, device: DeviceLimits) -> tuple[s
 
 @functools.lru_cache(maxsize=1024)
 def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], NDArray[np.bool_]]:
-    """Rows of a table that are no operations of a device; and [rows] which are its gates on two
-    qubits."""
+    """Rows of a table that a device does not execute, and a mask [rows] of its two-qubit gates."""
     foreign = []
     for row, name in enumerate(table.names):
         if name in ALWAYS or name in _MARKERS or (name in DYNAMIC and device.dynamic):
@@ -108,8 +108,8 @@ def _gate_rows(table: Table, device: DeviceLimits) -> tuple[tuple[int, ...], NDA
 
 
 def _mid_circuit(circuit: Circuit) -> str:
-    """The first operation that a device without dynamic circuits does not have: a condition or a
-    loop, else a measurement or reset that is not final."""
+    """First operation that needs dynamic circuits: a condition or a loop, else a measurement or
+    reset that is not final."""
     codes = circuit.table.rows[circuit.ops, 0]
     places = np.flatnonzero(np.isin(codes, (*_BLOCKS, STORE)))
     if not len(places):
@@ -125,7 +125,8 @@ def _mid_circuit(circuit: Circuit) -> str:
 
 
 def _end(codes: NDArray[Any], first: int) -> int:
-    """The last operation of the block that an operation opens; itself where it opens none."""
+    """Last operation of the block that an operation opens; the operation itself if it opens
+    none."""
     if codes[first] not in _BLOCKS:
         return first
     opened = np.isin(codes[first:], _BLOCKS).astype(np.int64)
@@ -134,7 +135,7 @@ def _end(codes: NDArray[Any], first: int) -> int:
 
 
 def _uncoupled(circuit: Circuit, device: DeviceLimits) -> tuple[str, str]:
-    """The first gate on two qubits that are not coupled in that order."""
+    """Refusal for the first gate on two qubits that are not coupled in that order."""
     _, pairs = _gate_rows(circuit.table, device)
     places = pairs[circuit.ops].nonzero()[0]
     if not len(places):
@@ -168,7 +169,7 @@ def _are_coupled(codes: NDArray[np.int64], device: DeviceLimits) -> NDArray[np.b
 
 
 def _qubits(circuit: Circuit, operation: int, last: int | None = None) -> str:
-    """Qubits of an operation, or of those from it to the `last` one."""
+    """Qubits of an operation, or of all operations up to the `last` one."""
     arity = circuit.table.rows[:, 1][circuit.ops].astype(np.int64)
     start = int(arity[:operation].sum())
     end = int(arity[: (operation if last is None else last) + 1].sum())

@@ -1,4 +1,4 @@
-"""Circuits that touch everything: for warming up, doctors and first tries."""
+"""Small circuits that use all kinds of operations, for warm-up, health checks and examples."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def ghz(num_qubits: int) -> Circuit:
 
 
 def feed_forward() -> Circuit:
-    """Measure, reset, and flip the other qubit if 1 was found: outcomes 0 and 3, half each."""
+    """Measure, reset, and flip the other qubit after outcome 1: outcomes 0 and 3, half each."""
     condition = ((tk.CLBIT, 0, 0), (tk.END, 0, 0))
     return _circuit("h 0, measure 0 0, reset 0, if, x 1, end, h 0, measure 1 1", condition)

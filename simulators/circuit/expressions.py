@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from simulators.circuit import tokens as tk
 from simulators.circuit.ir import Circuit, register_starts, variable_starts
 
-_SPAN = 10  # bits that lie so near one another are counted in a table, not sorted
-_REMEMBERED = 1 << 16  # values; all are forgotten when there are more
+_SPAN = 10  # bits within this span are counted in a table, not sorted
+_REMEMBERED = 1 << 16  # cached values; the cache is cleared when it is full
 
 _TWO: dict[int, Callable[[int, int], int]] = {
     tk.BIT_AND: operator.and_,
@@ -42,10 +42,10 @@ _TWO: dict[int, Callable[[int, int], int]] = {
 
 
 class Expression:
-    """One expression of a circuit; remembers the values it has found.
+    """One expression of a circuit, with a cache of its values.
 
-    `tokens`: without the store; those that name bits with the first bit in a record and the number
-    of bits. `target`: first bit and number of bits of what the value is stored in.
+    `tokens`: without the store; tokens of bits hold the first bit in a record and the number of
+    bits. `target`: first bit and number of bits of the stored value.
     """
 
     def __init__(
@@ -74,11 +74,12 @@ class Expression:
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """The values of an expression of nothing but constants, one or more."""
+        """Values of an expression that consists of one or more constants."""
         return tuple(self._constant(operand, width) for _, operand, width in self._tokens)
 
     def values(self, records: NDArray[np.uint64]) -> tuple[list[int], NDArray[np.intp]]:
-        """Its values for the distinct settings, and for each record which of them it has.
+        """Values for the distinct settings of the bits, and for each record the index of its
+        setting.
 
         `records`: uint64 [records, words], at least one.
         """
@@ -97,7 +98,7 @@ class Expression:
         return [self._value(row.tobytes()) for row in result], inverse
 
     def _tabulated(self, keys: NDArray[np.int64]) -> tuple[list[int], NDArray[np.intp]]:
-        """The same for bits that lie near one another: keys[record], a small number."""
+        """Compute `values` for bits within _SPAN: keys[record] is a small number."""
         present = np.bincount(keys, minlength=1 << self._span) > 0
         number = np.cumsum(present) - 1
         result = np.flatnonzero(present).astype(np.uint64) << self._low
@@ -109,7 +110,7 @@ class Expression:
         return np.array(values, bool)[inverse]
 
     def store(self, records: NDArray[np.uint64]) -> None:
-        """Store its value in each record."""
+        """Store the value in each record."""
         assert self.target is not None  # of a `store`
         first, width = self.target
         values, inverse = self.values(records)
@@ -140,7 +141,7 @@ class Expression:
         return value if width else int(value != 0)
 
     def evaluate(self, bits: int) -> int:
-        """Its value for a record, bit b in bit b; a Bool is 0 or 1."""
+        """Value for one record, bit b in bit b; a Bool is 0 or 1."""
         stack: list[int] = []
         for token, operand, width in self._tokens:
             if token in (tk.CLBIT, tk.REGISTER, tk.VARIABLE):

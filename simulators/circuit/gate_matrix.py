@@ -23,7 +23,7 @@ from simulators.compiler.kernel import device_function
 _FACTORS = [factor for gate in GATES.values() for factor in gate.pieces]
 _COUNTS = [0] * FIRST_GATE + [len(gate.pieces) for gate in GATES.values()]
 
-# Of a code: its first factor and their number; then of a factor: its patterns and source.
+# By code: its first factor and their number; by factor: its patterns and source.
 _TABLE = np.zeros((max(len(_COUNTS), len(_FACTORS)), 7), np.int64)
 _TABLE[: len(_COUNTS), 0] = np.cumsum(_COUNTS) - np.array(_COUNTS)
 _TABLE[: len(_COUNTS), 1] = _COUNTS
@@ -34,7 +34,7 @@ _FIXED = np.array([factor.matrix for factor in _FACTORS], np.complex128)
 
 @device_function
 def _factor(source, scale, params, at):  # type: ignore[no-untyped-def]
-    """`gates.matrix_of` of a factor with parameters."""
+    """Compiled `gates.matrix_of` for a factor with parameters."""
     angle = scale * params[at]
     c = complex(math.cos(0.5 * angle), 0.0)
     s = complex(math.sin(0.5 * angle), 0.0)

@@ -3,7 +3,7 @@
 A gate is a short list of two-level factors (two-level unitaries, Nielsen and Chuang, sect. 4.5). A
 factor acts on its target qubits, the last ones of the operation; those before them are controls
 that must be 1. It selects the basis states whose target bits under `mask` equal `zero` or `one`,
-and applies a 2x2 matrix to each such pair. Where both patterns are equal, the factor is a phase. So
+and applies a 2x2 matrix to each such pair. If both patterns are equal, the factor is a phase. So
 engines need one kernel for pairs and one for phases. Pattern bit j belongs to target j, as in
 Qiskit's little-endian matrices. Matrices follow Qiskit's definitions; a test compares each of them.
 """
@@ -19,24 +19,24 @@ from numpy.typing import NDArray
 
 ANY = -1  # as an arity: any number of qubits
 
-# Codes of what is not a named gate; gates are numbered from FIRST_GATE.
+# Codes of operations that are no named gates; gates are numbered from FIRST_GATE.
 (
     BARRIER, DELAY, DELAY_DT, MEASURE, RESET, IF, ELSE, END_BLOCK, WHILE, FOR, SWITCH, CASE,
     DEFAULT, BREAK, CONTINUE, STORE, UNITARY,
 ) = range(17)  # fmt: skip
 FIRST_GATE = 17
 UNKNOWN = -1
-MAX_UNITARY_QUBITS = 10  # of one matrix: 16 MiB
+MAX_UNITARY_QUBITS = 10  # a matrix of 16 MiB
 
-# How a piece acts, from cheap to dear.
+# Kinds of action of a piece, in ascending cost.
 PHASE, PERMUTATION, REAL, COMPLEX = range(4)
 
-# Where a piece's matrix comes from.
+# Sources of a piece's matrix.
 FIXED, ROTATION, XY_ROTATION, RY, P_GATE, U3, U2, CU = range(8)
 
 
 class TwoLevelFactor(msgspec.Struct, frozen=True):
-    """One 2x2 action: on the pairs (zero, one) of the target bits under `mask`."""
+    """One 2x2 action on the pairs (zero, one) of the target bits under `mask`."""
 
     targets: int
     mask: int
@@ -194,7 +194,7 @@ GATES: dict[str, Gate] = {
     name: Gate(name, FIRST_GATE + k, *row) for k, (name, row) in enumerate(_GATES.items())
 }
 
-# What is not a named gate: (code, qubits, clbits, params).
+# Operations that are no named gates: (code, qubits, clbits, params).
 OTHERS: dict[str, tuple[int, int, int, int]] = {
     "barrier": (BARRIER, ANY, 0, 0),
     "delay": (DELAY, 1, 0, 1),
@@ -212,7 +212,7 @@ OTHERS: dict[str, tuple[int, int, int, int]] = {
     "break": (BREAK, 0, 0, 0),
     "continue": (CONTINUE, 0, 0, 0),
     "store": (STORE, 0, 0, 0),
-    "unitary": (UNITARY, ANY, 0, 0),  # by a matrix of its own
+    "unitary": (UNITARY, ANY, 0, 0),  # given by its own matrix
 }
 
 NAMES: dict[int, str] = {row[0]: name for name, row in OTHERS.items()} | {
@@ -223,7 +223,7 @@ NAMES: dict[int, str] = {row[0]: name for name, row in OTHERS.items()} | {
 def matrix_of(
     piece: TwoLevelFactor, params: tuple[float, ...]
 ) -> tuple[complex, complex, complex, complex]:
-    """The 2x2 matrix of a piece (row by row) for the operation's parameters, in radians."""
+    """Matrix 2x2 of a piece (row by row) for the operation's parameters, in radians."""
     if piece.source == FIXED:
         return piece.matrix
     angle = piece.scale * params[0]
@@ -253,7 +253,7 @@ def matrix_of(
 
 
 def unitary(name: str, params: tuple[float, ...] = (), qubits: int = 0) -> NDArray[np.complex128]:
-    """The matrix [2**n, 2**n] of a gate; `qubits` where the gate takes any number."""
+    """Matrix [2**n, 2**n] of a gate; `qubits` is required if the gate takes any number."""
     gate = GATES[name]
     count = gate.qubits if gate.qubits != ANY else qubits
     size = 1 << count

@@ -1,8 +1,8 @@
-"""Circuit representation: views on flat arrays, without copies of what was received.
+"""Circuit representation: views on flat arrays, without copies of the received bytes.
 
 The arrays have the layout of the wire format: operation k is row `ops[k]` of the table; its qubits,
-clbits and parameters are the next ones of the flat arrays, as many as that row says. A Circuit may
-hold any received bytes; only one that `admission.validation_error` admits may go to an engine.
+clbits and parameters are the next ones of the flat arrays, in the numbers of that row. A Circuit
+may hold any received bytes; only one that `admission.validation_error` admits may go to an engine.
 Tables of operation names are resolved once and cached, since most circuits share a few of them.
 """
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from simulators.circuit.gates import ANY, GATES, MAX_UNITARY_QUBITS, OTHERS, UNITARY, UNKNOWN
 
-MAX_NESTING = 100  # of blocks
-FINDINGS = 14  # numbers that `survey.bounds` reports
-FOUND = FINDINGS + MAX_NESTING  # what it needs to work in
+MAX_NESTING = 100  # levels of blocks
+FINDINGS = 14  # numbers that `validation.operations` reports
+FOUND = FINDINGS + MAX_NESTING  # size of its findings and scratch
 FOUND_WIDE = FOUND + 65_536  # the same for a table with operations on more than 8 qubits
 
 _KEPT = 1024  # tables kept; the cache is emptied when full, so a hostile client cannot grow it
@@ -29,17 +29,17 @@ _cache: dict[tuple[tuple[str, ...], bytes], Table] = {}
 
 
 class Table(msgspec.Struct, frozen=True, eq=False):
-    """Names with their codes and arities; `problem` says what is wrong with it, or is empty."""
+    """Names with their codes and arities; `problem`: the fault of the table, or ""."""
 
     names: tuple[str, ...]
     rows: NDArray[np.int64]  # [names, 4]: code (UNKNOWN: no such), qubits, clbits, parameters
     matrix: NDArray[np.int64]  # [names]: which matrix of the circuit a row stands for, or -1
     problem: str
-    found_size: int  # what `survey.bounds` needs for its findings
+    found_size: int  # size of the array for findings
 
 
 def table_of(names: tuple[str, ...], arities: bytes) -> Table:
-    """The table of `names` and their `arities` (uint16 [names, 3]); never raises."""
+    """Table of `names` and their `arities` (uint16 [names, 3]); never raises."""
     key = (names, arities)
     result = _cache.get(key)
     if result is None:
@@ -95,8 +95,8 @@ _NO_STARTS: NDArray[np.int64] = np.zeros(0, np.int64)
 
 
 class _View:
-    """A field of bytes as an array, made when first asked for and kept in the circuit: who has
-    thousands of circuits a second, and reads their bytes, shall not pay for arrays."""
+    """Descriptor: a field of bytes as an array, made at the first access and kept in the circuit. A
+    process that handles thousands of circuits a second and reads only bytes makes no arrays."""
 
     __slots__ = ("_data", "_dtype", "_name")
 
@@ -117,14 +117,14 @@ class _View:
 
 
 class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
-    """One circuit: bytes as they were received, and arrays that are read-only views of them,
-    C-contiguous and aligned."""
+    """One circuit: the received bytes, and arrays that are read-only views of them, C-contiguous
+    and aligned."""
 
     num_qubits: int
     num_clbits: int
     registers: tuple[tuple[str, int], ...]  # (name, size), laid out from clbit 0
     table: Table
-    ops_data: bytes  # of the arrays below
+    ops_data: bytes  # bytes of the arrays below
     qubits_data: bytes
     clbits_data: bytes
     params_data: bytes
@@ -134,7 +134,7 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
     constants: tuple[bytes, ...] = ()  # unsigned, little-endian, any width
     variables: tuple[int, ...] = ()  # width in bits of each; 0: a Bool
     matrices: tuple[bytes, ...] = ()  # complex128 [2**q, 2**q] of each row `unitary` of the table
-    fault: str = ""  # a buffer that is no array; `admission.validation_error` reports it
+    fault: str = ""  # fault of a buffer; `admission.validation_error` reports it
 
     if TYPE_CHECKING:
 
@@ -170,8 +170,8 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
 
     @classmethod
     def from_program(cls, program: msgspec.Struct) -> Circuit:
-        """A circuit over a packed program: a Struct with a format number and then the fields of
-        `from_buffers`. Never raises on any bytes."""
+        """Make a circuit from a packed program: a Struct with a format number and then the fields
+        of `from_buffers`. Never raises on any bytes."""
         return cls.from_buffers(*msgspec.structs.astuple(program)[1:])
 
     @classmethod
@@ -193,7 +193,8 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
         variables: tuple[int, ...] = (),
         matrices: tuple[bytes, ...] = (),
     ) -> Circuit:
-        """A circuit over the fields of a program, not copied. Never raises on any bytes."""
+        """Make a circuit from the fields of a program, without copies. Never raises on any
+        bytes."""
         fault = ""
         if (len(ops) | len(qubits) | len(clbits)) & 1 or len(params) & 7:
             fault = "ops, qubits or clbits is not a multiple of 2 bytes, or params not of 8"
@@ -223,7 +224,7 @@ class Circuit(msgspec.Struct, frozen=True, eq=False, dict=True):
 def register_starts(circuit: Circuit) -> NDArray[np.int64]:
     """First clbit of each register, and the end of the last: int64 [registers + 1].
 
-    Empty for a circuit without expressions, where nobody asks.
+    Empty for a circuit without expressions, which does not need it.
     """
     if not circuit.conditions_data:
         return _NO_STARTS
@@ -234,7 +235,7 @@ def register_starts(circuit: Circuit) -> NDArray[np.int64]:
 def variable_starts(circuit: Circuit) -> tuple[int, ...]:
     """First bit of each variable in a record, and the end of the last.
 
-    A record that holds variables has them behind the words of the clbits; a Bool takes one bit.
+    A record that holds variables has them after the words of the clbits; a Bool takes one bit.
     """
     first = 64 * num_words(circuit.num_clbits)
     return tuple(itertools.accumulate((max(1, w) for w in circuit.variables), initial=first))
@@ -246,7 +247,7 @@ def record_words(circuit: Circuit) -> int:
 
 
 def num_words(num_bits: int) -> int:
-    """uint64 words that hold so many bits; at least one."""
+    """Number of uint64 words for this number of bits; at least one."""
     return max(1, (num_bits + 63) // 64)
 
 

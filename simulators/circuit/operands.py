@@ -1,4 +1,4 @@
-"""Operands of the operations of a circuit, as the passes over its arrays need them."""
+"""Operands of a circuit's operations, in the form that passes over its arrays need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Operands(msgspec.Struct, frozen=True, eq=False):
 
     @classmethod
     def of(cls, circuit: Circuit) -> Operands:
-        """Those of an admissible circuit."""
+        """Operands of an admissible circuit."""
         rows = circuit.table.rows
         codes, counts = rows[:, 0][circuit.ops], rows[:, 1][circuit.ops]
         first = np.zeros(counts.size + 1, np.int64)
@@ -27,5 +27,5 @@ class Operands(msgspec.Struct, frozen=True, eq=False):
         return cls(codes, counts, first, circuit.qubits.astype(np.int64))
 
     def qubits(self, k: int) -> tuple[int, ...]:
-        """Those of operation k."""
+        """Qubits of operation k."""
         return tuple(self.wires[self.first[k] : self.first[k + 1]].tolist())

@@ -16,7 +16,7 @@ from simulators.circuit.ir import Circuit
 
 
 class Operation(msgspec.Struct, frozen=True, gc=False):
-    """One operation: where it stands in `Circuit.ops`, what it is, on what."""
+    """One operation: its place in `Circuit.ops`, its kind, its operands."""
 
     place: int
     row: int  # of the table
@@ -28,7 +28,7 @@ class Operation(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_gate(self) -> bool:
-        """True for what has a matrix."""
+        """True for an operation with a matrix."""
         return self.code >= FIRST_GATE or self.code == UNITARY
 
 
@@ -37,9 +37,9 @@ def operations(
     params: NDArray[np.float64],
     handlers: Mapping[int, Callable[[list[int]], object]] | None = None,
 ) -> Iterator[Operation]:
-    """All operations in order; `params` as the circuit's own, with all slots filled. Those whose
-    row of the table is in `handlers` are left out: its function is called with their qubits."""
-    handlers = {} if handlers is None else handlers  # it may grow meanwhile
+    """Operations in order; `params`: the circuit's own, with all slots filled. Operations whose row
+    of the table is in `handlers` are omitted: the handler is called with their qubits."""
+    handlers = {} if handlers is None else handlers  # the caller may add handlers meanwhile
     rows, names = circuit.table.rows.tolist(), circuit.table.names
     qubits, clbits = circuit.qubits.tolist(), circuit.clbits.tolist()
     values = params.tolist()
@@ -64,7 +64,7 @@ def operations(
 
 
 def matrix(circuit: Circuit, operation: Operation) -> NDArray[np.complex128]:
-    """The matrix [2**k, 2**k] of a gate, its first qubit the lowest bit of an index."""
+    """Matrix [2**k, 2**k] of a gate; its first qubit is the lowest bit of an index."""
     count = len(operation.qubits)
     if operation.code == UNITARY:
         result = circuit.matrices[circuit.table.matrix[operation.row]]

@@ -38,8 +38,8 @@ from simulators.compiler.kernel import I64, INT, REAL, REALS, U8, device_functio
 Method = Literal["alap", "asap"]
 METHODS: tuple[Method, ...] = ("alap", "asap")
 
-_LEAST_NS = 1e-6  # shorter times are rounding errors of sums of durations
-_DIGITS = 6  # to which idle times are rounded, so that equal ones share a channel
+_LEAST_NS = 1e-6  # shorter idle times are rounding errors of sums of durations
+_DIGITS = 6  # digits of rounded idle times, so that equal ones share a channel
 _SCALE = 10.0**_DIGITS
 _ACTS, _WAITS, _ENDS = range(3)  # kinds of an item: an operation, a barrier, a measurement
 
@@ -59,11 +59,11 @@ class Schedule(msgspec.Struct, frozen=True, eq=False):
 def _place_items(  # type: ignore[no-untyped-def]
     first, wires, duration, kind, late, active, start, idle, end, used
 ):
-    """Fill `start` [items] and `idle` [operands]; the time at which all is done.
+    """Fill `start` [items] and `idle` [operands]; returns the end time of the last item.
 
     Operands of item k: `wires[first[k] : first[k + 1]]`. `late`: as late as possible. `active`:
     wires are idle before their first item as well. `end`, `used` [wires]: at the end of the call
-    the time at which a wire's last item is done, and whether it may idle after that.
+    the end time of a wire's last item, and whether it may idle after that.
     """
     total = 0.0
     end[:] = 0.0
@@ -107,7 +107,7 @@ def _place_items(  # type: ignore[no-untyped-def]
 def _schedule_items(  # type: ignore[no-untyped-def]
     first, wires, duration, kind, late, active, start, idle, end, used
 ):
-    """See `_place_items`."""
+    """Compiled `_place_items`."""
     return _place_items(first, wires, duration, kind, late, active, start, idle, end, used)
 
 
@@ -116,9 +116,9 @@ def schedule_operations(  # type: ignore[no-untyped-def]
     codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
 ):
     """Schedule operations without blocks: fill `start` [operations], `total` [1], and the idle
-    times [operands + qubits] with their operations and qubits; returns how many there are.
+    times [operands + qubits] with their operations and qubits; returns the number of idle times.
 
-    `final` [operations]: measurements after which a qubit may idle no more. Scratch: `end`, `used`
+    `final` [operations]: measurements after which a qubit idles no more. Scratch: `end`, `used`
     [qubits].
     """
     for k in range(codes.size):
@@ -127,7 +127,7 @@ def schedule_operations(  # type: ignore[no-untyped-def]
     count = 0
     for k in range(codes.size):
         for j in range(first[k], first[k + 1]):
-            if idle[j] > _LEAST_NS:  # what is written is at or before what is read
+            if idle[j] > _LEAST_NS:  # writes stay at or before the reads
                 idle[count] = np.rint(idle[j] * _SCALE) / _SCALE
                 after[count], qubit[count] = k - 1, wires[j]
                 count += 1
@@ -147,7 +147,7 @@ def schedule_operations(  # type: ignore[no-untyped-def]
 def _schedule_plain(  # type: ignore[no-untyped-def]
     codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
 ):
-    """See `schedule_operations`."""
+    """Compiled `schedule_operations`."""
     return schedule_operations(
         codes, first, wires, final, duration, late, start, end, used, after, qubit, idle, total
     )
@@ -162,8 +162,8 @@ def schedule(
     final: NDArray[np.bool_] | None = None,
     operands: Operands | None = None,
 ) -> Schedule:
-    """Schedule of an admissible circuit. `durations_ns` [operations]; `final` [operations]: the
-    measurements after which nothing happens to their qubits; `operands`: where they are known."""
+    """Schedule an admissible circuit. `durations_ns` [operations]; `final` [operations]:
+    measurements that no operation on their qubits follows; `operands`: if known."""
     wiring = Operands.of(circuit) if operands is None else operands
     first, wires = wiring.first, wiring.wires
     if circuit.conditions_data:
@@ -193,7 +193,7 @@ def schedule(
 class _Item(msgspec.Struct):
     """An operation, a whole block, or the latency of a classical bit."""
 
-    first: int  # operation; of a block its head
+    first: int  # operation, or the head of a block
     wires: list[int]
     duration_ns: float
     kind: int
@@ -233,13 +233,13 @@ class _Blocks:
         self._expressions = _expressions(circuit)
         self._owner = -1  # expressions come in the order of their operations
         self._num_wires = circuit.num_qubits + circuit.num_clbits + len(circuit.variables)
-        self._fresh: set[int] = set()  # classical wires written since a latency was counted
+        self._fresh: set[int] = set()  # classical wires written since the last counted latency
         self._start = np.zeros(circuit.ops.size)
         self._idle: list[tuple[int, int, float]] = []
         self._at = 0
 
     def schedule(self) -> Schedule:
-        """See the module."""
+        """Schedule the whole circuit."""
         total, _ = self._body(active=0)
         self._idle.sort(key=lambda row: row[0])
         table = np.array(self._idle, np.float64).reshape(-1, 3)
@@ -253,7 +253,7 @@ class _Blocks:
         )
 
     def _body(self, active: int) -> tuple[float, set[int]]:
-        """Schedule operations up to the end of a branch; its duration and its wires."""
+        """Schedule operations up to the end of a branch; returns its duration and its wires."""
         items: list[_Item] = []
         while self._at < len(self._codes):
             k = self._at
@@ -273,7 +273,7 @@ class _Blocks:
         return self._place(items, active), {wire for item in items for wire in item.wires}
 
     def _block(self) -> list[_Item]:
-        """A block as one item, after the latency of the bits that it reads."""
+        """Schedule a block as one item, after the latency of the bits that it reads."""
         head, code = self._at, self._codes[self._at]
         reads, values = self._expression()
         waits = [wire for wire in reads if wire in self._fresh]
@@ -302,7 +302,7 @@ class _Blocks:
         return self._expressions[self._owner]
 
     def _place(self, items: list[_Item], active: int) -> float:
-        """Start times and idle times of the items of one branch; its duration."""
+        """Set start times and idle times of the items of one branch; returns its duration."""
         first = np.zeros(len(items) + 1, np.int64)
         first[1:] = np.cumsum([len(item.wires) for item in items])
         wires = np.array([wire for item in items for wire in item.wires], np.int64)

@@ -1,11 +1,11 @@
 """Loss of fidelity by each noise location of a circuit, to first order in the errors.
 
 With one channel of Kraus operators K on qubits S of an otherwise ideal circuit, the fidelity of the
-final state is sum_K |tr(rho_S K)|^2, rho_S the reduced density matrix of the ideal state at that
-place: what follows is unitary (Nielsen and Chuang, section 9.3: entanglement fidelity). Losses of
-several channels add up to first order. Where nothing but diagonal gates and measurements follow on
-the qubits of a channel, only changes of populations count. Coherent errors of several places add as
-if their phases were random.
+final state is sum_K |tr(rho_S K)|^2, with rho_S the reduced density matrix of the ideal state at
+that place, because the later operations are unitary (Nielsen and Chuang, section 9.3: entanglement
+fidelity). Losses of several channels add up to first order. If only diagonal gates and measurements
+follow on the qubits of a channel, only changes of populations count. Coherent errors of several
+places add as if their phases were random.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from simulators.circuit.operands import Operands
 from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
 
-MAX_QUBITS = 18  # of the ideal state; wider circuits are judged for a maximally mixed one
+MAX_QUBITS = 18  # wider circuits are judged for a maximally mixed state
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 _DIAGONAL = [gate.code for gate in GATES.values() if gate.diagonal]
-_Place = tuple[int, int, int]  # after which operation, and the qubits
+_Place = tuple[int, int, int]  # preceding operation, and the qubits
 
 
 class LocationLosses(msgspec.Struct, frozen=True, eq=False):
     """Losses by one noise program."""
 
     channels: NDArray[np.float64]  # [locations]
-    readout: dict[int, float]  # of each measured qubit
+    readout: dict[int, float]  # by measured qubit
 
 
 class IdealStates:

@@ -1,10 +1,10 @@
 """Bound of the width of a circuit's tensor network: log2 of the largest tensor of a contraction.
 
 The network of one amplitude has an index for each stretch of a qubit's line on which no gate moves
-amplitude; gates that are diagonal on a qubit keep its index. Eliminating indices by least degree
-gives a contraction whose largest tensor has as many indices as an eliminated one has neighbours,
-and one more (Boixo et al., arXiv:1712.05384; Markov and Shi, SIAM J. Comput. 38, 963, 2008). It is
-an upper bound of the best contraction, as a greedy search would find it.
+amplitude; gates that are diagonal on a qubit keep its index. Elimination of indices by least degree
+gives a contraction; its largest tensor has one index more than the largest number of neighbours of
+an eliminated index (Boixo et al., arXiv:1712.05384; Markov and Shi, SIAM J. Comput. 38, 963, 2008).
+It is an upper bound of the best contraction, like the result of a greedy search.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from simulators.circuit.gates import GATES, UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.circuit.passes.light_cone import GATE_KINDS
 
-MOST_WIDTH = 30  # wider ones are unknown: nobody contracts them
-_MOST_INDICES = 4_096  # a longer circuit is not looked at
+MOST_WIDTH = 30  # larger widths count as unknown: such networks are not contracted
+_MOST_INDICES = 4_096  # no bound is computed for a longer circuit
 _SWAP = GATES["swap"].code
 
 
 def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
-    """Along which of its qubits a gate moves amplitude; it is diagonal on the others."""
+    """True for each qubit along which a gate moves amplitude; it is diagonal on the others."""
     moves = int(GATE_KINDS[code, 0])
     return tuple(
         moves < 0 or (count - 1 - j < 62 and bool(moves >> (count - 1 - j) & 1))
@@ -30,7 +30,7 @@ def moved_qubits(code: int, count: int) -> tuple[bool, ...]:
 
 
 def contraction_width(circuit: Circuit) -> int:
-    """The bound; -1 where the circuit is too long, or the bound above `MOST_WIDTH`."""
+    """Bound of the width; -1 if the circuit is too long, or the bound is above `MOST_WIDTH`."""
     neighbours = _interactions(circuit)
     return -1 if neighbours is None else _eliminated(neighbours)
 
@@ -46,7 +46,7 @@ def _gates(circuit: Circuit) -> Iterator[tuple[int, list[int]]]:
 
 
 def _interactions(circuit: Circuit) -> dict[int, set[int]] | None:
-    """Neighbours of each free index: neither the first of a qubit, nor its last."""
+    """Neighbours of each free index; the first and the last index of a qubit are not free."""
     line = list(range(circuit.num_qubits))  # the index of each qubit now
     cliques: list[list[int]] = []
     fresh = circuit.num_qubits
@@ -77,7 +77,7 @@ def _interactions(circuit: Circuit) -> dict[int, set[int]] | None:
 
 
 def _eliminated(neighbours: dict[int, set[int]]) -> int:
-    """The most neighbours of an eliminated index, and one."""
+    """One more than the largest number of neighbours of an eliminated index."""
     by_degree: list[set[int]] = [set() for _ in range(MOST_WIDTH + 1)]
     for index, near in neighbours.items():
         if len(near) <= MOST_WIDTH:

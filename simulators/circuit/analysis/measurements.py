@@ -26,20 +26,18 @@ from simulators.circuit.gates import (
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
 
-# What `flow` says of each operation.
+# Roles of operations.
 ORDINARY, TERMINAL, NO_OP_RESET, LAST_USE = range(4)
 
-_MEASURED, _ACTED_ON = 1, 2  # how a qubit is used later
-_LOOP_END = 9  # in `roles`, on the way: this `end` closes a loop
+_MEASURED, _ACTED_ON = 1, 2  # later uses of a qubit
+_LOOP_END = 9  # intermediate value in `roles`: this `end` closes a loop
 _ID = GATES["id"].code
 
 
 @device_function
 def _touch(tokens, end, starts, blocked):  # type: ignore[no-untyped-def]
-    """Mark the clbits that one expression reads or stores; walks back from its END.
-
-    Returns where the expression before it ends.
-    """
+    """Mark the clbits that one expression reads or stores, walking back from its END. Returns the
+    end of the expression before it."""
     k = end - 1
     while k >= 0 and tokens[3 * k] != tk.END:
         token, operand = tokens[3 * k], tokens[3 * k + 1]
@@ -87,14 +85,14 @@ def _forward(rows, ops, qubits, used, roles):  # type: ignore[no-untyped-def]
 def classify(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
 ):
-    """Say of each operation what it is; 1 if the circuit needs branching, else 0.
+    """Fill the role of each operation; returns 1 if the circuit needs branching, else 0.
 
-    FINAL: a measurement after which nothing happens to its qubit and its clbit. DROPPED: a reset
-    that changes nothing: of a qubit still |0>, or (unless `keep`, which is for outputs that see the
-    state) of one that is never used again. LAST: a measurement that is not final but the last use
-    of its qubit, which may be put back to |0> (again unless `keep`). In a loop what follows may be
-    what went before, so nothing there is any of the three.
-    `used`, `blocked` are scratch: uint8 [qubits], [clbits]; `roles`: int64 [operations].
+    FINAL: a measurement that no operation on its qubit or clbit follows. DROPPED: a reset without
+    effect: of a qubit still |0>, or (unless `keep`, which is for outputs that see the state) of one
+    that is never used again. LAST: a measurement that is not final but the last use of its qubit,
+    which may be put back to |0> (again unless `keep`). In a loop later operations may also precede,
+    so no operation there has any of the three roles. `used`, `blocked` are scratch: uint8 [qubits],
+    [clbits]; `roles`: int64 [operations].
     """
     used[:] = 0
     at = _forward(rows, ops, qubits, used, roles)
@@ -151,7 +149,7 @@ def classify(  # type: ignore[no-untyped-def]
 def classify_measurements(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles
 ):
-    """See `classify`."""
+    """Compiled `classify`."""
     return classify(rows, ops, qubits, clbits, tokens, starts, used, blocked, keep, roles)
 
 
@@ -195,14 +193,14 @@ class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
 
     roles: NDArray[np.int64]  # [operations], see `classify_measurements`
     source: NDArray[np.int64]  # [num_clbits]: the qubit whose final measurement it holds, or -1
-    branching: bool  # something else measures, resets or branches on the way
+    branching: bool  # a mid-circuit measurement, reset or branch
     measures: bool  # the circuit has a measurement
     operations: NDArray[np.int64]  # [num_clbits]: that measurement's operation, or -1
     from_zero: bool = True  # the circuit begins with |0...0>
 
     @property
     def measured(self) -> int:
-        """The mask of the qubits that are measured at the end."""
+        """Mask of the qubits that are measured at the end."""
         return sum(1 << qubit for qubit in set(self.source[self.source >= 0].tolist()))
 
 
@@ -220,14 +218,15 @@ def measurement_layout(circuit: Circuit, *, keep: bool = False) -> MeasurementLa
 
 
 class MeasurementLayouts(msgspec.Struct, frozen=True, eq=False):
-    """A plan for engines that need no more: what can wait, for the clbits and for the state."""
+    """Plan for engines that need the layouts alone: for outputs of clbits, and for outputs of the
+    state."""
 
     clbits: MeasurementLayout
     state: MeasurementLayout
 
     @classmethod
     def of(cls, circuit: Circuit) -> MeasurementLayouts:
-        """Both endings of a circuit."""
+        """Compute both layouts of a circuit."""
         return cls(measurement_layout(circuit), measurement_layout(circuit, keep=True))
 
     @property
@@ -237,7 +236,7 @@ class MeasurementLayouts(msgspec.Struct, frozen=True, eq=False):
 
 
 def once_layout(circuit: Circuit, first: int, part: Circuit) -> MeasurementLayout:
-    """Layout of operations of `circuit` that are run once, `part`, from number `first` on: no
+    """Layout of `part`, the operations of `circuit` from number `first` on that run once: no
     measurement waits for the end."""
     roles = measurement_layout(circuit, keep=True).roles[first : first + part.ops.size].copy()
     roles[roles == TERMINAL] = ORDINARY
@@ -248,8 +247,8 @@ def once_layout(circuit: Circuit, first: int, part: Circuit) -> MeasurementLayou
 
 
 def rest_layout(circuit: Circuit, first: int, rest: Circuit, *, keep: bool) -> MeasurementLayout:
-    """Layout of the operations of `circuit` from number `first` on, `rest`, which begin with the
-    state that those before them left. What was measured there counts as measured."""
+    """Layout of `rest`, the operations of `circuit` from number `first` on, which begin with the
+    state after the earlier operations. Earlier measurements count as measured."""
     roles = measurement_layout(circuit, keep=keep).roles[first:].copy()
     source = np.empty(circuit.num_clbits, np.int64)
     operations = np.empty(circuit.num_clbits, np.int64)

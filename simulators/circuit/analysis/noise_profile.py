@@ -25,8 +25,8 @@ def noise_profile(
     outputs: tuple[str, ...] = (),
     labels: Iterable[str] = (),
 ) -> NoiseProfile:
-    """Profile of a noise program; of what the outputs depend on, where they are given with the
-    circuit. `labels`: of all Pauli strings."""
+    """Profile of a noise program, restricted to the support of the outputs if they are given with
+    the circuit. `labels`: of all Pauli strings."""
     if circuit is not None and outputs == ("counts",) and circuit.clbits_data:
         return _profile_of_counts(program, circuit)
     locations, width, touched = program.locations, 0, 0
@@ -48,7 +48,7 @@ def noise_profile(
 
 
 def _profile_of_counts(program: NoiseProgram, circuit: Circuit) -> NoiseProfile:
-    """Profile of what counts depend on, in one kernel call."""
+    """Profile of the support of counts, in one kernel call."""
     locations, facts, qubits = program.locations, program.facts, circuit.num_qubits
     room = (16 + 3) * qubits + circuit.num_clbits + circuit.ops.size
     room += len(locations) + facts.rows.size
@@ -81,7 +81,8 @@ def _measure_counts(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, num_clbits, num_qubits, blocks, locations, channels,
     all_traits, all_errors, all_drawn, scratch, measured, weights,
 ):  # fmt: skip
-    """Fill `measured` (by the names above) and `weights`: of all errors, and of those drawn.
+    """Fill `measured` (by the names above) and `weights`: sum over all errors, and over those
+    drawn.
 
     `channels`: row of each channel in `all_traits`, `all_errors` and `all_drawn`. Components of few
     qubits share a part: see `noisy_components`. `scratch`: bytes.

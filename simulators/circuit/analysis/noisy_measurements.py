@@ -19,8 +19,8 @@ from simulators.compiler.kernel import I64, INTS2, NAMES, U16, kernel
 
 
 def noisy_layout(circuit: Circuit, noise: NoiseProgram, *, keep: bool = False) -> MeasurementLayout:
-    """Layout of a circuit with noise. A measurement or reset takes place where it stands if a
-    channel acts on its qubit later, and so does a reset of a qubit in |0> on which one acted."""
+    """Layout of a circuit with noise. A measurement or reset stays at its place if a channel acts
+    on its qubit later, and so does a reset of a qubit in |0> on which a channel acted."""
     layout = measurement_layout(circuit, keep=keep)
     _place_measurements(
         circuit.table.rows, circuit.ops, circuit.qubits, circuit.clbits, noise.locations,

@@ -1,6 +1,6 @@
 """Profile of a circuit: the numbers that routing and cost models read.
 
-Importing this module loads neither numpy nor a kernel; `profiler` computes the numbers.
+The import loads neither numpy nor a kernel; `profiler` computes the numbers.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import msgspec
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """Numbers of a circuit's light cone, for engines that run no more than it."""
+    """Numbers of a circuit's light cone, for engines that run only the light cone."""
 
-    num_qubits: int  # of all its parts, which nothing connects
-    widest: int  # of the widest one
+    num_qubits: int  # sum over all its components
+    widest: int  # of the widest component
     operations: int
     gates_1q: int
     gates_2q: int
@@ -22,18 +22,18 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class ChainTrial(msgspec.Struct, frozen=True):
-    """How far the bonds of a matrix product state grew when its gates were tried (see
+    """Growth of the bonds of a matrix product state when its gates were tried (see
     `simulators.chain.trial`)."""
 
-    bond: int  # the largest one, in the part of the gates that was applied
-    done: bool  # the bonds of all gates are known, or expected, to stay within the trial's limits
-    part: float = 1.0  # of the gates that were applied
-    operations: int = 0  # of all gates as far as can be told, those that no limit allowed included
-    tensor_bytes: int = 0  # of the tensors in double precision, as they were last
+    bond: int  # largest bond after the gates that were applied
+    done: bool  # the bonds stay, or are expected to stay, within the trial's limits
+    part: float = 1.0  # share of the gates that were applied
+    operations: int = 0  # estimate for all gates, also those beyond a limit
+    tensor_bytes: int = 0  # last size of the tensors in double precision
 
     @property
     def expected_bond(self) -> int:
-        """If its logarithm goes on growing as it did."""
+        """Largest bond of the whole circuit if its logarithm grows on at the same rate."""
         return math.ceil(self.bond ** (1.0 / self.part)) if self.part else self.bond
 
 
@@ -46,15 +46,15 @@ class NoiseProfile(msgspec.Struct, frozen=True):
 
     kinds: frozenset[str] = frozenset()  # see `catalog.NoiseKind`
     locations: int = 0
-    pair_locations: int = 0  # those on two qubits
+    pair_locations: int = 0  # locations on two qubits
     error_weight: float = 0.0
     drawn_weight: float = 0.0
-    num_qubits: int = 0  # that the outputs depend on; 0: not known
-    shots: int = 1024  # that engines are compared by; 0: exact results are asked for
-    touched: int = 0  # qubits that operations act on: a device has more; 0: not known
-    device_shot_ns: float = 0.0  # of one shot on the device; 0.0: not known
-    device_overhead_ns: float = 0.0  # of a circuit there, beside its shots
-    # Qubits of the widest part that gates and channels connect; 0: not known. Of counts alone.
+    num_qubits: int = 0  # qubits that the outputs depend on; 0: not known
+    shots: int = 1024  # shots for the comparison of engines; 0: exact results
+    touched: int = 0  # qubits that operations act on, fewer than a device's; 0: not known
+    device_shot_ns: float = 0.0  # time of one shot on the device; 0.0: not known
+    device_overhead_ns: float = 0.0  # time of a circuit there without its shots
+    # Qubits of the widest part that gates and channels connect, for counts alone; 0: not known.
     widest: int = 0
 
 
@@ -78,18 +78,18 @@ class Profile(msgspec.Struct, frozen=True):
     unitaries: int = 0  # operations given by a matrix; counted among the gates too
     clifford: bool = False  # the rest as in `traits.Traits`
     may_be_clifford: bool = False
-    non_clifford: int = 0  # gates; counted only where an engine for Clifford circuits was named
+    non_clifford: int = 0  # gates; counted only if an engine for Clifford circuits was named
     by_angles: bool = False
     bond_bits: int = -1
     longest: int = 0
     contraction_width: int = -1  # log2 of the largest tensor of an amplitude; -1: not known
-    widest: int = 2  # qubits of its widest gate, where one has more than two
-    kept: Kept | None = None  # where that is less than all
-    trial: ChainTrial | None = None  # where `bond_bits` decides nothing
+    widest: int = 2  # qubits of its widest gate, at least two
+    kept: Kept | None = None  # None: the whole circuit
+    trial: ChainTrial | None = None  # set if `bond_bits` is not decisive
     noise: NoiseProfile | None = None
 
     @property
     def used_qubits(self) -> int:
-        """Qubits that operations act on, of a circuit on a device's qubits; else all."""
+        """Number of qubits that operations act on, for a circuit on a device's qubits; else all."""
         touched = 0 if self.noise is None else self.noise.touched
         return touched or self.num_qubits

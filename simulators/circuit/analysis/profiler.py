@@ -29,23 +29,24 @@ from simulators.circuit.validation import operations
 from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, kernel
 
 _QUARTER = math.pi / 2
-_TOLERANCE = 1e-12  # radians, of an angle up to a few turns; beyond, for each unit
-_MOST_OFF = 1e-9  # whatever the angle: huge ones are not a multiple of everything
-_MAX_STEPS = 10**7  # cuts looked at; beyond, the bound is unknown
+_TOLERANCE = 1e-12  # radians, for an angle up to a few turns; relative for larger angles
+_MOST_OFF = 1e-9  # largest tolerance: else every huge angle would be a multiple
+_MAX_STEPS = 10**7  # limit of examined cuts; beyond it the bound is unknown
 
-# What `_look` finds: a gate that never is Clifford, one whose angle says so, one that has angles.
-# `_OPEN`: one whose free parameter or matrix would have to be looked at.
+# Findings of `_look`: a gate that never is Clifford, one whose angle decides, one that has angles.
+# `_OPEN`: one with a free parameter or a matrix, which is not examined.
 _OTHER, _BETWEEN, _OPEN, _ANGLED, _BITS, _LONGEST = range(6)
 
-# When a gate is Clifford: never, always, at multiples of a quarter turn, of a half turn.
+# Condition for a Clifford gate: never, always, at multiples of a quarter turn, of a half turn.
 _NEVER, _ALWAYS, _QUARTERS, _HALVES = range(4)
 _BY_QUARTERS = {"p", "u1", "r", "rx", "ry", "rz", "u", "u2", "u3", "rxx", "ryy", "rzz", "rzx"}
 _BY_HALVES = {"cp", "cu1", "crx", "cry", "crz", "cu3", "cu", "xx_minus_yy", "xx_plus_yy"}
-_RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # beside gates with controls
+_RANK_TWO = {"rxx", "ryy", "rzz", "rzx", "ecr"}  # in addition to gates with controls
 
 
 def _kinds() -> NDArray[np.int64]:
-    """Clifford kind of each code, and bits of its operator's Schmidt rank; 0: by its qubits."""
+    """Clifford kind of each code, and log2 of its operator's Schmidt rank; 0: it depends on the
+    qubits."""
     table = np.zeros((FIRST_GATE + len(GATES), 2), np.int64)
     for gate in GATES.values():
         kind = _ALWAYS if gate.clifford else _NEVER
@@ -65,12 +66,12 @@ _MCX, _MCPHASE = GATES["mcx"].code, GATES["mcphase"].code
 
 
 class CircuitTraits(msgspec.Struct, frozen=True):
-    """See the module."""
+    """Clifford structure and entanglement bound of a circuit."""
 
-    clifford: bool  # all its gates are
-    may_be_clifford: bool  # nothing known speaks against it: free parameters and matrices are open
-    by_angles: bool  # with other angles the two might be otherwise
-    bond_bits: int  # log2 of a bound on any bond in the order of its qubits; -1: too long to tell
+    clifford: bool  # all gates are Clifford gates
+    may_be_clifford: bool  # no known gate is non-Clifford; free parameters and matrices are open
+    by_angles: bool  # both values depend on angles
+    bond_bits: int  # log2 of a bound on any bond in qubit order; -1: unknown
     longest: int  # largest distance of two qubits of a gate
 
 
@@ -132,7 +133,7 @@ def _look(rows, kinds, ops, qubits, params, slots, num_qubits, bits, features): 
 
 
 def traits(circuit: Circuit) -> CircuitTraits:
-    """The traits of an admissible circuit."""
+    """Traits of an admissible circuit."""
     other, between, unknown, angled, bond_bits, longest = _looked(circuit, circuit.qubits)
     # A chain of neighbours is in the best order already.
     order = chain_order(circuit) if bond_bits > 1 and longest > 1 else None
@@ -147,7 +148,7 @@ def traits(circuit: Circuit) -> CircuitTraits:
 
 
 def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
-    """What `_look` finds; `qubits`: those of the operations, by their places in a chain."""
+    """Findings of `_look`; `qubits`: places in a chain of the operations' qubits."""
     result = np.empty(6, np.int64)
     _look(
         circuit.table.rows,
@@ -164,8 +165,8 @@ def _looked(circuit: Circuit, qubits: NDArray[np.uint16]) -> list[int]:
 
 
 def non_clifford_gates(circuit: Circuit) -> int:
-    """Number of gates that are no Clifford gates, by the rules of `traits`: free parameters and
-    matrices are open, and not counted."""
+    """Number of non-Clifford gates, by the rules of `traits`: free parameters and matrices are
+    open, and not counted."""
     rows = circuit.table.rows[circuit.ops]
     codes, widths = rows[:, 0], rows[:, 1]
     kinds = np.where(codes > UNITARY, _KINDS[np.minimum(codes, len(_KINDS) - 1), 0], _ALWAYS)
@@ -183,8 +184,8 @@ def non_clifford_gates(circuit: Circuit) -> int:
 
 
 def profile(circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()) -> Profile:
-    """The profile of an admissible circuit. `outputs`: what is asked of it, `labels` are those of
-    all Pauli strings; without any, what is left of it is not looked for."""
+    """Profile of an admissible circuit. `outputs`: requested outputs, with the `labels` of all
+    Pauli strings; without outputs the light cone is not computed."""
     result = np.empty(circuit.table.found_size, np.int64)
     operations.check_operations(
         circuit.table.rows,
@@ -235,7 +236,7 @@ def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> 
         return None
     rows = circuit.table.rows
     counts = np.bincount(circuit.ops[result.kept], minlength=len(rows)).tolist()
-    gates = [0, 0, 0]  # by their qubits: up to 1, 2, more
+    gates = [0, 0, 0]  # by number of qubits: up to 1, 2, more
     for number, (code, wires, _, _) in zip(counts, rows.tolist(), strict=True):
         if code >= UNITARY:
             gates[min(2, max(0, wires - 1))] += number
@@ -250,7 +251,8 @@ def _kept(circuit: Circuit, outputs: tuple[str, ...], labels: Iterable[str]) -> 
 
 
 def _width(circuit: Circuit, bond_bits: int) -> int:
-    """Width of a contraction, of circuits that neither amplitudes nor small bonds are meant for."""
+    """Width of a contraction, for circuits that are unsuited to amplitudes and to small bonds; else
+    -1."""
     if circuit.num_qubits <= DENSE_QUBITS or 0 <= bond_bits <= LIGHT_BITS:
         return -1
     return contraction_width(circuit)

@@ -1,8 +1,8 @@
-"""Order of a circuit's qubits in a chain of tensors: few gates across any cut.
+"""Order of a circuit's qubits in a chain of tensors, with few gates across any cut.
 
 Reverse Cuthill-McKee on the graph of the qubits, whose edges are the gates: it makes the bandwidth
-of the graph small, so gates reach over few neighbours and few gates cross a cut (Cuthill and McKee,
-1969; George, 1971). Only for circuits that `admission.validation_error` admitted.
+of the graph small, so gates span few neighbours and few gates cross a cut (Cuthill and McKee, 1969;
+George, 1971). Only for circuits that `admission.validation_error` admitted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 
-ORDERED_QUBITS = 32  # circuits of more qubits are reordered: below, counts are those of all engines
-_MOST_EDGES = 1 << 16  # pairs of qubits that gates connect; beyond, no order is much better
+ORDERED_QUBITS = (
+    32  # only wider circuits are reordered: narrow ones keep equal counts on all engines
+)
+_MOST_EDGES = 1 << 16  # connected pairs of qubits; with more, no order is much better
 _FIRST_TWO = np.triu_indices(2, 1)
 
 
 def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
-    """Pairs of qubits that some gate connects: int64 [pairs, 2], each once, the lower one first."""
+    """Pairs of qubits that a gate connects: int64 [pairs, 2], each once, the lower one first."""
     counts = circuit.table.rows[:, 1][circuit.ops]
     joining = (circuit.table.rows[:, 0] >= UNITARY) & (circuit.table.rows[:, 1] > 1)
     joins = np.flatnonzero(joining[circuit.ops])
@@ -38,9 +40,9 @@ def gate_pairs(circuit: Circuit) -> NDArray[np.int64]:
 
 
 def chain_order(circuit: Circuit) -> tuple[int, ...] | None:
-    """Site of each qubit in the better order; None where the circuit's own order is kept.
+    """Site of each qubit in a better order; None if the circuit's own order is kept.
 
-    Better is what has a shorter sum of distances between the qubits of the gates.
+    An order is better if the sum of distances between the qubits of the gates is smaller.
     """
     if circuit.num_qubits <= ORDERED_QUBITS:
         return None
@@ -74,7 +76,7 @@ def cuthill_mckee(pairs: NDArray[np.int64], num_qubits: int) -> list[int]:
         if seen[start]:
             continue
         far = start
-        for _ in range(2):  # twice to the farthest one: nearly a longest way (Lewis, 1982)
+        for _ in range(2):  # twice to the farthest qubit: nearly a longest path (Lewis, 1982)
             far = _breadth_first(neighbours, far)[-1]
         component = _breadth_first(neighbours, far)
         for qubit in component:
@@ -84,7 +86,7 @@ def cuthill_mckee(pairs: NDArray[np.int64], num_qubits: int) -> list[int]:
 
 
 def _breadth_first(neighbours: list[list[int]], start: int) -> list[int]:
-    """All qubits that can be reached, nearest first."""
+    """Qubits that can be reached from `start`, nearest first."""
     results = [start]
     reached = {start}
     for qubit in results:

@@ -1,4 +1,4 @@
-"""Attachment of a noise model to a circuit: the only place where the two meet.
+"""Attachment of a noise model to a circuit, which no other module does.
 
 Channels follow gates, resets, delays and mid-circuit measurements; idle times of the schedule and
 the preparation of a qubit have channels of their own. Only qubits that the circuit uses get
@@ -29,26 +29,26 @@ from simulators.circuit.passes.plain_locations import PlainLocator
 from simulators.circuit.schedule import METHODS, Method, Schedule, schedule
 from simulators.errors import Unsupported
 
-MAX_CHANNELS = 16_384  # that an attachment holds, of 2 KiB at most; then it begins anew
-_PROBE_NS = 1000.0  # an idle time whose channel shows whether a qubit relaxes
+MAX_CHANNELS = 16_384  # cached channels, of 2 KiB at most; cleared when full
+_PROBE_NS = 1000.0  # idle time whose channel shows whether a qubit relaxes
 _Locations = NDArray[np.int64]  # [n, 4], see `NoiseProgram`
 _Numbers = NDArray[np.int64]
 _DELAYS = frozenset({"delay", "delay_dt"})
-# Operations that channels follow, the channels (-1: none), first qubits, second ones or [0].
+# (preceding operations, channels (-1: none), first qubits, second qubits or [0]).
 _Group = tuple[_Numbers, _Numbers, _Numbers, _Numbers]
 _NO_QUBITS = np.zeros(0, np.int64)
 _NO_LOCATIONS = np.zeros((0, 4), np.int64)
 
 
 def depends_on_params(circuit: Circuit) -> bool:
-    """Whether the noise of circuits of this structure may differ: a delay is a parameter."""
+    """Return whether the noise of circuits of this structure may differ: a delay is a parameter."""
     return has_delays(circuit) and bool(
         np.isin(circuit.table.rows[circuit.ops, 0], (DELAY, DELAY_DT)).any()
     )
 
 
 def has_delays(circuit: Circuit) -> bool:
-    """Does the table of a circuit have delays?"""
+    """Return whether the table of a circuit has delays."""
     return not _DELAYS.isdisjoint(circuit.table.names)
 
 
@@ -58,7 +58,7 @@ def attach_noise(circuit: Circuit, model: NoiseModel, method: Method = "alap") -
 
 
 class NoiseAttachment:
-    """Attaches one model to circuits, and keeps its channels for the next one. Not thread-safe."""
+    """Attaches one model to circuits, with a cache of its channels. Not thread-safe."""
 
     def __init__(self, model: NoiseModel) -> None:
         self.model = model
@@ -69,10 +69,10 @@ class NoiseAttachment:
         self._plain = PlainLocator(self._registry)
 
     def attach(self, circuit: Circuit, method: Method = "alap") -> NoiseProgram:
-        """Noise program of an admissible circuit on the device of the model.
+        """Make the noise program of an admissible circuit on the device of the model.
 
         `method`: of the schedule, `alap` or `asap`. Raises Unsupported for a circuit that does not
-        fit the device, or has a delay that cannot be known.
+        fit the device, or has a delay of unknown duration.
         """
         if method not in METHODS:
             raise Unsupported(f"schedule {method[:32]!r}", hint=f"there are {', '.join(METHODS)}")
@@ -91,7 +91,7 @@ class NoiseAttachment:
 
     def _attach_plain(self, circuit: Circuit, method: Method) -> NoiseProgram | None:
         """Noise program of a circuit without blocks and delays whose channels are all known; None
-        where it has others, or that has to be looked at more closely."""
+        if the general method is needed."""
         if circuit.conditions_data or has_delays(circuit) or not self.model.has_idle_noise:
             return None
         registry, count = self._registry, circuit.num_qubits
@@ -110,7 +110,7 @@ class NoiseAttachment:
 
 
 class _CircuitNoise:
-    """One circuit and one model."""
+    """Noise of one circuit by one model."""
 
     def __init__(self, circuit: Circuit, registry: NoiseRegistry, method: Method) -> None:
         self._circuit = circuit
@@ -130,7 +130,7 @@ class _CircuitNoise:
             self._delay_ops = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
 
     def program(self) -> NoiseProgram:
-        """See `NoiseAttachment.attach`."""
+        """Noise program; see `NoiseAttachment.attach`."""
         delays = self._delays_ns()
         prepared = np.flatnonzero(self._touched)
         before = np.full(prepared.size, -1)
@@ -151,7 +151,7 @@ class _CircuitNoise:
         return _assembled(self._registry, digest, locations, used, self._readout(), duration_ns)
 
     def _locate(self, touched: NDArray[np.uint8]) -> tuple[_Locations, NDArray[np.int64]]:
-        """Channels after operations on one and two qubits, and the operations that are left."""
+        """Channels after operations on one and two qubits, and the remaining operations."""
         circuit, operands, registry = self._circuit, self._operands, self._registry
         size = circuit.ops.size
         gates = registry.gates(circuit.table.names)
@@ -180,7 +180,7 @@ class _CircuitNoise:
     def _ordered(
         self, groups: list[_Group], irregular: _Locations
     ) -> tuple[_Locations, NDArray[np.int64]]:
-        """All locations in the order they act, and the channels that they have."""
+        """Locations in order of their action, and their channels."""
         located, registry = self._located, self._registry
         room = len(located) + len(irregular) + sum(group[1].size for group in groups)
         rows = np.empty((room, 4), np.int64)
@@ -198,7 +198,7 @@ class _CircuitNoise:
         return ordered, used[:number]
 
     def _irregular_locations(self) -> _Locations:
-        """Channels after the operations that have no entry of their own; their durations."""
+        """Channels after the operations without an entry, whose durations are stored."""
         cache: dict[tuple[str, tuple[int, ...]], list[tuple[int, int, int]]] = {}
         rows: list[tuple[int, int, int, int]] = []
         if not self._irregular.size:
@@ -212,7 +212,7 @@ class _CircuitNoise:
         return np.array(rows, np.int64).reshape(-1, 4)
 
     def _around(self, channels: tuple[LocatedChannel, ...]) -> list[tuple[int, int, int]]:
-        """Channels with their qubits, as far as the circuit uses these."""
+        """Channels with their qubits, restricted to the qubits that the circuit uses."""
         registry, rows = self._registry, []
         for each in channels:
             qubits = each.qubits
@@ -229,14 +229,14 @@ class _CircuitNoise:
         return rows
 
     def _delays_ns(self) -> NDArray[np.float64]:
-        """Duration of each delay of the circuit; [0] where delays have no effect."""
+        """Duration of each delay of the circuit; [0] if delays have no effect."""
         places = self._delay_ops
         if not places.size or not self._delays_matter():
             return np.zeros(0)
         return delays_ns(self._circuit, self._model)
 
     def _delays_matter(self) -> bool:
-        """Whether idle times are scheduled, or a qubit that a delay names relaxes."""
+        """Return whether idle times are scheduled, or a qubit with a delay relaxes."""
         if self._model.has_idle_noise:
             return True
         waiting = set(self._operands.wires[self._operands.first[self._delay_ops]].tolist())
@@ -268,7 +268,7 @@ class _CircuitNoise:
         return after, self._registry.idle(qubits, times), qubits, _NO_QUBITS
 
     def _readout(self) -> Readout | None:
-        """Readout error of the circuit's qubits; None where no measured qubit has one."""
+        """Readout error of the circuit's qubits; None if no measured qubit has one."""
         places = self._operands.first[:-1][self._operands.codes == MEASURE]
         measured = self._operands.wires[places]
         own = self._registry.readout(self._circuit.num_qubits) if measured.size else NO_READOUT
@@ -280,7 +280,7 @@ class _CircuitNoise:
 
 
 def _digest(circuit: Circuit, model: NoiseModel, method: Method, delays: bytes) -> bytes:
-    """Name of what the locations follow from: circuit, delays, model and method."""
+    """Digest of everything that determines the locations: circuit, delays, model and method."""
     digest = hashlib.blake2b(model.digest, digest_size=32)
     digest.update(f"{method} {circuit.num_qubits} {circuit.table.names}".encode())
     for data in (circuit.table.rows.tobytes(), circuit.ops_data, circuit.qubits_data):
@@ -297,7 +297,7 @@ def _assembled(
     readout: Readout | None,
     duration_ns: float,
 ) -> NoiseProgram:
-    """The program of these locations; `used`: numbers of their channels."""
+    """Noise program of these locations; `used`: numbers of their channels."""
     facts = registry.facts.of(used)
     kinds: set[NoiseKind] = set() if readout is None else {"readout"}
     paulis = np.count_nonzero(facts.is_pauli)

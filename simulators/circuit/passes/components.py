@@ -1,7 +1,7 @@
 """Reduction of a circuit to the light cone of its outputs, and its connected components.
 
-Each component is a circuit again, with its own qubits and the same clbits, and knows the numbers
-that its operations, qubits and parameters have in the whole circuit. The reduction depends on the
+Each component is again a circuit, with its own qubits and the same clbits, and stores the numbers
+of its operations, qubits and parameters in the whole circuit. The reduction depends on the
 structure and the requested outputs alone. Small circuits are not reduced: it would cost more than
 it saves.
 """
@@ -31,13 +31,13 @@ _OWNERS = np.array([IF, WHILE, FOR, SWITCH, CASE, STORE])
 class Subcircuit(msgspec.Struct, frozen=True, eq=False):
     """A part of a circuit that can be run alone."""
 
-    circuit: Circuit  # with the parameters of the circuit it was made of
-    qubits: NDArray[np.int64]  # [its qubits] which they are in the whole, ascending
-    operations: NDArray[np.int64]  # [its operations] the same of these
-    params: NDArray[np.int64]  # [its parameters] the same of these
+    circuit: Circuit  # with the parameters of its origin
+    qubits: NDArray[np.int64]  # [its qubits] numbers in the whole circuit, ascending
+    operations: NDArray[np.int64]  # [its operations] numbers in the whole circuit
+    params: NDArray[np.int64]  # [its parameters] numbers in the whole circuit
 
     def of(self, circuit: Circuit) -> Circuit:
-        """This part of another circuit of the same structure."""
+        """This part of another circuit with the same structure."""
         params = circuit.params[self.params].tobytes()
         return msgspec.structs.replace(self.circuit, params_data=params)
 
@@ -59,11 +59,11 @@ class Subcircuit(msgspec.Struct, frozen=True, eq=False):
 
 
 class Partition(msgspec.Struct, frozen=True, eq=False):
-    """Operations of a circuit that are run, and its components."""
+    """Operations that are run, and the components of a circuit."""
 
     kept: NDArray[np.bool_]  # [operations]
-    parts: tuple[NDArray[np.int64], ...]  # qubits of each part; none: the circuit as it is
-    places: NDArray[np.int64]  # [operations] the part of each
+    parts: tuple[NDArray[np.int64], ...]  # qubits of each part; (): the circuit is not divided
+    places: NDArray[np.int64]  # [operations] part of each operation
 
     @property
     def num_qubits(self) -> int:
@@ -81,15 +81,16 @@ UNREDUCED = Partition(_NONE.view(np.bool_), (), _NONE)
 
 
 def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
-    """See the module; WHOLE where nothing can be left out or cut."""
+    """Find the light cone and its components; UNREDUCED if no operation can be dropped and the
+    circuit is not divided."""
     if asked is None or circuit.num_qubits <= SMALL_QUBITS:
         return UNREDUCED
-    # Kernels that small circuits do without.
+    # Small circuits avoid the kernels that this loads.
     seen = np.frombuffer(asked.levels, np.uint8)
     if circuit.clbits_data and (seen == FULL).any():
         measured = measurement_layout(circuit, keep=True).measured
         if any(measured >> qubit & 1 for qubit in np.flatnonzero(seen == FULL).tolist()):
-            return UNREDUCED  # it has no answer: see `expectation.refuse_collapsed`
+            return UNREDUCED  # invalid outputs: see `expectation.refuse_collapsed`
     kept, gone = light_cone(circuit, asked.clbits, asked.levels)
     needed = np.zeros(circuit.num_qubits, np.bool_)
     needed[: seen.size] = seen
@@ -102,7 +103,7 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
     places = np.zeros(circuit.ops.size, np.int64)
     if several and not _must_stay_together(circuit, asked):
         parts = _packed(roots, parts[0])
-        if len(parts) > 1:  # what has no qubits, such as a store, goes with the first
+        if len(parts) > 1:  # operations without qubits, such as a store, belong to the first part
             number = np.zeros(max(roots.max(), of_operations.max(initial=0)) + 1, np.int64)
             for n, part in enumerate(parts):
                 number[roots[part]] = n
@@ -113,7 +114,7 @@ def partition(circuit: Circuit, asked: OutputSupport | None) -> Partition:
 
 
 def extract(circuit: Circuit, partition: Partition) -> tuple[Subcircuit, ...]:
-    """The parts as circuits."""
+    """Make a circuit of each part."""
     return tuple(
         extract_part(circuit, partition.kept & (partition.places == n), part)
         for n, part in enumerate(partition.parts)
@@ -121,15 +122,16 @@ def extract(circuit: Circuit, partition: Partition) -> tuple[Subcircuit, ...]:
 
 
 def _must_stay_together(circuit: Circuit, asked: OutputSupport) -> bool:
-    """Samples of strings are drawn with the states of a shot, which are known part by part only."""
+    """Return whether the outputs need a joint state. Samples of Pauli strings need the states of
+    each shot, which are known part by part only."""
     if asked.together:
         return True
     return bool(asked.levels) and measurement_layout(circuit, keep=True).branching
 
 
 def _packed(roots: NDArray[np.int64], qubits: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """The qubits of each part. Narrow ones share a part, as long as it is a small one: a part costs
-    more than its amplitudes."""
+    """Qubits of each part. Narrow components share a part while it is small: a part costs more than
+    its amplitudes."""
     _, first, inverse = np.unique(roots[qubits], return_index=True, return_inverse=True)
     sizes = np.bincount(inverse)
     part_of = np.zeros(sizes.size, np.int64)
@@ -153,7 +155,7 @@ def _packed(roots: NDArray[np.int64], qubits: NDArray[np.int64]) -> tuple[NDArra
 def extract_part(
     circuit: Circuit, kept: NDArray[np.bool_], qubits: NDArray[np.int64]
 ) -> Subcircuit:
-    """These operations, on these qubits."""
+    """Make a circuit of these operations, on these qubits."""
     new = np.zeros(circuit.num_qubits, np.int64)
     new[qubits] = np.arange(qubits.size)
     ops, wires, clbits = (
@@ -210,7 +212,7 @@ def _extract(  # type: ignore[no-untyped-def]
 
 
 def kept_slots(circuit: Circuit, params: NDArray[np.int64]) -> bytes:
-    """Pairs of the free parameters among these, which are ascending."""
+    """Slots of the free parameters among these, which are ascending."""
     pairs = circuit.slots.reshape(-1, 2)
     pairs = pairs[np.isin(pairs[:, 0], params)].copy()
     pairs[:, 0] = np.searchsorted(params, pairs[:, 0])
@@ -218,10 +220,10 @@ def kept_slots(circuit: Circuit, params: NDArray[np.int64]) -> bytes:
 
 
 def _conditions(circuit: Circuit, kept: NDArray[np.bool_]) -> bytes:
-    """The expressions of the operations that are kept."""
+    """Expressions of the kept operations."""
     codes = circuit.table.rows[circuit.ops, 0]
     tokens = circuit.conditions.reshape(-1, 3)
     ends = tokens[:, 0] == tk.END
-    number = np.cumsum(ends) - ends  # of the expression that each token is of
+    number = np.cumsum(ends) - ends  # expression number of each token
     own: NDArray[np.bool_] = kept[np.isin(codes, _OWNERS)][number]
     return bytes(tokens[own].tobytes())

@@ -1,4 +1,4 @@
-"""Static ZZ interaction of coupled qubits: over which times it acts, and where in a circuit.
+"""Static ZZ interaction of coupled qubits: its times, and its places in a circuit.
 
 The interaction commutes with diagonal gates. So the time since the last operation that is not
 diagonal acts in one piece, right before the next such operation on one of the two qubits. It has no
@@ -34,7 +34,7 @@ from simulators.circuit.schedule import Schedule
 from simulators.compiler.kernel import I64, INT, INTS2, REAL, REALS, device_function, kernel
 
 _LEAST_NS = 1e-6
-_SCALE = 1e6  # of times that are rounded to whole numbers, so that equal ones share a channel
+_SCALE = 1e6  # scale of times that are rounded, so that equal times share a channel
 DIAGONAL = np.zeros(FIRST_GATE + len(GATES), np.int64)
 DIAGONAL[[gate.code for gate in GATES.values() if gate.diagonal]] = 1
 
@@ -51,7 +51,7 @@ class InteractionTimes(msgspec.Struct, frozen=True, eq=False):
 
 @device_function
 def _piece(k, pair, start, pairs, active, since, after, which, time, count):  # type: ignore[no-untyped-def]
-    """Add what acts on a pair before operation k; returns the number of pieces."""
+    """Add the interaction of a pair before operation k; returns the number of pieces."""
     if active[pairs[pair, 0]] and active[pairs[pair, 1]] and start - since[pair] > _LEAST_NS:
         after[count], which[count] = k - 1, pair
         time[count] = np.rint((start - since[pair]) * _SCALE) / _SCALE
@@ -126,7 +126,7 @@ def _pieces(  # type: ignore[no-untyped-def]
     codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since, after,
     which, time,
 ):  # fmt: skip
-    """See `interaction_pieces`."""
+    """Compiled `interaction_pieces`."""
     return interaction_pieces(
         codes, diagonal, first, wires, start, length, total, pairs, begins, mine, active, since,
         after, which, time,
@@ -134,18 +134,19 @@ def _pieces(  # type: ignore[no-untyped-def]
 
 
 class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
-    """Pairs of qubits, and those of each qubit."""
+    """Coupled pairs, by number and by qubit."""
 
     ends: NDArray[np.int64]  # [pairs, 2]
     first: NDArray[np.int64]  # [pairs]: the columns of `ends`
     second: NDArray[np.int64]
     begins: NDArray[np.int64]  # [qubits + 1]
     mine: NDArray[np.int64]  # pairs of qubit q: mine[begins[q] : begins[q + 1]]
-    max_degree: int  # of one qubit
+    max_degree: int  # largest number of pairs of one qubit
 
     @classmethod
     def of(cls, pairs: Sequence[Pair], num_qubits: int) -> CoupledPairs:
-        """Pairs among the first `num_qubits` qubits keep their numbers; others have no qubits."""
+        """Make the table; pairs among the first `num_qubits` qubits keep their numbers, others
+        belong to no qubit."""
         ends = np.array(pairs, np.int64).reshape(-1, 2)
         owners = ends.ravel()
         inside = np.flatnonzero((ends < num_qubits).all(axis=1).repeat(2))
@@ -160,7 +161,8 @@ class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
 def interaction_times(
     circuit: Circuit, operands: Operands, schedule: Schedule, pairs: CoupledPairs
 ) -> InteractionTimes:
-    """See the module. `pairs`: for as many qubits as the circuit has, or more."""
+    """Pieces of interaction of a circuit. `pairs`: for at least as many qubits as the circuit
+    has."""
     codes, first, wires = operands.codes, operands.first, operands.wires
     heads = np.isin(codes, (IF, WHILE, FOR, SWITCH)).sum() if circuit.conditions_data else 0
     number = len(pairs.ends)

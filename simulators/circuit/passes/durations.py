@@ -37,7 +37,7 @@ def delays_ns(
     circuit: Circuit, model: Durations, values: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     """Duration of each delay, in the order of the circuit. `values` [slots]: of free parameters.
-    Raises Unsupported for a delay that cannot be known."""
+    Raises Unsupported for a delay of unknown duration."""
     codes = circuit.table.rows[circuit.ops, 0]
     places = np.flatnonzero((codes == DELAY) | (codes == DELAY_DT))
     counts = circuit.table.rows[circuit.ops, 3]
@@ -65,7 +65,7 @@ def delays_ns(
 def durations_ns(
     circuit: Circuit, operands: Operands, model: Durations, delays: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Duration of each operation. `delays`: as `delays_ns` has them; [0]: all are 0."""
+    """Duration of each operation. `delays`: result of `delays_ns`; [0]: all are 0."""
     codes, counts = operands.codes, operands.counts
     first, wires = operands.first, operands.wires
     durations = np.zeros(circuit.ops.size)
@@ -104,7 +104,7 @@ class ShotTimes:
 
     @property
     def overhead_ns(self) -> float:
-        """Time of a circuit beside its shots."""
+        """Time of a circuit without its shots."""
         return self._snapshot.overhead_ns
 
     def shot_ns(
@@ -114,8 +114,7 @@ class ShotTimes:
         duration_ns: float = -1.0,
     ) -> float:
         """Time of one shot of an admissible circuit. `values` [slots]: of its free parameters;
-        `duration_ns`: of its schedule, where that is known. A delay that cannot be known counts as
-        0."""
+        `duration_ns`: of its schedule, if known. A delay of unknown duration counts as 0."""
         if duration_ns < 0.0:
             duration_ns = self._scheduled_ns(circuit, values)
         used = () if self._snapshot.rep_delay_ns else _used_qubits(circuit)

@@ -37,7 +37,7 @@ from simulators.circuit.gates import (
 from simulators.circuit.ir import Circuit, register_starts
 from simulators.compiler.kernel import I32, I64, INT, NAMES, U8, U16, device_function, kernel
 
-UNUSED, Z_BASIS, FULL = range(3)  # how much of a qubit is: only its outcome, or anything
+UNUSED, Z_BASIS, FULL = range(3)  # part of a qubit's state that is needed: none, its outcome, all
 
 _OF_CLBITS = {"counts", "memory", "probabilities"}
 _OF_LETTERS = np.full(256, 255, np.uint8)
@@ -45,17 +45,18 @@ _OF_LETTERS[np.frombuffer(b"IZXY", np.uint8)] = UNUSED, Z_BASIS, FULL, FULL
 
 
 class OutputSupport(msgspec.Struct, frozen=True):
-    """Classical bits, and qubits of Pauli strings."""
+    """Classical bits and qubits of Pauli strings that the requested outputs depend on."""
 
     clbits: bool
-    levels: bytes  # of each qubit one of the three, as strings have it; b"" where there are none
-    together: bool = False  # a state of all that is kept is needed
+    levels: bytes  # level of each qubit in the strings; b"" without strings
+    together: bool = False  # the outputs need a joint state of all kept qubits
 
 
 def output_support(
     outputs: Iterable[str], labels: Iterable[str], circuit: Circuit
 ) -> OutputSupport | None:
-    """None: all of the circuit counts. `labels`: of all Pauli strings, qubit 0 the last letter."""
+    """Support of the outputs; None: the whole circuit. `labels`: of all Pauli strings, qubit 0 the
+    last letter."""
     wanted = set(outputs)
     if "statevector" in wanted or (wanted & _OF_CLBITS and not circuit.clbits_data):
         return None
@@ -69,7 +70,8 @@ def output_support(
 
 
 def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
-    """None: these are no Pauli strings of so many qubits."""
+    """Level of each qubit in the labels; None if they are no Pauli strings on this number of
+    qubits."""
     values = list(labels)
     if any(len(label) != num_qubits or not label.isascii() for label in values):
         return None
@@ -78,10 +80,10 @@ def _levels(labels: Iterable[str], num_qubits: int) -> bytes | None:
     return None if (result > FULL).any() else result[::-1].tobytes()
 
 
-# Of each code: along which qubits it moves amplitude, bit k for the k-th from the end; whether it
-# takes each outcome to one outcome; whether it only changes places.
+# By code: the qubits along which it moves amplitude, bit k for the k-th from the end; whether it
+# maps each outcome to one outcome; whether it only permutes qubits.
 _MOVES, _PERMUTES, _SWAPS = range(3)
-_MOST = 62  # qubits from the end that `_MOVES` tells of; a gate moves only its last few
+_MOST = 62  # qubits from the end that `_MOVES` covers; a gate moves only its last few
 _ID, _GLOBAL = GATES["id"].code, GATES["global_phase"].code
 
 
@@ -102,7 +104,7 @@ GATE_KINDS[FIRST_GATE:] = [_kind(gate) for gate in GATES.values()]
 
 @device_function
 def gate_levels(kind, qubits, first, count, levels):  # type: ignore[no-untyped-def]
-    """Whether a gate can go; else what is seen of its qubits before it."""
+    """Return whether a gate can be dropped; else raise the levels of its qubits before it."""
     moves = kind[_MOVES]
     moved = looked = np.uint8(UNUSED)
     for j in range(count):
@@ -135,10 +137,10 @@ def gate_levels(kind, qubits, first, count, levels):  # type: ignore[no-untyped-
 def _light_cone_kernel(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, phases, levels, turned, written, kept
 ):
-    """Fill `kept` [operations]; how many can go that would do something, diagonal gates without
-    `phases` only where they follow a measurement.
+    """Fill `kept` [operations]; returns the number of dropped operations with an effect. Without
+    `phases`, diagonal gates count only if they follow a measurement.
 
-    `levels` [qubits]: what is seen at the end. `bits_seen`: clbits are. `blocks`: there are
+    `levels` [qubits]: levels at the end. `bits_seen`: clbits are outputs. `blocks`: there are
     conditions. `turned` [qubits], `written` [clbits]: zeros.
     """
     at = qubits.size
@@ -162,7 +164,7 @@ def _light_cone_kernel(  # type: ignore[no-untyped-def]
             q = qubits[at]
             wanted = blocks or (bits_seen and not written[clbits[bit]])
             written[clbits[bit]] = 1
-            gone += turned[q]  # with the gate that follows, it would be none of the final ones
+            gone += turned[q]  # with the later gate, it would not be a final one
             turned[q] = 0
             if wanted or levels[q] == FULL:
                 levels[q] = Z_BASIS
@@ -201,9 +203,9 @@ def join(parent, a, b):  # type: ignore[no-untyped-def]
 def _components_kernel(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, tokens, starts, first_bit, first_op, kept, needed, parent
 ):
-    """parent[node] = one node of all that are connected with it; 1 if needed qubits have
-    several. Nodes: the qubits, the clbits from `first_bit` on, all variables as one, then the
-    operations. `needed` [qubits]: those of operations are added."""
+    """Fill parent[node]: one node of its component; returns 1 if needed qubits have several
+    components. Nodes: the qubits, the clbits from `first_bit` on, all variables as one, then the
+    operations. `needed` [qubits]: the qubits of operations are added."""
     for node in range(parent.size):
         parent[node] = node
     at = bit = depth = token = 0
@@ -254,13 +256,13 @@ def _components_kernel(  # type: ignore[no-untyped-def]
 
 
 def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[np.bool_], int]:
-    """Mask of the operations that are kept (bool [operations]), and the number of removed ones
-    that act.
+    """Mask of the kept operations (bool [operations]), and the number of dropped ones with an
+    effect.
 
-    `clbits`: they are seen; `levels`: of each qubit (see `asked`), b"" where none is. Where nothing
-    but clbits is seen and nothing depends on them, diagonal gates are not counted: without the
-    others they change no probability, and the planner drops them by itself; but where they follow a
-    measurement, which is final without them only.
+    `clbits`: True if they are outputs; `levels`: level of each qubit (see `OutputSupport`), b""
+    without strings. If clbits alone are outputs and there are no conditions, diagonal gates are not
+    counted: without the others they change no probability, and the planner drops them by itself. A
+    diagonal gate after a measurement counts, because the measurement is final only without it.
     """
     counted = bool(levels) or bool(circuit.conditions_data)
     kept = np.empty(circuit.ops.size, np.uint8)
@@ -287,10 +289,10 @@ def light_cone(circuit: Circuit, clbits: bool, levels: bytes) -> tuple[NDArray[n
 def connected_components(
     circuit: Circuit, kept: NDArray[np.bool_], needed: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
-    """A number that is the same for all that is connected, of each qubit and of each operation that
-    is kept: int64 [qubits], [operations]; and whether needed qubits have several.
+    """Component numbers of the qubits and of the kept operations, int64 [qubits] and [operations];
+    and whether needed qubits have several components.
 
-    `needed` [qubits]: those of operations that are kept are added.
+    `needed` [qubits]: the qubits of kept operations are added.
     """
     first_op = circuit.num_qubits + circuit.num_clbits + 1
     parent = np.empty(first_op + circuit.ops.size, np.int64)
@@ -311,6 +313,6 @@ def connected_components(
 
 
 def is_loaded() -> bool:
-    """Whether the kernels of this module are loaded. Until then the first call loads them: seconds
-    where they must be compiled."""
+    """Return whether the kernels of this module are loaded. Until then the first call loads them,
+    which takes seconds if they must be compiled."""
     return _light_cone_kernel.is_loaded and _components_kernel.is_loaded

@@ -9,8 +9,8 @@ from simulators.circuit.analysis.measurements import ORDINARY
 from simulators.circuit.gates import BARRIER, MEASURE, UNITARY
 from simulators.compiler.kernel import I64, INT, INTS2, REALS, U8, U16, device_function, kernel
 
-EMPTY = -1  # a key
-IRREGULAR = -1  # length of an entry with channels on other qubits than those of the operation
+EMPTY = -1  # unused key
+IRREGULAR = -1  # length of an entry with channels on qubits other than the operation's
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Knuth, TAOCP 3, section 6.4)
 _QUBIT_BITS = 17
 
@@ -21,7 +21,7 @@ def entry_key(gate: int, first: int, second: int) -> int:
 
 
 def slot_of(keys: NDArray[np.int64], key: int) -> int:
-    """Where a key is, or belongs, in a table of a power of two of keys."""
+    """Slot of a key, or the free slot for it, in a table whose size is a power of two."""
     slot = (key * int(_MULTIPLIER) & (1 << 64) - 1) >> 32 & keys.size - 1
     while keys[slot] not in (key, EMPTY):
         slot = slot + 1 & keys.size - 1
@@ -30,7 +30,7 @@ def slot_of(keys: NDArray[np.int64], key: int) -> int:
 
 @device_function
 def _entry(keys, entries, key):  # type: ignore[no-untyped-def]
-    """The entry of a key; -1 where there is none."""
+    """Entry of a key; -1 if there is none."""
     mask = np.int64(keys.size - 1)
     slot = np.int64(np.uint64(key) * _MULTIPLIER >> np.uint64(32)) & mask
     while keys[slot] != key:
@@ -46,12 +46,12 @@ def locate_operations(  # type: ignore[no-untyped-def]
     touched, locations, missing, irregular, totals,
 ):  # fmt: skip
     """Fill `durations` [operations], `touched` [qubits] and `locations` (operation, channel and
-    qubits, -1 for none), as far as there are entries.
+    qubits, -1 for none) for operations with entries.
 
     `gates`: number of each row of the circuit's table; `times`, `begins`, `lengths`: of the
     entries; `rows`: their channels with operands. `missing`: operations without an entry;
-    `irregular`: those on more than two qubits, or with an irregular entry. `totals`: how many there
-    are of locations, missing and irregular operations.
+    `irregular`: those on more than two qubits, or with an irregular entry. `totals`: numbers of
+    locations, missing and irregular operations.
     """
     written = absent = other = 0
     touched[:] = 0
@@ -100,7 +100,7 @@ def locate(  # type: ignore[no-untyped-def]
     codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows, durations,
     touched, locations, missing, irregular, counts,
 ):  # fmt: skip
-    """See `locate_operations`."""
+    """Compiled `locate_operations`."""
     locate_operations(
         codes, first, wires, ops, gates, roles, keys, entries, times, begins, lengths, rows,
         durations, touched, locations, missing, irregular, counts,
@@ -109,8 +109,8 @@ def locate(  # type: ignore[no-untyped-def]
 
 @kernel(I64, I64, I64, I64, INTS2, INT, returns=INT, group="attachment")
 def append_locations(after, channels, first, second, locations, count):  # type: ignore[no-untyped-def]
-    """Write the rows of those that have a channel behind `count` rows; returns how many there are
-    then. `second`: [0] for channels on one qubit."""
+    """Append the rows that have a channel after `count` rows; returns the new number. `second`: [0]
+    for channels on one qubit."""
     for k in range(channels.size):
         if channels[k] >= 0:
             locations[count, 0] = after[k]
@@ -123,11 +123,11 @@ def append_locations(after, channels, first, second, locations, count):  # type:
 
 @device_function
 def order_by_operation(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
-    """Order locations by their operations, those of one operation as they come, and number their
-    channels by their first location; returns how many channels there are.
+    """Order locations stably by their operations, and number their channels by their first
+    location; returns the number of channels.
 
     `begins` [operations + 2]: zeros. `marks`: one for each channel, all -1 before and after.
-    `used`: numbers of the channels before.
+    `used`: filled with the previous numbers of the channels.
     """
     for k in range(locations.shape[0]):
         begins[locations[k, 0] + 2] += 1  # -1 is before all operations
@@ -153,13 +153,13 @@ def order_by_operation(locations, begins, marks, used, ordered):  # type: ignore
 
 @kernel(INTS2, I64, I64, I64, INTS2, returns=INT, group="attachment")
 def order_locations(locations, begins, marks, used, ordered):  # type: ignore[no-untyped-def]
-    """See `order_by_operation`."""
+    """Compiled `order_by_operation`."""
     return order_by_operation(locations, begins, marks, used, ordered)
 
 
 @device_function
 def timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
-    """Where an owner and a time are, or belong."""
+    """Slot of an owner and a time, or the free slot for them."""
     mask = np.int64(keys.shape[0] - 1)
     mixed = np.uint64(time) * _MULTIPLIER ^ np.uint64(owner)
     slot = np.int64(mixed * _MULTIPLIER >> np.uint64(32)) & mask
@@ -171,7 +171,7 @@ def timed_slot(keys, owner, time):  # type: ignore[no-untyped-def]
 @kernel(INTS2, I64, I64, I64, I64, returns=INT, group="attachment")
 def find_timed(keys, owners, times, channels, missing):  # type: ignore[no-untyped-def]
     """Fill `channels` with the channel of each owner over each time (the bits of a float64), and
-    `missing` with the places of those that `keys` does not have; returns how many these are.
+    `missing` with the indices of those that `keys` lacks; returns their number.
 
     `keys` [a power of two, 3]: owner, time, channel.
     """

@@ -20,11 +20,12 @@ def noise_of_part(
     *,
     readout: bool = True,
 ) -> NoiseProgram:
-    """Noise by the numbers of a part.
+    """Noise program in the numbering of a part.
 
-    `locations` [n, 4]: those of `noise` that stay, on `qubits` alone; `operations`, `qubits`: of
-    the part, by their numbers in the circuit of `noise`, ascending. A channel after an operation
-    that the part lacks follows the one before it. `readout`: the part has the readout error too.
+    `locations` [n, 4]: kept locations of `noise`, on `qubits` alone; `operations`, `qubits`: of the
+    part, by their numbers in the circuit of `noise`, ascending. A channel after an operation that
+    the part lacks follows the last earlier one of the part. `readout`: True if the part has the
+    readout error too.
     """
     wires = np.empty(int(qubits.max(initial=-1)) + 1, np.int64)
     wires[qubits] = np.arange(qubits.size)
@@ -45,8 +46,8 @@ def noise_of_part(
 
 @kernel(INTS2, I64, I64, I64, I64, INTS2, returns=INT, group="attachment")
 def _move_locations(locations, operations, wires, marks, used, moved):  # type: ignore[no-untyped-def]
-    """Fill `moved` with locations by the numbers of a part, and `used` with the channels in the
-    order of their first location; returns how many channels there are.
+    """Fill `moved` with locations in the numbering of a part, and `used` with the channels in the
+    order of their first location; returns the number of channels.
 
     `wires`: new number of each qubit; `marks` [channels]: all -1.
     """

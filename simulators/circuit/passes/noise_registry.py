@@ -1,7 +1,8 @@
-"""Channels of one noise model by numbers, and those that follow each gate on each qubits.
+"""Registry of the channels of one noise model: numbers, and the channels after each gate on each
+qubits.
 
-Filled with what circuits ask for. The kernel that walks over a circuit reads the arrays: an entry
-for each gate with its qubits, found by a hash table with linear probing.
+It is filled with the entries that circuits need. The kernel that walks over a circuit reads the
+arrays: an entry for each gate with its qubits, found by a hash table with linear probing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from simulators.errors import BadCircuit
 
 _NONE = -1  # no channel, or no second qubit
 UNSEEN = -2
-_TABLES = 256  # of names whose gates are kept, and widths whose readout errors are
+_TABLES = 256  # cached tables of names, and cached widths of readout errors
 
 
 class CircuitReadout(msgspec.Struct, frozen=True, eq=False):
@@ -43,10 +44,11 @@ NO_READOUT = CircuitReadout(None, np.zeros(0, np.uint8))
 
 
 class _TimedChannels:
-    """Channels of qubits, or of pairs, over times."""
+    """Cache of channels of qubits, or of pairs, over times."""
 
     def __init__(self, make: Callable[[int, float], int]) -> None:
-        """`make`: returns the number of the channel of a qubit or pair over a time."""
+        """Make an empty cache. `make`: returns the number of the channel of a qubit or pair over a
+        time."""
         self._make = make
         self.keys = np.full((256, 3), EMPTY, np.int64)
         self._count = 0
@@ -54,7 +56,7 @@ class _TimedChannels:
     def channel_ids(
         self, owners: NDArray[np.int64], times_ns: NDArray[np.float64]
     ) -> NDArray[np.int64]:
-        """Numbers of their channels; -1: none."""
+        """Numbers of the channels of owners over times; -1: none."""
         result, missing = np.empty((2, owners.size), np.int64)
         times = times_ns.view(np.int64)
         while count := find_timed(self.keys, owners, times, result, missing):
@@ -80,19 +82,19 @@ class _TimedChannels:
 
 
 class NoiseRegistry:
-    """Of one model. Not thread-safe."""
+    """Registry of one model. Not thread-safe."""
 
     def __init__(self, model: NoiseModel) -> None:
         self.model = model
         self.channels: list[Channel] = []
         self.marks = np.full(64, _NONE)  # scratch of a kernel: one for each channel, all -1
         self.keys = np.full(256, EMPTY, np.int64)
-        self.entries = np.zeros(256, np.int64)  # of the keys
+        self.entries = np.zeros(256, np.int64)  # entry of each key
         self.durations_ns = np.zeros(64)  # [entries]
         self.begins = np.zeros(64, np.int64)  # [entries]: into `rows`
         self.lengths = np.zeros(64, np.int64)  # [entries]; or IRREGULAR
         self.rows = np.zeros((64, 3), np.int64)  # channel; operands 0, 1 or -1
-        self._numbers: dict[int, int] = {}  # of channels, by identity
+        self._numbers: dict[int, int] = {}  # channel numbers by identity
         self._gates: dict[str, int] = {}
         self._gates_of: dict[tuple[str, ...], NDArray[np.int64]] = {}
         self._num_entries = self._num_rows = 0
@@ -102,11 +104,11 @@ class NoiseRegistry:
         self._idle = _TimedChannels(lambda qubit, time: self.number(model.idle(qubit, time)))
         self._crosstalk = self._of_pairs()
         self._alone: dict[tuple[int, int], Channel] = {}
-        self._readouts: dict[int, CircuitReadout] = {}  # by the number of qubits
+        self._readouts: dict[int, CircuitReadout] = {}  # by number of qubits
         self._facts = channel_facts(())
 
     def number(self, channel: Channel | None) -> int:
-        """That of a channel; -1 for none."""
+        """Number of a channel; -1 for None."""
         if channel is None:
             return _NONE
         result = self._numbers.get(id(channel))
@@ -118,7 +120,7 @@ class NoiseRegistry:
         return result
 
     def gates(self, names: tuple[str, ...]) -> NDArray[np.int64]:
-        """Number of each gate, for the keys."""
+        """Number of each gate name, for the keys."""
         result = self._gates_of.get(names)
         if result is None:
             ids = self._gates
@@ -169,7 +171,7 @@ class NoiseRegistry:
         return entry
 
     def preparations(self, qubits: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Number of the channel on |0> of each of these qubits, ascending; -1: none."""
+        """Number of the preparation channel of each of these qubits, ascending; -1: none."""
         if not qubits.size:
             return qubits
         missing = int(qubits[-1]) + 1 - self._preparations.size
@@ -188,22 +190,21 @@ class NoiseRegistry:
 
     @property
     def known_preparations(self) -> NDArray[np.int64]:
-        """Number of the channel on |0> of each qubit, as far as it was asked for; UNSEEN: it was
-        not."""
+        """Number of the preparation channel of each qubit; UNSEEN: not requested yet."""
         return self._preparations
 
     @property
     def idle_keys(self) -> NDArray[np.int64]:
-        """Channels of idle times that were asked for: see `find_timed`."""
+        """Cached channels of idle times: see `find_timed`."""
         return self._idle.keys
 
     @property
     def pair_keys(self) -> NDArray[np.int64]:
-        """The same of interaction times of the pairs of `coupled`."""
+        """Cached channels of interaction times of the pairs of `coupled`: see `find_timed`."""
         return self._crosstalk.keys
 
     def coupled(self, num_qubits: int) -> CoupledPairs:
-        """The model's pairs with crosstalk among so many qubits."""
+        """Pairs with crosstalk among this number of qubits."""
         result = self._coupled
         if result is None or result.begins.size != num_qubits + 1:
             pairs = tuple(p for p in self.model.crosstalk_pairs if max(p) < num_qubits)
@@ -225,8 +226,8 @@ class NoiseRegistry:
         return self._crosstalk.channel_ids(pairs, times_ns)
 
     def alone(self, channel: Channel, idler: int) -> int:
-        """Number of a channel of two qubits as it acts on one, where the other, number `idler`, is
-        |0>."""
+        """Number of the channel by which a two-qubit channel acts on one qubit while the other,
+        number `idler`, is |0>."""
         key = self.number(channel), idler
         result = self._alone.get(key)
         if result is None:
@@ -239,7 +240,8 @@ class NoiseRegistry:
         return self.number(result)
 
     def readout(self, num_qubits: int) -> CircuitReadout:
-        """Readout error of so many qubits. Raises BadCircuit where that of some is missing."""
+        """Readout error of this number of qubits. Raises BadCircuit if the error of a qubit is
+        missing."""
         cached = self._readouts.get(num_qubits)
         if cached is not None:
             return cached
@@ -264,7 +266,7 @@ class NoiseRegistry:
 
     @property
     def facts(self) -> ChannelFacts:
-        """Of all channels."""
+        """Facts of all channels."""
         num_cached = self._facts.rows.size
         if num_cached < len(self.channels):
             self._facts = self._facts.joined(channel_facts(self.channels[num_cached:]))

@@ -54,7 +54,7 @@ def component_qubits(
 
 @device_function
 def connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-untyped-def]
-    """parent[qubit] = one qubit of all that operations and channels connect it with."""
+    """Fill parent[qubit]: one qubit of its component by operations and channels."""
     for q in range(parent.size):
         parent[q] = q
     at = 0
@@ -73,15 +73,15 @@ def connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-unty
 
 @kernel(NAMES, U16, U16, U8, INTS2, I64, group="attachment")
 def _connect(rows, ops, qubits, kept, locations, parent):  # type: ignore[no-untyped-def]
-    """See `connect`."""
+    """Compiled `connect`."""
     connect(rows, ops, qubits, kept, locations, parent)
 
 
 def split(part: Subcircuit, noise: NoiseProgram) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
-    """Components of an active part, with their noise but without readout error, which acts on joint
-    records; one: the part as it is.
+    """Components of an active part with their noise, but without readout error, which acts on joint
+    records; a single entry if the part is connected.
 
-    Numbers are those in the whole circuit, as in `part`. Free parameters stay where they are.
+    Numbers are those in the whole circuit, as in `part`. Free parameters keep their positions.
     """
     circuit = part.circuit
     everything = np.ones(circuit.ops.size, np.bool_)
@@ -101,7 +101,7 @@ class _Splitter:
         circuit = part.circuit
         self._part, self._noise, self._groups = part, noise, groups
         self._number = np.empty(circuit.num_qubits, np.int64)  # component of each qubit
-        self._new = np.empty(circuit.num_qubits, np.uint16)  # its number there
+        self._new = np.empty(circuit.num_qubits, np.uint16)  # number of each qubit in its component
         for k, qubits in enumerate(groups):
             self._number[qubits] = k
             self._new[qubits] = np.arange(qubits.size)
@@ -117,13 +117,13 @@ class _Splitter:
         self._locations = self._sorted(self._number[noise.locations[:, Q0]])
 
     def _sorted(self, place: NDArray[np.int64]) -> list[NDArray[np.intp]]:
-        """Positions of each component, ascending."""
+        """Indices of each component, ascending."""
         order = np.argsort(place, kind="stable")
         bounds = np.searchsorted(place[order], np.arange(len(self._groups) + 1))
         return [order[a:b] for a, b in pairwise(bounds.tolist())]
 
     def pieces(self) -> tuple[tuple[Subcircuit, NoiseProgram], ...]:
-        """All components."""
+        """Parts of all components."""
         return tuple(self._piece(k) for k in range(len(self._groups)))
 
     def _piece(self, k: int) -> tuple[Subcircuit, NoiseProgram]:

@@ -1,10 +1,11 @@
-"""Backward light cone of a circuit with noise: the operations and noise locations that count.
+"""Backward light cone of a circuit with noise: operations and noise locations that affect the
+outputs.
 
-A location is dropped only if all its qubits are unused there, so an operation may go and its noise
-stay: a diagonal gate before a measurement changes no outcome, and what its noise does may. Levels
-of qubits are those of `light_cone`; a channel leaves a qubit at Z_BASIS where its Z-diagonal part
-is closed, and leaves the second qubit unused where the first one's part does not depend on it.
-Locations inside blocks are kept. Only for circuits that `admission.validation_error` admitted.
+A location is dropped only if all its qubits are unused there, so an operation may be dropped while
+its noise stays: a diagonal gate before a measurement changes no outcome, and its noise may. Levels
+of qubits are those of `light_cone`; a channel leaves a qubit at Z_BASIS if its Z-diagonal part is
+closed, and leaves the second qubit unused if the first one's part does not depend on it. Locations
+inside blocks are kept. Only for circuits that `admission.validation_error` admitted.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def noisy_cone(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fill `kept` [operations], `acting` [locations] and `needed` [qubits].
 
-    `levels` [qubits]: what is seen at the end. `bits_seen`: clbits are. `blocks`: there are
+    `levels` [qubits]: levels at the end. `bits_seen`: clbits are outputs. `blocks`: there are
     conditions. `traits` [channels]; `written` [clbits]: zeros.
     """
     at = qubits.size
@@ -119,7 +120,7 @@ def _noisy_cone_kernel(  # type: ignore[no-untyped-def]
     rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
     acting, needed,
 ):  # fmt: skip
-    """See `noisy_cone`."""
+    """Compiled `noisy_cone`."""
     noisy_cone(
         rows, kinds, ops, qubits, clbits, bits_seen, blocks, places, traits, levels, written, kept,
         acting, needed,
@@ -140,7 +141,7 @@ def active_support(
     outputs: Iterable[str],
     labels: Iterable[str] = (),
 ) -> ActiveSupport | None:
-    """See the module; None where everything counts. `labels`: of all Pauli strings."""
+    """Support of the outputs; None: the whole circuit. `labels`: of all Pauli strings."""
     support = output_support(outputs, labels, circuit)
     if support is None:
         return None
@@ -177,10 +178,10 @@ def active_part(
     outputs: Iterable[str],
     labels: Iterable[str] = (),
 ) -> tuple[Subcircuit, NoiseProgram]:
-    """The part of a circuit that its outputs depend on, and its noise.
+    """Part of a circuit that its outputs depend on, and its noise.
 
     `labels`: of all Pauli strings. Qubits and operations are renumbered; `Subcircuit` has their
-    numbers in the whole circuit. Barriers and delays go, their noise stays.
+    numbers in the whole circuit. Barriers and delays are dropped, their noise stays.
     """
     result = active_support(circuit, noise, outputs, labels)
     if result is None:

@@ -1,7 +1,7 @@
 """Noise locations of a circuit without blocks and delays, in one kernel call.
 
-The steps are those of `attach_noise`, on entries that earlier circuits made: where one is missing,
-or an operation has channels on other qubits than its own, the kernel gives up.
+The steps are those of `attach_noise`, on entries that earlier circuits made. The kernel gives up if
+an entry is missing, or if an operation has channels on qubits other than its own.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from simulators.compiler.kernel import (
     kernel,
 )
 
-_MAX_OPERATIONS = 4_096  # of a circuit whose scratch arrays are kept
-_CHANNELS_EACH = 4  # of an operation, for which there is room
+_MAX_OPERATIONS = 4_096  # largest circuit whose scratch arrays are kept
+_CHANNELS_EACH = 4  # reserved channels of one operation
 
 
 class PlainLocations(msgspec.Struct, frozen=True, eq=False):
-    """Locations in the order they act, their channels by number, and the duration of the
+    """Locations in order of their action, their channels by number, and the duration of the
     schedule."""
 
     locations: NDArray[np.int64]  # [n, 4], see `NoiseProgram`
     used: NDArray[np.int64]  # [channels]: number in the registry
     duration_ns: float
     measures: bool
-    misread: bool  # a measured qubit is read with an error of its own
+    misread: bool  # a measured qubit has a readout error
 
 
 class PlainLocator:
-    """Of one registry, with its scratch arrays. Not thread-safe."""
+    """Locator for one registry, with its scratch arrays. Not thread-safe."""
 
     def __init__(self, registry: NoiseRegistry) -> None:
         self._registry = registry
@@ -64,7 +64,7 @@ class PlainLocator:
         self, circuit: Circuit, method: Method, misread: NDArray[np.uint8]
     ) -> PlainLocations | None:
         """Locations of an admissible circuit without blocks and delays, for a model with idle
-        noise; None where the kernel gave up. `misread` [qubits]: 1 for a readout error."""
+        noise; None if the kernel gave up. `misread` [qubits]: 1 for a readout error."""
         registry, size = self._registry, circuit.ops.size
         if size > _MAX_OPERATIONS:
             return None
@@ -102,7 +102,7 @@ class PlainLocator:
 
 @device_function
 def _append(locations, count, after, channel, a, b):  # type: ignore[no-untyped-def]
-    """Write a row, where there is a channel; returns how many rows there are."""
+    """Append a row if there is a channel; returns the number of rows."""
     if channel < 0:
         return count
     locations[count, 0], locations[count, 1] = after, channel
@@ -120,8 +120,8 @@ def _plain_locations(  # type: ignore[no-untyped-def]
     entry_rows, preparations, idle_keys, pair_keys, ends, pair_begins, mine, marks, misread,
     num_clbits, late, pieces, scratch, locations, ordered, used, totals, total,
 ):  # fmt: skip
-    """Fill `ordered`, `used`, `totals` (how many there are of locations, channels, measurements and
-    misread measurements) and `total`; 0 where something is missing, else 1.
+    """Fill `ordered`, `used`, `totals` (numbers of locations, channels, measurements and misread
+    measurements) and `total`; returns 0 if an entry is missing, else 1.
 
     `keys` .. `pair_keys`: of the registry; `ends` .. `mine`: its coupled pairs. `pieces`: most
     interaction times. `locations`: rows before they are ordered; `scratch`: bytes.

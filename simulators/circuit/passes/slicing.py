@@ -1,4 +1,4 @@
-"""Slices of a circuit: some of its operations in a row, on the same qubits and clbits."""
+"""Slices of a circuit: consecutive operations, on the same qubits and clbits."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _OWNERS = (*_OPENERS, CASE, STORE)  # each owns one expression, in order
 
 
 def depths(circuit: Circuit) -> NDArray[np.int64]:
-    """Blocks that are open after each operation: int64 [operations]."""
+    """Number of open blocks after each operation: int64 [operations]."""
     codes = circuit.table.rows[circuit.ops, 0]
     opened = np.isin(codes, _OPENERS).astype(np.int64)
     return np.cumsum(opened - (codes == END_BLOCK))
 
 
 def sliced(circuit: Circuit, first: int, last: int) -> Circuit:
-    """Operations first .. last - 1, whose blocks are closed; with the parameters and slots of
-    `parameter_range`."""
+    """Slice with the operations first .. last - 1, whose blocks are closed; its parameters and
+    slots are those of `parameter_range`."""
     rows = circuit.table.rows[circuit.ops]
     at_qubit, at_clbit, at_param = _begins(rows, first)
     end_qubit, end_clbit, end_param = _begins(rows, last)
@@ -46,20 +46,20 @@ def sliced(circuit: Circuit, first: int, last: int) -> Circuit:
 
 
 def parameter_range(circuit: Circuit, first: int, last: int) -> slice:
-    """Where the parameters of operations first .. last - 1 stand among all."""
+    """Range of the parameters of operations first .. last - 1 among all parameters."""
     rows = circuit.table.rows[circuit.ops]
     return slice(_begins(rows, first)[2], _begins(rows, last)[2])
 
 
 def _begins(rows: NDArray[np.int64], first: int) -> tuple[int, int, int]:
-    """Where the qubits, clbits and parameters of an operation begin."""
+    """First qubit, clbit and parameter of an operation in the flat arrays."""
     qubits, clbits, params = rows[:first, 1:].sum(axis=0).tolist()
     return qubits, clbits, params
 
 
 def content(circuit: Circuit) -> list[bytes]:
-    """All that decides what a circuit's operations do, whatever else its tables hold: equal for
-    equal slices of circuits of which one goes on where the other ends."""
+    """Content that determines the effect of a circuit's operations, independent of unused table
+    entries: equal for equal slices of different circuits."""
     rows = circuit.table.rows[circuit.ops]
     matrices = circuit.table.matrix[circuit.ops]
     own = [circuit.matrices[k] for k in matrices[matrices >= 0].tolist()]
@@ -83,7 +83,8 @@ def content(circuit: Circuit) -> list[bytes]:
 
 
 def parts_problem(circuit: Circuit, ends: tuple[int, ...]) -> str:
-    """Why the leading operations cannot be divided so; "" if they can. See `CircuitParts`."""
+    """Reason why the leading operations cannot be divided at `ends`; "" if they can. See
+    `CircuitParts`."""
     size = circuit.ops.size
     if not ends or any(a >= b for a, b in zip((0, *ends), (*ends, size + 1), strict=True)):
         return f"parts that end before operations {ends}, of {size}: each has one at least"

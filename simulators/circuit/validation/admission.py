@@ -1,4 +1,4 @@
-"""Admission check: whether a circuit is valid, before any engine sees it.
+"""Admission check: validation of a circuit before any engine gets it.
 
 Any received bytes give a message or "", never an exception. The engines' kernels check no bounds
 because this check did.
@@ -14,12 +14,12 @@ from simulators.circuit.validation import expressions, operations
 
 MAX_SLOTS = 2**20
 MAX_VARIABLES = 4096
-MAX_CONSTANT_BYTES = (MAX_CLBITS + 7) // 8  # arithmetic on longer ones would take minutes
+MAX_CONSTANT_BYTES = (MAX_CLBITS + 7) // 8  # arithmetic on longer constants would take minutes
 MAX_MATRIX_BYTES = 32 * 2**20
 
-_AT_ONCE = 1 << 18  # numbers of matrices that are looked at together: 4 MiB
-_TOLERANCE = 1e-4  # of a unitary matrix; Qiskit's own is 1e-5
-_MULTIPLIED = 32  # rows up to which a matrix is multiplied by its inverse
+_AT_ONCE = 1 << 18  # numbers of matrices that are checked together: 4 MiB
+_TOLERANCE = 1e-4  # tolerance of a unitary matrix; Qiskit's own is 1e-5
+_MULTIPLIED = 32  # largest matrix that is multiplied by its inverse
 
 _TEXTS = {
     operations.BAD_OP: "row {0} of the operation table does not exist",
@@ -64,7 +64,7 @@ _TEXTS = {
 
 
 def validation_error(circuit: Circuit) -> str:
-    """Why the circuit cannot be run by any engine; "" if it can."""
+    """Reason why no engine can run the circuit; "" if it is valid."""
     text = circuit.fault or circuit.table.problem or _sizes(circuit)
     if text:
         return text
@@ -132,7 +132,7 @@ def _matrices(circuit: Circuit) -> str:
         return f"{len(wanted)} kinds of unitary, but {len(circuit.matrices)} matrices"
     if sum(map(len, circuit.matrices)) > MAX_MATRIX_BYTES:
         return f"the matrices have more than {MAX_MATRIX_BYTES} bytes"
-    widths: dict[int, list[int]] = {}  # numbers of the matrices on so many qubits
+    widths: dict[int, list[int]] = {}  # matrix numbers by number of qubits
     for number, (qubits, data) in enumerate(zip(wanted, circuit.matrices, strict=True)):
         if len(data) != 16 << 2 * qubits:
             return f"matrix {number} has {len(data)} bytes, not those of {qubits} qubits"
@@ -151,8 +151,8 @@ def _matrices(circuit: Circuit) -> str:
 
 
 def _unitary(stack: NDArray[np.complex128]) -> NDArray[np.bool_]:
-    """Mask of the matrices that are unitary within rounding; of wide ones only the lengths of
-    rows and columns are checked. stack: [matrices, size, size]."""
+    """Mask of the matrices that are unitary within rounding; of wide ones only the lengths of rows
+    and columns are checked. stack: [matrices, size, size]."""
     largest = np.abs(stack.view(np.float64)).max(axis=(1, 2))
     result: NDArray[np.bool_] = largest < 2.0  # false for nan too
     some = stack[result]

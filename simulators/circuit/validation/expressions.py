@@ -1,4 +1,4 @@
-"""Compiled validation of expressions: well-formed, and of the type that their owner needs.
+"""Compiled validation of expressions: syntax, and the type that their owner needs.
 
 Any tokens may be given; no array element is read before its index was checked.
 `check_expression_owners` reads only operations that `check_operations` found valid.
@@ -14,22 +14,23 @@ from simulators.circuit.ir import FINDINGS
 from simulators.circuit.validation.operations import AT, DETAIL, OWNERS, SOUND
 from simulators.compiler.kernel import I32, I64, INT, NAMES, U16, device_function, kernel
 
-MAX_STACK = 100  # values that are open at once; of a `case` there may be more
+MAX_STACK = 100  # values on the stack; a `case` may have more
 
-# What `expressions` and `owners` find.
+# Findings of the checks.
 (
     NO_END, BAD_TOKEN, OPERAND_RANGE, STACK_EMPTY, STACK_FULL, NOT_ONE_VALUE, WANTS_BOOL,
     WANTS_UINT, WIDTHS_DIFFER, BAD_WIDTH, AFTER_SET, WANTS_CONDITION, WANTS_COUNT, WANTS_VALUE,
     WANTS_LABELS, WANTS_STORE,
 ) = range(30, 46)  # fmt: skip
 
-# Of what shape an expression is: one value; constants of one width; a store.
+# Shapes of expressions: one value; constants of one width; a store.
 VALUE, CONSTANTS, SET = range(3)
 
 
 @device_function
 def _typed(token, width, left, right):  # type: ignore[no-untyped-def]
-    """Whether an operator takes operands of these widths and yields `width`."""
+    """Return SOUND if an operator takes operands of these widths and yields `width`, else the
+    fault."""
     if token == tk.CAST:
         return SOUND
     if token in (tk.LOGIC_NOT, tk.LOGIC_AND, tk.LOGIC_OR):
@@ -55,7 +56,7 @@ def _typed(token, width, left, right):  # type: ignore[no-untyped-def]
 
 @device_function
 def _place(token, operand, width, sizes, widths, num_clbits, num_constants, report):  # type: ignore[no-untyped-def]
-    """Whether a token names something there is, with its width."""
+    """Return SOUND if a token names an existing object of its width, else the fault."""
     report[DETAIL] = operand
     if token in (tk.CLBIT, tk.SET_CLBIT):
         limit, expected = num_clbits, np.int64(0)
@@ -79,15 +80,15 @@ def _place(token, operand, width, sizes, widths, num_clbits, num_constants, repo
 def check_expressions(  # type: ignore[no-untyped-def]
     tokens, sizes, widths, num_clbits, num_constants, shapes, report
 ):
-    """SOUND with the number of expressions in `report[OWNERS]`, or a fault at `report[AT]`.
+    """Return SOUND with the number of expressions in `report[OWNERS]`, or a fault at `report[AT]`.
 
     `shapes`: int64, filled with (shape, width) of each expression; room for one a token. Widths on
     the stack: 0 is a Bool. Comparisons and shifts take Uints of any two widths.
     """
     stack = report[FINDINGS:]
-    depth = 0  # values that are open; of plain constants only the first MAX_STACK are kept
-    constants = True  # nothing but constants of one width so far
-    closed = False  # a value was stored: only END may come
+    depth = 0  # values on the stack; of plain constants only the first MAX_STACK are kept
+    constants = True  # only constants of one width so far
+    closed = False  # a value was stored: only END may follow
     done = 0
     for k in range(tokens.size // 3):
         report[AT] = done
@@ -149,7 +150,8 @@ def check_expressions(  # type: ignore[no-untyped-def]
 
 @device_function
 def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-def]
-    """Whether an expression, which begins at token `at`, is what its owner needs."""
+    """Return SOUND if an expression, which begins at token `at`, is valid for its owner, else the
+    fault."""
     single = shape == VALUE or (shape == CONSTANTS and tokens[3 * at + 3] == tk.END)
     if code in (IF, WHILE):
         return SOUND if single and width == 0 else WANTS_CONDITION
@@ -164,11 +166,11 @@ def _suits(code, shape, width, tokens, at, switch):  # type: ignore[no-untyped-d
 
 @kernel(NAMES, U16, I32, I64, I64, returns=INT, group="admission")
 def check_expression_owners(rows, ops, tokens, shapes, report):  # type: ignore[no-untyped-def]
-    """SOUND, or a fault with `report[AT]`: an operation whose expression is none for it.
+    """Return SOUND, or a fault with `report[AT]`: an operation whose expression is invalid for it.
 
     There must be as many expressions as operations that own one.
     """
-    widths = report[FINDINGS:]  # of the value of each open switch
+    widths = report[FINDINGS:]  # width of the value of each open switch
     depth = 0
     done = 0
     token = 0

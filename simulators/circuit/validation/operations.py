@@ -29,26 +29,26 @@ from simulators.circuit.gates import (
 from simulators.circuit.ir import FINDINGS, FOUND, MAX_NESTING
 from simulators.compiler.kernel import F64, I32, I64, INT, NAMES, U16, device_function, kernel
 
-# What `bounds` finds; SOUND or the first fault.
+# Findings; SOUND or the first fault.
 (
     SOUND, BAD_OP, SHORT_QUBITS, SHORT_CLBITS, SHORT_PARAMS, LONG_QUBITS, LONG_CLBITS, LONG_PARAMS,
     QUBIT_RANGE, CLBIT_RANGE, QUBIT_TWICE, NOT_FINITE, NEGATIVE_DELAY, SLOT_POSITION, SLOT_NUMBER,
     SLOT_TWICE, LONE_ELSE, LONE_END, OPEN_BLOCK, TOO_DEEP, LONE_CASE, NO_CASE, LONE_BREAK,
 ) = range(23)  # fmt: skip
 
-# Slots of `found`, filled by `bounds`.
+# Slots of `report`.
 (
     AT, DETAIL, OPERATIONS, ONE_QUBIT, TWO_QUBIT, MANY_QUBIT, MEASUREMENTS, RESETS, IFS, LOOPS,
     SWITCHES, STORES, UNITARIES, OWNERS,
 ) = range(FINDINGS)  # fmt: skip
 
-# What a block that is open is, and how far it came.
+# Kinds and states of an open block.
 _THEN, _ELSE, _LOOP, _HEAD, _CASE, _LAST = range(6)
 
 
 @device_function
 def _repeated(qubits, first, count, stamps, mark):  # type: ignore[no-untyped-def]
-    """Whether one operation names a qubit twice; `stamps` keeps wide ones linear."""
+    """Return whether one operation names a qubit twice; `stamps` keeps wide operations linear."""
     if count <= 8:
         for i in range(1, count):
             for j in range(i):
@@ -82,7 +82,7 @@ def _slots(slots, num_slots, num_params, report):  # type: ignore[no-untyped-def
 
 @device_function
 def _mark(code, blocks, depth, report):  # type: ignore[no-untyped-def]
-    """A marker: SOUND with the new depth in report[DETAIL], or a fault."""
+    """Return SOUND with the new depth in report[DETAIL], or the fault of a marker."""
     top = blocks[depth - 1] if depth else -1
     report[DETAIL] = depth
     if top == _HEAD and code not in (CASE, DEFAULT):
@@ -117,7 +117,8 @@ def _mark(code, blocks, depth, report):  # type: ignore[no-untyped-def]
 def check_operations(  # type: ignore[no-untyped-def]
     rows, ops, qubits, clbits, params, slots, num_slots, num_qubits, num_clbits, report
 ):
-    """SOUND, or the first fault with `report[AT]` (operation) and `report[DETAIL]` (the value).
+    """Return SOUND, or the first fault with `report[AT]` (operation) and `report[DETAIL]` (the
+    value).
 
     `report`: int64 [FOUND], or [FOUND_WIDE] for a table with operations on more than 8 qubits.
     """
