@@ -2,5 +2,5 @@
 
 import os
 
-# Where colorama is installed, numba has it write escape codes to stdout at exit, after JSON too.
+# With colorama installed, numba makes it write escape codes to stdout at exit, after JSON too.
 os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")

@@ -22,12 +22,12 @@ from simulators.errors import Stopped
 
 
 class RunControl:
-    """A flag that any thread may raise; engines look at it between passes (<= 1 s).
+    """Cancel flag that any thread may set; engines read it between passes (<= 1 s).
 
-    `threads`: at most so many of those it was given work from its next pass on, 0 for all of them;
-    results do not depend on it, and any thread may set it. `passes`: how many passes over its
-    states the run has done, of how many; any thread may read it, the run's own alone moves it on.
-    (0, 0) where the engine doesn't say.
+    `threads`: limit on the threads of a run from its next pass on, 0 for all of them; results do
+    not depend on it, and any thread may set it. `passes`: numbers of finished and of all passes
+    over the states; any thread may read it, only the run's own thread changes it. (0, 0) if the
+    engine does not report it.
     """
 
     __slots__ = ("flag", "passes", "threads")
@@ -38,22 +38,22 @@ class RunControl:
         self.threads = 0
 
     def stop(self) -> None:
-        """Ask the run to end. Callable from any thread, at any time, more than once."""
+        """Ask the run to end. Any thread may call it at any time, repeatedly."""
         self.flag[0] = 1
 
     def clear(self) -> None:
-        """Make the control fit for the next run."""
+        """Reset the control for the next run."""
         self.flag[0] = 0
         self.passes = (0, 0)
         self.threads = 0
 
     def check(self) -> None:
-        """Raise Stopped if someone asked for it."""
+        """Raise Stopped if `stop` was called."""
         if self.flag[0]:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
 
     def add_sweeps(self, passes: int) -> None:
-        """Add sweeps to the total that is to be done."""
+        """Add sweeps to the total."""
         done, total = self.passes
         self.passes = (done, total + passes)
 
@@ -63,7 +63,7 @@ class RunControl:
         self.passes = (done + passes, total)
 
 
-Work = Callable[[int, int, int], object]  # (first, last, number of the thread)
+Work = Callable[[int, int, int], object]  # (first, last, thread number)
 
 
 class ThreadPool:
@@ -95,7 +95,7 @@ class ThreadPool:
     def run(self, work: Work, total: int, grain: int) -> None:
         """Call `work` on ranges of at most `grain` that cover range(total).
 
-        Raises Stopped, also where a stop cut the last range short.
+        Raises Stopped, also if a stop shortened the last range.
         """
         if total <= grain:
             self._control.check()

@@ -15,8 +15,8 @@ separately (`circuit.passes`). Operations keep their numbers, and a measurement 
 component then has a joint sampling of its own: with more than one component it is draw 1 + k, where
 k is the component's first terminal measurement. Parts of a circuit (`CircuitParts`) are run once:
 all their measurements and resets have the randomness of shot 0 of binding 0, and none is terminal.
-What follows them is run for each shot, from the state that they left. Engines that use a library's
-random numbers run fixed blocks of shots, each with its own seed (`rng`).
+The operations after the parts are run for each shot, from the state after the last part. Engines
+that use a library's random numbers run fixed blocks of shots, each with its own seed (`rng`).
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class CircuitParts(msgspec.Struct, frozen=True):
     """Leading parts of a circuit, each run once for all shots; see `statevector.parts`."""
 
     ends: tuple[int, ...]  # ascending, within the operations: part k ends before operation ends[k]
-    keep_s: float = 0.0  # how long the state after the last part is kept for later runs; 0: not
-    # Clbits after each of the first parts, clbit 0 in bit 0 of byte 0, as an earlier run found
-    # them: a run that finds others fails.
+    keep_s: float = 0.0  # lifetime of the state after the last part, for later runs; 0: not kept
+    # Clbits after each of the first parts in an earlier run, clbit 0 in bit 0 of byte 0: a run with
+    # other clbits fails.
     outcomes: tuple[bytes, ...] = ()
 
 
@@ -59,8 +59,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     precision: str = "double"  # double: complex128, single: complex64
     threads: int = 1
     max_branches: int = 16_384  # states held at once for a dynamic circuit
-    max_steps: int = 10**7  # executed operations, those of all branches together
-    memory_bytes: int = 0  # for the states of a dynamic circuit; 0: a quarter of the machine's
+    max_steps: int = 10**7  # executed operations in all branches together
+    memory_bytes: int = 0  # limit of the states of a dynamic circuit; 0: a quarter of the machine's
     settings: tuple[tuple[str, int | float], ...] = ()  # the engine's own: see its card
     checkpoint_dir: str = ""  # directory owned by this run; empty: no checkpoints
     checkpoint_every_s: float = 600.0
@@ -75,11 +75,11 @@ class Request(msgspec.Struct, frozen=True):
     outputs: tuple[str, ...] = ("counts",)
     observables: tuple[PauliSum, ...] = ()  # for the output "expectation"
     bindings: NDArray[np.float64] | None = None  # [K, num_slots]; None: one binding, no slots
-    binding: int = 0  # number of row 0 in the caller's whole sweep: part of the random key
+    binding: int = 0  # index of row 0 in the caller's whole sweep: part of the random key
 
 
 class EngineContext(msgspec.Struct, frozen=True):
-    """Resources that an engine may be given at its creation; its card says which it takes."""
+    """Resources that an engine may be given at its creation; its card states which it takes."""
 
     comm: Any = None  # an mpi4py communicator, for cards with `ranks`
     backend: Any = None  # a Qiskit BackendV2, for cards with `is_device`
@@ -91,19 +91,20 @@ class Plan(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """Memory that a cached plan takes."""
+        """Memory of a cached plan, bytes."""
 
 
 class Engine(Protocol):
-    """A simulation method. Takes only circuits that `admission.validation_error` admits."""
+    """Simulation method. Takes only circuits that `admission.validation_error` admits."""
 
     name: str
 
     def worth_caching(self, circuit: Circuit) -> bool:
-        """False where `plan` costs less than finding a kept plan."""
+        """Return False if `plan` costs less than a cache lookup."""
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Prepare the structure of `circuit`. Raises Unsupported for what it cannot do."""
+        """Prepare the structure of `circuit`. Raises Unsupported for a circuit that it cannot
+        run."""
 
     def run(
         self,
@@ -113,10 +114,10 @@ class Engine(Protocol):
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """Run `circuit`, whose structure is that of `plan`; raises EngineError's children."""
+        """Run `circuit`, whose structure is that of `plan`. Raises subclasses of EngineError."""
 
     def warm_up(self) -> None:
-        """Load and compile all that a first task would have to wait for."""
+        """Load and compile everything that a first task would have to wait for."""
 
 
 @runtime_checkable
@@ -125,33 +126,33 @@ class Shared(Protocol):
     and raises the same error in all ranks."""
 
     def close(self) -> None:
-        """Give the communicators back. All ranks call it, once the engine is not used any more."""
+        """Free the communicators. All ranks call it, once the engine is not used any more."""
 
 
 class StateCache(Protocol):
     """States that an engine keeps between runs."""
 
     def limit(self, bound_bytes: int) -> None:
-        """Keep no more than that from now on."""
+        """Set the limit of kept states, in bytes."""
 
     def expire(self) -> float:
-        """Drop the states whose time is over; seconds until the next one's is (inf: none)."""
+        """Drop the expired states; return the seconds until the next expiry (inf: none)."""
 
 
 @runtime_checkable
 class KeepsStates(Protocol):
-    """Engine that runs `CircuitParts`; its card says so too."""
+    """Engine that runs `CircuitParts`; its card states it too."""
 
     kept_states: StateCache
 
 
 @runtime_checkable
 class FastCounts(Protocol):
-    """Engine with a fast path for floods of small circuits: counts in one call, without a plan,
-    a request and options."""
+    """Engine with a fast path for many small circuits: counts in one call, without a plan, a
+    request and options."""
 
     def fast_counts(
         self, circuit: Circuit, shots: int, seed: int, binding: int, control: RunControl
     ) -> EngineResult | None:
-        """Counts as `run` gives them, of a circuit without free parameters and with default
-        options; None where `run` has to be called."""
+        """Counts as `run` gives them, for a circuit without free parameters and with default
+        options; None if `run` must be called."""

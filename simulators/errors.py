@@ -1,6 +1,6 @@
-"""Every error the engines raise: one tree, one sentence of meaning a class.
+"""Errors that the engines raise: one tree, with one sentence of meaning for each class.
 
-A message names the thing, the value and the limit; `hint` is the way out.
+A message names the object, the value and the limit; `hint` states a remedy.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import ClassVar
 
 
 class EngineError(Exception):
-    """Anything an engine refuses or reports. Catch this to catch them all."""
+    """Any refusal or failure of an engine; the base class of all."""
 
     code: ClassVar[str] = "engine"
 
@@ -23,43 +23,43 @@ class EngineError(Exception):
 
 
 class UnknownEngine(EngineError):
-    """No engine of that name is known, or what it needs is not installed."""
+    """No engine has that name, or its requirements are not installed."""
 
     code = "unknown_engine"
 
 
 class BadCircuit(EngineError):
-    """The circuit's arrays contradict one another; its maker mends it."""
+    """The circuit's arrays contradict one another; its maker must correct it."""
 
     code = "bad_circuit"
 
 
 class Unsupported(EngineError):
-    """The engine cannot do what was asked of it; the caller asks for less, or another engine."""
+    """The engine cannot run this request; the caller must reduce it or choose another engine."""
 
     code = "unsupported"
 
 
 class OutOfMemory(EngineError):
-    """The state does not fit into the memory there is."""
+    """The state does not fit into the available memory."""
 
     code = "out_of_memory"
 
 
 class TruncatedState(EngineError):
-    """A tensor network had to cut off more weight than the option `tolerance` allows."""
+    """A tensor network had to discard more weight than the option `tolerance` allows."""
 
     code = "truncation"
 
 
 class DeviceLost(EngineError):
-    """A GPU failed, and this process can not use it any more; another process may."""
+    """A GPU failed, and this process cannot use it any more; another process may."""
 
     code = "device_lost"
 
 
 class TooManyBranches(EngineError):
-    """A dynamic circuit has more distinct states at once than may be held."""
+    """A dynamic circuit has more distinct states at once than the limit."""
 
     code = "too_many_branches"
 
@@ -71,7 +71,7 @@ class TooManySteps(EngineError):
 
 
 class MachineRefused(EngineError):
-    """The machine did not take the circuits: nothing was run."""
+    """The machine did not accept the circuits: nothing was run."""
 
     code = "machine_refused"
 
@@ -83,24 +83,24 @@ class StaleCalibration(EngineError):
 
 
 class OtherOutcome(EngineError):
-    """Parts of a circuit that were run again found other outcomes than before."""
+    """Parts of a circuit that were run again gave outcomes other than before."""
 
     code = "other_outcome"
 
 
 class MachineFailed(EngineError):
-    """The machine took the circuits, and ended without a result for them."""
+    """The machine accepted the circuits, and ended without a result for them."""
 
     code = "machine_failed"
 
 
 class BadAnswer(EngineError):
-    """The device returned something that cannot be the result of the request."""
+    """The device returned data that cannot be the result of the request."""
 
     code = "bad_answer"
 
 
 class Stopped(EngineError):
-    """The caller's `RunControl` asked the run to stop, and it did; there is no result."""
+    """The run ended because `RunControl.stop` was called; there is no result."""
 
     code = "stopped"

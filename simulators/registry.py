@@ -1,7 +1,7 @@
 """Engine registry: names to instances; an engine's module is imported at its first use.
 
 Engines of other distributions are found through the entry points of `catalog.ENTRY_POINTS`: each
-names an `EngineCard`, so that they are listed and routed to as those of this distribution.
+names an `EngineCard`, so that they are listed and routed to like those of this distribution.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from simulators.errors import UnknownEngine, Unsupported
 
 
 def names() -> tuple[str, ...]:
-    """The names of all engines that run circuits, whether the packages that they need are installed
-    or not."""
+    """Names of all engines that run circuits, also of those whose packages are not installed."""
     return tuple(sorted(card.name for card in catalog.engine_cards() if not card.calls))
 
 
 def create(name: str, context: EngineContext | None = None) -> Engine:
-    """Create an instance of the engine; raises UnknownEngine with the names that exist.
+    """Create an instance of the engine; raises UnknownEngine with the existing names.
 
     Over several ranks all of them create the engine together, and close it together. Raises
     Unsupported for an engine that runs in one rank, that holds no device, or that runs no circuits.
@@ -63,7 +62,7 @@ def create(name: str, context: EngineContext | None = None) -> Engine:
     return engine
 
 
-_POOLS = {  # of engines with a part of the user's
+_POOLS = {  # pools of engines that need a user's component
     "backend": "a pool of engine=hardware,provider=MODULE:FACTORY has one",
     "program": "a pool of engine=external,command='PROGRAM {circuit} {shots}' has one",
 }

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-_REMARKS = 4  # different ones of a sweep that are kept
+_REMARKS = 4  # distinct remarks of a sweep that are kept
 
 
 class BindingResult(msgspec.Struct, frozen=True):
@@ -50,14 +50,14 @@ class EngineResult(msgspec.Struct, frozen=True):
     probability_rows: bytes = b""  # uint32 [count], as `rows`
     statevector: NDArray[np.complexfloating] | None = None  # [count, 2**n]
     expectations: bytes = b""  # float64 [count, observables, 2]: value, standard error
-    truncation: float = 0.0  # the largest of the rows
+    truncation: float = 0.0  # largest of the rows
     remark: str = ""
     gradients: bytes = b""  # float64 [count, observables, slots]: of values, by free parameters
     memory: bytes = b""  # uint8 [count, shots, ceil(clbits / 8)]
 
     @classmethod
     def joined(cls, results: Sequence[BindingResult]) -> EngineResult:
-        """The results of engines that take one binding after the other; at least one."""
+        """Join the results of engines that run one binding after the other; at least one."""
         count, first = len(results), results[0]
         states = [row.statevector for row in results if row.statevector is not None]
         rows = probability_rows = b""
@@ -134,7 +134,7 @@ def _part(sizes: bytes, k: int, total: int) -> tuple[int, int]:
 
 
 def _stacked(states: list[NDArray[np.complexfloating]]) -> NDArray[np.complexfloating] | None:
-    """[rows, 2**n]; one state, which may fill the memory, is not copied."""
+    """States as [rows, 2**n]; a single state, which may fill the memory, is not copied."""
     if not states:
         return None
     return states[0].reshape(1, -1) if len(states) == 1 else np.stack(states)

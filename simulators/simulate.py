@@ -1,4 +1,5 @@
-"""One circuit, no service: check, plan, run, in this process or over the ranks of MPI."""
+"""Simulation of one circuit without a service: check, plan, run, in this process or over MPI
+ranks."""
 
 from __future__ import annotations
 
@@ -100,7 +101,7 @@ def simulate(
 
 
 def counts_of(result: BindingResult) -> dict[int, int]:
-    """Counts as a dictionary from outcome (clbit 0 in bit 0) to how often it was seen."""
+    """Counts as a dictionary from outcome (clbit 0 in bit 0) to number of shots."""
     width = result.outcome_width
     values = np.frombuffer(result.counts, np.uint32).tolist()
     keys = range(0, len(result.outcomes), max(1, width))

@@ -1,7 +1,7 @@
-"""The engine `aer`: Qiskit Aer's statevector method.
+"""Engine `aer`: Qiskit Aer's statevector method.
 
-A circuit without anything between its gates is evolved once, and its state sampled as the seed
-contract says. A dynamic circuit goes through Aer shot by shot, in blocks with seeds of their own.
+A circuit without mid-circuit operations is evolved once, and its state sampled by the seed
+contract. A dynamic circuit is run by Aer shot by shot, in blocks with seeds of their own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from simulators.execution.rng import blocks
 from simulators.execution.sampling import records_of
 from simulators.results import EngineResult
 
-# What Aer has kernels for.
+# Gates for which Aer has kernels.
 _NATIVE = frozenset(
     (
         *("h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "sxdg", "p", "r", "rx", "ry", "rz"),
@@ -53,11 +53,11 @@ class AerEngine:
     name = "aer"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Never: a plan is two compiled passes."""
+        """Return False: a plan is two compiled passes."""
         return False
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Refuses noise; what Aer cannot run is refused when it is handed over."""
+        """Prepare the layouts; refuses noise. Circuits that Aer cannot run are refused by `run`."""
         return plan_layouts(CARD, circuit, noise, options)
 
     def run(
@@ -95,7 +95,8 @@ class AerEngine:
 
 
 def _refuse_mixed(plan: MeasurementLayouts, request: Request) -> None:
-    """A dynamic circuit leaves a mixed state; Aer has counts of it and nothing else."""
+    """Refuse exact outputs of a dynamic circuit: it leaves a mixed state, for which Aer has counts
+    only."""
     for output, end in (("probabilities", plan.clbits), ("expectation", plan.state)):
         if output in request.outputs and (end.branching or plan.clbits.branching):
             raise Unsupported(

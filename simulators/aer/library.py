@@ -1,8 +1,8 @@
-"""The two ways into Aer: gate by gate into a state, and whole dynamic circuits.
+"""Calls to Aer: gate by gate into a state, and whole dynamic circuits.
 
-Invariant: Aer holds the interpreter's lock for the whole of a call, and hears no stop in it. So no
-call does more than about `CALL_OPERATIONS` on amplitudes, half a second on one core: between
-calls the control flag is looked at, and the process's other threads (a worker's heartbeat) run.
+Invariant: Aer holds the interpreter's lock for the whole of a call and cannot be stopped in it. So
+a call takes at most about `CALL_OPERATIONS` operations on amplitudes, half a second on one core:
+between calls the control flag is read, and the process's other threads (a worker's heartbeat) run.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from simulators.errors import OutOfMemory, Unsupported
 from simulators.execution.rng import BLOCK_SHOTS
 
 CALL_OPERATIONS = 2**27  # gates times amplitudes
-SHOT_OPERATIONS = 2**33  # of one shot of a dynamic circuit, which cannot be cut
-SERIAL_QUBITS = 14  # below this a second thread costs more than it brings
+SHOT_OPERATIONS = 2**33  # of one shot of a dynamic circuit, which cannot be divided
+SERIAL_QUBITS = 14  # for fewer qubits a second thread costs more than it saves
 ELSEWHERE = "engine='statevector' runs it"
 
 _FLIPS = frozenset({"x", "cx", "ccx", "mcx"})
@@ -37,7 +37,7 @@ _PHASES = frozenset({"p", "u1", "cp", "cu1", "mcphase"})
 def evolve(
     circuit: Circuit, params: NDArray[np.float64], threads: int, control: RunControl
 ) -> NDArray[np.complex128]:
-    """The state [2**n] after the circuit's gates; measurements are left out."""
+    """State [2**n] after the circuit's gates; measurements are ignored."""
     _check_memory(circuit.num_qubits)
     if not circuit.num_qubits:
         phases = [op.params[0] for op in operations(circuit, params) if op.name == "global_phase"]
@@ -59,7 +59,7 @@ def evolve(
                 control.check()
                 waiting = 0
         state.flush()
-        entry: NDArray[np.complex128] = state.move_to_ndarray()  # its own from here on
+        entry: NDArray[np.complex128] = state.move_to_ndarray()  # owned by this array from here on
         return entry
     except (AerError, RuntimeError) as error:
         raise _refusal(str(error)) from error
@@ -70,7 +70,7 @@ def evolve(
 def block_shots(circuit: Circuit) -> int:
     """Shots of one call for a dynamic circuit, a power of two: a function of the circuit alone.
 
-    Raises Unsupported where one shot would take too long for a call.
+    Raises Unsupported if one shot would take too long for a call.
     """
     work = max(1, circuit.ops.size) << circuit.num_qubits
     if work > SHOT_OPERATIONS:
@@ -97,12 +97,12 @@ class Sampler:
         )
 
     def counts(self, circuit: QuantumCircuit, shots: int, seed: int) -> dict[str, int]:
-        """Number of times each outcome came, by its number in hexadecimal."""
+        """Counts by outcome, a number in hexadecimal."""
         entries: dict[str, int] = self._run(circuit, shots, seed)["counts"]
         return entries
 
     def memory(self, circuit: QuantumCircuit, shots: int, seed: int) -> list[str]:
-        """The outcome of each shot, in hexadecimal, in their order."""
+        """Outcome of each shot in order, in hexadecimal."""
         results: list[str] = self._run(circuit, shots, seed, memory=True)["memory"]
         return results
 
@@ -121,7 +121,8 @@ class Sampler:
 
 
 def _check_memory(num_qubits: int) -> None:
-    """A state that the machine cannot hold beside its odds would be granted, and then kill us."""
+    """Raise OutOfMemory for a state and its probabilities beyond the machine's memory: the
+    allocation would succeed, and the system would kill the process later."""
     there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     need = 2 * state_bytes(num_qubits)
     if need > there:
@@ -137,7 +138,7 @@ def _threads(num_qubits: int, threads: int) -> int:
 
 
 def _apply(state: AerState, circuit: Circuit, operation: Operation) -> None:
-    """Hand one gate over; Aer fuses what waits when it is flushed."""
+    """Pass one gate to Aer, which fuses waiting gates when it is flushed."""
     *controls, target = operation.qubits or (0,)
     if not operation.qubits:
         state.apply_global_phase(operation.params[0])
@@ -150,8 +151,8 @@ def _apply(state: AerState, circuit: Circuit, operation: Operation) -> None:
 
 
 def _close(state: AerState) -> None:
-    """Give its memory back; a state that was never moved out has to be first."""
-    with suppress(AerError):  # of one that was never allocated
+    """Free the state's memory; a state that was never moved out must be moved first."""
+    with suppress(AerError):  # the state was never allocated
         state.move_to_ndarray()
         state.close()
 

@@ -1,4 +1,4 @@
-"""The catalog of engines: all that the service reads of them; imports no engine."""
+"""Catalog of engines: all that the service reads about them; imports no engine."""
 
 from simulators.catalog.builtin import (
     CARDS,

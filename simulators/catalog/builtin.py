@@ -27,7 +27,7 @@ _BOTH = ("double", "single")
 # 16 PiB: memory and ranks are the limit, see `simenv.scheduler.routing.ranks`.
 _WIDEST_STATE = 50
 
-DEFAULT_ENGINE = "statevector"  # it runs any circuit
+DEFAULT_ENGINE = "statevector"  # runs any circuit
 ENTRY_POINTS = "simenv.engines"  # group of entry points; each names an EngineCard
 _ALL_NOISE: frozenset[NoiseKind] = frozenset({"kraus", "pauli", "readout"})
 _LATER_KERNELS = ("light_cone", "wide", "deferred")
@@ -199,8 +199,8 @@ CARDS: tuple[EngineCard, ...] = (
     EngineCard(
         name="hardware",
         module="simulators.hardware.engine:HardwareEngine",
-        outputs=("counts", "memory"),  # memory where the machine's results have it
-        dynamic=True,  # where its Target says so
+        outputs=("counts", "memory"),  # memory if the machine's results have it
+        dynamic=True,  # if its Target states it
         reproducible=False,
         precisions=_BOTH,  # it has no amplitudes to round
         max_qubits=65_535,
@@ -263,7 +263,7 @@ def builtin_card(name: str) -> EngineCard:
 
 @functools.cache
 def engine_cards() -> tuple[EngineCard, ...]:
-    """All cards: of this distribution, then of the entry points, each group by name.
+    """Cards of this distribution, then of the entry points, each group by name.
 
     Raises Unsupported for an entry point that names no card, or whose name is taken.
     """
@@ -286,13 +286,13 @@ def engine_cards() -> tuple[EngineCard, ...]:
 
 
 def card(name: str) -> EngineCard | None:
-    """The card of that name; None if there is none. Entry points are read only if need be."""
+    """Card with this name; None if there is none. Entry points are read only if necessary."""
     built_in = _BY_NAME.get(name)
     return built_in or next((entry for entry in engine_cards() if entry.name == name), None)
 
 
 def settings_of(engine: str, options: Options, *, auto: bool) -> Options:
-    """The options of a run: those given; where `auto` chose the engine and none are given, its
+    """Options of a run: the given ones; if `auto` chose the engine and none are given, its
     card's."""
     engine_card = card(engine)
     return options if options or engine_card is None or not auto else engine_card.auto_options

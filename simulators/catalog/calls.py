@@ -1,4 +1,4 @@
-"""Cards of the engines that run calls in place of circuits, and what calls cost."""
+"""Cards and cost models of the engines that run calls in place of circuits."""
 
 from __future__ import annotations
 
@@ -10,49 +10,48 @@ from simulators.circuit.analysis.profile import Profile
 
 
 class CallCost(msgspec.Struct, frozen=True):
-    """Calls of functions: so much memory, and so much time for each operation of the profile.
-
-    What a function takes is not known before; the scheduler corrects the time as it learns.
-    """
+    """Cost of function calls: fixed memory, and a fixed time for each operation of the profile. The
+    cost of a function is not known before; the scheduler corrects the time as it learns."""
 
     base_bytes: int
     operation_s: float
 
     def memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
-        """Libraries, arguments and what is returned, as far as anybody can tell."""
+        """Memory of libraries, arguments and results, as a rough estimate."""
         return self.base_bytes
 
     def least_memory_bytes(self, _profile: Profile, _ask: CostQuery) -> int:
-        """As expected."""
+        """Minimum memory, equal to the expected one."""
         return self.base_bytes
 
     def seconds(self, profile: Profile, _ask: CostQuery, _slots: int) -> float:
-        """A call takes one slot."""
+        """Expected time; a call uses one slot."""
         return max(1, profile.operations) * self.operation_s
 
 
 class DetectionCost(msgspec.Struct, frozen=True):
-    """Detectors sampled in frames of Paulis, and matched: `num_clbits` counts them."""
+    """Cost of sampling detectors in Pauli frames and of matching: `num_clbits` counts the
+    detectors."""
 
-    base_bytes: int = 4 * BASE_BYTES  # the text, read, and the largest result
-    detector_bytes: int = 4_096  # of its errors in the decoder, and of a block's events
-    qubit_bytes: int = 2_048  # of a block's frames
+    base_bytes: int = 4 * BASE_BYTES  # the text, the parsed circuit, and the largest result
+    detector_bytes: int = 4_096  # for its errors in the decoder, and a block's events
+    qubit_bytes: int = 2_048  # frames of a block
     call_s: float = 5e-3
-    op_s: float = 5e-6  # read, and analysed for the decoder
+    op_s: float = 5e-6  # to parse, and to analyse for the decoder
     frame_s: float = 2e-11  # one operation in one shot
     decode_s: float = 5e-8  # one detector in one shot
 
     def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
-        """Of a block: shots run one block after the other."""
+        """Memory of one block: blocks of shots run one after the other."""
         frames = self.qubit_bytes * profile.num_qubits
         return self.base_bytes + frames + self.detector_bytes * profile.num_clbits
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """As expected."""
+        """Minimum memory, equal to the expected one."""
         return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """One analysis; then frames and matching by shots."""
+        """Expected time: one analysis; then frames and matching by shots."""
         shot = profile.operations * self.frame_s + profile.num_clbits * self.decode_s
         return self.call_s + profile.operations * self.op_s + ask.shots * shot
 

@@ -1,4 +1,4 @@
-"""Engine cards: what an engine can do and what it costs, readable without importing it.
+"""Engine cards: capabilities and costs of an engine, readable without importing it.
 
 Invariant: pure and light (no numpy, no numba), so that the service decides with it.
 """
@@ -17,13 +17,13 @@ from simulators.circuit.analysis.profile import Profile
 
 NoiseKind = Literal["kraus", "pauli", "readout"]
 AutoObjection = Callable[[Profile], str]  # see `EngineCard.auto_objection`
-AutoReason = Callable[[Profile], str]  # what of a program speaks for an engine
+AutoReason = Callable[[Profile], str]  # reason to choose an engine for a program
 AutoRank = Callable[[Profile, int], int]  # see `EngineCard.auto_rank`
 Options = tuple[tuple[str, int | float], ...]  # names and values of an engine's own options
 
 
 class EngineOption(msgspec.Struct, frozen=True):
-    """One setting that an engine alone has."""
+    """One setting that an engine has in addition to the common ones."""
 
     name: str
     default: int | float
@@ -44,65 +44,65 @@ class EngineOption(msgspec.Struct, frozen=True):
 class EngineCard(msgspec.Struct, frozen=True):
     """One engine as routing sees it.
 
-    `auto_rank(profile, num_qubits)`: its place among the engines that can run a program; `auto`
-    takes the lowest. `num_qubits`: held at once, once the light cone of the outputs is taken.
-    `auto_objection(profile)`: reason why `auto` leaves a program to others though the engine may be
-    able to run it; "" if there is none.
+    `auto_rank(profile, num_qubits)`: its rank among the engines that can run a program; `auto`
+    takes the lowest. `num_qubits`: width of the state after the light cone of the outputs is taken.
+    `auto_objection(profile)`: reason why `auto` leaves a program to other engines although this one
+    may be able to run it; "" if there is none.
     """
 
     name: str
-    module: str  # where its class is; "": the host of the engines has one
+    module: str  # module of its class; "": the host of the engines has one
     outputs: tuple[str, ...]
     dynamic: bool  # mid-circuit measurement, reset, if
     reproducible: bool  # the same bits on every machine and version
     precisions: tuple[str, ...]
-    max_qubits: int  # whatever the memory
+    max_qubits: int  # limit independent of memory
     needs: tuple[str, ...]  # modules to be installed
-    install: str  # the line to type where they are missing
+    install: str  # command that installs missing modules
     summary: str
     costs: CostModel
-    in_default_pool: bool = True  # a pool of no engine in particular runs it
-    clifford: bool = False  # Clifford circuits alone
+    in_default_pool: bool = True  # run by pools without a named engine
+    clifford: bool = False  # runs Clifford circuits only
     loops: bool = True  # while, for, switch, break, continue
     variables: bool = True  # store
-    gate_qubits: int = 0  # of any gate, at most; 0: no limit
+    gate_qubits: int = 0  # widest gate; 0: no limit
     threads: bool = True  # more slots make a wide circuit faster
-    resizable: bool = False  # a run looks at `RunControl.threads` between passes
+    resizable: bool = False  # a run reads `RunControl.threads` between passes
     uses_light_cone: bool = False  # runs the light cone of the outputs, component by component
-    noisy_components: bool = False  # also of a circuit with noise, where counts alone are asked for
+    noisy_components: bool = False  # also for counts of a circuit with noise
     ranks: bool = False  # runs over MPI ranks, any power of two of them
-    is_device: bool = False  # it holds something outside: a pool of its own, one task at a time
-    has_program: bool = False  # it starts a program that its pool names
-    calls: bool = False  # it calls functions and runs no circuits
-    owner_only: bool = False  # it runs tasks of the environment's own user alone
+    is_device: bool = False  # holds an external device: a pool of its own, one task at a time
+    has_program: bool = False  # starts a program that its pool names
+    calls: bool = False  # calls functions and runs no circuits
+    owner_only: bool = False  # runs tasks of the environment's own user only
     dense_qubits: int = 0  # statevectors and distributions of more qubits are refused; 0: never
     options: tuple[EngineOption, ...] = ()
-    noise: frozenset[NoiseKind] = frozenset()  # of a noise program; others are refused
-    dynamic_noise: bool = True  # noise in dynamic circuits too, where it has both
+    noise: frozenset[NoiseKind] = frozenset()  # accepted kinds of noise; others are refused
+    dynamic_noise: bool = True  # accepts noise in dynamic circuits
     exact_noise: bool = False  # exact distributions and values of circuits with noise
-    only_noise: bool = False  # `auto` considers it for circuits with noise alone
-    keeps_states: bool = False  # runs a circuit in parts, and keeps its state between them
-    gpus: bool = False  # runs on GPUs: a worker of it is given one
-    auto_rank: AutoRank | None = None  # None: runs only where it is named
+    only_noise: bool = False  # `auto` considers it only for circuits with noise
+    keeps_states: bool = False  # runs a circuit in parts and keeps the state between them
+    gpus: bool = False  # runs on GPUs; each worker gets one
+    auto_rank: AutoRank | None = None  # None: runs only if it is named
     auto_objection: AutoObjection | None = None
     auto_reason: AutoReason | None = None  # None: its summary
-    auto_options: Options = ()  # where `auto` has chosen it, and none are given
+    auto_options: Options = ()  # options if `auto` chose it and none are given
     tensor_network: bool = False  # memory and time grow with entanglement, not with width
-    start_kernels: tuple[str, ...] = ()  # groups of kernels to load before a first task
-    later_kernels: tuple[str, ...] = ()  # and by an idle worker; over ranks before a first task
+    start_kernels: tuple[str, ...] = ()  # kernel groups to load before a first task
+    later_kernels: tuple[str, ...] = ()  # for an idle worker; with ranks, before a first task
 
     @property
     def automatic(self) -> bool:
-        """Whether `auto` may choose it."""
+        """True if `auto` may choose it."""
         return self.auto_rank is not None
 
     @property
     def install_hint(self) -> str:
-        """ "" if the engine can be used here, else what to type."""
+        """ "" if the engine can be used here, else the install command."""
         return "" if _installed(self.needs) else self.install
 
     def effective_profile(self, profile: Profile, outputs: tuple[str, ...]) -> Profile:
-        """The profile of what it runs of a program."""
+        """Profile of the part of a program that it runs."""
         kept, noise = profile.kept, profile.noise
         if not self.uses_light_cone:
             return profile
@@ -126,11 +126,11 @@ class EngineCard(msgspec.Struct, frozen=True):
         )
 
     def value(self, options: Options, name: str) -> int | float:
-        """The value of one of its options, given or its default."""
+        """Value of one of its options, given or default."""
         return dict(options).get(name, next(o.default for o in self.options if o.name == name))
 
     def option_problem(self, options: Options) -> str:
-        """Fault of options meant for this engine; "" if they have none."""
+        """Fault of options for this engine; "" if they have none."""
         declared = {option.name: option for option in self.options}
         for name, value in options:
             if name not in declared:
@@ -146,7 +146,7 @@ class EngineCard(msgspec.Struct, frozen=True):
         return self.costs.memory_bytes(profile, CostQuery(precision, outputs))
 
     def least_memory_bytes(self, profile: Profile, precision: str = "double") -> int:
-        """Below this it cannot run."""
+        """Minimum memory of a run."""
         return self.costs.least_memory_bytes(profile, CostQuery(precision))
 
     def seconds(self, profile: Profile, shots: int, slots: int = 1) -> float:
@@ -154,8 +154,8 @@ class EngineCard(msgspec.Struct, frozen=True):
         return self.costs.seconds(profile, CostQuery(shots=shots), slots)
 
     def max_qubits_in(self, memory_bytes: int, precision: str = "double") -> int:
-        """The largest width whose state fits into so much memory of the host."""
-        if self.gpus:  # its states are in the device's memory, which the engine looks at
+        """Largest width whose state fits into this memory of the host."""
+        if self.gpus:  # states are in the device's memory, which the engine checks
             return self.max_qubits
         for width in range(1, self.max_qubits + 1):
             if BASE_BYTES + state_bytes(width, precision) + norm_bytes(width) > memory_bytes:

@@ -13,32 +13,33 @@ import msgspec
 
 from simulators.circuit.analysis.profile import NoiseProfile, Profile
 
-SHARE_QUBITS = 13  # a rank's share of a state has so many at least
-WIDEST_TILE = 15  # and so many where a pass has tiles as wide as that
-SMALL_QUBITS = 12  # up to here the statevector engine has a path without plan and threads
+SHARE_QUBITS = 13  # least qubits of a rank's share of a state
+WIDEST_TILE = 15  # least qubits of a share if a pass has tiles of this width
+SMALL_QUBITS = 12  # largest width that the statevector engine runs without plan and threads
 BASE_BYTES = 64 * 2**20  # scratch arrays, results and the allocator's slack
-FREE_STATES_BYTES = 64 * 2**20  # of states that a worker may keep between tasks beside any grant
-RANK_BYTES = 32 * 2**20  # what MPI holds in each rank, its shared memory included
-EXCHANGE_PART = 8  # a rank's buffers for exchanges take this part of its share of a state, at most
-_NORM_QUBITS = 5  # the norms of so wide rows are kept beside a large state, in float64
-_PLANNED_BYTES = 700  # of an operation of a large state's circuit, while it is planned
-_MANY_BYTES = 8_800  # and of its numbers, at most, if it is a phase of three or more qubits
-_PROBABILITY_BYTES = 40  # of one outcome: table, index, value, record, packed
-_LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
-_CALL_S = 10e-6  # entering an engine and packing its result
+FREE_STATES_BYTES = 64 * 2**20  # states kept between tasks in addition to any grant
+RANK_BYTES = 32 * 2**20  # memory of MPI in each rank, shared memory included
+EXCHANGE_PART = 8  # largest exchange buffers: this fraction of a rank's share of a state
+_NORM_QUBITS = 5  # log2 of the amplitudes whose common norm is kept with a large state, in float64
+_PLANNED_BYTES = 700  # for an operation of a large state's circuit while it is planned
+_MANY_BYTES = 8_800  # for its numbers, at most, if it is a phase of three or more qubits
+_PROBABILITY_BYTES = 40  # for one outcome: table, index, value, record, packed
+_LIVE_BRANCHES = 8  # expected states of a dynamic circuit at once
+_CALL_S = 10e-6  # to enter an engine and pack its result
 _SHOT_S = 5e-9
 _AMPLITUDE_S = 1.5e-9  # one gate on one amplitude, one thread, gate by gate
-# In passes that do many gates at once: see `statevector.planning`. Half of it in single precision.
-_PASSED_S = 5e-9  # one amplitude that goes through the few passes any circuit needs
-_PASSED_GATE_S = 1e-10  # and what a gate adds
+# Times of passes that apply many gates at once: see `statevector.planning`; half of them in single
+# precision.
+_PASSED_S = 5e-9  # one amplitude in the few passes that any circuit needs
+_PASSED_GATE_S = 1e-10  # additional time of a gate
 _BRANCH_OP_S = 30e-6  # a measurement, reset or `if` of a dynamic circuit, small state
 _TRAJECTORY_S = 0.9e-9  # one gate on one amplitude of a trajectory
-_TRAJECTORY_CALL_S = 1e-6  # what a trajectory costs beside its gates
-_NOISE_PLAN_S = 3e-3, 10e-6  # errors, and a location of them, when they are planned
-_NOISE_SHOT_S = 100e-9  # a shot of a trajectory, beside its gates
+_TRAJECTORY_CALL_S = 1e-6  # overhead of a trajectory
+_NOISE_PLAN_S = 3e-3, 10e-6  # fixed time, and time of a location, to plan errors
+_NOISE_SHOT_S = 100e-9  # a shot of a trajectory, without its gates
 _EXCHANGE_S = 1e-9  # one byte sent to another rank and one received
 _EXCHANGE_GATES = 100  # gates between two exchanges of one qubit
-_TRIED = 24  # memory of a matrix product state, in bytes of its tensors as they were tried
+_TRIED = 24  # memory of a matrix product state relative to its tensors in a trial
 _TRIED_S = 0.25e-9  # an operation of its trial, in double precision
 
 
@@ -48,54 +49,55 @@ def state_bytes(num_qubits: int, precision: str = "double") -> int:
 
 
 def norm_bytes(num_qubits: int) -> int:
-    """Bytes of the norms that are kept beside a large state, of either precision."""
+    """Bytes of the norms that are kept with a large state, of either precision."""
     return 8 << num_qubits >> _NORM_QUBITS if num_qubits > SMALL_QUBITS else 0
 
 
 def ranks_used(num_qubits: int, ranks: int) -> int:
     """Number of the given ranks that hold a state of that width: a power of two, 1 for a narrow
-    one."""
+    state."""
     share = max(SHARE_QUBITS, min(WIDEST_TILE, num_qubits - 4))
     return 1 << min(max(0, num_qubits - share), max(1, ranks).bit_length() - 1)
 
 
 class CostQuery(msgspec.Struct, frozen=True):
-    """Request, as far as it changes what a run costs."""
+    """Parts of a request that change the cost of a run."""
 
     precision: str = "double"
     outputs: tuple[str, ...] = ("counts",)
     shots: int = 0
-    bond: int = 0  # the largest bond an engine of that kind may keep; 0: its own
-    ranks: int = 1  # a power of two: the state is divided among so many processes
+    bond: int = 0  # largest bond of an engine of that kind; 0: its default
+    ranks: int = 1  # a power of two: number of processes that share the state
     bandwidth: float = 0.0  # bytes a second to and from the memory of a GPU; 0: not known
 
 
 class CostModel(Protocol):
-    """A family's model. Bytes are those of the rank that needs most, rank 0; of a circuit with
-    noise they follow from its kinds and qubits, never from the number and weights of its errors."""
+    """Cost model of a family of engines. Bytes are those of the rank that needs most, rank 0; of a
+    circuit with noise they follow from its kinds and qubits, never from the number and weights of
+    its errors."""
 
     def memory_bytes(self, profile: Profile, ask: CostQuery, /) -> int:
-        """Expected peak."""
+        """Expected peak memory."""
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery, /) -> int:
-        """Below this it cannot run."""
+        """Minimum memory of a run."""
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int, /) -> float:
-        """One binding on so many threads in each rank."""
+        """Expected time of one binding on `slots` threads in each rank."""
 
 
 class StatevectorCost(msgspec.Struct, frozen=True):
-    """All amplitudes; a dynamic circuit holds several states at once."""
+    """Cost of all amplitudes; a dynamic circuit holds several states at once."""
 
     base_bytes: int = BASE_BYTES
-    copies: int = 1  # of the state
+    copies: int = 1  # copies of the state
     branches: int = _LIVE_BRANCHES
     call_s: float = _CALL_S
-    shot_s: float = 0.0  # of one shot of a dynamic circuit, beside its gates; 0: they branch
-    passes: bool = False  # gates of a large state go in passes
+    shot_s: float = 0.0  # overhead of one shot of a dynamic circuit; 0: shots share branches
+    passes: bool = False  # gates of a large state are applied in passes
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """The states it holds, its largest output, and a base amount."""
+        """Memory of its states, of the largest output, and a base amount."""
         need = self._held(profile, ask, self.branches)
         if self.passes and profile.num_qubits > SMALL_QUBITS:
             need += _MANY_BYTES * profile.gates_many
@@ -106,15 +108,15 @@ class StatevectorCost(msgspec.Struct, frozen=True):
         return need + _way_back(profile, ask)
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """A dynamic circuit needs two states, its shots in groups; over ranks, the whole of a
-        statevector that is asked for must fit into rank 0."""
+        """Minimum memory. A dynamic circuit needs two states, its shots in groups; over ranks, a
+        requested statevector must fit into rank 0."""
         need = self._held(profile, ask, 2) + _way_back(profile, ask)
         if ask.ranks > 1 and "statevector" in ask.outputs:
             need += state_bytes(profile.num_qubits, ask.precision)
         return need
 
     def _held(self, profile: Profile, ask: CostQuery, branches: int) -> int:
-        """The states or a rank's shares of them, and what is needed for any."""
+        """Memory of the states, or of a rank's shares, and of buffers that every state needs."""
         share = state_bytes(profile.num_qubits, ask.precision) // ask.ranks
         branched = profile.mid_circuit or profile.noise is not None
         states = branches if branched else self.copies
@@ -127,7 +129,8 @@ class StatevectorCost(msgspec.Struct, frozen=True):
         return held
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
-        """Gates times amplitudes; a dynamic circuit's shots walk one by one, or share branches."""
+        """Expected time: gates times amplitudes; shots of a dynamic circuit run one by one, or
+        share branches."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         threads = slots if profile.num_qubits > SMALL_QUBITS else 1
         if profile.noise is not None and profile.noise.kinds - {"readout"}:
@@ -156,28 +159,30 @@ class StatevectorCost(msgspec.Struct, frozen=True):
         return work
 
     def _amplitude_s(self, profile: Profile, ask: CostQuery, gates: int) -> float:
-        """All gates on one amplitude."""
+        """Time of all gates on one amplitude."""
         if not self.passes or profile.num_qubits <= SMALL_QUBITS or profile.mid_circuit:
             return (gates + 2) * _AMPLITUDE_S
         result = _PASSED_S + gates * _PASSED_GATE_S
         return result if ask.precision == "double" else 0.5 * result
 
     def _exchanges_s(self, profile: Profile, ask: CostQuery, gates: int) -> float:
-        """Half of each share for every qubit that is divided among ranks, from time to time."""
+        """Time of exchanges: half of each share for every qubit that is divided among ranks, from
+        time to time."""
         divided = ask.ranks.bit_length() - 1
         share = state_bytes(profile.num_qubits, ask.precision) / ask.ranks
         return divided * (1 + gates // _EXCHANGE_GATES) * share / 2 * _EXCHANGE_S
 
 
 def _way_back(profile: Profile, ask: CostQuery) -> int:
-    """Bytes of a gradient: the observable applied to the state, and a copy that is taken back."""
+    """Bytes of a gradient: the observable applied to the state, and a copy for the reverse pass."""
     if "gradient" not in ask.outputs:
         return 0
     return 2 * state_bytes(profile.num_qubits, ask.precision)
 
 
 def trajectory_work(noise: NoiseProfile, shots: int) -> float:
-    """Whole circuits that trajectories of so many shots run, when error patterns share prefixes.
+    """Number of whole circuits that the trajectories of `shots` shots run if error patterns share
+    prefixes.
 
     W = 1 + N1 / 2 + N2 / 3 + N3 / 4, where N_k is the expected number of distinct patterns of k
     errors; a location on one qubit has 3 alternatives, one on two has 15.
@@ -195,17 +200,17 @@ def trajectory_work(noise: NoiseProfile, shots: int) -> float:
 
 
 class DensityMatrixCost(msgspec.Struct, frozen=True):
-    """A density matrix as 4^n floats; noise is part of the blocks of its gates."""
+    """Cost of a density matrix as 4^n floats; noise is part of the blocks of its gates."""
 
     base_bytes: int = BASE_BYTES
     call_s: float = 300e-6
     shot_s: float = 30e-9
     item_s: float = 0.3e-6  # a gate or channel, planned and fused
     multiply_s: float = 1.0 / 12e9  # one multiply-add, one thread
-    threaded_qubits: int = 9  # from here on threads share a state
+    threaded_qubits: int = 9  # from this width on threads share a state
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """The states it holds, and its outcomes."""
+        """Memory of its states and outcomes."""
         states = min(_LIVE_BRANCHES, self._records(profile)) + 1
         need = self.base_bytes + states * self._state_bytes(profile)
         if "probabilities" in ask.outputs:
@@ -213,11 +218,12 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
         return need
 
     def least_memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
-        """One state, and one more where it is split."""
+        """Minimum memory: one state, and one more if it is split."""
         return self.base_bytes + (1 + profile.mid_circuit) * self._state_bytes(profile)
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
-        """16 4^n multiply-adds for each block on two qubits, for each classical record."""
+        """Expected time: 16 4^n multiply-adds for each block on two qubits, for each classical
+        record."""
         width = max(2, profile.num_qubits)
         noise = profile.noise
         items = profile.gates_1q + profile.gates_2q + (0 if noise is None else noise.locations)
@@ -229,7 +235,7 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
         return self.call_s + items * self.item_s + records * sweep + ask.shots * self.shot_s
 
     def _records(self, profile: Profile) -> int:
-        """Classical records that are expected at once."""
+        """Expected number of classical records at once."""
         if not profile.mid_circuit:
             return 1
         return int(2 ** min(10, max(1, profile.measurements)))
@@ -239,21 +245,21 @@ class DensityMatrixCost(msgspec.Struct, frozen=True):
 
 
 class MpsCost(msgspec.Struct, frozen=True):
-    """A matrix product state: one tensor a qubit, as wide as the bonds between them."""
+    """Cost of a matrix product state: one tensor a qubit, as wide as the bonds between them."""
 
-    bond: int  # the largest it keeps unless told otherwise
+    bond: int  # default of the largest bond
     base_bytes: int = BASE_BYTES
-    dense_qubits: int = 24  # up to here whole states and distributions are made
-    tensor_bytes: int = 16 * 2 * 6  # of one value of a bond squared; workspace included
+    dense_qubits: int = 24  # largest width of whole states and distributions
+    tensor_bytes: int = 16 * 2 * 6  # per squared bond; workspace included
     gate_s: float = 60e-6
     flop_s: float = 1e-10
     trajectories: int = _LIVE_BRANCHES  # states held at once with noise
-    trajectory_gate_s: float = 0.3e-3  # a gate there, which does not go through the library
+    trajectory_gate_s: float = 0.3e-3  # a gate of a trajectory, applied without the library
     trajectory_qubit_s: float = 50e-6  # samples of a trajectory, for each qubit
     noisy_call_s: float = 5e-3  # a circuit with noise, however narrow
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Tensors at the largest bond the circuit can reach."""
+        """Memory of the tensors at the largest bond that the circuit can reach."""
         bond, trial = self._bond(profile, ask), profile.trial
         state = max(1, profile.num_qubits) * bond * bond * self.tensor_bytes
         if trial is not None and trial.done:
@@ -265,14 +271,15 @@ class MpsCost(msgspec.Struct, frozen=True):
         return need
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """As expected; but what is only bounded may take far less, and is watched as it runs."""
+        """Minimum memory: the expected one; if the bond is only bounded, that of the trial, because
+        the run may need far less and is checked as it goes."""
         if profile.trial is None or profile.trial.done:
             return self.memory_bytes(profile, ask)
         return self.base_bytes + _TRIED * profile.trial.tensor_bytes
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """Gates of more than one qubit split tensors; a shot walks all of them. With noise, as many
-        circuits as trajectories need."""
+        """Expected time: gates of more than one qubit split tensors; a shot walks all of them. With
+        noise, as many circuits as trajectories need."""
         bond = self._bond(profile, ask)
         gates = profile.gates_2q + profile.gates_many
         split = 100.0 * float(bond) ** 3 * self.flop_s
@@ -299,28 +306,29 @@ class MpsCost(msgspec.Struct, frozen=True):
 
 
 class ContractionCost(msgspec.Struct, frozen=True):
-    """A tensor network: as wide as the profile says, where that is known."""
+    """Cost of a tensor network, with the profile's width if it is known."""
 
-    base_bytes: int = BASE_BYTES + 128 * 2**20  # and the library
-    width: int = 26  # log2 of the largest tensor, unless told otherwise
+    base_bytes: int = BASE_BYTES + 128 * 2**20  # with the library
+    width: int = 26  # default of log2 of the largest tensor
     dense_qubits: int = 24
     call_s: float = 20e-3
     gate_s: float = 2e-3  # the path of an amplitude, and its contraction
     flop_s: float = 1e-9
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Three of the largest tensors."""
+        """Memory of three of the largest tensors."""
         need = self.base_bytes + (3 * 16 << self._width(profile))
         if "statevector" in ask.outputs or "probabilities" in ask.outputs:
             need += (3 * 16 + _PROBABILITY_BYTES) << min(profile.num_qubits, self.dense_qubits)
         return need
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """As expected: its bound is an option."""
+        """Minimum memory, equal to the expected one: its bound is an option."""
         return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """An amplitude for each gate on one qubit and each shot; slices are shared by ranks."""
+        """Expected time: an amplitude for each gate on one qubit and each shot; ranks share
+        slices."""
         gates = profile.gates_1q + profile.gates_2q + profile.gates_many
         rows = max(1, ask.shots)
         each = self.gate_s + rows * 2.0 ** self._width(profile) * self.flop_s / ask.ranks
@@ -332,48 +340,49 @@ class ContractionCost(msgspec.Struct, frozen=True):
 
 
 class StabilizerCost(msgspec.Struct, frozen=True):
-    """A stabilizer tableau, and frames of Paulis for the shots."""
+    """Cost of a stabilizer tableau and of Pauli frames for the shots."""
 
-    base_bytes: int = 2 * BASE_BYTES  # the largest result a task may have among it
+    base_bytes: int = 2 * BASE_BYTES  # includes the largest result of a task
     block_shots: int = 1024
     call_s: float = 1e-3
-    op_s: float = 1e-6  # read, written and parsed again
+    op_s: float = 1e-6  # to read, write and parse an operation
     frame_s: float = 3e-10  # one operation in one shot
 
     def memory_bytes(self, profile: Profile, _ask: CostQuery) -> int:
-        """A byte a pair of qubits, the text of the operations, the outcomes of a block."""
+        """Memory: a byte a pair of qubits, the text of the operations, the outcomes of a block."""
         width = profile.num_qubits
         blocks = self.block_shots * (2 * profile.num_clbits + width)
         return self.base_bytes + width * width + 400 * profile.operations + blocks
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """As expected."""
+        """Minimum memory, equal to the expected one."""
         return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """Conversion, one tableau, and a frame a shot."""
+        """Expected time: conversion, one tableau, and a frame a shot."""
         gates = profile.operations
         tableau = gates * profile.num_qubits * 5e-10
         return self.call_s + gates * self.op_s + tableau + ask.shots * gates * self.frame_s
 
 
 class DeviceCost(msgspec.Struct, frozen=True):
-    """A machine's jobs: what each takes beside its shots, and a shot with the pause after it."""
+    """Cost of a machine's jobs: overhead of a job, and a shot with the pause after it."""
 
     base_bytes: int = BASE_BYTES
-    operation_bytes: int = 4_096  # of a circuit, as written and as transpiled
+    operation_bytes: int = 4_096  # operation of a circuit, as written and as transpiled
     job_s: float = 0.5
     shot_s: float = 250e-6
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """The circuit in a few forms, and the outcomes."""
+        """Memory of the circuit in several forms, and of the outcomes."""
         outcome = 100 + profile.num_clbits
         return self.base_bytes + self.operation_bytes * profile.operations + outcome * ask.shots
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """As expected."""
+        """Minimum memory, equal to the expected one."""
         return self.memory_bytes(profile, ask)
 
     def seconds(self, _profile: Profile, ask: CostQuery, _slots: int) -> float:
-        """One job; of several bindings each is one, which the scheduler corrects as it learns."""
+        """Expected time of one job; several bindings are several jobs, which the scheduler corrects
+        as it learns."""
         return self.job_s + ask.shots * self.shot_s

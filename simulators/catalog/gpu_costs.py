@@ -13,15 +13,15 @@ from simulators.catalog.costs import (
 )
 from simulators.circuit.analysis.profile import Profile
 
-_PLANNED_BYTES = 700  # of an operation while it is planned, as on the processor
-_PROBABILITY_BYTES = 40  # of one outcome on the host: table, index, value, record, packed
-_LIVE_BRANCHES = 8  # states a dynamic circuit is expected to hold at once
+_PLANNED_BYTES = 700  # for an operation while it is planned, as on the processor
+_PROBABILITY_BYTES = 40  # for one outcome on the host: table, index, value, record, packed
+_LIVE_BRANCHES = 8  # expected states of a dynamic circuit at once
 _SHOT_S = 5e-9
-_TWO_STATES = 2  # of a gradient of one observable, and of a walk through trajectories
+_TWO_STATES = 2  # for a gradient of one observable, and for a walk through trajectories
 _HOST = StatevectorCost(passes=True)
 RESERVED_BYTES = 3 * 2**29  # of the device's memory: context, tables and results
 BANDWIDTH = 4.9e12  # bytes a second to and from memory, of an H200
-_COPIED = 0.87  # of it, by a copy: 4.3e12 of an H200
+_COPIED = 0.87  # part of it that a copy reaches: 4.3e12 of an H200
 
 
 def widest_state(memory_bytes: int, precision: str) -> int:
@@ -31,22 +31,23 @@ def widest_state(memory_bytes: int, precision: str) -> int:
 
 
 class GpuCost(msgspec.Struct, frozen=True):
-    """All amplitudes in the memory of a GPU: `device_bytes` there, the other bytes on its host.
+    """Cost of all amplitudes in the memory of a GPU: `device_bytes` there, the other bytes on its
+    host.
 
-    The seconds are counted from plans and the bandwidth of the device's memory, as its driver gives
-    it (of an H200 where it does not); nothing was measured.
+    The seconds are computed from plans and the bandwidth of the device's memory, as its driver
+    states it (an H200's by default); they are not measured.
     """
 
     base_bytes: int = 768 * 2**20  # the CUDA context and its libraries
     call_s: float = 200e-6
     launch_s: float = 6e-6
-    gates_each: float = 20.0  # gates that a sweep does
+    gates_each: float = 20.0  # gates of a sweep
     walk_s: float = 150e-6  # the host's part of a sweep of a trajectory
     location_s: float = 1e-3  # an error's sweeps, planned once
     noisy_shot_s: float = 100e-9
 
     def memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """Plans, and outputs that are copied to the host."""
+        """Memory on the host: plans, and outputs that are copied there."""
         need = self.base_bytes + _PLANNED_BYTES * profile.operations
         if "statevector" in ask.outputs:
             need += 3 * state_bytes(profile.num_qubits, ask.precision)
@@ -55,12 +56,12 @@ class GpuCost(msgspec.Struct, frozen=True):
         return need
 
     def least_memory_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """The same."""
+        """Minimum memory, equal to the expected one."""
         return self.memory_bytes(profile, ask)
 
     def seconds(self, profile: Profile, ask: CostQuery, slots: int) -> float:
-        """Launches, and sweeps over all amplitudes; threads of the host make none faster. Error
-        patterns of small circuits are run by the host."""
+        """Expected time: launches, and sweeps over all amplitudes; threads of the host do not
+        shorten it. Error patterns of small circuits run on the host."""
         noise = profile.noise
         if noise is not None and profile.num_qubits <= SMALL_QUBITS:
             return self.call_s + _HOST.seconds(profile, ask, slots)
@@ -80,8 +81,7 @@ class GpuCost(msgspec.Struct, frozen=True):
         return self.call_s + sweeps * (self.launch_s + sweep_s) + ask.shots * _SHOT_S
 
     def device_bytes(self, profile: Profile, ask: CostQuery) -> int:
-        """States that it holds at once in the device's memory, at least: a dynamic circuit runs
-        with one."""
+        """Minimum memory of the device for states held at once: a dynamic circuit runs with one."""
         states = 1
         if "gradient" in ask.outputs or profile.noise is not None:
             states = _TWO_STATES

@@ -1,8 +1,8 @@
-"""What `auto` prefers: expected operations of the engines, ranks, objections and reasons.
+"""Preferences of `auto`: expected operations of the engines, ranks, objections and reasons.
 
-Operations are counted from the profile alone, in units of one that a core does about seven of in a
-nanosecond: no clock, nothing learned. They put engines in order and end trials (see
-`simulators.chain.trial`); what a pool's memory allows is decided elsewhere.
+Operations are counted from the profile alone, in a unit of which a core does about seven in a
+nanosecond: no clock, nothing learned. They order the engines and end trials (see
+`simulators.chain.trial`); the memory of a pool is considered elsewhere.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from simulators.catalog.costs import SMALL_QUBITS
 from simulators.circuit.analysis.profile import ChainTrial, Profile
 
 DENSE_QUBITS = 20  # up to this width all amplitudes are the least work
-GPU_QUBITS = 22  # from here on a GPU's launches take less than its sweeps
-LIGHT_BITS = 6  # where bonds are at most 2**6, no path of a contraction is looked for
+GPU_QUBITS = 22  # from this width on a GPU's launches take less than its sweeps
+LIGHT_BITS = 6  # with bonds of at most 2**6, no contraction path is searched for
 AUTO_BITS = 8  # bonds of up to 2**8 are exact with the default of the option `bond`
-HOPELESS_BITS = 16  # nobody tries what would grow to 2**16 at the rate of its trial
+HOPELESS_BITS = 16  # no run is tried whose bonds would grow to 2**16 at the rate of its trial
 AUTO_WIDTH = 20  # tensors of up to 2**20 values are contracted for each amplitude of a sample
-AUTO_OPERATIONS = 5 * 10**15  # of splitting tensors: a week
-AUTO_TOLERANCE = 1e-6  # weight that a run may cut off before it ends with an error
+AUTO_OPERATIONS = 5 * 10**15  # limit of operations of tensor splits: a week
+AUTO_TOLERANCE = 1e-6  # discarded weight above which a run ends with an error
 TRIAL_OPERATIONS = 6 * 10**9  # about a second
-_TRIAL_SHARE = 3  # a trial may take this part of what the alternative takes
+_TRIAL_SHARE = 3  # a trial may take this fraction of the alternative's operations
 _LEAST_TRIAL = 5 * 10**7
 
-_LAST = 60  # rank of what nobody has seen end well
+_LAST = 60  # rank of an engine whose success is uncertain
 
-_SWEEP, _SWEEP_GATE = 22, 0.44  # of one amplitude: all passes, and what a gate adds
-_SPLIT = 800  # of a gate on neighbours, for the bond cubed
-_CALL = 1_300_000  # and beside it
+_SWEEP, _SWEEP_GATE = 22, 0.44  # for one amplitude: all passes, and the addition of a gate
+_SPLIT = 800  # for a gate on neighbours, times the bond cubed
+_CALL = 1_300_000  # overhead of a gate on neighbours
 _SITE = 1_000_000  # samples of a site
-_DOUBLE = 1.1  # of a trial, in double precision
+_DOUBLE = 1.1  # relative to a trial, in double precision
 _PATH, _PATH_INDEX = 500_000, 30_000  # the path of an amplitude, and for its width cubed
-_ROWS, _VALUE = 1_000, 4  # shots that engines are compared by, and a value of their tensors
+_ROWS, _VALUE = 1_000, 4  # shots for comparisons, and operations of a tensor's value
 
 
 def _gates(profile: Profile) -> int:
@@ -45,18 +45,18 @@ def _power(width: int) -> float:
 
 
 def statevector_operations(profile: Profile, width: int) -> float:
-    """Of all amplitudes of so many qubits; a dynamic circuit has several states."""
+    """Operations of all amplitudes of `width` qubits; a dynamic circuit has several states."""
     return (
         _power(width) * (_SWEEP + _SWEEP_GATE * _gates(profile)) * (4 if profile.mid_circuit else 1)
     )
 
 
 def mps_operations(profile: Profile) -> float:
-    """Of a matrix product state, as far as a trial went, and by its bound beyond. A dynamic circuit
-    has one for each history of outcomes."""
+    """Operations of a matrix product state, from its trial as far as that went, and from its bound
+    beyond. A dynamic circuit has one state for each history of outcomes."""
     sites, trial = _SITE * profile.num_qubits, profile.trial
     bits = AUTO_BITS if profile.bond_bits < 0 else min(profile.bond_bits, AUTO_BITS)
-    growing = max(1.0, math.log(8.0) * bits)  # the mean while their logarithm grows, not the end
+    growing = max(1.0, math.log(8.0) * bits)  # mean during the growth, not the end
     bound = sites + _hops(profile) * (_CALL + _SPLIT * 8.0**bits / growing)
     if profile.mid_circuit:
         return bound * min(_ROWS, 2.0 ** min(20, profile.measurements + profile.resets))
@@ -68,7 +68,7 @@ def mps_operations(profile: Profile) -> float:
 
 
 def contraction_operations(profile: Profile) -> float:
-    """Of samples by amplitudes, one for each gate; infinite where the width is not known."""
+    """Operations of samples by amplitudes, one for each gate; infinite if the width is unknown."""
     if profile.contraction_width < 0:
         return float("inf")
     width = profile.contraction_width
@@ -77,8 +77,8 @@ def contraction_operations(profile: Profile) -> float:
 
 
 def trial_operations(profile: Profile, width: int) -> int:
-    """What a trial of the bonds may take; 0: none is needed, or none would tell anything. `width`:
-    of a state vector in its place."""
+    """Limit of operations of a trial of the bonds; 0: no trial is needed, or none would decide.
+    `width`: of the alternative statevector."""
     if profile.mid_circuit or profile.clifford or width <= SMALL_QUBITS:
         return 0
     other = min(statevector_operations(profile, width), contraction_operations(profile))
@@ -95,7 +95,7 @@ def _hops(profile: Profile) -> float:
 
 
 def _is_known(profile: Profile) -> bool:
-    """Is it known that its bonds are small enough?"""
+    """Return whether the bonds are known to be small enough."""
     trial = profile.trial
     if trial is not None and trial.done:
         return True
@@ -103,37 +103,40 @@ def _is_known(profile: Profile) -> bool:
 
 
 def statevector_rank(profile: Profile, num_qubits: int) -> int:
-    """0 for a small one; else by its operations."""
+    """Rank of the statevector engine: 0 for a small state; else by its operations."""
     return 0 if num_qubits <= SMALL_QUBITS else _place(0, profile, num_qubits)
 
 
 def gpu_rank(profile: Profile, num_qubits: int) -> int:
-    """Just before the state vector of the processor from `GPU_QUBITS` on, else just behind it."""
+    """Rank of the GPU: just before the processor's statevector from `GPU_QUBITS` on, else just
+    after it."""
     place = statevector_rank(profile, num_qubits)
     return place - 1 if num_qubits >= GPU_QUBITS else place + 1
 
 
 def stabilizer_rank(_profile: Profile, _num_qubits: int) -> int:
-    """Before all that is not small."""
+    """Rank of the stabilizer engine: before all engines but that of small states."""
     return 10
 
 
 def mps_rank(profile: Profile, num_qubits: int) -> int:
-    """By its operations, where its bonds are known; else behind what is sure to succeed."""
+    """Rank of the engine `mps`: by its operations if its bonds are known; else after engines that
+    are sure to succeed."""
     if _is_known(profile):
         return _place(1, profile, num_qubits)
     return _LAST
 
 
 def contraction_rank(profile: Profile, num_qubits: int) -> int:
-    """By its operations; behind unknown bonds where it takes far longer."""
+    """Rank of the engine `contraction`: by its operations; after unknown bonds if it takes far
+    longer."""
     if not _is_known(profile) and mps_operations(profile) < contraction_operations(profile) / 10:
         return _LAST + 10
     return _place(2, profile, num_qubits)
 
 
 def _place(which: int, profile: Profile, num_qubits: int) -> int:
-    """Its place among statevector, mps and contraction."""
+    """Rank among statevector, mps and contraction by operations."""
     each = (
         statevector_operations(profile, num_qubits),
         mps_operations(profile),
@@ -143,7 +146,7 @@ def _place(which: int, profile: Profile, num_qubits: int) -> int:
 
 
 def mps_objection(profile: Profile) -> str:
-    """What a trial found out, or the bound where there was none; a number of operations."""
+    """Objection from the trial, or from the bound without a trial; or the number of operations."""
     trial = profile.trial
     if trial is None and not (_is_known(profile) or profile.mid_circuit):
         bound = "unknown" if profile.bond_bits < 0 else f"2^{profile.bond_bits}"
@@ -164,7 +167,7 @@ def mps_objection(profile: Profile) -> str:
 
 
 def mps_reason(profile: Profile) -> str:
-    """Its bonds, as they are bounded or were tried."""
+    """Reason for `mps`: its bonds, as bounded or as tried."""
     trial = profile.trial
     if trial is not None and trial.done:
         return _how_far(trial)
@@ -181,8 +184,8 @@ def _how_far(trial: ChainTrial | None) -> str:
 
 
 def contraction_objection(profile: Profile) -> str:
-    """It has no bound of its own before it has searched for a path, so `auto` asks for a narrow
-    one."""
+    """Objection to a wide network: the engine has no bound before it searches for a path, so `auto`
+    requires a narrow one."""
     if profile.num_qubits <= DENSE_QUBITS or 0 <= profile.bond_bits <= LIGHT_BITS:
         return "another engine takes narrow circuits and small bonds"
     width = profile.contraction_width
@@ -196,10 +199,11 @@ def contraction_objection(profile: Profile) -> str:
 
 
 def contraction_reason(profile: Profile) -> str:
-    """The width of an amplitude."""
+    """Reason for `contraction`: the width of an amplitude."""
     return f"the largest tensor of an amplitude has at most 2^{profile.contraction_width} values"
 
 
 def densitymatrix_rank(_profile: Profile, _num_qubits: int) -> int:
-    """Of circuits with noise alone, which are chosen by expected times."""
+    """Rank of the density matrix among engines for circuits with noise, which are chosen by
+    expected times."""
     return 50

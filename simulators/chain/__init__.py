@@ -1,1 +1,1 @@
-"""Chains of tensors: blocks of gates, their evolution, and trials of how far its bonds grow."""
+"""Chains of tensors: blocks of gates, their evolution, and trials of the growth of bonds."""

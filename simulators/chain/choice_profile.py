@@ -1,4 +1,5 @@
-"""Profile of a circuit for the choice of an engine, with a trial of its bonds where one tells."""
+"""Profile of a circuit for the choice of an engine, with a trial of its bonds if one is
+decisive."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from simulators.circuit.ir import Circuit
 def choice_profile(
     circuit: Circuit, outputs: tuple[str, ...] = (), labels: Iterable[str] = ()
 ) -> Profile:
-    """As `profiler.profile`. A trial may take a second, so it is not made where others wait."""
+    """Profile as `profiler.profile`, with a trial. A trial may take a second, so no thread that
+    others wait for may call this."""
     result = profile(circuit, outputs, labels)
     dense = card(DEFAULT_ENGINE)
     if dense is None or result.num_qubits <= SMALL_QUBITS:

@@ -17,11 +17,11 @@ from simulators.circuit.operations import Operation, matrix, operations
 Matrix = NDArray[np.complex128]
 
 SWAP: Matrix = np.eye(4, dtype=complex)[[0, 2, 1, 3]]
-_KEPT = 4_096  # matrices of one circuit that are looked up
+_KEPT = 4_096  # cached matrices of one circuit
 
 
 class Block(msgspec.Struct, gc=False):
-    """A matrix [2**count, 2**count] on neighbouring sites, the first of them the highest bit."""
+    """Matrix [2**count, 2**count] on neighbouring sites; the first site is the highest bit."""
 
     first: int
     count: int
@@ -30,7 +30,7 @@ class Block(msgspec.Struct, gc=False):
 
 
 class GateBlocks(msgspec.Struct, frozen=True, gc=False):
-    """Gates of a circuit: first all blocks, layer by layer, then what is left on single sites."""
+    """Gates of a circuit: all blocks, layer by layer, then the remaining gates on single sites."""
 
     layers: list[list[Block]]
     singles: dict[int, Matrix]  # by site
@@ -40,7 +40,8 @@ class GateBlocks(msgspec.Struct, frozen=True, gc=False):
 def gate_blocks(
     circuit: Circuit, params: NDArray[np.float64], sites: tuple[int, ...]
 ) -> GateBlocks:
-    """All gates of a circuit; `sites`: site of each qubit. What is no gate is left out."""
+    """Blocks of all gates of a circuit; `sites`: site of each qubit. Operations that are no gates
+    are ignored."""
     builder = _Builder(len(sites))
     phase = 1.0 + 0.0j
     matrices: dict[tuple[int, tuple[float, ...]], Matrix] = {}
@@ -72,21 +73,21 @@ def _looked_up(
 
 
 class _Builder:
-    """Blocks in the order in which they were begun; disjoint ones commute."""
+    """Blocks in the order of their first gates; disjoint blocks commute."""
 
     def __init__(self, num_sites: int) -> None:
         self.singles: dict[int, Matrix] = {}
         self._blocks: list[Block] = []
         self._open: list[Block | None] = [None] * num_sites  # the last block of each site
-        self._layer = [0] * num_sites  # the first layer that is free at each site
+        self._layer = [0] * num_sites  # first free layer of each site
 
     def single(self, site: int, gate: Matrix) -> None:
-        """A gate [2, 2]: it waits for the next block."""
+        """Add a gate [2, 2], which waits for the next block."""
         before = self.singles.get(site)
         self.singles[site] = gate if before is None else gate @ before
 
     def gate(self, sites: list[int], gate: Matrix) -> None:
-        """A gate whose qubits are at these sites, the first one being the lowest bit."""
+        """Add a gate whose qubits are at these sites, the first one being the lowest bit."""
         count = len(sites)
         if count == 2:
             upper, lower = sites
@@ -115,7 +116,7 @@ class _Builder:
             self._pair(site, SWAP)
 
     def _pair(self, site: int, gate: Matrix) -> None:
-        """A gate on a site and the next one."""
+        """Add a gate on a site and the next one."""
         high, low = self.singles.pop(site, None), self.singles.pop(site + 1, None)
         if high is not None or low is not None:
             high = _ONE if high is None else high
@@ -129,7 +130,7 @@ class _Builder:
         self._append(site, 2, gate)
 
     def _block(self, first: int, count: int, gate: Matrix) -> None:
-        """A gate on more neighbours than two."""
+        """Add a gate on more than two neighbours."""
         for k in range(count):
             single = self.singles.pop(first + k, None)
             if single is not None:

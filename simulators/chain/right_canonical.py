@@ -1,8 +1,8 @@
-"""Matrix product state in right-canonical form, for unitary gates: no center has to be moved.
+"""Matrix product state in right-canonical form, for unitary gates without a moving center.
 
 Each bond keeps its singular values. A gate multiplies two tensors; the product, weighted with the
 values of the bond to its left, is split, and the left tensor is the unweighted product times the
-conjugated right one, so nothing is divided by a small value (Hastings, J. Math. Phys. 50, 095207,
+conjugated right one, so there is no division by a small value (Hastings, J. Math. Phys. 50, 095207,
 2009). Gates of one layer touch different tensors: those of equal shape are split in one call.
 """
 
@@ -20,31 +20,32 @@ Tensor = NDArray[np.complexfloating]
 Values = NDArray[np.floating]
 Places = list[int]
 
-_TOGETHER = 96  # splits of at most so many rows are done in one call
+_TOGETHER = 96  # splits of at most this many rows are done in one call
 _RANDOM_ROWS = (
-    128  # matrices from so many rows on are split in a subspace, where it is large enough
+    128  # matrices with this many rows or more are split in a subspace, if it is large enough
 )
-_MORE = 1.12  # of the rank before, in a subspace
+_MORE = 1.12  # relative to the previous rank, in a subspace
 _LEAST_MORE = 12
-_SEED = 0x5EED  # of the vectors that span subspaces: they are the same in every run
+_SEED = 0x5EED  # seed of the vectors that span subspaces: they are the same in every run
 
 
 class RightCanonicalChain:
     """State of sites 0 .. n - 1: tensors [left, 2, right], all but the first right-canonical."""
 
     def __init__(self, num_sites: int, *, bond: int, cutoff: float, dtype: str) -> None:
-        """|0...0>. `bond`: the largest bond kept; `cutoff`: the weight that a split may cut off."""
+        """Prepare |0...0>. `bond`: the largest bond kept; `cutoff`: the weight that a split may
+        discard."""
         zero = np.array([1, 0], dtype).reshape(1, 2, 1)
         self.tensors: list[Tensor] = [zero] * num_sites
-        self.fidelity = 1.0  # with the state that nothing was cut off from, as estimated
+        self.fidelity = 1.0  # estimate, with the state without truncation
         self.size = 2 * num_sites  # values of all tensors
-        self.widest = 1  # the largest bond there ever was
+        self.widest = 1  # largest bond so far
         unit = np.ones(1, zero.real.dtype)
         self._values: list[Values] = [unit] * (num_sites + 1)  # of the bond left of each site
         self._bond, self._cutoff, self._dtype = bond, cutoff, zero.dtype
 
     def apply_layer(self, blocks: list[Block], control: RunControl) -> None:
-        """Blocks that share no site."""
+        """Apply blocks that share no site."""
         groups: dict[tuple[int, int, int], list[Block]] = {}
         for block in blocks:
             if block.count > 2:
@@ -64,12 +65,12 @@ class RightCanonicalChain:
                 self._apply_pairs(group)
 
     def apply_single(self, site: int, gate: Matrix) -> None:
-        """A unitary gate [2, 2]."""
+        """Apply a unitary gate [2, 2]."""
         result = np.matmul(gate.astype(self._dtype), self.tensors[site])
         self.tensors[site] = np.ascontiguousarray(result)
 
     def _apply_pairs(self, group: list[Block]) -> None:
-        """Gates on pairs whose tensors have the same shapes."""
+        """Apply gates on pairs whose tensors have the same shapes."""
         tensors, count = self.tensors, len(group)
         firsts = [block.first for block in group]
         left, _, middle = tensors[firsts[0]].shape
@@ -105,8 +106,8 @@ class RightCanonicalChain:
                 self._values[site + 1] = kept_values[at]
 
     def _split(self, matrices: Tensor, rank: int) -> tuple[Values, Tensor, NDArray[np.float64]]:
-        """Singular values [n, k], right vectors [n, k, columns] and the weight that is missing
-        [n]. `rank`: of the bond before."""
+        """Singular values [n, k], right vectors [n, k, columns] and the missing weight [n]. `rank`:
+        of the bond before."""
         count, rows, columns = matrices.shape
         least = min(rows, columns)
         size = int(_MORE * rank) + _LEAST_MORE
@@ -118,7 +119,7 @@ class RightCanonicalChain:
         return values, vectors, np.zeros(count)
 
     def _apply_wide(self, block: Block) -> None:
-        """A gate on more than two neighbours: its last site is split off first."""
+        """Apply a gate on more than two neighbours: its last site is split off first."""
         first, count = block.first, block.count
         sites = range(first, first + count)
         self.size -= sum(self.tensors[site].size for site in sites)
@@ -164,7 +165,8 @@ def full_split(matrices: Tensor) -> tuple[Values, Tensor]:
 
 
 def subspace_split(matrix: Tensor, size: int) -> tuple[Values, Tensor, float]:
-    """The same in a subspace of `size` row vectors, and the weight outside of it.
+    """Singular values and right vectors of `full_split` in a subspace of `size` row vectors, and
+    the weight outside of it.
 
     The subspace is that of the conjugated matrix times the matrix times random vectors (Halko,
     Martinsson and Tropp, SIAM Review 53, 217, 2011); inside it the split is exact.
@@ -187,7 +189,7 @@ def _random_vectors(rows: int, columns: int, dtype: np.dtype[np.complexfloating]
 
 
 def _by_rank(needed: NDArray[np.intp], max_rank: int) -> dict[int, Places]:
-    """Places by the number of values they keep: a few sizes, so that shapes stay alike."""
+    """Indices by the number of values they keep: a few sizes, so that shapes stay alike."""
     entries: dict[int, Places] = {}
     for place, rank in enumerate(needed.tolist()):
         step = max(1, (1 << max(0, rank.bit_length() - 1)) // 4)

@@ -1,9 +1,9 @@
-"""Trials of a matrix product state: how far the bonds of a circuit really grow.
+"""Trials of a matrix product state: actual growth of the bonds of a circuit.
 
 The bound of the profile counts gates across a cut; repeated layers and small angles stay far below
 it. A trial applies the gates in single precision, without measurements and noise, and counts
-operations: it ends at a number of them, of bytes, or at a bond, never by a clock. Free parameters
-take fixed values that are multiples of nothing. A pure function of circuit and limits, up to the
+operations: it ends at a number of operations, of bytes, or at a bond, never by a clock. Free
+parameters take fixed values in no simple ratio. A pure function of circuit and limits, up to the
 rounding of LAPACK.
 """
 
@@ -23,49 +23,49 @@ from simulators.circuit.gates import UNITARY
 from simulators.circuit.ir import Circuit
 from simulators.control import RunControl
 
-_CUTOFF = 1e-12  # weight; below it lies rounding in single precision
+_CUTOFF = 1e-12  # weight; rounding in single precision is below it
 _GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
-# What is no arithmetic, in operations of it, of which a core does about ten in a nanosecond.
-_GATE = 100_000  # a gate, until it is in a block
+# Overheads, in arithmetic operations, of which a core does about ten in a nanosecond.
+_GATE = 100_000  # a gate until it is in a block
 _BLOCK = 100_000
 _SPLIT = 100  # a split, for each of rows, columns and rank
 _CALL = 1_500_000  # blocks of equal shape in one layer
-_LEAST_PART = 1 / 3  # of the blocks: fewer tell too little
-_MORE_DENSE = 1.25  # so much more may the blocks that are left entangle a cut
+_LEAST_PART = 1 / 3  # of the blocks: fewer are not representative
+_MORE_DENSE = 1.25  # limit of the entanglement of the remaining blocks, per cut
 _ROUNDING = 1e-9
-_FAR_WITHIN = 0.8  # of the bond that would grow to the limit at this rate
+_FAR_WITHIN = 0.8  # of the bond that would reach the limit at this rate
 
 
 class TrialLimits(msgspec.Struct, frozen=True):
-    """Where a trial ends."""
+    """Limits that end a trial."""
 
     operations: int
-    bond: int  # beyond it the trial ends
-    enough: float = 0.0  # operations of all gates that are few enough to end it early
+    bond: int  # largest bond
+    enough: float = 0.0  # expected operations of all gates below which it ends early
     memory_bytes: int = 2**26  # of the tensors
 
 
 class _Progress(msgspec.Struct):
-    """What was counted so far."""
+    """Operations counted so far."""
 
     gates: int  # operations for all gates, before there are blocks
     applied: int = 0  # blocks
-    calls: int = 0  # operations beside the arithmetic, which grow with the blocks
-    splits: int = 0  # and those that grow with the bonds cubed
+    calls: int = 0  # overheads, which grow with the blocks
+    splits: int = 0  # operations that grow with the bonds cubed
 
     @property
     def spent(self) -> int:
         return self.gates + self.calls + self.splits
 
     def expected(self, part: float) -> int:
-        """Operations of all blocks, after a part of them."""
+        """Expected operations of all blocks, after a part of them."""
         return int(self.gates + self.calls / part + self.splits / part**3)
 
 
 def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
-    """Run gates of an admissible circuit whose measurements are final until a limit is reached, or
-    until the gates that are left, which are no denser than those that were applied, are expected
-    to stay far within the limits."""
+    """Apply gates of an admissible circuit whose measurements are final until a limit is reached,
+    or until the remaining gates, which are no denser than the applied ones, are expected to stay
+    far within the limits."""
     order = chain_order(circuit) or tuple(range(circuit.num_qubits - 1, -1, -1))
     progress = _Progress(_GATE * _gates_and_swaps(circuit, order))
     if progress.spent > limits.operations:
@@ -90,8 +90,8 @@ def chain_trial(circuit: Circuit, limits: TrialLimits) -> ChainTrial:
 
 
 def _gates_and_swaps(circuit: Circuit, order: tuple[int, ...]) -> int:
-    """Operations of the circuit, and swaps of neighbours that bring distant qubits together and
-    back; of a gate on more than two, those of its first and its last qubit for all but one."""
+    """Number of gates, and of the swaps of neighbours that bring distant qubits together and back;
+    a gate on more than two qubits counts those of its first and its last qubit for all but one."""
     rows = circuit.table.rows[circuit.ops]
     counts = np.where(rows[:, 0] >= UNITARY, rows[:, 1], 0).astype(np.int64)
     begins = np.cumsum(rows[:, 1], dtype=np.int64) - rows[:, 1]
@@ -107,8 +107,8 @@ def _ended(chain: RightCanonicalChain, done: bool, part: float, operations: int)
 
 
 def _even_from(layers: list[list[Block]], num_sites: int) -> int:
-    """The first layer, of a third or more of all blocks, from which on no cut is entangled more, in
-    proportion, than before; the number of layers where there is none."""
+    """First layer, after a third or more of all blocks, from which on no cut is entangled more, in
+    proportion, than before; the number of layers if there is none."""
     crossed = np.zeros((len(layers) + 1, num_sites))
     count = np.cumsum([0, *map(len, layers)])
     ordinals = np.repeat(np.arange(1, len(layers) + 1), np.diff(count))
@@ -130,7 +130,8 @@ def _even_from(layers: list[list[Block]], num_sites: int) -> int:
 
 
 def _entangling(matrices: list[Matrix]) -> NDArray[np.float64]:
-    """Part of each matrix [4, 4] beyond the largest term of its operator Schmidt decomposition."""
+    """Weight of each matrix [4, 4] beyond the largest term of its operator Schmidt
+    decomposition."""
     shaped = np.array(matrices).reshape(-1, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4, 4)
     largest = np.linalg.svd(shaped, compute_uv=False)[:, 0].astype(np.float64)
     return np.asarray(1.0 - np.square(largest) / 4.0)
@@ -151,7 +152,7 @@ def _count(chain: RightCanonicalChain, layer: list[Block], progress: _Progress) 
 
 
 def _parameters(circuit: Circuit) -> NDArray[np.float64]:
-    """The circuit's parameters; free ones differ, in no ratio that cancels anything."""
+    """Circuit's parameters; free ones get different values in no ratio that cancels gates."""
     if not circuit.slots_data:
         return circuit.params
     params = circuit.params.copy()

@@ -30,7 +30,7 @@ class ChannelFacts(msgspec.Struct, frozen=True, eq=False):
     padded with zeros.
     """
 
-    rows: NDArray[np.int64]  # [channels]: of each, in the arrays below
+    rows: NDArray[np.int64]  # [channels]: row of each channel in the arrays below
     all_traits: NDArray[np.uint8]
     all_is_pauli: NDArray[np.bool_]
     all_errors: NDArray[np.float64]

@@ -33,7 +33,7 @@ class Table(msgspec.Struct, frozen=True, eq=False):
 
     names: tuple[str, ...]
     rows: NDArray[np.int64]  # [names, 4]: code (UNKNOWN: no such), qubits, clbits, parameters
-    matrix: NDArray[np.int64]  # [names]: which matrix of the circuit a row stands for, or -1
+    matrix: NDArray[np.int64]  # [names]: matrix of the circuit for each row, or -1
     problem: str
     found_size: int  # size of the array for findings
 

@@ -1,7 +1,7 @@
 """Typed views on one byte buffer, inside kernels.
 
 Each array argument costs the caller of a kernel as much as ten numbers, so scratch memory is one
-buffer that the kernel divides. Nothing is checked: the buffer must be large enough and aligned.
+buffer that the kernel divides. There are no checks: the buffer must be large enough and aligned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LINE_BYTES = 64
 
 
 def aligned(size_bytes: int) -> NDArray[np.uint8]:
-    """A buffer that begins where a cache line does."""
+    """Buffer that begins at a cache line."""
     raw = np.zeros(size_bytes + _LINE_BYTES, np.uint8)
     start = -raw.ctypes.data % _LINE_BYTES
     return raw[start : start + size_bytes]
@@ -58,7 +58,7 @@ as_words = _cut(types.uint64)
 as_numbers = _cut(types.int64)
 as_tallies = _cut(types.uint32)
 as_short = _cut(types.uint16)
-# Of received bytes, as U16 and F64.
+# Views of received bytes, as U16 and F64.
 read_short = _cut(types.uint16, readonly=True)
 read_reals = _cut(types.float64, readonly=True)
 

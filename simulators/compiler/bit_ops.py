@@ -17,7 +17,7 @@ def count(mask):  # type: ignore[no-untyped-def]
 
 @device_function
 def lowest(mask):  # type: ignore[no-untyped-def]
-    """The lowest wire of a set that is not empty."""
+    """Lowest wire of a nonempty set."""
     result = 0
     while not mask & 1:
         mask >>= 1
@@ -27,7 +27,7 @@ def lowest(mask):  # type: ignore[no-untyped-def]
 
 @device_function
 def mapped(mask, to):  # type: ignore[no-untyped-def]
-    """The set of to[wire]."""
+    """Image of a set under to[wire]."""
     result = 0
     while mask:
         result |= 1 << to[lowest(mask)]

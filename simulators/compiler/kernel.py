@@ -1,13 +1,13 @@
 """Compiled kernels: one explicit signature each, cached on disk, interpreter lock released.
 
-Importing a module compiles nothing. A kernel has exactly one specialisation; it is compiled, or
+The import of a module compiles nothing. A kernel has exactly one specialisation; it is compiled, or
 loaded from the cache, by `Kernel.load` or by its first call, and never again. Processes that need
 it at the same time compile it once (`run_once`, a file lock). No kernel starts threads: callers
 call kernels on ranges from a `control.ThreadPool`.
 
-Numba's cache looks at a kernel's own file only, not at the files of the functions it calls. So the
-cache folder is named by a digest of the sources of all kernels and of what they import, and never
-mixes two versions.
+Numba's cache checks a kernel's own file only, not the files of the functions it calls. So the cache
+folder is named by a digest of the sources of all kernels and of their imports, and never mixes two
+versions.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _DONE = b"+"
 
 
 class Busy(Exception):
-    """Another process does the work just now."""
+    """Another process does the work at this time."""
 
 
 @contextmanager
 def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Let one process at a time into the block, until one has left it without an error: from then
-    on nobody waits. Where no such file can be made or locked, there is no order.
+    """Enter the block in one process at a time, until one has left it without an error: from then
+    on no process waits. If the file cannot be made or locked, there is no order.
 
-    Raises Busy instead of waiting where `wait` is false.
+    Raises Busy instead of waiting if `wait` is false.
     """
     lock = -1 if is_done(path) else _opened(path)
     try:
@@ -55,7 +55,7 @@ def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
                 pass
         yield
         if lock >= 0:
-            with suppress(OSError):  # a full disk: the next one takes the lock, too
+            with suppress(OSError):  # a full disk: the next process takes the lock, too
                 os.pwrite(lock, _DONE, 0)
     finally:
         if lock >= 0:
@@ -63,7 +63,7 @@ def run_once(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def is_done(path: Path) -> bool:
-    """Whether a process has left the block of this file without an error."""
+    """Return whether a process has left the block of this file without an error."""
     try:
         return path.stat().st_size > 0
     except OSError:
@@ -82,8 +82,8 @@ _HERE = Path(__file__).parents[1]  # all sources of simulators
 
 
 def _without_blas() -> None:
-    """Let numba find no SciPy while it asks whether BLAS is there: no kernel calls it, and loading
-    scipy.linalg only to learn that costs each process 0.2 s and 13 MB."""
+    """Hide SciPy from numba while it checks for BLAS: no kernel calls it, and the import of
+    scipy.linalg costs each process 0.2 s and 13 MB."""
     hidden = "scipy.linalg" not in sys.modules
     if hidden:
         sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
@@ -94,17 +94,17 @@ def _without_blas() -> None:
             del sys.modules["scipy.linalg"]
 
 
-# numba versions that the pipeline below was tested with; others compile in numba's own way, slower.
+# numba versions that the pipeline was tested with; others use numba's own, slower pipeline.
 TESTED_NUMBA = ("0.68",)
 _COMPILER, _undisturbed = Compiler, nullcontext
-_stored_code: Any = None  # without it, numba's own cache
+_stored_code: Any = None  # None: numba's own cache
 if numba.__version__.rpartition(".")[0] in TESTED_NUMBA:
     compiling: Any = importlib.import_module("simulators.compiler.numba_pipeline")
     _COMPILER, _undisturbed = compiling.COMPILER, compiling.undisturbed
     _stored_code = importlib.import_module("simulators.compiler.stored_code")
 from simulators.compiler.kernel_time import booked  # noqa: E402
 
-# Argument types, short because signatures are long. Read-only: views on received bytes.
+# Argument types, with short names because signatures are long. Read-only: views on received bytes.
 BYTES = types.Bytes(types.uint8, 1, "C")
 NAMES = types.Array(types.int64, 2, "C")  # the table of a circuit
 U16 = types.Array(types.uint16, 1, "C", readonly=True)
@@ -129,7 +129,7 @@ REAL = types.float64
 
 
 def sources_digest() -> str:
-    """16 hex digits that name the kernels' sources and their compiler."""
+    """Digest of the kernels' sources and their compiler, 16 hex digits."""
     result = hashlib.blake2b(digest_size=8)
     result.update(f"{numba.__version__} {np.__version__}".encode())
     for path, text in sorted(kernel_sources().items()):
@@ -141,10 +141,10 @@ _digest = functools.cache(sources_digest)  # reading all sources takes 10 ms
 
 
 def kernel_sources() -> dict[Path, bytes]:
-    """Modules with compiled functions, this package, and all that these import at any depth.
+    """Modules with compiled functions, this package, and all their imports at any depth.
 
-    What others change cannot change machine code, so kernels stay valid. An import from a package
-    counts as one of all its modules, unless the line names modules of it.
+    Changes of other modules cannot change machine code, so kernels stay valid. An import from a
+    package counts as one of all its modules, unless the line names modules of it.
     """
     texts = {path: path.read_bytes() for path in _HERE.rglob("*.py")}
     pending = [
@@ -178,21 +178,22 @@ def _modules(texts: dict[Path, bytes], package: str, names: str) -> list[Path]:
 
 
 def version(folder: Path) -> Path:
-    """The folder under `folder` of the kernels of this version."""
+    """Folder under `folder` for the kernels of this version."""
     return folder / f"kernels-{_digest()}"
 
 
 def use_cache(folder: Path) -> Path:
-    """Keep compiled kernels under `folder`, in a folder of this version; return that.
+    """Store compiled kernels under `folder`, in a folder of this version, which is returned.
 
-    Works for kernels loaded afterwards; `simulators.compiler.warmup.prepare` is the usual caller.
+    It applies to kernels loaded afterwards; `simulators.compiler.warmup.prepare` is the usual
+    caller.
     """
     _chosen[:] = [version(folder)]
     return _chosen[0]
 
 
-# Folder of compiled kernels; empty: it is chosen when it is first needed. numba forgets its own
-# setting where an environment variable changes.
+# Folder of compiled kernels; empty: chosen at the first need. numba resets its own setting when an
+# environment variable changes.
 _chosen = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []
 
 
@@ -200,12 +201,12 @@ def _folder() -> Path:
     return _chosen[0] if _chosen else use_cache(_HERE / "__pycache__")
 
 
-# Without numba's reference counts a kernel allocates nothing, enters in half the time, and its
-# inner calls cost nothing (they took 50 ns a gate); scratch arrays come in as arguments.
+# Without numba's reference counts a kernel allocates nothing, is entered in half the time, and its
+# inner calls are free (they took 50 ns a gate); scratch arrays are arguments.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False, "pipeline_class": _COMPILER}
 
 
-# When a kernel is compiled or loaded, and by whom: see `warm`.
+# Time and place of the compilation or loading of a kernel: see `warmup`.
 Group = Literal[
     "small",  # by a worker before it is ready: counts of circuits of at most SMALL_QUBITS qubits
     "admission",  # by a service before it is ready: the checks of a circuit
@@ -221,7 +222,7 @@ Group = Literal[
 
 
 class Kernel:
-    """A function compiled for one signature; calling it loads it first, where that is needed."""
+    """Function compiled for one signature; a call loads it first if necessary."""
 
     __slots__ = ("_dispatcher", "_lock", "_signature", "group", "name", "py_func")
 
@@ -245,18 +246,18 @@ class Kernel:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether this process has its machine code."""
+        """True if this process has loaded its machine code."""
         return self._dispatcher is not None
 
     @property
     def is_stored(self) -> bool:
-        """Whether a process has compiled it into the folder that `use_cache` named."""
+        """True if a process has compiled it into the folder of `use_cache`."""
         return is_done(self._mark())
 
     @property
     def entry_point(self) -> Callable[..., Any]:
-        """The machine code itself, loaded if need be. It takes its arguments for what they should
-        be: a call without the type check costs half. For callers that are sure of the types."""
+        """Machine code, loaded if necessary. It does not check argument types, which halves the
+        cost of a call: for callers that are sure of the types."""
         self.load()
         (overload,) = self._dispatcher.overloads.values()
         code: Callable[..., Any] = overload.entry_point
@@ -307,8 +308,7 @@ _kernels: dict[str, Kernel] = {}
 
 
 def kernels(*groups: Group) -> tuple[Kernel, ...]:
-    """The kernels of these groups, in the order of the groups, as far as their modules have been
-    imported."""
+    """Kernels of these groups, in the order of the groups, whose modules have been imported."""
     return tuple(each for group in groups for each in _kernels.values() if each.group == group)
 
 
@@ -326,12 +326,13 @@ def kernel(
 
 
 def device_function(function: Callable[..., Any]) -> Any:
-    """A function that only kernels call: becomes part of each of them."""
+    """Compile a function that only kernels call: it becomes part of each of them."""
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)(function)
 
 
 def inline_function(function: Callable[..., Any]) -> Any:
-    """A part so short, and called so often, that the call itself would be felt."""
+    """Compile a function that is always inlined, because the call would cost as much as its
+    work."""
     return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, **_OPTIONS)(
         function
     )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 _spent_ns = 0
 _depth = 0
-_begin_ns = 0  # of the outermost block that is open
+_begin_ns = 0  # begin of the outermost open block
 _lock = threading.Lock()
 
 
@@ -28,13 +28,14 @@ def working_ns() -> int:
 
 
 def busy_ns() -> int:
-    """For how long this process has been compiling or loading a kernel; 0: it does neither."""
+    """Time for which this process has been compiling or loading a kernel, ns; 0: it does
+    neither."""
     return time.perf_counter_ns() - _begin_ns if _depth else 0
 
 
 @contextmanager
 def booked() -> Iterator[None]:
-    """Book the time of this block; blocks within one another are booked once."""
+    """Record the time of this block; nested blocks count once."""
     global _spent_ns, _depth, _begin_ns
     begin_ns = time.perf_counter_ns()
     with _lock:

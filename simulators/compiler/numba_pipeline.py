@@ -1,13 +1,13 @@
-"""Numba compiler pipeline for kernels: numba's passes, without those that change nothing here.
+"""Numba compiler pipeline for kernels: numba's passes, without those that have no effect here.
 
 Most of the compile time is numba's front end, not LLVM. Three changes nearly halve it. A device
 function (`kernel.device_function`) is only linked into its callers: it is neither optimised nor
-made to machine code on its own, nor again for each literal argument. Passes for features that
+compiled to machine code on its own, nor again for each literal argument. Passes for features that
 kernels do not use (closures, array expressions, `with` blocks) are left out. The result type of an
 operator for given argument types is cached.
 
-A kernel in the cache is machine code alone: numba's bitcode beside it, for callers that would
-inline it, is most of what loading costs.
+A kernel in the cache is machine code alone: numba's additional bitcode, for callers that would
+inline it, is most of the cost of loading.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ _STEPS = (
 
 
 class _ToLink(JITCodeLibrary):  # type: ignore[misc]
-    """Library of a device function: optimised and made to machine code only with its callers."""
+    """Library of a device function: optimised and compiled to machine code only with its
+    callers."""
 
     def _optimize_final_module(self) -> None:
         pass
@@ -51,8 +52,8 @@ class _ToLink(JITCodeLibrary):  # type: ignore[misc]
 
 
 class _Alone(JITCodeLibrary):  # type: ignore[misc]
-    """Library of a kernel. Nothing is linked with it: the bitcode of its stored form only names the
-    functions that there are, for numba looks there."""
+    """Library of a kernel. No other library links it: the bitcode of its stored form only names the
+    functions, because numba reads the names there."""
 
     def serialize_using_object_code(self) -> tuple[str, str, tuple[bytes, bytes]]:
         self._ensure_finalized()
@@ -64,7 +65,7 @@ class _Alone(JITCodeLibrary):  # type: ignore[misc]
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _AsKernel(typed_passes.NativeLowering):  # type: ignore[misc]
-    """Lower a function that Python calls."""
+    """Lowering of a function that Python calls."""
 
     _name = "lowering_of_a_kernel"
 
@@ -77,7 +78,7 @@ class _AsKernel(typed_passes.NativeLowering):  # type: ignore[misc]
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _AsPart(typed_passes.NativeLowering):  # type: ignore[misc]
-    """Lower a function that only others call, and let them find it."""
+    """Lowering of a function that only compiled functions call."""
 
     _name = "lowering_of_a_part"
 
@@ -113,8 +114,8 @@ COMPILER = _Compiler
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """While kernels are compiled: without the collector, which looks again and again at all that
-    numba keeps, and with a memory for types of operators."""
+    """Disable the garbage collector during the compilation of kernels, which would scan all objects
+    of numba again and again, and cache types of operators."""
     collects = gc.isenabled()
     gc.disable()
     types.Function.get_call_type = _remembered
@@ -134,10 +135,8 @@ _known: dict[tuple[int, int, tuple[Any, ...]], tuple[Any, Any, Any, Any]] = {}
 
 
 def _remembered(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
-    """numba's answer; it tries all there are for an operator, whoever asks how often.
-
-    The operator is kept beside it, so that no other can ever have its identity.
-    """
+    """Cached result of numba, which else tries all signatures of an operator at each call. The
+    cache holds the operator, so that its identity stays unique."""
     if kws:
         return _asked(self, context, args, kws)
     key = (id(self), id(context), args)
@@ -152,7 +151,8 @@ def _remembered(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any
 
 
 def _without_literals(self: Any, context: Any, args: tuple[Any, ...], kws: Any) -> Any:
-    """numba's answer for a call of one of our parts with a number written there, as with any."""
+    """Result of numba for a call of a device function, with literal arguments replaced by their
+    types."""
     if self.dispatcher._compiler.pipeline_class is COMPILER:
         args = tuple([types.unliteral(each) for each in args])
     return _called(self, context, args, kws)

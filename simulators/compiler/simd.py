@@ -36,7 +36,7 @@ class _Lanes(types.Type):  # type: ignore[misc]
 
 
 VECTOR = _Vector()
-CHOICE = _Lanes()  # all bits of a lane, or none
+CHOICE = _Lanes()  # mask with all bits of a lane set, or none
 
 
 @register_model(_Vector)
@@ -82,7 +82,7 @@ def _fused(*, negative: bool) -> Any:
     return multiply_add
 
 
-# one * two + three and three - one * two, each rounded once.
+# one * two + three, and three - one * two, each rounded once.
 add_product, subtract_product = _fused(negative=False), _fused(negative=True)
 
 
@@ -140,7 +140,7 @@ def fill_short(_context: Any, array: Any, _index: Any, _value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def splat(_context: Any, _value: Any) -> Any:
-    """The same number in all lanes."""
+    """Vector with the same number in all lanes."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return _splat(builder, args[0], _VECTOR)
@@ -150,7 +150,7 @@ def splat(_context: Any, _value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def where(_context: Any, _mask: Any, _value: Any) -> Any:
-    """The lanes whose number, under `mask`, is `value`."""
+    """Mask of the lanes whose number, under `mask`, is `value`."""
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         lane_ids = ir.Constant(_WORDS, [ir.Constant(_I64, k) for k in range(LANES)])
@@ -163,9 +163,9 @@ def where(_context: Any, _mask: Any, _value: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def choose(_context: Any, _choice: Any, _yes: Any, _no: Any) -> Any:
-    """Lane by lane `yes` where the choice is made, else `no`.
+    """Select lane by lane `yes` where the mask is set, else `no`.
 
-    By bitwise operations: without mask registers a `select` would be several times as slow.
+    It uses bitwise operations: without mask registers a `select` would be several times as slow.
     """
 
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
@@ -254,14 +254,14 @@ def _every_second(first: int) -> Any:
     return taken
 
 
-# Of 16 numbers from array[index] on, float64 or float32, every second: real parts of complex
-# numbers that lie there, and imaginary ones.
+# Every second of 16 numbers from array[index] on, float64 or float32: real or imaginary parts of
+# complex numbers.
 reals_of, imags_of = _every_second(0), _every_second(1)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
 def store_both(_context: Any, array: Any, _index: Any, _re: Any, _im: Any) -> Any:
-    """The inverse: eight complex numbers into array[index : index + 16]."""
+    """Store eight complex numbers into array[index : index + 16]."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = ir.VectorType(_NUMBERS[signature.args[0].dtype], LANES)

@@ -1,8 +1,8 @@
 """Machine code of kernels on disk, loaded without numba's compiler.
 
-numba's own cache sets its compiler up before it loads anything: 0.15 s in each process, and then
-four times what is loaded here for each kernel. A file holds the machine code and the descriptions
-that numba needs to call it, for the processor that it was compiled for.
+numba's own cache sets its compiler up before it loads a kernel: 0.15 s in each process, and then
+four times the time of this module for each kernel. A file holds the machine code and the
+descriptions that numba needs to call it, for the processor that it was compiled for.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _DIGEST_BYTES = 16
 
 @functools.cache
 def _processor() -> str:
-    """8 hex digits that name the instruction set for which numba compiles here."""
+    """Name of the instruction set for which numba compiles here, 8 hex digits."""
     target = repr(cpu_target.target_context.codegen().magic_tuple())
     return hashlib.blake2b(target.encode(), digest_size=4).hexdigest()
 
 
 @functools.cache
 def _define_helpers() -> None:
-    """Let the linker find numba's functions that check and unpack arguments."""
+    """Make numba's functions that check and unpack arguments known to the linker."""
     for name, address in _nrt_python.c_helpers.items():
         llvm.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
@@ -45,9 +45,9 @@ def path(folder: Path, kernel: str) -> Path:
 
 
 def read(file: Path) -> Any:
-    """The code as numba's result of a compilation; None where there is none, or it is damaged.
+    """Read the code as numba's result of a compilation; None if there is none, or it is damaged.
 
-    What is read runs as code: nobody else may be able to write to the folder.
+    The file's content runs as code: no other user may be able to write to the folder.
     """
     try:
         data = file.read_bytes()
@@ -61,8 +61,8 @@ def read(file: Path) -> Any:
 
 
 def write(file: Path, compiled: Any) -> None:
-    """Store numba's result of a compilation. A disk that cannot take it is no error: whoever needs
-    the kernel next compiles it."""
+    """Store numba's result of a compilation. A full disk is no error: the next process that needs
+    the kernel compiles it."""
     body = serialize.dumps(compiled._reduce())
     begun = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
     try:

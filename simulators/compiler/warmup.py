@@ -19,7 +19,7 @@ from simulators import catalog
 if TYPE_CHECKING:
     from simulators.compiler.kernel import Group, Kernel
 
-# The modules whose import registers the kernels of a group.
+# Modules whose import registers the kernels of a group.
 _STATEVECTOR = "simulators.statevector"
 _GENERAL = (f"{_STATEVECTOR}.execute", f"{_STATEVECTOR}.backend.local")
 _MODULES: dict[Group, tuple[str, ...]] = {
@@ -54,7 +54,7 @@ _MODULES: dict[Group, tuple[str, ...]] = {
     "trajectories": (f"{_STATEVECTOR}.noisy.plan",),
 }
 _NOISE: tuple[Group, ...] = ("attachment", "noise")
-# A service and its worker have begun with "small" and "admission": helpers begin with wide ones.
+# A service and its worker begin with "small" and "admission": helpers begin with wide kernels.
 _ALL: tuple[Group, ...] = (
     "light_cone", "wide", "small", "admission", "deferred", "distributed", "gradient",
     "attachment", "noise", "trajectories",
@@ -65,21 +65,21 @@ _prepared: list[Path] = []
 
 
 def prepared_folder() -> Path | None:
-    """The folder that `prepare` was given last; None if it has not been called."""
+    """Folder of the last call of `prepare`; None before it."""
     return _prepared[0] if _prepared else None
 
 
 def prepare(folder: Path) -> Path:
-    """Keep kernels under `folder` (made if need be); returns the folder of this version.
+    """Store kernels under `folder` (made if necessary); returns the folder of this version.
 
-    Kernels that are loaded later are looked for there, and run as code: nobody else may be able to
-    write to `folder`, and the caller sees to that.
+    Kernels that are loaded later are read from there, and run as code: the caller must make sure
+    that no other user can write to `folder`.
     """
     from simulators.compiler import kernel  # here, because numba takes 0.3 s to import
 
     chosen = kernel.use_cache(folder)
     _prepared[:] = [folder]
-    for each in (folder, chosen):  # of parents, the mode does not count
+    for each in (folder, chosen):  # the mode does not apply to parents
         each.mkdir(mode=0o700, parents=True, exist_ok=True)
     return chosen
 
@@ -88,8 +88,8 @@ def compile_group(folder: Path, engine: str = "statevector", *, ranks: bool = Fa
     """Compile or load the kernels of `engine`; its own `warm_up` then runs circuits through them.
 
     `folder`: as for `prepare`, which is called. Blocks while other processes compile. An engine
-    whose card names no groups brings its own kernels. `ranks`: it will run over several, which
-    needs all there are.
+    whose card names no groups has its own kernels. `ranks`: True if it will run over several ranks,
+    which needs all groups.
     """
     chosen = prepare(folder)
     card = catalog.card(engine)
@@ -111,11 +111,11 @@ def _groups(names: Sequence[str]) -> tuple[Group, ...]:
 
 
 def load_remaining(folder: Path, engine: str) -> bool:
-    """Load what a first circuit of `engine` did not wait for, as far as it is compiled: for a
-    process that has nothing to do. `folder`: as for `prepare`, which has been called.
+    """Load the compiled kernels that a first circuit of `engine` did not wait for: for an idle
+    process. `folder`: as for `prepare`, which has been called.
 
-    True: all of it is loaded. The engine's own `warm_up` then makes the first calls of its kernels,
-    which cost more than later ones.
+    True: all of them are loaded. The engine's own `warm_up` then makes the first calls of its
+    kernels, which cost more than later ones.
     """
     from simulators.compiler import kernel
 
@@ -127,8 +127,7 @@ def load_remaining(folder: Path, engine: str) -> bool:
 
 
 def load_stored(*groups: Group) -> bool:
-    """Load the kernels of groups that are compiled; True: all of them are. `prepare` has been
-    called."""
+    """Load the compiled kernels of groups; True: all of them are. `prepare` has been called."""
     kernels = registered(groups)
     stored = [each for each in kernels if each.is_stored]
     for each in stored:
@@ -139,13 +138,13 @@ def load_stored(*groups: Group) -> bool:
 def compile_all(
     folder: Path, report: Callable[[int, int], None] = lambda _done, _all: None
 ) -> None:
-    """Compile or load all kernels. `report`: called after each of them with the number of those
-    that are done, and of all."""
+    """Compile or load all kernels. `report`: called after each kernel with the numbers of finished
+    and of all kernels."""
     _load(prepare(folder), _ALL, report)
 
 
 def is_compiled(folder: Path) -> bool:
-    """Whether all kernels are on disk; imports none of their modules. `folder`: as for
+    """Return whether all kernels are on disk; imports none of their modules. `folder`: as for
     `prepare`."""
     from simulators.compiler import kernel
 
@@ -154,7 +153,7 @@ def is_compiled(folder: Path) -> bool:
 
 
 def registered(groups: Sequence[Group]) -> tuple[Kernel, ...]:
-    """The kernels of these groups, after their modules have been imported."""
+    """Kernels of these groups, after the import of their modules."""
     from simulators.compiler import kernel
 
     for group in groups:
@@ -168,7 +167,8 @@ def _load(
     groups: Sequence[Group],
     report: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> None:
-    """First the kernels that no process has begun, then those that another one compiles."""
+    """Load first the kernels that no process has begun, then those that another process
+    compiles."""
     kernels = registered(groups)
     done = 0
     waiting: list[Kernel] = []

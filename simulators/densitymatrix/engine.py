@@ -2,9 +2,10 @@
 
 The state of the qubits that the outputs depend on is a real vector in the Pauli basis; gates and
 the channels that follow them are fused, so noise costs nothing beyond its gates. Measurements
-before the end split the state by what is read, exactly. Results need no trajectories: probabilities
-and expectation values are exact, and counts are drawn from the exact distribution. Counts of parts
-that no gate and no channel connects are drawn part by part, so their number has no limit.
+before the end split the state by the recorded outcome, exactly. Results need no trajectories:
+probabilities and expectation values are exact, and counts are drawn from the exact distribution.
+Counts of parts that no gate and no channel connects are drawn part by part, so their number has no
+limit.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ from simulators.results import EngineResult
 
 CARD = builtin_card("densitymatrix")
 _NO_NOISE = NoiseProgram(b"", frozenset(), np.zeros((0, 4), np.int64))
-_KEPT = 4  # parts of one circuit, the oldest forgotten
+_KEPT = 4  # cached parts of one circuit, the oldest evicted
 
 
 class _Part:
-    """What some outputs depend on: circuit, noise and programs."""
+    """Part of a circuit for one set of outputs: circuit, noise and programs."""
 
     def __init__(self, part: Subcircuit, noise: NoiseProgram, outputs: tuple[str, ...]) -> None:
         self.part, self.noise = part, noise
@@ -76,13 +77,13 @@ class _Part:
     def active(
         cls, circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...], labels: list[str]
     ) -> _Part:
-        """The part of a circuit that its outputs depend on."""
+        """Part of a circuit that its outputs depend on."""
         part, noise = active_part(circuit, noise, outputs, labels)
         return cls(part, noise, outputs)
 
     def _components(self, outputs: tuple[str, ...]) -> tuple[_Part, ...]:
-        """Parts that nothing connects, where counts or memory alone are asked of measurements at
-        the end; (): it is run as one."""
+        """Unconnected parts, if only counts or memory of measurements at the end are requested; ():
+        the circuit is run as one."""
         if not SAMPLED.issuperset(outputs) or self.part.circuit.conditions_data:
             return ()
         own = self.part.circuit
@@ -107,8 +108,8 @@ class _Part:
 
     @property
     def draw(self) -> int:
-        """Number of the draw of its outcomes, as one of several components: 1 + its first
-        terminal measurement."""
+        """Draw number of its outcomes, as one of several components: 1 + its first terminal
+        measurement."""
         places = self.layouts.clbits.operations
         mine = self.part.operations[places[places >= 0]]
         return 1 + int(mine.min()) if mine.size else 0
@@ -130,11 +131,11 @@ class _Part:
         return result
 
     def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Its parameters among those of the whole circuit."""
+        """Parameters of the part among those of the whole circuit."""
         return params[self.part.params]
 
     def request(self, request: Request, num_qubits: int) -> Request:
-        """A request to the whole circuit, for this part."""
+        """Convert a request for the whole circuit to one for this part."""
         if not request.observables:
             return request
         sums = tuple(
@@ -145,7 +146,7 @@ class _Part:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays, about."""
+        """Approximate bytes of its arrays."""
         programs = sum(program.memory_bytes for program in set(self._programs.values()))
         pieces = sum(each.memory_bytes for each in self.components)
         return self.part.memory_bytes + self.noise.locations.nbytes + programs + pieces
@@ -164,7 +165,7 @@ class DensityMatrixPlan:
         return self._noise.locations.nbytes + sum(p.memory_bytes for p in self._parts.values())
 
     def part(self, circuit: Circuit, request: Request) -> _Part | PlainPart:
-        """What is run for a request."""
+        """Part that is run for a request."""
         labels = [label for item in request.observables for label in item.labels]
         key = output_support(request.outputs, labels, circuit), "expectation" in request.outputs
         result = self._parts.get(key)
@@ -184,7 +185,7 @@ class DensityMatrixEngine:
     name = "densitymatrix"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Always."""
+        """Return True."""
         return True
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:

@@ -14,7 +14,7 @@ from simulators.compiler.simd import load, splat, store
 from simulators.densitymatrix.fusion import BLOCK
 
 LANES = 8
-SCRATCH = 2 * 16 * LANES  # floats of scratch of a thread
+SCRATCH = 2 * 16 * LANES  # scratch floats of a thread
 _1, _2, _3, _4, _5, _6, _7, _8, _9, _10, _11, _12, _13, _14, _15 = (
     np.uint64(k) for k in range(1, 16)
 )
@@ -25,8 +25,8 @@ _NARROW = 2  # blocks whose lower digit is below this have strides shorter than 
 def apply_blocks(v, n, low, high, mats, block, end, first, last, scratch, control):  # type: ignore[no-untyped-def]
     """Multiply `v` [4^n] by blocks `block` .. `end` - 1, on tiles `first` .. `last` - 1 of each.
 
-    A tile is eight entries of each of the 16; `tiles` says how many there are. The control flag is
-    looked at before each block.
+    A tile is eight entries of each of the 16; `tiles` is their number. The control flag is read
+    before each block.
     """
     for k in range(block, end):
         if control[0]:
@@ -145,7 +145,8 @@ def tiles(num_qubits: int) -> int:
 
 @kernel(REALS, INT, INT, REALS, group="noise")
 def populations(v, n, start, out):  # type: ignore[no-untyped-def]
-    """out[x] = <x|rho|x> for the 2^n basis states; with `start`: v = |0...0><0...0| instead."""
+    """Fill out[x] = <x|rho|x> for the 2^n basis states; with `start`: set v = |0...0><0...0|
+    instead."""
     size = np.int64(1) << n
     for x in range(size):
         at = np.int64(0)

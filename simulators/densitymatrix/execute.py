@@ -31,10 +31,10 @@ from simulators.errors import TooManyBranches
 State = NDArray[np.float64]
 Branches = dict[int, State]  # by record; the weight of a state is its first entry
 
-_LEAST = 1e-16  # weight of a branch: less is rounding
-_THREADED_QUBITS = 9  # narrower states are done by one thread
-_GRAIN = 512  # tiles of a range, at least
-_STATES_BYTES = 4 * 2**30  # of all branches, where the request names no limit
+_LEAST = 1e-16  # weight of a branch; a smaller one is rounding
+_THREADED_QUBITS = 9  # narrower states are evolved by one thread
+_GRAIN = 512  # least tiles of a range
+_STATES_BYTES = 4 * 2**30  # limit of all branches if the request names none
 
 
 class ExactEvolution:
@@ -120,7 +120,7 @@ class ExactEvolution:
         )
 
     def _measure(self, step: Measurement, branches: Branches) -> Branches:
-        """Split by the true outcome, then sum by what is read."""
+        """Split by the true outcome, then add up by the recorded one."""
         entries: Branches = {}
         for record, state in branches.items():
             parts = state.reshape(-1, 4, 4**step.qubit)
@@ -175,7 +175,7 @@ class Distribution(msgspec.Struct, frozen=True, eq=False):
 
 
 def distribution(branches: Branches, num_qubits: int) -> Distribution:
-    """Populations of each branch; rounding errors below 0 are cut."""
+    """Populations of each branch; rounding errors below 0 are set to 0."""
     records = tuple(sorted(branches))
     odds = np.empty((len(records), 1 << num_qubits))
     for row, record in zip(odds, records, strict=True):

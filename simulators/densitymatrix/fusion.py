@@ -49,12 +49,12 @@ class FixedGates(msgspec.Struct, frozen=True, eq=False):
     """Transfer matrices of resets and of gates without parameters on one or two qubits."""
 
     blocks: NDArray[np.float64]  # [matrices, BLOCK]
-    sources: NDArray[np.int64]  # [codes]: as TABLE has them
+    sources: NDArray[np.int64]  # [codes]: values of the column TABLE
 
 
 @functools.cache
 def fixed_gates() -> FixedGates:
-    """All of them, made once."""
+    """Transfer matrices of all fixed gates, computed once."""
     gates = [gate for gate in GATES.values() if not gate.params and gate.qubits in (1, 2)]
     sources = np.full(FIRST_GATE + len(GATES), COMPUTED, np.int64)
     sources[[RESET, *(gate.code for gate in gates)]] = FIXED - np.arange(1 + len(gates))
@@ -89,7 +89,7 @@ def _transfer(matrix, count, moved, out):  # type: ignore[no-untyped-def]
 
 @device_function
 def _multiply_pair(left, first, swapped, mats, at, out):  # type: ignore[no-untyped-def]
-    """mats[at:] = S mats[at:], S = left[first:] of 16 x 16, its qubits exchanged if `swapped`."""
+    """Multiply mats[at:] by S = left[first:] of 16 x 16, its qubits exchanged if `swapped`."""
     for r in range(16):
         low = splat(0.0)
         high = splat(0.0)
@@ -109,7 +109,8 @@ def _multiply_pair(left, first, swapped, mats, at, out):  # type: ignore[no-unty
 
 @device_function
 def _multiply_single(left, first, is_high, mats, at, out):  # type: ignore[no-untyped-def]
-    """The same with left[first:] of 4 x 4 on the second qubit of the block if `is_high`."""
+    """Multiply mats[at:] by left[first:] of 4 x 4 on the second qubit of the block if `is_high`,
+    else on the first."""
     for r in range(16):
         low = splat(0.0)
         high = splat(0.0)
@@ -133,7 +134,7 @@ def _multiply_single(left, first, is_high, mats, at, out):  # type: ignore[no-un
 
 @device_function
 def _begin(mats, at, pending, a, b):  # type: ignore[no-untyped-def]
-    """mats[at:] = the pending matrices of its qubits, as a Kronecker product."""
+    """Set mats[at:] to the Kronecker product of the pending matrices of its qubits."""
     for r in range(16):
         for c in range(16):
             high = pending[16 * b + 4 * (r >> 2) + (c >> 2)]
@@ -142,7 +143,7 @@ def _begin(mats, at, pending, a, b):  # type: ignore[no-untyped-def]
 
 @device_function
 def _multiply_pending(left, first, pending, qubit, out):  # type: ignore[no-untyped-def]
-    """The pending matrix of a qubit = left[first:] of 4 x 4 times it."""
+    """Multiply the pending matrix of a qubit by left[first:] of 4 x 4."""
     at = 16 * qubit
     for r in range(4):
         for c in range(4):
@@ -170,8 +171,7 @@ def fuse(  # type: ignore[no-untyped-def]
     """Write blocks (qubits low < high, matrices `mats`) of items; returns their number.
 
     `gates`, `channels`: transfer matrices of BLOCK floats each; `params`: of the circuit, all slots
-    filled.
-    There are two qubits at least. Scratch: `last` [2 n], `pending` [16 n], `work` [256],
+    filled. There are two qubits at least. Scratch: `last` [2 n], `pending` [16 n], `work` [256],
     `out` [256], `matrix` [32].
     """
     count = 0
@@ -246,7 +246,7 @@ def fuse(  # type: ignore[no-untyped-def]
 
 
 class Blocks:
-    """Room for the blocks of one segment."""
+    """Buffers for the blocks of one segment."""
 
     def __init__(self, num_qubits: int, num_items: int) -> None:
         room = num_items + num_qubits

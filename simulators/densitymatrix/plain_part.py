@@ -1,8 +1,8 @@
-"""Part of a circuit whose counts are asked for, in one kernel call.
+"""Part of a circuit for counts, in one kernel call.
 
 For circuits without blocks and resets, with fixed gates or gates with parameters on at most two
 qubits, whose measurements are final and whose qubits are all connected. The steps are those of
-`noisy_cone`, `noisy_layout`, `noisy_components` and `program`; other circuits go through these.
+`noisy_cone`, `noisy_layout`, `noisy_components` and `program`; other circuits use these modules.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from simulators.engine import SAMPLED, Request
 from simulators.execution.readout import ReadoutStage
 
 _MCX = GATES["mcx"].code
-_NO_ROLES = np.zeros(0, np.int64)  # nobody asks which operations were measurements
+_NO_ROLES = np.zeros(0, np.int64)  # the roles of operations are not needed
 
 
 class PlainPart(msgspec.Struct, frozen=True, eq=False):
-    """What counts depend on: the qubits that are simulated, one segment and the readout error."""
+    """Support of counts: the simulated qubits, one segment and the readout error."""
 
     num_qubits: int
-    layouts: MeasurementLayouts  # of the part; operations are those of the whole circuit
+    layouts: MeasurementLayouts  # of the part; operation numbers of the whole circuit
     readout: ReadoutStage | None
-    items: NDArray[np.int64]  # see `fusion`; parameters are those of the whole circuit
+    items: NDArray[np.int64]  # see `fusion`; parameter numbers of the whole circuit
     facts: ChannelFacts
     components: tuple[()] = ()
     expressions: tuple[()] = ()
@@ -57,22 +57,22 @@ class PlainPart(msgspec.Struct, frozen=True, eq=False):
         return Program(width, steps, gates, self.facts.all_matrices, len(self.items))
 
     def own_params(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Its parameters among those of the whole circuit: all of them."""
+        """All parameters of the whole circuit."""
         return params
 
     def request(self, request: Request, num_qubits: int) -> Request:  # noqa: ARG002  # no observables
-        """A request to the whole circuit, for this part."""
+        """Request for the whole circuit, unchanged."""
         return request
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays, about."""
+        """Approximate bytes of its arrays."""
         return self.items.nbytes + 2 * self.layouts.memory_bytes
 
 
 def plain_part(circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...]) -> PlainPart | None:
-    """The part of an admissible circuit, for counts or memory alone; None where the circuit is
-    another than those of the module."""
+    """Part of an admissible circuit, for counts or memory alone; None if the circuit is not of the
+    kind of this module."""
     if not SAMPLED.issuperset(outputs) or circuit.conditions_data:
         return None
     sources = _sources(circuit.table)
@@ -102,8 +102,8 @@ def plain_part(circuit: Circuit, noise: NoiseProgram, outputs: tuple[str, ...]) 
 
 @functools.lru_cache(maxsize=256)
 def _sources(table: Table) -> NDArray[np.int64] | None:
-    """TABLE of each row of a circuit's table, see `fusion`; None where it has others than those of
-    the module."""
+    """TABLE of each row of a circuit's table, see `fusion`; None if it has operations that this
+    module does not cover."""
     codes, widths = table.rows[:, 0], table.rows[:, 1]
     others = (codes == RESET) | (codes == UNITARY) | (codes == _MCX)
     others |= (codes > UNITARY) & (widths > 2)
@@ -122,7 +122,7 @@ def _plain_part(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fill `items` (see `program`), `layout` [3, clbits] (the qubit of the part that each clbit
     reads at the end, the operation, and the qubit of the circuit; -1: none) and `sizes` (items,
-    qubits); 0 where the circuit is another than those of the module, else 1.
+    qubits); returns 0 if the circuit is not of the kind of this module, else 1.
 
     `sources`: TABLE of each row of the circuit's table; `channels`: row of each channel in
     `all_traits` and among the matrices. `scratch`: bytes.
@@ -158,7 +158,7 @@ def _plain_part(  # type: ignore[no-untyped-def]
 
     last[:] = -2
     act = 0
-    for place in range(locations.shape[0]):  # those that act, to the front of `items`
+    for place in range(locations.shape[0]):  # acting locations, to the front of `items`
         if acting[place]:
             for column in range(4):
                 items[act, column] = locations[place, column]

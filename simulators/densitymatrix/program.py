@@ -1,4 +1,5 @@
-"""Program of a circuit with noise: segments of gates and channels, and what splits branches."""
+"""Program of a circuit with noise: segments of gates and channels, and operations that split
+branches."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from simulators.compiler.kernel import I64, INT, INTS2, NAMES, U16, kernel
 from simulators.densitymatrix.fusion import CODE, FIXED, PARAM, Q0, Q1, TABLE, fixed_gates
 from simulators.densitymatrix.wide_gates import wide_ptm
 
-MIN_QUBITS = 2  # of a state: blocks act on two
+MIN_QUBITS = 2  # least qubits of a state: blocks act on two
 
 _ID, _MCX = GATES["id"].code, GATES["mcx"].code
 
@@ -36,11 +37,11 @@ class WideGate(msgspec.Struct, frozen=True, eq=False):
 
     name: str
     qubits: tuple[int, ...]
-    param: int  # where its parameters begin
+    param: int  # index of its first parameter
     matrix: NDArray[np.complex128] | None  # of `unitary`
 
     def ptm(self, params: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Its transfer matrix [4^k, 4^k]; the first qubit is the lowest digit."""
+        """Transfer matrix of the gate [4^k, 4^k]; the first qubit is the lowest digit."""
         if self.matrix is not None:
             return wide_ptm(self.matrix)
         count = GATES[self.name].params
@@ -49,7 +50,7 @@ class WideGate(msgspec.Struct, frozen=True, eq=False):
 
 
 class Measurement(msgspec.Struct, frozen=True, eq=False):
-    """A measurement before the end: splits branches by what is read."""
+    """Measurement before the end: splits branches by the recorded outcome."""
 
     qubit: int
     clbit: int
@@ -68,17 +69,17 @@ Step = Segment | WideGate | Measurement | Condition
 
 
 class Program(msgspec.Struct, frozen=True, eq=False):
-    """See the module."""
+    """Steps of a circuit with noise, and the matrices of its gates and channels."""
 
-    num_qubits: int  # MIN_QUBITS at least
+    num_qubits: int  # at least MIN_QUBITS
     steps: tuple[Step, ...]
     gates: NDArray[np.float64]  # transfer matrices [matrices, BLOCK] of gates
-    channels: NDArray[np.float64]  # the same of channels
-    longest: int  # items of a segment
+    channels: NDArray[np.float64]  # transfer matrices of channels
+    longest: int  # largest number of items of a segment
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays, about."""
+        """Approximate bytes of its arrays."""
         return self.gates.nbytes + 64 * self.longest
 
 
@@ -86,7 +87,7 @@ class Program(msgspec.Struct, frozen=True, eq=False):
 def _order_items(  # type: ignore[no-untyped-def]
     rows, ops, qubits, roles, sources, locations, matrices, keys, items
 ):
-    """Fill `keys` and `items` of everything that is fused; returns how many there are.
+    """Fill `keys` and `items` of all fused operations; returns their number.
 
     `sources`: TABLE of each row of the circuit's table; `matrices`: row of each channel's matrix.
     """
@@ -123,7 +124,8 @@ def build_program(circuit: Circuit, noise: NoiseProgram, layout: MeasurementLayo
 
 
 class _Builder:
-    """Operations and locations in one order: operation k has key 2 k, noise after it 2 k + 1."""
+    """Builder of a program, with operations and locations in one order: operation k has key 2 k,
+    noise after it 2 k + 1."""
 
     def __init__(self, circuit: Circuit, noise: NoiseProgram, layout: MeasurementLayout) -> None:
         self._circuit = circuit
@@ -148,7 +150,7 @@ class _Builder:
         return Program(width, steps, self._gates, channels, self._longest)
 
     def _all_items(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Keys and items of everything that is fused, in order."""
+        """Keys and items of all fused operations, in order."""
         circuit, noise = self._circuit, self._noise
         rows = circuit.table.rows
         fixed = fixed_gates()
@@ -168,7 +170,7 @@ class _Builder:
         return keys[:count], items[:count]
 
     def _own_matrix(self, row: int) -> Channel:
-        """The gate of a row of the table that is no fixed gate and has no parameters."""
+        """Gate of a row of the table that is no fixed gate and has no parameters."""
         circuit, width = self._circuit, int(self._circuit.table.rows[row, 1])
         if circuit.table.rows[row, 0] == UNITARY:
             data = circuit.matrices[circuit.table.matrix[row]]
@@ -177,7 +179,7 @@ class _Builder:
 
     @property
     def _gates(self) -> NDArray[np.float64]:
-        """Matrices of gates, the circuit's own behind the fixed ones."""
+        """Matrices of gates: the fixed ones, then the circuit's own."""
         fixed = fixed_gates().blocks
         if not self._own:
             return fixed
@@ -185,12 +187,12 @@ class _Builder:
 
     @cached_property
     def _begins(self) -> NDArray[np.int64]:
-        """[operations, 3]: first qubit, clbit and parameter of each operation."""
+        """First qubit, clbit and parameter of each operation, [operations, 3]."""
         sizes = self._circuit.table.rows[self._circuit.ops, 1:]
         return sizes.cumsum(axis=0) - sizes
 
     def _block(self, at: int, after: int) -> tuple[tuple[Step, ...], int, int]:
-        """Steps from boundary `at` on, after the operation `after`, to the end of the block: with
+        """Steps from boundary `at` on, after the operation `after`, to the end of the block; with
         the number of the boundary that ends it and its operation."""
         steps: list[Step] = []
         while True:
@@ -215,7 +217,7 @@ class _Builder:
                 steps.append(self._wide(k))
 
     def _segment(self, steps: list[Step], after: int, before: int) -> None:
-        """Append what is fused between two operations."""
+        """Append the fused items between two operations."""
         first, last = np.searchsorted(self._keys, (2 * after + 1, 2 * before)).tolist()
         if last > first:
             self._longest = max(self._longest, last - first)

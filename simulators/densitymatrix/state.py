@@ -1,4 +1,4 @@
-"""Final density matrix of one binding, and the outputs that follow from it."""
+"""Final density matrix of one binding, and its outputs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _LEAST = 1e-15  # probabilities below this are rounding errors of zero
 
 
 class MixedState(FinalState):
-    """The states of a circuit at its end, one for each classical record.
+    """States of a circuit at its end, one for each classical record.
 
-    The outcome of a shot is one draw, number 0 of the seed contract, from the joint distribution
-    of records and basis states; readout errors before the end are part of it.
+    The outcome of a shot is one draw, number 0 of the seed contract, from the joint distribution of
+    records and basis states; readout errors before the end are part of it.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class MixedState(FinalState):
         evolve: Callable[[bool], Branches],
         padded: int,
     ) -> None:
-        """`evolve(keep)`: the branches, `keep` where the final state is looked at; of states on
-        `padded` qubits."""
+        """Set up. `evolve(keep)`: returns the branches, states on `padded` qubits; `keep`: True if
+        an output needs the final state."""
         self.num_qubits = num_qubits
         self._layout = layout
         self._evolve = evolve
@@ -54,7 +54,7 @@ class MixedState(FinalState):
         return records, result.odds[:, : 1 << self.num_qubits]
 
     def sample(self, shots: int, key: SeedKey, draw: int = 0) -> Iterator[Batch]:
-        """See `FinalState`; in the order of the shots. `draw`: number of the draw."""
+        """Sample as `FinalState.sample`, in the order of the shots. `draw`: draw number."""
         records, odds = self._joint()
         edges = np.empty(odds.size)
         size = max(1 << 10, 1 << (8 * odds.size - 1).bit_length())
@@ -80,7 +80,7 @@ class MixedState(FinalState):
         return tally(result, weights)
 
     def expectations(self, strings: PauliStrings) -> NDArray[np.float64]:
-        """See `FinalState`: entries of the vector."""
+        """Expectation values as `FinalState.expectations`: entries of the vector."""
         branches = self._evolve(True)
         self._branches = len(branches)
         places = [
@@ -95,20 +95,20 @@ class MixedState(FinalState):
 
     @property
     def remark(self) -> str:  # type: ignore[override]  # known once it has run
-        """Number of classical records, where there are several."""
+        """Number of classical records, if there are several."""
         return f"{self._branches} branches" if self._branches > 1 else ""
 
 
 class CombinedState(FinalState):
-    """States of components that nothing connects: the bits of a shot are joined."""
+    """States of unconnected components: the bits of a shot are joined."""
 
     def __init__(self, num_qubits: int, pieces: Sequence[tuple[MixedState, int]]) -> None:
-        """`pieces`: each with the number of its draw."""
+        """Set up. `pieces`: each with its draw number."""
         self.num_qubits = num_qubits
         self._pieces = pieces
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`; in the order of the shots."""
+        """Sample as `FinalState.sample`, in the order of the shots."""
         batches = [state.sample(shots, key, draw) for state, draw in self._pieces]
         for parts in zip(*batches, strict=True):
             records = parts[0][0]
@@ -120,7 +120,7 @@ class CombinedState(FinalState):
 @kernel(REALS, REALS, I64, group="noise")
 def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
     """Fill `edges` [outcomes], the cumulative sums, and `cells` [cells + 1]: the first outcome
-    whose edge is above the lower bound of each of so many equal parts, a power of two.
+    whose edge is above the lower bound of each of equal parts, whose number is a power of two.
 
     A draw is looked up by its part, and searched for from there (Chen and Asau, 1974).
     """
@@ -140,9 +140,9 @@ def _cumulate(odds, edges, cells):  # type: ignore[no-untyped-def]
 
 @kernel(INT, WORDS2, I64, WORDS2, group="noise")
 def _outcome_records(num_qubits, records, source, outcomes):  # type: ignore[no-untyped-def]
-    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch
-    k // 2^num_qubits, with the record of the branch but for the clbits that a qubit is read into at
-    the end; clbit c reads qubit `source[c]`."""
+    """Fill `outcomes` [outcomes, words]: outcome k is basis state k mod 2^num_qubits of branch k //
+    2^num_qubits, with the record of the branch except for the clbits that read a qubit at the end;
+    clbit c reads qubit `source[c]`."""
     for outcome in range(outcomes.shape[0]):
         branch = outcome >> num_qubits
         for word in range(outcomes.shape[1]):

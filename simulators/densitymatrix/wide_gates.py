@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_QUBITS = 4  # of a gate: its transfer matrix has 65,536 entries
+MAX_QUBITS = 4  # widest gate: its transfer matrix has 65,536 entries
 
 
 def wide_ptm(matrix: NDArray[np.complex128]) -> NDArray[np.float64]:

@@ -25,8 +25,9 @@ Batch = tuple[NDArray[np.uint64], NDArray[np.int64] | None]  # see `FinalState.s
 class FinalState:
     """State of a circuit after its last operation, for one binding.
 
-    Base class: an engine overrides what the outputs of its card need. A method is called at most
-    once, and only for an output of the request, so the evolution may wait for the first call.
+    Base class: an engine overrides the methods that the outputs of its card need. A method is
+    called at most once, and only for an output of the request, so the evolution may wait for the
+    first call.
     """
 
     num_qubits: int
@@ -34,9 +35,9 @@ class FinalState:
     remark: str = ""
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:  # noqa: ARG002  # an interface
-        """Classical records of the shots, in batches: uint64 [n, words], and the number of shots
-        of each record (None: one each). In the order of the shots where the request has the
-        output `memory`, and with a readout error as far as the engine has an order."""
+        """Classical records of the shots, in batches: uint64 [n, words], and the number of shots of
+        each record (None: one each). The records are in the order of the shots if the request has
+        the output `memory`, and with a readout error if the engine has an order."""
         raise _missing("counts")
 
     def probabilities(self) -> Distribution:
@@ -64,7 +65,7 @@ class FinalState:
         return pauli_sums.estimates(request.observables, means, request.shots)
 
     def statevector(self) -> NDArray[np.complexfloating] | None:
-        """All amplitudes, [2**num_qubits]; None over ranks where this is not the root."""
+        """All amplitudes, [2**num_qubits]; None in ranks other than the root."""
         raise _missing("statevector")
 
     def gradients(self) -> NDArray[np.float64]:
@@ -85,7 +86,8 @@ class DenseState(FinalState):
         num_qubits: int,
         evolve: Callable[[], NDArray[np.complexfloating]],
     ) -> None:
-        """`evolve` returns the normalised state [2**num_qubits]; it is called at first need."""
+        """Set up. `evolve` returns the normalised state [2**num_qubits]; it is called at the first
+        need."""
         self.num_qubits = num_qubits
         self._layout = layouts.clbits
         self._evolve = evolve
@@ -114,10 +116,10 @@ class DenseState(FinalState):
 
 
 class RecordedState(FinalState):
-    """Records of the shots in their order, made elsewhere by a library."""
+    """Records of the shots in order, made by a library."""
 
     def __init__(self, num_qubits: int, records: NDArray[np.uint64], remark: str = "") -> None:
-        """`records`: uint64 [shots, words]."""
+        """Set up. `records`: uint64 [shots, words]."""
         self.num_qubits = num_qubits
         self._records = records
         self.remark = remark
@@ -128,7 +130,7 @@ class RecordedState(FinalState):
 
 
 class CountedState(FinalState):
-    """Outcomes of shots that were counted elsewhere: by a device, or by a library."""
+    """Outcomes of shots that a device or a library has counted."""
 
     def __init__(self, circuit: Circuit, counts: Mapping[int, int], remark: str = "") -> None:
         self._batch = outcome_records(counts, circuit.num_clbits)
@@ -147,7 +149,8 @@ def collect(
     key: SeedKey,
     readout: ReadoutStage | None = None,
 ) -> BindingResult:
-    """All outputs of a request for one binding. `readout`: error of the terminal measurements.
+    """Compute all outputs of a request for one binding. `readout`: error of the terminal
+    measurements.
 
     Raises Unsupported for Pauli strings that do not fit the qubits, or have X or Y on a qubit that
     is measured at the end.
@@ -195,7 +198,7 @@ def _sampled(
     key: SeedKey,
     readout: ReadoutStage | None,
 ) -> tuple[int, bytes, bytes, bytes]:
-    """Width, outcomes and numbers of the counts, and the memory; empty where not asked for."""
+    """Width, outcomes and numbers of the counts, and the memory; empty if not requested."""
     counts = Counts(num_clbits) if "counts" in request.outputs else None
     memory = Memory(num_clbits) if "memory" in request.outputs else None
     first = 0

@@ -22,7 +22,8 @@ _Z = str.maketrans("IXYZ", "0011")
 
 
 def masks(label: str, num_qubits: int) -> tuple[int, int]:
-    """(x, z) of a Pauli string in Qiskit's order; raises Unsupported for anything else."""
+    """Masks (x, z) of a Pauli string in Qiskit's order. Raises Unsupported for an invalid
+    string."""
     if len(label) != num_qubits or set(label) - set("IXYZ"):
         raise Unsupported(
             f"Pauli string {label[:64]!r} does not fit {num_qubits} qubits",
@@ -32,7 +33,7 @@ def masks(label: str, num_qubits: int) -> tuple[int, int]:
 
 
 def terms(observables: tuple[PauliSum, ...], num_qubits: int) -> list[tuple[int, int]]:
-    """(x, z) of every term of all observables, counted through; each has one at least."""
+    """Masks (x, z) of every term of all observables in order; each observable has at least one."""
     for number, observable in enumerate(observables):
         values = observable.coefficients
         if not observable.labels:
@@ -54,7 +55,7 @@ def refuse_collapsed(
 ) -> None:
     """Refuse X and Y on qubits that the circuit measures at its end; `measured`: their mask.
 
-    There the value before and after the measurement differ; diagonal strings have one value.
+    For these the values before and after the measurement differ; diagonal strings have one value.
     """
     labels = [label for item in observables for label in item.labels]
     for label, (x, _) in zip(labels, strings, strict=True):
@@ -68,7 +69,7 @@ def refuse_collapsed(
 
 
 def sampled(means: NDArray[np.float64], shots: int, key: tuple[int, int]) -> NDArray[np.float64]:
-    """The mean of `shots` samples of +1 or -1 of each string, drawn as the seed contract says.
+    """Mean of `shots` samples of +1 or -1 of each string, drawn by the seed contract.
 
     `means`: exact, float64 [strings]; `key`: seed and binding.
     """

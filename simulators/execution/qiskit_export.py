@@ -1,7 +1,7 @@
 """Export of a circuit to Qiskit, operation by operation: no transpiler, no text.
 
-Gates that the target does not have are exported as matrices. Conditions become Qiskit expressions.
-Loops, variables and operators that no backend evaluates are refused by name.
+Gates that the target lacks are exported as matrices. Conditions become Qiskit expressions. Loops,
+variables and operators that no backend evaluates are refused by name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
 
 _GATES = {name: type(gate) for name, gate in get_standard_gate_name_mapping().items()}
-_MOST_BITS = 64  # of a register in a condition: Aer's integers
+_MOST_BITS = 64  # largest register in a condition: Aer's integers
 
 _TWO = {
     tk.BIT_AND: expr.Binary.Op.BIT_AND,
@@ -51,14 +51,14 @@ class Dialect:
     """Gates of the target. `native` None: every gate that Qiskit names."""
 
     engine: str
-    elsewhere: str  # the way out where something cannot be written
+    elsewhere: str  # hint of the error for an operation that cannot be written
     native: frozenset[str] | None = None
-    pauses: bool = False  # barriers and delays mean something
+    pauses: bool = False  # barriers and delays are exported
 
 
 def convert(circuit: Circuit, params: NDArray[Any], dialect: Dialect) -> QuantumCircuit:
-    """The circuit with `params` (numbers, or Qiskit's parameters) as Qiskit's: qubits in one
-    register `q`, the classical registers as `c0`, `c1` ..., so clbit k is its clbit k."""
+    """Convert the circuit with `params` (numbers, or Qiskit's parameters): qubits in one register
+    `q`, the classical registers as `c0`, `c1` ..., so clbit k is Qiskit's clbit k."""
     writer = _Writer(circuit, dialect)
     for operation in operations(circuit, params):
         writer.take(operation)
@@ -66,7 +66,8 @@ def convert(circuit: Circuit, params: NDArray[Any], dialect: Dialect) -> Quantum
 
 
 class _Writer:
-    """`_open` holds the conditions of blocks not yet ended, and what stands around them."""
+    """Writer of one circuit. `_open`: the conditions of open blocks, with the circuits around
+    them."""
 
     def __init__(self, circuit: Circuit, dialect: Dialect) -> None:
         self._circuit = circuit
@@ -164,7 +165,7 @@ class _Writer:
         return stack[0]
 
     def _value(self, operand: int, width: int) -> int | bool | None:
-        """A constant; None if it is wider than it says."""
+        """Value of a constant; None if it is wider than its stated width."""
         value = int.from_bytes(self._circuit.constants[operand], "little")
         if not width:
             return value != 0

@@ -1,14 +1,15 @@
 """Readout error of terminal measurements: one stage for all engines.
 
 Counts: bits of sampled records flip. Shots are visited by geometric skipping at the largest flip
-probability of a measurement, and a flip is accepted by the bits that are there, so the cost grows
-with the number of flips and not of shots. Shots are cut into blocks of 2^16. Uniform j of a block b
-is shot b * 2^18 + j of draw 2^59 + k, where k is the measurement's operation, and of the first of
-them for a correlated group; candidate i of a block uses the uniforms 2 i and 2 i + 1. So the flips
-of a shot are a function of (seed, binding, shot).
+probability of a measurement, and a flip is accepted by the actual bits, so the cost grows with the
+number of flips and not of shots. Shots are divided into blocks of 2^16. Uniform j of a block b is
+shot b * 2^18 + j of draw 2^59 + k, where k is the measurement's operation, for a correlated group
+that of its first measurement; candidate i of a block uses the uniforms 2 i and 2 i + 1. So the
+flips of a shot are a function of (seed, binding, shot).
+
 Probabilities: the distribution is multiplied by the confusion matrices.
-Expectation values are those of the state, and never contain readout error; so it is in Aer's
-estimator.
+
+Expectation values are those of the state, and never contain readout error, as in Aer's estimator.
 """
 
 from __future__ import annotations
@@ -38,18 +39,19 @@ from simulators.execution.rng import block, uniform
 from simulators.execution.sampling import Distribution
 
 FIRST_DRAW = 2**59  # draw number of the readout error of operation 0
-MAX_BITS = 24  # read with an error, of an exact distribution
+MAX_BITS = 24  # bits with a readout error in an exact distribution
 
 _BLOCK = 1 << 16  # shots
-_COUNTERS = np.uint64(1 << 16)  # Philox blocks of four uniforms that a block of shots has
-_LEAST = 1e-24  # smaller probabilities are left out, as rounding noise
+_COUNTERS = np.uint64(1 << 16)  # Philox blocks of four uniforms in a block of shots
+_LEAST = 1e-24  # smaller probabilities are dropped as rounding noise
 _1 = np.uint64(1)
 _3 = np.uint64(3)
 
 
 @device_function
 def _flip_bit(records, start, seed, binding, draw, clbit, p01, p10, bound, scale):  # type: ignore[no-untyped-def]
-    """`_flip` of one bit of its own. What is rarely predicted, the acceptance, is no branch."""
+    """Flip one independent bit, as `_flip`. The acceptance, which is hard to predict, is no
+    branch."""
     end = start + records.shape[0]
     word, shift = clbit >> 6, np.uint64(clbit & 63)
     for b in range(start // _BLOCK, (end + _BLOCK - 1) // _BLOCK):
@@ -83,7 +85,7 @@ def _flip(  # type: ignore[no-untyped-def]
     """Flip bits of `records` [n, words] of the shots from `start` on, in place.
 
     Group g has the clbits `clbits[begins[g] : begins[g + 1]]`; tables[table_begins[g] + 2^k s + m]
-    is the probability of flip masks 1 .. m where the true bits are s; bounds[g] the largest sum.
+    is the probability of flip masks 1 .. m if the true bits are s; bounds[g] the largest sum.
     """
     end = start + records.shape[0]
     for g in range(draws.size):
@@ -148,12 +150,13 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
     table_begins: NDArray[np.int64]  # [groups]
     tables: NDArray[np.float64]
     bounds: NDArray[np.float64]  # [groups]
-    # [2^k, 2^k] of each group: row read, column true; (): groups of one bit, as `tables` has them.
+    # Confusion [2^k, 2^k] of each group: row read, column true; (): groups of one bit, from
+    # `tables`.
     own_confusions: tuple[NDArray[np.float64], ...] = ()
 
     @property
     def confusions(self) -> tuple[NDArray[np.float64], ...]:
-        """[2^k, 2^k] of each group: row read, column true."""
+        """Confusion matrices [2^k, 2^k] of the groups: row read, column true."""
         return self.own_confusions or _confusions(self.tables.reshape(-1, 4))
 
     @classmethod
@@ -163,10 +166,10 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         readout: Readout | None,
         op_ids: NDArray[np.int64] | None = None,
     ) -> ReadoutStage | None:
-        """The stage for the terminal measurements of a layout; None where all are exact.
+        """Make the stage for the terminal measurements of a layout; None if all are exact.
 
-        `readout`: of the qubits of the layout. `op_ids`: those of its operations in the whole
-        circuit, where it is of a part. A correlated group counts where each of its qubits
+        `readout`: of the qubits of the layout. `op_ids`: numbers of its operations in the whole
+        circuit, if the layout is that of a part. A correlated group applies if each of its qubits
         is measured once at the end; otherwise its qubits have their own errors.
         """
         if readout is None:
@@ -241,7 +244,7 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
         )
 
     def confuse(self, distribution: Distribution) -> Distribution:
-        """The distribution of what is read. Raises Unsupported for more bits than MAX_BITS."""
+        """Distribution of the recorded outcomes. Raises Unsupported for more bits than MAX_BITS."""
         records, odds = distribution
         bits = self.clbits
         if bits.size > MAX_BITS:
@@ -278,8 +281,8 @@ class ReadoutStage(msgspec.Struct, frozen=True, eq=False):
 def _single_bits(  # type: ignore[no-untyped-def]
     source, operations, grouped, p01, p10, draws, clbits, tables, bounds
 ):
-    """Fill arrays of the clbits that have an error of their own; returns how many there are.
-    `tables` [clbits, 4]: zeros, see `_flip`."""
+    """Fill arrays of the clbits with an independent error; returns their number. `tables` [clbits,
+    4]: zeros, see `_flip`."""
     count = 0
     for clbit in range(source.size):
         qubit = source[clbit]
@@ -295,7 +298,7 @@ def _single_bits(  # type: ignore[no-untyped-def]
 def _correlated(
     readout: Readout, source: NDArray[np.int64], operations: NDArray[np.int64]
 ) -> tuple[list[_Group], NDArray[np.uint8]]:
-    """Groups each of whose qubits is measured once at the end, and the clbits of their qubits."""
+    """Groups whose qubits are each measured once at the end, and the clbits of their qubits."""
     groups: list[_Group] = []
     grouped = np.zeros(source.size, np.uint8)
     if not readout.groups:
@@ -324,7 +327,7 @@ def _confusions(tables: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
 
 
 def _cumulated(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[true, m]: probability of one of the flip masks 1 .. m."""
+    """Cumulative probability of the flip masks 1 .. m, [true, m]."""
     size = len(confusion)
     index = np.arange(size)
     flips = confusion[index[:, None] ^ index, index[:, None]].copy()  # [true, mask]

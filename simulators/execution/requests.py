@@ -24,8 +24,8 @@ def check_request(
     *,
     reduced: bool = False,
 ) -> None:
-    """Raises Unsupported for a precision, width, option, block or noise the engine has not.
-    `reduced`: of what width it is told by what is asked; see `check_width`."""
+    """Raises Unsupported for a precision, width, option, block or noise that the engine lacks.
+    `reduced`: the width depends on the requested outputs; see `check_width`."""
     if opts.precision not in card.precisions:
         raise Unsupported(
             f"precision {opts.precision[:32]!r}; engine {card.name!r} has none such",
@@ -67,12 +67,12 @@ def _refuse_wide_gates(card: EngineCard, circuit: Circuit) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _wide_rows(table: Table, max_qubits: int) -> NDArray[np.intp]:
-    """Rows of a table with gates on more qubits."""
+    """Rows of a table with gates on more than `max_qubits` qubits."""
     return np.flatnonzero((table.rows[:, 0] >= UNITARY) & (table.rows[:, 1] > max_qubits))
 
 
 def check_width(card: EngineCard, num_qubits: int) -> None:
-    """Raises Unsupported for more qubits than the engine takes, whatever the memory."""
+    """Raises Unsupported for more qubits than the engine takes with any memory."""
     if num_qubits > card.max_qubits:
         raise Unsupported(
             f"{num_qubits} qubits; engine {card.name!r} takes {card.max_qubits}",
@@ -92,13 +92,13 @@ def _refuse_markers(card: EngineCard, circuit: Circuit) -> None:
 
 
 def check_threads(opts: RunOptions) -> None:
-    """Raises Unsupported for a number of threads that there cannot be."""
+    """Raises Unsupported for fewer threads than one."""
     if opts.threads < 1:
         raise Unsupported(f"{opts.threads} threads", hint="a run has one thread at least")
 
 
 def check_run(circuit: Circuit, opts: RunOptions) -> None:
-    """Raises Unsupported for no threads, TooManySteps for more operations than may be executed."""
+    """Raises Unsupported for no threads, TooManySteps for more operations than the limit."""
     check_threads(opts)
     if len(circuit.ops_data) > 2 * opts.max_steps:
         raise TooManySteps(
@@ -110,7 +110,7 @@ def check_run(circuit: Circuit, opts: RunOptions) -> None:
 def check_outputs(
     card: EngineCard, request: Request, measures: bool, *, collapses: bool = False
 ) -> None:
-    """Raises Unsupported for outputs the engine does not have, or that have no answer.
+    """Raises Unsupported for outputs that the engine lacks, or that are undefined for the circuit.
 
     `measures`: the circuit has a measurement; `collapses`: it measures, resets or branches before
     its end.
@@ -131,7 +131,7 @@ def check_outputs(
 
 
 def refuse_sampled(output: str, measures: bool, shots: int) -> None:
-    """Outputs in SAMPLED need a measurement and shots."""
+    """Refuse outputs in SAMPLED without a measurement or without shots."""
     if not measures:
         raise Unsupported(
             f"output {output!r} was asked for, and the circuit measures nothing",
@@ -145,7 +145,8 @@ def refuse_sampled(output: str, measures: bool, shots: int) -> None:
 
 
 def refuse_statevector(measures: bool, collapses: bool) -> None:
-    """A pure state is left only where nothing was measured or reset."""
+    """Refuse a statevector of a circuit with measurements or resets: only without them is the final
+    state pure."""
     if measures:
         raise Unsupported(
             "a statevector was asked for, and the circuit measures",
@@ -159,7 +160,8 @@ def refuse_statevector(measures: bool, collapses: bool) -> None:
 
 
 def refuse_gradient(request: Request, *, branches: bool) -> None:
-    """A gradient is exact, of expectation values, of a circuit that keeps one pure state."""
+    """Refuse a gradient unless it is exact, of expectation values, of a circuit that keeps one pure
+    state."""
     if "expectation" not in request.outputs:
         raise Unsupported(
             "a gradient was asked for without expectation values",
@@ -178,7 +180,7 @@ def refuse_gradient(request: Request, *, branches: bool) -> None:
 
 
 def num_bindings(circuit: Circuit, request: Request) -> int:
-    """Number of bindings. Raises BadCircuit if they do not fit the circuit."""
+    """Number of bindings. Raises BadCircuit if they do not match the circuit."""
     bindings = request.bindings
     if bindings is None:
         if circuit.num_slots:
@@ -198,7 +200,7 @@ def num_bindings(circuit: Circuit, request: Request) -> int:
 
 
 def bind(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
-    """The circuit's parameters with row `row` of the bindings in their slots."""
+    """Parameters of the circuit with row `row` of the bindings in their slots."""
     if request.bindings is None or not circuit.slots_data:
         return circuit.params
     params = circuit.params.copy()
@@ -209,7 +211,8 @@ def bind(circuit: Circuit, request: Request, row: int) -> NDArray[np.float64]:
 def plan_layouts(
     card: EngineCard, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions
 ) -> MeasurementLayouts:
-    """Plan of an engine that needs the measurement layouts alone; refuses what its card lacks."""
+    """Plan of an engine that needs the measurement layouts alone; refuses circuits beyond its
+    card."""
     check_request(card, circuit, noise, options)
     layouts = MeasurementLayouts.of(circuit)
     if layouts.clbits.branching and not card.dynamic:
@@ -234,7 +237,8 @@ def _refuse_dense(card: EngineCard, circuit: Circuit, request: Request) -> None:
 def open_run(
     card: EngineCard, plan: object, circuit: Circuit, request: Request, options: RunOptions
 ) -> tuple[MeasurementLayouts, int]:
-    """The plan, and how many bindings there are; raises what the checks of `requests` raise."""
+    """Check a run; return the plan and the number of bindings. Raises the errors of the checks of
+    this module."""
     if not isinstance(plan, MeasurementLayouts):
         raise TypeError(f"a plan of {type(plan).__name__}, not of this engine")
     check_run(circuit, options)

@@ -25,7 +25,7 @@ from simulators.control import RunControl
 
 _M0, _M1 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _W0, _W1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
-LOOK = (1 << 16) - 1  # blocks between two looks at a control flag: a millisecond, about
+LOOK = (1 << 16) - 1  # blocks between two reads of a control flag: about a millisecond
 _SCALE = 2.0**-53
 _SHIFT = np.uint64(11)
 _1 = np.uint64(1)
@@ -33,8 +33,8 @@ _1 = np.uint64(1)
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _product(_context: Any, _left: Any, _right: Any) -> Any:
-    """(upper, lower) 64 bits of a 64 x 64 bit product: of both one instruction makes, and the
-    processor has one place for it; asked for one by one they would cost two."""
+    """Upper and lower 64 bits of a 64 x 64 bit product by one instruction; separate products would
+    cost two."""
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         wide, word = ir.IntType(128), ir.IntType(64)
@@ -60,14 +60,14 @@ def block(counter, draw, key0, key1):  # type: ignore[no-untyped-def]
 
 @inline_function
 def uniform(word):  # type: ignore[no-untyped-def]
-    """The number in [0, 1) that a word stands for."""
+    """Number in [0, 1) from a word."""
     return np.float64(np.int64(word >> _SHIFT)) * _SCALE  # signed: one instruction on any processor
 
 
 @device_function
 def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-untyped-def]
-    """Number of the uniforms of shots 0 .. shots - 1 that are below `limit`; of some of them
-    only where the control flag is raised meanwhile."""
+    """Number of the uniforms of shots 0 .. shots - 1 that are below `limit`; incomplete if the
+    control flag is set meanwhile."""
     result = np.int64(0)
     for k in range(shots // 4):
         if not k & LOOK and control[0]:
@@ -85,7 +85,8 @@ def count_below(limit, draw, shots, seed, binding, control):  # type: ignore[no-
 
 @kernel(WORD, WORD, WORD, I64, REALS, group="small")
 def uniforms(seed, binding, draw, shots, out):  # type: ignore[no-untyped-def]
-    """out[k] = the uniform of shot shots[k] (float64 in [0, 1)); cheapest in ascending order."""
+    """Fill out[k] with the uniform of shot shots[k] (float64 in [0, 1)); cheapest in ascending
+    order."""
     last = np.int64(-1)
     a = b = c = d = np.uint64(0)
     for k in range(shots.size):
@@ -103,11 +104,11 @@ _62 = 2**62 - 1
 
 
 def draw_number(operation: int, passes: Sequence[int]) -> int:
-    """The draw of a measurement or reset that is not final.
+    """Draw number of a measurement or reset that is not final.
 
-    `passes`: of each loop around it, outermost first, how many passes are behind it. In the first
-    pass of all of them it is 1 + operation. Later it is 2**62 plus the low 62 bits of a hash of the
-    numbers, one after the other by the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+    `passes`: number of finished passes of each surrounding loop, outermost first. In the first pass
+    of all of them the draw is 1 + operation. Later it is 2**62 plus the low 62 bits of a hash of
+    the numbers, combined by the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
     """
     if not any(passes):
         return 1 + operation
@@ -125,12 +126,12 @@ def _mixed(number: int) -> int:
 
 
 BLOCK_SHOTS = 1024
-_DOMAIN = 1  # third word of the counter: no draw of the house's own has it
-_BITS = 62  # such libraries take signed 64-bit seeds, and count up from them
+_DOMAIN = 1  # third word of the counter: 0 in all draws of the seed contract
+_BITS = 62  # libraries take signed 64-bit seeds, and count up from them
 
 
 def block_seed(seed: int, binding: int, block: int) -> int:
-    """The seed of one block, by Philox 4x64-10 with key (seed, binding)."""
+    """Seed of one block, by Philox 4x64-10 with key (seed, binding)."""
     key = np.array([seed, binding], np.uint64)  # a list would become doubles
     bits = np.random.Philox(key=key, counter=[0, block, _DOMAIN, 0])
     return int(bits.random_raw()) >> (64 - _BITS)
@@ -139,7 +140,7 @@ def block_seed(seed: int, binding: int, block: int) -> int:
 def blocks(
     shots: int, seed: int, binding: int, control: RunControl, size: int = BLOCK_SHOTS
 ) -> Iterator[tuple[int, int]]:
-    """(seed, shots wanted) of each block, after a look at the control flag."""
+    """Yield (seed, shots wanted) of each block, after a read of the control flag."""
     for block, first in enumerate(range(0, shots, size)):
         control.check()
         yield block_seed(seed, binding, block), min(size, shots - first)

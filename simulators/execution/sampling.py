@@ -30,11 +30,12 @@ def write(
 ) -> None:
     """Write bit source[c] of each index into clbit c of its record; -1 leaves clbit c alone.
 
-    Bits that stay where they are go all at once; else eight at a time are looked up in a table.
+    Bits that keep their places are copied at once; others are looked up in a table, eight at a
+    time.
     """
     for word in range(records.shape[1]):
         column = records[:, word]
-        bits: dict[int, int] = {}  # of a record, by bit of the index
+        bits: dict[int, int] = {}  # record bit by index bit
         for c, bit in enumerate(source[64 * word : 64 * word + 64].tolist()):
             if bit >= 0:
                 bits[bit] = bits.get(bit, 0) | 1 << c
@@ -56,7 +57,7 @@ _TABULATED = 1 << 16  # records below this are counted in a table, not sorted
 def distinct(
     records: NDArray[np.uint64],
 ) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
-    """Distinct records in ascending order, and for each record which of them it is."""
+    """Distinct records in ascending order, and for each record its index among them."""
     if records.shape[1] == 1:
         result, inverse = np.unique(records[:, 0], return_inverse=True)
         return result.reshape(-1, 1), inverse
@@ -72,7 +73,8 @@ def distinct(
 def tally(
     records: NDArray[np.uint64], weights: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-    """Distinct records, ascending, with how often each occurs, or the sum of its weights."""
+    """Distinct records, ascending, with their numbers of occurrence, or the sums of their
+    weights."""
     if weights is None and records.shape[1] == 1 and len(records):
         ordered = records[:, 0]
         if int(ordered.max()) < min(_TABULATED, 4 * ordered.size):
@@ -136,7 +138,7 @@ def select(
 
 
 def select_bits(bits: NDArray[np.uint8], source: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """As `select`, of rows that have one byte for each bit."""
+    """Records as `select`, from rows that have one byte for each bit."""
     chosen = np.zeros((len(bits), 64 * num_words(source.size)), np.uint8)
     read = np.flatnonzero(source >= 0)
     chosen[:, read] = bits[:, source[read]]
@@ -144,7 +146,7 @@ def select_bits(bits: NDArray[np.uint8], source: NDArray[np.int64]) -> NDArray[n
 
 
 class Counts:
-    """Distinct records and the number of shots of each; added to in batches."""
+    """Distinct records and the number of shots of each, accumulated in batches."""
 
     def __init__(self, num_bits: int) -> None:
         self._num_bits = num_bits
@@ -155,7 +157,7 @@ class Counts:
         self._num_pending = 0
 
     def add(self, records: NDArray[np.uint64], counts: NDArray[np.int64] | None = None) -> None:
-        """Add records [n, words] of `counts` shots, of one shot each without it."""
+        """Add records [n, words] of `counts` shots each; None: of one shot each."""
         if self._wide is not None:
             data, size = records.tobytes(), 8 * records.shape[1]
             keys = [data[at : at + size] for at in range(0, len(data), size)]
@@ -198,7 +200,7 @@ class Counts:
 
 
 class Memory:
-    """The records of all shots, in their order."""
+    """Records of all shots, in order."""
 
     def __init__(self, num_bits: int) -> None:
         self._bytes = shot_bytes(num_bits)
@@ -210,7 +212,7 @@ class Memory:
         self._parts.append(raw[:, : self._bytes].tobytes())
 
     def packed(self) -> bytes:
-        """uint8 [shots, ceil(bits / 8)], bit-packed."""
+        """Bit-packed records, uint8 [shots, ceil(bits / 8)]."""
         return b"".join(self._parts)
 
 
@@ -222,13 +224,13 @@ def shot_bytes(num_bits: int) -> int:
 State = NDArray[np.complexfloating]
 Distribution = tuple[NDArray[np.uint64], NDArray[np.float64]]  # records, ascending; probabilities
 
-# Probabilities below these are rounding noise of amplitudes that are zero, and are left out.
+# Smaller probabilities are rounding noise of amplitudes that are zero, and are dropped.
 _NOISE = {"complex128": 1e-24, "complex64": 1e-14}
 _SHOTS_AT_ONCE = 1 << 18
 
 
 def odds_of(state: State) -> NDArray[np.float64]:
-    """|a|^2 of each amplitude: float64 [2**n]."""
+    """Probability |a|^2 of each amplitude: float64 [2**n]."""
     result = np.square(state.real, dtype=np.float64)
     result += np.square(state.imag, dtype=np.float64)
     return result
@@ -248,7 +250,7 @@ def sample(
 
 
 def distribution(state: State, source: NDArray[np.int64] | None) -> Distribution:
-    """Exact distribution of such bits; of all qubits where `source` is None."""
+    """Exact distribution of these bits; of all qubits if `source` is None."""
     num_qubits = state.size.bit_length() - 1
     odds = odds_of(state)
     odds /= odds.sum()
@@ -259,7 +261,7 @@ def distribution(state: State, source: NDArray[np.int64] | None) -> Distribution
     values = np.flatnonzero(table > _NOISE[state.dtype.name])
     if source is None:
         return values.astype(np.uint64).reshape(-1, 1), table[values]
-    place = np.full(num_qubits + 1, -1)  # the last one is where -1 reads
+    place = np.full(num_qubits + 1, -1)  # the last entry is for -1
     place[wires] = np.arange(wires.size)
     records = gather(values, place[source])
     order = np.lexsort(records.T) if num_words(source.size) > 1 else np.argsort(records[:, 0])
@@ -267,7 +269,7 @@ def distribution(state: State, source: NDArray[np.int64] | None) -> Distribution
 
 
 def means(state: State, strings: list[tuple[int, int]]) -> NDArray[np.float64]:
-    """<state|P|state> of each Pauli string (x, z), of a normalised state."""
+    """Expectation values <state|P|state> of Pauli strings (x, z), for a normalised state."""
     places = np.arange(state.size)
     result = np.empty(len(strings))
     for number, (x, z) in enumerate(strings):

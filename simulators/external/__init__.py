@@ -1,1 +1,1 @@
-"""Simulators that are programs of their own: one process a circuit."""
+"""Simulators that are separate programs: one process a circuit."""

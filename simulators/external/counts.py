@@ -1,8 +1,8 @@
-"""Counts in the output of a program: strict, since nothing else is known of it.
+"""Parser of counts in the output of a program: strict, because the program is unknown.
 
 Two forms are read. NWQ-Sim's (github.com/pnnl/NWQ-Sim, `print_counts`): lines `"0101" : 12`, among
 others. Or JSON: one object of bit strings and counts as the last line that is not empty. A bit
-string has clbit 0 as its last character; spaces between registers are passed over.
+string has clbit 0 as its last character; spaces between registers are ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from simulators.errors import BadAnswer
 
-MAX_BYTES = 64 * 2**20  # of the output
+MAX_BYTES = 64 * 2**20  # largest output
 _LINE = re.compile(r'\s*"([01 ]+)"\s*:\s*(\d{1,18})\s*\Z')
 _SHOWN = 120  # characters of the output in a message
 _FORMS = 'it prints lines "0101" : 12, or {"0101": 12} as its last line'
@@ -36,7 +36,7 @@ def parse(text: str, num_clbits: int, shots: int) -> dict[int, int]:
 def _json(lines: list[str]) -> list[tuple[str, int]]:
     last = next((line for line in reversed(lines) if line.strip()), "")
     try:
-        result = json.loads(last, object_pairs_hook=list)  # no name is lost that comes twice
+        result = json.loads(last, object_pairs_hook=list)  # keeps repeated names
     except ValueError:
         result = None
     if not isinstance(result, list) or not last.lstrip().startswith("{"):

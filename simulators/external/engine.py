@@ -1,7 +1,7 @@
-"""Engine `external`: a simulator that is a program, started anew for each circuit.
+"""Engine `external`: a simulator that is a separate program, started for each circuit.
 
-The engine writes the circuit as OpenQASM 2 and reads counts. How the program is started, ended and
-heard is its creator's part: `Program`.
+The engine writes the circuit as OpenQASM 2 and reads counts. Its creator starts, ends and reads the
+program: `Program`.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from simulators.external import counts, qasm
 from simulators.results import EngineResult
 
 CARD = builtin_card("external")
-_SEED_BITS = 31  # what every generator takes
+_SEED_BITS = 31  # size that every generator accepts
 
 
 class ProgramCall(msgspec.Struct, frozen=True):
-    """What one process is given."""
+    """Input of one process."""
 
     circuit: str  # OpenQASM 2
     shots: int
     seed: int  # 0 .. 2**31 - 1
-    ranks: int  # processes or threads that it may have
+    ranks: int  # limit of processes or threads
 
 
 class Program(Protocol):
@@ -41,8 +41,8 @@ class Program(Protocol):
     name: str
 
     def output(self, call: ProgramCall, control: RunControl) -> str:
-        """What it prints to stdout. Raises MachineRefused where it cannot be started,
-        MachineFailed where it fails, BadAnswer for too much output, and Stopped."""
+        """Run the program and return its stdout. Raises MachineRefused if it cannot be started,
+        MachineFailed if it fails, BadAnswer for too much output, and Stopped."""
 
 
 class ExternalEngine:
@@ -54,11 +54,12 @@ class ExternalEngine:
         self._program = program
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Never: a plan is two compiled passes."""
+        """Return False: a plan is two compiled passes."""
         return False
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Refuses noise, and measurements, resets and conditions before a circuit's end."""
+        """Prepare the layouts. Refuses noise, and measurements, resets and conditions before a
+        circuit's end."""
         return plan_layouts(CARD, circuit, noise, options)
 
     def run(
@@ -69,8 +70,8 @@ class ExternalEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """See `engine.Engine`; one process for each binding. Raises what `Program` raises, and
-        BadAnswer for output that is no counts of the circuit."""
+        """Run as `engine.Engine`, with one process for each binding. Raises the errors of
+        `Program`, and BadAnswer for output that is no counts of the circuit."""
         layouts, number = open_run(CARD, plan, circuit, request, options)
         results = []
         for row in range(number):
@@ -87,5 +88,5 @@ class ExternalEngine:
         return EngineResult.joined(results)
 
     def warm_up(self) -> None:
-        """Load the transpiler. No program is started that nobody asked for."""
+        """Load the transpiler. No program is started."""
         qasm.dump(bell(), bell().params)

@@ -1,4 +1,4 @@
-"""Circuits as OpenQASM 2 for programs of others: u3 and cx alone, so that every parser reads them.
+"""Circuits as OpenQASM 2 for external programs: u3 and cx alone, which every parser reads.
 
 One quantum register `q`, one classical register `c` over all clbits, measurements last.
 """
@@ -19,10 +19,10 @@ _DIALECT = Dialect("external", "engine='statevector' runs it")
 
 
 def dump(circuit: Circuit, params: NDArray[Any]) -> str:
-    """Text of a circuit without free parameters, that measures at its end only.
+    """Text of a circuit without free parameters that measures at its end only.
 
-    Angles have 16 decimals and no exponent, which not every parser knows. Raises Unsupported for
-    what OpenQASM 2 has not.
+    Angles have 16 decimals and no exponent, because some parsers do not accept one. Raises
+    Unsupported for operations that OpenQASM 2 lacks.
     """
     full = transpile(
         convert(circuit, params, _DIALECT), basis_gates=list(BASIS), optimization_level=0

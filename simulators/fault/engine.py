@@ -1,4 +1,4 @@
-"""An engine that misbehaves on request, for drills of everything around engines.
+"""Engine for fault injection: fails on request, to test the software around engines.
 
 It is never chosen automatically. A circuit asks for a fault by its first operation, an `rx` whose
 angle is `FAULT_BASE` + code (an angle no real circuit has):
@@ -43,7 +43,7 @@ _NAP_S = 0.02
 
 
 def fault_of(circuit: Circuit) -> int:
-    """The code of the fault the circuit asks for; 0: none."""
+    """Code of the fault that the circuit requests; 0: none."""
     if not circuit.ops.size or circuit.table.rows[circuit.ops[0], 0] != GATES["rx"].code:
         return 0
     code = float(circuit.params[0]) - FAULT_BASE
@@ -51,25 +51,25 @@ def fault_of(circuit: Circuit) -> int:
 
 
 class FaultEngine:
-    """The statevector engine behind a trap door."""
+    """Statevector engine with injected faults."""
 
     name = "fault"
 
     def __init__(self, *, comm: Any = None) -> None:
-        """`comm`: as for the statevector engine."""
+        """Set up. `comm`: as for the statevector engine."""
         self._inner = StatevectorEngine(comm=comm)
         self._comm = comm if comm is not None and comm.Get_size() > 1 else None
 
     def close(self) -> None:
-        """As the statevector engine."""
+        """Close the statevector engine."""
         self._inner.close()
 
     def worth_caching(self, circuit: Circuit) -> bool:
-        """As the statevector engine says."""
+        """Return the statevector engine's answer."""
         return self._inner.worth_caching(circuit)
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """As the statevector engine plans."""
+        """Plan as the statevector engine."""
         return self._inner.plan(circuit, noise, options)
 
     def run(
@@ -80,7 +80,7 @@ class FaultEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """Misbehave, or run as the statevector engine does."""
+        """Inject the requested fault, or run as the statevector engine."""
         fault = fault_of(circuit)
         if fault == SLOW:
             _wait(float(circuit.params[1]), self._check(control))
@@ -94,7 +94,8 @@ class FaultEngine:
         return self._comm is None or bool(self._comm.Get_rank() == self._comm.Get_size() - 1)
 
     def _check(self, control: RunControl) -> Callable[[], None]:
-        """Raises Stopped; over ranks in all alike, which call it together."""
+        """Function that raises Stopped; over ranks it raises in all of them, which call it
+        together."""
         if self._comm is None:
             return control.check
         from simulators.statevector.distributed.error_agreement import ErrorAgreement
@@ -102,12 +103,13 @@ class FaultEngine:
         return ErrorAgreement(self._comm, control).meet
 
     def warm_up(self) -> None:
-        """As the statevector engine."""
+        """Warm up the statevector engine."""
         self._inner.warm_up()
 
 
 def _wait(seconds: float, check: Callable[[], None]) -> None:
-    """In so many naps, and not until a moment, so that all ranks look equally often."""
+    """Wait in a fixed number of naps, and not until a point in time, so that all ranks check
+    equally often."""
     for _ in range(math.ceil(seconds / _NAP_S)):
         check()
         time.sleep(_NAP_S)

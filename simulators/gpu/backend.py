@@ -31,8 +31,8 @@ from simulators.statevector.checkpoint import Evolution
 from simulators.statevector.dynamic.ensemble import SeparateStates
 from simulators.statevector.planning.planner import SegmentPlan
 
-MAX_MATRIX_QUBITS = 12  # of a matrix that is not fused: its amplitudes are in shared memory
-_GROUP_BITS = 8  # amplitudes of a block of threads, at least
+MAX_MATRIX_QUBITS = 12  # widest matrix that is not fused: its amplitudes are in shared memory
+_GROUP_BITS = 8  # log2 of the least amplitudes of a block of threads
 
 
 class DeviceBackend:
@@ -55,7 +55,8 @@ class DeviceBackend:
         return self
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
-        """What is left of the device's memory, and of `options.memory_bytes` if given."""
+        """Number of states that fit into the free memory of the device, and into
+        `options.memory_bytes` if given."""
         left = self._ledger.capacity_bytes - self._ledger.reserved_bytes
         room = min(left, options.memory_bytes or left)
         return max(1, room // state_bytes(num_qubits, options.precision))
@@ -63,7 +64,7 @@ class DeviceBackend:
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
     ) -> DeviceState:
-        """See `StateBackend`; nothing is kept of an earlier attempt."""
+        """Prepare |0...0>, see `StateBackend`; no state of an earlier attempt is used."""
         del way
         state = DeviceState(self._device, self._ledger, num_qubits, options.precision)
         state.set_zero()
@@ -76,12 +77,12 @@ class DeviceBackend:
         return result
 
     def copy_into(self, state: DeviceState, target: DeviceState) -> None:
-        """`target` becomes equal to `state`."""
+        """Copy `state` into `target`."""
         self._device.copy(state.settle(), target.buffer)
         target.overwrite()
 
     def invert(self, state: DeviceState, target: DeviceState, qubits: int) -> None:
-        """`target` becomes X on each of these qubits, a mask, applied to `state`."""
+        """Set `target` to X on each of these qubits, a mask, applied to `state`."""
         self.check()
         apply_strings(state, target, [(qubits, 0)], np.ones(1, np.complex128))
 

@@ -1,4 +1,4 @@
-"""Bindings of one circuit side by side: many states in one launch.
+"""Batches of bindings of one circuit: many states in one launch.
 
 Counts of a circuit of at most 12 qubits are one launch from |0...0> to the counts. For expectation
 values all states are kept, of any width, and reduced together.
@@ -33,14 +33,14 @@ from simulators.statevector.backend.gate_list import GateList
 from simulators.statevector.program import Gates, Program
 from simulators.statevector.rows import RequestExecution
 
-_MOST_BYTES = 1 << 28  # of the numbers and results of one launch
+_MOST_BYTES = 1 << 28  # limit of the numbers and results of one launch
 _MOST_ROWS = 1 << 16
-_MAX_SHOTS = (1 << 31) - 1  # of a kernel's argument
-_FULL = 30  # 2**30 amplitudes fill a device: wider states go one by one
+_MAX_SHOTS = (1 << 31) - 1  # limit of a kernel's argument
+_FULL = 30  # 2**30 amplitudes fill a device: wider states run one by one
 
 
 class BatchContext(msgspec.Struct, frozen=True, eq=False):
-    """What batches are run with."""
+    """Device, memory ledger and programs of batches."""
 
     device: Device
     ledger: MemoryLedger
@@ -48,7 +48,7 @@ class BatchContext(msgspec.Struct, frozen=True, eq=False):
 
 
 def run_batch(context: BatchContext, job: RequestExecution) -> EngineResult | None:
-    """All rows of a request; None where they have to be run one by one."""
+    """Run all rows of a request; None if they must be run one by one."""
     if len(job.pieces) > 1:
         return None
     outputs, request = job.request.outputs, job.request
@@ -63,7 +63,7 @@ def run_batch(context: BatchContext, job: RequestExecution) -> EngineResult | No
 
 
 def _is_static(program: Program) -> bool:
-    """Whether it is one segment of gates, or none."""
+    """Return whether the program is one segment of gates, or none."""
     items = program.items
     return len(items) <= 1 and all(isinstance(item, Gates) for item in items)
 
@@ -101,7 +101,8 @@ def _counts(context: BatchContext, job: RequestExecution, program: Program) -> E
 
 
 def _expectations(context: BatchContext, job: RequestExecution, program: Program) -> EngineResult:
-    """Each row's values are those of the general path: `collect` makes all checks."""
+    """Expectation values of each row, equal to those of the general path: `collect` makes all
+    checks."""
     circuit, request, options = job.circuit, job.request, job.options
     strings = pauli_sums.terms(request.observables, circuit.num_qubits)
     seen = program.layout
@@ -126,7 +127,7 @@ def _expectations(context: BatchContext, job: RequestExecution, program: Program
 
 
 class _EvaluatedState(FinalState):
-    """Expectation values of one row, computed before."""
+    """Precomputed expectation values of one row."""
 
     def __init__(self, num_qubits: int, means: NDArray[np.float64]) -> None:
         self.num_qubits = num_qubits

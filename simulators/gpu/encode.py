@@ -24,15 +24,15 @@ from simulators.gpu.stages import (
 )
 from simulators.statevector.planning.tables import LANE_WIRES, MOST_CROSS, SweepTable
 
-# Neighbouring places of a tile that threads keep, so that a request of global memory is lines of
-# 128 bytes; and of so many neighbouring places one at most chooses a bank of shared memory.
+# Lowest places of a tile that are thread bits, so that a request of global memory is lines of 128
+# bytes; and number of neighbouring places of which at most one chooses a bank of shared memory.
 LOW_PLACES = {"double": 3, "single": 4}
-_PRODUCTS_BYTES = 384  # of the products of a PHASE's terms, see kernels/phase.cuh
+_PRODUCTS_BYTES = 384  # for the products of a PHASE's terms, see kernels/phase.cuh
 _WORD = (1 << 64) - 1
 
 
 class PassProgram(msgspec.Struct, frozen=True, eq=False):
-    """One sweep. `live`: wires that may be 1 in an amplitude that is not 0 afterwards."""
+    """One sweep. `live`: wires that may be 1 in an amplitude that is not 0 after it."""
 
     code: NDArray[np.uint64]
     tile_bits: int  # 2**tile_bits tiles are visited
@@ -42,7 +42,7 @@ class PassProgram(msgspec.Struct, frozen=True, eq=False):
 class SweepProgram(msgspec.Struct, frozen=True, eq=False):
     """All sweeps of a table for one precision.
 
-    taken: int64 [even number], the position in the table's numbers of each number of the kernel.
+    `taken`: int64 [even number], the position in the table's numbers of each number of the kernel.
     """
 
     precision: str
@@ -108,7 +108,7 @@ def _pass_program(
 
 
 def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[int, ...]:
-    """The places of a thread's bits. The first `banks` of them choose different banks."""
+    """Places of a thread's bits. The first `banks` of them choose different banks."""
     free = [place for place in range(width) if place not in registers]
     first: list[int] = []
     for place in free:
@@ -118,7 +118,7 @@ def _thread_places(registers: tuple[int, ...], width: int, banks: int) -> tuple[
 
 
 def _packed(places: tuple[int, ...]) -> int:
-    """A byte each."""
+    """Places packed into an integer, a byte each."""
     return sum(place << (8 * k) for k, place in enumerate(places))
 
 
@@ -140,7 +140,7 @@ def _operation_words(op: TileOperation, registers: tuple[int, ...]) -> list[int]
 
 
 def _taken(plan: SweepTable, passes: list[tuple[Stage, ...]]) -> NDArray[np.int64]:
-    """Positions of the numbers: a matrix' index has its lowest register first."""
+    """Positions of the numbers: in a matrix index the lowest register comes first."""
     result = np.arange(max(2, plan.num_floats + plan.num_floats % 2))
     for stage in (stage for stages in passes for stage in stages):
         for op in stage.operations:

@@ -46,7 +46,7 @@ TILE_WIRES = 12  # 2**12 amplitudes in the registers of a block of threads
 
 
 class GpuEngine:
-    """One GPU of this process. `device`: another than the first one that CUDA shows.
+    """Engine on one GPU of this process. `device`: None: the first one that CUDA shows.
 
     `comm`: an mpi4py communicator whose ranks, with a GPU each, hold the amplitudes together; see
     `StatevectorEngine`.
@@ -55,7 +55,7 @@ class GpuEngine:
     name = "gpu"
 
     def __init__(self, device: Device | None = None, *, comm: Any = None) -> None:
-        """Raises UnknownEngine where there is no GPU that can be used, with the reason."""
+        """Open the device. Raises UnknownEngine with the reason if no GPU can be used."""
         if device is None:
             from simulators.gpu.devices.cupy_device import open_device  # the only import of cupy
 
@@ -70,7 +70,7 @@ class GpuEngine:
             self._group = Communicator(comm)
 
     def close(self) -> None:
-        """Give the communicators back, where there are any. All ranks call it."""
+        """Free the communicators, if any. All ranks call it."""
         if self._group is not None:
             self._group.close()
             self._group = None
@@ -79,7 +79,7 @@ class GpuEngine:
         return f"GpuEngine({self._device.name!r}, {self.ledger!r})"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # see `Engine`
-        """True: a plan is a program in the device's memory."""
+        """Return True: a plan is a program in the device's memory."""
         return True
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
@@ -125,7 +125,7 @@ class GpuEngine:
         return result  # type: ignore[return-value]  # None in all ranks but the first
 
     def _alone(self, job: RequestExecution) -> EngineResult:
-        """All rows, on one GPU."""
+        """Run all rows on one GPU."""
         context = BatchContext(self._device, self.ledger, self._programs)
         result = run_batch(context, job)
         return run_rows(self._backend(job.control), job) if result is None else result
@@ -138,8 +138,8 @@ class GpuEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """All rows of a circuit with noise. Ranks divide the patterns among them where each has
-        room for a few states, else they split branches of states that they hold together."""
+        """Run all rows of a circuit with noise. Ranks divide the patterns if each has room for a
+        few states, else they split branches of states that they hold together."""
 
         def local(ranks: ErrorAgreement | None = None) -> EngineResult:
             states = DeviceTrajectoryStates(self._backend(control))
@@ -170,8 +170,9 @@ class GpuEngine:
         return DeviceBackend(self._device, self.ledger, self._programs, control)
 
     def warm_up(self) -> None:
-        """Compile or load the kernels of double precision, and run a circuit of each path. Those of
-        single precision come with the first task that asks for it: some 12 s once a machine."""
+        """Compile or load the kernels of double precision, and run a circuit of each path. The
+        first task in single precision compiles those of single precision: some 12 s once a
+        machine."""
         for circuit in (bell(), ghz(SMALL_QUBITS + 1)):
             plan = self.plan(circuit, None, RunOptions())
             self.run(plan, circuit, Request(16, 1), RunOptions(), RunControl())

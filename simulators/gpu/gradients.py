@@ -1,7 +1,7 @@
 """Adjoint gradients on a GPU: both states of the reverse pass are on the device.
 
-See `statevector.gradient.adjoint` for the method. Tiles are smaller than those of the processor:
-two of them are in the shared memory of a block of threads.
+See `statevector.gradient.adjoint` for the method. Tiles are smaller than those of the processor,
+because the shared memory of a block of threads holds two of them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from simulators.statevector.gradient.adjoint import ReverseSegment, plan_adjoint
 
 _TILE_QUBITS = 11
 _THREADS, _WARP = 256, 32
-_GROUPS = 1024  # of tiles, each summed on its own
-_MOST_COLUMNS = 256  # sums of steps that a launch takes
+_GROUPS = 1024  # groups of tiles with separate sums
+_MOST_COLUMNS = 256  # columns of sums of a launch
 _STEP_NUMBERS = 8
 _SCRATCH_BYTES = 8 * _WARP
 
 
 class DeviceAdjoint:
-    """The reverse pass of a circuit without branching, for one binding."""
+    """Reverse pass of a circuit without branching, for one binding."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class DeviceAdjoint:
         pass_done: Callable[[], None],
         multiply: Callable[[DeviceState, Dense], None],
     ) -> None:
-        """`pass_done` is called behind each launch, and may raise."""
+        """Set up. `pass_done` is called after each launch, and may raise."""
         self._plan = plan_adjoint(circuit, params, _TILE_QUBITS)
         self._pass_done = pass_done
         self._multiply = multiply
@@ -53,7 +53,8 @@ class DeviceAdjoint:
     ) -> NDArray[np.float64]:
         """Derivatives of the observable's expectation value by each slot: float64 [slots].
 
-        `state`: the final one; it is taken back to the begin. `other`: room for a second.
+        `state`: the final one; it is evolved back to the beginning. `other`: buffer for a second
+        state.
         """
         result = np.zeros(self._plan.num_slots)
         _apply_observable(state, other, observable)
@@ -74,7 +75,7 @@ class DeviceAdjoint:
 
 
 def _apply_observable(state: DeviceState, into: DeviceState, observable: PauliSum) -> None:
-    """`into` becomes the observable applied to the state."""
+    """Set `into` to the observable applied to the state."""
     strings = pauli_sums.terms((observable,), state.num_qubits)
     phases = [1j ** ((x & z).bit_count() % 4) for x, z in strings]
     factors = np.array(phases, np.complex128) * observable.coefficients
@@ -87,8 +88,8 @@ def apply_strings(
     strings: list[tuple[int, int]],
     factors: NDArray[np.complex128],
 ) -> None:
-    """`into` becomes the sum of the strings (x, z) applied to the state: first the signs of z, then
-    x; each times its factor."""
+    """Set `into` to the sum of the strings (x, z) applied to the state, each times its factor:
+    first the signs of z, then x."""
     device, size = state.device, 1 << state.num_qubits
     source = state.settle()
     into.overwrite()
@@ -108,7 +109,7 @@ def apply_strings(
 def _take_back(
     state: DeviceState, other: DeviceState, segment: ReverseSegment, number: int
 ) -> NDArray[np.float64]:
-    """One pass over both states; the sums of its columns: float64 [columns, 4]."""
+    """Run one pass over both states; returns the sums of its columns: float64 [columns, 4]."""
     results = [
         _launch(state, other, segment, int(segment.tiles[number]), rows)
         for rows in _chunks(segment, number)

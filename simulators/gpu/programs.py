@@ -1,4 +1,4 @@
-"""Store of the sweep programs of a device, by the segment that they were made from."""
+"""Cache of the sweep programs of a device, by segment."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from simulators.gpu.encode import encode_sweeps
 from simulators.gpu.sweeps import UploadedProgram, upload_program
 from simulators.statevector.planning.planner import SegmentPlan
 
-_MOST = 256  # programs that are kept, the oldest forgotten: some 10 kB each
+_MOST = 256  # cached programs, the oldest evicted: some 10 kB each
 
 
 class ProgramStore:
-    """Uploaded programs. A segment is recognized as the same object: plans are cached above."""
+    """Cache of uploaded programs, by the identity of a segment: plans are cached above."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._made: dict[tuple[int, str], tuple[SegmentPlan, UploadedProgram]] = {}
 
     def sweeps(self, segment: SegmentPlan, precision: str) -> UploadedProgram:
-        """The program of a segment's sweeps, made at first need. Raises OutOfMemory."""
+        """Program of a segment's sweeps, made at the first need. Raises OutOfMemory."""
         key = (id(segment), precision)
         results = self._made.get(key)
-        if results is None:  # what is kept holds the segment, so its id is not used again
+        if results is None:  # the cache entry holds the segment, so its id is not used again
             while len(self._made) >= _MOST:
                 del self._made[next(iter(self._made))]
             program = encode_sweeps(segment.sweeps, precision)

@@ -17,10 +17,8 @@ from simulators.statevector.state import BLOCK_QUBITS
 
 _THREADS, _WARP = 256, 32
 _RUN = 16  # amplitudes of a thread, of a full block
-_SUM_BYTES = 8 * _WARP  # scratch of a sum over a block of threads
-_MOST_OUTPUTS = (
-    22  # 2**22 partial sums of a distribution are brought to the host, or all its values
-)
+_SUM_BYTES = 8 * _WARP  # scratch memory of a sum over a block of threads
+_MOST_OUTPUTS = 22  # limit of partial sums of a distribution that are copied to the host
 
 
 def _block_bits(state: DeviceState) -> int:
@@ -34,7 +32,7 @@ def _threads(block_bits: int) -> int:
 def block_sums(
     what: int, state: DeviceState, other: DeviceState | None, *, qubit: int, turn: complex
 ) -> NDArray[np.float64]:
-    """The two sums of each block: float64 [blocks, 2]; see `StateBackend.block_sums`."""
+    """Two sums of each block: float64 [blocks, 2]; see `StateBackend.block_sums`."""
     device, bits = state.device, _block_bits(state)
     blocks = state.count << (state.num_qubits - bits)
     buffer = state.settle()
@@ -117,7 +115,8 @@ def outcome_weights(state: DeviceState, wires: NDArray[np.int64]) -> NDArray[np.
 def expectations(
     states: DeviceState, strings: list[tuple[int, int]], check: Callable[[], None]
 ) -> NDArray[np.float64]:
-    """<state|P|state> of each state and string (x, z): float64 [states, strings]."""
+    """Expectation values <state|P|state> of each state and string (x, z): float64 [states,
+    strings]."""
     values = np.empty((states.count, len(strings)))
     for group in pauli_groups(strings):
         check()

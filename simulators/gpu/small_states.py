@@ -1,7 +1,7 @@
 """States of at most 12 qubits on a GPU: a block of threads each, in shared memory.
 
-One launch takes many states through the same steps, each with its own matrices; or many bindings of
-a circuit from |0...0> to their counts.
+One launch applies the same steps to many states, each with its own matrices; or runs many bindings
+of a circuit from |0...0> to their counts.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ MAX_QUBITS = 12
 _THREADS, _WARP = 256, 32
 _COUNT_THREADS = 128
 _AMPLITUDE_BYTES = 16
-_COUNTED_BYTES = 28  # of an amplitude whose counts are taken: it, its cumulative sum and its count
-_NUMBERS, _STEP_WORDS = 8, 4  # of a step
+_COUNTED_BYTES = 28  # of an amplitude with counts: its value, cumulative sum and count
+_NUMBERS, _STEP_WORDS = 8, 4  # numbers and words of a step
 
 
 def step_table(segment: GateList) -> NDArray[np.uint64]:
-    """(kind, mask, zero, one) of each step, in the order of execution: uint64 [steps, 4]."""
+    """Steps (kind, mask, zero, one) in the order of execution: uint64 [steps, 4]."""
     if len(segment.tiles) != 1:
         raise AssertionError(f"{len(segment.tiles)} passes over a state of one tile")
     return np.ascontiguousarray(segment.placed[:, KIND : ONE + 1])
@@ -40,8 +40,8 @@ def gate_matrices(
 ) -> NDArray[np.float64]:
     """Matrices of all steps of each row: float64 [rows, steps, 8]; see `GateList.floats`.
 
-    params: float64 [rows, parameters of the circuit]. One compiled call takes the operations of all
-    rows as if they came one after the other.
+    params: float64 [rows, parameters of the circuit]. One compiled call processes the operations of
+    all rows as one sequence.
     """
     ops = circuit.ops[segment.first : segment.last]
     counts = circuit.table.rows[ops]
@@ -95,7 +95,7 @@ def count_shots(
 ) -> NDArray[np.uint32]:
     """Counts of basis states of each binding: uint32 [bindings, 2**num_qubits].
 
-    floats: float64 [bindings, steps, 8]; no segment: no gates. key: seed, and the number of the
+    floats: float64 [bindings, steps, 8]; `segment` None: no gates. key: seed, and the number of the
     first binding.
     """
     bindings, size = len(floats), 1 << num_qubits

@@ -1,10 +1,9 @@
-"""Stages of a sweep: which places of a tile stand in registers, and what is done there.
+"""Stages of a sweep: the places of a tile that are in registers, and the operations there.
 
-A GPU keeps a tile in the registers of a block of threads, 2**REGISTERS amplitudes a thread. A
-stage says which places of the tile these are. Operations move amplitude along such places only;
-conditions and phases may look at all places. Between two stages the amplitudes go once through
-shared memory, where index maps (X, CX, SWAP, Toffoli) cost nothing. SWAP_LANE_ROW and plain SWAPs
-rename places.
+A GPU keeps a tile in the registers of a block of threads, 2**REGISTERS amplitudes a thread. A stage
+chooses these places of the tile. Operations move amplitude along such places only; conditions and
+phases may read all places. Between two stages the amplitudes pass once through shared memory, where
+index maps (X, CX, SWAP, Toffoli) cost nothing. SWAP_LANE_ROW and plain SWAPs rename places.
 
 The stages follow from the sweep table alone, never from parameters.
 """
@@ -24,10 +23,10 @@ from simulators.statevector.planning.tables import LANE_WIRES, MOST_WIDTH, Sweep
 
 REGISTERS = 4  # register places of a thread
 DENSE, REAL, FLIP, PHASE = range(4)  # kinds of the kernel, see kernels/sweep.cuh
-MAP = 9  # done on the way through shared memory
+MAP = 9  # done during the exchange through shared memory
 _ALL_PLACES = (1 << MOST_WIDTH) - 1
-_WORK = {DENSE: 2.0, REAL: 1.0, FLIP: 0.3, PHASE: 0.5, MAP: 0.0}  # worth of doing one now
-_LOOKAHEAD = 60  # operations by which the places of a stage are chosen
+_WORK = {DENSE: 2.0, REAL: 1.0, FLIP: 0.3, PHASE: 0.5, MAP: 0.0}  # benefit in the present stage
+_LOOKAHEAD = 60  # operations that determine the places of a stage
 
 
 class PhaseTables(msgspec.Struct, frozen=True):
@@ -37,35 +36,35 @@ class PhaseTables(msgspec.Struct, frozen=True):
     rows: int
     first_term: int
     terms: int
-    columns: tuple[int, ...]  # of each place
+    columns: tuple[int, ...]  # column of each place
 
 
 class TileOperation(msgspec.Struct, frozen=True):
     """One operation of a sweep, by the tile's own places."""
 
     kind: int
-    places: tuple[int, ...]  # along which amplitude moves; bit k of a matrix' index is places[k]
-    mask: int  # condition on places of the tile; of a MAP, the places it looks at
+    places: tuple[int, ...]  # amplitude moves along these; bit k of a matrix' index is places[k]
+    mask: int  # condition on places of the tile; of a MAP, the places it reads
     value: int
     outer_mask: int  # condition on the tile's base
     outer_value: int
     at: int = 0  # position of its numbers
-    other: int = 0  # of a MAP: the value that is exchanged with `value`
+    other: int = 0  # for a MAP: the value that is exchanged with `value`
     phase: PhaseTables | None = None
 
     @property
     def moves(self) -> int:
-        """Places along which it moves amplitude, as a mask."""
+        """Mask of the places along which it moves amplitude."""
         return sum(1 << place for place in self.places)
 
     @property
     def looks(self) -> int:
-        """Places that it depends on otherwise, as a mask."""
+        """Mask of the other places that it depends on."""
         return _ALL_PLACES if self.kind == PHASE else self.mask & ~self.moves
 
 
 class Stage(msgspec.Struct, frozen=True):
-    """One stage; the maps are done on the way to it."""
+    """One stage; its maps are done in the exchange before it."""
 
     registers: tuple[int, ...]
     maps: tuple[TileOperation, ...]
@@ -73,7 +72,7 @@ class Stage(msgspec.Struct, frozen=True):
 
 
 def tile_operations(plan: SweepTable, number: int) -> list[TileOperation]:
-    """The operations of pass `number`, by places that no lane exchange moves."""
+    """Operations of pass `number`, by places that no lane exchange moves."""
     reader = _TableReader(plan)
     first, last = int(plan.starts[number]), int(plan.starts[number + 1])
     for row in plan.ops[first:last].tolist():
@@ -83,7 +82,7 @@ def tile_operations(plan: SweepTable, number: int) -> list[TileOperation]:
 
 
 class _TableReader:
-    """Reads rows of a table; knows where the amplitude bit stands that the table calls place k."""
+    """Reader of the rows of a table; it tracks the amplitude bit that the table calls place k."""
 
     def __init__(self, plan: SweepTable) -> None:
         self.operations: list[TileOperation] = []
@@ -91,7 +90,7 @@ class _TableReader:
         self._at = list(range(plan.width))
 
     def read(self, row: list[int]) -> None:
-        """The next operation."""
+        """Read the next operation."""
         kind = row[t.KIND]
         mask, value = self._places(row[t.ROW_MASK]), self._places(row[t.ROW_VALUE])
         outer = (row[t.OUTER_MASK], row[t.OUTER_VALUE])
@@ -112,7 +111,7 @@ class _TableReader:
             self.operations.append(TileOperation(built, places, mask, value, *outer, at=row[t.AT]))
 
     def restore(self) -> None:
-        """Exchange what renaming left at another place than its own."""
+        """Append exchanges that return renamed bits to their own places."""
         for place in range(self._width):
             other = self._at[place]
             if other != place:
@@ -158,7 +157,8 @@ class _TableReader:
 def divide_into_stages(
     operations: list[TileOperation], width: int, num_low: int
 ) -> tuple[Stage, ...]:
-    """Stages of a sweep, chosen greedily: each is the one that does most before the next exchange.
+    """Stages of a sweep, chosen greedily: each stage is the one with the most benefit before the
+    next exchange.
 
     The first and the last stage keep the `num_low` lowest places out of registers, so that
     neighbouring threads have neighbours in memory.
@@ -193,7 +193,7 @@ def _best_stage(
     candidates: tuple[list[tuple[int, ...]], NDArray[np.int64]],
     otherwise: tuple[int, ...],
 ) -> tuple[tuple[int, ...], list[TileOperation], list[TileOperation]]:
-    """The registers of most worth, what is done with them, and what is left."""
+    """Best set of registers, the operations that are done with them, and the remaining ones."""
     sets, masks = candidates
     moved, looked, worth = np.zeros_like(masks), np.zeros_like(masks), np.zeros(masks.size)
     for op in operations[:_LOOKAHEAD]:
@@ -215,7 +215,7 @@ def _best_stage(
 def _split(
     operations: list[TileOperation], admits: Callable[[TileOperation], bool]
 ) -> tuple[list[TileOperation], list[TileOperation]]:
-    """Those admitted that can be done now, in order, and those left."""
+    """Admitted operations that can be done now, in order, and the remaining ones."""
     moved = looked = 0
     done: list[TileOperation] = []
     left: list[TileOperation] = []

@@ -13,20 +13,20 @@ from simulators.gpu.devices.protocol import COMPLEX, REAL, Buffer, Device, Memor
 from simulators.gpu.encode import SweepProgram
 
 _ALL = (1 << 64) - 1
-_THREADS, _WARP = 256, 32  # of a block: units are powers of two
+_THREADS, _WARP = 256, 32  # threads of a block: units are powers of two
 
 
 class DeviceState:
-    """2**num_qubits amplitudes of each of `count` states of one width, one after the other.
+    """Amplitudes of `count` states of one width, 2**num_qubits each, one state after the other.
 
-    `live`: wires that may be 1 where an amplitude is not 0, as a mask. Memory outside is not
-    written: `settle` clears it before anything but a sweep reads the state.
+    `live`: mask of the wires that may be 1 in an amplitude that is not 0. Memory outside is not
+    written: `settle` clears it before other kernels than sweeps read the state.
     """
 
     def __init__(
         self, device: Device, ledger: MemoryLedger, num_qubits: int, precision: str, count: int = 1
     ) -> None:
-        """Allocate; amplitudes may be anything. Raises OutOfMemory."""
+        """Allocate amplitudes with undefined values. Raises OutOfMemory."""
         size = count << num_qubits
         num_bytes = size * COMPLEX[precision].itemsize
         text = f"a state of {num_qubits} qubits in {precision} precision"
@@ -46,18 +46,18 @@ class DeviceState:
         self.device.launch(name, -(-units // threads), threads, shared_bytes, *arguments)
 
     def set_zero(self) -> None:
-        """Become |0...0>, as far as sweeps read it."""
+        """Set the state to |0...0>, as far as sweeps read it."""
         name = f"set_zero_{self.precision}"
         stride = np.uint64(1 << self.num_qubits)
         self.device.launch(name, self.count, _WARP, 0, self.buffer, stride, np.uint64(1))
         self.live = 0
 
     def overwrite(self) -> None:
-        """Note that all amplitudes are about to be written, or have been."""
+        """Note that all amplitudes are written."""
         self.live = _ALL
 
     def settle(self) -> Buffer:
-        """The amplitudes, all of them written."""
+        """Return the amplitudes after clearing the unwritten ones."""
         everything = (1 << self.num_qubits) - 1
         if self.live & everything != everything:
             size = self.count << self.num_qubits
@@ -68,10 +68,10 @@ class DeviceState:
 
 
 class UploadedProgram(msgspec.Struct, frozen=True, eq=False):
-    """A sweep program in the memory of a device."""
+    """Sweep program in the memory of a device."""
 
     program: SweepProgram
-    code: tuple[Buffer, ...]  # of each pass
+    code: tuple[Buffer, ...]  # code of each pass
     terms: Buffer
 
 
@@ -88,10 +88,10 @@ def apply_program(
     pass_done: Callable[[], None],
 ) -> None:
     """Apply all sweeps. floats: float64 [numbers of the table], or [states, numbers]; `pass_done`
-    is called behind each launch, and may raise."""
+    is called after each launch, and may raise."""
     device, program = state.device, uploaded.program
     rows = np.atleast_2d(floats)
-    if not rows.shape[1]:  # no operation has a number, and one is read in place of none
+    if not rows.shape[1]:  # a table without numbers: the kernel reads one
         rows = np.zeros((len(rows), 1))
     values = np.ascontiguousarray(rows[:, program.taken])
     stride = 0 if len(values) == 1 else program.taken.size

@@ -1,8 +1,9 @@
-"""Trajectories of a wide circuit on a GPU: the walk of the engine `statevector`, over its states.
+"""Trajectories of a wide circuit on a GPU: the walk of the engine `statevector`, over device
+states.
 
 Each shot's errors and outcome are draws of (seed, binding, shot), so counts are those of the
-processor, up to rounding. A circuit that fits into a block of threads is walked by the processor:
-its states are in a core's cache, and a launch takes longer than its gates.
+processor, up to rounding. A circuit that fits into a block of threads is run by the processor: its
+states are in a core's cache, and a launch takes longer than its gates.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class DeviceTrajectoryStates:
 
     def __init__(self, backend: DeviceBackend) -> None:
         self.backend = backend
-        self._scratch: DeviceState | None = None  # one of `SCRATCH_STATES`
+        self._scratch: DeviceState | None = None  # one of the `SCRATCH_STATES`
 
     def zero(self, state: DeviceState | None, num_qubits: int, options: RunOptions) -> DeviceState:
         """See `TrajectoryStates`."""

@@ -1,7 +1,7 @@
 """Engine `hardware`: a device behind Qiskit's BackendV2, one job at a time.
 
-The engine is created with its backend and keeps it. Counts are the device's own and not repeatable;
-a seed is passed on only where the backend is a simulator that takes one.
+The engine is created with its backend and keeps it. Counts are the device's own and not
+reproducible; a seed is passed on only if the backend is a simulator that takes one.
 """
 
 from __future__ import annotations
@@ -49,16 +49,17 @@ class HardwareEngine:
 
     @property
     def backend(self) -> Any:
-        """The machine, as its provider made it."""
+        """Machine's BackendV2."""
         return self.machine.backend
 
     @property
     def target(self) -> Target:
-        """The machine's: the same object as long as it says the same. Raises MachineFailed."""
+        """Machine's Target: the same object while its figures stay the same. Raises
+        MachineFailed."""
         try:
             result = self.backend.target
             if self._target is None or result is not self._target:
-                said = figures(result)  # some make it anew each time they are asked
+                said = figures(result)  # some backends make a new Target at each access
                 if said != self._figures:
                     self._target, self._figures = result, said
         except Exception as error:
@@ -67,11 +68,11 @@ class HardwareEngine:
         return self._target
 
     def worth_caching(self, circuit: Circuit) -> bool:
-        """All but what is fitted anew for each binding."""
+        """Return False for circuits that are transpiled again for each binding."""
         return not transpile.has_durations(circuit)
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Fit the structure to the machine; refuses by name what it has not."""
+        """Transpile the structure for the machine; refuses by name operations that it lacks."""
         check_request(CARD, circuit, noise, options)
         check_run(circuit, options)
         result, target = measurement_layout(circuit), self.target
@@ -94,7 +95,7 @@ class HardwareEngine:
         branching = plan.ending.branching
         check_outputs(CARD, request, plan.ending.measures, collapses=branching)
         control.check()
-        if plan.target is not self.target:  # calibrated anew, or other qubits failed
+        if plan.target is not self.target:  # a new calibration, or other failed qubits
             plan = self.plan(circuit, None, options)
             assert isinstance(plan, Fitted)
         circuits = [
@@ -129,6 +130,6 @@ class HardwareEngine:
         return f"{text}, in {jobs} jobs" if jobs > 1 else text
 
     def warm_up(self) -> None:
-        """Load the transpiler. Nothing is run on a machine that nobody asked for."""
+        """Load the transpiler. Nothing is run on the machine."""
         with suppress(Unsupported):  # a machine of one qubit
             self.plan(bell(), None, RunOptions())

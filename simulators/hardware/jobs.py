@@ -1,11 +1,10 @@
-"""A machine and its jobs: circuits go there, counts or the outcomes of the shots come back, and
-nothing of it is believed.
+"""Jobs of a machine: circuits are submitted, and counts or the outcomes of the shots are read and
+checked strictly.
 
-A machine is any Qiskit BackendV2. Invariant: what leaves here are exactly the shots that were asked
-for, over exactly the circuit's classical bits; whatever else a machine does or returns is one of
-the errors MachineRefused, MachineFailed, BadAnswer. While a job is waited for, the
-control flag is looked at; a call of the backend's that never returns can only be ended with its
-process.
+A machine is any Qiskit BackendV2. Invariant: results are exactly the requested shots, over exactly
+the circuit's classical bits; any other behaviour of a machine is one of the errors MachineRefused,
+MachineFailed, BadAnswer. During the wait for a job the control flag is read; a call of the backend
+that never returns can only be ended with its process.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from simulators.control import RunControl
 from simulators.errors import BadAnswer, MachineFailed, MachineRefused, Stopped
 from simulators.execution.rng import block_seed
 
-MOST_CIRCUITS = 300  # of one job, where the machine sets no bound
+MOST_CIRCUITS = 300  # circuits of one job if the machine sets no bound
 MOST_SHOTS = 2**31 - 1
-_SEED_BITS = 31  # what every generator takes
+_SEED_BITS = 31  # size that every generator accepts
 _FIRST_NAP_S, _LONGEST_NAP_S = 0.5e-3, 0.1
 _OVER = frozenset({"DONE", "ERROR", "FAILED", "CANCELLED", "COMPLETED"})
 _LOST = frozenset({"ERROR", "FAILED", "CANCELLED"})
 _MESSAGE_CHARS = 500
 Part = TypeVar("Part")
-Reader = Callable[[Any, int, int, int], Part]  # of a result, place, clbits and shots
+Reader = Callable[[Any, int, int, int], Part]  # (result, circuit index, clbits, shots) -> part
 _HEX = frozenset(string.hexdigits)  # int() takes signs and underscores too
 
 
@@ -46,10 +45,10 @@ class Machine:
         self.max_shots = max_shots(backend)
         self._max_circuits = min(MOST_CIRCUITS, getattr(backend, "max_circuits", 0) or MOST_SHOTS)
         self._seeded = "seed_simulator" in getattr(backend, "options", {})
-        self._job: Any = None  # that is waited for
+        self._job: Any = None  # current job
         self._leaving = False
-        self._turn = threading.Lock()  # of who leaves and who asks for another job
-        self._asked = threading.Event()  # no job is being asked for
+        self._turn = threading.Lock()  # between `abandon` and a new submission
+        self._asked = threading.Event()  # set while no job is being submitted
         self._asked.set()
 
     def counts(
@@ -62,7 +61,8 @@ class Machine:
         """Counts of each circuit, clbit 0 in bit 0.
 
         `key`: the seed and the number of the first circuit's binding, for machines that are
-        simulators. More shots, or circuits, than one job takes go in several, and are added.
+        simulators. If there are more shots, or circuits, than one job takes, several jobs are run
+        and added.
         """
         results = [Counter[int]() for _ in circuits]
         for place, part in self._parts_of(circuits, shots, key, control, self._counted):
@@ -76,8 +76,8 @@ class Machine:
         key: tuple[int, int],
         control: RunControl,
     ) -> list[list[int]]:
-        """Outcomes of the shots of each circuit, in their order; otherwise as `counts`. BadAnswer
-        where the machine has the outcomes of no single shot."""
+        """Outcomes of the shots of each circuit, in order; otherwise as `counts`. Raises BadAnswer
+        if the machine does not return single shots."""
         results: list[list[int]] = [[] for _ in circuits]
         for place, part in self._parts_of(circuits, shots, key, control, self._recorded):
             results[place] += part
@@ -91,7 +91,7 @@ class Machine:
         control: RunControl,
         read: Reader[Part],
     ) -> Iterator[tuple[int, Part]]:
-        """What each job has of each circuit, with the circuit's number."""
+        """Results of each job for each circuit, with the circuit's index."""
         for first in range(0, len(circuits), self._max_circuits):
             some = circuits[first : first + self._max_circuits]
             for number, wanted in enumerate(_parts(shots, self.max_shots)):
@@ -110,7 +110,7 @@ class Machine:
         control: RunControl,
         read: Reader[Part],
     ) -> list[Part]:
-        """One job."""
+        """Run one job."""
         control.check()
         options: dict[str, Any] = {"seed_simulator": seed} if self._seeded else {}
         if read == self._recorded:
@@ -139,19 +139,19 @@ class Machine:
         ]
 
     def abandon(self) -> None:
-        """This process ends: cancel the job that is waited for, or is just being asked for, or it
-        would run for nobody. May be called from any thread, and takes as long as the provider
+        """Cancel the current job, or one that is being submitted, because this process ends; else
+        it would run without a reader. Any thread may call this; it takes as long as the provider
         does."""
         with self._turn:
             self._leaving = True
         self._asked.wait()
         job = self._job
         if job is not None:
-            with suppress(Exception):  # as below; there is nobody left to be told
+            with suppress(Exception):  # as below; no caller is left for the error
                 job.cancel()
 
     def _await(self, job: Any, control: RunControl) -> None:
-        """Until the job is over; one that is stopped meanwhile is cancelled."""
+        """Wait until the job is over; cancel it if the run is stopped."""
         nap_s = _FIRST_NAP_S
         while True:
             status = self._call(job, "status", "does not know the state of")
@@ -172,7 +172,7 @@ class Machine:
     def _cancel(self, job: Any) -> None:
         try:
             job.cancel()
-        except Exception as error:  # as above; it is stopped for its user anyway
+        except Exception as error:  # as above; the run is stopped anyway
             raise Stopped(
                 f"stopped; machine {self.name!r} did not cancel {_job(job)}: {_words(error)}",
                 hint="it may still run there",
@@ -189,14 +189,14 @@ class Machine:
             raise self.failed(f"{action} {_job(job)}", error) from error
 
     def failed(self, action: str, error: Exception) -> MachineFailed:
-        """An error of the provider's, as ours."""
+        """Convert a provider's error."""
         return MachineFailed(
             f"machine {self.name!r} {action}: {_words(error)}",
             hint="message of the provider; submit it again, or ask for a simulator",
         )
 
     def _answer(self, result: Any, what: str, label: str, place: int) -> Any:
-        """What a method of a result returns for one circuit."""
+        """Return value of a method of a result for one circuit."""
         try:
             failed = getattr(result, "success", True) is False
             status = str(getattr(result, "status", "")) if failed else ""
@@ -215,7 +215,7 @@ class Machine:
             raise self._bad(f"no {label} of circuit {place}: {_words(error)}") from error
 
     def _counted(self, result: Any, place: int, num_clbits: int, shots: int) -> Counter[int]:
-        """The counts of one circuit, checked."""
+        """Checked counts of one circuit."""
         entry = self._answer(result, "get_counts", "counts", place)
         if not isinstance(entry, Mapping):
             raise self._bad(f"a {type(entry).__name__} instead of counts")
@@ -226,7 +226,7 @@ class Machine:
         return counts
 
     def _recorded(self, result: Any, place: int, num_clbits: int, shots: int) -> list[int]:
-        """The outcomes of the shots of one circuit, in their order, checked."""
+        """Checked outcomes of the shots of one circuit, in order."""
         entry = self._answer(result, "get_memory", "memory of its shots", place)
         if not isinstance(entry, Sequence) or isinstance(entry, str):
             raise self._bad(f"a {type(entry).__name__} instead of the memory of its shots")
@@ -238,7 +238,7 @@ class Machine:
             raise self._bad(f"{returned} shots, and {shots} were asked for")
 
     def _outcome(self, outcome: object, num_clbits: int) -> int:
-        """An outcome as Qiskit writes it, bits with spaces between registers or hexadecimal."""
+        """Parse an outcome in Qiskit's form: bits with spaces between registers, or hexadecimal."""
         word = outcome.replace(" ", "") if isinstance(outcome, str) else ""
         value = -1
         if word.startswith("0x"):
@@ -266,8 +266,7 @@ class Machine:
 
 
 def max_shots(backend: Any) -> int:
-    """Largest number of shots of one run: as the device or its options state; else as many as
-    counts hold."""
+    """Largest number of shots of one run: from the device or its options, else MOST_SHOTS."""
     settings = getattr(backend, "max_shots", None)
     if not isinstance(settings, int):
         bounds = getattr(getattr(backend, "options", None), "validator", {}).get("shots")
@@ -280,17 +279,17 @@ def _parts(shots: int, max_shots: int) -> Iterator[int]:
 
 
 def _job(job: object) -> str:
-    """A job as people find it again at the provider's."""
+    """Name of a job at the provider."""
     try:
         return f"job {job.job_id()}"  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001  # it has none, or does not say it
+    except Exception:  # noqa: BLE001  # it has no id, or does not return it
         return f"its {type(job).__name__}"
 
 
 def _why(job: Any) -> str:
     try:
         said = job.error_message()
-    except Exception:  # noqa: BLE001  # most have no such word
+    except Exception:  # noqa: BLE001  # most backends lack it
         return ""
     return f": {said}"[:_MESSAGE_CHARS] if said else ""
 

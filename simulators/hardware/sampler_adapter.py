@@ -1,4 +1,4 @@
-"""Adapter that gives a backend with a SamplerV2 only (as IBM's) the method `run`."""
+"""Adapter that gives a backend with a SamplerV2 only (as IBM's) a method `run`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 
 class Sampled:
-    """`backend`: what describes the machine; `sampler`: what runs there."""
+    """Backend over a sampler. `backend`: describes the machine; `sampler`: runs the circuits."""
 
     def __init__(self, backend: Any, sampler: Any) -> None:
         self._backend = backend
         self._sampler = sampler
-        self.options: dict[str, Any] = {}  # the backend's are of its `run`, which nobody calls
+        self.options: dict[str, Any] = {}  # the backend's own options belong to its unused `run`
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def run(self, circuits: Any, shots: int, memory: bool = False) -> SampledJob:  # noqa: ARG002
-        """One job for one circuit or several; a sampler keeps the memory of the shots in any
-        case."""
+        """Submit one job for one circuit or several; a sampler always keeps the memory of the
+        shots."""
         asked = list(circuits) if isinstance(circuits, Sequence) else [circuits]
         return SampledJob(self._sampler.run(asked, shots=shots))
 
 
 class SampledJob:
-    """A sampler's job, its result in the form of a backend's."""
+    """Job of a sampler, with a result in the form of a backend's."""
 
     def __init__(self, job: Any) -> None:
         self._job = job
@@ -34,7 +34,7 @@ class SampledJob:
         return getattr(self._job, name)
 
     def result(self) -> SampledCounts:
-        """Waits, as a job's result does."""
+        """Wait for the job and return its result."""
         return SampledCounts(self._job.result())
 
 

@@ -1,6 +1,6 @@
 """Description of a device, read from its Qiskit Target, as a plain value.
 
-Nothing is guessed and no network is used: what a Target does not state is NaN, "" or 0.
+No value is guessed and no network is used: values that a Target does not state are NaN, "" or 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from simulators.hardware.transpile import is_dynamic
 
 UNKNOWN = math.nan
 _WORD_CHARS = 200
-_TECHNOLOGIES = {  # by a provider's package
+_TECHNOLOGIES = {  # technology by package of the provider
     "qiskit_ibm_runtime": "superconducting",
     "iqm": "superconducting",
     "qiskit_ionq": "trapped-ion",
@@ -28,7 +28,7 @@ _TECHNOLOGIES = {  # by a provider's package
 
 @dataclass(frozen=True, slots=True)
 class QubitFigures:
-    """One qubit."""
+    """Figures of one qubit."""
 
     t1_us: float
     t2_us: float
@@ -39,7 +39,7 @@ class QubitFigures:
 
 @dataclass(frozen=True, slots=True)
 class OperationFigures:
-    """One operation on one tuple of qubits; () where it is the same on all of them."""
+    """Figures of one operation on one tuple of qubits; (): the same on all of them."""
 
     name: str
     qubits: tuple[int, ...]
@@ -49,7 +49,7 @@ class OperationFigures:
 
 @dataclass(frozen=True, slots=True)
 class TargetGate:
-    """A gate by its name."""
+    """Gate of a Target, by name."""
 
     name: str
     qubits: int
@@ -58,7 +58,7 @@ class TargetGate:
 
 @dataclass(frozen=True, slots=True)
 class TargetFigures:
-    """A Target in plain numbers. `all_to_all`: `coupling` is empty, and means every pair."""
+    """Target in plain numbers. `all_to_all`: `coupling` is empty and stands for every pair."""
 
     num_qubits: int  # 0: any number
     gates: tuple[TargetGate, ...]
@@ -66,20 +66,20 @@ class TargetFigures:
     directed: bool
     coupling: tuple[tuple[int, int], ...]
     operations: tuple[OperationFigures, ...]  # measure, reset and control flow among them
-    qubits: tuple[QubitFigures, ...]  # (): nothing is known of any
+    qubits: tuple[QubitFigures, ...]  # (): no qubit has figures
     dynamic: bool
     dt_ns: float
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A machine: its Target, and what its backend says beside that."""
+    """Machine: its Target, and the other facts of its backend."""
 
-    model: str  # its own name
+    model: str  # name of the machine
     provider: str
     version: str
     technology: str
-    max_shots: int  # of one run
+    max_shots: int  # largest number of shots of one run
     calibration_id: str  # "": none is known
     calibrated_s: float  # seconds since 1970; 0: not known
     target: TargetFigures
@@ -101,7 +101,7 @@ def describe(backend: Any, target: Target) -> Description:
 
 
 def figures(target: Target) -> TargetFigures:
-    """A Target as it is; seconds become ns and us, Hz become GHz."""
+    """Read a Target; seconds become ns and us, Hz become GHz."""
     count = target.num_qubits or 0
     pairs, everywhere = _pairs(target)
     every_pair = count > 1 and len(pairs) == count * (count - 1)
@@ -120,7 +120,7 @@ def figures(target: Target) -> TargetFigures:
 
 
 def _pairs(target: Target) -> tuple[set[tuple[int, int]], bool]:
-    """Coupled pairs in the direction of their gates; True where a gate is on any two qubits."""
+    """Coupled pairs in the direction of their gates; True if a gate acts on any two qubits."""
     pairs: set[tuple[int, int]] = set()
     for name in target.operation_names:
         placed = target[name]
@@ -156,7 +156,7 @@ def _operations(target: Target) -> tuple[OperationFigures, ...]:
 
 
 def _qubits(target: Target, count: int) -> tuple[QubitFigures, ...]:
-    """() where neither the qubits nor their readout have any figure."""
+    """Figures of each qubit; () if neither the qubits nor their readout have any."""
     settings = target.qubit_properties or [None] * count
     readout = target["measure"] if "measure" in target.operation_names else {}
     results = []
@@ -184,16 +184,16 @@ def _qubits(target: Target, count: int) -> tuple[QubitFigures, ...]:
 
 def _scaled(value: Any, factor: float = 1.0) -> float:
     is_number = isinstance(value, int | float) and not math.isnan(value)
-    return float(value) * factor if is_number else UNKNOWN  # the one NaN: figures can be compared
+    return float(value) * factor if is_number else UNKNOWN  # one NaN object: equality of figures
 
 
 def _calibration(backend: Any) -> tuple[str, float]:
-    """Its name and time, where the backend keeps properties; both are of its last calibration."""
+    """Id and time of the last calibration, if the backend keeps properties."""
     properties = getattr(backend, "properties", None)
     try:
         result = properties() if callable(properties) else properties
         when = getattr(result, "last_update_date", None)
-    except Exception:  # noqa: BLE001  # a machine may raise anything; it works without
+    except Exception:  # noqa: BLE001  # a backend may raise anything; it works without
         return "", 0.0
     if not isinstance(when, datetime):
         return "", 0.0
@@ -207,7 +207,7 @@ def _provider(backend: Any) -> str:
 
 
 def _technology(backend: Any) -> str:
-    """Where all machines of a provider are of one kind; "": not known."""
+    """Technology, if all machines of the provider are of one kind; "": not known."""
     roots = [kind.__module__.partition(".")[0] for kind in type(backend).__mro__]
     return next((_TECHNOLOGIES[root] for root in roots if root in _TECHNOLOGIES), "")
 

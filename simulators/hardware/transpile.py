@@ -29,15 +29,15 @@ LEVEL = 1
 SEED = 7
 ELSEWHERE = "a simulator runs it: leave out the machine's pool"
 DIALECT = Dialect("hardware", ELSEWHERE, pauses=True)
-_BYTES_AN_OPERATION = 500  # of a circuit of Qiskit's that is kept
+_BYTES_AN_OPERATION = 500  # of a cached Qiskit circuit
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A plan: a structure as the machine takes it, with all its parameters open.
+    """Plan: a structure transpiled for the machine, with all its parameters free.
 
-    `whole` None: what it becomes hangs on its parameters, durations or angles that a machine has
-    no others of; each binding is fitted alone.
+    `full_circuit` None: the result depends on the parameters (durations, or angles that the machine
+    supports only in part); each binding is transpiled separately.
     """
 
     target: Target
@@ -48,20 +48,20 @@ class Fitted:
 
     @property
     def memory_bytes(self) -> int:
-        """About what it takes."""
+        """Approximate size, bytes."""
         count = 0 if self.full_circuit is None else len(self.full_circuit.data)
         return _BYTES_AN_OPERATION * (count + len(self.open))
 
 
 def has_durations(circuit: Circuit) -> bool:
-    """Does it say how long a delay takes?"""
+    """Return whether the circuit has a delay with a duration."""
     return bool(np.isin(circuit.table.rows[circuit.ops, 0], (DELAY, DELAY_DT)).any())
 
 
 def refuse_what_is_missing(
     circuit: Circuit, ending: MeasurementLayout, target: Target, machine: str
 ) -> None:
-    """Unsupported for what the Target says the machine has not: qubits, or something on the way."""
+    """Raise Unsupported for qubits or mid-circuit operations that the Target lacks."""
     if target.num_qubits is not None and circuit.num_qubits > target.num_qubits:
         raise Unsupported(
             f"{circuit.num_qubits} qubits; machine {machine!r} has {target.num_qubits}",
@@ -78,13 +78,13 @@ def refuse_what_is_missing(
 
 
 def is_dynamic(target: Target) -> bool:
-    """Can anything come after a measurement? A Target does not say so of the measurement itself,
-    but one that resets or branches has it."""
+    """Return whether operations may follow a measurement. A Target does not state it for the
+    measurement itself, but a machine with reset or branches allows it."""
     return not {"reset", "if_else"}.isdisjoint(target.operation_names)
 
 
 def fitted(circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Target) -> Fitted:
-    """The plan for a structure; Unsupported where the transpiler finds no way."""
+    """Plan for a structure. Raises Unsupported if the transpiler fails."""
     if has_durations(circuit):
         return Fitted(target, ending, None, (), False)
     parameters = [Parameter(f"p{k}") for k in range(circuit.params.size)]
@@ -102,14 +102,14 @@ def fitted(circuit: Circuit, ending: MeasurementLayout, backend: Any, target: Ta
 def bound(
     plan: Fitted, circuit: Circuit, params: NDArray[np.float64], backend: Any
 ) -> QuantumCircuit:
-    """The circuit to run for one binding."""
+    """Circuit to run for one binding."""
     if plan.full_circuit is None:
         return _fit(convert(circuit, params, DIALECT), backend, plan.target)[0]
     left = plan.full_circuit.parameters  # the transpiler may have removed some
     settings = dict(zip(plan.open, params.tolist(), strict=True))
     values = {parameter: value for parameter, value in settings.items() if parameter in left}
     ready = plan.full_circuit.assign_parameters(values) if values else plan.full_circuit
-    if plan.transpiled and values:  # gates that can be one only now that their angles are known
+    if plan.transpiled and values:  # gates that can be merged only now that their angles are known
         ready = PassManager(Optimize1qGatesDecomposition(target=plan.target)).run(ready)
     return ready
 
@@ -119,7 +119,7 @@ def _fit(written: QuantumCircuit, backend: Any, target: Target) -> tuple[Quantum
         return written, False
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the machine's own plugins
+            warnings.simplefilter("ignore")  # warnings of the machine's own plugins
             result = transpile(
                 written, backend=backend, optimization_level=LEVEL, seed_transpiler=SEED
             )
@@ -132,7 +132,7 @@ def _fit(written: QuantumCircuit, backend: Any, target: Target) -> tuple[Quantum
 
 
 def fits(circuit: QuantumCircuit, target: Target) -> bool:
-    """Has the machine every operation on just these qubits?"""
+    """Return whether the machine has every operation on exactly these qubits."""
     if target.num_qubits is not None and circuit.num_qubits > target.num_qubits:
         return False
     for item in circuit.data:

@@ -1,7 +1,7 @@
-"""Clifford gates in stim's names: from an operation and its angles to a few instructions.
+"""Conversion of Clifford gates to stim's instructions, from an operation and its angles.
 
-An angle counts as a multiple of pi/2 within `TOLERANCE`. Gates that have no name of their own in
-stim become the instructions of their tableau. Global phases are dropped: no outcome shows them.
+An angle counts as a multiple of pi/2 within `TOLERANCE`. Gates without a name in stim become the
+instructions of their tableau. Global phases are dropped: they change no outcome.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from simulators.circuit.gates import unitary
 
-TOLERANCE = 1e-12  # radians, of an angle up to a few turns; beyond, for each quarter turn
-_MOST_OFF = 1e-9  # radians, whatever the angle: huge ones are not a multiple of everything
+TOLERANCE = 1e-12  # radians, for an angle up to a few turns; relative for larger angles
+_MOST_OFF = 1e-9  # radians; largest tolerance: else every huge angle would be a multiple
 _QUARTER = math.pi / 2
-_MATRIX_TOLERANCE = 1e-10  # of each element
-_WIDEST = 4  # qubits of a gate whose tableau is looked for
+_MATRIX_TOLERANCE = 1e-10  # tolerance of each element
+_WIDEST = 4  # widest gate whose tableau is computed
 
-Instruction = tuple[str, tuple[int, ...]]  # stim's name, and which of the gate's qubits
+Instruction = tuple[str, tuple[int, ...]]  # stim's name, and indices of the gate's qubits
 
 _NAMED: dict[str, tuple[Instruction, ...]] = {
     "id": (),
@@ -51,8 +51,8 @@ _TURNS: dict[str, tuple[str, str, str, str]] = {
 
 
 def quarters(angle: float) -> int | None:
-    """Number of quarter turns of an angle, from 0 to 7 (a rotation by a full turn is -1); None
-    if it is no multiple."""
+    """Number of quarter turns of an angle, from 0 to 7 (a rotation by a full turn is -1); None if
+    it is no multiple."""
     count = round(angle / _QUARTER)
     if abs(angle - count * _QUARTER) > min(_MOST_OFF, TOLERANCE * max(1, abs(count))):
         return None
@@ -62,7 +62,7 @@ def quarters(angle: float) -> int | None:
 def instructions(
     name: str, num_qubits: int, turns: tuple[int, ...]
 ) -> tuple[Instruction, ...] | None:
-    """The gate by these quarter turns in stim's terms; None if it is no Clifford gate."""
+    """Gate with these quarter turns in stim's instructions; None if it is no Clifford gate."""
     if name == "global_phase":
         return ()
     result = _NAMED.get(name)
@@ -80,7 +80,7 @@ def _of_turns(name: str, num_qubits: int, turns: tuple[int, ...]) -> tuple[Instr
 
 
 def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
-    """The gate with this matrix [2**k, 2**k] in stim's terms; None if it is no Clifford gate."""
+    """Gate with this matrix [2**k, 2**k] in stim's instructions; None if it is no Clifford gate."""
     num_qubits = len(matrix).bit_length() - 1
     if num_qubits > _WIDEST:
         return None
@@ -88,7 +88,7 @@ def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
         tableau = stim.Tableau.from_unitary_matrix(matrix, endian="little")
     except ValueError:
         return None
-    if not _alike(tableau.to_unitary_matrix(endian="little"), matrix):  # stim asks for less
+    if not _alike(tableau.to_unitary_matrix(endian="little"), matrix):  # stim's own check is weaker
         return None
     if num_qubits == 1:
         single = _single_qubit().get(str(tableau))
@@ -102,7 +102,8 @@ def of_matrix(matrix: NDArray[np.complex128]) -> tuple[Instruction, ...] | None:
 
 
 def _alike(candidate: NDArray[np.complex64], matrix: NDArray[np.complex128]) -> bool:
-    """Whether `matrix` is `candidate`, whose rounding is undone first, up to a global phase.
+    """Return whether `matrix` equals `candidate` up to a global phase, after the rounding of
+    `candidate` is undone.
 
     The elements of a Clifford gate's matrix have one size, and are quarter turns apart.
     """
@@ -118,7 +119,7 @@ def _alike(candidate: NDArray[np.complex64], matrix: NDArray[np.complex128]) -> 
 
 @functools.lru_cache(maxsize=1)
 def _single_qubit() -> dict[str, str]:
-    """stim's name of each of the 24 one-qubit tableaus; "" of the identity."""
+    """Names in stim of the 24 one-qubit tableaus; "" for the identity."""
     return {
         str(data.tableau): "" if name == "I" else name
         for name, data in sorted(stim.gate_data().items(), reverse=True)

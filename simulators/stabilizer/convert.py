@@ -1,10 +1,10 @@
-"""From our circuits to stim's: all Clifford gates, measurements, resets, and Paulis under a
-condition that is a parity of clbits. Anything else is refused by name.
+"""Conversion of circuits to stim: Clifford gates, measurements, resets, and Paulis under a
+condition that is a parity of clbits. Other operations are refused by name.
 
-Two forms. `recorded`: measurements where they stand, final ones last and in the order of their
-clbits. `deferred`: no measurement at all; each one on the way leaves its outcome in a qubit of its
-own, each reset exchanges its qubit for a fresh one, so the final state is pure and its distribution
-and expectation values are those of the circuit.
+Two forms. `recorded`: measurements at their places, final ones last and in the order of their
+clbits. `deferred`: no measurements; each mid-circuit one leaves its outcome in a qubit of its own,
+each reset exchanges its qubit for a fresh one, so the final state is pure and its distribution and
+expectation values are those of the circuit.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from simulators.stabilizer.clifford_gates import Instruction, instructions, of_m
 
 ELSEWHERE = "engine='statevector' runs it, where its qubits fit into memory"
 _PAULIS = frozenset("XYZ")
-_MOST_READ = 10  # clbits of one condition
+_MOST_READ = 10  # largest number of clbits of one condition
 
 
 class Converted(msgspec.Struct, frozen=True, eq=False):
-    """A circuit for stim, and where each clbit's value is found."""
+    """Circuit for stim, and the source of each clbit's value."""
 
     circuit: stim.Circuit
-    source: NDArray[np.int64]  # [num_clbits]: number of a record, or of a qubit (deferred), or -1
+    source: NDArray[np.int64]  # [num_clbits]: index of a record, or of a qubit (deferred), or -1
     identical: bool  # recorded: record c is clbit c, all through
 
 
 class NoiseLines(msgspec.Struct, frozen=True):
-    """Lines that follow operations, and the flips of measurements before the end."""
+    """Lines of noise that follow operations, and the flips of measurements before the end."""
 
     after: dict[int, list[str]]
-    flips: dict[int, float]  # by operation
+    flips: dict[int, float]  # probability by operation
 
 
 def convert(
@@ -62,9 +62,9 @@ def convert(
     deferred: bool = False,
     noise: NoiseLines | None = None,
 ) -> Converted:
-    """The circuit with `params` in stim's terms; raises Unsupported for what is not Clifford.
+    """Convert the circuit with `params`. Raises Unsupported for operations that are not Clifford.
 
-    `noise`: of the recorded form.
+    `noise`: for the recorded form.
     """
     noise = noise or NoiseLines({}, {})
     writer = _Writer(circuit, end, deferred, noise.flips)
@@ -76,9 +76,9 @@ def convert(
 
 
 class _Block(msgspec.Struct):
-    """An `if` that is open: where the controls of its Paulis are, and whether it is inverted."""
+    """Open `if`: the sources of its Paulis' controls, and whether it is inverted."""
 
-    controls: tuple[int, ...]  # records or qubits whose parity decides
+    controls: tuple[int, ...]  # records or qubits whose parity is the condition
     inverted: bool
 
 
@@ -92,12 +92,13 @@ class _Writer:
         self._final = end.source
         self._deferred = deferred
         self._lines: list[str] = []
-        self._qubits = circuit.num_qubits  # so far, with those that keep outcomes
+        self._qubits = circuit.num_qubits  # qubits so far, with those that hold outcomes
         self._records = 0
-        self._value: dict[int, int] = {}  # of a clbit: record, or the qubit that keeps it
+        self._value: dict[int, int] = {}  # by clbit: its record, or the qubit that holds it
         self._conditions = iter(expressions_of(circuit))
         self._block: _Block | None = None
-        # What writes a gate without angles, by its row of the table; none where there are blocks.
+        # Functions that write a gate without angles, by its row of the table; none if there are
+        # blocks.
         self.known_gates: dict[int, Callable[[list[int]], None]] = {}
         self._has_blocks = bool(np.any(circuit.table.rows[:, 0] == IF))
         self._known: dict[tuple[int, tuple[int, ...]], tuple[Instruction, ...]] = {}
@@ -135,7 +136,8 @@ class _Writer:
             raise _refusal(operation, f"stim has no {operation.name!r} {what}")
 
     def _writing(self, gate: tuple[Instruction, ...]) -> Callable[[list[int]], None]:
-        """What writes these instructions for other qubits: most operations of a long circuit."""
+        """Function that writes these instructions for other qubits, as for most operations of a
+        long circuit."""
         form = "\n".join(f"{name} {' '.join(f'{{{k}}}' for k in each)}" for name, each in gate)
         if not form:
             return lambda _qubits: None
@@ -143,7 +145,7 @@ class _Writer:
         return lambda qubits: append(write(*qubits))
 
     def done(self) -> Converted:
-        """The whole circuit, with what waited for its end."""
+        """Finish the circuit with its terminal measurements."""
         source = np.full(self._circuit.num_clbits, -1, np.int64)
         for clbit, at in self._value.items():
             source[clbit] = at
@@ -187,7 +189,7 @@ class _Writer:
         self._block = _Block(*parity)
 
     def _under_condition(self, operation: Operation, instructions: tuple[Instruction, ...]) -> None:
-        """Paulis controlled by the parity of what was measured."""
+        """Write Paulis controlled by the parity of measured bits."""
         assert self._block is not None
         for name, (qubit, *_) in instructions:
             if name not in _PAULIS:
@@ -200,7 +202,7 @@ class _Writer:
                 self._lines.append(f"C{name} {where} {target}")
 
     def _collapse(self, operation: Operation) -> None:
-        """A measurement or a reset that cannot wait."""
+        """Write a measurement or a reset that is not deferred to the end."""
         (qubit,) = operation.qubits
         if not self._deferred:
             flip = self._flips.get(operation.place, 0.0)
@@ -217,10 +219,8 @@ class _Writer:
 
 
 def _parity(condition: Expression, value: dict[int, int]) -> tuple[tuple[int, ...], bool] | None:
-    """(where the clbits whose parity it is are kept, inverted), or None if it is no parity.
-
-    Clbits that nothing has written are 0.
-    """
+    """Return (sources of the clbits of the parity, inverted); None if the condition is no parity.
+    Clbits that no operation has written are 0."""
     reads = [clbit for clbit in range(condition.reads.bit_length()) if condition.reads >> clbit & 1]
     written = [clbit for clbit in reads if clbit in value]
     if len(written) > _MOST_READ:

@@ -1,7 +1,7 @@
 """Detectors and observables of a circuit with noise, sampled by stim and decoded by PyMatching.
 
-Shots run in blocks with seeds of their own, always whole ones: fewer shots are a prefix of more,
-and memory does not grow with their number. A block's samples are decoded where they are.
+Shots run in whole blocks with seeds of their own: fewer shots are a prefix of more, and memory does
+not grow with their number. A block's samples are decoded in the same process.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from simulators.errors import Unsupported
 from simulators.execution.rng import blocks
 
 SAMPLER = f"stim {stim.__version__}"
-DECODE_SHOTS = 1024  # between two looks at the control flag
-# Shots of a block, by the most of (qubits, measurements, detectors) that it may have.
+DECODE_SHOTS = 1024  # between two reads of the control flag
+# (limit of the largest of qubits, measurements and detectors, shots of a block).
 _BLOCKS = ((2**15, 8192), (2**20, 1024))
 _LEAST_BLOCK = 256
 _TEXT = 400  # characters of stim's own message
-_GROUP = 128  # rows whose bits are added up in a byte each
+_GROUP = 128  # rows whose bits are summed in one byte
 _LOW_BITS = np.uint64(0x0101010101010101)
 Bits = NDArray[np.uint8]  # [shots, bytes], bit k in byte k // 8, lowest first
 
 
 class DetectionSamples(msgspec.Struct, frozen=True, eq=False):
-    """Sums over shots, and the shots' bits where they were asked for; else empty."""
+    """Sums over shots, and the shots' bits if they were requested; else empty."""
 
-    errors: int  # shots with an observable or more that was predicted wrongly
+    errors: int  # shots with a wrong prediction of an observable
     observable_errors: NDArray[np.int64]  # [observables]; all 0 without a decoder
     detections: NDArray[np.int64]  # [detectors]
     flips: NDArray[np.int64]  # [observables]
@@ -49,8 +49,8 @@ class MatchingDecoder:
     """
 
     def __init__(self, circuit: stim.Circuit) -> None:
-        """Raises Unsupported for a circuit whose errors cannot be matched, or where PyMatching is
-        not installed."""
+        """Build the decoder. Raises Unsupported for a circuit whose errors cannot be matched, or if
+        PyMatching is not installed."""
         try:
             import pymatching
         except ImportError as error:
@@ -73,7 +73,7 @@ class MatchingDecoder:
         self._matching.ensure_num_fault_ids(circuit.num_observables)
 
     def predictions(self, events: Bits, control: RunControl) -> Bits:
-        """The observables that each shot is predicted to have flipped. Raises Stopped."""
+        """Predicted flips of the observables of each shot. Raises Stopped."""
         predicted = []
         for first in range(0, len(events), DECODE_SHOTS):
             control.check()
@@ -101,7 +101,7 @@ def sampled(
     *,
     keep: bool = False,
 ) -> DetectionSamples:
-    """Sample so many shots, and decode them if there is a decoder. `keep`: the bits of each shot
+    """Sample shots, and decode them if there is a decoder. `keep`: return the bits of each shot
     too. Raises Stopped."""
     errors, width = 0, circuit.num_observables
     wrong = np.zeros(width, np.int64)
@@ -139,8 +139,8 @@ def _samples(
 
 
 def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
-    """In how many rows each bit is set: [width]. Eight columns are added up at once, in the bytes
-    of a word, by groups of rows that no byte overflows in."""
+    """Number of rows in which each bit is set: [width]. Eight columns are summed at once, in the
+    bytes of a word, by groups of rows in which no byte overflows."""
     rows, columns = bits.shape
     groups, width_bytes = -(-rows // _GROUP), -(-columns // 8) * 8
     padded = np.zeros((groups * _GROUP, width_bytes), np.uint8)
@@ -155,5 +155,5 @@ def _ones(bits: Bits, width: int) -> NDArray[np.int64]:
 
 
 def _first(error: ValueError) -> str:
-    """The first paragraph of stim's message."""
+    """First paragraph of stim's message."""
     return " ".join(str(error).partition("\n\n")[0].split())[:_TEXT]

@@ -40,17 +40,18 @@ CARD = builtin_card("stabilizer")
 
 
 class StabilizerEngine:
-    """Clifford circuits. What a binding's angles make of a gate is seen when it runs."""
+    """Engine for Clifford circuits. Whether a binding's angles give Clifford gates is checked at
+    the run."""
 
     name = "stabilizer"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Never: a plan is two compiled passes."""
+        """Return False: a plan is two compiled passes."""
         return False
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Refuses noise that is no mixture of Paulis, unless the option `twirl` asks for its twirl;
-        what is no Clifford gate is refused by the run."""
+        """Prepare the layouts. Refuses noise that is no mixture of Paulis, unless the option
+        `twirl` requests its twirl; non-Clifford gates are refused by `run`."""
         twirl = bool(CARD.value(options.settings, "twirl"))
         if noise is not None and twirl:
             channels = tuple(channel.twirled() for channel in noise.channels)
@@ -69,7 +70,7 @@ class StabilizerEngine:
         options: RunOptions,
         control: RunControl,
     ) -> EngineResult:
-        """See `engine.Engine`; under noise, counts and memory alone."""
+        """Run as `engine.Engine`; with noise, counts and memory only."""
         noisy = plan if isinstance(plan, _NoisyPlan) else None
         base = plan if noisy is None else noisy.layouts
         layouts, number = open_run(CARD, base, circuit, request, options)
@@ -95,7 +96,7 @@ class StabilizerEngine:
 
 
 class _NoisyPlan(msgspec.Struct, frozen=True, eq=False):
-    """Layouts of a circuit with noise, and the noise in stim's terms."""
+    """Layouts of a circuit with noise, and the noise as stim's instructions."""
 
     layouts: MeasurementLayouts
     lines: NoiseLines
@@ -104,7 +105,7 @@ class _NoisyPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays and lines, about."""
+        """Approximate bytes of its arrays and lines."""
         texts = sum(len(line) for lines in self.lines.after.values() for line in lines)
         return self.layouts.memory_bytes + texts
 

@@ -1,7 +1,7 @@
-"""Exact answers about a stabilizer state: expectation values, and distributions of outcomes.
+"""Exact results of a stabilizer state: expectation values, and distributions of outcomes.
 
 The outcomes of measuring some qubits are uniform over an affine space: a base row, plus any sum of
-the generators. Circuits come in deferred form (`convert`), so the state is pure.
+the generators. Circuits are in deferred form (`convert`), so the state is pure.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _LETTER = {1: "X", 2: "Z", 3: "Y"}
 
 
 def distribution(simulator: stim.TableauSimulator, source: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """All rows [2**random bits, len(source)] of bits that can be found, equally likely.
+    """Possible outcomes [2**random bits, len(source)], equally likely.
 
     source[c]: the qubit read by bit c; -1 reads 0. Raises Unsupported for too many random bits.
     """
@@ -68,7 +68,8 @@ def distribution(simulator: stim.TableauSimulator, source: NDArray[np.int64]) ->
 def _forced(
     simulator: stim.TableauSimulator, wires: list[int], bit: int
 ) -> tuple[NDArray[np.uint8], int]:
-    """The row found where random bit `bit` is 1 and all other random ones 0; how many there are."""
+    """Outcome with random bit `bit` 1 and all other random bits 0; and the number of random
+    bits."""
     copy = simulator.copy()
     row = np.zeros(len(wires), np.uint8)
     random = 0

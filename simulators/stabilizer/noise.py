@@ -1,6 +1,6 @@
-"""Pauli noise in stim's terms: PAULI_CHANNEL_1 and PAULI_CHANNEL_2 at each location.
+"""Pauli noise as stim's instructions: PAULI_CHANNEL_1 and PAULI_CHANNEL_2 at each location.
 
-A channel that is no mixture of Paulis is refused, or twirled where the option asks for it.
+A channel that is no mixture of Paulis is refused, or twirled if the option requests it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from simulators.circuit.ir import Circuit
 from simulators.circuit.noise import NoiseProgram
 from simulators.errors import Unsupported
 
-_LEAST = 1e-15  # probability of an error that is left out
+_LEAST = 1e-15  # smaller probabilities of errors are dropped
 
 
 def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
-    """The lines that follow each operation; those of -1 come first. Raises Unsupported."""
+    """Lines that follow each operation; those of -1 come first. Raises Unsupported."""
     codes = circuit.table.rows[circuit.ops, 0]
     depth = np.cumsum((codes == IF).astype(np.int64) - (codes == END_BLOCK))
     texts = [_text(channel) for channel in noise.channels]
@@ -29,14 +29,14 @@ def noise_lines(circuit: Circuit, noise: NoiseProgram) -> dict[int, list[str]]:
                 hint="engine='statevector' runs it, where its qubits fit into memory",
             )
         if texts[channel]:
-            # stim's first letter is that of its first target; ours is the low digit.
+            # In stim the first letter belongs to the first target; here the low digit does.
             where = f"{first}" if second < 0 else f"{second} {first}"
             entries.setdefault(after, []).append(f"{texts[channel]} {where}")
     return entries
 
 
 def _text(channel: Channel) -> str:
-    """Name and arguments; nothing for a channel without errors."""
+    """Name and arguments of the instruction; "" for a channel without errors."""
     odds = np.maximum(channel.pauli_probabilities, 0.0)
     odds = np.where(odds < _LEAST, 0.0, odds)[1:]
     if not odds.any():
@@ -48,7 +48,7 @@ def _text(channel: Channel) -> str:
 def recorded_flip(noise: NoiseProgram, qubit: int, *, twirl: bool) -> float:
     """Probability that a measurement before the end records the wrong outcome.
 
-    Raises Unsupported for one that depends on the outcome, unless `twirl` asks for the mean.
+    Raises Unsupported if it depends on the outcome, unless `twirl` requests the mean.
     """
     if noise.readout is None:
         return 0.0

@@ -1,7 +1,7 @@
 """Error patterns of instances, sorted so that common prefixes are adjacent.
 
 A pattern is the list of errors of an instance. In sorted rows an error is its number in circuit
-order, so a row ascends; rows are in lexicographic order, those that end first last.
+order, so a row ascends; rows are in lexicographic order, with a row after its own extensions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from simulators.errors import BadCircuit
 
 
 class ErrorPatterns(msgspec.Struct, frozen=True, eq=False):
-    """Instance i has the inserts entries[ends[i] : ends[i + 1]], in any order; no one twice."""
+    """Patterns of instances: instance i has the inserts entries[ends[i] : ends[i + 1]], in any
+    order, without repetition."""
 
     entries: NDArray[np.int64]
     ends: NDArray[np.int64]  # [instances + 1], from 0
@@ -27,17 +28,17 @@ class ErrorPatterns(msgspec.Struct, frozen=True, eq=False):
 
 
 class SortedPatterns(msgspec.Struct, frozen=True, eq=False):
-    """What the walk reads: row r of `entries` begins at begins[r] and ends with `end`."""
+    """Sorted rows for the walk: row r of `entries` begins at begins[r] and ends with `end`."""
 
     entries: NDArray[np.int64]
     begins: NDArray[np.int64]  # [rows]
     order: NDArray[np.int64]  # [rows]: numbers of rows, sorted
-    deepest: int  # inserts of a row, at most
+    deepest: int  # largest number of inserts of a row
     end: int  # greater than any place
 
 
 def sort(patterns: ErrorPatterns, places: NDArray[np.int64]) -> SortedPatterns:
-    """places[insert] = its place. Raises BadCircuit."""
+    """Sort patterns; places[insert]: place of the insert. Raises BadCircuit."""
     ends = patterns.ends
     sizes = np.diff(ends)
     entries = patterns.entries
@@ -68,7 +69,7 @@ def sort(patterns: ErrorPatterns, places: NDArray[np.int64]) -> SortedPatterns:
 
 def row_work(rows: SortedPatterns, done: NDArray[np.int64]) -> NDArray[np.int64]:
     """Operations that each sorted row adds to those of the rows before it, 0 for one that equals
-    its neighbour: int64 [rows]. done[place]: how many operations come before it; done[-1]: all."""
+    its neighbour: int64 [rows]. done[place]: number of operations before it; done[-1]: all."""
     result = np.zeros(rows.order.size, np.int64)
     _row_work(rows.order, rows.begins, rows.entries, done, result)
     return result
@@ -76,14 +77,14 @@ def row_work(rows: SortedPatterns, done: NDArray[np.int64]) -> NDArray[np.int64]
 
 @kernel(I64, I64, I64, I64, I64, group="trajectories")
 def _row_work(order, begins, entries, done, work):  # type: ignore[no-untyped-def]
-    """See `row_work`."""
+    """Compiled `row_work`."""
     end = done.size - 1
     for k in range(order.size):
         if k == 0:
             work[k] = done[end]
             continue
-        # Where two rows part, the first one's error comes first: rows are sorted. The second has
-        # gone with it up to there, and with no other row further.
+        # At the first difference of two rows, the error of the first row comes earlier, because
+        # rows are sorted. Up to there the second row shares its states.
         a, b = begins[order[k - 1]], begins[order[k]]
         while entries[a] == entries[b] and entries[a] != end:
             a += 1

@@ -1,7 +1,8 @@
-"""From a noise program to what the walk reads: errors, their probabilities, unitary operations.
+"""Conversion of a noise program for the walk: errors, their probabilities, unitary operations.
 
-Channels with nothing between them on their qubits are composed first: that loses the least weight
-to the part that is drawn from the state. A composed location has the number of its first channel.
+Consecutive channels without an operation between them on their qubits are composed first: that
+leaves the least weight to the part that is drawn from the state. A composed location has the number
+of its first channel.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from simulators.trajectories.noise_table import (
 )
 from simulators.trajectories.pattern_sampling import ErrorTable
 
-_SAME, _SWAPPED, _ON_FIRST, _ON_SECOND = range(4)  # how a channel acts on the qubits of a term
-_LEAST_IDENTITY = 0.95  # a smaller weight of the identity leaves little to share
-_NO_WEIGHT = 1e-9  # below it all shots share all
-DRAW_COST = 3.0  # of a small state: its reduced density matrix, an operator, and their selection
+_SAME, _SWAPPED, _ON_FIRST, _ON_SECOND = range(4)  # position of a channel's qubits in a term
+_LEAST_IDENTITY = 0.95  # with a smaller weight of the identity, shots share little
+_NO_WEIGHT = 1e-9  # below it shots share everything
+DRAW_COST = 3.0  # in operations of a small state: reduced density matrix, operator, selection
 _PASSIVE = (BARRIER, DELAY, DELAY_DT)
 
 
@@ -43,7 +44,7 @@ class NoisyCircuit(msgspec.Struct, frozen=True, eq=False):
     circuit: Circuit
     table: NoiseTable
     errors: ErrorTable
-    fresh: NDArray[np.bool_]  # [operations]: is it a unitary part?
+    fresh: NDArray[np.bool_]  # [operations]: True for a unitary part of noise
 
     @property
     def error_weight(self) -> float:
@@ -53,7 +54,7 @@ class NoisyCircuit(msgspec.Struct, frozen=True, eq=False):
 
 
 class Term:
-    """Channels composed at one location."""
+    """Composed channels at one location."""
 
     __slots__ = ("after", "number", "parts", "qubits")
 
@@ -61,10 +62,10 @@ class Term:
         self.number = number
         self.after = after
         self.qubits = qubits
-        self.parts: list[tuple[int, int]] = []  # channel and how it acts, in order
+        self.parts: list[tuple[int, int]] = []  # channel and its position, in order
 
     def add(self, channel: int, qubits: tuple[int, ...]) -> None:
-        """A channel on its qubits, or one of them."""
+        """Add a channel on the term's qubits, or on one of them."""
         if qubits == self.qubits:
             how = _SAME
         elif len(qubits) == 2:
@@ -83,14 +84,14 @@ class Forms:
         self._drawn: dict[tuple[tuple[int, int], ...], NormalForm] = {}
 
     def of(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> NormalForm:
-        """The normal form of these channels one after the other."""
+        """Normal form of these channels one after the other."""
         result = self._made.get(parts)
         if result is None:
             result = self._made[parts] = normal_form(self._whole(parts, num_qubits))
         return result
 
     def drawn(self, parts: tuple[tuple[int, int], ...], num_qubits: int) -> NormalForm:
-        """Their norm-based form."""
+        """Norm-based form of these channels."""
         result = self._drawn.get(parts)
         if result is None:
             result = self._drawn[parts] = norm_based_form(self._whole(parts, num_qubits))
@@ -115,11 +116,11 @@ class Forms:
 def locate(
     circuit: Circuit, noise: NoiseProgram, *, local: bool = False, draw_cost: float = DRAW_COST
 ) -> NoisyCircuit | None:
-    """The errors of a circuit without mid-circuit operations. None if a channel acts on a measured
+    """Errors of a circuit without mid-circuit operations. None if a channel acts on a measured
     qubit and another one, or on one that is reset first: such a circuit is run as a dynamic one.
 
-    `local`: masks of Paulis count the qubits of their location, so there may be any number.
-    `draw_cost`: operations that take as long as to draw one Kraus operator and apply it.
+    `local`: masks of Paulis refer to the qubits of their location, so the number of qubits is not
+    limited. `draw_cost`: time to draw and apply one Kraus operator, in operations.
     """
     terms = _terms(circuit, noise)
     if terms is None:
@@ -133,12 +134,12 @@ def locate(
 def walked_forms(
     terms: list[Term], base_forms: list[NormalForm], forms: Forms, operations: int, draw_cost: float
 ) -> list[NormalForm]:
-    """The forms that trajectories walk: norm-based ones at locations whose identity has little
-    weight, where these cost less.
+    """Forms for the walk of trajectories: norm-based ones at locations whose identity has little
+    weight, if these cost less.
 
-    A shot follows the path of the likeliest terms, which all shots share, for a mean part
-    (1 - e^-L) / L of the circuit, L = -sum log p of their probabilities. It runs the rest and the
-    draws there for itself.
+    A shot follows the path of the likeliest terms, which all shots share, for a mean part (1 -
+    e^-L) / L of the circuit, L = -sum log p of their probabilities. It runs the rest, with the
+    draws there, alone.
     """
     chosen = [k for k, form in enumerate(base_forms) if form.probabilities[0] < _LEAST_IDENTITY]
     if not chosen:
@@ -189,7 +190,7 @@ def _terms(circuit: Circuit, noise: NoiseProgram) -> list[Term] | None:
 
 
 def compose(noise: NoiseProgram) -> list[Term]:
-    """Channels composed where they follow the same operation, whatever the circuit is."""
+    """Compose channels that follow the same operation, independent of the circuit."""
     open_: dict[int, Term] = {}
     results: list[Term] = []
     last_after = -2
@@ -203,7 +204,7 @@ def compose(noise: NoiseProgram) -> list[Term]:
 
 
 def _resets(kinds: list[int], counts: list[int], wires: list[int]) -> set[int]:
-    """Qubits that are reset before anything else."""
+    """Qubits that are reset before any other operation."""
     result, touched = set[int](), set[int]()
     at = 0
     for kind, count in zip(kinds, counts, strict=True):
@@ -218,7 +219,7 @@ def _resets(kinds: list[int], counts: list[int], wires: list[int]) -> set[int]:
 def _joined(
     number: int, after: int, qubits: tuple[int, ...], open_: dict[int, Term], terms: list[Term]
 ) -> Term:
-    """The term that a channel on these qubits becomes part of."""
+    """Term to which a channel on these qubits is added."""
     before = [open_.get(q) for q in qubits]
     first = before[0]
     if first is not None and set(qubits) <= set(first.qubits) and before[-1] is first:
@@ -226,7 +227,7 @@ def _joined(
     term = Term(number, after, qubits)
     if len(qubits) == 2:
         for q, each in zip(qubits, before, strict=True):
-            if each is not None and len(each.qubits) == 1:  # it acts here as well as there
+            if each is not None and len(each.qubits) == 1:  # it may act here as well
                 for channel, _ in each.parts:
                     term.add(channel, (q,))
                 term.number = min(term.number, each.number)
@@ -240,7 +241,7 @@ def _joined(
 def build(
     circuit: Circuit, terms: list[Term], forms: list[NormalForm], *, local: bool = False
 ) -> NoisyCircuit:
-    """The errors of these forms, and the circuit with their unitary parts; see `locate`."""
+    """Errors of these forms, and the circuit with their unitary parts; see `locate`."""
     unitaries = [
         (term.after, term.qubits, form.unitary)
         for term, form in zip(terms, forms, strict=True)
@@ -266,7 +267,7 @@ def build(
     which = np.repeat(np.arange(mine.size), counts[mine])  # location of each insert
     each = np.arange(which.size) - firsts[which] + begins[mine][which]  # error of its form
     lines = _lines(terms)
-    # A unitary is an operation now, and errors come after that of their own term.
+    # A unitary part is now an operation, and errors follow that of their own term.
     is_turned = np.array([form.unitary is not None for form in forms], np.bool_)
     lines[:, 0] += np.cumsum(is_turned)
     lines = lines[with_errors]
@@ -282,7 +283,7 @@ _TINY = 1e-300
 
 
 def _distinct(forms: list[NormalForm]) -> tuple[list[NormalForm], NDArray[np.int64]]:
-    """Distinct forms, and the number of each."""
+    """Distinct forms, and the index of each form among them."""
     ids: dict[int, int] = {}
     results: list[NormalForm] = []
     of = np.empty(len(forms), np.int64)
@@ -315,7 +316,8 @@ def _lines(terms: list[Term]) -> NDArray[np.int64]:
 def _table(
     lines: NDArray[np.int64], kinds: NDArray[np.int64], sets: NDArray[np.int64], *, local: bool
 ) -> NDArray[np.int64]:
-    """Inserts of these kinds at the terms of these lines; `sets`: that of each one's rest."""
+    """Inserts of these kinds at the terms of these lines; `sets`: operator set of each one's
+    rest."""
     result = np.zeros((kinds.size, COLUMNS), np.int64)
     result[:, AFTER_OP] = lines[:, 0]
     result[:, SET] = PAULI
@@ -336,7 +338,7 @@ def _table(
 def _expanded(
     circuit: Circuit, unitaries: list[tuple[int, tuple[int, ...], NDArray[np.complex128]]]
 ) -> tuple[Circuit, NDArray[np.bool_]]:
-    """The circuit with these operations, and which of its operations they are."""
+    """Circuit with these operations, and a mask of them."""
     total = circuit.ops.size
     if not unitaries:
         return circuit, np.zeros(total, np.bool_)
@@ -354,7 +356,7 @@ def _expanded(
         rows.append(row_of[data])
     after = np.array([where for where, _, _ in unitaries])
     counts = table.rows[circuit.ops, 1]
-    # Positions in the new list: of operation k, and of each unitary, which comes after its one.
+    # Positions in the new list of operation k, and of each unitary, which follows its operation.
     moved = np.arange(total) + np.searchsorted(after, np.arange(total), side="left")
     placed = after + 1 + np.arange(after.size)
     ops = np.empty(total + after.size, np.uint16)

@@ -19,25 +19,26 @@ from simulators.errors import BadCircuit, Unsupported
 
 AFTER_OP, SET, X, Z, Q0, Q1 = range(6)
 COLUMNS = 6
-PAULI = -1  # as a SET
+PAULI = -1  # value of SET for a Pauli string
 
-# Columns of a set: where its matrices begin among the floats, their qubits, how many they are.
+# Columns of a set: first index of its matrices among the floats, number of qubits, number of
+# matrices.
 FIRST, QUBITS, COUNT = range(3)
 
-MOST_QUBITS = 63  # of a circuit: masks are signed
+MOST_QUBITS = 63  # limit of a circuit: masks are signed
 MOST_OPERATORS = 1024  # of a set
-_TOLERANCE = 1e-6  # of a set's sum
+_TOLERANCE = 1e-6  # tolerance of a set's sum
 
 
 class Operators(msgspec.Struct, frozen=True, eq=False):
-    """All sets, as kernels read them; matrices row by row, (re, im)."""
+    """Operator sets in the form of the kernels; matrices row by row, (re, im)."""
 
     sets: NDArray[np.int64]  # [sets, 3]
     matrices: NDArray[np.float64]  # those of drawn sets divided by their largest singular values
-    effects: NDArray[np.float64]  # K^+ K of each, as it was given
+    effects: NDArray[np.float64]  # K^+ K of each operator, not scaled
 
     def odds(self, which: int, rho: NDArray[np.complex128]) -> NDArray[np.float64]:
-        """Probability of each operator of a set, where its qubits have this density matrix."""
+        """Probability of each operator of a set if its qubits have this density matrix."""
         at, width, count = self.sets[which].tolist()
         effects = self.effects[at : at + count * (2 << 2 * width)].view(np.complex128)
         result: NDArray[np.float64] = (effects.reshape(count, -1) @ rho.T.ravel()).real
@@ -45,7 +46,7 @@ class Operators(msgspec.Struct, frozen=True, eq=False):
 
 
 class NoiseTable(msgspec.Struct, frozen=True, eq=False):
-    """See the module. Inserts at one place act in the order of the table."""
+    """Table of inserts. Inserts at one place act in the order of the table."""
 
     table: NDArray[np.int64]  # [inserts, COLUMNS]
     operators: Operators
@@ -65,7 +66,7 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def supports(self) -> NDArray[np.int64]:
-        """The qubits that each insert touches, as a mask: int64 [inserts]."""
+        """Mask of the qubits that each insert touches: int64 [inserts]."""
         _, which, x, z, first, second = self.table.T
         low, high = np.maximum(first, 0), np.maximum(second, 0)
         pair = np.int64(1) << low | np.where(second >= 0, np.int64(1) << high, 0)
@@ -74,8 +75,8 @@ class NoiseTable(msgspec.Struct, frozen=True, eq=False):
 
 
 def operators(sets: Sequence[Sequence[NDArray[np.complex128]]]) -> Operators:
-    """Each set: one unitary, or the Kraus operators of a channel, on one or two qubits (the first
-    qubit is bit 0 of an index). Raises BadCircuit."""
+    """Make operator sets from one unitary, or the Kraus operators of a channel, each on one or two
+    qubits (the first qubit is bit 0 of an index). Raises BadCircuit."""
     rows, matrices, effects = [], [np.zeros(0)], [np.zeros(0)]
     first = 0
     for number, members in enumerate(sets):
@@ -117,13 +118,13 @@ def too_wide(circuit: Circuit) -> Unsupported:
 
 
 def check(circuit: Circuit, inserts: NoiseTable) -> None:
-    """Refuse inserts that do not fit the circuit, or come after a measurement of their qubits."""
+    """Refuse inserts that do not fit the circuit, or follow a measurement of their qubits."""
     if circuit.num_qubits > MOST_QUBITS:
         raise too_wide(circuit)
     table, sets = inserts.table, inserts.operators.sets
     codes = circuit.table.rows[circuit.ops]
     begins = np.cumsum(codes[:, 1]) - codes[:, 1]
-    # Of each qubit: the last reset before any gate, and the measurement or reset that ends it.
+    # For each qubit: the last reset before any gate, and the measurement or reset that ends it.
     begun = np.full(circuit.num_qubits, -1, np.int64)
     ended = np.full(circuit.num_qubits, circuit.ops.size, np.int64)
     touched = 0

@@ -1,4 +1,4 @@
-"""Outputs that trajectories can give, blocks of shots, and means over trajectories."""
+"""Outputs of trajectories, blocks of shots, and means over trajectories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simulators.errors import Unsupported
 from simulators.trajectories.pattern_sampling import ErrorTable
 
 SHOTS_AT_ONCE = 1 << 20
-_MOST_ERRORS = 1 << 22  # of all shots that are run at once: 200 MB
+_MOST_ERRORS = 1 << 22  # errors of all shots of a block: 200 MB
 
 
 def refuse_outputs(request: Request) -> None:
@@ -35,7 +35,7 @@ def refuse_outputs(request: Request) -> None:
 
 
 class Moments:
-    """Mean and variance of values that come in parts (Chan, Golub and LeVeque, 1983)."""
+    """Mean and variance of values that arrive in parts (Chan, Golub and LeVeque, 1983)."""
 
     def __init__(self, size: int) -> None:
         self.count = 0
@@ -54,13 +54,13 @@ class Moments:
         self.count = total
 
     def estimates(self) -> tuple[tuple[float, float], ...]:
-        """Mean and its standard error, of each."""
+        """Mean and standard error of each value."""
         errors = np.sqrt(self._squares / max(1, self.count - 1) / max(1, self.count))
         return tuple(zip(self.mean.tolist(), errors.tolist(), strict=True))
 
 
 def shot_blocks(errors: ErrorTable, shots: int) -> Iterator[tuple[int, int]]:
-    """First shot and end of each block that is run at once."""
+    """First shot and end of each block of shots that are run together."""
     mean = max(1.0, float(errors.probabilities.sum()))
     size = max(1, min(SHOTS_AT_ONCE, int(_MOST_ERRORS / mean)))
     for first in range(0, shots, size):

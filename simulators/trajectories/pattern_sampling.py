@@ -1,10 +1,10 @@
-"""Random errors of all shots before the run, and their arrangement for the walk.
+"""Random errors of all shots, drawn before the run, and their order for the walk.
 
 A location has an error with a probability that does not depend on the state, so its errors in a
 block of shots are found by geometric skipping: the number of shots without an error before the next
 one is floor(log(1 - u) / log(1 - p)) (Devroye, Non-Uniform Random Variate Generation, 1986, section
 X.2). Skip k of a block of BLOCK shots, which begins at shot b, is draw 2**60 + 2 * location of shot
-b + k; which error it is, is draw 2**60 + 2 * location + 1 of the shot itself. So the errors of a
+b + k; the kind of the error is draw 2**60 + 2 * location + 1 of the shot itself. So the errors of a
 shot are a function of the noise, the seed, the binding and the shot.
 """
 
@@ -21,17 +21,17 @@ from simulators.trajectories.error_patterns import ErrorPatterns, SortedPatterns
 
 FIRST_DRAW = 2**60  # number of the draw for the skips of location 0
 BLOCK = 1 << 16  # shots
-_SPREAD = 6.0  # standard deviations of the number of errors that room is made for
+_SPREAD = 6.0  # standard deviations of the number of errors for which memory is reserved
 
 
 class ErrorTable(msgspec.Struct, frozen=True, eq=False):
     """Probabilities of the errors of each location."""
 
     probabilities: NDArray[np.float64]  # [locations]: of any error
-    inserts: NDArray[np.int64]  # [locations]: the first one; the others follow
-    begins: NDArray[np.int64]  # [locations]: of their cumulative probabilities in `edges`
+    inserts: NDArray[np.int64]  # [locations]: first insert; the others follow
+    begins: NDArray[np.int64]  # [locations]: begin of their cumulative probabilities in `edges`
     edges: NDArray[np.float64]  # ascending to 1.0, for each kind of location
-    draw_ids: NDArray[np.int64]  # [locations]: those of their random draws
+    draw_ids: NDArray[np.int64]  # [locations]: numbers of their random draws
 
 
 @kernel(
@@ -40,9 +40,9 @@ class ErrorTable(msgspec.Struct, frozen=True, eq=False):
 def draw_errors(  # type: ignore[no-untyped-def]
     probabilities, first_insert, begins, edges, draw_ids, first, last, seed, binding, shots, inserts
 ):
-    """Errors of shots first .. last - 1, location by location.
+    """Draw the errors of shots first .. last - 1, location by location.
 
-    Returns how many there are, and writes no more than there is room for.
+    Returns their number; errors beyond the room of the arrays are counted and not written.
     """
     result = np.int64(0)
     for location in range(probabilities.size):
@@ -82,7 +82,7 @@ def draw_errors(  # type: ignore[no-untyped-def]
 
 @kernel(I64, I64, INT, INT, I64, I64, I64, group="trajectories")
 def group_by_shot(shots, inserts, count, first, places, ends, entries):  # type: ignore[no-untyped-def]
-    """The first `count` errors as the places of each shot, ascending: shot first + i has
+    """Group the first `count` errors by shot, as ascending places: shot first + i has
     entries[ends[i] : ends[i + 1]]."""
     for k in range(ends.size):
         ends[k] = 0
@@ -109,8 +109,8 @@ def group_by_shot(shots, inserts, count, first, places, ends, entries):  # type:
 
 @kernel(I64, I64, INT, I64, I64, I64, I64, I64, I64, group="trajectories")
 def sort_rows(ends, entries, places, begins, terminated, order, other, sizes, counts):  # type: ignore[no-untyped-def]
-    """Rows of ascending places in lexicographic order, where a row that ends comes after those that
-    go on: by the last column first, as a radix sort of strings of different lengths does.
+    """Sort rows of ascending places lexicographically, with a row after its own extensions: by the
+    last column first, like a radix sort of strings of different lengths.
 
     terminated[begins[row] :]: the row, and `places` at its end. sizes: int64 [longest + 2], counts:
     int64 [places + 1], order, other: int64 [rows].

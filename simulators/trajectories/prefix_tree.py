@@ -1,19 +1,19 @@
-"""The walk through all rows: which state to advance, to reduce, to sample next.
+"""Walk through all rows: chooses the next state to advance, to reduce or to sample.
 
-Rows that begin alike are run together up to where they part. A node of this tree has a state, and
-the rows it stands for; its children are visited in the order of their next insert, so its state
-only ever advances, and its last child takes it over. So there are never more states than segments
-with an insert on a path, and one (a channel amid a segment parts it in two). With fewer (`cap`), a
-node whose children find no room gives them its own state, and is made again for those that are
-left, from the deepest state that is kept.
+Rows with a common prefix are run together up to their first difference. A node of this tree has a
+state and the rows that share it; its children are visited in the order of their next insert, so its
+state only ever advances, and its last child takes it over. So there are never more states than
+segments with an insert on a path, and one (a channel inside a segment divides it in two). With
+fewer states (`cap`), a node whose children find no room gives them its own state, and is computed
+again for the remaining children, from the deepest state that is kept.
 
-A position is a number of operations done. An insert at position p acts in the segment that begins
-at floor[p]: a child's state goes to the segment's end, ceil[p], in one call with all its inserts
-there; but a channel ends a call at its own position, for its operator is drawn from the state
-found there.
+A position is a number of executed operations. An insert at position p acts in the segment that
+begins at floor[p]: a child's state advances to the segment's end, ceil[p], in one call with all its
+inserts there; but a channel ends a call at its own position, because its operator is drawn from the
+state there.
 
-`step` decides and computes nothing; whoever calls it does what it says. What a row goes through
-depends on the row alone, not on its neighbours, nor on the cap.
+`next_action` decides and computes nothing; the caller executes its decision. The operations of a
+row depend on the row alone, not on its neighbours, nor on the cap.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ import numpy as np
 from simulators.compiler.kernel import I64, INT, INTS2, device_function, kernel
 from simulators.execution.rng import block, uniform
 
-# What to do next, and its columns. ADVANCE: state SOURCE (-1: |0...0>) goes from FROM to TO, with
-# inserts FIRST .. LAST - 1 of `entries`, and is state TARGET then. DRAW: the operator of the insert
-# at FIRST of each row order[LOW : HIGH], from state TARGET. SAMPLE: these rows end in that state.
+# Next action, and its columns. ADVANCE: evolve state SOURCE (-1: |0...0>) from FROM to TO, with
+# inserts FIRST .. LAST - 1 of `entries`, into state TARGET. DRAW: draw the operator of the insert
+# at FIRST for each row order[LOW : HIGH], from state TARGET. SAMPLE: these rows end in state
+# TARGET.
 DONE, ADVANCE, CHOOSE_KRAUS, SAMPLE = range(4)
 WHAT, SOURCE, TARGET, FROM, TO, FIRST, LAST, LOW, HIGH = range(9)
 CALL = 9
 
-# A node. DEPTH: places its state has behind it; AT: its position; DRAWN: rows before this one have
-# their operator; LOST: its state is to be made again.
+# Columns of a node. DEPTH: number of places applied to its state; AT: its position; DRAWN: rows
+# before this one have their operator; LOST: its state must be computed again.
 _LEVEL, _LOW, _HIGH, _DEPTH, _AT, _DRAWN, _EVICTED = range(7)
 FRAME = 7
 
@@ -39,13 +40,13 @@ FIRST_DRAW = 2**61  # number of the draw for a channel at location 0
 
 
 def frames_of(deepest: int) -> int:
-    """Nodes on a path, at most."""
+    """Largest number of nodes on a path."""
     return 2 * deepest + 3
 
 
 @device_function
 def begin(frames, low, high):  # type: ignore[no-untyped-def]
-    """The walk through rows order[low : high] begins; returns how many nodes are open."""
+    """Begin the walk through rows order[low : high]; returns the number of open nodes."""
     for k in range(FRAME):
         frames[0, k] = 0
     frames[0, _LOW], frames[0, _HIGH], frames[0, _EVICTED] = low, high, 1
@@ -54,7 +55,7 @@ def begin(frames, low, high):  # type: ignore[no-untyped-def]
 
 @device_function
 def _same(a, b, first, last, entries, chosen):  # type: ignore[no-untyped-def]
-    """Whether places first .. last - 1 of two rows are the same, their operators too."""
+    """Return whether places first .. last - 1 of two rows are the same, with the same operators."""
     for k in range(first, last):
         if entries[a + k] != entries[b + k] or chosen[a + k] != chosen[b + k]:
             return False
@@ -65,9 +66,9 @@ def _same(a, b, first, last, entries, chosen):  # type: ignore[no-untyped-def]
 def next_action(  # type: ignore[no-untyped-def]
     frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
 ):
-    """Say what is next in `call`; returns how many nodes are open then.
+    """Write the next action into `call`; returns the number of open nodes after it.
 
-    place_at[place]: its position; the last, that of rows' ends: of the circuit's.
+    place_at[place]: its position; the last entry: that of the circuit's end.
     """
     end = place_at.size - 1
     full = place_at[end]
@@ -106,7 +107,7 @@ def next_action(  # type: ignore[no-untyped-def]
             call[WHAT], call[LOW], call[HIGH] = SAMPLE, f[_LOW], f[_HIGH]
             f[_LOW] = f[_HIGH]
             return top
-        mine = drawn[place] and place_at[place] == at  # a channel, here and now
+        mine = drawn[place] and place_at[place] == at  # a channel at this position
         until = f[_HIGH]
         if mine:
             if f[_DRAWN] <= f[_LOW]:
@@ -118,7 +119,7 @@ def next_action(  # type: ignore[no-untyped-def]
                 call[FIRST] = depth
                 return top
             until = f[_DRAWN]
-        # The child: all inserts up to the segment's end, or to a channel in it.
+        # Child: all inserts up to the segment's end, or to a channel in it.
         last = depth + 1 if mine else depth
         target = ceil[place_at[place]]
         while entries[row + last] < end:
@@ -163,7 +164,7 @@ def next_action(  # type: ignore[no-untyped-def]
 
 @device_function
 def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
-    """The uniform number of one shot."""
+    """Uniform number of one shot."""
     a, b, c, d = block(np.uint64(shot >> 2) + np.uint64(1), draw, seed, binding)
     k = shot & 3
     return uniform(a if k == 0 else b if k == 1 else c if k == 2 else d)
@@ -173,9 +174,9 @@ def number_of(seed, binding, draw, shot):  # type: ignore[no-untyped-def]
 def choose(  # type: ignore[no-untyped-def]
     odds, choices, order, low, high, begins, depth, chosen, location, first, seed, binding, work
 ):
-    """Each row order[low : high] draws one of `choices` operators, whose odds add up to any number;
-    rows that draw the same lie together then, in the order they had. `location`: number of the
-    draw; `first`: the shot of row 0; `work`: room for all rows."""
+    """Draw one of `choices` operators for each row order[low : high], with unnormalised `odds`, and
+    group rows with the same operator, in stable order. `location`: draw number; `first`: the shot
+    of row 0; `work`: room for all rows."""
     draw = np.uint64(FIRST_DRAW) + np.uint64(location)
     total = 0.0
     for c in range(choices):
@@ -186,7 +187,7 @@ def choose(  # type: ignore[no-untyped-def]
         t = number_of(seed, binding, draw, np.int64(first + row)) * total
         last = c = 0
         edge = 0.0
-        for c in range(choices):  # never one of no weight, whatever rounding does
+        for c in range(choices):  # never one of zero weight, despite rounding
             if odds[c] > 0.0:
                 last = c
                 edge += odds[c]
@@ -204,7 +205,7 @@ def choose(  # type: ignore[no-untyped-def]
 
 @kernel(INTS2, INT, INT, returns=INT, group="trajectories")
 def start(frames, low, high):  # type: ignore[no-untyped-def]
-    """`begin`, for callers in Python."""
+    """Compiled `begin`, for callers in Python."""
     return begin(frames, low, high)
 
 
@@ -214,7 +215,7 @@ def start(frames, low, high):  # type: ignore[no-untyped-def]
 def next_call(  # type: ignore[no-untyped-def]
     frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
 ):
-    """`step`, for callers in Python."""
+    """Compiled `next_action`, for callers in Python."""
     return next_action(
         frames, top, cap, order, begins, entries, chosen, place_at, drawn, floor, ceil, call
     )

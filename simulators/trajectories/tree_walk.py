@@ -1,4 +1,4 @@
-"""The walk through sorted rows, for states that are advanced from Python.
+"""Walk through sorted rows, for states that are advanced from Python.
 
 The compiled walk of small circuits is `statevector.trajectories.small_kernel`.
 """
@@ -19,11 +19,11 @@ from simulators.trajectories.prefix_tree import ADVANCE, CALL, CHOOSE_KRAUS, FRA
 
 
 class Tree(msgspec.Struct, frozen=True, eq=False):
-    """What a walk knows of the circuit; positions are counted as in `prefix_tree`."""
+    """Facts about the circuit for the walk; positions are defined in `prefix_tree`."""
 
     inserts: NoiseTable
     insert_of: NDArray[np.int64]  # [places]
-    place_at: NDArray[np.int64]  # [places + 1]: position of each place; then the circuit's end
+    place_at: NDArray[np.int64]  # [places + 1]: position of each place, then the circuit's end
     floor: NDArray[np.int64]  # [positions]
     ceil: NDArray[np.int64]
 
@@ -35,8 +35,8 @@ class Tree(msgspec.Struct, frozen=True, eq=False):
         floor: NDArray[np.int64] | None = None,
         ceil: NDArray[np.int64] | None = None,
     ) -> Tree:
-        """`at`: position of each insert, then the circuit's end. Without `floor` and `ceil`, each
-        position is a segment of its own."""
+        """Make the tree. `at`: position of each insert, then the circuit's end. Without `floor` and
+        `ceil`, each position is a segment of its own."""
         after = inserts.table[:, AFTER_OP]
         insert_of = np.lexsort((np.arange(after.size), after, at[:-1]))
         place_at = at[np.append(insert_of, after.size)].astype(np.int64)
@@ -67,7 +67,7 @@ class Advance(msgspec.Struct, frozen=True, eq=False):
     target: int
     begin: int
     end: int
-    inserts: list[tuple[int, int]]  # inserts and their operators, in the order they act
+    inserts: list[tuple[int, int]]  # inserts and their operators, in order of action
     positions: list[int]  # of each
 
 
@@ -75,17 +75,17 @@ class NodeStates(Protocol):
     """States of the nodes on a path, by level."""
 
     def advance(self, step: Advance) -> None:
-        """Take a state from operation to operation. Raises Stopped and OutOfMemory."""
+        """Evolve a state from operation to operation. Raises Stopped and OutOfMemory."""
 
     def odds(self, level: int, insert: int) -> NDArray[np.float64]:
-        """Weight of each operator of a channel in a state, in any unit."""
+        """Unnormalised weight of each operator of a channel in a state."""
 
     def finish(self, level: int, rows: NDArray[np.int64]) -> None:
-        """These rows, ascending, end in this state."""
+        """Take the final state of these rows, which ascend."""
 
 
 class Draws(msgspec.Struct, frozen=True):
-    """Numbers of the random draws: row 0 is shot `first`."""
+    """Keys of the random draws: row 0 is shot `first`."""
 
     seed: int
     binding: int
@@ -96,7 +96,7 @@ class Draws(msgspec.Struct, frozen=True):
 def _choose(  # type: ignore[no-untyped-def]
     odds, order, low, high, begins, depth, chosen, location, first, seed, binding, work
 ):
-    """`prefix_tree.choose`, for callers in Python."""
+    """Compiled `prefix_tree.choose`, for callers in Python."""
     prefix_tree.choose(
         odds, odds.size, order, low, high, begins, depth, chosen, location, first, seed, binding,
         work,
@@ -112,9 +112,9 @@ def walk(
     low: int = 0,
     high: int = -1,
 ) -> None:
-    """Sorted rows low .. high - 1 (-1: all) from the first operation to the last.
+    """Run sorted rows low .. high - 1 (-1: all) from the first operation to the last.
 
-    `cap`: states held at once, at most. Raises what the states raise.
+    `cap`: largest number of states held at once. Raises the errors of the states.
     """
     high = rows.order.size if high < 0 else high
     order, begins, entries = rows.order.copy(), rows.begins, rows.entries

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class DualMatrix(msgspec.Struct, frozen=True, eq=False):
-    """A matrix, and its derivative with respect to each of `params`.
+    """Matrix, and its derivative with respect to each of `params`.
 
     `values` is float64 [1 + params, rows, columns]; entry 0 is the matrix itself. `params` are
     numbers of parameters, ascending.
@@ -24,7 +24,7 @@ class DualMatrix(msgspec.Struct, frozen=True, eq=False):
     params: tuple[int, ...] = ()
 
     def after(self, first: DualMatrix) -> DualMatrix:
-        """The product: `first`, then this matrix."""
+        """Product of `first` followed by this matrix."""
         mine, its = self.values, first.values
         if not first.params:
             return DualMatrix(mine @ its[0], self.params)
@@ -37,7 +37,7 @@ class DualMatrix(msgspec.Struct, frozen=True, eq=False):
         return DualMatrix(result, params)
 
     def tensor(self, low: DualMatrix) -> DualMatrix:
-        """The Kronecker product of this matrix, the high digit, and `low`."""
+        """Kronecker product of this matrix, the high digit, and `low`."""
         params, where_high, where_low = _union(self.params, low.params)
         high, its = self.values, low.values
         rows, columns = high.shape[1] * its.shape[1], high.shape[2] * its.shape[2]
@@ -49,7 +49,7 @@ class DualMatrix(msgspec.Struct, frozen=True, eq=False):
 
 
 def constant(matrix: NDArray[np.float64]) -> DualMatrix:
-    """A matrix that depends on no parameter."""
+    """Matrix without parameters."""
     return DualMatrix(np.ascontiguousarray(matrix, np.float64)[None])
 
 
@@ -63,7 +63,8 @@ def _kron(high: NDArray[np.float64], low: NDArray[np.float64]) -> NDArray[np.flo
 def _union(
     left: tuple[int, ...], right: tuple[int, ...]
 ) -> tuple[tuple[int, ...], NDArray[np.int64], NDArray[np.int64]]:
-    """All parameters; where the entries of `left` (with entry 0) and of `right` (without) go."""
+    """Union of the parameters, and the places of the entries of `left` (with entry 0) and of
+    `right` (without) in it."""
     params = tuple(sorted({*left, *right}))
     place = {param: 1 + k for k, param in enumerate(params)}
     return (

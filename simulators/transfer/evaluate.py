@@ -17,7 +17,7 @@ from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
 from simulators.transfer.program import Chain, ConstantTable, PairStep, TransferProgram
 
-MAX_ENTRIES = 2**27  # of the state and its derivatives: 1 GiB
+MAX_ENTRIES = 2**27  # limit of the state and its derivatives: 1 GiB
 _IDENTITY = constant(np.eye(4))
 _POPULATIONS = constant(np.array([[0.5, 0.0, 0.0, 0.5], [0.5, 0.0, 0.0, -0.5]]))
 _TRACE = constant(np.array([[1.0, 0.0, 0.0, 0.0]]))
@@ -35,7 +35,7 @@ class OutcomeDistribution(msgspec.Struct, frozen=True, eq=False):
 
 
 class ChannelSet:
-    """Channels of one setting of the parameters, and products of them that were made before."""
+    """Channels for one set of parameter values, with a cache of their products."""
 
     def __init__(
         self,
@@ -43,8 +43,8 @@ class ChannelSet:
         readout: Mapping[int, DualMatrix],
         table: ConstantTable,
     ) -> None:
-        """`channels`: by the numbers in chains. `readout`: confusion [2, 2] (row read, column
-        true) of a qubit of the circuit; qubits without one are read as they are."""
+        """Set up. `channels`: by the numbers in chains. `readout`: confusion [2, 2] (row read,
+        column true) of a qubit of the circuit; qubits without one are read exactly."""
         self.readout = readout
         self._channels = channels
         self._table = table
@@ -52,7 +52,7 @@ class ChannelSet:
         self._steps: dict[tuple[Chain, Chain, Chain], DualMatrix] = {}
 
     def channel(self, number: int) -> DualMatrix:
-        """A channel by its number."""
+        """Channel by number."""
         return self._channels[number]
 
     def chain(self, ids: Chain) -> DualMatrix:
@@ -108,7 +108,7 @@ def _refuse_size(num_qubits: int, num_params: int) -> None:
 
 
 class _Evolution:
-    """A vector and its derivatives, [digits of the qubits in the order `axes`, 1 + params]."""
+    """Vector and its derivatives, [digits of the qubits in the order `axes`, 1 + params]."""
 
     def __init__(self, num_qubits: int, params: tuple[int, ...]) -> None:
         self.params = params
@@ -146,7 +146,7 @@ class _Evolution:
             self.params = (*self.params, *new)
 
     def ordered(self, qubits: tuple[int, ...]) -> NDArray[np.float64]:
-        """[outcomes, 1 + params]; the first of `qubits` is the highest bit."""
+        """Data as [outcomes, 1 + params]; the first of `qubits` is the highest bit."""
         rest = [axis for axis in self._axes if axis not in qubits]
         order = [self._axes.index(axis) for axis in (*qubits, *rest)]
         moved = self._data.transpose(*order, len(order))

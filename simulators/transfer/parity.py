@@ -1,10 +1,11 @@
 """Outcome distributions of Clifford circuits with Pauli-twirled noise, from means of parities.
 
-The mean of (-1)^(sum of the bits in S) is that of the Pauli string Z_S at the end. Back through a
-Clifford gate a Pauli string is one Pauli string again, with a sign; the twirl of a channel keeps
-the diagonal of its transfer matrix, so that it multiplies the mean by one number. All 2^m sets S of
-m outcomes go back at once; a Walsh-Hadamard transform of the means gives the distribution, to which
-the readout error is applied as it is. Time and memory do not depend on the width of the circuit.
+The mean of (-1)^(sum of the bits in S) is that of the Pauli string Z_S at the end. Propagated back
+through a Clifford gate, a Pauli string is again one Pauli string with a sign; the twirl of a
+channel keeps the diagonal of its transfer matrix, so that it multiplies the mean by one number. All
+2^m sets S of m outcomes are propagated at once; a Walsh-Hadamard transform of the means gives the
+distribution, to which the exact readout error is applied. Time and memory do not depend on the
+width of the circuit.
 
 Source: Flammia and Wallman, Efficient estimation of Pauli channels, arXiv 1907.12976, section II;
 Gottesman, arXiv quant-ph/9807006.
@@ -23,14 +24,14 @@ from simulators.transfer.dual import DualMatrix
 from simulators.transfer.evaluate import ChannelSet, OutcomeDistribution
 from simulators.transfer.program import ConstantTable, TransferProgram
 
-MAX_BITS = 16  # of a distribution
-_EXACT = 1e-9  # deviation of a transfer matrix from a signed permutation that is rounding
+MAX_BITS = 16  # bits of a distribution
+_EXACT = 1e-9  # rounding tolerance of a transfer matrix that is a signed permutation
 
 
 class ParityProgram(msgspec.Struct, frozen=True, eq=False):
-    """See the module. `means` are those without noise, 0 or +-1, of each set of bits."""
+    """Parities of one circuit. `means`: values without noise, 0 or +-1, of each set of bits."""
 
-    qubits: tuple[int, ...]  # of the circuit
+    qubits: tuple[int, ...]  # qubits of the circuit
     measured: tuple[int, ...]  # number in `qubits` of each bit
     clbits: tuple[int, ...]  # ascending; bit k of an outcome is clbits[k]
     means: NDArray[np.float64]  # [2^m]
@@ -42,14 +43,15 @@ class ParityProgram(msgspec.Struct, frozen=True, eq=False):
         return len(self.qubits)
 
     def channel_numbers(self) -> set[int]:
-        """Channels by number."""
+        """Numbers of its channels."""
         return set(self.uses)
 
 
 def parity_program(
     program: TransferProgram, table: ConstantTable, clbits: Sequence[int] = ()
 ) -> ParityProgram:
-    """Of a circuit whose gates are Clifford gates. `clbits`: of the distribution; (): all.
+    """Make the program of a circuit whose gates are Clifford gates. `clbits`: of the distribution;
+    (): all.
 
     Raises Unsupported for other gates, and for more than MAX_BITS bits.
     """
@@ -84,7 +86,7 @@ class _Backwards:
         self.uses: dict[int, list[NDArray[np.uint8]]] = {}
 
     def chain(self, ids: Sequence[int], qubits: tuple[int, ...]) -> None:
-        """Go back through a chain on one qubit, or on a pair (low, high)."""
+        """Propagate back through a chain on one qubit, or on a pair (low, high)."""
         for number in reversed(ids):
             index = self._paulis[qubits[0]]
             if len(qubits) == 2:
@@ -100,7 +102,7 @@ class _Backwards:
                 self._paulis[qubits[1]] = moved >> 2
 
     def means(self) -> NDArray[np.float64]:
-        """Means in |0...0>: strings of I and Z alone."""
+        """Means in |0...0>: nonzero for strings of I and Z only."""
         classical = ((self._paulis == 0) | (self._paulis == 3)).all(axis=0)
         return np.where(classical, self._signs, 0.0)
 
@@ -123,7 +125,7 @@ def parity_outcomes(program: ParityProgram, channels: ChannelSet) -> OutcomeDist
     """Probabilities and derivatives under the Pauli twirl of the channels."""
     alive = np.flatnonzero(program.means)
     means = program.means[alive]
-    slopes: dict[int, NDArray[np.float64]] = {}  # of the logarithm of each mean
+    slopes: dict[int, NDArray[np.float64]] = {}  # derivatives of the logarithm of each mean
     for number, uses in program.uses.items():
         channel = channels.channel(number)
         diagonal = np.einsum("kii->ki", channel.values)
@@ -147,7 +149,7 @@ def parity_outcomes(program: ParityProgram, channels: ChannelSet) -> OutcomeDist
 
 
 def _walsh(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
-    """2^-m sum_S (-1)^(x S) values[S] of each column."""
+    """Walsh-Hadamard transform 2^-m sum_S (-1)^(x S) values[S] of each column."""
     result = values
     for bit in range(bits):
         pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])
@@ -156,7 +158,7 @@ def _walsh(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
 
 
 class _Readout:
-    """The confusion of each bit's qubit, where there is one."""
+    """Confusion of each bit's qubit, if it has one."""
 
     def __init__(self, program: ParityProgram, readout: Mapping[int, DualMatrix]) -> None:
         readouts = [readout.get(program.qubits[qubit]) for qubit in program.measured]
@@ -164,7 +166,7 @@ class _Readout:
         self.params = {param for _, each in self._matrices for param in each.params}
 
     def applied(self, values: NDArray[np.float64], params: tuple[int, ...]) -> NDArray[np.float64]:
-        """Act on a distribution and its derivatives, [2^m, 1 + params]."""
+        """Apply the confusions to a distribution and its derivatives, [2^m, 1 + params]."""
         result = values
         for bit, matrix in self._matrices:
             pairs = result.reshape(-1, 2, 1 << bit, result.shape[-1])

@@ -1,8 +1,8 @@
 """Program of a circuit with noise for the transfer simulator: steps on pairs of qubits.
 
-Everything that acts on one qubit between two steps is a chain; a step is the chains of its two
-qubits and then what acts on the pair. Chains are tuples of numbers, so that equal ones, in one
-circuit or in many, are multiplied once. Only the qubits that a circuit uses count.
+The operations on one qubit between two steps are a chain; a step is the chains of its two qubits
+followed by the operations on the pair. Chains are tuples of numbers, so that equal chains, in one
+circuit or in many, are multiplied once. Only the qubits that a circuit uses are included.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from simulators.circuit.operations import Operation, matrix, operations
 from simulators.errors import Unsupported
 from simulators.transfer.dual import DualMatrix, constant
 
-Chain = tuple[int, ...]  # channels by number, constants by ~number; the first one acts first
+Chain = tuple[int, ...]  # channels by number, constants by ~number, in order of action
 _ID, _PHASE = GATES["id"].code, GATES["global_phase"].code
 
 
 class ConstantTable:
-    """Transfer matrices of gates, each distinct one once; shared by programs."""
+    """Distinct transfer matrices of gates; shared by programs."""
 
     def __init__(self) -> None:
         self.matrices: list[DualMatrix] = []
@@ -46,7 +46,7 @@ class ConstantTable:
 
 
 class PairStep(msgspec.Struct, frozen=True):
-    """A step on qubits `low` and `high`, whose matrices have index 4 * high + low."""
+    """Step on qubits `low` and `high`, whose matrices have index 4 * high + low."""
 
     low: int
     high: int
@@ -56,11 +56,12 @@ class PairStep(msgspec.Struct, frozen=True):
 
 
 class TransferProgram(msgspec.Struct, frozen=True):
-    """See the module. Qubits are numbered from 0; `qubits` are their numbers in the circuit."""
+    """Steps of one circuit. Qubits are numbered from 0; `qubits` are their numbers in the
+    circuit."""
 
     qubits: tuple[int, ...]
     steps: tuple[PairStep, ...]
-    final: tuple[Chain, ...]  # of each qubit, after the last step
+    final: tuple[Chain, ...]  # final chain of each qubit
     measured: tuple[int, ...]  # qubit of each measured clbit
     clbits: tuple[int, ...]  # ascending; bit k of an outcome is clbits[k]
 
@@ -71,11 +72,11 @@ class TransferProgram(msgspec.Struct, frozen=True):
 
     @property
     def work(self) -> int:
-        """4^qubits for each step."""
+        """Cost: 4^qubits for each step."""
         return int(4**self.num_qubits * max(len(self.steps), 1))
 
     def channel_numbers(self) -> set[int]:
-        """Channels by number."""
+        """Numbers of its channels."""
         chains = [*self.final]
         for step in self.steps:
             chains += [step.low_chain, step.high_chain, step.pair_chain]
@@ -88,11 +89,11 @@ def build(
     table: ConstantTable,
     channel_ids: list[int] | None = None,
 ) -> TransferProgram:
-    """Program of an admissible circuit.
+    """Make the program of an admissible circuit.
 
-    `channel_ids`: of each channel of `noise`, as chains shall name it; by default its own number.
-    Raises Unsupported for mid-circuit measurements, resets, conditions, free parameters, gates on
-    more than two qubits and correlated readout.
+    `channel_ids`: number of each channel of `noise` in chains; by default its own number. Raises
+    Unsupported for mid-circuit measurements, resets, conditions, free parameters, gates on more
+    than two qubits and correlated readout.
     """
     return _Builder(circuit, noise, table, channel_ids).program()
 
@@ -116,7 +117,7 @@ class _Builder:
         self._place = {int(qubit): k for k, qubit in enumerate(used.tolist())}
         self._pending: list[Chain] = [()] * len(self._place)
         self._steps: list[PairStep] = []
-        self._last: list[int] = [-1] * len(self._place)  # step that acted last on each qubit
+        self._last: list[int] = [-1] * len(self._place)  # last step on each qubit
         self._locations = noise.locations[np.argsort(noise.locations[:, AFTER_OP], kind="stable")]
 
     def _refuse(self, noise: NoiseProgram) -> None:
@@ -157,7 +158,8 @@ class _Builder:
         )
 
     def _add_noise(self, location: int, place: int) -> int:
-        """Add the channels from a location on up to those after an operation; the next one."""
+        """Add the channels from a location on up to those after an operation; returns the next
+        location."""
         while location < len(self._locations) and self._locations[location, AFTER_OP] <= place:
             row = self._locations[location]
             qubits = (int(row[Q0]),) if row[Q1] < 0 else (int(row[Q0]), int(row[Q1]))
@@ -174,7 +176,7 @@ class _Builder:
             self._act(~self._table.number_of(ptm), qubits)
 
     def _act(self, number: int, qubits: tuple[int, ...]) -> None:
-        """Add a channel or a constant (~number) behind what acts on its qubits."""
+        """Add a channel or a constant (~number) after the earlier operations on its qubits."""
         places = [self._place[qubit] for qubit in qubits]
         if len(places) == 1:
             self._pending[places[0]] = self._joined(self._pending[places[0]], number)
@@ -195,7 +197,7 @@ class _Builder:
         self._pending[low] = self._pending[high] = ()
 
     def _joined(self, chain: Chain, number: int) -> Chain:
-        """The chain with one more; two constants in a row are multiplied."""
+        """Chain with one more number; two consecutive constants are multiplied."""
         if number < 0 and chain and chain[-1] < 0:
             return (*chain[:-1], ~self._table.product(~number, ~chain[-1]))
         return (*chain, number)

@@ -195,7 +195,7 @@ class MeasurementLayout(msgspec.Struct, frozen=True, eq=False):
     source: NDArray[np.int64]  # [num_clbits]: the qubit whose final measurement it holds, or -1
     branching: bool  # a mid-circuit measurement, reset or branch
     measures: bool  # the circuit has a measurement
-    operations: NDArray[np.int64]  # [num_clbits]: that measurement's operation, or -1
+    operations: NDArray[np.int64]  # [num_clbits]: operation of that measurement, or -1
     from_zero: bool = True  # the circuit begins with |0...0>
 
     @property

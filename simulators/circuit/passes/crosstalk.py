@@ -137,7 +137,7 @@ class CoupledPairs(msgspec.Struct, frozen=True, eq=False):
     """Coupled pairs, by number and by qubit."""
 
     ends: NDArray[np.int64]  # [pairs, 2]
-    first: NDArray[np.int64]  # [pairs]: the columns of `ends`
+    first: NDArray[np.int64]  # [pairs]: first column of `ends`
     second: NDArray[np.int64]
     begins: NDArray[np.int64]  # [qubits + 1]
     mine: NDArray[np.int64]  # pairs of qubit q: mine[begins[q] : begins[q + 1]]

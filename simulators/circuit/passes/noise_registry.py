@@ -37,7 +37,7 @@ class CircuitReadout(msgspec.Struct, frozen=True, eq=False):
     """Readout error of the qubits of a circuit."""
 
     readout: Readout | None
-    misread: NDArray[np.uint8]  # [qubits]: 1 where a qubit has an error of its own
+    misread: NDArray[np.uint8]  # [qubits]: 1 for a qubit with a readout error
 
 
 NO_READOUT = CircuitReadout(None, np.zeros(0, np.uint8))

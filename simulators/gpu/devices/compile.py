@@ -20,7 +20,7 @@ from simulators.compiler.kernel import run_once
 from simulators.errors import UnknownEngine
 
 KERNELS = Path(__file__).parents[1] / "kernels"
-# Each is compiled by itself, at its first use; see the end of kernels.cuh for the numbers.
+# Each module is compiled separately, at its first use; see the end of kernels.cuh for the numbers.
 MODULES = {"sweep_double": 1, "sweep_single": 2, "states_double": 3, "states_single": 4}
 OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
@@ -30,7 +30,7 @@ _NAMES = ("libnvrtc.so.13", "libnvrtc.so.12")  # of a CUDA toolkit
 
 
 class CompiledModule(msgspec.Struct, frozen=True):
-    """Machine code, and what the compiler said about each kernel."""
+    """Machine code, and the compiler's report about each kernel."""
 
     cubin: bytes
     log: str
@@ -46,7 +46,7 @@ class KernelUsage(msgspec.Struct, frozen=True):
 
 
 def module_of(kernel: str) -> str:
-    """The module that has a kernel."""
+    """Module that contains a kernel."""
     if kernel.startswith("sweep_"):
         return kernel
     return "states_single" if kernel.endswith("_single") else "states_double"
@@ -80,7 +80,7 @@ class Nvrtc:
         return f"Nvrtc({self.version[0]}.{self.version[1]})"
 
     def compile(self, module: str, capability: tuple[int, int]) -> CompiledModule:
-        """Compile one of MODULES. Raises UnknownEngine with the compiler's words."""
+        """Compile one of MODULES. Raises UnknownEngine with the compiler's message."""
         nvrtc, program = self._library, ctypes.c_void_p()
         options = [
             f"--gpu-architecture=sm_{capability[0]}{capability[1]}",
@@ -144,7 +144,7 @@ def usage(log: str) -> tuple[KernelUsage, ...]:
 
 
 def source_digest() -> str:
-    """Names the kernels and how they are compiled; the first 16 characters of a SHA-256."""
+    """Digest of the kernels and their compiler options; the first 16 characters of a SHA-256."""
     text = "\n".join([kernel_source(), *OPTIONS, *MODULES])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -152,9 +152,9 @@ def source_digest() -> str:
 def cached_cubin(
     folder: Path, module: str, capability: tuple[int, int], nvrtc: Nvrtc | None
 ) -> Path:
-    """The file of a module's machine code, compiled into `folder` if it is not there.
+    """File of a module's machine code, compiled into `folder` if necessary.
 
-    Processes that need it at the same time compile it once. Raises UnknownEngine where it has to be
+    Processes that need it at the same time compile it once. Raises UnknownEngine if it must be
     compiled and NVRTC is None.
     """
     place = folder / f"gpu-{source_digest()}-sm{capability[0]}{capability[1]}"

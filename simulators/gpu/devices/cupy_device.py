@@ -1,6 +1,6 @@
 """Device by CuPy: the only module that imports cupy, as allocator and launcher of kernels.
 
-No arithmetic of cupy's arrays is used, so nothing but the kernels of this package is compiled.
+No arithmetic of cupy's arrays is used, so only the kernels of this package are compiled.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from simulators.gpu.devices.compile import cached_cubin, load_nvrtc, module_of
 from simulators.gpu.devices.detect import require_gpu
 from simulators.gpu.devices.protocol import Buffer
 
-_POOLED_BYTES = 1 << 26  # smaller buffers are kept for the next: freeing waits for the device
-_DEFAULT_SHARED_BYTES = 48 * 2**10  # more has to be asked for
+_POOLED_BYTES = 1 << 26  # smaller buffers are pooled: freeing waits for the device
+_DEFAULT_SHARED_BYTES = 48 * 2**10  # a larger size must be requested
 
 
 class CupyDevice:
-    """The first GPU that CUDA shows to this process. Every thread of it may use it in turn."""
+    """First GPU that CUDA shows to this process. Its threads may use it in turn."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        """`folder`: of compiled kernels; None: that of `warmup.prepare`, or a temporary one."""
+        """Open the device. `folder`: of compiled kernels; None: that of `warmup.prepare`, or a
+        temporary one."""
         with _mapped_errors():
             device = cupy.cuda.Device(0)
             text = str(device.compute_capability)
@@ -56,7 +57,7 @@ class CupyDevice:
         return max(0, int(free) - RESERVED_BYTES)
 
     def empty(self, count: int, dtype: DTypeLike) -> Buffer:
-        """See `Device`. A large buffer is freed at once when it is dropped."""
+        """Allocate as `Device.empty`. A large buffer is freed at once when it is dropped."""
         with _mapped_errors():
             if count * np.dtype(dtype).itemsize < _POOLED_BYTES:
                 return cupy.empty(count, dtype)
@@ -108,14 +109,15 @@ class CupyDevice:
 
 
 def open_device() -> CupyDevice:
-    """The GPU of this process. Raises UnknownEngine where there is none that can be used."""
+    """Open the GPU of this process. Raises UnknownEngine if no GPU can be used."""
     require_gpu()
     return CupyDevice()
 
 
 @contextmanager
 def _mapped_errors() -> Iterator[None]:
-    """Errors of CUDA as those of the engines. All but a lack of memory leave no usable context."""
+    """Convert CUDA's errors to those of the engines. After any error but a lack of memory the
+    context is unusable."""
     try:
         yield
     except OutOfMemoryError as error:

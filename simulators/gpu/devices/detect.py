@@ -1,6 +1,6 @@
-"""Detection of a GPU that this process can use, and the reason where there is none.
+"""Detection of a GPU that this process can use, and the reason if there is none.
 
-`find_gpu` looks at the machine, `refusal` decides. Neither imports cupy, which takes 0.3 s.
+`find_gpu` inspects the machine, `refusal` decides. Neither imports cupy, which takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from simulators.errors import UnknownEngine
 
 DRIVER_LIBRARY = "libcuda.so.1"
-# Distributions of cupy, the CUDA that each needs of the driver, the driver, and the extra.
+# (distribution of cupy: CUDA version that it needs, driver version, extra of simenv).
 WHEELS = {
     "cupy-cuda12x": (12000, "525", "gpu-cu12"),
     "cupy-cuda13x": (13000, "580", "gpu-cu13"),
@@ -32,16 +32,16 @@ _SUCCESS = 0
 class GpuEvidence(msgspec.Struct, frozen=True):
     """Facts about the GPUs of this machine that this process can see."""
 
-    has_driver: bool = False  # its library can be loaded
+    has_driver: bool = False  # the driver's library can be loaded
     release: str = ""  # of the driver: "580.159"; "": not known
     cuda_version: int = 0  # of the driver: 13000 is 13.0
-    devices: int = 0  # that the driver shows to this process
+    devices: int = 0  # number that the driver shows to this process
     visible: str | None = None  # CUDA_VISIBLE_DEVICES
-    wheels: tuple[str, ...] = ()  # distributions of cupy that are installed
+    wheels: tuple[str, ...] = ()  # installed distributions of cupy
 
 
 def refusal(evidence: GpuEvidence) -> tuple[str, str] | None:
-    """Why no GPU can be used, and the way out; None if one can."""
+    """Return (reason, hint) if no GPU can be used; None if one can."""
     if not evidence.has_driver:
         return (
             f"no GPU: {DRIVER_LIBRARY} is not here (no NVIDIA driver)",
@@ -74,7 +74,7 @@ def refusal(evidence: GpuEvidence) -> tuple[str, str] | None:
 
 
 def _extra(evidence: GpuEvidence) -> str:
-    """The extra that fits the driver."""
+    """Extra of simenv that matches the driver."""
     fitting = [extra for needed, _, extra in WHEELS.values() if evidence.cuda_version >= needed]
     return fitting[-1] if fitting else "gpu-cu12"
 
@@ -87,7 +87,7 @@ def require_gpu() -> None:
 
 
 def find_gpu(load: Callable[[str], Any] = ctypes.CDLL) -> GpuEvidence:
-    """Ask the driver what this process can see. `load` opens the driver's library."""
+    """Query the driver for the GPUs of this process. `load` opens the driver's library."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     wheels = tuple(name for name in WHEELS if _is_installed(name))
     try:

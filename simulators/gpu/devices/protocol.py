@@ -1,8 +1,8 @@
-"""Device protocol and memory ledger: all that the engine asks of a GPU.
+"""Device protocol and memory ledger: the engine's interface to a GPU.
 
-A device allocates, copies and launches kernels by name; it does no arithmetic of its own.
-Everything above it runs unchanged on a device whose kernels are compiled for the processor, so it
-is tested on machines without a GPU.
+A device allocates, copies and launches kernels by name; it does no arithmetic of its own. The code
+above it runs unchanged on a device whose kernels are compiled for the processor, so it is tested on
+machines without a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from simulators.errors import OutOfMemory
 
-Buffer = Any  # numbers in a device's memory: its device alone knows where
+Buffer = Any  # array in a device's memory; opaque to other code
 
 COMPLEX: dict[str, np.dtype[Any]] = {
     "double": np.dtype(np.complex128),
@@ -27,7 +27,7 @@ REAL: dict[str, np.dtype[Any]] = {
 
 
 class Device(Protocol):
-    """One GPU, used by one thread. Methods raise `DeviceLost` once the device cannot go on."""
+    """One GPU, used by one thread. Methods raise `DeviceLost` after the device has failed."""
 
     @property
     def name(self) -> str:
@@ -38,13 +38,13 @@ class Device(Protocol):
         """Memory that can be allocated now, in bytes."""
 
     def empty(self, count: int, dtype: DTypeLike) -> Buffer:
-        """Allocate `count` numbers, which may be anything. Raises OutOfMemory."""
+        """Allocate `count` numbers with undefined values. Raises OutOfMemory."""
 
     def upload(self, array: NDArray[Any]) -> Buffer:
-        """A copy of an array on the device. Raises OutOfMemory."""
+        """Copy an array to the device. Raises OutOfMemory."""
 
     def download(self, buffer: Buffer) -> NDArray[Any]:
-        """A copy of a buffer in host memory, after all launches before."""
+        """Copy a buffer to host memory, after all earlier launches."""
 
     def copy(self, source: Buffer, target: Buffer) -> None:
         """Copy a buffer into another one of the same size."""
@@ -53,14 +53,15 @@ class Device(Protocol):
         self, kernel: str, grid: int, threads: int, shared_bytes: int, *arguments: Any
     ) -> None:
         """Start `grid` blocks of `threads` threads. `arguments`: buffers and numpy scalars, of the
-        types of the kernel's parameters. Launches run in order; none is waited for."""
+        types of the kernel's parameters. Launches run in order; the call does not wait."""
 
 
 class MemoryLedger:
-    """Bytes of a device's states. A state is refused before it is allocated, with what fits."""
+    """Ledger of the bytes of a device's states. A state is refused before it is allocated; the
+    error states the width that fits."""
 
     def __init__(self, capacity_bytes: int, device: str) -> None:
-        """`capacity_bytes`: of the device, for states."""
+        """Set up. `capacity_bytes`: of the device, for states."""
         self.capacity_bytes = capacity_bytes
         self.reserved_bytes = 0
         self._device = device
@@ -72,7 +73,7 @@ class MemoryLedger:
         )
 
     def reserve(self, num_bytes: int, text: str) -> None:
-        """Count the bytes of a state as taken; `text` names it. Raises OutOfMemory."""
+        """Reserve the bytes of a state; `text` names it. Raises OutOfMemory."""
         left = self.capacity_bytes - self.reserved_bytes
         if num_bytes > left:
             raise OutOfMemory(
@@ -83,7 +84,7 @@ class MemoryLedger:
         self.reserved_bytes += num_bytes
 
     def release(self, num_bytes: int) -> None:
-        """Give the bytes of a state back."""
+        """Release the bytes of a state."""
         self.reserved_bytes -= num_bytes
 
     def _way_out(self, num_bytes: int) -> str:

@@ -43,19 +43,19 @@ from simulators.statevector.state import BLOCK_QUBITS
 
 _SWAP = np.eye(4, dtype=np.complex128)[[0, 2, 1, 3]]
 _H = np.array([[1, 1], [1, -1]], np.complex128) * np.sqrt(0.5)
-_TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # of X and of Y
+_TO_Z = {0: _H, 1: _H @ np.diag([1, -1j])}  # rotations of X and of Y into Z
 
 
 class DistributedDeviceBackend:
     """A `StateBackend` whose states are `DeviceSlice`s."""
 
     def __init__(self, meeting: ErrorAgreement, local: DeviceBackend) -> None:
-        """`local`: of this rank's GPU."""
+        """Set up. `local`: backend of this rank's GPU."""
         self.is_root = meeting.rank == 0
         self.add_sweeps = local.add_sweeps
         self._meeting = meeting
         self._local = local
-        self._divided = meeting.size.bit_length() - 1  # qubits that stand in the rank's number
+        self._divided = meeting.size.bit_length() - 1  # qubits that are bits of the rank number
         self._exchange = DeviceExchange(meeting)
         self._programs = RankPrograms(meeting.rank)
 
@@ -65,7 +65,7 @@ class DistributedDeviceBackend:
         return self._local if is_narrow else self
 
     def check(self) -> None:
-        """See `StateBackend`: what one rank is asked for, all do."""
+        """Check for a stop as `StateBackend.check`: a stop in one rank stops all."""
         self._meeting.meet()
 
     def max_live_states(self, num_qubits: int, options: RunOptions) -> int:
@@ -76,12 +76,12 @@ class DistributedDeviceBackend:
     def zero_state(
         self, num_qubits: int, options: RunOptions, way: Evolution | None = None
     ) -> DeviceSlice:
-        """See `StateBackend`; nothing is kept of an earlier attempt."""
+        """Prepare |0...0>, see `StateBackend`; no state of an earlier attempt is used."""
         del way
         layout = Layout(num_qubits, num_qubits - self._divided)
         state = self._local.zero_state(layout.num_local, options)
         state.settle()
-        if not self.is_root:  # the one amplitude that is 1 is not here
+        if not self.is_root:  # another rank holds the amplitude 1
             self._local.project(state, state, qubit=0, outcome=0, factor=0.0, move=False)
         self._meeting.meet()
         share = DeviceSlice(state, layout, self._meeting.rank)
@@ -141,7 +141,8 @@ class DistributedDeviceBackend:
         qubit: int = 0,
         turn: complex = 1.0,
     ) -> NDArray[np.float64]:
-        """See `StateBackend`. A fingerprint is that of each slice by itself, in one layout."""
+        """Compute sums as `StateBackend.block_sums`. A fingerprint is that of each slice by itself,
+        in one layout."""
         if what == FINGERPRINT:
             self._align(state, Layout(len(state.layout.qubits), state.layout.num_local))
         self._settle(state)
@@ -197,7 +198,7 @@ class DistributedDeviceBackend:
         inside = (1 << BLOCK_QUBITS) - 1
         result[mine] = block_ids[located >> BLOCK_QUBITS] << BLOCK_QUBITS | located & inside
         self._meeting.meet()
-        self._meeting.comm.Reduce(result, everything, MPI.SUM, 0)  # each is found by one rank
+        self._meeting.comm.Reduce(result, everything, MPI.SUM, 0)  # one rank contributes each value
         return everything if self.is_root else result
 
     def distribution(
@@ -235,9 +236,8 @@ class DistributedDeviceBackend:
         raise Unsupported("gradients over several ranks", hint="ranks=1, where a GPU holds two")
 
     def _group_values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
-        """Values of strings with the same x. Where more of its qubits are outside of blocks than
-        a slice has room for beside whole blocks, those are rotated, in a copy, so that they are Z.
-        """
+        """Values of strings with the same x. If more of its qubits are outside of blocks than fit
+        into a slice above whole blocks, those are rotated to Z, in a copy."""
         x = strings[0][0]
         wide = list(bits(x >> BLOCK_QUBITS << BLOCK_QUBITS))
         beyond = wide[state.num_qubits - BLOCK_QUBITS :]
@@ -254,7 +254,7 @@ class DistributedDeviceBackend:
         return self._values(turned, [(x, z)])[0]
 
     def _values(self, state: DeviceSlice, strings: list[tuple[int, int]]) -> list[float]:
-        """Values of strings with the same x. Its qubits are brought home above the blocks."""
+        """Values of strings with the same x. Its qubits are made local above the blocks."""
         self._settle(state)
         self._bring(state, strings[0][0])
         layout, local = state.layout, (1 << state.num_qubits) - 1
@@ -273,7 +273,7 @@ class DistributedDeviceBackend:
             self._swap(state, remote, local)
 
     def _settle(self, state: DeviceSlice) -> None:
-        """Make blocks whole."""
+        """Make all blocks whole, that is, local."""
         for a, b in state.layout.settling():
             self._swap(state, a, b)
 
@@ -282,7 +282,7 @@ class DistributedDeviceBackend:
             self._swap(state, a, b)
 
     def _swap(self, state: DeviceSlice, a: int, b: int) -> None:
-        """The qubits at two positions change places, wherever these are."""
+        """Exchange the qubits at two positions, local or global."""
         state.fresh = False
         layout = state.layout
         low, high = sorted((a, b))
@@ -297,7 +297,7 @@ class DistributedDeviceBackend:
         layout.swap(a, b)
 
     def _shared(self, state: DeviceSlice, mine: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The sums of all ranks' blocks, in the order of the blocks, in each rank."""
+        """Sums of all ranks' blocks, in the order of the blocks, in each rank."""
         meeting = self._meeting
         result = np.empty((meeting.size, *mine.shape))
         order = np.concatenate([state.layout.basis_indices(rank) for rank in range(meeting.size)])

@@ -1,7 +1,7 @@
 """Exchange of global and local qubits between GPUs, several at once, in place.
 
-What goes to another rank is packed on the device and staged through the memory of the host, in
-parts of at most 64 MiB, so any MPI will do.
+Amplitudes for another rank are packed on the device and staged through the memory of the host, in
+parts of at most 64 MiB, so any MPI can be used.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from simulators.statevector.distributed.error_agreement import ErrorAgreement
 from simulators.statevector.distributed.qubit_layout import Layout
 from simulators.statevector.distributed.remap_schedule import Pair
 
-_MOST_BYTES = 1 << 26  # of a message
+_MOST_BYTES = 1 << 26  # largest message
 _TAG_ROOM = 8  # parts of an exchange may overtake one another: their tags differ
 
 
 class DeviceSlice:
-    """A rank's slice of a distributed state; see `statevector.distributed.qubit_layout`."""
+    """Rank's slice of a distributed state; see `statevector.distributed.qubit_layout`."""
 
     def __init__(self, state: DeviceState, layout: Layout, rank: int) -> None:
         self.state = state
         self.layout = layout
         self.rank = rank
-        self.fresh = False  # |0...0>, wherever its wires stand
+        self.fresh = False  # |0...0>, in any qubit layout
 
     @property
     def num_qubits(self) -> int:
@@ -45,7 +45,7 @@ class DeviceSlice:
 
 
 class ExchangeStats(msgspec.Struct, frozen=True):
-    """What went through the exchanges of a run."""
+    """Statistics of the exchanges of a run."""
 
     exchanges: int = 0
     sent_bytes: int = 0
@@ -62,12 +62,12 @@ class DeviceExchange:
         self._packed: Buffer = None
 
     def exchange_qubits(self, share: DeviceSlice, pairs: Sequence[Pair]) -> None:
-        """Each pair is a bit of the rank's number, counted from 0, and a local position."""
+        """Exchange pairs of a bit of the rank number, counted from 0, and a local position."""
         if not pairs:
             return
         begin_s = time.perf_counter()
         mask = sum(1 << position for _, position in pairs)
-        self._prepare(share.state, mask)  # what may fail comes before the ranks meet
+        self._prepare(share.state, mask)  # operations that may fail come before the ranks meet
         self._meeting.meet()
         rank, sent = share.rank, 0
         own = sum((rank >> bit & 1) << k for k, (bit, _) in enumerate(pairs))
@@ -82,7 +82,7 @@ class DeviceExchange:
         )
 
     def _prepare(self, state: DeviceState, mask: int) -> None:
-        """Room for a part on the device and on the host."""
+        """Allocate buffers for a part on the device and on the host."""
         state.settle()
         size = state_bytes(0, state.precision)
         step = min(1 << (state.num_qubits - mask.bit_count()), _MOST_BYTES // size)
@@ -91,7 +91,7 @@ class DeviceExchange:
             self._packed = state.device.empty(step, COMPLEX[state.precision])
 
     def _trade(self, state: DeviceState, partner: int, mask: int, value: int) -> int:
-        """The amplitudes whose bits under `mask` are `value`, for those of the partner; returns the
+        """Exchange the amplitudes whose bits under `mask` are `value` with the partner; returns the
         bytes sent."""
         device, precision = state.device, state.precision
         count = 1 << (state.num_qubits - mask.bit_count())

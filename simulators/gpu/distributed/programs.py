@@ -1,4 +1,4 @@
-"""Sweep programs of one rank: segments in a layout, conditions on the rank's number decided."""
+"""Sweep programs of one rank: segments in a layout, with conditions on the rank number resolved."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from simulators.statevector.distributed.executor import local_table
 from simulators.statevector.distributed.remap_schedule import RemapStage
 from simulators.statevector.planning.planner import SegmentPlan
 
-_MOST = 256  # programs that are kept, the oldest forgotten
+_MOST = 256  # cached programs, the oldest evicted
 
 
 class RankPrograms:
-    """Uploaded programs. A segment is recognized as the same object: plans are cached above."""
+    """Cache of uploaded programs, by the identity of a segment: plans are cached above."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._made: dict[tuple[object, ...], tuple[SegmentPlan, UploadedProgram]] = {}
 
     def of(self, share: DeviceSlice, segment: SegmentPlan, leg: RemapStage) -> UploadedProgram:
-        """The program of a leg's passes, made at first need. Raises OutOfMemory."""
+        """Program of a leg's passes, made at the first need. Raises OutOfMemory."""
         state = share.state
         key = (id(segment), state.precision, leg.first, leg.last, leg.positions)
         entry = self._made.get(key)
-        if entry is None:  # what is kept holds the segment, so its id is not used again
+        if entry is None:  # the cache entry holds the segment, so its id is not used again
             while len(self._made) >= _MOST:
                 del self._made[next(iter(self._made))]
             table = local_table(segment.sweeps, leg, share.num_qubits, self._rank)

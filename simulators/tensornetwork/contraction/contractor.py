@@ -2,8 +2,8 @@
 
 A path depends on the network's structure alone, and is found once for it, by a fixed number of
 greedy searches from a fixed seed. A network whose largest tensor has more values than allowed is
-cut into slices; if that takes too many, it is refused with the bytes of that tensor. Ranks take
-slices in turn and add up what they found.
+divided into slices; if there would be too many, it is refused with the bytes of that tensor. Ranks
+process slices in turn and add their results.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from simulators.tensornetwork.contraction.factors import Tensor
 from simulators.tensornetwork.contraction.network import Indices, NetworkTensor
 from simulators.tensornetwork.contraction.slicing import PathSets, path_sets, sliced_indices
 
-try:  # its searches are compiled; cotengra has the same ones in Python
+try:  # compiled searches; cotengra has the same ones in Python
     import cotengrust  # noqa: F401  # cotengra finds it by itself
 except ImportError:
     _COMPILED = False
 else:
     _COMPILED = True
 
-BATCH = -1  # the index of rows that are contracted together
-_SEED = 0x5EED  # of the searches for paths
-_KEPT = 4_096  # paths; the oldest is forgotten
-_SPREAD_WIDTH = 12  # contractions of smaller tensors are not worth a message between ranks
+BATCH = -1  # index of rows that are contracted together
+_SEED = 0x5EED  # seed of the searches for paths
+_KEPT = 4_096  # cached paths; the oldest is evicted
+_SPREAD_WIDTH = 12  # ranks do not share contractions of smaller tensors
 
-# Indices are numbers in the order in which they are met, 0 being the batch.
+# Indices are numbered by their first occurrence; 0 is the batch.
 Structure = tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]
 
 
 class ContractionPath(msgspec.Struct, frozen=True):
-    """How a structure is contracted."""
+    """Contraction path of a structure."""
 
     tree: Any  # cotengra.ContractionTree
     path: tuple[tuple[int, ...], ...]
@@ -47,7 +47,7 @@ class ContractionPath(msgspec.Struct, frozen=True):
 
 
 class SlicedPath(msgspec.Struct, frozen=True):
-    """How each slice of a structure is contracted; `indices`: those of the slices."""
+    """Contraction path of each slice of a structure; `indices`: the sliced indices."""
 
     tree: Any
     indices: tuple[int, ...]
@@ -59,14 +59,14 @@ class SlicedPath(msgspec.Struct, frozen=True):
 
 
 class PathCache:
-    """Paths by structure: bounded, oldest forgotten."""
+    """Bounded cache of paths by structure; the oldest is evicted."""
 
     def __init__(self) -> None:
         self._paths: dict[tuple[Structure, int], ContractionPath] = {}
         self._sliced: dict[tuple[Structure, int, int, int], SlicedPath] = {}
 
     def path(self, structure: Structure, trials: int) -> ContractionPath:
-        """The path of a structure."""
+        """Path of a structure."""
         key = structure, trials
         result = self._paths.get(key)
         if result is None:
@@ -75,7 +75,7 @@ class PathCache:
         return result
 
     def sliced(self, structure: Structure, trials: int, width: int, least: int) -> SlicedPath:
-        """The same in slices of a width, `least` at least."""
+        """Path of a structure in slices of a width, at least `least` of them."""
         key = structure, trials, width, least
         result = self._sliced.get(key)
         if result is None:
@@ -110,7 +110,7 @@ def search(structure: Structure, trials: int) -> ContractionPath:
 
 
 def _tree(structure: Structure, optimize: Any) -> Any:
-    """A tree of cotengra's; its indices are symbols."""
+    """Contraction tree of cotengra; its indices are symbols."""
     inputs = tuple([tuple([_symbol(index) for index in each]) for each in structure[0]])
     sizes = {symbol: 2 for each in inputs for symbol in each}
     output = tuple([_symbol(index) for index in structure[1]])
@@ -132,7 +132,8 @@ class ContractionLimits(msgspec.Struct, frozen=True):
 
 
 class Contractor:
-    """Contracts networks within limits; over ranks, all of them contract the same ones together."""
+    """Contraction of networks within limits; over ranks, all of them contract the same networks
+    together."""
 
     def __init__(
         self, paths: PathCache, limits: ContractionLimits, control: RunControl, comm: Any
@@ -143,7 +144,7 @@ class Contractor:
         self._comm = comm
         self.widest = 0  # log2 of the largest tensor so far
         self.most_slices = 1
-        self.cpu_s = 0.0  # of this rank's contractions, the search for paths and MPI left out
+        self.cpu_s = 0.0  # time of this rank's contractions, without path searches and MPI
 
     def check(self) -> None:
         """Raise Stopped if a run was asked to stop; in all ranks alike."""
@@ -153,13 +154,14 @@ class Contractor:
             raise Stopped("the run was stopped", hint="whoever stopped it can submit it again")
 
     def rows_at_once(self, nodes: list[NetworkTensor], output: Indices) -> int:
-        """Rows of a batch whose tensors keep to the limit; 1 where they are done one by one."""
+        """Number of rows of a batch whose tensors stay within the limit; 1: rows are contracted one
+        by one."""
         structure, _ = _structure(nodes, output)
         sets = self._paths.path(structure, self._limits.trials).sets
         return 1 << max(0, min(20, self._limits.width - sets.width(1)))
 
     def contract(self, nodes: list[NetworkTensor], output: Indices) -> Tensor:
-        """The contraction, with the axes of `output`."""
+        """Contract the nodes; the result has the axes of `output`."""
         structure, arrays = _structure(nodes, output)
         result = self._paths.path(structure, self._limits.trials)
         if BATCH in output:
@@ -175,7 +177,7 @@ class Contractor:
         return self._summed(structure, sliced, arrays)
 
     def _sliced(self, structure: Structure, path: ContractionPath, least: int) -> SlicedPath:
-        """Slices within the limits. Raises OutOfMemory where there are none."""
+        """Slices within the limits. Raises OutOfMemory if there are none."""
         limits, width = self._limits, path.sets.width()
         sliced = self._paths.sliced(structure, limits.trials, limits.width, least)
         cut = path.sets.width(sum(1 << index for index in sliced.indices))
@@ -191,7 +193,7 @@ class Contractor:
         return sliced
 
     def _summed(self, structure: Structure, sliced: SlicedPath, arrays: list[Tensor]) -> Tensor:
-        """The sum of all slices; each rank has every so manyth of them."""
+        """Sum of all slices; each rank contracts every n-th slice."""
         ranks = 1 if self._comm is None else self._comm.Get_size()
         first = 0 if self._comm is None else self._comm.Get_rank()
         total = np.zeros((2,) * len(structure[1]), arrays[0].dtype)
@@ -232,7 +234,7 @@ def _no_memory(width: int) -> OutOfMemory:
 def _slice(
     structure: Structure, indices: tuple[int, ...], arrays: list[Tensor], number: int
 ) -> list[Tensor]:
-    """The arrays with the sliced indices at the bits of a slice's number."""
+    """Arrays with the sliced indices set to the bits of a slice's number."""
     value = {index: number >> k & 1 for k, index in enumerate(indices)}
     return [
         array[tuple([value.get(index, slice(None)) for index in each])]
@@ -243,7 +245,7 @@ def _slice(
 def _structure(
     nodes: list[NetworkTensor], output: Indices
 ) -> tuple[Structure, list[NDArray[np.complexfloating]]]:
-    """Indices numbered in the order in which they are met, and the arrays."""
+    """Indices numbered by their first occurrence, and the arrays."""
     ids: dict[int, int] = {BATCH: 0}
     for node in nodes:
         for index in node.indices:

@@ -1,10 +1,10 @@
-"""The engine `contraction`: tensor networks, for wide and shallow circuits.
+"""Engine `contraction`: tensor networks, for wide and shallow circuits.
 
 Counts are sampled gate by gate (`gate_sampling`), expectation values from the light cone of each
-Pauli string: by its amplitudes where it is narrow, else by a contraction. Up to 20 qubits all
-amplitudes are made, and counts are those of the statevector engine for a seed. cotengra finds paths
-and carries them out; our own code is what it has no counterpart of: hyperindices of diagonal gates,
-and samples with a batch index.
+Pauli string: by its amplitudes if it is narrow, else by a contraction. Up to 20 qubits all
+amplitudes are computed, and counts are those of the statevector engine for a seed. cotengra finds
+paths and executes them; this package adds hyperindices of diagonal gates, and samples with a batch
+index.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from simulators.tensornetwork.contraction.gate_sampling import sample_gates
 from simulators.tensornetwork.contraction.network import StateNetwork, expectation_network
 
 CARD = builtin_card("contraction")
-DENSE_QUBITS = 20  # circuits of at most so many have all their amplitudes made
-CONE_QUBITS = 14  # light cones of at most so many, too
+DENSE_QUBITS = 20  # all amplitudes are computed up to this width
+CONE_QUBITS = 14  # all amplitudes of light cones are computed up to this width
 _DTYPES = {"double": "complex128", "single": "complex64"}
 _SHOTS_AT_ONCE = 8_192
 
@@ -55,14 +55,15 @@ class ContractionEngine:
     def __init__(self, comm: Any = None) -> None:
         self._comm = comm.Dup() if comm is not None and comm.Get_size() > 1 else None
         self._paths = PathCache()
-        self.cpu_s = 0.0  # of this rank's contractions in the last run
+        self.cpu_s = 0.0  # time of this rank's contractions in the last run
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Never: paths are kept by the engine itself."""
+        """Return False: the engine itself caches paths."""
         return False
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Refuses noise, and circuits that measure, reset or branch before their end."""
+        """Prepare the layouts. Refuses noise, and circuits that measure, reset or branch before
+        their end."""
         return plan_layouts(CARD, circuit, noise, options)
 
     def run(
@@ -94,7 +95,7 @@ class ContractionEngine:
         return EngineResult.joined(results)
 
     def warm_up(self) -> None:
-        """Load all that a first task would have to wait for."""
+        """Load everything that a first task would have to wait for."""
         options = RunOptions()
         request = Request(16, 1)
         self.run(self.plan(bell(), None, options), bell(), request, options, RunControl())
@@ -163,7 +164,7 @@ class _ContractedState(FinalState):
         self._contractor = contractor
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`; in the order of the shots."""
+        """Sample as `FinalState.sample`, in the order of the shots."""
         factors = fused(self._factors)
         for first in range(0, shots, _SHOTS_AT_ONCE):
             shot_ids = np.arange(first, min(first + _SHOTS_AT_ONCE, shots))
@@ -230,12 +231,12 @@ class _ContractedState(FinalState):
         return float((factor * complex(self._contractor.contract(nodes, ()))).real)
 
     def _note(self) -> None:
-        """What the result says."""
+        """Set the remark of the result."""
         self.remark = f"width {self._contractor.widest}"
         if self._contractor.most_slices > 1:
             self.remark += f", {self._contractor.most_slices} slices"
 
 
 def _within(mask: int, qubits: tuple[int, ...]) -> int:
-    """A mask of some of the qubits as one of these alone."""
+    """Restrict a mask to these qubits, numbered from 0."""
     return sum(1 << k for k, qubit in enumerate(qubits) if mask >> qubit & 1)

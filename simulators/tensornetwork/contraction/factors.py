@@ -1,4 +1,5 @@
-"""Factors of a circuit: gates, those on one qubit multiplied, and where each is diagonal."""
+"""Factors of a circuit: gates, with one-qubit gates multiplied, and the qubits on which each is
+diagonal."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ Tensor = NDArray[np.complexfloating]
 
 
 class Factor(msgspec.Struct, frozen=True, gc=False):
-    """A gate [2**k, 2**k], its first qubit the lowest bit; it is diagonal on the qubits that it
-    does not move."""
+    """Gate [2**k, 2**k], its first qubit the lowest bit; it is diagonal on the qubits that it does
+    not move."""
 
-    place: int  # of its last operation
+    place: int  # number of its last operation
     qubits: tuple[int, ...]
     matrix: Matrix
     moved: tuple[bool, ...]
@@ -29,7 +30,8 @@ class Factor(msgspec.Struct, frozen=True, gc=False):
 def gate_factors(
     circuit: Circuit, params: NDArray[np.float64], dtype: str
 ) -> tuple[list[Factor | None], complex]:
-    """A factor for each operation, None for what is no gate on qubits; and the global phase."""
+    """Factor for each operation, None for operations that are no gates on qubits; and the global
+    phase."""
     results: list[Factor | None] = []
     phase = 1.0 + 0.0j
     matrices: dict[tuple[int, tuple[float, ...]], Matrix] = {}
@@ -52,7 +54,7 @@ def gate_factors(
 
 
 def fused(factors: Iterable[Factor | None]) -> list[Factor]:
-    """The same gates, those on one qubit multiplied up to the next gate on several."""
+    """Factors with one-qubit gates multiplied up to the next gate on several qubits."""
     results: list[Factor] = []
     waiting: dict[int, Factor] = {}
     for factor in factors:
@@ -75,15 +77,15 @@ def fused(factors: Iterable[Factor | None]) -> list[Factor]:
 
 
 def _single(factor: Factor) -> Factor:
-    """A gate on one qubit, diagonal where its product is."""
+    """Gate on one qubit, diagonal if its product is."""
     gate = factor.matrix
     moves = bool(gate[0, 1] != 0.0 or gate[1, 0] != 0.0)
     return Factor(factor.place, factor.qubits, gate, (moves,))
 
 
 def permutation(factor: Factor) -> NDArray[np.int64] | None:
-    """Where a gate takes each basis state of its qubits, up to phases; None for one that splits
-    basis states."""
+    """Image of each basis state of a gate's qubits, up to phases; None for a gate that splits basis
+    states."""
     nonzero = factor.matrix != 0.0
     if (np.count_nonzero(nonzero, axis=0) != 1).any():
         return None
@@ -92,8 +94,8 @@ def permutation(factor: Factor) -> NDArray[np.int64] | None:
 
 
 def dense_state(factors: Iterable[Factor], qubits: tuple[int, ...], dtype: str) -> Tensor:
-    """Amplitudes [2**len(qubits)] of these qubits after gates on them alone, the first the lowest
-    bit."""
+    """Amplitudes [2**len(qubits)] of these qubits after gates on them alone; the first qubit is the
+    lowest bit."""
     count = len(qubits)
     axis = {qubit: count - 1 - k for k, qubit in enumerate(qubits)}
     state = np.zeros((2,) * count, dtype)

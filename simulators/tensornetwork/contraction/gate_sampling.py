@@ -1,10 +1,10 @@
 """Samples by gate-by-gate simulation: no marginals, one amplitude for each gate.
 
-Each shot begins with the bits of |0...0> and goes through the gates. A diagonal gate leaves its
-bits, a gate that permutes basis states moves them, and after any other gate the bits of the qubits
-that it moves are drawn anew from their distribution given all other bits, which takes the
-amplitudes of the circuit so far (Bravyi, Gosset and Liu, Phys. Rev. Lett. 128, 220503, 2022). Only
-what is connected with those qubits through summed indices takes part; rows of equal bits there are
+Each shot begins with the bits of |0...0> and follows the gates. A diagonal gate keeps the bits, a
+gate that permutes basis states permutes them, and after any other gate the bits of the qubits that
+it moves are drawn again from their distribution given all other bits, which takes the amplitudes of
+the circuit so far (Bravyi, Gosset and Liu, Phys. Rev. Lett. 128, 220503, 2022). Only the nodes that
+are connected with those qubits through summed indices are contracted; rows of equal bits there are
 contracted once, and all rows in one contraction with a batch index. Shot s takes uniform s of draw
 1 + k for gate k.
 """
@@ -48,7 +48,7 @@ def sample_gates(
 
 
 def _permute(bits: Bits, factor: Factor, moved: NDArray[np.int64]) -> None:
-    """Move the bits of a gate's qubits as it moves basis states."""
+    """Permute the bits of a gate's qubits as it permutes basis states."""
     columns = list(factor.qubits)
     weights = 1 << np.arange(len(columns))
     after = moved[bits[:, columns] @ weights]
@@ -78,12 +78,12 @@ def _redraw(
     edges = np.cumsum(odds, axis=1)
     edges /= edges[:, -1:]
     outcome = (draws[:, None] >= edges[inverse, :-1]).sum(axis=1)
-    for place, qubit in enumerate(qubits):  # the first one is the highest bit of an outcome
+    for place, qubit in enumerate(qubits):  # the first qubit is the highest bit of an outcome
         bits[:, qubit] = outcome >> (len(qubits) - 1 - place) & 1
 
 
 def _distinct(packed: Bits) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """A row of each distinct one, and for each row which of them it is."""
+    """First row of each distinct value, and for each row the index of its value."""
     if not packed.shape[1]:
         return np.zeros(1, np.intp), np.zeros(len(packed), np.intp)
     keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()
@@ -108,7 +108,7 @@ def _amplitudes(
     results = []
     for at in range(0, len(bits), step):
         part = selected(nodes, fixed, bits[at : at + step], BATCH)
-        if step == 1:  # a contraction that may be sliced has no batch index
+        if step == 1:  # a contraction with slices has no batch index
             part = [_first_row(node) for node in part]
             results.append(contractor.contract(part, output).reshape(1, size))
         else:

@@ -2,7 +2,7 @@
 
 An index belongs to a stretch of a qubit's line on which no gate moves amplitude: gates that are
 diagonal on a qubit share its index, so a network of phases has few indices. Qubits begin in |0>,
-which is put into their first gates.
+which is contracted into their first gates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Indices = tuple[int, ...]
 
 
 class NetworkTensor(msgspec.Struct, frozen=True, gc=False):
-    """A tensor with an index for each axis, all of size 2."""
+    """Tensor with an index for each axis, all of size 2."""
 
     array: Tensor
     indices: Indices
@@ -65,7 +65,8 @@ class StateNetwork:
         self.nodes.append(NetworkTensor(array, tuple(indices)))
 
     def connected(self, opened: list[int], fixed: dict[int, int]) -> list[NetworkTensor]:
-        """Nodes that are connected with the opened indices when the indices in `fixed` are cut."""
+        """Nodes that are connected with the opened indices if the indices in `fixed` are
+        removed."""
         seen = set(opened)
         pending = list(opened)
         entries: dict[int, None] = {}
@@ -91,8 +92,8 @@ def _traced(array: Tensor, labels: list[int], kept: list[int]) -> Tensor:
 def selected(
     nodes: list[NetworkTensor], fixed: dict[int, int], bits: NDArray[np.uint8], batch: int
 ) -> list[NetworkTensor]:
-    """Nodes with the fixed indices set: fixed[index] is a column of `bits` [rows, columns]. What
-    differs from row to row has the index `batch` first."""
+    """Nodes with the fixed indices set: fixed[index] is a column of `bits` [rows, columns]. Nodes
+    that differ between rows have the index `batch` first."""
     results = []
     for node in nodes:
         cut = [k for k, index in enumerate(node.indices) if index in fixed]
@@ -110,9 +111,9 @@ def expectation_network(
     state: StateNetwork, x: int, z: int
 ) -> tuple[list[NetworkTensor], complex] | None:
     """Nodes whose contraction, times the factor, is the expectation value of a Pauli string; None
-    where the value is 0. Indices of the conjugated state are shifted by the number of indices."""
+    if the value is 0. Indices of the conjugated state are shifted by the number of indices."""
     shift = len(state.at)
-    shared: dict[int, int] = {}  # indices of the conjugated state that are those of the state
+    shared: dict[int, int] = {}  # common indices of the state and the conjugated state
     nodes = list(state.nodes)
     for qubit, index in enumerate(state.line):
         flips, signs = x >> qubit & 1, z >> qubit & 1

@@ -1,9 +1,9 @@
-"""Choice of the indices along which a contraction is cut into slices.
+"""Choice of the indices along which a contraction is divided into slices.
 
-A contraction is a path over sets of indices, which are bits of integers here: each step takes the
-operands' indices together, and keeps those that the output or a later operand has. A sliced index
-takes one value in each slice, so it is taken out of all sets. Indices are chosen one by one: the
-one whose removal leaves the fewest operations, of those in the largest tensors.
+A contraction is a path over sets of indices, which are bits of integers here: each step unites the
+operands' indices, and keeps those that the output or a later operand has. A sliced index takes one
+value in each slice, so it is removed from all sets. Indices are chosen one by one: the one whose
+removal leaves the fewest operations, of those in the largest tensors.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-Path = Sequence[tuple[int, ...]]  # in each step, places of the operands in the list so far
+Path = Sequence[tuple[int, ...]]  # operands of each step, by position in the list so far
 
 
 class PathSets(msgspec.Struct, frozen=True):
-    """Index sets of a contraction: of each step's operands together, and of its result."""
+    """Index sets of a contraction: the union of each step's operands, and its result."""
 
     involved: tuple[int, ...]
     results: tuple[int, ...]
@@ -53,8 +53,8 @@ def path_sets(inputs: Sequence[int], output: int, path: Path) -> PathSets:
 
 
 def sliced_indices(sets: PathSets, output: int, width: int, least: int) -> int:
-    """Indices, as bits, whose slices keep to a width and are `least` in number at least; as many
-    as can be found."""
+    """Indices, as bits, whose slices stay within a width and are at least `least` in number; as
+    many as can be found."""
     sliced = 0
     while sets.width(sliced) > width or 1 << sliced.bit_count() < least:
         wide = sets.width(sliced)

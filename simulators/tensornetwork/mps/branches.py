@@ -1,8 +1,8 @@
 """Circuits that measure, reset or branch before their end: one chain for each history of outcomes.
 
-Histories are followed depth first, so no more states are held than there are measurements. Shots
-with the same outcomes so far share a state. Outcomes are drawn as the seed contract says (draw
-1 + operation), so they are those of the statevector engine, up to rounding.
+Histories are followed depth first, so there are no more states at once than measurements. Shots
+with the same outcomes so far share a state. Outcomes are drawn by the seed contract (draw 1 +
+operation), so they are those of the statevector engine, up to rounding.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from simulators.tensornetwork.mps.canonical_chain import CanonicalChain
 from simulators.tensornetwork.mps.gate_fusion import Matrix
 from simulators.tensornetwork.mps.nodes import ChainNode
 
-CERTAIN = {"double": 1e-15, "single": 1e-9}  # an outcome less probable than this never happens
+CERTAIN = {"double": 1e-15, "single": 1e-9}  # less probable outcomes never occur
 _OWNERS = (IF, WHILE, SWITCH, CASE, STORE)
 
 Shots = NDArray[np.int64]
 
 
 class _Step(msgspec.Struct, frozen=True, gc=False):
-    """An operation that does something here. `jump`: of an `if` and an `else`, where it goes on
-    when the block after it is left out; `expression`: the number of its condition."""
+    """Operation with an effect. `jump`: for an `if` and an `else`, the next step if the block is
+    skipped; `expression`: the number of its condition."""
 
     operation: Operation
     gate: Matrix | None
@@ -43,17 +43,17 @@ class _Step(msgspec.Struct, frozen=True, gc=False):
 
 
 class OutcomeHistory(msgspec.Struct, gc=False):
-    """Shots with the same outcomes: their state, and where they are."""
+    """Shots with the same outcomes: their state, and their position in the circuit."""
 
     node: ChainNode
     record: int  # bit c: clbit c
-    shots: Shots  # numbers of the shots; of an exact run none
-    weight: float = 1.0  # of an exact run
+    shots: Shots  # numbers of the shots; empty in an exact run
+    weight: float = 1.0  # weight in an exact run
     at: int = 0
 
 
 class Histories:
-    """All histories of one binding; see the module."""
+    """Histories of the outcomes of one binding."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Histories:
         self._options = options
         self._control = control
         self._executed = 0
-        self.count = 0  # histories that came to the end
+        self.count = 0  # finished histories
 
     def sampled(
         self, empty: CanonicalChain, shots: int, key: tuple[int, int]
     ) -> Iterator[OutcomeHistory]:
-        """The histories that these shots have."""
+        """Histories of these shots."""
         yield from self._walk(OutcomeHistory(ChainNode(empty.copy()), 0, np.arange(shots)), key)
 
     def exact(self, empty: CanonicalChain) -> Iterator[OutcomeHistory]:
@@ -123,7 +123,8 @@ class Histories:
     def _split(
         self, operation: Operation, history: OutcomeHistory, key: tuple[int, int] | None
     ) -> list[OutcomeHistory]:
-        """Let the history go on with one outcome; the history of the other one, if it has any."""
+        """Continue the history with one outcome; return the history of the other outcome, if it
+        occurs."""
         (qubit,) = operation.qubits
         history.node.fusion.flush((qubit,))
         odds = history.node.chain.reduced((qubit,)).diagonal().real
@@ -156,7 +157,7 @@ class Histories:
 
 
 def _collapse(operation: Operation, history: OutcomeHistory, outcome: int, odds: float) -> None:
-    """Project onto an outcome and note it; a reset takes it to 0 and notes nothing."""
+    """Project onto an outcome and record it; a reset sets the qubit to 0 and records nothing."""
     resets = operation.code == RESET
     gate = np.zeros((2, 2), complex)
     gate[0 if resets else outcome, outcome] = 1.0 / np.sqrt(odds)
@@ -168,9 +169,9 @@ def _collapse(operation: Operation, history: OutcomeHistory, outcome: int, odds:
 
 
 def _steps(circuit: Circuit, params: NDArray[np.float64], layout: MeasurementLayout) -> list[_Step]:
-    """The operations that do something, with the jumps of conditions."""
+    """Operations with an effect, with the jumps of conditions."""
     results: list[_Step] = []
-    opened: list[int] = []  # steps of blocks that are open
+    opened: list[int] = []  # steps of open blocks
     expression = -1
     for operation in operations(circuit, params):
         code, role = operation.code, layout.roles[operation.place]

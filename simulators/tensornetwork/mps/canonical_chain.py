@@ -1,9 +1,9 @@
 """Matrix product state in mixed canonical form, with gates and Kraus operators.
 
 Tensors left of the center are left-canonical, those right of it right-canonical, so the center has
-the norm of the state, and a split at the center cuts off the least weight (Schollwoeck, Annals of
+the norm of the state, and a split at the center discards the least weight (Schollwoeck, Annals of
 Physics 326, 96, 2011, sections 4 and 7). An operation that is not unitary acts at the center.
-Tensors are never written to: a copy of a state shares them.
+Tensors are immutable: a copy of a state shares them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class CanonicalChain:
     __slots__ = ("_bond", "_center", "_cutoff", "fidelity", "sites", "tensors")
 
     def __init__(self, sites: tuple[int, ...], *, bond: int, cutoff: float, dtype: str) -> None:
-        """|0...0>. `sites`: site of each qubit; `bond`: the largest bond kept; `cutoff`: the
-        weight that a split may cut off."""
+        """Prepare |0...0>. `sites`: site of each qubit; `bond`: the largest bond kept; `cutoff`:
+        the weight that a split may discard."""
         zero = np.array([1, 0], dtype).reshape(1, 2, 1)
         self.tensors: list[Tensor] = [zero] * len(sites)
         self.sites = sites
         self._center = 0
         self._bond, self._cutoff = bond, cutoff
-        self.fidelity = 1.0  # with the state that nothing was cut off from, as estimated
+        self.fidelity = 1.0  # estimate, with the state without truncation
 
     def copy(self) -> CanonicalChain:
         """An independent state with the same tensors."""
@@ -44,7 +44,7 @@ class CanonicalChain:
 
     @property
     def bond(self) -> int:
-        """The largest bond there is."""
+        """Largest bond of the chain."""
         return max(int(tensor.shape[2]) for tensor in self.tensors)
 
     def normalise(self) -> None:
@@ -53,7 +53,7 @@ class CanonicalChain:
         self.tensors[self._center] = center / np.linalg.norm(center)
 
     def apply(self, qubits: tuple[int, ...], matrix: Matrix, *, unitary: bool = True) -> None:
-        """A matrix [2**k, 2**k] on some qubits, the first one being the lowest bit."""
+        """Apply a matrix [2**k, 2**k] to qubits, the first one being the lowest bit."""
         matrix = matrix.astype(self.tensors[0].dtype)
         places = [self.sites[qubit] for qubit in qubits]
         if len(places) == 1:
@@ -65,7 +65,7 @@ class CanonicalChain:
             return
         sites = sorted(places)
         first = sites[0]
-        swaps = []  # of a site and the next one
+        swaps = []  # first sites of swaps with the next site
         for k, site in enumerate(sites):
             swaps += list(range(site - 1, first + k - 1, -1))
         for site in swaps:
@@ -118,7 +118,7 @@ class CanonicalChain:
             self._center -= 1
 
     def _block(self, first: int, count: int, matrix: Matrix) -> None:
-        """A matrix on neighbours, of which the first one is the highest bit."""
+        """Apply a matrix to neighbours, of which the first one is the highest bit."""
         last = first + count - 1
         self.move_center(min(max(self._center, first), last))
         block = self.tensors[first]
@@ -139,7 +139,7 @@ class CanonicalChain:
     def _kept(self, values: NDArray[np.floating]) -> tuple[int, float]:
         """Number of singular values kept, and their share of the weight."""
         weights = np.square(values, dtype=np.float64)
-        behind = np.cumsum(weights[::-1])[::-1]  # of each value and those after it
+        behind = np.cumsum(weights[::-1])[::-1]  # weight of each value and those after it
         needed = int(np.count_nonzero(behind > self._cutoff * behind[0]))
         kept = max(1, min(needed, self._bond))
         lost = float(behind[kept] / behind[0]) if kept < behind.size else 0.0

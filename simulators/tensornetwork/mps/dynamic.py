@@ -23,7 +23,8 @@ _BITS_AT_ONCE = 1 << 24
 
 
 class DynamicMpsState(FinalState):
-    """Histories of one binding. Truncation is the mean of the histories, weighted."""
+    """State of a dynamic circuit for one binding. Truncation is the weighted mean of the
+    histories."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class DynamicMpsState(FinalState):
         self.remark = f"bond {self._bond}, {histories.count} branches"
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`; in the order of the shots."""
+        """Sample as `FinalState.sample`, in the order of the shots."""
         layout = self._layouts.clbits
         histories = self._histories(layout)
         self.truncation = 0.0
@@ -107,6 +108,6 @@ class DynamicMpsState(FinalState):
 
 
 def _without(record: int, layout: MeasurementLayout) -> NDArray[np.uint64]:
-    """A record as a row, without the clbits that terminal measurements write."""
+    """Record as a row, without the clbits that terminal measurements write."""
     written = sum(1 << clbit for clbit in np.flatnonzero(layout.source >= 0).tolist())
     return records_of([record & ~written], layout.source.size)

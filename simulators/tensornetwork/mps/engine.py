@@ -1,9 +1,9 @@
-"""The engine `mps`: a matrix product state, for wide circuits of little entanglement.
+"""Engine `mps`: a matrix product state, for wide circuits of little entanglement.
 
-Exact as long as no bond needs more than the option `bond`; else the result says what was cut off.
-More than 32 qubits are put into an order in which gates reach less far (`qubit_order`). Circuits
-that measure, reset or branch before their end are run history by history (`branches`), circuits
-with noise by trajectories (`noisy`).
+Exact while no bond needs more than the option `bond`; else the result reports the discarded weight.
+Circuits of more than 32 qubits are put into an order in which gates span fewer sites
+(`qubit_order`). Circuits that measure, reset or branch before their end are run history by history
+(`branches`), circuits with noise by trajectories (`noisy`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MpsPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays, about."""
+        """Approximate bytes of its arrays."""
         return self.layouts.memory_bytes + 8 * len(self.order or ())
 
 
@@ -55,12 +55,12 @@ class MpsEngine:
     name = "mps"
 
     def worth_caching(self, circuit: Circuit) -> bool:  # noqa: ARG002  # as the protocol has it
-        """Never: a plan is a few passes over the operations."""
+        """Return False: a plan is a few passes over the operations."""
         return False
 
     def plan(self, circuit: Circuit, noise: NoiseProgram | None, options: RunOptions) -> Plan:
-        """Prepare the structure. With noise, `run` refuses what is not at the end: only what its
-        outputs depend on counts."""
+        """Prepare the structure. With noise, `run` refuses mid-circuit operations, because only the
+        support of its outputs counts."""
         if noise is not None:
             check_request(CARD, circuit, noise, options)
             return NoisyChainPlan(noise)
@@ -95,7 +95,7 @@ class MpsEngine:
         return EngineResult.joined(results)
 
     def warm_up(self) -> None:
-        """Load and compile all that a first task would have to wait for."""
+        """Load and compile everything that a first task would have to wait for."""
         options = RunOptions()
         for circuit in (bell(), feed_forward()):
             plan = self.plan(circuit, None, options)

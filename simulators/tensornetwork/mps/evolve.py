@@ -15,7 +15,7 @@ from simulators.tensornetwork.mps.mps_state import MatrixProductState
 
 def site_order(num_qubits: int, order: tuple[int, ...] | None) -> tuple[int, ...]:
     """Site of each qubit; without an order, the highest qubit is at the first site, so that sites
-    are sampled as the statevector engine reads its basis states."""
+    are sampled in the order of the statevector engine."""
     return tuple(range(num_qubits - 1, -1, -1)) if order is None else order
 
 
@@ -26,7 +26,7 @@ def evolve(
     limits: ChainLimits,
     control: RunControl,
 ) -> MatrixProductState:
-    """The state after all gates; measurements are left out. Raises TruncatedState, OutOfMemory.
+    """State after all gates; measurements are ignored. Raises TruncatedState, OutOfMemory.
 
     `order`: site of each qubit, see `qubit_order`.
     """

@@ -12,20 +12,20 @@ Apply = Callable[[tuple[int, ...], Matrix], None]  # qubits; matrix, its first q
 
 
 class GateFusion:
-    """Gates that wait: at most one block of one or two qubits for each qubit."""
+    """Waiting gates: at most one block of one or two qubits for each qubit."""
 
     def __init__(self, apply: Apply) -> None:
         self._apply = apply
         self._blocks: dict[int, tuple[tuple[int, ...], Matrix]] = {}  # by each of its qubits
 
     def copy(self, apply: Apply) -> GateFusion:
-        """The same gates, waiting for another state."""
+        """Copy of the waiting gates, for another state."""
         result = GateFusion(apply)
         result._blocks = self._blocks.copy()
         return result
 
     def take(self, qubits: tuple[int, ...], gate: Matrix) -> None:
-        """A gate [2**k, 2**k], its first qubit the lowest bit."""
+        """Add a gate [2**k, 2**k], its first qubit the lowest bit."""
         if len(qubits) > 2:
             self.flush(qubits)
             self._apply(qubits, gate)
@@ -46,7 +46,7 @@ class GateFusion:
         self._keep(qubits, gate)
 
     def flush(self, qubits: tuple[int, ...] | None = None) -> None:
-        """Apply all that waits, or what waits for some qubits."""
+        """Apply all waiting gates, or those of some qubits."""
         for qubit in list(self._blocks) if qubits is None else qubits:
             self._drop(qubit)
 
@@ -64,7 +64,7 @@ class GateFusion:
 
 
 def _widened(gate: Matrix, qubits: tuple[int, ...], onto: tuple[int, ...]) -> Matrix:
-    """A gate on `qubits` as one on `onto`, of which they are a part."""
+    """Gate on `qubits` as one on `onto`, which contains them."""
     if qubits == onto:
         return gate
     if len(qubits) == 1:

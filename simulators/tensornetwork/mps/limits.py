@@ -1,4 +1,5 @@
-"""Limits of a chain of tensors: its options, the weight it may lose and the memory it may take."""
+"""Limits of a chain of tensors: its options, the weight it may discard and the memory it may
+use."""
 
 from __future__ import annotations
 
@@ -11,23 +12,23 @@ from simulators.errors import OutOfMemory, TruncatedState
 
 CARD = builtin_card("mps")
 DTYPES = {"double": "complex128", "single": "complex64"}
-LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # below it lies rounding, and fills bonds
-ROUNDING = 1e-12  # a norm that is off by less was not truncated
-_WORKSPACE = 4  # of the tensors: a layer's products and splits, and samples
+LEAST_CUTOFF = {"complex128": 0.0, "complex64": 1e-12}  # smaller: rounding, fills bonds
+ROUNDING = 1e-12  # a smaller deviation of the norm is no truncation
+_WORKSPACE = 4  # relative to the tensors: a layer's products and splits, and samples
 
 
 class ChainLimits(msgspec.Struct, frozen=True):
     """Options of a run."""
 
-    bond: int  # the largest bond kept
-    cutoff: float  # weight that may be cut off at a gate
-    tolerance: float  # and in all
+    bond: int  # largest bond kept
+    cutoff: float  # weight that a gate may discard
+    tolerance: float  # weight that all gates may discard
     memory_bytes: int  # 0: not known
     dtype: str
 
     @classmethod
     def of(cls, options: RunOptions) -> ChainLimits:
-        """Those of a run's options."""
+        """Limits from a run's options."""
         dtype = DTYPES[options.precision]
         values = [CARD.value(options.settings, name) for name in ("bond", "cutoff", "tolerance")]
         bond, cutoff, tolerance = values
@@ -40,7 +41,7 @@ class ChainLimits(msgspec.Struct, frozen=True):
         )
 
     def check_weight(self, lost: float, where: str = "") -> None:
-        """Raise TruncatedState where more was cut off than is allowed."""
+        """Raise TruncatedState if more weight was discarded than allowed."""
         if lost > self.tolerance:
             raise TruncatedState(
                 f"engine 'mps' had to cut off {lost:.1e} of the weight{where}, with bonds of up to"
@@ -50,7 +51,7 @@ class ChainLimits(msgspec.Struct, frozen=True):
             )
 
     def check_size(self, values: int) -> None:
-        """Raise OutOfMemory where tensors of so many values are more than the run may take."""
+        """Raise OutOfMemory if tensors of this size exceed the memory of the run."""
         need = _WORKSPACE * values * np.dtype(self.dtype).itemsize
         if 0 < self.memory_bytes < need:
             raise OutOfMemory(
@@ -61,6 +62,6 @@ class ChainLimits(msgspec.Struct, frozen=True):
 
 
 def truncation_of(fidelity: float) -> float:
-    """The loss of fidelity that a result reports."""
+    """Loss of fidelity that a result reports."""
     lost = 1.0 - fidelity
     return lost if lost > ROUNDING else 0.0

@@ -1,8 +1,8 @@
 """Matrix product state after evolution: samples, expectation values, amplitudes.
 
-Tensors have shape [left, 2, right], one a site. All but the first are right-canonical, up to what
-truncation left, so the tensors at and right of a site contract to the identity. Sites are sampled
-from the first one on.
+Tensors have shape [left, 2, right], one a site. All but the first are right-canonical, up to
+truncation, so the tensors at and right of a site contract to the identity. Sites are sampled from
+the first one on.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from simulators.execution.rng import uniforms
 Tensor = NDArray[np.complexfloating]
 SiteString = tuple[int, tuple[tuple[int, int], ...]]  # first site, and letters from it on
 
-SITES_A_DRAW = 32  # one uniform decides so many qubits: 53 bits leave 21 for the rarest outcome
-_LATER_DRAWS = 2**33  # group g of qubits has draw 2**33 + g, but the first has draw 0
+SITES_A_DRAW = 32  # qubits per uniform number: of its 53 bits, 21 are left for the rarest outcome
+_LATER_DRAWS = 2**33  # group g of qubits has draw 2**33 + g; the first group has draw 0
 _PAULIS = {
     (0, 0): np.eye(2, dtype=complex),
     (1, 0): np.array([[0, 1], [1, 0]], complex),
@@ -31,13 +31,13 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
     """A state of `len(tensors)` qubits."""
 
     tensors: tuple[Tensor, ...]
-    sites: tuple[int, ...]  # of each qubit
-    truncation: float  # 1 - the estimated fidelity with the state wanted
-    phase: complex = 1.0  # of the whole state
+    sites: tuple[int, ...]  # site of each qubit
+    truncation: float  # 1 - the estimated fidelity with the exact state
+    phase: complex = 1.0  # global phase
 
     @property
     def bond(self) -> int:
-        """The largest bond there is."""
+        """Largest bond of the state."""
         return max((tensor.shape[2] for tensor in self.tensors), default=1)
 
     def sample(
@@ -45,14 +45,14 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
     ) -> NDArray[np.uint8]:
         """Bits of these shots: uint8 [shots, qubits].
 
-        Site by site, each shot by its own uniform numbers (Ferris and Vidal, Phys. Rev. B 85,
-        165146, 2012); shots that agree so far share one vector, so the work grows with distinct
-        beginnings, not with shots. Up to `SITES_A_DRAW` qubits in their own order this is the
-        inverse sampling of the statevector engine.
+        Each shot is sampled site by site by its own uniform numbers (Ferris and Vidal, Phys. Rev. B
+        85, 165146, 2012); shots with equal bits so far share one vector, so the work grows with
+        distinct prefixes, not with shots. Up to `SITES_A_DRAW` qubits in their own order this is
+        the inverse sampling of the statevector engine.
         """
         bits = np.zeros((len(self.tensors), shots.size), np.uint8)
         draws = np.empty(shots.size)
-        group = np.zeros(shots.size, np.int64)  # of shots with equal bits so far
+        group = np.zeros(shots.size, np.int64)  # group of shots with equal bits so far
         vectors = np.ones((1, 1), self.tensors[0].dtype) if self.tensors else np.ones((1, 1))
         low, weight = np.zeros(1), np.ones(1)
         for site, tensor in enumerate(self.tensors):
@@ -87,14 +87,14 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
     def means(self, strings: list[tuple[int, int]], control: RunControl) -> NDArray[np.float64]:
         """Expectation value of each Pauli string (x, z).
 
-        Environments are contracted once from each end. Strings are taken in order of their letters,
-        and share what they have in common from their first site on.
+        Environments are contracted once from each end. Strings are processed in the order of their
+        letters, and share their common prefixes from their first site on.
         """
         spelled = sorted((self._spell(x, z), number) for number, (x, z) in enumerate(strings))
         lefts, rights = self._environments(control)
         norm = rights[0].ravel()[0].real
         result = np.empty(len(strings))
-        path: list[Tensor] = []  # after each letter of the string before
+        path: list[Tensor] = []  # environments after each letter of the previous string
         before: SiteString = (-1, ())
         for (first, letters), number in spelled:
             control.check()
@@ -126,7 +126,7 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         return normal
 
     def _spell(self, x: int, z: int) -> SiteString:
-        """A string's first site, and its letters from there to its last one."""
+        """First site of a string, and its letters from there to its last one."""
         support = x | z
         letters: dict[int, tuple[int, int]] = {}
         while support:
@@ -139,8 +139,8 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
         return first, tuple(letters.get(site, (0, 0)) for site in range(first, last + 1))
 
     def _environments(self, control: RunControl) -> tuple[list[Tensor], list[Tensor]]:
-        """What lies left of each site, [right*, right], and what lies at and right of it, each
-        contracted with itself: two lists of [sites + 1]."""
+        """Left environment of each site, [right*, right], and right environment with the site
+        itself: two lists of [sites + 1]."""
         lefts: list[Tensor] = [np.ones((1, 1), complex)]
         for tensor in self.tensors:
             control.check()
@@ -154,14 +154,14 @@ class MatrixProductState(msgspec.Struct, frozen=True, eq=False):
 
 
 def _norms(both: Tensor) -> NDArray[np.float64]:
-    """|v|^2 of each vector of [n, 2, right]: float64 [n, 2]."""
+    """Squared norm |v|^2 of each vector of [n, 2, right]: float64 [n, 2]."""
     flat = np.ascontiguousarray(both).view(both.real.dtype)
     result: NDArray[np.float64] = np.einsum("npr,npr->np", flat, flat).astype(np.float64)
     return result
 
 
 def _carry(left: Tensor, tensor: Tensor, pauli: NDArray[np.complex128] | None) -> Tensor:
-    """One site further: [right*, right]."""
+    """Contract one further site into a left environment: [right*, right]."""
     turned = tensor.transpose(1, 0, 2) if pauli is None else np.tensordot(pauli, tensor, (1, 1))
     half = np.matmul(left, turned)  # [p, l*, r]
     carried: Tensor = np.tensordot(tensor.conj(), half, ((1, 0), (0, 1)))

@@ -1,4 +1,4 @@
-"""States of a walk: a canonical chain with the gates that wait for it."""
+"""States of a walk: a canonical chain with its waiting gates."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from simulators.tensornetwork.mps.mps_state import MatrixProductState
 
 
 class ChainNode:
-    """A state and the gates that wait for it; a copy shares tensors, which are never written to."""
+    """State with its waiting gates; a copy shares the immutable tensors."""
 
     def __init__(self, chain: CanonicalChain, fusion: GateFusion | None = None) -> None:
         self.chain = chain
         self.fusion = GateFusion(chain.apply) if fusion is None else fusion.copy(chain.apply)
 
     def copy(self) -> ChainNode:
-        """An independent one."""
+        """Independent copy."""
         return ChainNode(self.chain.copy(), self.fusion)
 
     def state(self) -> MatrixProductState:
-        """The state with all gates; takes the node's own chain to its canonical form."""
+        """State with all gates; converts the node's own chain to its canonical form."""
         self.fusion.flush()
         chain = self.chain
         chain.move_center(0)

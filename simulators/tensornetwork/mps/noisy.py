@@ -1,9 +1,9 @@
 """Trajectories of a matrix product state: error patterns drawn first, prefixes run once.
 
-Noise is drawn as for the statevector engine, by the same random numbers, and a shot's outcome is a
-function of its own errors alone. The Kraus operator of what is no mixture of Paulis is drawn from
-the reduced density matrix of its qubits. Each trajectory has its own truncation; the result's is
-their mean.
+Noise is drawn as in the statevector engine, by the same random numbers, and a shot's outcome is a
+function of its own errors alone. The Kraus operator of a channel that is no mixture of Paulis is
+drawn from the reduced density matrix of its qubits. Each trajectory has its own truncation; the
+result's is their mean.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from simulators.trajectories.pattern_sampling import draw_patterns, sort_places
 from simulators.trajectories.tree_walk import Advance, Draws, Tree, walk
 
 CARD = builtin_card("mps")
-MOST_STATES = 8  # held at once; beyond them a beginning is run again
+MOST_STATES = 8  # states held at once; with more, a prefix is run again
 _BITS_AT_ONCE = 1 << 24
 _HINT = "engine='statevector' runs it, where its qubits fit into memory"
 
@@ -57,7 +57,7 @@ class NoisyChainPlan(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays, about."""
+        """Approximate bytes of its arrays."""
         return self.noise.locations.nbytes
 
 
@@ -68,8 +68,8 @@ def run_noisy(
     options: RunOptions,
     control: RunControl,
 ) -> EngineResult:
-    """All bindings of a circuit with noise. Raises Unsupported for outputs that trajectories cannot
-    give, and for operations before the end that are no gates."""
+    """Run all bindings of a circuit with noise. Raises Unsupported for outputs that trajectories
+    cannot give, and for mid-circuit operations that are no gates."""
     check_run(circuit, options)
     number = num_bindings(circuit, request)
     check_outputs(CARD, request, bool(circuit.clbits_data))
@@ -105,7 +105,7 @@ Finish = Callable[[NDArray[np.int64], MatrixProductState], None]
 
 
 class _Nodes:
-    """See `tree_walk.NodeStates`; `finish` takes the final states."""
+    """States of the walk, see `tree_walk.NodeStates`; `finish` gets the final states."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _Nodes:
             node = self._held[step.source]
         else:
             node = self._held[step.source].copy()
-        self._held[step.target :] = [node]  # deeper ones are of no use any more
+        self._held[step.target :] = [node]  # deeper states are not needed any more
         at = step.begin
         for (insert, choice), position in zip(step.inserts, step.positions, strict=True):
             self._run(node, at, position)
@@ -159,8 +159,8 @@ class _Nodes:
         node.chain.normalise()
 
     def odds(self, level: int, insert: int) -> NDArray[np.float64]:
-        """See `tree_walk.NodeStates`. The state itself stays as it is: rows without this insert go
-        on from it."""
+        """Probabilities of the operators, see `tree_walk.NodeStates`. The state itself is not
+        changed: rows without this insert continue from it."""
         _, which, _, _, first, second = self._table.table[insert].tolist()
         qubits = (first,) if second < 0 else (first, second)
         node = self._held[level].copy()
@@ -176,10 +176,10 @@ class _Nodes:
 
 
 def _operators(table: NoiseTable, insert: int) -> tuple[tuple[int, ...], list[Matrix]]:
-    """Qubits of an insert, and its operators: one, or those that are drawn from."""
+    """Qubits of an insert, and its operators: one, or the set from which one is drawn."""
     _, which, x, z, first, second = table.table[insert].tolist()
     qubits = (first,) if second < 0 else (first, second)
-    if which == PAULI:  # masks count the qubits of the location
+    if which == PAULI:  # masks refer to the qubits of the location
         letters = [_LETTERS[x >> j & 1, z >> j & 1] for j in range(len(qubits))]
         index = sum(letter << 2 * j for j, letter in enumerate(letters))
         return qubits, [paulis(len(qubits))[index]]
@@ -219,11 +219,11 @@ class _Trajectories(FinalState):
         )
         after = located.table.table[:, AFTER_OP]
         self._tree = Tree.of(located.table, np.append(after + 1, located.circuit.ops.size))
-        self._lost = 0.0  # weight that was cut off, summed over shots
+        self._lost = 0.0  # discarded weight, summed over shots
         self._shots = self._patterns = 0
 
     def _walk(self, first: int, last: int, key: SeedKey, finish: Finish) -> None:
-        """Shots first .. last - 1; `finish` gets rows, which begin at 0, and their state."""
+        """Run shots first .. last - 1; `finish` gets rows, which begin at 0, and their state."""
         tree, places = self._tree, self._tree.places
         patterns = draw_patterns(self._located.errors, first, last, key, places)
         rows = sort_places(patterns, places.size)
@@ -241,7 +241,7 @@ class _Trajectories(FinalState):
         self.remark = f"bond {nodes.bond}, {self._patterns} error patterns"
 
     def sample(self, shots: int, key: SeedKey) -> Iterator[Batch]:
-        """See `FinalState`; shots in ascending order."""
+        """Sample as `FinalState.sample`; shots in ascending order."""
         step = max(1, _BITS_AT_ONCE // self.num_qubits)
         for first, last in shot_blocks(self._located.errors, shots):
             records = np.zeros((last - first, num_words(self._source.size)), np.uint64)
@@ -263,7 +263,7 @@ class _Trajectories(FinalState):
     def estimates(
         self, strings: PauliStrings, request: Request, key: SeedKey
     ) -> tuple[tuple[float, float], ...]:
-        """See `FinalState`: means over trajectories."""
+        """Estimates as `FinalState.estimates`: means over trajectories."""
         count = len(request.observables)
         owners = np.repeat(np.arange(count), [len(item.labels) for item in request.observables])
         weights = np.concatenate([item.coefficients for item in request.observables])
